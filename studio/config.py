@@ -1,0 +1,170 @@
+"""RunConfig: the complete order for one run; to YAML and back, losing nothing."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from studio import data, model, source
+from studio.data.order import DataOrder
+from studio.device import devices
+from studio.errors import OrderError
+from studio.methods import METHODS, AnyMethod
+from studio.source import ModelOrder
+from studio.training import Training
+
+
+class RunConfig(BaseModel):
+    """What is trained on what, how. Everything has a default but data.train; unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str | None = Field(None, max_length=120, title="Name", description="What to call the run; left out: date, method and model.")
+    model: ModelOrder = Field(default_factory=ModelOrder)
+    data: DataOrder
+    method: AnyMethod = Field(default_factory=lambda: METHODS["lora"]())
+    training: Training = Field(default_factory=Training)
+
+    @property
+    def learning_rate(self) -> float:
+        """The rate ordered, or the method's own."""
+        return self.method.learning_rate if self.training.learning_rate is None else self.training.learning_rate
+
+    def to_yaml(self) -> str:
+        """The order as YAML: the method in full, elsewhere only what was set or differs from the default."""
+        plain = self.model_dump(mode="json", exclude_unset=True)
+        plain["method"] = self.method.model_dump(mode="json")
+        plain.setdefault("model", self.model.model_dump(mode="json", exclude_none=True))
+        if plain["model"].keys() == {"source"}:
+            plain["model"] = plain["model"]["source"]
+        order = [key for key in type(self).model_fields if key in plain]
+        return yaml.safe_dump({key: plain[key] for key in order}, sort_keys=False, allow_unicode=True)
+
+    def changed(self, **sections: dict[str, Any]) -> RunConfig:
+        """A copy with some keys of some sections set: config.changed(training={"batch_size": 2})."""
+        plain = self.model_dump(mode="json", exclude_unset=True)
+        for section, values in sections.items():
+            plain[section] = {**plain.get(section, {}), **values} if isinstance(values, dict) else values
+        return build(plain)
+
+
+def load(path: str | Path, settings: list[str] = ()) -> RunConfig:
+    """Read an order from a YAML file, with `--set` changes (a.b=value) on top. Raises OrderError.
+
+    Relative data and model paths are meant from where the command runs.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise OrderError(f"There is no file {path}.", "Give the path of a YAML order; `python -m studio train sample` needs none.", str(path)) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise OrderError(f"{path} cannot be read: {error}.", "Give a YAML text file in UTF-8.", str(path)) from error
+    return parse(text, settings, where=str(path))
+
+
+def parse(text: str, settings: list[str] = (), where: str = "the order") -> RunConfig:
+    """An order from YAML text. Raises OrderError that names every wrong key with its nearest right name."""
+    try:
+        plain = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" on line {mark.line + 1}" if mark else ""
+        raise OrderError(f"{where} is not YAML{line}: {getattr(error, 'problem', error)}.", "Check indentation and colons there.", where) from error
+    if not isinstance(plain, dict):
+        raise OrderError(f"{where} holds no keys.", "The least order is\n  data: {train: my-data.json}", where)
+    for setting in settings:
+        _set(plain, setting)
+    return build(plain)
+
+
+def build(plain: dict[str, Any]) -> RunConfig:
+    """An order from plain values. Raises OrderError; all faults of the order are in one message."""
+    plain = dict(plain)
+    if isinstance(plain.get("method"), str):
+        plain["method"] = {"name": plain["method"]}
+    try:
+        return RunConfig.model_validate(plain)
+    except ValidationError as error:
+        faults = [_fault(item) for item in error.errors()]
+        first = error.errors()[0]
+        raise OrderError(" ".join(message for message, _ in faults), " ".join(dict.fromkeys(hint for _, hint in faults if hint)),
+                         _dotted(first["loc"])) from error
+
+
+def _set(plain: dict[str, Any], setting: str) -> None:
+    key, sign, value = setting.partition("=")
+    if not sign or not key:
+        raise OrderError(f"--set {setting!r} has no value.", "Write --set method.rank=16.", setting)
+    here = plain
+    *parents, last = key.strip().split(".")
+    for parent in parents:
+        inner = here.get(parent)
+        if isinstance(inner, str) and parent == "method":
+            inner = {"name": inner}
+        if isinstance(inner, str) and parent == "model":
+            inner = {"source": inner}
+        here[parent] = inner = dict(inner) if isinstance(inner, dict) else {}
+        here = inner
+    if parents == ["method"] and last == "name" and here.get("name") != value:
+        here.clear()  # another method has other knobs
+    here[last] = yaml.safe_load(value)
+
+
+def _dotted(loc: tuple) -> str:
+    """pydantic's location without the union tag it puts behind `method`."""
+    return ".".join(str(part) for place, part in enumerate(loc) if not (place == 1 and loc[0] == "method" and part in METHODS))
+
+
+def _fault(item: dict[str, Any]) -> tuple[str, str]:
+    """One pydantic error as (what was found, what would be right)."""
+    where, kind, value = _dotted(item["loc"]), item["type"], item.get("input")
+    if kind == "extra_forbidden":
+        known = _known(item["loc"])
+        near = difflib.get_close_matches(str(item["loc"][-1]), known, n=1, cutoff=0.5)
+        return f"Unknown key {where}.", f"Did you mean {near[0]}?" if near else f"Known there: {', '.join(known)}."
+    if kind == "missing":
+        return f"{where} is missing.", "It says which data to train on: a file, a Hub id or sample." if where in ("data", "data.train") else ""
+    if kind in ("union_tag_invalid", "union_tag_not_found"):
+        name = value.get("name") if isinstance(value, dict) else value
+        near = difflib.get_close_matches(str(name), METHODS, n=1, cutoff=0.4)
+        return (f"There is no method {name!r}.", (f"Did you mean {near[0]}? " if near else "") + f"Methods: {', '.join(METHODS)}.")
+    shown = repr(value) if len(repr(value)) < 80 else repr(value)[:77] + "…"
+    return f"{where} is {shown}, but {_expected(item)}.", ""
+
+
+def _expected(item: dict[str, Any]) -> str:
+    text = item["msg"]
+    text = text.removeprefix("Value error, ").removeprefix("Input ")
+    return text[0].lower() + text[1:]
+
+
+def _known(loc: tuple) -> list[str]:
+    """The keys allowed beside an unknown one."""
+    kind: Any = RunConfig
+    for part in loc[:-1]:
+        if part in METHODS and not (isinstance(kind, type) and part in getattr(kind, "model_fields", {})):
+            kind = METHODS[part]
+            continue
+        field = getattr(kind, "model_fields", {}).get(part)
+        if field is None:
+            return []
+        if part == "method":
+            continue
+        kind = next((arg for arg in (field.annotation, *get_args(field.annotation)) if isinstance(arg, type) and issubclass(arg, BaseModel)), None)
+    return [name for name in getattr(kind, "model_fields", {})]
+
+
+
+def check(config: RunConfig) -> None:
+    """Refuse what cannot work before a run exists: a model that is nowhere, data that is no file, knobs that do not fit.
+
+    Raises StudioError. Reads headers only and downloads nothing.
+    """
+    folder = source.check(config.model)
+    config.method.refuse(model.facts(folder) if folder else None, config.training, devices()[0])
+    data.check(config.data)

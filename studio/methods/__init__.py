@@ -1,0 +1,28 @@
+"""The tuning methods: one file each, found by looking into this folder. To add one, add a file; nothing else."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from functools import reduce
+from operator import or_
+from typing import Annotated
+
+from pydantic import Field
+
+from studio.method import Method
+
+
+def _discover() -> dict[str, type[Method]]:
+    """Every class of every module here whose `name` has a default of its own, by `place`."""
+    found: dict[str, type[Method]] = {}
+    for module in pkgutil.iter_modules(__path__):
+        namespace = importlib.import_module(f"{__name__}.{module.name}")
+        for thing in vars(namespace).values():
+            if isinstance(thing, type) and issubclass(thing, Method) and thing.__module__ == namespace.__name__:
+                found[thing.model_fields["name"].default] = thing
+    return dict(sorted(found.items(), key=lambda item: (item[1].place, item[0])))
+
+
+METHODS: dict[str, type[Method]] = _discover()
+AnyMethod = Annotated[reduce(or_, METHODS.values()), Field(discriminator="name")]

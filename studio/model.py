@@ -1,0 +1,136 @@
+"""ModelFacts: what a base model's own files say about it. No torch, no weights read: config.json and tensor headers."""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+from functools import lru_cache
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from studio.errors import ModelError
+
+BYTES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "BF16": 2, "F16": 2, "I16": 2, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "BOOL": 1}
+
+# Tables that are looked up, not multiplied: they are no target for LoRA and its like, and stay 16-bit under 4-bit loading.
+EMBEDDING = re.compile(r"(^|\.)(embed_tokens|embed_positions|wte|wpe|word_embeddings|tok_embeddings|embed_in|embeddings?)(\.|$)")
+HEAD = re.compile(r"(^|\.)(lm_head|embed_out|output)(\.|$)")
+
+
+class Tensor(BaseModel):
+    """One weight: its type as safetensors names it (BF16, F32, …) and its shape."""
+
+    model_config = ConfigDict(frozen=True)
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        return prod(self.shape)
+
+    @property
+    def bytes(self) -> int:
+        return self.size * BYTES.get(self.dtype, 2)
+
+
+class ModelFacts(BaseModel):
+    """Shapes of a decoder-only model. Widths in elements; `tensors` holds every stored weight, tied ones once."""
+
+    model_config = ConfigDict(frozen=True)
+    architecture: str
+    model_type: str
+    layers: int
+    hidden: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    intermediate: int
+    vocabulary: int
+    tied: bool
+    max_length: int | None
+    dtype: str  # of the checkpoint: bfloat16, float16, float32
+    tensors: dict[str, Tensor]
+    config: dict[str, Any]
+
+    @property
+    def parameters(self) -> int:
+        return sum(tensor.size for tensor in self.tensors.values())
+
+    @property
+    def bytes(self) -> int:
+        return sum(tensor.bytes for tensor in self.tensors.values())
+
+    def linears(self) -> dict[str, tuple[int, int]]:
+        """Module name -> (in, out) of every linear inside the layers; embeddings and head left out, as peft's all-linear does."""
+        conv1d = self.model_type in ("gpt2",)  # GPT-2 stores its linears transposed
+        found = {}
+        for name, tensor in self.tensors.items():
+            module = name.removesuffix(".weight")
+            if name.endswith(".weight") and len(tensor.shape) == 2 and not EMBEDDING.search(module) and not HEAD.search(module):
+                out, inputs = tensor.shape[::-1] if conv1d else tensor.shape
+                found[module] = (inputs, out)
+        return found
+
+
+def facts(folder: Path) -> ModelFacts:
+    """Read a model folder's config.json and safetensors headers. Raises ModelError when either is missing or unusable."""
+    stamp = tuple(sorted((f.name, f.stat().st_mtime_ns) for f in folder.glob("*") if f.suffix in (".json", ".safetensors")))
+    return _facts(folder, stamp)
+
+
+@lru_cache(maxsize=32)
+def _facts(folder: Path, stamp: tuple) -> ModelFacts:
+    config = _config(folder)
+    tensors = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        tensors |= header(file)
+    if not tensors:
+        raise ModelError(f"{folder} holds a config.json but no .safetensors weights.",
+                         "Give a folder saved with safe_serialization=True; pickle files (.bin) are not loaded.", "model")
+    return from_config(config, tensors)
+
+
+def from_config(config: dict[str, Any], tensors: dict[str, Tensor]) -> ModelFacts:
+    """Facts from a parsed config.json and the weights' shapes. A text model inside a bigger one (text_config) is found."""
+    text = {**config, **config.get("text_config", {})}
+
+    def first(*keys: str, default: Any = None) -> Any:
+        return next((text[key] for key in keys if text.get(key) is not None), default)
+
+    hidden, heads = first("hidden_size", "n_embd", "d_model"), first("num_attention_heads", "n_head", "num_heads")
+    if hidden is None or heads is None:
+        raise ModelError(f"config.json of type {config.get('model_type')!r} names no hidden size or heads.",
+                         "Only decoder-only language models can be tuned here.", "model")
+    return ModelFacts(
+        architecture=(config.get("architectures") or ["?"])[0], model_type=config.get("model_type", "?"),
+        layers=first("num_hidden_layers", "n_layer", "num_layers"), hidden=hidden, heads=heads,
+        kv_heads=first("num_key_value_heads", default=heads), head_dim=first("head_dim", default=hidden // heads),
+        intermediate=first("intermediate_size", "n_inner", "ffn_dim", default=4 * hidden), vocabulary=first("vocab_size"),
+        tied=bool(first("tie_word_embeddings", default=True)), max_length=first("max_position_embeddings", "n_positions"),
+        dtype=str(first("dtype", "torch_dtype", default="float32")), tensors=tensors, config=config)
+
+
+def header(file: Path) -> dict[str, Tensor]:
+    """Names, types and shapes from the head of a safetensors file (8 bytes of length, then JSON); weights are not read."""
+    try:
+        with open(file, "rb") as stream:
+            (length,) = struct.unpack("<Q", stream.read(8))
+            if length > 100_000_000:
+                raise ValueError("header too long")
+            head = json.loads(stream.read(length))
+    except (OSError, ValueError, struct.error) as error:
+        raise ModelError(f"{file} is no readable safetensors file: {error}.", "Download it again.", "model") from error
+    return {name: Tensor(dtype=item["dtype"], shape=tuple(item["shape"])) for name, item in head.items() if name != "__metadata__"}
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    try:
+        return json.loads((folder / "config.json").read_text())
+    except FileNotFoundError:
+        raise ModelError(f"{folder} has no config.json.", "Give a folder that transformers' save_pretrained wrote.", "model") from None
+    except ValueError as error:
+        raise ModelError(f"{folder / 'config.json'} is not JSON: {error}.", "Download the model again.", "model") from error

@@ -1,0 +1,23 @@
+"""python -m studio.worker.convert FILE.gguf FOLDER: a GGUF model as bf16 safetensors with its tokenizer and template."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+
+def convert(gguf: Path, folder: Path) -> None:
+    """Write config, bf16 weights and tokenizer into folder. transformers dequantizes; what it keeps of the quantizer goes."""
+    model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16)
+    model.config.__dict__.pop("quantization_config", None)
+    model.hf_quantizer = None
+    model.is_quantized = False
+    model.save_pretrained(folder, safe_serialization=True)
+    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
+
+
+if __name__ == "__main__":
+    convert(Path(sys.argv[1]), Path(sys.argv[2]))
