@@ -1,0 +1,34 @@
+"""The data formats: one file each, found by looking into this folder. Touch nothing else to add one.
+
+A format is a module with
+  TITLE, ABOUT          for the page
+  ORDER                 detection asks the lower first: the more special formats
+  fits(row) -> bool     does this row (a dict) look like the format? Cheap; asked of the first rows only
+  convert(row, found)   -> conversation (a dict with "messages", or "text") or None when the row cannot be trained on;
+                           what is wrong is told through found(kind, field, value, reason)
+  COLUMNS               {part: names it goes by}; a mapping by hand renames a file's columns to the first name of a part
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable
+from functools import lru_cache
+from types import ModuleType
+from typing import Any
+
+Found = Callable[..., None]  # found(kind, field=None, value="", reason="")
+Row = dict[str, Any]
+
+
+@lru_cache(maxsize=1)
+def formats() -> dict[str, ModuleType]:
+    """name -> module, in the order in which detection asks them."""
+    found = {m.name: importlib.import_module(f"{__name__}.{m.name}") for m in pkgutil.iter_modules(__path__)}
+    return dict(sorted(((n, m) for n, m in found.items() if hasattr(m, "convert")), key=lambda item: item[1].ORDER))
+
+
+def named(columns: dict[str, tuple[str, ...]], row: Row, part: str) -> str | None:
+    """The column of the row that holds this part, under any of its names."""
+    return next((name for name in columns[part] if name in row), None)

@@ -1,0 +1,22 @@
+"""ChatML as messages: a list of {"role", "content"}, as OpenAI writes it; tools and system turns are kept."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from studio.data.formats import Found, Row
+from studio.data.formats.messages import LISTS, gather, list_column
+
+TITLE = "ChatML messages"
+ABOUT = "A conversation a row: messages with role and content, as OpenAI writes them."
+ORDER = 30
+COLUMNS = {"messages": LISTS, "tools": ("tools", "functions"), "system": ("system", "system_prompt")}
+
+
+def fits(row: Row) -> bool:
+    name = list_column(row)
+    return name is not None and any(isinstance(m, dict) and "role" in m for m in row[name])
+
+
+def convert(row: Row, found: Found) -> dict[str, Any] | None:
+    return gather(row, found, "role", "content")

@@ -1,0 +1,32 @@
+"""Reading one text field of a row, and the checks that go with it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from studio.data.formats import Found, Row
+
+
+def text(row: Row, field: str, found: Found, needed: bool = True) -> str | None:
+    """The field's text; None when it cannot be used, which has then been told. An optional field gives ""."""
+    value = row.get(field)
+    if type(value) is str and value and not value.isspace():
+        return value
+    if value is None or value == "" or value == [] or value == {} or isinstance(value, str):
+        if not needed:
+            return ""
+        found("empty_field" if field in row else "missing_field", field, value)
+        return None
+    if isinstance(value, float) and value != value:
+        found("nan", field, value)
+        return None
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return str(value)  # a number in a CSV or JSON cell is a short answer, not a fault
+    found("wrong_type", field, value, f"The field must be text, but it is {kind(value)}.")
+    return None
+
+
+def kind(value: Any) -> str:
+    """The type of a value in the words of JSON."""
+    names = {dict: "an object", list: "a list", bool: "true or false", int: "a number", float: "a number", type(None): "null"}
+    return names.get(type(value), type(value).__name__)

@@ -1,0 +1,32 @@
+"""Two columns: prompt and completion, question and answer, and the other names they go by."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from studio.data.formats import Found, Row, named
+from studio.data.formats.fields import text
+
+TITLE = "Prompt and completion"
+ABOUT = "One question and one answer a row, in two columns."
+ORDER = 60
+COLUMNS = {
+    "prompt": ("prompt", "question", "query", "user", "input", "instruction", "q", "problem", "ask"),
+    "answer": ("completion", "answer", "response", "output", "assistant", "a", "solution", "reply", "target"),
+    "system": ("system", "system_prompt"),
+}
+
+
+def fits(row: Row) -> bool:
+    return named(COLUMNS, row, "prompt") is not None and named(COLUMNS, row, "answer") is not None
+
+
+def convert(row: Row, found: Found) -> dict[str, Any] | None:
+    asked = text(row, named(COLUMNS, row, "prompt") or "prompt", found)
+    answer = text(row, named(COLUMNS, row, "answer") or "completion", found)
+    system = named(COLUMNS, row, "system")
+    said = text(row, system, found, needed=False) if system else ""
+    if asked is None or answer is None or said is None:
+        return None
+    messages = [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]
+    return {"messages": ([{"role": "system", "content": said}] if said else []) + messages}

@@ -1,0 +1,22 @@
+"""ShareGPT: conversations of {"from", "value"}, with every spelling of the roles seen in the wild."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from studio.data.formats import Found, Row
+from studio.data.formats.messages import LISTS, gather, list_column
+
+TITLE = "ShareGPT"
+ABOUT = "A conversation a row: turns with from and value (human, gpt, system, …)."
+ORDER = 31
+COLUMNS = {"messages": ("conversations", *LISTS), "tools": ("tools",), "system": ("system", "system_prompt")}
+
+
+def fits(row: Row) -> bool:
+    name = list_column(row)
+    return name is not None and any(isinstance(m, dict) and "from" in m for m in row[name])
+
+
+def convert(row: Row, found: Found) -> dict[str, Any] | None:
+    return gather(row, found, "from", "value")

@@ -1,0 +1,22 @@
+"""Plain text: one column, learnt as it stands, with no question and no answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from studio.data.formats import Found, Row, named
+from studio.data.formats.fields import text
+
+TITLE = "Plain text"
+ABOUT = "Text to continue, with no turns. Train on: all."
+ORDER = 90
+COLUMNS = {"text": ("text", "content", "document", "body")}
+
+
+def fits(row: Row) -> bool:
+    return named(COLUMNS, row, "text") is not None
+
+
+def convert(row: Row, found: Found) -> dict[str, Any] | None:
+    said = text(row, named(COLUMNS, row, "text") or "text", found)
+    return None if said is None else {"messages": [], "text": said}

@@ -1,0 +1,63 @@
+"""DataOrder: the `data:` section of a run's order."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+Decision = Literal["drop", "keep", "stop"]
+
+
+class Source(BaseModel):
+    """One of several data sets that are mixed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    source: Annotated[str, Field(min_length=1, title="Source", description="File, Hub id (with :split) or sample:NAME.")]
+    weight: Annotated[
+        float,
+        Field(1.0, gt=0, le=100, title="Weight", description="Times an epoch sees this data set: 0.5 a random half of it, 2 all of it twice."),
+    ]
+
+
+class DataOrder(BaseModel):
+    """What is trained on, how it is read, and what is done with rows that have problems."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    train: str | list[Source] = Field(
+        title="Training data", description="A file, a Hub id (with :split), sample:NAME, or several with weights. The one thing an order must name."
+    )
+    eval: Annotated[float, Field(ge=0, le=0.5)] | str | None = Field(
+        0.05, title="Held-out data", description="The share of rows kept apart to measure on, or a file of its own; 0 for none."
+    )
+    format: str = Field("auto", title="Format", description="How the rows are laid out; auto recognises it from their content.")
+    mapping: dict[str, Any] | None = Field(
+        None, title="Column mapping", description="Which column holds what, where recognition is unsure: {prompt: …, answer: …, system: …}."
+    )
+    template: str = Field(
+        "auto", title="Chat template", description="How a conversation becomes text; auto takes the model's own if it has one, else ChatML."
+    )
+    max_length: int = Field(
+        1024, ge=8, le=1_048_576, title="Longest row", description="In tokens. Memory and time grow with it; what is longer is cut or dropped."
+    )
+    too_long: Literal["cut", "drop"] = Field(
+        "cut", title="Rows that are too long", description="Cut them at the limit (the end is not learnt) or drop them whole."
+    )
+    train_on: Literal["assistant", "last", "all"] = Field(
+        "assistant", title="Train on", description="All answers, the last answer of each row, or everything (for plain text)."
+    )
+    problems: dict[str, Decision] = Field(
+        default_factory=dict, title="Decisions on problems", description="By kind of problem: drop those rows, keep them, or stop."
+    )
+
+    @field_validator("train")
+    @classmethod
+    def _named(cls, value: str | list[Source]) -> str | list[Source]:
+        if not value:
+            raise ValueError("name a file, a Hub id or sample")
+        return value
+
+    def sources(self) -> list[Source]:
+        """The training data as a list, also when it is one name."""
+        return [Source(source=self.train)] if isinstance(self.train, str) else list(self.train)

@@ -1,0 +1,83 @@
+"""Problem: one thing found wrong with one row, and the table of all kinds there are."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, NamedTuple
+
+Severity = Literal["refused", "cut", "suspicious"]
+KEPT_PER_KIND = 1000  # problems of a kind held with all detail; beyond it only their row numbers
+
+
+class Kind(NamedTuple):
+    """severity, why it matters, what to do about it."""
+
+    severity: Severity
+    reason: str
+    hint: str
+
+
+KINDS: dict[str, Kind] = {
+    "not_json": Kind("refused", "This line is not JSON.", "Correct the line, or drop it."),
+    "not_a_row": Kind("refused", "A row must be an object with named fields, or a list of messages.", "Write it as {…}."),
+    "nan": Kind("refused", "NaN and Infinity are no JSON and no text.", "Write null or the text that is meant."),
+    "encoding": Kind("refused", "The line holds bytes that are not UTF-8.", "Save the file as UTF-8."),
+    "columns": Kind("refused", "The row has more or fewer cells than the header.", "Quote cells that hold the separator or a line break."),
+    "missing_field": Kind("refused", "A field this format needs is missing.", "Add it, or choose the columns by hand."),
+    "empty_field": Kind("refused", "A field this format needs is empty.", "Fill it, or drop the row."),
+    "wrong_type": Kind("refused", "The field must be text.", "Write the text itself instead of an object, list or number."),
+    "unknown_role": Kind("refused", "The role is none of system, user, assistant, tool.", "Rename it, or drop the row."),
+    "role_order": Kind("refused", "The turns are out of order: questions and answers must take turns.", "Reorder or merge the turns."),
+    "assistant_first": Kind("refused", "The first turn is the assistant's: it answers nothing.", "Put a question before it, or drop it."),
+    "no_assistant": Kind("refused", "No turn is the assistant's: there is nothing to learn.", "Add the answer, or drop the row."),
+    "broken_tags": Kind("refused", "The ChatML tags do not pair up.", "Every <|im_start|>role needs its <|im_end|>."),
+    "no_end": Kind("suspicious", "The last turn is not the assistant's: what stands after the last answer is not learnt.", "Add the answer, or cut the row."),
+    "placeholder": Kind("suspicious", "A placeholder was never filled in: the model will say it literally.", "Fill it in and import again."),
+    "control_token": Kind("suspicious", "The text holds a model's control token; it would end or start a turn.", "Remove it from the text."),
+    "mojibake": Kind("suspicious", "Letters were garbled by a wrong encoding on the way here.", "Save the source as UTF-8 and export again."),
+    "nul": Kind("suspicious", "The text holds invisible control characters.", "Remove them."),
+    "bom": Kind("suspicious", "A byte order mark stands in the text.", "Save as UTF-8 without BOM; at the start of the file it is left out."),
+    "crlf": Kind("suspicious", "Lines end the Windows way (CR LF) inside the text: the model learns to write CR.", "Convert line ends to LF."),
+    "duplicate": Kind("suspicious", "The row stands in the file already.", "Drop it, or it counts twice."),
+    "near_duplicate": Kind("suspicious", "The row says almost the same as an earlier one.", "Drop it, or the two count double."),
+    "leak": Kind("suspicious", "This row of the evaluation data stands in the training data: the score will flatter.", "Drop it from one of the two."),
+    "secret": Kind("suspicious", "This looks like an e-mail address, a key or a password: the model may repeat it to anyone.", "Remove it."),
+    "html": Kind("suspicious", "Remains of HTML stand in the text.", "Strip the tags and entities."),
+    "unfinished": Kind("suspicious", "The answer seems to stop in mid-sentence.", "Complete it, or the model learns to break off."),
+    "too_short": Kind("suspicious", "The answer is a single character.", "Check that the columns are right."),
+    "too_long": Kind("suspicious", "The row is absurdly long.", "Check that several rows did not run together."),
+    "extra_field": Kind("suspicious", "Fields stand here that this format does not use; they are not trained on.", "Choose the columns by hand to use them."),
+    "over_limit": Kind("cut", "The row has more tokens than the limit.", "Raise max_length, or choose to drop such rows."),
+    "untrained": Kind("cut", "After the cut no token of an answer is left.", "Raise max_length; such rows are dropped."),
+    "unrenderable": Kind("refused", "The template cannot render this conversation.", "Choose another template, or drop the row."),
+}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """row and line count from 1; line is None where the file has no lines (Parquet, Arrow). value: in short."""
+
+    row: int
+    line: int | None
+    field: str | None
+    kind: str
+    severity: Severity
+    value: str
+    reason: str
+    hint: str
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def problem(kind: str, row: int, line: int | None = None, field: str | None = None, value: Any = "", reason: str = "") -> Problem:
+    """A problem of a listed kind; `reason` says more than the kind's own sentence does."""
+    about = KINDS[kind]
+    return Problem(row, line, field, kind, about.severity, short(value), reason or about.reason, about.hint)
+
+
+def short(value: Any, size: int = 80) -> str:
+    """The value in at most `size` characters, on one line."""
+    text = value if isinstance(value, str) else repr(value)
+    text = " ".join(text[: size * 4].split())
+    return text if len(text) <= size else text[: size - 1] + "…"

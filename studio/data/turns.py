@@ -1,0 +1,42 @@
+"""The order of turns: which sequences of roles can be trained on, and every spelling of a role."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+ROLES = {
+    "system": "system", "developer": "system",
+    "user": "user", "human": "user", "prompter": "user", "customer": "user", "instruction": "user", "question": "user",
+    "assistant": "assistant", "gpt": "assistant", "model": "assistant", "bot": "assistant", "chatgpt": "assistant", "ai": "assistant",
+    "chatbot": "assistant", "bard": "assistant", "bing": "assistant", "claude": "assistant", "function_call": "assistant", "answer": "assistant",
+    "tool": "tool", "function": "tool", "observation": "tool", "tool_response": "tool", "ipython": "tool", "function_response": "tool",
+}  # fmt: skip
+
+
+@lru_cache(maxsize=4096)
+def verdict(roles: Sequence[str]) -> tuple[str, int, str] | None:
+    """What is wrong with this tuple of (canonical) roles: (kind, index of the turn, more words), or None."""
+    talk = [(n, role) for n, role in enumerate(roles) if role != "system"]
+    for n, role in enumerate(roles):
+        if role not in ("system", "user", "assistant", "tool"):
+            return "unknown_role", n, ""
+    if not any(role == "assistant" for _, role in talk):
+        return "no_assistant", len(roles) - 1, ""
+    if talk[0][1] == "assistant":
+        return "assistant_first", talk[0][0], ""
+    if talk[0][1] == "tool":
+        return "role_order", talk[0][0], "A tool's result stands before any question."
+    before = "system"
+    for n, role in talk:
+        if role == before and role in ("user", "assistant"):
+            return "role_order", n, f"Two turns of the {role} follow one another (turns {n} and {n + 1})."
+        if role == "tool" and before not in ("assistant", "tool"):
+            return "role_order", n, "A tool's result does not follow a call of the assistant."
+        before = role
+    for n, role in enumerate(roles):
+        if role == "system" and n and roles[n - 1] != "system":
+            return "role_order", n, "A system turn stands in the middle of the conversation."
+    if talk[-1][1] != "assistant":
+        return "no_end", talk[-1][0], ""
+    return None

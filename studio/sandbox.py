@@ -1,0 +1,219 @@
+"""The only Jinja this program runs: sandboxed, bounded, and telling which characters an assistant wrote.
+
+Chat templates come from the Hub with a model: they are programs by strangers. They see plain strings, lists and dicts,
+can call nothing of Python, and are stopped when they loop, grow or run too long. The environment offers what
+transformers' own renderer offers (a test compares them), without its import of a second.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from contextvars import ContextVar
+from datetime import datetime
+from functools import lru_cache
+from typing import Any
+
+import jinja2
+from jinja2 import nodes
+from jinja2.exceptions import SecurityError
+from jinja2.ext import Extension, loopcontrols
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.visitor import NodeTransformer
+
+SIZE = 16_000_000  # characters one render may produce or hold
+STEPS = 400_000  # loop turns and macro calls of one render
+SECONDS = 3.0
+OPEN, CLOSE = "\ufdd0", "\ufdd1"  # noncharacters: never valid in text that is exchanged
+_budget: ContextVar[Budget] = ContextVar("budget")
+
+
+class Budget:
+    """What one render has used so far."""
+
+    def __init__(self) -> None:
+        self.steps, self.size, self.end = 0, 0, time.monotonic() + SECONDS
+
+    def step(self) -> str:
+        self.steps += 1
+        if self.steps > STEPS or (self.steps % 64 == 0 and time.monotonic() > self.end):
+            raise SecurityError("it loops too long")
+        return ""
+
+    def grow(self, size: int) -> None:
+        self.size += size
+        if self.size > SIZE:
+            raise SecurityError("it produces too much text")
+
+
+class Bounds(Extension):
+    """Makes loops, macros, `~` and the {% generation %} tag go through the budget and the span markers."""
+
+    tags = {"generation"}
+
+    def parse(self, parser: Any) -> nodes.Node:
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return nodes.CallBlock(self.call_method("mark"), [], [], body).set_lineno(line)
+
+    def mark(self, caller: Any) -> str:
+        return OPEN + caller() + CLOSE
+
+    def tick(self) -> str:
+        return _budget.get().step()
+
+    def glue(self, *parts: Any) -> str:
+        return _counted("".join(map(str, parts)))
+
+    def bound(self, tree: nodes.Template) -> nodes.Template:
+        for kind in (nodes.For, nodes.Macro, nodes.CallBlock):
+            for node in list(tree.find_all(kind)):
+                tick = nodes.ExprStmt(self.call_method("tick", lineno=node.lineno)).set_lineno(node.lineno)
+                node.body.insert(0, tick)
+        return _Glue(self).visit(tree)
+
+
+class _Glue(NodeTransformer):
+    def __init__(self, bounds: Bounds):
+        self.bounds = bounds
+
+    def visit_Concat(self, node: nodes.Concat) -> nodes.Node:
+        self.generic_visit(node)
+        return self.bounds.call_method("glue", list(node.nodes), lineno=node.lineno)
+
+
+def _counted(value: Any) -> Any:
+    _budget.get().grow(len(value) if isinstance(value, (str, list, tuple, dict)) else 8)
+    return value
+
+
+class Sandbox(ImmutableSandboxedEnvironment):
+    """Jinja's immutable sandbox with bounds on operators, calls and filters."""
+
+    intercepted_binops = frozenset(["+", "*", "**", "%"])
+
+    def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
+        return self.extensions[Bounds.identifier].bound(super()._parse(source, name, filename))
+
+    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+        if operator == "+" and isinstance(left, (str, list, tuple)):
+            _budget.get().grow(len(left) + (len(right) if isinstance(right, (str, list, tuple)) else 0))
+        if operator == "*":
+            for one, other in ((left, right), (right, left)):
+                if isinstance(one, (str, list, tuple)) and isinstance(other, int):
+                    _budget.get().grow(len(one) * max(other, 0))
+        if operator in ("*", "**") and all(isinstance(x, (int, float)) and abs(x) > 1e9 for x in (left, right)):
+            raise SecurityError("it computes with enormous numbers")
+        if operator == "**" and isinstance(right, (int, float)) and abs(right) > 64:
+            raise SecurityError("it computes with enormous numbers")
+        if operator == "%" and isinstance(left, str):
+            _check_format(left)
+        return super().call_binop(context, operator, left, right)
+
+    def call(__self, __context: Any, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805, as in Jinja
+        _check_call(__obj, args)
+        return super().call(__context, __obj, *args, **kwargs)
+
+
+def _check_format(pattern: str) -> None:
+    if re.search(r"\d{6}|\*", pattern):
+        raise SecurityError("it pads text without measure")
+
+
+def _check_call(function: Any, args: tuple[Any, ...]) -> None:
+    """Refuse, before it happens, a call of a str method that would build an enormous string."""
+    owner, name = getattr(function, "__self__", None), getattr(function, "__name__", "")
+    if any(isinstance(a, int) and abs(a) > 1_000_000 for a in args):
+        raise SecurityError("it passes an enormous number")
+    if isinstance(owner, str):
+        _check_text(owner, name, args)
+    _budget.get().step()
+
+
+def _check_text(text: str, name: str, args: tuple[Any, ...]) -> None:
+    size = len(text)
+    if name == "replace" and len(args) >= 2:
+        size += text.count(str(args[0])) * len(str(args[1]))
+    elif name == "join" and args and isinstance(args[0], (list, tuple)):
+        size = sum(len(str(a)) + len(text) for a in args[0])
+    elif name in ("ljust", "rjust", "center", "zfill", "expandtabs") and args:
+        size += int(args[0])
+    elif name in ("format", "format_map"):
+        _check_format(text)
+    _budget.get().grow(size)
+
+
+def _filter(name: str, inner: Any) -> Any:
+    """A filter of Jinja's behind the same bounds; those that take the environment keep taking it."""
+    skip = 1 if getattr(inner, "jinja_pass_arg", None) else 0
+
+    def bounded(*args: Any, **kwargs: Any) -> Any:
+        rest = args[skip:]
+        if any(isinstance(a, int) and abs(a) > 10_000 for a in (*rest[1:], *kwargs.values())):
+            raise SecurityError("it passes an enormous number")
+        if rest and isinstance(rest[0], str):
+            _check_text(rest[0], name, rest[1:])
+        elif name == "join" and rest and isinstance(rest[0], (list, tuple)):
+            _check_text(str(rest[1]) if len(rest) > 1 else "", "join", (rest[0],))
+        return inner(*args, **kwargs)
+
+    if skip:
+        bounded.jinja_pass_arg = inner.jinja_pass_arg  # type: ignore[attr-defined]
+    return bounded
+
+
+def _fail(message: str) -> None:
+    raise jinja2.exceptions.TemplateError(message)
+
+
+def _tojson(x: Any, ensure_ascii: bool = False, indent: int | None = None, separators: Any = None, sort_keys: bool = False) -> str:
+    return json.dumps(x, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+
+def _range(*args: int) -> range:
+    made = range(*args)
+    if len(made) > 20_000:
+        raise SecurityError("it loops too long")
+    return made
+
+
+class Namespace(jinja2.utils.Namespace):
+    """Jinja's, refusing names that reach into Python."""
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        if str(name).startswith("_"):
+            raise SecurityError(f"it sets the attribute {name!r}")
+        super().__setitem__(name, value)
+
+
+@lru_cache(maxsize=1)
+def environment() -> Sandbox:
+    """The one environment, as transformers sets it up: trim_blocks, lstrip_blocks, loop controls."""
+    made = Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=[Bounds, loopcontrols], finalize=_counted)
+    for name in ("lipsum", "cycler", "joiner"):
+        made.globals.pop(name, None)
+    made.globals |= {
+        "raise_exception": _fail,
+        "strftime_now": lambda pattern: datetime.now().strftime(pattern),
+        "namespace": Namespace,
+        "range": _range,
+    }
+    made.filters = {name: _filter(name, inner) for name, inner in made.filters.items()}
+    made.filters["tojson"] = _filter("tojson", _tojson)
+    return made
+
+
+@lru_cache(maxsize=64)
+def compiled(source: str) -> jinja2.Template:
+    """The template, compiled once. Raises jinja2.TemplateSyntaxError."""
+    return environment().from_string(source)
+
+
+def render(source: str, variables: dict[str, Any]) -> str:
+    """The text, with OPEN and CLOSE around what {% generation %} spans. Raises jinja2.TemplateError or RecursionError."""
+    token = _budget.set(Budget())
+    try:
+        return compiled(source).render(variables)
+    finally:
+        _budget.reset(token)

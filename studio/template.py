@@ -1,0 +1,152 @@
+"""Template: a named Jinja file that renders a conversation, knows which spans are trained on, and what ends a turn."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from studio import sandbox
+from studio.errors import TemplateError
+from studio.home import PROJECT
+from studio.sandbox import CLOSE, OPEN
+
+FOLDER = PROJECT / "templates"
+FALLBACK = "chatml"
+TAG = re.compile(r"\{%[-+]?\s*generation\s*[-+]?%\}")
+Message = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A conversation as text. spans: [start, end) in characters of what the assistant wrote, end of turn included."""
+
+    text: str
+    spans: list[tuple[int, int]]
+
+
+def names() -> list[str]:
+    """The templates that can be asked for by name, without "model" and "auto"."""
+    return sorted(path.stem for path in FOLDER.glob("*.jinja"))
+
+
+def load(name: str = "auto", model_folder: str | Path | None = None) -> Template:
+    """A template by name; "model": the model's own; "auto": the model's own if it has one, else ChatML.
+
+    Raises TemplateError when there is none of that name, or it is no valid Jinja.
+    """
+    special = special_tokens(model_folder)
+    if name in ("auto", "model"):
+        own = model_template(model_folder)
+        if own:
+            return Template("model", own, special)
+        if name == "model":
+            raise TemplateError(
+                "This model brings no chat template of its own.", f"Choose one of: {', '.join(names())}.", "data.template"
+            )
+        name = FALLBACK
+    if name not in names():
+        raise TemplateError(f"There is no template named {name!r}.", f"Choose one of: auto, model, {', '.join(names())}.", "data.template")
+    return Template(name, (FOLDER / f"{name}.jinja").read_text(encoding="utf-8"), special)
+
+
+def model_template(model_folder: str | Path | None) -> str | None:
+    """The chat template among a model's files: chat_template.jinja, else in tokenizer_config.json."""
+    if model_folder is None:
+        return None
+    folder = Path(model_folder)
+    if (folder / "chat_template.jinja").is_file():
+        return (folder / "chat_template.jinja").read_text(encoding="utf-8")
+    found = _json(folder / "tokenizer_config.json").get("chat_template")
+    if isinstance(found, list):  # several, by name
+        named = {entry.get("name"): entry.get("template") for entry in found if isinstance(entry, dict)}
+        found = named.get("default") or next(iter(named.values()), None)
+    return found if isinstance(found, str) and found.strip() else None
+
+
+def special_tokens(model_folder: str | Path | None) -> dict[str, str]:
+    """bos_token, eos_token and their like, as transformers passes them to a template. Without a model: Llama's."""
+    if model_folder is None:
+        return {"bos_token": "<s>", "eos_token": "</s>"}
+    folder, found = Path(model_folder), {}
+    for file in ("special_tokens_map.json", "tokenizer_config.json"):
+        for key, value in _json(folder / file).items():
+            if key.endswith("_token") and not key.startswith("add_"):
+                text = value.get("content") if isinstance(value, dict) else value
+                if isinstance(text, str):
+                    found[key] = text
+    return found
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+@dataclass(frozen=True)
+class Template:
+    """text is the Jinja source, kept with the run. special: the tokenizer's bos_token, eos_token, …"""
+
+    name: str
+    text: str
+    special: dict[str, str] = field(default_factory=dict)
+
+    def render(self, messages: list[Message], add_generation_prompt: bool = False, **extra: Any) -> Rendered:
+        """The conversation as text with its trainable spans. Raises TemplateError, which says what the template said."""
+        if TAG.search(self.text) or add_generation_prompt:
+            return _unmark(self._run(messages, add_generation_prompt, **extra))
+        return self._turn_by_turn(messages, **extra)
+
+    def _run(self, messages: list[Message], add_generation_prompt: bool, **extra: Any) -> str:
+        variables = {"tools": None, "documents": None, **self.special, **extra}
+        messages = [{key: value for key, value in message.items() if value is not None} for message in messages]
+        try:
+            return sandbox.render(self.text, variables | {"messages": messages, "add_generation_prompt": add_generation_prompt})
+        except RecursionError as error:
+            raise TemplateError(f"The template {self.name!r} was stopped: it calls itself without end.", "", "data.template") from error
+        except jinja2.exceptions.SecurityError as error:
+            raise TemplateError(
+                f"The template {self.name!r} was stopped: {error.message}.", "Choose another template.", "data.template"
+            ) from error
+        except (jinja2.TemplateError, TypeError, ValueError, KeyError, AttributeError, ArithmeticError, LookupError) as error:
+            raise TemplateError(f"The template {self.name!r} cannot render this conversation: {error}.", "", "data.template") from error
+
+    def _turn_by_turn(self, messages: list[Message], **extra: Any) -> Rendered:
+        """Spans of a template without {% generation %}: what each assistant turn adds after its generation prompt."""
+        whole, spans = self._run(messages, False, **extra), []
+        for n, message in enumerate(messages):
+            if message["role"] == "assistant":
+                start = len(self._run(messages[:n], True, **extra))
+                end = len(self._run(messages[: n + 1], False, **extra).rstrip())
+                spans.append((start, end))
+        return Rendered(whole, spans)
+
+    @cached_property
+    def stop(self) -> list[str]:
+        """What ends a turn: the text this template writes after an assistant's words. Empty when it writes nothing."""
+        probe = "q7Zk answer"
+        text, spans = (r := self.render([{"role": "user", "content": "question"}, {"role": "assistant", "content": probe}])).text, r.spans
+        tail = text[text.rindex(probe) + len(probe) : spans[-1][1]].strip() if spans and probe in text else ""
+        return [tail] if tail else []
+
+
+def _unmark(marked: str) -> Rendered:
+    """Take the span markers out of a rendered text and note where they stood."""
+    if OPEN not in marked:
+        return Rendered(marked, [])
+    parts, spans, at = [], [], 0
+    for piece in marked.split(OPEN):
+        inside, closed, after = piece.partition(CLOSE)
+        if closed:
+            spans.append((at, at + len(inside)))
+        parts += [inside, after]
+        at += len(inside) + len(after)
+    return Rendered("".join(parts), spans)

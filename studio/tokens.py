@@ -1,0 +1,127 @@
+"""Conversations to ids and labels: the one place that decides what is trained on.
+
+The preview, the statistics, the trainer and the chat server all call this. No torch: `tokenizers` on tokenizer.json.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from studio.errors import ModelError, TemplateError
+from studio.template import Message, Rendered, Template
+
+IGNORED = -100  # label of a token that is read and not trained on (torch's cross entropy skips it)
+TrainOn = Literal["assistant", "last", "all"]
+TooLong = Literal["cut", "drop"]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One conversation in tokens. labels: the id where trained, else -100. offsets: characters of `text` per token.
+
+    cut: tokens beyond max_length; with too_long="cut" they are gone from ids, with "drop" the row is to be dropped.
+    """
+
+    ids: list[int]
+    labels: list[int]
+    text: str
+    offsets: list[tuple[int, int]]
+    cut: int
+    n_trained: int
+
+
+class Encoder:
+    """Turns conversations into Encoded with one model's tokenizer and one template. max_length in tokens, None: no limit."""
+
+    def __init__(
+        self,
+        model_folder: str | Path,
+        template: Template,
+        max_length: int | None = None,
+        too_long: TooLong = "cut",
+        train_on: TrainOn = "assistant",
+    ):
+        self.folder, self.template = Path(model_folder), template
+        self.max_length, self.too_long, self.train_on = max_length, too_long, train_on
+        self.tokenizer = _tokenizer(self.folder)
+
+    def encode(self, messages: list[Message] | str, **extra: Any) -> Encoded:
+        """ids and labels of one conversation (or of a plain text). Raises TemplateError when it cannot be rendered."""
+        return self.encode_batch([messages], **extra)[0]
+
+    def encode_batch(self, many: Sequence[list[Message] | str], **extra: Any) -> list[Encoded]:
+        """As encode, many at a time (the tokenizer uses every core)."""
+        rendered = [self._render(one, **extra) for one in many]
+        found = self.tokenizer.encode_batch([one.text for one in rendered], add_special_tokens=False)
+        return [self._label(one, e.ids, e.offsets) for one, e in zip(rendered, found, strict=True)]
+
+    def prompt_ids(self, messages: list[Message], **extra: Any) -> list[int]:
+        """The ids a model is given to answer: the conversation so far and the opening of the assistant's turn."""
+        text = self.template.render(messages, add_generation_prompt=True, **extra).text
+        return self.tokenizer.encode(text, add_special_tokens=False).ids
+
+    def _render(self, one: list[Message] | str, **extra: Any) -> Rendered:
+        if isinstance(one, str):  # plain text: all of it, and its end
+            text = one + self.template.special.get("eos_token", "")
+            return Rendered(text, [(0, len(text))])
+        return self.template.render(one, **extra)
+
+    def _label(self, rendered: Rendered, ids: list[int], offsets: list[tuple[int, int]]) -> Encoded:
+        spans = rendered.spans[-1:] if self.train_on == "last" else rendered.spans
+        if self.train_on == "all":
+            labels = list(ids)
+        else:
+            labels = [i if t else IGNORED for i, t in zip(ids, covered(offsets, spans), strict=True)]
+        over = max(0, len(ids) - self.max_length) if self.max_length else 0
+        if over and self.too_long == "cut":
+            ids, labels, offsets = ids[: self.max_length], labels[: self.max_length], offsets[: self.max_length]
+        trained = len(labels) - labels.count(IGNORED)
+        return Encoded(list(ids), labels, rendered.text, list(offsets), over, trained)
+
+    def gate(self, samples: Iterable[list[Message] | str]) -> None:
+        """Refuse, before a device is touched, what would train wrongly. Raises TemplateError with the reason."""
+        encoded = self.encode_batch(list(samples))
+        if not any(e.n_trained for e in encoded):
+            raise TemplateError(f"With the template {self.template.name!r} no token would be trained.", "Choose another.", "data.template")
+        if self.train_on != "all" and all(e.n_trained == len(e.ids) for e in encoded):
+            raise TemplateError(
+                f"With the template {self.template.name!r} every token would be trained, the questions too.",
+                "Choose another template, or set train_on to all.",
+                "data.template",
+            )
+
+
+def covered(offsets: Sequence[tuple[int, int]], spans: Sequence[tuple[int, int]]) -> list[bool]:
+    """For each token: does it hold a character of a span? Both sequences run from left to right.
+
+    Tokenizers leave a blank that belongs to the next token out of its offsets, or give it no width; such a token is
+    taken to begin where the one before ended.
+    """
+    found, before, n = [], 0, 0
+    for start, end in offsets:
+        start = min(start, before) if start >= before else start
+        while n < len(spans) and spans[n][1] <= start:
+            n += 1
+        found.append(n < len(spans) and end > spans[n][0] and start < spans[n][1])
+        before = max(before, end)
+    return found
+
+
+def _tokenizer(folder: Path) -> Any:
+    from tokenizers import Tokenizer  # late: a compiled library that the page's first second does not need
+
+    file = folder / "tokenizer.json"
+    if not file.is_file():
+        held = "only a sentencepiece tokenizer.model" if (folder / "tokenizer.model").is_file() else "no tokenizer.json"
+        raise ModelError(
+            f"The model in {folder.name} has {held}.",
+            "Load it once with transformers and save its tokenizer (AutoTokenizer.from_pretrained(…).save_pretrained(…)).",
+            "model",
+        )
+    made = Tokenizer.from_file(str(file))
+    made.no_truncation()
+    made.no_padding()
+    return made
