@@ -1,0 +1,60 @@
+"""Fixtures for all tests: a home of their own, a tiny model, the starter."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from tests import tiny
+
+STARTER_HOME = os.environ.get("STUDIO_TEST_HOME")  # keeps the prepared starter between test runs
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty STUDIO_HOME, for this process and those it starts; the Hub is off."""
+    folder = tmp_path / "home"
+    folder.mkdir()
+    monkeypatch.setenv("STUDIO_HOME", str(folder))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny random Llama (2 layers of width 32) with tokenizer and ChatML template."""
+    return tiny.write(tmp_path_factory.mktemp("tiny") / "tiny-llama")
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Forty short Alpaca rows in a JSON file."""
+    file = tmp_path_factory.mktemp("data") / "rows.json"
+    file.write_text(json.dumps([{"instruction": f"Say the number {n}.", "input": "", "output": f"The number is {n}."} for n in range(40)]))
+    return file
+
+
+@pytest.fixture(scope="session")
+def starter_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with the real starter model prepared in it; made once a session, or kept where STUDIO_TEST_HOME says."""
+    from studio.starter import prepare
+    folder = Path(STARTER_HOME) if STARTER_HOME else tmp_path_factory.mktemp("starter-home")
+    before = os.environ.get("STUDIO_HOME")
+    os.environ["STUDIO_HOME"] = str(folder)
+    try:
+        prepare()
+    finally:
+        os.environ.pop("STUDIO_HOME")
+        if before is not None:
+            os.environ["STUDIO_HOME"] = before
+    return folder
+
+
+@pytest.fixture
+def with_starter(home: Path, starter_home: Path) -> Path:
+    """A fresh home in which the starter model is ready already."""
+    (home / "models").symlink_to(starter_home / "models")
+    return home
