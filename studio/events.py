@@ -41,7 +41,7 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def append(path: Path, kind: str, **fields: Any) -> dict[str, Any]:
+def append(path: Path, kind: str, /, **fields: Any) -> dict[str, Any]:
     """Append one event and return it. A torn last line left by a crash is closed first.
 
     Raises ValueError for an unknown kind, OSError when the disk is full.

@@ -91,7 +91,7 @@ class Run:
             return "stopping"
         return "running" if last is not None and last["name"] in WORKING else "starting"
 
-    def append(self, kind: str, **fields: Any) -> None:
+    def append(self, kind: str, /, **fields: Any) -> None:
         events.append(self.diary, kind, **fields)
 
     def ask_to_stop(self, discard: bool = False) -> None:

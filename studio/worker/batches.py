@@ -12,13 +12,10 @@ STEP = 64  # lengths are rounded up to multiples of this
 class Batches:
     """Collator. Rows are {"input_ids": [...], "labels": [...]}; gives int64 tensors [batch, length] and `tokens`, the real ones."""
 
-    def __init__(self, pad_id: int):
-        self.pad_id = pad_id
-
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         longest = max(len(row["input_ids"]) for row in rows)
         width = -(-longest // STEP) * STEP
-        ids = torch.full((len(rows), width), self.pad_id)
+        ids = torch.zeros((len(rows), width), dtype=torch.int64)  # what stands in the padding is never looked at
         labels = torch.full((len(rows), width), -100)
         mask = torch.zeros((len(rows), width), dtype=torch.int64)
         for place, row in enumerate(rows):

@@ -14,7 +14,7 @@ from transformers import AutoTokenizer, TrainingArguments, set_seed
 from studio import checkpoints, data, levers, model, source
 from studio.config import RunConfig
 from studio.device import devices
-from studio.errors import DataError, StudioError
+from studio.errors import StudioError
 from studio.home import write_whole
 from studio.run import Run
 from studio.tokens import Encoder
@@ -50,8 +50,6 @@ def train(run: Run, report: Report) -> None:
     template = load_template(config.data.template, folder)
     encoder = Encoder(folder, template, config.data.max_length, config.data.too_long, config.data.train_on)
     rows = data.prepare(config.data, encoder, config.training.seed)
-    if not len(rows.train):
-        raise DataError("No row is left to train on.", "Look at the problems on the Data page, or allow longer rows.", "data.train")
 
     report.phase("loading model")
     settled = levers.settle(config, facts, device, rows)
@@ -87,7 +85,7 @@ def _trainer(run: Run, config: RunConfig, settled: levers.Settled, tuned: Any, r
     return StudioTrainer(
         method=config.method, report=report, loss=settled.loss, keep=training.keep_checkpoints, fingerprint=rows.fingerprint,
         model=tuned, args=arguments, train_dataset=rows.train, eval_dataset=rows.eval if len(rows.eval) else None,
-        data_collator=Batches(pad_id=rows.pad_id), callbacks=[report])
+        data_collator=Batches(), callbacks=[report])
 
 
 def _plan(config: RunConfig, settled: levers.Settled, tuned: Any, trainer: StudioTrainer, rows: data.Prepared) -> dict[str, Any]:
