@@ -17,6 +17,8 @@ from studio.methods import METHODS, AnyMethod
 from studio.source import ModelOrder
 from studio.training import Training
 
+DEFAULT_METHOD = "lora"
+
 
 class RunConfig(BaseModel):
     """What is trained on what, how. Everything has a default but data.train; unknown keys are refused."""
@@ -26,7 +28,7 @@ class RunConfig(BaseModel):
     name: str | None = Field(None, max_length=120, title="Name", description="What to call the run; left out: date, method and model.")
     model: ModelOrder = Field(default_factory=ModelOrder)
     data: DataOrder
-    method: AnyMethod = Field(default_factory=lambda: METHODS["lora"]())
+    method: AnyMethod = Field(default_factory=lambda: METHODS[DEFAULT_METHOD]())
     training: Training = Field(default_factory=Training)
 
     @property
@@ -87,6 +89,8 @@ def build(plain: dict[str, Any]) -> RunConfig:
     plain = dict(plain)
     if isinstance(plain.get("method"), str):
         plain["method"] = {"name": plain["method"]}
+    elif isinstance(plain.get("method"), dict):
+        plain["method"] = {"name": DEFAULT_METHOD, **plain["method"]}
     try:
         return RunConfig.model_validate(plain)
     except ValidationError as error:

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import httpx
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from studio.errors import ModelError
@@ -47,7 +48,7 @@ class ModelOrder(BaseModel):
         if self.source.lower().endswith(".gguf"):
             return "gguf"
         path = Path(self.source).expanduser()
-        if path.is_dir() or self.source.startswith(("/", "./", "../", "~")) or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", self.source):
+        if path.exists() or self.source.startswith(("/", "./", "../", "~")) or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", self.source):
             return "folder"
         return "hub"
 
@@ -100,7 +101,7 @@ def check(order: ModelOrder) -> Path | None:
 def _folder(path: Path) -> Path:
     path = path.resolve()
     if not path.is_dir():
-        raise ModelError(f"There is no model folder {path}.", "Give an existing folder, a Hugging Face id such as Qwen/Qwen2.5-0.5B-Instruct, "
+        raise ModelError(f"{path} is no model folder." if path.exists() else f"There is no model folder {path}.", "Give an existing folder, a Hugging Face id such as Qwen/Qwen2.5-0.5B-Instruct, "
                          "a .gguf file, or starter.", "model")
     if not (path / "config.json").is_file():
         raise ModelError(f"{path} has no config.json, so it is no model folder.",
@@ -117,6 +118,13 @@ def from_hub(repo: str, revision: str | None, report: Report = silent) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (GatedRepoError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError,
                                         RepositoryNotFoundError, RevisionNotFoundError)
+    unreachable = _unreachable()
+    if unreachable:
+        cached = local(ModelOrder(source=repo, revision=revision))
+        if cached:
+            return cached
+        raise ModelError(f"{repo} is not on this computer and the Hub could not be reached ({unreachable}).",
+                         "Check the network (HF_ENDPOINT, HF_HUB_OFFLINE), or use starter or a local folder.", "model")
     report(f"Downloading {repo} from the Hub", 0, 0)
     try:
         path = Path(snapshot_download(repo, revision=revision, allow_patterns=WANTED, tqdm_class=_progress(repo, report), etag_timeout=10))
@@ -130,12 +138,23 @@ def from_hub(repo: str, revision: str | None, report: Report = silent) -> Path:
                          "A folder on this computer is given by its path.", "model") from error
     except HFValidationError as error:
         raise ModelError(f"{repo!r} is neither a folder nor a Hub id.", "A Hub id looks like Qwen/Qwen2.5-0.5B-Instruct.", "model") from error
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        raise ModelError(f"{repo} is not on this computer and the Hub could not be reached ({_short(error)}).",
-                         "Check the network (HF_ENDPOINT, HF_HUB_OFFLINE), or use starter or a local folder.", "model") from error
+    except (LocalEntryNotFoundError, HfHubHTTPError, httpx.HTTPError, OSError) as error:
+        raise ModelError(f"{repo} could not be downloaded ({_short(error)}).", "Try again; what came already is kept.", "model") from error
     if not any(path.glob("*.safetensors")):
         raise ModelError(f"{repo} has no .safetensors weights at its top level.", "Pickle files are not loaded; look for a safetensors revision.", "model")
     return path
+
+
+def _unreachable() -> str:
+    """Why the Hub cannot be asked at all, or "". Asked once with a short limit: the client's own retries take half a minute."""
+    from huggingface_hub import constants
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE is set"
+    try:
+        httpx.head(constants.ENDPOINT, timeout=8)
+    except httpx.HTTPError as error:
+        return f"{constants.ENDPOINT}: {_short(error)}"
+    return ""
 
 
 def _short(error: BaseException) -> str:

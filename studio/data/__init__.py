@@ -1,5 +1,6 @@
 """Data: any instruction file in, and exactly what will be trained on shown before launch."""
 
+from studio.data.checking import check
 from studio.data.dataset import Conversations, Dataset, Selection
 from studio.data.formats import formats
 from studio.data.order import DataOrder, Source
@@ -11,5 +12,5 @@ from studio.data.split import split
 
 __all__ = [
     "KINDS", "Conversations", "DataOrder", "Dataset", "Prepared", "Problem", "Selection", "Source",
-    "formats", "prepare", "read", "samples", "split",
+    "check", "formats", "prepare", "read", "samples", "split",
 ]  # fmt: skip
