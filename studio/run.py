@@ -169,9 +169,12 @@ def current(diary: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return kept
 
 
-def summary(run: Run) -> dict[str, Any]:
-    """What a run is and how it stands, under the names of the surface; unknown values are None. Bytes and seconds."""
-    diary = current(run.events())
+def summary(run: Run, diary: list[dict[str, Any]] | None = None) -> dict[str, Any]:
+    """What a run is and how it stands, under the names of the surface; unknown values are None. Bytes and seconds.
+
+    diary: given by who has read it already; at least all but the middle steps of it.
+    """
+    diary = current(run.events() if diary is None else diary)
     state = run.state(diary)
     steps = [event for event in diary if event["kind"] == "step"]
     evals = [event for event in diary if event["kind"] == "eval" and event.get("loss") is not None]

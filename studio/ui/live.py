@@ -1,0 +1,221 @@
+"""What a page asks once a second: only what is new since its last question. Reads, never changes anything.
+
+Every answer is small (POINTS rows, LOG bytes) and says with `more` that the page should ask again at once. Answers are encoded here,
+because the web framework's own encoder takes tens of milliseconds for a thousand rows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+import time
+from typing import Any
+
+import orjson
+from starlette.responses import Response
+
+from studio import checkpoints, run
+from studio.errors import RunError, StudioError
+from studio.home import inside, room
+from studio.run import ALIVE, Run
+from studio.ui import device
+from studio.ui.tail import COLUMNS, Tail, Tails
+
+POINTS = 2000  # rows in an answer
+WHOLE = 40_000  # points a page holds of a run; a longer history comes thinned to that
+OTHERS = 400  # other events in an answer
+LOG = 64_000  # bytes of log in an answer
+BEHIND = 4 * LOG  # a page further behind than this goes on at the log's end
+FRESH = 0.8  # seconds for which the list of runs is not read again
+
+tails = Tails()
+
+
+class Listing:
+    """The table of all runs, read at most once in FRESH seconds and only where a diary has changed."""
+
+    def __init__(self) -> None:
+        self._lock, self._at, self._rows = threading.Lock(), 0.0, []
+        self._known: dict[str, tuple[Any, dict[str, Any]]] = {}
+
+    def rows(self) -> list[dict[str, Any]]:
+        with self._lock:
+            if time.monotonic() - self._at > FRESH:
+                found = run.runs()
+                self._rows = [self._row(one) for one in found]
+                self._known = {one.id: self._known[one.id] for one in found if one.id in self._known}
+                self._at = time.monotonic()
+            return self._rows
+
+    def forget(self) -> None:
+        """Read again at the next question: something was changed here."""
+        with self._lock:
+            self._at = 0.0
+
+    def _row(self, one: Run) -> dict[str, Any]:
+        mark = _mark(one)
+        known = self._known.get(one.id)
+        if known and known[0] == mark and known[1]["state"] not in ("queued", *ALIVE):
+            return known[1]
+        row = status(tails.of(one))
+        self._known[one.id] = (mark, row)
+        return row
+
+
+listing = Listing()
+
+
+def _mark(one: Run) -> tuple[Any, ...]:
+    """Changes when anything the row shows may have changed."""
+    marks: list[Any] = []
+    for path in (one.diary, one.result, one.folder):
+        try:
+            found = path.stat()
+            marks.append((found.st_ino, found.st_size, found.st_mtime_ns))
+        except OSError:
+            marks.append(None)
+    return tuple(marks)
+
+
+def status(tail: Tail) -> dict[str, Any]:
+    """The summary of the surface, and what a page shows beside it: percent, seconds left, bytes on disk."""
+    one = tail.run  # it keeps its order, so no YAML is read again
+    row = run.summary(one, tail.digest())
+    row["memory_now"] = tail.recent[-1].get("memory") if tail.recent else None
+    row["percent"] = _percent(row)
+    row["left"] = _left(row, tail)
+    row["bytes"] = one.size() if row["state"] not in ALIVE else None
+    row["loss"] = row["best_eval_loss"] if row["best_eval_loss"] is not None else row["train_loss"]
+    row["points"] = tail.points
+    return row
+
+
+def _percent(row: dict[str, Any]) -> float | None:
+    if row["state"] == "finished":
+        return 100.0
+    return round(100.0 * row["step"] / row["steps"], 1) if row["steps"] else None
+
+
+def _left(row: dict[str, Any], tail: Tail) -> float | None:
+    """Seconds to the last step, from the pace of the last fifth of the points (evaluations and saving count in)."""
+    count = tail.points
+    if row["state"] not in ALIVE or not row["steps"] or count < 3:
+        return None
+    back = min(count - 1, max(10, count // 5))
+    steps, times = tail.columns["step"], tail.columns["time"]
+    pace = (times[count - 1] - times[count - 1 - back]) / max(steps[count - 1] - steps[count - 1 - back], 1)
+    return round(max(0.0, pace * (row["steps"] - row["step"])), 1)
+
+
+# -- the one question a page asks
+
+
+def poll(ask: dict[str, Any]) -> Response:
+    """{list?, run?, also?, device?} -> what is new for each. Unknown or deleted runs answer with `gone`."""
+    answer: dict[str, Any] = {"at": time.time()}
+    rows = listing.rows()
+    answer["now"] = [row for row in rows if row["state"] in ALIVE]
+    answer["waiting"] = sum(row["state"] == "queued" for row in rows)
+    answer["count"] = len(rows)
+    if "list" in ask:
+        answer["list"] = _changed(rows, ask["list"])
+    if ask.get("run"):
+        answer["run"] = _part(ask["run"])
+    answer["also"] = [_part(item) for item in (ask.get("also") or [])[:8]]
+    if ask.get("device"):
+        answer["device"] = device.panel(answer["now"][0] if answer["now"] else None)
+    return Response(orjson.dumps(answer), media_type="application/json")
+
+
+def _changed(rows: list[dict[str, Any]], known: str | None) -> dict[str, Any] | None:
+    """All rows when any that stands still has changed; the moving ones are in `now` anyway."""
+    still = [{key: value for key, value in row.items() if row["state"] not in ALIVE or key == "id"} for row in rows]
+    mark = hashlib.sha1(orjson.dumps(still), usedforsecurity=False).hexdigest()[:12]
+    return None if mark == known else {"mark": mark, "rows": rows}
+
+
+def _part(ask: dict[str, Any]) -> dict[str, Any]:
+    """One run's news. ask: {id, generation, points, others, log}; log: {file, at} or null for none."""
+    name = str(ask.get("id", ""))
+    try:
+        one = exact(name)
+    except StudioError as error:
+        return {"id": name, "gone": error.message}
+    tail = tails.of(one)
+    same = ask.get("generation") == tail.generation
+    start = _index(ask.get("points")) if same else 0
+    other = _index(ask.get("others")) if same else 0
+    if start > tail.points:
+        start, other, same = 0, 0, False
+    stride = max(1, -(-tail.points // WHOLE)) if start == 0 else max(1, _index(ask.get("stride")) or 1)
+    stop = min(tail.points, start + POINTS * stride)
+    part: dict[str, Any] = {
+        "id": name, "generation": tail.generation, "fresh": not same, "start": start, "points": stop, "stride": stride,
+        "names": COLUMNS, "columns": tail.rows(start, stop, stride), "others": tail.others[other: other + OTHERS],
+        "next": min(len(tail.others), other + OTHERS), "status": status(tail), "checkpoints": checkpoints.steps(one.checkpoints),
+    }
+    part["more"] = stop < tail.points or part["next"] < len(tail.others)
+    if ask.get("log") is not None:
+        part["log"] = log(one, ask["log"])
+    return part
+
+
+def _index(value: Any) -> int:
+    return value if isinstance(value, int) and value >= 0 else 0
+
+
+def exact(name: str) -> Run:
+    """The run of exactly this id. Raises StudioError; never leaves the folder of runs."""
+    one = Run(inside(room("runs"), name))
+    if one.id != name or name.startswith(".") or not (one.folder / "config.yaml").is_file():
+        raise RunError(f"There is no run {name!r}.", "It may have been deleted. All runs stand in the list.", "run")
+    return one
+
+
+def log(one: Run, ask: dict[str, Any]) -> dict[str, Any]:
+    """Bytes of log.txt from an offset, as text of whole lines. {file, at} -> {file, at, text, skipped, more}.
+
+    `file` changes when the log was cut or replaced; then, and at first, the answer begins LOG bytes before the end.
+    """
+    try:
+        with open(one.log, "rb") as file:
+            found = os.fstat(file.fileno())
+            at = _index(ask.get("at"))
+            same = ask.get("file") == found.st_ino and at <= found.st_size and found.st_size - at <= BEHIND
+            if not same:
+                at = max(0, found.st_size - LOG)
+            file.seek(at)
+            data = file.read(LOG)
+    except FileNotFoundError:
+        return {"file": 0, "at": 0, "text": "", "fresh": True, "skipped": 0, "more": False, "size": 0}
+    head = data.find(b"\n") + 1 if not same and at else 0
+    end = data.rfind(b"\n") + 1 or (len(data) if len(data) == LOG else 0)
+    return {"file": found.st_ino, "at": at + end, "text": data[head:end].decode("utf-8", "replace"), "fresh": not same,
+            "skipped": at + head if not same else 0, "more": at + end < found.st_size and end > 0, "size": found.st_size}
+
+
+def whole_log(ask: dict[str, Any]) -> Response:
+    """All of log.txt as plain text."""
+    try:
+        text = exact(str(ask.get("id", ""))).log.read_bytes()
+    except (StudioError, FileNotFoundError):
+        text = b""
+    return Response(text, media_type="text/plain; charset=utf-8", headers={"X-Content-Type-Options": "nosniff"})
+
+
+def order(ask: dict[str, Any]) -> Response:
+    """The YAML of an order and the manifests of what came out: {order, checkpoints}."""
+    try:
+        one = exact(str(ask.get("id", "")))
+        text = (one.folder / "config.yaml").read_text(encoding="utf-8")
+    except (StudioError, OSError) as error:
+        return Response(orjson.dumps({"order": "", "error": str(error)}), media_type="application/json")
+    return Response(orjson.dumps({"order": text, "checkpoints": [_checkpoint(one, step) for step in checkpoints.steps(one.checkpoints)]}),
+                    media_type="application/json")
+
+
+def _checkpoint(one: Run, step: int) -> dict[str, Any]:
+    folder = one.checkpoints / f"checkpoint-{step}"
+    return {"step": step, "faults": checkpoints.faults(folder), "at": folder.stat().st_mtime,
+            "bytes": sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())}

@@ -1,0 +1,160 @@
+"""A run's diary as the charts need it: columns of numbers that only grow, read once however many pages look on."""
+
+from __future__ import annotations
+
+import os
+import threading
+from array import array
+from collections import OrderedDict
+from typing import Any
+
+from studio import events
+from studio.run import Run
+
+COLUMNS = ("step", "epoch", "loss", "learning_rate", "grad_norm", "tokens", "tokens_per_second", "memory", "time")
+READ = 4_000_000  # bytes parsed at a time
+KEPT = 24  # runs whose columns stay in memory
+NAN = float("nan")
+
+
+class Tail:
+    """What has been read of one events.jsonl so far. Columns are doubles; not-a-number stands for unknown.
+
+    generation changes when points that a page may already hold are gone: after a resume, or when the file was replaced.
+    """
+
+    def __init__(self, run: Run):
+        self.run, self._lock = run, threading.Lock()
+        self._inode, self._cursor, self._undone = 0, 0, 0
+        self._clear()
+
+    def _clear(self) -> None:
+        self.columns = {name: array("d") for name in COLUMNS}
+        self.others: list[dict[str, Any]] = []  # every event that is no step, with `time` and `tokens` where it happened
+        self.first: dict[str, Any] | None = None
+        self.recent: list[dict[str, Any]] = []  # the last steps, whole
+        self.peak: dict[str, Any] | None = None  # the step with the highest memory
+        self._time, self._began, self._seen, self._attempt = 0.0, None, 0.0, None
+        self._tokens, self._offset = 0.0, 0.0  # tokens of former attempts; what is added to this attempt's count
+        self._cursor = 0
+
+    @property
+    def generation(self) -> str:
+        return f"{self._inode}.{self._undone}"
+
+    @property
+    def points(self) -> int:
+        return len(self.columns["step"])
+
+    def refresh(self) -> Tail:
+        """Take in what was appended since the last call. Safe from several threads."""
+        with self._lock:
+            try:
+                found = os.stat(self.run.diary)
+            except FileNotFoundError:
+                return self
+            if found.st_ino != self._inode or found.st_size < self._cursor:
+                self._undone = self._undone + 1 if found.st_ino == self._inode else 0
+                self._inode = found.st_ino
+                self._clear()
+            while self._cursor < found.st_size:
+                new, cursor = events.read(self.run.diary, self._cursor, READ)
+                if cursor == self._cursor:
+                    break
+                self._cursor = cursor
+                for event in new:
+                    self._take(event)
+        return self
+
+    def digest(self) -> list[dict[str, Any]]:
+        """A short diary that gives the same summary as the whole one: everything but most steps."""
+        with self._lock:
+            steps = ([self.peak] if self.peak and self.peak not in self.recent else []) + self.recent
+            others = list(self.others)
+        return sorted(others + steps, key=lambda event: event["at"])
+
+    def rows(self, start: int, stop: int, stride: int = 1) -> list[list[float]]:
+        """One list a column, of the points from start to stop."""
+        with self._lock:
+            return [self.columns[name][start:stop:stride].tolist() for name in COLUMNS]
+
+    # -- one event
+
+    def _take(self, event: dict[str, Any]) -> None:
+        self.first = self.first or event
+        kind = event["kind"]
+        if kind == "phase":
+            if event["name"] in ("queued", "starting") or event.get("attempt") != self._attempt:
+                self._pause()
+            if event["name"] == "training" and self._began is None:
+                self._began = event["at"]
+            if event.get("from_step") is not None:
+                self._take_back(event["from_step"])
+        self._attempt = event.get("attempt", self._attempt)
+        now = self._time + (event["at"] - self._began if self._began else 0.0)
+        self._seen = max(self._seen, now)
+        if kind == "step":
+            self._step(event, now)
+            return
+        if kind == "end":
+            self._pause()
+        self.others.append({**event, "time": round(now, 2), "total": self._total()})
+
+    def _pause(self) -> None:
+        """Time between two attempts is no time of the run."""
+        self._time, self._began = self._seen, None
+        self._tokens, self._offset = self._total(), None
+
+    def _total(self) -> float:
+        total = self.columns["tokens"][-1] if self.points else 0.0
+        return total if total == total else 0.0
+
+    def _step(self, event: dict[str, Any], now: float) -> None:
+        columns = self.columns
+        if self.points and event["step"] <= columns["step"][-1]:
+            return  # no step counts twice
+        tokens = event.get("tokens")
+        if tokens is not None:
+            if self._offset is None:  # a trainer may count on, or begin again at zero
+                self._offset = self._tokens if tokens < self._tokens else 0.0
+            tokens += self._offset
+        values = {**event, "tokens": tokens, "time": round(now, 2)}
+        for name in COLUMNS:
+            value = values.get(name)
+            columns[name].append(NAN if value is None else float(value))
+        self.recent = [*self.recent[-11:], event]
+        if event.get("memory") and (self.peak is None or event["memory"] > self.peak["memory"]):
+            self.peak = event
+
+    def _take_back(self, step: int) -> None:
+        """A resume goes on from `step`: what lay beyond did not count."""
+        steps = self.columns["step"]
+        keep = len(steps)
+        while keep and steps[keep - 1] > step:
+            keep -= 1
+        later = [event for event in self.others if event.get("step") is not None and event["step"] > step]
+        if keep == len(steps) and not later:
+            return
+        for column in self.columns.values():
+            del column[keep:]
+        self.others = [event for event in self.others if event not in later]
+        self.recent = [event for event in self.recent if event["step"] <= step]
+        self._tokens, self._offset = self._total(), None
+        self._undone += 1
+
+
+class Tails:
+    """One Tail a run, the most recently asked ones."""
+
+    def __init__(self) -> None:
+        self._tails: OrderedDict[str, Tail] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def of(self, run: Run) -> Tail:
+        key = str(run.folder)
+        with self._lock:
+            tail = self._tails.pop(key, None) or Tail(run)
+            self._tails[key] = tail
+            while len(self._tails) > KEPT:
+                self._tails.popitem(last=False)
+        return tail.refresh()
