@@ -16,8 +16,8 @@ __version__ = "0.1.0"
 
 FLOORS = {
     0: ("errors",),
-    1: ("home", "events", "crash", "device", "cards", "log", "sandbox", "template", "model", "source", "starter"),
-    2: ("tokens", "data", "method", "methods", "training"),
+    1: ("home", "events", "crash", "device", "cards", "log", "sandbox", "template", "model", "source", "starter", "targets", "quantization"),
+    2: ("tokens", "data", "footprint", "method", "methods", "training"),
     3: ("config", "presets"),
     4: ("estimate", "memory", "clock", "advice", "levers", "checkpoints", "run", "diagnosis", "signs", "compare", "record"),
     5: ("launch", "queue", "supervise", "chat", "card", "push", "bench"),

@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
-from studio.errors import OrderError
+from studio.errors import ExportError, ModelError, OrderError, RunError
 
 if TYPE_CHECKING:
     from studio.device import Device
     from studio.model import ModelFacts
+    from studio.quantization import Quantization
 
 Shapes = dict[str, tuple[int, ...]]  # tensor name -> shape
+ADVANCED: dict[str, Any] = {"advanced": True}
+KEPT = "trained.safetensors"  # the trained tensors of a checkpoint
 
 
 class Method(BaseModel, ABC):
     """One tuning method with its knobs set; an instance is an order: LoRA(rank=16).
 
     Knobs are pydantic fields, each with title, description and bounds; `json_schema_extra={"advanced": True}` puts one
-    behind the Advanced switch. Form, help, YAML, bounds check and README row all come from the field.
+    behind the Advanced switch, "choices" names the presets of a knob that takes free text too. Form, help, YAML, bounds
+    check and README row all come from the field.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -34,6 +39,7 @@ class Method(BaseModel, ABC):
     advice: ClassVar[str]  # two sentences: when to take it, what it costs
     learning_rate: ClassVar[float]  # a sound default, with its source in the class's docstring
     allows_checkpointing: ClassVar[bool] = True
+    allows_packing: ClassVar[bool] = True  # several rows in one: only where nothing is put before the row
     mergeable: ClassVar[bool] = False
     cannot_merge: ClassVar[str] = ""  # why not, in words, where mergeable is False
     adapter: ClassVar[bool] = True  # the result is an adapter beside a base; False: whole weights
@@ -48,19 +54,40 @@ class Method(BaseModel, ABC):
         """How many numbers are trained; exactly what peft counts."""
         return sum(prod(shape) for shape in self.trained(facts).values())
 
+    def quantized(self) -> Quantization | None:
+        """How the base's linears are held, where not in 16 or 32 bits."""
+        return None
+
+    def optimizer(self, device: Device) -> str | None:
+        """The optimizer the method brings along for training.optimizer = auto; None: the studio's own."""
+        return None
+
+    def cautions(self, training: Any) -> list[str]:
+        """Warnings with their advice, one sentence or two each, for an order that can be carried out all the same."""
+        return []
+
     def refuse(self, facts: ModelFacts | None, training: Any, device: Device) -> None:
         """Raise OrderError for combinations that cannot work, before any model is loaded."""
         if getattr(training, "checkpointing", None) is True and not self.allows_checkpointing:
             raise OrderError(f"{self.label} does not work with gradient checkpointing.",
                              "Set training.checkpointing to auto or false.", "training.checkpointing")
+        if getattr(training, "packing", None) is True and not self.allows_packing:
+            raise OrderError(f"{self.label} does not work with packing: its virtual tokens would stand before the first row only.",
+                             "Set training.packing to auto or false.", "training.packing")
+        if getattr(training, "precision", None) == "bf16" and not device.bf16:
+            raise OrderError(f"{device.name} cannot compute in bf16.", "Set training.precision to auto.", "training.precision")
+        if self.quantized() is not None:
+            self.quantized().refuse(device)
         if facts is not None:
             self.trained(facts)
 
     # -- with torch, in a worker only; imports inside
 
     def load(self, folder: Path, dtype: Any, **options: Any) -> Any:
-        """The base model from a folder, frozen or not as the method needs it. dtype: a torch.dtype."""
+        """The base model from a folder, in the bits the method holds it in. dtype: a torch.dtype."""
         from transformers import AutoModelForCausalLM
+        if self.quantized() is not None:
+            options = {**self.quantized().options(dtype), **options}
         return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True, local_files_only=True,
                                                     trust_remote_code=False, **options)
 
@@ -68,18 +95,65 @@ class Method(BaseModel, ABC):
     def wrap(self, model: Any) -> Any:
         """The model with what is trained set to float32 and requires_grad, and nothing else."""
 
+    def start(self, model: Any, batches: Callable[[], Iterable[dict[str, Any]]]) -> None:
+        """Where the start depends on the data (EVA): look at batches before step 1 of a run, not of a resumed one."""
+
     def groups(self, model: Any, learning_rate: float) -> list[dict[str, Any]] | None:
         """Optimizer parameter groups where the method wants its own (LoRA+), else None."""
         return None
 
+    def keep(self, model: Any, folder: Path) -> None:
+        """Write the trained tensors as they are into a checkpoint's folder: all that a resume needs of the model."""
+        from safetensors.torch import save_file
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file({name: weight.detach().cpu().contiguous() for name, weight in model.named_parameters() if weight.requires_grad}, folder / KEPT)
+
+    def restore(self, model: Any, folder: Path) -> None:
+        """Undo of keep: the trained tensors of a wrapped model set to a checkpoint's. Raises RunError where they do not fit."""
+        import torch
+        from safetensors.torch import load_file
+        kept = load_file(folder / KEPT)
+        weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+        if {name: weight.shape for name, weight in kept.items()} != {name: weight.shape for name, weight in weights.items()}:
+            raise RunError(f"The checkpoint {folder.name} holds other trained weights than this order trains.", "Start the run anew.", str(folder))
+        with torch.no_grad():
+            for name, weight in weights.items():
+                weight.copy_(kept[name])
+
     def save(self, model: Any, folder: Path) -> None:
         """Write the result (adapter or weights) into folder."""
-        model.save_pretrained(folder, safe_serialization=True)
+        model.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
 
     def attach(self, model: Any, folder: Path, name: str = "default") -> Any:
-        """A loaded base with a finished result put on it, ready to answer. Undo of save."""
-        from peft import PeftModel
-        if isinstance(model, PeftModel):
-            model.load_adapter(str(folder), adapter_name=name)
-            return model
-        return PeftModel.from_pretrained(model, str(folder), adapter_name=name)
+        """A loaded base with a finished result put on it and switched to, ready to answer. Undo of save.
+
+        Several results of one kind go on one base, each under its name (without dots): set_adapter(name) switches,
+        disable_adapter() gives the base. Raises ModelError where the base already carries another kind.
+        """
+        from peft import PeftConfig, PeftModel
+        if not isinstance(model, PeftModel):
+            return PeftModel.from_pretrained(model, str(folder), adapter_name=name).eval()
+        kind = PeftConfig._get_peft_type(str(folder))
+        if model.peft_type != kind:
+            raise ModelError(f"This base already carries {str(getattr(model.peft_type, 'value', model.peft_type)).lower()} adapters, "
+                             f"which do not mix with {kind.lower()}.", "Load the base a second time for it.", str(folder))
+        model.load_adapter(str(folder), adapter_name=name)
+        model.set_adapter(name, inference_mode=True)
+        return model
+
+    def merge(self, model: Any) -> Any:
+        """A plain model with the attached result worked into its weights. Raises ExportError where that cannot be."""
+        if not self.mergeable:
+            raise ExportError(f"{self.label} cannot be merged. {self.cannot_merge}", "Export the adapter instead.", "method.name")
+        if getattr(model.get_base_model(), "is_quantized", False):
+            raise ExportError("A base held in 4 or 8 bits cannot take a merge without loss.", "Load the base in 16 bits and attach the result to it.", "model")
+        return model.merge_and_unload(safe_merge=True)
+
+
+def in_float32(model: Any) -> Any:
+    """What is trained set to float32: AdamW's small steps are lost in bf16's 8 bits of mantissa."""
+    import torch
+    for weight in model.parameters():
+        if weight.requires_grad and weight.dtype != torch.float32:
+            weight.data = weight.data.float()
+    return model

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from functools import reduce
+from inspect import isabstract
 from operator import or_
 from typing import Annotated
 
@@ -14,12 +15,12 @@ from studio.method import Method
 
 
 def _discover() -> dict[str, type[Method]]:
-    """Every class of every module here whose `name` has a default of its own, by `place`."""
+    """Every class of every module here that can be made, by `place`."""
     found: dict[str, type[Method]] = {}
     for module in pkgutil.iter_modules(__path__):
         namespace = importlib.import_module(f"{__name__}.{module.name}")
         for thing in vars(namespace).values():
-            if isinstance(thing, type) and issubclass(thing, Method) and thing.__module__ == namespace.__name__:
+            if isinstance(thing, type) and issubclass(thing, Method) and thing.__module__ == namespace.__name__ and not isabstract(thing):
                 found[thing.model_fields["name"].default] = thing
     return dict(sorted(found.items(), key=lambda item: (item[1].place, item[0])))
 

@@ -2,72 +2,184 @@
 
 from __future__ import annotations
 
+import copy
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from studio import targets
 from studio.errors import OrderError
-from studio.method import Method, Shapes
+from studio.method import ADVANCED, Method, Shapes, in_float32
 from studio.model import ModelFacts
 
-TARGETS = {
-    "q-v": ("q_proj", "v_proj"),
-    "attention": ("q_proj", "k_proj", "v_proj", "o_proj"),
-    "all-linear": None,
-}
+DORA_QUANTIZERS = ("bitsandbytes", None)  # of a base that comes quantized: where peft has DoRA for it
 
 
 class LoRA(Method):
-    """Hu et al. 2021, arXiv 2106.09685. Defaults: rank 16, alpha = 2·rank, dropout 0.05, rate 2e-4."""
+    """Hu et al. 2021, arXiv 2106.09685. Defaults as taught: rank 16, alpha = 2·rank, dropout 0.05, rate 2e-4."""
 
-    name: Literal["lora"] = Field("lora", frozen=True)
+    name: Literal["lora"] = Field("lora", frozen=True, title="Method", description="LoRA.")
     place: ClassVar[int] = 0
     label: ClassVar[str] = "LoRA"
     about: ClassVar[str] = "Trains two small matrices beside each chosen layer; the model itself stays untouched."
     advice: ClassVar[str] = ("Take it first: it is nearly as good as training everything and forgets little. "
-                             "It costs the model's own memory plus about one percent of trained parameters.")
+                             "It costs the model's own memory plus about one percent of trained parameters, and nothing more once merged.")
     learning_rate: ClassVar[float] = 2e-4
     mergeable: ClassVar[bool] = True
 
     rank: int = Field(16, ge=1, le=1024, title="Rank",
-                      description="Width r of the two small matrices. 8 for simple tasks, 16-32 for complex ones, 64 for a new "
-                                  "field of knowledge. Twice the rank: twice the trained parameters.")
+                      description="Width r of the two small matrices: 8 for simple tasks, 16-32 for complex ones, 64 for a new field of "
+                                  "knowledge. Twice the rank is twice the trained parameters: r · (in + out) a layer.")
     alpha: float | None = Field(None, gt=0, le=4096, title="Alpha",
-                                description="Strength of the change: ΔW = (alpha / rank) · B·A. Left out: 2 · rank.")
+                                description="Strength of the change, ΔW = (alpha / rank) · B·A. Left out: 2 · rank, the usual choice.")
     dropout: float = Field(0.05, ge=0, lt=1, title="Dropout",
-                           description="Share of the input switched off at random while training; a little of it hinders learning by heart.")
+                           description="Share of the input switched off at random while training; a little (0.05) hinders learning by heart.")
     target_modules: str | tuple[str, ...] = Field(
-        "all-linear", title="Target modules",
-        description="Which layers get matrices: q-v (smallest), attention, all-linear (best quality), or names of your own.")
+        "all-linear", title="Target modules", json_schema_extra={"choices": list(targets.PRESETS)},
+        description="Which layers get matrices: q-v (the first to take, smallest), attention (then k and o), all-linear (feed-forward too, "
+                    "best quality), or names of your own. Embeddings and head are left alone.")
+    rslora: bool = Field(False, title="Rank-stabilised scaling", json_schema_extra=ADVANCED,
+                         description="Scales by alpha / √rank instead of alpha / rank, so that ranks of 64 and more really learn more (rsLoRA).")
+    dora: bool = Field(False, title="DoRA", json_schema_extra=ADVANCED,
+                       description="Learns the length of each weight row apart from its direction: often better at low rank, slower to train.")
+    init: Literal["kaiming", "gaussian", "pissa", "olora", "eva"] = Field(
+        "kaiming", title="Start", json_schema_extra=ADVANCED,
+        description="What the matrices hold at the start. kaiming and gaussian: no change yet. pissa and olora start from the weight's own main "
+                    "directions, eva from those of your data: fewer steps, a longer start.")
+    plus_ratio: float = Field(1.0, ge=1, le=64, title="LoRA+ ratio", json_schema_extra=ADVANCED,
+                              description="How many times faster B learns than A; 16 is the paper's advice (LoRA+), 1 switches it off.")
+    modules_to_save: tuple[str, ...] = Field(
+        (), max_length=16, title="Modules trained in full", json_schema_extra=ADVANCED,
+        description="Parts trained and saved whole beside the matrices, such as lm_head or embed_tokens for new words. Costs their full size in memory.")
+
+    @field_validator("target_modules", "modules_to_save", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        """q_proj, v_proj written in one line means two names; a preset stays a word."""
+        if not isinstance(value, str) or value in targets.PRESETS:
+            return value
+        return tuple(word for word in re.split(r"[\s,]+", value) if word)
+
+    @field_validator("target_modules")
+    @classmethod
+    def _some(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        if not value:
+            raise ValueError("name at least one layer, or all-linear")
+        return value
 
     @property
     def scale_alpha(self) -> float:
         return 2.0 * self.rank if self.alpha is None else self.alpha
 
-    def targets(self, facts: ModelFacts) -> dict[str, tuple[int, int]]:
+    # -- arithmetic
+
+    def targets(self, facts: ModelFacts) -> targets.Linears:
         """Module name -> (in, out) of every linear that gets matrices. Raises OrderError where a name matches nothing."""
-        wanted = TARGETS.get(self.target_modules, (self.target_modules,)) if isinstance(self.target_modules, str) else self.target_modules
-        linears = facts.linears()
-        if wanted is None:
-            return linears
-        for word in wanted:
-            if not any(name == word or name.endswith("." + word) for name in linears):
-                near = sorted({name.rsplit(".", 1)[-1] for name in linears})
-                raise OrderError(f"No layer of this model is called {word!r}.", f"It has: {', '.join(near)}.", "method.target_modules")
-        return {name: shape for name, shape in linears.items()
-                if any(name == word or name.endswith("." + word) for word in wanted)}
+        return targets.choose(self.target_modules, facts.linears())
 
     def trained(self, facts: ModelFacts) -> Shapes:
-        """A is rank × in, B is out × rank: rank · (in + out) a layer (paper, section 4.1)."""
+        """A is rank × in, B is out × rank: rank · (in + out) a layer (paper, section 4.1); DoRA: a length a row as well."""
         shapes: Shapes = {}
         for name, (inputs, outputs) in self.targets(facts).items():
+            self._fits(name, inputs, outputs)
             shapes[f"{name}.lora_A"] = (self.rank, inputs)
             shapes[f"{name}.lora_B"] = (outputs, self.rank)
+            if self.dora:
+                shapes[f"{name}.lora_magnitude_vector"] = (outputs,)
+        for word in self.modules_to_save:
+            shapes |= _whole(word, facts)
         return shapes
 
+    def _fits(self, name: str, inputs: int, outputs: int) -> None:
+        if self.init in ("pissa", "olora", "eva") and self.rank > min(inputs, outputs):
+            raise OrderError(f"Start {self.init} finds at most {min(inputs, outputs)} directions in {name}, but the rank is {self.rank}.",
+                             f"Set method.rank to {min(inputs, outputs)} or less, or method.init to kaiming.", "method.rank")
+
+    def refuse(self, facts: ModelFacts | None, training: Any, device: Any) -> None:
+        if self.dora and self.init in ("pissa", "olora"):
+            raise OrderError(f"DoRA does not go with start {self.init}: both take the weight apart.", "Set method.init to kaiming.", "method.init")
+        quantizer = facts.config.get("quantization_config", {}).get("quant_method") if facts else None
+        if self.dora and quantizer not in DORA_QUANTIZERS:
+            raise OrderError(f"DoRA does not work on layers quantized by {quantizer}.", "Set method.dora to false, or take the unquantized model.", "method.dora")
+        super().refuse(facts, training, device)
+
+    # -- with torch
+
     def wrap(self, model: Any) -> Any:
-        from peft import LoraConfig, get_peft_model
-        words = TARGETS.get(self.target_modules, self.target_modules) if isinstance(self.target_modules, str) else self.target_modules
-        config = LoraConfig(r=self.rank, lora_alpha=self.scale_alpha, lora_dropout=self.dropout, bias="none", task_type="CAUSAL_LM",
-                            target_modules="all-linear" if words is None else [words] if isinstance(words, str) else list(words))
-        return get_peft_model(model, config, autocast_adapter_dtype=True)
+        from peft import EvaConfig, LoraConfig, get_peft_model
+        chosen = targets.choose(self.target_modules, targets.live(model))
+        start = {"kaiming": True, "gaussian": "gaussian"}.get(self.init, self.init)
+        config = LoraConfig(
+            r=self.rank, lora_alpha=self.scale_alpha, lora_dropout=self.dropout, bias="none", task_type="CAUSAL_LM", use_rslora=self.rslora,
+            use_dora=self.dora, init_lora_weights=start, eva_config=EvaConfig(rho=1.0) if self.init == "eva" else None,
+            target_modules=targets.condense(chosen, [name for name, _ in model.named_modules()]),
+            modules_to_save=list(self.modules_to_save) or None)
+        wrapped = in_float32(get_peft_model(model, config, autocast_adapter_dtype=True))
+        if self.init in ("pissa", "olora"):
+            # These starts take their part out of W. The first A and B are kept, so that the result can be told as a change of the real W.
+            wrapped.first = {name: weight.detach().clone() for name, weight in wrapped.named_parameters() if ".lora_" in name}
+        return wrapped
+
+    def start(self, model: Any, batches: Callable[[], Iterable[dict[str, Any]]]) -> None:
+        """EVA (arXiv 2410.07170): A starts as the main directions of each layer's inputs; ranks are not moved between layers."""
+        if self.init != "eva":
+            return
+        from peft import initialize_lora_eva_weights
+        initialize_lora_eva_weights(model, batches(), forward_fn=_forward, show_progress_bar=False)
+
+    def groups(self, model: Any, learning_rate: float) -> list[dict[str, Any]] | None:
+        """LoRA+ (arXiv 2402.12354): B learns plus_ratio times faster."""
+        if self.plus_ratio == 1.0:
+            return None
+        weights = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
+        return [{"params": [weight for name, weight in weights if ".lora_B." not in name], "lr": learning_rate},
+                {"params": [weight for name, weight in weights if ".lora_B." in name], "lr": learning_rate * self.plus_ratio}]
+
+    def save(self, model: Any, folder: Path) -> None:
+        """As a plain LoRA that any program reads: a start from W's own directions becomes a change of W of twice the rank."""
+        from peft import get_peft_model_state_dict
+        from safetensors.torch import save_file
+        state = get_peft_model_state_dict(model, save_embedding_layers=False)
+        config = copy.copy(model.peft_config[model.active_adapter])
+        config.init_lora_weights, config.eva_config, config.inference_mode = True, None, True
+        if hasattr(model, "first"):
+            state = _as_change(state, model.first)
+            config.r, config.lora_alpha = 2 * self.rank, self.scale_alpha * (2**0.5 if self.rslora else 2)
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file({name: weight.cpu().contiguous().clone() for name, weight in state.items()}, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+        config.save_pretrained(str(folder))
+
+
+def _whole(word: str, facts: ModelFacts) -> Shapes:
+    """Tensors of the modules called `word`; a head tied to the embeddings gets a copy of its own when it is trained."""
+    found = {f"{name} (whole)": tensor.shape for name, tensor in facts.tensors.items() if targets.is_called(name.rpartition(".")[0], word)}
+    head = {"lm_head", "embed_out"} & {word}
+    if not found and head and facts.tied:
+        found = {f"{word}.weight (whole)": (facts.vocabulary, facts.hidden)}
+    if not found:
+        known = sorted({name.rpartition(".")[0].rsplit(".", 1)[-1] for name in facts.tensors})
+        raise OrderError(f"No part of this model is called {word!r}.", f"It has: {', '.join(known)}.", "method.modules_to_save")
+    return found
+
+
+def _as_change(state: dict[str, Any], first: dict[str, Any]) -> dict[str, Any]:
+    """(W - s·B₀A₀) + s·BA = W + s·[B, -B₀]·[A; A₀]: the last step of PiSSA, arXiv 2404.02948, appendix C."""
+    import torch
+    changed = {}
+    for name, weight in state.items():
+        start = first.get(re.sub(r"(\.lora_[AB])\.weight$", r"\1.default.weight", name))
+        if start is None:
+            changed[name] = weight
+        elif ".lora_A." in name:
+            changed[name] = torch.cat([weight, start], dim=0)
+        else:
+            changed[name] = torch.cat([weight, -start], dim=1)
+    return changed
+
+
+def _forward(model: Any, inputs: dict[str, Any]) -> Any:
+    """A pass without labels: EVA wants the layers' inputs only."""
+    return model(**{key: value for key, value in inputs.items() if key in ("input_ids", "attention_mask", "position_ids")})
