@@ -1,0 +1,48 @@
+"""Prefix tuning: trained keys and values stand before the text in every layer's attention: Attention([P_k; K], [P_v; V], Q)."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from studio.method import ADVANCED, Shapes
+from studio.methods.virtual_tokens import VirtualTokens
+from studio.model import ModelFacts
+
+
+class Prefix(VirtualTokens):
+    """Li and Liang 2021, arXiv 2101.00190. The rate is far above LoRA's, as the prefix alone must move the model."""
+
+    name: Literal["prefix"] = Field("prefix", frozen=True, title="Method", description="Prefix tuning.")
+    place: ClassVar[int] = 4
+    label: ClassVar[str] = "Prefix tuning"
+    about: ClassVar[str] = "Trains keys and values that every layer's attention sees before the text."
+    advice: ClassVar[str] = ("Take it for style and format with very little to store, about 0.1 percent of the model. "
+                             "It learns slower than LoRA, takes a part of the context, and does not go with gradient checkpointing.")
+    learning_rate: ClassVar[float] = 1e-2
+    allows_checkpointing: ClassVar[bool] = False
+
+    projection: bool = Field(False, title="Projection",
+                             description="Trains the prefix through a small network (reparametrisation): steadier in small data, many more parameters "
+                                         "while training; only the prefix is stored.")
+    hidden_size: int | None = Field(None, ge=1, le=16384, title="Projection width", json_schema_extra=ADVANCED,
+                                    description="Width of the projection network; only used with projection. Left out: as wide as a layer's keys.")
+    init: Literal["random", "zero"] = Field("random", title="Start", json_schema_extra=ADVANCED,
+                                             description="random: vectors drawn at random. zero: keys and values of nothing, which disturb the model less at first.")
+
+    def trained(self, facts: ModelFacts) -> Shapes:
+        """Keys and values, layers · 2 · width a virtual token; with projection two linears instead (paper, section 4.3)."""
+        width = facts.head_dim * facts.kv_heads
+        out = facts.layers * 2 * width
+        if not self.projection:
+            return {"prompt_encoder.embedding": (self.virtual_tokens, out)}
+        inner = self.hidden_size or width
+        return {"prompt_encoder.embedding": (self.virtual_tokens, width), "prompt_encoder.transform.0": (inner, width), "prompt_encoder.transform.0.bias": (inner,),
+                "prompt_encoder.transform.2": (out, inner), "prompt_encoder.transform.2.bias": (out,)}
+
+    def wrap(self, model: Any) -> Any:
+        from peft import PrefixTuningConfig
+        return self.wrapped(model, PrefixTuningConfig(
+            task_type="CAUSAL_LM", num_virtual_tokens=self.virtual_tokens, prefix_projection=self.projection, encoder_hidden_size=self.hidden_size,
+            init_weights="zero" if self.init == "zero" else None))

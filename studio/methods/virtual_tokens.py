@@ -1,0 +1,26 @@
+"""What prefix, P- and prompt tuning share: trained vectors put before the text, the model untouched."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from studio.method import Method, in_float32
+
+
+class VirtualTokens(Method):
+    """Vectors that the model reads before the text as if they were words. Their gradient goes through the whole model."""
+
+    allows_packing: ClassVar[bool] = False
+    mergeable: ClassVar[bool] = False
+    cannot_merge: ClassVar[str] = "It changes what the model reads, not its weights."
+
+    virtual_tokens: int = Field(20, ge=1, le=1024, title="Virtual tokens",
+                                description="How many trained vectors stand before the text. More can hold more, learn slower and take their share of the context.")
+
+    def wrapped(self, model: Any, config: Any) -> Any:
+        """The frozen model with the vectors of a peft prompt-learning config before it."""
+        from peft import get_peft_model
+        model.requires_grad_(False)
+        return in_float32(get_peft_model(model, config))

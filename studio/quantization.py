@@ -1,0 +1,51 @@
+"""A base model held in 4 or 8 bits by bitsandbytes: what it weighs, where it works, how it is loaded. No torch at the top."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Any, NamedTuple
+
+from studio.device import Device
+from studio.errors import OrderError
+
+BLOCK = 64  # weights that share one scale in 4-bit (QLoRA, section 2)
+OUTER = 256  # scales that share one scale of their own under double quantization
+
+
+class Quantization(NamedTuple):
+    """kind: nf4, fp4 or int8; double: the scales are quantized too; compute: auto, bf16, fp16 or fp32."""
+
+    kind: str
+    double: bool = True
+    compute: str = "auto"
+
+    @property
+    def bytes_per_weight(self) -> float:
+        """Of a linear's weight, scales included (QLoRA, section 3: 0.5 bit a weight for scales, 0.127 with double quantization)."""
+        if self.kind == "int8":
+            return 1.0  # and 4 bytes a row, which is next to nothing
+        return 0.5 + (1 / BLOCK + 4 / (BLOCK * OUTER) if self.double else 4 / BLOCK)
+
+    def refuse(self, device: Device) -> None:
+        """Raise OrderError where bitsandbytes is missing or cannot compute."""
+        if find_spec("bitsandbytes") is None:
+            raise OrderError(f"A base in {self.kind} needs bitsandbytes, which is not installed.", "Run `pip install bitsandbytes`, or take method lora.",
+                             "method.quantization")
+        least = (7, 5) if self.kind == "int8" else (6, 0)
+        if device.kind not in ("cuda", "cpu"):
+            raise OrderError(f"bitsandbytes cannot train on {device.name}.", "Take method lora there.", "method.quantization")
+        if device.kind == "cuda" and device.capability and device.capability < least:
+            raise OrderError(f"{device.name} (compute capability {device.capability[0]}.{device.capability[1]}) is too old for {self.kind}; "
+                             f"it needs {least[0]}.{least[1]}.", "Take nf4, or method lora.", "method.quantization")
+        if self.compute == "bf16" and not device.bf16:
+            raise OrderError(f"{device.name} cannot compute in bf16.", "Set method.compute to auto or fp16.", "method.compute")
+
+    def options(self, dtype: Any) -> dict[str, Any]:
+        """What from_pretrained needs. dtype: a torch.dtype, of what is not quantized and, by default, of computing."""
+        import torch
+        from transformers import BitsAndBytesConfig
+        if self.kind == "int8":
+            return {"quantization_config": BitsAndBytesConfig(load_in_8bit=True)}
+        compute = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}.get(self.compute, dtype)
+        return {"quantization_config": BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type=self.kind, bnb_4bit_use_double_quant=self.double,
+                                                          bnb_4bit_compute_dtype=compute)}
