@@ -1,0 +1,36 @@
+"""The page's own scripts and styles: plain files in static/, handed to the page whole, so that nothing else is ever fetched."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from studio.ui import words
+
+STATIC = Path(__file__).parent / "static"
+FIRST = ("words.js", "page.js")  # what every other script stands on
+
+
+def read(name: str) -> str:
+    """The text of a file in static/."""
+    return (STATIC / name).read_text(encoding="utf-8")
+
+
+def head() -> str:
+    """Everything for <head>: the tables of words, then the scripts, those of FIRST before the others."""
+    others = sorted(path.name for path in STATIC.glob("*.js") if path.name not in FIRST)
+    return f"<script>{words.script()}\n" + "\n".join(read(name) for name in (*FIRST, *others)) + "</script>"
+
+
+def styles() -> list[Path]:
+    """studio.css first, then the tabs' own."""
+    return sorted(STATIC.glob("*.css"), key=lambda path: (path.name != "studio.css", path.name))
+
+
+def mount(name: str) -> str:
+    """js_on_load of a gr.HTML: calls studio.parts.NAME(element, server, props, trigger, upload, watch) once the scripts are there."""
+    return f"""(function wait(tries) {{
+  const part = window.studio && window.studio.parts && window.studio.parts[{name!r}];
+  if (part) return part(element, typeof server === "undefined" ? null : server, props, trigger, typeof upload === "undefined" ? null : upload,
+      typeof watch === "undefined" ? null : watch);
+  if (tries) setTimeout(() => wait(tries - 1), 20);
+}})(500);"""

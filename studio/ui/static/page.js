@@ -1,0 +1,89 @@
+// The frame of the page: which tab is open, dark or light, the header. Tabs are plain columns; CSS shows the open one.
+(() => {
+  const studio = window.studio;
+  const TABS = ["data", "tune", "runs", "chat"];
+  const root = document.documentElement;
+
+  studio.tab = () => root.dataset.tab;
+
+  // Open a tab; changes go into the address: studio.open("runs", {run: id}). Listeners: "studio:tab" on window.
+  studio.open = (tab, changes = {}, replace = false) => {
+    const address = new URL(location.href);
+    address.searchParams.set("tab", tab);
+    for (const [key, value] of Object.entries(changes)) {
+      if (value == null) address.searchParams.delete(key); else address.searchParams.set(key, value);
+    }
+    history[replace ? "replaceState" : "pushState"](history.state, "", address);
+    show();
+  };
+
+  const show = () => {
+    const query = new URLSearchParams(location.search);
+    const wanted = query.get("tab") || (query.get("run") ? "runs" : "tune");
+    const before = root.dataset.tab;
+    root.dataset.tab = TABS.includes(wanted) ? wanted : "tune";
+    for (const link of document.querySelectorAll(".studio-nav a")) {
+      if (link.dataset.tab === root.dataset.tab) link.setAttribute("aria-current", "page"); else link.removeAttribute("aria-current");
+    }
+    if (before && before !== root.dataset.tab) window.scrollTo({ top: 0 });
+    window.dispatchEvent(new CustomEvent("studio:tab", { detail: root.dataset.tab }));
+  };
+  window.addEventListener("popstate", show);
+
+  const dark = () => document.body.classList.contains("dark");
+  const shade = (wanted) => {
+    document.body.classList.toggle("dark", wanted);
+    root.style.colorScheme = wanted ? "dark" : "light";
+    window.dispatchEvent(new CustomEvent("studio:shade", { detail: wanted ? "dark" : "light" }));
+  };
+
+  // Calls an event of the page that changes something (a gr.api of studio/ui/jobs.py). Rejects with {message, hint, where}.
+  studio.call = async (name, ...data) => {
+    const base = (window.gradio_config?.root || "").replace(/\/$/, "");
+    const prefix = window.gradio_config?.api_prefix ?? "/gradio_api";
+    let answer;
+    try {
+      answer = await fetch(`${base}${prefix}/run/${name}`, { method: "POST", headers: { "Content-Type": "application/json" },
+        body: JSON.stringify({ data }) });
+    } catch {
+      throw { message: studio.say("The studio does not answer."), hint: studio.say("Is it still running in its terminal? This page goes on by itself when it is back.") };
+    }
+    const body = await answer.json().catch(() => ({}));
+    if (!answer.ok) throw refusal(answer.status, body);
+    return body.data[0];
+  };
+  const refusal = (status, body) => {
+    try { return JSON.parse(body.error ?? body.detail); } catch { /* no refusal of ours */ }
+    if (status === 401) return { message: studio.say("You are no longer logged in."), hint: studio.say("Load the page again.") };
+    return { message: typeof body.error === "string" && body.error ? body.error : studio.say("The studio answered with {status}.", { status }), hint: "" };
+  };
+
+  // element("p", {class: "quiet"}, "text", child…): text is set as text, never as HTML.
+  studio.element = (tag, attributes = {}, ...children) => {
+    const made = document.createElement(tag);
+    for (const [key, value] of Object.entries(attributes)) {
+      if (value == null || value === false) continue;
+      if (key.startsWith("on")) made.addEventListener(key.slice(2), value);
+      else if (key in made && typeof value !== "string") made[key] = value;
+      else made.setAttribute(key, value === true ? "" : value);
+    }
+    made.append(...children.flat().filter((child) => child != null && child !== false));
+    return made;
+  };
+
+  studio.parts.header = (element) => {
+    const toggle = element.querySelector(".studio-shade"), tongue = element.querySelector(".studio-tongue");
+    for (const link of element.querySelectorAll("a[data-tab]")) {
+      link.addEventListener("click", (event) => { if (!event.metaKey && !event.ctrlKey) { event.preventDefault(); studio.open(link.dataset.tab); } });
+    }
+    const kept = studio.stored("studio-shade") || (new URLSearchParams(location.search).get("__theme"));
+    shade(kept ? kept === "dark" : matchMedia("(prefers-color-scheme: dark)").matches);
+    toggle.addEventListener("click", () => { shade(!dark()); studio.store("studio-shade", dark() ? "dark" : "light"); });
+    const label = () => { tongue.textContent = studio.language === "zh" ? "English" : "中文"; tongue.lang = studio.language === "zh" ? "en" : "zh-CN"; };
+    tongue.addEventListener("click", () => { studio.speak(studio.language === "zh" ? "en" : "zh"); label(); });
+    root.lang = studio.language === "zh" ? "zh-CN" : "en";
+    studio.translate();
+    label();
+    show();
+  };
+})();

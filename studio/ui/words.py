@@ -1,0 +1,79 @@
+"""What the page says, in its languages. The English sentence is the key; studio/ui/strings/LANGUAGE/*.json hold the others.
+
+The page's own script translates what it shows (static/words.js has the same `say`), so the language is switched without a reload.
+Python translates only what is made here and carries values: errors and causes.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from functools import lru_cache
+from pathlib import Path
+
+from studio.errors import StudioError
+
+LANGUAGES = {"en": "English", "zh": "中文"}
+FOLDER = Path(__file__).parent / "strings"
+SLOT = re.compile(r"\{(\w*)\}")  # {rows}, or {0} in the patterns of messages that the core fills itself
+
+
+@lru_cache(maxsize=len(LANGUAGES))
+def table(lang: str) -> dict[str, str]:
+    """English -> the language, of all its files together. Empty for English and for an unknown language."""
+    words: dict[str, str] = {}
+    if lang in LANGUAGES:
+        for file in sorted((FOLDER / lang).glob("*.json")):
+            words.update(json.loads(file.read_text(encoding="utf-8")))
+    return words
+
+
+def say(text: str, lang: str = "en", **values: object) -> str:
+    """The text in a language, with {name} filled in; a text that has no translation stays English."""
+    said = table(lang).get(text, text)
+    return SLOT.sub(lambda slot: str(values.get(slot[1], slot[0])), said) if values else said
+
+
+def told(message: str, lang: str = "en") -> str:
+    """A message of the core, whose values are filled in already, in a language: by the sentence whose {0} {1} … it fits."""
+    words = table(lang)
+    if not message or not words:
+        return message
+    if message in words:
+        return words[message]
+    for pattern, said in _patterns(lang):
+        found = pattern.fullmatch(message)
+        if found:
+            return SLOT.sub(lambda slot, found=found: told(found.group(int(slot[1]) + 1), lang) if slot[1].isdigit() else slot[0], said)
+    return message
+
+
+@lru_cache(maxsize=len(LANGUAGES))
+def _patterns(lang: str) -> list[tuple[re.Pattern[str], str]]:
+    """The table's sentences with numbered slots, as patterns; those with the most words of their own first."""
+    slotted = [key for key in table(lang) if re.search(r"\{\d+\}", key)]
+    slotted.sort(key=lambda key: len(SLOT.sub("", key)), reverse=True)
+    return [(re.compile("(.*?)".join(map(re.escape, re.split(r"\{\d+\}", key))), re.DOTALL), table(lang)[key]) for key in slotted]
+
+
+def explain(error: StudioError, lang: str = "en") -> dict[str, str | None]:
+    """An error for the page: {message, hint, where} in the reader's language."""
+    return {"message": told(error.message, lang), "hint": told(error.hint, lang), "where": error.where}
+
+
+def language(wanted: str | None) -> str:
+    """The language of a browser's wish ("zh-CN", "de"): one that there is, else English."""
+    start = (wanted or "").lower().split("-")[0].split("_")[0]
+    return start if start in LANGUAGES else "en"
+
+
+def missing(keys: Iterable[str], lang: str) -> list[str]:
+    """Those that have no translation."""
+    return [key for key in keys if key not in table(lang)]
+
+
+def script() -> str:
+    """The tables for the page's script."""
+    words = {lang: table(lang) for lang in LANGUAGES}
+    return f"window.studioWords = {json.dumps(words, ensure_ascii=False)};".replace("</", "<\\/")
