@@ -86,10 +86,11 @@ class Method(BaseModel, ABC):
     def load(self, folder: Path, dtype: Any, **options: Any) -> Any:
         """The base model from a folder, in the bits the method holds it in. dtype: a torch.dtype."""
         from transformers import AutoModelForCausalLM
-        if self.quantized() is not None:
-            options = {**self.quantized().options(dtype), **options}
-        return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True, local_files_only=True,
-                                                    trust_remote_code=False, **options)
+        held = self.quantized()
+        if held is not None:
+            options = {**held.options(dtype), **options}
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True, local_files_only=True, trust_remote_code=False, **options)
+        return model if held is None else held.unpacked(model)
 
     @abstractmethod
     def wrap(self, model: Any) -> Any:

@@ -19,6 +19,7 @@ BYTES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "BF16": 2, "F16": 2, "I16": 2, 
 # Tables that are looked up, not multiplied: they are no target for LoRA and its like, and stay 16-bit under 4-bit loading.
 EMBEDDING = re.compile(r"(^|\.)(embed_tokens|embed_positions|wte|wpe|word_embeddings|tok_embeddings|embed_in|embeddings?)(\.|$)")
 HEAD = re.compile(r"(^|\.)(lm_head|embed_out|output)(\.|$)")
+EXPERTS = re.compile(r"(^|\.)(experts|router)(\.|$)")  # transformers holds a layer's experts in one stacked tensor, which is no linear
 
 
 class Tensor(BaseModel):
@@ -67,10 +68,13 @@ class ModelFacts(BaseModel):
     def linears(self) -> dict[str, tuple[int, int]]:
         """Module name -> (in, out) of every linear inside the layers; embeddings and head left out, as peft's all-linear does."""
         conv1d = self.model_type in ("gpt2",)  # GPT-2 stores its linears transposed
+        routers = {name.partition(".experts.")[0] + ".gate" for name in self.tensors if ".experts." in name}
         found = {}
         for name, tensor in self.tensors.items():
             module = name.removesuffix(".weight")
-            if name.endswith(".weight") and len(tensor.shape) == 2 and not EMBEDDING.search(module) and not HEAD.search(module):
+            if module in routers or any(pattern.search(module) for pattern in (EMBEDDING, HEAD, EXPERTS)):
+                continue
+            if name.endswith(".weight") and len(tensor.shape) == 2:
                 out, inputs = tensor.shape[::-1] if conv1d else tensor.shape
                 found[module] = (inputs, out)
         return found

@@ -49,3 +49,15 @@ class Quantization(NamedTuple):
         compute = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}.get(self.compute, dtype)
         return {"quantization_config": BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type=self.kind, bnb_4bit_use_double_quant=self.double,
                                                           bnb_4bit_compute_dtype=compute)}
+
+    @staticmethod
+    def unpacked(model: Any) -> Any:
+        """Keeps bitsandbytes from repacking 4-bit weights for AVX512 CPUs at the first pass without gradient.
+
+        The repacked kernel has no backward pass: after one evaluation no gradient would come through the base any more,
+        without a word; and it needs widths that are multiples of 64.
+        """
+        for module in model.modules():
+            if hasattr(module, "support_avx512bf16_for_cpu"):
+                module.support_avx512bf16_for_cpu = False
+        return model

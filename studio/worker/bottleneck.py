@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from peft.config import PeftConfig
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_PREFIX_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
-from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer, get_in_out_features
+from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer, _get_in_out_features
 from torch import nn
 
 NEAR = 0.01  # standard deviation of a near-identity start (Houlsby, section 3.6)
@@ -62,7 +62,7 @@ class BottleneckLayer(nn.Module, BaseTunerLayer):
 
     def update_layer(self, adapter_name: str, config: BottleneckConfig) -> None:
         """Put in the bottleneck of one more adapter."""
-        _, width = get_in_out_features(self.get_base_layer())
+        _, width = _get_in_out_features(self.get_base_layer())
         down, up = nn.Linear(width, config.size), nn.Linear(config.size, width)
         nn.init.zeros_(up.bias)
         if config.init == "near":
