@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, NamedTuple
 
 from studio.config import RunConfig
@@ -35,8 +34,7 @@ class Settled(NamedTuple):
 def settle(config: RunConfig, facts: ModelFacts, device: Device, rows: Any) -> Settled:
     """Settle by device, model and data (rows: anything with len(rows.train)). Raises OrderError for what the device cannot do."""
     training = config.training
-    batches = math.ceil(len(rows.train) / training.batch_size)
-    steps = training.max_steps or max(1, math.ceil(math.ceil(batches / training.accumulation) * training.epochs))
+    steps = training.steps(len(rows.train))
     every = max(1, round(steps / 10))
     dtype = precision(config, device)
     eval_every = every if training.eval_every == "auto" else training.eval_every
@@ -44,7 +42,7 @@ def settle(config: RunConfig, facts: ModelFacts, device: Device, rows: Any) -> S
         device=device.kind, dtype=dtype, autocast=None if dtype == "float32" else dtype,
         checkpointing=training.checkpointing is True, optimizer="adamw_torch_fused" if training.optimizer == "auto" else training.optimizer,
         loss="full" if training.label_smoothing else "chunked" if training.loss == "auto" else training.loss,
-        batch_size=training.batch_size, accumulation=training.accumulation, steps=steps, eval_every=eval_every,
+        batch_size=training.batch_size, accumulation=training.accumulated(len(rows.train)), steps=steps, eval_every=eval_every,
         save_every=eval_every if training.save_every == "auto" else training.save_every,
         threads=device.cores or 1 if training.threads == "auto" else training.threads)
 

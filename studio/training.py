@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 ADVANCED: dict[str, Any] = {"advanced": True}
 Auto = Literal["auto"]
+USUAL_ACCUMULATION = 4  # 4 rows × 4: the effective batch of 16 that the LoRA tutorials use
+ENOUGH_STEPS = 60  # below about this many steps a LoRA at its usual rate has hardly begun to learn
 
 
 class Training(BaseModel):
@@ -18,8 +21,9 @@ class Training(BaseModel):
     epochs: float = Field(3, gt=0, le=1000, title="Epochs", description="How often the whole data is gone through. More learns more, and in the end by heart.")
     max_steps: int | None = Field(None, ge=1, title="Steps", description="Stop after this many optimizer steps instead of after epochs.", json_schema_extra=ADVANCED)
     batch_size: int = Field(4, ge=1, le=1024, title="Batch size", description="Rows worked on at once. More is faster on a GPU and takes more memory.")
-    accumulation: int = Field(4, ge=1, le=4096, title="Gradient accumulation",
-                              description="Batches gathered before one optimizer step. Effective batch = batch size × accumulation; costs no memory.")
+    accumulation: Auto | int = Field("auto", title="Gradient accumulation",
+                                     description="Batches gathered before one optimizer step. Effective batch = batch size × accumulation; costs no memory. "
+                                                 "auto: 4, fewer on small data, so that the run has steps enough to learn.")
     learning_rate: float | None = Field(None, gt=0, le=1, title="Learning rate",
                                         description="Size of a step. Left out: the method's own. Too high: the loss jumps; too low: nothing is learnt.")
     schedule: Literal["cosine", "linear", "constant", "constant_with_warmup", "cosine_with_min_lr", "polynomial", "inverse_sqrt"] = Field(
@@ -59,14 +63,25 @@ class Training(BaseModel):
                                                      json_schema_extra=ADVANCED)
     threads: int | Auto = Field("auto", title="CPU threads", description="Cores the trainer takes. auto: all but what the page needs.", json_schema_extra=ADVANCED)
 
-    @property
-    def effective_batch(self) -> int:
+    def accumulated(self, rows: int) -> int:
+        """Batches per optimizer step for a training set of `rows` rows: as ordered, else 4, lowered until the run has ENOUGH_STEPS."""
+        if self.accumulation != "auto":
+            return self.accumulation
+        batches = math.ceil(rows / self.batch_size) * self.epochs
+        return int(min(USUAL_ACCUMULATION, max(1, batches // ENOUGH_STEPS)))
+
+    def effective_batch(self, rows: int) -> int:
         """Rows per optimizer step on one device."""
-        return self.batch_size * self.accumulation
+        return self.batch_size * self.accumulated(rows)
+
+    def steps(self, rows: int) -> int:
+        """Optimizer steps of the whole run."""
+        batches = math.ceil(rows / self.batch_size)
+        return self.max_steps or max(1, math.ceil(math.ceil(batches / self.accumulated(rows)) * self.epochs))
 
     @model_validator(mode="after")
     def _fits(self) -> Training:
-        for key in ("eval_every", "save_every", "devices", "threads"):
+        for key in ("accumulation", "eval_every", "save_every", "devices", "threads"):
             value = getattr(self, key)
             if isinstance(value, int) and value < 1:
                 raise ValueError(f"{key} should be auto or at least 1")

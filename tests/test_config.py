@@ -47,7 +47,7 @@ method: {name: lora, rank: 16, alpha: 32, target_modules: all-linear}
 training: {epochs: 3, batch_size: 4, accumulation: 4, learning_rate: 2.0e-4, schedule: cosine, warmup: 0.03, precision: auto,
   checkpointing: auto, packing: auto, optimizer: auto, loss: auto, attention: auto, seed: 42, eval_every: 50, save_every: 50}
 """)
-    assert order.training.effective_batch == 16
+    assert order.training.effective_batch(1000) == 16
     assert order.training.eval_every == 50
 
 
@@ -111,3 +111,10 @@ def test_check_refuses_before_anything_is_made(home: Path, tiny_data: Path) -> N
 
 def test_check_lets_a_good_order_pass(home: Path, tiny_data: Path, tiny_model: Path) -> None:
     config.check(parse(f"data: {{train: '{tiny_data}'}}\nmodel: '{tiny_model}'"))
+
+
+@pytest.mark.parametrize(("rows", "gathered"), [(40, 1), (112, 1), (240, 3), (1000, 4), (100_000, 4)])
+def test_small_data_gets_steps_enough(rows: int, gathered: int) -> None:
+    training = parse(LEAST).training
+    assert training.accumulated(rows) == gathered
+    assert training.effective_batch(rows) == 4 * gathered
