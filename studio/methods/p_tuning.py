@@ -37,10 +37,10 @@ class PTuning(VirtualTokens):
             sizes = [(2 * inner, 2 * inner), (wide, 2 * inner)]
             for layer in range(self.layers):
                 for way in ("", "_reverse"):
-                    shapes |= {f"lstm.weight_ih_l{layer}{way}": (4 * inner, wide if layer == 0 else 2 * inner), f"lstm.weight_hh_l{layer}{way}": (4 * inner, inner),
-                               f"lstm.bias_ih_l{layer}{way}": (4 * inner,), f"lstm.bias_hh_l{layer}{way}": (4 * inner,)}
+                    shapes |= {f"prompt_encoder.lstm.weight_ih_l{layer}{way}": (4 * inner, wide if layer == 0 else 2 * inner), f"prompt_encoder.lstm.weight_hh_l{layer}{way}": (4 * inner, inner),
+                               f"prompt_encoder.lstm.bias_ih_l{layer}{way}": (4 * inner,), f"prompt_encoder.lstm.bias_hh_l{layer}{way}": (4 * inner,)}
         for place, (out, inputs) in enumerate(sizes):
-            shapes |= {f"mlp.{place}.weight": (out, inputs), f"mlp.{place}.bias": (out,)}
+            shapes |= {f"prompt_encoder.mlp.{place}.weight": (out, inputs), f"prompt_encoder.mlp.{place}.bias": (out,)}
         return shapes
 
     def wrap(self, model: Any) -> Any:
