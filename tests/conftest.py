@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from studio.home import PROJECT
 from tests import tiny
 
 STARTER_HOME = os.environ.get("STUDIO_TEST_HOME")  # keeps the prepared starter between test runs
@@ -58,3 +62,23 @@ def with_starter(home: Path, starter_home: Path) -> Path:
     """A fresh home in which the starter model is ready already."""
     (home / "models").symlink_to(starter_home / "models")
     return home
+
+
+@pytest.fixture(scope="session")
+def trained(starter_home: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The main job, done once a session through the terminal: the sample, the starter, LoRA, every default.
+
+    Gives the answer of `train sample --json` with `home` and `folder` added.
+    """
+    home = tmp_path_factory.mktemp("trained")
+    (home / "models").symlink_to(starter_home / "models")
+    done = terminal(["train", "sample", "--json"], home, timeout=900)
+    assert done.returncode == 0, done.stderr[-3000:]
+    answer = json.loads(done.stdout)
+    return {**answer, "home": home, "folder": home / "runs" / answer["run"]}
+
+
+def terminal(arguments: list[str], home: Path, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+    """python -m studio ARGUMENTS in a process of its own."""
+    return subprocess.run([sys.executable, "-m", "studio", *arguments], cwd=PROJECT, capture_output=True, text=True, timeout=timeout,
+                          env={**os.environ, "STUDIO_HOME": str(home), "HF_HUB_OFFLINE": "1"})
