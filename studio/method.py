@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
+from studio import footprint
 from studio.errors import ExportError, ModelError, OrderError, RunError
+from studio.footprint import Footprint
 
 if TYPE_CHECKING:
     from studio.device import Device
@@ -57,6 +59,11 @@ class Method(BaseModel, ABC):
     def quantized(self) -> Quantization | None:
         """How the base's linears are held, where not in 16 or 32 bits."""
         return None
+
+    def footprint(self, facts: ModelFacts) -> Footprint:
+        """What the method puts on the model, for the estimate; the names of `trained` tell most of it."""
+        held = self.quantized()
+        return footprint.of(self.trained(facts), dropout=getattr(self, "dropout", 0.0), quantized=(held.kind, held.double) if held else None)
 
     def optimizer(self, device: Device) -> str | None:
         """The optimizer the method brings along for training.optimizer = auto; None: the studio's own."""

@@ -12,7 +12,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from studio import source
 from studio.errors import ModelError
+from studio.source import ModelOrder
 
 BYTES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "BF16": 2, "F16": 2, "I16": 2, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "BOOL": 1}
 
@@ -96,6 +98,14 @@ def _facts(folder: Path, stamp: tuple) -> ModelFacts:
         raise ModelError(f"{folder} holds a config.json but no .safetensors weights.",
                          "Give a folder saved with safe_serialization=True; pickle files (.bin) are not loaded.", "model")
     return from_config(config, tensors)
+
+
+def facts_of(order: ModelOrder) -> ModelFacts:
+    """Facts of an ordered model, the cheapest way there is."""
+    folder = source.local(order)
+    if folder is None:
+        raise ModelError(f"{order.source} is not on this computer.", "Fetch it first.", "model")
+    return facts(folder)
 
 
 def from_config(config: dict[str, Any], tensors: dict[str, Tensor]) -> ModelFacts:

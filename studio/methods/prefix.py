@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
+from studio.footprint import Footprint
 from studio.method import ADVANCED, Shapes
 from studio.methods.virtual_tokens import VirtualTokens
 from studio.model import ModelFacts
@@ -40,6 +41,9 @@ class Prefix(VirtualTokens):
         inner = self.hidden_size or width
         return {"prompt_encoder.embedding": (self.virtual_tokens, width), "prompt_encoder.transform.0": (inner, width), "prompt_encoder.transform.0.bias": (inner,),
                 "prompt_encoder.transform.2": (out, inner), "prompt_encoder.transform.2.bias": (out,)}
+
+    def footprint(self, facts: ModelFacts) -> Footprint:
+        return super().footprint(facts)._replace(virtual=0, prefix=self.virtual_tokens)
 
     def wrap(self, model: Any) -> Any:
         from peft import PrefixTuningConfig

@@ -6,7 +6,9 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
+from studio.footprint import Footprint
 from studio.method import Method, in_float32
+from studio.model import ModelFacts
 
 
 class VirtualTokens(Method):
@@ -18,6 +20,9 @@ class VirtualTokens(Method):
 
     virtual_tokens: int = Field(20, ge=1, le=1024, title="Virtual tokens",
                                 description="How many trained vectors stand before the text. More can hold more, learn slower and take their share of the context.")
+
+    def footprint(self, facts: ModelFacts) -> Footprint:
+        return super().footprint(facts)._replace(virtual=self.virtual_tokens, dropout=0.0)
 
     def wrapped(self, model: Any, config: Any) -> Any:
         """The frozen model with the vectors of a peft prompt-learning config before it."""

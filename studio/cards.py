@@ -1,0 +1,97 @@
+"""Cards: accelerators people have, with what their makers say: memory, bandwidth, dense 16-bit speed. For devices that are not here."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from typing import NamedTuple
+
+from studio.device import Device
+from studio.errors import DeviceError
+
+GIB = 2**30
+MIB = 2**20
+
+
+class Card(NamedTuple):
+    """memory: bytes as the driver shows them (a little less than the label); bandwidth: bytes a second; speed: dense 16-bit FLOP a second;
+    context: bytes that CUDA itself takes before the first tensor."""
+
+    name: str
+    memory: int
+    bandwidth: float
+    speed: float
+    capability: tuple[int, int]
+    context: int
+
+    @property
+    def bf16(self) -> bool:
+        return self.capability >= (8, 0)
+
+
+def _card(name: str, gib: float, gigabytes_a_second: float, teraflops: float, capability: tuple[int, int], context: int = 450) -> Card:
+    return Card(name, int(gib * GIB), gigabytes_a_second * 1e9, teraflops * 1e12, capability, context * MIB)
+
+
+# Makers' data sheets; context: 140.9 MiB was measured on a T4, the rest is what current drivers show.
+CARDS = (
+    _card("Tesla T4", 14.56, 320, 65, (7, 5), 141),
+    _card("Tesla V100 16GB", 15.77, 900, 125, (7, 0), 300),
+    _card("Tesla V100 32GB", 31.74, 900, 125, (7, 0), 300),
+    _card("NVIDIA A10G", 22.06, 600, 70, (8, 6)),
+    _card("NVIDIA A10", 22.06, 600, 125, (8, 6)),
+    _card("NVIDIA L4", 22.16, 300, 121, (8, 9)),
+    _card("NVIDIA L40S", 44.40, 864, 362, (8, 9)),
+    _card("NVIDIA RTX A5000", 23.68, 768, 111, (8, 6)),
+    _card("NVIDIA RTX A6000", 47.43, 768, 155, (8, 6)),
+    _card("NVIDIA RTX 6000 Ada", 47.49, 960, 364, (8, 9)),
+    _card("NVIDIA GeForce RTX 3060 12GB", 11.76, 360, 51, (8, 6)),
+    _card("NVIDIA GeForce RTX 3090", 23.57, 936, 71, (8, 6)),
+    _card("NVIDIA GeForce RTX 4060 Ti 16GB", 15.57, 288, 44, (8, 9)),
+    _card("NVIDIA GeForce RTX 4070", 11.60, 504, 58, (8, 9)),
+    _card("NVIDIA GeForce RTX 4080", 15.59, 717, 97, (8, 9)),
+    _card("NVIDIA GeForce RTX 4090", 23.52, 1008, 165, (8, 9)),
+    _card("NVIDIA GeForce RTX 5090", 31.36, 1792, 210, (12, 0)),
+    _card("NVIDIA A100 40GB", 39.39, 1555, 312, (8, 0)),
+    _card("NVIDIA A100 80GB", 79.14, 2039, 312, (8, 0)),
+    _card("NVIDIA H100 80GB", 79.11, 3350, 989, (9, 0), 520),
+    _card("NVIDIA H100 NVL", 93.10, 3900, 835, (9, 0), 520),
+    _card("NVIDIA H200", 139.72, 4800, 989, (9, 0), 520),
+    _card("NVIDIA B200", 178.35, 8000, 2250, (10, 0), 600),
+)
+
+
+def _words(name: str) -> set[str]:
+    return set(re.findall(r"[a-z]+\d+\w*|\d+gb|ti|ada|nvl|super", name.lower().replace("-", " ").replace(" gb", "gb")))
+
+
+def find(name: str, memory: int | None = None) -> Card | None:
+    """The card a device's name means ("NVIDIA A100-SXM4-80GB"), the one nearest in memory where several fit; None if none does."""
+    wanted = _words(name)
+    fitting = [card for card in CARDS if (core := {word for word in _words(card.name) if not word.endswith("gb")}) and core <= wanted]
+    if not fitting:
+        return None
+    most = max(len(_words(card.name) & wanted) for card in fitting)
+    best = [card for card in fitting if len(_words(card.name) & wanted) == most]
+    return min(best, key=lambda card: abs(card.memory - memory)) if memory else best[0]
+
+
+def device(name: str | None = None, memory: str | int | None = None) -> Device:
+    """A device that need not be here: by a card's name, by its memory ("24GB"), or both. Raises DeviceError."""
+    size = size_of(memory) if memory is not None else None
+    if name is None:
+        return Device(kind="cuda", name=f"a card with {memory}", memory=size or 0, free=size or 0, capability=(8, 0), bf16=True)
+    card = find(name)
+    if card is None:
+        near = difflib.get_close_matches(name, [known.name for known in CARDS], n=3, cutoff=0.3)
+        raise DeviceError(f"There is no known device {name!r}.", f"Near ones: {', '.join(near) or 'none'}. Or give --memory 24GB.", "device")
+    size = size or card.memory
+    return Device(kind="cuda", name=card.name, memory=size, free=size, capability=card.capability, bf16=card.bf16)
+
+
+def size_of(text: str | int) -> int:
+    """Bytes from "24GB", "24 GiB", "16000MB" or a number. Cards are labelled in GiB, so GB and GiB mean the same here. Raises DeviceError."""
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?\s*", str(text).lower())
+    if not found or float(found[1]) <= 0:
+        raise DeviceError(f"{text!r} is no amount of memory.", "Write --memory 24GB.", "memory")
+    return int(float(found[1]) * 1024 ** " kmgt".index(found[2] or " "))

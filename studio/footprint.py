@@ -1,0 +1,53 @@
+"""Footprint: what a tuning method puts on a model, as far as memory is concerned; read from the names of what it trains."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+Shape = tuple[int, ...]
+
+
+class Footprint(NamedTuple):
+    """Module names are the model's own ("model.layers.0.self_attn.q_proj").
+
+    low_rank: module -> rank of the pair of matrices beside it, with dropout on their input; decomposed: DoRA's length vector is there.
+    bottleneck: module -> width of the network behind it. scaled: module -> elements of the vector its input or output is multiplied by.
+    weights: names of the model's own tensors that are trained. virtual: tokens put before every row; prefix: keys and values put before
+    every layer's own; encoder: elements of the trained network that makes either. each: bytes of a trained number.
+    quantized: how the linears of the frozen base are held, (kind, double), or None.
+    """
+
+    low_rank: Mapping[str, int] = {}
+    dropout: float = 0.0
+    decomposed: bool = False
+    bottleneck: Mapping[str, int] = {}
+    scaled: Mapping[str, int] = {}
+    weights: frozenset[str] = frozenset()
+    virtual: int = 0
+    prefix: int = 0
+    encoder: int = 0
+    quantized: tuple[str, bool] | None = None
+    each: int = 4
+
+
+def of(shapes: Mapping[str, Shape], **more: object) -> Footprint:
+    """The footprint that trained tensors tell by their names (Method.trained); `more`: what names cannot tell."""
+    low_rank: dict[str, int] = {}
+    bottleneck: dict[str, int] = {}
+    scaled: dict[str, int] = {}
+    weights, encoder, decomposed = set(), 0, False
+    for name, shape in shapes.items():
+        if name.endswith(".lora_A"):
+            low_rank[name.removesuffix(".lora_A")] = shape[0]
+        elif name.endswith(".adapter_down.weight"):
+            bottleneck[name.removesuffix(".adapter_down.weight")] = shape[0]
+        elif name.endswith(".ia3_l"):
+            scaled[name.removesuffix(".ia3_l")] = shape[0]
+        elif name.endswith(".lora_magnitude_vector"):
+            decomposed = True
+        elif name.startswith(("prompt_encoder", "lstm", "mlp.")):
+            encoder = max(encoder, shape[0])
+        elif not name.endswith((".lora_B", ".adapter_down.bias", ".adapter_up.weight", ".adapter_up.bias")):
+            weights.add(name.removesuffix(" (whole)"))
+    return Footprint(low_rank=low_rank, bottleneck=bottleneck, scaled=scaled, weights=frozenset(weights), encoder=encoder, decomposed=decomposed, **more)

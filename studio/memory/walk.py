@@ -1,0 +1,184 @@
+"""Walk: the small operations of a decoder on the tape, each saving what PyTorch's derivative of it saves."""
+
+from __future__ import annotations
+
+from studio.footprint import Footprint
+from studio.memory.anatomy import LAYER, Anatomy, Linear
+from studio.memory.stack import Stack
+from studio.memory.tape import Tape, Value
+from studio.model import EMBEDDING, HEAD
+
+
+class Walk:
+    """A tape with what is walked on it. Every method takes values and leaves their names to the caller unless it says otherwise."""
+
+    def __init__(self, tape: Tape, stack: Stack, anatomy: Anatomy, footprint: Footprint):
+        self.tape, self.stack, self.anatomy, self.footprint = tape, stack, anatomy, footprint
+        tables = [name for name in footprint.weights if EMBEDDING.search(name)]
+        self.table_moves = bool(tables)
+        self.head_moves = any(HEAD.search(name) for name in footprint.weights) or anatomy.tied and self.table_moves
+        self.final_moves = any("norm" in name and not LAYER.match(name) or "ln_f" in name for name in footprint.weights)
+
+    # -- small things
+
+    def cast(self, value: Value, each: int) -> Value:
+        """value.to(type): the same tensor under another name where nothing changes, else a copy."""
+        return self.tape.view(value) if value.each == each else self.tape.op(value.size, each, [value])
+
+    def add(self, left: Value, right: Value) -> Value:
+        return self.tape.op(max(left.size, right.size), max(left.each, right.each), [left, right], alias=True)
+
+    def copy(self, value: Value) -> Value:
+        return self.tape.op(value.size, value.each, [value], alias=True)
+
+    def trained_linear(self, value: Value, inputs: int, outputs: int, each: int, bias: bool = False) -> Value:
+        """A linear whose weight is trained: keeps its input, and under autocast the cast copy of its weight."""
+        tape, compute = self.tape, self.stack.autocast or each
+        rows = value.size // inputs
+        given = self.cast(value, compute)
+        numbers = inputs * outputs + (outputs if bias else 0)
+        held = [given]
+        copied = None
+        if compute != each:
+            copied = Value(tape.take(numbers * compute, "activations"), numbers, compute, None)
+            held.append(copied)
+        result = tape.op(rows * outputs, compute, [given], held, weights=numbers * each, back_scratch=numbers * compute if copied else 0)
+        tape.drop(given, copied)
+        return result
+
+    # -- linears and what tuning puts on them
+
+    def linear(self, value: Value, linear: Linear) -> Value:
+        footprint, name = self.footprint, linear.name
+        factor = footprint.scaled.get(name)
+        if factor == linear.inputs != linear.outputs:
+            scaled = self.scaled(value, linear.inputs)
+            result = self.base_linear(scaled, linear)
+            self.tape.drop(scaled)
+        else:
+            result = self.base_linear(value, linear)
+        if footprint.low_rank.get(name):
+            result = self.low_rank(value, result, linear, footprint.low_rank[name])
+        if factor == linear.outputs:
+            before, result = result, self.scaled(result, linear.outputs)
+            self.tape.drop(before)
+        if footprint.bottleneck.get(name):
+            result = self.bottleneck(result, linear.outputs, footprint.bottleneck[name])
+        return result
+
+    def base_linear(self, value: Value, linear: Linear) -> Value:
+        tape, stack = self.tape, self.stack
+        rows = value.size // linear.inputs
+        if f"{linear.name}.weight" in self.footprint.weights:
+            return self.trained_linear(value, linear.inputs, linear.outputs, self.footprint.each, linear.bias)
+        compute = 2 if self.footprint.quantized else stack.compute
+        given = self.cast(value, compute)
+        weight = linear.inputs * linear.outputs * 2 if self.footprint.quantized else 0
+        result = tape.op(rows * linear.outputs, compute, [given], scratch=weight, back_scratch=weight)
+        tape.drop(given)
+        if self.footprint.quantized and not stack.autocast and value.each != compute:  # bitsandbytes gives back the type it was given
+            narrow, result = result, self.cast(result, value.each)
+            tape.drop(narrow)
+        return result
+
+    def low_rank(self, value: Value, result: Value, linear: Linear, rank: int) -> Value:
+        """result + B(A(dropout(x))) · scaling, as peft's lora.Linear writes it. Lets go of result."""
+        tape, stack, each = self.tape, self.stack, self.footprint.each
+        rows = value.size // linear.inputs
+        quantized = bool(self.footprint.quantized)
+        if quantized:  # peft clones what bitsandbytes gives
+            first, result = result, self.copy(result)
+            tape.drop(first)
+        convert = not (quantized and stack.autocast) and not (stack.fused_adapters and stack.autocast)
+        given = self.cast(value, each) if convert else tape.view(value)
+        if self.footprint.dropout:
+            given = self.dropout(given)
+        inner = self.trained_linear(given, linear.inputs, rank, each)
+        tape.drop(given)
+        outer = self.trained_linear(inner, rank, linear.outputs, each)
+        tape.drop(inner)
+        scaled = tape.op(rows * linear.outputs, outer.each, [outer])
+        tape.drop(outer)
+        if quantized:
+            narrow, scaled = scaled, self.cast(scaled, result.each)
+            tape.drop(narrow)
+        total = self.add(result, scaled)
+        tape.drop(scaled)
+        final = self.cast(total, result.each)
+        tape.drop(total, result)
+        return final
+
+    def dropout(self, value: Value) -> Value:
+        """CUDA keeps a mask of one byte an element; the CPU keeps the noise in the value's own type. Lets go of value."""
+        each = 1 if self.stack.device == "cuda" else value.each
+        mask = Value(self.tape.take(value.size * each, "activations"), value.size, each, None)
+        result = self.tape.op(value.size, value.each, [value], [mask])
+        self.tape.drop(mask, value)
+        return result
+
+    def scaled(self, value: Value, width: int) -> Value:
+        """(IA)3: value times a trained vector in float32, back in the value's type."""
+        product = self.tape.op(value.size, max(value.each, self.footprint.each), [value], [value], weights=width * self.footprint.each,
+                               back_scratch=2 * value.size * self.footprint.each)
+        result = self.cast(product, value.each)
+        self.tape.drop(product)
+        return result
+
+    def bottleneck(self, value: Value, width: int, inner: int) -> Value:
+        """h + up(act(down(h))), Houlsby et al. 2019. Lets go of value."""
+        tape, each = self.tape, self.footprint.each
+        given = self.cast(value, each)
+        down = self.trained_linear(given, width, inner, each, bias=True)
+        tape.drop(given)
+        active = tape.op(down.size, down.each, [down], [down])
+        tape.drop(down)
+        up = self.trained_linear(active, inner, width, each, bias=True)
+        tape.drop(active)
+        total = self.add(value, up)
+        tape.drop(up)
+        result = self.cast(total, value.each)
+        tape.drop(total, value)
+        return result
+
+    # -- norms
+
+    def norm(self, value: Value, width: int, trained: bool) -> Value:
+        """RMSNorm as transformers writes it (float32 inside), or torch's layer norm, or a fused one that keeps its input alone."""
+        if self.stack.fused_norms:
+            return self.plain_norm(value, width, 4, trained)
+        if self.anatomy.rms:
+            return self.rms_norm(value, width, trained)
+        wide = self.cast(value, 4) if self.stack.autocast and self.stack.device == "cuda" else self.tape.view(value)
+        result = self.plain_norm(wide, width, 8, trained)
+        self.tape.drop(wide)
+        return result
+
+    def plain_norm(self, value: Value, width: int, row: int, trained: bool) -> Value:
+        """A norm in one kernel, which keeps its input and `row` bytes a row."""
+        rest = Value(self.tape.take(value.size // width * row, "activations"), value.size // width, row, None)
+        result = self.tape.op(value.size, value.each, [value], [value, rest], weights=2 * width * self.footprint.each if trained else 0)
+        self.tape.drop(rest)
+        return result
+
+    def rms_norm(self, value: Value, width: int, trained: bool) -> Value:
+        tape, size, rows = self.tape, value.size, value.size // width
+        wide = self.cast(value, 4)
+        square = tape.op(size, 4, [wide], [wide], back_scratch=size * 4)
+        mean = tape.op(rows, 4, [square])
+        tape.drop(square)
+        root = tape.op(rows, 4, [mean], saves_result=True)
+        tape.drop(mean)
+        product = tape.op(size, 4, [wide, root], [wide, root], back_scratch=size * 4)
+        tape.drop(wide, root)
+        narrow = product if self.anatomy.offset else self.cast(product, value.each)
+        if not self.anatomy.offset:
+            tape.drop(product)
+        each = 4 if self.anatomy.offset or self.stack.kbit else self.footprint.each if trained else self.stack.base
+        result = tape.op(size, max(narrow.each, each), [narrow], [narrow] if trained else [], weights=width * each if trained else 0,
+                         back_scratch=size * max(narrow.each, each) if trained else 0)
+        tape.drop(narrow)
+        if self.anatomy.offset:
+            final = self.cast(result, value.each)
+            tape.drop(result)
+            return final
+        return result
