@@ -16,10 +16,10 @@ __version__ = "0.1.0"
 
 FLOORS = {
     0: ("errors",),
-    1: ("home", "events", "crash", "device", "cards", "log", "sandbox", "template", "model", "source", "starter", "targets", "quantization"),
+    1: ("families", "home", "events", "crash", "process", "device", "cards", "log", "sandbox", "template", "model", "source", "starter", "targets", "quantization"),
     2: ("tokens", "data", "footprint", "method", "methods", "training"),
     3: ("config", "presets"),
-    4: ("estimate", "memory", "clock", "advice", "levers", "checkpoints", "run", "diagnosis", "signs", "compare", "record"),
+    4: ("estimate", "memory", "clock", "advice", "levers", "checkpoints", "run", "summary", "diagnosis", "signs", "compare", "record"),
     5: ("launch", "queue", "supervise", "chat", "card", "push", "bench"),
     6: ("worker", "ui"),
     7: ("commands", "__main__"),

@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 from typing import NamedTuple
 
-from studio.log import tail
+from studio.log import latest
 
 
 class Cause(NamedTuple):
@@ -18,31 +18,80 @@ class Cause(NamedTuple):
     action: str
 
 
-# Looked for in the log's end, first match wins. Sources: torch's OutOfMemoryError text, CPython's OSError text, huggingface_hub errors.
+MEMORY = Cause("memory", "The device ran out of memory.",
+               "Use a smaller batch with more accumulation, gradient checkpointing, or a shorter max length, then resume.")
+KILLED_FOR_MEMORY = Cause("killed", "The system killed the trainer because the computer ran out of memory.",
+                          "Use a smaller batch, a shorter max length or a smaller model, then resume.")
+DISK = Cause("disk", "The disk is full.", "Free some space, then resume: it goes on from its last checkpoint.")
+NAN = Cause("nan", "The loss is not a number any more: the training has blown up.",
+            "Start again with a third of the learning rate, or in bf16 or fp32 instead of fp16.")
+DISK_LOW = Cause("disk", "Stopped because the disk is almost full.", "Free some space, then resume: it goes on from its last checkpoint.")
+LOST = Cause("lost", "The run ended without a word: the computer was restarted, or its supervisor was killed.",
+             "Resume the run: it goes on from its last checkpoint.")
+
+# First match wins. Sources of the texts: torch's OutOfMemoryError and allocator, CPython's OSError, huggingface_hub.errors, NCCL, bitsandbytes.
 MARKS = (
-    (r"CUDA out of memory|OutOfMemoryError|CUBLAS_STATUS_ALLOC_FAILED|DefaultCPUAllocator: can't allocate|MemoryError",
-     Cause("memory", "The device ran out of memory.", "Use a smaller batch with more accumulation, gradient checkpointing, or a shorter max length.")),
-    (r"No space left on device|Disk quota exceeded|\[enforce fail at inline_container",
-     Cause("disk", "The disk is full.", "Free some space, then resume the run.")),
-    (r"GatedRepoError|gated repo", Cause("gated", "The model is gated and its terms were not accepted.", "Accept them on the Hub and set HF_TOKEN.")),
-    (r"RepositoryNotFoundError|is not a valid model identifier", Cause("model", "The model was not found.", "Check the model's name or path.")),
-    (r"ConnectionError|Name or service not known|Max retries exceeded|LocalEntryNotFoundError",
-     Cause("network", "The network could not be reached.", "Check the connection, or use a model that is on this computer.")),
+    (r"CUDA out of memory|OutOfMemoryError|CUBLAS_STATUS_ALLOC_FAILED|"
+     r"CUDA error: out of memory|can't allocate memory|\bMemoryError\b|MPS backend out of memory", MEMORY),
+    (r"No space left on device|Disk quota exceeded|enforce fail at inline_container|PytorchStreamWriter failed", DISK),
+    (r"loss is (nan|not a number)|NaNLossError|Loss is NaN|found a nan", NAN),
+    (r"GatedRepoError|gated repo|awaiting a review from the repo authors", Cause(
+        "gated", "The model is gated: its owner asks for consent first.", "Accept its terms on the Hub with your account, set HF_TOKEN, then resume.")),
+    (r"RepositoryNotFoundError|RevisionNotFoundError|is not a valid model identifier|EntryNotFoundError|is not a local folder", Cause(
+        "model", "The model was not found.", "Check its name, revision or path; a private one needs HF_TOKEN.")),
+    (r"SafetensorError|Error while deserializing header|UnpicklingError|invalid load key|Unable to load weights", Cause(
+        "model", "The model's files cannot be read: they are damaged or not what their names say.", "Fetch the model again, then start anew.")),
+    (r"Name or service not known|Temporary failure in name resolution|Max retries exceeded|LocalEntryNotFoundError|OfflineModeIsEnabled|"
+     r"ConnectionError|ConnectTimeout|ReadTimeout|ConnectError|Network is unreachable", Cause(
+        "network", "The network could not be reached.", "Check the connection and resume, or use a model that is on this computer.")),
+    (r"No kernel image is available|no kernel image is available|driver version is insufficient|CUDA driver|device-side assert|"
+     r"CUDA error|NCCL|cudaError|uncorrectable ECC|unspecified launch failure", Cause(
+        "device", "The graphics card or its driver reported an error.",
+        "Read the end of the log; a restart of the computer or a newer driver often helps, then resume.")),
+    (r"ModuleNotFoundError|ImportError", Cause("install", "A library is missing or does not fit.", "Install what requirements.txt names, then resume.")),
+    (r"PermissionError|Permission denied|Read-only file system", Cause(
+        "permission", "A file or folder may not be read or written.", "Change its permissions, or choose another home, then resume.")),
+    (r"KeyboardInterrupt", Cause("interrupted", "The trainer was interrupted.", "Resume: it goes on from its last checkpoint.")),
 )
+ANYWHERE = (MEMORY, DISK)  # said by the system, so also believed outside the last traceback
 
 
-def diagnose(code: int, log: Path) -> Cause:
-    """The cause of an end without a word. code: as subprocess gives it, negative for a signal."""
-    text = tail(log)
+def diagnose(code: int, log: Path, memory_kills: int = 0) -> Cause:
+    """The cause of an end without a word.
+
+    code: as subprocess gives it, negative for a signal. memory_kills: how many processes the system killed for memory meanwhile.
+    """
+    text = latest(log)
+    if code in (-signal.SIGKILL, 128 + signal.SIGKILL) and memory_kills:
+        return KILLED_FOR_MEMORY
+    error = text[text.rfind("Traceback (most recent call last)"):] if "Traceback (most recent call last)" in text else text
     for pattern, cause in MARKS:
-        if re.search(pattern, text):
+        if re.search(pattern, error) or (cause in ANYWHERE and re.search(pattern, text)):
             return cause
-    if code == -signal.SIGKILL:
-        return Cause("killed", "The trainer was killed (SIGKILL); most often the system does that when memory runs out.",
-                     "Use a smaller batch or a shorter max length, then resume.")
     if code < 0:
-        name = signal.Signals(-code).name
-        return Cause("signal", f"The trainer was ended by {name}.", "Resume it; if it happens again, read the end of the log.")
+        return _signalled(-code)
     lines = [line for line in text.strip().splitlines() if line.strip()]
-    last = lines[-1].strip()[:300] if lines else "it said nothing"
+    last = lines[-1].strip()[:300] if lines else "it said nothing."
     return Cause("bug", f"The trainer ended with exit code {code}: {last}", "Read the end of the log; if it names no cause of yours, report it as a bug.")
+
+
+def _signalled(number: int) -> Cause:
+    if number == signal.SIGKILL:
+        return Cause("killed", "The trainer was killed (SIGKILL): by somebody, or by the system when memory ran out.",
+                     "Resume: it goes on from its last checkpoint. If it happens again, use a smaller batch.")
+    if number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        return Cause("interrupted", f"The trainer was ended from outside ({signal.Signals(number).name}).", "Resume: it goes on from its last checkpoint.")
+    try:
+        name = signal.Signals(number).name
+    except ValueError:
+        name = f"signal {number}"
+    return Cause("crash", f"The trainer crashed ({name}) in compiled code.", "Resume; if it happens again, read the end of the log and report it as a bug.")
+
+
+def of_lost(log: Path) -> Cause:
+    """The likeliest cause for a run that ended with no word at all: its log says it, or the supervisor went with the trainer."""
+    text = latest(log)
+    for pattern, cause in MARKS:
+        if cause in ANYWHERE and re.search(pattern, text):
+            return cause
+    return LOST

@@ -1,11 +1,13 @@
 """A run's diary (events.jsonl) and the lock that means "alive".
 
-One JSON object a line, always with `at` (seconds since 1970, UTC), `kind` and `attempt`; whole lines, appended with
-one write each, so that a reader with a byte cursor never sees a half and a crash costs at most the line being written.
+One JSON object a line, always with `at` (seconds since 1970, UTC) and `kind`; a run's events also carry `attempt`. Whole lines,
+appended with one write each under a lock of the file, so that supervisor and trainer can both write, a reader with a byte
+cursor never sees a half, and a crash costs at most the line being written.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import math
@@ -14,12 +16,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-#  phase   {name, detail?, from_step?}  what the run is doing now; see PHASES
+from studio import crash
+
+#  phase   {name, detail?, from_step?}  what the run is doing now; see PHASES. `queued` carries {order, hold?}
 #  plan    {steps, epochs, rows, eval_rows, trainable, parameters, estimated_memory, …}  known before the first step
 #  step    {step, epoch, loss, learning_rate, grad_norm, tokens, tokens_per_second, memory, seconds}
 #  eval    {step, loss, best?}
 #  sample  {step, prompt, answer}
-#  saved   {step, path, what: "checkpoint" | "model", bytes}
+#  saved   {step, path, what: "checkpoint" | "model" | "export" | "upload", bytes?}
 #  note    {level: "info" | "warning" | "error", text, hint?}
 #  end     {state, cause?, action?, code?, signal?, …}  the last line of an attempt
 KINDS = ("phase", "plan", "step", "eval", "sample", "saved", "note", "end")
@@ -27,7 +31,10 @@ KINDS = ("phase", "plan", "step", "eval", "sample", "saved", "note", "end")
 PHASES = ("queued", "starting", "fetching model", "reading data", "loading model", "probing", "training",
           "evaluating", "saving")
 
-END_STATES = ("finished", "stopped", "failed")
+END_STATES = ("finished", "stopped", "failed", "lost")
+
+_LASTING = ("saved", "end")  # kinds that are on the disk before append returns
+_TURN_WAIT = 2.0  # seconds to wait for the other writer; it may be a stopped process that never gives the turn back
 
 
 def _plain(value: Any) -> Any:
@@ -44,28 +51,69 @@ def _plain(value: Any) -> Any:
 def append(path: Path, kind: str, /, **fields: Any) -> dict[str, Any]:
     """Append one event and return it. A torn last line left by a crash is closed first.
 
-    Raises ValueError for an unknown kind, OSError when the disk is full.
+    Raises ValueError for an unknown kind, OSError when the disk is full (the diary is then as it was).
     """
     if kind not in KINDS:
         raise ValueError(f"unknown kind of event: {kind}")
     event = _plain({"at": round(time.time(), 3), "kind": kind, **fields})
     line = (json.dumps(event, ensure_ascii=False, separators=(",", ":")) + "\n").encode()
-    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
-        size = os.fstat(descriptor).st_size
-        if size and os.pread(descriptor, 1, size - 1) != b"\n":
+        alone = _turn(descriptor)
+        if _torn(descriptor):
             line = b"\n" + line
+        if crash.here("events.half"):
+            os.write(descriptor, line[: len(line) // 2])
+            crash.die()
+        size = os.fstat(descriptor).st_size
         written = os.write(descriptor, line)
-        if written != len(line):  # disk full in the middle: take the half back
-            os.ftruncate(descriptor, size)
-            raise OSError(28, "No space left on device", str(path))
+        if written != len(line):  # disk full in the middle: take the half back, unless another may have written behind it
+            if alone:
+                os.ftruncate(descriptor, size)
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        if kind in _LASTING:
+            os.fsync(descriptor)
     finally:
-        os.close(descriptor)
+        os.close(descriptor)  # gives the turn back too
+    crash.point(f"events.{fields.get('name', kind)}")
     return event
 
 
+def close_torn(path: Path) -> None:
+    """End a last line that a crash left without its newline: if it was whole but for that, it counts from now on."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        _turn(descriptor)
+        if _torn(descriptor):
+            os.write(descriptor, b"\n")
+    finally:
+        os.close(descriptor)
+
+
+def _turn(descriptor: int) -> bool:
+    """Wait for the other writer; False when it did not come to an end (a single append is whole even then)."""
+    until = time.monotonic() + _TURN_WAIT
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                return False
+            time.sleep(0.002)
+        else:
+            return True
+
+
+def _torn(descriptor: int) -> bool:
+    size = os.fstat(descriptor).st_size
+    return size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
+
+
 def read(path: Path, cursor: int = 0, limit: int | None = None) -> tuple[list[dict[str, Any]], int]:
-    """The whole lines after `cursor` (bytes) and the new cursor. Lines that are no JSON object are passed over.
+    """The whole lines after `cursor` (bytes) and the new cursor. Lines that are no event are passed over.
 
     limit: at most that many bytes are read; a caller loops until the cursor stands still.
     """
@@ -78,22 +126,58 @@ def read(path: Path, cursor: int = 0, limit: int | None = None) -> tuple[list[di
     except FileNotFoundError:
         return [], cursor
     whole = data.rfind(b"\n") + 1
-    events = []
-    for line in data[:whole].splitlines():
-        try:
-            event = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(event, dict) and event.get("kind") in KINDS:
-            events.append(event)
-    return events, cursor + whole
+    return [event for line in data[:whole].split(b"\n") if (event := _event(line)) is not None], cursor + whole
+
+
+def last(path: Path, kinds: tuple[str, ...], block: int = 65536) -> dict[str, Any] | None:
+    """The last event of one of these kinds, looked for from the end of the file in ever larger bites."""
+    marks = [f'"{kind}"'.encode() for kind in kinds]
+    try:
+        with open(path, "rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            while True:
+                start = max(0, size - block)
+                file.seek(start)
+                data = file.read(size - start)
+                lines = data[: data.rfind(b"\n") + 1].split(b"\n")[1 if start else 0:]
+                for line in reversed(lines):
+                    event = _event(line) if any(mark in line for mark in marks) else None
+                    if event is not None and event["kind"] in kinds:
+                        return event
+                if start == 0:
+                    return None
+                block *= 8
+    except FileNotFoundError:
+        return None
+
+
+def _event(line: bytes) -> dict[str, Any] | None:
+    """A line as an event, or None for anything else: torn, foreign, or lacking what its kind needs."""
+    try:
+        event = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(event, dict) or not isinstance(event.get("at"), (int, float)):
+        return None
+    match event.get("kind"):
+        case "phase":
+            return event if isinstance(event.get("name"), str) else None
+        case "end":
+            return event if event.get("state") in END_STATES else None
+        case "step" | "eval":
+            return event if isinstance(event.get("step"), int) and "loss" in event else None
+        case kind:
+            return event if kind in KINDS else None
 
 
 class Lock:
-    """An exclusive flock on a file. The kernel frees it when the holder dies, however it dies."""
+    """An exclusive flock on a file. The kernel frees it when the holder dies, however it dies.
+
+    The lock belongs to the open file: a child that inherits `descriptor` holds it too, and it is free when all have closed it.
+    """
 
     def __init__(self, path: Path):
-        self.path, self._descriptor = path, None
+        self.path, self.descriptor = path, None
 
     def take(self, wait: float = 0.0) -> bool:
         """True once held; False when somebody else still holds it after `wait` seconds."""
@@ -109,16 +193,16 @@ class Lock:
                     return False
                 time.sleep(0.02)
             else:
-                self._descriptor = descriptor
+                self.descriptor = descriptor
                 return True
 
     def free(self) -> None:
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+        if self.descriptor is not None:
+            os.close(self.descriptor)
+            self.descriptor = None
 
     def __enter__(self) -> Lock:
-        if not self.take(wait=30):
+        if not self.take(wait=60):
             raise TimeoutError(f"{self.path} is held by another process")
         return self
 

@@ -1,90 +1,229 @@
-"""Which run is next: one run at a time on a device. No server: whoever ends or starts a run moves the queue on."""
+"""Which run is next: one run at a time on a device. No server: whoever ends, starts or looks at a run moves the queue on."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
-import time
+from typing import Any
 
+from studio import checkpoints, crash, events
 from studio.config import RunConfig
+from studio.device import Device, devices
 from studio.errors import RunError
-from studio.events import Lock, held
+from studio.events import Lock
 from studio.home import PROJECT, room
-from studio.run import ALIVE, Run, create, runs
+from studio.run import ALIVE, Run, create, runs, sweep
 
-START_WAIT = 20.0  # seconds a supervisor may take to show itself
+START_WAIT = 60.0  # seconds a supervisor may take to show itself
+UP, BUSY = 0, 3  # how python -m studio.supervise --detach answers: it holds the run's lock; no device is free
 
 
 def submit(config: RunConfig) -> Run:
     """Put an order in the queue and start it if its device is free."""
-    run = create(config)
+    with _turn():
+        run = create(config, order=_behind())
     advance()
     return run
 
 
 def waiting() -> list[Run]:
-    """Queued runs, the next one first."""
+    """Queued runs, the next one first; those on hold too, where they stand."""
     queued = []
     for run in runs():
-        diary = run.events()
-        if run.state(diary) == "queued":
-            last = next((event for event in reversed(diary) if event["kind"] == "phase"), {})
-            queued.append((last.get("order", last.get("at", 0.0)), run.id, run))
+        turn = run.turn()
+        if run.state() == "queued":
+            queued.append((_order(turn), run.id, run))
     return [run for _, _, run in sorted(queued, key=lambda item: item[:2])]
 
 
-def device_lock(device: str = "0") -> Lock:
-    """Held by the supervisor whose trainer uses the device."""
-    return Lock(room("locks") / f"device-{device}")
+def on_hold(run: Run) -> bool:
+    """Whether a waiting run was paused: it stays in the queue, but is not started before it is resumed."""
+    return bool((run.turn() or {}).get("hold"))
 
 
 def advance() -> Run | None:
-    """Start the next queued run if the device is free; returns it. Safe to call from anywhere, any number of times."""
-    with Lock(room("locks") / "queue"):
-        if held(device_lock().path):
-            return None
+    """Write down what was lost, then start the next queued runs as far as devices are free; returns the first one started.
+
+    Safe to call from anywhere, any number of times: at the page's start, every few seconds while it is open, after each run.
+    """
+    first = None
+    with _turn():
+        sweep()
+        for run in runs():
+            run.settle()
         for run in waiting():
-            if not run.stop_file.exists():
-                start(run)
-                return run
-            run.append("end", state="stopped", cause="Stopped while it was waiting.", attempt=0)
-    return None
+            if run.stop_file.exists():
+                run.append("end", state="stopped", cause="Stopped while it was waiting.", attempt=run.attempt())
+            elif not on_hold(run):
+                if not start(run):
+                    break
+                first = first or run
+    return first
 
 
-def start(run: Run) -> None:
-    """Start the run's supervisor, detached, and wait until it holds the lock. Raises RunError when it does not come up."""
-    done = subprocess.run([sys.executable, "-m", "studio.supervise", "--detach", str(run.folder)], cwd=PROJECT,
-                          stdin=subprocess.DEVNULL, capture_output=True, text=True)
-    until = time.monotonic() + START_WAIT
-    while done.returncode == 0 and time.monotonic() < until:
-        if run.alive() or run.state() not in ("queued", "lost"):
-            return
-        time.sleep(0.03)
+def start(run: Run) -> bool:
+    """Start the run's supervisor, detached; True once it holds the run's lock, False when no device is free. Raises RunError."""
+    if all(events.held(lock.path) for lock in _locks(devices())):
+        return False
+    crash.point("queue.start")
+    command = [sys.executable, "-m", "studio.supervise", "--detach", str(run.folder)]
+    try:
+        done = subprocess.run(command, cwd=PROJECT, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=START_WAIT)
+    except subprocess.TimeoutExpired:
+        raise RunError(f"The supervisor of {run.id} did not start within {START_WAIT:.0f} s.", "Try again.", "run") from None
+    crash.point("queue.started")
+    if done.returncode in (UP, BUSY):
+        return done.returncode == UP
     reason = (done.stderr.strip().splitlines() or ["it gave no reason"])[-1]
     raise RunError(f"The supervisor of {run.id} did not start: {reason}", "Try again; if it stays, run "
                    f"python -m studio.supervise {run.folder} in a terminal and read what it says.", "run")
 
 
-def stop(run: Run, discard: bool = False) -> str:
-    """Ask a run to stop; a waiting one ends at once. Returns the state after asking."""
-    state = run.state()
-    if state not in ("queued", *ALIVE):
-        raise RunError(f"{run.id} is not running: it is {state}.", "There is nothing to stop.", "run")
-    run.ask_to_stop(discard)
-    if state == "queued":
-        with Lock(room("locks") / "queue"):
-            if run.state() == "queued":
-                run.append("end", state="stopped", cause="Stopped while it was waiting.", attempt=0)
+# -- what can be done with a run in the queue or on a device
+
+
+def stop(run: Run, how: str | bool = False) -> str:
+    """Ask a run to stop and keep what it learnt, or with discard (True) keep nothing; a waiting one ends at once. Returns the state after.
+
+    The stated delays are in studio/supervise.py. A second stop with discard hurries a first one.
+    """
+    with _turn():
+        state = run.settle()
+        if state not in ("queued", *ALIVE):
+            raise RunError(f"{run.id} is not running: it is {state}.", "There is nothing to stop.", "run")
+        run.ask_to_stop(how)
+        if state == "queued" and not run.alive():
+            run.append("end", state="stopped", cause="Stopped while it was waiting.", attempt=run.attempt())
+            run.stop_file.unlink(missing_ok=True)
     return run.state()
 
 
-def resume(run: Run) -> None:
-    """Queue a run again; it goes on from its newest complete checkpoint, or from the start when it has none."""
-    state = run.state()
-    if state in ("queued", *ALIVE):
-        raise RunError(f"{run.id} is {state} already.", "Wait for it, or stop it first.", "run")
-    if state == "finished":
-        raise RunError(f"{run.id} is finished.", "Start a new run, or extend it with more epochs.", "run")
-    run.stop_file.unlink(missing_ok=True)
-    run.append("phase", name="queued", attempt=max((event.get("attempt", 0) for event in run.events()), default=0))
+def pause(run: Run) -> str:
+    """Stop a run, keep its checkpoint and put it back in the queue, on hold until it is resumed."""
+    with _turn():
+        state = run.settle()
+        if state == "queued":
+            _put(run, hold=True, order=_order(run.turn()))
+        elif state in ALIVE:
+            run.ask_to_stop("pause")
+        else:
+            raise RunError(f"{run.id} is not running: it is {state}.", "There is nothing to pause.", "run")
+    return run.state()
+
+
+def resume(run: Run, changes: dict[str, dict[str, Any]] | None = None, why: str = "resumed with changes") -> None:
+    """Queue a run again; it goes on from its newest complete checkpoint, or from the start when it has none.
+
+    changes: of the order from here on, {section: {key: value}}. Raises RunError when they would change the data's sequence.
+    """
+    with _turn():
+        state = run.settle()
+        if state == "queued" and on_hold(run):
+            _put(run, hold=False, order=_order(run.turn()))
+        elif state in ("queued", *ALIVE):
+            raise RunError(f"{run.id} is {state} already.", "Wait for it, or stop it first.", "run")
+        elif state == "finished" and not changes:
+            raise RunError(f"{run.id} is finished.", "Start a new run, or extend it with more epochs.", "run")
+        else:
+            config = run.config.changed(**changes) if changes else run.config
+            checkpoints.refuse_other_order(run.checkpoints, config, _plan(run).get("effective_batch"))
+            if changes:
+                run.change(why, **changes)
+            run.stop_file.unlink(missing_ok=True)
+            _put(run, hold=False, order=_behind())
     advance()
+
+
+def extend(run: Run, epochs: float) -> None:
+    """Let a run go on for some more epochs: at once when it has ended, after its present goal while it lives. Recorded in changes.json."""
+    training, plan = run.config.training, _plan(run)
+    if epochs <= 0:
+        raise RunError(f"A run cannot be extended by {epochs:g} epochs.", "Give a number above 0.", "epochs")
+    longer: dict[str, Any] = {"epochs": training.epochs + epochs}
+    if training.max_steps:
+        share = plan["steps"] / plan["epochs"] if plan.get("steps") and plan.get("epochs") else training.max_steps / training.epochs
+        longer = {"max_steps": training.max_steps + max(1, round(share * epochs))}
+    if training.accumulation == "auto" and plan.get("effective_batch"):
+        longer["accumulation"] = max(1, plan["effective_batch"] // training.batch_size)  # auto looks at the length of the run
+    why = f"extended by {epochs:g} epochs"
+    if run.state() in ("queued", *ALIVE):
+        run.change(why, training=longer)
+    else:
+        resume(run, {"training": longer}, why)
+
+
+def _plan(run: Run) -> dict[str, Any]:
+    return events.last(run.diary, ("plan",)) or {}
+
+
+def move(run: Run, place: int) -> list[Run]:
+    """Put a waiting run at a place in the queue (1 is next); returns the new order."""
+    with _turn():
+        others = [other for other in waiting() if other.id != run.id]
+        if run.state() != "queued":
+            raise RunError(f"{run.id} is not waiting: it is {run.state()}.", "Only a queued run has a place in the queue.", "run")
+        index = max(0, min(place - 1, len(others)))
+        before = _order(others[index - 1].turn()) if index else None
+        after = _order(others[index].turn()) if index < len(others) else None
+        order = (before + after) / 2 if before is not None and after is not None else after - 1 if after is not None else (before or 0) + 1
+        _put(run, hold=on_hold(run), order=order)
+        return waiting()
+
+
+def _put(run: Run, hold: bool, order: float) -> None:
+    run.append("phase", name="queued", attempt=run.attempt(), order=order, hold=hold)
+
+
+def put_back(run: Run, hold: bool = False) -> None:
+    """For the supervisor, at a run's end: back into the queue, behind the others."""
+    _put(run, hold, _behind())
+
+
+def _order(turn: dict[str, Any] | None) -> float:
+    order = (turn or {}).get("order")
+    return order if isinstance(order, (int, float)) else (turn or {}).get("at", 0.0)
+
+
+def _behind() -> float:
+    """A place behind all that wait. Counted, not the time of day: a clock may step."""
+    return max((_order(run.turn()) for run in waiting()), default=0.0) + 1
+
+
+def _turn() -> Lock:
+    """One at a time changes the queue."""
+    return Lock(room("locks") / "queue")
+
+
+# -- devices
+
+
+def device_lock(device: Device) -> Lock:
+    """Held by the run that uses the device, its trainer's processes included."""
+    return Lock(room("locks") / f"device-{visible_name(device)}")
+
+
+def visible_name(device: Device) -> str:
+    """What names the device in CUDA_VISIBLE_DEVICES, so that two pages that see different cards still mean the same one; "cpu" without."""
+    if device.kind != "cuda":
+        return device.kind
+    named = [word.strip() for word in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if word.strip()]
+    return named[device.index] if device.index < len(named) else str(device.index)
+
+
+def _locks(found: list[Device]) -> list[Lock]:
+    return [device_lock(device) for device in found]
+
+
+def take_devices(count: int) -> list[tuple[Device, Lock]] | None:
+    """So many free devices, locked; all or none."""
+    taken: list[tuple[Device, Lock]] = []
+    for device in devices():
+        lock = device_lock(device)
+        if len(taken) < count and lock.take():
+            taken.append((device, lock))
+    if len(taken) == count:
+        return taken
+    for _, lock in taken:
+        lock.free()
+    return None

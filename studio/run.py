@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import os
-import re
 import shutil
 import time
 from datetime import datetime
@@ -11,21 +12,28 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from studio import events
-from studio.config import RunConfig, parse
-from studio.errors import OrderError, RunError
-from studio.home import inside, room, slug, sync_folder, write_whole
+import psutil
 
-STATES = ("queued", "starting", "running", "stopping", "finished", "stopped", "failed", "lost")
-ALIVE = ("starting", "running", "stopping")
-WORKING = ("training", "evaluating", "saving")  # phases in which steps have begun
+from studio import crash, events, process
+from studio.config import RunConfig, parse
+from studio.diagnosis import of_lost
+from studio.errors import RunError
+from studio.events import Lock
+from studio.home import inside, room, slug, sync_folder, write_whole
+from studio.summary import ALIVE, STATES, TURNS, WORKING, current, phase, standing, summary
+
+__all__ = ["ALIVE", "ASKS", "STATES", "WORKING", "Run", "create", "current", "delete", "find", "phase", "runs", "summary", "sweep"]
+
+ASKS = ("save", "evaluate", "sample")  # what a living run can be asked to do after its step
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+RESERVE = 32_768  # bytes kept so that the end line fits on a full disk
 
 
 class Run:
     """One run's folder: its order, diary, log, checkpoints and result."""
 
     def __init__(self, folder: Path):
-        self.folder = Path(folder)
+        self.folder, self.dropped = Path(folder), 0
 
     def __repr__(self) -> str:
         return f"Run({self.id!r})"
@@ -46,7 +54,13 @@ class Run:
 
     @property
     def lock(self) -> Path:
+        """Held by the supervisor."""
         return self.folder / "lock"
+
+    @property
+    def trainer_lock(self) -> Path:
+        """Held by every process of the trainer: they inherit it."""
+        return self.folder / "trainer.lock"
 
     @property
     def stop_file(self) -> Path:
@@ -60,14 +74,37 @@ class Run:
     def result(self) -> Path:
         return self.folder / "model"
 
+    # -- the order
+
     @cached_property
     def config(self) -> RunConfig:
-        """The order as it was given. Raises RunError when the file is gone or was changed into something unreadable."""
+        """The order as given, with the changes recorded since. Raises RunError when the file is gone or unreadable."""
         file = self.folder / "config.yaml"
         try:
-            return parse(file.read_text(), where=str(file))
-        except OSError as error:
+            config = parse(file.read_text(), where=str(file))
+        except (OSError, UnicodeDecodeError) as error:
             raise RunError(f"The run {self.id} has no readable config.yaml.", "Start a new run with the same settings.", str(file)) from error
+        for change in self.changes():
+            config = config.changed(**change["changes"])
+        return config
+
+    def changes(self) -> list[dict[str, Any]]:
+        """What was changed after the start, oldest first: {at, why, changes: {section: {key: value}}}. config.yaml itself never changes."""
+        return _json(self.folder / "changes.json", [])
+
+    def change(self, why: str, **sections: dict[str, Any]) -> None:
+        """Record a change of the order for the next attempt. Raises OrderError when the result is no order."""
+        self.config.changed(**sections)
+        write_whole(self.folder / "changes.json", json.dumps([*self.changes(), {"at": round(time.time(), 3), "why": why, "changes": sections}], indent=1))
+        self.__dict__.pop("config", None)
+
+    def label(self, **fields: Any) -> dict[str, Any]:
+        """What its owner wrote on the run: name, note, star; given fields are set first."""
+        written = _json(self.folder / "label.json", {})
+        if fields:
+            written |= fields
+            write_whole(self.folder / "label.json", json.dumps(written, ensure_ascii=False))
+        return written
 
     # -- what it says
 
@@ -78,55 +115,188 @@ class Run:
         """Whether the run's supervisor lives: it alone holds the lock."""
         return events.held(self.lock)
 
+    def turn(self) -> dict[str, Any] | None:
+        """The last phase or end."""
+        return events.last(self.diary, TURNS)
+
     def state(self, diary: list[dict[str, Any]] | None = None) -> str:
-        """One of STATES, from lock and diary."""
-        alive = self.alive()  # asked before the diary is read: an end written in between is then seen
-        diary = self.events() if diary is None else diary
-        last = next((event for event in reversed(diary) if event["kind"] in ("phase", "end")), None)
-        if last is not None and last["kind"] == "end":
-            return last["state"]
-        if not alive:
-            return "queued" if last is None or last["name"] == "queued" else "lost"
-        if self.stop_file.exists():
-            return "stopping"
-        return "running" if last is not None and last["name"] in WORKING else "starting"
+        """One of STATES, from lock and diary. diary: read after `alive` was asked, else a run that ends just now may look lost."""
+        alive = self.alive()
+        turn = self.turn() if diary is None else next((event for event in reversed(diary) if event["kind"] in TURNS), None)
+        return standing(alive, turn, self.stop_file.exists())
+
+    def attempt(self) -> int:
+        """The number of the latest attempt; 0 before the first."""
+        return max((event.get("attempt") or 0 for event in self.events()), default=0)
 
     def append(self, kind: str, /, **fields: Any) -> None:
-        events.append(self.diary, kind, **fields)
+        """Write into the diary. On a full disk an event is dropped and counted in the next one; the end line always gets in."""
+        if self.dropped:
+            fields["dropped"] = self.dropped
+        try:
+            events.append(self.diary, kind, **fields)
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            if kind != "end":
+                self.dropped += 1
+                return
+            self.give_up_reserve()
+            events.append(self.diary, kind, **fields)
+        self.dropped = 0
 
-    def ask_to_stop(self, discard: bool = False) -> None:
-        """Leave the stop file: the trainer ends after its step and saves, or with discard ends without a result."""
-        write_whole(self.stop_file, "discard\n" if discard else "")
+    def take_reserve(self) -> None:
+        """Keep a little room for the end line."""
+        try:
+            (self.folder / ".reserve").write_bytes(os.urandom(RESERVE))
+        except OSError:
+            self.give_up_reserve()
+
+    def give_up_reserve(self) -> None:
+        (self.folder / ".reserve").unlink(missing_ok=True)
+
+    # -- what it is asked
+
+    def ask_to_stop(self, how: str | bool = "keep") -> None:
+        """Leave the stop file. keep: the trainer ends after its step and saves; discard (or True): ends without a result; pause: as keep, then
+        back into the queue; disk: as keep, because the disk is almost full."""
+        word = "discard" if how is True else "keep" if how is False else how
+        write_whole(self.stop_file, "" if word == "keep" else f"{word}\n")
+
+    def stop_asked(self) -> str | None:
+        """keep, discard, pause or disk; None when nobody asked."""
+        try:
+            return self.stop_file.read_text().strip() or "keep"
+        except FileNotFoundError:
+            return None
+
+    def ask(self, what: str) -> None:
+        """Ask a living run for something after its present step: one of ASKS."""
+        if what not in ASKS:
+            raise RunError(f"A run cannot be asked to {what}.", f"It can be asked to {', '.join(ASKS)}.", "what")
+        if not self.alive():
+            raise RunError(f"{self.id} is not running: it is {self.state()}.", "Only a running run can be asked.", "run")
+        (self.folder / f"ask-{what}").touch()
+
+    def asked(self) -> set[str]:
+        """For the trainer, after each step: what was asked since the last look. The asking files are taken away."""
+        found = {what for what in ASKS if (self.folder / f"ask-{what}").exists()}
+        for what in found:
+            (self.folder / f"ask-{what}").unlink(missing_ok=True)
+        return found
+
+    # -- recovery
+
+    def settle(self) -> str:
+        """Write down the end of a run that has none though nobody holds its lock, and end what is left of its trainer. Returns the state."""
+        if self.state() != "lost":
+            return self.state()
+        lock = Lock(self.lock)
+        if not lock.take():
+            return self.state()  # a supervisor is just starting, or somebody else writes it down
+        try:
+            events.close_torn(self.diary)
+            turn = self.turn()
+            if turn is not None and turn["kind"] == "phase" and turn["name"] != "queued" and self.end_orphans():
+                self._write_lost()
+                self.stop_file.unlink(missing_ok=True)
+                self.give_up_reserve()
+                self.tidy()
+        except OSError as error:
+            if error.errno not in FULL:
+                raise  # else there is no room for the word; the state is lost all the same
+        finally:
+            lock.free()
+        return self.state()
+
+    def _write_lost(self) -> None:
+        how = self.stop_asked()
+        if how in ("keep", "discard", "pause"):
+            self.append("end", state="stopped", attempt=self.attempt(), cause="Stopped as asked; its supervisor was gone already.",
+                        action="Resume it to go on from its last checkpoint.")
+            return
+        cause = of_lost(self.log)
+        self.append("end", state="lost", attempt=self.attempt(), cause=cause.what, action=cause.action, reason=cause.kind)
+
+    def end_orphans(self) -> bool:
+        """End trainer processes that outlived their supervisor. They are known by the lock they hold, never by an id. True: none left."""
+        if not events.held(self.trainer_lock):
+            return True
+        return process.end(lambda: process.holders(self.trainer_lock)) and not events.held(self.trainer_lock)
+
+    def tidy(self) -> None:
+        """Remove files that a crash left half written: .NAME.PID.tmp of a process that is gone."""
+        for file in self.folder.glob(".*.tmp"):
+            pid = file.name.split(".")[-2]
+            if not pid.isdigit() or not psutil.pid_exists(int(pid)):
+                file.unlink(missing_ok=True)
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes on disk: checkpoints, model, the rest, and the total."""
+        parts = {"checkpoints": _bytes(self.checkpoints), "model": _bytes(self.result)}
+        total = _bytes(self.folder)
+        return {**parts, "rest": total - sum(parts.values()), "total": total}
 
     def size(self) -> int:
-        """Bytes on disk."""
-        return sum(file.stat().st_size for file in self.folder.rglob("*") if file.is_file())
+        return self.sizes()["total"]
 
 
-def create(config: RunConfig, model_label: str | None = None) -> Run:
-    """Make a run's folder with its order in it, whole or not at all. Its first event says that it is queued."""
+def _json(file: Path, fallback: Any) -> Any:
+    try:
+        return json.loads(file.read_text())
+    except (OSError, ValueError):  # not there yet, or spoilt by hand
+        return fallback
+
+
+def _bytes(folder: Path) -> int:
+    total = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            try:
+                total += os.lstat(os.path.join(place, name)).st_size
+            except FileNotFoundError:
+                continue  # a checkpoint rotated away meanwhile
+    return total
+
+
+def create(config: RunConfig, model_label: str | None = None, order: float | None = None) -> Run:
+    """Make a run's folder with its order in it, whole or not at all. Its first event says that it is queued.
+
+    order: its place in the queue; the smallest goes first, the time of day when left out.
+    """
     label = model_label or Path(config.model.source).stem.lower()
     name = slug(config.name or f"{config.method.name}-{label}", "run")
     stamp = datetime.now().strftime("%Y-%m-%d-%H%M")
-    temporary = room("runs") / f".{os.getpid()}-{time.monotonic_ns()}.tmp"
-    temporary.mkdir()
-    (temporary / "config.yaml").write_text(config.to_yaml())
-    events.append(temporary / "events.jsonl", "phase", name="queued", attempt=0)
-    for extra in range(1, 1000):
-        folder = room("runs") / (f"{stamp}-{name}" if extra == 1 else f"{stamp}-{name}-{extra}")
-        try:
-            os.rename(temporary, folder)  # fails when a non-empty folder stands there
-        except OSError:
-            continue
-        sync_folder(folder.parent)
-        return Run(folder)
-    shutil.rmtree(temporary)
+    with Lock(room("locks") / "create"):
+        temporary = room("runs") / f".{os.getpid()}-{time.monotonic_ns()}.tmp"
+        temporary.mkdir()
+        (temporary / "config.yaml").write_text(config.to_yaml())
+        events.append(temporary / "events.jsonl", "phase", name="queued", attempt=0, order=time.time() if order is None else order)
+        crash.point("create.written")
+        for extra in range(1, 1000):
+            folder = room("runs") / (f"{stamp}-{name}" if extra == 1 else f"{stamp}-{name}-{extra}")
+            try:
+                os.rename(temporary, folder)  # fails when a non-empty folder stands there
+            except OSError:
+                continue
+            sync_folder(folder.parent)
+            crash.point("create.renamed")
+            return Run(folder)
+        shutil.rmtree(temporary)
     raise RunError("A thousand runs of one name in one minute.", "Give another name.", "name")
+
+
+def sweep() -> None:
+    """Remove what a crash left half made or half deleted."""
+    with Lock(room("locks") / "create"):
+        for path in room("runs").iterdir():
+            if path.name.startswith(".") and path.name.endswith((".tmp", ".deleted")):
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def runs() -> list[Run]:
     """All runs, newest first."""
-    folders = [path for path in room("runs").iterdir() if (path / "config.yaml").is_file() and not path.name.startswith(".")]
+    folders = [path for path in room("runs").iterdir() if not path.name.startswith(".") and (path / "config.yaml").is_file()]
     return [Run(path) for path in sorted(folders, key=lambda path: path.name, reverse=True)]
 
 
@@ -145,95 +315,25 @@ def find(name: str) -> Run:
     raise RunError(f"There is no run {name!r}.", f"Runs: {known}.", "run")
 
 
-def delete(run: Run) -> int:
-    """Remove a run that is not alive; returns the bytes freed. The folder is renamed first, so no half of it is ever listed."""
-    if run.alive():
-        raise RunError(f"{run.id} is still running.", "Stop it first.", "run")
-    size = run.size()
-    grave = inside(room("runs"), f".{run.id}.deleted")
-    os.rename(run.folder, grave)
-    shutil.rmtree(grave)
-    return size
+def delete(run: Run, keep_files: bool = False) -> int:
+    """Remove a run that is not alive; returns its bytes. The folder is renamed first, so no half of it is ever listed.
 
-
-# -- the summary that `runs`, `show` and the page's table give
-
-
-def current(diary: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The diary without what a resume has superseded: steps beyond the checkpoint it went on from."""
-    kept: list[dict[str, Any]] = []
-    for event in diary:
-        if event["kind"] == "phase" and event.get("from_step") is not None:
-            kept = [old for old in kept if old.get("step") is None or old["step"] <= event["from_step"]]
-        kept.append(event)
-    return kept
-
-
-def summary(run: Run, diary: list[dict[str, Any]] | None = None) -> dict[str, Any]:
-    """What a run is and how it stands, under the names of the surface; unknown values are None. Bytes and seconds.
-
-    diary: given by who has read it already; at least all but the middle steps of it.
+    keep_files: it only leaves the list; its folder moves to STUDIO_HOME/removed.
     """
-    diary = current(run.events() if diary is None else diary)
-    state = run.state(diary)
-    steps = [event for event in diary if event["kind"] == "step"]
-    evals = [event for event in diary if event["kind"] == "eval" and event.get("loss") is not None]
-    plan: dict[str, Any] = next((event for event in reversed(diary) if event["kind"] == "plan"), {})
-    end: dict[str, Any] = diary[-1] if diary and diary[-1]["kind"] == "end" else {}
-    last: dict[str, Any] = steps[-1] if steps else {}
-    cause, action = end.get("cause"), end.get("action")
-    if state == "lost":
-        cause, action = LOST
-    return {
-        "id": run.id, "state": state, "phase": phase(diary), "cause": cause, "action": action, **_ordered(run),
-        "step": last.get("step", 0), "steps": plan.get("steps"), "epoch": last.get("epoch"),
-        "train_loss": last.get("loss"), "eval_loss": evals[-1]["loss"] if evals else None,
-        "eval_loss_before": next((event["loss"] for event in evals if event["step"] == 0), None),
-        "best_eval_loss": min((event["loss"] for event in evals), default=None),
-        "learning_rate": last.get("learning_rate"), "tokens_per_second": _speed(steps),
-        "peak_memory": max((event["memory"] for event in steps if event.get("memory")), default=end.get("peak_memory")),
-        "estimated_memory": plan.get("estimated_memory"), "trainable": plan.get("trainable"), "parameters": plan.get("parameters"),
-        "seconds": _seconds(diary, state), "created": diary[0]["at"] if diary else (run.folder / "config.yaml").stat().st_mtime,
-        "result": str(run.result) if (run.result / "manifest.json").is_file() else None,
-    }
-
-
-LOST = ("The run's supervisor is gone and left no word: the computer was restarted, or somebody killed it.",
-        "Resume the run: it goes on from its last checkpoint.")
-
-
-def phase(diary: list[dict[str, Any]]) -> str | None:
-    return next((event["name"] for event in reversed(diary) if event["kind"] == "phase"), None)
-
-
-def _ordered(run: Run) -> dict[str, Any]:
+    lock = Lock(run.lock)
+    if not lock.take() or not run.end_orphans():
+        lock.free()
+        raise RunError(f"{run.id} is still running.", "Stop it first.", "run")
     try:
-        config = run.config
-    except (OrderError, RunError):
-        return {"name": run.id, "model": None, "method": None, "data": None}
-    train = config.data.train
-    data = train if isinstance(train, str) else ", ".join(item.source for item in train)
-    name = config.name or re.sub(r"^\d{4}-\d\d-\d\d-\d{4}-", "", run.id)
-    return {"name": name, "model": config.model.source, "method": config.method.name, "data": data}
-
-
-def _speed(steps: list[dict[str, Any]]) -> float | None:
-    """Tokens per second over the last ten points."""
-    speeds = [event["tokens_per_second"] for event in steps[-10:] if event.get("tokens_per_second")]
-    return round(sum(speeds) / len(speeds), 1) if speeds else None
-
-
-def _seconds(diary: list[dict[str, Any]], state: str) -> float:
-    """Seconds of work over all attempts: from each start to its end, or to the last sign of life."""
-    total, began, last = 0.0, None, 0.0
-    for event in diary:
-        if event["kind"] == "phase" and event["name"] == "starting":
-            total, began = total + (last - began if began else 0.0), event["at"]
-        elif event["kind"] == "phase" and event["name"] == "queued":
-            total, began = total + (last - began if began else 0.0), None
-        last = event["at"]
-    if began:
-        total += (time.time() if state in ALIVE else last) - began
-    return round(max(total, 0.0), 1)
-
-
+        size = run.size()
+        if keep_files:
+            os.rename(run.folder, inside(room("removed"), run.id))
+            return size
+        grave = inside(room("runs"), f".{run.id}.deleted")
+        shutil.rmtree(grave, ignore_errors=True)
+        os.rename(run.folder, grave)
+        crash.point("delete.renamed")
+        shutil.rmtree(grave)
+        return size
+    finally:
+        lock.free()

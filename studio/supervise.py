@@ -1,126 +1,338 @@
 """python -m studio.supervise RUN-FOLDER: the small parent of one run's trainer. No torch, no gradio.
 
-It holds the run's lock and the device's, starts the trainer, keeps its output in log.txt, writes down how it ended when
-the trainer could not, and then starts the next queued run.
+It holds the run's lock, starts the trainer, keeps its output in log.txt, watches the disk, sees to stop requests, writes down how
+the trainer ended when it could not, and then starts the next queued run.
+
+Stop, with its delays: the trainer sees the stop file at the end of its step and saves. While there is nothing to save yet (it
+imports, downloads, reads, loads) or nothing is to be kept (discard), SIGTERM follows after 1 s; else after 60 s (STUDIO_STOP_TERM),
+during a save after 600 s. 5 s after SIGTERM comes SIGKILL, to the trainer's group and whatever else descends from it.
 """
 
 from __future__ import annotations
 
-import ctypes
 import os
 import selectors
+import shutil
 import signal
 import subprocess
 import sys
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
-from studio import queue
-from studio.diagnosis import diagnose
-from studio.events import Lock
+from studio import checkpoints, crash, process, queue
+from studio.device import Device
+from studio.diagnosis import DISK, DISK_LOW, diagnose
+from studio.errors import StudioError
+from studio.events import Lock, read
 from studio.home import PROJECT
-from studio.log import Log
-from studio.run import Run
+from studio.log import ATTEMPT, Log
+from studio.run import FULL, TURNS, WORKING, Run
 
-TERM_AFTER = float(os.environ.get("STUDIO_STOP_TERM", 60))  # seconds from the stop request to SIGTERM
-KILL_AFTER = 10.0  # from SIGTERM to SIGKILL
-
-
-def supervise(run: Run) -> None:
-    """Carry out one attempt of a run, from lock to end line, and move the queue on."""
-    lock, device = Lock(run.lock), queue.device_lock()
-    if not lock.take(wait=2):
-        return  # somebody else supervises it
-    try:
-        if not device.take(wait=5):
-            return  # the device went to another run; this one stays queued
-        attempt = 1 + max((event.get("attempt", 0) for event in run.events()), default=0)
-        run.append("phase", name="starting", attempt=attempt)
-        code = _watch(run, _launch(run, attempt))
-        _write_end(run, attempt, code)
-        device.free()
-    finally:
-        lock.free()
-    queue.advance()
+TERM_EARLY, TERM_SAVING, KILL_AFTER = 1.0, 600.0, 5.0  # seconds; see above
+TERM_AFTER = float(os.environ.get("STUDIO_STOP_TERM", 60))
+EXIT_GRACE = 10.0  # seconds from the trainer's end line to its exit; libraries may hang in their exit handlers
+DISK_VERY_LOW = int(os.environ.get("STUDIO_DISK_VERY_LOW", 100_000_000))  # bytes free below which a run is stopped
+LOOK = 0.2  # seconds between two looks at trainer and stop file
+DISK_LOOK = 5.0
+DEAF = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM)
 
 
-def _launch(run: Run, attempt: int) -> subprocess.Popen[bytes]:
-    """The trainer in a process group of its own, that dies with this process, its output in a pipe we alone read."""
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "STUDIO_ATTEMPT": str(attempt), "TOKENIZERS_PARALLELISM": "false",
-                   "PYTORCH_CUDA_ALLOC_CONF": os.environ.get("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")}
-    return subprocess.Popen([sys.executable, "-m", "studio.worker.train", str(run.folder)], cwd=PROJECT, env=environment,
-                            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                            process_group=0, preexec_fn=_die_with_parent)
+class Attempt:
+    """One attempt of a run, from held locks to the end line."""
 
+    def __init__(self, run: Run, taken: list[tuple[Device, Lock]]):
+        self.run, self.taken = run, taken
+        self.number = run.attempt() + 1
+        self.trainer_lock = Lock(run.trainer_lock)
+        self.memory_kills = process.memory_kills()
+        self.cursor = run.diary.stat().st_size
+        self.turn: dict[str, Any] = {"kind": "phase", "name": "starting"}  # the last phase or end of this attempt
 
-def _die_with_parent() -> None:
-    """Linux: SIGKILL for the trainer when the supervisor is gone (prctl PR_SET_PDEATHSIG = 1)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+    def carry_out(self) -> None:
+        """Start the trainer, stand by it, write the end. An error of our own is written as the run's end too."""
+        run = self.run
+        run.append("phase", name="starting", attempt=self.number, devices=[device.id for device, _ in self.taken])
+        crash.point("supervise.starting")
+        run.take_reserve()
+        try:
+            if not run.end_orphans() or not self.trainer_lock.take(wait=5):
+                raise StudioError("A trainer of an earlier attempt is still alive and cannot be ended.", "End it by hand, or restart the computer.")
+            self._recover()
+            self._conclude(self._train())
+        except StudioError as error:
+            self._end("failed", cause=error.message, action=error.hint)
+        except Exception as error:  # noqa: BLE001 - the top of a process: it must leave an end line, and the queue must go on
+            self._end_of_own(error)
+        finally:
+            process.end(process.family)
+            self.trainer_lock.free()
+            run.give_up_reserve()
 
+    def _end_of_own(self, error: Exception) -> None:
+        if isinstance(error, OSError) and error.errno in FULL:
+            self._end("failed", cause=DISK.what, action=DISK.action, reason=DISK.kind)
+            return
+        with Log(self.run.log) as log:
+            log.write(traceback.format_exc().encode())
+        self._end("failed", cause=f"The supervisor met an error of its own: {error!r}", action="Report it as a bug, with the end of the log.", reason="bug")
 
-def _watch(run: Run, trainer: subprocess.Popen[bytes]) -> int:
-    """Copy output to the log and see to stop requests until the trainer is gone. Returns its exit code (negative: signal)."""
-    asked = terminated = None
-    with Log(run.log) as log, selectors.DefaultSelector() as selector:
-        selector.register(trainer.stdout, selectors.EVENT_READ)
-        while True:
-            for _ in selector.select(timeout=0.3):
-                data = os.read(trainer.stdout.fileno(), 65536)
-                if data:
-                    log.write(data)
-                else:
-                    selector.unregister(trainer.stdout)
-            if trainer.poll() is not None and (not selector.get_map() or not selector.select(timeout=0)):
-                break
-            now = time.monotonic()
-            if asked is None and run.stop_file.exists():
-                asked = now
-            if asked is not None and terminated is None and now - asked > TERM_AFTER:
-                terminated = now
-                _signal(trainer, signal.SIGTERM)
-            if terminated is not None and now - terminated > KILL_AFTER:
+    def _recover(self) -> None:
+        """Put the folder in order after whatever ended the attempt before."""
+        self.run.tidy()
+        for what in checkpoints.tidy(self.run.checkpoints):
+            self.run.append("note", level="warning", text=what, attempt=self.number)
+        checkpoints.tidy_result(self.run.result)
+        checkpoints.begin(self.run.checkpoints, self.run.config)
+        self.run.asked()  # what the attempt before did not come to
+
+    # -- the trainer
+
+    def _train(self) -> int:
+        """Start the trainer and copy its output until it is gone. Returns its exit code (negative: signal)."""
+        with Log(self.run.log) as log:
+            log.write(f"{ATTEMPT}{self.number}, {time.strftime('%Y-%m-%d %H:%M:%S')}\n".encode())
+            crash.point("supervise.launch")
+            trainer = self._launch()
+            crash.point("supervise.launched")
+            try:
+                self._watch(trainer, log)
+            finally:
                 _signal(trainer, signal.SIGKILL)
-    _signal(trainer, signal.SIGKILL)  # whatever it left behind in its group
-    return trainer.returncode
+                trainer.wait()
+        crash.point("supervise.gone")
+        return trainer.returncode
+
+    def _launch(self) -> subprocess.Popen[bytes]:
+        """The trainer in a process group of its own; it dies with this process and holds the device's locks as long as it lives."""
+        parent, locks = os.getpid(), [self.trainer_lock, *(lock for _, lock in self.taken)]
+
+        def prepare() -> None:
+            for number in DEAF:
+                signal.signal(number, signal.SIG_DFL)  # what we ignore would be ignored by the trainer too
+            process.die_with(parent)
+            process.first_to_go()
+
+        return subprocess.Popen(command(self.run), cwd=PROJECT, env=self._environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                stderr=subprocess.STDOUT, process_group=0, preexec_fn=prepare, pass_fds=[lock.descriptor for lock in locks])
+
+    def _environment(self) -> dict[str, str]:
+        settled = {"PYTHONUNBUFFERED": "1", "STUDIO_ATTEMPT": str(self.number), "TOKENIZERS_PARALLELISM": "false"}
+        cards = [queue.visible_name(device) for device, _ in self.taken if device.kind == "cuda"]
+        if cards:
+            settled["CUDA_VISIBLE_DEVICES"] = ",".join(cards)
+        return {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True", **os.environ, **settled}
+
+    def _watch(self, trainer: subprocess.Popen[bytes], log: Log) -> None:
+        """Copy output, see to stop requests, watch the disk, until the trainer is gone and its pipe is empty."""
+        stopping, ended, disk_at = Stopping(self.run, trainer), None, -DISK_LOOK
+        with selectors.DefaultSelector() as selector:
+            selector.register(trainer.stdout, selectors.EVENT_READ)
+            while trainer.poll() is None:
+                self._copy(selector, log, LOOK)
+                now = time.monotonic()
+                self._read_on()
+                stopping.look(now, self.turn)
+                if now - disk_at > DISK_LOOK:
+                    disk_at = now
+                    self._watch_disk()
+                ended = ended or (now if self._has_end() else None)
+                if ended and now - ended > EXIT_GRACE:
+                    _signal(trainer, signal.SIGKILL)
+            _signal(trainer, signal.SIGKILL)  # whatever it left behind in its group; then nobody writes any more
+            until = time.monotonic() + 2
+            while self._copy(selector, log, 0) and time.monotonic() < until:
+                pass
+
+    def _copy(self, selector: selectors.BaseSelector, log: Log, wait: float) -> bool:
+        """Some output to the log; False when there was none. A closed pipe is only waited on, so that the loop does not spin."""
+        if not selector.get_map():
+            time.sleep(wait)
+            return False
+        ready = selector.select(timeout=wait)
+        for key, _ in ready:
+            data = os.read(key.fd, 1 << 20)
+            if data:
+                log.write(data)
+            else:
+                selector.unregister(key.fileobj)
+        return bool(ready)
+
+    def _watch_disk(self) -> None:
+        free = shutil.disk_usage(self.run.folder).free
+        if free < DISK_VERY_LOW and self.run.stop_asked() is None:
+            self.run.append("note", level="error", attempt=self.number, text=f"Only {free // 10**6} MB of disk are free: the run is stopped.",
+                            hint=DISK_LOW.action)
+            try:
+                self.run.ask_to_stop("disk")
+            except OSError:
+                pass  # not even that fits: the trainer's own writes fail soon, and the next look tries again
+
+    # -- the end
+
+    def _read_on(self) -> None:
+        """Take what the trainer has written since the last look."""
+        new, self.cursor = read(self.run.diary, self.cursor)
+        for event in new:
+            if event["kind"] in TURNS:
+                self.turn = event
+
+    def _has_end(self) -> bool:
+        return self.turn["kind"] == "end"
+
+    def _end(self, state: str, **fields: object) -> None:
+        self.run.append("end", state=state, attempt=self.number, **fields)
+        self.turn = {"kind": "end", "state": state}
+        crash.point("supervise.ended")
+
+    def _conclude(self, code: int) -> None:
+        """The end line where the trainer wrote none or could not know why, and what a stop request asks for beyond it."""
+        self._read_on()
+        run, how, told = self.run, self.run.stop_asked(), self._has_end()
+        if not told and how is None:
+            cause = diagnose(code, run.log, process.memory_kills() - self.memory_kills)
+            self._end("failed", code=code, cause=cause.what, action=cause.action, reason=cause.kind)
+        elif not told:
+            kept = checkpoints.newest(run.checkpoints) and how != "discard"
+            self._end("stopped", code=code, cause="Stopped as asked" + ("; the last checkpoint is kept." if kept else " before anything was kept."),
+                      action="Resume it to go on from its last checkpoint." if kept else "Resume it to start again.")
+        stopped = self.turn["state"] == "stopped"
+        if how == "disk" and stopped:
+            self._end("stopped", code=code, cause=DISK_LOW.what, action=DISK_LOW.action, reason=DISK_LOW.kind)
+        if how == "discard" and stopped:
+            shutil.rmtree(run.checkpoints, ignore_errors=True)
+            shutil.rmtree(run.result, ignore_errors=True)
+        if how == "pause" and stopped:
+            queue.put_back(run, hold=True)
+        run.stop_file.unlink(missing_ok=True)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """A finished run that was extended while it ran goes back into the queue."""
+        run = self.run
+        began = next((event["at"] for event in reversed(run.events()) if event["kind"] == "phase" and event["name"] == "starting"), 0.0)
+        extended = any(change["why"].startswith("extended") and change["at"] >= began for change in run.changes())
+        if self.turn.get("state") == "finished" and extended:
+            queue.put_back(run)
+
+
+class Stopping:
+    """Follows up a stop request with signals, when their delays have passed."""
+
+    def __init__(self, run: Run, trainer: subprocess.Popen[bytes]):
+        self.run, self.trainer = run, trainer
+        self.asked: float | None = None
+        self.terminated: float | None = None
+
+    def look(self, now: float, turn: dict[str, Any]) -> None:
+        """turn: the attempt's last phase or end."""
+        how = self.run.stop_asked()
+        if how is None:
+            return
+        if self.asked is None:
+            self.asked = now
+            crash.point("supervise.stop")
+        if self.terminated is None and now - self.asked >= self._patience(how, turn):
+            self.terminated = now
+            _signal(self.trainer, signal.SIGTERM)
+        elif self.terminated is not None and now - self.terminated >= KILL_AFTER:
+            _signal(self.trainer, signal.SIGKILL)
+
+    def _patience(self, how: str, turn: dict[str, Any]) -> float:
+        """Seconds from the request to SIGTERM."""
+        if turn["kind"] == "end":
+            return TERM_AFTER
+        if how == "discard" or turn["name"] not in WORKING:
+            return TERM_EARLY
+        return TERM_SAVING if turn["name"] == "saving" else TERM_AFTER
+
+
+def command(run: Run) -> list[str]:
+    """The trainer's command line. STUDIO_TRAINER names another module, for tests."""
+    stand_in = os.environ.get("STUDIO_TRAINER")
+    if stand_in:
+        return [sys.executable, "-m", stand_in, str(run.folder)]
+    return [sys.executable, "-m", "studio.worker.train", str(run.folder)]
 
 
 def _signal(trainer: subprocess.Popen[bytes], number: int) -> None:
+    """To the trainer's group: its id is ours to use as long as the trainer is unreaped or the group has members."""
     try:
         os.killpg(trainer.pid, number)
-    except ProcessLookupError:
+    except (ProcessLookupError, PermissionError):
         pass
 
 
-def _write_end(run: Run, attempt: int, code: int) -> None:
-    """The end line, unless the trainer wrote it."""
-    diary: list[dict[str, Any]] = run.events()
-    if any(event["kind"] == "end" and event.get("attempt") == attempt for event in diary):
-        return
-    if run.stop_file.exists():
-        run.append("end", state="stopped", attempt=attempt, code=code, cause="Stopped as asked.",
-                   action="Resume it to go on from its last checkpoint.")
-        return
-    cause = diagnose(code, run.log)
-    run.append("end", state="failed", attempt=attempt, code=code, cause=cause.what, action=cause.action)
+def supervise(run: Run, up: int | None = None) -> int:
+    """Carry out one attempt of a run, from lock to end line, and move the queue on. up: a pipe that hears when the locks are held.
+
+    Returns queue.UP, or queue.BUSY when no device is free or somebody else supervises the run.
+    """
+    crash.point("supervise.begin")
+    taken = queue.take_devices(_wanted(run))
+    lock = Lock(run.lock)
+    if taken is None or not lock.take(wait=2):
+        return queue.BUSY
+    try:
+        crash.point("supervise.locked")
+        turn = run.turn()
+        if turn is None or turn["kind"] == "end" or turn["name"] != "queued":
+            return queue.BUSY  # it was stopped, or another attempt came first
+        if up is not None:
+            os.write(up, b"up")
+            os.close(up)
+            _quiet(2)  # until here an error was for whoever starts us
+        Attempt(run, taken).carry_out()
+    finally:
+        for _, device in taken:
+            device.free()
+        lock.free()
+    crash.point("supervise.over")
+    queue.advance()
+    return queue.UP
+
+
+def _wanted(run: Run) -> int:
+    """How many devices the run takes; an unreadable order takes one and fails there, with words."""
+    try:
+        wanted = run.config.training.devices
+    except StudioError:
+        return 1
+    return wanted if isinstance(wanted, int) else 1
+
+
+def detach(run: Run) -> int:
+    """Fork into a session of its own and return once the child holds its locks, so that nobody has to reap it."""
+    listen, tell = os.pipe()
+    if os.fork():
+        os.close(tell)
+        with os.fdopen(listen, "rb") as heard:
+            word = heard.read()
+        return queue.UP if word == b"up" else queue.BUSY if word == b"busy" else 1
+    os.close(listen)
+    os.setsid()
+    _quiet(0, 1)
+    code = supervise(run, tell)
+    if code == queue.BUSY:
+        os.write(tell, b"busy")
+    return code
+
+
+def _quiet(*streams: int) -> None:
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for stream in streams:
+        os.dup2(nothing, stream)
 
 
 def main(arguments: list[str]) -> int:
-    """--detach: fork into a session of its own and return at once, so that nobody has to reap us."""
-    detach = "--detach" in arguments
+    """--detach: answer queue.UP or queue.BUSY at once and go on in the background. SIGTERM: stop the run and keep what it learnt."""
     run = Run(Path([word for word in arguments if word != "--detach"][0]).resolve())
-    if detach:
-        if os.fork():
-            return 0
-        os.setsid()
-        quiet = os.open(os.devnull, os.O_RDWR)
-        for stream in (0, 1, 2):
-            os.dup2(quiet, stream)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    supervise(run)
-    return 0
+    signal.signal(signal.SIGTERM, lambda number, frame: run.ask_to_stop())
+    process.adopt_orphans()
+    return detach(run) if "--detach" in arguments else supervise(run)
 
 
 if __name__ == "__main__":
