@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
@@ -45,6 +46,7 @@ class Quantization(NamedTuple):
         import torch
         from transformers import BitsAndBytesConfig
         if self.kind == "int8":
+            logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)  # it tells of every product that it computes in 16 bits
             return {"quantization_config": BitsAndBytesConfig(load_in_8bit=True)}
         compute = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}.get(self.compute, dtype)
         return {"quantization_config": BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type=self.kind, bnb_4bit_use_double_quant=self.double,

@@ -101,6 +101,8 @@ class LoRA(Method):
     def refuse(self, facts: ModelFacts | None, training: Any, device: Any) -> None:
         if self.dora and self.init in ("pissa", "olora"):
             raise OrderError(f"DoRA does not go with start {self.init}: both take the weight apart.", "Set method.init to kaiming.", "method.init")
+        if self.init == "olora" and facts and facts.model_type == "gpt2":
+            raise OrderError("Start olora does not work on GPT-2's transposed layers.", "Set method.init to kaiming or pissa.", "method.init")
         quantizer = facts.config.get("quantization_config", {}).get("quant_method") if facts else None
         if self.dora and quantizer not in DORA_QUANTIZERS:
             raise OrderError(f"DoRA does not work on layers quantized by {quantizer}.", "Set method.dora to false, or take the unquantized model.", "method.dora")
@@ -116,7 +118,7 @@ class LoRA(Method):
             r=self.rank, lora_alpha=self.scale_alpha, lora_dropout=self.dropout, bias="none", task_type="CAUSAL_LM", use_rslora=self.rslora,
             use_dora=self.dora, init_lora_weights=start, eva_config=EvaConfig(rho=1.0) if self.init == "eva" else None,
             target_modules=targets.condense(chosen, [name for name, _ in model.named_modules()]),
-            modules_to_save=list(self.modules_to_save) or None)
+            modules_to_save=[name for name, _ in model.named_modules() if any(targets.is_called(name, word) for word in self.modules_to_save)] or None)
         wrapped = in_float32(get_peft_model(model, config, autocast_adapter_dtype=True))
         if self.init in ("pissa", "olora"):
             # These starts take their part out of W. The first A and B are kept, so that the result can be told as a change of the real W.

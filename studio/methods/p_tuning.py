@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from studio.method import ADVANCED, Shapes
 from studio.methods.virtual_tokens import VirtualTokens
@@ -26,6 +26,14 @@ class PTuning(VirtualTokens):
     hidden_size: int = Field(128, ge=1, le=16384, title="Hidden size", description="Width of that network; more parameters while training, the stored vectors stay the same.")
     layers: int = Field(2, ge=1, le=8, title="LSTM layers", json_schema_extra=ADVANCED, description="Layers of the LSTM; an mlp always has three linears.")
     dropout: float = Field(0.0, ge=0, lt=1, title="LSTM dropout", json_schema_extra=ADVANCED, description="Share switched off between LSTM layers while training; needs two layers.")
+
+    @model_validator(mode="after")
+    def _used(self) -> PTuning:
+        if self.encoder == "mlp" and (self.layers != 2 or self.dropout):
+            raise ValueError("layers and dropout belong to encoder lstm; an mlp has neither")
+        if self.dropout and self.layers == 1:
+            raise ValueError("dropout acts between LSTM layers; with one layer there is no place for it")
+        return self
 
     def trained(self, facts: ModelFacts) -> Shapes:
         """Vectors, and three linears (MLP), or a two-way LSTM and two linears."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from studio.footprint import Footprint
 from studio.method import ADVANCED, Shapes
@@ -31,6 +31,12 @@ class Prefix(VirtualTokens):
                                     description="Width of the projection network; only used with projection. Left out: as wide as a layer's keys.")
     init: Literal["random", "zero"] = Field("random", title="Start", json_schema_extra=ADVANCED,
                                              description="random: vectors drawn at random. zero: keys and values of nothing, which disturb the model less at first.")
+
+    @model_validator(mode="after")
+    def _used(self) -> Prefix:
+        if self.hidden_size is not None and not self.projection:
+            raise ValueError("hidden_size is the projection's width; set projection to true, or leave it out")
+        return self
 
     def trained(self, facts: ModelFacts) -> Shapes:
         """Keys and values, layers · 2 · width a virtual token; with projection two linears instead (paper, section 4.3)."""

@@ -47,4 +47,6 @@ class QLoRA(LoRA):
         already = facts.config.get("quantization_config", {}).get("quant_method") if facts else None
         if already:
             raise OrderError(f"This model is already quantized ({already}).", "Take the model it was made from, or method lora.", "model")
+        if self.dora and self.quantization == "int8" and device.kind != "cuda":
+            raise OrderError("DoRA does not work on 8-bit layers without CUDA.", "Set method.dora to false, or method.quantization to nf4.", "method.dora")
         super().refuse(facts, training, device)
