@@ -13,7 +13,7 @@ from importlib.util import find_spec
 
 import gradio as gr
 
-from studio.ui import assets, jobs
+from studio.ui import assets, bar, jobs
 
 TABS = ("data", "tune", "runs", "chat")
 TITLE = "Fine-Tuning Studio"
@@ -23,6 +23,7 @@ def build() -> gr.Blocks:
     """The whole page."""
     with gr.Blocks(title=TITLE, fill_width=True, analytics_enabled=False) as page:
         gr.HTML(html_template=assets.read("header.html"), js_on_load=assets.mount("header"), apply_default_css=False, elem_id="studio-header")
+        bar.build(page)
         for name in TABS:
             with gr.Column(elem_id=f"tab-{name}", elem_classes="studio-tab"):
                 if find_spec(f"studio.ui.{name}"):

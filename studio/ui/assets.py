@@ -7,7 +7,7 @@ from pathlib import Path
 from studio.ui import words
 
 STATIC = Path(__file__).parent / "static"
-FIRST = ("words.js", "page.js")  # what every other script stands on
+FIRST = ("words.js", "page.js", "live.js")  # what every other script stands on
 
 
 def read(name: str) -> str:
@@ -18,7 +18,7 @@ def read(name: str) -> str:
 def head() -> str:
     """Everything for <head>: the tables of words, then the scripts, those of FIRST before the others."""
     others = sorted(path.name for path in STATIC.glob("*.js") if path.name not in FIRST)
-    return f"<script>{words.script()}\n" + "\n".join(read(name) for name in (*FIRST, *others)) + "</script>"
+    return "".join(f"<script>{text}</script>" for text in (words.script(), *map(read, (*FIRST, *others))))
 
 
 def styles() -> list[Path]:

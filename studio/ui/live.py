@@ -10,9 +10,11 @@ import hashlib
 import os
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import orjson
+import yaml
 from starlette.responses import Response
 
 from studio import checkpoints, run
@@ -125,7 +127,7 @@ def poll(ask: dict[str, Any]) -> Response:
     answer["also"] = [_part(item) for item in (ask.get("also") or [])[:8]]
     if ask.get("device"):
         answer["device"] = device.panel(answer["now"][0] if answer["now"] else None)
-    return Response(orjson.dumps(answer), media_type="application/json")
+    return _json(answer)
 
 
 def _changed(rows: list[dict[str, Any]], known: str | None) -> dict[str, Any] | None:
@@ -205,14 +207,39 @@ def whole_log(ask: dict[str, Any]) -> Response:
 
 
 def order(ask: dict[str, Any]) -> Response:
-    """The YAML of an order and the manifests of what came out: {order, checkpoints}."""
+    """A run's order and the checkpoints it has: {order: YAML, plain, checkpoints}."""
     try:
         one = exact(str(ask.get("id", "")))
-        text = (one.folder / "config.yaml").read_text(encoding="utf-8")
-    except (StudioError, OSError) as error:
-        return Response(orjson.dumps({"order": "", "error": str(error)}), media_type="application/json")
-    return Response(orjson.dumps({"order": text, "checkpoints": [_checkpoint(one, step) for step in checkpoints.steps(one.checkpoints)]}),
-                    media_type="application/json")
+        config = one.config
+    except StudioError as error:
+        return _json({"order": "", "error": str(error)})
+    text = config.to_yaml()
+    return _json({"order": text, "plain": yaml.safe_load(text), "checkpoints": [_checkpoint(one, step) for step in checkpoints.steps(one.checkpoints)]})
+
+
+def differences(ask: dict[str, Any]) -> Response:
+    """The settings in which runs differ: {settings: [[dotted key, [value of each run]]]}."""
+    flat = []
+    for name in [str(item) for item in (ask.get("ids") or [])[:8]]:
+        try:
+            flat.append(dict(_leaves(exact(name).config.model_dump(mode="json"))))
+        except StudioError:
+            flat.append({})
+    keys = dict.fromkeys(key for values in flat for key in values if key != "name")
+    said = [[key, [None if values.get(key) is None else str(values[key]) for values in flat]] for key in keys]
+    return _json({"settings": [item for item in said if len(set(item[1])) > 1]})
+
+
+def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _leaves(inner, f"{key}.{name}" if key else name)
+    else:
+        yield key, value
+
+
+def _json(answer: dict[str, Any]) -> Response:
+    return Response(orjson.dumps(answer), media_type="application/json")
 
 
 def _checkpoint(one: Run, step: int) -> dict[str, Any]:

@@ -1,0 +1,82 @@
+"""The Runs tab: all runs, one run's page, several side by side. The jobs here change runs; what is shown comes from live.py."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from studio import queue, run
+from studio.errors import RunError
+from studio.run import Run
+from studio.ui import assets, jobs, live
+
+LABELS = {"name": str, "note": str, "star": bool}
+LONGEST = 2000  # characters of a note
+
+
+def build(page: gr.Blocks) -> None:
+    """The tab, and the jobs its buttons call."""
+    gr.HTML(html_template="<div></div>", js_on_load=assets.mount("runs"), apply_default_css=False, elem_id="studio-runs")
+    for job in (resume, pause, ask, extend, label, move, delete):
+        gr.api(jobs.refusing(job), api_name=job.__name__, queue=False)
+
+
+def _after(one: Run) -> dict[str, Any]:
+    live.listing.forget()
+    return {"run": one.id, "state": one.state()}
+
+
+def resume(name: str) -> dict[str, Any]:
+    """Queue a run again; it goes on from its newest complete checkpoint. Returns {run, state}."""
+    one = run.find(name)
+    queue.resume(one)
+    return _after(one)
+
+
+def pause(name: str) -> dict[str, Any]:
+    """Stop a run, keep its checkpoint, and let it wait in the queue until it is resumed. Returns {run, state}."""
+    one = run.find(name)
+    queue.pause(one)
+    return _after(one)
+
+
+def ask(name: str, what: str) -> dict[str, Any]:
+    """Ask a living run to save, evaluate or sample after its present step. Returns {run, state}."""
+    one = run.find(name)
+    one.ask(what)
+    return _after(one)
+
+
+def extend(name: str, epochs: float) -> dict[str, Any]:
+    """Let a run go on for some epochs more. Returns {run, state}."""
+    one = run.find(name)
+    if not isinstance(epochs, (int, float)) or not 0 < epochs <= 1000:
+        raise RunError(f"A run cannot be extended by {epochs!r} epochs.", "Give a number above 0, at most 1000.", "epochs")
+    queue.extend(one, float(epochs))
+    return _after(one)
+
+
+def label(name: str, values: dict[str, Any]) -> dict[str, Any]:
+    """Write on a run: {name?, note?, star?}. Returns {run, state}."""
+    one = run.find(name)
+    for key, value in values.items():
+        if key not in LABELS or not isinstance(value, LABELS[key]) or (isinstance(value, str) and len(value) > LONGEST):
+            raise RunError(f"{key!r} cannot be written on a run as {str(value)[:80]!r}.", f"Give name or note (at most {LONGEST} characters), or star (true or false).", key)
+    one.label(**values)
+    return _after(one)
+
+
+def move(name: str, place: int) -> dict[str, Any]:
+    """Put a waiting run at a place in the queue; 1 is next. Returns {run, state}."""
+    one = run.find(name)
+    queue.move(one, int(place))
+    return _after(one)
+
+
+def delete(name: str) -> dict[str, Any]:
+    """Remove a run that is not alive, with all its files. Returns {run, bytes}."""
+    one = live.exact(name)
+    freed = run.delete(one)
+    live.listing.forget()
+    return {"run": one.id, "bytes": freed}

@@ -1,0 +1,61 @@
+// The bar under the header, on every tab: the running job, and whether the studio can be reached.
+(() => {
+  const studio = window.studio, make = studio.element;
+  const live = studio.live;
+
+  // A cause or action that the core has filled with values, in the page's language: by the sentence whose {0} {1} … it fits.
+  studio.told = studio.told || ((message) => {
+    const table = (window.studioWords || {})[studio.language] || {};
+    if (!message || message in table || studio.language === "en") return studio.say(message || "");
+    for (const [key, said] of Object.entries(table)) {
+      if (!/\{\d+\}/.test(key)) continue;
+      const pattern = key.split(/\{\d+\}/).map((part) => part.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")).join("([\\s\\S]*?)");
+      const found = message.match(new RegExp(`^${pattern}$`));
+      if (found) return said.replace(/\{(\d+)\}/g, (slot, n) => studio.told(found[+n + 1] ?? slot));
+    }
+    return message;
+  });
+
+  const PHASES = { queued: "Waiting", starting: "Starting", "fetching model": "Fetching the model", "reading data": "Reading the data", "loading model": "Loading the model",
+    probing: "Trying the longest batch", training: "Training", evaluating: "Evaluating", saving: "Saving" };
+  const STATES = { queued: "waiting", starting: "starting", running: "running", stopping: "stopping", finished: "finished", stopped: "stopped", failed: "failed", lost: "lost" };
+  studio.phase = (row) => studio.say(row.state === "stopping" ? "Stopping" : PHASES[row.phase] || row.phase || "Starting");
+  studio.state = (state) => make("span", { class: `state state-${state}` }, studio.say(STATES[state] || state));
+
+  studio.parts.bar = (element) => {
+    const link = make("p", { class: "bar-link", role: "alert", hidden: true });
+    const job = make("a", { class: "bar-job", href: "?tab=runs", hidden: true });
+    element.replaceChildren(link, job);
+    const meter = make("i", {}), name = make("b", {}), doing = make("span", { class: "bar-doing" }), numbers = make("span", { class: "bar-numbers num" });
+    job.append(make("span", { class: "bar-dot", "aria-hidden": "true" }), name, doing, numbers, make("span", { class: "bar-meter", "aria-hidden": "true" }, meter));
+    job.addEventListener("click", (event) => {
+      if (event.metaKey || event.ctrlKey) return;
+      event.preventDefault();
+      studio.open("runs", { run: job.dataset.run });
+    });
+    const draw = () => {
+      link.hidden = !live.since;
+      if (live.since) {
+        const time = new Intl.DateTimeFormat(studio.language === "zh" ? "zh-CN" : "en-GB", { timeStyle: "medium" }).format(live.since);
+        link.textContent = live.lapsed ? studio.say("You are no longer logged in. Load the page again.")
+          : studio.say("Server unreachable since {time}. A run goes on by itself; this page fills in what it missed.", { time });
+      }
+      const row = live.now[0];
+      job.hidden = !row;
+      document.title = row ? `${row.percent == null ? "" : `${Math.floor(row.percent)} % · `}${row.name} · Fine-Tuning Studio` : "Fine-Tuning Studio";
+      if (!row) return;
+      job.dataset.run = row.id;
+      job.href = `?tab=runs&run=${encodeURIComponent(row.id)}`;
+      name.textContent = row.name;
+      doing.textContent = studio.phase(row);
+      const others = live.now.length - 1 + live.waiting;
+      numbers.textContent = [row.train_loss == null ? null : `${studio.say("loss")} ${studio.figure(row.train_loss)}`,
+        row.percent == null ? null : `${studio.number(row.percent)} %`, row.left == null ? null : studio.say("{time} left", { time: studio.duration(row.left) }),
+        others ? studio.say("{n} more", { n: others }) : null].filter(Boolean).join(" · ");
+      meter.style.width = `${row.percent || 0}%`;
+    };
+    live.listen(draw);
+    window.addEventListener("studio:language", draw);
+    live.start();
+  };
+})();

@@ -1,0 +1,102 @@
+// The Runs tab: the table of all runs, one run's page, and several runs side by side. What is open stands in the address.
+(() => {
+  const studio = window.studio, make = studio.element, live = studio.live;
+  const STATES = ["running", "queued", "finished", "stopped", "failed", "lost"];
+
+  studio.parts.runs = (element) => {
+    const table = new List(), page = studio.runPage(), compared = studio.comparePage();
+    element.replaceChildren(table.node, page.node, compared.node);
+    const route = () => {
+      if (studio.tab() !== "runs") { live.rest(); return; }
+      const query = new URLSearchParams(location.search), several = (query.get("compare") || "").split(",").filter(Boolean), id = several.length ? null : query.get("run");
+      table.node.hidden = Boolean(id || several.length);
+      page.node.hidden = !id;
+      compared.node.hidden = !several.length;
+      live.wantsDevice = true;
+      if (id) page.open(id);
+      else if (several.length) compared.open(several);
+      else { live.wantsLog = false; live.show(null); table.draw(); }
+    };
+    studio.redrawRuns = () => { if (!table.node.hidden) table.draw(); if (!page.node.hidden) page.draw(); };
+    live.listen((what) => {
+      if (studio.tab() !== "runs") return;
+      if (what.list && !table.node.hidden) table.draw();
+      if (!page.node.hidden) page.heard(what);
+      if (!compared.node.hidden) compared.heard(what);
+    });
+    window.addEventListener("studio:tab", route);
+    window.addEventListener("studio:language", () => { table.speak(); route(); page.speak(); });
+    route();
+  };
+
+  class List {
+    constructor() {
+      this.chosen = new Set();
+      this.wanted = ""; this.state = ""; this.starred = false;
+      this.head = make("header", { class: "runs-head" });
+      this.body = make("div", { class: "runs-body" });
+      this.device = studio.devicePanel();
+      this.node = make("div", { class: "runs-list" }, this.head, make("div", { class: "runs-frame" }, this.body, this.device));
+      this.speak();
+    }
+    speak() {
+      const search = make("input", { type: "search", class: "field", placeholder: studio.say("Filter by name, model, method or data"), "aria-label": studio.say("Filter the runs"),
+        oninput: (event) => { this.wanted = event.target.value.toLowerCase(); this.draw(); } });
+      search.value = this.wanted;
+      const states = make("select", { class: "field", "aria-label": studio.say("State"), onchange: (event) => { this.state = event.target.value; this.draw(); } },
+        make("option", { value: "" }, studio.say("All states")), STATES.map((state) => make("option", { value: state }, studio.say(state === "queued" ? "waiting" : state))));
+      states.value = this.state;
+      this.star = make("button", { type: "button", class: "chip", "aria-pressed": String(this.starred), onclick: () => { this.starred = !this.starred; this.speak(); this.draw(); } }, `★ ${studio.say("Starred")}`);
+      this.compare = make("button", { type: "button", class: "button", onclick: () => studio.open("runs", { compare: [...this.chosen].join(","), run: null }) });
+      this.tools = make("div", { class: "runs-tools" }, search, states, this.star, this.compare);
+      this.title = make("h2", {}, studio.say("Runs"));
+      this.head.replaceChildren(this.title, this.tools);
+      this.drawn = null;
+    }
+    rows() {
+      const fits = (row) => (!this.state || row.state === this.state || (this.state === "running" && ["starting", "stopping"].includes(row.state)))
+        && (!this.starred || row.star) && (!this.wanted || [row.id, row.name, row.model, row.method, row.data, row.note].some((text) => (text || "").toLowerCase().includes(this.wanted)));
+      return live.rows.filter(fits);
+    }
+    draw() {
+      if (!live.ready) { this.body.replaceChildren(make("p", { class: "quiet" }, studio.say("Reading the runs…"))); return; }
+      for (const id of this.chosen) if (!live.rows.some((row) => row.id === id)) this.chosen.delete(id);
+      this.compare.textContent = studio.say("Compare {n}", { n: this.chosen.size });
+      this.compare.hidden = this.chosen.size < 2;
+      this.tools.hidden = !live.rows.length;
+      const rows = this.rows(), key = JSON.stringify([rows, [...this.chosen], studio.language, rows.map((row) => studio.locked(row))]);
+      if (key === this.drawn || this.body.querySelector("details[open]")) return;
+      this.drawn = key;
+      const focus = document.activeElement?.dataset?.key;
+      this.body.replaceChildren(!live.rows.length ? this.empty() : !rows.length ? make("p", { class: "quiet empty" }, studio.say("No run fits this filter."))
+        : make("table", { class: "runs-table" }, this.heading(), make("tbody", {}, rows.map((row) => this.row(row)))));
+      if (focus) this.body.querySelector(`[data-key="${CSS.escape(focus)}"]`)?.focus();
+    }
+    empty() {
+      return make("div", { class: "empty card" }, make("h3", {}, studio.say("No runs yet")),
+        make("p", {}, studio.say("A run appears here as soon as you start one, with its curve, its log and its result. Everything is ready for a first one: sample data and a small model.")),
+        make("button", { type: "button", class: "button primary", onclick: () => studio.open("tune") }, studio.say("Go to Tune")));
+    }
+    heading() {
+      const names = ["", "", "Run", "State", "Method", "Best loss", "Time", "Size", ""];
+      return make("thead", {}, make("tr", {}, names.map((name) => make("th", { scope: "col" }, name ? studio.say(name) : make("span", { class: "hidden-but-read" }, studio.say("Actions"))))));
+    }
+    row(row) {
+      const href = `?tab=runs&run=${encodeURIComponent(row.id)}`;
+      const go = (event) => { if (!event.metaKey && !event.ctrlKey) { event.preventDefault(); studio.open("runs", { run: row.id, compare: null }); } };
+      const box = make("input", { type: "checkbox", "aria-label": studio.say("Choose {name} for comparing", { name: row.name }), "data-key": `box ${row.id}`,
+        onchange: () => { if (!this.chosen.delete(row.id)) this.chosen.add(row.id); this.draw(); } });
+      box.checked = this.chosen.has(row.id);
+      const star = make("button", { type: "button", class: `star ${row.star ? "on" : ""}`, "aria-pressed": String(Boolean(row.star)), "aria-label": studio.say("Star {name}", { name: row.name }),
+        "data-key": `star ${row.id}`, onclick: () => studio.ACTS.star.run(row) }, row.star ? "★" : "☆");
+      const alive = ["starting", "running", "stopping"].includes(row.state);
+      const progress = alive && row.percent != null ? make("span", { class: "row-meter", role: "img", "aria-label": `${row.percent} %` }, make("i", { style: `width:${row.percent}%` })) : null;
+      const cell = (name, content, kind = "") => make("td", { class: `at-${name} ${kind}` }, content);
+      return make("tr", { class: alive ? "alive" : "" }, cell("box", box), cell("star", star),
+        cell("name", [make("a", { href, onclick: go, "data-key": `run ${row.id}` }, row.name), make("span", { class: "quiet" }, `${studio.date(row.created)} · ${[row.model, row.data].filter(Boolean).join(" · ")}`),
+          row.note ? make("span", { class: "row-note" }, row.note) : null]),
+        cell("state", [studio.state(row.state), progress]), cell("method", row.method || "–"), cell("loss", studio.figure(row.loss ?? NaN), "num"),
+        cell("time", studio.duration(row.seconds), "num"), cell("size", row.bytes == null ? "–" : studio.bytes(row.bytes), "num"), cell("menu", studio.menu(row)));
+    }
+  }
+})();
