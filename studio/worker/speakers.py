@@ -1,0 +1,148 @@
+"""Speakers: voices with their weights in memory. One base in memory serves every adapter that was trained on it.
+
+Every adapter gets a tree of modules of its own whose weights are the base's own tensors: nothing is switched when another
+is asked, two can answer at once, kinds of adapters that peft cannot mix on one model stand side by side, and memory grows
+by the adapter only.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from studio import device, model
+from studio.errors import ModelError
+from studio.method import Method
+from studio.methods import METHODS
+from studio.tokens import Encoder
+from studio.voice import Voice
+from studio.worker.generate import Answer, Batch, Sampling, Text
+
+THINKING = "<think>"
+
+
+class Speaker:
+    """A voice that can answer: its model on a device, its encoder, what ends its turns."""
+
+    def __init__(self, voice: Voice, loaded: Any):
+        self.voice, self.model = voice, loaded
+        self.batch = Batch(loaded)
+        self.encoder = Encoder(voice.base, voice.template)
+        config = self.batch.inner.config.get_text_config()
+        self.room = int(getattr(config, "max_position_embeddings", 0) or 1 << 20)
+        self.ends, self.stops = _ends(voice, self.encoder.tokenizer, self.batch.inner)
+
+    def decode(self, ids: list[int]) -> str:
+        """Text of tokens; special ones are left out unless a stop text is made of several tokens and may hold one."""
+        return self.encoder.tokenizer.decode(ids, skip_special_tokens=not self.stops)
+
+    def answer(self, messages: list[dict[str, Any]], sampling: Sampling) -> Answer:
+        """An answer to be written. Raises TemplateError, and ModelError when the conversation is longer than the model's context."""
+        ids = self.encoder.prompt_ids(messages)
+        if len(ids) >= self.room:
+            raise ModelError(f"The conversation has {len(ids)} tokens; {self.voice.name} can hold {self.room}.", "Start a new one, or shorten it.", "messages")
+        opening = self.encoder.template.render(messages, add_generation_prompt=True).text.rstrip()
+        first = THINKING + "\n" if opening.endswith(THINKING) else ""  # the template opened the thinking; show that it did
+        return Answer(ids, sampling, Text(self.decode, (*self.stops, *sampling.stop), first), self.ends, self.room)
+
+
+class Speakers:
+    """All voices in memory, by name, and the bases they share."""
+
+    def __init__(self, place: str | None = None, precision: torch.dtype | None = None):
+        self.place, self.dtype = place or where(), precision or dtype()
+        self.bases: dict[Path, Any] = {}
+        self.named: dict[str, Speaker] = {}
+
+    def load(self, voice: Voice) -> Speaker:
+        """Put a voice into memory; one that is there already is given back."""
+        if voice.name not in self.named:
+            self.named[voice.name] = speaker = Speaker(voice, self._model(voice))
+            warm(speaker)
+        return self.named[voice.name]
+
+    def unload(self, name: str) -> None:
+        """Take a voice out; its base goes with the last voice that stands on it."""
+        gone = self.named.pop(name, None)
+        if gone and not any(one.voice.base == gone.voice.base and not one.voice.whole for one in self.named.values()):
+            self.bases.pop(gone.voice.base, None)
+
+    def _model(self, voice: Voice) -> Any:
+        if voice.whole and voice.checkpoint:
+            wrapped = voice.method.wrap(self._fresh(voice.method, voice.base))
+            voice.method.restore(wrapped, voice.result)
+            return _ready(wrapped, self.dtype, voice.method)
+        if voice.whole:
+            return _ready(self._fresh(METHODS["full"](), voice.result), self.dtype, voice.method)
+        if voice.base not in self.bases:
+            self.bases[voice.base] = _ready(self._fresh(voice.method or METHODS["full"](), voice.base), self.dtype, None)
+        base = self.bases[voice.base]
+        if voice.result is None:
+            return base
+        return _ready(voice.method.attach(tree(base), voice.result), self.dtype, voice.method)
+
+    def _fresh(self, method: Method, folder: Path) -> Any:
+        """The base in 16 bits where that fits the device, else as the method held it in training (4 bits for QLoRA)."""
+        quantized = method.quantized()
+        if quantized is None or 1.2 * model.facts(folder).bytes < device.devices()[0].free:
+            method = METHODS["full"]()
+        return method.load(folder, self.dtype).to(self.place) if quantized is None or method.quantized() is None else method.load(folder, self.dtype)
+
+
+def where() -> str:
+    """The torch device for answers: the first the driver shows, STUDIO_CHAT_DEVICE if set."""
+    return os.environ.get("STUDIO_CHAT_DEVICE") or device.devices()[0].id
+
+
+def dtype() -> torch.dtype:
+    """bf16 where the device multiplies in it; fp16 on older CUDA cards; else float32."""
+    first = device.devices()[0]
+    return torch.bfloat16 if first.bf16 else torch.float16 if first.kind == "cuda" else torch.float32
+
+
+def tree(base: Any) -> Any:
+    """The base's modules anew, their weights and buffers (and 4-bit states) the very same tensors."""
+    shared: list[Any] = [*base.parameters(), *base.buffers()]
+    shared += [state for weight in base.parameters() if (state := getattr(weight, "quant_state", None)) is not None]
+    return copy.deepcopy(base, {id(thing): thing for thing in shared})
+
+
+def warm(speaker: Speaker) -> None:
+    """One short answer, thrown away: the first real one then finds kernels compiled and pages in memory."""
+    ids = (speaker.encoder.prompt_ids([{"role": "user", "content": "Hi"}]) or [0]) * 2
+    answer = Answer(ids[:32], Sampling(max_tokens=2, temperature=0), Text(lambda _: ""), frozenset(), speaker.room)
+    while answer.finish is None:
+        if speaker.batch.read(answer) is not None:
+            speaker.batch.step()
+
+
+def _ready(loaded: Any, precision: torch.dtype, method: Method | None) -> Any:
+    """For answering only: no gradients, no dropout, adapters in the base's precision as autocast had them in training."""
+    for weight in loaded.parameters():
+        weight.requires_grad_(False)
+        if weight.is_floating_point() and weight.dtype == torch.float32 != precision and method is not None:
+            weight.data = weight.data.to(precision)
+    return loaded.eval()
+
+
+def _ends(voice: Voice, tokenizer: Any, inner: Any) -> tuple[frozenset[int], tuple[str, ...]]:
+    """Tokens that end a turn, and stop texts that are no single token: the template's end of turn and the model's own."""
+    ids: set[int] = set()
+    texts = []
+    for stop in voice.stop:
+        one = tokenizer.token_to_id(stop)
+        if one is None:
+            texts.append(stop)
+        else:
+            ids.add(one)
+    for config in (inner.generation_config, inner.config.get_text_config()):
+        own = getattr(config, "eos_token_id", None)
+        ids |= set(own) if isinstance(own, list) else {own} if own is not None else set()
+    eos = voice.template.special.get("eos_token")
+    if eos and (one := tokenizer.token_to_id(eos)) is not None:
+        ids.add(one)
+    return frozenset(ids), tuple(texts)
