@@ -40,7 +40,7 @@ def settle(config: RunConfig, facts: ModelFacts, device: Device, rows: Any) -> S
     eval_every = every if training.eval_every == "auto" else training.eval_every
     return Settled(
         device=device.kind, dtype=dtype, autocast=None if dtype == "float32" else dtype,
-        checkpointing=training.checkpointing is True, optimizer="adamw_torch_fused" if training.optimizer == "auto" else training.optimizer,
+        checkpointing=training.checkpointing is True, optimizer=(config.method.optimizer(device) or "adamw_torch_fused") if training.optimizer == "auto" else training.optimizer,
         loss="full" if training.label_smoothing else "chunked" if training.loss == "auto" else training.loss,
         batch_size=training.batch_size, accumulation=training.accumulated(len(rows.train)), steps=steps, eval_every=eval_every,
         save_every=eval_every if training.save_every == "auto" else training.save_every,

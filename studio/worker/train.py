@@ -60,6 +60,8 @@ def train(run: Run, report: Report) -> None:
     report.say("plan", **_plan(config, settled, tuned, trainer, rows))
 
     resumed = checkpoints.newest(run.checkpoints)
+    if not resumed:
+        config.method.start(tuned, trainer.get_train_dataloader)
     if not resumed and len(rows.eval):
         report.phase("evaluating")
         trainer.evaluate()

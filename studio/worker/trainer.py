@@ -36,6 +36,23 @@ class StudioTrainer(Trainer):
         with torch.no_grad(), self.compute_loss_context_manager():
             return self.compute_loss(model, inputs).detach(), None, None
 
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """With the method's own parameter groups, where it has some (LoRA+)."""
+        target = self.model if model is None else model
+        groups = self.method.groups(self.accelerator.unwrap_model(target), self.args.learning_rate)
+        if self.optimizer is None and groups:
+            kind, options = self.get_optimizer_cls_and_kwargs(self.args, target)
+            self.optimizer = kind([{"weight_decay": self.args.weight_decay, **group} for group in groups], **options)
+        return super().create_optimizer(model)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        """What a checkpoint needs of the model: the trained tensors as they are."""
+        if self.args.should_save:
+            self.method.keep(self.accelerator.unwrap_model(self.model), Path(output_dir or self.args.output_dir))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        self.method.restore(self.accelerator.unwrap_model(self.model if model is None else model), Path(resume_from_checkpoint))
+
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Written beside, verified, completed by a manifest, renamed into place; older ones go only then."""
         self.report.phase("saving")
