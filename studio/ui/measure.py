@@ -1,0 +1,111 @@
+"""How long the rows of an order are in tokens, counted with the model's own tokenizer and template; kept until something changes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from studio import data, model, source, starter, template
+from studio.config import RunConfig
+from studio.errors import TemplateError
+from studio.memory.ours import Rows
+from studio.tokens import Encoder
+
+if TYPE_CHECKING:
+    from studio.data import Conversations
+
+COUNTED = 4000  # rows; of more, so many spread evenly are counted and the rest is taken to be like them
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Per counted row: tokens, and those of them with a label, before any cut. of: usable rows in all. failed: rows no template could render."""
+
+    tokens: np.ndarray
+    trained: np.ndarray
+    of: int
+    failed: int
+
+    def rows(self, max_length: int, held: int) -> Rows:
+        """What the estimate wants to know, scaled to all rows but the held ones."""
+        cut = np.minimum(self.tokens, max_length)
+        factor = max(0, self.of - held) / max(1, len(self.tokens))
+        share = float(self.trained.sum()) / max(1.0, float(self.tokens.sum()))
+        total = int(cut.sum() * factor)
+        return Rows(max(1, self.of - held), max(1, total), max(1, int(total * share)), int(cut.max(initial=1)), held)
+
+
+def folder_of(wanted: RunConfig) -> Path | None:
+    """The folder whose tokenizer counts: the ordered model's if it is here, else the starter's, else None."""
+    return source.local(wanted.model) or starter.ready()
+
+
+def encoder(wanted: RunConfig, folder: Path, max_length: int | None = None) -> Encoder:
+    """The order's encoder. Raises TemplateError."""
+    return Encoder(folder, template.load(wanted.data.template, folder), max_length, wanted.data.too_long, wanted.data.train_on)
+
+
+def lengths(wanted: RunConfig, dataset: data.Dataset) -> Lengths | None:
+    """Lengths of the rows that the decisions leave; None while no tokenizer is on this computer. Raises TemplateError, DataError."""
+    folder = folder_of(wanted)
+    if folder is None:
+        return None
+    decisions = tuple(sorted(wanted.data.problems.items()))
+    return _lengths(_Key(dataset, dataset.fingerprint, decisions, str(folder), wanted.data.template, wanted.data.train_on))
+
+
+class _Key:
+    """Hashed by what the lengths depend on; carries the read data beside it."""
+
+    def __init__(self, dataset: data.Dataset, *rest: Any):
+        self.dataset, self.rest = dataset, rest
+
+    def __hash__(self) -> int:
+        return hash(self.rest)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Key) and self.rest == other.rest
+
+
+@lru_cache(maxsize=16)
+def _lengths(key: _Key) -> Lengths:
+    _, decisions, folder, name, train_on = key.rest
+    conversations = key.dataset.decide(dict(decisions)).conversations
+    one = Encoder(folder, template.load(name, folder), None, "cut", train_on)
+    tokens, trained, failed = [], [], 0
+    for batch in _spread(conversations):
+        try:
+            encoded = one.encode_batch(batch)
+        except TemplateError:
+            encoded = []
+            for row in batch:
+                try:
+                    encoded.append(one.encode(row))
+                except TemplateError:
+                    failed += 1
+        tokens += [len(found.ids) for found in encoded]
+        trained += [found.n_trained for found in encoded]
+    return Lengths(np.array(tokens, np.int64), np.array(trained, np.int64), len(conversations), failed)
+
+
+def _spread(conversations: Conversations, batch: int = 250) -> Any:
+    """At most COUNTED conversations, evenly over the file, a batch at a time."""
+    count = len(conversations)
+    wanted = list(range(count)) if count <= COUNTED else [n * count // COUNTED for n in range(COUNTED)]
+    for start in range(0, len(wanted), batch):
+        yield [text_of(row) for row in conversations.take(wanted[start:start + batch])]
+
+
+def text_of(conversation: dict[str, Any]) -> Any:
+    """What the encoder takes: the messages, or the plain text."""
+    return conversation["text"] if "text" in conversation else conversation["messages"]
+
+
+def facts_of(wanted: RunConfig) -> model.ModelFacts | None:
+    """The facts of the ordered model, if it is on this computer. Raises ModelError for a path that is no model."""
+    folder = source.check(wanted.model)
+    return model.facts(folder) if folder else None

@@ -1,0 +1,100 @@
+// The card that stays in view: what the order amounts to, and the one button, whose label says what is missing.
+(() => {
+  const studio = window.studio, el = studio.element;
+  const CAUSES = { weights: "Model", trained: "Trained parameters", gradients: "Gradients", optimizer: "Optimizer", activations: "Activations", logits: "Logits",
+    workspace: "Workspace", overhead: "Overhead" };
+
+  studio.summary = (box, server, method) => {
+    let last = null, asked = 0, starting = false, refused = null, later = 0;
+
+    const row = (label, value, note) => el("div", { class: "row" }, el("dt", {}, studio.say(label)), el("dd", { class: "num" }, value, note && el("small", {}, note)));
+    const training = (key) => { const given = studio.order.get(`training.${key}`); return given === undefined ? studio.offer.form.training.find((knob) => knob.key === key)?.default : given; };
+
+    const memory = (found) => {
+      const forecast = found.memory;
+      if (!forecast) return el("div", { class: "memory" }, el("p", { class: "quiet small" }, studio.say(found.model && !found.model.local
+        ? "Memory and time are known once the model is on this computer." : "No forecast for this order.")));
+      const whole = Math.max(found.device.memory, forecast.total), parts = Object.entries(forecast.by_cause).filter(([, bytes]) => bytes > 0);
+      const over = forecast.high > found.device.memory;
+      return el("div", { class: "memory" },
+        el("div", { class: "row" }, el("span", {}, studio.say(found.device.kind === "cpu" ? "Memory (RAM)" : "GPU memory")),
+          el("b", { class: `num ${over ? "bad" : ""}` }, `${studio.bytes(forecast.total)} / ${studio.bytes(found.device.memory)}`)),
+        el("div", { class: "bar", role: "img", "aria-label": parts.map(([cause, bytes]) => `${studio.say(CAUSES[cause] || cause)} ${studio.bytes(bytes)}`).join(", ") },
+          parts.map(([cause, bytes], place) => el("i", { class: `cause cause-${place}`, style: `width:${(100 * bytes) / whole}%`, title: `${studio.say(CAUSES[cause] || cause)}: ${studio.bytes(bytes)}` }))),
+        el("ul", { class: "legend" }, parts.map(([cause, bytes], place) => el("li", {}, el("i", { class: `cause-${place}` }), studio.say(CAUSES[cause] || cause), el("span", { class: "num" }, studio.bytes(bytes))))),
+        el("p", { class: "quiet small" }, studio.say("Between {low} and {high}.", { low: studio.bytes(forecast.low), high: studio.bytes(forecast.high) }),
+          over ? " " + studio.say("This does not fit.") : ""));
+    };
+
+    const advice = (found) => (found.advice || []).slice(0, 3).map((one) => el("button", { type: "button", class: "advice-line", onclick: () => take(one) },
+      el("b", {}, studio.told(one.text)), el("span", {}, one.saves ? studio.say("saves {bytes}", { bytes: studio.bytes(one.saves) }) : ""), one.cost && el("small", {}, studio.told(one.cost))));
+    const take = (one) => { for (const [path, value] of Object.entries(one.change)) studio.order.set(path, value, undefined, "advice"); };
+
+    const label = (found) => {
+      if (starting) return studio.say("Starting…");
+      if (!found) return studio.say("One moment…");
+      if (found.missing === "data") return studio.say("Choose a data set");
+      if (found.blocked) return studio.say("Training is switched off here");
+      if (found.fault) return studio.say({ model: "Choose another model", data: "The data needs a look" }[(found.fault.where || "").split(".")[0]] || "Something does not fit");
+      return studio.say("Start training");
+    };
+
+    const draw = () => {
+      const found = last, ready = found && !found.missing && !found.fault && !found.blocked && !starting;
+      const name = studio.order.model() === "starter" ? "SmolLM2-135M-Instruct" : studio.order.model().split("/").pop();
+      const fault = refused || found?.fault;
+      const batch = `${training("batch_size")} × ${found?.accumulation ?? training("accumulation")} = ${found?.effective ?? "–"}`;
+      const rank = studio.order.method().includes("lora") ? ` · r = ${studio.order.get("method.rank") ?? 16}` : "";
+      box.replaceChildren(...[
+        el("p", { class: "eyebrow" }, studio.say("This run")),
+        el("h2", { class: "summary-model", title: studio.order.model() }, name),
+        el("dl", {},
+          row("Data", found?.data ? studio.say("{n} rows", { n: studio.number(found.data.train) }) : "–",
+            found?.data ? (found.data.held ? studio.say("+ {n} held out", { n: studio.number(found.data.held) }) : studio.say("none held out")) : ""),
+          row("Method", studio.say(method().label) + rank),
+          row("Trained", found?.trainable != null ? studio.number(found.trainable) : "–", found?.share != null ? `${studio.number(100 * found.share, found.share < 0.01 ? 3 : 1)} %` : ""),
+          row("Batch", batch, studio.say("rows a step")),
+          row("Steps", found?.steps != null ? studio.number(found.steps) : "–", studio.say("{n} epochs", { n: studio.number(training("epochs"), 2) })),
+          row("Learning rate", found?.rate != null ? String(found.rate) : "–"),
+          row("Time", found?.seconds != null ? "≈ " + studio.duration(found.seconds) : "–", found?.seconds != null ? studio.say("forecast") : ""),
+          row("Disk", found?.disk != null ? studio.bytes(found.disk) : "–")),
+        found && memory(found),
+        found && advice(found).length > 0 && el("div", { class: "advices" }, el("p", { class: "quiet small" }, studio.say("What would help:")), advice(found)),
+        found?.note && el("p", { class: "note" }, found.note),
+        el("div", { class: "start" },
+          el("button", { type: "button", class: "primary", disabled: !ready, onclick: start }, label(found)),
+          fault && el("p", { class: "fault", role: "alert" }, el("b", {}, fault.message), fault.hint ? " " + fault.hint : "",
+            (fault.where || "").startsWith("data") && el("button", { type: "button", class: "plain", onclick: () => studio.open("data") }, studio.say("Look at the data"))),
+          found?.blocked && el("p", { class: "fault" }, found.blocked, found.duplicate && el("a", { class: "plain", href: found.duplicate, target: "_blank", rel: "noopener" }, studio.say("Duplicate this Space"))),
+          el("p", { class: "quiet small device" }, found ? found.device.name : "")),
+      ].filter(Boolean));
+    };
+
+    async function start() {
+      starting = true; refused = null; draw();
+      try {
+        const made = await studio.call("start", (await server.write({ order: studio.order.value })).yaml);
+        studio.open("runs", { run: made.run });
+      } catch (error) { refused = error; }
+      starting = false; draw();
+    }
+
+    const ask = async () => {
+      const mine = (asked += 1);
+      box.classList.add("waiting");
+      try {
+        const found = await server.look({ order: studio.order.value, lang: studio.language });
+        if (mine === asked) { last = found; refused = null; }
+      } catch {
+        if (mine === asked) refused = { message: studio.say("The studio does not answer."), hint: studio.say("Is it still running in its terminal? This page goes on by itself when it is back.") };
+      }
+      if (mine === asked) { box.classList.remove("waiting"); draw(); window.dispatchEvent(new CustomEvent("studio:summary", { detail: last })); }
+    };
+    draw();
+    return {
+      get last() { return last; },
+      refresh(now) { clearTimeout(later); later = setTimeout(ask, now ? 0 : 150); draw(); },
+      refuse(error) { refused = error; draw(); },
+    };
+  };
+})();

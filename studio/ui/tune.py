@@ -1,0 +1,71 @@
+"""The Tune tab: model, data, method and settings on one page, beside a summary that stays in view. Drawn by static/tune.js."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from studio import config, data, source, template
+from studio.data.formats import formats
+from studio.errors import StudioError
+from studio.home import room
+from studio.ui import assets, words
+from studio.ui.tune_form import form
+from studio.ui.tune_summary import summary
+
+
+def offer(question: dict[str, Any]) -> dict[str, Any]:
+    """What the form is made of, and the order a first visit begins with: the sample, the starter, LoRA."""
+    samples = data.samples()
+    return {"form": form(), "samples": samples, "uploads": uploads(), "templates": ["auto", "model", *template.names()], "formats": ["auto", *formats()],
+            "models": models(), "first": {"model": "starter", "data": {"train": f"sample:{samples[0]['name']}"}, "method": {"name": "lora"}}}
+
+
+def look(question: dict[str, Any]) -> dict[str, Any]:
+    """The summary of an order: {order, lang} as the page holds it."""
+    return summary(question.get("order"), words.language(question.get("lang")))
+
+
+def write(question: dict[str, Any]) -> dict[str, Any]:
+    """The order as YAML: {order, lang}. What is not valid yet is written as it stands."""
+    import yaml
+    order = question.get("order") or {}
+    try:
+        return {"yaml": config.build(order).to_yaml()}
+    except StudioError:
+        return {"yaml": yaml.safe_dump(order, sort_keys=False, allow_unicode=True)}
+
+
+def read(question: dict[str, Any]) -> dict[str, Any]:
+    """The order in a YAML text as a plain object: {yaml, lang}; or {error}."""
+    lang = words.language(question.get("lang"))
+    try:
+        wanted = config.parse(str(question.get("yaml", ""))[:200_000])
+    except StudioError as error:
+        return {"error": words.explain(error, lang)}
+    return {"order": wanted.model_dump(mode="json", exclude_unset=True) | {"method": wanted.method.model_dump(mode="json", exclude_unset=True)}}
+
+
+def uploads() -> list[dict[str, Any]]:
+    """Files that were uploaded before, the newest first."""
+    files = [path for path in room("uploads").iterdir() if path.is_file() and not path.name.startswith(".")]
+    files.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+    return [{"name": path.name, "source": str(path), "bytes": path.stat().st_size} for path in files[:100]]
+
+
+def models() -> list[dict[str, Any]]:
+    """Models to offer: the starter, folders in home, and small ones of the Hub that many people take."""
+    here = [{"source": str(folder), "label": folder.name, "local": True} for folder in sorted(room("models").iterdir())
+            if (folder / "config.json").is_file() and folder.name != "starter"]
+    known = [{"source": name, "label": name, "local": False} for name in SUGGESTED]
+    return [{"source": "starter", "label": "SmolLM2-135M-Instruct", "local": source.local(source.ModelOrder()) is not None}, *here, *known]
+
+
+SUGGESTED = ("Qwen/Qwen2.5-0.5B-Instruct", "Qwen/Qwen3-0.6B", "HuggingFaceTB/SmolLM2-1.7B-Instruct", "Qwen/Qwen2.5-7B-Instruct")
+
+
+def build(page: gr.Blocks) -> None:
+    """The tab's one part."""
+    gr.HTML(html_template=assets.read("tune.html"), js_on_load=assets.mount("tune"), apply_default_css=False, elem_id="tune",
+            server_functions=[offer, look, write, read])

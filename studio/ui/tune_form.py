@@ -1,0 +1,68 @@
+"""The form of the Tune tab, derived from the pydantic fields: a knob for every field, and no list of them by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel
+
+from studio.data.order import DataOrder
+from studio.methods import METHODS
+from studio.source import ModelOrder
+from studio.training import Training
+
+Knob = dict[str, Any]
+HIDDEN = {"data": ("train", "problems", "mapping"), "model": ("source",)}  # drawn by the cards themselves, or by the Data tab
+
+
+def form() -> dict[str, Any]:
+    """Every knob of every section, and the methods with theirs."""
+    return {
+        "model": knobs(ModelOrder, HIDDEN["model"]),
+        "data": knobs(DataOrder, HIDDEN["data"]),
+        "training": knobs(Training),
+        "methods": [{"name": name, "label": kind.label, "about": kind.about, "advice": kind.advice, "rate": kind.learning_rate,
+                     "knobs": knobs(kind, ("name",))} for name, kind in METHODS.items()],
+    }
+
+
+def knobs(model: type[BaseModel], without: tuple[str, ...] = ()) -> list[Knob]:
+    """A knob for each field of a model, in the order of declaration."""
+    schema = model.model_json_schema()
+    return [knob(key, field, schema.get("$defs", {})) for key, field in schema["properties"].items() if key not in without]
+
+
+def knob(key: str, field: dict[str, Any], definitions: dict[str, Any]) -> Knob:
+    """One field of a JSON schema as {key, title, help, kind, default, advanced, …}.
+
+    kind: switch, choice, integer, number, text or list. `auto`: the word auto is a value too. `empty`: it may be left out.
+    """
+    made: Knob = {"key": key, "title": field.get("title", key), "help": field.get("description", ""), "default": field.get("default"),
+                  "advanced": bool(field.get("advanced"))}
+    if "choices" in field:
+        made["suggestions"] = field["choices"]
+    kinds = [definitions.get(kind.get("$ref", "").rsplit("/", 1)[-1], kind) for kind in field.get("anyOf", [field])]
+    made["empty"] = any(kind.get("type") == "null" for kind in kinds)
+    made["auto"] = any(kind.get("const") == "auto" for kind in kinds)
+    kinds = [kind for kind in kinds if kind.get("type") != "null" and kind.get("const") != "auto"]
+    return made | _shape(made, kinds)
+
+
+def _shape(made: Knob, kinds: list[dict[str, Any]]) -> Knob:
+    """What kind of control a field wants, and its bounds."""
+    types = [kind.get("type") for kind in kinds]
+    first = kinds[0] if kinds else {"type": "string"}
+    if types == ["boolean"]:
+        return {"kind": "choice", "choices": ["auto", True, False]} if made["auto"] else {"kind": "switch"}
+    if "enum" in first:
+        return {"kind": "choice", "choices": list(first["enum"])}
+    if "array" in types and "string" not in types:
+        item = first.get("items", {})
+        return {"kind": "list", "choices": item.get("enum"), "most": first.get("maxItems")}
+    if "string" in types or "array" in types:
+        return {"kind": "text", "numeric": "number" in types}
+    number = next((kind for kind in kinds if kind.get("type") in ("integer", "number")), None)
+    if number is None:
+        return {"kind": "text"}
+    bounds = {"least": number.get("minimum", number.get("exclusiveMinimum")), "most": number.get("maximum", number.get("exclusiveMaximum"))}
+    return {"kind": number["type"], **bounds}

@@ -1,0 +1,81 @@
+"""What the summary card says about an order: model, data, method, steps, memory by cause, time, disk; or what stands in the way."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from studio import config, data, device
+from studio.config import RunConfig
+from studio.errors import DataError, StudioError
+from studio.estimate import estimate
+from studio.ui import measure, words
+
+Summary = dict[str, Any]
+
+
+def summary(order: Any, lang: str = "en") -> Summary:
+    """Everything the card shows. Never raises for a wrong order: `fault` says what is wrong, `missing` what is still to be chosen."""
+    answer: Summary = {"device": _device(), "missing": None, "fault": None}
+    if not isinstance(order, dict) or not (order.get("data") or {}).get("train"):
+        return answer | {"missing": "data"}
+    try:
+        wanted = config.build(order)
+    except StudioError as error:
+        return answer | {"fault": words.explain(error, lang)}
+    answer |= {"rate": wanted.learning_rate, "yaml": wanted.to_yaml()}
+    for part in (_model, _data, _refusals, _forecast):
+        try:
+            answer |= part(wanted, answer)
+        except StudioError as error:
+            answer["fault"] = answer["fault"] or words.explain(error, lang)
+    answer.pop("rows", None)
+    return answer
+
+
+def _device() -> dict[str, Any]:
+    one = device.devices()[0]
+    return {"kind": one.kind, "name": one.name, "memory": one.memory, "free": one.free}
+
+
+def _model(wanted: RunConfig, answer: Summary) -> Summary:
+    facts = measure.facts_of(wanted)
+    if facts is None:
+        return {"model": {"local": False, "kind": wanted.model.kind}}
+    trainable = wanted.method.trainable(facts)
+    return {"model": {"local": True, "kind": wanted.model.kind, "parameters": facts.parameters, "layers": facts.layers, "hidden": facts.hidden,
+                      "bytes": facts.bytes, "max_length": facts.max_length, "architecture": facts.architecture},
+            "trainable": trainable, "share": trainable / max(1, facts.parameters)}
+
+
+def _data(wanted: RunConfig, answer: Summary) -> Summary:
+    sources = wanted.data.sources()
+    found = [data.read(one.source, wanted.data.format, wanted.data.mapping) for one in sources]
+    usable = sum(len(one.decide(wanted.data.problems).conversations) * item.weight for one, item in zip(found, sources, strict=True))
+    share = wanted.data.eval if isinstance(wanted.data.eval, float | int) else 0.0
+    held = min(max(round(usable * share), 1), round(usable) - 1) if share and usable > 1 else 0
+    train = round(usable) - held
+    if train < 1:
+        raise DataError("No row is left to train on.", "Look at the problems on the Data tab.", "data.train")
+    lengths = measure.lengths(wanted, found[0])
+    return {"data": {"rows": sum(one.rows for one in found), "train": train, "held": held, "format": found[0].format,
+                     "problems": sum(sum(one.counts.values()) for one in found), "refused": sum(one.refused for one in found)},
+            "steps": wanted.training.steps(train), "effective": wanted.training.effective_batch(train), "accumulation": wanted.training.accumulated(train),
+            "rows": lengths.rows(wanted.data.max_length, held)._replace(rows=train) if lengths else None}
+
+
+def _refusals(wanted: RunConfig, answer: Summary) -> Summary:
+    config.check(wanted)
+    return {}
+
+
+def _forecast(wanted: RunConfig, answer: Summary) -> Summary:
+    """Memory, time, disk and advice, where the model is here to be asked."""
+    facts = measure.facts_of(wanted)
+    if facts is None:
+        return {}
+    found = estimate(facts, wanted, device.devices()[0], answer.get("rows"))
+    return {"memory": {"total": found.total, "low": found.low, "high": found.high, "by_cause": found.by_cause, "fits": found.fits, "free": found.free},
+            "seconds": found.seconds, "disk": found.disk or None,
+            "advice": [{"change": one.change, "text": one.text, "saves": one.saves, "cost": one.cost} for one in found.advice]}
