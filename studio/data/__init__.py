@@ -1,16 +1,23 @@
-"""Data: any instruction file in, and exactly what will be trained on shown before launch."""
+"""Data: any instruction file in, and exactly what will be trained on shown before launch.
 
-from studio.data.checking import check
-from studio.data.dataset import Conversations, Dataset, Selection
-from studio.data.formats import formats
-from studio.data.order import DataOrder, Source
-from studio.data.prepare import Prepared, prepare
-from studio.data.problem import KINDS, Problem
-from studio.data.reading import read
-from studio.data.samples import samples
-from studio.data.split import split
+The names below are fetched when first used: who needs only the order's fields, as the page does when it starts, does
+not wait for Arrow.
+"""
 
-__all__ = [
-    "KINDS", "Conversations", "DataOrder", "Dataset", "Prepared", "Problem", "Selection", "Source",
-    "check", "formats", "prepare", "read", "samples", "split",
-]  # fmt: skip
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_HOME = {
+    "check": "checking", "Conversations": "dataset", "Dataset": "dataset", "Selection": "dataset",
+    "DataOrder": "order", "Source": "order", "Prepared": "preparing", "prepare": "preparing", "KINDS": "problem", "Problem": "problem",
+    "read": "reading", "samples": "sample", "split": "splitting", "mix": "mixing", "statistics": "lengths",
+}  # fmt: skip
+__all__ = sorted(_HOME)  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from studio.data.chunk import from_row
+from studio.data.formats import formats
 from studio.data.problem import KINDS, Problem
 from studio.errors import DataError
 
@@ -39,9 +40,15 @@ class Conversations(Sequence[Conversation]):
         for batch in self.table.to_batches(max_chunksize=1000):
             yield from map(from_row, batch.to_pylist())
 
-    def take(self, indices: Sequence[int]) -> Conversations:
+    def take(self, indices: Any) -> Conversations:
         """These rows only, in this order."""
         return Conversations(self.table.take(pa.array(indices, pa.int64())))
+
+    def without(self, rows: set[int]) -> Conversations:
+        """All but those with these row numbers."""
+        if not rows:
+            return self
+        return self.take(np.flatnonzero(~np.isin(np.asarray(self.rows), list(rows))))
 
     @property
     def rows(self) -> list[int]:
@@ -63,7 +70,12 @@ class Selection:
 
 @dataclass(frozen=True)
 class Dataset:
-    """rows: how many stand in the source, usable or not; conversations: the usable ones. fingerprint: of content and reading."""
+    """rows: how many stand in the source, usable or not; conversations: those that can be rendered at all.
+
+    problems: all of them, but of each kind at most KEPT_PER_KIND a part; by_kind: the numbers of all rows of a kind.
+    fingerprint: of the content and of how it was read. reason: why this format; unsure: why a second look is wise, or "".
+    exact, loose: hashes per conversation (see repeats.py).
+    """
 
     source: str
     format: str
@@ -75,34 +87,54 @@ class Dataset:
     columns: list[str] = field(default_factory=list)
     reason: str = ""
     unsure: str = ""
+    by_kind: dict[str, np.ndarray] = field(default_factory=dict)
+    exact: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint64))
+    loose: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint64))
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many rows have each kind of problem."""
-        return dict(Counter(p.kind for p in self.problems))
+        """How many rows have each kind of problem, the most serious kinds first."""
+        return {kind: len(self.by_kind[kind]) for kind in KINDS if kind in self.by_kind}
 
     @property
     def refused(self) -> int:
         """Rows that cannot be trained on as they are."""
-        return len({p.row for p in self.problems if p.severity == "refused"})
+        numbers = [rows for kind, rows in self.by_kind.items() if KINDS[kind].severity == "refused"]
+        return len(np.unique(np.concatenate(numbers))) if numbers else 0
+
+    @property
+    def stage(self) -> str:
+        """Which kind of training can use it: "sft" or "preference"."""
+        return getattr(formats()[self.format], "STAGE", "sft")
 
     def decide(self, decisions: dict[str, str] | None = None) -> Selection:
-        """Apply drop, keep or stop per kind; unnamed kinds: refused rows drop, the others stay.
+        """Apply drop, keep or stop per kind; unnamed kinds: refused rows are dropped, the others kept.
 
-        Raises DataError for an unknown kind, and where the decision is to stop and there are such rows.
+        A row that could not be read at all is gone whatever is decided, and is recorded. Raises DataError for an unknown
+        kind or decision, and where the decision is to stop and there are such rows.
         """
         decisions = decisions or {}
-        for kind in decisions:
+        for kind, decision in decisions.items():
             if kind not in KINDS:
                 raise DataError(f"There is no kind of problem named {kind!r}.", f"The kinds are: {', '.join(KINDS)}.", "data.problems")
+            if decision not in ("drop", "keep", "stop"):
+                raise DataError(f"{decision!r} is no decision.", "Decide drop, keep or stop.", f"data.problems.{kind}")
         dropped: dict[str, list[int]] = {}
-        for p in self.problems:
-            decision = decisions.get(p.kind, DEFAULTS[p.severity])
+        present = np.sort(np.asarray(self.conversations.rows, np.int64))
+        for kind, rows in self.by_kind.items():
+            decision = decisions.get(kind, DEFAULTS[KINDS[kind].severity])
             if decision == "stop":
-                raise DataError(f"Row {p.row} of {self.source}: {p.reason} Found: {p.value}", p.hint, f"{self.source}:{p.line or p.row}")
-            if decision == "drop":
-                dropped.setdefault(p.kind, []).append(p.row)
-        gone = {row for rows in dropped.values() for row in rows}
-        numbers = self.conversations.rows
-        kept = self.conversations.take([n for n, row in enumerate(numbers) if row not in gone]) if gone else self.conversations
-        return Selection(kept, dropped)
+                raise self._stopped(kind, rows)
+            gone = rows if decision == "drop" else rows[~np.isin(rows, present)]
+            if len(gone):
+                dropped[kind] = gone.tolist()
+        return Selection(self.conversations.without({row for rows in dropped.values() for row in rows}), dropped)
+
+    def _stopped(self, kind: str, rows: np.ndarray) -> DataError:
+        p = next(p for p in self.problems if p.kind == kind)
+        listed = ", ".join(map(str, rows[:10].tolist())) + (", …" if len(rows) > 10 else "")
+        return DataError(
+            f"{self.source} has {len(rows)} rows of the kind {kind!r}, and the order says to stop there: rows {listed}. {p.reason} Found: {p.value}",
+            p.hint,
+            f"{self.source}:{p.line or p.row}",
+        )

@@ -29,7 +29,7 @@ def gather(row: Row, found: Found, role_key: str, content_key: str) -> dict[str,
         else:
             found("wrong_type", present, row[present], f"The field must be a list of turns, but it is {kind(row[present])}.")
         return None
-    messages = _turns(row[name], found, name, role_key, content_key)
+    messages = turns_of(row[name], found, name, role_key, content_key)
     if messages is None:
         return None
     system = row.get("system") or row.get("system_prompt")
@@ -47,7 +47,8 @@ def gather(row: Row, found: Found, role_key: str, content_key: str) -> dict[str,
     return conversation
 
 
-def _turns(turns: list[Any], found: Found, name: str, role_key: str, content_key: str) -> list[dict[str, Any]] | None:
+def turns_of(turns: list[Any], found: Found, name: str, role_key: str, content_key: str) -> list[dict[str, Any]] | None:
+    """The turns as messages, each checked by itself."""
     if not turns:
         found("empty_field", name, turns)
         return None

@@ -11,7 +11,7 @@ from typing import Any
 from studio.data.dataset import Conversations
 from studio.data.order import DataOrder
 from studio.data.reading import read
-from studio.data.split import split
+from studio.data.splitting import split
 from studio.errors import DataError
 from studio.tokens import Encoder
 

@@ -1,0 +1,174 @@
+"""What is suspicious in a text: placeholders, control tokens, secrets, broken letters, HTML, answers that break off.
+
+All texts of a block lie end to end in one buffer. One pass over its bytes marks the few signs that any of these faults
+must contain; only texts with such a sign are looked at by the regular expressions. That is what makes a million rows
+cost a second.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+
+LONG = 100_000  # characters of one text: absurd
+CONTROL_BYTES = [*range(0, 9), 11, 12, *range(14, 32), 127]
+MARKS = bytes(1 if b in b"{$<@&[\r_JKz-\xc3\xef" or b in CONTROL_BYTES else 0 for b in range(256))
+
+FENCE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]+`", re.DOTALL)
+PLACEHOLDER = re.compile(
+    r"\{\{\s*[\w .:-]{1,60}\s*\}\}|\$\{\w{1,40}\}|<%=?\s*\w{1,40}\s*%>|\[(?:YOUR|INSERT|ENTER|Your|Insert|Enter)[ _][^\]\n]{1,40}\]"
+)
+CONTROL = re.compile(
+    r"<\|[^|<>\n]{1,40}\|>|<｜[^｜<>\n]{1,40}｜>|\[/?INST\]|<</?SYS>>|</?s>|<(?:start|end)_of_turn>|<(?:bos|eos|pad|unk)>"
+)
+SECRET = re.compile(
+    r"[\w.+-]{1,64}@[\w-]{1,64}(?:\.[\w-]{2,24}){1,4}|\bsk-[A-Za-z0-9_-]{16,}|\bgh[pousr]_[A-Za-z0-9]{20,}|\bgithub_pat_\w{20,}"
+    r"|\bAKIA[0-9A-Z]{16}\b|\bxox[abpr]-[\w-]{10,}|-----BEGIN [A-Z ]{0,30}PRIVATE KEY|\bhf_[A-Za-z0-9]{20,}|\bAIza[\w-]{30,}"
+    r"|\beyJ[\w-]{10,}\.eyJ[\w-]{10,}|\b(?:api|secret|access)_(?:key|token)\s*[:=]\s*\S{8,}"
+)
+HTML = re.compile(
+    r"</?(?:p|div|span|br|a|b|i|em|strong|li|ul|ol|table|tr|td|th|h[1-6]|img|script|style|font|body|html)(?:\s[^<>]{0,300})?/?>"
+    r"|&(?:amp|lt|gt|nbsp|quot|apos|#\d{2,5}|#x[0-9a-fA-F]{2,5});",
+    re.IGNORECASE,
+)
+MOJIBAKE = re.compile(r"\ufffd|[ÃÂ][\x80-\xbf]|â€[\x80-\xbf“”™˜œ\u009d]?|Ã[ƒ¢§±¶¼¤Ÿ©¨]|ï»¿")
+INVISIBLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+SENTENCE = re.compile(r"[.!?][\s\"')]|[。！？]")
+LIST_LINE = re.compile(r"\s*(?:[-*•#|>+]|\d+[.)]|https?://)")
+
+
+class Hit(NamedTuple):
+    """A fault in the text with this index, and the place in short."""
+
+    kind: str
+    text: int
+    value: str
+
+
+def scan(data: bytes, ends: np.ndarray, answers: np.ndarray) -> Iterator[Hit]:
+    """Faults of the texts data[ends[i-1]:ends[i]]. answers: which texts an assistant wrote (bool, one per text)."""
+    buffer = np.frombuffer(data, np.uint8)
+    for kind, positions, pattern in _marked(data, buffer):
+        for i in np.unique(np.searchsorted(ends, positions, side="right")).tolist():
+            text = _text(data, ends, i)
+            found = pattern(text)
+            if found:
+                yield Hit(kind, i, found)
+    starts = np.concatenate(([0], ends[:-1]))
+    for i in np.flatnonzero(ends - starts > LONG).tolist():
+        yield Hit("too_long", i, f"{ends[i] - starts[i]:,} bytes: {data[starts[i] : starts[i] + 160].decode(errors='replace')}")
+    for i in _open_ended(buffer, starts, ends, answers).tolist():
+        text = _text(data, ends, i)
+        if breaks_off(text):
+            yield Hit("unfinished", i, "… " + text[-70:])
+
+
+@lru_cache(maxsize=64)
+def _table(signs: bytes) -> np.ndarray:
+    """Which of the 256 byte values are among these."""
+    return np.isin(np.arange(256, dtype=np.uint8), np.frombuffer(signs, np.uint8))
+
+
+def _text(data: bytes, ends: np.ndarray, i: int) -> str:
+    return data[(ends[i - 1] if i else 0) : ends[i]].decode(errors="replace")
+
+
+def _marked(data: bytes, buffer: np.ndarray) -> Iterator[tuple[str, np.ndarray, Callable[[str], str]]]:
+    """(kind, positions of signs that such a fault needs, the function that makes sure)."""
+    p = np.flatnonzero(np.frombuffer(data.translate(MARKS), np.bool_))
+    if not len(p):
+        return
+    sign, after, before = buffer[p], buffer[np.minimum(p + 1, len(buffer) - 1)], buffer[np.maximum(p - 1, 0)]
+    third = buffer[np.minimum(p + 2, len(buffer) - 1)]
+
+    def at(mark: str) -> np.ndarray:
+        return sign == ord(mark)
+
+    def one_of(values: np.ndarray, signs: bytes) -> np.ndarray:
+        return _table(signs)[values]
+
+    opened, tag, bracket = at("{") | at("$"), at("<"), at("[")
+    letter = ((after | 32) >= 97) & ((after | 32) <= 122)
+    rules = (
+        ("placeholder", (opened & (after == 123)) | (tag & (after == 37)) | (bracket & one_of(after, b"YIEyie")), _outside_code(PLACEHOLDER)),
+        ("control_token", (tag & one_of(after, b"|s/bepu<\xef")) | (bracket & one_of(after, b"I/")), _first(CONTROL)),
+        ("html", (tag & (letter | (after == 47))) | (at("&") & (letter | (after == 35))), _outside_code(HTML)),
+        ("secret", _secret_signs(at, one_of, before, after), _masked),
+        ("mojibake", ((sign == 0xC3) & one_of(after, b"\x82\x83\xa2\xaf")) | ((sign == 0xEF) & (after == 0xBF) & (third == 0xBD)), _first(MOJIBAKE)),
+        ("bom", (sign == 0xEF) & (after == 0xBB) & (third == 0xBF), lambda text: "U+FEFF" if "\ufeff" in text else ""),
+        ("nul", one_of(sign, bytes(CONTROL_BYTES)), _code_point),
+        ("crlf", sign == 13, lambda text: "CR LF" if "\r" in text else ""),
+    )
+    for kind, where, pattern in rules:
+        if where.any():
+            yield kind, p[where], pattern
+
+
+def _secret_signs(at: Callable, one_of: Callable, before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    return (
+        (at("@") & (before > 45) & (after > 45))
+        | (at("-") & one_of(before, b"kbpar-") & (after != 32) & (one_of(before, b"kbpar") | (after == 66)))
+        | (at("_") & one_of(before, b"pousrftbeis"))
+        | (at("J") & (before == ord("y")))
+        | (at("K") & (before == ord("A")))
+        | (at("z") & (before == ord("I")))
+    )
+
+
+def _first(pattern: re.Pattern[str]) -> Callable[[str], str]:
+    def found(text: str) -> str:
+        match = pattern.search(text)
+        return match.group() if match else ""
+
+    return found
+
+
+def _outside_code(pattern: re.Pattern[str]) -> Callable[[str], str]:
+    """Code between backticks may well hold tags and braces."""
+
+    def found(text: str) -> str:
+        match = pattern.search(text)
+        if match and "`" in text:
+            match = pattern.search(FENCE.sub(" ", text))
+        return match.group() if match else ""
+
+    return found
+
+
+def _masked(text: str) -> str:
+    """The secret, all but its first letters hidden: a report must not spread it."""
+    match = SECRET.search(text)
+    if not match:
+        return ""
+    found = match.group()
+    kept = found[0] + "…@" + found.partition("@")[2] if "@" in found else found[:4] + "…"
+    return f"{kept} ({len(found)} characters)"
+
+
+def _code_point(text: str) -> str:
+    match = INVISIBLE.search(text)
+    return f"U+{ord(match.group()):04X}" if match else ""
+
+
+def _open_ended(buffer: np.ndarray, starts: np.ndarray, ends: np.ndarray, answers: np.ndarray) -> np.ndarray:
+    """Answers of some length whose last sign ends no sentence: an ASCII letter, a comma, an open bracket, or a Chinese letter."""
+    long = np.flatnonzero(answers & (ends - starts >= 40))
+    last = buffer[ends[long] - 1]
+    latin = (((last | 32) >= 97) & ((last | 32) <= 122)) | _table(b",;(-")[last]
+    lead = buffer[ends[long] - 3]
+    return long[latin | ((last >= 0x80) & (lead >= 0xE4) & (lead <= 0xE9))]
+
+
+def breaks_off(text: str) -> bool:
+    """Does this answer stop in mid-sentence? It has sentences, and its last line is prose that ends in none."""
+    text = text.rstrip()
+    if not text or text.count("```") % 2 or not SENTENCE.search(text[:-1]):
+        return False
+    line = text[text.rfind("\n") + 1 :]
+    if LIST_LINE.match(line) or "://" in line[-80:]:
+        return False
+    return len(line.split()) >= 6 or (not line.isascii() and len(line) >= 12)

@@ -1,0 +1,24 @@
+"""The chosen answers of preference data, learnt as plain answers. Only by order (format: chosen), never by detection."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from studio.data.formats import Found, Row
+from studio.data.formats import preference
+
+TITLE = "Chosen answers only"
+ABOUT = "Preference pairs of which the chosen answer is learnt and the rejected one is left."
+ORDER = 1000
+COLUMNS = preference.COLUMNS
+
+
+def fits(row: Row) -> bool:
+    return False
+
+
+def convert(row: Row, found: Found) -> dict[str, Any] | None:
+    conversation = preference.convert(row, found)
+    if conversation is None:
+        return None
+    return {key: value for key, value in conversation.items() if key != "rejected"}

@@ -1,0 +1,38 @@
+"""KTO: a prompt, one answer, and a label that says whether the answer is good."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from studio.data.formats import Found, Row, named
+from studio.data.formats import prompt as two_columns
+from studio.data.formats.fields import kind
+from studio.data.formats.messages import LISTS, gather
+
+TITLE = "KTO (answers with a verdict)"
+ABOUT = "A prompt, an answer, and a label: true for a good answer, false for a bad one."
+ORDER = 12
+STAGE = "preference"
+COLUMNS = {**two_columns.COLUMNS, "label": ("label", "kto_tag"), "messages": LISTS}
+VERDICTS = {True: True, False: False, 1: True, 0: False, "true": True, "false": False, "1": True, "0": False, "True": True, "False": False}
+
+
+def fits(row: Row) -> bool:
+    name = named(COLUMNS, row, "label")
+    answers = two_columns.fits(row) or any(isinstance(row.get(n), list) for n in LISTS)
+    return name is not None and answers and isinstance(row[name], (bool, int, str)) and row[name] in VERDICTS
+
+
+def convert(row: Row, found: Found) -> dict[str, Any] | None:
+    name = named(COLUMNS, row, "label") or "label"
+    verdict = row.get(name)
+    if not isinstance(verdict, (bool, int, str)) or verdict not in VERDICTS:
+        found("wrong_type" if name in row else "missing_field", name, verdict, f"The label must be true or false, but it is {kind(verdict)}.")
+        return None
+    turns = next((row[n] for n in LISTS if isinstance(row.get(n), list)), None)
+    if turns is not None:
+        share = bool(turns) and isinstance(turns[0], dict) and "from" in turns[0]
+        conversation = gather(row, found, *(("from", "value") if share else ("role", "content")))
+    else:
+        conversation = two_columns.convert(row, found)
+    return None if conversation is None else conversation | {"label": VERDICTS[verdict]}

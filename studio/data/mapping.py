@@ -1,0 +1,141 @@
+"""Columns named by hand: {"prompt": "frage", "answer": "antwort"}, or an entry of LLaMA-Factory's dataset_info.json."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from studio.data.formats import Row, formats
+from studio.data.turns import ROLES
+from studio.errors import DataError
+
+# part named by hand -> the column the formats know it by
+PARTS = {
+    "prompt": "instruction", "instruction": "instruction", "question": "instruction",
+    "input": "input", "query": "input",
+    "answer": "output", "output": "output", "response": "output", "completion": "output",
+    "system": "system", "history": "history", "messages": "messages", "tools": "tools", "text": "text",
+    "chosen": "chosen", "rejected": "rejected", "label": "label",
+}  # fmt: skip
+TAGS = {"role": "role_tag", "content": "content_tag"}
+OWN = {"role", "content", "format", "use"}  # keys of a mapping that name no column of the row
+INFO = {"columns", "tags", "formatting", "file_name", "ranking", "hf_hub_url", "split", "subset", "num_samples", "folder"}
+
+
+def normal(mapping: dict[str, Any] | None) -> dict[str, Any] | None:
+    """{"columns": {part: column}, "tags": {…}}, from either way to write a mapping. Raises DataError for an unknown part."""
+    if not mapping:
+        return None
+    if "columns" in mapping or "formatting" in mapping or "tags" in mapping:  # a dataset_info.json entry
+        unknown = set(mapping) - INFO
+        columns, tags = dict(mapping.get("columns") or {}), dict(mapping.get("tags") or {})
+        if mapping.get("formatting", "alpaca") == "sharegpt":
+            columns.setdefault("messages", "conversations")
+            tags = {"role_tag": "from", "content_tag": "value"} | tags
+        columns = {part: column for part, column in columns.items() if part not in ("images", "videos", "audios")}
+    else:
+        unknown, columns = set(), {part: column for part, column in mapping.items() if part not in OWN}
+        tags = {TAGS[key]: mapping[key] for key in TAGS if key in mapping}
+    unknown |= set(columns) - set(PARTS) - {"kto_tag"}
+    if unknown:
+        raise DataError(
+            f"The mapping names {', '.join(sorted(map(repr, unknown)))}, which no format has.",
+            f"The parts are: {', '.join(PARTS)}, and role, content inside messages.",
+            "data.mapping",
+        )
+    if not all(isinstance(column, str) and column for column in columns.values()):
+        raise DataError("The mapping must name a column for every part.", "Write it as {prompt: COLUMN, answer: COLUMN}.", "data.mapping")
+    return {"columns": columns, "tags": tags}
+
+
+def format_of(mapping: dict[str, Any] | None) -> str | None:
+    """The format a mapping leads to."""
+    found = normal(mapping)
+    if not found:
+        return None
+    parts = {PARTS.get(part, part) for part in found["columns"]}
+    if {"chosen", "rejected"} <= parts:
+        return "preference"
+    if "messages" in parts or found["tags"]:
+        return "chatml"
+    if parts & {"instruction", "output"}:
+        return "alpaca"
+    return "text" if "text" in parts else None
+
+
+def renamer(mapping: dict[str, Any] | None) -> Callable[[Any], Any] | None:
+    """A function that gives a row the column names its format knows, or None when nothing is renamed."""
+    found = normal(mapping)
+    if not found:
+        return None
+    columns = {PARTS.get(part, "label"): column for part, column in found["columns"].items()}
+    tags = found["tags"]
+
+    def rename(row: Any) -> Any:
+        if not isinstance(row, dict):
+            return row
+        made: Row = {part: row[column] for part, column in columns.items() if column in row}
+        if not columns:
+            made = dict(row)
+        lists = made.get("messages", row.get("messages"))
+        if tags and isinstance(lists, list):
+            made["messages"] = [_retag(turn, tags) for turn in lists]
+        return made
+
+    return rename
+
+
+def _retag(turn: Any, tags: dict[str, str]) -> Any:
+    """One turn with the keys role and content, its role spelt our way."""
+    if not isinstance(turn, dict):
+        return turn
+    role_key, content_key = tags.get("role_tag", "role"), tags.get("content_tag", "content")
+    made = {key: value for key, value in turn.items() if key not in (role_key, content_key)}
+    if role_key in turn:
+        own = {tags[f"{name}_tag"]: name for name in ("user", "assistant", "observation", "function", "system") if f"{name}_tag" in tags}
+        said = turn[role_key]
+        made["role"] = ROLES[own[said]] if isinstance(said, str) and own.get(said) in ROLES else said
+        if own.get(said) == "function":
+            made["role"] = "assistant"
+    if content_key in turn:
+        made["content"] = turn[content_key]
+    return made
+
+
+def from_dataset_info(path: Path, name: str) -> tuple[str, dict[str, Any]]:
+    """(source, mapping) of one entry of a LLaMA-Factory dataset_info.json. The source is its file or its Hub id."""
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path.name} cannot be read as dataset_info.json: {error}.", "Check the file.", path.name) from error
+    entry = entries.get(name) if isinstance(entries, dict) else None
+    if not isinstance(entry, dict):
+        known = ", ".join(list(entries)[:10]) if isinstance(entries, dict) else ""
+        raise DataError(f"{path.name} has no entry named {name!r}.", f"It has: {known}.", path.name)
+    if entry.get("file_name"):
+        return str(path.parent / str(entry["file_name"])), entry
+    if entry.get("hf_hub_url"):
+        return f"{entry['hf_hub_url']}:{entry.get('split', 'train')}", entry
+    raise DataError(f"The entry {name!r} of {path.name} names neither a file nor a Hub data set.", "Give it file_name or hf_hub_url.", path.name)
+
+
+def check_columns(mapping: dict[str, Any] | None, columns: list[str], name: str) -> None:
+    """Raise DataError when the mapping names a column that the file does not have."""
+    found = normal(mapping)
+    missing = [c for c in (found["columns"].values() if found else ()) if c not in columns]
+    needed = [c for c in missing if not _optional(found, c)] if found else []
+    if needed:
+        raise DataError(
+            f"{name} has no column {needed[0]!r}.", f"Its columns are: {', '.join(columns[:20])}.", "data.mapping"
+        )
+
+
+def _optional(found: dict[str, Any], column: str) -> bool:
+    parts = {PARTS.get(part, part) for part, name in found["columns"].items() if name == column}
+    return not parts & {"instruction", "output", "messages", "text", "chosen", "rejected"}
+
+
+def known_formats() -> list[str]:
+    return list(formats())

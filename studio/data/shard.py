@@ -1,0 +1,95 @@
+"""One part of a file, read, checked and written as Arrow. A large file is read in several parts, each in a process of its own:
+
+    python -c "from studio.data.shard import main; main()" < job.json    (prints one JSON line {"done": bytes} a block, leaves its result at job["out"] + ".pickle")
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import pickle
+import sys
+from array import array
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from studio.data.blocks import Block, json_lines
+from studio.data.chunk import SCHEMA, Found, digest
+from studio.data.formats import formats
+from studio.data.mapping import renamer
+from studio.data.problem import Problem
+from studio.errors import DataError
+
+
+@dataclass
+class Shard:
+    """What came of a part. Row and line numbers count from 1 within the part. kept: usable rows."""
+
+    file: str
+    rows: int = 0
+    lines: int = 0
+    kept: int = 0
+    problems: list[Problem] = field(default_factory=list)
+    by_kind: dict[str, array[int]] = field(default_factory=dict)
+    exact: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint64))
+    loose: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint64))
+
+
+def read_blocks(source: Iterator[Block], form: str, mapping: dict[str, Any] | None, out: Path, report: Callable[[int], None]) -> Shard:
+    """Digest all blocks into the Arrow stream file `out`. report(bytes done) after each."""
+    shard, found, rename, module = Shard(out.name), Found(), renamer(mapping), formats()[form]
+    exact, loose = [], []
+    with pa.OSFile(str(out), "wb") as sink, pa.ipc.new_stream(sink, SCHEMA) as writer:
+        for block in source:
+            chunk = digest(block, shard.rows + 1, module, rename, found)
+            if chunk.table.num_rows:
+                writer.write_table(chunk.table)
+            shard.rows += len(block.rows)
+            shard.lines = max(shard.lines, block.lines[-1] if block.lines else 0)
+            shard.kept += chunk.table.num_rows
+            exact.append(chunk.exact)
+            loose.append(chunk.loose)
+            report(block.done)
+    shard.problems, shard.by_kind = found.problems, found.rows
+    if exact:
+        shard.exact, shard.loose = np.concatenate(exact), np.concatenate(loose)
+    return shard
+
+
+def part_of_lines(path: Path, start: int, stop: int) -> tuple[Iterator[Block], int]:
+    """The lines that begin in bytes [start, stop) of a JSON Lines file."""
+    file = open(path, "rb", buffering=1 << 20)
+    if start:
+        file.seek(start - 1)
+        file.readline()  # the part before this one finishes the line it began
+    begin = file.tell()
+    if begin >= stop:
+        return iter(()), 0
+    return json_lines(file, path.name, limit=stop - begin), stop - begin
+
+
+def main() -> None:
+    """Read the part that the job on standard input names."""
+    gc.disable()  # nothing here makes cycles, and looking for them costs a tenth
+    job = json.load(sys.stdin)
+    source, _ = part_of_lines(Path(job["path"]), job["start"], job["stop"])
+    try:
+        result: Any = read_blocks(source, job["format"], job["mapping"], Path(job["out"]), _say)
+    except DataError as error:
+        result = error
+    with open(job["out"] + ".pickle", "wb") as file:
+        pickle.dump(result, file)
+
+
+def _say(done: int) -> None:
+    try:
+        os.write(1, b'{"done": %d}\n' % done)
+    except BrokenPipeError:
+        sys.exit(1)
+

@@ -1,0 +1,94 @@
+"""Read data sets on disk: a folder a data set, named by its fingerprint, that the `datasets` library opens too
+(datasets.load_from_disk). Written whole or not at all.
+
+    data-00000-of-00002.arrow …   the conversations (Arrow stream, memory-mapped when read)
+    studio.json                   what was read: format, container, rows, reason
+    problems.jsonl                the first problems of every kind, with all detail
+    rows.npz                      per kind the numbers of all rows; per conversation its hashes
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import uuid
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from studio.data.dataset import Conversations, Dataset
+from studio.data.problem import Problem
+from studio.home import room
+
+
+def folder_of(fingerprint: str) -> Path:
+    return room("datasets") / fingerprint
+
+
+def draft() -> Path:
+    """A new folder to write a data set into, until `keep` gives it its name."""
+    path = room("datasets") / f".new-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    path.mkdir()
+    return path
+
+
+def keep(made: Path, fingerprint: str) -> Path:
+    """Give a written folder its name. If another process was quicker, its equal work is taken."""
+    target = folder_of(fingerprint)
+    try:
+        os.replace(made, target)
+    except OSError:
+        shutil.rmtree(made)
+    return target
+
+
+def write(folder: Path, about: dict[str, Any], problems: list[Problem], rows: dict[str, np.ndarray], hashes: dict[str, np.ndarray]) -> None:
+    """Everything but the Arrow files, which stand there already under about["files"]."""
+    files = about["files"]
+    with open(folder / "problems.jsonl", "w", encoding="utf-8") as file:
+        for p in problems:
+            file.write(json.dumps(p.as_dict()) + "\n")
+    np.savez(folder / "rows.npz", **{f"kind_{kind}": numbers for kind, numbers in rows.items()}, **hashes)
+    (folder / "studio.json").write_text(json.dumps(about), encoding="utf-8")
+    state = {
+        "_data_files": [{"filename": name} for name, *_ in files], "_fingerprint": about["fingerprint"], "_format_columns": None,
+        "_format_kwargs": {}, "_format_type": None, "_output_all_columns": False, "_split": None,
+    }  # fmt: skip
+    (folder / "state.json").write_text(json.dumps(state), encoding="utf-8")
+    text = {"dtype": "string", "_type": "Value"}
+    number = {"dtype": "int64", "_type": "Value"}
+    turns = {"feature": {"role": text, "content": text}, "_type": "List"}
+    info = {"description": "", "features": {"row": number, "line": number, "messages": turns, "more": text}}
+    (folder / "dataset_info.json").write_text(json.dumps(info), encoding="utf-8")
+
+
+def load(source: str, folder: Path) -> Dataset:
+    """A stored data set; its rows stay on disk until they are asked for."""
+    about = json.loads((folder / "studio.json").read_text(encoding="utf-8"))
+    with open(folder / "problems.jsonl", encoding="utf-8") as file:
+        problems = [Problem(**json.loads(line)) for line in file]
+    with np.load(folder / "rows.npz") as held:
+        rows = {key[5:]: held[key] for key in held.files if key.startswith("kind_")}
+        exact, loose = held["exact"], held["loose"]
+    table = open_table(folder, about["files"])
+    fields = {key: about[key] for key in ("format", "container", "rows", "fingerprint", "columns", "reason", "unsure")}
+    return Dataset(source=source, conversations=Conversations(table), problems=problems, by_kind=rows, exact=exact, loose=loose, **fields)
+
+
+def open_table(folder: Path, files: list[tuple[str, int, int]]) -> pa.Table:
+    """All parts as one table. files: (name, rows before it, lines before it)."""
+    return pa.concat_tables([_shifted(folder / name, rows, lines) for name, rows, lines in files])
+
+
+def _shifted(path: Path, first_row: int, first_line: int) -> pa.Table:
+    """A part's table, memory-mapped, its row and line numbers counted from the beginning of the whole file."""
+    table = pa.ipc.open_stream(pa.memory_map(str(path))).read_all()
+    if first_row:
+        import pyarrow.compute as pc  # late: a tenth of a second, and only for files read in parts
+
+        table = table.set_column(0, "row", pc.add(table.column("row"), first_row))
+        table = table.set_column(1, "line", pc.add(table.column("line"), first_line))
+    return table
