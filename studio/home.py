@@ -7,6 +7,7 @@ import re
 import unicodedata
 from pathlib import Path
 
+from studio import crash
 from studio.errors import StudioError
 
 PROJECT = Path(__file__).resolve().parent.parent  # the checkout: app.py, templates/, studio/samples/
@@ -62,6 +63,7 @@ def write_whole(path: Path, data: str | bytes) -> None:
             file.write(data.encode() if isinstance(data, str) else data)
             file.flush()
             os.fsync(file.fileno())
+        crash.point("whole.written")
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

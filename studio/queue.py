@@ -64,7 +64,7 @@ def advance() -> Run | None:
 
 def start(run: Run) -> bool:
     """Start the run's supervisor, detached; True once it holds the run's lock, False when no device is free. Raises RunError."""
-    if all(events.held(lock.path) for lock in _locks(devices())):
+    if all(events.held(lock.path) for lock in device_locks()):
         return False
     crash.point("queue.start")
     command = [sys.executable, "-m", "studio.supervise", "--detach", str(run.folder)]
@@ -83,8 +83,8 @@ def start(run: Run) -> bool:
 # -- what can be done with a run in the queue or on a device
 
 
-def stop(run: Run, how: str | bool = False) -> str:
-    """Ask a run to stop and keep what it learnt, or with discard (True) keep nothing; a waiting one ends at once. Returns the state after.
+def stop(run: Run, discard: bool = False) -> str:
+    """Ask a run to stop and keep what it learnt, or with discard keep nothing; a waiting one ends at once. Returns the state after.
 
     The stated delays are in studio/supervise.py. A second stop with discard hurries a first one.
     """
@@ -92,7 +92,7 @@ def stop(run: Run, how: str | bool = False) -> str:
         state = run.settle()
         if state not in ("queued", *ALIVE):
             raise RunError(f"{run.id} is not running: it is {state}.", "There is nothing to stop.", "run")
-        run.ask_to_stop(how)
+        run.ask_to_stop("discard" if discard else "keep")
         if state == "queued" and not run.alive():
             run.append("end", state="stopped", cause="Stopped while it was waiting.", attempt=run.attempt())
             run.stop_file.unlink(missing_ok=True)
@@ -211,8 +211,8 @@ def visible_name(device: Device) -> str:
     return named[device.index] if device.index < len(named) else str(device.index)
 
 
-def _locks(found: list[Device]) -> list[Lock]:
-    return [device_lock(device) for device in found]
+def device_locks() -> list[Lock]:
+    return [device_lock(device) for device in devices()]
 
 
 def take_devices(count: int) -> list[tuple[Device, Lock]] | None:

@@ -2,11 +2,13 @@
 
 STUDIO_FAKE: JSON of what it should do; a run whose name begins with `bad` ends at step 2 with a traceback.
   steps, pause (seconds a step), save_every, phases {name: seconds}, output (bytes of log a step), deaf (ignores SIGTERM),
-  linger (seconds after the end line), child (starts one that outlives it), nan_at, blind (does not look at the stop file)
+  weight (bytes of a checkpoint), clock (seconds by which the time of day steps at step 5), linger (seconds after the end line),
+  child (starts one that outlives it), orphan (outlives its supervisor), nan_at, blind (does not look at the stop file)
 """
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import json
 import os
@@ -23,6 +25,7 @@ from studio.home import write_whole
 from studio.run import Run
 
 ORDERED: dict[str, Any] = {"steps": 12, "pause": 0.01, "save_every": 4, "phases": {}, "output": 0, "deaf": False, "linger": 0, "child": False,
+                           "weight": 0, "clock": 0, "orphan": False,
                            "nan_at": None, "blind": False, **json.loads(os.environ.get("STUDIO_FAKE", "{}"))}
 
 
@@ -72,6 +75,9 @@ class Trainer:
         time.sleep(ORDERED["pause"])
         if ORDERED["output"]:
             print(f"{self.step} " + "x" * ORDERED["output"], flush=True)
+        if self.step == 5 and ORDERED["clock"]:
+            now = time.time
+            time.time = lambda: now() + ORDERED["clock"]
         if self.step == 2 and self.run.config.name and self.run.config.name.startswith("bad"):
             raise RuntimeError("this run is bad")
         loss = float("nan") if self.step == ORDERED["nan_at"] else round(4 / self.step, 4)
@@ -99,6 +105,7 @@ class Trainer:
     def write(self, folder: Path) -> None:
         folder.mkdir()
         (folder / "model.bin").write_text(self.weights)
+        (folder / "padding.bin").write_bytes(os.urandom(ORDERED["weight"]))
         (folder / "trainer_state.json").write_text(json.dumps({"global_step": self.step}))
         for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
             with zipfile.ZipFile(folder / name, "w") as file:
@@ -120,10 +127,14 @@ class Trainer:
 def main() -> None:
     if ORDERED["deaf"]:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if ORDERED["orphan"]:
+        ctypes.CDLL(None).prctl(1, 0)  # no signal at the parent's death, as on other systems
+    trainer = Trainer(Run(Path(sys.argv[1])))
     if ORDERED["child"]:
-        subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+        trainer.say("note", level="info", text="a child", pid=child.pid)
     time.sleep(ORDERED["phases"].get("import", 0))
-    Trainer(Run(Path(sys.argv[1]))).train()
+    trainer.train()
     time.sleep(ORDERED["linger"])
 
 
