@@ -1,0 +1,96 @@
+"""The Data tab: what a file is, what is wrong with it, and exactly what of it will be trained on. Drawn by static/data.js."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from studio import config, data
+from studio.config import RunConfig
+from studio.errors import StudioError
+from studio.ui import assets, measure, words
+from studio.ui.data_rows import page_of, preview_of
+
+SHOWN = 8  # row numbers named beside a kind of problem
+Question = dict[str, Any]
+
+
+def inspect(question: Question) -> Question:
+    """{order, lang} -> format with reason, rows, the kinds of problem with counts and rows; or {error}."""
+    return answered(_inspect, question)
+
+
+def rows(question: Question) -> Question:
+    """{order, lang, start, search, kind} -> some rows in short, and how many there are; or {error}."""
+    return answered(lambda wanted, lang: page_of(read(wanted), _number(question.get("start")), str(question.get("search") or "")[:200],
+                                                 str(question.get("kind") or "")), question)
+
+
+def preview(question: Question) -> Question:
+    """{order, lang, row} -> one row as conversation, as rendered text and as tokens; or {error}."""
+    return answered(lambda wanted, lang: preview_of(wanted, read(wanted), _number(question.get("row")), lang), question)
+
+
+def lengths(question: Question) -> Question:
+    """{order, lang} -> sorted token lengths of the counted rows, and sums; or {error}."""
+    return answered(_lengths, question)
+
+
+def answered(job: Any, question: Question) -> Question:
+    """The job's answer about the order in a question; a refusal as {error: {message, hint, where}}."""
+    lang = words.language(question.get("lang"))
+    order = question.get("order")
+    if not isinstance(order, dict) or not (order.get("data") or {}).get("train"):
+        return {"nothing": True}
+    try:
+        return job(config.build({"data": order["data"], "model": order.get("model", "starter")}), lang)
+    except StudioError as error:
+        return {"error": words.explain(error, lang)}
+
+
+def read(wanted: RunConfig) -> data.Dataset:
+    """The first source of an order, read (or opened from where it is kept)."""
+    return data.read(wanted.data.sources()[0].source, wanted.data.format, wanted.data.mapping)
+
+
+def _inspect(wanted: RunConfig, lang: str) -> Question:
+    found = read(wanted)
+    kinds = []
+    for kind, count in found.counts.items():
+        about = data.KINDS[kind]
+        first = next((one for one in found.problems if one.kind == kind), None)
+        kinds.append({"kind": kind, "count": count, "severity": about.severity, "reason": about.reason, "hint": about.hint,
+                      "rows": [int(row) for row in found.by_kind[kind][:SHOWN]], "value": first.value if first else "",
+                      "default": {"refused": "drop"}.get(about.severity, "keep"), "decision": wanted.data.problems.get(kind)})
+    share = wanted.data.eval if isinstance(wanted.data.eval, float | int) else 0
+    left = sum(data.read(one.source, wanted.data.format, wanted.data.mapping).rows for one in wanted.data.sources()[1:])
+    try:
+        kept = len(found.decide(wanted.data.problems).conversations)
+        stopped = None
+    except StudioError as error:
+        kept, stopped = 0, words.explain(error, lang)
+    held = min(max(round(kept * share), 1), kept - 1) if share and kept > 1 else 0
+    return {"source": found.source, "format": found.format, "container": found.container, "reason": words.told(found.reason, lang),
+            "unsure": words.told(found.unsure, lang), "rows": found.rows, "kept": kept, "refused": found.refused, "columns": found.columns,
+            "problems": kinds, "train": kept - held, "held": held, "others": left, "stopped": stopped, "fingerprint": found.fingerprint}
+
+
+def _lengths(wanted: RunConfig, lang: str) -> Question:
+    found = measure.lengths(wanted, read(wanted))
+    if found is None:
+        return {"nothing": True}
+    order = found.tokens.argsort()
+    return {"lengths": found.tokens[order].tolist(), "trained": int(found.trained.sum()), "tokens": int(found.tokens.sum()), "of": found.of,
+            "failed": found.failed}
+
+
+def _number(value: Any) -> int:
+    """A count from a browser: a whole number not below zero; anything else is 0."""
+    return value if isinstance(value, int) and 0 <= value < 2**53 else 0
+
+
+def build(page: gr.Blocks) -> None:
+    """The tab's one part."""
+    gr.HTML(html_template=assets.read("data.html"), js_on_load=assets.mount("data"), apply_default_css=False, elem_id="data",
+            server_functions=[inspect, rows, preview, lengths])

@@ -1,0 +1,100 @@
+"""Rows of a data set for the eye: some of them in short, and one of them in full, as text and as the tokens it will be trained on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from studio import data
+from studio.config import RunConfig
+from studio.errors import StudioError
+from studio.tokens import IGNORED
+from studio.ui import measure, words
+
+PAGE = 20  # rows in an answer
+SHORT = 160  # characters of a cell
+LONGEST = 6000  # tokens of a preview
+
+
+def page_of(dataset: data.Dataset, start: int, search: str, kind: str) -> dict[str, Any]:
+    """PAGE rows from `start` on, of all usable ones, of those that hold a text, or of those with a kind of problem."""
+    conversations, numbers = dataset.conversations, np.asarray(dataset.conversations.rows, np.int64)
+    chosen = np.arange(len(conversations))
+    if kind:
+        chosen = chosen[np.isin(numbers, dataset.by_kind.get(kind, np.empty(0, np.int64)))]
+    if search:
+        chosen = chosen[_holding(conversations.table, search)[chosen]]
+    shown = chosen[start:start + PAGE]
+    faults = _faults(dataset)
+    return {"count": len(chosen), "rows": [_short(conversations[int(n)], faults) for n in shown]}
+
+
+def _holding(table: pa.Table, search: str) -> np.ndarray:
+    """For each conversation: does one of its texts hold the search, whatever the case?"""
+    column = table.column("messages").combine_chunks()
+    column = column if isinstance(column, pa.Array) else pa.concat_arrays(column.chunks)
+    texts = pc.struct_field(pc.list_flatten(column), "content")
+    hits = pc.fill_null(pc.match_substring(texts, search, ignore_case=True), False).to_numpy(zero_copy_only=False)
+    found = np.zeros(len(column), bool)
+    found[pc.list_parent_indices(column).to_numpy(zero_copy_only=False)[hits]] = True
+    return found
+
+
+def _faults(dataset: data.Dataset) -> dict[int, list[str]]:
+    found: dict[int, list[str]] = {}
+    for one in dataset.problems:
+        found.setdefault(one.row, []).append(one.kind)
+    return found
+
+
+def _short(conversation: dict[str, Any], faults: dict[int, list[str]]) -> dict[str, Any]:
+    messages = measure.text_of(conversation)
+    if isinstance(messages, str):
+        asked, answered = "", messages
+    else:
+        asked = next((one["content"] for one in messages if one["role"] == "user"), "")
+        answered = next((one["content"] for one in reversed(messages) if one["role"] == "assistant"), "")
+    return {"row": conversation["row"], "line": conversation.get("line"), "asked": asked[:SHORT], "answered": answered[:SHORT],
+            "turns": 1 if isinstance(messages, str) else len(messages), "kinds": faults.get(conversation["row"], [])}
+
+
+def preview_of(wanted: RunConfig, dataset: data.Dataset, row: int, lang: str) -> dict[str, Any]:
+    """A row (its number in the file) in full, with the rows before and after it. A refused row comes with its problems alone."""
+    numbers = np.asarray(dataset.conversations.rows, np.int64)
+    place = int(np.searchsorted(numbers, row))
+    problems = [{"kind": one.kind, "reason": words.told(one.reason, lang), "hint": words.told(one.hint, lang), "value": one.value, "field": one.field}
+                for one in dataset.problems if one.row == row]
+    answer = {"row": row, "problems": problems, "before": int(numbers[place - 1]) if place else None, "after": None}
+    here = place < len(numbers) and numbers[place] == row
+    following = place + 1 if here else place
+    answer["after"] = int(numbers[following]) if following < len(numbers) else None
+    if not here:
+        return answer | {"refused": True}
+    conversation = dataset.conversations[place]
+    messages = measure.text_of(conversation)
+    answer |= {"line": conversation.get("line"), "text_only": isinstance(messages, str),
+               "conversation": [{"role": "text", "content": messages}] if isinstance(messages, str)
+               else [{"role": one["role"], "content": one["content"]} for one in messages]}
+    try:
+        return answer | _tokens(wanted, messages)
+    except StudioError as error:
+        return answer | {"fault": words.explain(error, lang)}
+
+
+def _tokens(wanted: RunConfig, messages: Any) -> dict[str, Any]:
+    """The tokens as [text, trained], uncut, and where the cut falls."""
+    folder = measure.folder_of(wanted)
+    if folder is None:
+        return {"tokens": None}
+    encoder = measure.encoder(wanted, folder)
+    found = encoder.encode(messages)
+    pieces, at = [], 0
+    for (begin, end), label in zip(found.offsets[:LONGEST], found.labels, strict=False):
+        text = found.text[max(at, min(begin, at)):end]  # what a tokenizer skips belongs to the token after it
+        pieces.append([text, int(label != IGNORED)])
+        at = max(at, end)
+    return {"tokens": pieces, "count": len(found.ids), "trained": found.n_trained, "limit": wanted.data.max_length, "text": found.text[:100_000],
+            "template": encoder.template.name, "stop": encoder.template.stop, "shown": len(pieces)}

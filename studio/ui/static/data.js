@@ -1,0 +1,103 @@
+// The Data tab: choose or bring data, see what it is, decide on problems, look at any row, move the cut line.
+(() => {
+  const studio = window.studio, el = studio.element;
+  const DECISIONS = [["drop", "Drop"], ["keep", "Keep"], ["stop", "Stop"]];
+  const SEVERITY = { refused: "cannot be trained on", cut: "too long", suspicious: "worth a look" };
+
+  studio.parts.data = (element, server, props, trigger, upload) => {
+    const at = (selector) => element.querySelector(selector);
+    const main = at(".data-main"), sources = at(".sources");
+    let asked = 0, found = null, sending = null, trouble = null, drawn = "";
+    const about = el("section", { class: "card about" }), problems = el("section", { class: "card problems", hidden: true });
+    const measured = studio.histogram(server), rows = studio.rows(server);
+    main.append(about, problems, measured.element, rows.element);
+    at(".onward").addEventListener("click", () => studio.open("tune"));
+    const question = (more = {}) => ({ order: studio.order.value, lang: studio.language, ...more });
+
+    const bring = async (file) => {
+      trouble = null; sending = file.name; drawSources();
+      try {
+        const { path } = await upload(file);
+        const made = await studio.call("import", path, file.name);
+        studio.order.use(made.source);
+        window.dispatchEvent(new CustomEvent("studio:uploads"));
+      } catch (error) { trouble = error.message ? error : { message: studio.say("The file could not be sent."), hint: String(error) }; }
+      sending = null; drawSources();
+    };
+
+    function drawSources() {
+      const offer = studio.offer || { samples: [], uploads: [] }, chosen = studio.order.train();
+      const pick = (source, name, note) => el("button", { type: "button", class: "source", "aria-pressed": String(source === chosen), onclick: () => studio.order.use(source) },
+        el("b", {}, name), el("span", { class: "quiet" }, note));
+      const file = el("input", { type: "file", class: "hidden-but-read", id: "bring", accept: ".json,.jsonl,.csv,.tsv,.parquet,.arrow,.txt,.gz", onchange: (event) => { if (event.target.files[0]) bring(event.target.files[0]); } });
+      const drop = el("label", { class: "drop", for: "bring" }, el("b", {}, sending ? studio.say("Sending {name}…", { name: sending }) : studio.say("Bring your own file")),
+        el("span", { class: "quiet" }, studio.say("Drop it here or press. JSON, JSON Lines, CSV, TSV, Parquet, Arrow or text.")));
+      for (const name of ["dragover", "dragleave", "drop"]) {
+        drop.addEventListener(name, (event) => { event.preventDefault(); drop.classList.toggle("over", name === "dragover"); if (name === "drop" && event.dataTransfer.files[0]) bring(event.dataTransfer.files[0]); });
+      }
+      const known = [...offer.samples.map((one) => `sample:${one.name}`), ...offer.uploads.map((one) => one.source)];
+      const other = el("input", { id: "other-source", type: "text", value: known.includes(chosen) ? "" : chosen, placeholder: studio.say("owner/data-set or a path"), spellcheck: "false", autocomplete: "off" });
+      other.addEventListener("change", () => other.value.trim() && studio.order.use(other.value.trim()));
+      sources.replaceChildren(...[el("div", { class: "bring" }, file, drop),
+        trouble && el("p", { class: "fault", role: "alert" }, el("b", {}, trouble.message), " ", trouble.hint || ""),
+        offer.uploads.length > 0 && el("h3", {}, studio.say("Yours")), ...offer.uploads.slice(0, 12).map((one) => pick(one.source, one.name, studio.bytes(one.bytes))),
+        el("h3", {}, studio.say("Samples")), ...offer.samples.map((one) => pick(`sample:${one.name}`, studio.say(one.title), studio.say(one.description))),
+        el("h3", {}, el("label", { for: "other-source" }, studio.say("From the Hub or this computer"))), other].filter(Boolean));
+    }
+
+    function drawAbout() {
+      if (!found || found.nothing) { about.replaceChildren(el("p", { class: "quiet" }, studio.say(found ? "Choose a data set on the left, or bring your own file." : "Reading…"))); return; }
+      if (found.error) { about.replaceChildren(el("p", { class: "fault", role: "alert" }, el("b", {}, found.error.message), " ", found.error.hint)); return; }
+      const figure = (value, label, tone) => el("div", { class: `figure ${tone || ""}` }, el("b", { class: "num" }, value), el("span", {}, studio.say(label)));
+      const total = Math.max(1, found.train + found.held);
+      about.replaceChildren(...[
+        el("div", { class: "figures" }, figure(studio.number(found.rows), "rows in the file"), figure(studio.number(found.train), "to train on"),
+          figure(studio.number(found.held), "held out to measure on"), found.rows - found.kept > 0 && figure(studio.number(found.rows - found.kept), "dropped", "bad")),
+        el("div", { class: "split", role: "img", "aria-label": studio.say("{train} to train on, {held} held out", { train: found.train, held: found.held }) },
+          el("i", { class: "split-train", style: `width:${(100 * found.train) / total}%` }), el("i", { class: "split-held", style: `width:${(100 * found.held) / total}%` })),
+        el("p", {}, el("span", { class: "tag" }, found.format), el("span", { class: "tag" }, found.container), " ", found.reason),
+        found.unsure && el("p", { class: "note" }, found.unsure), found.stopped && el("p", { class: "fault", role: "alert" }, el("b", {}, found.stopped.message), " ", found.stopped.hint)].filter(Boolean));
+    }
+
+    function drawProblems() {
+      problems.hidden = !found?.problems;
+      if (problems.hidden) return;
+      const head = el("div", { class: "card-head plain-head" }, el("div", {}, el("h2", {}, studio.say("Problems")), el("p", { class: "quiet" },
+        studio.say(found.problems.length ? "Decide for each kind what becomes of its rows. Nothing is dropped unless it stands here." : "None found. Every row can be trained on."))));
+      const lines = found.problems.map((one) => {
+        const chosen = one.decision || one.default;
+        const decide = (value) => { const all = { ...(studio.order.get("data.problems") || {}) }; if (value === one.default) delete all[one.kind]; else all[one.kind] = value;
+          studio.order.set("data.problems", Object.keys(all).length ? all : undefined, undefined, "data"); };
+        return el("li", { class: "problem" }, el("span", { class: `dot ${one.severity}`, title: studio.say(SEVERITY[one.severity]) }), el("div", {},
+          el("p", {}, el("b", { class: "num" }, studio.number(one.count)), " · ", studio.say(one.reason)),
+          el("p", { class: "quiet small" }, studio.say(one.hint), one.value && el("code", {}, one.value)),
+          el("p", { class: "small jump" }, studio.say("Rows"), " ", one.rows.map((row) => el("button", { type: "button", class: "plain num", onclick: () => rows.show(row, true) }, String(row))),
+            one.count > one.rows.length && el("button", { type: "button", class: "plain", onclick: () => rows.only(one.kind) }, studio.say("all {n}", { n: studio.number(one.count) })))),
+          studio.segments("What becomes of these rows", DECISIONS, chosen, decide));
+      });
+      problems.replaceChildren(head, el("ul", {}, lines));
+    }
+
+    const ask = async (anew) => {
+      const mine = (asked += 1);
+      drawSources();
+      if (anew) { found = null; drawAbout(); problems.hidden = true; }
+      const answer = await server.inspect(question()).catch(() => ({ error: { message: studio.say("The studio does not answer."), hint: "" } }));
+      if (mine !== asked) return;
+      found = answer;
+      drawAbout(); drawProblems();
+      const fine = Boolean(found.rows);
+      measured.element.hidden = rows.element.hidden = !fine;
+      if (fine) { measured.refresh(); rows.refresh(found); }
+    };
+    const watched = () => JSON.stringify([studio.order.value?.data, studio.order.value?.model]);
+    const look = () => { if (studio.tab() !== "data" || !studio.order.value || watched() === drawn) return; const anew = !drawn || JSON.parse(drawn)[0]?.train !== studio.order.value.data.train; drawn = watched(); ask(anew); };
+    window.addEventListener("studio:order", look);
+    window.addEventListener("studio:tab", look);
+    window.addEventListener("studio:summary", look);
+    window.addEventListener("studio:uploads", () => setTimeout(drawSources, 400));
+    window.addEventListener("studio:language", () => { drawn = ""; look(); });
+    studio.translate(element);
+    look();
+  };
+})();

@@ -1,0 +1,89 @@
+// Any row as conversation, as text and as coloured tokens. Arrow keys go from row to row.
+(() => {
+  const studio = window.studio, el = studio.element;
+  const ROLES = { system: "System", user: "User", assistant: "Assistant", tool: "Tool", text: "Text" };
+
+  studio.rows = (server) => {
+    const list = el("div", { class: "rows-list", tabindex: "0", role: "group" }), view = el("div", { class: "row-view" });
+    const search = el("input", { type: "search", class: "row-search" }), counter = el("p", { class: "quiet small num" });
+    const title = el("h2"), element = el("section", { class: "card rows" });
+    let page = { count: 0, rows: [] }, start = 0, kind = "", chosen = null, shape = studio.stored("studio-row-shape") || "tokens", shown = null, asked = 0;
+    const question = (more) => ({ order: studio.order.value, lang: studio.language, ...more });
+
+    const turn = async (to) => { start = Math.max(0, to); await load(); };
+    const load = async () => {
+      const mine = (asked += 1);
+      const answer = await server.rows(question({ start, search: search.value.trim(), kind })).catch(() => null);
+      if (!answer || answer.error || mine !== asked) return;
+      page = answer;
+      if (!page.rows.some((one) => one.row === chosen)) chosen = page.rows[0]?.row ?? null;
+      drawList();
+      if (chosen != null) show(chosen);
+      else view.replaceChildren(el("p", { class: "quiet" }, studio.say("No row fits.")));
+    };
+
+    const drawList = () => {
+      title.textContent = studio.say("Rows");
+      search.placeholder = studio.say("Search in the rows");
+      search.setAttribute("aria-label", search.placeholder);
+      list.setAttribute("aria-label", studio.say("Rows; arrow keys go from one to the next"));
+      const last = Math.min(start + page.rows.length, page.count);
+      counter.replaceChildren(page.count ? studio.say("{first}–{last} of {n}", { first: studio.number(start + 1), last: studio.number(last), n: studio.number(page.count) }) : "–", " ",
+        el("button", { type: "button", class: "plain", disabled: start === 0, "aria-label": studio.say("Earlier rows"), onclick: () => turn(start - 20) }, "←"), " ",
+        el("button", { type: "button", class: "plain", disabled: last >= page.count, "aria-label": studio.say("Later rows"), onclick: () => turn(start + 20) }, "→"),
+        kind && el("button", { type: "button", class: "plain", onclick: () => { kind = ""; turn(0); } }, studio.say("Show all rows")) || "");
+      list.replaceChildren(...page.rows.map((one) => el("button", { type: "button", class: "row-line", tabIndex: -1, "aria-pressed": String(one.row === chosen), onclick: () => { show(one.row); list.focus(); } },
+        el("span", { class: "num quiet" }, String(one.row)), el("span", { class: "asked" }, one.asked || one.answered), one.kinds.length > 0 && el("i", { class: "dot suspicious", title: one.kinds.join(", ") }))));
+    };
+
+    async function show(row, jump) {
+      chosen = row;
+      for (const line of list.children) line.setAttribute("aria-pressed", String(line.firstChild.textContent === String(row)));
+      const answer = await server.preview(question({ row })).catch(() => null);
+      if (!answer || chosen !== row) return;
+      shown = answer;
+      drawView();
+      if (jump) element.scrollIntoView({ behavior: "smooth", block: "start" });
+    }
+
+    const tokens = () => {
+      if (!shown.tokens) return el("p", { class: "quiet" }, studio.say("Tokens are shown once the model is on this computer."));
+      const box = el("div", { class: "tokens", role: "group", "aria-label": studio.say("Tokens") });
+      shown.tokens.forEach(([text, trained], place) => {
+        if (place === shown.limit) box.append(el("span", { class: "cut-mark" }, studio.say("cut here: {n} tokens", { n: shown.limit })));
+        const end = trained && shown.stop.some((stop) => text.trim() !== "" && stop.includes(text.trim()));
+        box.append(el("span", { class: `token ${trained ? "trained" : ""} ${end ? "ends" : ""} ${place >= shown.limit ? "gone" : ""} t${place % 2}` }, text.replace(/\n/g, "↵\n") || "·"));
+      });
+      return el("div", {}, el("p", { class: "quiet small key" }, el("span", { class: "token trained" }, studio.say("trained on")), el("span", { class: "token" }, studio.say("only read")),
+        el("span", { class: "token trained ends" }, studio.say("end of turn")), el("span", { class: "num" }, studio.say("{n} tokens, {trained} trained on · template {template}",
+          { n: studio.number(shown.count), trained: studio.number(shown.trained), template: shown.template }))), box,
+        shown.shown < shown.count && el("p", { class: "quiet small" }, studio.say("The first {n} tokens are shown.", { n: shown.shown })));
+    };
+    const talk = () => el("div", { class: "talk" }, shown.conversation.map((one) => el("div", { class: `turn ${one.role}` }, el("b", {}, studio.say(ROLES[one.role] || one.role)), el("p", {}, one.content))));
+    const drawView = () => {
+      const change = (wanted) => { shape = wanted; studio.store("studio-row-shape", wanted); drawView(); };
+      const inside = shown.refused ? el("p", { class: "quiet" }, studio.say("This row could not be read as a conversation.")) : shown.fault && shape !== "talk" ? el("p", { class: "fault" }, shown.fault.message, " ", shown.fault.hint)
+        : shape === "talk" ? talk() : shape === "text" ? el("pre", { class: "rendered", tabindex: "0" }, shown.text ?? "") : tokens();
+      view.replaceChildren(...[el("div", { class: "row-head" }, el("b", { class: "num" }, studio.say("Row {n}", { n: studio.number(shown.row) }), shown.line ? el("span", { class: "quiet" }, " · " + studio.say("line {n}", { n: shown.line })) : ""),
+        studio.segments("Show the row as", [["tokens", "Tokens"], ["text", "Text"], ["talk", "Conversation"]], shape, change)),
+        ...shown.problems.map((one) => el("p", { class: "note" }, one.reason, " ", one.hint, one.value && el("code", {}, one.value))), inside].filter(Boolean));
+    };
+
+    list.addEventListener("keydown", (event) => {
+      const next = { ArrowDown: "after", ArrowRight: "after", ArrowUp: "before", ArrowLeft: "before" }[event.key];
+      if (!next || !shown) return;
+      event.preventDefault();
+      const place = page.rows.findIndex((one) => one.row === chosen), there = page.rows[place + (next === "after" ? 1 : -1)];
+      if (there) { show(there.row); list.children[page.rows.indexOf(there)]?.scrollIntoView({ block: "nearest" }); }
+      else if (next === "after" && start + page.rows.length < page.count) turn(start + 20);
+      else if (next === "before" && start > 0) { chosen = null; turn(start - 20); }
+    });
+    search.addEventListener("input", () => { clearTimeout(search.later); search.later = setTimeout(() => turn(0), 250); });
+    element.append(el("div", { class: "rows-head" }, title, counter, search), el("div", { class: "rows-columns" }, list, view));
+    let source = null;
+    return {
+      element, show, only: (wanted) => { kind = wanted; search.value = ""; turn(0); element.scrollIntoView({ behavior: "smooth" }); },
+      refresh(found) { if (found.source !== source) { source = found.source; start = 0; kind = ""; chosen = null; search.value = ""; } load(); },
+    };
+  };
+})();
