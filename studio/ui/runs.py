@@ -62,7 +62,8 @@ def label(name: str, values: dict[str, Any]) -> dict[str, Any]:
     one = run.find(name)
     for key, value in values.items():
         if key not in LABELS or not isinstance(value, LABELS[key]) or (isinstance(value, str) and len(value) > LONGEST):
-            raise RunError(f"{key!r} cannot be written on a run as {str(value)[:80]!r}.", f"Give name or note (at most {LONGEST} characters), or star (true or false).", key)
+            raise RunError(f"{key!r} cannot be written on a run as {str(value)[:80]!r}.",
+                           f"Give name or note (at most {LONGEST} characters), or star (true or false).", key)
     one.label(**values)
     return _after(one)
 

@@ -1,0 +1,216 @@
+"""The Chat tab: ask the base and the tuned model the same thing, side by side. Jobs that ask, and what the page reads meanwhile."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import orjson
+from starlette.responses import Response
+
+from studio import chat, checkpoints, data
+from studio.errors import RunError, StudioError
+from studio.home import room, slug
+from studio.ui import assets, jobs, live, talk, votes
+
+LONGEST = 200_000  # characters of a prompt
+SAMPLING = {"temperature": (0.0, 5.0), "top_p": (0.001, 1.0), "top_k": (0, 1000), "repetition_penalty": (0.5, 3.0), "max_tokens": (1, 8192),
+            "seed": (0, 2**31)}
+PROMPTS = ("What can you help me with?", "Explain in two sentences why the sky is blue.", "Write a short thank-you note to a neighbour.",
+           "Give me three ideas for a rainy Sunday.")
+
+
+def build(page: gr.Blocks) -> None:
+    """The tab, and the jobs its buttons call."""
+    gr.HTML(html_template="<div></div>", js_on_load=assets.mount("chat"), apply_default_css=False, elem_id="studio-chat",
+            server_functions=[voices, talks, said, cast_votes])
+    for job in (chat_ask, chat_stop, chat_vote, chat_delete, chat_load, chat_unload, chat_keep):
+        gr.api(jobs.refusing(job), api_name=job.__name__, queue=False)
+
+
+# -- what the page reads
+
+
+def voices(ask: dict[str, Any]) -> Response:
+    """{voices: [{name, label, base, prompts, kind}], server: {ready, models, doing, memory}}. The newest finished run comes first."""
+    found = []
+    for row in live.listing.rows():
+        same = {"base": f"base:{row['id']}", "under": row["model"], "method": row["method"], "created": row["created"]}
+        if row["result"]:
+            found.append({"name": row["id"], "label": row["name"], "kind": "run", **same})
+        for step in reversed(checkpoints.steps(room("runs") / row["id"] / "checkpoints")):
+            found.append({"name": f"{row['id']}@checkpoint-{step}", "label": f"{row['name']} @ {step}", "kind": "checkpoint", **same})
+    found.append({"name": "base", "label": "starter", "base": None, "under": "starter", "kind": "base", "method": None, "created": 0})
+    return _json({"voices": found, "server": _server(), "prompts": prompts(str(ask.get("name") or ""))})
+
+
+def _server() -> dict[str, Any]:
+    handle = chat.server()
+    if not handle.ready():
+        return {"ready": False}
+    try:
+        return {"ready": True, **handle.status()}
+    except StudioError:
+        return {"ready": False}
+
+
+def prompts(name: str) -> list[str]:
+    """Questions to begin with: those that belong to the run's sample data and are not in it, its own sample prompts, else plain ones."""
+    try:
+        config = live.exact(name.removeprefix("base:").partition("@")[0]).config
+    except StudioError:
+        return list(PROMPTS)
+    if config.training.sample_prompts:
+        return list(config.training.sample_prompts)
+    train = config.data.train if isinstance(config.data.train, str) else config.data.train[0].source
+    for place, entry in enumerate(data.samples()):
+        if train in (f"sample:{entry['name']}", "sample" if place == 0 else entry["name"]):
+            return list(entry["prompts"])
+    return list(PROMPTS)
+
+
+def talks(ask: dict[str, Any]) -> Response:
+    """The conversations that there are, the newest first."""
+    return _json({"talks": talk.listing()})
+
+
+def said(ask: dict[str, Any]) -> Response:
+    """A conversation: {id, going, turns}; with `seen` {turns, texts} only the last turn, its texts from what was seen."""
+    try:
+        one = talk.find(str(ask.get("id", "")))
+    except StudioError as error:
+        return _json({"gone": error.message})
+    with one.lock:
+        turns = [_shown(one.values["blind"], turn) for turn in one.turns]
+        told = {key: one.values[key] for key in ("id", "title", "sides", "blind", "system", "sampling")} | {"going": one.going(), "count": len(turns)}
+        if ask.get("last") and len(turns) == ask.get("turns"):
+            told["last"] = turns[-1]
+        else:
+            told["turns"] = turns
+    if one.values["blind"]:
+        told["sides"] = sorted(told["sides"])
+    if one.going():
+        told["server"] = _server()
+    return _json(told)
+
+
+def _shown(blind: bool, turn: dict[str, Any]) -> dict[str, Any]:
+    """A turn as the page may see it: who spoke stays hidden until the vote."""
+    hidden = blind and len(turn["sides"]) > 1 and turn["vote"] is None
+    shown = {**turn, "sides": [None for _ in turn["sides"]] if hidden else turn["sides"], "hidden": hidden}
+    if not hidden and blind and len(turn["sides"]) > 1:
+        tuned = next((side for side in turn["sides"] if side != "base" and not side.startswith("base:")), turn["sides"][0])
+        other = next(side for side in turn["sides"] if side != tuned) if len(set(turn["sides"])) > 1 else tuned
+        shown["rate"] = {"name": tuned, **votes.rate(tuned, other)}
+    return shown
+
+
+def cast_votes(ask: dict[str, Any]) -> Response:
+    """All votes as JSON lines, to take away."""
+    return Response("".join(json.dumps(vote, ensure_ascii=False) + "\n" for vote in votes.votes()), media_type="text/plain; charset=utf-8")
+
+
+def _json(answer: dict[str, Any]) -> Response:
+    return Response(orjson.dumps(answer), media_type="application/json")
+
+
+# -- jobs
+
+
+def chat_ask(values: dict[str, Any]) -> dict[str, Any]:
+    """Ask one or two voices. {prompt, sides: [voice], id?, turn?, system?, sampling?, blind?} -> {id, turn}; read the answers with `said`.
+
+    id: go on with a conversation; turn: from that turn on it is told anew (retry, edit).
+    """
+    prompt = values.get("prompt")
+    if not isinstance(prompt, str) or not prompt.strip() or len(prompt) > LONGEST:
+        raise StudioError("There is no question.", f"Write one, of at most {LONGEST} characters.", "prompt")
+    sides = [_side(str(name)) for name in (values.get("sides") or ["base"])[:2]]
+    one = talk.find(str(values["id"])) if values.get("id") else talk.new(sides, bool(values.get("blind")) and len(sides) == 2, "", {})
+    if one.going():
+        one.stop()
+    with one.lock:
+        one.values.update(sides=sides, blind=bool(values.get("blind")) and len(sides) == 2, system=str(values.get("system") or "")[:LONGEST],
+                          sampling=_sampling(values.get("sampling") or {}))
+        turn = values.get("turn")
+        if isinstance(turn, int) and 0 <= turn < len(one.turns):
+            del one.turns[turn:]
+        one.ask(prompt)
+    return {"id": one.id, "turn": len(one.turns) - 1}
+
+
+def _side(name: str) -> str:
+    """A voice of this studio: base, base:RUN, RUN or RUN@checkpoint-N. Folders and other sources are for the terminal."""
+    if name != "base":
+        live.exact(name.removeprefix("base:").partition("@")[0])
+    return name
+
+
+def _sampling(values: dict[str, Any]) -> dict[str, Any]:
+    checked: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in SAMPLING:
+            raise StudioError(f"There is no setting {key!r}.", f"Settings: {', '.join(SAMPLING)}.", key)
+        low, high = SAMPLING[key]
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+            raise StudioError(f"{key} is {value!r}, but should be from {low} to {high}.", "", key)
+        checked[key] = int(value) if isinstance(low, int) else float(value)
+    return checked
+
+
+def chat_stop(id: str) -> dict[str, Any]:
+    """Stop the answers that are being written. Returns {id}."""
+    talk.find(id).stop()
+    return {"id": id}
+
+
+def chat_vote(id: str, turn: int, choice: str) -> dict[str, Any]:
+    """Vote left, right or tie on a turn, as it was shown; who spoke is told from then on. Returns {id}."""
+    one = talk.find(id)
+    with one.lock:
+        if choice not in votes.CHOICES or not 0 <= turn < len(one.turns) or len(one.turns[turn]["sides"]) < 2:
+            raise StudioError(f"{choice!r} is no vote on turn {turn}.", "Vote left, right or tie on an answered turn.", "choice")
+        there = one.turns[turn]
+        if there["vote"] is None:
+            there["vote"] = choice
+            one.write()
+            votes.cast(*there["sides"], choice, there["prompt"], one.id)
+    return {"id": id}
+
+
+def chat_delete(id: str) -> dict[str, Any]:
+    """Remove a conversation. Returns {id}."""
+    talk.delete(id)
+    return {"id": id}
+
+
+def chat_load(names: list[str]) -> dict[str, Any]:
+    """Put voices into memory before the first question, starting the model server if need be. Returns {models}."""
+    return {"models": chat.server().load([_side(str(name)) for name in names[:2]])}
+
+
+def chat_unload() -> dict[str, Any]:
+    """End the model server; every byte goes back. Returns {bytes}."""
+    return {"bytes": chat.end()}
+
+
+def chat_keep(values: dict[str, Any]) -> dict[str, Any]:
+    """Append an answer, as it is or corrected, to a data set as a training row. {id, turn, side, text, name} -> {path, rows}."""
+    one = talk.find(str(values.get("id", "")))
+    turn, side, text = values.get("turn"), values.get("side"), values.get("text")
+    if not isinstance(turn, int) or not 0 <= turn < len(one.turns) or side not in (0, 1) or not isinstance(text, str) or not text.strip():
+        raise RunError("There is no answer to keep.", "Keep an answer that stands there, or write one.", "text")
+    there = one.turns[turn]
+    messages = one.messages(there, there["sides"][min(side, len(there["sides"]) - 1)])
+    path = _kept(str(values.get("name") or "kept-answers"))
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(json.dumps({"messages": [*messages, {"role": "assistant", "content": text.strip()}]}, ensure_ascii=False) + "\n")
+    return {"path": str(path), "rows": sum(1 for _ in open(path, encoding="utf-8"))}
+
+
+def _kept(name: str) -> Path:
+    return room("uploads") / f"{slug(name.removesuffix('.jsonl'), 'kept-answers')}.jsonl"

@@ -1,0 +1,92 @@
+// One turn of a conversation: the question, one or two answers beside each other, votes, and what can be done with each.
+(() => {
+  const studio = window.studio, make = studio.element;
+  const GOING = ["waiting", "loading", "writing"];
+  const WINNER = { left: 0, right: 1 };
+
+  const progress = (answer, server) => {
+    if (answer.state === "waiting") return studio.say("Waiting…");
+    if (answer.state === "loading") return server?.doing ? `${studio.told(server.doing)}…` : studio.say("Loading the model; this happens once…");
+    return "";
+  };
+  const numbers = (answer) => {
+    const usage = answer.usage;
+    if (!usage) return answer.state === "stopped" ? studio.say("stopped") : "";
+    return [studio.say("{n} tokens", { n: studio.number(usage.tokens) }), usage.tokens_per_second ? studio.say("{n} tokens/s", { n: studio.number(usage.tokens_per_second, 1) }) : null,
+      answer.finish === "length" ? studio.say("cut at the longest answer") : null].filter(Boolean).join(" · ");
+  };
+
+  class Answer {
+    constructor() {
+      this.name = make("span", { class: "said-name" });
+      this.thinking = make("details", { class: "said-thoughts", hidden: true }, make("summary", {}), make("div", {}));
+      this.text = make("div", { class: "said-text" });
+      this.foot = make("div", { class: "said-foot" });
+      this.node = make("article", { class: "said" }, this.name, this.thinking, this.text, this.foot);
+    }
+    draw(answer, name, server, acts) {
+      const key = JSON.stringify([answer, name, answer.state === "loading" ? server?.doing : null, studio.language]);
+      if (key === this.key) return;
+      this.key = key;
+      this.name.textContent = name;
+      this.node.classList.toggle("going", GOING.includes(answer.state));
+      this.node.setAttribute("aria-busy", String(GOING.includes(answer.state)));
+      const { thoughts, text, open } = studio.thoughts(answer.text);
+      this.thinking.hidden = !thoughts;
+      this.thinking.firstChild.textContent = open && answer.state === "writing" ? studio.say("Thinking…") : studio.say("Thoughts");
+      this.thinking.lastChild.textContent = thoughts;
+      const waits = progress(answer, server);
+      if (answer.error) {
+        this.text.replaceChildren(...studio.markdown(text), make("div", { class: "call bad" }, make("div", {}, make("b", {}, studio.told(answer.error.message)), answer.error.hint ? make("p", {}, studio.told(answer.error.hint)) : null), acts.again));
+      } else if (waits) this.text.replaceChildren(make("p", { class: "quiet said-wait", role: "status" }, waits));
+      else this.text.replaceChildren(...studio.markdown(text || (answer.state === "done" ? studio.say("(an empty answer)") : "")));
+      this.foot.replaceChildren(...[make("span", { class: "quiet num" }, numbers(answer)), make("span", { class: "grow" }), ...(GOING.includes(answer.state) ? [] : acts.each)].filter(Boolean));
+    }
+  }
+
+  class Turn {
+    constructor(place, chat) {
+      this.place = place; this.chat = chat;
+      this.prompt = make("div", { class: "asked" });
+      this.pair = make("div", { class: "pair" });
+      this.vote = make("div", { class: "vote" });
+      this.node = make("section", { class: "turn" }, this.prompt, this.pair, this.vote);
+      this.answers = [];
+    }
+    draw(turn, server) {
+      const { chat, place } = this;
+      if (this.said !== turn.prompt + studio.language) {
+        this.said = turn.prompt + studio.language;
+        this.prompt.replaceChildren(make("p", {}, turn.prompt), make("span", { class: "asked-acts" },
+          make("button", { type: "button", class: "icon", title: studio.say("Edit and ask again"), "aria-label": studio.say("Edit and ask again"), onclick: () => chat.edit(place) }, "✎"),
+          make("button", { type: "button", class: "icon", title: studio.say("Ask again"), "aria-label": studio.say("Ask again"), onclick: () => chat.retry(place) }, "↻")));
+      }
+      while (this.answers.length < turn.answers.length) { const made = new Answer(); this.answers.push(made); this.pair.append(made.node); }
+      while (this.answers.length > turn.answers.length) this.answers.pop().node.remove();
+      this.pair.classList.toggle("two", turn.answers.length === 2);
+      turn.answers.forEach((answer, side) => {
+        const name = turn.hidden ? studio.say("Answer {letter}", { letter: "AB"[side] }) : chat.nameOf(turn.sides[side]);
+        const acts = { each: [
+          make("button", { type: "button", class: "icon", title: studio.say("Copy"), "aria-label": studio.say("Copy"), onclick: () => navigator.clipboard?.writeText(answer.text).then(() => studio.tell({ message: studio.say("Copied.") }, "good")) }, "⧉"),
+          make("button", { type: "button", class: "icon", title: studio.say("Keep as a training row, as it is or corrected"), "aria-label": studio.say("Keep as a training row, as it is or corrected"), onclick: () => chat.keep(place, side, answer) }, "＋")],
+        again: make("button", { type: "button", class: "button", onclick: () => chat.retry(place) }, answer.error?.where === "server" ? studio.say("Restart and ask again") : studio.say("Ask again")) };
+        this.answers[side].draw(answer, name, server, acts);
+        this.answers[side].node.classList.toggle("won", turn.vote in WINNER && WINNER[turn.vote] === side);
+      });
+      this.drawVote(turn);
+    }
+    drawVote(turn) {
+      const done = turn.answers.every((answer) => !GOING.includes(answer.state)), key = JSON.stringify([turn.hidden, turn.vote, turn.rate, done, studio.language]);
+      if (key === this.voted) return;
+      this.voted = key;
+      const cast = (choice, name) => make("button", { type: "button", class: "button", onclick: () => this.chat.vote(this.place, choice) }, name);
+      if (turn.hidden && done) this.vote.replaceChildren(make("span", { class: "quiet" }, studio.say("Which one is better?")), cast("left", studio.say("A is better")), cast("tie", studio.say("Equally good")), cast("right", studio.say("B is better")));
+      else if (turn.rate?.share != null) {
+        const { name, share, low, high, wins, losses, ties } = turn.rate, percent = (value) => studio.number(100 * value);
+        this.vote.replaceChildren(make("p", { class: "quiet" }, studio.say("{name} is preferred in {share} % of {n} votes (95 % interval: {low}–{high} %).",
+          { name: this.chat.nameOf(name), share: percent(share), n: wins + losses + ties, low: percent(low), high: percent(high) })));
+      } else this.vote.replaceChildren();
+    }
+  }
+  studio.Turn = Turn;
+})();

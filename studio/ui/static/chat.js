@@ -1,0 +1,279 @@
+// The Chat tab: the base and the tuned model side by side, conversations kept on disk, a blind comparison. Answers are read by asking
+// for what is new, so a refresh or a second tab shows the same, and no connection is held open.
+(() => {
+  const studio = window.studio, make = studio.element, live = studio.live;
+  const QUICK = 140, SLOW = 4000; // milliseconds between two looks, while an answer is written and else
+  const KNOBS = [
+    ["temperature", "Temperature", 0.7, 0, 2, 0.05, "0 always takes the likeliest word; higher answers vary more."],
+    ["top_p", "Top-p", 0.95, 0.05, 1, 0.01, "Only the likeliest words that together reach this share are considered."],
+    ["top_k", "Top-k", 0, 0, 200, 1, "Only so many of the likeliest words are considered; 0: no limit."],
+    ["repetition_penalty", "Repetition penalty", 1, 1, 1.5, 0.01, "Above 1, words that were said already become less likely."],
+    ["max_tokens", "Longest answer", 512, 16, 4096, 16, "In tokens, about three quarters of a word each."],
+  ];
+
+  studio.parts.chat = (element) => new Chat(element);
+
+  class Chat {
+    constructor(element) {
+      Object.assign(this, { voices: [], server: { ready: false }, turns: [], id: null, going: false, count: 0, started: [] });
+      this.picks = [0, 1].map((side) => make("select", { class: "field", onchange: () => { this.chosen[side] = this.picks[side].value; this.keepPicks(); } }));
+      this.chosen = ["", ""];
+      this.blind = make("button", { type: "button", class: "chip", "aria-pressed": "false", onclick: () => { this.blind.setAttribute("aria-pressed", String(!this.isBlind())); } });
+      this.status = make("div", { class: "server", role: "status" });
+      this.list = make("nav", { class: "talks" });
+      this.stream = make("div", { class: "turns" });
+      this.suggest = make("div", { class: "suggest" });
+      this.box = make("textarea", { class: "field", rows: "2", oninput: () => this.grow(), onkeydown: (event) => {
+        if (event.key === "Enter" && !event.shiftKey && !event.isComposing) { event.preventDefault(); this.send(); }
+      } });
+      this.go = make("button", { type: "button", class: "button primary send", onclick: () => (this.going ? this.stop() : this.send()) });
+      this.settings = make("details", { class: "knobs" });
+      this.voicesLine = make("div", { class: "voices" });
+      this.sheet = make("div", { class: "chat-main" }, this.voicesLine, this.stream, make("div", { class: "composer card" }, this.suggest, make("div", { class: "compose" }, this.box, this.go), this.settings));
+      this.aside = make("aside", { class: "chat-side" }, this.list, this.status);
+      element.replaceChildren(make("div", { class: "chat-page" }, this.aside, this.sheet));
+      this.values = Object.fromEntries(KNOBS.map(([key, , value]) => [key, value]));
+      try { Object.assign(this.values, JSON.parse(studio.stored("studio-sampling") || "{}")); } catch { /* older settings */ }
+      this.system = make("textarea", { class: "field", rows: "2" });
+      this.speak();
+      window.addEventListener("studio:tab", () => this.route());
+      window.addEventListener("studio:language", () => { this.speak(); this.drawAll(); });
+      document.addEventListener("visibilitychange", () => { if (!document.hidden) this.look(); });
+      live.listen((what) => { if (what.list && studio.tab() === "chat") this.meet(); });
+      this.route();
+    }
+
+    speak() {
+      const say = studio.say;
+      this.picks[0].setAttribute("aria-label", say("Left voice"));
+      this.picks[1].setAttribute("aria-label", say("Right voice"));
+      this.blind.textContent = say("Blind comparison");
+      this.blind.title = say("Hides which answer is whose, shuffles the sides and lets you vote.");
+      this.box.placeholder = say("Ask something");
+      this.box.setAttribute("aria-label", say("Your question"));
+      const fresh = make("button", { type: "button", class: "button", onclick: () => this.fresh() }, say("New conversation"));
+      this.voicesLine.replaceChildren(this.picks[0], make("span", { class: "quiet" }, say("beside")), this.picks[1], this.blind, make("span", { class: "grow" }), fresh);
+      this.drawKnobs();
+      this.drawSend();
+    }
+    drawKnobs() {
+      const say = studio.say;
+      this.system.placeholder = say("What every answer should keep to; empty: nothing.");
+      this.system.setAttribute("aria-label", say("System prompt"));
+      const seed = make("input", { class: "field", type: "text", inputmode: "numeric", "aria-label": say("Seed"), placeholder: say("random"), oninput: () => { this.values.seed = seed.value.trim() === "" ? null : Number(seed.value); this.keepKnobs(); } });
+      seed.value = this.values.seed ?? "";
+      const open = this.settings.open;
+      this.settings.replaceChildren(make("summary", {}, say("Settings")), make("div", { class: "knob-grid" },
+        make("label", { class: "knob wide" }, make("span", {}, say("System prompt")), this.system, make("small", { class: "quiet" }, say("Set before the conversation, as in training data with a system turn."))),
+        KNOBS.map(([key, name, , low, high, step, help]) => {
+          const shown = make("output", { class: "num" }, String(this.values[key]));
+          const slider = make("input", { type: "range", min: String(low), max: String(high), step: String(step), "aria-label": say(name), oninput: () => { this.values[key] = Number(slider.value); shown.textContent = slider.value; this.keepKnobs(); } });
+          slider.value = this.values[key];
+          return make("label", { class: "knob" }, make("span", {}, say(name), shown), slider, make("small", { class: "quiet" }, say(help)));
+        }), make("label", { class: "knob" }, make("span", {}, say("Seed")), seed, make("small", { class: "quiet" }, say("The same seed gives the same answer.")))));
+      this.settings.open = open;
+    }
+    keepKnobs() { studio.store("studio-sampling", JSON.stringify(this.values)); }
+    keepPicks() { this.meet(true); }
+    isBlind() { return this.blind.getAttribute("aria-pressed") === "true"; }
+    nameOf(voice) {
+      if (!voice) return "";
+      const known = this.voices.find((one) => one.name === voice);
+      if (known) return known.kind === "base" ? studio.say("{name}, untuned", { name: known.label }) : known.label;
+      const under = this.voices.find((one) => one.base === voice);
+      return under ? studio.say("{name}, untuned", { name: under.under }) : voice;
+    }
+
+    // What stands in the address: ?model=RUN picks the voices and begins anew; ?talk=ID opens a conversation.
+    async route() {
+      if (studio.tab() !== "chat") { clearTimeout(this.timer); return; }
+      const query = new URLSearchParams(location.search), model = query.get("model"), id = query.get("talk");
+      await this.meet();
+      if (model && model !== this.met) { this.met = model; this.choose(model); this.fresh(false); this.warm(); }
+      if (id && id !== this.id) await this.open(id);
+      this.drawAll();
+      this.look();
+    }
+    async meet(force = false) {
+      const name = this.chosen[1] || this.chosen[0] || new URLSearchParams(location.search).get("model") || "";
+      const answer = await studio.ask("studio-chat", "voices", { name }).catch(() => null);
+      if (!answer) return;
+      Object.assign(this, { voices: answer.voices, server: answer.server, prompts: answer.prompts });
+      if (!this.chosen[0] && !this.chosen[1]) this.choose(this.voices[0]?.name);
+      if (force || this.asked !== name) { this.asked = name; this.drawSuggest(); }
+      this.drawPicks();
+      this.drawServer();
+    }
+    choose(name) {
+      const known = this.voices.find((one) => one.name === name);
+      this.chosen = !known ? ["base", ""] : known.base ? [known.base, known.name] : [known.name, ""];
+      this.asked = null;
+      this.drawPicks();
+      this.meet();
+    }
+    drawPicks() {
+      const options = [...new Map(this.voices.flatMap((one) => (one.base ? [[one.name, one.label], [one.base, studio.say("{name}, untuned", { name: one.under })]] : [[one.name, studio.say("{name}, untuned", { name: one.label })]]))).entries()];
+      const several = new Map();
+      for (const [value, label] of options) if (!several.has(label) || this.chosen.includes(value)) several.set(label, value);
+      const key = JSON.stringify([...several, this.chosen, studio.language]);
+      if (key === this.picked) return;
+      this.picked = key;
+      this.picks.forEach((pick, side) => {
+        pick.replaceChildren(...(side ? [make("option", { value: "" }, studio.say("nobody else"))] : []), ...[...several].map(([label, value]) => make("option", { value }, label)));
+        pick.value = this.chosen[side];
+      });
+      this.blind.hidden = !this.chosen[1];
+    }
+    sides() { return this.chosen.filter(Boolean); }
+
+    drawServer() {
+      const { server } = this, say = studio.say, key = JSON.stringify([server.ready, server.doing, server.models, Math.round((server.memory || 0) / 5e7), studio.language, this.died]);
+      if (key === this.served) return;
+      this.served = key;
+      const parts = [];
+      if (this.died && !server.ready) parts.push(make("p", { class: "bad" }, say("The model server has ended.")), make("button", { type: "button", class: "button", onclick: () => this.warm() }, say("Restart it")));
+      else if (!server.ready) parts.push(make("p", { class: "quiet" }, say("No model in memory. It is loaded with your first question.")));
+      else {
+        parts.push(make("p", { class: "quiet num" }, server.doing ? `${studio.told(server.doing)}…` : say("{n} in memory, {size}", { n: (server.models || []).length, size: studio.bytes(server.memory) })));
+        parts.push(make("button", { type: "button", class: "chip", title: say("Ends the model server; all its memory is given back."), onclick: () => this.unload() }, say("Unload")));
+      }
+      this.status.replaceChildren(...parts);
+    }
+    // Loads before the first question, so that its answer comes sooner.
+    async warm() {
+      this.died = false;
+      this.server = { ready: true, doing: studio.say("Loading the model"), models: [] };
+      this.drawServer();
+      try { await studio.call("chat_load", this.sides()); } catch (problem) { studio.tell(problem); }
+      this.meet();
+    }
+    async unload() {
+      try {
+        const answer = await studio.call("chat_unload");
+        this.died = false;
+        this.server = { ready: false };
+        studio.tell({ message: studio.say("Unloaded; {size} given back.", { size: studio.bytes(answer.bytes) }) }, "good");
+      } catch (problem) { studio.tell(problem); }
+      this.drawServer();
+    }
+
+    fresh(focus = true) {
+      Object.assign(this, { id: null, turns: [], going: false, count: 0, started: [], editing: null });
+      this.stream.replaceChildren();
+      this.title = "";
+      studio.open("chat", { talk: null, run: null }, true);
+      this.drawAll();
+      if (focus) this.box.focus();
+    }
+    async open(id) {
+      const answer = await studio.ask("studio-chat", "said", { id }).catch(() => null);
+      if (!answer || answer.gone) { if (answer) studio.open("chat", { talk: null }, true); return; }
+      Object.assign(this, { id, turns: answer.turns, going: answer.going, count: answer.count, started: [], title: answer.title });
+      this.stream.replaceChildren();
+      if (answer.sides?.length && !answer.blind) this.chosen = [answer.sides[0], answer.sides[1] || ""];
+      this.system.value = answer.system || "";
+      this.blind.setAttribute("aria-pressed", String(Boolean(answer.blind)));
+      this.drawPicks();
+    }
+
+    async send(prompt = this.box.value, turn = null) {
+      if (!prompt.trim() || this.sending) return;
+      this.sending = true;
+      const from = turn ?? this.editing;
+      const sampling = Object.fromEntries(Object.entries(this.values).filter(([, value]) => value != null));
+      try {
+        const answer = await studio.call("chat_ask", { prompt, id: this.id, turn: from, sides: this.sides(), system: this.system.value, sampling, blind: this.isBlind() });
+        if (turn == null) this.box.value = "";
+        this.editing = null;
+        if (this.id !== answer.id) { this.id = answer.id; studio.open("chat", { talk: answer.id }, true); }
+        this.going = true;
+        this.count = -1;
+        this.end = true;
+      } catch (problem) { studio.tell(problem); }
+      this.sending = false;
+      this.grow();
+      this.look();
+    }
+    async stop() { try { await studio.call("chat_stop", this.id); } catch (problem) { studio.tell(problem); } this.look(); }
+    retry(place) { this.send(this.turns[place].prompt, place); }
+    edit(place) { this.editing = place; this.box.value = this.turns[place].prompt; this.grow(); this.box.focus(); }
+    async vote(place, choice) { try { await studio.call("chat_vote", this.id, place, choice); this.count = -1; } catch (problem) { studio.tell(problem); } this.look(); }
+    async keep(place, side, answer) {
+      const text = await studio.inquire({ title: studio.say("Keep as a training row"), text: studio.say("The conversation up to this answer becomes one row of the data set kept-answers. Correct the answer first if it should be better."),
+        field: { label: studio.say("Answer"), value: studio.thoughts(answer.text).text, long: true }, act: studio.say("Keep") });
+      if (!text) return;
+      try {
+        const kept = await studio.call("chat_keep", { id: this.id, turn: place, side, text });
+        studio.tell({ message: studio.say("Kept: the data set kept-answers now has {n} rows.", { n: studio.number(kept.rows) }) }, "good");
+      } catch (problem) { studio.tell(problem); }
+    }
+
+    // One look at what is new; comes again soon while an answer is being written.
+    async look() {
+      clearTimeout(this.timer);
+      if (studio.tab() !== "chat" || document.hidden) return;
+      if (this.id) {
+        const answer = await studio.ask("studio-chat", "said", { id: this.id, last: true, turns: this.count }).catch(() => null);
+        if (answer && !answer.gone && answer.id === this.id) this.take(answer);
+      } else if (Date.now() - (this.metAt || 0) > SLOW) { this.metAt = Date.now(); this.meet(); }
+      this.timer = setTimeout(() => this.look(), this.going ? QUICK : SLOW);
+    }
+    take(answer) {
+      const was = this.going;
+      if (answer.turns) this.turns = answer.turns; else if (answer.last) this.turns[this.turns.length - 1] = answer.last;
+      this.going = answer.going;
+      this.count = answer.count;
+      if (answer.server) { if (this.server.ready && !answer.server.ready) this.died = false; this.server = answer.server; this.drawServer(); }
+      if (this.turns.at(-1)?.answers.some((one) => one.error?.where === "server")) this.died = true;
+      this.drawTurns();
+      this.drawSend();
+      if (was && !this.going) { this.meet(); this.drawTalks(); }
+    }
+    drawAll() { this.drawTurns(); this.drawSend(); this.drawSuggest(); this.drawTalks(); }
+    drawTurns() {
+      const low = this.sheet.getBoundingClientRect().bottom - innerHeight < 120;
+      while (this.started.length < this.turns.length) { const made = new studio.Turn(this.started.length, this); this.started.push(made); this.stream.append(made.node); }
+      while (this.started.length > this.turns.length) this.started.pop().node.remove();
+      this.turns.forEach((turn, place) => this.started[place].draw(turn, this.server));
+      this.suggest.hidden = this.turns.length > 0;
+      this.sheet.classList.toggle("begun", this.turns.length > 0);
+      if (!this.turns.length && !this.stream.childElementCount) this.drawSuggest();
+      if (this.going && (low || this.end)) { window.scrollTo({ top: document.documentElement.scrollHeight }); this.end = false; }
+    }
+    drawSend() { this.go.textContent = this.going ? studio.say("Stop") : studio.say("Send"); this.go.classList.toggle("primary", !this.going); }
+    drawSuggest() {
+      if (this.turns.length) return;
+      const prompts = (this.prompts || []).slice(0, 5), tuned = this.voices.find((one) => one.name === this.chosen[1]);
+      const key = JSON.stringify([prompts, this.chosen, studio.language]);
+      if (key !== this.suggested) {
+        this.suggested = key;
+        this.stream.replaceChildren(make("div", { class: "hello" }, make("h2", {}, tuned ? studio.say("See what {name} learnt", { name: tuned.label }) : studio.say("Talk to a model")),
+          make("p", { class: "quiet" }, tuned ? studio.say("The same question goes to both: on the left the untuned model, on the right yours.") : studio.say("When a run has finished, it stands here beside the untuned model."))));
+        this.suggest.replaceChildren(...prompts.map((prompt) => make("button", { type: "button", class: "chip", onclick: () => { this.box.value = prompt; this.grow(); this.box.focus(); } }, prompt)));
+        if (prompts.length && (!this.box.value || this.filled === this.box.value)) { this.box.value = this.filled = prompts[0]; this.grow(); }
+      } else if (!this.stream.childElementCount) { this.suggested = null; this.drawSuggest(); }
+    }
+    async drawTalks() {
+      const answer = await studio.ask("studio-chat", "talks", {}).catch(() => null);
+      if (!answer) return;
+      const key = JSON.stringify([answer.talks, this.id, studio.language]);
+      if (key === this.talked) return;
+      this.talked = key;
+      this.list.setAttribute("aria-label", studio.say("Conversations"));
+      this.list.replaceChildren(make("h3", {}, studio.say("Conversations")), ...(answer.talks.length ? answer.talks.map((one) => make("div", { class: `talk ${one.id === this.id ? "here" : ""}` },
+        make("a", { href: `?tab=chat&talk=${one.id}`, "aria-current": one.id === this.id ? "true" : null, onclick: (event) => { event.preventDefault(); studio.open("chat", { talk: one.id, model: null }); } }, one.title || studio.say("untitled")),
+        make("button", { type: "button", class: "icon", "aria-label": studio.say("Delete {name}", { name: one.title }), title: studio.say("Delete"), onclick: () => this.remove(one) }, "×"))) : [make("p", { class: "quiet" }, studio.say("They are kept here, as they are written."))]),
+      ...(answer.talks.length && this.id ? [make("button", { type: "button", class: "chip", onclick: () => this.save() }, studio.say("Save this conversation"))] : []));
+    }
+    async remove(one) {
+      if (!(await studio.inquire({ title: studio.say("Delete this conversation?"), text: one.title, act: studio.say("Delete"), grave: true }))) return;
+      try { await studio.call("chat_delete", one.id); } catch (problem) { studio.tell(problem); }
+      if (one.id === this.id) this.fresh(false); else this.drawTalks();
+    }
+    async save() {
+      const answer = await studio.ask("studio-chat", "said", { id: this.id }).catch(() => null);
+      if (answer) studio.save(new Blob([JSON.stringify(answer, null, 1)], { type: "application/json" }), `${this.id}.json`);
+    }
+    grow() { this.box.style.height = "auto"; this.box.style.height = `${Math.min(240, this.box.scrollHeight + 2)}px`; }
+  }
+})();
