@@ -19,7 +19,7 @@ FLOORS = {
     1: ("families", "home", "events", "crash", "process", "device", "cards", "log", "sandbox", "template", "model", "source", "starter", "targets", "quantization"),
     2: ("tokens", "data", "footprint", "method", "methods", "training"),
     3: ("config", "presets"),
-    4: ("estimate", "memory", "clock", "advice", "levers", "checkpoints", "run", "summary", "diagnosis", "signs", "compare", "record"),
+    4: ("estimate", "memory", "clock", "advice", "levers", "checkpoints", "run", "summary", "diagnosis", "signs", "compare", "repair", "record"),
     5: ("launch", "queue", "supervise", "voice", "chat", "chats", "votes", "card", "push", "bench"),
     6: ("worker", "ui"),
     7: ("commands", "__main__"),

@@ -61,14 +61,15 @@ def summary(run: Run, diary: list[dict[str, Any]] | None = None) -> dict[str, An
     spans = told.pop("spans")
     state = standing(alive, turn, run.stop_file.exists())
     waiting = turn if state == "queued" and turn else {}
-    cause, action = (turn.get("cause"), turn.get("action")) if turn and turn["kind"] == "end" else (None, None)
+    over: dict[str, Any] = turn if turn and turn["kind"] == "end" else {}
+    reason, cause, action = over.get("reason"), over.get("cause"), over.get("action")
     if state == "lost" and not cause:
-        _, cause, action = of_lost(run.log)
+        reason, cause, action = of_lost(run.log)
     saved = (run.result / "manifest.json").is_file()
     return {
-        "id": run.id, "state": state, "cause": cause, "action": action, **_ordered(run), **told,
+        "id": run.id, "state": state, "cause": cause, "action": action, "reason": reason, **_ordered(run), **told,
         "seconds": _seconds(spans, state), "created": told["created"] or (run.folder / "config.yaml").stat().st_mtime,
-        "trained": (turn or {}).get("state") == "finished" or saved, "saved": saved, "hold": bool(waiting.get("hold")),
+        "trained": over.get("state") == "finished" or saved, "saved": saved, "hold": bool(waiting.get("hold")),
         "result": str(run.result) if saved else None,
     }
 

@@ -1,4 +1,4 @@
-"""train, runs, show, log, stop, resume, queue, delete."""
+"""train, runs, show, log, compare: start a run and read what there is."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ import time
 from argparse import ArgumentParser, Namespace
 from typing import Any
 
-from studio import config, queue, run
+from studio import compare as comparing
+from studio import config, log, queue, run
 from studio.commands import Failed
 from studio.events import read
+from studio.repair import repairs
 from studio.run import Run
+from studio.signs import signs
 
 
 def add(parsers: Any, common: ArgumentParser) -> None:
@@ -19,50 +22,60 @@ def add(parsers: Any, common: ArgumentParser) -> None:
     train.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings", help="change the order: --set method.rank=16")
     train.add_argument("--detach", action="store_true", help="return at once; the run goes on by itself")
     train.set_defaults(run=start, show=_show_end)
-    parsers.add_parser("runs", parents=[common], help="list all runs").set_defaults(run=listing, show=_show_list)
-    for name, function, text in (("show", show, "how one run stands"), ("stop", stop, "stop a run and keep what it learnt"),
-                                 ("resume", resume, "go on from the last checkpoint"), ("delete", delete, "delete a run and its files")):
-        one = parsers.add_parser(name, parents=[common], help=text)
-        one.add_argument("name", metavar="RUN", help="a run's id, a unique part of it, or last")
-        one.set_defaults(run=function)
-        if name == "stop":
-            one.add_argument("--discard", action="store_true", help="keep nothing")
-    log = parsers.add_parser("log", parents=[common], help="the trainer's output")
-    log.add_argument("name", metavar="RUN")
-    log.add_argument("-f", "--follow", action="store_true", help="go on until the run ends")
-    log.set_defaults(run=show_log, show=lambda answer: None)
-    parsers.add_parser("queue", parents=[common], help="what waits, in order").set_defaults(run=waiting, show=_show_list)
+    listed = parsers.add_parser("runs", parents=[common], help="list all runs")
+    listed.add_argument("--state", choices=run.STATES, help="only those in this state")
+    listed.add_argument("--search", metavar="TEXT", default="", help="only those with this in name, note, model, method or data")
+    listed.add_argument("--star", action="store_true", help="only those with a star")
+    listed.set_defaults(run=listing, show=_show_list)
+    shown = parsers.add_parser("show", parents=[common], help="how one run stands, with signs of trouble; after an out-of-memory, what would help")
+    shown.add_argument("name", metavar="RUN", help="a run's id, a unique part of it, or last")
+    shown.set_defaults(run=show)
+    logged = parsers.add_parser("log", parents=[common], help="the trainer's output")
+    logged.add_argument("name", metavar="RUN", help="a run's id, a unique part of it, or last")
+    logged.add_argument("-f", "--follow", action="store_true", help="go on until the run ends")
+    logged.set_defaults(run=show_log, show=lambda answer: None)
+    compared = parsers.add_parser("compare", parents=[common], help="several runs: the settings that differ, the numbers side by side")
+    compared.add_argument("names", metavar="RUN", nargs="+", help="two or more runs")
+    compared.set_defaults(run=compare, show=_show_compared)
 
 
 def start(args: Namespace) -> dict[str, Any]:
     """Queue an order and, unless --detach, follow it to its end. Ctrl-C asks it to stop; a second one leaves it to itself."""
-    if args.config == "sample":
-        order = config.parse("data: {train: sample}", args.settings, where="sample")
-    else:
-        order = config.load(args.config, args.settings)
+    sample = args.config == "sample"
+    order = config.parse("data: {train: sample}", args.settings, where="sample") if sample else config.load(args.config, args.settings)
     config.check(order)
     one = queue.submit(order)
     print(f"run {one.id}", file=sys.stderr)
     if args.detach:
         return {"run": one.id, "state": one.state()}
     try:
-        follow(one)
+        try:
+            follow(one)
+        except KeyboardInterrupt:
+            if not over(one):
+                queue.stop(one)
+            print("\nstopping after this step; Ctrl-C again leaves it to itself", file=sys.stderr)
+            follow(one)
     except KeyboardInterrupt:
-        queue.stop(one)
-        print("\nstopping after this step; Ctrl-C again leaves it to itself", file=sys.stderr)
-        follow(one)
+        return {"run": one.id, "state": one.state()}
     answer = run.summary(one)
     answer = {"run": one.id, **{key: answer[key] for key in ("state", "cause", "action", "train_loss", "eval_loss_before", "eval_loss", "seconds", "result")}}
-    if answer["state"] not in ("finished", "stopped"):
+    if answer["state"] in ("failed", "lost"):
         raise Failed(answer)
     return answer
 
 
+def over(one: Run) -> bool:
+    """Whether a run has ended and its processes are gone, or it was paused."""
+    state = one.settle()
+    return (state == "queued" and queue.on_hold(one)) or (state not in ("queued", *run.ALIVE) and not one.alive())
+
+
 def follow(one: Run) -> None:
-    """Print progress to standard error until the run has ended and its processes are gone."""
+    """Print progress to standard error until the run is over."""
     cursor, steps, quiet = 0, None, not sys.stderr.isatty()
     while True:
-        ended = one.state() not in ("queued", *run.ALIVE) and not one.alive()
+        ended = over(one)
         new, cursor = read(one.diary, cursor)
         for event in new:
             if event["kind"] == "plan":
@@ -85,64 +98,60 @@ def _line(event: dict[str, Any], steps: int | None) -> str:
     if kind == "eval" and event["loss"] is not None:
         return f"step {event['step']}  held-out loss {event['loss']:.4f}"
     if kind == "note":
-        return f"{event['level']}: {event['text']}"
+        return f"{event.get('level', 'info')}: {event.get('text', '')}"
     return ""
 
 
 def listing(args: Namespace) -> list[dict[str, Any]]:
     queue.advance()
-    return [run.summary(one) for one in run.runs()]
+    rows = [run.summary(one) for one in run.runs()]
+    wanted = args.search.casefold()
+    return [row for row in rows if (not args.state or row["state"] == args.state) and (not args.star or row["star"])
+            and wanted in " ".join(str(row[key]) for key in ("id", "name", "note", "model", "method", "data")).casefold()]
 
 
 def show(args: Namespace) -> dict[str, Any]:
-    return run.summary(run.find(args.name))
-
-
-def stop(args: Namespace) -> dict[str, Any]:
     one = run.find(args.name)
-    return {"run": one.id, "state": queue.stop(one, args.discard)}
-
-
-def resume(args: Namespace) -> dict[str, Any]:
-    one = run.find(args.name)
-    queue.resume(one)
-    return {"run": one.id, "state": one.state()}
-
-
-def delete(args: Namespace) -> dict[str, Any]:
-    one = run.find(args.name)
-    return {"run": one.id, "bytes": run.delete(one)}
-
-
-def waiting(args: Namespace) -> list[dict[str, Any]]:
-    queue.advance()
-    return [run.summary(one) for one in queue.waiting()]
+    one.settle()
+    told = run.summary(one)
+    told["signs"] = [sign._asdict() for sign in signs(one.events())] if told["state"] in (*run.ALIVE, "finished", "stopped") else []
+    told["repairs"] = repairs(one) if told["reason"] in ("memory", "killed") else []
+    return {**told, "changes": one.changes(), "bytes": one.sizes()}
 
 
 def show_log(args: Namespace) -> dict[str, Any]:
-    one, place = run.find(args.name), 0
+    one, place = run.find(args.name), (0, 0)
+    out = sys.stderr if args.json else sys.stdout
     while True:
-        ended = not one.alive()
-        if one.log.exists():
-            with open(one.log, "rb") as file:
-                file.seek(place)
-                data = file.read()
-                place = file.tell()
-            print(data.decode("utf-8", "replace"), end="", file=sys.stderr if args.json else sys.stdout, flush=True)
-        if ended or not args.follow:
+        ended = over(one) or not args.follow
+        data, place = log.follow(one.log, place)
+        print(data.decode("utf-8", "replace"), end="", file=out, flush=True)
+        if ended:
             return {"run": one.id, "state": one.state()}
         time.sleep(0.5)
+
+
+def compare(args: Namespace) -> dict[str, Any]:
+    return comparing.compare([run.find(name) for name in args.names])
 
 
 def _show_list(rows: list[dict[str, Any]]) -> None:
     if not rows:
         print("No runs. Start one with: python -m studio train sample")
     for row in rows:
-        loss = "" if row["eval_loss"] is None else f"held-out loss {row['eval_loss']:.4f}"
-        print(f"{row['state']:9} {row['id']:50} {row['method'] or '':8} {row['step']}/{row['steps'] or '?'}  {loss}")
+        loss = "" if row["best_eval_loss"] is None else f"held-out loss {row['best_eval_loss']:.4f}"
+        print(f"{row['state']:9}{'★' if row['star'] else ' '} {row['id']:50} {row['method'] or '':8} {row['step']}/{row['steps'] or '?'}  {loss}"
+              f"{'  ' + row['cause'] if row['cause'] and row['state'] in ('failed', 'lost') else ''}")
 
 
 def _show_end(answer: dict[str, Any]) -> None:
     for key, value in answer.items():
         if value not in (None, ""):
             print(f"{key}: {value}")
+
+
+def _show_compared(answer: dict[str, Any]) -> None:
+    for part in ("settings", "numbers"):
+        print(part)
+        for row in answer[part]:
+            print(f"  {row['key']:32} " + "  ".join(f"{value!s:24}" for value in row["values"]))

@@ -1,0 +1,70 @@
+"""Runs side by side: only the settings that differ, the final numbers, the curves, and their answers to the same prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from studio.errors import StudioError
+from studio.run import Run, current, summary
+
+NUMBERS = ("state", "steps", "train_loss", "eval_loss_before", "eval_loss", "best_eval_loss", "tokens_per_second", "peak_memory", "trainable", "seconds")
+AXES = ("step", "tokens", "time")
+
+
+def compare(runs: list[Run]) -> dict[str, Any]:
+    """{runs, settings: [{key, values}], numbers: [{key, values}], curves: [...], answers: [{prompt, answers}]}; values in the order of the runs."""
+    told = [summary(run) for run in runs]
+    return {
+        "runs": [row["id"] for row in told], "settings": differing(runs),
+        "numbers": [{"key": key, "values": [row[key] for row in told]} for key in NUMBERS],
+        "curves": [curves(run.events()) for run in runs], "answers": answers([run.events() for run in runs]),
+    }
+
+
+def differing(runs: list[Run]) -> list[dict[str, Any]]:
+    """The keys of the order that are not the same in all runs; a run whose order cannot be read counts as unknown (None)."""
+    flat: list[dict[str, Any]] = []
+    for run in runs:
+        try:
+            flat.append(dict(_leaves(run.config.model_dump(mode="json"))))
+        except StudioError:
+            flat.append({})
+    keys = dict.fromkeys(key for values in flat for key in values)
+    rows = [{"key": key, "values": [values.get(key) for values in flat]} for key in keys if key != "name"]
+    return [row for row in rows if any(value != row["values"][0] for value in row["values"][1:])]
+
+
+def curves(diary: list[dict[str, Any]]) -> dict[str, list[Any]]:
+    """One run's points along each axis: {train: {step, tokens, time, loss}, eval: {…}}; time in seconds of work, pauses between attempts left out."""
+    found: dict[str, Any] = {"train": {name: [] for name in (*AXES, "loss")}, "eval": {name: [] for name in (*AXES, "loss")}}
+    worked, before, tokens = 0.0, None, 0
+    for event in current(diary):
+        if event["kind"] == "phase" and event["name"] in ("queued", "starting"):
+            before = None
+        if before is not None:
+            worked += max(0.0, event["at"] - before)
+        before = None if event["kind"] == "end" or (event["kind"] == "phase" and event["name"] == "queued") else event["at"]
+        if event["kind"] not in ("step", "eval"):
+            continue
+        tokens = event.get("tokens") or tokens
+        line = found["train" if event["kind"] == "step" else "eval"]
+        for name, value in zip((*AXES, "loss"), (event["step"], tokens, round(worked, 2), event["loss"])):
+            line[name].append(value)
+    return found
+
+
+def answers(diaries: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """The latest sample of each prompt that at least two runs were asked."""
+    latest = [{event.get("prompt"): event.get("answer") for event in current(diary) if event["kind"] == "sample"} for diary in diaries]
+    prompts = dict.fromkeys(prompt for asked in latest for prompt in asked)
+    return [{"prompt": prompt, "answers": [asked.get(prompt) for asked in latest]} for prompt in prompts if sum(prompt in asked for asked in latest) > 1]
+
+
+def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys and their values; lists are values."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _leaves(inner, f"{key}.{name}" if key else name)
+    else:
+        yield key, value
