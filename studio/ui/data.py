@@ -9,7 +9,7 @@ import gradio as gr
 from studio import config, data
 from studio.config import RunConfig
 from studio.errors import StudioError
-from studio.ui import assets, measure, words
+from studio.ui import assets, guard, measure, words
 from studio.ui.data_rows import page_of, preview_of
 
 SHOWN = 8  # row numbers named beside a kind of problem
@@ -44,7 +44,9 @@ def answered(job: Any, question: Question) -> Question:
     if not isinstance(order, dict) or not (order.get("data") or {}).get("train"):
         return {"nothing": True}
     try:
-        return job(config.build({"data": order["data"], "model": order.get("model", "starter")}), lang)
+        wanted = config.build({"data": order["data"], "model": order.get("model", "starter")})
+        guard.allow(wanted)
+        return job(wanted, lang)
     except StudioError as error:
         return {"error": words.explain(error, lang)}
 
@@ -63,14 +65,13 @@ def _inspect(wanted: RunConfig, lang: str) -> Question:
         kinds.append({"kind": kind, "count": count, "severity": about.severity, "reason": about.reason, "hint": about.hint,
                       "rows": [int(row) for row in found.by_kind[kind][:SHOWN]], "value": first.value if first else "",
                       "default": {"refused": "drop"}.get(about.severity, "keep"), "decision": wanted.data.problems.get(kind)})
-    share = wanted.data.eval if isinstance(wanted.data.eval, float | int) else 0
     left = sum(data.read(one.source, wanted.data.format, wanted.data.mapping).rows for one in wanted.data.sources()[1:])
     try:
         kept = len(found.decide(wanted.data.problems).conversations)
         stopped = None
     except StudioError as error:
         kept, stopped = 0, words.explain(error, lang)
-    held = min(max(round(kept * share), 1), kept - 1) if share and kept > 1 else 0
+    held = measure.held_out(wanted, kept)
     return {"source": found.source, "format": found.format, "container": found.container, "reason": words.told(found.reason, lang),
             "unsure": words.told(found.unsure, lang), "rows": found.rows, "kept": kept, "refused": found.refused, "columns": found.columns,
             "problems": kinds, "train": kept - held, "held": held, "others": left, "stopped": stopped, "fingerprint": found.fingerprint}

@@ -5,21 +5,29 @@ Every argument is checked here, whatever the page checked before. A refusal come
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from functools import wraps
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.utils import get_upload_folder
 
-from studio import config, queue, run
-from studio.errors import StudioError
-from studio.ui import words
+from studio import chat as server
+from studio import config, data, device, queue, run
+from studio import estimate as forecasts
+from studio.errors import DataError, OrderError, StudioError
+from studio.home import room, slug
+from studio.ui import guard, measure, space
+
+LONGEST = 200_000  # characters of an order or a prompt
 
 
 def build() -> None:
     """Declare the jobs. Inside a gr.Blocks."""
-    for job in (start, status, stop):
-        gr.api(refusing(job), api_name=job.__name__, queue=False)
+    for name, job in {"import": import_file, "inspect": inspect, "estimate": estimate, "start": start, "status": status, "stop": stop, "chat": chat}.items():
+        gr.api(refusing(job), api_name=name, queue=False)
 
 
 def refusing(job: Callable[..., Any]) -> Callable[..., Any]:
@@ -29,14 +37,51 @@ def refusing(job: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return job(*args, **named)
         except StudioError as error:
-            said = words.explain(error, "en")
-            raise gr.Error(f"{said['message']}\n{said['hint']}".rstrip(), print_exception=False) from error
+            raise gr.Error(f"{error.message}\n{error.hint}".rstrip(), print_exception=False) from error
     return careful
+
+
+def import_file(file: dict[str, Any], name: str = "") -> dict[str, Any]:
+    """Keep an uploaded data file in the studio; returns {source, name, bytes}. file: what gradio_client's handle_file gives.
+
+    The name is made safe; a second file of a name gets a number. Raises DataError when it is no upload or no data.
+    """
+    given = file.get("path") if isinstance(file, dict) else file
+    path = Path(str(given or "")).resolve()
+    if not path.is_file() or not path.is_relative_to(Path(get_upload_folder()).resolve()):
+        raise DataError("That is no uploaded file.", "Upload it first: handle_file(…) in gradio_client does.", "file")
+    wanted = Path(name or (file.get("orig_name") if isinstance(file, dict) else None) or path.name)
+    ending = slug(wanted.suffix.lstrip("."), "txt")[:8]
+    stem = slug(wanted.stem, "data")[:48]
+    data.read(str(path))  # refused before it is kept
+    target = next(place for n in range(1, 10_000) if not (place := room("uploads") / f"{stem if n == 1 else f'{stem}-{n}'}.{ending}").exists())
+    shutil.copyfile(path, target)
+    return {"source": str(target), "name": target.name, "bytes": target.stat().st_size}
+
+
+def inspect(source: str, format: str = "auto") -> dict[str, Any]:
+    """What a data file is: {format, container, rows, refused, problems: {kind: rows}, columns, reason, fingerprint}."""
+    _ordered({"data": {"train": _text(source, "source"), "format": _text(format, "format")}})
+    found = data.read(source, format)
+    return {"format": found.format, "container": found.container, "rows": found.rows, "refused": found.refused, "problems": found.counts,
+            "columns": found.columns, "reason": found.reason, "fingerprint": found.fingerprint}
+
+
+def estimate(order: str) -> dict[str, Any]:
+    """Memory, time and disk of an order in YAML, before it starts, under the names `python -m studio estimate` gives."""
+    wanted = _parsed(order)
+    facts = measure.facts_of(wanted)
+    if facts is None:
+        raise OrderError(f"{wanted.model.source} is not on this computer yet.", "Start a run or a chat with it once, or give a folder.", "model")
+    return forecasts.estimate(facts, wanted, device.devices()[0], measure.rows_of(wanted)).model_dump(mode="json")
 
 
 def start(order: str) -> dict[str, Any]:
     """Queue a run from an order in YAML; returns {run, state}."""
-    wanted = config.parse(order)
+    reason = space.blocked(space.space())
+    if reason:
+        raise OrderError("Nothing can be trained here.", reason, "device")
+    wanted = _parsed(order)
     config.check(wanted)
     new = queue.submit(wanted)
     return {"run": new.id, "state": new.state()}
@@ -44,10 +89,39 @@ def start(order: str) -> dict[str, Any]:
 
 def status(name: str) -> dict[str, Any]:
     """What a run is and how it stands, under the names `python -m studio show` gives. name: the run, a part of it, or last."""
-    return run.summary(run.find(name))
+    return run.summary(run.find(_text(name, "name")))
 
 
 def stop(name: str, discard: bool = False) -> dict[str, Any]:
-    """Ask a run to stop after its step and save; with discard, without a result."""
-    one = run.find(name)
-    return {"run": one.id, "state": queue.stop(one, discard)}
+    """Ask a run to stop after its step and save; with discard, without a result. Returns {run, state}."""
+    one = run.find(_text(name, "name"))
+    return {"run": one.id, "state": queue.stop(one, discard is True)}
+
+
+def chat(model: str, prompt: str) -> dict[str, Any]:
+    """One answer of a finished run (its id) or of a base (base:MODEL): {answer, tokens, tokens_per_second}."""
+    voice, asked = _text(model, "model"), _text(prompt, "prompt")
+    handle = server.server()
+    handle.load([voice])
+    text, usage = [], {}
+    for piece in handle.stream(voice, [{"role": "user", "content": asked}]):
+        text.append(piece.text)
+        usage = piece.usage or usage
+    return {"answer": "".join(text), "tokens": usage.get("tokens"), "tokens_per_second": usage.get("tokens_per_second")}
+
+
+def _parsed(order: str) -> config.RunConfig:
+    wanted = config.parse(_text(order, "order"))
+    guard.allow(wanted)
+    return wanted
+
+
+def _ordered(plain: dict[str, Any]) -> None:
+    guard.allow(config.build(plain))
+
+
+def _text(value: Any, where: str) -> str:
+    """A text from outside, of a bounded length. Raises OrderError."""
+    if not isinstance(value, str) or not value.strip() or len(value) > LONGEST or "\0" in value:
+        raise OrderError(f"{where} should be text, at most {LONGEST} characters.", "", where)
+    return value

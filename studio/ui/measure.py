@@ -105,6 +105,23 @@ def text_of(conversation: dict[str, Any]) -> Any:
     return conversation["text"] if "text" in conversation else conversation["messages"]
 
 
+def rows_of(wanted: RunConfig) -> Rows | None:
+    """What an estimate wants to know of an order's data; None while no tokenizer is here. Raises DataError."""
+    found = [data.read(one.source, wanted.data.format, wanted.data.mapping) for one in wanted.data.sources()]
+    counted = lengths(wanted, found[0])
+    if counted is None:
+        return None
+    usable = sum(len(one.decide(wanted.data.problems).conversations) * item.weight for one, item in zip(found, wanted.data.sources(), strict=True))
+    held = held_out(wanted, usable)
+    return counted.rows(wanted.data.max_length, held)._replace(rows=max(1, round(usable) - held))
+
+
+def held_out(wanted: RunConfig, usable: float) -> int:
+    """Rows that the ordered share keeps apart."""
+    share = wanted.data.eval if isinstance(wanted.data.eval, float | int) else 0.0
+    return min(max(round(usable * share), 1), round(usable) - 1) if share and usable > 1 else 0
+
+
 def facts_of(wanted: RunConfig) -> model.ModelFacts | None:
     """The facts of the ordered model, if it is on this computer. Raises ModelError for a path that is no model."""
     folder = source.check(wanted.model)

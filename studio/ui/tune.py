@@ -10,6 +10,7 @@ from studio import config, data, source, template
 from studio.data.formats import formats
 from studio.errors import StudioError
 from studio.home import room
+from studio.presets import PRESETS, applied
 from studio.ui import assets, words
 from studio.ui.tune_form import form
 from studio.ui.tune_summary import summary
@@ -19,12 +20,17 @@ def offer(question: dict[str, Any]) -> dict[str, Any]:
     """What the form is made of, and the order a first visit begins with: the sample, the starter, LoRA."""
     samples = data.samples()
     return {"form": form(), "samples": samples, "uploads": uploads(), "templates": ["auto", "model", *template.names()], "formats": ["auto", *formats()],
-            "models": models(), "first": {"model": "starter", "data": {"train": f"sample:{samples[0]['name']}"}, "method": {"name": "lora"}}}
+            "models": models(), "presets": [one._asdict() for one in PRESETS.values()], "first": {"model": "starter", "data": {"train": f"sample:{samples[0]['name']}"}, "method": {"name": "lora"}}}
 
 
 def look(question: dict[str, Any]) -> dict[str, Any]:
     """The summary of an order: {order, lang} as the page holds it."""
     return summary(question.get("order"), words.language(question.get("lang")))
+
+
+def preset(question: dict[str, Any]) -> dict[str, Any]:
+    """An order with a preset on it: {order, name}."""
+    return {"order": applied(str(question.get("name")), question.get("order") or {})} if question.get("name") in PRESETS else {"error": {"message": "There is no such preset.", "hint": ""}}
 
 
 def write(question: dict[str, Any]) -> dict[str, Any]:
@@ -68,4 +74,4 @@ SUGGESTED = ("Qwen/Qwen2.5-0.5B-Instruct", "Qwen/Qwen3-0.6B", "HuggingFaceTB/Smo
 def build(page: gr.Blocks) -> None:
     """The tab's one part."""
     gr.HTML(html_template=assets.read("tune.html"), js_on_load=assets.mount("tune"), apply_default_css=False, elem_id="tune",
-            server_functions=[offer, look, write, read])
+            server_functions=[offer, look, preset, write, read])

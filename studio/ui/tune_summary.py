@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 from studio import config, data, device
 from studio.config import RunConfig
 from studio.errors import DataError, StudioError
 from studio.estimate import estimate
-from studio.ui import measure, words
+from studio.ui import guard, measure, space, words
 
 Summary = dict[str, Any]
 
 
 def summary(order: Any, lang: str = "en") -> Summary:
     """Everything the card shows. Never raises for a wrong order: `fault` says what is wrong, `missing` what is still to be chosen."""
-    answer: Summary = {"device": _device(), "missing": None, "fault": None}
+    here = space.space()
+    answer: Summary = {"device": _device(), "missing": None, "fault": None, "blocked": words.say(space.blocked(here) or "", lang) or None,
+                       "note": words.say(space.note(here) or "", lang) or None, "duplicate": here.duplicate if here else None}
     if not isinstance(order, dict) or not (order.get("data") or {}).get("train"):
         return answer | {"missing": "data"}
     try:
         wanted = config.build(order)
+        guard.allow(wanted)
     except StudioError as error:
         return answer | {"fault": words.explain(error, lang)}
     answer |= {"rate": wanted.learning_rate, "yaml": wanted.to_yaml()}
@@ -53,16 +54,14 @@ def _data(wanted: RunConfig, answer: Summary) -> Summary:
     sources = wanted.data.sources()
     found = [data.read(one.source, wanted.data.format, wanted.data.mapping) for one in sources]
     usable = sum(len(one.decide(wanted.data.problems).conversations) * item.weight for one, item in zip(found, sources, strict=True))
-    share = wanted.data.eval if isinstance(wanted.data.eval, float | int) else 0.0
-    held = min(max(round(usable * share), 1), round(usable) - 1) if share and usable > 1 else 0
+    held = measure.held_out(wanted, usable)
     train = round(usable) - held
     if train < 1:
         raise DataError("No row is left to train on.", "Look at the problems on the Data tab.", "data.train")
-    lengths = measure.lengths(wanted, found[0])
     return {"data": {"rows": sum(one.rows for one in found), "train": train, "held": held, "format": found[0].format,
                      "problems": sum(sum(one.counts.values()) for one in found), "refused": sum(one.refused for one in found)},
             "steps": wanted.training.steps(train), "effective": wanted.training.effective_batch(train), "accumulation": wanted.training.accumulated(train),
-            "rows": lengths.rows(wanted.data.max_length, held)._replace(rows=train) if lengths else None}
+            "rows": measure.rows_of(wanted)}
 
 
 def _refusals(wanted: RunConfig, answer: Summary) -> Summary:

@@ -53,9 +53,10 @@
     return body.data[0];
   };
   const refusal = (status, body) => {
-    try { return JSON.parse(body.error ?? body.detail); } catch { /* no refusal of ours */ }
     if (status === 401) return { message: studio.say("You are no longer logged in."), hint: studio.say("Load the page again.") };
-    return { message: typeof body.error === "string" && body.error ? body.error : studio.say("The studio answered with {status}.", { status }), hint: "" };
+    if (status === 403) return { message: studio.say("Only the owner may do this here."), hint: studio.say("Log in as the owner.") };
+    const [message, ...hint] = typeof body.error === "string" ? body.error.split("\n") : [""];
+    return { message: studio.told(message) || studio.say("The studio answered with {status}.", { status }), hint: studio.told(hint.join(" ")) };
   };
 
   // element("p", {class: "quiet"}, "text", child…): text is set as text, never as HTML.

@@ -78,18 +78,18 @@
     const drawSwitch = () => {
       const count = sections().reduce((sum, [section, knobs]) => sum + studio.changed(knobs, section), 0);
       return el("div", { class: "switch-line" },
-        el("div", { class: "presets" }, (offer.presets || []).map((one) => el("button", { type: "button", class: "chip", title: studio.say(one.about), onclick: () => preset(one) }, el("b", {}, studio.say(one.title))))),
+        el("div", { class: "presets" }, (offer.presets || []).map((one) => el("button", { type: "button", class: "chip preset", "aria-pressed": String(chosen(one)), title: studio.say(one.about), onclick: () => preset(one) }, studio.say(one.label)))),
         el("label", { class: "advanced" }, el("span", {}, studio.say("Advanced")),
           count > 0 && el("span", { class: "count", title: studio.say("{n} advanced values changed", { n: count }) }, String(count)),
           el("button", { type: "button", class: "switch", role: "switch", "aria-label": studio.say("Advanced"), "aria-checked": String(advanced),
             onclick: () => { advanced = !advanced; studio.store("studio-advanced", advanced ? "yes" : "no"); draw(); } })),
         el("button", { type: "button", class: "plain", onclick: () => { studio.order.replace(structuredClone(offer.first), "reset"); } }, studio.say("Start over")));
     };
-    const preset = async (one) => {
-      const order = structuredClone(studio.order.value);
-      for (const [section, values] of Object.entries(one.changes)) order[section] = section === "method" && values.name ? values : { ...(order[section] || {}), ...values };
-      studio.order.replace(order, "preset");
-    };
+    const preset = async (one) => { const made = await server.preset({ order: studio.order.value, name: one.name }); if (made.order) studio.order.replace(made.order, "preset"); };
+    const chosen = (one) => Object.entries(one.patch).every(([section, keys]) => Object.entries(keys).every(([key, value]) => {
+      const knob = section === "method" ? method().knobs.find((found) => found.key === key) : offer.form.training.find((found) => found.key === key);
+      return JSON.stringify((key === "name" ? studio.order.method() : studio.order.get(`${section}.${key}`)) ?? knob?.default) === JSON.stringify(value);
+    }));
 
     function draw() {
       const focused = document.activeElement?.id;

@@ -1,0 +1,62 @@
+"""What a Hugging Face Space is like for training: its GPU or none, ZeroGPU, whether its disk lasts; and what that means in words."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+LASTING = Path("/data")  # where a Space's storage bucket is mounted by convention
+
+
+class Space(NamedTuple):
+    """id: owner/name. zero: on ZeroGPU. lasts: whether home survives a restart. login: whether visitors can sign in with Hugging Face."""
+
+    id: str
+    host: str
+    owner: str
+    hardware: str
+    zero: bool
+    lasts: bool
+    login: bool
+
+    @property
+    def duplicate(self) -> str:
+        """The address that makes a copy of it."""
+        return f"https://huggingface.co/spaces/{self.id}?duplicate=true"
+
+
+def space() -> Space | None:
+    """The Space this page runs in, read from its environment; None anywhere else."""
+    name = os.environ.get("SPACE_ID")
+    if not name:
+        return None
+    return Space(id=name, host=os.environ.get("SPACE_HOST", ""), owner=os.environ.get("SPACE_AUTHOR_NAME") or name.partition("/")[0],
+                 hardware=os.environ.get("ACCELERATOR", "none"), zero=os.environ.get("SPACES_ZERO_GPU", "").lower() in ("true", "1"),
+                 lasts=LASTING.is_dir() and os.access(LASTING, os.W_OK), login=bool(os.environ.get("OAUTH_CLIENT_ID")))
+
+
+def blocked(here: Space | None) -> str | None:
+    """Why nothing can be trained here, in one sentence; None where it can."""
+    if here and here.zero:
+        return ("This Space runs on ZeroGPU, which lends a GPU for a minute at a time: a training cannot run here. "
+                "Duplicate the Space to a CPU or GPU of your own; checking data and forecasts work here.")
+    return None
+
+
+def note(here: Space | None) -> str | None:
+    """What somebody who trains here should know, in a sentence or two."""
+    if here is None or here.zero:
+        return None
+    if not here.lasts:
+        return ("The disk of this Space is emptied when it restarts or sleeps. Attach a storage bucket at /data, or download the result "
+                "as soon as the run has finished.")
+    return "Runs are kept in the storage bucket at /data and survive a restart of the Space."
+
+
+def role_of(scope: dict[str, Any], here: Space) -> str:
+    """The Space's owner by the Hugging Face login, a visitor otherwise; in a private Space without login everybody is its owner."""
+    if not here.login:
+        return "owner" if os.environ.get("STUDIO_OPEN") else "watch"
+    user = ((scope.get("session") or {}).get("oauth_info") or {}).get("userinfo") or {}
+    return "owner" if user.get("preferred_username") == here.owner else "watch"
