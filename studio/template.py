@@ -11,7 +11,7 @@ from typing import Any
 
 import jinja2
 
-from studio import sandbox
+from studio import sandbox, spans
 from studio.errors import TemplateError
 from studio.home import PROJECT
 from studio.sandbox import CLOSE, OPEN
@@ -100,10 +100,25 @@ class Template:
     special: dict[str, str] = field(default_factory=dict)
 
     def render(self, messages: list[Message], add_generation_prompt: bool = False, **extra: Any) -> Rendered:
-        """The conversation as text with its trainable spans. Raises TemplateError, which says what the template said."""
-        if TAG.search(self.text) or add_generation_prompt:
+        """The conversation as text with its trainable spans. Raises TemplateError, which says what the template said.
+
+        extra: variables of the template, like tools or enable_thinking. With a generation prompt there are no spans.
+        """
+        if add_generation_prompt or TAG.search(self.text):
             return _unmark(self._run(messages, add_generation_prompt, **extra))
-        return self._turn_by_turn(messages, **extra)
+        text = self._run(messages, False, **extra)
+
+        def run(turns: list[Message], prompt: bool) -> str:
+            return self._run(turns, prompt, **extra)
+
+        found = spans.spans(run, messages, text, self._tail, self.stop)
+        if found is None:
+            raise TemplateError(
+                f"With the template {self.name!r} it cannot be told which part of this conversation the assistant wrote.",
+                f"Choose one of: {', '.join(names())}.",
+                "data.template",
+            )
+        return Rendered(text, found)
 
     def _run(self, messages: list[Message], add_generation_prompt: bool, **extra: Any) -> str:
         variables = {"tools": None, "documents": None, **self.special, **extra}
@@ -119,34 +134,33 @@ class Template:
         except (jinja2.TemplateError, TypeError, ValueError, KeyError, AttributeError, ArithmeticError, LookupError) as error:
             raise TemplateError(f"The template {self.name!r} cannot render this conversation: {error}.", "", "data.template") from error
 
-    def _turn_by_turn(self, messages: list[Message], **extra: Any) -> Rendered:
-        """Spans of a template without {% generation %}: what each assistant turn adds after its generation prompt."""
-        whole, spans = self._run(messages, False, **extra), []
-        for n, message in enumerate(messages):
-            if message["role"] == "assistant":
-                start = len(self._run(messages[:n], True, **extra))
-                end = len(self._run(messages[: n + 1], False, **extra).rstrip())
-                spans.append((start, end))
-        return Rendered(whole, spans)
-
     @cached_property
     def stop(self) -> list[str]:
-        """What ends a turn: the text this template writes after an assistant's words. Empty when it writes nothing."""
-        probe = "q7Zk answer"
-        text, spans = (r := self.render([{"role": "user", "content": "question"}, {"role": "assistant", "content": probe}])).text, r.spans
-        tail = text[text.rindex(probe) + len(probe) : spans[-1][1]].strip() if spans and probe in text else ""
-        return [tail] if tail else []
+        """What ends a turn: the text this template writes after an assistant's words; [] when it writes nothing.
+
+        The first ends a conversation's last turn. Raises TemplateError when the template cannot render plain text.
+        """
+        return spans.turn_ends(self._plain, self.special)
+
+    @cached_property
+    def _tail(self) -> str:
+        return spans.prompt_tail(self._plain)
+
+    def _plain(self, messages: list[Message], prompt: bool) -> str:
+        return _unmark(self._run(messages, prompt)).text
 
 
 def _unmark(marked: str) -> Rendered:
     """Take the span markers out of a rendered text and note where they stood."""
     if OPEN not in marked:
         return Rendered(marked, [])
-    parts, spans, at = [], [], 0
+    parts, found, at = [], [], 0
     for piece in marked.split(OPEN):
         inside, closed, after = piece.partition(CLOSE)
-        if closed:
-            spans.append((at, at + len(inside)))
+        if closed and found and not "".join(parts)[found[-1][1] :].strip():
+            found[-1] = (found[-1][0], at + len(inside))  # one turn in several tags
+        elif closed:
+            found.append((at, at + len(inside)))
         parts += [inside, after]
         at += len(inside) + len(after)
-    return Rendered("".join(parts), spans)
+    return Rendered("".join(parts), found)

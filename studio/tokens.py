@@ -5,17 +5,20 @@ The preview, the statistics, the trainer and the chat server all call this. No t
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from studio.errors import ModelError, TemplateError
+from studio.errors import ModelError
+from studio.gate import check
 from studio.template import Message, Rendered, Template
 
 IGNORED = -100  # label of a token that is read and not trained on (torch's cross entropy skips it)
 TrainOn = Literal["assistant", "last", "all"]
 TooLong = Literal["cut", "drop"]
+Conversation = list[Message] | dict[str, Any] | str
 
 
 @dataclass(frozen=True)
@@ -48,65 +51,68 @@ class Encoder:
         self.max_length, self.too_long, self.train_on = max_length, too_long, train_on
         self.tokenizer = _tokenizer(self.folder)
 
-    def encode(self, messages: list[Message] | str, **extra: Any) -> Encoded:
-        """ids and labels of one conversation (or of a plain text). Raises TemplateError when it cannot be rendered."""
-        return self.encode_batch([messages], **extra)[0]
+    def encode(self, one: Conversation, **extra: Any) -> Encoded:
+        """ids and labels of one conversation. Raises TemplateError when it cannot be rendered.
 
-    def encode_batch(self, many: Sequence[list[Message] | str], **extra: Any) -> list[Encoded]:
+        A conversation is a list of messages, a dict {"messages", "tools"?} or {"text"} as a Dataset gives it, or a text.
+        extra: variables of the template, and whole=True to leave nothing out beyond max_length.
+        """
+        return self.encode_batch([one], **extra)[0]
+
+    def encode_batch(self, many: Sequence[Conversation], whole: bool = False, **extra: Any) -> list[Encoded]:
         """As encode, many at a time (the tokenizer uses every core)."""
-        rendered = [self._render(one, **extra) for one in many]
+        rendered = [self.render(one, **extra) for one in many]
         found = self.tokenizer.encode_batch([one.text for one in rendered], add_special_tokens=False)
-        return [self._label(one, e.ids, e.offsets) for one, e in zip(rendered, found, strict=True)]
+        return [self._label(one, e.ids, e.offsets, whole) for one, e in zip(rendered, found, strict=True)]
 
     def prompt_ids(self, messages: list[Message], **extra: Any) -> list[int]:
         """The ids a model is given to answer: the conversation so far and the opening of the assistant's turn."""
         text = self.template.render(messages, add_generation_prompt=True, **extra).text
         return self.tokenizer.encode(text, add_special_tokens=False).ids
 
-    def _render(self, one: list[Message] | str, **extra: Any) -> Rendered:
+    def render(self, one: Conversation, **extra: Any) -> Rendered:
+        """The text that is encoded, with its trainable spans."""
+        if isinstance(one, dict) and "text" in one:
+            one = one["text"]
         if isinstance(one, str):  # plain text: all of it, and its end
             text = one + self.template.special.get("eos_token", "")
             return Rendered(text, [(0, len(text))])
+        if isinstance(one, dict):
+            tools = one.get("tools")
+            one, extra = one["messages"], {"tools": tools, **extra} if isinstance(tools, list) else extra
         return self.template.render(one, **extra)
 
-    def _label(self, rendered: Rendered, ids: list[int], offsets: list[tuple[int, int]]) -> Encoded:
+    def _label(self, rendered: Rendered, ids: list[int], offsets: list[tuple[int, int]], whole: bool) -> Encoded:
         spans = rendered.spans[-1:] if self.train_on == "last" else rendered.spans
-        if self.train_on == "all":
-            labels = list(ids)
-        else:
-            labels = [i if t else IGNORED for i, t in zip(ids, covered(offsets, spans), strict=True)]
+        labels = list(ids) if self.train_on == "all" else [IGNORED] * len(ids)
+        for first, last in covered(offsets, spans) if self.train_on != "all" else ():
+            labels[first:last] = ids[first:last]
         over = max(0, len(ids) - self.max_length) if self.max_length else 0
-        if over and self.too_long == "cut":
+        if over and self.too_long == "cut" and not whole:
             ids, labels, offsets = ids[: self.max_length], labels[: self.max_length], offsets[: self.max_length]
         trained = len(labels) - labels.count(IGNORED)
         return Encoded(list(ids), labels, rendered.text, list(offsets), over, trained)
 
-    def gate(self, samples: Iterable[list[Message] | str]) -> None:
+    def gate(self, samples: Iterable[Conversation] = ()) -> None:
         """Refuse, before a device is touched, what would train wrongly. Raises TemplateError with the reason."""
-        encoded = self.encode_batch(list(samples))
-        if not any(e.n_trained for e in encoded):
-            raise TemplateError(f"With the template {self.template.name!r} no token would be trained.", "Choose another.", "data.template")
-        if self.train_on != "all" and all(e.n_trained == len(e.ids) for e in encoded):
-            raise TemplateError(
-                f"With the template {self.template.name!r} every token would be trained, the questions too.",
-                "Choose another template, or set train_on to all.",
-                "data.template",
-            )
+        check(self, list(samples))
 
 
-def covered(offsets: Sequence[tuple[int, int]], spans: Sequence[tuple[int, int]]) -> list[bool]:
-    """For each token: does it hold a character of a span? Both sequences run from left to right.
+def covered(offsets: Sequence[tuple[int, int]], spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """[first, last) token of every span: the tokens that hold a character of it. Offsets run from left to right.
 
     Tokenizers leave a blank that belongs to the next token out of its offsets, or give it no width; such a token is
     taken to begin where the one before ended.
     """
-    found, before, n = [], 0, 0
-    for start, end in offsets:
-        start = min(start, before) if start >= before else start
-        while n < len(spans) and spans[n][1] <= start:
-            n += 1
-        found.append(n < len(spans) and end > spans[n][0] and start < spans[n][1])
-        before = max(before, end)
+    ends, found = [end for _, end in offsets], []
+    for start, stop in spans:
+        if stop <= start:
+            continue
+        first = bisect_right(ends, start)
+        last = bisect_left(ends, stop, first) + 1
+        while last < len(offsets) and offsets[last][0] < stop:  # further bytes of one character share its offsets
+            last += 1
+        found.append((first, min(last, len(offsets))))
     return found
 
 
