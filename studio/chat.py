@@ -26,6 +26,8 @@ from studio.voice import Voice
 IDLE = float(os.environ.get("STUDIO_CHAT_IDLE", 900))  # seconds without a question after which the server ends itself
 START_WAIT = 60.0  # seconds from start to an open port
 OVERHEAD = 700_000_000  # bytes of torch and its libraries, kernels and a few conversations, beside the weights
+# The server's environment: threads that sleep while they wait, and no import of torch's compiler, which answers never use (1.4 s).
+CALM = {"OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1", "TORCHDYNAMO_DISABLE": "1"}
 
 
 class Delta(NamedTuple):
@@ -143,9 +145,9 @@ def start() -> None:
         if held(lock().path) and _told():
             return
         _file().unlink(missing_ok=True)
-        environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
+        environment = {**os.environ, **CALM}
         with open(log(), "wb") as output:
-            subprocess.run([sys.executable, "-m", "studio.chat"], cwd=PROJECT, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+            subprocess.run([sys.executable, "-m", "studio.worker.serve", "--page", "--detach"], cwd=PROJECT, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
         until = time.monotonic() + START_WAIT
         while time.monotonic() < until:
             if held(lock().path) and _told():
@@ -250,15 +252,3 @@ def _error(event: dict[str, Any]) -> StudioError:
 def _gb(count: int) -> str:
     return f"{count / 1e9:.1f} GB"
 
-
-def _detach() -> int:
-    """python -m studio.chat: fork into a session of its own, so that nobody has to reap it, and become the server."""
-    if os.fork():
-        return 0
-    os.setsid()
-    os.execv(sys.executable, [sys.executable, "-m", "studio.worker.serve", "--page"])
-    return 1
-
-
-if __name__ == "__main__":
-    sys.exit(_detach())

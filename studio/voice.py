@@ -65,7 +65,7 @@ def voice(name: str, report: Report = silent) -> Voice:
 def of_base(folder: Path, name: str = BASE) -> Voice:
     """An untuned model with its own template."""
     own = template.load("auto", folder)
-    return Voice(name, folder, own, stop=tuple(own.stop), label=folder.name)
+    return Voice(name, folder.resolve(), own, stop=tuple(own.stop), label=folder.name)
 
 
 def _under(name: str, report: Report) -> Voice:
@@ -89,6 +89,7 @@ def of_run(one: run.Run, step: str = "", report: Report = silent) -> Voice:
     base = Path(manifest.get("base") or "/-")
     if not (base / "config.json").is_file():  # the home was moved, or there is no result yet
         base = source.fetch(config.model, report)
+    base = base.resolve()
     used = Template(manifest["template"], text, template.special_tokens(base)) if (text := template.model_template(one.result)) and manifest.get("template") \
         else template.load(config.data.template, base)
     stop = tuple(manifest.get("stop") or used.stop)
@@ -123,9 +124,9 @@ def of_folder(folder: Path, name: str) -> Voice:
 def _base_of_adapter(folder: Path, manifest: dict[str, Any]) -> Path:
     named = manifest.get("base") or json.loads((folder / "adapter_config.json").read_text()).get("base_model_name_or_path") or ""
     if (Path(named) / "config.json").is_file():
-        return Path(named)
+        return Path(named).resolve()
     order = manifest.get("model") or {"source": named}
-    return source.fetch(ModelOrder.model_validate(order))
+    return source.fetch(ModelOrder.model_validate(order)).resolve()
 
 
 def _checkpoint(one: run.Run, step: str) -> Path:

@@ -95,7 +95,7 @@ def serve(args: Namespace) -> Any:
     names = [voice.name_of(name) for name in args.models]
     chat.check_room([], [voice.voice(name, lambda what, *_: print(what, file=sys.stderr)) for name in names])
     key = os.environ.get("STUDIO_API_KEY") or secrets.token_urlsafe(24)
-    environment = {**os.environ, "STUDIO_API_KEY": key, "OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
+    environment = {**os.environ, "STUDIO_API_KEY": key, **chat.CALM}
     command = [sys.executable, "-m", "studio.worker.serve", *names, "--host", args.host, "--port", str(args.port)]
     if _taken(args.host, args.port):
         raise OrderError(f"The port {args.port} is taken.", "Give another one with --port.", "--port")

@@ -222,7 +222,12 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--page", action="store_true", help="the page's own server: tells its address in a file, ends when idle")
+    parser.add_argument("--detach", action="store_true", help="return at once; the server goes on in a session of its own")
     args = parser.parse_args(arguments)
+    if args.detach:
+        if os.fork():
+            return 0
+        os.setsid()
     key = secrets.token_urlsafe(24) if args.page else os.environ.get("STUDIO_API_KEY") or secrets.token_urlsafe(24)
     os.environ.pop("STUDIO_API_KEY", None)
     lock = chat.lock()

@@ -103,6 +103,9 @@ def test_two_streams_take_turns(server: chat.Server, tiny_model: Path) -> None:
     next(long)
     short = list(server.stream(str(tiny_model), QUESTION, max_tokens=5, temperature=0))
     assert short[-1].usage["tokens"] <= 5
+    until = time.monotonic() + 1
+    while server.status()["busy"] > 1 and time.monotonic() < until:
+        time.sleep(0.005)
     assert server.status()["busy"] == 1
     long.close()
 
