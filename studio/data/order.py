@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 Decision = Literal["drop", "keep", "stop"]
+ADVANCED: dict[str, Any] = {"advanced": True}
 
 
 class Source(BaseModel):
@@ -31,21 +32,21 @@ class DataOrder(BaseModel):
     eval: Annotated[float, Field(ge=0, le=0.5)] | str | None = Field(
         0.05, title="Held-out data", description="The share of rows kept apart to measure on, or a file of its own; 0 for none."
     )
-    format: str = Field("auto", title="Format", description="How the rows are laid out; auto recognises it from their content.")
+    format: str = Field("auto", title="Format", json_schema_extra=ADVANCED, description="How the rows are laid out; auto recognises it from their content.")
     mapping: dict[str, Any] | None = Field(
         None, title="Column mapping", description="Which column holds what, where recognition is unsure: {prompt: …, answer: …, system: …}."
     )
     template: str = Field(
-        "auto", title="Chat template", description="How a conversation becomes text; auto takes the model's own if it has one, else ChatML."
+        "auto", title="Chat template", json_schema_extra=ADVANCED, description="How a conversation becomes text; auto takes the model's own if it has one, else ChatML."
     )
     max_length: int = Field(
         1024, ge=8, le=1_048_576, title="Longest row", description="In tokens. Memory and time grow with it; what is longer is cut or dropped."
     )
     too_long: Literal["cut", "drop"] = Field(
-        "cut", title="Rows that are too long", description="Cut them at the limit (the end is not learnt) or drop them whole."
+        "cut", title="Rows that are too long", json_schema_extra=ADVANCED, description="Cut them at the limit (the end is not learnt) or drop them whole."
     )
     train_on: Literal["assistant", "last", "all"] = Field(
-        "assistant", title="Train on", description="All answers, the last answer of each row, or everything (for plain text)."
+        "assistant", title="Train on", json_schema_extra=ADVANCED, description="All answers, the last answer of each row, or everything (for plain text)."
     )
     problems: dict[str, Decision] = Field(
         default_factory=dict, title="Decisions on problems", description="By kind of problem: drop those rows, keep them, or stop."

@@ -180,7 +180,10 @@ def allow(order: RunConfig) -> None:
     if not os.environ.get(PUBLIC):
         return
     named = [one.source for one in order.data.sources()] + ([order.data.eval] if isinstance(order.data.eval, str) else []) + [order.model.source]
+    rooms = (home(), PROJECT / "studio" / "samples")
     for source in named:
         path = Path(source).expanduser()
-        if (path.exists() or path.is_absolute() or ".." in path.parts) and not any(path.resolve().is_relative_to(root) for root in (home(), PROJECT / "studio" / "samples")):
-            raise OrderError(f"{source} lies outside the studio's folders.", "On a page that others can reach, use an upload, a sample or a Hub id.", "data.train")
+        names_file = path.exists() or path.is_absolute() or ".." in path.parts
+        if names_file and not any(path.resolve().is_relative_to(room) for room in rooms):
+            raise OrderError(f"{source} lies outside the studio's folders.",
+                             "On a page that others can reach, use an upload, a sample or a Hub id.", "data.train")

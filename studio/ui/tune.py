@@ -19,8 +19,9 @@ from studio.ui.tune_summary import summary
 def offer(question: dict[str, Any]) -> dict[str, Any]:
     """What the form is made of, and the order a first visit begins with: the sample, the starter, LoRA."""
     samples = data.samples()
-    return {"form": form(), "samples": samples, "uploads": uploads(), "templates": ["auto", "model", *template.names()], "formats": ["auto", *formats()],
-            "models": models(), "presets": [one._asdict() for one in PRESETS.values()], "first": {"model": "starter", "data": {"train": f"sample:{samples[0]['name']}"}, "method": {"name": "lora"}}}
+    first = {"model": "starter", "data": {"train": f"sample:{samples[0]['name']}"}, "method": {"name": "lora"}}
+    return {"form": form(), "samples": samples, "uploads": uploads(), "models": models(), "presets": [one._asdict() for one in PRESETS.values()],
+            "templates": ["auto", "model", *template.names()], "formats": ["auto", *formats()], "first": first}
 
 
 def look(question: dict[str, Any]) -> dict[str, Any]:
@@ -29,8 +30,9 @@ def look(question: dict[str, Any]) -> dict[str, Any]:
 
 
 def preset(question: dict[str, Any]) -> dict[str, Any]:
-    """An order with a preset on it: {order, name}."""
-    return {"order": applied(str(question.get("name")), question.get("order") or {})} if question.get("name") in PRESETS else {"error": {"message": "There is no such preset.", "hint": ""}}
+    """An order with a preset on it: {order, name}; an unknown preset changes nothing."""
+    order, name = question.get("order") or {}, question.get("name")
+    return {"order": applied(name, order) if name in PRESETS else order}
 
 
 def write(question: dict[str, Any]) -> dict[str, Any]:

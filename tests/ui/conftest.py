@@ -1,0 +1,49 @@
+"""One page for all tests of a file: a home of its own, the tiny model in it, served once."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from studio.ui.serving import Reach
+from tests.ui.served import Page, served
+
+
+@pytest.fixture(scope="module")
+def page_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("page") / "home"
+    folder.mkdir()
+    before = {name: os.environ.get(name) for name in ("STUDIO_HOME", "HF_HUB_OFFLINE", "GRADIO_TEMP_DIR", "STUDIO_PUBLIC")}
+    os.environ |= {"STUDIO_HOME": str(folder), "HF_HUB_OFFLINE": "1", "GRADIO_TEMP_DIR": str(folder.parent / "gradio")}
+    yield folder
+    for name, value in before.items():
+        os.environ.pop(name, None)
+        if value is not None:
+            os.environ[name] = value
+
+
+@pytest.fixture(scope="module")
+def page(page_home: Path) -> Iterator[Page]:
+    with served() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def gated(page_home: Path) -> Iterator[Page]:
+    """A page that others could reach: a login for the owner, and one to watch."""
+    with served(Reach(host="127.0.0.1", password="right horse", watch_password="only looking")) as found:
+        yield found
+
+
+@pytest.fixture
+def order(tiny_model: Path, tiny_data: Path) -> dict:
+    return {"model": str(tiny_model), "data": {"train": str(tiny_data), "max_length": 128}, "method": {"name": "lora", "rank": 4}, "training": {"max_steps": 2}}
+
+
+@pytest.fixture
+def order_yaml(order: dict) -> str:
+    return json.dumps(order)  # JSON is YAML
