@@ -255,7 +255,10 @@ def refuse_other_order(folder: Path, config: RunConfig, effective_batch: int | N
     except (OSError, ValueError):
         return  # made before this file was kept
     now = json.loads(json.dumps(sequence(config)))
-    changed = [f"{key} was {before.get(key)!r} and is {now.get(key)!r}" for key in sorted(before.keys() | now.keys())
+    keys = sorted(before.keys() | now.keys())
+    if before.get("method.name") != now.get("method.name"):
+        keys = [key for key in keys if key == "method.name" or not key.startswith("method.")]  # another method has other knobs
+    changed = [f"{key} was {before.get(key)!r} and is {now.get(key)!r}" for key in keys
                if before.get(key) != now.get(key) and not (key == BATCH and "auto" in f"{before.get(key)}{now.get(key)}")]
     ordered = now[BATCH]
     if effective_batch and isinstance(ordered, int) and ordered != effective_batch and not changed:
