@@ -216,7 +216,8 @@ def device_locks() -> list[Lock]:
 
 
 def take_devices(count: int) -> list[tuple[Device, Lock]] | None:
-    """So many free devices, locked; all or none."""
+    """So many free devices, locked; all or none. More than there are: all that there are, for the trainer to refuse in words."""
+    count = min(count, len(devices()))
     taken: list[tuple[Device, Lock]] = []
     for device in devices():
         lock = device_lock(device)

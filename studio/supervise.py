@@ -21,10 +21,10 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from studio import checkpoints, crash, process, queue
+from studio import checkpoints, crash, launch, process, queue
 from studio.device import Device
 from studio.diagnosis import DISK, DISK_LOW, diagnose
-from studio.errors import StudioError
+from studio.errors import DeviceError, StudioError
 from studio.events import Lock, read
 from studio.home import PROJECT
 from studio.log import ATTEMPT, Log
@@ -57,6 +57,7 @@ class Attempt:
         crash.point("supervise.starting")
         run.take_reserve()
         try:
+            self._refuse_too_few()
             if not run.end_orphans() or not self.trainer_lock.take(wait=5):
                 raise StudioError("A trainer of an earlier attempt is still alive and cannot be ended.", "End it by hand, or restart the computer.")
             self._recover()
@@ -77,6 +78,12 @@ class Attempt:
         with Log(self.run.log) as log:
             log.write(traceback.format_exc().encode())
         self._end("failed", cause=f"The supervisor met an error of its own: {error!r}", action="Report it as a bug, with the end of the log.", reason="bug")
+
+    def _refuse_too_few(self) -> None:
+        wanted = _wanted(self.run)
+        if wanted > len(self.taken):
+            raise DeviceError(f"The order wants {wanted} devices; here {'is' if len(self.taken) == 1 else 'are'} {len(self.taken)}.",
+                              "Set training.devices to what is here, or leave it out.", "training.devices")
 
     def _recover(self) -> None:
         """Put the folder in order after whatever ended the attempt before."""
@@ -122,7 +129,7 @@ class Attempt:
         cards = [queue.visible_name(device) for device, _ in self.taken if device.kind == "cuda"]
         if cards:
             settled["CUDA_VISIBLE_DEVICES"] = ",".join(cards)
-        return {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True", **os.environ, **settled}
+        return {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True", **launch.environment(self.run.config), **os.environ, **settled}
 
     def _watch(self, trainer: subprocess.Popen[bytes], log: Log) -> None:
         """Copy output, see to stop requests, watch the disk, until the trainer is gone and its pipe is empty."""
@@ -253,7 +260,7 @@ def command(run: Run) -> list[str]:
     stand_in = os.environ.get("STUDIO_TRAINER")
     if stand_in:
         return [sys.executable, "-m", stand_in, str(run.folder)]
-    return [sys.executable, "-m", "studio.worker.train", str(run.folder)]
+    return launch.command(run)
 
 
 def _signal(trainer: subprocess.Popen[bytes], number: int) -> None:
@@ -312,6 +319,7 @@ def detach(run: Run) -> int:
         return queue.UP if word == b"up" else queue.BUSY if word == b"busy" else 1
     os.close(listen)
     os.setsid()
+    process.adopt_orphans()  # a fork does not inherit it
     _quiet(0, 1)
     code = supervise(run, tell)
     if code == queue.BUSY:
@@ -331,8 +339,10 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda number, frame: run.ask_to_stop())
+    if "--detach" in arguments:
+        return detach(run)
     process.adopt_orphans()
-    return detach(run) if "--detach" in arguments else supervise(run)
+    return supervise(run)
 
 
 if __name__ == "__main__":

@@ -106,7 +106,7 @@ def very_low_disk() -> None:
 def damaged_checkpoint(name: str, how: str) -> None:
     """The newest checkpoint lacks a file, or one is cut: it is moved aside and said so; the run goes on from the one before, exactly."""
     with stage.surroundings(**stage.fake()):
-        run = stopped_at_last_checkpoint()
+        run = crashed_at_step_10()
         damage(run.checkpoints / "checkpoint-8" / name, how)
         queue.resume(run)
         stage.until(lambda: stage.ended(run), "the run's end")
@@ -116,8 +116,9 @@ def damaged_checkpoint(name: str, how: str) -> None:
     stage.check_fake(run)
 
 
-def stopped_at_last_checkpoint() -> Run:
-    with stage.surroundings(STUDIO_CRASH_AT="events.step#10"):
+def crashed_at_step_10() -> Run:
+    """A run that failed with checkpoints at steps 4 and 8."""
+    with stage.surroundings(**stage.fake(), STUDIO_CRASH_AT="events.step#10"):
         run = queue.submit(stage.order())
         stage.until(lambda: stage.ended(run), "the crash")
     assert run.state() == "failed", run.turn()

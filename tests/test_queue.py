@@ -1,0 +1,209 @@
+"""The queue: order, hold, resume, extend; with a supervisor that is never started, so that nothing runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from studio import checkpoints, queue
+from studio.config import build
+from studio.device import Device
+from studio.errors import RunError
+from studio.events import Lock
+from studio.run import Run, summary
+from tests.test_checkpoints import save
+
+ORDER = build({"name": "one", "data": {"train": "rows.json"}, "training": {"epochs": 3, "batch_size": 4, "accumulation": 2}})
+
+
+@pytest.fixture(autouse=True)
+def started(home: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Nothing starts: the device is busy. What would have been started is seen by taking the list away."""
+    seen: list[str] = []
+    monkeypatch.setattr(queue, "start", lambda run: bool(seen.append(run.id)))
+    return seen
+
+
+def three() -> list[Run]:
+    return [queue.submit(ORDER.changed(name=name)) for name in "abc"]
+
+
+def ids() -> list[str]:
+    return [run.config.name for run in queue.waiting()]
+
+
+def end(run: Run, state: str) -> None:
+    run.append("phase", name="training", attempt=1)
+    run.append("end", state=state, attempt=1)
+
+
+def test_first_come_first_served(started: list[str]) -> None:
+    first = three()[0]
+    assert ids() == ["a", "b", "c"]
+    assert set(started) == {first.id}
+
+
+def test_each_waiting_run_keeps_the_order_it_was_given() -> None:
+    run = queue.submit(ORDER)
+    assert Run(run.folder).config == ORDER
+
+
+@pytest.mark.parametrize(("which", "place", "wanted"), [(2, 1, "cab"), (0, 3, "bca"), (0, 2, "bac"), (1, 1, "bac"),
+                                                       (1, 99, "acb"), (1, -5, "bac"), (1, 2, "abc")])
+def test_move(which: int, place: int, wanted: str) -> None:
+    runs = three()
+    assert [run.config.name for run in queue.move(runs[which], place)] == list(wanted)
+    assert ids() == list(wanted)
+
+
+def test_move_again_and_again() -> None:
+    runs = three()
+    for _ in range(60):  # halves between neighbours must not run out
+        queue.move(runs[2], 2)
+        queue.move(runs[1], 2)
+    assert ids() == ["a", "b", "c"]
+
+
+def test_what_is_over_has_no_place() -> None:
+    run = three()[0]
+    end(run, "finished")
+    with pytest.raises(RunError, match="not waiting"):
+        queue.move(run, 1)
+
+
+def test_later_orders_come_behind_a_moved_one() -> None:
+    runs = three()
+    queue.move(runs[0], 3)
+    queue.submit(ORDER.changed(name="d"))
+    assert ids() == ["b", "c", "a", "d"]
+
+
+def test_stop_while_waiting() -> None:
+    run = three()[1]
+    assert queue.stop(run) == "stopped"
+    assert not run.stop_file.exists()
+    assert summary(run)["cause"] == "Stopped while it was waiting."
+    assert ids() == ["a", "c"]
+    with pytest.raises(RunError, match="nothing to stop|not running"):
+        queue.stop(run)
+    queue.resume(run)
+    assert ids() == ["a", "c", "b"]
+
+
+def test_hold(started: list[str]) -> None:
+    runs = three()
+    assert queue.pause(runs[0]) == "queued"
+    started.clear()
+    queue.advance()
+    assert started == [runs[1].id]
+    assert ids() == ["a", "b", "c"]
+    assert summary(runs[0])["hold"]
+    queue.resume(runs[0])
+    assert not queue.on_hold(runs[0])
+    assert ids() == ["a", "b", "c"]
+    with pytest.raises(RunError, match="queued already"):
+        queue.resume(runs[0])
+
+
+def test_pause_what_is_over() -> None:
+    run = three()[0]
+    end(run, "failed")
+    with pytest.raises(RunError, match="nothing to pause|not running"):
+        queue.pause(run)
+
+
+@pytest.mark.parametrize("state", ["stopped", "failed", "lost"])
+def test_resume(state: str) -> None:
+    run = three()[0]
+    end(run, state)
+    run.ask_to_stop()
+    queue.resume(run)
+    assert run.state() == "queued"
+    assert ids() == ["b", "c", "a"]
+    assert not run.stop_file.exists()
+
+
+def test_resume_of_the_finished_needs_a_change() -> None:
+    run = three()[0]
+    end(run, "finished")
+    with pytest.raises(RunError, match="finished"):
+        queue.resume(run)
+    queue.extend(run, 2)
+    assert run.state() == "queued"
+    assert Run(run.folder).config.training.epochs == 5
+
+
+def test_resume_refuses_another_sequence() -> None:
+    run = three()[0]
+    checkpoints.begin(run.checkpoints, run.config)
+    save(run.checkpoints, 5)
+    end(run, "failed")
+    with pytest.raises(RunError, match=r"max_length.*was 1024 and is 64"):
+        queue.resume(run, {"data": {"max_length": 64}})
+    assert run.state() == "failed"
+    assert not run.changes()
+    queue.resume(run, {"training": {"batch_size": 2, "accumulation": 4}})
+    assert run.config.training.batch_size == 2
+
+
+def test_extend_keeps_what_auto_came_to() -> None:
+    run = queue.submit(ORDER.changed(training={"accumulation": "auto"}))
+    run.append("plan", steps=10, epochs=3, effective_batch=8)
+    end(run, "finished")
+    queue.extend(run, 1)
+    training = Run(run.folder).config.training
+    assert (training.epochs, training.accumulation) == (4, 2)
+
+
+def test_extend_by_steps() -> None:
+    run = queue.submit(ORDER.changed(training={"max_steps": 10}))
+    run.append("plan", steps=10, epochs=2)
+    end(run, "finished")
+    queue.extend(run, 1)
+    assert Run(run.folder).config.training.max_steps == 15
+    with pytest.raises(RunError):
+        queue.extend(run, 0)
+
+
+def test_lost_ones_are_written_down() -> None:
+    run = three()[0]
+    run.append("phase", name="training", attempt=1)
+    queue.advance()
+    assert run.events()[-1]["state"] == "lost"
+
+
+# -- devices
+
+
+def cards(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    found = [Device(kind="cuda", index=index, name="card", memory=1, free=1) for index in range(count)]
+    monkeypatch.setattr(queue, "devices", lambda: found)
+
+
+def test_one_run_a_device(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cards(monkeypatch, 2)
+    first, second = queue.take_devices(1), queue.take_devices(1)
+    assert first is not None
+    assert second is not None
+    assert [first[0][0].id, second[0][0].id] == ["cuda:0", "cuda:1"]
+    assert queue.take_devices(1) is None
+    first[0][1].free()
+    assert queue.take_devices(2) is None
+    again = queue.take_devices(1)
+    assert again is not None
+    assert again[0][0].id == "cuda:0"
+
+
+def test_devices_are_named_as_the_driver_does(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cards(monkeypatch, 2)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert [queue.visible_name(device) for device in queue.devices()] == ["0", "1"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3, 1")
+    assert [queue.visible_name(device) for device in queue.devices()] == ["3", "1"]
+    held = Lock(home / "locks" / "device-3")
+    assert held.take()
+    taken = queue.take_devices(1)
+    assert taken is not None
+    assert queue.visible_name(taken[0][0]) == "1"
+    held.free()
