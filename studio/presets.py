@@ -24,11 +24,11 @@ PRESETS: dict[str, Preset] = {preset.name: preset for preset in (
         "method": {"name": "lora", "rank": 16, "target_modules": "all-linear"},
         "training": {"epochs": 3},
     }),
-    Preset("best", "Best quality", "A large rank, a smaller rate, and the checkpoint with the lowest held-out loss; takes longest and most memory of the LoRAs.", {
+    Preset("best", "Best quality", "A large rank, a smaller rate, and the checkpoint with the lowest held-out loss; takes the longest of the LoRAs.", {
         "method": {"name": "lora", "rank": 64, "rslora": True, "target_modules": "all-linear"},
         "training": {"epochs": 4, "learning_rate": 1e-4, "warmup": 0.05, "keep_best": True, "early_stopping": 3},
     }),
-    Preset("smallest", "Smallest memory", "The base in 4 bits, one row at a time, activations computed twice: fits where nothing else does, at half the speed.", {
+    Preset("smallest", "Smallest memory", "The base in 4 bits, one row at a time, activations computed twice: fits where nothing else does, at half speed.", {
         "method": {"name": "qlora", "rank": 8, "target_modules": "all-linear"},
         "training": {"epochs": 3, "batch_size": 1, "accumulation": 16, "checkpointing": True, "loss": "chunked"},
     }),

@@ -31,12 +31,14 @@ class Adapter(Method):
     cannot_merge: ClassVar[str] = "Its networks bend between their two matrices, so no single weight can do the same."
 
     placement: Literal["houlsby", "pfeiffer"] = Field(
-        "houlsby", title="Placement", description="houlsby: after attention and after feed-forward. pfeiffer: after feed-forward only, half the parameters and nearly as good.")
+        "houlsby", title="Placement",
+        description="houlsby: after attention and after feed-forward. pfeiffer: after feed-forward only, half the parameters, nearly as good.")
     size: int = Field(64, ge=1, le=4096, title="Size", description="Width of the bottleneck. 8 is small, 64 usual, 256 large; parameters grow in proportion.")
     activation: Literal["relu", "gelu", "silu", "tanh"] = Field(
-        "gelu", title="Activation", json_schema_extra=ADVANCED, description="The bend between the two matrices; without it they would be one. gelu is as modern models have it.")
+        "gelu", title="Activation", json_schema_extra=ADVANCED,
+        description="The bend between the two matrices; without it they would be one. gelu is as modern models have it.")
     residual: bool = Field(True, title="Residual", json_schema_extra=ADVANCED,
-                           description="Adds the input to what the adapter makes. Switched off, the adapter must learn to pass everything through: seldom good.")
+                           description="Adds the input to what the adapter makes. Switched off, it must learn to pass everything through: seldom good.")
     init: Literal["identity", "near"] = Field(
         "identity", title="Start", json_schema_extra=ADVANCED,
         description="identity: changes nothing before the first step. near: tiny random numbers, as in the paper; training starts a trifle faster.")
@@ -55,7 +57,7 @@ class Adapter(Method):
         for part in PARTS[self.placement]:
             if len(found[part]) != layers:
                 other = "Take lora" if part == "feed-forward" or not found["feed-forward"] else "Take placement pfeiffer, or lora"
-                raise OrderError(f"{len(found[part])} of the {layers} layers have a {part} part that ends in one linear, so an adapter cannot stand behind each.",
+                raise OrderError(f"{len(found[part])} of the {layers} layers have a {part} part that ends in one linear; an adapter must stand behind each.",
                                  f"{other}.", "method.placement")
         return {name: linears[name][1] for part in PARTS[self.placement] for name in found[part].values()}
 

@@ -105,7 +105,8 @@ class LoRA(Method):
             raise OrderError("Start olora does not work on GPT-2's transposed layers.", "Set method.init to kaiming or pissa.", "method.init")
         quantizer = facts.config.get("quantization_config", {}).get("quant_method") if facts else None
         if self.dora and quantizer not in DORA_QUANTIZERS:
-            raise OrderError(f"DoRA does not work on layers quantized by {quantizer}.", "Set method.dora to false, or take the unquantized model.", "method.dora")
+            raise OrderError(f"DoRA does not work on layers quantized by {quantizer}.",
+                             "Set method.dora to false, or take the unquantized model.", "method.dora")
         super().refuse(facts, training, device)
 
     # -- with torch

@@ -22,10 +22,13 @@ class PTuning(VirtualTokens):
                              "It costs a small network while training, a part of the context at every answer, and reaches less than LoRA.")
     learning_rate: ClassVar[float] = 1e-3
 
-    encoder: Literal["mlp", "lstm"] = Field("mlp", title="Encoder", description="The network that makes the vectors: mlp (quick, steady) or lstm (as in the paper, slower).")
-    hidden_size: int = Field(128, ge=1, le=16384, title="Hidden size", description="Width of that network; more parameters while training, the stored vectors stay the same.")
+    encoder: Literal["mlp", "lstm"] = Field("mlp", title="Encoder",
+                                            description="The network that makes the vectors: mlp (quick, steady) or lstm (as in the paper, slower).")
+    hidden_size: int = Field(128, ge=1, le=16384, title="Hidden size",
+                             description="Width of that network; more parameters while training, the stored vectors stay the same.")
     layers: int = Field(2, ge=1, le=8, title="LSTM layers", json_schema_extra=ADVANCED, description="Layers of the LSTM; an mlp always has three linears.")
-    dropout: float = Field(0.0, ge=0, lt=1, title="LSTM dropout", json_schema_extra=ADVANCED, description="Share switched off between LSTM layers while training; needs two layers.")
+    dropout: float = Field(0.0, ge=0, lt=1, title="LSTM dropout", json_schema_extra=ADVANCED,
+                           description="Share switched off between LSTM layers while training; needs two layers.")
 
     @model_validator(mode="after")
     def _used(self) -> PTuning:
@@ -45,8 +48,10 @@ class PTuning(VirtualTokens):
             sizes = [(2 * inner, 2 * inner), (wide, 2 * inner)]
             for layer in range(self.layers):
                 for way in ("", "_reverse"):
-                    shapes |= {f"prompt_encoder.lstm.weight_ih_l{layer}{way}": (4 * inner, wide if layer == 0 else 2 * inner), f"prompt_encoder.lstm.weight_hh_l{layer}{way}": (4 * inner, inner),
-                               f"prompt_encoder.lstm.bias_ih_l{layer}{way}": (4 * inner,), f"prompt_encoder.lstm.bias_hh_l{layer}{way}": (4 * inner,)}
+                    end = f"_l{layer}{way}"
+                    shapes |= {f"prompt_encoder.lstm.weight_ih{end}": (4 * inner, wide if layer == 0 else 2 * inner),
+                               f"prompt_encoder.lstm.weight_hh{end}": (4 * inner, inner),
+                               f"prompt_encoder.lstm.bias_ih{end}": (4 * inner,), f"prompt_encoder.lstm.bias_hh{end}": (4 * inner,)}
         for place, (out, inputs) in enumerate(sizes):
             shapes |= {f"prompt_encoder.mlp.{place}.weight": (out, inputs), f"prompt_encoder.mlp.{place}.bias": (out,)}
         return shapes

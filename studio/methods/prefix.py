@@ -30,7 +30,7 @@ class Prefix(VirtualTokens):
     hidden_size: int | None = Field(None, ge=1, le=16384, title="Projection width", json_schema_extra=ADVANCED,
                                     description="Width of the projection network; only used with projection. Left out: as wide as a layer's keys.")
     init: Literal["random", "zero"] = Field("random", title="Start", json_schema_extra=ADVANCED,
-                                             description="random: vectors drawn at random. zero: keys and values of nothing, which disturb the model less at first.")
+                                             description="random: vectors drawn at random. zero: keys and values of nought, which disturb less.")
 
     @model_validator(mode="after")
     def _used(self) -> Prefix:
@@ -45,7 +45,8 @@ class Prefix(VirtualTokens):
         if not self.projection:
             return {"prompt_encoder.embedding": (self.virtual_tokens, out)}
         inner = self.hidden_size or width
-        return {"prompt_encoder.embedding": (self.virtual_tokens, width), "prompt_encoder.transform.0": (inner, width), "prompt_encoder.transform.0.bias": (inner,),
+        return {"prompt_encoder.embedding": (self.virtual_tokens, width),
+                "prompt_encoder.transform.0": (inner, width), "prompt_encoder.transform.0.bias": (inner,),
                 "prompt_encoder.transform.2": (out, inner), "prompt_encoder.transform.2.bias": (out,)}
 
     def footprint(self, facts: ModelFacts) -> Footprint:

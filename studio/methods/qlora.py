@@ -34,7 +34,8 @@ class QLoRA(LoRA):
         description="The number format that 4-bit weights are unpacked to for multiplying. auto: as the run's precision.")
     init: Literal["kaiming", "gaussian", "eva"] = Field(
         "kaiming", title="Start", json_schema_extra=ADVANCED,
-        description="What the matrices hold at the start. kaiming and gaussian: no change yet. eva: the main directions of your data, fewer steps, a longer start.")
+        description="What the matrices hold at the start. kaiming and gaussian: no change yet. eva: the main directions of your data; "
+                    "fewer steps, a longer start.")
 
     def quantized(self) -> Quantization:
         return Quantization(self.quantization, self.double_quant, self.compute)

@@ -19,7 +19,7 @@ class VirtualTokens(Method):
     cannot_merge: ClassVar[str] = "It changes what the model reads, not its weights."
 
     virtual_tokens: int = Field(20, ge=1, le=1024, title="Virtual tokens",
-                                description="How many trained vectors stand before the text. More can hold more, learn slower and take their share of the context.")
+                                description="How many trained vectors stand before the text. More can hold more, learn slower and take a share of the context.")
 
     def footprint(self, facts: ModelFacts) -> Footprint:
         return super().footprint(facts)._replace(virtual=self.virtual_tokens, dropout=0.0)
