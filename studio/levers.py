@@ -1,17 +1,32 @@
-"""Every `auto` of the training settings, settled in one place: which precision, loss, optimizer, … and why."""
+"""Every `auto` of the training settings, settled in one place: which precision, loss, attention, layout, … and why.
+
+No lever changes what is learnt: an optimizer step sees the same rows under each of them. Only speed and memory change.
+"""
 
 from __future__ import annotations
 
+import importlib.util
+import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from studio.config import RunConfig
 from studio.device import Device
 from studio.errors import OrderError
+from studio.estimate import Estimate, estimate
 from studio.model import ModelFacts
+
+CPU_PIECE = 512  # tokens laid end to end at once on a CPU: enough to keep it busy, and its memory small
+WINDOWED = ("sliding_window", "attention_window_size", "attention_chunk_size")
+BENT = ("attn_logit_softcapping", "attn_logit_softcap", "alibi", "attention_sinks")
+PLAIN_LAYERS = {"full_attention", "sliding_attention"}  # other kinds (linear, recurrent, convolution) carry a state from row to row
 
 
 class Settled(NamedTuple):
-    """The settings with no auto left. dtype and autocast are torch's names; autocast None: off."""
+    """The settings with no auto left. dtype and autocast are torch's names; autocast None: off. attention: as transformers names it, or laid.
+
+    laid: rows end to end; piece: most tokens of such a piece; why: a sentence for each choice that a reader may wonder about.
+    """
 
     device: str
     dtype: str
@@ -19,39 +34,144 @@ class Settled(NamedTuple):
     checkpointing: bool
     optimizer: str
     loss: str
+    attention: str
+    laid: bool
+    piece: int
     batch_size: int
-    accumulation: int
+    effective: int
     steps: int
     eval_every: int
     save_every: int
     threads: int
+    estimated: int | None
+    why: dict[str, str]
 
     def told(self) -> dict[str, Any]:
         """For the diary."""
-        return {"device": self.device, "precision": self.dtype, "checkpointing": self.checkpointing, "optimizer": self.optimizer, "loss": self.loss}
+        return {"device": self.device, "precision": self.autocast or self.dtype, "checkpointing": self.checkpointing, "optimizer": self.optimizer,
+                "loss": self.loss, "attention": self.attention, "packing": self.laid, "threads": self.threads, "estimated_memory": self.estimated,
+                "why": self.why}
 
 
-def settle(config: RunConfig, facts: ModelFacts, device: Device, rows: Any) -> Settled:
-    """Settle by device, model and data (rows: anything with len(rows.train)). Raises OrderError for what the device cannot do."""
-    training = config.training
-    steps = training.steps(len(rows.train))
-    every = max(1, round(steps / 10))
-    dtype = precision(config, device)
-    eval_every = every if training.eval_every == "auto" else training.eval_every
+def settle(config: RunConfig, facts: ModelFacts, device: Device, statistics: Mapping[str, int], processes: int = 1) -> Settled:
+    """Settle by device, model and data (statistics: rows, tokens, trained, max, as data.prepare tells them).
+
+    Raises OrderError for what the device or the model cannot do.
+    """
+    training, rows, longest = config.training, statistics["rows"], statistics["max"]
+    dtype, expected = precision(config, device), estimate(facts, config, device, statistics)
+    laid, kernel, why = layout(config, facts, device, longest)
+    steps = training.steps(rows)
+    eval_every = max(1, round(steps / 10)) if training.eval_every == "auto" else training.eval_every
     return Settled(
-        device=device.kind, dtype=dtype, autocast=None if dtype == "float32" else dtype,
-        checkpointing=training.checkpointing is True, optimizer=(config.method.optimizer(device) or "adamw_torch_fused") if training.optimizer == "auto" else training.optimizer,
-        loss="full" if training.label_smoothing else "chunked" if training.loss == "auto" else training.loss,
-        batch_size=training.batch_size, accumulation=training.accumulated(len(rows.train)), steps=steps, eval_every=eval_every,
+        device=device.kind, dtype=dtype, autocast=None if dtype == "float32" else dtype, checkpointing=expected.checkpointing,
+        optimizer=optimizer(config, device), loss=loss(config), attention=kernel, laid=laid, piece=piece(config, device, longest),
+        batch_size=training.batch_size, effective=training.effective_batch(rows), steps=steps, eval_every=eval_every,
         save_every=eval_every if training.save_every == "auto" else training.save_every,
-        threads=device.cores or 1 if training.threads == "auto" else training.threads)
+        threads=threads(config, device, processes), estimated=expected.total,
+        why={"packing": why, "checkpointing": _why_checkpointing(config, expected), "precision": _why_precision(config, device)})
 
 
 def precision(config: RunConfig, device: Device) -> str:
-    """bf16 where the device computes in it, fp16 on older CUDA cards, else float32."""
+    """bf16 where the device computes in it, fp16 on older CUDA cards, else float32. Trained weights are float32 in any case."""
     wanted = config.training.precision
     if wanted == "bf16" and device.kind == "cuda" and not device.bf16:
         raise OrderError(f"{device.name} cannot compute in bf16.", "Set training.precision to auto or fp16.", "training.precision")
+    if wanted == "fp16" and device.kind == "cpu":
+        raise OrderError("A CPU does not train in fp16.", "Set training.precision to auto.", "training.precision")
     if wanted == "auto":
         wanted = "bf16" if device.bf16 else "fp16" if device.kind == "cuda" else "fp32"
     return {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}[wanted]
+
+
+def _why_precision(config: RunConfig, device: Device) -> str:
+    if config.training.precision != "auto":
+        return "as ordered"
+    if device.bf16:
+        return "the device computes in bf16"
+    return "an older card: fp16 with a scaler" if device.kind == "cuda" else "the device has no fast 16-bit products"
+
+
+def loss(config: RunConfig) -> str:
+    """chunked, but full logits where label smoothing needs the whole row of probabilities."""
+    if config.training.label_smoothing:
+        if config.training.loss == "chunked":
+            raise OrderError("Label smoothing needs full logits.", "Set training.loss to auto or full.", "training.loss")
+        return "full"
+    return "chunked" if config.training.loss == "auto" else config.training.loss
+
+
+def optimizer(config: RunConfig, device: Device) -> str:
+    """As ordered, else the method's own, else fused AdamW. 8-bit and paged ones need CUDA."""
+    wanted = config.training.optimizer
+    if wanted == "auto":
+        return config.method.optimizer(device) or "adamw_torch_fused"
+    name = {"adamw_8bit": "adamw_bnb_8bit", "paged_adamw_8bit": "paged_adamw_8bit", "adamw": "adamw_torch_fused"}.get(wanted, wanted)
+    if "paged" in name and device.kind != "cuda":
+        raise OrderError(f"The optimizer {wanted} pages memory of a CUDA device, and there is none.", "Set training.optimizer to auto.", "training.optimizer")
+    return name
+
+
+def layout(config: RunConfig, facts: ModelFacts, device: Device, longest: int) -> tuple[bool, str, str]:
+    """(rows end to end?, attention, why). End to end wherever method and model allow it: no padding, no mask."""
+    wanted, kernel = config.training.packing, attention(config, device)
+    hindrance = _hindrance(config, facts, longest)
+    if wanted is True and hindrance:
+        raise OrderError(f"Rows cannot be packed: {hindrance}.", "Set training.packing to auto or false.", "training.packing")
+    if wanted is False or hindrance:
+        return False, "sdpa" if kernel == "laid" else kernel, hindrance or "as ordered"
+    if config.training.compile and kernel == "laid" and device.kind == "cpu":
+        return False, "sdpa", "torch.compile wants equal shapes"
+    return True, kernel, "no padding, and no row sees another"
+
+
+def attention(config: RunConfig, device: Device) -> str:
+    """The attention function: our own over rows end to end, or the one ordered. Raises OrderError when flash attention is not there."""
+    wanted = config.training.attention
+    if wanted != "flash":
+        return "laid" if wanted == "auto" else wanted
+    if device.kind != "cuda" or (device.capability or (0, 0)) < (8, 0):
+        raise OrderError(f"Flash attention needs an Ampere card or newer, and this is {device.name}.", "Set training.attention to auto.", "training.attention")
+    if importlib.util.find_spec("flash_attn"):
+        return "flash_attention_2"
+    if importlib.util.find_spec("kernels"):
+        return "kernels-community/flash-attn2"
+    raise OrderError("Flash attention is not installed.", "Set training.attention to auto, or install the package kernels.", "training.attention")
+
+
+def _hindrance(config: RunConfig, facts: ModelFacts, longest: int) -> str:
+    """Why rows cannot be laid end to end; empty when they can."""
+    told = {**facts.config, **facts.config.get("text_config", {})}
+    if not config.method.allows_packing:
+        return f"{config.method.label} puts virtual tokens before each row"
+    if config.training.attention == "eager":
+        return "eager attention would form a square over all rows"
+    if not set(told.get("layer_types") or PLAIN_LAYERS) <= PLAIN_LAYERS or any(word in facts.model_type for word in ("mamba", "rwkv", "recurrent", "jamba")):
+        return "the model carries a state from row to row"
+    if any(told.get(key) for key in BENT):
+        return "the model bends its attention scores"
+    if any((told.get(key) or longest) < longest for key in WINDOWED) and told.get("use_sliding_window", True):
+        return "the model's attention window is shorter than the longest row"
+    return ""
+
+
+def piece(config: RunConfig, device: Device, longest: int) -> int:
+    """Tokens of a laid piece: what a padded batch of the longest rows would hold; on a CPU, which gains nothing from more, about CPU_PIECE."""
+    return max(longest, CPU_PIECE if device.kind == "cpu" else config.training.batch_size * longest)
+
+
+def threads(config: RunConfig, device: Device, processes: int) -> int:
+    """Cores for each trainer process. The page needs little: on four cores and more one is left to it; its waits are passive (launch.py)."""
+    if config.training.threads != "auto":
+        return config.training.threads
+    cores = device.cores or 1
+    return max(1, (cores if cores < 4 else cores - 1) // processes)
+
+
+def _why_checkpointing(config: RunConfig, expected: Estimate) -> str:
+    if config.training.checkpointing != "auto":
+        return "as ordered"
+    spare = math.floor(100 * expected.headroom)
+    if expected.checkpointing:
+        return "on: without it the run would not fit" if expected.fits else "on, and the run may still not fit"
+    return f"off: fits with {spare} % to spare" if expected.fits else "off: the method does not allow it"

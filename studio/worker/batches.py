@@ -1,26 +1,196 @@
-"""Rows to batches: padded to a few lengths only, because every new shape costs the CPU a newly compiled kernel."""
+"""Which rows one optimizer step sees, and how they are laid out for the device.
+
+The order is a seeded permutation, drawn anew each epoch, cut into effective batches. How the rows of one effective batch are then
+divided into pieces that fit the device (end to end, or padded; a few or many; on one process or several) changes speed and memory
+only: the gradient is the sum over the same rows, divided by the number of their trained tokens.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import random
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
 
 import torch
 
-STEP = 64  # lengths are rounded up to multiples of this
+STEP = 64  # widths are rounded up to multiples of this: few shapes, because a new one costs the CPU a newly compiled kernel
+PIECE_COST = 64  # what one more piece costs, in padded tokens it may save
+IGNORED = -100
+
+Row = dict[str, list[int]]
+Piece = dict[str, Any]
 
 
-class Batches:
-    """Collator. Rows are {"input_ids": [...], "labels": [...]}; gives int64 tensors [batch, length] and `tokens`, the real ones."""
+class Layout(NamedTuple):
+    """laid: rows end to end in one, positions beginning anew with each (packing); else one below the other, padded.
 
-    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        longest = max(len(row["input_ids"]) for row in rows)
-        width = -(-longest // STEP) * STEP
-        ids = torch.zeros((len(rows), width), dtype=torch.int64)  # what stands in the padding is never looked at
-        labels = torch.full((len(rows), width), -100)
-        mask = torch.zeros((len(rows), width), dtype=torch.int64)
-        for place, row in enumerate(rows):
-            count = len(row["input_ids"])
-            ids[place, :count] = torch.as_tensor(row["input_ids"])
-            labels[place, :count] = torch.as_tensor(row["labels"])
-            mask[place, :count] = 1
-        return {"input_ids": ids, "labels": labels, "attention_mask": mask, "tokens": int(mask.sum())}
+    tokens: most of them in a laid piece; rows: most of them in a padded one.
+    """
+
+    laid: bool
+    tokens: int
+    rows: int
+
+
+class Order:
+    """A batch sampler: the row numbers of each effective batch. The same seed and epoch give the same order, whatever was drawn before."""
+
+    def __init__(self, rows: int, effective: int, seed: int):
+        self.rows, self.effective, self.seed, self.epoch = rows, effective, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return -(-self.rows // self.effective)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        numbers = list(range(self.rows))
+        random.Random(f"{self.seed} {self.epoch}").shuffle(numbers)
+        for start in range(0, self.rows, self.effective):
+            yield numbers[start:start + self.effective]
+
+
+class Steps(torch.utils.data.DataLoader):
+    """A loader whose items are optimizer steps: lists of pieces."""
+
+    def set_epoch(self, epoch: int) -> None:
+        self.batch_sampler.set_epoch(epoch)
+
+
+class Pieces:
+    """Collator: the rows of an effective batch to the list of pieces that this process (rank of world) works through."""
+
+    def __init__(self, layout: Layout, rank: int = 0, world: int = 1):
+        self.layout, self.rank, self.world = layout, rank, world
+
+    def __call__(self, rows: list[Row]) -> list[Piece]:
+        """Each piece also holds `items`, the trained tokens of the whole effective batch, and the first one `seen`, its real tokens."""
+        mine = share(rows, self.world)[self.rank]
+        pieces = [put(group, self.layout.laid) for group in groups(mine, self.layout)] or [_idle(rows[0], self.layout.laid)]
+        items = sum(trained(row) for row in rows)
+        for place, piece in enumerate(pieces):
+            piece |= {"items": items, "seen": sum(len(row["input_ids"]) for row in rows) if place == 0 else 0}
+        return pieces
+
+
+def trained(row: Row) -> int:
+    """Tokens of a row that count in the loss: the first is never predicted."""
+    return len(row["labels"]) - 1 - row["labels"][1:].count(IGNORED)
+
+
+def share(rows: list[Row], world: int) -> list[list[Row]]:
+    """Rows to processes, so that each has about as many tokens: the longest first, to whoever has least."""
+    if world == 1:
+        return [list(rows)]
+    parts: list[list[Row]] = [[] for _ in range(world)]
+    loads = [0] * world
+    for row in sorted(rows, key=lambda row: -len(row["input_ids"])):
+        least = loads.index(min(loads))
+        parts[least].append(row)
+        loads[least] += len(row["input_ids"])
+    return parts
+
+
+def groups(rows: list[Row], layout: Layout) -> list[list[Row]]:
+    """Rows to pieces: best-fit decreasing where they are laid end to end, else the cheapest cut of the rows sorted by length."""
+    ordered = sorted(rows, key=lambda row: -len(row["input_ids"]))
+    return _best_fit(ordered, layout.tokens) if layout.laid else _cheapest_cut(ordered, layout.rows)
+
+
+def _best_fit(ordered: list[Row], room: int) -> list[list[Row]]:
+    """Each row into the fullest piece that still has room for it (best-fit decreasing)."""
+    pieces: list[list[Row]] = []
+    left: list[int] = []
+    for row in ordered:
+        size = len(row["input_ids"])
+        fitting = [place for place, free in enumerate(left) if free >= size]
+        if fitting:
+            place = min(fitting, key=left.__getitem__)
+            pieces[place].append(row)
+            left[place] -= size
+        else:
+            pieces.append([row])
+            left.append(room - size)
+    return pieces
+
+
+def _cheapest_cut(ordered: list[Row], most: int) -> list[list[Row]]:
+    """The cut into runs of at most `most` rows with the fewest padded tokens, a piece itself counted as PIECE_COST (dynamic programme)."""
+    widths = [wide(len(row["input_ids"])) for row in ordered]
+    best, cut = [0.0], [0]
+    for end in range(1, len(ordered) + 1):
+        cost, start = min((best[start] + widths[start] * (end - start) + PIECE_COST, start) for start in range(max(0, end - most), end))
+        best.append(cost)
+        cut.append(start)
+    pieces, end = [], len(ordered)
+    while end:
+        pieces.append(ordered[cut[end]:end])
+        end = cut[end]
+    return pieces[::-1]
+
+
+def wide(tokens: int) -> int:
+    """The width a row or piece is filled up to."""
+    return -(-tokens // STEP) * STEP
+
+
+def put(rows: list[Row], laid: bool) -> Piece:
+    """One piece of these rows, as tensors."""
+    return _laid(rows) if laid else _padded(rows)
+
+
+def _padded(rows: list[Row]) -> Piece:
+    """int64 [rows, width]. No mask is needed: what fills a row up stands behind it, and attention looks back only."""
+    width = wide(max(len(row["input_ids"]) for row in rows))
+    ids = torch.zeros((len(rows), width), dtype=torch.int64)
+    labels = torch.full((len(rows), width), IGNORED)
+    for place, row in enumerate(rows):
+        ids[place, :len(row["input_ids"])] = torch.as_tensor(row["input_ids"])
+        labels[place, :len(row["labels"])] = torch.as_tensor(row["labels"])
+    return {"input_ids": ids, "labels": labels}
+
+
+def _laid(rows: list[Row]) -> Piece:
+    """int64 [1, width]; positions begin at 0 with each row, and no row's first token is predicted from the row before it.
+
+    cu_seq_lens (int32, on the device) say where rows begin and end, under the names that transformers' attention functions know.
+    What fills the piece up is a row of its own.
+    """
+    ids, labels, positions, starts = [], [], [], [0]
+    for row in rows:
+        ids += row["input_ids"]
+        labels += [IGNORED, *row["labels"][1:]]
+        positions += range(len(row["input_ids"]))
+        starts.append(len(ids))
+    fill = wide(len(ids)) - len(ids)
+    if fill:
+        ids += [0] * fill
+        labels += [IGNORED] * fill
+        positions += range(fill)
+        starts.append(len(ids))
+    where = torch.tensor(starts, dtype=torch.int32)
+    longest = max(after - before for before, after in zip(starts, starts[1:]))
+    return {"input_ids": torch.tensor([ids]), "labels": torch.tensor([labels]), "position_ids": torch.tensor([positions]),
+            "cu_seq_lens_q": where, "cu_seq_lens_k": where, "max_length_q": longest, "max_length_k": longest}
+
+
+def _idle(row: Row, laid: bool) -> Piece:
+    """For a process that got no row of a small effective batch: it must take part in the step, and add nothing."""
+    return put([{"input_ids": row["input_ids"], "labels": [IGNORED] * len(row["labels"])}], laid)
+
+
+def filled(rows: Iterable[Row], layout: Layout, effective: int, seed: int) -> dict[str, float]:
+    """What the layout makes of the first epoch: pieces a step, and the shares of tokens that only fill up, of rows that share a piece."""
+    rows = list(rows)
+    real = held = pieces = together = 0
+    order = Order(len(rows), effective, seed)
+    for numbers in order:
+        for group in groups([rows[number] for number in numbers], layout):
+            lengths = [len(row["input_ids"]) for row in group]
+            real += sum(lengths)
+            held += wide(sum(lengths)) if layout.laid else wide(max(lengths)) * len(group)
+            pieces += 1
+            together += len(group) if len(group) > 1 else 0
+    return {"pieces_per_step": round(pieces / max(1, len(order)), 2), "padding": round(1 - real / max(1, held), 4),
+            "packed": round(together / max(1, len(rows)), 4) if layout.laid else 0.0}

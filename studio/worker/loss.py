@@ -6,76 +6,137 @@ pass, so that no second pass over the vocabulary is needed (the idea of Liger's 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from torch.nn import functional
 
-CHUNK = 256  # positions whose logits exist at once: 256 × vocabulary × 4 bytes
+IGNORED = -100
+ROOM = {"cpu": 2**25, "cuda": 2**29}  # bytes of float32 logits that exist at once: what stays in a CPU's caches; what fills a GPU
+
+
+class Bend(NamedTuple):
+    """What a model does to head(hidden) before the softmax: scale, then a soft cap (Gemma 2: cap · tanh(x / cap))."""
+
+    scale: float = 1.0
+    cap: float | None = None
+
+    @classmethod
+    def of(cls, config: Any) -> Bend:
+        """From a model's config: Granite divides by logits_scaling, Cohere multiplies by logit_scale, Falcon-H1 by lm_head_multiplier."""
+        text = config.get_text_config()
+        scale = getattr(text, "logit_scale", None) or getattr(text, "lm_head_multiplier", None) or 1.0
+        return cls(scale / (getattr(text, "logits_scaling", None) or 1.0), getattr(text, "final_logit_softcapping", None))
 
 
 class HeadLoss(torch.autograd.Function):
     """Sum over positions of -log p(target), from hidden states and the head's weight.
 
-    hidden: [n, width]; weight: [vocabulary, width]; bias: [vocabulary] or None; targets: [n] of int64.
+    hidden: [n, width]; weight: [vocabulary, width]; bias: [vocabulary] or None; targets: [n] of int64; dtype: that of the products.
     """
 
     @staticmethod
-    def forward(ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, targets: torch.Tensor) -> torch.Tensor:
+    def forward(ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, targets: torch.Tensor,
+                bend: Bend, dtype: torch.dtype) -> torch.Tensor:
+        narrow, cast = hidden.to(dtype), weight.to(dtype)
         total = hidden.new_zeros((), dtype=torch.float32)
-        d_hidden = torch.empty_like(hidden)
+        d_hidden = torch.empty_like(narrow)
         d_weight = torch.zeros_like(weight, dtype=torch.float32) if ctx.needs_input_grad[1] else None
         d_bias = torch.zeros_like(bias, dtype=torch.float32) if bias is not None and ctx.needs_input_grad[2] else None
-        for start in range(0, len(hidden), CHUNK):
-            part, wanted = hidden[start:start + CHUNK], targets[start:start + CHUNK, None]
-            logits = torch.nn.functional.linear(part, weight, bias).float()
-            log_sum = logits.logsumexp(-1, keepdim=True)
-            total += (log_sum - logits.gather(-1, wanted)).sum()
-            slope = logits.sub_(log_sum).exp_()  # softmax, in place
-            slope.scatter_add_(-1, wanted, -torch.ones_like(log_sum))
+        chunk = max(1, min(len(hidden), ROOM.get(hidden.device.type, 2**27) // (4 * len(weight))))
+        raw = torch.empty(chunk, len(weight), dtype=dtype, device=hidden.device)
+        wide = torch.empty(chunk, len(weight), dtype=torch.float32, device=hidden.device)
+        for start in range(0, len(hidden), chunk):
+            part, wanted = narrow[start:start + chunk], targets[start:start + chunk, None]
+            logits, slope = raw[:len(part)], wide[:len(part)]
+            torch.mm(part, cast.t(), out=logits)
+            total += _forward_chunk(logits, slope, bias, wanted, bend)
+            logits.copy_(slope)
+            torch.mm(logits, cast, out=d_hidden[start:start + chunk])
+            if d_weight is not None:
+                d_weight += logits.t() @ part
             if d_bias is not None:
                 d_bias += slope.sum(0)
-            slope = slope.to(weight.dtype)
-            torch.mm(slope, weight, out=d_hidden[start:start + CHUNK])
-            if d_weight is not None:
-                d_weight += slope.t() @ part
         ctx.save_for_backward(d_hidden, d_weight, d_bias)
-        ctx.weight_dtype = weight.dtype
+        ctx.types = hidden.dtype, weight.dtype, bias.dtype if bias is not None else None
         return total
 
     @staticmethod
     def backward(ctx: Any, slope: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        d_hidden, d_weight, d_bias = ctx.saved_tensors
-        return (d_hidden * slope.to(d_hidden.dtype),
-                (d_weight * slope).to(ctx.weight_dtype) if d_weight is not None else None,
-                (d_bias * slope).to(ctx.weight_dtype) if d_bias is not None else None, None)
+        return (*(None if grad is None else (grad * slope).to(kind) for grad, kind in zip(ctx.saved_tensors, ctx.types)), None, None, None)
 
 
-def chunked(model: Any, inputs: dict[str, torch.Tensor], items: torch.Tensor | int | None = None) -> torch.Tensor:
-    """Mean loss over the labels of a batch (or sum / items), through a pre-hook on the head that takes its input.
+def _forward_chunk(logits: torch.Tensor, slope: torch.Tensor, bias: torch.Tensor | None, wanted: torch.Tensor, bend: Bend) -> torch.Tensor:
+    """The loss of a chunk, summed; `slope` [n, vocabulary] is filled with its derivative by head(hidden)."""
+    plain = bias is None and bend == Bend()
+    values = logits
+    if not plain:
+        values = slope.copy_(logits)
+        if bias is not None:
+            values += bias
+        values *= bend.scale
+        if bend.cap:
+            values = torch.tanh_(values.div_(bend.cap)).mul_(bend.cap)
+    bent = values.clone() if bend.cap else None
+    right, most = values.gather(-1, wanted).float(), values.amax(-1, keepdim=True).float()
+    if plain:
+        torch.softmax(values, -1, dtype=torch.float32, out=slope)
+    else:
+        slope.copy_(values.softmax(-1))
+    log_sum = most - slope.amax(-1, keepdim=True).log()  # log Σ exp, from the largest logit and its probability
+    slope.scatter_add_(-1, wanted, -torch.ones_like(right))
+    if bent is not None:
+        slope *= 1 - (bent / bend.cap).square_()
+    if bend.scale != 1.0:
+        slope *= bend.scale
+    return (log_sum - right).sum()
 
-    Works for any decoder whose logits are head(hidden), under any peft method: virtual tokens stand before the row's own
-    positions, which are the last ones. inputs: input_ids [b, s], labels [b, s] with -100 where nothing is trained, and what
-    else the model takes.
+
+def loss(model: Any, inputs: dict[str, Any], kind: str, dtype: torch.dtype, smoothing: float = 0.0) -> torch.Tensor:
+    """Sum of the loss over the labels of a batch (-100: none). kind: "chunked", or "full" as the model itself would; inputs: with labels.
+
+    smoothing (full only): the share of certainty taken off the right token, as torch's cross_entropy has it.
     """
-    labels = inputs["labels"]
     rest = {key: value for key, value in inputs.items() if key != "labels"}
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    head = base.get_output_embeddings()
-    caught: list[torch.Tensor] = []
+    if kind == "chunked":
+        return _chunked(model, rest, inputs["labels"], dtype)
+    logits = model(**rest).logits[:, -inputs["labels"].shape[1]:]  # virtual tokens stand before the row's own
+    with torch.autocast(logits.device.type, enabled=False):
+        return functional.cross_entropy(logits[:, :-1].float().flatten(0, 1), inputs["labels"][:, 1:].flatten(), ignore_index=IGNORED,
+                                        reduction="sum", label_smoothing=smoothing)
 
-    def catch(_: Any, given: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        caught.append(given[0])
+
+def _chunked(model: Any, rest: dict[str, Any], labels: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Through a pre-hook on the head, which takes the head's input, forms the loss there, and lets the head have one position only.
+
+    Works for any decoder whose logits are head(hidden), under any peft method, and where the head's weight is whole only while the
+    model runs (FSDP).
+    """
+    base = plain(model)
+    head, bend = base.get_output_embeddings(), Bend.of(base.config)
+    found: list[torch.Tensor] = []
+
+    def take(module: Any, given: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        hidden = given[0][:, -labels.shape[1]:][:, :-1]
+        chosen = labels[:, 1:] != IGNORED
+        with torch.autocast(hidden.device.type, enabled=False):
+            found.append(HeadLoss.apply(hidden[chosen], module.weight, getattr(module, "bias", None), labels[:, 1:][chosen], bend, dtype))
         return (given[0][:, -1:].detach(),)
 
-    hook = head.register_forward_pre_hook(catch)
+    hook = head.register_forward_pre_hook(take)
     try:
         model(**rest)
     finally:
         hook.remove()
-    hidden = caught[0][:, -labels.shape[1]:][:, :-1]
-    wanted = labels[:, 1:]
-    chosen = wanted != -100
-    targets = wanted[chosen]
-    with torch.autocast(hidden.device.type, enabled=False):
-        total = HeadLoss.apply(hidden[chosen].to(head.weight.dtype), head.weight, getattr(head, "bias", None), targets)
-    return total / (items if items is not None else max(len(targets), 1))
+    return found[0]
+
+
+def plain(model: Any) -> Any:
+    """The base model inside DDP and peft."""
+    model = getattr(model, "module", model)
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def simple_head(model: Any) -> bool:
+    """Whether the head is a plain linear, so that its weight is all there is to it; an adapter on it, or a quantized one, is not."""
+    return type(plain(model).get_output_embeddings()) is torch.nn.Linear

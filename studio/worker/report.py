@@ -1,35 +1,57 @@
-"""The trainer's callback: events as they happen, peak memory, the stop file."""
+"""The trainer's callback: events as they happen, peak memory, what the user asks for meanwhile, early stopping, the best so far."""
 
 from __future__ import annotations
 
+import math
 import resource
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import TrainerCallback
 
+from studio.errors import StudioError
 from studio.run import Run
+from studio.worker import together
 
 
 class Report(TrainerCallback):
-    """Writes the diary from the trainer's callbacks and looks for the stop file after every step."""
+    """Writes the diary from the trainer's callbacks and looks, after every step, for what the run is asked.
 
-    def __init__(self, run: Run, attempt: int):
-        self.run, self.attempt = run, attempt
-        self.tokens, self._seen, self._began, self._since = 0, 0, time.monotonic(), time.monotonic()
+    On several processes only the first one writes, and what it sees is told to the others, so that all do the same.
+    """
+
+    def __init__(self, run: Run, attempt: int, early_stopping: int | None = None, keep_best: bool = False):
+        self.run, self.attempt, self.early_stopping, self.keep_best = run, attempt, early_stopping, keep_best
+        self.trainer: Any = None
+        self.samples: Any = None  # writes sample events: a function of the step
+        self.tokens, self._seen, self._began, self._since, self._now = 0, 0, time.monotonic(), time.monotonic(), ""
+        self.stopping: str | None = None
 
     def say(self, kind: str, **fields: Any) -> None:
-        self.run.append(kind, attempt=self.attempt, **fields)
+        if together.first():
+            self.run.append(kind, attempt=self.attempt, **fields)
 
     def phase(self, name: str, **fields: Any) -> None:
+        if name == self._now and not fields:
+            return
+        self._now = name
         self.say("phase", name=name, **fields)
-        print(f"[{time.strftime('%H:%M:%S')}] {name}", flush=True)
+        self._print(f"[{time.strftime('%H:%M:%S')}] {name}")
 
     def note(self, text: str, level: str = "info", **fields: Any) -> None:
         self.say("note", level=level, text=text, **fields)
-        print(f"{level}: {text}", flush=True)
+        self._print(f"{level}: {text}")
+
+    def saved(self, path: Path, what: str) -> None:
+        size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+        self.say("saved", step=self.trainer.state.global_step, path=path.name, what=what, bytes=size)
+
+    def _print(self, text: str) -> None:
+        if together.first():
+            print(text, flush=True)
 
     # -- called by the Trainer
 
@@ -39,33 +61,73 @@ class Report(TrainerCallback):
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
         if not logs or "loss" not in logs:
             return
+        self.phase("training")
         now = time.monotonic()
         speed = (self.tokens - self._seen) / max(now - self._since, 1e-9)
         self._seen, self._since = self.tokens, now
+        memories = together.gather(peak_memory())
+        more = {"memories": memories} if len(memories) > 1 else {}
         self.say("step", step=state.global_step, epoch=round(state.epoch or 0.0, 4), loss=logs["loss"],
                  learning_rate=logs.get("learning_rate"), grad_norm=logs.get("grad_norm"), tokens=self.tokens,
-                 tokens_per_second=round(speed, 1), memory=peak_memory(), seconds=round(now - self._began, 2))
-        print(f"step {state.global_step}/{state.max_steps}  loss {logs['loss']:.4f}  {speed:.0f} tokens/s", flush=True)
+                 tokens_per_second=round(speed, 1), memory=max(memories), seconds=round(now - self._began, 2), **more)
+        self._print(f"step {state.global_step}/{state.max_steps}  loss {logs['loss']:.4f}  {speed:.0f} tokens/s")
+        self._refuse_nan(logs["loss"], state.global_step, "loss")
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
-        if self.run.stop_file.exists():
-            control.should_training_stop = True
-            control.should_save = not self.discarding()
+        how, asked = together.told((self.run.stop_asked(), self.run.asked()) if together.first() else None)
+        if how is not None:
+            self.stopping = how
+            control.should_training_stop, control.should_save = True, how != "discard"
+            control.should_evaluate = False
+            return control
+        if "save" in asked:
+            control.should_save = True
+        if "evaluate" in asked and self.trainer.eval_dataset is not None:
+            control.should_evaluate = True
+        if "sample" in asked and self.samples is not None:
+            self.samples(state.global_step)
         return control
 
-    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float] | None = None, **_: Any) -> None:
+    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float] | None = None, **_: Any) -> Any:
+        """Before the Trainer notes the best one itself: `state.best_metric` is that of the evaluations before."""
         loss = (metrics or {}).get("eval_loss")
-        if loss is not None:
-            self.say("eval", step=state.global_step, loss=loss)
-            print(f"step {state.global_step}  held-out loss {loss:.4f}", flush=True)
+        if loss is None:
+            return control
+        best = state.global_step > 0 and (state.best_metric is None or loss < state.best_metric)
+        self.say("eval", step=state.global_step, loss=loss, best=best)
+        self._print(f"step {state.global_step}  held-out loss {loss:.4f}")
+        self._refuse_nan(loss, state.global_step, "held-out loss")
+        if self.samples is not None:
+            self.samples(state.global_step)
+        if best and self.keep_best:
+            control.should_save = True
+        if self.early_stopping and not best and self._waited(state) >= self.early_stopping:
+            self.note(f"The held-out loss has not improved for {self.early_stopping} evaluations: stopped early.")
+            control.should_training_stop = control.should_save = True
+        if not control.should_save:
+            self.phase("training")
         self._since, self._seen = time.monotonic(), self.tokens  # evaluation does not count as training time
+        return control
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._since, self._seen = time.monotonic(), self.tokens
+
+    # --
+
+    def _waited(self, state: Any) -> int:
+        """Evaluations since the best one, this one included; from the state, so that a resume does not forget."""
+        return sum(1 for entry in state.log_history if "eval_loss" in entry and entry["step"] > (state.best_global_step or 0))
+
+    def _refuse_nan(self, loss: float, step: int, what: str) -> None:
+        if math.isfinite(loss):
+            return
+        self.note(f"The {what} at step {step} is not a number.", "error")
+        raise StudioError(f"The {what} became not a number at step {step}.",
+                          "Lower training.learning_rate to a half or less, or set training.precision to bf16 or fp32; then resume from the last checkpoint.")
 
     def discarding(self) -> bool:
         """Whether the stop file asks to keep nothing."""
-        try:
-            return self.run.stop_file.read_text().startswith("discard")
-        except FileNotFoundError:
-            return False
+        return self.stopping == "discard"
 
 
 def peak_memory() -> int:

@@ -16,22 +16,26 @@ from studio.config import RunConfig
 from studio.device import devices
 from studio.errors import StudioError
 from studio.home import write_whole
+from studio.levers import Settled
 from studio.run import Run
-from studio.tokens import Encoder
 from studio.template import load as load_template
-from studio.worker.batches import Batches
+from studio.tokens import Encoder
+from studio.worker import adapters, attention, probe, sharding, together
+from studio.worker.batches import Layout, filled
 from studio.worker.report import Report, peak_memory
+from studio.worker.samples import Samples
 from studio.worker.trainer import StudioTrainer
 
 
 def main(run: Run) -> int:
     """Carry the order out. Exit code 0: the end line says finished or stopped; 1: it says failed, and why."""
-    report = Report(run, int(os.environ.get("STUDIO_ATTEMPT", 1)))
+    training = run.config.training
+    report = Report(run, int(os.environ.get("STUDIO_ATTEMPT", 1)), training.early_stopping, training.keep_best)
     try:
         train(run, report)
     except StudioError as error:
         print(f"error: {error}", file=sys.stderr)
-        report.say("end", state="failed", cause=error.message, action=error.hint)
+        report.say("end", state="failed", cause=error.message, action=error.hint, peak_memory=peak_memory())
         return 1
     return 0
 
@@ -45,6 +49,8 @@ def train(run: Run, report: Report) -> None:
     folder = source.fetch(config.model, report=lambda what, done, total: print(what, done, total, flush=True))
     facts = model.facts(folder)
     config.method.refuse(facts, config.training, device)
+    for caution in config.method.cautions(config.training):
+        report.note(caution, "warning")
 
     report.phase("reading data")
     template = load_template(config.data.template, folder)
@@ -52,71 +58,90 @@ def train(run: Run, report: Report) -> None:
     rows = data.prepare(config.data, encoder, config.training.seed)
 
     report.phase("loading model")
-    settled = levers.settle(config, facts, device, rows)
+    settled = levers.settle(config, facts, device, rows.statistics, together.world())
     torch.set_num_threads(settled.threads)
-    base = config.method.load(folder, getattr(torch, settled.dtype))
+    torch.set_flush_denormal(True)  # numbers next to zero cost a CPU many times an ordinary one, and say nothing
+    attention.enter()
+    base = config.method.load(folder, getattr(torch, settled.dtype), attn_implementation=settled.attention)
     tuned = config.method.wrap(base)
-    trainer = _trainer(run, config, settled, tuned, rows, report)
-    report.say("plan", **_plan(config, settled, tuned, trainer, rows))
+    adapters.quicken(tuned, settled.autocast is not None)
+    if config.training.compile:
+        _compile(base)
 
     resumed = checkpoints.newest(run.checkpoints)
+    if resumed:
+        checkpoints.refuse_other_data(resumed, rows.fingerprint)
+    trainer = _trainer(run, config, settled, tuned, rows, report, bool(resumed))
+    report.say("plan", **_plan(config, settled, tuned, rows))
+    if config.training.sample_prompts:
+        report.samples = Samples(config.training.sample_prompts, encoder, trainer)
     if not resumed:
-        config.method.start(tuned, trainer.get_train_dataloader)
-    if not resumed and len(rows.eval):
-        report.phase("evaluating")
-        trainer.evaluate()
+        config.method.start(tuned, trainer.inputs)
+        if config.training.probe:
+            trainer.add_callback(probe.Probe(trainer))
     report.phase("training", from_step=int(resumed.name.rpartition("-")[2]) if resumed else 0)
     trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
     _finish(run, config, trainer, template, folder, report)
 
 
-def _trainer(run: Run, config: RunConfig, settled: levers.Settled, tuned: Any, rows: data.Prepared, report: Report) -> StudioTrainer:
-    training = config.training
+def _trainer(run: Run, config: RunConfig, settled: Settled, tuned: Any, rows: data.Prepared, report: Report, resumed: bool) -> StudioTrainer:
+    training, held = config.training, len(rows.eval) > 0
     arguments = TrainingArguments(
         output_dir=str(run.checkpoints), num_train_epochs=training.epochs, max_steps=training.max_steps or -1,
-        per_device_train_batch_size=settled.batch_size, per_device_eval_batch_size=settled.batch_size,
-        gradient_accumulation_steps=settled.accumulation, learning_rate=config.learning_rate, lr_scheduler_type=training.schedule,
-        warmup_steps=training.warmup, weight_decay=training.weight_decay, max_grad_norm=training.max_grad_norm,
-        neftune_noise_alpha=training.neftune, label_smoothing_factor=training.label_smoothing, optim=settled.optimizer,
+        per_device_train_batch_size=settled.effective, gradient_accumulation_steps=1,  # the loader's items are whole steps
+        learning_rate=config.learning_rate, lr_scheduler_type=training.schedule, warmup_steps=training.warmup,
+        weight_decay=training.weight_decay, max_grad_norm=training.max_grad_norm, neftune_noise_alpha=training.neftune,
+        label_smoothing_factor=training.label_smoothing, optim=settled.optimizer,
         bf16=settled.autocast == "bfloat16", fp16=settled.autocast == "float16", use_cpu=settled.device == "cpu",
-        gradient_checkpointing=settled.checkpointing, gradient_checkpointing_kwargs={"use_reentrant": False} if settled.checkpointing else None,
-        torch_compile=training.compile, seed=training.seed, data_seed=training.seed, logging_steps=training.log_every,
-        logging_first_step=True, logging_nan_inf_filter=False, eval_strategy="steps" if len(rows.eval) else "no", eval_steps=settled.eval_every,
-        save_strategy="steps", save_steps=settled.save_every, save_total_limit=None, report_to=list(training.report_to) or "none",
-        disable_tqdm=True, remove_unused_columns=False, dataloader_pin_memory=settled.device != "cpu", prediction_loss_only=True)
+        activation_checkpointing=settled.checkpointing, activation_checkpointing_kwargs={"use_reentrant": False} if settled.checkpointing else None,
+        seed=training.seed, logging_steps=training.log_every, logging_first_step=True, logging_nan_inf_filter=False,
+        eval_strategy="steps" if held else "no", eval_steps=settled.eval_every, eval_on_start=held and not resumed,
+        metric_for_best_model="loss", greater_is_better=False, save_strategy="steps", save_steps=settled.save_every, save_total_limit=None,
+        report_to=list(training.report_to) or "none", disable_tqdm=True, remove_unused_columns=False, dataloader_pin_memory=settled.device == "cuda",
+        **sharding.arguments(config, tuned))
     return StudioTrainer(
-        method=config.method, report=report, loss=settled.loss, keep=training.keep_checkpoints, fingerprint=rows.fingerprint,
-        model=tuned, args=arguments, train_dataset=rows.train, eval_dataset=rows.eval if len(rows.eval) else None,
-        data_collator=Batches(), callbacks=[report])
+        method=config.method, report=report, layout=Layout(settled.laid, settled.piece, settled.batch_size), effective=settled.effective,
+        kind=sharding.loss(config, settled.loss, tuned, report), keep=training.keep_checkpoints, fingerprint=rows.fingerprint,
+        model=tuned, args=arguments, train_dataset=rows.train, eval_dataset=rows.eval if held else None, callbacks=[report])
 
 
-def _plan(config: RunConfig, settled: levers.Settled, tuned: Any, trainer: StudioTrainer, rows: data.Prepared) -> dict[str, Any]:
+def _plan(config: RunConfig, settled: Settled, tuned: Any, rows: data.Prepared) -> dict[str, Any]:
     """What is known before the first step."""
     trainable = sum(weight.numel() for weight in tuned.parameters() if weight.requires_grad)
+    layout = Layout(settled.laid, settled.piece, settled.batch_size)
     return {"steps": settled.steps, "epochs": config.training.epochs, "rows": len(rows.train), "eval_rows": len(rows.eval),
             "trainable": trainable, "parameters": sum(weight.numel() for weight in tuned.parameters()) - (trainable if config.method.adapter else 0),
-            "effective_batch": settled.batch_size * settled.accumulation, **settled.told(), "data": rows.record}
+            "effective_batch": settled.effective, "processes": together.world(), **settled.told(),
+            **filled(rows.train[:20_000], layout, settled.effective, config.training.seed), "data": rows.record}
+
+
+def _compile(base: Any) -> None:
+    """torch.compile for each layer by itself: compiled once for all of them, where the whole model takes minutes."""
+    for layer in base.get_decoder().layers:
+        layer.compile()
 
 
 def _finish(run: Run, config: RunConfig, trainer: StudioTrainer, template: Any, base: Path, report: Report) -> None:
     """Write model/ with a manifest last, then the end line."""
-    stopped = run.stop_file.exists()
-    if stopped and report.discarding():
+    if report.discarding():
         report.say("end", state="stopped", cause="Stopped and discarded as asked.", peak_memory=peak_memory())
         return
     report.phase("saving")
-    step = trainer.state.global_step
-    run.result.mkdir(exist_ok=True)
-    config.method.save(trainer.accelerator.unwrap_model(trainer.model), run.result)
-    tokenizer = AutoTokenizer.from_pretrained(base)
-    tokenizer.chat_template = template.text
-    tokenizer.save_pretrained(run.result)
-    write_whole(run.result / "manifest.json", json.dumps({
-        "base": str(base), "model": config.model.model_dump(), "method": config.method.model_dump(mode="json"),
-        "template": template.name, "stop": template.stop, "step": step}, indent=1, ensure_ascii=False))
-    report.say("saved", step=step, path="model", what="model")
+    step = trainer.take_best() if config.training.keep_best else trainer.state.global_step
+    finished = sharding.whole(trainer)
+    if together.first():
+        with checkpoints.replacing(run.result) as result:
+            config.method.save(finished, result)
+            tokenizer = AutoTokenizer.from_pretrained(base)
+            tokenizer.chat_template = template.text
+            tokenizer.save_pretrained(result)
+            write_whole(result / "manifest.json", json.dumps({
+                "base": str(base), "model": config.model.model_dump(), "method": config.method.model_dump(mode="json"),
+                "template": template.name, "stop": template.stop, "step": step}, indent=1, ensure_ascii=False))
+        report.saved(run.result, "model")
+    stopped = report.stopping is not None
     report.say("end", state="stopped" if stopped else "finished", cause="Stopped as asked; the model so far is kept." if stopped else None,
-               peak_memory=peak_memory(), step=step)
+               peak_memory=max(together.gather(peak_memory())), step=step)
 
 
 if __name__ == "__main__":

@@ -1,69 +1,164 @@
-"""The Trainer of transformers with three things of ours: the loss, the batches, and checkpoints that are complete or absent."""
+"""The Trainer of transformers with four things of ours: what a step sees, the loss, the evaluation, and checkpoints complete or absent.
+
+An item of its loader is a whole optimizer step, a list of pieces; `training_step` goes through them. So the Trainer itself never
+accumulates, and its step count is ours.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import Trainer
+from transformers import PrinterCallback, Trainer
+from transformers.trainer_utils import EvalLoopOutput
 
 from studio import checkpoints
-from studio.worker.loss import chunked
+from studio.worker.batches import Layout, Order, Pieces, Steps, groups, put, share, trained
+from studio.worker.loss import loss
 from studio.worker.report import Report
 
 
 class StudioTrainer(Trainer):
-    """method: the tuning method; report: our callback; loss: "chunked" or "full"."""
+    """method: the tuning method; report: our callback; layout: of the pieces; kind: "chunked" or "full" loss; keep: checkpoints kept."""
 
-    def __init__(self, *, method: Any, report: Report, loss: str, keep: int, fingerprint: str, **options: Any):
+    def __init__(self, *, method: Any, report: Report, layout: Layout, effective: int, kind: str, keep: int, fingerprint: str, **options: Any):
         super().__init__(**options)
-        self.method, self.report, self.loss_kind, self.keep, self.fingerprint = method, report, loss, keep, fingerprint
-        self.model_accepts_loss_kwargs = True  # our loss divides by the items of the whole effective batch
+        self.method, self.report, self.layout, self.effective = method, report, layout, effective
+        self.kind, self.keep, self.fingerprint = kind, keep, fingerprint
+        self.dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.accelerator.mixed_precision, torch.float32)
+        self.rank, self.world = self.args.process_index, self.args.world_size
+        report.trainer = self
+        self.remove_callback(PrinterCallback)  # the report prints already
 
-    def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
-        if model.training:
-            self.report.tokens += int(inputs.pop("tokens", 0)) or inputs["input_ids"].numel()
-        inputs.pop("tokens", None)
-        if self.loss_kind == "full":
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        loss = chunked(model, inputs, num_items_in_batch)
-        return (loss, {"loss": loss}) if return_outputs else loss
+    # -- what a step sees
 
-    def prediction_step(self, model: Any, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None) -> tuple:
-        """Evaluation needs the loss alone."""
-        inputs = self._prepare_inputs(inputs)
-        with torch.no_grad(), self.compute_loss_context_manager():
-            return self.compute_loss(model, inputs).detach(), None, None
+    def get_train_dataloader(self) -> Steps:
+        order = Order(len(self.train_dataset), self.effective, self.args.seed)
+        return Steps(self.train_dataset, batch_sampler=order, collate_fn=Pieces(self.layout, self.rank, self.world), pin_memory=self.args.dataloader_pin_memory)
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> list[dict[str, Any]]:
+        """The held-out rows in pieces: this process's share of them."""
+        mine = share(list(eval_dataset or self.eval_dataset), self.world)[self.rank]
+        return [put(group, self.layout.laid) for group in groups(mine, self.layout)]
+
+    def training_step(self, model: Any, pieces: list[dict[str, Any]], num_items_in_batch: Any = None) -> torch.Tensor:
+        """Forward and backward through all pieces of a step; returns the step's loss per trained token, as this process saw it."""
+        model.train()
+        if hasattr(self.optimizer, "train") and callable(self.optimizer.train):
+            self.optimizer.train()  # optimizers without a schedule keep two sets of weights
+        total = torch.zeros((), device=self.args.device)
+        for place, piece in enumerate(pieces):
+            last = place == len(pieces) - 1
+            with contextlib.nullcontext() if last else self.accelerator.no_sync(model):
+                # Processes average their gradients, and items are those of all processes: hence × world.
+                part = self.piece_loss(model, piece) * (self.world / max(1, piece["items"]))
+                self.accelerator.backward(part)
+            total += part.detach()
+        self.report.tokens += pieces[0]["seen"]
+        return total
+
+    def piece_loss(self, model: Any, piece: dict[str, Any]) -> torch.Tensor:
+        """The loss of one piece, summed over its trained tokens."""
+        inputs = self._prepare_inputs({key: value for key, value in piece.items() if key not in ("items", "seen")})
+        return loss(model, inputs, self.kind, self.dtype, self.args.label_smoothing_factor if model.training else 0.0)
+
+    def inputs(self, most: int = 8) -> Iterator[dict[str, Any]]:
+        """Some of the run's first batches on the device, for a method whose start looks at the data."""
+        for pieces, _ in zip(self.get_train_dataloader(), range(most)):
+            yield from (self._prepare_inputs({key: value for key, value in piece.items() if key not in ("items", "seen")}) for piece in pieces)
+
+    # -- evaluation
+
+    def evaluation_loop(self, dataloader: Any, description: str, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> EvalLoopOutput:
+        """The mean loss over all trained tokens held out: batches of unlike length weigh what they hold."""
+        self.report.phase("evaluating")
+        model = self.model_wrapped
+        model.eval()
+        if hasattr(self.optimizer, "eval") and callable(self.optimizer.eval):
+            self.optimizer.eval()
+        total = torch.zeros((), device=self.args.device)
+        with torch.no_grad():
+            for piece in dataloader:
+                total += self.piece_loss(model, piece)
+        if self.world > 1:
+            total = self.accelerator.reduce(total, "sum")
+        mean = total.item() / max(1, sum(trained(row) for row in self.eval_dataset))
+        return EvalLoopOutput(predictions=None, label_ids=None, metrics={f"{metric_key_prefix}_loss": mean}, num_samples=len(self.eval_dataset))
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        """Not counted: the Trainer's formula takes every weight for trained."""
+        return 0
+
+    # -- optimizer
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        """With the method's own parameter groups, where it has some (LoRA+)."""
-        target = self.model if model is None else model
-        groups = self.method.groups(self.accelerator.unwrap_model(target), self.args.learning_rate)
-        if self.optimizer is None and groups:
-            kind, options = self.get_optimizer_cls_and_kwargs(self.args, target)
-            self.optimizer = kind([{"weight_decay": self.args.weight_decay, **group} for group in groups], **options)
-        return super().create_optimizer(model)
+        """The method's own parameter groups where it has some, else all that is trained; weight decay as the Trainer does it."""
+        chosen = self.method.groups(self.model if model is None else model, self.args.learning_rate)
+        if self.optimizer is not None or chosen is None:
+            return super().create_optimizer(model)
+        kind, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+        self.optimizer = kind([{"weight_decay": self.args.weight_decay, **group} for group in chosen], **options)
+        return self.optimizer
 
-    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        """What a checkpoint needs of the model: the trained tensors as they are."""
-        if self.args.should_save:
-            self.method.keep(self.accelerator.unwrap_model(self.model), Path(output_dir or self.args.output_dir))
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        self.method.restore(self.accelerator.unwrap_model(self.model if model is None else model), Path(resume_from_checkpoint))
+    # -- checkpoints
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """Written beside, verified, completed by a manifest, renamed into place; older ones go only then."""
+        """Written beside, verified, completed by a manifest, renamed into place; older ones go only then. A full disk costs only this one."""
         self.report.phase("saving")
-        folder = Path(self.args.output_dir)
-        with checkpoints.writing(folder, self.state.global_step) as temporary:
-            self.args.output_dir, kept = str(temporary), self.args.output_dir
-            try:
-                super()._save_checkpoint(model, trial)
-            finally:
-                self.args.output_dir = kept
-        path = checkpoints.complete(folder, self.state.global_step, self.fingerprint)
-        self.report.say("saved", step=self.state.global_step, path=path.name, what="checkpoint")
-        checkpoints.rotate(folder, self.keep)
+        folder, step = Path(self.args.output_dir), self.state.global_step
+        try:
+            with checkpoints.writing(folder, step) if self.rank == 0 else contextlib.nullcontext(folder / f".writing-{step}") as temporary:
+                self._together()
+                self._write(model, trial, temporary)
+                self._together()
+            if self.rank == 0:
+                path = checkpoints.complete(folder, step, self.fingerprint)
+                self.report.saved(path, "checkpoint")
+                checkpoints.rotate(folder, self.keep, {self.state.best_global_step} if self.report.keep_best else frozenset())
+        except (OSError, RuntimeError) as error:
+            if self.world > 1 or not checkpoints.disk_is_full(error):
+                raise
+            self.report.note("The disk is full: this checkpoint was not written. The earlier one stands.", "warning", hint="Free some space.")
         self.report.phase("training")
+
+    def take_best(self) -> int:
+        """Set the weights to those of the checkpoint with the lowest held-out loss; returns its step. Without one all stays as it is."""
+        best = Path(self.args.output_dir) / f"checkpoint-{self.state.best_global_step}"
+        if not self.state.best_global_step or self.state.best_global_step == self.state.global_step or checkpoints.faults(best):
+            return self.state.global_step
+        self._load_from_checkpoint(str(best), self.model_wrapped)
+        self.report.note(f"The result is the checkpoint at step {self.state.best_global_step}: it has the lowest held-out loss.")
+        return self.state.best_global_step
+
+    def _write(self, model: Any, trial: Any, temporary: Path) -> None:
+        self.args.output_dir, kept = str(temporary), self.args.output_dir
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self.args.output_dir = kept
+        inner = temporary / f"checkpoint-{self.state.global_step}"
+        if self.rank == 0 and self.world > 1:
+            shutil.copy(inner / "rng_state_0.pth", inner / "rng_state.pth")
+
+    def _together(self) -> None:
+        if self.world > 1:
+            torch.distributed.barrier()
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Of the model a checkpoint holds what is trained, as it is."""
+        if self.is_fsdp_enabled:
+            return  # _save_optimizer_and_scheduler writes the shards
+        if self.rank == 0:
+            os.makedirs(output_dir, exist_ok=True)
+            self.method.keep(self.accelerator.unwrap_model(self.model), Path(output_dir))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        if self.is_fsdp_enabled:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        else:
+            self.method.restore(self.accelerator.unwrap_model(self.model), Path(resume_from_checkpoint))

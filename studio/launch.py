@@ -1,0 +1,90 @@
+"""How the trainer's process, or its several ones, are started: the command line, the environment, and what to type on each host."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from typing import Any
+
+from studio.config import RunConfig
+from studio.device import Device, cores, devices
+from studio.run import Run
+
+TRAINER = "studio.worker.train"
+PORT = 29500
+
+
+def processes(config: RunConfig, found: list[Device] | None = None) -> int:
+    """Trainer processes on this host: one a device. auto: one."""
+    wanted = config.training.devices
+    if wanted == "auto":
+        return 1
+    found = devices() if found is None else found
+    return min(wanted, len(found)) if found[0].kind == "cuda" else wanted
+
+
+def command(run: Run) -> list[str]:
+    """The trainer's command line: plain python, or torchrun with one process a device."""
+    count = processes(run.config)
+    if count == 1:
+        return [sys.executable, "-m", TRAINER, str(run.folder)]
+    return [sys.executable, *torchrun(count, ["--standalone"]), str(run.folder)]
+
+
+def torchrun(each: int, where: list[str]) -> list[str]:
+    """torchrun as a module, no restarts: a run goes on from its checkpoint by being resumed."""
+    return ["-m", "torch.distributed.run", f"--nproc-per-node={each}", "--max-restarts=0", *where, "-m", TRAINER]
+
+
+def environment(config: RunConfig) -> dict[str, str]:
+    """What the trainer's environment adds to ours; what the user has set himself stands.
+
+    Waiting threads sleep, so that page and model server get their share of a CPU. Freed memory stays with the process: a CPU
+    training takes and frees the same large blocks every step, and each fresh one would be filled with zeros page by page.
+    """
+    count = processes(config)
+    wanted = config.training.threads
+    threads = wanted if isinstance(wanted, int) else max(1, cores() // count)
+    settled = {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": str(threads), "MALLOC_TRIM_THRESHOLD_": str(1 << 32),
+               "MALLOC_MMAP_THRESHOLD_": str(1 << 32), "MALLOC_ARENA_MAX": "2", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "TRANSFORMERS_VERBOSITY": "error"}
+    return {key: value for key, value in settled.items() if key not in os.environ}
+
+
+# -- several hosts
+
+
+def hosts(config: RunConfig, count: int, each: int = 8, run: str = "RUN") -> dict[str, Any]:
+    """The same run on `count` hosts of `each` devices: the command for every host, and the files for Slurm and SkyPilot.
+
+    run: the run's folder (made by `train --detach` or by the page) on a file system that all hosts share. Put the first host's
+    name for HOST0.
+    """
+    return {"commands": [_line(str(count), each, str(rank), "HOST0").replace('"$RUN"', shlex.quote(run)) for rank in range(count)],
+            "slurm": _slurm(config, count, each), "skypilot": _skypilot(config, count, each)}
+
+
+def _name(config: RunConfig) -> str:
+    return config.name or f"{config.method.name}-studio"
+
+
+def _line(count: str, each: int, rank: str, head: str) -> str:
+    return " ".join(["python", *torchrun(each, [f"--nnodes={count}", f"--node-rank={rank}", "--rdzv-backend=c10d", "--rdzv-id=studio",
+                                                f"--rdzv-endpoint={head}:{PORT}"]), '"$RUN"'])
+
+
+def _slurm(config: RunConfig, count: int, each: int) -> str:
+    """sbatch FILE RUN-FOLDER, from the checkout, on a file system that all nodes share."""
+    return "\n".join([
+        "#!/bin/bash", f"#SBATCH --job-name={_name(config)}", f"#SBATCH --nodes={count}", "#SBATCH --ntasks-per-node=1",
+        f"#SBATCH --gpus-per-node={each}", "#SBATCH --output=%x-%j.log", "", 'export RUN="$1"',
+        'export HEAD=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)',
+        f"srun bash -c '{_line(str(count), each, '$SLURM_NODEID', '$HEAD')}'", ""])
+
+
+def _skypilot(config: RunConfig, count: int, each: int) -> str:
+    """sky launch FILE --env RUN=…; the run's folder and its model lie under the mounted home."""
+    line = _line("$SKYPILOT_NUM_NODES", each, "$SKYPILOT_NODE_RANK", '$(echo "$SKYPILOT_NODE_IPS" | head -n 1)')
+    return "\n".join([
+        f"name: {_name(config)}", f"num_nodes: {count}", "resources:", f"  accelerators: H100:{each}", "workdir: .", "envs:", "  RUN: ''",
+        "setup: |", "  pip install -r requirements.txt", "run: |", f"  {line}", ""])

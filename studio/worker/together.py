@@ -1,0 +1,46 @@
+"""Several processes of one run that must do the same: who is first, and how a word gets round without waiting for a GPU."""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+from typing import Any
+
+import torch.distributed as distributed
+
+
+def rank() -> int:
+    return int(os.environ.get("RANK", 0))
+
+
+def world() -> int:
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def first() -> bool:
+    """Whether this process is the one that writes and decides."""
+    return rank() == 0
+
+
+@lru_cache(maxsize=1)
+def _group() -> Any:
+    """A group of its own on the CPU: words do not queue up behind the GPU's work."""
+    return distributed.new_group(backend="gloo")
+
+
+def told(word: Any) -> Any:
+    """What the first process says, on every process."""
+    if world() == 1:
+        return word
+    box = [word]
+    distributed.broadcast_object_list(box, src=0, group=_group())
+    return box[0]
+
+
+def gather(number: int) -> list[int]:
+    """Every process's number, in the order of ranks."""
+    if world() == 1:
+        return [number]
+    box: list[Any] = [None] * world()
+    distributed.all_gather_object(box, number, group=_group())
+    return box
