@@ -10,14 +10,13 @@ import hashlib
 import os
 import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import orjson
 import yaml
 from starlette.responses import Response
 
-from studio import checkpoints, run
+from studio import checkpoints, compare, run
 from studio.errors import RunError, StudioError
 from studio.home import inside, room
 from studio.run import ALIVE, Run
@@ -157,6 +156,7 @@ def _part(ask: dict[str, Any]) -> dict[str, Any]:
         "names": COLUMNS, "columns": tail.rows(start, stop, stride), "others": tail.others[other: other + OTHERS],
         "next": min(len(tail.others), other + OTHERS), "status": status(tail), "checkpoints": checkpoints.steps(one.checkpoints),
     }
+    part["status"]["signs"] = tail.signs()
     part["more"] = stop < tail.points or part["next"] < len(tail.others)
     if ask.get("log") is not None:
         part["log"] = log(one, ask["log"])
@@ -169,7 +169,7 @@ def _index(value: Any) -> int:
 
 def exact(name: str) -> Run:
     """The run of exactly this id. Raises StudioError; never leaves the folder of runs."""
-    one = Run(inside(room("runs"), name))
+    one = Run(inside(room("runs"), name.replace("\0", "")))
     if one.id != name or name.startswith(".") or not (one.folder / "config.yaml").is_file():
         raise RunError(f"There is no run {name!r}.", "It may have been deleted. All runs stand in the list.", "run")
     return one
@@ -218,24 +218,14 @@ def order(ask: dict[str, Any]) -> Response:
 
 
 def differences(ask: dict[str, Any]) -> Response:
-    """The settings in which runs differ: {settings: [[dotted key, [value of each run]]]}."""
-    flat = []
+    """Runs side by side: {settings: [{key, values}], answers: [{prompt, answers}]}, values in the order of the runs."""
+    found = []
     for name in [str(item) for item in (ask.get("ids") or [])[:8]]:
         try:
-            flat.append(dict(_leaves(exact(name).config.model_dump(mode="json"))))
+            found.append(exact(name))
         except StudioError:
-            flat.append({})
-    keys = dict.fromkeys(key for values in flat for key in values if key != "name")
-    said = [[key, [None if values.get(key) is None else str(values[key]) for values in flat]] for key in keys]
-    return _json({"settings": [item for item in said if len(set(item[1])) > 1]})
-
-
-def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict):
-        for name, inner in value.items():
-            yield from _leaves(inner, f"{key}.{name}" if key else name)
-    else:
-        yield key, value
+            continue
+    return _json({"settings": compare.differing(found), "answers": compare.answers([tails.of(one).digest() for one in found])})
 
 
 def _json(answer: dict[str, Any]) -> Response:

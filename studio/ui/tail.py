@@ -8,13 +8,18 @@ from array import array
 from collections import OrderedDict
 from typing import Any
 
-from studio import events
+from studio import events, signs
 from studio.run import Run
 
 COLUMNS = ("step", "epoch", "loss", "learning_rate", "grad_norm", "tokens", "tokens_per_second", "memory", "time")
 READ = 4_000_000  # bytes parsed at a time
 KEPT = 24  # runs whose columns stay in memory
+WHOLE, THIN = 60, 400  # steps that signs are told from: so many at the end, about so many of the rest
 NAN = float("nan")
+
+
+def _known(value: float) -> float | None:
+    return value if value == value else None
 
 
 class Tail:
@@ -26,6 +31,7 @@ class Tail:
     def __init__(self, run: Run):
         self.run, self._lock = run, threading.Lock()
         self._inode, self._cursor, self._undone = 0, 0, 0
+        self._told: tuple[Any, list[dict[str, Any]]] = (None, [])
         self._clear()
 
     def _clear(self) -> None:
@@ -77,6 +83,19 @@ class Tail:
         """One list a column, of the points from start to stop."""
         with self._lock:
             return [self.columns[name][start:stop:stride].tolist() for name in COLUMNS]
+
+    def signs(self) -> list[dict[str, Any]]:
+        """Signs of trouble that hold now (studio/signs.py), told from a thinned course: the last steps whole, of the earlier ones some hundred."""
+        with self._lock:
+            mark = (self.generation, self.points, len(self.others))
+            if self._told[0] != mark:
+                count = self.points
+                places = [*range(0, max(0, count - WHOLE), max(1, count // THIN)), *range(max(0, count - WHOLE), count)]
+                steps = [{"kind": "step", "step": int(self.columns["step"][place]), **{name: _known(self.columns[name][place]) for name in ("loss", "grad_norm")}}
+                         for place in places]
+                course = [event for event in self.others if event["kind"] in ("plan", "eval")] + steps
+                self._told = (mark, [sign._asdict() for sign in signs.signs(course)])
+            return self._told[1]
 
     # -- one event
 

@@ -7,7 +7,7 @@
   studio.comparePage = () => {
     const curves = new studio.Curves(), head = make("header", { class: "run-head" }), tables = make("div", { class: "card compare-tables" });
     const node = make("div", { class: "compare-page", hidden: true }, head, make("div", { class: "card" }, curves.node), tables);
-    let ids = [], differing = null, key = null;
+    let ids = [], differing = null, answers = [], key = null;
     const row = (id) => live.tracks.get(id)?.status || live.rows.find((one) => one.id === id);
     const name = (id) => row(id)?.name || id;
     const shown = (field, value) => value == null ? "–" : field === "state" ? studio.say(value) : field === "seconds" ? studio.duration(value) : field === "peak_memory" || field === "bytes" ? studio.bytes(value)
@@ -22,15 +22,16 @@
       head.replaceChildren(make("a", { class: "back", href: "?tab=runs", onclick: (event) => { event.preventDefault(); studio.open("runs", { run: null, compare: null }); } }, `← ${studio.say("All runs")}`),
         make("h2", {}, studio.say("Compare {n} runs", { n: ids.length })));
       tables.replaceChildren(...table(studio.say("Numbers"), NUMBERS.map(([field, label]) => [studio.say(label), ids.map((id) => shown(field, row(id)?.[field]))])),
-        ...(differing == null ? [] : differing.length ? table(studio.say("Settings that differ"), differing.map(([setting, values]) => [make("code", {}, setting), values.map((value) => value ?? "–")]))
-          : [make("h3", {}, studio.say("Settings that differ")), make("p", { class: "quiet" }, studio.say("None: these runs had the same order."))]));
+        ...(differing == null ? [] : differing.length ? table(studio.say("Settings that differ"), differing.map(({ key: setting, values }) => [make("code", {}, setting), values.map((value) => (value == null ? "–" : Array.isArray(value) ? value.join(", ") : String(value)))]))
+          : [make("h3", {}, studio.say("Settings that differ")), make("p", { class: "quiet" }, studio.say("None: these runs had the same order."))]),
+        ...(answers.length ? table(studio.say("Answers to the same prompts"), answers.map((asked) => [asked.prompt, asked.answers.map((answer) => answer ?? "–")])) : []));
     };
     return {
       node,
       open(wanted) {
         if (wanted.join() !== ids.join()) {
-          ids = wanted.slice(0, 8); differing = null; key = null;
-          studio.ask("studio-bar", "differences", { ids }).then((answer) => { if (wanted.slice(0, 8).join() === ids.join()) { differing = answer.settings; draw(); } }).catch(() => {});
+          ids = wanted.slice(0, 8); differing = null; answers = []; key = null;
+          studio.ask("studio-bar", "differences", { ids }).then((answer) => { if (wanted.slice(0, 8).join() === ids.join()) { differing = answer.settings; answers = answer.answers; draw(); } }).catch(() => {});
         }
         live.wantsLog = false;
         live.show(ids[0], ids.slice(1));
@@ -39,6 +40,7 @@
       },
       heard(what) {
         if (what.list) curves.entries.forEach((entry) => { entry.label = name(entry.track.id); });
+        if (what.list) curves.drawLegend();
         draw();
         if (what.changed || what.also) curves.all();
       },

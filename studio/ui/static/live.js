@@ -55,7 +55,9 @@
       for (let i = 0; i < values.length; i += 1) column[this.n + i] = values[i] == null ? NaN : values[i];
     }
     // Exponential moving average without the bias of its start (as in Adam, Kingma & Ba 2015), extended as points arrive.
+    // The weight is meant for a thousand points; a longer curve is smoothed over as much of its width (in doublings, so that it seldom changes).
     smooth(name, weight) {
+      if (weight > 0 && this.n > 1000) weight **= 1 / 2 ** Math.ceil(Math.log2(this.n / 1000));
       const key = `${name} ${weight}`, column = this.columns[name];
       if (!column) return null;
       if (!(weight > 0)) return column;

@@ -138,7 +138,7 @@
         make("button", { type: "button", class: "button primary", disabled: studio.locked(row), onclick: () => studio.ACTS.resume.run(row) }, studio.say("Resume")), log());
       if (row.state === "stopped" && row.cause) call("warn", studio.told(row.cause), studio.told(row.action || ""));
       if (row.state === "queued") call("info", row.hold ? studio.say("This run is paused.") : studio.say("This run waits for the device."), row.hold ? studio.say("Resume puts it back in line.") : studio.say("It starts by itself when the run before it has ended."));
-      for (const sign of row.signs || []) call("warn", studio.told(sign.title || sign.text), studio.told(sign.hint || ""));
+      for (const sign of row.signs || []) call(sign.level === "error" ? "bad" : "warn", studio.told(sign.text), studio.told(ALIVE.includes(row.state) ? sign.action : sign.rule));
       for (const note of this.notes(track)) call(note.level === "error" ? "bad" : "warn", studio.told(note.text), studio.told(note.hint || ""));
       if (row.state === "finished") call("good", studio.say("Finished. See what it learnt."), studio.say("Ask it and the base model the same question, side by side."),
         make("button", { type: "button", class: "button primary", onclick: () => studio.open("chat", { model: row.id, run: null }) }, studio.say("Chat with it")));
