@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from studio import config, queue, run
+from studio import config, model, queue, run
 from studio.commands import Failed
 from studio.commands.runs import follow
 from studio.errors import OrderError
@@ -133,12 +133,12 @@ def _known(file: Path | None) -> list[dict[str, Any]]:
 
 def _row(method: Method, one: run.Run) -> dict[str, Any]:
     """What a finished run says of its method. Seconds of training alone, and of the whole run; memory in bytes."""
-    told = run.summary(one)
+    told, parameters = run.summary(one), model.facts_of(one.config.model).parameters
     steps = [event for event in one.events() if event["kind"] == "step"]
     name = f"{method.label} {method.rank}" if getattr(method, "rank", None) else method.label
     held = method.quantized()
     return {"label": name, "method": method.model_dump(mode="json"), "state": told["state"], "cause": told["cause"], "trainable": told["trainable"],
-            "parameters": told["parameters"], "share": round(100 * told["trainable"] / told["parameters"], 4) if told["trainable"] else None,
+            "parameters": parameters, "share": round(100 * told["trainable"] / parameters, 4) if told["trainable"] else None,
             "base": held.kind if held else "whole", "steps": told["step"], "learning_rate": method.learning_rate,
             "eval_loss_before": told["eval_loss_before"], "eval_loss": told["eval_loss"],
             "train_seconds": steps[-1]["seconds"] if steps else None, "seconds": told["seconds"], "peak_memory": told["peak_memory"]}

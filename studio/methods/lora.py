@@ -131,7 +131,7 @@ class LoRA(Method):
         if self.init != "eva":
             return
         from peft import initialize_lora_eva_weights
-        initialize_lora_eva_weights(model, batches(), forward_fn=_forward, show_progress_bar=False)
+        initialize_lora_eva_weights(model, list(batches()), forward_fn=_forward, show_progress_bar=False)
 
     def groups(self, model: Any, learning_rate: float) -> list[dict[str, Any]] | None:
         """LoRA+ (arXiv 2402.12354): B learns plus_ratio times faster."""
