@@ -81,7 +81,7 @@ class Attempt:
 
     def _refuse_too_few(self) -> None:
         wanted = _wanted(self.run)
-        if wanted > len(self.taken):
+        if wanted > len(self.taken) and self.taken[0][0].kind == "cuda":  # a CPU is one device for as many processes as one likes
             raise DeviceError(f"The order wants {wanted} devices; here {'is' if len(self.taken) == 1 else 'are'} {len(self.taken)}.",
                               "Set training.devices to what is here, or leave it out.", "training.devices")
 

@@ -88,10 +88,12 @@ def test_the_trainer_hears_signals_and_sees_its_device(home: Path, monkeypatch: 
     assert environment["STUDIO_ATTEMPT"] == "1"
 
 
-def test_more_devices_than_there_are(home: Path) -> None:
-    with stage.surroundings(**stage.fake()):
-        run = queue.submit(stage.order(training={"devices": 64}))
-        stage.until(lambda: stage.ended(run), "the run's end")
+def test_more_devices_than_there_are(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    card = Device(kind="cuda", name="card", memory=1, free=1)
+    monkeypatch.setattr(queue, "devices", lambda: [card])
+    monkeypatch.setattr(queue, "advance", lambda: None)
+    run = create(stage.order(training={"devices": 64}))
+    assert supervise.supervise(run) == queue.UP
     told = summary(run)
     assert told["state"] == "failed"
     assert "64" in told["cause"]
