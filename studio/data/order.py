@@ -37,7 +37,8 @@ class DataOrder(BaseModel):
         None, title="Column mapping", description="Which column holds what, where recognition is unsure: {prompt: …, answer: …, system: …}."
     )
     template: str = Field(
-        "auto", title="Chat template", json_schema_extra=ADVANCED, description="How a conversation becomes text; auto takes the model's own if it has one, else ChatML."
+        "auto", title="Chat template", json_schema_extra=ADVANCED,
+        description="How a conversation becomes text; auto takes the model's own if it has one, else ChatML."
     )
     max_length: int = Field(
         1024, ge=8, le=1_048_576, title="Longest row", description="In tokens. Memory and time grow with it; what is longer is cut or dropped."

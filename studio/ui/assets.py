@@ -18,7 +18,7 @@ def read(name: str) -> str:
 def head() -> str:
     """Everything for <head>: the tables of words, then the scripts, those of FIRST before the others."""
     others = sorted(path.name for path in STATIC.glob("*.js") if path.name not in FIRST)
-    return "".join(f"<script>{text}</script>" for text in (words.script(), *map(read, (*FIRST, *others))))
+    return "".join(f"<script>{text}</script>" for text in (words.script(), f"window.studioGlossary = {read('glossary.json')};", *map(read, (*FIRST, *others))))
 
 
 def styles() -> list[Path]:

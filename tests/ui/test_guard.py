@@ -15,7 +15,8 @@ from studio.run import runs
 from studio.ui import guard
 from tests.ui.served import Page
 
-ROUTES = ("/gradio_api/run/start", "/gradio_api/run/stop", "/gradio_api/call/start", "/gradio_api/queue/join", "/gradio_api/upload", "/gradio_api/component_server/", "/login")
+ROUTES = ("/gradio_api/run/start", "/gradio_api/run/stop", "/gradio_api/call/start", "/gradio_api/queue/join", "/gradio_api/upload", "/gradio_api/component_server/",
+          "/login")
 KINDS = ("application/json", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x")
 ORIGINS = ("https://evil.test", "null", "http://localhost.evil.test", "http://127.0.0.1.evil.test", "http://127.0.0.1:1")
 
@@ -132,7 +133,8 @@ def test_who_watches_changes_nothing(gated: Page, order_yaml: str) -> None:
     assert "There is no run" in gated.job("status", "nothing", Cookie=cookie).body
     for name in ("start", "stop", "import", "delete", "resume", "chat", "chat_ask"):
         assert gated.job(name, order_yaml, Cookie=cookie).status == 403, name
-    for route in ("/gradio_api/queue/join", "/gradio_api/call/start", "/gradio_api/upload", "/gradio_api/reset", "/gradio_api/run/start/", "/gradio_api//run/start"):
+    for route in ("/gradio_api/queue/join", "/gradio_api/call/start", "/gradio_api/upload", "/gradio_api/reset", "/gradio_api/run/start/",
+                  "/gradio_api//run/start"):
         assert gated.ask("POST", route, "{}", Content_Type="application/json", Cookie=cookie).status in (403, 404)
     assert not runs()
 

@@ -1,0 +1,108 @@
+"""Everything the page can say in English, gathered from its sources: what a language has to have."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+
+from studio.data.problem import KINDS
+from studio.data.sample import samples
+from studio.home import PROJECT
+from studio.presets import PRESETS
+from studio.ui.assets import STATIC
+from studio.ui.tune_form import form
+
+STRING = re.compile(r'"((?:[^"\\\n]|\\.)*)"')
+MARK = re.compile(r'data-say(?:-label|-title|-placeholder)?="([^"]+)"')
+SENTENCE = re.compile(r"^[A-Z0-9{≈+].*[a-z].* .*|^[a-z{+][\w,;.{}%+ ’'–-]* [\w,;.{}%+ ’'–-]*$")
+CODE = re.compile(r"[<>=\\]|--|://|^\W*$|px|var\(|^M\d|::|\.studio|^[a-z]+-[a-z-]+( [a-z-]+)*$|rgba?\(")
+NAMES = {"Fine-Tuning Studio", "Content-Type", "Escape", "Enter", "ArrowDown", "ArrowUp", "aria-label", "title", "placeholder"}
+
+
+def script_strings() -> set[str]:
+    """Of the page's scripts: what `say` is given, and every literal of a list of labels that is said later."""
+    found: set[str] = set()
+    for file in sorted(STATIC.glob("*.js")):
+        text = re.sub(r"^\s*//.*$", "", file.read_text(encoding="utf-8"), flags=re.MULTILINE)
+        text = re.sub(r'"class"?: ?`[^`]*`', "", text)
+        found |= {json.loads(f'"{said}"') for said in re.findall(r'(?:say|told)\(\s*"((?:[^"\\\n]|\\.)*)"', text)}
+        found |= {json.loads(f'"{said}"') for said in re.findall(r'"data-say(?:-\w+)?": "((?:[^"\\\n]|\\.)*)"', text)}
+        for said in STRING.findall(text):
+            plain = said.replace('\\"', '"')
+            if re.match(r"^[A-Z][a-z]+", plain) and " " in plain and not CODE.search(plain):
+                found.add(plain)
+    for file in STATIC.glob("*.html"):
+        found |= set(MARK.findall(file.read_text(encoding="utf-8")))
+    return {said for said in found if said not in NAMES and re.search("[A-Za-z]", said)}
+
+
+def knob_strings() -> set[str]:
+    """Titles and help of every knob, names and advice of every method, presets, samples, problems."""
+    made = form()
+    groups = [made["model"], made["data"], made["training"], *(method["knobs"] for method in made["methods"])]
+    found = {knob[key] for knobs in groups for knob in knobs for key in ("title", "help") if knob[key]}
+    found |= {method[key] for method in made["methods"] for key in ("label", "about", "advice")}
+    found |= {text for preset in PRESETS.values() for text in (preset.label, preset.about)}
+    found |= {sample[key] for sample in samples() for key in ("title", "description")}
+    return found | {text for kind in KINDS.values() for text in (kind.reason, kind.hint)}
+
+
+def glossary_strings() -> set[str]:
+    words = json.loads((STATIC / "glossary.json").read_text(encoding="utf-8"))
+    return {one[key] for one in words for key in ("word", "text", "yours") if one.get(key)}
+
+
+def error_strings() -> set[str]:
+    """Message and hint of every StudioError that is raised somewhere, values as {0} {1} …"""
+    found: set[str] = set()
+    for file in sorted((PROJECT / "studio").rglob("*.py")):
+        if "commands" in file.parts or "bench" in file.parts:
+            continue
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and _name(node.func).endswith("Error") and _name(node.func) not in ("ValueError", "TypeError", "KeyError"):
+                for argument in node.args[:2]:
+                    found.update(numbered(text) for text in texts(argument))
+    return {said for said in found if re.search(r"[A-Za-z]{2}", re.sub(r"\{\d+\}", "", said))}
+
+
+def constant_strings(*modules: str) -> set[str]:
+    """Sentences in the source of modules that explain in words: causes, actions, notes."""
+    found: set[str] = set()
+    for module in modules:
+        tree = ast.parse((PROJECT / "studio" / module).read_text(encoding="utf-8"))
+        documents = {id(node.body[0].value) for node in ast.walk(tree) if isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef)
+                     and node.body and isinstance(node.body[0], ast.Expr)}
+        inner = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant | ast.JoinedStr) and id(node) not in documents | inner:
+                found.update(numbered(text) for text in texts(node) if re.match(r"^[A-Z{].* .*[.:)]?$", text, re.DOTALL) and text.rstrip()[-1:] in ".!?")
+    return found
+
+
+def _name(node: ast.expr) -> str:
+    return node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else ""
+
+
+def texts(node: ast.expr) -> Iterator[str]:
+    """What an expression of text can come to, every value in it as \\0."""
+    if isinstance(node, ast.Constant):
+        yield str(node.value) if isinstance(node.value, str) else "\0"
+    elif isinstance(node, ast.JoinedStr):
+        yield from map("".join, product(*(list(texts(part)) for part in node.values)))
+    elif isinstance(node, ast.IfExp):
+        yield from texts(node.body)
+        yield from texts(node.orelse)
+    elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+        yield from map("".join, product(list(texts(node.left)), list(texts(node.right))))
+    else:
+        yield "\0"
+
+
+def numbered(text: str) -> str:
+    """Values, each \\0, as {0} {1} …"""
+    parts = text.split("\0")
+    return "".join(part + (f"{{{n}}}" if n < len(parts) - 1 else "") for n, part in enumerate(parts)).strip()
