@@ -134,6 +134,12 @@ class Template:
         except (jinja2.TemplateError, TypeError, ValueError, KeyError, AttributeError, ArithmeticError, LookupError) as error:
             raise TemplateError(f"The template {self.name!r} cannot render this conversation: {error}.", "", "data.template") from error
 
+    @property
+    def about(self) -> str:
+        """Whose format it is: the comment that opens the file."""
+        found = re.match(r"\s*\{#-?(.*?)-?#\}", self.text, re.DOTALL)
+        return " ".join(found.group(1).split()) if found else ""
+
     @cached_property
     def stop(self) -> list[str]:
         """What ends a turn: the text this template writes after an assistant's words; [] when it writes nothing.

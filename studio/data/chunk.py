@@ -206,11 +206,11 @@ def _more(messages: list[dict[str, Any]], conversation: dict[str, Any]) -> str:
 
 
 def from_row(record: dict[str, Any]) -> dict[str, Any]:
-    """The conversation of one row of the table: {"messages", "row"}, and "text", "tools", … where there are."""
+    """The conversation of one row of the table: {"messages", "row", "line"}, and "text", "tools", … where there are."""
     messages = record["messages"]
     if len(messages) == 1 and messages[0]["role"] == "text":
-        return {"messages": [], "text": messages[0]["content"], "row": record["row"]}
-    conversation = {"messages": messages, "row": record["row"]}
+        return {"messages": [], "text": messages[0]["content"], "row": record["row"], "line": record["line"]}
+    conversation = {"messages": messages, "row": record["row"], "line": record["line"]}
     if record["more"]:
         extra = json.loads(record["more"])
         split = extra.pop("split", None)

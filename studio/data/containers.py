@@ -64,6 +64,9 @@ def container_of(path: Path) -> Container:
     if "\x00" in text[:4096] and text.count("\x00") > len(text) // 20:
         raise DataError(f"{path.name} is a binary file of an unknown kind.", CHOOSE, path.name)
     name, delimiter = _text_kind(text, whole=len(head) < HEAD)
+    if name == "text" and {".json", ".jsonl"} & set(path.suffixes):
+        first = " ".join(text.split("\n")[0].split())[:60]
+        raise DataError(f"{path.name} is not JSON: it begins with {first!r}.", "Export it again as JSON, or name it .txt if it is plain text.", path.name)
     return Container(name, gz, encoding, delimiter)
 
 

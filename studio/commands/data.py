@@ -1,0 +1,165 @@
+"""inspect, preview, templates, formats: what a file holds, and what of it would be trained on."""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import Any
+
+from studio import data, source, template
+from studio.data.formats import formats
+from studio.data.mapping import from_dataset_info
+from studio.errors import DataError, ModelError
+from studio.tokens import IGNORED, Encoder
+
+TRAINED, CUT, DIM, END = "\x1b[30;42m", "\x1b[31;9m", "\x1b[2m", "\x1b[0m"
+
+
+def add(parsers: Any, common: ArgumentParser) -> None:
+    inspect = parsers.add_parser("inspect", parents=[common], help="what a data file is, what is wrong with it, how long its rows are")
+    _what(inspect)
+    inspect.set_defaults(run=look, show=_show_look)
+    preview = parsers.add_parser("preview", parents=[common], help="one row as conversation, as text and as tokens, the trained ones coloured")
+    _what(preview)
+    preview.add_argument("--row", type=int, default=1, metavar="N", help="the row's number in the file, from 1")
+    preview.add_argument("--train-on", choices=("assistant", "last", "all"), default="assistant", help="which tokens are learnt")
+    preview.set_defaults(run=row, show=_show_row)
+    parsers.add_parser("templates", parents=[common], help="the chat templates there are").set_defaults(run=templates)
+    parsers.add_parser("formats", parents=[common], help="the data formats there are").set_defaults(run=listed)
+
+
+def _what(parser: ArgumentParser) -> None:
+    parser.add_argument("file", metavar="FILE", help="a file, sample:NAME, a Hub id with :split, or dataset_info.json:NAME")
+    parser.add_argument("--model", metavar="M", help="whose tokenizer counts: a folder, a Hub id; left out: the starter, if it can be had")
+    parser.add_argument("--template", default="auto", metavar="T", help="auto, model, or one of `templates`")
+    parser.add_argument("--max-length", type=int, default=1024, metavar="N", help="the limit in tokens")
+    parser.add_argument("--format", default="auto", metavar="F", help="auto, or one of `formats`")
+    parser.add_argument("--column", action="append", default=[], metavar="PART=COLUMN", help="name a column by hand: --column prompt=frage")
+
+
+def _read(args: Namespace) -> data.Dataset:
+    name, mapping = args.file, dict(_pair(given) for given in args.column) or None
+    file, _, entry = name.rpartition(":")
+    if entry and Path(file).name == "dataset_info.json":
+        name, mapping = from_dataset_info(Path(file), entry)
+    return data.read(name, args.format, mapping, report=_progress if sys.stderr.isatty() else None)
+
+
+def _pair(given: str) -> tuple[str, str]:
+    part, sign, column = given.partition("=")
+    if not (part and sign and column):
+        raise DataError(f"--column {given!r} names no column.", "Write it as --column prompt=frage.", "--column")
+    return part, column
+
+
+def _fetching(what: str, done: int, total: int) -> None:
+    print(f"{what}: {done / total:4.0%}" if total else what, file=sys.stderr, flush=True)
+
+
+def _progress(done: int, total: int) -> None:
+    print(f"\r{done / max(1, total):4.0%}", end="\n" if done >= total else "", file=sys.stderr, flush=True)
+
+
+def _encoder(args: Namespace, train_on: str = "assistant") -> Encoder:
+    if args.max_length < 1:
+        raise DataError(f"--max-length {args.max_length} leaves no token.", "Give the limit in tokens, such as 1024.", "--max-length")
+    folder = source.fetch(source.ModelOrder(source=args.model or "starter"), report=_fetching)
+    return Encoder(folder, template.load(args.template, folder), args.max_length, "cut", train_on)
+
+
+def look(args: Namespace) -> dict[str, Any]:
+    """The verdict on a file. tokens is null where no model was named and the starter cannot be had."""
+    found = _read(args)
+    answer: dict[str, Any] = {
+        "format": found.format, "container": found.container, "rows": found.rows, "refused": found.refused, "reason": found.reason,
+        "unsure": found.unsure, "columns": found.columns, "counts": found.counts, "problems": [p.as_dict() for p in found.problems],
+    }  # fmt: skip
+    answer |= {"fingerprint": found.fingerprint, "tokens": None, "template": None}
+    try:
+        encoder = _encoder(args, "all" if found.format == "text" else "assistant")
+    except ModelError as error:
+        if args.model:
+            raise
+        print(f"tokens are not counted: {error}", file=sys.stderr)
+        return answer
+    return answer | {"tokens": data.statistics(found, encoder), "template": {"name": encoder.template.name, "stop": encoder.template.stop}}
+
+
+def row(args: Namespace) -> dict[str, Any]:
+    """One row, as it would be trained on."""
+    found = _read(args)
+    numbers = found.conversations.rows
+    if args.row not in numbers:
+        faults = "; ".join(f"{p.kind}: {p.reason}" for p in found.problems if p.row == args.row and p.severity == "refused")
+        if faults:
+            raise DataError(f"Row {args.row} of {args.file} was refused: {faults}", "Correct the row, or look at another.", f"{args.file}:{args.row}")
+        raise DataError(f"{args.file} has no row {args.row}.", f"Its rows are 1 to {found.rows}.", "--row")
+    conversation = found.conversations[numbers.index(args.row)]
+    encoder = _encoder(args, "all" if "text" in conversation else args.train_on)
+    e = encoder.encode(conversation, whole=True)
+    tokens, at = [], 0
+    for n, ((_, end), label) in enumerate(zip(e.offsets, e.labels, strict=True)):
+        token = {"id": e.ids[n], "text": e.text[at : max(at, end)], "trained": label != IGNORED}
+        tokens.append(token | ({"cut": True} if n >= args.max_length else {}))
+        at = max(at, end)
+    problems = [p.as_dict() for p in found.problems if p.row == args.row]
+    return {
+        "row": args.row, "conversation": conversation["messages"] or [{"role": "text", "content": conversation["text"]}], "text": e.text,
+        "tokens": tokens, "stop": encoder.template.stop, "template": encoder.template.name, "trained": e.n_trained, "over": e.cut, "problems": problems,
+    }  # fmt: skip
+
+
+def templates(args: Namespace) -> list[dict[str, Any]]:
+    """Every template with whose format it is and what ends a turn."""
+    found = []
+    for name in template.names():
+        one = template.load(name)
+        found.append({"name": name, "about": one.about, "stop": one.stop})
+    return found
+
+
+def listed(args: Namespace) -> list[dict[str, Any]]:
+    """Every format with the columns it knows."""
+    return [
+        {"name": name, "title": form.TITLE, "about": form.ABOUT, "stage": getattr(form, "STAGE", "sft"), "columns": {k: list(v) for k, v in form.COLUMNS.items()}}
+        for name, form in formats().items()
+    ]
+
+
+def _show_look(answer: dict[str, Any]) -> None:
+    tokens = answer["tokens"]
+    print(f"{answer['format']} in {answer['container']}: {answer['rows']:,} rows, {answer['refused']:,} refused. {answer['reason']}")
+    if answer["unsure"]:
+        print(f"unsure: {answer['unsure']}")
+    for kind, count in answer["counts"].items():
+        about = data.KINDS[kind]
+        rows = ", ".join(str(p["row"]) for p in answer["problems"] if p["kind"] == kind)
+        print(f"{count:>8,}  {kind} ({about.severity}): {about.reason} {about.hint}\n          rows {rows[:100]}{' …' if len(rows) > 100 else ''}")
+    if tokens is None:
+        return
+    print(f"tokens with {answer['template']['name']}: {tokens['min']} to {tokens['max']}, median {tokens['median']}, 95 % up to {tokens['p95']}; "
+          f"{tokens['total']:,} in all, {tokens['trained_share']:.0%} trained; {tokens['over_limit']:,} rows over the limit; suggested {tokens['suggested_max_length']}")  # fmt: skip
+    most = max((count for _, count in tokens["histogram"]), default=1)
+    for upto, count in tokens["histogram"]:
+        print(f"{upto:>8} {'█' * round(40 * count / most)}{' ' if count else ''}{count:,}")
+
+
+def _show_row(answer: dict[str, Any]) -> None:
+    colour = sys.stdout.isatty()
+    for message in answer["conversation"]:
+        print(f"[{message['role']}] {message['content']}")
+    print()
+    stops, line = answer["stop"], []
+    for token in answer["tokens"]:
+        text = token["text"]
+        if any(stop in text for stop in stops) or not text.strip(" "):
+            text = text.replace("\n", "⏎\n")
+        if colour:
+            line.append(f"{CUT if token.get('cut') else TRAINED if token['trained'] else DIM}{text}{END}")
+        else:
+            line.append(f"⟦{text}⟧" if token["trained"] and not token.get("cut") else text)
+    print("".join(line))
+    print(f"\n{len(answer['tokens'])} tokens, {answer['trained']} trained, {answer['over']} beyond the limit; a turn ends with {', '.join(stops) or 'nothing'}")
+    for p in answer["problems"]:
+        print(f"{p['kind']}: {p['reason']} {p['hint']}")

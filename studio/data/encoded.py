@@ -1,0 +1,76 @@
+"""Encoded rows on disk: what the trainer reads, memory-mapped, so that a million rows cost no memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from studio.tokens import Encoded
+
+SCHEMA = pa.schema([("input_ids", pa.list_(pa.int32())), ("labels", pa.list_(pa.int32()))])
+Row = dict[str, list[int]]
+
+
+class EncodedRows(Sequence[Row]):
+    """A sequence of {"input_ids", "labels"}. A slice gives a list. order: which rows of the table, and how often."""
+
+    def __init__(self, table: pa.Table, order: np.ndarray | None = None):
+        self.table, self.order = table, order
+
+    def __len__(self) -> int:
+        return self.table.num_rows if self.order is None else len(self.order)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[n] for n in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        index = int(index) % len(self)
+        place = index if self.order is None else int(self.order[index])
+        return {name: self.table.column(name)[place].values.to_numpy().tolist() for name in SCHEMA.names}
+
+    def __iter__(self) -> Iterator[Row]:
+        return (self[n] for n in range(len(self)))
+
+    def lengths(self) -> np.ndarray:
+        """Tokens of every row."""
+        sizes = [np.diff(chunk.offsets.to_numpy()) for chunk in self.table.column("input_ids").chunks]
+        found = np.concatenate(sizes) if sizes else np.empty(0, np.int64)
+        return found.astype(np.int64) if self.order is None else found[self.order].astype(np.int64)
+
+
+class Writer:
+    """Writes encoded rows to an Arrow stream, a batch at a time. Use with `with`."""
+
+    def __init__(self, path: Path):
+        self.sink = pa.OSFile(str(path), "wb")
+        self.stream, self.rows, self.trained = pa.ipc.new_stream(self.sink, SCHEMA), 0, []
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stream.close()
+        self.sink.close()
+
+    def add(self, batch: list[Encoded]) -> None:
+        if batch:
+            self.stream.write_batch(pa.record_batch([_lists([e.ids for e in batch]), _lists([e.labels for e in batch])], schema=SCHEMA))
+            self.rows += len(batch)
+            self.trained += [e.n_trained for e in batch]
+
+
+def _lists(rows: list[list[int]]) -> pa.ListArray:
+    offsets = np.concatenate(([0], np.cumsum([len(row) for row in rows]))).astype(np.int32)
+    values = np.array([number for row in rows for number in row], np.int32)
+    child = pa.Array.from_buffers(pa.int32(), len(values), [None, pa.py_buffer(values)])
+    return pa.ListArray.from_buffers(pa.list_(pa.int32()), len(rows), [None, pa.py_buffer(offsets)], children=[child])
+
+
+def open_rows(path: Path, order: np.ndarray | None = None) -> EncodedRows:
+    """The rows a Writer wrote."""
+    return EncodedRows(pa.ipc.open_stream(pa.memory_map(str(path))).read_all(), order)

@@ -1,0 +1,141 @@
+"""How long the rows are in tokens, what a limit would cost, and what languages they are in."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+
+from studio.data.dataset import Conversations, Dataset
+from studio.errors import TemplateError
+from studio.tokens import Encoder
+
+COUNTED = 20_000  # rows; of more, so many spread evenly are counted, and the answer says so
+BARS = 24
+SCRIPTS = (
+    ("Chinese", re.compile(r"[\u4e00-\u9fff]")),
+    ("Japanese", re.compile(r"[\u3040-\u30ff]")),
+    ("Korean", re.compile(r"[\uac00-\ud7af]")),
+    ("Russian", re.compile(r"[\u0400-\u04ff]")),
+    ("Arabic", re.compile(r"[\u0600-\u06ff]")),
+    ("Hindi", re.compile(r"[\u0900-\u097f]")),
+    ("Greek", re.compile(r"[\u0370-\u03ff]")),
+)
+COMMON = {
+    "English": frozenset("the of and to is in that it for you are with how what".split()),
+    "German": frozenset("der die das und ist nicht ein eine zu mit den wie ich sie".split()),
+    "French": frozenset("le la les et est des une un pour que dans pas vous je".split()),
+    "Spanish": frozenset("el los las y es de una un por que en no con para cómo".split()),
+    "Italian": frozenset("il lo gli e è di una un per che in non con sono come".split()),
+    "Portuguese": frozenset("o os as e é de uma um por que em não com para como".split()),
+}
+
+
+def statistics(dataset: Dataset | Conversations, encoder: Encoder, report: Callable[[int, int], None] | None = None) -> dict[str, Any]:
+    """Lengths of all usable rows in tokens, before any cut, with what the encoder's max_length would do to them.
+
+    {rows, counted, turns, min, median, p95, max, total, trained, trained_share, over_limit, tokens_lost, tokens_per_epoch,
+    histogram: [[upto, rows], …], suggested_max_length, languages: {name: share}, unrenderable}. Where counted < rows, the
+    counted rows are spread evenly, and totals and counts of rows are scaled to all of them.
+    """
+    conversations = dataset.conversations if isinstance(dataset, Dataset) else dataset
+    count = len(conversations)
+    chosen = conversations if count <= COUNTED else conversations.take([n * count // COUNTED for n in range(COUNTED)])
+    sizes, trained, failed, turns = [], [], 0, 0
+    for start in range(0, len(chosen), 250):
+        batch = list(Conversations(chosen.table.slice(start, 250)))
+        turns += sum(len(c["messages"]) or 1 for c in batch)
+        for e in _encoded(encoder, batch):
+            if e is None:
+                failed += 1
+            else:
+                sizes.append(len(e.ids))
+                trained.append(e.n_trained)
+        if report:
+            report(min(start + 250, len(chosen)), len(chosen))
+    lengths, factor = np.array(sizes, np.int64), count / max(1, len(chosen))
+    told = {"rows": count, "counted": len(chosen), "turns": round(turns * factor), "unrenderable": round(failed * factor)}
+    told |= summary(lengths, int(sum(trained)), factor) | cut_line(lengths, encoder.max_length, encoder.too_long, factor)
+    return told | {"languages": languages(chosen)}
+
+
+def _encoded(encoder: Encoder, batch: list[Any]) -> Iterable[Any]:
+    try:
+        return encoder.encode_batch(batch, whole=True)
+    except TemplateError:
+        return [_one(encoder, conversation) for conversation in batch]
+
+
+def _one(encoder: Encoder, conversation: Any) -> Any:
+    try:
+        return encoder.encode(conversation, whole=True)
+    except TemplateError:
+        return None
+
+
+def summary(lengths: np.ndarray, trained: int, factor: float = 1.0) -> dict[str, Any]:
+    """The figures of a set of lengths. Medians and percentiles are lengths of real rows."""
+    if not len(lengths):
+        return dict.fromkeys(("min", "median", "p95", "max", "total", "trained", "trained_share", "suggested_max_length"), 0) | {"histogram": []}
+    median, p95 = (int(np.percentile(lengths, q, method="inverted_cdf")) for q in (50, 95))
+    total = int(lengths.sum())
+    return {
+        "min": int(lengths.min()), "median": median, "p95": p95, "max": int(lengths.max()), "total": round(total * factor),
+        "trained": round(trained * factor), "trained_share": round(trained / max(1, total), 4),
+        "histogram": histogram(lengths, factor), "suggested_max_length": suggested(lengths),
+    }  # fmt: skip
+
+
+def histogram(lengths: np.ndarray, factor: float = 1.0) -> list[list[int]]:
+    """[[upto, rows], …]: rows of more than the bar before's and at most `upto` tokens, about BARS bars of one round width."""
+    longest = int(lengths.max(initial=1))
+    rough = max(1, longest / BARS)
+    unit = 10 ** int(np.log10(rough))
+    step = next((unit * m for m in (1, 2, 5, 10) if unit * m >= rough), unit * 10)
+    bars = np.bincount((lengths - 1).clip(0) // step)
+    return [[(n + 1) * step, round(int(c) * factor)] for n, c in enumerate(bars)]
+
+
+def suggested(lengths: np.ndarray) -> int:
+    """The smallest multiple of 32 that leaves 99 rows of 100 whole; all of them where that costs at most a quarter more."""
+    nearly, longest = float(np.percentile(lengths, 99)), int(lengths.max())
+    wanted = longest if longest <= 1.25 * nearly else nearly
+    return max(32, int(-(-wanted // 32)) * 32)
+
+
+def cut_line(lengths: np.ndarray, limit: int | None, too_long: str = "cut", factor: float = 1.0) -> dict[str, int]:
+    """What a limit does: rows over it, tokens lost (cut off, or gone with the dropped rows), tokens of an epoch that are left."""
+    if not limit:
+        limit = int(lengths.max(initial=0))
+    over = lengths > limit
+    lost = int(lengths[over].sum() if too_long == "drop" else (lengths[over] - limit).sum())
+    return {"over_limit": round(int(over.sum()) * factor), "tokens_lost": round(lost * factor), "tokens_per_epoch": round((int(lengths.sum()) - lost) * factor)}
+
+
+def languages(conversations: Conversations, looked_at: int = 400) -> dict[str, float]:
+    """Roughly which languages the rows are in, as shares, from a few hundred of them."""
+    step, found = max(1, len(conversations) // looked_at), Counter()
+    for n in range(0, len(conversations), step):
+        c = conversations[n]
+        found[language(c.get("text") or " ".join(m["content"] for m in c["messages"]))] += 1
+    total = sum(found.values())
+    return {name: round(share / total, 3) for name, share in found.most_common()}
+
+
+def language(text: str) -> str:
+    """The language of a text, by its script, and for Latin letters by its commonest words; "other" where nothing fits."""
+    text = text[:1000]
+    letters = sum(map(str.isalpha, text)) or 1
+    counts = {name: len(pattern.findall(text)) for name, pattern in SCRIPTS}
+    if counts["Japanese"] * 10 > letters:
+        return "Japanese"
+    name, most = max(counts.items(), key=lambda item: item[1])
+    if most * 3 > letters:
+        return name
+    words = re.findall(r"[^\W\d_]+", text.lower())
+    scores = {name: sum(word in common for word in words) for name, common in COMMON.items()}
+    name, most = max(scores.items(), key=lambda item: item[1])
+    return name if most * 12 >= len(words) and most else "other"

@@ -1,0 +1,23 @@
+"""Mixing: several data sets with weights, such as a little general data against forgetting."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from studio.data.dataset import Conversations
+
+
+def indices(count: int, weight: float, seed: int) -> np.ndarray:
+    """Which of `count` rows an epoch sees at this weight: all of them floor(weight) times, and a random part once more."""
+    whole = int(weight)
+    part = np.random.default_rng(seed).permutation(count)[: round(count * (weight - whole))]
+    return np.concatenate([np.tile(np.arange(count), whole), np.sort(part)]).astype(np.int64)
+
+
+def mix(parts: Sequence[tuple[Conversations, float]], seed: int = 42) -> Conversations:
+    """One sequence from several, each as often as its weight says, one behind the other (the trainer shuffles)."""
+    tables = [c.table.take(pa.array(indices(len(c), weight, seed + n))) for n, (c, weight) in enumerate(parts)]
+    return Conversations(pa.concat_tables(tables))
