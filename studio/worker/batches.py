@@ -172,7 +172,8 @@ def _laid(rows: list[Row]) -> Piece:
     where = torch.tensor(starts, dtype=torch.int32)
     longest = max(after - before for before, after in zip(starts, starts[1:]))
     return {"input_ids": torch.tensor([ids]), "labels": torch.tensor([labels]), "position_ids": torch.tensor([positions]),
-            "cu_seq_lens_q": where, "cu_seq_lens_k": where, "max_length_q": longest, "max_length_k": longest}
+            "cu_seq_lens_q": where, "cu_seq_lens_k": where, "max_length_q": longest, "max_length_k": longest,
+            "use_cache": False}  # with a cache transformers takes the positions for a continued row, not for several
 
 
 def _idle(row: Row, laid: bool) -> Piece:

@@ -1,0 +1,46 @@
+"""Runs carried out in this process, on the tiny model: what they wrote, and what came out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+
+from studio import config
+from studio.run import Run, create
+
+
+def rows(file: Path, count: int = 24) -> Path:
+    """Alpaca rows of unlike length."""
+    file.write_text(json.dumps([{"instruction": f"Say the number {n}.", "input": "", "output": f"The number is {n}. " * (1 + n % 5)} for n in range(count)]))
+    return file
+
+
+def order(model: Path, data: Path, *settings: str) -> Run:
+    """A run of a short order in float32; settings as --set takes them."""
+    usual = ("training.epochs=2", "training.batch_size=2", "training.accumulation=2", "training.precision=fp32", "training.probe=false",
+             "training.threads=1", "training.warmup=0", "training.learning_rate=0.01", "training.save_every=3", "training.keep_checkpoints=99", "data.eval=0.2")
+    plain = f"{{model: {model}, data: {{train: {data}}}}}"
+    return create(config.parse(plain, [*usual, *settings]))
+
+
+def carry(run: Run) -> list[dict[str, Any]]:
+    """One attempt, without a supervisor; returns the diary."""
+    from studio.worker import train
+    train.main(run)
+    return run.events()
+
+
+def steps(diary: list[dict[str, Any]]) -> list[float]:
+    return [event["loss"] for event in diary if event["kind"] == "step"]
+
+
+def evals(diary: list[dict[str, Any]]) -> list[float]:
+    return [event["loss"] for event in diary if event["kind"] == "eval"]
+
+
+def result(run: Run) -> dict[str, Any]:
+    name = "adapter_model.safetensors" if (run.result / "adapter_model.safetensors").exists() else "model.safetensors"
+    return load_file(run.result / name)

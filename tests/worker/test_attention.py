@@ -1,0 +1,76 @@
+"""Rows laid end to end give the logits that each gives alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from studio.worker import attention
+from studio.worker.batches import put
+
+attention.enter()
+LENGTHS = (5, 33, 17)
+SHAPES = {
+    "llama": {"num_key_value_heads": 2}, "qwen2": {"num_key_value_heads": 2}, "qwen3": {"num_key_value_heads": 1, "head_dim": 8},
+    "mistral": {"num_key_value_heads": 4, "sliding_window": None}, "gpt_neox": {}, "phi": {},
+}
+
+
+def model(kind: str, name: str) -> torch.nn.Module:
+    torch.manual_seed(0)
+    plain = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64, "vocab_size": 100, **SHAPES[kind]}
+    config = AutoConfig.for_model(kind, **plain)
+    made = AutoModelForCausalLM.from_config(config, attn_implementation=name).eval()
+    for weight in made.parameters():
+        torch.nn.init.normal_(weight, std=0.3)
+    return made
+
+
+def together_and_alone(made: torch.nn.Module) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    rows = [{"input_ids": torch.randint(0, 100, (length,)).tolist(), "labels": [0] * length} for length in LENGTHS]
+    piece = put(rows, laid=True)
+    piece.pop("labels")
+    with torch.no_grad():
+        packed = made(**piece).logits[0]
+        alone = [made(input_ids=torch.tensor([row["input_ids"]])).logits[0] for row in rows]
+    starts = piece["cu_seq_lens_q"].tolist()
+    return [(packed[start:start + len(one)], one) for start, one in zip(starts, alone)]
+
+
+@pytest.mark.parametrize("kind", SHAPES)
+@pytest.mark.parametrize("name", ["laid", "sdpa"])
+def test_no_row_sees_another(kind: str, name: str) -> None:
+    for packed, alone in together_and_alone(model(kind, name)):
+        torch.testing.assert_close(packed, alone, atol=2e-4, rtol=1e-3)
+
+
+def test_long_rows_take_the_flash_kernel_and_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "SHORT", 16)
+    for packed, alone in together_and_alone(model("llama", "laid")):
+        torch.testing.assert_close(packed, alone, atol=2e-4, rtol=1e-3)
+
+
+def test_gradients_are_those_of_sdpa() -> None:
+    torch.manual_seed(1)
+    where = torch.tensor([0, 12, 40], dtype=torch.int32)
+    given = [torch.randn(1, heads, 40, 8, requires_grad=True) for heads in (4, 2, 2)]
+    out = attention.laid(None, *given, None, cu_seq_lens_q=where, max_length_q=28)[0]
+    slope = torch.randn_like(out)
+    ours = torch.autograd.grad(out, given, slope)
+    mask = torch.block_diag(torch.ones(12, 12), torch.ones(28, 28)).tril().bool()
+    plain = torch.nn.functional.scaled_dot_product_attention(*given, attn_mask=mask, enable_gqa=True).transpose(1, 2)
+    torch.testing.assert_close(out, plain, atol=1e-5, rtol=1e-4)
+    for mine, theirs in zip(ours, torch.autograd.grad(plain, given, slope), strict=True):
+        torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-4)
+
+
+def test_generation_works_without_the_places(tiny_model: Path) -> None:
+    ids = torch.tensor([[5, 6, 7]])
+    answers = []
+    for name in ("laid", "sdpa"):
+        made = AutoModelForCausalLM.from_pretrained(tiny_model, attn_implementation=name).eval()
+        answers.append(made.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=8, do_sample=False).tolist())
+    assert answers[0] == answers[1]

@@ -1,0 +1,96 @@
+"""Which rows a step sees, and how they are laid out."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from studio.worker.batches import STEP, Layout, Order, Pieces, Steps, filled, groups, share, trained
+
+LENGTHS = st.lists(st.integers(2, 300), min_size=1, max_size=40)
+
+
+def row(length: int, number: int = 0) -> dict[str, list[int]]:
+    return {"input_ids": [number + 1] * length, "labels": [-100] * (length // 2) + [number + 1] * (length - length // 2)}
+
+
+def test_every_row_once_an_epoch_and_each_epoch_anew() -> None:
+    order = Order(23, 4, seed=7)
+    first = list(order)
+    assert sorted(number for step in first for number in step) == list(range(23))
+    assert len(first) == len(order) == 6
+    assert list(order) == first, "the order does not depend on what was drawn before"
+    order.set_epoch(1)
+    assert list(order) != first
+    assert list(Order(23, 4, seed=8)) != first
+
+
+def test_a_skip_goes_on_where_it_was() -> None:
+    from accelerate import skip_first_batches
+    rows = [row(4, number) for number in range(9)]
+    loader = Steps(rows, batch_sampler=Order(9, 2, seed=1), collate_fn=Pieces(Layout(True, 64, 4)))
+    whole = [[piece["input_ids"].tolist() for piece in step] for step in loader]
+    rest = [[piece["input_ids"].tolist() for piece in step] for step in skip_first_batches(loader, 3)]
+    assert rest == whole[3:]
+
+
+@settings(deadline=None, max_examples=60)
+@given(LENGTHS, st.booleans(), st.integers(1, 5))
+def test_no_row_is_lost_or_cut(lengths: list[int], laid: bool, most: int) -> None:
+    rows = [row(length, number) for number, length in enumerate(lengths)]
+    layout = Layout(laid, max(lengths) + 50, most)
+    found = groups(rows, layout)
+    assert Counter(one["input_ids"][0] for group in found for one in group) == Counter(one["input_ids"][0] for one in rows)
+    for group in found:
+        if laid:
+            assert sum(len(one["input_ids"]) for one in group) <= layout.tokens
+        else:
+            assert len(group) <= most
+
+
+@settings(deadline=None, max_examples=40)
+@given(LENGTHS, st.booleans(), st.integers(1, 4))
+def test_pieces_of_all_processes_hold_every_label_once(lengths: list[int], laid: bool, world: int) -> None:
+    rows = [row(length, number) for number, length in enumerate(lengths)]
+    items = sum(trained(one) for one in rows)
+    shapes = set()
+    labels: Counter[int] = Counter()
+    for rank in range(world):
+        pieces = Pieces(Layout(laid, 400, 4), rank, world)(rows)
+        assert pieces, "every process takes part in every step"
+        assert {piece["items"] for piece in pieces} == {items}
+        assert pieces[0]["seen"] == sum(lengths)
+        for piece in pieces:
+            shapes.add(piece["input_ids"].shape[1])
+            labels.update(piece["labels"][:, 1:].flatten().tolist())
+    assert all(width % STEP == 0 for width in shapes)
+    assert sum(count for label, count in labels.items() if label != -100) == items
+
+
+def test_end_to_end_positions_begin_anew_and_no_row_predicts_the_next() -> None:
+    piece = Pieces(Layout(True, 64, 4))([row(10, 1), row(20, 2)])[0]
+    assert piece["cu_seq_lens_q"].tolist() == [0, 20, 30, 64]
+    assert piece["position_ids"][0].tolist() == [*range(20), *range(10), *range(34)]
+    assert all(piece["labels"][0, start] == -100 for start in (0, 20, 30))
+    assert piece["max_length_q"] == 34
+
+
+def test_padded_pieces_are_cut_where_it_costs_least() -> None:
+    found = groups([row(length) for length in (300, 290, 20, 18, 16)], Layout(False, 0, 4))
+    assert [[len(one["input_ids"]) for one in group] for group in found] == [[300, 290], [20, 18, 16]]
+
+
+def test_processes_get_like_loads() -> None:
+    loads = [sum(len(one["input_ids"]) for one in part) for part in share([row(length) for length in (100, 90, 50, 40, 30, 20)], 2)]
+    assert abs(loads[0] - loads[1]) <= 20
+
+
+@pytest.mark.parametrize("laid", [True, False])
+def test_padding_is_told(laid: bool) -> None:
+    told = filled([row(30)] * 64, Layout(laid, 512, 4), 16, 0)
+    assert told["pieces_per_step"] == (1 if laid else 4)
+    assert told["padding"] == pytest.approx(1 - 480 / 512 if laid else 1 - 30 / 64, abs=1e-4)
+    assert told["packed"] == (1.0 if laid else 0.0)
