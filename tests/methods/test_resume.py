@@ -28,7 +28,8 @@ CHOSEN: list[dict[str, Any]] = [
 
 def order(method: dict[str, Any], model: Path, data: Path) -> config.RunConfig:
     return config.build({"model": str(model), "data": {"train": str(data), "eval": 0.2}, "method": method,
-                         "training": {"max_steps": 6, "save_every": 3, "eval_every": 3, "batch_size": 4, "accumulation": 1, "threads": 1, "keep_checkpoints": 9}})
+                         "training": {"max_steps": 6, "save_every": 3, "eval_every": 3, "batch_size": 4, "accumulation": 1,
+                                      "threads": 1, "keep_checkpoints": 9}})
 
 
 def weights(run: Run) -> bytes:
