@@ -8,7 +8,7 @@
     ["top_p", "Top-p", 0.95, 0.05, 1, 0.01, "Only the likeliest words that together reach this share are considered."],
     ["top_k", "Top-k", 0, 0, 200, 1, "Only so many of the likeliest words are considered; 0: no limit."],
     ["repetition_penalty", "Repetition penalty", 1, 1, 1.5, 0.01, "Above 1, words that were said already become less likely."],
-    ["max_tokens", "Longest answer", 512, 16, 4096, 16, "In tokens, about three quarters of a word each."],
+    ["max_tokens", "Longest answer", 320, 16, 4096, 16, "In tokens, about three quarters of a word each."],
   ];
 
   studio.parts.chat = (element) => new Chat(element);
@@ -127,11 +127,12 @@
     sides() { return this.chosen.filter(Boolean); }
 
     drawServer() {
-      const { server } = this, say = studio.say, key = JSON.stringify([server.ready, server.doing, server.models, Math.round((server.memory || 0) / 5e7), studio.language, this.died]);
+      const { server } = this, say = studio.say, key = JSON.stringify([this.warming, server.ready, server.doing, server.models, Math.round((server.memory || 0) / 5e7), studio.language, this.died]);
       if (key === this.served) return;
       this.served = key;
       const parts = [];
-      if (this.died && !server.ready) parts.push(make("p", { class: "bad" }, say("The model server has ended.")), make("button", { type: "button", class: "button", onclick: () => this.warm() }, say("Restart it")));
+      if (this.warming && !server.doing) parts.push(make("p", { class: "quiet server-load" }, say("Loading the model; this happens once…")));
+      else if (this.died && !server.ready) parts.push(make("p", { class: "bad" }, say("The model server has ended.")), make("button", { type: "button", class: "button", onclick: () => this.warm() }, say("Restart it")));
       else if (!server.ready) parts.push(make("p", { class: "quiet" }, say("No model in memory. It is loaded with your first question.")));
       else {
         parts.push(make("p", { class: "quiet num" }, server.doing ? `${studio.told(server.doing)}…` : say("{n} in memory, {size}", { n: (server.models || []).length, size: studio.bytes(server.memory) })));
@@ -141,10 +142,10 @@
     }
     // Loads before the first question, so that its answer comes sooner.
     async warm() {
-      this.died = false;
-      this.server = { ready: true, doing: studio.say("Loading the model"), models: [] };
+      Object.assign(this, { died: false, warming: true });
       this.drawServer();
       try { await studio.call("chat_load", this.sides()); } catch (problem) { studio.tell(problem); }
+      this.warming = false;
       this.meet();
     }
     async unload() {
@@ -232,6 +233,7 @@
     drawAll() { this.drawTurns(); this.drawSend(); this.drawSuggest(); this.drawTalks(); }
     drawTurns() {
       const low = this.sheet.getBoundingClientRect().bottom - innerHeight < 120;
+      if (this.turns.length) { this.stream.querySelector(".hello")?.remove(); this.suggested = null; }
       while (this.started.length < this.turns.length) { const made = new studio.Turn(this.started.length, this); this.started.push(made); this.stream.append(made.node); }
       while (this.started.length > this.turns.length) this.started.pop().node.remove();
       this.turns.forEach((turn, place) => this.started[place].draw(turn, this.server));

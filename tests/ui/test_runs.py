@@ -1,0 +1,82 @@
+"""The jobs of the Runs tab: they change what is on disk, refuse in words, and never leave the folder of runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from studio import run
+from studio.errors import StudioError
+from studio.ui import live, runs
+from tests.ui.fakes import FakeRun
+
+pytestmark = pytest.mark.usefixtures("home")
+NAME = "2026-11-22-1200-one"
+
+
+@pytest.fixture(autouse=True)
+def _fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "listing", live.Listing())
+
+
+def finished() -> FakeRun:
+    fake = FakeRun(NAME, steps=10)
+    fake.start(alive=False)
+    return fake.train().finish()
+
+
+def test_label_shows_in_the_list() -> None:
+    finished()
+    live.listing.rows()
+    runs.label(NAME, {"name": "Better", "note": "high rate", "star": True})
+    row = live.listing.rows()[0]
+    assert (row["name"], row["note"], row["star"]) == ("Better", "high rate", True)
+
+
+@pytest.mark.parametrize("values", [{"state": "finished"}, {"star": "yes"}, {"note": "x" * 5000}, {"name": 3}])
+def test_label_refuses(values: dict[str, Any]) -> None:
+    finished()
+    with pytest.raises(StudioError):
+        runs.label(NAME, values)
+
+
+def test_delete_says_how_much_and_needs_the_whole_name() -> None:
+    fake = finished()
+    size = run.find(NAME).size()
+    with pytest.raises(StudioError):
+        runs.delete("one")  # a part of a name is enough to look, not to delete
+    assert runs.delete(NAME)["bytes"] == size
+    assert not fake.folder.exists()
+    assert live.listing.rows() == []
+
+
+@pytest.mark.parametrize("name", ["..", "/", "../uploads", ""])
+def test_delete_never_leaves_the_runs(name: str, home: Path) -> None:
+    finished()
+    (home / "uploads").mkdir(exist_ok=True)
+    with pytest.raises(StudioError):
+        runs.delete(name)
+    assert (home / "uploads").is_dir()
+    assert (home / "runs" / NAME).is_dir()
+
+
+def test_a_living_run_is_asked_and_not_deleted() -> None:
+    fake = FakeRun(NAME, steps=10)
+    fake.start()
+    runs.ask(NAME, "save")
+    assert run.find(NAME).asked() == {"save"}
+    with pytest.raises(StudioError):
+        runs.ask(NAME, "explode")
+    with pytest.raises(StudioError):
+        runs.delete(NAME)
+    assert runs.pause(NAME)["state"] == "stopping"
+    fake.free()
+
+
+@pytest.mark.parametrize("epochs", [0, -1, float("nan"), "two", 1e9])
+def test_extend_refuses(epochs: Any) -> None:
+    finished()
+    with pytest.raises(StudioError):
+        runs.extend(NAME, epochs)
