@@ -72,7 +72,7 @@ def train(run: Run, report: Report) -> None:
     if resumed:
         checkpoints.refuse_other_data(resumed, rows.fingerprint)
     trainer = _trainer(run, config, settled, tuned, rows, report, bool(resumed))
-    report.say("plan", **_plan(config, settled, tuned, rows))
+    report.say("plan", parameters=facts.parameters, **_plan(config, settled, tuned, rows))
     if config.training.sample_prompts:
         report.samples = Samples(config.training.sample_prompts, encoder, trainer)
     if not resumed:
@@ -110,7 +110,7 @@ def _plan(config: RunConfig, settled: Settled, tuned: Any, rows: data.Prepared) 
     trainable = sum(weight.numel() for weight in tuned.parameters() if weight.requires_grad)
     layout = Layout(settled.laid, settled.piece, settled.batch_size)
     return {"steps": settled.steps, "epochs": config.training.epochs, "rows": len(rows.train), "eval_rows": len(rows.eval),
-            "trainable": trainable, "parameters": sum(weight.numel() for weight in tuned.parameters()) - (trainable if config.method.adapter else 0),
+            "trainable": trainable,
             "effective_batch": settled.effective, "processes": together.world(), **settled.told(),
             **filled(rows.train[:20_000], layout, settled.effective, config.training.seed), "data": rows.record}
 
