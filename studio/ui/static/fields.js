@@ -4,6 +4,9 @@
   const shown = (choice) => (choice === true ? studio.say("on") : choice === false ? studio.say("off") : studio.say(String(choice)));
   const plain = (value) => (Array.isArray(value) ? value.join(", ") : value == null ? "" : String(value));
 
+  // A knob's title; a word that means something else on a button is kept apart as "word|knob".
+  const title = (knob) => { const apart = studio.say(`${knob.title}|knob`); return apart.endsWith("|knob") ? studio.say(knob.title) : apart; };
+
   // What was typed, as the value the order wants; undefined: left out.
   const parsed = (knob, text) => {
     const word = text.trim();
@@ -48,7 +51,7 @@
     const control = knob.kind === "switch" ? toggle(knob, id, value, change) : knob.kind === "choice" ? choice(knob, id, value, change)
       : line(knob, id, value, change, hint);
     control.setAttribute("aria-describedby", `${id}-help`);
-    const label = el("label", { for: id }, studio.say(knob.title));
+    const label = el("label", { for: id }, title(knob));
     const field = el("div", { class: `field field-${knob.kind}`, "data-path": path },
       el("div", { class: "field-head" }, label), control, el("p", { class: "help", id: `${id}-help` }, studio.say(knob.help)));
     const mark = () => field.classList.toggle("changed", studio.order.get(path) !== undefined);
