@@ -146,8 +146,9 @@ def start() -> None:
             return
         _file().unlink(missing_ok=True)
         environment = {**os.environ, **CALM}
+        command = [sys.executable, "-m", "studio.worker.serve", "--page", "--detach"]
         with open(log(), "wb") as output:
-            subprocess.run([sys.executable, "-m", "studio.worker.serve", "--page", "--detach"], cwd=PROJECT, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+            subprocess.run(command, cwd=PROJECT, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
         until = time.monotonic() + START_WAIT
         while time.monotonic() < until:
             if held(lock().path) and _told():

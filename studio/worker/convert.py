@@ -9,9 +9,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 
-def convert(gguf: Path, folder: Path) -> None:
-    """Write config, bf16 weights and tokenizer into folder. transformers dequantizes; what it keeps of the quantizer goes."""
-    model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16)
+def convert(gguf: Path, folder: Path, dtype: torch.dtype = torch.bfloat16) -> None:
+    """Write config, weights (bf16 unless told) and tokenizer into folder. transformers dequantizes; what it keeps of the quantizer goes."""
+    model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=dtype)
     model.config.__dict__.pop("quantization_config", None)
     model.hf_quantizer = None
     model.is_quantized = False

@@ -131,18 +131,15 @@ def _ready(loaded: Any, precision: torch.dtype, method: Method | None) -> Any:
 
 def _ends(voice: Voice, tokenizer: Any, inner: Any) -> tuple[frozenset[int], tuple[str, ...]]:
     """Tokens that end a turn, and stop texts that are no single token: the template's end of turn and the model's own."""
-    ids: set[int] = set()
-    texts = []
-    for stop in voice.stop:
-        one = tokenizer.token_to_id(stop)
-        if one is None:
-            texts.append(stop)
-        else:
-            ids.add(one)
-    for config in (inner.generation_config, inner.config.get_text_config()):
-        own = getattr(config, "eos_token_id", None)
-        ids |= set(own) if isinstance(own, list) else {own} if own is not None else set()
-    eos = voice.template.special.get("eos_token")
-    if eos and (one := tokenizer.token_to_id(eos)) is not None:
-        ids.add(one)
-    return frozenset(ids), tuple(texts)
+    own = getattr(inner.generation_config, "eos_token_id", None)
+    ids = end_tokens(voice, tokenizer) | ({*own} if isinstance(own, list) else {own} - {None})
+    return frozenset(ids), tuple(stop for stop in voice.stop if tokenizer.token_to_id(stop) is None)
+
+
+def end_tokens(voice: Voice, tokenizer: Any = None) -> set[int]:
+    """Single tokens that end a turn: the template's end of turn, the tokenizer's and the model's own end."""
+    tokenizer = tokenizer or Encoder(voice.base, voice.template).tokenizer
+    ids = {tokenizer.token_to_id(text) for text in (*voice.stop, voice.template.special.get("eos_token", ""))}
+    own = model.facts(voice.base).config.get("eos_token_id")
+    ids |= set(own) if isinstance(own, list) else {own}
+    return ids - {None}

@@ -1,0 +1,76 @@
+"""Blind votes between two models: which side stood left is drawn, kept with the vote, and shown only afterwards."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+from studio import run
+from studio.errors import RunError
+from studio.home import room, slug
+
+Choice = Literal["left", "right", "tie"]
+
+
+def shuffled(one: str, other: str, draw: random.Random | None = None) -> tuple[str, str]:
+    """(left, right): the two names in an order drawn by chance."""
+    names = [one, other]
+    (draw or random.SystemRandom()).shuffle(names)
+    return names[0], names[1]
+
+
+def vote(left: dict[str, str], right: dict[str, str], choice: Choice, question: str, about: str) -> dict[str, Any]:
+    """Keep one vote with the run it is about. left, right: {"model", "answer"}. Raises RunError for a choice that is none."""
+    if choice not in ("left", "right", "tie"):
+        raise RunError(f"{choice!r} is no vote.", "Vote left, right or tie.", "choice")
+    winner = {"left": left["model"], "right": right["model"], "tie": None}[choice]
+    line = {"at": round(time.time(), 3), "question": question, "left": left, "right": right, "choice": choice, "winner": winner}
+    with open(file(about), "a", encoding="utf-8") as kept:
+        kept.write(json.dumps(line, ensure_ascii=False) + "\n")
+    return line
+
+
+def votes(about: str) -> list[dict[str, Any]]:
+    """All votes about a run, in order."""
+    try:
+        lines = file(about).read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return []
+    found = []
+    for line in lines:
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            continue  # torn by a crash
+    return found
+
+
+def tally(about: str, other: str | None = None) -> dict[str, Any]:
+    """{votes, wins, losses, ties, rate, low, high} of `about` (against `other` only, if named); a tie counts half for each."""
+    counted = [one for one in votes(about) if other is None or other in (one["left"]["model"], one["right"]["model"])]
+    wins = sum(one["winner"] == about for one in counted)
+    ties = sum(one["winner"] is None for one in counted)
+    rate = (wins + ties / 2) / len(counted) if counted else None
+    low, high = wilson(wins + ties / 2, len(counted))
+    return {"votes": len(counted), "wins": wins, "losses": len(counted) - wins - ties, "ties": ties, "rate": rate, "low": low, "high": high}
+
+
+def wilson(wins: float, count: int, z: float = 1.96) -> tuple[float, float]:
+    """The 95 % interval of a share by Wilson's score (1927): sound for few votes and at 0 or 100 %, where wins/count ± … is not."""
+    if not count:
+        return 0.0, 1.0
+    share, spread = wins / count, z * z / count
+    middle = (share + spread / 2) / (1 + spread)
+    half = z * math.sqrt(share * (1 - share) / count + spread / (4 * count)) / (1 + spread)
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def file(about: str) -> Path:
+    """votes.jsonl in the run's folder; for models that are no run, one in the home."""
+    identity = about.partition("@")[0]
+    known = [one for one in run.runs() if one.id == identity]
+    return known[0].folder / "votes.jsonl" if known else room("chats") / f"{slug(about, 'votes')}.votes"

@@ -1,0 +1,145 @@
+"""One GGUF file from a voice: weights in the names and order llama.cpp expects, tokenizer, chat template and stop token inside."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy
+import torch
+
+from studio import model
+from studio.errors import ExportError
+from studio.model import ModelFacts
+from studio.voice import Voice
+from studio.worker.merge import weights
+
+# transformers' model_type -> llama.cpp's architecture. Others hold tensors or settings that this file does not write.
+ARCHITECTURES = {"llama": gguf.MODEL_ARCH.LLAMA, "mistral": gguf.MODEL_ARCH.LLAMA, "qwen2": gguf.MODEL_ARCH.QWEN2, "qwen3": gguf.MODEL_ARCH.QWEN3}
+TYPES = {"f16": (gguf.GGMLQuantizationType.F16, gguf.LlamaFileType.MOSTLY_F16), "q8_0": (gguf.GGMLQuantizationType.Q8_0, gguf.LlamaFileType.MOSTLY_Q8_0)}
+NORMAL, CONTROL, USER, UNUSED = 1, 3, 4, 5  # llama.cpp's token types
+
+# How text is cut before BPE: the splits in tokenizer.json that llama.cpp knows by a name of its own.
+PRE = (("smollm", lambda pre: "Digits" in pre and "ByteLevel" in pre and "Split" not in pre), ("llama-bpe", lambda pre: r"\\p{N}{1,3}" in pre),
+       ("qwen2", lambda pre: r"\\p{N}" in pre and "Split" in pre), ("gpt-2", lambda pre: True))
+
+
+def refuse(facts: ModelFacts, folder: Path) -> None:
+    """Raise ExportError for a model that cannot be written, before anything is read or merged."""
+    if facts.model_type not in ARCHITECTURES:
+        raise ExportError(f"GGUF export knows {', '.join(ARCHITECTURES)} models; this one is {facts.model_type}.",
+                          "Export it merged; llama.cpp's convert_hf_to_gguf.py reads that folder.", "model")
+    rope = _rope(facts)
+    if rope.get("rope_type", "default") != "default":
+        raise ExportError(f"GGUF export does not write the {rope['rope_type']} stretching of positions.",
+                          "Export it merged; llama.cpp's convert_hf_to_gguf.py reads that folder.", "model")
+    kind = json.loads((folder / "tokenizer.json").read_text())
+    if kind["model"].get("type") != "BPE" or kind["model"].get("byte_fallback") or "ByteLevel" not in json.dumps(kind.get("decoder")):
+        raise ExportError("GGUF export writes byte-level BPE tokenizers; this model has another kind.",
+                          "Export it merged; llama.cpp's convert_hf_to_gguf.py reads that folder.", "model")
+
+
+def write(voice: Voice, out: Path, kind: str, template: str) -> None:
+    """out: the .gguf file. kind: f16 or q8_0. template: Jinja without {% generation %}. Raises ExportError."""
+    facts = model.facts(voice.base)
+    refuse(facts, voice.base)
+    architecture = ARCHITECTURES[facts.model_type]
+    writer = gguf.GGUFWriter(out, gguf.MODEL_ARCH_NAMES[architecture])
+    _settings(writer, facts, voice.label or voice.name)
+    writer.add_file_type(TYPES[kind][1])
+    writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
+    _tokenizer(writer, voice, facts.vocabulary)
+    writer.add_chat_template(template)
+    names = gguf.get_tensor_name_map(architecture, facts.layers)
+    turned = architecture == gguf.MODEL_ARCH.LLAMA
+    for name, weight in weights(voice):
+        target = names.get_name(name, try_suffixes=(".weight", ".bias"))
+        if target is None:
+            raise ExportError(f"The tensor {name} has no name in GGUF.", "Export it merged instead.", "model")
+        data = weight.float()
+        if turned and name.endswith(("q_proj.weight", "q_proj.bias")):
+            data = permuted(data, facts.heads)
+        elif turned and name.endswith(("k_proj.weight", "k_proj.bias")):
+            data = permuted(data, facts.kv_heads)
+        _add(writer, target, data.numpy(), TYPES[kind][0])
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def permuted(weight: torch.Tensor, heads: int) -> torch.Tensor:
+    """Rows of q or k from transformers' order (halves) to llama.cpp's (pairs), which is how each turns positions (RoPE)."""
+    return weight.reshape(heads, 2, weight.shape[0] // heads // 2, *weight.shape[1:]).swapaxes(1, 2).reshape(weight.shape)
+
+
+def _add(writer: gguf.GGUFWriter, name: str, data: numpy.ndarray, kind: gguf.GGMLQuantizationType) -> None:
+    """Vectors stay float32, as llama.cpp wants them; tables whose rows do not fill blocks of 32 stay 16-bit."""
+    if data.ndim == 1:
+        writer.add_tensor(name, data.astype(numpy.float32))
+        return
+    if kind == gguf.GGMLQuantizationType.Q8_0 and data.shape[-1] % 32:
+        kind = gguf.GGMLQuantizationType.F16
+    if kind == gguf.GGMLQuantizationType.F16:
+        writer.add_tensor(name, data.astype(numpy.float16))
+        return
+    writer.add_tensor(name, gguf.quants.quantize(data, kind), raw_dtype=kind)
+
+
+def _rope(facts: ModelFacts) -> dict[str, Any]:
+    config = facts.config
+    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    return {"rope_theta": config.get("rope_theta", 10000.0), **rope, "rope_type": rope.get("rope_type", rope.get("type", "default"))}
+
+
+def _settings(writer: gguf.GGUFWriter, facts: ModelFacts, name: str) -> None:
+    writer.add_name(name)
+    writer.add_vocab_size(facts.vocabulary)
+    writer.add_context_length(facts.max_length or 4096)
+    writer.add_embedding_length(facts.hidden)
+    writer.add_block_count(facts.layers)
+    writer.add_feed_forward_length(facts.intermediate)
+    writer.add_head_count(facts.heads)
+    writer.add_head_count_kv(facts.kv_heads)
+    writer.add_key_length(facts.head_dim)
+    writer.add_value_length(facts.head_dim)
+    writer.add_layer_norm_rms_eps(facts.config.get("rms_norm_eps", 1e-6))
+    writer.add_rope_freq_base(float(_rope(facts)["rope_theta"]))
+    writer.add_rope_dimension_count(facts.head_dim)
+
+
+def _tokenizer(writer: gguf.GGUFWriter, voice: Voice, size: int) -> None:
+    """Tokens with their kinds, merges, and the tokens that begin and end: the end is the template's end of turn."""
+    kind = json.loads((voice.base / "tokenizer.json").read_text())
+    names = [f"[PAD{place}]" for place in range(size)]
+    types = [UNUSED] * size
+    for token, place in kind["model"]["vocab"].items():
+        names[place], types[place] = token, NORMAL
+    for added in kind.get("added_tokens", []):
+        names[added["id"]], types[added["id"]] = added["content"], CONTROL if added.get("special") else USER
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre(next(name for name, fits in PRE if fits(json.dumps(kind.get("pre_tokenizer")))))
+    writer.add_token_list(names)
+    writer.add_token_types(types)
+    writer.add_token_merges([pair if isinstance(pair, str) else " ".join(pair) for pair in kind["model"]["merges"]])
+    place = {name: number for number, name in enumerate(names)}
+    special = voice.template.special
+    end = next((place[stop] for stop in (*voice.stop, special.get("eos_token", "")) if stop in place), None)
+    if end is None:
+        raise ExportError("No single token ends a turn in this template, so a GGUF of it would never stop.",
+                          "Train with a template that ends turns with one special token, such as chatml.", "data.template")
+    writer.add_eos_token_id(end)
+    writer.add_eot_token_id(end)
+    for key, add in (("bos_token", writer.add_bos_token_id), ("pad_token", writer.add_pad_token_id), ("unk_token", writer.add_unk_token_id)):
+        if special.get(key) in place:
+            add(place[special[key]])
+    writer.add_add_bos_token(False)  # where one is wanted the template writes it
+
+
+def plain_template(text: str) -> str:
+    """A template without the {% generation %} tags, which only trainers know; the blanks around them stay as they were."""
+    text = re.sub(r"\{%(-?)\s*generation\s*(-?)%\}", r"{%\1 if true \2%}", text)
+    return re.sub(r"\{%(-?)\s*endgeneration\s*(-?)%\}", r"{%\1 endif \2%}", text)
