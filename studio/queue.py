@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from typing import Any
@@ -11,7 +12,7 @@ from studio import checkpoints, crash, events
 from studio.config import RunConfig
 from studio.device import Device, devices
 from studio.errors import RunError
-from studio.events import Lock
+from studio.events import END_STATES, Lock
 from studio.home import PROJECT, room
 from studio.run import ALIVE, Run, create, runs, sweep
 
@@ -51,7 +52,7 @@ def advance() -> Run | None:
     with _turn():
         sweep()
         for run in runs():
-            run.settle()
+            settle(run)
         for run in waiting():
             if run.stop_file.exists():
                 run.append("end", state="stopped", cause="Stopped while it was waiting.", attempt=run.attempt())
@@ -89,7 +90,7 @@ def stop(run: Run, discard: bool = False) -> str:
     The stated delays are in studio/supervise.py. A second stop with discard hurries a first one.
     """
     with _turn():
-        state = run.settle()
+        state = settle(run)
         if state not in ("queued", *ALIVE):
             raise RunError(f"{run.id} is not running: it is {state}.", "There is nothing to stop.", "run")
         run.ask_to_stop("discard" if discard else "keep")
@@ -102,7 +103,7 @@ def stop(run: Run, discard: bool = False) -> str:
 def pause(run: Run) -> str:
     """Stop a run, keep its checkpoint and put it back in the queue, on hold until it is resumed."""
     with _turn():
-        state = run.settle()
+        state = settle(run)
         if state == "queued":
             _put(run, hold=True, order=_order(run.turn()))
         elif state in ALIVE:
@@ -118,7 +119,7 @@ def resume(run: Run, changes: dict[str, dict[str, Any]] | None = None, why: str 
     changes: of the order from here on, {section: {key: value}}. Raises RunError when they would change the data's sequence.
     """
     with _turn():
-        state = run.settle()
+        state = settle(run)
         if state == "queued" and on_hold(run):
             _put(run, hold=False, order=_order(run.turn()))
         elif state in ("queued", *ALIVE):
@@ -175,9 +176,39 @@ def _put(run: Run, hold: bool, order: float) -> None:
     run.append("phase", name="queued", attempt=run.attempt(), order=order, hold=hold)
 
 
-def put_back(run: Run, hold: bool = False) -> None:
-    """For the supervisor, at a run's end: back into the queue, behind the others."""
-    _put(run, hold, _behind())
+# -- the end of an attempt
+
+
+def settle(run: Run) -> str:
+    """Run.settle, and what a supervisor that died behind the end line did not come to. Returns the state."""
+    state = run.settle()
+    lock = Lock(run.lock)
+    if state in END_STATES and run.unfinished() and lock.take():
+        try:
+            if run.end_orphans():
+                wind_up(run)
+        finally:
+            lock.free()
+    return run.state()
+
+
+def wind_up(run: Run) -> None:
+    """Behind the end line, under the run's lock: what the stop request asked for beyond it, a goal moved meanwhile, the leftovers."""
+    how, state = run.stop_asked(), (run.turn() or {}).get("state")
+    if how == "discard" and state == "stopped":
+        shutil.rmtree(run.checkpoints, ignore_errors=True)
+        shutil.rmtree(run.result, ignore_errors=True)
+    run.stop_file.unlink(missing_ok=True)
+    if (how == "pause" and state == "stopped") or (state == "finished" and _extended(run)):
+        _put(run, hold=how == "pause", order=_behind())
+    run.tidy()
+    run.give_up_reserve()  # last: as long as it is there, this is to be done
+
+
+def _extended(run: Run) -> bool:
+    """Whether the goal was moved while the last attempt ran."""
+    began = max((event["at"] for event in run.events() if event["kind"] == "phase" and event["name"] == "starting"), default=0.0)
+    return any(change["why"].startswith("extended") and change["at"] >= began for change in run.changes())
 
 
 def _order(turn: dict[str, Any] | None) -> float:

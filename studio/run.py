@@ -199,9 +199,6 @@ class Run:
             turn = self.turn()
             if turn is not None and turn["kind"] == "phase" and turn["name"] != "queued" and self.end_orphans():
                 self._write_lost()
-                self.stop_file.unlink(missing_ok=True)
-                self.give_up_reserve()
-                self.tidy()
         except OSError as error:
             if error.errno not in FULL:
                 raise  # else there is no room for the word; the state is lost all the same
@@ -223,6 +220,10 @@ class Run:
         if not events.held(self.trainer_lock):
             return True
         return process.end(lambda: process.holders(self.trainer_lock)) and not events.held(self.trainer_lock)
+
+    def unfinished(self) -> bool:
+        """Whether something still stands here that goes with the end of an attempt."""
+        return (self.folder / ".reserve").exists() or self.stop_file.exists()
 
     def tidy(self) -> None:
         """Remove files that a crash left half written: .NAME.PID.tmp of a process that is gone."""

@@ -69,7 +69,7 @@ class Attempt:
         finally:
             process.end(process.family)
             self.trainer_lock.free()
-            run.give_up_reserve()
+            queue.wind_up(run)
 
     def _end_of_own(self, error: Exception) -> None:
         if isinstance(error, OSError) and error.errno in FULL:
@@ -194,7 +194,7 @@ class Attempt:
         crash.point("supervise.ended")
 
     def _conclude(self, code: int) -> None:
-        """The end line where the trainer wrote none or could not know why, and what a stop request asks for beyond it."""
+        """The end line, where the trainer wrote none or could not know why."""
         self._read_on()
         run, how, told = self.run, self.run.stop_asked(), self._has_end()
         if not told and how is None:
@@ -204,24 +204,8 @@ class Attempt:
             kept = checkpoints.newest(run.checkpoints) and how != "discard"
             self._end("stopped", code=code, cause="Stopped as asked" + ("; the last checkpoint is kept." if kept else " before anything was kept."),
                       action="Resume it to go on from its last checkpoint." if kept else "Resume it to start again.")
-        stopped = self.turn["state"] == "stopped"
-        if how == "disk" and stopped:
+        if how == "disk" and self.turn["state"] == "stopped":
             self._end("stopped", code=code, cause=DISK_LOW.what, action=DISK_LOW.action, reason=DISK_LOW.kind)
-        if how == "discard" and stopped:
-            shutil.rmtree(run.checkpoints, ignore_errors=True)
-            shutil.rmtree(run.result, ignore_errors=True)
-        if how == "pause" and stopped:
-            queue.put_back(run, hold=True)
-        run.stop_file.unlink(missing_ok=True)
-        self._go_on()
-
-    def _go_on(self) -> None:
-        """A finished run that was extended while it ran goes back into the queue."""
-        run = self.run
-        began = next((event["at"] for event in reversed(run.events()) if event["kind"] == "phase" and event["name"] == "starting"), 0.0)
-        extended = any(change["why"].startswith("extended") and change["at"] >= began for change in run.changes())
-        if self.turn.get("state") == "finished" and extended:
-            queue.put_back(run)
 
 
 class Stopping:

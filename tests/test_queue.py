@@ -207,3 +207,18 @@ def test_devices_are_named_as_the_driver_does(home: Path, monkeypatch: pytest.Mo
     assert taken is not None
     assert queue.visible_name(taken[0][0]) == "1"
     held.free()
+
+
+@pytest.mark.parametrize("how", [False, True, "pause"])
+def test_a_supervisor_that_died_behind_the_end_line_is_made_up_for(how: bool | str) -> None:
+    run = three()[0]
+    save(run.checkpoints, 5)
+    end(run, "stopped")
+    run.ask_to_stop(how)
+    run.take_reserve()
+    queue.advance()
+    assert run.state() == ("queued" if how == "pause" else "stopped")
+    assert queue.on_hold(run) == (how == "pause")
+    assert run.checkpoints.exists() == (how is not True)
+    assert not run.unfinished()
+    assert not list(run.folder.glob(".*"))

@@ -65,7 +65,6 @@ def test_lost_after_a_stop_request_is_stopped(one: Run) -> None:
     one.append("phase", name="training", attempt=1)
     one.ask_to_stop()
     assert one.settle() == "stopped"
-    assert not one.stop_file.exists()
 
 
 def test_lost_names_what_the_log_says(one: Run) -> None:
