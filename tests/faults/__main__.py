@@ -139,5 +139,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-
     sys.exit(main())

@@ -89,6 +89,7 @@ def ended(run: Run) -> bool:
 def bring_home(run: Run, wait: float = WAIT) -> int:
     """What the owner does after a crash: start the app again, press resume until the run is finished. Returns how often it was resumed."""
     times, end = 0, time.monotonic() + wait
+    queue.advance()
     while not (run.state() == "finished" and not run.alive()):
         if time.monotonic() > end:
             raise AssertionError(f"not finished after {wait:.0f} s: {run.state()}, {run.turn()}")
