@@ -13,12 +13,11 @@ from typing import IO, Any
 
 import orjson
 
-from studio.data.containers import Container, open_bytes
+from studio.data.containers import LISTS, Container, open_bytes, rows_within
 from studio.errors import DataError
 
 SIZE = 1 << 20  # bytes read at a time: small enough to stay in the processor's cache
 ROWS = 1000  # rows of a block where a file is not read by bytes
-LISTS = ("messages", "conversations", "conversation", "chosen", "rejected", "tools", "history")
 
 
 @dataclass
@@ -110,7 +109,7 @@ def _json(file: IO[bytes], name: str, container: Container) -> Iterator[Block]:
             break
         line = stream.line
         value = stream.value()
-        for row in _unwrapped(value) if not opened else [value]:
+        for row in [value] if opened else rows_within(value) or [value]:
             block.add(row, line)
         sign = stream.peek()
         if sign == "," and opened:
@@ -123,15 +122,6 @@ def _json(file: IO[bytes], name: str, container: Container) -> Iterator[Block]:
             block = Block()
     block.done = stream.done
     yield block
-
-
-def _unwrapped(value: Any) -> list[Any]:
-    """{"data": [row, …]} and {"train": [row, …]} hold their rows one level down."""
-    if isinstance(value, dict):
-        lists = [v for v in value.values() if isinstance(v, list) and v and all(isinstance(x, dict) for x in v[:50])]
-        if len(lists) == 1 and len(lists[0]) >= 1 and not any(k in value for k in LISTS):
-            return lists[0]
-    return [value]
 
 
 class _Stream:
@@ -236,37 +226,46 @@ def _row(header: list[str], cells: list[str]) -> dict[str, Any]:
 
 
 def _text(file: IO[bytes], name: str, container: Container) -> Iterator[Block]:
-    """Paragraphs, parted by blank lines; lines where there are none; conversations where there are ChatML tags."""
-    block, held, begun, number = Block(), [], 1, 0
-    paragraphs = None
+    """Conversations where there are ChatML tags; else paragraphs, parted by blank lines; else a row a line."""
+    begin = file.peek(SIZE) if hasattr(file, "peek") else b""  # type: ignore[attr-defined]
+    if begin.lstrip().startswith(b"<|im_start|>"):
+        opens = _tagged
+    elif b"\n\n" in begin.replace(b"\r", b"").strip():
+        opens = _after_blank
+    else:
+        opens = _every_line
+    block, held, begun = Block(), [], 1
     for number, raw in enumerate(file, 1):
-        block.done += len(raw)
         line = raw.decode("utf-8", errors="surrogateescape").rstrip("\r\n")
-        if paragraphs is None and number == 1:
-            paragraphs = _has_paragraphs(file, raw)
-        tag = line.startswith("<|im_start|>")
-        opens = tag and (line.startswith("<|im_start|>system") or any("<|im_start|>assistant" in h for h in held) and line.startswith("<|im_start|>user") and not held[0].startswith("<|im_start|>system"))
-        inside = bool(held) and "<|im_start|>" in held[0] and sum(h.count("<|im_start|>") for h in held) > sum(h.count("<|im_end|>") for h in held)
-        if held and not inside and (opens or not line.strip() or (not paragraphs and "<|im_start|>" not in held[0])):
-            block.add({"text": "\n".join(held)}, begun)
+        block.done += len(raw)
+        if held and opens(held, line):
+            block.add({"text": "\n".join(held).strip("\n")}, begun)
             held = []
-        if line.strip() or inside:
+        if line.strip() or held:
             begun = begun if held else number
             held.append(line)
         if len(block.rows) >= ROWS:
             yield block
             block = Block(done=block.done)
     if held:
-        block.add({"text": "\n".join(held)}, begun)
+        block.add({"text": "\n".join(held).strip("\n")}, begun)
     yield block
 
 
-def _has_paragraphs(file: IO[bytes], first: bytes) -> bool:
-    """Does a blank line stand in the file's first part? Leaves the file where it was."""
-    here = file.tell()
-    part = first + file.read(SIZE)
-    file.seek(here)
-    return b"\n\n" in part.replace(b"\r", b"").strip()
+def _every_line(held: list[str], line: str) -> bool:
+    return True
+
+
+def _after_blank(held: list[str], line: str) -> bool:
+    return bool(line.strip()) and not held[-1].strip()
+
+
+def _tagged(held: list[str], line: str) -> bool:
+    """A new conversation begins with a system turn, or with a question where the ones before began with one too."""
+    if line.startswith("<|im_start|>system"):
+        return True
+    alone = not any(h.startswith("<|im_start|>system") for h in held)
+    return alone and line.startswith("<|im_start|>user") and any(h.startswith("<|im_start|>assistant") for h in held)
 
 
 def _tables(path: Path, container: Container) -> Iterator[Block]:

@@ -15,6 +15,7 @@ import xxhash
 
 from studio.data.blocks import Block
 from studio.data.checks import scan
+from studio.data.formats import as_row
 from studio.data.problem import KEPT_PER_KIND, Problem, problem
 
 MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
@@ -96,10 +97,7 @@ def _convert(n: int, row: Any, block: Block, form: ModuleType, rename: Callable[
         kind, value, reason = block.bad[n]
         found(kind, None, value, reason)
         return None
-    if isinstance(row, str):
-        row = {"text": row}
-    elif isinstance(row, list) and row and all(isinstance(x, dict) for x in row):
-        row = {"messages": row}
+    row = as_row(row)
     if rename is not None:
         row = rename(row)
     if not isinstance(row, dict):

@@ -15,6 +15,7 @@ from studio.data.formats import formats
 from studio.errors import DataError
 
 HEAD = 1 << 18  # bytes looked at
+LISTS = ("messages", "conversations", "conversation", "chosen", "rejected", "tools", "history")  # columns that hold lists
 BOM = b"\xef\xbb\xbf"
 FOREIGN = {
     b"PK\x03\x04": ("a ZIP or Excel file", "Unpack it; save a sheet as CSV."),
@@ -94,7 +95,7 @@ def _text_kind(text: str, whole: bool) -> tuple[str, str]:
     start = text.lstrip()
     if start[:1] in ("{", "["):
         return _json_kind(start, whole), ","
-    delimiter = _delimiter(text)
+    delimiter = None if start.startswith("<|im_start|>") else _delimiter(text)
     if delimiter is None:
         if _later_json(text):
             return "jsonl", ","
@@ -109,8 +110,16 @@ def _json_kind(start: str, whole: bool) -> str:
         lines.pop()
     good = sum(map(_is_value, lines[:50]))
     if len(lines) == 1:
-        return "json" if start[0] == "[" or not _is_value(lines[0]) else "jsonl"
+        return "json" if start[0] == "[" or not _is_value(lines[0]) or rows_within(json.loads(lines[0])) else "jsonl"
     return "jsonl" if good * 2 >= min(len(lines), 50) and good else ("jsonl" if _one_a_line(lines[:50]) else "json")
+
+
+def rows_within(value: Any) -> list[Any] | None:
+    """The rows of {"version": 1, "data": [row, …]}: those of the only list of objects, if it is no list of turns."""
+    if not isinstance(value, dict) or any(name in value for name in LISTS):
+        return None
+    found = [v for v in value.values() if isinstance(v, list) and v and all(isinstance(x, dict) for x in v[:50])]
+    return found[0] if len(found) == 1 else None
 
 
 def _one_a_line(lines: list[str]) -> bool:

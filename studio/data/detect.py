@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from studio.data.formats import formats
+from studio.data.formats import as_row, formats
 from studio.errors import DataError
 
 LOOKED_AT = 200  # rows
@@ -23,7 +23,7 @@ class Detection:
 
 def detect(rows: list[Any], name: str = "the file") -> Detection:
     """The format most of the rows fit, the more special one first. Raises DataError when none fits."""
-    looked = [row for row in rows[:LOOKED_AT] if isinstance(row, dict)]
+    looked = [row for row in map(as_row, rows[:LOOKED_AT]) if isinstance(row, dict)]
     shares = {n: sum(map(f.fits, looked)) / max(1, len(looked)) for n, f in formats().items()}
     best = max(shares, key=lambda n: shares[n], default="")
     columns = columns_of(looked)

@@ -6,6 +6,8 @@ A format is a module with
   fits(row) -> bool     does this row (a dict) look like the format? Cheap; asked of the first rows only
   convert(row, found)   -> conversation (a dict with "messages", or "text") or None when the row cannot be trained on;
                            what is wrong is told through found(kind, field, value, reason)
+  quick(rows)           optional: a whole block of plain rows at once, or None (see alpaca.py)
+  STAGE                 optional: "preference" where only learning from comparisons can use it
   COLUMNS               {part: names it goes by}; a mapping by hand renames a file's columns to the first name of a part
 """
 
@@ -32,3 +34,12 @@ def formats() -> dict[str, ModuleType]:
 def named(columns: dict[str, tuple[str, ...]], row: Row, part: str) -> str | None:
     """The column of the row that holds this part, under any of its names."""
     return next((name for name in columns[part] if name in row), None)
+
+
+def as_row(value: Any) -> Any:
+    """A bare list of turns and a bare text are rows too."""
+    if isinstance(value, str):
+        return {"text": value}
+    if isinstance(value, list) and value and all(isinstance(turn, dict) for turn in value):
+        return {"messages": value}
+    return value
