@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
 import orjson
 from starlette.responses import Response
 
-from studio import chat, checkpoints, data
+from studio import chat, chats, checkpoints, data, votes
 from studio.errors import RunError, StudioError
-from studio.home import room, slug
-from studio.ui import assets, jobs, live, talk, votes
+from studio.home import room
+from studio.ui import assets, jobs, live, talk
 
 LONGEST = 200_000  # characters of a prompt
 SAMPLING = {"temperature": (0.0, 5.0), "top_p": (0.001, 1.0), "top_k": (0, 1000), "repetition_penalty": (0.5, 3.0), "max_tokens": (1, 8192),
@@ -100,16 +99,22 @@ def _shown(blind: bool, turn: dict[str, Any]) -> dict[str, Any]:
     """A turn as the page may see it: who spoke stays hidden until the vote."""
     hidden = blind and len(turn["sides"]) > 1 and turn["vote"] is None
     shown = {**turn, "sides": [None for _ in turn["sides"]] if hidden else turn["sides"], "hidden": hidden}
-    if not hidden and blind and len(turn["sides"]) > 1:
-        tuned = next((side for side in turn["sides"] if side != "base" and not side.startswith("base:")), turn["sides"][0])
-        other = next(side for side in turn["sides"] if side != tuned) if len(set(turn["sides"])) > 1 else tuned
-        shown["rate"] = {"name": tuned, **votes.rate(tuned, other)}
+    if turn["vote"] and len(set(turn["sides"])) == 2:
+        about, other = _pair(turn["sides"])
+        shown["rate"] = {"name": about, **votes.tally(about, other)}
     return shown
 
 
+def _pair(sides: list[str]) -> tuple[str, str]:
+    """(the voice that a vote is about, the other): the tuned one before the base."""
+    one, other = sorted(sides, key=lambda side: side.partition(":")[0] == "base")[:2]
+    return one, other
+
+
 def cast_votes(ask: dict[str, Any]) -> Response:
-    """All votes as JSON lines, to take away."""
-    return Response("".join(json.dumps(vote, ensure_ascii=False) + "\n" for vote in votes.votes()), media_type="text/plain; charset=utf-8")
+    """All votes about a voice as JSON lines, to take away."""
+    found = votes.votes(_side(str(ask.get("name") or "base")))
+    return Response("".join(json.dumps(vote, ensure_ascii=False) + "\n" for vote in found), media_type="text/plain; charset=utf-8")
 
 
 def _json(answer: dict[str, Any]) -> Response:
@@ -172,13 +177,14 @@ def chat_vote(id: str, turn: int, choice: str) -> dict[str, Any]:
     """Vote left, right or tie on a turn, as it was shown; who spoke is told from then on. Returns {id}."""
     one = talk.find(id)
     with one.lock:
-        if choice not in votes.CHOICES or not 0 <= turn < len(one.turns) or len(one.turns[turn]["sides"]) < 2:
+        if choice not in ("left", "right", "tie") or not 0 <= turn < len(one.turns) or len(one.turns[turn]["sides"]) < 2:
             raise StudioError(f"{choice!r} is no vote on turn {turn}.", "Vote left, right or tie on an answered turn.", "choice")
         there = one.turns[turn]
         if there["vote"] is None:
             there["vote"] = choice
             one.write()
-            votes.cast(*there["sides"], choice, there["prompt"], one.id)
+            left, right = ({"model": side, "answer": answer["text"]} for side, answer in zip(there["sides"], there["answers"], strict=True))
+            votes.vote(left, right, choice, there["prompt"], _pair(there["sides"])[0])
     return {"id": id}
 
 
@@ -206,11 +212,5 @@ def chat_keep(values: dict[str, Any]) -> dict[str, Any]:
         raise RunError("There is no answer to keep.", "Keep an answer that stands there, or write one.", "text")
     there = one.turns[turn]
     messages = one.messages(there, there["sides"][min(side, len(there["sides"]) - 1)])
-    path = _kept(str(values.get("name") or "kept-answers"))
-    with open(path, "a", encoding="utf-8") as file:
-        file.write(json.dumps({"messages": [*messages, {"role": "assistant", "content": text.strip()}]}, ensure_ascii=False) + "\n")
+    path = chats.to_rows([chats.row([*messages, {"role": "assistant", "content": text.strip()}])], str(values.get("name") or "kept-answers"))
     return {"path": str(path), "rows": sum(1 for _ in open(path, encoding="utf-8"))}
-
-
-def _kept(name: str) -> Path:
-    return room("uploads") / f"{slug(name.removesuffix('.jsonl'), 'kept-answers')}.jsonl"

@@ -16,7 +16,7 @@ import orjson
 import yaml
 from starlette.responses import Response
 
-from studio import checkpoints, compare, run
+from studio import checkpoints, compare, repair, run
 from studio.errors import RunError, StudioError
 from studio.home import inside, room
 from studio.run import ALIVE, Run
@@ -156,11 +156,16 @@ def _part(ask: dict[str, Any]) -> dict[str, Any]:
         "names": COLUMNS, "columns": tail.rows(start, stop, stride), "others": tail.others[other: other + OTHERS],
         "next": min(len(tail.others), other + OTHERS), "status": status(tail), "checkpoints": checkpoints.steps(one.checkpoints),
     }
-    part["status"]["signs"] = tail.signs()
+    part["status"] |= {"signs": tail.signs(), "reason": _reason(tail)}
     part["more"] = stop < tail.points or part["next"] < len(tail.others)
     if ask.get("log") is not None:
         part["log"] = log(one, ask["log"])
     return part
+
+
+def _reason(tail: Tail) -> str | None:
+    """The short name of why the run ended (studio/diagnosis.py)."""
+    return next((event.get("reason") for event in reversed(tail.others) if event["kind"] == "end"), None)
 
 
 def _index(value: Any) -> int:
@@ -226,6 +231,14 @@ def differences(ask: dict[str, Any]) -> Response:
         except StudioError:
             continue
     return _json({"settings": compare.differing(found), "answers": compare.answers([tails.of(one).digest() for one in found])})
+
+
+def repairs(ask: dict[str, Any]) -> Response:
+    """After an out-of-memory: what would help, with the predicted saving of each (studio/repair.py)."""
+    try:
+        return _json({"repairs": repair.repairs(exact(str(ask.get("id", ""))))[:6]})
+    except StudioError as error:
+        return _json({"repairs": [], "error": str(error)})
 
 
 def _json(answer: dict[str, Any]) -> Response:

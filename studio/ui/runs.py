@@ -6,7 +6,7 @@ from typing import Any
 
 import gradio as gr
 
-from studio import queue, run
+from studio import config, queue, repair, run
 from studio.errors import RunError
 from studio.run import Run
 from studio.ui import assets, jobs, live
@@ -18,7 +18,7 @@ LONGEST = 2000  # characters of a note
 def build(page: gr.Blocks) -> None:
     """The tab, and the jobs its buttons call."""
     gr.HTML(html_template="<div></div>", js_on_load=assets.mount("runs"), apply_default_css=False, elem_id="studio-runs")
-    for job in (resume, pause, ask, extend, label, move, delete):
+    for job in (resume, pause, ask, extend, repair_run, label, move, delete):
         gr.api(jobs.refusing(job), api_name=job.__name__, queue=False)
 
 
@@ -55,6 +55,20 @@ def extend(name: str, epochs: float) -> dict[str, Any]:
         raise RunError(f"A run cannot be extended by {epochs!r} epochs.", "Give a number above 0, at most 1000.", "epochs")
     queue.extend(one, float(epochs))
     return _after(one)
+
+
+def repair_run(name: str, change: dict[str, Any]) -> dict[str, Any]:
+    """Go on with a change that was offered after an out-of-memory: resume where the checkpoint allows it, else start anew. Returns {run, state}."""
+    one = run.find(name)
+    offered = next((item for item in repair.repairs(one) if item["change"] == change), None)
+    if offered is None:
+        raise RunError("That change was not offered for this run.", "Choose one of those on its page.", "change")
+    if offered["resumes"]:
+        queue.resume(one, change, why=f"after an out-of-memory: {offered['text']}")
+        return _after(one)
+    wanted = one.config.changed(**change)
+    config.check(wanted)
+    return _after(queue.submit(wanted))
 
 
 def label(name: str, values: dict[str, Any]) -> dict[str, Any]:

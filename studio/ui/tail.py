@@ -91,8 +91,8 @@ class Tail:
             if self._told[0] != mark:
                 count = self.points
                 places = [*range(0, max(0, count - WHOLE), max(1, count // THIN)), *range(max(0, count - WHOLE), count)]
-                steps = [{"kind": "step", "step": int(self.columns["step"][place]), **{name: _known(self.columns[name][place]) for name in ("loss", "grad_norm")}}
-                         for place in places]
+                step, loss, norm = (self.columns[name] for name in ("step", "loss", "grad_norm"))
+                steps = [{"kind": "step", "step": int(step[at]), "loss": _known(loss[at]), "grad_norm": _known(norm[at])} for at in places]
                 course = [event for event in self.others if event["kind"] in ("plan", "eval")] + steps
                 self._told = (mark, [sign._asdict() for sign in signs.signs(course)])
             return self._told[1]

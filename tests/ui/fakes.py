@@ -72,7 +72,8 @@ class FakeRun:
         self.now += 0.6
         loss = 0.6 + 2.4 * math.exp(-5 * share) + chance.gauss(0, 0.12 * (0.4 + math.exp(-3 * share))) + (2 if chance.random() < 0.004 else 0)
         rate = 2e-4 * min(1, at / (0.03 * self.steps + 1)) * (0.5 + 0.5 * math.cos(math.pi * share))
-        self.say("step", step=at, epoch=round(3 * share, 4), loss=round(loss, 4), learning_rate=rate, grad_norm=round(abs(chance.gauss(0.9, 0.2) + 2 * math.exp(-20 * share)), 4),
+        norm = abs(chance.gauss(0.9, 0.2) + 2 * math.exp(-20 * share))
+        self.say("step", step=at, epoch=round(3 * share, 4), loss=round(loss, 4), learning_rate=rate, grad_norm=round(norm, 4),
                  tokens=self.tokens, tokens_per_second=round(chance.gauss(1700, 60), 1), memory=int(1.1e9 + 2e8 * min(1, at / 50)), seconds=round(at * 0.6, 2))
         self.print(f"step {at}/{self.steps}  loss {loss:.4f}  1700 tokens/s")
         if at % max(1, self.steps // 10) == 0:
@@ -95,15 +96,16 @@ class FakeRun:
     def finish(self) -> FakeRun:
         self.say("phase", name="saving")
         (self.folder / "model").mkdir(exist_ok=True)
-        (self.folder / "model" / "manifest.json").write_text(json.dumps({"base": "starter", "method": {"name": "lora"}, "template": "chatml", "step": self.steps}))
+        manifest = {"base": "starter", "method": {"name": "lora"}, "template": "chatml", "step": self.steps}
+        (self.folder / "model" / "manifest.json").write_text(json.dumps(manifest))
         self.say("saved", step=self.steps, path="model", what="model", bytes=19_800_000)
         self.say("end", state="finished", peak_memory=1_300_000_000, step=self.steps)
         self.free()
         return self
 
-    def fail(self, cause: str = "The device ran out of memory.", action: str = "Use a smaller batch with more accumulation, gradient checkpointing, or a shorter max length.") -> FakeRun:
+    def fail(self, cause: str = "The device ran out of memory.", action: str = "Use a smaller batch with more accumulation.") -> FakeRun:
         self.print("Traceback (most recent call last):\ntorch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB")
-        self.say("end", state="failed", code=1, cause=cause, action=action)
+        self.say("end", state="failed", code=1, cause=cause, action=action, reason="memory")
         self.free()
         return self
 
@@ -135,10 +137,10 @@ class FakeServer:
 class _Handler(BaseHTTPRequestHandler):
     fake: FakeServer
 
-    def do_GET(self) -> None:  # noqa: N802 - the name http.server asks for
+    def do_GET(self) -> None:
         self._json({"models": self.fake.models, "doing": None, "busy": False, "pid": os.getpid(), "memory": 612_000_000, "seconds": 3.0})
 
-    def do_POST(self) -> None:  # noqa: N802
+    def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers.get("content-length", 0))) or b"{}")
         if self.path == "/studio/load":
             self.fake.models = list(dict.fromkeys([*self.fake.models, *body["names"]]))

@@ -13,7 +13,7 @@ import pytest
 
 from studio.errors import StudioError
 from studio.home import room
-from studio.ui import chat, live, talk, votes
+from studio.ui import chat, live, talk
 from tests.ui.fakes import FakeRun, FakeServer
 
 pytestmark = pytest.mark.usefixtures("home")
@@ -73,8 +73,8 @@ def test_each_side_goes_on_with_its_own_answers_without_thoughts(server: FakeSer
     chat.chat_ask({"id": name, "prompt": "two", "sides": BOTH, "system": "Be brief."})
     ended(name)
     asked = next(ask for ask in server.asked if ask["model"] == RUN and ask["messages"][-1]["content"] == "two")
-    assert asked["messages"] == [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "one"}, {"role": "assistant", "content": f"I am {RUN}"},
-                                 {"role": "user", "content": "two"}]
+    assert asked["messages"] == [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "one"},
+                                 {"role": "assistant", "content": f"I am {RUN}"}, {"role": "user", "content": "two"}]
 
 
 def test_retry_and_edit_tell_anew_from_that_turn(server: FakeServer) -> None:
@@ -131,8 +131,9 @@ def test_blind_hides_who_speaks_until_the_vote(server: FakeServer) -> None:
     turn = heard(name)["turns"][0]
     assert turn["vote"] == "left"
     assert set(turn["sides"]) == set(BOTH)
-    assert turn["rate"]["wins"] + turn["rate"]["losses"] == 1
-    assert json.loads(chat.cast_votes({}).body)["choice"] == "left"
+    assert turn["rate"]["name"] == RUN
+    assert turn["rate"]["wins"] + turn["rate"]["losses"] == turn["rate"]["votes"] == 1
+    assert json.loads(chat.cast_votes({"name": RUN}).body)["choice"] == "left"
 
 
 def test_a_kept_answer_is_a_row_that_can_be_read(server: FakeServer) -> None:
@@ -155,8 +156,9 @@ def test_voices_begin_with_the_newest_finished_run(finished: FakeRun) -> None:
 
 
 @pytest.mark.parametrize("values", [
-    {"prompt": ""}, {"prompt": 3}, {"prompt": "x", "sides": ["/etc"]}, {"prompt": "x", "sides": ["base:../x"]}, {"prompt": "x", "sides": [RUN], "sampling": {"x": 1}},
-    {"prompt": "x", "sides": [RUN], "sampling": {"temperature": 1e999}}, {"prompt": "x", "sides": [RUN], "sampling": {"seed": "--x"}}, {"prompt": "x", "sides": [RUN], "id": "../../x"},
+    {"prompt": ""}, {"prompt": 3}, {"prompt": "x", "sides": ["/etc"]}, {"prompt": "x", "sides": ["base:../x"]},
+    {"prompt": "x", "sides": [RUN], "sampling": {"x": 1}}, {"prompt": "x", "sides": [RUN], "sampling": {"temperature": 1e999}},
+    {"prompt": "x", "sides": [RUN], "sampling": {"seed": "--x"}}, {"prompt": "x", "sides": [RUN], "id": "../../x"},
 ])
 def test_what_cannot_be_asked_is_refused(values: dict[str, Any], finished: FakeRun) -> None:
     with pytest.raises(StudioError):
@@ -170,10 +172,3 @@ def test_delete(server: FakeServer) -> None:
     chat.chat_delete(name)
     assert "gone" in heard(name)
     assert not (room("chats") / f"{name}.json").exists()
-
-
-def test_wilson_interval() -> None:
-    """7 of 10: the interval in Wilson's paper's form, as statsmodels gives it (0.3968, 0.8922)."""
-    low, high = votes.interval(7, 10)
-    assert (low, high) == pytest.approx((0.3968, 0.8922), abs=2e-4)
-    assert votes.interval(0, 0) == (None, None)

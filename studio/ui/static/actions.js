@@ -76,6 +76,10 @@
     failed: [["resume"], ["duplicate", "rename", "note", "remove"]], lost: [["resume"], ["duplicate", "rename", "note", "remove"]],
   };
 
+  studio.repair = async (row, one) => {
+    const done = await act(row, "repair_run", one.change);
+    if (done && done.run !== row.id) { locks.delete(row.id); studio.open("runs", { run: done.run }); }
+  };
   // Opens Tune with the order of a run in it.
   studio.reuse = async (id) => {
     const answer = await studio.ask("studio-bar", "order", { id }).catch(() => null);

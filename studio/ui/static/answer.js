@@ -81,10 +81,10 @@
       this.voted = key;
       const cast = (choice, name) => make("button", { type: "button", class: "button", onclick: () => this.chat.vote(this.place, choice) }, name);
       if (turn.hidden && done) this.vote.replaceChildren(make("span", { class: "quiet" }, studio.say("Which one is better?")), cast("left", studio.say("A is better")), cast("tie", studio.say("Equally good")), cast("right", studio.say("B is better")));
-      else if (turn.rate?.share != null) {
-        const { name, share, low, high, wins, losses, ties } = turn.rate, percent = (value) => studio.number(100 * value);
+      else if (turn.rate?.rate != null) {
+        const { name, rate, low, high, votes } = turn.rate, percent = (value) => studio.number(100 * value);
         this.vote.replaceChildren(make("p", { class: "quiet" }, studio.say("{name} is preferred in {share} % of {n} votes (95 % interval: {low}–{high} %).",
-          { name: this.chat.nameOf(name), share: percent(share), n: wins + losses + ties, low: percent(low), high: percent(high) })));
+          { name: this.chat.nameOf(name), share: percent(rate), n: votes, low: percent(low), high: percent(high) })));
       } else this.vote.replaceChildren();
     }
   }

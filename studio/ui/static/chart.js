@@ -165,6 +165,8 @@
       pen.setTransform(this.ratio, 0, 0, this.ratio, 0, 0);
       pen.clearRect(0, 0, this.width, this.height);
       this.paint(pen, this.width, this.height);
+      const first = this.board.shown()[0]?.track;
+      Object.assign(this.stage.dataset, { points: first?.n ?? 0, last: first?.n ? first.last("step") : 0 }); // what is drawn, for tests and measurements
       this.drawOver();
       this.describe();
     }

@@ -136,6 +136,7 @@
       const log = () => make("button", { type: "button", class: "button", onclick: () => this.choose("log") }, studio.say("Read the log"));
       if (row.state === "failed" || row.state === "lost") call("bad", studio.told(row.cause || (row.state === "lost" ? "The run was cut off." : "The run failed.")), studio.told(row.action || ""),
         make("button", { type: "button", class: "button primary", disabled: studio.locked(row), onclick: () => studio.ACTS.resume.run(row) }, studio.say("Resume")), log());
+      if (row.state === "failed" && row.reason === "memory") calls.push(this.repairs(row));
       if (row.state === "stopped" && row.cause) call("warn", studio.told(row.cause), studio.told(row.action || ""));
       if (row.state === "queued") call("info", row.hold ? studio.say("This run is paused.") : studio.say("This run waits for the device."), row.hold ? studio.say("Resume puts it back in line.") : studio.say("It starts by itself when the run before it has ended."));
       for (const sign of row.signs || []) call(sign.level === "error" ? "bad" : "warn", studio.told(sign.text), studio.told(ALIVE.includes(row.state) ? sign.action : sign.rule));
@@ -143,6 +144,18 @@
       if (row.state === "finished") call("good", studio.say("Finished. See what it learnt."), studio.say("Ask it and the base model the same question, side by side."),
         make("button", { type: "button", class: "button primary", onclick: () => studio.open("chat", { model: row.id, run: null }) }, studio.say("Chat with it")));
       return calls;
+    }
+
+    // After an out-of-memory: what would help, ranked, each one click away.
+    repairs(row) {
+      const list = make("div", { class: "repairs" });
+      studio.ask("studio-bar", "repairs", { id: row.id }).then((answer) => {
+        if (!answer.repairs.length) { list.remove(); return; }
+        list.append(make("h3", {}, studio.say("What would make it fit")), ...answer.repairs.map((one) => make("div", { class: "repair" }, make("div", {}, make("b", {}, studio.told(one.text)),
+          make("p", { class: "quiet" }, [one.saves ? studio.say("saves about {size}", { size: studio.bytes(one.saves) }) : null, studio.told(one.cost)].filter(Boolean).join(" · "))),
+        make("button", { type: "button", class: "button", disabled: studio.locked(row), onclick: () => studio.repair(row, one) }, one.resumes ? studio.say("Resume with it") : studio.say("Start anew with it")))));
+      }).catch(() => list.remove());
+      return list;
     }
 
     drawOverlay() {

@@ -1,0 +1,130 @@
+"""python -m tests.shots [FOLDER]: pictures of every state of the page, light, dark, on a phone and in Chinese, on made-up runs."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tests.browser import App, browser, watch
+
+FINISHED, RESUMED, FAILED = "2026-11-20-1000-first-lora", "2026-11-21-0910-resumed-lora", "2026-11-21-1430-qlora-out-of-memory"
+LOST, LIVE, WAITING = "2026-11-21-1800-lost-power", "2026-11-22-1200-persona-lora", "2026-11-22-1201-next-full"
+PHONE, LAPTOP, WIDE = (375, 812), (1280, 860), (2560, 1300)
+ENDED = """(() => { const said = Array.from(document.querySelectorAll(".said"));
+  return said.length > 1 && said.every(one => one.getAttribute("aria-busy") === "false"); })()"""
+
+# name, address, size, what is done before the picture
+States = list[tuple[str, str, tuple[int, int], Callable[[Any], None] | None]]
+
+
+def states() -> States:
+    def press(selector: str) -> Callable[[Any], None]:
+        return lambda page: page.locator(selector).first.click()
+
+    def ask(page: Any) -> None:
+        page.locator(".send").click()
+        page.wait_for_function(ENDED, timeout=20000)
+
+    def blind(page: Any) -> None:
+        page.get_by_text("Blind comparison").click()
+        ask(page)
+
+    def hover(page: Any) -> None:
+        page.locator(".chart-loss .chart-stage").hover(position={"x": 500, "y": 120})
+
+    chat, of = f"?tab=chat&model={FINISHED}", "?run={}".format
+    return [
+        ("data", "?tab=data", LAPTOP, None), ("tune", "?tab=tune", LAPTOP, None), ("runs", "?tab=runs", LAPTOP, None),
+        ("run-live", of(LIVE), LAPTOP, hover), ("run-finished", of(FINISHED), LAPTOP, None), ("run-resumed", of(RESUMED), LAPTOP, None),
+        ("run-failed", of(FAILED), LAPTOP, None), ("run-lost", of(LOST), LAPTOP, None), ("run-waiting", of(WAITING), LAPTOP, None),
+        ("run-log", of(FAILED), LAPTOP, press("#run-view-log")), ("run-samples", of(FINISHED), LAPTOP, press("#run-view-samples")),
+        ("run-order", of(FINISHED), LAPTOP, press("#run-view-order")), ("run-gone", of("2026-01-01-0000-nobody"), LAPTOP, None),
+        ("compare", f"?tab=runs&compare={FINISHED},{RESUMED},{FAILED}", LAPTOP, None),
+        ("chat-new", chat, LAPTOP, None), ("chat", chat, LAPTOP, ask), ("chat-blind", chat, LAPTOP, blind),
+        ("phone-tune", "?tab=tune", PHONE, None), ("phone-runs", "?tab=runs", PHONE, None), ("phone-run", of(LIVE), PHONE, None),
+        ("phone-chat", chat, PHONE, ask),
+        ("wide-run", of(LIVE), WIDE, None), ("wide-tune", "?tab=tune", WIDE, None),
+    ]
+
+
+def make_runs() -> Any:
+    """The runs of the pictures, in the STUDIO_HOME of this process; gives the one that lives."""
+    from tests.ui.fakes import FakeRun
+    for name, options in ((FINISHED, {"seed": 1, "age": 180_000}), (RESUMED, {"seed": 2, "age": 90_000}), (FAILED, {"seed": 3, "age": 70_000, "method": "qlora"}),
+                          (LOST, {"seed": 4, "age": 50_000})):
+        run = FakeRun(name, **options)
+        run.start(alive=False)
+        if name == FINISHED:
+            run.train().finish()
+        elif name == RESUMED:
+            run.train(140)
+            run.start(alive=False, from_step=120)
+            run.train(first=121).finish()
+        elif name == FAILED:
+            run.train(130).fail()
+        else:
+            run.train(77)
+    alive = FakeRun(LIVE, seed=6, steps=600, age=400)
+    alive.start()
+    alive.train(330)
+    FakeRun(WAITING, method="full", age=5)
+    return alive
+
+
+def keep_alive(run: Any) -> None:
+    """Steps for as long as the pictures take."""
+    step = 331
+    while step < run.steps:
+        time.sleep(0.6)
+        run.now = time.time()
+        run.step(step)
+        step += 1
+
+
+def take(page: Any, address: str, folder: Path, name: str, prepare: Callable[[Any], None] | None) -> str | None:
+    """One picture; returns what is wrong with the page, in words."""
+    page.goto(address)
+    page.wait_for_function("window.studio && window.studio.live && window.studio.live.ready", timeout=30000)
+    page.wait_for_timeout(1600)
+    if prepare:
+        prepare(page)
+        page.wait_for_timeout(700)
+    page.screenshot(path=str(folder / f"{name}.png"))
+    over = page.evaluate("document.documentElement.scrollWidth - innerWidth")
+    return f"{name}: {over} px wider than the window" if over > 0 else None
+
+
+def main(arguments: list[str]) -> int:
+    folder = Path(arguments[0] if arguments else "shots").resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    home = Path(tempfile.mkdtemp(prefix="studio-shots-"))
+    os.environ["STUDIO_HOME"] = str(home)
+    from tests.ui.fakes import FakeServer
+    threading.Thread(target=keep_alive, args=(make_runs(),), daemon=True).start()
+    server, wrong = FakeServer(), []
+    with App(home) as app, browser() as chromium:
+        for look, language in (("light", "en"), ("dark", "en"), ("light", "zh")):
+            for name, query, (width, height), prepare in states():
+                if language == "zh" and name in ("chat-blind", "run-gone"):
+                    continue
+                context = chromium.new_context(viewport={"width": width, "height": height}, color_scheme=look, locale="zh-CN" if language == "zh" else "en-GB")
+                page = context.new_page()
+                seen = watch(page)
+                label = f"{name}-{look}" if language == "en" else f"{name}-zh"
+                wrong += [problem for problem in [take(page, f"{app.address}/{query}", folder, label, prepare), *seen] if problem]
+                context.close()
+    server.close()
+    print(f"{len(list(folder.glob('*.png')))} pictures in {folder}")
+    for problem in wrong:
+        print(problem)
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
