@@ -40,7 +40,7 @@ class Training(BaseModel):
     checkpointing: bool | Auto = Field("auto", title="Gradient checkpointing", description="Computes activations twice instead of keeping them: about a third slower, far less memory. "
                                        "auto: only when the estimate says it is needed.", json_schema_extra=ADVANCED)
     packing: bool | Auto = Field("auto", title="Packing", description="Puts several short rows into one, without mixing them: no padding, fewer steps.", json_schema_extra=ADVANCED)
-    optimizer: str = Field("auto", min_length=1, title="Optimizer", description="auto: fused AdamW. adamw_8bit and paged_adamw_8bit save memory on CUDA; adafactor saves more.",
+    optimizer: str = Field("auto", pattern=r"^[a-z0-9_]+$", title="Optimizer", description="auto: fused AdamW. adamw_8bit and paged_adamw_8bit save memory on CUDA; adafactor saves more.",
                            json_schema_extra=ADVANCED)
     loss: Literal["auto", "chunked", "full"] = Field("auto", title="Loss", description="chunked: the head is applied to trained tokens only, some at a time; same loss, less memory.",
                                                      json_schema_extra=ADVANCED)

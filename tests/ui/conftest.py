@@ -47,3 +47,11 @@ def order(tiny_model: Path, tiny_data: Path) -> dict:
 @pytest.fixture
 def order_yaml(order: dict) -> str:
     return json.dumps(order)  # JSON is YAML
+
+
+@pytest.fixture
+def with_small_starter(home: Path, tiny_model: Path) -> Path:
+    """A home whose starter is the tiny model."""
+    (home / "models").mkdir()
+    (home / "models" / "starter").symlink_to(tiny_model)
+    return home

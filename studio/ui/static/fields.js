@@ -54,7 +54,7 @@
     const label = el("label", { for: id }, title(knob));
     const field = el("div", { class: `field field-${knob.kind}`, "data-path": path },
       el("div", { class: "field-head" }, label), control, el("p", { class: "help", id: `${id}-help` }, studio.say(knob.help)));
-    const mark = () => field.classList.toggle("changed", studio.order.get(path) !== undefined);
+    const mark = () => { const now = studio.order.get(path); field.classList.toggle("changed", now !== undefined && JSON.stringify(now) !== JSON.stringify(knob.default)); };
     mark();
     return field;
   };

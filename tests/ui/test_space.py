@@ -1,0 +1,60 @@
+"""What the page makes of a Hugging Face Space, from its environment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from studio.ui import space
+from studio.ui.serving import Reach
+from studio.ui.tune_summary import summary
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
+    for name, value in {"SPACE_ID": "anna/studio", "SPACE_HOST": "anna-studio.hf.space", "SPACE_AUTHOR_NAME": "anna"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(space, "LASTING", tmp_path / "data")
+    return monkeypatch
+
+
+def test_elsewhere_there_is_no_space(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SPACE_ID", raising=False)
+    assert space.space() is None
+    assert space.blocked(None) is None
+    assert space.note(None) is None
+
+
+def test_a_disk_that_does_not_last_is_said(here: pytest.MonkeyPatch) -> None:
+    found = space.space()
+    assert not found.lasts
+    assert "emptied" in space.note(found)
+
+
+def test_a_bucket_lasts(here: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    assert space.space().lasts
+    assert "survive" in space.note(space.space())
+
+
+def test_zero_gpu_cannot_train(here: pytest.MonkeyPatch, home: Path) -> None:
+    here.setenv("SPACES_ZERO_GPU", "true")
+    found = summary({"data": {"train": "sample"}})
+    assert "ZeroGPU" in found["blocked"]
+    assert found["duplicate"] == "https://huggingface.co/spaces/anna/studio?duplicate=true"
+    assert "ZeroGPU" in summary({"data": {"train": "sample"}}, "zh")["blocked"]
+
+
+def test_only_the_owner_trains(here: pytest.MonkeyPatch) -> None:
+    here.setenv("OAUTH_CLIENT_ID", "x")
+    found = space.space()
+    anna = {"session": {"oauth_info": {"userinfo": {"preferred_username": "anna"}}}}
+    assert space.role_of(anna, found) == "owner"
+    assert space.role_of({"session": {"oauth_info": {"userinfo": {"preferred_username": "bob"}}}}, found) == "watch"
+    assert space.role_of({"session": {}}, found) == "watch"
+    assert space.role_of({}, found) == "watch"
+
+
+def test_a_space_is_public(here: pytest.MonkeyPatch) -> None:
+    assert Reach().public

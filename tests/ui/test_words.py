@@ -1,0 +1,55 @@
+"""Every language has every sentence, and a message with values in it finds its own."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from studio.errors import OrderError
+from studio.ui import words
+from tests.ui import spoken
+
+OTHERS = [lang for lang in words.LANGUAGES if lang != "en"]
+GATHERED = {"scripts": spoken.script_strings, "knobs": spoken.knob_strings, "glossary": spoken.glossary_strings, "errors": spoken.error_strings,
+            "causes": lambda: spoken.constant_strings("diagnosis.py", "signs.py", "ui/space.py")}
+
+
+@pytest.mark.parametrize("what", GATHERED)
+@pytest.mark.parametrize("lang", OTHERS)
+def test_nothing_is_missing(lang: str, what: str) -> None:
+    missing = words.missing(sorted(GATHERED[what]()), lang)
+    assert not missing, f"{len(missing)} sentences have no {lang}: put them into studio/ui/strings/{lang}/\n" + "\n".join(missing)
+
+
+@pytest.mark.parametrize("lang", OTHERS)
+def test_slots_are_the_same(lang: str) -> None:
+    """A translation fills in the values its sentence has, and no others."""
+    wrong = [key for key, said in words.table(lang).items() if not set(re.findall(r"\{\w*\}", said)) <= set(re.findall(r"\{\w*\}", key))]
+    assert not wrong
+
+
+def test_values_are_filled_in() -> None:
+    assert words.say("{n} rows", "zh", n=3) == "3 行"
+    assert words.say("{n} rows", "en", n=3) == "3 rows"
+    assert words.say("never translated {n}", "zh", n=3) == "never translated 3"
+
+
+def test_a_message_of_the_core_is_told_in_the_language(monkeypatch: pytest.MonkeyPatch) -> None:
+    error = OrderError("There is no method 'lorra'.", "Did you mean lora?", "method.name")
+    assert words.explain(error, "en")["message"] == "There is no method 'lorra'."
+    told = words.told("There is no file 'a.json'.", "zh")
+    assert "'a.json'" in told
+    assert told != "There is no file 'a.json'."
+    assert words.told("Something nobody ever said.", "zh") == "Something nobody ever said."
+
+
+def test_the_browsers_wish() -> None:
+    assert words.language("zh-CN") == "zh"
+    assert words.language("zh_TW") == "zh"
+    assert words.language("de") == "en"
+    assert words.language(None) == "en"
+
+
+def test_script_cannot_end_its_tag() -> None:
+    assert "</" not in words.script()
