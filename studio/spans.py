@@ -22,6 +22,11 @@ QUESTION, ANSWER = "q7zk question", "q7zk answer"
 TOKEN = re.compile(r"<[^<>\n]{1,60}>|\[/?[A-Z_]{2,30}\]")
 
 
+def clean(text: str) -> str:
+    """The text without our marks: nobody's data may forge a span."""
+    return text.replace(BEGIN, "").replace(END, "") if BEGIN in text or END in text else text
+
+
 def turn_ends(run: Run, special: dict[str, str]) -> list[str]:
     """What the template writes after an answer to end a turn; [] when it writes nothing.
 

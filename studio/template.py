@@ -19,6 +19,7 @@ from studio.sandbox import CLOSE, OPEN
 FOLDER = PROJECT / "templates"
 FALLBACK = "chatml"
 TAG = re.compile(r"\{%[-+]?\s*generation\s*[-+]?%\}")
+FORGED = {ord(OPEN): None, ord(CLOSE): None}
 Message = dict[str, Any]
 
 
@@ -106,6 +107,7 @@ class Template:
         """
         if add_generation_prompt or TAG.search(self.text):
             return _unmark(self._run(messages, add_generation_prompt, **extra))
+        messages = [message | {"content": spans.clean(message["content"])} for message in messages]
         text = self._run(messages, False, **extra)
 
         def run(turns: list[Message], prompt: bool) -> str:
@@ -122,7 +124,7 @@ class Template:
 
     def _run(self, messages: list[Message], add_generation_prompt: bool, **extra: Any) -> str:
         variables = {"tools": None, "documents": None, **self.special, **extra}
-        messages = [{key: value for key, value in message.items() if value is not None} for message in messages]
+        messages = [{key: _clean(value) for key, value in message.items() if value is not None} for message in messages]
         try:
             return sandbox.render(self.text, variables | {"messages": messages, "add_generation_prompt": add_generation_prompt})
         except RecursionError as error:
@@ -154,6 +156,11 @@ class Template:
 
     def _plain(self, messages: list[Message], prompt: bool) -> str:
         return _unmark(self._run(messages, prompt)).text
+
+
+def _clean(value: Any) -> Any:
+    """The text without our span markers: nobody's data may forge a span."""
+    return value.translate(FORGED) if isinstance(value, str) and (OPEN in value or CLOSE in value) else value
 
 
 def _unmark(marked: str) -> Rendered:

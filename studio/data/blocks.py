@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 import codecs
 import csv
+import gzip
 import json
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,7 +51,7 @@ def blocks(path: Path, container: Container) -> Iterator[Block]:
             return
         with open_bytes(path, container) as file:
             yield from {"jsonl": json_lines, "json": _json, "csv": _csv, "tsv": _csv, "text": _text}[container.name](file, path.name, container)
-    except (EOFError, OSError) as error:
+    except (EOFError, OSError, zlib.error) as error:
         raise DataError(f"{path.name} breaks off or is damaged: {error}.", "Fetch or pack the file again.", path.name) from error
 
 
@@ -169,6 +171,8 @@ class _Stream:
                     raise self.broken(_in_words(error)) from error
             except RecursionError as error:
                 raise self.broken("it is nested too deeply") from error
+            except ValueError as error:  # a number of thousands of digits
+                raise self.broken(str(error).partition(";")[0]) from error
             size *= 2  # reading twice as much each time keeps the work linear
             self.more(size)
 
@@ -274,16 +278,12 @@ def _tables(path: Path, container: Container) -> Iterator[Block]:
 
     done = 0
     try:
-        with open_bytes(path, container) as raw:
-            if container.name == "parquet":
-                batches = pq.ParquetFile(pa.PythonFile(raw) if container.gz else str(path)).iter_batches(batch_size=ROWS)
-            else:
-                source = pa.PythonFile(raw, mode="r") if container.gz else pa.memory_map(str(path))
-                batches = _arrow_batches(pa, source)
-            for batch in batches:
-                done += batch.nbytes
-                for start in range(0, batch.num_rows, ROWS):
-                    yield Block([_cells(row) for row in batch.slice(start, ROWS).to_pylist()], None, min(done, path.stat().st_size))
+        source = pa.BufferReader(gzip.decompress(path.read_bytes())) if container.gz else pa.memory_map(str(path))
+        batches = pq.ParquetFile(source).iter_batches(batch_size=ROWS) if container.name == "parquet" else _arrow_batches(pa, source)
+        for batch in batches:
+            done += batch.nbytes
+            for start in range(0, batch.num_rows, ROWS):
+                yield Block([_cells(row) for row in batch.slice(start, ROWS).to_pylist()], None, min(done, path.stat().st_size))
     except pa.ArrowException as error:
         raise DataError(f"{path.name} is a damaged {container.name} file: {error}.", "Write the file again.", path.name) from error
 

@@ -7,6 +7,7 @@ import csv
 import gzip
 import io
 import json
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -49,7 +50,7 @@ def container_of(path: Path) -> Container:
     try:
         with gzip.open(path) if gz else open(path, "rb") as file:
             head = file.read(HEAD)
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path.name} is packed with gzip but damaged: {error}.", "Pack it again.", path.name) from error
     if not head.strip(b" \t\r\n\x00" + BOM):
         raise DataError(f"{path.name} is empty.", "Choose a file that holds rows.", path.name)
