@@ -1,4 +1,4 @@
-"""A base model held in 4 or 8 bits by bitsandbytes: what it weighs, where it works, how it is loaded. No torch at the top."""
+"""A base model held in 4 or 8 bits by bitsandbytes: where it works, how it is loaded. No torch at the top."""
 
 from __future__ import annotations
 
@@ -9,9 +9,6 @@ from typing import Any, NamedTuple
 from studio.device import Device
 from studio.errors import OrderError
 
-BLOCK = 64  # weights that share one scale in 4-bit (QLoRA, section 2)
-OUTER = 256  # scales that share one scale of their own under double quantization
-
 
 class Quantization(NamedTuple):
     """kind: nf4, fp4 or int8; double: the scales are quantized too; compute: auto, bf16, fp16 or fp32."""
@@ -19,13 +16,6 @@ class Quantization(NamedTuple):
     kind: str
     double: bool = True
     compute: str = "auto"
-
-    @property
-    def bytes_per_weight(self) -> float:
-        """Of a linear's weight, scales included (QLoRA, section 3: 0.5 bit a weight for scales, 0.127 with double quantization)."""
-        if self.kind == "int8":
-            return 1.0  # and 4 bytes a row, which is next to nothing
-        return 0.5 + (1 / BLOCK + 4 / (BLOCK * OUTER) if self.double else 4 / BLOCK)
 
     def refuse(self, device: Device) -> None:
         """Raise OrderError where bitsandbytes is missing or cannot compute."""
