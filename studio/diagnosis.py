@@ -56,6 +56,9 @@ MARKS = (
 ANYWHERE = (MEMORY, DISK)  # said by the system, so also believed outside the last traceback
 
 
+RANK_DIED = re.compile(r"failed \(exitcode: -(\d+)\) local_rank: (\d+)")  # torchrun, when a signal ended one of its processes
+
+
 def diagnose(code: int, log: Path, memory_kills: int = 0) -> Cause:
     """The cause of an end without a word.
 
@@ -64,6 +67,9 @@ def diagnose(code: int, log: Path, memory_kills: int = 0) -> Cause:
     text = latest(log)
     if code in (-signal.SIGKILL, 128 + signal.SIGKILL) and memory_kills:
         return KILLED_FOR_MEMORY
+    died = RANK_DIED.search(text)
+    if died:  # the other processes' words are about losing this one
+        return KILLED_FOR_MEMORY if died[1] == "9" and memory_kills else _signalled(int(died[1]), f"Process {died[2]} of the trainer")
     error = text[text.rfind("Traceback (most recent call last)"):] if "Traceback (most recent call last)" in text else text
     for pattern, cause in MARKS:
         if re.search(pattern, error) or (cause in ANYWHERE and re.search(pattern, text)):
@@ -75,12 +81,12 @@ def diagnose(code: int, log: Path, memory_kills: int = 0) -> Cause:
     return Cause("bug", f"The trainer ended with exit code {code}: {last}", "Read the end of the log; if it names no cause of yours, report it as a bug.")
 
 
-def _signalled(number: int) -> Cause:
+def _signalled(number: int, who: str = "The trainer") -> Cause:
     if number == signal.SIGKILL:
-        return Cause("killed", "The trainer was killed (SIGKILL): by somebody, or by the system when memory ran out.",
+        return Cause("killed", f"{who} was killed (SIGKILL): by somebody, or by the system when memory ran out.",
                      "Resume: it goes on from its last checkpoint. If it happens again, use a smaller batch.")
     if number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        return Cause("interrupted", f"The trainer was ended from outside ({signal.Signals(number).name}).", "Resume: it goes on from its last checkpoint.")
+        return Cause("interrupted", f"{who} was ended from outside ({signal.Signals(number).name}).", "Resume: it goes on from its last checkpoint.")
     try:
         name = signal.Signals(number).name
     except ValueError:
