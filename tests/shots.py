@@ -56,8 +56,8 @@ def states() -> States:
 def make_runs() -> Any:
     """The runs of the pictures, in the STUDIO_HOME of this process; gives the one that lives."""
     from tests.ui.fakes import FakeRun
-    for name, options in ((FINISHED, {"seed": 1, "age": 180_000}), (RESUMED, {"seed": 2, "age": 90_000}), (FAILED, {"seed": 3, "age": 70_000, "method": "qlora"}),
-                          (LOST, {"seed": 4, "age": 50_000})):
+    for name, options in ((FINISHED, {"seed": 1, "age": 180_000}), (RESUMED, {"seed": 2, "age": 90_000}),
+                          (FAILED, {"seed": 3, "age": 70_000, "method": "qlora"}), (LOST, {"seed": 4, "age": 50_000})):
         run = FakeRun(name, **options)
         run.start(alive=False)
         if name == FINISHED:

@@ -1,13 +1,12 @@
 """What a page asks once a second: only what is new since its last question. Reads, never changes anything.
 
-Every answer is small (POINTS rows, LOG bytes) and says with `more` that the page should ask again at once. Answers are encoded here,
+Every answer is small (POINTS rows, output.LOG bytes) and says with `more` that the page should ask again at once. Answers are encoded here,
 because the web framework's own encoder takes tens of milliseconds for a thousand rows.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 import threading
 import time
 from typing import Any
@@ -20,14 +19,12 @@ from studio import checkpoints, compare, repair, run
 from studio.errors import RunError, StudioError
 from studio.home import inside, room
 from studio.run import ALIVE, Run
-from studio.ui import device
+from studio.ui import device, output
 from studio.ui.tail import COLUMNS, Tail, Tails
 
 POINTS = 2000  # rows in an answer
 WHOLE = 40_000  # points a page holds of a run; a longer history comes thinned to that
 OTHERS = 400  # other events in an answer
-LOG = 64_000  # bytes of log in an answer
-BEHIND = 4 * LOG  # a page further behind than this goes on at the log's end
 FRESH = 0.8  # seconds for which the list of runs is not read again
 
 tails = Tails()
@@ -159,7 +156,7 @@ def _part(ask: dict[str, Any]) -> dict[str, Any]:
     part["status"] |= {"signs": tail.signs(), "reason": _reason(tail)}
     part["more"] = stop < tail.points or part["next"] < len(tail.others)
     if ask.get("log") is not None:
-        part["log"] = log(one, ask["log"])
+        part["log"] = output.since(one, ask["log"])
     return part
 
 
@@ -178,28 +175,6 @@ def exact(name: str) -> Run:
     if one.id != name or name.startswith(".") or not (one.folder / "config.yaml").is_file():
         raise RunError(f"There is no run {name!r}.", "It may have been deleted. All runs stand in the list.", "run")
     return one
-
-
-def log(one: Run, ask: dict[str, Any]) -> dict[str, Any]:
-    """Bytes of log.txt from an offset, as text of whole lines. {file, at} -> {file, at, text, skipped, more}.
-
-    `file` changes when the log was cut or replaced; then, and at first, the answer begins LOG bytes before the end.
-    """
-    try:
-        with open(one.log, "rb") as file:
-            found = os.fstat(file.fileno())
-            at = _index(ask.get("at"))
-            same = ask.get("file") == found.st_ino and at <= found.st_size and found.st_size - at <= BEHIND
-            if not same:
-                at = max(0, found.st_size - LOG)
-            file.seek(at)
-            data = file.read(LOG)
-    except FileNotFoundError:
-        return {"file": 0, "at": 0, "text": "", "fresh": True, "skipped": 0, "more": False, "size": 0}
-    head = data.find(b"\n") + 1 if not same and at else 0
-    end = data.rfind(b"\n") + 1 or (len(data) if len(data) == LOG else 0)
-    return {"file": found.st_ino, "at": at + end, "text": data[head:end].decode("utf-8", "replace"), "fresh": not same,
-            "skipped": at + head if not same else 0, "more": at + end < found.st_size and end > 0, "size": found.st_size}
 
 
 def whole_log(ask: dict[str, Any]) -> Response:

@@ -11,7 +11,7 @@ import orjson
 import pytest
 
 from studio import events, run
-from studio.ui import live
+from studio.ui import live, output
 from studio.ui.tail import COLUMNS, Tail
 from tests.ui.fakes import FakeRun
 
@@ -206,7 +206,7 @@ def test_a_long_log_begins_near_its_end_and_a_replaced_one_anew() -> None:
     fake = FakeRun(NAME)
     fake.print("\n".join(f"line {n}" for n in range(60_000)))
     first = asked(run={"id": NAME, "log": {}})["run"]["log"]
-    assert len(first["text"]) <= live.LOG
+    assert len(first["text"]) <= output.LOG
     assert first["skipped"] > 0
     assert first["text"].startswith("line ")
     assert first["text"].endswith("line 59999\n")

@@ -3,14 +3,6 @@
 (() => {
   const studio = window.studio, make = studio.element, live = studio.live;
   const QUICK = 140, SLOW = 4000; // milliseconds between two looks, while an answer is written and else
-  const KNOBS = [
-    ["temperature", "Temperature", 0.7, 0, 2, 0.05, "0 always takes the likeliest word; higher answers vary more."],
-    ["top_p", "Top-p", 0.95, 0.05, 1, 0.01, "Only the likeliest words that together reach this share are considered."],
-    ["top_k", "Top-k", 0, 0, 200, 1, "Only so many of the likeliest words are considered; 0: no limit."],
-    ["repetition_penalty", "Repetition penalty", 1, 1, 1.5, 0.01, "Above 1, words that were said already become less likely."],
-    ["max_tokens", "Longest answer", 320, 16, 4096, 16, "In tokens, about three quarters of a word each."],
-  ];
-
   studio.parts.chat = (element) => new Chat(element);
 
   class Chat {
@@ -20,21 +12,18 @@
       this.chosen = ["", ""];
       this.blind = make("button", { type: "button", class: "chip", "aria-pressed": "false", onclick: () => { this.blind.setAttribute("aria-pressed", String(!this.isBlind())); } });
       this.status = make("div", { class: "server", role: "status" });
-      this.list = make("nav", { class: "talks" });
+      this.talks = new studio.Talks(this);
       this.stream = make("div", { class: "turns" });
       this.suggest = make("div", { class: "suggest" });
       this.box = make("textarea", { class: "field", rows: "2", oninput: () => this.grow(), onkeydown: (event) => {
         if (event.key === "Enter" && !event.shiftKey && !event.isComposing) { event.preventDefault(); this.send(); }
       } });
       this.go = make("button", { type: "button", class: "button primary send", onclick: () => (this.going ? this.stop() : this.send()) });
-      this.settings = make("details", { class: "knobs" });
+      this.knobs = new studio.Knobs();
       this.voicesLine = make("div", { class: "voices" });
-      this.sheet = make("div", { class: "chat-main" }, this.voicesLine, this.stream, make("div", { class: "composer card" }, this.suggest, make("div", { class: "compose" }, this.box, this.go), this.settings));
-      this.aside = make("aside", { class: "chat-side" }, this.list, this.status);
+      this.sheet = make("div", { class: "chat-main" }, this.voicesLine, this.stream, make("div", { class: "composer card" }, this.suggest, make("div", { class: "compose" }, this.box, this.go), this.knobs.node));
+      this.aside = make("aside", { class: "chat-side" }, this.talks.node, this.status);
       element.replaceChildren(make("div", { class: "chat-page" }, this.aside, this.sheet));
-      this.values = Object.fromEntries(KNOBS.map(([key, , value]) => [key, value]));
-      try { Object.assign(this.values, JSON.parse(studio.stored("studio-sampling") || "{}")); } catch { /* older settings */ }
-      this.system = make("textarea", { class: "field", rows: "2" });
       this.speak();
       window.addEventListener("studio:tab", () => this.route());
       window.addEventListener("studio:language", () => { this.speak(); this.drawAll(); });
@@ -53,27 +42,9 @@
       this.box.setAttribute("aria-label", say("Your question"));
       const fresh = make("button", { type: "button", class: "button", onclick: () => this.fresh() }, say("New conversation"));
       this.voicesLine.replaceChildren(this.picks[0], make("span", { class: "quiet" }, say("beside")), this.picks[1], this.blind, make("span", { class: "grow" }), fresh);
-      this.drawKnobs();
+      this.knobs.speak();
       this.drawSend();
     }
-    drawKnobs() {
-      const say = studio.say;
-      this.system.placeholder = say("What every answer should keep to; empty: nothing.");
-      this.system.setAttribute("aria-label", say("System prompt"));
-      const seed = make("input", { class: "field", type: "text", inputmode: "numeric", "aria-label": say("Seed"), placeholder: say("random"), oninput: () => { this.values.seed = seed.value.trim() === "" ? null : Number(seed.value); this.keepKnobs(); } });
-      seed.value = this.values.seed ?? "";
-      const open = this.settings.open;
-      this.settings.replaceChildren(make("summary", {}, say("Settings")), make("div", { class: "knob-grid" },
-        make("label", { class: "knob wide" }, make("span", {}, say("System prompt")), this.system, make("small", { class: "quiet" }, say("Set before the conversation, as in training data with a system turn."))),
-        KNOBS.map(([key, name, , low, high, step, help]) => {
-          const shown = make("output", { class: "num" }, String(this.values[key]));
-          const slider = make("input", { type: "range", min: String(low), max: String(high), step: String(step), "aria-label": say(name), oninput: () => { this.values[key] = Number(slider.value); shown.textContent = slider.value; this.keepKnobs(); } });
-          slider.value = this.values[key];
-          return make("label", { class: "knob" }, make("span", {}, say(name), shown), slider, make("small", { class: "quiet" }, say(help)));
-        }), make("label", { class: "knob" }, make("span", {}, say("Seed")), seed, make("small", { class: "quiet" }, say("The same seed gives the same answer.")))));
-      this.settings.open = open;
-    }
-    keepKnobs() { studio.store("studio-sampling", JSON.stringify(this.values)); }
     keepPicks() { this.meet(true); }
     isBlind() { return this.blind.getAttribute("aria-pressed") === "true"; }
     nameOf(voice) {
@@ -172,7 +143,7 @@
       Object.assign(this, { id, turns: answer.turns, going: answer.going, count: answer.count, started: [], title: answer.title });
       this.stream.replaceChildren();
       if (answer.sides?.length && !answer.blind) this.chosen = [answer.sides[0], answer.sides[1] || ""];
-      this.system.value = answer.system || "";
+      this.knobs.system.value = answer.system || "";
       this.blind.setAttribute("aria-pressed", String(Boolean(answer.blind)));
       this.drawPicks();
     }
@@ -181,9 +152,8 @@
       if (!prompt.trim() || this.sending) return;
       this.sending = true;
       const from = turn ?? this.editing;
-      const sampling = Object.fromEntries(Object.entries(this.values).filter(([, value]) => value != null));
       try {
-        const answer = await studio.call("chat_ask", { prompt, id: this.id, turn: from, sides: this.sides(), system: this.system.value, sampling, blind: this.isBlind() });
+        const answer = await studio.call("chat_ask", { prompt, id: this.id, turn: from, sides: this.sides(), system: this.knobs.system.value, sampling: this.knobs.sampling(), blind: this.isBlind() });
         if (turn == null) this.box.value = "";
         this.editing = null;
         if (this.id !== answer.id) { this.id = answer.id; studio.open("chat", { talk: answer.id }, true); }
@@ -228,9 +198,9 @@
       if (this.turns.at(-1)?.answers.some((one) => one.error?.where === "server")) this.died = true;
       this.drawTurns();
       this.drawSend();
-      if (was && !this.going) { this.meet(); this.drawTalks(); }
+      if (was && !this.going) { this.meet(); this.talks.draw(); }
     }
-    drawAll() { this.drawTurns(); this.drawSend(); this.drawSuggest(); this.drawTalks(); }
+    drawAll() { this.drawTurns(); this.drawSend(); this.drawSuggest(); this.talks.draw(); }
     drawTurns() {
       const low = this.sheet.getBoundingClientRect().bottom - innerHeight < 120;
       if (this.turns.length) { this.stream.querySelector(".hello")?.remove(); this.suggested = null; }
@@ -254,27 +224,6 @@
         this.suggest.replaceChildren(...prompts.map((prompt) => make("button", { type: "button", class: "chip", onclick: () => { this.box.value = prompt; this.grow(); this.box.focus(); } }, prompt)));
         if (prompts.length && (!this.box.value || this.filled === this.box.value)) { this.box.value = this.filled = prompts[0]; this.grow(); }
       } else if (!this.stream.childElementCount) { this.suggested = null; this.drawSuggest(); }
-    }
-    async drawTalks() {
-      const answer = await studio.ask("studio-chat", "talks", {}).catch(() => null);
-      if (!answer) return;
-      const key = JSON.stringify([answer.talks, this.id, studio.language]);
-      if (key === this.talked) return;
-      this.talked = key;
-      this.list.setAttribute("aria-label", studio.say("Conversations"));
-      this.list.replaceChildren(make("h3", {}, studio.say("Conversations")), ...(answer.talks.length ? answer.talks.map((one) => make("div", { class: `talk ${one.id === this.id ? "here" : ""}` },
-        make("a", { href: `?tab=chat&talk=${one.id}`, "aria-current": one.id === this.id ? "true" : null, onclick: (event) => { event.preventDefault(); studio.open("chat", { talk: one.id, model: null }); } }, one.title || studio.say("untitled")),
-        make("button", { type: "button", class: "icon", "aria-label": studio.say("Delete {name}", { name: one.title }), title: studio.say("Delete"), onclick: () => this.remove(one) }, "×"))) : [make("p", { class: "quiet" }, studio.say("They are kept here, as they are written."))]),
-      ...(answer.talks.length && this.id ? [make("button", { type: "button", class: "chip", onclick: () => this.save() }, studio.say("Save this conversation"))] : []));
-    }
-    async remove(one) {
-      if (!(await studio.inquire({ title: studio.say("Delete this conversation?"), text: one.title, act: studio.say("Delete"), grave: true }))) return;
-      try { await studio.call("chat_delete", one.id); } catch (problem) { studio.tell(problem); }
-      if (one.id === this.id) this.fresh(false); else this.drawTalks();
-    }
-    async save() {
-      const answer = await studio.ask("studio-chat", "said", { id: this.id }).catch(() => null);
-      if (answer) studio.save(new Blob([JSON.stringify(answer, null, 1)], { type: "application/json" }), `${this.id}.json`);
     }
     grow() { this.box.style.height = "auto"; this.box.style.height = `${Math.min(240, this.box.scrollHeight + 2)}px`; }
   }
