@@ -6,6 +6,8 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from typing import Any
 
 from studio import checkpoints, crash, events
@@ -61,6 +63,21 @@ def advance() -> Run | None:
                     break
                 first = first or run
     return first
+
+
+def watch(every: float = 5.0) -> threading.Thread:
+    """For the page: a thread that advances the queue now and every few seconds, so that what was lost is said while somebody looks."""
+    def look() -> None:
+        while True:
+            try:
+                advance()
+            except (RunError, OSError, TimeoutError) as error:
+                print(f"queue: {error}", file=sys.stderr, flush=True)
+            time.sleep(every)
+
+    thread = threading.Thread(target=look, name="queue", daemon=True)
+    thread.start()
+    return thread
 
 
 def start(run: Run) -> bool:

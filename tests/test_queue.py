@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -222,3 +223,18 @@ def test_a_supervisor_that_died_behind_the_end_line_is_made_up_for(how: bool | s
     assert run.checkpoints.exists() == (how is not True)
     assert not run.unfinished()
     assert not list(run.folder.glob(".*"))
+
+
+def test_the_page_watches(started: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, enough = [], threading.Event()
+
+    def once() -> None:
+        seen.append(1)
+        if len(seen) > 2:
+            enough.set()
+            threading.Event().wait()
+        raise RunError("The supervisor did not start.")
+
+    monkeypatch.setattr(queue, "advance", once)
+    queue.watch(every=0.01)
+    assert enough.wait(10)

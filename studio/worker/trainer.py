@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import PrinterCallback, Trainer
 from transformers.trainer_utils import EvalLoopOutput
 
@@ -120,7 +121,7 @@ class StudioTrainer(Trainer):
                 path = checkpoints.complete(folder, step, self.fingerprint)
                 self.report.saved(path, "checkpoint")
                 checkpoints.rotate(folder, self.keep, {self.state.best_global_step} if self.report.keep_best else frozenset())
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, SafetensorError) as error:
             if self.world > 1 or not checkpoints.disk_is_full(error):
                 raise
             self.report.note("The disk is full: this checkpoint was not written. The earlier one stands.", "warning", hint="Free some space.")
