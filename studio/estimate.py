@@ -102,8 +102,9 @@ def walk(facts: ModelFacts, config: RunConfig, device: Device, rows: Rows | None
 def _walk(facts: ModelFacts, config: RunConfig, device: Device, rows: Rows | None, checkpointing: bool) -> tuple[Step, Overhead, Stack]:
     footprint = config.method.footprint(facts)
     loop = ours.stack(config, facts, device, rows, footprint, checkpointing)
-    walked = step(anatomy(facts), loop, footprint, states(facts, footprint, config.method.trained(facts), loop))
-    return walked, overhead(device, walked), loop
+    parts = anatomy(facts)
+    walked = step(parts, loop, footprint, states(facts, footprint, config.method.trained(facts), loop))
+    return walked, overhead(device, walked, loop, parts), loop
 
 
 def by_cause(walked: Step, around: Overhead) -> dict[str, int]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from studio import source
+from studio import headers, source
 from studio.errors import ModelError
 from studio.source import ModelOrder
 
@@ -101,16 +101,51 @@ def _facts(folder: Path, stamp: tuple) -> ModelFacts:
 
 
 def facts_of(order: ModelOrder) -> ModelFacts:
-    """Facts of an ordered model, the cheapest way there is."""
+    """Facts of an ordered model the cheapest way there is: headers on this disk, a config.json alone, a GGUF's head, the Hub's metadata.
+
+    Raises ModelError where none of them can be had.
+    """
     folder = source.local(order)
-    if folder is None:
-        raise ModelError(f"{order.source} is not on this computer.", "Fetch it first.", "model")
-    return facts(folder)
+    if folder is not None:
+        return facts(folder) if any(folder.glob("*.safetensors")) else _from_config_file(folder / "config.json", (folder / "config.json").stat().st_mtime_ns)
+    if order.kind == "gguf":
+        path = Path(order.source).expanduser()
+        source.check(order)
+        return _from_gguf(path, path.stat().st_mtime_ns)
+    if order.kind == "folder":
+        raise ModelError(f"There is no model folder {order.source}, or it has no config.json.", "Give a folder with at least a config.json.", "model")
+    repo, revision = (STARTER if order.kind == "starter" else (order.source, order.revision))
+    return _from_hub(repo, revision)
 
 
-def from_config(config: dict[str, Any], tensors: dict[str, Tensor]) -> ModelFacts:
+STARTER = ("HuggingFaceTB/SmolLM2-135M-Instruct", None)
+
+
+@lru_cache(maxsize=32)
+def _from_config_file(file: Path, stamp: int) -> ModelFacts:
+    return from_config(_config(file.parent))
+
+
+@lru_cache(maxsize=8)
+def _from_gguf(path: Path, stamp: int) -> ModelFacts:
+    return _made(headers.gguf(path))
+
+
+@lru_cache(maxsize=32)
+def _from_hub(repo: str, revision: str | None) -> ModelFacts:
+    return _made(headers.hub(repo, revision))
+
+
+def _made(found: headers.Headers) -> ModelFacts:
+    config, tensors = found
+    return from_config(config, {name: Tensor(dtype=kind, shape=shape) for name, (kind, shape) in tensors.items()})
+
+
+def from_config(config: dict[str, Any], tensors: dict[str, Tensor] | None = None) -> ModelFacts:
     """Facts from a parsed config.json and the weights' shapes. A text model inside a bigger one (text_config) is found."""
     text = {**config, **config.get("text_config", {})}
+    if tensors is None:
+        tensors = {name: Tensor(dtype=kind, shape=shape) for name, (kind, shape) in headers.from_config(config)[1].items()}
 
     def first(*keys: str, default: Any = None) -> Any:
         return next((text[key] for key in keys if text.get(key) is not None), default)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from studio.memory.tape import Value
 from studio.memory.walk import Walk
 
-CHUNK = 256  # positions whose logits exist at once in worker/loss.py
+ROOM = {"cpu": 2**25, "cuda": 2**29}  # bytes of float32 logits that exist at once in worker/loss.py
 
 
 def head_loss(walk: Walk, final: Value) -> Value:
@@ -15,26 +15,28 @@ def head_loss(walk: Walk, final: Value) -> Value:
 
 
 def chunked(walk: Walk, final: Value) -> Value:
-    """worker/loss.py: hidden states of labelled positions, logits of 256 of them, gradient formed in forward."""
-    tape, stack, anatomy = walk.tape, walk.stack, walk.anatomy
+    """worker/loss.py: hidden states of labelled positions, logits of some of them at a time, gradient formed in forward."""
+    tape, stack, anatomy, moves = walk.tape, walk.stack, walk.anatomy, walk.head_moves
     labels = stack.tokens if stack.labels is None else stack.labels
-    tape.scratch(stack.batch * anatomy.vocabulary * stack.base, "logits")
-    moves = walk.head_moves
-    each = walk.footprint.each if moves else 4 if stack.kbit else stack.base
+    stored, each = walk.footprint.each if moves else stack.base, stack.compute
     chosen = tape.op(labels * anatomy.hidden, final.each, [final])
-    given = walk.cast(chosen, each)
-    tape.drop(chosen)
-    rows = min(CHUNK, labels)
-    inner = Value(tape.take(labels * anatomy.hidden * each, "logits"), labels * anatomy.hidden, each, None)
-    weight = None
+    made = [walk.cast(chosen, each)]
+    if stored != each:
+        made.append(_extra(walk, anatomy.embedding, each))
+    inner = _extra(walk, labels * anatomy.hidden, each)
+    weight = _extra(walk, anatomy.embedding, 4) if moves else None
+    rows = max(1, min(labels, ROOM[stack.device] // (4 * anatomy.vocabulary)))
+    made += [_extra(walk, rows * anatomy.vocabulary, each), _extra(walk, rows * anatomy.vocabulary, 4)]
     if moves:
-        weight = Value(tape.take(anatomy.embedding * 4, "logits"), anatomy.embedding, 4, None)
-        tape.scratch(rows * anatomy.vocabulary * (each + 4) + anatomy.embedding * each, "logits")
-    tape.scratch(rows * anatomy.vocabulary * (4 + 2 * each if each != 4 else 8), "logits")
-    loss = tape.op(1, 4, [given], [inner] + ([weight] if weight else []), weights=anatomy.embedding * walk.footprint.each if walk.head_moves else 0,
-                   back_scratch=anatomy.embedding * 4 if weight and each != 4 else 0)
-    tape.drop(given, inner, weight)
+        tape.scratch(anatomy.embedding * each, "logits")
+    loss = tape.op(1, 4, [chosen], [inner] + ([weight] if weight else []), weights=anatomy.embedding * 4 if moves else 0)
+    tape.drop(chosen, inner, weight, *made)
+    tape.scratch(stack.batch * anatomy.vocabulary * each, "logits")  # the head's one position a row
     return loss
+
+
+def _extra(walk: Walk, size: int, each: int) -> Value:
+    return Value(walk.tape.take(size * each, "logits"), size, each, None)
 
 
 def fused(walk: Walk, final: Value) -> Value:
@@ -51,22 +53,41 @@ def fused(walk: Walk, final: Value) -> Value:
 
 
 def full(walk: Walk, final: Value) -> Value:
-    """All logits; a float32 copy, its log-softmax kept, two gradients of that size (transformers' ForCausalLMLoss)."""
+    """All logits, a float32 copy, its log-softmax kept, two gradients of that size (transformers' ForCausalLMLoss)."""
     tape, stack, anatomy = walk.tape, walk.stack, walk.anatomy
-    each = 4 if stack.kbit and not stack.autocast else stack.compute
-    size = stack.tokens * anatomy.vocabulary
+    each = walk.footprint.each if walk.head_moves and not stack.autocast else 4 if stack.kbit and not stack.autocast else stack.compute
     given = walk.cast(final, each)
-    logits = tape.op(size, each, [given], [given] if walk.head_moves else [], cause="logits",
+    logits = tape.op(stack.tokens * anatomy.vocabulary, each, [given], [given] if walk.head_moves else [], cause="logits",
                      weights=anatomy.embedding * walk.footprint.each if walk.head_moves else 0)
     tape.drop(given)
-    held = Value(tape.take(size * (stack.output - each), "logits"), size, stack.output, None) if stack.output > each else None
-    wide = tape.op(size, 4, [logits], cause="logits") if each != 4 else tape.view(logits)
-    soft = tape.op(size, 4, [wide], saves_result=True, cause="logits")
-    tape.drop(wide)
-    loss = tape.op(1, 4, [soft], cause="logits")
-    tape.drop(soft)
-    if not stack.output:
+    wide = _upcast(walk, logits)
+    if stack.early_upcast:
         tape.drop(logits)
-    if held is not None and not stack.output:
-        tape.drop(held)
+        logits = tape.name(wide)
+    loss = _cross_entropy(walk, wide)
+    tape.drop(wide)
+    if stack.output:
+        walk.held = logits
+    else:
+        tape.drop(logits)
+    return loss
+
+
+def _upcast(walk: Walk, logits: Value) -> Value:
+    return walk.tape.view(logits) if logits.each == 4 or walk.stack.raw_loss else walk.tape.op(logits.size, 4, [logits], cause="logits")
+
+
+def _cross_entropy(walk: Walk, wide: Value) -> Value:
+    """Of float32 logits (of raw ones autocast lifts a copy); where it writes its gradient over them, nothing else is needed."""
+    tape, stack, each = walk.tape, walk.stack, 4 if walk.stack.autocast else wide.each
+    part = tape.op(wide.size, wide.each, [wide], cause="logits") if stack.shifted else tape.view(wide)
+    if stack.in_place:
+        loss = Value(tape.take(4, "logits"), 1, 4, tape.node([], [part.buffer], replay=lambda tape, node, given: tape.send(part.node, tape.hold(part.buffer))))
+    else:
+        lifted = walk.cast(part, each)
+        soft = tape.op(wide.size, each, [lifted], saves_result=True, cause="logits")
+        tape.drop(lifted)
+        loss = tape.op(1, 4, [soft], cause="logits")
+        tape.drop(soft)
+    tape.drop(part)
     return loss

@@ -6,6 +6,8 @@ from studio.memory.anatomy import Layer, Linear
 from studio.memory.tape import Value
 from studio.memory.walk import Walk
 
+SHORT = 1024  # tokens up to which worker/attention.py forms a row's square of scores on a CPU
+
 
 def decoder_layer(walk: Walk, layer: Layer, stream: Value, mask: Value | None) -> Value:
     """x + attention(norm(x)), then x + feed_forward(norm(x)). Leaves the name of `stream` to the caller."""
@@ -95,11 +97,14 @@ def attend(walk: Walk, query: Value, key: Value, value: Value, mask: Value | Non
     prefix = walk.footprint.prefix
     if stack.cached_keys or prefix:
         key, value = lengthened(walk, key, prefix), lengthened(walk, value, prefix)
-    expand = anatomy.heads * anatomy.head_dim != key.size // (stack.batch * (stack.length + prefix)) and (stack.mask or stack.attention == "eager")
+    expand = anatomy.heads * anatomy.head_dim != key.size // (stack.batch * (stack.length + prefix)) and (stack.expanded or stack.attention == "eager")
     if expand:
         key, value = expanded(walk, key), expanded(walk, value)
     query, key, value = (narrowed(walk, item, each) for item in (query, key, value))
-    mixed = scores(walk, query, key, value, mask) if stack.attention == "eager" else kernel(walk, query, key, value, mask)
+    if stack.attention == "laid" and stack.device == "cpu" and stack.row <= SHORT:
+        mixed = row_scores(walk, query, key, value)
+    else:
+        mixed = (scores if stack.attention == "eager" else kernel)(walk, query, key, value, mask)
     tape.drop(query, key, value)
     return mixed
 
@@ -140,6 +145,22 @@ def kernel(walk: Walk, query: Value, key: Value, value: Value, mask: Value | Non
     result = tape.op(query.size, query.each, [query, key, value], held, saves_result=True, back_scratch=scratch)
     tape.drop(log_sum, bias)
     return result
+
+
+def row_scores(walk: Walk, query: Value, key: Value, value: Value) -> Value:
+    """worker/attention.py on a CPU: each row's scores by themselves, the softmax kept in the products' type."""
+    tape, stack = walk.tape, walk.stack
+    together = tape.op(query.size, query.each, [query])
+    size = walk.anatomy.heads * stack.row * stack.length
+    raw = tape.op(size, query.each, [together, key], [together, key], scratch=size // stack.length * stack.row * query.each)
+    soft = tape.op(size, query.each, [raw], saves_result=True)
+    tape.drop(raw)
+    part = tape.op(query.size, query.each, [soft, value], [soft, value])
+    tape.drop(soft, together)
+    whole = walk.copy(part)
+    flat = walk.copy(whole)
+    tape.drop(part, whole)
+    return flat
 
 
 def scores(walk: Walk, query: Value, key: Value, value: Value, mask: Value | None) -> Value:
@@ -191,9 +212,6 @@ def gated(walk: Walk, left: Value, right: Value | object | None) -> Value:
     if right is None:
         return active
     other = right() if callable(right) else right
-    if walk.stack.fused_norms:  # keeps gate and up, forms act(gate) again in backward
-        tape.drop(active)
-        active = tape.view(other)
     product = tape.op(other.size, other.each, [active, other], [active, other])
     tape.drop(active, other)
     return product

@@ -10,7 +10,7 @@ from studio.footprint import Footprint
 from studio.memory.stack import Stack
 from studio.model import EMBEDDING, ModelFacts
 
-PAD = 64  # worker/batches.py pads to multiples of this
+PAD = 64  # worker/batches.py fills up to multiples of this
 LABELLED = 0.7  # share of tokens with a label where the data is not known yet
 
 
@@ -29,37 +29,29 @@ class Rows(NamedTuple):
 
 
 def longest(config: RunConfig, rows: Rows | None) -> int:
-    """Tokens of the longest padded row."""
-    most = config.data.max_length if rows is None else min(config.data.max_length, rows.longest)
-    return -(-most // PAD) * PAD
+    """Tokens of the longest row."""
+    return config.data.max_length if rows is None else min(config.data.max_length, rows.longest)
 
 
 def stack(config: RunConfig, facts: ModelFacts, device: Device, rows: Rows | None, footprint: Footprint, checkpointing: bool) -> Stack:
-    """The longest batch the run can meet."""
-    training, each = config.training, width(config, device)
-    packed = training.packing is True
-    batch = training.batch_size if rows is None else max(1, min(training.batch_size, rows.rows))
-    length = longest(config, rows)
+    """The largest piece the run can meet. Raises OrderError where a lever does not fit the device."""
+    from studio import levers  # settles the rest of an order with what is estimated here, and so stands above
+    training, each, row = config.training, width(config, device), longest(config, rows)
+    laid, kernel, _ = levers.layout(config, facts, device, row)
+    batch = 1 if laid else max(1, min(training.batch_size, rows.rows if rows else training.batch_size))
+    length = -(-(levers.piece(config, device, row) if laid else row) // PAD) * PAD
     share = LABELLED if rows is None else min(1.0, rows.trained / max(1, rows.tokens))
     tables = any(EMBEDDING.search(name) for name in footprint.weights)
+    squares = bool(footprint.prefix) or laid and kernel in ("sdpa", "eager")  # a mask that SDPA's causal flag cannot replace
+    pieces = -(-training.effective_batch(rows.rows if rows else 1000) * (int(rows.mean) + 1 if rows else row) // (batch * length))
     return Stack(
-        device="cpu" if device.kind == "cpu" else "cuda", batch=batch, length=length, labels=max(1, int(batch * length * share)),
-        base=each, stream=4 if tables else each, autocast=0 if each == 4 else each, attention="sdpa" if training.attention == "auto" else training.attention,
-        mask=True, checkpointing=checkpointing, head="full" if training.label_smoothing or training.loss == "full" else "chunked",
-        output=0, accumulates=training.accumulated(rows.rows if rows else 1000) > 1, optimizer=optimizer(config, device),
-        input_grads=checkpointing and not tables and not packed)
+        device="cpu" if device.kind == "cpu" else "cuda", batch=batch, length=length, row=min(row, length), labels=max(1, int(batch * length * share)),
+        base=each, stream=4 if tables else each, autocast=0 if each == 4 else each, attention="flash" if "flash" in kernel else kernel,
+        mask=squares, expanded=squares, checkpointing=checkpointing, head=levers.loss(config), accumulates=pieces > 1,
+        optimizer=levers.optimizer(config, device), input_grads=checkpointing and not tables)
 
 
 def width(config: RunConfig, device: Device) -> int:
     """Bytes of a number of the frozen base: 2 where 16 bits are ordered, or auto and the device computes in them."""
     wanted = config.training.precision
     return 4 if wanted == "fp32" or wanted == "auto" and device.kind != "cuda" and not device.bf16 else 2
-
-
-def optimizer(config: RunConfig, device: Device) -> str:
-    """The optimizer ordered, else the method's own, else fused AdamW."""
-    if config.training.optimizer != "auto":
-        return config.training.optimizer
-    return config.method.optimizer(device) or "adamw_torch_fused"
-
-

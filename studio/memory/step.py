@@ -39,6 +39,7 @@ def step(anatomy: Anatomy, stack: Stack, footprint: Footprint, states: States) -
         tape.add(states.gradients, "gradients")
     tape.moment = "forward"
     kept = _forward_backward(walk)
+    tape.drop(walk.held)
     tape.moment = "optimizer"
     missing = states.gradients - tape.causes["gradients"]
     tape.add(missing, "gradients")
@@ -48,6 +49,7 @@ def step(anatomy: Anatomy, stack: Stack, footprint: Footprint, states: States) -
 
 
 def _forward_backward(walk: Walk) -> int:
+    """One micro-batch there and back. Returns what a layer keeps."""
     tape, stack, anatomy = walk.tape, walk.stack, walk.anatomy
     tape.add(stack.tokens * 8 * 3, "activations")  # ids, labels, attention mask: int64
     tape.add(stack.length * anatomy.head_dim * stack.stream * 2, "activations")  # cos and sin
@@ -67,6 +69,8 @@ def _forward_backward(walk: Walk) -> int:
     tape.drop(final)
     chain.append(tape.nodes)
     tape.nodes = []
+    for buffer in walk.copies:
+        tape.free(buffer)
     seed = tape.take(4, "activations")
     if loss.node is not None:
         loss.node.gradient = seed
@@ -104,10 +108,13 @@ def _embedded(walk: Walk) -> Value:
 def _block(walk: Walk, layer: Layer, count: int, stream: Value, mask: Value | None, chain: list) -> tuple[Value, int]:
     """Walk one layer forwards; where it stands for several, hold what the others keep as well."""
     tape = walk.tape
-    before = tape.live
+    before, copies = tape.live, walk.copied_bytes
     result = (_checkpointed if walk.stack.checkpointing else decoder_layer)(walk, layer, stream, mask)
     tape.drop(stream)
-    used = tape.live - before
+    copied = walk.copied_bytes - copies
+    used = tape.live - before - copied
+    if count > 1 and copied:
+        walk.copies.append(tape.take(copied * (count - 1), "activations"))
     rest = [tape.take(used * (count - 1), "activations")] if count > 1 and used > 0 else []
     chain.append([tape.nodes, rest, count])
     tape.nodes = []

@@ -17,7 +17,7 @@ class Buffer:
     __slots__ = ("bytes", "cause", "holders")
 
     def __init__(self, size: int, cause: str):
-        self.bytes, self.cause, self.holders = size, cause, 0
+        self.bytes, self.cause, self.holders = size, cause, 1
 
 
 class Value:
@@ -48,7 +48,7 @@ class Tape:
 
     def __init__(self, block: int = 512, gradients_stay: bool = False):
         self.block, self.gradients_stay = block, gradients_stay
-        self.live, self.peak = 0, 0
+        self.live = 0
         self.causes: dict[str, int] = defaultdict(int)
         self.peaks: dict[str, int] = defaultdict(int)  # moment -> highest
         self.at_peak: dict[str, dict[str, int]] = {}  # moment -> causes then
@@ -61,7 +61,6 @@ class Tape:
     def take(self, size: int, cause: str) -> Buffer:
         """A new buffer with one holder."""
         buffer = Buffer(-(-int(size) // self.block) * self.block, cause)
-        buffer.holders = 1
         self.live += buffer.bytes
         self.causes[cause] += buffer.bytes
         if self.live > self.peaks[self.moment]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from studio.footprint import Footprint
 from studio.memory.anatomy import LAYER, Anatomy, Linear
 from studio.memory.stack import Stack
-from studio.memory.tape import Tape, Value
+from studio.memory.tape import Buffer, Tape, Value
 from studio.model import EMBEDDING, HEAD
 
 
@@ -14,6 +14,9 @@ class Walk:
 
     def __init__(self, tape: Tape, stack: Stack, anatomy: Anatomy, footprint: Footprint):
         self.tape, self.stack, self.anatomy, self.footprint = tape, stack, anatomy, footprint
+        self.copies: list[Buffer] = []  # of trained weights, which autocast keeps until it ends
+        self.copied_bytes = 0
+        self.held: Value | None = None  # the model's output, which the caller may keep until after backward
         tables = [name for name in footprint.weights if EMBEDDING.search(name)]
         self.table_moves = bool(tables)
         self.head_moves = any(HEAD.search(name) for name in footprint.weights) or anatomy.tied and self.table_moves
@@ -43,6 +46,9 @@ class Walk:
             copied = Value(tape.take(numbers * compute, "activations"), numbers, compute, None)
             held.append(copied)
         result = tape.op(rows * outputs, compute, [given], held, weights=numbers * each, back_scratch=numbers * compute if copied else 0)
+        if copied and not tape.saving:
+            self.copies.append(tape.hold(copied.buffer))
+            self.copied_bytes += copied.buffer.bytes
         tape.drop(given, copied)
         return result
 
@@ -52,7 +58,9 @@ class Walk:
         footprint, name = self.footprint, linear.name
         factor = footprint.scaled.get(name)
         if factor == linear.inputs != linear.outputs:
-            scaled = self.scaled(value, linear.inputs)
+            wide = self.cast(value, footprint.each)  # peft casts the input of a feed-forward module first
+            scaled = self.scaled(wide, linear.inputs)
+            self.tape.drop(wide)
             result = self.base_linear(scaled, linear)
             self.tape.drop(scaled)
         else:
@@ -91,10 +99,9 @@ class Walk:
             tape.drop(first)
         convert = not (quantized and stack.autocast) and not (stack.fused_adapters and stack.autocast)
         given = self.cast(value, each) if convert else tape.view(value)
-        if self.footprint.dropout:
-            given = self.dropout(given)
-        inner = self.trained_linear(given, linear.inputs, rank, each)
-        tape.drop(given)
+        masked = self.dropout(given) if self.footprint.dropout else tape.view(given)
+        inner = self.trained_linear(masked, linear.inputs, rank, each)
+        tape.drop(masked)
         outer = self.trained_linear(inner, rank, linear.outputs, each)
         tape.drop(inner)
         scaled = tape.op(rows * linear.outputs, outer.each, [outer])
@@ -105,15 +112,15 @@ class Walk:
         total = self.add(result, scaled)
         tape.drop(scaled)
         final = self.cast(total, result.each)
-        tape.drop(total, result)
+        tape.drop(total, result, given)
         return final
 
     def dropout(self, value: Value) -> Value:
-        """CUDA keeps a mask of one byte an element; the CPU keeps the noise in the value's own type. Lets go of value."""
+        """CUDA keeps a mask of one byte an element; the CPU keeps the noise in the value's own type."""
         each = 1 if self.stack.device == "cuda" else value.each
         mask = Value(self.tape.take(value.size * each, "activations"), value.size, each, None)
         result = self.tape.op(value.size, value.each, [value], [mask])
-        self.tape.drop(mask, value)
+        self.tape.drop(mask)
         return result
 
     def scaled(self, value: Value, width: int) -> Value:

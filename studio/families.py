@@ -1,0 +1,85 @@
+"""Families: the tensors of well-known plain decoders from config.json alone, by arithmetic; None for a family that is not here.
+
+Checked against transformers' own modules in tests/test_model.py. Any other family is built on the meta device by
+worker/shapes.py, in a process of its own.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+Shapes = dict[str, tuple[int, ...]]
+
+SEPARATE = ("llama", "mistral", "qwen2", "qwen3", "granite", "smollm3", "gemma", "gemma2", "gemma3_text", "olmo2")
+QUERY_BIAS = ("qwen2",)
+HEAD_NORMS = ("qwen3", "gemma3_text")  # queries and keys are normed a head at a time
+FOUR_NORMS = ("gemma2", "gemma3_text")
+
+
+def tensors(config: dict[str, Any]) -> Shapes | None:
+    """Tensor name -> shape, in the order of the model; None where the family is unknown or has experts."""
+    kind = config.get("model_type")
+    if kind in ("gpt2", "gpt_bigcode"):
+        return _gpt2(config)
+    if kind not in SEPARATE and kind != "phi3":
+        return None
+    hidden, vocabulary = config["hidden_size"], config["vocab_size"]
+    shapes: Shapes = {"model.embed_tokens.weight": (vocabulary, hidden)}
+    for number in range(config["num_hidden_layers"]):
+        layer = _phi3(config) if kind == "phi3" else _separate(config, kind)
+        shapes |= {f"model.layers.{number}.{name}": shape for name, shape in layer.items()}
+    shapes["model.norm.weight"] = (hidden,)
+    if not config.get("tie_word_embeddings", kind.startswith("gemma")):
+        shapes["lm_head.weight"] = (vocabulary, hidden)
+    return shapes
+
+
+def _widths(config: dict[str, Any]) -> tuple[int, int, int]:
+    heads = config["num_attention_heads"]
+    each = config.get("head_dim") or config["hidden_size"] // heads
+    return each, heads * each, (config.get("num_key_value_heads") or heads) * each
+
+
+def _separate(config: dict[str, Any], kind: str) -> Shapes:
+    """One layer with q, k, v, o, gate, up, down each for itself."""
+    hidden, inner = config["hidden_size"], config["intermediate_size"]
+    each, query, keys = _widths(config)
+    shapes: Shapes = {"self_attn.q_proj.weight": (query, hidden), "self_attn.k_proj.weight": (keys, hidden), "self_attn.v_proj.weight": (keys, hidden),
+                      "self_attn.o_proj.weight": (hidden, query)}
+    if kind in QUERY_BIAS or config.get("attention_bias"):
+        shapes |= {"self_attn.q_proj.bias": (query,), "self_attn.k_proj.bias": (keys,), "self_attn.v_proj.bias": (keys,)}
+    if config.get("attention_bias"):
+        shapes["self_attn.o_proj.bias"] = (hidden,)
+    if kind in HEAD_NORMS:
+        shapes |= {"self_attn.q_norm.weight": (each,), "self_attn.k_norm.weight": (each,)}
+    if kind == "olmo2":
+        shapes |= {"self_attn.q_norm.weight": (query,), "self_attn.k_norm.weight": (keys,)}
+    shapes |= {"mlp.gate_proj.weight": (inner, hidden), "mlp.up_proj.weight": (inner, hidden), "mlp.down_proj.weight": (hidden, inner)}
+    if config.get("mlp_bias"):
+        shapes |= {"mlp.gate_proj.bias": (inner,), "mlp.up_proj.bias": (inner,), "mlp.down_proj.bias": (hidden,)}
+    names = ["post_attention_layernorm", "post_feedforward_layernorm"] if kind == "olmo2" else ["input_layernorm", "post_attention_layernorm"]
+    names += ["pre_feedforward_layernorm", "post_feedforward_layernorm"] if kind in FOUR_NORMS else []
+    return shapes | {f"{name}.weight": (hidden,) for name in names}
+
+
+def _phi3(config: dict[str, Any]) -> Shapes:
+    """One layer with queries, keys and values in one matrix, gate and up in another."""
+    hidden, inner = config["hidden_size"], config["intermediate_size"]
+    _, query, keys = _widths(config)
+    return {"self_attn.o_proj.weight": (hidden, query), "self_attn.qkv_proj.weight": (query + 2 * keys, hidden), "mlp.gate_up_proj.weight": (2 * inner, hidden),
+            "mlp.down_proj.weight": (hidden, inner), "input_layernorm.weight": (hidden,), "post_attention_layernorm.weight": (hidden,)}
+
+
+def _gpt2(config: dict[str, Any]) -> Shapes:
+    """GPT-2 stores its linears as (in, out), GPT-BigCode as (out, in), with one head of keys and values for all queries."""
+    big = config["model_type"] == "gpt_bigcode"
+    wide, inner = config["n_embd"], config.get("n_inner") or 4 * config["n_embd"]
+    shapes: Shapes = {"transformer.wte.weight": (config["vocab_size"], wide), "transformer.wpe.weight": (config["n_positions"], wide)}
+    for number in range(config["n_layer"]):
+        here = f"transformer.h.{number}"
+        fused = wide + 2 * wide // config["n_head"] if big else 3 * wide
+        for name, shape in (("attn.c_attn", (wide, fused)), ("attn.c_proj", (wide, wide)), ("mlp.c_fc", (wide, inner)), ("mlp.c_proj", (inner, wide))):
+            shapes |= {f"{here}.{name}.weight": shape[::-1] if big else shape, f"{here}.{name}.bias": (shape[1],)}
+        for name in ("ln_1", "ln_2"):
+            shapes |= {f"{here}.{name}.weight": (wide,), f"{here}.{name}.bias": (wide,)}
+    return shapes | {"transformer.ln_f.weight": (wide,), "transformer.ln_f.bias": (wide,)}
