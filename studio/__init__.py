@@ -16,7 +16,8 @@ __version__ = "0.1.0"
 
 FLOORS = {
     0: ("errors",),
-    1: ("families", "headers", "home", "events", "crash", "process", "device", "cards", "log", "sandbox", "spans", "template", "model", "source", "starter", "targets", "quantization"),
+    1: ("families", "headers", "home", "events", "crash", "process", "device", "cards", "log",
+        "sandbox", "spans", "template", "model", "source", "starter", "targets", "quantization"),
     2: ("gate", "tokens", "data", "footprint", "method", "methods", "training"),
     3: ("config", "presets"),
     4: ("estimate", "memory", "clock", "advice", "levers", "checkpoints", "run", "summary", "diagnosis", "signs", "compare", "repair", "record"),

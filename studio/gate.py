@@ -54,7 +54,8 @@ def _renders(encoder: Encoder, one: Any) -> bool:
 
 def _rows(encoder: Encoder, encoded: list[Encoded], texts: bool) -> None:
     if not any(e.n_trained for e in encoded):
-        raise _refused(encoder, "no token of these rows would be trained", "Raise max_length: the answers lie beyond it." if any(e.cut for e in encoded) else OTHERS)
+        hint = "Raise max_length: the answers lie beyond it." if any(e.cut for e in encoded) else OTHERS
+        raise _refused(encoder, "no token of these rows would be trained", hint)
     if encoder.train_on != "all" and all(e.n_trained == len(e.ids) for e in encoded):
         hint = "Plain text has no questions and answers: set train_on to all." if texts else "Choose another template, or set train_on to all."
         raise _refused(encoder, "every token would be trained, the questions too", hint)
@@ -111,7 +112,8 @@ def _prompt(encoder: Encoder) -> None:
     start = whole.spans[-1][0]
     same = next((n for n, (a, b) in enumerate(zip(asked, whole.text)) if a != b), min(len(asked), len(whole.text)))
     if same < start and whole.text[same:start].strip():
-        raise _refused(encoder, f"the prompt lacks the opening of the answer ({whole.text[same:start].strip()!r})", "The template must heed add_generation_prompt.")
+        missing = whole.text[same:start].strip()
+        raise _refused(encoder, f"the prompt lacks the opening of the answer ({missing!r})", "The template must heed add_generation_prompt.")
 
 
 def _joined(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:

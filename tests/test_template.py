@@ -110,12 +110,14 @@ TAGGED = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{% if m['role'] == 'assistant' %}{% generation %}{{ m['content'] }}<|im_end|>{% endgeneration %}\n"
     "{% else %}{{ m['content'] }}<|im_end|>\n{% endif %}{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+WORDS = "{{ m['content'] }}"
+SPAN = "{% generation %}" + WORDS + "<|im_end|>{% endgeneration %}"
 BROKEN = {
     "end of turn outside the tag": TAGGED.replace("<|im_end|>{% endgeneration %}", "{% endgeneration %}<|im_end|>"),
-    "nothing in the tag": TAGGED.replace("{% generation %}{{ m['content'] }}<|im_end|>{% endgeneration %}", "{% generation %}{% endgeneration %}{{ m['content'] }}<|im_end|>"),
+    "nothing in the tag": TAGGED.replace(SPAN, "{% generation %}{% endgeneration %}" + WORDS + "<|im_end|>"),
     "tag around everything": "{% generation %}" + CHATML + "{% endgeneration %}",
     "tag around the user": TAGGED.replace("== 'assistant'", "== 'user'"),
-    "tag around every turn": "{% for m in messages %}{% generation %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endgeneration %}{% endfor %}",
+    "tag around every turn": "{% for m in messages %}{% generation %}<|im_start|>{{ m['role'] }}\n" + WORDS + "<|im_end|>\n{% endgeneration %}{% endfor %}",
     "no end of turn": CHATML.replace("<|im_end|>", ""),
     "answers left out": CHATML.replace("{{ m['content'] }}", "{{ m['content'] if m['role'] != 'assistant' else '' }}"),
     "questions left out": CHATML.replace("{{ m['content'] }}", "{{ m['content'] if m['role'] == 'assistant' else '' }}"),
@@ -141,7 +143,7 @@ def test_twelve_of_each() -> None:
     assert len(BROKEN) >= 12
 
 
-SOUND = {**{name: None for name in ENDS}, "tagged": TAGGED, "untagged": CHATML, "space after the end": CHATML.replace("<|im_end|>\n", "<|im_end|> \n\n"),
+SOUND = {**dict.fromkeys(ENDS), "tagged": TAGGED, "untagged": CHATML, "space after the end": CHATML.replace("<|im_end|>\n", "<|im_end|> \n\n"),
          "trimmed": CHATML.replace("m['content']", "m['content'] | trim")}  # fmt: skip
 
 

@@ -121,10 +121,11 @@ def templates(args: Namespace) -> list[dict[str, Any]]:
 
 def listed(args: Namespace) -> list[dict[str, Any]]:
     """Every format with the columns it knows."""
-    return [
-        {"name": name, "title": form.TITLE, "about": form.ABOUT, "stage": getattr(form, "STAGE", "sft"), "columns": {k: list(v) for k, v in form.COLUMNS.items()}}
-        for name, form in formats().items()
-    ]
+    found = []
+    for name, form in formats().items():
+        columns = {part: list(names) for part, names in form.COLUMNS.items()}
+        found.append({"name": name, "title": form.TITLE, "about": form.ABOUT, "stage": getattr(form, "STAGE", "sft"), "columns": columns})
+    return found
 
 
 def _show_look(answer: dict[str, Any]) -> None:
@@ -138,8 +139,9 @@ def _show_look(answer: dict[str, Any]) -> None:
         print(f"{count:>8,}  {kind} ({about.severity}): {about.reason} {about.hint}\n          rows {rows[:100]}{' …' if len(rows) > 100 else ''}")
     if tokens is None:
         return
-    print(f"tokens with {answer['template']['name']}: {tokens['min']} to {tokens['max']}, median {tokens['median']}, 95 % up to {tokens['p95']}; "
-          f"{tokens['total']:,} in all, {tokens['trained_share']:.0%} trained; {tokens['over_limit']:,} rows over the limit; suggested {tokens['suggested_max_length']}")  # fmt: skip
+    print(f"tokens with {answer['template']['name']}: {tokens['min']} to {tokens['max']}, median {tokens['median']}, 95 % up to {tokens['p95']}")
+    print(f"{tokens['total']:,} tokens in all, {tokens['trained_share']:.0%} trained; {tokens['over_limit']:,} rows over the limit, "
+          f"{tokens['tokens_lost']:,} tokens lost; suggested max_length {tokens['suggested_max_length']}")  # fmt: skip
     most = max((count for _, count in tokens["histogram"]), default=1)
     for upto, count in tokens["histogram"]:
         print(f"{upto:>8} {'█' * round(40 * count / most)}{' ' if count else ''}{count:,}")

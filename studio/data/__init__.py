@@ -14,7 +14,7 @@ _HOME = {
     "DataOrder": "order", "Source": "order", "Prepared": "preparing", "prepare": "preparing", "KINDS": "problem", "Problem": "problem",
     "read": "reading", "samples": "sample", "split": "splitting", "mix": "mixing", "statistics": "lengths",
 }  # fmt: skip
-__all__ = sorted(_HOME)  # noqa: PLE0604
+__all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> Any:

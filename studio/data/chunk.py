@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import xxhash
 
-from studio.data.blocks import Block
+from studio.data.block import Block
 from studio.data.checks import scan
 from studio.data.formats import as_row
 from studio.data.problem import KEPT_PER_KIND, Problem, problem

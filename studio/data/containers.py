@@ -175,7 +175,7 @@ def _sniff(text: str, delimiter: str) -> list[list[str]]:
 
 def open_bytes(path: Path, container: Container) -> IO[bytes]:
     """The file's bytes, unpacked, in UTF-8 (single bytes may still be broken), from behind a byte order mark."""
-    file: Any = gzip.open(path) if container.gz else open(path, "rb", buffering=1 << 20)
+    file: Any = gzip.open(path) if container.gz else open(path, "rb", buffering=1 << 20)  # noqa: SIM115, the caller closes it
     if container.encoding != "utf-8":
         return io.BufferedReader(_Recoded(file, container.encoding), 1 << 20)  # type: ignore[return-value]
     if file.read(3) != BOM:

@@ -31,7 +31,7 @@ def detect(rows: list[Any], name: str = "the file") -> Detection:
         raise DataError(
             f"The rows of {name} have none of the known layouts: {_listed(columns) or 'they have no named columns'}.",
             "Say which column holds what, as in mapping: {prompt: COLUMN, answer: COLUMN}; "
-            f"or rename the columns, as in {{instruction, output}}, {{messages}} or {{prompt, completion}}.",
+            "or rename the columns, as in {instruction, output}, {messages} or {prompt, completion}.",
             name,
         )
     fitting = round(shares[best] * len(looked))

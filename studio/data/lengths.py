@@ -25,12 +25,12 @@ SCRIPTS = (
     ("Greek", re.compile(r"[\u0370-\u03ff]")),
 )
 COMMON = {
-    "English": frozenset("the of and to is in that it for you are with how what".split()),
-    "German": frozenset("der die das und ist nicht ein eine zu mit den wie ich sie".split()),
-    "French": frozenset("le la les et est des une un pour que dans pas vous je".split()),
-    "Spanish": frozenset("el los las y es de una un por que en no con para cómo".split()),
-    "Italian": frozenset("il lo gli e è di una un per che in non con sono come".split()),
-    "Portuguese": frozenset("o os as e é de uma um por que em não com para como".split()),
+    "English": frozenset(["the", "of", "and", "to", "is", "in", "that", "it", "for", "you", "are", "with", "how", "what"]),
+    "German": frozenset(["der", "die", "das", "und", "ist", "nicht", "ein", "eine", "zu", "mit", "den", "wie", "ich", "sie"]),
+    "French": frozenset(["le", "la", "les", "et", "est", "des", "une", "un", "pour", "que", "dans", "pas", "vous", "je"]),
+    "Spanish": frozenset(["el", "los", "las", "y", "es", "de", "una", "un", "por", "que", "en", "no", "con", "para", "cómo"]),
+    "Italian": frozenset(["il", "lo", "gli", "e", "è", "di", "una", "un", "per", "che", "in", "non", "con", "sono", "come"]),
+    "Portuguese": frozenset(["o", "os", "as", "e", "é", "de", "uma", "um", "por", "que", "em", "não", "com", "para", "como"]),
 }
 
 

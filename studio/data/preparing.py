@@ -236,7 +236,11 @@ def _without_leaks(dataset: Dataset, part: Conversations, seen: np.ndarray, deci
     leaked = np.isin(_hashes(dataset, part), seen) if len(part) else np.empty(0, bool)
     rows = np.asarray(part.rows, np.int64)[leaked]
     if len(rows) and decision == "stop":
-        raise DataError(f"{len(rows)} rows of {dataset.source} stand in the training data too: rows {ranges(rows.tolist())[:200]}.", "Take them out of one of the two.", "data.eval")
+        raise DataError(
+            f"{len(rows)} rows of {dataset.source} stand in the training data too: rows {ranges(rows.tolist())[:200]}.",
+            "Take them out of one of the two.",
+            "data.eval",
+        )
     record.add("leak" if decision == "drop" else "leak_kept", dataset.source, rows)
     return part.without(set(rows.tolist())) if decision == "drop" else part
 

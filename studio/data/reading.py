@@ -95,10 +95,7 @@ def _import(path: Path, format: str, mapping: dict[str, Any] | None, fingerprint
     columns = columns_of(first.rows[:200])
     check_columns(mapping, columns, path.name)
     chosen = format_of(mapping) if format == "auto" else None
-    if format == "auto" and chosen is None:
-        found = detect(first.rows, path.name)
-    else:
-        found = Detection(chosen or format, "Chosen by hand.")
+    found = detect(first.rows, path.name) if format == "auto" and chosen is None else Detection(chosen or format, "Chosen by hand.")
     if container.name == "jsonl" and not container.gz and container.encoding == "utf-8" and total > LARGE:
         shards = _in_parts(path, found.format, mapping, folder, report)
     else:

@@ -1,6 +1,8 @@
 """One part of a file, read, checked and written as Arrow. A large file is read in several parts, each in a process of its own:
 
-    python -c "from studio.data.shard import main; main()" < job.json    (prints one JSON line {"done": bytes} a block, leaves its result at job["out"] + ".pickle")
+    python -c "from studio.data.shard import main; main()" < job.json
+
+which prints one JSON line {"done": bytes} a block and leaves its result at job["out"] + ".pickle".
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from studio.data.blocks import Block, json_lines
+from studio.data.block import Block
+from studio.data.blocks import json_lines
 from studio.data.chunk import SCHEMA, Found, digest
 from studio.data.formats import formats
 from studio.data.mapping import renamer
@@ -64,7 +67,7 @@ def read_blocks(source: Iterator[Block], form: str, mapping: dict[str, Any] | No
 
 def part_of_lines(path: Path, start: int, stop: int) -> tuple[Iterator[Block], int]:
     """The lines that begin in bytes [start, stop) of a JSON Lines file."""
-    file = open(path, "rb", buffering=1 << 20)
+    file = open(path, "rb", buffering=1 << 20)  # noqa: SIM115, read until the process ends
     if start:
         file.seek(start - 1)
         file.readline()  # the part before this one finishes the line it began

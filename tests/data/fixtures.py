@@ -7,7 +7,6 @@ import gzip
 import io
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -32,7 +31,8 @@ TOOLS = [
 SHAREGPT = [{"conversations": [{"from": "human", "value": q}, {"from": "gpt", "value": a}], "id": n} for n, (q, a) in enumerate(QA)]
 TAGGED = [{"text": f"<|im_start|>user\n{q}<|im_end|>\n<|im_start|>assistant\n{a}<|im_end|>\n"} for q, a in QA]
 PAIRS = [{"prompt": q, "chosen": a, "rejected": "I do not know."} for q, a in QA]
-SHARE_PAIRS = [{"conversations": [{"from": "human", "value": q}], "chosen": {"from": "gpt", "value": a}, "rejected": {"from": "gpt", "value": "No."}} for q, a in QA]
+SHARE_NO = {"from": "gpt", "value": "No."}
+SHARE_PAIRS = [{"conversations": [{"from": "human", "value": q}], "chosen": {"from": "gpt", "value": a}, "rejected": SHARE_NO} for q, a in QA]
 KTO = [{"prompt": q, "completion": a, "label": n % 2 == 0} for n, (q, a) in enumerate(QA)]
 CHINESE = [{"instruction": "怎样泡绿茶？", "input": "", "output": "用八十度的水。"}, {"instruction": "什么是成语？", "input": "", "output": "固定的短语。"}]
 

@@ -12,7 +12,7 @@ from studio import data
 from studio.data.problem import KINDS
 from studio.errors import DataError
 
-WORDS = "river stone lamp garden ladder copper violin harbour pepper window candle marble ticket feather engine basket".split()
+WORDS = ("river stone lamp garden ladder copper violin harbour pepper window candle marble ticket feather engine basket").split()  # noqa: SIM905
 
 
 def sound(n: int) -> dict[str, Any]:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from studio.data.formats import Found, Row
-from studio.data.formats import preference
+from studio.data.formats import Found, Row, preference
 
 TITLE = "Chosen answers only"
 ABOUT = "Preference pairs of which the chosen answer is learnt and the rejected one is left."

@@ -1,0 +1,30 @@
+"""Block: some rows of a file, with their lines and what is broken among them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+SIZE = 1 << 20  # bytes read at a time: small enough to stay in the processor's cache
+ROWS = 1000  # rows of a block where a file is not read by bytes
+
+
+@dataclass
+class Block:
+    """Rows in file order. lines: where each begins, from 1 (None: the file has no lines). bad: rows that are no data.
+
+    bad: {index in rows: (kind, value, reason)}; such an entry of rows is None. done: bytes of the file read so far.
+    """
+
+    rows: list[Any] = field(default_factory=list)
+    lines: list[int] | None = field(default_factory=list)
+    done: int = 0
+    bad: dict[int, tuple[str, Any, str]] = field(default_factory=dict)
+
+    def add(self, row: Any, line: int) -> None:
+        self.rows.append(row)
+        self.lines.append(line)  # type: ignore[union-attr]
+
+    def spoil(self, line: int, kind: str, value: Any, reason: str) -> None:
+        self.bad[len(self.rows)] = (kind, value, reason)
+        self.add(None, line)

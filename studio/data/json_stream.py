@@ -1,0 +1,69 @@
+"""JSON values one after the other from a file of any size, each with its line."""
+
+from __future__ import annotations
+
+import codecs
+import json
+from typing import IO, Any
+
+from studio.data.block import SIZE
+from studio.errors import DataError
+
+
+class JsonStream:
+    """JSON values from a file of any size, each with its line. Holds little more than the value it is at."""
+
+    def __init__(self, file: IO[bytes], name: str):
+        self.file, self.name, self.text, self.at, self.line, self.done, self.ended = file, name, "", 0, 1, 0, False
+        self.decoder, self.json = codecs.getincrementaldecoder("utf-8")("surrogateescape"), json.JSONDecoder()
+
+    def more(self, size: int = SIZE) -> bool:
+        data = self.file.read(size)
+        self.done += len(data)
+        self.ended = not data
+        self.text = self.text[self.at :] + self.decoder.decode(data, final=not data)
+        self.at = 0
+        return not self.ended
+
+    def peek(self) -> str:
+        """The next sign that is not blank; "" at the end."""
+        while True:
+            while self.at < len(self.text):
+                sign = self.text[self.at]
+                if sign not in " \t\r\n\ufeff":
+                    return sign
+                self.line += sign == "\n"
+                self.at += 1
+            if not self.more():
+                return ""
+
+    def skip(self) -> None:
+        self.at += 1
+
+    def value(self) -> Any:
+        size = SIZE
+        while True:
+            try:
+                value, end = self.json.raw_decode(self.text, self.at)
+                if end < len(self.text) or self.ended:
+                    self.line += self.text.count("\n", self.at, end)
+                    self.at = end
+                    return value
+            except json.JSONDecodeError as error:
+                if self.ended or (error.pos < len(self.text) - 64 and not error.msg.startswith(("Unterminated", "Expecting value", "Invalid"))):
+                    self.line += self.text.count("\n", self.at, error.pos)
+                    raise self.broken(_in_words(error)) from error
+            except RecursionError as error:
+                raise self.broken("it is nested too deeply") from error
+            except ValueError as error:  # a number of thousands of digits
+                raise self.broken(str(error).partition(";")[0]) from error
+            size *= 2  # reading twice as much each time keeps the work linear
+            self.more(size)
+
+    def broken(self, why: str) -> DataError:
+        return DataError(f"{self.name} is not whole JSON: line {self.line}: {why}.", "Correct that line, or export the file again.", f"{self.name}:{self.line}")
+
+
+def _in_words(error: json.JSONDecodeError) -> str:
+    near = " ".join(error.doc[max(0, error.pos - 20) : error.pos + 20].split())
+    return f"{error.msg} (near {near!r})"

@@ -1,0 +1,97 @@
+"""Rows from tables: CSV and TSV, Parquet and Arrow."""
+
+from __future__ import annotations
+
+import ast
+import codecs
+import csv
+import gzip
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from studio.data.block import ROWS, Block
+from studio.data.containers import LISTS, Container
+from studio.errors import DataError
+
+
+def csv_rows(file: IO[bytes], name: str, container: Container) -> Iterator[Block]:
+    csv.field_size_limit(1 << 30)
+    text = codecs.getreader("utf-8")(file, errors="surrogateescape")
+    reader = csv.reader((line.replace("\x00", "") for line in text), delimiter=container.delimiter)
+    block, header, line = Block(), None, 1
+    while True:
+        try:
+            cells = next(reader, None)
+        except csv.Error as error:
+            block.spoil(line, "columns", "", f"Line {line}: {error}.")
+            cells = []
+        if cells is None:
+            break
+        if cells and any(cells):
+            if header is None:
+                header = [cell.strip().lstrip("\ufeff") for cell in cells]
+            elif len(cells) != len(header):
+                reason = f"Line {line} has {len(cells)} cells, the header {len(header)}."
+                block.spoil(line, "columns", container.delimiter.join(cells), reason)
+            else:
+                block.add(_row(header, cells), line)
+        line = reader.line_num + 1
+        if len(block.rows) >= ROWS:
+            yield block
+            block = Block()
+    yield block
+
+
+def _row(header: list[str], cells: list[str]) -> dict[str, Any]:
+    """A table's row; a list of turns written into a cell as JSON (or as Python prints it) is read."""
+    row: dict[str, Any] = dict(zip(header, cells, strict=True))
+    for name in LISTS:
+        cell = row.get(name)
+        if isinstance(cell, str) and cell[:1] in ("[", "{") and len(cell) < 1_000_000:
+            try:
+                row[name] = json.loads(cell)
+            except (ValueError, RecursionError):
+                try:
+                    row[name] = ast.literal_eval(cell)
+                except (ValueError, SyntaxError, RecursionError, MemoryError):
+                    continue
+    return row
+
+
+def arrow_rows(path: Path, container: Container) -> Iterator[Block]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    done = 0
+    try:
+        source = pa.BufferReader(gzip.decompress(path.read_bytes())) if container.gz else pa.memory_map(str(path))
+        batches = pq.ParquetFile(source).iter_batches(batch_size=ROWS) if container.name == "parquet" else _arrow_batches(pa, source)
+        for batch in batches:
+            done += batch.nbytes
+            for start in range(0, batch.num_rows, ROWS):
+                yield Block([_cells(row) for row in batch.slice(start, ROWS).to_pylist()], None, min(done, path.stat().st_size))
+    except pa.ArrowException as error:
+        raise DataError(f"{path.name} is a damaged {container.name} file: {error}.", "Write the file again.", path.name) from error
+
+
+def _arrow_batches(pa: Any, source: Any) -> Iterator[Any]:
+    try:
+        reader = pa.ipc.open_file(source)
+        for n in range(reader.num_record_batches):
+            yield reader.get_batch(n)
+    except pa.ArrowInvalid:
+        source.seek(0)
+        yield from pa.ipc.open_stream(source)
+
+
+def _cells(row: dict[str, Any]) -> dict[str, Any]:
+    return {key: json.loads(value) if key in LISTS and isinstance(value, str) and _is_list(value) else value for key, value in row.items()}
+
+
+def _is_list(text: str) -> bool:
+    try:
+        return text[:1] == "[" and isinstance(json.loads(text), list)
+    except (ValueError, RecursionError):
+        return False
