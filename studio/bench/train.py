@@ -1,0 +1,135 @@
+"""bench train: our training against TRL's, side by side, on the same model, rows, effective batch, steps and seed.
+
+Every measurement is a process of its own; ours is the trainer as a run starts it. Sides take turns within a round, so that a busy
+computer slows all of them; ratios are formed round by round. Losses are compared on the same held-out rows, by the same function.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from studio import config, launch, run
+from studio.config import RunConfig
+from studio.device import devices
+from studio.errors import StudioError
+from studio.home import PROJECT, home
+
+SIDES = {
+    "studio": "ours, every setting on auto",
+    "trl": "TRL's SFTTrainer with its defaults (float32 weights, bf16 autocast, checkpointing, random order)",
+    "trl-best": "TRL's SFTTrainer at its best plain settings (bf16 base, no checkpointing, length grouping)",
+}
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """The options of `bench train`."""
+    parser.add_argument("--peer", choices=("trl", "none"), default="trl", help="whom to compare with")
+    parser.add_argument("--model", default="starter")
+    parser.add_argument("--data", default="sample", help="what to train on, as data.train")
+    parser.add_argument("--method", default="lora", choices=("lora", "full", "qlora"))
+    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--accumulation", type=int, default=4)
+    parser.add_argument("--max-length", type=int, default=512, help="tokens of the longest row")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings", help="change our order")
+    parser.add_argument("--save", type=Path, metavar="FILE", help="also write the table as JSON")
+    parser.set_defaults(run=measure, show=show)
+
+
+def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """One row a side: medians over the rounds, and the ratio of speeds and memory to ours, by pairs."""
+    chosen = order(args)
+    sides = ["studio"] if args.peer == "none" else list(SIDES)
+    found: dict[str, list[dict[str, Any]]] = {side: [] for side in sides}
+    for number in range(args.rounds):
+        for side in sides[number % len(sides):] + sides[:number % len(sides)]:
+            print(f"round {number + 1} of {args.rounds}: {SIDES[side]}", file=sys.stderr, flush=True)
+            found[side].append(one(side, chosen))
+            print(f"  {json.dumps(found[side][-1])}", file=sys.stderr, flush=True)
+    table = [_row(side, found) for side in sides]
+    if args.save:
+        args.save.write_text(json.dumps(about(args) | {"rows": table, "rounds": found}, indent=1))
+    return table
+
+
+def order(args: argparse.Namespace) -> RunConfig:
+    """Our order: all on auto but what both sides must share. It neither evaluates nor saves while it is timed."""
+    usual = [f"training.max_steps={args.steps}", f"training.batch_size={args.batch}", f"training.accumulation={args.accumulation}",
+             f"data.max_length={args.max_length}", "training.eval_every=1000000", "training.save_every=1000000"]
+    plain = json.dumps({"model": args.model, "data": {"train": args.data}, "method": {"name": args.method}})
+    chosen = config.parse(plain, [*usual, *args.settings], where="bench train")
+    config.check(chosen)
+    return chosen
+
+
+def one(side: str, chosen: RunConfig) -> dict[str, Any]:
+    """One side once, in a process of its own: {tokens_per_second, first_step, peak_memory, loss, train_loss, steps}. Seconds and bytes."""
+    with tempfile.TemporaryDirectory() as folder:
+        began, told = time.time(), Path(folder, "told.json")
+        room = run.create(chosen.changed(name=f"bench {side}"))
+        words = launch.command(room) if side == "studio" else [sys.executable, "-m", "studio.worker.peer", side, str(room.folder), str(told)]
+        # Threads that wait asleep are given to both sides: on a busy computer threads that spin would slow the peer many times over.
+        wanted = launch.environment(chosen) if side == "studio" else {"OMP_NUM_THREADS": str(devices()[0].cores or 1), "OMP_WAIT_POLICY": "PASSIVE"}
+        done = subprocess.run(words, cwd=PROJECT, env={**os.environ, **wanted, "STUDIO_HOME": str(home())}, capture_output=True, text=True)
+        try:
+            if done.returncode:
+                raise StudioError(f"The side {side} failed: {(done.stderr.strip().splitlines() or ['it said nothing'])[-1]}", "Read its output above.", side)
+            return _ours(room, began) if side == "studio" else _theirs(told, began)
+        finally:
+            run.delete(room)
+
+
+def _speed(points: list[tuple[float, int]]) -> float:
+    """Tokens per second from the end of the first step on: (moment, tokens so far) at the end of each step."""
+    (start, before), (end, after) = points[0], points[-1]
+    return round((after - before) / max(end - start, 1e-9), 1)
+
+
+def _ours(room: run.Run, began: float) -> dict[str, Any]:
+    steps = [event for event in room.events() if event["kind"] == "step"]
+    evals = [event["loss"] for event in room.events() if event["kind"] == "eval"]
+    points = [(step["at"], step["tokens"]) for step in steps]
+    return {"tokens_per_second": _speed(points), "first_step": round(points[0][0] - began, 1), "peak_memory": max(step["memory"] for step in steps),
+            "loss": evals[-1], "train_loss": round(statistics.mean(step["loss"] for step in steps), 4), "steps": len(steps)}
+
+
+def _theirs(told: Path, began: float) -> dict[str, Any]:
+    said = json.loads(told.read_text())
+    return {"tokens_per_second": _speed(said["points"]), "first_step": round(said["points"][0][0] - began, 1), "peak_memory": said["peak_memory"],
+            "loss": said["loss"], "train_loss": said["train_loss"], "steps": len(said["points"])}
+
+
+def _row(side: str, found: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    mine, theirs = found["studio"], found[side]
+    row = {key: statistics.median(entry[key] for entry in theirs) for key in ("tokens_per_second", "first_step", "peak_memory", "loss", "train_loss")}
+    ratios = [our["tokens_per_second"] / their["tokens_per_second"] for our, their in zip(mine, theirs)]
+    memory = [our["peak_memory"] / their["peak_memory"] for our, their in zip(mine, theirs)]
+    return {"side": side, "what": SIDES[side], **row, "ours_is_faster": [round(ratio, 2) for ratio in ratios], "times": round(statistics.median(ratios), 2),
+            "memory_ratio": round(statistics.median(memory), 2)}
+
+
+def about(args: argparse.Namespace) -> dict[str, Any]:
+    """What was measured, for the file."""
+    from importlib.metadata import version
+    device = devices()[0]
+    return {"device": f"{device.cores} cores" if device.kind == "cpu" else device.name, "method": args.method, "model": args.model,
+            "data": Path(args.data).name, "steps": args.steps, "effective_batch": args.batch * args.accumulation, "max_length": args.max_length,
+            "versions": {name: version(name) for name in ("torch", "transformers", "peft", "trl")}}
+
+
+def show(table: list[dict[str, Any]]) -> None:
+    """For people."""
+    print(f"{'':10} {'tokens/s':>9} {'first step':>11} {'peak':>8} {'held-out loss':>14} {'ours is':>9} {'our memory':>11}")
+    for row in table:
+        print(f"{row['side']:10} {row['tokens_per_second']:9.0f} {row['first_step']:9.1f} s {row['peak_memory'] / 1e9:5.2f} GB {row['loss']:14.4f} "
+              f"{row['times']:8.2f}× {row['memory_ratio']:10.2f}×")

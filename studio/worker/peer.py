@@ -1,0 +1,111 @@
+"""python -m studio.worker.peer SIDE RUN-FOLDER ANSWER-FILE: the same order carried out by TRL's SFTTrainer, for `bench train`.
+
+The rows are ours, tokenized and in the order our run meets them; only the trainer is theirs. What it says is written as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback, set_seed
+
+from studio import data, source
+from studio.config import RunConfig
+from studio.run import Run
+from studio.template import load as load_template
+from studio.tokens import Encoder
+from studio.worker.batches import Order, put, trained
+from studio.worker.loss import loss
+
+
+class Watch(TrainerCallback):
+    """The moment and the tokens so far at the end of each step, and each step's loss."""
+
+    def __init__(self, lengths: list[int], effective: int):
+        self.lengths, self.effective, self.points, self.losses = lengths, effective, [], []
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.points.append((time.time(), sum(self.lengths[:state.global_step * self.effective])))
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
+        if logs and "loss" in logs:
+            self.losses.append(logs["loss"])
+
+
+def rows(config: RunConfig, folder: Path, steps: int, effective: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """(training rows in the order our run meets them, held-out rows)."""
+    encoder = Encoder(folder, load_template(config.data.template, folder), config.data.max_length, config.data.too_long, config.data.train_on)
+    prepared = data.prepare(config.data, encoder, config.training.seed)
+    order, numbers, epoch = Order(len(prepared.train), effective, config.training.seed), [], 0
+    while len(numbers) < steps * effective:
+        order.set_epoch(epoch)
+        numbers += [number for step in order for number in step]
+        epoch += 1
+    return [dict(prepared.train[number]) for number in numbers[:steps * effective]], list(prepared.eval)
+
+
+def adapter(config: RunConfig) -> Any:
+    """The LoRA of our order as peft's own config; None for full fine-tuning."""
+    from peft import LoraConfig
+    method = config.method
+    if not method.adapter:
+        return None
+    return LoraConfig(r=method.rank, lora_alpha=method.scale_alpha, lora_dropout=method.dropout, target_modules="all-linear", task_type="CAUSAL_LM")
+
+
+def trainer(side: str, config: RunConfig, folder: Path, train: list[dict[str, Any]], watch: Watch) -> Any:
+    """SFTTrainer: its defaults, or its best plain settings."""
+    from datasets import Dataset
+    from trl import SFTConfig, SFTTrainer
+    training, best = config.training, side == "trl-best"
+    plain = {"gradient_checkpointing": False, "train_sampling_strategy": "group_by_length"} if best else {"train_sampling_strategy": "sequential"}
+    arguments = SFTConfig(
+        output_dir=tempfile.mkdtemp(), max_steps=training.max_steps, per_device_train_batch_size=training.batch_size,
+        gradient_accumulation_steps=training.accumulation, learning_rate=config.learning_rate, lr_scheduler_type=training.schedule,
+        warmup_steps=training.warmup, max_grad_norm=training.max_grad_norm, seed=training.seed, logging_steps=1, save_strategy="no", report_to="none",
+        max_length=config.data.max_length, use_cpu=not torch.cuda.is_available(), disable_tqdm=True, **plain)
+    quantized = config.method.quantized() if hasattr(config.method, "quantized") else None
+    options = quantized.options(torch.bfloat16) if quantized else {}
+    dtype = torch.bfloat16 if best and config.method.adapter else torch.float32  # a full fine-tune keeps float32 weights on every side
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **options)
+    return SFTTrainer(model=model, args=arguments, train_dataset=Dataset.from_list(train), processing_class=AutoTokenizer.from_pretrained(folder),
+                      peft_config=adapter(config), callbacks=[watch])
+
+
+def held_out(model: Any, rows: list[dict[str, Any]], device: torch.device) -> float:
+    """Mean loss over the trained tokens of the held-out rows, by our function, with full logits."""
+    model.eval()
+    total, count = 0.0, 0
+    with torch.no_grad(), torch.autocast(device.type, torch.bfloat16):
+        for row in rows:
+            piece = {key: value.to(device) for key, value in put([row], laid=False).items()}
+            total += loss(model, piece, "full", torch.bfloat16).item()
+            count += trained(row)
+    return total / max(1, count)
+
+
+def main(side: str, folder: Path, told: Path) -> None:
+    config = Run(folder).config
+    set_seed(config.training.seed)
+    effective = config.training.batch_size * config.training.accumulation
+    base = source.fetch(config.model)
+    train, held = rows(config, base, config.training.max_steps, effective)
+    watch = Watch([len(row["input_ids"]) for row in train], effective)
+    theirs = trainer(side, config, base, train, watch)
+    theirs.train()
+    cuda = torch.cuda.is_available()
+    peak = torch.cuda.max_memory_reserved() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    told.write_text(json.dumps({
+        "points": watch.points, "peak_memory": peak, "train_loss": round(sum(watch.losses[:len(watch.points)]) / len(watch.points), 4),
+        "loss": held_out(theirs.model, held, theirs.args.device)}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))
