@@ -8,7 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from studio import voice
+from studio.errors import ExportError
 from studio.export import KINDS, PRECISIONS, export
+from studio.home import write_whole
+from studio.page_report import report
+from studio.push import push
+from studio.run import find
 
 
 def add(parsers: Any, common: ArgumentParser) -> None:
@@ -21,6 +26,15 @@ def add(parsers: Any, common: ArgumentParser) -> None:
         one.set_defaults(show=show)
     take.add_argument("--to", required=True, choices=KINDS)
     take.add_argument("--precision", choices=PRECISIONS, default="", help="of gguf (f16 unless told) and ollama (q8_0 unless told)")
+    give = parsers.add_parser("push", parents=[common], help="send a run's result to the Hugging Face Hub, private unless told (HF_TOKEN)")
+    give.add_argument("model", metavar="RUN")
+    give.add_argument("repo", metavar="OWNER/NAME")
+    give.add_argument("--public", action="store_true", help="everybody may see it")
+    give.set_defaults(run=to_hub)
+    page = parsers.add_parser("report", parents=[common], help="one HTML file about a run that needs no network")
+    page.add_argument("model", metavar="RUN")
+    page.add_argument("out", metavar="OUT", nargs="?", help="where to; left out: report.html in the run's folder")
+    page.set_defaults(run=as_page)
     merge.set_defaults(run=lambda args: away(args, "merged", ""))
     take.set_defaults(run=lambda args: away(args, args.to, args.precision))
 
@@ -43,3 +57,22 @@ def show(answer: dict[str, Any]) -> None:
         print(f"Proof: {proof['agree']} of {proof['prompts']} answers agree with the trained model word for word; {proof['stopped']} stopped by themselves.")
         for one in proof["differences"]:
             print(f"  asked    {one['question'][:100]!r}\n  trained  {one['trained'][:200]!r}\n  exported {one['exported'][:200]!r}")
+
+
+def to_hub(args: Namespace) -> dict[str, Any]:
+    return push(find(args.model), args.repo, not args.public, tell=sent)
+
+
+def sent(what: str, done: int, total: int) -> None:
+    print(f"{what}  {done / 1e6:.1f} of {total / 1e6:.1f} MB", file=sys.stderr, flush=True)
+
+
+def as_page(args: Namespace) -> dict[str, Any]:
+    """Write the report; without OUT, into the run's folder."""
+    one = find(args.model)
+    out = Path(args.out).expanduser().absolute() if args.out else one.folder / "report.html"
+    try:
+        write_whole(out, report(one))
+    except OSError as error:
+        raise ExportError(f"{out} cannot be written: {error.strerror}.", "Give a path in a folder that exists and that you may write to.", "OUT") from error
+    return {"path": str(out), "bytes": out.stat().st_size}

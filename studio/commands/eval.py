@@ -1,0 +1,52 @@
+"""eval: a run against its base on the same conversations."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import Any
+
+from studio import data, proof, voice
+from studio.errors import DataError
+from studio.home import room
+from studio.run import find
+
+
+def add(parsers: Any, common: ArgumentParser) -> None:
+    one = parsers.add_parser("eval", parents=[common], help="held-out loss of a run and of its base, on its own held-out rows or another file")
+    one.add_argument("model", metavar="RUN", help="a run's id, a unique part of it, last, or RUN@checkpoint-N")
+    one.add_argument("--data", metavar="FILE", help="measure on this file instead of what the run held out")
+    one.add_argument("--rows", type=int, default=200, help="at most so many rows")
+    one.add_argument("--samples", type=int, default=0, metavar="N", help="show the answers to N questions of them too")
+    one.set_defaults(run=measure, show=show)
+
+
+def measure(args: Namespace) -> list[dict[str, Any]]:
+    """Rows {model, loss, perplexity, tokens, rows, answers?}: the run, then its base."""
+    name = voice.name_of(args.model)
+    order = find(name.partition("@")[0]).config
+    rows = data.read(args.data).conversations if args.data else proof.held_out(order)
+    rows = [row["text"] if "text" in row else row["messages"] for row in list(rows)[: args.rows]]
+    if not rows:
+        raise DataError("There is nothing to measure on.", "The run held no rows out; give a file with --data.", "data")
+    questions = [question for row in rows if isinstance(row, list) and (question := proof.opening({"messages": row}))][: args.samples]
+    with tempfile.TemporaryDirectory(dir=room("cache")) as scratch:
+        asked, told = Path(scratch, "order.json"), Path(scratch, "table.json")
+        asked.write_text(json.dumps({"models": [name, f"base:{name.partition('@')[0]}"], "rows": rows, "questions": questions,
+                                     "max_length": order.data.max_length, "too_long": order.data.too_long, "train_on": order.data.train_on}))
+        proof.work(["studio.worker.measure", str(asked), str(told)], lambda done, total: print(f"\r{done}/{total}", end="", file=sys.stderr))
+        print(file=sys.stderr)
+        table = json.loads(told.read_text())
+    return [{**row, "questions": [question[-1]["content"] for question in questions]} if questions else row for row in table]
+
+
+def show(table: list[dict[str, Any]]) -> None:
+    for row in table:
+        print(f"{row['model']:60} loss {row['loss']:.4f}  perplexity {row['perplexity']:.2f}  ({row['tokens']} tokens of {row['rows']} rows)")
+    for place, question in enumerate(table[0].get("questions", [])):
+        print(f"\n{question}")
+        for row in table:
+            print(f"  [{row['model']}] {row['answers'][place]}")

@@ -1,0 +1,52 @@
+"""python -m studio.worker.measure ORDER.json ANSWER.json: the loss of several models on the same conversations, in one process."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from studio import device
+from studio.tokens import IGNORED
+from studio.voice import voice
+from studio.worker.prove import answers
+from studio.worker.speakers import Speaker, Speakers
+
+
+@torch.inference_mode()
+def loss(speaker: Speaker, rows: list[list[dict[str, Any]]], settings: dict[str, Any]) -> dict[str, Any]:
+    """Mean cross entropy over the trained tokens of all rows, as the trainer's evaluation counts it. {loss, perplexity, tokens, rows}."""
+    encoder = speaker.encoder
+    encoder.max_length, encoder.too_long, encoder.train_on = settings["max_length"], settings["too_long"], settings["train_on"]
+    total, count = 0.0, 0
+    for place, messages in enumerate(rows):
+        found = encoder.encode(messages)
+        labels = torch.tensor(found.labels[1:])
+        wanted = labels != IGNORED
+        if wanted.any():
+            logits = speaker.model(input_ids=torch.tensor([found.ids], device=speaker.batch.device)).logits[0, -len(found.ids):][:-1].float().cpu()
+            total += float(torch.nn.functional.cross_entropy(logits[wanted], labels[wanted], reduction="sum"))
+            count += int(wanted.sum())
+        print(f"{place + 1}/{len(rows)}", flush=True)
+    mean = total / count if count else None
+    return {"loss": mean, "perplexity": math.exp(min(mean, 50)) if mean is not None else None, "tokens": count, "rows": len(rows)}
+
+
+def main(order: dict[str, Any], out: Path) -> None:
+    torch.set_num_threads(device.cores())
+    speakers, table = Speakers(), []
+    for name in order["models"]:
+        speaker = speakers.load(voice(name))
+        row = {"model": name, **loss(speaker, order["rows"], order)}
+        if order["questions"]:
+            row["answers"] = [one["text"] for one in answers(speaker, order["questions"], 128)]
+        table.append(row)
+    out.write_text(json.dumps(table, ensure_ascii=False))
+
+
+if __name__ == "__main__":
+    main(json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2]))
