@@ -10,9 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
-from studio.home import PROJECT
-from tests import tiny
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read once, when huggingface_hub is imported
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # several processes share few cores in these tests
+settings.register_profile("studio", deadline=None, print_blob=True)
+settings.load_profile("studio")
+
+from studio.home import PROJECT  # noqa: E402
+from tests import tiny  # noqa: E402
 
 STARTER_HOME = os.environ.get("STUDIO_TEST_HOME")  # keeps the prepared starter between test runs
 

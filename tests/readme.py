@@ -1,0 +1,51 @@
+"""python -m tests.readme: write the README's tables anew, from the code and from what was measured (tests/bench/results)."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+from studio.home import PROJECT
+from studio.methods import METHODS
+
+FILE = PROJECT / "README.md"
+RESULTS = PROJECT / "tests" / "bench" / "results"
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    return "\n".join("| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rows])
+
+
+def methods() -> str:
+    """One row a method: rate, knobs, whether it merges, when to take it."""
+    return table(["method", "rate", "knobs", "merges", "when"], [
+        [f"`{name}`", f"{method.learning_rate:.0e}".replace("e-0", "e-"), ", ".join(f"`{knob}`" for knob in method.model_fields if knob != "name"),
+         "yes" if method.mergeable else "no", method.advice] for name, method in METHODS.items()])
+
+
+def compared() -> str:
+    """What `compare-methods` measured."""
+    return table(["method", "trained", "share", "held-out loss before", "after", "seconds", "peak RAM"],
+                 [[row["method"], f"{row['trainable']:,}", f"{row['share']:.2%}", f"{row['eval_loss_before']:.3f}", f"{row['eval_loss']:.3f}",
+                   f"{row['seconds']:.0f}", f"{row['peak_memory'] / 1e9:.2f} GB"] for row in _results("methods")])
+
+
+def _results(name: str) -> list[dict[str, Any]]:
+    found = json.loads((RESULTS / f"{name}.json").read_text())
+    return found["rows"] if isinstance(found, dict) else found
+
+
+TABLES: dict[str, Callable[[], str]] = {"methods": methods, "compared": compared}
+
+
+def written(text: str) -> str:
+    """The README with every table between its <!-- name --> and <!-- end --> made anew."""
+    for name, make in TABLES.items():
+        text = re.sub(rf"(<!-- {name} -->\n).*?(\n<!-- end -->)", lambda found, made=make: found[1] + made() + found[2], text, flags=re.S)
+    return text
+
+
+if __name__ == "__main__":
+    FILE.write_text(written(FILE.read_text()))
