@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -11,13 +12,14 @@ import numpy as np
 
 from studio import data, model, source, starter, template
 from studio.config import RunConfig
-from studio.errors import TemplateError
+from studio.errors import ModelError, TemplateError
 from studio.memory.ours import Rows
 from studio.tokens import Encoder
 
 if TYPE_CHECKING:
     from studio.data import Conversations
 
+PATIENCE = 60  # seconds before the Hub is asked again about a model it did not tell of
 COUNTED = 4000  # rows; of more, so many spread evenly are counted and the rest is taken to be like them
 
 
@@ -123,6 +125,20 @@ def held_out(wanted: RunConfig, usable: float) -> int:
 
 
 def facts_of(wanted: RunConfig) -> model.ModelFacts | None:
-    """The facts of the ordered model, if it is on this computer. Raises ModelError for a path that is no model."""
+    """The facts of the ordered model, also of one that is only on the Hub; None where it cannot be asked.
+
+    Raises ModelError for a path that is no model.
+    """
     folder = source.check(wanted.model)
-    return model.facts(folder) if folder else None
+    if folder is not None:
+        return model.facts(folder)
+    return _far(wanted.model, int(time.monotonic() // PATIENCE))
+
+
+@lru_cache(maxsize=32)
+def _far(order: source.ModelOrder, minute: int) -> model.ModelFacts | None:
+    """Asked at most once a minute: without a network every question waits for its time-out."""
+    try:
+        return model.facts_of(order)
+    except ModelError:
+        return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from studio import config, data, device
+from studio import config, data, device, source
 from studio.config import RunConfig
 from studio.errors import DataError, StudioError
 from studio.estimate import estimate
@@ -45,8 +45,8 @@ def _model(wanted: RunConfig, answer: Summary) -> Summary:
     if facts is None:
         return {"model": {"local": False, "kind": wanted.model.kind}}
     trainable = wanted.method.trainable(facts)
-    return {"model": {"local": True, "kind": wanted.model.kind, "parameters": facts.parameters, "layers": facts.layers, "hidden": facts.hidden,
-                      "bytes": facts.bytes, "max_length": facts.max_length, "architecture": facts.architecture},
+    return {"model": {"local": source.local(wanted.model) is not None, "kind": wanted.model.kind, "parameters": facts.parameters,
+                      "layers": facts.layers, "hidden": facts.hidden, "bytes": facts.bytes, "max_length": facts.max_length, "architecture": facts.architecture},
             "trainable": trainable, "share": trainable / max(1, facts.parameters)}
 
 

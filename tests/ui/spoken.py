@@ -7,7 +7,6 @@ import json
 import re
 from collections.abc import Iterator
 from itertools import product
-from pathlib import Path
 
 from studio.data.problem import KINDS
 from studio.data.sample import samples

@@ -15,8 +15,8 @@ from studio.run import runs
 from studio.ui import guard
 from tests.ui.served import Page
 
-ROUTES = ("/gradio_api/run/start", "/gradio_api/run/stop", "/gradio_api/call/start", "/gradio_api/queue/join", "/gradio_api/upload", "/gradio_api/component_server/",
-          "/login")
+ROUTES = ("/gradio_api/run/start", "/gradio_api/run/stop", "/gradio_api/call/start", "/gradio_api/queue/join", "/gradio_api/upload",
+          "/gradio_api/component_server/", "/login")
 KINDS = ("application/json", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x")
 ORIGINS = ("https://evil.test", "null", "http://localhost.evil.test", "http://127.0.0.1.evil.test", "http://127.0.0.1:1")
 

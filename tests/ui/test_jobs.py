@@ -25,7 +25,8 @@ def test_the_jobs_have_fixed_names(client: Client) -> None:
 
 def test_import_and_inspect(client: Client, tmp_path: Path, page_home: Path) -> None:
     file = tmp_path / "my rows.jsonl"
-    file.write_text("\n".join(json.dumps({"messages": [{"role": "user", "content": f"Hi {n}"}, {"role": "assistant", "content": f"Hello {n}."}]}) for n in range(12)))
+    rows = [{"messages": [{"role": "user", "content": f"Hi {n}"}, {"role": "assistant", "content": f"Hello {n}."}]} for n in range(12)]
+    file.write_text("\n".join(map(json.dumps, rows)))
     first, second = client.predict(handle_file(str(file)), api_name="/import"), client.predict(handle_file(str(file)), api_name="/import")
     assert first["source"] != second["source"], "the second must not overwrite the first"
     assert Path(first["source"]).parent == (page_home / "uploads").resolve()
@@ -71,7 +72,8 @@ def test_only_uploads_are_imported(page: Page, page_home: Path, path: object) ->
 
 @pytest.mark.parametrize("knobs", [
     {"training": {"batch_size": "--x"}}, {"training": {"batch_size": "; rm -rf /"}}, {"training": {"epochs": 1e999}}, {"training": {"seed": 10**40}},
-    {"training": {"learning_rate": "nan"}}, {"training": {"optimizer": "a\nb"}}, {"method": {"name": "lora", "rank": "16 "}}, {"method": {"name": "lora", "rank": True}},
+    {"training": {"learning_rate": "nan"}}, {"training": {"optimizer": "a\nb"}}, {"method": {"name": "lora", "rank": "16 "}},
+    {"method": {"name": "lora", "rank": True}},
     {"method": {"name": "../x"}}, {"name": "x" * 500}, {"data": {"train": "nowhere.json"}}, {"extra": 1}, {"training": {"report_to": ["https://evil.test"]}},
 ])
 def test_raw_calls_are_checked_like_the_form(page: Page, order: dict, knobs: dict, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,7 +84,8 @@ def test_raw_calls_are_checked_like_the_form(page: Page, order: dict, knobs: dic
         assert knobs.get("method", {}).get("rank") in ("16 ", True)
         return
     assert answer.status == 500
-    assert answer.json["error"] and "Traceback" not in answer.body
+    assert answer.json["error"]
+    assert "Traceback" not in answer.body
     assert len(runs()) == before
 
 

@@ -65,8 +65,10 @@ def test_summary_of_an_order(home: Path, order: dict) -> None:
 
 @pytest.mark.parametrize(("change", "where"), [
     ({"training": {"batch_size": 0}}, "training.batch_size"), ({"training": {"batch_size": "many"}}, "training.batch_size"),
-    ({"training": {"batchsize": 2}}, "training.batchsize"), ({"method": {"name": "lorra"}}, "method"), ({"method": {"name": "lora", "rank": -1}}, "method.rank"),
-    ({"data": {"train": "nowhere.json"}}, "data.train"), ({"model": "./nowhere"}, "model"), ({"method": {"name": "lora", "rank": 4, "target_modules": "nosuch"}}, "method.target_modules"),
+    ({"training": {"batchsize": 2}}, "training.batchsize"), ({"method": {"name": "lorra"}}, "method"),
+    ({"method": {"name": "lora", "rank": -1}}, "method.rank"),
+    ({"data": {"train": "nowhere.json"}}, "data.train"), ({"model": "./nowhere"}, "model"),
+    ({"method": {"name": "lora", "rank": 4, "target_modules": "nosuch"}}, "method.target_modules"),
 ])
 def test_what_does_not_fit_is_said_in_words(home: Path, order: dict, change: dict, where: str) -> None:
     found = summary(order | change)

@@ -58,6 +58,8 @@
           row("Learning rate", found?.rate != null ? String(found.rate) : "–"),
           row("Time", found?.seconds != null ? "≈ " + studio.duration(found.seconds) : "–", found?.seconds != null ? studio.say("forecast") : ""),
           row("Disk", found?.disk != null ? studio.bytes(found.disk) : "–")),
+        found?.model && !found.model.local && el("p", { class: "quiet small" }, found.model.bytes ? studio.say("{bytes} are downloaded at the start.", { bytes: studio.bytes(found.model.bytes) })
+          : studio.say("The model is downloaded at the start.")),
         found && memory(found),
         found && advice(found).length > 0 && el("div", { class: "advices" }, el("p", { class: "quiet small" }, studio.say("What would help:")), advice(found)),
         found?.note && el("p", { class: "note" }, found.note),
