@@ -1,4 +1,4 @@
-"""python -m tests.shots [FOLDER]: pictures of every state of the page, light, dark, on a phone and in Chinese, on made-up runs."""
+"""python -m tests.shots [FOLDER] [STATE…]: pictures of every state of the page, light, dark, on a phone and in Chinese, on made-up runs."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def states() -> States:
         ask(page)
 
     def hover(page: Any) -> None:
-        page.locator(".chart-loss .chart-stage").hover(position={"x": 500, "y": 120})
+        page.locator(".run-page .chart-loss .chart-stage").hover(position={"x": 500, "y": 120})
 
     chat, of = f"?tab=chat&model={FINISHED}", "?run={}".format
     return [
@@ -101,7 +101,7 @@ def take(page: Any, address: str, folder: Path, name: str, prepare: Callable[[An
 
 
 def main(arguments: list[str]) -> int:
-    folder = Path(arguments[0] if arguments else "shots").resolve()
+    folder, only = Path(arguments[0] if arguments else "shots").resolve(), arguments[1:]
     folder.mkdir(parents=True, exist_ok=True)
     home = Path(tempfile.mkdtemp(prefix="studio-shots-"))
     os.environ["STUDIO_HOME"] = str(home)
@@ -111,12 +111,12 @@ def main(arguments: list[str]) -> int:
     with App(home) as app, browser() as chromium:
         for look, language in (("light", "en"), ("dark", "en"), ("light", "zh")):
             for name, query, (width, height), prepare in states():
-                if language == "zh" and name in ("chat-blind", "run-gone"):
+                label = f"{name}-{look}" if language == "en" else f"{name}-zh"
+                if language == "zh" and name in ("chat-blind", "run-gone") or only and label not in only and name not in only:
                     continue
                 context = chromium.new_context(viewport={"width": width, "height": height}, color_scheme=look, locale="zh-CN" if language == "zh" else "en-GB")
                 page = context.new_page()
                 seen = watch(page)
-                label = f"{name}-{look}" if language == "en" else f"{name}-zh"
                 wrong += [problem for problem in [take(page, f"{app.address}/{query}", folder, label, prepare), *seen] if problem]
                 context.close()
     server.close()

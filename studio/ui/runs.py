@@ -9,7 +9,7 @@ import gradio as gr
 from studio import config, queue, repair, run
 from studio.errors import RunError
 from studio.run import Run
-from studio.ui import assets, jobs, live
+from studio.ui import assets, away, jobs, live
 
 LABELS = {"name": str, "note": str, "star": bool}
 LONGEST = 2000  # characters of a note
@@ -18,7 +18,7 @@ LONGEST = 2000  # characters of a note
 def build(page: gr.Blocks) -> None:
     """The tab, and the jobs its buttons call."""
     gr.HTML(html_template="<div></div>", js_on_load=assets.mount("runs"), apply_default_css=False, elem_id="studio-runs")
-    for job in (resume, pause, ask, extend, repair_run, label, move, delete):
+    for job in (resume, pause, ask, extend, repair_run, label, move, delete, away.take_away):
         gr.api(jobs.refusing(job), api_name=job.__name__, queue=False)
 
 

@@ -144,7 +144,7 @@ def test_a_run_is_reached_and_read_by_keyboard(place: tuple[App, FakeRun], tab: 
     tab.keyboard.press("ArrowRight")
     assert tab.locator("#run-view-samples").get_attribute("aria-selected") == "true"
     tab.keyboard.press("ArrowLeft")
-    stage = tab.locator(".chart-loss .chart-stage")
+    stage = tab.locator(".run-page .chart-loss .chart-stage")
     stage.focus()
     tab.keyboard.press("Home")
     assert "step 0" in stage.get_attribute("aria-label")

@@ -22,6 +22,24 @@
   studio.phase = (row) => studio.say(row.state === "stopping" ? "Stopping" : PHASES[row.phase] || row.phase || "Starting");
   studio.state = (state) => make("span", { class: `state state-${state}` }, studio.say(STATES[state] || state));
 
+  // A note of the browser when a run ends that was seen alive, for those who asked for it.
+  const seen = new Map(), ENDED = ["finished", "failed", "stopped", "lost"];
+  const notify = () => {
+    for (const row of live.rows) {
+      const before = seen.get(row.id), ended = ENDED.includes(row.state);
+      if (before && ended && !ENDED.includes(before) && studio.stored("studio-notify") === "on" && window.Notification?.permission === "granted") {
+        new Notification(`${row.name}: ${studio.say(STATES[row.state])}`, { body: row.cause ? studio.told(row.cause) : "", tag: row.id });
+      }
+      seen.set(row.id, row.state);
+    }
+  };
+  studio.wantNotes = async () => {
+    if (studio.stored("studio-notify") === "on") { studio.store("studio-notify", "off"); return; }
+    const granted = window.Notification && (await Notification.requestPermission()) === "granted";
+    if (granted) studio.store("studio-notify", "on");
+    else studio.tell({ message: studio.say("The browser does not allow notifications here."), hint: studio.say("Allow them for this page in the browser's settings.") });
+  };
+
   studio.parts.bar = (element) => {
     const link = make("p", { class: "bar-link", role: "alert", hidden: true });
     const job = make("a", { class: "bar-job", href: "?tab=runs", hidden: true });
@@ -54,7 +72,7 @@
         others ? studio.say("{n} more", { n: others }) : null].filter(Boolean).join(" · ");
       meter.style.width = `${row.percent || 0}%`;
     };
-    live.listen(draw);
+    live.listen((what) => { draw(); if (what.list) notify(); });
     window.addEventListener("studio:language", draw);
     live.start();
   };

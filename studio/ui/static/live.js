@@ -6,7 +6,9 @@
   const session = Math.random().toString(36).slice(2, 12);
 
   // Calls a read-only function of the gr.HTML with this elem_id. Rejects with {status} (0: no answer).
-  studio.ask = async (id, name, data, patience = PATIENCE) => {
+  studio.ask = (id, name, data, patience = PATIENCE) => asked(id, name, data, patience, (answer) => ((answer.headers.get("content-type") || "").includes("json") ? answer.json() : answer.text()));
+  studio.askFile = (id, name, data) => asked(id, name, data, 600000, (answer) => answer.blob());
+  const asked = async (id, name, data, patience, read) => {
     const config = window.gradio_config || {};
     const part = (config.components || []).find((one) => one.props?.elem_id === id);
     const base = (config.root || "").replace(/\/$/, "") + (config.api_prefix ?? "/gradio_api");
@@ -15,7 +17,7 @@
       const answer = await fetch(`${base}/component_server/`, { method: "POST", headers: { "Content-Type": "application/json" },
         body: JSON.stringify({ data, component_id: part?.id, fn_name: name, session_hash: session }), signal: stop.signal });
       if (!answer.ok) throw { status: answer.status };
-      return (answer.headers.get("content-type") || "").includes("json") ? await answer.json() : await answer.text();
+      return await read(answer);
     } catch (error) {
       throw typeof error?.status === "number" ? error : { status: 0 };
     } finally {

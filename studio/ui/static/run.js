@@ -1,7 +1,7 @@
 // One run's page: how it stands in large, what went wrong or what comes next, curves, samples, log, order, checkpoints.
 (() => {
   const studio = window.studio, make = studio.element, live = studio.live;
-  const VIEWS = [["curves", "Curves"], ["samples", "Samples"], ["log", "Log"], ["order", "Order"], ["checkpoints", "Checkpoints"]];
+  const VIEWS = [["curves", "Curves"], ["samples", "Samples"], ["log", "Log"], ["order", "Order"], ["checkpoints", "Checkpoints"], ["away", "Take away"]];
   const ALIVE = ["starting", "running", "stopping"];
 
   class RunPage {
@@ -15,7 +15,8 @@
       this.views = make("div", { class: "run-views", role: "tablist" });
       this.body = make("div", { class: "run-body" });
       this.panels = { curves: make("div", { class: "card" }, this.curves.node), samples: make("div", { class: "card" }),
-        log: make("div", { class: "card" }, this.logview.node), order: make("div", { class: "card" }), checkpoints: make("div", { class: "card" }) };
+        log: make("div", { class: "card" }, this.logview.node), order: make("div", { class: "card" }), checkpoints: make("div", { class: "card" }),
+        away: (this.away = studio.takeAway()).node };
       for (const [key, panel] of Object.entries(this.panels)) { panel.id = `run-panel-${key}`; panel.setAttribute("role", "tabpanel"); this.body.append(panel); }
       this.device = studio.devicePanel();
       this.node = make("div", { class: "run-page", hidden: true }, this.head, this.hero, this.calls, this.views, this.body, this.device);
@@ -62,6 +63,7 @@
       if (view === "samples") this.drawSamples();
       if (view === "order" || view === "checkpoints") this.fetchOrder();
       if (view === "curves") this.curves.all();
+      this.away.show(view === "away" ? this.row : null);
     }
     step(event) {
       const place = VIEWS.findIndex(([key]) => key === this.view), to = { ArrowRight: place + 1, ArrowLeft: place - 1, Home: 0, End: VIEWS.length - 1 }[event.key];
@@ -108,6 +110,8 @@
       const chat = row.state === "finished" || row.saved ? make("button", { type: "button", class: `button ${ALIVE.includes(row.state) ? "" : "primary"}`, onclick: () => studio.open("chat", { model: row.id, run: null }) }, studio.say("Chat with it")) : null;
       const acts = studio.acts(row);
       if (chat) acts.prepend(chat);
+      if (ALIVE.includes(row.state) || row.state === "queued") acts.prepend(make("button", { type: "button", class: "chip", "aria-pressed": String(studio.stored("studio-notify") === "on"),
+        title: studio.say("The browser says so when a run ends, as long as this page is open."), onclick: async () => { await studio.wantNotes(); this.drawn.head = null; this.draw(); } }, studio.say("Notify me")));
       return [this.back(), make("div", { class: "run-title" }, make("div", {}, make("h2", {}, star, row.name, studio.state(row.state)),
         make("p", { class: "quiet" }, [row.model, row.method, row.data, studio.date(row.created)].filter(Boolean).join(" · ")), row.note ? make("p", { class: "row-note" }, row.note) : null), acts)];
     }

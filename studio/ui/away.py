@@ -1,0 +1,93 @@
+"""Take a run away, from its page: an export runs as a process of its own (python -m studio export) and outlives the page.
+
+exports/RUN/KIND.json holds its answer, KIND.log what it said, KIND.lock is held while it goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import orjson
+from starlette.responses import FileResponse, Response
+
+from studio import export, page_report
+from studio.errors import ExportError, StudioError
+from studio.events import Lock, held
+from studio.home import PROJECT, room
+from studio.ui import live
+
+KINDS = {"adapter": ("adapter", ""), "merged": ("merged", ""), "gguf": ("gguf", "f16"), "gguf-q8": ("gguf", "q8_0"), "ollama": ("ollama", "")}
+
+
+def take_away(name: str, kind: str) -> dict[str, Any]:
+    """Begin an export of a finished run. kind: one of KINDS. Returns {run, kind}; how it goes is read with `taken`."""
+    one = live.exact(name)
+    if kind not in KINDS:
+        raise ExportError(f"There is no export {kind!r}.", f"Kinds: {', '.join(KINDS)}.", "kind")
+    folder = _folder(one.id)
+    lock = Lock(folder / f"{kind}.lock")
+    if not lock.take():
+        raise ExportError("This export is being written already.", "Wait until it is done.", "kind")
+    try:
+        from studio.voice import voice
+        export.refuse(voice(one.id), KINDS[kind][0])
+        to, precision = KINDS[kind]
+        out = next(path for n in range(1, 1000) if not (path := folder / (kind if n == 1 else f"{kind}-{n}")).exists())
+        command = [sys.executable, "-m", "studio", "export", one.id, str(out), "--to", to, "--json", *(["--precision", precision] if precision else [])]
+        with open(folder / f"{kind}.json", "wb") as answer, open(folder / f"{kind}.log", "wb") as log:
+            subprocess.Popen(command, cwd=PROJECT, stdin=subprocess.DEVNULL, stdout=answer, stderr=log, start_new_session=True,
+                             pass_fds=[lock.descriptor])
+    finally:
+        lock.free()
+    return {"run": one.id, "kind": kind}
+
+
+def taken(ask: dict[str, Any]) -> Response:
+    """How each export of a run stands: {exports: {kind: {state, said, answer}}}; state: none, going, done, failed."""
+    try:
+        one = live.exact(str(ask.get("id", "")))
+    except StudioError as error:
+        return Response(orjson.dumps({"exports": {}, "error": str(error)}), media_type="application/json")
+    return Response(orjson.dumps({"exports": {kind: _state(_folder(one.id), kind) for kind in KINDS}}), media_type="application/json")
+
+
+def _state(folder: Path, kind: str) -> dict[str, Any]:
+    going = held(folder / f"{kind}.lock")
+    try:
+        said = (folder / f"{kind}.log").read_text(errors="replace").strip().splitlines()[-1:]
+        text = (folder / f"{kind}.json").read_text(errors="replace")
+    except OSError:
+        return {"state": "none"}
+    if going:
+        return {"state": "going", "said": said[0] if said else ""}
+    try:
+        answer = json.loads(text)
+    except ValueError:
+        return {"state": "failed", "error": {"message": said[0] if said else "It was cut off.", "hint": ""}}
+    if "error" in answer:
+        return {"state": "failed", "error": answer["error"]}
+    return {"state": "done", "answer": {**answer, "file": Path(answer["path"]).is_file(), "there": Path(answer["path"]).exists()}}
+
+
+def download(ask: dict[str, Any]) -> Response:
+    """The file of a finished export, or with kind `report` the run's report as one HTML file."""
+    try:
+        one, kind = live.exact(str(ask.get("id", ""))), str(ask.get("kind"))
+        if kind == "report":
+            return Response(page_report.report(one), media_type="text/plain; charset=utf-8", headers={"X-Content-Type-Options": "nosniff"})
+        state = _state(_folder(one.id), kind) if kind in KINDS else {"state": "none"}
+    except StudioError as error:
+        return Response(str(error), status_code=404, media_type="text/plain")
+    if state["state"] != "done" or not state["answer"]["file"]:
+        return Response("There is no such file.", status_code=404, media_type="text/plain")
+    return FileResponse(state["answer"]["path"], media_type="application/octet-stream")
+
+
+def _folder(identity: str) -> Path:
+    path = room("exports") / identity
+    path.mkdir(exist_ok=True)
+    return path

@@ -1,0 +1,78 @@
+"""Taking a run away from its page: one process an export, told by files, never a file of another run."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from studio.errors import StudioError
+from studio.home import room
+from studio.ui import away
+from tests.ui.fakes import FakeRun
+
+RUN = "2026-11-22-1200-mine"
+START = subprocess.Popen
+WRITES = "import json, pathlib, sys, time; out = pathlib.Path(sys.argv[1]); print('packing…', file=sys.stderr, flush=True); time.sleep(0.5); " \
+         "out.write_bytes(b'zip'); print(json.dumps({'path': str(out), 'bytes': 3, 'note': '', 'proof': {'agree': 20, 'prompts': 20}}))"
+
+
+@pytest.fixture(autouse=True)
+def finished(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = FakeRun(RUN, steps=20)
+    run.start(alive=False)
+    run.train().finish()
+    monkeypatch.setattr("studio.voice.voice", lambda name: None)
+    monkeypatch.setattr("studio.export.refuse", lambda found, kind: "")
+
+
+def exporter(monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    """What stands for `python -m studio export RUN OUT …`."""
+    def started(command: list[str], **options: Any) -> Any:
+        return START([sys.executable, "-c", script, command[5]], **options)
+    monkeypatch.setattr("studio.ui.away.subprocess.Popen", started)
+
+
+def state(kind: str = "adapter") -> dict[str, Any]:
+    return orjson.loads(away.taken({"id": RUN}).body)["exports"][kind]
+
+
+def ended(kind: str = "adapter") -> dict[str, Any]:
+    until = time.monotonic() + 20
+    while (now := state(kind))["state"] == "going" and time.monotonic() < until:
+        time.sleep(0.05)
+    return now
+
+
+def test_an_export_goes_on_by_itself_and_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    exporter(monkeypatch, WRITES)
+    assert state()["state"] == "none"
+    away.take_away(RUN, "adapter")
+    assert state()["state"] == "going"
+    with pytest.raises(StudioError):
+        away.take_away(RUN, "adapter")
+    done = ended()
+    assert (done["state"], done["answer"]["file"]) == ("done", True)
+    assert Path(done["answer"]["path"]).is_relative_to(room("exports"))
+    assert away.download({"id": RUN, "kind": "adapter"}).path == done["answer"]["path"]
+
+
+def test_a_refusal_and_a_crash_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    exporter(monkeypatch, "import json; print(json.dumps({'error': {'message': 'The disk is too small.', 'hint': 'Free some space.', 'where': 'OUT'}}))")
+    away.take_away(RUN, "merged")
+    assert ended("merged")["error"]["message"] == "The disk is too small."
+    exporter(monkeypatch, "import os, sys; print('merging…', file=sys.stderr, flush=True); os._exit(9)")
+    away.take_away(RUN, "merged")
+    assert ended("merged")["state"] == "failed"
+
+
+@pytest.mark.parametrize(("name", "kind"), [("../x", "adapter"), (RUN, "pickle"), ("nobody", "gguf"), (RUN, "../../etc")])
+def test_what_cannot_be_taken(name: str, kind: str) -> None:
+    with pytest.raises(StudioError):
+        away.take_away(name, kind)
+    assert away.download({"id": name, "kind": kind}).status_code == 404
