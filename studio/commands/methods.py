@@ -100,7 +100,7 @@ def compare(args: argparse.Namespace) -> list[dict[str, Any]]:
         config.check(order)
     table = _known(args.save)
     for order in orders:
-        if any(row["method"] == order.method.model_dump(mode="json") for row in table):
+        if any(all(row.get(key) == value for key, value in _asked(order).items()) for row in table):
             continue
         one = queue.submit(order)
         print(f"{order.method.label}: run {one.id}", file=sys.stderr)
@@ -127,6 +127,12 @@ def _orders(args: argparse.Namespace) -> list[config.RunConfig]:
     return [config.parse(yaml.safe_dump({**base, "method": method}), args.settings, where="compare-methods") for method in wanted]
 
 
+def _asked(order: config.RunConfig) -> dict[str, Any]:
+    """What a row was measured on: a saved one is taken again only for the very same order."""
+    plain = order.model_dump(mode="json", exclude_unset=True)
+    return {"method": order.method.model_dump(mode="json"), "model": order.model.source, "data": order.data.train, "training": plain["training"]}
+
+
 def _known(file: Path | None) -> list[dict[str, Any]]:
     return json.loads(file.read_text()) if file and file.is_file() else []
 
@@ -137,9 +143,9 @@ def _row(method: Method, one: run.Run) -> dict[str, Any]:
     steps = [event for event in one.events() if event["kind"] == "step"]
     name = f"{method.label} {method.rank}" if getattr(method, "rank", None) else method.label
     held = method.quantized()
-    return {"label": name, "method": method.model_dump(mode="json"), "state": told["state"], "cause": told["cause"], "trainable": told["trainable"],
+    return {"label": name, **_asked(one.config), "state": told["state"], "cause": told["cause"], "trainable": told["trainable"],
             "parameters": parameters, "share": round(100 * told["trainable"] / parameters, 4) if told["trainable"] else None,
-            "base": held.kind if held else "whole", "steps": told["step"], "learning_rate": method.learning_rate,
+            "base": held.kind if held else "whole", "steps": told["step"], "learning_rate": one.config.learning_rate,
             "eval_loss_before": told["eval_loss_before"], "eval_loss": told["eval_loss"],
             "train_seconds": steps[-1]["seconds"] if steps else None, "seconds": told["seconds"], "peak_memory": told["peak_memory"]}
 
