@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from studio import crash
-from studio.config import RunConfig
 from studio.errors import RunError
 from studio.home import sync_folder, write_whole
 
@@ -26,11 +25,8 @@ NEEDED = ("optimizer.pt", "scheduler.pt", "trainer_state.json")  # and a random 
 WEIGHTS = (".safetensors", ".bin", ".distcp")
 SMALL = 5_000_000  # bytes up to which a file's hash is kept too
 LOW = int(os.environ.get("STUDIO_DISK_LOW", 300_000_000))  # bytes that must stay free beyond a checkpoint's own size
-BATCH = "training.batch_size × training.accumulation"  # `auto` is settled by the trainer, from the rows
 FULL_DISK_WORDS = ("No space left", "os error 28", "Disk quota exceeded", "enforce fail at inline_container", "PytorchStreamWriter failed")
-MANIFEST, SEQUENCE, BROKEN = "manifest.json", "sequence.json", "broken"
-FREE_TO_CHANGE = ("epochs, max_steps, learning rate, schedule, checkpointing, loss, attention, how often it logs, evaluates and saves, and "
-                  "batch size with accumulation as long as their product stays")
+MANIFEST, BROKEN = "manifest.json", "broken"
 
 
 # -- writing
@@ -223,49 +219,6 @@ def tidy(folder: Path) -> list[str]:
             os.rename(folder / f"checkpoint-{step}", place)
             told.append(f"The checkpoint at step {step} is damaged ({'; '.join(found[:3])}); it was moved to checkpoints/{BROKEN}.")
     return told
-
-
-def sequence(config: RunConfig) -> dict[str, Any]:
-    """What of an order decides which row comes when, and what the weights and the optimizer's state mean: a resume needs it unchanged."""
-    plain = config.model_dump(mode="json")
-    training = plain["training"]
-    kept = {f"{section}.{key}": value for section in ("model", "data", "method") for key, value in plain[section].items()}
-    batch, accumulation = config.training.batch_size, config.training.accumulation
-    kept[BATCH] = f"{batch} × auto" if accumulation == "auto" else batch * accumulation
-    return kept | {f"training.{key}": training[key] for key in ("seed", "packing", "optimizer", "devices") if key in training}
-
-
-def begin(folder: Path, config: RunConfig) -> None:
-    """Note under which order the checkpoints here are made, when there is none yet. Raises RunError when there are some under another."""
-    refuse_other_order(folder, config)
-    if newest(folder) is None:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_whole(folder / SEQUENCE, json.dumps(sequence(config), indent=1, ensure_ascii=False))
-
-
-def refuse_other_order(folder: Path, config: RunConfig, effective_batch: int | None = None) -> None:
-    """Raise RunError when a resume with this order would go on with other rows, weights or optimizer than the checkpoints have.
-
-    effective_batch: what the trainer settled on before, where it is known.
-    """
-    if newest(folder) is None:
-        return
-    try:
-        before = json.loads((folder / SEQUENCE).read_text())
-    except (OSError, ValueError):
-        return  # made before this file was kept
-    now = json.loads(json.dumps(sequence(config)))
-    keys = sorted(before.keys() | now.keys())
-    if before.get("method.name") != now.get("method.name"):
-        keys = [key for key in keys if key == "method.name" or not key.startswith("method.")]  # another method has other knobs
-    changed = [f"{key} was {before.get(key)!r} and is {now.get(key)!r}" for key in keys
-               if before.get(key) != now.get(key) and not (key == BATCH and "auto" in f"{before.get(key)}{now.get(key)}")]
-    ordered = now[BATCH]
-    if effective_batch and isinstance(ordered, int) and ordered != effective_batch and not changed:
-        changed = [f"{BATCH} was {effective_batch} and is {ordered}"]
-    if changed:
-        raise RunError(f"The order was changed since the checkpoint: {'; '.join(changed[:5])}.",
-                       f"Put it back, or start a new run. A resume may change {FREE_TO_CHANGE}.", changed[0].split(" ")[0])
 
 
 def refuse_other_data(checkpoint: Path, fingerprint: str) -> None:

@@ -33,6 +33,7 @@ PHASES = ("queued", "starting", "fetching model", "reading data", "loading model
 
 END_STATES = ("finished", "stopped", "failed", "lost")
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)  # errors of a disk that takes no more
 _LASTING = ("saved", "end")  # kinds that are on the disk before append returns
 _TURN_WAIT = 2.0  # seconds to wait for the other writer; it may be a stopped process that never gives the turn back
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -10,9 +9,8 @@ import threading
 import time
 from typing import Any
 
-from studio import checkpoints, crash, events
+from studio import claim, crash, events, recovery, sequence
 from studio.config import RunConfig
-from studio.device import Device, devices
 from studio.errors import RunError
 from studio.events import END_STATES, Lock
 from studio.home import PROJECT, room
@@ -82,7 +80,7 @@ def watch(every: float = 5.0) -> threading.Thread:
 
 def start(run: Run) -> bool:
     """Start the run's supervisor, detached; True once it holds the run's lock, False when no device is free. Raises RunError."""
-    if all(events.held(lock.path) for lock in device_locks()):
+    if all(events.held(lock.path) for lock in claim.device_locks()):
         return False
     crash.point("queue.start")
     command = [sys.executable, "-m", "studio.supervise", "--detach", str(run.folder)]
@@ -104,7 +102,7 @@ def start(run: Run) -> bool:
 def stop(run: Run, discard: bool = False) -> str:
     """Ask a run to stop and keep what it learnt, or with discard keep nothing; a waiting one ends at once. Returns the state after.
 
-    The stated delays are in studio/supervise.py. A second stop with discard hurries a first one.
+    The stated delays are in studio/attempt.py. A second stop with discard hurries a first one.
     """
     with _turn():
         state = settle(run)
@@ -145,7 +143,7 @@ def resume(run: Run, changes: dict[str, dict[str, Any]] | None = None, why: str 
             raise RunError(f"{run.id} is finished.", "Start a new run, or extend it with more epochs.", "run")
         else:
             config = run.config.changed(**changes) if changes else run.config
-            checkpoints.refuse_other_order(run.checkpoints, config, _plan(run).get("effective_batch"))
+            sequence.refuse_other_order(run.checkpoints, config, _plan(run).get("effective_batch"))
             if changes:
                 run.change(why, **changes)
             run.stop_file.unlink(missing_ok=True)
@@ -197,12 +195,12 @@ def _put(run: Run, hold: bool, order: float) -> None:
 
 
 def settle(run: Run) -> str:
-    """Run.settle, and what a supervisor that died behind the end line did not come to. Returns the state."""
-    state = run.settle()
+    """recovery.settle, and what a supervisor that died behind the end line did not come to. Returns the state."""
+    state = recovery.settle(run)
     lock = Lock(run.lock)
-    if state in END_STATES and run.unfinished() and lock.take():
+    if state in END_STATES and recovery.unfinished(run) and lock.take():
         try:
-            if run.end_orphans():
+            if recovery.end_orphans(run):
                 wind_up(run)
         finally:
             lock.free()
@@ -218,7 +216,7 @@ def wind_up(run: Run) -> None:
     run.stop_file.unlink(missing_ok=True)
     if (how == "pause" and state == "stopped") or (state == "finished" and _extended(run)):
         _put(run, hold=how == "pause", order=_behind())
-    run.tidy()
+    recovery.tidy(run)
     run.give_up_reserve()  # last: as long as it is there, this is to be done
 
 
@@ -241,38 +239,3 @@ def _behind() -> float:
 def _turn() -> Lock:
     """One at a time changes the queue."""
     return Lock(room("locks") / "queue")
-
-
-# -- devices
-
-
-def device_lock(device: Device) -> Lock:
-    """Held by the run that uses the device, its trainer's processes included."""
-    return Lock(room("locks") / f"device-{visible_name(device)}")
-
-
-def visible_name(device: Device) -> str:
-    """What names the device in CUDA_VISIBLE_DEVICES, so that two pages that see different cards still mean the same one; "cpu" without."""
-    if device.kind != "cuda":
-        return device.kind
-    named = [word.strip() for word in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if word.strip()]
-    return named[device.index] if device.index < len(named) else str(device.index)
-
-
-def device_locks() -> list[Lock]:
-    return [device_lock(device) for device in devices()]
-
-
-def take_devices(count: int) -> list[tuple[Device, Lock]] | None:
-    """So many free devices, locked; all or none. More than there are: all that there are, for the trainer to refuse in words."""
-    count = min(count, len(devices()))
-    taken: list[tuple[Device, Lock]] = []
-    for device in devices():
-        lock = device_lock(device)
-        if len(taken) < count and lock.take():
-            taken.append((device, lock))
-    if len(taken) == count:
-        return taken
-    for _, lock in taken:
-        lock.free()
-    return None

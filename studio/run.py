@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import shutil
@@ -12,20 +11,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import psutil
-
-from studio import crash, events, process
+from studio import crash, events, recovery
 from studio.config import RunConfig, parse
-from studio.diagnosis import of_lost
 from studio.errors import RunError
-from studio.events import Lock
+from studio.events import FULL, Lock
 from studio.home import inside, room, slug, sync_folder, write_whole
 from studio.summary import ALIVE, STATES, TURNS, WORKING, current, phase, standing, summary
 
 __all__ = ["ALIVE", "ASKS", "STATES", "WORKING", "Run", "create", "current", "delete", "find", "phase", "runs", "summary", "sweep"]
 
 ASKS = ("save", "evaluate", "sample")  # what a living run can be asked to do after its step
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 RESERVE = 32_768  # bytes kept so that the end line fits on a full disk
 
 
@@ -185,53 +180,6 @@ class Run:
             (self.folder / f"ask-{what}").unlink(missing_ok=True)
         return found
 
-    # -- recovery
-
-    def settle(self) -> str:
-        """Write down the end of a run that has none though nobody holds its lock, and end what is left of its trainer. Returns the state."""
-        if self.state() != "lost":
-            return self.state()
-        lock = Lock(self.lock)
-        if not lock.take():
-            return self.state()  # a supervisor is just starting, or somebody else writes it down
-        try:
-            events.close_torn(self.diary)
-            turn = self.turn()
-            if turn is not None and turn["kind"] == "phase" and turn["name"] != "queued" and self.end_orphans():
-                self._write_lost()
-        except OSError as error:
-            if error.errno not in FULL:
-                raise  # else there is no room for the word; the state is lost all the same
-        finally:
-            lock.free()
-        return self.state()
-
-    def _write_lost(self) -> None:
-        how = self.stop_asked()
-        if how in ("keep", "discard", "pause"):
-            self.append("end", state="stopped", attempt=self.attempt(), cause="Stopped as asked; its supervisor was gone already.",
-                        action="Resume it to go on from its last checkpoint.")
-            return
-        cause = of_lost(self.log)
-        self.append("end", state="lost", attempt=self.attempt(), cause=cause.what, action=cause.action, reason=cause.kind)
-
-    def end_orphans(self) -> bool:
-        """End trainer processes that outlived their supervisor. They are known by the lock they hold, never by an id. True: none left."""
-        if not events.held(self.trainer_lock):
-            return True
-        return process.end(lambda: process.holders(self.trainer_lock)) and not events.held(self.trainer_lock)
-
-    def unfinished(self) -> bool:
-        """Whether something still stands here that goes with the end of an attempt."""
-        return (self.folder / ".reserve").exists() or self.stop_file.exists()
-
-    def tidy(self) -> None:
-        """Remove files that a crash left half written: .NAME.PID.tmp of a process that is gone."""
-        for file in self.folder.glob(".*.tmp"):
-            pid = file.name.split(".")[-2]
-            if not pid.isdigit() or not psutil.pid_exists(int(pid)):
-                file.unlink(missing_ok=True)
-
     def sizes(self) -> dict[str, int]:
         """Bytes on disk: checkpoints, model, the rest, and the total."""
         parts = {"checkpoints": _bytes(self.checkpoints), "model": _bytes(self.result)}
@@ -322,7 +270,7 @@ def delete(run: Run, keep_files: bool = False) -> int:
     keep_files: it only leaves the list; its folder moves to STUDIO_HOME/removed.
     """
     lock = Lock(run.lock)
-    if not lock.take() or not run.end_orphans():
+    if not lock.take() or not recovery.end_orphans(run):
         lock.free()
         raise RunError(f"{run.id} is still running.", "Stop it first.", "run")
     try:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from studio import checkpoints
+from studio import checkpoints, sequence
 from studio.config import build
 from studio.errors import RunError
 from studio.home import PROJECT
@@ -194,9 +194,9 @@ ORDER = {"data": {"train": "rows.json"}, "training": {"batch_size": 4, "accumula
     {"training": {"save_every": 3, "log_every": 2}}, {"training": {"checkpointing": True}}, {"training": {"accumulation": "auto"}}])
 def test_free_to_change(tmp_path: Path, changes: dict) -> None:
     order = build(ORDER)
-    checkpoints.begin(tmp_path, order)
+    sequence.begin(tmp_path, order)
     save(tmp_path, 5)
-    checkpoints.begin(tmp_path, order.changed(**changes))
+    sequence.begin(tmp_path, order.changed(**changes))
 
 
 @pytest.mark.parametrize(("changes", "key"), [
@@ -205,24 +205,24 @@ def test_free_to_change(tmp_path: Path, changes: dict) -> None:
     ({"model": {"source": "other/model"}}, "model.source")])
 def test_refused(tmp_path: Path, changes: dict, key: str) -> None:
     order = build(ORDER)
-    checkpoints.begin(tmp_path, order)
+    sequence.begin(tmp_path, order)
     other = order.changed(**changes) if "method" not in changes else build({**ORDER, **changes})
-    checkpoints.begin(tmp_path, other)  # nothing was saved yet: nothing to lose
-    checkpoints.begin(tmp_path, order)
+    sequence.begin(tmp_path, other)  # nothing was saved yet: nothing to lose
+    sequence.begin(tmp_path, order)
     save(tmp_path, 5)
     with pytest.raises(RunError) as caught:
-        checkpoints.begin(tmp_path, other)
+        sequence.begin(tmp_path, other)
     assert key in caught.value.message
     assert "may change" in caught.value.hint
 
 
 def test_what_auto_came_to_is_kept(tmp_path: Path) -> None:
     order = build({"data": {"train": "rows.json"}, "training": {"batch_size": 4, "accumulation": "auto"}})
-    checkpoints.begin(tmp_path, order)
+    sequence.begin(tmp_path, order)
     save(tmp_path, 5)
-    checkpoints.refuse_other_order(tmp_path, order.changed(training={"batch_size": 2, "accumulation": 4}), effective_batch=8)
+    sequence.refuse_other_order(tmp_path, order.changed(training={"batch_size": 2, "accumulation": 4}), effective_batch=8)
     with pytest.raises(RunError, match="was 8 and is 4"):
-        checkpoints.refuse_other_order(tmp_path, order.changed(training={"batch_size": 2, "accumulation": 2}), effective_batch=8)
+        sequence.refuse_other_order(tmp_path, order.changed(training={"batch_size": 2, "accumulation": 2}), effective_batch=8)
 
 
 def test_other_data(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from studio import checkpoints, queue
+from studio import claim, queue, recovery, sequence
 from studio.config import build
 from studio.device import Device
 from studio.errors import RunError
@@ -137,7 +137,7 @@ def test_resume_of_the_finished_needs_a_change() -> None:
 
 def test_resume_refuses_another_sequence() -> None:
     run = three()[0]
-    checkpoints.begin(run.checkpoints, run.config)
+    sequence.begin(run.checkpoints, run.config)
     save(run.checkpoints, 5)
     end(run, "failed")
     with pytest.raises(RunError, match=r"max_length.*was 1024 and is 64"):
@@ -179,19 +179,19 @@ def test_lost_ones_are_written_down() -> None:
 
 def cards(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     found = [Device(kind="cuda", index=index, name="card", memory=1, free=1) for index in range(count)]
-    monkeypatch.setattr(queue, "devices", lambda: found)
+    monkeypatch.setattr(claim, "devices", lambda: found)
 
 
 def test_one_run_a_device(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cards(monkeypatch, 2)
-    first, second = queue.take_devices(1), queue.take_devices(1)
+    first, second = claim.take_devices(1), claim.take_devices(1)
     assert first is not None
     assert second is not None
     assert [first[0][0].id, second[0][0].id] == ["cuda:0", "cuda:1"]
-    assert queue.take_devices(1) is None
+    assert claim.take_devices(1) is None
     first[0][1].free()
-    assert queue.take_devices(2) is None
-    again = queue.take_devices(1)
+    assert claim.take_devices(2) is None
+    again = claim.take_devices(1)
     assert again is not None
     assert again[0][0].id == "cuda:0"
 
@@ -199,14 +199,14 @@ def test_one_run_a_device(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_devices_are_named_as_the_driver_does(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cards(monkeypatch, 2)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert [queue.visible_name(device) for device in queue.devices()] == ["0", "1"]
+    assert [claim.visible_name(device) for device in claim.devices()] == ["0", "1"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3, 1")
-    assert [queue.visible_name(device) for device in queue.devices()] == ["3", "1"]
+    assert [claim.visible_name(device) for device in claim.devices()] == ["3", "1"]
     held = Lock(home / "locks" / "device-3")
     assert held.take()
-    taken = queue.take_devices(1)
+    taken = claim.take_devices(1)
     assert taken is not None
-    assert queue.visible_name(taken[0][0]) == "1"
+    assert claim.visible_name(taken[0][0]) == "1"
     held.free()
 
 
@@ -221,7 +221,7 @@ def test_a_supervisor_that_died_behind_the_end_line_is_made_up_for(how: bool | s
     assert run.state() == ("queued" if how == "pause" else "stopped")
     assert queue.on_hold(run) == (how == "pause")
     assert run.checkpoints.exists() == (how is not True)
-    assert not run.unfinished()
+    assert not recovery.unfinished(run)
     assert not list(run.folder.glob(".*"))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from studio import compare, events, run
+from studio import compare, events, recovery, run
 from studio.config import build
 from studio.errors import OrderError, RunError
 from studio.events import Lock
@@ -52,33 +52,33 @@ def test_state(one: Run, told: list[tuple[str, str]], held: bool, stop: bool, st
 
 def test_a_deleted_lock_file_is_no_life(one: Run) -> None:
     one.append("phase", name="training", attempt=1)
-    assert one.settle() == "lost"
+    assert recovery.settle(one) == "lost"
     end = one.events()[-1]
     assert end["kind"] == "end"
     assert end["cause"]
     assert end["action"]
-    assert one.settle() == "lost"
+    assert recovery.settle(one) == "lost"
     assert sum(event["kind"] == "end" for event in one.events()) == 1
 
 
 def test_lost_after_a_stop_request_is_stopped(one: Run) -> None:
     one.append("phase", name="training", attempt=1)
     one.ask_to_stop()
-    assert one.settle() == "stopped"
+    assert recovery.settle(one) == "stopped"
 
 
 def test_lost_names_what_the_log_says(one: Run) -> None:
     one.append("phase", name="training", attempt=1)
     one.log.write_text("step 1\nRuntimeError: CUDA out of memory\n")
     assert "memory" in summary(one)["cause"]
-    one.settle()
+    recovery.settle(one)
     assert summary(one)["reason"] == "memory"
 
 
 def test_the_living_are_not_settled(one: Run) -> None:
     one.append("phase", name="training", attempt=1)
     lock = alive(one)
-    assert one.settle() == "running"
+    assert recovery.settle(one) == "running"
     lock.free()
 
 
@@ -86,7 +86,7 @@ def test_an_end_that_lacks_its_newline_counts(one: Run) -> None:
     one.append("phase", name="training", attempt=1)
     one.append("end", state="finished", attempt=1)
     os.truncate(one.diary, one.diary.stat().st_size - 1)
-    assert one.settle() == "finished"
+    assert recovery.settle(one) == "finished"
 
 
 def test_steps_beyond_a_resume_are_superseded(one: Run) -> None:

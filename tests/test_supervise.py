@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from studio import config, process, queue, supervise
+from studio import attempt, claim, config, process, queue, supervise
 from studio.device import Device
 from studio.diagnosis import LOST
 from studio.events import Lock
@@ -66,7 +66,7 @@ def test_asked_while_it_runs(home: Path) -> None:
 
 
 def test_a_trainer_that_hangs_after_its_end_is_ended(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervise, "EXIT_GRACE", 0.5)
+    monkeypatch.setattr(attempt, "EXIT_GRACE", 0.5)
     monkeypatch.setattr(queue, "advance", lambda: None)
     for name, value in stage.fake(linger=300).items():
         monkeypatch.setenv(name, value)
@@ -83,14 +83,14 @@ def test_the_trainer_hears_signals_and_sees_its_device(home: Path, monkeypatch: 
     run = create(stage.order())
     cards = [(Device(kind="cuda", index=index, name="card", memory=1, free=1), Lock(home / str(index))) for index in (1, 2)]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,6,7")
-    environment = supervise.Attempt(run, cards)._environment()
+    environment = attempt.Attempt(run, cards)._environment()
     assert environment["CUDA_VISIBLE_DEVICES"] == "6,7"
     assert environment["STUDIO_ATTEMPT"] == "1"
 
 
 def test_more_devices_than_there_are(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     card = Device(kind="cuda", name="card", memory=1, free=1)
-    monkeypatch.setattr(queue, "devices", lambda: [card])
+    monkeypatch.setattr(claim, "devices", lambda: [card])
     monkeypatch.setattr(queue, "advance", lambda: None)
     run = create(stage.order(training={"devices": 64}))
     assert supervise.supervise(run) == queue.UP
@@ -102,7 +102,7 @@ def test_more_devices_than_there_are(home: Path, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("again", [False, True])
 def test_only_one_supervises(home: Path, again: bool) -> None:
     run = create(stage.order())
-    lock = Lock(run.lock) if again else queue.device_locks()[0]
+    lock = Lock(run.lock) if again else claim.device_locks()[0]
     assert lock.take()
     assert supervise.supervise(run) == queue.BUSY
     lock.free()

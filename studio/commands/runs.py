@@ -67,7 +67,7 @@ def start(args: Namespace) -> dict[str, Any]:
 
 def over(one: Run) -> bool:
     """Whether a run has ended and its processes are gone, or it was paused."""
-    state = one.settle()
+    state = queue.settle(one)
     return (state == "queued" and queue.on_hold(one)) or (state not in ("queued", *run.ALIVE) and not one.alive())
 
 
@@ -112,7 +112,7 @@ def listing(args: Namespace) -> list[dict[str, Any]]:
 
 def show(args: Namespace) -> dict[str, Any]:
     one = run.find(args.name)
-    one.settle()
+    queue.settle(one)
     told = run.summary(one)
     told["signs"] = [sign._asdict() for sign in signs(one.events())] if told["state"] in (*run.ALIVE, "finished", "stopped") else []
     told["repairs"] = repairs(one) if told["reason"] in ("memory", "killed") else []

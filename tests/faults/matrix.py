@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from studio import checkpoints, process, queue
+from studio import checkpoints, claim, process, queue
 from studio.home import home
 from studio.run import Run, runs, summary
 from tests.faults import stage
@@ -144,7 +144,7 @@ def cut_diary(cut: int, run: Run, copy: Path) -> None:
     one = Run(copy)
     os.truncate(one.diary, one.diary.stat().st_size - cut)
     assert one.state() in ("finished", "lost"), one.state()
-    state = one.settle()
+    state = queue.settle(one)
     assert state == ("finished" if cut <= 1 else "lost"), (cut, state)
     told = summary(one)
     assert state == "finished" or (told["cause"] and told["action"]), told
@@ -233,7 +233,7 @@ def supervisor_without_death_signal() -> None:
         stage.kill(stage.supervisor(run))
         stage.until(lambda: not run.alive(), "the supervisor's end")
         assert trainer.is_running()
-        with open(queue.device_locks()[0].path) as file:
+        with open(claim.device_locks()[0].path) as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 
-from studio import events, process, queue
+from studio import claim, events, process, queue
 from studio.config import RunConfig, build
 from studio.errors import RunError
 from studio.home import PROJECT, home, room
@@ -123,7 +123,7 @@ def check_whole(run: Run, steps: int, weights: str | None = None) -> None:
         assert (run.result / "model.bin").read_text() == weights
     until(lambda: not process.holders(run.lock) and not process.holders(run.trainer_lock), "its processes are gone", 10)
     assert not run.alive()
-    assert not any(events.held(lock.path) for lock in queue.device_locks())
+    assert not any(events.held(lock.path) for lock in claim.device_locks())
     assert not leftovers(), leftovers()
 
 

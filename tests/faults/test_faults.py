@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults import kill_points, matrix, stage
+from tests.faults import kill_points, matrix, real, stage
 
 
 @pytest.fixture(autouse=True)
@@ -76,3 +76,10 @@ def test_middle_ones_bad() -> None:
 @pytest.mark.parametrize(("phase", "how"), [("import", False), ("reading data", True), ("training", False), ("saving", False)])
 def test_stop(phase: str, how: bool) -> None:
     matrix.stop_in(phase, how)
+
+
+def test_real_trainer(tmp_path: Path) -> None:
+    """One kill of the real trainer in the middle of a checkpoint: bit for bit the weights of a run that nothing disturbs."""
+    with stage.surroundings(STUDIO_HOME=str(tmp_path)):
+        wanted = real.reference()
+    real.die_at("checkpoint.manifest#2", wanted)

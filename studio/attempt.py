@@ -1,0 +1,261 @@
+"""One attempt of a run: the trainer started, its output kept, stop requests and the disk seen to, its end written down.
+
+Stop, with its delays: the trainer sees the stop file at the end of its step and saves. While there is nothing to save yet (it
+imports, downloads, reads, loads) or nothing is to be kept (discard), SIGTERM follows after 1 s; else after 60 s (STUDIO_STOP_TERM),
+during a save after 600 s. 5 s after SIGTERM comes SIGKILL, to the trainer's group and whatever else descends from it.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from typing import Any
+
+from studio import checkpoints, claim, crash, launch, process, queue, recovery, sequence
+from studio.device import Device
+from studio.diagnosis import DISK, DISK_LOW, diagnose
+from studio.errors import DeviceError, StudioError
+from studio.events import FULL, Lock, read
+from studio.home import PROJECT
+from studio.log import ATTEMPT, Log
+from studio.run import Run
+from studio.summary import TURNS, WORKING
+
+TERM_EARLY, TERM_SAVING, KILL_AFTER = 1.0, 600.0, 5.0  # seconds; see above
+TERM_AFTER = float(os.environ.get("STUDIO_STOP_TERM", 60))
+EXIT_GRACE = 10.0  # seconds from the trainer's end line to its exit; libraries may hang in their exit handlers
+DISK_VERY_LOW = int(os.environ.get("STUDIO_DISK_VERY_LOW", 100_000_000))  # bytes free below which a run is stopped
+LOOK = 0.2  # seconds between two looks at trainer and stop file
+DISK_LOOK = 5.0
+DEAF = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM)
+
+
+class Attempt:
+    """One attempt of a run, from held locks to the end line."""
+
+    def __init__(self, run: Run, taken: list[tuple[Device, Lock]]):
+        self.run, self.taken = run, taken
+        self.number = run.attempt() + 1
+        self.trainer_lock = Lock(run.trainer_lock)
+        self.memory_kills = process.memory_kills()
+        self.cursor = run.diary.stat().st_size
+        self.turn: dict[str, Any] = {"kind": "phase", "name": "starting"}  # the last phase or end of this attempt
+
+    def carry_out(self) -> None:
+        """Start the trainer, stand by it, write the end. An error of our own is written as the run's end too."""
+        run = self.run
+        run.append("phase", name="starting", attempt=self.number, devices=[device.id for device, _ in self.taken])
+        crash.point("supervise.starting")
+        run.take_reserve()
+        try:
+            self._refuse_too_few()
+            if not recovery.end_orphans(run) or not self.trainer_lock.take(wait=5):
+                raise StudioError("A trainer of an earlier attempt is still alive and cannot be ended.", "End it by hand, or restart the computer.")
+            self._recover()
+            self._conclude(self._train())
+        except StudioError as error:
+            self._end("failed", cause=error.message, action=error.hint)
+        except Exception as error:  # noqa: BLE001 - the top of a process: it must leave an end line, and the queue must go on
+            self._end_of_own(error)
+        finally:
+            process.end(process.family)
+            self.trainer_lock.free()
+            queue.wind_up(run)
+
+    def _end_of_own(self, error: Exception) -> None:
+        if isinstance(error, OSError) and error.errno in FULL:
+            self._end("failed", cause=DISK.what, action=DISK.action, reason=DISK.kind)
+            return
+        with Log(self.run.log) as log:
+            log.write(traceback.format_exc().encode())
+        self._end("failed", cause=f"The supervisor met an error of its own: {error!r}", action="Report it as a bug, with the end of the log.", reason="bug")
+
+    def _refuse_too_few(self) -> None:
+        count = wanted(self.run)
+        if count > len(self.taken) and self.taken[0][0].kind == "cuda":  # a CPU is one device for as many processes as one likes
+            raise DeviceError(f"The order wants {count} devices; here {'is' if len(self.taken) == 1 else 'are'} {len(self.taken)}.",
+                              "Set training.devices to what is here, or leave it out.", "training.devices")
+
+    def _recover(self) -> None:
+        """Put the folder in order after whatever ended the attempt before."""
+        recovery.tidy(self.run)
+        for what in checkpoints.tidy(self.run.checkpoints):
+            self.run.append("note", level="warning", text=what, attempt=self.number)
+        checkpoints.tidy_result(self.run.result)
+        sequence.begin(self.run.checkpoints, self.run.config)
+        self.run.asked()  # what the attempt before did not come to
+
+    # -- the trainer
+
+    def _train(self) -> int:
+        """Start the trainer and copy its output until it is gone. Returns its exit code (negative: signal)."""
+        with Log(self.run.log) as log:
+            log.write(f"{ATTEMPT}{self.number}, {time.strftime('%Y-%m-%d %H:%M:%S')}\n".encode())
+            crash.point("supervise.launch")
+            trainer = self._launch()
+            crash.point("supervise.launched")
+            try:
+                self._watch(trainer, log)
+            finally:
+                _signal(trainer, signal.SIGKILL)
+                trainer.wait()
+        crash.point("supervise.gone")
+        return trainer.returncode
+
+    def _launch(self) -> subprocess.Popen[bytes]:
+        """The trainer in a process group of its own; it dies with this process and holds the device's locks as long as it lives."""
+        parent, locks = os.getpid(), [self.trainer_lock, *(lock for _, lock in self.taken)]
+
+        def prepare() -> None:
+            for number in DEAF:
+                signal.signal(number, signal.SIG_DFL)  # what we ignore would be ignored by the trainer too
+            process.die_with(parent)
+            process.first_to_go()
+
+        return subprocess.Popen(command(self.run), cwd=PROJECT, env=self._environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                stderr=subprocess.STDOUT, process_group=0, preexec_fn=prepare, pass_fds=[lock.descriptor for lock in locks])
+
+    def _environment(self) -> dict[str, str]:
+        settled = {"PYTHONUNBUFFERED": "1", "STUDIO_ATTEMPT": str(self.number), "TOKENIZERS_PARALLELISM": "false"}
+        cards = [claim.visible_name(device) for device, _ in self.taken if device.kind == "cuda"]
+        if cards:
+            settled["CUDA_VISIBLE_DEVICES"] = ",".join(cards)
+        return {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True", **launch.environment(self.run.config), **os.environ, **settled}
+
+    def _watch(self, trainer: subprocess.Popen[bytes], log: Log) -> None:
+        """Copy output, see to stop requests, watch the disk, until the trainer is gone and its pipe is empty."""
+        stopping, ended, disk_at = Stopping(self.run, trainer), None, -DISK_LOOK
+        with selectors.DefaultSelector() as selector:
+            selector.register(trainer.stdout, selectors.EVENT_READ)
+            while trainer.poll() is None:
+                self._copy(selector, log, LOOK)
+                now = time.monotonic()
+                self._read_on()
+                stopping.look(now, self.turn)
+                if now - disk_at > DISK_LOOK:
+                    disk_at = now
+                    self._watch_disk()
+                ended = ended or (now if self._has_end() else None)
+                if ended and now - ended > EXIT_GRACE:
+                    _signal(trainer, signal.SIGKILL)
+            _signal(trainer, signal.SIGKILL)  # whatever it left behind in its group; then nobody writes any more
+            until = time.monotonic() + 2
+            while self._copy(selector, log, 0) and time.monotonic() < until:
+                pass
+
+    def _copy(self, selector: selectors.BaseSelector, log: Log, wait: float) -> bool:
+        """Some output to the log; False when there was none. A closed pipe is only waited on, so that the loop does not spin."""
+        if not selector.get_map():
+            time.sleep(wait)
+            return False
+        ready = selector.select(timeout=wait)
+        for key, _ in ready:
+            data = os.read(key.fd, 1 << 20)
+            if data:
+                log.write(data)
+            else:
+                selector.unregister(key.fileobj)
+        return bool(ready)
+
+    def _watch_disk(self) -> None:
+        free = shutil.disk_usage(self.run.folder).free
+        if free < DISK_VERY_LOW and self.run.stop_asked() is None:
+            self.run.append("note", level="error", attempt=self.number, text=f"Only {free // 10**6} MB of disk are free: the run is stopped.",
+                            hint=DISK_LOW.action)
+            try:
+                self.run.ask_to_stop("disk")
+            except OSError:
+                pass  # not even that fits: the trainer's own writes fail soon, and the next look tries again
+
+    # -- the end
+
+    def _read_on(self) -> None:
+        """Take what the trainer has written since the last look."""
+        new, self.cursor = read(self.run.diary, self.cursor)
+        for event in new:
+            if event["kind"] in TURNS:
+                self.turn = event
+
+    def _has_end(self) -> bool:
+        return self.turn["kind"] == "end"
+
+    def _end(self, state: str, **fields: object) -> None:
+        self.run.append("end", state=state, attempt=self.number, **fields)
+        self.turn = {"kind": "end", "state": state}
+        crash.point("supervise.ended")
+
+    def _conclude(self, code: int) -> None:
+        """The end line, where the trainer wrote none or could not know why."""
+        self._read_on()
+        run, how, told = self.run, self.run.stop_asked(), self._has_end()
+        if not told and how is None:
+            cause = diagnose(code, run.log, process.memory_kills() - self.memory_kills)
+            self._end("failed", code=code, cause=cause.what, action=cause.action, reason=cause.kind)
+        elif not told:
+            kept = checkpoints.newest(run.checkpoints) and how != "discard"
+            self._end("stopped", code=code, cause="Stopped as asked" + ("; the last checkpoint is kept." if kept else " before anything was kept."),
+                      action="Resume it to go on from its last checkpoint." if kept else "Resume it to start again.")
+        if how == "disk" and self.turn["state"] == "stopped":
+            self._end("stopped", code=code, cause=DISK_LOW.what, action=DISK_LOW.action, reason=DISK_LOW.kind)
+
+
+class Stopping:
+    """Follows up a stop request with signals, when their delays have passed."""
+
+    def __init__(self, run: Run, trainer: subprocess.Popen[bytes]):
+        self.run, self.trainer = run, trainer
+        self.asked: float | None = None
+        self.terminated: float | None = None
+
+    def look(self, now: float, turn: dict[str, Any]) -> None:
+        """turn: the attempt's last phase or end."""
+        how = self.run.stop_asked()
+        if how is None:
+            return
+        if self.asked is None:
+            self.asked = now
+            crash.point("supervise.stop")
+        if self.terminated is None and now - self.asked >= self._patience(how, turn):
+            self.terminated = now
+            _signal(self.trainer, signal.SIGTERM)
+        elif self.terminated is not None and now - self.terminated >= KILL_AFTER:
+            _signal(self.trainer, signal.SIGKILL)
+
+    def _patience(self, how: str, turn: dict[str, Any]) -> float:
+        """Seconds from the request to SIGTERM."""
+        if turn["kind"] == "end":
+            return TERM_AFTER
+        if how == "discard" or turn["name"] not in WORKING:
+            return TERM_EARLY
+        return TERM_SAVING if turn["name"] == "saving" else TERM_AFTER
+
+
+def command(run: Run) -> list[str]:
+    """The trainer's command line. STUDIO_TRAINER names another module, for tests."""
+    stand_in = os.environ.get("STUDIO_TRAINER")
+    if stand_in:
+        return [sys.executable, "-m", stand_in, str(run.folder)]
+    return launch.command(run)
+
+
+def _signal(trainer: subprocess.Popen[bytes], number: int) -> None:
+    """To the trainer's group: its id is ours to use as long as the trainer is unreaped or the group has members."""
+    try:
+        os.killpg(trainer.pid, number)
+    except (ProcessLookupError, PermissionError):
+        pass
+
+
+def wanted(run: Run) -> int:
+    """How many devices the run takes; an unreadable order takes one and fails there, with words."""
+    try:
+        wanted = run.config.training.devices
+    except StudioError:
+        return 1
+    return wanted if isinstance(wanted, int) else 1

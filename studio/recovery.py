@@ -1,0 +1,64 @@
+"""What a crash left of a run is put in order by whoever looks: its end written, its orphans ended, its halves removed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import psutil
+
+from studio import events, process
+from studio.diagnosis import of_lost
+from studio.events import FULL, Lock
+
+if TYPE_CHECKING:
+    from studio.run import Run
+
+
+def settle(run: Run) -> str:
+    """Write down the end of a run that has none though nobody holds its lock, and end what is left of its trainer. Returns the state."""
+    if run.state() != "lost":
+        return run.state()
+    lock = Lock(run.lock)
+    if not lock.take():
+        return run.state()  # a supervisor is just starting, or somebody else writes it down
+    try:
+        events.close_torn(run.diary)
+        turn = run.turn()
+        if turn is not None and turn["kind"] == "phase" and turn["name"] != "queued" and end_orphans(run):
+            _write_lost(run)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise  # else there is no room for the word; the state is lost all the same
+    finally:
+        lock.free()
+    return run.state()
+
+
+def _write_lost(run: Run) -> None:
+    how = run.stop_asked()
+    if how in ("keep", "discard", "pause"):
+        run.append("end", state="stopped", attempt=run.attempt(), cause="Stopped as asked; its supervisor was gone already.",
+                    action="Resume it to go on from its last checkpoint.")
+        return
+    cause = of_lost(run.log)
+    run.append("end", state="lost", attempt=run.attempt(), cause=cause.what, action=cause.action, reason=cause.kind)
+
+
+def end_orphans(run: Run) -> bool:
+    """End trainer processes that outlived their supervisor. They are known by the lock they hold, never by an id. True: none left."""
+    if not events.held(run.trainer_lock):
+        return True
+    return process.end(lambda: process.holders(run.trainer_lock)) and not events.held(run.trainer_lock)
+
+
+def unfinished(run: Run) -> bool:
+    """Whether something still stands here that goes with the end of an attempt."""
+    return (run.folder / ".reserve").exists() or run.stop_file.exists()
+
+
+def tidy(run: Run) -> None:
+    """Remove files that a crash left half written: .NAME.PID.tmp of a process that is gone."""
+    for file in run.folder.glob(".*.tmp"):
+        pid = file.name.split(".")[-2]
+        if not pid.isdigit() or not psutil.pid_exists(int(pid)):
+            file.unlink(missing_ok=True)
