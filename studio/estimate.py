@@ -6,15 +6,17 @@ and the allocator's gaps (memory/overhead.py). The page calls `estimate` at ever
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from studio import advice, clock
 from studio.config import RunConfig
 from studio.device import Device
 from studio.memory import ours
 from studio.memory.anatomy import anatomy
+from studio.memory.explain import explain
 from studio.memory.ours import Rows
 from studio.memory.overhead import Overhead, overhead
 from studio.memory.stack import Stack
@@ -56,31 +58,68 @@ class Estimate(BaseModel):
     seconds: float | None = None
     seconds_per_step: float | None = None
     steps: int | None = None
+    tokens_per_second: float | None = None
+    speed_from: str | None = None  # runs, calibration or data sheet
     disk: int = 0
+    disk_by_cause: dict[str, int] = {}
     fits: bool
     device: str
     memory: int
     free: int
     headroom: float
     advice: tuple[Change, ...] = ()
+    limits: dict[str, int | None] = {}  # the largest batch_size and max_length that fit, everything else as ordered
+    explained: dict[str, str] = {}  # by cause, with these numbers
 
 
-def estimate(facts: ModelFacts, config: RunConfig, device: Device, rows: Rows | Mapping[str, int] | None = None) -> Estimate:
+def estimate(facts: ModelFacts, config: RunConfig, device: Device, rows: Rows | Mapping[str, int] | None = None, *, advised: bool = False,
+             correction: float = 1.0, rates: Sequence[float] = ()) -> Estimate:
     """The estimate of an order on a device. rows: statistics of the data (Rows, or data.prepare's), where they are known.
 
+    advised: with advice and limits, some twenty further walks. correction, rates: what this device's finished runs say (record.py).
     Raises OrderError where the method's knobs do not fit the model.
     """
     known = _rows(rows)
-    walked, around, settled = walk(facts, config, device, known)
-    causes = by_cause(walked, around)
-    total = sum(causes.values())
-    high = walked.peak + around.high
-    return Estimate(
-        total=total, low=walked.peak + around.low, high=high, allocated=walked.peak, by_cause=causes,
+    walked, around, loop = walk(facts, config, device, known)
+    causes = _corrected(by_cause(walked, around), correction)
+    total, high = sum(causes.values()), int((walked.peak + around.high) * correction)
+    pace = clock.pace(facts, config, known, loop, clock.speed(device, loop.base, rates)) if known else None
+    disk = on_disk(facts, config)
+    made = Estimate(
+        total=total, low=int((walked.peak + around.low) * correction), high=high, allocated=walked.peak, by_cause=causes,
         by_phase={moment: size + around.expected for moment, size in walked.by_moment.items()}, peak_phase=walked.moment,
-        trainable=config.method.trainable(facts), parameters=facts.parameters, checkpointing=settled.checkpointing, steps=steps(config, known),
-        fits=high <= device.free, device=device.name, memory=device.memory, free=device.free,
-        headroom=round(1 - high / device.free, 4) if device.free else -1.0)
+        trainable=config.method.trainable(facts), parameters=facts.parameters, checkpointing=loop.checkpointing, steps=steps(config, known),
+        seconds=round(pace.total, 1) if pace else None, seconds_per_step=round(pace.step, 3) if pace else None,
+        tokens_per_second=round(pace.tokens_per_second, 1) if pace else None, speed_from=pace.source if pace else None,
+        disk=sum(disk.values()), disk_by_cause=disk, fits=high <= device.free, device=device.name, memory=device.memory, free=device.free,
+        headroom=round(1 - high / device.free, 4) if device.free else -1.0, explained=explain(causes, facts, config, loop))
+    return made.model_copy(update=_advised(facts, config, device, known, made, correction)) if advised else made
+
+
+def _corrected(causes: dict[str, int], correction: float) -> dict[str, int]:
+    """What runs here took beyond the estimate (or below it) is put down to what lies around the tensors."""
+    more = int(sum(causes.values()) * (correction - 1))
+    return causes | {"overhead": max(0, causes["overhead"] + more)}
+
+
+def _advised(facts: ModelFacts, config: RunConfig, device: Device, rows: Rows | None, made: Estimate, correction: float) -> dict[str, Any]:
+    def measure(order: RunConfig) -> tuple[int, int]:
+        walked, around, _ = walk(facts, order, device, rows)
+        return int((walked.peak + around.expected) * correction), int((walked.peak + around.high) * correction)
+
+    found = [] if made.fits else advice.advise(config, device.free, measure, made.checkpointing)
+    batches = range(1, min(256, rows.rows if rows else 256) + 1)
+    lengths = range(64, max(config.data.max_length, facts.max_length or 8 * config.data.max_length) + 1, 64)
+    return {"advice": tuple(Change(change=item.change.change, text=item.change.text, saves=item.saves, cost=item.change.cost) for item in found),
+            "limits": {"batch_size": advice.largest(config, "training.batch_size", batches, device.free, measure),
+                       "max_length": advice.largest(config, "data.max_length", lengths, device.free, measure) if rows is None else None}}
+
+
+def on_disk(facts: ModelFacts, config: RunConfig) -> dict[str, int]:
+    """Bytes by cause: checkpoints kept (trained weights, two optimizer states), one more while it is written, and the result."""
+    trained = config.method.trainable(facts) * 4
+    kept = config.training.keep_checkpoints + 1
+    return {"checkpoints": kept * 3 * trained, "result": trained if config.method.adapter else facts.parameters * 2, "tokenizer and diary": 8 * 2**20}
 
 
 def needs_checkpointing(facts: ModelFacts, config: RunConfig, device: Device, rows: Rows | Mapping[str, int] | None = None) -> bool:

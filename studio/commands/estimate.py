@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
-from studio import cards, config, estimate, model
-from studio.device import Device, devices
+from studio import cards, clock, config, data, estimate, model, record, source
+from studio.device import devices
+from studio.errors import OrderError, StudioError
+from studio.memory import tables
+from studio.template import load as load_template
+from studio.tokens import Encoder
 
 UNITS = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
 
@@ -15,32 +20,62 @@ UNITS = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
 def add(parsers: argparse._SubParsersAction, common: argparse.ArgumentParser) -> None:
     """estimate CONFIG, devices."""
     parser = parsers.add_parser("estimate", parents=[common], help="memory, time and disk of an order, before it starts")
-    parser.add_argument("config", type=Path, help="the order, a YAML file")
+    parser.add_argument("config", type=Path, nargs="?", help="the order, a YAML file")
+    parser.add_argument("--explain", action="store_true", help="the page on memory: an 8B model line by line, and the tutorials' table")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change one setting: --set method.rank=8")
     parser.add_argument("--device", metavar="NAME", help="a card that need not be here, such as 'NVIDIA A10G'")
     parser.add_argument("--memory", metavar="SIZE", help="a card with this much memory, such as 24GB")
     parser.set_defaults(run=run, show=show)
     listed = parsers.add_parser("devices", parents=[common], help="accelerators of this computer, and known cards")
+    listed.add_argument("--measure", action="store_true", help="time this computer's device for some seconds, for better estimates of time")
     listed.set_defaults(run=list_devices, show=show_devices)
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    """The estimate of an order under the names of the surface."""
+    """The estimate of an order under the names of the surface; --explain: the page on memory, as {"markdown": …}."""
+    if args.explain:
+        return {"markdown": tables.page()}
+    if args.config is None:
+        raise OrderError("No order was given.", "Write `python -m studio estimate ORDER.yaml`, or --explain for the page on memory.", "config")
     order = config.load(args.config, args.set)
-    facts = model.facts_of(order.model)
-    return estimate.estimate(facts, order, _device(args.device, args.memory)).model_dump(mode="json")
+    device = cards.device(args.device, args.memory) if args.device or args.memory else devices()[0]
+    here = record.seen(device) if not (args.device or args.memory) else []
+    made = estimate.estimate(model.facts_of(order.model), order, device, statistics(order), advised=True, correction=record.correction(here),
+                             rates=[item.rate for item in here if item.rate])
+    return made.model_dump(mode="json")
 
 
-def _device(name: str | None, memory: str | None) -> Device:
-    return cards.device(name, memory) if name or memory else devices()[0]
+def statistics(order: config.RunConfig) -> dict[str, int] | None:
+    """Of the order's data, encoded as the trainer will; None (and a word on standard error) where data or tokenizer are not here."""
+    folder = source.local(order.model)
+    if folder is None or not (folder / "tokenizer.json").is_file():
+        print("The model's tokenizer is not here: no rows are counted, every row is taken for as long as allowed.", file=sys.stderr)
+        return None
+    try:
+        encoder = Encoder(folder, load_template(order.data.template, folder), order.data.max_length, order.data.too_long, order.data.train_on)
+        return data.prepare(order.data, encoder, order.training.seed).statistics
+    except StudioError as error:
+        print(f"The data could not be read, every row is taken for as long as allowed. {error}", file=sys.stderr)
+        return None
 
 
 def show(answer: dict[str, Any]) -> None:
+    if "markdown" in answer:
+        print(answer["markdown"])
+        return
     print(f"{size(answer['total'])} expected ({size(answer['low'])} to {size(answer['high'])}), peak at {answer['peak_phase']}; "
           f"{'fits' if answer['fits'] else 'does NOT fit'} {answer['device']} with {size(answer['free'])} free")
     for cause, count in sorted(answer["by_cause"].items(), key=lambda item: -item[1]):
-        print(f"  {cause:<12} {size(count):>12}")
-    print(f"trains {answer['trainable']:,} of {answer['parameters']:,} parameters")
+        print(f"  {cause:<12} {size(count):>12}   {answer['explained'].get(cause, '')}")
+    print(f"trains {answer['trainable']:,} of {answer['parameters']:,} parameters; {size(answer['disk'])} on disk")
+    if answer["seconds"]:
+        print(f"about {answer['seconds'] / 60:.1f} minutes: {answer['steps']} steps of {answer['seconds_per_step']:.2f} s (from {answer['speed_from']})")
+    for key, value in answer["limits"].items():
+        if value:
+            print(f"largest {key} that fits: {value}")
+    for item in answer["advice"]:
+        changes = " ".join(f"--set {key}={value}" for key, value in item["change"].items())
+        print(f"- {item['text']} Saves {size(item['saves'])}; costs {item['cost']}. {changes}")
 
 
 def size(count: float) -> str:
@@ -53,7 +88,11 @@ def size(count: float) -> str:
 
 def list_devices(args: argparse.Namespace) -> dict[str, Any]:
     """What is here, and the cards --device knows."""
-    return {"here": [one.model_dump(mode="json") for one in devices()], "known": [{"name": card.name, "memory": card.memory} for card in cards.CARDS]}
+    here = devices()
+    if args.measure:
+        clock.calibrate(here[0])
+    listed = [one.model_dump(mode="json") | {"speed": clock.calibrated(one)} for one in here]
+    return {"here": listed, "known": [{"name": card.name, "memory": card.memory} for card in cards.CARDS]}
 
 
 def show_devices(answer: dict[str, Any]) -> None:

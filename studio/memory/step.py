@@ -114,7 +114,7 @@ def _block(walk: Walk, layer: Layer, count: int, stream: Value, mask: Value | No
     copied = walk.copied_bytes - copies
     used = tape.live - before - copied
     if count > 1 and copied:
-        walk.copies.append(tape.take(copied * (count - 1), "activations"))
+        walk.copies.append(tape.take(copied * (count - 1), "workspace"))
     rest = [tape.take(used * (count - 1), "activations")] if count > 1 and used > 0 else []
     chain.append([tape.nodes, rest, count])
     tape.nodes = []

@@ -43,7 +43,7 @@ class Walk:
         held = [given]
         copied = None
         if compute != each:
-            copied = Value(tape.take(numbers * compute, "activations"), numbers, compute, None)
+            copied = Value(tape.take(numbers * compute, "workspace"), numbers, compute, None)
             held.append(copied)
         result = tape.op(rows * outputs, compute, [given], held, weights=numbers * each, back_scratch=numbers * compute if copied else 0)
         if copied and not tape.saving:

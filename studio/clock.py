@@ -1,0 +1,124 @@
+"""How long a run takes: work (floating point operations) by speed, and the speed from this device's own runs where there are any."""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from studio import cards
+from studio.config import RunConfig
+from studio.device import Device
+from studio.errors import DeviceError
+from studio.home import PROJECT, room, write_whole
+from studio.memory.ours import Rows
+from studio.memory.stack import Stack
+from studio.model import ModelFacts
+
+START = 12.0  # seconds until torch and its libraries are there
+READ = 1.5e9  # bytes of weights a second, from disk to device
+USED = 0.30  # of a card's dense speed: 0.20 to 0.35 is usual for transformers with LoRA (fms-acceleration's and LLaMA-Factory's figures)
+CORE = {2: 45e9, 4: 30e9}  # FLOP/s a core reaches in training, by bytes of a number; 95e9 were measured on 2 cores with bf16
+LAUNCH = 1.5e-3  # seconds a layer and piece that a GPU waits for its kernels to be started, there and back
+
+
+class Speed(NamedTuple):
+    """FLOP/s a device reaches in training, and where that is from: runs, calibration, data sheet."""
+
+    rate: float
+    source: str
+
+
+class Pace(NamedTuple):
+    """Seconds of the whole run, of one optimizer step, and tokens a second without filling."""
+
+    total: float
+    step: float
+    tokens_per_second: float
+    source: str
+
+
+def work(facts: ModelFacts, config: RunConfig, row: float, labelled: float, checkpointing: bool) -> float:
+    """FLOP a real token costs. row: its mean tokens; labelled: share of tokens the head is applied to.
+
+    Forward 2 a weight; backward 2 more for the gradient of what goes in, and 2 for that of the weight where it is trained;
+    attention 6·L·row·width with a causal mask (Kaplan et al. 2020, arXiv 2001.08361, table 1); checkpointing walks forward again.
+    """
+    linears = facts.linears()
+    body = sum(inputs * outputs for inputs, outputs in linears.values())
+    head = facts.vocabulary * facts.hidden * labelled
+    names = set(config.method.trained(facts))
+    moving = sum(inputs * outputs for name, (inputs, outputs) in linears.items() if f"{name}.weight" in names)
+    beside = config.method.trainable(facts) if config.method.adapter else 0
+    forward = 2 * (body + head)
+    squares = 6 * facts.layers * row * facts.heads * facts.head_dim
+    return 2 * forward + 2 * moving + 6 * beside + squares + (2 * body + squares / 3 if checkpointing else 0)
+
+
+def pace(facts: ModelFacts, config: RunConfig, rows: Rows, loop: Stack, speed: Speed) -> Pace:
+    """Of a run whose data is known."""
+    training = config.training
+    each = work(facts, config, rows.mean, min(1.0, rows.trained / max(1, rows.tokens)), loop.checkpointing)
+    effective, steps = min(training.effective_batch(rows.rows), rows.rows), training.steps(rows.rows)
+    tokens = effective * rows.mean
+    pieces = max(1, -(-tokens // loop.tokens))
+    waits = LAUNCH * facts.layers * pieces if loop.device == "cuda" else 0.0
+    step = tokens * each / speed.rate + waits
+    evaluations = 1 + (10 if training.eval_every == "auto" else steps // max(1, training.eval_every)) if rows.held else 0
+    held = evaluations * rows.held * rows.mean * each / 3 / speed.rate
+    return Pace(START + facts.parameters * loop.base / READ + steps * step + held, step, tokens / step, speed.source)
+
+
+def speed(device: Device, each: int, rates: Sequence[float] = ()) -> Speed:
+    """rates: FLOP/s of this device's own runs of like shape, newest first; each: bytes of a number."""
+    if rates:
+        return Speed(statistics.median(rates[:12]), "runs")
+    kept = calibrated(device)
+    if kept:
+        return Speed(kept, "calibration")
+    if device.kind == "cuda":
+        card = cards.find(device.name, device.memory)
+        return Speed((card.speed if card else 100e12) * USED, "data sheet")
+    return Speed(CORE[each] * (device.cores or 1), "data sheet")
+
+
+def left(done: int, steps: int, spent: float, expected: float) -> float:
+    """Seconds still to go: the estimate at first, after a twentieth of the steps what they really took.
+
+    done, steps: optimizer steps; spent: seconds they took; expected: seconds a step, as estimated.
+    """
+    trust = min(1.0, done / max(1.0, 0.05 * steps))
+    seen = spent / done if done else expected
+    return max(0, steps - done) * (trust * seen + (1 - trust) * expected)
+
+
+# -- the calibration
+
+
+def _file(device: Device) -> Path:
+    return room("cache") / f"speed-{re.sub(r'[^A-Za-z0-9]+', '-', device.name)}-{device.cores or 0}.json"
+
+
+def calibrated(device: Device) -> float | None:
+    """FLOP/s that `calibrate` found for this device; None before it ran."""
+    try:
+        return float(json.loads(_file(device).read_text())["rate"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def calibrate(device: Device) -> float:
+    """Time a decoder layer there and back in a process of its own (some seconds) and keep the result in home. Raises DeviceError."""
+    done = subprocess.run([sys.executable, "-m", "studio.worker.calibrate", device.kind, str(device.bf16).lower()], cwd=PROJECT, stdin=subprocess.DEVNULL,
+                          capture_output=True, text=True)
+    if done.returncode != 0:
+        reason = (done.stderr.strip().splitlines() or ["no reason"])[-1][:200]
+        raise DeviceError(f"{device.name} could not be timed: {reason}", "Estimates use its data sheet.", "device")
+    rate = float(done.stdout.strip().splitlines()[-1])
+    write_whole(_file(device), json.dumps({"rate": rate, "device": device.name}))
+    return rate

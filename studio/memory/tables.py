@@ -1,0 +1,57 @@
+"""The page on memory: an 8B model under full, LoRA and QLoRA line by line, and the tutorials' 7B table, by the same code as every estimate."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from studio import cards, config, estimate, model
+from studio.device import Device
+from studio.memory.ours import Rows
+from studio.model import ModelFacts
+
+GIB = 2**30
+MODELS = Path(__file__).parent.parent / "bench" / "models.json"
+METHODS = ("full", "lora", "qlora")
+EIGHT, SEVEN = "meta-llama/Llama-3.1-8B", "mistralai/Mistral-7B-v0.1"
+
+
+def page(card: str = "NVIDIA A100 80GB", length: int = 2048, batch: int = 4) -> str:
+    """Markdown. Generated, so that it can never say anything else than the estimate does."""
+    device = cards.device(card)
+    made = {name: _estimate(EIGHT, name, length, batch, device) for name in METHODS}
+    lines = [f"## Where the memory of an 8B model goes ({batch} rows of {length} tokens, {device.name})", "",
+             "| GiB | full | LoRA | QLoRA |", "|---|---:|---:|---:|"]
+    lines += [f"| {cause} | " + " | ".join(f"{made[name].by_cause[cause] / GIB:.2f}" for name in METHODS) + " |" for cause in estimate.CAUSES]
+    lines += ["| **expected** | " + " | ".join(f"**{made[name].total / GIB:.1f}**" for name in METHODS) + " |",
+              "| band | " + " | ".join(f"{made[name].low / GIB:.1f} to {made[name].high / GIB:.1f}" for name in METHODS) + " |",
+              "| fits | " + " | ".join("yes" if made[name].fits else "no" for name in METHODS) + " |",
+              "| checkpointing (auto) | " + " | ".join("on" if made[name].checkpointing else "off" for name in METHODS) + " |"]
+    for name in METHODS:
+        lines += ["", f"**{name}** ({made[name].trainable:,} trained numbers; peak at {made[name].peak_phase}):", ""]
+        lines += [f"- {cause}, {made[name].by_cause[cause] / GIB:.2f} GiB. {text}"
+                  for cause, text in made[name].explained.items() if made[name].by_cause[cause]]
+    return "\n".join([*lines, "", *_tutorials(), ""])
+
+
+def _tutorials() -> list[str]:
+    """What tutorials say a 7B model needs, beside ours at one short row: their least."""
+    said = {"full": "60 to 120 GB", "lora": "16 to 24 GB", "qlora": "5 to 8 GB"}
+    lines = ["## The tutorials' table: a 7B model", "", "| method | tutorials say | here, 1 row of 512 tokens | cards it fits |", "|---|---|---:|---|"]
+    for name in METHODS:
+        made = _estimate(SEVEN, name, 512, 1, cards.device("NVIDIA A100 80GB"), checkpointing=True)
+        fitting = [str(size) for size in (8, 12, 16, 24, 40, 48, 80, 141) if made.high <= size * GIB * 0.97]
+        lines.append(f"| {name} | {said[name]} | {made.total / GIB:.1f} GiB | {fitting[0] + ' GB and more' if fitting else 'several cards'} |")
+    return [*lines, "", "LLaMA-Factory's README gives 120 GB (full, mixed precision), 60 GB (pure bf16), 16 GB (LoRA) and 6 GB (QLoRA), whatever the batch."]
+
+
+def facts_of(name: str) -> ModelFacts:
+    """Facts of a model in models.json."""
+    known = json.loads(MODELS.read_text())
+    return model.from_config(known[known[name].get("as", name)])
+
+
+def _estimate(name: str, method: str, length: int, batch: int, device: Device, checkpointing: bool | str = "auto") -> estimate.Estimate:
+    order = config.build({"data": {"train": "rows.json", "max_length": length}, "method": method,
+                          "training": {"batch_size": batch, "precision": "bf16", "checkpointing": checkpointing}})
+    return estimate.estimate(facts_of(name), order, device, Rows(10_000, 10_000 * length, 7_000 * length, length))

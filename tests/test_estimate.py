@@ -1,0 +1,148 @@
+"""The estimate: exact where it can be, in order where it must be, and the published measurements met."""
+
+from __future__ import annotations
+
+import json
+from math import prod
+from pathlib import Path
+
+import pytest
+
+from studio import advice, cards, clock, config, estimate, model
+from studio.bench import memory, published
+from studio.errors import DeviceError
+from studio.memory import tables
+from studio.memory.ours import Rows
+from studio.memory.states import nf4_bytes, optimizer_bytes
+from studio.methods import METHODS
+from studio.model import ModelFacts
+
+A10G = cards.device("NVIDIA A10G")
+
+
+def order(**sections: object) -> config.RunConfig:
+    return config.build({"data": {"train": "rows.json", "max_length": 1024}, **sections})
+
+
+@pytest.fixture(scope="module")
+def small() -> ModelFacts:
+    return tables.facts_of("Qwen/Qwen2.5-1.5B-Instruct")
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_has_an_estimate(small: ModelFacts, name: str) -> None:
+    made = estimate.estimate(small, order(method=name), A10G)
+    assert sum(made.by_cause.values()) == made.total
+    assert made.low <= made.total <= made.high
+    assert made.trainable == METHODS[name]().trainable(small)
+    assert set(made.explained) == set(estimate.CAUSES)
+
+
+def test_weights_are_the_sum_of_tensors(small: ModelFacts) -> None:
+    made = estimate.estimate(small, order(method="lora"), A10G)
+    assert made.by_cause["weights"] == -(-small.bytes // 512) * 512
+    assert small.parameters == 1_543_714_304  # as its model card says
+
+
+def test_four_bits_as_bitsandbytes_has_them() -> None:
+    """1024 × 1024 weights: half a byte each, an absmax of a float32 per 64, or a byte per 64 and a float32 per 256 of those, and the tables."""
+    assert nf4_bytes(2**20, double=False) == 2**19 + 2**14 * 4 + 64
+    assert nf4_bytes(2**20, double=True) == 2**19 + 2**14 + 64 * 4 + 1024 + 4 + 64
+
+
+def test_optimizers() -> None:
+    shapes = {"a": (1000, 100), "b": (10,)}
+    numbers = sum(prod(shape) for shape in shapes.values())
+    assert optimizer_bytes(shapes, 4, "adamw_torch_fused") == 8 * numbers
+    assert optimizer_bytes(shapes, 4, "adamw_bnb_8bit") == 2 * (100_000 + 391 * 4) + 2 * 40
+    assert optimizer_bytes(shapes, 4, "adafactor") == 4 * (1100 + 10)
+    assert optimizer_bytes(shapes, 4, "sgd") == 0
+
+
+@pytest.mark.parametrize(("less", "more"), [
+    ({"training": {"batch_size": 2, "packing": False}}, {"training": {"batch_size": 4, "packing": False}}),
+    ({"method": {"name": "lora", "rank": 8}}, {"method": {"name": "lora", "rank": 64}}),
+    ({"method": "qlora"}, {"method": "lora"}),
+    ({"method": "lora"}, {"method": "full"}),
+    ({"training": {"checkpointing": True}}, {"training": {"checkpointing": False}}),
+    ({"method": {"name": "lora", "target_modules": "q-v"}}, {"method": {"name": "lora", "target_modules": "all-linear"}}),
+    ({"training": {"loss": "chunked"}}, {"training": {"loss": "full"}}),
+])
+def test_order(small: ModelFacts, less: dict, more: dict) -> None:
+    big = cards.device("NVIDIA H200")
+    assert estimate.estimate(small, order(**less), big).total < estimate.estimate(small, order(**more), big).total
+
+
+def test_shorter_data_takes_less(small: ModelFacts) -> None:
+    full, short = (estimate.estimate(small, order(), A10G, Rows(100, 100 * size, 60 * size, size)) for size in (1024, 128))
+    assert short.total < full.total
+    assert short.seconds < full.seconds
+
+
+def test_auto_checkpointing_turns_on_where_it_must(small: ModelFacts) -> None:
+    assert not estimate.needs_checkpointing(small, order(), cards.device("NVIDIA H200"))
+    assert estimate.needs_checkpointing(small, order(), cards.device(memory="8GB"))
+    assert not estimate.needs_checkpointing(small, order(method="prefix"), cards.device(memory="8GB"))
+
+
+def test_advice_saves_what_it_says(small: ModelFacts) -> None:
+    device, wanted = cards.device(memory="6GB"), order(method="full")
+    made = estimate.estimate(small, wanted, device, advised=True)
+    assert not made.fits
+    assert made.advice
+    for item in made.advice:
+        changed = estimate.estimate(small, advice.apply(wanted, item.change), device)
+        assert made.total - changed.total == item.saves > 0
+    assert any(estimate.estimate(small, advice.apply(wanted, item.change), device).fits for item in made.advice)
+
+
+def test_limits_are_the_last_that_fit(small: ModelFacts) -> None:
+    device, wanted = cards.device(memory="12GB"), order()
+    limits = estimate.estimate(small, wanted, device, advised=True).limits
+    for key, step in (("batch_size", 1), ("max_length", 64)):
+        dotted = f"{'training' if key == 'batch_size' else 'data'}.{key}"
+        assert estimate.estimate(small, advice.apply(wanted, {dotted: limits[key]}), device).fits
+        if limits[key] + step <= (256 if key == "batch_size" else small.max_length or 8192):
+            assert not estimate.estimate(small, advice.apply(wanted, {dotted: limits[key] + step}), device).fits
+
+
+def test_runs_seen_correct_the_estimate(small: ModelFacts) -> None:
+    plain, corrected = (estimate.estimate(small, order(), A10G, correction=by) for by in (1.0, 1.1))
+    assert corrected.total == pytest.approx(1.1 * plain.total, rel=1e-6)
+
+
+def test_time_left() -> None:
+    assert clock.left(0, 100, 0.0, 2.0) == 200
+    assert clock.left(5, 100, 15.0, 2.0) == 95 * 3  # after a twentieth, what was seen
+    assert clock.left(100, 100, 300.0, 2.0) == 0
+
+
+def test_published_measurements() -> None:
+    rows = published.rows()
+    told = memory.summary(rows)
+    assert told["cases"] >= 50
+    assert told["median"] <= 0.02
+    assert told["p95"] <= 0.08
+    assert all("error" in row or row["why"] for row in rows)
+
+
+def test_devices_by_name_and_memory() -> None:
+    assert cards.device("A10G").capability == (8, 6)
+    assert cards.device("NVIDIA A100-SXM4-80GB").name == "NVIDIA A100 80GB"
+    assert cards.device(memory="24GB").memory == 24 * 2**30
+    with pytest.raises(DeviceError, match="Tesla T5"):
+        cards.device("Tesla T5")
+    with pytest.raises(DeviceError, match="no amount"):
+        cards.device(memory="much")
+
+
+def test_the_page_on_memory_is_made_by_the_estimate() -> None:
+    text = tables.page()
+    assert "| weights | 0.00 | 14.96 |" in text
+    assert "tutorials" in text
+
+
+def test_a_folder_with_only_a_config(tmp_path: Path, home: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(json.loads(tables.MODELS.read_text())["Qwen/Qwen2.5-1.5B-Instruct"]))
+    made = model.facts_of(config.build({"data": {"train": "x.json"}, "model": str(tmp_path)}).model)
+    assert made.parameters == 1_543_714_304
