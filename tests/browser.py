@@ -54,7 +54,7 @@ class App:
         self.process = subprocess.Popen([sys.executable, "app.py", "--port", str(self.port), *self.options], cwd=PROJECT, env=environment,
                                         stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         log.close()
-        until = time.monotonic() + 90
+        until = time.monotonic() + 180
         while time.monotonic() < until:
             with contextlib.suppress(OSError), urllib.request.urlopen(self.address, timeout=2):
                 return self

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import tempfile
 import threading
@@ -73,7 +74,7 @@ def make_runs() -> Any:
     alive = FakeRun(LIVE, seed=6, steps=600, age=400)
     alive.start()
     alive.train(330)
-    FakeRun(WAITING, method="full", age=5)
+    FakeRun(WAITING, method="full", age=5, hold=True)
     return alive
 
 
@@ -120,6 +121,7 @@ def main(arguments: list[str]) -> int:
                 wrong += [problem for problem in [take(page, f"{app.address}/{query}", folder, label, prepare), *seen] if problem]
                 context.close()
     server.close()
+    shutil.rmtree(home, ignore_errors=True)
     print(f"{len(list(folder.glob('*.png')))} pictures in {folder}")
     for problem in wrong:
         print(problem)

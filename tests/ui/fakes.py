@@ -21,7 +21,8 @@ PROMPTS = ("How do I clean a window?", "What is a library?")
 class FakeRun:
     """Writes config.yaml, events.jsonl and log.txt the way supervisor and trainer do; holds the lock while it is `alive`."""
 
-    def __init__(self, name: str, steps: int = 300, method: str = "lora", seed: int = 0, age: float = 3600.0, model: str = "starter", data: str = "sample"):
+    def __init__(self, name: str, steps: int = 300, method: str = "lora", seed: int = 0, age: float = 3600.0, model: str = "starter", data: str = "sample",
+                 hold: bool = False):
         self.folder = room("runs") / name
         (self.folder / "checkpoints").mkdir(parents=True)
         knobs = "  rank: 16\n  alpha: 32\n" if "lora" in method else ""
@@ -30,7 +31,7 @@ class FakeRun:
         self.diary, self.log, self.lock = self.folder / "events.jsonl", self.folder / "log.txt", None
         self.steps, self.attempt, self.tokens, self.best, self.chance = steps, 0, 0, math.inf, random.Random(seed)
         self.now = time.time() - age
-        self.say("phase", name="queued")
+        self.say("phase", name="queued", hold=hold)  # on hold: a page that starts does not start it
 
     def say(self, kind: str, **fields: Any) -> None:
         line = {"at": round(self.now, 3), "kind": kind, "attempt": self.attempt, **fields}

@@ -44,6 +44,8 @@
     const link = make("p", { class: "bar-link", role: "alert", hidden: true });
     const job = make("a", { class: "bar-job", href: "?tab=runs", hidden: true });
     element.replaceChildren(link, job);
+    const header = document.getElementById("studio-header"); // the bar sticks under it, however high it is
+    if (header) new ResizeObserver(() => document.documentElement.style.setProperty("--header", `${header.offsetHeight}px`)).observe(header);
     const meter = make("i", {}), name = make("b", {}), doing = make("span", { class: "bar-doing" }), numbers = make("span", { class: "bar-numbers num" });
     job.append(make("span", { class: "bar-dot", "aria-hidden": "true" }), name, doing, numbers, make("span", { class: "bar-meter", "aria-hidden": "true" }, meter));
     job.addEventListener("click", (event) => {
