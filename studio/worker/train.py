@@ -80,7 +80,7 @@ def train(run: Run, report: Report) -> None:
         if config.training.probe:
             trainer.add_callback(probe.Probe(trainer))
     report.phase("training", from_step=int(resumed.name.rpartition("-")[2]) if resumed else 0)
-    trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+    trainer.go_on(resumed, settled.steps)
     _finish(run, config, trainer, template, folder, report)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import PrinterCallback, Trainer
+from transformers import PrinterCallback, Trainer, TrainerState
 from transformers.trainer_utils import EvalLoopOutput
 
 from studio import checkpoints
@@ -107,6 +107,15 @@ class StudioTrainer(Trainer):
         return self.optimizer
 
     # -- checkpoints
+
+    def go_on(self, checkpoint: Path | None, steps: int) -> None:
+        """Train, from a checkpoint where there is one. From that of the last step nothing is left to train: the Trainer would take one step more."""
+        state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json")) if checkpoint else None
+        if state is None or state.global_step < steps or self.is_fsdp_enabled:
+            self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        else:
+            self._load_from_checkpoint(str(checkpoint))
+            self.state = state
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Written beside, verified, completed by a manifest, renamed into place; older ones go only then. A full disk costs only this one."""
