@@ -12,12 +12,13 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
 
 from studio import launch
 from studio.diagnosis import diagnose
 from studio.home import PROJECT
 from studio.run import Run
-from tests.worker.carrying import carry, evals, order, rows, steps
+from tests.worker.carrying import carry, evals, order, result, rows, steps
 
 FIXED = ("method.dropout=0", "training.learning_rate=0.001", "training.save_every=4", "training.epochs=2")
 
@@ -28,15 +29,22 @@ def start(run: Run, attempt: int = 1) -> subprocess.Popen:
         return subprocess.Popen(launch.command(run), cwd=PROJECT, env=environment, stdout=log, stderr=subprocess.STDOUT)
 
 
-def test_two_processes_learn_what_one_learns(home: Path, tiny_model: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("method", "sharding"), [("lora", "ddp")])
+def test_two_processes_learn_what_one_learns(method: str, sharding: str, home: Path, tiny_model: Path, tmp_path: Path) -> None:
     data = rows(tmp_path / "rows.json", 23)
-    alone = carry(order(tiny_model, data, *FIXED))
-    run = order(tiny_model, data, *FIXED, "training.devices=2")
+    fixed = (f"method.name={method}", *(FIXED if method == "lora" else FIXED[1:]))
+    one = order(tiny_model, data, *fixed)
+    alone = carry(one)
+    run = order(tiny_model, data, *fixed, "training.devices=2", f"training.sharding={sharding}")
     assert start(run).wait(timeout=180) == 0, run.log.read_text()[-2000:]
     both = run.events()
     assert both[-1]["state"] == "finished"
     assert steps(both) == pytest.approx(steps(alone), abs=1e-3)
     assert evals(both) == pytest.approx(evals(alone), abs=1e-3)
+    mine, theirs = result(run), result(one)
+    assert mine.keys() == theirs.keys()
+    for name, weight in theirs.items():
+        torch.testing.assert_close(mine[name], weight, atol=2e-3, rtol=1e-2)
     assert len(next(event for event in both if event["kind"] == "step")["memories"]) == 2
 
     shutil.rmtree(run.result)  # and a resume from the middle ends the same
