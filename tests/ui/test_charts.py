@@ -1,0 +1,89 @@
+"""The page's own scripts, alone in a browser: what a track keeps, how it smooths, that an answer never becomes HTML."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from studio.ui import assets
+from studio.ui.tail import COLUMNS
+from tests.browser import browser, chromium_path
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(chromium_path() is None, reason="no Chromium on this computer")]
+SCRIPTS = ("words.js", "page.js", "live.js", "axis.js", "chart.js", "paint.js", "bar.js", "curves.js", "markdown.js")
+
+
+@pytest.fixture(scope="module")
+def page() -> Iterator[Any]:
+    with browser() as opened:
+        made = opened.new_page()
+        made.set_content("<body></body>")
+        for name in SCRIPTS:
+            made.add_script_tag(content=assets.read(name))
+        yield made
+
+
+def part(losses: list[float | None], start: int = 0, fresh: bool = True) -> dict[str, Any]:
+    count = len(losses)
+    columns = [[start + at + 1 for at in range(count)] if name == "step" else losses if name == "loss" else [0.0] * count for name in COLUMNS]
+    return {"id": "r", "generation": "1.0", "fresh": fresh, "start": start, "points": start + count, "stride": 1, "names": list(COLUMNS), "columns": columns,
+            "others": [], "next": 0, "status": {}, "checkpoints": [], "more": False}
+
+
+def unbiased(values: list[float | None], weight: float) -> list[float]:
+    """An exponential moving average divided by the sum of its weights, unknown values passed over."""
+    total = share = 0.0
+    found = []
+    for value in values:
+        if value is not None:
+            total, share = weight * total + (1 - weight) * value, weight * share + (1 - weight)
+        found.append(total / share if share else math.nan)
+    return found
+
+
+def smoothed(page: Any, parts: list[dict[str, Any]], weight: float) -> list[float]:
+    return page.evaluate("""([parts, weight]) => { studio.live.tracks.delete("r"); const track = studio.live.track("r");
+        let values; for (const part of parts) { track.take(part); values = track.smooth("loss", weight); }
+        return Array.from(values.subarray(0, track.n)); }""", [parts, weight])
+
+
+def test_smoothing_as_points_arrive_equals_the_formula(page: Any) -> None:
+    losses = [3.0, 2.0, None, 2.5, 1.0, 1.5]
+    assert smoothed(page, [part(losses)], 0.8) == pytest.approx(unbiased(losses, 0.8))
+    assert smoothed(page, [part(losses[:2]), part(losses[2:], start=2, fresh=False)], 0.8) == pytest.approx(unbiased(losses, 0.8))
+
+
+def test_a_fresh_answer_starts_over(page: Any) -> None:
+    assert smoothed(page, [part([9.0, 9.0, 9.0]), part([1.0])], 0.0) == [1.0]
+
+
+def test_a_long_curve_is_smoothed_over_the_same_share_of_its_width(page: Any) -> None:
+    losses = [float(at % 2) for at in range(4000)]
+    assert smoothed(page, [part(losses)], 0.8)[-1] == pytest.approx(unbiased(losses, 0.8 ** 0.25)[-1])
+
+
+@pytest.mark.parametrize("text", ["<img src=x onerror=alert(1)>", "**<script>alert(1)</script>**", "[click](javascript:alert(1))", "```html\n<b>x</b>\n```",
+                                  "| a | b |\n|---|---|\n| <i>x</i> | y |", "> <u>x</u>"])
+def test_an_answer_never_becomes_html(text: str, page: Any) -> None:
+    made = page.evaluate("text => { const box = document.createElement('div'); box.append(...studio.markdown(text)); return box.innerHTML; }", text)
+    for tag in ("<img", "<script", "<b>", "<i>", "<u>", "javascript:alert(1)\""):
+        assert tag not in made
+
+
+def test_thoughts_are_folded_while_they_are_written_and_after(page: Any) -> None:
+    assert page.evaluate("studio.thoughts('<think>hm')") == {"thoughts": "hm", "text": "", "open": True}
+    assert page.evaluate("studio.thoughts('<think>hm</think> yes')") == {"thoughts": "hm", "text": "yes", "open": False}
+
+
+def test_a_table_of_numbers_has_no_formula(page: Any) -> None:
+    """Spreadsheets run cells that begin with = + - @."""
+    text = page.evaluate("""async part => { let saved; const save = studio.save; studio.save = (blob) => { saved = blob; };
+        const curves = new studio.Curves(), track = studio.live.track("=HYPERLINK(1)"); track.take(part);
+        curves.entries = [{ track, label: "x", place: 0 }]; curves.numbers(); studio.save = save; return saved.text(); }""", part([1.0, None]))
+    lines = text.splitlines()
+    assert lines[0].startswith("run,step,epoch,loss,held_out_loss")
+    assert lines[1].startswith("\"'=HYPERLINK(1)\",1,0,1,")
+    assert lines[2].startswith("\"'=HYPERLINK(1)\",2,0,,")
