@@ -9,11 +9,10 @@ so a part that measures itself listens to the "studio:tab" event. There is no gr
 from __future__ import annotations
 
 import importlib
-from importlib.util import find_spec
 
 import gradio as gr
 
-from studio.ui import assets, bar, jobs
+from studio.ui import assets, bar, jobs, space
 
 TABS = ("data", "tune", "runs", "chat")
 TITLE = "Fine-Tuning Studio"
@@ -23,10 +22,12 @@ def build() -> gr.Blocks:
     """The whole page."""
     with gr.Blocks(title=TITLE, fill_width=True, analytics_enabled=False) as page:
         gr.HTML(html_template=assets.read("header.html"), js_on_load=assets.mount("header"), apply_default_css=False, elem_id="studio-header")
+        here = space.space()
+        if here and here.login:  # elsewhere gradio would log in with this machine's own account
+            gr.LoginButton(elem_id="studio-login")
         bar.build(page)
         for name in TABS:
             with gr.Column(elem_id=f"tab-{name}", elem_classes="studio-tab"):
-                if find_spec(f"studio.ui.{name}"):
-                    importlib.import_module(f"studio.ui.{name}").build(page)
+                importlib.import_module(f"studio.ui.{name}").build(page)
         jobs.build()
     return page

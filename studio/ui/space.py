@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,7 +34,7 @@ def space() -> Space | None:
         return None
     return Space(id=name, host=os.environ.get("SPACE_HOST", ""), owner=os.environ.get("SPACE_AUTHOR_NAME") or name.partition("/")[0],
                  hardware=os.environ.get("ACCELERATOR", "none"), zero=os.environ.get("SPACES_ZERO_GPU", "").lower() in ("true", "1"),
-                 lasts=LASTING.is_dir() and os.access(LASTING, os.W_OK), login=bool(os.environ.get("OAUTH_CLIENT_ID")))
+                 lasts=LASTING.is_dir() and os.access(LASTING, os.W_OK), login=bool(os.environ.get("OAUTH_CLIENT_ID")) and find_spec("authlib") is not None)
 
 
 def blocked(here: Space | None) -> str | None:
@@ -41,6 +42,9 @@ def blocked(here: Space | None) -> str | None:
     if here and here.zero:
         return ("This Space runs on ZeroGPU, which lends a GPU for a minute at a time: a training cannot run here. "
                 "Duplicate the Space to a CPU or GPU of your own; checking data and forecasts work here.")
+    if here and not here.login and not os.environ.get("STUDIO_PASSWORD") and not os.environ.get("STUDIO_OPEN"):
+        return ("Nobody can log in to this Space yet: put hf_oauth: true into its README, or set a secret STUDIO_PASSWORD. "
+                "In a private Space the variable STUDIO_OPEN=1 lets everybody who sees it train.")
     return None
 
 
@@ -55,7 +59,7 @@ def note(here: Space | None) -> str | None:
 
 
 def role_of(scope: dict[str, Any], here: Space) -> str:
-    """The Space's owner by the Hugging Face login, a visitor otherwise; in a private Space without login everybody is its owner."""
+    """The Space's owner by the Hugging Face login, a visitor otherwise; without a login everybody is a visitor, unless STUDIO_OPEN is set."""
     if not here.login:
         return "owner" if os.environ.get("STUDIO_OPEN") else "watch"
     user = ((scope.get("session") or {}).get("oauth_info") or {}).get("userinfo") or {}

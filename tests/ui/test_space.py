@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
+from studio.home import PROJECT
 from studio.ui import space
 from studio.ui.serving import Reach
 from studio.ui.tune_summary import summary
@@ -47,8 +49,8 @@ def test_zero_gpu_cannot_train(here: pytest.MonkeyPatch, home: Path) -> None:
 
 
 def test_only_the_owner_trains(here: pytest.MonkeyPatch) -> None:
-    here.setenv("OAUTH_CLIENT_ID", "x")
-    found = space.space()
+    found = space.space()._replace(login=True)
+    assert space.blocked(found) is None
     anna = {"session": {"oauth_info": {"userinfo": {"preferred_username": "anna"}}}}
     assert space.role_of(anna, found) == "owner"
     assert space.role_of({"session": {"oauth_info": {"userinfo": {"preferred_username": "bob"}}}}, found) == "watch"
@@ -56,5 +58,31 @@ def test_only_the_owner_trains(here: pytest.MonkeyPatch) -> None:
     assert space.role_of({}, found) == "watch"
 
 
+def test_where_nobody_can_log_in_it_says_how(here: pytest.MonkeyPatch) -> None:
+    assert "STUDIO_PASSWORD" in space.blocked(space.space())
+    assert space.role_of({}, space.space()) == "watch"
+    here.setenv("STUDIO_OPEN", "1")
+    assert space.blocked(space.space()) is None
+    assert space.role_of({}, space.space()) == "owner"
+
+
 def test_a_space_is_public(here: pytest.MonkeyPatch) -> None:
     assert Reach().public
+
+
+def test_front_matter_of_the_readme() -> None:
+    """What the Hub demands of a Space's README, and that both places name one gradio."""
+    text = (PROJECT / "README.md").read_text(encoding="utf-8")
+    told = yaml.safe_load(text.split("---")[1])
+    colours = {"red", "yellow", "green", "blue", "indigo", "purple", "pink", "gray"}
+    assert text.startswith("---\n")
+    assert told["sdk"] == "gradio"
+    assert f"gradio=={told['sdk_version']}" in (PROJECT / "requirements.txt").read_text()
+    assert (PROJECT / told["app_file"]).is_file()
+    assert told["python_version"] == "3.11"
+    assert {told["colorFrom"], told["colorTo"]} <= colours
+    assert told["hf_oauth"] is True
+    assert told["license"]
+    assert told["tags"]
+    assert told["suggested_hardware"] in ("cpu-basic", "cpu-upgrade", "t4-small", "t4-medium", "l4x1", "a10g-small", "a10g-large")
+    assert len(told["short_description"]) <= 60
