@@ -1,0 +1,106 @@
+"""What a model is made of, from every place that can tell: headers, config.json alone, GGUF, the Hub's metadata, a meta build."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy
+import pytest
+
+from studio import families, headers, model
+from studio.errors import ModelError
+from studio.home import PROJECT
+from studio.memory.anatomy import anatomy
+from studio.source import ModelOrder
+from tests import fake_hub
+
+TINY = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 100}
+PLAIN = [("llama", {}), ("mistral", {}), ("qwen2", {}), ("qwen3", {"head_dim": 16}), ("gemma2", {"head_dim": 8}), ("phi3", {"pad_token_id": 0}),
+         ("granite", {}), ("olmo2", {}), ("smollm3", {"pad_token_id": 0})]
+
+
+@pytest.mark.parametrize(("kind", "more"), PLAIN)
+def test_arithmetic_agrees_with_transformers(kind: str, more: dict) -> None:
+    from studio.worker.shapes import shapes
+    config = {"model_type": kind, "tie_word_embeddings": kind.startswith("gemma"), **TINY, **more}
+    assert families.tensors(config) == {name: tuple(shape) for name, shape in shapes(dict(config)).items()}
+
+
+def test_gpt2_agrees_with_transformers() -> None:
+    from studio.worker.shapes import shapes
+    config = {"model_type": "gpt2", "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64, "vocab_size": 100}
+    assert families.tensors(config) == {name: tuple(shape) for name, shape in shapes(dict(config)).items()}
+
+
+def test_headers_agree_with_config_alone(tiny_model: Path) -> None:
+    whole = model.facts(tiny_model)
+    alone = model.from_config(whole.config)
+    assert {name: tensor.shape for name, tensor in whole.tensors.items()} == {name: tensor.shape for name, tensor in alone.tensors.items()}
+    assert len(anatomy(whole).layers) == 2
+    assert [linear.part for linear in anatomy(alone).layers[0].linears] == ["query", "key", "value", "output", "gate", "up", "down"]
+
+
+def test_any_other_family_is_built_in_a_helper_once(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = {"model_type": "stablelm", **TINY}
+    first = model.from_config(config)
+    assert first.layers == 2
+    assert "model.layers.1.mlp.down_proj" in first.linears()
+    monkeypatch.setattr(headers.subprocess, "run", lambda *_, **__: pytest.fail("built a second time"))
+    assert model.from_config(config) == first
+
+
+def test_a_family_nobody_knows_is_refused(home: Path) -> None:
+    with pytest.raises(ModelError, match="no_such_family"):
+        model.from_config({"model_type": "no_such_family", **TINY})
+
+
+def test_gguf_without_torch(tmp_path: Path, home: Path) -> None:
+    from gguf import GGUFWriter
+    file = tmp_path / "tiny.gguf"
+    writer = GGUFWriter(str(file), "llama")
+    for add, value in ((writer.add_block_count, 2), (writer.add_embedding_length, 32), (writer.add_feed_forward_length, 64), (writer.add_head_count, 4),
+                       (writer.add_head_count_kv, 2), (writer.add_context_length, 128)):
+        add(value)
+    writer.add_tensor("token_embd.weight", numpy.zeros((100, 32), numpy.float16))
+    writer.add_tensor("output.weight", numpy.zeros((100, 32), numpy.float16))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    made = model.facts_of(ModelOrder(source=str(file)))
+    assert (made.layers, made.hidden, made.kv_heads, made.vocabulary, made.tied) == (2, 32, 2, 100, False)
+    assert made.tensors["lm_head.weight"].shape == (100, 32)
+
+
+ASK = """
+import json
+from studio import model, source
+made = model.facts_of(source.ModelOrder(source="owner/tiny"))
+print(json.dumps({name: tensor.shape for name, tensor in made.tensors.items()}))
+"""
+
+
+def test_hub_metadata_downloads_no_weights(tiny_model: Path, tmp_path: Path, home: Path) -> None:
+    with fake_hub.serving({"owner/tiny": tiny_model}) as (endpoint, seen):
+        done = subprocess.run([sys.executable, "-c", ASK], cwd=PROJECT, capture_output=True, text=True, timeout=120, env=os.environ | {
+            "HF_ENDPOINT": endpoint, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "hf"), "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"})
+    assert done.returncode == 0, done.stderr[-1500:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert {name: tuple(shape) for name, shape in found.items()} == {name: item.shape for name, item in model.facts(tiny_model).tensors.items()}
+    assert not list((tmp_path / "hf").rglob("*.safetensors"))
+
+
+def test_sharded(tmp_path: Path, tiny_model: Path) -> None:
+    """Several files are one model."""
+    whole = model.facts(tiny_model)
+    (tmp_path / "config.json").write_bytes((tiny_model / "config.json").read_bytes())
+    names = list(whole.tensors)
+    for number, part in enumerate((names[::2], names[1::2])):
+        head = json.dumps({name: {"dtype": "F32", "shape": whole.tensors[name].shape, "data_offsets": [0, 0]} for name in part}).encode()
+        (tmp_path / f"model-{number}.safetensors").write_bytes(struct.pack("<Q", len(head)) + head)
+    assert model.facts(tmp_path).tensors.keys() == whole.tensors.keys()
