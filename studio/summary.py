@@ -53,10 +53,11 @@ def phase(diary: list[dict[str, Any]]) -> str | None:
 def summary(run: Run, diary: list[dict[str, Any]] | None = None) -> dict[str, Any]:
     """What a run is and how it stands, under the names of the surface; unknown values are None. Bytes and seconds.
 
-    diary: given by who has read it already; it may lack steps in the middle.
+    diary: given by who has read it already, in its order; it may lack steps in the middle. It was read before the lock is asked here, so
+    a run that ends just then looks lost: such a caller reads on and asks again.
     """
     alive = run.alive()  # before the diary is read: an end written in between is then seen
-    turn = run.turn()  # from the file: a digest sorted by its times may have the last one elsewhere after a step of the clock
+    turn = run.turn() if diary is None else next((event for event in reversed(diary) if event["kind"] in TURNS), None)
     told = dict(_told_now(run.diary) if diary is None else _told_by(diary))
     spans = told.pop("spans")
     state = standing(alive, turn, run.stop_file.exists())

@@ -80,7 +80,9 @@ def status(tail: Tail) -> dict[str, Any]:
     """The summary of the surface, and what a page shows beside it: percent, seconds left, bytes on disk."""
     one = tail.run  # it keeps its order, so no YAML is read again
     row = run.summary(one, tail.digest())
-    row["memory_now"] = tail.recent[-1].get("memory") if tail.recent else None
+    if row["state"] == "lost":  # it may have ended between our reading and the lock's answer
+        row = run.summary(one, tail.refresh().digest())
+    row["memory_now"] = tail.recent[-1][1].get("memory") if tail.recent else None
     row["percent"] = _percent(row)
     row["left"] = _left(row, tail)
     row["bytes"] = one.size() if row["state"] not in ALIVE else None
@@ -113,14 +115,15 @@ def poll(ask: dict[str, Any]) -> Response:
     """{list?, run?, also?, device?} -> what is new for each. Unknown or deleted runs answer with `gone`."""
     answer: dict[str, Any] = {"at": time.time()}
     rows = listing.rows()
+    known = {row["id"]: row for row in rows if row["state"] in ALIVE}  # asked a moment ago, for the list
     answer["now"] = [row for row in rows if row["state"] in ALIVE]
     answer["waiting"] = sum(row["state"] == "queued" for row in rows)
     answer["count"] = len(rows)
     if "list" in ask:
         answer["list"] = _changed(rows, ask["list"])
     if ask.get("run"):
-        answer["run"] = _part(ask["run"])
-    answer["also"] = [_part(item) for item in (ask.get("also") or [])[:8]]
+        answer["run"] = _part(ask["run"], known)
+    answer["also"] = [_part(item, known) for item in (ask.get("also") or [])[:8]]
     if ask.get("device"):
         answer["device"] = device.panel(answer["now"][0] if answer["now"] else None)
     return _json(answer)
@@ -133,8 +136,8 @@ def _changed(rows: list[dict[str, Any]], known: str | None) -> dict[str, Any] | 
     return None if mark == known else {"mark": mark, "rows": rows}
 
 
-def _part(ask: dict[str, Any]) -> dict[str, Any]:
-    """One run's news. ask: {id, generation, points, others, log}; log: {file, at} or null for none."""
+def _part(ask: dict[str, Any], known: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """One run's news. ask: {id, generation, points, others, log}; log: {file, at} or null for none. known: rows of the living runs."""
     name = str(ask.get("id", ""))
     try:
         one = exact(name)
@@ -151,18 +154,13 @@ def _part(ask: dict[str, Any]) -> dict[str, Any]:
     part: dict[str, Any] = {
         "id": name, "generation": tail.generation, "fresh": not same, "start": start, "points": stop, "stride": stride,
         "names": COLUMNS, "columns": tail.rows(start, stop, stride), "others": tail.others[other: other + OTHERS],
-        "next": min(len(tail.others), other + OTHERS), "status": status(tail), "checkpoints": checkpoints.steps(one.checkpoints),
+        "next": min(len(tail.others), other + OTHERS), "status": dict(known.get(name) or status(tail)), "checkpoints": checkpoints.steps(one.checkpoints),
     }
-    part["status"] |= {"signs": tail.signs(), "reason": _reason(tail)}
+    part["status"]["signs"] = tail.signs()
     part["more"] = stop < tail.points or part["next"] < len(tail.others)
     if ask.get("log") is not None:
         part["log"] = output.since(one, ask["log"])
     return part
-
-
-def _reason(tail: Tail) -> str | None:
-    """The short name of why the run ended (studio/diagnosis.py)."""
-    return next((event.get("reason") for event in reversed(tail.others) if event["kind"] == "end"), None)
 
 
 def _index(value: Any) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from array import array
 from collections import OrderedDict
 from typing import Any
@@ -15,6 +16,7 @@ COLUMNS = ("step", "epoch", "loss", "learning_rate", "grad_norm", "tokens", "tok
 READ = 4_000_000  # bytes parsed at a time
 KEPT = 24  # runs whose columns stay in memory
 WHOLE, THIN = 60, 400  # steps that signs are told from: so many at the end, about so many of the rest
+AGAIN = 4.0  # seconds until they are told again
 NAN = float("nan")
 
 
@@ -32,14 +34,16 @@ class Tail:
         self.run, self._lock = run, threading.Lock()
         self._inode, self._cursor, self._undone = 0, 0, 0
         self._told: tuple[Any, list[dict[str, Any]]] = (None, [])
+        self._told_at = float("-inf")
         self._clear()
 
     def _clear(self) -> None:
         self.columns = {name: array("d") for name in COLUMNS}
         self.others: list[dict[str, Any]] = []  # every event that is no step, with `time` and `tokens` where it happened
-        self.first: dict[str, Any] | None = None
-        self.recent: list[dict[str, Any]] = []  # the last steps, whole
-        self.peak: dict[str, Any] | None = None  # the step with the highest memory
+        self._places: list[int] = []  # where in the diary each of `others` stands
+        self._count = 0
+        self.recent: list[tuple[int, dict[str, Any]]] = []  # (place, event) of the last steps
+        self.peak: tuple[int, dict[str, Any]] | None = None  # of the step with the highest memory
         self._time, self._began, self._seen, self._attempt = 0.0, None, 0.0, None
         self._tokens, self._offset = 0.0, 0.0  # tokens of former attempts; what is added to this attempt's count
         self._cursor = 0
@@ -73,11 +77,10 @@ class Tail:
         return self
 
     def digest(self) -> list[dict[str, Any]]:
-        """A short diary that gives the same summary as the whole one: everything but most steps."""
+        """A short diary, in its order, that gives the same summary as the whole one: everything but most steps."""
         with self._lock:
             steps = ([self.peak] if self.peak and self.peak not in self.recent else []) + self.recent
-            others = list(self.others)
-        return sorted(others + steps, key=lambda event: event["at"])
+            return [event for _, event in sorted([*zip(self._places, self.others, strict=True), *steps], key=lambda pair: pair[0])]
 
     def rows(self, start: int, stop: int, stride: int = 1) -> list[list[float]]:
         """One list a column, of the points from start to stop."""
@@ -88,7 +91,8 @@ class Tail:
         """Signs of trouble that hold now (studio/signs.py), told from a thinned course: the last steps whole, of the earlier ones some hundred."""
         with self._lock:
             mark = (self.generation, self.points, len(self.others))
-            if self._told[0] != mark:
+            if self._told[0] != mark and time.monotonic() - self._told_at > AGAIN:
+                self._told_at = time.monotonic()
                 count = self.points
                 places = [*range(0, max(0, count - WHOLE), max(1, count // THIN)), *range(max(0, count - WHOLE), count)]
                 step, loss, norm = (self.columns[name] for name in ("step", "loss", "grad_norm"))
@@ -100,7 +104,7 @@ class Tail:
     # -- one event
 
     def _take(self, event: dict[str, Any]) -> None:
-        self.first = self.first or event
+        self._count += 1
         kind = event["kind"]
         if kind == "phase":
             if event["name"] in ("queued", "starting") or event.get("attempt") != self._attempt:
@@ -117,6 +121,7 @@ class Tail:
             return
         if kind == "end":
             self._pause()
+        self._places.append(self._count)
         self.others.append({**event, "time": round(now, 2), "total": self._total()})
 
     def _pause(self) -> None:
@@ -141,9 +146,9 @@ class Tail:
         for name in COLUMNS:
             value = values.get(name)
             columns[name].append(NAN if value is None else float(value))
-        self.recent = [*self.recent[-11:], event]
-        if event.get("memory") and (self.peak is None or event["memory"] > self.peak["memory"]):
-            self.peak = event
+        self.recent = [*self.recent[-11:], (self._count, event)]
+        if event.get("memory") and (self.peak is None or event["memory"] > self.peak[1]["memory"]):
+            self.peak = self._count, event
 
     def _take_back(self, step: int) -> None:
         """A resume goes on from `step`: what lay beyond did not count."""
@@ -156,8 +161,9 @@ class Tail:
             return
         for column in self.columns.values():
             del column[keep:]
-        self.others = [event for event in self.others if event not in later]
-        self.recent = [event for event in self.recent if event["step"] <= step]
+        kept = [(place, event) for place, event in zip(self._places, self.others, strict=True) if event not in later]
+        self._places, self.others = [place for place, _ in kept], [event for _, event in kept]
+        self.recent = [(place, event) for place, event in self.recent if event["step"] <= step]
         self._tokens, self._offset = self._total(), None
         self._undone += 1
 
