@@ -19,30 +19,35 @@ from studio.proof import prove, work
 from studio.voice import Voice, voice
 
 KINDS = ("adapter", "merged", "gguf", "ollama")
-PRECISIONS = ("f16", "q8_0")
+PRECISIONS = ("f16", "q8_0", "f32")
+ALLOWED = {"merged": ("f32",), "gguf": ("f16", "q8_0"), "ollama": ("f16", "q8_0")}
 SAMPLE = ("adapter_model.safetensors", "adapter_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
+ROUNDED = ("The base's 16 bits cannot hold all that the adapter changes: some answers take another turn. "
+           "--precision f32 keeps it all at twice the size; GGUF in f16 keeps nearly all at the same size.")
 Tell = Callable[[str, int, int], None]
 
 
 def export(name: str, kind: str, out: Path, precision: str = "", tell: Tell = lambda *_: None, proven: bool = True) -> dict[str, Any]:
     """{path, kind, bytes, note, proof}. out: a .zip for adapter, a folder for merged and ollama, a .gguf file (or a folder) for gguf.
 
-    precision: f16 or q8_0, for gguf (f16 unless told) and ollama (q8_0 unless told). It appears whole or not at all. Raises
-    ExportError where the method cannot be merged, the target stands already, or the disk is too small.
+    precision: f16 or q8_0, for gguf (f16 unless told) and ollama (q8_0 unless told); f32 for merged (the base's unless told).
+    It appears whole or not at all. Raises ExportError where the method cannot be merged, the target stands already, or the disk is too small.
     """
     found = voice(name)
-    if kind not in KINDS or (precision and precision not in PRECISIONS):
+    if kind not in KINDS or (precision and precision not in ALLOWED.get(kind, ())):
         raise ExportError(f"There is no export {kind!r}{f' at {precision!r}' if precision else ''}.",
-                          f"Kinds: {', '.join(KINDS)}; precisions: {', '.join(PRECISIONS)}.", "--to")
-    precision = precision or ("q8_0" if kind == "ollama" else "f16")
+                          f"Kinds: {', '.join(KINDS)}. Precisions: {'; '.join(f'{one}: {chr(44).join(some)}' for one, some in ALLOWED.items())}.", "--to")
+    precision = precision or {"ollama": "q8_0", "gguf": "f16"}.get(kind, "")
     out = _target(found, kind, Path(out).expanduser().absolute(), precision)
     note = refuse(found, kind)
     _disk(found, kind, out)
     with whole(out) as temporary:
         {"adapter": _adapter, "merged": _merged, "gguf": _gguf, "ollama": _ollama}[kind](found, temporary, precision, tell)
     proof = _proof(found, kind, out, precision, tell) if proven else None
+    if proof and kind == "merged" and not precision and proof["agree"] < 19:
+        note = f"{note} {ROUNDED}".strip()
     files = [out] if out.is_file() else [file for file in out.rglob("*") if file.is_file()]
-    return {"path": str(out), "kind": kind, "precision": precision if kind in ("gguf", "ollama") else None,
+    return {"path": str(out), "kind": kind, "precision": precision or None,
             "bytes": sum(file.stat().st_size for file in files), "note": note, "proof": proof}
 
 
@@ -119,7 +124,7 @@ def _adapter(found: Voice, out: Path, precision: str, tell: Tell) -> None:
 
 def _merged(found: Voice, out: Path, precision: str, tell: Tell) -> None:
     tell("merging", 0, 0)
-    work(["studio.worker.export", "merged", found.name, str(out)])
+    work(["studio.worker.export", "merged-f32" if precision else "merged", found.name, str(out)])
     write_whole(out / "README.md", readme.merged(found))
 
 

@@ -25,7 +25,8 @@ def add(parsers: Any, common: ArgumentParser) -> None:
         one.add_argument("--no-proof", action="store_true", help="do not compare its answers with the run's")
         one.set_defaults(show=show)
     take.add_argument("--to", required=True, choices=KINDS)
-    take.add_argument("--precision", choices=PRECISIONS, default="", help="of gguf (f16 unless told) and ollama (q8_0 unless told)")
+    take.add_argument("--precision", choices=PRECISIONS, default="", help="gguf: f16 unless told; ollama: q8_0 unless told; merged: the base's, or f32")
+    merge.add_argument("--precision", choices=("f32",), default="", help="float32 instead of the base's precision: twice the size, nothing rounded")
     give = parsers.add_parser("push", parents=[common], help="send a run's result to the Hugging Face Hub, private unless told (HF_TOKEN)")
     give.add_argument("model", metavar="RUN")
     give.add_argument("repo", metavar="OWNER/NAME")
@@ -35,7 +36,7 @@ def add(parsers: Any, common: ArgumentParser) -> None:
     page.add_argument("model", metavar="RUN")
     page.add_argument("out", metavar="OUT", nargs="?", help="where to; left out: report.html in the run's folder")
     page.set_defaults(run=as_page)
-    merge.set_defaults(run=lambda args: away(args, "merged", ""))
+    merge.set_defaults(run=lambda args: away(args, "merged", args.precision))
     take.set_defaults(run=lambda args: away(args, args.to, args.precision))
 
 

@@ -1,4 +1,4 @@
-"""python -m studio.worker.export WHAT MODEL OUT: the part of an export that needs torch. WHAT: merged, f16 or q8_0."""
+"""python -m studio.worker.export WHAT MODEL OUT: the part of an export that needs torch. WHAT: merged, merged-f32, f16 or q8_0."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from studio.worker.merge import merge
 from studio.worker.speakers import end_tokens
 
 
-def merged(found: Voice, out: Path) -> None:
-    """A folder that transformers, vLLM and their like load: weights in the base's precision, tokenizer, template, stop tokens."""
+def merged(found: Voice, out: Path, exact: bool = False) -> None:
+    """A folder that transformers, vLLM and their like load: weights in the base's precision (exact: float32), tokenizer, template, stop tokens."""
     out.mkdir(parents=True, exist_ok=True)
     source = found.result if found.whole and not found.checkpoint else found.base
     facts = model.facts(source)
-    dtype = getattr(torch, facts.dtype if facts.dtype in ("bfloat16", "float16", "float32") else "bfloat16")
+    dtype = torch.float32 if exact else getattr(torch, facts.dtype if facts.dtype in ("bfloat16", "float16", "float32") else "bfloat16")
     merge(found, out, dtype)
     config = AutoConfig.from_pretrained(source)
     config.dtype = dtype
@@ -47,8 +47,8 @@ def main(what: str, name: str, out: Path) -> int:
     torch.set_num_threads(device.cores())
     try:
         found = voice(name)
-        if what == "merged":
-            merged(found, out)
+        if what.startswith("merged"):
+            merged(found, out, what == "merged-f32")
         else:
             gguf_file.write(found, out, what, gguf_file.plain_template(found.template.text))
     except StudioError as error:

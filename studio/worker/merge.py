@@ -125,7 +125,7 @@ def rounded(weight: torch.Tensor, dtype: torch.dtype, random: torch.Generator) -
 
     An adapter's change is often smaller than half the gap between two bf16 numbers. To the nearest, most of it would fall back to
     W: an error that points the same way everywhere. By chance it is kept on average. On the starter, error of the logits: nearest
-    0.5 to 0.8, by chance 0.04 to 0.07; answers alike: 8 of 20 before. What bf16 holds exactly stays as it is.
+    0.5 to 0.8, by chance 0.04 to 0.07; answers alike: 8 of 20 and 16 of 20. What bf16 holds exactly stays as it is.
     """
     if not weight.is_floating_point() or dtype != torch.bfloat16 or weight.dtype != torch.float32:
         return weight.to(dtype) if weight.is_floating_point() else weight

@@ -1,0 +1,126 @@
+"""Merging and exporting on a tiny model: the same logits, files that read back, a proof that says what differs."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+
+import gguf
+import pytest
+import torch
+
+from studio import config, export, run
+from studio.errors import ExportError
+from studio.methods import METHODS
+from studio.run import Run
+from studio.voice import voice
+from studio.worker.gguf_file import permuted, plain_template
+from studio.worker.merge import merge, rounded, weights
+
+
+def trained(model: Path, name: str = "lora", **knobs) -> Run:
+    """A run whose result is an adapter with weights that matter, saved as the trainer saves it."""
+    from transformers import AutoTokenizer
+    order = config.build({"model": str(model), "data": {"train": "sample"}, "method": {"name": name, **knobs}})
+    one = run.create(order)
+    wrapped = order.method.wrap(METHODS["full"]().load(model, torch.float32))
+    random = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for weight in wrapped.parameters():
+            if weight.requires_grad:
+                weight.add_(torch.randn(weight.shape, generator=random) * 0.2)
+    order.method.save(wrapped, one.result)
+    AutoTokenizer.from_pretrained(model).save_pretrained(one.result)
+    (one.result / "manifest.json").write_text(json.dumps({"base": str(model), "model": {"source": str(model)}, "template": "model",
+                                                          "method": order.method.model_dump(mode="json"), "stop": ["<|im_end|>"]}))
+    return one
+
+
+def logits(model, ids: torch.Tensor) -> torch.Tensor:
+    with torch.inference_mode():
+        return model(input_ids=ids).logits
+
+
+@pytest.mark.parametrize(("name", "knobs"), [("lora", {}), ("lora", {"rslora": True, "target_modules": "q-v"}), ("lora", {"dora": True}), ("ia3", {})])
+def test_merged_model_computes_the_same(home: Path, tiny_model: Path, tmp_path: Path, name: str, knobs: dict) -> None:
+    found = voice(trained(tiny_model, name, **knobs).id)
+    base = METHODS["full"]().load(tiny_model, torch.float32)
+    ids = torch.arange(5, 25)[None]
+    before = logits(base, ids)
+    plain = METHODS["full"]().load(tiny_model, torch.float32)
+    plain.load_state_dict(dict(weights(found)), strict=False)
+    wanted = logits(found.method.attach(base, found.result), ids)
+    assert torch.allclose(logits(plain, ids), wanted, atol=1e-4)
+    assert not torch.allclose(before, wanted, atol=1e-2)
+
+
+def test_what_cannot_be_merged_says_why(home: Path, tiny_model: Path, tmp_path: Path) -> None:
+    one = trained(tiny_model, "prefix")
+    with pytest.raises(ExportError, match="cannot be merged. It changes what the model reads"):
+        export.export(one.id, "merged", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    assert export.export(one.id, "adapter", tmp_path / "out.zip", proven=False)["bytes"] > 0
+
+
+def test_target_that_stands_is_left_alone(home: Path, tiny_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "out.zip").write_text("mine")
+    with pytest.raises(ExportError, match="stands there already"):
+        export.export(trained(tiny_model).id, "adapter", tmp_path / "out.zip")
+    assert (tmp_path / "out.zip").read_text() == "mine"
+
+
+def test_adapter_zip_holds_no_path_of_this_computer(home: Path, tiny_model: Path, tmp_path: Path) -> None:
+    answer = export.export(trained(tiny_model).id, "adapter", tmp_path / "out.zip", proven=False)
+    with zipfile.ZipFile(answer["path"]) as packed:
+        config_file = json.loads(packed.read("adapter_config.json"))
+        assert config_file["base_model_name_or_path"] == tiny_model.name
+        assert {"adapter_model.safetensors", "README.md", "chat_template.jinja", "tokenizer.json"} <= set(packed.namelist())
+
+
+def test_gguf_is_proven(home: Path, tiny_model: Path, tmp_path: Path) -> None:
+    """Through the program's own proof: other processes, read back by transformers, template and stop token from the file."""
+    answer = export.export(trained(tiny_model).id, "gguf", tmp_path / "out.gguf")
+    assert answer["proof"]["prompts"] == 20
+    assert answer["proof"]["same_prompts"]
+    assert answer["proof"]["agree"] >= 15  # a random model is never sure of anything
+    fields = gguf.GGUFReader(tmp_path / "out.gguf").fields
+    assert "im_start" in str(bytes(fields["tokenizer.chat_template"].parts[-1]), "utf-8")
+    assert int(fields["tokenizer.ggml.eos_token_id"].parts[-1][0]) == 2
+
+
+def test_merge_in_shards(home: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from safetensors import safe_open
+    monkeypatch.setattr("studio.worker.merge.SHARD", 20_000)
+    found = voice(trained(tiny_model).id)
+    merge(found, tmp_path, torch.float32)
+    index = json.loads((tmp_path / "model.safetensors.index.json").read_text())["weight_map"]
+    assert len(set(index.values())) > 2
+    for name, weight in weights(found):
+        with safe_open(tmp_path / index[name], "pt") as stored:
+            assert torch.equal(stored.get_tensor(name), weight)
+
+
+def test_rounding_by_chance_keeps_small_changes() -> None:
+    base = torch.full((400, 400), 0.7421875)  # bf16 holds it; the next number is 0.0039 away
+    random = torch.Generator().manual_seed(0)
+    moved = rounded(base + 0.0005, torch.bfloat16, random)
+    assert moved.float().mean().item() == pytest.approx(0.7421875 + 0.0005, abs=5e-5)
+    assert torch.equal(rounded(base, torch.bfloat16, random).float(), base)
+    assert torch.equal((base + 0.0005).to(torch.bfloat16).float(), base)  # to the nearest, the change is lost
+
+
+def test_q_and_k_are_reordered_as_llama_cpp_has_them() -> None:
+    """Row 2i of a head is transformers' row i, row 2i + 1 its row i + half (convert_hf_to_gguf.py, LlamaModel.permute)."""
+    rows = torch.arange(16.0)[:, None]
+    assert permuted(rows, 2)[:, 0].tolist() == [0, 4, 1, 5, 2, 6, 3, 7, 8, 12, 9, 13, 10, 14, 11, 15]
+
+
+def test_template_without_generation_tags_writes_the_same() -> None:
+    from studio import template
+    said = [{"role": "user", "content": "Hello?"}, {"role": "assistant", "content": " Hi. "}]
+    for name in template.names():
+        used = template.load(name)
+        plain = plain_template(used.text)
+        assert "generation %" not in plain
+        assert template.Template(name, plain, used.special).render(said).text == used.render(said).text

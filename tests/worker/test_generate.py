@@ -1,0 +1,149 @@
+"""Answers token by token: text, stops, sampling, and a batch whose members get the same answers as alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from studio.errors import ModelError
+from studio.methods import METHODS
+from studio.tokens import Encoder
+from studio.voice import of_base, voice
+from studio.worker.generate import Answer, Sampling, Text, choose
+from studio.worker.speakers import Speaker, Speakers, tree
+
+QUESTIONS = ["What is the capital of France?", "Write one line about the sea.", "yes or no, please: is the sea wide and blue?"]
+
+
+@pytest.fixture
+def speaker(tiny_model: Path) -> Speaker:
+    return Speakers("cpu", torch.float32).load(of_base(tiny_model))
+
+
+def write(speaker: Speaker, questions: list[str], **sampling) -> list[Answer]:
+    """Answers written side by side; each joins while the ones before it are being written."""
+    made = [speaker.answer([{"role": "user", "content": text}], Sampling(**{"temperature": 0, "max_tokens": 20, **sampling})) for text in questions]
+    for answer in made:
+        while speaker.batch.read(answer) is None:
+            pass
+        speaker.batch.step()
+    while speaker.batch.rows:
+        speaker.batch.step()
+    return made
+
+
+def test_side_by_side_as_alone(speaker: Speaker) -> None:
+    alone = [write(speaker, [question])[0].new for question in QUESTIONS]
+    assert [answer.new for answer in write(speaker, QUESTIONS)] == alone
+    assert [answer.new for answer in write(speaker, QUESTIONS[::-1])] == alone[::-1]
+
+
+def test_as_transformers_generates(speaker: Speaker) -> None:
+    answer = write(speaker, QUESTIONS[:1])[0]
+    ids = torch.tensor([answer.prompt])
+    theirs = speaker.model.generate(ids, do_sample=False, max_new_tokens=20, attention_mask=torch.ones_like(ids))[0, ids.shape[1]:].tolist()
+    assert answer.new == theirs
+
+
+def test_long_prompts_are_read_in_parts(speaker: Speaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = write(speaker, QUESTIONS[2:])[0].new
+    monkeypatch.setattr("studio.worker.generate.CHUNK", 7)
+    assert write(speaker, QUESTIONS[2:])[0].new == whole
+
+
+def test_prompt_ids_are_those_of_training(tiny_model: Path, speaker: Speaker) -> None:
+    """For every template: what chat asks is what training saw before the answer."""
+    from studio import template
+    said = [{"role": "user", "content": "Hello?"}]
+    for name in ["model", *template.names()]:
+        used = template.load(name, tiny_model)
+        encoder = Encoder(tiny_model, used)
+        trained = encoder.encode([*said, {"role": "assistant", "content": "Hi."}])
+        asked = encoder.prompt_ids(said)
+        first = next(n for n, label in enumerate(trained.labels) if label != -100)
+        if name != "qwen3":  # there the answer opens with its thinking, which training sees as the answer's own
+            assert len(asked) - first in (0, 1), name
+        assert trained.ids[:first] == asked[:first], name
+
+
+@pytest.mark.parametrize("name", ["lora", "qlora", "adapter", "prefix", "p_tuning", "prompt", "ia3"])
+def test_every_method_answers_beside_its_base(name: str, tiny_model: Path, tmp_path: Path) -> None:
+    """Attached to a tree that shares the base's weights: as peft alone answers, and the base is not changed by it."""
+    method = METHODS[name]()
+    wrapped = method.wrap(METHODS["full"]().load(tiny_model, torch.float32))
+    with torch.no_grad():
+        for weight in wrapped.parameters():
+            if weight.requires_grad:
+                weight.add_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(1)) * 0.3)
+    method.save(wrapped, tmp_path)
+    speakers = Speakers("cpu", torch.float32)
+    base = speakers.load(of_base(tiny_model))
+    before = write(base, QUESTIONS[:1])[0].new
+    found = of_base(tiny_model)
+    tuned = Speaker(type(found)("tuned", found.base, found.template, tmp_path, method, found.stop), method.attach(tree(base.model), tmp_path))
+    answers = write(tuned, QUESTIONS)
+    assert write(base, QUESTIONS[:1])[0].new == before
+    with torch.inference_mode():
+        logits = wrapped.eval()(input_ids=torch.tensor([answers[1].prompt + answers[1].new[:-1]])).logits[0]
+    wanted = logits[-len(answers[1].new):].argmax(-1).tolist()
+    assert answers[1].new == wanted
+
+
+def test_trees_share_their_weights(tiny_model: Path) -> None:
+    base = METHODS["full"]().load(tiny_model, torch.float32)
+    copy = tree(base)
+    assert copy is not base
+    assert all(a is b for a, b in zip(base.parameters(), copy.parameters(), strict=True))
+
+
+def test_too_long_a_conversation_is_refused(speaker: Speaker) -> None:
+    with pytest.raises(ModelError, match="can hold 512"):
+        speaker.answer([{"role": "user", "content": "word " * 800}], Sampling())
+
+
+def test_text_comes_in_whole_characters() -> None:
+    pieces = {(): "", (1,): "\ufffd", (1, 2): "é", (2,): "\ufffd", (1, 2, 3): "é!", (2, 3): "\ufffd!", (3,): "!"}
+    text = Text(lambda ids: pieces[tuple(ids)])
+    assert [text.add(1), text.add(2), text.add(3)] == ["", "é", "!"]
+
+
+def test_text_that_may_be_a_stop_is_held_back() -> None:
+    text = Text(lambda ids: "".join(map(chr, ids)), ["END"])
+    assert [text.add(ord(letter)) for letter in "aENbEND"] == ["a", "", "", "ENb", "", "", ""]
+    assert text.stopped
+    open_end = Text(lambda ids: "".join(map(chr, ids)), ["END"])
+    assert [open_end.add(ord(letter)) for letter in "aE"] == ["a", ""]
+    assert open_end.add(None) == "E"
+
+
+def test_choice() -> None:
+    logits = torch.tensor([0.0, 3.0, 2.9, -1.0])
+    assert choose(logits, Sampling(temperature=0), [], None) == 1
+    random = torch.Generator().manual_seed(0)
+    assert {choose(logits, Sampling(top_p=0.6), [], random) for _ in range(200)} == {1, 2}
+    assert {choose(logits, Sampling(top_k=1), [], random) for _ in range(20)} == {1}
+    assert choose(logits, Sampling(temperature=0, repetition_penalty=2.0), [1], None) == 2
+    assert len({choose(logits, Sampling(temperature=5.0), [], random) for _ in range(300)}) == 4
+
+
+def test_checkpoint_answers_as_its_result(home: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run's checkpoint, kept and restored, gives the answers of the adapter saved from the same weights."""
+    from studio import checkpoints, config, run
+    method = METHODS["lora"]()
+    order = config.build({"model": str(tiny_model), "data": {"train": "sample"}, "method": {"name": "lora"}})
+    one = run.create(order)
+    wrapped = method.wrap(METHODS["full"]().load(tiny_model, torch.float32))
+    with torch.no_grad():
+        for weight in wrapped.parameters():
+            if weight.requires_grad:
+                weight.fill_(0.01)
+    method.save(wrapped, one.result)
+    (one.result / "manifest.json").write_text('{"stop": ["<|im_end|>"]}')
+    method.keep(wrapped, one.checkpoints / "checkpoint-5")
+    monkeypatch.setattr(checkpoints, "faults", lambda folder: [])
+    speakers = Speakers("cpu", torch.float32)
+    answers = [write(speakers.load(voice(name)), QUESTIONS[:1])[0].new for name in (one.id, f"{one.id}@checkpoint-5", f"base:{one.id}")]
+    assert answers[0] == answers[1]
+    assert set(speakers.bases) == {tiny_model.resolve()}
