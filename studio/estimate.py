@@ -7,6 +7,8 @@ and the allocator's gaps (memory/overhead.py). The page calls `estimate` at ever
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from math import prod
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -14,14 +16,16 @@ from pydantic import BaseModel, ConfigDict
 from studio import advice, clock
 from studio.config import RunConfig
 from studio.device import Device
+from studio.footprint import Footprint
 from studio.memory import ours
-from studio.memory.anatomy import anatomy
+from studio.memory.anatomy import Same, anatomy
 from studio.memory.explain import explain
 from studio.memory.ours import Rows
 from studio.memory.overhead import Overhead, overhead
 from studio.memory.stack import Stack
 from studio.memory.states import states
 from studio.memory.step import Step, step
+from studio.methods import AnyMethod
 from studio.model import ModelFacts
 
 CAUSES = ("weights", "trained", "gradients", "optimizer", "activations", "logits", "workspace", "overhead")
@@ -88,7 +92,7 @@ def estimate(facts: ModelFacts, config: RunConfig, device: Device, rows: Rows | 
     made = Estimate(
         total=total, low=int((walked.peak + around.low) * correction), high=high, allocated=walked.peak, by_cause=causes,
         by_phase={moment: size + around.expected for moment, size in walked.by_moment.items()}, peak_phase=walked.moment,
-        trainable=config.method.trainable(facts), parameters=facts.parameters, checkpointing=loop.checkpointing, steps=steps(config, known),
+        trainable=tuned(Same((facts,)), config.method)[2], parameters=facts.parameters, checkpointing=loop.checkpointing, steps=steps(config, known),
         seconds=round(pace.total, 1) if pace else None, seconds_per_step=round(pace.step, 3) if pace else None,
         tokens_per_second=round(pace.tokens_per_second, 1) if pace else None, speed_from=pace.source if pace else None,
         disk=sum(disk.values()), disk_by_cause=disk, fits=high <= device.free, device=device.name, memory=device.memory, free=device.free,
@@ -139,11 +143,18 @@ def walk(facts: ModelFacts, config: RunConfig, device: Device, rows: Rows | None
 
 
 def _walk(facts: ModelFacts, config: RunConfig, device: Device, rows: Rows | None, checkpointing: bool) -> tuple[Step, Overhead, Stack]:
-    footprint = config.method.footprint(facts)
+    footprint, shapes, _ = tuned(Same((facts,)), config.method)
     loop = ours.stack(config, facts, device, rows, footprint, checkpointing)
     parts = anatomy(facts)
-    walked = step(parts, loop, footprint, states(facts, footprint, config.method.trained(facts), loop))
+    walked = step(parts, loop, footprint, states(facts, footprint, shapes, loop))
     return walked, overhead(device, walked, loop, parts), loop
+
+
+@lru_cache(maxsize=64)
+def tuned(same: Same, method: AnyMethod) -> tuple[Footprint, Mapping[str, tuple[int, ...]], int]:
+    """Footprint, trained shapes and their sum: they stay the same while batch and length are moved."""
+    shapes = method.trained(same[0])
+    return method.footprint(same[0]), shapes, sum(prod(shape) for shape in shapes.values())
 
 
 def by_cause(walked: Step, around: Overhead) -> dict[str, int]:

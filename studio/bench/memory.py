@@ -13,10 +13,11 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
-from studio import config, device, estimate, launch, model, run
+from studio import cards, config, device, estimate, launch, model, run
 from studio.bench import published
 from studio.home import PROJECT, home
 from studio.memory.ours import Rows
@@ -42,6 +43,7 @@ CASES: tuple[tuple[dict[str, Any], int, int, dict[str, Any]], ...] = (  # method
 def add(parser: argparse.ArgumentParser) -> None:
     """The options of `bench memory`."""
     parser.add_argument("--published", nargs="?", const=published.TABLE, type=Path, metavar="CSV", help="compare with published measurements instead")
+    parser.add_argument("--speed", action="store_true", help="how long an estimate takes instead")
     parser.add_argument("--only", type=int, nargs="+", metavar="N", help="cases to run, from 1")
     parser.set_defaults(run=measure, show=show)
 
@@ -50,8 +52,24 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     """The table as a list of rows; sizes in GiB, errors as shares (0.02: estimated 2 % too high)."""
     if args.published:
         return published.rows(args.published)
+    if args.speed:
+        return [_timed(name) for name in ("HuggingFaceTB/SmolLM2-135M", "meta-llama/Llama-3.1-8B", "meta-llama/Llama-2-70b-hf")]
     chosen = args.only or range(1, len(CASES) + 1)
     return [_case(number, *CASES[number - 1]) for number in chosen]
+
+
+def _timed(name: str) -> dict[str, Any]:
+    """Milliseconds of processor time, the median of 15: one estimate, and one with advice and limits."""
+    facts, card = published.facts_of(name), cards.device("NVIDIA A100 80GB")
+    order = config.build({"data": {"train": "rows.json", "max_length": 2048}})
+
+    def once(advised: bool) -> float:
+        began = time.process_time()
+        estimate.estimate(facts, order, card, advised=advised)
+        return (time.process_time() - began) * 1000
+
+    once(False)
+    return {"model": name, "milliseconds": round(statistics.median(once(False) for _ in range(15)), 1), "with advice": round(once(True), 1)}
 
 
 def _case(number: int, method: dict[str, Any], length: int, batch: int, training: dict[str, Any]) -> dict[str, Any]:
@@ -100,7 +118,8 @@ def show(rows: list[dict[str, Any]]) -> None:
     print("| " + " | ".join(keys) + " |\n|" + "---|" * len(keys))
     for row in rows:
         print("| " + " | ".join(f"{row[key]:+.2%}" if key == "error" and key in row else str(row.get(key, row.get("why", ""))) for key in keys) + " |")
-    print(json.dumps(summary(rows)))
+    if summary(rows):
+        print(json.dumps(summary(rows)))
 
 
 def main() -> None:

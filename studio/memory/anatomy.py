@@ -61,21 +61,21 @@ class Anatomy(NamedTuple):
 
 def anatomy(facts: ModelFacts) -> Anatomy:
     """The anatomy of a model, kept for the next question about the same facts. Raises ModelError where no layers are to be seen."""
-    return _read(_Same((facts,)))
+    return _read(Same((facts,)))
 
 
-class _Same(tuple):
+class Same(tuple):
     """A one-tuple that is equal by identity of what it holds: facts are frozen but hold dicts, which cannot be hashed."""
 
     def __hash__(self) -> int:
         return id(self[0])
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and self[0] is other[0]
+        return isinstance(other, Same) and self[0] is other[0]
 
 
 @lru_cache(maxsize=32)
-def _read(same: _Same) -> Anatomy:
+def _read(same: Same) -> Anatomy:
     facts: ModelFacts = same[0]
     shapes = {name: tensor.shape for name, tensor in facts.tensors.items()}
     linears = facts.linears()
