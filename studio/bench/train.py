@@ -65,7 +65,7 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
 def order(args: argparse.Namespace) -> RunConfig:
     """Our order: all on auto but what both sides must share. It neither evaluates nor saves while it is timed."""
     usual = [f"training.max_steps={args.steps}", f"training.batch_size={args.batch}", f"training.accumulation={args.accumulation}",
-             f"data.max_length={args.max_length}", "training.eval_every=1000000", "training.save_every=1000000"]
+             f"data.max_length={args.max_length}", "data.eval=0.01", "training.eval_every=1000000", "training.save_every=1000000"]
     plain = json.dumps({"model": args.model, "data": {"train": args.data}, "method": {"name": args.method}})
     chosen = config.parse(plain, [*usual, *args.settings], where="bench train")
     config.check(chosen)
