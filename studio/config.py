@@ -171,4 +171,4 @@ def check(config: RunConfig) -> None:
     """
     folder = source.check(config.model)
     config.method.refuse(model.facts(folder) if folder else None, config.training, devices()[0])
-    data.check(config.data)
+    data.check(config.data, folder)

@@ -69,6 +69,9 @@ def container_of(path: Path) -> Container:
     if name == "text" and {".json", ".jsonl"} & set(path.suffixes):
         first = " ".join(text.split("\n")[0].split())[:60]
         raise DataError(f"{path.name} is not JSON: it begins with {first!r}.", "Export it again as JSON, or name it .txt if it is plain text.", path.name)
+    if name == "text" and {".csv", ".tsv"} & set(path.suffixes):  # two lines of numbers look like text: here the name decides
+        name = "tsv" if ".tsv" in path.suffixes else "csv"
+        delimiter = "\t" if name == "tsv" else ","
     return Container(name, gz, encoding, delimiter)
 
 
