@@ -117,7 +117,8 @@ def show(rows: list[dict[str, Any]]) -> None:
     keys = [key for key in rows[0] if key != "why"]
     print("| " + " | ".join(keys) + " |\n|" + "---|" * len(keys))
     for row in rows:
-        print("| " + " | ".join(f"{row[key]:+.2%}" if key == "error" and key in row else str(row.get(key, row.get("why", ""))) for key in keys) + " |")
+        told = {"estimate": row.get("why", ""), **row} | ({"error": f"{row['error']:+.2%}"} if "error" in row else {})
+        print("| " + " | ".join(str(told.get(key, "")) for key in keys) + " |")
     if summary(rows):
         print(json.dumps(summary(rows)))
 

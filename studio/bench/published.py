@@ -49,7 +49,8 @@ def _row(number: int, row: dict[str, str]) -> dict[str, Any]:
     walked = step(anatomy(facts), stack, footprint, states(facts, footprint, shapes, stack))
     reserved = GAP[1] * (walked.peak - walked.by_moment["load"]) if told["quantity"] == "reserved" else 0
     guess = (walked.peak + CUBLAS + reserved) / GIB
-    return told | {"estimate": round(guess, 4), "error": round(guess / told["measured"] - 1, 4), "moment": walked.moment, "calibrated": LOOKED.get(source(row), "no")}
+    return told | {"estimate": round(guess, 4), "error": round(guess / told["measured"] - 1, 4), "moment": walked.moment,
+                   "calibrated": LOOKED.get(source(row), "no")}
 
 
 def source(row: dict[str, str]) -> str:
