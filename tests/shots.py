@@ -106,6 +106,9 @@ def main(arguments: list[str]) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     home = Path(tempfile.mkdtemp(prefix="studio-shots-"))
     os.environ["STUDIO_HOME"] = str(home)
+    prepared = Path(os.environ.get("STUDIO_TEST_HOME", "")) / "models"
+    if prepared.is_dir():  # with the starter here the page counts tokens and memory
+        (home / "models").symlink_to(prepared)
     from tests.ui.fakes import FakeServer
     threading.Thread(target=keep_alive, args=(make_runs(),), daemon=True).start()
     server, wrong = FakeServer(), []
