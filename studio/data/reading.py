@@ -91,7 +91,9 @@ def _fingerprint(path: Path, format: str, mapping: dict[str, Any] | None) -> str
 def _import(path: Path, format: str, mapping: dict[str, Any] | None, fingerprint: str, folder: Path, report: Report) -> None:
     """Read all rows into the folder."""
     container, total = container_of(path), path.stat().st_size
-    first = next(iter(blocks(path, container)))
+    first = next(iter(blocks(path, container)), None)
+    if first is None:
+        raise _nothing(path.name, 0, [])
     columns = columns_of(first.rows[:200])
     check_columns(mapping, columns, path.name)
     chosen = format_of(mapping) if format == "auto" else None

@@ -64,15 +64,15 @@ def arrow_rows(path: Path, container: Container) -> Iterator[Block]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    done = 0
+    done, size = 0, path.stat().st_size
     try:
         source = pa.BufferReader(gzip.decompress(path.read_bytes())) if container.gz else pa.memory_map(str(path))
         batches = pq.ParquetFile(source).iter_batches(batch_size=ROWS) if container.name == "parquet" else _arrow_batches(pa, source)
         for batch in batches:
-            done += batch.nbytes
+            done += batch.get_total_buffer_size()  # nbytes would follow offsets that nobody has looked at yet
             for start in range(0, batch.num_rows, ROWS):
-                yield Block([_cells(row) for row in batch.slice(start, ROWS).to_pylist()], None, min(done, path.stat().st_size))
-    except pa.ArrowException as error:
+                yield _block(pa, batch.slice(start, ROWS), min(done, size))
+    except (pa.ArrowException, UnicodeDecodeError) as error:  # the latter: a column's name is no text
         raise DataError(f"{path.name} is a damaged {container.name} file: {error}.", "Write the file again.", path.name) from error
 
 
@@ -84,6 +84,58 @@ def _arrow_batches(pa: Any, source: Any) -> Iterator[Any]:
     except pa.ArrowInvalid:
         source.seek(0)
         yield from pa.ipc.open_stream(source)
+
+
+def _block(pa: Any, batch: Any, done: int) -> Block:
+    """The batch as rows. Raises ArrowInvalid where its buffers do not fit together: Arrow would read beyond their ends."""
+    try:
+        batch.validate(full=True)
+        return Block([_cells(row) for row in batch.to_pylist()], None, done)
+    except (pa.ArrowInvalid, UnicodeDecodeError):
+        return _row_by_row(pa, batch, done)
+
+
+def _row_by_row(pa: Any, batch: Any, done: int) -> Block:
+    """Rows whose text is not UTF-8 are told apart from sound ones."""
+    columns = [_as_bytes(pa, column) for column in batch.columns]
+    for column in columns:
+        column.validate(full=True)
+    block = Block(lines=None, done=done)
+    for n in range(batch.num_rows):
+        cells = dict(zip(batch.schema.names, (column[n].as_py() for column in columns), strict=True))
+        try:
+            block.rows.append(_cells(_texts(cells)))
+        except UnicodeDecodeError as error:
+            block.bad[n] = ("encoding", error.object.decode(errors="replace"), f"It holds bytes that are not UTF-8 (byte {error.start + 1} of the text).")
+            block.rows.append(None)
+    return block
+
+
+def _as_bytes(pa: Any, column: Any) -> Any:
+    """The column with every text in it as its bytes, which any bytes are."""
+    return column.view(_bytes_type(pa, column.type))
+
+
+def _bytes_type(pa: Any, kind: Any) -> Any:
+    if pa.types.is_string(kind):
+        return pa.binary()
+    if pa.types.is_large_string(kind):
+        return pa.large_binary()
+    if pa.types.is_struct(kind):
+        return pa.struct([field.with_type(_bytes_type(pa, field.type)) for field in kind])
+    for is_kind, make in ((pa.types.is_list, pa.list_), (pa.types.is_large_list, pa.large_list)):
+        if is_kind(kind):
+            return make(kind.value_field.with_type(_bytes_type(pa, kind.value_type)))
+    return kind
+
+
+def _texts(value: Any) -> Any:
+    """The value with its bytes as text again. Raises UnicodeDecodeError."""
+    if isinstance(value, bytes):
+        return value.decode()
+    if isinstance(value, list):
+        return [_texts(one) for one in value]
+    return {key: _texts(one) for key, one in value.items()} if isinstance(value, dict) else value
 
 
 def _cells(row: dict[str, Any]) -> dict[str, Any]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import random
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -14,7 +17,7 @@ from hypothesis import strategies as st
 from studio import data
 from studio.data import reading, store
 from studio.errors import DataError
-from tests.data.fixtures import FIXTURES
+from tests.data.fixtures import ALPACA, FIXTURES, MESSAGES, as_arrow
 
 WHOLE = [fixture.content() for fixture in FIXTURES]
 SIGNS = [b"{", b"}", b"[", b"]", b'"', b"\\", b",", b":", b"\n", b"\r\n", b"\x00", b"\xff\xfe", b"\xef\xbb\xbf", b"NaN", b"1e999", b"\\ud800", b"<|im_start|>"]
@@ -88,6 +91,50 @@ def test_deep_nesting_and_endless_strings(folder: Path, monkeypatch: pytest.Monk
             data.read(path)
         except DataError:
             continue
+
+
+TABLES = [fixture.content() for fixture in FIXTURES if fixture.container in ("parquet", "arrow")]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_broken_tables_end_in_words(seed: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bytes overwritten anywhere: lengths, offsets, names, text. Arrow itself would read beyond its buffers."""
+    monkeypatch.setenv("STUDIO_HOME", str(folder))
+    draw = random.Random(seed)
+    for _ in range(100):
+        made = bytearray(draw.choice(TABLES))
+        for _ in range(draw.randint(1, 4)):
+            at, size = draw.randrange(len(made)), draw.choice([1, 2, 4, 8])
+            made[at : at + size] = draw.randbytes(size)
+        path = folder / "table"
+        path.write_bytes(made)
+        try:
+            data.read(path).decide()
+        except DataError:
+            continue
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("rows", [ALPACA, MESSAGES])
+def test_a_text_of_a_table_that_is_not_utf8_costs_its_row_only(rows: list, stream: bool, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STUDIO_HOME", str(folder))
+    path = folder / "bytes.arrow"
+    path.write_bytes(as_arrow(rows, stream).replace(b"Eight minutes", b"Eight \xff\xfenutes"))
+    found = data.read(path)
+    assert (found.rows, found.conversations.rows, found.by_kind["encoding"].tolist()) == (3, [1, 3], [2])
+    told = next(p for p in found.problems if p.kind == "encoding")
+    assert "byte 7" in told.reason
+    assert told.value.startswith("Eight")
+
+
+def test_a_table_without_rows(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STUDIO_HOME", str(folder))
+    for content in (pa.table({"text": pa.array([], pa.string())}), pa.table({})):
+        sink = io.BytesIO()
+        pq.write_table(content, sink)
+        (folder / "none.parquet").write_bytes(sink.getvalue())
+        with pytest.raises(DataError, match="holds no rows"):
+            data.read(folder / "none.parquet")
 
 
 def test_nothing_half_made_is_left(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
