@@ -56,7 +56,7 @@ def _rows(encoder: Encoder, encoded: list[Encoded], texts: bool) -> None:
     if not any(e.n_trained for e in encoded):
         hint = "Raise max_length: the answers lie beyond it." if any(e.cut for e in encoded) else OTHERS
         raise _refused(encoder, "no token of these rows would be trained", hint)
-    if encoder.train_on != "all" and all(e.n_trained == len(e.ids) for e in encoded):
+    if encoder.train_on != "all" and all(e.n_trained >= len(e.ids) - 1 for e in encoded):
         hint = "Plain text has no questions and answers: set train_on to all." if texts else "Choose another template, or set train_on to all."
         raise _refused(encoder, "every token would be trained, the questions too", hint)
 
@@ -77,7 +77,7 @@ def _probe(encoder: Encoder, conversation: list[dict[str, Any]]) -> None:
         if answer not in said:
             raise _refused(encoder, f"the answer is not what is trained, but {said[:80]!r}", OTHERS)
     if encoder.train_on != "all":
-        if len(trained) == len(e.ids):
+        if len(trained) >= len(e.ids) - 1:
             raise _refused(encoder, "every token would be trained, the questions too", "Choose another template, or set train_on to all.")
         for message in conversation:
             if message["role"] != "assistant" and message["content"] in said:

@@ -23,8 +23,9 @@ Conversation = list[Message] | dict[str, Any] | str
 
 @dataclass(frozen=True)
 class Encoded:
-    """One conversation in tokens. labels: the id where trained, else -100. offsets: characters of `text` per token.
+    """One conversation in tokens. labels: the id where trained, else -100; a row's first token never is: nothing predicts it.
 
+    offsets: characters of `text` per token.
     cut: tokens beyond max_length; with too_long="cut" they are gone from ids, with "drop" the row is to be dropped.
     """
 
@@ -87,6 +88,7 @@ class Encoder:
         labels = list(ids) if self.train_on == "all" else [IGNORED] * len(ids)
         for first, last in covered(offsets, spans) if self.train_on != "all" else ():
             labels[first:last] = ids[first:last]
+        labels[:1] = [IGNORED] * len(labels[:1])  # nothing stands before the first token to predict it from
         over = max(0, len(ids) - self.max_length) if self.max_length else 0
         if over and self.too_long == "cut" and not whole:
             ids, labels, offsets = ids[: self.max_length], labels[: self.max_length], offsets[: self.max_length]

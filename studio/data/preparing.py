@@ -28,7 +28,7 @@ from studio.home import room
 from studio.tokens import Encoded, Encoder
 
 Report = Callable[[int, int], None]
-VERSION = 2
+VERSION = 3  # of what is stored; raise it when ids or labels come out otherwise
 BATCH = 250  # rows encoded at a time
 GATED = 50  # rows the gate looks at
 

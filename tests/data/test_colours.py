@@ -1,0 +1,113 @@
+"""What the page colours is what the trainer learns: the preview against the first batch that the trainer's own loader gives.
+
+For every template and every format that can be trained on, padded and packed, token by token.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from studio import data, template
+from studio.data import DataOrder
+from studio.data.formats import formats
+from studio.template import Template
+from studio.tokens import IGNORED, Encoder
+from studio.worker.batches import Layout, Order, Pieces, Steps
+from tests.data.fixtures import FIXTURES
+
+EFFECTIVE = 2  # rows of an optimizer step
+LAYOUTS = {"packed": Layout(laid=True, tokens=2048, rows=1), "padded": Layout(laid=False, tokens=2048, rows=2)}
+FILES = {  # format -> fixture files
+    "alpaca": ("alpaca-input.jsonl", "alpaca-history.json"), "chatml": ("messages.jsonl", "tools.jsonl"), "chatml_text": ("tagged.jsonl",),
+    "chosen": ("pairs.jsonl", "share-pairs.json"), "prompt": ("questions.csv",), "sharegpt": ("sharegpt.json",), "text": ("story.txt",),
+}  # fmt: skip
+NAMES = ["model", *template.names()]
+Sequence = tuple[tuple[int, ...], tuple[int, ...]]  # ids, labels
+
+
+def test_every_format_that_can_be_trained_on_is_here() -> None:
+    assert set(FILES) == {name for name, form in formats().items() if getattr(form, "STAGE", "sft") == "sft"}
+
+
+@pytest.mark.parametrize("form", FILES)
+@pytest.mark.parametrize("name", NAMES)
+def test_first_batch(name: str, form: str, home: Path, tmp_path: Path, tiny_model: Path) -> None:
+    for file in FILES[form]:
+        compare(tiny_model, name, form, file, tmp_path)
+
+
+@pytest.mark.parametrize("train_on", ["last", "all"])
+@pytest.mark.parametrize("form", [form for form in FILES if form != "text"])
+def test_first_batch_of_other_choices(form: str, train_on: str, home: Path, tmp_path: Path, tiny_model: Path) -> None:
+    for file in FILES[form]:
+        compare(tiny_model, "model", form, file, tmp_path, train_on)
+
+
+@pytest.mark.parametrize(("too_long", "left"), [("cut", 3), ("drop", 2)])
+def test_first_batch_of_rows_over_the_limit(too_long: str, left: int, home: Path, tmp_path: Path, tiny_model: Path) -> None:
+    file = "alpaca-input.jsonl"  # rows of 55, 69 and 50 tokens
+    assert compare(tiny_model, "model", "alpaca", file, tmp_path, limit=60, too_long=too_long) == left
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_first_batch_with_the_real_tokenizer(name: str, with_starter: Path, tmp_path: Path) -> None:
+    for form, files in FILES.items():
+        for file in files:
+            compare(with_starter / "models" / "starter", name, form, file, tmp_path)
+
+
+def compare(model: Path, name: str, form: str, file: str, folder: Path, train_on: str = "assistant", **limits: Any) -> int:
+    """Prepare the file as a run does; what each layout's first batch learns must be what the preview of its rows colours. Gives the rows."""
+    path = folder / file
+    path.write_bytes(next(f for f in FIXTURES if f.name == file).content())
+    chosen = template.load(name, model)
+    chosen = Template(name, chosen.text, {"bos_token": "<|im_start|>", "eos_token": "<|im_end|>"} | chosen.special)
+    on = "all" if form == "text" else train_on
+    order = DataOrder(train=str(path), eval=0, train_on=on, format=form if form == "chosen" else "auto")
+    encoder = Encoder(model, chosen, limits.get("limit", 4096), limits.get("too_long", "cut"), on)
+    rows = data.prepare(order, encoder).train
+    read = data.read(path, order.format)
+    assert read.format == form
+    shown = [seen for seen in (preview(encoder, one) for one in read.conversations) if seen is not None]
+    assert len(shown) == len(rows) > 0
+    numbers = next(iter(Order(len(rows), EFFECTIVE, 42)))
+    wanted = sorted(shown[n] for n in numbers)
+    assert any(label != IGNORED for _, labels in wanted for label in labels)
+    for layout in LAYOUTS.values():
+        batch = next(iter(Steps(rows, batch_sampler=Order(len(rows), EFFECTIVE, 42), collate_fn=Pieces(layout))))
+        assert sorted(sequences(batch, [len(ids) for ids, _ in wanted], layout.laid)) == wanted
+        assert batch[0]["items"] == sum(label != IGNORED for _, labels in wanted for label in labels)
+    return len(rows)
+
+
+def preview(encoder: Encoder, conversation: dict[str, Any]) -> Sequence | None:
+    """ids and colours (the id, where the preview says trained) up to the cut that it marks; None where it says that the row is dropped."""
+    e = encoder.encode(conversation, whole=True)
+    kept = len(e.ids) - e.cut
+    return None if e.cut and encoder.too_long == "drop" else (tuple(e.ids[:kept]), tuple(e.labels[:kept]))
+
+
+def sequences(batch: list[dict[str, Any]], sizes: list[int], laid: bool) -> list[Sequence]:
+    """The rows that stand in a batch's tensors. sizes: tokens of the rows that should; whatever else is there must not be learnt."""
+    found, left = [], sorted(sizes)
+    for piece in batch:
+        ids, labels = piece["input_ids"].tolist(), piece["labels"].tolist()
+        if laid:
+            edges = piece["cu_seq_lens_q"].tolist()
+            assert [n for n, place in enumerate(piece["position_ids"][0].tolist()) if place == 0] == edges[:-1], "positions begin anew with each row"
+            rows = [(ids[0][a:b], labels[0][a:b]) for a, b in zip(edges, edges[1:])]
+        else:
+            rows = list(zip(ids, labels, strict=True))
+        for row, learnt in rows:
+            last = max((n for n, label in enumerate(learnt) if label != IGNORED), default=None)
+            if last is None and laid:
+                continue  # what fills the piece up
+            size = next(size for size in left if size > (last or 0) and not any(row[size:]) and (not laid or size == len(row)))
+            left.remove(size)
+            found.append((tuple(row[:size]), tuple(learnt[:size])))
+    assert not left
+    return found
