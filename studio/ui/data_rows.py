@@ -79,18 +79,18 @@ def preview_of(wanted: RunConfig, dataset: data.Dataset, row: int, lang: str) ->
                "conversation": [{"role": "text", "content": messages}] if isinstance(messages, str)
                else [{"role": one["role"], "content": one["content"]} for one in messages]}
     try:
-        return answer | _tokens(wanted, messages)
+        return answer | _tokens(wanted, conversation)
     except StudioError as error:
         return answer | {"fault": words.explain(error, lang)}
 
 
-def _tokens(wanted: RunConfig, messages: Any) -> dict[str, Any]:
+def _tokens(wanted: RunConfig, conversation: dict[str, Any]) -> dict[str, Any]:
     """The tokens as [text, trained], uncut, and where the cut falls."""
     folder = measure.folder_of(wanted)
     if folder is None:
         return {"tokens": None}
     encoder = measure.encoder(wanted, folder)
-    found = encoder.encode(messages)
+    found = encoder.encode(conversation)
     pieces, at = [], 0
     for (begin, end), label in zip(found.offsets[:LONGEST], found.labels, strict=False):
         text = found.text[max(at, min(begin, at)):end]  # what a tokenizer skips belongs to the token after it

@@ -99,11 +99,11 @@ def _spread(conversations: Conversations, batch: int = 250) -> Any:
     count = len(conversations)
     wanted = list(range(count)) if count <= COUNTED else [n * count // COUNTED for n in range(COUNTED)]
     for start in range(0, len(wanted), batch):
-        yield [text_of(row) for row in conversations.take(wanted[start:start + batch])]
+        yield list(conversations.take(wanted[start:start + batch]))
 
 
 def text_of(conversation: dict[str, Any]) -> Any:
-    """What the encoder takes: the messages, or the plain text."""
+    """What was said: the messages, or the plain text."""
     return conversation["text"] if "text" in conversation else conversation["messages"]
 
 
