@@ -1,0 +1,63 @@
+"""A newcomer's first run, for real: fresh page, starter model, sample data, three clicks to two answers; the page is killed on the way."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from studio import run
+from tests.browser import App, browser, chromium_path
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(chromium_path() is None, reason="no Chromium on this computer")]
+POINTS = "Number(document.querySelector('.chart-loss .chart-stage')?.dataset.points || 0)"
+MINUTE = 60_000  # milliseconds
+
+
+def _steps(one: run.Run) -> int:
+    return sum(event["kind"] == "step" for event in one.events())
+
+
+@pytest.mark.timeout(1500)
+def test_three_clicks_from_a_fresh_page_to_two_answers(with_starter: Path) -> None:
+    clicks = 0
+    with browser() as chromium, App(with_starter) as app:
+        page = chromium.new_page(viewport={"width": 1280, "height": 860}, locale="en-GB")
+        page.goto(app.address)
+        start = page.get_by_role("button", name="Start training")
+        start.click(timeout=2 * MINUTE)
+        clicks += 1
+        page.wait_for_function("location.search.includes('run=')", timeout=2 * MINUTE)
+        one = run.find("last")
+        page.wait_for_function(f"{POINTS} >= 3", timeout=5 * MINUTE)
+
+        page.close()  # every page is closed, and the page's process is killed hard: the run does not notice
+        app.kill()
+        before = _steps(one)
+        assert one.state() in ("running", "starting")
+        time.sleep(8)
+        assert one.alive()
+        app.start()
+        page = chromium.new_page(viewport={"width": 1280, "height": 860}, locale="en-GB")
+        opened = time.monotonic()
+        page.goto(app.address)
+        page.wait_for_function(f"{POINTS} >= {before}", timeout=MINUTE)
+        assert time.monotonic() - opened < 30, "the run still going, with its whole curve"
+
+        page.get_by_role("button", name="Chat with it").first.click(timeout=10 * MINUTE)
+        clicks += 1
+        assert one.state() == "finished"
+        assert page.evaluate(POINTS) >= 0
+        page.wait_for_function("document.querySelector('.compose textarea').value.length > 3", timeout=MINUTE)
+        page.locator(".send").click()
+        clicks += 1
+        page.wait_for_function("document.querySelectorAll('.said[aria-busy=false]').length === 2", timeout=5 * MINUTE)
+        base, tuned = (page.locator(".said").nth(place).inner_text() for place in (0, 1))
+        assert clicks == 3
+        for word in ("Answer:", "Why:", "Try:"):
+            assert word in tuned
+            assert word not in base
+    kept = json.loads(next((with_starter / "chats").glob("*.json")).read_text())
+    assert kept
