@@ -86,7 +86,7 @@ class Guard:
         if refusal:
             await PlainTextResponse(refusal[1], refusal[0])(scope, receive, send)
             return
-        await self.app(scope, receive, _with_headers(send))
+        await self.app(scope, receive, _with_headers(send, self.may(scope)))
 
     def refusal(self, scope: dict[str, Any]) -> tuple[int, str] | None:
         """(status, sentence) for what is not let through."""
@@ -117,15 +117,27 @@ class Guard:
         path = scope["path"].rstrip("/").removeprefix("/gradio_api")
         if path in ("/component_server", "/login", "/logout"):
             return True
-        allowed = WATCHED + (VISITED if self.visitors else ())
-        return any(path == f"/{way}/{job}" for way in ("run", "api") for job in allowed)
+        return any(path == f"/{way}/{job}" for way in ("run", "api") for job in self._allowed())
+
+    def _allowed(self) -> tuple[str, ...]:
+        return WATCHED + (VISITED if self.visitors else ())
+
+    def may(self, scope: dict[str, Any]) -> str | None:
+        """The jobs that somebody may call, for the page to grey the others; "*" for all. Said with every answer to a reading question, and None elsewhere."""
+        if not scope["path"].rstrip("/").endswith("/component_server"):
+            return None
+        if self.role is None:
+            return "*"
+        return "*" if self.role(scope) == OWNER else " ".join(self._allowed())
 
 
-def _with_headers(send: Any) -> Any:
+def _with_headers(send: Any, may: str | None) -> Any:
+    said = [(b"x-studio-may", may.encode())] if may else []
+
     async def sending(message: dict[str, Any]) -> None:
         if message["type"] == "http.response.start":
             message["headers"] = [*message.get("headers", []), (b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"same-origin"),
-                                  (b"content-security-policy", POLICY.encode())]
+                                  (b"content-security-policy", POLICY.encode()), *said]
         await send(message)
     return sending
 

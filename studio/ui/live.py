@@ -88,6 +88,9 @@ def status(tail: Tail) -> dict[str, Any]:
     row["bytes"] = one.size() if row["state"] not in ALIVE else None
     row["loss"] = row["best_eval_loss"] if row["best_eval_loss"] is not None else row["train_loss"]
     row["points"] = tail.points
+    if row["state"] == "queued":
+        turn = next((event for event in reversed(tail.others) if event["kind"] == "phase"), {})
+        row["order"] = turn.get("order") or turn.get("at", 0.0)
     return row
 
 

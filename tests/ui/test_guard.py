@@ -129,7 +129,9 @@ def test_without_login_nothing_is_done(gated: Page, order_yaml: str) -> None:
 
 def test_who_watches_changes_nothing(gated: Page, order_yaml: str) -> None:
     cookie = _login(gated, "watch", "only looking")
-    assert gated.look("tune", "offer", {}, Cookie=cookie).status == 200
+    offer = gated.look("tune", "offer", {}, Cookie=cookie)
+    assert offer.status == 200
+    assert offer.headers["x-studio-may"].split() == ["status", "inspect", "estimate"], "so the page greys the rest"
     assert "There is no run" in gated.job("status", "nothing", Cookie=cookie).body
     for name in ("start", "stop", "import", "delete", "resume", "chat", "chat_ask"):
         assert gated.job(name, order_yaml, Cookie=cookie).status == 403, name
@@ -141,6 +143,7 @@ def test_who_watches_changes_nothing(gated: Page, order_yaml: str) -> None:
 
 def test_the_owner_may_work(gated: Page) -> None:
     cookie = _login(gated, "owner", "right horse")
+    assert gated.look("tune", "offer", {}, Cookie=cookie).headers["x-studio-may"] == "*"
     assert "There is no run" in gated.job("stop", "nothing", False, Cookie=cookie).body
 
 

@@ -58,8 +58,8 @@
       if (this.said !== turn.prompt + studio.language) {
         this.said = turn.prompt + studio.language;
         this.prompt.replaceChildren(make("p", {}, turn.prompt), make("span", { class: "asked-acts" },
-          make("button", { type: "button", class: "icon", title: studio.say("Edit and ask again"), onclick: () => chat.edit(place) }, studio.say("Edit")),
-          make("button", { type: "button", class: "icon", title: studio.say("Ask again"), onclick: () => chat.retry(place) }, studio.say("Again"))));
+          make("button", { type: "button", job: "chat_ask", class: "icon", title: studio.say("Edit and ask again"), onclick: () => chat.edit(place) }, studio.say("Edit")),
+          make("button", { type: "button", job: "chat_ask", class: "icon", title: studio.say("Ask again"), onclick: () => chat.retry(place) }, studio.say("Again"))));
       }
       while (this.answers.length < turn.answers.length) { const made = new Answer(); this.answers.push(made); this.pair.append(made.node); }
       while (this.answers.length > turn.answers.length) this.answers.pop().node.remove();
@@ -68,7 +68,7 @@
         const name = turn.hidden ? studio.say("Answer {letter}", { letter: "AB"[side] }) : chat.nameOf(turn.sides[side]);
         const acts = { each: [
           make("button", { type: "button", class: "icon", onclick: () => navigator.clipboard?.writeText(answer.text).then(() => studio.tell({ message: studio.say("Copied.") }, "good")) }, studio.say("Copy")),
-          make("button", { type: "button", class: "icon", title: studio.say("Keep as a training row, as it is or corrected"), onclick: () => chat.keep(place, side, answer) }, studio.say("Keep"))],
+          make("button", { type: "button", job: "chat_keep", class: "icon", title: studio.say("Keep as a training row, as it is or corrected"), onclick: () => chat.keep(place, side, answer) }, studio.say("Keep"))],
         again: make("button", { type: "button", class: "button", onclick: () => chat.retry(place) }, answer.error?.where === "server" ? studio.say("Restart and ask again") : studio.say("Ask again")) };
         this.answers[side].draw(answer, name, server, acts);
         this.answers[side].node.classList.toggle("won", turn.vote in WINNER && WINNER[turn.vote] === side);

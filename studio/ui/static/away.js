@@ -24,7 +24,7 @@
       else if (one.state === "done" && one.answer.there) {
         if (one.answer.file) acts.push(make("button", { type: "button", class: "button", onclick: () => fetchFile(kind, one.answer.path.split("/").pop()) }, studio.say("Download")));
         else acts.push(make("button", { type: "button", class: "button", onclick: () => navigator.clipboard?.writeText(one.answer.path).then(() => studio.tell({ message: studio.say("Copied.") }, "good")) }, studio.say("Copy the path")));
-      } else acts.push(make("button", { type: "button", class: "button", onclick: () => begin(kind) }, studio.say("Write it")));
+      } else acts.push(make("button", { type: "button", job: "take_away", class: "button", onclick: () => begin(kind) }, studio.say("Write it")));
       const said = one.state === "going" ? studio.told(one.said) : one.state === "failed" ? studio.told(one.error.message) + (one.error.hint ? ` ${studio.told(one.error.hint)}` : "")
         : one.state === "done" && one.answer.there ? [studio.bytes(one.answer.bytes), proof(one.answer), one.answer.note, one.answer.path].filter(Boolean).join(" · ") : "";
       return make("div", { class: "repair" }, make("div", {}, make("b", {}, studio.say(name)), make("p", { class: "quiet" }, studio.say(about)), said ? make("p", { class: one.state === "failed" ? "bad" : "quiet num" }, said) : null), make("div", { class: "acts" }, acts));

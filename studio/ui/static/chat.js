@@ -18,7 +18,7 @@
       this.box = make("textarea", { class: "field", rows: "2", oninput: () => this.grow(), onkeydown: (event) => {
         if (event.key === "Enter" && !event.shiftKey && !event.isComposing) { event.preventDefault(); this.send(); }
       } });
-      this.go = make("button", { type: "button", class: "button primary send", onclick: () => (this.going ? this.stop() : this.send()) });
+      this.go = make("button", { type: "button", job: "chat_ask", class: "button primary send", onclick: () => (this.going ? this.stop() : this.send()) });
       this.knobs = new studio.Knobs();
       this.voicesLine = make("div", { class: "voices" });
       this.sheet = make("div", { class: "chat-main" }, this.voicesLine, this.stream, make("div", { class: "composer card" }, this.suggest, make("div", { class: "compose" }, this.box, this.go), this.knobs.node));
@@ -103,11 +103,11 @@
       this.served = key;
       const parts = [];
       if (this.warming && !server.doing) parts.push(make("p", { class: "quiet server-load" }, say("Loading the model; this happens once…")));
-      else if (this.died && !server.ready) parts.push(make("p", { class: "bad" }, say("The model server has ended.")), make("button", { type: "button", class: "button", onclick: () => this.warm() }, say("Restart it")));
+      else if (this.died && !server.ready) parts.push(make("p", { class: "bad" }, say("The model server has ended.")), make("button", { type: "button", job: "chat_load", class: "button", onclick: () => this.warm() }, say("Restart it")));
       else if (!server.ready) parts.push(make("p", { class: "quiet" }, say("No model in memory. It is loaded with your first question.")));
       else {
         parts.push(make("p", { class: "quiet num" }, server.doing ? `${studio.told(server.doing)}…` : say("{n} in memory, {size}", { n: (server.models || []).length, size: studio.bytes(server.memory) })));
-        parts.push(make("button", { type: "button", class: "chip", title: say("Ends the model server; all its memory is given back."), onclick: () => this.unload() }, say("Unload")));
+        parts.push(make("button", { type: "button", job: "chat_unload", class: "chip", title: say("Ends the model server; all its memory is given back."), onclick: () => this.unload() }, say("Unload")));
       }
       this.status.replaceChildren(...parts);
     }
@@ -149,7 +149,7 @@
     }
 
     async send(prompt = this.box.value, turn = null) {
-      if (!prompt.trim() || this.sending) return;
+      if (!prompt.trim() || this.sending || !studio.may("chat_ask")) return;
       this.sending = true;
       const from = turn ?? this.editing;
       try {

@@ -29,11 +29,11 @@
       const offer = studio.offer || { samples: [], uploads: [] }, chosen = studio.order.train();
       const pick = (source, name, note) => el("button", { type: "button", class: "source", "aria-pressed": String(source === chosen), onclick: () => studio.order.use(source) },
         el("b", {}, name), el("span", { class: "quiet" }, note));
-      const file = el("input", { type: "file", class: "hidden-but-read", id: "bring", accept: ".json,.jsonl,.csv,.tsv,.parquet,.arrow,.txt,.gz", onchange: (event) => { if (event.target.files[0]) bring(event.target.files[0]); } });
-      const drop = el("label", { class: "drop", for: "bring" }, el("b", {}, sending ? studio.say("Sending {name}…", { name: sending }) : studio.say("Bring your own file")),
+      const file = el("input", { type: "file", job: "import", class: "hidden-but-read", id: "bring", accept: ".json,.jsonl,.csv,.tsv,.parquet,.arrow,.txt,.gz", onchange: (event) => { if (event.target.files[0]) bring(event.target.files[0]); } });
+      const drop = el("label", { class: `drop ${studio.may("import") ? "" : "off"}`, for: "bring" }, el("b", {}, sending ? studio.say("Sending {name}…", { name: sending }) : studio.say("Bring your own file")),
         el("span", { class: "quiet" }, studio.say("Drop it here or press. JSON, JSON Lines, CSV, TSV, Parquet, Arrow or text.")));
       for (const name of ["dragover", "dragleave", "drop"]) {
-        drop.addEventListener(name, (event) => { event.preventDefault(); drop.classList.toggle("over", name === "dragover"); if (name === "drop" && event.dataTransfer.files[0]) bring(event.dataTransfer.files[0]); });
+        drop.addEventListener(name, (event) => { event.preventDefault(); drop.classList.toggle("over", name === "dragover"); if (name === "drop" && studio.may("import") && event.dataTransfer.files[0]) bring(event.dataTransfer.files[0]); });
       }
       const known = [...offer.samples.map((one) => `sample:${one.name}`), ...offer.uploads.map((one) => one.source)];
       const other = el("input", { id: "other-source", type: "text", value: known.includes(chosen) ? "" : chosen, placeholder: studio.say("owner/data-set or a path"), spellcheck: "false", autocomplete: "off" });
@@ -96,6 +96,7 @@
     window.addEventListener("studio:tab", look);
     window.addEventListener("studio:summary", look);
     window.addEventListener("studio:uploads", () => setTimeout(drawSources, 400));
+    window.addEventListener("studio:permit", () => studio.order.value && drawSources());
     window.addEventListener("studio:language", () => { drawn = ""; look(); });
     studio.translate(element);
     look();

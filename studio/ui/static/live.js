@@ -17,6 +17,7 @@
       const answer = await fetch(`${base}/component_server/`, { method: "POST", headers: { "Content-Type": "application/json" },
         body: JSON.stringify({ data, component_id: part?.id, fn_name: name, session_hash: session }), signal: stop.signal });
       if (!answer.ok) throw { status: answer.status };
+      studio.permit(answer.headers.get("x-studio-may"));
       return await read(answer);
     } catch (error) {
       throw typeof error?.status === "number" ? error : { status: 0 };

@@ -59,16 +59,30 @@
     return { message: studio.told(message) || studio.say("The studio answered with {status}.", { status }), hint: studio.told(hint.join(" ")) };
   };
 
+  // Which jobs this visitor may call, as the server says with every answer ("*": all). What an element with {job: name} would do
+  // is greyed where the server would refuse it.
+  let allowed = null;
+  studio.may = (job) => allowed == null || allowed.includes("*") || allowed.includes(job);
+  studio.permit = (list) => {
+    if (list == null || list === allowed?.join(" ")) return;
+    allowed = list.split(" ");
+    for (const node of document.querySelectorAll("[data-job]")) if (!studio.may(node.dataset.job)) forbid(node);
+    window.dispatchEvent(new CustomEvent("studio:permit"));
+  };
+  const forbid = (node) => { node.disabled = true; node.title = studio.say("Only the owner may do this here."); };
+
   // element("p", {class: "quiet"}, "text", child…): text is set as text, never as HTML.
   studio.element = (tag, attributes = {}, ...children) => {
     const made = document.createElement(tag);
     for (const [key, value] of Object.entries(attributes)) {
       if (value == null || value === false) continue;
+      if (key === "job") { made.dataset.job = value; continue; }
       if (key.startsWith("on")) made.addEventListener(key.slice(2), value);
       else if (key in made && typeof value !== "string") made[key] = value;
       else made.setAttribute(key, value === true ? "" : value);
     }
     made.append(...children.flat().filter((child) => child != null && child !== false));
+    if (made.dataset.job && !studio.may(made.dataset.job)) forbid(made);
     return made;
   };
 

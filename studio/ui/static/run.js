@@ -98,7 +98,7 @@
       const locked = studio.locked(row);
       this.part("head", this.head, [row.name, row.star, row.state, row.model, row.method, row.data, row.note, row.hold, locked, row.saved], () => this.drawHead(row));
       this.part("hero", this.hero, [row.state, row.phase, row.train_loss, row.eval_loss, row.eval_loss_before, row.best_eval_loss, row.percent, row.left, row.step, row.tokens_per_second, row.memory_now, Math.floor(row.seconds)], () => this.drawHero(row));
-      this.part("calls", this.calls, [row.state, row.cause, row.action, row.saved, this.notes(track), row.signs], () => this.drawCalls(row, track));
+      this.part("calls", this.calls, [row.state, row.hold, row.cause, row.action, row.saved, this.notes(track), row.signs, studio.locked(row), row.state === "queued" && [studio.place(row), studio.queue().length]], () => this.drawCalls(row, track));
       this.part("overlay", this.overlay, [this.over, live.rows.map((one) => one.id)], () => this.drawOverlay());
     }
 
@@ -106,7 +106,7 @@
       return make("a", { class: "back", href: "?tab=runs", onclick: (event) => { event.preventDefault(); studio.open("runs", { run: null, compare: null }); } }, `← ${studio.say("All runs")}`);
     }
     drawHead(row) {
-      const star = make("button", { type: "button", class: `star ${row.star ? "on" : ""}`, "aria-pressed": String(Boolean(row.star)), "aria-label": studio.say("Star {name}", { name: row.name }), onclick: () => studio.ACTS.star.run(row) }, row.star ? "★" : "☆");
+      const star = make("button", { type: "button", job: "label", class: `star ${row.star ? "on" : ""}`, "aria-pressed": String(Boolean(row.star)), "aria-label": studio.say("Star {name}", { name: row.name }), onclick: () => studio.ACTS.star.run(row) }, row.star ? "★" : "☆");
       const chat = row.state === "finished" || row.saved ? make("button", { type: "button", class: `button ${ALIVE.includes(row.state) ? "" : "primary"}`, onclick: () => studio.open("chat", { model: row.id, run: null }) }, studio.say("Chat with it")) : null;
       const acts = studio.acts(row);
       if (chat) acts.prepend(chat);
@@ -139,10 +139,10 @@
       const calls = [], call = (kind, title, text, ...acts) => calls.push(make("div", { class: `call ${kind}`, role: kind === "bad" ? "alert" : "status" }, make("div", {}, make("b", {}, title), text ? make("p", {}, text) : null), acts));
       const log = () => make("button", { type: "button", class: "button", onclick: () => this.choose("log") }, studio.say("Read the log"));
       if (row.state === "failed" || row.state === "lost") call("bad", studio.told(row.cause || (row.state === "lost" ? "The run was cut off." : "The run failed.")), studio.told(row.action || ""),
-        make("button", { type: "button", class: "button primary", disabled: studio.locked(row), onclick: () => studio.ACTS.resume.run(row) }, studio.say("Resume")), log());
+        make("button", { type: "button", job: "resume", class: "button primary", disabled: studio.locked(row), onclick: () => studio.ACTS.resume.run(row) }, studio.say("Resume")), log());
       if (row.state === "failed" && row.reason === "memory") calls.push(this.repairs(row));
       if (row.state === "stopped" && row.cause) call("warn", studio.told(row.cause), studio.told(row.action || ""));
-      if (row.state === "queued") call("info", row.hold ? studio.say("This run is paused.") : studio.say("This run waits for the device."), row.hold ? studio.say("Resume puts it back in line.") : studio.say("It starts by itself when the run before it has ended."));
+      if (row.state === "queued") call("info", row.hold ? studio.say("This run is paused.") : studio.say("This run waits for the device."), row.hold ? studio.say("Resume puts it back in line.") : studio.say("It starts by itself when the run before it has ended."), ...[studio.steps(row)].filter(Boolean));
       for (const sign of row.signs || []) call(sign.level === "error" ? "bad" : "warn", studio.told(sign.text), studio.told(ALIVE.includes(row.state) ? sign.action : sign.rule));
       for (const note of this.notes(track)) call(note.level === "error" ? "bad" : "warn", studio.told(note.text), studio.told(note.hint || ""));
       if (row.state === "finished") call("good", studio.say("Finished. See what it learnt."), studio.say("Ask it and the base model the same question, side by side."),
@@ -157,7 +157,7 @@
         if (!answer.repairs.length) { list.remove(); return; }
         list.append(make("h3", {}, studio.say("What would make it fit")), ...answer.repairs.map((one) => make("div", { class: "repair" }, make("div", {}, make("b", {}, studio.told(one.text)),
           make("p", { class: "quiet" }, [one.saves ? studio.say("saves about {size}", { size: studio.bytes(one.saves) }) : null, studio.told(one.cost)].filter(Boolean).join(" · "))),
-        make("button", { type: "button", class: "button", disabled: studio.locked(row), onclick: () => studio.repair(row, one) }, one.resumes ? studio.say("Resume with it") : studio.say("Start anew with it")))));
+        make("button", { type: "button", job: "repair_run", class: "button", disabled: studio.locked(row), onclick: () => studio.repair(row, one) }, one.resumes ? studio.say("Resume with it") : studio.say("Start anew with it")))));
       }).catch(() => list.remove());
       return list;
     }

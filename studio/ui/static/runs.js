@@ -87,7 +87,7 @@
       const box = make("input", { type: "checkbox", "aria-label": studio.say("Choose {name} for comparing", { name: row.name }), "data-key": `box ${row.id}`,
         onchange: () => { if (!this.chosen.delete(row.id)) this.chosen.add(row.id); this.draw(); } });
       box.checked = this.chosen.has(row.id);
-      const star = make("button", { type: "button", class: `star ${row.star ? "on" : ""}`, "aria-pressed": String(Boolean(row.star)), "aria-label": studio.say("Star {name}", { name: row.name }),
+      const star = make("button", { type: "button", job: "label", class: `star ${row.star ? "on" : ""}`, "aria-pressed": String(Boolean(row.star)), "aria-label": studio.say("Star {name}", { name: row.name }),
         "data-key": `star ${row.id}`, onclick: () => studio.ACTS.star.run(row) }, row.star ? "★" : "☆");
       const alive = ["starting", "running", "stopping"].includes(row.state);
       const progress = alive && row.percent != null ? make("span", { class: "row-meter", role: "img", "aria-label": `${row.percent} %` }, make("i", { style: `width:${row.percent}%` })) : null;
@@ -95,7 +95,7 @@
       return make("tr", { class: alive ? "alive" : "" }, cell("box", box), cell("star", star),
         cell("name", [make("a", { href, onclick: go, "data-key": `run ${row.id}` }, row.name), make("span", { class: "quiet" }, `${studio.date(row.created)} · ${[row.model, row.data].filter(Boolean).join(" · ")}`),
           row.note ? make("span", { class: "row-note" }, row.note) : null]),
-        cell("state", [studio.state(row.state), progress]), cell("method", row.method || "–"), cell("loss", studio.figure(row.loss ?? NaN), "num"),
+        cell("state", [studio.state(row.state), progress, studio.steps(row)].filter(Boolean)), cell("method", row.method || "–"), cell("loss", studio.figure(row.loss ?? NaN), "num"),
         cell("time", studio.duration(row.seconds), "num"), cell("size", row.bytes == null ? "–" : studio.bytes(row.bytes), "num"), cell("menu", studio.menu(row)));
     }
   }

@@ -33,6 +33,7 @@
     const label = (found) => {
       if (starting) return studio.say("Starting…");
       if (!found) return studio.say("One moment…");
+      if (!studio.may("start")) return studio.say("Only the owner can train here");
       if (found.missing === "data") return studio.say("Choose a data set");
       if (found.blocked) return studio.say("Training is switched off here");
       if (found.fault) return studio.say({ model: "Choose another model", data: "The data needs a look" }[(found.fault.where || "").split(".")[0]] || "Something does not fit");
@@ -64,7 +65,7 @@
         found && advice(found).length > 0 && el("div", { class: "advices" }, el("p", { class: "quiet small" }, studio.say("What would help:")), advice(found)),
         found?.note && el("p", { class: "note" }, found.note),
         el("div", { class: "start" },
-          el("button", { type: "button", class: "primary", disabled: !ready, onclick: start }, label(found)),
+          el("button", { type: "button", job: "start", class: "primary", disabled: !ready, onclick: start }, label(found)),
           fault && el("p", { class: "fault", role: "alert" }, el("b", {}, fault.message), fault.hint ? " " + fault.hint : "",
             (fault.where || "").startsWith("data") && el("button", { type: "button", class: "plain", onclick: () => studio.open("data") }, studio.say("Look at the data"))),
           found?.blocked && el("p", { class: "fault" }, found.blocked, found.duplicate && el("a", { class: "plain", href: found.duplicate, target: "_blank", rel: "noopener" }, studio.say("Duplicate this Space"))),
@@ -92,6 +93,7 @@
       }
       if (mine === asked) { box.classList.remove("waiting"); draw(); window.dispatchEvent(new CustomEvent("studio:summary", { detail: last })); }
     };
+    window.addEventListener("studio:permit", draw);
     draw();
     return {
       get last() { return last; },

@@ -13,7 +13,7 @@
       this.node.setAttribute("aria-label", studio.say("Conversations"));
       this.node.replaceChildren(make("h3", {}, studio.say("Conversations")), ...(answer.talks.length ? answer.talks.map((one) => make("div", { class: `talk ${one.id === this.chat.id ? "here" : ""}` },
         make("a", { href: `?tab=chat&talk=${one.id}`, "aria-current": one.id === this.chat.id ? "true" : null, onclick: (event) => { event.preventDefault(); studio.open("chat", { talk: one.id, model: null }); } }, one.title || studio.say("untitled")),
-        make("button", { type: "button", class: "icon", "aria-label": studio.say("Delete {name}", { name: one.title }), title: studio.say("Delete"), onclick: () => this.remove(one) }, "×"))) : [make("p", { class: "quiet" }, studio.say("They are kept here, as they are written."))]),
+        make("button", { type: "button", job: "chat_delete", class: "icon", "aria-label": studio.say("Delete {name}", { name: one.title }), title: studio.say("Delete"), onclick: () => this.remove(one) }, "×"))) : [make("p", { class: "quiet" }, studio.say("They are kept here, as they are written."))]),
       ...(answer.talks.length && this.chat.id ? [make("button", { type: "button", class: "chip", onclick: () => this.save() }, studio.say("Save this conversation"))] : []));
     }
     async remove(one) {
