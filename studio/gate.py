@@ -88,7 +88,10 @@ def _probe(encoder: Encoder, conversation: list[dict[str, Any]]) -> None:
 def _ending(encoder: Encoder, e: Encoded, answers: list[str], trained: list[tuple[int, int]]) -> None:
     """The end of the turn stands behind the answer and is trained: else the model never stops."""
     if not encoder.template.stop:
-        raise _refused(encoder, "nothing ends a turn, so the model would never stop", "Choose a template that writes an end-of-turn token.")
+        raise _refused(encoder, "nothing ends a turn, so the model would never stop", "Choose a template that writes an end-of-turn token, such as chatml.")
+    if encoder.template.borrowed and encoder.tokenizer.token_to_id(encoder.template.stop[0]) is None:
+        why = f"nothing ends a turn but what opens the next ({encoder.template.stop[0]}), and that is no token of this model's tokenizer"
+        raise _refused(encoder, why, "Choose a template that writes an end-of-turn token, such as chatml.")
     end, after = encoder.template.stop[0], e.text.rindex(answers[-1]) + len(answers[-1])
     at = e.text.find(end, after)
     if at < 0:

@@ -48,6 +48,27 @@ def turn_ends(run: Run, special: dict[str, str]) -> list[str]:
     return [pieces[0], *other[:1]]
 
 
+def openers(run: Run, tail: str) -> list[str]:
+    """The control tokens that open what may follow an answer, of a template that writes nothing after it, as GLM's does.
+
+    There the model stops by beginning the next turn: first as the user does, then as a tool's result does. Not one that
+    opens the assistant's own turn too: it would say nothing. tail: the prompt's.
+    """
+    opening = [{"role": "user", "content": QUESTION}, {"role": "assistant", "content": ANSWER}]
+    found = []
+    for role in ("user", "tool"):
+        try:
+            text = run([*opening, {"role": role, "content": QUESTION}, {"role": "assistant", "content": ""}], False)
+        except StudioError:
+            continue
+        opens = TOKEN.match(text, text.index(ANSWER) + len(ANSWER)) if ANSWER in text else None
+        if opens and opens.group() not in tail:
+            found.append(opens.group())
+        elif role == "user":
+            return []
+    return list(dict.fromkeys(found))
+
+
 def _after(text: str) -> str:
     return text[text.index(ANSWER) + len(ANSWER) :].lstrip() if ANSWER in text else ""
 
@@ -124,7 +145,9 @@ def _turn_by_turn(run: Run, messages: list[Message], text: str, answers: list[in
         shared = _common(whole, text)
         if shared <= start:
             return None
-        found.append((start, _first(text, ends, start, shared) or len(text[:shared].rstrip())))
+        stop = _first(text, ends, start, shared) or len(text[:shared].rstrip())
+        begun = next((end for end in ends if text.startswith(end, stop)), "")  # the end is what opens the next turn
+        found.append((start, stop if text.endswith(begun, start, stop) else stop + len(begun)))
     return found
 
 

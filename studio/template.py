@@ -120,6 +120,9 @@ class Template:
                 f"Choose one of: {', '.join(names())}.",
                 "data.template",
             )
+        if self.borrowed and messages and messages[-1]["role"] == "assistant":
+            text += self.borrowed[-1 if messages[-1].get("tool_calls") else 0]
+            found[-1] = (found[-1][0], len(text))
         return Rendered(text, found)
 
     def _run(self, messages: list[Message], add_generation_prompt: bool, **extra: Any) -> str:
@@ -147,8 +150,16 @@ class Template:
         """What ends a turn: the text this template writes after an assistant's words; [] when it writes nothing.
 
         The first ends a conversation's last turn. Raises TemplateError when the template cannot render plain text.
+        Where it writes nothing, the tokens that open the next turn (see spans.openers) end one, and `render` puts one behind the last.
         """
-        return spans.turn_ends(self._plain, self.special)
+        return spans.turn_ends(self._plain, self.special) or self.borrowed
+
+    @cached_property
+    def borrowed(self) -> list[str]:
+        """What ends a turn although it opens the next: [] where the template writes an end of its own, or marks the spans itself."""
+        if TAG.search(self.text) or spans.turn_ends(self._plain, self.special):
+            return []
+        return spans.openers(self._plain, self._tail)
 
     @cached_property
     def _tail(self) -> str:

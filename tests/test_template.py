@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenizers import Tokenizer
 
 from studio import template
 from studio.errors import TemplateError
@@ -119,6 +120,9 @@ BROKEN = {
     "tag around the user": TAGGED.replace("== 'assistant'", "== 'user'"),
     "tag around every turn": "{% for m in messages %}{% generation %}<|im_start|>{{ m['role'] }}\n" + WORDS + "<|im_end|>\n{% endgeneration %}{% endfor %}",
     "no end of turn": CHATML.replace("<|im_end|>", ""),
+    "no end of turn, and every turn opens alike": CHATML.replace("<|im_end|>\n", ""),
+    "no end of turn, and words open the next": "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}{% endfor %}"
+    "{% if add_generation_prompt %}assistant: {% endif %}",
     "answers left out": CHATML.replace("{{ m['content'] }}", "{{ m['content'] if m['role'] != 'assistant' else '' }}"),
     "questions left out": CHATML.replace("{{ m['content'] }}", "{{ m['content'] if m['role'] == 'assistant' else '' }}"),
     "prompt forgotten": TAGGED.replace("{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}", ""),
@@ -153,6 +157,53 @@ def test_the_gate_lets_sound_ones_pass(name: str, tiny_model: Path) -> None:
     special = {"eos_token": "<|im_end|>", "bos_token": "<|im_start|>"} | template.special_tokens(tiny_model)
     one = Template(name, SOUND[name] or template.load(name).text, special)
     Encoder(tiny_model, one, 512).gate([ONE, SYSTEM, TWO])
+
+
+CALL = [
+    {"role": "user", "content": "Warm?"},
+    {"role": "assistant", "content": "", "tool_calls": [{"type": "function", "function": {"name": "weather", "arguments": {"place": "Rome"}}}]},
+    {"role": "tool", "content": "31 degrees"}, {"role": "assistant", "content": "Yes."},
+]  # fmt: skip
+OPENER = CHATML.replace("<|im_end|>\n", "").replace("<|im_start|>{{ m['role'] }}", "<|{{ m['role'] }}|>").replace("<|im_start|>assistant", "<|assistant|>")
+
+
+def test_where_nothing_ends_an_answer_what_opens_the_next_turn_does() -> None:
+    """As GLM-4.5's own template has it; trl carries its tagged twin, which trains the next opener too."""
+    paths = {Path(p).stem: Path(p).read_text(encoding="utf-8") for p in _trl()}
+    if not {"glm4moe", "glm4moe_training"} <= set(paths):
+        pytest.skip("trl does not carry this template any more")
+    plain, tagged = (Template(n, paths[n], SPECIAL) for n in ("glm4moe", "glm4moe_training"))
+    assert plain.stop == ["<|user|>", "<|observation|>"]
+    for messages in (ONE, SYSTEM, TWO, CALL, CALL[:2]):
+        assert plain.render(messages).text == tagged.render(messages).text
+        assert trained(plain, messages) == trained(tagged, messages)
+    prompt = plain.render(TWO[:3], add_generation_prompt=True).text
+    assert plain.render(TWO).text.startswith(prompt)
+
+
+def test_a_borrowed_end_must_be_a_token(tiny_model: Path, tmp_path: Path) -> None:
+    one = Template("opener", OPENER, template.special_tokens(tiny_model))
+    assert (one.stop, trained(one, TWO)) == (["<|user|>", "<|tool|>"], ["Hello.<|user|>", "Yes.<|user|>"])
+    with pytest.raises(TemplateError, match="<|user|>.*no token of this model's tokenizer") as refused:
+        Encoder(tiny_model, one, 512).gate([ONE, TWO])
+    assert "chatml" in refused.value.hint
+    Encoder(with_tokens(tiny_model, tmp_path, "<|user|>"), one, 512).gate([ONE, TWO])
+
+
+def with_tokens(model: Path, folder: Path, *tokens: str) -> Path:
+    """A folder with the model's tokenizer and these control tokens more."""
+    words = Tokenizer.from_file(str(model / "tokenizer.json"))
+    words.add_special_tokens(list(tokens))
+    words.save(str(folder / "tokenizer.json"))
+    return folder
+
+
+def test_the_gate_lets_glm_pass(tiny_model: Path, tmp_path: Path) -> None:
+    path = next((p for p in _trl() if Path(p).stem == "glm4moe"), None)
+    if path is None:
+        pytest.skip("trl does not carry this template any more")
+    one = Template("glm4moe", Path(path).read_text(encoding="utf-8"), template.special_tokens(tiny_model))
+    Encoder(with_tokens(tiny_model, tmp_path, "<|user|>", "<|assistant|>", "<|observation|>"), one, 512).gate([ONE, SYSTEM, TWO, CALL])
 
 
 @pytest.mark.parametrize("path", [p for p in _trl() if not any(n in p for n in ("idefics", "llava", "smolvlm", "glm4moe"))], ids=lambda p: Path(p).stem)
