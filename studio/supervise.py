@@ -10,7 +10,7 @@ import signal
 import sys
 from pathlib import Path
 
-from studio import claim, crash, process, queue
+from studio import afterwards, claim, crash, process, queue
 from studio.attempt import Attempt, wanted
 from studio.events import Lock
 from studio.run import Run
@@ -42,6 +42,7 @@ def supervise(run: Run, up: int | None = None) -> int:
         lock.free()
     crash.point("supervise.over")
     queue.advance()
+    afterwards.settle(run)
     return queue.UP
 
 

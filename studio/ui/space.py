@@ -7,6 +7,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from studio import backup
+
 LASTING = Path("/data")  # where a Space's storage bucket is mounted by convention
 
 
@@ -52,6 +54,8 @@ def note(here: Space | None) -> str | None:
     """What somebody who trains here should know, in a sentence or two."""
     if here is None or here.zero:
         return None
+    if not here.lasts and backup.wanted():
+        return "Runs are copied to a private repository of the Hub every few minutes, and fetched again after a restart."
     if not here.lasts:
         return ("The disk of this Space is emptied when it restarts or sleeps. Attach a storage bucket at /data, or download the result "
                 "as soon as the run has finished.")

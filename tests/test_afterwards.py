@@ -1,0 +1,93 @@
+"""A run's end told to a webhook, and a Space that rests when nothing is left to do."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import huggingface_hub
+import pytest
+
+from studio import afterwards, backup, queue
+from studio.run import Run
+from tests.faults import matrix, stage
+
+
+@pytest.fixture
+def heard() -> Iterator[tuple[str, list[dict]]]:
+    """A local server and what was posted to it."""
+    told: list[dict] = []
+
+    class Hook(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            told.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(204 if "broken" not in self.path else 500)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hook)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}", told
+    server.shutdown()
+
+
+@pytest.fixture(autouse=True)
+def _clean(home: object) -> Iterator[None]:
+    yield
+    stage.clear()
+
+
+def notes(run: Run) -> list[str]:
+    return [event["text"] for event in run.events() if event["kind"] == "note"]
+
+
+def test_the_webhook_hears_of_the_end(heard: tuple[str, list[dict]], monkeypatch: pytest.MonkeyPatch) -> None:
+    address, told = heard
+    monkeypatch.setenv("STUDIO_WEBHOOK", f"{address}/hook")
+    run = matrix.finished_run()
+    stage.until(lambda: told, "the post")
+    assert told[0]["event"] == "run"
+    assert (told[0]["run"]["id"], told[0]["run"]["state"], told[0]["run"]["steps"]) == (run.id, "finished", 12)
+    assert not notes(run)
+
+
+@pytest.mark.parametrize("path", ["/broken?key=secret", None])
+def test_a_webhook_that_fails_leaves_a_note(heard: tuple[str, list[dict]], monkeypatch: pytest.MonkeyPatch, path: str | None) -> None:
+    run = matrix.finished_run()
+    monkeypatch.setenv("STUDIO_WEBHOOK", f"{heard[0]}{path}" if path else "file:///etc/secret")
+    afterwards.settle(run)
+    assert run.state() == "finished"
+    assert any("webhook" in text for text in notes(run))
+    assert "secret" not in run.diary.read_text()
+
+
+@pytest.fixture
+def rested(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Spaces that were paused."""
+    paused: list[str] = []
+    monkeypatch.setattr(huggingface_hub.HfApi, "pause_space", lambda self, name, token=None: paused.append(f"{name} {token}"))
+    for name, value in {"SPACE_ID": "me/mine", "STUDIO_PAUSE_SPACE": "1", "HF_TOKEN": "hf_x"}.items():
+        monkeypatch.setenv(name, value)
+    return paused
+
+
+def test_a_space_rests_when_nothing_is_left(rested: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SPACE_ID", "STUDIO_PAUSE_SPACE"):
+        monkeypatch.delenv(name)
+    run = matrix.finished_run()
+    monkeypatch.setenv("STUDIO_PAUSE_SPACE", "1")
+    monkeypatch.setenv("SPACE_ID", "me/mine")
+    afterwards.settle(run)
+    assert not rested, "its disk would be emptied"
+    assert any("not paused" in text for text in notes(run))
+    monkeypatch.setattr(backup, "lasting", lambda: True)
+    waits = queue.create(stage.order())
+    afterwards.settle(run)
+    assert not rested, "another waits"
+    waits.append("end", state="stopped")
+    afterwards.settle(run)
+    assert rested == ["me/mine hf_x"]
