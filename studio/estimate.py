@@ -147,7 +147,7 @@ def _walk(facts: ModelFacts, config: RunConfig, device: Device, rows: Rows | Non
     loop = ours.stack(config, facts, device, rows, footprint, checkpointing)
     parts = anatomy(facts)
     walked = step(parts, loop, footprint, states(facts, footprint, shapes, loop))
-    return walked, overhead(device, walked, loop, parts), loop
+    return walked, overhead(device, walked, loop, parts, footprint), loop
 
 
 @lru_cache(maxsize=64)

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from studio import cards
 from studio.device import Device
+from studio.footprint import Footprint
 from studio.memory.anatomy import Anatomy
 from studio.memory.stack import Stack
 from studio.memory.step import Step
@@ -18,8 +19,10 @@ GAP = (0.03, 0.08, 0.14)  # reserved beyond allocated, as share of what is not s
 PROCESS = 640 * MIB  # Python with torch, transformers and peft loaded, before the model
 
 
-HOLES = 6.4  # a CPU's heap keeps holes of this many feed-forward activations a token and layer: 4.8 to 7.6 were measured on the starter
-HOLES_LAYERS = 3  # with checkpointing only so many layers' worth, as each layer leaves little behind
+# A CPU's heap keeps holes, counted in feed-forward activations a token and layer. Measured on the starter (tests/bench/results/memory_cpu.md):
+HOLES = 4.5  # 4.0 to 4.9, with checkpointing or without
+DETOURS = 6.4  # 6.1 to 7.0 where every layer's numbers go through float32 matrices and back
+UNPACKING = 150 * MIB  # bitsandbytes with its buffers, on a CPU
 
 
 class Overhead(NamedTuple):
@@ -31,9 +34,9 @@ class Overhead(NamedTuple):
     workspace: int
 
 
-def overhead(device: Device, step: Step, stack: Stack, anatomy: Anatomy) -> Overhead:
+def overhead(device: Device, step: Step, stack: Stack, anatomy: Anatomy, footprint: Footprint) -> Overhead:
     """For a device and a walked step."""
-    return cpu(step, stack, anatomy) if device.kind == "cpu" else card(device, step)
+    return cpu(stack, anatomy, footprint) if device.kind == "cpu" else card(device, step)
 
 
 def card(device: Device, step: Step) -> Overhead:
@@ -46,11 +49,13 @@ def card(device: Device, step: Step) -> Overhead:
     return Overhead(low, expected, high, workspace)
 
 
-def cpu(step: Step, stack: Stack, anatomy: Anatomy) -> Overhead:
-    """The interpreter with its libraries, and the heap's holes, in which optimizer states and gradients find room later."""
-    width = max(layer.width for layer in anatomy.layers)
-    layers = min(len(anatomy.layers), HOLES_LAYERS) if stack.checkpointing else len(anatomy.layers)
-    holes = int(HOLES * stack.tokens * width * stack.stream * layers)
-    later = step.causes.get("optimizer", 0) + (step.causes.get("gradients", 0) if stack.accumulates else 0)
-    low, expected, high = (PROCESS + max(0, int(holes * share) - later) for share in (0.7, 1.0, 1.3))
+def cpu(stack: Stack, anatomy: Anatomy, footprint: Footprint) -> Overhead:
+    """The interpreter with its libraries, the heap's holes, and the file of a base that was packed into 4 bits, which stays mapped."""
+    layers = anatomy.layers
+    tokens = stack.tokens + stack.batch * footprint.virtual
+    last = {linear.name for linear in layers[-1].linears if linear.part in ("down", "up", "gate", "gate_up")}
+    detours = bool(last & (footprint.low_rank.keys() | footprint.bottleneck.keys() | footprint.scaled.keys())) or footprint.prefix or footprint.weights
+    holes = tokens * max(layer.width for layer in layers) * stack.stream * len(layers) * (DETOURS if detours and not stack.checkpointing else HOLES)
+    packed = sum(linear.inputs * linear.outputs for layer in layers for linear in layer.linears) * 2 + UNPACKING if footprint.quantized else 0
+    low, expected, high = (PROCESS + packed + int(holes * share) for share in (0.7, 1.0, 1.3))
     return Overhead(low, expected, high, 0)
