@@ -1,0 +1,35 @@
+"""The README's example of gradio_client, as it stands in example_client.py, on a page with a login-free address."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from studio.run import runs
+from tests.ui.served import Page
+
+EXAMPLE = Path(__file__).parent / "example_client.py"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_the_example_runs(page: Page, tiny_model: Path, tiny_data: Path) -> None:
+    done = subprocess.run([sys.executable, str(EXAMPLE), page.address, str(tiny_data), str(tiny_model)], capture_output=True, text=True, timeout=280,
+                          env={**os.environ, "GRADIO_ANALYTICS_ENABLED": "False"})
+    assert done.returncode == 0, done.stderr[-2000:] + done.stdout[-2000:]
+    assert "'rows': 40" in done.stdout
+    assert " GB, about " in done.stdout
+    assert "finished" in done.stdout
+    assert [run.state() for run in runs()] == ["finished"]
+
+
+def test_stop_by_name(page: Page, order_yaml: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from gradio_client import Client
+    monkeypatch.setattr("studio.queue.advance", lambda *a, **k: None)
+    client = Client(page.address, verbose=False)
+    run = client.predict(order_yaml, api_name="/start")["run"]
+    assert client.predict(run, False, api_name="/stop") == {"run": run, "state": "stopped"}
