@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import xxhash
 
 from studio.data import store
@@ -165,7 +164,7 @@ def _gather(path: Path, container: Container, found: Detection, columns: list[st
     if container.encoding not in ("utf-8", "utf-16"):
         problems.append(problem("legacy_encoding", 1, 1, None, container.encoding))
         by_kind["legacy_encoding"] = np.array([1])
-    more, more_rows = _repeats(store.open_table(folder, files), hashes["exact"], hashes["loose"])
+    more, more_rows = _repeats(store.Parts(folder, files), hashes["exact"], hashes["loose"])
     problems = sorted([*problems, *more], key=lambda p: (p.row, list(KINDS).index(p.kind)))
     store.write(folder, about, problems, by_kind | more_rows, hashes)
 
@@ -178,9 +177,10 @@ def _moved(p: Problem, rows: int, lines: int) -> Problem:
     return Problem(p.row + rows, line, p.field, p.kind, p.severity, p.value, reason, p.hint)
 
 
-def _repeats(table: pa.Table, exact: np.ndarray, loose: np.ndarray) -> tuple[list[Problem], dict[str, np.ndarray]]:
+def _repeats(parts: store.Parts, exact: np.ndarray, loose: np.ndarray) -> tuple[list[Problem], dict[str, np.ndarray]]:
     """Exact and near repeats over the whole data set."""
-    problems, rows, conversations = [], {}, Conversations(table)
+    problems, rows, table = [], {}, parts.table
+    conversations = Conversations(table)
 
     def note(kind: str, index: int, earlier: int, words: str) -> None:
         number, line = (table.column(name)[index].as_py() for name in ("row", "line"))
@@ -194,7 +194,7 @@ def _repeats(table: pa.Table, exact: np.ndarray, loose: np.ndarray) -> tuple[lis
     for index, earlier in repeated(exact):
         again.add(index)
         note("duplicate", index, earlier, "The same stands in row {row}.")
-    for index, earlier, share in near(table, exact, loose):
+    for index, earlier, share in near(table, exact, loose, parts.forget):
         if index not in again:
             note("near_duplicate", index, earlier, f"It shares {share:.0%} of its wording with row {{row}}.")
     return problems, {kind: np.array(found) for kind, found in rows.items()}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pyarrow as pa
@@ -27,12 +27,15 @@ _B = _DRAW.integers(0, 1 << 61, HASHES, dtype=np.uint64)
 def repeated(hashes: np.ndarray) -> Iterator[tuple[int, int]]:
     """(index, index of the first one like it) for every row whose hash stood there before."""
     in_order = np.sort(hashes)
-    if not (in_order[1:] == in_order[:-1]).any():
+    twice = np.unique(in_order[1:][in_order[1:] == in_order[:-1]])
+    if not len(twice):
         return
-    values, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
-    earliest = first[inverse]
-    for n in np.flatnonzero(earliest != np.arange(len(hashes))).tolist():
-        yield n, int(earliest[n])
+    place = np.minimum(np.searchsorted(twice, hashes), len(twice) - 1)
+    indices = np.flatnonzero(twice[place] == hashes)
+    _, first, inverse = np.unique(hashes[indices], return_index=True, return_inverse=True)
+    for n, earlier in zip(indices.tolist(), indices[first[inverse]].tolist(), strict=True):
+        if n != earlier:
+            yield n, earlier
 
 
 def shared(hashes: np.ndarray, others: np.ndarray) -> Iterator[tuple[int, int]]:
@@ -43,9 +46,12 @@ def shared(hashes: np.ndarray, others: np.ndarray) -> Iterator[tuple[int, int]]:
             yield n, place[value]
 
 
-def near(table: pa.Table, exact: np.ndarray, loose: np.ndarray) -> Iterator[tuple[int, int, float]]:
-    """(index, an earlier index, share of common word triples) of rows that say almost the same, exact repeats left out."""
-    pairs = _by_minhash(table) if table.num_rows <= NEAR_ROWS else _by_ends(table, exact, loose)
+def near(table: pa.Table, exact: np.ndarray, loose: np.ndarray, forget: Callable[[], None] = lambda: None) -> Iterator[tuple[int, int, float]]:
+    """(index, an earlier index, share of common word triples) of rows that say almost the same, exact repeats left out.
+
+    forget: gives back the memory that looking at rows of a large table took.
+    """
+    pairs = _by_minhash(table) if table.num_rows <= NEAR_ROWS else _by_ends(table, exact, loose, forget)
     seen = set()
     for later, earlier, share in pairs:
         if later not in seen and exact[later] != exact[earlier] and share >= ALIKE:
@@ -53,13 +59,16 @@ def near(table: pa.Table, exact: np.ndarray, loose: np.ndarray) -> Iterator[tupl
             yield later, earlier, share
 
 
-def _by_ends(table: pa.Table, exact: np.ndarray, loose: np.ndarray) -> Iterator[tuple[int, int, float]]:
+def _by_ends(table: pa.Table, exact: np.ndarray, loose: np.ndarray, forget: Callable[[], None]) -> Iterator[tuple[int, int, float]]:
     looked_at, numbers = 0, _Numbers()
     for later, earlier in repeated(loose):
         if exact[later] != exact[earlier] and looked_at < CANDIDATES:
             looked_at += 1
             a, b = (_triples(_words(_row_text(table, n), numbers)) for n in (later, earlier))
             yield later, earlier, _jaccard(a, b)
+            if looked_at % 50 == 0:
+                forget()
+    forget()
 
 
 def _by_minhash(table: pa.Table) -> Iterator[tuple[int, int, float]]:

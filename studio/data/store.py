@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import shutil
 import uuid
@@ -73,19 +74,32 @@ def load(source: str, folder: Path) -> Dataset:
     with np.load(folder / "rows.npz") as held:
         rows = {key[5:]: held[key] for key in held.files if key.startswith("kind_")}
         exact, loose = held["exact"], held["loose"]
-    table = open_table(folder, about["files"])
+    table = Parts(folder, about["files"]).table
     fields = {key: about[key] for key in ("format", "container", "rows", "fingerprint", "columns", "reason", "unsure")}
     return Dataset(source=source, conversations=Conversations(table), problems=problems, by_kind=rows, exact=exact, loose=loose, **fields)
 
 
-def open_table(folder: Path, files: list[tuple[str, int, int]]) -> pa.Table:
-    """All parts as one table. files: (name, rows before it, lines before it)."""
-    return pa.concat_tables([_shifted(folder / name, rows, lines) for name, rows, lines in files])
+class Parts:
+    """All parts of a data set as one table, on disk. files: (name, rows before it, lines before it)."""
+
+    def __init__(self, folder: Path, files: list[tuple[str, int, int]]):
+        self.maps = [_map(folder / name) for name, *_ in files]
+        self.table = pa.concat_tables([_shifted(held, rows, lines) for held, (_, rows, lines) in zip(self.maps, files, strict=True)])
+
+    def forget(self) -> None:
+        """Take what was looked at out of memory; it comes back from the file when it is looked at again."""
+        for held in self.maps:
+            held.madvise(mmap.MADV_DONTNEED)
 
 
-def _shifted(path: Path, first_row: int, first_line: int) -> pa.Table:
-    """A part's table, memory-mapped, its row and line numbers counted from the beginning of the whole file."""
-    table = pa.ipc.open_stream(pa.memory_map(str(path))).read_all()
+def _map(path: Path) -> mmap.mmap:
+    with open(path, "rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+def _shifted(held: mmap.mmap, first_row: int, first_line: int) -> pa.Table:
+    """A part's table, its row and line numbers counted from the beginning of the whole file."""
+    table = pa.ipc.open_stream(pa.py_buffer(held)).read_all()
     if first_row:
         import pyarrow.compute as pc  # late: a tenth of a second, and only for files read in parts
 
