@@ -73,7 +73,7 @@ def estimate(order: str) -> dict[str, Any]:
     facts = measure.facts_of(wanted)
     if facts is None:
         raise OrderError(f"{wanted.model.source} is not on this computer yet.", "Start a run or a chat with it once, or give a folder.", "model")
-    return forecasts.estimate(facts, wanted, device.devices()[0], measure.rows_of(wanted)).model_dump(mode="json")
+    return forecasts.estimate(facts, wanted, device.devices()[0], measure.rows_of(wanted), advised=True).model_dump(mode="json")
 
 
 def start(order: str) -> dict[str, Any]:

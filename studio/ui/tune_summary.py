@@ -74,7 +74,10 @@ def _forecast(wanted: RunConfig, answer: Summary) -> Summary:
     facts = measure.facts_of(wanted)
     if facts is None:
         return {}
-    found = estimate(facts, wanted, device.devices()[0], answer.get("rows"))
+    one = device.devices()[0]
+    found = estimate(facts, wanted, one, answer.get("rows"))
+    if not found.fits:  # what would help takes twenty estimates more
+        found = estimate(facts, wanted, one, answer.get("rows"), advised=True)
     return {"memory": {"total": found.total, "low": found.low, "high": found.high, "by_cause": found.by_cause, "fits": found.fits, "free": found.free},
             "seconds": found.seconds, "disk": found.disk or None,
             "advice": [{"change": one.change, "text": one.text, "saves": one.saves, "cost": one.cost} for one in found.advice]}
