@@ -82,6 +82,12 @@ def constant_strings(*modules: str) -> set[str]:
     return found
 
 
+def advice_strings() -> set[str]:
+    """Every piece of advice of studio/advice.py: what to change, and what it costs."""
+    calls = (node for node in ast.walk(ast.parse((PROJECT / "studio" / "advice.py").read_text(encoding="utf-8"))) if isinstance(node, ast.Call))
+    return {numbered(text) for call in calls if _name(call.func) == "Change" for argument in call.args[1:] for text in texts(argument)}
+
+
 def _name(node: ast.expr) -> str:
     return node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else ""
 

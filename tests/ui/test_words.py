@@ -12,7 +12,7 @@ from tests.ui import spoken
 
 OTHERS = [lang for lang in words.LANGUAGES if lang != "en"]
 GATHERED = {"scripts": spoken.script_strings, "knobs": spoken.knob_strings, "glossary": spoken.glossary_strings, "errors": spoken.error_strings,
-            "causes": lambda: spoken.constant_strings("diagnosis.py", "signs.py", "ui/space.py")}
+            "advice": spoken.advice_strings, "causes": lambda: spoken.constant_strings("diagnosis.py", "signs.py", "ui/space.py", "afterwards.py")}
 
 
 @pytest.mark.parametrize("what", GATHERED)
