@@ -15,7 +15,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 @contextmanager
 def serving(repos: dict[str, Path], gated: tuple[str, ...] = ()) -> Iterator[tuple[str, list[str]]]:
-    """repos: "owner/name" -> folder. Yields the endpoint (for HF_ENDPOINT) and the list of "METHOD path" seen so far."""
+    """repos: "owner/name" (a data set: "datasets/owner/name") -> folder. Yields the endpoint (for HF_ENDPOINT) and the list of "METHOD path" seen so far."""
     seen: list[str] = []
 
     class Hub(BaseHTTPRequestHandler):
@@ -25,6 +25,11 @@ def serving(repos: dict[str, Path], gated: tuple[str, ...] = ()) -> Iterator[tup
         def do_HEAD(self) -> None:
             self._answer(body=False)
 
+        def do_POST(self) -> None:
+            """paths-info: which of the paths in the body there are."""
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            self._answer(body=True)
+
         def do_GET(self) -> None:
             self._answer(body=True)
 
@@ -33,8 +38,10 @@ def serving(repos: dict[str, Path], gated: tuple[str, ...] = ()) -> Iterator[tup
             path = self.path.partition("?")[0].strip("/").split("/")
             if path == [""]:
                 return self._send(b"hub", {}, body)
-            api = path[:2] == ["api", "models"]
-            repo = "/".join(path[2:4] if api else path[:2])
+            api = path[:2] in (["api", "models"], ["api", "datasets"])
+            kind = "datasets/" if "datasets" in path[:2] else ""
+            path = path[2:] if api else path[1:] if kind else path
+            repo = kind + "/".join(path[:2])
             if repo in gated:
                 return self._send(b"{}", {"X-Error-Code": "GatedRepo", "X-Error-Message": "gated"}, body, 403)
             if repo not in repos:
@@ -42,7 +49,7 @@ def serving(repos: dict[str, Path], gated: tuple[str, ...] = ()) -> Iterator[tup
             folder = repos[repo]
             if api:
                 return self._send(json.dumps(self._listing(repo, folder, path)).encode(), {"Content-Type": "application/json"}, body)
-            file = folder / "/".join(path[4:])
+            file = folder / "/".join(path[4:])  # owner, name, "resolve", revision
             if not file.is_file():
                 return self._send(b"", {"X-Error-Code": "EntryNotFound"}, body, 404)
             data, code, extra = file.read_bytes(), 200, {}
@@ -58,7 +65,13 @@ def serving(repos: dict[str, Path], gated: tuple[str, ...] = ()) -> Iterator[tup
         def _listing(self, repo: str, folder: Path, path: list[str]) -> object:
             files = sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file())
             if "tree" in path:
-                return [{"type": "file", "path": name, "size": (folder / name).stat().st_size,
+                under = "/".join(path[4:])
+                folders = sorted(str(inner.relative_to(folder)) for inner in folder.rglob("*") if inner.is_dir())
+                deep = "recursive=true" in self.path.lower()
+                files = [name for name in files if name.startswith(f"{under}/" if under else "") and (deep or Path(name).parent == Path(under))]
+                folders = [name for name in folders if name.startswith(f"{under}/" if under else "") and (deep or Path(name).parent == Path(under))]
+                return [{"type": "directory", "path": name, "oid": "0" * 40, "size": 0} for name in folders] + [
+                        {"type": "file", "path": name, "size": (folder / name).stat().st_size,
                          "oid": hashlib.sha1(name.encode()).hexdigest()} for name in files]
             return {"id": repo, "modelId": repo, "sha": COMMIT, "private": False, "siblings": [{"rfilename": name} for name in files]}
 
