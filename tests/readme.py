@@ -28,8 +28,8 @@ def methods() -> str:
 def compared() -> str:
     """What `compare-methods` measured."""
     return table(["method", "trained", "share", "held-out loss before", "after", "seconds", "peak RAM"],
-                 [[row["method"], f"{row['trainable']:,}", f"{row['share']:.2%}", f"{row['eval_loss_before']:.3f}", f"{row['eval_loss']:.3f}",
-                   f"{row['seconds']:.0f}", f"{row['peak_memory'] / 1e9:.2f} GB"] for row in _results("methods")])
+                 [[row["label"], f"{row['trainable']:,}", f"{row['share']:.3g} %", f"{row['eval_loss_before']:.3f}", f"{row['eval_loss']:.3f}",
+                   f"{row['train_seconds']:.0f}", f"{row['peak_memory'] / 1e9:.2f} GB"] for row in _results("methods")])
 
 
 def _results(name: str) -> list[dict[str, Any]]:

@@ -65,3 +65,12 @@ def test_methods_table() -> None:
 def test_links_and_pictures_exist() -> None:
     for target in re.findall(r"\]\((?!http|#)([^)]+)\)", README):
         assert (PROJECT / target).exists(), target
+
+
+def test_the_client_example_is_the_one_that_is_tested() -> None:
+    assert (PROJECT / "tests" / "ui" / "example_client.py").read_text().rstrip() in README
+
+
+def test_tables_are_what_was_measured() -> None:
+    from tests import readme
+    assert readme.written(README) == README, "run python -m tests.readme"
