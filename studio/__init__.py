@@ -20,8 +20,10 @@ FLOORS = {
         "sandbox", "spans", "template", "model", "source", "starter", "targets", "quantization"),
     2: ("gate", "tokens", "data", "footprint", "method", "methods", "training"),
     3: ("config", "presets"),
-    4: ("estimate", "memory", "clock", "advice", "levers", "checkpoints", "run", "summary", "recovery", "sequence", "diagnosis", "signs", "compare", "repair", "record"),
-    5: ("launch", "claim", "queue", "attempt", "backup", "afterwards", "supervise", "voice", "chat", "chats", "votes", "modelfile", "readme", "proof", "export", "curve", "card", "page_report", "push", "bench"),
+    4: ("estimate", "memory", "clock", "advice", "levers", "checkpoints", "run", "summary", "recovery",
+        "sequence", "diagnosis", "signs", "compare", "repair", "record"),
+    5: ("launch", "claim", "queue", "attempt", "backup", "afterwards", "supervise", "voice", "chat", "chats", "votes",
+        "modelfile", "readme", "proof", "export", "curve", "card", "page_report", "push", "bench"),
     6: ("worker", "ui"),
     7: ("commands", "__main__"),
 }

@@ -160,7 +160,7 @@ def _known(loc: tuple) -> list[str]:
         if part == "method":
             continue
         kind = next((arg for arg in (field.annotation, *get_args(field.annotation)) if isinstance(arg, type) and issubclass(arg, BaseModel)), None)
-    return [name for name in getattr(kind, "model_fields", {})]
+    return list(getattr(kind, "model_fields", {}))
 
 
 

@@ -101,7 +101,8 @@ def check(order: ModelOrder) -> Path | None:
 def _folder(path: Path) -> Path:
     path = path.resolve()
     if not path.is_dir():
-        raise ModelError(f"{path} is no model folder." if path.exists() else f"There is no model folder {path}.", "Give an existing folder, a Hugging Face id such as Qwen/Qwen2.5-0.5B-Instruct, "
+        raise ModelError(f"{path} is no model folder." if path.exists() else f"There is no model folder {path}.",
+                         "Give an existing folder, a Hugging Face id such as Qwen/Qwen2.5-0.5B-Instruct, "
                          "a .gguf file, or starter.", "model")
     if not (path / "config.json").is_file():
         raise ModelError(f"{path} has no config.json, so it is no model folder.",
@@ -116,8 +117,14 @@ def _folder(path: Path) -> Path:
 def from_hub(repo: str, revision: str | None, report: Report = silent) -> Path:
     """Download a snapshot into the Hub cache (HF_HOME, HF_ENDPOINT, HF_HUB_OFFLINE honoured); safetensors only."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import (GatedRepoError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError,
-                                        RepositoryNotFoundError, RevisionNotFoundError)
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
     unreachable = _unreachable()
     if unreachable:
         cached = local(ModelOrder(source=repo, revision=revision))
@@ -169,7 +176,7 @@ def _progress(repo: str, report: Report) -> type:
     class Progress(hub_tqdm):
         def __init__(self, *args: object, **options: object):
             options["disable"] = False
-            self._quiet = open(os.devnull, "w")
+            self._quiet = open(os.devnull, "w")  # noqa: SIM115 - closed in close()
             options["file"] = self._quiet
             super().__init__(*args, **options)
 

@@ -27,7 +27,7 @@ def test_front_matter_matches_the_pins() -> None:
     assert front["sdk"] == "gradio"
     assert front["sdk_version"] == pins["gradio"]
     assert (PROJECT / front["app_file"]).is_file()
-    assert front["colorFrom"] in (colours := "red yellow green blue indigo purple pink gray".split())
+    assert front["colorFrom"] in (colours := ["red", "yellow", "green", "blue", "indigo", "purple", "pink", "gray"])
     assert front["colorTo"] in colours
     assert len(front["short_description"]) <= 60
 

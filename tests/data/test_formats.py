@@ -11,9 +11,10 @@ from studio import data
 from studio.data.formats import formats
 from studio.data.mapping import from_dataset_info
 from studio.errors import DataError
+from studio.home import PROJECT
 from tests.data.fixtures import ALPACA, FIXTURES, QA, Fixture, as_lines, as_table, two
 
-SHARED = Path("/work/shared/data")
+SHARED = PROJECT.parent / "shared" / "data"  # public demo data beside the checkout, where there is some
 
 
 def write(folder: Path, name: str, content: bytes | list) -> Path:

@@ -21,7 +21,8 @@ def rows(file: Path, count: int = 24) -> Path:
 def order(model: Path, data: Path, *settings: str) -> Run:
     """A run of a short order in float32; settings as --set takes them."""
     usual = ("training.epochs=2", "training.batch_size=2", "training.accumulation=2", "training.precision=fp32", "training.probe=false",
-             "training.threads=1", "training.warmup=0", "training.learning_rate=0.01", "training.save_every=100", "training.keep_checkpoints=99", "data.eval=0.2")
+             "training.threads=1", "training.warmup=0", "training.learning_rate=0.01", "training.save_every=100",
+             "training.keep_checkpoints=99", "data.eval=0.2")
     plain = f"{{model: {model}, data: {{train: {data}}}}}"
     return create(config.parse(plain, [*usual, *settings]))
 

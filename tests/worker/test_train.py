@@ -47,7 +47,8 @@ def test_a_run_lowers_the_loss_and_leaves_its_result(method: str, tiny_model: Pa
 
 LEVERS = {
     "padded": ("training.packing=false",), "full loss": ("training.loss=full",), "sdpa": ("training.attention=sdpa",),
-    "eager": ("training.attention=eager",), "checkpointing": ("training.checkpointing=true",), "one batch": ("training.batch_size=4", "training.accumulation=1"),
+    "eager": ("training.attention=eager",), "checkpointing": ("training.checkpointing=true",),
+    "one batch": ("training.batch_size=4", "training.accumulation=1"),
     "single rows": ("training.batch_size=1", "training.accumulation=4"), "two threads": ("training.threads=2",), "probe": ("training.probe=true",),
     "padded full loss": ("training.packing=false", "training.loss=full"), "plain AdamW": ("training.optimizer=adamw_torch",),
 }
@@ -145,7 +146,8 @@ def test_samples_draw_no_random_number(tiny_model: Path, data: Path) -> None:
 
 
 def test_the_best_is_kept_and_becomes_the_result(tiny_model: Path, data: Path) -> None:
-    run = order(tiny_model, data, "training.keep_best=true", "training.keep_checkpoints=1", "training.learning_rate=1.0", "training.eval_every=1", "training.save_every=100",
+    run = order(tiny_model, data, "training.keep_best=true", "training.keep_checkpoints=1", "training.learning_rate=1.0",
+                "training.eval_every=1", "training.save_every=100",
                 "training.max_grad_norm=0", "training.schedule=constant")
     diary = carry(run)
     told = [(event["loss"], event["step"]) for event in diary if event["kind"] == "eval" and event["step"]]
