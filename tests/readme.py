@@ -32,12 +32,19 @@ def compared() -> str:
                    f"{row['train_seconds']:.0f}", f"{row['peak_memory'] / 1e9:.2f} GB"] for row in _results("methods")])
 
 
+def speed() -> str:
+    """What `bench train` measured."""
+    return table(["trainer", "tokens/s", "seconds to the first step", "peak RAM", "held-out loss", "ours is faster"],
+                 [[row["what"], f"{row['tokens_per_second']:.0f}", f"{row['first_step']:.0f}", f"{row['peak_memory'] / 1e9:.2f} GB", f"{row['loss']:.3f}",
+                   f"{row['times']:.1f}×"] for row in _results("train_lora")])
+
+
 def _results(name: str) -> list[dict[str, Any]]:
     found = json.loads((RESULTS / f"{name}.json").read_text())
     return found["rows"] if isinstance(found, dict) else found
 
 
-TABLES: dict[str, Callable[[], str]] = {"methods": methods, "compared": compared}
+TABLES: dict[str, Callable[[], str]] = {"methods": methods, "compared": compared, "speed": speed}
 
 
 def written(text: str) -> str:
