@@ -77,3 +77,15 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def bytes_in(folder: Path) -> int:
+    """Bytes of all files under a folder; those that vanish while it is walked do not count."""
+    total = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            try:
+                total += os.lstat(os.path.join(place, name)).st_size
+            except FileNotFoundError:
+                continue  # a checkpoint rotated away meanwhile
+    return total

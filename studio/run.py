@@ -15,7 +15,7 @@ from studio import crash, events, recovery
 from studio.config import RunConfig, parse
 from studio.errors import RunError
 from studio.events import FULL, Lock
-from studio.home import inside, room, slug, sync_folder, write_whole
+from studio.home import bytes_in, inside, room, slug, sync_folder, write_whole
 from studio.summary import ALIVE, STATES, TURNS, WORKING, current, phase, standing, summary
 
 __all__ = ["ALIVE", "ASKS", "STATES", "WORKING", "Run", "create", "current", "delete", "find", "phase", "runs", "summary", "sweep"]
@@ -182,8 +182,8 @@ class Run:
 
     def sizes(self) -> dict[str, int]:
         """Bytes on disk: checkpoints, model, the rest, and the total."""
-        parts = {"checkpoints": _bytes(self.checkpoints), "model": _bytes(self.result)}
-        total = _bytes(self.folder)
+        parts = {"checkpoints": bytes_in(self.checkpoints), "model": bytes_in(self.result)}
+        total = bytes_in(self.folder)
         return {**parts, "rest": total - sum(parts.values()), "total": total}
 
     def size(self) -> int:
@@ -195,17 +195,6 @@ def _json(file: Path, fallback: Any) -> Any:
         return json.loads(file.read_text())
     except (OSError, ValueError):  # not there yet, or spoilt by hand
         return fallback
-
-
-def _bytes(folder: Path) -> int:
-    total = 0
-    for place, _, names in os.walk(folder):
-        for name in names:
-            try:
-                total += os.lstat(os.path.join(place, name)).st_size
-            except FileNotFoundError:
-                continue  # a checkpoint rotated away meanwhile
-    return total
 
 
 def create(config: RunConfig, model_label: str | None = None, order: float | None = None) -> Run:

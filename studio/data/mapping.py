@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from studio.data.formats import Row, formats
+from studio.data.formats import Row
 from studio.data.turns import ROLES
 from studio.errors import DataError
 
@@ -135,7 +135,3 @@ def check_columns(mapping: dict[str, Any] | None, columns: list[str], name: str)
 def _optional(found: dict[str, Any], column: str) -> bool:
     parts = {PARTS.get(part, part) for part, name in found["columns"].items() if name == column}
     return not parts & {"instruction", "output", "messages", "text", "chosen", "rejected"}
-
-
-def known_formats() -> list[str]:
-    return list(formats())

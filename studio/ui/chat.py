@@ -6,7 +6,6 @@ import json
 from typing import Any
 
 import gradio as gr
-import orjson
 from starlette.responses import Response
 
 from studio import chat, chats, checkpoints, data, votes
@@ -42,7 +41,7 @@ def voices(ask: dict[str, Any]) -> Response:
         for step in reversed(checkpoints.steps(room("runs") / row["id"] / "checkpoints")):
             found.append({"name": f"{row['id']}@checkpoint-{step}", "label": f"{row['name']} @ {step}", "kind": "checkpoint", **same})
     found.append({"name": "base", "label": "starter", "base": None, "under": "starter", "kind": "base", "method": None, "created": 0})
-    return _json({"voices": found, "server": _server(), "prompts": prompts(str(ask.get("name") or ""))})
+    return live.answered({"voices": found, "server": _server(), "prompts": prompts(str(ask.get("name") or ""))})
 
 
 def _server() -> dict[str, Any]:
@@ -72,7 +71,7 @@ def prompts(name: str) -> list[str]:
 
 def talks(ask: dict[str, Any]) -> Response:
     """The conversations that there are, the newest first."""
-    return _json({"talks": talk.listing()})
+    return live.answered({"talks": talk.listing()})
 
 
 def said(ask: dict[str, Any]) -> Response:
@@ -80,7 +79,7 @@ def said(ask: dict[str, Any]) -> Response:
     try:
         one = talk.find(str(ask.get("id", "")))
     except StudioError as error:
-        return _json({"gone": error.message})
+        return live.answered({"gone": error.message})
     with one.lock:
         turns = [_shown(one.values["blind"], turn) for turn in one.turns]
         told = {key: one.values[key] for key in ("id", "title", "sides", "blind", "system", "sampling")} | {"going": one.going(), "count": len(turns)}
@@ -92,7 +91,7 @@ def said(ask: dict[str, Any]) -> Response:
         told["sides"] = sorted(told["sides"])
     if one.going():
         told["server"] = _server()
-    return _json(told)
+    return live.answered(told)
 
 
 def _shown(blind: bool, turn: dict[str, Any]) -> dict[str, Any]:
@@ -115,10 +114,6 @@ def cast_votes(ask: dict[str, Any]) -> Response:
     """All votes about a voice as JSON lines, to take away."""
     found = votes.votes(_side(str(ask.get("name") or "base")))
     return Response("".join(json.dumps(vote, ensure_ascii=False) + "\n" for vote in found), media_type="text/plain; charset=utf-8")
-
-
-def _json(answer: dict[str, Any]) -> Response:
-    return Response(orjson.dumps(answer), media_type="application/json")
 
 
 # -- jobs

@@ -17,7 +17,7 @@ from starlette.responses import Response
 
 from studio import checkpoints, compare, repair, run
 from studio.errors import RunError, StudioError
-from studio.home import inside, room
+from studio.home import bytes_in, inside, room
 from studio.run import ALIVE, Run
 from studio.ui import device, output
 from studio.ui.tail import COLUMNS, Tail, Tails
@@ -129,7 +129,7 @@ def poll(ask: dict[str, Any]) -> Response:
     answer["also"] = [_part(item, known) for item in (ask.get("also") or [])[:8]]
     if ask.get("device"):
         answer["device"] = device.panel(answer["now"][0] if answer["now"] else None)
-    return _json(answer)
+    return answered(answer)
 
 
 def _changed(rows: list[dict[str, Any]], known: str | None) -> dict[str, Any] | None:
@@ -193,9 +193,9 @@ def order(ask: dict[str, Any]) -> Response:
         one = exact(str(ask.get("id", "")))
         config = one.config
     except StudioError as error:
-        return _json({"order": "", "error": str(error)})
+        return answered({"order": "", "error": str(error)})
     text = config.to_yaml()
-    return _json({"order": text, "plain": yaml.safe_load(text), "checkpoints": [_checkpoint(one, step) for step in checkpoints.steps(one.checkpoints)]})
+    return answered({"order": text, "plain": yaml.safe_load(text), "checkpoints": [_checkpoint(one, step) for step in checkpoints.steps(one.checkpoints)]})
 
 
 def differences(ask: dict[str, Any]) -> Response:
@@ -206,22 +206,23 @@ def differences(ask: dict[str, Any]) -> Response:
             found.append(exact(name))
         except StudioError:
             continue
-    return _json({"settings": compare.differing(found), "answers": compare.answers([tails.of(one).digest() for one in found])})
+    return answered({"settings": compare.differing(found), "answers": compare.answers([tails.of(one).digest() for one in found])})
 
 
 def repairs(ask: dict[str, Any]) -> Response:
     """After an out-of-memory: what would help, with the predicted saving of each (studio/repair.py)."""
     try:
-        return _json({"repairs": repair.repairs(exact(str(ask.get("id", ""))))[:6]})
+        return answered({"repairs": repair.repairs(exact(str(ask.get("id", ""))))[:6]})
     except StudioError as error:
-        return _json({"repairs": [], "error": str(error)})
+        return answered({"repairs": [], "error": str(error)})
 
 
-def _json(answer: dict[str, Any]) -> Response:
+def answered(answer: dict[str, Any]) -> Response:
+    """An answer as a response of its own, made once by orjson."""
     return Response(orjson.dumps(answer), media_type="application/json")
 
 
 def _checkpoint(one: Run, step: int) -> dict[str, Any]:
     folder = one.checkpoints / f"checkpoint-{step}"
     return {"step": step, "faults": checkpoints.faults(folder), "at": folder.stat().st_mtime,
-            "bytes": sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())}
+            "bytes": bytes_in(folder)}

@@ -13,6 +13,7 @@ import torch
 from transformers import TrainerCallback
 
 from studio.errors import StudioError
+from studio.home import bytes_in
 from studio.run import Run
 from studio.worker import together
 
@@ -46,7 +47,7 @@ class Report(TrainerCallback):
         self._print(f"{level}: {text}")
 
     def saved(self, path: Path, what: str) -> None:
-        size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+        size = bytes_in(path)
         self.say("saved", step=self.trainer.state.global_step, path=path.name, what=what, bytes=size)
 
     def _print(self, text: str) -> None:
