@@ -169,6 +169,8 @@ def check(config: RunConfig) -> None:
 
     Raises StudioError. Reads headers only and downloads nothing.
     """
-    folder = source.check(config.model)
-    config.method.refuse(model.facts(folder) if folder else None, config.training, devices()[0])
+    from studio import levers  # stands above: it settles with what is estimated for an order
+    folder, device = source.check(config.model), devices()[0]
+    config.method.refuse(model.facts(folder) if folder else None, config.training, device)
+    levers.refuse(config, device)
     data.check(config.data, folder)

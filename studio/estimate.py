@@ -121,7 +121,7 @@ def _advised(facts: ModelFacts, config: RunConfig, device: Device, rows: Rows | 
 
 def on_disk(facts: ModelFacts, config: RunConfig) -> dict[str, int]:
     """Bytes by cause: checkpoints kept (trained weights, two optimizer states), one more while it is written, and the result."""
-    trained = config.method.trainable(facts) * 4
+    trained = config.method.trainable(facts) * (2 if config.training.weights == "bf16" else 4)
     kept = config.training.keep_checkpoints + 1
     return {"checkpoints": kept * 3 * trained, "result": trained if config.method.adapter else facts.parameters * 2, "tokenizer and diary": 8 * 2**20}
 

@@ -1,4 +1,8 @@
-"""How the trainer's process, or its several ones, are started: the command line, the environment, and what to type on each host."""
+"""How the trainer's process, or its several ones, are started: the command line, the environment, and what to type on each host.
+
+On several hosts the first one has the run's supervisor, which holds its lock, keeps its log and writes its end; the others have
+torchrun alone. STUDIO_HOSTS tells that supervisor how many hosts there are and under which name the others find this one.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,7 @@ from studio.run import Run
 
 TRAINER = "studio.worker.train"
 PORT = 29500
+HOSTS = "STUDIO_HOSTS"  # "2 node0"
 
 
 def processes(config: RunConfig, found: list[Device] | None = None) -> int:
@@ -26,10 +31,12 @@ def processes(config: RunConfig, found: list[Device] | None = None) -> int:
 
 def command(run: Run) -> list[str]:
     """The trainer's command line: plain python, or torchrun with one process a device."""
-    count = processes(run.config)
-    if count == 1:
+    several = os.environ.get(HOSTS)
+    count = devices_each(run.config) if several else processes(run.config)
+    if count == 1 and not several:
         return [sys.executable, "-m", TRAINER, str(run.folder)]
-    return [sys.executable, *torchrun(count, ["--standalone"]), str(run.folder)]
+    where = _meeting(*several.split(), rank="0") if several else ["--standalone"]
+    return [sys.executable, *torchrun(count, where), str(run.folder)]
 
 
 def torchrun(each: int, where: list[str]) -> list[str]:
@@ -48,29 +55,51 @@ def environment(config: RunConfig) -> dict[str, str]:
     threads = wanted if isinstance(wanted, int) else max(1, cores() // count)
     settled = {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": str(threads), "MALLOC_TRIM_THRESHOLD_": str(1 << 32),
                "MALLOC_MMAP_THRESHOLD_": str(1 << 32), "MALLOC_ARENA_MAX": "2", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "TRANSFORMERS_VERBOSITY": "error"}
+    if not config.training.compile:
+        settled["TORCHDYNAMO_DISABLE"] = "1"  # libraries decorate functions for it at import, which loads the compiler
     return {key: value for key, value in settled.items() if key not in os.environ}
 
 
 # -- several hosts
 
 
-def hosts(config: RunConfig, count: int, each: int = 8, run: str = "RUN") -> dict[str, Any]:
-    """The same run on `count` hosts of `each` devices: the command for every host, and the files for Slurm and SkyPilot.
+def hosts(config: RunConfig, count: int, run: str = "RUN") -> dict[str, Any]:
+    """The same run on `count` hosts, training.devices on each: the command for every host, and the files for Slurm and SkyPilot.
 
-    run: the run's folder (made by `train --detach` or by the page) on a file system that all hosts share. Put the first host's
-    name for HOST0.
+    run: the run's folder, on a file system that all hosts share. Put the first host's name for HOST0. All are typed in the checkout.
     """
-    return {"commands": [_line(str(count), each, str(rank), "HOST0").replace('"$RUN"', shlex.quote(run)) for rank in range(count)],
+    each = devices_each(config)
+    folder, others = shlex.quote(run), range(1, count)
+    return {"commands": [_first(str(count), "HOST0", folder), *(_other(str(count), each, str(rank), "HOST0", folder) for rank in others)],
             "slurm": _slurm(config, count, each), "skypilot": _skypilot(config, count, each)}
+
+
+def devices_each(config: RunConfig) -> int:
+    """Devices of every host, as ordered; auto: one."""
+    return 1 if config.training.devices == "auto" else config.training.devices
+
+
+def _meeting(count: str, head: str, rank: str) -> list[str]:
+    """torchrun's words for where the processes of all hosts meet."""
+    return [f"--nnodes={count}", f"--node-rank={rank}", f"--master-addr={head}", f"--master-port={PORT}"]
+
+
+def _first(count: str, head: str, run: str) -> str:
+    return f'{HOSTS}="{count} {head}" python -m studio.supervise {run}'
+
+
+def _other(count: str, each: int, rank: str, head: str, run: str) -> str:
+    return " ".join(["python", *torchrun(each, _meeting(count, head, rank)), run])
+
+
+def _either(count: str, each: int, rank: str, head: str) -> str:
+    """One shell line for all hosts, which does what its host's rank asks for."""
+    run = '"$RUN"'
+    return f'if [ "{rank}" = 0 ]; then {_first(count, head, run)}; else {_other(count, each, rank, head, run)}; fi'
 
 
 def _name(config: RunConfig) -> str:
     return config.name or f"{config.method.name}-studio"
-
-
-def _line(count: str, each: int, rank: str, head: str) -> str:
-    return " ".join(["python", *torchrun(each, [f"--nnodes={count}", f"--node-rank={rank}", "--rdzv-backend=c10d", "--rdzv-id=studio",
-                                                f"--rdzv-endpoint={head}:{PORT}"]), '"$RUN"'])
 
 
 def _slurm(config: RunConfig, count: int, each: int) -> str:
@@ -79,12 +108,12 @@ def _slurm(config: RunConfig, count: int, each: int) -> str:
         "#!/bin/bash", f"#SBATCH --job-name={_name(config)}", f"#SBATCH --nodes={count}", "#SBATCH --ntasks-per-node=1",
         f"#SBATCH --gpus-per-node={each}", "#SBATCH --output=%x-%j.log", "", 'export RUN="$1"',
         'export HEAD=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)',
-        f"srun bash -c '{_line(str(count), each, '$SLURM_NODEID', '$HEAD')}'", ""])
+        f"srun bash -c '{_either(str(count), each, '$SLURM_NODEID', '$HEAD')}'", ""])
 
 
 def _skypilot(config: RunConfig, count: int, each: int) -> str:
-    """sky launch FILE --env RUN=…; the run's folder and its model lie under the mounted home."""
-    line = _line("$SKYPILOT_NUM_NODES", each, "$SKYPILOT_NODE_RANK", '$(echo "$SKYPILOT_NODE_IPS" | head -n 1)')
+    """sky launch FILE --env RUN=…; the run's folder and its model lie under a mounted home."""
+    lines = ['HEAD=$(echo "$SKYPILOT_NODE_IPS" | head -n 1)', _either(str(count), each, "$SKYPILOT_NODE_RANK", "$HEAD")]
     return "\n".join([
         f"name: {_name(config)}", f"num_nodes: {count}", "resources:", f"  accelerators: H100:{each}", "workdir: .", "envs:", "  RUN: ''",
-        "setup: |", "  pip install -r requirements.txt", "run: |", f"  {line}", ""])
+        "setup: |", "  pip install -r requirements.txt", "run: |", *(f"  {line}" for line in lines), ""])

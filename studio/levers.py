@@ -1,13 +1,19 @@
 """Every `auto` of the training settings, settled in one place: which precision, loss, attention, layout, … and why.
 
 No lever changes what is learnt: an optimizer step sees the same rows under each of them. Only speed and memory change.
+LEVERS says every lever's rule in words; the functions below are those rules.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import math
+import os
+import shutil
+import sys
+import sysconfig
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from studio.config import RunConfig
@@ -16,6 +22,23 @@ from studio.errors import OrderError
 from studio.estimate import Estimate, estimate
 from studio.model import ModelFacts
 
+LEVERS = {  # training.KEY -> what it is when the order leaves it alone
+    "precision": "bf16 where the device computes in it, fp16 with a scaler on older CUDA cards, else float32.",
+    "weights": "Trained weights in float32, whatever the base is held in; bf16 with random rounding only when asked.",
+    "packing": "Rows laid end to end wherever method, model and attention allow it; else padded in batches cut by length to few widths.",
+    "batch_size": "4 rows at once; with accumulation it makes the effective batch, and only their product is what is learnt from.",
+    "loss": "The head on trained tokens only, in chunks; full logits for label smoothing or a head that is more than one linear.",
+    "attention": "Over rows laid end to end our own (torch's variable-length flash kernel on Ampere and newer, small products on a CPU), else SDPA.",
+    "checkpointing": "Only when the estimate says that the run does not fit without it.",
+    "optimizer": "The method's own (QLoRA on CUDA: paged 8-bit AdamW), else fused AdamW.",
+    "compile": "Off: it pays only in long runs of equal shapes.",
+    "threads": "All cores on fewer than four, else all but one, divided among the processes; waiting threads sleep.",
+    "workers": "One process that prepares batches ahead on CUDA; none on a CPU, whose cores are busy with products.",
+    "devices": "One.",
+    "sharding": "A copy on each device; the model split over them (FSDP2) where a copy with its states would fill two thirds of one.",
+    "probe": "The largest batch goes there and back once before the start, and leaves nothing behind.",
+}
+ROUNDING = "adamw_rounding"  # worker/adamw.py
 CPU_PIECE = 512  # tokens laid end to end at once on a CPU: enough to keep it busy, and its memory small
 WINDOWED = ("sliding_window", "attention_window_size", "attention_chunk_size")
 BENT = ("attn_logit_softcapping", "attn_logit_softcap", "alibi", "attention_sinks")
@@ -23,13 +46,15 @@ PLAIN_LAYERS = {"full_attention", "sliding_attention"}  # other kinds (linear, r
 
 
 class Settled(NamedTuple):
-    """The settings with no auto left. dtype and autocast are torch's names; autocast None: off. attention: as transformers names it, or laid.
+    """The settings with no auto left. dtype, weights and autocast are torch's names; dtype: of the base and of products, weights: of what is
+    trained, autocast None: off. attention: as transformers names it, or laid.
 
     laid: rows end to end; piece: most tokens of such a piece; why: a sentence for each choice that a reader may wonder about.
     """
 
     device: str
     dtype: str
+    weights: str
     autocast: str | None
     checkpointing: bool
     optimizer: str
@@ -43,14 +68,16 @@ class Settled(NamedTuple):
     eval_every: int
     save_every: int
     threads: int
+    workers: int
+    compile: bool
     estimated: int | None
     why: dict[str, str]
 
     def told(self) -> dict[str, Any]:
         """For the diary."""
-        return {"device": self.device, "precision": self.autocast or self.dtype, "checkpointing": self.checkpointing, "optimizer": self.optimizer,
-                "loss": self.loss, "attention": self.attention, "packing": self.laid, "threads": self.threads, "estimated_memory": self.estimated,
-                "why": self.why}
+        return {"device": self.device, "precision": self.dtype, "weights": self.weights, "checkpointing": self.checkpointing, "optimizer": self.optimizer,
+                "loss": self.loss, "attention": self.attention, "packing": self.laid, "threads": self.threads, "workers": self.workers,
+                "compile": self.compile, "estimated_memory": self.estimated, "why": self.why}
 
 
 def settle(config: RunConfig, facts: ModelFacts, device: Device, statistics: Mapping[str, int], processes: int = 1) -> Settled:
@@ -59,17 +86,33 @@ def settle(config: RunConfig, facts: ModelFacts, device: Device, statistics: Map
     Raises OrderError for what the device or the model cannot do.
     """
     training, rows, longest = config.training, statistics["rows"], statistics["max"]
-    dtype, expected = precision(config, device), estimate(facts, config, device, statistics)
+    refuse(config, device)
+    dtype, held, expected = precision(config, device), weights(config, device), estimate(facts, config, device, statistics)
     laid, kernel, why = layout(config, facts, device, longest)
     steps = training.steps(rows)
     eval_every = max(1, round(steps / 10)) if training.eval_every == "auto" else training.eval_every
     return Settled(
-        device=device.kind, dtype=dtype, autocast=None if dtype == "float32" else dtype, checkpointing=expected.checkpointing,
+        device=device.kind, dtype=dtype, weights=held, autocast=None if dtype == held else dtype, checkpointing=expected.checkpointing,
         optimizer=optimizer(config, device), loss=loss(config), attention=kernel, laid=laid, piece=piece(config, device, longest),
         batch_size=training.batch_size, effective=training.effective_batch(rows), steps=steps, eval_every=eval_every,
         save_every=eval_every if training.save_every == "auto" else training.save_every,
-        threads=threads(config, device, processes), estimated=expected.total,
+        threads=threads(config, device, processes), workers=workers(config, device), compile=training.compile, estimated=expected.total,
         why={"packing": why, "checkpointing": _why_checkpointing(config, expected), "precision": _why_precision(config, device)})
+
+
+def refuse(config: RunConfig, device: Device) -> None:
+    """Raise OrderError for a lever that this device cannot pull; asked before a run exists, and again by its trainer."""
+    precision(config, device), weights(config, device), loss(config), optimizer(config, device), attention(config, device)
+    if config.training.compile:
+        _refuse_without_compiler()
+    for tracker in config.training.report_to:
+        if not installed(tracker):
+            raise OrderError(f"The tracker {tracker} is not installed.", f"Install it (pip install {tracker}), or take it off training.report_to.",
+                             "training.report_to")
+
+
+def installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
 
 
 def precision(config: RunConfig, device: Device) -> str:
@@ -82,6 +125,21 @@ def precision(config: RunConfig, device: Device) -> str:
     if wanted == "auto":
         wanted = "bf16" if device.bf16 else "fp16" if device.kind == "cuda" else "fp32"
     return {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}[wanted]
+
+
+def weights(config: RunConfig, device: Device) -> str:
+    """float32, in which AdamW's small steps are not lost; bf16 alone, with random rounding, where ordered: 8 instead of 16 bytes a weight."""
+    training = config.training
+    if training.weights != "bf16":
+        return "float32"
+    if config.method.adapter:
+        raise OrderError(f"Trained weights in bf16 are for full fine-tuning; {config.method.label} trains few, and keeps them in float32.",
+                         "Set training.weights to auto.", "training.weights")
+    if precision(config, device) != "bfloat16":
+        raise OrderError("Trained weights in bf16 need training.precision bf16.", "Set training.weights to auto.", "training.weights")
+    if training.optimizer not in ("auto", "adamw"):
+        raise OrderError("Trained weights in bf16 need the AdamW that rounds at random.", "Set training.optimizer to auto.", "training.optimizer")
+    return "bfloat16"
 
 
 def _why_precision(config: RunConfig, device: Device) -> str:
@@ -104,6 +162,8 @@ def loss(config: RunConfig) -> str:
 def optimizer(config: RunConfig, device: Device) -> str:
     """As ordered, else the method's own, else fused AdamW. 8-bit and paged ones need CUDA."""
     wanted = config.training.optimizer
+    if config.training.weights == "bf16":
+        return ROUNDING
     if wanted == "auto":
         return config.method.optimizer(device) or "adamw_torch_fused"
     name = {"adamw_8bit": "adamw_bnb_8bit", "paged_adamw_8bit": "paged_adamw_8bit", "adamw": "adamw_torch_fused"}.get(wanted, wanted)
@@ -132,9 +192,9 @@ def attention(config: RunConfig, device: Device) -> str:
         return "laid" if wanted == "auto" else wanted
     if device.kind != "cuda" or (device.capability or (0, 0)) < (8, 0):
         raise OrderError(f"Flash attention needs an Ampere card or newer, and this is {device.name}.", "Set training.attention to auto.", "training.attention")
-    if importlib.util.find_spec("flash_attn"):
+    if installed("flash_attn"):
         return "flash_attention_2"
-    if importlib.util.find_spec("kernels"):
+    if installed("kernels"):
         return "kernels-community/flash-attn2"
     raise OrderError("Flash attention is not installed.", "Set training.attention to auto, or install the package kernels.", "training.attention")
 
@@ -166,6 +226,23 @@ def threads(config: RunConfig, device: Device, processes: int) -> int:
         return config.training.threads
     cores = device.cores or 1
     return max(1, (cores if cores < 4 else cores - 1) // processes)
+
+
+def workers(config: RunConfig, device: Device) -> int:
+    """Processes that prepare batches ahead."""
+    wanted = config.training.workers
+    return wanted if wanted != "auto" else 1 if device.kind == "cuda" else 0
+
+
+def _refuse_without_compiler() -> None:
+    """torch.compile writes C++ (for a CPU, and to start its CUDA kernels) and needs a compiler and Python's headers for it."""
+    compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
+    if shutil.which(compiler) is None:
+        raise OrderError(f"torch.compile needs the C++ compiler {compiler}, which is not installed.",
+                         "Install it (on Debian and Ubuntu: apt install g++), or set training.compile to false.", "training.compile")
+    if not Path(sysconfig.get_path("include"), "Python.h").is_file():
+        raise OrderError("torch.compile needs Python's header files, which are not installed.",
+                         "Install them (on Debian and Ubuntu: apt install python3-dev), or set training.compile to false.", "training.compile")
 
 
 def _why_checkpointing(config: RunConfig, expected: Estimate) -> str:

@@ -30,6 +30,14 @@ def submit(config: RunConfig) -> Run:
 
 def waiting() -> list[Run]:
     """Queued runs, the next one first; those on hold too, where they stand."""
+def shelve(config: RunConfig) -> Run:
+    """Make a run that waits on hold: whoever resumes it, or starts its supervisor by hand, lets it run."""
+    with _turn():
+        run = create(config, order=_behind())
+        _put(run, hold=True, order=_order(run.turn()))
+    return run
+
+
     queued = []
     for run in runs():
         turn = run.turn()

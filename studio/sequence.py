@@ -24,7 +24,8 @@ def sequence(config: RunConfig) -> dict[str, Any]:
     kept = {f"{section}.{key}": value for section in ("model", "data", "method") for key, value in plain[section].items()}
     batch, accumulation = config.training.batch_size, config.training.accumulation
     kept[BATCH] = f"{batch} × auto" if accumulation == "auto" else batch * accumulation
-    return kept | {f"training.{key}": training[key] for key in ("seed", "packing", "optimizer", "devices") if key in training}
+    settled = {f"training.{key}": training[key] for key in ("seed", "packing", "optimizer", "devices") if key in training}
+    return kept | settled | ({"training.weights": training["weights"]} if training.get("weights") == "bf16" else {})
 
 
 def begin(folder: Path, config: RunConfig) -> None:

@@ -106,6 +106,7 @@ def _told_by(everything: list[dict[str, Any]]) -> dict[str, Any]:
         "best_eval_loss": min((event["loss"] for event in evals), default=None),
         "learning_rate": last.get("learning_rate"), "tokens_per_second": _speed(steps),
         "peak_memory": max((value for value in memory if value), default=None),
+        "memories": last.get("memories"),  # of every process, where there are several
         "estimated_memory": plan.get("estimated_memory"), "trainable": plan.get("trainable"), "parameters": plan.get("parameters"),
         "exported": [event.get("path") for event in saved if event.get("what") == "export"],
         "uploaded": [event.get("path") for event in saved if event.get("what") == "upload"],

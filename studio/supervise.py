@@ -10,7 +10,7 @@ import signal
 import sys
 from pathlib import Path
 
-from studio import afterwards, claim, crash, process, queue
+from studio import afterwards, claim, crash, launch, process, queue
 from studio.attempt import Attempt, wanted
 from studio.events import Lock
 from studio.run import Run
@@ -35,14 +35,18 @@ def supervise(run: Run, up: int | None = None) -> int:
             os.write(up, b"up")
             os.close(up)
             _quiet(2)  # until here an error was for whoever starts us
+        afterwards.begin(run)
         Attempt(run, taken).carry_out()
+    except OSError as error:  # not even its end could be written; the queue goes on all the same
+        print(f"supervisor of {run.id}: {error}", file=sys.stderr)
     finally:
         for _, device in taken:
             device.free()
         lock.free()
     crash.point("supervise.over")
-    queue.advance()
-    afterwards.settle(run)
+    if launch.HOSTS not in os.environ:  # several hosts were lent for this run alone
+        queue.advance()
+    afterwards.catch_up()
     return queue.UP
 
 

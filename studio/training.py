@@ -37,6 +37,9 @@ class Training(BaseModel):
     label_smoothing: float = Field(0.0, ge=0, lt=1, title="Label smoothing", description="Takes this share of certainty off every right token. Needs full logits.", json_schema_extra=ADVANCED)
     precision: Literal["auto", "bf16", "fp16", "fp32"] = Field("auto", title="Precision", description="Number format of the base model. auto: bf16 where the device computes in it.",
                                                                json_schema_extra=ADVANCED)
+    weights: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", title="Trained weights", description="Number format of what is trained. auto: float32. bf16 halves the memory of full fine-tuning; every step is "
+        "rounded at random, so that small ones are not lost.", json_schema_extra=ADVANCED)
     checkpointing: bool | Auto = Field("auto", title="Gradient checkpointing", description="Computes activations twice instead of keeping them: about a third slower, far less memory. "
                                        "auto: only when the estimate says it is needed.", json_schema_extra=ADVANCED)
     packing: bool | Auto = Field("auto", title="Packing", description="Puts several short rows into one, without mixing them: no padding, fewer steps.", json_schema_extra=ADVANCED)
@@ -62,6 +65,8 @@ class Training(BaseModel):
     sharding: Literal["auto", "ddp", "fsdp"] = Field("auto", title="Sharding", description="On several devices: a copy on each (ddp) or the model split over them (fsdp).",
                                                      json_schema_extra=ADVANCED)
     threads: int | Auto = Field("auto", title="CPU threads", description="Cores the trainer takes. auto: all but what the page needs.", json_schema_extra=ADVANCED)
+    workers: int | Auto = Field("auto", title="Loader processes", description="Processes that prepare the next batches meanwhile. auto: one on a GPU, none on a CPU.",
+                                json_schema_extra=ADVANCED)
 
     def accumulated(self, rows: int) -> int:
         """Batches per optimizer step for a training set of `rows` rows: as ordered, else 4, lowered until the run has ENOUGH_STEPS."""
@@ -85,4 +90,6 @@ class Training(BaseModel):
             value = getattr(self, key)
             if isinstance(value, int) and value < 1:
                 raise ValueError(f"{key} should be auto or at least 1")
+        if isinstance(self.workers, int) and not 0 <= self.workers <= 64:
+            raise ValueError("workers should be auto or 0 to 64")
         return self

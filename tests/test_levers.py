@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from studio import config, launch, levers, model
 from studio.config import RunConfig
 from studio.device import Device
 from studio.errors import OrderError
 from studio.model import ModelFacts
+from studio.run import Run
 
 STATISTICS = {"rows": 100, "eval_rows": 5, "tokens": 20_000, "trained": 15_000, "max": 700}
 CPU = Device(kind="cpu", name="a CPU", memory=16 * 2**30, free=12 * 2**30, bf16=True, cores=8)
@@ -112,16 +116,38 @@ def test_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert launch.processes(order("training.devices=2"), [CPU]) == 2
 
 
-def test_hosts_get_their_commands() -> None:
-    told = launch.hosts(order("name=big", "training.devices=8"), 2, 8, "/shared/runs/big")
-    assert [f"--node-rank={rank}" in line for rank, line in enumerate(told["commands"])] == [True, True]
-    assert all("--nproc-per-node=8" in line and "--nnodes=2" in line and "/shared/runs/big" in line for line in told["commands"])
+def test_hosts_get_their_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = launch.hosts(order("name=big", "training.devices=8"), 3, "/shared/runs/big one")
+    first, *others = told["commands"]
+    assert first == "STUDIO_HOSTS=\"3 HOST0\" python -m studio.supervise '/shared/runs/big one'"
+    assert [f"--node-rank={rank}" in line for rank, line in enumerate(others, 1)] == [True, True]
+    assert all("--nproc-per-node=8" in line and "--nnodes=3" in line and "'/shared/runs/big one'" in line for line in others)
     assert told["slurm"].startswith("#!/bin/bash")
-    assert "#SBATCH --nodes=2" in told["slurm"]
-    import yaml
+    assert "#SBATCH --nodes=3" in told["slurm"]
     plan = yaml.safe_load(told["skypilot"])
-    assert plan["num_nodes"] == 2
+    assert plan["num_nodes"] == 3
     assert "$SKYPILOT_NODE_RANK" in plan["run"]
+    monkeypatch.setenv(launch.HOSTS, "3 node0")
+    (tmp_path / "config.yaml").write_text(order("training.devices=8").to_yaml())
+    assert {"--nproc-per-node=8", "--nnodes=3", "--node-rank=0", "--master-addr=node0"} <= set(launch.command(Run(tmp_path)))
+
+
+@pytest.mark.parametrize("file", ["slurm", "skypilot"])
+def test_each_host_of_a_cluster_types_its_own_line(file: str, tmp_path: Path) -> None:
+    """The files run through a shell, with the cluster's own commands faked: the first host has the supervisor, the other torchrun."""
+    told = launch.hosts(order("training.devices=2"), 2, "/shared/run")
+    script = told["slurm"] if file == "slurm" else yaml.safe_load(told["skypilot"])["run"]
+    for name, text in {"python": "echo \"$STUDIO_HOSTS|$*\"", "scontrol": "echo node0; echo node1", "srun": '"$@"'}.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    said = []
+    for rank in ("0", "1"):
+        known = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_NODEID": rank, "SLURM_JOB_NODELIST": "node[0-1]", "SKYPILOT_NODE_RANK": rank,
+                 "SKYPILOT_NODE_IPS": "node0\nnode1", "RUN": "/shared/run"}
+        said.append(subprocess.run(["bash", "-c", script, "bash", "/shared/run"], env=known, capture_output=True, text=True, check=True).stdout.strip())
+    assert said[0] == "2 node0|-m studio.supervise /shared/run"
+    assert said[1] == ("|-m torch.distributed.run --nproc-per-node=2 --max-restarts=0 --nnodes=2 --node-rank=1 --master-addr=node0 "
+                       "--master-port=29500 -m studio.worker.train /shared/run")
 
 
 def test_what_the_user_has_set_stands(monkeypatch: pytest.MonkeyPatch) -> None:

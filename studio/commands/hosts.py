@@ -3,27 +3,44 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
+from pathlib import Path
 from typing import Any
 
-from studio import launch, run
+from studio import config, launch, queue, run
+from studio.errors import OrderError
+from studio.run import Run
 
 
 def add(parsers: Any, common: ArgumentParser) -> None:
-    """hosts RUN --count N --each M."""
+    """hosts CONFIG|RUN --count N --each M."""
     parser = parsers.add_parser("hosts", parents=[common], help="the commands, a Slurm and a SkyPilot file for one run on several hosts")
-    parser.add_argument("name", metavar="RUN")
+    parser.add_argument("name", metavar="CONFIG|RUN", help="a YAML order, of which a run is made that waits for these commands, or such a run")
     parser.add_argument("--count", type=int, default=2, help="hosts")
-    parser.add_argument("--each", type=int, default=8, help="devices on each")
+    parser.add_argument("--each", type=int, help="devices on each; left out: training.devices of the order")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings", help="change the order: --set method.rank=16")
     parser.set_defaults(run=told, show=show)
 
 
 def told(args: Namespace) -> dict[str, Any]:
     """The command for every host, and the two files' text."""
-    one = run.find(args.name)
-    return {"run": one.id, **launch.hosts(one.config, args.count, args.each, str(one.folder))}
+    one = _made(args) if Path(args.name).is_file() else run.find(args.name)
+    each = launch.devices_each(one.config)
+    if args.each not in (None, each):
+        raise OrderError(f"The order of {one.id} wants {each} devices on each host, not {args.each}.",
+                         f"Give the YAML order instead of the run, or leave --each out and order training.devices: {args.each}.", "training.devices")
+    return {"run": one.id, "folder": str(one.folder), **launch.hosts(one.config, args.count, str(one.folder))}
+
+
+def _made(args: Namespace) -> Run:
+    """A run of the order, on hold: no queue starts it."""
+    more = [] if args.each is None else [f"training.devices={args.each}"]
+    order = config.load(args.name, [*args.settings, *more])
+    config.check(order)
+    return queue.shelve(order)
 
 
 def show(answer: dict[str, Any]) -> None:
     for number, line in enumerate(answer["commands"]):
         print(f"host {number}:\n  {line}")
-    print(f"\n# {answer['run']}.slurm\n{answer['slurm']}\n# {answer['run']}.sky.yaml\n{answer['skypilot']}")
+    print(f"\n# {answer['run']}.slurm: sbatch FILE {answer['folder']}\n{answer['slurm']}")
+    print(f"# {answer['run']}.sky.yaml: sky launch FILE --env RUN={answer['folder']}\n{answer['skypilot']}")

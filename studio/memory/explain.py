@@ -12,14 +12,16 @@ def explain(causes: dict[str, int], facts: ModelFacts, config: RunConfig, loop: 
     """Cause -> a sentence with numbers."""
     trainable = f"{config.method.trainable(facts):,}"
     held = config.method.quantized()
+    each = 2 if config.training.weights == "bf16" else 4
+    why = "bf16, rounded at random so that small steps are not lost" if each == 2 else "float32: small steps would be lost in 16 bits"
     bits = f"{loop.base} bytes each"
     if held:
-        each = quantized_bytes((4096, 4096), held.kind, held.double) / 4096**2
-        bits = f"{held.kind} for the layers' linears ({each:.4f} bytes a weight with its scales), {loop.base} bytes for the rest"
+        share = quantized_bytes((4096, 4096), held.kind, held.double) / 4096**2
+        bits = f"{held.kind} for the layers' linears ({share:.4f} bytes a weight with its scales), {loop.base} bytes for the rest"
     return {
         "weights": f"The frozen weights, of {facts.parameters:,} in all: {bits}." if causes["weights"] else "No weight is frozen.",
-        "trained": f"{trainable} trained numbers × 4 bytes (float32: small steps would be lost in 16 bits).",
-        "gradients": f"A gradient for each trained number: {trainable} × 4 bytes, from the first backward to the step.",
+        "trained": f"{trainable} trained numbers × {each} bytes ({why}).",
+        "gradients": f"A gradient for each trained number: {trainable} × {each} bytes, from the first backward to the step.",
         "optimizer": f"{loop.optimizer}: mean and variance of each gradient, for {trainable} trained numbers.",
         "activations": f"{loop.batch} × {loop.length} = {loop.tokens:,} tokens; {_layers(facts, loop)}.",
         "logits": f"Head and loss, {facts.vocabulary:,} logits a position: {_positions(loop)}.",

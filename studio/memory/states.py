@@ -9,6 +9,9 @@ from studio.footprint import Footprint
 from studio.memory.stack import Stack
 from studio.model import ModelFacts
 
+PIECE = 2**22  # numbers that worker/adamw.py steps at once, in float32
+PAGED = 100_000  # numbers from which on a paged optimizer's state is in managed memory (bitsandbytes' get_state_buffer)
+FOREACH = ("adamw_torch", "rmsprop", "adagrad")  # transformers' names of torch optimizers that take lists of tensors
 BLOCK = 64  # weights that share a scale under NF4 (arXiv 2305.14314, section 3)
 
 
@@ -87,3 +90,5 @@ def step_bytes(shapes: dict[str, tuple[int, ...]], each: int, name: str) -> int:
     if "adafactor" in name:
         return 2 * 4 * max(sizes, default=0)
     return 0 if "fused" in name or "8bit" in name or "paged" in name else 2 * each * max(sizes, default=0)
+    if "rounding" in name:
+        return 6 * 4 * min(PIECE, max(sizes, default=0))

@@ -65,12 +65,14 @@ class Pieces:
         self.layout, self.rank, self.world = layout, rank, world
 
     def __call__(self, rows: list[Row]) -> list[Piece]:
-        """Each piece also holds `items`, the trained tokens of the whole effective batch, and the first one `seen`, its real tokens."""
+        """Each piece also holds `items`, the trained tokens of the whole effective batch, `places`, those of its own as numbers of a place in
+        labels[:, 1:] (found here, so that no device is asked where they are), and the first one `seen`, the batch's real tokens."""
         mine = share(rows, self.world)[self.rank]
         pieces = [put(group, self.layout.laid) for group in groups(mine, self.layout)] or [_idle(rows[0], self.layout.laid)]
         items = sum(trained(row) for row in rows)
         for place, piece in enumerate(pieces):
-            piece |= {"items": items, "seen": sum(len(row["input_ids"]) for row in rows) if place == 0 else 0}
+            piece |= {"items": items, "seen": sum(len(row["input_ids"]) for row in rows) if place == 0 else 0,
+                      "places": (piece["labels"][:, 1:].flatten() != IGNORED).nonzero().flatten()}
         return pieces
 
 

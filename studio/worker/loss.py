@@ -92,21 +92,22 @@ def _forward_chunk(logits: torch.Tensor, slope: torch.Tensor, bias: torch.Tensor
     return (log_sum - right).sum()
 
 
-def loss(model: Any, inputs: dict[str, Any], kind: str, dtype: torch.dtype, smoothing: float = 0.0) -> torch.Tensor:
+def loss(model: Any, inputs: dict[str, Any], kind: str, dtype: torch.dtype, smoothing: float = 0.0, places: torch.Tensor | None = None) -> torch.Tensor:
     """Sum of the loss over the labels of a batch (-100: none). kind: "chunked", or "full" as the model itself would; inputs: with labels.
 
-    smoothing (full only): the share of certainty taken off the right token, as torch's cross_entropy has it.
+    smoothing (full only): the share of certainty taken off the right token, as torch's cross_entropy has it. places (chunked only): where
+    labels[:, 1:].flatten() holds a label, so that a GPU need not be asked, and waited for.
     """
     rest = {key: value for key, value in inputs.items() if key != "labels"}
     if kind == "chunked":
-        return _chunked(model, rest, inputs["labels"], dtype)
+        return _chunked(model, rest, inputs["labels"], dtype, places)
     logits = model(**rest).logits[:, -inputs["labels"].shape[1]:]  # virtual tokens stand before the row's own
     with torch.autocast(logits.device.type, enabled=False):
         return functional.cross_entropy(logits[:, :-1].float().flatten(0, 1), inputs["labels"][:, 1:].flatten(), ignore_index=IGNORED,
                                         reduction="sum", label_smoothing=smoothing)
 
 
-def _chunked(model: Any, rest: dict[str, Any], labels: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+def _chunked(model: Any, rest: dict[str, Any], labels: torch.Tensor, dtype: torch.dtype, places: torch.Tensor | None) -> torch.Tensor:
     """Through a pre-hook on the head, which takes the head's input, forms the loss there, and lets the head have one position only.
 
     Works for any decoder whose logits are head(hidden), under any peft method, and where the head's weight is whole only while the
@@ -115,12 +116,13 @@ def _chunked(model: Any, rest: dict[str, Any], labels: torch.Tensor, dtype: torc
     base = plain(model)
     head, bend = base.get_output_embeddings(), Bend.of(base.config)
     found: list[torch.Tensor] = []
+    following = labels[:, 1:].flatten()
+    chosen = (following != IGNORED).nonzero().flatten() if places is None else places
 
     def take(module: Any, given: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        hidden = given[0][:, -labels.shape[1]:][:, :-1]
-        chosen = labels[:, 1:] != IGNORED
+        hidden = given[0][:, -labels.shape[1]:][:, :-1].flatten(0, 1)
         with torch.autocast(hidden.device.type, enabled=False):
-            found.append(HeadLoss.apply(hidden[chosen], module.weight, getattr(module, "bias", None), labels[:, 1:][chosen], bend, dtype))
+            found.append(HeadLoss.apply(hidden[chosen], module.weight, getattr(module, "bias", None), following[chosen], bend, dtype))
         return (given[0][:, -1:].detach(),)
 
     hook = head.register_forward_pre_hook(take)

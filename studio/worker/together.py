@@ -17,6 +17,11 @@ def world() -> int:
     return int(os.environ.get("WORLD_SIZE", 1))
 
 
+def here() -> int:
+    """Processes of the run on this host, which share its cores."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", world()))
+
+
 def first() -> bool:
     """Whether this process is the one that writes and decides."""
     return rank() == 0

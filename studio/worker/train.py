@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer, TrainingArguments, set_seed
 
-from studio import checkpoints, data, levers, model, source
+from studio import checkpoints, data, levers, model, process, source
 from studio.config import RunConfig
 from studio.device import devices
 from studio.errors import StudioError
@@ -20,7 +20,7 @@ from studio.levers import Settled
 from studio.run import Run
 from studio.template import load as load_template
 from studio.tokens import Encoder
-from studio.worker import adapters, attention, probe, sharding, together
+from studio.worker import adamw, adapters, attention, compiled, probe, sharding, together
 from studio.worker.batches import Layout, filled
 from studio.worker.report import Report, peak_memory
 from studio.worker.samples import Samples
@@ -32,6 +32,8 @@ def main(run: Run) -> int:
     training = run.config.training
     report = Report(run, int(os.environ.get("STUDIO_ATTEMPT", 1)), training.early_stopping, training.keep_best)
     try:
+    if together.world() > 1:
+        process.die_with(os.getppid())  # torchrun starts its processes in sessions of their own, out of reach of our supervisor
         train(run, report)
     except StudioError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -58,27 +60,29 @@ def train(run: Run, report: Report) -> None:
     rows = data.prepare(config.data, encoder, config.training.seed)
 
     report.phase("loading model")
-    settled = levers.settle(config, facts, device, rows.statistics, together.world())
+    settled = levers.settle(config, facts, device, rows.statistics, together.here())
     torch.set_num_threads(settled.threads)
     torch.set_flush_denormal(True)  # numbers next to zero cost a CPU many times an ordinary one, and say nothing
     attention.enter()
     base = config.method.load(folder, getattr(torch, settled.dtype), attn_implementation=settled.attention)
     tuned = config.method.wrap(base)
     adapters.quicken(tuned, settled.autocast is not None)
-    if config.training.compile:
-        _compile(base)
 
     resumed = checkpoints.newest(run.checkpoints)
     if resumed:
         checkpoints.refuse_other_data(resumed, rows.fingerprint)
     trainer = _trainer(run, config, settled, tuned, rows, report, bool(resumed))
     report.say("plan", parameters=facts.parameters, **_plan(config, settled, tuned, rows))
+    if settled.weights == "bfloat16":
+        adamw.narrow(tuned)
     if config.training.sample_prompts:
         report.samples = Samples(config.training.sample_prompts, encoder, trainer)
     if not resumed:
         config.method.start(tuned, trainer.inputs)
-        if config.training.probe:
-            trainer.add_callback(probe.Probe(trainer))
+    if settled.compile:
+        trainer.add_callback(compiled.Compiled(base, report))
+    if config.training.probe:
+        trainer.add_callback(probe.Probe(trainer))
     report.phase("training", from_step=int(resumed.name.rpartition("-")[2]) if resumed else 0)
     trainer.go_on(resumed, settled.steps)
     _finish(run, config, trainer, template, folder, report)
@@ -91,10 +95,11 @@ def _trainer(run: Run, config: RunConfig, settled: Settled, tuned: Any, rows: da
         per_device_train_batch_size=settled.effective, gradient_accumulation_steps=1,  # the loader's items are whole steps
         learning_rate=config.learning_rate, lr_scheduler_type=training.schedule, warmup_steps=training.warmup,
         weight_decay=training.weight_decay, max_grad_norm=training.max_grad_norm, neftune_noise_alpha=training.neftune,
-        label_smoothing_factor=training.label_smoothing, optim=settled.optimizer,
+        label_smoothing_factor=training.label_smoothing, optim="adamw_torch" if own else settled.optimizer,
         bf16=settled.autocast == "bfloat16", fp16=settled.autocast == "float16", use_cpu=settled.device == "cpu",
         activation_checkpointing=settled.checkpointing, activation_checkpointing_kwargs={"use_reentrant": False} if settled.checkpointing else None,
         seed=training.seed, logging_steps=training.log_every, logging_first_step=True, logging_nan_inf_filter=False,
+    own = (adamw.RoundedAdamW, {"lr": config.learning_rate, "seed": training.seed}) if settled.optimizer == levers.ROUNDING else None
         eval_strategy="steps" if held else "no", eval_steps=settled.eval_every, eval_on_start=held and not resumed,
         metric_for_best_model="loss", greater_is_better=False, save_strategy="steps", save_steps=settled.save_every, save_total_limit=None,
         report_to=list(training.report_to) or "none", disable_tqdm=True, remove_unused_columns=False, dataloader_pin_memory=settled.device == "cuda",
@@ -107,18 +112,14 @@ def _trainer(run: Run, config: RunConfig, settled: Settled, tuned: Any, rows: da
 
 def _plan(config: RunConfig, settled: Settled, tuned: Any, rows: data.Prepared) -> dict[str, Any]:
     """What is known before the first step."""
+        dataloader_num_workers=settled.workers,
     trainable = sum(weight.numel() for weight in tuned.parameters() if weight.requires_grad)
     layout = Layout(settled.laid, settled.piece, settled.batch_size)
     return {"steps": settled.steps, "epochs": config.training.epochs, "rows": len(rows.train), "eval_rows": len(rows.eval),
             "trainable": trainable,
+        dtype=getattr(torch, settled.dtype), optimizer_cls_and_kwargs=own,
             "effective_batch": settled.effective, "processes": together.world(), **settled.told(),
             **filled(rows.train[:20_000], layout, settled.effective, config.training.seed), "data": rows.record}
-
-
-def _compile(base: Any) -> None:
-    """torch.compile for each layer by itself: compiled once for all of them, where the whole model takes minutes."""
-    for layer in base.get_decoder().layers:
-        layer.compile()
 
 
 def _finish(run: Run, config: RunConfig, trainer: StudioTrainer, template: Any, base: Path, report: Report) -> None:

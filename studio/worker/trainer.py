@@ -24,14 +24,18 @@ from studio.worker.loss import loss
 from studio.worker.report import Report
 
 
-class StudioTrainer(Trainer):
-    """method: the tuning method; report: our callback; layout: of the pieces; kind: "chunked" or "full" loss; keep: checkpoints kept."""
+AHEAD = 4  # steps that a loader process prepares before they are asked for
+SAID = ("items", "seen", "places")  # of a piece, what the model is not given
 
-    def __init__(self, *, method: Any, report: Report, layout: Layout, effective: int, kind: str, keep: int, fingerprint: str, **options: Any):
+class StudioTrainer(Trainer):
+    """method: the tuning method; report: our callback; layout: of the pieces; kind: "chunked" or "full" loss; keep: checkpoints kept;
+    dtype: that of the products."""
+
+    def __init__(self, *, method: Any, report: Report, layout: Layout, effective: int, kind: str, keep: int, fingerprint: str, dtype: torch.dtype,
+                 **options: Any):
         super().__init__(**options)
         self.method, self.report, self.layout, self.effective = method, report, layout, effective
-        self.kind, self.keep, self.fingerprint = kind, keep, fingerprint
-        self.dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.accelerator.mixed_precision, torch.float32)
+        self.kind, self.keep, self.fingerprint, self.dtype = kind, keep, fingerprint, dtype
         self.rank, self.world = self.args.process_index, self.args.world_size
         report.trainer = self
         self.remove_callback(PrinterCallback)  # the report prints already
@@ -40,7 +44,9 @@ class StudioTrainer(Trainer):
 
     def get_train_dataloader(self) -> Steps:
         order = Order(len(self.train_dataset), self.effective, self.args.seed)
-        return Steps(self.train_dataset, batch_sampler=order, collate_fn=Pieces(self.layout, self.rank, self.world), pin_memory=self.args.dataloader_pin_memory)
+        workers = self.args.dataloader_num_workers
+        return Steps(self.train_dataset, batch_sampler=order, collate_fn=Pieces(self.layout, self.rank, self.world), num_workers=workers,
+                     prefetch_factor=AHEAD if workers else None, pin_memory=self.args.dataloader_pin_memory)
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> list[dict[str, Any]]:
         """The held-out rows in pieces: this process's share of them."""
@@ -65,13 +71,22 @@ class StudioTrainer(Trainer):
 
     def piece_loss(self, model: Any, piece: dict[str, Any]) -> torch.Tensor:
         """The loss of one piece, summed over its trained tokens."""
-        inputs = self._prepare_inputs({key: value for key, value in piece.items() if key not in ("items", "seen")})
-        return loss(model, inputs, self.kind, self.dtype, self.args.label_smoothing_factor if model.training else 0.0)
+        smoothing = self.args.label_smoothing_factor if model.training else 0.0
+        places = piece.get("places")
+        return loss(model, self.given(piece), self.kind, self.dtype, smoothing, None if places is None else self._there(places))
+
+    def given(self, piece: dict[str, Any]) -> dict[str, Any]:
+        """What the model is given of a piece, on the device."""
+        return {key: self._there(value) for key, value in piece.items() if key not in SAID}
+
+    def _there(self, value: Any) -> Any:
+        """On the device; from pinned memory without waiting for what the device has still to do."""
+        return value.to(self.args.device, non_blocking=True) if isinstance(value, torch.Tensor) else value
 
     def inputs(self, most: int = 8) -> Iterator[dict[str, Any]]:
         """Some of the run's first batches on the device, for a method whose start looks at the data."""
         for pieces, _ in zip(self.get_train_dataloader(), range(most)):
-            yield from (self._prepare_inputs({key: value for key, value in piece.items() if key not in ("items", "seen")}) for piece in pieces)
+            yield from map(self.given, pieces)
 
     # -- evaluation
 

@@ -45,24 +45,6 @@ def test_a_run_lowers_the_loss_and_leaves_its_result(method: str, tiny_model: Pa
     assert result(run)
 
 
-LEVERS = {
-    "padded": ("training.packing=false",), "full loss": ("training.loss=full",), "sdpa": ("training.attention=sdpa",),
-    "eager": ("training.attention=eager",), "checkpointing": ("training.checkpointing=true",),
-    "one batch": ("training.batch_size=4", "training.accumulation=1"),
-    "single rows": ("training.batch_size=1", "training.accumulation=4"), "two threads": ("training.threads=2",), "probe": ("training.probe=true",),
-    "padded full loss": ("training.packing=false", "training.loss=full"), "plain AdamW": ("training.optimizer=adamw_torch",),
-}
-
-
-@pytest.mark.parametrize("name", LEVERS)
-def test_no_lever_changes_what_is_learnt(name: str, tiny_model: Path, data: Path) -> None:
-    """The same rows each step, whatever the layout: the curve is the same."""
-    fixed = ("method.dropout=0", "training.max_steps=5", "training.learning_rate=0.001")
-    usual, changed = carry(order(tiny_model, data, *fixed)), carry(order(tiny_model, data, *fixed, *LEVERS[name]))
-    assert steps(changed) == pytest.approx(steps(usual), abs=2e-3)
-    assert evals(changed)[-1] == pytest.approx(evals(usual)[-1], abs=2e-3)
-
-
 def test_the_probe_leaves_no_trace(tiny_model: Path, data: Path) -> None:
     one, other = order(tiny_model, data, "training.probe=true"), order(tiny_model, data)
     told = carry(one)

@@ -13,7 +13,7 @@
     const memory = row.memory_now || row.peak_memory;
     const facts = [alive ? studio.phase(row) : null, row.epoch != null ? studio.say("epoch {n}", { n: studio.number(row.epoch, 2) }) : null,
       row.learning_rate != null && alive ? `${studio.say("learning rate")} ${row.learning_rate.toExponential(1)}` : null,
-      memory ? studio.say("{used} memory", { used: studio.bytes(memory) }) + (row.estimated_memory ? ` (${studio.say("estimate")} ${studio.bytes(row.estimated_memory)})` : "") : null,
+      memory ? studio.say("{used} memory", { used: row.memories ? row.memories.map(studio.bytes).join(" + ") : studio.bytes(memory) }) + (row.estimated_memory ? ` (${studio.say("estimate")} ${studio.bytes(row.estimated_memory)})` : "") : null,
       row.trainable ? studio.say("{n} trained parameters ({share} %)", { n: studio.number(row.trainable), share: studio.number((100 * row.trainable) / row.parameters, 2) }) : null].filter(Boolean);
     return [make("div", { class: "figures" }, big("Loss", row.train_loss == null ? "–" : row.train_loss.toFixed(3), speed), big("Held-out loss", row.eval_loss == null ? "–" : row.eval_loss.toFixed(3), held),
       big("Done", row.percent == null ? "–" : `${studio.number(Math.floor(row.percent))} %`, steps), time),
