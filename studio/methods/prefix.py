@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from studio.errors import OrderError
 from studio.footprint import Footprint
 from studio.method import ADVANCED, Shapes
 from studio.methods.virtual_tokens import VirtualTokens
@@ -29,14 +30,23 @@ class Prefix(VirtualTokens):
                                          "while training; only the prefix is stored.")
     hidden_size: int | None = Field(None, ge=1, le=16384, title="Projection width", json_schema_extra=ADVANCED,
                                     description="Width of the projection network; only used with projection. Left out: as wide as a layer's keys.")
-    init: Literal["random", "zero"] = Field("random", title="Start", json_schema_extra=ADVANCED,
-                                             description="random: vectors drawn at random. zero: keys and values of nought, which disturb less.")
+    init: Literal["text", "random", "zero"] = Field(
+        "text", title="Start", json_schema_extra=ADVANCED,
+        description="text: what the model itself keeps of the words below, so that it starts undisturbed. random: noise, which first must be unlearnt. "
+                    "zero: keys and values of nought. A projection always starts at random.")
+    text: str = Field(VirtualTokens.START, max_length=4000, title="Text to start from",
+                      description="An instruction for the task, repeated or cut to the number of virtual tokens; only used with start text.")
 
     @model_validator(mode="after")
     def _used(self) -> Prefix:
         if self.hidden_size is not None and not self.projection:
             raise ValueError("hidden_size is the projection's width; set projection to true, or leave it out")
         return self
+
+    def refuse(self, facts: ModelFacts | None, training: Any, device: Any) -> None:
+        if self.init == "text" and not self.text.strip():
+            raise OrderError("Prefix tuning is to start from a text, but the text is empty.", "Give method.text, or set method.init to random.", "method.text")
+        super().refuse(facts, training, device)
 
     def trained(self, facts: ModelFacts) -> Shapes:
         """Keys and values, layers · 2 · width a virtual token; with projection two linears instead (paper, section 4.3)."""
@@ -54,6 +64,18 @@ class Prefix(VirtualTokens):
 
     def wrap(self, model: Any) -> Any:
         from peft import PrefixTuningConfig
-        return self.wrapped(model, PrefixTuningConfig(
+        wrapped = self.wrapped(model, PrefixTuningConfig(
             task_type="CAUSAL_LM", num_virtual_tokens=self.virtual_tokens, prefix_projection=self.projection, encoder_hidden_size=self.hidden_size,
             init_weights="zero" if self.init == "zero" else None))
+        if self.init == "text" and not self.projection:
+            self._from_text(wrapped, model)
+        return wrapped
+
+    def _from_text(self, wrapped: Any, model: Any) -> None:
+        """Start from the keys and values of real words (paper, section 7.4: better than noise, most of all on few rows)."""
+        import torch
+        from peft import initialize_kv_prefix_from_past_key_values
+        ids = torch.tensor([self.words(model, self.text)], device=model.device)
+        with torch.no_grad():
+            cache = model(input_ids=ids, use_cache=True).past_key_values
+        initialize_kv_prefix_from_past_key_values(wrapped, adapter_name=wrapped.active_adapter, past_key_values=cache)

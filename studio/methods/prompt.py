@@ -25,7 +25,7 @@ class Prompt(VirtualTokens):
 
     init: Literal["text", "words", "random"] = Field(
         "text", title="Start", description="text: the vectors of your words below. words: of words drawn at random. random: noise, which learns slowest.")
-    text: str = Field("Answer the following request well.", max_length=4000, title="Text to start from",
+    text: str = Field(VirtualTokens.START, max_length=4000, title="Text to start from",
                       description="An instruction for the task, repeated or cut to the number of virtual tokens; only used with start text.")
 
     def trained(self, facts: ModelFacts) -> Shapes:
@@ -38,13 +38,10 @@ class Prompt(VirtualTokens):
 
     def wrap(self, model: Any) -> Any:
         from peft import PromptTuningConfig
-        from transformers import AutoTokenizer
         wrapped = self.wrapped(model, PromptTuningConfig(
             task_type="CAUSAL_LM", num_virtual_tokens=self.virtual_tokens, prompt_tuning_init="SAMPLE_VOCAB" if self.init == "words" else "RANDOM"))
         if self.init == "text":
             # Filled in here rather than by peft, which would write the tokenizer's local path into the result.
-            words = AutoTokenizer.from_pretrained(model.name_or_path)(self.text, add_special_tokens=False)["input_ids"]
-            ids = (words * (self.virtual_tokens // len(words) + 1))[:self.virtual_tokens]
             vectors = wrapped.prompt_encoder[wrapped.active_adapter].embedding.weight
-            vectors.data.copy_(model.get_input_embeddings().weight.data[ids])
+            vectors.data.copy_(model.get_input_embeddings().weight.data[self.words(model, self.text)])
         return wrapped

@@ -18,6 +18,8 @@ class VirtualTokens(Method):
     mergeable: ClassVar[bool] = False
     cannot_merge: ClassVar[str] = "It changes what the model reads, not its weights."
 
+    START: ClassVar[str] = "Answer the following request well."
+
     virtual_tokens: int = Field(20, ge=1, le=1024, title="Virtual tokens",
                                 description="How many trained vectors stand before the text. More can hold more, learn slower and take a share of the context.")
 
@@ -29,3 +31,9 @@ class VirtualTokens(Method):
         from peft import get_peft_model
         model.requires_grad_(False)
         return in_float32(get_peft_model(model, config))
+
+    def words(self, model: Any, text: str) -> list[int]:
+        """Token ids of a text, repeated or cut to the number of virtual tokens."""
+        from transformers import AutoTokenizer
+        ids = AutoTokenizer.from_pretrained(model.name_or_path)(text, add_special_tokens=False)["input_ids"]
+        return (ids * (self.virtual_tokens // len(ids) + 1))[:self.virtual_tokens]

@@ -216,3 +216,14 @@ def test_start_from_main_directions_leaves_the_model(tiny_model: Path, tmp_path:
         method.save(model, tmp_path / init)
         assert torch.allclose(logits(method.attach(method.load(tiny_model, torch.float32), tmp_path / init)), base, atol=1e-4)
         assert '"r": 32' in (tmp_path / init / "adapter_config.json").read_text()
+
+
+def test_a_prefix_starts_as_its_words(tiny_model: Path) -> None:
+    """Before the first step the prefix is what the base keeps of the same words before the text: nothing must be unlearnt."""
+    method = METHODS["prefix"](virtual_tokens=5)
+    base = method.load(tiny_model, torch.float32).eval()
+    words = torch.tensor([method.words(base, method.text)]).expand(len(IDS), -1)
+    assert words.shape[1] == 5
+    with torch.no_grad():
+        expected = base(input_ids=torch.cat([words, IDS], 1)).logits[:, 5:]
+    assert torch.allclose(logits(method.wrap(base).eval()), expected, atol=1e-5)

@@ -26,6 +26,7 @@ VARIANTS: list[dict[str, Any]] = [
     {"name": "adapter", "quantization": "nf4"}, {"name": "adapter", "quantization": "int8"},
     {"name": "prefix"}, {"name": "prefix", "virtual_tokens": 5}, {"name": "prefix", "projection": True},
     {"name": "prefix", "projection": True, "hidden_size": 24}, {"name": "prefix", "init": "zero"},
+    {"name": "prefix", "init": "random"}, {"name": "prefix", "text": "yes or no"},
     {"name": "p_tuning"}, {"name": "p_tuning", "virtual_tokens": 5}, {"name": "p_tuning", "encoder": "lstm"},
     {"name": "p_tuning", "hidden_size": 16}, {"name": "p_tuning", "encoder": "lstm", "layers": 3},
     {"name": "p_tuning", "encoder": "lstm", "dropout": 0.5},
