@@ -28,8 +28,6 @@ def submit(config: RunConfig) -> Run:
     return run
 
 
-def waiting() -> list[Run]:
-    """Queued runs, the next one first; those on hold too, where they stand."""
 def shelve(config: RunConfig) -> Run:
     """Make a run that waits on hold: whoever resumes it, or starts its supervisor by hand, lets it run."""
     with _turn():
@@ -38,6 +36,8 @@ def shelve(config: RunConfig) -> Run:
     return run
 
 
+def waiting() -> list[Run]:
+    """Queued runs, the next one first; those on hold too, where they stand."""
     queued = []
     for run in runs():
         turn = run.turn()

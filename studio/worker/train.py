@@ -29,11 +29,11 @@ from studio.worker.trainer import StudioTrainer
 
 def main(run: Run) -> int:
     """Carry the order out. Exit code 0: the end line says finished or stopped; 1: it says failed, and why."""
+    if together.world() > 1:
+        process.die_with(os.getppid())  # torchrun starts its processes in sessions of their own, out of reach of our supervisor
     training = run.config.training
     report = Report(run, int(os.environ.get("STUDIO_ATTEMPT", 1)), training.early_stopping, training.keep_best)
     try:
-    if together.world() > 1:
-        process.die_with(os.getppid())  # torchrun starts its processes in sessions of their own, out of reach of our supervisor
         train(run, report)
     except StudioError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -66,6 +66,8 @@ def train(run: Run, report: Report) -> None:
     attention.enter()
     base = config.method.load(folder, getattr(torch, settled.dtype), attn_implementation=settled.attention)
     tuned = config.method.wrap(base)
+    if settled.weights == "bfloat16":
+        adamw.narrow(tuned)
     adapters.quicken(tuned, settled.autocast is not None)
 
     resumed = checkpoints.newest(run.checkpoints)
@@ -73,8 +75,6 @@ def train(run: Run, report: Report) -> None:
         checkpoints.refuse_other_data(resumed, rows.fingerprint)
     trainer = _trainer(run, config, settled, tuned, rows, report, bool(resumed))
     report.say("plan", parameters=facts.parameters, **_plan(config, settled, tuned, rows))
-    if settled.weights == "bfloat16":
-        adamw.narrow(tuned)
     if config.training.sample_prompts:
         report.samples = Samples(config.training.sample_prompts, encoder, trainer)
     if not resumed:
@@ -90,6 +90,7 @@ def train(run: Run, report: Report) -> None:
 
 def _trainer(run: Run, config: RunConfig, settled: Settled, tuned: Any, rows: data.Prepared, report: Report, resumed: bool) -> StudioTrainer:
     training, held = config.training, len(rows.eval) > 0
+    own = (adamw.RoundedAdamW, {"lr": config.learning_rate, "seed": training.seed}) if settled.optimizer == levers.ROUNDING else None
     arguments = TrainingArguments(
         output_dir=str(run.checkpoints), num_train_epochs=training.epochs, max_steps=training.max_steps or -1,
         per_device_train_batch_size=settled.effective, gradient_accumulation_steps=1,  # the loader's items are whole steps
@@ -99,25 +100,24 @@ def _trainer(run: Run, config: RunConfig, settled: Settled, tuned: Any, rows: da
         bf16=settled.autocast == "bfloat16", fp16=settled.autocast == "float16", use_cpu=settled.device == "cpu",
         activation_checkpointing=settled.checkpointing, activation_checkpointing_kwargs={"use_reentrant": False} if settled.checkpointing else None,
         seed=training.seed, logging_steps=training.log_every, logging_first_step=True, logging_nan_inf_filter=False,
-    own = (adamw.RoundedAdamW, {"lr": config.learning_rate, "seed": training.seed}) if settled.optimizer == levers.ROUNDING else None
         eval_strategy="steps" if held else "no", eval_steps=settled.eval_every, eval_on_start=held and not resumed,
         metric_for_best_model="loss", greater_is_better=False, save_strategy="steps", save_steps=settled.save_every, save_total_limit=None,
         report_to=list(training.report_to) or "none", disable_tqdm=True, remove_unused_columns=False, dataloader_pin_memory=settled.device == "cuda",
+        dataloader_num_workers=settled.workers,
         **sharding.arguments(config, tuned))
     return StudioTrainer(
         method=config.method, report=report, layout=Layout(settled.laid, settled.piece, settled.batch_size), effective=settled.effective,
         kind=sharding.loss(config, settled.loss, tuned, report), keep=training.keep_checkpoints, fingerprint=rows.fingerprint,
+        dtype=getattr(torch, settled.dtype), optimizer_cls_and_kwargs=own,
         model=tuned, args=arguments, train_dataset=rows.train, eval_dataset=rows.eval if held else None, callbacks=[report])
 
 
 def _plan(config: RunConfig, settled: Settled, tuned: Any, rows: data.Prepared) -> dict[str, Any]:
     """What is known before the first step."""
-        dataloader_num_workers=settled.workers,
     trainable = sum(weight.numel() for weight in tuned.parameters() if weight.requires_grad)
     layout = Layout(settled.laid, settled.piece, settled.batch_size)
     return {"steps": settled.steps, "epochs": config.training.epochs, "rows": len(rows.train), "eval_rows": len(rows.eval),
             "trainable": trainable,
-        dtype=getattr(torch, settled.dtype), optimizer_cls_and_kwargs=own,
             "effective_batch": settled.effective, "processes": together.world(), **settled.told(),
             **filled(rows.train[:20_000], layout, settled.effective, config.training.seed), "data": rows.record}
 

@@ -23,9 +23,9 @@ from studio.worker.batches import Layout, Order, Pieces, Steps, groups, put, sha
 from studio.worker.loss import loss
 from studio.worker.report import Report
 
-
 AHEAD = 4  # steps that a loader process prepares before they are asked for
 SAID = ("items", "seen", "places")  # of a piece, what the model is not given
+
 
 class StudioTrainer(Trainer):
     """method: the tuning method; report: our callback; layout: of the pieces; kind: "chunked" or "full" loss; keep: checkpoints kept;
