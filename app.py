@@ -31,10 +31,10 @@ def main(given: list[str] | None = None) -> None:
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     for name in ("GRADIO_SHARE", "GRADIO_MCP_SERVER"):  # what is public is said on the command line
         os.environ.pop(name, None)
-    from studio import backup, queue
+    from studio import afterwards, backup, queue
     from studio.ui.serving import Reach, launch
     backup.watch()
-    queue.watch()
+    queue.watch(then=afterwards.catch_up)
     launch(build(), Reach(args.host, args.port, args.share, tuple(args.allow_host), os.environ.get("STUDIO_PASSWORD"), os.environ.get("STUDIO_WATCH_PASSWORD")))
 
 

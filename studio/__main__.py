@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import json
 import os
@@ -14,6 +15,9 @@ import yaml
 
 from studio import commands
 from studio.errors import StudioError
+from studio.home import HOME_HINT
+
+REFUSED = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -36,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
         os.environ["STUDIO_HOME"] = args.home
     code = 0
     try:
-        answer = args.run(args)
+        answer = _carry_out(args)
     except commands.Failed as failed:
         answer, code = failed.answer, 1
     except StudioError as error:
@@ -45,6 +49,9 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             print(f"{error.message}\n{error.hint}".rstrip(), file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
     except BrokenPipeError:
         return 0
     _print(answer, args)
@@ -53,6 +60,26 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _print(answer: Any, args: argparse.Namespace) -> None:
     if args.json:
+def _carry_out(args: argparse.Namespace) -> Any:
+    """The command's answer. What the disk refuses becomes a refusal in words."""
+    try:
+        return args.run(args)
+    except OSError as error:
+        if error.errno not in REFUSED:
+            raise
+        raise StudioError(f"{str(error.filename or 'The disk')[:200]}: {error.strerror}.", f"Free some space or change its permissions. {HOME_HINT}", "home") from error
+
+
+def _unread() -> bool:
+    """Whether nobody reads our standard output any more, as behind `| head`."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left unsaid must not fail again at exit
+        return True
+    return False
+
+
         print(json.dumps(answer, ensure_ascii=False))
     elif getattr(args, "show", None):
         args.show(answer)

@@ -1,39 +1,66 @@
 """What the environment asks to be done once a run has ended: STUDIO_WEBHOOK hears of it, STUDIO_PAUSE_SPACE lets the Space rest.
 
-Called by the supervisor behind the end of its run, when the queue has moved on; whatever fails here leaves a note and no more.
+A run that begins while one of them is set gets a mark, which goes when all is done. The supervisor does it behind the end of its run, when
+the queue has moved on; for a supervisor that was killed the page or the next supervisor does. Whatever fails here leaves a note and no more.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import urllib.error
-import urllib.request
 from typing import Any
 from urllib.parse import urlsplit
 
 from studio import backup
-from studio.events import END_STATES
+from studio.events import END_STATES, Lock
+from studio.home import room
 from studio.run import ALIVE, Run, runs, summary
 
 PATIENCE = 10.0  # seconds a webhook has for its answer
-TOLD = ("id", "name", "state", "cause", "action", "model", "method", "data", "step", "steps", "train_loss", "eval_loss", "eval_loss_before",
-        "best_eval_loss", "seconds", "peak_memory")
+ORDERS = ("STUDIO_WEBHOOK", "STUDIO_PAUSE_SPACE")
+MARK = ".afterwards"  # in a run's folder: something is still to be done behind its end
+TOLD = ("id", "attempt", "name", "state", "reason", "cause", "action", "model", "method", "data", "step", "steps", "train_loss", "eval_loss",
+        "eval_loss_before", "best_eval_loss", "seconds", "peak_memory")
+
+
+def begin(run: Run) -> None:
+    """At the start of an attempt: mark what is to be done behind its end, if anything is."""
+    if any(os.environ.get(name) for name in ORDERS):
+        (run.folder / MARK).touch()
 
 
 def settle(run: Run) -> None:
-    """Everything there is to do behind the end of a run."""
-    if run.state() not in END_STATES:
-        return  # paused or extended: it goes on
-    webhook(run)
-    rest(run)
+    """Everything there is to do behind the end of a run, once: whoever comes second finds no mark."""
+    mark, turn = run.folder / MARK, Lock(room("locks") / "afterwards")
+    if not mark.exists() or run.alive() or run.state() not in END_STATES:  # paused or extended: it goes on
+        return
+    if not turn.take(wait=2 * PATIENCE):
+        return
+    try:
+        if mark.exists():
+            webhook(run)
+            mark.unlink(missing_ok=True)
+            rest(run)
+    finally:
+        turn.free()
+
+
+def catch_up() -> None:
+    """What supervisors that were killed did not come to."""
+    for run in runs():
+        if (run.folder / MARK).exists():
+            settle(run)
 
 
 def webhook(run: Run) -> None:
-    """Post {"event": "run", "run": {…}} to STUDIO_WEBHOOK, as JSON; the names are those of `python -m studio show`."""
+    """Post {"event": "run", "run": {…}} to STUDIO_WEBHOOK, as JSON; the names are those of `python -m studio show`.
+
+    Whoever is killed between the post and the removal of the mark leaves it to be posted again: the same id and attempt.
+    """
     address = os.environ.get("STUDIO_WEBHOOK", "")
     if not address:
         return
+    import urllib.request  # late: few runs are told of
     told = summary(run)
     body = json.dumps({"event": "run", "run": {name: told.get(name) for name in TOLD}}).encode()
     try:
@@ -41,7 +68,7 @@ def webhook(run: Run) -> None:
             raise ValueError("it is no http address")
         post = urllib.request.Request(address, body, {"Content-Type": "application/json", "User-Agent": "fine-tuning-studio"})
         urllib.request.urlopen(post, timeout=PATIENCE).close()
-    except (OSError, ValueError, urllib.error.URLError) as error:  # the address itself may hold a secret: it is not repeated
+    except (OSError, ValueError) as error:  # the address itself may hold a secret: it is not repeated
         reason = getattr(error, "reason", None) or (str(error) if isinstance(error, ValueError) else type(error).__name__)
         run.append("note", level="warning", text=f"The webhook was not reached: {reason}", hint="Look at STUDIO_WEBHOOK; the run itself is as it was.")
 

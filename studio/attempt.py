@@ -1,9 +1,4 @@
-"""One attempt of a run: the trainer started, its output kept, stop requests and the disk seen to, its end written down.
-
-Stop, with its delays: the trainer sees the stop file at the end of its step and saves. While there is nothing to save yet (it
-imports, downloads, reads, loads) or nothing is to be kept (discard), SIGTERM follows after 1 s; else after 60 s (STUDIO_STOP_TERM),
-during a save after 600 s. 5 s after SIGTERM comes SIGKILL, to the trainer's group and whatever else descends from it.
-"""
+"""One attempt of a run: the trainer started, its output kept, stop requests and the disk seen to, its end written down."""
 
 from __future__ import annotations
 
@@ -17,7 +12,7 @@ import time
 import traceback
 from typing import Any
 
-from studio import checkpoints, claim, crash, launch, process, queue, recovery, sequence
+from studio import checkpoints, claim, crash, launch, process, queue, recovery, sequence, stopping
 from studio.device import Device
 from studio.diagnosis import DISK, DISK_LOW, diagnose
 from studio.errors import DeviceError, StudioError
@@ -25,10 +20,8 @@ from studio.events import FULL, Lock, read
 from studio.home import PROJECT
 from studio.log import ATTEMPT, Log
 from studio.run import Run
-from studio.summary import TURNS, WORKING
+from studio.summary import TURNS
 
-TERM_EARLY, TERM_SAVING, KILL_AFTER = 1.0, 600.0, 5.0  # seconds; see above
-TERM_AFTER = float(os.environ.get("STUDIO_STOP_TERM", 60))
 EXIT_GRACE = 10.0  # seconds from the trainer's end line to its exit; libraries may hang in their exit handlers
 DISK_VERY_LOW = int(os.environ.get("STUDIO_DISK_VERY_LOW", 100_000_000))  # bytes free below which a run is stopped
 LOOK = 0.2  # seconds between two looks at trainer and stop file
@@ -46,11 +39,13 @@ class Attempt:
         self.memory_kills = process.memory_kills()
         self.cursor = run.diary.stat().st_size
         self.turn: dict[str, Any] = {"kind": "phase", "name": "starting"}  # the last phase or end of this attempt
+        self.pace, self.pointed = 0.0, 0.0  # seconds between its last two points of the curve, and when the last one was seen
+        self.muted = False  # whether output was lost because the disk was full
 
     def carry_out(self) -> None:
         """Start the trainer, stand by it, write the end. An error of our own is written as the run's end too."""
         run = self.run
-        run.append("phase", name="starting", attempt=self.number, devices=[device.id for device, _ in self.taken])
+        run.append("phase", name="starting", attempt=self.number, devices=[device.id for device, _ in self.taken], changes=len(run.changes()))
         crash.point("supervise.starting")
         run.take_reserve()
         try:
@@ -60,15 +55,18 @@ class Attempt:
             self._recover()
             self._conclude(self._train())
         except StudioError as error:
-            self._end("failed", cause=error.message, action=error.hint)
+            self._end("failed", cause=error.message, action=error.hint, reason=error.reason)
         except Exception as error:  # noqa: BLE001 - the top of a process: it must leave an end line, and the queue must go on
             self._end_of_own(error)
         finally:
             process.end(process.family)
             self.trainer_lock.free()
-            queue.wind_up(run)
+            if run.folder.is_dir():
+                queue.wind_up(run)
 
     def _end_of_own(self, error: Exception) -> None:
+        if not self.run.folder.is_dir():
+            return  # it was moved or deleted: there is nothing left to write on
         if isinstance(error, OSError) and error.errno in FULL:
             self._end("failed", cause=DISK.what, action=DISK.action, reason=DISK.kind)
             return
@@ -103,8 +101,9 @@ class Attempt:
             try:
                 self._watch(trainer, log)
             finally:
-                _signal(trainer, signal.SIGKILL)
+                stopping.group(trainer, signal.SIGKILL)
                 trainer.wait()
+                self.muted = log.lost > 0
         crash.point("supervise.gone")
         return trainer.returncode
 
@@ -130,21 +129,21 @@ class Attempt:
 
     def _watch(self, trainer: subprocess.Popen[bytes], log: Log) -> None:
         """Copy output, see to stop requests, watch the disk, until the trainer is gone and its pipe is empty."""
-        stopping, ended, disk_at = Stopping(self.run, trainer), None, -DISK_LOOK
+        stop, ended, disk_at = stopping.Stopping(self.run, trainer), None, -DISK_LOOK
         with selectors.DefaultSelector() as selector:
             selector.register(trainer.stdout, selectors.EVENT_READ)
             while trainer.poll() is None:
                 self._copy(selector, log, LOOK)
                 now = time.monotonic()
                 self._read_on()
-                stopping.look(now, self.turn)
+                stop.look(now, self.turn, self.pace)
                 if now - disk_at > DISK_LOOK:
                     disk_at = now
                     self._watch_disk()
                 ended = ended or (now if self._has_end() else None)
                 if ended and now - ended > EXIT_GRACE:
-                    _signal(trainer, signal.SIGKILL)
-            _signal(trainer, signal.SIGKILL)  # whatever it left behind in its group; then nobody writes any more
+                    stopping.group(trainer, signal.SIGKILL)
+            stopping.group(trainer, signal.SIGKILL)  # whatever it left behind in its group; then nobody writes any more
             until = time.monotonic() + 2
             while self._copy(selector, log, 0) and time.monotonic() < until:
                 pass
@@ -181,6 +180,9 @@ class Attempt:
         for event in new:
             if event["kind"] in TURNS:
                 self.turn = event
+            elif event["kind"] == "step":
+                now = time.monotonic()
+                self.pace, self.pointed = now - (self.pointed or now), now
 
     def _has_end(self) -> bool:
         return self.turn["kind"] == "end"
@@ -195,7 +197,7 @@ class Attempt:
         self._read_on()
         run, how, told = self.run, self.run.stop_asked(), self._has_end()
         if not told and how is None:
-            cause = diagnose(code, run.log, process.memory_kills() - self.memory_kills)
+            cause = diagnose(code, run.log, process.memory_kills() - self.memory_kills, self.muted)
             self._end("failed", code=code, cause=cause.what, action=cause.action, reason=cause.kind)
         elif not told:
             kept = checkpoints.newest(run.checkpoints) and how != "discard"
@@ -205,51 +207,12 @@ class Attempt:
             self._end("stopped", code=code, cause=DISK_LOW.what, action=DISK_LOW.action, reason=DISK_LOW.kind)
 
 
-class Stopping:
-    """Follows up a stop request with signals, when their delays have passed."""
-
-    def __init__(self, run: Run, trainer: subprocess.Popen[bytes]):
-        self.run, self.trainer = run, trainer
-        self.asked: float | None = None
-        self.terminated: float | None = None
-
-    def look(self, now: float, turn: dict[str, Any]) -> None:
-        """turn: the attempt's last phase or end."""
-        how = self.run.stop_asked()
-        if how is None:
-            return
-        if self.asked is None:
-            self.asked = now
-            crash.point("supervise.stop")
-        if self.terminated is None and now - self.asked >= self._patience(how, turn):
-            self.terminated = now
-            _signal(self.trainer, signal.SIGTERM)
-        elif self.terminated is not None and now - self.terminated >= KILL_AFTER:
-            _signal(self.trainer, signal.SIGKILL)
-
-    def _patience(self, how: str, turn: dict[str, Any]) -> float:
-        """Seconds from the request to SIGTERM."""
-        if turn["kind"] == "end":
-            return TERM_AFTER
-        if how == "discard" or turn["name"] not in WORKING:
-            return TERM_EARLY
-        return TERM_SAVING if turn["name"] == "saving" else TERM_AFTER
-
-
 def command(run: Run) -> list[str]:
     """The trainer's command line. STUDIO_TRAINER names another module, for tests."""
     stand_in = os.environ.get("STUDIO_TRAINER")
     if stand_in:
         return [sys.executable, "-m", stand_in, str(run.folder)]
     return launch.command(run)
-
-
-def _signal(trainer: subprocess.Popen[bytes], number: int) -> None:
-    """To the trainer's group: its id is ours to use as long as the trainer is unreaped or the group has members."""
-    try:
-        os.killpg(trainer.pid, number)
-    except (ProcessLookupError, PermissionError):
-        pass
 
 
 def wanted(run: Run) -> int:

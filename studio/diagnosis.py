@@ -20,7 +20,7 @@ class Cause(NamedTuple):
 
 MEMORY = Cause("memory", "The device ran out of memory.",
                "Use a smaller batch with more accumulation, gradient checkpointing, or a shorter max length, then resume.")
-KILLED_FOR_MEMORY = Cause("killed", "The system killed the trainer because the computer ran out of memory.",
+KILLED_FOR_MEMORY = Cause("memory", "The system killed the trainer because the computer ran out of memory.",
                           "Use a smaller batch, a shorter max length or a smaller model, then resume.")
 DISK = Cause("disk", "The disk is full.", "Free some space, then resume: it goes on from its last checkpoint.")
 NAN = Cause("nan", "The loss is not a number any more: the training has blown up.",
@@ -28,11 +28,14 @@ NAN = Cause("nan", "The loss is not a number any more: the training has blown up
 DISK_LOW = Cause("disk", "Stopped because the disk is almost full.", "Free some space, then resume: it goes on from its last checkpoint.")
 LOST = Cause("lost", "The run ended without a word: the computer was restarted, or its supervisor was killed.",
              "Resume the run: it goes on from its last checkpoint.")
+NO_DIARY = Cause("diary", "The run's diary (events.jsonl) is gone, and with it how it ended.",
+                 "Resume the run: it goes on from its last checkpoint; its curve begins there.")
 
 # First match wins. Sources of the texts: torch's OutOfMemoryError and allocator, CPython's OSError, huggingface_hub.errors, NCCL, bitsandbytes.
 MARKS = (
     (r"CUDA out of memory|OutOfMemoryError|CUBLAS_STATUS_ALLOC_FAILED|"
-     r"CUDA error: out of memory|can't allocate memory|\bMemoryError\b|MPS backend out of memory", MEMORY),
+     r"CUDA error: out of memory|can't allocate memory|Cannot allocate memory|not enough memory: you tried|std::bad_alloc|\bMemoryError\b|"
+     r"MPS backend out of memory", MEMORY),
     (r"No space left on device|Disk quota exceeded|enforce fail at inline_container|PytorchStreamWriter failed", DISK),
     (r"loss is (nan|not a number)|NaNLossError|Loss is NaN|found a nan", NAN),
     (r"GatedRepoError|gated repo|awaiting a review from the repo authors", Cause(
@@ -59,10 +62,11 @@ ANYWHERE = (MEMORY, DISK)  # said by the system, so also believed outside the la
 RANK_DIED = re.compile(r"failed \(exitcode: -(\d+)\) local_rank: (\d+)")  # torchrun, when a signal ended one of its processes
 
 
-def diagnose(code: int, log: Path, memory_kills: int = 0) -> Cause:
+def diagnose(code: int, log: Path, memory_kills: int = 0, muted: bool = False) -> Cause:
     """The cause of an end without a word.
 
-    code: as subprocess gives it, negative for a signal. memory_kills: how many processes the system killed for memory meanwhile.
+    code: as subprocess gives it, negative for a signal. memory_kills: how many processes the system killed for memory meanwhile. muted: the
+    last words are not in the log, because the disk was full.
     """
     text = latest(log)
     if code in (-signal.SIGKILL, 128 + signal.SIGKILL) and memory_kills:
@@ -74,6 +78,8 @@ def diagnose(code: int, log: Path, memory_kills: int = 0) -> Cause:
     for pattern, cause in MARKS:
         if re.search(pattern, error) or (cause in ANYWHERE and re.search(pattern, text)):
             return cause
+    if muted:
+        return DISK
     if code < 0:
         return _signalled(-code)
     lines = [line for line in text.strip().splitlines() if line.strip()]
@@ -94,10 +100,10 @@ def _signalled(number: int, who: str = "The trainer") -> Cause:
     return Cause("crash", f"The trainer crashed ({name}) in compiled code.", "Resume; if it happens again, read the end of the log and report it as a bug.")
 
 
-def of_lost(log: Path) -> Cause:
+def of_lost(log: Path, no_diary: bool = False) -> Cause:
     """The likeliest cause for a run that ended with no word at all: its log says it, or the supervisor went with the trainer."""
     text = latest(log)
     for pattern, cause in MARKS:
         if cause in ANYWHERE and re.search(pattern, text):
             return cause
-    return LOST
+    return NO_DIARY if no_diary else LOST

@@ -10,6 +10,7 @@ from pathlib import Path
 from studio import crash
 from studio.errors import StudioError
 
+HOME_HINT = "Give a folder that may be written, with --home or STUDIO_HOME."
 PROJECT = Path(__file__).resolve().parent.parent  # the checkout: app.py, templates/, studio/samples/
 
 
@@ -22,7 +23,10 @@ def home() -> Path:
         path = Path("/data/studio")
     else:
         path = Path.home() / ".fine-tuning-studio"
-    path.mkdir(parents=True, exist_ok=True)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StudioError(f"The home {str(path)[:200]} cannot be made: {error.strerror}.", HOME_HINT, "home") from error
     return path.resolve()
 
 
@@ -34,13 +38,13 @@ def room(name: str) -> Path:
 
 
 def slug(text: str, fallback: str = "run") -> str:
-    """A file name from free text: letters, digits, dash, underscore, inner dots; at most 64 characters.
+    """A file name from free text: letters, digits, dash, underscore, inner dots; at most 64 characters and 180 bytes.
 
     Letters of any script stay (Chinese names are names); everything else becomes a dash.
     """
     text = unicodedata.normalize("NFKC", text)
     text = re.sub(r"[^\w.-]+", "-", text).strip("-._")
-    text = re.sub(r"\.{2,}", ".", text)[:64].strip("-._")
+    text = re.sub(r"\.{2,}", ".", text)[:64].encode()[:180].decode(errors="ignore").strip("-._")
     return text or fallback
 
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
-from studio import claim, crash, events, recovery, sequence
+from studio import checkpoints, claim, crash, events, recovery, sequence
 from studio.config import RunConfig
 from studio.errors import RunError
 from studio.events import END_STATES, Lock
-from studio.home import PROJECT, room
+from studio.home import PROJECT, home, room
 from studio.run import ALIVE, Run, create, runs, sweep
 
 START_WAIT = 60.0  # seconds a supervisor may take to show itself
@@ -54,29 +56,45 @@ def on_hold(run: Run) -> bool:
 def advance() -> Run | None:
     """Write down what was lost, then start the next queued runs as far as devices are free; returns the first one started.
 
-    Safe to call from anywhere, any number of times: at the page's start, every few seconds while it is open, after each run.
+    Safe to call from anywhere, any number of times: at the page's start, every few seconds while it is open, after each run. Raises RunError
+    when the supervisor of one did not start; those behind it were tried.
     """
-    first = None
+    first = trouble = None
+    if not os.access(home(), os.W_OK):
+        return None  # a home that may only be read is looked at
     with _turn():
         sweep()
         for run in runs():
-            settle(run)
+            try:
+                settle(run)
+            except OSError as error:  # one folder that cannot be written does not hold up the others
+                print(f"queue: {run.id}: {error}", file=sys.stderr, flush=True)
         for run in waiting():
             if run.stop_file.exists():
                 run.append("end", state="stopped", cause="Stopped while it was waiting.", attempt=run.attempt())
             elif not on_hold(run):
-                if not start(run):
-                    break
-                first = first or run
+                try:
+                    if not start(run):
+                        break
+                    first = first or run
+                except RunError as error:  # the next one may have better luck
+                    trouble = trouble or error
+    if trouble is not None:
+        raise trouble
     return first
 
 
-def watch(every: float = 5.0) -> threading.Thread:
-    """For the page: a thread that advances the queue now and every few seconds, so that what was lost is said while somebody looks."""
+def watch(every: float = 5.0, then: Callable[[], None] | None = None) -> threading.Thread:
+    """For the page: a thread that advances the queue now and every few seconds, so that what was lost is said while somebody looks.
+
+    then: called after each time.
+    """
     def look() -> None:
         while True:
             try:
                 advance()
+                if then is not None:
+                    then()
             except (RunError, OSError, TimeoutError) as error:
                 print(f"queue: {error}", file=sys.stderr, flush=True)
             time.sleep(every)
@@ -110,7 +128,7 @@ def start(run: Run) -> bool:
 def stop(run: Run, discard: bool = False) -> str:
     """Ask a run to stop and keep what it learnt, or with discard keep nothing; a waiting one ends at once. Returns the state after.
 
-    The stated delays are in studio/attempt.py. A second stop with discard hurries a first one.
+    The stated delays are in studio/stopping.py. A second stop with discard hurries a first one.
     """
     with _turn():
         state = settle(run)
@@ -159,6 +177,16 @@ def resume(run: Run, changes: dict[str, dict[str, Any]] | None = None, why: str 
     advance()
 
 
+def finish(run: Run) -> None:
+    """Let a run that ended without a result come to one: the model of its newest checkpoint, without another step. Raises RunError without one."""
+    newest = checkpoints.newest(run.checkpoints)
+    if newest is None or (run.result / "manifest.json").is_file():
+        raise RunError(f"{run.id} has no whole checkpoint." if newest is None else f"{run.id} has a model already.",
+                       "Resume it: it starts again." if newest is None else "Chat with it, or resume the run to train further.", "run")
+    step = int(newest.name.rpartition("-")[2])
+    resume(run, {"training": {"max_steps": step}}, f"finished at step {step}")
+
+
 def extend(run: Run, epochs: float) -> None:
     """Let a run go on for some more epochs: at once when it has ended, after its present goal while it lives. Recorded in changes.json."""
     training, plan = run.config.training, _plan(run)
@@ -166,7 +194,8 @@ def extend(run: Run, epochs: float) -> None:
         raise RunError(f"A run cannot be extended by {epochs:g} epochs.", "Give a number above 0.", "epochs")
     longer: dict[str, Any] = {"epochs": training.epochs + epochs}
     if training.max_steps:
-        share = plan["steps"] / plan["epochs"] if plan.get("steps") and plan.get("epochs") else training.max_steps / training.epochs
+        last = events.last(run.diary, ("step",)) or {}
+        share = last["step"] / last["epoch"] if last.get("epoch") else training.max_steps / training.epochs
         longer = {"max_steps": training.max_steps + max(1, round(share * epochs))}
     if training.accumulation == "auto" and plan.get("effective_batch"):
         longer["accumulation"] = max(1, plan["effective_batch"] // training.batch_size)  # auto looks at the length of the run
@@ -230,8 +259,9 @@ def wind_up(run: Run) -> None:
 
 def _extended(run: Run) -> bool:
     """Whether the goal was moved while the last attempt ran."""
-    began = max((event["at"] for event in run.events() if event["kind"] == "phase" and event["name"] == "starting"), default=0.0)
-    return any(change["why"].startswith("extended") and change["at"] >= began for change in run.changes())
+    started = [event for event in run.events() if event["kind"] == "phase" and event["name"] == "starting"]
+    known = started[-1].get("changes", 0) if started else 0  # counted, not the time of day: a clock may step
+    return any(change["why"].startswith("extended") for change in run.changes()[known:])
 
 
 def _order(turn: dict[str, Any] | None) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
@@ -16,15 +18,15 @@ if TYPE_CHECKING:
 
 def settle(run: Run) -> str:
     """Write down the end of a run that has none though nobody holds its lock, and end what is left of its trainer. Returns the state."""
-    if run.state() != "lost":
-        return run.state()
+    state = run.state()
+    if state != "lost" or not os.access(run.folder, os.W_OK):
+        return state
     lock = Lock(run.lock)
     if not lock.take():
         return run.state()  # a supervisor is just starting, or somebody else writes it down
     try:
         events.close_torn(run.diary)
-        turn = run.turn()
-        if turn is not None and turn["kind"] == "phase" and turn["name"] != "queued" and end_orphans(run):
+        if run.state(alive=False) == "lost" and (run.turn() or {}).get("kind") != "end" and end_orphans(run):
             _write_lost(run)
     except OSError as error:
         if error.errno not in FULL:
@@ -40,7 +42,7 @@ def _write_lost(run: Run) -> None:
         run.append("end", state="stopped", attempt=run.attempt(), cause="Stopped as asked; its supervisor was gone already.",
                     action="Resume it to go on from its last checkpoint.")
         return
-    cause = of_lost(run.log)
+    cause = of_lost(run.log, run.turn() is None)
     run.append("end", state="lost", attempt=run.attempt(), cause=cause.what, action=cause.action, reason=cause.kind)
 
 
@@ -60,5 +62,13 @@ def tidy(run: Run) -> None:
     """Remove files that a crash left half written: .NAME.PID.tmp of a process that is gone."""
     for file in run.folder.glob(".*.tmp"):
         pid = file.name.split(".")[-2]
-        if not pid.isdigit() or not psutil.pid_exists(int(pid)):
+        if not pid.isdigit() or not _writes(int(pid), file):
             file.unlink(missing_ok=True)
+
+
+def _writes(pid: int, file: Path) -> bool:
+    """Whether the process that began this file may still be at it: it lives, and was there before the file was."""
+    try:
+        return psutil.Process(pid).create_time() <= file.stat().st_mtime + 1
+    except (psutil.NoSuchProcess, FileNotFoundError):
+        return False

@@ -18,7 +18,7 @@ from studio.events import FULL, Lock
 from studio.home import bytes_in, inside, room, slug, sync_folder, write_whole
 from studio.summary import ALIVE, STATES, TURNS, WORKING, current, phase, standing, summary
 
-__all__ = ["ALIVE", "ASKS", "STATES", "WORKING", "Run", "create", "current", "delete", "find", "phase", "runs", "summary", "sweep"]
+__all__ = ["ALIVE", "ASKS", "STATES", "WORKING", "Run", "create", "current", "delete", "find", "is_run", "phase", "runs", "summary", "sweep"]
 
 ASKS = ("save", "evaluate", "sample")  # what a living run can be asked to do after its step
 RESERVE = 32_768  # bytes kept so that the end line fits on a full disk
@@ -114,11 +114,15 @@ class Run:
         """The last phase or end."""
         return events.last(self.diary, TURNS)
 
-    def state(self, diary: list[dict[str, Any]] | None = None) -> str:
+    def state(self, diary: list[dict[str, Any]] | None = None, alive: bool | None = None) -> str:
         """One of STATES, from lock and diary. diary: read after `alive` was asked, else a run that ends just now may look lost."""
-        alive = self.alive()
+        alive = self.alive() if alive is None else alive
         turn = self.turn() if diary is None else next((event for event in reversed(diary) if event["kind"] in TURNS), None)
-        return standing(alive, turn, self.stop_file.exists())
+        return standing(alive, turn or self.unsaid(), self.stop_file.exists())
+
+    def unsaid(self) -> dict[str, Any] | None:
+        """For a diary that says nothing: a run that has a log has been started, so its diary was taken away; else it waits."""
+        return {"at": 0.0, "kind": "phase", "name": "starting"} if self.log.exists() else None
 
     def attempt(self) -> int:
         """The number of the latest attempt; 0 before the first."""
@@ -211,6 +215,8 @@ def create(config: RunConfig, model_label: str | None = None, order: float | Non
         (temporary / "config.yaml").write_text(config.to_yaml())
         events.append(temporary / "events.jsonl", "phase", name="queued", attempt=0, order=time.time() if order is None else order)
         crash.point("create.written")
+        for file in ("config.yaml", "events.jsonl"):
+            sync_folder(temporary / file)  # an fsync: what waits survives a power cut
         for extra in range(1, 1000):
             folder = room("runs") / (f"{stamp}-{name}" if extra == 1 else f"{stamp}-{name}-{extra}")
             try:
@@ -233,8 +239,13 @@ def sweep() -> None:
 
 
 def runs() -> list[Run]:
+def is_run(folder: Path) -> bool:
+    """Whether a folder is a run's: it has an order, or at least a diary that outlived it."""
+    return (folder / "config.yaml").is_file() or (folder / "events.jsonl").is_file()
+
+
     """All runs, newest first."""
-    folders = [path for path in room("runs").iterdir() if not path.name.startswith(".") and (path / "config.yaml").is_file()]
+    folders = [path for path in room("runs").iterdir() if not path.name.startswith(".") and is_run(path)]
     return [Run(path) for path in sorted(folders, key=lambda path: path.name, reverse=True)]
 
 
@@ -242,7 +253,7 @@ def find(name: str) -> Run:
     """A run by its id, by a unique part of it, or `last`. Raises RunError that lists near ones."""
     everything = runs()
     if name == "last" and everything:
-        return max(everything, key=lambda run: (run.folder / "config.yaml").stat().st_mtime_ns)
+        return max(everything, key=lambda run: _made(run.folder))
     exact = [run for run in everything if run.id == name]
     partly = exact or [run for run in everything if name and name in run.id]
     if len(partly) == 1:
@@ -255,6 +266,12 @@ def find(name: str) -> Run:
 
 def delete(run: Run, keep_files: bool = False) -> int:
     """Remove a run that is not alive; returns its bytes. The folder is renamed first, so no half of it is ever listed.
+def _made(folder: Path) -> int:
+    """When its order was written; 0 when that is gone."""
+    file = folder / "config.yaml"
+    return file.stat().st_mtime_ns if file.exists() else 0
+
+
 
     keep_files: it only leaves the list; its folder moves to STUDIO_HOME/removed.
     """

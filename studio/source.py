@@ -14,10 +14,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import httpx
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from studio.errors import ModelError
+from studio.events import FULL
 from studio.home import PROJECT, room
 
 Report = Callable[[str, int, int], None]  # what is going on, bytes done, bytes in all (0: unknown)
@@ -116,6 +116,7 @@ def _folder(path: Path) -> Path:
 
 def from_hub(repo: str, revision: str | None, report: Report = silent) -> Path:
     """Download a snapshot into the Hub cache (HF_HOME, HF_ENDPOINT, HF_HUB_OFFLINE honoured); safetensors only."""
+    import httpx  # late, as it costs every command and every supervisor a tenth of a second
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -131,13 +132,13 @@ def from_hub(repo: str, revision: str | None, report: Report = silent) -> Path:
         if cached:
             return cached
         raise ModelError(f"{repo} is not on this computer and the Hub could not be reached ({unreachable}).",
-                         "Check the network (HF_ENDPOINT, HF_HUB_OFFLINE), or use starter or a local folder.", "model")
+                         "Check the network (HF_ENDPOINT, HF_HUB_OFFLINE), or use starter or a local folder.", "model", "network")
     report(f"Downloading {repo} from the Hub", 0, 0)
     try:
         path = Path(snapshot_download(repo, revision=revision, allow_patterns=WANTED, tqdm_class=_progress(repo, report), etag_timeout=10))
     except GatedRepoError as error:
         raise ModelError(f"{repo} is gated: its owner wants you to accept terms first.",
-                         f"Open https://huggingface.co/{repo}, accept, and set HF_TOKEN.", "model") from error
+                         f"Open https://huggingface.co/{repo}, accept, and set HF_TOKEN.", "model", "gated") from error
     except RevisionNotFoundError as error:
         raise ModelError(f"{repo} has no revision {revision!r}.", "Leave the revision out, or look it up on the model's page.", "model") from error
     except RepositoryNotFoundError as error:
@@ -146,7 +147,8 @@ def from_hub(repo: str, revision: str | None, report: Report = silent) -> Path:
     except HFValidationError as error:
         raise ModelError(f"{repo!r} is neither a folder nor a Hub id.", "A Hub id looks like Qwen/Qwen2.5-0.5B-Instruct.", "model") from error
     except (LocalEntryNotFoundError, HfHubHTTPError, httpx.HTTPError, OSError) as error:
-        raise ModelError(f"{repo} could not be downloaded ({_short(error)}).", "Try again; what came already is kept.", "model") from error
+        reason = "disk" if getattr(error, "errno", None) in FULL else "network"
+        raise ModelError(f"{repo} could not be downloaded ({_short(error)}).", "Try again; what came already is kept.", "model", reason) from error
     if not any(path.glob("*.safetensors")):
         raise ModelError(f"{repo} has no .safetensors weights at its top level.", "Pickle files are not loaded; look for a safetensors revision.", "model")
     return path
@@ -154,6 +156,7 @@ def from_hub(repo: str, revision: str | None, report: Report = silent) -> Path:
 
 def _unreachable() -> str:
     """Why the Hub cannot be asked at all, or "". Asked once with a short limit: the client's own retries take half a minute."""
+    import httpx
     from huggingface_hub import constants
     if constants.HF_HUB_OFFLINE:
         return "HF_HUB_OFFLINE is set"

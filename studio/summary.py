@@ -60,16 +60,16 @@ def summary(run: Run, diary: list[dict[str, Any]] | None = None) -> dict[str, An
     turn = run.turn() if diary is None else next((event for event in reversed(diary) if event["kind"] in TURNS), None)
     told = dict(_told_now(run.diary) if diary is None else _told_by(diary))
     spans = told.pop("spans")
-    state = standing(alive, turn, run.stop_file.exists())
+    state = standing(alive, turn or run.unsaid(), run.stop_file.exists())
     waiting = turn if state == "queued" and turn else {}
     over: dict[str, Any] = turn if turn and turn["kind"] == "end" else {}
     reason, cause, action = over.get("reason"), over.get("cause"), over.get("action")
     if state == "lost" and not cause:
-        reason, cause, action = of_lost(run.log)
+        reason, cause, action = of_lost(run.log, turn is None)
     saved = (run.result / "manifest.json").is_file()
     return {
         "id": run.id, "state": state, "cause": cause, "action": action, "reason": reason, **_ordered(run), **told,
-        "seconds": _seconds(spans, state), "created": told["created"] or (run.folder / "config.yaml").stat().st_mtime,
+        "seconds": _seconds(spans, state), "created": told["created"] or run.folder.stat().st_mtime,
         "trained": over.get("state") == "finished" or saved, "saved": saved, "hold": bool(waiting.get("hold")),
         "result": str(run.result) if saved else None,
     }

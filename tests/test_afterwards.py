@@ -2,37 +2,22 @@
 
 from __future__ import annotations
 
-import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import huggingface_hub
 import pytest
 
 from studio import afterwards, backup, queue
 from studio.run import Run
-from tests.faults import matrix, stage
+from tests.faults import stage
+from tests.faults.listener import listening
 
 
 @pytest.fixture
 def heard() -> Iterator[tuple[str, list[dict]]]:
     """A local server and what was posted to it."""
-    told: list[dict] = []
-
-    class Hook(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            told.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(204 if "broken" not in self.path else 500)
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hook)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}", told
-    server.shutdown()
+    with listening() as told:
+        yield told
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +33,7 @@ def notes(run: Run) -> list[str]:
 def test_the_webhook_hears_of_the_end(heard: tuple[str, list[dict]], monkeypatch: pytest.MonkeyPatch) -> None:
     address, told = heard
     monkeypatch.setenv("STUDIO_WEBHOOK", f"{address}/hook")
-    run = matrix.finished_run()
+    run = stage.finished_run()
     stage.until(lambda: told, "the post")
     assert told[0]["event"] == "run"
     assert (told[0]["run"]["id"], told[0]["run"]["state"], told[0]["run"]["steps"]) == (run.id, "finished", 12)
@@ -57,8 +42,9 @@ def test_the_webhook_hears_of_the_end(heard: tuple[str, list[dict]], monkeypatch
 
 @pytest.mark.parametrize("path", ["/broken?key=secret", None])
 def test_a_webhook_that_fails_leaves_a_note(heard: tuple[str, list[dict]], monkeypatch: pytest.MonkeyPatch, path: str | None) -> None:
-    run = matrix.finished_run()
+    run = stage.finished_run()
     monkeypatch.setenv("STUDIO_WEBHOOK", f"{heard[0]}{path}" if path else "file:///etc/secret")
+    afterwards.begin(run)
     afterwards.settle(run)
     assert run.state() == "finished"
     assert any("webhook" in text for text in notes(run))
@@ -78,16 +64,22 @@ def rested(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_a_space_rests_when_nothing_is_left(rested: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("SPACE_ID", "STUDIO_PAUSE_SPACE"):
         monkeypatch.delenv(name)
-    run = matrix.finished_run()
+    run = stage.finished_run()
     monkeypatch.setenv("STUDIO_PAUSE_SPACE", "1")
     monkeypatch.setenv("SPACE_ID", "me/mine")
-    afterwards.settle(run)
+    again(run)
     assert not rested, "its disk would be emptied"
     assert any("not paused" in text for text in notes(run))
     monkeypatch.setattr(backup, "lasting", lambda: True)
     waits = queue.create(stage.order())
-    afterwards.settle(run)
+    again(run)
     assert not rested, "another waits"
     waits.append("end", state="stopped")
-    afterwards.settle(run)
+    again(run)
+    afterwards.settle(run)  # nothing is left to do
     assert rested == ["me/mine hf_x"]
+
+
+def again(run: Run) -> None:
+    afterwards.begin(run)
+    afterwards.settle(run)

@@ -14,7 +14,7 @@ import pytest
 
 from studio import backup, checkpoints, queue
 from studio.run import Run, runs
-from tests.faults import matrix, stage
+from tests.faults import stage
 
 
 class Hub:
@@ -69,7 +69,7 @@ def cut_off(run: Run) -> None:
 
 
 def test_a_run_comes_back_and_goes_on(hub: type[Hub], home: Path) -> None:
-    run = matrix.finished_run()
+    run = stage.finished_run()
     cut_off(run)
     newest = checkpoints.newest(run.checkpoints)
     assert newest is not None
@@ -88,7 +88,7 @@ def test_a_run_comes_back_and_goes_on(hub: type[Hub], home: Path) -> None:
 
 
 def test_a_finished_run_comes_back_as_it_was(hub: type[Hub], home: Path) -> None:
-    run = matrix.finished_run()
+    run = stage.finished_run()
     run.result.mkdir(exist_ok=True)
     (run.result / "adapter_model.safetensors").write_bytes(b"weights")
     assert backup.copied(run)

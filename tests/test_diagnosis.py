@@ -14,7 +14,8 @@ BACK = "Traceback (most recent call last):\n  File x\n"
 TEXTS = {
     "memory": ["torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.",
                "RuntimeError: [enforce fail at alloc_cpu.cpp:118] . DefaultCPUAllocator: "
-               "can't allocate memory: you tried to allocate 1 bytes.", "MemoryError", "RuntimeError: CUDA error: CUBLAS_STATUS_ALLOC_FAILED"],
+               "can't allocate memory: you tried to allocate 1 bytes.", "MemoryError", "RuntimeError: CUDA error: CUBLAS_STATUS_ALLOC_FAILED",
+               "OSError: [Errno 12] Cannot allocate memory", "terminate called after throwing an instance of 'std::bad_alloc'"],
     "disk": ["OSError: [Errno 28] No space left on device", "RuntimeError: [enforce fail at inline_container.cc:603] . unexpected pos",
              "OSError: [Errno 122] Disk quota exceeded",
              "safetensors_rust.SafetensorError: I/O error: No space left on device (os error 28)"],
@@ -41,7 +42,7 @@ def test_named(tmp_path: Path, kind: str, text: str) -> None:
 
 
 @pytest.mark.parametrize(("code", "kills", "kind", "word"), [
-    (-signal.SIGKILL, 1, "killed", "ran out of memory"), (-signal.SIGKILL, 0, "killed", "SIGKILL"), (-signal.SIGTERM, 0, "interrupted", "SIGTERM"),
+    (-signal.SIGKILL, 1, "memory", "ran out of memory"), (-signal.SIGKILL, 0, "killed", "SIGKILL"), (-signal.SIGTERM, 0, "interrupted", "SIGTERM"),
     (-signal.SIGSEGV, 0, "crash", "SIGSEGV"), (-signal.SIGRTMIN - 3, 0, "crash", "signal"), (3, 0, "bug", "exit code 3")])
 def test_signals(tmp_path: Path, code: int, kills: int, kind: str, word: str) -> None:
     cause = diagnose(code, tmp_path / "none", kills)

@@ -159,7 +159,8 @@ def test_extend_keeps_what_auto_came_to() -> None:
 
 def test_extend_by_steps() -> None:
     run = queue.submit(ORDER.changed(training={"max_steps": 10}))
-    run.append("plan", steps=10, epochs=2)
+    run.append("plan", steps=10, epochs=3)
+    run.append("step", step=10, epoch=2.0, loss=1.0)
     end(run, "finished")
     queue.extend(run, 1)
     assert Run(run.folder).config.training.max_steps == 15

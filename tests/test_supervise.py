@@ -12,7 +12,7 @@ from studio.device import Device
 from studio.diagnosis import LOST
 from studio.events import Lock
 from studio.run import create, summary
-from tests.faults import matrix, stage
+from tests.faults import processes, stage
 
 
 @pytest.fixture(autouse=True)
@@ -22,7 +22,7 @@ def _clean(home: Path) -> Iterator[None]:
 
 
 def test_a_run_from_order_to_result(home: Path) -> None:
-    run = matrix.finished_run()
+    run = stage.finished_run()
     stage.check_fake(run)
     told = summary(run)
     assert (told["attempt"], told["steps"], told["trained"], told["saved"], told["cause"]) == (1, 12, True, True, None)
@@ -76,7 +76,7 @@ def test_a_trainer_that_hangs_after_its_end_is_ended(home: Path, monkeypatch: py
 
 
 def test_a_grandchild_does_not_outlive_the_run(home: Path) -> None:
-    matrix.stray_child()
+    processes.stray_child()
 
 
 def test_the_trainer_hears_signals_and_sees_its_device(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,7 +118,7 @@ def test_what_was_stopped_before_it_began_is_not_started(home: Path) -> None:
 
 
 def test_an_order_changed_by_hand_is_refused_in_words(home: Path) -> None:
-    run = matrix.crashed_at_step_10()
+    run = stage.crashed_at_step_10()
     file = run.folder / "config.yaml"
     file.write_text(config.parse(file.read_text()).changed(data={"max_length": 64}).to_yaml())
     run.append("phase", name="queued", attempt=1)

@@ -1,4 +1,4 @@
-"""queue, stop, pause, resume, extend, move, ask, duplicate, label, delete: what can be done with a run."""
+"""queue, stop, pause, resume, finish, extend, move, ask, duplicate, label, delete: what can be done with a run."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ def add(parsers: Any, common: ArgumentParser) -> None:
     resumed = _about(parsers, common, "resume", resume, "go on from the last checkpoint")
     resumed.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings",
                          help="change the order from here on: --set training.batch_size=1")
+    _about(parsers, common, "finish", finish, "make the model of a run's newest checkpoint its result, without another step")
     extended = _about(parsers, common, "extend", extend, "let a run go on for some epochs more")
     extended.add_argument("epochs", type=float, help="how many")
     moved = _about(parsers, common, "move", move, "give a waiting run another place in the queue")
@@ -69,6 +70,12 @@ def pause(args: Namespace) -> dict[str, Any]:
 def resume(args: Namespace) -> dict[str, Any]:
     one = run.find(args.name)
     queue.resume(one, _changes(args.settings))
+    return _told(one)
+
+
+def finish(args: Namespace) -> dict[str, Any]:
+    one = run.find(args.name)
+    queue.finish(one)
     return _told(one)
 
 

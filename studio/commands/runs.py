@@ -44,7 +44,11 @@ def start(args: Namespace) -> dict[str, Any]:
     sample = args.config == "sample"
     order = config.parse("data: {train: sample}", args.settings, where="sample") if sample else config.load(args.config, args.settings)
     config.check(order)
-    one = queue.submit(order)
+    try:
+        one = queue.submit(order)
+    except KeyboardInterrupt:
+        print("\nif it was queued already, it goes on by itself: python -m studio queue, python -m studio runs", file=sys.stderr)
+        raise
     print(f"run {one.id}", file=sys.stderr)
     if args.detach:
         return {"run": one.id, "state": one.state()}
@@ -54,9 +58,10 @@ def start(args: Namespace) -> dict[str, Any]:
         except KeyboardInterrupt:
             if not over(one):
                 queue.stop(one)
-            print("\nstopping after this step; Ctrl-C again leaves it to itself", file=sys.stderr)
+            print("\nstopping after this step, and keeping what it learnt; Ctrl-C again leaves it to itself", file=sys.stderr)
             follow(one)
     except KeyboardInterrupt:
+        print(f"\nit ends by itself; see how: python -m studio show {one.id}", file=sys.stderr)
         return {"run": one.id, "state": one.state()}
     answer = run.summary(one)
     answer = {"run": one.id, **{key: answer[key] for key in ("state", "cause", "action", "train_loss", "eval_loss_before", "eval_loss", "seconds", "result")}}

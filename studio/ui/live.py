@@ -173,7 +173,7 @@ def _index(value: Any) -> int:
 def exact(name: str) -> Run:
     """The run of exactly this id. Raises StudioError; never leaves the folder of runs."""
     one = Run(inside(room("runs"), name.replace("\0", "")))
-    if one.id != name or name.startswith(".") or not (one.folder / "config.yaml").is_file():
+    if one.id != name or name.startswith(".") or not run.is_run(one.folder):
         raise RunError(f"There is no run {name!r}.", "It may have been deleted. All runs stand in the list.", "run")
     return one
 

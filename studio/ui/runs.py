@@ -18,7 +18,7 @@ LONGEST = 2000  # characters of a note
 def build(page: gr.Blocks) -> None:
     """The tab, and the jobs its buttons call."""
     gr.HTML(html_template="<div></div>", js_on_load=assets.mount("runs"), apply_default_css=False, elem_id="studio-runs")
-    for job in (resume, pause, ask, extend, repair_run, label, move, delete, away.take_away):
+    for job in (resume, finish, pause, ask, extend, repair_run, label, move, delete, away.take_away):
         gr.api(jobs.refusing(job), api_name=job.__name__, queue=False)
 
 
@@ -45,6 +45,13 @@ def ask(name: str, what: str) -> dict[str, Any]:
     """Ask a living run to save, evaluate or sample after its present step. Returns {run, state}."""
     one = run.find(name)
     one.ask(what)
+    return _after(one)
+
+
+def finish(name: str) -> dict[str, Any]:
+    """Make the model of a run's newest checkpoint its result, without another step. Returns {run, state}."""
+    one = run.find(name)
+    queue.finish(one)
     return _after(one)
 
 

@@ -24,7 +24,7 @@ NO_MEMORY = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAIL
 
 
 class Probe(TrainerCallback):
-    """Runs when the Trainer has everything in place, before the first evaluation and step."""
+    """Runs when the Trainer has everything in place, before the first evaluation and step; after a resume too, whose order may be another."""
 
     def __init__(self, trainer: Any):
         self.trainer = trainer
@@ -33,7 +33,7 @@ class Probe(TrainerCallback):
         trainer, began = self.trainer, time.monotonic()
         piece = self.largest()
         size = sum(weight.numel() for weight in trainer.model.parameters())
-        if args.device.type == "cpu" and 4 * size * piece["input_ids"].numel() > CPU_LIMIT:
+        if args.device.type == "cpu" and 4 * size * _tokens(piece) > CPU_LIMIT:
             trainer.report.note("The probe was left out: on this CPU it would take more than a minute.")
             return
         trainer.report.phase("probing")
@@ -43,19 +43,20 @@ class Probe(TrainerCallback):
                 trainer.piece_loss(trainer.model_wrapped.train(), piece).backward()
                 if trainer.eval_dataset is not None:
                     with torch.no_grad():
-                        trainer.piece_loss(trainer.model_wrapped.eval(), trainer.get_eval_dataloader()[0])
+                        trainer.piece_loss(trainer.model_wrapped.eval(), max(trainer.get_eval_dataloader(), key=_tokens))
         except (RuntimeError, MemoryError) as error:
             if not isinstance(error, MemoryError) and not any(words in str(error) for words in NO_MEMORY):
                 raise
-            raise DeviceError(f"The device ran out of memory on the largest batch ({piece['input_ids'].numel()} tokens), before the first step.",
+            raise DeviceError(f"The device ran out of memory on the largest batch ({_tokens(piece)} tokens), before the first step.",
                               "Use a smaller training.batch_size with more accumulation, training.checkpointing: true, or a shorter data.max_length.",
-                              "training.batch_size") from error
-        trainer.report.note(f"Probe: the largest batch ({piece['input_ids'].numel()} tokens) fits; {time.monotonic() - began:.1f} s.")
+                              "training.batch_size", "memory") from error
+        trainer.report.note(f"Probe: the largest batch ({_tokens(piece)} tokens) fits; {time.monotonic() - began:.1f} s.")
+        trainer.report.phase("training")
 
     def largest(self) -> dict[str, Any]:
         """The widest piece that the longest rows make."""
         rows = sorted(self.trainer.train_dataset, key=lambda row: -len(row["input_ids"]))[:self.trainer.effective]
-        return max(Pieces(self.trainer.layout)(rows), key=lambda piece: piece["input_ids"].numel())
+        return max(Pieces(self.trainer.layout)(rows), key=_tokens)
 
     def agree(self) -> None:
         """Hold our loss and layout against the model's own way on two short rows; where they differ, take the model's way."""
@@ -81,6 +82,10 @@ class Probe(TrainerCallback):
         return loss(model, self.trainer._prepare_inputs(piece), kind, self.trainer.dtype).item()
 
 
+def _tokens(piece: dict[str, Any]) -> int:
+    return piece["input_ids"].numel()
+
+
 @contextmanager
 def untouched(model: Any) -> Iterator[None]:
     """Put the random states back and drop the gradients afterwards."""
@@ -92,5 +97,3 @@ def untouched(model: Any) -> Iterator[None]:
         finally:
             random.setstate(state)
             model.zero_grad(set_to_none=True)
-
-

@@ -17,6 +17,8 @@ from studio.home import bytes_in
 from studio.run import Run
 from studio.worker import together
 
+STOP_WAIT = 5.0  # seconds for which an evaluation goes on when a stop is asked for
+
 
 class Report(TrainerCallback):
     """Writes the diary from the trainer's callbacks and looks, after every step, for what the run is asked.
@@ -30,6 +32,7 @@ class Report(TrainerCallback):
         self.samples: Any = None  # writes sample events: a function of the step
         self.tokens, self._seen, self._began, self._since, self._now = 0, 0, time.monotonic(), time.monotonic(), ""
         self.stopping: str | None = None
+        self._asked_at: float | None = None  # when an evaluation first saw that the run is asked to stop
 
     def say(self, kind: str, **fields: Any) -> None:
         if together.first():
@@ -72,7 +75,7 @@ class Report(TrainerCallback):
                  learning_rate=logs.get("learning_rate"), grad_norm=logs.get("grad_norm"), tokens=self.tokens,
                  tokens_per_second=round(speed, 1), memory=max(memories), seconds=round(now - self._began, 2), **more)
         self._print(f"step {state.global_step}/{state.max_steps}  loss {logs['loss']:.4f}  {speed:.0f} tokens/s")
-        self._refuse_nan(logs["loss"], state.global_step, "loss")
+        self.refuse_nan(logs["loss"], state.global_step, "loss")
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
         how, asked = together.told((self.run.stop_asked(), self.run.asked()) if together.first() else None)
@@ -97,12 +100,12 @@ class Report(TrainerCallback):
         best = state.global_step > 0 and (state.best_metric is None or loss < state.best_metric)
         self.say("eval", step=state.global_step, loss=loss, best=best)
         self._print(f"step {state.global_step}  held-out loss {loss:.4f}")
-        self._refuse_nan(loss, state.global_step, "held-out loss")
+        self.refuse_nan(loss, state.global_step, "held-out loss")
         if self.samples is not None:
             self.samples(state.global_step)
         if best and self.keep_best:
             control.should_save = True
-        if self.early_stopping and not best and self._waited(state) >= self.early_stopping:
+        if not best and self.patience_is_over(state):
             self.note(f"The held-out loss has not improved for {self.early_stopping} evaluations: stopped early.")
             control.should_training_stop = control.should_save = True
         if not control.should_save:
@@ -115,16 +118,29 @@ class Report(TrainerCallback):
 
     # --
 
-    def _waited(self, state: Any) -> int:
-        """Evaluations since the best one, this one included; from the state, so that a resume does not forget."""
-        return sum(1 for entry in state.log_history if "eval_loss" in entry and entry["step"] > (state.best_global_step or 0))
+    def cannot_wait(self) -> bool:
+        """In the middle of an evaluation: whether a stop was asked for so long ago that it is cut short. Several processes would have to agree: they wait."""
+        if together.world() > 1 or self.run.stop_asked() is None:
+            return False
+        self._asked_at = self._asked_at or time.monotonic()
+        if time.monotonic() - self._asked_at < STOP_WAIT:
+            return False
+        self.note("The evaluation was cut short: the run is asked to stop.")
+        return True
 
-    def _refuse_nan(self, loss: float, step: int, what: str) -> None:
+    def patience_is_over(self, state: Any) -> bool:
+        """Whether there were so many evaluations since the best one that the run stops early; from the state, so that a resume does not forget."""
+        waited = sum(1 for entry in state.log_history if "eval_loss" in entry and entry["step"] > (state.best_global_step or 0))
+        return bool(self.early_stopping) and waited >= self.early_stopping
+
+    def refuse_nan(self, loss: float, step: int, what: str) -> None:
+        """Raise StudioError when a number is none: what follows would only go on with it."""
         if math.isfinite(loss):
             return
         self.note(f"The {what} at step {step} is not a number.", "error")
         raise StudioError(f"The {what} became not a number at step {step}.",
-                          "Lower training.learning_rate to a half or less, or set training.precision to bf16 or fp32; then resume from the last checkpoint.")
+                          "Lower training.learning_rate to a half or less, or set training.precision to bf16 or fp32; then resume from the last checkpoint.",
+                          reason="nan")
 
     def discarding(self) -> bool:
         """Whether the stop file asks to keep nothing."""

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import os
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoTokenizer, TrainingArguments, set_seed
 
 from studio import checkpoints, data, levers, model, process, source
 from studio.config import RunConfig
 from studio.device import devices
+from studio.diagnosis import DISK
 from studio.errors import StudioError
 from studio.home import write_whole
 from studio.levers import Settled
@@ -37,7 +40,13 @@ def main(run: Run) -> int:
         train(run, report)
     except StudioError as error:
         print(f"error: {error}", file=sys.stderr)
-        report.say("end", state="failed", cause=error.message, action=error.hint, peak_memory=peak_memory())
+        report.say("end", state="failed", cause=error.message, action=error.hint, reason=error.reason, peak_memory=peak_memory())
+        return 1
+    except (OSError, RuntimeError, SafetensorError) as error:
+        if not checkpoints.disk_is_full(error):
+            raise
+        traceback.print_exc()
+        report.say("end", state="failed", cause=DISK.what, action=DISK.action, reason=DISK.kind, peak_memory=peak_memory())
         return 1
     return 0
 

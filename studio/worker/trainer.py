@@ -19,6 +19,7 @@ from transformers import PrinterCallback, Trainer, TrainerState
 from transformers.trainer_utils import EvalLoopOutput
 
 from studio import checkpoints
+from studio.worker import together
 from studio.worker.batches import Layout, Order, Pieces, Steps, groups, put, share, trained
 from studio.worker.loss import loss
 from studio.worker.report import Report
@@ -101,10 +102,15 @@ class StudioTrainer(Trainer):
         with torch.no_grad():
             for piece in dataloader:
                 total += self.piece_loss(model, piece)
+                if self.report.cannot_wait():
+                    return EvalLoopOutput(predictions=None, label_ids=None, metrics={}, num_samples=0)
         if self.world > 1:
             total = self.accelerator.reduce(total, "sum")
         mean = total.item() / max(1, sum(trained(row) for row in self.eval_dataset))
         return EvalLoopOutput(predictions=None, label_ids=None, metrics={f"{metric_key_prefix}_loss": mean}, num_samples=len(self.eval_dataset))
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        return "eval_loss" in metrics and super()._determine_best_metric(metrics, trial)
 
     def floating_point_ops(self, inputs: Any) -> int:
         """Not counted: the Trainer's formula takes every weight for trained."""
@@ -124,9 +130,13 @@ class StudioTrainer(Trainer):
     # -- checkpoints
 
     def go_on(self, checkpoint: Path | None, steps: int) -> None:
-        """Train, from a checkpoint where there is one. From that of the last step nothing is left to train: the Trainer would take one step more."""
+        """Train, from a checkpoint where there is one. From that of the last step nothing is left to train: the Trainer would take one step more.
+
+        The last step of a run that stops early is the one at which it did, unless its goal was moved since.
+        """
         state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json")) if checkpoint else None
-        if state is None or state.global_step < steps or self.is_fsdp_enabled:
+        over = state is not None and (state.global_step >= steps or (state.max_steps == steps and self.report.patience_is_over(state)))
+        if not over or self.is_fsdp_enabled:
             self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         else:
             self._load_from_checkpoint(str(checkpoint))
@@ -136,6 +146,7 @@ class StudioTrainer(Trainer):
         """Written beside, verified, completed by a manifest, renamed into place; older ones go only then. A full disk costs only this one."""
         self.report.phase("saving")
         folder, step = Path(self.args.output_dir), self.state.global_step
+        self._refuse_spoilt(step)
         try:
             with checkpoints.writing(folder, step) if self.rank == 0 else contextlib.nullcontext(folder / f".writing-{step}") as temporary:
                 self._together()
@@ -150,6 +161,13 @@ class StudioTrainer(Trainer):
                 raise
             self.report.note("The disk is full: this checkpoint was not written. The earlier one stands.", "warning", hint="Free some space.")
         self.report.phase("training")
+
+    def _refuse_spoilt(self, step: int) -> None:
+        """A checkpoint with a NaN in it would look whole, and every resume from it would be lost: the run ends here, on the one before."""
+        weights = (getattr(weight, "to_local", lambda weight=weight: weight)() for weight in self.model.parameters() if weight.requires_grad)
+        finite = all(bool(torch.isfinite(weight).all()) for weight in weights)
+        if not all(together.gather(finite)):
+            self.report.refuse_nan(float("nan"), step, "weights")
 
     def take_best(self) -> int:
         """Set the weights to those of the checkpoint with the lowest held-out loss; returns its step. Without one all stays as it is."""

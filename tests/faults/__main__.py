@@ -1,107 +1,119 @@
-"""python -m tests.faults [--full] [--seed N] [--rounds N] [--only WORD]: every fault, one line a cell, exit 1 when any failed."""
+"""python -m tests.faults [--full] [--seed N] [--rounds N] [--real-rounds N] [--only WORD]: every fault, and a table of what was said of the run.
+
+--full: every point and cell, and each must be said rightly within 10 seconds. Exit 1 when any cell failed.
+"""
 
 from __future__ import annotations
 
 import argparse
 import os
 import random
+import shutil
 import sys
 import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from typing import NamedTuple
 
-from studio import queue
-from tests.faults import kill_points, matrix, real, stage
+from tests.faults import disks, files, kill_points, output, processes, real, stage, stops
 
-CHECKPOINT = ("model.bin", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", "manifest.json")
+SOON = 10.0  # seconds within which state, cause and action must be right, in the long form
 Cell = tuple[str, Callable[[], object]]
 
 
-def fake_cells(full: bool) -> Iterator[Cell]:
-    """All that the trainer without torch can show."""
+class Row(NamedTuple):
+    """A cell and how it went: good, or skipped with the reason; what was said of the run, and after how many seconds."""
+
+    name: str
+    good: bool
+    seen: stage.Seen | None
+    told: str
+    seconds: float
+
+
+def kills(full: bool, seed: int, rounds: int) -> Iterator[Cell]:
     for point in kill_points.POINTS if full else kill_points.SHORT:
         yield f"kill at {point}", lambda point=point: kill_points.die_at(point)
-    for name in CHECKPOINT:
+    for number in range(rounds):
+        yield f"random kills, seed {seed + number}", lambda number=number: random_fake(seed + number)
+
+
+def matrix(full: bool) -> Iterator[Cell]:
+    """Faults other than kills."""
+    yield "disk full in the middle", disks.full_disk
+    yield "disk full at the result", disks.full_at_the_result
+    yield "disk low", disks.low_disk
+    yield "disk very low", disks.very_low_disk
+    for number, name in enumerate(disks.ODD):
+        yield f"home {number + 1} of {len(disks.ODD)} odd ones", lambda name=name: disks.odd_home(name)
+    yield "home read-only", disks.read_only_home
+    for name in files.CHECKPOINT:
         for how in ("missing", "cut"):
-            yield f"checkpoint: {name} {how}", lambda name=name, how=how: matrix.damaged_checkpoint(name, how)
-    yield "events cut at each of the last 200 bytes", every_cut
-    yield "full disk", matrix.full_disk
-    yield "low disk", matrix.low_disk
-    yield "very low disk", matrix.very_low_disk
+            yield f"checkpoint: {name} {how}", lambda name=name, how=how: files.damaged_checkpoint(name, how)
+    yield "diary cut at each of the last 200 bytes", files.every_cut
+    yield "diary deleted", files.diary_deleted
+    yield "diary deleted while running", files.diary_deleted_while_running
+    for how in ("deleted", "edited"):
+        yield f"order {how} while running", lambda how=how: files.order_while_running(how)
+    yield "folder moved while running", files.folder_moved
     for who in ("trainer", "supervisor"):
         seconds = 60 if full else 2
-        yield f"{who} stopped for {seconds} s", lambda who=who, seconds=seconds: matrix.standing_still(who, seconds)
-    yield "stop of a trainer that stands still", matrix.stopped_while_standing_still
-    yield "foreign process on a recorded id", matrix.foreign_process
-    yield "device stays taken", matrix.device_stays_taken
-    yield "orphan without death signal", matrix.supervisor_without_death_signal
-    yield "stray grandchild", matrix.stray_child
-    yield "two pages", matrix.two_pages
-    for seconds in (-86_400, 7_200):
-        yield f"clock steps by {seconds} s", lambda seconds=seconds: matrix.clock_step(seconds)
-    yield "four queued, two bad, page killed", matrix.middle_ones_bad
+        yield f"{who} stands still for {seconds} s", lambda who=who, seconds=seconds: processes.standing_still(who, seconds)
+    yield "foreign process on a recorded id", processes.foreign_process
+    yield "reboot", processes.reboot
+    yield "device stays taken", processes.device_stays_taken
+    yield "orphan without death signal", processes.supervisor_without_death_signal
+    yield "stray grandchild", processes.stray_child
+    yield "two pages", processes.two_pages
+    yield "six supervisors on one run", processes.two_supervisors
+    for seconds in (-86_400, -3600, 7_200):
+        yield f"clock steps by {seconds} s", lambda seconds=seconds: processes.clock_step(seconds)
+    yield "clock steps back, then extended", processes.extended_after_a_step_back
+    yield "four queued, two bad, page killed", processes.middle_ones_bad
+    yield "died in the dark, with a webhook", processes.died_in_the_dark
+    yield "200 runs", processes.many_runs
+    yield "a line of 50 MB", output.endless_line
+
+
+def stopped(full: bool) -> Iterator[Cell]:
     for count in range(20 if full else 4):
-        phase = list(matrix.PHASES)[count % len(matrix.PHASES)]
+        phase = list(stops.PHASES)[count % len(stops.PHASES)]
         how, deaf = count % 7 == 3, count % 5 == 0
         yield f"stop {count + 1} in {phase}{', discard' if how else ''}{', deaf to SIGTERM' if deaf else ''}", \
-            lambda phase=phase, how=how, deaf=deaf: matrix.stop_in(phase, how, deaf=deaf)
-
-
-def every_cut() -> None:
-    run = matrix.finished_run()
-    with tempfile.TemporaryDirectory() as folder:
-        for cut in range(201):
-            matrix.cut_diary(cut, run, Path(folder) / "copy")
+            lambda phase=phase, how=how, deaf=deaf: stops.stop_in(phase, how, deaf=deaf)
+    yield "stop of a trainer that stands still", stops.stopped_while_standing_still
+    yield "stop, killed at its result", stops.result_killed_while_stopping
+    yield "Ctrl-C", stops.ctrl_c
+    yield "Ctrl-C twice", stops.ctrl_c_twice
+    for after in (0.2, 0.6, 1.0, 1.4, 1.8):
+        yield f"Ctrl-C after {after} s", lambda after=after: stops.ctrl_c_early(after)
+    yield "terminal closed", stops.hang_up
 
 
 def random_fake(seed: int) -> str:
     """Random kills of page, supervisor, trainer or the group, with the fake trainer."""
-    chance = random.Random(seed)
-    done = []
     with stage.surroundings(**stage.fake(pause=0.1)):
-        page = stage.page("queue.submit(order())\nwhile True:\n    queue.advance()\n    time.sleep(0.1)\n")
-        run = stage.until(stage.the_run, "the run")
-        for _ in range(chance.randint(1, 4)):
-            if chance.random() < 0.25:
-                time.sleep(chance.uniform(0, 1))
-                page.kill()
-                done.append("page")
-            else:
-                done.append(real.kill_one(run, chance, 2.0))
-            queue.advance()
-            if stage.ended(run) and run.state() != "finished":
-                queue.resume(run)
-        page.kill()
-        page.wait()
+        done, run = real.struck(stage.page("queue.submit(order())\n" + real.MOVES_ON), random.Random(seed), 4, 2.0)
         stage.bring_home(run)
         stage.check_fake(run)
-    return ", ".join(done)
+    return done
 
 
-def real_cells(full: bool, seed: int, rounds: int) -> Iterator[Cell]:
-    """With the real trainer; the reference is made once, in a home of its own."""
-    with tempfile.TemporaryDirectory() as folder, stage.surroundings(STUDIO_HOME=folder):
-        wanted = real.reference()
+def with_torch(full: bool, seed: int, rounds: int) -> Iterator[Cell]:
+    """With the real trainer; the reference is made when the first of them needs it, in a home of its own."""
     for point in real.POINTS if full else ("checkpoint.manifest#2",):
-        yield f"real: kill at {point}", lambda point=point: real.die_at(point, wanted)
+        yield f"real: kill at {point}", lambda point=point: real.die_at(point)
     for number in range(rounds):
-        yield f"real: random kills, seed {seed + number}", lambda number=number: real.random_kill(seed + number, wanted)
+        yield f"real: random kills, seed {seed + number}", lambda number=number: real.random_kill(seed + number)
     yield "real: unreadable model", real.unreadable_model
+    yield "real: out of memory", real.out_of_memory
 
 
-def output_cost() -> str:
-    """1 MB of output with no page open, against none."""
-    times = {size: min(matrix.seconds_with_output(size) for _ in range(3)) for size in (0, 1_000_000)}
-    more = times[1_000_000] / times[0] - 1
-    assert more < 0.02, f"{more:.1%} longer"
-    return f"{times[0]:.2f} s without, {times[1_000_000]:.2f} s with 1 MB: {more:+.1%}"
-
-
-def one(name: str, cell: Callable[[], object]) -> bool:
+def one(name: str, cell: Callable[[], object]) -> Row:
     """Run a cell in a home of its own and print how it went."""
     began = time.monotonic()
+    stage.seen.clear()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, stage.surroundings(STUDIO_HOME=folder, HF_HUB_OFFLINE="1"):
         try:
             told, good = cell(), True
@@ -111,31 +123,50 @@ def one(name: str, cell: Callable[[], object]) -> bool:
             told, good = traceback.format_exc(), False
         finally:
             stage.clear()
-    print(f"{'ok  ' if good else 'FAIL'} {time.monotonic() - began:6.1f} s  {name}{f'  ({told})' if told and isinstance(told, str) else ''}", flush=True)
-    return good
+    slowest = max(stage.seen, key=lambda seen: (seen.state not in ("running", "finished"), seen.seconds), default=None)
+    row = Row(name, good, slowest, told if isinstance(told, str) else "", time.monotonic() - began)
+    print(f"{'ok  ' if good else 'FAIL'} {row.seconds:6.1f} s  {name}{f'  ({row.told})' if row.told else ''}", flush=True)
+    return row
+
+
+def table(rows: list[Row]) -> str:
+    """What was said of the run in each cell, and after how many seconds; of several sayings the slowest."""
+    wide = max(80, shutil.get_terminal_size((200, 24)).columns)
+    lines = [("cell", "state", "cause", "action", "said after")]
+    for row in rows:
+        seen = row.seen
+        said = (seen.state, seen.cause, seen.action, f"{seen.seconds:.1f} s") if seen else ("", row.told[:60].replace("\n", " "), "", "")
+        lines.append((row.name + ("" if row.good else "  FAILED"), *said))
+    widths = [max(len(line[place]) for line in lines) for place in range(5)]
+    text = (wide - widths[0] - widths[1] - widths[4] - 8) // 2
+    widths[2:4] = [min(widths[2], text), min(widths[3], text)]
+    return "\n".join("  ".join(word[:width].ljust(width) for word, width in zip(line, widths)).rstrip() for line in lines)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
-    parser.add_argument("--full", action="store_true", help="every point and cell, 50 random rounds")
+    parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--full", action="store_true", help="every point and cell, 50 random rounds with each trainer")
     parser.add_argument("--seed", type=int, default=int(time.time()) % 100_000)
     parser.add_argument("--rounds", type=int, help="random rounds with the fake trainer (50 with --full, else 3)")
-    parser.add_argument("--real-rounds", type=int, help="random rounds with the real trainer (10 with --full, else 0)")
-    parser.add_argument("--only", default="", help="cells with this in their name")
+    parser.add_argument("--real-rounds", type=int, help="random rounds with the real trainer (50 with --full, else 0)")
+    parser.add_argument("--only", default="", help="cells with this in their name; `|` between several")
+    parser.add_argument("--list", action="store_true", help="only name the cells")
     args = parser.parse_args()
     rounds = args.rounds if args.rounds is not None else 50 if args.full else 3
-    real_rounds = args.real_rounds if args.real_rounds is not None else 10 if args.full else 0
+    real_rounds = args.real_rounds if args.real_rounds is not None else 50 if args.full else 0
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    stage.within[0] = SOON if args.full else stage.WAIT
+    cells = [*kills(args.full, args.seed, rounds), *matrix(args.full), *stopped(args.full), ("1 MB of output", output.cost),
+             *with_torch(args.full, args.seed, real_rounds)]
+    cells = [cell for cell in cells if any(word in cell[0] for word in args.only.split("|"))]
+    if args.list:
+        print("\n".join(name for name, _ in cells))
+        return 0
     print(f"seed {args.seed}", flush=True)
-    cells = [*fake_cells(args.full), *((f"random kills, seed {args.seed + n}", lambda n=n: random_fake(args.seed + n)) for n in range(rounds))]
-    if args.full:
-        cells.append(("1 MB of output", output_cost))
-    wanted = [cell for cell in cells if args.only in cell[0]]
-    results = [one(*cell) for cell in wanted]
-    if not args.only or args.only.startswith("real"):
-        results += [one(*cell) for cell in real_cells(args.full, args.seed, real_rounds) if args.only in cell[0]]
-    print(f"{sum(results)} of {len(results)} cells as they should be, seed {args.seed}")
-    return 0 if all(results) else 1
+    rows = [one(*cell) for cell in cells]
+    good = sum(row.good for row in rows)
+    print(f"\n{table(rows)}\n\n{good} of {len(rows)} cells as they should be, seed {args.seed}")
+    return 0 if good == len(rows) else 1
 
 
 if __name__ == "__main__":

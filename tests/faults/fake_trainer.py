@@ -3,7 +3,8 @@
 STUDIO_FAKE: JSON of what it should do; a run whose name begins with `bad` ends at step 2 with a traceback.
   steps, pause (seconds a step), save_every, phases {name: seconds}, output (bytes of log a step), deaf (ignores SIGTERM),
   weight (bytes of a checkpoint), clock (seconds by which the time of day steps at step 5), linger (seconds after the end line),
-  child (starts one that outlives it), orphan (outlives its supervisor), nan_at, blind (does not look at the stop file)
+  child (starts one that outlives it), orphan (outlives its supervisor), nan_at, blind (does not look at the stop file),
+  oom_at (runs out of memory at that step), line (bytes of one line that never ends), result (bytes of the model)
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ from studio.home import write_whole
 from studio.run import Run
 
 ORDERED: dict[str, Any] = {"steps": 12, "pause": 0.01, "save_every": 4, "phases": {}, "output": 0, "deaf": False, "linger": 0, "child": False,
-                           "weight": 0, "clock": 0, "orphan": False,
-                           "nan_at": None, "blind": False, **json.loads(os.environ.get("STUDIO_FAKE", "{}"))}
+                           "weight": 0, "clock": 0, "orphan": False, "nan_at": None, "blind": False, "oom_at": None, "line": 0, "result": 0,
+                           **json.loads(os.environ.get("STUDIO_FAKE", "{}"))}
 
 
 def advanced(weights: str, step: int) -> str:
@@ -45,7 +46,8 @@ def reference(steps: int) -> str:
 class Trainer:
     def __init__(self, run: Run):
         self.run, self.attempt, self.weights, self.step = run, int(os.environ.get("STUDIO_ATTEMPT", 1)), "", 0
-        self.steps = max(ORDERED["steps"], int(ORDERED["steps"] * run.config.training.epochs / 3))  # 3: what an order says by default
+        goal = max(ORDERED["steps"], int(ORDERED["steps"] * run.config.training.epochs / 3))  # 3: what an order says by default
+        self.steps = run.config.training.max_steps or goal
 
     def say(self, kind: str, **fields: Any) -> None:
         self.run.append(kind, attempt=self.attempt, **fields)
@@ -64,6 +66,8 @@ class Trainer:
             checkpoints.refuse_other_data(found, "rows")
             state = json.loads((found / "trainer_state.json").read_text())
             self.step, self.weights = state["global_step"], (found / "model.bin").read_text()
+        for _ in range(ORDERED["line"] // 1_000_000):
+            print("x" * 1_000_000, end="", flush=True)
         self.phase("training", from_step=self.step)
         while self.step < self.steps and not (self.run.stop_file.exists() and not ORDERED["blind"]):
             self.one_step()
@@ -80,6 +84,8 @@ class Trainer:
             time.time = lambda: now() + ORDERED["clock"]
         if self.step == 2 and self.run.config.name and self.run.config.name.startswith("bad"):
             raise RuntimeError("this run is bad")
+        if self.step == ORDERED["oom_at"]:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB.")
         loss = float("nan") if self.step == ORDERED["nan_at"] else round(4 / self.step, 4)
         self.say("step", step=self.step, epoch=self.step / 4, loss=loss, learning_rate=1e-4, tokens=10 * self.step)
         for what in self.run.asked():
@@ -119,9 +125,11 @@ class Trainer:
         self.phase("saving")
         with checkpoints.replacing(self.run.result) as folder:
             (folder / "model.bin").write_text(self.weights)
+            if ORDERED["result"]:
+                (folder / "padding.bin").write_bytes(os.urandom(ORDERED["result"]))
             write_whole(folder / "manifest.json", json.dumps({"step": self.step}))
         self.say("saved", step=self.step, path="model", what="model")
-        self.say("end", state="stopped" if stop else "finished", cause="Stopped as asked." if stop else None, step=self.step)
+        self.say("end", state="stopped" if stop else "finished", cause="Stopped as asked." if stop else None, step=self.step, cpu=time.process_time())
 
 
 def main() -> None:

@@ -19,10 +19,12 @@ AGAIN = ("result.aside",)  # reached only where an older one stands at the same 
 POINTS = (*PAGE, *SUPERVISOR, *TRAINER, *STOPPING, *AGAIN)
 SHORT = ("create.renamed", "queue.started", "supervise.locked", "supervise.launched", "events.half#14", "checkpoint.manifest#2", "checkpoint.renamed#3",
          "events.end", "supervise.stop", "result.aside")
+UNSTARTED = ("supervise.begin", "supervise.locked")
+OVER = ("supervise.gone", "supervise.over", "events.end")  # behind the end line, or behind the trainer's: the run has ended as it should
 
 
 def die_at(point: str) -> None:
-    """Start a run whose process dies at the point, recover, resume, and check everything."""
+    """Start a run whose process dies at the point, see what is said of it, recover, resume, and check everything."""
     with stage.surroundings(**stage.fake()):
         if point in PAGE:
             run = _in_the_page(point)
@@ -34,12 +36,25 @@ def die_at(point: str) -> None:
             with stage.surroundings(STUDIO_CRASH_AT=point):
                 run = _submit()
                 stage.until(lambda: not run.alive() and not stage.trainers(run), "the processes die")
-        if run is not None:
-            stage.bring_home(run)
-            stage.check_fake(run)
-        else:
+        if run is None:
             queue.advance()
             assert not stage.leftovers()
+            return
+        say(point, run)
+        stage.bring_home(run)
+        stage.check_fake(run)
+
+
+def say(point: str, run: Run) -> None:
+    """What a page says of a run whose process died at this point."""
+    if point in (*PAGE, *UNSTARTED, *OVER):  # what waits is moved on by whoever looks
+        stage.noticed(run, "finished")
+    elif point in STOPPING:
+        stage.noticed(run, "stopped", "Stopped as asked", "Resume")
+    elif point in SUPERVISOR:
+        stage.noticed(run, "lost", "ended without a word", "Resume", "lost")
+    else:
+        stage.noticed(run, "failed", "was killed (SIGKILL)", "Resume", "killed")
 
 
 def _submit() -> Run:
@@ -68,8 +83,6 @@ def _while_stopping(point: str) -> Run:
         if point == "supervise.ended":
             stage.kill(stage.trainers(run)[0])  # so that the supervisor has to write the end
         stage.until(lambda: not run.alive() and not stage.trainers(run), "the processes die")
-    queue.advance()
-    assert run.state() == "stopped", run.turn()
     return run
 
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import subprocess
+import tempfile
 import time
+from functools import lru_cache
 
 from studio import queue
 from studio.config import RunConfig, build
 from studio.home import home
+from studio.repair import repairs
 from studio.run import Run, summary
 from tests import tiny
 from tests.faults import stage
@@ -17,6 +21,7 @@ from tests.faults import stage
 STEPS = 12
 POINTS = ("supervise.launched", "events.loading model", "events.training", "events.step#3", "events.step#7", "events.half#16", "checkpoint.begun#2",
           "checkpoint.written#2", "checkpoint.manifest#2", "checkpoint.renamed#2", "checkpoint.rotated", "events.evaluating", "result.written", "events.end")
+MOVES_ON = "while True:\n    queue.advance()\n    time.sleep(0.1)\n"  # what a page does
 
 
 def order(name: str) -> RunConfig:
@@ -35,62 +40,91 @@ def weights(run: Run) -> str:
     return hashlib.sha256((run.result / "adapter_model.safetensors").read_bytes()).hexdigest()
 
 
+@lru_cache(maxsize=1)
 def reference() -> tuple[str, dict[int, float]]:
     """Hash and losses of a run that nothing disturbs."""
-    run = queue.submit(order("reference"))
-    stage.until(lambda: stage.ended(run), "the reference", 180)
-    assert run.state() == "finished", summary(run)
-    return weights(run), losses(run)
+    with tempfile.TemporaryDirectory() as folder, stage.surroundings(STUDIO_HOME=folder, STUDIO_CRASH_AT=""):
+        run = queue.submit(order("reference"))
+        stage.until(lambda: stage.ended(run), "the reference", 180)
+        assert run.state() == "finished", summary(run)
+        return weights(run), losses(run)
 
 
 def losses(run: Run) -> dict[int, float]:
     return {event["step"]: event["loss"] for event in stage.current(run.events()) if event["kind"] == "step"}
 
 
-def check(run: Run, wanted: tuple[str, dict[int, float]]) -> None:
+def check(run: Run) -> None:
+    wanted = reference()
     stage.check_whole(run, STEPS)
     assert losses(run) == wanted[1]
     assert weights(run) == wanted[0]
 
 
-def die_at(point: str, wanted: tuple[str, dict[int, float]]) -> int:
+def die_at(point: str) -> str:
     """Kill at a named point, recover, compare with the reference. Returns how often it had to be resumed."""
+    reference()
     with stage.surroundings(STUDIO_CRASH_AT=point):
         run = queue.submit(order("killed"))
         stage.until(lambda: not run.alive() and not stage.trainers(run), "the processes die", 180)
+    if point == "events.end":
+        stage.noticed(run, "finished")
+    elif point.startswith("supervise"):
+        stage.noticed(run, "lost", "ended without a word", "Resume", "lost")
+    else:
+        stage.noticed(run, "failed", "was killed (SIGKILL)", "Resume", "killed")
     times = stage.bring_home(run, 240)
-    check(run, wanted)
-    return times
+    check(run)
+    return f"resumed {times} ×"
 
 
-def random_kill(seed: int, wanted: tuple[str, dict[int, float]]) -> str:
+def random_kill(seed: int) -> str:
     """One to three kills of a random process at random times, then home. Returns what was done."""
-    chance = random.Random(seed)
-    run = queue.submit(order("killed"))
-    done = []
-    for _ in range(chance.randint(1, 3)):
-        done.append(kill_one(run, chance, 12.0))
-        queue.advance()
-        if stage.ended(run) and run.state() != "finished":
-            queue.resume(run)
+    reference()
+    order("killed")  # writes model and rows
+    done, run = struck(stage.page("from tests.faults import real\nqueue.submit(real.order('killed'))\n" + MOVES_ON), random.Random(seed), 3, 10.0)
     stage.bring_home(run, 240)
-    check(run, wanted)
-    return ", ".join(done)
+    check(run)
+    return done
 
 
-def kill_one(run: Run, chance: random.Random, longest: float) -> str:
-    """Wait a random time, then kill supervisor, trainer, or both."""
-    time.sleep(chance.uniform(0, longest))
-    victim = chance.choice(("supervisor", "trainer", "group"))
+def struck(page: subprocess.Popen[bytes], chance: random.Random, most: int, longest: float) -> tuple[str, Run]:
+    """A run that this page submits, and up to `most` kills of page, supervisor, trainer or group, up to `longest` seconds apart.
+
+    After each the owner starts the app again. Returns what was done, and the run.
+    """
+    done = []
+    try:
+        run = stage.until(stage.the_run, "the run")
+        for _ in range(chance.randint(1, most)):
+            time.sleep(chance.uniform(0, longest))
+            victim = chance.choice(("page", "supervisor", "trainer", "group"))
+            done.append(f"{victim} in {(run.turn() or {}).get('name', 'end')}")
+            if victim == "page":
+                page.kill()
+            else:
+                _strike(run, victim)
+            queue.advance()
+            if stage.ended(run) and run.state() != "finished":
+                queue.resume(run)
+    finally:
+        page.kill()
+        page.wait()
+    return ", ".join(done), run
+
+
+def _strike(run: Run, victim: str) -> None:
+    """Kill the run's supervisor, its trainer, or both."""
     above, below = stage.supervisor(run), stage.trainers(run)
     if victim != "trainer":
         stage.kill(above)
     if victim != "supervisor":
         for one in below:
             stage.kill(one)
-    phase = (run.turn() or {}).get("name", "end")
-    stage.until(lambda: not run.alive() or run.state() == "finished" or victim == "trainer", "the death")
-    return f"{victim} in {phase}"
+    stage.until(lambda: victim == "trainer" or above is None or not above.is_running() or above.status() == "zombie", "the death")
+
+
+# -- faults that only the real trainer can show
 
 
 def unreadable_model() -> None:
@@ -100,10 +134,31 @@ def unreadable_model() -> None:
     tiny.write(spoilt)
     (spoilt / "model.safetensors").write_bytes(b"\xff" * 1000)
     run = queue.submit(good.changed(model={"source": str(spoilt)}, name="spoilt"))
-    stage.until(lambda: stage.ended(run), "the run's end", 120)
+    stage.until(lambda: summary(run)["phase"] == "fetching model" or stage.ended(run), "the trainer's first word", 120)
+    stage.noticed(run, "failed", "", "")
     told = summary(run)
-    assert told["state"] == "failed", told
     assert told["action"], told
-    assert told["reason"] != "bug", told
+    assert told["reason"] == "model", told
 
 
+def out_of_memory() -> str:
+    """The address space is bounded, as on a small computer: the probe says it before the first step, ranked changes are offered, one of them finishes."""
+    wanted = order("large").changed(training={"batch_size": 8, "accumulation": 1, "max_steps": 2}, data={"max_length": 512})
+    rows = home() / "long.json"
+    rows.write_text(json.dumps([{"instruction": "Count.", "input": "", "output": "one two three four " * 100} for _ in range(40)]))
+    with stage.surroundings(STUDIO_TRAINER="tests.faults.short_of_memory"):
+        run = queue.submit(wanted.changed(data={"train": str(rows)}))
+        stage.until(lambda: stage.ended(run), "the run's end", 180)
+    stage.noticed(run, "failed", "ran out of memory on the largest batch", "batch_size", "memory")
+    assert not stage.steps_told(run)
+    offered = repairs(run)
+    assert offered, "changes are offered"
+    saves = [item["saves"] for item in offered if item["resumes"]]
+    assert saves == sorted(saves, reverse=True), offered
+    first = offered[0]
+    effective = run.config.changed(**first["change"]).training
+    assert effective.batch_size * effective.accumulation == 8, first
+    queue.resume(run, first["change"], why=f"after an out-of-memory: {first['text']}")
+    stage.until(lambda: stage.ended(run), "the repaired run's end", 180)
+    assert run.state() == "finished", summary(run)
+    return f"{len(offered)} changes offered, first: {first['text']}, saves {first['saves']}"

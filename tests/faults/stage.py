@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import psutil
 
@@ -19,11 +19,24 @@ from studio import claim, events, process, queue
 from studio.config import RunConfig, build
 from studio.errors import RunError
 from studio.home import PROJECT, home, room
-from studio.run import Run, current, runs
+from studio.run import Run, current, runs, summary
 from tests.faults import fake_trainer
 
 OVER = ("finished", "stopped", "failed", "lost")
 WAIT = 60.0  # seconds for anything to happen on a busy machine; a cell that waits so long fails
+within = [WAIT]  # seconds until what has happened must be said; the long form asks for 10
+
+
+class Seen(NamedTuple):
+    """What was said of a run, and how many seconds after the fault."""
+
+    state: str
+    cause: str
+    action: str
+    seconds: float
+
+
+seen: list[Seen] = []  # of the cell that is running
 
 
 def until(true: Callable[[], Any], what: str, wait: float = WAIT) -> Any:
@@ -34,6 +47,46 @@ def until(true: Callable[[], Any], what: str, wait: float = WAIT) -> Any:
             raise AssertionError(f"waited {wait:.0f} s in vain: {what}")
         time.sleep(0.02)
     return value
+
+
+def noticed(run: Run, state: str, cause: str = "", action: str = "", reason: str | None = None) -> Seen:
+    """Look as an open page does until this is said of the run, from now on. Fails when it is not, or not soon enough.
+
+    cause, action: words in them; reason: exactly.
+    """
+    began = time.monotonic()
+
+    def said() -> dict[str, Any] | None:
+        told = summary(run)
+        fits = told["state"] == state and cause in (told["cause"] or "") and action in (told["action"] or "") and reason in (None, told["reason"])
+        if not fits:
+            queue.advance()
+        return told if fits else None
+
+    try:
+        told = until(said, f"{state}: {cause}", within[0])
+    except AssertionError as error:
+        raise AssertionError(f"{error}; said was {summary(run)}") from None
+    seen.append(Seen(told["state"], told["cause"] or "", told["action"] or "", time.monotonic() - began))
+    return seen[-1]
+
+
+def finished_run(**ordered: object) -> Run:
+    with surroundings(**fake(**ordered)):
+        run = queue.submit(order())
+        until(lambda: ended(run), "the run's end")
+    assert run.state() == "finished", run.turn()
+    return run
+
+
+def crashed_at_step_10() -> Run:
+    """A run that failed with checkpoints at steps 4 and 8."""
+    with surroundings(**fake(), STUDIO_CRASH_AT="events.step#10"):
+        run = queue.submit(order())
+        until(lambda: ended(run), "the crash")
+    assert run.state() == "failed", run.turn()
+    assert summary(run)["action"].startswith("Resume")
+    return run
 
 
 def order(name: str = "one", **sections: Any) -> RunConfig:

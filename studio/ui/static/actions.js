@@ -49,6 +49,7 @@
     evaluate: { job: "ask", name: "Evaluate now", run: (row) => ask(row, "evaluate", say("The held-out rows are measured after this step.")) },
     sample: { job: "ask", name: "Sample now", run: (row) => ask(row, "sample", say("The sample prompts are answered after this step.")) },
     resume: { job: "resume", name: "Resume", title: "Goes on from the newest checkpoint; without one, from the start.", run: (row) => act(row, "resume") },
+    finish: { job: "finish", name: "Make a model of the newest checkpoint", title: "For a run that ended without one: no further step is trained.", run: (row) => act(row, "finish") },
     extend: { job: "extend", name: "Train further…", title: "Goes on from the last checkpoint for more epochs.", run: async (row) => {
       const epochs = await studio.inquire({ title: say("Train further"), text: say("The run goes on where it ended, for so many epochs more."), field: { label: say("Epochs"), value: "1", type: "number" }, act: say("Start") });
       if (epochs) act(row, "extend", Number(epochs));
@@ -80,8 +81,8 @@
   const BY_STATE = {
     queued: [["cancel"], ["first", "earlier", "later", "duplicate", "rename", "note"]], starting: [["stop"], ["discard", "pause", "duplicate", "rename", "note"]],
     running: [["stop"], ["pause", "save", "evaluate", "sample", "discard", "duplicate", "rename", "note"]], stopping: [[], ["duplicate", "rename", "note"]],
-    finished: [[], ["extend", "duplicate", "rename", "note", "remove"]], stopped: [["resume"], ["duplicate", "rename", "note", "remove"]],
-    failed: [["resume"], ["duplicate", "rename", "note", "remove"]], lost: [["resume"], ["duplicate", "rename", "note", "remove"]],
+    finished: [[], ["extend", "duplicate", "rename", "note", "remove"]], stopped: [["resume"], ["finish", "duplicate", "rename", "note", "remove"]],
+    failed: [["resume"], ["finish", "duplicate", "rename", "note", "remove"]], lost: [["resume"], ["finish", "duplicate", "rename", "note", "remove"]],
   };
 
   studio.repair = async (row, one) => {
@@ -97,7 +98,7 @@
   };
 
   // Nothing stands before the first in the queue, nothing behind the last.
-  const idle = (row, name) => studio.locked(row) || (["first", "earlier"].includes(name) && studio.place(row) <= 1) || (name === "later" && studio.place(row) >= studio.queue().length);
+  const idle = (row, name) => studio.locked(row) || (["first", "earlier"].includes(name) && studio.place(row) <= 1) || (name === "later" && studio.place(row) >= studio.queue().length) || (name === "finish" && row.saved);
   const button = (row, name, kind = "") => make("button", { type: "button", job: ACTS[name].job, class: `button ${kind} ${ACTS[name].grave ? "grave" : ""}`, title: ACTS[name].title ? say(ACTS[name].title) : null,
     disabled: idle(row, name), onclick: () => ACTS[name].run(row) }, say(ACTS[name].name));
 

@@ -21,7 +21,7 @@
     const log = () => make("button", { type: "button", class: "button", onclick: () => toLog() }, studio.say("Read the log"));
     if (row.state === "failed" || row.state === "lost") call("bad", studio.told(row.cause || (row.state === "lost" ? "The run was cut off." : "The run failed.")), studio.told(row.action || ""),
       make("button", { type: "button", job: "resume", class: "button primary", disabled: studio.locked(row), onclick: () => studio.ACTS.resume.run(row) }, studio.say("Resume")), log());
-    if (row.state === "failed" && row.reason === "memory") calls.push(repairs(row));
+    if (["failed", "lost"].includes(row.state) && ["memory", "killed"].includes(row.reason)) calls.push(repairs(row));
     if (row.state === "stopped" && row.cause) call("warn", studio.told(row.cause), studio.told(row.action || ""));
     if (row.state === "queued") call("info", row.hold ? studio.say("This run is paused.") : studio.say("This run waits for the device."), row.hold ? studio.say("Resume puts it back in line.") : studio.say("It starts by itself when the run before it has ended."), ...[studio.steps(row)].filter(Boolean));
     for (const sign of row.signs || []) call(sign.level === "error" ? "bad" : "warn", studio.told(sign.text), studio.told(ALIVE.includes(row.state) ? sign.action : sign.rule));
