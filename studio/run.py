@@ -7,6 +7,7 @@ import os
 import shutil
 import time
 from datetime import datetime
+from difflib import SequenceMatcher
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -214,9 +215,9 @@ def create(config: RunConfig, model_label: str | None = None, order: float | Non
         temporary.mkdir()
         (temporary / "config.yaml").write_text(config.to_yaml())
         events.append(temporary / "events.jsonl", "phase", name="queued", attempt=0, order=time.time() if order is None else order)
-        crash.point("create.written")
         for file in ("config.yaml", "events.jsonl"):
             sync_folder(temporary / file)  # an fsync: what waits survives a power cut
+        crash.point("create.written")
         for extra in range(1, 1000):
             folder = room("runs") / (f"{stamp}-{name}" if extra == 1 else f"{stamp}-{name}-{extra}")
             try:
@@ -238,12 +239,12 @@ def sweep() -> None:
                 shutil.rmtree(path, ignore_errors=True)
 
 
-def runs() -> list[Run]:
 def is_run(folder: Path) -> bool:
     """Whether a folder is a run's: it has an order, or at least a diary that outlived it."""
     return (folder / "config.yaml").is_file() or (folder / "events.jsonl").is_file()
 
 
+def runs() -> list[Run]:
     """All runs, newest first."""
     folders = [path for path in room("runs").iterdir() if not path.name.startswith(".") and is_run(path)]
     return [Run(path) for path in sorted(folders, key=lambda path: path.name, reverse=True)]
@@ -260,18 +261,19 @@ def find(name: str) -> Run:
         return partly[0]
     if len(partly) > 1:
         raise RunError(f"{len(partly)} runs have {name!r} in their name: {', '.join(run.id for run in partly[:5])}.", "Give more of the name.", "run")
-    known = ", ".join(run.id for run in everything[:5]) or "there is none yet"
+    near = sorted(everything, key=lambda run: max(SequenceMatcher(None, name, part).ratio() for part in (run.id, run.id[16:])), reverse=True)
+    known = ", ".join(run.id for run in near[:5]) or "there is none yet"
     raise RunError(f"There is no run {name!r}.", f"Runs: {known}.", "run")
 
 
-def delete(run: Run, keep_files: bool = False) -> int:
-    """Remove a run that is not alive; returns its bytes. The folder is renamed first, so no half of it is ever listed.
 def _made(folder: Path) -> int:
     """When its order was written; 0 when that is gone."""
     file = folder / "config.yaml"
     return file.stat().st_mtime_ns if file.exists() else 0
 
 
+def delete(run: Run, keep_files: bool = False) -> int:
+    """Remove a run that is not alive; returns its bytes. The folder is renamed first, so no half of it is ever listed.
 
     keep_files: it only leaves the list; its folder moves to STUDIO_HOME/removed.
     """
