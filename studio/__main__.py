@@ -53,13 +53,13 @@ def main(arguments: list[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
+        if not _unread():
+            raise  # a pipe of the job's own broke: it did not come to an answer
         return 0
     _print(answer, args)
     return code
 
 
-def _print(answer: Any, args: argparse.Namespace) -> None:
-    if args.json:
 def _carry_out(args: argparse.Namespace) -> Any:
     """The command's answer. What the disk refuses becomes a refusal in words."""
     try:
@@ -80,6 +80,8 @@ def _unread() -> bool:
     return False
 
 
+def _print(answer: Any, args: argparse.Namespace) -> None:
+    if args.json:
         print(json.dumps(answer, ensure_ascii=False))
     elif getattr(args, "show", None):
         args.show(answer)
