@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
 import orjson
 
-from studio.data.block import ROWS, SIZE, Block
+from studio.data.block import LONGEST, ROWS, SIZE, Block, Lines
 from studio.data.containers import Container, open_bytes, rows_within
-from studio.data.json_stream import JsonStream
+from studio.data.json_stream import JsonStream, endless
 from studio.data.tables import arrow_rows, csv_rows
 from studio.errors import DataError
 
 
-def blocks(path: Path, container: Container) -> Iterator[Block]:
-    """The file's rows. Raises DataError where the rest of the file cannot be read."""
+def blocks(path: Path, container: Container) -> Iterator[Block | Lines]:
+    """The file's rows, those of JSON Lines not read yet. Raises DataError where the rest of the file cannot be read."""
     try:
         if container.name in ("parquet", "arrow"):
             yield from arrow_rows(path, container)
@@ -29,27 +29,39 @@ def blocks(path: Path, container: Container) -> Iterator[Block]:
         raise DataError(f"{path.name} breaks off or is damaged: {error}.", "Fetch or pack the file again.", path.name) from error
 
 
-def json_lines(file: IO[bytes], name: str, container: Container | None = None, limit: int | None = None) -> Iterator[Block]:
+def json_lines(file: IO[bytes], name: str, container: Container | None = None, limit: int | None = None) -> Iterator[Lines]:
     """A row a line. limit: bytes to read, counted from where the file stands; a line begun within them is finished."""
-    line, done = 1, 0
-    while (limit is None or done < limit) and (texts := file.readlines(SIZE if limit is None else min(SIZE, limit - done))):
-        done += sum(map(len, texts))
-        yield parse_lines(texts, line, done)
-        line += len(texts)
+    first, done = 1, 0
+    while (limit is None or done < limit) and (data := file.read(SIZE if limit is None else min(SIZE, limit - done))):
+        if not data.endswith(b"\n"):
+            data += (rest := file.readline(LONGEST))
+            if len(rest) == LONGEST and not rest.endswith(b"\n"):
+                raise endless(name, first + data.count(b"\n"))
+        done += len(data)
+        lines = Lines(data, first, done)
+        yield lines
+        first = lines.last + 1
 
 
-def parse_lines(texts: list[bytes], first: int, done: int) -> Block:
-    """A block from lines. first: the number of its first line."""
+def parsed(block: Block | Lines) -> Block:
+    """The rows of lines that are not read yet."""
+    if isinstance(block, Block):
+        return block
+    return parse_lines(block.texts(), range(block.first, block.last + 1), block.done)
+
+
+def parse_lines(texts: list[bytes], numbers: Sequence[int], done: int) -> Block:
+    """A block from lines. numbers: of each line in the file."""
     try:
         rows = list(map(orjson.loads, texts))
     except orjson.JSONDecodeError:
-        return _one_by_one(texts, first, done)
-    return Block(rows, list(range(first, first + len(rows))), done)
+        return _one_by_one(texts, numbers, done)
+    return Block(rows, list(numbers), done)
 
 
-def _one_by_one(texts: list[bytes], first: int, done: int) -> Block:
+def _one_by_one(texts: list[bytes], numbers: Sequence[int], done: int) -> Block:
     block = Block(done=done)
-    for line, text in enumerate(texts, first):
+    for line, text in zip(numbers, texts, strict=True):
         text = text.strip(b" \t\r\n\x00" if line > 1 else b" \t\r\n\x00\xef\xbb\xbf")
         if not text:
             continue

@@ -4,28 +4,30 @@ from __future__ import annotations
 
 import json
 from array import array
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from types import ModuleType
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import xxhash
 
-from studio.data.block import Block
+from studio.data import alike
+from studio.data.block import Block, Lines
+from studio.data.blocks import parsed
 from studio.data.checks import scan
-from studio.data.formats import as_row
+from studio.data.converter import Converter
 from studio.data.problem import KEPT_PER_KIND, Problem, problem
+from studio.data.texts import PLACE, ROLES, Kept, Texts, joined
 
 MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 SCHEMA = pa.schema([("row", pa.int64()), ("line", pa.int64()), ("messages", MESSAGES), ("more", pa.string())])
-ROLES = ("system", "user", "assistant", "tool", "text")
-PLACE = {role: n for n, role in enumerate(ROLES)}
-NAMES = [role.encode() for role in ROLES]
+NAMES = [(bytes([n]), role.encode()) for n, role in enumerate(ROLES)]
 SIZES = np.array([len(role) for role in ROLES])
 EDGE = 40  # bytes
+FEW = 1 << 14  # bytes of lines that are not worth halving once more
 MIX = np.uint64(0x9E3779B97F4A7C15)
+LOW = np.array([(1 << 8 * n) - 1 for n in range(9)], np.uint64)  # the first n bytes of a word
 
 
 class Found:
@@ -44,29 +46,8 @@ class Found:
 
 
 @dataclass
-class Kept:
-    """The usable rows of a block, text by text."""
-
-    roles: list[int] = field(default_factory=list)
-    contents: list[str] = field(default_factory=list)
-    counts: list[int] = field(default_factory=list)  # texts per row
-    more: list[str | None] = field(default_factory=list)
-    index: list[int] = field(default_factory=list)  # of the row in its block
-
-    def add(self, n: int, conversation: dict[str, Any]) -> None:
-        messages = conversation["messages"]
-        if "text" in conversation:
-            messages, conversation = [{"role": "text", "content": conversation["text"]}], {"messages": []}
-        self.roles += [PLACE[m["role"]] for m in messages]
-        self.contents += [m["content"] for m in messages]
-        self.counts.append(len(messages))
-        self.more.append(_more(conversation["messages"], conversation) if len(conversation) > 1 or any(len(m) > 2 for m in messages) else None)
-        self.index.append(n)
-
-
-@dataclass
 class Chunk:
-    """One block, read: the usable rows as an Arrow table (SCHEMA) and hashes of each (uint64).
+    """Some rows, read: the usable ones as an Arrow table (SCHEMA) and hashes of each (uint64). rows: how many, usable or not.
 
     exact: of all its text; loose: of its first and last bytes.
     """
@@ -74,51 +55,61 @@ class Chunk:
     table: pa.Table
     exact: np.ndarray
     loose: np.ndarray
+    rows: int
 
 
-def digest(block: Block, first_row: int, form: ModuleType, rename: Callable[[Any], Any] | None, found: Found) -> Chunk:
-    """Convert and check every row of a block. first_row: number of its first row, from 1. rename: the hand mapping."""
-    quick = getattr(form, "quick", None) if rename is None and not block.bad else None
-    plain = quick(block.rows) if quick is not None else None
-    if plain is not None:
-        size = len(block.rows)
-        return _arrow(Kept([1, 2] * size, plain[0], [2] * size, plain[1], list(range(size))), block, first_row, found)
+def digest(block: Block | Lines, first_row: int, convert: Converter, found: Found) -> Iterator[Chunk]:
+    """Convert and check every row of a block. first_row: number of its first row, from 1."""
+    todo = [block]
+    while todo:
+        one = todo.pop()
+        chunk = _together(one, first_row, convert, found) if isinstance(one, Lines) and convert.shapes is not None else None
+        halves = one.halves() if chunk is None and isinstance(one, Lines) and convert.shapes is not None and len(one.raw) > FEW else None
+        if halves:  # so that a line that is not plain does not slow all the others down
+            todo += reversed(halves)
+            continue
+        chunk = chunk or _row_by_row(parsed(one), first_row, convert, found)
+        first_row += chunk.rows
+        yield chunk
+
+
+def _together(lines: Lines, first_row: int, convert: Converter, found: Found) -> Chunk | None:
+    """A chunk of lines that are alike; None where they must be read one by one."""
+    reading = alike.read(lines, convert.shapes, lambda n, block, row: _convert(n, block, first_row + row, convert, found))
+    return None if reading is None else _chunk(reading.texts, reading.rows, first_row, found)
+
+
+def _row_by_row(block: Block, first_row: int, convert: Converter, found: Found) -> Chunk:
     kept = Kept()
-    for n, row in enumerate(block.rows):
-        found.row, found.line = first_row + n, block.lines[n] if block.lines else None
-        conversation = _convert(n, row, block, form, rename, found)
+    for n in range(len(block.rows)):
+        conversation = _convert(n, block, first_row + n, convert, found)
         if conversation is not None:
             kept.add(n, conversation)
-    return _arrow(kept, block, first_row, found)
+    return _chunk(kept.texts(block.lines), len(block.rows), first_row, found)
 
 
-def _convert(n: int, row: Any, block: Block, form: ModuleType, rename: Callable[[Any], Any] | None, found: Found) -> dict[str, Any] | None:
+def _convert(n: int, block: Block, number: int, convert: Converter, found: Found) -> dict[str, Any] | None:
+    """Row n of the block, the number-th of the file."""
+    found.row, found.line = number, block.lines[n] if block.lines else None
     if n in block.bad:
         kind, value, reason = block.bad[n]
         found(kind, None, value, reason)
         return None
-    row = as_row(row)
-    if rename is not None:
-        row = rename(row)
-    if not isinstance(row, dict):
-        found("not_a_row", None, row)
-        return None
-    return form.convert(row, found)
+    return convert(block.rows[n], found)
 
 
-def _arrow(kept: Kept, block: Block, first_row: int, found: Found) -> Chunk:
-    data, ends, broken = _bytes(kept.contents)
-    roles, after = np.array(kept.roles, np.int8), np.cumsum(kept.counts, dtype=np.int64)
-    lines = np.array(block.lines, np.int64)[kept.index] if block.lines else None
-    _check(data, ends, roles, after, kept.index, lines, first_row, found)
-    if broken:
-        _undecodable(kept, after, lines, first_row, found)
-    role_text = b"".join([NAMES[role] for role in kept.roles])
-    turns = pa.StructArray.from_arrays([_strings(role_text, np.cumsum(SIZES[roles])), _strings(data, ends)], fields=list(MESSAGES.value_type))
+def _chunk(texts: Texts, rows: int, first_row: int, found: Found) -> Chunk:
+    after = np.cumsum(texts.counts, dtype=np.int64)
+    numbers = texts.index + first_row
+    _check(texts, after, numbers, found)
+    names = texts.roles.tobytes()
+    for sign, name in NAMES:
+        names = names.replace(sign, name)
+    turns = pa.StructArray.from_arrays([_strings(names, np.cumsum(SIZES[texts.roles])), _strings(texts.data, texts.ends)], fields=list(MESSAGES.value_type))
     lists = pa.ListArray.from_buffers(MESSAGES, len(after), [None, _offsets(after)], children=[turns])
-    rows = _numbers(np.array(kept.index, np.int64) + first_row)
-    line_column = pa.nulls(len(rows), pa.int64()) if lines is None else _numbers(lines)
-    return Chunk(pa.table([rows, line_column, lists, _optional(kept.more)], schema=SCHEMA), *_hashes(data, ends, after))
+    lines = pa.nulls(len(numbers), pa.int64()) if texts.lines is None else _numbers(texts.lines)
+    table = pa.table([_numbers(numbers), lines, lists, _optional(texts.more)], schema=SCHEMA)
+    return Chunk(table, *_hashes(texts.data, texts.ends, after), rows)
 
 
 # Arrow arrays are put together from buffers here: pa.array() would import pandas, a quarter of a second per process.
@@ -140,40 +131,30 @@ def _optional(texts: list[str | None]) -> pa.StringArray:
     """Texts of which some are null."""
     if not any(texts):
         return pa.nulls(len(texts), pa.string())
-    data, ends, _ = _bytes([text or "" for text in texts])
+    data, ends, _ = joined([text or "" for text in texts])
     there = np.packbits(np.array([text is not None for text in texts]), bitorder="little").tobytes()
     return pa.StringArray.from_buffers(len(texts), _offsets(ends), pa.py_buffer(data), pa.py_buffer(there), texts.count(None))
 
 
-def _bytes(texts: list[str]) -> tuple[bytes, np.ndarray, bool]:
-    """All texts end to end in UTF-8, where each ends, and whether there was something that UTF-8 cannot say."""
-    whole, broken = "".join(texts), False
-    if whole.isascii():
-        return whole.encode(), np.cumsum(np.array(list(map(len, texts)), np.int64)), False
-    try:
-        encoded = list(map(str.encode, texts))
-    except UnicodeEncodeError:
-        encoded, broken = [text.encode(errors="replace") for text in texts], True
-    return b"".join(encoded), np.cumsum(np.array(list(map(len, encoded)), np.int64)), broken
-
-
-def _check(data: bytes, ends: np.ndarray, roles: np.ndarray, after: np.ndarray, index: list[int], lines: np.ndarray | None, first: int, found: Found) -> None:
-    if not data:
+def _check(texts: Texts, after: np.ndarray, numbers: np.ndarray, found: Found) -> None:
+    """after: the number of texts up to the end of each row; numbers: of each row in the file."""
+    if not texts.data:
         return
-    for kind, text, value in scan(data, ends, roles == PLACE["assistant"]):
-        n = int(np.searchsorted(after, text, side="right"))
-        found.row, found.line = first + index[n], int(lines[n]) if lines is not None else None
-        turn = text - (int(after[n - 1]) if n else 0)
-        found(kind, ROLES[roles[text]] if after[n] - (after[n - 1] if n else 0) <= 2 else f"turn {turn + 1} ({ROLES[roles[text]]})", value)
+    for kind, text, value in scan(texts.data, texts.ends, texts.roles == PLACE["assistant"]):
+        n = _at(text, texts, after, numbers, found)
+        count = int(texts.counts[n])
+        role = ROLES[texts.roles[text]]
+        found(kind, role if count <= 2 else f"turn {text - int(after[n]) + count + 1} ({role})", value)
+    for text, content in texts.broken.items():  # half surrogates: bytes that were not UTF-8, or broken escapes
+        _at(text, texts, after, numbers, found)
+        found("encoding", None, content.encode(errors="replace").decode())
 
 
-def _undecodable(kept: Kept, after: np.ndarray, lines: np.ndarray | None, first: int, found: Found) -> None:
-    """Rows that hold half surrogates: bytes that were not UTF-8, or broken escapes."""
-    for text, content in enumerate(kept.contents):
-        if any("\ud800" <= sign <= "\udfff" for sign in content):
-            n = int(np.searchsorted(after, text, side="right"))
-            found.row, found.line = first + kept.index[n], int(lines[n]) if lines is not None else None
-            found("encoding", None, content.encode(errors="replace").decode())
+def _at(text: int, texts: Texts, after: np.ndarray, numbers: np.ndarray, found: Found) -> int:
+    """Tell `found` where a text stands; its row among the usable ones."""
+    n = int(np.searchsorted(after, text, side="right"))
+    found.row, found.line = int(numbers[n]), None if texts.lines is None else int(texts.lines[n])
+    return n
 
 
 def _hashes(data: bytes, ends: np.ndarray, after: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -182,25 +163,16 @@ def _hashes(data: bytes, ends: np.ndarray, after: np.ndarray) -> tuple[np.ndarra
         return np.empty(0, np.uint64), np.empty(0, np.uint64)
     stops = ends[after - 1]
     starts = np.concatenate(([0], stops[:-1]))
-    view, digest = memoryview(data), xxhash.xxh3_64_intdigest
-    exact = np.array([digest(view[a:b]) for a, b in zip(starts.tolist(), stops.tolist())], np.uint64)
+    rows = map(data.__getitem__, map(slice, starts.tolist(), stops.tolist()))
+    exact = np.fromiter(map(xxhash.xxh3_64_intdigest, rows), np.uint64, len(after))
     padded = np.frombuffer(data + bytes(EDGE), np.uint8)
     words = np.lib.stride_tricks.as_strided(padded[:8].view(np.uint64), (len(data) + EDGE - 7,), (1,))  # 8 bytes from any place on
     loose = np.zeros(len(after), np.uint64)
     for edge in (starts, np.maximum(stops - EDGE, starts)):
         for k in range(0, EDGE, 8):
-            loose = (loose ^ words[edge + k]) * MIX
+            loose = (loose ^ (words[edge + k] & LOW[np.clip(stops - edge - k, 0, 8)])) * MIX
             loose ^= loose >> np.uint64(29)
     return exact, loose
-
-
-def _more(messages: list[dict[str, Any]], conversation: dict[str, Any]) -> str:
-    """What is more than role and content, as JSON."""
-    extra: dict[str, Any] = {key: value for key, value in conversation.items() if key != "messages"}
-    turns = {n: {k: v for k, v in m.items() if k not in ("role", "content")} for n, m in enumerate(messages) if len(m) > 2}
-    if turns:
-        extra["turns"] = turns
-    return json.dumps(extra, default=str)
 
 
 def from_row(record: dict[str, Any]) -> dict[str, Any]:

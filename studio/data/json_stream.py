@@ -6,7 +6,7 @@ import codecs
 import json
 from typing import IO, Any
 
-from studio.data.block import SIZE
+from studio.data.block import LONGEST, SIZE
 from studio.errors import DataError
 
 
@@ -18,7 +18,9 @@ class JsonStream:
         self.decoder, self.json = codecs.getincrementaldecoder("utf-8")("surrogateescape"), json.JSONDecoder()
 
     def more(self, size: int = SIZE) -> bool:
-        data = self.file.read(size)
+        if len(self.text) - self.at > LONGEST:
+            raise endless(self.name, self.line)
+        data = self.file.read(min(size, LONGEST))
         self.done += len(data)
         self.ended = not data
         self.text = self.text[self.at :] + self.decoder.decode(data, final=not data)
@@ -62,6 +64,11 @@ class JsonStream:
 
     def broken(self, why: str) -> DataError:
         return DataError(f"{self.name} is not whole JSON: line {self.line}: {why}.", "Correct that line, or export the file again.", f"{self.name}:{self.line}")
+
+
+def endless(name: str, line: int) -> DataError:
+    hint = "Is the end of a row or a quotation mark missing? Correct that line."
+    return DataError(f"Line {line} of {name} is longer than {LONGEST >> 20} MB.", hint, f"{name}:{line}")
 
 
 def _in_words(error: json.JSONDecodeError) -> str:

@@ -96,9 +96,8 @@ def _retag(turn: Any, tags: dict[str, str]) -> Any:
     if role_key in turn:
         own = {tags[f"{name}_tag"]: name for name in ("user", "assistant", "observation", "function", "system") if f"{name}_tag" in tags}
         said = turn[role_key]
-        made["role"] = ROLES[own[said]] if isinstance(said, str) and own.get(said) in ROLES else said
-        if own.get(said) == "function":
-            made["role"] = "assistant"
+        meant = own.get(said) if isinstance(said, str) else None
+        made["role"] = "assistant" if meant == "function" else ROLES.get(meant, said)
     if content_key in turn:
         made["content"] = turn[content_key]
     return made

@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import pickle
 import shutil
-import subprocess
-import sys
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,23 +12,22 @@ import numpy as np
 import xxhash
 
 from studio.data import store
-from studio.data.blocks import blocks
+from studio.data.blocks import blocks, parsed
 from studio.data.containers import Container, container_of
 from studio.data.dataset import Conversations, Dataset
 from studio.data.detect import Detection, columns_of, detect
 from studio.data.formats import formats
 from studio.data.hub import is_hub_id, path_of
 from studio.data.mapping import check_columns, format_of, normal
+from studio.data.parts import Readers
 from studio.data.problem import KEPT_PER_KIND, KINDS, Problem, problem
 from studio.data.repeats import near, repeated
 from studio.data.sample import sample_path
 from studio.data.shard import Shard, read_blocks
 from studio.errors import DataError
-from studio.home import PROJECT
 
 Report = Callable[[int, int], None]
-VERSION = 1  # of what is stored; raise it when a check or a format changes
-LARGE = 48 << 20  # bytes from which a file is read in parts, each in a process of its own
+VERSION = 2  # of what is stored; raise it when a check or a format changes
 STYLE = 0.3  # a share of answers without an end from which that is their style and no fault
 
 
@@ -47,18 +41,22 @@ def read(source: str | Path, format: str = "auto", mapping: dict[str, Any] | Non
     if format != "auto" and format not in formats():
         raise DataError(f"There is no format named {format!r}.", f"The formats are: auto, {', '.join(formats())}.", "data.format")
     normal(mapping)
-    fingerprint = _fingerprint(path, format, mapping)
-    folder = store.folder_of(fingerprint)
-    if not (folder / "studio.json").is_file():
-        made = store.draft()
-        try:
-            _import(path, format, mapping, fingerprint, made, report or (lambda done, total: None))
-            folder = store.keep(made, fingerprint)
-        finally:
-            if made.exists():
-                shutil.rmtree(made)
-    elif report:
-        report(path.stat().st_size, path.stat().st_size)
+    container = container_of(path)
+    with Readers(path, container) as readers:
+        fingerprint = _fingerprint(path, format, mapping)
+        folder = store.folder_of(fingerprint)
+        if not (folder / "studio.json").is_file():
+            made = store.draft()
+            try:
+                found, columns = _first_look(path, container, format, mapping)
+                shards = _shards(path, container, readers, found.format, mapping, made, report or (lambda done, total: None))
+                _gather(path, container, found, columns, shards, fingerprint, made)
+                folder = store.keep(made, fingerprint)
+            finally:
+                if made.exists():
+                    shutil.rmtree(made)
+        elif report:
+            report(path.stat().st_size, path.stat().st_size)
     return store.load(str(source), folder)
 
 
@@ -87,55 +85,24 @@ def _fingerprint(path: Path, format: str, mapping: dict[str, Any] | None) -> str
     return content.hexdigest()
 
 
-def _import(path: Path, format: str, mapping: dict[str, Any] | None, fingerprint: str, folder: Path, report: Report) -> None:
-    """Read all rows into the folder."""
-    container, total = container_of(path), path.stat().st_size
-    first = next(iter(blocks(path, container)), None)
+def _first_look(path: Path, container: Container, format: str, mapping: dict[str, Any] | None) -> tuple[Detection, list[str]]:
+    """The format and the columns, from the file's first rows."""
+    first = next(map(parsed, blocks(path, container)), None)
     if first is None:
         raise _nothing(path.name, 0, [])
     columns = columns_of(first.rows[:200])
     check_columns(mapping, columns, path.name)
     chosen = format_of(mapping) if format == "auto" else None
     found = detect(first.rows, path.name) if format == "auto" and chosen is None else Detection(chosen or format, "Chosen by hand.")
-    if container.name == "jsonl" and not container.gz and container.encoding == "utf-8" and total > LARGE:
-        shards = _in_parts(path, found.format, mapping, folder, report)
-    else:
-        done = lambda n: report(min(n, total), total)  # noqa: E731
-        shards = [read_blocks(blocks(path, container), found.format, mapping, folder / "part-0.arrow", done)]
-    _gather(path, container, found, columns, shards, fingerprint, folder)
+    return found, columns
 
 
-def _in_parts(path: Path, format: str, mapping: dict[str, Any] | None, folder: Path, report: Report) -> list[Shard]:
-    """Read a large file with as many processes as there are processors (at most 8)."""
-    total, count = path.stat().st_size, max(1, min(8, os.cpu_count() or 1))
-    edges = [total * k // count for k in range(count + 1)]
-    done, shards, threads = [0] * count, [None] * count, []
-
-    def run(k: int) -> None:
-        job = {"path": str(path), "start": edges[k], "stop": edges[k + 1], "format": format, "mapping": mapping, "out": str(folder / f"part-{k}.arrow")}
-        command = [sys.executable, "-c", "from studio.data.shard import main; main()"]
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=PROJECT) as process:
-            process.stdin.write(json.dumps(job))
-            process.stdin.close()
-            for line in process.stdout:
-                done[k] = json.loads(line)["done"]
-                report(min(sum(done), total), total)
-        if process.returncode == 0:
-            with open(job["out"] + ".pickle", "rb") as file:
-                shards[k] = pickle.load(file)
-            os.unlink(job["out"] + ".pickle")
-
-    for k in range(count):
-        threads.append(threading.Thread(target=run, args=(k,)))
-        threads[-1].start()
-    for thread in threads:
-        thread.join()
-    for shard in shards:
-        if isinstance(shard, DataError):
-            raise shard
-        if shard is None:
-            raise DataError(f"Reading {path.name} broke off.", "Is there memory and disk space left? Try again.", path.name)
-    return shards
+def _shards(path: Path, container: Container, readers: Readers, format: str, mapping: dict[str, Any] | None, folder: Path, report: Report) -> list[Shard]:
+    """Read all rows into the folder."""
+    if readers.processes:
+        return readers.read(format, mapping, folder, report)
+    total = path.stat().st_size
+    return [read_blocks(blocks(path, container), format, mapping, folder / "part-0.arrow", lambda done: report(min(done, total), total))]
 
 
 def _gather(path: Path, container: Container, found: Detection, columns: list[str], shards: list[Shard], fingerprint: str, folder: Path) -> None:
@@ -143,7 +110,7 @@ def _gather(path: Path, container: Container, found: Detection, columns: list[st
     problems, rows, files, first_row, first_line = [], {}, [], 0, 0
     for n, shard in enumerate(shards):
         name = f"data-{n:05}-of-{len(shards):05}.arrow"
-        os.rename(folder / shard.file, folder / name)
+        (folder / shard.file).rename(folder / name)
         files.append((name, first_row, first_line))
         problems += [_moved(p, first_row, first_line) for p in shard.problems]
         for kind, numbers in shard.by_kind.items():

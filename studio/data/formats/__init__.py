@@ -6,7 +6,8 @@ A format is a module with
   fits(row) -> bool     does this row (a dict) look like the format? Cheap; asked of the first rows only
   convert(row, found)   -> conversation (a dict with "messages", or "text") or None when the row cannot be trained on;
                            what is wrong is told through found(kind, field, value, reason)
-  quick(rows)           optional: a whole block of plain rows at once, or None (see alpaca.py)
+  SHAPED                optional: the fields whose text decides how a row is read, () for none. Of any other text only whether
+                        it is empty may matter to `convert`: then lines that are alike are read together (see shape.py)
   STAGE                 optional: "preference" where only learning from comparisons can use it
   COLUMNS               {part: names it goes by}; a mapping by hand renames a file's columns to the first name of a part
 """

@@ -6,7 +6,6 @@ template prints them apart.
 
 from __future__ import annotations
 
-from operator import itemgetter
 from typing import Any
 
 from studio.data.formats import Found, Row
@@ -15,7 +14,7 @@ from studio.data.formats.fields import text
 TITLE = "Alpaca"
 ABOUT = "One task a row: instruction, an optional input, and the output to learn."
 ORDER = 50
-THREE = itemgetter("instruction", "input", "output")
+SHAPED = ()
 COLUMNS = {
     "prompt": ("instruction",),
     "input": ("input", "context"),
@@ -27,23 +26,6 @@ COLUMNS = {
 
 def fits(row: Row) -> bool:
     return "instruction" in row and any(name in row for name in COLUMNS["answer"])
-
-
-def quick(rows: list[Row]) -> tuple[list[str], list[str | None]] | None:
-    """Questions and answers in turn, and `more` per row, of a block of plain rows; None when one needs a closer look.
-
-    For millions of rows: nothing here but what Python does in C.
-    """
-    try:
-        questions, inputs, answers = zip(*map(THREE, rows))
-    except (KeyError, TypeError, ValueError):
-        return None
-    plain = set(map(len, rows)) == {3} and {*map(type, questions), *map(type, inputs), *map(type, answers)} == {str}
-    if not plain or not all(questions) or not all(answers) or any(map(str.isspace, questions)) or any(map(str.isspace, answers)):
-        return None
-    more = [f'{{"split": {len(q)}}}' if i else None for q, i in zip(questions, inputs)]
-    asked = [f"{q}\n{i}" if i else q for q, i in zip(questions, inputs)]
-    return [text for pair in zip(asked, answers) for text in pair], more
 
 
 def convert(row: Row, found: Found) -> dict[str, Any] | None:
@@ -67,9 +49,10 @@ def _before(row: Row, found: Found) -> list[dict[str, str]] | None:
             said = text(row, name, found, needed=False)
             if said is None:
                 return None
-            turns.append({"role": "system", "content": said})
+            turns += [{"role": "system", "content": said}] if said else []
             break
-    for pair in row.get("history") or []:
+    history = row.get("history") or []
+    for pair in history if isinstance(history, list) else [history]:
         if not (isinstance(pair, (list, tuple)) and len(pair) == 2 and all(isinstance(x, str) and x.strip() for x in pair)):
             found("wrong_type", "history", pair, "The history must be a list of [question, answer] pairs of text.")
             return None

@@ -1,0 +1,30 @@
+"""Converter: what turns a file's rows into conversations: a format, and the columns named by hand."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+from studio.data.formats import Found, as_row
+from studio.data.mapping import normal, renamer
+from studio.data.shape import Shapes
+
+
+class Converter:
+    """The format's `convert`, with the renaming by hand before it. shapes: None where every row must be looked at."""
+
+    def __init__(self, form: ModuleType, mapping: dict[str, Any] | None):
+        self.form, self.rename = form, renamer(mapping)
+        tags = (normal(mapping) or {"tags": {}})["tags"]
+        names = getattr(form, "SHAPED", None)
+        self.shapes = None if names is None else Shapes(self, (*names, *([tags["role_tag"]] if "role_tag" in tags else [])))
+
+    def __call__(self, row: Any, found: Found) -> dict[str, Any] | None:
+        """The row's conversation, or None when it cannot be trained on, which has then been told."""
+        row = as_row(row)
+        if self.rename is not None:
+            row = self.rename(row)
+        if not isinstance(row, dict):
+            found("not_a_row", None, row)
+            return None
+        return self.form.convert(row, found)

@@ -1,0 +1,83 @@
+"""Parts: a large JSON Lines file read by as many processes as there are processors (at most 8), each a part of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from studio.data.containers import Container
+from studio.data.shard import Shard
+from studio.errors import DataError
+from studio.home import PROJECT
+
+LARGE = 48 << 20  # bytes from which a file is read in parts
+COMMAND = (sys.executable, "-c", "from studio.data.shard import main; main()")
+
+
+class Readers:
+    """Processes that wait for their part; none for a file that one process reads. Use with `with`.
+
+    They are started before it is known what to read, because loading their libraries takes them a while.
+    """
+
+    def __init__(self, path: Path, container: Container):
+        plain = container.name == "jsonl" and not container.gz and container.encoding == "utf-8"
+        self.path, self.total = path, path.stat().st_size
+        count = max(1, min(8, os.cpu_count() or 1)) if plain and self.total > LARGE else 0
+        pipe = subprocess.PIPE
+        self.processes = [subprocess.Popen(COMMAND, stdin=pipe, stdout=pipe, text=True, cwd=PROJECT) for _ in range(count)]
+        self.done = [0] * count
+
+    def __enter__(self) -> Readers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self.processes:
+            with process:  # waits for its end, and closes the pipes
+                process.kill()
+
+    def read(self, format: str, mapping: dict[str, Any] | None, folder: Path, report: Callable[[int, int], None]) -> list[Shard]:
+        """The shards of all parts, in order; their Arrow files lie in the folder. Raises DataError where a part cannot be read."""
+        count, shards = len(self.processes), [None] * len(self.processes)
+        edges = [self.total * k // count for k in range(count + 1)]
+
+        def run(k: int) -> None:
+            job = {"path": str(self.path.resolve()), "start": edges[k], "stop": edges[k + 1]}
+            shards[k] = self._run(k, job | {"format": format, "mapping": mapping, "out": str(folder.resolve() / f"part-{k}.arrow")}, report)
+
+        threads = [threading.Thread(target=run, args=(k,)) for k in range(count)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        for shard in shards:
+            if isinstance(shard, DataError):
+                raise shard
+            if shard is None:
+                raise DataError(f"Reading {self.path.name} broke off.", "Is there memory and disk space left? Try again.", self.path.name)
+        return shards
+
+    def _run(self, k: int, job: dict[str, Any], report: Callable[[int, int], None]) -> Shard | DataError | None:
+        """One part, read by its process; None when that broke off."""
+        process = self.processes[k]
+        try:
+            process.stdin.write(json.dumps(job))
+            process.stdin.close()
+        except BrokenPipeError:
+            return None
+        for line in process.stdout:
+            self.done[k] = json.loads(line)["done"]
+            report(min(sum(self.done), self.total), self.total)
+        if process.wait():
+            return None
+        made = Path(job["out"] + ".pickle")
+        found = pickle.loads(made.read_bytes())
+        made.unlink()
+        return found
