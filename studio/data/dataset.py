@@ -15,6 +15,7 @@ from studio.data.problem import KINDS, Problem
 from studio.errors import DataError
 
 Conversation = dict[str, Any]
+FEW = 2000  # rows
 DEFAULTS = {"refused": "drop", "cut": "keep", "suspicious": "keep"}
 
 
@@ -45,15 +46,26 @@ class Conversations(Sequence[Conversation]):
         return Conversations(self.table.take(pa.array(indices, pa.int64())))
 
     def without(self, rows: set[int]) -> Conversations:
-        """All but those with these row numbers."""
-        if not rows:
+        """All but those with these row numbers. Few are left out without a copy of the others."""
+        numbers = self.numbers
+        gone = np.flatnonzero(np.isin(numbers, np.fromiter(rows, np.int64, len(rows))))
+        if not len(gone):
             return self
-        return self.take(np.flatnonzero(~np.isin(np.asarray(self.rows), list(rows))))
+        if len(gone) > FEW:
+            return self.take(np.delete(np.arange(len(numbers)), gone))
+        edges = np.concatenate(([-1], gone, [len(numbers)])).tolist()
+        return Conversations(pa.concat_tables([self.table.slice(a + 1, b - a - 1) for a, b in zip(edges, edges[1:])]))
 
     @property
     def rows(self) -> list[int]:
         """The row number in the file of every conversation."""
-        return self.table.column("row").to_pylist()
+        return self.numbers.tolist()
+
+    @property
+    def numbers(self) -> np.ndarray:
+        """As `rows`, in an array."""
+        parts = [np.frombuffer(part.buffers()[1], np.int64, len(part), 8 * part.offset) for part in self.table.column("row").chunks if len(part)]
+        return np.concatenate(parts) if parts else np.empty(0, np.int64)
 
 
 @dataclass(frozen=True)
@@ -120,7 +132,7 @@ class Dataset:
             if decision not in ("drop", "keep", "stop"):
                 raise DataError(f"{decision!r} is no decision.", "Decide drop, keep or stop.", f"data.problems.{kind}")
         dropped: dict[str, list[int]] = {}
-        present = np.sort(np.asarray(self.conversations.rows, np.int64))
+        present = self.conversations.numbers
         for kind, rows in self.by_kind.items():
             decision = decisions.get(kind, DEFAULTS[KINDS[kind].severity])
             if decision == "stop":

@@ -227,14 +227,13 @@ def _hashes(dataset: Dataset, conversations: Conversations) -> np.ndarray:
     """The hashes of these rows of a dataset."""
     if conversations is dataset.conversations:
         return dataset.exact
-    rows = np.asarray(dataset.conversations.rows, np.int64)
-    return dataset.exact[np.searchsorted(rows, np.asarray(conversations.rows, np.int64))]
+    return dataset.exact[np.searchsorted(dataset.conversations.numbers, conversations.numbers)]
 
 
 def _without_leaks(dataset: Dataset, part: Conversations, seen: np.ndarray, decision: str, record: _Record) -> Conversations:
     """The evaluation rows that are not training rows as well; which those were is recorded."""
     leaked = np.isin(_hashes(dataset, part), seen) if len(part) else np.empty(0, bool)
-    rows = np.asarray(part.rows, np.int64)[leaked]
+    rows = part.numbers[leaked]
     if len(rows) and decision == "stop":
         raise DataError(
             f"{len(rows)} rows of {dataset.source} stand in the training data too: rows {ranges(rows.tolist())[:200]}.",

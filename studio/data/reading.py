@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -157,11 +158,13 @@ def _repeats(parts: store.Parts, exact: np.ndarray, loose: np.ndarray) -> tuple[
             value = said.get("text") or said["messages"][0]["content"]
             problems.append(problem(kind, number, line, None, value, words.format(row=table.column("row")[earlier].as_py())))
 
+    with ThreadPoolExecutor(1) as pool:  # both sort a million numbers
+        same, alike = pool.submit(lambda: list(repeated(exact))), list(near(table, exact, loose, parts.forget))
     again = set()
-    for index, earlier in repeated(exact):
+    for index, earlier in same.result():
         again.add(index)
         note("duplicate", index, earlier, "The same stands in row {row}.")
-    for index, earlier, share in near(table, exact, loose, parts.forget):
+    for index, earlier, share in alike:
         if index not in again:
             note("near_duplicate", index, earlier, f"It shares {share:.0%} of its wording with row {{row}}.")
     return problems, {kind: np.array(found) for kind, found in rows.items()}

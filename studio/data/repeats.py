@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Callable, Iterator
+from itertools import islice
 
 import numpy as np
 import pyarrow as pa
@@ -17,11 +18,9 @@ import pyarrow as pa
 NEAR_ROWS = 50_000
 CANDIDATES = 3_000
 ALIKE = 0.8  # Jaccard share of common word triples
+SHORT = 5  # words
 HASHES, BANDS = 64, 16
 WORD = re.compile(r"[a-z0-9]+|[^\W\da-z_]")
-_DRAW = np.random.default_rng(20261122)
-_A = _DRAW.integers(1, 1 << 61, HASHES, dtype=np.uint64) | np.uint64(1)
-_B = _DRAW.integers(0, 1 << 61, HASHES, dtype=np.uint64)
 
 
 def repeated(hashes: np.ndarray) -> Iterator[tuple[int, int]]:
@@ -60,15 +59,21 @@ def near(table: pa.Table, exact: np.ndarray, loose: np.ndarray, forget: Callable
 
 
 def _by_ends(table: pa.Table, exact: np.ndarray, loose: np.ndarray, forget: Callable[[], None]) -> Iterator[tuple[int, int, float]]:
-    looked_at, numbers = 0, _Numbers()
-    for later, earlier in repeated(loose):
-        if exact[later] != exact[earlier] and looked_at < CANDIDATES:
-            looked_at += 1
-            a, b = (_triples(_words(_row_text(table, n), numbers)) for n in (later, earlier))
-            yield later, earlier, _jaccard(a, b)
-            if looked_at % 50 == 0:
-                forget()
+    column = table.column("messages")
+    pairs = ((later, earlier) for later, earlier in repeated(loose) if exact[later] != exact[earlier])
+    for looked_at, (later, earlier) in enumerate(islice(pairs, CANDIDATES), 1):
+        one, other = _said(column, later), _said(column, earlier)
+        common = len(one & other)
+        yield later, earlier, common / (len(one) + len(other) - common) if common else 0.0
+        if looked_at % 50 == 0:
+            forget()
     forget()
+
+
+def _said(column: pa.ChunkedArray, n: int) -> set[tuple[str, ...]]:
+    """The runs of three words of row n, as _triples has them."""
+    words = WORD.findall(" \n".join(turn["content"] for turn in column[n].as_py()).lower())
+    return set(zip(words, words[1:], words[2:])) if len(words) >= SHORT else set()
 
 
 def _by_minhash(table: pa.Table) -> Iterator[tuple[int, int, float]]:
@@ -96,9 +101,10 @@ def _by_minhash(table: pa.Table) -> Iterator[tuple[int, int, float]]:
 def _signatures(numbers: list[np.ndarray]) -> np.ndarray:
     """MinHash signatures, one row each of HASHES values."""
     flat, starts = np.concatenate(numbers), np.concatenate(([0], np.cumsum([len(n) for n in numbers[:-1]]))).astype(np.int64)
-    made = np.empty((len(numbers), HASHES), np.uint64)
+    made, draw = np.empty((len(numbers), HASHES), np.uint64), np.random.default_rng(20261122)  # not at import: it costs 20 ms
+    factors, summands = draw.integers(1, 1 << 61, HASHES, dtype=np.uint64) | np.uint64(1), draw.integers(0, 1 << 61, HASHES, dtype=np.uint64)
     for k in range(HASHES):
-        mixed = flat * _A[k] + _B[k]
+        mixed = flat * factors[k] + summands[k]
         made[:, k] = np.minimum.reduceat(mixed >> np.uint64(16), starts)
     return made
 
@@ -116,8 +122,8 @@ def _words(text: str, numbers: _Numbers) -> list[int]:
 
 
 def _triples(words: list[int]) -> bytes:
-    """The set of runs of three words, as 64-bit numbers. Rows of fewer than five words are too short to be alike by chance."""
-    if len(words) < 5:
+    """The set of runs of three words, as 64-bit numbers. Rows of fewer than SHORT words are too short to be alike by chance."""
+    if len(words) < SHORT:
         return b""
     w = np.array(words, np.uint64)
     mixed = (w[:-2] * np.uint64(0x9E3779B97F4A7C15)) ^ (w[1:-1] * np.uint64(0xC2B2AE3D27D4EB4F) >> np.uint64(3)) ^ (w[2:] * np.uint64(0x165667B19E3779F9))
@@ -140,7 +146,3 @@ def _texts(table: pa.Table) -> Iterator[str]:
         for count in lists.value_lengths().to_pylist():
             yield " \n".join(contents[at : at + count])
             at += count
-
-
-def _row_text(table: pa.Table, n: int) -> str:
-    return next(_texts(table.slice(n, 1)))

@@ -21,7 +21,7 @@ LONGEST = 6000  # tokens of a preview
 
 def page_of(dataset: data.Dataset, start: int, search: str, kind: str) -> dict[str, Any]:
     """PAGE rows from `start` on, of all usable ones, of those that hold a text, or of those with a kind of problem."""
-    conversations, numbers = dataset.conversations, np.asarray(dataset.conversations.rows, np.int64)
+    conversations, numbers = dataset.conversations, dataset.conversations.numbers
     chosen = np.arange(len(conversations))
     if kind:
         chosen = chosen[np.isin(numbers, dataset.by_kind.get(kind, np.empty(0, np.int64)))]
@@ -63,7 +63,7 @@ def _short(conversation: dict[str, Any], faults: dict[int, list[str]]) -> dict[s
 
 def preview_of(wanted: RunConfig, dataset: data.Dataset, row: int, lang: str) -> dict[str, Any]:
     """A row (its number in the file) in full, with the rows before and after it. A refused row comes with its problems alone."""
-    numbers = np.asarray(dataset.conversations.rows, np.int64)
+    numbers = dataset.conversations.numbers
     place = int(np.searchsorted(numbers, row))
     problems = [{"kind": one.kind, "reason": words.told(one.reason, lang), "hint": words.told(one.hint, lang), "value": one.value, "field": one.field}
                 for one in dataset.problems if one.row == row]
