@@ -141,24 +141,26 @@ def unreadable_model() -> None:
     assert told["reason"] == "model", told
 
 
-def out_of_memory() -> str:
-    """The address space is bounded, as on a small computer: the probe says it before the first step, ranked changes are offered, one of them finishes."""
-    wanted = order("large").changed(training={"batch_size": 8, "accumulation": 1, "max_steps": 2}, data={"max_length": 512})
+def out_of_memory(probe: bool) -> str:
+    """A device that is full: with the probe it is said before the first step, without it at the first large batch; ranked changes are offered,
+    and the first of them, one click, finishes with the same effective batch.
+    """
     rows = home() / "long.json"
     rows.write_text(json.dumps([{"instruction": "Count.", "input": "", "output": "one two three four " * 100} for _ in range(40)]))
+    large = {"batch_size": 8, "accumulation": 1, "max_steps": 2, "packing": False, "probe": probe}
     with stage.surroundings(STUDIO_TRAINER="tests.faults.short_of_memory"):
-        run = queue.submit(wanted.changed(data={"train": str(rows)}))
+        run = queue.submit(order("large").changed(training=large, data={"train": str(rows), "max_length": 512}))
         stage.until(lambda: stage.ended(run), "the run's end", 180)
-    stage.noticed(run, "failed", "ran out of memory on the largest batch", "batch_size", "memory")
-    assert not stage.steps_told(run)
-    offered = repairs(run)
-    assert offered, "changes are offered"
-    saves = [item["saves"] for item in offered if item["resumes"]]
-    assert saves == sorted(saves, reverse=True), offered
-    first = offered[0]
-    effective = run.config.changed(**first["change"]).training
-    assert effective.batch_size * effective.accumulation == 8, first
-    queue.resume(run, first["change"], why=f"after an out-of-memory: {first['text']}")
-    stage.until(lambda: stage.ended(run), "the repaired run's end", 180)
+        stage.noticed(run, "failed", "ran out of memory" + (" on the largest batch" if probe else ""), "batch", "memory")
+        assert not stage.steps_told(run)
+        offered = repairs(run)
+        saves = [item["saves"] for item in offered if item["resumes"]]
+        assert saves, offered
+        assert saves == sorted(saves, reverse=True), offered
+        first = offered[0]
+        training = run.config.changed(**first["change"]).training
+        assert training.batch_size * training.accumulation == 8, first
+        queue.resume(run, first["change"], why=f"after an out-of-memory: {first['text']}")
+        stage.until(lambda: stage.ended(run), "the repaired run's end", 180)
     assert run.state() == "finished", summary(run)
-    return f"{len(offered)} changes offered, first: {first['text']}, saves {first['saves']}"
+    return f"{len(offered)} changes offered, first: {first['text']}, saves {first['saves'] // 10**6} MB"
