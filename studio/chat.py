@@ -179,10 +179,10 @@ def end(wait: float = 10.0) -> int:
 
 def check_room(loaded: Sequence[Voice], wanted: Sequence[Voice]) -> None:
     """Raise DeviceError where `wanted` beside `loaded` would not fit, or would take what a running training still needs."""
-    need = voice.size([*loaded, *wanted]) - voice.size(list(loaded)) + (0 if loaded else OVERHEAD)
+    need = voice.size([*loaded, *wanted], True) - voice.size(list(loaded), True) + (0 if loaded else OVERHEAD)
     first = device.devices()[0]
     names = ", ".join(one.name for one in wanted)
-    training, reserve = _claimed()
+    training, reserve = claimed()
     if need <= first.free - reserve:
         return
     if training and need <= first.free:
@@ -192,7 +192,7 @@ def check_room(loaded: Sequence[Voice], wanted: Sequence[Voice]) -> None:
                       "End what else uses the memory, or load a smaller model.", "memory")
 
 
-def _claimed() -> tuple[str, int]:
+def claimed() -> tuple[str, int]:
     """The running training and the bytes it was estimated to need and has not taken yet; ("", 0) when there is none."""
     for one in run.runs():
         diary = one.events()

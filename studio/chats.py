@@ -1,140 +1,201 @@
-"""Conversations kept on disk while they stream: one file each, reopened, exported, or turned into training rows.
+"""Conversations with one voice or two: one file each under STUDIO_HOME/chats, written on while the answers stream in, so that they
+can be reopened, exported, and turned into training rows.
 
-A file is a list of JSON lines: {"kind": "chat"} first, then {"kind": "message"} for what was said and {"kind": "piece"} for an
-answer still being written. A crash costs the piece being written and nothing before it.
+{id, title, at, sides: [voice name], blind, system, sampling, turns: [{prompt, sides: [voice name in the order shown], answers:
+[{text, state, usage, finish, error}], vote}]}. States of an answer: waiting, loading, writing, done, stopped, failed.
 """
 
 from __future__ import annotations
 
 import json
-import os
+import re
+import threading
 import time
-from collections.abc import Iterable, Iterator
+import uuid
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from studio.chat import Delta
+from studio import chat, votes
 from studio.errors import DataError, StudioError
 from studio.home import inside, room, slug, write_whole
 
-EVERY = 0.5  # seconds between two pieces of an answer on disk
+GOING = ("waiting", "loading", "writing")
+WRITE = 1.0  # seconds between two writes of a conversation while answers stream in
+NAME = re.compile(r"[0-9a-f]{12}")
 Message = dict[str, Any]
 
 
-class Chat:
-    """One kept conversation: its file."""
+class Talk:
+    """One conversation: in memory while it is answered, else its file. kept: whether it has a file at all."""
 
-    def __init__(self, file: Path):
-        self.file = file
+    def __init__(self, values: dict[str, Any], kept: bool = True):
+        self.values, self.kept, self.lock, self._written = values, kept, threading.RLock(), 0.0
+        self._stop = threading.Event()
 
     @property
     def id(self) -> str:
-        return self.file.stem
-
-    def lines(self) -> list[dict[str, Any]]:
-        """Every whole line of the file. Raises StudioError when the file is gone."""
-        try:
-            raw = self.file.read_text(errors="replace")
-        except FileNotFoundError:
-            raise StudioError(f"The conversation {self.id} is gone.", "Choose another.", "chat") from None
-        found = []
-        for line in raw.splitlines():
-            try:
-                found.append(json.loads(line))
-            except ValueError:
-                continue  # torn by a crash
-        return found
+        return self.values["id"]
 
     @property
-    def head(self) -> dict[str, Any]:
-        """{model, title, at, sampling, …} as the chat was begun."""
-        return next((line for line in self.lines() if line.get("kind") == "chat"), {})
+    def turns(self) -> list[dict[str, Any]]:
+        return self.values["turns"]
 
-    def messages(self) -> list[Message]:
-        """What was said, in order; an answer that never ended is there as far as it came, with "broken": True."""
-        said: list[Message] = []
-        open_piece = ""
-        for line in self.lines():
-            if line.get("kind") == "piece":
-                open_piece += line["text"]
-            elif line.get("kind") == "message":
-                if open_piece and line["role"] != "assistant":
-                    said.append({"role": "assistant", "content": open_piece, "broken": True})
-                open_piece = ""
-                said.append({key: value for key, value in line.items() if key not in ("kind", "at")})
-            elif line.get("kind") == "back":
-                open_piece, said = "", said[: line["to"]]
-        if open_piece:
-            said.append({"role": "assistant", "content": open_piece, "broken": True})
+    @property
+    def file(self) -> Path:
+        return _file(self.id)
+
+    def going(self) -> bool:
+        return bool(self.turns) and any(answer["state"] in GOING for answer in self.turns[-1]["answers"])
+
+    def write(self, at_once: bool = True) -> None:
+        with self.lock:
+            if self.kept and (at_once or time.monotonic() - self._written > WRITE):
+                self.values["changed"] = time.time()
+                write_whole(self.file, json.dumps(self.values, ensure_ascii=False, indent=1))
+                self._written = time.monotonic()
+
+    def ask(self, prompt: str) -> None:
+        """Add a turn and answer it in threads of its own; returns at once. Blind, the sides change places by chance."""
+        sides = list(self.values["sides"])
+        if self.values["blind"] and len(sides) == 2:
+            sides = list(votes.shuffled(*sides))
+        turn = {"prompt": prompt, "sides": sides, "vote": None,
+                "answers": [{"text": "", "state": "waiting", "usage": None, "finish": None, "error": None} for _ in sides]}
+        with self.lock:
+            self.turns.append(turn)
+            self.values["title"] = self.values["title"] or " ".join(prompt.split())[:80]
+            self._stop = threading.Event()
+            self.write()
+        threading.Thread(target=self._load, args=(turn, self._stop), daemon=True).start()
+
+    def stop(self) -> None:
+        """Stop what is being written; what is there stays."""
+        with self.lock:
+            self._stop.set()
+            for answer in self.turns[-1]["answers"] if self.turns else []:
+                if answer["state"] in GOING:
+                    answer["state"] = "stopped"
+            self.write()
+
+    # -- in threads
+
+    def _load(self, turn: dict[str, Any], stop: threading.Event) -> None:
+        with self.lock:
+            for answer in turn["answers"]:
+                if answer["state"] in GOING:
+                    answer["state"] = "loading"
+        try:
+            chat.server().load(list(dict.fromkeys(turn["sides"])))
+        except StudioError as error:
+            self._fail(turn["answers"], error)
+            return
+        for place in range(0 if stop.is_set() else len(turn["sides"])):
+            threading.Thread(target=self._answer, args=(turn, place, stop), daemon=True).start()
+
+    def _answer(self, turn: dict[str, Any], place: int, stop: threading.Event) -> None:
+        answer = turn["answers"][place]
+        stream = chat.server().stream(turn["sides"][place], self.messages(turn, turn["sides"][place]), **self.values["sampling"])
+        try:
+            for delta in stream:
+                with self.lock:
+                    if stop.is_set():
+                        break
+                    answer["text"] += delta.text
+                    if delta.finish:
+                        answer.update(finish=delta.finish, usage=delta.usage)
+                    answer["state"] = "done" if delta.finish else "writing"
+                self.write(at_once=False)
+        except StudioError as error:
+            self._fail([answer], error)
+        finally:
+            stream.close()
+            if answer["state"] in GOING:
+                answer["state"] = "stopped"
+            self.write()
+
+    def _fail(self, answers: list[dict[str, Any]], error: StudioError) -> None:
+        with self.lock:
+            for answer in answers:
+                if answer["state"] in GOING:
+                    answer.update(state="failed", error=error.as_dict())
+            self.write()
+
+    def messages(self, until: dict[str, Any], side: str) -> list[Message]:
+        """What a side is asked: the system prompt, the earlier turns with its own answers, the new prompt.
+
+        Answers stand as they were given, thinking and all: the template decides what of them the model is shown again, as in training.
+        """
+        said = [{"role": "system", "content": self.values["system"]}] if self.values["system"] else []
+        for turn in self.turns:
+            said.append({"role": "user", "content": turn["prompt"]})
+            if turn is until:
+                break
+            mine = turn["sides"].index(side) if side in turn["sides"] else 0
+            said.append({"role": "assistant", "content": turn["answers"][mine]["text"]})
         return said
 
-    def say(self, role: str, content: str, **more: Any) -> None:
-        """Keep one message. more: model, usage, finish."""
-        self._write({"kind": "message", "at": time.time(), "role": role, "content": content, **more})
 
-    def back(self, to: int) -> None:
-        """Forget all but the first `to` messages: retry, or edit an earlier question."""
-        self._write({"kind": "back", "to": to})
+# -- the conversations that there are
 
-    def correct(self, place: int, content: str) -> None:
-        """Replace message number `place` (from 0) by hand; the rest stays."""
-        said = self.messages()
-        said[place] = {"role": said[place]["role"], "content": content, "corrected": True}
-        self.back(0)
-        for message in said:
-            self.say(**message)
+_open: dict[str, Talk] = {}  # those that were asked in this process
+_guard = threading.Lock()
 
-    def answer(self, deltas: Iterable[Delta], model: str) -> Iterator[Delta]:
-        """Pass an answer through and keep it as it comes: closed early, it is kept as far as it came."""
-        text, unsaved, last, usage, finish = "", "", time.monotonic(), None, "cancelled"
+
+def new(sides: list[str], blind: bool = False, system: str = "", sampling: dict[str, Any] | None = None, kept: bool = True) -> Talk:
+    talk = Talk({"id": uuid.uuid4().hex[:12], "title": "", "at": time.time(), "sides": sides, "blind": blind, "system": system,
+                 "sampling": sampling or {}, "turns": []}, kept)
+    with _guard:
+        _open[talk.id] = talk
+    return talk
+
+
+def find(name: str) -> Talk:
+    """A conversation by its id. Raises StudioError. Answers that were cut off by the end of their process count as stopped."""
+    with _guard:
+        if name in _open:
+            return _open[name]
+    try:
+        values = json.loads(_file(name).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise StudioError(f"There is no conversation {name!r}.", "It may have been deleted.", "conversation") from error
+    for turn in values["turns"]:
+        for answer in turn["answers"]:
+            if answer["state"] in GOING:
+                answer["state"] = "stopped"
+    with _guard:
+        return _open.setdefault(name, Talk(values))
+
+
+def listing(most: int = 100) -> list[dict[str, Any]]:
+    """{id, title, changed, sides} of each, the newest first."""
+    files = sorted(room("chats").glob("*.json"), key=lambda file: file.stat().st_mtime, reverse=True)[:most]
+    found = []
+    for file in files:
         try:
-            for delta in deltas:
-                text, unsaved = text + delta.text, unsaved + delta.text
-                usage, finish = delta.usage or usage, delta.finish or finish
-                if unsaved and time.monotonic() - last > EVERY:
-                    self._write({"kind": "piece", "text": unsaved})
-                    unsaved, last = "", time.monotonic()
-                yield delta
-        finally:
-            self.say("assistant", text, model=model, finish=finish, usage=usage)
-            if hasattr(deltas, "close"):
-                deltas.close()
-
-    def delete(self) -> None:
-        self.file.unlink(missing_ok=True)
-
-    def _write(self, line: dict[str, Any]) -> None:
-        with open(self.file, "a", encoding="utf-8") as file:
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            values = json.loads(file.read_text(encoding="utf-8"))
+            found.append({key: values.get(key) for key in ("id", "title", "changed", "sides")})
+        except (OSError, ValueError):
+            continue
+    return found
 
 
-def create(model: str, system: str = "", **settings: Any) -> Chat:
-    """A new conversation with a voice. settings: whatever the page wants back when it is reopened (sampling, the other side)."""
-    name = f"{time.strftime('%Y-%m-%d-%H%M%S')}-{slug(model, 'model')[-30:].strip('-.')}-{os.urandom(2).hex()}"
-    made = Chat(room("chats") / f"{name}.jsonl")
-    made._write({"kind": "chat", "at": time.time(), "model": model, **settings})
-    if system:
-        made.say("system", system)
-    return made
+def delete(name: str) -> None:
+    """Remove a conversation. What it is still being told is thrown away."""
+    talk = find(name)
+    talk.stop()
+    with _guard:
+        _open.pop(name, None)
+    _file(name).unlink(missing_ok=True)
 
 
-def find(identity: str) -> Chat:
-    """A kept conversation by its id. Raises StudioError when there is none."""
-    file = inside(room("chats"), f"{identity}.jsonl")
-    if not file.is_file():
-        raise StudioError(f"There is no conversation {identity!r}.", "Choose one from the list.", "chat")
-    return Chat(file)
+def _file(name: str) -> Path:
+    if not NAME.fullmatch(name):
+        raise StudioError(f"{name!r} is no conversation.", "Open one from the list.", "conversation")
+    return room("chats") / f"{name}.json"
 
 
-def listing() -> list[dict[str, Any]]:
-    """{id, at, model, title, messages} of every conversation, newest first. The title is the first question."""
-    rows = []
-    for file in sorted(room("chats").glob("*.jsonl"), reverse=True):
-        one = Chat(file)
-        said, head = one.messages(), one.head
-        title = next((message["content"] for message in said if message["role"] == "user"), "")
-        rows.append({"id": one.id, "at": head.get("at"), "model": head.get("model"), "title": " ".join(title.split())[:80], "messages": len(said)})
-    return rows
+# -- as training rows
 
 
 def row(messages: list[Message]) -> dict[str, Any]:
@@ -155,9 +216,3 @@ def to_rows(rows: Iterable[dict[str, Any]], name: str = "from-chat") -> Path:
         before += "\n"
     write_whole(file, before + "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in rows))
     return file
-
-
-def export(identities: Iterable[str] | None = None) -> str:
-    """Conversations as JSONL text: {id, model, messages} a line; all of them where none is named."""
-    wanted = [find(one) for one in identities] if identities is not None else [Chat(file) for file in sorted(room("chats").glob("*.jsonl"))]
-    return "".join(json.dumps({"id": one.id, "model": one.head.get("model"), "messages": one.messages()}, ensure_ascii=False) + "\n" for one in wanted)

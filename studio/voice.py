@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from studio import checkpoints, model, run, source, template
 from studio.errors import ModelError, RunError
+from studio.memory.states import quantized_bytes
 from studio.method import Method
 from studio.methods import METHODS
+from studio.quantization import Quantization
 from studio.source import ModelOrder, Report, silent
 from studio.template import Template
 
@@ -31,6 +33,7 @@ class Voice:
     checkpoint: bool = False
     label: str = ""
     manifest: dict[str, Any] = field(default_factory=dict)
+    held: Quantization | None = None  # in fewer bits, how the base stood beside what was trained
 
     @property
     def whole(self) -> bool:
@@ -76,10 +79,11 @@ def _under(name: str, report: Report) -> Voice:
         return of_base(source.fetch(ModelOrder(source=wanted), report), name)
     folder = Path(_manifest(one.result).get("base") or "/-")
     made = of_base(folder if (folder / "config.json").is_file() else source.fetch(one.config.model, report), name)
+    made = replace(made, held=one.config.method.quantized())
     if template.model_template(made.base) or not (text := template.model_template(one.result)):
         return made
     used = Template("model", text, made.template.special)  # a base that knows no chat format is asked in the run's
-    return Voice(name, made.base, used, stop=tuple(used.stop), label=made.label)
+    return replace(made, template=used, stop=tuple(used.stop))
 
 
 def of_run(one: run.Run, step: str = "", report: Report = silent) -> Voice:
@@ -95,12 +99,12 @@ def of_run(one: run.Run, step: str = "", report: Report = silent) -> Voice:
     stop = tuple(manifest.get("stop") or used.stop)
     if step:
         folder = _checkpoint(one, step)
-        return Voice(f"{one.id}@{folder.name}", base, used, folder, config.method, stop, True, f"{one.id}, {folder.name}")
+        return Voice(f"{one.id}@{folder.name}", base, used, folder, config.method, stop, True, f"{one.id}, {folder.name}", held=config.method.quantized())
     if not manifest:
         there = [f"{one.id}@checkpoint-{n}" for n in checkpoints.steps(one.checkpoints)]
         raise RunError(f"The run {one.id} has no result yet: it is {one.state()}.",
                        f"Talk to a checkpoint of it: {', '.join(there[-3:])}." if there else "Wait until it is finished, or resume it.", "model")
-    return Voice(one.id, base, used, one.result, config.method, stop, False, config.name or one.id, manifest)
+    return Voice(one.id, base, used, one.result, config.method, stop, False, config.name or one.id, manifest, config.method.quantized())
 
 
 def of_folder(folder: Path, name: str) -> Voice:
@@ -112,8 +116,8 @@ def of_folder(folder: Path, name: str) -> Voice:
         base = _base_of_adapter(folder, manifest)
         own = template.load("auto", folder if template.model_template(folder) else base)
         own = Template(own.name, own.text, template.special_tokens(base))
-        kind = METHODS.get((manifest.get("method") or {}).get("name", ""), METHODS["lora"])
-        return Voice(name, base, own, folder, kind(**manifest.get("method", {})), tuple(manifest.get("stop") or own.stop), False, folder.name, manifest)
+        method = METHODS.get((manifest.get("method") or {}).get("name", ""), METHODS["lora"])(**manifest.get("method", {}))
+        return Voice(name, base, own, folder, method, tuple(manifest.get("stop") or own.stop), False, folder.name, manifest, method.quantized())
     if not (folder / "config.json").is_file():
         raise ModelError(f"{folder} holds neither a model (config.json) nor an adapter (adapter_config.json).",
                          "Give the folder of one of them, or a run's id.", "model")
@@ -148,11 +152,23 @@ def _manifest(folder: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def size(voices: list[Voice]) -> int:
-    """Bytes of weights that these voices hold in memory together: each base once, adapters beside it, whole models for themselves."""
-    bases = {one.base for one in voices if not one.whole}
-    return sum(model.facts(base).bytes for base in bases) + sum(
+def size(voices: list[Voice], squeezed: bool = False) -> int:
+    """Bytes of weights that these voices hold in memory together: each base once, adapters beside it, whole models for themselves.
+
+    squeezed: bases that stood in fewer bits beside what was trained, in those bits.
+    """
+    bases = {(one.base, one.held if squeezed else None) for one in voices if not one.whole}
+    return sum(_held(base, held) for base, held in bases) + sum(
         max(one.bytes, model.facts(one.base).bytes) if one.whole else one.bytes for one in voices)
+
+
+def _held(base: Path, held: Quantization | None) -> int:
+    """Bytes of a base's weights, as its files hold them or with its linears squeezed."""
+    facts = model.facts(base)
+    if held is None:
+        return facts.bytes
+    linears = {f"{name}.weight" for name in facts.linears()}
+    return sum(quantized_bytes(tensor.shape, held.kind, held.double) if name in linears else 2 * tensor.size for name, tensor in facts.tensors.items())
 
 
 def name_of(wanted: str) -> str:

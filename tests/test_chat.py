@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from studio import chat, chats, device, voice, votes
-from studio.chat import Delta
-from studio.errors import DataError, DeviceError, ModelError, RunError, StudioError
+from studio.errors import DataError, DeviceError, ModelError, RunError
 
 
 def test_no_server_is_said_in_words(home: Path) -> None:
@@ -39,7 +38,7 @@ def test_no_room_is_refused_with_figures(home: Path, tiny_model: Path, monkeypat
 def test_running_training_is_not_starved(home: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device, "devices", lambda: [device.Device(kind="cpu", name="a computer", memory=8 * 10**9, free=4 * 10**9)])
     chat.check_room([], [voice.of_base(tiny_model)])
-    monkeypatch.setattr(chat, "_claimed", lambda: ("my-run", 39 * 10**8))
+    monkeypatch.setattr(chat, "claimed", lambda: ("my-run", 39 * 10**8))
     with pytest.raises(DeviceError, match="the running training my-run will still take 3.9 GB"):
         chat.check_room([], [voice.of_base(tiny_model)])
 
@@ -54,42 +53,6 @@ def test_names(home: Path, tiny_model: Path) -> None:
         voice.voice(str(tiny_model.parent))
 
 
-def test_conversation_is_kept_as_it_streams(home: Path) -> None:
-    one = chats.create("my-run", system="Be brief.", temperature=0.5)
-    one.say("user", "Hello?")
-    answer = one.answer(iter([Delta("Hi"), Delta(" there"), Delta("", "stop", {"tokens": 2})]), "my-run")
-    assert "".join(delta.text for delta in answer) == "Hi there"
-    again = chats.find(one.id)
-    assert [(message["role"], message["content"]) for message in again.messages()] == [("system", "Be brief."), ("user", "Hello?"), ("assistant", "Hi there")]
-    assert again.head["temperature"] == 0.5
-    assert chats.listing()[0] == {"id": one.id, "at": again.head["at"], "model": "my-run", "title": "Hello?", "messages": 3}
-
-
-def test_answer_stopped_or_torn_is_kept_as_far_as_it_came(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chats, "EVERY", -1)
-    one = chats.create("my-run")
-    one.say("user", "Hello?")
-    stream = one.answer(iter([Delta("Hi"), Delta(" there")]), "my-run")
-    next(stream)
-    stream.close()
-    assert one.messages()[-1]["content"] == "Hi"
-    one.say("user", "More?")
-    one._write({"kind": "piece", "text": "So f"})
-    with open(one.file, "a") as file:
-        file.write('{"kind": "pie')
-    assert one.messages()[-1] == {"role": "assistant", "content": "So f", "broken": True}
-
-
-def test_retry_and_correction(home: Path) -> None:
-    one = chats.create("my-run")
-    one.say("user", "Hello?")
-    one.say("assistant", "Wrong.")
-    one.correct(1, "Right.")
-    assert one.messages() == [{"role": "user", "content": "Hello?"}, {"role": "assistant", "content": "Right.", "corrected": True}]
-    one.back(1)
-    assert len(one.messages()) == 1
-
-
 def test_conversations_become_training_rows(home: Path) -> None:
     said = [{"role": "user", "content": "Hello?"}, {"role": "assistant", "content": "Hi."}, {"role": "user", "content": "And?"}]
     file = chats.to_rows([chats.row(said)], "my rows")
@@ -98,15 +61,6 @@ def test_conversations_become_training_rows(home: Path) -> None:
     assert file.parent == home / "uploads"
     with pytest.raises(DataError, match="no question with an answer"):
         chats.row(said[:1])
-
-
-def test_export_holds_every_conversation(home: Path) -> None:
-    for _ in range(2):
-        chats.create("my-run").say("user", "Hello?")
-    lines = [json.loads(line) for line in chats.export().splitlines()]
-    assert [line["messages"] for line in lines] == [[{"role": "user", "content": "Hello?"}]] * 2
-    with pytest.raises(StudioError):
-        chats.find("../locks/chat")
 
 
 def test_votes_are_counted_for_the_right_side(home: Path) -> None:

@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 import subprocess
 import sys
+import time
 from argparse import ArgumentParser, Namespace
 from typing import Any
 
-from studio import chat, voice
+from studio import chat, chats, voice
 from studio.commands import Failed
-from studio.errors import OrderError, StudioError
+from studio.errors import ModelError, OrderError, StudioError
 from studio.home import PROJECT
 
 NAMES = "a run (its id, a unique part of it, or last), RUN@checkpoint-N, base, base:MODEL, or a folder"
+HELP = """/system TEXT   what the model is told beforehand; alone: nothing any more
+/retry         ask the last question again
+/reset         begin a new conversation
+/keep [NAME]   append this conversation, up to the last answer, to the data set NAME (kept-answers unless told)
+/quit          end; so does Ctrl-D. Ctrl-C stops an answer."""
 
 
 def add(parsers: Any, common: ArgumentParser) -> None:
     talk = parsers.add_parser("chat", parents=[common], help="talk to a run or a model in the terminal")
     talk.add_argument("model", metavar="MODEL", help=NAMES)
     talk.add_argument("--prompt", metavar="TEXT", help="ask this one question and end; - reads it from standard input")
-    talk.add_argument("--system", metavar="TEXT", help="what the model is told beforehand")
+    talk.add_argument("--system", metavar="TEXT", default="", help="what the model is told beforehand")
     talk.add_argument("--base", action="store_true", help="ask the untuned model under it as well")
     talk.add_argument("--temperature", type=float, default=0.7, help="0: always the likeliest word; higher: more varied")
     talk.add_argument("--top-p", type=float, default=0.95, help="only the likeliest words that together reach this share")
@@ -36,62 +43,113 @@ def add(parsers: Any, common: ArgumentParser) -> None:
     give.set_defaults(run=serve)
 
 
+# -- chat
+
+
 def talk_to(args: Namespace) -> Any:
-    """One question with --prompt, else a conversation until end of input. The server goes when we go, unless it was there before."""
-    told = [{"role": "system", "content": args.system}] if args.system else []
+    """One question with --prompt, else a conversation until end of input, kept as the page keeps its own.
+
+    The server goes when we go, unless it was there before.
+    """
     sampling = {key: value for key, value in (("temperature", args.temperature), ("top_p", args.top_p), ("max_tokens", args.max_tokens),
                                               ("seed", args.seed)) if value is not None}
     name = voice.name_of(args.model)
-    names = [name, f"base:{name.partition('@')[0]}"] if args.base else [name]
+    names = [name, f"base:{name.partition('@')[0]}"] if args.base and not name.startswith(voice.BASE) else [name]
+    out = sys.stderr if args.json else sys.stdout
     server, was_there = chat.server(), chat.server().ready()
     print(f"loading {', '.join(names)}…", file=sys.stderr, flush=True)
     try:
         server.load(names)
+        talk = chats.new(names, system=args.system, sampling=sampling, kept=args.prompt is None)
         if args.prompt is None:
-            return _conversation(server, names, told, sampling)
-        prompt = sys.stdin.read() if args.prompt == "-" else args.prompt
-        answers = [_ask(server, one, [*told, {"role": "user", "content": prompt}], sampling, args.json, len(names) > 1) for one in names]
-        return answers[0] if len(answers) == 1 else {**answers[0], "base": answers[1]}
+            return _conversation(talk, out)
+        talk.ask(sys.stdin.read() if args.prompt == "-" else args.prompt)
+        return _answered(talk, out)
     finally:
         if not was_there and not args.keep:
             chat.end()
 
 
-def _conversation(server: chat.Server, names: list[str], told: list[dict[str, str]], sampling: dict[str, Any]) -> dict[str, Any]:
-    print("Ctrl-D ends, Ctrl-C stops an answer.", file=sys.stderr)
-    said: dict[str, list[dict[str, str]]] = {name: list(told) for name in names}
+def _conversation(talk: chats.Talk, out: Any) -> dict[str, Any]:
+    """Questions from standard input and their answers, until /quit, Ctrl-D or Ctrl-C. Returns the last answer."""
+    print("/help tells what else can be typed.", file=sys.stderr)
     last: dict[str, Any] = {}
-    while True:
+    while (line := _line()) is not None and line not in ("/quit", "/exit"):
         try:
-            prompt = input("> ").strip()
-        except EOFError:
-            return last
-        for name in names if prompt else []:
-            said[name].append({"role": "user", "content": prompt})
-            last = _ask(server, name, said[name], sampling, False, len(names) > 1)
-            said[name].append({"role": "assistant", "content": last["answer"]})
+            if line.startswith("/"):
+                talk, line = _command(talk, *line.partition(" ")[::2])
+            if line:
+                talk.ask(line)
+                last = _answered(talk, out)
+        except StudioError as error:  # said; the conversation goes on
+            print(f"{error.message} {error.hint}", file=sys.stderr)
+    if talk.turns:
+        print(f"Kept: the page's Chat tab lists it, and {talk.file} holds it.", file=sys.stderr)
+    return last
 
 
-def _ask(server: chat.Server, name: str, messages: list[dict[str, str]], sampling: dict[str, Any], quiet: bool, several: bool) -> dict[str, Any]:
-    """Stream one answer to standard output (with --json to standard error) and return it."""
-    out = sys.stderr if quiet else sys.stdout
-    if several:
-        print(f"[{name}]", file=out)
-    text, usage, finish = "", {}, "cancelled"
-    stream = server.stream(name, messages, **sampling)
+def _line() -> str | None:
+    """The next line, with arrow keys and history where a person types; None when there will be no more."""
     try:
-        for delta in stream:
-            text += delta.text
-            print(delta.text, end="", file=out, flush=True)
-            usage, finish = delta.usage or usage, delta.finish or finish
-    except KeyboardInterrupt:
-        stream.close()
-    print(file=out)
-    return {"model": name, "answer": text, "tokens": usage.get("tokens"), "tokens_per_second": usage.get("tokens_per_second"), "finish": finish}
+        if not sys.stdin.isatty():
+            return line.strip() if (line := sys.stdin.readline()) else None
+        import readline  # noqa: F401 - input() edits lines and knows the ones before, once it is imported
+        return input("> ").strip()
+    except (EOFError, KeyboardInterrupt):
+        print(file=sys.stderr)
+        return None
+
+
+def _command(talk: chats.Talk, word: str, rest: str) -> tuple[chats.Talk, str]:
+    """Carry out a line that begins with a slash: the conversation that goes on, and a question to be asked now, if any."""
+    if word == "/system":
+        talk.values["system"] = rest.strip()
+    elif word == "/reset":
+        return chats.new(talk.values["sides"], system=talk.values["system"], sampling=talk.values["sampling"]), ""
+    elif word == "/retry" and talk.turns:
+        return talk, talk.turns.pop()["prompt"]
+    elif word == "/keep" and talk.turns:
+        turn = talk.turns[-1]
+        rows = [chats.row([*talk.messages(turn, turn["sides"][0]), {"role": "assistant", "content": turn["answers"][0]["text"]}])]
+        print(chats.to_rows(rows, rest.strip() or "kept-answers"), file=sys.stderr)
+    else:
+        print(HELP, file=sys.stderr)
+    return talk, ""
+
+
+def _answered(talk: chats.Talk, out: Any) -> dict[str, Any]:
+    """Write the last turn's answers to `out` as they come, one after the other. Raises the error that kept a side from answering."""
+    told, turn = [], talk.turns[-1]
+    for side, answer in zip(turn["sides"], turn["answers"], strict=True):
+        if len(turn["sides"]) > 1:
+            print(f"[{side}]", file=out)
+        _follow(talk, answer, out)
+        if answer["error"]:
+            raise ModelError(answer["error"]["message"], answer["error"]["hint"], answer["error"]["where"])
+        usage = answer["usage"] or {}
+        told.append({"model": side, "answer": answer["text"], "tokens": usage.get("tokens"), "tokens_per_second": usage.get("tokens_per_second"),
+                     "finish": answer["finish"] or "cancelled"})
+    return told[0] if len(told) == 1 else {**told[0], "base": told[1]}
+
+
+def _follow(talk: chats.Talk, answer: dict[str, Any], out: Any) -> None:
+    """Write one answer's text to `out` until it is complete; Ctrl-C stops it."""
+    going, shown = True, 0
+    while going:
+        try:
+            going = answer["state"] in chats.GOING  # asked before the text is looked at: what came last is written too
+            fresh, shown = answer["text"][shown:], len(answer["text"])
+            print(fresh, end="" if going else "\n", file=out, flush=True)
+            time.sleep(0.02 if going else 0)
+        except KeyboardInterrupt:
+            talk.stop()
+
+
+# -- serve
 
 
 def serve(args: Namespace) -> Any:
-    """Run the server in the foreground until Ctrl-C. Its key comes from STUDIO_API_KEY, else it is made up and printed."""
+    """Run the server in the foreground until Ctrl-C or a request to end. Its key comes from STUDIO_API_KEY, else it is made up and printed."""
     names = [voice.name_of(name) for name in args.models]
     chat.check_room([], [voice.voice(name, lambda what, *_: print(what, file=sys.stderr)) for name in names])
     key = os.environ.get("STUDIO_API_KEY") or secrets.token_urlsafe(24)
@@ -100,16 +158,29 @@ def serve(args: Namespace) -> Any:
     if _taken(args.host, args.port):
         raise OrderError(f"The port {args.port} is taken.", "Give another one with --port.", "--port")
     print(f"http://{args.host}:{args.port}/v1\nAPI key: {key}\nmodels: {', '.join(names)}\nCtrl-C ends.", file=sys.stderr, flush=True)
-    process = subprocess.Popen(command, cwd=PROJECT, env=environment, stdin=subprocess.DEVNULL, stdout=sys.stderr)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # asked to end by another program: as by Ctrl-C
+    process = subprocess.Popen([*command, "--under", str(os.getpid())], cwd=PROJECT, env=environment, stdin=subprocess.DEVNULL, stdout=sys.stderr,
+                               start_new_session=True)  # Ctrl-C reaches us only, and we end it in order
     try:
         code = process.wait()
     except KeyboardInterrupt:
-        process.terminate()
-        code = 0 if process.wait() is not None else 1
+        code = _ended(process)
     answer = {"address": f"http://{args.host}:{args.port}/v1", "models": names, "code": code}
     if code:
         raise Failed(answer)
     return answer
+
+
+def _ended(process: subprocess.Popen[bytes]) -> int:
+    """End the server as asked: answers that are being written are cut off, every byte goes back."""
+    process.terminate()
+    try:
+        process.wait(10)
+    except (subprocess.TimeoutExpired, KeyboardInterrupt):
+        process.kill()
+        process.wait()
+    print("Ended.", file=sys.stderr)
+    return 0
 
 
 def _taken(host: str, port: int) -> bool:

@@ -22,9 +22,24 @@ ARCHITECTURES = {"llama": gguf.MODEL_ARCH.LLAMA, "mistral": gguf.MODEL_ARCH.LLAM
 TYPES = {"f16": (gguf.GGMLQuantizationType.F16, gguf.LlamaFileType.MOSTLY_F16), "q8_0": (gguf.GGMLQuantizationType.Q8_0, gguf.LlamaFileType.MOSTLY_Q8_0)}
 NORMAL, CONTROL, USER, UNUSED = 1, 3, 4, 5  # llama.cpp's token types
 
-# How text is cut before BPE: the splits in tokenizer.json that llama.cpp knows by a name of its own.
-PRE = (("smollm", lambda pre: "Digits" in pre and "ByteLevel" in pre and "Split" not in pre), ("llama-bpe", lambda pre: r"\\p{N}{1,3}" in pre),
-       ("qwen2", lambda pre: r"\\p{N}" in pre and "Split" in pre), ("gpt-2", lambda pre: True))
+# How text is cut before BPE: the patterns that llama.cpp knows, by its name for them.
+_SPLIT = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}%s| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
+PATTERNS = {_SPLIT % "{1,3}": "llama-bpe", _SPLIT % "": "qwen2"}
+
+
+def pre(tokenizer: dict[str, Any]) -> str | None:
+    """llama.cpp's name for how a tokenizer.json cuts text before BPE; None where it has none that is known here."""
+    steps = tokenizer.get("pre_tokenizer") or {}
+    steps = steps.get("pretokenizers", [steps])
+    kinds = [step.get("type") for step in steps]
+    if kinds[-1] != "ByteLevel" or steps[-1].get("add_prefix_space"):
+        return None
+    if kinds == ["Split", "ByteLevel"] and not steps[1].get("use_regex", True):
+        return PATTERNS.get((steps[0].get("pattern") or {}).get("Regex"))
+    if not steps[-1].get("use_regex", True):
+        return None
+    digits = kinds == ["Digits", "ByteLevel"] and steps[0].get("individual_digits")
+    return "smollm" if digits else "gpt-2" if kinds == ["ByteLevel"] else None
 
 
 def refuse(facts: ModelFacts, folder: Path) -> None:
@@ -37,8 +52,8 @@ def refuse(facts: ModelFacts, folder: Path) -> None:
         raise ExportError(f"GGUF export does not write the {rope['rope_type']} stretching of positions.",
                           "Export it merged; llama.cpp's convert_hf_to_gguf.py reads that folder.", "model")
     kind = json.loads((folder / "tokenizer.json").read_text())
-    if kind["model"].get("type") != "BPE" or kind["model"].get("byte_fallback") or "ByteLevel" not in json.dumps(kind.get("decoder")):
-        raise ExportError("GGUF export writes byte-level BPE tokenizers; this model has another kind.",
+    if kind["model"].get("type") != "BPE" or kind["model"].get("byte_fallback") or pre(kind) is None:
+        raise ExportError("GGUF export writes byte-level BPE tokenizers that cut text as GPT-2's, SmolLM's, Llama 3's or Qwen's; this one is another.",
                           "Export it merged; llama.cpp's convert_hf_to_gguf.py reads that folder.", "model")
 
 
@@ -121,7 +136,7 @@ def _tokenizer(writer: gguf.GGUFWriter, voice: Voice, size: int) -> None:
     for added in kind.get("added_tokens", []):
         names[added["id"]], types[added["id"]] = added["content"], CONTROL if added.get("special") else USER
     writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre(next(name for name, fits in PRE if fits(json.dumps(kind.get("pre_tokenizer")))))
+    writer.add_tokenizer_pre(pre(kind))
     writer.add_token_list(names)
     writer.add_token_types(types)
     writer.add_token_merges([pair if isinstance(pair, str) else " ".join(pair) for pair in kind["model"]["merges"]])

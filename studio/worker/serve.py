@@ -26,8 +26,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from studio import chat, device
+from studio import chat, device, process
 from studio.errors import DeviceError, StudioError
+from studio.worker.request import wanted
 from studio.worker.turns import Asked, Turns
 
 CANCEL_EVERY = 0.5  # seconds between two looks whether the client is still there
@@ -67,12 +68,12 @@ class Server:
     async def complete(self, request: Request) -> Response:
         try:
             body = await request.json()
-            name, messages, sampling = _wanted(body)
+            name, messages, sampling, extra = wanted(body)
         except (ValueError, TypeError, AttributeError) as error:
             return _refused(400, f"The request cannot be read: {error}.", "Send a JSON object with model and messages.", "invalid_request_error")
         events: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         loop = asyncio.get_running_loop()
-        asked = Asked(name, messages, sampling, lambda event: _hand(loop, events, event))
+        asked = Asked(name, messages, sampling, lambda event: _hand(loop, events, event), extra)
         self.turns.ask(asked)
         try:
             first = await _next(events, request)
@@ -114,40 +115,6 @@ class Server:
 def _hand(loop: asyncio.AbstractEventLoop, events: asyncio.Queue[dict[str, Any]], event: dict[str, Any]) -> None:
     if not loop.is_closed():
         loop.call_soon_threadsafe(events.put_nowait, event)
-
-
-def _wanted(body: dict[str, Any]) -> tuple[str, list[dict[str, Any]], dict[str, Any]]:
-    """Model, messages and sampling of a request. Raises ValueError for what cannot be meant."""
-    messages = [{**message, "content": _plain(message.get("content"))} for message in body["messages"]] if body.get("messages") else []
-    if not messages or not all(isinstance(message.get("role"), str) for message in messages):
-        raise ValueError("messages should be a list of objects with role and content")
-    stop = body.get("stop") or []
-    sampling: dict[str, Any] = {"stop": tuple([stop] if isinstance(stop, str) else stop)}
-    for key, kind, low, high in (("temperature", float, 0, 5), ("top_p", float, 0.001, 1), ("top_k", int, 0, 100_000),
-                                 ("repetition_penalty", float, 0.5, 3), ("seed", int, 0, 2**63 - 1)):
-        if body.get(key) is not None:
-            sampling[key] = _number(key, body[key], kind, low, high)
-    limit = body.get("max_completion_tokens") or body.get("max_tokens")
-    if limit is not None:
-        sampling["max_tokens"] = _number("max_tokens", limit, int, 1, 1_000_000)
-    if body.get("logprobs"):
-        sampling["logprobs"] = _number("top_logprobs", body.get("top_logprobs") or 0, int, 0, 20)
-    if body.get("n") not in (None, 1):
-        raise ValueError("n should be 1: ask several times instead")
-    return str(body.get("model") or ""), messages, sampling
-
-
-def _plain(content: Any) -> str:
-    """Text, also when it comes as OpenAI's list of parts."""
-    if isinstance(content, list):
-        return "".join(part.get("text", "") for part in content if part.get("type") == "text")
-    return "" if content is None else str(content)
-
-
-def _number(key: str, value: Any, kind: type, low: float, high: float) -> Any:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
-        raise ValueError(f"{key} is {value!r}, but should be from {low} to {high}")
-    return kind(value)
 
 
 async def _next(events: asyncio.Queue[dict[str, Any]], request: Request) -> dict[str, Any]:
@@ -223,7 +190,10 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--page", action="store_true", help="the page's own server: tells its address in a file, ends when idle")
     parser.add_argument("--detach", action="store_true", help="return at once; the server goes on in a session of its own")
+    parser.add_argument("--under", type=int, metavar="PID", help="the process that started it: gone, the server goes too")
     args = parser.parse_args(arguments)
+    if args.under:
+        process.die_with(args.under)
     if args.detach:
         if os.fork():
             return 0
@@ -235,7 +205,7 @@ def main(arguments: list[str]) -> int:
         return 0  # another one was first
     bound = socket.create_server((args.host, args.port))
     address = f"http://{args.host}:{bound.getsockname()[1]}"
-    turns = Turns(threads=int(os.environ.get("STUDIO_CHAT_THREADS") or device.cores()))
+    turns = Turns(threads=int(os.environ.get("STUDIO_CHAT_THREADS") or device.cores()), names=args.models)
     server = Server(turns, key)
     http = uvicorn.Server(uvicorn.Config(server.app(), log_level="warning", timeout_graceful_shutdown=1, lifespan="off"))
     server.end = lambda: setattr(http, "should_exit", True)

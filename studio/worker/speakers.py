@@ -14,10 +14,11 @@ from typing import Any
 
 import torch
 
-from studio import device, model
+from studio import chat, device, model
 from studio.errors import ModelError
 from studio.method import Method
 from studio.methods import METHODS
+from studio.quantization import Quantization
 from studio.tokens import Encoder
 from studio.voice import Voice
 from studio.worker.generate import Answer, Batch, Sampling, Text
@@ -40,12 +41,15 @@ class Speaker:
         """Text of tokens; special ones are left out unless a stop text is made of several tokens and may hold one."""
         return self.encoder.tokenizer.decode(ids, skip_special_tokens=not self.stops)
 
-    def answer(self, messages: list[dict[str, Any]], sampling: Sampling) -> Answer:
-        """An answer to be written. Raises TemplateError, and ModelError when the conversation is longer than the model's context."""
-        ids = self.encoder.prompt_ids(messages)
+    def answer(self, messages: list[dict[str, Any]], sampling: Sampling, **extra: Any) -> Answer:
+        """An answer to be written. extra: variables of the chat template, like tools.
+
+        Raises TemplateError, and ModelError when the conversation is longer than the model's context.
+        """
+        ids = self.encoder.prompt_ids(messages, **extra)
         if len(ids) >= self.room:
             raise ModelError(f"The conversation has {len(ids)} tokens; {self.voice.name} can hold {self.room}.", "Start a new one, or shorten it.", "messages")
-        opening = self.encoder.template.render(messages, add_generation_prompt=True).text.rstrip()
+        opening = self.encoder.template.render(messages, add_generation_prompt=True, **extra).text.rstrip()
         first = THINKING + "\n" if opening.endswith(THINKING) else ""  # the template opened the thinking; show that it did
         return Answer(ids, sampling, Text(self.decode, (*self.stops, *sampling.stop), first), self.ends, self.room)
 
@@ -55,7 +59,7 @@ class Speakers:
 
     def __init__(self, place: str | None = None, precision: torch.dtype | None = None):
         self.place, self.dtype = place or where(), precision or dtype()
-        self.bases: dict[Path, Any] = {}
+        self.bases: dict[tuple[Path, Quantization | None], Any] = {}
         self.named: dict[str, Speaker] = {}
 
     def load(self, voice: Voice) -> Speaker:
@@ -67,30 +71,36 @@ class Speakers:
 
     def unload(self, name: str) -> None:
         """Take a voice out; its base goes with the last voice that stands on it."""
-        gone = self.named.pop(name, None)
-        if gone and not any(one.voice.base == gone.voice.base and not one.voice.whole for one in self.named.values()):
-            self.bases.pop(gone.voice.base, None)
+        self.named.pop(name, None)
+        needed = {one.voice.base for one in self.named.values() if not one.voice.whole}
+        self.bases = {key: base for key, base in self.bases.items() if key[0] in needed}
 
     def _model(self, voice: Voice) -> Any:
+        held = self._held(voice)
         if voice.whole and voice.checkpoint:
-            wrapped = voice.method.wrap(self._fresh(voice.method, voice.base))
+            wrapped = voice.method.wrap(self._fresh(voice.base, held))
             voice.method.restore(wrapped, voice.result)
             return _ready(wrapped, self.dtype, voice.method)
         if voice.whole:
-            return _ready(self._fresh(METHODS["full"](), voice.result), self.dtype, voice.method)
-        if voice.base not in self.bases:
-            self.bases[voice.base] = _ready(self._fresh(voice.method or METHODS["full"](), voice.base), self.dtype, None)
-        base = self.bases[voice.base]
+            return _ready(self._fresh(voice.result, None), self.dtype, voice.method)
+        key = (voice.base, held)
+        if key not in self.bases:
+            self.bases[key] = _ready(self._fresh(*key), self.dtype, None)
+        base = self.bases[key]
         if voice.result is None:
             return base
         return _ready(voice.method.attach(tree(base), voice.result), self.dtype, voice.method)
 
-    def _fresh(self, method: Method, folder: Path) -> Any:
-        """The base in 16 bits where that fits the device, else as the method held it in training (4 bits for QLoRA)."""
-        quantized = method.quantized()
-        if quantized is None or 1.2 * model.facts(folder).bytes < device.devices()[0].free:
-            method = METHODS["full"]()
-        return method.load(folder, self.dtype).to(self.place) if quantized is None or method.quantized() is None else method.load(folder, self.dtype)
+    def _held(self, voice: Voice) -> Quantization | None:
+        """The base in 16 bits where that fits the device beside what else runs, else as it stood in training (4 bits for QLoRA)."""
+        there = (voice.base, None) in self.bases
+        return None if there or 1.2 * model.facts(voice.base).bytes < device.devices()[0].free - chat.claimed()[1] else voice.held
+
+    def _fresh(self, folder: Path, held: Quantization | None) -> Any:
+        """A model from its files, on the device; held: in fewer bits."""
+        if held is None:
+            return METHODS["full"]().load(folder, self.dtype).to(self.place)
+        return held.unpacked(METHODS["full"]().load(folder, self.dtype, **held.options(self.dtype)))
 
 
 def where() -> str:

@@ -6,7 +6,7 @@ import queue
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +24,7 @@ class Asked:
     messages: list[dict[str, Any]]
     sampling: dict[str, Any]
     deliver: Deliver
+    extra: dict[str, Any] = field(default_factory=dict)  # variables of the chat template, like tools
     cancelled: bool = False
     answer: Any = None
     at: float = field(default_factory=time.monotonic)
@@ -40,12 +41,13 @@ class Asked:
 class Turns(threading.Thread):
     """Loads voices and writes answers. Other threads call ask, load and unload only; answers come through `deliver`."""
 
-    def __init__(self, threads: int):
+    def __init__(self, threads: int, names: Sequence[str] = ()):
+        """names: voices that are going to be loaded first; told from the start, since a question to them waits for them."""
         super().__init__(name="turns", daemon=True)
         self.threads = threads
         self.inbox: queue.Queue[Callable[[], None]] = queue.Queue()
         self.doing, self.failure = "starting", ""
-        self.names: list[str] = []
+        self.names = list(names)
         self.touched = time.monotonic()
         self._speakers: Any = None
         self._reading: dict[str, list[Asked]] = {}
@@ -130,9 +132,14 @@ class Turns(threading.Thread):
         try:
             if asked.name not in self._speakers.named:
                 raise ModelError(f"There is no model {asked.name!r} here.", f"Loaded: {', '.join(self._speakers.named) or 'none'}.", "model")
-            asked.answer = self._speakers.named[asked.name].answer(asked.messages, Sampling(**asked.sampling))
+            asked.answer = self._speakers.named[asked.name].answer(asked.messages, Sampling(**asked.sampling), **asked.extra)
         except StudioError as error:
             asked.deliver({"error": error})
+            return
+        except Exception as error:  # noqa: BLE001 - a request that nobody foresaw ends itself, not the server
+            traceback.print_exc()
+            asked.deliver({"error": ModelError(f"The question could not be read: {_short(error)}.", "Look at the server's log for the whole story.",
+                                               "messages")})
             return
         self._reading.setdefault(asked.name, []).append(asked)
 

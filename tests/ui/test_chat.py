@@ -11,9 +11,10 @@ from typing import Any
 import orjson
 import pytest
 
+from studio import chats
 from studio.errors import StudioError
 from studio.home import room
-from studio.ui import chat, live, talk
+from studio.ui import chat, live
 from tests.ui.fakes import FakeRun, FakeServer
 
 pytestmark = pytest.mark.usefixtures("home")
@@ -24,7 +25,7 @@ BOTH = [f"base:{RUN}", RUN]
 @pytest.fixture(autouse=True)
 def _fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live, "listing", live.Listing())
-    monkeypatch.setattr(talk, "_open", {})
+    monkeypatch.setattr(chats, "_open", {})
 
 
 @pytest.fixture
@@ -66,7 +67,7 @@ def test_both_sides_answer_and_the_conversation_is_on_disk(server: FakeServer) -
     assert orjson.loads(chat.talks({}).body)["talks"][0]["title"] == "How do I clean a window?"
 
 
-def test_each_side_goes_on_with_its_own_answers_without_thoughts(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_side_goes_on_with_its_own_answers_as_they_were_given(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FakeServer, "answer", lambda self, model, prompt: f"<think>hm</think> I am {model}")
     name = chat.chat_ask({"prompt": "one", "sides": BOTH, "system": "Be brief."})["id"]
     ended(name)
@@ -74,7 +75,7 @@ def test_each_side_goes_on_with_its_own_answers_without_thoughts(server: FakeSer
     ended(name)
     asked = next(ask for ask in server.asked if ask["model"] == RUN and ask["messages"][-1]["content"] == "two")
     assert asked["messages"] == [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "one"},
-                                 {"role": "assistant", "content": f"I am {RUN}"}, {"role": "user", "content": "two"}]
+                                 {"role": "assistant", "content": f"<think>hm</think> I am {RUN}"}, {"role": "user", "content": "two"}]
 
 
 def test_retry_and_edit_tell_anew_from_that_turn(server: FakeServer) -> None:
@@ -114,8 +115,8 @@ def test_a_cut_off_conversation_reopens_as_stopped(server: FakeServer, monkeypat
     until = time.monotonic() + 20
     while not heard(name)["turns"][0]["answers"][0]["text"] and time.monotonic() < until:
         time.sleep(0.01)
-    talk.find(name).write()
-    monkeypatch.setattr(talk, "_open", {})  # as a new process would begin
+    chats.find(name).write()
+    monkeypatch.setattr(chats, "_open", {})  # as a new process would begin
     again = heard(name)
     assert again["turns"][0]["answers"][0]["state"] == "stopped"
     assert not again["going"]

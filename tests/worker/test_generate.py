@@ -146,4 +146,4 @@ def test_checkpoint_answers_as_its_result(home: Path, tiny_model: Path, monkeypa
     speakers = Speakers("cpu", torch.float32)
     answers = [write(speakers.load(voice(name)), QUESTIONS[:1])[0].new for name in (one.id, f"{one.id}@checkpoint-5", f"base:{one.id}")]
     assert answers[0] == answers[1]
-    assert set(speakers.bases) == {tiny_model.resolve()}
+    assert set(speakers.bases) == {(tiny_model.resolve(), None)}

@@ -69,7 +69,8 @@
       const name = this.chosen[1] || this.chosen[0] || new URLSearchParams(location.search).get("model") || "";
       const answer = await studio.ask("studio-chat", "voices", { name }).catch(() => null);
       if (!answer) return;
-      Object.assign(this, { voices: answer.voices, server: answer.server, prompts: answer.prompts });
+      Object.assign(this, { voices: answer.voices, prompts: answer.prompts });
+      this.note(answer.server);
       if (!this.chosen[0] && !this.chosen[1]) this.choose(this.voices[0]?.name);
       if (force || this.asked !== name) { this.asked = name; this.drawSuggest(); }
       this.drawPicks();
@@ -97,6 +98,11 @@
     }
     sides() { return this.chosen.filter(Boolean); }
 
+    // How the model server stands; gone without our doing, it has died.
+    note(server) {
+      this.died = !server.ready && (this.died || this.server.ready);
+      this.server = server;
+    }
     drawServer() {
       const { server } = this, say = studio.say, key = JSON.stringify([this.warming, server.ready, server.doing, server.models, Math.round((server.memory || 0) / 5e7), studio.language, this.died]);
       if (key === this.served) return;
@@ -186,7 +192,8 @@
       if (this.id) {
         const answer = await studio.ask("studio-chat", "said", { id: this.id, last: true, turns: this.count }).catch(() => null);
         if (answer && !answer.gone && answer.id === this.id) this.take(answer);
-      } else if (Date.now() - (this.metAt || 0) > SLOW) { this.metAt = Date.now(); this.meet(); }
+      }
+      if (!this.going && Date.now() - (this.metAt || 0) > SLOW) { this.metAt = Date.now(); this.meet(); }
       this.timer = setTimeout(() => this.look(), this.going ? QUICK : SLOW);
     }
     take(answer) {
@@ -194,8 +201,7 @@
       if (answer.turns) this.turns = answer.turns; else if (answer.last) this.turns[this.turns.length - 1] = answer.last;
       this.going = answer.going;
       this.count = answer.count;
-      if (answer.server) { if (this.server.ready && !answer.server.ready) this.died = false; this.server = answer.server; this.drawServer(); }
-      if (this.turns.at(-1)?.answers.some((one) => one.error?.where === "server")) this.died = true;
+      if (answer.server) { this.note(answer.server); this.drawServer(); }
       this.drawTurns();
       this.drawSend();
       if (was && !this.going) { this.meet(); this.talks.draw(); }
