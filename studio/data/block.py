@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 LONGEST = 64 << 20  # bytes of one line, or characters of one value; what is longer is no row, and would have to be held whole
-SIZE = 1 << 20  # bytes read at a time: small enough to stay in the processor's cache
+SIZE = 1 << 20  # bytes read at a time
+LINES = 2 << 20  # bytes of lines read together: many enough to be worth the while, few enough for the processor's cache
 ROWS = 1000  # rows of a block where a file is not read by bytes
 
 

@@ -10,7 +10,7 @@ from typing import IO
 
 import orjson
 
-from studio.data.block import LONGEST, ROWS, SIZE, Block, Lines
+from studio.data.block import LINES, LONGEST, ROWS, SIZE, Block, Lines
 from studio.data.containers import Container, open_bytes, rows_within
 from studio.data.json_stream import JsonStream, endless
 from studio.data.tables import arrow_rows, csv_rows
@@ -32,7 +32,7 @@ def blocks(path: Path, container: Container) -> Iterator[Block | Lines]:
 def json_lines(file: IO[bytes], name: str, container: Container | None = None, limit: int | None = None) -> Iterator[Lines]:
     """A row a line. limit: bytes to read, counted from where the file stands; a line begun within them is finished."""
     first, done = 1, 0
-    while (limit is None or done < limit) and (data := file.read(SIZE if limit is None else min(SIZE, limit - done))):
+    while (limit is None or done < limit) and (data := file.read(LINES if limit is None else min(LINES, limit - done))):
         if not data.endswith(b"\n"):
             data += (rest := file.readline(LONGEST))
             if len(rest) == LONGEST and not rest.endswith(b"\n"):

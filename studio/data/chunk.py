@@ -167,10 +167,11 @@ def _hashes(data: bytes, ends: np.ndarray, after: np.ndarray) -> tuple[np.ndarra
     exact = np.fromiter(map(xxhash.xxh3_64_intdigest, rows), np.uint64, len(after))
     padded = np.frombuffer(data + bytes(EDGE), np.uint8)
     words = np.lib.stride_tricks.as_strided(padded[:8].view(np.uint64), (len(data) + EDGE - 7,), (1,))  # 8 bytes from any place on
-    loose = np.zeros(len(after), np.uint64)
+    loose, short = np.zeros(len(after), np.uint64), bool((stops - starts < EDGE).any())
     for edge in (starts, np.maximum(stops - EDGE, starts)):
         for k in range(0, EDGE, 8):
-            loose = (loose ^ (words[edge + k] & LOW[np.clip(stops - edge - k, 0, 8)])) * MIX
+            said = words[edge + k] & LOW[np.clip(stops - edge - k, 0, 8)] if short else words[edge + k]
+            loose = (loose ^ said) * MIX
             loose ^= loose >> np.uint64(29)
     return exact, loose
 

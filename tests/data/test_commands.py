@@ -133,3 +133,10 @@ def test_templates_and_formats(capsys: pytest.CaptureFixture[str]) -> None:
     listed = said(["formats"], capsys)
     assert [one["name"] for one in listed] == list(formats())
     assert all(one["about"] and one["columns"] and one["stage"] in ("sft", "preference") for one in listed)
+
+
+def test_bench(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = said(["bench", "data", "--rows", "300", "--format", "sharegpt", "--repeats", "1"], capsys)
+    assert [(row["reader"], row["rows"]) for row in rows] == [("orjson", 300), ("pyarrow", 300), ("import", 300)]
+    assert all(row["seconds"] > 0 and row["peak"] > 1 << 20 for row in rows)
+    assert rows[2]["ratio"] == 1
