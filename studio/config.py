@@ -18,6 +18,7 @@ from studio.source import ModelOrder
 from studio.training import Training
 
 DEFAULT_METHOD = "lora"
+DEEPEST = 30  # levels of an order, and aliases in it; a real one has five and none
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast where libyaml is: a home may hold hundreds of orders
 
 
@@ -71,7 +72,14 @@ def load(path: str | Path, settings: list[str] = ()) -> RunConfig:
 
 
 def _plain(text: str) -> Any:
+    """The text as plain values. What is nested without end would break the parser, in C with the whole process; aliases multiply."""
+    depth = aliases = 0
     try:
+        for event in yaml.parse(text, Loader=LOADER):  # one after the other, however deep
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            aliases += isinstance(event, yaml.AliasEvent)
+            if depth > DEEPEST or aliases > DEEPEST:
+                raise OrderError("This is no order: it is nested too deeply, or made of aliases.", "Write every value where it belongs.", "order")
         return yaml.load(text, Loader=LOADER)
     except yaml.YAMLError:
         return yaml.safe_load(text)  # it names the place of the mistake more exactly

@@ -7,29 +7,22 @@ costs the server; requests to any other address; eight tabs on one run; start-up
 from __future__ import annotations
 
 import argparse
-import fcntl
-import json
-import os
-import random
 import shutil
-import socket
 import statistics
-import subprocess
 import sys
 import tempfile
-import threading
-import time
-import urllib.request
 from pathlib import Path
 from typing import Any
 
-from studio.home import PROJECT
+from studio.bench.living import NAME, Living
+from studio.bench.served import Asker, Served, per_question, start_up
+from studio.errors import StudioError
 
-NAME = "2026-01-01-0000-bench"
-ASKERS = 8  # pages' worth of questions while the server's cost is measured
+TABS = 8  # open on one run; and so many pages' questions while the server's cost is measured
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-LIMITS = {"metric to point": (1.2, "s"), "page CPU": (10.0, "% of a core"), "server per question": (5.0, "ms"), "requests elsewhere": (0, ""),
-          "tabs alive": (8, "of 8"), "start-up beyond import gradio": (1.5, "s")}
+UNITS = {"page CPU": "% of a core", "requests elsewhere": "", "tabs alive": f"of {TABS}", "server per question": "ms", "question answered, median": "ms"}
+LIMITS = {"metric to point": 1.2, "page CPU": 10.0, "server per question": 5.0, "requests elsewhere": 0, "tabs alive": TABS,
+          "start-up beyond import gradio": 1.5}
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -40,126 +33,45 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """The table as a list of rows {what, value, unit, limit}."""
-    from playwright.sync_api import sync_playwright
+    """The table as a list of rows {what, value, unit, limit}. Raises StudioError where there is no browser."""
+    try:
+        from playwright.sync_api import Error, sync_playwright
+    except ImportError as error:
+        raise StudioError("playwright is not installed.", "pip install -r requirements-dev.txt, and a Chromium.", "page") from error
     home = Path(tempfile.mkdtemp(prefix="studio-bench-"))
     try:
-        with Writer(home, args.points) as writer, sync_playwright() as play:
-            served, started = _serve(home)
-            chromium = play.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
+        with Living(home, args.points) as living, sync_playwright() as play:
+            _say("the page starts")
+            served = Served(home)
             try:
-                found = _watched(chromium, served, writer, args.seconds)
-            finally:
+                chromium = play.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
+                found = _watched(chromium, served, living, args.seconds)
                 chromium.close()
-                served.process.kill()
-                served.process.wait()
-        found["start-up beyond import gradio"] = _start_up(home, started)
+            except Error as error:
+                raise StudioError(f"The browser failed: {error.message.splitlines()[0]}", "Is a Chromium installed? Measure again.", "page") from error
+            finally:
+                served.end()
+        _say("start-up, three times")
+        found["start-up beyond import gradio"] = start_up(home, served.started)
     finally:
         shutil.rmtree(home, ignore_errors=True)
-    rows = [{"what": what, "value": round(value, 3), "unit": LIMITS[what][1] if what in LIMITS else unit_of(what), "limit": LIMITS.get(what, (None,))[0]}
-            for what, value in found.items()]
-    return rows
+    return [{"what": what, "value": round(value, 3), "unit": UNITS.get(what, "s"), "limit": LIMITS.get(what)} for what, value in found.items()]
 
 
-def unit_of(what: str) -> str:
-    return "s" if what.endswith("opened") else "ms" if "question" in what else "s"
+def _say(what: str) -> None:
+    print(what, file=sys.stderr, flush=True)
 
 
-class Writer:
-    """A run that is alive: `points` steps at once, then one a second, each with the moment it was written."""
-
-    def __init__(self, home: Path, points: int):
-        self.folder, self.step, self.written = home / "runs" / NAME, 0, {}
-        self._end, self.points = threading.Event(), points
-
-    def __enter__(self) -> Writer:
-        self.folder.mkdir(parents=True)
-        (self.folder / "config.yaml").write_text("name: bench\nmodel: starter\ndata: {train: sample}\n")
-        self._lock = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
-        self._file = open(self.folder / "events.jsonl", "w", encoding="utf-8")
-        self._say("phase", name="training", from_step=0)
-        self._say("plan", steps=2 * self.points + 10_000, epochs=1)
-        for _ in range(self.points):
-            self._next()
-        self._file.flush()
-        self._thread = threading.Thread(target=self._go_on, daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._end.set()
-        self._thread.join()
-        self._file.close()
-        os.close(self._lock)
-
-    def _say(self, kind: str, **fields: Any) -> None:
-        self._file.write(json.dumps({"at": round(time.time(), 3), "kind": kind, "attempt": 1, **fields}) + "\n")
-
-    def _next(self) -> None:
-        self.step += 1
-        noise = random.random()
-        self._say("step", step=self.step, epoch=self.step / 10_000, loss=1 + 2 / (1 + self.step / 500) + 0.2 * noise, learning_rate=1e-4 * (1 + noise),
-                  grad_norm=1 + noise, tokens=self.step * 512, tokens_per_second=1500 + 100 * noise, memory=10**9, seconds=self.step * 0.5)
-
-    def _go_on(self) -> None:
-        while not self._end.wait(1.0):
-            self._next()
-            self._file.flush()
-            self.written[self.step] = time.time()
-
-
-class _Served:
-    def __init__(self, process: subprocess.Popen[bytes], address: str):
-        self.process, self.address = process, address
-
-
-def _serve(home: Path) -> tuple[_Served, float]:
-    """The page in a process of its own, and the seconds until it answered."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
-    environment = {**os.environ, "STUDIO_HOME": str(home), "GRADIO_ANALYTICS_ENABLED": "False"}
-    began = time.monotonic()
-    process = subprocess.Popen([sys.executable, "app.py", "--port", str(port)], cwd=PROJECT, env=environment, stdin=subprocess.DEVNULL,
-                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while time.monotonic() - began < 120:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=2):
-                return _Served(process, f"http://127.0.0.1:{port}"), time.monotonic() - began
-        except OSError:
-            time.sleep(0.05)
-    raise TimeoutError("the page did not start")
-
-
-def _start_up(home: Path, first: float, turns: int = 3) -> float:
-    """Seconds from the command to the first answer, beyond those of `import gradio`: medians of turns taken one after the other."""
-    starts, imports = [first], [_import_gradio()]
-    for _ in range(turns - 1):
-        served, started = _serve(home)
-        served.process.kill()
-        served.process.wait()
-        starts.append(started)
-        imports.append(_import_gradio())
-    return statistics.median(starts) - statistics.median(imports)
-
-
-def _import_gradio() -> float:
-    began = time.monotonic()
-    subprocess.run([sys.executable, "-c", "import gradio"], check=True, env={**os.environ, "GRADIO_ANALYTICS_ENABLED": "False"})
-    return time.monotonic() - began
-
-
-def _watched(chromium: Any, served: _Served, writer: Writer, seconds: float) -> dict[str, float]:
+def _watched(chromium: Any, served: Served, living: Living, seconds: float) -> dict[str, float]:
     context = chromium.new_context(viewport={"width": 1280, "height": 900})
     page = context.new_page()
     elsewhere: list[str] = []
     page.on("request", lambda asked: elsewhere.append(asked.url) if not asked.url.startswith((served.address, "data:", "blob:")) else None)
     address = f"{served.address}/?tab=runs&run={NAME}"
-    began = time.monotonic()
     page.goto(address)
-    page.wait_for_function(f"Number(document.querySelector('.chart-loss .chart-stage')?.dataset.points) >= {writer.points}", timeout=60_000)
-    opened = time.monotonic() - began
+    page.wait_for_function(f"{_POINTS} >= {living.points}", timeout=60_000)
+    opened = page.evaluate("performance.now()") / 1000
+    _say(f"one page, {living.points} points")
     page.wait_for_timeout(2000)
     page.evaluate(_NOTE_DRAWN)
     session = context.new_cdp_session(page)
@@ -168,21 +80,29 @@ def _watched(chromium: Any, served: _Served, writer: Writer, seconds: float) -> 
     page.wait_for_timeout(seconds * 1000)
     spent = _busy(session) - before
     drawn = {int(step): at / 1000 for step, at in page.evaluate("Object.entries(window.drawnAt)")}
-    delays = [drawn[step] - at for step, at in writer.written.items() if step in drawn]
-    asked = page.evaluate(_ANSWERED)
-    return {"metric to point": max(delays, default=float("nan")), "metric to point, median": statistics.median(delays) if delays else float("nan"),
-            "page CPU": 100 * spent / seconds, "server per question": _per_question(served, page, seconds / 2),
-            "question answered (median)": statistics.median(asked),
-            "whole curve opened": opened, "requests elsewhere": len(elsewhere), "tabs alive": _tabs(context, address, page)}
+    delays = [drawn[step] - at for step, at in living.written.items() if step in drawn]
+    answered = page.evaluate(_ANSWERED)
+    if not delays or not answered:
+        raise StudioError("The open page drew no new point.", "The computer may be too busy: measure again.", "page")
+    _say(f"{TABS} pages' questions")
+    cost = per_question(served, _askers(page, served), seconds / 2)
+    page.evaluate("delete document.hidden; document.dispatchEvent(new Event('visibilitychange'))")
+    _say(f"{TABS} tabs")
+    return {"metric to point": max(delays), "metric to point, median": statistics.median(delays), "page CPU": 100 * spent / seconds,
+            "server per question": cost, "question answered, median": statistics.median(answered), "whole curve opened": opened,
+            "requests elsewhere": len(elsewhere), "tabs alive": _tabs(context, address, page)}
 
 
-_ANSWERED = """performance.getEntriesByType("resource").filter(one => one.name.includes("component_server"))
-  .map(one => one.responseEnd - one.requestStart).slice(-20)"""
+_POINTS = "Number(document.querySelector('.chart-loss .chart-stage')?.dataset.points)"
+_LAST = "Number(document.querySelector('.chart-loss .chart-stage')?.dataset.last || 0)"
+_ANSWERED = """performance.getEntriesByType("resource").filter(one => one.name.endsWith("/poll")).map(one => one.responseEnd - one.requestStart).slice(-20)"""
 _NOTE_DRAWN = """() => {
   window.drawnAt = {};
   const stage = document.querySelector(".chart-loss .chart-stage");
   new MutationObserver(() => { window.drawnAt[stage.dataset.last] ??= Date.now(); }).observe(stage, {attributes: true, attributeFilter: ["data-last"]});
 }"""
+_PLACE = """(() => { const one = [...studio.live.tracks.values()][0];
+  return [studio.live.mark, {generation: one.generation, points: one.points, others: one.next, stride: 1}]; })()"""
 
 
 def _busy(session: Any) -> float:
@@ -190,68 +110,31 @@ def _busy(session: Any) -> float:
     return next(item["value"] for item in session.send("Performance.getMetrics")["metrics"] if item["name"] == "TaskDuration")
 
 
-def _server_seconds(served: _Served) -> float:
-    import psutil
-    times = psutil.Process(served.process.pid).cpu_times()
-    return times.user + times.system
-
-
-def _per_question(served: _Served, page: Any, seconds: float) -> float:
-    """Milliseconds of the server's processor for one question of an open page: ASKERS pages' worth of questions against none, all over HTTP."""
-    page.evaluate("Object.defineProperty(document, 'hidden', {get: () => true, configurable: true})")  # it asks no more
+def _askers(page: Any, served: Served) -> list[Asker]:
+    """TABS askers that stand where the open page stands; it asks no more until it is in sight again."""
+    page.evaluate("Object.defineProperty(document, 'hidden', {get: () => true, configurable: true})")
     page.wait_for_timeout(1500)
-    end = threading.Event()
-    part = page.evaluate("window.gradio_config.components.find((one) => one.props?.elem_id === 'studio-bar').id")
-    track = page.evaluate("(() => { const one = [...studio.live.tracks.values()][0]; return [one.generation, one.points, one.next, studio.live.mark]; })()")
-    before = _server_seconds(served)
-    time.sleep(seconds)
-    idle = _server_seconds(served) - before
-    counts: list[int] = []
-    askers = [threading.Thread(target=_ask_on, args=(served.address, part, track, number, end, counts)) for number in range(ASKERS)]
-    for asker in askers:
-        asker.start()
-    before = _server_seconds(served)
-    time.sleep(seconds)
-    cost, asked = _server_seconds(served) - before, len(counts)
-    end.set()
-    for asker in askers:
-        asker.join()
-    page.evaluate("delete document.hidden; document.dispatchEvent(new Event('visibilitychange'))")
-    return 1000 * (cost - idle) / asked
-
-
-def _ask_on(address: str, part: int, track: list[Any], number: int, end: threading.Event, counts: list[int]) -> None:
-    """What an open page asks, once a second, until the end: the list, the news of one run, the device."""
-    generation, points, other, mark = track
-    headers = {"Content-Type": "application/json"}
-    end.wait(number / ASKERS)
-    while not end.wait(1.0):
-        ask = {"device": True, "list": mark, "also": [],
-               "run": {"id": NAME, "generation": generation, "points": points, "others": other, "stride": 1, "log": None}}
-        body = json.dumps({"data": ask, "component_id": part, "fn_name": "poll", "session_hash": f"bench{number}"}).encode()
-        request = urllib.request.Request(f"{address}/gradio_api/component_server/", body, headers)
-        with urllib.request.urlopen(request, timeout=10) as answer:
-            news = json.load(answer)["run"]
-        generation, points, other = news["generation"], news["points"], news["next"]
-        counts.append(points)
+    mark, place = page.evaluate(_PLACE)
+    return [Asker(served, NAME, mark, dict(place), number / TABS) for number in range(TABS)]
 
 
 def _tabs(context: Any, address: str, first: Any) -> int:
-    """How many of eight tabs on one run draw a new point and answer a click."""
+    """How many of TABS tabs on one run draw a new point and answer a click."""
+    from playwright.sync_api import Error
     tabs = [first]
-    for _ in range(7):
+    for _ in range(TABS - 1):
         tabs.append(context.new_page())
         tabs[-1].goto(address)
     alive = 0
     for number, tab in enumerate(tabs, 1):
         tab.bring_to_front()
         try:
-            before = tab.evaluate("Number(document.querySelector('.chart-loss .chart-stage')?.dataset.last || 0)")
-            tab.wait_for_function(f"Number(document.querySelector('.chart-loss .chart-stage')?.dataset.last || 0) > {before}", timeout=30_000)
+            before = tab.evaluate(_LAST)
+            tab.wait_for_function(f"{_LAST} > {before}", timeout=30_000)
             tab.locator("#run-view-log").click(timeout=5_000)
             alive += 1
-        except Exception as error:  # noqa: BLE001 - playwright's timeout, whatever it is called in this release: the tab counts as dead
-            print(f"tab {number} is dead: {error}", file=sys.stderr)
+        except Error as error:
+            _say(f"tab {number} is dead: {error}")
     return alive
 
 

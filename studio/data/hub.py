@@ -18,13 +18,22 @@ def is_hub_id(text: str) -> bool:
     return found is not None and "/" in text and not FILE.search(text) and not text.startswith((".", "/"))
 
 
+def here(text: str) -> bool:
+    """Whether nothing has to be fetched for a source: it is no Hub id, or was fetched before."""
+    return not is_hub_id(text) or Path(text).is_file() or _place(text).is_file()
+
+
+def _place(text: str) -> Path:
+    return room("uploads") / f"hub-{slug(text.replace('/', '-').replace(':', '-'))}.parquet"
+
+
 def path_of(text: str) -> Path:
     """Fetch a Hub data set's split once, as a Parquet file among the uploads. Raises DataError with what the Hub said."""
     from datasets import load_dataset  # late: half a second, and only where the Hub is asked
 
     found = ID.fullmatch(text)
     repo, config, split = found["repo"], found["config"], found["split"] or "train"
-    kept = room("uploads") / f"hub-{slug(text.replace('/', '-').replace(':', '-'))}.parquet"
+    kept = _place(text)
     if kept.is_file():
         return kept
     try:

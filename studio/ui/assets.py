@@ -27,10 +27,9 @@ def styles() -> list[Path]:
 
 
 def mount(name: str) -> str:
-    """js_on_load of a gr.HTML: calls studio.parts.NAME(element, server, props, trigger, upload, watch) once the scripts are there."""
+    """js_on_load of a gr.HTML: calls studio.parts.NAME(element, upload) once the scripts are there."""
     return f"""(function wait(tries) {{
   const part = window.studio && window.studio.parts && window.studio.parts[{name!r}];
-  if (part) return part(element, typeof server === "undefined" ? null : server, props, trigger, typeof upload === "undefined" ? null : upload,
-      typeof watch === "undefined" ? null : watch);
+  if (part) return part(element, typeof upload === "undefined" ? null : upload);
   if (tries) setTimeout(() => wait(tries - 1), 20);
 }})(500);"""

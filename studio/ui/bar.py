@@ -6,8 +6,9 @@ import gradio as gr
 
 from studio.ui import assets, away, live
 
+READS = (live.poll, live.whole_log, live.order, live.differences, live.repairs, away.taken, away.download)
+
 
 def build(page: gr.Blocks) -> None:
-    """The gr.HTML whose read-only server functions every other part of the page asks."""
-    gr.HTML(html_template="<div></div>", js_on_load=assets.mount("bar"), apply_default_css=False, elem_id="studio-bar",
-            server_functions=[live.poll, live.whole_log, live.order, live.differences, live.repairs, away.taken, away.download])
+    """The gr.HTML that the bar is drawn in."""
+    gr.HTML(html_template="<div></div>", js_on_load=assets.mount("bar"), apply_default_css=False, elem_id="studio-bar")

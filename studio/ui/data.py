@@ -91,7 +91,9 @@ def _number(value: Any) -> int:
     return value if isinstance(value, int) and 0 <= value < 2**53 else 0
 
 
+READS = (inspect, rows, preview, lengths)
+
+
 def build(page: gr.Blocks) -> None:
     """The tab's one part."""
-    gr.HTML(html_template=assets.read("data.html"), js_on_load=assets.mount("data"), apply_default_css=False, elem_id="data",
-            server_functions=[inspect, rows, preview, lengths])
+    gr.HTML(html_template=assets.read("data.html"), js_on_load=assets.mount("data"), apply_default_css=False, elem_id="data")

@@ -101,6 +101,7 @@ def stop(name: str, discard: bool = False) -> dict[str, Any]:
 def chat(model: str, prompt: str) -> dict[str, Any]:
     """One answer of a finished run (its id) or of a base (base:MODEL): {answer, tokens, tokens_per_second}."""
     voice, asked = _text(model, "model"), _text(prompt, "prompt")
+    guard.allow_voice(voice)
     handle = server.server()
     handle.load([voice])
     text, usage = [], {}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 import yaml
@@ -30,26 +30,38 @@ FRESH = 0.8  # seconds for which the list of runs is not read again
 tails = Tails()
 
 
+class Seen(NamedTuple):
+    """All runs at one look. rows: the table, the newest first; mark: changes when a row that stands still does; runs: by id, with their rows."""
+
+    rows: list[dict[str, Any]]
+    mark: str
+    runs: dict[str, tuple[Run, dict[str, Any]]]
+
+
 class Listing:
     """The table of all runs, read at most once in FRESH seconds and only where a diary has changed."""
 
     def __init__(self) -> None:
-        self._lock, self._at, self._rows = threading.Lock(), 0.0, []
+        self._lock, self._at, self._seen = threading.Lock(), float("-inf"), Seen([], "", {})
         self._known: dict[str, tuple[Any, dict[str, Any]]] = {}
 
     def rows(self) -> list[dict[str, Any]]:
+        return self.look().rows
+
+    def look(self) -> Seen:
         with self._lock:
             if time.monotonic() - self._at > FRESH:
                 found = run.runs()
-                self._rows = [self._row(one) for one in found]
+                rows = [self._row(one) for one in found]
                 self._known = {one.id: self._known[one.id] for one in found if one.id in self._known}
+                self._seen = Seen(rows, _mark_of(rows), {one.id: (one, row) for one, row in zip(found, rows, strict=True)})
                 self._at = time.monotonic()
-            return self._rows
+            return self._seen
 
     def forget(self) -> None:
         """Read again at the next question: something was changed here."""
         with self._lock:
-            self._at = 0.0
+            self._at = float("-inf")
 
     def _row(self, one: Run) -> dict[str, Any]:
         mark = _mark(one)
@@ -117,33 +129,31 @@ def _left(row: dict[str, Any], tail: Tail) -> float | None:
 def poll(ask: dict[str, Any]) -> Response:
     """{list?, run?, also?, device?} -> what is new for each. Unknown or deleted runs answer with `gone`."""
     answer: dict[str, Any] = {"at": time.time()}
-    rows = listing.rows()
-    known = {row["id"]: row for row in rows if row["state"] in ALIVE}  # asked a moment ago, for the list
-    answer["now"] = [row for row in rows if row["state"] in ALIVE]
-    answer["waiting"] = sum(row["state"] == "queued" for row in rows)
-    answer["count"] = len(rows)
+    seen = listing.look()
+    answer["now"] = [row for row in seen.rows if row["state"] in ALIVE]
+    answer["waiting"] = sum(row["state"] == "queued" for row in seen.rows)
+    answer["count"] = len(seen.rows)
     if "list" in ask:
-        answer["list"] = _changed(rows, ask["list"])
+        answer["list"] = None if ask["list"] == seen.mark else {"mark": seen.mark, "rows": seen.rows}
     if ask.get("run"):
-        answer["run"] = _part(ask["run"], known)
-    answer["also"] = [_part(item, known) for item in (ask.get("also") or [])[:8]]
+        answer["run"] = _part(ask["run"], seen)
+    answer["also"] = [_part(item, seen) for item in (ask.get("also") or [])[:8]]
     if ask.get("device"):
         answer["device"] = device.panel(answer["now"][0] if answer["now"] else None)
     return answered(answer)
 
 
-def _changed(rows: list[dict[str, Any]], known: str | None) -> dict[str, Any] | None:
-    """All rows when any that stands still has changed; the moving ones are in `now` anyway."""
-    still = [{key: value for key, value in row.items() if row["state"] not in ALIVE or key == "id"} for row in rows]
-    mark = hashlib.sha1(orjson.dumps(still), usedforsecurity=False).hexdigest()[:12]
-    return None if mark == known else {"mark": mark, "rows": rows}
+def _mark_of(rows: list[dict[str, Any]]) -> str:
+    """Of what stands still; the moving rows are in `now` anyway."""
+    still = [row["id"] if row["state"] in ALIVE else row for row in rows]
+    return hashlib.sha1(orjson.dumps(still), usedforsecurity=False).hexdigest()[:12]
 
 
-def _part(ask: dict[str, Any], known: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """One run's news. ask: {id, generation, points, others, log}; log: {file, at} or null for none. known: rows of the living runs."""
+def _part(ask: dict[str, Any], seen: Seen) -> dict[str, Any]:
+    """One run's news. ask: {id, generation, points, others, log}; log: {file, at} or null for none."""
     name = str(ask.get("id", ""))
     try:
-        one = exact(name)
+        one, row = seen.runs.get(name) or (exact(name), None)
     except StudioError as error:
         return {"id": name, "gone": error.message}
     tail = tails.of(one)
@@ -157,9 +167,9 @@ def _part(ask: dict[str, Any], known: dict[str, dict[str, Any]]) -> dict[str, An
     part: dict[str, Any] = {
         "id": name, "generation": tail.generation, "fresh": not same, "start": start, "points": stop, "stride": stride,
         "names": COLUMNS, "columns": tail.rows(start, stop, stride), "others": tail.others[other: other + OTHERS],
-        "next": min(len(tail.others), other + OTHERS), "status": dict(known.get(name) or status(tail)), "checkpoints": checkpoints.steps(one.checkpoints),
+        "next": min(len(tail.others), other + OTHERS), "status": (row or status(tail)) | {"signs": tail.signs()},
+        "checkpoints": checkpoints.steps(one.checkpoints),
     }
-    part["status"]["signs"] = tail.signs()
     part["more"] = stop < tail.points or part["next"] < len(tail.others)
     if ask.get("log") is not None:
         part["log"] = output.since(one, ask["log"])
@@ -219,7 +229,7 @@ def repairs(ask: dict[str, Any]) -> Response:
 
 def answered(answer: dict[str, Any]) -> Response:
     """An answer as a response of its own, made once by orjson."""
-    return Response(orjson.dumps(answer), media_type="application/json")
+    return Response(orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS), media_type="application/json")
 
 
 def _checkpoint(one: Run, step: int) -> dict[str, Any]:

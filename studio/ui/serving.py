@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import gradio as gr
 from starlette.middleware import Middleware
 
-from studio.ui import assets, guard, space, theme
+from studio.home import home
+from studio.ui import assets, guard, login, names, questions, space, theme, who
 
 UPLOAD = os.environ.get("STUDIO_MAX_UPLOAD", "2gb")
 
@@ -27,17 +28,19 @@ class Reach(NamedTuple):
     @property
     def public(self) -> bool:
         """Whether others than this computer's own users can reach it."""
-        return self.share or not guard.is_local(self.host) or space.space() is not None
+        return self.share or not names.is_local(self.host) or space.space() is not None
 
 
 def launch(page: gr.Blocks, reach: Reach, wait: bool = True) -> tuple[Any, str, str | None]:
     """Serve the page until the process ends (wait) or in the background. Returns (app, local address, public address)."""
     gate = _gate(reach)
     app, local, public = page.launch(server_name=reach.host, server_port=reach.port, share=reach.share, prevent_thread_lock=True, auth=gate,
-                                     app_kwargs={"middleware": [_guard(reach, gate)]}, **options())
+                                     app_kwargs={"middleware": [_guard(reach, gate)], "routes": [questions.route()]}, **options())
     print(f"Fine-Tuning Studio is ready: {local}", flush=True)
     if public:
         print(f"Public address: {public}", flush=True)
+    elif reach.share and space.space() is None:
+        print("No public address could be made: Gradio's tunnel was not reached. The page is served at the address above, behind its login.", flush=True)
     if wait:
         page.block_thread()
     return app, local, public
@@ -47,10 +50,10 @@ def options() -> dict[str, Any]:
     """What launch() is told, whoever looks on."""
     return {"theme": theme.theme(), "css_paths": assets.styles(), "head": assets.head(), "footer_links": [], "run_history": False, "enable_monitoring": False,
             "mcp_server": False, "ssr_mode": False, "pwa": False, "quiet": True, "max_file_size": UPLOAD, "allowed_paths": [],
-            "blocked_paths": [str(guard.home())]}
+            "blocked_paths": [str(home())]}
 
 
-def _gate(reach: Reach) -> guard.Gate | None:
+def _gate(reach: Reach) -> login.Gate | None:
     """The login, where there must be one; its password is printed when it had to be made up."""
     if not reach.public and not reach.password:
         return None
@@ -58,19 +61,19 @@ def _gate(reach: Reach) -> guard.Gate | None:
         os.environ[guard.PUBLIC] = "1"
     if space.space() is not None and not reach.password:
         return None  # the guard lets visitors watch; see _guard
-    owner = reach.password or guard.password()
-    if not guard.is_local(reach.host):
+    owner = reach.password or login.password()
+    if not names.is_local(reach.host):
         print(f"The page is served on {reach.host}: everybody in your network can reach its login.", file=sys.stderr)
     if not reach.password:
-        print(f"Log in as {guard.OWNER} with the password {owner}", flush=True)
+        print(f"Log in as {who.OWNER} with the password {owner}", flush=True)
     if reach.watch_password:
-        print(f"Who logs in as {guard.WATCHER} can look on and change nothing.", flush=True)
-    return guard.Gate(owner, reach.watch_password)
+        print(f"Who logs in as {who.WATCHER} can look on and change nothing.", flush=True)
+    return login.Gate(owner, reach.watch_password)
 
 
-def _guard(reach: Reach, gate: guard.Gate | None) -> Middleware:
+def _guard(reach: Reach, gate: login.Gate | None) -> Middleware:
     here = space.space()
-    names = guard.Names(reach.host, reach.share, reach.allow)
+    known = names.Names(reach.host, reach.share, reach.allow)
     if here is not None and gate is None:
-        return Middleware(guard.Guard, names=names, role=lambda scope: space.role_of(scope, here), visitors=True)
-    return Middleware(guard.Guard, names=names, role=guard.role_of if gate else None)
+        return Middleware(guard.Guard, names=known, role=lambda scope: space.role_of(scope, here), visitors=True)
+    return Middleware(guard.Guard, names=known, role=login.role_of if gate else None)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import time
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from studio import backup
+from studio.ui.who import OWNER, WATCHER
 
 LASTING = Path("/data")  # where a Space's storage bucket is mounted by convention
 
@@ -65,6 +67,7 @@ def note(here: Space | None) -> str | None:
 def role_of(scope: dict[str, Any], here: Space) -> str:
     """The Space's owner by the Hugging Face login, a visitor otherwise; without a login everybody is a visitor, unless STUDIO_OPEN is set."""
     if not here.login:
-        return "owner" if os.environ.get("STUDIO_OPEN") else "watch"
-    user = ((scope.get("session") or {}).get("oauth_info") or {}).get("userinfo") or {}
-    return "owner" if user.get("preferred_username") == here.owner else "watch"
+        return OWNER if os.environ.get("STUDIO_OPEN") else WATCHER
+    told = (scope.get("session") or {}).get("oauth_info") or {}
+    fresh = told.get("expires_at", float("inf")) > time.time()  # afterwards gradio counts it as logged out too
+    return OWNER if fresh and (told.get("userinfo") or {}).get("preferred_username") == here.owner else WATCHER

@@ -8,12 +8,14 @@ import gradio as gr
 
 from studio import config, data, source, template
 from studio.data.formats import formats
-from studio.errors import StudioError
+from studio.errors import OrderError, StudioError
 from studio.home import room
 from studio.presets import PRESETS, applied
 from studio.ui import assets, words
 from studio.ui.tune_form import form
 from studio.ui.tune_summary import summary
+
+LONGEST = 200_000  # characters of an order
 
 
 def offer(question: dict[str, Any]) -> dict[str, Any]:
@@ -48,8 +50,11 @@ def write(question: dict[str, Any]) -> dict[str, Any]:
 def read(question: dict[str, Any]) -> dict[str, Any]:
     """The order in a YAML text as a plain object: {yaml, lang}; or {error}."""
     lang = words.language(question.get("lang"))
+    text = str(question.get("yaml", ""))
     try:
-        wanted = config.parse(str(question.get("yaml", ""))[:200_000])
+        if len(text) > LONGEST:
+            raise OrderError("The order is too long.", "Data stands in a file of its own; an order only names it.", "yaml")
+        wanted = config.parse(text)
     except StudioError as error:
         return {"error": words.explain(error, lang)}
     return {"order": wanted.model_dump(mode="json", exclude_unset=True) | {"method": wanted.method.model_dump(mode="json", exclude_unset=True)}}
@@ -73,7 +78,9 @@ def models() -> list[dict[str, Any]]:
 SUGGESTED = ("Qwen/Qwen2.5-0.5B-Instruct", "Qwen/Qwen3-0.6B", "HuggingFaceTB/SmolLM2-1.7B-Instruct", "Qwen/Qwen2.5-7B-Instruct")
 
 
+READS = (offer, look, preset, write, read)
+
+
 def build(page: gr.Blocks) -> None:
     """The tab's one part."""
-    gr.HTML(html_template=assets.read("tune.html"), js_on_load=assets.mount("tune"), apply_default_css=False, elem_id="tune",
-            server_functions=[offer, look, preset, write, read])
+    gr.HTML(html_template=assets.read("tune.html"), js_on_load=assets.mount("tune"), apply_default_css=False, elem_id="tune")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -25,8 +26,8 @@ class Answer(NamedTuple):
 class Page:
     """A served page that can be asked with any header, which browsers and requests would not let one set."""
 
-    def __init__(self, blocks: Any, address: str):
-        self.blocks, self.address = blocks, address
+    def __init__(self, blocks: Any, app: Any, address: str):
+        self.blocks, self.app, self.address = blocks, app, address
         self.port = int(address.rstrip("/").rsplit(":", 1)[1])
 
     def ask(self, method: str, path: str, body: str | bytes | None = None, **headers: str) -> Answer:
@@ -48,17 +49,27 @@ class Page:
         return self.ask("POST", f"/gradio_api/run/{name}", json.dumps({"data": list(data)}), Content_Type="application/json", **headers)
 
     def look(self, part: str, name: str, question: dict[str, Any], **headers: str) -> Answer:
-        """A reading function of the gr.HTML with this elem_id."""
-        found = next(one for one in self.blocks.blocks.values() if getattr(one, "elem_id", None) == part)
-        asked = {"data": question, "component_id": found._id, "fn_name": name, "session_hash": "test"}
-        return self.ask("POST", "/gradio_api/component_server/", json.dumps(asked), Content_Type="application/json", **headers)
+        """A reading function of a part of the page."""
+        return self.ask("POST", f"/studio/ask/{part}/{name}", json.dumps(question), Content_Type="application/json", **headers)
+
+
+def routes(page: Page, method: str) -> list[str]:
+    """Every path that the served app has for a method, with something plain for what varies."""
+    def walk(found: Any) -> Iterator[Any]:
+        for route in found:
+            inner = getattr(route, "original_router", None)  # FastAPI keeps a router that was included as one route
+            yield from walk(inner.routes) if inner else [route]
+
+    paths = {re.sub(r"\{\w+(:path)?\}", "x", route.path) for route in walk(page.app.routes) if method in (getattr(route, "methods", None) or ())}
+    assert "/gradio_api/upload" in paths or method != "POST", "gradio's own routes are among them"
+    return sorted(paths)
 
 
 @contextlib.contextmanager
 def served(reach: Reach | None = None) -> Iterator[Page]:
     blocks = app.build()
-    _, local, _ = launch(blocks, reach or Reach(), wait=False)
+    served_app, local, _ = launch(blocks, reach or Reach(), wait=False)
     try:
-        yield Page(blocks, local)
+        yield Page(blocks, served_app, local)
     finally:
         blocks.close(verbose=False)

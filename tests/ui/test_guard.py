@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from urllib.parse import urlencode
 
 import pytest
 
@@ -13,10 +12,10 @@ from studio import config
 from studio.errors import OrderError
 from studio.run import runs
 from studio.ui import guard
-from tests.ui.served import Page
+from studio.ui.names import Names
+from tests.ui.served import Page, routes
 
-ROUTES = ("/gradio_api/run/start", "/gradio_api/run/stop", "/gradio_api/call/start", "/gradio_api/queue/join", "/gradio_api/upload",
-          "/gradio_api/component_server/", "/login")
+ROUTES = ("/gradio_api/run/start", "/gradio_api/call/start", "/gradio_api/queue/join", "/gradio_api/upload", "/studio/ask/tune/look", "/login")
 KINDS = ("application/json", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x")
 ORIGINS = ("https://evil.test", "null", "http://localhost.evil.test", "http://127.0.0.1.evil.test", "http://127.0.0.1:1")
 
@@ -30,6 +29,11 @@ def test_posts_of_other_sites_are_refused(page: Page, route: str, kind: str, ord
     assert not runs()
 
 
+def test_no_route_at_all_takes_a_post_of_another_site(page: Page) -> None:
+    for path in routes(page, "POST"):
+        assert page.ask("POST", path, "{}", Content_Type="text/plain", Origin="https://evil.test").status in (403, 404), path
+
+
 @pytest.mark.parametrize("origin", ORIGINS)
 def test_look_alike_origins_are_refused(page: Page, origin: str) -> None:
     assert page.job("status", "last", Origin=origin).status == 403
@@ -41,19 +45,38 @@ def test_the_page_itself_may_post(page: Page) -> None:
     assert "There is no run" in page.job("status", "nothing").json["error"]
 
 
-@pytest.mark.parametrize("route", ["/", "/config", "/gradio_api/info", "/gradio_api/file=app.py", "/gradio_api/queue/status", "/theme.css", "/static/x"])
-def test_foreign_names_are_not_served(page: Page, route: str) -> None:
-    for host in ("attacker.test", "localhost.attacker.test", "", "127.0.0.1@attacker.test", "x.gradio.live"):
-        assert page.ask("GET", route, Host=host).status == 400
-    assert page.ask("GET", route, Host=f"localhost:{page.port}").status != 400
+@pytest.mark.parametrize("host", ["attacker.test", "localhost.attacker.test", "", "127.0.0.1@attacker.test", "x.gradio.live"])
+def test_foreign_names_are_not_served_on_any_route(page: Page, host: str) -> None:
+    for path in routes(page, "GET"):
+        assert page.ask("GET", path, Host=host).status == 400, path
+    for path in routes(page, "POST"):
+        assert page.ask("POST", path, "{}", Host=host, Content_Type="application/json").status == 400, path
+    assert page.ask("GET", "/config", Host=f"localhost:{page.port}").status == 200
 
 
-def test_names_that_are_served() -> None:
-    assert "abc.gradio.live" in guard.Names(share=True)
-    assert "192.168.1.5:7860" in guard.Names("0.0.0.0")
-    assert "attacker.test" not in guard.Names("0.0.0.0", share=True)
-    assert "proxy.example" in guard.Names(extra=["Proxy.example"])
-    assert "[::1]:7860" in guard.Names()
+def test_names_that_are_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "abc.gradio.live" in Names(share=True)
+    assert "192.168.1.5:7860" in Names("0.0.0.0")
+    assert "attacker.test" not in Names("0.0.0.0", share=True)
+    assert "proxy.example" in Names(extra=["Proxy.example"])
+    assert "[::1]:7860" in Names()
+    monkeypatch.setenv("SPACE_HOST", "anna-studio.hf.space,studio.example.org")  # a Space with a domain of its own
+    assert "studio.example.org" in Names()
+    assert "anna-studio.hf.space" in Names()
+
+
+def test_gradios_own_doors_that_the_page_does_not_use_are_shut(page: Page) -> None:
+    for path in guard.UNUSED:
+        assert page.ask("GET", f"{path}?session_hash=x").status == 404
+        assert page.ask("POST", f"{path}/", "{}", Content_Type="application/json").status == 404
+
+
+@pytest.mark.parametrize(("body", "kind", "status"), [
+    ("{}", "text/plain", 415), ("{}", "application/x-www-form-urlencoded", 415), ("{", "application/json", 400), ("[1]", "application/json", 400),
+    ('"' + "x" * 5_000_000 + '"', "application/json", 413)])
+def test_questions_are_one_json_object(page: Page, body: str, kind: str, status: int) -> None:
+    assert page.ask("POST", "/studio/ask/tune/look", body, Content_Type=kind).status == status
+    assert page.ask("POST", "/studio/ask/tune/__class__", "{}", Content_Type="application/json").status == 404
 
 
 def test_nothing_from_elsewhere_is_allowed_in_the_page(page: Page) -> None:
@@ -63,7 +86,8 @@ def test_nothing_from_elsewhere_is_allowed_in_the_page(page: Page) -> None:
 
 
 FILES = ("{home}/token", "{home}/.env", "{home}/runs/x/log.txt", "/etc/passwd", "{home}/../../../etc/passwd", "%2e%2e/%2e%2e/etc/passwd", "//etc/passwd",
-         "{project}/app.py", "{project}/APP.PY", "{project}/.git/config", "{home}/link")
+         "{project}/app.py", "{project}/APP.PY", "{project}/.git/config", "{home}/link", "{uploads}/link", "{uploads}/../home/token",
+         "https://huggingface.co/robots.txt")
 
 
 @pytest.mark.parametrize("path", FILES)
@@ -73,10 +97,15 @@ def test_no_file_is_handed_out(page: Page, page_home: Path, path: str) -> None:
         (page_home / name).write_text("secret")
     if not (page_home / "link").is_symlink():
         (page_home / "link").symlink_to("/etc/passwd")
-    wanted = path.format(home=page_home, project=Path(guard.__file__).parents[2])
-    answer = page.ask("GET", f"/gradio_api/file={wanted}")
-    assert answer.status in (403, 404)
-    assert "secret" not in answer.body
+    uploads = Path(os.environ["GRADIO_TEMP_DIR"])
+    uploads.mkdir(exist_ok=True)
+    if not (uploads / "link").is_symlink():
+        (uploads / "link").symlink_to(page_home / "token")  # the one folder whose files are handed out
+    wanted = path.format(home=page_home, uploads=uploads, project=Path(guard.__file__).parents[2])
+    for way in ("/gradio_api/file=", "/gradio_api/file/", "/gradio_api/proxy="):
+        answer = page.ask("GET", f"{way}{wanted}")
+        assert answer.status in (400, 401, 403, 404), (way, answer.status)
+        assert "secret" not in answer.body
 
 
 def test_upload_over_the_limit_is_refused(page_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,66 +120,6 @@ def test_upload_over_the_limit_is_refused(page_home: Path, monkeypatch: pytest.M
         assert small.ask("POST", "/gradio_api/upload", chunk, Content_Type="multipart/form-data; boundary=x", Transfer_Encoding="chunked").status == 413
     kept = [file for file in Path(os.environ["GRADIO_TEMP_DIR"]).rglob("*") if file.is_file() and file.stat().st_size > 2000]
     assert not kept
-
-
-def test_wrong_passwords_lock_the_login() -> None:
-    now = [0.0]
-    gate = guard.Gate("right", "look", clock=lambda: now[0])
-    assert gate("owner", "right")
-    assert gate("watch", "look")
-    assert not gate("owner", "look")
-    assert not gate("watch", "")
-    assert not gate("stranger", "")
-    assert not guard.Gate("right")("watch", "")
-    for _ in range(20):
-        assert not gate("owner", "wrong")
-    assert not gate("owner", "right"), "locked"
-    now[0] += guard.WINDOW + 1
-    assert gate("owner", "right")
-
-
-def _login(page: Page, user: str, password: str) -> str:
-    answer = page.ask("POST", "/login", urlencode({"username": user, "password": password}), Content_Type="application/x-www-form-urlencoded")
-    assert answer.status == 200, answer.body
-    return answer.headers["set-cookie"].split(";")[0]
-
-
-@pytest.mark.parametrize("route", ["/config", "/gradio_api/info", "/gradio_api/file=x", "/gradio_api/queue/status"])
-def test_without_login_nothing_is_told(gated: Page, route: str) -> None:
-    assert gated.ask("GET", route).status in (401, 404, 405)
-
-
-def test_without_login_nothing_is_done(gated: Page, order_yaml: str) -> None:
-    for answer in (gated.job("start", order_yaml), gated.job("status", "last"), gated.look("tune", "offer", {}), gated.ask("POST", "/gradio_api/upload", b"x")):
-        assert answer.status in (401, 403)
-    assert not runs()
-    assert "studio" in gated.ask("GET", "/").body.lower(), "the login page"
-
-
-def test_who_watches_changes_nothing(gated: Page, order_yaml: str) -> None:
-    cookie = _login(gated, "watch", "only looking")
-    offer = gated.look("tune", "offer", {}, Cookie=cookie)
-    assert offer.status == 200
-    assert offer.headers["x-studio-may"].split() == ["status", "inspect", "estimate"], "so the page greys the rest"
-    assert "There is no run" in gated.job("status", "nothing", Cookie=cookie).body
-    for name in ("start", "stop", "import", "delete", "resume", "chat", "chat_ask"):
-        assert gated.job(name, order_yaml, Cookie=cookie).status == 403, name
-    for route in ("/gradio_api/queue/join", "/gradio_api/call/start", "/gradio_api/upload", "/gradio_api/reset", "/gradio_api/run/start/",
-                  "/gradio_api//run/start"):
-        assert gated.ask("POST", route, "{}", Content_Type="application/json", Cookie=cookie).status in (403, 404)
-    assert not runs()
-
-
-def test_the_owner_may_work(gated: Page) -> None:
-    cookie = _login(gated, "owner", "right horse")
-    assert gated.look("tune", "offer", {}, Cookie=cookie).headers["x-studio-may"] == "*"
-    assert "There is no run" in gated.job("stop", "nothing", False, Cookie=cookie).body
-
-
-def test_tools_for_machines_are_off(page: Page) -> None:
-    assert page.ask("GET", "/gradio_api/mcp/").status in (404, 405)
-    assert page.ask("GET", "/gradio_api/monitoring").status in (401, 403, 404)
-    assert not page.blocks.run_history
 
 
 @pytest.mark.parametrize("source", ["/etc/passwd", "../secret.json", "~/.ssh/id_rsa", "/proc/self/environ"])

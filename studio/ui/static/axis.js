@@ -20,6 +20,13 @@
     }
     return found.length > 1 ? found : ticks(low, high, 4);
   };
+  // Digits behind the point that tell all marks of an axis apart, the same for each.
+  const decimals = (values) => {
+    for (let digits = 0; digits < 6; digits += 1) {
+      if (values.every((value) => Math.abs(+value.toFixed(digits) - value) <= Math.abs(value) * 1e-6 + 1e-12)) return digits;
+    }
+    return 6;
+  };
   // The first place whose x is not below the value; x never falls.
   const place = (column, n, value) => {
     let low = 0, high = n;
@@ -27,5 +34,5 @@
     return low;
   };
   const quantile = (sorted, share) => sorted[Math.min(sorted.length - 1, Math.max(0, Math.round(share * (sorted.length - 1))))];
-  window.studio.axis = { ticks, logTicks, place, quantile };
+  window.studio.axis = { ticks, logTicks, decimals, place, quantile };
 })();

@@ -9,7 +9,7 @@
     if (size >= 10000) return new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 }).format(value);
     return String(+value.toPrecision(size >= 1000 ? 4 : 3));
   };
-  const figure = (value, axis) => (axis ? short(value) : !Number.isFinite(value) ? "–" : Math.abs(value) >= 0.001 && Math.abs(value) < 1000 ? value.toFixed(Math.abs(value) < 10 ? 4 : 2) : short(value));
+  const figure = (value, axis, digits = 0) => (axis ? (Math.abs(value) >= 1e4 || digits > 4 ? short(value) : value.toFixed(digits)) : !Number.isFinite(value) ? "–" : Math.abs(value) >= 0.001 && Math.abs(value) < 1000 ? value.toFixed(Math.abs(value) < 10 ? 4 : 2) : short(value));
   const whole = (value) => (Number.isFinite(value) ? short(Math.round(value)) : "–");
   studio.figure = figure;
 
@@ -17,7 +17,7 @@
     { key: "loss", title: "Loss", column: "loss", smooth: true, evals: true, marks: true, log: true, format: figure,
       empty: "The curve begins with the first step." },
     { key: "rate", title: "Learning rate", column: "learning_rate", zero: true, format: (value) => (value === 0 ? "0" : short(value)), empty: "Shown from the first step on." },
-    { key: "gradient", title: "Gradient norm", column: "grad_norm", smooth: true, log: true, format: (value, axis) => (axis ? short(value) : short(value)), empty: "Shown from the first step on." },
+    { key: "gradient", title: "Gradient norm", column: "grad_norm", smooth: true, log: true, format: (value, axis, digits) => (axis ? figure(value, true, digits) : short(value)), empty: "Shown from the first step on." },
     { key: "speed", title: "Tokens per second", column: "tokens_per_second", smooth: true, zero: true, format: whole, empty: "Shown from the first step on." },
     { key: "memory", title: "Memory", column: "memory", level: "estimated_memory", zero: true, format: (value) => studio.bytes(value), empty: "Shown from the first step on.", hidden: true },
   ];
@@ -135,16 +135,15 @@
           this.hidden = this.hidden.includes(spec.key) ? this.hidden.filter((key) => key !== spec.key) : [...this.hidden, spec.key];
           this.keep(); this.drawTools(); this.all();
         } }, studio.say(spec.title))));
-      this.tools.replaceChildren(...[
-        make("label", { class: "smoothing" }, make("span", {}, studio.say("Smoothing")), slider, make("output", { class: "num" }, this.smoothing.toFixed(2))),
-        toggle("Log scale", "log", "Draws loss and gradient norm on a logarithmic scale."),
-        toggle("Clip outliers", "clip", "Leaves the rarest 2 % of values out of the scale, so that one spike does not flatten the curve."),
-        axis,
-        this.view && make("button", { type: "button", class: "chip strong", onclick: () => this.zoom(null) }, studio.say("Show all")),
-        this.beside, make("span", { class: "grow" }), chips,
-        make("span", { class: "saves" }, make("button", { type: "button", class: "chip", onclick: () => this.picture() }, studio.say("Save PNG")),
-          make("button", { type: "button", class: "chip", onclick: () => this.numbers() }, studio.say("Save CSV"))),
-      ].filter(Boolean));
+      const row = (...parts) => make("div", { class: "tool-row" }, parts.filter(Boolean)), gap = () => make("span", { class: "grow" });
+      this.tools.replaceChildren(
+        row(make("label", { class: "smoothing" }, make("span", {}, studio.say("Smoothing")), slider, make("output", { class: "num" }, this.smoothing.toFixed(2))), axis,
+          toggle("Log scale", "log", "Draws loss and gradient norm on a logarithmic scale."),
+          toggle("Clip outliers", "clip", "Leaves the rarest 2 % of values out of the scale, so that one spike does not flatten the curve."),
+          this.view && make("button", { type: "button", class: "chip strong", onclick: () => this.zoom(null) }, studio.say("Show all")), gap(),
+          make("span", { class: "saves" }, make("button", { type: "button", class: "chip", onclick: () => this.picture() }, studio.say("Save PNG")),
+            make("button", { type: "button", class: "chip", onclick: () => this.numbers() }, studio.say("Save CSV")))),
+        row(chips, gap(), this.beside));
       this.charts.forEach((chart) => { chart.node.hidden = this.hidden.includes(chart.spec.key); });
       this.details.firstChild.textContent = studio.say("Last values as a table");
       this.drawLegend();

@@ -4,7 +4,8 @@
   const DECISIONS = [["drop", "Drop"], ["keep", "Keep"], ["stop", "Stop"]];
   const SEVERITY = { refused: "cannot be trained on", cut: "too long", suspicious: "worth a look" };
 
-  studio.parts.data = (element, server, props, trigger, upload) => {
+  studio.parts.data = (element, upload) => {
+    const server = studio.asking("data");
     const at = (selector) => element.querySelector(selector);
     const main = at(".data-main"), sources = at(".sources");
     let asked = 0, found = null, sending = null, trouble = null, drawn = "";

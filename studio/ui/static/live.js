@@ -3,19 +3,18 @@
   const studio = window.studio;
   const away = /\.hf\.space$/.test(location.hostname);
   const BUSY = away ? 3000 : 1000, IDLE = away ? 6000 : 3000, SLOWEST = 8000, PATIENCE = 12000; // milliseconds
-  const session = Math.random().toString(36).slice(2, 12);
 
-  // Calls a read-only function of the gr.HTML with this elem_id. Rejects with {status} (0: no answer).
+  // Asks a reading function of a part of the page (studio/ui/questions.py). Rejects with {status} (0: no answer).
   studio.ask = (id, name, data, patience = PATIENCE) => asked(id, name, data, patience, (answer) => ((answer.headers.get("content-type") || "").includes("json") ? answer.json() : answer.text()));
+  // The reading functions of a part, each as one of its own: asking("tune").look(order).
+  studio.asking = (id) => new Proxy({}, { get: (_, name) => (data) => studio.ask(id, name, data, 120000) });
   studio.askFile = (id, name, data) => asked(id, name, data, 600000, (answer) => answer.blob());
   const asked = async (id, name, data, patience, read) => {
-    const config = window.gradio_config || {};
-    const part = (config.components || []).find((one) => one.props?.elem_id === id);
-    const base = (config.root || "").replace(/\/$/, "") + (config.api_prefix ?? "/gradio_api");
+    const base = (window.gradio_config?.root || "").replace(/\/$/, "");
     const stop = new AbortController(), timer = setTimeout(() => stop.abort(), patience);
     try {
-      const answer = await fetch(`${base}/component_server/`, { method: "POST", headers: { "Content-Type": "application/json" },
-        body: JSON.stringify({ data, component_id: part?.id, fn_name: name, session_hash: session }), signal: stop.signal });
+      const answer = await fetch(`${base}/studio/ask/${id}/${name}`, { method: "POST", headers: { "Content-Type": "application/json" },
+        body: JSON.stringify(data), signal: stop.signal });
       if (!answer.ok) throw { status: answer.status };
       studio.permit(answer.headers.get("x-studio-may"));
       return await read(answer);
@@ -111,6 +110,7 @@
     return ask;
   };
 
+  const LINES = 3000; // of a log, kept in the page
   let turns = 0;
   const takeLog = (part) => {
     const log = live.log;
@@ -118,6 +118,7 @@
     log.file = part.file; log.at = part.at; log.size = part.size;
     const fresh = part.text ? part.text.replace(/\n$/, "").split("\n") : [];
     log.lines.push(...fresh);
+    if (log.lines.length > 2 * LINES) { log.lines.splice(0, log.lines.length - LINES); log.skipped = 1; } // the whole file is one click away
     return fresh;
   };
 

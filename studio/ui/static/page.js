@@ -93,6 +93,10 @@
     }
     const kept = studio.stored("studio-shade") || (new URLSearchParams(location.search).get("__theme"));
     shade(kept ? kept === "dark" : matchMedia("(prefers-color-scheme: dark)").matches);
+    element.querySelector(".skip").addEventListener("click", () => {
+      const part = document.querySelector(`#tab-${studio.tab()}`);
+      (part.querySelector(".start .primary:not(:disabled)") || part.querySelector("a[href], button:not(:disabled), input, select, textarea"))?.focus();
+    });
     toggle.addEventListener("click", () => { shade(!dark()); studio.store("studio-shade", dark() ? "dark" : "light"); });
     const label = () => { tongue.textContent = studio.language === "zh" ? "English" : "中文"; tongue.lang = studio.language === "zh" ? "en" : "zh-CN"; };
     tongue.addEventListener("click", () => { studio.speak(studio.language === "zh" ? "en" : "zh"); label(); });

@@ -1,6 +1,6 @@
 // How a chart is painted: grid, lines, evaluations, marks, and what lies over it while one points at it.
 (() => {
-  const studio = window.studio, PAD = studio.chartPad, { ticks, logTicks } = studio.axis;
+  const studio = window.studio, PAD = studio.chartPad, { ticks, logTicks, decimals } = studio.axis;
 
   Object.assign(studio.Chart.prototype, {
     paint(pen, width, height) {
@@ -34,10 +34,12 @@
       pen.textBaseline = "middle";
       pen.textAlign = "right";
       const logs = board.log && spec.log;
-      for (const at of logs ? logTicks(yr[0], yr[1]) : ticks(yr[0], yr[1], Math.max(2, plot.h / 44))) {
+      const rows = logs ? logTicks(yr[0], yr[1]) : ticks(yr[0], yr[1], Math.max(2, plot.h / 44));
+      const values = logs ? rows.map((at) => 10 ** at) : rows, digits = decimals(values);
+      for (const [place, at] of rows.entries()) {
         const y = Math.round(plot.y + plot.h - ((at - yr[0]) / (yr[1] - yr[0])) * plot.h) + 0.5;
         pen.strokeStyle = ink.line; pen.beginPath(); pen.moveTo(plot.x, y); pen.lineTo(plot.x + plot.w, y); pen.stroke();
-        pen.fillStyle = ink.quiet; pen.fillText(spec.format(logs ? 10 ** at : at, true), plot.x - 8, y);
+        pen.fillStyle = ink.quiet; pen.fillText(spec.format(values[place], true, digits), plot.x - 8, y);
       }
       pen.textBaseline = "top";
       pen.textAlign = "center";

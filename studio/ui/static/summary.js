@@ -74,14 +74,16 @@
     };
 
     async function start() {
+      if (starting) return; // a second click before the button is greyed
       starting = true; refused = null; draw();
       try {
         const made = await studio.call("start", (await server.write({ order: studio.order.value })).yaml);
         studio.open("runs", { run: made.run });
-      } catch (error) { refused = error; }
+      } catch (error) { refused = error.message ? error : silent(); }
       starting = false; draw();
     }
 
+    const silent = () => ({ message: studio.say("The studio does not answer."), hint: studio.say("Is it still running in its terminal? This page goes on by itself when it is back.") });
     const ask = async () => {
       const mine = (asked += 1);
       box.classList.add("waiting");
@@ -89,11 +91,12 @@
         const found = await server.look({ order: studio.order.value, lang: studio.language });
         if (mine === asked) { last = found; refused = null; }
       } catch {
-        if (mine === asked) refused = { message: studio.say("The studio does not answer."), hint: studio.say("Is it still running in its terminal? This page goes on by itself when it is back.") };
+        if (mine === asked) refused = silent();
       }
       if (mine === asked) { box.classList.remove("waiting"); draw(); window.dispatchEvent(new CustomEvent("studio:summary", { detail: last })); }
     };
     window.addEventListener("studio:permit", draw);
+    studio.live.listen((what) => { if (what.link && !studio.live.since) ask(); });
     draw();
     return {
       get last() { return last; },

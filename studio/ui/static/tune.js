@@ -12,12 +12,15 @@
     el("div", { class: "card-head" }, icon(ICONS[name]), el("div", {}, el("h2", { id: `card-${name}` }, studio.say(title)), el("p", { class: "quiet" }, studio.say(about)))), ...inside);
   const grid = (...fields) => el("div", { class: "fields" }, ...fields);
 
-  studio.parts.tune = async (element, server) => {
+  studio.parts.tune = async (element) => {
+    const server = studio.asking("tune");
     const at = (selector) => element.querySelector(selector);
     const form = at(".tune-form"), yaml = at("textarea.yaml");
     let offer = null, shape = "form", written = null;
     let advanced = studio.stored("studio-advanced") === "yes";
-    try { offer = await server.offer({}); } catch { at(".lead").textContent = studio.say("The studio does not answer."); return; }
+    while (!offer) { // the studio may be starting anew under the page
+      try { offer = await server.offer({}); } catch { at(".lead").textContent = studio.say("The studio does not answer."); await new Promise((go) => setTimeout(go, 2000)); }
+    }
     studio.offer = offer;
     studio.order.begin(structuredClone(offer.first));
     const method = () => offer.form.methods.find((one) => one.name === studio.order.method()) || offer.form.methods[0];
@@ -85,7 +88,7 @@
             onclick: () => { advanced = !advanced; studio.store("studio-advanced", advanced ? "yes" : "no"); draw(); } })),
         el("button", { type: "button", class: "plain", onclick: () => { studio.order.replace(structuredClone(offer.first), "reset"); } }, studio.say("Start over")));
     };
-    const preset = async (one) => { const made = await server.preset({ order: studio.order.value, name: one.name }); if (made.order) studio.order.replace(made.order, "preset"); };
+    const preset = async (one) => { const made = await server.preset({ order: studio.order.value, name: one.name }).catch(() => ({})); if (made.order) studio.order.replace(made.order, "preset"); };
     const chosen = (one) => Object.entries(one.patch).every(([section, keys]) => Object.entries(keys).every(([key, value]) => {
       const knob = section === "method" ? method().knobs.find((found) => found.key === key) : offer.form.training.find((found) => found.key === key);
       return JSON.stringify((key === "name" ? studio.order.method() : studio.order.get(`${section}.${key}`)) ?? knob?.default) === JSON.stringify(value);
@@ -111,7 +114,8 @@
       draw();
     }
     const typed = async () => {
-      const found = await server.read({ yaml: yaml.value, lang: studio.language }).catch(() => ({ error: { message: studio.say("The studio does not answer."), hint: "" } }));
+      const found = await server.read({ yaml: yaml.value, lang: studio.language })
+        .catch((problem) => ({ error: { message: studio.say(problem.status === 413 ? "The order is too long." : "The studio does not answer."), hint: "" } }));
       at(".yaml-fault").hidden = !found.error;
       if (found.error) { at(".yaml-fault").textContent = `${found.error.message} ${found.error.hint}`; summary.refuse(found.error); return; }
       written = yaml.value;

@@ -1,0 +1,54 @@
+"""What the page may ask: the reading functions of its parts, by name, over one plain route of their own.
+
+A tab's module names them in READS. They change nothing, take one JSON object, and give one, or a response. Gradio has a route for such
+functions too; it costs three times as much a call, and reads posts of any content type.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import anyio.to_thread
+import orjson
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from studio.ui import bar, chat, data, guard, tune
+from studio.ui.live import answered
+
+PARTS = {"studio-bar": bar, "tune": tune, "data": data, "studio-chat": chat}
+LARGEST = 4 << 20  # bytes of a question: an order, and a long text in it
+
+
+def reads() -> dict[str, Callable[[dict[str, Any]], Any]]:
+    """Every reading function, as part/name."""
+    return {f"{part}/{read.__name__}": read for part, module in PARTS.items() for read in module.READS}
+
+
+def route() -> Route:
+    """The route, for the app's constructor: it is there before the first request."""
+    known = reads()
+
+    async def answer(request: Request) -> Response:
+        read = known.get(request.path_params["name"])
+        if read is None:
+            return PlainTextResponse("Nothing of this name can be asked.", 404)
+        if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
+            return PlainTextResponse("Ask in JSON.", 415)
+        body = b""
+        async for piece in request.stream():
+            body += piece
+            if len(body) > LARGEST:
+                return PlainTextResponse("The question is too long.", 413)
+        try:
+            question = orjson.loads(body)
+        except orjson.JSONDecodeError:
+            return PlainTextResponse("Ask in JSON.", 400)
+        if not isinstance(question, dict):
+            return PlainTextResponse("Ask with one JSON object.", 400)
+        found = await anyio.to_thread.run_sync(read, question)
+        return found if isinstance(found, Response) else answered(found)
+
+    return Route(f"{guard.ASK}{{name:path}}", answer, methods=["POST"])
