@@ -17,7 +17,7 @@ from studio.run import Run
 
 TRAINER = "studio.worker.train"
 PORT = 29500
-HOSTS = "STUDIO_HOSTS"  # "2 node0"
+HOSTS = "STUDIO_HOSTS"  # "2 node0:29500"
 
 
 def processes(config: RunConfig, found: list[Device] | None = None) -> int:
@@ -69,8 +69,8 @@ def hosts(config: RunConfig, count: int, run: str = "RUN") -> dict[str, Any]:
     run: the run's folder, on a file system that all hosts share. Put the first host's name for HOST0. All are typed in the checkout.
     """
     each = devices_each(config)
-    folder, others = shlex.quote(run), range(1, count)
-    return {"commands": [_first(str(count), "HOST0", folder), *(_other(str(count), each, str(rank), "HOST0", folder) for rank in others)],
+    folder, head = shlex.quote(run), f"HOST0:{PORT}"
+    return {"commands": [_first(str(count), head, folder), *(_other(str(count), each, str(rank), head, folder) for rank in range(1, count))],
             "slurm": _slurm(config, count, each), "skypilot": _skypilot(config, count, each)}
 
 
@@ -80,8 +80,9 @@ def devices_each(config: RunConfig) -> int:
 
 
 def _meeting(count: str, head: str, rank: str) -> list[str]:
-    """torchrun's words for where the processes of all hosts meet."""
-    return [f"--nnodes={count}", f"--node-rank={rank}", f"--master-addr={head}", f"--master-port={PORT}"]
+    """torchrun's words for where the processes of all hosts meet; head: name:port."""
+    name, _, port = head.rpartition(":")
+    return [f"--nnodes={count}", f"--node-rank={rank}", f"--master-addr={name}", f"--master-port={port}"]
 
 
 def _first(count: str, head: str, run: str) -> str:
@@ -108,12 +109,12 @@ def _slurm(config: RunConfig, count: int, each: int) -> str:
         "#!/bin/bash", f"#SBATCH --job-name={_name(config)}", f"#SBATCH --nodes={count}", "#SBATCH --ntasks-per-node=1",
         f"#SBATCH --gpus-per-node={each}", "#SBATCH --output=%x-%j.log", "", 'export RUN="$1"',
         'export HEAD=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)',
-        f"srun bash -c '{_either(str(count), each, '$SLURM_NODEID', '$HEAD')}'", ""])
+        f"srun bash -c '{_either(str(count), each, '$SLURM_NODEID', f'$HEAD:{PORT}')}'", ""])
 
 
 def _skypilot(config: RunConfig, count: int, each: int) -> str:
     """sky launch FILE --env RUN=…; the run's folder and its model lie under a mounted home."""
-    lines = ['HEAD=$(echo "$SKYPILOT_NODE_IPS" | head -n 1)', _either(str(count), each, "$SKYPILOT_NODE_RANK", "$HEAD")]
+    lines = ['HEAD=$(echo "$SKYPILOT_NODE_IPS" | head -n 1)', _either(str(count), each, "$SKYPILOT_NODE_RANK", f"$HEAD:{PORT}")]
     return "\n".join([
         f"name: {_name(config)}", f"num_nodes: {count}", "resources:", f"  accelerators: H100:{each}", "workdir: .", "envs:", "  RUN: ''",
         "setup: |", "  pip install -r requirements.txt", "run: |", *(f"  {line}" for line in lines), ""])

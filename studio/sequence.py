@@ -25,7 +25,7 @@ def sequence(config: RunConfig) -> dict[str, Any]:
     batch, accumulation = config.training.batch_size, config.training.accumulation
     kept[BATCH] = f"{batch} × auto" if accumulation == "auto" else batch * accumulation
     settled = {f"training.{key}": training[key] for key in ("seed", "packing", "optimizer", "devices") if key in training}
-    return kept | settled | ({"training.weights": training["weights"]} if training.get("weights") == "bf16" else {})
+    return kept | settled | {f"training.{key}": other for key, other in (("weights", "bf16"), ("sharding", "fsdp")) if training.get(key) == other}
 
 
 def begin(folder: Path, config: RunConfig) -> None:

@@ -119,7 +119,7 @@ def test_processes(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_hosts_get_their_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told = launch.hosts(order("name=big", "training.devices=8"), 3, "/shared/runs/big one")
     first, *others = told["commands"]
-    assert first == "STUDIO_HOSTS=\"3 HOST0\" python -m studio.supervise '/shared/runs/big one'"
+    assert first == "STUDIO_HOSTS=\"3 HOST0:29500\" python -m studio.supervise '/shared/runs/big one'"
     assert [f"--node-rank={rank}" in line for rank, line in enumerate(others, 1)] == [True, True]
     assert all("--nproc-per-node=8" in line and "--nnodes=3" in line and "'/shared/runs/big one'" in line for line in others)
     assert told["slurm"].startswith("#!/bin/bash")
@@ -127,9 +127,9 @@ def test_hosts_get_their_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     plan = yaml.safe_load(told["skypilot"])
     assert plan["num_nodes"] == 3
     assert "$SKYPILOT_NODE_RANK" in plan["run"]
-    monkeypatch.setenv(launch.HOSTS, "3 node0")
+    monkeypatch.setenv(launch.HOSTS, "3 node0:29500")
     (tmp_path / "config.yaml").write_text(order("training.devices=8").to_yaml())
-    assert {"--nproc-per-node=8", "--nnodes=3", "--node-rank=0", "--master-addr=node0"} <= set(launch.command(Run(tmp_path)))
+    assert {"--nproc-per-node=8", "--nnodes=3", "--node-rank=0", "--master-addr=node0", "--master-port=29500"} <= set(launch.command(Run(tmp_path)))
 
 
 @pytest.mark.parametrize("file", ["slurm", "skypilot"])
@@ -145,7 +145,7 @@ def test_each_host_of_a_cluster_types_its_own_line(file: str, tmp_path: Path) ->
         known = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_NODEID": rank, "SLURM_JOB_NODELIST": "node[0-1]", "SKYPILOT_NODE_RANK": rank,
                  "SKYPILOT_NODE_IPS": "node0\nnode1", "RUN": "/shared/run"}
         said.append(subprocess.run(["bash", "-c", script, "bash", "/shared/run"], env=known, capture_output=True, text=True, check=True).stdout.strip())
-    assert said[0] == "2 node0|-m studio.supervise /shared/run"
+    assert said[0] == "2 node0:29500|-m studio.supervise /shared/run"
     assert said[1] == ("|-m torch.distributed.run --nproc-per-node=2 --max-restarts=0 --nnodes=2 --node-rank=1 --master-addr=node0 "
                        "--master-port=29500 -m studio.worker.train /shared/run")
 

@@ -67,8 +67,7 @@ class Pieces:
     def __call__(self, rows: list[Row]) -> list[Piece]:
         """Each piece also holds `items`, the trained tokens of the whole effective batch, `places`, those of its own as numbers of a place in
         labels[:, 1:] (found here, so that no device is asked where they are), and the first one `seen`, the batch's real tokens."""
-        mine = share(rows, self.world)[self.rank]
-        pieces = [put(group, self.layout.laid) for group in groups(mine, self.layout)] or [_idle(rows[0], self.layout.laid)]
+        pieces = dealt(rows, self.layout, self.rank, self.world)
         items = sum(trained(row) for row in rows)
         for place, piece in enumerate(pieces):
             piece |= {"items": items, "seen": sum(len(row["input_ids"]) for row in rows) if place == 0 else 0,
@@ -178,9 +177,16 @@ def _laid(rows: list[Row]) -> Piece:
             "use_cache": False}  # with a cache transformers takes the positions for a continued row, not for several
 
 
+def dealt(rows: list[Row], layout: Layout, rank: int, world: int) -> list[Piece]:
+    """The pieces of one process. All have as many: a model that is split over them is put together by all at once, piece by piece."""
+    hands = [groups(part, layout) for part in share(rows, world)]
+    most = max(map(len, hands))
+    return [put(group, layout.laid) for group in hands[rank]] + [_idle(rows[0], layout.laid) for _ in range(most - len(hands[rank]))]
+
+
 def _idle(row: Row, laid: bool) -> Piece:
-    """For a process that got no row of a small effective batch: it must take part in the step, and add nothing."""
-    return put([{"input_ids": row["input_ids"], "labels": [IGNORED] * len(row["labels"])}], laid)
+    """Takes part, and adds nothing."""
+    return put([{"input_ids": row["input_ids"][:2], "labels": [IGNORED] * 2}], laid)
 
 
 def filled(rows: Iterable[Row], layout: Layout, effective: int, seed: int) -> dict[str, float]:

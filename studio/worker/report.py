@@ -15,7 +15,7 @@ from transformers import TrainerCallback
 from studio.errors import StudioError
 from studio.home import bytes_in
 from studio.run import Run
-from studio.worker import together
+from studio.worker import sharding, together
 
 STOP_WAIT = 5.0  # seconds for which an evaluation goes on when a stop is asked for
 
@@ -60,6 +60,8 @@ class Report(TrainerCallback):
     # -- called by the Trainer
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if together.world() > 1:
+            sharding.tell(self.trainer.model_wrapped, self)
         self._began = self._since = time.monotonic()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:

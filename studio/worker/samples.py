@@ -23,7 +23,7 @@ class Samples:
         self.ends = sorted({*(word for word in words if word is not None), *(ends if isinstance(ends, list) else [] if ends is None else [ends])})
 
     def __call__(self, step: int) -> None:
-        if self.trainer.is_fsdp_enabled or not together.first():
+        if self.trainer.split or not together.first():
             return  # a model in shards answers only when all processes ask at once
         model = self.trainer.accelerator.unwrap_model(self.trainer.model)
         training = model.training

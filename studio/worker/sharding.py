@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-import os
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
+from torch.utils._pytree import tree_map
 
 from studio.config import RunConfig
+from studio.errors import RunError
+from studio.method import KEPT
 from studio.worker import together
-from studio.worker.loss import simple_head
+from studio.worker.compiled import layers
+from studio.worker.loss import plain, simple_head
 
 
 def kind(config: RunConfig, model: Any) -> str:
@@ -20,15 +25,35 @@ def kind(config: RunConfig, model: Any) -> str:
     return "fsdp" if state > torch.cuda.get_device_properties(0).total_memory * 2 / 3 else "ddp"
 
 
-def arguments(config: RunConfig, model: Any) -> dict[str, Any]:
-    """What the Trainer is told of it; nothing on one device."""
+def arguments() -> dict[str, Any]:
+    """What the Trainer is told of several processes; nothing where there is one. A split model sees to its own placement."""
     if together.world() == 1:
         return {}
-    chosen: dict[str, Any] = {"ddp_find_unused_parameters": False, "ddp_backend": "nccl" if torch.cuda.is_available() else "gloo"}
-    if kind(config, model) == "fsdp":
-        os.environ.setdefault("FSDP_CPU_RAM_EFFICIENT_LOADING", "false")
-        chosen |= {"fsdp": True, "fsdp_config": {"version": 2, "reshard_after_forward": True, "auto_wrap_policy": "TRANSFORMER_BASED_WRAP"}}
-    return chosen
+    return {"ddp_find_unused_parameters": False, "ddp_backend": "nccl" if torch.cuda.is_available() else "gloo"}
+
+
+def split(model: Any, device: torch.device, dtype: torch.dtype) -> None:
+    """Split every weight over the processes (FSDP2): each layer is put together while it computes, and what lies around them as one more.
+
+    dtype: that in which weights are sent and products computed; gradients are summed in float32.
+    """
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+    mesh = init_device_mesh(device.type, (together.world(),))
+    policy = MixedPrecisionPolicy(param_dtype=None if dtype == torch.float32 else dtype, reduce_dtype=torch.float32)
+    for layer in layers(plain(model)):
+        fully_shard(layer, mesh=mesh, mp_policy=policy)
+    # What lies around the layers stays together until its gradients are there: our loss leaves the model before its output (loss.py),
+    # so nothing on the way back would tell FSDP that they are needed again.
+    fully_shard(model, mesh=mesh, reshard_after_forward=False, mp_policy=policy)
+
+
+def optimizer(name: str, report: Any) -> str:
+    """For a split model: bitsandbytes' optimizers take no parts of tensors."""
+    if not any(word in name for word in ("8bit", "paged", "bnb")):
+        return name
+    report.note(f"The optimizer {name} does not work on a split model: fused AdamW takes its place.", "warning")
+    return "adamw_torch_fused"
 
 
 def loss(config: RunConfig, wanted: str, model: Any, report: Any) -> str:
@@ -39,12 +64,86 @@ def loss(config: RunConfig, wanted: str, model: Any, report: Any) -> str:
     return wanted
 
 
+def tell(model: Any, report: Any) -> None:
+    """How much of the model each process holds, as a note with `held` (bytes, in the order of ranks) and `whole`."""
+    mine = everything = 0
+    for weight in model.parameters():
+        part = _part(weight)
+        mine += part.numel() * part.element_size()
+        everything += weight.numel() * weight.element_size()
+    held = together.gather(mine)
+    sizes = " + ".join(f"{size / 1e9:.2f}" for size in held)
+    text = f"Each of {len(held)} processes holds the whole model." if min(held) == everything else \
+        f"The model is split over {len(held)} processes: {sizes} GB of {everything / 1e9:.2f}."
+    report.note(text, held=held, whole=everything)
+
+
+# -- a split model's part of a checkpoint: each process writes and reads its own
+
+
+def keep(model: Any, optimizer: Any, folder: Path) -> None:
+    """Write this process's part of the trained weights and of the optimizer's state; the first one's under the names every checkpoint has."""
+    _apart(model)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({name: _part(weight).detach().cpu().contiguous() for name, weight in model.named_parameters() if weight.requires_grad}, folder / _named(KEPT))
+    torch.save(tree_map(_part, optimizer.state_dict()), folder / _named("optimizer.pt"))
+
+
+def restore(model: Any, folder: Path) -> None:
+    """Undo of keep, for the weights. Raises RunError where they do not fit."""
+    _apart(model)
+    kept, weights = load_file(folder / _named(KEPT)), {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+    if {name: part.shape for name, part in kept.items()} != {name: _part(weight).shape for name, weight in weights.items()}:
+        raise RunError(f"The checkpoint {folder.name} holds other trained weights than this order trains.", "Start the run anew.", str(folder))
+    with torch.no_grad():
+        for name, weight in weights.items():
+            _part(weight).copy_(kept[name])
+
+
+def restore_optimizer(optimizer: Any, folder: Path) -> None:
+    """Undo of keep, for the optimizer's state: parts become parts of whole tensors again, as the weights are."""
+    from torch.distributed.tensor import DTensor
+    optimizer.load_state_dict(torch.load(folder / _named("optimizer.pt"), map_location="cpu", weights_only=True))
+    for weight, state in optimizer.state.items():
+        for key, value in state.items():
+            if isinstance(weight, DTensor) and isinstance(value, torch.Tensor) and value.shape == _part(weight).shape and value.dim():
+                state[key] = DTensor.from_local(value, weight.device_mesh, weight.placements, run_check=False, shape=weight.shape, stride=weight.stride())
+
+
+def _apart(model: Any) -> None:
+    """What an evaluation has left together is given back."""
+    from torch.distributed.fsdp import FSDPModule
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
+
+
+def _part(value: Any) -> Any:
+    return value.to_local() if hasattr(value, "to_local") else value
+
+
+def _named(file: str) -> str:
+    """trained.safetensors for the first process, trained_1.safetensors for the next."""
+    stem, _, ending = file.rpartition(".")
+    return file if together.first() else f"{stem}_{together.rank()}.{ending}"
+
+
 def whole(trainer: Any) -> Any:
-    """The trained model in one piece, to be saved by the first process; on several with FSDP all must call it."""
+    """The trained model in one piece, to be saved by the first process. A split one is put together in its RAM, weight by weight: all must call it."""
     model = trainer.accelerator.unwrap_model(trainer.model, keep_torch_compile=False)
-    if not trainer.is_fsdp_enabled:
+    if not trainer.split:
         return model
-    for module in reversed(list(model.modules())):
-        if hasattr(module, "unshard"):
-            module.unshard()
+    from torch.distributed.fsdp import FSDPModule
+    _apart(model)
+    made: dict[torch.nn.Parameter, torch.nn.Parameter] = {}
+    for module in model.modules():
+        for name, weight in module._parameters.items():
+            if hasattr(weight, "full_tensor"):
+                if weight not in made:
+                    full = weight.detach().full_tensor()
+                    made[weight] = torch.nn.Parameter(full.cpu() if together.first() else full.new_empty(0), weight.requires_grad)
+                module._parameters[name] = made[weight]
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.__class__ = type(module).__bases__[1]
     return model

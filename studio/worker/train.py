@@ -99,13 +99,15 @@ def train(run: Run, report: Report) -> None:
 
 def _trainer(run: Run, config: RunConfig, settled: Settled, tuned: Any, rows: data.Prepared, report: Report, resumed: bool) -> StudioTrainer:
     training, held = config.training, len(rows.eval) > 0
-    own = (adamw.RoundedAdamW, {"lr": config.learning_rate, "seed": training.seed}) if settled.optimizer == levers.ROUNDING else None
+    split = together.world() > 1 and sharding.kind(config, tuned) == "fsdp"
+    named = sharding.optimizer(settled.optimizer, report) if split else settled.optimizer
+    own = (adamw.RoundedAdamW, {"lr": config.learning_rate, "seed": training.seed}) if named == levers.ROUNDING else None
     arguments = TrainingArguments(
         output_dir=str(run.checkpoints), num_train_epochs=training.epochs, max_steps=training.max_steps or -1,
         per_device_train_batch_size=settled.effective, gradient_accumulation_steps=1,  # the loader's items are whole steps
         learning_rate=config.learning_rate, lr_scheduler_type=training.schedule, warmup_steps=training.warmup,
         weight_decay=training.weight_decay, max_grad_norm=training.max_grad_norm, neftune_noise_alpha=training.neftune,
-        label_smoothing_factor=training.label_smoothing, optim="adamw_torch" if own else settled.optimizer,
+        label_smoothing_factor=training.label_smoothing, optim="adamw_torch" if own else named,
         bf16=settled.autocast == "bfloat16", fp16=settled.autocast == "float16", use_cpu=settled.device == "cpu",
         activation_checkpointing=settled.checkpointing, activation_checkpointing_kwargs={"use_reentrant": False} if settled.checkpointing else None,
         seed=training.seed, logging_steps=training.log_every, logging_first_step=True, logging_nan_inf_filter=False,
@@ -113,11 +115,13 @@ def _trainer(run: Run, config: RunConfig, settled: Settled, tuned: Any, rows: da
         metric_for_best_model="loss", greater_is_better=False, save_strategy="steps", save_steps=settled.save_every, save_total_limit=None,
         report_to=list(training.report_to) or "none", disable_tqdm=True, remove_unused_columns=False, dataloader_pin_memory=settled.device == "cuda",
         dataloader_num_workers=settled.workers,
-        **sharding.arguments(config, tuned))
+        **sharding.arguments())
+    if split:
+        sharding.split(tuned, arguments.device, getattr(torch, settled.dtype))
     return StudioTrainer(
         method=config.method, report=report, layout=Layout(settled.laid, settled.piece, settled.batch_size), effective=settled.effective,
         kind=sharding.loss(config, settled.loss, tuned, report), keep=training.keep_checkpoints, fingerprint=rows.fingerprint,
-        dtype=getattr(torch, settled.dtype), optimizer_cls_and_kwargs=own,
+        dtype=getattr(torch, settled.dtype), split=split, optimizer_cls_and_kwargs=own,
         model=tuned, args=arguments, train_dataset=rows.train, eval_dataset=rows.eval if held else None, callbacks=[report])
 
 

@@ -19,8 +19,8 @@ from transformers import PrinterCallback, Trainer, TrainerState
 from transformers.trainer_utils import EvalLoopOutput
 
 from studio import checkpoints
-from studio.worker import together
-from studio.worker.batches import Layout, Order, Pieces, Steps, groups, put, share, trained
+from studio.worker import sharding, together
+from studio.worker.batches import Layout, Order, Pieces, Steps, dealt, trained
 from studio.worker.loss import loss
 from studio.worker.report import Report
 
@@ -30,16 +30,22 @@ SAID = ("items", "seen", "places")  # of a piece, what the model is not given
 
 class StudioTrainer(Trainer):
     """method: the tuning method; report: our callback; layout: of the pieces; kind: "chunked" or "full" loss; keep: checkpoints kept;
-    dtype: that of the products."""
+    dtype: that of the products; split: the model is split over the processes (sharding.py)."""
 
     def __init__(self, *, method: Any, report: Report, layout: Layout, effective: int, kind: str, keep: int, fingerprint: str, dtype: torch.dtype,
-                 **options: Any):
+                 split: bool = False, **options: Any):
+        self.split = split
         super().__init__(**options)
         self.method, self.report, self.layout, self.effective = method, report, layout, effective
         self.kind, self.keep, self.fingerprint, self.dtype = kind, keep, fingerprint, dtype
         self.rank, self.world = self.args.process_index, self.args.world_size
+        self.is_distributed_loading_by_transformers = split  # the Trainer then neither wraps the model nor reduces its gradients
         report.trainer = self
         self.remove_callback(PrinterCallback)  # the report prints already
+
+    def _move_model_to_device(self, model: Any, device: torch.device) -> None:
+        if not self.split:
+            super()._move_model_to_device(model, device)
 
     # -- what a step sees
 
@@ -51,8 +57,7 @@ class StudioTrainer(Trainer):
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> list[dict[str, Any]]:
         """The held-out rows in pieces: this process's share of them."""
-        mine = share(list(eval_dataset or self.eval_dataset), self.world)[self.rank]
-        return [put(group, self.layout.laid) for group in groups(mine, self.layout)]
+        return dealt(list(eval_dataset or self.eval_dataset), self.layout, self.rank, self.world)
 
     def training_step(self, model: Any, pieces: list[dict[str, Any]], num_items_in_batch: Any = None) -> torch.Tensor:
         """Forward and backward through all pieces of a step; returns the step's loss per trained token, as this process saw it."""
@@ -127,6 +132,11 @@ class StudioTrainer(Trainer):
         self.optimizer = kind([{"weight_decay": self.args.weight_decay, **group} for group in chosen], **options)
         return self.optimizer
 
+    def _clip_grad_norm(self, model: Any) -> torch.Tensor:
+        """Of a split model the norm comes in parts: the curve wants the whole."""
+        norm = super()._clip_grad_norm(model)
+        return norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+
     # -- checkpoints
 
     def go_on(self, checkpoint: Path | None, steps: int) -> None:
@@ -136,7 +146,7 @@ class StudioTrainer(Trainer):
         """
         state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json")) if checkpoint else None
         over = state is not None and (state.global_step >= steps or (state.max_steps == steps and self.report.patience_is_over(state)))
-        if not over or self.is_fsdp_enabled:
+        if not over:
             self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         else:
             self._load_from_checkpoint(str(checkpoint))
@@ -193,15 +203,28 @@ class StudioTrainer(Trainer):
             torch.distributed.barrier()
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Of the model a checkpoint holds what is trained, as it is."""
-        if self.is_fsdp_enabled:
-            return  # _save_optimizer_and_scheduler writes the shards
-        if self.rank == 0:
-            os.makedirs(output_dir, exist_ok=True)
+        """Of the model a checkpoint holds what is trained, as it is; of a split one each process its part."""
+        os.makedirs(output_dir, exist_ok=True)
+        if self.split:
+            sharding.keep(self.model, self.optimizer, Path(output_dir))
+        elif self.rank == 0:
             self.method.keep(self.accelerator.unwrap_model(self.model), Path(output_dir))
 
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if not self.split:
+            super()._save_optimizer_and_scheduler(output_dir)
+        elif self.rank == 0:
+            torch.save(self.lr_scheduler.state_dict(), Path(output_dir, "scheduler.pt"))
+
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        if self.is_fsdp_enabled:
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        if self.split:
+            sharding.restore(self.model, Path(resume_from_checkpoint))
         else:
             self.method.restore(self.accelerator.unwrap_model(self.model), Path(resume_from_checkpoint))
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if not self.split or checkpoint is None:
+            super()._load_optimizer_and_scheduler(checkpoint)
+            return
+        sharding.restore_optimizer(self.optimizer, Path(checkpoint))
+        self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint, "scheduler.pt"), weights_only=True))
