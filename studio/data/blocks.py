@@ -11,9 +11,10 @@ from typing import IO
 import orjson
 
 from studio.data.block import LINES, LONGEST, ROWS, SIZE, Block, Lines
-from studio.data.containers import Container, open_bytes, rows_within
+from studio.data.containers import Container, open_bytes
 from studio.data.json_stream import JsonStream, endless
 from studio.data.tables import arrow_rows, csv_rows
+from studio.data.wrapped import rows_within
 from studio.errors import DataError
 
 
@@ -100,7 +101,7 @@ def _json(file: IO[bytes], name: str, container: Container) -> Iterator[Block]:
         for row in [value] if opened else rows_within(value) or [value]:
             block.add(row, line)
         sign = stream.peek()
-        if sign == "," and opened:
+        if sign == ",":  # between objects that no list holds it is too much, and harmless
             stream.skip()
         elif opened and sign != "]":
             raise stream.broken("the list is not closed" if sign == "" else "a comma is missing between two rows")

@@ -61,6 +61,7 @@ def scan(data: bytes, ends: np.ndarray, answers: np.ndarray) -> Iterator[Hit]:
     starts = np.concatenate(([0], ends[:-1]))
     for i in np.flatnonzero(ends - starts > LONG).tolist():
         yield Hit("too_long", i, f"{ends[i] - starts[i]:,} bytes: {data[starts[i] : starts[i] + 160].decode(errors='replace')}")
+    yield from _next_to_nothing(data, ends, starts, answers)
     for i in _open_ended(buffer, starts, ends, answers).tolist():
         text = _text(data, ends, i)
         if breaks_off(text):
@@ -152,6 +153,15 @@ def _masked(text: str) -> str:
 def _code_point(text: str) -> str:
     match = INVISIBLE.search(text)
     return f"U+{ord(match.group()):04X}" if match else ""
+
+
+def _next_to_nothing(data: bytes, ends: np.ndarray, starts: np.ndarray, answers: np.ndarray) -> Iterator[Hit]:
+    for i in np.flatnonzero(ends - starts <= 4).tolist():
+        text = _text(data, ends, i).strip()
+        if text.lower() in ("nan", "none", "null"):
+            yield Hit("nan_text", i, text)
+        elif len(text) == 1 and answers[i]:
+            yield Hit("too_short", i, text)
 
 
 def _open_ended(buffer: np.ndarray, starts: np.ndarray, ends: np.ndarray, answers: np.ndarray) -> np.ndarray:

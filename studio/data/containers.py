@@ -7,16 +7,17 @@ import csv
 import gzip
 import io
 import json
+import re
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from studio.data.formats import formats
+from studio.data.wrapped import rows_within
 from studio.errors import DataError
 
 HEAD = 1 << 18  # bytes looked at
-LISTS = ("messages", "conversations", "conversation", "chosen", "rejected", "tools", "history")  # columns that hold lists
 BOM = b"\xef\xbb\xbf"
 FOREIGN = {
     b"PK\x03\x04": ("a ZIP or Excel file", "Unpack it; save a sheet as CSV."),
@@ -29,6 +30,10 @@ FOREIGN = {
     b"SQLite": ("an SQLite database", "Export the table as CSV."),
     b"\x89PNG": ("an image", "This studio trains on text."),
     b"\xff\xd8\xff": ("an image", "This studio trains on text."),
+    b"version https://git-lfs": ("a Git LFS pointer", "The file itself was not fetched: run git lfs pull, or download it."),
+    b"<!DOCTYPE html": ("a web page", "Download the file itself, not the page that shows it."),
+    b"<!doctype html": ("a web page", "Download the file itself, not the page that shows it."),
+    b"<html": ("a web page", "Download the file itself, not the page that shows it."),
 }
 CHOOSE = "Choose a JSON, JSON Lines, CSV, TSV, Parquet or Arrow file (gzip is fine)."
 
@@ -76,14 +81,22 @@ def container_of(path: Path) -> Container:
 
 
 def encoding_of(head: bytes) -> str:
-    """utf-8 (also when single lines are broken), utf-16 by its mark, gb18030 where all of it fits, else latin-1."""
+    """utf-8 (also when single lines are broken), utf-16 by its mark, gb18030 where all of it fits, else cp1252 or latin-1."""
     if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return "utf-16"
     lines = [line for line in head.rpartition(b"\n")[0].split(b"\n") if not line.isascii()] or [head[: len(head) - 4]]
     broken = [line for line in lines if not _decodes(line, "utf-8")]
     if len(broken) * 2 <= len(lines) or (len(lines) == 1 and head[:1] in (b"{", b"[") and not _decodes(head, "gb18030")):
         return "utf-8"
-    return "gb18030" if all(_decodes(line, "gb18030") for line in lines) else "latin-1"
+    if all(_decodes(line, "gb18030") for line in lines) and _in_pairs(b"".join(lines)):
+        return "gb18030"
+    return "cp1252" if _decodes(head, "cp1252") else "latin-1"
+
+
+def _in_pairs(data: bytes) -> bool:
+    """Do the bytes beyond ASCII stand side by side, as those of Chinese do, and not one by one between Latin letters?"""
+    runs = [len(run) for run in re.findall(rb"[\x80-\xff]+", data)]
+    return sum(run for run in runs if run > 1) >= 0.8 * sum(runs)
 
 
 def _decodes(data: bytes, encoding: str) -> bool:
@@ -118,14 +131,6 @@ def _json_kind(start: str, whole: bool) -> str:
     return "jsonl" if good * 2 >= min(len(lines), 50) and good else ("jsonl" if _one_a_line(lines[:50]) else "json")
 
 
-def rows_within(value: Any) -> list[Any] | None:
-    """The rows of {"version": 1, "data": [row, …]}: those of the only list of objects, if it is no list of turns."""
-    if not isinstance(value, dict) or any(name in value for name in LISTS):
-        return None
-    found = [v for v in value.values() if isinstance(v, list) and v and all(isinstance(x, dict) for x in v[:50])]
-    return found[0] if len(found) == 1 else None
-
-
 def _one_a_line(lines: list[str]) -> bool:
     """Every line begins an object and (nearly) every one ends it: JSON Lines with faults in them."""
     return len(lines) > 1 and all(line.lstrip()[:1] == "{" for line in lines) and sum(line.rstrip().endswith("}") for line in lines) * 2 >= len(lines)
@@ -148,6 +153,9 @@ def _delimiter(text: str) -> str | None:
     """The separator of a table with a header line, or None when the text is no table."""
     known = {name for form in formats().values() for part in form.COLUMNS.values() for name in part} | {"chosen", "rejected", "label"}
     best: tuple[int, str] | None = None
+    noted = re.match(r"sep=(.)\r?\n", text)  # Excel's
+    if noted:
+        return noted[1]
     for delimiter in ("\t", ",", ";", "|"):
         rows = _sniff(text, delimiter)
         if not rows:

@@ -16,8 +16,8 @@ from studio.data import store
 from studio.data.blocks import blocks, parsed
 from studio.data.containers import Container, container_of
 from studio.data.dataset import Conversations, Dataset
-from studio.data.detect import Detection, columns_of, detect
-from studio.data.formats import formats
+from studio.data.detect import Detection, by_case, columns_of, detect
+from studio.data.formats import as_row, formats
 from studio.data.hub import is_hub_id, path_of
 from studio.data.mapping import check_columns, format_of, normal
 from studio.data.parts import Readers
@@ -28,8 +28,9 @@ from studio.data.shard import Shard, read_blocks
 from studio.errors import DataError
 
 Report = Callable[[int, int], None]
-VERSION = 2  # of what is stored; raise it when a check or a format changes
-STYLE = 0.3  # a share of answers without an end from which that is their style and no fault
+VERSION = 3  # of what is stored; raise it when a check or a format changes
+STYLES = ("unfinished", "too_short")  # kinds that are no fault but the style of the answers, where a STYLE share of them has it
+STYLE = 0.3
 
 
 def read(source: str | Path, format: str = "auto", mapping: dict[str, Any] | None = None, report: Report | None = None) -> Dataset:
@@ -49,8 +50,8 @@ def read(source: str | Path, format: str = "auto", mapping: dict[str, Any] | Non
         if not (folder / "studio.json").is_file():
             made = store.draft()
             try:
-                found, columns = _first_look(path, container, format, mapping)
-                shards = _shards(path, container, readers, found.format, mapping, made, report or (lambda done, total: None))
+                found, columns, taken = _first_look(path, container, format, mapping)
+                shards = _shards(path, container, readers, found.format, taken, made, report or (lambda done, total: None))
                 _gather(path, container, found, columns, shards, fingerprint, made)
                 folder = store.keep(made, fingerprint)
             finally:
@@ -86,16 +87,27 @@ def _fingerprint(path: Path, format: str, mapping: dict[str, Any] | None) -> str
     return content.hexdigest()
 
 
-def _first_look(path: Path, container: Container, format: str, mapping: dict[str, Any] | None) -> tuple[Detection, list[str]]:
-    """The format and the columns, from the file's first rows."""
+def _first_look(path: Path, container: Container, format: str, mapping: dict[str, Any] | None) -> tuple[Detection, list[str], dict[str, Any] | None]:
+    """The format and the columns, from the file's first rows; and the mapping, which is a guess where only the case of known names differs."""
     first = next(map(parsed, blocks(path, container)), None)
-    if first is None:
+    if first is None or not first.rows:
         raise _nothing(path.name, 0, [])
-    columns = columns_of(first.rows[:200])
+    if len(first.bad) == len(first.rows):
+        kind, value, reason = first.bad[0]
+        raise _nothing(path.name, len(first.rows), [problem(kind, 1, first.lines[0] if first.lines else None, None, value, reason)])
+    columns = columns_of(list(map(as_row, first.rows[:200])))
     check_columns(mapping, columns, path.name)
     chosen = format_of(mapping) if format == "auto" else None
-    found = detect(first.rows, path.name) if format == "auto" and chosen is None else Detection(chosen or format, "Chosen by hand.")
-    return found, columns
+    if format != "auto" or chosen:
+        return Detection(chosen or format, "Chosen by hand."), columns, mapping
+    try:
+        return detect(first.rows, path.name), columns, mapping
+    except DataError:
+        guess = by_case(columns) if mapping is None else None
+        if guess is None:
+            raise
+        named = ", ".join(f"{column} as {part}" for part, column in guess.items())
+        return Detection(format_of(guess) or "alpaca", f"The columns were taken without regard to case: {named}."), columns, guess
 
 
 def _shards(path: Path, container: Container, readers: Readers, format: str, mapping: dict[str, Any] | None, folder: Path, report: Report) -> list[Shard]:
@@ -121,9 +133,10 @@ def _gather(path: Path, container: Container, found: Detection, columns: list[st
     kept = sum(shard.kept for shard in shards)
     if not kept:
         raise _nothing(path.name, first_row, problems)
-    if len(by_kind.get("unfinished", ())) > max(STYLE * kept, 3):
-        by_kind.pop("unfinished")
-        problems = [p for p in problems if p.kind != "unfinished"]
+    for kind in STYLES:
+        if len(by_kind.get(kind, ())) > max(STYLE * kept, 3):
+            by_kind.pop(kind)
+            problems = [p for p in problems if p.kind != kind]
     hashes = {key: np.concatenate([getattr(shard, key) for shard in shards]) for key in ("exact", "loose")}
     about = {
         "format": found.format, "container": container.name + (".gz" if container.gz else ""), "rows": first_row, "fingerprint": fingerprint,
@@ -175,4 +188,5 @@ def _nothing(name: str, rows: int, problems: list[Problem]) -> DataError:
         return DataError(f"{name} holds no rows.", "Choose a file that holds rows.", name)
     p = problems[0]
     where = f"row {p.row}" + (f", {p.field}" if p.field else "")
-    return DataError(f"None of the {rows} rows of {name} can be trained on. The first, {where}: {p.reason} Found: {p.value}", p.hint, name)
+    hint = "Python printed these rows; write them with json.dumps." if p.value.startswith("{'") else p.hint
+    return DataError(f"None of the {rows} rows of {name} can be trained on. The first, {where}: {p.reason} Found: {p.value}", hint, name)

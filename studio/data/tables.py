@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from studio.data.block import ROWS, Block
-from studio.data.containers import LISTS, Container
+from studio.data.containers import Container
+from studio.data.formats import LISTS
 from studio.errors import DataError
 
 
@@ -30,7 +31,9 @@ def csv_rows(file: IO[bytes], name: str, container: Container) -> Iterator[Block
         if cells is None:
             break
         if cells and any(cells):
-            if header is None:
+            if header is None and line == 1 and cells[0].lstrip("\ufeff").startswith("sep="):
+                pass  # Excel's note of the separator
+            elif header is None:
                 header = [cell.strip().lstrip("\ufeff") for cell in cells]
             elif len(cells) != len(header):
                 reason = f"Line {line} has {len(cells)} cells, the header {len(header)}."
@@ -90,7 +93,7 @@ def _block(pa: Any, batch: Any, done: int) -> Block:
     """The batch as rows. Raises ArrowInvalid where its buffers do not fit together: Arrow would read beyond their ends."""
     try:
         batch.validate(full=True)
-        return Block([_cells(row) for row in batch.to_pylist()], None, done)
+        return Block(batch.to_pylist(), None, done)
     except (pa.ArrowInvalid, UnicodeDecodeError):
         return _row_by_row(pa, batch, done)
 
@@ -104,7 +107,7 @@ def _row_by_row(pa: Any, batch: Any, done: int) -> Block:
     for n in range(batch.num_rows):
         cells = dict(zip(batch.schema.names, (column[n].as_py() for column in columns), strict=True))
         try:
-            block.rows.append(_cells(_texts(cells)))
+            block.rows.append(_texts(cells))
         except UnicodeDecodeError as error:
             block.bad[n] = ("encoding", error.object.decode(errors="replace"), f"It holds bytes that are not UTF-8 (byte {error.start + 1} of the text).")
             block.rows.append(None)
@@ -136,14 +139,3 @@ def _texts(value: Any) -> Any:
     if isinstance(value, list):
         return [_texts(one) for one in value]
     return {key: _texts(one) for key, one in value.items()} if isinstance(value, dict) else value
-
-
-def _cells(row: dict[str, Any]) -> dict[str, Any]:
-    return {key: json.loads(value) if key in LISTS and isinstance(value, str) and _is_list(value) else value for key, value in row.items()}
-
-
-def _is_list(text: str) -> bool:
-    try:
-        return text[:1] == "[" and isinstance(json.loads(text), list)
-    except (ValueError, RecursionError):
-        return False

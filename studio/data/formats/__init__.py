@@ -15,12 +15,14 @@ A format is a module with
 from __future__ import annotations
 
 import importlib
+import json
 import pkgutil
 from collections.abc import Callable
 from functools import lru_cache
 from types import ModuleType
 from typing import Any
 
+LISTS = ("messages", "conversations", "conversation", "dialogue", "dialog", "chat", "turns", "chosen", "rejected", "tools", "history")  # of columns
 Found = Callable[..., None]  # found(kind, field=None, value="", reason="")
 Row = dict[str, Any]
 
@@ -38,9 +40,27 @@ def named(columns: dict[str, tuple[str, ...]], row: Row, part: str) -> str | Non
 
 
 def as_row(value: Any) -> Any:
-    """A bare list of turns and a bare text are rows too."""
+    """A bare list of turns and a bare text are rows too; a list written into a cell as JSON is read, a row of the Hub's viewer unwrapped."""
+    if isinstance(value, dict):
+        if isinstance(value.get("row"), dict) and not set(value) - {"row", "row_idx", "truncated_cells"}:
+            value = value["row"]
+        for name in LISTS:
+            if isinstance(value.get(name), str) and (turns := _list(value[name])) is not None:
+                value = value | {name: turns}
+        return value
     if isinstance(value, str):
         return {"text": value}
     if isinstance(value, list) and value and all(isinstance(turn, dict) for turn in value):
         return {"messages": value}
     return value
+
+
+def _list(text: str) -> list[Any] | None:
+    """The list of objects or lists that a text is, if it is one."""
+    if text[:1] != "[":
+        return None
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, list) and all(isinstance(one, (dict, list)) for one in found) else None
