@@ -17,7 +17,7 @@ from studio import advice, clock
 from studio.config import RunConfig
 from studio.device import Device
 from studio.footprint import Footprint
-from studio.memory import ours
+from studio.memory import ours, ranks
 from studio.memory.anatomy import Same, anatomy
 from studio.memory.explain import explain
 from studio.memory.ours import Rows
@@ -143,11 +143,17 @@ def walk(facts: ModelFacts, config: RunConfig, device: Device, rows: Rows | None
 
 
 def _walk(facts: ModelFacts, config: RunConfig, device: Device, rows: Rows | None, checkpointing: bool) -> tuple[Step, Overhead, Stack]:
-    footprint, shapes, _ = tuned(Same((facts,)), config.method)
+    footprint, shapes, numbers = tuned(Same((facts,)), config.method)
+    footprint = ours.trained(config, footprint)
     loop = ours.stack(config, facts, device, rows, footprint, checkpointing)
+    whole = states(facts, footprint, shapes, loop)
+    if ranks.split(config, device, whole, numbers):
+        loop = ours.divided(loop)
+        whole = states(facts, footprint, shapes, loop)
     parts = anatomy(facts)
-    walked = step(parts, loop, footprint, states(facts, footprint, shapes, loop))
-    return walked, overhead(device, walked, loop, parts, footprint), loop
+    mine = ranks.share(whole, loop)
+    walked = step(parts, loop, footprint, mine, ranks.gathered(facts, parts, footprint, loop))
+    return walked, overhead(device, walked, loop, parts, footprint, mine.paged), loop
 
 
 @lru_cache(maxsize=64)
@@ -161,7 +167,8 @@ def by_cause(walked: Step, around: Overhead) -> dict[str, int]:
     """The peak's bytes under the eight names the page shows."""
     causes = {cause: walked.causes.get(cause, 0) for cause in CAUSES}
     causes["workspace"] += walked.causes.get("gradients in flight", 0) + around.workspace
-    causes["overhead"] = around.expected - around.workspace
+    causes["optimizer"] += around.paged
+    causes["overhead"] = around.expected - around.workspace - around.paged
     return causes
 
 

@@ -13,8 +13,9 @@ class Footprint(NamedTuple):
 
     low_rank: module -> rank of the pair of matrices beside it, with dropout on their input; decomposed: DoRA's length vector is there.
     bottleneck: module -> width of the network behind it. scaled: module -> elements of the vector its input or output is multiplied by.
-    weights: names of the model's own tensors that are trained. virtual: tokens put before every row; prefix: keys and values put before
-    every layer's own; encoder: elements of the trained network that makes either. each: bytes of a trained number.
+    weights: names of the model's own tensors that are trained; copies: of them, those of which a copy is trained beside the original.
+    virtual: tokens put before every row; prefix: keys and values put before every layer's own; encoder: elements of the trained network
+    that makes either. each: bytes of a trained number.
     quantized: how the linears of the frozen base are held, (kind, double), or None.
     """
 
@@ -24,6 +25,7 @@ class Footprint(NamedTuple):
     bottleneck: Mapping[str, int] = {}
     scaled: Mapping[str, int] = {}
     weights: frozenset[str] = frozenset()
+    copies: frozenset[str] = frozenset()
     virtual: int = 0
     prefix: int = 0
     encoder: int = 0
@@ -50,4 +52,6 @@ def of(shapes: Mapping[str, Shape], **more: object) -> Footprint:
             encoder = max(encoder, shape[0])
         elif not name.endswith((".lora_B", ".adapter_down.bias", ".adapter_up.weight", ".adapter_up.bias")):
             weights.add(name.removesuffix(" (whole)"))
-    return Footprint(low_rank=low_rank, bottleneck=bottleneck, scaled=scaled, weights=frozenset(weights), encoder=encoder, decomposed=decomposed, **more)
+    copies = frozenset(name.removesuffix(" (whole)") for name in shapes if name.endswith(" (whole)"))
+    return Footprint(low_rank=low_rank, bottleneck=bottleneck, scaled=scaled, weights=frozenset(weights), copies=copies, encoder=encoder,
+                     decomposed=decomposed, **more)

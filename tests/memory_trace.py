@@ -43,10 +43,11 @@ class Count(TorchDispatchMode):
         return result
 
 
-class Choose(TorchFunctionMode):
-    """x[mask] with a mask of unknown content picks all positions: fake tensors cannot know how many are true."""
+class Unrolled(TorchFunctionMode):
+    """torch.softmax with a type and `out` widens its input into a copy that no dispatch mode sees: the same in two steps."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is torch.Tensor.__getitem__ and isinstance(args[1], torch.Tensor) and args[1].dtype == torch.bool:
-            return args[0].flatten(0, args[1].dim() - 1).clone()
-        return func(*args, **(kwargs or {}))
+        given = kwargs or {}
+        if func is torch.softmax and "out" in given:
+            return torch.ops.aten._softmax.out(args[0].to(given.get("dtype") or args[0].dtype), args[1], False, out=given["out"])
+        return func(*args, **given)

@@ -12,25 +12,38 @@ from transformers import AttentionInterface, AttentionMaskInterface, AutoConfig,
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from studio import model
-from studio.memory import tables
 from studio.memory.anatomy import anatomy
 from studio.memory.stack import Stack
 from studio.memory.states import states
 from studio.memory.step import step
 from studio.methods import METHODS
+from studio.worker import adapters
 from studio.worker.loss import loss
-from tests.memory_trace import Choose, Count
+from tests.memory_trace import Count, Unrolled
 
-BATCH, LENGTH, LAYERS, BLOCK = 4, 512, 2, 64
-KNOWN = json.loads(tables.MODELS.read_text())
-PAIRS = [
-    ("HuggingFaceTB/SmolLM2-135M", {"name": "lora"}, False),
-    ("HuggingFaceTB/SmolLM2-135M", {"name": "lora", "target_modules": "q-v", "dropout": 0.0}, True),
-    ("HuggingFaceTB/SmolLM2-135M", {"name": "full"}, False),
-    ("HuggingFaceTB/SmolLM2-135M", {"name": "adapter"}, False),
-    ("HuggingFaceTB/SmolLM2-135M", {"name": "ia3"}, False),
-    ("Qwen/Qwen2.5-0.5B-Instruct", {"name": "lora"}, False),
-    ("meta-llama/Llama-3.2-1B", {"name": "lora"}, True),
+BATCH, LENGTH, LAYERS, BLOCK = 4, 256, 3, 64
+TINY = {"hidden_size": 256, "intermediate_size": 704, "num_hidden_layers": LAYERS, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 8000,
+        "max_position_embeddings": 1024, "pad_token_id": 0}
+OWN = {"gpt2": {"n_embd": 256, "n_layer": LAYERS, "n_head": 4, "n_positions": 1024, "vocab_size": 8000, "attn_pdrop": 0.0},
+       "bloom": {"hidden_size": 256, "n_layer": LAYERS, "n_head": 4, "vocab_size": 8000}}
+MORE = {"llama": {"tie_word_embeddings": True}, "phi": {"num_key_value_heads": 4}, "opt": {"ffn_dim": 1024, "word_embed_proj_dim": 256},
+        "qwen3": {"head_dim": 64}, "gemma2": {"head_dim": 64}, "gemma3_text": {"head_dim": 64}, "stablelm": {"num_key_value_heads": 4}}
+LORA = {"name": "lora"}
+PLAIN = {"name": "lora", "target_modules": "q-v", "dropout": 0.0}
+PAIRS = [  # family, method, checkpointing, attention, loss, bytes of products (0: float32 throughout)
+    ("llama", LORA, False, "sdpa", "chunked", 2), ("llama", LORA, True, "sdpa", "full", 2), ("llama", PLAIN, True, "sdpa", "chunked", 2),
+    ("llama", LORA, False, "eager", "chunked", 2), ("llama", LORA, True, "eager", "chunked", 0), ("llama", {"name": "full"}, False, "sdpa", "chunked", 2),
+    ("llama", {"name": "full"}, True, "sdpa", "chunked", 2), ("llama", {"name": "full"}, True, "eager", "chunked", 0),
+    ("llama", {"name": "ia3"}, True, "sdpa", "chunked", 2), ("llama", {"name": "adapter"}, False, "sdpa", "chunked", 2),
+    ("llama", {"name": "prefix", "init": "random"}, False, "sdpa", "chunked", 2), ("llama", {"name": "prompt", "init": "random"}, True, "sdpa", "chunked", 2),
+    ("llama", {"name": "p_tuning"}, False, "sdpa", "chunked", 2), ("llama", {"name": "lora", "dora": True}, False, "sdpa", "chunked", 2),
+    ("mistral", {"name": "lora", "rank": 128, "modules_to_save": ["lm_head"]}, True, "sdpa", "chunked", 2),
+    ("qwen2", PLAIN, False, "sdpa", "chunked", 2), ("qwen3", LORA, False, "sdpa", "chunked", 2), ("qwen3", {"name": "full"}, True, "sdpa", "chunked", 2),
+    ("gemma2", LORA, False, "eager", "chunked", 2), ("gemma3_text", LORA, False, "sdpa", "chunked", 2), ("phi3", {"name": "ia3"}, False, "sdpa", "chunked", 2),
+    ("phi", LORA, False, "sdpa", "chunked", 2), ("gpt_neox", LORA, False, "sdpa", "chunked", 2), ("gpt2", LORA, False, "sdpa", "chunked", 2),
+    ("olmo2", LORA, False, "sdpa", "chunked", 2), ("stablelm", LORA, False, "sdpa", "chunked", 2), ("starcoder2", {"name": "full"}, True, "sdpa", "chunked", 2),
+    ("granite", LORA, False, "sdpa", "chunked", 2), ("opt", LORA, False, "sdpa", "chunked", 2), ("bloom", LORA, False, "sdpa", "chunked", 2),
+    ("mixtral", LORA, False, "sdpa", "chunked", 2),
 ]
 
 
@@ -49,10 +62,14 @@ def attention():
     torch.__future__.set_swap_module_params_on_conversion(before)
 
 
-def built(config: dict, method, checkpointing: bool, mode: FakeTensorMode):
+def config_of(family: str):
+    return AutoConfig.for_model(family, **(OWN[family] if family in OWN else TINY | MORE.get(family, {})))
+
+
+def built(config, method, checkpointing: bool, kernel: str, dtype: torch.dtype, mode: FakeTensorMode):
     """The model as the trainer wraps it: shapes on the meta device first (peft cannot wrap fake tensors), then fake ones on the CPU."""
     with torch.device("meta"):
-        made = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config), dtype=torch.bfloat16, attn_implementation="unmasked")
+        made = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=kernel)
         made.requires_grad_(False)
         made = method.wrap(made)
     base = made.get_base_model() if hasattr(made, "get_base_model") else made
@@ -69,43 +86,52 @@ def built(config: dict, method, checkpointing: bool, mode: FakeTensorMode):
     base.config.use_cache = False
     if checkpointing:
         base.gradient_checkpointing_enable({"use_reentrant": False})
-        base.enable_input_require_grads()
+        if method.adapter:
+            base.enable_input_require_grads()
+    adapters.quicken(made, dtype == torch.bfloat16)
     return made
 
 
-def traced(config: dict, method, checkpointing: bool) -> Count:
+def traced(config, method, checkpointing: bool, kernel: str, kind: str, autocast: bool) -> Count:
     """A counted step: standing weights and states, forward with the trainer's loss, backward."""
-    mode, count = FakeTensorMode(allow_non_fake_inputs=True), Count(BLOCK)
+    mode, count, dtype = FakeTensorMode(allow_non_fake_inputs=True), Count(BLOCK), torch.bfloat16 if autocast else torch.float32
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        made = built(config, method, checkpointing, mode)
-        with mode, Choose(), count:
+        made = built(config, method, checkpointing, kernel, dtype, mode)
+        with mode, Unrolled(), count:
             for weight in made.parameters():
                 count.add(weight)
             kept = [torch.empty_like(weight) for weight in made.parameters() if weight.requires_grad for _ in range(2)]
             ids = torch.zeros(BATCH, LENGTH, dtype=torch.int64)
             count.moment = "forward"
-            with torch.autocast("cpu", dtype=torch.bfloat16):
-                total = loss(made, {"input_ids": ids, "labels": ids}, "chunked", torch.bfloat16)
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+                total = loss(made, {"input_ids": ids, "labels": ids}, kind, dtype, places=torch.arange(BATCH * (LENGTH - 1)))
             count.moment = "backward"
             total.backward()
             assert kept is not None
     return count
 
 
-@pytest.mark.parametrize(("name", "knobs", "checkpointing"), PAIRS)
-def test_peak_and_standing(name: str, knobs: dict, checkpointing: bool) -> None:
-    config = KNOWN[name] | {"num_hidden_layers": LAYERS}
+def name(pair) -> str:
+    family, knobs, checkpointing, kernel, kind, each = pair
+    return "-".join([family, knobs["name"], *map(str, list(knobs)[1:]), kernel, kind, f"{each}"] + ["checkpointed"] * checkpointing)
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids=name)
+def test_peak_and_standing(pair) -> None:
+    family, knobs, checkpointing, kernel, kind, each = pair
     method = METHODS[knobs["name"]](**{key: value for key, value in knobs.items() if key != "name"})
-    facts = model.from_config(config)
-    footprint = method.footprint(facts)
-    whole = bool(footprint.weights)
-    stack = Stack(device="cpu", batch=BATCH, length=LENGTH, labels=BATCH * (LENGTH - 1), stream=4 if whole else 2, mask=False, expanded=False,
-                  checkpointing=checkpointing, input_grads=checkpointing)
+    config = config_of(family)
+    with torch.device("meta"):
+        shapes = {key: tuple(weight.shape) for key, weight in AutoModelForCausalLM.from_config(config).named_parameters()}
+    told = json.loads(json.dumps(config.to_dict(), default=str))
+    facts = model.from_config(told, {key: model.Tensor(dtype="BF16", shape=shape) for key, shape in shapes.items()})
+    footprint, base = method.footprint(facts), each or 4
+    stack = Stack(device="cpu", batch=BATCH, length=LENGTH, labels=BATCH * (LENGTH - 1), base=base, stream=4 if not method.adapter else base,
+                  autocast=each, attention=kernel, mask=False, expanded=False, checkpointing=checkpointing, head=kind,
+                  input_grads=checkpointing and method.adapter, fused_adapters=True)
     walked = step(anatomy(facts), stack, footprint, states(facts, footprint, method.trained(facts), stack))
-    count = traced(config, method, checkpointing)
-    assert walked.by_moment["load"] == pytest.approx(count.peaks["load"], rel=1e-3)
-    there = max(walked.by_moment["forward"], walked.by_moment["loss"])
-    moving = count.peaks["forward"] - count.peaks["load"]
-    assert there - walked.by_moment["load"] == pytest.approx(moving, rel=0.03)  # what comes and goes, not what stands
-    assert walked.peak == pytest.approx(max(count.peaks.values()), rel=0.02)
+    count = traced(config, method, checkpointing, "eager" if kernel == "eager" else "unmasked", kind, bool(each))
+    assert walked.standing == pytest.approx(count.peaks["load"], rel=2e-3)
+    moving = max(count.peaks.values()) - count.peaks["load"]
+    assert walked.peak - walked.standing == pytest.approx(moving, rel=0.03)  # what comes and goes, not what stands

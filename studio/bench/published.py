@@ -13,10 +13,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from studio import model
+from studio import cards, model
 from studio.footprint import Footprint, of
 from studio.memory.anatomy import anatomy
-from studio.memory.overhead import CUBLAS, GAP
+from studio.memory.overhead import CONTEXT, CUBLAS, GAP
 from studio.memory.stack import Stack
 from studio.memory.states import states
 from studio.memory.step import step
@@ -25,6 +25,8 @@ from studio.model import ModelFacts
 HERE = Path(__file__).parent
 TABLE = HERE / "published_memory.csv"
 GIB = 2**30
+FLOAT32 = re.compile(r"(fp32|float32)[ _](weights|master|params|parameters|base|model)|dtype[= ](torch\.)?float32|^(fp32|float32)\b")
+FED = ("down_proj", "fc2", "wo", "dense_4h_to_h", "c_proj", "w2")  # (IA)3 scales what goes into these, elsewhere what comes out
 LOOKED = {
     "fitcheck": "no: met at the first try", "can-i-finetune": "no: met at the first try",
     "fms-acceleration": "which copies of the logits its loss keeps", "peft": "the share reserved beyond allocated, and the longest batch"}
@@ -39,7 +41,7 @@ def rows(table: Path = TABLE) -> list[dict[str, Any]]:
 
 def _row(number: int, row: dict[str, str]) -> dict[str, Any]:
     told = {"row": number, "model": row["model"], "method": row["method"], "batch": row["batch_size"], "length": row["seq_len"], "gpu": row["gpu"],
-            "source": source(row), "quantity": "reserved" if "max_memory_reserved" in row["notes"] else "allocated", "measured": float(row["measured_gib"])}
+            "source": source(row), "quantity": quantity(row["notes"]), "measured": float(row["measured_gib"])}
     why = impossible(row)
     if why:
         return told | {"why": why}
@@ -47,10 +49,19 @@ def _row(number: int, row: dict[str, str]) -> dict[str, Any]:
     shapes, footprint = tuned(row, facts)
     stack = loop(row, facts, footprint)
     walked = step(anatomy(facts), stack, footprint, states(facts, footprint, shapes, stack))
-    reserved = GAP[1] * (walked.peak - walked.by_moment["load"]) if told["quantity"] == "reserved" else 0
-    guess = (walked.peak + CUBLAS + reserved) / GIB
+    beyond = 0 if told["quantity"] == "allocated" else int(GAP[1] * (walked.peak - walked.standing))
+    if told["quantity"] == "card":
+        card = cards.find(row["gpu"])
+        beyond += card.context if card else CONTEXT
+    guess = (walked.peak + CUBLAS + beyond) / GIB
     return told | {"estimate": round(guess, 4), "error": round(guess / told["measured"] - 1, 4), "moment": walked.moment,
                    "calibrated": LOOKED.get(source(row), "no")}
+
+
+def quantity(notes: str) -> str:
+    """What was measured: tensors (allocated), what the allocator holds (reserved), or what the card shows, context and all."""
+    first = re.search(r"max_memory_reserved|allocated|reserved|nvidia-smi|nvml|process|card", notes)
+    return {"max_memory_reserved": "reserved", "reserved": "reserved", "allocated": "allocated"}.get(first[0], "card") if first else "allocated"
 
 
 def source(row: dict[str, str]) -> str:
@@ -60,13 +71,22 @@ def source(row: dict[str, str]) -> str:
     return row["source"][:20]
 
 
+METHODS = {"p-tuning": "p-tuning", "ptuning": "p-tuning", "prompt-encoder": "p-tuning", "prompt": "prompt", "prefix": "prefix", "prefixtuning": "prefix",
+           "ia3": "ia3", "full": "full", "qlora": "qlora", "qdora": "qlora", "lora": "lora", "dora": "lora"}  # a row's word -> our name
+TUNED = {"instruct", "chat", "it", "hf", "base", "pt", "coder", "math", "unsloth", "bnb", "4bit", "gptq", "awq", "fp16", "meta"}  # same shapes
+
+
+def method_of(row: dict[str, str]) -> str | None:
+    """Our name of a row's method; None where we have none like it."""
+    name = row["method"].lower().replace("_", "-")
+    return next((ours for word, ours in METHODS.items() if re.match(rf"{word}($|[^a-z])", name)), None)
+
+
 def impossible(row: dict[str, str]) -> str | None:
     """Why a case is outside: a method we do not have, or a model whose shapes are not in models.json."""
-    if row["model"] not in _models():
-        return "shapes of the model are not known"
-    method = re.split(r"[ -]", row["method"])[0]
-    ours = method in ("lora", "qlora", "full", "prompt_tuning", "prefix_tuning") and "dora" not in row["method"]
-    return None if ours else f"no method {row['method']}"
+    if method_of(row) is None:
+        return f"no method {row['method']}"
+    return None if known(row["model"]) else "shapes of the model are not known"
 
 
 @lru_cache
@@ -75,32 +95,72 @@ def _models() -> dict[str, dict[str, Any]]:
 
 
 @lru_cache
+def known(name: str) -> str | None:
+    """The entry of models.json that a name means: by itself, or by its last part without what a tuned or packed copy adds."""
+    models = _models()
+    if name in models:
+        return name
+    for versions in (True, False):
+        plain = {_plain(one, versions): one for one in reversed(models)}
+        if _plain(name, versions) in plain:
+            return plain[_plain(name, versions)]
+    return None
+
+
+def _plain(name: str, versions: bool) -> str:
+    """The words of a model's name that tell its shapes."""
+    words = name.rpartition("/")[2].lower().split("-")
+    return "-".join(word for word in words if word not in TUNED and (versions or not re.fullmatch(r"v\d+(\.\d+)?", word)))
+
+
+@lru_cache
 def facts_of(name: str) -> ModelFacts:
     """Facts of a well-known model from its config values."""
-    config = _models()[name]
+    config = _models()[known(name)]
     return facts_of(config["as"]) if "as" in config else model.from_config(config)
 
 
 def tuned(row: dict[str, str], facts: ModelFacts) -> tuple[dict[str, tuple[int, ...]], Footprint]:
     """Trained shapes and footprint of a row's method."""
-    name, rank = row["method"], int(row["rank"] or 0)
-    held = ("nf4", "no double" not in name) if name.startswith("qlora") else None
-    if name == "full":
+    name, method, rank = row["method"].lower(), method_of(row), int(row["rank"] or 0)
+    words = re.split(r"[|, ]+", row["target_modules"])
+    wide = 2 if re.search(r"adapters (in )?(bf16|fp16|bfloat16|float16)", row["precision"]) else 4
+    if method == "full":
         shapes = {tensor: item.shape for tensor, item in facts.tensors.items()}
-        return shapes, of(shapes, each=2 if "fp32" not in row["precision"] else 4)
-    if name.startswith("prompt"):
-        shapes = {"prompt_encoder.embedding": (rank, facts.hidden)}
-        return shapes, of(shapes, virtual=rank)
-    if name.startswith("prefix"):
+        return shapes, of(shapes, each=4 if FLOAT32.search(row["precision"]) else 2)
+    if method in ("prompt", "p-tuning"):
+        shapes = {"prompt_encoder.embedding": (rank or 20, facts.hidden)} | (_encoder(row, facts) if method == "p-tuning" else {})
+        return shapes, of(shapes, virtual=rank or 20, each=wide)
+    if method == "prefix":
         shapes = {"prompt_encoder.embedding": (rank, 2 * facts.layers * facts.kv_heads * facts.head_dim)}
-        return shapes, of(shapes, prefix=rank)
-    words = row["target_modules"].split("|")
-    chosen = {module: widths for module, widths in facts.linears().items() if module.rsplit(".", 1)[-1] in words}
+        return shapes, of(shapes, prefix=rank, each=wide)
+    every = "all-linear" in words or "all" in words
+    chosen = {module: widths for module, widths in facts.linears().items() if every or module.rsplit(".", 1)[-1] in words}
+    if method == "ia3":
+        shapes = {f"{module}.ia3_l": (inputs if module.rsplit(".", 1)[-1] in FED else outputs,) for module, (inputs, outputs) in chosen.items()}
+        return shapes, of(shapes, each=wide)
     shapes = {}
     for module, (inputs, outputs) in chosen.items():
         shapes |= {f"{module}.lora_A": (rank, inputs), f"{module}.lora_B": (outputs, rank)}
-    found = re.search(r"dropout (0\.\d+)", row["notes"])
-    return shapes, of(shapes, quantized=held, dropout=float(found[1]) if found else 0.0)
+        if "dora" in name:
+            shapes[f"{module}.lora_magnitude_vector"] = (outputs,)
+    found = re.search(r"dropout (0?\.\d+)", row["notes"])
+    return shapes, of(shapes, quantized=_held(name), dropout=float(found[1]) if found else 0.0, each=wide)
+
+
+def _held(name: str) -> tuple[str, bool] | None:
+    """How a row's base is packed: (kind, doubly)."""
+    if "int8" in name or "8bit" in name or "8-bit" in name:
+        return ("int8", False)
+    return ("nf4", "no double" not in name) if name.startswith(("qlora", "qdora")) else None
+
+
+def _encoder(row: dict[str, str], facts: ModelFacts) -> dict[str, tuple[int, ...]]:
+    """The network of p-tuning: hidden → inner → inner → hidden with biases, inner as the number of trained parameters tells."""
+    told = re.search(r"trainable (\d+)", row["notes"])
+    rest = (int(told[1]) if told else 0) - int(row["rank"] or 20) * facts.hidden
+    inner = next((size for size in range(8, 16385, 8) if size * facts.hidden * 2 + size * size + 2 * size + facts.hidden == rest), 128)
+    return {"prompt_encoder.mlp.0": (inner, facts.hidden), "prompt_encoder.mlp.2": (inner, inner), "prompt_encoder.mlp.4": (facts.hidden, inner)}
 
 
 def loop(row: dict[str, str], facts: ModelFacts, footprint: Footprint) -> Stack:
@@ -108,6 +168,7 @@ def loop(row: dict[str, str], facts: ModelFacts, footprint: Footprint) -> Stack:
     words, notes = row["precision"], row["notes"]
     kbit = "kbit" in words
     autocast = 2 if "autocast" in words and "no autocast" not in words else 0
+    each = 4 if FLOAT32.search(words) else 2
     foak, trainer = "foak" in notes, "SFTTrainer" in notes
     attention = "eager" if "attn eager" in notes else "flash" if "flash" in notes else "sdpa"
     checkpointing = row["grad_checkpointing"] == "True"
@@ -115,8 +176,8 @@ def loop(row: dict[str, str], facts: ModelFacts, footprint: Footprint) -> Stack:
     length = int(row["seq_len"]) if row["seq_len"].isdigit() else LENGTH
     own_loss = facts.model_type == "gpt_bigcode"
     return Stack(
-        batch=int(row["batch_size"]), length=min(length, facts.max_length or length) if trainer else length, base=2, stream=4 if kbit else 2,
-        autocast=autocast, attention=attention, mask=compared,
+        batch=int(row["batch_size"]), length=min(length, facts.max_length or length) if trainer else length, base=each, stream=4 if kbit else each,
+        autocast=autocast, half="fp16" in words or "float16" in words.replace("bfloat16", ""), attention=attention, mask=compared,
         expanded=compared or "expanded" in notes, checkpointing=checkpointing, head="fused" if re.search("liger(?!_)", config_word(notes)) else "full",
         output=2 if own_loss else 0 if trainer else 4, shifted=trainer, early_upcast=trainer and "requirements" in notes,
         in_place=foak and not own_loss, raw_loss=own_loss,
@@ -131,6 +192,10 @@ def config_word(notes: str) -> str:
 
 
 def optimizer(words: str) -> str:
-    if "paged" in words or "8bit" in words:
-        return "paged_adamw_8bit"
-    return "adamw_torch_foreach" if "foreach" in words else "adamw_torch_fused"
+    words = words.lower()
+    for word, name in (("adafactor", "adafactor"), ("lion", "lion"), ("sgd", "sgd")):
+        if word in words:
+            return f"{name}_8bit" if word == "lion" and re.search("8.?bit", words) else name
+    if re.search("8.?bit", words):
+        return "paged_adamw_8bit" if "paged" in words else "adamw_bnb_8bit"
+    return "paged_adamw_32bit" if "paged" in words else "adamw_torch_foreach" if "foreach" in words else "adamw_torch_fused"

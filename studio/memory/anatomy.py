@@ -8,6 +8,7 @@ from math import prod
 from typing import NamedTuple
 
 from studio.errors import ModelError
+from studio.memory.traits import Traits, traits
 from studio.model import ModelFacts
 
 LAYER = re.compile(r"(.*?\.)?(layers|h|blocks|layer)\.(\d+)\.")
@@ -55,8 +56,8 @@ class Anatomy(NamedTuple):
     embedding: int
     tied: bool
     rms: bool
-    offset: bool  # Gemma: weight + 1, in float32
     active: int  # experts a token visits
+    traits: Traits = Traits()
 
 
 def anatomy(facts: ModelFacts) -> Anatomy:
@@ -91,8 +92,8 @@ def _read(same: Same) -> Anatomy:
     return Anatomy(
         layers=tuple(_layer(facts, prefix, names, shapes, linears) for prefix, names in groups.items()), hidden=facts.hidden,
         query=facts.heads * facts.head_dim, keys=facts.kv_heads * facts.head_dim, heads=facts.heads, head_dim=facts.head_dim, vocabulary=facts.vocabulary,
-        embedding=facts.vocabulary * facts.hidden, tied=facts.tied, rms=not biased, offset=facts.model_type.startswith("gemma"),
-        active=int(config.get("num_experts_per_tok") or config.get("num_experts_per_token") or 0))
+        embedding=facts.vocabulary * facts.hidden, tied=facts.tied, rms=not biased,
+        active=int(config.get("num_experts_per_tok") or config.get("num_experts_per_token") or 0), traits=traits(facts))
 
 
 def _layer(facts: ModelFacts, prefix: str, names: list[str], shapes: dict[str, tuple[int, ...]], linears: dict[str, tuple[int, int]]) -> Layer:
@@ -136,7 +137,8 @@ def _finished(found: list[Linear], norms: list[int], inner: list[int], loose: in
     experts = [linear for linear in found if linear.part == "expert"]
     config = {**facts.config, **facts.config.get("text_config", {})}
     down = next((linear for linear in found if linear.part == "down"), None)
-    width = down.inputs if down else int(config.get("moe_intermediate_size") or facts.intermediate)
+    routed = int(config.get("moe_intermediate_size") or facts.intermediate)
+    width = down.inputs if down else routed
     named = next((config[key] for key in ("num_experts", "num_local_experts", "n_routed_experts") if config.get(key)), 0)
     count = int(named) if experts or loose > facts.hidden * width else 0
-    return Layer(tuple(found), tuple(norms), tuple(inner), "gate" in parts or "gate_up" in parts or bool(count), width, count, loose)
+    return Layer(tuple(found), tuple(norms), tuple(inner), "gate" in parts or "gate_up" in parts or bool(count), routed if count else width, count, loose)

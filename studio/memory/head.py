@@ -19,20 +19,30 @@ def chunked(walk: Walk, final: Value) -> Value:
     tape, stack, anatomy, moves = walk.tape, walk.stack, walk.anatomy, walk.head_moves
     labels = stack.tokens if stack.labels is None else stack.labels
     stored, each = walk.footprint.each if moves else stack.base, stack.compute
-    chosen = tape.op(labels * anatomy.hidden, final.each, [final])
-    made = [walk.cast(chosen, each)]
+    flat = _flat(walk, final)
+    chosen = tape.op(labels * anatomy.hidden, final.each, [flat])
+    made = [flat, walk.cast(chosen, each)]
     if stored != each:
         made.append(_extra(walk, anatomy.embedding, each))
     inner = _extra(walk, labels * anatomy.hidden, each)
     weight = _extra(walk, anatomy.embedding, 4) if moves else None
     rows = max(1, min(labels, ROOM[stack.device] // (4 * anatomy.vocabulary)))
     made += [_extra(walk, rows * anatomy.vocabulary, each), _extra(walk, rows * anatomy.vocabulary, 4)]
+    converted = each == 2 and not (stack.half and stack.device == "cuda")  # torch's softmax widens bf16 into a copy of its own
+    tape.scratch(rows * anatomy.vocabulary * 4 * (anatomy.traits.bent or int(converted)), "logits")
     if moves:
         tape.scratch(anatomy.embedding * each, "logits")
     loss = tape.op(1, 4, [chosen], [inner] + ([weight] if weight else []), weights=anatomy.embedding * 4 if moves else 0)
     tape.drop(chosen, inner, weight, *made)
     tape.scratch(stack.batch * anatomy.vocabulary * each, "logits")  # the head's one position a row
     return loss
+
+
+def _flat(walk: Walk, final: Value) -> Value:
+    """All positions but the rows' last in one list: a copy of several rows, a view of one; its gradient is a tensor of its own in either case."""
+    if walk.stack.batch > 1 or final.node is None:
+        return walk.tape.op(final.size, final.each, [final]) if walk.stack.batch > 1 else walk.tape.view(final)
+    return Value(walk.tape.hold(final.buffer), final.size, final.each, walk.tape.node([(final.node, final.bytes)], []))
 
 
 def _extra(walk: Walk, size: int, each: int) -> Value:

@@ -1,194 +1,78 @@
-"""One decoder layer, forwards, on the tape: attention and feed-forward as transformers' modeling files write them."""
+"""One decoder layer, forwards, on the tape: its two halves and the feed-forward, as transformers' modeling files write them."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from studio.memory.anatomy import Layer, Linear
+from studio.memory.attention import attention
 from studio.memory.tape import Value
 from studio.memory.walk import Walk
 
-SHORT = 1024  # tokens up to which worker/attention.py forms a row's square of scores on a CPU
-
 
 def decoder_layer(walk: Walk, layer: Layer, stream: Value, mask: Value | None) -> Value:
-    """x + attention(norm(x)), then x + feed_forward(norm(x)). Leaves the name of `stream` to the caller."""
-    tape, hidden = walk.tape, walk.anatomy.hidden
-    outer = sum(1 for width in layer.norms if width == hidden)
-    moves = norms_move(walk, layer)
-    given = walk.norm(stream, hidden, moves) if outer else tape.view(stream)
-    mixed = attention(walk, layer, given, mask)
-    tape.drop(given)
-    if outer >= 4:  # Gemma 2 and 3: a norm behind each half as well
-        before, mixed = mixed, walk.norm(mixed, hidden, moves)
-        tape.drop(before)
-    middle = walk.add(stream, mixed)
-    tape.drop(mixed)
-    given = walk.norm(middle, hidden, moves) if outer >= 2 else tape.view(middle)
-    fed = feed_forward(walk, layer, given)
-    tape.drop(given)
-    if outer >= 4:
-        before, fed = fed, walk.norm(fed, hidden, moves)
-        tape.drop(before)
-    result = walk.add(middle, fed)
-    tape.drop(fed, middle)
+    """x + attention(norm(x)), then x + feed_forward(norm(x)); or both side by side. Leaves the name of `stream` to the caller."""
+    if walk.anatomy.traits.parallel:
+        return side_by_side(walk, layer, stream, mask)
+    outer = sum(1 for width in layer.norms if width == walk.anatomy.hidden)
+    middle = half(walk, layer, stream, lambda given: attention(walk, layer, given, mask), min(outer, 1) + (outer >= 4))
+    result = half(walk, layer, middle, lambda given: feed_forward(walk, layer, given), (outer >= 2) + (outer >= 4))
+    walk.tape.drop(middle)
     return result
 
 
-def attention(walk: Walk, layer: Layer, given: Value, mask: Value | None) -> Value:
-    """Project, rotate, attend, project back."""
-    tape = walk.tape
-    query, key, value = project(walk, layer, given)
-    query, key = rotate(walk, query, layer), rotate(walk, key, layer)
-    mixed = attend(walk, query, key, value, mask)
-    output = layer.part("output")
-    if not output:
-        return mixed
-    result = walk.linear(mixed, output[0])
+def half(walk: Walk, layer: Layer, stream: Value, inside: Callable[[Value], Value], norms: int) -> Value:
+    """stream + inside(norm(stream)). norms: 2 with one behind as well (Gemma 2 and 3); one stands behind alone where the family has it so."""
+    tape, traits, moves = walk.tape, walk.anatomy.traits, walk.norms_move(layer)
+    behind = norms == 2 or norms == 1 and traits.behind
+    given = walk.norm(stream, walk.anatomy.hidden, moves) if norms and not traits.behind else tape.view(stream)
+    mixed = inside(given)
+    tape.drop(given)
+    if behind:
+        before, mixed = mixed, walk.norm(mixed, walk.anatomy.hidden, moves)
+        tape.drop(before)
+    if traits.multiplied:
+        before, mixed = mixed, tape.op(mixed.size, mixed.each, [mixed])
+        tape.drop(before)
+    mixed = walk.dropped(mixed, traits.dropout)
+    result = walk.add(stream, mixed)
     tape.drop(mixed)
     return result
 
 
-def project(walk: Walk, layer: Layer, given: Value) -> tuple[Value, Value, Value]:
-    """Queries, keys and values, from three linears or a fused one (whose parts are views of it)."""
-    tape, anatomy = walk.tape, walk.anatomy
-    separate = [layer.part(part) for part in ("query", "key", "value")]
-    if all(separate):
-        return tuple(walk.linear(given, parts[0]) for parts in separate)
-    fused = layer.part("fused")
-    rows = given.size // anatomy.hidden
-    if fused:
-        together = walk.linear(given, fused[0])
-        parts = [tape.view(together, rows * width) for width in (anatomy.query, anatomy.keys, anatomy.keys)]
-        tape.drop(together)
-        return tuple(parts)
-    widths = (anatomy.query, anatomy.keys, anatomy.keys)
-    return tuple(walk.linear(given, Linear("", anatomy.hidden, width, False, "other")) for width in widths)
-
-
-def norms_move(walk: Walk, layer: Layer) -> bool:
-    """Whether a layer's norms are trained."""
-    return any(name.startswith(layer.prefix) and "norm" in name or ".ln_" in name for name in walk.footprint.weights) if walk.footprint.weights else False
-
-
-def rotate(walk: Walk, value: Value, layer: Layer) -> Value:
-    """Queries' or keys' own norm where the model has one, then x·cos + rotate_half(x)·sin. Lets go of value."""
-    tape, each = walk.tape, max(value.each, walk.stack.stream)
-    if layer.inner:
-        before, value = value, walk.norm(value, min(layer.inner[0], value.size), norms_move(walk, layer))
-        tape.drop(before)
-    if walk.stack.fused_norms:
-        return value
-    left = tape.op(value.size, each, [value])
-    half = tape.op(value.size // 2, value.each, [value])
-    turned = tape.op(value.size, value.each, [value])
-    tape.drop(half)
-    right = tape.op(value.size, each, [turned])
-    tape.drop(turned)
-    result = walk.add(left, right)
-    tape.drop(left, right, value)
+def side_by_side(walk: Walk, layer: Layer, stream: Value, mask: Value | None) -> Value:
+    """x + attention(norm(x)) + feed_forward(norm(x)), with one norm for both or one each."""
+    tape, traits, hidden, moves = walk.tape, walk.anatomy.traits, walk.anatomy.hidden, walk.norms_move(layer)
+    given = walk.norm(stream, hidden, moves)
+    mixed = walk.dropped(attention(walk, layer, given, mask), traits.dropout)
+    if not traits.shared:
+        tape.drop(given)
+        given = walk.norm(stream, hidden, moves)
+    fed = walk.dropped(feed_forward(walk, layer, given), traits.dropout)
+    tape.drop(given)
+    both = walk.add(mixed, fed)
+    tape.drop(mixed, fed)
+    result = walk.add(both, stream)
+    tape.drop(both)
     return result
-
-
-def attend(walk: Walk, query: Value, key: Value, value: Value, mask: Value | None) -> Value:
-    """softmax(q·kᵀ)·v by the stack's kernel. Lets go of query, key and value."""
-    tape, stack, anatomy = walk.tape, walk.stack, walk.anatomy
-    each = stack.autocast or query.each
-    if stack.attention == "flash" and each == 4:
-        each = 2
-    prefix = walk.footprint.prefix
-    if stack.cached_keys or prefix:
-        key, value = lengthened(walk, key, prefix), lengthened(walk, value, prefix)
-    expand = anatomy.heads * anatomy.head_dim != key.size // (stack.batch * (stack.length + prefix)) and (stack.expanded or stack.attention == "eager")
-    if expand:
-        key, value = expanded(walk, key), expanded(walk, value)
-    query, key, value = (narrowed(walk, item, each) for item in (query, key, value))
-    if stack.attention == "laid" and stack.device == "cpu" and stack.row <= SHORT:
-        mixed = row_scores(walk, query, key, value)
-    else:
-        mixed = (scores if stack.attention == "eager" else kernel)(walk, query, key, value, mask)
-    tape.drop(query, key, value)
-    return mixed
-
-
-def lengthened(walk: Walk, value: Value, prefix: int) -> Value:
-    """torch.cat of a prefix (or an empty cache) and the layer's own keys or values. Lets go of value."""
-    result = walk.tape.op(value.size + walk.stack.batch * prefix * walk.anatomy.keys, value.each, [value],
-                          weights=walk.stack.batch * prefix * walk.anatomy.keys * value.each if prefix else 0)
-    walk.tape.drop(value)
-    return result
-
-
-def expanded(walk: Walk, value: Value) -> Value:
-    """repeat_kv: shared heads copied to all heads. Lets go of value."""
-    groups = walk.anatomy.query // walk.anatomy.keys
-    result = walk.tape.op(value.size * groups, value.each, [value])
-    walk.tape.drop(value)
-    return result
-
-
-def narrowed(walk: Walk, value: Value, each: int) -> Value:
-    result = walk.cast(value, each)
-    walk.tape.drop(value)
-    return result
-
-
-def kernel(walk: Walk, query: Value, key: Value, value: Value, mask: Value | None) -> Value:
-    """SDPA's fused kernels keep q, k, v, the output and one float32 a head and row; FlashAttention 2 (arXiv 2307.08691), algorithm 2."""
-    tape, stack, anatomy = walk.tape, walk.stack, walk.anatomy
-    rows = stack.tokens * anatomy.heads
-    log_sum = Value(tape.take(rows * 4, "activations"), rows, 4, None)
-    held = [query, key, value, log_sum]
-    bias = None
-    if mask is not None and stack.attention == "sdpa":  # the boolean mask becomes an additive one of the computing type, in every layer anew
-        bias = Value(tape.take(mask.size * query.each, "activations"), mask.size, query.each, None)
-        held.append(bias)
-    scratch = rows * 4 + (query.size * 4 if stack.device == "cuda" else 0)  # row sums; dq gathered in float32
-    result = tape.op(query.size, query.each, [query, key, value], held, saves_result=True, back_scratch=scratch)
-    tape.drop(log_sum, bias)
-    return result
-
-
-def row_scores(walk: Walk, query: Value, key: Value, value: Value) -> Value:
-    """worker/attention.py on a CPU: each row's scores by themselves, the softmax kept in the products' type."""
-    tape, stack = walk.tape, walk.stack
-    together = tape.op(query.size, query.each, [query])
-    size = walk.anatomy.heads * stack.row * stack.length
-    raw = tape.op(size, query.each, [together, key], [together, key], scratch=size // stack.length * stack.row * query.each)
-    soft = tape.op(size, query.each, [raw], saves_result=True)
-    tape.drop(raw)
-    part = tape.op(query.size, query.each, [soft, value], [soft, value])
-    tape.drop(soft, together)
-    whole = walk.copy(part)
-    flat = walk.copy(whole)
-    tape.drop(part, whole)
-    return flat
-
-
-def scores(walk: Walk, query: Value, key: Value, value: Value, mask: Value | None) -> Value:
-    """Eager attention: scores, scaled, masked, softmax in float32, cast back, times v; all of them [batch, heads, length, keys]."""
-    tape, stack = walk.tape, walk.stack
-    size = stack.batch * walk.anatomy.heads * stack.length * (stack.length + walk.footprint.prefix)
-    raw = tape.op(size, query.each, [query, key], [query, key])
-    scaled = tape.op(size, raw.each, [raw])
-    tape.drop(raw)
-    masked = tape.op(size, scaled.each, [scaled], alias=True)
-    tape.drop(scaled)
-    wide = walk.cast(masked, 4) if masked.each != 4 and stack.device == "cpu" else tape.view(masked)
-    soft = tape.op(size, 4, [wide], saves_result=True, back_scratch=size * 4)
-    tape.drop(wide, masked)
-    narrow = walk.cast(soft, query.each)
-    tape.drop(soft)
-    result = tape.op(query.size, query.each, [narrow, value], [narrow, value])
-    tape.drop(narrow)
-    flat = walk.copy(result)
-    tape.drop(result)
-    return flat
 
 
 def feed_forward(walk: Walk, layer: Layer, given: Value) -> Value:
-    """down(act(gate(x)) · up(x)), or down(act(up(x))); for experts with as many rows as tokens are sent to them."""
+    """down(act(gate(x)) · up(x)), or down(act(up(x))); of experts with what all tokens share beside them."""
+    if not layer.experts:
+        return dense(walk, layer, given)
+    chosen = experts(walk, layer, given)
+    if not layer.part("down"):
+        return chosen
+    shared = dense(walk, layer, given)
+    weighted = walk.tape.op(shared.size, shared.each, [shared], [shared])
+    result = walk.add(chosen, weighted)
+    walk.tape.drop(chosen, shared, weighted)
+    return result
+
+
+def dense(walk: Walk, layer: Layer, given: Value) -> Value:
     tape, gate, up, down = walk.tape, layer.part("gate"), layer.part("up"), layer.part("down")
-    if layer.experts:
-        return experts(walk, layer, given)
     together = layer.part("gate_up")
     if together:
         both = walk.linear(given, together[0])
@@ -204,17 +88,70 @@ def feed_forward(walk: Walk, layer: Layer, given: Value) -> Value:
     return result
 
 
-def gated(walk: Walk, left: Value, right: Value | object | None) -> Value:
-    """act(left) · right; act keeps its input, the product keeps both factors. Lets go of left and right."""
+def gated(walk: Walk, left: Value, right: Value | Callable[[], Value] | None) -> Value:
+    """act(left) · right; the product keeps both factors. Lets go of left and right."""
     tape = walk.tape
-    active = tape.op(left.size, left.each, [left], [left])
-    tape.drop(left)
+    active = activated(walk, left)
     if right is None:
         return active
     other = right() if callable(right) else right
     product = tape.op(other.size, other.each, [active, other], [active, other])
     tape.drop(active, other)
     return product
+
+
+def activated(walk: Walk, value: Value) -> Value:
+    """act(value): one kernel that keeps its input (ReLU: its result); some are written out in transformers' activations.py. Lets go of value."""
+    tape, name = walk.tape, walk.anatomy.traits.activation
+    if name in ("gelu_new", "gelu_fast"):
+        result = written_gelu(walk, value, name == "gelu_fast")
+    elif name == "quick_gelu":
+        steep = tape.op(value.size, value.each, [value])
+        gate = tape.op(value.size, value.each, [steep], saves_result=True)
+        tape.drop(steep)
+        result = tape.op(value.size, value.each, [value, gate], [value, gate])
+        tape.drop(gate)
+    elif name.startswith("relu"):
+        result = tape.op(value.size, value.each, [value], saves_result=True)
+    else:
+        result = tape.op(value.size, value.each, [value], [value])
+    tape.drop(value)
+    return result
+
+
+def written_gelu(walk: Walk, value: Value, fast: bool) -> Value:
+    """0.5·x · (1 + tanh(√(2/π)·(x + 0.044715·x³))), each operation by itself; CUDA's autocast takes the power in float32, and all that follows."""
+    tape, size = walk.tape, value.size
+
+    def then(before: Value, saves: tuple[Value, ...] = (), **more: bool) -> Value:
+        made = tape.op(size, before.each, [before], saves, **more)
+        tape.drop(before)
+        return made
+
+    low = tape.op(size, value.each, [value])  # 0.5·x
+    if fast:  # x·√(2/π) · (1 + 0.044715·x·x)
+        bent = tape.op(size, value.each, [value])
+        small = tape.op(size, value.each, [value])
+        square = tape.op(size, value.each, [small, value], [small, value])
+        tape.drop(small)
+        factor = then(square)
+        inner = tape.op(size, value.each, [bent, factor], [bent, factor])
+        tape.drop(bent, factor)
+    else:
+        wide = walk.cast(value, 4) if walk.stack.autocast and walk.stack.device == "cuda" else tape.view(value)
+        cube = then(wide, (wide,))
+        inner = then(walk_sum(walk, then(cube), value))
+    high = then(then(inner, saves_result=True))
+    result = tape.op(size, max(low.each, high.each), [low, high], [low, high])
+    tape.drop(low, high)
+    return result
+
+
+def walk_sum(walk: Walk, left: Value, right: Value) -> Value:
+    """left + right; lets go of left."""
+    made = walk.add(left, right)
+    walk.tape.drop(left)
+    return made
 
 
 def experts(walk: Walk, layer: Layer, given: Value) -> Value:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from studio.config import RunConfig
 from studio.device import Device
 from studio.footprint import Footprint
+from studio.memory.ranks import processes
 from studio.memory.stack import Stack
 from studio.model import EMBEDDING, ModelFacts
 
@@ -41,14 +42,36 @@ def stack(config: RunConfig, facts: ModelFacts, device: Device, rows: Rows | Non
     batch = 1 if laid else max(1, min(training.batch_size, rows.rows if rows else training.batch_size))
     length = -(-(levers.piece(config, device, row) if laid else row) // PAD) * PAD
     share = LABELLED if rows is None else min(1.0, rows.trained / max(1, rows.tokens))
-    tables = any(EMBEDDING.search(name) for name in footprint.weights)
-    squares = bool(footprint.prefix) or laid and kernel in ("sdpa", "eager")  # a mask that SDPA's causal flag cannot replace
-    pieces = -(-training.effective_batch(rows.rows if rows else 1000) * (int(rows.mean) + 1 if rows else row) // (batch * length))
+    narrow = config.training.weights == "bf16"
+    tables = not narrow and any(EMBEDDING.search(name) for name in footprint.weights)
+    told = {**facts.config, **facts.config.get("text_config", {})}
+    windowed = not laid and any((told.get(key) or row) < row for key in levers.WINDOWED)
+    squares = bool(footprint.prefix) or windowed or laid and kernel in ("sdpa", "eager")  # a mask that SDPA's causal flag cannot replace
+    ranks = processes(config)
+    pieces = -(-training.effective_batch(rows.rows if rows else 1000) * (int(rows.mean) + 1 if rows else row) // (batch * length * ranks))
     return Stack(
         device="cpu" if device.kind == "cpu" else "cuda", batch=batch, length=length, row=min(row, length), labels=max(1, int(batch * length * share)),
-        base=each, stream=4 if tables else each, autocast=0 if each == 4 else each, attention="flash" if "flash" in kernel else kernel,
-        mask=squares, expanded=squares, checkpointing=checkpointing, head=levers.loss(config), accumulates=pieces > 1,
-        optimizer=levers.optimizer(config, device), input_grads=checkpointing and not tables)
+        base=each, stream=4 if tables else each, autocast=0 if each == 4 or narrow else each, attention="flash" if "flash" in kernel else kernel,
+        mask=squares, expanded=squares, fused_adapters=True, half=half(config, device), checkpointing=checkpointing, head=levers.loss(config),
+        accumulates=pieces > 1, optimizer=levers.optimizer(config, device), input_grads=checkpointing and not tables and not narrow, ranks=ranks,
+        evaluates=rows.held > 0 if rows else bool(config.data.eval), answers=bool(training.sample_prompts))
+
+
+def divided(loop: Stack) -> Stack:
+    """The loop where the model is split over devices: numbers travel in the computing format, and bitsandbytes' optimizers give way to AdamW."""
+    fits = not any(word in loop.optimizer for word in ("8bit", "paged", "bnb"))
+    return loop._replace(split=True, stream=loop.compute, optimizer=loop.optimizer if fits else "adamw_torch_fused")
+
+
+def half(config: RunConfig, device: Device) -> bool:
+    """Whether 16 bits mean fp16: as ordered, or auto on a card without bf16."""
+    wanted = config.training.precision
+    return wanted == "fp16" or wanted == "auto" and device.kind == "cuda" and not device.bf16
+
+
+def trained(config: RunConfig, footprint: Footprint) -> Footprint:
+    """The footprint with the bytes of a trained number as ordered."""
+    return footprint._replace(each=2) if config.training.weights == "bf16" else footprint
 
 
 def width(config: RunConfig, device: Device) -> int:

@@ -26,27 +26,31 @@ UNPACKING = 150 * MIB  # bitsandbytes with its buffers, on a CPU
 
 
 class Overhead(NamedTuple):
-    """Bytes: low, expected, high of all that is no tensor; `workspace` of it belongs to kernels."""
+    """Bytes: low, expected, high of all that torch's allocator does not count as tensors; of it `workspace` belongs to kernels, `paged` to the
+    optimizer (managed memory), and `context` (with paged) is what the allocator does not reserve either."""
 
     low: int
     expected: int
     high: int
     workspace: int
+    paged: int = 0
+    context: int = 0
 
 
-def overhead(device: Device, step: Step, stack: Stack, anatomy: Anatomy, footprint: Footprint) -> Overhead:
-    """For a device and a walked step."""
-    return cpu(stack, anatomy, footprint) if device.kind == "cpu" else card(device, step)
+def overhead(device: Device, step: Step, stack: Stack, anatomy: Anatomy, footprint: Footprint, paged: int = 0) -> Overhead:
+    """For a device and a walked step. paged: bytes of optimizer states in managed memory."""
+    return cpu(stack, anatomy, footprint) if device.kind == "cpu" else card(device, step, paged)
 
 
-def card(device: Device, step: Step) -> Overhead:
-    """Context, cuBLAS' workspaces, and what the caching allocator reserves beyond what is allocated."""
+def card(device: Device, step: Step, paged: int) -> Overhead:
+    """Context, cuBLAS' workspaces, paged states, and what the caching allocator reserves beyond what is allocated."""
     known = cards.find(device.name, device.memory)
     workspace = CUBLAS_HOPPER if (device.capability or (8, 0)) >= (9, 0) else CUBLAS
-    around = (known.context if known else CONTEXT) + workspace
-    moving = max(0, step.peak - step.by_moment["load"])
+    context = known.context if known else CONTEXT
+    around = context + paged + workspace
+    moving = max(0, step.peak - step.standing)
     low, expected, high = (around + int(share * moving) for share in GAP)
-    return Overhead(low, expected, high, workspace)
+    return Overhead(low, expected, high, workspace, paged, context)
 
 
 def cpu(stack: Stack, anatomy: Anatomy, footprint: Footprint) -> Overhead:

@@ -35,11 +35,16 @@ class Stack(NamedTuple):
     kbit: bool = False
     cached_keys: bool = False  # the loop forgot use_cache=False
     fused_norms: bool = False  # kernels for norms and rotary positions that keep only their inputs (Liger, fms' foak)
-    fused_adapters: bool = False  # fms' foak: the adapters on q, k and v keep their common input once, in the computing format
+    fused_adapters: bool = False  # adapters take their input in the computing format and keep it once (our adapters.quicken, fms' foak)
     shifted: bool = False  # the loss copies the logits without the last position (transformers before 4.50)
     early_upcast: bool = False  # the model gives float32 logits and forgets the others (transformers before 4.45)
     raw_loss: bool = False  # the loss does not lift logits to float32 itself (GPT-BigCode's own loss)
     in_place: bool = False  # a cross entropy that writes its gradient over the logits (Unsloth's and fms' foak)
+    half: bool = False  # the 16 bits are fp16, not bf16
+    ranks: int = 1  # processes that share the run, a device each
+    split: bool = False  # the model is split over them (FSDP)
+    evaluates: bool = False  # rows are held out
+    answers: bool = False  # sample prompts are answered meanwhile
     input_grads: bool = False  # the embeddings' output asks for a gradient (enable_input_require_grads)
 
     @property

@@ -23,6 +23,9 @@ class States(NamedTuple):
     gradients: int
     optimizer: int
     step: int  # what the optimizer needs for the moment of its step
+    paged: int = 0  # of its states in managed memory, which torch's allocator does not count and CUDA may move to RAM
+    scales: int = 0  # of the weights held in 4 or 8 bits, what is beside their numbers
+    loading: int = 0  # what loading needs beside the weights: the linear that is being packed, in 16 bits
 
     def standing(self) -> dict[str, int]:
         """What is there from load to end, by cause; gradients come and go."""
@@ -33,24 +36,29 @@ def states(facts: ModelFacts, footprint: Footprint, shapes: dict[str, tuple[int,
     """For a model, a method's footprint and trained shapes, and a loop."""
     each = footprint.each
     numbers = sum(prod(shape) for shape in shapes.values())
-    return States(weights=weight_bytes(facts, footprint, stack), trained=numbers * each, gradients=numbers * each,
-                  optimizer=optimizer_bytes(shapes, each, stack.optimizer), step=step_bytes(shapes, each, stack.optimizer))
+    packed, scales, rest, largest = weight_bytes(facts, footprint, stack)
+    paged = paged_bytes(shapes, stack.optimizer) if stack.device == "cuda" else 0
+    return States(weights=packed + rest, trained=numbers * each, gradients=numbers * each, optimizer=optimizer_bytes(shapes, each, stack.optimizer) - paged,
+                  step=step_bytes(shapes, each, stack), paged=paged, scales=scales, loading=2 * largest)
 
 
-def weight_bytes(facts: ModelFacts, footprint: Footprint, stack: Stack) -> int:
-    """The frozen weights as loaded; a tied head once, as it is stored once."""
+def weight_bytes(facts: ModelFacts, footprint: Footprint, stack: Stack) -> tuple[int, int, int, int]:
+    """The frozen weights as loaded, a tied head once, as it is stored once: (bytes of those in 4 or 8 bits, of them the scales, bytes of the rest,
+    numbers of the largest packed one)."""
     linears = facts.linears() if footprint.quantized else {}
-    rest = 4 if stack.kbit else stack.base
-    total = 0
+    each = 4 if stack.kbit else stack.base
+    packed = scales = rest = largest = 0
     for name, tensor in facts.tensors.items():
-        if name in footprint.weights:
+        if name in footprint.weights and name not in footprint.copies:
             continue
         module = name.removesuffix(".weight")
         if module in linears and module != name:
-            total += quantized_bytes(tensor.shape, *footprint.quantized)
+            held = quantized_bytes(tensor.shape, *footprint.quantized)
+            packed, scales = packed + held, scales + held - (tensor.size if footprint.quantized[0] == "int8" else -(-tensor.size // 2))
+            largest = max(largest, tensor.size)
         else:
-            total += tensor.size * (rest if footprint.quantized else stack.base)
-    return total
+            rest += tensor.size * each
+    return packed, scales, rest, largest
 
 
 def quantized_bytes(shape: tuple[int, ...], kind: str, double: bool) -> int:
@@ -82,13 +90,21 @@ def optimizer_bytes(shapes: dict[str, tuple[int, ...]], each: int, name: str) ->
     return states * numbers * wide
 
 
-def step_bytes(shapes: dict[str, tuple[int, ...]], each: int, name: str) -> int:
-    """Temporaries of a step: a foreach optimizer makes one list as long as all trained numbers; fused ones none."""
-    sizes = [prod(shape) for shape in shapes.values()]
-    if "foreach" in name:
+def paged_bytes(shapes: dict[str, tuple[int, ...]], name: str) -> int:
+    """Of optimizer_bytes, the states that bitsandbytes asks of CUDA itself: its paged optimizers page tensors of 100,000 numbers and more."""
+    if "paged" not in name:
+        return 0
+    large = {key: shape for key, shape in shapes.items() if prod(shape) >= PAGED}
+    return (1 if "lion" in name else 2) * sum(prod(shape) for shape in large.values()) * (1 if "8bit" in name else 4)
+
+
+def step_bytes(shapes: dict[str, tuple[int, ...]], each: int, stack: Stack) -> int:
+    """Temporaries of a step: a foreach optimizer (torch's own choice on CUDA) makes one list as long as all trained numbers; fused ones none."""
+    sizes, name = [prod(shape) for shape in shapes.values()], stack.optimizer
+    if "foreach" in name or stack.device == "cuda" and name in FOREACH:
         return sum(sizes) * each
-    if "adafactor" in name:
-        return 2 * 4 * max(sizes, default=0)
-    return 0 if "fused" in name or "8bit" in name or "paged" in name else 2 * each * max(sizes, default=0)
     if "rounding" in name:
         return 6 * 4 * min(PIECE, max(sizes, default=0))
+    if "adafactor" in name:
+        return 2 * 4 * max(sizes, default=0)
+    return 0 if any(word in name for word in ("fused", "8bit", "paged", "lion_32bit", "sgd")) else 2 * each * max(sizes, default=0)

@@ -1,4 +1,7 @@
-"""One training step on the tape: embed, layers, head and loss, the way back, the optimizer. Gives the peak of every moment."""
+"""A run on the tape: load, then one step (embed, layers, head and loss, the way back, the optimizer), an evaluation, and saving.
+
+Gives the peak of every moment.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,17 @@ from typing import NamedTuple
 
 from studio.footprint import Footprint
 from studio.memory.anatomy import Anatomy, Layer
+from studio.memory.checkpointed import checkpointed
 from studio.memory.head import head_loss
 from studio.memory.layer import decoder_layer
+from studio.memory.ranks import NOTHING, Gathered, buckets
 from studio.memory.stack import Stack
 from studio.memory.states import States
-from studio.memory.tape import Buffer, Node, Tape, Value
+from studio.memory.tape import Tape, Value
 from studio.memory.walk import Walk
 
-MOMENTS = ("load", "forward", "loss", "backward", "optimizer", "evaluation")
+MOMENTS = ("load", "forward", "loss", "backward", "optimizer", "evaluation", "saving")
+ANSWER = 256  # tokens of a sample prompt and its answer: worker/samples.py asks for 96
 
 
 class Step(NamedTuple):
@@ -25,37 +31,60 @@ class Step(NamedTuple):
     causes: dict[str, int]
     by_phase: dict[str, dict[str, int]]
     kept: int  # activations a layer keeps from forward to backward
+    standing: int  # what is there before a step begins and after it has ended
 
 
-def step(anatomy: Anatomy, stack: Stack, footprint: Footprint, states: States) -> Step:
-    """Walk one micro-batch and one optimizer step, the optimizer's states being there from the step before."""
+def step(anatomy: Anatomy, stack: Stack, footprint: Footprint, states: States, whole: Gathered = NOTHING) -> Step:
+    """Walk the run of one process: its largest micro-batch and an optimizer step, the optimizer's states being there from the step before.
+
+    states: this process's part of them; whole: what of a split model it holds in one piece for a while.
+    """
     if footprint.virtual:
         stack = stack._replace(length=stack.length + footprint.virtual)
-    tape = Tape(512 if stack.device == "cuda" else 64, stack.accumulates)
+    tape = Tape(512 if stack.device == "cuda" else 64, stack.accumulates, stack.ranks if stack.split else 1)
     walk = Walk(tape, stack, anatomy, footprint)
-    for cause, size in states.standing().items():
-        tape.add(size, cause)
+    _load(tape, states, buckets(states, stack))
+    standing = tape.live
     if stack.accumulates:
         tape.add(states.gradients, "gradients")
-    tape.moment = "forward"
+    beside = tape.take(whole.while_running, "workspace")
     kept = _forward_backward(walk)
+    tape.free(beside)
     tape.drop(walk.held)
     tape.moment = "optimizer"
-    missing = states.gradients - tape.causes["gradients"]
-    tape.add(missing, "gradients")
+    if not stack.accumulates:
+        tape.add(states.gradients - tape.gradients, "gradients")
     tape.scratch(states.step, "workspace")
+    tape.add(-states.gradients, "gradients")
+    if stack.evaluates or stack.answers:
+        beside = tape.take(whole.while_running, "workspace")
+        _evaluate(walk)
+        tape.free(beside)
+    if whole.at_end:
+        tape.moment = "saving"
+        tape.scratch(whole.at_end, "weights")
     moment = max(tape.peaks, key=lambda name: tape.peaks[name])
-    return Step(tape.peaks[moment], moment, dict(tape.peaks), tape.at_peak[moment], dict(tape.at_peak), kept)
+    return Step(tape.peaks[moment], moment, dict(tape.peaks), tape.at_peak[moment], dict(tape.at_peak), kept, standing)
+
+
+def _load(tape: Tape, states: States, summed: int) -> None:
+    """Weights, one by one where they are packed on the way; then what is trained; the optimizer's states come with the first step."""
+    tape.add(states.weights, "weights")
+    tape.scratch(states.loading, "workspace")
+    tape.add(states.trained, "trained")
+    tape.moment = "forward"
+    tape.add(states.optimizer, "optimizer")
+    if summed:
+        tape.add(summed, "gradients")
 
 
 def _forward_backward(walk: Walk) -> int:
     """One micro-batch there and back. Returns what a layer keeps."""
-    tape, stack, anatomy = walk.tape, walk.stack, walk.anatomy
-    tape.add(stack.tokens * 8 * 3, "activations")  # ids, labels, attention mask: int64
-    tape.add(stack.length * anatomy.head_dim * stack.stream * 2, "activations")  # cos and sin
-    mask = Value(tape.take(stack.batch * stack.length * (stack.length + walk.footprint.prefix), "activations"),
-                 stack.batch * stack.length * (stack.length + walk.footprint.prefix), 1, None) if stack.mask and stack.attention != "flash" else None
+    tape, anatomy = walk.tape, walk.anatomy
+    inputs = _inputs(walk)
+    mask = inputs[-1]
     stream = _embedded(walk)
+    first = tape.name(stream)  # the model's own frame, or peft's where virtual tokens are put before it, keeps this name
     chain: list = [tape.nodes]
     tape.nodes = []
     kept = 0
@@ -63,10 +92,10 @@ def _forward_backward(walk: Walk) -> int:
         stream, used = _block(walk, layer, count, stream, mask, chain)
         kept = max(kept, used)
     final = walk.norm(stream, anatomy.hidden, walk.final_moves)
-    tape.drop(stream)
+    tape.drop(stream, *([] if walk.footprint.virtual else [first]), *([] if walk.stack.checkpointing else [inputs.pop()]))
     tape.moment = "loss"
     loss = head_loss(walk, final)
-    tape.drop(final)
+    tape.drop(final, *([first] if walk.footprint.virtual else []))
     chain.append(tape.nodes)
     tape.nodes = []
     for buffer in walk.copies:
@@ -75,7 +104,22 @@ def _forward_backward(walk: Walk) -> int:
     if loss.node is not None:
         loss.node.gradient = seed
     _back(walk, chain)
+    tape.drop(*inputs)
     return kept
+
+
+def _inputs(walk: Walk) -> list[Value | None]:
+    """Ids, labels and mask of the rows; cosines and sines of the positions; the square mask, else None.
+
+    Eager attention adds it to the scores (numbers of the stream's type); SDPA is given booleans, and only where its causal flag will not do.
+    """
+    tape, stack = walk.tape, walk.stack
+    angles, square = stack.length * walk.anatomy.head_dim * 2, None
+    if stack.attention == "eager" or stack.mask and stack.attention != "flash":
+        size, each = stack.batch * stack.length * (stack.length + walk.footprint.prefix), stack.stream if stack.attention == "eager" else 1
+        square = Value(tape.take(size * each, "activations"), size, each, None)
+    return [Value(tape.take(stack.tokens * 8 * 3, "activations"), 3 * stack.tokens, 8, None),
+            Value(tape.take(angles * stack.stream, "activations"), angles, stack.stream, None), square]
 
 
 def _plan(layers: tuple[Layer, ...], footprint: Footprint) -> list[tuple[Layer, int]]:
@@ -101,7 +145,11 @@ def _embedded(walk: Walk) -> Value:
     stream = tape.op(size, stack.stream, [], weights=weights)
     learns_input = walk.footprint.virtual or stack.input_grads
     if learns_input and stream.node is None:  # enable_input_require_grads, or learnt tokens put before the row
-        stream.node = tape.node([], [])
+        own = [tape.take(stack.batch * (stack.length - walk.footprint.virtual) * anatomy.hidden * stack.stream, "activations")] \
+            if walk.footprint.virtual and stack.input_grads else []  # both: the row's own vectors are a leaf, and stay
+        stream.node = tape.node([], own)
+        for buffer in own:
+            tape.free(buffer)
     return stream
 
 
@@ -109,7 +157,7 @@ def _block(walk: Walk, layer: Layer, count: int, stream: Value, mask: Value | No
     """Walk one layer forwards; where it stands for several, hold what the others keep as well."""
     tape = walk.tape
     before, copies = tape.live, walk.copied_bytes
-    result = (_checkpointed if walk.stack.checkpointing else decoder_layer)(walk, layer, stream, mask)
+    result = (checkpointed if walk.stack.checkpointing else decoder_layer)(walk, layer, stream, mask)
     tape.drop(stream)
     copied = walk.copied_bytes - copies
     used = tape.live - before - copied
@@ -121,42 +169,6 @@ def _block(walk: Walk, layer: Layer, count: int, stream: Value, mask: Value | No
     return result, used
 
 
-def _checkpointed(walk: Walk, layer: Layer, stream: Value, mask: Value | None) -> Value:
-    """Forward keeps the layer's input alone; backward walks the layer again (Chen et al. 2016, arXiv 1604.06174)."""
-    tape = walk.tape
-    nodes, tape.nodes, tape.saving = tape.nodes, [], False
-    result = decoder_layer(walk, layer, stream, mask)
-    tape.nodes, tape.saving = nodes, True
-    source = stream.node
-
-    def replay(tape: Tape, node: Node, given: Buffer) -> None:
-        outer, tape.nodes = tape.nodes, []
-        inner = tape.node([], []) if source is not None else None
-        again = decoder_layer(walk, layer, Value(tape.hold(stream.buffer), stream.size, stream.each, inner), mask)
-        tape.free(stream.buffer)
-        tape.drop(again)
-        nodes, tape.nodes = tape.nodes, outer
-        if again.node is not None:
-            again.node.gradient = tape.hold(given)
-        gradient = _run(tape, nodes, inner)
-        if gradient is not None and source is not None:
-            tape.send(source, gradient)
-
-    result.node = tape.node([(source, 0)] if source is not None else [], [stream.buffer], replay=replay)
-    return result
-
-
-def _run(tape: Tape, nodes: list[Node], inner: Node | None) -> Buffer | None:
-    """Run the nodes of one layer backwards; returns the gradient that arrived at its input."""
-    if inner is not None:
-        nodes.remove(inner)
-    tape.backward(nodes)
-    if inner is None:
-        return None
-    gradient, inner.gradient = inner.gradient, None
-    return gradient
-
-
 def _back(walk: Walk, chain: list) -> None:
     """The way back through the chain; a stretch of equal layers is walked once and its share of held bytes let go."""
     tape = walk.tape
@@ -165,11 +177,36 @@ def _back(walk: Walk, chain: list) -> None:
     tape.moment = "backward"
     while len(chain) > 1:
         nodes, rest, count = chain.pop()
-        before = tape.causes["gradients"]
+        before = tape.gradients
         tape.backward(nodes)
         for buffer in rest:
             tape.free(buffer)
-        grown = tape.causes["gradients"] - before
+        grown = tape.gradients - before
         if count > 1:
-            tape.add(grown * (count - 1), "gradients")
+            tape.grow(grown * (count - 1))
     tape.backward(chain.pop())
+
+
+def _evaluate(walk: Walk) -> None:
+    """A held-out batch forwards without a graph, then an answer to a sample prompt, with its keys and values kept."""
+    tape, stack, anatomy = walk.tape, walk.stack, walk.anatomy
+    tape.moment, tape.saving, walk.copies, walk.copied_bytes = "evaluation", False, [], 0
+    if stack.evaluates:
+        inputs = _inputs(walk)
+        stream = _embedded(walk)
+        for layer, count in _plan(anatomy.layers, walk.footprint):
+            before, copies = stream, walk.copied_bytes
+            stream = decoder_layer(walk, layer, stream, inputs[-1])
+            tape.drop(before)
+            if count > 1 and walk.copied_bytes > copies:
+                walk.copies.append(tape.take((walk.copied_bytes - copies) * (count - 1), "workspace"))
+        final = walk.norm(stream, anatomy.hidden, walk.final_moves)
+        tape.drop(stream)
+        head_loss(walk, final)
+        tape.drop(final, *inputs)
+        for buffer in walk.copies:
+            tape.free(buffer)
+        tape.nodes = []
+    if stack.answers:
+        cache = 2 * len(anatomy.layers) * anatomy.keys * ANSWER * stack.compute
+        tape.scratch(cache + anatomy.vocabulary * (4 + stack.compute), "activations")

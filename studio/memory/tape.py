@@ -8,7 +8,7 @@ these rules gives the peak and its causes without a single fitted number.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 
 class Buffer:
@@ -34,21 +34,30 @@ class Value:
 
 
 class Node:
-    """One step of the backward pass: edges lead to (node, bytes of its gradient; 0: the same tensor is passed on)."""
+    """One step of the backward pass: edges lead to (node, bytes of its gradient; 0: the same tensor is passed on).
 
-    __slots__ = ("edges", "saved", "scratch", "weights", "gradient", "replay")
+    reads: whether it reads something that forward kept, be it a weight.
+    """
 
-    def __init__(self, edges: list[tuple[Node, int]], saved: list[Buffer], scratch: int, weights: int, replay: Callable | None):
-        self.edges, self.saved, self.scratch, self.weights, self.replay = edges, saved, scratch, weights, replay
+    __slots__ = ("edges", "saved", "scratch", "weights", "gradient", "replay", "reads")
+
+    def __init__(self, edges: list[tuple[Node, int]], saved: list[Buffer], scratch: int, weights: int, replay: Callable | None, reads: bool):
+        self.edges, self.saved, self.scratch, self.weights, self.replay, self.reads = edges, saved, scratch, weights, replay, reads
         self.gradient: Buffer | None = None
 
 
 class Tape:
-    """Live bytes by cause, their highest sum, and at which moment it was. block: sizes are rounded up to it (512 on CUDA)."""
+    """Live bytes by cause, their highest sum, and at which moment it was. block: sizes are rounded up to it (512 on CUDA).
 
-    def __init__(self, block: int = 512, gradients_stay: bool = False):
-        self.block, self.gradients_stay = block, gradients_stay
-        self.live = 0
+    gradients: bytes of trained weights' gradients; of each, one part in `shards` stays (FSDP). reads: operations so far that keep something
+    for backward; left: how many of them a recomputation still has to do, None outside of one; mute: it has done them all, and stops.
+    """
+
+    def __init__(self, block: int = 512, gradients_stay: bool = False, shards: int = 1):
+        self.block, self.gradients_stay, self.shards = block, gradients_stay, shards
+        self.live = self.gradients = self.reads = 0
+        self.left: int | None = None
+        self.mute = False
         self.causes: dict[str, int] = defaultdict(int)
         self.peaks: dict[str, int] = defaultdict(int)  # moment -> highest
         self.at_peak: dict[str, dict[str, int]] = {}  # moment -> causes then
@@ -60,7 +69,7 @@ class Tape:
 
     def take(self, size: int, cause: str) -> Buffer:
         """A new buffer with one holder."""
-        buffer = Buffer(-(-int(size) // self.block) * self.block, cause)
+        buffer = Buffer(0 if self.mute else -(-int(size) // self.block) * self.block, cause)
         self.live += buffer.bytes
         self.causes[cause] += buffer.bytes
         if self.live > self.peaks[self.moment]:
@@ -104,24 +113,38 @@ class Tape:
 
     # -- operations
 
-    def op(self, size: int, each: int, parents: Iterable[Value], saves: Iterable[Value] = (), *, cause: str = "activations", scratch: int = 0,
-           back_scratch: int = 0, weights: int = 0, alias: bool = False, saves_result: bool = False) -> Value:
+    def op(self, size: int, each: int, parents: Iterable[Value], saves: Sequence[Value] = (), *, cause: str = "activations", scratch: int = 0,
+           back_scratch: int = 0, weights: int = 0, alias: bool = False, saves_result: bool = False, reads: bool = False) -> Value:
         """An operation with a new result of `size` elements; gradients have the parents' size, or are passed on as they are (alias).
 
-        weights: bytes of the gradients of trained weights that its backward makes; saves: what its backward reads.
+        weights: bytes of the gradients of trained weights that its backward makes; saves: what its backward reads; reads: it reads a frozen weight.
         """
-        result = self.take(size * each, cause)
-        self.scratch(scratch, "workspace")
         edges = [(parent.node, 0 if alias and parent.each == each and parent.size == size else parent.size * parent.each)
                  for parent in parents if parent.node is not None]
+        kept = bool(edges or weights) and (reads or saves_result or len(saves) > 0)
+        if kept and not saves_result:
+            self._keep()
+        result = self.take(size * each, cause)
+        self.scratch(scratch, "workspace")
+        if kept and saves_result:
+            self._keep()
         if not edges and not weights:
             return Value(result, size, each, None)
         held = [value.buffer for value in saves] + ([result] if saves_result else [])
-        return Value(result, size, each, self.node(edges, held, back_scratch, weights))
+        return Value(result, size, each, self.node(edges, held, back_scratch, weights, reads=kept))
 
-    def node(self, edges: list[tuple[Node, int]], held: list[Buffer], scratch: int = 0, weights: int = 0, replay: Callable | None = None) -> Node:
+    def _keep(self) -> None:
+        """Count an operation that keeps something; a recomputation ends at the last of them (torch.utils.checkpoint's early stop)."""
+        if self.left is None:
+            self.reads += 1
+        else:
+            self.left -= 1
+            self.mute = self.left <= 0
+
+    def node(self, edges: list[tuple[Node, int]], held: list[Buffer], scratch: int = 0, weights: int = 0, replay: Callable | None = None,
+             reads: bool = False) -> Node:
         saved = [self.hold(buffer) for buffer in held] if self.saving or replay else []
-        node = Node(edges, saved, scratch, weights, replay)
+        node = Node(edges, saved, scratch, weights, replay, reads)
         self.nodes.append(node)
         return node
 
@@ -132,9 +155,11 @@ class Tape:
 
     # -- the way back
 
-    def backward(self, nodes: list[Node]) -> None:
-        """Run nodes in reverse order of their making; the last one's gradient must have been set."""
+    def backward(self, nodes: list[Node], until_read: bool = False) -> None:
+        """Run nodes in reverse order of their making; the last one's gradient must have been set. until_read: up to the first that reads."""
         while nodes:
+            if until_read and nodes[-1].reads and nodes[-1].gradient is not None:
+                return
             node = nodes.pop()
             given = node.gradient
             if given is None:  # nothing downstream used it
@@ -161,10 +186,16 @@ class Tape:
 
     def weight_gradient(self, size: int) -> None:
         """The gradient of a trained weight: kept, or added to the one that is there already."""
+        part = -(-size // self.shards)
         if self.gradients_stay:
-            self.scratch(size, "gradients in flight")
+            self.scratch(part, "gradients in flight")
         else:
-            self.take(size, "gradients")
+            self.gradients += self.take(part, "gradients").bytes
+
+    def grow(self, size: int) -> None:
+        """Gradients of layers that are not walked themselves."""
+        self.gradients += size
+        self.add(size, "gradients")
 
     def send(self, node: Node, gradient: Buffer) -> None:
         """Hand a gradient (one holder) to a node, adding to what it has: in place when nobody else holds that."""

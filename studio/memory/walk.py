@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from studio.footprint import Footprint
-from studio.memory.anatomy import LAYER, Anatomy, Linear
+from studio.memory.anatomy import LAYER, Anatomy, Layer, Linear
 from studio.memory.stack import Stack
 from studio.memory.tape import Buffer, Tape, Value
 from studio.model import EMBEDDING, HEAD
@@ -35,14 +35,14 @@ class Walk:
         return self.tape.op(value.size, value.each, [value], alias=True)
 
     def trained_linear(self, value: Value, inputs: int, outputs: int, each: int, bias: bool = False) -> Value:
-        """A linear whose weight is trained: keeps its input, and under autocast the cast copy of its weight."""
+        """A linear whose weight is trained: keeps its input, and under autocast the cast copy of its weight (FSDP gathers it as it is needed)."""
         tape, compute = self.tape, self.stack.autocast or each
         rows = value.size // inputs
         given = self.cast(value, compute)
         numbers = inputs * outputs + (outputs if bias else 0)
         held = [given]
         copied = None
-        if compute != each:
+        if compute != each and not self.stack.split:
             copied = Value(tape.take(numbers * compute, "workspace"), numbers, compute, None)
             held.append(copied)
         result = tape.op(rows * outputs, compute, [given], held, weights=numbers * each, back_scratch=numbers * compute if copied else 0)
@@ -82,7 +82,7 @@ class Walk:
         compute = 2 if self.footprint.quantized else stack.compute
         given = self.cast(value, compute)
         weight = linear.inputs * linear.outputs * 2 if self.footprint.quantized else 0
-        result = tape.op(rows * linear.outputs, compute, [given], scratch=weight, back_scratch=weight)
+        result = tape.op(rows * linear.outputs, compute, [given], scratch=weight, back_scratch=weight, reads=not weight)
         tape.drop(given)
         if self.footprint.quantized and not stack.autocast and value.each != compute:  # bitsandbytes gives back the type it was given
             narrow, result = result, self.cast(result, value.each)
@@ -97,9 +97,11 @@ class Walk:
         if quantized:  # peft clones what bitsandbytes gives
             first, result = result, self.copy(result)
             tape.drop(first)
-        convert = not (quantized and stack.autocast) and not (stack.fused_adapters and stack.autocast)
-        given = self.cast(value, each) if convert else tape.view(value)
+        kept = stack.fused_adapters and not self.footprint.decomposed or quantized and stack.device == "cuda"  # peft asks for CUDA's autocast only
+        given = tape.view(value) if kept and stack.autocast else self.cast(value, each)
         masked = self.dropout(given) if self.footprint.dropout else tape.view(given)
+        if self.footprint.decomposed:
+            return self.decomposed(result, given, masked, linear, rank)
         inner = self.trained_linear(masked, linear.inputs, rank, each)
         tape.drop(masked)
         outer = self.trained_linear(inner, rank, linear.outputs, each)
@@ -115,18 +117,52 @@ class Walk:
         tape.drop(total, result, given)
         return final
 
-    def dropout(self, value: Value) -> Value:
-        """CUDA keeps a mask of one byte an element; the CPU keeps the noise in the value's own type."""
-        each = 1 if self.stack.device == "cuda" else value.each
+    def decomposed(self, result: Value, given: Value, masked: Value, linear: Linear, rank: int) -> Value:
+        """DoRA as peft's DoraLinearLayer writes it: result + (m - 1)·base + m·B(A(x))·scaling, m: length learnt over length of the row of W + BA.
+
+        That length takes B·A and three sums of the weight's size in the input's type. Behind dropout the base is computed anew, from a
+        plain copy of its weight, which backward reads. Lets go of result, given and masked.
+        """
+        tape, stack, each = self.tape, self.stack, self.footprint.each
+        square, compute = linear.inputs * linear.outputs, stack.autocast or masked.each
+        tape.scratch(linear.inputs**2 * (each + (compute if compute != each else 0)) + square * (4 * masked.each + (compute if compute != masked.each else 0)),
+                     "workspace")
+        if self.footprint.dropout:
+            copied = compute != stack.base or masked.each != stack.base or self.footprint.quantized
+            weight = Value(tape.take(square * compute if copied else 0, "activations"), square, compute, None)
+            narrow = self.cast(masked, compute)
+            base = tape.op(masked.size // linear.inputs * linear.outputs, compute, [narrow], [weight], scratch=square * masked.each if copied else 0)
+            tape.drop(weight, narrow)
+        else:
+            base = tape.view(result)
+        inner = self.trained_linear(masked, linear.inputs, rank, each)
+        outer = self.trained_linear(inner, rank, linear.outputs, each)
+        tape.drop(inner, masked, given)
+        own = tape.op(base.size, max(each, base.each), [base], [base], weights=linear.outputs * each, back_scratch=base.size * each)
+        more = tape.op(outer.size, max(each, outer.each), [outer], [outer], back_scratch=outer.size * each)
+        strong = tape.op(more.size, more.each, [more])
+        tape.drop(base, outer, more)
+        change = self.add(own, strong)
+        tape.drop(own, strong)
+        total = self.add(result, change)
+        tape.drop(change)
+        final = self.cast(total, result.each)
+        tape.drop(total, result)
+        return final
+
+    def dropout(self, value: Value, own: bool = False) -> Value:
+        """CUDA keeps a mask of one byte an element; the CPU keeps the noise in the value's own type. worker/adapters.py draws 16 bits an element for it
+        (own: the model's own dropout, which does not)."""
+        each, drawn = (1, 0) if self.stack.device == "cuda" else (value.each, 0 if own else 2 * value.size)
         mask = Value(self.tape.take(value.size * each, "activations"), value.size, each, None)
-        result = self.tape.op(value.size, value.each, [value], [mask])
+        result = self.tape.op(value.size, value.each, [value], [mask], scratch=drawn)
         self.tape.drop(mask)
         return result
 
     def scaled(self, value: Value, width: int) -> Value:
         """(IA)3: value times a trained vector in float32, back in the value's type."""
         product = self.tape.op(value.size, max(value.each, self.footprint.each), [value], [value], weights=width * self.footprint.each,
-                               back_scratch=2 * value.size * self.footprint.each)
+                               back_scratch=(2 if value.each < self.footprint.each else 1) * value.size * self.footprint.each)
         result = self.cast(product, value.each)
         self.tape.drop(product)
         return result
@@ -147,7 +183,19 @@ class Walk:
         tape.drop(total, value)
         return result
 
+    def dropped(self, value: Value, rate: float) -> Value:
+        """The model's own dropout while it trains. Lets go of value."""
+        if not rate:
+            return value
+        result = self.dropout(value, own=True)
+        self.tape.drop(value)
+        return result
+
     # -- norms
+
+    def norms_move(self, layer: Layer) -> bool:
+        """Whether a layer's norms are trained."""
+        return any(name.startswith(layer.prefix) and ("norm" in name or ".ln_" in name) for name in self.footprint.weights)
 
     def norm(self, value: Value, width: int, trained: bool) -> Value:
         """RMSNorm as transformers writes it (float32 inside), or torch's layer norm, or a fused one that keeps its input alone."""
@@ -177,14 +225,14 @@ class Walk:
         tape.drop(mean)
         product = tape.op(size, 4, [wide, root], [wide, root], back_scratch=size * 4)
         tape.drop(wide, root)
-        narrow = product if self.anatomy.offset else self.cast(product, value.each)
-        if not self.anatomy.offset:
+        narrow = product if self.anatomy.traits.late else self.cast(product, value.each)
+        if not self.anatomy.traits.late:
             tape.drop(product)
-        each = 4 if self.anatomy.offset or self.stack.kbit else self.footprint.each if trained else self.stack.base
+        each = 4 if self.anatomy.traits.late or self.stack.kbit else self.footprint.each if trained else self.stack.base
         result = tape.op(size, max(narrow.each, each), [narrow], [narrow] if trained else [], weights=width * each if trained else 0,
-                         back_scratch=size * max(narrow.each, each) if trained else 0)
+                         back_scratch=size * max(narrow.each, each) if trained else 0, reads=True)
         tape.drop(narrow)
-        if self.anatomy.offset:
+        if self.anatomy.traits.late:
             final = self.cast(result, value.each)
             tape.drop(result)
             return final
