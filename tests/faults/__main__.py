@@ -87,7 +87,7 @@ def stopped(full: bool) -> Iterator[Cell]:
     yield "stop, killed at its result", stops.result_killed_while_stopping
     yield "Ctrl-C", stops.ctrl_c
     yield "Ctrl-C twice", stops.ctrl_c_twice
-    for after in (0.2, 0.6, 1.0, 1.4, 1.8):
+    for after in (0.6, 0.8, 1.0, 1.2, 1.4, 1.8):
         yield f"Ctrl-C after {after} s", lambda after=after: stops.ctrl_c_early(after)
     yield "terminal closed", stops.hang_up
 

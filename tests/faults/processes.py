@@ -53,6 +53,7 @@ def foreign_process() -> None:
             file.write_text(str(foreign.pid))
         assert run.state() == "lost"
         stage.noticed(run, "lost", "ended without a word", "Resume", "lost")
+        queue.advance()
         stage.until(lambda: run.turn()["kind"] == "end" and not _alive(orphan.pid), "the orphan's end", 10)
         assert foreign.poll() is None
     finally:
