@@ -28,7 +28,7 @@ from studio.home import room
 from studio.tokens import Encoded, Encoder
 
 Report = Callable[[int, int], None]
-VERSION = 3  # of what is stored; raise it when ids or labels come out otherwise
+VERSION = 4  # of what is stored; raise it when ids or labels come out otherwise
 BATCH = 250  # rows encoded at a time
 GATED = 50  # rows the gate looks at
 
@@ -37,7 +37,7 @@ GATED = 50  # rows the gate looks at
 class Prepared:
     """train, eval: sequences of {"input_ids", "labels"}. stop: what ends a turn.
 
-    record: {"sources": […], "dropped": {kind: {"count", "rows"}}, "cut": {kind: {"count", "rows"}}, "tokens_lost", "eval": {…}};
+    record: {"sources": [{"kept", "weight", "found": {kind: rows}, …}], "dropped": {kind: {"count", "rows"}}, "cut": the same, "tokens_lost", "eval": {…}};
     rows as text, "3, 7-12", with the source in front where there are several.
     statistics: rows, eval_rows, tokens, trained (tokens), max (tokens of the longest row), of the training rows.
     """
@@ -171,11 +171,12 @@ def _encode_all(order: DataOrder, datasets: list[Dataset], own: Dataset | None, 
     statistics = {"rows": len(chosen), "eval_rows": eval_rows, "tokens": int(sizes.sum()), "trained": int(trained[chosen].sum()), "max": int(sizes.max())}
     record = {
         "sources": [
-            {"source": d.source, "format": d.format, "fingerprint": d.fingerprint, "rows": d.rows, "kept": count, "weight": s.weight}
+            {"source": d.source, "format": d.format, "fingerprint": d.fingerprint, "rows": d.rows, "kept": count, "weight": s.weight, "found": d.counts}
             for d, s, count in zip(datasets, order.sources(), counts, strict=True)
         ],
         "dropped": dropped.told(), "cut": cut.told(), "tokens_lost": lost,
-        "eval": {"source": own.source if own else "a share", "rows": eval_rows, "dropped": held_back.told(), "tokens_lost": eval_lost},
+        "eval": {"source": own.source if own else "a share", "rows": eval_rows, "dropped": held_back.told(), "tokens_lost": eval_lost}
+        | ({} if own else {"share": order.eval or 0, "seed": seed}),
     }  # fmt: skip
     (folder / "record.json").write_text(json.dumps({"record": record, "statistics": statistics}), encoding="utf-8")
 

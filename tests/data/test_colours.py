@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from studio import data, template
+from studio import config, data, template
 from studio.data import DataOrder
 from studio.data.formats import formats
 from studio.template import Template
 from studio.tokens import IGNORED, Encoder
+from studio.ui import data_rows, measure
 from studio.worker.batches import Layout, Order, Pieces, Steps
 from tests.data.fixtures import FIXTURES
 
@@ -50,6 +51,27 @@ def test_first_batch_of_other_choices(form: str, train_on: str, home: Path, tmp_
 def test_first_batch_of_rows_over_the_limit(too_long: str, left: int, home: Path, tmp_path: Path, tiny_model: Path) -> None:
     file = "alpaca-input.jsonl"  # rows of 55, 69 and 50 tokens
     assert compare(tiny_model, "model", "alpaca", file, tmp_path, limit=60, too_long=too_long) == left
+
+
+@pytest.mark.parametrize("form", FILES)
+@pytest.mark.parametrize(("name", "limit"), [("model", 4096), ("model", 90), ("llama3", 4096), ("alpaca", 200)])
+def test_first_batch_and_the_page(form: str, name: str, limit: int, home: Path, tmp_path: Path, tiny_model: Path) -> None:
+    """The Data tab's own answer, row by row: as many tokens, coloured as the first batch has labels, and their texts make up the row's."""
+    for file in FILES[form]:
+        path = tmp_path / file
+        path.write_bytes(next(f for f in FIXTURES if f.name == file).content())
+        chosen = {"train": str(path), "eval": 0, "template": name, "max_length": limit, "format": form, "train_on": "all" if form == "text" else "assistant"}
+        wanted = config.build({"model": str(tiny_model), "data": chosen})
+        read = data.read(path, form)
+        pages = [data_rows.preview_of(wanted, read, row, "en") for row in read.conversations.rows]
+        assert all(page["text"].startswith("".join(text for text, _ in page["tokens"])) for page in pages)
+        left = [tuple(bool(on) for _, on in page["tokens"]) for page in pages if page["trained"]]
+        folder = measure.folder_of(wanted)
+        rows = data.prepare(wanted.data, Encoder(folder, template.load(name, folder), limit, "cut", chosen["train_on"])).train
+        numbers = next(iter(Order(len(rows), EFFECTIVE, 42)))
+        batch = next(iter(Steps(rows, batch_sampler=Order(len(rows), EFFECTIVE, 42), collate_fn=Pieces(LAYOUTS["packed"]))))
+        learnt = sequences(batch, [len(left[n]) for n in numbers], laid=True)
+        assert sorted(tuple(label != IGNORED for label in labels) for _, labels in learnt) == sorted(left[n] for n in numbers)
 
 
 @pytest.mark.slow
