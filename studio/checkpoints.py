@@ -225,7 +225,7 @@ def refuse_other_data(checkpoint: Path, fingerprint: str) -> None:
     """For the trainer, before it loads a checkpoint: raise RunError when the data is not what it was trained on so far."""
     before = _manifest(checkpoint)["fingerprint"]
     if before != fingerprint:
-        raise RunError("The data is not the same as when the checkpoint was made.",
+        raise RunError("The rows to train on are not those the checkpoint was made with: the data file has changed, or how it is read.",
                        "Put the old file back to resume, or start a new run with the new one.", "data.train")
 
 

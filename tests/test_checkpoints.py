@@ -228,5 +228,5 @@ def test_what_auto_came_to_is_kept(tmp_path: Path) -> None:
 def test_other_data(tmp_path: Path) -> None:
     path = save(tmp_path, 5, "rows")
     checkpoints.refuse_other_data(path, "rows")
-    with pytest.raises(RunError, match="data is not the same"):
+    with pytest.raises(RunError, match="data file has changed"):
         checkpoints.refuse_other_data(path, "others")

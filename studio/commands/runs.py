@@ -146,7 +146,7 @@ def _show_list(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         loss = "" if row["best_eval_loss"] is None else f"held-out loss {row['best_eval_loss']:.4f}"
         print(f"{row['state']:9}{'★' if row['star'] else ' '} {row['id']:50} {row['method'] or '':8} {row['step']}/{row['steps'] or '?'}  {loss}"
-              f"{'  ' + row['cause'] if row['cause'] and row['state'] in ('failed', 'lost') else ''}")
+              f"{'  ' + row['cause'] if row['cause'] and row['state'] in ('failed', 'lost') else ''}{'  on hold' if row['hold'] else ''}")
 
 
 def _show_end(answer: dict[str, Any]) -> None:

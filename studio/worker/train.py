@@ -81,7 +81,7 @@ def train(run: Run, report: Report) -> None:
 
     resumed = checkpoints.newest(run.checkpoints)
     if resumed:
-        checkpoints.refuse_other_data(resumed, rows.fingerprint)
+        checkpoints.refuse_other_data(resumed, rows.train.content)
     trainer = _trainer(run, config, settled, tuned, rows, report, bool(resumed))
     report.say("plan", parameters=facts.parameters, **_plan(config, settled, tuned, rows))
     if config.training.sample_prompts:
@@ -120,7 +120,7 @@ def _trainer(run: Run, config: RunConfig, settled: Settled, tuned: Any, rows: da
         sharding.split(tuned, arguments.device, getattr(torch, settled.dtype))
     return StudioTrainer(
         method=config.method, report=report, layout=Layout(settled.laid, settled.piece, settled.batch_size), effective=settled.effective,
-        kind=sharding.loss(config, settled.loss, tuned, report), keep=training.keep_checkpoints, fingerprint=rows.fingerprint,
+        kind=sharding.loss(config, settled.loss, tuned, report), keep=training.keep_checkpoints, fingerprint=rows.train.content,
         dtype=getattr(torch, settled.dtype), split=split, optimizer_cls_and_kwargs=own,
         model=tuned, args=arguments, train_dataset=rows.train, eval_dataset=rows.eval if held else None, callbacks=[report])
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from studio import checkpoints
+from studio.data import preparing
 from studio.run import Run
 from studio.worker import report
 from studio.worker.probe import Probe
@@ -114,3 +115,24 @@ def test_a_disk_that_is_full_at_the_result_is_named(tiny_model: Path, data: Path
     assert not steps(told)
     assert told[-1]["state"] == "finished"
     assert evals(told) == []
+
+
+def test_a_newer_program_goes_on_with_the_same_rows(tiny_model: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is kept of read data is read anew after an update; the rows decide whether a resume is the same run, not the number of the version."""
+    run = order(tiny_model, data, "training.save_every=4")
+    whole, weights = carry(run), result(run)
+    for step in (8, 10):
+        shutil.rmtree(run.checkpoints / f"checkpoint-{step}")
+    monkeypatch.setattr(preparing, "VERSION", "another")
+    told = again(run, monkeypatch)
+    assert steps(told) == steps(whole)[4:]
+    assert all(torch.equal(weight, result(run)[name]) for name, weight in weights.items())
+
+
+def test_other_rows_are_refused(tiny_model: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = order(tiny_model, data, "training.max_steps=3")
+    carry(run)
+    rows(data, count=25)
+    told = again(run, monkeypatch)
+    assert (told[-1]["state"], told[-1]["reason"]) == ("failed", "run")
+    assert "data file has changed" in told[-1]["cause"]
