@@ -45,7 +45,9 @@ class Estimate(BaseModel):
     """Bytes and seconds. total is the expected peak as the device shows it; low and high its band; by_cause sums to total.
 
     allocated: tensors alone. by_phase: the peak of each moment. headroom: share of the free memory that `high` leaves (negative: lacks).
-    checkpointing: as settled. seconds is None where nothing is known of the data.
+    checkpointing: as settled. seconds is None where nothing is known of the data. Where several devices share the run (processes), total and
+    its parts are of one rank, by_rank lists all. context: bytes of total that torch's allocator does not reserve. correction: what runs of this
+    device said of estimates before this one.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -59,6 +61,11 @@ class Estimate(BaseModel):
     trainable: int
     parameters: int
     checkpointing: bool
+    processes: int = 1
+    sharding: str | None = None  # ddp or fsdp where several devices share the run
+    by_rank: tuple[dict[str, Any], ...] = ()
+    context: int = 0
+    correction: float = 1.0
     seconds: float | None = None
     seconds_per_step: float | None = None
     steps: int | None = None
@@ -75,6 +82,11 @@ class Estimate(BaseModel):
     limits: dict[str, int | None] = {}  # the largest batch_size and max_length that fit, everything else as ordered
     explained: dict[str, str] = {}  # by cause, with these numbers
 
+    def told(self) -> dict[str, Any]:
+        """For the diary, where the record finds it again (record.py)."""
+        return {"total": self.total, "allocated": self.allocated, "context": self.context, "correction": self.correction, "by_phase": self.by_phase,
+                "peak_phase": self.peak_phase, "seconds": self.seconds, "seconds_per_step": self.seconds_per_step, "device": self.device}
+
 
 def estimate(facts: ModelFacts, config: RunConfig, device: Device, rows: Rows | Mapping[str, int] | None = None, *, advised: bool = False,
              correction: float = 1.0, rates: Sequence[float] = ()) -> Estimate:
@@ -84,32 +96,37 @@ def estimate(facts: ModelFacts, config: RunConfig, device: Device, rows: Rows | 
     Raises OrderError where the method's knobs do not fit the model.
     """
     known = _rows(rows)
-    walked, around, loop = walk(facts, config, device, known)
-    causes = _corrected(by_cause(walked, around), correction)
-    total, high = sum(causes.values()), int((walked.peak + around.high) * correction)
+    walked, around, loop = walk(facts, config, device, known, correction)
+    causes, high = by_cause(walked, around, correction), _seen(walked.peak + around.high, around, correction)
     pace = clock.pace(facts, config, known, loop, clock.speed(device, loop.base, rates)) if known else None
-    disk = on_disk(facts, config)
+    disk, sharing = on_disk(facts, config), {}
+    if loop.ranks > 1:
+        one = {"total": sum(causes.values()), "high": high, "by_cause": causes}
+        sharing = {"processes": loop.ranks, "sharding": "fsdp" if loop.split else "ddp", "by_rank": tuple({"rank": rank, **one} for rank in range(loop.ranks))}
+    needed = high * loop.ranks if device.kind != "cuda" else high  # processes on a CPU share its RAM
     made = Estimate(
-        total=total, low=int((walked.peak + around.low) * correction), high=high, allocated=walked.peak, by_cause=causes,
+        total=sum(causes.values()), low=_seen(walked.peak + around.low, around, correction), high=high, allocated=walked.peak, by_cause=causes,
         by_phase={moment: size + around.expected for moment, size in walked.by_moment.items()}, peak_phase=walked.moment,
-        trainable=tuned(Same((facts,)), config.method)[2], parameters=facts.parameters, checkpointing=loop.checkpointing, steps=steps(config, known),
+        trainable=tuned(Same((facts,)), config.method)[2], parameters=facts.parameters, checkpointing=loop.checkpointing, **sharing,
+        context=around.context + around.paged, correction=correction, steps=steps(config, known),
         seconds=round(pace.total, 1) if pace else None, seconds_per_step=round(pace.step, 3) if pace else None,
         tokens_per_second=round(pace.tokens_per_second, 1) if pace else None, speed_from=pace.source if pace else None,
-        disk=sum(disk.values()), disk_by_cause=disk, fits=high <= device.free, device=device.name, memory=device.memory, free=device.free,
-        headroom=round(1 - high / device.free, 4) if device.free else -1.0, explained=explain(causes, facts, config, loop))
+        disk=sum(disk.values()), disk_by_cause=disk, fits=needed <= device.free, device=device.name, memory=device.memory, free=device.free,
+        headroom=round(1 - needed / device.free, 4) if device.free else -1.0, explained=explain(causes, facts, config, loop))
     return made.model_copy(update=_advised(facts, config, device, known, made, correction)) if advised else made
 
 
-def _corrected(causes: dict[str, int], correction: float) -> dict[str, int]:
-    """What runs here took beyond the estimate (or below it) is put down to what lies around the tensors."""
-    more = int(sum(causes.values()) * (correction - 1))
-    return causes | {"overhead": max(0, causes["overhead"] + more)}
+def _seen(size: int, around: Overhead, correction: float) -> int:
+    """Bytes corrected by what runs here took; the context is there whatever they take."""
+    fixed = around.context + around.paged
+    return fixed + int((size - fixed) * correction)
 
 
 def _advised(facts: ModelFacts, config: RunConfig, device: Device, rows: Rows | None, made: Estimate, correction: float) -> dict[str, Any]:
     def measure(order: RunConfig) -> tuple[int, int]:
-        walked, around, _ = walk(facts, order, device, rows)
-        return int((walked.peak + around.expected) * correction), int((walked.peak + around.high) * correction)
+        walked, around, loop = walk(facts, order, device, rows, correction)
+        needed = _seen(walked.peak + around.high, around, correction)
+        return _seen(walked.peak + around.expected, around, correction), needed * loop.ranks if device.kind != "cuda" else needed
 
     found = [] if made.fits else advice.advise(config, device.free, measure, made.checkpointing)
     batches = range(1, min(256, rows.rows if rows else 256) + 1)
@@ -126,20 +143,20 @@ def on_disk(facts: ModelFacts, config: RunConfig) -> dict[str, int]:
     return {"checkpoints": kept * 3 * trained, "result": trained if config.method.adapter else facts.parameters * 2, "tokenizer and diary": 8 * 2**20}
 
 
-def needs_checkpointing(facts: ModelFacts, config: RunConfig, device: Device, rows: Rows | Mapping[str, int] | None = None) -> bool:
+def needs_checkpointing(facts: ModelFacts, config: RunConfig, device: Device, rows: Rows | Mapping[str, int] | None = None, correction: float = 1.0) -> bool:
     """What checkpointing: auto comes to: on where the run would not fit without it, and the method allows it."""
     wanted = config.training.checkpointing
     if wanted != "auto":
         return wanted
     if not config.method.allows_checkpointing:
         return False
-    walked, around = _walk(facts, config, device, _rows(rows), False)[:2]
-    return walked.peak + around.high > device.free
+    walked, around, loop = _walk(facts, config, device, _rows(rows), False)
+    return _seen(walked.peak + around.high, around, correction) * (loop.ranks if device.kind != "cuda" else 1) > device.free
 
 
-def walk(facts: ModelFacts, config: RunConfig, device: Device, rows: Rows | None) -> tuple[Step, Overhead, Stack]:
+def walk(facts: ModelFacts, config: RunConfig, device: Device, rows: Rows | None, correction: float = 1.0) -> tuple[Step, Overhead, Stack]:
     """The walked step, what lies around it, and the loop's settings with checkpointing settled."""
-    return _walk(facts, config, device, rows, needs_checkpointing(facts, config, device, rows))
+    return _walk(facts, config, device, rows, needs_checkpointing(facts, config, device, rows, correction))
 
 
 def _walk(facts: ModelFacts, config: RunConfig, device: Device, rows: Rows | None, checkpointing: bool) -> tuple[Step, Overhead, Stack]:
@@ -163,13 +180,18 @@ def tuned(same: Same, method: AnyMethod) -> tuple[Footprint, Mapping[str, tuple[
     return method.footprint(same[0]), shapes, sum(prod(shape) for shape in shapes.values())
 
 
-def by_cause(walked: Step, around: Overhead) -> dict[str, int]:
-    """The peak's bytes under the eight names the page shows."""
+def by_cause(walked: Step, around: Overhead, correction: float = 1.0) -> dict[str, int]:
+    """The peak's bytes under the eight names the page shows. What runs here took beyond the estimate, or below it, is put down to what lies
+    around the tensors, and where that is not enough to all causes alike."""
     causes = {cause: walked.causes.get(cause, 0) for cause in CAUSES}
     causes["workspace"] += walked.causes.get("gradients in flight", 0) + around.workspace
     causes["optimizer"] += around.paged
     causes["overhead"] = around.expected - around.workspace - around.paged
-    return causes
+    more = _seen(sum(causes.values()), around, correction) - sum(causes.values())
+    if causes["overhead"] + more >= around.context:
+        return causes | {"overhead": causes["overhead"] + more}
+    fixed = {"overhead": around.context, "optimizer": around.paged}
+    return {cause: fixed.get(cause, 0) + int((size - fixed.get(cause, 0)) * correction) for cause, size in causes.items()}
 
 
 def steps(config: RunConfig, rows: Rows | None) -> int | None:

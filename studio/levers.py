@@ -16,10 +16,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from studio import record
 from studio.config import RunConfig
 from studio.device import Device
 from studio.errors import OrderError
-from studio.estimate import Estimate, estimate
+from studio.estimate import Estimate
 from studio.model import ModelFacts
 
 LEVERS = {  # training.KEY -> what it is when the order leaves it alone
@@ -41,7 +42,8 @@ LEVERS = {  # training.KEY -> what it is when the order leaves it alone
 ROUNDING = "adamw_rounding"  # worker/adamw.py
 CPU_PIECE = 512  # tokens laid end to end at once on a CPU: enough to keep it busy, and its memory small
 WINDOWED = ("sliding_window", "attention_window_size", "attention_chunk_size")
-BENT = ("attn_logit_softcapping", "attn_logit_softcap", "alibi", "attention_sinks")
+CAPPED = ("attn_logit_softcapping", "attn_logit_softcap")
+BENT = (*CAPPED, "alibi", "attention_sinks")
 PLAIN_LAYERS = {"full_attention", "sliding_attention"}  # other kinds (linear, recurrent, convolution) carry a state from row to row
 
 
@@ -49,7 +51,8 @@ class Settled(NamedTuple):
     """The settings with no auto left. dtype, weights and autocast are torch's names; dtype: of the base and of products, weights: of what is
     trained, autocast None: off. attention: as transformers names it, or laid.
 
-    laid: rows end to end; piece: most tokens of such a piece; why: a sentence for each choice that a reader may wonder about.
+    laid: rows end to end; piece: most tokens of such a piece; expected: what the estimate said, for the record; why: a sentence for each
+    choice that a reader may wonder about.
     """
 
     device: str
@@ -71,13 +74,14 @@ class Settled(NamedTuple):
     workers: int
     compile: bool
     estimated: int | None
+    expected: dict[str, Any]
     why: dict[str, str]
 
     def told(self) -> dict[str, Any]:
         """For the diary."""
         return {"device": self.device, "precision": self.dtype, "weights": self.weights, "checkpointing": self.checkpointing, "optimizer": self.optimizer,
                 "loss": self.loss, "attention": self.attention, "packing": self.laid, "threads": self.threads, "workers": self.workers,
-                "compile": self.compile, "estimated_memory": self.estimated, "why": self.why}
+                "compile": self.compile, "estimated_memory": self.estimated, "expected": self.expected, "why": self.why}
 
 
 def settle(config: RunConfig, facts: ModelFacts, device: Device, statistics: Mapping[str, int], processes: int = 1) -> Settled:
@@ -87,7 +91,7 @@ def settle(config: RunConfig, facts: ModelFacts, device: Device, statistics: Map
     """
     training, rows, longest = config.training, statistics["rows"], statistics["max"]
     refuse(config, device)
-    dtype, held, expected = precision(config, device), weights(config, device), estimate(facts, config, device, statistics)
+    dtype, held, expected = precision(config, device), weights(config, device), record.forecast(facts, config, device, statistics)
     laid, kernel, why = layout(config, facts, device, longest)
     steps = training.steps(rows)
     eval_every = max(1, round(steps / 10)) if training.eval_every == "auto" else training.eval_every
@@ -97,6 +101,7 @@ def settle(config: RunConfig, facts: ModelFacts, device: Device, statistics: Map
         batch_size=training.batch_size, effective=training.effective_batch(rows), steps=steps, eval_every=eval_every,
         save_every=eval_every if training.save_every == "auto" else training.save_every,
         threads=threads(config, device, processes), workers=workers(config, device), compile=training.compile, estimated=expected.total,
+        expected=expected.told(),
         why={"packing": why, "checkpointing": _why_checkpointing(config, expected), "precision": _why_precision(config, device)})
 
 
@@ -179,10 +184,20 @@ def layout(config: RunConfig, facts: ModelFacts, device: Device, longest: int) -
     if wanted is True and hindrance:
         raise OrderError(f"Rows cannot be packed: {hindrance}.", "Set training.packing to auto or false.", "training.packing")
     if wanted is False or hindrance:
-        return False, "sdpa" if kernel == "laid" else kernel, hindrance or "as ordered"
+        return False, _padded(kernel, facts), hindrance or "as ordered"
     if config.training.compile and kernel == "laid" and device.kind == "cpu":
         return False, "sdpa", "torch.compile wants equal shapes"
     return True, kernel, "no padding, and no row sees another"
+
+
+def _padded(kernel: str, facts: ModelFacts) -> str:
+    """The attention of padded rows: as ordered, else SDPA, or eager where scores go through a soft cap (Gemma 2), which SDPA has not."""
+    told = {**facts.config, **facts.config.get("text_config", {})}
+    if not any(told.get(key) for key in CAPPED):
+        return "sdpa" if kernel == "laid" else kernel
+    if kernel == "sdpa":
+        raise OrderError("This model caps its attention scores, which SDPA cannot do.", "Set training.attention to auto.", "training.attention")
+    return "eager" if kernel == "laid" else kernel
 
 
 def attention(config: RunConfig, device: Device) -> str:

@@ -106,9 +106,14 @@ def test_limits_are_the_last_that_fit(small: ModelFacts) -> None:
             assert not estimate.estimate(small, advice.apply(wanted, {dotted: limits[key] + step}), device).fits
 
 
-def test_runs_seen_correct_the_estimate(small: ModelFacts) -> None:
-    plain, corrected = (estimate.estimate(small, order(), A10G, correction=by) for by in (1.0, 1.1))
-    assert corrected.total == pytest.approx(1.1 * plain.total, rel=1e-6)
+@pytest.mark.parametrize("by", [0.85, 1.1])
+def test_runs_seen_correct_the_estimate(small: ModelFacts, by: float) -> None:
+    """All but the context, which no run changes; and checkpointing is settled by the corrected figure."""
+    wanted = order(training={"checkpointing": True})
+    plain, corrected = (estimate.estimate(small, wanted, A10G, correction=one) for one in (1.0, by))
+    assert corrected.total - corrected.context == pytest.approx(by * (plain.total - plain.context), rel=1e-6)
+    assert sum(corrected.by_cause.values()) == corrected.total
+    assert min(corrected.by_cause.values()) >= 0
 
 
 def test_time_left() -> None:

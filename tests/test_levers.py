@@ -65,6 +65,14 @@ def test_models_whose_rows_must_stay_apart(told: dict[str, Any], facts: ModelFac
         assert levers.layout(order(), other, CPU, 512)[0], "a window as long as the longest row hides nothing"
 
 
+def test_capped_scores_want_eager_attention(facts: ModelFacts) -> None:
+    """transformers refuses SDPA for Gemma 2 in the middle of its first step."""
+    capped = facts.model_copy(update={"config": {**facts.config, "attn_logit_softcapping": 50.0}})
+    assert levers.layout(order(), capped, CARD, 700)[1] == "eager"
+    with pytest.raises(OrderError, match="caps its attention scores"):
+        levers.layout(order("training.attention=sdpa"), capped, CARD, 700)
+
+
 def test_pieces(facts: ModelFacts) -> None:
     assert settle(facts, CPU).piece == 700
     assert levers.piece(order(), CPU, 100) == levers.CPU_PIECE

@@ -39,10 +39,11 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         raise OrderError("No order was given.", "Write `python -m studio estimate ORDER.yaml`, or --explain for the page on memory.", "config")
     order = config.load(args.config, args.set)
     device = cards.device(args.device, args.memory) if args.device or args.memory else devices()[0]
-    here = record.seen(device) if not (args.device or args.memory) else []
-    made = estimate.estimate(model.facts_of(order.model), order, device, statistics(order), advised=True, correction=record.correction(here),
-                             rates=[item.rate for item in here if item.rate])
-    return made.model_dump(mode="json")
+    facts, rows = model.facts_of(order.model), statistics(order)
+    if args.device or args.memory:
+        return estimate.estimate(facts, order, device, rows, advised=True).model_dump(mode="json")
+    made = record.forecast(facts, order, device, rows, advised=True)
+    return made.model_dump(mode="json") | {"record": record.told(record.seen(device))}
 
 
 def statistics(order: config.RunConfig) -> dict[str, int] | None:

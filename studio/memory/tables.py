@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from studio import cards, config, estimate, model
 from studio.device import Device
@@ -34,14 +36,25 @@ def page(card: str = "NVIDIA A100 80GB", length: int = 2048, batch: int = 4) -> 
     return "\n".join([*lines, "", *_tutorials(), ""])
 
 
-def _tutorials() -> list[str]:
-    """What tutorials say a 7B model needs, beside ours at one short row: their least."""
-    said = {"full": "60 to 120 GB", "lora": "16 to 24 GB", "qlora": "5 to 8 GB"}
-    lines = ["## The tutorials' table: a 7B model", "", "| method | tutorials say | here, 1 row of 512 tokens | cards it fits |", "|---|---|---:|---|"]
+SAID = {"full": "60-120 GB", "lora": "16-24 GB", "qlora": "5-8 GB"}  # what tutorials say a 7B model needs
+SIZES = (8, 12, 16, 24, 40, 48, 80, 141)  # GB of cards people have
+
+
+@lru_cache(maxsize=1)
+def seven() -> tuple[dict[str, Any], ...]:
+    """The tutorials' table of a 7B model, by this code: {method, said, total, card (GB, None: several)}, at one row of 512 tokens, their least."""
+    rows = []
     for name in METHODS:
         made = _estimate(SEVEN, name, 512, 1, cards.device("NVIDIA A100 80GB"), checkpointing=True)
-        fitting = [str(size) for size in (8, 12, 16, 24, 40, 48, 80, 141) if made.high <= size * GIB * 0.97]
-        lines.append(f"| {name} | {said[name]} | {made.total / GIB:.1f} GiB | {fitting[0] + ' GB and more' if fitting else 'several cards'} |")
+        rows.append({"method": name, "said": SAID[name], "total": made.total, "card": next((size for size in SIZES if made.high <= size * GIB * 0.97), None)})
+    return tuple(rows)
+
+
+def _tutorials() -> list[str]:
+    """What tutorials say a 7B model needs, beside ours."""
+    lines = ["## The tutorials' table: a 7B model", "", "| method | tutorials say | here, 1 row of 512 tokens | cards it fits |", "|---|---|---:|---|"]
+    lines += [f"| {row['method']} | {row['said']} | {row['total'] / GIB:.1f} GiB | {str(row['card']) + ' GB and more' if row['card'] else 'several cards'} |"
+              for row in seven()]
     return [*lines, "", "LLaMA-Factory's README gives 120 GB (full, mixed precision), 60 GB (pure bf16), 16 GB (LoRA) and 6 GB (QLoRA), whatever the batch."]
 
 

@@ -15,8 +15,7 @@ import gradio as gr
 from gradio.utils import get_upload_folder
 
 from studio import chat as server
-from studio import config, data, device, queue, run
-from studio import estimate as forecasts
+from studio import config, data, device, queue, record, run
 from studio.errors import DataError, OrderError, StudioError
 from studio.home import room, slug
 from studio.ui import guard, measure, space
@@ -73,7 +72,8 @@ def estimate(order: str) -> dict[str, Any]:
     facts = measure.facts_of(wanted)
     if facts is None:
         raise OrderError(f"{wanted.model.source} is not on this computer yet.", "Start a run or a chat with it once, or give a folder.", "model")
-    return forecasts.estimate(facts, wanted, device.devices()[0], measure.rows_of(wanted), advised=True).model_dump(mode="json")
+    here = device.devices()[0]
+    return record.forecast(facts, wanted, here, measure.rows_of(wanted), advised=True).model_dump(mode="json") | {"record": record.told(record.seen(here))}
 
 
 def start(order: str) -> dict[str, Any]:

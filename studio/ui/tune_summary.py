@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from studio import config, data, device, source
+from studio import config, data, device, record, source
 from studio.config import RunConfig
 from studio.errors import DataError, StudioError
-from studio.estimate import estimate
+from studio.memory import tables
 from studio.ui import guard, measure, space, words
 
 Summary = dict[str, Any]
@@ -75,9 +75,11 @@ def _forecast(wanted: RunConfig, answer: Summary) -> Summary:
     if facts is None:
         return {}
     one = device.devices()[0]
-    found = estimate(facts, wanted, one, answer.get("rows"))
+    found = record.forecast(facts, wanted, one, answer.get("rows"))
     if not found.fits:  # what would help takes twenty estimates more
-        found = estimate(facts, wanted, one, answer.get("rows"), advised=True)
-    return {"memory": {"total": found.total, "low": found.low, "high": found.high, "by_cause": found.by_cause, "fits": found.fits, "free": found.free},
+        found = record.forecast(facts, wanted, one, answer.get("rows"), advised=True)
+    return {"memory": {"total": found.total, "low": found.low, "high": found.high, "by_cause": found.by_cause, "fits": found.fits, "free": found.free,
+                       "explained": found.explained, "peak": found.peak_phase, "processes": found.processes, "limits": found.limits},
+            "record": record.told(record.seen(one)), "seven": tables.seven(),
             "seconds": found.seconds, "disk": found.disk or None,
             "advice": [{"change": one.change, "text": one.text, "saves": one.saves, "cost": one.cost} for one in found.advice]}

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import math
-import resource
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import TrainerCallback
 
 from studio.errors import StudioError
 from studio.home import bytes_in
 from studio.run import Run
 from studio.worker import sharding, together
+from studio.worker.peak import highest, peak_memory
 
 STOP_WAIT = 5.0  # seconds for which an evaluation goes on when a stop is asked for
 
@@ -32,6 +30,7 @@ class Report(TrainerCallback):
         self.samples: Any = None  # writes sample events: a function of the step
         self.tokens, self._seen, self._began, self._since, self._now = 0, 0, time.monotonic(), time.monotonic(), ""
         self.stopping: str | None = None
+        self.peaks: dict[str, dict[str, int]] = {}  # phase -> the highest memory up to its end
         self._asked_at: float | None = None  # when an evaluation first saw that the run is asked to stop
 
     def say(self, kind: str, **fields: Any) -> None:
@@ -41,9 +40,16 @@ class Report(TrainerCallback):
     def phase(self, name: str, **fields: Any) -> None:
         if name == self._now and not fields:
             return
+        self.mark()
         self._now = name
         self.say("phase", name=name, **fields)
         self._print(f"[{time.strftime('%H:%M:%S')}] {name}")
+
+    def mark(self) -> dict[str, dict[str, int]]:
+        """Note the highest memory so far under the phase that it is; returns all marks."""
+        if self._now:
+            self.peaks[self._now] = highest()
+        return self.peaks
 
     def note(self, text: str, level: str = "info", **fields: Any) -> None:
         self.say("note", level=level, text=text, **fields)
@@ -147,11 +153,3 @@ class Report(TrainerCallback):
     def discarding(self) -> bool:
         """Whether the stop file asks to keep nothing."""
         return self.stopping == "discard"
-
-
-def peak_memory() -> int:
-    """Bytes at the highest moment so far: of the CUDA allocator, else of this process's RAM."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_reserved()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

@@ -25,7 +25,8 @@ from studio.template import load as load_template
 from studio.tokens import Encoder
 from studio.worker import adamw, adapters, attention, compiled, probe, sharding, together
 from studio.worker.batches import Layout, filled
-from studio.worker.report import Report, peak_memory
+from studio.worker.peak import peak_memory
+from studio.worker.report import Report
 from studio.worker.samples import Samples
 from studio.worker.trainer import StudioTrainer
 
@@ -132,7 +133,7 @@ def _plan(config: RunConfig, settled: Settled, tuned: Any, rows: data.Prepared) 
     return {"steps": settled.steps, "epochs": config.training.epochs, "rows": len(rows.train), "eval_rows": len(rows.eval),
             "trainable": trainable,
             "effective_batch": settled.effective, "processes": together.world(), **settled.told(),
-            **filled(rows.train[:20_000], layout, settled.effective, config.training.seed), "data": rows.record}
+            **filled(rows.train[:20_000], layout, settled.effective, config.training.seed), "data": rows.record, "statistics": rows.statistics}
 
 
 def _finish(run: Run, config: RunConfig, trainer: StudioTrainer, template: Any, base: Path, report: Report) -> None:
@@ -155,7 +156,7 @@ def _finish(run: Run, config: RunConfig, trainer: StudioTrainer, template: Any, 
         report.saved(run.result, "model")
     stopped = report.stopping is not None
     report.say("end", state="stopped" if stopped else "finished", cause="Stopped as asked; the model so far is kept." if stopped else None,
-               peak_memory=max(together.gather(peak_memory())), step=step)
+               peak_memory=max(together.gather(peak_memory())), memory_by_phase=report.mark(), step=step)
 
 
 if __name__ == "__main__":

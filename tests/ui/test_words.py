@@ -6,13 +6,16 @@ import re
 
 import pytest
 
+from studio import cards, config
 from studio.errors import OrderError
+from studio.estimate import estimate
+from studio.memory import tables
 from studio.ui import words
 from tests.ui import spoken
 
 OTHERS = [lang for lang in words.LANGUAGES if lang != "en"]
 GATHERED = {"scripts": spoken.script_strings, "knobs": spoken.knob_strings, "glossary": spoken.glossary_strings, "errors": spoken.error_strings,
-            "advice": spoken.advice_strings, "causes": lambda: spoken.constant_strings("diagnosis.py", "signs.py", "ui/space.py", "afterwards.py")}
+            "advice": spoken.advice_strings, "repairs": spoken.repair_strings, "causes": lambda: spoken.constant_strings("diagnosis.py", "signs.py", "ui/space.py", "afterwards.py")}
 
 
 @pytest.mark.parametrize("what", GATHERED)
@@ -42,6 +45,16 @@ def test_a_message_of_the_core_is_told_in_the_language(monkeypatch: pytest.Monke
     assert "'a.json'" in told
     assert told != "There is no file 'a.json'."
     assert words.told("Something nobody ever said.", "zh") == "Something nobody ever said."
+
+
+@pytest.mark.parametrize("training", [{}, {"checkpointing": True, "loss": "full"}, {"devices": 2, "sharding": "fsdp"}])
+@pytest.mark.parametrize("method", ["lora", "qlora", "full"])
+def test_what_memory_is_for_is_explained_in_the_language(method: str, training: dict) -> None:
+    order = config.build({"data": {"train": "x.json"}, "method": method, "training": training})
+    said = estimate(tables.facts_of("Qwen/Qwen2.5-0.5B-Instruct"), order, cards.device("NVIDIA A10G")).explained
+    for text in said.values():
+        assert re.search("[\u4e00-\u9fff]", words.told(text, "zh")), text
+        assert words.told(text, "zh").count("{") == 0
 
 
 def test_the_browsers_wish() -> None:

@@ -3,6 +3,7 @@
   const studio = window.studio, el = studio.element;
   const CAUSES = { weights: "Model", trained: "Trained parameters", gradients: "Gradients", optimizer: "Optimizer", activations: "Activations", logits: "Logits",
     workspace: "Workspace", overhead: "Overhead" };
+  const TAUGHT = { full: "Full fine-tuning", lora: "LoRA", qlora: "QLoRA" };
 
   studio.summary = (box, server, method) => {
     let last = null, asked = 0, starting = false, refused = null, later = 0;
@@ -20,11 +21,15 @@
         el("div", { class: "row" }, el("span", {}, studio.say(found.device.kind === "cpu" ? "Memory (RAM)" : "GPU memory")),
           el("b", { class: `num ${over ? "bad" : ""}` }, `${studio.bytes(forecast.total)} / ${studio.bytes(found.device.memory)}`)),
         el("div", { class: "bar", role: "img", "aria-label": parts.map(([cause, bytes]) => `${studio.say(CAUSES[cause] || cause)} ${studio.bytes(bytes)}`).join(", ") },
-          parts.map(([cause, bytes], place) => el("i", { class: `cause cause-${place}`, style: `width:${(100 * bytes) / whole}%`, title: `${studio.say(CAUSES[cause] || cause)}: ${studio.bytes(bytes)}` }))),
-        el("ul", { class: "legend" }, parts.map(([cause, bytes], place) => el("li", {}, el("i", { class: `cause-${place}` }), studio.say(CAUSES[cause] || cause), el("span", { class: "num" }, studio.bytes(bytes))))),
+          parts.map(([cause, bytes], place) => el("i", { class: `cause cause-${place}`, style: `width:${(100 * bytes) / whole}%`, title: reason(forecast, cause, bytes) }))),
+        el("ul", { class: "legend" }, parts.map(([cause, bytes], place) => el("li", { title: reason(forecast, cause, bytes) }, el("i", { class: `cause-${place}` }), studio.say(CAUSES[cause] || cause), el("span", { class: "num" }, studio.bytes(bytes))))),
         el("p", { class: "quiet small" }, studio.say("Between {low} and {high}.", { low: studio.bytes(forecast.low), high: studio.bytes(forecast.high) }),
-          over ? " " + studio.say("This does not fit.") : ""));
+          over ? " " + studio.say("This does not fit.") : "", found.record?.runs ? " " + studio.told(found.record.text) : ""),
+        found.seven && el("details", { class: "seven" }, el("summary", { class: "quiet small" }, studio.say("What a 7B model takes")),
+          el("table", { class: "small" }, found.seven.map((one) => el("tr", {}, el("td", {}, studio.say(TAUGHT[one.method])), el("td", { class: "num" }, studio.bytes(one.total)),
+            el("td", { class: "quiet" }, studio.say("tutorials say {size}", { size: one.said })))))));
     };
+    const reason = (forecast, cause, bytes) => `${studio.say(CAUSES[cause] || cause)}: ${studio.bytes(bytes)}\n${studio.told(forecast.explained?.[cause] || "")}`;
 
     const advice = (found) => (found.advice || []).slice(0, 3).map((one) => el("button", { type: "button", class: "advice-line", onclick: () => take(one) },
       el("b", {}, studio.told(one.text)), el("span", {}, one.saves ? studio.say("saves {bytes}", { bytes: studio.bytes(one.saves) }) : ""), one.cost && el("small", {}, studio.told(one.cost))));
