@@ -17,7 +17,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from tests.faults import disks, files, kill_points, output, processes, real, stage, stops
+from tests.faults import disks, files, kill_points, output, pages, processes, real, stage, stops
 
 SOON = 10.0  # seconds within which state, cause and action must be right, in the long form
 Cell = tuple[str, Callable[[], object]]
@@ -73,6 +73,8 @@ def matrix(full: bool) -> Iterator[Cell]:
     yield "clock steps back, then extended", processes.extended_after_a_step_back
     yield "four queued, two bad, page killed", processes.middle_ones_bad
     yield "died in the dark, with a webhook", processes.died_in_the_dark
+    yield "terminal and page", pages.both_ways
+    yield "three queued on the page, which is killed", pages.page_killed
     yield "200 runs", processes.many_runs
     yield "a line of 50 MB", output.endless_line
 
