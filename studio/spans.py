@@ -128,13 +128,25 @@ def _marks(run: Run, messages: list[Message], text: str) -> list[tuple[int, int]
 
 
 def _marked(message: Message) -> Message:
-    """The message with marks around its words; blanks at either end stay outside, where templates trim them."""
+    """The message with marks around its words; blanks at either end stay outside, where templates trim them.
+
+    A turn that says nothing and calls tools has them around the name of the first.
+    """
     content = message["content"]
     core = content.strip()
     if not core:
-        return message
+        return _marked_call(message)
     at = content.index(core)
     return message | {"content": content[:at] + BEGIN + core + END + content[at + len(core) :]}
+
+
+def _marked_call(message: Message) -> Message:
+    first, *others = message.get("tool_calls") or [None]
+    function = first.get("function", first) if isinstance(first, dict) else None
+    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+        return message
+    named = function | {"name": BEGIN + function["name"] + END}
+    return message | {"tool_calls": [first | {"function": named} if "function" in first else named, *others]}
 
 
 def _turn_by_turn(run: Run, messages: list[Message], text: str, answers: list[int], ends: list[str]) -> list[tuple[int, int]] | None:
@@ -145,7 +157,10 @@ def _turn_by_turn(run: Run, messages: list[Message], text: str, answers: list[in
         shared = _common(whole, text)
         if shared <= start:
             return None
-        stop = _first(text, ends, start, shared) or len(text[:shared].rstrip())
+        stop = _first(text, ends, start, shared)
+        if stop is None and ends and n < len(messages) - 1:
+            return None  # behind this turn the template wrote otherwise when it was the last
+        stop = stop or len(text[:shared].rstrip())
         begun = next((end for end in ends if text.startswith(end, stop)), "")  # the end is what opens the next turn
         found.append((start, stop if text.endswith(begun, start, stop) else stop + len(begun)))
     return found

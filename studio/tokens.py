@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from studio.errors import ModelError
+from studio.errors import ModelError, TemplateError
 from studio.gate import check
 from studio.template import Message, Rendered, Template
 
@@ -81,7 +81,10 @@ class Encoder:
         if isinstance(one, dict):
             tools = one.get("tools")
             one, extra = one["messages"], {"tools": tools, **extra} if isinstance(tools, list) else extra
-        return self.template.render(one, **extra)
+        rendered = self.template.render(one, **extra)
+        if any("tool_calls" in message for message in one):
+            _calls_stand(one, rendered, self.template.name)
+        return rendered
 
     def _label(self, rendered: Rendered, ids: list[int], offsets: list[tuple[int, int]], whole: bool) -> Encoded:
         spans = rendered.spans[-1:] if self.train_on == "last" else rendered.spans
@@ -98,6 +101,17 @@ class Encoder:
     def gate(self, samples: Iterable[Conversation] = ()) -> None:
         """Refuse, before a device is touched, what would train wrongly. Raises TemplateError with the reason."""
         check(self, list(samples))
+
+
+def _calls_stand(messages: list[Message], rendered: Rendered, name: str) -> None:
+    """Refuse a conversation whose calls of tools the template leaves out: the model would learn to say nothing in their place."""
+    said = " ".join(rendered.text[start:stop] for start, stop in rendered.spans)
+    for call in (call for message in messages for call in message.get("tool_calls") or ()):
+        function = call.get("function", call) if isinstance(call, dict) else None
+        wanted = function.get("name") if isinstance(function, dict) else None
+        if not isinstance(wanted, str) or wanted not in said:
+            hint = "Choose one that writes them, such as chatml or qwen3."
+            raise TemplateError(f"The template {name!r} leaves out the calls of tools.", hint, "data.template")
 
 
 def covered(offsets: Sequence[tuple[int, int]], spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:

@@ -96,7 +96,7 @@ def test_preview_colours_are_the_labels_of_the_training_rows(fixture: Any, name:
     path = tmp_path / fixture.name
     path.write_bytes(fixture.content())
     on = "all" if fixture.format == "text" else "assistant"
-    encoder = Encoder(tiny_model, filled(name, tiny_model), 4096, train_on=on)
+    encoder = Encoder(tiny_model, filled(name if fixture.name != "tools.jsonl" else "chatml", tiny_model), 4096, train_on=on)
     rows = data.prepare(DataOrder(train=str(path), eval=0, train_on=on), encoder)
     assert len(rows.train) == fixture.rows
     for row, conversation in zip(rows.train, data.read(path).conversations, strict=True):

@@ -100,6 +100,8 @@ def test_tools_with_the_templates_of_real_models(tiny_model: Path, tmp_path: Pat
             for file in ("tokenizer.json", "tokenizer_config.json"):
                 (tmp_path / file).write_bytes((tiny_model / file).read_bytes())
             same(tmp_path, tokenizer, "model", CALL, TOOLS)
+            rendered = template.load("model", tmp_path).render(CALL, tools=TOOLS)
+            assert "weather" in rendered.text[slice(*rendered.spans[0])], "the call is what is learnt, whatever the template writes before a last turn"
             found += 1
     assert found or not folder.is_dir()
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import sys
 from argparse import ArgumentParser, Namespace
-from pathlib import Path
 from typing import Any
 
 from studio import data, source, template
 from studio.data.formats import formats
-from studio.data.mapping import from_dataset_info
+from studio.data.turns import said_with_calls
 from studio.errors import DataError, ModelError
 from studio.tokens import IGNORED, Encoder
 
@@ -39,11 +38,8 @@ def _what(parser: ArgumentParser) -> None:
 
 
 def _read(args: Namespace) -> data.Dataset:
-    name, mapping = args.file, dict(_pair(given) for given in args.column) or None
-    file, _, entry = name.rpartition(":")
-    if entry and Path(file).name == "dataset_info.json":
-        name, mapping = from_dataset_info(Path(file), entry)
-    return data.read(name, args.format, mapping, report=_progress if sys.stderr.isatty() else None)
+    mapping = dict(_pair(given) for given in args.column) or None
+    return data.read(args.file, args.format, mapping, report=_progress if sys.stderr.isatty() else None)
 
 
 def _pair(given: str) -> tuple[str, str]:
@@ -72,7 +68,7 @@ def look(args: Namespace) -> dict[str, Any]:
     """The verdict on a file. tokens is null where no model was named and the starter cannot be had."""
     found = _read(args)
     answer: dict[str, Any] = {
-        "format": found.format, "container": found.container, "rows": found.rows, "refused": found.refused, "reason": found.reason,
+        "format": found.format, "container": found.container, "stage": found.stage, "rows": found.rows, "refused": found.refused, "reason": found.reason,
         "unsure": found.unsure, "columns": found.columns, "counts": found.counts, "problems": [p.as_dict() for p in found.problems],
     }  # fmt: skip
     answer |= {"fingerprint": found.fingerprint, "tokens": None, "template": None}
@@ -135,22 +131,25 @@ def _show_look(answer: dict[str, Any]) -> None:
         print(f"unsure: {answer['unsure']}")
     for kind, count in answer["counts"].items():
         about = data.KINDS[kind]
-        rows = ", ".join(str(p["row"]) for p in answer["problems"] if p["kind"] == kind)
+        rows = ", ".join(dict.fromkeys(str(p["row"]) for p in answer["problems"] if p["kind"] == kind))
         print(f"{count:>8,}  {kind} ({about.severity}): {about.reason} {about.hint}\n          rows {rows[:100]}{' …' if len(rows) > 100 else ''}")
+    if answer["stage"] != "sft":
+        print("No method here learns from comparisons." + (" With --format chosen the chosen answers are learnt." if answer["format"] == "preference" else ""))
     if tokens is None:
         return
     print(f"tokens with {answer['template']['name']}: {tokens['min']} to {tokens['max']}, median {tokens['median']}, 95 % up to {tokens['p95']}")
     print(f"{tokens['total']:,} tokens in all, {tokens['trained_share']:.0%} trained; {tokens['over_limit']:,} rows over the limit, "
           f"{tokens['tokens_lost']:,} tokens lost; suggested max_length {tokens['suggested_max_length']}")  # fmt: skip
     most = max((count for _, count in tokens["histogram"]), default=1)
-    for upto, count in tokens["histogram"]:
+    first = next((n for n, (_, count) in enumerate(tokens["histogram"]) if count), 0)
+    for upto, count in tokens["histogram"][first:]:
         print(f"{upto:>8} {'█' * round(40 * count / most)}{' ' if count else ''}{count:,}")
 
 
 def _show_row(answer: dict[str, Any]) -> None:
     colour = sys.stdout.isatty()
     for message in answer["conversation"]:
-        print(f"[{message['role']}] {message['content']}")
+        print(f"[{message['role']}] {said_with_calls(message)}")
     print()
     stops, line = answer["stop"], []
     for token in answer["tokens"]:

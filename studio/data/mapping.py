@@ -21,6 +21,7 @@ PARTS = {
 }  # fmt: skip
 TAGS = {"role": "role_tag", "content": "content_tag"}
 OWN = {"role", "content", "format", "use"}  # keys of a mapping that name no column of the row
+INFO_FILE = "dataset_info.json"
 INFO = {"columns", "tags", "formatting", "file_name", "ranking", "hf_hub_url", "split", "subset", "num_samples", "folder"}
 
 
@@ -114,7 +115,10 @@ def from_dataset_info(path: Path, name: str) -> tuple[str, dict[str, Any]]:
         known = ", ".join(list(entries)[:10]) if isinstance(entries, dict) else ""
         raise DataError(f"{path.name} has no entry named {name!r}.", f"It has: {known}.", path.name)
     if entry.get("file_name"):
-        return str(path.parent / str(entry["file_name"])), entry
+        file = path.parent / str(entry["file_name"])
+        if not file.resolve().is_relative_to(path.parent.resolve()):
+            raise DataError(f"The entry {name!r} of {path.name} names a file outside its folder.", "Put the file beside it.", path.name)
+        return str(file), entry
     if entry.get("hf_hub_url"):
         return f"{entry['hf_hub_url']}:{entry.get('split', 'train')}", entry
     raise DataError(f"The entry {name!r} of {path.name} names neither a file nor a Hub data set.", "Give it file_name or hf_hub_url.", path.name)
@@ -134,3 +138,14 @@ def check_columns(mapping: dict[str, Any] | None, columns: list[str], name: str)
 def _optional(found: dict[str, Any], column: str) -> bool:
     parts = {PARTS.get(part, part) for part, name in found["columns"].items() if name == column}
     return not parts & {"instruction", "output", "messages", "text", "chosen", "rejected"}
+
+
+def entry_of(source: str, mapping: dict[str, Any] | None) -> tuple[str, dict[str, Any] | None]:
+    """(source, mapping) of FOLDER/dataset_info.json:NAME, a mapping by hand going before the entry's; any other source as it is."""
+    file, _, name = source.rpartition(":")
+    if Path(source).name == INFO_FILE and Path(source).is_file():
+        raise DataError(f"{INFO_FILE} lists data sets and is none.", f"Name the one that is meant: {INFO_FILE}:NAME.", source)
+    if not name or Path(file).name != INFO_FILE:
+        return source, mapping
+    found, entry = from_dataset_info(Path(file), name)
+    return found, mapping or entry

@@ -19,7 +19,7 @@ from studio.data.dataset import Conversations, Dataset
 from studio.data.detect import Detection, by_case, columns_of, detect
 from studio.data.formats import as_row, formats
 from studio.data.hub import is_hub_id, path_of
-from studio.data.mapping import check_columns, format_of, normal
+from studio.data.mapping import check_columns, entry_of, format_of, normal
 from studio.data.parts import Readers
 from studio.data.problem import KEPT_PER_KIND, KINDS, Problem, problem
 from studio.data.repeats import near, repeated
@@ -34,11 +34,12 @@ STYLE = 0.3
 
 
 def read(source: str | Path, format: str = "auto", mapping: dict[str, Any] | None = None, report: Report | None = None) -> Dataset:
-    """Read and check a file, `sample:NAME` or a Hub data set (id, with an optional :split).
+    """Read and check a file, `sample:NAME`, a Hub data set (id, with an optional :split), or an entry of a dataset_info.json:NAME.
 
     report(done_bytes, total_bytes) is called as it goes, from the calling thread or another.
     Raises DataError for what is hopeless: no such file, nothing in it, not JSON, no known columns, no usable row.
     """
+    source, mapping = entry_of(str(source), mapping)
     path = locate(source)
     if format != "auto" and format not in formats():
         raise DataError(f"There is no format named {format!r}.", f"The formats are: auto, {', '.join(formats())}.", "data.format")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 ROLES = {
     "system": "system", "developer": "system",
@@ -40,3 +42,9 @@ def verdict(roles: Sequence[str]) -> tuple[str, int, str] | None:
     if talk[-1][1] != "assistant":
         return "no_end", talk[-1][0], ""
     return None
+
+
+def said_with_calls(message: dict[str, Any]) -> str:
+    """A turn's words, and its calls of tools as JSON, for the eye."""
+    calls = [json.dumps(call.get("function", call) if isinstance(call, dict) else call, ensure_ascii=False) for call in message.get("tool_calls") or ()]
+    return "\n".join([message["content"]] * bool(message["content"]) + calls)

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from studio import data
 from studio.config import RunConfig
+from studio.data.turns import said_with_calls
 from studio.errors import StudioError
 from studio.tokens import IGNORED
 from studio.ui import measure, words
@@ -77,7 +78,7 @@ def preview_of(wanted: RunConfig, dataset: data.Dataset, row: int, lang: str) ->
     messages = measure.text_of(conversation)
     answer |= {"line": conversation.get("line"), "text_only": isinstance(messages, str),
                "conversation": [{"role": "text", "content": messages}] if isinstance(messages, str)
-               else [{"role": one["role"], "content": one["content"]} for one in messages]}
+               else [{"role": one["role"], "content": said_with_calls(one)} for one in messages]}
     try:
         return answer | _tokens(wanted, conversation)
     except StudioError as error:
