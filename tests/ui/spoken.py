@@ -88,6 +88,12 @@ def advice_strings() -> set[str]:
     return {numbered(text) for call in calls if _name(call.func) == "Change" for argument in call.args[1:] for text in texts(argument)}
 
 
+def repair_strings() -> set[str]:
+    """What would help after an out-of-memory (studio/repair.py): tuples of a change, its text, its cost, and whether it resumes."""
+    found = (node.elts for node in ast.walk(ast.parse((PROJECT / "studio" / "repair.py").read_text(encoding="utf-8"))) if isinstance(node, ast.Tuple))
+    return {said for parts in found if len(parts) == 4 for part in parts[1:3] for text in texts(part) if (said := numbered(text)) != "{0}"}
+
+
 def _name(node: ast.expr) -> str:
     return node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else ""
 

@@ -15,7 +15,8 @@ from tests.ui import spoken
 
 OTHERS = [lang for lang in words.LANGUAGES if lang != "en"]
 GATHERED = {"scripts": spoken.script_strings, "knobs": spoken.knob_strings, "glossary": spoken.glossary_strings, "errors": spoken.error_strings,
-            "advice": spoken.advice_strings, "repairs": spoken.repair_strings, "causes": lambda: spoken.constant_strings("diagnosis.py", "signs.py", "ui/space.py", "afterwards.py")}
+            "advice": spoken.advice_strings, "repairs": spoken.repair_strings,
+            "causes": lambda: spoken.constant_strings("diagnosis.py", "signs.py", "ui/space.py", "afterwards.py")}
 
 
 @pytest.mark.parametrize("what", GATHERED)

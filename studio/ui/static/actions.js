@@ -82,7 +82,7 @@
     queued: [["cancel"], ["first", "earlier", "later", "duplicate", "rename", "note"]], starting: [["stop"], ["discard", "pause", "duplicate", "rename", "note"]],
     running: [["stop"], ["pause", "save", "evaluate", "sample", "discard", "duplicate", "rename", "note"]], stopping: [[], ["duplicate", "rename", "note"]],
     finished: [[], ["extend", "duplicate", "rename", "note", "remove"]], stopped: [["resume"], ["finish", "duplicate", "rename", "note", "remove"]],
-    failed: [["resume"], ["finish", "duplicate", "rename", "note", "remove"]], lost: [["resume"], ["finish", "duplicate", "rename", "note", "remove"]],
+    failed: [[], ["resume", "finish", "duplicate", "rename", "note", "remove"]], lost: [[], ["resume", "finish", "duplicate", "rename", "note", "remove"]], // the call has the button
   };
 
   studio.repair = async (row, one) => {

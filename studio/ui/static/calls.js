@@ -8,19 +8,21 @@
     const list = make("div", { class: "repairs" });
     studio.ask("studio-bar", "repairs", { id: row.id }).then((answer) => {
       if (!answer.repairs.length) { list.remove(); return; }
-      list.append(make("h3", {}, studio.say("What would make it fit")), ...answer.repairs.map((one) => make("div", { class: "repair" }, make("div", {}, make("b", {}, studio.told(one.text)),
+      const rows = answer.repairs.map((one, place) => make("div", { class: "repair" }, make("div", {}, make("b", {}, studio.told(one.text)),
         make("p", { class: "quiet" }, [one.saves ? studio.say("saves about {size}", { size: studio.bytes(one.saves) }) : null, studio.told(one.cost)].filter(Boolean).join(" · "))),
-      make("button", { type: "button", job: "repair_run", class: "button", disabled: studio.locked(row), onclick: () => studio.repair(row, one) }, one.resumes ? studio.say("Resume with it") : studio.say("Start anew with it")))));
+      make("button", { type: "button", job: "repair_run", class: `button ${place ? "" : "primary"}`, disabled: studio.locked(row), onclick: () => studio.repair(row, one) }, one.resumes ? studio.say("Resume with it") : studio.say("Start anew with it"))));
+      list.append(make("h3", {}, studio.say("What would make it fit")), ...rows.slice(0, 3));
+      if (rows.length > 3) list.append(make("details", { class: "repairs-more" }, make("summary", {}, studio.say("{n} more", { n: rows.length - 3 })), rows.slice(3)));
     }).catch(() => list.remove());
     return list;
   };
 
   studio.runNotes = (track) => (track?.others || []).filter((event) => event.kind === "note" && event.level !== "info").slice(-3);
   studio.runCalls = (row, track, toLog) => {
-    const calls = [], call = (kind, title, text, ...acts) => calls.push(make("div", { class: `call ${kind}`, role: kind === "bad" ? "alert" : "status" }, make("div", {}, make("b", {}, title), text ? make("p", {}, text) : null), acts));
+    const calls = [], call = (kind, title, text, ...acts) => calls.push(make("div", { class: `call ${kind}`, role: kind === "bad" ? "alert" : "status" }, make("div", {}, make("b", {}, title), text ? make("p", {}, text) : null), acts.filter(Boolean)));
     const log = () => make("button", { type: "button", class: "button", onclick: () => toLog() }, studio.say("Read the log"));
     if (row.state === "failed" || row.state === "lost") call("bad", studio.told(row.cause || (row.state === "lost" ? "The run was cut off." : "The run failed.")), studio.told(row.action || ""),
-      make("button", { type: "button", job: "resume", class: "button primary", disabled: studio.locked(row), onclick: () => studio.ACTS.resume.run(row) }, studio.say("Resume")), log());
+      row.reason === "memory" ? null : make("button", { type: "button", job: "resume", class: "button primary", disabled: studio.locked(row), onclick: () => studio.ACTS.resume.run(row) }, studio.say("Resume")), log());
     if (["failed", "lost"].includes(row.state) && ["memory", "killed"].includes(row.reason)) calls.push(repairs(row));
     if (row.state === "stopped" && row.cause) call("warn", studio.told(row.cause), studio.told(row.action || ""));
     if (row.state === "queued") call("info", row.hold ? studio.say("This run is paused.") : studio.say("This run waits for the device."), row.hold ? studio.say("Resume puts it back in line.") : studio.say("It starts by itself when the run before it has ended."), ...[studio.steps(row)].filter(Boolean));

@@ -33,7 +33,7 @@
         el("button", { type: "button", class: "plain", disabled: last >= page.count, "aria-label": studio.say("Later rows"), onclick: () => turn(start + 20) }, "→"),
         kind && el("button", { type: "button", class: "plain", onclick: () => { kind = ""; turn(0); } }, studio.say("Show all rows")) || "");
       list.replaceChildren(...page.rows.map((one) => el("button", { type: "button", class: "row-line", tabIndex: -1, "aria-pressed": String(one.row === chosen), onclick: () => { show(one.row); list.focus(); } },
-        el("span", { class: "num quiet" }, String(one.row)), el("span", { class: "asked" }, one.asked || one.answered), one.kinds.length > 0 && el("i", { class: "dot suspicious", title: one.kinds.join(", ") }))));
+        el("span", { class: "num quiet" }, String(one.row)), el("span", { class: "row-text" }, one.asked || one.answered), one.kinds.length > 0 && el("i", { class: "dot suspicious", title: one.kinds.join(", ") }))));
     };
 
     async function show(row, jump) {

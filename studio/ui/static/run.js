@@ -96,10 +96,11 @@
           gone ? make("p", {}, studio.say("It may have been deleted, or the link is from another studio.")) : null)]);
         return;
       }
+      this.hero.hidden = row.state === "queued" && !row.step; // nothing has happened yet
       const locked = studio.locked(row);
       this.part("head", this.head, [row.name, row.star, row.state, row.model, row.method, row.data, row.note, row.hold, locked, row.saved], () => this.drawHead(row));
       this.part("hero", this.hero, [row.state, row.phase, row.train_loss, row.eval_loss, row.eval_loss_before, row.best_eval_loss, row.percent, row.left, row.step, row.tokens_per_second, row.memory_now, Math.floor(row.seconds)], () => studio.runHero(row));
-      this.part("calls", this.calls, [row.state, row.hold, row.cause, row.action, row.saved, studio.runNotes(track), row.signs, studio.locked(row), row.state === "queued" && [studio.place(row), studio.queue().length]], () => studio.runCalls(row, track, () => this.choose("log")));
+      this.part("calls", this.calls, [row.state, row.hold, row.cause, row.action, row.saved, studio.runNotes(track), row.signs, studio.locked(row), row.state === "queued" && [studio.place(row), studio.queue().length]], () => studio.runCalls(row, track, () => { this.choose("log"); this.views.scrollIntoView({ block: "start" }); }));
       this.part("overlay", this.overlay, [this.over, live.rows.map((one) => one.id)], () => this.drawOverlay());
     }
 
@@ -111,7 +112,7 @@
       const chat = row.saved && row.state !== "finished" ? make("button", { type: "button", class: "button", onclick: () => studio.open("chat", { model: row.id, run: null }) }, studio.say("Chat with it")) : null;
       const acts = studio.acts(row);
       if (chat) acts.prepend(chat);
-      if (ALIVE.includes(row.state) || row.state === "queued") acts.prepend(make("button", { type: "button", class: "chip", "aria-pressed": String(studio.stored("studio-notify") === "on"),
+      if (ALIVE.includes(row.state) || row.state === "queued") acts.prepend(make("button", { type: "button", class: "button", "aria-pressed": String(studio.stored("studio-notify") === "on"),
         title: studio.say("The browser says so when a run ends, as long as this page is open."), onclick: async () => { await studio.wantNotes(); this.drawn.head = null; this.draw(); } }, studio.say("Notify me")));
       return [this.back(), make("div", { class: "run-title" }, make("div", {}, make("h2", {}, star, row.name, studio.state(row.state)),
         make("p", { class: "quiet" }, [row.model, row.method, row.data, studio.date(row.created)].filter(Boolean).join(" · ")), row.note ? make("p", { class: "row-note" }, row.note) : null), acts)];

@@ -96,7 +96,7 @@
         cell("name", [make("a", { href, onclick: go, "data-key": `run ${row.id}` }, row.name), make("span", { class: "quiet" }, `${studio.date(row.created)} · ${[row.model, row.data].filter(Boolean).join(" · ")}`),
           row.note ? make("span", { class: "row-note" }, row.note) : null]),
         cell("state", [studio.state(row.state), progress, studio.steps(row)].filter(Boolean)), cell("method", row.method || "–"), cell("loss", studio.figure(row.loss ?? NaN), "num"),
-        cell("time", studio.duration(row.seconds), "num"), cell("size", row.bytes == null ? "–" : studio.bytes(row.bytes), "num"), cell("menu", studio.menu(row)));
+        cell("time", row.seconds ? studio.duration(row.seconds) : "–", "num"), cell("size", row.bytes == null ? "–" : studio.bytes(row.bytes), "num"), cell("menu", studio.menu(row)));
     }
   }
 })();

@@ -37,19 +37,21 @@
         el("datalist", { id: list }, options.map((one) => el("option", { value: one.source }, one.label))), el("p", { class: "help" }, studio.say(help)));
     };
     const chips = (label, options, chosen, change) => el("div", { class: "chips", role: "group", "aria-label": studio.say(label) },
-      options.map((one) => el("button", { type: "button", class: "chip", "aria-pressed": String(one.source === chosen), onclick: () => change(one.source) },
+      options.map((one) => el("button", { type: "button", class: "chip", title: one.title, "aria-pressed": String(one.source === chosen), onclick: () => change(one.source) },
         el("b", {}, one.label), one.note && el("span", { class: "quiet" }, one.note))));
 
     const drawModel = () => {
       const choose = (wanted) => { if (wanted) { studio.order.set("model", wanted, undefined, "form"); draw(); } };
       return card("model", "Model", "What you start from.",
-        chips("Model", offer.models.slice(0, 4).map((one) => ({ source: one.source, label: one.label.split("/").pop(),
+        chips("Model", offer.models.slice(0, 4).map((one) => ({ source: one.source, label: one.label.split("/").pop().replace(/-Instruct$/, ""), title: one.label,
           note: studio.say(one.source === "starter" ? "small; learns on a laptop" : one.local ? "on this computer" : "from the Hub") })), studio.order.model(), choose),
         grid(source("Another model", "A Hugging Face id, a folder with safetensors, or a .gguf file.", studio.order.model(), offer.models, "model-list", choose),
           ...some(offer.form.model, "model")));
     };
     const drawData = () => {
-      const options = [...offer.samples.map((one) => ({ source: `sample:${one.name}`, label: studio.say(one.title), note: studio.say("{n} rows", { n: one.rows }) })),
+      const parts = (title) => title.match(/^(.*?)\s*[(（](.*)[)）]$/) || [title, title, ""]; // "Three lines (Alpaca, English)"
+      const options = [...offer.samples.map((one) => ({ source: `sample:${one.name}`, label: parts(studio.say(one.title))[1],
+        note: [parts(studio.say(one.title))[2], studio.say("{n} rows", { n: one.rows })].filter(Boolean).join(" · ") })),
         ...offer.uploads.slice(0, 4).map((one) => ({ source: one.source, label: one.name, note: studio.bytes(one.bytes) }))];
       const choose = (wanted) => { studio.order.use(wanted); draw(); };
       return card("data", "Data", "What it learns: questions and the answers you want.",
