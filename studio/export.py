@@ -20,17 +20,19 @@ from studio.voice import Voice, voice
 
 KINDS = ("adapter", "merged", "gguf", "ollama")
 PRECISIONS = ("f16", "q8_0", "f32")
-ALLOWED = {"merged": ("f32",), "gguf": ("f16", "q8_0"), "ollama": ("f16", "q8_0")}
+ALLOWED = {"merged": ("f16", "f32"), "gguf": ("f16", "q8_0"), "ollama": ("f16", "q8_0")}
 SAMPLE = ("adapter_model.safetensors", "adapter_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
-ROUNDED = ("The base's 16 bits cannot hold all that the adapter changes: some answers take another turn. "
-           "--precision f32 keeps it all at twice the size; GGUF in f16 keeps nearly all at the same size.")
+ROUNDED = ("The base's 16 bits (bf16) cannot hold all that the adapter changes: some answers take another turn. --precision f16 holds it at the same "
+           "size, f32 at twice the size.")
+HALF = ("In float16, which holds the adapter's change best at this size. Computed in float16 too, a model made for bf16 can overflow: "
+        "run it in bf16 or float32 if its answers come out empty.")
 Tell = Callable[[str, int, int], None]
 
 
 def export(name: str, kind: str, out: Path, precision: str = "", tell: Tell = lambda *_: None, proven: bool = True) -> dict[str, Any]:
     """{path, kind, bytes, note, proof}. out: a .zip for adapter, a folder for merged and ollama, a .gguf file (or a folder) for gguf.
 
-    precision: f16 or q8_0, for gguf (f16 unless told) and ollama (q8_0 unless told); f32 for merged (the base's unless told).
+    precision: f16 or q8_0, for gguf (f16 unless told) and ollama (q8_0 unless told); f16 or f32 for merged (the base's unless told).
     It appears whole or not at all. Raises ExportError where the method cannot be merged, the target stands already, or the disk is too small.
     """
     found = voice(name)
@@ -38,13 +40,15 @@ def export(name: str, kind: str, out: Path, precision: str = "", tell: Tell = la
         raise ExportError(f"There is no export {kind!r}{f' at {precision!r}' if precision else ''}.",
                           f"Kinds: {', '.join(KINDS)}. Precisions: {'; '.join(f'{one}: {chr(44).join(some)}' for one, some in ALLOWED.items())}.", "--to")
     precision = precision or {"ollama": "q8_0", "gguf": "f16"}.get(kind, "")
-    out = _target(found, kind, Path(out).expanduser().absolute(), precision)
     note = refuse(found, kind)
-    _disk(found, kind, out)
+    out = _target(found, kind, Path(out).expanduser().absolute(), precision)
+    _disk(found, out, 0 if kind == "adapter" else (4 if precision == "f32" else 2) + (4 if proven and kind in ("gguf", "ollama") else 0))
     with whole(out) as temporary:
         {"adapter": _adapter, "merged": _merged, "gguf": _gguf, "ollama": _ollama}[kind](found, temporary, precision, tell)
     proof = _proof(found, kind, out, precision, tell) if proven else None
-    if proof and kind == "merged" and not precision and proof["agree"] < 19:
+    if kind == "merged" and precision == "f16" and model.facts(found.base).dtype == "bfloat16":
+        note = f"{note} {HALF}".strip()
+    if proof and kind == "merged" and not precision and proof["agree"] < 19 and model.facts(found.base).dtype == "bfloat16":
         note = f"{note} {ROUNDED}".strip()
     files = [out] if out.is_file() else [file for file in out.rglob("*") if file.is_file()]
     return {"path": str(out), "kind": kind, "precision": precision or None,
@@ -84,8 +88,9 @@ def _target(found: Voice, kind: str, out: Path, precision: str) -> Path:
     return out
 
 
-def _disk(found: Voice, kind: str, out: Path) -> None:
-    need = int(1.1 * (found.bytes if kind == "adapter" else model.facts(found.base).parameters * 2)) + 50_000_000
+def _disk(found: Voice, out: Path, each: int) -> None:
+    """each: bytes a parameter, what the proof unpacks included; 0: an adapter."""
+    need = int(1.1 * (each * model.facts(found.base).parameters if each else found.bytes)) + 50_000_000
     free = shutil.disk_usage(out.parent).free
     if free < need:
         raise ExportError(f"The export needs {need / 1e9:.1f} GB, and {free / 1e9:.1f} GB of the disk are free.",
@@ -124,13 +129,13 @@ def _adapter(found: Voice, out: Path, precision: str, tell: Tell) -> None:
 
 def _merged(found: Voice, out: Path, precision: str, tell: Tell) -> None:
     tell("merging", 0, 0)
-    work(["studio.worker.export", "merged-f32" if precision else "merged", found.name, str(out)])
+    work(["studio.worker.export", f"merged-{precision or 'own'}", found.name, str(out)], lambda done, total: tell("merging", done, total))
     write_whole(out / "README.md", readme.merged(found))
 
 
 def _gguf(found: Voice, out: Path, precision: str, tell: Tell) -> None:
     tell(f"writing GGUF, {precision}", 0, 0)
-    work(["studio.worker.export", precision, found.name, str(out)])
+    work(["studio.worker.export", precision, found.name, str(out)], lambda done, total: tell(f"writing GGUF, {precision}", done, total))
 
 
 def _ollama(found: Voice, out: Path, precision: str, tell: Tell) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from studio import voice
 from studio.errors import ExportError
-from studio.export import KINDS, PRECISIONS, export
+from studio.export import ALLOWED, KINDS, PRECISIONS, export
 from studio.home import write_whole
 from studio.page_report import report
 from studio.push import push
@@ -25,8 +25,9 @@ def add(parsers: Any, common: ArgumentParser) -> None:
         one.add_argument("--no-proof", action="store_true", help="do not compare its answers with the run's")
         one.set_defaults(show=show)
     take.add_argument("--to", required=True, choices=KINDS)
-    take.add_argument("--precision", choices=PRECISIONS, default="", help="gguf: f16 unless told; ollama: q8_0 unless told; merged: the base's, or f32")
-    merge.add_argument("--precision", choices=("f32",), default="", help="float32 instead of the base's precision: twice the size, nothing rounded")
+    take.add_argument("--precision", choices=PRECISIONS, default="", help="gguf: f16 unless told; ollama: q8_0 unless told; merged: the base's unless told")
+    merge.add_argument("--precision", choices=ALLOWED["merged"], default="",
+                       help="instead of the base's: f16 keeps more of the change than bf16, f32 all of it")
     give = parsers.add_parser("push", parents=[common], help="send a run's result to the Hugging Face Hub, private unless told (HF_TOKEN)")
     give.add_argument("model", metavar="RUN")
     give.add_argument("repo", metavar="OWNER/NAME")

@@ -57,10 +57,12 @@ def refuse(facts: ModelFacts, folder: Path) -> None:
                           "Export it merged; llama.cpp's convert_hf_to_gguf.py reads that folder.", "model")
 
 
-def write(voice: Voice, out: Path, kind: str, template: str) -> None:
-    """out: the .gguf file. kind: f16 or q8_0. template: Jinja without {% generation %}. Raises ExportError."""
+def write(voice: Voice, out: Path, kind: str, template: str, prepared: dict[str, torch.Tensor] | None = None) -> None:
+    """out: the .gguf file. kind: f16 or q8_0. template: Jinja without {% generation %}. prepared: weights by name as q8_0 holds them, in bytes.
+
+    Raises ExportError; see refuse for what cannot be written at all.
+    """
     facts = model.facts(voice.base)
-    refuse(facts, voice.base)
     architecture = ARCHITECTURES[facts.model_type]
     writer = gguf.GGUFWriter(out, gguf.MODEL_ARCH_NAMES[architecture])
     _settings(writer, facts, voice.label or voice.name)
@@ -74,7 +76,8 @@ def write(voice: Voice, out: Path, kind: str, template: str) -> None:
         target = names.get_name(name, try_suffixes=(".weight", ".bias"))
         if target is None:
             raise ExportError(f"The tensor {name} has no name in GGUF.", "Export it merged instead.", "model")
-        data = weight.float()
+        ready = (prepared or {}).get(name)
+        data = weight.float() if ready is None else ready
         if turned and name.endswith(("q_proj.weight", "q_proj.bias")):
             data = permuted(data, facts.heads)
         elif turned and name.endswith(("k_proj.weight", "k_proj.bias")):
@@ -92,11 +95,13 @@ def permuted(weight: torch.Tensor, heads: int) -> torch.Tensor:
 
 
 def _add(writer: gguf.GGUFWriter, name: str, data: numpy.ndarray, kind: gguf.GGMLQuantizationType) -> None:
-    """Vectors stay float32, as llama.cpp wants them; tables whose rows do not fill blocks of 32 stay 16-bit.
+    """Vectors stay float32, as llama.cpp wants them; tables whose rows do not fill blocks of 32 stay 16-bit, bytes are as they shall stand.
 
     8 bits are rounded to the nearest: by chance, as a merge into bf16 does it, doubled the error of the logits on the starter.
     """
-    if data.ndim == 1:
+    if data.dtype == numpy.uint8:
+        writer.add_tensor(name, data, raw_dtype=kind)
+    elif data.ndim == 1:
         writer.add_tensor(name, data.astype(numpy.float32))
     elif kind == gguf.GGMLQuantizationType.F16 or data.shape[-1] % 32:
         writer.add_tensor(name, data.astype(numpy.float16))

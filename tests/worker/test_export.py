@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import zipfile
 from pathlib import Path
 
-import gguf
 import pytest
 import torch
 
@@ -15,6 +15,7 @@ from studio.errors import ExportError
 from studio.methods import METHODS
 from studio.run import Run
 from studio.voice import voice
+from studio.worker.export import merged
 from studio.worker.gguf_file import permuted, plain_template
 from studio.worker.merge import merge, rounded, weights
 
@@ -57,9 +58,10 @@ def test_merged_model_computes_the_same(home: Path, tiny_model: Path, tmp_path: 
 
 def test_what_cannot_be_merged_says_why(home: Path, tiny_model: Path, tmp_path: Path) -> None:
     one = trained(tiny_model, "prefix")
-    with pytest.raises(ExportError, match="cannot be merged. It changes what the model reads"):
-        export.export(one.id, "merged", tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+    for kind in ("merged", "gguf", "ollama"):
+        with pytest.raises(ExportError, match="cannot be merged. It changes what the model reads"):
+            export.export(one.id, kind, tmp_path / "out")
+    assert not list(tmp_path.glob("*out*")), "nothing was begun"
     assert export.export(one.id, "adapter", tmp_path / "out.zip", proven=False)["bytes"] > 0
 
 
@@ -78,15 +80,24 @@ def test_adapter_zip_holds_no_path_of_this_computer(home: Path, tiny_model: Path
         assert {"adapter_model.safetensors", "README.md", "chat_template.jinja", "tokenizer.json"} <= set(packed.namelist())
 
 
-def test_gguf_is_proven(home: Path, tiny_model: Path, tmp_path: Path) -> None:
-    """Through the program's own proof: other processes, read back by transformers, template and stop token from the file."""
-    answer = export.export(trained(tiny_model).id, "gguf", tmp_path / "out.gguf")
-    assert answer["proof"]["prompts"] == 20
-    assert answer["proof"]["same_prompts"]
-    assert answer["proof"]["agree"] >= 15  # a random model is never sure of anything
-    fields = gguf.GGUFReader(tmp_path / "out.gguf").fields
-    assert "im_start" in str(bytes(fields["tokenizer.chat_template"].parts[-1]), "utf-8")
-    assert int(fields["tokenizer.ggml.eos_token_id"].parts[-1][0]) == 2
+@pytest.mark.parametrize(("precision", "dtype"), [("own", torch.bfloat16), ("f16", torch.float16), ("f32", torch.float32)])
+def test_merged_in_the_bases_type_or_another(home: Path, tiny_model: Path, tmp_path: Path, precision: str, dtype: torch.dtype) -> None:
+    """The files, the config that names their type, and what transformers makes of both."""
+    base = tmp_path / "base"
+    METHODS["full"]().load(tiny_model, torch.bfloat16).save_pretrained(base)
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        shutil.copy(tiny_model / name, base)
+    found = voice(trained(base).id)
+    merged(found, tmp_path / "out", precision)
+    loaded = METHODS["full"]().load(tmp_path / "out", "auto")
+    assert {weight.dtype for weight in loaded.parameters()} == {dtype}
+    exact = dict(weights(found))
+    assert all((weight.float() - exact[name]).norm() < 0.01 * exact[name].norm() for name, weight in loaded.named_parameters() if name in exact)
+
+
+def test_what_float16_cannot_hold_is_refused() -> None:
+    with pytest.raises(ExportError, match="too large for float16"):
+        rounded(torch.tensor([1e5]), torch.float16, torch.Generator())
 
 
 def test_merge_in_shards(home: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,95 @@
+"""`python -m studio chat`: one question, a conversation, what can be typed in it, and what an unknown name is told."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from studio import chats
+from studio.__main__ import main
+from studio.home import room
+from tests.ui.fakes import FakeRun, FakeServer
+
+RUN = "2026-11-22-1200-mine"
+
+
+@pytest.fixture
+def server(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeServer]:
+    """A finished run, and a server that was there before us and stays."""
+    run = FakeRun(RUN, steps=20)
+    run.start(alive=False)
+    run.train().finish()
+    monkeypatch.setattr(chats, "_open", {})
+    fake = FakeServer()
+    yield fake
+    fake.close()
+
+
+def typed(monkeypatch: pytest.MonkeyPatch, *lines: str) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("".join(f"{line}\n" for line in lines)))
+
+
+def said(asked: dict[str, Any]) -> list[tuple[str, str]]:
+    return [(message["role"], message["content"]) for message in asked["messages"]]
+
+
+def test_one_question_as_json(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["chat", "last", "--prompt", "Hello?", "--base", "--temperature", "0", "--seed", "3", "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["model"], answer["base"]["model"]) == (RUN, f"base:{RUN}")
+    assert answer["answer"] == server.answer(RUN, "")
+    assert (answer["tokens_per_second"], answer["finish"]) == (21.5, "stop")
+    assert {ask["seed"] for ask in server.asked} == {3}
+    assert not list(room("chats").glob("*.json")), "a single question is no conversation to keep"
+
+
+def test_a_conversation(server: FakeServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    typed(monkeypatch, "/system Be brief.", "one", "two", "/retry", "/keep mine", "/reset", "three", "/nothing", "/quit", "never")
+    assert main(["chat", RUN]) == 0
+    told, answer = capsys.readouterr(), server.answer(RUN, "")
+    assert told.out == f"{answer}\n" * 4
+    assert "/retry" in told.err, "what can be typed is told for what cannot"
+    one = [("system", "Be brief."), ("user", "one")]
+    two = [*one, ("assistant", answer), ("user", "two")]
+    assert [said(ask) for ask in server.asked] == [one, two, two, [("system", "Be brief."), ("user", "three")]]
+    row = json.loads((room("uploads") / "mine.jsonl").read_text())
+    assert [message["role"] for message in row["messages"]] == ["system", "user", "assistant", "user", "assistant"]
+    assert [chats.find(one["id"]).turns[0]["prompt"] for one in chats.listing()] == ["three", "one"]
+
+
+def test_a_conversation_as_json_prints_one_document(server: FakeServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    typed(monkeypatch, "one", "two")
+    assert main(["chat", RUN, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["model"] == RUN
+
+
+def test_ctrl_c_stops_the_answer_and_not_the_conversation(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.pause, sleep = 0.05, time.sleep
+
+    def once(seconds: float) -> None:
+        sleep(max(seconds, 0.3 if seconds == 0.02 else 0))
+        if seconds == 0.02:
+            monkeypatch.setattr("studio.commands.chat.time.sleep", sleep)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("studio.commands.chat.time.sleep", once)
+    typed(monkeypatch, "one", "two")
+    assert main(["chat", RUN]) == 0
+    first, second = (turn["answers"][0] for turn in chats.find(chats.listing()[0]["id"]).turns)
+    assert (first["state"], second["state"]) == ("stopped", "done")
+    assert 0 < len(first["text"]) < len(second["text"])
+
+
+def test_an_unknown_run_is_told_the_nearest(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+    for other in ("2026-11-22-1100-qlora-big", "2026-11-22-1101-prefix"):
+        FakeRun(other, steps=1).start(alive=False)
+    assert main(["chat", "qlora-bgi", "--json"]) == 2
+    hint = json.loads(capsys.readouterr().out)["error"]["hint"]
+    assert hint.startswith("Runs: 2026-11-22-1100-qlora-big")
