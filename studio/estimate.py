@@ -106,7 +106,7 @@ def estimate(facts: ModelFacts, config: RunConfig, device: Device, rows: Rows | 
     needed = high * loop.ranks if device.kind != "cuda" else high  # processes on a CPU share its RAM
     made = Estimate(
         total=sum(causes.values()), low=_seen(walked.peak + around.low, around, correction), high=high, allocated=walked.peak, by_cause=causes,
-        by_phase={moment: size + around.expected for moment, size in walked.by_moment.items()}, peak_phase=walked.moment,
+        by_phase={moment: _seen(around.at(size, walked), around, correction) for moment, size in walked.by_moment.items()}, peak_phase=walked.moment,
         trainable=tuned(Same((facts,)), config.method)[2], parameters=facts.parameters, checkpointing=loop.checkpointing, **sharing,
         context=around.context + around.paged, correction=correction, steps=steps(config, known),
         seconds=round(pace.total, 1) if pace else None, seconds_per_step=round(pace.step, 3) if pace else None,

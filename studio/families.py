@@ -10,14 +10,33 @@ from typing import Any
 
 Shapes = dict[str, tuple[int, ...]]
 
+# What a family's class in transformers takes where config.json is silent; the others' shapes are always written out.
+SILENT: dict[str, dict[str, Any]] = {
+    "llama": {"tie_word_embeddings": False}, "qwen2": {"tie_word_embeddings": False}, "granite": {"tie_word_embeddings": False},
+    "olmo2": {"tie_word_embeddings": False}, "phi3": {"tie_word_embeddings": False},
+    "mistral": {"tie_word_embeddings": False, "num_key_value_heads": 8}, "qwen3": {"tie_word_embeddings": False, "head_dim": 128},
+    "smollm3": {"tie_word_embeddings": True, "num_attention_heads": 16, "num_key_value_heads": 4, "vocab_size": 128256},
+    "gemma": {"tie_word_embeddings": True, "num_attention_heads": 16, "num_key_value_heads": 16, "head_dim": 256, "vocab_size": 256000},
+    "gemma2": {"tie_word_embeddings": True, "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256, "vocab_size": 256000, "num_hidden_layers": 26},
+    "gemma3_text": {"tie_word_embeddings": True, "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256, "vocab_size": 262208,
+                    "hidden_size": 2304, "intermediate_size": 9216, "num_hidden_layers": 26},
+    "gpt2": {"tie_word_embeddings": True}, "gpt_bigcode": {"tie_word_embeddings": True},
+}
+
 SEPARATE = ("llama", "mistral", "qwen2", "qwen3", "granite", "smollm3", "gemma", "gemma2", "gemma3_text", "olmo2")
 QUERY_BIAS = ("qwen2",)
 HEAD_NORMS = ("qwen3", "gemma3_text")  # queries and keys are normed a head at a time
 FOUR_NORMS = ("gemma2", "gemma3_text")
 
 
+def completed(config: dict[str, Any]) -> dict[str, Any]:
+    """A text model's config with what its family takes for granted."""
+    told = {key: value for key, value in config.items() if value is not None}
+    return config | SILENT.get(str(config.get("model_type")), {}) | told
+
+
 def tensors(config: dict[str, Any]) -> Shapes | None:
-    """Tensor name -> shape, in the order of the model; None where the family is unknown or has experts."""
+    """Tensor name -> shape, in the order of the model; None where the family is unknown or has experts. config: completed."""
     kind = config.get("model_type")
     if kind in ("gpt2", "gpt_bigcode"):
         return _gpt2(config)
@@ -29,7 +48,7 @@ def tensors(config: dict[str, Any]) -> Shapes | None:
         layer = _phi3(config) if kind == "phi3" else _separate(config, kind)
         shapes |= {f"model.layers.{number}.{name}": shape for name, shape in layer.items()}
     shapes["model.norm.weight"] = (hidden,)
-    if not config.get("tie_word_embeddings", kind.startswith("gemma")):
+    if not completed(config)["tie_word_embeddings"]:
         shapes["lm_head.weight"] = (vocabulary, hidden)
     return shapes
 

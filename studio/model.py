@@ -12,14 +12,14 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from studio import headers, source
+from studio import families, headers, source
 from studio.errors import ModelError
 from studio.source import ModelOrder
 
 BYTES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "BF16": 2, "F16": 2, "I16": 2, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "BOOL": 1}
 
 # Tables that are looked up, not multiplied: they are no target for LoRA and its like, and stay 16-bit under 4-bit loading.
-EMBEDDING = re.compile(r"(^|\.)(embed_tokens|embed_positions|wte|wpe|word_embeddings|tok_embeddings|embed_in|embeddings?)(\.|$)")
+EMBEDDING = re.compile(r"(^|\.)(embed_tokens|embed_positions|tokens_embed|positions_embed|wte|wpe|word_embeddings|tok_embeddings|embed_in|embeddings?)(\.|$)")
 HEAD = re.compile(r"(^|\.)(lm_head|embed_out|output)(\.|$)")
 EXPERTS = re.compile(r"(^|\.)(experts|router)(\.|$)")  # transformers holds a layer's experts in one stacked tensor, which is no linear
 
@@ -69,7 +69,7 @@ class ModelFacts(BaseModel):
 
     def linears(self) -> dict[str, tuple[int, int]]:
         """Module name -> (in, out) of every linear inside the layers; embeddings and head left out, as peft's all-linear does."""
-        conv1d = self.model_type in ("gpt2",)  # GPT-2 stores its linears transposed
+        conv1d = self.model_type in ("gpt2", "openai-gpt")  # GPT and GPT-2 store their linears transposed
         routers = {name.partition(".experts.")[0] + ".gate" for name in self.tensors if ".experts." in name}
         found = {}
         for name, tensor in self.tensors.items():
@@ -143,23 +143,25 @@ def _made(found: headers.Headers) -> ModelFacts:
 
 def from_config(config: dict[str, Any], tensors: dict[str, Tensor] | None = None) -> ModelFacts:
     """Facts from a parsed config.json and the weights' shapes. A text model inside a bigger one (text_config) is found."""
-    text = {**config, **config.get("text_config", {})}
+    text = families.completed({**config, **config.get("text_config", {})})
     if tensors is None:
         tensors = {name: Tensor(dtype=kind, shape=shape) for name, (kind, shape) in headers.from_config(config)[1].items()}
 
     def first(*keys: str, default: Any = None) -> Any:
         return next((text[key] for key in keys if text.get(key) is not None), default)
 
-    hidden, heads = first("hidden_size", "n_embd", "d_model"), first("num_attention_heads", "n_head", "num_heads")
-    if hidden is None or heads is None:
-        raise ModelError(f"config.json of type {config.get('model_type')!r} names no hidden size or heads.",
+    hidden, heads = first("hidden_size", "n_embd", "d_model"), first("num_attention_heads", "n_head", "num_heads", "n_heads", "attention_heads")
+    layers, vocabulary = first("num_hidden_layers", "n_layer", "num_layers", "n_layers"), first("vocab_size")
+    if not all(isinstance(value, int) for value in (hidden, heads, layers, vocabulary)):
+        raise ModelError(f"config.json of type {config.get('model_type')!r} names no hidden size, heads, layers or vocabulary.",
                          "Only decoder-only language models can be tuned here.", "model")
     return ModelFacts(
         architecture=(config.get("architectures") or ["?"])[0], model_type=config.get("model_type", "?"),
-        layers=first("num_hidden_layers", "n_layer", "num_layers"), hidden=hidden, heads=heads,
+        layers=layers, hidden=hidden, heads=heads,
         kv_heads=first("num_key_value_heads", default=heads), head_dim=first("head_dim", default=hidden // heads),
-        intermediate=first("intermediate_size", "n_inner", "ffn_dim", default=4 * hidden), vocabulary=first("vocab_size"),
-        tied=bool(first("tie_word_embeddings", default=True)), max_length=first("max_position_embeddings", "n_positions"),
+        intermediate=first("intermediate_size", "n_inner", "ffn_dim", "d_ff", default=4 * hidden), vocabulary=vocabulary,
+        tied=bool(first("tie_word_embeddings", default=not any(HEAD.search(name) for name in tensors))),
+        max_length=first("max_position_embeddings", "n_positions"),
         dtype=str(first("dtype", "torch_dtype", default="float32")), tensors=tensors, config=config)
 
 

@@ -37,6 +37,24 @@ def test_gpt2_agrees_with_transformers() -> None:
     assert families.tensors(config) == {name: tuple(shape) for name, shape in shapes(dict(config)).items()}
 
 
+@pytest.mark.parametrize(("kind", "told"), [
+    ("gemma3_text", {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2}),  # so gemma-3-4b's text_config, but for the sizes
+    ("gemma2", {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2}), ("qwen3", {**TINY}), ("smollm3", {**TINY, "pad_token_id": 0}),
+    ("mistral", {**TINY, "num_attention_heads": 8, "num_key_value_heads": None}), ("llama", {**TINY}), ("phi3", {**TINY, "pad_token_id": 0})])
+def test_what_a_config_leaves_out(kind: str, told: dict) -> None:
+    """transformers' own defaults, head tied or not among them."""
+    from studio.worker.shapes import shapes
+    config = {"model_type": kind, **{key: value for key, value in told.items() if value is not None}}
+    assert families.tensors(families.completed(config)) == {name: tuple(shape) for name, shape in shapes(dict(config)).items()}
+
+
+def test_towers_beside_the_language_model_are_no_layers(home: Path) -> None:
+    config = {"model_type": "llama", **TINY}
+    plain = model.from_config(config)
+    tower = {"vision_tower.encoder.layers.0.self_attn.q_proj.weight": model.Tensor(dtype="F32", shape=(8, 8))}
+    assert len(anatomy(model.from_config(config, plain.tensors | tower)).layers) == 2
+
+
 def test_headers_agree_with_config_alone(tiny_model: Path) -> None:
     whole = model.facts(tiny_model)
     alone = model.from_config(whole.config)
@@ -52,6 +70,11 @@ def test_any_other_family_is_built_in_a_helper_once(home: Path, monkeypatch: pyt
     assert "model.layers.1.mlp.down_proj" in first.linears()
     monkeypatch.setattr(headers.subprocess, "run", lambda *_, **__: pytest.fail("built a second time"))
     assert model.from_config(config) == first
+
+
+def test_a_config_without_layers_is_refused(home: Path) -> None:
+    with pytest.raises(ModelError, match="names no hidden size"):
+        model.from_config({"model_type": "nemotron_h", "hidden_size": 32, "num_attention_heads": 4, "vocab_size": 10}, {})
 
 
 def test_a_family_nobody_knows_is_refused(home: Path) -> None:

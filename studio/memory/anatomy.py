@@ -12,6 +12,7 @@ from studio.memory.traits import Traits, traits
 from studio.model import ModelFacts
 
 LAYER = re.compile(r"(.*?\.)?(layers|h|blocks|layer)\.(\d+)\.")
+BESIDE = re.compile(r"vision|visual|image|audio|speech")  # towers beside the language model
 ATTENTION = re.compile(r"(^|\.)(self_attn|attn|attention|self_attention|mixer|temporal_block)(\.|$)")
 OUTPUT = re.compile(r"(^|\.)(o_proj|out_proj|dense|c_proj|wo)$")
 QUERY, KEY, VALUE = (re.compile(rf"(^|\.){name}") for name in ("q(_proj|_b_proj|$)", "k(_proj|$)", "v(_proj|$)"))
@@ -83,7 +84,7 @@ def _read(same: Same) -> Anatomy:
     groups: dict[str, list[str]] = {}
     for name in shapes:
         found = LAYER.match(name)
-        if found:
+        if found and not BESIDE.search(found.group(0)):
             groups.setdefault(found.group(0), []).append(name)
     if not groups:
         raise ModelError("The model's tensors show no layers.", "Only decoder-only language models can be tuned here.", "model")

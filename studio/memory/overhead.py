@@ -35,6 +35,12 @@ class Overhead(NamedTuple):
     workspace: int
     paged: int = 0
     context: int = 0
+    fixed: int = 0  # of expected, what does not come and go with tensors
+
+    def at(self, size: int, step: Step) -> int:
+        """Bytes as the device shows them where `size` bytes of tensors are alive."""
+        share = (size - step.standing) / max(1, step.peak - step.standing)
+        return size + self.fixed + int((self.expected - self.fixed) * min(1.0, max(0.0, share)))
 
 
 def overhead(device: Device, step: Step, stack: Stack, anatomy: Anatomy, footprint: Footprint, paged: int = 0) -> Overhead:
@@ -50,7 +56,7 @@ def card(device: Device, step: Step, paged: int) -> Overhead:
     around = context + paged + workspace
     moving = max(0, step.peak - step.standing)
     low, expected, high = (around + int(share * moving) for share in GAP)
-    return Overhead(low, expected, high, workspace, paged, context)
+    return Overhead(low, expected, high, workspace, paged, context, around)
 
 
 def cpu(stack: Stack, anatomy: Anatomy, footprint: Footprint) -> Overhead:
@@ -62,4 +68,4 @@ def cpu(stack: Stack, anatomy: Anatomy, footprint: Footprint) -> Overhead:
     holes = tokens * max(layer.width for layer in layers) * stack.stream * len(layers) * (DETOURS if detours and not stack.checkpointing else HOLES)
     packed = sum(linear.inputs * linear.outputs for layer in layers for linear in layer.linears) * 2 + UNPACKING if footprint.quantized else 0
     low, expected, high = (PROCESS + packed + int(holes * share) for share in (0.7, 1.0, 1.3))
-    return Overhead(low, expected, high, 0)
+    return Overhead(low, expected, high, 0, fixed=PROCESS + packed)

@@ -51,7 +51,7 @@ def step(anatomy: Anatomy, stack: Stack, footprint: Footprint, states: States, w
     kept = _forward_backward(walk)
     tape.free(beside)
     tape.drop(walk.held)
-    tape.moment = "optimizer"
+    tape.enter("optimizer")
     if not stack.accumulates:
         tape.add(states.gradients - tape.gradients, "gradients")
     tape.scratch(states.step, "workspace")
@@ -61,7 +61,7 @@ def step(anatomy: Anatomy, stack: Stack, footprint: Footprint, states: States, w
         _evaluate(walk)
         tape.free(beside)
     if whole.at_end:
-        tape.moment = "saving"
+        tape.enter("saving")
         tape.scratch(whole.at_end, "weights")
     moment = max(tape.peaks, key=lambda name: tape.peaks[name])
     return Step(tape.peaks[moment], moment, dict(tape.peaks), tape.at_peak[moment], dict(tape.at_peak), kept, standing)
@@ -72,7 +72,7 @@ def _load(tape: Tape, states: States, summed: int) -> None:
     tape.add(states.weights, "weights")
     tape.scratch(states.loading, "workspace")
     tape.add(states.trained, "trained")
-    tape.moment = "forward"
+    tape.enter("forward")
     tape.add(states.optimizer, "optimizer")
     if summed:
         tape.add(summed, "gradients")
@@ -93,7 +93,7 @@ def _forward_backward(walk: Walk) -> int:
         kept = max(kept, used)
     final = walk.norm(stream, anatomy.hidden, walk.final_moves)
     tape.drop(stream, *([] if walk.footprint.virtual else [first]), *([] if walk.stack.checkpointing else [inputs.pop()]))
-    tape.moment = "loss"
+    tape.enter("loss")
     loss = head_loss(walk, final)
     tape.drop(final, *([first] if walk.footprint.virtual else []))
     chain.append(tape.nodes)
@@ -172,9 +172,9 @@ def _block(walk: Walk, layer: Layer, count: int, stream: Value, mask: Value | No
 def _back(walk: Walk, chain: list) -> None:
     """The way back through the chain; a stretch of equal layers is walked once and its share of held bytes let go."""
     tape = walk.tape
-    tape.moment = "loss"
+    tape.enter("loss")
     tape.backward(chain.pop())
-    tape.moment = "backward"
+    tape.enter("backward")
     while len(chain) > 1:
         nodes, rest, count = chain.pop()
         before = tape.gradients
@@ -190,7 +190,8 @@ def _back(walk: Walk, chain: list) -> None:
 def _evaluate(walk: Walk) -> None:
     """A held-out batch forwards without a graph, then an answer to a sample prompt, with its keys and values kept."""
     tape, stack, anatomy = walk.tape, walk.stack, walk.anatomy
-    tape.moment, tape.saving, walk.copies, walk.copied_bytes = "evaluation", False, [], 0
+    tape.enter("evaluation")
+    tape.saving, walk.copies, walk.copied_bytes = False, [], 0
     if stack.evaluates:
         inputs = _inputs(walk)
         stream = _embedded(walk)

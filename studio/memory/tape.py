@@ -65,6 +65,12 @@ class Tape:
         self.nodes: list[Node] = []
         self.saving = True
 
+    def enter(self, moment: str) -> None:
+        """From here on it is this moment."""
+        self.moment = moment
+        if self.live > self.peaks[moment]:
+            self.peaks[moment], self.at_peak[moment] = self.live, dict(self.causes)
+
     # -- buffers
 
     def take(self, size: int, cause: str) -> Buffer:
