@@ -83,10 +83,23 @@ def apply(config: RunConfig, change: dict[str, Any]) -> RunConfig:
 
 
 def largest(config: RunConfig, key: str, values: range, free: int, measure: Measure) -> int | None:
-    """The largest of `values` of a setting whose high band fits, by halving; None if not even the first does."""
-    low, high = -1, len(values)  # the place of one that fits, of one that does not
+    """The largest of `values` of a setting whose high band fits; None if not even the first does.
+
+    First by doubling, from the top: where gradients no longer stay between pieces a larger batch can take less. Then by halving between
+    the largest that fits and the next that does not.
+    """
+    def fits(place: int) -> bool:
+        try:
+            return measure(apply(config, {key: values[place]}))[1] <= free
+        except OrderError:  # not every setting goes with a longer row
+            return False
+
+    places = sorted({min(2**power - 1, len(values) - 1) for power in range(len(values).bit_length() + 1)})
+    found = next((place for place in range(len(places) - 1, -1, -1) if fits(places[place])), None)
+    if found is None:
+        return None
+    low, high = places[found], places[found + 1] if found + 1 < len(places) else len(values)  # one that fits, one that does not
     while high - low > 1:
         middle = (low + high) // 2
-        fits = measure(apply(config, {key: values[middle]}))[1] <= free
-        low, high = (middle, high) if fits else (low, middle)
-    return values[low] if low >= 0 else None
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return values[low]

@@ -11,6 +11,7 @@ from studio.errors import DeviceError
 
 GIB = 2**30
 MIB = 2**20
+MARKS = {"ti", "super", "ada", "nvl", "laptop", "mobile", "max", "blackwell"}  # words that make another card of a number
 
 
 class Card(NamedTuple):
@@ -42,33 +43,55 @@ CARDS = (
     _card("NVIDIA A10", 22.06, 600, 125, (8, 6)),
     _card("NVIDIA L4", 22.16, 300, 121, (8, 9)),
     _card("NVIDIA L40S", 44.40, 864, 362, (8, 9)),
+    _card("NVIDIA L40", 44.40, 864, 181, (8, 9)),
+    _card("NVIDIA A30", 23.60, 933, 165, (8, 0)),
+    _card("NVIDIA A40", 44.43, 696, 150, (8, 6)),
+    _card("Tesla P100 16GB", 15.89, 732, 19, (6, 0), 300),
+    _card("Quadro RTX 8000", 47.46, 672, 130, (7, 5), 200),
+    _card("NVIDIA RTX A4000", 15.60, 448, 77, (8, 6)),
+    _card("NVIDIA RTX 4000 Ada", 19.60, 360, 107, (8, 9)),
     _card("NVIDIA RTX A5000", 23.68, 768, 111, (8, 6)),
     _card("NVIDIA RTX A6000", 47.43, 768, 155, (8, 6)),
     _card("NVIDIA RTX 6000 Ada", 47.49, 960, 364, (8, 9)),
     _card("NVIDIA GeForce RTX 3060 12GB", 11.76, 360, 51, (8, 6)),
+    _card("NVIDIA GeForce RTX 2080 Ti", 10.75, 616, 54, (7, 5), 200),
+    _card("NVIDIA GeForce RTX 3080", 9.65, 760, 60, (8, 6)),
     _card("NVIDIA GeForce RTX 3090", 23.57, 936, 71, (8, 6)),
+    _card("NVIDIA GeForce RTX 3090 Ti", 23.57, 1008, 80, (8, 6)),
+    _card("NVIDIA GeForce RTX 4060", 7.63, 272, 30, (8, 9)),
     _card("NVIDIA GeForce RTX 4060 Ti 16GB", 15.57, 288, 44, (8, 9)),
     _card("NVIDIA GeForce RTX 4070", 11.60, 504, 58, (8, 9)),
+    _card("NVIDIA GeForce RTX 4070 Ti", 11.60, 504, 80, (8, 9)),
+    _card("NVIDIA GeForce RTX 4070 Ti SUPER", 15.58, 672, 88, (8, 9)),
     _card("NVIDIA GeForce RTX 4080", 15.59, 717, 97, (8, 9)),
+    _card("NVIDIA GeForce RTX 4080 SUPER", 15.59, 736, 104, (8, 9)),
     _card("NVIDIA GeForce RTX 4090", 23.52, 1008, 165, (8, 9)),
+    _card("NVIDIA GeForce RTX 5080", 15.47, 960, 113, (12, 0)),
     _card("NVIDIA GeForce RTX 5090", 31.36, 1792, 210, (12, 0)),
     _card("NVIDIA A100 40GB", 39.39, 1555, 312, (8, 0)),
     _card("NVIDIA A100 80GB", 79.14, 2039, 312, (8, 0)),
     _card("NVIDIA H100 80GB", 79.11, 3350, 989, (9, 0), 520),
     _card("NVIDIA H100 NVL", 93.10, 3900, 835, (9, 0), 520),
+    _card("NVIDIA GH200", 94.50, 4000, 989, (9, 0), 520),
     _card("NVIDIA H200", 139.72, 4800, 989, (9, 0), 520),
     _card("NVIDIA B200", 178.35, 8000, 2250, (10, 0), 600),
 )
 
 
 def _words(name: str) -> set[str]:
-    return set(re.findall(r"[a-z]+\d+\w*|\d+gb|ti|ada|nvl|super", name.lower().replace("-", " ").replace(" gb", "gb")))
+    """The words of a name that tell one card from another: with a number in them, or one of MARKS."""
+    plain = re.sub(r"\b(rtx|gtx|titan|quadro)(?=\d)", r"\1 ", re.sub(r"(\d) ?(gb|gib)\b", r"\1gb", name.lower().replace("-", " ")))
+    return {word for word in re.findall(r"[a-z0-9]+", plain) if word in MARKS or re.search(r"\d", word)}
 
 
 def find(name: str, memory: int | None = None) -> Card | None:
-    """The card a device's name means ("NVIDIA A100-SXM4-80GB"), the one nearest in memory where several fit; None if none does."""
+    """The card a device's name means ("NVIDIA A100-SXM4-80GB", "RTX 4090"), the one nearest in memory where several fit; None if none does."""
     wanted = _words(name)
-    fitting = [card for card in CARDS if (core := {word for word in _words(card.name) if not word.endswith("gb")}) and core <= wanted]
+    fitting = []
+    for card in CARDS:
+        core = {word for word in _words(card.name) if not word.endswith("gb")}
+        if core <= wanted and core & MARKS == wanted & MARKS:
+            fitting.append(card)
     if not fitting:
         return None
     most = max(len(_words(card.name) & wanted) for card in fitting)
@@ -83,15 +106,18 @@ def device(name: str | None = None, memory: str | int | None = None) -> Device:
         return Device(kind="cuda", name=f"a card with {memory}", memory=size or 0, free=size or 0, capability=(8, 0), bf16=True)
     card = find(name)
     if card is None:
-        near = difflib.get_close_matches(name, [known.name for known in CARDS], n=3, cutoff=0.3)
+        known = {" ".join(sorted(_words(one.name))): one.name for one in CARDS}
+        near = [known[match] for match in difflib.get_close_matches(" ".join(sorted(_words(name))) or name.lower(), known, n=3, cutoff=0.4)]
         raise DeviceError(f"There is no known device {name!r}.", f"Near ones: {', '.join(near) or 'none'}. Or give --memory 24GB.", "device")
     size = size or card.memory
     return Device(kind="cuda", name=card.name, memory=size, free=size, capability=card.capability, bf16=card.bf16)
 
 
 def size_of(text: str | int) -> int:
-    """Bytes from "24GB", "24 GiB", "16000MB" or a number. Cards are labelled in GiB, so GB and GiB mean the same here. Raises DeviceError."""
+    """Bytes from "24GB", "24 GiB", "24g", "16000MB", or a number (up to 4096: of GiB). Cards are labelled in GiB, so GB and GiB mean the same
+    here. Raises DeviceError."""
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?\s*", str(text).lower())
     if not found or float(found[1]) <= 0:
         raise DeviceError(f"{text!r} is no amount of memory.", "Write --memory 24GB.", "memory")
-    return int(float(found[1]) * 1024 ** " kmgt".index(found[2] or " "))
+    unit = found[2] or ("g" if float(found[1]) <= 4096 and not str(text).lower().rstrip().endswith("b") else " ")
+    return int(float(found[1]) * 1024 ** " kmgt".index(unit))

@@ -123,17 +123,18 @@ def _seen(size: int, around: Overhead, correction: float) -> int:
 
 
 def _advised(facts: ModelFacts, config: RunConfig, device: Device, rows: Rows | None, made: Estimate, correction: float) -> dict[str, Any]:
-    def measure(order: RunConfig) -> tuple[int, int]:
+    def measured(order: RunConfig, rows: Rows | None) -> tuple[int, int]:
         walked, around, loop = walk(facts, order, device, rows, correction)
         needed = _seen(walked.peak + around.high, around, correction)
-        return _seen(walked.peak + around.expected, around, correction), needed * loop.ranks if device.kind != "cuda" else needed
+        return sum(by_cause(walked, around, correction).values()), needed * loop.ranks if device.kind != "cuda" else needed
 
-    found = [] if made.fits else advice.advise(config, device.free, measure, made.checkpointing)
+    found = [] if made.fits else advice.advise(config, device.free, lambda order: measured(order, rows), made.checkpointing)
     batches = range(1, min(256, rows.rows if rows else 256) + 1)
     lengths = range(64, max(config.data.max_length, facts.max_length or 8 * config.data.max_length) + 1, 64)
+    long = rows._replace(longest=lengths[-1]) if rows else None  # the longest length that fits, should there be rows as long
     return {"advice": tuple(Change(change=item.change.change, text=item.change.text, saves=item.saves, cost=item.change.cost) for item in found),
-            "limits": {"batch_size": advice.largest(config, "training.batch_size", batches, device.free, measure),
-                       "max_length": advice.largest(config, "data.max_length", lengths, device.free, measure) if rows is None else None}}
+            "limits": {"batch_size": advice.largest(config, "training.batch_size", batches, device.free, lambda order: measured(order, rows)),
+                       "max_length": advice.largest(config, "data.max_length", lengths, device.free, lambda order: measured(order, long))}}
 
 
 def on_disk(facts: ModelFacts, config: RunConfig) -> dict[str, int]:

@@ -85,25 +85,43 @@ def test_auto_checkpointing_turns_on_where_it_must(small: ModelFacts) -> None:
     assert not estimate.needs_checkpointing(small, order(method="prefix"), cards.device(memory="8GB"))
 
 
-def test_advice_saves_what_it_says(small: ModelFacts) -> None:
-    device, wanted = cards.device(memory="6GB"), order(method="full")
-    made = estimate.estimate(small, wanted, device, advised=True)
-    assert not made.fits
+ORDERS = [({"method": "full"}, "6GB"), ({"method": "lora", "training": {"batch_size": 32, "packing": False}}, "6GB"),
+          ({"method": "full", "training": {"batch_size": 8, "accumulation": 2}}, "16GB"), ({"method": {"name": "lora", "rank": 256}}, "4GB"),
+          ({"method": "prefix", "training": {"batch_size": 16}}, "8GB"), ({"method": "qlora", "data": {"train": "rows.json", "max_length": 8192}}, "4GB"),
+          ({"method": "adapter", "training": {"loss": "full"}}, "4GB")]
+
+
+@pytest.mark.parametrize(("sections", "memory"), ORDERS)
+@pytest.mark.parametrize("rows", [None, Rows(500, 200_000, 120_000, 900)])
+def test_advice_saves_what_it_says(small: ModelFacts, sections: dict, memory: str, rows: Rows | None) -> None:
+    device, wanted = cards.device(memory=memory), order(**sections)
+    made = estimate.estimate(small, wanted, device, rows, advised=True)
+    if made.fits:
+        assert not made.advice
+        return
     assert made.advice
+    fitting = []
     for item in made.advice:
-        changed = estimate.estimate(small, advice.apply(wanted, item.change), device)
-        assert made.total - changed.total == item.saves > 0
-    assert any(estimate.estimate(small, advice.apply(wanted, item.change), device).fits for item in made.advice)
+        changed = estimate.estimate(small, advice.apply(wanted, item.change), device, rows)
+        assert made.total - changed.total == item.saves > 0, item.text
+        fitting.append(changed.fits)
+    assert fitting == sorted(fitting, reverse=True), "what makes it fit stands first"
 
 
-def test_limits_are_the_last_that_fit(small: ModelFacts) -> None:
-    device, wanted = cards.device(memory="12GB"), order()
+@pytest.mark.parametrize(("sections", "memory"), [*ORDERS, ({}, "12GB"), ({"training": {"accumulation": 1}, "method": "full"}, "40GB")])
+def test_limits_are_the_last_that_fit(small: ModelFacts, sections: dict, memory: str) -> None:
+    device, wanted = cards.device(memory=memory), order(**sections)
     limits = estimate.estimate(small, wanted, device, advised=True).limits
-    for key, step in (("batch_size", 1), ("max_length", 64)):
-        dotted = f"{'training' if key == 'batch_size' else 'data'}.{key}"
-        assert estimate.estimate(small, advice.apply(wanted, {dotted: limits[key]}), device).fits
-        if limits[key] + step <= (256 if key == "batch_size" else small.max_length or 8192):
-            assert not estimate.estimate(small, advice.apply(wanted, {dotted: limits[key] + step}), device).fits
+    for dotted, step, top in (("training.batch_size", 1, 256), ("data.max_length", 64, small.max_length or 8 * wanted.data.max_length)):
+        limit = limits[dotted.rpartition(".")[2]]
+        least = {"training.batch_size": 1, "data.max_length": 64}[dotted]
+        if limit is None:
+            assert not estimate.estimate(small, advice.apply(wanted, {dotted: least}), device).fits
+            continue
+        assert estimate.estimate(small, advice.apply(wanted, {dotted: limit}), device).fits
+        for beyond in (limit + step, 2 * limit):
+            if beyond <= top:
+                assert not estimate.estimate(small, advice.apply(wanted, {dotted: beyond}), device).fits
 
 
 @pytest.mark.parametrize("by", [0.85, 1.1])
@@ -129,6 +147,30 @@ def test_published_measurements() -> None:
     assert told["median"] <= 0.02
     assert told["p95"] <= 0.08
     assert all("error" in row or row["why"] for row in rows)
+
+
+@pytest.mark.parametrize("card", cards.CARDS, ids=lambda card: card.name)
+def test_every_card_is_found_by_its_name(card: cards.Card) -> None:
+    assert cards.find(card.name, card.memory) == card
+
+
+@pytest.mark.parametrize(("name", "meant"), [("RTX 4090", "NVIDIA GeForce RTX 4090"), ("4090", "NVIDIA GeForce RTX 4090"), ("h100", "NVIDIA H100 80GB"),
+                                             ("NVIDIA RTX 6000 Ada Generation", "NVIDIA RTX 6000 Ada"), ("Tesla V100-SXM2-32GB", "Tesla V100 32GB"),
+                                             ("RTX 4070 Ti SUPER", "NVIDIA GeForce RTX 4070 Ti SUPER"), ("NVIDIA H100 80GB HBM3", "NVIDIA H100 80GB")])
+def test_names_as_people_and_drivers_write_them(name: str, meant: str) -> None:
+    assert cards.device(name).name == meant
+
+
+def test_a_card_of_the_same_number_is_another_card() -> None:
+    assert cards.find("NVIDIA GeForce RTX 4090 Laptop GPU") is None
+    with pytest.raises(DeviceError) as told:
+        cards.device("RTX 4090 Laptop")
+    assert "RTX 4090" in told.value.hint
+
+
+@pytest.mark.parametrize(("text", "gib"), [("24GB", 24), ("24 GiB", 24), ("24g", 24), ("24", 24), ("16384MB", 16), ("1.5TB", 1536), (25769803776, 24)])
+def test_sizes(text: str | int, gib: int) -> None:
+    assert cards.size_of(text) == gib * 2**30
 
 
 def test_devices_by_name_and_memory() -> None:
