@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
 from pathlib import Path
 
 import torch
@@ -57,6 +58,7 @@ def _generation(found: Voice, out: Path) -> None:
 
 def main(what: str, name: str, out: Path) -> int:
     torch.set_num_threads(device.cores())
+    tempfile.tempdir = str(out.parent)  # where the room for it has been looked at
     try:
         found = voice(name)
         if what.startswith("merged"):

@@ -64,7 +64,7 @@ def write(voice: Voice, out: Path, kind: str, template: str, prepared: dict[str,
     """
     facts = model.facts(voice.base)
     architecture = ARCHITECTURES[facts.model_type]
-    writer = gguf.GGUFWriter(out, gguf.MODEL_ARCH_NAMES[architecture])
+    writer = gguf.GGUFWriter(out, gguf.MODEL_ARCH_NAMES[architecture], use_temp_file=True)  # one tensor in memory at a time
     _settings(writer, facts, voice.label or voice.name)
     writer.add_file_type(TYPES[kind][1])
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)

@@ -29,10 +29,10 @@ THINKING = "<think>"
 class Speaker:
     """A voice that can answer: its model on a device, its encoder, what ends its turns."""
 
-    def __init__(self, voice: Voice, loaded: Any):
+    def __init__(self, voice: Voice, loaded: Any, encoder: Encoder | None = None):
         self.voice, self.model = voice, loaded
         self.batch = Batch(loaded)
-        self.encoder = Encoder(voice.base, voice.template)
+        self.encoder = encoder or Encoder(voice.base, voice.template)
         config = self.batch.inner.config.get_text_config()
         self.room = int(getattr(config, "max_position_embeddings", 0) or 1 << 20)
         self.ends, self.stops = _ends(voice, self.encoder.tokenizer, self.batch.inner)
@@ -65,7 +65,7 @@ class Speakers:
     def load(self, voice: Voice) -> Speaker:
         """Put a voice into memory; one that is there already is given back."""
         if voice.name not in self.named:
-            self.named[voice.name] = speaker = Speaker(voice, self._model(voice))
+            self.named[voice.name] = speaker = Speaker(voice, self._model(voice), self._encoder(voice))
             warm(speaker)
         return self.named[voice.name]
 
@@ -74,6 +74,12 @@ class Speakers:
         self.named.pop(name, None)
         needed = {one.voice.base for one in self.named.values() if not one.voice.whole}
         self.bases = {key: base for key, base in self.bases.items() if key[0] in needed}
+
+    def _encoder(self, voice: Voice) -> Encoder:
+        """With the tokenizer of another voice on the same base, if there is one: it takes as much memory as a small adapter."""
+        made = copy.copy(next((one.encoder for one in self.named.values() if one.voice.base == voice.base), None)) or Encoder(voice.base, voice.template)
+        made.template = voice.template
+        return made
 
     def _model(self, voice: Voice) -> Any:
         held = self._held(voice)
