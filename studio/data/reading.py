@@ -111,6 +111,13 @@ def _first_look(path: Path, container: Container, format: str, mapping: dict[str
         return Detection(format_of(guess) or "alpaca", f"The columns were taken without regard to case: {named}."), columns, guess
 
 
+def columns(source: str | Path) -> list[str]:
+    """The columns of a file's first rows, to be named by hand. Raises DataError where it has no rows."""
+    path = locate(source)
+    first = next(map(parsed, blocks(path, container_of(path))), None)
+    return columns_of(list(map(as_row, first.rows[:200]))) if first else []
+
+
 def _shards(path: Path, container: Container, readers: Readers, format: str, mapping: dict[str, Any] | None, folder: Path, report: Report) -> list[Shard]:
     """Read all rows into the folder."""
     if readers.processes:

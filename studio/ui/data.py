@@ -8,6 +8,7 @@ import gradio as gr
 
 from studio import config, data
 from studio.config import RunConfig
+from studio.data.lengths import suggested
 from studio.errors import StudioError
 from studio.ui import assets, guard, measure, words
 from studio.ui.data_rows import page_of, preview_of
@@ -17,8 +18,9 @@ Question = dict[str, Any]
 
 
 def inspect(question: Question) -> Question:
-    """{order, lang} -> format with reason, rows, the kinds of problem with counts and rows; or {error}."""
-    return answered(_inspect, question)
+    """{order, lang} -> format with reason, rows, the kinds of problem with counts and rows; or {error}, with the columns where there are."""
+    found = answered(_inspect, question)
+    return found | {"columns": answered(_columns, question).get("columns", [])} if "error" in found else found
 
 
 def rows(question: Question) -> Question:
@@ -77,12 +79,17 @@ def _inspect(wanted: RunConfig, lang: str) -> Question:
             "problems": kinds, "train": kept - held, "held": held, "others": left, "stopped": stopped, "fingerprint": found.fingerprint}
 
 
+def _columns(wanted: RunConfig, lang: str) -> Question:
+    return {"columns": data.columns(wanted.data.sources()[0].source)}
+
+
 def _lengths(wanted: RunConfig, lang: str) -> Question:
     found = measure.lengths(wanted, read(wanted))
     if found is None:
         return {"nothing": True}
     order = found.tokens.argsort()
-    return {"lengths": found.tokens[order].tolist(), "trained": int(found.trained.sum()), "tokens": int(found.tokens.sum()), "of": found.of,
+    best = suggested(found.tokens) if len(order) else 0
+    return {"lengths": found.tokens[order].tolist(), "suggested": best, "trained": int(found.trained.sum()), "tokens": int(found.tokens.sum()), "of": found.of,
             "failed": found.failed}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -73,7 +74,7 @@ def preview_of(wanted: RunConfig, dataset: data.Dataset, row: int, lang: str) ->
     following = place + 1 if here else place
     answer["after"] = int(numbers[following]) if following < len(numbers) else None
     if not here:
-        return answer | {"refused": True}
+        return answer | {"refused": True, "line": next((one.line for one in dataset.problems if one.row == row), None)}
     conversation = dataset.conversations[place]
     messages = measure.text_of(conversation)
     answer |= {"line": conversation.get("line"), "text_only": isinstance(messages, str),
@@ -86,16 +87,18 @@ def preview_of(wanted: RunConfig, dataset: data.Dataset, row: int, lang: str) ->
 
 
 def _tokens(wanted: RunConfig, conversation: dict[str, Any]) -> dict[str, Any]:
-    """The tokens as [text, trained], uncut, and where the cut falls."""
+    """The tokens as [text, trained], those that end a turn, and where the cut falls."""
     folder = measure.folder_of(wanted)
     if folder is None:
         return {"tokens": None}
     encoder = measure.encoder(wanted, folder)
     found = encoder.encode(conversation)
-    pieces, at = [], 0
-    for (begin, end), label in zip(found.offsets[:LONGEST], found.labels, strict=False):
-        text = found.text[max(at, min(begin, at)):end]  # what a tokenizer skips belongs to the token after it
-        pieces.append([text, int(label != IGNORED)])
+    pieces, ends, at = [], [], 0
+    stops = [place.span() for stop in encoder.template.stop for place in re.finditer(re.escape(stop), found.text)]
+    for n, ((_, end), label) in enumerate(zip(found.offsets[:LONGEST], found.labels, strict=False)):
+        pieces.append([found.text[at:end], int(label != IGNORED)])  # what a tokenizer skips belongs to the token after it
+        if label != IGNORED and any(first < end and at < last for first, last in stops):
+            ends.append(n)
         at = max(at, end)
-    return {"tokens": pieces, "count": len(found.ids), "trained": found.n_trained, "limit": wanted.data.max_length, "text": found.text[:100_000],
+    return {"tokens": pieces, "ends": ends, "count": len(found.ids), "trained": found.n_trained, "limit": wanted.data.max_length, "text": found.text[:100_000],
             "template": encoder.template.name, "stop": encoder.template.stop, "shown": len(pieces)}

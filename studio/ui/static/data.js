@@ -48,7 +48,7 @@
 
     function drawAbout() {
       if (!found || found.nothing) { about.replaceChildren(el("p", { class: "quiet" }, studio.say(found ? "Choose a data set on the left, or bring your own file." : "Reading…"))); return; }
-      if (found.error) { about.replaceChildren(el("p", { class: "fault", role: "alert" }, el("b", {}, found.error.message), " ", found.error.hint)); return; }
+      if (found.error) { about.replaceChildren(el("p", { class: "fault", role: "alert" }, el("b", {}, found.error.message), " ", found.error.hint), ...naming(true)); return; }
       const figure = (value, label, tone) => el("div", { class: `figure ${tone || ""}` }, el("b", { class: "num" }, value), el("span", {}, studio.say(label)));
       const total = Math.max(1, found.train + found.held);
       about.replaceChildren(...[
@@ -57,7 +57,26 @@
         el("div", { class: "split", role: "img", "aria-label": studio.say("{train} to train on, {held} held out", { train: found.train, held: found.held }) },
           el("i", { class: "split-train", style: `width:${(100 * found.train) / total}%` }), el("i", { class: "split-held", style: `width:${(100 * found.held) / total}%` })),
         el("p", {}, el("span", { class: "tag" }, found.format), el("span", { class: "tag" }, found.container), " ", found.reason),
-        found.unsure && el("p", { class: "note" }, found.unsure), found.stopped && el("p", { class: "fault", role: "alert" }, el("b", {}, found.stopped.message), " ", found.stopped.hint)].filter(Boolean));
+        found.unsure && el("p", { class: "note" }, found.unsure), ...naming(Boolean(found.unsure)), found.stopped && el("p", { class: "fault", role: "alert" }, el("b", {}, found.stopped.message), " ", found.stopped.hint)].filter(Boolean));
+    }
+
+    // The columns, named by hand: where the layout is not known, or may not be what was meant.
+    function naming(wanted) {
+      const mapping = studio.order.get("data.mapping");
+      if (!found.columns?.length || !(wanted || mapping)) return [];
+      const parts = [["prompt", "Question"], ["answer", "Answer"], ["input", "More input"], ["system", "System text"], ["messages", "List of turns"]];
+      const selects = Object.fromEntries(parts.map(([part]) => [part, el("select", { id: `column-${part}` }, el("option", { value: "" }, studio.say("none")), ...found.columns.map((name) => el("option", { value: name }, name)))]));
+      for (const [part, select] of Object.entries(selects)) select.value = mapping?.[part] || "";
+      const trouble = el("p", { class: "quiet small", role: "status" });
+      const read = () => {
+        const chosen = Object.fromEntries(Object.entries(selects).filter(([, select]) => select.value).map(([part, select]) => [part, select.value]));
+        if (!chosen.messages && !(chosen.prompt && chosen.answer)) { trouble.textContent = studio.say("Give a question and an answer, or a list of turns."); return; }
+        studio.order.set("data.mapping", chosen, undefined, "data");
+      };
+      return [el("details", { class: "naming", open: true }, el("summary", {}, studio.say("Name the columns")),
+        el("div", { class: "columns", role: "group", "aria-label": studio.say("Which column holds what") }, parts.map(([part, label]) => el("label", { for: `column-${part}` }, studio.say(label), selects[part]))),
+        el("div", { class: "row-head" }, trouble, mapping && el("button", { type: "button", class: "plain", onclick: () => studio.order.set("data.mapping", undefined, undefined, "data") }, studio.say("Recognise it again")) || "",
+          el("button", { type: "button", class: "primary read-so", onclick: read }, studio.say("Read it this way"))))];
     }
 
     function drawProblems() {

@@ -11,8 +11,12 @@
     const quantile = (share) => found.lengths[Math.min(found.lengths.length - 1, Math.floor(share * found.lengths.length))];
     const most = () => Math.max(found.lengths.at(-1) * 1.08, 64);
     const span = () => Math.max(most(), Math.min(limit() * 1.05, most() * 1.6));
-    const suggested = () => Math.max(64, 2 ** Math.ceil(Math.log2(quantile(0.995) + 1)));
-    const over = () => { let n = 0; for (let i = found.lengths.length - 1; i >= 0 && found.lengths[i] > limit(); i -= 1) n += 1; return Math.round((n * found.of) / found.lengths.length); };
+    const over = () => {  // rows beyond the line, the tokens that are lost with them, and those of an epoch that are left; scaled to all rows
+      const factor = found.of / found.lengths.length, drop = studio.order.get("data.too_long") === "drop";
+      let n = 0, lost = 0;
+      for (let i = found.lengths.length - 1; i >= 0 && found.lengths[i] > limit(); i -= 1) { n += 1; lost += drop ? found.lengths[i] : found.lengths[i] - limit(); }
+      return { n: Math.round(n * factor), lost: Math.round(lost * factor), left: Math.round((found.tokens - lost) * factor) };
+    };
 
     const bars = () => {
       const counts = new Array(BARS).fill(0), top = span();
@@ -40,10 +44,14 @@
       const place = () => { const at = Math.min(1, limit() / top) * WIDE, line = picture.querySelector(".cut"), grip = picture.querySelector(".grip"); line?.setAttribute("x1", at); line?.setAttribute("x2", at); grip?.setAttribute("x", at - 5);
         for (const bar of picture.querySelectorAll("rect.within, rect.beyond")) bar.setAttribute("class", Number(bar.getAttribute("x")) + wide / 2 > at ? "beyond" : "within"); };
       const note = el("p", { class: "cut-note", "aria-live": "polite" });
-      const words = () => { const n = dragging == null ? beyond : over(); note.textContent = n ? studio.say("At {limit} tokens {n} rows are longer.", { limit: studio.number(limit()), n: studio.number(n) }) : studio.say("At {limit} tokens no row is cut.", { limit: studio.number(limit()) }); };
+      const words = () => {
+        const told = Object.fromEntries(Object.entries({ limit: limit(), ...(dragging == null ? beyond : over()) }).map(([key, value]) => [key, studio.number(value)]));
+        note.textContent = told.n === "0" ? studio.say("At {limit} tokens no row is cut; an epoch is {left} tokens.", told)
+          : studio.say("At {limit} tokens {n} rows are longer: {lost} tokens are lost, an epoch is {left}.", told);
+      };
       words();
       const figure = (value, label) => el("div", { class: "figure small-figure" }, el("b", { class: "num" }, studio.number(value)), el("span", {}, studio.say(label)));
-      const fits = suggested();
+      const fits = found.suggested;
       element.replaceChildren(...[el("div", { class: "card-head plain-head" }, el("div", {}, el("h2", {}, studio.say("Length")), el("p", { class: "quiet" }, studio.say("In tokens of this model. Drag the line: what lies beyond it is cut.")))),
         el("div", { class: "figures" }, figure(quantile(0.5), "median"), figure(quantile(0.95), "95 % are shorter than"), figure(found.lengths.at(-1), "longest"),
           figure(Math.round((found.tokens * found.of) / found.lengths.length), "tokens in all"), figure(Math.round((100 * found.trained) / Math.max(1, found.tokens)), "% of them trained on")),

@@ -49,10 +49,10 @@
     const tokens = () => {
       if (!shown.tokens) return el("p", { class: "quiet" }, studio.say("Tokens are shown once the model is on this computer."));
       const box = el("div", { class: "tokens", role: "group", "aria-label": studio.say("Tokens") });
+      const ends = new Set(shown.ends);
       shown.tokens.forEach(([text, trained], place) => {
         if (place === shown.limit) box.append(el("span", { class: "cut-mark" }, studio.say("cut here: {n} tokens", { n: shown.limit })));
-        const end = trained && shown.stop.some((stop) => text.trim() !== "" && stop.includes(text.trim()));
-        box.append(el("span", { class: `token ${trained ? "trained" : ""} ${end ? "ends" : ""} ${place >= shown.limit ? "gone" : ""} t${place % 2}` }, text.replace(/\n/g, "↵\n") || "·"));
+        box.append(el("span", { class: `token ${trained ? "trained" : ""} ${ends.has(place) ? "ends" : ""} ${place >= shown.limit ? "gone" : ""} t${place % 2}` }, text.replace(/\n/g, "↵\n") || "·"));
       });
       return el("div", {}, el("p", { class: "quiet small key" }, el("span", { class: "token trained" }, studio.say("trained on")), el("span", { class: "token" }, studio.say("only read")),
         el("span", { class: "token trained ends" }, studio.say("end of turn")), el("span", { class: "num" }, studio.say("{n} tokens, {trained} trained on · template {template}",
