@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from studio import data, readme, votes
+from studio import data, proof, readme, votes
 from studio.curve import curve, png
 from studio.errors import StudioError
 from studio.home import write_whole
@@ -114,7 +114,7 @@ def _results(run: Run, said: dict[str, Any]) -> str:
 
 
 def _samples(run: Run) -> str:
-    last = {event["prompt"]: event["answer"] for event in run.events() if event["kind"] == "sample"}
+    last = {event["prompt"]: event["answer"] for event in run.events() if event["kind"] == "sample"} or dict(proof.answered(run))
     told = "\n\n".join(f"> **{_quoted(prompt)}**\n>\n> {_quoted(answer)}" for prompt, answer in list(last.items())[:5])
     return f"## Samples\n\n{told}\n" if told else ""
 

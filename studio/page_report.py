@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from typing import Any
 
-from studio import votes
+from studio import proof, votes
 from studio.card import portable, versions
 from studio.curve import curve, svg
 from studio.run import Run, summary
@@ -24,7 +24,7 @@ def report(run: Run) -> str:
     plan = next((event for event in reversed(diary) if event["kind"] == "plan"), {})
     parts = [f"<h1>{_e(said['name'])}</h1><p>{_e(config.method.label)} on {_e(config.model.source)}, run {_e(run.id)}: {_e(said['state'])}."
              f"{' ' + _e(said['cause']) if said['cause'] else ''}</p>", _figures(said), "<h2>Curves</h2>", svg(curve(run)), _data(plan), _evaluations(diary),
-             _samples(diary), _votes(run), _notes(diary), f"<h2>The order</h2><pre>{_e(portable(config.to_yaml(), config))}</pre>",
+             _samples(diary) or _answered(run), _votes(run), _notes(diary), f"<h2>The order</h2><pre>{_e(portable(config.to_yaml(), config))}</pre>",
              "<p>" + _e(", ".join(f"{name} {version}" for name, version in versions().items())) + "</p>"]
     return (f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
             f'<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; style-src \'unsafe-inline\'">'
@@ -67,6 +67,12 @@ def _evaluations(diary: list[dict[str, Any]]) -> str:
 def _samples(diary: list[dict[str, Any]]) -> str:
     told = "".join(f"<p>step {event['step']}: <b>{_e(event['prompt'])}</b></p><blockquote>{_e(event['answer'])}</blockquote>"
                    for event in diary if event["kind"] == "sample")
+    return f"<h2>Samples</h2>{told}" if told else ""
+
+
+def _answered(run: Run) -> str:
+    """What an export's proof asked, where the run itself wrote no samples."""
+    told = "".join(f"<p><b>{_e(question)}</b></p><blockquote>{_e(answer)}</blockquote>" for question, answer in proof.answered(run)[:5])
     return f"<h2>Samples</h2>{told}" if told else ""
 
 

@@ -34,7 +34,7 @@ GENERAL = (  # asked where a run's data gives fewer than twenty
 
 def prove(trained: Voice, exported: str, tell: Tell = lambda *_: None) -> dict[str, Any]:
     """{prompts, agree, stopped, same_prompts, differences: [{question, trained, exported}]}. exported: a folder or a .gguf file."""
-    asked = questions(trained)
+    asked = questions(trained.name)
     ours = _kept(trained, asked, tell)
     theirs = _answers(exported, asked, lambda done, total: tell("asking the export", done, total))
     differ = [{"question": question[-1]["content"], "trained": a["text"], "exported": b["text"]}
@@ -43,11 +43,11 @@ def prove(trained: Voice, exported: str, tell: Tell = lambda *_: None) -> dict[s
             "same_prompts": all(a["prompt"] == b["prompt"] for a, b in zip(ours, theirs, strict=True)), "differences": differ[:5]}
 
 
-def questions(voice: Voice) -> list[Question]:
+def questions(name: str) -> list[Question]:
     """Twenty: from what the run held out, then from what it was trained on, then general ones. The same for the same run."""
     found: list[Question] = []
     try:
-        order = run.find(voice.name.partition("@")[0]).config
+        order = run.find(name.partition("@")[0]).config
         found = [question for row in _rows(order) if (question := opening(row))]
     except StudioError:
         found = []  # the data has moved, or this is no run
@@ -85,16 +85,28 @@ def opening(row: dict[str, Any]) -> Question | None:
     return kept if kept and kept[-1]["role"] == "user" else None
 
 
+def answered(one: run.Run) -> list[tuple[str, str]]:
+    """(question, answer) of a run's result, where an export has asked before; [] where none has."""
+    asked = questions(one.id)
+    file = _file(one.id, one.result, asked)
+    texts = [answer["text"] for answer in json.loads(file.read_text())] if file.is_file() else []
+    return [(question[-1]["content"], text) for question, text in zip(asked, texts, strict=False)]
+
+
 def _kept(voice: Voice, asked: list[Question], tell: Tell) -> list[dict[str, Any]]:
     """The trained model's answers, asked once for all exports of the same result."""
-    stamp = [(file.name, file.stat().st_mtime_ns, file.stat().st_size) for file in sorted((voice.result or voice.base).glob("*.safetensors"))]
-    key = hashlib.sha256(json.dumps([voice.name, stamp, asked, MAX_TOKENS]).encode()).hexdigest()[:24]
-    file = room("cache") / f"answers-{key}.json"
+    file = _file(voice.name, voice.result or voice.base, asked)
     if file.is_file():
         return json.loads(file.read_text())
     found = _answers(voice.name, asked, lambda done, total: tell("asking the trained model", done, total))
     write_whole(file, json.dumps(found, ensure_ascii=False))
     return found
+
+
+def _file(name: str, weights: Path, asked: list[Question]) -> Path:
+    """Where the answers of these very weights to these questions are kept."""
+    stamp = [(file.name, file.stat().st_mtime_ns, file.stat().st_size) for file in sorted(weights.glob("*.safetensors"))]
+    return room("cache") / f"answers-{hashlib.sha256(json.dumps([name, stamp, asked, MAX_TOKENS]).encode()).hexdigest()[:24]}.json"
 
 
 def _answers(name: str, asked: list[Question], tell: Callable[[int, int], None]) -> list[dict[str, Any]]:

@@ -167,6 +167,16 @@ def test_refusals(hub: Fake, finished: Run, repo: str, message: str, monkeypatch
         push.push(finished, "me/mine")
 
 
+def test_what_an_export_asked_stands_in_for_samples(finished: Run) -> None:
+    from studio import card, page_report, proof
+    assert "## Samples" not in card.card(finished)
+    asked = proof.questions(finished.id)
+    assert len(asked) == 20
+    proof._file(finished.id, finished.result, asked).write_text(json.dumps([{"text": f"Answer {n}."} for n in range(20)]))
+    assert "> Answer 0." in card.card(finished)
+    assert "<blockquote>Answer 4.</blockquote>" in page_report.report(finished)
+
+
 def test_card_and_report(finished: Run, tiny_model: Path) -> None:
     from studio import card, page_report
     finished.append("sample", step=1, prompt="<script>alert(1)</script>", answer="*bold* [link](javascript:x)", attempt=1)

@@ -40,7 +40,7 @@ def add(parsers: Any, common: ArgumentParser) -> None:
     give.add_argument("models", nargs="+", metavar="MODEL", help=NAMES)
     give.add_argument("--port", type=int, default=8000)
     give.add_argument("--host", default="127.0.0.1", help="only this computer, unless another address is given")
-    give.set_defaults(run=serve)
+    give.set_defaults(run=serve, show=lambda answer: None)
 
 
 # -- chat
