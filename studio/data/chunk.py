@@ -26,7 +26,7 @@ NAMES = [(bytes([n]), role.encode()) for n, role in enumerate(ROLES)]
 SIZES = np.array([len(role) for role in ROLES])
 EDGE = 40  # bytes
 FEW = 1 << 14  # bytes of lines that are not worth halving once more
-MIX = np.uint64(0x9E3779B97F4A7C15)
+FACTORS = np.arange(1, 11, dtype=np.uint64).reshape(2, EDGE // 8) * np.uint64(0x9E3779B97F4A7C15) | np.uint64(1)
 LOW = np.array([(1 << 8 * n) - 1 for n in range(9)], np.uint64)  # the first n bytes of a word
 
 
@@ -167,13 +167,12 @@ def _hashes(data: bytes, ends: np.ndarray, after: np.ndarray) -> tuple[np.ndarra
     exact = np.fromiter(map(xxhash.xxh3_64_intdigest, rows), np.uint64, len(after))
     padded = np.frombuffer(data + bytes(EDGE), np.uint8)
     words = np.lib.stride_tricks.as_strided(padded[:8].view(np.uint64), (len(data) + EDGE - 7,), (1,))  # 8 bytes from any place on
-    loose, short = np.zeros(len(after), np.uint64), bool((stops - starts < EDGE).any())
-    for edge in (starts, np.maximum(stops - EDGE, starts)):
-        for k in range(0, EDGE, 8):
-            said = words[edge + k] & LOW[np.clip(stops - edge - k, 0, 8)] if short else words[edge + k]
-            loose = (loose ^ said) * MIX
-            loose ^= loose >> np.uint64(29)
-    return exact, loose
+    edges = np.column_stack((starts, np.maximum(stops - EDGE, starts)))[:, :, None] + np.arange(0, EDGE, 8)
+    said = words[edges]
+    if (stops - starts < EDGE).any():
+        said &= LOW[np.clip(stops[:, None, None] - edges, 0, 8)]
+    mixed = (said * FACTORS).sum(axis=(1, 2), dtype=np.uint64)  # a different odd factor for each word
+    return exact, mixed ^ mixed >> np.uint64(29)
 
 
 def from_row(record: dict[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 Exact: equal text of all turns. Nearly: for files of up to NEAR_ROWS rows, at least four fifths of their runs of three
 words in common (MinHash, Broder 1997, with 64 hashes in 16 bands of 4, and then the true share). In larger files: the
-same beginning (96 bytes) and end (64 bytes) of the row but for case, blanks and punctuation, and then the true share.
+same first and last 40 bytes of the row, and then the true share.
 """
 
 from __future__ import annotations
