@@ -7,9 +7,9 @@ import re
 import statistics
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from studio import cards
 from studio.config import RunConfig
@@ -95,6 +95,38 @@ def left(done: int, steps: int, spent: float, expected: float) -> float:
     trust = min(1.0, done / max(1.0, 0.05 * steps))
     seen = spent / done if done else expected
     return max(0, steps - done) * (trust * seen + (1 - trust) * expected)
+
+
+class Pause(NamedTuple):
+    """An evaluation or a saving between two steps: its name and the seconds at which it began and ended."""
+
+    name: str
+    began: float
+    ended: float
+
+
+def remaining(steps: Sequence[float], times: Sequence[float], pauses: Sequence[Pause], plan: Mapping[str, Any]) -> float | None:
+    """Seconds a running run still takes. steps, times: of its points so far; plan: its plan event. None where nothing can be said.
+
+    Steps go on as those of the last half went, the first ones not counted, which compile kernels; evaluations and savings still to come
+    take what those so far took.
+    """
+    total, expected = plan.get("steps"), (plan.get("expected") or {}).get("seconds_per_step")
+    if not total or not len(steps) and expected is None:
+        return None
+    done = int(steps[-1]) if len(steps) else 0
+    first = min(max(2, len(steps) // 2), max(0, len(steps) - 2))
+    between = sum(pause.ended - pause.began for pause in pauses if len(times) > first and times[first] <= pause.began and pause.ended <= times[-1])
+    counted = steps[-1] - steps[first] if len(steps) > first else 0
+    pace = (times[-1] - times[first] - between) / counted if counted else None
+    if pace is None and expected is None:
+        return None
+    seconds = left(done, total, (pace if pace is not None else expected) * done, expected if expected is not None else pace)
+    for name, key in (("evaluating", "eval_every"), ("saving", "save_every")):
+        took = [pause.ended - pause.began for pause in pauses if pause.name == name]
+        if took and plan.get(key):
+            seconds += max(0, total // plan[key] - done // plan[key]) * statistics.mean(took)
+    return seconds
 
 
 # -- the calibration

@@ -81,7 +81,8 @@ class Settled(NamedTuple):
         """For the diary."""
         return {"device": self.device, "precision": self.dtype, "weights": self.weights, "checkpointing": self.checkpointing, "optimizer": self.optimizer,
                 "loss": self.loss, "attention": self.attention, "packing": self.laid, "threads": self.threads, "workers": self.workers,
-                "compile": self.compile, "estimated_memory": self.estimated, "expected": self.expected, "why": self.why}
+                "compile": self.compile, "eval_every": self.eval_every, "save_every": self.save_every, "estimated_memory": self.estimated,
+                "expected": self.expected, "why": self.why}
 
 
 def settle(config: RunConfig, facts: ModelFacts, device: Device, statistics: Mapping[str, int], processes: int = 1) -> Settled:

@@ -140,6 +140,27 @@ def test_time_left() -> None:
     assert clock.left(100, 100, 300.0, 2.0) == 0
 
 
+def test_time_left_of_a_running_run() -> None:
+    """100 steps of 2 s, the first two of 10 s, an evaluation of 5 s every tenth and a saving of 1 s every twentieth."""
+    plan = {"steps": 100, "eval_every": 10, "save_every": 20, "expected": {"seconds_per_step": 3.0}}
+    now, times, pauses, whole = 0.0, [], [], []
+    for step in range(1, 101):
+        now += 10 if step <= 2 else 2
+        times.append(now)
+        for name, every, seconds in (("evaluating", 10, 5.0), ("saving", 20, 1.0)):
+            if step % every == 0:
+                pauses.append(clock.Pause(name, now, now + seconds))
+                now += seconds
+        whole.append(now)
+    assert clock.remaining([], [], [], plan) == 300
+    for step in (12, 25, 50, 90, 99):
+        known = [pause for pause in pauses if pause.ended <= whole[step - 1]]
+        told = clock.remaining(range(1, step + 1), times[:step], known, plan)
+        assert told == pytest.approx(whole[-1] - whole[step - 1], rel=0.1, abs=6), step
+    assert clock.remaining(range(1, 101), times, pauses, plan) == 0
+    assert clock.remaining([], [], [], {"steps": 10}) is None
+
+
 def test_published_measurements() -> None:
     rows = published.rows()
     told = memory.summary(rows)

@@ -15,7 +15,7 @@ import orjson
 import yaml
 from starlette.responses import Response
 
-from studio import checkpoints, compare, repair, run
+from studio import checkpoints, clock, compare, repair, run
 from studio.errors import RunError, StudioError
 from studio.home import bytes_in, inside, room
 from studio.run import ALIVE, Run
@@ -113,14 +113,15 @@ def _percent(row: dict[str, Any]) -> float | None:
 
 
 def _left(row: dict[str, Any], tail: Tail) -> float | None:
-    """Seconds to the last step, from the pace of the last fifth of the points (evaluations and saving count in)."""
-    count = tail.points
-    if row["state"] not in ALIVE or not row["steps"] or count < 3:
+    """Seconds to the last step: the estimate at first, then the pace of the run, with the evaluations and savings still to come."""
+    plan = next((event for event in reversed(tail.others) if event["kind"] == "plan"), None)
+    if row["state"] not in ALIVE or plan is None:
         return None
-    back = min(count - 1, max(10, count // 5))
-    steps, times = tail.columns["step"], tail.columns["time"]
-    pace = (times[count - 1] - times[count - 1 - back]) / max(steps[count - 1] - steps[count - 1 - back], 1)
-    return round(max(0.0, pace * (row["steps"] - row["step"])), 1)
+    turns = [event for event in tail.others if event["kind"] == "phase"]
+    pauses = [clock.Pause(one["name"], one["time"], after["time"]) for one, after in zip(turns, turns[1:], strict=False)
+              if one["name"] in ("evaluating", "saving")]
+    found = clock.remaining(tail.columns["step"], tail.columns["time"], pauses, plan)
+    return None if found is None else round(found, 1)
 
 
 # -- the one question a page asks
