@@ -17,22 +17,26 @@ import time
 from pathlib import Path
 from typing import Any
 
-from studio import config, launch, run
+from studio import config, data, launch, model, run, source, template
+from studio.bench import factory, utilisation
 from studio.config import RunConfig
 from studio.device import devices
 from studio.errors import StudioError
 from studio.home import PROJECT, home
+from studio.tokens import Encoder
 
 SIDES = {
     "studio": "ours, every setting on auto",
     "trl": "TRL's SFTTrainer with its defaults (float32 weights, bf16 autocast, checkpointing, random order)",
     "trl-best": "TRL's SFTTrainer at its best plain settings (bf16 base, no checkpointing, length grouping)",
+    "llamafactory": "LLaMA-Factory with its defaults, in an environment of its own",
 }
+PEERS = {"trl": ("trl", "trl-best"), "llamafactory": ("llamafactory",), "none": ()}
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """The options of `bench train`."""
-    parser.add_argument("--peer", choices=("trl", "none"), default="trl", help="whom to compare with")
+    parser.add_argument("--peer", choices=list(PEERS), default="trl", help="whom to compare with; llamafactory is installed at the first call")
     parser.add_argument("--model", default="starter")
     parser.add_argument("--data", default="sample", help="what to train on, as data.train")
     parser.add_argument("--method", default="lora", choices=("lora", "full", "qlora"))
@@ -42,6 +46,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-length", type=int, default=512, help="tokens of the longest row")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings", help="change our order")
+    parser.add_argument("--utilisation", action="store_true", help="also the share of what a large matrix product reaches here; on a GPU always")
     parser.add_argument("--save", type=Path, metavar="FILE", help="also write the table as JSON")
     parser.set_defaults(run=measure, show=show)
 
@@ -49,7 +54,9 @@ def add(parser: argparse.ArgumentParser) -> None:
 def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     """One row a side: medians over the rounds, and the ratio of speeds and memory to ours, by pairs."""
     chosen = order(args)
-    sides = ["studio"] if args.peer == "none" else list(SIDES)
+    sides = ["studio", *PEERS[args.peer]]
+    if args.peer == "llamafactory":
+        factory.environment()
     found: dict[str, list[dict[str, Any]]] = {side: [] for side in sides}
     for number in range(args.rounds):
         for side in sides[number % len(sides):] + sides[:number % len(sides)]:
@@ -57,9 +64,22 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
             found[side].append(one(side, chosen))
             print(f"  {json.dumps(found[side][-1])}", file=sys.stderr, flush=True)
     table = [_row(side, found) for side in sides]
+    work = used(chosen, table) if args.utilisation or devices()[0].kind == "cuda" else {}
     if args.save:
-        args.save.write_text(json.dumps(about(args) | {"rows": table, "rounds": found}, indent=1))
+        args.save.write_text(json.dumps(about(args) | work | {"rows": table, "rounds": found}, indent=1))
     return table
+
+
+def used(chosen: RunConfig, table: list[dict[str, Any]]) -> dict[str, float]:
+    """Adds to each row its share of the measured ceiling; returns {flops_per_token, ceiling}."""
+    folder = source.fetch(chosen.model)
+    encoder = Encoder(folder, template.load(chosen.data.template, folder), chosen.data.max_length, chosen.data.too_long, chosen.data.train_on)
+    lengths = data.prepare(chosen.data, encoder, chosen.training.seed).train.lengths().tolist()
+    each = utilisation.flops_per_token(model.facts(folder), not chosen.method.adapter, lengths)
+    most = utilisation.ceiling(devices()[0])
+    for row in table:
+        row["utilisation"] = round(row["tokens_per_second"] * each / most, 4)
+    return {"flops_per_token": each, "ceiling": most}
 
 
 def order(args: argparse.Namespace) -> RunConfig:
@@ -77,6 +97,11 @@ def one(side: str, chosen: RunConfig) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         began, told = time.time(), Path(folder, "told.json")
         room = run.create(chosen.changed(name=f"bench {side}"))
+        if side == "llamafactory":
+            try:
+                return _spoken(factory.measure(room.folder, chosen, source.fetch(chosen.model), Path(folder)))
+            finally:
+                run.delete(room)
         words = launch.command(room) if side == "studio" else [sys.executable, "-m", "studio.worker.peer", side, str(room.folder), str(told)]
         # Threads that wait asleep are given to both sides: on a busy computer threads that spin would slow the peer many times over.
         wanted = launch.environment(chosen) if side == "studio" else {"OMP_NUM_THREADS": str(devices()[0].cores or 1), "OMP_WAIT_POLICY": "PASSIVE"}
@@ -84,7 +109,7 @@ def one(side: str, chosen: RunConfig) -> dict[str, Any]:
         try:
             if done.returncode:
                 raise StudioError(f"The side {side} failed: {(done.stderr.strip().splitlines() or ['it said nothing'])[-1]}", "Read its output above.", side)
-            return _ours(room, began) if side == "studio" else _theirs(told, began)
+            return _ours(room, began) if side == "studio" else _spoken({"began": began, **json.loads(told.read_text())})
         finally:
             run.delete(room)
 
@@ -103,9 +128,9 @@ def _ours(room: run.Run, began: float) -> dict[str, Any]:
             "loss": evals[-1], "train_loss": round(statistics.mean(step["loss"] for step in steps), 4), "steps": len(steps)}
 
 
-def _theirs(told: Path, began: float) -> dict[str, Any]:
-    said = json.loads(told.read_text())
-    return {"tokens_per_second": _speed(said["points"]), "first_step": round(said["points"][0][0] - began, 1), "peak_memory": said["peak_memory"],
+def _spoken(said: dict[str, Any]) -> dict[str, Any]:
+    """What a peer said of itself, under our names."""
+    return {"tokens_per_second": _speed(said["points"]), "first_step": round(said["points"][0][0] - said["began"], 1), "peak_memory": said["peak_memory"],
             "loss": said["loss"], "train_loss": said["train_loss"], "steps": len(said["points"])}
 
 
@@ -129,7 +154,9 @@ def about(args: argparse.Namespace) -> dict[str, Any]:
 
 def show(table: list[dict[str, Any]]) -> None:
     """For people."""
-    print(f"{'':10} {'tokens/s':>9} {'first step':>11} {'peak':>8} {'held-out loss':>14} {'ours is':>9} {'our memory':>11}")
+    last = f" {'utilisation':>11}" if "utilisation" in table[0] else ""
+    print(f"{'':12} {'tokens/s':>9} {'first step':>11} {'peak':>8} {'held-out loss':>14} {'ours is':>9} {'our memory':>11}{last}")
     for row in table:
-        print(f"{row['side']:10} {row['tokens_per_second']:9.0f} {row['first_step']:9.1f} s {row['peak_memory'] / 1e9:5.2f} GB {row['loss']:14.4f} "
-              f"{row['times']:8.2f}× {row['memory_ratio']:10.2f}×")
+        share = f" {100 * row['utilisation']:9.1f} %" if last else ""
+        print(f"{row['side']:12} {row['tokens_per_second']:9.0f} {row['first_step']:9.1f} s {row['peak_memory'] / 1e9:5.2f} GB {row['loss']:14.4f} "
+              f"{row['times']:8.2f}× {row['memory_ratio']:10.2f}×{share}")
