@@ -52,6 +52,7 @@ def work(facts: ModelFacts, config: RunConfig, row: float, labelled: float, chec
     linears = facts.linears()
     body = sum(inputs * outputs for inputs, outputs in linears.values())
     head = facts.vocabulary * facts.hidden * labelled
+    body += _experts(facts)
     names = set(config.method.trained(facts))
     moving = sum(inputs * outputs for name, (inputs, outputs) in linears.items() if f"{name}.weight" in names)
     beside = config.method.trainable(facts) if config.method.adapter else 0
@@ -60,15 +61,23 @@ def work(facts: ModelFacts, config: RunConfig, row: float, labelled: float, chec
     return 2 * forward + 2 * moving + 6 * beside + squares + (2 * body + squares / 3 if checkpointing else 0)
 
 
+def _experts(facts: ModelFacts) -> int:
+    """Weights of the experts that a token visits; they are stacked, and no linears by themselves."""
+    told = {**facts.config, **facts.config.get("text_config", {})}
+    active = told.get("num_experts_per_tok") or told.get("num_experts_per_token") or 0
+    return int(active) * 3 * facts.hidden * int(told.get("moe_intermediate_size") or facts.intermediate) * facts.layers
+
+
 def pace(facts: ModelFacts, config: RunConfig, rows: Rows, loop: Stack, speed: Speed) -> Pace:
     """Of a run whose data is known."""
     training = config.training
     each = work(facts, config, rows.mean, min(1.0, rows.trained / max(1, rows.tokens)), loop.checkpointing)
     effective, steps = min(training.effective_batch(rows.rows), rows.rows), training.steps(rows.rows)
+    devices = loop.ranks if loop.device == "cuda" else 1  # processes on a CPU share its cores
     tokens = effective * rows.mean
-    pieces = max(1, -(-tokens // loop.tokens))
+    pieces = max(1, -(-tokens // (loop.tokens * devices)))
     waits = LAUNCH * facts.layers * pieces if loop.device == "cuda" else 0.0
-    step = tokens * each / speed.rate + waits
+    step = tokens * each / (speed.rate * devices) + waits
     evaluations = 1 + (10 if training.eval_every == "auto" else steps // max(1, training.eval_every)) if rows.held else 0
     held = evaluations * rows.held * rows.mean * each / 3 / speed.rate
     return Pace(START + facts.parameters * loop.base / READ + steps * step + held, step, tokens / step, speed.source)

@@ -57,8 +57,11 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
         return published.rows(args.published)
     if args.speed:
         return [_timed(name) for name in ("HuggingFaceTB/SmolLM2-135M", "meta-llama/Llama-3.1-8B", "meta-llama/Llama-2-70b-hf")]
-    chosen = args.only or range(1, len(CASES) + 1)
-    return [_case(number, *CASES[number - 1]) for number in chosen]
+    rows = []
+    for number in args.only or range(1, len(CASES) + 1):
+        rows.append(_case(number, *CASES[number - 1]))
+        print(json.dumps(rows[-1]), file=sys.stderr, flush=True)  # a table takes its minutes
+    return rows
 
 
 def _timed(name: str) -> dict[str, Any]:
