@@ -12,7 +12,7 @@ from studio.data.repeats import near
 from studio.data.triples import SHORT, share, triples
 
 WORD = re.compile(r"[a-z0-9]+|[^\W\da-z_]")
-SAID = ["the", "River", "stone", "漢字", "naïve", "É", "x1", "42", "٣٤", "½", "_under", "snake_case", "don't", "ß", "İstanbul", "😀", "𠀀", "\x00", "\ud800", "a"]
+SAID = ["the", "River", "stone", "漢字", "naïve", "É", "x1", "42", "٣٤", "½", "_under", "snake_case", "don't", "ß", "İstanbul", "😀", "𠀀", "\x00", "\ud800", "a"]  # noqa: E501
 
 
 def expected(text: str) -> set[tuple[str, ...]]:
