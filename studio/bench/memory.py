@@ -39,8 +39,13 @@ CASES: tuple[tuple[dict[str, Any], int, int, dict[str, Any]], ...] = (  # method
     ({"name": "p_tuning"}, 256, 4, {"checkpointing": True}),
     ({"name": "lora", "target_modules": "attention", "rank": 8}, 384, 4, {"packing": False}),
     ({"name": "qlora"}, 256, 4, {"checkpointing": True}),
+    ({"name": "lora", "rank": 128}, 768, 1, {}),
+    ({"name": "full"}, 1024, 1, {}),
+    ({"name": "prompt"}, 256, 8, {}),
+    ({"name": "adapter", "size": 256}, 384, 2, {"checkpointing": True}),
+    ({"name": "ia3"}, 512, 4, {"packing": False}),
 )
-BLIND = (12, 14, 15)  # measured after the constants of a CPU's heap had been read off the others
+BLIND = (16, 17, 18, 19, 20)  # measured after the constants of a CPU's heap had been read off the others
 
 
 def add(parser: argparse.ArgumentParser) -> None:

@@ -20,9 +20,11 @@ PROCESS = 640 * MIB  # Python with torch, transformers and peft loaded, before t
 
 
 # A CPU's heap keeps holes, counted in feed-forward activations a token and layer. Measured on the starter (tests/bench/results/memory_cpu.md):
-HOLES = 4.5  # 4.0 to 4.9, with checkpointing or without
-DETOURS = 6.4  # 6.1 to 7.0 where every layer's numbers go through float32 matrices and back
-UNPACKING = 150 * MIB  # bitsandbytes with its buffers, on a CPU
+HOLES = 3.6  # 3.2 to 4.2
+AGAIN = 4.5  # 4.4 to 4.5 where layers are walked again
+MIXED = 6.0  # 5.5 to 6.7 with weights or prefixes that are trained in float32
+TORN = 8.0  # 7.6 to 8.2 with dropout's draws, or numbers that go through float32 and back, in every layer
+UNPACKING = 100 * MIB  # bitsandbytes with its buffers, on a CPU
 
 
 class Overhead(NamedTuple):
@@ -63,9 +65,15 @@ def cpu(stack: Stack, anatomy: Anatomy, footprint: Footprint) -> Overhead:
     """The interpreter with its libraries, the heap's holes, and the file of a base that was packed into 4 bits, which stays mapped."""
     layers = anatomy.layers
     tokens = stack.tokens + stack.batch * footprint.virtual
-    last = {linear.name for linear in layers[-1].linears if linear.part in ("down", "up", "gate", "gate_up")}
-    detours = bool(last & (footprint.low_rank.keys() | footprint.bottleneck.keys() | footprint.scaled.keys())) or footprint.prefix or footprint.weights
-    holes = tokens * max(layer.width for layer in layers) * stack.stream * len(layers) * (DETOURS if detours and not stack.checkpointing else HOLES)
+    holes = tokens * max(layer.width for layer in layers) * stack.stream * len(layers) * _holes(stack, footprint)
     packed = sum(linear.inputs * linear.outputs for layer in layers for linear in layer.linears) * 2 + UNPACKING if footprint.quantized else 0
     low, expected, high = (PROCESS + packed + int(holes * share) for share in (0.7, 1.0, 1.3))
     return Overhead(low, expected, high, 0, fixed=PROCESS + packed)
+
+
+def _holes(stack: Stack, footprint: Footprint) -> float:
+    if stack.checkpointing:
+        return AGAIN
+    if footprint.scaled or footprint.low_rank and (footprint.dropout or footprint.decomposed):
+        return TORN
+    return MIXED if footprint.prefix or footprint.weights else HOLES
