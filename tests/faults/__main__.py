@@ -67,7 +67,7 @@ def matrix(full: bool) -> Iterator[Cell]:
     yield "orphan without death signal", processes.supervisor_without_death_signal
     yield "stray grandchild", processes.stray_child
     yield "two pages", processes.two_pages
-    yield "six supervisors on one run", processes.two_supervisors
+    yield "four supervisors on one run", processes.two_supervisors
     for seconds in (-86_400, -3600, 7_200):
         yield f"clock steps by {seconds} s", lambda seconds=seconds: processes.clock_step(seconds)
     yield "clock steps back, then extended", processes.extended_after_a_step_back

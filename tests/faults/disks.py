@@ -46,7 +46,7 @@ NO_MARKS = {"STUDIO_DISK_LOW": "0", "STUDIO_DISK_VERY_LOW": "0"}
 
 def full_disk() -> None:
     """The disk fills in the middle of a run: no checkpoint is lost, the end line gets in, freed and resumed it finishes."""
-    with small_disk("4m") as place, stage.surroundings(**stage.fake(pause=0.15, weight=500_000, result=500_000), **NO_MARKS):
+    with small_disk("4m") as place, stage.surroundings(**stage.fake(pause=0.1, weight=500_000, result=500_000), **NO_MARKS):
         run = queue.submit(stage.order())
         stage.until(lambda: checkpoints.newest(run.checkpoints), "the first checkpoint")
         filler = place / "filler"
@@ -86,7 +86,7 @@ def low_disk() -> None:
 
 def very_low_disk() -> None:
     """Below the very low mark the run is stopped cleanly, with the cause; freed and resumed it finishes."""
-    with stage.surroundings(**stage.fake(pause=0.3), STUDIO_DISK_VERY_LOW=str(10**18)):
+    with stage.surroundings(**stage.fake(pause=0.1), STUDIO_DISK_VERY_LOW=str(10**18)):
         run = queue.submit(stage.order())
         stage.noticed(run, "stopped", "disk is almost full", "Free some space", "disk")
     with stage.surroundings(**stage.fake()):
@@ -112,16 +112,20 @@ def odd_home(name: str) -> None:
 ODD = ("with spaces 'and' \"quotes\"; $(touch x)", "微调 工作室 ö", "/".join(["long" * 20] * 12))
 
 
-def read_only_home() -> None:
+LOOKS = (("runs",), ("show", "last"), ("log", "last"), ("compare", "last", "last"), ("queue",))
+CHANGES = (("train", "sample", "--detach"), ("resume", "last", "--set", "training.epochs=4"), ("label", "last", "--note", "x"), ("delete", "last"))
+
+
+def read_only_home(looks: tuple[tuple[str, ...], ...] = LOOKS, changes: tuple[tuple[str, ...], ...] = CHANGES) -> None:
     """Runs on a disk that may only be read can be looked at; what would write is refused in words."""
     with small_disk("8m") as place, stage.surroundings(**NO_MARKS):
         run = stage.finished_run()
         subprocess.run(["mount", "-o", "remount,ro", str(place)], check=True)
-        for words in (("runs",), ("show", "last"), ("log", "last"), ("compare", "last", "last"), ("queue",)):
+        for words in looks:
             told = terminal(*words)
             assert told.returncode == 0, (words, told.stderr)
-        assert run.id in terminal("runs").stdout
-        for words in (("train", "sample", "--detach"), ("resume", "last", "--set", "training.epochs=4"), ("label", "last", "--note", "x"), ("delete", "last")):
+            assert words != ("runs",) or run.id in told.stdout
+        for words in changes:
             told = terminal(*words)
             assert (told.returncode, "Traceback" in told.stderr) == (2, False), (words, told.stderr)
             assert "Read-only" in told.stderr, told.stderr

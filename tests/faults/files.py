@@ -92,7 +92,7 @@ def diary_deleted_while_running() -> None:
 
 def order_while_running(how: str) -> None:
     """config.yaml is deleted or edited while the run lives: the run ends as it began, stays in the list, and says what is wrong at a resume."""
-    with stage.surroundings(**stage.fake(pause=0.2)):
+    with stage.surroundings(**stage.fake(pause=0.1)):
         run = queue.submit(stage.order())
         stage.until(lambda: stage.steps_told(run), "the first step")
         file = run.folder / "config.yaml"
@@ -112,7 +112,7 @@ def order_while_running(how: str) -> None:
 
 def folder_moved() -> None:
     """A run's folder is moved away while it runs: its processes end, nothing is written in the old place, the next run starts; back again, it is resumed."""
-    with stage.surroundings(**stage.fake(pause=0.2)):
+    with stage.surroundings(**stage.fake(pause=0.1)):
         run, after = queue.submit(stage.order()), queue.submit(stage.order("after"))
         stage.until(lambda: len(stage.steps_told(run)) > 4, "some steps")
         away = home() / "away"

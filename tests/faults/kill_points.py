@@ -17,8 +17,7 @@ TRAINER = ("events.reading data", "events.loading model", "events.plan", "events
 STOPPING = ("supervise.stop", "supervise.ended")  # reached only when the run is asked to stop
 AGAIN = ("result.aside",)  # reached only where an older one stands at the same place
 POINTS = (*PAGE, *SUPERVISOR, *TRAINER, *STOPPING, *AGAIN)
-SHORT = ("create.renamed", "queue.started", "supervise.locked", "supervise.launched", "events.half#14", "checkpoint.manifest#2", "checkpoint.renamed#3",
-         "events.end", "supervise.stop", "result.aside")
+SHORT = ("queue.started", "supervise.launched", "events.half#14", "checkpoint.manifest#2", "checkpoint.renamed#3", "events.end", "result.aside")
 UNSTARTED = ("supervise.begin", "supervise.locked")
 OVER = ("supervise.gone", "supervise.over", "events.end")  # behind the end line, or behind the trainer's: the run has ended as it should
 

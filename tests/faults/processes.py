@@ -102,7 +102,7 @@ def device_stays_taken() -> None:
 
 def supervisor_without_death_signal() -> None:
     """Where the system knows no parent-death signal the trainer outlives its supervisor: it is found by its lock and ended before a resume."""
-    with stage.surroundings(**stage.fake(pause=0.2, orphan=True)):
+    with stage.surroundings(**stage.fake(pause=0.1, orphan=True)):
         run = queue.submit(stage.order())
         stage.until(lambda: stage.steps_told(run), "the first step")
         trainer = stage.trainers(run)[0]
@@ -143,7 +143,7 @@ def _alive(pid: int) -> bool:
 def two_pages() -> None:
     """Two pages move one queue: each run is started once, and never two at a time."""
     loop = "end = time.monotonic() + 60\nwhile time.monotonic() < end:\n    queue.advance()\n    time.sleep(0.05)\n"
-    with stage.surroundings(**stage.fake(pause=0.03)):
+    with stage.surroundings(**stage.fake(pause=0.01)):
         pages = [stage.page(loop) for _ in range(2)]
         try:
             three = [queue.submit(stage.order(name)) for name in ("a", "b", "c")]
@@ -161,11 +161,11 @@ def two_pages() -> None:
 
 
 def two_supervisors() -> None:
-    """Six supervisors are started on one run at the same moment: one carries it out, the others say that they are not needed."""
+    """Four supervisors are started on one run at the same moment: one carries it out, the others say that they are not needed."""
     with stage.surroundings(**stage.fake(pause=0.1)):
         run = create(stage.order())
-        each = [subprocess.Popen([sys.executable, "-m", "studio.supervise", "--detach", str(run.folder)], cwd=PROJECT) for _ in range(6)]
-        assert sorted(one.wait(stage.WAIT) for one in each) == [queue.UP, *[queue.BUSY] * 5]
+        each = [subprocess.Popen([sys.executable, "-m", "studio.supervise", "--detach", str(run.folder)], cwd=PROJECT) for _ in range(4)]
+        assert sorted(one.wait(stage.WAIT) for one in each) == [queue.UP, *[queue.BUSY] * 3]
         stage.noticed(run, "finished")
         stage.until(lambda: not run.alive(), "its end")
     stage.check_fake(run)
@@ -187,7 +187,7 @@ def clock_step(seconds: int) -> None:
 
 def extended_after_a_step_back() -> None:
     """The clock is set back an hour, then a running run is extended: the extension counts."""
-    with stage.surroundings(**stage.fake(pause=0.1)):
+    with stage.surroundings(**stage.fake(pause=0.05)):
         run = queue.submit(stage.order())
         stage.until(lambda: stage.steps_told(run), "the first step")
         queue.extend(run, 3)
@@ -200,7 +200,7 @@ def extended_after_a_step_back() -> None:
 
 def middle_ones_bad() -> None:
     """Four queued, one that fails, one whose order was spoilt, the page killed in between: each ends as it should."""
-    with stage.surroundings(**stage.fake(pause=0.1)):
+    with stage.surroundings(**stage.fake(pause=0.03)):
         page = stage.page("for name in ('first', 'bad', 'spoilt', 'last'): queue.submit(order(name))\ntime.sleep(60)\n")
         stage.until(lambda: len(runs()) == 4, "four runs")
         named = {run.config.name: run for run in runs()}
@@ -235,11 +235,11 @@ def many_runs(count: int = 200) -> str:
 
 def died_in_the_dark() -> None:
     """A run whose supervisor was killed while nobody looked: the webhook hears of it once, from whoever looks first."""
-    with listening() as (address, told), stage.surroundings(**stage.fake(pause=0.2), STUDIO_WEBHOOK=address):
+    with listening() as (address, told), stage.surroundings(**stage.fake(pause=0.1), STUDIO_WEBHOOK=address):
         run = queue.submit(stage.order())
         stage.until(lambda: stage.steps_told(run), "the first step")
         stage.kill(stage.supervisor(run))
-        looks = "from studio import afterwards\nfor _ in range(20):\n    queue.advance()\n    afterwards.catch_up()\n    time.sleep(0.1)\n"
+        looks = "from studio import afterwards\nfor _ in range(10):\n    queue.advance()\n    afterwards.catch_up()\n    time.sleep(0.1)\n"
         pages = [stage.page(looks) for _ in range(3)]
         stage.noticed(run, "lost", "ended without a word", "Resume", "lost")
         for one in pages:
