@@ -11,7 +11,7 @@ from starlette.responses import Response
 from studio import chat, chats, checkpoints, data, votes
 from studio.errors import RunError, StudioError
 from studio.home import room
-from studio.ui import assets, jobs, live, talk
+from studio.ui import assets, jobs, live
 
 LONGEST = 200_000  # characters of a prompt
 SAMPLING = {"temperature": (0.0, 5.0), "top_p": (0.001, 1.0), "top_k": (0, 1000), "repetition_penalty": (0.5, 3.0), "max_tokens": (1, 8192),
@@ -70,13 +70,13 @@ def prompts(name: str) -> list[str]:
 
 def talks(ask: dict[str, Any]) -> Response:
     """The conversations that there are, the newest first."""
-    return live.answered({"talks": talk.listing()})
+    return live.answered({"talks": chats.listing()})
 
 
 def said(ask: dict[str, Any]) -> Response:
     """A conversation: {id, going, turns}; with `seen` {turns, texts} only the last turn, its texts from what was seen."""
     try:
-        one = talk.find(str(ask.get("id", "")))
+        one = chats.find(str(ask.get("id", "")))
     except StudioError as error:
         return live.answered({"gone": error.message})
     with one.lock:
@@ -130,7 +130,7 @@ def chat_ask(values: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(prompt, str) or not prompt.strip() or len(prompt) > LONGEST:
         raise StudioError("There is no question.", f"Write one, of at most {LONGEST} characters.", "prompt")
     sides = [_side(str(name)) for name in (values.get("sides") or ["base"])[:2]]
-    one = talk.find(str(values["id"])) if values.get("id") else talk.new(sides, bool(values.get("blind")) and len(sides) == 2, "", {})
+    one = chats.find(str(values["id"])) if values.get("id") else chats.new(sides)
     if one.going():
         one.stop()
     with one.lock:
@@ -166,13 +166,13 @@ def _sampling(values: dict[str, Any]) -> dict[str, Any]:
 
 def chat_stop(id: str) -> dict[str, Any]:
     """Stop the answers that are being written. Returns {id}."""
-    talk.find(id).stop()
+    chats.find(id).stop()
     return {"id": id}
 
 
 def chat_vote(id: str, turn: int, choice: str) -> dict[str, Any]:
     """Vote left, right or tie on a turn, as it was shown; who spoke is told from then on. Returns {id}."""
-    one = talk.find(id)
+    one = chats.find(id)
     with one.lock:
         if choice not in ("left", "right", "tie") or not 0 <= turn < len(one.turns) or len(one.turns[turn]["sides"]) < 2:
             raise StudioError(f"{choice!r} is no vote on turn {turn}.", "Vote left, right or tie on an answered turn.", "choice")
@@ -187,7 +187,7 @@ def chat_vote(id: str, turn: int, choice: str) -> dict[str, Any]:
 
 def chat_delete(id: str) -> dict[str, Any]:
     """Remove a conversation. Returns {id}."""
-    talk.delete(id)
+    chats.delete(id)
     return {"id": id}
 
 
@@ -203,7 +203,7 @@ def chat_unload() -> dict[str, Any]:
 
 def chat_keep(values: dict[str, Any]) -> dict[str, Any]:
     """Append an answer, as it is or corrected, to a data set as a training row. {id, turn, side, text, name} -> {path, rows}."""
-    one = talk.find(str(values.get("id", "")))
+    one = chats.find(str(values.get("id", "")))
     turn, side, text = values.get("turn"), values.get("side"), values.get("text")
     if not isinstance(turn, int) or not 0 <= turn < len(one.turns) or side not in (0, 1) or not isinstance(text, str) or not text.strip():
         raise RunError("There is no answer to keep.", "Keep an answer that stands there, or write one.", "text")
