@@ -18,7 +18,7 @@ CARD = cards.device("NVIDIA A100 80GB")
 
 
 def made(method: str, device: Device = CARD, **training: object) -> estimate.Estimate:
-    settings = {"checkpointing": True, "optimizer": "adamw", **training}
+    settings = {"checkpointing": True, "optimizer": "adamw", "accumulation": 32, **training}
     order = config.build({"data": {"train": "x.json", "max_length": 1024}, "method": method, "training": settings})
     return estimate.estimate(tables.facts_of(MODEL), order, device, Rows(1000, 1_000_000, 700_000, 1024))
 

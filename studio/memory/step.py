@@ -31,7 +31,7 @@ class Step(NamedTuple):
     causes: dict[str, int]
     by_phase: dict[str, dict[str, int]]
     kept: int  # activations a layer keeps from forward to backward
-    standing: int  # what is there before a step begins and after it has ended
+    standing: int  # what is there all through a step
 
 
 def step(anatomy: Anatomy, stack: Stack, footprint: Footprint, states: States, whole: Gathered = NOTHING) -> Step:
@@ -44,9 +44,9 @@ def step(anatomy: Anatomy, stack: Stack, footprint: Footprint, states: States, w
     tape = Tape(512 if stack.device == "cuda" else 64, stack.accumulates, stack.ranks if stack.split else 1)
     walk = Walk(tape, stack, anatomy, footprint)
     _load(tape, states, buckets(states, stack))
-    standing = tape.live
     if stack.accumulates:
         tape.add(states.gradients, "gradients")
+    standing = tape.live
     beside = tape.take(whole.while_running, "workspace")
     kept = _forward_backward(walk)
     tape.free(beside)
