@@ -16,7 +16,7 @@ from typing import Any
 from studio import cards, model
 from studio.footprint import Footprint, of
 from studio.memory.anatomy import anatomy
-from studio.memory.overhead import CONTEXT, CUBLAS, GAP
+from studio.memory.overhead import CONTEXT, CUBLAS, gap
 from studio.memory.stack import Stack
 from studio.memory.states import states
 from studio.memory.step import step
@@ -49,7 +49,7 @@ def _row(number: int, row: dict[str, str]) -> dict[str, Any]:
     shapes, footprint = tuned(row, facts)
     stack = loop(row, facts, footprint)
     walked = step(anatomy(facts), stack, footprint, states(facts, footprint, shapes, stack))
-    beyond = 0 if told["quantity"] == "allocated" else int(GAP[1] * (walked.peak - walked.standing))
+    beyond = 0 if told["quantity"] == "allocated" else int(gap(stack)[1] * (walked.peak - walked.standing))
     if told["quantity"] == "card":
         card = cards.find(row["gpu"])
         beyond += card.context if card else CONTEXT

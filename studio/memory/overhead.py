@@ -15,7 +15,10 @@ MIB = 2**20
 CUBLAS = 2 * 8_519_680  # two workspaces of cuBLAS as PyTorch asks for them; 17,039,360 bytes were seen on a T4
 CUBLAS_HOPPER = 2 * 32 * MIB
 CONTEXT = 450 * MIB  # of a card that is not in cards.py
-GAP = (0.03, 0.08, 0.14)  # reserved beyond allocated, as share of what is not standing: 0.06 to 0.14 were seen with a fused loss on A100s
+# Reserved beyond allocated, as share of what is not standing: low, expected, high. Read off the published rows that tell both.
+STACKED = (0.02, 0.06, 0.14)  # without checkpointing, activations pile up and go in turn (L40S)
+CHUNKED = (0.06, 0.12, 0.17)  # checkpointed, logits in chunks: 0.11 to 0.15 on A100s
+TORN_UP = (0.05, 0.25, 0.50)  # checkpointed, with whole logits or squares of scores: 0.02 to 0.6 on A100s, 0.08 to 0.47 on a T4
 PROCESS = 640 * MIB  # Python with torch, transformers and peft loaded, before the model
 
 
@@ -47,17 +50,24 @@ class Overhead(NamedTuple):
 
 def overhead(device: Device, step: Step, stack: Stack, anatomy: Anatomy, footprint: Footprint, paged: int = 0) -> Overhead:
     """For a device and a walked step. paged: bytes of optimizer states in managed memory."""
-    return cpu(stack, anatomy, footprint) if device.kind == "cpu" else card(device, step, paged)
+    return cpu(stack, anatomy, footprint) if device.kind == "cpu" else card(device, step, stack, paged)
 
 
-def card(device: Device, step: Step, paged: int) -> Overhead:
+def gap(stack: Stack) -> tuple[float, float, float]:
+    """What the caching allocator reserves beyond the tensors, for a loop."""
+    if not stack.checkpointing:
+        return STACKED
+    return TORN_UP if stack.head == "full" or stack.attention == "eager" else CHUNKED
+
+
+def card(device: Device, step: Step, stack: Stack, paged: int) -> Overhead:
     """Context, cuBLAS' workspaces, paged states, and what the caching allocator reserves beyond what is allocated."""
     known = cards.find(device.name, device.memory)
     workspace = CUBLAS_HOPPER if (device.capability or (8, 0)) >= (9, 0) else CUBLAS
     context = known.context if known else CONTEXT
     around = context + paged + workspace
     moving = max(0, step.peak - step.standing)
-    low, expected, high = (around + int(share * moving) for share in GAP)
+    low, expected, high = (around + int(share * moving) for share in gap(stack))
     return Overhead(low, expected, high, workspace, paged, context, around)
 
 
