@@ -19,6 +19,20 @@ def test_slug(text: str, name: str) -> None:
     assert slug(text) == name
 
 
+def test_slug_fits_a_file_name_in_every_script() -> None:
+    name = slug("𠀀" * 64)
+    assert set(name) == {"𠀀"}
+    assert len(name.encode()) <= 180
+
+
+def test_a_home_that_cannot_be_made_is_refused_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path / "file" / "home", tmp_path / ("x" * 300)):
+        monkeypatch.setenv("STUDIO_HOME", str(place))
+        with pytest.raises(StudioError, match="cannot be made"):
+            studio_home()
+
+
 @pytest.mark.parametrize("name", ["..", "/etc", "a/../../b", "", ".", "link/x"])
 def test_inside_refuses(tmp_path: Path, name: str) -> None:
     folder = tmp_path / "room"

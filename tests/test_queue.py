@@ -135,6 +135,45 @@ def test_resume_of_the_finished_needs_a_change() -> None:
     assert Run(run.folder).config.training.epochs == 5
 
 
+def test_finish_makes_the_newest_checkpoint_the_goal() -> None:
+    run = three()[0]
+    end(run, "lost")
+    with pytest.raises(RunError, match="no whole checkpoint"):
+        queue.finish(run)
+    save(run.checkpoints, 7, "rows")
+    queue.finish(run)
+    assert run.state() == "queued"
+    assert Run(run.folder).config.training.max_steps == 7
+    end(run, "finished")
+    run.result.mkdir()
+    (run.result / "manifest.json").write_text("{}")
+    with pytest.raises(RunError, match="model already"):
+        queue.finish(run)
+
+
+def test_one_folder_that_cannot_be_written_does_not_hold_up_the_others(monkeypatch: pytest.MonkeyPatch, started: list[str]) -> None:
+    first, second, third = three()
+    settled = recovery.settle
+
+    def careful(run: Run) -> str:
+        if run.id == first.id:
+            raise PermissionError(13, "Permission denied", str(run.lock))
+        return settled(run)
+
+    def begin(run: Run) -> bool:
+        started.append(run.id)
+        if run.id == second.id:
+            raise RunError("The supervisor did not start.", "", "run")
+        return True
+
+    monkeypatch.setattr(recovery, "settle", careful)
+    monkeypatch.setattr(queue, "start", begin)
+    started.clear()
+    with pytest.raises(RunError, match="did not start"):
+        queue.advance()
+    assert started[1:] == [second.id, third.id]
+
+
 def test_resume_refuses_another_sequence() -> None:
     run = three()[0]
     sequence.begin(run.checkpoints, run.config)
