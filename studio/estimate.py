@@ -44,7 +44,8 @@ class Change(BaseModel):
 class Estimate(BaseModel):
     """Bytes and seconds. total is the expected peak as the device shows it; low and high its band; by_cause sums to total.
 
-    allocated: tensors alone, kernels' workspaces with them, as torch.cuda.max_memory_allocated counts. by_phase: the peak of each moment. headroom: share of the free memory that `high` leaves (negative: lacks).
+    allocated: tensors alone, kernels' workspaces with them, as torch.cuda.max_memory_allocated counts. by_phase: the peak of each moment.
+    headroom: share of the free memory that `high` leaves (negative: lacks).
     checkpointing: as settled. seconds is None where nothing is known of the data. Where several devices share the run (processes), total and
     its parts are of one rank, by_rank lists all. context: bytes of total that torch's allocator does not reserve. correction: what runs of this
     device said of estimates before this one.
@@ -105,7 +106,8 @@ def estimate(facts: ModelFacts, config: RunConfig, device: Device, rows: Rows | 
         sharing = {"processes": loop.ranks, "sharding": "fsdp" if loop.split else "ddp", "by_rank": tuple({"rank": rank, **one} for rank in range(loop.ranks))}
     needed = high * loop.ranks if device.kind != "cuda" else high  # processes on a CPU share its RAM
     made = Estimate(
-        total=sum(causes.values()), low=_seen(walked.peak + around.low, around, correction), high=high, allocated=walked.peak + around.workspace, by_cause=causes,
+        total=sum(causes.values()), low=_seen(walked.peak + around.low, around, correction), high=high,
+        allocated=walked.peak + around.workspace, by_cause=causes,
         by_phase={moment: _seen(around.at(size, walked), around, correction) for moment, size in walked.by_moment.items()}, peak_phase=walked.moment,
         trainable=tuned(Same((facts,)), config.method)[2], parameters=facts.parameters, checkpointing=loop.checkpointing, **sharing,
         context=around.context + around.paged, correction=correction, steps=steps(config, known),
