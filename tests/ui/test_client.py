@@ -33,3 +33,29 @@ def test_stop_by_name(page: Page, order_yaml: str, monkeypatch: pytest.MonkeyPat
     client = Client(page.address, verbose=False)
     run = client.predict(order_yaml, api_name="/start")["run"]
     assert client.predict(run, False, api_name="/stop") == {"run": run, "state": "stopped"}
+
+
+JOBS = {"import", "inspect", "estimate", "start", "status", "stop", "chat",  # the README's
+        "resume", "pause", "ask", "extend", "repair_run", "label", "move", "delete", "finish", "take_away",  # a run's page
+        "chat_ask", "chat_stop", "chat_vote", "chat_delete", "chat_load", "chat_unload", "chat_keep"}  # the Chat tab
+
+
+def test_only_what_is_meant_can_be_called(page: Page) -> None:
+    """A handler without a name would be offered under its function's, or by number."""
+    from gradio_client import Client
+    told = Client(page.address, verbose=False).view_api(return_format="dict")
+    assert {name.lstrip("/") for name in told["named_endpoints"]} == JOBS
+    assert not told["unnamed_endpoints"]
+    for name, about in told["named_endpoints"].items():
+        for parameter in about["parameters"]:
+            assert parameter["parameter_name"], name
+
+
+@pytest.mark.parametrize("name", ["inspect", "estimate", "start", "status", "stop", "chat"])
+def test_every_job_refuses_in_words(page: Page, name: str) -> None:
+    from gradio_client import Client
+    from gradio_client.exceptions import AppError
+    values = {"stop": ("nowhere", False), "inspect": ("nowhere.json", "auto"), "chat": ("nowhere", "Hello?")}.get(name, ("nowhere",))
+    with pytest.raises(AppError) as refused:
+        Client(page.address, verbose=False).predict(*values, api_name=f"/{name}")
+    assert "nowhere" in str(refused.value) or "order" in str(refused.value)

@@ -187,10 +187,10 @@ def test_an_endless_line_and_millions_of_empty_ones(home: Path, tmp_path: Path) 
         for _ in range(2000):
             file.write(b'{"instruction": "What is the capital of France, and why?", "output": "Paris."}\n' * 5)
         file.write(b'{"instruction": "')
-        file.truncate(2_000_000_000)  # a hole reads as zeros: one line of two gigabytes
+        file.truncate(300_000_000)  # a hole reads as zeros: one line of three hundred megabytes
     with open(empty, "wb") as file:
         file.write(b'{"instruction": "a", "output": "b"}\n' + b"\n" * 10_000_000)
-    assert "Line 10001 of long.jsonl is longer than 64 MB" in read_within(long, 1500)
+    assert "Line 10001 of long.jsonl is longer than 64 MB" in read_within(long, 900)
     assert read_within(empty, 700) == "read 1"
 
 
