@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+import numpy as np
 import pyarrow.compute as pc
 
 from studio.data.dataset import Conversations
@@ -30,11 +31,9 @@ def split(conversations: Conversations, share: float, seed: int = 42) -> tuple[C
 
 def _sizes(conversations: Conversations) -> list[int]:
     """Characters of each conversation."""
-    table = conversations.table
-    flat = table.column("messages").combine_chunks()
-    lengths = pc.utf8_length(pc.struct_field(pc.list_flatten(flat), "content")).to_pylist()
-    counts, sizes, at = pc.list_value_length(flat).to_pylist(), [], 0
-    for n in counts:
-        sizes.append(sum(lengths[at : at + n]))
-        at += n
+    sizes = []
+    for part in conversations.table.column("messages").chunks:  # part by part: together they would be copied
+        lengths = np.cumsum([0, *pc.utf8_length(pc.struct_field(pc.list_flatten(part), "content")).to_pylist()])
+        ends = np.cumsum([0, *pc.list_value_length(part).to_pylist()])
+        sizes += np.diff(lengths[ends]).tolist()
     return sizes

@@ -36,13 +36,13 @@ def page_of(dataset: data.Dataset, start: int, search: str, kind: str) -> dict[s
 
 def _holding(table: pa.Table, search: str) -> np.ndarray:
     """For each conversation: does one of its texts hold the search, whatever the case?"""
-    column = table.column("messages").combine_chunks()
-    column = column if isinstance(column, pa.Array) else pa.concat_arrays(column.chunks)
-    texts = pc.struct_field(pc.list_flatten(column), "content")
-    hits = pc.fill_null(pc.match_substring(texts, search, ignore_case=True), False).to_numpy(zero_copy_only=False)
-    found = np.zeros(len(column), bool)
-    found[pc.list_parent_indices(column).to_numpy(zero_copy_only=False)[hits]] = True
-    return found
+    found = [np.zeros(0, bool)]
+    for part in table.column("messages").chunks:  # part by part: together they would be copied, and a million rows are a gigabyte
+        hits = pc.fill_null(pc.match_substring(pc.struct_field(pc.list_flatten(part), "content"), search, ignore_case=True), False)
+        held = np.zeros(len(part), bool)
+        held[pc.list_parent_indices(part).to_numpy(zero_copy_only=False)[hits.to_numpy(zero_copy_only=False)]] = True
+        found.append(held)
+    return np.concatenate(found)
 
 
 def _faults(dataset: data.Dataset) -> dict[int, list[str]]:
