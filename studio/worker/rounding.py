@@ -20,7 +20,7 @@ from studio.voice import Voice
 from studio.worker.batches import Layout, Row, groups
 from studio.worker.merge import weights
 
-TOKENS = 8192  # of training rows whose way through the model is watched
+TOKENS = 4096  # of training rows whose way through the model is watched
 WIDTH = 1024  # tokens of rows laid end to end
 DAMP = 0.01  # of the mean diagonal, added to it: directions the rows never take are not rounded carelessly either
 COLUMNS = 64  # whose errors are carried on among themselves before they are carried over to the rest
@@ -152,7 +152,10 @@ def _watched(whole: Any, layers: dict[str, torch.nn.Linear], rows: list[Row], ki
     for name, layer in layers.items():
         layer.register_forward_pre_hook(lambda layer, given, name=name: reached(layer, given, name))
     with torch.inference_mode():
-        whole.get_decoder()(input_ids=ids, position_ids=positions, use_cache=False)
+        states = whole.get_decoder()(input_ids=ids, position_ids=positions, use_cache=False).last_hidden_state
+        for name, layer in layers.items():
+            if name not in done and layer is whole.get_output_embeddings():  # never called: the answers are not needed, which are long
+                reached(layer, (states,), name)
     return done
 
 

@@ -11,6 +11,8 @@ import torch
 from studio.voice import of_base, voice
 from studio.worker import rounding
 from studio.worker.merge import weights
+from tests import tiny
+from tests.methods import architectures
 from tests.worker.carrying import carry, order, rows
 
 GRIDS = [rounding.Sixteen, rounding.Eight]
@@ -73,6 +75,14 @@ def test_every_layer_of_a_run_is_prepared(kind: type[rounding.Grid], home: Path,
     for name, stored in done.items():
         back = stored.float() if kind is rounding.Sixteen else torch.from_numpy(gguf.quants.dequantize(stored.numpy(), gguf.GGMLQuantizationType.Q8_0))
         assert (back - exact[name]).norm() < 0.02 * exact[name].norm()
+
+
+def test_a_head_of_its_own_is_prepared_too(home: Path, tmp_path: Path) -> None:
+    base = architectures.write(tmp_path / "base", "mistral")
+    (base / "chat_template.jinja").write_text(tiny.CHATML)
+    run = order(base, rows(home / "rows.json"), "training.max_steps=1")
+    carry(run)
+    assert len(rounding.rounded(voice(run.id), rounding.Eight)["lm_head.weight"]) == 400
 
 
 def test_what_was_never_trained_here_is_left_to_the_writer(home: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
