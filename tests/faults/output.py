@@ -46,7 +46,7 @@ def cost() -> str:
     share = statistics.median((loud[1] - quiet[1]) / quiet[0] for quiet, loud in pairs)
     longer = statistics.median(loud[0] / quiet[0] - 1 for quiet, loud in pairs)
     assert share < 0.02, f"{share:.1%} of the run's time"
-    return f"{share:+.2%} of a run of {pairs[0][0]:.0f} s in processor time, {longer:+.2%} by the clock"
+    return f"{share:+.2%} of a run of {pairs[0][0][0]:.0f} s in processor time, {longer:+.2%} by the clock"
 
 
 def _run(size: int) -> tuple[float, float]:
