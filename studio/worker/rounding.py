@@ -24,7 +24,7 @@ TOKENS = 4096  # of training rows whose way through the model is watched
 WIDTH = 1024  # tokens of rows laid end to end
 DAMP = 0.01  # of the mean diagonal, added to it: directions the rows never take are not rounded carelessly either
 COLUMNS = 64  # whose errors are carried on among themselves before they are carried over to the rest
-CPU_MOST = 2_000_000_000  # parameters beyond which watching takes a CPU too long
+CPU_EACH = 250_000_000  # parameters a core: more, and watching takes a CPU longer than some ten minutes
 Tell = Callable[[int, int], None]
 
 
@@ -198,4 +198,4 @@ def place(parameters: int) -> str | None:
     if first.kind == "cuda" and 6 * parameters < free:
         return first.id
     ram = device.cpu().free if first.kind == "cuda" else free
-    return "cpu" if parameters <= CPU_MOST and 14 * parameters < ram else None
+    return "cpu" if parameters <= CPU_EACH * device.cores() and 14 * parameters < ram else None

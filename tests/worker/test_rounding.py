@@ -87,5 +87,5 @@ def test_a_head_of_its_own_is_prepared_too(home: Path, tmp_path: Path) -> None:
 
 def test_what_was_never_trained_here_is_left_to_the_writer(home: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert rounding.rounded(of_base(tiny_model), rounding.Eight) == {}
-    monkeypatch.setattr(rounding, "CPU_MOST", 10)
+    monkeypatch.setattr(rounding, "CPU_EACH", 0)
     assert rounding.place(11) is None

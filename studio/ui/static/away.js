@@ -5,7 +5,7 @@
     ["adapter", "Adapter", "Only what was learnt, some megabytes. For programs that load it beside the base model."],
     ["merged", "Whole model", "Base and adapter as one model at 16 bits, for transformers, vLLM and others."],
     ["gguf", "GGUF, 16 bits", "One file for llama.cpp, LM Studio and others; answers as in training."],
-    ["gguf-q8", "GGUF, 8 bits", "Half the size; answers can differ slightly."],
+    ["gguf-q8", "GGUF, 8 bits", "About half the size; answers can differ slightly."],
     ["ollama", "Ollama", "A folder with the model and its Modelfile: ollama create mine -f Modelfile."],
   ];
 
