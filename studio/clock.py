@@ -27,6 +27,10 @@ CORE = {2: 45e9, 4: 30e9}  # FLOP/s a core reaches in training, by bytes of a nu
 LAUNCH = 1.5e-3  # seconds a layer and piece that a GPU waits for its kernels to be started, there and back
 
 
+STATE = 28  # bytes that AdamW reads and writes a trained number: weight, gradient, two moments, all in float32
+MOVED = {"cpu": 8e9, "cuda": 8e11}  # bytes a second, to and from memory
+
+
 class Speed(NamedTuple):
     """FLOP/s a device reaches in training, and where that is from: runs, calibration, data sheet."""
 
@@ -77,19 +81,26 @@ def pace(facts: ModelFacts, config: RunConfig, rows: Rows, loop: Stack, speed: S
     tokens = effective * rows.mean
     pieces = max(1, -(-tokens // (loop.tokens * devices)))
     waits = LAUNCH * facts.layers * pieces if loop.device == "cuda" else 0.0
-    step = tokens * each / (speed.rate * devices) + waits
+    beside = 0.0 if speed.source == "runs" else waits + config.method.trainable(facts) * STATE / MOVED[loop.device]  # a run's rate has them in it
+    step = tokens * each / (speed.rate * devices) + beside
     evaluations = 1 + (10 if training.eval_every == "auto" else steps // max(1, training.eval_every)) if rows.held else 0
     held = evaluations * rows.held * rows.mean * each / 3 / speed.rate
     return Pace(START + facts.parameters * loop.base / READ + steps * step + held, step, tokens / step, speed.source)
 
 
-def speed(device: Device, each: int, rates: Sequence[float] = ()) -> Speed:
-    """rates: FLOP/s of this device's own runs of like shape, newest first; each: bytes of a number."""
+def kind(config: RunConfig) -> str:
+    """What an order is timed as: matrices or vectors beside the layers' linears (adapters), every weight (full), or other."""
+    method = config.method
+    return "full" if not method.adapter else "adapters" if hasattr(method, "target_modules") else "other"
+
+
+def speed(device: Device, each: int, rates: Sequence[float] = (), timed: str = "adapters") -> Speed:
+    """rates: FLOP/s of this device's own runs of like shape, newest first; each: bytes of a number; timed: the order's kind."""
     if rates:
         return Speed(statistics.median(rates[:12]), "runs")
     kept = calibrated(device)
     if kept:
-        return Speed(kept, "calibration")
+        return Speed(kept[timed], "calibration")
     if device.kind == "cuda":
         card = cards.find(device.name, device.memory)
         return Speed((card.speed if card else 100e12) * USED, "data sheet")
@@ -145,21 +156,22 @@ def _file(device: Device) -> Path:
     return room("cache") / f"speed-{re.sub(r'[^A-Za-z0-9]+', '-', device.name)}-{device.cores or 0}.json"
 
 
-def calibrated(device: Device) -> float | None:
-    """FLOP/s that `calibrate` found for this device; None before it ran."""
+def calibrated(device: Device) -> dict[str, float] | None:
+    """FLOP/s by kind of method that `calibrate` found for this device; None before it ran."""
     try:
-        return float(json.loads(_file(device).read_text())["rate"])
+        found = json.loads(_file(device).read_text())["rates"]
+        return {name: float(found[name]) for name in ("adapters", "full", "other")}
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def calibrate(device: Device) -> float:
-    """Time a decoder layer there and back in a process of its own (some seconds) and keep the result in home. Raises DeviceError."""
+def calibrate(device: Device) -> dict[str, float]:
+    """Time a small model there and back in a process of its own (some seconds) and keep the result in home. Raises DeviceError."""
     done = subprocess.run([sys.executable, "-m", "studio.worker.calibrate", device.kind, str(device.bf16).lower()], cwd=PROJECT, stdin=subprocess.DEVNULL,
                           capture_output=True, text=True)
     if done.returncode != 0:
         reason = (done.stderr.strip().splitlines() or ["no reason"])[-1][:200]
         raise DeviceError(f"{device.name} could not be timed: {reason}", "Estimates use its data sheet.", "device")
-    rate = float(done.stdout.strip().splitlines()[-1])
-    write_whole(_file(device), json.dumps({"rate": rate, "device": device.name}))
-    return rate
+    rates = json.loads(done.stdout.strip().splitlines()[-1])
+    write_whole(_file(device), json.dumps({"rates": rates, "device": device.name}))
+    return rates

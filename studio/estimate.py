@@ -99,7 +99,7 @@ def estimate(facts: ModelFacts, config: RunConfig, device: Device, rows: Rows | 
     known = _rows(rows)
     walked, around, loop = walk(facts, config, device, known, correction)
     causes, high = by_cause(walked, around, correction), _seen(walked.peak + around.high, around, correction)
-    pace = clock.pace(facts, config, known, loop, clock.speed(device, loop.base, rates)) if known else None
+    pace = clock.pace(facts, config, known, loop, clock.speed(device, loop.base, rates, clock.kind(config))) if known else None
     disk, sharing = on_disk(facts, config), {}
     if loop.ranks > 1:
         one = {"total": sum(causes.values()), "high": high, "by_cause": causes}

@@ -1,35 +1,63 @@
-"""python -m studio.worker.calibrate KIND BF16: FLOP/s this device reaches on a LoRA decoder layer, forward and backward. Prints one number."""
+"""python -m studio.worker.calibrate KIND BF16: FLOP/s this device reaches in training, by kind of method. Prints one JSON object.
+
+A model of three layers of the starter's shape goes there and back as the trainer has it: rows laid end to end, our attention, our loss, under
+autocast. What its steps take is divided into the work that clock.py counts for them, so that what a count cannot know (casts, small
+matrices, dropout) lies in the rate.
+"""
 
 from __future__ import annotations
 
+import json
 import sys
 import time
+import warnings
+from typing import Any
 
 import torch
-from transformers import LlamaConfig
-from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRotaryEmbedding
+from transformers import AutoConfig, AutoModelForCausalLM
 
-TOKENS, SECONDS = 512, 3.0
+from studio import clock, config, model
+from studio.device import cores
+from studio.worker import adapters, attention
+from studio.worker.batches import put
+from studio.worker.loss import loss
+
+SHAPE = {"model_type": "llama", "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 3, "num_attention_heads": 9, "num_key_value_heads": 3,
+         "vocab_size": 49152, "tie_word_embeddings": True}
+ROWS, LENGTH, SECONDS = 4, 128, 3.0
+KINDS = {"adapters": "lora", "full": "full", "other": "adapter"}  # clock.kind -> the method that is timed for it
 
 
-def measure(kind: str, dtype: torch.dtype) -> float:
-    """Median over some seconds of steps, the first two not counted: they compile kernels."""
-    config = LlamaConfig(hidden_size=576, intermediate_size=1536, num_attention_heads=9, num_key_value_heads=3, num_hidden_layers=1, attn_implementation="sdpa")
-    layer = LlamaDecoderLayer(config, 0).to(kind, dtype).requires_grad_(False)
-    hidden = torch.randn(1, TOKENS, 576, device=kind, dtype=dtype, requires_grad=True)
-    places = LlamaRotaryEmbedding(config).to(kind)(hidden, torch.arange(TOKENS, device=kind)[None])
-    weights = sum(weight.numel() for weight in layer.parameters())
+def measure(device: str, dtype: torch.dtype, method: str) -> float:
+    """FLOP/s: the work of a step by the median of some seconds of steps, the first two not counted: they compile kernels."""
+    order = config.build({"data": {"train": "none.json", "max_length": LENGTH}, "method": method})
+    base = AutoModelForCausalLM.from_config(AutoConfig.for_model(**SHAPE), dtype=dtype, attn_implementation=attention.LAID).to(device)
+    tuned = order.method.wrap(base).to(device).train()
+    adapters.quicken(tuned, dtype != torch.float32)
+    row = {"input_ids": list(range(LENGTH)), "labels": list(range(LENGTH))}
+    inputs = {key: value.to(device) if isinstance(value, torch.Tensor) else value for key, value in put([row] * ROWS, True).items()}
     times, began = [], time.perf_counter()
     while len(times) < 5 or time.perf_counter() - began < SECONDS:
         start = time.perf_counter()
-        out = layer(hidden, position_embeddings=places)
-        (out[0] if isinstance(out, tuple) else out).sum().backward()
-        if kind == "cuda":
-            torch.cuda.synchronize()
+        step(tuned, inputs, device, dtype)
         times.append(time.perf_counter() - start)
     middle = sorted(times[2:])[len(times[2:]) // 2]
-    return 4 * weights * TOKENS / middle * 0.7  # 0.7: what adapters, casts, head and optimizer leave of it
+    return ROWS * LENGTH * clock.work(model.from_config(SHAPE), order, LENGTH, 1.0, False) / middle
+
+
+def step(tuned: Any, inputs: dict[str, Any], device: str, dtype: torch.dtype) -> None:
+    with torch.autocast(device, dtype, enabled=dtype != torch.float32):
+        total = loss(tuned, inputs, "chunked", dtype)
+    total.backward()
+    tuned.zero_grad(set_to_none=True)
+    if device == "cuda":
+        torch.cuda.synchronize()
 
 
 if __name__ == "__main__":
-    print(measure(sys.argv[1], torch.bfloat16 if sys.argv[2] == "true" else torch.float32))
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(cores())
+    attention.enter()
+    torch.set_flush_denormal(True)
+    kind = torch.bfloat16 if sys.argv[2] == "true" else torch.float32
+    print(json.dumps({name: measure(sys.argv[1], kind, method) for name, method in KINDS.items()}))
