@@ -97,7 +97,7 @@ def stopped(full: bool) -> Iterator[Cell]:
 def random_fake(seed: int) -> str:
     """Random kills of page, supervisor, trainer or the group, with the fake trainer."""
     with stage.surroundings(**stage.fake(pause=0.1)):
-        done, run = real.struck(stage.page("queue.submit(order())\n" + real.MOVES_ON), random.Random(seed), 4, 2.0)
+        done, run = real.struck(stage.page("queue.submit(order())\n" + real.MOVES_ON), random.Random(seed), 4)
         stage.bring_home(run)
         stage.check_fake(run)
     return done

@@ -82,22 +82,27 @@ def random_kill(seed: int) -> str:
     """One to three kills of a random process at random times, then home. Returns what was done."""
     reference()
     order("killed")  # writes model and rows
-    done, run = struck(stage.page("from tests.faults import real\nqueue.submit(real.order('killed'))\n" + MOVES_ON), random.Random(seed), 3, 10.0)
+    done, run = struck(stage.page("from tests.faults import real\nqueue.submit(real.order('killed'))\n" + MOVES_ON), random.Random(seed), 3)
     stage.bring_home(run, 240)
     check(run)
     return done
 
 
-def struck(page: subprocess.Popen[bytes], chance: random.Random, most: int, longest: float) -> tuple[str, Run]:
-    """A run that this page submits, and up to `most` kills of page, supervisor, trainer or group, up to `longest` seconds apart.
+def struck(page: subprocess.Popen[bytes], chance: random.Random, most: int) -> tuple[str, Run]:
+    """A run that this page submits, and up to `most` kills of page, supervisor, trainer or group, each up to 30 lines of the diary and a moment
+    after the one before: so they come in every phase, however long each takes. After each the owner starts the app again.
 
-    After each the owner starts the app again. Returns what was done, and the run.
+    Returns what was done, and the run.
     """
     done = []
     try:
         run = stage.until(stage.the_run, "the run")
         for _ in range(chance.randint(1, most)):
-            time.sleep(chance.uniform(0, longest))
+            lines = len(run.events()) + chance.randint(0, 30)
+            stage.until(lambda lines=lines: len(run.events()) >= lines or stage.ended(run), "the moment", 240)
+            time.sleep(chance.uniform(0, 0.3))
+            if run.state() == "finished" and not run.alive():
+                break
             victim = chance.choice(("page", "supervisor", "trainer", "group"))
             done.append(f"{victim} in {(run.turn() or {}).get('name', 'end')}")
             if victim == "page":
