@@ -61,6 +61,9 @@ def test_summary_of_an_order(home: Path, order: dict) -> None:
     assert 0 < found["share"] < 1
     assert found["memory"]["total"] == sum(found["memory"]["by_cause"].values())
     assert found["memory"]["low"] <= found["memory"]["total"] <= found["memory"]["high"]
+    assert set(found["memory"]["explained"]) == set(found["memory"]["by_cause"])
+    assert [row["method"] for row in found["seven"]] == ["full", "lora", "qlora"]
+    assert found["record"]["runs"] == 0
 
 
 @pytest.mark.parametrize(("change", "where"), [

@@ -29,6 +29,9 @@
           el("table", { class: "small" }, found.seven.map((one) => el("tr", {}, el("td", {}, studio.say(TAUGHT[one.method])), el("td", { class: "num" }, studio.bytes(one.total)),
             el("td", { class: "quiet" }, studio.say("tutorials say {size}", { size: one.said })))))));
     };
+    const limits = (forecast) => { const { batch_size: batch, max_length: length } = forecast?.limits || {};
+      return el("p", { class: "quiet small" }, [batch && studio.say("The largest batch that fits: {n}.", { n: studio.number(batch) }),
+        length && studio.say("The longest rows that fit: {n} tokens.", { n: studio.number(length) })].filter(Boolean).join(" ")); };
     const reason = (forecast, cause, bytes) => `${studio.say(CAUSES[cause] || cause)}: ${studio.bytes(bytes)}\n${studio.told(forecast.explained?.[cause] || "")}`;
 
     const advice = (found) => (found.advice || []).slice(0, 3).map((one) => el("button", { type: "button", class: "advice-line", onclick: () => take(one) },
@@ -67,7 +70,7 @@
         found?.model && !found.model.local && el("p", { class: "quiet small" }, found.model.bytes ? studio.say("{bytes} are downloaded at the start.", { bytes: studio.bytes(found.model.bytes) })
           : studio.say("The model is downloaded at the start.")),
         found && memory(found),
-        found && advice(found).length > 0 && el("div", { class: "advices" }, el("p", { class: "quiet small" }, studio.say("What would help:")), advice(found)),
+        found && advice(found).length > 0 && el("div", { class: "advices" }, el("p", { class: "quiet small" }, studio.say("What would help:")), advice(found), limits(found.memory)),
         found?.note && el("p", { class: "note" }, found.note),
         el("div", { class: "start" },
           el("button", { type: "button", job: "start", class: "primary", disabled: !ready, onclick: start }, label(found)),
