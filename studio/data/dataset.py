@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,18 +17,18 @@ from studio.data.problem import KINDS, Problem
 from studio.errors import DataError
 
 Conversation = dict[str, Any]
-FEW = 2000  # rows
 DEFAULTS = {"refused": "drop", "cut": "keep", "suspicious": "keep"}
 
 
 class Conversations(Sequence[Conversation]):
-    """The usable rows of a dataset, read from Arrow one at a time."""
+    """The usable rows of a dataset, read from Arrow when they are asked for; a choice of them copies none."""
 
-    def __init__(self, table: pa.Table):
-        self.table = table
+    def __init__(self, table: pa.Table, order: np.ndarray | None = None):
+        """order: which rows of the table, None for all."""
+        self._whole, self._order = table, order
 
     def __len__(self) -> int:
-        return self.table.num_rows
+        return self._whole.num_rows if self._order is None else len(self._order)
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
@@ -35,26 +37,28 @@ class Conversations(Sequence[Conversation]):
             index += len(self)
         if not 0 <= index < len(self):
             raise IndexError(index)
-        return from_row(self.table.slice(index, 1).to_pylist()[0])
+        place = index if self._order is None else int(self._order[index])
+        part = bisect_right(self._begins, place) - 1
+        return from_row(self._parts[part].slice(place - self._begins[part], 1).to_pylist()[0])
 
     def __iter__(self) -> Iterator[Conversation]:
-        for batch in self.table.to_batches(max_chunksize=1000):
-            yield from map(from_row, batch.to_pylist())
+        for start in range(0, len(self), 1000):
+            yield from self.some(start, 1000)
+
+    def some(self, start: int, count: int) -> list[Conversation]:
+        """So many from `start` on."""
+        table = self._whole.slice(start, count) if self._order is None else self._chosen(self._order[start : start + count])
+        return list(map(from_row, table.to_pylist()))
 
     def take(self, indices: Any) -> Conversations:
         """These rows only, in this order."""
-        return Conversations(self.table.take(pa.array(indices, pa.int64())))
+        wanted = np.asarray(indices, np.int64)
+        return Conversations(self._whole, wanted if self._order is None else self._order[wanted])
 
     def without(self, rows: set[int]) -> Conversations:
-        """All but those with these row numbers. Few are left out without a copy of the others."""
-        numbers = self.numbers
-        gone = np.flatnonzero(np.isin(numbers, np.fromiter(rows, np.int64, len(rows))))
-        if not len(gone):
-            return self
-        if len(gone) > FEW:
-            return self.take(np.delete(np.arange(len(numbers)), gone))
-        edges = np.concatenate(([-1], gone, [len(numbers)])).tolist()
-        return Conversations(pa.concat_tables([self.table.slice(a + 1, b - a - 1) for a, b in zip(edges, edges[1:])]))
+        """All but those with these row numbers."""
+        gone = np.isin(self.numbers, np.fromiter(rows, np.int64, len(rows)))
+        return self.take(np.flatnonzero(~gone)) if gone.any() else self
 
     @property
     def rows(self) -> list[int]:
@@ -64,8 +68,38 @@ class Conversations(Sequence[Conversation]):
     @property
     def numbers(self) -> np.ndarray:
         """As `rows`, in an array."""
-        parts = [np.frombuffer(part.buffers()[1], np.int64, len(part), 8 * part.offset) for part in self.table.column("row").chunks if len(part)]
-        return np.concatenate(parts) if parts else np.empty(0, np.int64)
+        parts = [np.frombuffer(part.buffers()[1], np.int64, len(part), 8 * part.offset) for part in self._whole.column("row").chunks if len(part)]
+        numbers = np.concatenate(parts) if parts else np.empty(0, np.int64)
+        return numbers if self._order is None else numbers[self._order]
+
+    @property
+    def table(self) -> pa.Table:
+        """All of them in one table; of a choice a copy."""
+        return self._whole if self._order is None else self._chosen(self._order)
+
+    def sizes(self, of: Callable[[pa.ListArray], np.ndarray]) -> np.ndarray:
+        """A number for each, made by `of` from the messages of many."""
+        numbers = np.concatenate([np.empty(0, np.int64), *(of(part) for part in self._whole.column("messages").chunks)])
+        return numbers if self._order is None else numbers[self._order]
+
+    @cached_property
+    def _parts(self) -> list[pa.RecordBatch]:
+        return self._whole.to_batches()
+
+    @cached_property
+    def _begins(self) -> list[int]:
+        """The first row of each part."""
+        return np.cumsum([0, *(part.num_rows for part in self._parts[:-1])]).tolist()
+
+    def _chosen(self, places: np.ndarray) -> pa.Table:
+        """These rows of the table. Arrow's own take would first join the parts, which two gigabytes of text do not survive."""
+        of = np.searchsorted(self._begins, places, side="right") - 1
+        edges = [0, *(np.flatnonzero(np.diff(of)) + 1).tolist(), len(places)]
+        taken = []
+        for a, b in zip(edges, edges[1:]) if len(places) else ():
+            local = places[a:b] - self._begins[of[a]]
+            taken.append(self._parts[of[a]].take(pa.Array.from_buffers(pa.int64(), b - a, [None, pa.py_buffer(local)])))
+        return pa.Table.from_batches(taken, self._whole.schema)
 
 
 @dataclass(frozen=True)

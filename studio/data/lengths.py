@@ -46,7 +46,7 @@ def statistics(dataset: Dataset | Conversations, encoder: Encoder, report: Calla
     chosen = conversations if count <= COUNTED else conversations.take([n * count // COUNTED for n in range(COUNTED)])
     sizes, trained, failed, turns = [], [], 0, 0
     for start in range(0, len(chosen), 250):
-        batch = list(Conversations(chosen.table.slice(start, 250)))
+        batch = chosen.some(start, 250)
         turns += sum(len(c["messages"]) or 1 for c in batch)
         for e in _encoded(encoder, batch):
             if e is None:

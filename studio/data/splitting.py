@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from studio.data.dataset import Conversations
@@ -19,21 +20,16 @@ def split(conversations: Conversations, share: float, seed: int = 42) -> tuple[C
     wanted = min(max(round(count * share), 1), count - 1) if share > 0 and count > 1 else 0
     if not wanted:
         return conversations, conversations.take([])
-    sizes = _sizes(conversations)
-    order = sorted(range(count), key=lambda n: (sizes[n], n))
+    order = np.argsort(conversations.sizes(_characters), kind="stable").tolist()
     draw, held = random.Random(seed), set()
     for k in range(wanted):
         a, b = k * count // wanted, (k + 1) * count // wanted
         held.add(order[draw.randrange(a, b)])
-    rest = [n for n in range(count) if n not in held]
-    return conversations.take(rest), conversations.take(sorted(held))
+    chosen = np.array(sorted(held))
+    return conversations.take(np.delete(np.arange(count), chosen)), conversations.take(chosen)
 
 
-def _sizes(conversations: Conversations) -> list[int]:
+def _characters(messages: pa.ListArray) -> np.ndarray:
     """Characters of each conversation."""
-    sizes = []
-    for part in conversations.table.column("messages").chunks:  # part by part: together they would be copied
-        lengths = np.cumsum([0, *pc.utf8_length(pc.struct_field(pc.list_flatten(part), "content")).to_pylist()])
-        ends = np.cumsum([0, *pc.list_value_length(part).to_pylist()])
-        sizes += np.diff(lengths[ends]).tolist()
-    return sizes
+    lengths = np.cumsum([0, *pc.utf8_length(pc.struct_field(pc.list_flatten(messages), "content")).to_pylist()])
+    return np.diff(lengths[np.cumsum([0, *pc.list_value_length(messages).to_pylist()])])
