@@ -28,7 +28,7 @@ GIB = 2**30
 FLOAT32 = re.compile(r"(fp32|float32)[ _](weights|master|params|parameters|base|model)|dtype[= ](torch\.)?float32|^(fp32|float32)\b")
 FED = ("down_proj", "fc2", "wo", "dense_4h_to_h", "c_proj", "w2")  # (IA)3 scales what goes into these, elsewhere what comes out
 LOOKED = {
-    "fitcheck": "no: met at the first try", "can-i-finetune": "no: met at the first try",
+    "fitcheck": "one term, eager attention's additive mask, found by rows 15 and 17", "can-i-finetune": "no: met at the first try",
     "fms-acceleration": "which copies of the logits its loss keeps", "peft": "the share reserved beyond allocated, and the longest batch"}
 LENGTH = 704  # tokens of the longest batch of peft's comparison, which has rows up to 768; not published
 

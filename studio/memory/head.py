@@ -54,7 +54,7 @@ def fused(walk: Walk, final: Value) -> Value:
     tape, stack, anatomy = walk.tape, walk.stack, walk.anatomy
     each = stack.compute
     shifted = tape.op(final.size, each, [final])
-    rows = -(-stack.tokens // max(1, -(-anatomy.vocabulary // anatomy.hidden)))
+    rows = 1 << max(0, -(-stack.tokens // max(1, -(-anatomy.vocabulary // anatomy.hidden))) - 1).bit_length()  # its next power of two
     inner = Value(tape.take(final.size * each, "logits"), final.size, each, None)
     tape.scratch(rows * anatomy.vocabulary * (each + 4), "logits")
     loss = tape.op(1, 4, [shifted], [inner], weights=anatomy.embedding * walk.footprint.each if walk.head_moves else 0)
