@@ -38,6 +38,14 @@ class EncodedRows(Sequence[Row]):
     def __iter__(self) -> Iterator[Row]:
         return (self[n] for n in range(len(self)))
 
+    def first(self, count: int) -> list[Row]:
+        """Some rows, soon."""
+        return self[:count]
+
+    def longest(self, count: int) -> list[Row]:
+        """The rows with the most tokens, the longest first."""
+        return [self[int(number)] for number in np.argsort(-self.lengths(), kind="stable")[:count]]
+
     def lengths(self) -> np.ndarray:
         """Tokens of every row."""
         sizes = [np.diff(chunk.offsets.to_numpy()) for chunk in self.table.column("input_ids").chunks]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,7 +18,14 @@ def indices(count: int, weight: float, seed: int) -> np.ndarray:
     return np.concatenate([np.tile(np.arange(count), whole), np.sort(part)]).astype(np.int64)
 
 
+def shuffled(rows: int, seed: int, epoch: int) -> list[int]:
+    """The order in which an epoch sees `rows` rows. The same seed and epoch give the same, whatever was drawn before."""
+    numbers = list(range(rows))
+    random.Random(f"{seed} {epoch}").shuffle(numbers)
+    return numbers
+
+
 def mix(parts: Sequence[tuple[Conversations, float]], seed: int = 42) -> Conversations:
     """One sequence from several, each as often as its weight says, one behind the other (the trainer shuffles)."""
-    tables = [c.table.take(pa.array(indices(len(c), weight, seed + n))) for n, (c, weight) in enumerate(parts)]
+    tables = [c.take(indices(len(c), weight, seed + n)).table for n, (c, weight) in enumerate(parts)]
     return Conversations(pa.concat_tables(tables))

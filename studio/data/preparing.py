@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -28,7 +28,7 @@ from studio.home import room
 from studio.tokens import Encoded, Encoder
 
 Report = Callable[[int, int], None]
-VERSION = 4  # of what is stored; raise it when ids or labels come out otherwise
+VERSION = 5  # of what is stored; raise it when ids or labels come out otherwise
 BATCH = 250  # rows encoded at a time
 GATED = 50  # rows the gate looks at
 
@@ -42,7 +42,7 @@ class Prepared:
     statistics: rows, eval_rows, tokens, trained (tokens), max (tokens of the longest row), of the training rows.
     """
 
-    train: EncodedRows
+    train: Any  # EncodedRows, or ahead.Growing
     eval: EncodedRows
     record: dict[str, Any]
     statistics: dict[str, Any]
@@ -78,11 +78,32 @@ def ranges(rows: list[int]) -> str:
     return ", ".join(f"{a}" if a == b else f"{a}-{b}" for a, b in found)
 
 
-def prepare(order: DataOrder, encoder: Encoder, seed: int = 42, report: Report | None = None) -> Prepared:
+class Drawn(NamedTuple):
+    """A source after the decisions on its problems: the rows to train on and those held out of it."""
+
+    dataset: Dataset
+    train: Conversations
+    held: Conversations
+
+
+Held = tuple[Dataset, Conversations]
+
+
+class Recording:
+    """What is dropped and cut on the way, and the tokens lost by it. seed: of the split."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.dropped, self.cut, self.held_back, self.lost, self.eval_lost = _Record(), _Record(), _Record(), 0, 0
+
+
+def prepare(order: DataOrder, encoder: Encoder, seed: int = 42, report: Report | None = None, ahead: bool = False, draft: Path | None = None) -> Prepared:
     """Read, decide, split, encode, mix. report(rows done, rows in all).
 
+    ahead: a large set is given while its later rows are still being encoded (ahead.py); draft: where they are written meanwhile.
     Raises DataError or TemplateError before anything would be trained wrongly.
     """
+    from studio.data import ahead as large  # it encodes by what stands here
     datasets = [read(source.source, order.format, order.mapping) for source in order.sources()]
     own = read(order.eval, order.format if order.format == "chosen" else "auto", order.mapping) if isinstance(order.eval, str) else None
     for dataset in [*datasets, *([own] if own else [])]:
@@ -90,17 +111,24 @@ def prepare(order: DataOrder, encoder: Encoder, seed: int = 42, report: Report |
     key = _key(order, [*datasets, *([own] if own else [])], encoder, seed)
     folder = room("datasets") / f"encoded-{key}"
     if not (folder / "record.json").is_file():
-        made = store.draft()
+        record = Recording(seed)
+        drawn, held = _drawn(order, datasets, own, seed, record)
+        counts = [len(part.train) for part in drawn]
+        _gate(encoder, drawn)
+        if ahead and sum(counts) >= large.LARGE:
+            return large.beside(order, encoder, seed, key, counts)
+        made = store.draft(draft)
         try:
-            _encode_all(order, datasets, own, encoder, seed, made, report or (lambda done, total: None))
+            encode = large.encode if sum(counts) >= large.LARGE else _encode_all
+            encode(order, drawn, held, encoder, seed, made, record, report or (lambda done, total: None))
             store.keep(made, folder.name)
         finally:
             if made.exists():
                 shutil.rmtree(made)
     about = json.loads((folder / "record.json").read_text(encoding="utf-8"))
     mixed = np.load(folder / "order.npy")
-    train, held = open_rows(folder / "train.arrow", mixed), open_rows(folder / "eval.arrow")
-    return Prepared(train, held, about["record"], about["statistics"], key, encoder.template.stop)
+    train = open_rows(folder / "train.arrow", mixed) if (folder / "train.arrow").is_file() else large.parts(folder, mixed)
+    return Prepared(train, open_rows(folder / "eval.arrow"), about["record"], about["statistics"], key, encoder.template.stop)
 
 
 def _usable(dataset: Dataset) -> None:
@@ -123,74 +151,89 @@ def _key(order: DataOrder, datasets: list[Dataset], encoder: Encoder, seed: int)
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def _encode_all(order: DataOrder, datasets: list[Dataset], own: Dataset | None, encoder: Encoder, seed: int, folder: Path, report: Report) -> None:
-    """Write train.arrow, eval.arrow, order.npy and record.json."""
-    dropped, cut, held_back, parts, lost = _Record(), _Record(), _Record(), [], 0
+def _drawn(order: DataOrder, datasets: list[Dataset], own: Dataset | None, seed: int, record: Recording) -> tuple[list[Drawn], list[Held]]:
+    """Each source after the decisions on its problems, and what is held out."""
+    drawn = []
     for dataset in datasets:
         selection = dataset.decide(order.problems)
         for kind, rows in selection.dropped.items():
-            dropped.add(kind, dataset.source, rows)
+            record.dropped.add(kind, dataset.source, rows)
         share = float(order.eval) if isinstance(order.eval, (int, float)) else 0.0
-        parts.append((dataset, *split(selection.conversations, share, seed)))
-    held = [(dataset, part) for dataset, _, part in parts]
-    if own is not None:
-        selection = own.decide(order.problems)
-        for kind, rows in selection.dropped.items():
-            held_back.add(kind, own.source, rows)
-        held = [(own, selection.conversations)]
-    seen = np.unique(np.concatenate([_hashes(dataset, train) for dataset, train, _ in parts]))
-    total = sum(len(train) for _, train, _ in parts) + sum(len(part) for _, part in held)
-    _gate(encoder, parts)
+        drawn.append(Drawn(dataset, *split(selection.conversations, share, seed)))
+    if own is None:
+        return drawn, [(part.dataset, part.held) for part in drawn]
+    selection = own.decide(order.problems)
+    for kind, rows in selection.dropped.items():
+        record.held_back.add(kind, own.source, rows)
+    return drawn, [(own, selection.conversations)]
+
+
+def _encode_all(order: DataOrder, drawn: list[Drawn], held: list[Held], encoder: Encoder, seed: int, folder: Path, record: Recording, report: Report) -> None:
+    """Write train.arrow, eval.arrow, order.npy and record.json."""
+    total = sum(len(part.train) for part in drawn) + sum(len(part) for _, part in held)
     done, counts = 0, []
     with Writer(folder / "train.arrow") as writer:
-        for dataset, train, _ in parts:
+        for dataset, train, _ in drawn:
             before = writer.rows
-            for batch, encoded in _batches(train, encoder):
-                lost += _sort(batch, encoded, encoder, dataset.source, writer, dropped, cut)
+            for batch, encoded in batches(train, encoder):
+                made = [judged(conversation, e, encoder, dataset.source, record) for conversation, e in zip(batch, encoded, strict=True)]
+                writer.add([e for e in made if e is not None])
                 done += len(batch)
                 report(done, total)
             counts.append(writer.rows - before)
         trained = np.array(writer.trained, np.int64)
     if not sum(counts):
-        raise DataError("No row is left to train on.", _why(dropped), "data")
-    eval_lost, decision = 0, order.problems.get("leak", "drop" if own is None else "keep")
-    with Writer(folder / "eval.arrow") as writer:
-        for dataset, part in held:
-            part = _without_leaks(dataset, part, seen, decision, held_back)
-            for batch, encoded in _batches(part, encoder):
-                eval_lost += _sort(batch, encoded, encoder, dataset.source, writer, held_back, held_back)
-                report(min(done := done + len(batch), total), total)
-        eval_rows = writer.rows
+        raise DataError("No row is left to train on.", why(record), "data")
+    eval_rows = write_held(order, drawn, held, encoder, folder / "eval.arrow", record)
+    report(total, total)
     mixed, at = [], 0
     for n, (source, count) in enumerate(zip(order.sources(), counts, strict=True)):
         mixed.append(at + indices(count, source.weight, seed + n))
         at += count
     chosen = np.concatenate(mixed)
     np.save(folder / "order.npy", chosen)
-    sizes = open_rows(folder / "train.arrow", chosen).lengths()
-    statistics = {"rows": len(chosen), "eval_rows": eval_rows, "tokens": int(sizes.sum()), "trained": int(trained[chosen].sum()), "max": int(sizes.max())}
-    record = {
+    write_record(folder, order, drawn, held, counts, open_rows(folder / "train.arrow", chosen), trained[chosen], record, eval_rows)
+
+
+def write_held(order: DataOrder, drawn: list[Drawn], held: list[Held], encoder: Encoder, file: Path, record: Recording) -> int:
+    """Write the rows held out that are not training rows as well; returns how many."""
+    seen = np.unique(np.concatenate([_hashes(part.dataset, part.train) for part in drawn]))
+    decision = order.problems.get("leak", "keep" if isinstance(order.eval, str) else "drop")
+    with Writer(file) as writer:
+        for dataset, part in held:
+            for batch, encoded in batches(_without_leaks(dataset, part, seen, decision, record.held_back), encoder):
+                made = [judged(conversation, e, encoder, dataset.source, record, held=True) for conversation, e in zip(batch, encoded, strict=True)]
+                writer.add([e for e in made if e is not None])
+        return writer.rows
+
+
+def write_record(folder: Path, order: DataOrder, drawn: list[Drawn], held: list[Held], counts: list[int], rows: EncodedRows, trained: np.ndarray,
+                 record: Recording, eval_rows: int) -> None:
+    """The record of what an epoch sees (rows; trained: trained tokens of each) and of what was left out."""
+    sizes = rows.lengths()
+    statistics = {"rows": len(rows), "eval_rows": eval_rows, "tokens": int(sizes.sum()), "trained": int(trained.sum()), "max": int(sizes.max())}
+    told = {
         "sources": [
-            {"source": d.source, "format": d.format, "fingerprint": d.fingerprint, "rows": d.rows, "kept": count, "weight": s.weight, "found": d.counts}
-            for d, s, count in zip(datasets, order.sources(), counts, strict=True)
+            {"source": part.dataset.source, "format": part.dataset.format, "fingerprint": part.dataset.fingerprint, "rows": part.dataset.rows, "kept": count,
+             "weight": source.weight, "found": part.dataset.counts} for part, source, count in zip(drawn, order.sources(), counts, strict=True)
         ],
-        "dropped": dropped.told(), "cut": cut.told(), "tokens_lost": lost,
-        "eval": {"source": own.source if own else "a share", "rows": eval_rows, "dropped": held_back.told(), "tokens_lost": eval_lost}
-        | ({} if own else {"share": order.eval or 0, "seed": seed}),
+        "dropped": record.dropped.told(), "cut": record.cut.told(), "tokens_lost": record.lost,
+        "eval": {"source": held[0][0].source if isinstance(order.eval, str) else "a share", "rows": eval_rows, "dropped": record.held_back.told(),
+                 "tokens_lost": record.eval_lost} | ({} if isinstance(order.eval, str) else {"share": order.eval or 0, "seed": record.seed}),
     }  # fmt: skip
-    (folder / "record.json").write_text(json.dumps({"record": record, "statistics": statistics}), encoding="utf-8")
+    (folder / "record.json").write_text(json.dumps({"record": told, "statistics": statistics}), encoding="utf-8")
 
 
-def _gate(encoder: Encoder, parts: list[tuple[Dataset, Conversations, Conversations]]) -> None:
-    for _, train, _ in parts:
+def _gate(encoder: Encoder, drawn: list[Drawn]) -> None:
+    for _, train, _ in drawn:
         step = max(1, len(train) // GATED)
         encoder.gate([train[n] for n in range(0, len(train), step)][:GATED])
 
 
-def _batches(conversations: Conversations, encoder: Encoder) -> Any:
+def batches(conversations: Conversations, encoder: Encoder) -> Any:
     """(conversations, their Encoded or the TemplateError of each) batch by batch."""
     for start in range(0, len(conversations), BATCH):
-        batch = list(Conversations(conversations.table.slice(start, BATCH)))
+        batch = conversations.some(start, BATCH)
         try:
             yield batch, encoder.encode_batch(batch)
         except TemplateError:
@@ -204,24 +247,24 @@ def _one(encoder: Encoder, conversation: dict[str, Any]) -> Encoded | None:
         return None
 
 
-def _sort(batch: list[Any], encoded: list[Any], encoder: Encoder, source: str, writer: Writer, dropped: _Record, cut: _Record) -> int:
-    """Write the rows that can be trained on, record the others. Gives the tokens lost by cutting."""
-    kept, lost = [], 0
-    for conversation, e in zip(batch, encoded, strict=True):
-        row = [conversation["row"]]
-        if e is None:
-            dropped.add("unrenderable", source, row)
-        elif e.cut and encoder.too_long == "drop":
-            dropped.add("over_limit", source, row)
-        elif e.n_trained == 0:
-            dropped.add("untrained", source, row)
-        else:
-            kept.append(e)
-            if e.cut:
-                cut.add("over_limit", source, row)
-                lost += e.cut
-    writer.add(kept)
-    return lost
+def judged(conversation: dict[str, Any], e: Encoded | None, encoder: Encoder, source: str, record: Recording, held: bool = False) -> Encoded | None:
+    """The row if it can be trained on; else None, and recorded is why. held: of the rows held out."""
+    dropped, row = record.held_back if held else record.dropped, [conversation["row"]]
+    if e is None:
+        dropped.add("unrenderable", source, row)
+    elif e.cut and encoder.too_long == "drop":
+        dropped.add("over_limit", source, row)
+    elif e.n_trained == 0:
+        dropped.add("untrained", source, row)
+    else:
+        if e.cut:
+            (record.held_back if held else record.cut).add("over_limit", source, row)
+            if held:
+                record.eval_lost += e.cut
+            else:
+                record.lost += e.cut
+        return e
+    return None
 
 
 def _hashes(dataset: Dataset, conversations: Conversations) -> np.ndarray:
@@ -245,6 +288,7 @@ def _without_leaks(dataset: Dataset, part: Conversations, seen: np.ndarray, deci
     return part.without(set(rows.tolist())) if decision == "drop" else part
 
 
-def _why(dropped: _Record) -> str:
-    told = ", ".join(f"{kind}: {what['count']}" for kind, what in dropped.told().items())
+def why(record: Recording) -> str:
+    """What was dropped, in words, for a set of which nothing is left."""
+    told = ", ".join(f"{kind}: {what['count']}" for kind, what in record.dropped.told().items())
     return f"Dropped were {told}. Raise max_length, or look at the problems of the data." if told else "The data is empty."

@@ -29,9 +29,11 @@ def folder_of(fingerprint: str) -> Path:
     return room("datasets") / fingerprint
 
 
-def draft() -> Path:
-    """A new folder to write a data set into, until `keep` gives it its name."""
-    path = room("datasets") / f".new-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+def draft(path: Path | None = None) -> Path:
+    """A new folder to write a data set into, until `keep` gives it its name; where a path is given, that one, emptied."""
+    if path is not None:
+        shutil.rmtree(path, ignore_errors=True)
+    path = path or room("datasets") / f".new-{os.getpid()}-{uuid.uuid4().hex[:8]}"
     path.mkdir()
     return path
 

@@ -7,11 +7,12 @@ only: the gradient is the sum over the same rows, divided by the number of their
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import torch
+
+from studio.data.mixing import shuffled
 
 STEP = 64  # widths are rounded up to multiples of this: few shapes, because a new one costs the CPU a newly compiled kernel
 PIECE_COST = 64  # what one more piece costs, in padded tokens it may save
@@ -19,6 +20,7 @@ IGNORED = -100
 
 Row = dict[str, list[int]]
 Piece = dict[str, Any]
+NOTHING: Row = {"input_ids": [0, 0], "labels": [IGNORED, IGNORED]}  # stands for an effective batch of rows that cannot be trained on
 
 
 class Layout(NamedTuple):
@@ -45,8 +47,7 @@ class Order:
         return -(-self.rows // self.effective)
 
     def __iter__(self) -> Iterator[list[int]]:
-        numbers = list(range(self.rows))
-        random.Random(f"{self.seed} {self.epoch}").shuffle(numbers)
+        numbers = shuffled(self.rows, self.seed, self.epoch)
         for start in range(0, self.rows, self.effective):
             yield numbers[start:start + self.effective]
 
@@ -67,6 +68,7 @@ class Pieces:
     def __call__(self, rows: list[Row]) -> list[Piece]:
         """Each piece also holds `items`, the trained tokens of the whole effective batch, `places`, those of its own as numbers of a place in
         labels[:, 1:] (found here, so that no device is asked where they are), and the first one `seen`, the batch's real tokens."""
+        rows = [row for row in rows if row["input_ids"]] or [NOTHING]
         pieces = dealt(rows, self.layout, self.rank, self.world)
         items = sum(trained(row) for row in rows)
         for place, piece in enumerate(pieces):

@@ -55,14 +55,14 @@ class Probe(TrainerCallback):
 
     def largest(self) -> dict[str, Any]:
         """The widest piece that the longest rows make."""
-        rows = sorted(self.trainer.train_dataset, key=lambda row: -len(row["input_ids"]))[:self.trainer.effective]
+        rows = self.trainer.train_dataset.longest(self.trainer.effective)
         return max(Pieces(self.trainer.layout)(rows), key=_tokens)
 
     def agree(self) -> None:
         """Hold our loss and layout against the model's own way on two short rows; where they differ, take the model's way."""
         trainer = self.trainer
         model = trainer.model_wrapped.eval()
-        rows = [{key: list(row[key][:48]) for key in ("input_ids", "labels")} for row in list(trainer.train_dataset)[:2]]
+        rows = [{key: list(row[key][:48]) for key in ("input_ids", "labels")} for row in trainer.train_dataset.first(2)]
         for row in rows:
             row["labels"] = list(row["input_ids"])
         count = sum(trained(row) for row in rows)

@@ -15,6 +15,7 @@ from transformers import AutoTokenizer, TrainingArguments, set_seed
 
 from studio import checkpoints, data, levers, model, process, source
 from studio.config import RunConfig
+from studio.data.ahead import Growing
 from studio.device import devices
 from studio.diagnosis import DISK
 from studio.errors import StudioError
@@ -67,7 +68,7 @@ def train(run: Run, report: Report) -> None:
     report.phase("reading data")
     template = load_template(config.data.template, folder)
     encoder = Encoder(folder, template, config.data.max_length, config.data.too_long, config.data.train_on)
-    rows = data.prepare(config.data, encoder, config.training.seed)
+    rows = data.prepare(config.data, encoder, config.training.seed, ahead=True)
 
     report.phase("loading model")
     settled = levers.settle(config, facts, device, rows.statistics, together.here())
@@ -95,6 +96,9 @@ def train(run: Run, report: Report) -> None:
         trainer.add_callback(probe.Probe(trainer))
     report.phase("training", from_step=int(resumed.name.rpartition("-")[2]) if resumed else 0)
     trainer.go_on(resumed, settled.steps)
+    late = rows.train.finished() if isinstance(rows.train, Growing) else None
+    if late and late["dropped"]:
+        report.note("Rows that could not be trained on: " + "; ".join(f"{kind}: {told['count']}" for kind, told in late["dropped"].items()) + ".", data=late)
     _finish(run, config, trainer, template, folder, report)
 
 
@@ -121,7 +125,7 @@ def _trainer(run: Run, config: RunConfig, settled: Settled, tuned: Any, rows: da
         sharding.split(tuned, arguments.device, getattr(torch, settled.dtype))
     return StudioTrainer(
         method=config.method, report=report, layout=Layout(settled.laid, settled.piece, settled.batch_size), effective=settled.effective,
-        kind=sharding.loss(config, settled.loss, tuned, report), keep=training.keep_checkpoints, fingerprint=rows.train.content,
+        kind=sharding.loss(config, settled.loss, tuned, report), keep=training.keep_checkpoints,
         dtype=getattr(torch, settled.dtype), split=split, optimizer_cls_and_kwargs=own,
         model=tuned, args=arguments, train_dataset=rows.train, eval_dataset=rows.eval if held else None, callbacks=[report])
 
@@ -133,7 +137,7 @@ def _plan(config: RunConfig, settled: Settled, tuned: Any, rows: data.Prepared) 
     return {"steps": settled.steps, "epochs": config.training.epochs, "rows": len(rows.train), "eval_rows": len(rows.eval),
             "trainable": trainable,
             "effective_batch": settled.effective, "processes": together.world(), **settled.told(),
-            **filled(rows.train[:20_000], layout, settled.effective, config.training.seed), "data": rows.record, "statistics": rows.statistics}
+            **filled(rows.train.first(20_000), layout, settled.effective, config.training.seed), "data": rows.record, "statistics": rows.statistics}
 
 
 def _finish(run: Run, config: RunConfig, trainer: StudioTrainer, template: Any, base: Path, report: Report) -> None:

@@ -32,12 +32,12 @@ class StudioTrainer(Trainer):
     """method: the tuning method; report: our callback; layout: of the pieces; kind: "chunked" or "full" loss; keep: checkpoints kept;
     dtype: that of the products; split: the model is split over the processes (sharding.py)."""
 
-    def __init__(self, *, method: Any, report: Report, layout: Layout, effective: int, kind: str, keep: int, fingerprint: str, dtype: torch.dtype,
+    def __init__(self, *, method: Any, report: Report, layout: Layout, effective: int, kind: str, keep: int, dtype: torch.dtype,
                  split: bool = False, **options: Any):
         self.split = split
         super().__init__(**options)
         self.method, self.report, self.layout, self.effective = method, report, layout, effective
-        self.kind, self.keep, self.fingerprint, self.dtype = kind, keep, fingerprint, dtype
+        self.kind, self.keep, self.dtype = kind, keep, dtype
         self.rank, self.world = self.args.process_index, self.args.world_size
         self.is_distributed_loading_by_transformers = split  # the Trainer then neither wraps the model nor reduces its gradients
         report.trainer = self
@@ -163,7 +163,7 @@ class StudioTrainer(Trainer):
                 self._write(model, trial, temporary)
                 self._together()
             if self.rank == 0:
-                path = checkpoints.complete(folder, step, self.fingerprint)
+                path = checkpoints.complete(folder, step, self.train_dataset.content)
                 self.report.saved(path, "checkpoint")
                 checkpoints.rotate(folder, self.keep, {self.state.best_global_step} if self.report.keep_best else frozenset())
         except (OSError, RuntimeError, SafetensorError) as error:
