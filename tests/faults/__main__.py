@@ -112,6 +112,7 @@ def with_torch(full: bool, seed: int, rounds: int) -> Iterator[Cell]:
     yield "real: unreadable model", real.unreadable_model
     for probe in (True, False):
         yield f"real: out of memory, {'with' if probe else 'without'} the probe", lambda probe=probe: real.out_of_memory(probe)
+    yield "real: out of address space", lambda: real.out_of_memory(False, "space", 64)
 
 
 def one(name: str, cell: Callable[[], object]) -> Row:

@@ -146,14 +146,14 @@ def unreadable_model() -> None:
     assert told["reason"] == "model", told
 
 
-def out_of_memory(probe: bool) -> str:
+def out_of_memory(probe: bool, short_of: str = "tokens", batch: int = 8) -> str:
     """A device that is full: with the probe it is said before the first step, without it at the first large batch; ranked changes are offered,
     and the first of them, one click, finishes with the same effective batch.
     """
     rows = home() / "long.json"
     rows.write_text(json.dumps([{"instruction": "Count.", "input": "", "output": "one two three four " * 100} for _ in range(40)]))
-    large = {"batch_size": 8, "accumulation": 1, "max_steps": 2, "packing": False, "probe": probe}
-    with stage.surroundings(STUDIO_TRAINER="tests.faults.short_of_memory"):
+    large = {"batch_size": batch, "accumulation": 1, "max_steps": 2, "packing": False, "probe": probe, "loss": "full"}
+    with stage.surroundings(STUDIO_TRAINER="tests.faults.short_of_memory", STUDIO_SHORT_OF=short_of):
         run = queue.submit(order("large").changed(training=large, data={"train": str(rows), "max_length": 512}))
         stage.until(lambda: stage.ended(run), "the run's end", 180)
         stage.noticed(run, "failed", "ran out of memory" + (" on the largest batch" if probe else ""), "batch", "memory")
@@ -164,7 +164,7 @@ def out_of_memory(probe: bool) -> str:
         assert saves == sorted(saves, reverse=True), offered
         first = offered[0]
         training = run.config.changed(**first["change"]).training
-        assert training.batch_size * training.accumulation == 8, first
+        assert training.batch_size * training.accumulation == batch, first
         queue.resume(run, first["change"], why=f"after an out-of-memory: {first['text']}")
         stage.until(lambda: stage.ended(run), "the repaired run's end", 180)
     assert run.state() == "finished", summary(run)

@@ -1,7 +1,11 @@
-"""The real trainer on a device that holds at most so many tokens at once: torch's own error beyond, as on a card that is full."""
+"""The real trainer where memory is short. STUDIO_SHORT_OF: `tokens`, torch's own error of a full card beyond so many tokens at once; `space`, its
+address space is bounded when the first batch comes, so that the allocator itself fails.
+"""
 
 from __future__ import annotations
 
+import os
+import resource
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,12 +17,17 @@ from studio.worker import train
 from studio.worker.trainer import StudioTrainer
 
 MOST = 2048  # tokens of a piece
+SPACE = 200_000_000  # bytes beyond what the trainer holds when its first batch comes
 
 _loss = StudioTrainer.piece_loss
 
 
 def _bounded(self: StudioTrainer, model: Any, piece: dict[str, Any]) -> torch.Tensor:
-    if model.training and piece["input_ids"].numel() > MOST:
+    if os.environ["STUDIO_SHORT_OF"] == "space":
+        if resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY:
+            held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+            resource.setrlimit(resource.RLIMIT_AS, (held + SPACE, held + SPACE))
+    elif model.training and piece["input_ids"].numel() > MOST:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 1.00 GiB")
     return _loss(self, model, piece)
 
