@@ -1,4 +1,7 @@
-"""python -m tests.shots [FOLDER] [STATE…]: pictures of every state of the page, light, dark, on a phone and in Chinese, on made-up runs."""
+"""python -m tests.shots [FOLDER] [STATE…]: pictures of every state of the page, light, dark, on a phone and in Chinese, on made-up runs.
+
+With --readme instead of a folder: those of the README, in tests/pictures.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,10 @@ from tests.browser import App, browser, watch
 
 FINISHED, RESUMED, FAILED = "2026-11-20-1000-first-lora", "2026-11-21-0910-resumed-lora", "2026-11-21-1430-qlora-out-of-memory"
 LOST, LIVE, WAITING = "2026-11-21-1800-lost-power", "2026-11-22-1200-persona-lora", "2026-11-22-1201-next-full"
-PHONE, LAPTOP, WIDE = (375, 812), (1280, 860), (2560, 1300)
+PHONE, LAPTOP, TALL, WIDE = (375, 812), (1280, 860), (1280, 1200), (2560, 1300)
+LOOKS = {"light": ("light", "en"), "dark": ("dark", "en"), "zh": ("light", "zh"), "zh-dark": ("dark", "zh")}
+README = {"run": "run-live-light", "data": "data-light", "zh-dark": "tune-zh-dark"}
+SKIPPED = ("chat-blind-zh", "run-gone-zh")
 ENDED = """(() => { const said = Array.from(document.querySelectorAll(".said"));
   return said.length > 1 && said.every(one => one.getAttribute("aria-busy") === "false"); })()"""
 
@@ -41,7 +47,7 @@ def states() -> States:
 
     chat, of = f"?tab=chat&model={FINISHED}", "?run={}".format
     return [
-        ("data", "?tab=data", LAPTOP, None), ("tune", "?tab=tune", LAPTOP, None), ("runs", "?tab=runs", LAPTOP, None),
+        ("data", "?tab=data", TALL, None), ("tune", "?tab=tune", LAPTOP, None), ("runs", "?tab=runs", LAPTOP, None),
         ("run-live", of(LIVE), LAPTOP, hover), ("run-finished", of(FINISHED), LAPTOP, None), ("run-resumed", of(RESUMED), LAPTOP, None),
         ("run-failed", of(FAILED), LAPTOP, None), ("run-lost", of(LOST), LAPTOP, None), ("run-waiting", of(WAITING), LAPTOP, None),
         ("run-log", of(FAILED), LAPTOP, press("#run-view-log")), ("run-samples", of(FINISHED), LAPTOP, press("#run-view-samples")),
@@ -102,7 +108,9 @@ def take(page: Any, address: str, folder: Path, name: str, prepare: Callable[[An
 
 
 def main(arguments: list[str]) -> int:
-    folder, only = Path(arguments[0] if arguments else "shots").resolve(), arguments[1:]
+    readme = arguments[:1] == ["--readme"]
+    folder = Path(__file__).with_name("pictures") if readme else Path(arguments[0] if arguments else "shots").resolve()
+    only = list(README.values()) if readme else arguments[1:]
     folder.mkdir(parents=True, exist_ok=True)
     home = Path(tempfile.mkdtemp(prefix="studio-shots-"))
     os.environ["STUDIO_HOME"] = str(home)
@@ -113,10 +121,10 @@ def main(arguments: list[str]) -> int:
     threading.Thread(target=keep_alive, args=(make_runs(),), daemon=True).start()
     server, wrong = FakeServer(), []
     with App(home) as app, browser() as chromium:
-        for look, language in (("light", "en"), ("dark", "en"), ("light", "zh")):
+        for kind, (look, language) in LOOKS.items():
             for name, query, (width, height), prepare in states():
-                label = f"{name}-{look}" if language == "en" else f"{name}-zh"
-                if language == "zh" and name in ("chat-blind", "run-gone") or only and label not in only and name not in only:
+                label = f"{name}-{kind}"
+                if label not in only and (label in SKIPPED or kind == "zh-dark" or (only and name not in only)):
                     continue
                 context = chromium.new_context(viewport={"width": width, "height": height}, color_scheme=look, locale="zh-CN" if language == "zh" else "en-GB")
                 page = context.new_page()
@@ -125,6 +133,9 @@ def main(arguments: list[str]) -> int:
                 context.close()
     server.close()
     shutil.rmtree(home, ignore_errors=True)
+    if readme:
+        for name, label in README.items():
+            (folder / f"{label}.png").rename(folder / f"{name}.png")
     print(f"{len(list(folder.glob('*.png')))} pictures in {folder}")
     for problem in wrong:
         print(problem)

@@ -27,6 +27,11 @@ def reads() -> dict[str, Callable[[dict[str, Any]], Any]]:
     return {f"{part}/{read.__name__}": read for part, module in PARTS.items() for read in module.READS}
 
 
+def warm() -> None:
+    """Ask what a first visitor's page will ask, so that the libraries behind it are there when it does."""
+    tune.look({"order": tune.offer({})["first"]})
+
+
 def route() -> Route:
     """The route, for the app's constructor: it is there before the first request."""
     known = reads()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from typing import Any, NamedTuple
 
 import gradio as gr
@@ -42,6 +43,7 @@ def launch(page: gr.Blocks, reach: Reach, wait: bool = True) -> tuple[Any, str, 
     elif reach.share and space.space() is None:
         print("No public address could be made: Gradio's tunnel was not reached. The page is served at the address above, behind its login.", flush=True)
     if wait:
+        threading.Thread(target=questions.warm, name="warm", daemon=True).start()
         page.block_thread()
     return app, local, public
 

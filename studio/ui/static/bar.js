@@ -45,7 +45,9 @@
     const job = make("a", { class: "bar-job", href: "?tab=runs", hidden: true });
     element.replaceChildren(link, job);
     const header = document.getElementById("studio-header"); // the bar sticks under it, however high it is
-    if (header) new ResizeObserver(() => document.documentElement.style.setProperty("--header", `${header.offsetHeight}px`)).observe(header);
+    const root = document.documentElement.style;
+    if (header) new ResizeObserver(() => root.setProperty("--header", `${header.offsetHeight}px`)).observe(header);
+    new ResizeObserver(() => root.setProperty("--bar", `${element.offsetHeight}px`)).observe(element);
     const meter = make("i", {}), name = make("b", {}), doing = make("span", { class: "bar-doing" }), numbers = make("span", { class: "bar-numbers num" });
     job.append(make("span", { class: "bar-dot", "aria-hidden": "true" }), name, doing, numbers, make("span", { class: "bar-meter", "aria-hidden": "true" }, meter));
     job.addEventListener("click", (event) => {

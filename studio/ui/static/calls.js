@@ -5,12 +5,13 @@
 
   // After an out-of-memory: what would help, ranked, each one click away.
   const repairs = (row) => {
-    const list = make("div", { class: "repairs" });
+    const list = make("div", { class: "repairs", hidden: true });
     studio.ask("studio-bar", "repairs", { id: row.id }).then((answer) => {
       if (!answer.repairs.length) { list.remove(); return; }
       const rows = answer.repairs.map((one, place) => make("div", { class: "repair" }, make("div", {}, make("b", {}, studio.told(one.text)),
         make("p", { class: "quiet" }, [one.saves ? studio.say("saves about {size}", { size: studio.bytes(one.saves) }) : null, studio.told(one.cost)].filter(Boolean).join(" · "))),
       make("button", { type: "button", job: "repair_run", class: `button ${place ? "" : "primary"}`, disabled: studio.locked(row), onclick: () => studio.repair(row, one) }, one.resumes ? studio.say("Resume with it") : studio.say("Start anew with it"))));
+      list.hidden = false;
       list.append(make("h3", {}, studio.say("What would make it fit")), ...rows.slice(0, 3));
       if (rows.length > 3) list.append(make("details", { class: "repairs-more" }, make("summary", {}, studio.say("{n} more", { n: rows.length - 3 })), rows.slice(3)));
     }).catch(() => list.remove());

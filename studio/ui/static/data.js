@@ -95,7 +95,7 @@
             one.count > one.rows.length && el("button", { type: "button", class: "plain", onclick: () => rows.only(one.kind) }, studio.say("all {n}", { n: studio.number(one.count) })))),
           studio.segments("What becomes of these rows", DECISIONS, chosen, decide));
       });
-      problems.replaceChildren(head, el("ul", {}, lines));
+      problems.replaceChildren(head, ...(lines.length ? [el("ul", {}, lines)] : []));
     }
 
     const ask = async (anew) => {
@@ -119,6 +119,9 @@
     window.addEventListener("studio:permit", () => studio.order.value && drawSources());
     window.addEventListener("studio:language", () => { drawn = ""; look(); });
     studio.translate(element);
+    measured.element.hidden = rows.element.hidden = true; // until there is something to show
+    drawAbout();
+    sources.replaceChildren(el("p", { class: "quiet" }, studio.say("Reading…")));
     look();
   };
 })();

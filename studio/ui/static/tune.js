@@ -23,6 +23,7 @@
     }
     studio.offer = offer;
     studio.order.begin(structuredClone(offer.first));
+    window.dispatchEvent(new CustomEvent("studio:order", { detail: { from: "begin" } })); // the Data tab can read on
     const method = () => offer.form.methods.find((one) => one.name === studio.order.method()) || offer.form.methods[0];
     const summary = studio.summary(at(".summary"), server, method);
     studio.glossary(at(".glossary"), at(".glossary-open"), summary, method);
@@ -51,7 +52,7 @@
     const drawData = () => {
       const parts = (title) => title.match(/^(.*?)\s*[(（](.*)[)）]$/) || [title, title, ""]; // "Three lines (Alpaca, English)"
       const options = [...offer.samples.map((one) => ({ source: `sample:${one.name}`, label: parts(studio.say(one.title))[1],
-        note: [parts(studio.say(one.title))[2], studio.say("{n} rows", { n: one.rows })].filter(Boolean).join(" · ") })),
+        note: [parts(studio.say(one.title))[2].split(/[,，]/)[0], studio.say("{n} rows", { n: one.rows })].filter(Boolean).join(" · ") })),
         ...offer.uploads.slice(0, 4).map((one) => ({ source: one.source, label: one.name, note: studio.bytes(one.bytes) }))];
       const choose = (wanted) => { studio.order.use(wanted); draw(); };
       return card("data", "Data", "What it learns: questions and the answers you want.",
