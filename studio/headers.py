@@ -40,7 +40,7 @@ def _built(config: dict[str, Any]) -> dict[str, list[int]]:
         asked.unlink(missing_ok=True)
         if done.returncode != 0:
             reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-            raise ModelError(f"The shapes of a {config.get('model_type')!r} model could not be found: {reason[:200]}",
+            raise ModelError(f"The shapes of a {config.get('model_type')!r} model could not be found: {reason.split('. ')[0][:200].rstrip('.')}.",
                              "Only decoder-only language models that transformers knows can be tuned here.", "model")
         write_whole(kept, done.stdout.strip().splitlines()[-1])
     return json.loads(kept.read_text())
