@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from studio import checkpoints, claim, crash, events, recovery, sequence
+from studio import claim, crash, events, recovery, sequence
 from studio.config import RunConfig
 from studio.errors import RunError
 from studio.events import END_STATES, Lock
@@ -169,7 +169,7 @@ def resume(run: Run, changes: dict[str, dict[str, Any]] | None = None, why: str 
             raise RunError(f"{run.id} is finished.", "Start a new run, or extend it with more epochs.", "run")
         else:
             config = run.config.changed(**changes) if changes else run.config
-            sequence.refuse_other_order(run.checkpoints, config, _plan(run).get("effective_batch"))
+            sequence.refuse_other_order(run.checkpoints, config, plan_of(run).get("effective_batch"))
             if changes:
                 run.change(why, **changes)
             run.stop_file.unlink(missing_ok=True)
@@ -177,36 +177,8 @@ def resume(run: Run, changes: dict[str, dict[str, Any]] | None = None, why: str 
     advance()
 
 
-def finish(run: Run) -> None:
-    """Let a run that ended without a result come to one: the model of its newest checkpoint, without another step. Raises RunError without one."""
-    newest = checkpoints.newest(run.checkpoints)
-    if newest is None or (run.result / "manifest.json").is_file():
-        raise RunError(f"{run.id} has no whole checkpoint." if newest is None else f"{run.id} has a model already.",
-                       "Resume it: it starts again." if newest is None else "Chat with it, or resume the run to train further.", "run")
-    step = int(newest.name.rpartition("-")[2])
-    resume(run, {"training": {"max_steps": step}}, f"finished at step {step}")
-
-
-def extend(run: Run, epochs: float) -> None:
-    """Let a run go on for some more epochs: at once when it has ended, after its present goal while it lives. Recorded in changes.json."""
-    training, plan = run.config.training, _plan(run)
-    if epochs <= 0:
-        raise RunError(f"A run cannot be extended by {epochs:g} epochs.", "Give a number above 0.", "epochs")
-    longer: dict[str, Any] = {"epochs": training.epochs + epochs}
-    if training.max_steps:
-        last = events.last(run.diary, ("step",)) or {}
-        share = last["step"] / last["epoch"] if last.get("epoch") else training.max_steps / training.epochs
-        longer = {"max_steps": training.max_steps + max(1, round(share * epochs))}
-    if training.accumulation == "auto" and plan.get("effective_batch"):
-        longer["accumulation"] = max(1, plan["effective_batch"] // training.batch_size)  # auto looks at the length of the run
-    why = f"extended by {epochs:g} epochs"
-    if run.state() in ("queued", *ALIVE):
-        run.change(why, training=longer)
-    else:
-        resume(run, {"training": longer}, why)
-
-
-def _plan(run: Run) -> dict[str, Any]:
+def plan_of(run: Run) -> dict[str, Any]:
+    """What the trainer settled on the last time; nothing before it has begun."""
     return events.last(run.diary, ("plan",)) or {}
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from studio import claim, queue, recovery, sequence
+from studio import claim, goal, queue, recovery, sequence
 from studio.config import build
 from studio.device import Device
 from studio.errors import RunError
@@ -130,7 +130,7 @@ def test_resume_of_the_finished_needs_a_change() -> None:
     end(run, "finished")
     with pytest.raises(RunError, match="finished"):
         queue.resume(run)
-    queue.extend(run, 2)
+    goal.extend(run, 2)
     assert run.state() == "queued"
     assert Run(run.folder).config.training.epochs == 5
 
@@ -139,16 +139,16 @@ def test_finish_makes_the_newest_checkpoint_the_goal() -> None:
     run = three()[0]
     end(run, "lost")
     with pytest.raises(RunError, match="no whole checkpoint"):
-        queue.finish(run)
+        goal.finish(run)
     save(run.checkpoints, 7, "rows")
-    queue.finish(run)
+    goal.finish(run)
     assert run.state() == "queued"
     assert Run(run.folder).config.training.max_steps == 7
     end(run, "finished")
     run.result.mkdir()
     (run.result / "manifest.json").write_text("{}")
     with pytest.raises(RunError, match="model already"):
-        queue.finish(run)
+        goal.finish(run)
 
 
 def test_one_folder_that_cannot_be_written_does_not_hold_up_the_others(monkeypatch: pytest.MonkeyPatch, started: list[str]) -> None:
@@ -191,7 +191,7 @@ def test_extend_keeps_what_auto_came_to() -> None:
     run = queue.submit(ORDER.changed(training={"accumulation": "auto"}))
     run.append("plan", steps=10, epochs=3, effective_batch=8)
     end(run, "finished")
-    queue.extend(run, 1)
+    goal.extend(run, 1)
     training = Run(run.folder).config.training
     assert (training.epochs, training.accumulation) == (4, 2)
 
@@ -201,10 +201,10 @@ def test_extend_by_steps() -> None:
     run.append("plan", steps=10, epochs=3)
     run.append("step", step=10, epoch=2.0, loss=1.0)
     end(run, "finished")
-    queue.extend(run, 1)
+    goal.extend(run, 1)
     assert Run(run.folder).config.training.max_steps == 15
     with pytest.raises(RunError):
-        queue.extend(run, 0)
+        goal.extend(run, 0)
 
 
 def test_lost_ones_are_written_down() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from studio import attempt, claim, config, process, queue, supervise
+from studio import attempt, claim, config, goal, process, queue, supervise
 from studio.device import Device
 from studio.diagnosis import LOST
 from studio.events import Lock
@@ -50,7 +50,7 @@ def test_extended_while_it_runs(home: Path) -> None:
     with stage.surroundings(**stage.fake(pause=0.1)):
         run = queue.submit(stage.order())
         stage.until(lambda: stage.steps_told(run), "the first step")
-        queue.extend(run, 3)
+        goal.extend(run, 3)
         stage.until(lambda: stage.ended(run) and summary(run)["attempt"] == 2, "the second end")
     stage.check_fake(run, 24)
     assert [event["from_step"] for event in run.events() if event.get("from_step")] == [12]

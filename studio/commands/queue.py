@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from studio import config, queue, run
+from studio import config, goal, queue, run
 from studio.commands.runs import _show_list
 from studio.errors import RunError
 from studio.run import ASKS, Run
@@ -75,13 +75,13 @@ def resume(args: Namespace) -> dict[str, Any]:
 
 def finish(args: Namespace) -> dict[str, Any]:
     one = run.find(args.name)
-    queue.finish(one)
+    goal.finish(one)
     return _told(one)
 
 
 def extend(args: Namespace) -> dict[str, Any]:
     one = run.find(args.name)
-    queue.extend(one, args.epochs)
+    goal.extend(one, args.epochs)
     return _told(one)
 
 

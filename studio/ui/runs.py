@@ -6,7 +6,7 @@ from typing import Any
 
 import gradio as gr
 
-from studio import config, queue, repair, run
+from studio import config, goal, queue, repair, run
 from studio.errors import RunError
 from studio.run import Run
 from studio.ui import assets, away, jobs, live
@@ -51,7 +51,7 @@ def ask(name: str, what: str) -> dict[str, Any]:
 def finish(name: str) -> dict[str, Any]:
     """Make the model of a run's newest checkpoint its result, without another step. Returns {run, state}."""
     one = run.find(name)
-    queue.finish(one)
+    goal.finish(one)
     return _after(one)
 
 
@@ -60,7 +60,7 @@ def extend(name: str, epochs: float) -> dict[str, Any]:
     one = run.find(name)
     if not isinstance(epochs, (int, float)) or not 0 < epochs <= 1000:
         raise RunError(f"A run cannot be extended by {epochs!r} epochs.", "Give a number above 0, at most 1000.", "epochs")
-    queue.extend(one, float(epochs))
+    goal.extend(one, float(epochs))
     return _after(one)
 
 

@@ -12,7 +12,7 @@ import time
 
 import psutil
 
-from studio import claim, process, queue
+from studio import claim, goal, process, queue
 from studio.home import PROJECT, home, room
 from studio.run import create, runs, summary
 from tests.faults import stage
@@ -190,7 +190,7 @@ def extended_after_a_step_back() -> None:
     with stage.surroundings(**stage.fake(pause=0.05)):
         run = queue.submit(stage.order())
         stage.until(lambda: stage.steps_told(run), "the first step")
-        queue.extend(run, 3)
+        goal.extend(run, 3)
         file = run.folder / "changes.json"
         file.write_text(json.dumps([{**change, "at": change["at"] - 3600} for change in json.loads(file.read_text())]))
         stage.until(lambda: summary(run)["attempt"] == 2 and stage.ended(run), "the second end")

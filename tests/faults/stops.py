@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from studio import process, queue
+from studio import goal, process, queue
 from studio.home import PROJECT, home
 from studio.run import Run, summary
 from tests.faults import stage
@@ -62,7 +62,7 @@ def result_killed_while_stopping() -> None:
     stage.until(lambda: not run.alive(), "its end")
     trained = stage.steps_told(run)
     with stage.surroundings(**stage.fake()):
-        queue.finish(run)
+        goal.finish(run)
         stage.until(lambda: stage.ended(run), "the result")
     assert summary(run)["saved"]
     assert stage.steps_told(run) == trained

@@ -16,7 +16,7 @@ import psutil
 import pytest
 import torch
 
-from studio import config, launch, process, queue, sequence
+from studio import config, goal, launch, process, queue, sequence
 from studio.errors import RunError
 from studio.home import PROJECT
 from studio.run import Run, summary
@@ -92,7 +92,7 @@ def test_a_split_model_under_its_supervisor(home: Path, tiny_model: Path, tmp_pa
     assert evals(again)[-1] == pytest.approx(evals(expected)[-1], abs=1e-3)
     same_result(run, alone)
 
-    queue.extend(run, 100_000)
+    goal.extend(run, 100_000)
     until(lambda: [event for event in run.events() if event["kind"] == "step" and event["attempt"] == 3], "a step of the third attempt")
     left = ranks(run)
     assert len(left) == 2
