@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from studio import run
+from studio import config, queue, repair, run
 from studio.errors import StudioError
 from studio.ui import live, runs
+from tests.test_checkpoints import save
 from tests.ui.fakes import FakeRun
 
 pytestmark = pytest.mark.usefixtures("home")
@@ -80,3 +81,47 @@ def test_extend_refuses(epochs: Any) -> None:
     finished()
     with pytest.raises(StudioError):
         runs.extend(NAME, epochs)
+
+
+@pytest.fixture
+def waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No device is free: what is queued stays there."""
+    monkeypatch.setattr(queue, "start", lambda one: False)
+
+
+def failed() -> run.Run:
+    fake = FakeRun(NAME, steps=10)
+    fake.start(alive=False)
+    fake.train()
+    fake.say("end", state="failed", cause="The device ran out of memory.", action="…", reason="memory")
+    return run.find(NAME)
+
+
+@pytest.mark.usefixtures("waiting")
+def test_one_click_goes_on_with_a_repair_that_was_offered(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = failed()
+    small = {"training": {"batch_size": 1, "accumulation": 16}}
+    short = {"data": {"max_length": 128}}
+    offers = [{"change": small, "text": "Batch size 1", "saves": 10, "cost": "slower", "resumes": True},
+              {"change": short, "text": "Rows of at most 128 tokens", "saves": 5, "cost": "cut", "resumes": False}]
+    monkeypatch.setattr(repair, "repairs", lambda asked: offers if asked.id == NAME else [])
+    monkeypatch.setattr(config, "check", lambda order: None)
+    with pytest.raises(StudioError, match="not offered"):
+        runs.repair_run(NAME, {"training": {"batch_size": 2}})
+    anew = runs.repair_run(NAME, short)
+    assert anew["run"] != NAME
+    assert run.find(anew["run"]).config.data.max_length == 128
+    assert runs.repair_run(NAME, small) == {"run": NAME, "state": "queued"}
+    again = run.Run(one.folder)
+    assert (again.config.training.batch_size, again.config.training.accumulation) == (1, 16)
+    assert "Batch size 1" in again.changes()[-1]["why"]
+
+
+@pytest.mark.usefixtures("waiting")
+def test_the_newest_checkpoint_becomes_the_result() -> None:
+    one = failed()
+    with pytest.raises(StudioError, match="no whole checkpoint"):
+        runs.finish(NAME)
+    save(one.checkpoints, 5, "rows")
+    assert runs.finish(NAME) == {"run": NAME, "state": "queued"}
+    assert run.Run(one.folder).config.training.max_steps == 5
