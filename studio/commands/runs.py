@@ -160,3 +160,7 @@ def _show_compared(answer: dict[str, Any]) -> None:
         print(part)
         for row in answer[part]:
             print(f"  {row['key']:32} " + "  ".join(f"{value!s:24}" for value in row["values"]))
+    for row in answer["answers"]:
+        print(f"> {row['prompt']}")
+        for name, said in zip(answer["runs"], row["answers"]):
+            print(f"  {name}: {'not asked' if said is None else ' '.join(said.split())[:300]}")
