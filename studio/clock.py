@@ -125,10 +125,11 @@ class Pause(NamedTuple):
     ended: float
 
 
-def remaining(steps: Sequence[float], times: Sequence[float], pauses: Sequence[Pause], plan: Mapping[str, Any]) -> float | None:
-    """Seconds a running run still takes. steps, times: of its points so far; plan: its plan event. None where nothing can be said.
+def remaining(steps: Sequence[float], times: Sequence[float], pauses: Sequence[Pause], plan: Mapping[str, Any],
+              tokens: Sequence[float] = ()) -> float | None:
+    """Seconds a running run still takes. steps, times, tokens: of its points so far; plan: its plan event. None where nothing can be said.
 
-    Steps go on as those of the last half went, the first ones not counted, which compile kernels; evaluations and savings still to come
+    Tokens go on as those of the last half went, the first steps not counted, which compile kernels; evaluations and savings still to come
     take what those so far took.
     """
     total, expected = plan.get("steps"), (plan.get("expected") or {}).get("seconds_per_step")
@@ -139,6 +140,10 @@ def remaining(steps: Sequence[float], times: Sequence[float], pauses: Sequence[P
     between = sum(pause.ended - pause.began for pause in pauses if len(times) > first and times[first] <= pause.began and pause.ended <= times[-1])
     counted = steps[-1] - steps[first] if len(steps) > first else 0
     pace = (times[-1] - times[first] - between) / counted if counted else None
+    known = plan.get("statistics") or {}
+    if pace is not None and known.get("rows") and plan.get("effective_batch") and len(tokens) == len(steps) and tokens[-1] > tokens[first]:
+        usual = min(plan["effective_batch"], known["rows"]) * known["tokens"] / known["rows"]  # of a step
+        pace *= usual * counted / (tokens[-1] - tokens[first])
     if pace is None and expected is None:
         return None
     seconds = left(done, total, (pace if pace is not None else expected) * done, expected if expected is not None else pace)

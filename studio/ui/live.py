@@ -120,7 +120,7 @@ def _left(row: dict[str, Any], tail: Tail) -> float | None:
     turns = [event for event in tail.others if event["kind"] == "phase"]
     pauses = [clock.Pause(one["name"], one["time"], after["time"]) for one, after in zip(turns, turns[1:], strict=False)
               if one["name"] in ("evaluating", "saving")]
-    found = clock.remaining(tail.columns["step"], tail.columns["time"], pauses, plan)
+    found = clock.remaining(tail.columns["step"], tail.columns["time"], pauses, plan, tail.columns["tokens"])
     return None if found is None else round(found, 1)
 
 
