@@ -101,7 +101,7 @@ def outcome(data: bytes, name: str, mapping: Any, together: bool) -> tuple[Any, 
     return first, table.to_pylist(), hashes, {kind: sorted(rows) for kind, rows in found.rows.items()}, problems
 
 
-@settings(max_examples=1500, deadline=None, suppress_health_check=list(HealthCheck), database=None, derandomize=True)
+@settings(max_examples=700, deadline=None, suppress_health_check=list(HealthCheck), database=None, derandomize=True)
 @given(st.sampled_from(SHAPED), st.sampled_from([None, None, *MAPPINGS]), st.integers(0, 1 << 32), st.integers(1, 30), st.booleans())
 def test_together_is_as_one_by_one(name: str, mapping: str | None, seed: int, count: int, few: bool) -> None:
     data = file(name, seed, count)

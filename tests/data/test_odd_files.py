@@ -56,7 +56,7 @@ READ: dict[str, tuple[bytes, str, int, str]] = {  # what it is -> content, forma
     "turns written as text": (as_lines([{"messages": json.dumps(row["messages"])} for row in MESSAGES]), "chatml", 3, QA[0][1]),
     "a mark and gzip": (gzip.compress(b"\xef\xbb\xbf" + as_lines(ALPACA)), "alpaca", 3, QA[0][1]),
     "verdicts in words": (as_lines(LABELLED), "kto", 3, QA[0][1]),
-    "a line of 20 MB": (as_lines([{"instruction": "Summarise.", "input": "word " * 4_000_000, "output": "Words."}, *ALPACA]), "alpaca", 4, "Words."),
+    "a line of 5 MB": (as_lines([{"instruction": "Summarise.", "input": "word " * 1_000_000, "output": "Words."}, *ALPACA]), "alpaca", 4, "Words."),
 }  # fmt: skip
 REFUSED: dict[str, tuple[bytes, str, str]] = {  # what it is -> content, what the message says, what the hint says
     "lists without names": (text(PAIRS), "lists without names", "Write each row as an object"),
