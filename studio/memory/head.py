@@ -32,7 +32,9 @@ def chunked(walk: Walk, final: Value) -> Value:
     tape.scratch(rows * anatomy.vocabulary * 4 * (anatomy.traits.bent or int(converted)), "logits")
     if moves:
         tape.scratch(anatomy.embedding * each, "logits")
-    loss = tape.op(1, 4, [chosen], [inner] + ([weight] if weight else []), weights=anatomy.embedding * 4 if moves else 0)
+    narrow = moves and walk.footprint.each == 2  # the table's gradient is formed in float32 all the same
+    loss = tape.op(1, 4, [chosen], [inner] + ([weight] if weight else []), weights=anatomy.embedding * walk.footprint.each if moves else 0,
+                   back_scratch=anatomy.embedding * 4 if narrow else 0)
     tape.drop(chosen, inner, weight, *made)
     tape.scratch(stack.batch * anatomy.vocabulary * each, "logits")  # the head's one position a row
     return loss

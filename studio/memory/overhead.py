@@ -24,8 +24,8 @@ PROCESS = 640 * MIB  # Python with torch, transformers and peft loaded, before t
 
 # A CPU's heap keeps holes, counted in feed-forward activations a token and layer. Measured on the starter (tests/bench/results/memory_cpu.md):
 HOLES = 3.6  # 3.2 to 4.2
-AGAIN = 4.5  # 4.4 to 4.5 where layers are walked again
-MIXED = 6.0  # 5.5 to 6.7 with weights or prefixes that are trained in float32
+AGAIN = 4.5  # 4.4 to 4.5 where layers are walked again; 3.4 to 5.5 where every weight is trained
+PREFIXED = 6.7  # where keys and values are put before every layer's own
 TORN = 8.0  # 7.6 to 8.2 with dropout's draws, or numbers that go through float32 and back, in every layer
 UNPACKING = 100 * MIB  # bitsandbytes with its buffers, on a CPU
 
@@ -82,8 +82,8 @@ def cpu(stack: Stack, anatomy: Anatomy, footprint: Footprint) -> Overhead:
 
 
 def _holes(stack: Stack, footprint: Footprint) -> float:
-    if stack.checkpointing:
+    if stack.checkpointing or footprint.weights:
         return AGAIN
     if footprint.scaled or footprint.low_rank and (footprint.dropout or footprint.decomposed):
         return TORN
-    return MIXED if footprint.prefix or footprint.weights else HOLES
+    return PREFIXED if footprint.prefix else HOLES
