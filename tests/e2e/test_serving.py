@@ -69,16 +69,17 @@ def test_two_adapters_on_one_base_take_turns(trained: dict[str, Any], monkeypatc
             held.append(server.status()["memory"])
         texts = {name: _answer(server, name)[0] for name in names}
         assert texts[names[0]] != texts[names[1]]
-        same = [_answer(server, names[0], 1)[1] for _ in range(18)]
-        turns = [_answer(server, names[n % 2], 1)[1] for n in range(18)]
+        asked = [names[n // 2 % 2] for n in range(40)]  # each twice in a row: the first of two comes after a switch
+        first = [_answer(server, name, 1)[1] for name in asked]
         assert {name: _answer(server, name)[0] for name in names} == texts
     finally:
         chat.end()
     grown = [after - before for before, after in zip(held, held[1:], strict=False)]
-    switch = sorted(turns)[len(turns) // 2] - sorted(same)[len(same) // 2]
-    print(f"\nswitch {1000 * switch:.0f} ms; memory {held[0] / 1e6:.0f} MB with the base, then {', '.join(f'+{one / 1e6:.0f}' for one in grown)} MB "
+    switched, stayed = min(first[2::2]), min(first[3::2])  # the quickest: other work shares this computer
+    print(f"\nfirst token after a switch {1000 * switched:.0f} ms, without {1000 * stayed:.0f} ms; "
+          f"memory {held[0] / 1e6:.0f} MB with the base, then {', '.join(f'+{one / 1e6:.0f}' for one in grown)} MB "
           f"for adapters of {size / 1e6:.0f} MB in their files")
-    assert switch < 0.5, "a generous bound: other work shares this computer"
+    assert switched - stayed < 0.5, "a generous bound"
     assert max(grown) < 3 * size
 
 
