@@ -43,19 +43,32 @@ def changed_copy(model: Path, to: Path, **config_values: Any) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("where", ["top", "nested", "tokenizer"])
-def test_code_beside_a_model_is_not_run(where: str, home: Path, tmp_path: Path, marker: Path, tiny_model: Path, tiny_data: Path) -> None:
+def test_code_beside_a_model_is_not_run_and_our_token_is_written_nowhere(home: Path, tmp_path: Path, marker: Path, tiny_model: Path, tiny_data: Path,
+                                                                         monkeypatch: pytest.MonkeyPatch) -> None:
+    """Named in config.json, in a configuration within it, and in the tokenizer's: a model that trains as if the code were not there."""
+    token = "hf_" + "Secret" * 5
+    monkeypatch.setenv("HF_TOKEN", token)
     codes = {"AutoConfig": "evil.Config", "AutoModel": "evil.Model", "AutoModelForCausalLM": "evil.Model", "AutoTokenizer": ["evil.Tokenizer"] * 2}
-    told: dict[str, Any] = {"top": {"auto_map": codes}, "nested": {"text_config": {"auto_map": codes}}, "tokenizer": {}}[where]
-    model = changed_copy(tiny_model, tmp_path / "model", **told)
+    model = changed_copy(tiny_model, tmp_path / "model", auto_map=codes, encoder_settings={"auto_map": codes})
     (model / "evil.py").write_text(MARK.format(marker=str(marker)) + "class Config: pass\nclass Model: pass\nclass Tokenizer: pass\n")
-    if where == "tokenizer":
-        told = json.loads((model / "tokenizer_config.json").read_text()) if (model / "tokenizer_config.json").is_file() else {}
-        (model / "tokenizer_config.json").write_text(json.dumps(told | {"auto_map": codes, "tokenizer_class": "Tokenizer"}))
+    file = model / "tokenizer_config.json"
+    file.write_text(json.dumps((json.loads(file.read_text()) if file.is_file() else {}) | {"auto_map": codes}))
     order = tmp_path / "order.yaml"
     order.write_text(f"model: '{model}'\ndata: {{train: '{tiny_data}', max_length: 64}}\nmethod: {{name: lora, rank: 2}}\ntraining: {{max_steps: 1}}\n")
-    terminal(["train", str(order), "--json"], home, timeout=240)
+    done = terminal(["train", str(order), "--json"], home, timeout=240)
     assert not marker.exists()
+    assert done.returncode == 0, done.stdout + done.stderr[-2000:]
+    run = json.loads(done.stdout)["run"]
+    said = [done.stdout, done.stderr, terminal(["export", run, str(tmp_path / "out.zip"), "--to", "adapter", "--json"], home).stdout]
+    assert (tmp_path / "out.zip").is_file()
+    said.append(terminal(["report", run, str(tmp_path / "report.html")], home).stdout)
+    for file in [*home.rglob("*"), *tmp_path.rglob("*")]:
+        if file.is_file():
+            assert token.encode() not in file.read_bytes(), file
+            if zipfile.is_zipfile(file):
+                with zipfile.ZipFile(file) as packed:
+                    assert not any(token.encode() in packed.read(name) for name in packed.namelist())
+    assert not any(token in text for text in said)
 
 
 def test_a_model_of_pickles_is_refused(home: Path, tmp_path: Path, marker: Path, tiny_model: Path, tiny_data: Path) -> None:
@@ -80,26 +93,6 @@ def test_a_pickle_put_into_a_checkpoint_by_a_stranger_is_not_opened(home: Path, 
         file.write_bytes(pickle.dumps(Evil(str(marker))))
     terminal(["extend", done["run"], "1"], home, timeout=240)
     assert not marker.exists()
-
-
-@pytest.mark.slow
-def test_a_token_is_written_nowhere(home: Path, tmp_path: Path, tiny_model: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    token = "hf_" + "Secret" * 5
-    monkeypatch.setenv("HF_TOKEN", token)
-    order = tmp_path / "order.yaml"
-    order.write_text(f"model: '{tiny_model}'\ndata: {{train: '{tiny_data}', max_length: 64}}\nmethod: {{name: lora, rank: 2}}\ntraining: {{max_steps: 1}}\n")
-    done = terminal(["train", str(order), "--json"], home, timeout=240)
-    said = [done.stdout, done.stderr]
-    run = json.loads(done.stdout)["run"]
-    said.append(terminal(["export", run, str(tmp_path / "out.zip"), "--to", "adapter", "--json"], home).stdout)
-    said.append(terminal(["report", run, str(tmp_path / "report.html")], home).stdout)
-    for file in [*home.rglob("*"), *tmp_path.rglob("*")]:
-        if file.is_file():
-            assert token.encode() not in file.read_bytes(), file
-            if zipfile.is_zipfile(file):
-                with zipfile.ZipFile(file) as packed:
-                    assert not any(token.encode() in packed.read(name) for name in packed.namelist())
-    assert not any(token in text for text in said)
 
 
 def test_the_page_tells_no_token(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
