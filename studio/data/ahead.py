@@ -25,8 +25,9 @@ import numpy as np
 import pyarrow as pa
 
 from studio import process, template
-from studio.data import preparing, store
+from studio.data import encoding, store
 from studio.data.encoded import EncodedRows, Row, Writer, open_rows
+from studio.data.encoding import Prepared, Work
 from studio.data.mixing import indices, shuffled
 from studio.data.order import DataOrder
 from studio.errors import DataError, StudioError
@@ -117,7 +118,7 @@ class Growing(Sequence[Row]):
             time.sleep(LOOK)
 
 
-def beside(order: DataOrder, encoder: Encoder, seed: int, key: str, counts: Sequence[int]) -> preparing.Prepared:
+def beside(order: DataOrder, encoder: Encoder, seed: int, key: str, counts: Sequence[int]) -> Prepared:
     """Start the encoding beside this process and give what can be told after its first part. Raises what it raised."""
     draft, final = store.folder_of(f".ahead-{key}"), store.folder_of(f"encoded-{key}")
     job = {"order": order.model_dump(mode="json"), "model": str(encoder.folder), "seed": seed, "key": key, "parent": os.getpid()}
@@ -143,40 +144,39 @@ def beside(order: DataOrder, encoder: Encoder, seed: int, key: str, counts: Sequ
     statistics = {"rows": len(rows), "eval_rows": len(held), "tokens": int(sizes.sum() * share), "trained": int(trained * share), "max": rows.bound}
     record = {"sources": [{"source": source.source, "weight": source.weight, "rows": count} for source, count in zip(order.sources(), counts, strict=True)],
               "dropped": {}, "cut": {}, "tokens_lost": 0, "eval": {"rows": len(held)}, "ahead": rows.places.parts}
-    return preparing.Prepared(rows, held, record, statistics, key, encoder.template.stop)
+    return Prepared(rows, held, record, statistics, key, encoder.template.stop)
 
 
-def encode(order: DataOrder, drawn: list[preparing.Drawn], held: list[preparing.Held], encoder: Encoder, seed: int, folder: Path,
-           record: preparing.Recording, report: preparing.Report) -> None:
-    """Write a large set into folder, part by part, and its record at the end."""
-    counts = [len(part.train) for part in drawn]
-    places = Places(order, counts, seed)
-    preparing.write_held(order, drawn, held, encoder, folder / ".eval", record)
+def encode(work: Work) -> None:
+    """Write a large set part by part, and its record at the end."""
+    folder, counts = work.folder, [len(part.train) for part in work.drawn]
+    places = Places(work.order, counts, work.seed)
+    eval_rows = encoding.write_held(work, folder / ".eval")
     os.replace(folder / ".eval", folder / "eval.arrow")
     trained: list[int] = []
     for number in range(places.parts):
         chunk = places.encoded[number * PART:(number + 1) * PART]
         with Writer(folder / ".part") as writer:
-            writer.add(_encoded(chunk, places.first, drawn, encoder, record))
+            writer.add(_encoded(chunk, places.first, work))
         os.replace(folder / ".part", folder / f"part-{number:05}.arrow")
         trained += writer.trained
-        report(min((number + 1) * PART, len(places.encoded)), len(places.encoded))
+        work.report(min((number + 1) * PART, len(places.encoded)), len(places.encoded))
     rows = parts(folder, places.of)
     if not sum(trained):
-        raise DataError("No row is left to train on.", preparing.why(record), "data")
+        raise DataError("No row is left to train on.", encoding.why(work.record), "data")
     np.save(folder / "order.npy", places.of)
-    preparing.write_record(folder, order, drawn, held, counts, rows, np.array(trained, np.int64)[places.of], record, len(open_rows(folder / "eval.arrow")))
+    encoding.write_record(work, counts, rows, np.array(trained, np.int64)[places.of], eval_rows)
 
 
-def _encoded(chunk: np.ndarray, first: np.ndarray, drawn: list[preparing.Drawn], encoder: Encoder, record: preparing.Recording) -> list[Encoded]:
+def _encoded(chunk: np.ndarray, first: np.ndarray, work: Work) -> list[Encoded]:
     """Candidates (numbers over all sources), encoded; nothing in the place of one that cannot be trained on."""
     found = [NOTHING] * len(chunk)
-    for n, part in enumerate(drawn):
+    for n, part in enumerate(work.drawn):
         mine = np.flatnonzero((chunk >= first[n]) & (chunk < first[n + 1]))
         place = iter(mine.tolist())
-        for batch, encoded in preparing.batches(part.train.take((chunk[mine] - first[n]).tolist()), encoder):
+        for batch, encoded in encoding.batches(part.train.take((chunk[mine] - first[n]).tolist()), work.encoder):
             for conversation, one in zip(batch, encoded, strict=True):
-                found[next(place)] = preparing.judged(conversation, one, encoder, part.dataset.source, record) or NOTHING
+                found[next(place)] = encoding.judged(conversation, one, work.encoder, part.dataset.source, work.record) or NOTHING
     return found
 
 
@@ -197,7 +197,8 @@ def main(job: dict[str, Any]) -> None:
     try:
         failed.unlink(missing_ok=True)
         encoder = Encoder(folder, template.load(order.template, folder), order.max_length, order.too_long, order.train_on)
-        preparing.prepare(order, encoder, job["seed"], draft=draft)
+        from studio.data.preparing import prepare  # which starts this very process
+        prepare(order, encoder, job["seed"], draft=draft)
     except StudioError as error:
         failed.write_text(json.dumps(error.as_dict()))
         raise SystemExit(1) from error

@@ -1,0 +1,220 @@
+"""Encoding the rows of a run: what is kept of each source, what is dropped or cut and why, and the record of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from studio.data.dataset import Conversations, Dataset
+from studio.data.encoded import EncodedRows, Writer, open_rows
+from studio.data.mixing import indices
+from studio.data.order import DataOrder
+from studio.errors import DataError, TemplateError
+from studio.tokens import Encoded, Encoder
+
+Report = Callable[[int, int], None]
+BATCH = 250  # rows encoded at a time
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """train, eval: sequences of {"input_ids", "labels"}. stop: what ends a turn.
+
+    record: {"sources": [{"kept", "weight", "found": {kind: rows}, …}], "dropped": {kind: {"count", "rows"}}, "cut": the same, "tokens_lost", "eval": {…}};
+    rows as text, "3, 7-12", with the source in front where there are several.
+    statistics: rows, eval_rows, tokens, trained (tokens), max (tokens of the longest row), of the training rows.
+    """
+
+    train: Any  # EncodedRows, or ahead.Growing
+    eval: EncodedRows
+    record: dict[str, Any]
+    statistics: dict[str, Any]
+    fingerprint: str
+    stop: list[str] = field(default_factory=list)
+
+
+class _Record:
+    """Row numbers by kind and source."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, dict[str, list[int]]] = {}
+
+    def add(self, kind: str, source: str, rows: Any) -> None:
+        if len(rows):
+            self.rows.setdefault(kind, {}).setdefault(source, []).extend(map(int, rows))
+
+    def told(self) -> dict[str, dict[str, Any]]:
+        return {
+            kind: {"count": sum(map(len, by.values())), "rows": "; ".join(f"{s}: {ranges(r)}" if len(by) > 1 else ranges(r) for s, r in by.items())}
+            for kind, by in self.rows.items()
+        }
+
+
+def ranges(rows: list[int]) -> str:
+    """Row numbers in short: "3, 7-12"."""
+    found: list[list[int]] = []
+    for row in sorted(set(rows)):
+        if found and row == found[-1][1] + 1:
+            found[-1][1] = row
+        else:
+            found.append([row, row])
+    return ", ".join(f"{a}" if a == b else f"{a}-{b}" for a, b in found)
+
+
+class Drawn(NamedTuple):
+    """A source after the decisions on its problems: the rows to train on and those held out of it."""
+
+    dataset: Dataset
+    train: Conversations
+    held: Conversations
+
+
+Held = tuple[Dataset, Conversations]
+
+
+class Recording:
+    """What is dropped and cut on the way, and the tokens lost by it. seed: of the split."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.dropped, self.cut, self.held_back, self.lost, self.eval_lost = _Record(), _Record(), _Record(), 0, 0
+
+
+class Work(NamedTuple):
+    """What is encoded, and where to. held: the rows held out, by the data set they are from."""
+
+    order: DataOrder
+    drawn: list[Drawn]
+    held: list[Held]
+    encoder: Encoder
+    seed: int
+    folder: Path
+    record: Recording
+    report: Report
+
+
+def encode(work: Work) -> None:
+    """Write train.arrow, eval.arrow, order.npy and record.json."""
+    order, drawn, held, encoder, seed, folder, record, report = work
+    total = sum(len(part.train) for part in drawn) + sum(len(part) for _, part in held)
+    done, counts = 0, []
+    with Writer(folder / "train.arrow") as writer:
+        for dataset, train, _ in drawn:
+            before = writer.rows
+            for batch, encoded in batches(train, encoder):
+                made = [judged(conversation, e, encoder, dataset.source, record) for conversation, e in zip(batch, encoded, strict=True)]
+                writer.add([e for e in made if e is not None])
+                done += len(batch)
+                report(done, total)
+            counts.append(writer.rows - before)
+        trained = np.array(writer.trained, np.int64)
+    if not sum(counts):
+        raise DataError("No row is left to train on.", why(record), "data")
+    eval_rows = write_held(work, folder / "eval.arrow")
+    report(total, total)
+    mixed, at = [], 0
+    for n, (source, count) in enumerate(zip(order.sources(), counts, strict=True)):
+        mixed.append(at + indices(count, source.weight, seed + n))
+        at += count
+    chosen = np.concatenate(mixed)
+    np.save(folder / "order.npy", chosen)
+    write_record(work, counts, open_rows(folder / "train.arrow", chosen), trained[chosen], eval_rows)
+
+
+def write_held(work: Work, file: Path) -> int:
+    """Write the rows held out that are not training rows as well; returns how many."""
+    order, drawn, held, encoder, *_, record, _ = work
+    seen = np.unique(np.concatenate([_hashes(part.dataset, part.train) for part in drawn]))
+    decision = order.problems.get("leak", "keep" if isinstance(order.eval, str) else "drop")
+    with Writer(file) as writer:
+        for dataset, part in held:
+            for batch, encoded in batches(_without_leaks(dataset, part, seen, decision, record.held_back), encoder):
+                made = [judged(conversation, e, encoder, dataset.source, record, held=True) for conversation, e in zip(batch, encoded, strict=True)]
+                writer.add([e for e in made if e is not None])
+        return writer.rows
+
+
+def write_record(work: Work, counts: list[int], rows: EncodedRows, trained: np.ndarray, eval_rows: int) -> None:
+    """The record of what an epoch sees (rows; trained: trained tokens of each) and of what was left out. counts: rows kept of each source."""
+    order, drawn, held, _, _, folder, record, _ = work
+    sizes = rows.lengths()
+    statistics = {"rows": len(rows), "eval_rows": eval_rows, "tokens": int(sizes.sum()), "trained": int(trained.sum()), "max": int(sizes.max())}
+    told = {
+        "sources": [
+            {"source": part.dataset.source, "format": part.dataset.format, "fingerprint": part.dataset.fingerprint, "rows": part.dataset.rows, "kept": count,
+             "weight": source.weight, "found": part.dataset.counts} for part, source, count in zip(drawn, order.sources(), counts, strict=True)
+        ],
+        "dropped": record.dropped.told(), "cut": record.cut.told(), "tokens_lost": record.lost,
+        "eval": {"source": held[0][0].source if isinstance(order.eval, str) else "a share", "rows": eval_rows, "dropped": record.held_back.told(),
+                 "tokens_lost": record.eval_lost} | ({} if isinstance(order.eval, str) else {"share": order.eval or 0, "seed": record.seed}),
+    }  # fmt: skip
+    (folder / "record.json").write_text(json.dumps({"record": told, "statistics": statistics}), encoding="utf-8")
+
+
+def batches(conversations: Conversations, encoder: Encoder) -> Any:
+    """(conversations, their Encoded or the TemplateError of each) batch by batch."""
+    for start in range(0, len(conversations), BATCH):
+        batch = conversations.some(start, BATCH)
+        try:
+            yield batch, encoder.encode_batch(batch)
+        except TemplateError:
+            yield batch, [_one(encoder, conversation) for conversation in batch]
+
+
+def _one(encoder: Encoder, conversation: dict[str, Any]) -> Encoded | None:
+    try:
+        return encoder.encode(conversation)
+    except TemplateError:
+        return None
+
+
+def judged(conversation: dict[str, Any], e: Encoded | None, encoder: Encoder, source: str, record: Recording, held: bool = False) -> Encoded | None:
+    """The row if it can be trained on; else None, and recorded is why. held: of the rows held out."""
+    dropped, row = record.held_back if held else record.dropped, [conversation["row"]]
+    if e is None:
+        dropped.add("unrenderable", source, row)
+    elif e.cut and encoder.too_long == "drop":
+        dropped.add("over_limit", source, row)
+    elif e.n_trained == 0:
+        dropped.add("untrained", source, row)
+    else:
+        if e.cut:
+            (record.held_back if held else record.cut).add("over_limit", source, row)
+            if held:
+                record.eval_lost += e.cut
+            else:
+                record.lost += e.cut
+        return e
+    return None
+
+
+def _hashes(dataset: Dataset, conversations: Conversations) -> np.ndarray:
+    """The hashes of these rows of a dataset."""
+    if conversations is dataset.conversations:
+        return dataset.exact
+    return dataset.exact[np.searchsorted(dataset.conversations.numbers, conversations.numbers)]
+
+
+def _without_leaks(dataset: Dataset, part: Conversations, seen: np.ndarray, decision: str, record: _Record) -> Conversations:
+    """The evaluation rows that are not training rows as well; which those were is recorded."""
+    leaked = np.isin(_hashes(dataset, part), seen) if len(part) else np.empty(0, bool)
+    rows = part.numbers[leaked]
+    if len(rows) and decision == "stop":
+        raise DataError(
+            f"{len(rows)} rows of {dataset.source} stand in the training data too: rows {ranges(rows.tolist())[:200]}.",
+            "Take them out of one of the two.",
+            "data.eval",
+        )
+    record.add("leak" if decision == "drop" else "leak_kept", dataset.source, rows)
+    return part.without(set(rows.tolist())) if decision == "drop" else part
+
+
+def why(record: Recording) -> str:
+    """What was dropped, in words, for a set of which nothing is left."""
+    told = ", ".join(f"{kind}: {what['count']}" for kind, what in record.dropped.told().items())
+    return f"Dropped were {told}. Raise max_length, or look at the problems of the data." if told else "The data is empty."
