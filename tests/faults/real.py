@@ -8,6 +8,7 @@ import random
 import subprocess
 import tempfile
 import time
+from contextlib import redirect_stderr, redirect_stdout
 from functools import lru_cache
 
 from studio import queue
@@ -46,7 +47,8 @@ def reference() -> tuple[str, dict[int, float]]:
     from studio.worker import train
     with tempfile.TemporaryDirectory() as folder, stage.surroundings(STUDIO_HOME=folder):
         run = create(order("reference"))
-        assert train.main(run) == 0, run.turn()
+        with open(run.log, "w") as log, redirect_stdout(log), redirect_stderr(log):
+            assert train.main(run) == 0, run.turn()
         return weights(run), losses(run)
 
 
