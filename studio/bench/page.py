@@ -131,7 +131,7 @@ def _tabs(context: Any, address: str, first: Any) -> int:
         try:
             before = tab.evaluate(_LAST)
             tab.wait_for_function(f"{_LAST} > {before}", timeout=30_000)
-            tab.locator("#run-view-log").click(timeout=5_000)
+            tab.locator("#run-view-log").click(timeout=30_000)
             alive += 1
         except Error as error:
             _say(f"tab {number} is dead: {error}")
