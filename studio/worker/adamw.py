@@ -52,7 +52,7 @@ class RoundedAdamW(torch.optim.Optimizer):
         flat = [_local(weight).view(-1), _local(weight.grad).reshape(-1), _local(state["exp_avg"]).view(-1), _local(state["exp_avg_sq"]).view(-1)]
         draw = self._draw(flat[0].device, count, place)
         for start in range(0, len(flat[0]), PIECE):
-            _adamw(*(one[start:start + PIECE] for one in flat), group, count, draw)
+            _adamw([one[start:start + PIECE] for one in flat], group, count, draw)
 
     def _draw(self, device: torch.device, step: int, place: int) -> torch.Generator:
         if device not in self.draws:
@@ -65,9 +65,12 @@ def _local(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.to_local() if hasattr(tensor, "to_local") else tensor
 
 
-def _adamw(weight: torch.Tensor, slope: torch.Tensor, mean: torch.Tensor, square: torch.Tensor, group: dict[str, Any], step: int,
-           draw: torch.Generator) -> None:
-    """One step on some numbers [n], all bf16, in place. The first moment moves by a tenth a step: rounded to the nearest it loses nothing."""
+def _adamw(numbers: list[torch.Tensor], group: dict[str, Any], step: int, draw: torch.Generator) -> None:
+    """One step on some numbers: weight, gradient, first and second moment, each [n] of bf16, in place.
+
+    The first moment moves by a tenth a step: rounded to the nearest it loses nothing.
+    """
+    weight, slope, mean, square = numbers
     first, second = group["betas"]
     wide = slope.float()
     moment = mean.float().lerp_(wide, 1 - first)

@@ -74,12 +74,7 @@ def train(run: Run, report: Report) -> None:
     settled = levers.settle(config, facts, device, rows.statistics, together.here())
     torch.set_num_threads(settled.threads)
     torch.set_flush_denormal(True)  # numbers next to zero cost a CPU many times an ordinary one, and say nothing
-    attention.enter()
-    base = config.method.load(folder, getattr(torch, settled.dtype), attn_implementation=settled.attention)
-    tuned = config.method.wrap(base)
-    if settled.weights == "bfloat16":
-        adamw.narrow(tuned)
-    adapters.quicken(tuned, settled.autocast is not None)
+    base, tuned = _tuned(config, settled, folder)
 
     resumed = checkpoints.newest(run.checkpoints)
     if resumed:
@@ -96,10 +91,26 @@ def train(run: Run, report: Report) -> None:
         trainer.add_callback(probe.Probe(trainer))
     report.phase("training", from_step=int(resumed.name.rpartition("-")[2]) if resumed else 0)
     trainer.go_on(resumed, settled.steps)
+    _tell_left_out(rows, report)
+    _finish(run, config, trainer, template, folder, report)
+
+
+def _tuned(config: RunConfig, settled: Settled, folder: Path) -> tuple[Any, Any]:
+    """(base, base with what is trained on it)."""
+    attention.enter()
+    base = config.method.load(folder, getattr(torch, settled.dtype), attn_implementation=settled.attention)
+    tuned = config.method.wrap(base)
+    if settled.weights == "bfloat16":
+        adamw.narrow(tuned)
+    adapters.quicken(tuned, settled.autocast is not None)
+    return base, tuned
+
+
+def _tell_left_out(rows: data.Prepared, report: Report) -> None:
+    """Of rows that were encoded while the run went on: what the plan could not know yet."""
     late = rows.train.finished() if isinstance(rows.train, Growing) else None
     if late and late["dropped"]:
         report.note("Rows that could not be trained on: " + "; ".join(f"{kind}: {told['count']}" for kind, told in late["dropped"].items()) + ".", data=late)
-    _finish(run, config, trainer, template, folder, report)
 
 
 def _trainer(run: Run, config: RunConfig, settled: Settled, tuned: Any, rows: data.Prepared, report: Report, resumed: bool) -> StudioTrainer:
