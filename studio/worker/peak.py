@@ -9,13 +9,15 @@ from pathlib import Path
 import torch
 
 STATUS = Path("/proc/self/status")
+_most: dict[str, int] = {}  # what was told before: the kernel sums its threads' counts up now and then, and its mark may fall by some pages
 
 
 def highest() -> dict[str, int]:
-    """Bytes: {"reserved", "allocated"} of the CUDA allocator, or {"resident"} of this process's RAM."""
-    if torch.cuda.is_available():
-        return {"reserved": torch.cuda.max_memory_reserved(), "allocated": torch.cuda.max_memory_allocated()}
-    return {"resident": _resident()}
+    """Bytes: {"reserved", "allocated"} of the CUDA allocator, or {"resident"} of this process's RAM. Never less than before."""
+    now = {"reserved": torch.cuda.max_memory_reserved(), "allocated": torch.cuda.max_memory_allocated()} if torch.cuda.is_available() \
+        else {"resident": _resident()}
+    _most.update({name: max(size, _most.get(name, 0)) for name, size in now.items()})
+    return dict(_most)
 
 
 def peak_memory() -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from studio import device, record
 from studio.run import Run
 from studio.worker.probe import Probe
 from studio.worker.report import Report
@@ -38,6 +39,14 @@ def test_a_run_lowers_the_loss_and_leaves_its_result(method: str, tiny_model: Pa
     step = next(event for event in diary if event["kind"] == "step")
     assert {"step", "epoch", "loss", "learning_rate", "grad_norm", "tokens", "tokens_per_second", "memory", "seconds"} <= step.keys()
     assert step["memory"] > 1e6
+    peaks = [marks["resident"] for marks in diary[-1]["memory_by_phase"].values()]
+    assert {"loading model", "training", "evaluating"} <= diary[-1]["memory_by_phase"].keys()
+    assert max(peaks) <= diary[-1]["peak_memory"]
+    assert plan["expected"]["total"] == plan["estimated_memory"] > max(plan["expected"]["by_phase"].values()) * 0.9
+    assert plan["statistics"]["rows"] == plan["rows"]
+    seen = record.seen(device.cpu())
+    assert [one.run for one in seen] == [run.id], "a finished run is on the record"
+    assert seen[0].measured == diary[-1]["peak_memory"]
     manifest = json.loads((run.result / "manifest.json").read_text())
     assert manifest["step"] == 10
     assert manifest["stop"]
