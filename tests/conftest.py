@@ -15,6 +15,8 @@ from hypothesis import settings
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read once, when huggingface_hub is imported
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # several processes share few cores in these tests
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 settings.register_profile("studio", deadline=None, print_blob=True)
 settings.load_profile("studio")
 
@@ -61,7 +63,9 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def starter_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home with the real starter model prepared in it; made once a session, or kept where STUDIO_TEST_HOME says."""
     from studio.starter import prepare
-    folder = Path(STARTER_HOME) if STARTER_HOME else tmp_path_factory.mktemp("starter-home")
+    shared = tmp_path_factory.getbasetemp().parent if "PYTEST_XDIST_WORKER" in os.environ else tmp_path_factory.getbasetemp()
+    folder = Path(STARTER_HOME) if STARTER_HOME else shared / "starter-home"
+    folder.mkdir(exist_ok=True)
     before = os.environ.get("STUDIO_HOME")
     os.environ["STUDIO_HOME"] = str(folder)
     try:
