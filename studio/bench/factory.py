@@ -68,7 +68,7 @@ def _do(words: list[str]) -> None:
 def order(config: RunConfig, base: Path, rows: Path, out: Path, device: Device) -> dict[str, Any]:
     """Our order in its words; what is not named here is its default (gradient checkpointing on, padded batches)."""
     training, method = config.training, config.method
-    named = {"model_name_or_path": str(base), "stage": "sft", "do_train": True, "tokenized_path": str(rows), "template": "default",
+    named = {"model_name_or_path": str(base), "stage": "sft", "do_train": True, "dataset": "rows", "tokenized_path": str(rows), "template": "default",
              "cutoff_len": config.data.max_length, "disable_shuffling": True, "output_dir": str(out), "per_device_train_batch_size": training.batch_size,
              "gradient_accumulation_steps": training.accumulation, "learning_rate": config.learning_rate, "lr_scheduler_type": training.schedule,
              "warmup_ratio": training.warmup, "max_steps": training.max_steps, "max_grad_norm": training.max_grad_norm, "seed": training.seed,
