@@ -67,7 +67,8 @@ def _carry_out(args: argparse.Namespace) -> Any:
     except OSError as error:
         if error.errno not in REFUSED:
             raise
-        raise StudioError(f"{str(error.filename or 'The disk')[:200]}: {error.strerror}.", f"Free some space or change its permissions. {HOME_HINT}", "home") from error
+        where = str(error.filename or "The disk")[:200]
+        raise StudioError(f"{where}: {error.strerror}.", f"Free some space or change its permissions. {HOME_HINT}", "home") from error
 
 
 def _unread() -> bool:
