@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,6 +18,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read once, when huggingface_hub 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # several processes share few cores in these tests
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # started in the background: what the tests start must still hear Ctrl-C
 settings.register_profile("studio", deadline=None, print_blob=True)
 settings.load_profile("studio")
 
