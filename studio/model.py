@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict
 
 from studio import families, headers, source
 from studio.errors import ModelError
+from studio.home import PROJECT
 from studio.source import ModelOrder
 
 BYTES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "BF16": 2, "F16": 2, "I16": 2, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "BOOL": 1}
@@ -114,11 +115,12 @@ def facts_of(order: ModelOrder) -> ModelFacts:
         return _from_gguf(path, path.stat().st_mtime_ns)
     if order.kind == "folder":
         raise ModelError(f"There is no model folder {order.source}, or it has no config.json.", "Give a folder with at least a config.json.", "model")
-    repo, revision = (STARTER if order.kind == "starter" else (order.source, order.revision))
-    return _from_hub(repo, revision)
+    if order.kind == "starter":
+        return _from_config_file(STARTER, 0)
+    return _from_hub(order.source, order.revision)
 
 
-STARTER = ("HuggingFaceTB/SmolLM2-135M-Instruct", None)
+STARTER = PROJECT / "studio" / "samples" / "starter" / "config.json"  # so that a fresh machine estimates before anything is fetched
 
 
 @lru_cache(maxsize=32)

@@ -127,3 +127,17 @@ def test_sharded(tmp_path: Path, tiny_model: Path) -> None:
         head = json.dumps({name: {"dtype": "F32", "shape": whole.tensors[name].shape, "data_offsets": [0, 0]} for name in part}).encode()
         (tmp_path / f"model-{number}.safetensors").write_bytes(struct.pack("<Q", len(head)) + head)
     assert model.facts(tmp_path).tensors.keys() == whole.tensors.keys()
+
+
+@pytest.mark.slow
+def test_the_starter_is_known_before_it_is_fetched(home: Path, starter_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No network, nothing prepared: the same facts as the prepared folder's, to the last shape."""
+    found = model.facts_of(ModelOrder())
+    assert found.parameters == 134_515_008
+    assert not (home / "models" / "starter").exists()
+    monkeypatch.setenv("STUDIO_HOME", str(starter_home))
+    prepared = model.facts_of(ModelOrder())
+    kept = ("rms_norm_eps", "_model_name_or_path", "transformers_version")
+    alike = [{key: value for key, value in one.config.items() if key not in kept} for one in (found, prepared)]
+    assert alike[0] == alike[1]
+    assert found.model_copy(update={"config": {}}) == prepared.model_copy(update={"config": {}})

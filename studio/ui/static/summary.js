@@ -92,7 +92,15 @@
     }
 
     const silent = () => ({ message: studio.say("The studio does not answer."), hint: studio.say("Is it still running in its terminal? This page goes on by itself when it is back.") });
+    // A question can take long (a model looked up at the Hub) and a browser holds few connections: only the tab in sight asks.
+    let owed = false;
+    const inSight = () => !document.hidden && studio.tab() !== "runs" && studio.tab() !== "chat";
+    const settle = () => { if (owed && inSight()) ask(); };
+    window.addEventListener("studio:tab", settle);
+    document.addEventListener("visibilitychange", settle);
     const ask = async () => {
+      owed = !inSight();
+      if (owed) return;
       const mine = (asked += 1);
       box.classList.add("waiting");
       try {
