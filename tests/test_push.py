@@ -5,9 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import re
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ import pytest
 from studio import config, push, run
 from studio.errors import ExportError
 from studio.run import Run
+from tests.loopback import answering
 
 TOKEN = "hf_secretsecretsecret"
 
@@ -74,20 +74,15 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Fake]:
 
         do_PUT = do_GET = do_HEAD = do_POST
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    fake.address = f"http://127.0.0.1:{server.server_port}"
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    for module in ("constants", "hf_api", "lfs", "_commit_api"):
-        monkeypatch.setattr(f"huggingface_hub.{module}.ENDPOINT", fake.address, raising=False)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
-    monkeypatch.setattr("huggingface_hub.hf_api.HfApi.__init__", _at(fake.address))
-    monkeypatch.setenv("HF_TOKEN", TOKEN)
-    try:
+    with answering(Handler) as address:
+        fake.address = address
+        for module in ("constants", "hf_api", "lfs", "_commit_api"):
+            monkeypatch.setattr(f"huggingface_hub.{module}.ENDPOINT", address, raising=False)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr("huggingface_hub.hf_api.HfApi.__init__", _at(address))
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
         yield fake
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 def _at(address: str):

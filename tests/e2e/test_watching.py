@@ -9,19 +9,13 @@ from typing import Any
 
 import pytest
 
-from tests.browser import App, browser, chromium_path, watch
+from tests.browser import App, chromium_path
 from tests.ui.fakes import FakeRun, FakeServer
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(chromium_path() is None, reason="no Chromium on this computer")]
 LIVE, DONE = "2026-11-22-1200-alive", "2026-11-22-1100-done"
 DRAWN = "Number(document.querySelector('.chart-loss .chart-stage')?.dataset.last || 0)"
 POINTS = "Number(document.querySelector('.chart-loss .chart-stage')?.dataset.points || 0)"
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    with browser() as opened:
-        yield opened
 
 
 @pytest.fixture(scope="module")
@@ -40,16 +34,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[App, FakeR
         with App(home) as app:
             yield app, alive
         alive.free()
-
-
-@pytest.fixture
-def tab(chromium: Any) -> Iterator[Any]:
-    context = chromium.new_context(viewport={"width": 1280, "height": 860}, locale="en-GB")
-    page = context.new_page()
-    page.seen = watch(page)
-    yield page
-    assert page.seen == []
-    context.close()
 
 
 def drawn(page: Any, step: int, seconds: float = 60) -> None:
