@@ -23,7 +23,7 @@ FLOORS = {
     4: ("estimate", "memory", "clock", "advice", "levers", "checkpoints", "run", "summary", "recovery",
         "sequence", "diagnosis", "signs", "compare", "repair", "record"),
     5: ("launch", "claim", "queue", "goal", "stopping", "attempt", "backup", "afterwards", "supervise", "voice", "chat", "chats", "votes",
-        "modelfile", "readme", "proof", "export", "curve", "card", "page_report", "push", "bench"),
+        "modelfile", "readme", "proof", "export", "curve", "card", "page_report", "push", "calibration", "bench"),
     6: ("worker", "ui"),
     7: ("commands", "__main__"),
 }

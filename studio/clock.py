@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import re
 import statistics
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,8 +12,7 @@ from typing import Any, NamedTuple
 from studio import cards
 from studio.config import RunConfig
 from studio.device import Device
-from studio.errors import DeviceError
-from studio.home import PROJECT, room, write_whole
+from studio.home import room
 from studio.memory.ours import Rows
 from studio.memory.stack import Stack
 from studio.model import ModelFacts
@@ -125,6 +122,12 @@ class Pause(NamedTuple):
     ended: float
 
 
+def pauses(events: Sequence[Mapping[str, Any]]) -> list[Pause]:
+    """Evaluations and savings that are over, from a run's events with the `time` at which each happened (ui/tail.py)."""
+    turns = [event for event in events if event["kind"] == "phase"]
+    return [Pause(one["name"], one["time"], after["time"]) for one, after in zip(turns, turns[1:], strict=False) if one["name"] in ("evaluating", "saving")]
+
+
 def remaining(steps: Sequence[float], times: Sequence[float], pauses: Sequence[Pause], plan: Mapping[str, Any],
               tokens: Sequence[float] = ()) -> float | None:
     """Seconds a running run still takes. steps, times, tokens: of its points so far; plan: its plan event. None where nothing can be said.
@@ -157,26 +160,16 @@ def remaining(steps: Sequence[float], times: Sequence[float], pauses: Sequence[P
 # -- the calibration
 
 
-def _file(device: Device) -> Path:
+
+def calibration_file(device: Device) -> Path:
+    """Where a device's measured speeds are kept."""
     return room("cache") / f"speed-{re.sub(r'[^A-Za-z0-9]+', '-', device.name)}-{device.cores or 0}.json"
 
 
 def calibrated(device: Device) -> dict[str, float] | None:
-    """FLOP/s by kind of method that `calibrate` found for this device; None before it ran."""
+    """FLOP/s by kind of method that calibration.py found for this device; None before it ran."""
     try:
-        found = json.loads(_file(device).read_text())["rates"]
+        found = json.loads(calibration_file(device).read_text())["rates"]
         return {name: float(found[name]) for name in ("adapters", "full", "other")}
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def calibrate(device: Device) -> dict[str, float]:
-    """Time a small model there and back in a process of its own (some seconds) and keep the result in home. Raises DeviceError."""
-    done = subprocess.run([sys.executable, "-m", "studio.worker.calibrate", device.kind, str(device.bf16).lower()], cwd=PROJECT, stdin=subprocess.DEVNULL,
-                          capture_output=True, text=True)
-    if done.returncode != 0:
-        reason = (done.stderr.strip().splitlines() or ["no reason"])[-1][:200]
-        raise DeviceError(f"{device.name} could not be timed: {reason}", "Estimates use its data sheet.", "device")
-    rates = json.loads(done.stdout.strip().splitlines()[-1])
-    write_whole(_file(device), json.dumps({"rates": rates, "device": device.name}))
-    return rates

@@ -48,13 +48,15 @@ def environment(config: RunConfig) -> dict[str, str]:
     """What the trainer's environment adds to ours; what the user has set himself stands.
 
     Waiting threads sleep, so that page and model server get their share of a CPU. Freed memory stays with the process: a CPU
-    training takes and frees the same large blocks every step, and each fresh one would be filled with zeros page by page.
+    training takes and frees the same large blocks every step, and each fresh one would be filled with zeros page by page (pages
+    of 2 MB, where the kernel gives them).
     """
     count = processes(config)
     wanted = config.training.threads
     threads = wanted if isinstance(wanted, int) else max(1, cores() // count)
     settled = {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": str(threads), "MALLOC_TRIM_THRESHOLD_": str(1 << 32),
-               "MALLOC_MMAP_THRESHOLD_": str(1 << 32), "MALLOC_ARENA_MAX": "2", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "TRANSFORMERS_VERBOSITY": "error"}
+               "MALLOC_MMAP_THRESHOLD_": str(1 << 32), "MALLOC_ARENA_MAX": "2", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
+               "HF_HUB_DISABLE_PROGRESS_BARS": "1", "TRANSFORMERS_VERBOSITY": "error"}
     if not config.training.compile:
         settled["TORCHDYNAMO_DISABLE"] = "1"  # libraries decorate functions for it at import, which loads the compiler
     return {key: value for key, value in settled.items() if key not in os.environ}

@@ -40,7 +40,8 @@ LEVERS = {  # training.KEY -> what it is when the order leaves it alone
     "probe": "The largest batch goes there and back once before the start, and leaves nothing behind.",
 }
 ROUNDING = "adamw_rounding"  # worker/adamw.py
-CPU_PIECE = 512  # tokens laid end to end at once on a CPU: enough to keep it busy, and its memory small
+CPU_PIECE = 768  # tokens laid end to end at once on a CPU: enough to keep it busy, and its memory small
+CPU_PIECE_FULL = 1536  # where all weights are trained: with every piece they are cast once more, and a gradient of each is added
 WINDOWED = ("sliding_window", "attention_window_size", "attention_chunk_size")
 CAPPED = ("attn_logit_softcapping", "attn_logit_softcap")
 BENT = (*CAPPED, "alibi", "attention_sinks")
@@ -232,8 +233,10 @@ def _hindrance(config: RunConfig, facts: ModelFacts, longest: int) -> str:
 
 
 def piece(config: RunConfig, device: Device, longest: int) -> int:
-    """Tokens of a laid piece: what a padded batch of the longest rows would hold; on a CPU, which gains nothing from more, about CPU_PIECE."""
-    return max(longest, CPU_PIECE if device.kind == "cpu" else config.training.batch_size * longest)
+    """Tokens of a laid piece: what a padded batch of the longest rows would hold; on a CPU, which gains little from more, CPU_PIECE or CPU_PIECE_FULL."""
+    if device.kind != "cpu":
+        return config.training.batch_size * longest
+    return max(longest, CPU_PIECE if config.method.adapter else CPU_PIECE_FULL)
 
 
 def threads(config: RunConfig, device: Device, processes: int) -> int:

@@ -74,8 +74,9 @@ def test_capped_scores_want_eager_attention(facts: ModelFacts) -> None:
 
 
 def test_pieces(facts: ModelFacts) -> None:
-    assert settle(facts, CPU).piece == 700
-    assert levers.piece(order(), CPU, 100) == levers.CPU_PIECE
+    assert settle(facts, CPU).piece == levers.CPU_PIECE > 700
+    assert levers.piece(order(), CPU, 2000) == 2000
+    assert levers.piece(order("method.name=full"), CPU, 100) == levers.CPU_PIECE_FULL
     assert settle(facts, CARD).piece == 4 * 700
 
 

@@ -44,8 +44,12 @@ CASES: tuple[tuple[dict[str, Any], int, int, dict[str, Any]], ...] = (  # method
     ({"name": "prompt"}, 256, 8, {}),
     ({"name": "adapter", "size": 256}, 384, 2, {"checkpointing": True}),
     ({"name": "ia3"}, 512, 4, {"packing": False}),
+    ({"name": "lora", "rank": 32}, 384, 4, {}),
+    ({"name": "full"}, 640, 2, {}),
+    ({"name": "adapter", "size": 128}, 256, 8, {}),
+    ({"name": "prefix"}, 512, 2, {}),
 )
-BLIND = (16, 17, 18, 19, 20)  # measured after the constants of a CPU's heap had been read off the others
+BLIND = (21, 22, 23, 24)  # measured after the constants of a CPU's heap had been read off the others
 
 
 def add(parser: argparse.ArgumentParser) -> None:

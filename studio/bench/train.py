@@ -28,7 +28,7 @@ from studio.tokens import Encoder
 SIDES = {
     "studio": "ours, every setting on auto",
     "trl": "TRL's SFTTrainer with its defaults (float32 weights, bf16 autocast, checkpointing, random order)",
-    "trl-best": "TRL's SFTTrainer at its best plain settings (bf16 base, no checkpointing, length grouping)",
+    "trl-best": "TRL's SFTTrainer at its best plain settings (bf16 base under LoRA, no checkpointing, length grouping)",
     "llamafactory": "LLaMA-Factory with its defaults, in an environment of its own",
 }
 PEERS = {"trl": ("trl", "trl-best"), "llamafactory": ("llamafactory",), "none": ()}
@@ -63,11 +63,16 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
             print(f"round {number + 1} of {args.rounds}: {SIDES[side]}", file=sys.stderr, flush=True)
             found[side].append(one(side, chosen))
             print(f"  {json.dumps(found[side][-1])}", file=sys.stderr, flush=True)
-    table = [_row(side, found) for side in sides]
-    work = used(chosen, table) if args.utilisation or devices()[0].kind == "cuda" else {}
-    if args.save:
-        args.save.write_text(json.dumps(about(args) | work | {"rows": table, "rounds": found}, indent=1))
+        table = [_row(side, found) for side in sides]
+        _save(args, {"rows": table, "rounds": found})  # a round takes minutes: none is lost
+    if args.utilisation or devices()[0].kind == "cuda":
+        _save(args, used(chosen, table) | {"rows": table, "rounds": found})
     return table
+
+
+def _save(args: argparse.Namespace, told: dict[str, Any]) -> None:
+    if args.save:
+        args.save.write_text(json.dumps(about(args) | told, indent=1))
 
 
 def used(chosen: RunConfig, table: list[dict[str, Any]]) -> dict[str, float]:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from studio import cards, clock, config, data, estimate, model, record, source
+from studio import calibration, cards, clock, config, data, estimate, model, record, source
 from studio.device import devices
 from studio.errors import OrderError, StudioError
 from studio.memory import tables
@@ -91,7 +91,7 @@ def list_devices(args: argparse.Namespace) -> dict[str, Any]:
     """What is here, and the cards --device knows."""
     here = devices()
     if args.measure:
-        clock.calibrate(here[0])
+        calibration.calibrate(here[0])
     listed = [one.model_dump(mode="json") | {"speed": clock.calibrated(one)} for one in here]
     return {"here": listed, "known": [{"name": card.name, "memory": card.memory} for card in cards.CARDS]}
 

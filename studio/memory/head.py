@@ -5,7 +5,8 @@ from __future__ import annotations
 from studio.memory.tape import Value
 from studio.memory.walk import Walk
 
-ROOM = {"cpu": 2**25, "cuda": 2**29}  # bytes of float32 logits that exist at once in worker/loss.py
+ROOM = {"cpu": 2**25, "cuda": 2**29}  # bytes of float32 logits that exist at once in worker/loss.py: what stays in a CPU's caches; what fills a GPU
+DEEP = 512  # positions whose slopes stay for one product with their hidden states, where the head is trained
 
 
 def head_loss(walk: Walk, final: Value) -> Value:
@@ -25,13 +26,17 @@ def chunked(walk: Walk, final: Value) -> Value:
     if stored != each:
         made.append(_extra(walk, anatomy.embedding, each))
     inner = _extra(walk, labels * anatomy.hidden, each)
-    weight = _extra(walk, anatomy.embedding, 4) if moves else None
     rows = max(1, min(labels, ROOM[stack.device] // (4 * anatomy.vocabulary)))
-    made += [_extra(walk, rows * anatomy.vocabulary, each), _extra(walk, rows * anatomy.vocabulary, 4)]
+    block = max(rows, min(labels, DEEP)) if moves else rows
+    several = labels > block  # the head's gradient is then summed in float32; of one block it is there after the softmax only
+    weight = _extra(walk, anatomy.embedding, 4) if moves and several else None
+    made += [_extra(walk, block * anatomy.vocabulary, each), _extra(walk, rows * anatomy.vocabulary, 4)]
     converted = each == 2 and not (stack.half and stack.device == "cuda")  # torch's softmax widens bf16 into a copy of its own
     tape.scratch(rows * anatomy.vocabulary * 4 * (anatomy.traits.bent or int(converted)), "logits")
-    if moves:
+    if moves and several:
         tape.scratch(anatomy.embedding * each, "logits")
+    elif moves:
+        weight = _extra(walk, anatomy.embedding, each)
     narrow = moves and walk.footprint.each == 2  # the table's gradient is formed in float32 all the same
     loss = tape.op(1, 4, [chosen], [inner] + ([weight] if weight else []), weights=anatomy.embedding * walk.footprint.each if moves else 0,
                    back_scratch=anatomy.embedding * 4 if narrow else 0)

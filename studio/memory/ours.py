@@ -40,7 +40,7 @@ def stack(config: RunConfig, facts: ModelFacts, device: Device, rows: Rows | Non
     training, each, row = config.training, width(config, device), longest(config, rows)
     laid, kernel, _ = levers.layout(config, facts, device, row)
     batch = 1 if laid else max(1, min(training.batch_size, rows.rows if rows else training.batch_size))
-    length = -(-(levers.piece(config, device, row) if laid else row) // PAD) * PAD
+    length = -(-(_filled(levers.piece(config, device, row), row, rows) if laid else row) // PAD) * PAD
     share = LABELLED if rows is None else min(1.0, rows.trained / max(1, rows.tokens))
     narrow = config.training.weights == "bf16"
     tables = not narrow and any(EMBEDDING.search(name) for name in footprint.weights)
@@ -48,13 +48,22 @@ def stack(config: RunConfig, facts: ModelFacts, device: Device, rows: Rows | Non
     windowed = not laid and any((told.get(key) or row) < row for key in levers.WINDOWED)
     squares = bool(footprint.prefix) or windowed or laid and kernel in ("sdpa", "eager")  # a mask that SDPA's causal flag cannot replace
     ranks = processes(config)
-    pieces = -(-training.effective_batch(rows.rows if rows else 1000) * (int(rows.mean) + 1 if rows else row) // (batch * length * ranks))
+    tokens = training.effective_batch(rows.rows if rows else 1000) * (int(rows.mean) + 1 if rows else row) // ranks  # of a step
+    pieces = -(-tokens // (batch * length))
+    rest = -(-(tokens - length) // PAD) * PAD if laid and pieces == 2 else 0
     return Stack(
         device="cpu" if device.kind == "cpu" else "cuda", batch=batch, length=length, row=min(row, length), labels=max(1, int(batch * length * share)),
         base=each, stream=4 if tables else each, autocast=0 if each == 4 or narrow else each, attention="flash" if "flash" in kernel else kernel,
         mask=squares, expanded=squares, fused_adapters=True, half=half(config, device), checkpointing=checkpointing, head=levers.loss(config),
-        accumulates=pieces > 1, optimizer=levers.optimizer(config, device), input_grads=checkpointing and not tables and not narrow, ranks=ranks,
+        accumulates=pieces > 1, rest=rest if rest < length else 0, optimizer=levers.optimizer(config, device),
+        input_grads=checkpointing and not tables and not narrow, ranks=ranks,
         evaluates=rows.held > 0 if rows else bool(config.data.eval), answers=bool(training.sample_prompts))
+
+
+def _filled(piece: int, row: int, rows: Rows | None) -> int:
+    """Tokens of the fullest piece of rows laid end to end: all of it, but where rows are nearly alike, as many of them as fit."""
+    alike = rows is not None and rows.mean > 0.9 * row
+    return piece // row * row if alike else piece
 
 
 def divided(loop: Stack) -> Stack:

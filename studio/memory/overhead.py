@@ -23,10 +23,12 @@ PROCESS = 640 * MIB  # Python with torch, transformers and peft loaded, before t
 
 
 # A CPU's heap keeps holes, counted in feed-forward activations a token and layer. Measured on the starter (tests/bench/results/memory_cpu.md):
-HOLES = 3.6  # 3.2 to 4.2
-AGAIN = 4.5  # 4.4 to 4.5 where layers are walked again; 3.4 to 5.5 where every weight is trained
-PREFIXED = 6.7  # where keys and values are put before every layer's own
-TORN = 8.0  # 7.6 to 8.2 with dropout's draws, or numbers that go through float32 and back, in every layer
+HOLES = 3.0  # 2.7 to 3.2
+AGAIN = 1.3  # 1.0 to 1.7 where layers are walked again
+WHOLE = 3.0  # 2.3 to 3.7 where every weight is trained
+VIRTUAL = 3.9  # 1.2 to 6.5 where virtual tokens stand before the rows, or keys and values before every layer's own
+TORN = 6.2  # 5.2 to 6.4 with dropout's draws, or numbers that go through float32 and back, in every layer
+SCALED = 5.4  # 4.2 to 7.5 with (IA)3's vectors in float32
 GROWING = (0.7, 1.0, 2.2)  # low, expected, high: runs of many steps over rows of unlike lengths were seen to tear the heap up to twice as far
 UNPACKING = 100 * MIB  # bitsandbytes with its buffers, on a CPU
 
@@ -83,8 +85,12 @@ def cpu(stack: Stack, anatomy: Anatomy, footprint: Footprint) -> Overhead:
 
 
 def _holes(stack: Stack, footprint: Footprint) -> float:
-    if stack.checkpointing or footprint.weights:
+    if footprint.weights:
+        return WHOLE
+    if footprint.virtual or footprint.prefix:
+        return VIRTUAL
+    if stack.checkpointing:
         return AGAIN
-    if footprint.scaled or footprint.low_rank and (footprint.dropout or footprint.decomposed):
-        return TORN
-    return PREFIXED if footprint.prefix else HOLES
+    if footprint.scaled:
+        return SCALED
+    return TORN if footprint.low_rank and (footprint.dropout or footprint.decomposed) else HOLES

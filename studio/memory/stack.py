@@ -31,6 +31,7 @@ class Stack(NamedTuple):
     head: str = "chunked"
     output: int = 0
     accumulates: bool = False  # gradients stay from micro-batch to micro-batch
+    rest: int = 0  # tokens of a step's second and last micro-batch, where that one is shorter: the first then meets no gradients
     optimizer: str = "adamw_torch_fused"
     kbit: bool = False
     cached_keys: bool = False  # the loop forgot use_cache=False

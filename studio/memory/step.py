@@ -39,6 +39,10 @@ def step(anatomy: Anatomy, stack: Stack, footprint: Footprint, states: States, w
 
     states: this process's part of them; whole: what of a split model it holds in one piece for a while.
     """
+    if stack.rest:
+        last = stack._replace(length=stack.rest, labels=stack.labels and max(1, stack.labels * stack.rest // stack.length))
+        both = (stack._replace(accumulates=False), last._replace(accumulates=True))
+        return max((step(anatomy, one._replace(rest=0), footprint, states, whole) for one in both), key=lambda walked: walked.peak)
     if footprint.virtual:
         stack = stack._replace(length=stack.length + footprint.virtual)
     tape = Tape(512 if stack.device == "cuda" else 64, stack.accumulates, stack.ranks if stack.split else 1)

@@ -99,11 +99,14 @@ class Walk:
             tape.drop(first)
         kept = stack.fused_adapters and not self.footprint.decomposed or quantized and stack.device == "cuda"  # peft asks for CUDA's autocast only
         given = tape.view(value) if kept and stack.autocast else self.cast(value, each)
-        masked = self.dropout(given) if self.footprint.dropout else tape.view(given)
-        if self.footprint.decomposed:
-            return self.decomposed(result, given, masked, linear, rank)
-        inner = self.trained_linear(masked, linear.inputs, rank, each)
-        tape.drop(masked)
+        if self.footprint.dropout and stack.fused_adapters and stack.device == "cpu" and not self.footprint.decomposed:
+            inner = self.dropped_product(given, linear.inputs, rank)
+        else:
+            masked = self.dropout(given) if self.footprint.dropout else tape.view(given)
+            if self.footprint.decomposed:
+                return self.decomposed(result, given, masked, linear, rank)
+            inner = self.trained_linear(masked, linear.inputs, rank, each)
+            tape.drop(masked)
         outer = self.trained_linear(inner, rank, linear.outputs, each)
         tape.drop(inner)
         scaled = tape.op(rows * linear.outputs, outer.each, [outer])
@@ -116,6 +119,16 @@ class Walk:
         final = self.cast(total, result.each)
         tape.drop(total, result, given)
         return final
+
+    def dropped_product(self, given: Value, inputs: int, rank: int) -> Value:
+        """worker/adapters.py's DroppedProduct: keeps its input as it is and a byte an element; 16 bits an element are drawn for it."""
+        tape, compute = self.tape, self.stack.autocast or self.footprint.each
+        kept = Value(tape.take(given.size, "activations"), given.size, 1, None)
+        product = given.size * (given.each + (compute if compute != given.each else 0))
+        inner = tape.op(given.size // inputs * rank, compute, [given], [given, kept], scratch=max(product, 2 * given.size),
+                        weights=inputs * rank * self.footprint.each, back_scratch=product)
+        tape.drop(kept)
+        return inner
 
     def decomposed(self, result: Value, given: Value, masked: Value, linear: Linear, rank: int) -> Value:
         """DoRA as peft's DoraLinearLayer writes it: result + (m - 1)·base + m·B(A(x))·scaling, m: length learnt over length of the row of W + BA.
@@ -150,12 +163,11 @@ class Walk:
         tape.drop(total, result)
         return final
 
-    def dropout(self, value: Value, own: bool = False) -> Value:
-        """CUDA keeps a mask of one byte an element; the CPU keeps the noise in the value's own type. worker/adapters.py draws 16 bits an element for it
-        (own: the model's own dropout, which does not)."""
-        each, drawn = (1, 0) if self.stack.device == "cuda" else (value.each, 0 if own else 2 * value.size)
+    def dropout(self, value: Value) -> Value:
+        """CUDA keeps a mask of one byte an element; the CPU keeps the noise in the value's own type."""
+        each = 1 if self.stack.device == "cuda" else value.each
         mask = Value(self.tape.take(value.size * each, "activations"), value.size, each, None)
-        result = self.tape.op(value.size, value.each, [value], [mask], scratch=drawn)
+        result = self.tape.op(value.size, value.each, [value], [mask])
         self.tape.drop(mask)
         return result
 
@@ -187,7 +199,7 @@ class Walk:
         """The model's own dropout while it trains. Lets go of value."""
         if not rate:
             return value
-        result = self.dropout(value, own=True)
+        result = self.dropout(value)
         self.tape.drop(value)
         return result
 

@@ -117,10 +117,7 @@ def _left(row: dict[str, Any], tail: Tail) -> float | None:
     plan = next((event for event in reversed(tail.others) if event["kind"] == "plan"), None)
     if row["state"] not in ALIVE or plan is None:
         return None
-    turns = [event for event in tail.others if event["kind"] == "phase"]
-    pauses = [clock.Pause(one["name"], one["time"], after["time"]) for one, after in zip(turns, turns[1:], strict=False)
-              if one["name"] in ("evaluating", "saving")]
-    found = clock.remaining(tail.columns["step"], tail.columns["time"], pauses, plan, tail.columns["tokens"])
+    found = clock.remaining(tail.columns["step"], tail.columns["time"], clock.pauses(tail.others), plan, tail.columns["tokens"])
     return None if found is None else round(found, 1)
 
 

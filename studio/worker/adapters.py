@@ -2,33 +2,55 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
+from torch.nn.functional import linear
 
 BITS = 65536  # a drop rate is rounded to 1/65536
 
 
-class QuickDropout(torch.nn.Module):
-    """Dropout for the CPU, where torch draws each element's fate one by one: four 16-bit fates from each 64-bit draw.
+def fates(x: torch.Tensor, rate: float) -> tuple[torch.Tensor, float]:
+    """(int8 of x's shape: 1 kept, 0 dropped; what the kept ones are multiplied with).
 
-    Same distribution as nn.Dropout (the rate rounded to 1/65536), drawn from torch's CPU generator, other values for the same seed.
+    torch draws each element's fate one by one on a CPU; these are four 16-bit fates from each 64-bit draw of the same generator.
+    int8, not bool: with it products and comparisons run many numbers at a time.
+    """
+    dropped = round(rate * BITS)
+    draws = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)[:x.numel()].view(x.shape)
+    return torch.ge(draws, dropped - BITS // 2, out=torch.empty(x.shape, dtype=torch.int8)), BITS / (BITS - dropped)
+
+
+class DroppedProduct(torch.autograd.Function):
+    """dropout(x) · weightᵀ on a CPU. x: [..., inputs]; weight: [rank, inputs]; dtype: that of the product.
+
+    Of what is dropped only x itself is kept for backward, which the layers beside keep as well, and a byte an element: not a copy of x
+    a layer with holes in it.
     """
 
-    def __init__(self, rate: float):
-        super().__init__()
-        self.rate = rate
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, rate: float, dtype: torch.dtype) -> torch.Tensor:
+        kept, ctx.gain = fates(x, rate)
+        ctx.save_for_backward(x, weight, kept)
+        ctx.dtype = dtype
+        return linear((x * kept).to(dtype), weight.to(dtype)).mul_(ctx.gain)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if not self.training or not self.rate:
-            return x
-        dropped = round(self.rate * BITS)
-        draws = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)[:x.numel()].view(x.shape)
-        keep = (draws >= dropped - BITS // 2).to(x.dtype).mul_(BITS / (BITS - dropped))
-        return x * keep
+    @staticmethod
+    def backward(ctx: Any, slope: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        x, weight, kept = ctx.saved_tensors
+        slope = slope * ctx.gain
+        d_x = (slope @ weight.to(ctx.dtype)).mul_(kept).to(x.dtype) if ctx.needs_input_grad[0] else None
+        d_weight = (slope.flatten(0, -2).t() @ (x * kept).to(ctx.dtype).flatten(0, -2)).to(weight.dtype)
+        return d_x, d_weight, None, None
 
-    def extra_repr(self) -> str:
-        return f"rate={self.rate}"
+
+def dropped_product(down: torch.nn.Linear, rate: float, x: torch.Tensor) -> torch.Tensor:
+    """What `down` (peft's lora_A) gives for a dropped-out x while it trains, and for x as it is otherwise."""
+    if not down.training or not rate:
+        return linear(x, down.weight)
+    dtype = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else down.weight.dtype
+    return DroppedProduct.apply(x, down.weight, rate, dtype)
 
 
 def quicken(model: Any, autocast: bool) -> None:
@@ -43,5 +65,7 @@ def quicken(model: Any, autocast: bool) -> None:
         if autocast:
             layer.cast_input_dtype_enabled = False
         for name, dropout in layer.lora_dropout.items():
-            if type(dropout) is torch.nn.Dropout and next(layer.lora_A[name].parameters()).device.type == "cpu":
-                layer.lora_dropout[name] = QuickDropout(dropout.p)
+            down = layer.lora_A[name]
+            if type(dropout) is torch.nn.Dropout and type(down) is torch.nn.Linear and down.weight.device.type == "cpu":
+                layer.lora_dropout[name] = torch.nn.Identity()
+                down.forward = functools.partial(dropped_product, down, dropout.p)

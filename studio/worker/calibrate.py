@@ -1,7 +1,7 @@
 """python -m studio.worker.calibrate KIND BF16: FLOP/s this device reaches in training, by kind of method. Prints one JSON object.
 
-A model of three layers of the starter's shape goes there and back as the trainer has it: rows laid end to end, our attention, our loss, under
-autocast. What its steps take is divided into the work that clock.py counts for them, so that what a count cannot know (casts, small
+A model of three layers (of the starter's shape; a wider one on a GPU) goes there and back as the trainer has it: rows laid end to end, our
+attention, our loss, under autocast. What its steps take is divided into the work that clock.py counts for them, so that what a count cannot know (casts, small
 matrices, dropout) lies in the rate.
 """
 
@@ -16,33 +16,35 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from studio import clock, config, model
-from studio.device import cores
+from studio import clock, config, levers, model
+from studio.device import cores, devices
 from studio.worker import adapters, attention
 from studio.worker.batches import put
 from studio.worker.loss import loss
 
 SHAPE = {"model_type": "llama", "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 3, "num_attention_heads": 9, "num_key_value_heads": 3,
          "vocab_size": 49152, "tie_word_embeddings": True}
-ROWS, LENGTH, SECONDS = 4, 128, 3.0
+WIDE = SHAPE | {"hidden_size": 2048, "intermediate_size": 5632, "num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 32000}  # keeps a GPU busy
+LENGTH, SECONDS = {"cpu": 128, "cuda": 512}, 3.0  # tokens of a row; time it takes at least
 KINDS = {"adapters": "lora", "full": "full", "other": "adapter"}  # clock.kind -> the method that is timed for it
 
 
 def measure(device: str, dtype: torch.dtype, method: str) -> float:
     """FLOP/s: the work of a step by the median of some seconds of steps, the first two not counted: they compile kernels."""
-    order = config.build({"data": {"train": "none.json", "max_length": LENGTH}, "method": method})
-    base = AutoModelForCausalLM.from_config(AutoConfig.for_model(**SHAPE), dtype=dtype, attn_implementation=attention.LAID).to(device)
+    length, shape = LENGTH[device], WIDE if device == "cuda" else SHAPE
+    order = config.build({"data": {"train": "none.json", "max_length": length}, "method": method})
+    base = AutoModelForCausalLM.from_config(AutoConfig.for_model(**shape), dtype=dtype, attn_implementation=attention.LAID).to(device)
     tuned = order.method.wrap(base).to(device).train()
     adapters.quicken(tuned, dtype != torch.float32)
-    row = {"input_ids": list(range(LENGTH)), "labels": list(range(LENGTH))}
-    inputs = {key: value.to(device) if isinstance(value, torch.Tensor) else value for key, value in put([row] * ROWS, True).items()}
+    row, rows = {"input_ids": list(range(length)), "labels": list(range(length))}, levers.piece(order, devices()[0], length) // length
+    inputs = {key: value.to(device) if isinstance(value, torch.Tensor) else value for key, value in put([row] * rows, True).items()}
     times, began = [], time.perf_counter()
     while len(times) < 5 or time.perf_counter() - began < SECONDS:
         start = time.perf_counter()
         step(tuned, inputs, device, dtype)
         times.append(time.perf_counter() - start)
     middle = sorted(times[2:])[len(times[2:]) // 2]
-    return ROWS * LENGTH * clock.work(model.from_config(SHAPE), order, LENGTH, 1.0, False) / middle
+    return rows * length * clock.work(model.from_config(shape), order, length, 1.0, False) / middle
 
 
 def step(tuned: Any, inputs: dict[str, Any], device: str, dtype: torch.dtype) -> None:

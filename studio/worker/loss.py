@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 import torch
 from torch.nn import functional
 
+from studio.memory.head import DEEP, ROOM
+
 IGNORED = -100
-ROOM = {"cpu": 2**25, "cuda": 2**29}  # bytes of float32 logits that exist at once: what stays in a CPU's caches; what fills a GPU
 
 
 class Bend(NamedTuple):
@@ -40,30 +41,39 @@ class HeadLoss(torch.autograd.Function):
                 bend: Bend, dtype: torch.dtype) -> torch.Tensor:
         narrow, cast = hidden.to(dtype), weight.to(dtype)
         total = hidden.new_zeros((), dtype=torch.float32)
-        d_hidden = torch.empty_like(narrow)
-        d_weight = torch.zeros_like(weight, dtype=torch.float32) if ctx.needs_input_grad[1] else None
+        d_hidden, d_weight = torch.empty_like(narrow), None
         d_bias = torch.zeros_like(bias, dtype=torch.float32) if bias is not None and ctx.needs_input_grad[2] else None
         chunk = max(1, min(len(hidden), ROOM.get(hidden.device.type, 2**27) // (4 * len(weight))))
-        raw = torch.empty(chunk, len(weight), dtype=dtype, device=hidden.device)
+        block = max(chunk, min(len(hidden), DEEP)) if ctx.needs_input_grad[1] else chunk
+        raw = torch.empty(block, len(weight), dtype=dtype, device=hidden.device)
         wide = torch.empty(chunk, len(weight), dtype=torch.float32, device=hidden.device)
-        for start in range(0, len(hidden), chunk):
-            part, wanted = narrow[start:start + chunk], targets[start:start + chunk, None]
-            logits, slope = raw[:len(part)], wide[:len(part)]
-            torch.mm(part, cast.t(), out=logits)
-            total += _forward_chunk(logits, slope, bias, wanted, bend)
-            logits.copy_(slope)
-            torch.mm(logits, cast, out=d_hidden[start:start + chunk])
-            if d_weight is not None:
-                d_weight += logits.t() @ part
-            if d_bias is not None:
-                d_bias += slope.sum(0)
+        for first in range(0, len(hidden), block):
+            past = min(first + block, len(hidden))
+            for start in range(first, past, chunk):
+                end = min(start + chunk, past)
+                logits, slope = raw[start - first:end - first], wide[:end - start]
+                torch.mm(narrow[start:end], cast.t(), out=logits)
+                total += _forward_chunk(logits, slope, bias, targets[start:end, None], bend)
+                logits.copy_(slope)
+                if d_bias is not None:
+                    d_bias += slope.sum(0)
+            slopes = raw[:past - first]
+            torch.mm(slopes, cast, out=d_hidden[first:past])
+            if ctx.needs_input_grad[1]:
+                part = slopes.t() @ narrow[first:past]
+                d_weight = part if block >= len(hidden) else part.float() if d_weight is None else d_weight.add_(part)
         ctx.save_for_backward(d_hidden, d_weight, d_bias)
         ctx.types = hidden.dtype, weight.dtype, bias.dtype if bias is not None else None
         return total
 
     @staticmethod
     def backward(ctx: Any, slope: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        return (*(None if grad is None else (grad * slope).to(kind) for grad, kind in zip(ctx.saved_tensors, ctx.types)), None, None, None)
+        return (*(None if grad is None else _scaled(grad, slope, kind) for grad, kind in zip(ctx.saved_tensors, ctx.types)), None, None, None)
+
+
+def _scaled(grad: torch.Tensor, slope: torch.Tensor, kind: torch.dtype) -> torch.Tensor:
+    """grad * slope in another type, computed in the wider of both and with one copy."""
+    return grad.to(kind).mul_(slope) if kind.itemsize > grad.dtype.itemsize else (grad * slope).to(kind)
 
 
 def _forward_chunk(logits: torch.Tensor, slope: torch.Tensor, bias: torch.Tensor | None, wanted: torch.Tensor, bend: Bend) -> torch.Tensor:

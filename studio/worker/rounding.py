@@ -7,10 +7,12 @@ back to Optimal Brain Surgeon. The inputs are those of the run's own training ro
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import torch
+from torch.nn.functional import linear
 
 from studio import chat, data, device, model, run
 from studio.errors import StudioError
@@ -83,19 +85,29 @@ class Eight:
 
 
 class Inputs(NamedTuple):
-    """How a layer's inputs go together: an order of the columns, and the upper Cholesky factor of their inverse covariance in it."""
+    """How a layer's inputs go together: an order of the columns, and the upper Cholesky factor of their inverse covariance in it.
+
+    drift: [in, in]; weight @ drift is the change of a weight that makes good for how far its inputs have come from the exact ones.
+    """
 
     order: torch.Tensor
     factor: torch.Tensor
+    drift: torch.Tensor
 
 
-def inputs(seen: torch.Tensor) -> Inputs:
-    """seen: [tokens, in], what the layer was given. Columns that carry most come first, while most is left to make good with."""
+def inputs(seen: torch.Tensor, exact: torch.Tensor) -> Inputs:
+    """seen: [tokens, in], what the layer is given; exact: what it would be given, were nothing rounded before it.
+
+    The weight whose answers to `seen` are nearest to those of W to `exact` is W + W (exact - seen)ᵀ seen (seenᵀ seen)⁻¹ (asymmetric
+    calibration, arXiv 2504.02692). Columns that carry most come first, while most is left to make good with.
+    """
     together = seen.T @ seen / len(seen)
     together.diagonal().add_(DAMP * together.diagonal().mean().clamp(min=1e-12))
     order = together.diagonal().argsort(descending=True)
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(together[order][:, order].double()))
-    return Inputs(order, torch.linalg.cholesky(inverse, upper=True).to(seen.dtype))
+    back = order.argsort()
+    drift = ((exact - seen).T @ seen / len(seen)).double() @ inverse[back][:, back]
+    return Inputs(order, torch.linalg.cholesky(inverse, upper=True).to(seen.dtype), drift.to(seen.dtype))
 
 
 def carried(weight: torch.Tensor, known: Inputs, grid: Grid) -> torch.Tensor:
@@ -136,26 +148,33 @@ def rounded(voice: Voice, kind: type[Grid], tell: Tell = lambda *_: None) -> dic
 
 
 def _watched(whole: Any, layers: dict[str, torch.nn.Linear], rows: list[Row], kind: type[Grid], tell: Tell) -> dict[str, torch.Tensor]:
-    """The rows go through the model once; each layer is rounded when they reach it, so that those after it make good for it too."""
+    """The rows go through the model once, twice over: as the exact layers would have them, and as the rounded ones do.
+
+    Each layer is rounded when they reach it, so that it makes good for those before it too.
+    """
     done: dict[str, torch.Tensor] = {}
     last: list[Any] = [None, None]  # layers that are given the same share what is known of it
     ids, positions, real = (part.to(whole.device) for part in laid(rows))
+    head = whole.get_output_embeddings()
 
-    def reached(layer: torch.nn.Linear, given: tuple[torch.Tensor], name: str) -> None:
-        grid = kind(layer.weight.data)
-        if last[0] is not given[0]:
-            last[:] = given[0], inputs(given[0][real])
-        layer.weight.data = carried(layer.weight.data, last[1], grid)
-        done[name] = grid.stored(layer.weight.data).cpu()
+    def reached(layer: torch.nn.Linear, name: str, given: torch.Tensor) -> torch.Tensor:
+        """given: [2 · pieces, width, in], the exact half first; gives [2 · pieces, width, out]."""
+        exact, moved = given.chunk(2)
+        if last[0] is not given:
+            last[:] = given, inputs(moved[real], exact[real])
+        weight = layer.weight.data
+        near = carried(weight + weight @ last[1].drift, last[1], kind(weight))
+        done[name] = kind(weight).stored(near).cpu()
         tell(len(done), len(layers))
+        return given[..., :0] if layer is head else torch.cat([linear(exact, weight, layer.bias), linear(moved, near, layer.bias)])
 
     for name, layer in layers.items():
-        layer.register_forward_pre_hook(lambda layer, given, name=name: reached(layer, given, name))
+        layer.forward = functools.partial(reached, layer, name)
     with torch.inference_mode():
-        states = whole.get_decoder()(input_ids=ids, position_ids=positions, use_cache=False).last_hidden_state
+        states = whole.get_decoder()(input_ids=ids.repeat(2, 1), position_ids=positions.repeat(2, 1), use_cache=False).last_hidden_state
         for name, layer in layers.items():
-            if name not in done and layer is whole.get_output_embeddings():  # never called: the answers are not needed, which are long
-                reached(layer, (states,), name)
+            if name not in done and layer is head:  # never called: the answers are not needed, which are long
+                reached(layer, name, states)
     return done
 
 

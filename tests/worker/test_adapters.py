@@ -5,29 +5,53 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from torch.nn import functional
 
 from studio.methods.lora import LoRA
-from studio.worker.adapters import QuickDropout, quicken
+from studio.worker.adapters import DroppedProduct, fates, quicken
 
 
-def test_quick_dropout_drops_its_share_and_keeps_the_mean() -> None:
+def test_fates_drop_their_share_and_keep_the_mean() -> None:
     torch.manual_seed(0)
-    drop, x = QuickDropout(0.05), torch.ones(400, 501)
-    out = drop(x)
-    assert abs((out == 0).float().mean().item() - 0.05) < 0.002
-    assert abs(out.mean().item() - 1) < 0.003
+    x = torch.ones(400, 501)
+    kept, gain = fates(x, 0.05)
+    assert abs((kept == 0).float().mean().item() - 0.05) < 0.002
+    assert abs(kept.float().mean().item() * gain - 1) < 0.003
     for lane in range(4):  # the four fates of one draw
-        assert abs((out.flatten()[lane::4] == 0).float().mean().item() - 0.05) < 0.004
-    assert torch.equal(drop.eval()(x), x)
+        assert abs((kept.flatten()[lane::4] == 0).float().mean().item() - 0.05) < 0.004
     torch.manual_seed(0)
-    assert torch.equal(drop.train()(x), out)
+    assert torch.equal(fates(x, 0.05)[0], kept)
 
 
-def test_gradient_passes_where_the_value_passed() -> None:
-    x = torch.randn(64, 7, requires_grad=True)
-    out = QuickDropout(0.5)(x)
-    out.sum().backward()
-    assert torch.equal(x.grad == 0, out == 0)
+def test_the_dropped_product_is_dropout_and_a_product() -> None:
+    """Against torch's own operations on the same fates, values and gradients; x in rows of several dimensions."""
+    x, weight = (torch.randn(*shape, dtype=torch.float64, requires_grad=True) for shape in ((3, 8, 16), (4, 16)))
+    slope = torch.randn(3, 8, 4, dtype=torch.float64)
+    torch.manual_seed(1)
+    found = DroppedProduct.apply(x, weight, 0.3, torch.float64)
+    mine = torch.autograd.grad(found, (x, weight), slope)
+    torch.manual_seed(1)
+    kept, gain = fates(x, 0.3)
+    wanted = functional.linear(x * kept * gain, weight)
+    torch.testing.assert_close(found, wanted)
+    for one, other in zip(mine, torch.autograd.grad(wanted, (x, weight), slope), strict=True):
+        torch.testing.assert_close(one, other)
+    assert 0 < (kept == 0).sum() < kept.numel()
+
+
+def test_a_quick_layer_drops_only_while_it_trains(tiny_model: Path) -> None:
+    torch.manual_seed(0)
+    model = LoRA(dropout=0.5).wrap(LoRA().load(tiny_model, torch.float32))
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.1)
+    before, ids = {name: weight.clone() for name, weight in model.state_dict().items()}, torch.arange(5, 45)[None]
+    plain = model.eval()(input_ids=ids).logits
+    quicken(model, autocast=False)
+    assert set(model.state_dict()) == set(before)
+    torch.testing.assert_close(model(input_ids=ids).logits, plain)
+    model.train()
+    assert not torch.allclose(model(input_ids=ids).logits, model(input_ids=ids).logits)
 
 
 def test_quickened_layers_agree_under_autocast(tiny_model: Path) -> None:

@@ -31,11 +31,12 @@ def plain(model: Any, piece: dict[str, Any]) -> torch.Tensor:
     return functional.cross_entropy(logits[:, :-1].flatten(0, 1), piece["labels"][:, 1:].flatten(), reduction="sum")
 
 
-@pytest.mark.parametrize("room", [2**25, 400 * 4 * 5])
+@pytest.mark.parametrize(("room", "deep"), [(2**25, 512), (400 * 4 * 5, 512), (400 * 4 * 5, 10), (400 * 4 * 5, 1)])
 @pytest.mark.parametrize("bend", [Bend(), Bend(0.25), Bend(1.0, 3.0), Bend(2.0, 5.0)])
 @pytest.mark.parametrize("with_bias", [False, True])
-def test_head_loss_and_gradients(room: int, bend: Bend, with_bias: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_head_loss_and_gradients(room: int, deep: int, bend: Bend, with_bias: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(losses.ROOM, "cpu", room)
+    monkeypatch.setattr(losses, "DEEP", deep)
     torch.manual_seed(0)
     hidden, weight = torch.randn(23, 16, requires_grad=True), torch.randn(400, 16, requires_grad=True)
     bias = torch.randn(400, requires_grad=True) if with_bias else None

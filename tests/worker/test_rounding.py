@@ -32,15 +32,27 @@ def one_by_one(weight: torch.Tensor, grid: rounding.Grid) -> torch.Tensor:
 def test_outputs_change_less(kind: type[rounding.Grid]) -> None:
     weight, seen, unseen = torch.randn(48, 96, generator=torch.Generator().manual_seed(1)), *together(1200, 96).split(600)
     grid = kind(weight)
-    carried = rounding.carried(weight, rounding.inputs(seen), grid)
+    carried = rounding.carried(weight, rounding.inputs(seen, seen), grid)
     assert torch.equal(one_by_one(carried, grid), carried), "it lies on the grid"
     error, plain = ((unseen @ (one - weight).T).norm() for one in (carried, one_by_one(weight, grid)))
     assert error < plain / 2, "also for inputs it was not made with"
 
 
+def test_a_layer_makes_good_for_what_was_lost_before_it() -> None:
+    """Answers to inputs that have come away, by a part that goes with them, come nearer to the exact layer's answers to the exact ones."""
+    weight, exact, unseen = torch.randn(48, 96, generator=torch.Generator().manual_seed(1)), *together(1200, 96).split(600)
+    away = torch.eye(96) + 0.01 * torch.randn(96, 96, generator=torch.Generator().manual_seed(2))
+    grid = rounding.Sixteen(weight)
+    known = rounding.inputs(exact @ away, exact)
+    made_good = rounding.carried(weight + weight @ known.drift, known, grid)
+    error, plain = ((unseen @ away @ one.T - unseen @ weight.T).norm() for one in (made_good, rounding.carried(weight, known, grid)))
+    assert error < plain / 5
+    assert rounding.inputs(exact, exact).drift.abs().max() == 0
+
+
 def test_inputs_that_do_not_go_together_leave_nothing_to_make_good() -> None:
     weight = torch.randn(8, 32, generator=torch.Generator().manual_seed(1))
-    alone = rounding.Inputs(torch.arange(32), torch.eye(32))
+    alone = rounding.Inputs(torch.arange(32), torch.eye(32), torch.zeros(32, 32))
     assert torch.equal(rounding.carried(weight, alone, rounding.Sixteen(weight)), weight.bfloat16().float())
 
 
