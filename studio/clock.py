@@ -13,35 +13,51 @@ from studio import cards
 from studio.config import RunConfig
 from studio.device import Device
 from studio.home import room
-from studio.memory.ours import Rows
+from studio.memory.ours import PAD, Rows
 from studio.memory.stack import Stack
 from studio.model import ModelFacts
 
-START = 12.0  # seconds until torch and its libraries are there
+START = 8.0  # seconds until torch and its libraries are there, where the device was not timed
 READ = 1.5e9  # bytes of weights a second, from disk to device
 USED = 0.30  # of a card's dense speed: 0.20 to 0.35 is usual for transformers with LoRA (fms-acceleration's and LLaMA-Factory's figures)
-CORE = {2: 45e9, 4: 30e9}  # FLOP/s a core reaches in training, by bytes of a number; 95e9 were measured on 2 cores with bf16
-LAUNCH = 1.5e-3  # seconds a layer and piece that a GPU waits for its kernels to be started, there and back
-
-
+CORE = {2: 100e9, 4: 45e9}  # FLOP/s a core reaches in training, by bytes of a number; 220e9 to 290e9 were measured on 2 cores with bf16
+LAUNCH = {"cpu": 2e-2, "cuda": 1.5e-3}  # seconds a layer and piece take however short the piece, there and back: kernels started, weights cast
+WRITE = 5e8  # bytes a second, from memory to a checkpoint
+KEPT = 12  # bytes a trained number takes in a checkpoint: weight and two moments
 STATE = 28  # bytes that AdamW reads and writes a trained number: weight, gradient, two moments, all in float32
 MOVED = {"cpu": 8e9, "cuda": 8e11}  # bytes a second, to and from memory
 
 
 class Speed(NamedTuple):
-    """FLOP/s a device reaches in training, and where that is from: runs, calibration, data sheet."""
+    """FLOP/s a device reaches in training, and where that is from: runs, calibration, data sheet; launch: seconds a layer and piece beside;
+    start: seconds until a trainer's libraries are there."""
 
     rate: float
     source: str
+    launch: float = 0.0
+    start: float = START
+
+
+class Calibration(NamedTuple):
+    """What worker/calibrate.py found. rates: FLOP/s, launch: seconds a layer and piece, by kind of method; start: as in Speed."""
+
+    rates: dict[str, float]
+    launch: dict[str, float]
+    start: float
 
 
 class Pace(NamedTuple):
-    """Seconds of the whole run, of one optimizer step, and tokens a second without filling."""
+    """Seconds of the whole run, of one optimizer step, and tokens a second without filling.
+
+    work: FLOP of a step; beside: seconds of a step that its work does not explain.
+    """
 
     total: float
     step: float
     tokens_per_second: float
     source: str
+    work: float
+    beside: float
 
 
 def work(facts: ModelFacts, config: RunConfig, row: float, labelled: float, checkpointing: bool) -> float:
@@ -77,12 +93,23 @@ def pace(facts: ModelFacts, config: RunConfig, rows: Rows, loop: Stack, speed: S
     devices = loop.ranks if loop.device == "cuda" else 1  # processes on a CPU share its cores
     tokens = effective * rows.mean
     pieces = max(1, -(-tokens // (loop.tokens * devices)))
-    waits = LAUNCH * facts.layers * pieces if loop.device == "cuda" else 0.0
-    beside = 0.0 if speed.source == "runs" else waits + config.method.trainable(facts) * STATE / MOVED[loop.device]  # a run's rate has them in it
+    moving, launched = config.method.trainable(facts), speed.launch * facts.layers
+    beside = launched * pieces + moving * STATE / MOVED[loop.device]
+    each *= _filled(rows.mean + config.method.footprint(facts).virtual) / rows.mean if loop.batch > 1 else 1.0  # padded rows, not laid end to end
     step = tokens * each / (speed.rate * devices) + beside
     evaluations = 1 + (10 if training.eval_every == "auto" else steps // max(1, training.eval_every)) if rows.held else 0
-    held = evaluations * rows.held * rows.mean * each / 3 / speed.rate
-    return Pace(START + facts.parameters * loop.base / READ + steps * step + held, step, tokens / step, speed.source)
+    held = rows.held * rows.mean
+    held = evaluations * (held * each / speed.rate + launched * -(-held // loop.tokens)) / 3  # forward is a third
+    saves = 10 if training.save_every == "auto" else steps // max(1, training.save_every)
+    written = (saves + 1) * moving * KEPT / WRITE
+    probe = loop.tokens * each / speed.rate + launched if training.probe else 0.0
+    around = speed.start + facts.parameters * loop.base / READ + probe + held + written
+    return Pace(around + steps * step, step, tokens / step, speed.source, tokens * each, beside)
+
+
+def _filled(row: float) -> int:
+    """Tokens of a padded row of that mean: widths go in steps."""
+    return -(-int(row) // PAD) * PAD
 
 
 def kind(config: RunConfig) -> str:
@@ -93,15 +120,16 @@ def kind(config: RunConfig) -> str:
 
 def speed(device: Device, each: int, rates: Sequence[float] = (), timed: str = "adapters") -> Speed:
     """rates: FLOP/s of this device's own runs of like shape, newest first; each: bytes of a number; timed: the order's kind."""
-    if rates:
-        return Speed(statistics.median(rates[:12]), "runs")
     kept = calibrated(device)
+    launch, start = (kept.launch[timed], kept.start) if kept else (LAUNCH[device.kind], START)
+    if rates:
+        return Speed(statistics.median(rates[:12]), "runs", launch, start)
     if kept:
-        return Speed(kept[timed], "calibration")
+        return Speed(kept.rates[timed], "calibration", launch, start)
     if device.kind == "cuda":
         card = cards.find(device.name, device.memory)
-        return Speed((card.speed if card else 100e12) * USED, "data sheet")
-    return Speed(CORE[each] * (device.cores or 1), "data sheet")
+        return Speed((card.speed if card else 100e12) * USED, "data sheet", launch)
+    return Speed(CORE[each] * (device.cores or 1), "data sheet", launch)
 
 
 def left(done: int, steps: int, spent: float, expected: float) -> float:
@@ -114,8 +142,11 @@ def left(done: int, steps: int, spent: float, expected: float) -> float:
     return max(0, steps - done) * (trust * seen + (1 - trust) * expected)
 
 
+PAUSES = ("probing", "evaluating", "saving")
+
+
 class Pause(NamedTuple):
-    """An evaluation or a saving between two steps: its name and the seconds at which it began and ended."""
+    """A probe, an evaluation or a saving between two steps: its name and the seconds at which it began and ended."""
 
     name: str
     began: float
@@ -123,9 +154,9 @@ class Pause(NamedTuple):
 
 
 def pauses(events: Sequence[Mapping[str, Any]]) -> list[Pause]:
-    """Evaluations and savings that are over, from a run's events with the `time` at which each happened (ui/tail.py)."""
+    """Probes, evaluations and savings that are over, from a run's events with the `time` at which each happened (ui/tail.py)."""
     turns = [event for event in events if event["kind"] == "phase"]
-    return [Pause(one["name"], one["time"], after["time"]) for one, after in zip(turns, turns[1:], strict=False) if one["name"] in ("evaluating", "saving")]
+    return [Pause(one["name"], one["time"], after["time"]) for one, after in zip(turns, turns[1:], strict=False) if one["name"] in PAUSES]
 
 
 def remaining(steps: Sequence[float], times: Sequence[float], pauses: Sequence[Pause], plan: Mapping[str, Any],
@@ -139,6 +170,8 @@ def remaining(steps: Sequence[float], times: Sequence[float], pauses: Sequence[P
     if not total or not len(steps) and expected is None:
         return None
     done = int(steps[-1]) if len(steps) else 0
+    if 0 < len(steps) < 3 and steps[0] == 1 and len(tokens) == len(steps):  # the start of the training is a point too
+        steps, times, tokens = [0, *steps], [0.0, *times], [0, *tokens]
     first = min(max(2, len(steps) // 2), max(0, len(steps) - 2))
     between = sum(pause.ended - pause.began for pause in pauses if len(times) > first and times[first] <= pause.began and pause.ended <= times[-1])
     counted = steps[-1] - steps[first] if len(steps) > first else 0
@@ -166,10 +199,11 @@ def calibration_file(device: Device) -> Path:
     return room("cache") / f"speed-{re.sub(r'[^A-Za-z0-9]+', '-', device.name)}-{device.cores or 0}.json"
 
 
-def calibrated(device: Device) -> dict[str, float] | None:
-    """FLOP/s by kind of method that calibration.py found for this device; None before it ran."""
+def calibrated(device: Device) -> Calibration | None:
+    """What calibration.py found for this device; None before it ran."""
     try:
-        found = json.loads(calibration_file(device).read_text())["rates"]
-        return {name: float(found[name]) for name in ("adapters", "full", "other")}
+        found = json.loads(calibration_file(device).read_text())
+        rates, launch = ({name: float(found[part][name]) for name in ("adapters", "full", "other")} for part in ("rates", "launch"))
+        return Calibration(rates, launch, float(found["start"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -72,6 +72,8 @@ class Estimate(BaseModel):
     steps: int | None = None
     tokens_per_second: float | None = None
     speed_from: str | None = None  # runs, calibration or data sheet
+    step_work: float | None = None  # FLOP of a step
+    step_beside: float | None = None  # seconds of a step that its work does not explain
     disk: int = 0
     disk_by_cause: dict[str, int] = {}
     fits: bool
@@ -86,7 +88,8 @@ class Estimate(BaseModel):
     def told(self) -> dict[str, Any]:
         """For the diary, where the record finds it again (record.py)."""
         return {"total": self.total, "allocated": self.allocated, "context": self.context, "correction": self.correction, "by_phase": self.by_phase,
-                "peak_phase": self.peak_phase, "seconds": self.seconds, "seconds_per_step": self.seconds_per_step, "device": self.device}
+                "peak_phase": self.peak_phase, "seconds": self.seconds, "seconds_per_step": self.seconds_per_step, "step_work": self.step_work,
+                "step_beside": self.step_beside, "device": self.device}
 
 
 def estimate(facts: ModelFacts, config: RunConfig, device: Device, rows: Rows | Mapping[str, int] | None = None, *, advised: bool = False,
@@ -113,6 +116,7 @@ def estimate(facts: ModelFacts, config: RunConfig, device: Device, rows: Rows | 
         context=around.context + around.paged, correction=correction, steps=steps(config, known),
         seconds=round(pace.total, 1) if pace else None, seconds_per_step=round(pace.step, 3) if pace else None,
         tokens_per_second=round(pace.tokens_per_second, 1) if pace else None, speed_from=pace.source if pace else None,
+        step_work=pace.work if pace else None, step_beside=round(pace.beside, 4) if pace else None,
         disk=sum(disk.values()), disk_by_cause=disk, fits=needed <= device.free, device=device.name, memory=device.memory, free=device.free,
         headroom=round(1 - needed / device.free, 4) if device.free else -1.0, explained=explain(causes, facts, config, loop))
     return made.model_copy(update=_advised(facts, config, device, known, made, correction)) if advised else made

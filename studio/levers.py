@@ -41,7 +41,7 @@ LEVERS = {  # training.KEY -> what it is when the order leaves it alone
 }
 ROUNDING = "adamw_rounding"  # worker/adamw.py
 CPU_PIECE = 768  # tokens laid end to end at once on a CPU: enough to keep it busy, and its memory small
-CPU_PIECE_FULL = 1536  # where all weights are trained: with every piece they are cast once more, and a gradient of each is added
+CPU_PIECE_FULL = 1024  # where all weights are trained: with every piece they are cast once more, and a gradient of each is added
 WINDOWED = ("sliding_window", "attention_window_size", "attention_chunk_size")
 CAPPED = ("attn_logit_softcapping", "attn_logit_softcap")
 BENT = (*CAPPED, "alibi", "attention_sinks")

@@ -11,8 +11,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from studio import model, run, summary
-from studio.clock import work
+from studio import clock, model, run, summary
 from studio.config import RunConfig
 from studio.device import Device
 from studio.errors import StudioError
@@ -57,7 +56,8 @@ class Seen(NamedTuple):
 def forecast(facts: ModelFacts, config: RunConfig, device: Device, rows: Rows | Mapping[str, int] | None = None, *, advised: bool = False) -> Estimate:
     """The estimate of an order on this computer's device, corrected by its finished runs. Raises OrderError as estimate does."""
     here = seen(device)
-    return estimate(facts, config, device, rows, advised=advised, correction=correction(here, config), rates=rates(here, config))
+    return estimate(facts, config, device, rows, advised=advised, correction=correction(here, config),
+                    rates=rates(here, config, clock.calibrated(device) is not None))
 
 
 def seen(device: Device) -> list[Seen]:
@@ -93,17 +93,22 @@ def _seen(folder: str, stamp: int) -> Seen | None:
 
 
 def _rate(one: run.Run, plan: dict[str, Any], diary: list[dict[str, Any]]) -> float | None:
-    """FLOP/s of the steps behind the first ones, from their tokens a second and the work a token is."""
+    """FLOP/s of the steps behind the first ones, from their tokens a second and the work a step is, without the seconds that lie beside it."""
     counted = [event for event in diary if event["kind"] == "step" and event.get("tokens_per_second")]
     counted = counted[WARM:] if len(counted) > 3 * WARM else []
     told = plan.get("statistics") or {}
     if not counted or not told.get("rows"):
         return None
     speed = len(counted) / sum(1 / event["tokens_per_second"] for event in counted)
+    expected = plan.get("expected") or {}
+    if expected.get("step_work") and plan.get("effective_batch"):
+        took = min(plan["effective_batch"], told["rows"]) * told["tokens"] / told["rows"] / speed
+        return expected["step_work"] / max(0.2 * took, took - expected["step_beside"])
     try:
         config = one.config
         facts = model.facts_of(config.model)
-        return speed * work(facts, config, told["tokens"] / told["rows"], min(1.0, told["trained"] / max(1, told["tokens"])), bool(plan.get("checkpointing")))
+        labelled = min(1.0, told["trained"] / max(1, told["tokens"]))
+        return speed * clock.work(facts, config, told["tokens"] / told["rows"], labelled, bool(plan.get("checkpointing")))
     except StudioError:  # the model is gone
         return None
 
@@ -123,9 +128,10 @@ def correction(runs: list[Seen], config: RunConfig | None = None) -> float:
     return 1.0 if len(ratios) < LEAST else round(min(BOUNDS[1], max(BOUNDS[0], statistics.median(ratios))), 4)
 
 
-def rates(runs: list[Seen], config: RunConfig) -> list[float]:
-    """FLOP/s of the last runs like the order, newest first."""
-    return [item.rate for item in like([item for item in runs if item.rate], config, 1) if item.rate][:LAST]
+def rates(runs: list[Seen], config: RunConfig, calibrated: bool = False) -> list[float]:
+    """FLOP/s of the last runs like the order, newest first. Those of other methods tell less than a calibration does, where there is one."""
+    found = like([item for item in runs if item.rate], config, 1)
+    return [item.rate for item in found if item.rate and (item.method == config.method.name or not calibrated)][:LAST]
 
 
 def told(runs: list[Seen]) -> dict[str, Any]:

@@ -52,7 +52,7 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
         rows.append({"case": number, **_case(*CASES[number - 1])})
         print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
         if args.save:
-            told = {"device": here.name, "cores": here.cores, "calibration": clock.calibrated(here), **summary(rows), "rows": rows}
+            told = {"device": here.name, "cores": here.cores, "calibration": clock.calibrated(here)._asdict(), **summary(rows), "rows": rows}
             args.save.write_text(json.dumps(told, indent=1))
     return rows
 

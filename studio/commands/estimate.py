@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from studio import calibration, cards, clock, config, data, estimate, model, record, source
-from studio.device import devices
+from studio.device import Device, devices
 from studio.errors import OrderError, StudioError
 from studio.memory import tables
 from studio.template import load as load_template
@@ -92,8 +92,13 @@ def list_devices(args: argparse.Namespace) -> dict[str, Any]:
     here = devices()
     if args.measure:
         calibration.calibrate(here[0])
-    listed = [one.model_dump(mode="json") | {"speed": clock.calibrated(one)} for one in here]
+    listed = [one.model_dump(mode="json") | {"speed": _timed(one)} for one in here]
     return {"here": listed, "known": [{"name": card.name, "memory": card.memory} for card in cards.CARDS]}
+
+
+def _timed(device: Device) -> dict[str, float] | None:
+    found = clock.calibrated(device)
+    return None if found is None else found.rates
 
 
 def show_devices(answer: dict[str, Any]) -> None:

@@ -41,7 +41,7 @@ class HeadLoss(torch.autograd.Function):
                 bend: Bend, dtype: torch.dtype) -> torch.Tensor:
         narrow, cast = hidden.to(dtype), weight.to(dtype)
         total = hidden.new_zeros((), dtype=torch.float32)
-        d_hidden, d_weight = torch.empty_like(narrow), None
+        d_hidden, d_weight = torch.empty_like(narrow), None if len(hidden) else torch.zeros_like(cast)
         d_bias = torch.zeros_like(bias, dtype=torch.float32) if bias is not None and ctx.needs_input_grad[2] else None
         chunk = max(1, min(len(hidden), ROOM.get(hidden.device.type, 2**27) // (4 * len(weight))))
         block = max(chunk, min(len(hidden), DEEP)) if ctx.needs_input_grad[1] else chunk
@@ -62,7 +62,7 @@ class HeadLoss(torch.autograd.Function):
             if ctx.needs_input_grad[1]:
                 part = slopes.t() @ narrow[first:past]
                 d_weight = part if block >= len(hidden) else part.float() if d_weight is None else d_weight.add_(part)
-        ctx.save_for_backward(d_hidden, d_weight, d_bias)
+        ctx.save_for_backward(d_hidden, d_weight if ctx.needs_input_grad[1] else None, d_bias)
         ctx.types = hidden.dtype, weight.dtype, bias.dtype if bias is not None else None
         return total
 

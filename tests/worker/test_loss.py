@@ -52,6 +52,15 @@ def test_head_loss_and_gradients(room: int, deep: int, bend: Bend, with_bias: bo
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
 
 
+def test_without_a_label_the_head_still_has_a_gradient() -> None:
+    """Of zeros: processes that share a step wait for each other's."""
+    hidden, weight = torch.randn(0, 16, requires_grad=True), torch.randn(400, 16, requires_grad=True)
+    found = HeadLoss.apply(hidden, weight, None, torch.zeros(0, dtype=torch.int64), Bend(), torch.float32)
+    found.backward()
+    assert found.item() == 0
+    assert torch.equal(weight.grad, torch.zeros(400, 16))
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_loses_the_same_either_way(name: str, tiny_model: Path) -> None:
     if name == "qlora":
