@@ -23,6 +23,7 @@ USED = 0.30  # of a card's dense speed: 0.20 to 0.35 is usual for transformers w
 CORE = {2: 100e9, 4: 45e9}  # FLOP/s a core reaches in training, by bytes of a number; 220e9 to 290e9 were measured on 2 cores with bf16
 LAUNCH = {"cpu": 2e-2, "cuda": 1.5e-3}  # seconds a layer and piece take however short the piece, there and back: kernels started, weights cast
 WRITE = 5e8  # bytes a second, from memory to a checkpoint
+FEW = 3  # runs up to which the calibration is one voice among theirs
 KEPT = 12  # bytes a trained number takes in a checkpoint: weight and two moments
 STATE = 28  # bytes that AdamW reads and writes a trained number: weight, gradient, two moments, all in float32
 MOVED = {"cpu": 8e9, "cuda": 8e11}  # bytes a second, to and from memory
@@ -123,7 +124,8 @@ def speed(device: Device, each: int, rates: Sequence[float] = (), timed: str = "
     kept = calibrated(device)
     launch, start = (kept.launch[timed], kept.start) if kept else (LAUNCH[device.kind], START)
     if rates:
-        return Speed(statistics.median(rates[:12]), "runs", launch, start)
+        prior = [kept.rates[timed]] if kept and len(rates) < FEW else []
+        return Speed(statistics.median([*rates[:12], *prior]), "runs", launch, start)
     if kept:
         return Speed(kept.rates[timed], "calibration", launch, start)
     if device.kind == "cuda":
