@@ -18,8 +18,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read once, when huggingface_hub 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # several processes share few cores in these tests
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # started in the background: what the tests start must still hear Ctrl-C
+for heard, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(heard) == signal.SIG_IGN:
+        signal.signal(heard, usual)  # started in the background, or under nohup: what the tests start must still hear Ctrl-C and a closed terminal
 settings.register_profile("studio", deadline=None, print_blob=True)
 settings.load_profile("studio")
 
