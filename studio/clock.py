@@ -13,7 +13,7 @@ from studio import cards
 from studio.config import RunConfig
 from studio.device import Device
 from studio.home import room
-from studio.memory.ours import PAD, Rows
+from studio.memory.ours import Rows, wide
 from studio.memory.stack import Stack
 from studio.model import ModelFacts
 
@@ -96,7 +96,7 @@ def pace(facts: ModelFacts, config: RunConfig, rows: Rows, loop: Stack, speed: S
     pieces = max(1, -(-tokens // (loop.tokens * devices)))
     moving, launched = config.method.trainable(facts), speed.launch * facts.layers
     beside = launched * pieces + moving * STATE / MOVED[loop.device]
-    each *= _filled(rows.mean + config.method.footprint(facts).virtual) / rows.mean if loop.batch > 1 else 1.0  # padded rows, not laid end to end
+    each *= wide(int(rows.mean + config.method.footprint(facts).virtual)) / rows.mean if loop.batch > 1 else 1.0  # padded rows, not laid end to end
     step = tokens * each / (speed.rate * devices) + beside
     evaluations = 1 + (10 if training.eval_every == "auto" else steps // max(1, training.eval_every)) if rows.held else 0
     held = rows.held * rows.mean
@@ -106,11 +106,6 @@ def pace(facts: ModelFacts, config: RunConfig, rows: Rows, loop: Stack, speed: S
     probe = loop.tokens * each / speed.rate + launched if training.probe else 0.0
     around = speed.start + facts.parameters * loop.base / READ + probe + held + written
     return Pace(around + steps * step, step, tokens / step, speed.source, tokens * each, beside)
-
-
-def _filled(row: float) -> int:
-    """Tokens of a padded row of that mean: widths go in steps."""
-    return -(-int(row) // PAD) * PAD
 
 
 def kind(config: RunConfig) -> str:
@@ -193,7 +188,6 @@ def remaining(steps: Sequence[float], times: Sequence[float], pauses: Sequence[P
 
 
 # -- the calibration
-
 
 
 def calibration_file(device: Device) -> Path:

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from studio import calibration, clock, config, data, launch, model, record, run, source, template
+from studio import calibration, clock, config, data, model, record, run, source, template
 from studio.device import devices
 from studio.estimate import estimate
 from studio.home import PROJECT, home
@@ -78,7 +78,7 @@ def _run(order: config.RunConfig) -> tuple[float, float]:
     room = run.create(order)
     began = time.time()
     subprocess.run([sys.executable, "-m", "studio.supervise", str(room.folder)], cwd=PROJECT, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                   env=os.environ | launch.environment(order) | {"STUDIO_HOME": str(home())}, check=True)
+                   env=os.environ | {"STUDIO_HOME": str(home())}, check=True)
     ended = time.time()
     diary = room.events()
     began_training = next(event["at"] for event in diary if event["kind"] == "phase" and event["name"] == "training")

@@ -11,7 +11,7 @@ from studio.memory.ranks import processes
 from studio.memory.stack import Stack
 from studio.model import EMBEDDING, ModelFacts
 
-PAD = 64  # worker/batches.py fills up to multiples of this
+STEP = 64  # widths are rounded up to multiples of this: few shapes, because a new one costs the CPU a newly compiled kernel
 LABELLED = 0.7  # share of tokens with a label where the data is not known yet
 
 
@@ -29,6 +29,11 @@ class Rows(NamedTuple):
         return self.tokens / max(1, self.rows)
 
 
+def wide(tokens: int) -> int:
+    """The width a row or piece is filled up to, here and in worker/batches.py."""
+    return -(-tokens // STEP) * STEP
+
+
 def longest(config: RunConfig, rows: Rows | None) -> int:
     """Tokens of the longest row."""
     return config.data.max_length if rows is None else min(config.data.max_length, rows.longest)
@@ -40,7 +45,7 @@ def stack(config: RunConfig, facts: ModelFacts, device: Device, rows: Rows | Non
     training, each, row = config.training, width(config, device), longest(config, rows)
     laid, kernel, _ = levers.layout(config, facts, device, row)
     batch = 1 if laid else max(1, min(training.batch_size, rows.rows if rows else training.batch_size))
-    length = -(-(_filled(levers.piece(config, device, row), row, rows) if laid else row) // PAD) * PAD
+    length = wide(_filled(levers.piece(config, device, row), row, rows) if laid else row)
     share = LABELLED if rows is None else min(1.0, rows.trained / max(1, rows.tokens))
     narrow = config.training.weights == "bf16"
     tables = not narrow and any(EMBEDDING.search(name) for name in footprint.weights)
@@ -50,7 +55,7 @@ def stack(config: RunConfig, facts: ModelFacts, device: Device, rows: Rows | Non
     ranks = processes(config)
     tokens = training.effective_batch(rows.rows if rows else 1000) * (int(rows.mean) + 1 if rows else row) // ranks  # of a step
     pieces = -(-tokens // (batch * length))
-    rest = -(-(tokens - length) // PAD) * PAD if laid and pieces == 2 else 0
+    rest = wide(tokens - length) if laid and pieces == 2 else 0
     return Stack(
         device="cpu" if device.kind == "cpu" else "cuda", batch=batch, length=length, row=min(row, length), labels=max(1, int(batch * length * share)),
         base=each, stream=4 if tables else each, autocast=0 if each == 4 or narrow else each, attention="flash" if "flash" in kernel else kernel,

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import torch
 
 from studio.data.mixing import shuffled
+from studio.memory.ours import wide
 
-STEP = 64  # widths are rounded up to multiples of this: few shapes, because a new one costs the CPU a newly compiled kernel
 PIECE_COST = 64  # what one more piece costs, in padded tokens it may save
 IGNORED = -100
 
@@ -131,11 +131,6 @@ def _cheapest_cut(ordered: list[Row], most: int) -> list[list[Row]]:
         pieces.append(ordered[cut[end]:end])
         end = cut[end]
     return pieces[::-1]
-
-
-def wide(tokens: int) -> int:
-    """The width a row or piece is filled up to."""
-    return -(-tokens // STEP) * STEP
 
 
 def put(rows: list[Row], laid: bool) -> Piece:

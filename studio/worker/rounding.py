@@ -162,9 +162,9 @@ def _watched(whole: Any, layers: dict[str, torch.nn.Linear], rows: list[Row], ki
         exact, moved = given.chunk(2)
         if last[0] is not given:
             last[:] = given, inputs(moved[real], exact[real])
-        weight = layer.weight.data
-        near = carried(weight + weight @ last[1].drift, last[1], kind(weight))
-        done[name] = kind(weight).stored(near).cpu()
+        weight, grid = layer.weight.data, kind(layer.weight.data)
+        near = carried(weight + weight @ last[1].drift, last[1], grid)
+        done[name] = grid.stored(near).cpu()
         tell(len(done), len(layers))
         return given[..., :0] if layer is head else torch.cat([linear(exact, weight, layer.bias), linear(moved, near, layer.bias)])
 

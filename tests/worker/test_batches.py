@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from studio.worker.batches import STEP, Layout, Order, Pieces, Steps, filled, groups, share, trained
+from studio.memory.ours import STEP
+from studio.worker.batches import Layout, Order, Pieces, Steps, filled, groups, share, trained
 
 LENGTHS = st.lists(st.integers(2, 300), min_size=1, max_size=40)
 
