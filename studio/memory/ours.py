@@ -45,15 +45,16 @@ def stack(config: RunConfig, facts: ModelFacts, device: Device, rows: Rows | Non
     training, each, row = config.training, width(config, device), longest(config, rows)
     laid, kernel, _ = levers.layout(config, facts, device, row)
     batch = 1 if laid else max(1, min(training.batch_size, rows.rows if rows else training.batch_size))
-    length = wide(_filled(levers.piece(config, device, row), row, rows) if laid else row)
+    effective, ranks = training.effective_batch(rows.rows if rows else 1000), processes(config)
+    most = -(-effective // ranks) * row  # tokens a process is given in a step
+    length = wide(min(_filled(levers.piece(config, device, row), row, rows), most) if laid else row)
     share = LABELLED if rows is None else min(1.0, rows.trained / max(1, rows.tokens))
     narrow = config.training.weights == "bf16"
     tables = not narrow and any(EMBEDDING.search(name) for name in footprint.weights)
     told = {**facts.config, **facts.config.get("text_config", {})}
     windowed = not laid and any((told.get(key) or row) < row for key in levers.WINDOWED)
     squares = bool(footprint.prefix) or windowed or laid and kernel in ("sdpa", "eager")  # a mask that SDPA's causal flag cannot replace
-    ranks = processes(config)
-    tokens = training.effective_batch(rows.rows if rows else 1000) * (int(rows.mean) + 1 if rows else row) // ranks  # of a step
+    tokens = effective * (int(rows.mean) + 1 if rows else row) // ranks  # of a step
     pieces = -(-tokens // (batch * length))
     rest = wide(tokens - length) if laid and pieces == 2 else 0
     return Stack(
