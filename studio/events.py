@@ -180,14 +180,14 @@ class Lock:
     def __init__(self, path: Path):
         self.path, self.descriptor = path, None
 
-    def take(self, wait: float = 0.0) -> bool:
-        """True once held; False when somebody else still holds it after `wait` seconds."""
+    def take(self, wait: float = 0.0, shared: bool = False) -> bool:
+        """True once held; False when somebody else still holds it after `wait` seconds. shared: beside others that share, and unseen by held()."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         until = time.monotonic() + wait
         while True:
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
             except BlockingIOError:
                 if time.monotonic() >= until:
                     os.close(descriptor)
@@ -212,7 +212,7 @@ class Lock:
 
 
 def held(path: Path) -> bool:
-    """Whether some process holds the lock. Asks with a shared lock, given back at once."""
+    """Whether some process holds the lock for itself. Asks with a shared lock, given back at once."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:

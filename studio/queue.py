@@ -206,13 +206,10 @@ def _put(run: Run, hold: bool, order: float) -> None:
 def settle(run: Run) -> str:
     """recovery.settle, and what a supervisor that died behind the end line did not come to. Returns the state."""
     state = recovery.settle(run)
-    lock = Lock(run.lock)
-    if state in END_STATES and recovery.unfinished(run) and lock.take():
-        try:
-            if recovery.end_orphans(run):
+    if state in END_STATES and recovery.unfinished(run):
+        with recovery.alone(run) as mine:
+            if mine and recovery.end_orphans(run):
                 wind_up(run)
-        finally:
-            lock.free()
     return run.state()
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,19 +23,30 @@ def settle(run: Run) -> str:
     state = run.state()
     if state != "lost" or not os.access(run.folder, os.W_OK):
         return state
-    lock = Lock(run.lock)
-    if not lock.take():
-        return run.state()  # a supervisor is just starting, or somebody else writes it down
+    with alone(run) as mine:  # else a supervisor is just starting, or somebody else writes it down
+        try:
+            if mine:
+                events.close_torn(run.diary)
+            if mine and run.state(alive=False) == "lost" and (run.turn() or {}).get("kind") != "end" and end_orphans(run):
+                _write_lost(run)
+        except OSError as error:
+            if error.errno not in FULL:
+                raise  # else there is no room for the word; the state is lost all the same
+    return run.state()
+
+
+@contextmanager
+def alone(run: Run, wait: float = 0.0) -> Iterator[bool]:
+    """True inside when nobody supervises this run and nobody else puts it in order, and none can begin to.
+
+    The run's lock is held shared: that keeps a supervisor out, but is not taken for one by who asks whether the run is alive.
+    """
+    turn, lock = Lock(run.folder / "recovery.lock"), Lock(run.lock)
     try:
-        events.close_torn(run.diary)
-        if run.state(alive=False) == "lost" and (run.turn() or {}).get("kind") != "end" and end_orphans(run):
-            _write_lost(run)
-    except OSError as error:
-        if error.errno not in FULL:
-            raise  # else there is no room for the word; the state is lost all the same
+        yield turn.take(wait) and lock.take(wait, shared=True)
     finally:
         lock.free()
-    return run.state()
+        turn.free()
 
 
 def _write_lost(run: Run) -> None:

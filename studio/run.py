@@ -277,11 +277,9 @@ def delete(run: Run, keep_files: bool = False) -> int:
 
     keep_files: it only leaves the list; its folder moves to STUDIO_HOME/removed.
     """
-    lock = Lock(run.lock)
-    if not lock.take() or not recovery.end_orphans(run):
-        lock.free()
-        raise RunError(f"{run.id} is still running.", "Stop it first.", "run")
-    try:
+    with recovery.alone(run, wait=2) as mine:
+        if not mine or not recovery.end_orphans(run):
+            raise RunError(f"{run.id} is still running.", "Stop it first.", "run")
         size = run.size()
         if keep_files:
             os.rename(run.folder, inside(room("removed"), run.id))
@@ -292,5 +290,3 @@ def delete(run: Run, keep_files: bool = False) -> int:
         crash.point("delete.renamed")
         shutil.rmtree(grave)
         return size
-    finally:
-        lock.free()

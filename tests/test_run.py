@@ -50,6 +50,20 @@ def test_state(one: Run, told: list[tuple[str, str]], held: bool, stop: bool, st
         lock.free()
 
 
+def test_putting_in_order_is_not_taken_for_life(one: Run) -> None:
+    one.append("phase", name="training", attempt=1)
+    supervisor = Lock(one.lock)
+    with recovery.alone(one) as first, recovery.alone(one) as second:
+        assert (first, second) == (True, False)
+        assert not one.alive()
+        assert summary(one)["state"] == "lost"
+        assert not supervisor.take()
+    assert supervisor.take()
+    with recovery.alone(one) as mine:
+        assert not mine
+        assert one.alive()
+
+
 def test_a_deleted_lock_file_is_no_life(one: Run) -> None:
     one.append("phase", name="training", attempt=1)
     assert recovery.settle(one) == "lost"
