@@ -31,7 +31,8 @@ def main(given: list[str] | None = None) -> None:
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     for name in ("GRADIO_SHARE", "GRADIO_MCP_SERVER"):  # what is public is said on the command line
         os.environ.pop(name, None)
-    from studio import afterwards, backup, queue
+    from studio import queue
+    from studio.runs import afterwards, backup
     from studio.ui.serving import Reach, launch
     backup.watch()
     queue.watch(then=afterwards.catch_up)

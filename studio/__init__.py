@@ -9,6 +9,14 @@ and not gradio; both know the core, which knows neither. Between page and traine
                 └────────────────── reads only the new lines, once a second ──────────── events.jsonl
     browser ── page ◀── OpenAI-style HTTP, loopback, secret token ──▶ python -m studio.worker.serve MODEL…
 
+What lies flat are the product's nouns; a room beside a noun holds what it is made of:
+
+    model      base/      where a base model comes from, its headers, its linears, how it is held in few bits
+    template   text/      the sandbox, which characters an assistant wrote, the gate before launch
+    estimate   memory/    bytes, cause by cause;  forecast/  each `auto` settled, time, advice, what earlier runs teach
+    run        runs/      attempts, claims, checkpoints, stops, recovery, diagnosis
+    (a result) talk/      voices and their server, conversations, votes;  export/  folders and proof, card, report, the Hub
+
 Numbers are floors: a file imports only from its own floor or below, and there is no cycle. tests/test_layers.py holds that.
 """
 
@@ -16,14 +24,11 @@ __version__ = "0.1.0"
 
 FLOORS = {
     0: ("errors",),
-    1: ("families", "headers", "home", "events", "crash", "process", "device", "cards", "log",
-        "sandbox", "spans", "template", "model", "source", "starter", "targets", "quantization"),
-    2: ("gate", "tokens", "data", "footprint", "method", "methods", "training"),
+    1: ("crash", "home", "events", "process", "device", "base", "template", "text", "model"),
+    2: ("tokens", "data", "footprint", "method", "methods", "training"),
     3: ("config", "presets"),
-    4: ("estimate", "memory", "clock", "advice", "levers", "checkpoints", "run", "summary", "recovery",
-        "sequence", "diagnosis", "signs", "compare", "repair", "record"),
-    5: ("launch", "claim", "queue", "goal", "stopping", "attempt", "backup", "afterwards", "supervise", "voice", "chat", "chats", "votes",
-        "modelfile", "readme", "proof", "export", "curve", "card", "page_report", "push", "calibration", "bench"),
+    4: ("memory", "estimate", "forecast", "run", "runs", "queue"),
+    5: ("supervise", "talk", "export", "bench"),
     6: ("worker", "ui"),
     7: ("commands", "__main__"),
 }

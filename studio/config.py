@@ -9,12 +9,13 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from studio import data, model, source
+from studio import data, model
+from studio.base import source
+from studio.base.source import ModelOrder
 from studio.data.order import DataOrder
 from studio.device import devices
 from studio.errors import OrderError
 from studio.methods import METHODS, AnyMethod
-from studio.source import ModelOrder
 from studio.training import Training
 
 DEFAULT_METHOD = "lora"
@@ -185,7 +186,7 @@ def check(config: RunConfig) -> None:
 
     Raises StudioError. Reads headers only and downloads nothing.
     """
-    from studio import levers  # stands above: it settles with what is estimated for an order
+    from studio.forecast import levers  # stands above: it settles with what is estimated for an order
     folder, device = source.check(config.model), devices()[0]
     config.method.refuse(model.facts(folder) if folder else None, config.training, device)
     levers.refuse(config, device)

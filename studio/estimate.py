@@ -13,10 +13,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from studio import advice, clock
 from studio.config import RunConfig
 from studio.device import Device
 from studio.footprint import Footprint
+from studio.forecast import advice, clock
 from studio.memory import ours, ranks
 from studio.memory.anatomy import Same, anatomy
 from studio.memory.explain import explain

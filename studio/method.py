@@ -15,9 +15,9 @@ from studio.errors import ExportError, ModelError, OrderError, RunError
 from studio.footprint import Footprint
 
 if TYPE_CHECKING:
+    from studio.base.quantization import Quantization
     from studio.device import Device
     from studio.model import ModelFacts
-    from studio.quantization import Quantization
 
 Shapes = dict[str, tuple[int, ...]]  # tensor name -> shape
 ADVANCED: dict[str, Any] = {"advanced": True}

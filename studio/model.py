@@ -12,10 +12,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from studio import families, headers, source
+from studio.base import families, headers, source
+from studio.base.source import ModelOrder
 from studio.errors import ModelError
 from studio.home import PROJECT
-from studio.source import ModelOrder
 
 BYTES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "BF16": 2, "F16": 2, "I16": 2, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "BOOL": 1}
 

@@ -11,12 +11,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from studio import claim, crash, events, recovery, sequence
+from studio import crash, events
 from studio.config import RunConfig
 from studio.errors import RunError
 from studio.events import END_STATES, Lock
 from studio.home import PROJECT, home, room
 from studio.run import ALIVE, Run, create, runs, sweep
+from studio.runs import claim, recovery, sequence
 
 START_WAIT = 60.0  # seconds a supervisor may take to show itself
 UP, BUSY = 0, 3  # how python -m studio.supervise --detach answers: it holds the run's lock; no device is free
@@ -128,7 +129,7 @@ def start(run: Run) -> bool:
 def stop(run: Run, discard: bool = False) -> str:
     """Ask a run to stop and keep what it learnt, or with discard keep nothing; a waiting one ends at once. Returns the state after.
 
-    The stated delays are in studio/stopping.py. A second stop with discard hurries a first one.
+    The stated delays are in studio/runs/stopping.py. A second stop with discard hurries a first one.
     """
     with _turn():
         state = settle(run)

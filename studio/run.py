@@ -12,12 +12,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from studio import crash, events, recovery
+from studio import crash, events
 from studio.config import RunConfig, parse
 from studio.errors import RunError
 from studio.events import FULL, Lock
 from studio.home import bytes_in, inside, room, slug, sync_folder, write_whole
-from studio.summary import ALIVE, STATES, TURNS, WORKING, current, phase, standing, summary
+from studio.runs import recovery
+from studio.runs.summary import ALIVE, STATES, TURNS, WORKING, current, phase, standing, summary
 
 __all__ = ["ALIVE", "ASKS", "STATES", "WORKING", "Run", "create", "current", "delete", "find", "is_run", "phase", "runs", "summary", "sweep"]
 

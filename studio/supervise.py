@@ -10,10 +10,11 @@ import signal
 import sys
 from pathlib import Path
 
-from studio import afterwards, claim, crash, launch, process, queue
-from studio.attempt import Attempt, wanted
+from studio import crash, process, queue
 from studio.events import Lock
 from studio.run import Run
+from studio.runs import afterwards, claim, launch
+from studio.runs.attempt import Attempt, wanted
 
 
 def supervise(run: Run, up: int | None = None) -> int:

@@ -11,10 +11,10 @@ from typing import Any
 
 import jinja2
 
-from studio import sandbox, spans
 from studio.errors import TemplateError
 from studio.home import PROJECT
-from studio.sandbox import CLOSE, OPEN
+from studio.text import sandbox, spans
+from studio.text.sandbox import CLOSE, OPEN
 
 FOLDER = PROJECT / "templates"
 FALLBACK = "chatml"

@@ -9,11 +9,14 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from studio.errors import ModelError, TemplateError
-from studio.gate import check
-from studio.template import Message, Rendered, Template
+from studio.template import Message, Rendered, Template, load
+from studio.text.gate import check
+
+if TYPE_CHECKING:
+    from studio.data import DataOrder
 
 IGNORED = -100  # label of a token that is read and not trained on (torch's cross entropy skips it)
 TrainOn = Literal["assistant", "last", "all"]
@@ -51,6 +54,11 @@ class Encoder:
         self.folder, self.template = Path(model_folder), template
         self.max_length, self.too_long, self.train_on = max_length, too_long, train_on
         self.tokenizer = _tokenizer(self.folder)
+
+    @classmethod
+    def of(cls, order: DataOrder, model_folder: str | Path, template: Template | None = None) -> Encoder:
+        """As an order says. template: where it is loaded already."""
+        return cls(model_folder, template or load(order.template, model_folder), order.max_length, order.too_long, order.train_on)
 
     def encode(self, one: Conversation, **extra: Any) -> Encoded:
         """ids and labels of one conversation. Raises TemplateError when it cannot be rendered.

@@ -66,7 +66,7 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def starter_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home with the real starter model prepared in it; made once a session, or kept where STUDIO_TEST_HOME says."""
-    from studio.starter import prepare
+    from studio.base.starter import prepare
     shared = tmp_path_factory.getbasetemp().parent if "PYTEST_XDIST_WORKER" in os.environ else tmp_path_factory.getbasetemp()
     folder = Path(STARTER_HOME) if STARTER_HOME else shared / "starter-home"
     folder.mkdir(exist_ok=True)

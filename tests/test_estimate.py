@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from studio import advice, cards, clock, config, device, estimate, model
+from studio import config, device, estimate, model
 from studio.bench import memory, published
 from studio.errors import DeviceError
+from studio.forecast import advice, cards, clock
 from studio.memory import tables
 from studio.memory.ours import Rows
 from studio.memory.states import nf4_bytes, optimizer_bytes

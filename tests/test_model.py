@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy
 import pytest
 
-from studio import families, headers, model
+from studio import model
+from studio.base import families, headers
+from studio.base.source import ModelOrder
 from studio.errors import ModelError
 from studio.home import PROJECT
 from studio.memory.anatomy import anatomy
-from studio.source import ModelOrder
 from tests import fake_hub
 
 TINY = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 100}

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from studio import claim, goal, queue, recovery, sequence
+from studio import queue
 from studio.config import build
 from studio.device import Device
 from studio.errors import RunError
 from studio.events import Lock
 from studio.run import Run, summary
-from tests.test_checkpoints import save
+from studio.runs import claim, goal, recovery, sequence
+from tests.runs.test_checkpoints import save
 
 ORDER = build({"name": "one", "data": {"train": "rows.json"}, "training": {"epochs": 3, "batch_size": 4, "accumulation": 2}})
 

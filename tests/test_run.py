@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from studio import compare, events, recovery, run
+from studio import events, run
 from studio.config import build
 from studio.errors import OrderError, RunError
 from studio.events import Lock
 from studio.run import Run, create, summary
+from studio.runs import compare, recovery
 
 ORDER = build({"name": "one", "data": {"train": "rows.json"}})
 

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from studio import attempt, claim, config, goal, process, queue, supervise
+from studio import config, process, queue, supervise
 from studio.device import Device
-from studio.diagnosis import LOST
 from studio.events import Lock
 from studio.run import create, summary
+from studio.runs import attempt, claim, goal
+from studio.runs.diagnosis import LOST
 from tests.faults import processes, stage
 
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from studio import chats
 from studio.__main__ import main
 from studio.home import room
+from studio.talk import chats
 from tests.ui.fakes import FakeRun, FakeServer
 
 RUN = "2026-11-22-1200-mine"

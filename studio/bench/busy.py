@@ -19,12 +19,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from studio import queue, run, source
+from studio import queue, run
+from studio.base import source
+from studio.base.source import ModelOrder
 from studio.bench.served import Served
 from studio.errors import StudioError
 from studio.home import PROJECT, home
 from studio.run import Run
-from studio.source import ModelOrder
 
 LIMIT = 300.0  # milliseconds
 EVERY = 0.2  # seconds between two questions

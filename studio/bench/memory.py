@@ -17,10 +17,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from studio import cards, config, device, estimate, launch, model, run
+from studio import config, device, estimate, model, run
 from studio.bench import published
+from studio.forecast import cards
 from studio.home import PROJECT, home
 from studio.memory.ours import Rows
+from studio.runs import launch
 
 MIB = 2**20
 CASES: tuple[tuple[dict[str, Any], int, int, dict[str, Any]], ...] = (  # method, length, batch, training settings

@@ -16,9 +16,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from studio import calibration, clock, config, data, model, record, run, source, template
+from studio import config, data, model, run
+from studio.base import source
 from studio.device import devices
 from studio.estimate import estimate
+from studio.forecast import calibration, clock, record
 from studio.home import PROJECT, home
 from studio.tokens import Encoder
 
@@ -60,7 +62,7 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
 def _case(method: dict[str, Any], training: dict[str, Any]) -> dict[str, Any]:
     order = config.build({"data": {"train": "sample"}, "method": method, "training": training, "name": "bench pace"})
     here, folder = devices()[0], source.fetch(order.model)
-    encoder = Encoder(folder, template.load(order.data.template, folder), order.data.max_length, order.data.too_long, order.data.train_on)
+    encoder = Encoder.of(order.data, folder)
     facts, known = model.facts(folder), data.prepare(order.data, encoder, order.training.seed).statistics
     alone, guess = estimate(facts, order, here, known), record.forecast(facts, order, here, known)
     took, early = _run(order)

@@ -17,12 +17,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-from studio import config, data, launch, model, run, source, template
+from studio import config, data, model, run
+from studio.base import source
 from studio.bench import factory, utilisation
 from studio.config import RunConfig
 from studio.device import devices
 from studio.errors import StudioError
 from studio.home import PROJECT, home
+from studio.runs import launch
 from studio.tokens import Encoder
 
 SIDES = {
@@ -78,7 +80,7 @@ def _save(args: argparse.Namespace, told: dict[str, Any]) -> None:
 def used(chosen: RunConfig, table: list[dict[str, Any]]) -> dict[str, float]:
     """Adds to each row its share of the measured ceiling; returns {flops_per_token, ceiling}."""
     folder = source.fetch(chosen.model)
-    encoder = Encoder(folder, template.load(chosen.data.template, folder), chosen.data.max_length, chosen.data.too_long, chosen.data.train_on)
+    encoder = Encoder.of(chosen.data, folder)
     lengths = data.prepare(chosen.data, encoder, chosen.training.seed).train.lengths().tolist()
     each = utilisation.flops_per_token(model.facts(folder), not chosen.method.adapter, lengths)
     most = utilisation.ceiling(devices()[0])

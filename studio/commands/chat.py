@@ -11,10 +11,10 @@ import time
 from argparse import ArgumentParser, Namespace
 from typing import Any
 
-from studio import chat, chats, voice
 from studio.commands import Failed
 from studio.errors import ModelError, OrderError, StudioError
 from studio.home import PROJECT
+from studio.talk import chat, chats, voice
 
 NAMES = "a run (its id, a unique part of it, or last), RUN@checkpoint-N, base, base:MODEL, or a folder"
 HELP = """/system TEXT   what the model is told beforehand; alone: nothing any more

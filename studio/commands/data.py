@@ -6,7 +6,8 @@ import sys
 from argparse import ArgumentParser, Namespace
 from typing import Any
 
-from studio import data, source, template
+from studio import data, template
+from studio.base import source
 from studio.data.formats import formats
 from studio.data.turns import said_with_calls
 from studio.errors import DataError, ModelError

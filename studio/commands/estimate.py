@@ -7,11 +7,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from studio import calibration, cards, clock, config, data, estimate, model, record, source
+from studio import config, data, estimate, model
+from studio.base import source
 from studio.device import Device, devices
 from studio.errors import OrderError, StudioError
+from studio.forecast import calibration, cards, clock, record
 from studio.memory import tables
-from studio.template import load as load_template
 from studio.tokens import Encoder
 
 UNITS = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
@@ -53,7 +54,7 @@ def statistics(order: config.RunConfig) -> dict[str, int] | None:
         print("The model's tokenizer is not here: no rows are counted, every row is taken for as long as allowed.", file=sys.stderr)
         return None
     try:
-        encoder = Encoder(folder, load_template(order.data.template, folder), order.data.max_length, order.data.too_long, order.data.train_on)
+        encoder = Encoder.of(order.data, folder)
         return data.prepare(order.data, encoder, order.training.seed).statistics
     except StudioError as error:
         print(f"The data could not be read, every row is taken for as long as allowed. {error}", file=sys.stderr)

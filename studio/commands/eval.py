@@ -9,10 +9,12 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
-from studio import data, proof, voice
+from studio import data
 from studio.errors import DataError
+from studio.export import proof
 from studio.home import room
 from studio.run import find
+from studio.talk import voice
 
 
 def add(parsers: Any, common: ArgumentParser) -> None:

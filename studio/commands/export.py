@@ -7,13 +7,13 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
-from studio import voice
 from studio.errors import ExportError
-from studio.export import ALLOWED, KINDS, PRECISIONS, export
+from studio.export.folders import ALLOWED, KINDS, PRECISIONS, export
+from studio.export.push import push
+from studio.export.report import report
 from studio.home import write_whole
-from studio.page_report import report
-from studio.push import push
 from studio.run import find
+from studio.talk import voice
 
 
 def add(parsers: Any, common: ArgumentParser) -> None:

@@ -6,9 +6,10 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
-from studio import config, launch, queue, run
+from studio import config, queue, run
 from studio.errors import OrderError
 from studio.run import Run
+from studio.runs import launch
 
 
 def add(parsers: Any, common: ArgumentParser) -> None:

@@ -7,10 +7,11 @@ from typing import Any
 
 import yaml
 
-from studio import config, goal, queue, run
+from studio import config, queue, run
 from studio.commands.runs import _show_list
 from studio.errors import RunError
 from studio.run import ASKS, Run
+from studio.runs import goal
 
 ONE = "a run's id, a unique part of it, or last"
 

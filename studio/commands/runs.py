@@ -7,13 +7,14 @@ import time
 from argparse import ArgumentParser, Namespace
 from typing import Any
 
-from studio import compare as comparing
-from studio import config, log, queue, run
+from studio import config, queue, run
 from studio.commands import Failed
 from studio.events import read
-from studio.repair import repairs
+from studio.forecast.repair import repairs
 from studio.run import Run
-from studio.signs import signs
+from studio.runs import compare as comparing
+from studio.runs import log
+from studio.runs.signs import signs
 
 
 def add(parsers: Any, common: ArgumentParser) -> None:

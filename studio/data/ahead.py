@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from studio import process, template
+from studio import process
 from studio.data import encoding, store
 from studio.data.encoded import EncodedRows, Row, Writer, open_rows
 from studio.data.encoding import Prepared, Work
@@ -196,7 +196,7 @@ def main(job: dict[str, Any]) -> None:
         return
     try:
         failed.unlink(missing_ok=True)
-        encoder = Encoder(folder, template.load(order.template, folder), order.max_length, order.too_long, order.train_on)
+        encoder = Encoder.of(order, folder)
         from studio.data.preparing import prepare  # which starts this very process
         prepare(order, encoder, job["seed"], draft=draft)
     except StudioError as error:

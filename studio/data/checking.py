@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from studio import template
 from studio.data.order import DataOrder
 from studio.data.reading import read
 from studio.tokens import Encoder
@@ -21,6 +20,6 @@ def check(order: DataOrder, model_folder: Path | None = None) -> None:
     if isinstance(order.eval, str):
         read(order.eval, order.format, order.mapping)
     if model_folder is not None:
-        encoder = Encoder(model_folder, template.load(order.template, model_folder), order.max_length, order.too_long, order.train_on)
+        encoder = Encoder.of(order, model_folder)
         for one in chosen:
             encoder.gate(one.conversations[:GATED])

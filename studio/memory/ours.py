@@ -41,7 +41,7 @@ def longest(config: RunConfig, rows: Rows | None) -> int:
 
 def stack(config: RunConfig, facts: ModelFacts, device: Device, rows: Rows | None, footprint: Footprint, checkpointing: bool) -> Stack:
     """The largest piece the run can meet. Raises OrderError where a lever does not fit the device."""
-    from studio import levers  # settles the rest of an order with what is estimated here, and so stands above
+    from studio.forecast import levers  # settles the rest of an order with what is estimated here, and so stands above
     training, each, row = config.training, width(config, device), longest(config, rows)
     laid, kernel, _ = levers.layout(config, facts, device, row)
     batch = 1 if laid else max(1, min(training.batch_size, rows.rows if rows else training.batch_size))

@@ -7,11 +7,11 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from studio import targets
+from studio.base import targets
+from studio.base.quantization import Quantization
 from studio.errors import OrderError
 from studio.method import ADVANCED, Method, Shapes, in_float32
 from studio.model import ModelFacts
-from studio.quantization import Quantization
 
 PARTS = {"houlsby": ("attention", "feed-forward"), "pfeiffer": ("feed-forward",)}
 

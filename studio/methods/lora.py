@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from studio import targets
+from studio.base import targets
 from studio.errors import OrderError
 from studio.method import ADVANCED, Method, Shapes, in_float32
 from studio.model import ModelFacts

@@ -6,11 +6,11 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
+from studio.base.quantization import Quantization
 from studio.errors import OrderError
 from studio.method import ADVANCED
 from studio.methods.lora import LoRA
 from studio.model import ModelFacts
-from studio.quantization import Quantization
 
 
 class QLoRA(LoRA):

@@ -14,9 +14,10 @@ from typing import Any
 import orjson
 from starlette.responses import FileResponse, Response
 
-from studio import export, page_report
 from studio.errors import ExportError, StudioError
 from studio.events import Lock, held
+from studio.export import folders as export
+from studio.export import report as page_report
 from studio.home import PROJECT, room
 from studio.ui import live
 
@@ -33,7 +34,7 @@ def take_away(name: str, kind: str) -> dict[str, Any]:
     if not lock.take():
         raise ExportError("This export is being written already.", "Wait until it is done.", "kind")
     try:
-        from studio.voice import voice
+        from studio.talk.voice import voice
         export.refuse(voice(one.id), KINDS[kind][0])
         to, precision = KINDS[kind]
         out = next(path for n in range(1, 1000) if not (path := folder / (kind if n == 1 else f"{kind}-{n}")).exists())

@@ -8,9 +8,11 @@ from typing import Any
 import gradio as gr
 from starlette.responses import Response
 
-from studio import chat, chats, checkpoints, data, votes
+from studio import data
 from studio.errors import RunError, StudioError
 from studio.home import room
+from studio.runs import checkpoints
+from studio.talk import chat, chats, votes
 from studio.ui import assets, jobs, live
 
 LONGEST = 200_000  # characters of a prompt

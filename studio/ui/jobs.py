@@ -14,10 +14,11 @@ from typing import Any
 import gradio as gr
 from gradio.utils import get_upload_folder
 
-from studio import chat as server
-from studio import config, data, device, queue, record, run
+from studio import config, data, device, queue, run
 from studio.errors import DataError, OrderError, StudioError
+from studio.forecast import record
 from studio.home import room, slug
+from studio.talk import chat as server
 from studio.ui import guard, measure, space
 
 LONGEST = 200_000  # characters of an order or a prompt

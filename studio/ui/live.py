@@ -15,10 +15,12 @@ import orjson
 import yaml
 from starlette.responses import Response
 
-from studio import checkpoints, clock, compare, repair, run
+from studio import run
 from studio.errors import RunError, StudioError
+from studio.forecast import clock, repair
 from studio.home import bytes_in, inside, room
 from studio.run import ALIVE, Run
+from studio.runs import checkpoints, compare
 from studio.ui import device, output
 from studio.ui.tail import COLUMNS, Tail, Tails
 
@@ -218,7 +220,7 @@ def differences(ask: dict[str, Any]) -> Response:
 
 
 def repairs(ask: dict[str, Any]) -> Response:
-    """After an out-of-memory: what would help, with the predicted saving of each (studio/repair.py)."""
+    """After an out-of-memory: what would help, with the predicted saving of each (studio/forecast/repair.py)."""
     try:
         return answered({"repairs": repair.repairs(exact(str(ask.get("id", ""))))[:6]})
     except StudioError as error:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from studio import data, model, source, starter, template
+from studio import data, model, template
+from studio.base import source, starter
 from studio.config import RunConfig
 from studio.errors import ModelError, TemplateError
 from studio.memory.ours import Rows

@@ -6,9 +6,11 @@ from typing import Any
 
 import gradio as gr
 
-from studio import config, goal, queue, repair, run
+from studio import config, queue, run
 from studio.errors import RunError
+from studio.forecast import repair
 from studio.run import Run
+from studio.runs import goal
 from studio.ui import assets, away, jobs, live
 
 LABELS = {"name": str, "note": str, "star": bool}

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from studio import backup
+from studio.runs import backup
 from studio.ui.who import OWNER, WATCHER
 
 LASTING = Path("/data")  # where a Space's storage bucket is mounted by convention

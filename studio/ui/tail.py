@@ -9,8 +9,9 @@ from array import array
 from collections import OrderedDict
 from typing import Any
 
-from studio import events, signs
+from studio import events
 from studio.run import Run
+from studio.runs import signs
 
 COLUMNS = ("step", "epoch", "loss", "learning_rate", "grad_norm", "tokens", "tokens_per_second", "memory", "time")
 READ = 4_000_000  # bytes parsed at a time
@@ -88,7 +89,7 @@ class Tail:
             return [self.columns[name][start:stop:stride].tolist() for name in COLUMNS]
 
     def signs(self) -> list[dict[str, Any]]:
-        """Signs of trouble that hold now (studio/signs.py), told from a thinned course: the last steps whole, of the earlier ones some hundred."""
+        """Signs of trouble that hold now (studio/runs/signs.py), told from a thinned course: the last steps whole, of the earlier ones some hundred."""
         with self._lock:
             mark = (self.generation, self.points, len(self.others))
             if self._told[0] != mark and time.monotonic() - self._told_at > AGAIN:

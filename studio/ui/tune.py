@@ -6,7 +6,8 @@ from typing import Any
 
 import gradio as gr
 
-from studio import config, data, source, template
+from studio import config, data, template
+from studio.base import source
 from studio.data.formats import formats
 from studio.errors import OrderError, StudioError
 from studio.home import room

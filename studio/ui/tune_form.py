@@ -6,9 +6,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from studio.base.source import ModelOrder
 from studio.data.order import DataOrder
 from studio.methods import METHODS
-from studio.source import ModelOrder
 from studio.training import Training
 
 Knob = dict[str, Any]

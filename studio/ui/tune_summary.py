@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from studio import config, data, device, record, source
+from studio import config, data, device
+from studio.base import source
 from studio.config import RunConfig
 from studio.errors import DataError, StudioError
+from studio.forecast import record
 from studio.memory import tables
 from studio.ui import guard, measure, space, words
 

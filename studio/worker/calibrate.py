@@ -18,8 +18,9 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from studio import clock, config, levers, model
+from studio import config, model
 from studio.device import cores, devices
+from studio.forecast import clock, levers
 from studio.worker import adapters, attention
 from studio.worker.batches import put
 from studio.worker.loss import loss

@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoTokenizer
 
 from studio import device, model
 from studio.errors import StudioError
-from studio.voice import Voice, voice
+from studio.talk.voice import Voice, voice
 from studio.worker import gguf_file, rounding
 from studio.worker.merge import merge
 from studio.worker.speakers import end_tokens

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM
 
-from studio import source
+from studio.base import source
 from studio.config import RunConfig
 from studio.run import Run
 from studio.worker.peer import held_out, rows

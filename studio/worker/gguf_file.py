@@ -14,7 +14,7 @@ import torch
 from studio import model
 from studio.errors import ExportError
 from studio.model import ModelFacts
-from studio.voice import Voice
+from studio.talk.voice import Voice
 from studio.worker.merge import weights
 
 # transformers' model_type -> llama.cpp's architecture. Others hold tensors or settings that this file does not write.

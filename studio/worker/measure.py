@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from studio import device
+from studio.talk.voice import voice
 from studio.tokens import IGNORED
-from studio.voice import voice
 from studio.worker.prove import answers
 from studio.worker.speakers import Speaker, Speakers
 

@@ -17,7 +17,7 @@ from safetensors import safe_open
 
 from studio.errors import ExportError
 from studio.methods import METHODS
-from studio.voice import Voice
+from studio.talk.voice import Voice
 
 SHARD = 4_000_000_000  # bytes of one file of a merged model
 Weights = Iterator[tuple[str, torch.Tensor]]

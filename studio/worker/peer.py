@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback, set_seed
 
-from studio import data, source
+from studio import data
+from studio.base import source
 from studio.config import RunConfig
 from studio.run import Run
-from studio.template import load as load_template
 from studio.tokens import Encoder
 from studio.worker.batches import Order, put, trained
 from studio.worker.loss import loss
@@ -41,7 +41,7 @@ class Watch(TrainerCallback):
 
 def rows(config: RunConfig, folder: Path, steps: int, effective: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """(training rows in the order our run meets them, held-out rows)."""
-    encoder = Encoder(folder, load_template(config.data.template, folder), config.data.max_length, config.data.too_long, config.data.train_on)
+    encoder = Encoder.of(config.data, folder)
     prepared = data.prepare(config.data, encoder, config.training.seed)
     order, numbers, epoch = Order(len(prepared.train), effective, config.training.seed), [], 0
     while len(numbers) < steps * effective:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from studio import device
-from studio.voice import Voice, of_folder, voice
+from studio.talk.voice import Voice, of_folder, voice
 from studio.worker.generate import Sampling
 from studio.worker.speakers import Speaker, Speakers, where
 

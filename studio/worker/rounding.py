@@ -14,11 +14,12 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch.nn.functional import linear
 
-from studio import chat, data, device, model, run
+from studio import data, device, model, run
 from studio.errors import StudioError
 from studio.methods import METHODS
+from studio.talk import chat
+from studio.talk.voice import Voice
 from studio.tokens import Encoder
-from studio.voice import Voice
 from studio.worker.batches import Layout, Row, groups
 from studio.worker.merge import weights
 
@@ -197,7 +198,7 @@ def training_rows(voice: Voice) -> list[Row]:
     """Rows the voice was trained on, as the trainer saw them, up to TOKENS tokens; [] for what is no run, or when the data has gone."""
     try:
         order = run.find(voice.name.partition("@")[0]).config
-        encoder = Encoder(voice.base, voice.template, order.data.max_length, order.data.too_long, order.data.train_on)
+        encoder = Encoder.of(order.data, voice.base, voice.template)
         rows = data.prepare(order.data, encoder, order.training.seed).train
     except StudioError:
         return []

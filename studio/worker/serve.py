@@ -26,8 +26,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from studio import chat, device, process
+from studio import device, process
 from studio.errors import DeviceError, StudioError
+from studio.talk import chat
 from studio.worker.request import wanted
 from studio.worker.turns import Asked, Turns
 

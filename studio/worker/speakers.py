@@ -14,13 +14,14 @@ from typing import Any
 
 import torch
 
-from studio import chat, device, model
+from studio import device, model
+from studio.base.quantization import Quantization
 from studio.errors import ModelError
 from studio.method import Method
 from studio.methods import METHODS
-from studio.quantization import Quantization
+from studio.talk import chat
+from studio.talk.voice import Voice
 from studio.tokens import Encoder
-from studio.voice import Voice
 from studio.worker.generate import Answer, Batch, Sampling, Text
 
 THINKING = "<think>"

@@ -13,15 +13,18 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoTokenizer, TrainingArguments, set_seed
 
-from studio import checkpoints, data, levers, model, process, source
+from studio import data, model, process
+from studio.base import source
 from studio.config import RunConfig
 from studio.data.ahead import Growing
 from studio.device import devices
-from studio.diagnosis import DISK
 from studio.errors import StudioError
+from studio.forecast import levers
+from studio.forecast.levers import Settled
 from studio.home import write_whole
-from studio.levers import Settled
 from studio.run import Run
+from studio.runs import checkpoints
+from studio.runs.diagnosis import DISK
 from studio.template import load as load_template
 from studio.tokens import Encoder
 from studio.worker import adamw, adapters, attention, compiled, probe, sharding, together
@@ -67,7 +70,7 @@ def train(run: Run, report: Report) -> None:
 
     report.phase("reading data")
     template = load_template(config.data.template, folder)
-    encoder = Encoder(folder, template, config.data.max_length, config.data.too_long, config.data.train_on)
+    encoder = Encoder.of(config.data, folder, template)
     rows = data.prepare(config.data, encoder, config.training.seed, ahead=True)
 
     report.phase("loading model")

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from transformers import PrinterCallback, Trainer, TrainerState
 from transformers.trainer_utils import EvalLoopOutput
 
-from studio import checkpoints
+from studio.runs import checkpoints
 from studio.worker import sharding, together
 from studio.worker.batches import Layout, Order, Pieces, Steps, dealt, trained
 from studio.worker.loss import loss

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from studio.errors import ModelError, StudioError
-from studio.voice import BASE, MARK, of_base, voice
+from studio.talk.voice import BASE, MARK, of_base, voice
 
 Deliver = Callable[[dict[str, Any]], None]
 
@@ -94,7 +94,7 @@ class Turns(threading.Thread):
         self._speakers, self.doing = Speakers(), ""
 
     def _load(self, names: list[str], deliver: Deliver) -> None:
-        from studio.chat import check_room
+        from studio.talk.chat import check_room
         try:
             for name in names:
                 if name in self._speakers.named:

@@ -17,7 +17,6 @@ from studio.data.mixing import shuffled
 from studio.data.order import DataOrder
 from studio.errors import DataError
 from studio.home import room
-from studio.template import load
 from studio.tokens import Encoder
 from tests.worker.carrying import carry, order, steps
 
@@ -45,7 +44,7 @@ def ordered(file: Path, **more: Any) -> DataOrder:
 
 
 def encoder(model: Path, given: DataOrder) -> Encoder:
-    return Encoder(model, load(given.template, model), given.max_length, given.too_long, given.train_on)
+    return Encoder.of(given, model)
 
 
 def until(true: Any, what: str) -> None:

@@ -52,7 +52,7 @@ def test_inspect(file: str, home: Path, tiny_model: Path, capsys: pytest.Capture
 
 
 def test_inspect_without_a_model_at_hand(file: str, home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    from studio import source
+    from studio.base import source
     from studio.errors import ModelError
 
     def none(*_: object, **__: object) -> Path:

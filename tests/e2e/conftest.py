@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from studio import claim
+from studio.runs import claim
 from tests.browser import App, browser, watch
 
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from studio import chat
 from studio.run import Run
+from studio.talk import chat
 from tests.browser import App, browser, chromium_path, watch
 from tests.worker.carrying import carry, order, rows
 

@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from studio import chat
 from studio.home import PROJECT
+from studio.talk import chat
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 PART = (PROJECT / "README.md").read_text().partition("## Use it from a program")[2]

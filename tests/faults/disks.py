@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from studio import checkpoints, queue
+from studio import queue
 from studio.home import PROJECT, home
 from studio.run import summary
+from studio.runs import checkpoints
 from tests.faults import stage
 
 

@@ -21,9 +21,9 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from studio import checkpoints
 from studio.home import write_whole
 from studio.run import Run
+from studio.runs import checkpoints
 
 ORDERED: dict[str, Any] = {"steps": 12, "pause": 0.01, "save_every": 4, "phases": {}, "output": 0, "deaf": False, "linger": 0, "child": False,
                            "weight": 0, "clock": 0, "orphan": False, "nan_at": None, "blind": False, "oom_at": None, "line": 0, "result": 0,

@@ -12,9 +12,10 @@ import time
 
 import psutil
 
-from studio import claim, goal, process, queue
+from studio import process, queue
 from studio.home import PROJECT, home, room
 from studio.run import create, runs, summary
+from studio.runs import claim, goal
 from tests.faults import stage
 from tests.faults.listener import listening
 
@@ -239,7 +240,7 @@ def died_in_the_dark() -> None:
         run = queue.submit(stage.order())
         stage.until(lambda: stage.steps_told(run), "the first step")
         stage.kill(stage.supervisor(run))
-        looks = "from studio import afterwards\nfor _ in range(10):\n    queue.advance()\n    afterwards.catch_up()\n    time.sleep(0.1)\n"
+        looks = "from studio.runs import afterwards\nfor _ in range(10):\n    queue.advance()\n    afterwards.catch_up()\n    time.sleep(0.1)\n"
         pages = [stage.page(looks) for _ in range(3)]
         stage.noticed(run, "lost", "ended without a word", "Resume", "lost")
         for one in pages:

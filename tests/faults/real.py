@@ -13,8 +13,8 @@ from functools import lru_cache
 
 from studio import queue
 from studio.config import RunConfig, build
+from studio.forecast.repair import repairs
 from studio.home import home
-from studio.repair import repairs
 from studio.run import Run, create, summary
 from tests import tiny
 from tests.faults import stage

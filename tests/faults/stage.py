@@ -15,11 +15,12 @@ from typing import Any, NamedTuple
 
 import psutil
 
-from studio import claim, events, process, queue
+from studio import events, process, queue
 from studio.config import RunConfig, build
 from studio.errors import RunError
 from studio.home import PROJECT, home, room
 from studio.run import Run, current, runs, summary
+from studio.runs import claim
 from tests.faults import fake_trainer
 
 OVER = ("finished", "stopped", "failed", "lost")

@@ -9,9 +9,10 @@ import sys
 import time
 from pathlib import Path
 
-from studio import goal, process, queue
+from studio import process, queue
 from studio.home import PROJECT, home
 from studio.run import Run, summary
+from studio.runs import goal
 from tests.faults import stage
 
 PHASES = {"import": {"phases": {"import": 30}}, "fetching model": {"phases": {"fetching model": 30}}, "reading data": {"phases": {"reading data": 30}},

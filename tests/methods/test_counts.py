@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from studio import model, targets
+from studio import model
+from studio.base import targets
 from studio.errors import OrderError
 from studio.methods import METHODS
 from studio.model import EMBEDDING

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from studio import model, quantization
+from studio import model
+from studio.base import quantization
 from studio.config import build
 from studio.device import Device
 from studio.errors import OrderError

@@ -11,9 +11,9 @@ from typing import Any
 import orjson
 import pytest
 
-from studio import chats
 from studio.errors import StudioError
 from studio.home import room
+from studio.talk import chats
 from studio.ui import chat, live
 from tests.ui.fakes import FakeRun, FakeServer
 
@@ -103,7 +103,7 @@ def test_stop_keeps_what_was_said(server: FakeServer) -> None:
 def test_no_server_is_told_on_the_answer(finished: FakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(self: Any, names: list[str]) -> list[str]:
         raise StudioError("The model server did not start.", "Its log says why.", "server")
-    monkeypatch.setattr("studio.chat.Server.load", refuse)
+    monkeypatch.setattr("studio.talk.chat.Server.load", refuse)
     name = chat.chat_ask({"prompt": "hello", "sides": [RUN]})["id"]
     answer = ended(name)["turns"][0]["answers"][0]
     assert (answer["state"], answer["error"]["where"]) == ("failed", "server")

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from studio import config, queue, repair, run
+from studio import config, queue, run
 from studio.errors import StudioError
+from studio.forecast import repair
 from studio.ui import live, runs
-from tests.test_checkpoints import save
+from tests.runs.test_checkpoints import save
 from tests.ui.fakes import FakeRun
 
 pytestmark = pytest.mark.usefixtures("home")

@@ -6,9 +6,10 @@ import re
 
 import pytest
 
-from studio import cards, config
+from studio import config
 from studio.errors import OrderError
 from studio.estimate import estimate
+from studio.forecast import cards
 from studio.memory import tables
 from studio.ui import words
 from tests.ui import spoken
@@ -16,7 +17,7 @@ from tests.ui import spoken
 OTHERS = [lang for lang in words.LANGUAGES if lang != "en"]
 GATHERED = {"scripts": spoken.script_strings, "knobs": spoken.knob_strings, "glossary": spoken.glossary_strings, "errors": spoken.error_strings,
             "advice": spoken.advice_strings, "repairs": spoken.repair_strings,
-            "causes": lambda: spoken.constant_strings("diagnosis.py", "signs.py", "ui/space.py", "afterwards.py")}
+            "causes": lambda: spoken.constant_strings("runs/diagnosis.py", "runs/signs.py", "ui/space.py", "runs/afterwards.py")}
 
 
 @pytest.mark.parametrize("what", GATHERED)

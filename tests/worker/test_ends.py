@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from studio import checkpoints
 from studio.data import preparing
 from studio.run import Run
+from studio.runs import checkpoints
 from studio.worker import report
 from studio.worker.probe import Probe
 from studio.worker.trainer import StudioTrainer

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from studio import config, export, run
+from studio import config, run
 from studio.errors import ExportError
+from studio.export import folders as export
 from studio.methods import METHODS
 from studio.run import Run
-from studio.voice import voice
+from studio.talk.voice import voice
 from studio.worker.export import merged
 from studio.worker.gguf_file import permuted, plain_template
 from studio.worker.merge import merge, rounded, weights

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from studio import chat, voice
 from studio.memory.states import nf4_bytes
+from studio.talk import chat, voice
 from tests.worker.carrying import carry, order, rows
 
 

@@ -9,8 +9,8 @@ import torch
 
 from studio.errors import ModelError
 from studio.methods import METHODS
+from studio.talk.voice import of_base, voice
 from studio.tokens import Encoder
-from studio.voice import of_base, voice
 from studio.worker.generate import Answer, Sampling, Text, choose
 from studio.worker.speakers import Speaker, Speakers, tree
 
@@ -130,7 +130,8 @@ def test_choice() -> None:
 
 def test_checkpoint_answers_as_its_result(home: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run's checkpoint, kept and restored, gives the answers of the adapter saved from the same weights."""
-    from studio import checkpoints, config, run
+    from studio import config, run
+    from studio.runs import checkpoints
     method = METHODS["lora"]()
     order = config.build({"model": str(tiny_model), "data": {"train": "sample"}, "method": {"name": "lora"}})
     one = run.create(order)

@@ -13,8 +13,8 @@ import torch
 from studio import model
 from studio.errors import ExportError
 from studio.methods import METHODS
+from studio.talk.voice import of_base
 from studio.tokens import Encoder
-from studio.voice import of_base
 from studio.worker import gguf_file
 from studio.worker.prove import opened
 from tests import tiny

@@ -11,8 +11,10 @@ import pytest
 import torch
 from transformers import TrainerCallback
 
-from studio import config, launch, levers
+from studio import config
 from studio.errors import OrderError
+from studio.forecast import levers
+from studio.runs import launch
 from studio.training import Training
 from studio.worker import sharding, train
 from studio.worker.compiled import Compiled

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from studio import chat, export
 from studio.errors import ExportError
+from studio.export import folders as export
 from studio.methods import METHODS
 from studio.run import Run
+from studio.talk import chat
 from tests.worker.carrying import carry, order, rows
 
 QUESTION = [{"role": "user", "content": "Say the number 3."}]

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from studio import chats, data, template
+from studio import data, template
+from studio.talk import chats
 from studio.template import Template
 from studio.tokens import IGNORED, Encoder
 from studio.worker.request import wanted

@@ -8,7 +8,7 @@ import gguf
 import pytest
 import torch
 
-from studio.voice import of_base, voice
+from studio.talk.voice import of_base, voice
 from studio.worker import rounding
 from studio.worker.merge import weights
 from tests import tiny

@@ -12,8 +12,8 @@ from pathlib import Path
 import openai
 import pytest
 
-from studio import chat
 from studio.errors import ModelError
+from studio.talk import chat
 
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
 

@@ -16,10 +16,11 @@ import psutil
 import pytest
 import torch
 
-from studio import config, goal, launch, process, queue, sequence
+from studio import config, process, queue
 from studio.errors import RunError
 from studio.home import PROJECT
 from studio.run import Run, summary
+from studio.runs import goal, launch, sequence
 from tests.conftest import terminal
 from tests.worker.carrying import carry, evals, order, result, rows, steps
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from studio import device, record
+from studio import device
+from studio.forecast import record
 from studio.run import Run
 from studio.worker.probe import Probe
 from studio.worker.report import Report

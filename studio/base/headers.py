@@ -1,0 +1,89 @@
+"""Headers: what a model is made of, from places that are no local safetensors folder: a GGUF file, the Hub, a config.json alone.
+
+Each gives plain values, (config, {tensor name: (type, shape)}); studio/model.py makes ModelFacts of them. No weight is read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from studio.base import families
+from studio.errors import ModelError
+from studio.home import PROJECT, room, write_whole
+
+Headers = tuple[dict[str, Any], dict[str, tuple[str, tuple[int, ...]]]]
+KINDS = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
+GGUF_NAMES = {"gemma3": "gemma3_text"} | {name: name for name in ("llama", "qwen2", "qwen3", "gemma", "gemma2", "phi3", "granite", "olmo2", "smollm3")}
+
+
+def from_config(config: dict[str, Any]) -> Headers:
+    """Tensors from config.json alone: by arithmetic for plain families, else built on the meta device by a helper process, once."""
+    text = families.completed({**config, **config.get("text_config", {})})
+    shapes = (None if "text_config" in config else families.tensors(text)) or _built(config)
+    kind = KINDS.get(str(text.get("dtype") or text.get("torch_dtype") or "bfloat16"), "BF16")
+    return config, {name: (kind, tuple(shape)) for name, shape in shapes.items()}
+
+
+def _built(config: dict[str, Any]) -> dict[str, list[int]]:
+    """What worker/shapes.py prints for a config, kept under home. Raises ModelError with its last line."""
+    text = json.dumps(config, sort_keys=True)
+    kept = room("cache") / f"shapes-{hashlib.sha256(text.encode()).hexdigest()[:24]}.json"
+    if not kept.is_file():
+        asked = kept.with_suffix(".config.json")
+        write_whole(asked, text)
+        done = subprocess.run([sys.executable, "-m", "studio.worker.shapes", str(asked)], cwd=PROJECT, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        asked.unlink(missing_ok=True)
+        if done.returncode != 0:
+            reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+            raise ModelError(f"The shapes of a {config.get('model_type')!r} model could not be found: {reason.split('. ')[0][:200].rstrip('.')}.",
+                             "Only decoder-only language models that transformers knows can be tuned here.", "model")
+        write_whole(kept, done.stdout.strip().splitlines()[-1])
+    return json.loads(kept.read_text())
+
+
+def gguf(path: Path) -> Headers:
+    """From a .gguf file's key-value head (llama.cpp's spec). Raises ModelError for an architecture without arithmetic here."""
+    from gguf import GGUFReader
+    try:
+        reader = GGUFReader(path)
+    except (OSError, ValueError, IndexError) as error:
+        raise ModelError(f"{path} is no readable GGUF file: {error}.", "Download it again.", "model") from error
+    values = {name: field.contents() for name, field in reader.fields.items() if not name.startswith("tokenizer.")}
+    kind = str(values.get("general.architecture"))
+    if kind not in GGUF_NAMES:
+        raise ModelError(f"The memory of a GGUF model of architecture {kind!r} cannot be estimated before it is converted.",
+                         f"Known here: {', '.join(GGUF_NAMES)}. Take the safetensors original.", "model")
+
+    def told(name: str, default: Any = None) -> Any:
+        return values.get(f"{kind}.{name}", default)
+
+    shapes = {tensor.name: tuple(int(size) for size in reversed(tensor.shape)) for tensor in reader.tensors}
+    heads, hidden = int(told("attention.head_count")), int(told("embedding_length"))
+    config = {
+        "model_type": GGUF_NAMES[kind], "architectures": [f"gguf {kind}"], "hidden_size": hidden, "num_hidden_layers": int(told("block_count")),
+        "intermediate_size": int(told("feed_forward_length")), "num_attention_heads": heads, "num_key_value_heads": int(told("attention.head_count_kv", heads)),
+        "head_dim": int(told("attention.key_length", hidden // heads)), "vocab_size": shapes["token_embd.weight"][0], "dtype": "bfloat16",
+        "tie_word_embeddings": "output.weight" not in shapes, "max_position_embeddings": int(told("context_length", 0)) or None,
+        "attention_bias": kind not in ("qwen2",) and "blk.0.attn_q.bias" in shapes}
+    return from_config(config)
+
+
+def hub(repo: str, revision: str | None) -> Headers:
+    """From the Hub: config.json and the safetensors headers, some kilobytes, no weights. Raises ModelError where it cannot be reached."""
+    from huggingface_hub import get_safetensors_metadata, hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, NotASafetensorsRepoError
+    try:
+        config = json.loads(Path(hf_hub_download(repo, "config.json", revision=revision)).read_text())
+        told = get_safetensors_metadata(repo, revision=revision)
+    except NotASafetensorsRepoError as error:
+        raise ModelError(f"{repo} has no .safetensors weights.", "Pickle files are not loaded; look for a safetensors revision.", "model") from error
+    except (EntryNotFoundError, LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160].rstrip(".")
+        raise ModelError(f"What {repo} is made of could not be asked of the Hub ({reason}).",
+                         "Check the name and the network (HF_ENDPOINT, HF_TOKEN), or give a local folder.", "model") from error
+    return config, {name: (item.dtype, tuple(item.shape)) for file in told.files_metadata.values() for name, item in file.tensors.items()}

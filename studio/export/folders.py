@@ -1,0 +1,157 @@
+"""Take a run away: adapter, merged weights, GGUF, or an Ollama folder, each with a short README, its licence notes, and a proof."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from studio import model
+from studio.errors import ExportError
+from studio.export import modelfile, readme
+from studio.export.proof import prove, work
+from studio.home import write_whole
+from studio.talk.voice import Voice, voice
+
+KINDS = ("adapter", "merged", "gguf", "ollama")
+PRECISIONS = ("f16", "q8_0", "f32")
+ALLOWED = {"merged": ("f16", "f32"), "gguf": ("f16", "q8_0"), "ollama": ("f16", "q8_0")}
+SAMPLE = ("adapter_model.safetensors", "adapter_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
+ROUNDED = ("The base's 16 bits (bf16) cannot hold all that the adapter changes: some answers take another turn. --precision f16 holds it at the same "
+           "size, f32 at twice the size.")
+HALF = ("In float16, which holds the adapter's change best at this size. Computed in float16 too, a model made for bf16 can overflow: "
+        "run it in bf16 or float32 if its answers come out empty.")
+Tell = Callable[[str, int, int], None]
+
+
+def export(name: str, kind: str, out: Path, precision: str = "", tell: Tell = lambda *_: None, proven: bool = True) -> dict[str, Any]:
+    """{path, kind, bytes, note, proof}. out: a .zip for adapter, a folder for merged and ollama, a .gguf file (or a folder) for gguf.
+
+    precision: f16 or q8_0, for gguf (f16 unless told) and ollama (q8_0 unless told); f16 or f32 for merged (the base's unless told).
+    It appears whole or not at all. Raises ExportError where the method cannot be merged, the target stands already, or the disk is too small.
+    """
+    found = voice(name)
+    if kind not in KINDS or (precision and precision not in ALLOWED.get(kind, ())):
+        raise ExportError(f"There is no export {kind!r}{f' at {precision!r}' if precision else ''}.",
+                          f"Kinds: {', '.join(KINDS)}. Precisions: {'; '.join(f'{one}: {chr(44).join(some)}' for one, some in ALLOWED.items())}.", "--to")
+    precision = precision or {"ollama": "q8_0", "gguf": "f16"}.get(kind, "")
+    note = refuse(found, kind)
+    out = _target(found, kind, Path(out).expanduser().absolute(), precision)
+    _disk(found, out, 0 if kind == "adapter" else (4 if precision == "f32" else 2) + (4 if proven and kind in ("gguf", "ollama") else 0))
+    with whole(out) as temporary:
+        {"adapter": _adapter, "merged": _merged, "gguf": _gguf, "ollama": _ollama}[kind](found, temporary, precision, tell)
+    proof = _proof(found, kind, out, precision, tell) if proven else None
+    if kind == "merged" and precision == "f16" and model.facts(found.base).dtype == "bfloat16":
+        note = f"{note} {HALF}".strip()
+    if proof and kind == "merged" and not precision and proof["agree"] < 19 and model.facts(found.base).dtype == "bfloat16":
+        note = f"{note} {ROUNDED}".strip()
+    files = [out] if out.is_file() else [file for file in out.rglob("*") if file.is_file()]
+    return {"path": str(out), "kind": kind, "precision": precision or None,
+            "bytes": sum(file.stat().st_size for file in files), "note": note, "proof": proof}
+
+
+def refuse(found: Voice, kind: str) -> str:
+    """Raise ExportError for what cannot be; returns a sentence to tell beside the result, or nothing."""
+    method = found.method
+    if kind == "adapter":
+        if method is None or not method.adapter or found.checkpoint:
+            raise ExportError(f"{found.name} has no adapter of its own.", "Export it merged: that is the whole model.", "--to")
+        return ""
+    if found.whole and not found.checkpoint:
+        return f"{method.label} has trained whole weights: nothing had to be merged."
+    if method is not None and method.adapter and not method.mergeable:
+        raise ExportError(f"{method.label} cannot be merged. {method.cannot_merge}", "Export the adapter: --to adapter.", "method.name")
+    if method is not None and method.quantized() is not None:
+        return (f"Merged into the base at 16 bits, opened anew: {method.label} trained beside a base squeezed to fewer bits, and merging into "
+                "those would round the adapter away. Answers can differ slightly from those of the run.")
+    return ""
+
+
+def _target(found: Voice, kind: str, out: Path, precision: str) -> Path:
+    suffix = {"adapter": ".zip", "gguf": ".gguf"}.get(kind, "")
+    if suffix and out.suffix != suffix:
+        stem = found.name.replace("/", "-").replace("@", "-").strip("-")
+        out = out / (f"{stem}-{precision}.gguf" if kind == "gguf" else f"{stem}-adapter.zip")
+    if out.exists() and (out.is_file() or any(out.iterdir())):
+        raise ExportError(f"{out} stands there already.", "Give another path, or remove it first.", "OUT")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ExportError(f"{out.parent} cannot be made: {error.strerror}.", "Give a path in a folder that you may write to.", "OUT") from error
+    if not os.access(out.parent, os.W_OK):
+        raise ExportError(f"{out.parent} may not be written to.", "Give a path in a folder that you may write to.", "OUT")
+    return out
+
+
+def _disk(found: Voice, out: Path, each: int) -> None:
+    """each: bytes a parameter, what the proof unpacks included; 0: an adapter."""
+    need = int(1.1 * (each * model.facts(found.base).parameters if each else found.bytes)) + 50_000_000
+    free = shutil.disk_usage(out.parent).free
+    if free < need:
+        raise ExportError(f"The export needs {need / 1e9:.1f} GB, and {free / 1e9:.1f} GB of the disk are free.",
+                          "Free some space, or give a path on another disk.", "OUT")
+
+
+@contextmanager
+def whole(out: Path) -> Iterator[Path]:
+    """A place beside `out` to write to, renamed to it when the block ends well and removed when it does not."""
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
+        temporary = Path(folder, out.name)
+        yield temporary
+        if out.is_dir():
+            out.rmdir()  # it is empty, or _target had refused
+        os.rename(temporary, out)
+
+
+def _adapter(found: Voice, out: Path, precision: str, tell: Tell) -> None:
+    """A zip with the adapter, tokenizer and template; paths of this computer stay here."""
+    tell("packing the adapter", 0, 0)
+    source = found.manifest.get("model") or {"source": str(found.base)}
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as packed:
+        for name in SAMPLE:
+            file = found.result / name
+            if not file.is_file():
+                continue
+            if name == "adapter_config.json":
+                config = json.loads(file.read_text())
+                config["base_model_name_or_path"] = readme.hub_name(source["source"])
+                packed.writestr(name, json.dumps(config, indent=2))
+            else:
+                packed.write(file, name)
+        packed.writestr("manifest.json", json.dumps({**found.manifest, "base": None}, indent=1, ensure_ascii=False))
+        packed.writestr("README.md", readme.adapter(found))
+
+
+def _merged(found: Voice, out: Path, precision: str, tell: Tell) -> None:
+    tell("merging", 0, 0)
+    work(["studio.worker.export", f"merged-{precision or 'own'}", found.name, str(out)], lambda done, total: tell("merging", done, total))
+    write_whole(out / "README.md", readme.merged(found))
+
+
+def _gguf(found: Voice, out: Path, precision: str, tell: Tell) -> None:
+    tell(f"writing GGUF, {precision}", 0, 0)
+    work(["studio.worker.export", precision, found.name, str(out)], lambda done, total: tell(f"writing GGUF, {precision}", done, total))
+
+
+def _ollama(found: Voice, out: Path, precision: str, tell: Tell) -> None:
+    out.mkdir()
+    _gguf(found, out / "model.gguf", precision, tell)
+    write_whole(out / "Modelfile", modelfile.modelfile(found.template, "model.gguf", found.stop, model.facts(found.base).max_length))
+    write_whole(out / "README.md", readme.ollama(found))
+
+
+def _proof(found: Voice, kind: str, out: Path, precision: str, tell: Tell) -> dict[str, Any]:
+    if kind in ("gguf", "ollama"):
+        return prove(found, str(out if kind == "gguf" else out / "model.gguf"), tell)
+    if kind == "merged":
+        return prove(found, str(out), tell)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
+        with zipfile.ZipFile(out) as packed:
+            packed.extractall(folder)
+        return prove(found, folder, tell)

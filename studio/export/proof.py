@@ -1,0 +1,138 @@
+"""Proof of an export: the same twenty questions, greedily answered by the trained and by the exported model, each read from disk
+by a fresh process. Told is how many answers agree token for token, and how many stopped by themselves.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from studio import data, run
+from studio.errors import ExportError, StudioError
+from studio.home import PROJECT, room, write_whole
+from studio.talk.voice import Voice
+
+PROMPTS = 20
+MAX_TOKENS = 200  # an answer that goes on beyond is told as one that did not stop
+Tell = Callable[[str, int, int], None]
+Question = list[dict[str, Any]]
+
+GENERAL = (  # asked where a run's data gives fewer than twenty
+    "What is the capital of France?", "Name three colours of the rainbow.", "How do I boil an egg?", "Write one sentence about the sea.",
+    "What is two plus three?", "Why is the sky blue?", "Give me a tip for better sleep.", "What do bees make?", "Say good morning in Spanish.",
+    "Which month comes after June?", "What is a good name for a cat?", "How many legs has a spider?", "Explain what a bicycle is.",
+    "Name an animal that can fly.", "What should I cook tonight?", "How can I learn a language faster?", "What is the opposite of cold?",
+    "Tell me a short joke.", "Who wrote Romeo and Juliet?", "How do plants drink?")
+
+
+def prove(trained: Voice, exported: str, tell: Tell = lambda *_: None) -> dict[str, Any]:
+    """{prompts, agree, stopped, same_prompts, differences: [{question, trained, exported}]}. exported: a folder or a .gguf file."""
+    asked = questions(trained.name)
+    ours = _kept(trained, asked, tell)
+    theirs = _answers(exported, asked, lambda done, total: tell("asking the export", done, total))
+    differ = [{"question": question[-1]["content"], "trained": a["text"], "exported": b["text"]}
+              for question, a, b in zip(asked, ours, theirs, strict=True) if a["ids"] != b["ids"]]
+    return {"prompts": len(asked), "agree": len(asked) - len(differ), "stopped": sum(one["finish"] == "stop" for one in theirs),
+            "same_prompts": all(a["prompt"] == b["prompt"] for a, b in zip(ours, theirs, strict=True)), "differences": differ[:5]}
+
+
+def questions(name: str) -> list[Question]:
+    """Twenty: from what the run held out, then from what it was trained on, then general ones. The same for the same run."""
+    found: list[Question] = []
+    try:
+        order = run.find(name.partition("@")[0]).config
+        found = [question for row in _rows(order) if (question := opening(row))]
+    except StudioError:
+        found = []  # the data has moved, or this is no run
+    unique = list({json.dumps(question, sort_keys=True): question for question in found}.values())
+    return (unique + [[{"role": "user", "content": text}] for text in GENERAL])[:PROMPTS]
+
+
+def held_out(order: Any) -> list[dict[str, Any]]:
+    """The conversations a run keeps apart to measure on, as its trainer does. Raises DataError when the data is gone."""
+    return _parts(order)[1]
+
+
+def _rows(order: Any) -> list[dict[str, Any]]:
+    train, held = _parts(order)
+    return [*held, *train[:PROMPTS]]
+
+
+def _parts(order: Any) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    first = order.data.train if isinstance(order.data.train, str) else order.data.train[0].source
+    rows = data.read(first, order.data.format, order.data.mapping).decide(order.data.problems).conversations
+    if isinstance(order.data.eval, str):
+        held = data.read(order.data.eval, "auto", order.data.mapping).decide(order.data.problems).conversations
+        return list(rows[:PROMPTS]), list(held)
+    train, held = data.split(rows, order.data.eval or 0.0, order.training.seed)
+    return list(train[:PROMPTS]), list(held)
+
+
+def opening(row: dict[str, Any]) -> Question | None:
+    """A conversation up to its first answer; None for plain text or where nobody asks."""
+    kept: Question = []
+    for message in row.get("messages") or []:
+        if message["role"] == "assistant":
+            break
+        kept.append(message)
+    return kept if kept and kept[-1]["role"] == "user" else None
+
+
+def answered(one: run.Run) -> list[tuple[str, str]]:
+    """(question, answer) of a run's result, where an export has asked before; [] where none has."""
+    asked = questions(one.id)
+    file = _file(one.id, one.result, asked)
+    texts = [answer["text"] for answer in json.loads(file.read_text())] if file.is_file() else []
+    return [(question[-1]["content"], text) for question, text in zip(asked, texts, strict=False)]
+
+
+def _kept(voice: Voice, asked: list[Question], tell: Tell) -> list[dict[str, Any]]:
+    """The trained model's answers, asked once for all exports of the same result."""
+    file = _file(voice.name, voice.result or voice.base, asked)
+    if file.is_file():
+        return json.loads(file.read_text())
+    found = _answers(voice.name, asked, lambda done, total: tell("asking the trained model", done, total))
+    write_whole(file, json.dumps(found, ensure_ascii=False))
+    return found
+
+
+def _file(name: str, weights: Path, asked: list[Question]) -> Path:
+    """Where the answers of these very weights to these questions are kept."""
+    stamp = [(file.name, file.stat().st_mtime_ns, file.stat().st_size) for file in sorted(weights.glob("*.safetensors"))]
+    return room("cache") / f"answers-{hashlib.sha256(json.dumps([name, stamp, asked, MAX_TOKENS]).encode()).hexdigest()[:24]}.json"
+
+
+def _answers(name: str, asked: list[Question], tell: Callable[[int, int], None]) -> list[dict[str, Any]]:
+    with tempfile.TemporaryDirectory(dir=room("cache")) as scratch:
+        questions_file, answers_file = Path(scratch, "questions.json"), Path(scratch, "answers.json")
+        questions_file.write_text(json.dumps({"questions": asked, "max_tokens": MAX_TOKENS}))
+        work(["studio.worker.prove", name, str(questions_file), str(answers_file)], tell)
+        return json.loads(answers_file.read_text())
+
+
+def work(command: list[str], tell: Callable[[int, int], None] = lambda *_: None) -> None:
+    """Run `python -m …` to its end; lines like 3/20 are progress. Raises ExportError with what it said when it fails."""
+    from studio.talk.chat import CALM
+    environment = {**os.environ, **CALM, "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    said: list[str] = []
+    with subprocess.Popen([sys.executable, "-m", *command], cwd=PROJECT, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, text=True, errors="replace") as process:
+        for line in process.stdout:
+            done, slash, total = line.strip().partition("/")
+            if slash and done.isdigit() and total.isdigit():
+                tell(int(done), int(total))
+            elif line.strip():
+                said.append(line.strip())
+    if process.returncode:
+        last = said[-1] if said else f"exit code {process.returncode}"
+        if last.startswith('{"error"'):
+            told = json.loads(last)["error"]
+            raise ExportError(told["message"], told["hint"], told["where"])
+        raise ExportError(f"The worker failed: {last[:300]}", "If memory was short, end the chat or a training first.", command[0])

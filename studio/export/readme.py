@@ -1,0 +1,69 @@
+"""The short README in each export: what it is, and how to run it."""
+
+from __future__ import annotations
+
+from studio.base.starter import REPO
+from studio.talk.voice import Voice
+
+
+def hub_name(source: str) -> str:
+    """What another computer knows a base by: its Hub id; a folder's last name where there is none."""
+    if source == "starter":
+        return REPO
+    return source.rstrip("/").rpartition("/")[2] if source.startswith(("/", "~", ".")) else source
+
+
+def _head(voice: Voice, kind: str) -> str:
+    source = hub_name((voice.manifest.get("model") or {}).get("source") or str(voice.base))
+    method = voice.method.label if voice.method else "untuned"
+    stops = ", ".join(f"`{stop}`" for stop in voice.stop) or "the tokenizer's end token"
+    return (f"# {voice.label or voice.name}: {kind}\n\nMade with Fine-Tuning Studio from `{source}` ({method}).\n"
+            f"Chat template: `{voice.template.name}`, inside. A turn ends with {stops}.\nThe licence of the base model applies to this file too.\n")
+
+
+def adapter(voice: Voice) -> str:
+    source = hub_name((voice.manifest.get("model") or {}).get("source") or str(voice.base))
+    note = "" if type(voice.method).__name__ != "Adapter" else "\nThis kind of adapter is read by Fine-Tuning Studio only: `python -m studio chat ./FOLDER`.\n"
+    return _head(voice, "adapter") + note + f"""
+It needs its base model. With transformers and peft:
+
+```python
+from peft import AutoPeftModelForCausalLM
+from transformers import AutoTokenizer
+
+model = AutoPeftModelForCausalLM.from_pretrained("./")  # fetches {source}
+tokenizer = AutoTokenizer.from_pretrained("./")
+prompt = tokenizer.apply_chat_template([{{"role": "user", "content": "Hello!"}}], add_generation_prompt=True, return_tensors="pt", return_dict=True)
+print(tokenizer.decode(model.generate(**prompt, max_new_tokens=200)[0]))
+```
+
+With vLLM: `vllm serve {source} --enable-lora --lora-modules mine=./`
+"""
+
+
+def merged(voice: Voice) -> str:
+    return _head(voice, "merged model") + """
+A whole model; nothing else is needed. With transformers:
+
+```python
+from transformers import pipeline
+
+chat = pipeline("text-generation", "./")
+print(chat([{"role": "user", "content": "Hello!"}], max_new_tokens=200)[0]["generated_text"][-1]["content"])
+```
+
+With vLLM: `vllm serve ./`. With Fine-Tuning Studio: `python -m studio chat ./`.
+"""
+
+
+def ollama(voice: Voice) -> str:
+    return _head(voice, "for Ollama") + """
+In this folder:
+
+```
+ollama create my-model -f Modelfile
+ollama run my-model
+```
+
+`model.gguf` also runs in llama.cpp (`llama-cli -m model.gguf`), LM Studio and their like.
+"""

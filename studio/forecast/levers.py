@@ -1,0 +1,273 @@
+"""Every `auto` of the training settings, settled in one place: which precision, loss, attention, layout, … and why.
+
+No lever changes what is learnt: an optimizer step sees the same rows under each of them. Only speed and memory change.
+LEVERS says every lever's rule in words; the functions below are those rules.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import os
+import shutil
+import sys
+import sysconfig
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from studio.config import RunConfig
+from studio.device import Device
+from studio.errors import OrderError
+from studio.estimate import Estimate
+from studio.forecast import record
+from studio.model import ModelFacts
+
+LEVERS = {  # training.KEY -> what it is when the order leaves it alone
+    "precision": "bf16 where the device computes in it, fp16 with a scaler on older CUDA cards, else float32.",
+    "weights": "Trained weights in float32, whatever the base is held in; bf16 with random rounding only when asked.",
+    "packing": "Rows laid end to end wherever method, model and attention allow it; else padded in batches cut by length to few widths.",
+    "batch_size": "4 rows at once; with accumulation it makes the effective batch, and only their product is what is learnt from.",
+    "loss": "The head on trained tokens only, in chunks; full logits for label smoothing or a head that is more than one linear.",
+    "attention": "Over rows laid end to end our own (torch's variable-length flash kernel on Ampere and newer, small products on a CPU), else SDPA.",
+    "checkpointing": "Only when the estimate says that the run does not fit without it.",
+    "optimizer": "The method's own (QLoRA on CUDA: paged 8-bit AdamW), else fused AdamW.",
+    "compile": "Off: it pays only in long runs of equal shapes.",
+    "threads": "All cores on fewer than four, else all but one, divided among the processes; waiting threads sleep.",
+    "workers": "One process that prepares batches ahead on CUDA; none on a CPU, whose cores are busy with products.",
+    "devices": "One.",
+    "sharding": "A copy on each device; the model split over them (FSDP2) where a copy with its states would fill two thirds of one.",
+    "probe": "The largest batch goes there and back once before the start, and leaves nothing behind.",
+}
+ROUNDING = "adamw_rounding"  # worker/adamw.py
+CPU_PIECE = 768  # tokens laid end to end at once on a CPU: enough to keep it busy, and its memory small
+CPU_PIECE_FULL = 1024  # where all weights are trained: with every piece they are cast once more, and a gradient of each is added
+WINDOWED = ("sliding_window", "attention_window_size", "attention_chunk_size")
+CAPPED = ("attn_logit_softcapping", "attn_logit_softcap")
+BENT = (*CAPPED, "alibi", "attention_sinks")
+PLAIN_LAYERS = {"full_attention", "sliding_attention"}  # other kinds (linear, recurrent, convolution) carry a state from row to row
+
+
+class Settled(NamedTuple):
+    """The settings with no auto left. dtype, weights and autocast are torch's names; dtype: of the base and of products, weights: of what is
+    trained, autocast None: off. attention: as transformers names it, or laid.
+
+    laid: rows end to end; piece: most tokens of such a piece; expected: what the estimate said, for the record; why: a sentence for each
+    choice that a reader may wonder about.
+    """
+
+    device: str
+    dtype: str
+    weights: str
+    autocast: str | None
+    checkpointing: bool
+    optimizer: str
+    loss: str
+    attention: str
+    laid: bool
+    piece: int
+    batch_size: int
+    effective: int
+    steps: int
+    eval_every: int
+    save_every: int
+    threads: int
+    workers: int
+    compile: bool
+    estimated: int | None
+    expected: dict[str, Any]
+    why: dict[str, str]
+
+    def told(self) -> dict[str, Any]:
+        """For the diary."""
+        return {"device": self.device, "precision": self.dtype, "weights": self.weights, "checkpointing": self.checkpointing, "optimizer": self.optimizer,
+                "loss": self.loss, "attention": self.attention, "packing": self.laid, "threads": self.threads, "workers": self.workers,
+                "compile": self.compile, "eval_every": self.eval_every, "save_every": self.save_every, "estimated_memory": self.estimated,
+                "expected": self.expected, "why": self.why}
+
+
+def settle(config: RunConfig, facts: ModelFacts, device: Device, statistics: Mapping[str, int], processes: int = 1) -> Settled:
+    """Settle by device, model and data (statistics: rows, tokens, trained, max, as data.prepare tells them).
+
+    Raises OrderError for what the device or the model cannot do.
+    """
+    training, rows, longest = config.training, statistics["rows"], statistics["max"]
+    refuse(config, device)
+    dtype, held, expected = precision(config, device), weights(config, device), record.forecast(facts, config, device, statistics)
+    laid, kernel, why = layout(config, facts, device, longest)
+    steps = training.steps(rows)
+    eval_every = max(1, round(steps / 10)) if training.eval_every == "auto" else training.eval_every
+    return Settled(
+        device=device.kind, dtype=dtype, weights=held, autocast=None if dtype == held else dtype, checkpointing=expected.checkpointing,
+        optimizer=optimizer(config, device), loss=loss(config), attention=kernel, laid=laid, piece=piece(config, device, longest),
+        batch_size=training.batch_size, effective=training.effective_batch(rows), steps=steps, eval_every=eval_every,
+        save_every=eval_every if training.save_every == "auto" else training.save_every,
+        threads=threads(config, device, processes), workers=workers(config, device), compile=training.compile, estimated=expected.total,
+        expected=expected.told(),
+        why={"packing": why, "checkpointing": _why_checkpointing(config, expected), "precision": _why_precision(config, device)})
+
+
+def refuse(config: RunConfig, device: Device) -> None:
+    """Raise OrderError for a lever that this device cannot pull; asked before a run exists, and again by its trainer."""
+    precision(config, device), weights(config, device), loss(config), optimizer(config, device), attention(config, device)
+    if config.training.compile:
+        _refuse_without_compiler()
+    for tracker in config.training.report_to:
+        if not installed(tracker):
+            raise OrderError(f"The tracker {tracker} is not installed.", f"Install it (pip install {tracker}), or take it off training.report_to.",
+                             "training.report_to")
+
+
+def installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
+
+
+def precision(config: RunConfig, device: Device) -> str:
+    """bf16 where the device computes in it, fp16 on older CUDA cards, else float32. Trained weights are float32 in any case."""
+    wanted = config.training.precision
+    if wanted == "bf16" and device.kind == "cuda" and not device.bf16:
+        raise OrderError(f"{device.name} cannot compute in bf16.", "Set training.precision to auto or fp16.", "training.precision")
+    if wanted == "fp16" and device.kind == "cpu":
+        raise OrderError("A CPU does not train in fp16.", "Set training.precision to auto.", "training.precision")
+    if wanted == "auto":
+        wanted = "bf16" if device.bf16 else "fp16" if device.kind == "cuda" else "fp32"
+    return {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}[wanted]
+
+
+def weights(config: RunConfig, device: Device) -> str:
+    """float32, in which AdamW's small steps are not lost; bf16 alone, with random rounding, where ordered: 8 instead of 16 bytes a weight."""
+    training = config.training
+    if training.weights != "bf16":
+        return "float32"
+    if config.method.adapter:
+        raise OrderError(f"Trained weights in bf16 are for full fine-tuning; {config.method.label} trains few, and keeps them in float32.",
+                         "Set training.weights to auto.", "training.weights")
+    if precision(config, device) != "bfloat16":
+        raise OrderError("Trained weights in bf16 need training.precision bf16.", "Set training.weights to auto.", "training.weights")
+    if training.optimizer not in ("auto", "adamw"):
+        raise OrderError("Trained weights in bf16 need the AdamW that rounds at random.", "Set training.optimizer to auto.", "training.optimizer")
+    return "bfloat16"
+
+
+def _why_precision(config: RunConfig, device: Device) -> str:
+    if config.training.precision != "auto":
+        return "as ordered"
+    if device.bf16:
+        return "the device computes in bf16"
+    return "an older card: fp16 with a scaler" if device.kind == "cuda" else "the device has no fast 16-bit products"
+
+
+def loss(config: RunConfig) -> str:
+    """chunked, but full logits where label smoothing needs the whole row of probabilities."""
+    if config.training.label_smoothing:
+        if config.training.loss == "chunked":
+            raise OrderError("Label smoothing needs full logits.", "Set training.loss to auto or full.", "training.loss")
+        return "full"
+    return "chunked" if config.training.loss == "auto" else config.training.loss
+
+
+def optimizer(config: RunConfig, device: Device) -> str:
+    """As ordered, else the method's own, else fused AdamW. 8-bit and paged ones need CUDA."""
+    wanted = config.training.optimizer
+    if config.training.weights == "bf16":
+        return ROUNDING
+    if wanted == "auto":
+        return config.method.optimizer(device) or "adamw_torch_fused"
+    name = {"adamw_8bit": "adamw_bnb_8bit", "paged_adamw_8bit": "paged_adamw_8bit", "adamw": "adamw_torch_fused"}.get(wanted, wanted)
+    if "paged" in name and device.kind != "cuda":
+        raise OrderError(f"The optimizer {wanted} pages memory of a CUDA device, and there is none.", "Set training.optimizer to auto.", "training.optimizer")
+    return name
+
+
+def layout(config: RunConfig, facts: ModelFacts, device: Device, longest: int) -> tuple[bool, str, str]:
+    """(rows end to end?, attention, why). End to end wherever method and model allow it: no padding, no mask."""
+    wanted, kernel = config.training.packing, attention(config, device)
+    hindrance = _hindrance(config, facts, longest)
+    if wanted is True and hindrance:
+        raise OrderError(f"Rows cannot be packed: {hindrance}.", "Set training.packing to auto or false.", "training.packing")
+    if wanted is False or hindrance:
+        return False, _padded(kernel, facts), hindrance or "as ordered"
+    if config.training.compile and kernel == "laid" and device.kind == "cpu":
+        return False, "sdpa", "torch.compile wants equal shapes"
+    return True, kernel, "no padding, and no row sees another"
+
+
+def _padded(kernel: str, facts: ModelFacts) -> str:
+    """The attention of padded rows: as ordered, else SDPA, or eager where scores go through a soft cap (Gemma 2), which SDPA has not."""
+    told = {**facts.config, **facts.config.get("text_config", {})}
+    if not any(told.get(key) for key in CAPPED):
+        return "sdpa" if kernel == "laid" else kernel
+    if kernel == "sdpa":
+        raise OrderError("This model caps its attention scores, which SDPA cannot do.", "Set training.attention to auto.", "training.attention")
+    return "eager" if kernel == "laid" else kernel
+
+
+def attention(config: RunConfig, device: Device) -> str:
+    """The attention function: our own over rows end to end, or the one ordered. Raises OrderError when flash attention is not there."""
+    wanted = config.training.attention
+    if wanted != "flash":
+        return "laid" if wanted == "auto" else wanted
+    if device.kind != "cuda" or (device.capability or (0, 0)) < (8, 0):
+        raise OrderError(f"Flash attention needs an Ampere card or newer, and this is {device.name}.", "Set training.attention to auto.", "training.attention")
+    if installed("flash_attn"):
+        return "flash_attention_2"
+    if installed("kernels"):
+        return "kernels-community/flash-attn2"
+    raise OrderError("Flash attention is not installed.", "Set training.attention to auto, or install the package kernels.", "training.attention")
+
+
+def _hindrance(config: RunConfig, facts: ModelFacts, longest: int) -> str:
+    """Why rows cannot be laid end to end; empty when they can."""
+    told = {**facts.config, **facts.config.get("text_config", {})}
+    if not config.method.allows_packing:
+        return f"{config.method.label} puts virtual tokens before each row"
+    if config.training.attention == "eager":
+        return "eager attention would form a square over all rows"
+    if not set(told.get("layer_types") or PLAIN_LAYERS) <= PLAIN_LAYERS or any(word in facts.model_type for word in ("mamba", "rwkv", "recurrent", "jamba")):
+        return "the model carries a state from row to row"
+    if any(told.get(key) for key in BENT):
+        return "the model bends its attention scores"
+    if any((told.get(key) or longest) < longest for key in WINDOWED) and told.get("use_sliding_window", True):
+        return "the model's attention window is shorter than the longest row"
+    return ""
+
+
+def piece(config: RunConfig, device: Device, longest: int) -> int:
+    """Tokens of a laid piece: what a padded batch of the longest rows would hold; on a CPU, which gains little from more, CPU_PIECE or CPU_PIECE_FULL."""
+    if device.kind != "cpu":
+        return config.training.batch_size * longest
+    return max(longest, CPU_PIECE if config.method.adapter else CPU_PIECE_FULL)
+
+
+def threads(config: RunConfig, device: Device, processes: int) -> int:
+    """Cores for each trainer process. The page needs little: on four cores and more one is left to it; its waits are passive (launch.py)."""
+    if config.training.threads != "auto":
+        return config.training.threads
+    cores = device.cores or 1
+    return max(1, (cores if cores < 4 else cores - 1) // processes)
+
+
+def workers(config: RunConfig, device: Device) -> int:
+    """Processes that prepare batches ahead."""
+    wanted = config.training.workers
+    return wanted if wanted != "auto" else 1 if device.kind == "cuda" else 0
+
+
+def _refuse_without_compiler() -> None:
+    """torch.compile writes C++ (for a CPU, and to start its CUDA kernels) and needs a compiler and Python's headers for it."""
+    compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
+    if shutil.which(compiler) is None:
+        raise OrderError(f"torch.compile needs the C++ compiler {compiler}, which is not installed.",
+                         "Install it (on Debian and Ubuntu: apt install g++), or set training.compile to false.", "training.compile")
+    if not Path(sysconfig.get_path("include"), "Python.h").is_file():
+        raise OrderError("torch.compile needs Python's header files, which are not installed.",
+                         "Install them (on Debian and Ubuntu: apt install python3-dev), or set training.compile to false.", "training.compile")
+
+
+def _why_checkpointing(config: RunConfig, expected: Estimate) -> str:
+    if config.training.checkpointing != "auto":
+        return "as ordered"
+    spare = math.floor(100 * expected.headroom)
+    if expected.checkpointing:
+        return "on: without it the run would not fit" if expected.fits else "on, and the run may still not fit"
+    return f"off: fits with {spare} % to spare" if expected.fits else "off: the method does not allow it"

@@ -1,0 +1,39 @@
+"""A run's goal moved: further than ordered, or to where its newest checkpoint stands."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from studio import events, queue
+from studio.errors import RunError
+from studio.run import ALIVE, Run
+from studio.runs import checkpoints
+
+
+def finish(run: Run) -> None:
+    """Let a run that ended without a result come to one: the model of its newest checkpoint, without another step. Raises RunError without one."""
+    newest = checkpoints.newest(run.checkpoints)
+    if newest is None or (run.result / "manifest.json").is_file():
+        raise RunError(f"{run.id} has no whole checkpoint." if newest is None else f"{run.id} has a model already.",
+                       "Resume it: it starts again." if newest is None else "Chat with it, or resume the run to train further.", "run")
+    step = int(newest.name.rpartition("-")[2])
+    queue.resume(run, {"training": {"max_steps": step}}, f"finished at step {step}")
+
+
+def extend(run: Run, epochs: float) -> None:
+    """Let a run go on for some more epochs: at once when it has ended, after its present goal while it lives. Recorded in changes.json."""
+    training, plan = run.config.training, queue.plan_of(run)
+    if epochs <= 0:
+        raise RunError(f"A run cannot be extended by {epochs:g} epochs.", "Give a number above 0.", "epochs")
+    longer: dict[str, Any] = {"epochs": training.epochs + epochs}
+    if training.max_steps:
+        last = events.last(run.diary, ("step",)) or {}
+        share = last["step"] / last["epoch"] if last.get("epoch") else training.max_steps / training.epochs
+        longer = {"max_steps": training.max_steps + max(1, round(share * epochs))}
+    if training.accumulation == "auto" and plan.get("effective_batch"):
+        longer["accumulation"] = max(1, plan["effective_batch"] // training.batch_size)  # auto looks at the length of the run
+    why = f"extended by {epochs:g} epochs"
+    if run.state() in ("queued", *ALIVE):
+        run.change(why, training=longer)
+    else:
+        queue.resume(run, {"training": longer}, why)

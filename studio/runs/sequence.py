@@ -1,0 +1,61 @@
+"""Under which order a run's checkpoints were made, and which changes of it a resume can bear."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from studio.config import RunConfig
+from studio.errors import RunError
+from studio.home import write_whole
+from studio.runs.checkpoints import newest
+
+FILE = "sequence.json"
+BATCH = "training.batch_size × training.accumulation"  # `auto` is settled by the trainer, from the rows
+FREE_TO_CHANGE = ("epochs, max_steps, learning rate, schedule, checkpointing, loss, attention, how often it logs, evaluates and saves, and "
+                  "batch size with accumulation as long as their product stays")
+
+
+def sequence(config: RunConfig) -> dict[str, Any]:
+    """What of an order decides which row comes when, and what the weights and the optimizer's state mean: a resume needs it unchanged."""
+    plain = config.model_dump(mode="json")
+    training = plain["training"]
+    kept = {f"{section}.{key}": value for section in ("model", "data", "method") for key, value in plain[section].items()}
+    batch, accumulation = config.training.batch_size, config.training.accumulation
+    kept[BATCH] = f"{batch} × auto" if accumulation == "auto" else batch * accumulation
+    settled = {f"training.{key}": training[key] for key in ("seed", "packing", "optimizer", "devices") if key in training}
+    return kept | settled | {f"training.{key}": other for key, other in (("weights", "bf16"), ("sharding", "fsdp")) if training.get(key) == other}
+
+
+def begin(folder: Path, config: RunConfig) -> None:
+    """Note under which order the checkpoints here are made, when there is none yet. Raises RunError when there are some under another."""
+    refuse_other_order(folder, config)
+    if newest(folder) is None:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(folder / FILE, json.dumps(sequence(config), indent=1, ensure_ascii=False))
+
+
+def refuse_other_order(folder: Path, config: RunConfig, effective_batch: int | None = None) -> None:
+    """Raise RunError when a resume with this order would go on with other rows, weights or optimizer than the checkpoints have.
+
+    effective_batch: what the trainer settled on before, where it is known.
+    """
+    if newest(folder) is None:
+        return
+    try:
+        before = json.loads((folder / FILE).read_text())
+    except (OSError, ValueError):
+        return  # made before this file was kept
+    now = json.loads(json.dumps(sequence(config)))
+    keys = sorted(before.keys() | now.keys())
+    if before.get("method.name") != now.get("method.name"):
+        keys = [key for key in keys if key == "method.name" or not key.startswith("method.")]  # another method has other knobs
+    changed = [f"{key} was {before.get(key)!r} and is {now.get(key)!r}" for key in keys
+               if before.get(key) != now.get(key) and not (key == BATCH and "auto" in f"{before.get(key)}{now.get(key)}")]
+    ordered = now[BATCH]
+    if effective_batch and isinstance(ordered, int) and ordered != effective_batch and not changed:
+        changed = [f"{BATCH} was {effective_batch} and is {ordered}"]
+    if changed:
+        raise RunError(f"The order was changed since the checkpoint: {'; '.join(changed[:5])}.",
+                       f"Put it back, or start a new run. A resume may change {FREE_TO_CHANGE}.", changed[0].split(" ")[0])

@@ -1,0 +1,161 @@
+"""What a run's diary says, in one look: the fields that `runs`, `show` and the page's table give. Pure reading."""
+
+from __future__ import annotations
+
+import re
+import time
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from studio import events
+from studio.errors import OrderError, RunError
+from studio.runs.diagnosis import of_lost
+
+if TYPE_CHECKING:
+    from studio.run import Run
+
+STATES = ("queued", "starting", "running", "stopping", "finished", "stopped", "failed", "lost")
+ALIVE = ("starting", "running", "stopping")
+WORKING = ("training", "evaluating", "saving")  # phases in which steps have begun
+TURNS = ("phase", "end")  # the kinds of event that a state is derived from
+
+
+def standing(alive: bool, turn: dict[str, Any] | None, stop: bool) -> str:
+    """One of STATES. alive: whether the lock was held, asked before the diary was read; turn: its last phase or end; stop: the stop file.
+
+    A run whose lock is held is never over, even behind its end line: its processes still hold memory.
+    """
+    ended = turn is not None and turn["kind"] == "end"
+    if not alive:
+        if ended:
+            return turn["state"]
+        return "queued" if turn is None or turn["name"] == "queued" else "lost"
+    if stop:
+        return "stopping"
+    return "running" if ended or (turn is not None and turn["name"] in WORKING) else "starting"
+
+
+def current(diary: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The diary without what a resume has superseded: steps beyond the checkpoint it went on from."""
+    kept: list[dict[str, Any]] = []
+    for event in diary:
+        if event["kind"] == "phase" and event.get("from_step") is not None:
+            kept = [old for old in kept if old.get("step") is None or old["step"] <= event["from_step"]]
+        kept.append(event)
+    return kept
+
+
+def phase(diary: list[dict[str, Any]]) -> str | None:
+    return next((event["name"] for event in reversed(diary) if event["kind"] == "phase"), None)
+
+
+def summary(run: Run, diary: list[dict[str, Any]] | None = None) -> dict[str, Any]:
+    """What a run is and how it stands, under the names of the surface; unknown values are None. Bytes and seconds.
+
+    diary: given by who has read it already, in its order; it may lack steps in the middle. It was read before the lock is asked here, so
+    a run that ends just then looks lost: such a caller reads on and asks again.
+    """
+    alive = run.alive()  # before the diary is read: an end written in between is then seen
+    turn = run.turn() if diary is None else next((event for event in reversed(diary) if event["kind"] in TURNS), None)
+    told = dict(_told_now(run.diary) if diary is None else _told_by(diary))
+    spans = told.pop("spans")
+    state = standing(alive, turn or run.unsaid(), run.stop_file.exists())
+    waiting = turn if state == "queued" and turn else {}
+    over: dict[str, Any] = turn if turn and turn["kind"] == "end" else {}
+    reason, cause, action = over.get("reason"), over.get("cause"), over.get("action")
+    if state == "lost" and not cause:
+        reason, cause, action = of_lost(run.log, turn is None)
+    saved = (run.result / "manifest.json").is_file()
+    return {
+        "id": run.id, "state": state, "cause": cause, "action": action, "reason": reason, **_ordered(run), **told,
+        "seconds": _seconds(spans, state), "created": told["created"] or run.folder.stat().st_mtime,
+        "trained": over.get("state") == "finished" or saved, "saved": saved, "hold": bool(waiting.get("hold")),
+        "result": str(run.result) if saved else None,
+    }
+
+
+def _told_now(diary: Path) -> dict[str, Any]:
+    try:
+        status = diary.stat()
+    except FileNotFoundError:
+        return _told(diary, 0, 0, 0)
+    return _told(diary, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=1024)  # a diary only grows: the same size and time mean the same lines, and an ended run is read once
+def _told(path: Path, inode: int, size: int, changed: int) -> dict[str, Any]:
+    """Do not change the answer: it is shared."""
+    return _told_by(events.read(path)[0])
+
+
+def _told_by(everything: list[dict[str, Any]]) -> dict[str, Any]:
+    """The fields that come from the diary alone."""
+    diary = current(everything)
+    steps = [event for event in diary if event["kind"] == "step"]
+    evals = [event for event in diary if event["kind"] == "eval" and event.get("loss") is not None]
+    saved = [event for event in diary if event["kind"] == "saved"]
+    plan: dict[str, Any] = next((event for event in reversed(diary) if event["kind"] == "plan"), {})
+    last: dict[str, Any] = steps[-1] if steps else {}
+    memory = [event.get("memory") or event.get("peak_memory") for event in diary if event["kind"] in ("step", "end")]
+    return {
+        "phase": phase(diary), "attempt": max((event.get("attempt") or 0 for event in diary), default=0),
+        "step": last.get("step", 0), "steps": plan.get("steps"), "epoch": last.get("epoch"), "epochs": plan.get("epochs"),
+        "train_loss": last.get("loss"), "eval_loss": evals[-1]["loss"] if evals else None,
+        "eval_loss_before": next((event["loss"] for event in evals if event["step"] == 0), None),
+        "best_eval_loss": min((event["loss"] for event in evals), default=None),
+        "learning_rate": last.get("learning_rate"), "tokens_per_second": _speed(steps),
+        "peak_memory": max((value for value in memory if value), default=None),
+        "memories": last.get("memories"),  # of every process, where there are several
+        "estimated_memory": plan.get("estimated_memory"), "trainable": plan.get("trainable"), "parameters": plan.get("parameters"),
+        "exported": [event.get("path") for event in saved if event.get("what") == "export"],
+        "uploaded": [event.get("path") for event in saved if event.get("what") == "upload"],
+        "created": everything[0]["at"] if everything else None, "spans": _spans(everything),
+    }
+
+
+def _ordered(run: Run) -> dict[str, Any]:
+    """Name, model, method and data as ordered, and what its owner wrote on it."""
+    label = run.label()
+    files = (run.folder / "config.yaml", run.folder / "changes.json")
+    told = _order(run.folder, type(run), tuple(file.stat().st_mtime_ns if file.exists() else 0 for file in files))
+    return {**told, "name": label.get("name") or told["name"], "note": label.get("note", ""), "star": bool(label.get("star"))}
+
+
+@lru_cache(maxsize=1024)
+def _order(folder: Path, kind: type[Run], changed: tuple[int, ...]) -> dict[str, Any]:
+    """The order's part of the summary, read once for each change of its files."""
+    plain = re.sub(r"^\d{4}-\d\d-\d\d-\d{4}-", "", folder.name)
+    try:
+        config = kind(folder).config
+    except (OrderError, RunError):
+        return {"name": plain, "model": None, "method": None, "data": None}
+    train = config.data.train
+    data = train if isinstance(train, str) else ", ".join(item.source for item in train)
+    return {"name": config.name or plain, "model": config.model.source, "method": config.method.name, "data": data}
+
+
+def _speed(steps: list[dict[str, Any]]) -> float | None:
+    """Tokens per second over the last ten points."""
+    speeds = [event["tokens_per_second"] for event in steps[-10:] if event.get("tokens_per_second")]
+    return round(sum(speeds) / len(speeds), 1) if speeds else None
+
+
+def _spans(diary: list[dict[str, Any]]) -> tuple[tuple[float, float, bool], ...]:
+    """(began, last sign of life, whether it ended) of each attempt, in the clock of the diary."""
+    spans: list[list[Any]] = []
+    for event in diary:
+        if event["kind"] == "phase" and event["name"] == "starting":
+            spans.append([event["at"], event["at"], False])
+        elif spans and not spans[-1][2] and not (event["kind"] == "phase" and event["name"] == "queued"):
+            lost = event["kind"] == "end" and event["state"] == "lost"  # written by whoever noticed, maybe days later
+            spans[-1][1:] = [spans[-1][1] if lost else max(spans[-1][1], event["at"]), event["kind"] == "end"]
+    return tuple((began, last, ended) for began, last, ended in spans)
+
+
+def _seconds(spans: tuple[tuple[float, float, bool], ...], state: str) -> float:
+    """Seconds of work over all attempts: from each start to its end, or to the last sign of life; to now while it lives."""
+    total = sum(last - began for began, last, _ in spans)
+    if spans and state in ALIVE and not spans[-1][2]:
+        total += max(0.0, time.time() - spans[-1][1])
+    return round(total, 1)

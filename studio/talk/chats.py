@@ -1,0 +1,218 @@
+"""Conversations with one voice or two: one file each under STUDIO_HOME/chats, written on while the answers stream in, so that they
+can be reopened, exported, and turned into training rows.
+
+{id, title, at, sides: [voice name], blind, system, sampling, turns: [{prompt, sides: [voice name in the order shown], answers:
+[{text, state, usage, finish, error}], vote}]}. States of an answer: waiting, loading, writing, done, stopped, failed.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+import time
+import uuid
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from studio.errors import DataError, StudioError
+from studio.home import inside, room, slug, write_whole
+from studio.talk import chat, votes
+
+GOING = ("waiting", "loading", "writing")
+WRITE = 1.0  # seconds between two writes of a conversation while answers stream in
+NAME = re.compile(r"[0-9a-f]{12}")
+Message = dict[str, Any]
+
+
+class Talk:
+    """One conversation: in memory while it is answered, else its file. kept: whether it has a file at all."""
+
+    def __init__(self, values: dict[str, Any], kept: bool = True):
+        self.values, self.kept, self.lock, self._written = values, kept, threading.RLock(), 0.0
+        self._stop = threading.Event()
+
+    @property
+    def id(self) -> str:
+        return self.values["id"]
+
+    @property
+    def turns(self) -> list[dict[str, Any]]:
+        return self.values["turns"]
+
+    @property
+    def file(self) -> Path:
+        return _file(self.id)
+
+    def going(self) -> bool:
+        return bool(self.turns) and any(answer["state"] in GOING for answer in self.turns[-1]["answers"])
+
+    def write(self, at_once: bool = True) -> None:
+        with self.lock:
+            if self.kept and (at_once or time.monotonic() - self._written > WRITE):
+                self.values["changed"] = time.time()
+                write_whole(self.file, json.dumps(self.values, ensure_ascii=False, indent=1))
+                self._written = time.monotonic()
+
+    def ask(self, prompt: str) -> None:
+        """Add a turn and answer it in threads of its own; returns at once. Blind, the sides change places by chance."""
+        sides = list(self.values["sides"])
+        if self.values["blind"] and len(sides) == 2:
+            sides = list(votes.shuffled(*sides))
+        turn = {"prompt": prompt, "sides": sides, "vote": None,
+                "answers": [{"text": "", "state": "waiting", "usage": None, "finish": None, "error": None} for _ in sides]}
+        with self.lock:
+            self.turns.append(turn)
+            self.values["title"] = self.values["title"] or " ".join(prompt.split())[:80]
+            self._stop = threading.Event()
+            self.write()
+        threading.Thread(target=self._load, args=(turn, self._stop), daemon=True).start()
+
+    def stop(self) -> None:
+        """Stop what is being written; what is there stays."""
+        with self.lock:
+            self._stop.set()
+            for answer in self.turns[-1]["answers"] if self.turns else []:
+                if answer["state"] in GOING:
+                    answer["state"] = "stopped"
+            self.write()
+
+    # -- in threads
+
+    def _load(self, turn: dict[str, Any], stop: threading.Event) -> None:
+        with self.lock:
+            for answer in turn["answers"]:
+                if answer["state"] in GOING:
+                    answer["state"] = "loading"
+        try:
+            chat.server().load(list(dict.fromkeys(turn["sides"])))
+        except StudioError as error:
+            self._fail(turn["answers"], error)
+            return
+        for place in range(0 if stop.is_set() else len(turn["sides"])):
+            threading.Thread(target=self._answer, args=(turn, place, stop), daemon=True).start()
+
+    def _answer(self, turn: dict[str, Any], place: int, stop: threading.Event) -> None:
+        answer = turn["answers"][place]
+        stream = chat.server().stream(turn["sides"][place], self.messages(turn, turn["sides"][place]), **self.values["sampling"])
+        try:
+            for delta in stream:
+                with self.lock:
+                    if stop.is_set():
+                        break
+                    answer["text"] += delta.text
+                    if delta.finish:
+                        answer.update(finish=delta.finish, usage=delta.usage)
+                    answer["state"] = "done" if delta.finish else "writing"
+                self.write(at_once=False)
+        except StudioError as error:
+            self._fail([answer], error)
+        finally:
+            stream.close()
+            if answer["state"] in GOING:
+                answer["state"] = "stopped"
+            self.write()
+
+    def _fail(self, answers: list[dict[str, Any]], error: StudioError) -> None:
+        with self.lock:
+            for answer in answers:
+                if answer["state"] in GOING:
+                    answer.update(state="failed", error=error.as_dict())
+            self.write()
+
+    def messages(self, until: dict[str, Any], side: str) -> list[Message]:
+        """What a side is asked: the system prompt, the earlier turns with its own answers, the new prompt.
+
+        Answers stand as they were given, thinking and all: the template decides what of them the model is shown again, as in training.
+        """
+        said = [{"role": "system", "content": self.values["system"]}] if self.values["system"] else []
+        for turn in self.turns:
+            said.append({"role": "user", "content": turn["prompt"]})
+            if turn is until:
+                break
+            mine = turn["sides"].index(side) if side in turn["sides"] else 0
+            said.append({"role": "assistant", "content": turn["answers"][mine]["text"]})
+        return said
+
+
+# -- the conversations that there are
+
+_open: dict[str, Talk] = {}  # those that were asked in this process
+_guard = threading.Lock()
+
+
+def new(sides: list[str], blind: bool = False, system: str = "", sampling: dict[str, Any] | None = None, kept: bool = True) -> Talk:
+    talk = Talk({"id": uuid.uuid4().hex[:12], "title": "", "at": time.time(), "sides": sides, "blind": blind, "system": system,
+                 "sampling": sampling or {}, "turns": []}, kept)
+    with _guard:
+        _open[talk.id] = talk
+    return talk
+
+
+def find(name: str) -> Talk:
+    """A conversation by its id. Raises StudioError. Answers that were cut off by the end of their process count as stopped."""
+    with _guard:
+        if name in _open:
+            return _open[name]
+    try:
+        values = json.loads(_file(name).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise StudioError(f"There is no conversation {name!r}.", "It may have been deleted.", "conversation") from error
+    for turn in values["turns"]:
+        for answer in turn["answers"]:
+            if answer["state"] in GOING:
+                answer["state"] = "stopped"
+    with _guard:
+        return _open.setdefault(name, Talk(values))
+
+
+def listing(most: int = 100) -> list[dict[str, Any]]:
+    """{id, title, changed, sides} of each, the newest first."""
+    files = sorted(room("chats").glob("*.json"), key=lambda file: file.stat().st_mtime, reverse=True)[:most]
+    found = []
+    for file in files:
+        try:
+            values = json.loads(file.read_text(encoding="utf-8"))
+            found.append({key: values.get(key) for key in ("id", "title", "changed", "sides")})
+        except (OSError, ValueError):
+            continue
+    return found
+
+
+def delete(name: str) -> None:
+    """Remove a conversation. What it is still being told is thrown away."""
+    talk = find(name)
+    talk.stop()
+    with _guard:
+        _open.pop(name, None)
+    _file(name).unlink(missing_ok=True)
+
+
+def _file(name: str) -> Path:
+    if not NAME.fullmatch(name):
+        raise StudioError(f"{name!r} is no conversation.", "Open one from the list.", "conversation")
+    return room("chats") / f"{name}.json"
+
+
+# -- as training rows
+
+
+def row(messages: list[Message]) -> dict[str, Any]:
+    """A training row in the chatml format. Raises DataError where no answer would be left to learn."""
+    kept = [{"role": message["role"], "content": message["content"]} for message in messages if message["content"].strip()]
+    while kept and kept[-1]["role"] != "assistant":
+        kept.pop()
+    if not any(message["role"] == "user" for message in kept):
+        raise DataError("This conversation has no question with an answer.", "Ask something first, and keep the answer or correct it.", "chat")
+    return {"messages": kept}
+
+
+def to_rows(rows: Iterable[dict[str, Any]], name: str = "from-chat") -> Path:
+    """Append training rows to the data file uploads/NAME.jsonl, made if need be; returns its path."""
+    file = inside(room("uploads"), slug(name, "from-chat").removesuffix(".jsonl") + ".jsonl")
+    before = file.read_text(encoding="utf-8") if file.is_file() else ""
+    if before and not before.endswith("\n"):
+        before += "\n"
+    write_whole(file, before + "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in rows))
+    return file

@@ -1,0 +1,190 @@
+"""Voice: something one can talk to, found by name. Where its files are, and the template and stop texts it was trained with."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from studio import model, run, template
+from studio.base import source
+from studio.base.quantization import Quantization
+from studio.base.source import ModelOrder, Report, silent
+from studio.errors import ModelError, RunError
+from studio.memory.states import quantized_bytes
+from studio.method import Method
+from studio.methods import METHODS
+from studio.runs import checkpoints
+from studio.template import Template
+
+BASE = "base"  # the model under the loaded runs; alone: the starter
+MARK = "base:"  # base:SOURCE, any model the studio can fetch
+
+
+@dataclass(frozen=True)
+class Voice:
+    """base: folder of the model it stands on. result: folder of the adapter, whole weights or checkpoint; None: the base alone."""
+
+    name: str
+    base: Path
+    template: Template
+    result: Path | None = None
+    method: Method | None = None
+    stop: tuple[str, ...] = ()
+    checkpoint: bool = False
+    label: str = ""
+    manifest: dict[str, Any] = field(default_factory=dict)
+    held: Quantization | None = None  # in fewer bits, how the base stood beside what was trained
+
+    @property
+    def whole(self) -> bool:
+        """Whether it has weights of its own, to be loaded apart from every other voice's."""
+        return self.result is not None and (self.checkpoint or (self.method is not None and not self.method.adapter))
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of its files beside the base's."""
+        files = self.result.rglob("*.safetensors") if self.result else ()
+        return sum(file.stat().st_size for file in files)
+
+
+def voice(name: str, report: Report = silent) -> Voice:
+    """A run's id (or a unique part, or last), RUN@checkpoint-N, base, base:RUN, base:SOURCE, or a folder with a model or an exported adapter.
+
+    Raises RunError or ModelError that say what there is. A base that is not here yet is fetched, with progress to `report`.
+    """
+    if name == BASE:
+        return of_base(source.fetch(ModelOrder(), report), name)
+    if name.startswith(MARK):
+        return _under(name, report)
+    path = Path(name).expanduser()
+    if ("/" in name or "\\" in name) and path.is_dir():
+        return of_folder(path.resolve(), name)
+    identity, _, step = name.partition("@")
+    if name.endswith(".gguf") and path.is_file():
+        return of_base(source.fetch(ModelOrder(source=name), report), name)
+    return of_run(run.find(identity), step, report)
+
+
+def of_base(folder: Path, name: str = BASE) -> Voice:
+    """An untuned model with its own template."""
+    own = template.load("auto", folder)
+    return Voice(name, folder.resolve(), own, stop=tuple(own.stop), label=folder.name)
+
+
+def _under(name: str, report: Report) -> Voice:
+    """base:RUN, the untuned model under a run; base:SOURCE, any model."""
+    wanted = name[len(MARK):] or "starter"
+    one = next((known for known in run.runs() if known.id == wanted), None)
+    if one is None:
+        return of_base(source.fetch(ModelOrder(source=wanted), report), name)
+    folder = Path(_manifest(one.result).get("base") or "/-")
+    made = of_base(folder if (folder / "config.json").is_file() else source.fetch(one.config.model, report), name)
+    made = replace(made, held=one.config.method.quantized())
+    if template.model_template(made.base) or not (text := template.model_template(one.result)):
+        return made
+    used = Template("model", text, made.template.special)  # a base that knows no chat format is asked in the run's
+    return replace(made, template=used, stop=tuple(used.stop))
+
+
+def of_run(one: run.Run, step: str = "", report: Report = silent) -> Voice:
+    """A run's result, or with step ("checkpoint-50", "50" or "newest") one of its checkpoints."""
+    manifest = _manifest(one.result)
+    config = one.config
+    base = Path(manifest.get("base") or "/-")
+    if not (base / "config.json").is_file():  # the home was moved, or there is no result yet
+        base = source.fetch(config.model, report)
+    base = base.resolve()
+    used = Template(manifest["template"], text, template.special_tokens(base)) if (text := template.model_template(one.result)) and manifest.get("template") \
+        else template.load(config.data.template, base)
+    stop = tuple(manifest.get("stop") or used.stop)
+    if step:
+        folder = _checkpoint(one, step)
+        return Voice(f"{one.id}@{folder.name}", base, used, folder, config.method, stop, True, f"{one.id}, {folder.name}", held=config.method.quantized())
+    if not manifest:
+        there = [f"{one.id}@checkpoint-{n}" for n in checkpoints.steps(one.checkpoints)]
+        raise RunError(f"The run {one.id} has no result yet: it is {one.state()}.",
+                       f"Talk to a checkpoint of it: {', '.join(there[-3:])}." if there else "Wait until it is finished, or resume it.", "model")
+    return Voice(one.id, base, used, one.result, config.method, stop, False, config.name or one.id, manifest, config.method.quantized())
+
+
+def of_folder(folder: Path, name: str) -> Voice:
+    """A model folder, a run's folder, or the folder of an adapter exported by the studio (its manifest names the base)."""
+    if (folder / "config.yaml").is_file() and (folder / "events.jsonl").is_file():
+        return of_run(run.Run(folder))
+    manifest = _manifest(folder)
+    if (folder / "adapter_config.json").is_file():
+        base = _base_of_adapter(folder, manifest)
+        own = template.load("auto", folder if template.model_template(folder) else base)
+        own = Template(own.name, own.text, template.special_tokens(base))
+        method = METHODS.get((manifest.get("method") or {}).get("name", ""), METHODS["lora"])(**manifest.get("method", {}))
+        return Voice(name, base, own, folder, method, tuple(manifest.get("stop") or own.stop), False, folder.name, manifest, method.quantized())
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"{folder} holds neither a model (config.json) nor an adapter (adapter_config.json).",
+                         "Give the folder of one of them, or a run's id.", "model")
+    made = of_base(folder, name)
+    return Voice(name, folder, made.template, stop=tuple(manifest.get("stop") or made.stop), label=folder.name, manifest=manifest)
+
+
+def _base_of_adapter(folder: Path, manifest: dict[str, Any]) -> Path:
+    named = manifest.get("base") or json.loads((folder / "adapter_config.json").read_text()).get("base_model_name_or_path") or ""
+    if (Path(named) / "config.json").is_file():
+        return Path(named).resolve()
+    order = manifest.get("model") or {"source": named}
+    return source.fetch(ModelOrder.model_validate(order)).resolve()
+
+
+def _checkpoint(one: run.Run, step: str) -> Path:
+    found = checkpoints.newest(one.checkpoints) if step == "newest" else one.checkpoints / f"checkpoint-{step.removeprefix('checkpoint-')}"
+    known = [f"checkpoint-{n}" for n in checkpoints.steps(one.checkpoints)]
+    if found is None or found.name not in known:
+        raise RunError(f"The run {one.id} has no {step!r}.", f"Its checkpoints: {', '.join(known) or 'none yet'}.", "model")
+    faults = checkpoints.faults(found)
+    if faults:
+        raise RunError(f"{found.name} of {one.id} is not whole: {'; '.join(faults[:3])}.", f"Its checkpoints: {', '.join(known)}.", "model")
+    return found
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    try:
+        found = json.loads((folder / "manifest.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def size(voices: list[Voice], squeezed: bool = False) -> int:
+    """Bytes of weights that these voices hold in memory together: each base once, adapters beside it, whole models for themselves.
+
+    squeezed: bases that stood in fewer bits beside what was trained, in those bits.
+    """
+    bases = {(one.base, one.held if squeezed else None) for one in voices if not one.whole}
+    return sum(_held(base, held) for base, held in bases) + sum(
+        max(one.bytes, model.facts(one.base).bytes) if one.whole else one.bytes for one in voices)
+
+
+def _held(base: Path, held: Quantization | None) -> int:
+    """Bytes of a base's weights, as its files hold them or with its linears squeezed."""
+    facts = model.facts(base)
+    if held is None:
+        return facts.bytes
+    linears = {f"{name}.weight" for name in facts.linears()}
+    return sum(quantized_bytes(tensor.shape, held.kind, held.double) if name in linears else 2 * tensor.size for name, tensor in facts.tensors.items())
+
+
+def name_of(wanted: str) -> str:
+    """The exact name of what a person wrote: `last` and parts of a run's id become the id; folders become absolute.
+
+    Raises RunError for what is neither.
+    """
+    if wanted == BASE or wanted.startswith(MARK):
+        source_name = wanted[len(MARK):]
+        return wanted if wanted == BASE or "/" not in source_name or not Path(source_name).expanduser().is_dir() \
+            else MARK + str(Path(source_name).expanduser().resolve())
+    path = Path(wanted).expanduser()
+    if ("/" in wanted or wanted == ".") and path.is_dir() or wanted.endswith(".gguf") and path.is_file():
+        return str(path.resolve())
+    identity, at, step = wanted.partition("@")
+    one = run.find(identity)
+    return one.id + at + (_checkpoint(one, step).name if step else "")

@@ -1,0 +1,134 @@
+"""The gate before launch: a template that would train the wrong tokens is refused, with the reason in words."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from studio.errors import TemplateError
+from studio.text.spans import ANSWER, QUESTION
+
+if TYPE_CHECKING:
+    from studio.tokens import Encoded, Encoder
+
+SECOND, REPLY, RULE = "w3xj question", "w3xj answer", "k5vq rule"
+PROBES: tuple[list[dict[str, Any]], ...] = (
+    [{"role": "user", "content": QUESTION}, {"role": "assistant", "content": ANSWER}],
+    [{"role": "system", "content": RULE}, {"role": "user", "content": QUESTION}, {"role": "assistant", "content": ANSWER}],
+    [
+        {"role": "user", "content": QUESTION},
+        {"role": "assistant", "content": ANSWER},
+        {"role": "user", "content": SECOND},
+        {"role": "assistant", "content": REPLY},
+    ],
+)
+OTHERS = "Choose another template; `auto` takes the model's own."
+
+
+def check(encoder: Encoder, samples: list[Any]) -> None:
+    """Raise TemplateError when no token, every token, or the end of a turn would be trained wrongly.
+
+    Two small made-up conversations show what the template does; then the user's own rows are looked at.
+    """
+    texts = [one for one in samples if isinstance(one, str) or (isinstance(one, dict) and "text" in one)]
+    if len(texts) < len(samples) or not samples:
+        _probe(encoder, PROBES[0])
+        for conversation in PROBES[1:]:
+            try:
+                encoder.render(conversation)
+            except TemplateError:
+                continue  # no system role, or no second turn: the rows that have one are refused one by one
+            _probe(encoder, conversation)
+        _prompt(encoder)
+    encoded = encoder.encode_batch([one for one in samples if _renders(encoder, one)])
+    if encoded:
+        _rows(encoder, encoded, bool(texts))
+
+
+def _renders(encoder: Encoder, one: Any) -> bool:
+    try:
+        encoder.render(one)
+    except TemplateError:
+        return False
+    return True
+
+
+def _rows(encoder: Encoder, encoded: list[Encoded], texts: bool) -> None:
+    if not any(e.n_trained for e in encoded):
+        hint = "Raise max_length: the answers lie beyond it." if any(e.cut for e in encoded) else OTHERS
+        raise _refused(encoder, "no token of these rows would be trained", hint)
+    if encoder.train_on != "all" and all(e.n_trained >= len(e.ids) - 1 for e in encoded):
+        hint = "Plain text has no questions and answers: set train_on to all." if texts else "Choose another template, or set train_on to all."
+        raise _refused(encoder, "every token would be trained, the questions too", hint)
+
+
+def _probe(encoder: Encoder, conversation: list[dict[str, Any]]) -> None:
+    """Look at one made-up conversation, token by token."""
+    e = encoder.encode(conversation, whole=True)
+    trained = [(a, b) for (a, b), label in zip(e.offsets, e.labels, strict=True) if label != -100]
+    if not trained:
+        raise _refused(encoder, "no token would be trained", OTHERS)
+    said = "".join(e.text[a:b] for a, b in _joined(trained))
+    answers = [m["content"] for m in conversation if m["role"] == "assistant"]
+    wanted = answers[-1:] if encoder.train_on == "last" else answers
+    for answer in answers:
+        if answer not in e.text:
+            raise _refused(encoder, "the answers do not stand in the text", OTHERS)
+    for answer in wanted:
+        if answer not in said:
+            raise _refused(encoder, f"the answer is not what is trained, but {said[:80]!r}", OTHERS)
+    if encoder.train_on != "all":
+        if len(trained) >= len(e.ids) - 1:
+            raise _refused(encoder, "every token would be trained, the questions too", "Choose another template, or set train_on to all.")
+        for message in conversation:
+            if message["role"] != "assistant" and message["content"] in said:
+                raise _refused(encoder, f"the {message['role']}'s words would be trained as if the model had to say them", OTHERS)
+    _ending(encoder, e, wanted, trained)
+
+
+def _ending(encoder: Encoder, e: Encoded, answers: list[str], trained: list[tuple[int, int]]) -> None:
+    """The end of the turn stands behind the answer and is trained: else the model never stops."""
+    if not encoder.template.stop:
+        raise _refused(encoder, "nothing ends a turn, so the model would never stop", "Choose a template that writes an end-of-turn token, such as chatml.")
+    if encoder.template.borrowed and encoder.tokenizer.token_to_id(encoder.template.stop[0]) is None:
+        why = f"nothing ends a turn but what opens the next ({encoder.template.stop[0]}), and that is no token of this model's tokenizer"
+        raise _refused(encoder, why, "Choose a template that writes an end-of-turn token, such as chatml.")
+    end, after = encoder.template.stop[0], e.text.rindex(answers[-1]) + len(answers[-1])
+    at = e.text.find(end, after)
+    if at < 0:
+        raise _refused(encoder, f"the last answer is not followed by the end of the turn ({end})", OTHERS)
+    inside = [(a, b) for a, b in e.offsets if a < at + len(end) and b > at and a < b]
+    if not inside or not set(inside) <= set(trained):
+        raise _refused(encoder, f"the end of the turn ({end}) would not be trained, so the model would never stop", OTHERS)
+    if any(message in e.text[after:at] for message in (QUESTION, SECOND)):
+        raise _refused(encoder, "the end of the turn does not follow the answer", OTHERS)
+
+
+def _prompt(encoder: Encoder) -> None:
+    """What chat gives the model must lead to the place where the trained answer begins."""
+    conversation = PROBES[0]
+    asked = encoder.template.render(conversation[:-1], add_generation_prompt=True).text
+    whole = encoder.render(conversation)
+    if QUESTION not in asked:
+        raise _refused(encoder, "the question does not stand in the prompt", OTHERS)
+    if not whole.spans:
+        return
+    start = whole.spans[-1][0]
+    same = next((n for n, (a, b) in enumerate(zip(asked, whole.text)) if a != b), min(len(asked), len(whole.text)))
+    if same < start and whole.text[same:start].strip():
+        missing = whole.text[same:start].strip()
+        raise _refused(encoder, f"the prompt lacks the opening of the answer ({missing!r})", "The template must heed add_generation_prompt.")
+
+
+def _joined(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Ranges that touch or overlap, or have only a blank between them, as one: tokenizers leave blanks out."""
+    made: list[tuple[int, int]] = []
+    for a, b in ranges:
+        if made and a <= made[-1][1] + 1:
+            made[-1] = (made[-1][0], max(b, made[-1][1]))
+        else:
+            made.append((a, b))
+    return made
+
+
+def _refused(encoder: Encoder, why: str, hint: str) -> TemplateError:
+    return TemplateError(f"With the template {encoder.template.name!r} {why}.", hint, "data.template")

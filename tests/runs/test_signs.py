@@ -1,0 +1,139 @@
+"""Signs of trouble: each course of a loss gets the words it should, and a sound one gets none."""
+
+from __future__ import annotations
+
+import math
+import random
+from typing import Any
+
+import pytest
+
+from studio.runs.signs import signs
+
+
+def diary(losses: list[float | None], evals: dict[int, float] | None = None, **plan: Any) -> list[dict[str, Any]]:
+    told: list[dict[str, Any]] = [{"at": 0, "kind": "plan", "steps": len(losses), "trainable": 10, **plan}]
+    for step, loss in enumerate(losses, 1):
+        told.append({"at": step, "kind": "step", "step": step, "loss": loss, "grad_norm": 1.0})
+        if evals and step in evals:
+            told.append({"at": step, "kind": "eval", "step": step, "loss": evals[step]})
+    return told
+
+
+def falling(count: int = 100, noise: float = 0.05) -> list[float]:
+    chance = random.Random(1)
+    return [0.5 + 2 * math.exp(-3 * place / count) + chance.gauss(0, noise) for place in range(count)]
+
+
+def kinds(told: list[dict[str, Any]]) -> list[str]:
+    return [sign.kind for sign in signs(told)]
+
+
+@pytest.mark.parametrize("count", [0, 1, 5, 19, 40, 100, 1000])
+def test_a_sound_run_gets_none(count: int) -> None:
+    assert kinds(diary(falling(count), {count // 4: 2.0, count // 2: 1.5, count: 1.4} if count > 10 else None)) == []
+
+
+def test_not_a_number() -> None:
+    found = signs(diary([*falling(30), None, None, None]))
+    assert [sign.kind for sign in found] == ["not a number"]
+    assert found[0].step == 31
+    assert found[0].level == "error"
+
+
+def test_rate_too_high() -> None:
+    assert kinds(diary([2 + 0.05 * place for place in range(60)])) == ["rate too high"]
+    assert "rate too high" in kinds(diary([*falling(60), *([3.0] * 30)]))
+
+
+def test_flat() -> None:
+    chance = random.Random(2)
+    assert kinds(diary([2 + chance.gauss(0, 0.02) for _ in range(100)])) == ["flat"]
+
+
+def noisy(seed: int, spread: float, falls: float, count: int = 120) -> list[float]:
+    """A sound course whose steps scatter: small batches of unlike rows."""
+    chance = random.Random(seed)
+    return [2 * (1 - falls + falls * math.exp(-4 * place / count)) * math.exp(chance.gauss(0, spread)) for place in range(count)]
+
+
+@pytest.mark.parametrize("spread", [0.05, 0.15, 0.3, 0.5])
+@pytest.mark.parametrize("seed", range(4))
+def test_noise_is_no_sign(seed: int, spread: float) -> None:
+    """At no moment of the run, with or without held-out rows."""
+    losses = noisy(seed, spread, 0.3)
+    evals = {step: 2 * (0.7 + 0.3 * math.exp(-4 * step / 120)) for step in range(0, 121, 12)}
+    for many in range(20, 121, 10):
+        told = diary(losses[:many], steps=120)
+        assert kinds(told) == []
+        held = [{"at": 0, "kind": "eval", "step": step, "loss": loss} for step, loss in evals.items() if step <= many]
+        assert kinds([*told, *held]) == []
+
+
+@pytest.mark.parametrize("spread", [0.02, 0.1, 0.3])
+def test_trouble_is_seen_through_noise(spread: float) -> None:
+    for seed in range(5):
+        chance = random.Random(seed)
+        climbing = [2 * math.exp(3 * abs(place / 120 - 0.3)) * math.exp(chance.gauss(0, spread)) for place in range(120)]
+        assert kinds(diary(climbing)) == ["rate too high"]
+
+
+def test_thrown_off_at_once() -> None:
+    """As measured: full fine-tuning of a tiny model at a rate of 1.0 without clipping. It comes back, far above where it was."""
+    losses = [5.9, 14.0, 29.8, 42.4, 35.3, 46.9, 43.7, 43.0, 27.2, 42.5, 27.8, 23.7, 38.0, 36.3, 41.6, 37.7, 32.5, 41.6, 25.4, 33.4, 27.0, 30.9, 30.5, 39.4]
+    assert kinds(diary(losses)) == ["rate too high"]
+
+
+def test_learnt_early_is_not_flat() -> None:
+    """As measured: an adapter that has learnt what there is in the first quarter."""
+    chance = random.Random(1)
+    assert kinds(diary([5.9, 5.8, 5.7, 5.6, 5.5, 5.45] + [5.4 + chance.gauss(0, 0.03) for _ in range(90)])) == []
+
+
+def test_a_held_out_loss_that_stays_is_flat() -> None:
+    told = diary(noisy(1, 0.3, 0.0), steps=120) + [{"at": 0, "kind": "eval", "step": step, "loss": 2.0} for step in range(0, 121, 12)]
+    found = signs(told)
+    assert [sign.kind for sign in found] == ["flat"]
+    assert "held-out" in found[0].text
+
+
+def test_flat_is_not_said_early() -> None:
+    assert kinds(diary([2.0] * 45, steps=1000)) == []
+
+
+def test_nothing_trained() -> None:
+    told = diary([2.0] * 50)
+    for event in told:
+        event["grad_norm"] = 0.0
+    assert kinds(told) == ["nothing trained"]
+    assert kinds(diary([1.0], trainable=0)) == ["nothing trained"]
+    assert "nothing trained" in kinds(diary([0.0] * 6))
+
+
+def test_overfitting() -> None:
+    found = signs(diary(falling(100), {20: 1.5, 40: 1.3, 60: 1.4, 80: 1.6, 100: 1.9}))
+    assert [sign.kind for sign in found] == ["overfitting"]
+    assert "step 40" in found[0].text
+
+
+def test_one_bad_evaluation_is_not_overfitting() -> None:
+    assert kinds(diary(falling(100), {20: 1.5, 40: 1.3, 60: 1.4})) == []
+
+
+def test_spike() -> None:
+    losses = falling(60)
+    losses[50] = 9.0
+    assert kinds(diary(losses)) == ["spike"]
+    assert kinds(diary([*losses, *falling(40)[20:]])) == []
+
+
+def test_superseded_steps_do_not_count() -> None:
+    told = diary([*falling(30), None, None])
+    told.append({"at": 99, "kind": "phase", "name": "training", "from_step": 30})
+    assert kinds(told) == []
+
+
+def test_every_sign_has_its_rule_and_action() -> None:
+    for told in (diary([None]), diary([2 + 0.05 * place for place in range(60)]), diary([2.0] * 100), diary([1.0], trainable=0)):
+        for sign in signs(told):
+            assert all((sign.text, sign.rule, sign.action))

@@ -1,0 +1,90 @@
+"""Conversations, votes, and what the model server is asked from outside, without a model."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from studio import device
+from studio.errors import DataError, DeviceError, ModelError, RunError
+from studio.talk import chat, chats, voice, votes
+
+
+def test_no_server_is_said_in_words(home: Path) -> None:
+    assert not chat.server().ready()
+    with pytest.raises(chat.ServerGone, match="not running"):
+        chat.server().models()
+    assert chat.end() == 0
+
+
+def test_left_over_address_of_a_dead_server_is_not_believed(home: Path) -> None:
+    chat.announce("http://127.0.0.1:9", "key")
+    assert not chat.server().ready()
+    with pytest.raises(chat.ServerGone):
+        list(chat.server().stream("base", [{"role": "user", "content": "Hi"}]))
+
+
+def test_no_room_is_refused_with_figures(home: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = device.Device(kind="cpu", name="a small computer", memory=10**9, free=10**8)
+    monkeypatch.setattr(device, "devices", lambda: [small])
+    with pytest.raises(DeviceError, match="only 0.1 GB of a small computer"):
+        chat.check_room([], [voice.of_base(tiny_model)])
+
+
+def test_running_training_is_not_starved(home: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "devices", lambda: [device.Device(kind="cpu", name="a computer", memory=8 * 10**9, free=4 * 10**9)])
+    chat.check_room([], [voice.of_base(tiny_model)])
+    monkeypatch.setattr(chat, "claimed", lambda: ("my-run", 39 * 10**8))
+    with pytest.raises(DeviceError, match="the running training my-run will still take 3.9 GB"):
+        chat.check_room([], [voice.of_base(tiny_model)])
+
+
+def test_names(home: Path, tiny_model: Path) -> None:
+    assert voice.name_of("base") == "base"
+    assert voice.name_of(str(tiny_model)) == str(tiny_model)
+    assert voice.voice(f"base:{tiny_model}").base == tiny_model.resolve()
+    with pytest.raises(RunError, match="no run"):
+        voice.name_of("nothing")
+    with pytest.raises(ModelError, match="neither a model"):
+        voice.voice(str(tiny_model.parent))
+
+
+def test_conversations_become_training_rows(home: Path) -> None:
+    said = [{"role": "user", "content": "Hello?"}, {"role": "assistant", "content": "Hi."}, {"role": "user", "content": "And?"}]
+    file = chats.to_rows([chats.row(said)], "my rows")
+    chats.to_rows([chats.row(said)], "my rows")
+    assert [json.loads(line) for line in file.read_text().splitlines()] == [{"messages": said[:2]}] * 2
+    assert file.parent == home / "uploads"
+    with pytest.raises(DataError, match="no question with an answer"):
+        chats.row(said[:1])
+
+
+def test_votes_are_counted_for_the_right_side(home: Path) -> None:
+    for choice in ("left", "left", "right", "tie"):
+        votes.vote({"model": "tuned", "answer": "a"}, {"model": "base", "answer": "b"}, choice, "Hello?", "tuned")
+    found = votes.tally("tuned")
+    assert (found["votes"], found["wins"], found["losses"], found["ties"], found["rate"]) == (4, 2, 1, 1, 0.625)
+    assert found["low"] < 0.625 < found["high"]
+    assert votes.tally("nobody") == {"votes": 0, "wins": 0, "losses": 0, "ties": 0, "rate": None, "low": 0.0, "high": 1.0}
+    sides = {votes.shuffled("tuned", "base", random.Random(seed)) for seed in range(20)}
+    assert sides == {("tuned", "base"), ("base", "tuned")}
+
+
+@given(st.integers(1, 200), st.floats(0, 1))
+def test_interval_holds_the_share(count: int, share: float) -> None:
+    wins = round(count * share)
+    low, high = votes.wilson(wins, count)
+    assert 0 <= low <= wins / count + 1e-9
+    assert wins / count - 1e-9 <= high <= 1
+
+
+def test_interval_against_simulation() -> None:
+    """Of 95 % intervals about nineteen in twenty hold the true share."""
+    draw = random.Random(1)
+    held = [votes.wilson(sum(draw.random() < 0.7 for _ in range(20)), 20) for _ in range(4000)]
+    assert 0.93 < sum(low <= 0.7 <= high for low, high in held) / 4000 < 0.98
