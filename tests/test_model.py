@@ -103,7 +103,8 @@ def test_gguf_without_torch(tmp_path: Path, home: Path) -> None:
 
 ASK = """
 import json
-from studio import model, source
+from studio import model
+from studio.base import source
 made = model.facts_of(source.ModelOrder(source="owner/tiny"))
 print(json.dumps({name: tensor.shape for name, tensor in made.tensors.items()}))
 """

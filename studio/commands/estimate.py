@@ -105,4 +105,6 @@ def _timed(device: Device) -> dict[str, float] | None:
 def show_devices(answer: dict[str, Any]) -> None:
     for one in answer["here"]:
         print(f"{one['kind']}: {one['name']}, {size(one['memory'])}, {size(one['free'])} free")
+        if one["speed"]:
+            print("  timed: " + ", ".join(f"{name} {rate / 1e9:,.0f} GFLOP/s" for name, rate in one["speed"].items()))
     print("known to --device:", ", ".join(card["name"] for card in answer["known"]))

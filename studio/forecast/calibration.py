@@ -13,14 +13,24 @@ from studio.device import Device
 from studio.errors import DeviceError
 from studio.forecast import clock
 from studio.home import PROJECT, write_whole
-from studio.runs import launch
+from studio.runs import claim, launch
 
 
-def calibrate(device: Device) -> None:
-    """Time a small model there and back in a process of its own (some seconds), which is set up as a trainer's is, and keep the result in home.
+def calibrate(device: Device) -> clock.Calibration:
+    """Time a small model there and back in a process of its own (half a minute), which is set up as a trainer's is, and keep the result in home.
 
-    Raises DeviceError.
+    The device is claimed meanwhile: a run that is ordered waits. Raises DeviceError, also when a run has the device.
     """
+    lock = claim.device_lock(device)
+    if not lock.take():
+        raise DeviceError(f"{device.name} is in use: timed beside a run, it would look slow.", "Time it when no run is going.", "device")
+    try:
+        return _timed(device)
+    finally:
+        lock.free()
+
+
+def _timed(device: Device) -> clock.Calibration:
     began = time.monotonic()
     done = subprocess.run([sys.executable, "-m", "studio.worker.calibrate", device.kind, str(device.bf16).lower()], cwd=PROJECT, stdin=subprocess.DEVNULL,
                           env=os.environ | launch.environment(build({"data": {"train": "none.json"}})), capture_output=True, text=True)
@@ -30,3 +40,4 @@ def calibrate(device: Device) -> None:
     found = json.loads(done.stdout.strip().splitlines()[-1])
     start = time.monotonic() - began - found.pop("seconds")
     write_whole(clock.calibration_file(device), json.dumps({**found, "start": round(start, 1), "device": device.name}))
+    return clock.Calibration(found["rates"], found["launch"], start)

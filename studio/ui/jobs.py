@@ -1,4 +1,5 @@
-"""The jobs that can be called by name, by the page and by gradio_client alike: import, inspect, estimate, start, status, stop, chat.
+"""The jobs that can be called by name, by the page and by gradio_client alike: import, inspect, estimate, start, status, stop, chat,
+time_device.
 
 Every argument is checked here, whatever the page checked before. A refusal comes as one sentence and one hint.
 """
@@ -16,7 +17,7 @@ from gradio.utils import get_upload_folder
 
 from studio import config, data, device, queue, run
 from studio.errors import DataError, OrderError, StudioError
-from studio.forecast import record
+from studio.forecast import calibration, record
 from studio.home import room, slug
 from studio.talk import chat as server
 from studio.ui import guard, measure, space
@@ -26,7 +27,8 @@ LONGEST = 200_000  # characters of an order or a prompt
 
 def build() -> None:
     """Declare the jobs. Inside a gr.Blocks."""
-    for name, job in {"import": import_file, "inspect": inspect, "estimate": estimate, "start": start, "status": status, "stop": stop, "chat": chat}.items():
+    for name, job in {"import": import_file, "inspect": inspect, "estimate": estimate, "start": start, "status": status, "stop": stop, "chat": chat,
+                      "time_device": time_device}.items():
         gr.api(refusing(job), api_name=name, queue=False)
 
 
@@ -110,6 +112,17 @@ def chat(model: str, prompt: str) -> dict[str, Any]:
         text.append(piece.text)
         usage = piece.usage or usage
     return {"answer": "".join(text), "tokens": usage.get("tokens"), "tokens_per_second": usage.get("tokens_per_second")}
+
+
+def time_device() -> dict[str, Any]:
+    """Time this computer's first device, so that forecasts rest on it (half a minute); returns {device, rates}: FLOP/s by kind of method.
+
+    Raises DeviceError when a run has the device.
+    """
+    one = device.devices()[0]
+    found = calibration.calibrate(one)
+    queue.advance()  # what was ordered meanwhile
+    return {"device": one.name, "rates": found.rates}
 
 
 def _parsed(order: str) -> config.RunConfig:

@@ -83,5 +83,5 @@ def _forecast(wanted: RunConfig, answer: Summary) -> Summary:
     return {"memory": {"total": found.total, "low": found.low, "high": found.high, "by_cause": found.by_cause, "fits": found.fits, "free": found.free,
                        "explained": found.explained, "peak": found.peak_phase, "processes": found.processes, "limits": found.limits},
             "record": record.told(record.seen(one)), "seven": tables.seven(),
-            "seconds": found.seconds, "disk": found.disk or None,
+            "seconds": found.seconds, "speed_from": found.speed_from, "disk": found.disk or None,
             "advice": [{"change": one.change, "text": one.text, "saves": one.saves, "cost": one.cost} for one in found.advice]}

@@ -23,9 +23,9 @@ from studio.tokens import Encoder
 from studio.worker.batches import Layout, Row, groups
 from studio.worker.merge import weights
 
-TOKENS = 4096  # of training rows whose way through the model is watched
+TOKENS = 8192  # of training rows whose way through the model is watched
 WIDTH = 1024  # tokens of rows laid end to end
-DAMP = 0.01  # of the mean diagonal, added to it: directions the rows never take are not rounded carelessly either
+DAMP = 0.1  # of the mean diagonal, added to it: directions the few rows hardly take are not rounded carelessly either
 COLUMNS = 64  # whose errors are carried on among themselves before they are carried over to the rest
 CPU_EACH = 250_000_000  # parameters a core: more, and watching takes a CPU longer than some ten minutes
 Tell = Callable[[int, int], None]

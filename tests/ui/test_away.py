@@ -28,7 +28,7 @@ def finished(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run.start(alive=False)
     run.train().finish()
     monkeypatch.setattr("studio.talk.voice.voice", lambda name: None)
-    monkeypatch.setattr("studio.export.refuse", lambda found, kind: "")
+    monkeypatch.setattr("studio.export.folders.refuse", lambda found, kind: "")
 
 
 def exporter(monkeypatch: pytest.MonkeyPatch, script: str) -> None:

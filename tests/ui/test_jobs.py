@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
 
+from studio.device import devices
 from studio.run import runs
+from studio.runs.claim import device_lock
 from tests.ui.served import Page
 
 
@@ -20,7 +23,7 @@ def client(page: Page) -> Client:
 
 def test_the_jobs_have_fixed_names(client: Client) -> None:
     named = client.view_api(return_format="dict")["named_endpoints"]
-    assert {"/import", "/inspect", "/estimate", "/start", "/status", "/stop", "/chat"} <= set(named)
+    assert {"/import", "/inspect", "/estimate", "/start", "/status", "/stop", "/chat", "/time_device"} <= set(named)
 
 
 def test_import_and_inspect(client: Client, tmp_path: Path, page_home: Path) -> None:
@@ -42,6 +45,17 @@ def test_start_status_stop(client: Client, order_yaml: str, monkeypatch: pytest.
     assert begun["state"] == "queued"
     assert client.predict(begun["run"], api_name="/status")["method"] == "lora"
     assert client.predict(begun["run"], False, api_name="/stop")["state"] == "stopped"
+
+
+def test_a_device_in_use_is_not_timed(client: Client, page_home: Path) -> None:
+    lock = device_lock(devices()[0])
+    assert lock.path.is_relative_to(page_home)
+    assert lock.take()
+    try:
+        with pytest.raises(AppError, match="is in use"):
+            client.predict(api_name="/time_device")
+    finally:
+        lock.free()
 
 
 NAMES = ("../../evil.json", "/etc/cron.d/x", "a/b.json", "C:\\x.json", "con", "", "x" * 300 + ".json", "😀.json", ".hidden", "-rf", "a\nb.json")

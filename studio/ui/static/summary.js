@@ -3,10 +3,11 @@
   const studio = window.studio, el = studio.element;
   const CAUSES = { weights: "Model", trained: "Trained parameters", gradients: "Gradients", optimizer: "Optimizer", activations: "Activations", logits: "Logits",
     workspace: "Workspace", overhead: "Overhead" };
+  const SPEEDS = { runs: "forecast from this computer's runs", calibration: "forecast from a timing of this computer", "data sheet": "forecast from a data sheet" };
   const TAUGHT = { full: "Full fine-tuning", lora: "LoRA", qlora: "QLoRA" };
 
   studio.summary = (box, server, method) => {
-    let last = null, asked = 0, starting = false, refused = null, later = 0;
+    let last = null, asked = 0, starting = false, timing = false, refused = null, later = 0;
 
     const row = (label, value, note) => el("div", { class: "row" }, el("dt", {}, studio.say(label)), el("dd", { class: "num" }, value, note && el("small", {}, note)));
     const training = (key) => { const given = studio.order.get(`training.${key}`); return given === undefined ? studio.offer.form.training.find((knob) => knob.key === key)?.default : given; };
@@ -65,7 +66,8 @@
           row("Batch", batch, studio.say("rows a step")),
           row("Steps", found?.steps != null ? studio.number(found.steps) : "–", studio.say("{n} epochs", { n: studio.number(training("epochs"), 2) })),
           row("Learning rate", found?.rate != null ? String(found.rate) : "–"),
-          row("Time", found?.seconds != null ? "≈ " + studio.duration(found.seconds) : "–", found?.seconds != null ? studio.say("forecast") : ""),
+          row("Time", found?.seconds != null ? "≈ " + studio.duration(found.seconds) : "–", found?.seconds != null ? said(found.speed_from) : ""),
+          found?.speed_from === "data sheet" && timer(),
           row("Disk", found?.disk != null ? studio.bytes(found.disk) : "–")),
         found?.model && !found.model.local && el("p", { class: "quiet small" }, found.model.bytes ? studio.say("{bytes} are downloaded at the start.", { bytes: studio.bytes(found.model.bytes) })
           : studio.say("The model is downloaded at the start.")),
@@ -89,6 +91,16 @@
         studio.open("runs", { run: made.run });
       } catch (error) { refused = error.message ? error : silent(); }
       starting = false; draw();
+    }
+
+    const said = (from) => el("span", { title: studio.say(SPEEDS[from]) }, studio.say("forecast"));
+    const timer = () => el("div", { class: "row" }, el("dt", {}, studio.say("By a data sheet")), el("dd", {},
+      el("button", { type: "button", job: "time_device", class: "plain", disabled: timing, onclick: time }, studio.say(timing ? "Timing, half a minute…" : "Time this computer"))));
+    async function time() {
+      if (timing) return;
+      timing = true; draw();
+      try { await studio.call("time_device"); } catch (error) { studio.tell(error.message ? error : silent()); }
+      timing = false; ask();
     }
 
     const silent = () => ({ message: studio.say("The studio does not answer."), hint: studio.say("Is it still running in its terminal? This page goes on by itself when it is back.") });
