@@ -95,7 +95,8 @@
 
     const said = (from) => el("span", { title: studio.say(SPEEDS[from]) }, studio.say("forecast"));
     const timer = () => el("div", { class: "row" }, el("dt", {}, studio.say("By a data sheet")), el("dd", {},
-      el("button", { type: "button", job: "time_device", class: "plain", disabled: timing, onclick: time }, studio.say(timing ? "Timing, half a minute…" : "Time this computer"))));
+      el("button", { type: "button", job: "time_device", class: "plain", title: studio.say("A small model is trained for half a minute; a run that is ordered meanwhile waits."),
+        disabled: timing, onclick: time }, studio.say(timing ? "Timing… 30 s" : "Time this computer"))));
     async function time() {
       if (timing) return;
       timing = true; draw();
