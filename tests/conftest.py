@@ -15,7 +15,7 @@ import pytest
 from hypothesis import settings
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read once, when huggingface_hub is imported
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # several processes share few cores in these tests
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # several processes share few cores in these tests
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 for heard, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):

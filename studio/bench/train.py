@@ -110,8 +110,7 @@ def one(side: str, chosen: RunConfig) -> dict[str, Any]:
             finally:
                 run.delete(room)
         words = launch.command(room) if side == "studio" else [sys.executable, "-m", "studio.worker.peer", side, str(room.folder), str(told)]
-        # Threads that wait asleep are given to both sides: on a busy computer threads that spin would slow the peer many times over.
-        wanted = launch.environment(chosen) if side == "studio" else {"OMP_NUM_THREADS": str(devices()[0].cores or 1), "OMP_WAIT_POLICY": "PASSIVE"}
+        wanted = launch.environment(chosen) if side == "studio" else {"OMP_NUM_THREADS": str(devices()[0].cores or 1)}
         done = subprocess.run(words, cwd=PROJECT, env={**os.environ, **wanted, "STUDIO_HOME": str(home())}, capture_output=True, text=True)
         try:
             if done.returncode:

@@ -12,7 +12,7 @@ import sys
 from typing import Any
 
 from studio.config import RunConfig
-from studio.device import Device, cores, devices
+from studio.device import Device, cores, devices, patience
 from studio.run import Run
 
 TRAINER = "studio.worker.train"
@@ -47,14 +47,14 @@ def torchrun(each: int, where: list[str]) -> list[str]:
 def environment(config: RunConfig) -> dict[str, str]:
     """What the trainer's environment adds to ours; what the user has set himself stands.
 
-    Waiting threads sleep, so that page and model server get their share of a CPU. Freed memory stays with the process: a CPU
+    Waiting threads soon sleep, so that page and model server get their share of a CPU. Freed memory stays with the process: a CPU
     training takes and frees the same large blocks every step, and each fresh one would be filled with zeros page by page (pages
     of 2 MB, where the kernel gives them).
     """
     count = processes(config)
     wanted = config.training.threads
     threads = wanted if isinstance(wanted, int) else max(1, cores() // count)
-    settled = {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": str(threads), "MALLOC_TRIM_THRESHOLD_": str(1 << 32),
+    settled = {**patience(), "OMP_NUM_THREADS": str(threads), "MALLOC_TRIM_THRESHOLD_": str(1 << 32),
                "MALLOC_MMAP_THRESHOLD_": str(1 << 32), "MALLOC_ARENA_MAX": "2", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
                "HF_HUB_DISABLE_PROGRESS_BARS": "1", "TRANSFORMERS_VERBOSITY": "error"}
     if not config.training.compile:
