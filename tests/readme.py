@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from studio.home import PROJECT
@@ -32,11 +33,11 @@ def compared() -> str:
                    f"{row['train_seconds']:.0f}", f"{row['peak_memory'] / 1e9:.2f} GB"] for row in _results("methods")])
 
 
-def speed() -> str:
-    """What `bench train` measured."""
+def speed(name: str) -> str:
+    """What `bench train` measured, kept under a name."""
     return table(["trainer", "tokens/s", "seconds to the first step", "peak RAM", "held-out loss", "ours is faster"],
                  [[row["what"], f"{row['tokens_per_second']:.0f}", f"{row['first_step']:.0f}", f"{row['peak_memory'] / 1e9:.2f} GB", f"{row['loss']:.3f}",
-                   f"{row['times']:.1f}×"] for row in _results("train_lora")])
+                   f"{row['times']:.1f}×"] for row in _results(name)])
 
 
 def _results(name: str) -> list[dict[str, Any]]:
@@ -44,7 +45,8 @@ def _results(name: str) -> list[dict[str, Any]]:
     return found["rows"] if isinstance(found, dict) else found
 
 
-TABLES: dict[str, Callable[[], str]] = {"methods": methods, "compared": compared, "speed": speed}
+TABLES: dict[str, Callable[[], str]] = {"methods": methods, "compared": compared, "speed": partial(speed, "train_lora"),
+                                      "speed of full": partial(speed, "train_full")}
 
 
 def written(text: str) -> str:
