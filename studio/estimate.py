@@ -74,6 +74,7 @@ class Estimate(BaseModel):
     speed_from: str | None = None  # runs, calibration or data sheet
     step_work: float | None = None  # FLOP of a step
     step_beside: float | None = None  # seconds of a step that its work does not explain
+    pauses: dict[str, float] = {}  # seconds of one evaluation and of one saving, where the time is known
     disk: int = 0
     disk_by_cause: dict[str, int] = {}
     fits: bool
@@ -89,7 +90,7 @@ class Estimate(BaseModel):
         """For the diary, where the record finds it again (record.py)."""
         return {"total": self.total, "allocated": self.allocated, "context": self.context, "correction": self.correction, "by_phase": self.by_phase,
                 "peak_phase": self.peak_phase, "seconds": self.seconds, "seconds_per_step": self.seconds_per_step, "step_work": self.step_work,
-                "step_beside": self.step_beside, "device": self.device}
+                "step_beside": self.step_beside, "pauses": self.pauses, "device": self.device}
 
 
 def estimate(facts: ModelFacts, config: RunConfig, device: Device, rows: Rows | Mapping[str, int] | None = None, *, advised: bool = False,
@@ -117,6 +118,7 @@ def estimate(facts: ModelFacts, config: RunConfig, device: Device, rows: Rows | 
         seconds=round(pace.total, 1) if pace else None, seconds_per_step=round(pace.step, 3) if pace else None,
         tokens_per_second=round(pace.tokens_per_second, 1) if pace else None, speed_from=pace.source if pace else None,
         step_work=pace.work if pace else None, step_beside=round(pace.beside, 4) if pace else None,
+        pauses={"evaluating": round(pace.evaluation, 2), "saving": round(pace.saving, 2)} if pace else {},
         disk=sum(disk.values()), disk_by_cause=disk, fits=needed <= device.free, device=device.name, memory=device.memory, free=device.free,
         headroom=round(1 - needed / device.free, 4) if device.free else -1.0, explained=explain(causes, facts, config, loop))
     return made.model_copy(update=_advised(facts, config, device, known, made, correction)) if advised else made

@@ -154,6 +154,10 @@ def test_time_left_of_a_running_run() -> None:
                 now += seconds
         whole.append(now)
     assert clock.remaining([], [], [], plan) == 300
+    expecting = plan | {"expected": {**plan["expected"], "pauses": {"evaluating": 5.0, "saving": 1.0}}}
+    assert clock.remaining([], [], [], expecting) == 300 + 10 * 5 + 5 * 1
+    assert clock.remaining([12], [45.0], [clock.Pause("evaluating", 36.0, 46.0)], expecting) == pytest.approx(
+        clock.remaining([12], [45.0], [clock.Pause("evaluating", 36.0, 46.0)], plan) + 5 * 1)
     for step in (12, 25, 50, 90, 99):
         known = [pause for pause in pauses if pause.ended <= whole[step - 1]]
         told = clock.remaining(range(1, step + 1), times[:step], known, plan)

@@ -22,7 +22,7 @@ READ = 1.5e9  # bytes of weights a second, from disk to device
 USED = 0.30  # of a card's dense speed: 0.20 to 0.35 is usual for transformers with LoRA (fms-acceleration's and LLaMA-Factory's figures)
 CORE = {2: 100e9, 4: 45e9}  # FLOP/s a core reaches in training, by bytes of a number; 220e9 to 290e9 were measured on 2 cores with bf16
 LAUNCH = {"cpu": 2e-2, "cuda": 1.5e-3}  # seconds a layer and piece take however short the piece, there and back: kernels started, weights cast
-WRITE = 5e8  # bytes a second, from memory to a checkpoint
+WRITE = 3.5e8  # bytes a second, from memory to a checkpoint that has been read again (measured: 1.6 GB in 4.3 to 6.4 s)
 FEW = 3  # runs up to which the calibration is one voice among theirs
 KEPT = 12  # bytes a trained number takes in a checkpoint: weight and two moments
 STATE = 28  # bytes that AdamW reads and writes a trained number: weight, gradient, two moments, all in float32
@@ -50,7 +50,7 @@ class Calibration(NamedTuple):
 class Pace(NamedTuple):
     """Seconds of the whole run, of one optimizer step, and tokens a second without filling.
 
-    work: FLOP of a step; beside: seconds of a step that its work does not explain.
+    work: FLOP of a step; beside: seconds of a step that its work does not explain; evaluation, saving: seconds of one.
     """
 
     total: float
@@ -59,6 +59,8 @@ class Pace(NamedTuple):
     source: str
     work: float
     beside: float
+    evaluation: float
+    saving: float
 
 
 def work(facts: ModelFacts, config: RunConfig, row: float, labelled: float, checkpointing: bool) -> float:
@@ -100,12 +102,12 @@ def pace(facts: ModelFacts, config: RunConfig, rows: Rows, loop: Stack, speed: S
     step = tokens * each / (speed.rate * devices) + beside
     evaluations = 1 + (10 if training.eval_every == "auto" else steps // max(1, training.eval_every)) if rows.held else 0
     held = rows.held * rows.mean
-    held = evaluations * (held * each / speed.rate + launched * -(-held // loop.tokens)) / 3  # forward is a third
+    evaluation = (held * each / speed.rate + launched * -(-held // loop.tokens)) / 3  # forward is a third
     saves = 10 if training.save_every == "auto" else steps // max(1, training.save_every)
-    written = (saves + 1) * moving * KEPT / WRITE
+    saving = moving * KEPT / WRITE
     probe = loop.tokens * each / speed.rate + launched if training.probe else 0.0
-    around = speed.start + facts.parameters * loop.base / READ + probe + held + written
-    return Pace(around + steps * step, step, tokens / step, speed.source, tokens * each, beside)
+    around = speed.start + facts.parameters * loop.base / READ + probe + evaluations * evaluation + (saves + 1) * saving
+    return Pace(around + steps * step, step, tokens / step, speed.source, tokens * each, beside, evaluation, saving)
 
 
 def kind(config: RunConfig) -> str:
@@ -161,9 +163,10 @@ def remaining(steps: Sequence[float], times: Sequence[float], pauses: Sequence[P
     """Seconds a running run still takes. steps, times, tokens: of its points so far; plan: its plan event. None where nothing can be said.
 
     Tokens go on as those of the last half went, the first steps not counted, which compile kernels; evaluations and savings still to come
-    take what those so far took.
+    take what those so far took, the first ones what was expected.
     """
-    total, expected = plan.get("steps"), (plan.get("expected") or {}).get("seconds_per_step")
+    total, told = plan.get("steps"), plan.get("expected") or {}
+    expected = told.get("seconds_per_step")
     if not total or not len(steps) and expected is None:
         return None
     done = int(steps[-1]) if len(steps) else 0
@@ -181,8 +184,8 @@ def remaining(steps: Sequence[float], times: Sequence[float], pauses: Sequence[P
         return None
     seconds = left(done, total, (pace if pace is not None else expected) * done, expected if expected is not None else pace)
     for name, key in (("evaluating", "eval_every"), ("saving", "save_every")):
-        took = [pause.ended - pause.began for pause in pauses if pause.name == name]
-        if took and plan.get(key):
+        took = [pause.ended - pause.began for pause in pauses if pause.name == name] or [(told.get("pauses") or {}).get(name, 0.0)]
+        if plan.get(key):
             seconds += max(0, total // plan[key] - done // plan[key]) * statistics.mean(took)
     return seconds
 

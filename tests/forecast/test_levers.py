@@ -162,7 +162,8 @@ def test_each_host_of_a_cluster_types_its_own_line(file: str, tmp_path: Path) ->
 
 
 def test_what_the_user_has_set_stands(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+        monkeypatch.delenv(name, raising=False)
     assert "GOMP_SPINCOUNT" in launch.environment(order())
     monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
     assert not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & launch.environment(order()).keys()
