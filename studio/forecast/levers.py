@@ -33,7 +33,7 @@ LEVERS = {  # training.KEY -> what it is when the order leaves it alone
     "checkpointing": "Only when the estimate says that the run does not fit without it.",
     "optimizer": "The method's own (QLoRA on CUDA: paged 8-bit AdamW), else fused AdamW.",
     "compile": "Off: it pays only in long runs of equal shapes.",
-    "threads": "All cores on fewer than four, else all but one, divided among the processes; waiting threads sleep.",
+    "threads": "All cores on fewer than four, else all but one, divided among the processes; waiting threads soon sleep.",
     "workers": "One process that prepares batches ahead on CUDA; none on a CPU, whose cores are busy with products.",
     "devices": "One.",
     "sharding": "A copy on each device; the model split over them (FSDP2) where a copy with its states would fill two thirds of one.",
