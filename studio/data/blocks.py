@@ -10,7 +10,7 @@ from typing import IO
 
 import orjson
 
-from studio.data.block import LINES, LONGEST, ROWS, SIZE, Block, Lines
+from studio.data.block import LINES, LONGEST, ROWS, SIZE, Block
 from studio.data.containers import Container, open_bytes
 from studio.data.json_stream import JsonStream, endless
 from studio.data.tables import arrow_rows, csv_rows
@@ -18,8 +18,8 @@ from studio.data.wrapped import rows_within
 from studio.errors import DataError
 
 
-def blocks(path: Path, container: Container) -> Iterator[Block | Lines]:
-    """The file's rows, those of JSON Lines not read yet. Raises DataError where the rest of the file cannot be read."""
+def blocks(path: Path, container: Container) -> Iterator[Block]:
+    """The file's rows. Raises DataError where the rest of the file cannot be read."""
     try:
         if container.name in ("parquet", "arrow"):
             yield from arrow_rows(path, container)
@@ -30,7 +30,7 @@ def blocks(path: Path, container: Container) -> Iterator[Block | Lines]:
         raise DataError(f"{path.name} breaks off or is damaged: {error}.", "Fetch or pack the file again.", path.name) from error
 
 
-def json_lines(file: IO[bytes], name: str, container: Container | None = None, limit: int | None = None) -> Iterator[Lines]:
+def json_lines(file: IO[bytes], name: str, container: Container | None = None, limit: int | None = None) -> Iterator[Block]:
     """A row a line. limit: bytes to read, counted from where the file stands; a line begun within them is finished."""
     first, done = 1, 0
     while (limit is None or done < limit) and (data := file.read(LINES if limit is None else min(LINES, limit - done))):
@@ -39,16 +39,13 @@ def json_lines(file: IO[bytes], name: str, container: Container | None = None, l
             if len(rest) == LONGEST and not rest.endswith(b"\n"):
                 raise endless(name, first + data.count(b"\n"))
         done += len(data)
-        lines = Lines(data, first, done)
-        yield lines
-        first = lines.last + 1
-
-
-def parsed(block: Block | Lines) -> Block:
-    """The rows of lines that are not read yet."""
-    if isinstance(block, Block):
-        return block
-    return parse_lines(block.texts(), range(block.first, block.last + 1), block.done)
+        texts = data.split(b"\n")
+        if not texts[-1]:
+            texts.pop()
+        block = parse_lines(texts, range(first, first + len(texts)), done)
+        first += len(texts)
+        block.last = first - 1
+        yield block
 
 
 def parse_lines(texts: list[bytes], numbers: Sequence[int], done: int) -> Block:

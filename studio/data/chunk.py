@@ -4,28 +4,25 @@ from __future__ import annotations
 
 import json
 from array import array
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import orjson
 import pyarrow as pa
 import xxhash
 
-from studio.data import alike
-from studio.data.block import Block, Lines
-from studio.data.blocks import parsed
+from studio.data.block import Block
 from studio.data.checks import scan
 from studio.data.converter import Converter
 from studio.data.problem import KEPT_PER_KIND, Problem, problem
-from studio.data.texts import PLACE, ROLES, Kept, Texts, joined
 
+ROLES = ("system", "user", "assistant", "tool", "text")
+PLACE = {role: n for n, role in enumerate(ROLES)}
 MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 SCHEMA = pa.schema([("row", pa.int64()), ("line", pa.int64()), ("messages", MESSAGES), ("more", pa.string())])
-NAMES = [(bytes([n]), role.encode()) for n, role in enumerate(ROLES)]
 SIZES = np.array([len(role) for role in ROLES])
 EDGE = 40  # bytes
-FEW = 1 << 14  # bytes of lines that are not worth halving once more
 FACTORS = np.arange(1, 11, dtype=np.uint64).reshape(2, EDGE // 8) * np.uint64(0x9E3779B97F4A7C15) | np.uint64(1)
 LOW = np.array([(1 << 8 * n) - 1 for n in range(9)], np.uint64)  # the first n bytes of a word
 
@@ -47,7 +44,7 @@ class Found:
 
 @dataclass
 class Chunk:
-    """Some rows, read: the usable ones as an Arrow table (SCHEMA) and hashes of each (uint64). rows: how many, usable or not.
+    """The usable rows of a block as an Arrow table (SCHEMA), and hashes of each (uint64).
 
     exact: of all its text; loose: of its first and last bytes.
     """
@@ -55,61 +52,59 @@ class Chunk:
     table: pa.Table
     exact: np.ndarray
     loose: np.ndarray
-    rows: int
 
 
-def digest(block: Block | Lines, first_row: int, convert: Converter, found: Found) -> Iterator[Chunk]:
+class _Columns:
+    """Usable rows as they come, as columns: the texts of all turns, how many each row has, and what is more than these."""
+
+    def __init__(self) -> None:
+        self.roles: list[int] = []  # of each text, as its place in ROLES
+        self.contents: list[str] = []
+        self.counts: list[int] = []  # texts per row
+        self.more: list[str | None] = []
+        self.index: list[int] = []  # of the row in its block
+
+    def add(self, n: int, conversation: dict[str, Any]) -> None:
+        messages = conversation["messages"]
+        if "text" in conversation:
+            messages = [{"role": "text", "content": conversation.pop("text")}]
+        for message in messages:
+            self.roles.append(PLACE[message["role"]])
+            self.contents.append(message["content"])
+        self.counts.append(len(messages))
+        wide = len(conversation) > 1 or any(len(message) > 2 for message in messages)
+        self.more.append(_more(conversation) if wide else None)
+        self.index.append(n)
+
+
+def digest(block: Block, first_row: int, convert: Converter, found: Found) -> Chunk:
     """Convert and check every row of a block. first_row: number of its first row, from 1."""
-    todo = [block]
-    while todo:
-        one = todo.pop()
-        chunk = _together(one, first_row, convert, found) if isinstance(one, Lines) and convert.shapes is not None else None
-        halves = one.halves() if chunk is None and isinstance(one, Lines) and convert.shapes is not None and len(one.raw) > FEW else None
-        if halves:  # so that a line that is not plain does not slow all the others down
-            todo += reversed(halves)
+    kept, lines = _Columns(), block.lines
+    for n, row in enumerate(block.rows):
+        found.row, found.line = first_row + n, lines[n] if lines else None
+        if n in block.bad:
+            kind, value, reason = block.bad[n]
+            found(kind, None, value, reason)
             continue
-        chunk = chunk or _row_by_row(parsed(one), first_row, convert, found)
-        first_row += chunk.rows
-        yield chunk
-
-
-def _together(lines: Lines, first_row: int, convert: Converter, found: Found) -> Chunk | None:
-    """A chunk of lines that are alike; None where they must be read one by one."""
-    reading = alike.read(lines, convert.shapes, lambda n, block, row: _convert(n, block, first_row + row, convert, found))
-    return None if reading is None else _chunk(reading.texts, reading.rows, first_row, found)
-
-
-def _row_by_row(block: Block, first_row: int, convert: Converter, found: Found) -> Chunk:
-    kept = Kept()
-    for n in range(len(block.rows)):
-        conversation = _convert(n, block, first_row + n, convert, found)
+        conversation = convert(row, found)
         if conversation is not None:
             kept.add(n, conversation)
-    return _chunk(kept.texts(block.lines), len(block.rows), first_row, found)
+    return _chunk(kept, lines, first_row, found)
 
 
-def _convert(n: int, block: Block, number: int, convert: Converter, found: Found) -> dict[str, Any] | None:
-    """Row n of the block, the number-th of the file."""
-    found.row, found.line = number, block.lines[n] if block.lines else None
-    if n in block.bad:
-        kind, value, reason = block.bad[n]
-        found(kind, None, value, reason)
-        return None
-    return convert(block.rows[n], found)
-
-
-def _chunk(texts: Texts, rows: int, first_row: int, found: Found) -> Chunk:
-    after = np.cumsum(texts.counts, dtype=np.int64)
-    numbers = texts.index + first_row
-    _check(texts, after, numbers, found)
-    names = texts.roles.tobytes()
-    for sign, name in NAMES:
-        names = names.replace(sign, name)
-    turns = pa.StructArray.from_arrays([_strings(names, np.cumsum(SIZES[texts.roles])), _strings(texts.data, texts.ends)], fields=list(MESSAGES.value_type))
+def _chunk(kept: _Columns, lines: list[int] | None, first_row: int, found: Found) -> Chunk:
+    data, ends, broken = joined(kept.contents)
+    roles, after = np.array(kept.roles, np.int8), np.cumsum(kept.counts, dtype=np.int64)
+    index = np.array(kept.index, np.int64)
+    where = None if lines is None else np.array(lines, np.int64)[index]
+    _check(_Texts(data, ends, roles, after, index + first_row, where), broken, found)
+    names = "".join(map(ROLES.__getitem__, kept.roles)).encode()
+    columns = [_strings(names, np.cumsum(SIZES[roles])), _strings(data, ends)]
+    turns = pa.StructArray.from_arrays(columns, fields=list(MESSAGES.value_type))
     lists = pa.ListArray.from_buffers(MESSAGES, len(after), [None, _offsets(after)], children=[turns])
-    lines = pa.nulls(len(numbers), pa.int64()) if texts.lines is None else _numbers(texts.lines)
-    table = pa.table([_numbers(numbers), lines, lists, _optional(texts.more)], schema=SCHEMA)
-    return Chunk(table, *_hashes(texts.data, texts.ends, after), rows)
+    numbers = pa.nulls(len(index), pa.int64()) if where is None else _numbers(where)
+    table = pa.table([_numbers(index + first_row), numbers, lists, _optional(kept.more)], schema=SCHEMA)
+    return Chunk(table, *_hashes(data, ends, after))
 
 
 # Arrow arrays are put together from buffers here: pa.array() would import pandas, a quarter of a second per process.
@@ -136,25 +131,36 @@ def _optional(texts: list[str | None]) -> pa.StringArray:
     return pa.StringArray.from_buffers(len(texts), _offsets(ends), pa.py_buffer(data), pa.py_buffer(there), texts.count(None))
 
 
-def _check(texts: Texts, after: np.ndarray, numbers: np.ndarray, found: Found) -> None:
-    """after: the number of texts up to the end of each row; numbers: of each row in the file."""
+class _Texts(NamedTuple):
+    """data: all texts end to end in UTF-8; ends: of each; roles: of each, as its place in ROLES.
+
+    after: the number of texts up to the end of each row; numbers: of each row in the file; lines: of each row, or None.
+    """
+
+    data: bytes
+    ends: np.ndarray
+    roles: np.ndarray
+    after: np.ndarray
+    numbers: np.ndarray
+    lines: np.ndarray | None
+
+    def at(self, text: int, found: Found) -> str:
+        """Tell `found` in which row a text stands; the turn it is, in words."""
+        n = int(np.searchsorted(self.after, text, side="right"))
+        found.row, found.line = int(self.numbers[n]), None if self.lines is None else int(self.lines[n])
+        first = int(self.after[n - 1]) if n else 0
+        role = ROLES[self.roles[text]]
+        return role if self.after[n] - first <= 2 else f"turn {text - first + 1} ({role})"
+
+
+def _check(texts: _Texts, broken: dict[int, str], found: Found) -> None:
     if not texts.data:
         return
     for kind, text, value in scan(texts.data, texts.ends, texts.roles == PLACE["assistant"]):
-        n = _at(text, texts, after, numbers, found)
-        count = int(texts.counts[n])
-        role = ROLES[texts.roles[text]]
-        found(kind, role if count <= 2 else f"turn {text - int(after[n]) + count + 1} ({role})", value)
-    for text, content in texts.broken.items():  # half surrogates: bytes that were not UTF-8, or broken escapes
-        _at(text, texts, after, numbers, found)
+        found(kind, texts.at(text, found), value)
+    for text, content in broken.items():  # half surrogates: bytes that were not UTF-8, or broken escapes
+        texts.at(text, found)
         found("encoding", None, content.encode(errors="replace").decode())
-
-
-def _at(text: int, texts: Texts, after: np.ndarray, numbers: np.ndarray, found: Found) -> int:
-    """Tell `found` where a text stands; its row among the usable ones."""
-    n = int(np.searchsorted(after, text, side="right"))
-    found.row, found.line = int(numbers[n]), None if texts.lines is None else int(texts.lines[n])
-    return n
 
 
 def _hashes(data: bytes, ends: np.ndarray, after: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -191,3 +197,29 @@ def from_row(record: dict[str, Any]) -> dict[str, Any]:
             messages[int(n)].update(fields)
         conversation |= extra
     return conversation
+
+
+def joined(texts: list[str]) -> tuple[bytes, np.ndarray, dict[int, str]]:
+    """All texts end to end in UTF-8, where each ends, and those that UTF-8 cannot say: they hold half surrogates."""
+    whole, broken = "".join(texts), {}
+    if whole.isascii():
+        return whole.encode(), np.cumsum(np.array(list(map(len, texts)), np.int64)), broken
+    try:
+        encoded = list(map(str.encode, texts))
+    except UnicodeEncodeError:
+        encoded = [text.encode(errors="replace") for text in texts]
+        broken = {n: text for n, text in enumerate(texts) if any("\ud800" <= sign <= "\udfff" for sign in text)}
+    return b"".join(encoded), np.cumsum(np.array(list(map(len, encoded)), np.int64)), broken
+
+
+def _more(conversation: dict[str, Any]) -> str:
+    """What is more than role and content, as JSON."""
+    extra = {key: value for key, value in conversation.items() if key != "messages"}
+    messages = conversation["messages"]
+    turns = {n: {k: v for k, v in m.items() if k not in ("role", "content")} for n, m in enumerate(messages) if len(m) > 2}
+    if turns:
+        extra["turns"] = turns
+    try:
+        return orjson.dumps(extra, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+    except (TypeError, ValueError):  # half surrogates, numbers beyond 64 bits
+        return json.dumps(extra, default=str)

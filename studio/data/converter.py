@@ -6,18 +6,14 @@ from types import ModuleType
 from typing import Any
 
 from studio.data.formats import Found, as_row
-from studio.data.mapping import normal, renamer
-from studio.data.shape import Shapes
+from studio.data.mapping import renamer
 
 
 class Converter:
-    """The format's `convert`, with the renaming by hand before it. shapes: None where every row must be looked at."""
+    """The format's `convert`, with the renaming by hand before it."""
 
     def __init__(self, form: ModuleType, mapping: dict[str, Any] | None):
         self.form, self.rename = form, renamer(mapping)
-        tags = (normal(mapping) or {"tags": {}})["tags"]
-        names = getattr(form, "SHAPED", None)
-        self.shapes = None if names is None else Shapes(self, (*names, *([tags["role_tag"]] if "role_tag" in tags else [])))
 
     def __call__(self, row: Any, found: Found) -> dict[str, Any] | None:
         """The row's conversation, or None when it cannot be trained on, which has then been told."""

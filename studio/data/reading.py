@@ -13,7 +13,7 @@ import numpy as np
 import xxhash
 
 from studio.data import store
-from studio.data.blocks import blocks, parsed
+from studio.data.blocks import blocks
 from studio.data.containers import Container, container_of
 from studio.data.dataset import Conversations, Dataset
 from studio.data.detect import Detection, by_case, columns_of, detect
@@ -90,7 +90,7 @@ def _fingerprint(path: Path, format: str, mapping: dict[str, Any] | None) -> str
 
 def _first_look(path: Path, container: Container, format: str, mapping: dict[str, Any] | None) -> tuple[Detection, list[str], dict[str, Any] | None]:
     """The format and the columns, from the file's first rows; and the mapping, which is a guess where only the case of known names differs."""
-    first = next(map(parsed, blocks(path, container)), None)
+    first = next(blocks(path, container), None)
     if first is None or not first.rows:
         raise _nothing(path.name, 0, [])
     if len(first.bad) == len(first.rows):
@@ -114,7 +114,7 @@ def _first_look(path: Path, container: Container, format: str, mapping: dict[str
 def columns(source: str | Path) -> list[str]:
     """The columns of a file's first rows, to be named by hand. Raises DataError where it has no rows."""
     path = locate(source)
-    first = next(map(parsed, blocks(path, container_of(path))), None)
+    first = next(blocks(path, container_of(path)), None)
     return columns_of(list(map(as_row, first.rows[:200]))) if first else []
 
 

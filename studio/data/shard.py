@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from studio.data.block import Block, Lines
+from studio.data.block import Block
 from studio.data.blocks import json_lines
 from studio.data.chunk import SCHEMA, Found, digest
 from studio.data.converter import Converter
@@ -44,20 +44,20 @@ class Shard:
     loose: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint64))
 
 
-def read_blocks(source: Iterator[Block | Lines], form: str, mapping: dict[str, Any] | None, out: Path, report: Callable[[int], None]) -> Shard:
+def read_blocks(source: Iterator[Block], form: str, mapping: dict[str, Any] | None, out: Path, report: Callable[[int], None]) -> Shard:
     """Digest all blocks into the Arrow stream file `out`. report(bytes done) after each."""
     shard, found, convert = Shard(out.name), Found(), Converter(formats()[form], mapping)
     exact, loose = [], []
     with pa.OSFile(str(out), "wb") as sink, pa.ipc.new_stream(sink, SCHEMA) as writer:
         for block in source:
-            for chunk in digest(block, shard.rows + 1, convert, found):
-                if chunk.table.num_rows:
-                    writer.write_table(chunk.table)
-                shard.rows += chunk.rows
-                shard.kept += chunk.table.num_rows
-                exact.append(chunk.exact)
-                loose.append(chunk.loose)
-            shard.lines = block.last
+            chunk = digest(block, shard.rows + 1, convert, found)
+            if chunk.table.num_rows:
+                writer.write_table(chunk.table)
+            shard.rows += len(block.rows)
+            shard.kept += chunk.table.num_rows
+            exact.append(chunk.exact)
+            loose.append(chunk.loose)
+            shard.lines = block.last or shard.lines
             report(block.done)
     shard.problems, shard.by_kind = found.problems, found.rows
     if exact:
@@ -65,7 +65,7 @@ def read_blocks(source: Iterator[Block | Lines], form: str, mapping: dict[str, A
     return shard
 
 
-def part_of_lines(path: Path, start: int, stop: int) -> tuple[Iterator[Lines], int]:
+def part_of_lines(path: Path, start: int, stop: int) -> tuple[Iterator[Block], int]:
     """The lines that begin in bytes [start, stop) of a JSON Lines file."""
     file = open(path, "rb", buffering=1 << 20)  # noqa: SIM115, read until the process ends
     if start:

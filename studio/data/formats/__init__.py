@@ -6,8 +6,6 @@ A format is a module with
   fits(row) -> bool     does this row (a dict) look like the format? Cheap; asked of the first rows only
   convert(row, found)   -> conversation (a dict with "messages", or "text") or None when the row cannot be trained on;
                            what is wrong is told through found(kind, field, value, reason)
-  SHAPED                optional: the fields whose text decides how a row is read, () for none. Of any other text only whether
-                        it is empty may matter to `convert`: then lines that are alike are read together (see shape.py)
   STAGE                 optional: "preference" where only learning from comparisons can use it
   COLUMNS               {part: names it goes by}; a mapping by hand renames a file's columns to the first name of a part
 """
@@ -23,6 +21,7 @@ from types import ModuleType
 from typing import Any
 
 LISTS = ("messages", "conversations", "conversation", "dialogue", "dialog", "chat", "turns", "chosen", "rejected", "tools", "history")  # of columns
+_LISTS = frozenset(LISTS)
 Found = Callable[..., None]  # found(kind, field=None, value="", reason="")
 Row = dict[str, Any]
 
@@ -44,9 +43,10 @@ def as_row(value: Any) -> Any:
     if isinstance(value, dict):
         if isinstance(value.get("row"), dict) and not set(value) - {"row", "row_idx", "truncated_cells"}:
             value = value["row"]
-        for name in LISTS:
-            if isinstance(value.get(name), str) and (turns := _list(value[name])) is not None:
-                value = value | {name: turns}
+        if not _LISTS.isdisjoint(value):
+            for name in LISTS:
+                if isinstance(value.get(name), str) and (turns := _list(value[name])) is not None:
+                    value = value | {name: turns}
         return value
     if isinstance(value, str):
         return {"text": value}

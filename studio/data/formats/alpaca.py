@@ -14,7 +14,6 @@ from studio.data.formats.fields import text
 TITLE = "Alpaca"
 ABOUT = "One task a row: instruction, an optional input, and the output to learn."
 ORDER = 50
-SHAPED = ()
 COLUMNS = {
     "prompt": ("instruction",),
     "input": ("input", "context"),

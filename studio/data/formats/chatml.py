@@ -10,7 +10,6 @@ from studio.data.formats.messages import LISTS, gather, list_column
 TITLE = "ChatML messages"
 ABOUT = "A conversation a row: messages with role and content, as OpenAI writes them."
 ORDER = 30
-SHAPED = ("role",)
 COLUMNS = {"messages": LISTS, "tools": ("tools", "functions"), "system": ("system", "system_prompt")}
 
 

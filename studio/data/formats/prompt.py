@@ -10,7 +10,6 @@ from studio.data.formats.fields import text
 TITLE = "Prompt and completion"
 ABOUT = "One question and one answer a row, in two columns."
 ORDER = 60
-SHAPED = ()
 COLUMNS = {
     "prompt": ("prompt", "question", "query", "user", "input", "instruction", "q", "problem", "ask"),
     "answer": ("completion", "answer", "response", "output", "assistant", "a", "solution", "reply", "target"),

@@ -10,7 +10,6 @@ from studio.data.formats.messages import LISTS, gather, list_column
 TITLE = "ShareGPT"
 ABOUT = "A conversation a row: turns with from and value (human, gpt, system, …)."
 ORDER = 31
-SHAPED = ("from",)
 COLUMNS = {"messages": ("conversations", *LISTS), "tools": ("tools",), "system": ("system", "system_prompt")}
 
 

@@ -10,7 +10,6 @@ from studio.data.formats.fields import text
 TITLE = "Plain text"
 ABOUT = "Text to continue, with no turns. Train on: all."
 ORDER = 90
-SHAPED = ()
 COLUMNS = {"text": ("text", "content", "document", "body")}
 
 
