@@ -11,6 +11,7 @@ and not gradio; both know the core, which knows neither. Between page and traine
 
 What lies flat are the product's nouns; a room beside a noun holds what it is made of:
 
+    device     driver/    each maker's cards and what is known of them, by kind; the installed torch, read from its files
     model      base/      where a base model comes from, its headers, its linears, how it is held in few bits
     template   text/      the sandbox, which characters an assistant wrote, the gate before launch
     estimate   memory/    bytes, cause by cause;  forecast/  each `auto` settled, time, advice, what earlier runs teach
@@ -24,7 +25,7 @@ __version__ = "0.1.0"
 
 FLOORS = {
     0: ("errors",),
-    1: ("crash", "home", "events", "process", "device", "base", "template", "text", "model"),
+    1: ("crash", "home", "events", "process", "driver", "device", "base", "template", "text", "model"),
     2: ("tokens", "data", "footprint", "method", "methods", "training"),
     3: ("config", "presets"),
     4: ("memory", "estimate", "forecast", "run", "runs", "queue"),

@@ -1,20 +1,31 @@
-"""Which accelerators there are, asked of the driver (nvidia-ml-py), never of torch."""
+"""Which accelerators there are, asked of their drivers (driver/), never of torch."""
 
 from __future__ import annotations
 
 import os
 import platform
 from pathlib import Path
+from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict
+
+from studio.driver import nvidia, sysfs
+from studio.driver.build import build
+from studio.driver.card import Card, Notice
+from studio.driver.kinds import KINDS, Kind
+
+os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # for every process we start, and for ours: a card's number is the driver's (nvidia-smi's)
+
+
+SMALLEST = 4 * 2**30  # bytes of a card that is worth a notice
 
 
 class Device(BaseModel):
     """One accelerator, or the CPU with its RAM. Memory in bytes."""
 
     model_config = ConfigDict(frozen=True)
-    kind: str  # "cuda", "mps" or "cpu"
-    index: int = 0
+    kind: str  # a row of driver/kinds.py: "cuda", "rocm", "xpu", "mps" or "cpu"
+    index: int = 0  # its place among those that this process sees
     name: str
     memory: int
     free: int
@@ -23,19 +34,112 @@ class Device(BaseModel):
     utilisation: int | None = None  # percent
     temperature: int | None = None  # °C
     cores: int | None = None
+    uuid: str | None = None  # the driver's name for it, the same in every process
+    number: int = 0  # its place among all of the computer's
+    shared: bool = False  # whether its memory is the computer's RAM
+
+    @property
+    def traits(self) -> Kind:
+        """What holds for all devices of its kind."""
+        return KINDS[self.kind]
+
+    @property
+    def torch(self) -> str:
+        """The torch device in this process: "cuda:0", "xpu:1", "mps", "cpu"."""
+        return f"{self.traits.torch}:{self.index}" if self.traits.cards else self.traits.torch
 
     @property
     def id(self) -> str:
-        """The name under which the queue locks it: "cuda:0", "cpu"."""
-        return f"cuda:{self.index}" if self.kind == "cuda" else self.kind
+        """What the diary calls it: "cuda:0", "rocm:1", "cpu"."""
+        return f"{self.kind}:{self.index}" if self.traits.cards else self.kind
+
+    @property
+    def precision(self) -> str:
+        """The precision it trains in when the order leaves it open: bf16, fp16 or fp32."""
+        return "bf16" if self.bf16 else self.traits.half
+
+
+class Seen(NamedTuple):
+    """devices: never none, the one to use first in front. notices: what a user should know about them."""
+
+    devices: list[Device]
+    notices: list[Notice]
 
 
 def devices() -> list[Device]:
-    """CUDA devices if the driver shows any (CUDA_VISIBLE_DEVICES honoured), else Apple's, else the CPU."""
-    found = _cuda()
-    if not found and platform.system() == "Darwin" and platform.machine() == "arm64":
-        found = [cpu().model_copy(update={"kind": "mps", "name": "Apple GPU (shared memory)", "bf16": True})]
-    return found or [cpu()]
+    """The accelerators that a run can take (CUDA_VISIBLE_DEVICES and its like honoured), else the CPU. The first one is used by default."""
+    return look().devices
+
+
+def look() -> Seen:
+    """What the drivers show: NVIDIA's cards; AMD's or Intel's where the installed torch is made for them; Apple's; else the CPU.
+
+    Graphics of AMD or Intel sit in most laptops: beside another torch they are no reason not to use the CPU, only worth a notice.
+    """
+    made = build()
+    cards, notices = nvidia.cards()
+    if made and made.hip and (found := sysfs.amd()):
+        return Seen(_of("rocm", found), notices)
+    if made and made.xpu and (found := sysfs.intel()):
+        return Seen(_of("xpu", found), notices + _unknown(found))
+    if cards:
+        return Seen(_of("cuda", cards), notices)
+    if platform.system() == "Darwin" and platform.machine() == "arm64":
+        here = cpu()
+        recent = tuple(map(int, (platform.mac_ver()[0] or "14").split(".")[:1])) >= (14,)  # Metal computes in bf16 from macOS 14 on
+        return Seen([here.model_copy(update={"kind": "mps", "name": "Apple GPU (shared memory)", "bf16": recent, "shared": True})], notices)
+    return Seen([cpu()], notices + _unused(made.told() if made else "no torch"))
+
+
+def environment(chosen: list[Device]) -> dict[str, str]:
+    """For a process that is to see these cards and no other, in this order; empty for what is no card."""
+    variable = chosen[0].traits.visible if chosen else None
+    if variable is None:
+        return {}
+    words = ",".join(visible(one) for one in chosen)
+    return {variable: words} if chosen[0].kind != "rocm" else {variable: words, "CUDA_VISIBLE_DEVICES": words}  # HIP reads both; they must agree
+
+
+def here() -> dict[str, str]:
+    """For a process of ours that computes on one device: the one that `devices` names first."""
+    return environment(devices()[:1])
+
+
+def visible(device: Device) -> str:
+    """What names a card in its kind's variable. By its driver's name where the variable takes one, so that every process means the same card."""
+    named = [word.strip() for word in os.environ.get(device.traits.visible or "", "").split(",") if word.strip()]
+    if device.kind == "cuda":
+        return device.uuid or (named[device.index] if device.index < len(named) else str(device.index))
+    return str(device.number)
+
+
+def _of(kind: str, cards: list[Card]) -> list[Device]:
+    """Devices in the order in which this process counts them, but those with more memory in front where the user has chosen none."""
+    total, free = _ram()
+    found = [Device(kind=kind, index=place, name=card.name, memory=card.memory or total, free=free if card.memory is None else card.free or 0,
+                    capability=card.capability, bf16=card.bf16, utilisation=card.utilisation, temperature=card.temperature, cores=cores(),
+                    uuid=card.uuid, number=card.number, shared=card.memory is None) for place, card in enumerate(cards)]
+    if KINDS[kind].visible in os.environ:
+        return found
+    return sorted(found, key=lambda one: (one.shared, -round(one.memory / 2**30)))
+
+
+def _unknown(cards: list[Card]) -> list[Notice]:
+    return [Notice(f"The memory of {card.name} ({card.uuid}) is not known: it is taken for the computer's.", "Install xpu-smi, which tells it.")
+            for card in cards if card.memory is None and card.uuid != f"PCI-{sysfs.INSIDE}"]
+
+
+def _unused(torch: str) -> list[Notice]:
+    """Cards that could compute, were there what they need."""
+    found = []
+    if sysfs.others(sysfs.NVIDIA) and not sysfs.ROOT.joinpath("module", "nvidia").exists():
+        found.append(Notice("There is an NVIDIA card, but NVIDIA's driver is not loaded: the CPU is used.",
+                            "Install the driver your system offers for it, restart the computer, and start again."))
+    for kind, cards in (("rocm", [card for card in sysfs.amd() if (card.memory or 0) >= SMALLEST]),
+                        ("xpu", [card for card in sysfs.intel() if (card.memory or 0) >= SMALLEST])):
+        found += [Notice(f"There is {card.name}, which this {torch} cannot use: the CPU is used.", f"Install the one for it: {KINDS[kind].install}")
+                  for card in cards[:1]]
+    return found
 
 
 def cpu() -> Device:
@@ -60,53 +164,6 @@ def cores() -> int:
     if named.replace(".", "", 1).isdigit() and float(named) >= 1:
         return int(float(named))
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _cuda() -> list[Device]:
-    try:
-        import pynvml
-        pynvml.nvmlInit()
-    except Exception:  # noqa: BLE001 - no driver shows itself in many ways (missing library, no permission); all mean: no CUDA
-        return []
-    try:
-        return [_one_cuda(pynvml, place, handle) for place, handle in enumerate(_visible(pynvml))]
-    finally:
-        pynvml.nvmlShutdown()
-
-
-def _visible(pynvml) -> list:
-    """Handles in the order CUDA numbers them: CUDA_VISIBLE_DEVICES may reorder, hide, or name by UUID."""
-    handles = [pynvml.nvmlDeviceGetHandleByIndex(n) for n in range(pynvml.nvmlDeviceGetCount())]
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if named is None:
-        return handles
-    chosen = []
-    for word in filter(None, (part.strip() for part in named.split(","))):
-        if word.isdigit():
-            if int(word) >= len(handles):
-                break
-            chosen.append(handles[int(word)])
-        else:
-            match = [h for h in handles if str(pynvml.nvmlDeviceGetUUID(h)).startswith(word)]
-            if not match:  # CUDA stops at the first name it does not know; "-1" hides all
-                break
-            chosen.append(match[0])
-    return chosen
-
-
-def _one_cuda(pynvml, index: int, handle) -> Device:
-    memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
-    name = pynvml.nvmlDeviceGetName(handle)
-    capability = tuple(pynvml.nvmlDeviceGetCudaComputeCapability(handle))
-    seen: dict[str, int] = {}
-    for key, ask in (("utilisation", lambda: pynvml.nvmlDeviceGetUtilizationRates(handle).gpu),
-                     ("temperature", lambda: pynvml.nvmlDeviceGetTemperature(handle, pynvml.NVML_TEMPERATURE_GPU))):
-        try:
-            seen[key] = int(ask())
-        except pynvml.NVMLError:  # MIG slices and some cloud cards do not tell
-            continue
-    return Device(kind="cuda", index=index, name=name if isinstance(name, str) else name.decode(), memory=memory.total,
-                  free=memory.free, capability=capability, bf16=capability >= (8, 0), cores=cores(), **seen)
 
 
 def _ram() -> tuple[int, int]:

@@ -108,7 +108,7 @@ def estimate(facts: ModelFacts, config: RunConfig, device: Device, rows: Rows | 
     if loop.ranks > 1:
         one = {"total": sum(causes.values()), "high": high, "by_cause": causes}
         sharing = {"processes": loop.ranks, "sharding": "fsdp" if loop.split else "ddp", "by_rank": tuple({"rank": rank, **one} for rank in range(loop.ranks))}
-    needed = high * loop.ranks if device.kind != "cuda" else high  # processes on a CPU share its RAM
+    needed = high * loop.ranks if not device.traits.cards else high  # processes on a CPU share its RAM
     made = Estimate(
         total=sum(causes.values()), low=_seen(walked.peak + around.low, around, correction), high=high,
         allocated=walked.peak + around.workspace, by_cause=causes,
@@ -134,7 +134,7 @@ def _advised(facts: ModelFacts, config: RunConfig, device: Device, rows: Rows | 
     def measured(order: RunConfig, rows: Rows | None) -> tuple[int, int]:
         walked, around, loop = walk(facts, order, device, rows, correction)
         needed = _seen(walked.peak + around.high, around, correction)
-        return sum(by_cause(walked, around, correction).values()), needed * loop.ranks if device.kind != "cuda" else needed
+        return sum(by_cause(walked, around, correction).values()), needed * loop.ranks if not device.traits.cards else needed
 
     found = [] if made.fits else advice.advise(config, device.free, lambda order: measured(order, rows), made.checkpointing)
     batches = range(1, min(256, rows.rows if rows else 256) + 1)
@@ -160,7 +160,7 @@ def needs_checkpointing(facts: ModelFacts, config: RunConfig, device: Device, ro
     if not config.method.allows_checkpointing:
         return False
     walked, around, loop = _walk(facts, config, device, _rows(rows), False)
-    return _seen(walked.peak + around.high, around, correction) * (loop.ranks if device.kind != "cuda" else 1) > device.free
+    return _seen(walked.peak + around.high, around, correction) * (loop.ranks if not device.traits.cards else 1) > device.free
 
 
 def walk(facts: ModelFacts, config: RunConfig, device: Device, rows: Rows | None, correction: float = 1.0) -> tuple[Step, Overhead, Stack]:

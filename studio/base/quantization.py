@@ -23,7 +23,7 @@ class Quantization(NamedTuple):
             raise OrderError(f"A base in {self.kind} needs bitsandbytes, which is not installed.", "Run `pip install bitsandbytes`, or take method lora.",
                              "method.quantization")
         least = (7, 5) if self.kind == "int8" else (6, 0)
-        if device.kind not in ("cuda", "cpu"):
+        if not device.traits.quantizes:
             raise OrderError(f"bitsandbytes cannot train on {device.name}.", "Take method lora there.", "method.quantization")
         if device.kind == "cuda" and device.capability and device.capability < least:
             raise OrderError(f"{device.name} (compute capability {device.capability[0]}.{device.capability[1]}) is too old for {self.kind}; "

@@ -67,7 +67,7 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
             print(f"  {json.dumps(found[side][-1])}", file=sys.stderr, flush=True)
         table = [_row(side, found) for side in sides]
         _save(args, {"rows": table, "rounds": found})  # a round takes minutes: none is lost
-    if args.utilisation or devices()[0].kind == "cuda":
+    if args.utilisation or devices()[0].traits.cards:
         _save(args, used(chosen, table) | {"rows": table, "rounds": found})
     return table
 

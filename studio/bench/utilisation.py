@@ -6,11 +6,12 @@ where no label is do not count (Chowdhery et al. 2022, arXiv 2204.02311, appendi
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
 
-from studio.device import Device
+from studio.device import Device, environment
 from studio.errors import DeviceError
 from studio.home import PROJECT
 from studio.model import ModelFacts
@@ -29,8 +30,10 @@ def flops_per_token(facts: ModelFacts, whole: bool, lengths: Sequence[int]) -> f
 
 def ceiling(device: Device) -> float:
     """FLOP/s of a large 16-bit matrix product (float32 on a CPU without bf16), measured in a process of its own. Raises DeviceError."""
-    words = ["studio.worker.ceiling", device.kind, "bfloat16" if device.bf16 else "float16" if device.kind == "cuda" else "float32"]
-    done = subprocess.run([sys.executable, "-m", *words], cwd=PROJECT, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    dtype = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}[device.precision]
+    words = ["studio.worker.ceiling", device.traits.torch, dtype]
+    done = subprocess.run([sys.executable, "-m", *words], cwd=PROJECT, env={**os.environ, **environment([device])}, stdin=subprocess.DEVNULL,
+                          capture_output=True, text=True)
     if done.returncode:
         raise DeviceError(f"{device.name} could not be timed: {(done.stderr.strip().splitlines() or ['no reason'])[-1][:200]}",
                           "Leave utilisation out.", "device")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from studio import data, run
+from studio.device import here
 from studio.errors import ExportError, StudioError
 from studio.home import PROJECT, room, write_whole
 from studio.talk.voice import Voice
@@ -120,7 +121,7 @@ def _answers(name: str, asked: list[Question], tell: Callable[[int, int], None])
 def work(command: list[str], tell: Callable[[int, int], None] = lambda *_: None) -> None:
     """Run `python -m …` to its end; lines like 3/20 are progress. Raises ExportError with what it said when it fails."""
     from studio.talk.chat import CALM
-    environment = {**os.environ, **CALM, "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    environment = {**os.environ, **CALM, **here(), "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
     said: list[str] = []
     with subprocess.Popen([sys.executable, "-m", *command], cwd=PROJECT, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                           stderr=subprocess.STDOUT, text=True, errors="replace") as process:

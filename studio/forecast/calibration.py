@@ -9,7 +9,7 @@ import sys
 import time
 
 from studio.config import build
-from studio.device import Device
+from studio.device import Device, environment
 from studio.errors import DeviceError
 from studio.forecast import clock
 from studio.home import PROJECT, write_whole
@@ -32,8 +32,9 @@ def calibrate(device: Device) -> clock.Calibration:
 
 def _timed(device: Device) -> clock.Calibration:
     began = time.monotonic()
-    done = subprocess.run([sys.executable, "-m", "studio.worker.calibrate", device.kind, str(device.bf16).lower()], cwd=PROJECT, stdin=subprocess.DEVNULL,
-                          env=os.environ | launch.environment(build({"data": {"train": "none.json"}})), capture_output=True, text=True)
+    words = [sys.executable, "-m", "studio.worker.calibrate", device.traits.torch, str(device.bf16).lower()]
+    settled = os.environ | launch.environment(build({"data": {"train": "none.json"}})) | environment([device])
+    done = subprocess.run(words, cwd=PROJECT, stdin=subprocess.DEVNULL, env=settled, capture_output=True, text=True)
     if done.returncode != 0:
         reason = (done.stderr.strip().splitlines() or ["no reason"])[-1][:200]
         raise DeviceError(f"{device.name} could not be timed: {reason}", "Estimates use its data sheet.", "device")

@@ -21,22 +21,21 @@ START = 8.0  # seconds until torch and its libraries are there, where the device
 READ = 1.5e9  # bytes of weights a second, from disk to device
 USED = 0.30  # of a card's dense speed: 0.20 to 0.35 is usual for transformers with LoRA (fms-acceleration's and LLaMA-Factory's figures)
 CORE = {2: 100e9, 4: 45e9}  # FLOP/s a core reaches in training, by bytes of a number; 220e9 to 290e9 were measured on 2 cores with bf16
-LAUNCH = {"cpu": 2e-2, "cuda": 1.5e-3}  # seconds a layer and piece take however short the piece, there and back: kernels started, weights cast
 WRITE = 3.5e8  # bytes a second, from memory to a checkpoint that has been read again (measured: 1.6 GB in 4.3 to 6.4 s)
 FEW = 3  # runs up to which the calibration is one voice among theirs
 KEPT = 12  # bytes a trained number takes in a checkpoint: weight and two moments
 STATE = 28  # bytes that AdamW reads and writes a trained number: weight, gradient, two moments, all in float32
-MOVED = {"cpu": 8e9, "cuda": 8e11}  # bytes a second, to and from memory
 
 
 class Speed(NamedTuple):
     """FLOP/s a device reaches in training, and where that is from: runs, calibration, data sheet; launch: seconds a layer and piece beside;
-    start: seconds until a trainer's libraries are there."""
+    start: seconds until a trainer's libraries are there; moved: bytes a second, to and from memory."""
 
     rate: float
     source: str
     launch: float = 0.0
     start: float = START
+    moved: float = 8e9
 
 
 class Calibration(NamedTuple):
@@ -97,7 +96,7 @@ def pace(facts: ModelFacts, config: RunConfig, rows: Rows, loop: Stack, speed: S
     tokens = effective * rows.mean
     pieces = max(1, -(-tokens // (loop.tokens * devices)))
     moving, launched = config.method.trainable(facts), speed.launch * facts.layers
-    beside = launched * pieces + moving * STATE / MOVED[loop.device]
+    beside = launched * pieces + moving * STATE / speed.moved
     each *= wide(int(rows.mean + config.method.footprint(facts).virtual)) / rows.mean if loop.batch > 1 else 1.0  # padded rows, not laid end to end
     step = tokens * each / (speed.rate * devices) + beside
     evaluations = 1 + (10 if training.eval_every == "auto" else steps // max(1, training.eval_every)) if rows.held else 0
@@ -119,16 +118,17 @@ def kind(config: RunConfig) -> str:
 def speed(device: Device, each: int, rates: Sequence[float] = (), timed: str = "adapters") -> Speed:
     """rates: FLOP/s of this device's own runs of like shape, newest first; each: bytes of a number; timed: the order's kind."""
     kept = calibrated(device)
-    launch, start = (kept.launch[timed], kept.start) if kept else (LAUNCH[device.kind], START)
+    launch, start = (kept.launch[timed], kept.start) if kept else (device.traits.launch, START)
+    moved = device.traits.moved
     if rates:
         prior = [kept.rates[timed]] if kept and len(rates) < FEW else []
-        return Speed(statistics.median([*rates[:12], *prior]), "runs", launch, start)
+        return Speed(statistics.median([*rates[:12], *prior]), "runs", launch, start, moved)
     if kept:
-        return Speed(kept.rates[timed], "calibration", launch, start)
-    if device.kind == "cuda":
-        card = cards.find(device.name, device.memory)
-        return Speed((card.speed if card else 100e12) * USED, "data sheet", launch)
-    return Speed(CORE[each] * (device.cores or 1), "data sheet", launch)
+        return Speed(kept.rates[timed], "calibration", launch, start, moved)
+    if device.traits.speed is None:
+        return Speed(CORE[each] * (device.cores or 1), "data sheet", launch, START, moved)
+    card = cards.find(device.name, device.memory)
+    return Speed((card.speed if card else device.traits.speed) * USED, "data sheet", launch, START, moved)
 
 
 def left(done: int, steps: int, spent: float, expected: float) -> float:

@@ -98,7 +98,7 @@ def settle(config: RunConfig, facts: ModelFacts, device: Device, statistics: Map
     steps = training.steps(rows)
     eval_every = max(1, round(steps / 10)) if training.eval_every == "auto" else training.eval_every
     return Settled(
-        device=device.kind, dtype=dtype, weights=held, autocast=None if dtype == held else dtype, checkpointing=expected.checkpointing,
+        device=device.traits.torch, dtype=dtype, weights=held, autocast=None if dtype == held else dtype, checkpointing=expected.checkpointing,
         optimizer=optimizer(config, device), loss=loss(config), attention=kernel, laid=laid, piece=piece(config, device, longest),
         batch_size=training.batch_size, effective=training.effective_batch(rows), steps=steps, eval_every=eval_every,
         save_every=eval_every if training.save_every == "auto" else training.save_every,
@@ -125,12 +125,13 @@ def installed(package: str) -> bool:
 def precision(config: RunConfig, device: Device) -> str:
     """bf16 where the device computes in it, fp16 on older CUDA cards, else float32. Trained weights are float32 in any case."""
     wanted = config.training.precision
-    if wanted == "bf16" and device.kind == "cuda" and not device.bf16:
-        raise OrderError(f"{device.name} cannot compute in bf16.", "Set training.precision to auto or fp16.", "training.precision")
-    if wanted == "fp16" and device.kind == "cpu":
+    if wanted == "bf16" and not device.bf16 and device.kind != "cpu":
+        other = "auto or fp16" if device.traits.fp16 else "auto"
+        raise OrderError(f"{device.name} cannot compute in bf16.", f"Set training.precision to {other}.", "training.precision")
+    if wanted == "fp16" and not device.traits.fp16:
         raise OrderError("A CPU does not train in fp16.", "Set training.precision to auto.", "training.precision")
     if wanted == "auto":
-        wanted = "bf16" if device.bf16 else "fp16" if device.kind == "cuda" else "fp32"
+        wanted = device.precision
     return {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}[wanted]
 
 
@@ -154,7 +155,7 @@ def _why_precision(config: RunConfig, device: Device) -> str:
         return "as ordered"
     if device.bf16:
         return "the device computes in bf16"
-    return "an older card: fp16 with a scaler" if device.kind == "cuda" else "the device has no fast 16-bit products"
+    return "an older card: fp16 with a scaler" if device.precision == "fp16" else "the device has no fast 16-bit products"
 
 
 def loss(config: RunConfig) -> str:
@@ -174,7 +175,7 @@ def optimizer(config: RunConfig, device: Device) -> str:
     if wanted == "auto":
         return config.method.optimizer(device) or "adamw_torch_fused"
     name = {"adamw_8bit": "adamw_bnb_8bit", "paged_adamw_8bit": "paged_adamw_8bit", "adamw": "adamw_torch_fused"}.get(wanted, wanted)
-    if "paged" in name and device.kind != "cuda":
+    if "paged" in name and not device.traits.pages:
         raise OrderError(f"The optimizer {wanted} pages memory of a CUDA device, and there is none.", "Set training.optimizer to auto.", "training.optimizer")
     return name
 
@@ -250,7 +251,7 @@ def threads(config: RunConfig, device: Device, processes: int) -> int:
 def workers(config: RunConfig, device: Device) -> int:
     """Processes that prepare batches ahead."""
     wanted = config.training.workers
-    return wanted if wanted != "auto" else 1 if device.kind == "cuda" else 0
+    return wanted if wanted != "auto" else device.traits.workers
 
 
 def _refuse_without_compiler() -> None:

@@ -81,7 +81,7 @@ def divided(loop: Stack) -> Stack:
 def half(config: RunConfig, device: Device) -> bool:
     """Whether 16 bits mean fp16: as ordered, or auto on a card without bf16."""
     wanted = config.training.precision
-    return wanted == "fp16" or wanted == "auto" and device.kind == "cuda" and not device.bf16
+    return wanted == "fp16" or wanted == "auto" and device.precision == "fp16"
 
 
 def trained(config: RunConfig, footprint: Footprint) -> Footprint:
@@ -92,4 +92,4 @@ def trained(config: RunConfig, footprint: Footprint) -> Footprint:
 def width(config: RunConfig, device: Device) -> int:
     """Bytes of a number of the frozen base: 2 where 16 bits are ordered, or auto and the device computes in them."""
     wanted = config.training.precision
-    return 4 if wanted == "fp32" or wanted == "auto" and device.kind != "cuda" and not device.bf16 else 2
+    return 4 if "fp32" in (wanted, device.precision if wanted == "auto" else wanted) else 2

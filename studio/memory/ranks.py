@@ -37,7 +37,7 @@ def split(config: RunConfig, device: Device, states: States, numbers: int) -> bo
         return False
     if config.training.sharding != "auto":
         return config.training.sharding == "fsdp"
-    return device.kind == "cuda" and states.weights + states.trained + 12 * numbers > device.memory * 2 / 3
+    return device.traits.torch == "cuda" and states.weights + states.trained + 12 * numbers > device.memory * 2 / 3
 
 
 def share(states: States, stack: Stack) -> States:

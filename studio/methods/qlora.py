@@ -42,12 +42,12 @@ class QLoRA(LoRA):
 
     def optimizer(self, device: Any) -> str | None:
         """Paged 8-bit AdamW where CUDA is (paper, section 3): states spill to RAM instead of running out of memory."""
-        return "paged_adamw_8bit" if device.kind == "cuda" else None
+        return "paged_adamw_8bit" if device.traits.pages else None
 
     def refuse(self, facts: ModelFacts | None, training: Any, device: Any) -> None:
         already = facts.config.get("quantization_config", {}).get("quant_method") if facts else None
         if already:
             raise OrderError(f"This model is already quantized ({already}).", "Take the model it was made from, or method lora.", "model")
-        if self.dora and self.quantization == "int8" and device.kind != "cuda":
+        if self.dora and self.quantization == "int8" and not device.traits.pages:
             raise OrderError("DoRA does not work on 8-bit layers without CUDA.", "Set method.dora to false, or method.quantization to nf4.", "method.dora")
         super().refuse(facts, training, device)

@@ -13,12 +13,12 @@ import traceback
 from typing import Any
 
 from studio import crash, process, queue
-from studio.device import Device
+from studio.device import Device, environment
 from studio.errors import DeviceError, StudioError
 from studio.events import FULL, Lock, read
 from studio.home import PROJECT
 from studio.run import Run
-from studio.runs import checkpoints, claim, launch, recovery, sequence, stopping
+from studio.runs import checkpoints, launch, recovery, sequence, stopping
 from studio.runs.diagnosis import DISK, DISK_LOW, diagnose
 from studio.runs.log import ATTEMPT, Log
 from studio.runs.summary import TURNS
@@ -77,7 +77,7 @@ class Attempt:
 
     def _refuse_too_few(self) -> None:
         count = wanted(self.run)
-        if count > len(self.taken) and self.taken[0][0].kind == "cuda":  # a CPU is one device for as many processes as one likes
+        if count > len(self.taken) and self.taken[0][0].traits.cards:  # a CPU is one device for as many processes as one likes
             raise DeviceError(f"The order wants {count} devices; here {'is' if len(self.taken) == 1 else 'are'} {len(self.taken)}.",
                               "Set training.devices to what is here, or leave it out.", "training.devices")
 
@@ -123,9 +123,7 @@ class Attempt:
 
     def _environment(self) -> dict[str, str]:
         settled = {"PYTHONUNBUFFERED": "1", "STUDIO_ATTEMPT": str(self.number), "TOKENIZERS_PARALLELISM": "false"}
-        cards = [claim.visible_name(device) for device, _ in self.taken if device.kind == "cuda"]
-        if cards:
-            settled["CUDA_VISIBLE_DEVICES"] = ",".join(cards)
+        settled |= environment([device for device, _ in self.taken])
         return {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True", **launch.environment(self.run.config), **os.environ, **settled}
 
     def _watch(self, trainer: subprocess.Popen[bytes], log: Log) -> None:

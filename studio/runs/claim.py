@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import os
-
-from studio.device import Device, devices
+from studio.device import Device, devices, visible
 from studio.events import Lock
-from studio.home import room
+from studio.home import room, slug
 
 
 def device_lock(device: Device) -> Lock:
     """Held by the run that uses the device, its trainer's processes included."""
-    return Lock(room("locks") / f"device-{visible_name(device)}")
+    return Lock(room("locks") / f"device-{slug(visible_name(device))}")
 
 
 def visible_name(device: Device) -> str:
-    """What names the device in CUDA_VISIBLE_DEVICES, so that two pages that see different cards still mean the same one; "cpu" without."""
-    if device.kind != "cuda":
+    """What names the device, so that two pages that see different cards still mean the same one; its kind where there is only one of it."""
+    if not device.traits.cards:
         return device.kind
-    named = [word.strip() for word in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if word.strip()]
-    return named[device.index] if device.index < len(named) else str(device.index)
+    return device.uuid or visible(device)
 
 
 def device_locks() -> list[Lock]:

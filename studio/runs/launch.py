@@ -26,7 +26,7 @@ def processes(config: RunConfig, found: list[Device] | None = None) -> int:
     if wanted == "auto":
         return 1
     found = devices() if found is None else found
-    return min(wanted, len(found)) if found[0].kind == "cuda" else wanted
+    return min(wanted, len(found)) if found[0].traits.cards else wanted
 
 
 def command(run: Run) -> list[str]:

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from studio import device, run
+from studio.device import here
 from studio.errors import DeviceError, ModelError, StudioError
 from studio.events import Lock, held
 from studio.home import PROJECT, room, write_whole
@@ -146,7 +147,7 @@ def start() -> None:
         if held(lock().path) and _told():
             return
         _file().unlink(missing_ok=True)
-        environment = {**os.environ, **CALM}
+        environment = {**os.environ, **CALM, **here()}
         command = [sys.executable, "-m", "studio.worker.serve", "--page", "--detach"]
         with open(log(), "wb") as output:
             subprocess.run(command, cwd=PROJECT, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output)

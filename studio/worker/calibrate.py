@@ -28,13 +28,13 @@ from studio.worker.loss import loss
 SHAPE = {"model_type": "llama", "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 3, "num_attention_heads": 9, "num_key_value_heads": 3,
          "vocab_size": 49152, "tie_word_embeddings": True}
 WIDE = SHAPE | {"hidden_size": 2048, "intermediate_size": 5632, "num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 32000}  # keeps a GPU busy
-LENGTH, SECONDS = {"cpu": 128, "cuda": 512}, 2.5  # tokens of a row; time a measurement takes at least
+LENGTH, SECONDS = (128, 512), 2.5  # tokens of a row on a CPU, and on a GPU; time a measurement takes at least
 KINDS = {"adapters": "lora", "full": "full", "other": "adapter"}  # clock.kind -> the method that is timed for it
 
 
 def measure(device: str, dtype: torch.dtype, method: str) -> tuple[float, float]:
     """(FLOP/s, seconds a layer and piece beside): from a step of one row, and from one of as many as fill a piece."""
-    length, shape = LENGTH[device], WIDE if device == "cuda" else SHAPE
+    length, shape = LENGTH[device != "cpu"], SHAPE if device == "cpu" else WIDE
     order = config.build({"data": {"train": "none.json", "max_length": length}, "method": method})
     base = AutoModelForCausalLM.from_config(AutoConfig.for_model(**shape), dtype=dtype, attn_implementation=attention.LAID).to(device)
     tuned = order.method.wrap(base).to(device).train()
@@ -61,8 +61,8 @@ def step(tuned: Any, inputs: dict[str, Any], device: str, dtype: torch.dtype) ->
         total = loss(tuned, inputs, "chunked", dtype)
     total.backward()
     tuned.zero_grad(set_to_none=True)
-    if device == "cuda":
-        torch.cuda.synchronize()
+    if device != "cpu":
+        torch.accelerator.synchronize()
 
 
 if __name__ == "__main__":

@@ -19,8 +19,8 @@ def measure(kind: str, dtype: torch.dtype, width: int | None = None, seconds: fl
     while len(times) < 8 or time.perf_counter() - began < seconds:
         start = time.perf_counter()
         torch.mm(left, right, out=out)
-        if kind == "cuda":
-            torch.cuda.synchronize()
+        if kind != "cpu":
+            torch.accelerator.synchronize()
         times.append(time.perf_counter() - start)
     counted = sorted(times[3:])
     return 2 * width**3 / counted[len(counted) // 2]

@@ -215,7 +215,7 @@ def place(parameters: int) -> str | None:
     """Where the model can be watched in float32 beside what else runs: a torch device, or None."""
     first = device.devices()[0]
     free = first.free - chat.claimed()[1]
-    if first.kind == "cuda" and 6 * parameters < free:
-        return first.id
-    ram = device.cpu().free if first.kind == "cuda" else free
+    if first.traits.cards and 6 * parameters < free:
+        return first.torch
+    ram = device.cpu().free if first.traits.cards else free
     return "cpu" if parameters <= CPU_EACH * device.cores() and 14 * parameters < ram else None

@@ -112,13 +112,12 @@ class Speakers:
 
 def where() -> str:
     """The torch device for answers: the first the driver shows, STUDIO_CHAT_DEVICE if set."""
-    return os.environ.get("STUDIO_CHAT_DEVICE") or device.devices()[0].id
+    return os.environ.get("STUDIO_CHAT_DEVICE") or device.devices()[0].torch
 
 
 def dtype() -> torch.dtype:
-    """bf16 where the device multiplies in it; fp16 on older CUDA cards; else float32."""
-    first = device.devices()[0]
-    return torch.bfloat16 if first.bf16 else torch.float16 if first.kind == "cuda" else torch.float32
+    """bf16 where the device multiplies in it; fp16 on older cards; else float32."""
+    return {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[device.devices()[0].precision]
 
 
 def tree(base: Any) -> Any:
