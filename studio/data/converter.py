@@ -6,6 +6,7 @@ from types import ModuleType
 from typing import Any
 
 from studio.data.formats import Found, as_row
+from studio.data.layouts import rewritten
 from studio.data.mapping import renamer
 
 
@@ -20,6 +21,9 @@ class Converter:
         row = as_row(row)
         if self.rename is not None:
             row = self.rename(row)
+        row = rewritten(row, found)
+        if row is None:
+            return None
         if not isinstance(row, dict):
             found("not_a_row", None, row)
             return None

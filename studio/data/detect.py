@@ -8,6 +8,7 @@ from itertools import chain
 from typing import Any
 
 from studio.data.formats import as_row, formats
+from studio.data.layouts import layout_of, rewritten
 from studio.data.mapping import PARTS
 from studio.errors import DataError
 
@@ -31,13 +32,16 @@ def detect(rows: list[Any], name: str = "the file") -> Detection:
     Each row counts for the most special format it fits, formats() being in that order; of two with as many the one that more rows fit.
     """
     looked = [row for row in map(as_row, rows[:LOOKED_AT]) if isinstance(row, dict)]
-    fitting = [[n for n, form in formats().items() if form.fits(row)] for row in looked]
+    written = [rewritten(row, lambda *_: None) for row in looked]
+    fitting = [[n for n, form in formats().items() if form.fits(row)] for row in written if row is not None]
     counts, fits = Counter(names[0] for names in fitting if names), Counter(chain.from_iterable(fitting))
     if not counts:
         raise _unknown(columns_of(looked), rows, name)
     best = max(formats(), key=lambda n: (counts[n], fits[n]))
     fit = fits[best]
-    reason = f"{fit} of the first {len(looked)} rows look like {formats()[best].TITLE} (columns {_listed(columns_of(looked))})."
+    others = Counter(layout.TITLE for layout in map(layout_of, looked) if layout is not None)
+    way = f", written as {others.most_common(1)[0][0]}" if others else ""
+    reason = f"{fit} of the first {len(looked)} rows look like {formats()[best].TITLE}{way} (columns {_listed(columns_of(looked))})."
     others = ", ".join(formats()[n].TITLE for n in counts if n != best and sum(n in names and best not in names for names in fitting))
     unsure = ""
     if fit < SURE * len(looked):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -80,6 +81,6 @@ def problem(kind: str, row: int, line: int | None = None, field: str | None = No
 
 def short(value: Any, size: int = 80) -> str:
     """The value in at most `size` characters, on one line."""
-    text = value if isinstance(value, str) else repr(value)
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
     text = " ".join(text[: size * 4].split())
     return text if len(text) <= size else text[: size - 1] + "…"

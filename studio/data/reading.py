@@ -28,7 +28,7 @@ from studio.data.shard import Shard, read_blocks
 from studio.errors import DataError
 
 Report = Callable[[int, int], None]
-VERSION = 4  # of what is stored; raise it when a check or a format changes
+VERSION = 5  # of what is stored; raise it when a check or a format changes
 STYLES = ("unfinished", "too_short")  # kinds that are no fault but the style of the answers, where a STYLE share of them has it
 STYLE = 0.3
 

@@ -9,9 +9,14 @@ from typing import Any
 
 ROLES = {
     "system": "system", "developer": "system",
-    "user": "user", "human": "user", "prompter": "user", "customer": "user", "instruction": "user", "question": "user",
+    "user": "user", "human": "user", "prompter": "user", "customer": "user", "instruction": "user", "question": "user", "asker": "user",
+    "student": "user", "client": "user", "questioner": "user", "person": "user",
+    "用户": "user", "人类": "user", "问": "user", "提问者": "user", "客户": "user",
+    "助手": "assistant", "助理": "assistant", "机器人": "assistant", "模型": "assistant", "答": "assistant", "客服": "assistant", "系统": "system",
+    "工具": "tool",
     "assistant": "assistant", "gpt": "assistant", "model": "assistant", "bot": "assistant", "chatgpt": "assistant", "ai": "assistant",
     "chatbot": "assistant", "bard": "assistant", "bing": "assistant", "claude": "assistant", "function_call": "assistant", "answer": "assistant",
+    "moss": "assistant", "llm": "assistant", "agent": "assistant", "tutor": "assistant", "completion": "assistant", "output": "assistant",
     "tool": "tool", "function": "tool", "observation": "tool", "tool_response": "tool", "ipython": "tool", "function_response": "tool",
 }  # fmt: skip
 

@@ -20,8 +20,10 @@ from functools import lru_cache
 from types import ModuleType
 from typing import Any
 
-LISTS = ("messages", "conversations", "conversation", "dialogue", "dialog", "chat", "turns", "chosen", "rejected", "tools", "history")  # of columns
-_LISTS = frozenset(LISTS)
+LISTS = ("messages", "conversations", "conversation", "dialogue", "dialog", "chat", "turns", "chat_messages", "chosen", "rejected", "tools",
+         "history", "contents", "mapping", "instances")  # columns that hold lists or objects, in a cell as JSON
+TURNS = ("prompt", "completion", "response")  # columns that may hold a list of turns
+_LISTS = frozenset((*LISTS, *TURNS))
 Found = Callable[..., None]  # found(kind, field=None, value="", reason="")
 Row = dict[str, Any]
 
@@ -44,8 +46,8 @@ def as_row(value: Any) -> Any:
         if isinstance(value.get("row"), dict) and not set(value) - {"row", "row_idx", "truncated_cells"}:
             value = value["row"]
         if not _LISTS.isdisjoint(value):
-            for name in LISTS:
-                if isinstance(value.get(name), str) and (turns := _list(value[name])) is not None:
+            for name in (*LISTS, *TURNS):
+                if isinstance(value.get(name), str) and (turns := _list(value[name], name in TURNS)) is not None:
                     value = value | {name: turns}
         return value
     if isinstance(value, str):
@@ -55,12 +57,15 @@ def as_row(value: Any) -> Any:
     return value
 
 
-def _list(text: str) -> list[Any] | None:
-    """The list of objects or lists that a text is, if it is one."""
-    if text[:1] != "[":
+def _list(text: str, of_turns: bool) -> Any:
+    """The list of objects or lists that a text is, or the object; of_turns: only a list of turns."""
+    if text[:1] not in ("[", "{"):
         return None
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):
         return None
-    return found if isinstance(found, list) and all(isinstance(one, (dict, list)) for one in found) else None
+    if of_turns:
+        turns = isinstance(found, list) and bool(found) and all(isinstance(one, dict) and {"role", "from"} & set(one) for one in found)
+        return found if turns else None
+    return found if isinstance(found, dict) or (isinstance(found, list) and all(isinstance(one, (dict, list)) for one in found)) else None

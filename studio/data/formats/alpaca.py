@@ -10,6 +10,7 @@ from typing import Any
 
 from studio.data.formats import Found, Row
 from studio.data.formats.fields import text
+from studio.data.formats.history import HISTORY, history_of
 
 TITLE = "Alpaca"
 ABOUT = "One task a row: instruction, an optional input, and the output to learn."
@@ -19,7 +20,7 @@ COLUMNS = {
     "input": ("input", "context"),
     "answer": ("output", "response", "answer", "completion", "target"),
     "system": ("system", "system_prompt"),
-    "history": ("history",),
+    "history": HISTORY,
 }
 
 
@@ -30,8 +31,12 @@ def fits(row: Row) -> bool:
 def convert(row: Row, found: Found) -> dict[str, Any] | None:
     output = "output" if "output" in row else next((n for n in COLUMNS["answer"] if n in row), "output")
     given = "input" if "input" in row else "context"
-    question, answer = text(row, "instruction", found), text(row, output, found)
     more = text(row, given, found, needed=False) if row.get(given) else ""
+    if more and not row.get("instruction", " "):  # the whole task stands in the input
+        question, more = more, ""
+    else:
+        question = text(row, "instruction", found)
+    answer = text(row, output, found)
     before = _before(row, found)
     if question is None or answer is None or more is None or before is None:
         return None
@@ -50,10 +55,8 @@ def _before(row: Row, found: Found) -> list[dict[str, str]] | None:
                 return None
             turns += [{"role": "system", "content": said}] if said else []
             break
-    history = row.get("history") or []
-    for pair in history if isinstance(history, list) else [history]:
-        if not (isinstance(pair, (list, tuple)) and len(pair) == 2 and all(isinstance(x, str) and x.strip() for x in pair)):
-            found("wrong_type", "history", pair, "The history must be a list of [question, answer] pairs of text.")
-            return None
-        turns += [{"role": "user", "content": pair[0]}, {"role": "assistant", "content": pair[1]}]
+    for name in HISTORY:
+        if row.get(name):
+            before = history_of(row[name], found, name)
+            return None if before is None else turns + before
     return turns

@@ -5,17 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 from studio.data.formats import Found, Row
-from studio.data.formats.messages import LISTS, gather, list_column
+from studio.data.formats.messages import LISTS, ROLE_KEYS, gather, list_column
 
 TITLE = "ChatML messages"
 ABOUT = "A conversation a row: messages with role and content, as OpenAI writes them."
 ORDER = 30
+ROLES = [key for key in ROLE_KEYS if key != "from"]  # with `from` it is ShareGPT
 COLUMNS = {"messages": LISTS, "tools": ("tools", "functions"), "system": ("system", "system_prompt")}
 
 
 def fits(row: Row) -> bool:
     name = list_column(row)
-    return name is not None and any(isinstance(m, dict) and "role" in m for m in row[name])
+    return name is not None and any(isinstance(m, dict) and any(key in m for key in ROLES) for m in row[name])
 
 
 def convert(row: Row, found: Found) -> dict[str, Any] | None:

@@ -6,12 +6,31 @@ import json
 from typing import Any
 
 from studio.data.formats import Found, Row
+from studio.data.formats.content import spoken
 from studio.data.formats.fields import kind
 from studio.data.turns import ROLES, verdict
 
-LISTS = ("messages", "conversations", "conversation", "dialogue", "dialog", "chat", "turns")
+LISTS = ("messages", "conversations", "conversation", "dialogue", "dialog", "chat", "turns", "chat_messages")
+ROLE_KEYS = ("role", "from", "speaker", "author", "sender", "角色")
+CONTENT_KEYS = ("content", "value", "text", "message", "parts", "utterance", "内容")
 KEPT = ("name", "tool_calls", "tool_call_id", "reasoning_content", "thinking", "weight")
 HARD = frozenset({"unknown_role", "no_assistant"})  # no order of turns could save such a row
+
+
+def is_turn(turn: Any, known: bool = False) -> bool:
+    """Does it say who speaks, and what? known: and is the role one of those that are known?"""
+    if not isinstance(turn, dict):
+        return False
+    role = next((turn[k] for k in ROLE_KEYS if k in turn), None)
+    said = any(k in turn for k in CONTENT_KEYS) or "tool_calls" in turn
+    return said and role is not None and (not known or role_of(role) is not None)
+
+
+def role_of(said: Any) -> str | None:
+    """The role in our words: system, user, assistant or tool; None where it is none of the known spellings."""
+    if isinstance(said, dict):  # an author, as in ChatGPT's export
+        said = said.get("role")
+    return ROLES.get(said) or ROLES.get(said.strip().lower()) if isinstance(said, str) else None
 
 
 def list_column(row: Row) -> str | None:
@@ -54,10 +73,22 @@ def turns_of(turns: list[Any], found: Found, name: str, role_key: str, content_k
         return None
     messages = []
     for n, turn in enumerate(turns):
-        message = _turn(turn, found, f"{name}[{n}]", role_key, content_key)
-        if message is None:
+        where, role, content = f"{name}[{n}]", role_key, content_key
+        spoken_turns: list[Any] | None = [turn]
+        if isinstance(turn, dict):
+            if role not in turn:
+                role = next((k for k in ROLE_KEYS if k in turn), role)
+            if content not in turn:
+                content = next((k for k in CONTENT_KEYS if k in turn), content)
+            if isinstance(turn.get(content), list) and turn[content]:
+                spoken_turns = spoken(turn, content, found, where)
+        if spoken_turns is None:
             return None
-        messages.append(message)
+        for one in spoken_turns:
+            message = _turn(one, found, where, *((role, content) if one is turn or role in one else ("role", "content")))
+            if message is None:
+                return None
+            messages.append(message)
     return messages
 
 
@@ -66,13 +97,13 @@ def _turn(turn: Any, found: Found, where: str, role_key: str, content_key: str) 
         found("wrong_type", where, turn, f"A turn must be an object with {role_key} and {content_key}, but it is {kind(turn)}.")
         return None
     said = turn.get(role_key)
-    role = ROLES.get(said) or ROLES.get(said.strip().lower()) if isinstance(said, str) else None
+    role = role_of(said)
     if role is None:
         found("missing_field" if said is None else "unknown_role", f"{where}.{role_key}", said)
         return None
     content = turn.get(content_key)
     if type(content) is not str:
-        content = _parts(content)
+        content = None
     extra = {key: turn[key] for key in KEPT if turn.get(key) is not None} if len(turn) > 2 else {}
     if content is None:
         if content_key not in turn and "tool_calls" not in extra:
@@ -89,13 +120,6 @@ def _turn(turn: Any, found: Found, where: str, role_key: str, content_key: str) 
         found("empty_field", f"{where}.{content_key}", content)
         return None
     return {"role": role, "content": content, **extra}
-
-
-def _parts(content: Any) -> str | None:
-    """OpenAI's content as a list of parts, when all of them are text."""
-    if isinstance(content, list) and content and all(isinstance(p, dict) and isinstance(p.get("text"), str) for p in content):
-        return "".join(part["text"] for part in content)
-    return None
 
 
 def _tools(tools: Any) -> Any:

@@ -6,6 +6,7 @@ from typing import Any
 
 from studio.data.formats import Found, Row, named
 from studio.data.formats.fields import text
+from studio.data.formats.history import HISTORY, history_of
 
 TITLE = "Prompt and completion"
 ABOUT = "One question and one answer a row, in two columns."
@@ -14,6 +15,7 @@ COLUMNS = {
     "prompt": ("prompt", "question", "query", "user", "input", "instruction", "q", "problem", "ask"),
     "answer": ("completion", "answer", "response", "output", "assistant", "a", "solution", "reply", "target"),
     "system": ("system", "system_prompt"),
+    "history": HISTORY,
 }
 
 
@@ -26,7 +28,9 @@ def convert(row: Row, found: Found) -> dict[str, Any] | None:
     answer = text(row, named(COLUMNS, row, "answer") or "completion", found)
     system = named(COLUMNS, row, "system")
     said = text(row, system, found, needed=False) if system else ""
-    if asked is None or answer is None or said is None:
+    name = named(COLUMNS, row, "history")
+    before = history_of(row[name], found, name) if name else []
+    if asked is None or answer is None or said is None or before is None:
         return None
-    messages = [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]
+    messages = [*before, {"role": "user", "content": asked}, {"role": "assistant", "content": answer}]
     return {"messages": ([{"role": "system", "content": said}] if said else []) + messages}

@@ -1,0 +1,64 @@
+"""The turns before the last question, however a column `history` holds them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from studio.data.formats import Found
+from studio.data.formats.messages import is_turn, turns_of
+
+HISTORY = ("history", "chat_history", "previous_turns", "past")
+QUESTIONS = ("human", "user", "question", "query", "prompt", "q", "input", "instruction", "Human", "User", "Question", "问", "用户", "问题")
+ANSWERS = ("assistant", "gpt", "bot", "answer", "response", "completion", "a", "output", "model", "chatbot", "reply",
+           "Assistant", "MOSS", "Answer", "答", "助手", "回答")  # fmt: skip
+PAIR_KEYS = tuple((asked, answered) for asked in QUESTIONS for answered in ANSWERS)
+Turn = dict[str, Any]
+
+
+def history_of(value: Any, found: Found, name: str = "history") -> list[Turn] | None:
+    """The turns of a history: [[question, answer], …], [{"user", "assistant"}, …], messages, or texts in turn.
+
+    None when it is none of these, which has then been told.
+    """
+    if value is None or value == "" or value == []:
+        return []
+    if not isinstance(value, list):
+        return _refused(found, name, value)
+    if all(map(is_turn, value)):
+        return turns_of(value, found, name, "role", "content")
+    if all(isinstance(said, str) for said in value) and len(value) % 2 == 0:
+        value = [value[n : n + 2] for n in range(0, len(value), 2)]
+    turns: list[Turn] = []
+    for n, pair in enumerate(value):
+        made = _pair(pair, found, f"{name}[{n}]")
+        if made is None:
+            return None
+        turns += made
+    return turns
+
+
+def _pair(pair: Any, found: Found, where: str) -> list[Turn] | None:
+    if isinstance(pair, dict):
+        keys = next(((q, a) for q, a in PAIR_KEYS if q in pair and a in pair), None)
+        if keys is not None and len(pair) == 2:
+            return pair_of(pair, keys, found, where)
+    elif isinstance(pair, (list, tuple)) and len(pair) == 2:
+        return pair_of(pair, (0, 1), found, where)
+    return _refused(found, where, pair)
+
+
+def pair_of(pair: Any, keys: tuple[Any, Any], found: Found, where: str) -> list[Turn] | None:
+    """A question and its answer as two turns; None, and told, where one of them is no text."""
+    turns = []
+    for key, role in zip(keys, ("user", "assistant"), strict=True):
+        said = pair[key]
+        if not isinstance(said, str) or not said.strip():
+            place = f"{where}[{key}]" if isinstance(key, int) else f"{where}.{key}"
+            found("empty_field" if said is None or isinstance(said, str) else "wrong_type", place, said)
+            return None
+        turns.append({"role": role, "content": said})
+    return turns
+
+
+def _refused(found: Found, where: str, value: Any) -> None:
+    found("wrong_type", where, value, "The history must be a list of [question, answer] pairs, or of messages with role and content.")

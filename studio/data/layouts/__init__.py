@@ -1,0 +1,70 @@
+"""Layouts: the other ways in which people write the rows of a format. One file each; touch nothing else to add one.
+
+A layout rewrites a row into the columns that a format knows; everything after that is the format's. It is a module with
+  TITLE                 for the reader: "Gemini contents"
+  KEYS                  columns of which a row must have one to be looked at; None for any row
+  ORDER                 the lower is asked first (default 50)
+  NAME                  optional: its column that becomes `messages`, so that a problem names the column of the file
+  fits(row) -> bool     is the row (a dict) written this way?
+  rewrite(row, found)   -> the row for the format, or None when it cannot be trained on; what is wrong is told through
+                           found(kind, field, value, reason)
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from functools import lru_cache
+from types import ModuleType
+from typing import Any
+
+from studio.data.formats import Found, Row
+
+
+@lru_cache(maxsize=1)
+def layouts() -> dict[str, ModuleType]:
+    """name -> module, in the order in which they are asked."""
+    found = {m.name: importlib.import_module(f"{__name__}.{m.name}") for m in pkgutil.iter_modules(__path__)}
+    made = {name: module for name, module in found.items() if hasattr(module, "rewrite")}
+    return dict(sorted(made.items(), key=lambda item: getattr(item[1], "ORDER", 50)))
+
+
+@lru_cache(maxsize=4096)
+def _possible(columns: tuple[str, ...]) -> tuple[ModuleType, ...]:
+    """The layouts that a row with these columns may have."""
+    return tuple(m for m in layouts().values() if m.KEYS is None or not m.KEYS.isdisjoint(columns))
+
+
+def layout_of(row: Row) -> ModuleType | None:
+    """The layout the row is written in; None where it is none, or a format's own."""
+    return next((module for module in _possible(tuple(row)) if module.fits(row)), None)
+
+
+def rewritten(row: Any, found: Found) -> Any:
+    """The row in the columns a format knows. None when it cannot be trained on, which has then been told.
+
+    A layout may leave a row that another one reads on (an object around pairs of questions and answers).
+    """
+    if not isinstance(row, dict):
+        return row
+    for _ in range(4):
+        module = layout_of(row)
+        if module is None:
+            return row
+        row = module.rewrite(row, _renamed(found, getattr(module, "NAME", None)))
+        if row is None:
+            return None
+    return row
+
+
+def _renamed(found: Found, name: str | None) -> Found:
+    """`found`, with the layout's own column in place of `messages`."""
+    if name is None:
+        return found
+
+    def told(kind: str, field: str | None = None, value: Any = "", reason: str = "") -> None:
+        if field and field.startswith("messages"):
+            field = name + field.removeprefix("messages")
+        found(kind, field, value, reason)
+
+    return told

@@ -1,0 +1,25 @@
+"""A list of texts, question and answer in turn, as UltraChat writes them: {"data": ["…", "…"]}."""
+
+from __future__ import annotations
+
+from studio.data.formats import Found, Row
+from studio.data.formats.messages import LISTS
+
+TITLE = "texts in turn, as in UltraChat"
+NAMES = (*LISTS, "data")
+KEYS = frozenset(NAMES)
+
+
+def _name(row: Row) -> str | None:
+    lists = ((n, row.get(n)) for n in NAMES)
+    return next((n for n, v in lists if isinstance(v, list) and len(v) > 1 and all(isinstance(t, str) for t in v)), None)
+
+
+def fits(row: Row) -> bool:
+    return _name(row) is not None
+
+
+def rewrite(row: Row, found: Found) -> Row | None:
+    name = _name(row)
+    turns = [{"role": ("user", "assistant")[n % 2], "content": said} for n, said in enumerate(row[name])]
+    return {key: row[key] for key in row if key != name} | {"messages": turns}

@@ -1,0 +1,34 @@
+"""Turns in a column of any name: {"id": …, "items": [{"from": "human", "value": "…"}, …]}."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from studio.data.formats import Found, Row
+from studio.data.formats.messages import LISTS, is_turn
+from studio.data.formats.prompt import COLUMNS
+
+TITLE = "turns in a column of another name"
+KEYS = None
+ORDER = 90
+NOT = frozenset(("history", "chosen", "rejected", "tools", "functions", "contents", *LISTS, *COLUMNS["answer"]))
+
+
+def _name(row: Row) -> str | None:
+    if not NOT.isdisjoint(row):
+        return None
+    holding = [name for name, value in row.items() if type(value) is list and len(value) > 1 and all(map(_known, value))]
+    return holding[0] if len(holding) == 1 else None
+
+
+def _known(turn: Any) -> bool:
+    return is_turn(turn, known=True)
+
+
+def fits(row: Row) -> bool:
+    return _name(row) is not None
+
+
+def rewrite(row: Row, found: Found) -> Row | None:
+    name = _name(row)
+    return {key: row[key] for key in row if key != name} | {"messages": row[name]}

@@ -1,0 +1,45 @@
+"""A log of an OpenAI-style API: {"request": {"messages": […]}, "response": {"choices": [{"message": …}]}}, with or without `body`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from studio.data.formats import Found, Row
+
+TITLE = "a log of requests and their responses"
+KEYS = frozenset(("response", "completion", "output"))
+REQUESTS = ("request", "input", "body", "params")
+
+
+def _body(value: Any) -> dict[str, Any]:
+    value = value if isinstance(value, dict) else {}
+    return value["body"] if isinstance(value.get("body"), dict) else value
+
+
+def _answer(row: Row) -> tuple[str, Any] | None:
+    for name in KEYS:
+        choices = _body(row.get(name)).get("choices")
+        if isinstance(choices, list) and choices and isinstance(choices[0], dict) and isinstance(choices[0].get("message"), dict):
+            return name, choices
+    return None
+
+
+def _asked(row: Row) -> tuple[str | None, dict[str, Any]]:
+    if isinstance(row.get("messages"), list):
+        return None, row
+    return next(((n, _body(row[n])) for n in REQUESTS if isinstance(_body(row.get(n)).get("messages"), list)), (None, {}))
+
+
+def fits(row: Row) -> bool:
+    return _answer(row) is not None and bool(_asked(row)[1])
+
+
+def rewrite(row: Row, found: Found) -> Row | None:
+    name, choices = _answer(row)
+    if len(choices) > 1:
+        found("wrong_type", f"{name}.choices", choices, f"There are {len(choices)} answers to one question; keep one of them.")
+        return None
+    place, asked = _asked(row)
+    left = {key: row[key] for key in row if key not in (name, place, "messages", "tools")}
+    made = left | {"messages": [*asked["messages"], choices[0]["message"]]}
+    return made | ({"tools": asked["tools"]} if asked.get("tools") else {})

@@ -1,0 +1,55 @@
+"""An export of ChatGPT: a conversation as a tree of messages; the branch that was last open is read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from studio.data.formats import Found, Row
+
+TITLE = "ChatGPT's export"
+NAME = "mapping"
+KEYS = frozenset(("mapping",))
+
+
+def fits(row: Row) -> bool:
+    tree = row.get("mapping")
+    return isinstance(tree, dict) and bool(tree) and all(isinstance(n, dict) and "message" in n for n in tree.values())
+
+
+def rewrite(row: Row, found: Found) -> Row | None:
+    tree, messages = row["mapping"], []
+    for node in _branch(tree, row.get("current_node")):
+        message = tree[node].get("message")
+        if not isinstance(message, dict):
+            continue
+        role, content = message.get("author"), message.get("content")
+        said = _content(content)
+        if _of(role) == "system" and not said:  # the empty turn that stands at the head of every export
+            continue
+        messages.append({"role": role, "content": said})
+    dropped = ("mapping", "current_node")
+    return {key: row[key] for key in row if key not in dropped} | {"messages": messages}
+
+
+def _branch(tree: dict[str, Any], last: Any) -> list[str]:
+    """The nodes from the root to the one that was last open, or to the last one of the file without children."""
+    if last not in tree:
+        last = next((name for name in reversed(tree) if not tree[name].get("children")), next(reversed(tree)))
+    path: list[str] = []
+    while last in tree and last not in path:
+        path.append(last)
+        last = tree[last].get("parent")
+    return path[::-1]
+
+
+def _of(author: Any) -> Any:
+    return author.get("role") if isinstance(author, dict) else author
+
+
+def _content(content: Any) -> Any:
+    if not isinstance(content, dict):
+        return content
+    parts = content.get("parts")
+    if not isinstance(parts, list):
+        return content.get("text", content.get("result"))
+    return "\n".join(parts) if all(isinstance(part, str) for part in parts) else parts

@@ -1,0 +1,31 @@
+"""A conversation as columns: {"from": ["human", "gpt"], "value": ["…", "…"]}, as `datasets` stores a Sequence of turns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from studio.data.formats import Found, Row
+from studio.data.formats.messages import CONTENT_KEYS, LISTS, ROLE_KEYS
+
+TITLE = "turns as columns"
+KEYS = frozenset(LISTS)
+
+
+def _name(row: Row) -> str | None:
+    return next((n for n in LISTS if _is_table(row.get(n))), None)
+
+
+def _is_table(value: Any) -> bool:
+    if not (isinstance(value, dict) and any(k in value for k in ROLE_KEYS) and any(k in value for k in CONTENT_KEYS)):
+        return False
+    return all(isinstance(v, list) for v in value.values()) and len({len(v) for v in value.values()}) == 1
+
+
+def fits(row: Row) -> bool:
+    return _name(row) is not None
+
+
+def rewrite(row: Row, found: Found) -> Row | None:
+    name = _name(row)
+    table = row[name]
+    return row | {name: [dict(zip(table, cells, strict=True)) for cells in zip(*table.values(), strict=True)]}

@@ -1,0 +1,40 @@
+"""Gemini and Vertex AI: {"systemInstruction": …, "contents": [{"role", "parts": [{"text"}]}], "tools": …}."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from studio.data.formats import Found, Row
+from studio.data.formats.messages import is_turn
+
+TITLE = "contents and parts, as Gemini and Vertex AI write them"
+NAME = "contents"
+KEYS = frozenset(("contents",))
+SYSTEM = ("systemInstruction", "system_instruction")
+
+
+def fits(row: Row) -> bool:
+    value = row.get("contents")
+    return isinstance(value, list) and bool(value) and all(map(is_turn, value))
+
+
+def rewrite(row: Row, found: Found) -> Row | None:
+    name = next((n for n in SYSTEM if row.get(n)), None)
+    left = {key: row[key] for key in row if key not in ("contents", "tools", name)}
+    messages = list(row["contents"])
+    if name:
+        said = row[name]
+        turn = {"content": said} if isinstance(said, str) else dict(said) if isinstance(said, dict) else {"content": said}
+        messages.insert(0, turn | {"role": "system"})
+    return left | {"messages": messages} | ({"tools": _tools(row["tools"])} if row.get("tools") else {})
+
+
+def _tools(tools: Any) -> Any:
+    """Function declarations as OpenAI writes tools."""
+    if not isinstance(tools, list):
+        return tools
+    made = []
+    for tool in tools:
+        declared = tool.get("functionDeclarations", tool.get("function_declarations")) if isinstance(tool, dict) else None
+        made += [{"type": "function", "function": one} for one in declared] if isinstance(declared, list) else [tool]
+    return made

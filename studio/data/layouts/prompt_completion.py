@@ -1,0 +1,43 @@
+"""TRL's conversational prompt and completion: both are lists of messages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from studio.data.formats import Found, Row
+from studio.data.formats.messages import is_turn
+
+TITLE = "prompt and completion as lists of messages, as TRL writes them"
+PROMPTS = ("prompt", "input", "question", "query", "context")
+ANSWERS = ("completion", "response", "output", "answer", "answers")
+KEYS = frozenset(PROMPTS)
+
+
+def _is_turns(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(map(is_turn, value))
+
+
+def _names(row: Row) -> tuple[str, str] | None:
+    asked = next((n for n in PROMPTS if _is_turns(row.get(n))), None)
+    answer = next((n for n in ANSWERS if n in row and n != asked), None)
+    if asked is None or answer is None or "chosen" in row:
+        return None
+    return asked, answer
+
+
+def fits(row: Row) -> bool:
+    return _names(row) is not None
+
+
+def rewrite(row: Row, found: Found) -> Row | None:
+    asked, answer = _names(row)
+    said = row[answer]
+    if isinstance(said, str):
+        said = [{"role": "assistant", "content": said}]
+    elif is_turn(said):
+        said = [said]
+    if not _is_turns(said):
+        found("wrong_type" if said else "empty_field", answer, said, f"{answer} must be a list of messages, as {asked} is, or a text.")
+        return None
+    left = {key: row[key] for key in row if key not in (asked, answer, "messages")}
+    return left | {"messages": [*row[asked], *said]}
