@@ -1,6 +1,7 @@
 """A run's diary (events.jsonl) and the lock that means "alive".
 
-One JSON object a line, always with `at` (seconds since 1970, UTC) and `kind`; a run's events also carry `attempt`. Whole lines,
+One JSON object a line, always with `at` (seconds since 1970, UTC: for display), `monotonic` (seconds of this computer's monotonic clock, for
+durations: see `seconds`) and `kind`; a run's events also carry `attempt`. Whole lines,
 appended with one write each under a lock of the file, so that supervisor and trainer can both write, a reader with a byte
 cursor never sees a half, and a crash costs at most the line being written.
 """
@@ -56,7 +57,7 @@ def append(path: Path, kind: str, /, **fields: Any) -> dict[str, Any]:
     """
     if kind not in KINDS:
         raise ValueError(f"unknown kind of event: {kind}")
-    event = _plain({"at": round(time.time(), 3), "kind": kind, **fields})
+    event = _plain({"at": round(time.time(), 3), "monotonic": round(time.monotonic(), 3), "kind": kind, **fields})
     line = (json.dumps(event, ensure_ascii=False, separators=(",", ":")) + "\n").encode()
     descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
@@ -78,6 +79,19 @@ def append(path: Path, kind: str, /, **fields: Any) -> dict[str, Any]:
         os.close(descriptor)  # gives the turn back too
     crash.point(f"events.{fields.get('name', kind)}")
     return event
+
+
+def seconds(before: dict[str, Any], after: dict[str, Any] | None = None) -> float:
+    """Seconds from one event of an attempt to a later one (None: to now); never negative.
+
+    By the monotonic clock, which no correction of the time of day moves; by `at` where an older diary has no other.
+    """
+    key, now = ("monotonic", time.monotonic) if _has_clock(before) and (after is None or _has_clock(after)) else ("at", time.time)
+    return max(0.0, (now() if after is None else after[key]) - before[key])
+
+
+def _has_clock(event: dict[str, Any]) -> bool:
+    return isinstance(event.get("monotonic"), (int, float))
 
 
 def close_torn(path: Path) -> None:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
+import secrets
+import time
 import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from studio import crash
@@ -56,14 +61,16 @@ def inside(folder: Path, name: str) -> Path:
     return path
 
 
-def write_whole(path: Path, data: str | bytes) -> None:
+def write_whole(path: Path, data: str | bytes, mode: int = 0o666) -> None:
     """Write a file so that a reader, or a crash, sees the old one or the new one and never a half.
 
-    Temporary file in the same folder, fsync, rename, fsync of the folder.
+    Temporary file of a name that no other thread or process uses, in the same folder, fsync, rename, fsync of the folder.
+    mode: permissions of the file, less the umask. What is read, changed and written again also needs `changing`.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = draft(path)
     try:
-        with open(temporary, "wb") as file:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        with open(descriptor, "wb") as file:
             file.write(data.encode() if isinstance(data, str) else data)
             file.flush()
             os.fsync(file.fileno())
@@ -72,6 +79,34 @@ def write_whole(path: Path, data: str | bytes) -> None:
     finally:
         temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+
+def draft(path: Path) -> Path:
+    """A name beside `path` to write its next content under: .NAME.RANDOM.PID.tmp, short enough for any file system."""
+    return path.with_name(f".{path.name[:40]}.{secrets.token_hex(6)}.{os.getpid()}.tmp")
+
+
+@contextmanager
+def changing(path: Path, wait: float = 30.0) -> Iterator[None]:
+    """While a file is read, changed and written: no other thread or process that asks this changes a file of the same folder.
+
+    The lock is a flock on the folder: it leaves no file behind, and the kernel frees it when its holder dies. Not to be nested.
+    Raises TimeoutError after `wait` seconds.
+    """
+    descriptor = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
+    until = time.monotonic() + wait
+    try:
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > until:
+                    raise TimeoutError(f"{path} is being changed by another process for {wait:.0f} s") from None
+                time.sleep(0.002)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def sync_folder(folder: Path) -> None:

@@ -16,7 +16,7 @@ from studio import crash, events
 from studio.config import RunConfig, parse
 from studio.errors import RunError
 from studio.events import FULL, Lock
-from studio.home import bytes_in, inside, room, slug, sync_folder, write_whole
+from studio.home import bytes_in, changing, inside, room, slug, sync_folder, write_whole
 from studio.runs import recovery
 from studio.runs.summary import ALIVE, STATES, TURNS, WORKING, current, phase, standing, summary
 
@@ -91,16 +91,21 @@ class Run:
 
     def change(self, why: str, **sections: dict[str, Any]) -> None:
         """Record a change of the order for the next attempt. Raises OrderError when the result is no order."""
-        self.config.changed(**sections)
-        write_whole(self.folder / "changes.json", json.dumps([*self.changes(), {"at": round(time.time(), 3), "why": why, "changes": sections}], indent=1))
-        self.__dict__.pop("config", None)
+        file = self.folder / "changes.json"
+        with changing(file):
+            self.__dict__.pop("config", None)  # another process may have changed it since it was read here
+            self.config.changed(**sections)
+            write_whole(file, json.dumps([*self.changes(), {"at": round(time.time(), 3), "why": why, "changes": sections}], indent=1))
+            self.__dict__.pop("config", None)
 
     def label(self, **fields: Any) -> dict[str, Any]:
         """What its owner wrote on the run: name, note, star; given fields are set first."""
-        written = _json(self.folder / "label.json", {})
-        if fields:
-            written |= fields
-            write_whole(self.folder / "label.json", json.dumps(written, ensure_ascii=False))
+        file = self.folder / "label.json"
+        if not fields:
+            return _json(file, {})
+        with changing(file):
+            written = _json(file, {}) | fields
+            write_whole(file, json.dumps(written, ensure_ascii=False))
         return written
 
     # -- what it says

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from studio.errors import StudioError
+from studio.home import PROJECT, changing, inside, room, slug, write_whole
 from studio.home import home as studio_home
-from studio.home import inside, room, slug, write_whole
 
 
 @pytest.mark.parametrize(("text", "name"), [
@@ -64,3 +67,54 @@ def test_write_whole_leaves_the_old_file_when_it_fails(tmp_path: Path, monkeypat
         write_whole(file, "new")
     assert file.read_text() == "old"
     assert list(tmp_path.iterdir()) == [file], "no temporary file is left"
+
+
+def test_many_threads_write_one_file_and_none_loses_its_write(tmp_path: Path) -> None:
+    file, texts = tmp_path / "settings.json", [str(n) * 20_000 for n in range(8)]
+    torn: list[int] = []
+
+    def write(text: str) -> None:
+        for _ in range(10):
+            write_whole(file, text)
+            found = file.read_text()
+            torn.extend([len(found)] if found not in texts else [])
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(write, texts))
+    assert not torn, "a reader sees one write, whole"
+    assert [path.name for path in tmp_path.iterdir()] == [file.name]
+
+
+def test_what_is_read_changed_and_written_survives_threads_and_processes(tmp_path: Path) -> None:
+    """Ten changes each of four threads and two processes."""
+    file = tmp_path / "count.json"
+    write_whole(file, "0")
+    change = ("import sys; from pathlib import Path; from studio.home import changing, write_whole\nfile = Path(sys.argv[1])\n"
+              "for _ in range(10):\n  with changing(file):\n    write_whole(file, str(int(file.read_text()) + 1))")
+    others = [subprocess.Popen([sys.executable, "-c", change, str(file)], cwd=PROJECT) for _ in range(2)]
+
+    def here(_: int) -> None:
+        for _ in range(10):
+            with changing(file):
+                write_whole(file, str(int(file.read_text()) + 1))
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(here, range(4)))
+    assert [one.wait() for one in others] == [0, 0]
+    assert file.read_text() == "60"
+    assert [path.name for path in tmp_path.iterdir()] == [file.name], "the lock leaves nothing behind"
+
+
+def test_a_change_that_never_ends_is_not_waited_for_for_ever(tmp_path: Path) -> None:
+    with changing(tmp_path / "a"), pytest.raises(TimeoutError, match="another process"), changing(tmp_path / "b", wait=0.05):
+        pass
+
+
+def test_a_name_as_long_as_the_file_system_allows_is_written(tmp_path: Path) -> None:
+    write_whole(tmp_path / ("x" * 255), "whole")
+    assert (tmp_path / ("x" * 255)).read_text() == "whole"
+
+
+def test_a_file_for_its_owner_alone(tmp_path: Path) -> None:
+    write_whole(tmp_path / "key", "secret", mode=0o600)
+    assert (tmp_path / "key").stat().st_mode & 0o777 == 0o600

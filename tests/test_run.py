@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ from studio.errors import OrderError, RunError
 from studio.events import Lock
 from studio.run import Run, create, summary
 from studio.runs import compare, recovery
+from studio.ui import live
+from studio.ui.tail import Tail
 
 ORDER = build({"name": "one", "data": {"train": "rows.json"}})
 
@@ -131,25 +134,50 @@ def test_summary(one: Run) -> None:
 
 
 def test_seconds_leave_out_the_waiting(one: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = iter([100.0, 110.0, 5000.0, 5003.0, 9000.0])
-    monkeypatch.setattr(events.time, "time", lambda: next(clock))
-    one.append("phase", name="starting")
-    one.append("end", state="stopped")
-    one.append("phase", name="starting")
-    one.append("phase", name="training")
-    one.append("end", state="lost")
+    passed = [0.0]
+    monkeypatch.setattr(events.time, "monotonic", lambda: passed[0])
+    for passed[0], kind, told in ((100.0, "phase", {"name": "starting"}), (110.0, "end", {"state": "stopped"}), (5000.0, "phase", {"name": "starting"}),
+                                  (5003.0, "phase", {"name": "training"}), (9000.0, "end", {"state": "lost"})):
+        one.append(kind, **told)
     monkeypatch.undo()
     assert summary(one)["seconds"] == 13.0
 
 
-def test_clock_that_steps_back(one: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = iter([100.0, 110.0, 20.0])
-    monkeypatch.setattr(events.time, "time", lambda: next(clock))
-    one.append("phase", name="starting")
-    one.append("phase", name="training")
-    one.append("end", state="finished")
-    monkeypatch.undo()
-    assert (summary(one)["state"], summary(one)["seconds"]) == ("finished", 10.0)
+@pytest.mark.parametrize("step", [-32_400, 32_400])
+def test_a_clock_that_is_set_changes_no_duration(one: Run, monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """The time of day is set by nine hours in the middle of a training: elapsed, left and the curve's seconds go on as they were."""
+    wall, passed = [1_800_000_000.0], [500.0]
+
+    def pass_by(seconds: float) -> None:
+        wall[0], passed[0] = wall[0] + seconds, passed[0] + seconds
+
+    monkeypatch.setattr(events.time, "time", lambda: wall[0])
+    monkeypatch.setattr(events.time, "monotonic", lambda: passed[0])
+    lock = alive(one)
+    one.append("phase", name="starting", attempt=1)
+    one.append("plan", steps=100, attempt=1)
+    one.append("phase", name="training", attempt=1)
+    for number in range(1, 51):
+        pass_by(2.0)
+        wall[0] += step if number == 25 else 0
+        one.append("step", step=number, loss=1.0, tokens=10 * number, attempt=1)
+    pass_by(2.0)
+    told = live.status(Tail(one).refresh())
+    assert (told["state"], told["seconds"]) == ("running", 102.0)
+    assert told["left"] == pytest.approx(100.0, abs=2)
+    curve = compare.curves(one.events())["train"]["time"]
+    assert curve == [2.0 * number for number in range(1, 51)]
+    assert Tail(one).refresh().columns["time"].tolist() == curve
+    one.append("end", state="finished", attempt=1)
+    lock.free()
+    assert summary(one)["seconds"] == 102.0
+
+
+def test_a_diary_from_before_the_monotonic_clock_still_has_seconds(one: Run) -> None:
+    for at, name in ((100.0, "starting"), (110.0, "training"), (20.0, "saving"), (25.0, "saving")):
+        with open(one.diary, "a") as file:
+            file.write(json.dumps({"at": at, "kind": "phase", "name": name, "attempt": 1}) + "\n")
+    assert summary(one)["seconds"] == 15.0
 
 
 def test_full_disk_drops_events_counts_them_and_still_ends(one: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -281,3 +309,11 @@ def test_compare(home: Path) -> None:
     assert told["curves"][0]["eval"]["tokens"] == [50]
     assert next(row["values"] for row in told["numbers"] if row["key"] == "eval_loss") == [2.0, 1.0]
     json.dumps(told)
+
+
+def test_what_several_write_on_a_run_at_once_all_stays(one: Run) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda n: Run(one.folder).label(**{f"key{n}": n}), range(40)))
+        list(pool.map(lambda n: Run(one.folder).change(f"why {n}", training={"epochs": n + 1}), range(40)))
+    assert len(one.label()) == 40
+    assert {change["why"] for change in one.changes()} == {f"why {n}" for n in range(40)}

@@ -14,7 +14,7 @@ from typing import Any
 
 from studio.base import families
 from studio.errors import ModelError
-from studio.home import PROJECT, room, write_whole
+from studio.home import PROJECT, draft, room, write_whole
 
 Headers = tuple[dict[str, Any], dict[str, tuple[str, tuple[int, ...]]]]
 KINDS = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
@@ -34,7 +34,7 @@ def _built(config: dict[str, Any]) -> dict[str, list[int]]:
     text = json.dumps(config, sort_keys=True)
     kept = room("cache") / f"shapes-{hashlib.sha256(text.encode()).hexdigest()[:24]}.json"
     if not kept.is_file():
-        asked = kept.with_suffix(".config.json")
+        asked = draft(kept)
         write_whole(asked, text)
         done = subprocess.run([sys.executable, "-m", "studio.worker.shapes", str(asked)], cwd=PROJECT, stdin=subprocess.DEVNULL, capture_output=True, text=True)
         asked.unlink(missing_ok=True)

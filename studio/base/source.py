@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from studio.errors import ModelError
 from studio.events import FULL
-from studio.home import PROJECT, room
+from studio.home import PROJECT, draft, room
 
 Report = Callable[[str, int, int], None]  # what is going on, bytes done, bytes in all (0: unknown)
 
@@ -218,8 +218,7 @@ def _from_gguf(path: Path, report: Report) -> Path:
 def convert(gguf: Path, target: Path, report: Report) -> Path:
     """GGUF to a folder of bf16 safetensors, in a worker process of its own; the folder appears whole or not at all."""
     report(f"Converting {gguf.name} to safetensors, once", 0, 0)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
+    temporary = draft(target)
     done = subprocess.run([sys.executable, "-m", "studio.worker.convert", str(gguf), str(temporary)], cwd=PROJECT,
                           stdin=subprocess.DEVNULL, capture_output=True, text=True)
     if done.returncode != 0:

@@ -86,7 +86,7 @@ def measure(run: Path, config: RunConfig, base: Path, folder: Path) -> dict[str,
     lengths = json.loads((folder / "lengths.json").read_text())
     (folder / "order.yaml").write_text(yaml.safe_dump(order(config, base, folder / "rows", folder / "out", device)))
     settled = {"OMP_NUM_THREADS": str(device.cores or 1), "HF_HUB_OFFLINE": "1", "RECORD_VRAM": "1"}
-    began = time.time()
+    began = time.monotonic()
     with open(folder / "said.txt", "wb") as said:
         process = subprocess.Popen([str(place / "bin" / "llamafactory-cli"), "train", str(folder / "order.yaml")], cwd=folder,
                                    env={**os.environ, **settled}, stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.STDOUT)
@@ -107,7 +107,7 @@ def _watch(process: subprocess.Popen[bytes], log: Path) -> tuple[list[tuple[floa
         if not ended:
             ended, status, usage = os.wait4(process.pid, os.WNOHANG)
         lines = log.read_text().splitlines() if log.is_file() else []
-        moments += [(time.time(), json.loads(line)) for line in lines[len(moments):]]
+        moments += [(time.monotonic(), json.loads(line)) for line in lines[len(moments):]]
         if ended:
             process.returncode = os.waitstatus_to_exitcode(status)
             return moments, usage.ru_maxrss * 1024

@@ -78,13 +78,13 @@ def _error(said: float | None, took: float) -> float | None:
 def _run(order: config.RunConfig) -> tuple[float, float]:
     """(seconds the run took, error of what was said to be left after a twentieth of its steps, as a share of what was left)."""
     room = run.create(order)
-    began = time.time()
+    began = time.monotonic()
     subprocess.run([sys.executable, "-m", "studio.supervise", str(room.folder)], cwd=PROJECT, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                    env=os.environ | {"STUDIO_HOME": str(home())}, check=True)
-    ended = time.time()
+    ended = time.monotonic()
     diary = room.events()
-    began_training = next(event["at"] for event in diary if event["kind"] == "phase" and event["name"] == "training")
-    timed = [{**event, "time": event["at"] - began_training} for event in diary]
+    began_training = next(event["monotonic"] for event in diary if event["kind"] == "phase" and event["name"] == "training")
+    timed = [{**event, "time": event["monotonic"] - began_training} for event in diary]
     plan, steps = next(event for event in timed if event["kind"] == "plan"), [event for event in timed if event["kind"] == "step"]
     early = [event for event in steps if event["step"] <= max(1, EARLY * plan["steps"])]
     now = early[-1]["time"]

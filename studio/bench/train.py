@@ -102,7 +102,7 @@ def order(args: argparse.Namespace) -> RunConfig:
 def one(side: str, chosen: RunConfig) -> dict[str, Any]:
     """One side once, in a process of its own: {tokens_per_second, first_step, peak_memory, loss, train_loss, steps}. Seconds and bytes."""
     with tempfile.TemporaryDirectory() as folder:
-        began, told = time.time(), Path(folder, "told.json")
+        began, told = time.monotonic(), Path(folder, "told.json")
         room = run.create(chosen.changed(name=f"bench {side}"))
         if side == "llamafactory":
             try:
@@ -129,7 +129,7 @@ def _speed(points: list[tuple[float, int]]) -> float:
 def _ours(room: run.Run, began: float) -> dict[str, Any]:
     steps = [event for event in room.events() if event["kind"] == "step"]
     evals = [event["loss"] for event in room.events() if event["kind"] == "eval"]
-    points = [(step["at"], step["tokens"]) for step in steps]
+    points = [(step["monotonic"], step["tokens"]) for step in steps]
     return {"tokens_per_second": _speed(points), "first_step": round(points[0][0] - began, 1), "peak_memory": max(step["memory"] for step in steps),
             "loss": evals[-1], "train_loss": round(statistics.mean(step["loss"] for step in steps), 4), "steps": len(steps)}
 

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from studio.errors import DataError
-from studio.home import room, slug
+from studio.home import draft, room, slug
 
 ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+|[A-Za-z][\w-]{2,})(?::(?P<config>[\w.-]+))??(?::(?P<split>[\w.\[\]%:-]+))?")
 FILE = re.compile(r"\.(jsonl?|csv|tsv|parquet|arrow|txt|gz)$", re.IGNORECASE)
@@ -45,7 +45,7 @@ def path_of(text: str) -> Path:
             "Check the spelling, the split and the network; a private data set needs HF_TOKEN.",
             "data.train",
         ) from error
-    draft = kept.with_name(f".{kept.name}.tmp")
-    dataset.to_parquet(str(draft))
-    draft.replace(kept)
+    temporary = draft(kept)
+    dataset.to_parquet(str(temporary))
+    temporary.replace(kept)
     return kept

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from studio import events
 from studio.errors import StudioError
 from studio.run import Run, current, summary
 
@@ -43,8 +44,8 @@ def curves(diary: list[dict[str, Any]]) -> dict[str, list[Any]]:
         if event["kind"] == "phase" and event["name"] in ("queued", "starting"):
             before = None
         if before is not None:
-            worked += max(0.0, event["at"] - before)
-        before = None if event["kind"] == "end" or (event["kind"] == "phase" and event["name"] == "queued") else event["at"]
+            worked += events.seconds(before, event)
+        before = None if event["kind"] == "end" or (event["kind"] == "phase" and event["name"] == "queued") else event
         if event["kind"] not in ("step", "eval"):
             continue
         tokens = event.get("tokens") or tokens

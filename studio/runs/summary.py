@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -141,21 +140,23 @@ def _speed(steps: list[dict[str, Any]]) -> float | None:
     return round(sum(speeds) / len(speeds), 1) if speeds else None
 
 
-def _spans(diary: list[dict[str, Any]]) -> tuple[tuple[float, float, bool], ...]:
-    """(began, last sign of life, whether it ended) of each attempt, in the clock of the diary."""
+def _spans(diary: list[dict[str, Any]]) -> tuple[tuple[float, dict[str, Any], bool], ...]:
+    """(seconds to its last sign of life, that sign, whether it ended) of each attempt."""
     spans: list[list[Any]] = []
     for event in diary:
         if event["kind"] == "phase" and event["name"] == "starting":
-            spans.append([event["at"], event["at"], False])
+            spans.append([0.0, event, False])
         elif spans and not spans[-1][2] and not (event["kind"] == "phase" and event["name"] == "queued"):
             lost = event["kind"] == "end" and event["state"] == "lost"  # written by whoever noticed, maybe days later
-            spans[-1][1:] = [spans[-1][1] if lost else max(spans[-1][1], event["at"]), event["kind"] == "end"]
-    return tuple((began, last, ended) for began, last, ended in spans)
+            if not lost:
+                spans[-1][:2] = [spans[-1][0] + events.seconds(spans[-1][1], event), event]
+            spans[-1][2] = event["kind"] == "end"
+    return tuple((took, last, ended) for took, last, ended in spans)
 
 
-def _seconds(spans: tuple[tuple[float, float, bool], ...], state: str) -> float:
+def _seconds(spans: tuple[tuple[float, dict[str, Any], bool], ...], state: str) -> float:
     """Seconds of work over all attempts: from each start to its end, or to the last sign of life; to now while it lives."""
-    total = sum(last - began for began, last, _ in spans)
+    total = sum(took for took, _, _ in spans)
     if spans and state in ALIVE and not spans[-1][2]:
-        total += max(0.0, time.time() - spans[-1][1])
+        total += events.seconds(spans[-1][1])
     return round(total, 1)

@@ -222,11 +222,7 @@ def lock() -> Lock:
 
 def announce(address: str, key: str) -> None:
     """Tell where the server listens, in a file that nobody else may read."""
-    before = os.umask(0o077)
-    try:
-        write_whole(_file(), json.dumps({"address": address, "key": key, "pid": os.getpid()}))
-    finally:
-        os.umask(before)
+    write_whole(_file(), json.dumps({"address": address, "key": key, "pid": os.getpid()}), mode=0o600)
 
 
 def log() -> Path:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from studio.errors import DataError, StudioError
-from studio.home import inside, room, slug, write_whole
+from studio.home import changing, inside, room, slug, write_whole
 from studio.talk import chat, votes
 
 GOING = ("waiting", "loading", "writing")
@@ -31,6 +31,7 @@ class Talk:
 
     def __init__(self, values: dict[str, Any], kept: bool = True):
         self.values, self.kept, self.lock, self._written = values, kept, threading.RLock(), 0.0
+        self.deleted = False
         self._stop = threading.Event()
 
     @property
@@ -50,7 +51,7 @@ class Talk:
 
     def write(self, at_once: bool = True) -> None:
         with self.lock:
-            if self.kept and (at_once or time.monotonic() - self._written > WRITE):
+            if self.kept and not self.deleted and (at_once or time.monotonic() - self._written > WRITE):
                 self.values["changed"] = time.time()
                 write_whole(self.file, json.dumps(self.values, ensure_ascii=False, indent=1))
                 self._written = time.monotonic()
@@ -63,6 +64,8 @@ class Talk:
         turn = {"prompt": prompt, "sides": sides, "vote": None,
                 "answers": [{"text": "", "state": "waiting", "usage": None, "finish": None, "error": None} for _ in sides]}
         with self.lock:
+            if self.deleted:
+                raise _gone(self.id)
             self.turns.append(turn)
             self.values["title"] = self.values["title"] or " ".join(prompt.split())[:80]
             self._stop = threading.Event()
@@ -153,18 +156,28 @@ def new(sides: list[str], blind: bool = False, system: str = "", sampling: dict[
 def find(name: str) -> Talk:
     """A conversation by its id. Raises StudioError. Answers that were cut off by the end of their process count as stopped."""
     with _guard:
-        if name in _open:
-            return _open[name]
+        if name not in _open:
+            _open[name] = Talk(_read(name))
+        return _open[name]
+
+
+def _read(name: str) -> dict[str, Any]:
     try:
         values = json.loads(_file(name).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise StudioError(f"There is no conversation {name!r}.", "It may have been deleted.", "conversation") from error
-    for turn in values["turns"]:
-        for answer in turn["answers"]:
-            if answer["state"] in GOING:
-                answer["state"] = "stopped"
-    with _guard:
-        return _open.setdefault(name, Talk(values))
+        for turn in values["turns"]:
+            for answer in turn["answers"]:
+                if answer["state"] in GOING:
+                    answer["state"] = "stopped"
+        return values
+    except FileNotFoundError:
+        raise _gone(name) from None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise StudioError(f"The conversation {name!r} cannot be read: its file is damaged.", f"Look at {_file(name)}, or delete it there.",
+                          "conversation") from error
+
+
+def _gone(name: str) -> StudioError:
+    return StudioError(f"There is no conversation {name!r}.", "It may have been deleted.", "conversation")
 
 
 def listing(most: int = 100) -> list[dict[str, Any]]:
@@ -175,7 +188,7 @@ def listing(most: int = 100) -> list[dict[str, Any]]:
         try:
             values = json.loads(file.read_text(encoding="utf-8"))
             found.append({key: values.get(key) for key in ("id", "title", "changed", "sides")})
-        except (OSError, ValueError):
+        except (OSError, ValueError, AttributeError, RecursionError):
             continue
     return found
 
@@ -183,10 +196,12 @@ def listing(most: int = 100) -> list[dict[str, Any]]:
 def delete(name: str) -> None:
     """Remove a conversation. What it is still being told is thrown away."""
     talk = find(name)
-    talk.stop()
+    with talk.lock:
+        talk.deleted = True  # before the file goes: an answer that is still being written does not bring it back
+        talk.stop()
     with _guard:
         _open.pop(name, None)
-    _file(name).unlink(missing_ok=True)
+        _file(name).unlink(missing_ok=True)
 
 
 def _file(name: str) -> Path:
@@ -211,8 +226,9 @@ def row(messages: list[Message]) -> dict[str, Any]:
 def to_rows(rows: Iterable[dict[str, Any]], name: str = "from-chat") -> Path:
     """Append training rows to the data file uploads/NAME.jsonl, made if need be; returns its path."""
     file = inside(room("uploads"), slug(name, "from-chat").removesuffix(".jsonl") + ".jsonl")
-    before = file.read_text(encoding="utf-8") if file.is_file() else ""
-    if before and not before.endswith("\n"):
-        before += "\n"
-    write_whole(file, before + "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in rows))
+    with changing(file):
+        before = file.read_text(encoding="utf-8") if file.is_file() else ""
+        if before and not before.endswith("\n"):
+            before += "\n"
+        write_whole(file, before + "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in rows))
     return file

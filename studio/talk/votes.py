@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from studio import run
 from studio.errors import RunError
-from studio.home import room, slug
+from studio.home import changing, room, slug
 
 Choice = Literal["left", "right", "tie"]
 
@@ -29,8 +29,9 @@ def vote(left: dict[str, str], right: dict[str, str], choice: Choice, question: 
         raise RunError(f"{choice!r} is no vote.", "Vote left, right or tie.", "choice")
     winner = {"left": left["model"], "right": right["model"], "tie": None}[choice]
     line = {"at": round(time.time(), 3), "question": question, "left": left, "right": right, "choice": choice, "winner": winner}
-    with open(file(about), "a", encoding="utf-8") as kept:
-        kept.write(json.dumps(line, ensure_ascii=False) + "\n")
+    kept = file(about)
+    with changing(kept), open(kept, "ab") as lines:
+        lines.write((json.dumps(line, ensure_ascii=False) + "\n").encode())
     return line
 
 

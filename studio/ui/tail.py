@@ -45,7 +45,7 @@ class Tail:
         self._count = 0
         self.recent: list[tuple[int, dict[str, Any]]] = []  # (place, event) of the last steps
         self.peak: tuple[int, dict[str, Any]] | None = None  # of the step with the highest memory
-        self._time, self._began, self._seen, self._attempt = 0.0, None, 0.0, None
+        self._time, self._before, self._attempt = 0.0, None, None  # seconds of work; the last event since the training began
         self._tokens, self._offset = 0.0, 0.0  # tokens of former attempts; what is added to this attempt's count
         self._cursor = 0
 
@@ -110,13 +110,14 @@ class Tail:
         if kind == "phase":
             if event["name"] in ("queued", "starting") or event.get("attempt") != self._attempt:
                 self._pause()
-            if event["name"] == "training" and self._began is None:
-                self._began = event["at"]
+            if event["name"] == "training" and self._before is None:
+                self._before = event
             if event.get("from_step") is not None:
                 self._take_back(event["from_step"])
         self._attempt = event.get("attempt", self._attempt)
-        now = self._time + (event["at"] - self._began if self._began else 0.0)
-        self._seen = max(self._seen, now)
+        if self._before is not None:
+            self._time, self._before = self._time + events.seconds(self._before, event), event
+        now = self._time
         if kind == "step":
             self._step(event, now)
             return
@@ -127,7 +128,7 @@ class Tail:
 
     def _pause(self) -> None:
         """Time between two attempts is no time of the run."""
-        self._time, self._began = self._seen, None
+        self._before = None
         self._tokens, self._offset = self._total(), None
 
     def _total(self) -> float:

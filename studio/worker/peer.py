@@ -32,7 +32,7 @@ class Watch(TrainerCallback):
         self.lengths, self.effective, self.points, self.losses = lengths, effective, [], []
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.points.append((time.time(), sum(self.lengths[:state.global_step * self.effective])))
+        self.points.append((time.monotonic(), sum(self.lengths[:state.global_step * self.effective])))
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
         if logs and "loss" in logs:

@@ -41,7 +41,7 @@ class Server:
     def __init__(self, turns: Turns, key: str):
         self.turns, self.key = turns, key
         self.end: Callable[[], None] = lambda: None
-        self.began = time.time()
+        self.created, self.began = int(time.time()), time.monotonic()
 
     def app(self) -> Starlette:
         routes = [("/v1/models", self.models, "GET"), ("/v1/chat/completions", self.complete, "POST"), ("/studio/status", self.status, "GET"),
@@ -63,7 +63,7 @@ class Server:
     # -- OpenAI's
 
     async def models(self, request: Request) -> Response:
-        return JSONResponse({"object": "list", "data": [{"id": name, "object": "model", "created": int(self.began), "owned_by": "studio"}
+        return JSONResponse({"object": "list", "data": [{"id": name, "object": "model", "created": self.created, "owned_by": "studio"}
                                                         for name in self.turns.names]})
 
     async def complete(self, request: Request) -> Response:
@@ -93,7 +93,7 @@ class Server:
 
     async def status(self, request: Request) -> Response:
         return JSONResponse({"models": self.turns.names, "doing": self.turns.doing, "busy": self.turns.busy, "pid": os.getpid(),
-                             "memory": chat.memory_of(os.getpid()), "seconds": round(time.time() - self.began, 1)})
+                             "memory": chat.memory_of(os.getpid()), "seconds": round(time.monotonic() - self.began, 1)})
 
     async def load(self, request: Request) -> Response:
         return await self._job(self.turns.load, (await request.json()).get("names", []))

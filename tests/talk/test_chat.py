@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import random
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from studio import device
-from studio.errors import DataError, DeviceError, ModelError, RunError
+from studio.errors import DataError, DeviceError, ModelError, RunError, StudioError
 from studio.talk import chat, chats, voice, votes
 
 
@@ -88,3 +93,66 @@ def test_interval_against_simulation() -> None:
     draw = random.Random(1)
     held = [votes.wilson(sum(draw.random() < 0.7 for _ in range(20)), 20) for _ in range(4000)]
     assert 0.93 < sum(low <= 0.7 <= high for low, high in held) / 4000 < 0.98
+
+
+class Slow:
+    """A model server that says a word whenever it is let."""
+
+    def __init__(self) -> None:
+        self.word = threading.Semaphore(0)
+
+    def load(self, names: list[str]) -> list[str]:
+        return names
+
+    def stream(self, *_: Any, **__: Any) -> Iterator[chat.Delta]:
+        for _ in range(3):
+            self.word.acquire(timeout=10)
+            yield chat.Delta("word ")
+        yield chat.Delta("", "stop", {})
+
+
+def test_a_deleted_conversation_that_is_being_answered_does_not_come_back(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = Slow()
+    monkeypatch.setattr(chat, "server", lambda: server)
+    monkeypatch.setattr(chats, "WRITE", 0.0)
+    one = chats.new(["base"])
+    one.ask("Hello?")
+    server.word.release()
+    until = time.monotonic() + 10
+    while not one.turns[0]["answers"][0]["text"] and time.monotonic() < until:
+        time.sleep(0.005)
+    assert one.file.is_file()
+    chats.delete(one.id)
+    server.word.release(9)
+    until = time.monotonic() + 10
+    while one.going() and time.monotonic() < until:
+        time.sleep(0.005)
+    one.write()
+    assert not one.file.exists()
+    assert chats.listing() == []
+    with pytest.raises(StudioError, match="no conversation"):
+        chats.find(one.id)
+    with pytest.raises(StudioError, match="no conversation"):
+        one.ask("And?")
+
+
+def test_forty_kept_at_once_are_forty_rows(home: Path) -> None:
+    said = [[{"role": "user", "content": f"Question {n}?"}, {"role": "assistant", "content": f"Answer {n}."}] for n in range(40)]
+    with ThreadPoolExecutor(8) as pool:
+        files = list(pool.map(lambda one: chats.to_rows([chats.row(one)], "kept"), said))
+    assert {json.loads(line)["messages"][0]["content"] for line in files[0].read_text().splitlines()} == {one[0]["content"] for one in said}
+    side = {"model": "tuned", "answer": "x" * 20_000}
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda n: votes.vote(side, {"model": "base", "answer": "y"}, "left", str(n), "tuned"), range(40)))
+    assert len(votes.votes("tuned")) == 40
+
+
+def test_a_damaged_conversation_is_said_in_words(home: Path) -> None:
+    one = chats.new(["base"])
+    one.write()
+    chats._open.clear()
+    for text in ("", "[]", "{}", "[" * 100_000, '{"turns": [{"answers": 3}]}'):
+        one.file.write_text(text)
+        with pytest.raises(StudioError, match="damaged"):
+            chats.find(one.id)
+        chats.listing()
