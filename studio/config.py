@@ -14,6 +14,7 @@ from studio.base import source
 from studio.base.source import ModelOrder
 from studio.data.order import DataOrder
 from studio.device import devices
+from studio.driver import fit
 from studio.errors import OrderError
 from studio.methods import METHODS, AnyMethod
 from studio.training import Training
@@ -188,6 +189,7 @@ def check(config: RunConfig) -> None:
     """
     from studio.forecast import levers  # stands above: it settles with what is estimated for an order
     folder, device = source.check(config.model), devices()[0]
+    fit.refuse(device)
     config.method.refuse(model.facts(folder) if folder else None, config.training, device)
     levers.refuse(config, device)
     data.check(config.data, folder)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from pydantic import BaseModel, ConfigDict
 
 from studio.driver import nvidia, sysfs
-from studio.driver.build import build
+from studio.driver.build import build, install
 from studio.driver.card import Card, Notice
 from studio.driver.kinds import KINDS, Kind
 
@@ -137,7 +137,7 @@ def _unused(torch: str) -> list[Notice]:
                             "Install the driver your system offers for it, restart the computer, and start again."))
     for kind, cards in (("rocm", [card for card in sysfs.amd() if (card.memory or 0) >= SMALLEST]),
                         ("xpu", [card for card in sysfs.intel() if (card.memory or 0) >= SMALLEST])):
-        found += [Notice(f"There is {card.name}, which this {torch} cannot use: the CPU is used.", f"Install the one for it: {KINDS[kind].install}")
+        found += [Notice(f"There is {card.name}, which this {torch} cannot use: the CPU is used.", f"Install the one for it: {install(KINDS[kind].index)}")
                   for card in cards[:1]]
     return found
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
+import shlex
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
+
+WHEELS = "https://download.pytorch.org/whl"
 
 
 class Build(NamedTuple):
@@ -38,6 +42,14 @@ def build() -> Build | None:
         return None
     values = {name: value for name in ("__version__", "cuda", "hip", "xpu") if (value := _value(text, name))}
     return Build(values.pop("__version__"), **values) if "__version__" in values else None
+
+
+def install(index: str) -> str:
+    """The command that puts a torch from one of its wheels' indexes in place of the one that is here. Of one version number there are several
+    wheels, which pip takes for the same: so the old one goes first."""
+    here, pip = build(), f"{shlex.quote(sys.executable)} -m pip"
+    version = f"=={here.version.partition('+')[0]}" if here else ""
+    return f"{pip} uninstall -y torch && {pip} install torch{version} --index-url {WHEELS}/{index}"
 
 
 def _value(text: str, name: str) -> str | None:

@@ -11,8 +11,8 @@ class Kind(NamedTuple):
     visible: the environment variable that chooses cards. half: the precision that auto means where there is no bf16. fp16: whether
     training in fp16 works. quantizes, pages: bitsandbytes' 4- and 8-bit bases, and its optimizers in managed memory. workers:
     processes that prepare batches ahead. launch: seconds a layer and piece take however short; moved: bytes a second, to and from
-    memory; speed: dense 16-bit FLOP/s of a card whose data sheet is not known (of a CPU: counted by its cores). install: what puts a
-    torch for this kind in place (the indexes of torch 2.13's wheels).
+    memory; speed: dense 16-bit FLOP/s of a card whose data sheet is not known (of a CPU: counted by its cores). index: of torch's wheels
+    for it (those of torch 2.13).
     """
 
     torch: str
@@ -27,17 +27,13 @@ class Kind(NamedTuple):
     launch: float
     moved: float
     speed: float | None
-    install: str
+    index: str
 
 
-WHEELS = "https://download.pytorch.org/whl"
 KINDS = {
-    "cpu": Kind("cpu", "CPU", False, None, "fp32", False, True, False, 0, 2e-2, 8e9, None, "pip install --force-reinstall torch"),
-    "cuda": Kind("cuda", "NVIDIA", True, "CUDA_VISIBLE_DEVICES", "fp16", True, True, True, 1, 1.5e-3, 8e11, 100e12,
-                 f"pip install --force-reinstall torch --index-url {WHEELS}/cu130"),
-    "rocm": Kind("cuda", "AMD", True, "HIP_VISIBLE_DEVICES", "fp16", True, True, False, 1, 1.5e-3, 8e11, 100e12,
-                 f"pip install --force-reinstall torch --index-url {WHEELS}/rocm7.2"),
-    "xpu": Kind("xpu", "Intel", True, "ZE_AFFINITY_MASK", "fp32", True, True, False, 1, 3e-3, 4e11, 50e12,
-                f"pip install --force-reinstall torch --index-url {WHEELS}/xpu"),
-    "mps": Kind("mps", "Apple", False, None, "fp32", True, False, False, 0, 3e-3, 1e11, 5e12, "pip install --force-reinstall torch"),
+    "cpu": Kind("cpu", "CPU", False, None, "fp32", False, True, False, 0, 2e-2, 8e9, None, "cpu"),
+    "cuda": Kind("cuda", "NVIDIA", True, "CUDA_VISIBLE_DEVICES", "fp16", True, True, True, 1, 1.5e-3, 8e11, 100e12, "cu130"),
+    "rocm": Kind("cuda", "AMD", True, "HIP_VISIBLE_DEVICES", "fp16", True, True, False, 1, 1.5e-3, 8e11, 100e12, "rocm7.2"),
+    "xpu": Kind("xpu", "Intel", True, "ZE_AFFINITY_MASK", "fp32", True, True, False, 1, 3e-3, 4e11, 50e12, "xpu"),
+    "mps": Kind("mps", "Apple", False, None, "fp32", True, False, False, 0, 3e-3, 1e11, 5e12, "cpu"),
 }

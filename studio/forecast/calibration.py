@@ -10,6 +10,7 @@ import time
 
 from studio.config import build
 from studio.device import Device, environment
+from studio.driver import fit
 from studio.errors import DeviceError
 from studio.forecast import clock
 from studio.home import PROJECT, write_whole
@@ -21,6 +22,7 @@ def calibrate(device: Device) -> clock.Calibration:
 
     The device is claimed meanwhile: a run that is ordered waits. Raises DeviceError, also when a run has the device.
     """
+    fit.refuse(device)
     lock = claim.device_lock(device)
     if not lock.take():
         raise DeviceError(f"{device.name} is in use: timed beside a run, it would look slow.", "Time it when no run is going.", "device")

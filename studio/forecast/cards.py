@@ -53,7 +53,7 @@ CARDS = (
     _card("NVIDIA RTX A5000", 23.68, 768, 111, (8, 6)),
     _card("NVIDIA RTX A6000", 47.43, 768, 155, (8, 6)),
     _card("NVIDIA RTX 6000 Ada", 47.49, 960, 364, (8, 9)),
-    _card("NVIDIA GeForce RTX 3060 12GB", 11.76, 360, 51, (8, 6)),
+    _card("NVIDIA GeForce RTX 3060 12GB", 11.76, 360, 25.5, (8, 6)),
     _card("NVIDIA GeForce RTX 2080 Ti", 10.75, 616, 54, (7, 5), 200),
     _card("NVIDIA GeForce RTX 3080", 9.65, 760, 60, (8, 6)),
     _card("NVIDIA GeForce RTX 3090", 23.57, 936, 71, (8, 6)),

@@ -32,8 +32,15 @@ NO_DIARY = Cause("diary", "The run's diary (events.jsonl) is gone, and with it h
                  "Resume the run: it goes on from its last checkpoint; its curve begins there.")
 
 # First match wins. Sources of the texts: torch's OutOfMemoryError and allocator, CPython's OSError, huggingface_hub.errors, NCCL, bitsandbytes.
+NO_KERNEL = Cause("device", "The installed torch has no code for this graphics card.",
+                  "Run `python -m studio doctor --only devices`: it names the torch to install for this card and driver.")
+OLD_DRIVER = Cause("device", "The graphics driver is too old for the installed torch.",
+                   "Run `python -m studio doctor --only devices`: it names the driver, or the torch, to install.")
 MARKS = (
-    (r"CUDA out of memory|OutOfMemoryError|CUBLAS_STATUS_ALLOC_FAILED|"
+    (r"[Nn]o kernel image is available", NO_KERNEL),
+    (r"driver version is insufficient|NVIDIA driver on your system is too old", OLD_DRIVER),
+    (r"(CUDA|HIP|XPU) out of memory|OutOfMemoryError|(CUBLAS|CUSOLVER|CUSPARSE|CUDNN|HIPBLAS|ROCBLAS)_STATUS_(INTERNAL_ERROR_)?(ALLOC_FAILED|NOT_INITIALIZED)|"
+     r"CUDA driver error: out of memory|hipErrorOutOfMemory|OUT_OF_DEVICE_MEMORY|rocblas_status_memory_error|"
      r"CUDA error: out of memory|can't allocate memory|Cannot allocate memory|not enough memory: you tried|std::bad_alloc|\bMemoryError\b|"
      r"MPS backend out of memory", MEMORY),
     (r"No space left on device|Disk quota exceeded|enforce fail at inline_container|PytorchStreamWriter failed", DISK),
@@ -47,10 +54,16 @@ MARKS = (
     (r"Name or service not known|Temporary failure in name resolution|Max retries exceeded|LocalEntryNotFoundError|OfflineModeIsEnabled|"
      r"ConnectionError|ConnectTimeout|ReadTimeout|ConnectError|Network is unreachable", Cause(
         "network", "The network could not be reached.", "Check the connection and resume, or use a model that is on this computer.")),
-    (r"No kernel image is available|no kernel image is available|driver version is insufficient|CUDA driver|device-side assert|"
-     r"CUDA error|NCCL|cudaError|uncorrectable ECC|unspecified launch failure", Cause(
+    (r"device-side assert", Cause(
+        "device", "A number was out of a table's range on the graphics card, mostly a token that the model's vocabulary does not have.",
+        "Check that tokenizer and model belong together; with CUDA_LAUNCH_BLOCKING=1 before the command the log names the very line.")),
+    (r"uncorrectable ECC|GPU is lost|fallen off the bus|cudaErrorDevicesUnavailable", Cause(
+        "device", "The graphics card has failed or was lost by the system.", "Restart the computer, then resume; if it happens again, look at the card.")),
+    (r"NCCL", Cause("device", "The processes of the run lost contact with each other.",
+                    "Look in the log for the one that ended first; then resume, on one device if it happens again.")),
+    (r"CUDA driver|CUDA error|HIP error|cudaError|illegal memory access|unspecified launch failure", Cause(
         "device", "The graphics card or its driver reported an error.",
-        "Read the end of the log; a restart of the computer or a newer driver often helps, then resume.")),
+        "Resume: it goes on from its last checkpoint. If it happens again, run `python -m studio doctor`, which says what does not work on this card.")),
     (r"ModuleNotFoundError|ImportError", Cause("install", "A library is missing or does not fit.", "Install what requirements.txt names, then resume.")),
     (r"PermissionError|Permission denied|Read-only file system", Cause(
         "permission", "A file or folder may not be read or written.", "Change its permissions, or choose another home, then resume.")),

@@ -22,6 +22,7 @@ from studio.methods import METHODS
 from studio.talk import chat
 from studio.talk.voice import Voice
 from studio.tokens import Encoder
+from studio.worker import sees
 from studio.worker.generate import Answer, Batch, Sampling, Text
 
 THINKING = "<think>"
@@ -66,6 +67,8 @@ class Speakers:
     def load(self, voice: Voice) -> Speaker:
         """Put a voice into memory; one that is there already is given back."""
         if voice.name not in self.named:
+            if self.place != "cpu":
+                sees.refuse(device.devices()[0])
             self.named[voice.name] = speaker = Speaker(voice, self._model(voice), self._encoder(voice))
             warm(speaker)
         return self.named[voice.name]

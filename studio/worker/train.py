@@ -27,7 +27,7 @@ from studio.runs import checkpoints
 from studio.runs.diagnosis import DISK
 from studio.template import load as load_template
 from studio.tokens import Encoder
-from studio.worker import adamw, adapters, attention, compiled, probe, sharding, together
+from studio.worker import adamw, adapters, attention, compiled, probe, sees, sharding, together
 from studio.worker.batches import Layout, filled
 from studio.worker.peak import peak_memory
 from studio.worker.report import Report
@@ -59,6 +59,7 @@ def main(run: Run) -> int:
 def train(run: Run, report: Report) -> None:
     """Fetch, read, load, wrap, train, save."""
     config, device = run.config, devices()[0]
+    sees.refuse(device)
     set_seed(config.training.seed)
 
     report.phase("fetching model")

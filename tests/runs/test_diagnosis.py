@@ -15,6 +15,10 @@ TEXTS = {
     "memory": ["torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.",
                "RuntimeError: [enforce fail at alloc_cpu.cpp:118] . DefaultCPUAllocator: "
                "can't allocate memory: you tried to allocate 1 bytes.", "MemoryError", "RuntimeError: CUDA error: CUBLAS_STATUS_ALLOC_FAILED",
+               "RuntimeError: CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`",
+               "RuntimeError: cuDNN error: CUDNN_STATUS_ALLOC_FAILED", "RuntimeError: cuDNN error: CUDNN_STATUS_NOT_INITIALIZED",
+               "torch.OutOfMemoryError: HIP out of memory. Tried to allocate 2.00 GiB.",
+               "RuntimeError: Native API failed: UR_RESULT_ERROR_OUT_OF_DEVICE_MEMORY",
                "OSError: [Errno 12] Cannot allocate memory", "terminate called after throwing an instance of 'std::bad_alloc'"],
     "disk": ["OSError: [Errno 28] No space left on device", "RuntimeError: [enforce fail at inline_container.cc:603] . unexpected pos",
              "OSError: [Errno 122] Disk quota exceeded",
@@ -24,7 +28,10 @@ TEXTS = {
     "model": ["huggingface_hub.errors.RepositoryNotFoundError: 404 Client Error.",
               "safetensors_rust.SafetensorError: Error while deserializing header: HeaderTooLarge"],
     "network": ["requests.exceptions.ConnectionError: Max retries exceeded with url", "socket.gaierror: [Errno -2] Name or service not known"],
-    "device": ["RuntimeError: CUDA error: device-side assert triggered", "torch.distributed.DistBackendError: NCCL error"],
+    "device": ["RuntimeError: CUDA error: device-side assert triggered", "torch.distributed.DistBackendError: NCCL error",
+               "torch.AcceleratorError: CUDA error: no kernel image is available for execution on the device",
+               "RuntimeError: The NVIDIA driver on your system is too old (found version 12040).",
+               "torch.AcceleratorError: CUDA error: an illegal memory access was encountered", "RuntimeError: HIP error: invalid argument"],
     "install": ["ModuleNotFoundError: No module named 'bitsandbytes'"],
     "permission": ["PermissionError: [Errno 13] Permission denied: '/x'"],
     "bug": ["ValueError: odd"],
@@ -39,6 +46,19 @@ def test_named(tmp_path: Path, kind: str, text: str) -> None:
     assert cause.kind == kind
     assert cause.what
     assert cause.action
+
+
+@pytest.mark.parametrize("text", [text for kind in ("memory", "device") for text in TEXTS[kind]])
+def test_nobody_is_sent_to_restart_the_computer(tmp_path: Path, text: str) -> None:
+    log = tmp_path / "log.txt"
+    log.write_text(f"{BACK}{text}\n")
+    assert "restart" not in diagnose(1, log).action.lower()
+
+
+def test_a_card_that_torch_has_no_code_for_is_not_called_short_of_memory(tmp_path: Path) -> None:
+    log = tmp_path / "log.txt"
+    log.write_text(f"CUBLAS_STATUS_NOT_INITIALIZED\n{BACK}CUDA error: no kernel image is available for execution on the device\n")
+    assert "no code for this graphics card" in diagnose(1, log).what
 
 
 @pytest.mark.parametrize(("code", "kills", "kind", "word"), [

@@ -1,0 +1,76 @@
+"""python -m studio.worker.sees [FILE]: which devices torch sees, and what it was made for, as one JSON object (printed, or into FILE).
+
+{version, cuda, hip, xpu, architectures, available, error, devices: [{name, memory, free, capability}]}. Sizes in bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from studio.device import Device
+from studio.driver import fit
+from studio.errors import DeviceError
+from studio.home import write_whole
+
+
+def look(every: bool = True) -> dict[str, Any]:
+    """What torch says of every device, or of the current one. Nothing is raised: what goes wrong is the answer's `error`."""
+    answer: dict[str, Any] = {"version": torch.__version__, "cuda": torch.version.cuda, "hip": torch.version.hip, "xpu": getattr(torch.version, "xpu", None),
+                              "architectures": architectures(), "available": False, "error": None, "devices": []}
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        try:
+            answer |= {"available": torch.accelerator.is_available(), "devices": seen(every)}
+        except Exception as error:  # noqa: BLE001 - whatever keeps torch from its device is the answer that was asked for
+            answer["error"] = str(error).splitlines()[0] if str(error) else type(error).__name__
+    if not answer["available"] and answer["error"] is None and said:
+        answer["error"] = str(said[-1].message).splitlines()[0]
+    return answer
+
+
+def architectures() -> list[str]:
+    """sm_75, compute_90, … that its kernels were compiled for; known without a driver too."""
+    flags = getattr(torch._C, "_cuda_getArchFlags", lambda: "")()
+    return (flags or "").split()
+
+
+def seen(every: bool) -> list[dict[str, Any]]:
+    """Each device (or the current one) on which a first product succeeds. Raises what torch raises where one does not."""
+    if not torch.accelerator.is_available():
+        return []
+    kind, found = torch.accelerator.current_accelerator().type, []
+    for index in range(torch.accelerator.device_count()) if every else [torch.accelerator.current_device_index()]:
+        place = torch.device(kind, index)
+        one = torch.ones(64, 64, device=place)
+        (one @ one).sum().item()
+        module = getattr(torch, kind)
+        properties = module.get_device_properties(index) if hasattr(module, "get_device_properties") else None
+        free = module.mem_get_info(index)[0] if hasattr(module, "mem_get_info") else None
+        capability = list(module.get_device_capability(index)) if kind == "cuda" else None
+        found.append({"name": getattr(properties, "name", kind), "memory": getattr(properties, "total_memory", None), "free": free, "capability": capability})
+    return found
+
+
+def refuse(device: Device) -> None:
+    """Raise DeviceError where torch cannot use the device that its driver shows; keeps what was seen for the page. Nothing for a CPU."""
+    if not device.traits.cards:
+        return
+    said = look(every=False)
+    fit.keep(device, said)
+    found = fit.misfit(device)
+    if found:
+        raise DeviceError(found.text, found.hint, "device", "device")
+
+
+if __name__ == "__main__":
+    told = json.dumps(look())
+    if len(sys.argv) > 1:
+        write_whole(Path(sys.argv[1]), told)
+    else:
+        print(told)
