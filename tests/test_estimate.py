@@ -187,6 +187,24 @@ def test_names_as_people_and_drivers_write_them(name: str, meant: str) -> None:
     assert cards.device(name).name == meant
 
 
+GEFORCE = {"RTX 3060": 12.74, "RTX 3060 Ti": 16.2, "RTX 3070": 20.31, "RTX 3070 Ti": 21.75, "RTX 3080": 29.77, "RTX 3080 Ti": 34.1, "RTX 3090": 35.58,
+           "RTX 3090 Ti": 40.0, "RTX 4060": 15.11, "RTX 4060 Ti": 22.06, "RTX 4070": 29.15, "RTX 4070 SUPER": 35.48, "RTX 4070 Ti": 40.09,
+           "RTX 4070 Ti SUPER": 44.1, "RTX 4080": 48.74, "RTX 4080 SUPER": 52.22, "RTX 4090": 82.58, "RTX 5060 Ti": 23.7, "RTX 5070": 30.87,
+           "RTX 5070 Ti": 43.94, "RTX 5080": 56.28, "RTX 5090": 104.8}  # float32 TFLOP/s
+
+
+@pytest.mark.parametrize("name", GEFORCE)
+def test_a_geforce_multiplies_16_bits_at_twice_its_float32_speed(name: str) -> None:
+    """NVIDIA's white papers on GA102, AD102 and GB202: dense, with float32 accumulation, which training takes; half of that with 16 bits."""
+    assert cards.find(name).speed == pytest.approx(2e12 * GEFORCE[name], rel=0.05)
+
+
+def test_a_slice_has_its_share_of_the_speed() -> None:
+    whole = cards.device("NVIDIA H100 80GB")
+    slice = whole.model_copy(update={"name": "NVIDIA H100 80GB HBM3 MIG 2g.20gb"})
+    assert clock.speed(slice, 2).rate == pytest.approx(clock.speed(whole, 2).rate * 2 / 7)
+
+
 def test_a_card_of_the_same_number_is_another_card() -> None:
     assert cards.find("NVIDIA GeForce RTX 4090 Laptop GPU") is None
     with pytest.raises(DeviceError) as told:

@@ -54,18 +54,29 @@ CARDS = (
     _card("NVIDIA RTX A6000", 47.43, 768, 155, (8, 6)),
     _card("NVIDIA RTX 6000 Ada", 47.49, 960, 364, (8, 9)),
     _card("NVIDIA GeForce RTX 3060 12GB", 11.76, 360, 25.5, (8, 6)),
+    _card("NVIDIA GeForce RTX 3060 Ti", 7.66, 448, 32.4, (8, 6)),
+    _card("NVIDIA GeForce RTX 3070", 7.66, 448, 40.6, (8, 6)),
+    _card("NVIDIA GeForce RTX 3070 Ti", 7.66, 608, 43.5, (8, 6)),
+    _card("NVIDIA GeForce RTX 2060", 5.79, 336, 26, (7, 5), 200),
+    _card("NVIDIA GeForce RTX 2070", 7.79, 448, 30, (7, 5), 200),
+    _card("NVIDIA GeForce RTX 2080", 7.79, 448, 40, (7, 5), 200),
     _card("NVIDIA GeForce RTX 2080 Ti", 10.75, 616, 54, (7, 5), 200),
     _card("NVIDIA GeForce RTX 3080", 9.65, 760, 60, (8, 6)),
+    _card("NVIDIA GeForce RTX 3080 Ti", 11.66, 912, 68, (8, 6)),
     _card("NVIDIA GeForce RTX 3090", 23.57, 936, 71, (8, 6)),
     _card("NVIDIA GeForce RTX 3090 Ti", 23.57, 1008, 80, (8, 6)),
     _card("NVIDIA GeForce RTX 4060", 7.63, 272, 30, (8, 9)),
     _card("NVIDIA GeForce RTX 4060 Ti 16GB", 15.57, 288, 44, (8, 9)),
     _card("NVIDIA GeForce RTX 4070", 11.60, 504, 58, (8, 9)),
+    _card("NVIDIA GeForce RTX 4070 SUPER", 11.60, 504, 71, (8, 9)),
     _card("NVIDIA GeForce RTX 4070 Ti", 11.60, 504, 80, (8, 9)),
     _card("NVIDIA GeForce RTX 4070 Ti SUPER", 15.58, 672, 88, (8, 9)),
     _card("NVIDIA GeForce RTX 4080", 15.59, 717, 97, (8, 9)),
     _card("NVIDIA GeForce RTX 4080 SUPER", 15.59, 736, 104, (8, 9)),
     _card("NVIDIA GeForce RTX 4090", 23.52, 1008, 165, (8, 9)),
+    _card("NVIDIA GeForce RTX 5060 Ti 16GB", 15.48, 448, 47, (12, 0)),
+    _card("NVIDIA GeForce RTX 5070", 11.50, 672, 62, (12, 0)),
+    _card("NVIDIA GeForce RTX 5070 Ti", 15.47, 896, 88, (12, 0)),
     _card("NVIDIA GeForce RTX 5080", 15.47, 960, 113, (12, 0)),
     _card("NVIDIA GeForce RTX 5090", 31.36, 1792, 210, (12, 0)),
     _card("NVIDIA A100 40GB", 39.39, 1555, 312, (8, 0)),
@@ -97,6 +108,12 @@ def find(name: str, memory: int | None = None) -> Card | None:
     most = max(len(_words(card.name) & wanted) for card in fitting)
     best = [card for card in fitting if len(_words(card.name) & wanted) == most]
     return min(best, key=lambda card: abs(card.memory - memory)) if memory else best[0]
+
+
+def share(name: str) -> float:
+    """Of a card's speed, what the device has: all of it, or the sevenths that a MIG slice is of ("… MIG 2g.20gb")."""
+    found = re.search(r"\bMIG (\d)g\b", name)
+    return int(found[1]) / 7 if found else 1.0
 
 
 def device(name: str | None = None, memory: str | int | None = None) -> Device:

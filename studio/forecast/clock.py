@@ -128,7 +128,7 @@ def speed(device: Device, each: int, rates: Sequence[float] = (), timed: str = "
     if device.traits.speed is None:
         return Speed(CORE[each] * (device.cores or 1), "data sheet", launch, START, moved)
     card = cards.find(device.name, device.memory)
-    return Speed((card.speed if card else device.traits.speed) * USED, "data sheet", launch, START, moved)
+    return Speed((card.speed * cards.share(device.name) if card else device.traits.speed) * USED, "data sheet", launch, START, moved)
 
 
 def left(done: int, steps: int, spent: float, expected: float) -> float:
