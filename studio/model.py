@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from studio.base import families, headers, source
+from studio.base import families, headers, shards, source
 from studio.base.source import ModelOrder
 from studio.errors import ModelError
 from studio.home import PROJECT
@@ -93,11 +93,8 @@ def facts(folder: Path) -> ModelFacts:
 def _facts(folder: Path, stamp: tuple) -> ModelFacts:
     config = _config(folder)
     tensors = {}
-    for file in sorted(folder.glob("*.safetensors")):
+    for file in shards.weight_files(folder):
         tensors |= header(file)
-    if not tensors:
-        raise ModelError(f"{folder} holds a config.json but no .safetensors weights.",
-                         "Give a folder saved with safe_serialization=True; pickle files (.bin) are not loaded.", "model")
     return from_config(config, tensors)
 
 
@@ -108,7 +105,7 @@ def facts_of(order: ModelOrder) -> ModelFacts:
     """
     folder = source.local(order)
     if folder is not None:
-        return facts(folder) if any(folder.glob("*.safetensors")) else _from_config_file(folder / "config.json", (folder / "config.json").stat().st_mtime_ns)
+        return _from_config_file(folder / "config.json", (folder / "config.json").stat().st_mtime_ns) if shards.bare(folder) else facts(folder)
     if order.kind == "gguf":
         path = Path(order.source).expanduser()
         source.check(order)

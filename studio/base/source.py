@@ -16,6 +16,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from studio.base import shards
 from studio.errors import ModelError
 from studio.events import FULL
 from studio.home import PROJECT, draft, room
@@ -86,7 +87,7 @@ def local(order: ModelOrder) -> Path | None:
         path = Path(snapshot_download(order.source, revision=order.revision, allow_patterns=WANTED, local_files_only=True))
     except (OSError, ValueError):
         return None
-    return path if any(path.glob("*.safetensors")) else None
+    return path if shards.there(path) else None
 
 
 def check(order: ModelOrder) -> Path | None:
@@ -107,10 +108,7 @@ def _folder(path: Path) -> Path:
     if not (path / "config.json").is_file():
         raise ModelError(f"{path} has no config.json, so it is no model folder.",
                          "Give the folder that holds config.json and the .safetensors files.", "model")
-    if not any(path.glob("*.safetensors")):
-        pickles = [file.name for file in path.glob("*.bin")]
-        found = f"only {pickles[0]}, a pickle file that can run code" if pickles else "no weights"
-        raise ModelError(f"{path} holds {found}.", "Convert it to .safetensors first (save_pretrained does).", "model")
+    shards.loadable(path)
     return path
 
 
@@ -135,7 +133,8 @@ def from_hub(repo: str, revision: str | None, report: Report = silent) -> Path:
                          "Check the network (HF_ENDPOINT, HF_HUB_OFFLINE), or use starter or a local folder.", "model", "network")
     report(f"Downloading {repo} from the Hub", 0, 0)
     try:
-        path = Path(snapshot_download(repo, revision=revision, allow_patterns=WANTED, tqdm_class=_progress(repo, report), etag_timeout=10))
+        path = Path(snapshot_download(repo, revision=revision, allow_patterns=WANTED, ignore_patterns=[*shards.IGNORED],
+                                      tqdm_class=_progress(repo, report), etag_timeout=10))
     except GatedRepoError as error:
         raise ModelError(f"{repo} is gated: its owner wants you to accept terms first.",
                          f"Open https://huggingface.co/{repo}, accept, and set HF_TOKEN.", "model", "gated") from error
@@ -149,8 +148,7 @@ def from_hub(repo: str, revision: str | None, report: Report = silent) -> Path:
     except (LocalEntryNotFoundError, HfHubHTTPError, httpx.HTTPError, OSError) as error:
         reason = "disk" if getattr(error, "errno", None) in FULL else "network"
         raise ModelError(f"{repo} could not be downloaded ({_short(error)}).", "Try again; what came already is kept.", "model", reason) from error
-    if not any(path.glob("*.safetensors")):
-        raise ModelError(f"{repo} has no .safetensors weights at its top level.", "Pickle files are not loaded; look for a safetensors revision.", "model")
+    shards.loadable(path)
     return path
 
 

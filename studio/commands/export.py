@@ -54,11 +54,24 @@ def show(answer: dict[str, Any]) -> None:
     print(f"{answer['path']}  ({answer['bytes'] / 1e6:.1f} MB)")
     if answer["note"]:
         print(answer["note"])
-    proof = answer["proof"]
-    if proof:
-        print(f"Proof: {proof['agree']} of {proof['prompts']} answers agree with the trained model word for word; {proof['stopped']} stopped by themselves.")
-        for one in proof["differences"]:
-            print(f"  asked    {one['question'][:100]!r}\n  trained  {one['trained'][:200]!r}\n  exported {one['exported'][:200]!r}")
+    if answer["proof"]:
+        print("\n".join(proven(answer["proof"])))
+
+
+def proven(proof: dict[str, Any]) -> list[str]:
+    """What a proof says, in lines."""
+    if "failed" in proof:
+        return [f"The file stands, but the proof could not be made: {proof['failed']['message']} {proof['failed']['hint']}".rstrip()]
+    ids = proof["tokenizer"]
+    lines = [f"Proof by {proof['by']}: {proof['agree']} of {proof['prompts']} answers are the trained model's, token for token; "
+             f"{proof['stopped']} stopped at an end token; {ids['same']} of {ids['texts']} texts give the same ids."]
+    lines += [f"  text     {one['text'][:80]!r}\n  trained  {one['trained'][:16]}\n  exported {one['exported'][:16]}" for one in ids["differences"]]
+    loss = proof.get("loss")
+    if loss:
+        told = [f"{name} {loss[name]:.4f}" for name in ("trained", "merged", "exported") if loss[name] is not None]
+        lines.append(f"Held-out loss: {', '.join(told)} ({loss['rows']} rows).")
+    lines += [f"  asked    {one['question'][:100]!r}\n  trained  {one['trained'][:200]!r}\n  exported {one['exported'][:200]!r}" for one in proof["differences"]]
+    return lines + [line for other in proof.get("also", []) for line in proven(other)]
 
 
 def to_hub(args: Namespace) -> dict[str, Any]:

@@ -13,18 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from studio import model
-from studio.errors import ExportError
+from studio.errors import ExportError, StudioError
 from studio.export import modelfile, readme
 from studio.export.proof import prove, work
 from studio.home import write_whole
+from studio.talk.stopping import never_stops
 from studio.talk.voice import Voice, voice
 
 KINDS = ("adapter", "merged", "gguf", "ollama")
 PRECISIONS = ("f16", "q8_0", "f32")
 ALLOWED = {"merged": ("f16", "f32"), "gguf": ("f16", "q8_0"), "ollama": ("f16", "q8_0")}
 SAMPLE = ("adapter_model.safetensors", "adapter_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
-ROUNDED = ("The base's 16 bits (bf16) cannot hold all that the adapter changes: some answers take another turn. --precision f16 holds it at the same "
-           "size, f32 at twice the size.")
 HALF = ("In float16, which holds the adapter's change best at this size. Computed in float16 too, a model made for bf16 can overflow: "
         "run it in bf16 or float32 if its answers come out empty.")
 Tell = Callable[[str, int, int], None]
@@ -47,10 +46,8 @@ def export(name: str, kind: str, out: Path, precision: str = "", tell: Tell = la
     with whole(out) as temporary:
         {"adapter": _adapter, "merged": _merged, "gguf": _gguf, "ollama": _ollama}[kind](found, temporary, precision, tell)
     proof = _proof(found, kind, out, precision, tell) if proven else None
-    if kind == "merged" and precision == "f16" and model.facts(found.base).dtype == "bfloat16":
-        note = f"{note} {HALF}".strip()
-    if proof and kind == "merged" and not precision and proof["agree"] < 19 and model.facts(found.base).dtype == "bfloat16":
-        note = f"{note} {ROUNDED}".strip()
+    half = HALF if kind == "merged" and precision == "f16" and model.facts(found.base).dtype == "bfloat16" else ""
+    note = " ".join(part for part in (note, half, never_stops(found) if kind != "adapter" else "") if part)
     files = [out] if out.is_file() else [file for file in out.rglob("*") if file.is_file()]
     return {"path": str(out), "kind": kind, "precision": precision or None,
             "bytes": sum(file.stat().st_size for file in files), "note": note, "proof": proof}
@@ -147,11 +144,13 @@ def _ollama(found: Voice, out: Path, precision: str, tell: Tell) -> None:
 
 
 def _proof(found: Voice, kind: str, out: Path, precision: str, tell: Tell) -> dict[str, Any]:
-    if kind in ("gguf", "ollama"):
-        return prove(found, str(out if kind == "gguf" else out / "model.gguf"), tell)
-    if kind == "merged":
-        return prove(found, str(out), tell)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
-        with zipfile.ZipFile(out) as packed:
-            packed.extractall(folder)
-        return prove(found, folder, tell)
+    """The proof; {failed: {message, hint}} where it could not be made. The export stands either way."""
+    try:
+        if kind != "adapter":
+            return prove(found, str(out / "model.gguf" if kind == "ollama" else out), tell)
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
+            with zipfile.ZipFile(out) as packed:
+                packed.extractall(folder)
+            return prove(found, folder, tell)
+    except StudioError as error:
+        return {"failed": {"message": error.message, "hint": error.hint}}

@@ -1,5 +1,7 @@
-"""Proof of an export: the same twenty questions, greedily answered by the trained and by the exported model, each read from disk
-by a fresh process. Told is how many answers agree token for token, and how many stopped by themselves.
+"""Proof of an export: the same twenty questions, greedily answered by the trained and by the exported model, each read from disk by a fresh process.
+
+Told is how many answers agree token for token, how many stopped at a token that any program stops at, whether texts give the same ids there, and
+what rounding costs: the held-out loss of the trained, of the merged and of the exported model.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from studio.home import PROJECT, room, write_whole
 from studio.talk.voice import Voice
 
 PROMPTS = 20
+ROWS = 32  # held-out conversations whose loss is taken, at most
 MAX_TOKENS = 200  # an answer that goes on beyond is told as one that did not stop
 Tell = Callable[[str, int, int], None]
 Question = list[dict[str, Any]]
@@ -33,15 +36,50 @@ GENERAL = (  # asked where a run's data gives fewer than twenty
     "Tell me a short joke.", "Who wrote Romeo and Juliet?", "How do plants drink?")
 
 
+TEXTS = (  # whose ids are compared: numbers, code, Chinese, Japanese, emoji, blanks, accents
+    "In 2026, 1234567 of 89,012.50 people (3.14 %) paid $1,000.", "def f(x):\n\treturn x ** 2  # squared\n\n\nprint(f(10))\n", "今天天气怎么样？我们去公园吧。",
+    "东京は2026年に人口1400万人です。", "I'll say: don't, they're, WE'VE — naïve café, Größe, Ελλάδα, Привет!", "👍🏽 👨‍👩‍👧‍👦 🎉 ok 🇩🇪", "  two  spaces\t tab\r\n\r\n end  ",
+    '{"a": [1, 22, 333, 4444], "b": "x_y-z"}', "https://example.org/a?b=1&c=%20#d", "x=1;y=22;z=333;w=4444;v=55555")
+
+
 def prove(trained: Voice, exported: str, tell: Tell = lambda *_: None) -> dict[str, Any]:
-    """{prompts, agree, stopped, same_prompts, differences: [{question, trained, exported}]}. exported: a folder or a .gguf file."""
-    asked = questions(trained.name)
-    ours = _kept(trained, asked, tell)
-    theirs = _answers(exported, asked, lambda done, total: tell("asking the export", done, total))
-    differ = [{"question": question[-1]["content"], "trained": a["text"], "exported": b["text"]}
-              for question, a, b in zip(asked, ours, theirs, strict=True) if a["ids"] != b["ids"]]
-    return {"prompts": len(asked), "agree": len(asked) - len(differ), "stopped": sum(one["finish"] == "stop" for one in theirs),
-            "same_prompts": all(a["prompt"] == b["prompt"] for a, b in zip(ours, theirs, strict=True)), "differences": differ[:5]}
+    """What `compared` tells. exported: a folder or a .gguf file. Raises StudioError where one of them cannot be asked."""
+    order = {"questions": questions(trained.name), "texts": list(TEXTS), "max_tokens": MAX_TOKENS, **_held_out(trained.name)}
+    ours = _kept(trained, order, tell)
+    asked = {**order, "rows": ours["rows"], "prompts": [one["prompt"] for one in ours["answers"]]}
+    theirs = _asked("exported", exported, asked, lambda done, total: tell("asking the export", done, total))
+    return compared(order["questions"], ours, theirs)
+
+
+def compared(asked: list[Question], ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
+    """{prompts, agree, stopped, same_prompts, tokenizer: {texts, same, differences}, loss: {trained, merged, exported, rows} or None, by,
+    also: [the same of every other program asked], differences: [{question, trained, exported}]}."""
+    pairs = list(zip(asked, ours["answers"], theirs["answers"], strict=True))
+    differ = [{"question": question[-1]["content"], "trained": a["text"], "exported": b["text"]} for question, a, b in pairs if not _same(a, b)]
+    ids = list(zip(TEXTS, ours["ids"], theirs["ids"], strict=True))
+    other = [{"text": text, "trained": a, "exported": b} for text, a, b in ids if a != b]
+    told = {"by": theirs["by"], "prompts": len(asked), "agree": len(asked) - len(differ), "stopped": sum(b["finish"] == "stop" for _, _, b in pairs),
+            "same_prompts": all(b["prompt"] is None or a["prompt"] == b["prompt"] for _, a, b in pairs),
+            "tokenizer": {"texts": len(ids), "same": len(ids) - len(other), "differences": other[:3]}, "differences": differ[:5]}
+    if "loss" not in theirs:
+        return told
+    loss = {**ours["loss"], "exported": theirs["loss"], "rows": len(ours["rows"])} if ours["rows"] else None
+    return {**told, "loss": loss, "also": [compared(asked, ours, one) for one in theirs.get("others", [])]}
+
+
+def _same(ours: dict[str, Any], theirs: dict[str, Any]) -> bool:
+    """Token for token, the end token apart; by text where a program tells no ids."""
+    return ours["text"] == theirs["text"] if theirs["ids"] is None else ours["ids"] == theirs["ids"]
+
+
+def _held_out(name: str) -> dict[str, Any]:
+    """What a run measures itself on: {conversations, encoding}; no conversations for what is no run, or when the data has gone."""
+    try:
+        order = run.find(name.partition("@")[0]).config
+        rows = [row["text"] if "text" in row else row["messages"] for row in list(held_out(order))[:ROWS]]
+    except StudioError:
+        return {"conversations": [], "encoding": {}}
+    return {"conversations": rows, "encoding": {"max_length": order.data.max_length, "too_long": order.data.too_long, "train_on": order.data.train_on}}
 
 
 def questions(name: str) -> list[Question]:
@@ -88,34 +126,34 @@ def opening(row: dict[str, Any]) -> Question | None:
 
 def answered(one: run.Run) -> list[tuple[str, str]]:
     """(question, answer) of a run's result, where an export has asked before; [] where none has."""
-    asked = questions(one.id)
-    file = _file(one.id, one.result, asked)
-    texts = [answer["text"] for answer in json.loads(file.read_text())] if file.is_file() else []
-    return [(question[-1]["content"], text) for question, text in zip(asked, texts, strict=False)]
+    order = {"questions": questions(one.id), "texts": list(TEXTS), "max_tokens": MAX_TOKENS, **_held_out(one.id)}
+    file = _file(one.id, one.result, order)
+    texts = [answer["text"] for answer in json.loads(file.read_text())["answers"]] if file.is_file() else []
+    return [(question[-1]["content"], text) for question, text in zip(order["questions"], texts, strict=False)]
 
 
-def _kept(voice: Voice, asked: list[Question], tell: Tell) -> list[dict[str, Any]]:
-    """The trained model's answers, asked once for all exports of the same result."""
-    file = _file(voice.name, voice.result or voice.base, asked)
+def _kept(voice: Voice, order: dict[str, Any], tell: Tell) -> dict[str, Any]:
+    """The trained model's side, asked once for all exports of the same result."""
+    file = _file(voice.name, voice.result or voice.base, order)
     if file.is_file():
         return json.loads(file.read_text())
-    found = _answers(voice.name, asked, lambda done, total: tell("asking the trained model", done, total))
+    found = _asked("trained", voice.name, order, lambda done, total: tell("asking the trained model", done, total))
     write_whole(file, json.dumps(found, ensure_ascii=False))
     return found
 
 
-def _file(name: str, weights: Path, asked: list[Question]) -> Path:
-    """Where the answers of these very weights to these questions are kept."""
+def _file(name: str, weights: Path, order: dict[str, Any]) -> Path:
+    """Where what these very weights gave for this order is kept."""
     stamp = [(file.name, file.stat().st_mtime_ns, file.stat().st_size) for file in sorted(weights.glob("*.safetensors"))]
-    return room("cache") / f"answers-{hashlib.sha256(json.dumps([name, stamp, asked, MAX_TOKENS]).encode()).hexdigest()[:24]}.json"
+    return room("cache") / f"proof-{hashlib.sha256(json.dumps([name, stamp, order]).encode()).hexdigest()[:24]}.json"
 
 
-def _answers(name: str, asked: list[Question], tell: Callable[[int, int], None]) -> list[dict[str, Any]]:
+def _asked(side: str, name: str, order: dict[str, Any], tell: Callable[[int, int], None]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(dir=room("cache")) as scratch:
-        questions_file, answers_file = Path(scratch, "questions.json"), Path(scratch, "answers.json")
-        questions_file.write_text(json.dumps({"questions": asked, "max_tokens": MAX_TOKENS}))
-        work(["studio.worker.prove", name, str(questions_file), str(answers_file)], tell)
-        return json.loads(answers_file.read_text())
+        given, told = Path(scratch, "order.json"), Path(scratch, "answer.json")
+        given.write_text(json.dumps(order, ensure_ascii=False))
+        work(["studio.worker.prove", side, name, str(given), str(told)], tell)
+        return json.loads(told.read_text())
 
 
 def work(command: list[str], tell: Callable[[int, int], None] = lambda *_: None) -> None:

@@ -43,6 +43,11 @@ class Voice:
         return self.result is not None and (self.checkpoint or (self.method is not None and not self.method.adapter))
 
     @property
+    def tokenizer(self) -> Path:
+        """The folder whose tokenizer it was trained with: the base's, or its own where words were added."""
+        return self.result if self.result and self.manifest.get("own_tokenizer") else self.base
+
+    @property
     def bytes(self) -> int:
         """Bytes of its files beside the base's."""
         files = self.result.rglob("*.safetensors") if self.result else ()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -158,9 +157,3 @@ def _tokenizer(writer: gguf.GGUFWriter, voice: Voice, size: int) -> None:
         if special.get(key) in place:
             add(place[special[key]])
     writer.add_add_bos_token(False)  # where one is wanted the template writes it
-
-
-def plain_template(text: str) -> str:
-    """A template without the {% generation %} tags, which only trainers know; the blanks around them stay as they were."""
-    text = re.sub(r"\{%(-?)\s*generation\s*(-?)%\}", r"{%\1 if true \2%}", text)
-    return re.sub(r"\{%(-?)\s*endgeneration\s*(-?)%\}", r"{%\1 endif \2%}", text)

@@ -1,6 +1,6 @@
-"""Merge: an adapter worked into the weights of its base, in float32, tensor by tensor where the method allows.
+"""Merge: an adapter worked into the weights of its base: W' = W + s·B·A in float32, rounded once to the type of the file.
 
-W' = W + s·B·A is rounded once, when it is written: linear layers as rounding.py has prepared them where it could, the rest by chance.
+Tensor by tensor where the adapter is plain LoRA; through the whole model, opened in float32, where it is not.
 """
 
 from __future__ import annotations
@@ -8,14 +8,16 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import safe_open
 
-from studio.errors import ExportError
+from studio import device, model
+from studio.base.shards import weight_files
+from studio.errors import DeviceError, ExportError
 from studio.methods import METHODS
 from studio.talk.voice import Voice
 
@@ -43,7 +45,7 @@ def weights(voice: Voice) -> Weights:
 
 
 def _stored(folder: Path) -> Weights:
-    for file in sorted(folder.glob("*.safetensors")):
+    for file in weight_files(folder):
         with safe_open(file, "pt") as stored:
             for name in stored.keys():  # noqa: SIM118 - not a dict
                 yield name, _float(stored.get_tensor(name))
@@ -64,7 +66,7 @@ def _plain_lora(folder: Path, base: Path) -> tuple[dict[str, Any], dict[str, tor
         return None
     with safe_open(folder / "adapter_model.safetensors", "pt") as stored:
         matrices = {name: stored.get_tensor(name).float() for name in stored.keys()}  # noqa: SIM118
-    names = {name for file in base.glob("*.safetensors") for name in safe_open(file, "pt").keys()}  # noqa: SIM118
+    names = {name for file in weight_files(base) for name in safe_open(file, "pt").keys()}  # noqa: SIM118
     if not all((found := re.fullmatch(r"base_model\.model\.(.+)\.lora_[AB]\.weight", name)) and found[1] + ".weight" in names for name in matrices):
         return None
     return config, matrices
@@ -81,27 +83,58 @@ def _one_by_one(voice: Voice, config: dict[str, Any], matrices: dict[str, torch.
 
 
 def _through_the_model(voice: Voice) -> Weights:
-    """The base as 16-bit files hold it, opened in float32, with the result attached and merged by peft."""
+    """The base as 16-bit files hold it, opened in float32, with the result attached and merged by peft.
+
+    A head that shares the embedding's table gets a copy first: an adapter may change one of them alone. Where both are the same still, one is told.
+    """
+    facts = model.facts(voice.base)
+    _room(4 * (facts.parameters + facts.vocabulary * facts.hidden), "To merge this kind of adapter the whole model is opened in float32")
     base = METHODS["full"]().load(voice.base, torch.float32)
+    if voice.method.adapter:
+        base = untied(base)
     if voice.checkpoint:
         wrapped = voice.method.wrap(base)
         voice.method.restore(wrapped, voice.result)
         merged = voice.method.merge(wrapped) if voice.method.adapter else wrapped
     else:
         merged = voice.method.merge(voice.method.attach(base, voice.result))
-    tied = set(getattr(merged, "_tied_weights_keys", None) or ()) if merged.config.get_text_config().tie_word_embeddings else set()
+    head, table = merged.get_output_embeddings(), merged.get_input_embeddings()
+    same = facts.tied and torch.equal(head.weight, table.weight)
     for name, weight in merged.state_dict().items():
-        if name not in tied and not name.endswith("inv_freq"):
+        if not name.endswith("inv_freq") and not (same and name in _HEADS):
             yield name, _float(weight.detach())
 
 
-def merge(voice: Voice, out: Path, dtype: torch.dtype, prepared: dict[str, torch.Tensor] | None = None) -> None:
-    """Write the merged weights as safetensors shards with their index. prepared: tensors in dtype that are written in the place of their own."""
+_HEADS = ("lm_head.weight", "embed_out.weight")
+
+
+def untied(whole: Any) -> Any:
+    """The model with a head of its own, where its head was the embedding's table."""
+    head, table = whole.get_output_embeddings(), whole.get_input_embeddings()
+    if head is not None and head.weight is table.weight:
+        head.weight = torch.nn.Parameter(table.weight.detach().clone(), requires_grad=False)
+        whole.config.get_text_config().tie_word_embeddings = whole.config.tie_word_embeddings = False
+    return whole
+
+
+def _room(need: int, what: str) -> None:
+    """Raise DeviceError where the computer's memory has not so many bytes free."""
+    free = device.cpu().free
+    if need > free:
+        raise DeviceError(f"{what}: {need / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free.",
+                          "End the chat and trainings first, close other programs, or export the adapter: that needs no merge.", "memory")
+
+
+def merge(voice: Voice, out: Path, dtype: torch.dtype) -> dict[str, torch.Size]:
+    """Write the merged weights as safetensors shards with their index; returns name -> shape. Raises ExportError, and DeviceError without memory."""
     from safetensors.torch import save_file
+    facts = model.facts(voice.base)
+    largest = max(tensor.size for tensor in facts.tensors.values())
+    _room(min(SHARD, facts.parameters * dtype.itemsize) + 12 * largest, "Merging holds one file of the result and a tensor at a time")
     shard: dict[str, torch.Tensor] = {}
     files: list[list[str]] = []
+    shapes: dict[str, torch.Size] = {}
     held = total = 0
-    random = torch.Generator().manual_seed(0)  # the same merge gives the same file
 
     def write() -> None:
         nonlocal shard, held
@@ -110,35 +143,30 @@ def merge(voice: Voice, out: Path, dtype: torch.dtype, prepared: dict[str, torch
         shard, held = {}, 0
 
     for name, weight in weights(voice):
-        ready = (prepared or {}).get(name)
-        weight = (rounded(weight, dtype, random) if ready is None else ready).contiguous().clone()
+        weight = rounded(weight, dtype).contiguous().clone()
         size = weight.numel() * weight.element_size()
         if shard and held + size > SHARD:
             write()
-        shard[name] = weight
+        shard[name], shapes[name] = weight, weight.shape
         held, total = held + size, total + size
     write()
     _rename(out, files, total)
+    return shapes
 
 
-def rounded(weight: torch.Tensor, dtype: torch.dtype, random: torch.Generator) -> torch.Tensor:
-    """float32 to the type of the file; to bf16 up or down by chance, each as likely as it is near (stochastic rounding).
-
-    An adapter's change is often smaller than half the gap between two bf16 numbers. To the nearest, most of it would fall back to
-    W: an error that points the same way everywhere. By chance it is kept on average. What bf16 holds exactly stays as it is.
-    LoRA on the starter, error of the logits and answers alike: nearest 0.21, 8 of 20; by chance 0.044, 17; carried on (rounding.py) 0.017, 19.
-    """
+def rounded(weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """float32 to the type of the file, to the nearest. Raises ExportError for what float16 cannot hold."""
     if not weight.is_floating_point():
         return weight
     if dtype == torch.float16 and weight.abs().max() > torch.finfo(dtype).max:
         raise ExportError("A weight of this model is too large for float16.", "Leave --precision out: the base's own type holds it.", "--precision")
-    if dtype != torch.bfloat16 or weight.dtype != torch.float32:
-        return weight.to(dtype)
-    count = weight.numel()
-    draws = torch.empty(-(-count // 4), dtype=torch.int64).random_(-(2**63), None, generator=random).view(torch.int16)[:count]
-    bits = weight.contiguous().view(torch.int32) + (draws.to(torch.int32) & 0xFFFF).view(weight.shape)
-    moved = (bits & ~0xFFFF).view(torch.float32).to(torch.bfloat16)
-    return torch.where(weight.isfinite() & moved.isfinite(), moved, weight.to(torch.bfloat16))
+    return weight.to(dtype)
+
+
+def still_tied(base: Path, names: Iterable[str]) -> bool:
+    """Whether head and embedding of a merged model are one table, as its config has to say; names: the merged tensors."""
+    facts = model.facts(base)
+    return facts.tied and not any(head in names and head not in facts.tensors for head in _HEADS)
 
 
 def _rename(out: Path, files: list[list[str]], total: int) -> None:

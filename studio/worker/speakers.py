@@ -20,6 +20,7 @@ from studio.errors import ModelError
 from studio.method import Method
 from studio.methods import METHODS
 from studio.talk import chat
+from studio.talk.stopping import end_tokens, text_stops
 from studio.talk.voice import Voice
 from studio.tokens import Encoder
 from studio.worker import sees
@@ -34,10 +35,11 @@ class Speaker:
     def __init__(self, voice: Voice, loaded: Any, encoder: Encoder | None = None):
         self.voice, self.model = voice, loaded
         self.batch = Batch(loaded)
-        self.encoder = encoder or Encoder(voice.base, voice.template)
+        self.encoder = encoder or Encoder(voice.tokenizer, voice.template)
         config = self.batch.inner.config.get_text_config()
         self.room = int(getattr(config, "max_position_embeddings", 0) or 1 << 20)
-        self.ends, self.stops = _ends(voice, self.encoder.tokenizer, self.batch.inner)
+        self.ends = frozenset(end_tokens(voice, self.encoder.tokenizer))
+        self.stops = text_stops(voice, self.encoder.tokenizer)
 
     def decode(self, ids: list[int]) -> str:
         """Text of tokens; special ones are left out unless a stop text is made of several tokens and may hold one."""
@@ -81,7 +83,8 @@ class Speakers:
 
     def _encoder(self, voice: Voice) -> Encoder:
         """With the tokenizer of another voice on the same base, if there is one: it takes as much memory as a small adapter."""
-        made = copy.copy(next((one.encoder for one in self.named.values() if one.voice.base == voice.base), None)) or Encoder(voice.base, voice.template)
+        made = copy.copy(next((one.encoder for one in self.named.values() if one.voice.tokenizer == voice.tokenizer), None)) \
+            or Encoder(voice.tokenizer, voice.template)
         made.template = voice.template
         return made
 
@@ -146,19 +149,3 @@ def _ready(loaded: Any, precision: torch.dtype, method: Method | None) -> Any:
         if weight.is_floating_point() and weight.dtype == torch.float32 != precision and method is not None:
             weight.data = weight.data.to(precision)
     return loaded.eval()
-
-
-def _ends(voice: Voice, tokenizer: Any, inner: Any) -> tuple[frozenset[int], tuple[str, ...]]:
-    """Tokens that end a turn, and stop texts that are no single token: the template's end of turn and the model's own."""
-    own = getattr(inner.generation_config, "eos_token_id", None)
-    ids = end_tokens(voice, tokenizer) | ({*own} if isinstance(own, list) else {own} - {None})
-    return frozenset(ids), tuple(stop for stop in voice.stop if tokenizer.token_to_id(stop) is None)
-
-
-def end_tokens(voice: Voice, tokenizer: Any = None) -> set[int]:
-    """Single tokens that end a turn: the template's end of turn, the tokenizer's and the model's own end."""
-    tokenizer = tokenizer or Encoder(voice.base, voice.template).tokenizer
-    ids = {tokenizer.token_to_id(text) for text in (*voice.stop, voice.template.special.get("eos_token", ""))}
-    own = model.facts(voice.base).config.get("eos_token_id")
-    ids |= set(own) if isinstance(own, list) else {own}
-    return ids - {None}

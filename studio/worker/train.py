@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoTokenizer, TrainingArguments, set_seed
+from transformers import TrainingArguments, set_seed
 
 from studio import data, model, process
 from studio.base import source
@@ -19,6 +19,7 @@ from studio.config import RunConfig
 from studio.data.ahead import Growing
 from studio.device import devices
 from studio.errors import StudioError
+from studio.export import hf_files
 from studio.forecast import levers
 from studio.forecast.levers import Settled
 from studio.home import write_whole
@@ -166,9 +167,9 @@ def _finish(run: Run, config: RunConfig, trainer: StudioTrainer, template: Any, 
     if together.first():
         with checkpoints.replacing(run.result) as result:
             config.method.save(finished, result)
-            tokenizer = AutoTokenizer.from_pretrained(base)
-            tokenizer.chat_template = template.text
-            tokenizer.save_pretrained(result)
+            hf_files.copy_tokenizer(base, result, template.text)
+            if not config.method.adapter:
+                hf_files.write_config(base, result, dtype=str(finished.config.dtype).removeprefix("torch."))
             write_whole(result / "manifest.json", json.dumps({
                 "base": str(base), "model": config.model.model_dump(), "method": config.method.model_dump(mode="json"),
                 "template": template.name, "stop": template.stop, "step": step}, indent=1, ensure_ascii=False))

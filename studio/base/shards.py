@@ -1,0 +1,66 @@
+"""Which files of a folder are the model's weights, as transformers chooses them: model.safetensors, else the shards that the index names."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from studio.errors import ModelError
+
+WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+IGNORED = ("consolidated*", "*/*")  # a second copy of the same weights in another format, and what lies in folders below
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files to read, in order. Raises ModelError where there are none, or one that the index names is missing.
+
+    Without index all files count but a second copy of the same weights; such a folder can be measured, and `loadable` refuses it.
+    """
+    if (folder / WHOLE).is_file():
+        return [folder / WHOLE]
+    if (folder / INDEX).is_file():
+        return _indexed(folder)
+    files = [file for file in sorted(folder.glob("*.safetensors")) if not file.name.startswith("consolidated")]
+    return files or loadable(folder)
+
+
+def loadable(folder: Path) -> list[Path]:
+    """As weight_files, and raises ModelError for a folder that transformers would not load."""
+    if (folder / WHOLE).is_file() or (folder / INDEX).is_file():
+        return weight_files(folder)
+    raise ModelError(f"{folder} holds {_instead(folder)}.", f"Give the folder that transformers' save_pretrained wrote ({WHOLE}, or shards with {INDEX}): "
+                     "download it again, or load it with transformers and call save_pretrained.", "model")
+
+
+def bare(folder: Path) -> bool:
+    """Whether a folder holds no weights and names none: enough for an estimate from config.json alone."""
+    return not any(file.suffix in (".safetensors", ".bin") or file.name == INDEX for file in folder.iterdir())
+
+
+def _indexed(folder: Path) -> list[Path]:
+    try:
+        named = sorted(set(json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values()))
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise ModelError(f"{folder / INDEX} is no index of weights.", "Download it again.", "model") from error
+    missing = [name for name in named if not (folder / name).is_file()]
+    if missing:
+        raise ModelError(f"{folder} lacks {len(missing)} of the {len(named)} files that {INDEX} names: {', '.join(missing[:3])}"
+                         f"{', …' if len(missing) > 3 else ''}.", "Download the missing files again.", "model")
+    return [folder / name for name in named]
+
+
+def _instead(folder: Path) -> str:
+    """What lies there in the place of weights, in words."""
+    others = sorted(file.name for file in folder.glob("*.safetensors"))
+    pickles = sorted(file.name for file in folder.glob("*.bin"))
+    if others:
+        return f"{others[0]}, but neither {WHOLE} nor {INDEX}"
+    return f"only {pickles[0]}, a pickle file that can run code" if pickles else "no weights"
+
+
+def there(folder: Path) -> bool:
+    """Whether all of a model's weights lie in a folder."""
+    try:
+        return bool(loadable(folder))
+    except ModelError:
+        return False

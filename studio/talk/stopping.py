@@ -1,0 +1,38 @@
+"""What ends an answer: the tokens that any program stops at, and texts of several tokens that only the chat looks for."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from studio import model
+from studio.talk.voice import Voice
+from studio.tokens import Encoder
+
+
+def end_tokens(voice: Voice, tokenizer: Any = None) -> list[int]:
+    """Single tokens that end a turn: the template's end of turn first, then the tokenizer's and the model's own end."""
+    tokenizer = tokenizer or Encoder(voice.tokenizer, voice.template).tokenizer
+    named = [tokenizer.token_to_id(text) for text in (*voice.stop, voice.template.special.get("eos_token", ""))]
+    file = voice.base / "generation_config.json"
+    settings = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    for own in (settings.get("eos_token_id"), model.facts(voice.base).config.get("eos_token_id")):
+        named += own if isinstance(own, list) else [own]
+    return [token for token in dict.fromkeys(named) if token is not None]
+
+
+def text_stops(voice: Voice, tokenizer: Any = None) -> tuple[str, ...]:
+    """What ends a turn and is no single token."""
+    tokenizer = tokenizer or Encoder(voice.tokenizer, voice.template).tokenizer
+    return tuple(stop for stop in voice.stop if tokenizer.token_to_id(stop) is None)
+
+
+def never_stops(voice: Voice) -> str:
+    """A sentence where no single token ends the turns that were trained, or "": programs other than this one then write on."""
+    tokenizer = Encoder(voice.tokenizer, voice.template).tokenizer
+    texts = text_stops(voice, tokenizer)
+    if len(texts) < len(voice.stop) or not texts:
+        return ""
+    parts = len(tokenizer.encode(texts[0], add_special_tokens=False).ids)
+    return (f"The template {voice.template.name!r} ends a turn with {texts[0]!r}, which is {parts} plain tokens in this model: programs that stop at a "
+            f"token only will write on. Give them {texts[0]!r} as a stop text, or train with a template whose end is one token, or add it with data.new_tokens.")

@@ -1,0 +1,65 @@
+"""Which files are a model's weights: as transformers chooses them, and what is missing is named at once."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from studio import model
+from studio.base import source
+from studio.base.shards import INDEX
+from studio.base.source import ModelOrder
+from studio.errors import ModelError
+
+
+@pytest.fixture
+def sharded(tiny_model: Path, tmp_path: Path) -> Path:
+    """The tiny model in two shards with an index."""
+    folder = tmp_path / "sharded"
+    shutil.copytree(tiny_model, folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    tensors = load_file(tiny_model / "model.safetensors")
+    names, where = sorted(tensors), {}
+    for place, part in enumerate((names[::2], names[1::2]), 1):
+        file = f"model-0000{place}-of-00002.safetensors"
+        save_file({name: tensors[name] for name in part}, folder / file, metadata={"format": "pt"})
+        where |= dict.fromkeys(part, file)
+    (folder / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": where}))
+    return folder
+
+
+def test_a_second_copy_of_the_weights_is_not_counted(sharded: Path, tiny_model: Path) -> None:
+    """Mistral's own format lies beside the shards under other names of tensors."""
+    save_file({f"own.{name}": value for name, value in load_file(tiny_model / "model.safetensors").items()}, sharded / "consolidated.safetensors")
+    assert model.facts(sharded).parameters == model.facts(tiny_model).parameters
+
+
+def test_a_missing_shard_is_named_at_once(sharded: Path) -> None:
+    (sharded / "model-00002-of-00002.safetensors").unlink()
+    for ask in (model.facts_of, source.check, source.fetch):
+        with pytest.raises(ModelError, match="lacks 1 of the 2 files .* model-00002-of-00002.safetensors"):
+            ask(ModelOrder(source=str(sharded)))
+
+
+def test_an_index_without_any_of_its_shards_is_no_model_to_be_estimated(sharded: Path) -> None:
+    for file in sharded.glob("*.safetensors"):
+        file.unlink()
+    with pytest.raises(ModelError, match="lacks 2 of the 2"):
+        model.facts_of(ModelOrder(source=str(sharded)))
+
+
+@pytest.mark.parametrize(("name", "said"), [("pytorch_model.bin", "a pickle file"), ("consolidated.safetensors", "neither model.safetensors nor"),
+                                            ("weights.safetensors", "neither model.safetensors nor")])
+def test_what_transformers_would_not_load_is_refused(name: str, said: str, tiny_model: Path, tmp_path: Path) -> None:
+    shutil.copy(tiny_model / "config.json", tmp_path)
+    shutil.copy(tiny_model / "model.safetensors", tmp_path / name)
+    with pytest.raises(ModelError, match=said):
+        source.check(ModelOrder(source=str(tmp_path)))
+
+
+def test_a_config_alone_is_still_estimated(tiny_model: Path, tmp_path: Path) -> None:
+    shutil.copy(tiny_model / "config.json", tmp_path)
+    assert model.facts_of(ModelOrder(source=str(tmp_path))).parameters == model.facts(tiny_model).parameters
