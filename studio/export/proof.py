@@ -126,10 +126,10 @@ def opening(row: dict[str, Any]) -> Question | None:
 
 def answered(one: run.Run) -> list[tuple[str, str]]:
     """(question, answer) of a run's result, where an export has asked before; [] where none has."""
-    order = {"questions": questions(one.id), "texts": list(TEXTS), "max_tokens": MAX_TOKENS, **_held_out(one.id)}
-    file = _file(one.id, one.result, order)
-    texts = [answer["text"] for answer in json.loads(file.read_text())["answers"]] if file.is_file() else []
-    return [(question[-1]["content"], text) for question, text in zip(order["questions"], texts, strict=False)]
+    asked = questions(one.id)
+    file = _file(one.id, one.result, asked)
+    texts = [answer["text"] for answer in json.loads(file.read_text())] if file.is_file() else []
+    return [(question[-1]["content"], text) for question, text in zip(asked, texts, strict=False)]
 
 
 def _kept(voice: Voice, order: dict[str, Any], tell: Tell) -> dict[str, Any]:
@@ -139,13 +139,14 @@ def _kept(voice: Voice, order: dict[str, Any], tell: Tell) -> dict[str, Any]:
         return json.loads(file.read_text())
     found = _asked("trained", voice.name, order, lambda done, total: tell("asking the trained model", done, total))
     write_whole(file, json.dumps(found, ensure_ascii=False))
+    write_whole(_file(voice.name, voice.result or voice.base, order["questions"]), json.dumps(found["answers"], ensure_ascii=False))
     return found
 
 
-def _file(name: str, weights: Path, order: dict[str, Any]) -> Path:
-    """Where what these very weights gave for this order is kept."""
+def _file(name: str, weights: Path, asked: Any) -> Path:
+    """Where what these very weights gave for what was asked is kept."""
     stamp = [(file.name, file.stat().st_mtime_ns, file.stat().st_size) for file in sorted(weights.glob("*.safetensors"))]
-    return room("cache") / f"proof-{hashlib.sha256(json.dumps([name, stamp, order]).encode()).hexdigest()[:24]}.json"
+    return room("cache") / f"proof-{hashlib.sha256(json.dumps([name, stamp, asked, MAX_TOKENS]).encode()).hexdigest()[:24]}.json"
 
 
 def _asked(side: str, name: str, order: dict[str, Any], tell: Callable[[int, int], None]) -> dict[str, Any]:
