@@ -76,7 +76,7 @@ def _held_out(name: str) -> dict[str, Any]:
     """What a run measures itself on: {conversations, encoding}; no conversations for what is no run, or when the data has gone."""
     try:
         order = run.find(name.partition("@")[0]).config
-        rows = [row["text"] if "text" in row else row["messages"] for row in list(held_out(order))[:ROWS]]
+        rows = list(held_out(order))[:ROWS]
     except StudioError:
         return {"conversations": [], "encoding": {}}
     return {"conversations": rows, "encoding": {"max_length": order.data.max_length, "too_long": order.data.too_long, "train_on": order.data.train_on}}

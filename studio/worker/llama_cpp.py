@@ -111,7 +111,8 @@ def quantizer() -> Any:
             found.restype = ctypes.c_size_t
             found.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, *[ctypes.c_int64] * 3, ctypes.c_void_p]
             return found
-    raise ExportError("This precision is written by llama.cpp's own quantizer, which is not installed.", "pip install xllamacpp, or take f16 or q8_0.", "--precision")
+    raise ExportError("This precision is written by llama.cpp's own quantizer, which is not installed.", "pip install xllamacpp, or take f16 or q8_0.",
+                      "--precision")
 
 
 def quantized(rows: numpy.ndarray, kind: Any, importance: numpy.ndarray | None = None) -> numpy.ndarray:
