@@ -70,7 +70,8 @@ def proven(proof: dict[str, Any]) -> list[str]:
     if loss:
         told = [f"{name} {loss[name]:.4f}" for name in ("trained", "merged", "exported") if loss[name] is not None]
         lines.append(f"Held-out loss: {', '.join(told)} ({loss['rows']} rows).")
-    lines += [f"  asked    {one['question'][:100]!r}\n  trained  {one['trained'][:200]!r}\n  exported {one['exported'][:200]!r}" for one in proof["differences"]]
+    for one in proof["differences"]:
+        lines.append(f"  asked    {one['question'][:100]!r}\n  trained  {one['trained'][:200]!r}\n  exported {one['exported'][:200]!r}")
     return lines + [line for other in proof.get("also", []) for line in proven(other)]
 
 

@@ -82,8 +82,8 @@ def legacy_rope(config: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(rope, dict) or "rope_theta" in config or "rope_scaling" in config:
         return {}
     if "full_attention" in rope:  # one set for each kind of layer
-        return _legacy(rope["full_attention"] or {}) | {
-            "rope_local_base_freq": found["rope_theta"] for found in [rope.get("sliding_attention") or {}] if "rope_theta" in found}
+        local = (rope.get("sliding_attention") or {}).get("rope_theta")
+        return _legacy(rope["full_attention"] or {}) | ({"rope_local_base_freq": local} if local else {})
     return _legacy(rope)
 
 

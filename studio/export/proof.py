@@ -36,10 +36,17 @@ GENERAL = (  # asked where a run's data gives fewer than twenty
     "Tell me a short joke.", "Who wrote Romeo and Juliet?", "How do plants drink?")
 
 
-TEXTS = (  # whose ids are compared: numbers, code, Chinese, Japanese, emoji, blanks, accents
-    "In 2026, 1234567 of 89,012.50 people (3.14 %) paid $1,000.", "def f(x):\n\treturn x ** 2  # squared\n\n\nprint(f(10))\n", "今天天气怎么样？我们去公园吧。",
-    "东京は2026年に人口1400万人です。", "I'll say: don't, they're, WE'VE — naïve café, Größe, Ελλάδα, Привет!", "👍🏽 👨‍👩‍👧‍👦 🎉 ok 🇩🇪", "  two  spaces\t tab\r\n\r\n end  ",
-    '{"a": [1, 22, 333, 4444], "b": "x_y-z"}', "https://example.org/a?b=1&c=%20#d", "x=1;y=22;z=333;w=4444;v=55555")
+TEXTS = (  # whose ids are compared: numbers, code, Chinese, Japanese, accents, emoji, blanks
+    "In 2026, 1234567 of 89,012.50 people (3.14 %) paid $1,000.",
+    "def f(x):\n\treturn x ** 2  # squared\n\n\nprint(f(10))\n",
+    "今天天气怎么样？我们去公园吧。",
+    "东京は2026年に人口1400万人です。",
+    "I'll say: don't, they're, WE'VE — naïve café, Größe, Ελλάδα, Привет!",
+    "👍🏽 👨‍👩‍👧‍👦 🎉 ok 🇩🇪",
+    "  two  spaces\t tab\r\n\r\n end  ",
+    '{"a": [1, 22, 333, 4444], "b": "x_y-z"}',
+    "https://example.org/a?b=1&c=%20#d",
+    "x=1;y=22;z=333;w=4444;v=55555")
 
 
 def prove(trained: Voice, exported: str, tell: Tell = lambda *_: None) -> dict[str, Any]:

@@ -34,5 +34,6 @@ def never_stops(voice: Voice) -> str:
     if len(texts) < len(voice.stop) or not texts:
         return ""
     parts = len(tokenizer.encode(texts[0], add_special_tokens=False).ids)
-    return (f"The template {voice.template.name!r} ends a turn with {texts[0]!r}, which is {parts} plain tokens in this model: programs that stop at a "
-            f"token only will write on. Give them {texts[0]!r} as a stop text, or train with a template whose end is one token, or add it with data.new_tokens.")
+    return (f"The template {voice.template.name!r} ends a turn with {texts[0]!r}, which is {parts} plain tokens in this model: "
+            f"programs that stop at a token only will write on. Give them {texts[0]!r} as a stop text, or train with a template "
+            "whose end is one token, or add it with data.new_tokens.")

@@ -29,7 +29,8 @@ def merged(found: Voice, out: Path, precision: str = "own") -> None:
     shapes = merge(found, out, dtype)
     rows = {shape[0] for name, shape in shapes.items() if TABLE.search(name)} - {model.facts(found.base).vocabulary}
     ends = end_tokens(found)
-    hf_files.write_config(found.base, out, dtype=str(dtype).removeprefix("torch."), tied=still_tied(found.base, shapes), vocabulary=max(rows, default=None), ends=ends)
+    hf_files.write_config(found.base, out, dtype=str(dtype).removeprefix("torch."), tied=still_tied(found.base, shapes),
+                          vocabulary=max(rows, default=None), ends=ends)
     hf_files.write_generation_config(found.base, out, ends)
     hf_files.copy_tokenizer(found.tokenizer, out, hf_files.plain_template(found.template.text))
 
