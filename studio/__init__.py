@@ -25,7 +25,7 @@ __version__ = "0.1.0"
 
 FLOORS = {
     0: ("errors",),
-    1: ("crash", "home", "events", "process", "driver", "device", "base", "template", "text", "model"),
+    1: ("crash", "home", "events", "process", "driver", "device", "base", "template", "text", "model", "yaml_text"),
     2: ("tokens", "data", "footprint", "method", "methods", "training"),
     3: ("config", "presets"),
     4: ("memory", "estimate", "forecast", "run", "runs", "queue"),

@@ -9,7 +9,7 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from studio import data, model
+from studio import data, model, yaml_text
 from studio.base import source
 from studio.base.source import ModelOrder
 from studio.data.order import DataOrder
@@ -20,8 +20,6 @@ from studio.methods import METHODS, AnyMethod
 from studio.training import Training
 
 DEFAULT_METHOD = "lora"
-DEEPEST = 30  # levels of an order, and aliases in it; a real one has five and none
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast where libyaml is: a home may hold hundreds of orders
 
 
 class RunConfig(BaseModel):
@@ -73,28 +71,9 @@ def load(path: str | Path, settings: list[str] = ()) -> RunConfig:
     return parse(text, settings, where=str(path))
 
 
-def _plain(text: str) -> Any:
-    """The text as plain values. What is nested without end would break the parser, in C with the whole process; aliases multiply."""
-    depth = aliases = 0
-    try:
-        for event in yaml.parse(text, Loader=LOADER):  # one after the other, however deep
-            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-            aliases += isinstance(event, yaml.AliasEvent)
-            if depth > DEEPEST or aliases > DEEPEST:
-                raise OrderError("This is no order: it is nested too deeply, or made of aliases.", "Write every value where it belongs.", "order")
-        return yaml.load(text, Loader=LOADER)
-    except yaml.YAMLError:
-        return yaml.safe_load(text)  # it names the place of the mistake more exactly
-
-
 def parse(text: str, settings: list[str] = (), where: str = "the order") -> RunConfig:
     """An order from YAML text. Raises OrderError that names every wrong key with its nearest right name."""
-    try:
-        plain = _plain(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f" on line {mark.line + 1}" if mark else ""
-        raise OrderError(f"{where} is not YAML{line}: {getattr(error, 'problem', error)}.", "Check indentation and colons there.", where) from error
+    plain = yaml_text.read(text, where)
     if not isinstance(plain, dict):
         raise OrderError(f"{where} holds no keys.", "The least order is\n  data: {train: my-data.json}", where)
     for setting in settings:
@@ -134,7 +113,7 @@ def _set(plain: dict[str, Any], setting: str) -> None:
         here = inner
     if parents == ["method"] and last == "name" and here.get("name") != value:
         here.clear()  # another method has other knobs
-    here[last] = yaml.safe_load(value)
+    here[last] = yaml_text.read(value, f"--set {key}")
 
 
 def _dotted(loc: tuple) -> str:

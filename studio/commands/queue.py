@@ -5,9 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from typing import Any
 
-import yaml
-
-from studio import config, queue, run
+from studio import config, queue, run, yaml_text
 from studio.commands.runs import _show_list
 from studio.errors import RunError
 from studio.run import ASKS, Run
@@ -124,5 +122,5 @@ def _changes(settings: list[str]) -> dict[str, dict[str, Any]] | None:
         section, dot, name = key.partition(".")
         if not sign or not dot or "." in name:
             raise RunError(f"--set {setting!r} is no change.", "Write --set training.batch_size=1.", "set")
-        found.setdefault(section, {})[name] = yaml.safe_load(value)
+        found.setdefault(section, {})[name] = yaml_text.read(value, f"--set {key}")
     return found or None

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from studio.ui import words
 
 STATIC = Path(__file__).parent / "static"
+SAID = re.compile(r'data-say="([^"]+)">[^<]*<')  # a sentence of a file in static/ that is shown in other languages too
 FIRST = ("words.js", "page.js", "live.js")  # what every other script stands on
 
 

@@ -19,11 +19,13 @@ from studio.events import Lock, held
 from studio.export import folders as export
 from studio.export import report as page_report
 from studio.home import PROJECT, room
-from studio.ui import live
+from studio.ui import live, rights
+from studio.ui.who import VISITOR, WATCHER
 
 KINDS = {"adapter": ("adapter", ""), "merged": ("merged", ""), "gguf": ("gguf", "f16"), "gguf-q8": ("gguf", "q8_0"), "ollama": ("ollama", "")}
 
 
+@rights.job()
 def take_away(name: str, kind: str) -> dict[str, Any]:
     """Begin an export of a finished run. kind: one of KINDS. Returns {run, kind}; how it goes is read with `taken`."""
     one = live.exact(name)
@@ -47,6 +49,7 @@ def take_away(name: str, kind: str) -> dict[str, Any]:
     return {"run": one.id, "kind": kind}
 
 
+@rights.read(WATCHER, VISITOR)
 def taken(ask: dict[str, Any]) -> Response:
     """How each export of a run stands: {exports: {kind: {state, said, answer}}}; state: none, going, done, failed."""
     try:
@@ -74,6 +77,7 @@ def _state(folder: Path, kind: str) -> dict[str, Any]:
     return {"state": "done", "answer": {**answer, "file": Path(answer["path"]).is_file(), "there": Path(answer["path"]).exists()}}
 
 
+@rights.read(WATCHER)
 def download(ask: dict[str, Any]) -> Response:
     """The file of a finished export, or with kind `report` the run's report as one HTML file."""
     try:

@@ -13,7 +13,8 @@ from studio.errors import RunError, StudioError
 from studio.home import room
 from studio.runs import checkpoints
 from studio.talk import chat, chats, votes
-from studio.ui import assets, jobs, live
+from studio.ui import assets, live, rights, who
+from studio.ui.who import VISITOR, WATCHER
 
 LONGEST = 200_000  # characters of a prompt
 SAMPLING = {"temperature": (0.0, 5.0), "top_p": (0.001, 1.0), "top_k": (0, 1000), "repetition_penalty": (0.5, 3.0), "max_tokens": (1, 8192),
@@ -26,12 +27,13 @@ def build(page: gr.Blocks) -> None:
     """The tab, and the jobs its buttons call."""
     gr.HTML(html_template="<div></div>", js_on_load=assets.mount("chat"), apply_default_css=False, elem_id="studio-chat")
     for job in (chat_ask, chat_stop, chat_vote, chat_delete, chat_load, chat_unload, chat_keep):
-        gr.api(jobs.refusing(job), api_name=job.__name__, queue=False)
+        rights.offered(job)
 
 
 # -- what the page reads
 
 
+@rights.read(WATCHER, VISITOR)
 def voices(ask: dict[str, Any]) -> Response:
     """{voices: [{name, label, base, prompts, kind}], server: {ready, models, doing, memory}}. The newest finished run comes first."""
     found = []
@@ -70,15 +72,17 @@ def prompts(name: str) -> list[str]:
     return list(PROMPTS)
 
 
+@rights.read(WATCHER, VISITOR)
 def talks(ask: dict[str, Any]) -> Response:
     """The conversations that there are, the newest first."""
-    return live.answered({"talks": chats.listing()})
+    return live.answered({"talks": [] if who.role.get() == VISITOR else chats.listing()})  # a visitor knows its own by their ids
 
 
+@rights.read(WATCHER, VISITOR)
 def said(ask: dict[str, Any]) -> Response:
     """A conversation: {id, going, turns}; with `seen` {turns, texts} only the last turn, its texts from what was seen."""
     try:
-        one = chats.find(str(ask.get("id", "")))
+        one = _talk(str(ask.get("id", "")))
     except StudioError as error:
         return live.answered({"gone": error.message})
     with one.lock:
@@ -111,6 +115,7 @@ def _pair(sides: list[str]) -> tuple[str, str]:
     return one, other
 
 
+@rights.read(WATCHER)
 def cast_votes(ask: dict[str, Any]) -> Response:
     """All votes about a voice as JSON lines, to take away."""
     found = votes.votes(_side(str(ask.get("name") or "base")))
@@ -123,6 +128,7 @@ READS = (voices, talks, said, cast_votes)
 # -- jobs
 
 
+@rights.job(VISITOR)
 def chat_ask(values: dict[str, Any]) -> dict[str, Any]:
     """Ask one or two voices. {prompt, sides: [voice], id?, turn?, system?, sampling?, blind?} -> {id, turn}; read the answers with `said`.
 
@@ -132,10 +138,12 @@ def chat_ask(values: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(prompt, str) or not prompt.strip() or len(prompt) > LONGEST:
         raise StudioError("There is no question.", f"Write one, of at most {LONGEST} characters.", "prompt")
     sides = [_side(str(name)) for name in (values.get("sides") or ["base"])[:2]]
-    one = chats.find(str(values["id"])) if values.get("id") else chats.new(sides)
+    one = _talk(str(values["id"])) if values.get("id") else chats.new(sides)
     if one.going():
         one.stop()
     with one.lock:
+        if not one.turns:
+            one.values["visited"] = who.role.get() == VISITOR
         one.values.update(sides=sides, blind=bool(values.get("blind")) and len(sides) == 2, system=str(values.get("system") or "")[:LONGEST],
                           sampling=_sampling(values.get("sampling") or {}))
         turn = values.get("turn")
@@ -143,6 +151,14 @@ def chat_ask(values: dict[str, Any]) -> dict[str, Any]:
             del one.turns[turn:]
         one.ask(prompt)
     return {"id": one.id, "turn": len(one.turns) - 1}
+
+
+def _talk(name: str) -> chats.Talk:
+    """A conversation by its id; for a visitor only one that a visitor began. Raises StudioError."""
+    one = chats.find(name)
+    if who.role.get() == VISITOR and not one.values.get("visited"):
+        raise StudioError(f"There is no conversation {name!r}.", "It may have been deleted.", "conversation")
+    return one
 
 
 def _side(name: str) -> str:
@@ -166,12 +182,14 @@ def _sampling(values: dict[str, Any]) -> dict[str, Any]:
     return checked
 
 
+@rights.job(VISITOR)
 def chat_stop(id: str) -> dict[str, Any]:
     """Stop the answers that are being written. Returns {id}."""
-    chats.find(id).stop()
+    _talk(id).stop()
     return {"id": id}
 
 
+@rights.job()
 def chat_vote(id: str, turn: int, choice: str) -> dict[str, Any]:
     """Vote left, right or tie on a turn, as it was shown; who spoke is told from then on. Returns {id}."""
     one = chats.find(id)
@@ -187,22 +205,26 @@ def chat_vote(id: str, turn: int, choice: str) -> dict[str, Any]:
     return {"id": id}
 
 
+@rights.job()
 def chat_delete(id: str) -> dict[str, Any]:
     """Remove a conversation. Returns {id}."""
     chats.delete(id)
     return {"id": id}
 
 
+@rights.job(VISITOR)
 def chat_load(names: list[str]) -> dict[str, Any]:
     """Put voices into memory before the first question, starting the model server if need be. Returns {models}."""
     return {"models": chat.server().load([_side(str(name)) for name in names[:2]])}
 
 
+@rights.job()
 def chat_unload() -> dict[str, Any]:
     """End the model server; every byte goes back. Returns {bytes}."""
     return {"bytes": chat.end()}
 
 
+@rights.job()
 def chat_keep(values: dict[str, Any]) -> dict[str, Any]:
     """Append an answer, as it is or corrected, to a data set as a training row. {id, turn, side, text, name} -> {path, rows}."""
     one = chats.find(str(values.get("id", "")))

@@ -10,30 +10,35 @@ from studio import config, data
 from studio.config import RunConfig
 from studio.data.lengths import suggested
 from studio.errors import StudioError
-from studio.ui import assets, guard, measure, words
+from studio.ui import assets, guard, measure, rights, words
 from studio.ui.data_rows import page_of, preview_of
+from studio.ui.who import VISITOR, WATCHER
 
 SHOWN = 8  # row numbers named beside a kind of problem
 Question = dict[str, Any]
 
 
+@rights.read(WATCHER, VISITOR)
 def inspect(question: Question) -> Question:
     """{order, lang} -> format with reason, rows, the kinds of problem with counts and rows; or {error}, with the columns where there are."""
     found = answered(_inspect, question)
     return found | {"columns": answered(_columns, question).get("columns", [])} if "error" in found else found
 
 
+@rights.read(WATCHER, VISITOR)
 def rows(question: Question) -> Question:
     """{order, lang, start, search, kind} -> some rows in short, and how many there are; or {error}."""
     return answered(lambda wanted, lang: page_of(read(wanted), _number(question.get("start")), str(question.get("search") or "")[:200],
                                                  str(question.get("kind") or "")), question)
 
 
+@rights.read(WATCHER, VISITOR)
 def preview(question: Question) -> Question:
     """{order, lang, row} -> one row as conversation, as rendered text and as tokens; or {error}."""
     return answered(lambda wanted, lang: preview_of(wanted, read(wanted), _number(question.get("row")), lang), question)
 
 
+@rights.read(WATCHER, VISITOR)
 def lengths(question: Question) -> Question:
     """{order, lang} -> sorted token lengths of the counted rows, and sums; or {error}."""
     return answered(_lengths, question)

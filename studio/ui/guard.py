@@ -1,71 +1,115 @@
-"""What a request may do: which Host names are answered, which posts are the page's own, what each role may call.
+"""What a request may do: which Host names are answered, which posts are the page's own, which addresses each role may use.
 
 Gradio checks none of this: any name that points here is answered (DNS rebinding), a few of its routes take plain-text and form posts
-from any web site, and who is logged in may call everything.
+from any web site, and who is logged in may call everything. This is the second wall; the first is at each function (rights.py).
+What is not listed here is not served.
 """
 
 from __future__ import annotations
 
-import os
+import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import anyio
+from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 
-from studio import data
-from studio.config import RunConfig
-from studio.errors import OrderError
-from studio.home import PROJECT, home
-from studio.ui import live, who
+from studio.ui import who
+from studio.ui.crowd import Crowd
+from studio.ui.door import Door
+from studio.ui.files import PUBLIC, allow, allow_voice  # noqa: F401 - what an order may name, which is checked by the jobs
 from studio.ui.names import Names, of_space
-from studio.ui.who import NOBODY, OWNER
+from studio.ui.who import NOBODY, OWNER, VISITOR, WATCHER, Asker
 
+API = "/gradio_api"
 ASK = "/studio/ask/"  # the page's reading questions (questions.py)
+STARTED = f"{API}/startup-events"  # gradio asks itself whether it is up; tells nothing
 WATCHED = ("status", "inspect", "estimate")  # the jobs that change nothing
 VISITED = ("chat", "chat_ask", "chat_stop", "chat_load")  # and those a visitor of a Space may use as well
+LOOKED_AT = ("", "/config", "/theme.css", "/favicon.ico", "/robots.txt", "/manifest.json",
+             *(API + path for path in ("/theme.css", "/info", "/startup-events", "/app_id", "/user", "/login_check")))
+FOLDERS = ("/assets/", "/static/", f"{API}/heartbeat/")
+READ = tuple(API + path for path in ("/queue/data", "/queue/status", "/upload_progress", "/openapi.json"))  # by the owner's gradio_client
+POSTED = tuple(API + path for path in ("/queue/join", "/upload", "/reset", "/cancel"))
+CALLED = tuple(f"{API}/{way}/" for way in ("run", "api", "call"))
+SIGNING = ("/login/huggingface", "/login/callback", "/logout")  # of a Space
 UNUSED = ("/gradio_api/deep_link", "/gradio_api/component_server", "/gradio_api/process_recording")  # gradio's, not the page's; each writes or calls
+LARGEST = 4 << 20  # bytes of a call; an upload has a limit of its own
+SLOWEST = 30.0  # seconds for a call to arrive
 POLICY = ("default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
-          "font-src 'self' data:; media-src 'self' blob:; worker-src 'self' blob:; connect-src 'self'; object-src 'none'; base-uri 'self'")
-PUBLIC = "STUDIO_PUBLIC"  # set in the environment of a page that others can reach
+          "font-src 'self' data:; media-src 'self' blob:; worker-src 'self' blob:; connect-src 'self'; object-src 'none'; base-uri 'self'; "
+          "form-action 'self'; frame-ancestors ")
+Refusal = tuple[int, str]
 
 
 class Guard:
-    """ASGI middleware: 400 for a foreign Host, 403 for a post of another site or beyond one's rights. Adds headers that forbid foreign content."""
+    """ASGI middleware: 400 for a foreign Host, 401 and 403 beyond one's rights, 404 for what the page does not use, 429 for too much at once.
 
-    def __init__(self, app: Any, names: Names, role: Callable[[dict[str, Any]], str] | None = None, visitors: bool = False):
-        self.app, self.names, self.role, self.visitors = app, names, role, visitors
+    role: who sends a request, by its scope. visitors: who is not logged in may look and chat. door: the login, if there is one.
+    """
+
+    def __init__(self, app: Any, names: Names, role: Callable[[dict[str, Any]], str] | None = None, visitors: bool = False, door: Door | None = None,
+                 guarded: bool = False):
+        self.app, self.names, self.role, self.visitors, self.door = app, names, role, visitors, door
+        self.guarded, self.crowd = guarded or door is not None or visitors, Crowd()
+        self.policy = POLICY + ("'self' https://huggingface.co" if of_space() else "'self'")
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
         role = self.role(scope) if self.role else OWNER
+        role = VISITOR if self.visitors and role == WATCHER else role
+        send = self._with_headers(send, self.may(scope, role))
         refusal = self.refusal(scope, role)
         if refusal:
             await PlainTextResponse(refusal[1], refusal[0])(scope, receive, send)
             return
+        address = (scope.get("client") or ("",))[0]
+        scope[who.KEY] = Asker(role, address, self.guarded)
         who.role.set(role)
-        who.address.set((scope.get("client") or ("",))[0])
-        await self.app(scope, receive, _with_headers(send, self.may(scope, role)))
+        who.address.set(address)
+        with self.crowd.within(address, role, scope["path"]) as room:
+            if room:
+                await self._pass(scope, receive, send, role)
+            else:
+                await PlainTextResponse("Too much at once. Try again in a moment.", 429, {"Retry-After": "2"})(scope, receive, send)
 
-    def refusal(self, scope: dict[str, Any], role: str = OWNER) -> tuple[int, str] | None:
+    async def _pass(self, scope: dict[str, Any], receive: Any, send: Any, role: str) -> None:
+        """What is let through: to the login, to where it was sent, or to a refusal that only the body could tell."""
+        entering = self.door.entering(Request(scope), role) if self.door else None
+        if entering is not None:
+            await entering(scope, receive, send)
+            return
+        if scope["type"] == "http" and scope["method"] == "POST" and scope["path"].startswith((*CALLED, f"{API}/queue/")):
+            body = await _body(scope, receive)
+            refusal = (413, "That is too long, or came too slowly.") if body is None else _numbered(body, role)
+            if refusal:
+                await PlainTextResponse(refusal[1], refusal[0])(scope, receive, send)
+                return
+            receive = _again(body or b"", receive)
+        await self.app(scope, receive, send)
+
+    def refusal(self, scope: dict[str, Any], role: str = OWNER) -> Refusal | None:
         """(status, sentence) for what is not let through."""
-        headers = dict(scope["headers"])
         hosts = [value.decode("latin-1") for key, value in scope["headers"] if key == b"host"]
         if len(hosts) != 1 or hosts[0] not in self.names:
             return 400, "This name is not served here. Start the studio with --allow-host NAME to serve it."
-        if scope["path"].rstrip("/") in UNUSED:
+        if scope["type"] == "websocket" or scope["path"].rstrip("/") in UNUSED:
             return 404, "Not found."
-        if scope["type"] == "http" and scope["method"] in ("GET", "HEAD", "OPTIONS"):
-            return None
-        if headers.get(b"sec-fetch-site", b"none") not in (b"same-origin", b"none"):
-            return 403, "Posts from other sites are refused."
+        return self._foreign(scope, hosts[0]) or self._beyond(scope["method"], scope["path"].rstrip("/"), role)
+
+    def _foreign(self, scope: dict[str, Any], host: str) -> Refusal | None:
+        """What another site's page sends: every post; of the rest, all but what a person opens by a link."""
+        headers, looks = dict(scope["headers"]), scope["method"] in ("GET", "HEAD")
+        own = headers.get(b"sec-fetch-site", b"none") in (b"same-origin", b"none")
+        opened = looks and headers.get(b"sec-fetch-mode") == b"navigate" and scope["path"].rstrip("/") != "/logout"
         origin = headers.get(b"origin")
-        if origin is not None and not self._own(origin.decode("latin-1"), hosts[0]):
+        if not (own or opened) or (not looks and origin is not None and not self._own(origin.decode("latin-1"), host)):
             return 403, "Posts from other sites are refused."
-        return self._beyond(scope["path"].rstrip("/"), role)
+        return None
 
     def _own(self, origin: str, host: str) -> bool:
         try:
@@ -74,61 +118,80 @@ class Guard:
             return False
         return bool(there) and (there == host.lower() or there in of_space())
 
-    def _beyond(self, path: str, role: str) -> tuple[int, str] | None:
-        """A post that its sender has no right to. Only looking, and logging in and out, is for everybody who may look."""
-        if role == OWNER or path in ("/login", "/logout"):
+    def _beyond(self, method: str, path: str, role: str) -> Refusal | None:
+        """What its sender has no right to, or what is not served to anybody. Logging in is for everybody."""
+        looks = method in ("GET", "HEAD")
+        if self.door and path == "/login":
             return None
-        if path.startswith(ASK):
-            return (401, "Log in first.") if role == NOBODY else None
-        if any(path == f"/gradio_api/{way}/{job}" for way in ("run", "api") for job in self._allowed()):
+        if role == NOBODY:
+            return None if looks and path in ("", STARTED) else (401, "Log in first.")
+        if looks and (path in LOOKED_AT or path.startswith(FOLDERS) or (path in SIGNING and of_space())):
             return None
-        return 403, "Only the owner may do this here."
+        if method == "POST" and (path.startswith(ASK) or (self.door and path == "/logout")):
+            return None
+        if role == OWNER:
+            known = path in READ or path.startswith(CALLED) if looks else method == "POST" and (path in POSTED or path.startswith(CALLED))
+            return None if known else (404, "Not found.")
+        if method == "POST" and any(path == f"{API}/{way}/{job}" for way in ("run", "api") for job in self._allowed(role)):
+            return None
+        if path == "/login":
+            return 404, "There is no login here."
+        return (404, "Not found.") if looks and path not in READ and not path.startswith(CALLED) else (403, "Only the owner may do this here.")
 
-    def _allowed(self) -> tuple[str, ...]:
-        return WATCHED + (VISITED if self.visitors else ())
+    def _allowed(self, role: str) -> tuple[str, ...]:
+        return WATCHED + (VISITED if role == VISITOR else ())
 
     def may(self, scope: dict[str, Any], role: str = OWNER) -> str | None:
         """The jobs that somebody may call, for the page to grey the others; "*" for all. Said with every answer to a reading question, None elsewhere."""
         if not scope["path"].startswith(ASK):
             return None
-        return "*" if role == OWNER else " ".join(self._allowed())
+        return "*" if role == OWNER else " ".join(self._allowed(role))
+
+    def _with_headers(self, send: Any, may: str | None) -> Any:
+        said = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"same-origin"), (b"content-security-policy", self.policy.encode())]
+        said += [(b"x-studio-may", may.encode())] if may else []
+        said += [(b"x-studio-login", b"1")] if may and self.door else []
+
+        async def sending(message: dict[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", []), *said]
+            await send(message)
+        return sending
 
 
-def _with_headers(send: Any, may: str | None) -> Any:
-    said = [(b"x-studio-may", may.encode())] if may else []
-
-    async def sending(message: dict[str, Any]) -> None:
-        if message["type"] == "http.response.start":
-            message["headers"] = [*message.get("headers", []), (b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"same-origin"),
-                                  (b"content-security-policy", POLICY.encode()), *said]
-        await send(message)
-    return sending
-
-
-def allow(order: RunConfig) -> None:
-    """Refuse an order that names files outside the studio's own folders where others can reach the page, and what would have to be fetched
-    for somebody who only looks. Raises OrderError.
-    """
-    named = [one.source for one in order.data.sources()] + ([order.data.eval] if isinstance(order.data.eval, str) else [])
-    if os.environ.get(PUBLIC):
-        for source in [*named, order.model.source]:
-            if not _ours(source):
-                raise OrderError(f"{source} lies outside the studio's folders.",
-                                 "On a page that others can reach, use an upload, a sample or a Hub id.", "data.train")
-    if not who.owns():
-        for source in named:
-            if not data.here(source):
-                raise OrderError(f"{source} is not in this studio yet.", "Only the owner may fetch it.", "data.train")
+async def _body(scope: dict[str, Any], receive: Any) -> bytes | None:
+    """The whole body; None where it is too long or does not arrive."""
+    body = b""
+    with anyio.move_on_after(SLOWEST):
+        while len(body) <= LARGEST:
+            message = await receive()
+            body += message.get("body", b"")
+            if message["type"] != "http.request" or not message.get("more_body"):
+                return body if len(body) <= LARGEST else None
+    return None
 
 
-def allow_voice(name: str) -> None:
-    """Refuse to load what is no model of this studio, a base or a run's, where others can reach the page. Raises RunError."""
-    if (os.environ.get(PUBLIC) or not who.owns()) and name != "base":
-        live.exact(name.removeprefix("base:").partition("@")[0])
+def _again(body: bytes, receive: Any) -> Any:
+    """A receive that hands out a body that was read already."""
+    given = False
+
+    async def receiving() -> dict[str, Any]:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+    return receiving
 
 
-def _ours(source: str) -> bool:
-    """Whether a source is no path at all, or one under home or of a sample."""
-    path = Path(source).expanduser()
-    names_file = path.exists() or path.is_absolute() or ".." in path.parts
-    return not names_file or any(path.resolve().is_relative_to(room) for room in (home(), PROJECT / "studio" / "samples"))
+def _numbered(body: bytes, role: str) -> Refusal | None:
+    """A function asked for by its number, which gradio prefers to the name in the address: only the owner's programs do that."""
+    if role == OWNER:
+        return None
+    try:
+        asked = json.loads(body)
+    except (ValueError, RecursionError):
+        return 400, "Ask in JSON."
+    if not isinstance(asked, dict) or asked.get("fn_index") is not None:
+        return 403, "Only the owner may do this here."
+    return None

@@ -1,26 +1,25 @@
 """The jobs that can be called by name, by the page and by gradio_client alike: import, inspect, estimate, start, status, stop, chat,
 time_device.
 
-Every argument is checked here, whatever the page checked before. A refusal comes as one sentence and one hint.
+Every argument is checked here, whatever the page checked before, and each job says who may call it (rights.py). A refusal comes as one
+sentence and one hint.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
 from typing import Any
 
-import gradio as gr
 from gradio.utils import get_upload_folder
 
 from studio import config, data, device, queue, run
-from studio.errors import DataError, OrderError, StudioError
+from studio.errors import DataError, OrderError
 from studio.forecast import calibration, record
 from studio.home import room, slug
 from studio.talk import chat as server
-from studio.ui import guard, measure, space
+from studio.ui import guard, measure, rights, space
+from studio.ui.who import VISITOR, WATCHER
 
 LONGEST = 200_000  # characters of an order or a prompt
 
@@ -29,20 +28,10 @@ def build() -> None:
     """Declare the jobs. Inside a gr.Blocks."""
     for name, job in {"import": import_file, "inspect": inspect, "estimate": estimate, "start": start, "status": status, "stop": stop, "chat": chat,
                       "time_device": time_device}.items():
-        gr.api(refusing(job), api_name=name, queue=False)
+        rights.offered(job, name)
 
 
-def refusing(job: Callable[..., Any]) -> Callable[..., Any]:
-    """The job with its StudioErrors as gr.Error: the message, and on a second line the hint."""
-    @wraps(job)
-    def careful(*args: Any, **named: Any) -> Any:
-        try:
-            return job(*args, **named)
-        except StudioError as error:
-            raise gr.Error(f"{error.message}\n{error.hint}".rstrip(), print_exception=False) from error
-    return careful
-
-
+@rights.job()
 def import_file(file: dict[str, Any], name: str = "") -> dict[str, Any]:
     """Keep an uploaded data file in the studio; returns {source, name, bytes}. file: what gradio_client's handle_file gives.
 
@@ -61,6 +50,7 @@ def import_file(file: dict[str, Any], name: str = "") -> dict[str, Any]:
     return {"source": str(target), "name": target.name, "bytes": target.stat().st_size}
 
 
+@rights.job(WATCHER, VISITOR, changes=False)
 def inspect(source: str, format: str = "auto") -> dict[str, Any]:
     """What a data file is: {format, container, rows, refused, problems: {kind: rows}, columns, reason, fingerprint}."""
     _ordered({"data": {"train": _text(source, "source"), "format": _text(format, "format")}})
@@ -69,6 +59,7 @@ def inspect(source: str, format: str = "auto") -> dict[str, Any]:
             "columns": found.columns, "reason": found.reason, "fingerprint": found.fingerprint}
 
 
+@rights.job(WATCHER, VISITOR, changes=False)
 def estimate(order: str) -> dict[str, Any]:
     """Memory, time and disk of an order in YAML, before it starts, under the names `python -m studio estimate` gives."""
     wanted = _parsed(order)
@@ -79,6 +70,7 @@ def estimate(order: str) -> dict[str, Any]:
     return record.forecast(facts, wanted, here, measure.rows_of(wanted), advised=True).model_dump(mode="json") | {"record": record.told(record.seen(here))}
 
 
+@rights.job()
 def start(order: str) -> dict[str, Any]:
     """Queue a run from an order in YAML; returns {run, state}."""
     reason = space.blocked(space.space())
@@ -90,17 +82,20 @@ def start(order: str) -> dict[str, Any]:
     return {"run": new.id, "state": new.state()}
 
 
+@rights.job(WATCHER, VISITOR, changes=False)
 def status(name: str) -> dict[str, Any]:
     """What a run is and how it stands, under the names `python -m studio show` gives. name: the run, a part of it, or last."""
     return run.summary(run.find(_text(name, "name")))
 
 
+@rights.job()
 def stop(name: str, discard: bool = False) -> dict[str, Any]:
     """Ask a run to stop after its step and save; with discard, without a result. Returns {run, state}."""
     one = run.find(_text(name, "name"))
     return {"run": one.id, "state": queue.stop(one, discard is True)}
 
 
+@rights.job(VISITOR)
 def chat(model: str, prompt: str) -> dict[str, Any]:
     """One answer of a finished run (its id) or of a base (base:MODEL): {answer, tokens, tokens_per_second}."""
     voice, asked = _text(model, "model"), _text(prompt, "prompt")
@@ -114,6 +109,7 @@ def chat(model: str, prompt: str) -> dict[str, Any]:
     return {"answer": "".join(text), "tokens": usage.get("tokens"), "tokens_per_second": usage.get("tokens_per_second")}
 
 
+@rights.job()
 def time_device() -> dict[str, Any]:
     """Time this computer's first device, so that forecasts rest on it (half a minute); returns {device, rates}: FLOP/s by kind of method.
 

@@ -21,8 +21,9 @@ from studio.forecast import clock, repair
 from studio.home import bytes_in, inside, room
 from studio.run import ALIVE, Run
 from studio.runs import checkpoints, compare
-from studio.ui import device, output
+from studio.ui import device, output, rights
 from studio.ui.tail import COLUMNS, Tail, Tails
+from studio.ui.who import VISITOR, WATCHER
 
 POINTS = 2000  # rows in an answer
 WHOLE = 40_000  # points a page holds of a run; a longer history comes thinned to that
@@ -126,6 +127,7 @@ def _left(row: dict[str, Any], tail: Tail) -> float | None:
 # -- the one question a page asks
 
 
+@rights.read(WATCHER, VISITOR)
 def poll(ask: dict[str, Any]) -> Response:
     """{list?, run?, also?, device?} -> what is new for each. Unknown or deleted runs answer with `gone`."""
     answer: dict[str, Any] = {"at": time.time()}
@@ -188,6 +190,7 @@ def exact(name: str) -> Run:
     return one
 
 
+@rights.read(WATCHER, VISITOR)
 def whole_log(ask: dict[str, Any]) -> Response:
     """All of log.txt as plain text."""
     try:
@@ -197,6 +200,7 @@ def whole_log(ask: dict[str, Any]) -> Response:
     return Response(text, media_type="text/plain; charset=utf-8", headers={"X-Content-Type-Options": "nosniff"})
 
 
+@rights.read(WATCHER, VISITOR)
 def order(ask: dict[str, Any]) -> Response:
     """A run's order and the checkpoints it has: {order: YAML, plain, checkpoints}."""
     try:
@@ -208,6 +212,7 @@ def order(ask: dict[str, Any]) -> Response:
     return answered({"order": text, "plain": yaml.safe_load(text), "checkpoints": [_checkpoint(one, step) for step in checkpoints.steps(one.checkpoints)]})
 
 
+@rights.read(WATCHER, VISITOR)
 def differences(ask: dict[str, Any]) -> Response:
     """Runs side by side: {settings: [{key, values}], answers: [{prompt, answers}]}, values in the order of the runs."""
     found = []
@@ -219,6 +224,7 @@ def differences(ask: dict[str, Any]) -> Response:
     return answered({"settings": compare.differing(found), "answers": compare.answers([tails.of(one).digest() for one in found])})
 
 
+@rights.read(WATCHER, VISITOR)
 def repairs(ask: dict[str, Any]) -> Response:
     """After an out-of-memory: what would help, with the predicted saving of each (studio/forecast/repair.py)."""
     try:

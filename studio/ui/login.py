@@ -9,50 +9,80 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from http.cookies import CookieError, SimpleCookie
-from typing import Any
 
 from studio.ui import who
-from studio.ui.who import NOBODY, OWNER, WATCHER
+from studio.ui.who import OWNER, WATCHER
 
 TRIES, WINDOW = 8, 60.0  # wrong passwords of one address within so many seconds lock it out for as long
 CEILING = 64  # wrong passwords of all addresses together; they lock out every address that never gave the right one
+PEER = 3 * TRIES  # wrong passwords that come over one other machine or program, whoever it says it asks for
 REMEMBERED = 4096  # addresses
 
 
 class Gate:
-    """Whether a name and a password are right. While an address is locked out, nothing it gives is."""
+    """Whether a name and a password are right. While an address is locked out, nothing it gives is.
 
-    def __init__(self, owner: str, watcher: str | None = None, clock: Callable[[], float] = time.monotonic):
+    strong: the owner's password is made of random bits, which nobody guesses; it opens at any time, so no stranger's tries shut the owner out.
+    proxied: connections come from a known proxy (a tunnel, a Space's), so many people share one.
+    A browser that was let in before (who.device) is counted by itself.
+    """
+
+    def __init__(self, owner: str, watcher: str | None = None, clock: Callable[[], float] = time.monotonic, strong: bool = False, proxied: bool = False):
+        self.owner = owner
         self._passwords = {OWNER: owner, WATCHER: watcher or ""}
-        self._clock, self._lock = clock, threading.Lock()
+        self._clock, self._lock, self._strong, self._proxied = clock, threading.Lock(), strong, proxied
         self._wrong: OrderedDict[str, list[float]] = OrderedDict()  # by address, when; the longest unheard of first
         self._everybody: list[float] = []
         self._until: dict[str, float] = {}
         self._closed, self._friends = 0.0, set()
 
     def __call__(self, user: str, password: str) -> bool:
+        known = self._passwords.get(user, "")
+        right = hmac.compare_digest(known.encode() or secrets.token_bytes(16), password.encode("utf-8", "replace"))
         with self._lock:
-            now, where = self._clock(), network(who.address.get())
-            known = self._passwords.get(user, "")
-            right = hmac.compare_digest(known.encode() or secrets.token_bytes(16), password.encode())
-            if now < self._until.get(where, 0.0) or (now < self._closed and where not in self._friends):
+            if right and self._strong and user == OWNER:
+                return True
+            where = self._where()
+            if self._shut(where):
                 return False
             if right:
-                self._wrong.pop(where, None)
-                self._friends.add(where)
+                for one in where:
+                    self._wrong.pop(one, None)
+                self._friends.update(where)
                 return True
-            self._count(where, now)
+            self._count(where)
             return False
 
-    def _count(self, where: str, now: float) -> None:
+    def locked(self) -> float:
+        """Seconds until the asker may try again; 0 where it may now."""
+        with self._lock:
+            now, where = self._clock(), self._where()
+            closed = 0.0 if self._friends & set(where) or who.device.get() else self._closed
+            return max(0.0, closed - now, *(self._until.get(one, 0.0) - now for one in where))
+
+    def _where(self) -> list[str]:
+        """What the asker's tries are counted by."""
+        if who.device.get():
+            return [f"device {who.device.get()}"]
+        peer = who.peer.get()
+        over = [f"over {network(peer)}"] if peer and peer != who.address.get() and not self._proxied else []
+        return [network(who.address.get()), *over]
+
+    def _shut(self, where: list[str]) -> bool:
+        now = self._clock()
+        known = who.device.get() or where[0] in self._friends
+        return any(now < self._until.get(one, 0.0) for one in where) or (now < self._closed and not known)
+
+    def _count(self, where: list[str]) -> None:
         """A wrong password more."""
-        mine = [*(at for at in self._wrong.pop(where, []) if now - at < WINDOW), now]
-        self._wrong[where] = mine
+        now = self._clock()
+        for one in where:
+            mine = [*(at for at in self._wrong.pop(one, []) if now - at < WINDOW), now]
+            self._wrong[one] = mine
+            if len(mine) >= (PEER if one.startswith("over ") else TRIES):
+                self._until[one] = now + WINDOW
+                del self._wrong[one]
         self._everybody = [*(at for at in self._everybody if now - at < WINDOW), now]
-        if len(mine) >= TRIES:
-            self._until[where] = now + WINDOW
-            del self._wrong[where]
         if len(self._everybody) >= CEILING:
             self._closed, self._everybody = now + WINDOW, []
         self._until = {one: until for one, until in self._until.items() if until > now}
@@ -65,28 +95,12 @@ def network(address: str) -> str:
     try:
         found = ipaddress.ip_address(address)
     except ValueError:
-        return address
+        return address[:64]
     if isinstance(found, ipaddress.IPv6Address):
         if found.ipv4_mapped:
             return str(found.ipv4_mapped)
         return str(ipaddress.ip_network((found, 64), strict=False))
     return str(found)
-
-
-def role_of(scope: dict[str, Any]) -> str:
-    """OWNER or WATCHER, by the login cookie of a request; NOBODY without one."""
-    app = scope.get("app")
-    cookies: SimpleCookie = SimpleCookie()
-    for key, value in scope["headers"]:
-        if key == b"cookie":
-            try:
-                cookies.load(value.decode("latin-1"))
-            except CookieError:
-                continue
-    for name in (f"access-token-{app.cookie_id}", f"access-token-unsecure-{app.cookie_id}"):
-        if name in cookies and cookies[name].value in app.tokens:
-            return app.tokens[cookies[name].value]
-    return NOBODY
 
 
 def password() -> str:

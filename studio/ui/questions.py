@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from studio.ui import bar, chat, data, guard, tune
+from studio.ui import bar, chat, data, guard, rights, tune, who
 from studio.ui.live import answered
 
 PARTS = {"studio-bar": bar, "tune": tune, "data": data, "studio-chat": chat}
@@ -23,8 +23,12 @@ LARGEST = 4 << 20  # bytes of a question: an order, and a long text in it
 
 
 def reads() -> dict[str, Callable[[dict[str, Any]], Any]]:
-    """Every reading function, as part/name."""
-    return {f"{part}/{read.__name__}": read for part, module in PARTS.items() for read in module.READS}
+    """Every reading function, as part/name. Raises TypeError for one that does not say who may ask it."""
+    found = {f"{part}/{read.__name__}": read for part, module in PARTS.items() for read in module.READS}
+    for name, read in found.items():
+        if not rights.roles_of(read):
+            raise TypeError(f"The read {name} does not say who may ask it: put @rights.read(…) on it.")
+    return found
 
 
 def warm() -> None:
@@ -40,6 +44,9 @@ def route() -> Route:
         read = known.get(request.path_params["name"])
         if read is None:
             return PlainTextResponse("Nothing of this name can be asked.", 404)
+        asker = who.asker_of(request)
+        if not rights.allows(read, asker.role):
+            return PlainTextResponse(*(("Log in first.", 401) if asker.role == who.NOBODY else ("Only the owner may do this here.", 403)))
         if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
             return PlainTextResponse("Ask in JSON.", 415)
         body = b""
@@ -53,7 +60,8 @@ def route() -> Route:
             return PlainTextResponse("Ask in JSON.", 400)
         if not isinstance(question, dict):
             return PlainTextResponse("Ask with one JSON object.", 400)
-        found = await anyio.to_thread.run_sync(read, question)
+        with who.asking(asker):
+            found = await anyio.to_thread.run_sync(read, question)
         return found if isinstance(found, Response) else answered(found)
 
     return Route(f"{guard.ASK}{{name:path}}", answer, methods=["POST"])

@@ -11,7 +11,7 @@ from studio.errors import RunError
 from studio.forecast import repair
 from studio.run import Run
 from studio.runs import goal
-from studio.ui import assets, away, jobs, live
+from studio.ui import assets, away, live, rights
 
 LABELS = {"name": str, "note": str, "star": bool}
 LONGEST = 2000  # characters of a note
@@ -21,7 +21,7 @@ def build(page: gr.Blocks) -> None:
     """The tab, and the jobs its buttons call."""
     gr.HTML(html_template="<div></div>", js_on_load=assets.mount("runs"), apply_default_css=False, elem_id="studio-runs")
     for job in (resume, finish, pause, ask, extend, repair_run, label, move, delete, away.take_away):
-        gr.api(jobs.refusing(job), api_name=job.__name__, queue=False)
+        rights.offered(job)
 
 
 def _after(one: Run) -> dict[str, Any]:
@@ -29,6 +29,7 @@ def _after(one: Run) -> dict[str, Any]:
     return {"run": one.id, "state": one.state()}
 
 
+@rights.job()
 def resume(name: str) -> dict[str, Any]:
     """Queue a run again; it goes on from its newest complete checkpoint. Returns {run, state}."""
     one = run.find(name)
@@ -36,6 +37,7 @@ def resume(name: str) -> dict[str, Any]:
     return _after(one)
 
 
+@rights.job()
 def pause(name: str) -> dict[str, Any]:
     """Stop a run, keep its checkpoint, and let it wait in the queue until it is resumed. Returns {run, state}."""
     one = run.find(name)
@@ -43,6 +45,7 @@ def pause(name: str) -> dict[str, Any]:
     return _after(one)
 
 
+@rights.job()
 def ask(name: str, what: str) -> dict[str, Any]:
     """Ask a living run to save, evaluate or sample after its present step. Returns {run, state}."""
     one = run.find(name)
@@ -50,6 +53,7 @@ def ask(name: str, what: str) -> dict[str, Any]:
     return _after(one)
 
 
+@rights.job()
 def finish(name: str) -> dict[str, Any]:
     """Make the model of a run's newest checkpoint its result, without another step. Returns {run, state}."""
     one = run.find(name)
@@ -57,6 +61,7 @@ def finish(name: str) -> dict[str, Any]:
     return _after(one)
 
 
+@rights.job()
 def extend(name: str, epochs: float) -> dict[str, Any]:
     """Let a run go on for some epochs more. Returns {run, state}."""
     one = run.find(name)
@@ -66,6 +71,7 @@ def extend(name: str, epochs: float) -> dict[str, Any]:
     return _after(one)
 
 
+@rights.job()
 def repair_run(name: str, change: dict[str, Any]) -> dict[str, Any]:
     """Go on with a change that was offered after an out-of-memory: resume where the checkpoint allows it, else start anew. Returns {run, state}."""
     one = run.find(name)
@@ -80,6 +86,7 @@ def repair_run(name: str, change: dict[str, Any]) -> dict[str, Any]:
     return _after(queue.submit(wanted))
 
 
+@rights.job()
 def label(name: str, values: dict[str, Any]) -> dict[str, Any]:
     """Write on a run: {name?, note?, star?}. Returns {run, state}."""
     one = run.find(name)
@@ -91,6 +98,7 @@ def label(name: str, values: dict[str, Any]) -> dict[str, Any]:
     return _after(one)
 
 
+@rights.job()
 def move(name: str, place: int) -> dict[str, Any]:
     """Put a waiting run at a place in the queue; 1 is next. Returns {run, state}."""
     one = run.find(name)
@@ -98,6 +106,7 @@ def move(name: str, place: int) -> dict[str, Any]:
     return _after(one)
 
 
+@rights.job()
 def delete(name: str) -> dict[str, Any]:
     """Remove a run that is not alive, with all its files. Returns {run, bytes}."""
     one = live.exact(name)

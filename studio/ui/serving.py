@@ -11,13 +11,17 @@ import gradio as gr
 from starlette.middleware import Middleware
 
 from studio.home import home
-from studio.ui import assets, guard, login, names, questions, space, theme, who
+from studio.ui import assets, connections, files, guard, login, names, questions, space, theme, who
+from studio.ui.door import Door
 
 UPLOAD = os.environ.get("STUDIO_MAX_UPLOAD", "2gb")
 
 
 class Reach(NamedTuple):
-    """Who can reach the page. host, port: where it is served; share: through Gradio's tunnel; allow: further Host names."""
+    """Who can reach the page. host, port: where it is served; share: through Gradio's tunnel; allow: further Host names, such as a proxy's.
+
+    token: asks for a login on this computer too, with a token that the printed address carries.
+    """
 
     host: str = "127.0.0.1"
     port: int | None = None
@@ -25,19 +29,28 @@ class Reach(NamedTuple):
     allow: tuple[str, ...] = ()
     password: str | None = None
     watch_password: str | None = None
+    token: bool = False
 
     @property
     def public(self) -> bool:
         """Whether others than this computer's own users can reach it."""
-        return self.share or not names.is_local(self.host) or space.space() is not None
+        return self.share or bool(self.allow) or not names.is_local(self.host) or space.space() is not None
+
+    @property
+    def proxied(self) -> bool:
+        """Whether people come through a proxy that says for whom it asks: the tunnel, a Space's, or one that was named."""
+        return self.share or space.space() is not None or bool(os.environ.get(connections.PROXIES))
 
 
 def launch(page: gr.Blocks, reach: Reach, wait: bool = True) -> tuple[Any, str, str | None]:
     """Serve the page until the process ends (wait) or in the background. Returns (app, local address, public address)."""
-    gate = _gate(reach)
-    app, local, public = page.launch(server_name=reach.host, server_port=reach.port, share=reach.share, prevent_thread_lock=True, auth=gate,
-                                     app_kwargs={"middleware": [_guard(reach, gate)], "routes": [questions.route()]}, **options())
-    print(f"Fine-Tuning Studio is ready: {local}", flush=True)
+    door = _door(reach)
+    with connections.proxies(space.space() is not None):
+        app, local, public = page.launch(
+            server_name=reach.host, server_port=reach.port, share=reach.share, prevent_thread_lock=True,
+            app_kwargs={"middleware": [_guard(reach, door)], "routes": [questions.route(), *(door.routes() if door else [])]}, **options())
+    connections.bound(page.server)
+    print(f"Fine-Tuning Studio is ready: {local}{_token(reach, door)}", flush=True)
     if public:
         print(f"Public address: {public}", flush=True)
     elif reach.share and space.space() is None:
@@ -55,12 +68,18 @@ def options() -> dict[str, Any]:
             "blocked_paths": [str(home())]}
 
 
+def _door(reach: Reach) -> Door | None:
+    """The login, where there must be one."""
+    gate = _gate(reach)
+    return Door(gate, None if reach.password else gate.owner, framed=space.space() is not None) if gate else None
+
+
 def _gate(reach: Reach) -> login.Gate | None:
-    """The login, where there must be one; its password is printed when it had to be made up."""
-    if not reach.public and not reach.password:
+    """The passwords, where there must be a login; the owner's is printed when it had to be made up."""
+    if not (reach.public or reach.password or reach.watch_password or reach.token):
         return None
     if reach.public:
-        os.environ[guard.PUBLIC] = "1"
+        os.environ[files.PUBLIC] = "1"
     if space.space() is not None and not reach.password:
         return None  # the guard lets visitors watch; see _guard
     owner = reach.password or login.password()
@@ -70,12 +89,17 @@ def _gate(reach: Reach) -> login.Gate | None:
         print(f"Log in as {who.OWNER} with the password {owner}", flush=True)
     if reach.watch_password:
         print(f"Who logs in as {who.WATCHER} can look on and change nothing.", flush=True)
-    return login.Gate(owner, reach.watch_password)
+    return login.Gate(owner, reach.watch_password, strong=not reach.password, proxied=reach.proxied)
 
 
-def _guard(reach: Reach, gate: login.Gate | None) -> Middleware:
+def _token(reach: Reach, door: Door | None) -> str:
+    """What the printed address carries on this computer, so that it opens the page. A public address carries none: it is passed on."""
+    return f"?token={door.token}" if door and door.token and not reach.public else ""
+
+
+def _guard(reach: Reach, door: Door | None) -> Middleware:
     here = space.space()
     known = names.Names(reach.host, reach.share, reach.allow)
-    if here is not None and gate is None:
+    if here is not None and door is None:
         return Middleware(guard.Guard, names=known, role=lambda scope: space.role_of(scope, here), visitors=True)
-    return Middleware(guard.Guard, names=known, role=login.role_of if gate else None)
+    return Middleware(guard.Guard, names=known, role=door.role if door else None, door=door)

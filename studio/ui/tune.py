@@ -12,13 +12,16 @@ from studio.data.formats import formats
 from studio.errors import OrderError, StudioError
 from studio.home import room
 from studio.presets import PRESETS, applied
-from studio.ui import assets, words
+from studio.ui import assets, rights, words
+from studio.ui.files import SUGGESTED, is_upload
 from studio.ui.tune_form import form
 from studio.ui.tune_summary import summary
+from studio.ui.who import VISITOR, WATCHER
 
 LONGEST = 200_000  # characters of an order
 
 
+@rights.read(WATCHER, VISITOR)
 def offer(question: dict[str, Any]) -> dict[str, Any]:
     """What the form is made of, and the order a first visit begins with: the sample, the starter, LoRA."""
     samples = data.samples()
@@ -27,17 +30,20 @@ def offer(question: dict[str, Any]) -> dict[str, Any]:
             "templates": ["auto", "model", *template.names()], "formats": ["auto", *formats()], "first": first}
 
 
+@rights.read(WATCHER, VISITOR)
 def look(question: dict[str, Any]) -> dict[str, Any]:
     """The summary of an order: {order, lang} as the page holds it."""
     return summary(question.get("order"), words.language(question.get("lang")))
 
 
+@rights.read(WATCHER, VISITOR)
 def preset(question: dict[str, Any]) -> dict[str, Any]:
     """An order with a preset on it: {order, name}; an unknown preset changes nothing."""
     order, name = question.get("order") or {}, question.get("name")
     return {"order": applied(name, order) if name in PRESETS else order}
 
 
+@rights.read(WATCHER, VISITOR)
 def write(question: dict[str, Any]) -> dict[str, Any]:
     """The order as YAML: {order, lang}. What is not valid yet is written as it stands."""
     import yaml
@@ -48,6 +54,7 @@ def write(question: dict[str, Any]) -> dict[str, Any]:
         return {"yaml": yaml.safe_dump(order, sort_keys=False, allow_unicode=True)}
 
 
+@rights.read(WATCHER, VISITOR)
 def read(question: dict[str, Any]) -> dict[str, Any]:
     """The order in a YAML text as a plain object: {yaml, lang}; or {error}."""
     lang = words.language(question.get("lang"))
@@ -63,7 +70,7 @@ def read(question: dict[str, Any]) -> dict[str, Any]:
 
 def uploads() -> list[dict[str, Any]]:
     """Files that were uploaded before, the newest first."""
-    files = [path for path in room("uploads").iterdir() if path.is_file() and not path.name.startswith(".")]
+    files = [path for path in room("uploads").iterdir() if is_upload(path)]
     files.sort(key=lambda path: path.stat().st_mtime, reverse=True)
     return [{"name": path.name, "source": str(path), "bytes": path.stat().st_size} for path in files[:100]]
 
@@ -74,9 +81,6 @@ def models() -> list[dict[str, Any]]:
             if (folder / "config.json").is_file() and folder.name != "starter"]
     known = [{"source": name, "label": name, "local": False} for name in SUGGESTED]
     return [{"source": "starter", "label": "SmolLM2-135M-Instruct", "local": source.local(source.ModelOrder()) is not None}, *here, *known]
-
-
-SUGGESTED = ("Qwen/Qwen2.5-0.5B-Instruct", "Qwen/Qwen3-0.6B", "HuggingFaceTB/SmolLM2-1.7B-Instruct", "Qwen/Qwen2.5-7B-Instruct")
 
 
 READS = (offer, look, preset, write, read)

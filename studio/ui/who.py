@@ -1,15 +1,54 @@
-"""Who asks: the role and the address of the request that is being answered. Set by the guard, read by whatever answers, in its thread too."""
+"""Who asks: the role and the address of the request that is being answered.
+
+The guard (guard.py) finds out once, from cookie and address, and leaves an Asker in the request's ASGI scope, which no client can write.
+Whatever answers (rights.py) takes it from there and makes it known to the code below, in its thread too.
+"""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from contextvars import ContextVar
+from typing import Any, NamedTuple
 
-OWNER, WATCHER, NOBODY = "owner", "watch", ""
+# watch: logged in to look. visit: anybody on a public Space, who may also chat. NOBODY: not logged in where a login is asked for.
+OWNER, WATCHER, VISITOR, NOBODY = "owner", "watch", "visit", ""
+KEY = "studio.asker"  # in the scope of a request
+
+
+class Asker(NamedTuple):
+    """guarded: whether the page has a login or can be reached by others, so that only the studio's own files may be named."""
+
+    role: str = NOBODY
+    address: str = ""
+    guarded: bool = True
+
 
 role: ContextVar[str] = ContextVar("role", default=OWNER)  # outside of a request: a terminal, a test
 address: ContextVar[str] = ContextVar("address", default="")
+peer: ContextVar[str] = ContextVar("peer", default="")  # who holds the connection: a proxy, or the asker itself
+device: ContextVar[str] = ContextVar("device", default="")  # a browser that has logged in here before
+guarded: ContextVar[bool] = ContextVar("guarded", default=False)
 
 
 def owns() -> bool:
     """Whether the owner asks."""
     return role.get() == OWNER
+
+
+def asker_of(request: Any) -> Asker:
+    """Who sent a request (of Starlette, or gradio's wrapper of one). One that did not pass the guard is nobody's."""
+    scope = getattr(getattr(request, "request", None) or request, "scope", None)
+    found = scope.get(KEY) if isinstance(scope, dict) else None
+    return found if isinstance(found, Asker) else Asker()
+
+
+@contextlib.contextmanager
+def asking(one: Asker) -> Iterator[None]:
+    """Inside, `role`, `address` and `guarded` are those of this asker."""
+    before = role.set(one.role), address.set(one.address), guarded.set(one.guarded)
+    try:
+        yield
+    finally:
+        for variable, token in zip((role, address, guarded), before, strict=True):
+            variable.reset(token)

@@ -1,0 +1,88 @@
+"""Which files an order may name. A page on this computer without a login serves its user, who may name any; every other page only the
+studio's own: uploads and samples as data, models and results as models, and no link that leads out of them.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from studio import data
+from studio.base import source
+from studio.base.source import ModelOrder
+from studio.config import RunConfig
+from studio.data import hub, mapping
+from studio.errors import OrderError
+from studio.home import home
+from studio.ui import live, who
+
+PUBLIC = "STUDIO_PUBLIC"  # set in the environment of a page that others can reach
+MODELS = ("models", "exports", "uploads")  # rooms of the home that may hold a model, beside the results of runs
+SUGGESTED = ("Qwen/Qwen2.5-0.5B-Instruct", "Qwen/Qwen3-0.6B", "HuggingFaceTB/SmolLM2-1.7B-Instruct", "Qwen/Qwen2.5-7B-Instruct")
+HINT = "On a page with a login, or that others can reach, use an upload, a sample or a Hub id."
+
+
+def allow(order: RunConfig) -> None:
+    """Refuse an order that names files it may not, or what would have to be fetched for somebody who only looks. Raises OrderError."""
+    named = [one.source for one in order.data.sources()] + ([order.data.eval] if isinstance(order.data.eval, str) else [])
+    if restricted():
+        for text in named:
+            if not _is_data(text):
+                raise OrderError(f"{text[:300]} lies outside the studio's folders.", HINT, "data.train")
+        if not _is_model(order.model):
+            raise OrderError(f"{order.model.source[:300]} lies outside the studio's folders.", HINT, "model")
+    if not who.owns():
+        for text in named:
+            if not data.here(text):
+                raise OrderError(f"{text} is not in this studio yet.", "Only the owner may fetch it.", "data.train")
+        if order.model.kind == "hub" and order.model.source not in SUGGESTED and source.local(order.model) is None:
+            raise OrderError(f"{order.model.source} is not in this studio yet.", "Only the owner may fetch it.", "model")
+
+
+def allow_voice(name: str) -> None:
+    """Refuse to load what is no model of this studio, a base or a run's, where not every file may be named. Raises RunError."""
+    if restricted() and name != "base":
+        live.exact(name.removeprefix("base:").partition("@")[0])
+
+
+def restricted() -> bool:
+    """Whether only the studio's own files may be named: the page has a login, can be reached by others, or the asker does not own it."""
+    return bool(os.environ.get(PUBLIC)) or who.guarded.get() or not who.owns()
+
+
+def is_upload(path: Path) -> bool:
+    """Whether a path is a file among the uploads, after every link was followed."""
+    try:
+        found = path.resolve(strict=True)
+    except (OSError, ValueError, RuntimeError):  # not there; a null byte in it; links in a circle
+        return False
+    return found.is_file() and found.is_relative_to((home() / "uploads").resolve()) and not found.name.startswith(".")
+
+
+def _is_data(text: str) -> bool:
+    """A sample, an upload, or a Hub id that is no file here."""
+    if text == "sample" or text.startswith("sample:"):
+        return True
+    listed, _, entry = text.rpartition(":")
+    if entry and Path(listed).name == mapping.INFO_FILE:  # a list of data sets, which names the file itself
+        return is_upload(Path(listed)) and is_upload(Path(mapping.entry_of(text, None)[0]))
+    path = Path(text).expanduser()
+    return is_upload(path) or (hub.is_hub_id(text) and not os.path.lexists(path))
+
+
+def _is_model(order: ModelOrder) -> bool:
+    """The starter, a Hub id, a model in the home or the result of a run; with no link out of those in it."""
+    if order.kind in ("starter", "hub"):
+        return True
+    try:
+        path = Path(order.source).expanduser().resolve(strict=True)
+        return _in_models(path) and (path.is_file() or all(_in_models(file.resolve(strict=True)) for file in path.iterdir()))
+    except (OSError, ValueError, RuntimeError):
+        return False
+
+
+def _in_models(path: Path) -> bool:
+    runs = (home() / "runs").resolve()
+    if path.is_relative_to(runs):
+        return path.relative_to(runs).parts[1:2] == ("model",)
+    return any(path != (folder := (home() / name).resolve()) and path.is_relative_to(folder) for name in MODELS)

@@ -1,0 +1,93 @@
+"""Who may call what. A job or a read names its roles where it is defined, and checks them itself, by whatever way it was reached.
+
+    @rights.job(WATCHER, VISITOR)          # these besides the owner; nobody else
+    def status(name: str) -> dict: ...
+
+Gradio reaches a function by its name, by its number in a body sent to another name's address, and through its queue, which runs it
+outside of the request. All of them hand over the request, and that says who asks (who.py). What names no roles cannot be declared.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import gradio as gr
+
+from studio.errors import StudioError
+from studio.ui import audit, who
+from studio.ui.who import NOBODY, OWNER
+
+ROLES = "__studio_roles__"
+CHANGES = "__studio_changes__"
+REFUSED = "Only the owner may do this here.\nLog in as the owner."
+Function = Callable[..., Any]
+
+
+def job(*roles: str, changes: bool = True) -> Callable[[Function], Function]:
+    """Declare who besides the owner may call a job. changes: whether it changes something, so that it is written into the audit log."""
+    if NOBODY in roles:
+        raise ValueError("a job cannot be open to those who are not logged in")
+
+    def declared(function: Function) -> Function:
+        setattr(function, ROLES, frozenset({OWNER, *roles}))
+        setattr(function, CHANGES, changes)
+        return function
+    return declared
+
+
+def read(*roles: str) -> Callable[[Function], Function]:
+    """Declare who besides the owner may ask a reading question."""
+    return job(*roles, changes=False)
+
+
+def roles_of(function: Function) -> frozenset[str]:
+    """The roles that may call a function; none where it declares none."""
+    return getattr(function, ROLES, frozenset())
+
+
+def allows(function: Function, role: str) -> bool:
+    """Whether a role may call a function. Not where the function declares nothing, and never without a role."""
+    return role != NOBODY and role in roles_of(function)
+
+
+def offered(function: Function, name: str = "") -> None:
+    """Offer a job under a name, to the page and to gradio_client. Inside a gr.Blocks. Raises TypeError where it names no roles."""
+    gr.api(guarded(function, name or function.__name__), api_name=name or function.__name__, queue=False)
+
+
+def guarded(function: Function, name: str) -> Function:
+    """The job behind the check of its roles; its StudioErrors become gr.Error: the message, and on a second line the hint."""
+    if not roles_of(function):
+        raise TypeError(f"The job {name} does not say who may call it: put @rights.job(…) on it.")
+
+    @wraps(function)
+    def careful(request: gr.Request, *args: Any) -> Any:
+        asker = who.asker_of(request)
+        if not allows(function, asker.role):
+            audit.write(asker, name, args, "refused")
+            raise gr.Error(REFUSED, print_exception=False)
+        with who.asking(asker):
+            return _carried_out(function, name, asker, args)
+
+    signature = inspect.signature(function)
+    first = inspect.Parameter("request", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=gr.Request)
+    careful.__signature__ = signature.replace(parameters=[first, *signature.parameters.values()])  # type: ignore[attr-defined]
+    careful.__annotations__ = {"request": gr.Request, **inspect.get_annotations(function, eval_str=True)}
+    return careful
+
+
+def _carried_out(function: Function, name: str, asker: who.Asker, args: tuple[Any, ...]) -> Any:
+    """Call the job, and write down how it went where it changes something."""
+    outcome = "failed"
+    try:
+        answer = function(*args)
+        outcome = "done"
+        return answer
+    except StudioError as error:
+        raise gr.Error(f"{error.message}\n{error.hint}".rstrip(), print_exception=False) from error
+    finally:
+        if getattr(function, CHANGES):
+            audit.write(asker, name, args, outcome)

@@ -1,0 +1,68 @@
+"""YAML that a person wrote, as plain values. A key that stands twice is refused, where YAML itself says nothing and takes the later one."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Any
+
+import yaml
+
+from studio.errors import OrderError
+
+DEEPEST = 30  # levels of an order, and aliases in it; a real one has five and none
+FAST = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast where libyaml is: a home may hold hundreds of orders
+
+
+class Loader(FAST):  # type: ignore[misc, valid-type]
+    """The safe loader, refusing a key that stands twice in one mapping."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        if isinstance(node, yaml.MappingNode):
+            seen: dict[Any, int] = {}
+            for name, _ in node.value:
+                if name.tag == "tag:yaml.org,2002:merge":
+                    continue  # <<: another mapping's keys
+                key, line = self.construct_object(name, deep=True), name.start_mark.line + 1
+                if not isinstance(key, Hashable):
+                    continue  # the loader says so itself
+                if key in seen:
+                    raise OrderError(f"The key {key} stands twice, on line {seen[key]} and on line {line}.",
+                                     "Keep one of the two lines: which one was meant cannot be told.", str(key))
+                seen[key] = line
+        return super().construct_mapping(node, deep)
+
+
+def read(text: str, where: str = "the order") -> Any:
+    """The values in a YAML text. Raises OrderError: no YAML, a key twice, nested too deeply."""
+    try:
+        _check_depth(text)
+        return yaml.load(text, Loader=Loader)
+    except yaml.YAMLError as error:
+        raise _refused(_exact(text) or error, where) from error
+
+
+def _check_depth(text: str) -> None:
+    """What is nested without end would break the parser, in C with the whole process; aliases multiply."""
+    depth = aliases = 0
+    for event in yaml.parse(text, Loader=FAST):  # one after the other, however deep
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        aliases += isinstance(event, yaml.AliasEvent)
+        if depth > DEEPEST or aliases > DEEPEST:
+            raise OrderError("This is no order: it is nested too deeply, or made of aliases.", "Write every value where it belongs.", "order")
+
+
+def _exact(text: str) -> yaml.YAMLError | None:
+    """The mistake as the loader in Python finds it, which names its place more exactly."""
+    try:
+        yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        return error
+    except RecursionError:
+        return None
+    return None
+
+
+def _refused(error: yaml.YAMLError, where: str) -> OrderError:
+    mark = getattr(error, "problem_mark", None)
+    line = f" on line {mark.line + 1}" if mark else ""
+    return OrderError(f"{where} is not YAML{line}: {getattr(error, 'problem', error)}.", "Check indentation and colons there.", where)
