@@ -17,6 +17,8 @@ from studio.device import devices
 from studio.driver import fit
 from studio.errors import OrderError
 from studio.methods import METHODS, AnyMethod
+from studio.places import PLACES, AnyPlace
+from studio.places.here import Here
 from studio.training import Training
 
 DEFAULT_METHOD = "lora"
@@ -32,6 +34,7 @@ class RunConfig(BaseModel):
     data: DataOrder
     method: AnyMethod = Field(default_factory=lambda: METHODS[DEFAULT_METHOD]())
     training: Training = Field(default_factory=Training)
+    place: AnyPlace = Field(default_factory=Here, title="Place", description="Which computer does the work: here, ssh:HOST or job:HARDWARE.")
 
     @property
     def learning_rate(self) -> float:
@@ -109,6 +112,8 @@ def _set(plain: dict[str, Any], setting: str) -> None:
             inner = {"name": inner}
         if isinstance(inner, str) and parent == "model":
             inner = {"source": inner}
+        if isinstance(inner, str) and parent == "place":
+            inner = {"kind": inner}
         here[parent] = inner = dict(inner) if isinstance(inner, dict) else {}
         here = inner
     if parents == ["method"] and last == "name" and here.get("name") != value:
@@ -118,7 +123,8 @@ def _set(plain: dict[str, Any], setting: str) -> None:
 
 def _dotted(loc: tuple) -> str:
     """pydantic's location without the union tag it puts behind `method`."""
-    return ".".join(str(part) for place, part in enumerate(loc) if not (place == 1 and loc[0] == "method" and part in METHODS))
+    tags = {"method": METHODS, "place": PLACES}.get(loc[0] if loc else "", ())
+    return ".".join(str(part) for index, part in enumerate(loc) if not (index == 1 and part in tags))
 
 
 def _fault(item: dict[str, Any]) -> tuple[str, str]:
@@ -129,7 +135,11 @@ def _fault(item: dict[str, Any]) -> tuple[str, str]:
         near = difflib.get_close_matches(str(item["loc"][-1]), known, n=1, cutoff=0.5)
         return f"Unknown key {where}.", f"Did you mean {near[0]}?" if near else f"Known there: {', '.join(known)}."
     if kind == "missing":
+        if where == "place.host":
+            return "place.host is missing.", "Name the computer as after ssh: gpu-box or me@203.0.113.7."
         return f"{where} is missing.", "It says which data to train on: a file, a Hub id or sample." if where in ("data", "data.train") else ""
+    if kind in ("union_tag_invalid", "union_tag_not_found") and where == "place":
+        return f"There is no place {value.get('kind') if isinstance(value, dict) else value!r}.", f"Places: {', '.join(PLACES)}."
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         name = value.get("name") if isinstance(value, dict) else value
         near = difflib.get_close_matches(str(name), METHODS, n=1, cutoff=0.4)
@@ -148,13 +158,14 @@ def _known(loc: tuple) -> list[str]:
     """The keys allowed beside an unknown one."""
     kind: Any = RunConfig
     for part in loc[:-1]:
-        if part in METHODS and not (isinstance(kind, type) and part in getattr(kind, "model_fields", {})):
-            kind = METHODS[part]
+        tagged = METHODS.get(part) or PLACES.get(part)
+        if tagged and not (isinstance(kind, type) and part in getattr(kind, "model_fields", {})):
+            kind = tagged
             continue
         field = getattr(kind, "model_fields", {}).get(part)
         if field is None:
             return []
-        if part == "method":
+        if part in ("method", "place"):
             continue
         kind = next((arg for arg in (field.annotation, *get_args(field.annotation)) if isinstance(arg, type) and issubclass(arg, BaseModel)), None)
     return list(getattr(kind, "model_fields", {}))
@@ -166,9 +177,10 @@ def check(config: RunConfig) -> None:
 
     Raises StudioError. Reads headers only and downloads nothing.
     """
-    from studio.forecast import levers  # stands above: it settles with what is estimated for an order
-    folder, device = source.check(config.model), devices()[0]
-    fit.refuse(device)
+    from studio.forecast import cards, levers  # they stand above: they know what is estimated for an order
+    folder, device = source.check(config.model), cards.of_order(config) or devices()[0]
+    if not config.place.remote:
+        fit.refuse(device)
     config.method.refuse(model.facts(folder) if folder else None, config.training, device)
     levers.refuse(config, device)
     data.check(config.data, folder)

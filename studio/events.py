@@ -29,8 +29,8 @@ from studio import crash
 #  end     {state, cause?, action?, code?, signal?, …}  the last line of an attempt
 KINDS = ("phase", "plan", "step", "eval", "sample", "saved", "note", "end")
 
-PHASES = ("queued", "starting", "fetching model", "reading data", "loading model", "probing", "training",
-          "evaluating", "saving")
+PHASES = ("queued", "starting", "sending", "fetching model", "reading data", "loading model", "probing", "training",
+          "evaluating", "saving", "fetching result")
 
 END_STATES = ("finished", "stopped", "failed", "lost")
 

@@ -17,7 +17,7 @@ from studio.errors import RunError
 from studio.events import END_STATES, Lock
 from studio.home import PROJECT, home, room
 from studio.run import ALIVE, Run, create, runs, sweep
-from studio.runs import claim, recovery, sequence
+from studio.runs import claim, launch, recovery, sequence
 
 START_WAIT = 60.0  # seconds a supervisor may take to show itself
 UP, BUSY = 0, 3  # how python -m studio.supervise --detach answers: it holds the run's lock; no device is free
@@ -61,6 +61,7 @@ def advance() -> Run | None:
     when the supervisor of one did not start; those behind it were tried.
     """
     first = trouble = None
+    blocked = False  # a run waits for a device here: none behind it takes one, those that train elsewhere may start
     if not os.access(home(), os.W_OK):
         return None  # a home that may only be read is looked at
     with _turn():
@@ -75,9 +76,11 @@ def advance() -> Run | None:
                 run.append("end", state="stopped", cause="Stopped while it was waiting.", attempt=run.attempt())
             elif not on_hold(run):
                 try:
-                    if not start(run):
-                        break
-                    first = first or run
+                    if blocked and not launch.elsewhere(run):
+                        continue
+                    started = start(run)
+                    blocked = blocked or not started
+                    first = first or (run if started else None)
                 except RunError as error:  # the next one may have better luck
                     trouble = trouble or error
     if trouble is not None:
@@ -107,7 +110,7 @@ def watch(every: float = 5.0, then: Callable[[], None] | None = None) -> threadi
 
 def start(run: Run) -> bool:
     """Start the run's supervisor, detached; True once it holds the run's lock, False when no device is free. Raises RunError."""
-    if all(events.held(lock.path) for lock in claim.device_locks()):
+    if not launch.elsewhere(run) and all(events.held(lock.path) for lock in claim.device_locks()):
         return False
     crash.point("queue.start")
     command = [sys.executable, "-m", "studio.supervise", "--detach", str(run.folder)]

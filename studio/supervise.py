@@ -14,7 +14,7 @@ from studio import crash, process, queue
 from studio.events import Lock
 from studio.run import Run
 from studio.runs import afterwards, claim, launch
-from studio.runs.attempt import Attempt, wanted
+from studio.runs.attempt import Attempt
 
 
 def supervise(run: Run, up: int | None = None) -> int:
@@ -23,7 +23,7 @@ def supervise(run: Run, up: int | None = None) -> int:
     Returns queue.UP, or queue.BUSY when no device is free or somebody else supervises the run.
     """
     crash.point("supervise.begin")
-    taken = claim.take_devices(wanted(run))
+    taken = claim.take_devices(launch.wanted(run))
     lock = Lock(run.lock)
     if taken is None or not lock.take(wait=2):
         return queue.BUSY

@@ -39,12 +39,17 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     if args.config is None:
         raise OrderError("No order was given.", "Write `python -m studio estimate ORDER.yaml`, or --explain for the page on memory.", "config")
     order = config.load(args.config, args.set)
-    device = cards.device(args.device, args.memory) if args.device or args.memory else devices()[0]
     facts, rows = model.facts_of(order.model), statistics(order)
     if args.device or args.memory:
-        return estimate.estimate(facts, order, device, rows, advised=True).model_dump(mode="json")
+        other = cards.device(args.device, args.memory)
+        return estimate.estimate(facts, order, other, rows, advised=True).model_dump(mode="json")
+    device = devices()[0]
     made = record.forecast(facts, order, device, rows, advised=True)
-    return made.model_dump(mode="json") | {"record": record.told(record.seen(device))}
+    answer = made.model_dump(mode="json")
+    if order.place.remote:
+        machine = order.place.machine()
+        return answer | {"price": machine.price, "cost": machine.cost(made.seconds)}
+    return answer | {"record": record.told(record.seen(device))}
 
 
 def statistics(order: config.RunConfig) -> dict[str, int] | None:
@@ -72,6 +77,8 @@ def show(answer: dict[str, Any]) -> None:
     print(f"trains {answer['trainable']:,} of {answer['parameters']:,} parameters; {size(answer['disk'])} on disk")
     if answer["seconds"]:
         print(f"about {answer['seconds'] / 60:.1f} minutes: {answer['steps']} steps of {answer['seconds_per_step']:.2f} s (from {answer['speed_from']})")
+    if answer.get("cost") is not None:
+        print(f"about ${answer['cost']:.2f} at ${answer['price']:.2f} an hour, setting up not counted")
     for key, value in answer["limits"].items():
         if value:
             print(f"largest {key} that fits: {value}")

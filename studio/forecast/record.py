@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 from studio import model, run
 from studio.config import RunConfig
 from studio.device import Device
-from studio.errors import StudioError
+from studio.errors import OrderError, StudioError
 from studio.estimate import Estimate, estimate
-from studio.forecast import clock
+from studio.forecast import cards, clock
 from studio.memory.ours import Rows
 from studio.model import ModelFacts
 from studio.runs import summary
@@ -56,7 +56,16 @@ class Seen(NamedTuple):
 
 
 def forecast(facts: ModelFacts, config: RunConfig, device: Device, rows: Rows | Mapping[str, int] | None = None, *, advised: bool = False) -> Estimate:
-    """The estimate of an order on this computer's device, corrected by its finished runs. Raises OrderError as estimate does."""
+    """The estimate of an order on this computer's device, corrected by its finished runs; of one that trains elsewhere, on what is there.
+
+    Raises OrderError as estimate does, and where it is not known what another computer has.
+    """
+    if config.place.remote:
+        there = cards.of_order(config)
+        if there is None:
+            raise OrderError(f"What {config.place.address} computes with is not known yet.",
+                             "It is told once something was sent there: start the run, or train on a known card.", "place")
+        return estimate(facts, config, there, rows, advised=advised)
     here = seen(device)
     return estimate(facts, config, device, rows, advised=advised, correction=correction(here, config),
                     rates=rates(here, config, clock.calibrated(device) is not None))

@@ -46,7 +46,8 @@ class Attempt:
     def carry_out(self) -> None:
         """Start the trainer, stand by it, write the end. An error of our own is written as the run's end too."""
         run = self.run
-        run.append("phase", name="starting", attempt=self.number, devices=[device.id for device, _ in self.taken], changes=len(run.changes()))
+        where = [run.config.place.address] if launch.elsewhere(run) else [device.id for device, _ in self.taken]
+        run.append("phase", name="starting", attempt=self.number, devices=where, changes=len(run.changes()))
         crash.point("supervise.starting")
         run.take_reserve()
         try:
@@ -76,8 +77,8 @@ class Attempt:
         self._end("failed", cause=f"The supervisor met an error of its own: {error!r}", action="Report it as a bug, with the end of the log.", reason="bug")
 
     def _refuse_too_few(self) -> None:
-        count = wanted(self.run)
-        if count > len(self.taken) and self.taken[0][0].traits.cards:  # a CPU is one device for as many processes as one likes
+        count = launch.wanted(self.run)
+        if count > len(self.taken) > 0 and self.taken[0][0].traits.cards:  # a CPU is one device for as many processes as one likes
             raise DeviceError(f"The order wants {count} devices; here {'is' if len(self.taken) == 1 else 'are'} {len(self.taken)}.",
                               "Set training.devices to what is here, or leave it out.", "training.devices")
 
@@ -212,12 +213,3 @@ def command(run: Run) -> list[str]:
     if stand_in:
         return [sys.executable, "-m", stand_in, str(run.folder)]
     return launch.command(run)
-
-
-def wanted(run: Run) -> int:
-    """How many devices the run takes; an unreadable order takes one and fails there, with words."""
-    try:
-        wanted = run.config.training.devices
-    except StudioError:
-        return 1
-    return wanted if isinstance(wanted, int) else 1

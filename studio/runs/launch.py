@@ -13,6 +13,7 @@ from typing import Any
 
 from studio.config import RunConfig
 from studio.device import Device, cores, devices, patience
+from studio.errors import StudioError
 from studio.run import Run
 
 TRAINER = "studio.worker.train"
@@ -22,15 +23,36 @@ HOSTS = "STUDIO_HOSTS"  # "2 node0:29500"
 
 def processes(config: RunConfig, found: list[Device] | None = None) -> int:
     """Trainer processes on this host: one a device. auto: one."""
-    wanted = config.training.devices
-    if wanted == "auto":
+    ordered = config.training.devices
+    if ordered == "auto":
         return 1
     found = devices() if found is None else found
-    return min(wanted, len(found)) if found[0].traits.cards else wanted
+    return min(ordered, len(found)) if found[0].traits.cards else ordered
+
+
+def elsewhere(run: Run) -> bool:
+    """Whether the run trains on another computer and needs no device of this one. An unreadable order fails here, with words."""
+    try:
+        return run.config.place.remote
+    except StudioError:
+        return False
+
+
+def wanted(run: Run) -> int:
+    """How many devices of this computer the run takes; an unreadable order takes one and fails there, with words."""
+    if elsewhere(run):
+        return 0
+    try:
+        ordered = run.config.training.devices
+    except StudioError:
+        return 1
+    return ordered if isinstance(ordered, int) else 1
 
 
 def command(run: Run) -> list[str]:
-    """The trainer's command line: plain python, or torchrun with one process a device."""
+    """The trainer's command line: plain python, torchrun with one process a device, or what follows a run at another place."""
+    if run.config.place.remote:
+        return [sys.executable, "-m", "studio.follow", str(run.folder)]
     several = os.environ.get(HOSTS)
     count = devices_each(run.config) if several else processes(run.config)
     if count == 1 and not several:

@@ -14,6 +14,7 @@ from typing import Any
 
 from studio import crash
 from studio.run import Run
+from studio.runs import launch
 from studio.runs.summary import WORKING
 
 TERM_EARLY, TERM_SAVING, KILL_AFTER = 1.0, 600.0, 5.0  # seconds; see above
@@ -25,6 +26,7 @@ class Stopping:
 
     def __init__(self, run: Run, trainer: subprocess.Popen[bytes]):
         self.run, self.trainer = run, trainer
+        self.elsewhere = launch.elsewhere(run)  # the stop has a way to go, and the trainer there is signalled by the supervisor there
         self.asked: float | None = None
         self.terminated: float | None = None
 
@@ -36,7 +38,7 @@ class Stopping:
         if self.asked is None:
             self.asked = now
             crash.point("supervise.stop")
-        if self.terminated is None and now - self.asked >= patience(how, turn, pace):
+        if self.terminated is None and now - self.asked >= (TERM_SAVING if self.elsewhere else patience(how, turn, pace)):
             self.terminated = now
             group(self.trainer, signal.SIGTERM)
         elif self.terminated is not None and now - self.terminated >= KILL_AFTER:

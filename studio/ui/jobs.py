@@ -73,10 +73,9 @@ def estimate(order: str) -> dict[str, Any]:
 @rights.job()
 def start(order: str) -> dict[str, Any]:
     """Queue a run from an order in YAML; returns {run, state}."""
-    reason = space.blocked(space.space())
-    if reason:
+    wanted, reason = _parsed(order), space.blocked(space.space())
+    if reason and not wanted.place.remote:
         raise OrderError("Nothing can be trained here.", reason, "device")
-    wanted = _parsed(order)
     config.check(wanted)
     new = queue.submit(wanted)
     return {"run": new.id, "state": new.state()}

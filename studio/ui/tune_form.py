@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from studio.base.source import ModelOrder
 from studio.data.order import DataOrder
 from studio.methods import METHODS
+from studio.places import PLACES
 from studio.training import Training
 
 Knob = dict[str, Any]
@@ -23,6 +24,7 @@ def form() -> dict[str, Any]:
         "training": knobs(Training),
         "methods": [{"name": name, "label": kind.label, "about": kind.about, "advice": kind.advice, "rate": kind.learning_rate,
                      "knobs": knobs(kind, ("name",))} for name, kind in METHODS.items()],
+        "places": [{"kind": kind, "label": place.label, "about": place.about, "knobs": knobs(place, ("kind",))} for kind, place in PLACES.items()],
     }
 
 

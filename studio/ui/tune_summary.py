@@ -8,7 +8,7 @@ from studio import config, data, device
 from studio.base import source
 from studio.config import RunConfig
 from studio.errors import DataError, StudioError
-from studio.forecast import record
+from studio.forecast import cards, record
 from studio.memory import tables
 from studio.ui import guard, measure, space, words
 
@@ -18,7 +18,7 @@ Summary = dict[str, Any]
 def summary(order: Any, lang: str = "en") -> Summary:
     """Everything the card shows. Never raises for a wrong order: `fault` says what is wrong, `missing` what is still to be chosen."""
     here = space.space()
-    answer: Summary = {"device": _device(), "missing": None, "fault": None, "blocked": words.say(space.blocked(here) or "", lang) or None,
+    answer: Summary = {"device": _device(None), "missing": None, "fault": None, "blocked": words.say(space.blocked(here) or "", lang) or None,
                        "note": words.say(space.note(here) or "", lang) or None, "duplicate": here.duplicate if here else None}
     if not isinstance(order, dict) or not (order.get("data") or {}).get("train"):
         return answer | {"missing": "data"}
@@ -27,7 +27,9 @@ def summary(order: Any, lang: str = "en") -> Summary:
         guard.allow(wanted)
     except StudioError as error:
         return answer | {"fault": words.explain(error, lang)}
-    answer |= {"rate": wanted.learning_rate, "yaml": wanted.to_yaml()}
+    answer |= {"rate": wanted.learning_rate, "yaml": wanted.to_yaml(), "place": wanted.place.address if wanted.place.remote else None}
+    if wanted.place.remote:
+        answer |= {"device": _device(wanted), "blocked": None}  # where nothing can be trained here, it can be there
     for part in (_model, _data, _refusals, _forecast):
         try:
             answer |= part(wanted, answer)
@@ -37,9 +39,16 @@ def summary(order: Any, lang: str = "en") -> Summary:
     return answer
 
 
-def _device() -> dict[str, Any]:
-    one = device.devices()[0]
-    return {"kind": one.kind, "name": one.name, "memory": one.memory, "free": one.free}
+def _device(wanted: RunConfig | None) -> dict[str, Any] | None:
+    """What the order trains on; None where another computer has not told yet."""
+    one = cards.of_order(wanted) if wanted else device.devices()[0]
+    return one and {"kind": one.kind, "name": one.name, "memory": one.memory, "free": one.free}
+
+
+def _cost(wanted: RunConfig, seconds: float | None) -> dict[str, float] | None:
+    """US dollars for the run, and an hour, where the place has a price."""
+    machine = wanted.place.machine() if wanted.place.remote else None
+    return {"run": machine.cost(seconds), "hour": machine.price} if machine and machine.price else None
 
 
 def _model(wanted: RunConfig, answer: Summary) -> Summary:
@@ -76,12 +85,14 @@ def _forecast(wanted: RunConfig, answer: Summary) -> Summary:
     facts = measure.facts_of(wanted)
     if facts is None:
         return {}
+    if answer["device"] is None:
+        return {}
     one = device.devices()[0]
     found = record.forecast(facts, wanted, one, answer.get("rows"))
     if not found.fits:  # what would help takes twenty estimates more
         found = record.forecast(facts, wanted, one, answer.get("rows"), advised=True)
     return {"memory": {"total": found.total, "low": found.low, "high": found.high, "by_cause": found.by_cause, "fits": found.fits, "free": found.free,
                        "explained": found.explained, "peak": found.peak_phase, "processes": found.processes, "limits": found.limits},
-            "record": record.told(record.seen(one)), "seven": tables.seven(),
+            "record": None if wanted.place.remote else record.told(record.seen(one)), "cost": _cost(wanted, found.seconds), "seven": tables.seven(),
             "seconds": found.seconds, "speed_from": found.speed_from, "disk": found.disk or None,
             "advice": [{"change": one.change, "text": one.text, "saves": one.saves, "cost": one.cost} for one in found.advice]}

@@ -42,9 +42,10 @@ def script_strings() -> set[str]:
 def knob_strings() -> set[str]:
     """Titles and help of every knob, names and advice of every method, presets, samples, problems."""
     made = form()
-    groups = [made["model"], made["data"], made["training"], *(method["knobs"] for method in made["methods"])]
+    groups = [made["model"], made["data"], made["training"], *(method["knobs"] for method in made["methods"]), *(place["knobs"] for place in made["places"])]
     found = {knob[key] for knobs in groups for knob in knobs for key in ("title", "help") if knob[key]}
     found |= {method[key] for method in made["methods"] for key in ("label", "about", "advice")}
+    found |= {place[key] for place in made["places"] for key in ("label", "about")}
     found |= {text for preset in PRESETS.values() for text in (preset.label, preset.about)}
     found |= {sample[key] for sample in samples() for key in ("title", "description")}
     return found | {text for kind in KINDS.values() for text in (kind.reason, kind.hint)}

@@ -105,3 +105,20 @@ def test_presets_change_the_order(home: Path, order: dict) -> None:
     for preset in tune.offer({})["presets"]:
         assert isinstance(config.build(tune.preset({"order": order, "name": preset["name"]})["order"]), RunConfig)
     assert tune.preset({"order": order, "name": "none such"})["order"] == order
+
+
+def test_a_place_has_its_knobs_its_device_and_its_price(home: Path, order: dict) -> None:
+    places = {place["kind"]: place for place in tune_form.form()["places"]}
+    assert list(places) == ["here", "job", "ssh"]
+    assert [knob["key"] for knob in places["ssh"]["knobs"]] == ["host", "port", "python", "folder"]
+    found = summary(order | {"place": {"kind": "job", "flavor": "l4x1"}})
+    assert found["fault"] is None
+    assert found["device"]["name"] == "NVIDIA L4"
+    assert found["memory"]["total"] > 0
+    assert found["cost"]["hour"] == 0.80
+    assert found["cost"]["run"] == pytest.approx(0.80 * found["seconds"] / 3600, abs=1e-3)
+    unknown = summary(order | {"place": {"kind": "ssh", "host": "gpu-box"}})
+    assert unknown["fault"] is None
+    assert unknown["device"] is None
+    assert "memory" not in unknown
+    assert "place.host" in summary(order | {"place": {"kind": "ssh"}})["fault"]["where"]

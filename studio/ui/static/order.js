@@ -34,6 +34,7 @@
     replace(wanted, from) { value = wanted; tell(from); },
     model() { return typeof value.model === "object" && value.model ? value.model.source : value.model || "starter"; },
     method() { return typeof value.method === "object" && value.method ? value.method.name : value.method || "lora"; },
+    place() { return typeof value.place === "object" && value.place ? value.place.kind : (value.place || "here").split(":")[0]; },
     train() { const train = value.data?.train; return Array.isArray(train) ? train.map((one) => one.source).join(" + ") : train || ""; },
     // Choose a data set; what was decided about another one's problems and columns does not hold for it.
     use(source) { if (studio.order.train() === source) return; const { problems, mapping, format, ...rest } = value.data || {}; value.data = { ...rest, train: source }; tell("data"); },

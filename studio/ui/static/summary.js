@@ -14,6 +14,7 @@
 
     const memory = (found) => {
       const forecast = found.memory;
+      if (!found.device) return el("div", { class: "memory" }, el("p", { class: "quiet small" }, studio.say("What {place} computes with is known once something was sent there.", { place: found.place })));
       if (!forecast) return el("div", { class: "memory" }, el("p", { class: "quiet small" }, studio.say(found.model && !found.model.local
         ? "Memory and time are known once the model is on this computer." : "No forecast for this order.")));
       const whole = Math.max(found.device.memory, forecast.total), parts = Object.entries(forecast.by_cause).filter(([, bytes]) => bytes > 0);
@@ -45,7 +46,7 @@
       if (!studio.may("start")) return studio.say("Only the owner can train here");
       if (found.missing === "data") return studio.say("Choose a data set");
       if (found.blocked) return studio.say("Training is switched off here");
-      if (found.fault) return studio.say({ model: "Choose another model", data: "The data needs a look" }[(found.fault.where || "").split(".")[0]] || "Something does not fit");
+      if (found.fault) return studio.say({ model: "Choose another model", data: "The data needs a look", place: "Name the computer" }[(found.fault.where || "").split(".")[0]] || "Something does not fit");
       return studio.say("Start training");
     };
 
@@ -67,7 +68,8 @@
           row("Steps", found?.steps != null ? studio.number(found.steps) : "–", studio.say("{n} epochs", { n: studio.number(training("epochs"), 2) })),
           row("Learning rate", found?.rate != null ? String(found.rate) : "–"),
           row("Time", found?.seconds != null ? "≈ " + studio.duration(found.seconds) : "–", found?.seconds != null ? said(found.speed_from) : ""),
-          found?.speed_from === "data sheet" && timer(),
+          found?.speed_from === "data sheet" && !found.place && timer(),
+          found?.cost && row("Cost", found.cost.run == null ? "–" : found.cost.run < 0.01 ? "< $0.01" : `≈ $${found.cost.run.toFixed(2)}`, studio.say("{price} an hour, setting up not counted", { price: "$" + found.cost.hour.toFixed(2) })),
           row("Disk", found?.disk != null ? studio.bytes(found.disk) : "–")),
         found?.model && !found.model.local && el("p", { class: "quiet small" }, found.model.bytes ? studio.say("{bytes} are downloaded at the start.", { bytes: studio.bytes(found.model.bytes) })
           : studio.say("The model is downloaded at the start.")),
@@ -79,7 +81,7 @@
           fault && el("p", { class: "fault", role: "alert" }, el("b", {}, fault.message), fault.hint ? " " + fault.hint : "",
             (fault.where || "").startsWith("data") && el("button", { type: "button", class: "plain", onclick: () => studio.open("data") }, studio.say("Look at the data"))),
           found?.blocked && el("p", { class: "fault" }, found.blocked, found.duplicate && el("a", { class: "plain", href: found.duplicate, target: "_blank", rel: "noopener" }, studio.say("Duplicate this Space"))),
-          el("p", { class: "quiet small device" }, found ? found.device.name : "")),
+          el("p", { class: "quiet small device" }, found ? [found.place, found.device?.name].filter(Boolean).join(": ") : "")),
       ].filter(Boolean));
     };
 

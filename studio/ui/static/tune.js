@@ -7,7 +7,8 @@
   const ICONS = { model: '<path d="M12 3 4 7.5v9L12 21l8-4.5v-9L12 3Z"/><path d="M4 7.5 12 12l8-4.5M12 12v9"/>',
     data: '<ellipse cx="12" cy="6" rx="7" ry="3"/><path d="M5 6v12c0 1.7 3.1 3 7 3s7-1.3 7-3V6M5 12c0 1.7 3.1 3 7 3s7-1.3 7-3"/>',
     method: '<path d="M4 20 14 10M13 5l6 6M16 3l5 5-4 4-5-5 4-4Z"/>',
-    training: '<path d="M4 7h10M18 7h2M4 17h2M10 17h10"/><circle cx="16" cy="7" r="2"/><circle cx="8" cy="17" r="2"/>' };
+    training: '<path d="M4 7h10M18 7h2M4 17h2M10 17h10"/><circle cx="16" cy="7" r="2"/><circle cx="8" cy="17" r="2"/>',
+    place: '<rect x="3" y="4" width="18" height="12" rx="2"/><path d="M8 20h8M12 16v4"/>' };
   const card = (name, title, about, ...inside) => el("section", { class: `card card-${name}`, "aria-labelledby": `card-${name}` },
     el("div", { class: "card-head" }, icon(ICONS[name]), el("div", {}, el("h2", { id: `card-${name}` }, studio.say(title)), el("p", { class: "quiet" }, studio.say(about)))), ...inside);
   const grid = (...fields) => el("div", { class: "fields" }, ...fields);
@@ -80,7 +81,16 @@
     const drawTraining = () => card("training", "Settings", "How long, how fast.", grid(some(offer.form.training, "training",
       { learning_rate: studio.say("{rate} (this method's own)", { rate: method().rate }) })));
 
-    const sections = () => [["model", offer.form.model], ["data", offer.form.data], ["method", method().knobs], ["training", offer.form.training]];
+    const place = () => offer.form.places.find((one) => one.kind === studio.order.place()) || offer.form.places[0];
+    const drawPlace = () => {
+      const choose = (kind) => { if (kind !== studio.order.place()) { studio.order.set("place", kind === "here" ? undefined : { kind }, undefined, "form"); draw(); } };
+      return card("place", "Where it trains", "Which computer does the work.",
+        chips("Where it trains", offer.form.places.map((one) => ({ source: one.kind, label: studio.say(one.label), title: studio.say(one.about) })), place().kind, choose),
+        place().kind !== "here" && el("p", { class: "advice" }, studio.say(place().about)),
+        place().kind !== "here" && grid(some(place().knobs, "place", { namespace: studio.say("you") })));
+    };
+
+    const sections = () => [["model", offer.form.model], ["data", offer.form.data], ["method", method().knobs], ["training", offer.form.training], ["place", place().knobs]];
     const drawSwitch = () => {
       const count = sections().reduce((sum, [section, knobs]) => sum + studio.changed(knobs, section), 0);
       return el("div", { class: "switch-line" },
@@ -99,7 +109,7 @@
 
     function draw() {
       const focused = document.activeElement?.id;
-      form.replaceChildren(drawSwitch(), drawModel(), drawData(), drawMethod(), drawTraining());
+      form.replaceChildren(drawSwitch(), drawModel(), drawData(), drawMethod(), drawTraining(), drawPlace());
       at(".lead").textContent = studio.say("Everything is set for a first run: a small model, sample data and LoRA. Press Start, or change what you like.");
       at(".shape").replaceChildren(studio.segments("Form or YAML", [["form", "Form"], ["yaml", "YAML"]], shape, turn));
       if (focused && element.contains(document.activeElement) === false) document.getElementById(focused)?.focus();

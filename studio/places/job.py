@@ -1,0 +1,187 @@
+"""A Hugging Face Job: a computer of the Hub, rented by the minute.
+
+The run has a private repository of its own (OWNER/studio-RUN): the program and what is sent lie there, and the run's checkpoints and
+result are copied there by runs/backup.py, so that a Job that met its time limit goes on in another. Its lines come through the Job's log.
+"""
+
+from __future__ import annotations
+
+import shlex
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, StringConstraints
+
+from studio import program
+from studio.errors import DeviceError
+from studio.home import write_whole
+from studio.place import Box, Machine, RemotePlace, Unreachable
+
+GIB = 2**30
+IMAGE = "python:3.11"  # with a compiler, which Triton wants; pip brings torch and CUDA
+SETTING_UP = 900.0  # seconds for packages and the model, beside the forecast
+LEAST = 1800.0  # seconds; the Hub's own default
+
+
+# The Hub's hardware, its RAM and its price an hour in US dollars, as its documentation told in 2026-08. Prices change: the Hub's own
+# list (`hf jobs hardware`) stands above these.
+FLAVOURS: dict[str, Machine] = {
+    "cpu-basic": Machine(None, ram=16 * GIB, price=0.01),
+    "cpu-upgrade": Machine(None, ram=32 * GIB, price=0.03),
+    "t4-small": Machine("Tesla T4", ram=15 * GIB, price=0.40),
+    "t4-medium": Machine("Tesla T4", ram=30 * GIB, price=0.60),
+    "l4x1": Machine("NVIDIA L4", ram=30 * GIB, price=0.80),
+    "l4x4": Machine("NVIDIA L4", 4, ram=186 * GIB, price=3.80),
+    "a10g-small": Machine("NVIDIA A10G", ram=15 * GIB, price=1.00),
+    "a10g-large": Machine("NVIDIA A10G", ram=46 * GIB, price=1.50),
+    "a10g-largex2": Machine("NVIDIA A10G", 2, ram=92 * GIB, price=3.00),
+    "a10g-largex4": Machine("NVIDIA A10G", 4, ram=184 * GIB, price=5.00),
+    "l40sx1": Machine("NVIDIA L40S", ram=62 * GIB, price=1.80),
+    "l40sx4": Machine("NVIDIA L40S", 4, ram=382 * GIB, price=8.30),
+    "l40sx8": Machine("NVIDIA L40S", 8, ram=1534 * GIB, price=23.50),
+    "a100-large": Machine("NVIDIA A100 80GB", ram=142 * GIB, price=2.50),
+    "a100x4": Machine("NVIDIA A100 80GB", 4, ram=568 * GIB, price=10.00),
+    "a100x8": Machine("NVIDIA A100 80GB", 8, ram=1136 * GIB, price=20.00),
+    "h200": Machine("NVIDIA H200", ram=256 * GIB, price=5.00),
+    "h200x2": Machine("NVIDIA H200", 2, ram=512 * GIB, price=10.00),
+    "h200x4": Machine("NVIDIA H200", 4, ram=1024 * GIB, price=20.00),
+    "h200x8": Machine("NVIDIA H200", 8, ram=2048 * GIB, price=40.00),
+}
+Hours = Annotated[str, StringConstraints(pattern=r"^\d+(\.\d+)?[smhd]$")]
+SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+class Job(RemotePlace):
+    """On a Hugging Face Job."""
+
+    label: ClassVar[str] = "A Hugging Face Job"
+    about: ClassVar[str] = "A GPU of the Hub for as long as the run takes, paid by the minute. Needs HF_TOKEN of an account that may run Jobs."
+    kind: Literal["job"] = Field("job", title="Place", description="A Hugging Face Job.")
+    flavor: Literal[tuple(FLAVOURS)] = Field("l4x1", title="Hardware", description="What the Hub calls it; memory and price stand in the summary.")
+    timeout: Literal["auto"] | Hours = Field("auto", title="Time limit",
+                                             description="When the Hub ends the Job, such as 90m or 4h. auto: half as long again as the forecast, "
+                                                         "and a quarter of an hour to set up. A run that meets it can be resumed.")
+    namespace: str | None = Field(None, pattern=r"^[\w.-]+$", title="Account", json_schema_extra={"advanced": True},
+                                  description="Who pays: you, or an organisation of yours. Left out: you.")
+
+    @property
+    def address(self) -> str:
+        return f"Job {self.flavor}"
+
+    def machine(self) -> Machine:
+        return FLAVOURS[self.flavor]
+
+    def limit(self, seconds: float | None) -> float:
+        """Seconds after which the Hub ends the Job; seconds: the forecast, None where there is none."""
+        if self.timeout != "auto":
+            return float(self.timeout[:-1]) * SECONDS[self.timeout[-1]]
+        return max(LEAST, 1.5 * (seconds or 4 * 3600) + SETTING_UP)
+
+    # -- what is done there
+
+    def send(self, box: Box) -> None:
+        api, repo = self._api(), self._repo(box)
+        with _trouble("The private repository for the run could not be filled"):
+            api.create_repo(repo, private=True, exist_ok=True)
+            with tempfile.TemporaryDirectory() as staging:
+                (Path(staging) / "requirements.txt").write_text(program.requirements())
+                api.upload_folder(repo_id=repo, folder_path=staging, path_in_repo="program", commit_message="what is needed")
+            for name, source in program.files().items():
+                api.upload_folder(repo_id=repo, folder_path=source, path_in_repo=f"program/{name}", ignore_patterns=["**/__pycache__/**"],
+                                  commit_message="the program")
+            api.upload_folder(repo_id=repo, folder_path=box.folder, path_in_repo="box", commit_message=f"{box.name}, attempt {box.attempt}")
+
+    def output(self, box: Box, events: int, log: int) -> Iterator[bytes]:
+        api, told_end = self._api(), False
+        with _trouble("The Job could not be followed"):
+            job = self._job(api, box)
+            for line in api.fetch_job_logs(job_id=job, namespace=self._owner(api), follow=True):
+                told_end = told_end or (line.startswith("@event ") and '"kind": "end"' in line)
+                yield line.rstrip("\n").encode()
+            status = api.inspect_job(job_id=job, namespace=self._owner(api)).status
+        if not told_end:
+            raise DeviceError(f"The Job ended before the run did: {status.stage}{f', {status.message}' if status.message else ''}.",
+                              "If it met its time limit, set place.timeout higher. Resume the run: it goes on in a new Job from the last "
+                              "checkpoint that was copied to the Hub.", "place", "place")
+
+    def ask(self, box: Box, word: str) -> None:
+        with _trouble("The request could not be passed on"):
+            self._api().upload_file(repo_id=self._repo(box), path_or_fileobj=b"\n", path_in_repo=f"box/ask-{word}", commit_message=f"ask: {word}")
+
+    def fetch(self, box: Box, target: Path) -> None:
+        with _trouble("The result could not be fetched"), tempfile.TemporaryDirectory(dir=target.parent, prefix=".fetch-") as scratch:
+            self._api().snapshot_download(self._repo(box), local_dir=scratch, allow_patterns=["runs/*/model/**"])
+            for folder in Path(scratch).glob("runs/*/model"):
+                for file in folder.iterdir():
+                    file.rename(target / file.name)
+
+    # -- the Hub
+
+    def _api(self) -> Any:
+        from huggingface_hub import HfApi, get_token
+        if not get_token():
+            raise DeviceError("A Hugging Face Job needs a token, and there is none.",
+                              "Set HF_TOKEN (with the right to write repositories and to run Jobs) and start the studio again, or run `hf auth login`.",
+                              "place")
+        return HfApi()
+
+    def _owner(self, api: Any) -> str:
+        return self.namespace or api.whoami()["name"]
+
+    def _repo(self, box: Box) -> str:
+        return f"{self._owner(self._api())}/studio-{box.name}"[:96].rstrip("-.")
+
+    def _job(self, api: Any, box: Box) -> str:
+        """The id of this attempt's Job: as noted down, else one of the run that is still going on, else a new one."""
+        note = box.folder.parent / f"job-{box.attempt}"
+        if note.is_file():
+            return note.read_text()
+        going = api.list_jobs(namespace=self._owner(api), labels={"studio": _label(box)}, status=["RUNNING", "SCHEDULING"])
+        job = next((one.id for one in going), None) or self._start(api, box)
+        write_whole(note, job)
+        return job
+
+    def _start(self, api: Any, box: Box) -> str:
+        from huggingface_hub import get_token
+        repo = self._repo(box)
+        where = "/tmp/studio"
+        words = shlex.join(["python", "-m", "studio.relay", "--hub", repo, box.name, str(box.attempt)])
+        command = (f"pip install -q --root-user-action=ignore 'huggingface_hub>=1.0' && hf download {repo} --include 'program/**' "
+                   f"--local-dir {where} >/dev/null && cd {where}/program && pip install -q --root-user-action=ignore -r requirements.txt "
+                   f"&& exec {words}")
+        return api.run_job(image=IMAGE, command=["bash", "-c", command], flavor=self.flavor, timeout=int(self.limit(box.seconds)),
+                           env={"STUDIO_HOME": f"{where}/home", "STUDIO_BACKUP": repo, "PYTHONUNBUFFERED": "1"},
+                           secrets={"HF_TOKEN": get_token()}, labels={"studio": _label(box)}, namespace=self.namespace).id
+
+
+def _label(box: Box) -> str:
+    """A label's value for the run."""
+    return box.name[-60:].strip("-.")
+
+
+class _trouble:
+    """Errors of the Hub in words: DeviceError where it refused, Unreachable where it does not answer. The token is never among them."""
+
+    def __init__(self, what: str):
+        self.what = what
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if error is None:
+            return
+        import httpx2
+        from huggingface_hub.errors import HfHubHTTPError
+        if isinstance(error, HfHubHTTPError):
+            status = error.response.status_code if error.response is not None else 0
+            if status >= 500 or status == 429:
+                raise Unreachable(f"{self.what}: the Hub answers {status}.") from error
+            hint = {401: "HF_TOKEN is not known to the Hub.", 402: "The account has no credit for Jobs: see its billing page.",
+                    403: "The token lacks a right: it must be able to write repositories and to run Jobs."}
+            raise DeviceError(f"{self.what}: the Hub answers {status}. {error.server_message or ''}".strip(), hint.get(status, "See the log."),
+                              "place") from error
+        if isinstance(error, (httpx2.HTTPError, ConnectionError, TimeoutError)):
+            raise Unreachable(f"{self.what}: the Hub does not answer.") from error

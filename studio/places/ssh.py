@@ -1,0 +1,201 @@
+"""Another computer, reached by the system's own ssh and rsync: the user's keys, agent, known hosts and ~/.ssh/config apply.
+
+Everything lies under one folder there: code/HASH (this very program), venv (made once, unless a Python is named), relay/NAME (what was
+sent) and the studio's home with its runs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import selectors
+import shlex
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from pydantic import Field, field_validator
+
+from studio import program
+from studio.errors import DeviceError
+from studio.home import room, slug, write_whole
+from studio.place import Box, Machine, RemotePlace, Unreachable
+
+LOST = 255  # ssh's own exit status when the connection, not the command, failed; rsync gives 12, 30, 35 or ssh's 255
+RSYNC_LOST = (12, 30, 35, LOST)
+REFUSED = ("Permission denied", "Host key verification failed", "Could not resolve hostname", "Bad configuration option",
+           "no such identity", "Too many authentication failures", "REMOTE HOST IDENTIFICATION HAS CHANGED")
+
+
+class Ssh(RemotePlace):
+    """On another computer over SSH."""
+
+    label: ClassVar[str] = "Another computer over SSH"
+    about: ClassVar[str] = "A rented GPU or the big machine in the office: data goes there, curves and the result come back."
+    kind: Literal["ssh"] = Field("ssh", title="Place", description="Another computer over SSH.")
+    host: str = Field(title="Computer", min_length=1, max_length=255,
+                      description="As you type it after ssh: gpu-box, me@203.0.113.7, or a name of your ~/.ssh/config. "
+                                  "It must let you in without a password (a key).")
+    port: int | None = Field(None, ge=1, le=65535, title="Port", description="Left out: as ssh finds it, usually 22.")
+    python: str = Field("auto", min_length=1, max_length=500, title="Python there", json_schema_extra={"advanced": True},
+                        description="A Python that has the studio's packages. auto: one is set up there the first time (some minutes).")
+    folder: str = Field("~/.fine-tuning-studio", min_length=1, max_length=500, title="Folder there", json_schema_extra={"advanced": True},
+                        description="Where the program, its runs and its models live there.")
+
+    @field_validator("host")
+    @classmethod
+    def _is_a_host(cls, value: str) -> str:
+        if not re.fullmatch(r"([\w.+-]+@)?[A-Za-z0-9_\[][\w.:\[\]-]*", value):
+            raise ValueError("write it as after ssh: gpu-box or me@203.0.113.7")
+        return value
+
+    @field_validator("folder", "python")
+    @classmethod
+    def _is_a_path(cls, value: str) -> str:
+        if not re.fullmatch(r"auto|(~|/)[\w./ @+-]*", value):
+            raise ValueError("write a path that begins with / or ~/")
+        return value.rstrip("/") or "/"
+
+    @property
+    def address(self) -> str:
+        return self.host if self.port is None else f"{self.host}:{self.port}"
+
+    def machine(self) -> Machine | None:
+        """As it said the last time that something was sent there."""
+        try:
+            return Machine(**json.loads(self._known.read_text()))
+        except (OSError, ValueError, TypeError):
+            return None
+
+    @property
+    def _known(self) -> Path:
+        return room("cache") / f"ssh-{slug(self.address)}.json"
+
+    # -- what is done there
+
+    def send(self, box: Box) -> None:
+        for tool in ("ssh", "rsync"):
+            if shutil.which(tool) is None:
+                raise DeviceError(f"There is no {tool} on this computer.", f"Install {tool}, or train on this computer.", "place")
+        self._run(f"mkdir -p {self._path('code')} {self._path('relay')} && command -v rsync >/dev/null")
+        code = f"{self.folder}/code/{program.fingerprint()}"
+        with tempfile.TemporaryDirectory() as staging:
+            for name, source in program.files().items():
+                os.symlink(source, Path(staging, name))
+            Path(staging, "requirements.txt").write_text(program.requirements())
+            self._copy(["-aL", "--exclude=__pycache__", f"{staging}/"], code)
+        self._copy(["-a", "--delete", "--exclude=/answer.json", "--exclude=/ask-*", f"{box.folder}/"], f"{self.folder}/relay/{box.name}")
+        self._set_up(code)
+        found = json.loads(self._run(self._studio("devices --json"), limit=120).splitlines()[-1])
+        write_whole(self._known, json.dumps(_machine(found)))
+
+    def _set_up(self, code: str) -> None:
+        """Where no Python is named: a virtual environment with what the program needs, made anew when that has changed."""
+        if self.python != "auto":
+            return
+        needs = _path(f"{code}/requirements.txt")
+        venv = self._path("venv")
+        self._run(f"cmp -s {needs} {venv}/installed.txt || (python3 -m venv {venv} && {venv}/bin/pip install -q -r {needs}"
+                  f" && cp {needs} {venv}/installed.txt)", limit=3600)
+
+    def output(self, box: Box, events: int, log: int) -> Iterator[bytes]:
+        command = self._studio(f"relay {_path(f'{self.folder}/relay/{box.name}')} {box.attempt} {events} {log}", module="studio.relay")
+        ssh = subprocess.Popen([*self._ssh(), self.host, command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                               stderr=subprocess.STDOUT)
+        try:
+            yield from _lines(ssh)
+        finally:
+            ssh.kill()
+            ssh.wait()
+        if ssh.returncode == LOST:
+            raise Unreachable(f"The connection to {self.address} was lost.")
+
+    def ask(self, box: Box, word: str) -> None:
+        self._run(f"touch {_path(f'{self.folder}/relay/{box.name}/ask-{word}')}", limit=30)
+
+    def fetch(self, box: Box, target: Path) -> None:
+        self._copy(["-a"], str(target), source=f"{self.folder}/relay/{box.name}/run/model/")
+
+    # -- ssh and rsync
+
+    def _ssh(self) -> list[str]:
+        """ssh with what a program needs: no question is ever asked, a dead line is noticed after some fifteen seconds."""
+        config = os.environ.get("STUDIO_SSH_CONFIG")
+        return ["ssh", *(["-F", config] if config else []), "-o", "BatchMode=yes", "-o", "ConnectTimeout=10",
+                "-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=3", *(["-p", str(self.port)] if self.port else [])]
+
+    def _studio(self, arguments: str, module: str = "studio") -> str:
+        python = f"{self._path('venv')}/bin/python" if self.python == "auto" else _path(self.python)
+        words = arguments.removeprefix("relay ") if module == "studio.relay" else arguments
+        return (f"cd {_path(f'{self.folder}/code/{program.fingerprint()}')} && STUDIO_HOME={self._path('home')} "
+                f"PYTHONUNBUFFERED=1 exec {python} -m {module} {words}")
+
+    def _path(self, name: str) -> str:
+        return _path(f"{self.folder}/{name}")
+
+    def _run(self, command: str, limit: float = 60) -> str:
+        """A command's output there. Raises Unreachable, or DeviceError with the command's own words."""
+        try:
+            done = subprocess.run([*self._ssh(), self.host, command], stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                                  timeout=limit)
+        except subprocess.TimeoutExpired:
+            raise Unreachable(f"{self.address} did not answer within {limit:.0f} s.") from None
+        if done.returncode:
+            raise self._trouble(done.returncode, done.stderr or done.stdout, (LOST,))
+        return done.stdout
+
+    def _copy(self, words: list[str], target: str, source: str | None = None) -> None:
+        """rsync to the place, or from it when a source there is given."""
+        ends = [f"{self.host}:{source}", f"{target}/"] if source else [f"{self.host}:{target}/"]
+        done = subprocess.run(["rsync", *words, "--mkpath", "--timeout=60", "-e", shlex.join(self._ssh()), *ends],
+                              stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        if done.returncode:
+            raise self._trouble(done.returncode, done.stderr, RSYNC_LOST)
+
+    def _trouble(self, code: int, words: str, lost: tuple[int, ...]) -> Exception:
+        last = " ".join((words.strip().splitlines() or ["it gave no reason"])[-3:])[-500:]
+        if code in lost and not any(refusal in words for refusal in REFUSED):
+            return Unreachable(f"{self.address}: {last}")
+        hint = (f"Type `ssh {self.host}` in a terminal once: it must let you in without asking for anything." if code in lost
+                else f"Look there with `ssh {self.host}`: Python 3.11 with venv, rsync and room on the disk are needed.")
+        return DeviceError(f"{self.address} cannot be used: {last}", hint, "place")
+
+
+def _path(path: str) -> str:
+    """A path quoted for the shell there, with a leading ~ left to it."""
+    return f'"$HOME"{shlex.quote(path[1:]) if len(path) > 1 else ""}' if path.startswith("~") else shlex.quote(path)
+
+
+def _lines(process: subprocess.Popen[bytes]) -> Iterator[bytes]:
+    """Lines of a process as they come; b"" about every second while there are none."""
+    rest = b""
+    with selectors.DefaultSelector() as selector:
+        selector.register(process.stdout, selectors.EVENT_READ)
+        while True:
+            if not selector.select(timeout=0.5):
+                yield b""
+                continue
+            data = os.read(process.stdout.fileno(), 1 << 16)
+            if not data:
+                break
+            *whole, rest = (rest + data).split(b"\n")
+            yield from (line for line in whole if line)
+    if rest:
+        yield rest
+    until = time.monotonic() + 10
+    while process.poll() is None and time.monotonic() < until:
+        yield b""
+        time.sleep(0.1)
+
+
+def _machine(answer: dict) -> dict:
+    """A Machine's fields from what `devices --json` says."""
+    devices = answer["here"]
+    first = devices[0]
+    card = None if first["kind"] == "cpu" else first["name"]
+    return {"card": card, "count": len(devices), "memory": first["memory"], "ram": None if card else first["memory"]}

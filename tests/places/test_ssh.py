@@ -1,0 +1,106 @@
+"""A run on another computer over a real sshd on loopback: sent, watched, cut off and taken up again, stopped, resumed, fetched."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from studio import config, queue, run
+from studio.run import Run
+from studio.runs import claim
+from tests.places import sshd
+
+pytestmark = pytest.mark.skipif(not sshd.ABLE, reason="no sshd, ssh or rsync on this computer")
+
+
+@pytest.fixture
+def wire(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[sshd.Wire]:
+    folder = tmp_path / "ssh"
+    folder.mkdir()
+    with sshd.serving(folder) as wire:
+        monkeypatch.setenv("STUDIO_SSH_CONFIG", str(folder / "ssh_config"))
+        yield wire
+
+
+def order(tmp_path: Path, model: Path, rows: Path, **training: object) -> dict:
+    return {"name": "afar", "model": str(model), "data": {"train": str(rows), "max_length": 64}, "method": {"name": "lora", "rank": 4},
+            "training": {"batch_size": 4, "probe": False, **training},
+            "place": {"kind": "ssh", "host": "there", "python": sys.executable, "folder": str(tmp_path / "there")}}
+
+
+def until(one: Run, done, seconds: float = 400) -> str:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        state = queue.settle(one)
+        if done(state):
+            return state
+        time.sleep(0.1)
+    raise AssertionError(f"{one.state()}: {one.log.read_text()[-3000:] if one.log.exists() else ''} {one.events()[-5:]}")
+
+
+def over(state: str) -> bool:
+    return state in ("finished", "stopped", "failed", "lost")
+
+
+def test_the_result_is_the_same_bit_for_bit(wire: sshd.Wire, home: Path, tmp_path: Path, tiny_model: Path, tiny_data: Path) -> None:
+    there = order(tmp_path, tiny_model, tiny_data, max_steps=6)
+    taken = claim.take_devices(1)  # what trains elsewhere needs no device here
+    afar = queue.submit(config.build(there))
+    assert until(afar, over) == "finished", run.summary(afar)
+    for _, lock in taken:
+        lock.free()
+    here = queue.submit(config.build({key: value for key, value in there.items() if key != "place"}))
+    assert until(here, over) == "finished"
+    assert (afar.result / "adapter_model.safetensors").read_bytes() == (here.result / "adapter_model.safetensors").read_bytes()
+    mine, theirs = ([event for event in one.events() if event["kind"] in ("step", "eval")] for one in (here, afar))
+    assert [event["loss"] for event in mine] == [event["loss"] for event in theirs]
+    assert [event["attempt"] for event in theirs] == [1] * len(theirs)
+    assert "there" in next(event for event in afar.events() if event.get("name") == "starting")["devices"]
+
+
+def test_a_cut_wire_is_taken_up_and_a_stop_goes_through(wire: sshd.Wire, home: Path, tmp_path: Path, tiny_model: Path, tiny_data: Path) -> None:
+    afar = queue.submit(config.build(order(tmp_path, tiny_model, tiny_data, max_steps=100_000, save_every=1000, eval_every=100_000)))
+    until(afar, lambda state: run.summary(afar)["step"] >= 3)
+    wire.cut()
+    time.sleep(1)
+    before = run.summary(afar)["step"]
+    until(afar, lambda state: any("connection" in event.get("text", "") for event in afar.events()), 60)
+    assert afar.state() == "running"
+    wire.mend()
+    until(afar, lambda state: run.summary(afar)["step"] > before + 3)
+    steps = [event["step"] for event in afar.events() if event["kind"] == "step"]
+    assert steps == list(range(1, len(steps) + 1))  # none lost while the wire was cut, none told twice
+    queue.stop(afar)
+    assert until(afar, over) == "stopped"
+    assert (afar.result / "adapter_model.safetensors").is_file()
+    reached = run.summary(afar)["step"]
+    queue.resume(afar, {"training": {"max_steps": reached + 5}}, why="resumed with a nearer goal")
+    assert until(afar, over) == "finished", run.summary(afar)
+    assert run.summary(afar)["step"] == reached + 5
+
+
+def test_a_killed_follower_finds_its_run_again(wire: sshd.Wire, home: Path, tmp_path: Path, tiny_model: Path, tiny_data: Path) -> None:
+    from studio import process
+    afar = queue.submit(config.build(order(tmp_path, tiny_model, tiny_data, max_steps=400, eval_every=1000, save_every=1000)))
+    until(afar, lambda state: run.summary(afar)["step"] >= 3)
+    process.end(lambda: process.holders(afar.lock) + process.holders(afar.trainer_lock))
+    assert until(afar, over) == "lost"
+    queue.resume(afar)
+    assert until(afar, over) == "finished", run.summary(afar)
+    assert len(list((tmp_path / "there" / "home" / "runs").iterdir())) == 1
+    steps = [event["step"] for event in run.current(afar.events()) if event["kind"] == "step"]
+    assert steps == list(range(1, 401))
+
+
+def test_who_is_not_let_in_is_told_why(wire: sshd.Wire, home: Path, tmp_path: Path, tiny_model: Path, tiny_data: Path,
+                                       monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "ssh" / "authorized_keys").write_text("")
+    afar = queue.submit(config.build(order(tmp_path, tiny_model, tiny_data, max_steps=2)))
+    assert until(afar, over) == "failed"
+    told = run.summary(afar)
+    assert "Permission denied" in told["cause"]
+    assert "ssh there" in told["action"]
