@@ -25,7 +25,7 @@ Numbers are floors: a file imports only from its own floor or below, and there i
 __version__ = "0.1.0"
 
 FLOORS = {
-    0: ("errors",),
+    0: ("errors", "json_text"),
     1: ("crash", "home", "events", "process", "driver", "device", "base", "template", "text", "model", "yaml_text"),
     2: ("tokens", "data", "footprint", "method", "methods", "training", "program", "place", "places"),
     3: ("config", "presets"),

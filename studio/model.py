@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import struct
 from functools import lru_cache
@@ -12,6 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from studio import json_text
 from studio.base import families, headers, shards, source
 from studio.base.source import ModelOrder
 from studio.errors import ModelError
@@ -171,7 +171,7 @@ def header(file: Path) -> dict[str, Tensor]:
             (length,) = struct.unpack("<Q", stream.read(8))
             if length > 100_000_000:
                 raise ValueError("header too long")
-            head = json.loads(stream.read(length))
+            head = json_text.read(stream.read(length), file.name)
     except (OSError, ValueError, struct.error) as error:
         raise ModelError(f"{file} is no readable safetensors file: {error}.", "Download it again.", "model") from error
     return {name: Tensor(dtype=item["dtype"], shape=tuple(item["shape"])) for name, item in head.items() if name != "__metadata__"}
@@ -179,7 +179,7 @@ def header(file: Path) -> dict[str, Tensor]:
 
 def _config(folder: Path) -> dict[str, Any]:
     try:
-        return json.loads((folder / "config.json").read_text())
+        return json_text.read((folder / "config.json").read_text(), "config.json")
     except FileNotFoundError:
         raise ModelError(f"{folder} has no config.json.", "Give a folder that transformers' save_pretrained wrote.", "model") from None
     except ValueError as error:

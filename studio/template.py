@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,6 +10,7 @@ from typing import Any
 
 import jinja2
 
+from studio import json_text
 from studio.errors import TemplateError
 from studio.home import PROJECT
 from studio.text import sandbox, spans
@@ -86,7 +86,7 @@ def special_tokens(model_folder: str | Path | None) -> dict[str, str]:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json_text.read(path.read_text(encoding="utf-8"), path.name)
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

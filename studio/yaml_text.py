@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from studio.errors import OrderError
+from studio.json_text import too_deep
 
 DEEPEST = 30  # levels of an order, and aliases in it; a real one has five and none
 FAST = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast where libyaml is: a home may hold hundreds of orders
@@ -35,30 +36,31 @@ class Loader(FAST):  # type: ignore[misc, valid-type]
 def read(text: str, where: str = "the order") -> Any:
     """The values in a YAML text. Raises OrderError: no YAML, a key twice, nested too deeply."""
     try:
-        _check_depth(text)
+        _check_depth(text, FAST, where)
         return yaml.load(text, Loader=Loader)
     except yaml.YAMLError as error:
-        raise _refused(_exact(text) or error, where) from error
+        raise _refused(_exact(text, where) or error, where) from error
+    except RecursionError:
+        raise too_deep(where) from None
 
 
-def _check_depth(text: str) -> None:
-    """What is nested without end would break the parser, in C with the whole process; aliases multiply."""
+def _check_depth(text: str, loader: Any, where: str) -> None:
+    """Counted before anything is built: what is nested without end would break the parser, in C with the whole process; aliases multiply."""
     depth = aliases = 0
-    for event in yaml.parse(text, Loader=FAST):  # one after the other, however deep
+    for event in yaml.parse(text, Loader=loader):  # one after the other, however deep
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         aliases += isinstance(event, yaml.AliasEvent)
         if depth > DEEPEST or aliases > DEEPEST:
-            raise OrderError("This is no order: it is nested too deeply, or made of aliases.", "Write every value where it belongs.", "order")
+            raise too_deep(where)
 
 
-def _exact(text: str) -> yaml.YAMLError | None:
-    """The mistake as the loader in Python finds it, which names its place more exactly."""
+def _exact(text: str, where: str) -> yaml.YAMLError | None:
+    """The mistake as the parser in Python finds it: it names the place more exactly, and has no limit of depth before ours, as libyaml has one."""
     try:
+        _check_depth(text, yaml.SafeLoader, where)
         yaml.safe_load(text)
     except yaml.YAMLError as error:
         return error
-    except RecursionError:
-        return None
     return None
 
 

@@ -24,6 +24,7 @@ for heard, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP
 settings.register_profile("studio", deadline=None, print_blob=True)
 settings.load_profile("studio")
 
+from studio.device import Device  # noqa: E402
 from studio.home import PROJECT  # noqa: E402
 from tests import tiny  # noqa: E402
 
@@ -47,6 +48,12 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("STUDIO_HOME", str(folder))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     return folder
+
+
+@pytest.fixture(params=[True, False], ids=["bf16", "no-bf16"])
+def processor(request: pytest.FixtureRequest) -> Device:
+    """A pretended computer without a GPU: two cores, 24 GiB; with and without bf16 instructions. Bytes and seconds are told for it, not for this one."""
+    return Device(kind="cpu", name="a pretended processor", memory=24 * 2**30, free=20 * 2**30, bf16=request.param, cores=2)
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from studio import json_text
 from studio.base import families
 from studio.errors import ModelError
 from studio.home import PROJECT, draft, room, write_whole
@@ -78,7 +79,7 @@ def hub(repo: str, revision: str | None) -> Headers:
     from huggingface_hub import get_safetensors_metadata, hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, NotASafetensorsRepoError
     try:
-        config = json.loads(Path(hf_hub_download(repo, "config.json", revision=revision)).read_text())
+        config = json_text.read(Path(hf_hub_download(repo, "config.json", revision=revision)).read_text(), "config.json")
         told = get_safetensors_metadata(repo, revision=revision)
     except NotASafetensorsRepoError as error:
         raise ModelError(f"{repo} has no .safetensors weights.", "Pickle files are not loaded; look for a safetensors revision.", "model") from error

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from studio import json_text
 from studio.data.formats import Row
 from studio.data.turns import ROLES
 from studio.errors import DataError
@@ -107,7 +107,7 @@ def _retag(turn: Any, tags: dict[str, str]) -> Any:
 def from_dataset_info(path: Path, name: str) -> tuple[str, dict[str, Any]]:
     """(source, mapping) of one entry of a LLaMA-Factory dataset_info.json. The source is its file or its Hub id."""
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
+        entries = json_text.read(path.read_text(encoding="utf-8"), path.name)
     except (OSError, ValueError) as error:
         raise DataError(f"{path.name} cannot be read as dataset_info.json: {error}.", "Check the file.", path.name) from error
     entry = entries.get(name) if isinstance(entries, dict) else None

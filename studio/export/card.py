@@ -8,9 +8,9 @@ from typing import Any
 
 import yaml
 
-from studio import data
+from studio import data, yaml_text
 from studio.base.starter import REPO
-from studio.errors import StudioError
+from studio.errors import OrderError, StudioError
 from studio.export import proof, readme
 from studio.export.curve import curve, png
 from studio.home import write_whole
@@ -52,8 +52,8 @@ def licence_of(base: str, run: Run) -> str | None:
     file = folder / "README.md" if folder else None
     if file and file.is_file() and (text := file.read_text(errors="replace")).startswith("---"):
         try:
-            found = (yaml.safe_load(text.split("---")[1]) or {}).get("license")
-        except yaml.YAMLError:
+            found = (yaml_text.read(text.split("---")[1], file.name) or {}).get("license")
+        except OrderError:
             return None
         return found if isinstance(found, str) else None
     return None

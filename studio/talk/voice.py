@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from studio import model, run, template
+from studio import json_text, model, run, template
 from studio.base import source
 from studio.base.quantization import Quantization
 from studio.base.source import ModelOrder, Report, silent
@@ -133,7 +133,7 @@ def of_folder(folder: Path, name: str) -> Voice:
 
 
 def _base_of_adapter(folder: Path, manifest: dict[str, Any]) -> Path:
-    named = manifest.get("base") or json.loads((folder / "adapter_config.json").read_text()).get("base_model_name_or_path") or ""
+    named = manifest.get("base") or json_text.read((folder / "adapter_config.json").read_text(), "adapter_config.json").get("base_model_name_or_path") or ""
     if (Path(named) / "config.json").is_file():
         return Path(named).resolve()
     order = manifest.get("model") or {"source": named}

@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from studio.json_text import NestingError, shallow
 from studio.ui import bar, chat, data, guard, rights, tune, who
 from studio.ui.live import answered
 
@@ -55,9 +56,9 @@ def route() -> Route:
             if len(body) > LARGEST:
                 return PlainTextResponse("The question is too long.", 413)
         try:
-            question = orjson.loads(body)
-        except orjson.JSONDecodeError:
-            return PlainTextResponse("Ask in JSON.", 400)
+            question = shallow(orjson.loads(body))
+        except ValueError as error:
+            return PlainTextResponse(str(error) if isinstance(error, NestingError) else "Ask in JSON.", 400)
         if not isinstance(question, dict):
             return PlainTextResponse("Ask with one JSON object.", 400)
         with who.asking(asker):

@@ -26,7 +26,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from studio import device, process
+from studio import device, json_text, process
 from studio.errors import DeviceError, StudioError
 from studio.talk import chat
 from studio.worker.request import wanted
@@ -68,7 +68,7 @@ class Server:
 
     async def complete(self, request: Request) -> Response:
         try:
-            body = await request.json()
+            body = json_text.read(await request.body())
             name, messages, sampling, extra = wanted(body)
         except (ValueError, TypeError, AttributeError) as error:
             return _refused(400, f"The request cannot be read: {error}.", "Send a JSON object with model and messages.", "invalid_request_error")
@@ -96,10 +96,10 @@ class Server:
                              "memory": chat.memory_of(os.getpid()), "seconds": round(time.monotonic() - self.began, 1)})
 
     async def load(self, request: Request) -> Response:
-        return await self._job(self.turns.load, (await request.json()).get("names", []))
+        return await self._job(self.turns.load, json_text.read(await request.body()).get("names", []))
 
     async def unload(self, request: Request) -> Response:
-        return await self._job(self.turns.unload, (await request.json()).get("names", []))
+        return await self._job(self.turns.unload, json_text.read(await request.body()).get("names", []))
 
     async def _job(self, job: Callable[..., None], names: list[str]) -> Response:
         events: asyncio.Queue[dict[str, Any]] = asyncio.Queue()

@@ -21,6 +21,7 @@ from studio.errors import StudioError
 from studio.home import PROJECT, inside, room, slug
 from studio.methods import METHODS
 from studio.run import create, runs
+from studio.ui import guard
 from studio.ui.questions import reads
 from studio.ui.tune_form import form
 from tests.ui.served import Page
@@ -72,6 +73,15 @@ def test_nonsense_as_an_order_is_refused_in_words(page: Page, text: str) -> None
     assert told.json["error"]["message"]
     assert not runs()
     assert not (PROJECT / "marker").exists()
+
+
+@pytest.mark.parametrize("depth", [200, 900, 3000, 200_000])
+def test_a_deep_question_is_refused_in_words(page: Page, depth: int) -> None:
+    deep = '{"order": {"data": ' + "[" * depth + "]" * depth + '}, "name": "quick", "lang": "en"}'
+    for name in reads():
+        told = page.ask("POST", f"{guard.ASK}{name}", deep, Content_Type="application/json")
+        assert told.status == 400
+        assert told.body, name
 
 
 def test_a_huge_order_is_refused(page: Page) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
+from studio import json_text
 from studio.data.formats import Found, Row
 from studio.data.formats.content import spoken
 from studio.data.formats.fields import kind
@@ -125,7 +125,7 @@ def _turn(turn: Any, found: Found, where: str, role_key: str, content_key: str) 
 def _tools(tools: Any) -> Any:
     if isinstance(tools, str):
         try:
-            tools = json.loads(tools)
+            tools = json_text.read(tools, "tools")
         except ValueError:
             return tools
     return tools
