@@ -1,0 +1,61 @@
+"""The worked examples of CONTRIBUTING.md work: each is put where it says, in a copy of the program, and is found and used there."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from studio import template
+from studio.home import PROJECT
+
+EXAMPLE = re.compile(r"^`((?:studio|templates)/[\w/.]+)`\n\n```\w+\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("contributed")
+    shutil.copytree(PROJECT / "studio", folder / "studio", ignore=shutil.ignore_patterns("__pycache__"))
+    if not template.FOLDER.is_relative_to(PROJECT / "studio"):
+        shutil.copytree(template.FOLDER, folder / template.FOLDER.name)
+    found = EXAMPLE.findall((PROJECT / "CONTRIBUTING.md").read_text())
+    assert len(found) == 5
+    for name, text in found:
+        assert not (folder / name).exists()
+        (folder / name).write_text(text)
+    return folder
+
+
+def studio(copy: Path, home: Path, *words: str) -> dict | list:
+    done = subprocess.run([sys.executable, "-m", "studio", *words, "--json"], cwd=copy, capture_output=True, text=True, timeout=300,
+                          env={**os.environ, "STUDIO_HOME": str(home), "PYTHONPATH": str(copy)})
+    assert done.returncode == 0, done.stderr + done.stdout
+    return json.loads(done.stdout)
+
+
+def test_all_five_are_found(copy: Path, home: Path, tmp_path: Path) -> None:
+    assert "norms" in [one["name"] for one in studio(copy, home, "methods")]
+    assert "plainchat" in json.dumps(studio(copy, home, "templates"))
+    assert "folder" in [one["kind"] for one in studio(copy, home, "places")]
+    assert studio(copy, home, "count") == {}
+    rows = tmp_path / "faq.json"
+    rows.write_text(json.dumps([{"faq": {"q": "Why?", "a": "Because."}}] * 3 + [{"faq": {"q": "How?", "a": ""}}]))
+    told = studio(copy, home, "inspect", str(rows))
+    assert (told["format"], told["rows"], told["refused"]) == ("faq", 4, 1)
+
+
+def test_they_train_together(copy: Path, home: Path, tmp_path: Path, tiny_model: Path) -> None:
+    """The method, on the format, with the template, at the place."""
+    rows, order = tmp_path / "faq.json", tmp_path / "order.yaml"
+    rows.write_text(json.dumps([{"faq": {"q": f"What is {n}?", "a": f"It is {n}."}} for n in range(20)]))
+    order.write_text(json.dumps({"model": str(tiny_model), "data": {"train": str(rows), "template": "plainchat", "max_length": 64}, "method": "norms",
+                                 "training": {"max_steps": 3, "probe": False}, "place": {"kind": "folder", "path": str(tmp_path / "there")}}))
+    told = studio(copy, home, "train", str(order))
+    assert told["state"] == "finished"
+    assert (Path(told["result"]) / "model.safetensors").is_file()
