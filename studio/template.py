@@ -165,6 +165,10 @@ class Template:
     def _tail(self) -> str:
         return spans.prompt_tail(self._plain)
 
+    def plain(self, messages: list[Message]) -> str:
+        """The conversation as the template's own text, without an end of turn that it borrows. Raises TemplateError."""
+        return self._plain(messages, False)
+
     def _plain(self, messages: list[Message], prompt: bool) -> str:
         return _unmark(self._run(messages, prompt)).text
 

@@ -26,6 +26,7 @@ def add(parsers: Any, common: ArgumentParser) -> None:
         one.set_defaults(show=show)
     take.add_argument("--to", required=True, choices=KINDS)
     take.add_argument("--precision", choices=PRECISIONS, default="", help="gguf: f16 unless told; ollama: q8_0 unless told; merged: the base's unless told")
+    take.add_argument("--imatrix", action="store_true", help="q4_k_m, q5_k_m and q6_k: weigh each column by what training rows put through it")
     merge.add_argument("--precision", choices=ALLOWED["merged"], default="",
                        help="instead of the base's: f16 keeps more of the change than bf16, f32 all of it")
     give = parsers.add_parser("push", parents=[common], help="send a run's result to the Hugging Face Hub, private unless told (HF_TOKEN)")
@@ -37,12 +38,12 @@ def add(parsers: Any, common: ArgumentParser) -> None:
     page.add_argument("model", metavar="RUN")
     page.add_argument("out", metavar="OUT", nargs="?", help="where to; left out: report.html in the run's folder")
     page.set_defaults(run=as_page)
-    merge.set_defaults(run=lambda args: away(args, "merged", args.precision))
-    take.set_defaults(run=lambda args: away(args, args.to, args.precision))
+    merge.set_defaults(run=lambda args: away(args, "merged"), imatrix=False)
+    take.set_defaults(run=lambda args: away(args, args.to))
 
 
-def away(args: Namespace, kind: str, precision: str) -> dict[str, Any]:
-    return export(voice.name_of(args.model), kind, Path(args.out), precision, tell, not args.no_proof)
+def away(args: Namespace, kind: str) -> dict[str, Any]:
+    return export(voice.name_of(args.model), kind, Path(args.out), args.precision, tell, not args.no_proof, args.imatrix)
 
 
 def tell(what: str, done: int, total: int) -> None:

@@ -14,25 +14,28 @@ from typing import Any
 
 from studio import model
 from studio.errors import ExportError, StudioError
-from studio.export import modelfile, readme
+from studio.export import gguf_families, modelfile, readme
 from studio.export.proof import prove, work
 from studio.home import write_whole
 from studio.talk.stopping import never_stops
 from studio.talk.voice import Voice, voice
 
 KINDS = ("adapter", "merged", "gguf", "ollama")
-PRECISIONS = ("f16", "q8_0", "f32")
-ALLOWED = {"merged": ("f16", "f32"), "gguf": ("f16", "q8_0"), "ollama": ("f16", "q8_0")}
+GGUF = ("f16", "q8_0", "q6_k", "q5_k_m", "q4_k_m", "f32")
+PRECISIONS = GGUF
+ALLOWED = {"merged": ("f16", "f32"), "gguf": GGUF, "ollama": GGUF}
 SAMPLE = ("adapter_model.safetensors", "adapter_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
 HALF = ("In float16, which holds the adapter's change best at this size. Computed in float16 too, a model made for bf16 can overflow: "
         "run it in bf16 or float32 if its answers come out empty.")
 Tell = Callable[[str, int, int], None]
 
 
-def export(name: str, kind: str, out: Path, precision: str = "", tell: Tell = lambda *_: None, proven: bool = True) -> dict[str, Any]:
+def export(name: str, kind: str, out: Path, precision: str = "", tell: Tell = lambda *_: None, proven: bool = True,
+           imatrix: bool = False) -> dict[str, Any]:
     """{path, kind, bytes, note, proof}. out: a .zip for adapter, a folder for merged and ollama, a .gguf file (or a folder) for gguf.
 
-    precision: f16 or q8_0, for gguf (f16 unless told) and ollama (q8_0 unless told); f16 or f32 for merged (the base's unless told).
+    precision: one of GGUF, for gguf (f16 unless told) and ollama (q8_0 unless told); f16 or f32 for merged (the base's unless told).
+    imatrix: K-quants weigh each column by what training rows put through it.
     It appears whole or not at all. Raises ExportError where the method cannot be merged, the target stands already, or the disk is too small.
     """
     found = voice(name)
@@ -40,11 +43,13 @@ def export(name: str, kind: str, out: Path, precision: str = "", tell: Tell = la
         raise ExportError(f"There is no export {kind!r}{f' at {precision!r}' if precision else ''}.",
                           f"Kinds: {', '.join(KINDS)}. Precisions: {'; '.join(f'{one}: {chr(44).join(some)}' for one, some in ALLOWED.items())}.", "--to")
     precision = precision or {"ollama": "q8_0", "gguf": "f16"}.get(kind, "")
+    if imatrix and "_k" not in precision:
+        raise ExportError("An importance matrix is for K-quants only.", "Add --precision q4_k_m, q5_k_m or q6_k, or leave --imatrix out.", "--imatrix")
     note = refuse(found, kind)
     out = _target(found, kind, Path(out).expanduser().absolute(), precision)
     _disk(found, out, 0 if kind == "adapter" else (4 if precision == "f32" else 2) + (4 if proven and kind in ("gguf", "ollama") else 0))
     with whole(out) as temporary:
-        {"adapter": _adapter, "merged": _merged, "gguf": _gguf, "ollama": _ollama}[kind](found, temporary, precision, tell)
+        {"adapter": _adapter, "merged": _merged, "gguf": _gguf, "ollama": _ollama}[kind](found, temporary, precision + "+imatrix" * imatrix, tell)
     proof = _proof(found, kind, out, precision, tell) if proven else None
     half = HALF if kind == "merged" and precision == "f16" and model.facts(found.base).dtype == "bfloat16" else ""
     note = " ".join(part for part in (note, half, never_stops(found) if kind != "adapter" else "") if part)
@@ -60,6 +65,16 @@ def refuse(found: Voice, kind: str) -> str:
         if method is None or not method.adapter or found.checkpoint:
             raise ExportError(f"{found.name} has no adapter of its own.", "Export it merged: that is the whole model.", "--to")
         return ""
+    if kind in ("gguf", "ollama"):
+        facts, note = model.facts(found.base), _merging(found)
+        gguf_families.refuse(facts, found.tokenizer)
+        return " ".join(part for part in (note, gguf_families.caution(facts)) if part)
+    return _merging(found)
+
+
+def _merging(found: Voice) -> str:
+    """Raise ExportError for what cannot be merged; returns a sentence to tell beside the merge, or nothing."""
+    method = found.method
     if found.whole and not found.checkpoint:
         return f"{method.label} has trained whole weights: nothing had to be merged."
     if method is not None and method.adapter and not method.mergeable:

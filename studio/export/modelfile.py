@@ -1,92 +1,138 @@
-"""Ollama's Modelfile: the chat template in Ollama's own language, derived from what the Jinja template writes, and checked against it."""
+"""Ollama's Modelfile: the chat template in Go's template language, derived from what the Jinja template writes, and checked against it.
+
+Ollama before 0.5 knows nothing of the Jinja inside a GGUF file, and later ones prefer a TEMPLATE.
+"""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Literal
 
 from studio.errors import TemplateError
-from studio.template import Template
+from studio.template import Message, Template
 
 S, U, A, V = "q7Zsystem", "q7Zquestion", "q7Zanswer", "q7Zsecond"
 
 
-class Turns(NamedTuple):
-    """The text around each part: before and after the system prompt, a question, an answer; `default`: a system prompt of its own."""
+@dataclass(frozen=True)
+class Turns:
+    """The text before and after each part; `begin` before all, `ask` before the answer asked for; `default`: a system prompt of its own.
 
+    place: where the system prompt goes: a turn of its own, or (with `between` behind it) inside the first or the last question.
+    """
+
+    begin: str
     system: tuple[str, str]
     user: tuple[str, str]
     assistant: tuple[str, str]
-    default: str
+    ask: str
+    place: Literal["own", "first", "last"] = "own"
+    between: str = ""
+    default: str = ""
 
 
 def turns(template: Template) -> Turns | None:
-    """The parts of a template, or None where they depend on more than their place (Ollama then reads the Jinja in the GGUF)."""
-    stop = template.stop[0] if template.stop else ""
+    """The parts of a template, or None where they depend on more than their place."""
     try:
-        text = template.render([_m("system", S), _m("user", U), _m("assistant", A), _m("user", V)], add_generation_prompt=True).text
-        bare = template.render([_m("user", U)], add_generation_prompt=True).text
+        asked, open_end = _text(template, [U]), _text(template, [U], True)
+        answered, again = _text(template, [U, A]), _text(template, [U, A, V])
+        told, told_again = _text(template, [S, U]), _text(template, [S, U, A, V])
     except TemplateError:
         return None
-    places = [text.find(mark) for mark in (S, U, A, V)]
-    if -1 in places or places != sorted(places) or not stop:
+    if not (open_end.startswith(asked) and answered.startswith(asked) and again.startswith(answered)):
         return None
-    before, between, to_answer, to_second, last = _cut(text, (S, U, A, V))
-    if to_answer != last or not to_second.startswith(stop):
+    answer, second = _around(answered[len(asked):], A), _around(again[len(answered):], V)
+    if not (answer and second and asked.endswith(second[0] + U + second[1])):
         return None
-    rest = to_second[len(stop):]
-    blank = rest[: len(rest) - len(rest.lstrip("\n"))]
-    open_user = rest[len(blank):]
-    if not between.endswith(open_user):
-        return None
-    close_system = between[: len(between) - len(open_user)]
-    lead = bare[: bare.find(U)]
-    default = ""
-    if lead != open_user:
-        if not (lead.startswith(before) and lead.endswith(between)):
-            return None
-        default = lead[len(before): len(lead) - len(between)]
-    return Turns((before, close_system), (open_user, ""), (to_answer, stop + blank), default)
+    begin = asked[:len(asked) - len(second[0] + U + second[1])]
+    known = {"user": second, "assistant": answer, "ask": open_end[len(asked):]}
+    for found in _systems(begin, told, told_again, second):
+        made = Turns(**found, **known)
+        if _holds(made, template):
+            return made
+    return None
 
 
-def _m(role: str, content: str) -> dict[str, str]:
+def _systems(begin: str, told: str, told_again: str, user: tuple[str, str]) -> list[dict]:
+    """The ways in which a system prompt can have been written, to be tried in turn."""
+    tail, ways = user[0] + U + user[1], []
+    if told.endswith(tail) and (own := _around(told[:-len(tail)], S)):
+        if own[0].startswith(begin):
+            ways.append({"begin": begin, "system": (own[0][len(begin):], own[1])})
+        if begin.startswith(own[0]) and begin.endswith(own[1]) and len(begin) >= len(own[0]) + len(own[1]):
+            ways.append({"begin": "", "system": own, "default": begin[len(own[0]):len(begin) - len(own[1])]})
+    head = begin + user[0] + S
+    if told.startswith(head) and U in told:
+        between = told[len(head):told.index(U)]
+        place = "first" if told_again.startswith(head) else "last"
+        ways.append({"begin": begin, "system": ("", ""), "place": place, "between": between})
+    return ways
+
+
+def _around(text: str, mark: str) -> tuple[str, str] | None:
+    before, found, after = text.partition(mark)
+    return (before, after) if found else None
+
+
+def _text(template: Template, contents: list[str], ask: bool = False) -> str:
+    roles = {S: "system", U: "user", A: "assistant", V: "user"}
+    return template.render([_m(roles[one], one) for one in contents], add_generation_prompt=ask).text if ask \
+        else template.plain([_m(roles[one], one) for one in contents])
+
+
+def _m(role: str, content: str) -> Message:
     return {"role": role, "content": content}
 
 
-def _cut(text: str, marks: tuple[str, ...]) -> list[str]:
-    pieces = []
-    for mark in marks:
-        piece, _, text = text.partition(mark)
-        pieces.append(piece)
-    return [*pieces, text]
+def _holds(parts: Turns, template: Template) -> bool:
+    """Whether the parts write what the template writes, for conversations of several shapes."""
+    talk = [_m("user", "Hello?"), _m("assistant", "Hi."), _m("user", "Again?"), _m("assistant", "Yes."), _m("user", "And?")]
+    for check in (talk[:1], talk[:3], talk):
+        for messages in (check, [_m("system", "Be brief."), *check]):
+            if rendered(parts, messages) != template.render(messages, add_generation_prompt=True).text:
+                return False
+    return True
 
 
 def go_template(parts: Turns) -> str:
-    """In Go's template language, as Ollama runs it: over .Messages, the last answer left open."""
+    """In Go's template language, as Ollama runs it: over .Messages, the answer being asked for left open."""
     def quoted(text: str) -> str:
         return "{{ " + '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"' + " }}" if text else ""
 
-    # system and question texts are .Content; an answer that is complete is closed, the one being asked for is only opened
-    return ("{{- range .Messages }}"
-            '{{- if eq .Role "system" }}' + quoted(parts.system[0]) + "{{ .Content }}" + quoted(parts.system[1])
-            + '{{- else if eq .Role "user" }}' + quoted(parts.user[0]) + "{{ .Content }}" + quoted(parts.user[1])
-            + '{{- else if eq .Role "assistant" }}' + quoted(parts.assistant[0]) + "{{ .Content }}" + quoted(parts.assistant[1])
-            + "{{- end }}{{- end }}" + quoted(parts.assistant[0]))
+    if parts.place == "own":
+        system, inside = quoted(parts.system[0]) + "{{ $m.Content }}" + quoted(parts.system[1]), ""
+    else:
+        here = "if $system" if parts.place == "first" else "if and $system (eq (len (slice $.Messages $i)) 1)"
+        system = "{{- $system = $m.Content }}"
+        inside = "{{- " + here + " }}{{ $system }}" + quoted(parts.between) + '{{- $system = "" }}{{- end }}'
+    return ('{{- $system := "" }}' + quoted(parts.begin) + "{{- range $i, $m := .Messages }}"
+            '{{- if eq $m.Role "system" }}' + system
+            + '{{- else if eq $m.Role "user" }}' + quoted(parts.user[0]) + inside + "{{ $m.Content }}" + quoted(parts.user[1])
+            + '{{- else if eq $m.Role "assistant" }}' + quoted(parts.assistant[0]) + "{{ $m.Content }}" + quoted(parts.assistant[1])
+            + "{{- end }}{{- end }}" + quoted(parts.ask))
 
 
-def rendered(parts: Turns, messages: list[dict[str, str]]) -> str:
+def rendered(parts: Turns, messages: list[Message]) -> str:
     """What that Go template writes, for the check against the Jinja one."""
-    texts = [parts.system, parts.user, parts.assistant]
-    roles = ("system", "user", "assistant")
     lead = [] if any(m["role"] == "system" for m in messages) or not parts.default else [_m("system", parts.default)]
-    return "".join(texts[roles.index(m["role"])][0] + m["content"] + texts[roles.index(m["role"])][1] for m in [*lead, *messages]) + parts.assistant[0]
+    written, system = [parts.begin], ""
+    for place, message in enumerate(messages := [*lead, *messages]):
+        role, content = message["role"], message["content"]
+        if role == "system" and parts.place != "own":
+            system = content
+            continue
+        before, after = {"system": parts.system, "user": parts.user, "assistant": parts.assistant}[role]
+        if role == "user" and system and (parts.place == "first" or place == len(messages) - 1):
+            content, system = system + parts.between + content, ""
+        written.append(before + content + after)
+    return "".join(written) + parts.ask
 
 
 def modelfile(template: Template, file: str, stops: tuple[str, ...], context: int | None = None) -> str:
     """The Modelfile beside `file`. Where the template cannot be put in Ollama's language a comment says so."""
     parts = turns(template)
     lines = [f"FROM ./{file}"]
-    checks = ([_m("user", "Hello?")], [_m("system", "Be brief."), _m("user", "Hello?"), _m("assistant", "Hi."), _m("user", "Again?")])
-    if parts and all(rendered(parts, check) == template.render(check, add_generation_prompt=True).text for check in checks):
+    if parts:
         lines.append(f'TEMPLATE """{go_template(parts)}"""')
         if parts.default:
             lines.append(f'SYSTEM """{parts.default}"""')

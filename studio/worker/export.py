@@ -1,4 +1,5 @@
-"""python -m studio.worker.export WHAT MODEL OUT: the part of an export that needs torch. WHAT: merged-own, -f16 or -f32; f16 or q8_0 (GGUF)."""
+"""python -m studio.worker.export WHAT MODEL OUT: the part of an export that needs torch. WHAT: merged-own, -f16 or -f32; of a GGUF f16, q8_0, q4_k_m, …, with
++imatrix behind it where columns are weighed."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ from studio.export import hf_files
 from studio.talk.stopping import end_tokens
 from studio.talk.voice import Voice, voice
 from studio.worker import gguf_file
-from studio.worker.merge import merge, still_tied
+from studio.worker.importance import importance
+from studio.worker.merge import merge, own_type, still_tied
 
 TABLE = re.compile(r"(^|\.)(embed_tokens|wte|word_embeddings|tok_embeddings|embed_in)\.weight$")
 TYPES = {"f16": torch.float16, "f32": torch.float32}
@@ -35,12 +37,6 @@ def merged(found: Voice, out: Path, precision: str = "own") -> None:
     hf_files.copy_tokenizer(found.tokenizer, out, hf_files.plain_template(found.template.text))
 
 
-def own_type(found: Voice) -> torch.dtype:
-    """The type of the base's files; bfloat16 where they hold another than programs compute in."""
-    named = model.facts(found.base).dtype
-    return getattr(torch, named) if named in ("bfloat16", "float16", "float32") else torch.bfloat16
-
-
 def main(what: str, name: str, out: Path) -> int:
     torch.set_num_threads(device.cores())
     tempfile.tempdir = str(out.parent)  # where the room for it has been looked at
@@ -49,8 +45,8 @@ def main(what: str, name: str, out: Path) -> int:
         if what.startswith("merged"):
             merged(found, out, what.removeprefix("merged-"))
         else:
-            gguf_file.refuse(model.facts(found.base), found.base)
-            gguf_file.write(found, out, what, hf_files.plain_template(found.template.text))
+            kind, _, weighed = what.partition("+")
+            gguf_file.write(found, out, kind, hf_files.plain_template(found.template.text), importance(found) if weighed else None)
     except StudioError as error:
         print(json.dumps({"error": error.as_dict()}))
         return 2

@@ -163,6 +163,12 @@ def rounded(weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return weight.to(dtype)
 
 
+def own_type(found: Voice) -> torch.dtype:
+    """The type of the base's files; bfloat16 where they hold another than programs compute in."""
+    named = model.facts(found.base).dtype
+    return getattr(torch, named) if named in ("bfloat16", "float16", "float32") else torch.bfloat16
+
+
 def still_tied(base: Path, names: Iterable[str]) -> bool:
     """Whether head and embedding of a merged model are one table, as its config has to say; names: the merged tensors."""
     facts = model.facts(base)

@@ -20,9 +20,8 @@ from studio.talk import chat
 from studio.talk.voice import Voice, of_folder, voice
 from studio.tokens import Encoder
 from studio.worker import llama_cpp
-from studio.worker.export import own_type
 from studio.worker.generate import Answer, Sampling
-from studio.worker.merge import rounded, still_tied, untied, weights
+from studio.worker.merge import own_type, rounded, still_tied, untied, weights
 from studio.worker.speakers import Speaker, Speakers
 
 TOGETHER = 20  # answers that transformers writes side by side

@@ -19,6 +19,8 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "qwen2": {**GROUPED, "tie_word_embeddings": True},  # biases on query, key and value
     "qwen3": {**GROUPED, "head_dim": 16, "tie_word_embeddings": True},  # heads wider than hidden / heads
     "gemma": {**GROUPED, "head_dim": 16},
+    "gemma2": {**GROUPED, "head_dim": 16, "query_pre_attn_scalar": 16, "sliding_window": 8},
+    "gemma3_text": {**GROUPED, "head_dim": 16, "query_pre_attn_scalar": 16, "sliding_window": 8, "num_hidden_layers": 7},  # the sixth sees all
     "phi3": {**GROUPED, "tie_word_embeddings": False},  # query, key and value in one matrix; gate and up in one
     "gpt2": OLD,  # Conv1D, names that occur twice (c_proj)
     "gpt_neox": {**SAME, "intermediate_size": 64, "tie_word_embeddings": False},  # its head is called embed_out

@@ -1,0 +1,121 @@
+"""GGUF files in llama.cpp itself: the same ids, the same greedy tokens as transformers' own generate, for every family that is written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+from transformers import AutoModelForCausalLM
+
+from studio import model
+from studio.export import gguf_families
+from studio.talk.voice import of_base
+from studio.tokens import Encoder
+from studio.worker import gguf_file, gguf_types
+from studio.worker.llama_cpp import readers
+from tests import tiny
+from tests.methods import architectures
+
+pytest.importorskip("xllamacpp")
+QUESTIONS = ["What is the capital of France?", "Write one line about the sea.", "In 2026, 1234567 naïve cafés: 今天 👍🏽\n\n\tx = 1;  y"]
+ROPES: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama3": ("llama", {"rope_type": "llama3", "rope_theta": 5000.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+                         "original_max_position_embeddings": 64}),
+    "linear": ("qwen2", {"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0}),
+    "yarn": ("qwen3", {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 64}),
+    "longrope": ("phi3", {"rope_type": "longrope", "rope_theta": 10000.0, "short_factor": [1.0, 1.1, 1.3, 2.0], "long_factor": [1.0, 2.0, 3.0, 5.0],
+                          "original_max_position_embeddings": 128})}
+
+
+def made(folder: Path, kind: str, **changes: Any) -> Path:
+    """A tiny random model whose answers differ from one another, with ChatML."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(architectures.CONFIGS, kind, {**architectures.CONFIGS[kind], **changes})
+        architectures.write(folder, kind)
+    (folder / "chat_template.jinja").write_text(tiny.CHATML)
+    return folder
+
+
+def check(folder: Path, file: Path, tokens: int = 24, exact: bool = True) -> None:
+    """Prompts and greedy answers of the file in llama.cpp against transformers' generate on the folder."""
+    found = of_base(folder)
+    gguf_families.refuse(model.facts(folder), folder)
+    gguf_file.write(found, file, "f32", tiny.CHATML)
+    whole = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    encoder = Encoder(folder, found.template)
+    for reader in readers(file, 256):
+        for question in QUESTIONS:
+            said = [{"role": "user", "content": question}]
+            ids = encoder.prompt_ids(said)
+            theirs = reader.answer(said, tokens)
+            assert theirs["prompt"] == ids, reader.name
+            with torch.inference_mode():
+                ours = whole.generate(torch.tensor([ids]), attention_mask=torch.ones(1, len(ids)), do_sample=False, max_new_tokens=tokens, eos_token_id=2)
+            wanted = ours[0, len(ids):].tolist()
+            assert theirs["ids"] == (wanted[:-1] if wanted[-1] == 2 else wanted), (reader.name, question)
+
+
+@pytest.mark.parametrize("kind", gguf_families.ARCHITECTURES)
+def test_family(kind: str, home: Path, tmp_path: Path) -> None:
+    check(made(tmp_path / "model", kind), tmp_path / "out.gguf")
+
+
+@pytest.mark.parametrize("rope", ROPES)
+def test_stretched_positions(rope: str, home: Path, tmp_path: Path) -> None:
+    kind, parameters = ROPES[rope]
+    check(made(tmp_path / "model", kind, rope_parameters=parameters), tmp_path / "out.gguf", 60)
+
+
+def sentencepiece(folder: Path, prefix: bool) -> None:
+    """A tokenizer as Llama 2's (prefix) or Gemma's is converted: BPE of pieces, bytes to fall back on, every pair that makes a piece merged."""
+    words = sorted({piece for text in tiny.TEXT for word in text.split() for piece in (word[:2], word[:3], word[:4], word)}, key=lambda one: (len(one), one))
+    letters = sorted({letter for text in tiny.TEXT for letter in text if letter != " "} | {"\u2581"})
+    pieces = ["<unk>", *tiny.SPECIAL, *(f"<0x{byte:02X}>" for byte in range(256)), *letters]
+    for word in ["\u2581" + word for word in words] + words:
+        for end in range(2, len(word) + 1):
+            if word[:end] not in pieces and len(pieces) < 400:
+                pieces.append(word[:end])
+    vocabulary = {piece: place for place, piece in enumerate(pieces)}
+    merges = [(piece[:at], piece[at:]) for piece in pieces[260:] for at in range(1, len(piece)) if piece[:at] in vocabulary and piece[at:] in vocabulary]
+    made = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    blank = normalizers.Replace(" ", "\u2581")
+    made.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), blank]) if prefix else blank
+    if not prefix:
+        made.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
+    made.decoder = decoders.Sequence([decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse()])
+    made.add_special_tokens(["<unk>", *tiny.SPECIAL])
+    made.save(str(folder / "tokenizer.json"))
+    (folder / "config.json").write_text(json.dumps({**json.loads((folder / "config.json").read_text()), "eos_token_id": 3}))
+    (folder / "generation_config.json").unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("prefix", [True, False])
+def test_sentencepiece(prefix: bool, home: Path, tmp_path: Path) -> None:
+    folder = made(tmp_path / "model", "mistral")
+    sentencepiece(folder, prefix)
+    gguf_families.refuse(model.facts(folder), folder)
+    gguf_file.write(of_base(folder), tmp_path / "out.gguf", "f32", tiny.CHATML)
+    words = Encoder(folder, of_base(folder).template).tokenizer
+    for reader in readers(tmp_path / "out.gguf", 256):
+        for text in [*QUESTIONS, *tiny.TEXT, "<|im_start|>user\nHi there<|im_end|>\n<|im_start|>assistant\n"]:
+            assert reader.ids(text) == words.encode(text, add_special_tokens=False).ids, (reader.name, text)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in gguf_types.KINDS if "_k" in kind])
+def test_k_quants_run_and_stay_near(kind: str, home: Path, tmp_path: Path) -> None:
+    """256 wide, so that the K-blocks themselves are written: llama.cpp loads the file, and most greedy tokens are those of the exact one."""
+    import gguf
+    folder = made(tmp_path / "model", "llama", hidden_size=256, intermediate_size=512, head_dim=64)
+    gguf_file.write(of_base(folder), tmp_path / "out.gguf", kind, tiny.CHATML)
+    types = {tensor.name: tensor.tensor_type for tensor in gguf.GGUFReader(tmp_path / "out.gguf").tensors}
+    assert types["blk.0.attn_q.weight"] == gguf_types.KINDS[kind][0]
+    assert types["token_embd.weight"] == gguf.GGMLQuantizationType.Q6_K  # tied: it is the head
+    asked = [{"role": "user", "content": QUESTIONS[0]}]
+    answers = [reader.answer(asked, 8) for reader in readers(tmp_path / "out.gguf", 256)]
+    assert all(len(one["ids"]) == 8 or one["finish"] == "stop" for one in answers)
+
+
