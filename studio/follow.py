@@ -71,6 +71,7 @@ class Follow:
                 self._wait(lost, tries)
                 tries += 1
         self._fetch()
+        shutil.rmtree(self.box.folder, ignore_errors=True)  # packed anew if the run goes on
         self.run.append("end", **self.end)
 
     def phase(self, name: str) -> None:
