@@ -30,7 +30,7 @@ FLOORS = {
     2: ("tokens", "data", "footprint", "method", "methods", "training", "program", "place", "places"),
     3: ("config", "presets"),
     4: ("memory", "estimate", "forecast", "run", "runs", "queue"),
-    5: ("supervise", "relay", "follow", "talk", "export", "bench"),
+    5: ("doctor", "supervise", "relay", "follow", "talk", "export", "bench"),
     6: ("worker", "ui"),
     7: ("commands", "__main__"),
 }

@@ -17,6 +17,7 @@ from studio.driver.kinds import KINDS, Kind
 os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # for every process we start, and for ours: a card's number is the driver's (nvidia-smi's)
 
 
+CHOSEN = "STUDIO_DEVICE"  # "cpu": the cards are left alone
 SMALLEST = 4 * 2**30  # bytes of a card that is worth a notice
 
 
@@ -74,8 +75,11 @@ def devices() -> list[Device]:
 def look() -> Seen:
     """What the drivers show: NVIDIA's cards; AMD's or Intel's where the installed torch is made for them; Apple's; else the CPU.
 
-    Graphics of AMD or Intel sit in most laptops: beside another torch they are no reason not to use the CPU, only worth a notice.
+    STUDIO_DEVICE=cpu leaves all cards alone. Graphics of AMD or Intel sit in most laptops: beside another torch they are no reason not to use
+    the CPU, only worth a notice.
     """
+    if os.environ.get(CHOSEN) == "cpu":
+        return Seen([cpu()], [])
     made = build()
     cards, notices = nvidia.cards()
     if made and made.hip and (found := sysfs.amd()):

@@ -36,7 +36,8 @@ def _nothing_chosen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No card is chosen by the environment, and the computer's own cards stay out."""
     for kind in KINDS.values():
         monkeypatch.delenv(kind.visible or "", raising=False)
-    monkeypatch.delenv("ROCR_VISIBLE_DEVICES", raising=False)
+    for name in ("ROCR_VISIBLE_DEVICES", device.CHOSEN):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(sysfs, "ROOT", tmp_path)
     monkeypatch.setitem(sys.modules, "pynvml", Driver())
 
@@ -93,6 +94,12 @@ def test_lock_memory_precision_and_training_are_of_one_card(monkeypatch: pytest.
 def test_the_largest_card_is_taken_where_none_was_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     put(monkeypatch, SMALL, LARGE)
     assert [(one.name, one.torch) for one in device.devices()] == [(LARGE["name"], "cuda:1"), (SMALL["name"], "cuda:0")]
+
+
+def test_the_cpu_can_be_chosen_beside_a_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    put(monkeypatch, T4)
+    monkeypatch.setenv("STUDIO_DEVICE", "cpu")
+    assert [one.kind for one in device.devices()] == ["cpu"]
 
 
 @pytest.mark.parametrize(("visible", "wanted"), [

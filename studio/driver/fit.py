@@ -28,7 +28,7 @@ AGAIN = 60  # seconds after which torch is asked once more, where it saw no devi
 # torch 2.13's wheels: their CUDA, the oldest driver for it (NVIDIA's CUDA compatibility table), the architectures they have code for.
 WHEELS = (("cu130", (13, 0), "580.65", (7, 5), (13, 0)), ("cu126", (12, 6), "525.60", (5, 0), (9, 9)))
 OLDEST = (5, 0)
-CPU_INSTEAD = "To train on the CPU meanwhile, start the studio with CUDA_VISIBLE_DEVICES=\"\" before the command."
+CPU_INSTEAD = "To train on the CPU meanwhile, start the studio with STUDIO_DEVICE=cpu before the command."
 
 
 class Misfit(NamedTuple):

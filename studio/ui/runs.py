@@ -11,7 +11,7 @@ from studio.errors import RunError
 from studio.forecast import repair
 from studio.run import Run
 from studio.runs import goal
-from studio.ui import assets, away, live, rights
+from studio.ui import assets, away, doctor, live, rights
 
 LABELS = {"name": str, "note": str, "star": bool}
 LONGEST = 2000  # characters of a note
@@ -20,7 +20,7 @@ LONGEST = 2000  # characters of a note
 def build(page: gr.Blocks) -> None:
     """The tab, and the jobs its buttons call."""
     gr.HTML(html_template="<div></div>", js_on_load=assets.mount("runs"), apply_default_css=False, elem_id="studio-runs")
-    for job in (resume, finish, pause, ask, extend, repair_run, label, move, delete, away.take_away):
+    for job in (resume, finish, pause, ask, extend, repair_run, label, move, delete, away.take_away, doctor.examine):
         rights.offered(job)
 
 

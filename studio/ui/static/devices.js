@@ -12,12 +12,12 @@
       if (!seen) return;
       const rows = seen.devices.flatMap((one) => [
         make("h3", {}, one.name, one.temperature == null ? null : make("span", { class: "quiet num" }, ` ${one.temperature} °C`)),
-        meter(one.kind === "cuda" ? studio.say("Device memory") : studio.say("Memory"), [["mine", one.mine], ["others", one.others]], one.memory,
+        meter(one.kind !== "cpu" && !one.shared ? studio.say("Device memory") : studio.say("Memory"), [["mine", one.mine], ["others", one.others]], one.memory,
           one.mine ? studio.say("{mine} by this run, {others} by others, of {total}", { mine: studio.bytes(one.mine), others: studio.bytes(one.others), total: studio.bytes(one.memory) })
             : studio.say("{used} of {total}", { used: studio.bytes(one.used), total: studio.bytes(one.memory) })),
-        one.kind === "cuda" && one.utilisation != null ? meter(studio.say("Utilisation"), [["load", one.utilisation]], 100, `${one.utilisation} %`) : null,
+        one.utilisation != null ? meter(studio.say("Utilisation"), [["load", one.utilisation]], 100, `${one.utilisation} %`) : null,
       ]);
-      if (seen.devices.every((one) => one.kind !== "cpu")) rows.push(meter(studio.say("Memory"), [["others", seen.ram.used]], seen.ram.total,
+      if (seen.devices.every((one) => one.kind !== "cpu" && !one.shared)) rows.push(meter(studio.say("Memory"), [["others", seen.ram.used]], seen.ram.total,
         studio.say("{used} of {total}", { used: studio.bytes(seen.ram.used), total: studio.bytes(seen.ram.total) })));
       rows.push(meter(studio.say("Processor"), [["load", seen.load]], 100, `${studio.number(seen.load)} %`));
       rows.push(meter(studio.say("Disk"), [["others", seen.disk.used]], seen.disk.total, studio.say("{free} free", { free: studio.bytes(seen.disk.free) })));

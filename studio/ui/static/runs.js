@@ -36,7 +36,8 @@
       this.head = make("header", { class: "runs-head" });
       this.body = make("div", { class: "runs-body" });
       this.device = studio.devicePanel();
-      this.node = make("div", { class: "runs-list" }, this.head, make("div", { class: "runs-frame" }, this.body, this.device));
+      this.doctor = studio.doctorPanel();
+      this.node = make("div", { class: "runs-list" }, this.head, make("div", { class: "runs-frame" }, this.body, this.device, this.doctor.node));
       this.speak();
     }
     speak() {

@@ -1,0 +1,66 @@
+"""The doctor's card on the Runs page: begin an examination (a process of its own, python -m studio doctor), see how it goes, take its report."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from starlette.responses import FileResponse, Response
+
+from studio import device, doctor
+from studio.driver import fit
+from studio.errors import DeviceError
+from studio.home import PROJECT, room
+from studio.ui import rights, words
+from studio.ui.live import answered
+from studio.ui.who import VISITOR, WATCHER
+
+
+@rights.job()
+def examine(short: bool = False) -> dict[str, Any]:
+    """Begin an examination of this computer; it outlives the page. Returns {state}. Raises DeviceError while one goes on."""
+    if doctor.latest()["state"] == "going":
+        raise DeviceError("The doctor is at work already.", "Wait until it is done; its progress stands on the Runs page.", "doctor")
+    command = [sys.executable, "-m", "studio", "doctor", "--json", *(["--short"] if short is True else [])]
+    with open(_log(), "wb") as log:
+        subprocess.Popen(command, cwd=PROJECT, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+    return {"state": "going"}
+
+
+@rights.read(WATCHER, VISITOR)
+def examined(ask: dict[str, Any]) -> Response:
+    """How it stands: {state: none, going, done or cut off, answer, notices}; without the figures, which are for the report. Words in `lang`."""
+    lang, found = words.language(str(ask.get("lang") or "")), doctor.latest()
+    answer = found["answer"]
+    if answer:
+        parts = [{**{key: part[key] for key in ("part", "name", "state", "seconds")}, "why": words.told(part["why"], lang)} for part in answer["parts"]]
+        answer = {key: answer.get(key) for key in ("devices", "usable", "seconds", "doing", "of")} | {"parts": parts, "file": _file(answer).name}
+    return answered({"state": found["state"], "answer": answer, "notices": notices(lang)})
+
+
+def notices(lang: str) -> list[dict[str, str]]:
+    """What is known of the devices already, without an examination: {text, hint}. Has torch asked, where it was not yet, what it sees."""
+    seen = device.look()
+    first = seen.devices[0]
+    if first.traits.cards:
+        fit.ask_soon(first, device.environment([first]))
+    found: list[Any] = [*([wrong] if (wrong := fit.misfit(first)) else []), *seen.notices]
+    return [{"text": words.told(one.text, lang), "hint": words.told(one.hint, lang)} for one in found]
+
+
+@rights.read()
+def doctors_report(ask: dict[str, Any]) -> Response:
+    """The newest report as a file, to send along with a question."""
+    answer = doctor.latest()["answer"] or {}
+    file = _file(answer)
+    return FileResponse(file, media_type="application/octet-stream") if file.is_file() else Response("There is no such file.", 404, media_type="text/plain")
+
+
+def _file(answer: dict[str, Any]) -> Path:
+    return room("doctor") / Path(answer.get("report") or "-").name
+
+
+def _log() -> Path:
+    return room("doctor") / "page.log"
