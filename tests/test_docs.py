@@ -7,6 +7,8 @@ import shlex
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from studio.__main__ import parser
 from studio.home import PROJECT
@@ -32,11 +34,23 @@ def test_front_matter_matches_the_pins() -> None:
     assert len(front["short_description"]) <= 60
 
 
+def test_the_lock_lies_within_the_ranges() -> None:
+    """Exact versions of everything the ranges name, without what belongs to one machine: local versions, addresses, hashes."""
+    lines = [line for line in (PROJECT / "requirements.lock").read_text().splitlines() if not line.startswith("#")]
+    assert all(re.fullmatch(r"[\w.-]+==[\w.!]+", line) for line in lines)
+    locked = {canonicalize_name(line.partition("==")[0]): line.partition("==")[2] for line in lines}
+    ranges = [Requirement(line.partition("#")[0]) for file in ("requirements.txt", "requirements-dev.txt")
+              for line in (PROJECT / file).read_text().splitlines() if line[:1].isalpha()]
+    assert len(ranges) > 20
+    for one in ranges:
+        assert one.specifier.contains(locked[canonicalize_name(one.name)]), one
+
+
 @pytest.mark.parametrize("mark", ["start command", "test command"])
 def test_one_command_each(mark: str) -> None:
     lines = [line for line in _between(mark).splitlines() if line and not line.startswith("```")]
     assert len(lines) == 1
-    for file in re.findall(r"-r (\S+)", lines[0]):
+    for file in re.findall(r"-[rc] (\S+)", lines[0]):
         assert (PROJECT / file).is_file()
 
 

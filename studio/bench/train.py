@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,8 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     sides = ["studio", *PEERS[args.peer]]
     if args.peer == "llamafactory":
         factory.environment()
+    if args.peer == "trl" and find_spec("trl") is None:
+        raise StudioError("TRL is not installed: only this comparison needs it.", "pip install trl, or give --peer none.", "peer")
     found: dict[str, list[dict[str, Any]]] = {side: [] for side in sides}
     for number in range(args.rounds):
         for side in sides[number % len(sides):] + sides[:number % len(sides)]:
@@ -155,7 +158,7 @@ def about(args: argparse.Namespace) -> dict[str, Any]:
     device = devices()[0]
     return {"device": f"{device.cores} cores" if device.kind == "cpu" else device.name, "method": args.method, "model": args.model,
             "data": Path(args.data).name, "steps": args.steps, "effective_batch": args.batch * args.accumulation, "max_length": args.max_length,
-            "versions": {name: version(name) for name in ("torch", "transformers", "peft", "trl")}}
+            "versions": {name: version(name) for name in ("torch", "transformers", "peft", "trl") if find_spec(name)}}
 
 
 def show(table: list[dict[str, Any]]) -> None:

@@ -19,7 +19,7 @@ from studio.talk import votes
 
 PICTURE = "curve.png"
 LICENCES = {REPO: "apache-2.0"}
-PROGRAMS = ("torch", "transformers", "peft", "trl", "bitsandbytes")
+PROGRAMS = ("torch", "transformers", "peft", "bitsandbytes")
 
 
 def write(run: Run, folder: Path) -> None:
