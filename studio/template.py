@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from studio.text.sandbox import CLOSE, OPEN
 
 FOLDER = PROJECT / "templates"
 FALLBACK = "chatml"
+SUITED = ("chatml", "llama3", "gemma", "phi", "deepseek", "mistral", "alpaca")  # looked through for a model that brings no template
 TAG = re.compile(r"\{%[-+]?\s*generation\s*[-+]?%\}")
 FORGED = {ord(OPEN): None, ord(CLOSE): None}
 Message = dict[str, Any]
@@ -37,7 +38,7 @@ def names() -> list[str]:
 
 
 def load(name: str = "auto", model_folder: str | Path | None = None) -> Template:
-    """A template by name; "model": the model's own; "auto": the model's own if it has one, else ChatML.
+    """A template by name; "model": the model's own; "auto": the model's own if it has one, else one whose marks are tokens of this model.
 
     Raises TemplateError when there is none of that name, or it is no valid Jinja.
     """
@@ -50,10 +51,40 @@ def load(name: str = "auto", model_folder: str | Path | None = None) -> Template
             raise TemplateError(
                 "This model brings no chat template of its own.", f"Choose one of: {', '.join(names())}.", "data.template"
             )
-        name = FALLBACK
+        name = _suited(model_folder, special)
     if name not in names():
         raise TemplateError(f"There is no template named {name!r}.", f"Choose one of: auto, model, {', '.join(names())}.", "data.template")
     return Template(name, (FOLDER / f"{name}.jinja").read_text(encoding="utf-8"), special)
+
+
+def _suited(model_folder: str | Path | None, special: dict[str, str]) -> str:
+    """The first template whose marks are single tokens of the model's tokenizer: else a model never stops outside the studio.
+
+    Alpaca, the last one, needs no token but the tokenizer's own end. ChatML where nothing is known of the tokenizer, or nothing suits.
+    """
+    file = Path(model_folder or "-", "tokenizer.json")
+    if not file.is_file():
+        return FALLBACK
+    known = _vocabulary(file, file.stat().st_mtime_ns)
+    talk = [{"role": "user", "content": spans.QUESTION}, {"role": "assistant", "content": spans.ANSWER}]
+    for name in SUITED:
+        tried = Template(name, (FOLDER / f"{name}.jinja").read_text(encoding="utf-8"), special)
+        try:
+            marks = {*spans.TOKEN.findall(tried.render(talk, add_generation_prompt=True).text), *tried.stop}
+        except TemplateError:  # it needs a special token that this tokenizer does not name
+            continue
+        if marks <= known:
+            return name
+    return FALLBACK
+
+
+@lru_cache(maxsize=8)
+def _vocabulary(file: Path, stamp: int) -> frozenset[str]:
+    """Every token of a tokenizer.json, added ones included."""
+    told = _json(file)
+    words = (told.get("model") or {}).get("vocab") or {}
+    found = words if isinstance(words, dict) else (piece for piece, *_ in words)
+    return frozenset(found) | {one["content"] for one in told.get("added_tokens") or ()}
 
 
 def model_template(model_folder: str | Path | None) -> str | None:

@@ -106,6 +106,16 @@ class Encoder:
         trained = len(labels) - labels.count(IGNORED)
         return Encoded(list(ids), labels, rendered.text, list(offsets), over, trained)
 
+    def caution(self) -> str:
+        """A sentence where no single token ends the turns that are trained, or "": programs other than this one then write on."""
+        stops = self.template.stop
+        if not stops or any(self.tokenizer.token_to_id(stop) is not None for stop in stops):
+            return ""
+        parts = len(self.tokenizer.encode(stops[0], add_special_tokens=False).ids)
+        return (f"The template {self.template.name!r} ends a turn with {stops[0]!r}, which is {parts} plain tokens in this model: "
+                "programs that stop at a token only will write on. Choose a template whose end is one token (auto does), "
+                f"or add the token: data.new_tokens: [{stops[0]!r}].")
+
     def gate(self, samples: Iterable[Conversation] = ()) -> None:
         """Refuse, before a device is touched, what would train wrongly. Raises TemplateError with the reason."""
         check(self, list(samples))

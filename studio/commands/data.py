@@ -104,6 +104,7 @@ def row(args: Namespace) -> dict[str, Any]:
     return {
         "row": args.row, "conversation": conversation["messages"] or [{"role": "text", "content": conversation["text"]}], "text": e.text,
         "tokens": tokens, "stop": encoder.template.stop, "template": encoder.template.name, "trained": e.n_trained, "over": e.cut, "problems": problems,
+        "caution": encoder.caution(),
     }  # fmt: skip
 
 
@@ -163,5 +164,7 @@ def _show_row(answer: dict[str, Any]) -> None:
             line.append(f"⟦{text}⟧" if token["trained"] and not token.get("cut") else text)
     print("".join(line))
     print(f"\n{len(answer['tokens'])} tokens, {answer['trained']} trained, {answer['over']} beyond the limit; a turn ends with {', '.join(stops) or 'nothing'}")
+    if answer["caution"]:
+        print(f"warning: {answer['caution']}")
     for p in answer["problems"]:
         print(f"{p['kind']}: {p['reason']} {p['hint']}")

@@ -38,7 +38,7 @@ class DataOrder(BaseModel):
     )
     template: str = Field(
         "auto", title="Chat template", json_schema_extra=ADVANCED,
-        description="How a conversation becomes text; auto takes the model's own if it has one, else ChatML."
+        description="How a conversation becomes text; auto takes the model's own if it has one, else one whose marks are tokens of the model."
     )
     max_length: int = Field(
         1024, ge=8, le=1_048_576, title="Longest row", description="In tokens. Memory and time grow with it; what is longer is cut or dropped."

@@ -28,12 +28,5 @@ def text_stops(voice: Voice, tokenizer: Any = None) -> tuple[str, ...]:
 
 
 def never_stops(voice: Voice) -> str:
-    """A sentence where no single token ends the turns that were trained, or "": programs other than this one then write on."""
-    tokenizer = Encoder(voice.tokenizer, voice.template).tokenizer
-    texts = text_stops(voice, tokenizer)
-    if len(texts) < len(voice.stop) or not texts:
-        return ""
-    parts = len(tokenizer.encode(texts[0], add_special_tokens=False).ids)
-    return (f"The template {voice.template.name!r} ends a turn with {texts[0]!r}, which is {parts} plain tokens in this model: "
-            f"programs that stop at a token only will write on. Give them {texts[0]!r} as a stop text, or train with a template "
-            "whose end is one token, or add it with data.new_tokens.")
+    """A sentence where no single token ends the turns that were trained, or "": see Encoder.caution."""
+    return Encoder(voice.tokenizer, voice.template).caution()

@@ -73,6 +73,8 @@ def train(run: Run, report: Report) -> None:
     report.phase("reading data")
     template = load_template(config.data.template, folder)
     encoder = Encoder.of(config.data, folder, template)
+    if caution := encoder.caution():
+        report.note(caution, "warning")
     rows = data.prepare(config.data, encoder, config.training.seed, ahead=True)
 
     report.phase("loading model")
