@@ -16,6 +16,7 @@ class Block:
     """Rows in file order. lines: where each begins, from 1 (None: the file has no lines). bad: rows that are no data.
 
     bad: {index in rows: (kind, value, reason)}; such an entry of rows is None. done: bytes of the file read so far.
+    notes: what was mended or left out on the way, in sentences.
     last: the last line that was looked at, blank ones too, where the file is read by lines.
     """
 
@@ -24,10 +25,18 @@ class Block:
     done: int = 0
     last: int = 0
     bad: dict[int, tuple[str, Any, str]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     def add(self, row: Any, line: int) -> None:
         self.rows.append(row)
         self.lines.append(line)  # type: ignore[union-attr]
+
+    def first(self, count: int) -> Block:
+        """The first rows of it."""
+        if len(self.rows) <= count:
+            return self
+        bad = {n: why for n, why in self.bad.items() if n < count}
+        return Block(self.rows[:count], self.lines and self.lines[:count], self.done, self.last, bad, self.notes)
 
     def spoil(self, line: int, kind: str, value: Any, reason: str) -> None:
         self.bad[len(self.rows)] = (kind, value, reason)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
-import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -13,21 +13,50 @@ import orjson
 from studio.data.block import LINES, LONGEST, ROWS, SIZE, Block
 from studio.data.containers import Container, open_bytes
 from studio.data.json_stream import JsonStream, endless
-from studio.data.tables import arrow_rows, csv_rows
-from studio.data.wrapped import rows_within
+from studio.data.mend import mended
+from studio.data.packed import BROKEN
+from studio.data.tables import arrow_rows, csv_rows, sheet_rows
+from studio.data.wrapped import rows_within, spread
 from studio.errors import DataError
 
 
 def blocks(path: Path, container: Container) -> Iterator[Block]:
     """The file's rows. Raises DataError where the rest of the file cannot be read."""
     try:
-        if container.name in ("parquet", "arrow"):
-            yield from arrow_rows(path, container)
-            return
-        with open_bytes(path, container) as file:
-            yield from {"jsonl": json_lines, "json": _json, "csv": csv_rows, "tsv": csv_rows, "text": _text}[container.name](file, path.name, container)
-    except (EOFError, OSError, zlib.error) as error:
+        yield from spread_blocks(_blocks(path, container))
+    except BROKEN as error:
         raise DataError(f"{path.name} breaks off or is damaged: {error}.", "Fetch or pack the file again.", path.name) from error
+
+
+def _blocks(path: Path, container: Container) -> Iterator[Block]:
+    if container.name in ("parquet", "arrow"):
+        yield from arrow_rows(path, container)
+    elif container.name == "xlsx":
+        yield from sheet_rows(path, container)
+    else:
+        read = {"jsonl": json_lines, "json": _json, "csv": csv_rows, "tsv": csv_rows, "text": _text}[container.name]
+        with open_bytes(path, container) as file:
+            yield from read(file, path.name, container)
+
+
+def spread_blocks(found: Iterable[Block]) -> Iterator[Block]:
+    """The blocks, with each of several rows that stand in one as a row of its own."""
+    return map(_spread, found)
+
+
+def _spread(block: Block) -> Block:
+    found = {n: rows for n, row in enumerate(block.rows) if type(row) is not dict or "instances" in row if (rows := spread(row))}
+    if not found:
+        return block
+    made = Block(lines=None if block.lines is None else [], done=block.done, last=block.last, notes=block.notes)
+    for n, row in enumerate(block.rows):
+        if n in block.bad:
+            made.bad[len(made.rows)] = block.bad[n]
+        rows = found.get(n, [row])
+        made.rows += rows
+        if made.lines is not None:
+            made.lines += [block.lines[n]] * len(rows)
+    return made
 
 
 def json_lines(file: IO[bytes], name: str, container: Container | None = None, limit: int | None = None) -> Iterator[Block]:
@@ -82,19 +111,42 @@ def _second_try(block: Block, text: bytes, line: int, error: orjson.JSONDecodeEr
 
 
 def _json(file: IO[bytes], name: str, container: Container) -> Iterator[Block]:
-    """One array of rows, or objects one after the other, or an object whose only list is the rows; read as a stream."""
-    stream, block = JsonStream(file, name), Block()
-    opened = stream.peek() == "["
-    if opened:
-        stream.skip()
+    """Rows in lists, one after the other, or in an object whose only list they are. A file of moderate size may have small faults."""
+    head = file.read(LONGEST)
+    if len(head) == LONGEST:
+        yield from _strict(JsonStream(file, name, head))
+        return
+    try:
+        found = list(_strict(JsonStream(io.BytesIO(head), name)))
+    except DataError as error:
+        text, what = mended(head.decode("utf-8", "surrogateescape"))
+        if not what:
+            raise
+        try:
+            found = list(_strict(JsonStream(io.BytesIO(text.encode("utf-8", "surrogateescape")), name)))
+        except DataError:
+            raise error from None
+        found[0].notes.append(f"The file is not strict JSON: {', '.join(what)}.")
+    yield from found
+
+
+def _strict(stream: JsonStream) -> Iterator[Block]:
+    block, opened, lists = Block(), False, 0
     while (sign := stream.peek()) != "":
-        if sign == "]" and opened:
+        if sign == "[" and not opened:
+            opened, lists = True, lists + 1
             stream.skip()
-            if stream.peek():
-                raise stream.broken("there is more after the end of the list")
-            break
+            continue
+        if sign == "]" and opened:
+            opened = False
+            stream.skip()
+            if stream.peek() == ",":
+                stream.skip()
+            continue
         line = stream.line
         value = stream.value()
+        if lists and not opened:
+            raise stream.broken("there is more after the end of the list")
         for row in [value] if opened else rows_within(value) or [value]:
             block.add(row, line)
         sign = stream.peek()
@@ -106,6 +158,10 @@ def _json(file: IO[bytes], name: str, container: Container) -> Iterator[Block]:
             block.done = stream.done
             yield block
             block = Block()
+    if opened:
+        raise stream.broken("the list is not closed")
+    if lists > 1:
+        block.notes.append(f"{lists} lists stand one behind the other in the file; their rows were joined.")
     block.done = stream.done
     yield block
 

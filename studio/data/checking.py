@@ -16,9 +16,9 @@ def check(order: DataOrder, model_folder: Path | None = None) -> None:
 
     Raises DataError and TemplateError.
     """
-    chosen = [read(source.source, order.format, order.mapping).decide(order.problems) for source in order.sources()]
+    chosen = [read(source.source, order.format, order.mapping, encoding=order.encoding).decide(order.problems) for source in order.sources()]
     if isinstance(order.eval, str):
-        read(order.eval, order.format, order.mapping)
+        read(order.eval, order.format, order.mapping, encoding=order.encoding)
     if model_folder is not None:
         encoder = Encoder.of(order, model_folder)
         for one in chosen:

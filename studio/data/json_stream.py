@@ -13,12 +13,14 @@ from studio.errors import DataError
 class JsonStream:
     """JSON values from a file of any size, each with its line. Holds little more than the value it is at."""
 
-    def __init__(self, file: IO[bytes], name: str):
-        self.file, self.name, self.text, self.at, self.line, self.done, self.ended = file, name, "", 0, 1, 0, False
+    def __init__(self, file: IO[bytes], name: str, head: bytes = b""):
+        """head: what was read of the file already."""
+        self.file, self.name, self.at, self.line, self.done, self.ended = file, name, 0, 1, len(head), False
         self.decoder, self.json = codecs.getincrementaldecoder("utf-8")("surrogateescape"), json.JSONDecoder()
+        self.text = self.decoder.decode(head)
 
     def more(self, size: int = SIZE) -> bool:
-        if len(self.text) - self.at > LONGEST:
+        if len(self.text) - self.at > LONGEST + SIZE:
             raise endless(self.name, self.line)
         data = self.file.read(min(size, LONGEST))
         self.done += len(data)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from studio import json_text
 from studio.data.formats import Row
-from studio.data.turns import ROLES
+from studio.data.formats.messages import LISTS
+from studio.data.turns import CONTENT_KEYS, ROLE_KEYS, ROLES
+from studio.data.watched import without
 from studio.errors import DataError
 
 # part named by hand -> the column the formats know it by
@@ -19,23 +22,25 @@ PARTS = {
     "system": "system", "history": "history", "messages": "messages", "tools": "tools", "text": "text",
     "chosen": "chosen", "rejected": "rejected", "label": "label",
 }  # fmt: skip
-TAGS = {"role": "role_tag", "content": "content_tag"}
-OWN = {"role", "content", "format", "use"}  # keys of a mapping that name no column of the row
+TAGS = {"role": "role_tag", "content": "content_tag", "user": "user_tag", "assistant": "assistant_tag", "tool": "observation_tag"}
+OWN = {*TAGS, "format", "use"}  # keys of a mapping that name no column of the row
 INFO_FILE = "dataset_info.json"
-INFO = {"columns", "tags", "formatting", "file_name", "ranking", "hf_hub_url", "split", "subset", "num_samples", "folder"}
+INFO = {"columns", "tags", "formatting", "file_name", "file_sha1", "ranking", "hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "split",
+        "subset", "num_samples", "folder", "load_from"}  # fmt: skip
+NO_TEXT = ("images", "videos", "audios")
 
 
 def normal(mapping: dict[str, Any] | None) -> dict[str, Any] | None:
     """{"columns": {part: column}, "tags": {…}}, from either way to write a mapping. Raises DataError for an unknown part."""
     if not mapping:
         return None
-    if "columns" in mapping or "formatting" in mapping or "tags" in mapping:  # a dataset_info.json entry
+    if is_entry(mapping):
         unknown = set(mapping) - INFO
         columns, tags = dict(mapping.get("columns") or {}), dict(mapping.get("tags") or {})
         if mapping.get("formatting", "alpaca") == "sharegpt":
             columns.setdefault("messages", "conversations")
             tags = {"role_tag": "from", "content_tag": "value"} | tags
-        columns = {part: column for part, column in columns.items() if part not in ("images", "videos", "audios")}
+        columns = {part: column for part, column in columns.items() if part not in NO_TEXT and column}
     else:
         unknown, columns = set(), {part: column for part, column in mapping.items() if part not in OWN}
         tags = {TAGS[key]: mapping[key] for key in TAGS if key in mapping}
@@ -43,12 +48,47 @@ def normal(mapping: dict[str, Any] | None) -> dict[str, Any] | None:
     if unknown:
         raise DataError(
             f"The mapping names {', '.join(sorted(map(repr, unknown)))}, which no format has.",
-            f"The parts are: {', '.join(PARTS)}, and role, content inside messages.",
+            f"The parts are: {', '.join(PARTS)}, and role, content inside messages, user, assistant for who says what.",
             "data.mapping",
         )
     if not all(isinstance(column, str) and column for column in columns.values()):
         raise DataError("The mapping must name a column for every part.", "Write it as {prompt: COLUMN, answer: COLUMN}.", "data.mapping")
-    return {"columns": columns, "tags": tags}
+    return {"columns": columns, "tags": tags} if columns or tags else None
+
+
+def is_entry(mapping: dict[str, Any]) -> bool:
+    """Is it an entry of a dataset_info.json, and no mapping by hand?"""
+    return any(isinstance(mapping.get(key), (dict, str)) for key in ("columns", "formatting", "tags", "file_name", "hf_hub_url"))
+
+
+def limit_of(mapping: dict[str, Any] | None) -> int | None:
+    """How many rows an entry of dataset_info.json wants."""
+    count = mapping.get("num_samples") if mapping and is_entry(mapping) else None
+    if count is None:
+        return None
+    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+        raise DataError(f"num_samples is {count!r}.", "It must be a whole number from 1 on.", "num_samples")
+    return count
+
+
+def notes_of(mapping: dict[str, Any] | None, files: list[Path]) -> list[str]:
+    """What of an entry of dataset_info.json was heeded otherwise than its words may be taken, in sentences."""
+    if not mapping or not is_entry(mapping):
+        return []
+    notes, columns = [], mapping.get("columns") or {}
+    if count := limit_of(mapping):
+        notes.append(f"num_samples is {count}: the first {count} rows are read.")
+    if media := [f"{part} ({columns[part]})" for part in NO_TEXT if columns.get(part)]:
+        notes.append(f"Training is on text alone; the entry's {', '.join(media)} are not used.")
+    wanted = mapping.get("file_sha1")
+    if wanted and len(files) == 1 and _sha1(files[0]) != wanted:
+        notes.append("The file is not the one that file_sha1 of its entry names; it was read all the same.")
+    return notes
+
+
+def _sha1(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha1").hexdigest()
 
 
 def format_of(mapping: dict[str, Any] | None) -> str | None:
@@ -61,6 +101,8 @@ def format_of(mapping: dict[str, Any] | None) -> str | None:
         return "preference"
     if "messages" in parts or found["tags"]:
         return "chatml"
+    if parts == {"instruction"} and is_entry(mapping):  # LLaMA-Factory's way to name a text to go on with
+        return "text"
     if parts & {"instruction", "output"}:
         return "alpaca"
     return "text" if "text" in parts else None
@@ -71,6 +113,8 @@ def renamer(mapping: dict[str, Any] | None) -> Callable[[Any], Any] | None:
     found = normal(mapping)
     if not found:
         return None
+    if format_of(mapping) == "text" and "text" not in found["columns"]:
+        found = {"columns": {"text": next(iter(found["columns"].values()))}, "tags": {}}
     columns = {PARTS.get(part, "label"): column for part, column in found["columns"].items()}
     tags = found["tags"]
 
@@ -79,8 +123,8 @@ def renamer(mapping: dict[str, Any] | None) -> Callable[[Any], Any] | None:
             return row
         made: Row = {part: row[column] for part, column in columns.items() if column in row}
         if not columns:
-            made = dict(row)
-        lists = made.get("messages", row.get("messages"))
+            made = row | {}
+        lists = made.get("messages", next((row[name] for name in LISTS if isinstance(row.get(name), list)), None))
         if tags and isinstance(lists, list):
             made["messages"] = [_retag(turn, tags) for turn in lists]
         return made
@@ -92,8 +136,9 @@ def _retag(turn: Any, tags: dict[str, str]) -> Any:
     """One turn with the keys role and content, its role spelt our way."""
     if not isinstance(turn, dict):
         return turn
-    role_key, content_key = tags.get("role_tag", "role"), tags.get("content_tag", "content")
-    made = {key: value for key, value in turn.items() if key not in (role_key, content_key)}
+    role_key = tags.get("role_tag") or next((key for key in ROLE_KEYS if key in turn), "role")
+    content_key = tags.get("content_tag") or next((key for key in CONTENT_KEYS if key in turn), "content")
+    made = without(turn, role_key, content_key)
     if role_key in turn:
         own = {tags[f"{name}_tag"]: name for name in ("user", "assistant", "observation", "function", "system") if f"{name}_tag" in tags}
         said = turn[role_key]

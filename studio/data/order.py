@@ -33,6 +33,10 @@ class DataOrder(BaseModel):
         0.05, title="Held-out data", description="The share of rows kept apart to measure on, or a file of its own; 0 for none."
     )
     format: str = Field("auto", title="Format", json_schema_extra=ADVANCED, description="How the rows are laid out; auto recognises it from their content.")
+    encoding: str = Field(
+        "auto", title="Encoding", json_schema_extra=ADVANCED,
+        description="In which encoding text files are written, such as cp1251, shift_jis or big5; auto stops where it is not sure."
+    )
     mapping: dict[str, Any] | None = Field(
         None, title="Column mapping", description="Which column holds what, where recognition is unsure: {prompt: …, answer: …, system: …}."
     )

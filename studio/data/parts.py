@@ -24,11 +24,13 @@ COMMAND = (sys.executable, "-c", "from studio.data.shard import main; main()")
 class Readers:
     """Processes that wait for their part; none for a file that one process reads. Use with `with`.
 
+    container: None where the file is not read alone.
+
     They are started before it is known what to read, because loading their libraries takes them a while.
     """
 
-    def __init__(self, path: Path, container: Container):
-        plain = container.name == "jsonl" and not container.gz and container.encoding == "utf-8"
+    def __init__(self, path: Path, container: Container | None):
+        plain = container is not None and container.name == "jsonl" and not container.packed and container.encoding == "utf-8"
         self.path, self.total = path, path.stat().st_size
         count = max(1, min(8, os.cpu_count() or 1)) if plain and self.total > LARGE else 0
         pipe = subprocess.PIPE

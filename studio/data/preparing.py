@@ -35,8 +35,10 @@ def prepare(order: DataOrder, encoder: Encoder, seed: int = 42, report: Report |
     ahead: a large set is given while its later rows are still being encoded (ahead.py); draft: where they are written meanwhile.
     Raises DataError or TemplateError before anything would be trained wrongly.
     """
-    datasets = [read(source.source, order.format, order.mapping) for source in order.sources()]
-    own = read(order.eval, order.format if order.format == "chosen" else "auto", order.mapping) if isinstance(order.eval, str) else None
+    datasets = [read(source.source, order.format, order.mapping, encoding=order.encoding) for source in order.sources()]
+    own = None
+    if isinstance(order.eval, str):
+        own = read(order.eval, order.format if order.format == "chosen" else "auto", order.mapping, encoding=order.encoding)
     for dataset in [*datasets, *([own] if own else [])]:
         _usable(dataset)
     key = _key(order, [*datasets, *([own] if own else [])], encoder, seed)
@@ -76,7 +78,7 @@ def _usable(dataset: Dataset) -> None:
 def _key(order: DataOrder, datasets: list[Dataset], encoder: Encoder, seed: int) -> str:
     tokenizer = hashlib.sha256((encoder.folder / "tokenizer.json").read_bytes()).hexdigest()
     what = [
-        VERSION, [d.fingerprint for d in datasets], [s.weight for s in order.sources()], order.eval if not isinstance(order.eval, str) else "own",
+        VERSION, [d.fingerprint for d in datasets], [(s.source, s.weight) for s in order.sources()], order.eval,  # the record names the sources
         order.problems, encoder.template.text, encoder.template.special, encoder.max_length, encoder.too_long, encoder.train_on, seed, tokenizer,
     ]  # fmt: skip
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:32]

@@ -2,41 +2,51 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import xxhash
 
 from studio.data import store
+from studio.data.block import Block
 from studio.data.blocks import blocks
-from studio.data.containers import Container, container_of
+from studio.data.containers import container_of
+from studio.data.converter import Converter
 from studio.data.dataset import Conversations, Dataset
 from studio.data.detect import Detection, by_case, columns_of, detect
+from studio.data.files import Files
 from studio.data.formats import as_row, formats
 from studio.data.hub import is_hub_id, path_of
-from studio.data.mapping import check_columns, entry_of, format_of, normal
+from studio.data.mapping import check_columns, entry_of, format_of, limit_of, normal, notes_of
 from studio.data.parts import Readers
 from studio.data.problem import KEPT_PER_KIND, KINDS, Problem, problem
 from studio.data.repeats import near, repeated
 from studio.data.sample import sample_path
 from studio.data.shard import Shard, read_blocks
+from studio.data.threads import Thread, gathered, thread_of
+from studio.data.watched import Watched, names_of
 from studio.errors import DataError
 
 Report = Callable[[int, int], None]
-VERSION = 5  # of what is stored; raise it when a check or a format changes
+VERSION = 6  # of what is stored; raise it when a check or a format changes
 STYLES = ("unfinished", "too_short")  # kinds that are no fault but the style of the answers, where a STYLE share of them has it
 STYLE = 0.3
+LOOKED_AT = 200  # rows by which columns are judged to be used or not
 
 
-def read(source: str | Path, format: str = "auto", mapping: dict[str, Any] | None = None, report: Report | None = None) -> Dataset:
-    """Read and check a file, `sample:NAME`, a Hub data set (id, with an optional :split), or an entry of a dataset_info.json:NAME.
+def read(source: str | Path, format: str = "auto", mapping: dict[str, Any] | None = None, report: Report | None = None,
+         encoding: str = "auto") -> Dataset:  # fmt: skip
+    """Read and check a file, a folder or pattern of shards, a ZIP, `sample:NAME`, a Hub data set (id, with an optional :split), or an
+    entry of a dataset_info.json:NAME.
 
-    report(done_bytes, total_bytes) is called as it goes, from the calling thread or another.
+    report(done_bytes, total_bytes) is called as it goes, from the calling thread or another. encoding: of text files.
     Raises DataError for what is hopeless: no such file, nothing in it, not JSON, no known columns, no usable row.
     """
     source, mapping = entry_of(str(source), mapping)
@@ -44,89 +54,155 @@ def read(source: str | Path, format: str = "auto", mapping: dict[str, Any] | Non
     if format != "auto" and format not in formats():
         raise DataError(f"There is no format named {format!r}.", f"The formats are: auto, {', '.join(formats())}.", "data.format")
     normal(mapping)
-    container = container_of(path)
-    with Readers(path, container) as readers:
-        fingerprint = _fingerprint(path, format, mapping)
-        folder = store.folder_of(fingerprint)
+    with Files(path) as files:
+        look = Look(files, format, mapping, encoding)
+        folder = store.folder_of(look.fingerprint)
         if not (folder / "studio.json").is_file():
             made = store.draft()
             try:
-                found, columns, taken = _first_look(path, container, format, mapping)
-                shards = _shards(path, container, readers, found.format, taken, made, report or (lambda done, total: None))
-                _gather(path, container, found, columns, shards, fingerprint, made)
-                folder = store.keep(made, fingerprint)
+                _read_into(made, look, report or (lambda done, total: None))
+                folder = store.keep(made, look.fingerprint)
             finally:
                 if made.exists():
                     shutil.rmtree(made)
         elif report:
-            report(path.stat().st_size, path.stat().st_size)
+            report(look.total, look.total)
     return store.load(str(source), folder)
 
 
 def locate(source: str | Path) -> Path:
-    """The file a source names; a Hub data set is fetched first."""
+    """The file, folder or pattern a source names; a Hub data set is fetched first."""
     text = str(source)
     if text == "sample" or text.startswith("sample:"):
         return sample_path(text)
     path = Path(text).expanduser()
-    if path.is_dir():
-        raise DataError(f"{text!r} is a folder.", "Name the file inside it.", "data.train")
-    if path.is_file():
+    if path.is_dir() or path.is_file() or (glob.has_magic(text) and ("/" in text or "." in text) and not is_hub_id(text)):
         return path
     if is_hub_id(text):
         return path_of(text)
     raise DataError(f"There is no file {text!r}.", "Check the path; a Hub data set is written owner/name, with :split if need be.", "data.train")
 
 
-def _fingerprint(path: Path, format: str, mapping: dict[str, Any] | None) -> str:
-    """128 bits over the file's bytes and how they are read."""
-    content = xxhash.xxh3_128()
-    with open(path, "rb") as file:
-        while piece := file.read(1 << 22):
-            content.update(piece)
-    content.update(json.dumps([VERSION, format, mapping], sort_keys=True).encode())
-    return content.hexdigest()
+class Look:
+    """What is to be read: files, each in its container, under one fingerprint."""
+
+    def __init__(self, files: Files, format: str, mapping: dict[str, Any] | None, encoding: str):
+        self.files, self.format, self.mapping = files, format, mapping
+        self.containers = [container_of(path, encoding) for path in files.paths]
+        self.total = sum(path.stat().st_size for path in files.paths)
+        self.limit = limit_of(mapping)
+        self.name = files.paths[0].name
+        self.fingerprint = self._bits(encoding)
+
+    def blocks(self) -> Iterator[Block]:
+        """The rows of all files, up to the limit."""
+        left, done = self.limit, 0
+        for path, container in zip(self.files.paths, self.containers, strict=True):
+            for block in blocks(path, container):
+                block.done += done
+                if left is not None:
+                    block = block.first(left)
+                    left -= len(block.rows)
+                yield block
+                if left == 0:
+                    return
+            done += path.stat().st_size
+
+    def readers(self) -> Readers:
+        alone = len(self.containers) == 1 and self.limit is None
+        return Readers(self.files.paths[0], self.containers[0] if alone else None)
+
+    @property
+    def container(self) -> str:
+        """In short: jsonl.gz, parquet.zip."""
+        return self.containers[0].title + (f".{self.files.packed}" if self.files.packed else "")
+
+    def _bits(self, encoding: str) -> str:
+        """128 bits over the files' bytes and how they are read: the same bytes as another container are another data set."""
+        content = xxhash.xxh3_128()
+        for path in self.files.paths:
+            with open(path, "rb") as file:
+                while piece := file.read(1 << 22):
+                    content.update(piece)
+        how = [VERSION, self.format, self.mapping, encoding, list(map(repr, self.containers)), self.files.notes]
+        content.update(json.dumps(how, sort_keys=True).encode())
+        return content.hexdigest()
 
 
-def _first_look(path: Path, container: Container, format: str, mapping: dict[str, Any] | None) -> tuple[Detection, list[str], dict[str, Any] | None]:
-    """The format and the columns, from the file's first rows; and the mapping, which is a guess where only the case of known names differs."""
-    first = next(blocks(path, container), None)
+class First(NamedTuple):
+    """What the first rows say: the format, the columns and those of them that nothing is made of, the mapping, and how turns belong together.
+
+    The mapping is a guess where only the case of known names differs.
+    """
+
+    found: Detection
+    columns: list[str]
+    unused: list[str]
+    mapping: dict[str, Any] | None
+    thread: Thread | None
+
+
+def _read_into(folder: Path, look: Look, report: Report) -> None:
+    with look.readers() as readers:
+        first = _first_look(look)
+        if readers.processes and first.thread is None:
+            shards = readers.read(first.found.format, first.mapping, folder, report)
+        else:
+            found = look.blocks() if first.thread is None else gathered(look.blocks(), first.thread)
+            done = partial(_reported, report, look.total)
+            shards = [read_blocks(found, first.found.format, first.mapping, folder / "part-0.arrow", done)]
+    _gather(look, first, shards, folder)
+
+
+def _reported(report: Report, total: int, done: int) -> None:
+    report(min(done, total), total)
+
+
+def _first_look(look: Look) -> First:
+    first = next(look.blocks(), None)
     if first is None or not first.rows:
-        raise _nothing(path.name, 0, [])
+        raise _nothing(look.name, 0, [])
     if len(first.bad) == len(first.rows):
         kind, value, reason = first.bad[0]
-        raise _nothing(path.name, len(first.rows), [problem(kind, 1, first.lines[0] if first.lines else None, None, value, reason)])
-    columns = columns_of(list(map(as_row, first.rows[:200])))
-    check_columns(mapping, columns, path.name)
-    chosen = format_of(mapping) if format == "auto" else None
-    if format != "auto" or chosen:
-        return Detection(chosen or format, "Chosen by hand."), columns, mapping
+        raise _nothing(look.name, len(first.rows), [problem(kind, 1, first.lines[0] if first.lines else None, None, value, reason)])
+    rows, mapping = first.rows, look.mapping
+    columns = columns_of(list(map(as_row, rows[:LOOKED_AT])))
+    check_columns(mapping, columns, look.name)
+    chosen = format_of(mapping) if look.format == "auto" else look.format
+    if chosen:
+        return First(Detection(chosen, "Chosen by hand."), columns, _unused(rows, chosen, mapping), mapping, None)
+    if thread := thread_of(rows, look.name):
+        rows = next(gathered([first], thread)).rows
+        used = {getattr(thread, name) for name in ("role", "content", "conversation", "place", "member", "parent")}
+        return First(detect(rows, look.name), columns, [c for c in columns if c not in used], None, thread)
     try:
-        return detect(first.rows, path.name), columns, mapping
+        found = detect(rows, look.name)
     except DataError:
-        guess = by_case(columns) if mapping is None else None
+        guess = by_case(columns) if not normal(mapping) else None
         if guess is None:
             raise
         named = ", ".join(f"{column} as {part}" for part, column in guess.items())
-        return Detection(format_of(guess) or "alpaca", f"The columns were taken without regard to case: {named}."), columns, guess
+        found, mapping = Detection(format_of(guess) or "alpaca", f"The columns were taken without regard to case: {named}."), guess
+    return First(found, columns, _unused(rows, found.format, mapping), mapping, None)
 
 
-def columns(source: str | Path) -> list[str]:
+def _unused(rows: list[Any], format: str, mapping: dict[str, Any] | None) -> list[str]:
+    """The columns that hold something, and that no row that can be used was asked for."""
+    convert, seen, named = Converter(formats()[format], mapping), set(), {}
+    for row in map(as_row, rows[:LOOKED_AT]):
+        if isinstance(row, dict) and convert(Watched(row, seen), lambda *_: None) is not None:
+            named |= dict.fromkeys(names_of(row))
+    return [name for name in named if name not in seen and (name in named and name.partition("[].")[0] in seen or "[]." not in name)]
+
+
+def columns(source: str | Path, encoding: str = "auto") -> list[str]:
     """The columns of a file's first rows, to be named by hand. Raises DataError where it has no rows."""
-    path = locate(source)
-    first = next(blocks(path, container_of(path)), None)
-    return columns_of(list(map(as_row, first.rows[:200]))) if first else []
+    with Files(locate(source)) as files:
+        first = next(Look(files, "auto", None, encoding).blocks(), None)
+    return columns_of(list(map(as_row, first.rows[:LOOKED_AT]))) if first else []
 
 
-def _shards(path: Path, container: Container, readers: Readers, format: str, mapping: dict[str, Any] | None, folder: Path, report: Report) -> list[Shard]:
-    """Read all rows into the folder."""
-    if readers.processes:
-        return readers.read(format, mapping, folder, report)
-    total = path.stat().st_size
-    return [read_blocks(blocks(path, container), format, mapping, folder / "part-0.arrow", lambda done: report(min(done, total), total))]
-
-
-def _gather(path: Path, container: Container, found: Detection, columns: list[str], shards: list[Shard], fingerprint: str, folder: Path) -> None:
+def _gather(look: Look, first: First, shards: list[Shard], folder: Path) -> None:
     """Join the parts, look for repeats over all of them, and write down what was found."""
     problems, rows, files, first_row, first_line = [], {}, [], 0, 0
     for n, shard in enumerate(shards):
@@ -140,18 +216,21 @@ def _gather(path: Path, container: Container, found: Detection, columns: list[st
     by_kind = {kind: np.unique(np.concatenate(parts)) for kind, parts in rows.items()}
     kept = sum(shard.kept for shard in shards)
     if not kept:
-        raise _nothing(path.name, first_row, problems)
+        raise _nothing(look.name, first_row, problems)
     for kind in STYLES:
         if len(by_kind.get(kind, ())) > max(STYLE * kept, 3):
             by_kind.pop(kind)
             problems = [p for p in problems if p.kind != kind]
     hashes = {key: np.concatenate([getattr(shard, key) for shard in shards]) for key in ("exact", "loose")}
+    notes = list(dict.fromkeys([*look.files.notes, *(note for shard in shards for note in shard.notes), *notes_of(look.mapping, look.files.paths)]))
     about = {
-        "format": found.format, "container": container.name + (".gz" if container.gz else ""), "rows": first_row, "fingerprint": fingerprint,
-        "columns": columns, "reason": found.reason, "unsure": found.unsure, "files": files, "kept": kept,
+        "format": first.found.format, "container": look.container, "rows": first_row, "fingerprint": look.fingerprint,
+        "columns": first.columns, "reason": first.found.reason, "unsure": first.found.unsure, "files": files, "kept": kept,
+        "unused": first.unused, "notes": notes, "encoding": look.containers[0].encoding,
     }  # fmt: skip
-    if container.encoding not in ("utf-8", "utf-16"):
-        problems.append(problem("legacy_encoding", 1, 1, None, container.encoding))
+    encoding = look.containers[0].encoding
+    if not encoding.startswith("utf-"):
+        problems.append(problem("legacy_encoding", 1, 1, None, encoding, f"The file is not written in UTF-8: it was read as {encoding}."))
         by_kind["legacy_encoding"] = np.array([1])
     more, more_rows = _repeats(store.Parts(folder, files), hashes["exact"], hashes["loose"])
     problems = sorted([*problems, *more], key=lambda p: (p.row, list(KINDS).index(p.kind)))
@@ -196,5 +275,6 @@ def _nothing(name: str, rows: int, problems: list[Problem]) -> DataError:
         return DataError(f"{name} holds no rows.", "Choose a file that holds rows.", name)
     p = problems[0]
     where = f"row {p.row}" + (f", {p.field}" if p.field else "")
-    hint = "Python printed these rows; write them with json.dumps." if p.value.startswith("{'") else p.hint
+    printed = p.kind == "not_json" and p.value.startswith("{'")
+    hint = "Python printed these rows; write them with json.dumps." if printed else p.hint
     return DataError(f"None of the {rows} rows of {name} can be trained on. The first, {where}: {p.reason} Found: {p.value}", hint, name)

@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 
 from studio.data.block import Block
-from studio.data.blocks import json_lines
+from studio.data.blocks import json_lines, spread_blocks
 from studio.data.chunk import SCHEMA, Found, digest
 from studio.data.converter import Converter
 from studio.data.formats import formats
@@ -40,6 +40,7 @@ class Shard:
     kept: int = 0
     problems: list[Problem] = field(default_factory=list)
     by_kind: dict[str, array[int]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
     exact: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint64))
     loose: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint64))
 
@@ -58,6 +59,7 @@ def read_blocks(source: Iterator[Block], form: str, mapping: dict[str, Any] | No
             exact.append(chunk.exact)
             loose.append(chunk.loose)
             shard.lines = block.last or shard.lines
+            shard.notes += block.notes
             report(block.done)
     shard.problems, shard.by_kind = found.problems, found.rows
     if exact:
@@ -74,7 +76,7 @@ def part_of_lines(path: Path, start: int, stop: int) -> tuple[Iterator[Block], i
     begin = file.tell()
     if begin >= stop:
         return iter(()), 0
-    return json_lines(file, path.name, limit=stop - begin), stop - begin
+    return spread_blocks(json_lines(file, path.name, limit=stop - begin)), stop - begin
 
 
 def main() -> None:

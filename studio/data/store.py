@@ -77,7 +77,7 @@ def load(source: str, folder: Path) -> Dataset:
         rows = {key[5:]: held[key] for key in held.files if key.startswith("kind_")}
         exact, loose = held["exact"], held["loose"]
     table = Parts(folder, about["files"]).table
-    fields = {key: about[key] for key in ("format", "container", "rows", "fingerprint", "columns", "reason", "unsure")}
+    fields = {key: about[key] for key in ("format", "container", "rows", "fingerprint", "columns", "reason", "unsure", "unused", "notes", "encoding")}
     return Dataset(source=source, conversations=Conversations(table), problems=problems, by_kind=rows, exact=exact, loose=loose, **fields)
 
 

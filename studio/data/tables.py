@@ -1,45 +1,35 @@
-"""Rows from tables: CSV and TSV, Parquet and Arrow."""
+"""Rows from tables: CSV and TSV, Excel, Parquet and Arrow."""
 
 from __future__ import annotations
 
-import ast
-import codecs
 import csv
-import gzip
-import json
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
 from studio.data.block import ROWS, Block
 from studio.data.containers import Container
-from studio.data.formats import LISTS
+from studio.data.dialects import above_header
+from studio.data.packed import unpacked
 from studio.errors import DataError
 
 
 def csv_rows(file: IO[bytes], name: str, container: Container) -> Iterator[Block]:
+    """csv's own reading, a row at a time: only CR and LF end a line, and a fault costs the lines it spoils."""
     csv.field_size_limit(1 << 30)
-    text = codecs.getreader("utf-8")(file, errors="surrogateescape")
-    reader = csv.reader((line.replace("\x00", "") for line in text), delimiter=container.delimiter)
-    block, header, line = Block(), None, 1
+    text = io.TextIOWrapper(file, "utf-8", "surrogateescape", newline="")  # type: ignore[arg-type]
+    reader, table = container.dialect.reader(iter(text)), _Table(container.dialect.above)
+    block, line = Block(), 1
     while True:
+        cells: list[str] | None = []
         try:
             cells = next(reader, None)
         except csv.Error as error:
-            block.spoil(line, "columns", "", f"Line {line}: {error}.")
-            cells = []
+            block.spoil(line, "columns", "", _fault(error, line, reader.line_num))
         if cells is None:
             break
-        if cells and any(cells):
-            if header is None and line == 1 and cells[0].lstrip("\ufeff").startswith("sep="):
-                pass  # Excel's note of the separator
-            elif header is None:
-                header = [cell.strip().lstrip("\ufeff") for cell in cells]
-            elif len(cells) != len(header):
-                reason = f"Line {line} has {len(cells)} cells, the header {len(header)}."
-                block.spoil(line, "columns", container.delimiter.join(cells), reason)
-            else:
-                block.add(_row(header, cells), line)
+        table.add(block, cells, line, container.dialect.delimiter)
         line = reader.line_num + 1
         if len(block.rows) >= ROWS:
             yield block
@@ -47,20 +37,78 @@ def csv_rows(file: IO[bytes], name: str, container: Container) -> Iterator[Block
     yield block
 
 
-def _row(header: list[str], cells: list[str]) -> dict[str, Any]:
-    """A table's row; a list of turns written into a cell as JSON (or as Python prints it) is read."""
-    row: dict[str, Any] = dict(zip(header, cells, strict=True))
-    for name in LISTS:
-        cell = row.get(name)
-        if isinstance(cell, str) and cell[:1] in ("[", "{") and len(cell) < 1_000_000:
-            try:
-                row[name] = json.loads(cell)
-            except (ValueError, RecursionError):
-                try:
-                    row[name] = ast.literal_eval(cell)
-                except (ValueError, SyntaxError, RecursionError, MemoryError):
-                    continue
-    return row
+def _fault(error: csv.Error, first: int, last: int) -> str:
+    where = f"Line {first}" if last <= first else f"Lines {first} to {last}"
+    if "unexpected end" in str(error):
+        return f"{where}: a quotation mark is opened and never closed; what stands behind it was not read."
+    if "expected after" in str(error):
+        return f"{where}: a quotation mark stands inside a quoted cell; there it must be written twice."
+    return f"{where}: {error}."
+
+
+class _Table:
+    """Rows under a header. above: filled rows before it."""
+
+    def __init__(self, above: int):
+        self.above, self.skipped, self.header = above, [], None
+
+    def add(self, block: Block, cells: list[Any], line: int, delimiter: str = ",") -> None:
+        if not any(cell not in ("", None) for cell in cells):
+            return
+        if self.header is None and len(self.skipped) < self.above:
+            self.skipped.append(" ".join(str(cell) for cell in cells if cell not in ("", None)))
+            return
+        if self.header is None:
+            self.header = _names(cells)
+            titles = [said for said in self.skipped if not said.startswith("sep=")]
+            if titles:
+                block.notes.append(f"The header is line {line}; above it stands, and was left out: {'; '.join(titles)[:200]}.")
+            return
+        extra = cells[len(self.header) :]
+        if len(cells) < len(self.header) or any(extra):
+            reason = f"Line {line} has {len(cells)} cells, the header {len(self.header)}."
+            block.spoil(line, "columns", delimiter.join(map(str, cells)), reason)
+            return
+        block.add({name or "(no name)": cell for name, cell in zip(self.header, cells) if name or cell not in ("", None)}, line)
+
+
+def _names(cells: list[Any]) -> list[str]:
+    """The columns' names; one that stands there twice gets a number, so that none hides another."""
+    names: list[str] = []
+    for cell in cells:
+        name = str(cell if cell is not None else "").strip().lstrip("\ufeff")
+        names.append(name if not name or name not in names else f"{name} ({sum(n == name or n.startswith(name + ' (') for n in names) + 1})")
+    return names
+
+
+def sheet_rows(path: Path, container: Container) -> Iterator[Block]:
+    """The rows of the first sheet of an Excel file that has any; other sheets are told."""
+    try:
+        import openpyxl  # optional
+    except ImportError:
+        raise DataError(f"{path.name} is an Excel file.", "pip install openpyxl reads it; or save the sheet as CSV.", path.name) from None
+    try:
+        with open(path, "rb") as file:  # by its name openpyxl would refuse one that ends otherwise
+            book = openpyxl.load_workbook(file, read_only=True, data_only=True)
+            sheets = [(sheet.title, [list(row) for row in sheet.iter_rows(values_only=True)]) for sheet in book.worksheets]
+    except Exception as error:  # openpyxl and its parser raise what they like on a damaged file
+        raise DataError(f"{path.name} is a ZIP or Excel file, but damaged: {error}.", "Open it in Excel and save it again, or as CSV.", path.name) from error
+    filled = [(title, rows) for title, rows in sheets if sum(any(c not in (None, "") for c in row) for row in rows) > 1]
+    if not filled:
+        raise DataError(f"{path.name} holds no rows.", "Choose a file that holds rows.", path.name)
+    title, rows = filled[0]
+    rows = [[cell if cell is None or isinstance(cell, (str, bool, int, float)) else str(cell) for cell in row] for row in rows]
+    table, block = _Table(above_header(rows)), Block()
+    if len(filled) > 1:
+        others = ", ".join(other for other, _ in filled[1:10])
+        block.notes.append(f"The sheet {title} was read; these were not: {others}.")
+    width = max(len(row) for row in rows)
+    for line, row in enumerate(rows, 1):
+        table.add(block, [cell if cell is not None else "" for cell in row] + [""] * (width - len(row)), line)
+        if len(block.rows) >= ROWS:
+            yield block
+            block = Block()
+    yield block
 
 
 def arrow_rows(path: Path, container: Container) -> Iterator[Block]:
@@ -69,7 +117,7 @@ def arrow_rows(path: Path, container: Container) -> Iterator[Block]:
 
     done, size = 0, path.stat().st_size
     try:
-        source = pa.BufferReader(gzip.decompress(path.read_bytes())) if container.gz else pa.memory_map(str(path))
+        source = pa.BufferReader(_whole(path, container.packed)) if container.packed else pa.memory_map(str(path))
         batches = pq.ParquetFile(source).iter_batches(batch_size=ROWS) if container.name == "parquet" else _arrow_batches(pa, source)
         for batch in batches:
             done += batch.get_total_buffer_size()  # nbytes would follow offsets that nobody has looked at yet
@@ -77,6 +125,11 @@ def arrow_rows(path: Path, container: Container) -> Iterator[Block]:
                 yield _block(pa, batch.slice(start, ROWS), min(done, size))
     except (pa.ArrowException, UnicodeDecodeError) as error:  # the latter: a column's name is no text
         raise DataError(f"{path.name} is a damaged {container.name} file: {error}.", "Write the file again.", path.name) from error
+
+
+def _whole(path: Path, packed: str) -> bytes:
+    with unpacked(path, packed) as file:
+        return file.read()
 
 
 def _arrow_batches(pa: Any, source: Any) -> Iterator[Any]:
@@ -93,7 +146,7 @@ def _block(pa: Any, batch: Any, done: int) -> Block:
     """The batch as rows. Raises ArrowInvalid where its buffers do not fit together: Arrow would read beyond their ends."""
     try:
         batch.validate(full=True)
-        return Block(batch.to_pylist(), None, done)
+        return Block([_filled(row) for row in batch.to_pylist()], None, done)
     except (pa.ArrowInvalid, UnicodeDecodeError):
         return _row_by_row(pa, batch, done)
 
@@ -107,7 +160,7 @@ def _row_by_row(pa: Any, batch: Any, done: int) -> Block:
     for n in range(batch.num_rows):
         cells = dict(zip(batch.schema.names, (column[n].as_py() for column in columns), strict=True))
         try:
-            block.rows.append(_texts(cells))
+            block.rows.append(_filled(_texts(cells)))
         except UnicodeDecodeError as error:
             block.bad[n] = ("encoding", error.object.decode(errors="replace"), f"It holds bytes that are not UTF-8 (byte {error.start + 1} of the text).")
             block.rows.append(None)
@@ -139,3 +192,14 @@ def _texts(value: Any) -> Any:
     if isinstance(value, list):
         return [_texts(one) for one in value]
     return {key: _texts(one) for key, one in value.items()} if isinstance(value, dict) else value
+
+
+def _filled(row: dict[str, Any]) -> dict[str, Any]:
+    """The row without the keys that Arrow filled with null inside its objects: a struct has all keys in every row."""
+    return {name: _without_nulls(cell) if type(cell) in (dict, list) else cell for name, cell in row.items()}
+
+
+def _without_nulls(value: Any) -> Any:
+    if type(value) is dict:
+        return {key: _without_nulls(one) for key, one in value.items() if one is not None}
+    return [_without_nulls(one) for one in value] if type(value) is list else value

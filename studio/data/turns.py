@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
+ROLE_KEYS = ("role", "from", "speaker", "author", "sender", "角色")
+CONTENT_KEYS = ("content", "value", "text", "message", "parts", "utterance", "内容")
 ROLES = {
     "system": "system", "developer": "system",
     "user": "user", "human": "user", "prompter": "user", "customer": "user", "instruction": "user", "question": "user", "asker": "user",

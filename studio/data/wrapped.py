@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
+
 from studio.data.formats import LISTS
+from studio.data.turns import ROLE_KEYS, ROLES
 
 DEEP = 4  # objects around the rows at most
 
@@ -55,3 +58,38 @@ def _by_name(value: dict[str, Any]) -> list[Any] | None:
 def _deeper(value: dict[str, Any], depth: int) -> list[Any] | None:
     found = [rows for rows in (rows_within(v, depth + 1) for v in value.values() if isinstance(v, dict)) if rows]
     return found[0] if len(found) == 1 and not any(isinstance(v, list) and v for v in value.values()) else None
+
+
+def spread(row: Any) -> list[Any] | None:
+    """The rows that stand in one row; None where it is one row.
+
+    A list of rows in a line; a row written as JSON in a text; one instruction with several instances (Self-Instruct).
+    """
+    if type(row) is str:
+        return _decoded(row)
+    if type(row) is list:
+        return row if row and all(isinstance(one, dict) for one in row) and not _is_talk(row[0]) else None
+    if type(row) is not dict:
+        return None
+    instances = row.get("instances")
+    if isinstance(instances, list) and instances and all(isinstance(one, dict) and "output" in one for one in instances):
+        left = {key: value for key, value in row.items() if key != "instances"}
+        return [left | one for one in instances]
+    return None
+
+
+def _decoded(text: str) -> list[Any] | None:
+    if text.lstrip()[:1] not in ("{", "["):
+        return None
+    try:
+        found = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return None
+    return spread(found) or [found]
+
+
+def _is_talk(first: dict[str, Any]) -> bool:
+    """Is this object of a list a turn, or a question with its answer, and so the list a conversation?"""
+    if any(key in first for key in ROLE_KEYS):
+        return True
+    return len(first) == 2 and {ROLES.get(key.lower()) for key in first} == {"user", "assistant"} and not {"instruction", "question"} & set(first)

@@ -87,7 +87,7 @@ def _data(config: Any, run: Run) -> str:
     lines = []
     for source in sources:
         try:
-            found = data.read(source, config.data.format, config.data.mapping)
+            found = data.read(source, config.data.format, config.data.mapping, encoding=config.data.encoding)
             lines.append(f"- `{short(source)}`: {found.rows:,} rows, format {found.format}, fingerprint `{found.fingerprint}`")
         except StudioError:
             lines.append(f"- `{short(source)}` (no longer on the computer it was trained on)")

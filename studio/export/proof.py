@@ -113,9 +113,9 @@ def _rows(order: Any) -> list[dict[str, Any]]:
 
 def _parts(order: Any) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     first = order.data.train if isinstance(order.data.train, str) else order.data.train[0].source
-    rows = data.read(first, order.data.format, order.data.mapping).decide(order.data.problems).conversations
+    rows = data.read(first, order.data.format, order.data.mapping, encoding=order.data.encoding).decide(order.data.problems).conversations
     if isinstance(order.data.eval, str):
-        held = data.read(order.data.eval, "auto", order.data.mapping).decide(order.data.problems).conversations
+        held = data.read(order.data.eval, "auto", order.data.mapping, encoding=order.data.encoding).decide(order.data.problems).conversations
         return list(rows[:PROMPTS]), list(held)
     train, held = data.split(rows, order.data.eval or 0.0, order.training.seed)
     return list(train[:PROMPTS]), list(held)

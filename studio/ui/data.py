@@ -60,7 +60,7 @@ def answered(job: Any, question: Question) -> Question:
 
 def read(wanted: RunConfig) -> data.Dataset:
     """The first source of an order, read (or opened from where it is kept)."""
-    return data.read(wanted.data.sources()[0].source, wanted.data.format, wanted.data.mapping)
+    return data.read(wanted.data.sources()[0].source, wanted.data.format, wanted.data.mapping, encoding=wanted.data.encoding)
 
 
 def _inspect(wanted: RunConfig, lang: str) -> Question:
@@ -72,7 +72,7 @@ def _inspect(wanted: RunConfig, lang: str) -> Question:
         kinds.append({"kind": kind, "count": count, "severity": about.severity, "reason": about.reason, "hint": about.hint,
                       "rows": [int(row) for row in found.by_kind[kind][:SHOWN]], "value": first.value if first else "",
                       "default": {"refused": "drop"}.get(about.severity, "keep"), "decision": wanted.data.problems.get(kind)})
-    left = sum(data.read(one.source, wanted.data.format, wanted.data.mapping).rows for one in wanted.data.sources()[1:])
+    left = sum(data.read(one.source, wanted.data.format, wanted.data.mapping, encoding=wanted.data.encoding).rows for one in wanted.data.sources()[1:])
     try:
         kept = len(found.decide(wanted.data.problems).conversations)
         stopped = None
@@ -85,7 +85,7 @@ def _inspect(wanted: RunConfig, lang: str) -> Question:
 
 
 def _columns(wanted: RunConfig, lang: str) -> Question:
-    return {"columns": data.columns(wanted.data.sources()[0].source)}
+    return {"columns": data.columns(wanted.data.sources()[0].source, wanted.data.encoding)}
 
 
 def _lengths(wanted: RunConfig, lang: str) -> Question:

@@ -110,7 +110,7 @@ def text_of(conversation: dict[str, Any]) -> Any:
 
 def rows_of(wanted: RunConfig) -> Rows | None:
     """What an estimate wants to know of an order's data; None while no tokenizer is here. Raises DataError."""
-    found = [data.read(one.source, wanted.data.format, wanted.data.mapping) for one in wanted.data.sources()]
+    found = [data.read(one.source, wanted.data.format, wanted.data.mapping, encoding=wanted.data.encoding) for one in wanted.data.sources()]
     counted = lengths(wanted, found[0])
     if counted is None:
         return None

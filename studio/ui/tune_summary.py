@@ -63,7 +63,7 @@ def _model(wanted: RunConfig, answer: Summary) -> Summary:
 
 def _data(wanted: RunConfig, answer: Summary) -> Summary:
     sources = wanted.data.sources()
-    found = [data.read(one.source, wanted.data.format, wanted.data.mapping) for one in sources]
+    found = [data.read(one.source, wanted.data.format, wanted.data.mapping, encoding=wanted.data.encoding) for one in sources]
     usable = sum(len(one.decide(wanted.data.problems).conversations) * item.weight for one, item in zip(found, sources, strict=True))
     held = measure.held_out(wanted, usable)
     train = round(usable) - held

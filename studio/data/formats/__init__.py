@@ -12,9 +12,11 @@ A format is a module with
 
 from __future__ import annotations
 
+import ast
 import importlib
 import json
 import pkgutil
+import re
 from collections.abc import Callable
 from functools import lru_cache
 from types import ModuleType
@@ -64,8 +66,22 @@ def _list(text: str, of_turns: bool) -> Any:
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):
-        return None
+        found = _printed(text)
     if of_turns:
         turns = isinstance(found, list) and bool(found) and all(isinstance(one, dict) and {"role", "from"} & set(one) for one in found)
         return found if turns else None
     return found if isinstance(found, dict) or (isinstance(found, list) and all(isinstance(one, (dict, list)) for one in found)) else None
+
+
+PRINTED = re.compile(r"""('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")|\}(\s+)(?=\{)|\barray\(|,?\s*dtype=object\)""", re.DOTALL)
+
+
+def _printed(text: str) -> Any:
+    """A list or object as Python or NumPy prints it; None where it is none."""
+    if len(text) > 1_000_000 or not text.rstrip().endswith(("]", "}")):
+        return None
+    text = PRINTED.sub(lambda found: found[1] or ("}," + found[2] if found[2] else ""), text)
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        return None

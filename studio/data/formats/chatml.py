@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from studio.data.formats import Found, Row
-from studio.data.formats.messages import LISTS, ROLE_KEYS, gather, list_column
+from studio.data.formats.messages import LISTS, gather, list_column
+from studio.data.turns import ROLE_KEYS
 
 TITLE = "ChatML messages"
 ABOUT = "A conversation a row: messages with role and content, as OpenAI writes them."

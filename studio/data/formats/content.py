@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from studio.data.formats import Found
+from studio.data.watched import without
 
 TEXTS = ("text", "input_text", "output_text", None)
 THOUGHTS = ("thinking", "reasoning", "thought", "redacted_thinking")
@@ -38,7 +39,7 @@ def spoken(turn: Turn, key: str, found: Found, where: str) -> list[Turn] | None:
             return found("wrong_type", f"{where}.{key}[{n}]", part, reason)
         else:
             return found("wrong_type", f"{where}.{key}[{n}]", part, "A part of a content must be text, such as {\"type\": \"text\", \"text\": \"…\"}.")
-    left = {k: v for k, v in turn.items() if k != key}
+    left = without(turn, key)
     if calls:
         left["tool_calls"] = [*(turn.get("tool_calls") or []), *calls]
     if thoughts:

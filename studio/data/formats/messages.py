@@ -8,11 +8,9 @@ from studio import json_text
 from studio.data.formats import Found, Row
 from studio.data.formats.content import spoken
 from studio.data.formats.fields import kind
-from studio.data.turns import ROLES, verdict
+from studio.data.turns import CONTENT_KEYS, ROLE_KEYS, ROLES, verdict
 
 LISTS = ("messages", "conversations", "conversation", "dialogue", "dialog", "chat", "turns", "chat_messages")
-ROLE_KEYS = ("role", "from", "speaker", "author", "sender", "角色")
-CONTENT_KEYS = ("content", "value", "text", "message", "parts", "utterance", "内容")
 KEPT = ("name", "tool_calls", "tool_call_id", "reasoning_content", "thinking", "weight")
 HARD = frozenset({"unknown_role", "no_assistant"})  # no order of turns could save such a row
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from studio.data.formats import Found, Row
 from studio.data.formats.messages import LISTS
+from studio.data.watched import without
 
 TITLE = "texts in turn, as in UltraChat"
 NAMES = (*LISTS, "data")
@@ -22,4 +23,4 @@ def fits(row: Row) -> bool:
 def rewrite(row: Row, found: Found) -> Row | None:
     name = _name(row)
     turns = [{"role": ("user", "assistant")[n % 2], "content": said} for n, said in enumerate(row[name])]
-    return {key: row[key] for key in row if key != name} | {"messages": turns}
+    return without(row, name) | {"messages": turns}

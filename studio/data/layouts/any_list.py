@@ -7,6 +7,7 @@ from typing import Any
 from studio.data.formats import Found, Row
 from studio.data.formats.messages import LISTS, is_turn
 from studio.data.formats.prompt import COLUMNS
+from studio.data.watched import without
 
 TITLE = "turns in a column of another name"
 KEYS = None
@@ -31,4 +32,4 @@ def fits(row: Row) -> bool:
 
 def rewrite(row: Row, found: Found) -> Row | None:
     name = _name(row)
-    return {key: row[key] for key in row if key != name} | {"messages": row[name]}
+    return without(row, name) | {"messages": row[name]}

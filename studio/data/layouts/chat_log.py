@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from studio.data.formats import Found, Row
+from studio.data.watched import without
 
 TITLE = "a log of requests and their responses"
 KEYS = frozenset(("response", "completion", "output"))
@@ -40,6 +41,6 @@ def rewrite(row: Row, found: Found) -> Row | None:
         found("wrong_type", f"{name}.choices", choices, f"There are {len(choices)} answers to one question; keep one of them.")
         return None
     place, asked = _asked(row)
-    left = {key: row[key] for key in row if key not in (name, place, "messages", "tools")}
+    left = without(row, name, place, "messages", "tools")
     made = left | {"messages": [*asked["messages"], choices[0]["message"]]}
     return made | ({"tools": asked["tools"]} if asked.get("tools") else {})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from studio.data.formats import Found, Row
+from studio.data.watched import without
 
 TITLE = "ChatGPT's export"
 NAME = "mapping"
@@ -28,7 +29,7 @@ def rewrite(row: Row, found: Found) -> Row | None:
             continue
         messages.append({"role": role, "content": said})
     dropped = ("mapping", "current_node")
-    return {key: row[key] for key in row if key not in dropped} | {"messages": messages}
+    return without(row, *dropped) | {"messages": messages}
 
 
 def _branch(tree: dict[str, Any], last: Any) -> list[str]:

@@ -7,6 +7,7 @@ from typing import Any
 from studio.data.formats import Found, Row
 from studio.data.formats.history import history_of
 from studio.data.formats.messages import LISTS
+from studio.data.watched import without
 
 TITLE = "comparisons under other names"
 CHOSEN = ("chosen", "preferred_output", "chosen_messages", "chosen_response", "response_chosen", "answer_chosen", "preferred",
@@ -36,21 +37,20 @@ def fits(row: Row) -> bool:
 
 def rewrite(row: Row, found: Found) -> Row | None:
     better, worse = _names(row)
-    left = {key: row[key] for key in row if key not in (better, worse, "history")}
+    left = without(row, better, worse, "history")
     chosen, rejected = row[better], row[worse]
     if better in LISTS:  # the conversation ends with the good answer
         chosen, left = chosen[-1:], left | {"prompt": chosen[:-1]}
     asked = left.get("input")
     if isinstance(asked, dict) and isinstance(asked.get("messages"), list):
-        left = {key: left[key] for key in left if key != "input"} | {"prompt": asked["messages"]}
+        left = without(left, "input") | {"prompt": asked["messages"]}
         left |= {"tools": asked["tools"]} if asked.get("tools") else {}
     if row.get("history"):
         before = history_of(row["history"], found)
         name = next((n for n in ASKED if isinstance(row.get(n), str)), None)
         if before is None or name is None:
             return None
-        del left[name]
-        left["prompt"] = [*before, {"role": "user", "content": row[name]}]
+        left = without(left, name) | {"prompt": [*before, {"role": "user", "content": row[name]}]}
     return left | {"chosen": _inside(chosen), "rejected": _inside(rejected)}
 
 

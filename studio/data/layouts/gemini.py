@@ -6,6 +6,7 @@ from typing import Any
 
 from studio.data.formats import Found, Row
 from studio.data.formats.messages import is_turn
+from studio.data.watched import without
 
 TITLE = "contents and parts, as Gemini and Vertex AI write them"
 NAME = "contents"
@@ -20,7 +21,7 @@ def fits(row: Row) -> bool:
 
 def rewrite(row: Row, found: Found) -> Row | None:
     name = next((n for n in SYSTEM if row.get(n)), None)
-    left = {key: row[key] for key in row if key not in ("contents", "tools", name)}
+    left = without(row, "contents", "tools", name)
     messages = list(row["contents"])
     if name:
         said = row[name]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from studio.data.formats import Found, Row
+from studio.data.watched import without
 
 TITLE = "Human: and Assistant: in text, as in HH-RLHF"
 KEYS = frozenset(("chosen",))
@@ -24,7 +25,7 @@ def rewrite(row: Row, found: Found) -> Row | None:
         reason = "The two conversations must be the same up to one last answer."
         found("wrong_type", "rejected", row["rejected"].strip(), f"{reason} They part at turn {same + 1}.")
         return None
-    left = {key: row[key] for key in row if key not in ("chosen", "rejected")}
+    left = without(row, "chosen", "rejected")
     return left | {"prompt": chosen[:same], "chosen": chosen[same:], "rejected": rejected[same:]}
 
 

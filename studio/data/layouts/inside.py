@@ -6,6 +6,7 @@ from typing import Any
 
 from studio.data.formats import Found, Row
 from studio.data.formats.messages import LISTS
+from studio.data.watched import without
 
 TITLE = "messages inside an object"
 KEYS = frozenset(("body", "data", "example", "sample", "record", "request", "payload", "item", "json", *LISTS))
@@ -30,4 +31,4 @@ def fits(row: Row) -> bool:
 
 def rewrite(row: Row, found: Found) -> Row | None:
     name = _name(row)
-    return {key: row[key] for key in row if key != name} | row[name]
+    return without(row, name) | row[name]

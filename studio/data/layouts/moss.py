@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 from studio.data.formats import Found, Row
+from studio.data.watched import without
 
 TITLE = "numbered turns, as in MOSS"
 NAME = "chat"
@@ -37,7 +38,7 @@ def rewrite(row: Row, found: Found) -> Row | None:
     if isinstance(system, str) and system.strip():
         turns.insert(0, {"role": "system", "content": system.strip()})
     dropped = ("chat", "meta_instruction")
-    return {key: row[key] for key in row if key not in dropped} | {"messages": turns}
+    return without(row, *dropped) | {"messages": turns}
 
 
 def _said(text: Any) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 from studio.data.formats import Found, Row
 from studio.data.formats.messages import is_turn
+from studio.data.watched import without
 
 TITLE = "prompt and completion as lists of messages, as TRL writes them"
 PROMPTS = ("prompt", "input", "question", "query", "context")
@@ -39,5 +40,5 @@ def rewrite(row: Row, found: Found) -> Row | None:
     if not _is_turns(said):
         found("wrong_type" if said else "empty_field", answer, said, f"{answer} must be a list of messages, as {asked} is, or a text.")
         return None
-    left = {key: row[key] for key in row if key not in (asked, answer, "messages")}
+    left = without(row, asked, answer, "messages")
     return left | {"messages": [*row[asked], *said]}

@@ -1,0 +1,112 @@
+"""Dialects of tables in text: the separator, how quotation marks inside a cell are written, and where the header stands."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+from studio.data.formats import formats
+
+DELIMITERS = (",", ";", "|", "\t")
+LOOKED_AT = 65_536  # characters
+ROWS, ABOVE = 24, 8  # rows looked at, rows that may stand above the header
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How cells are parted. escape: a quotation mark in a cell is written \\" ; spaces: blanks follow the separator.
+
+    above: rows before the header, such as a title, or Excel's note of the separator.
+    """
+
+    delimiter: str = ","
+    escape: bool = False
+    spaces: bool = False
+    above: int = 0
+
+    def reader(self, lines: Iterator[str]) -> csv.reader:  # type: ignore[valid-type]
+        """csv's own reader; it raises csv.Error where a quotation mark stands where none may."""
+        escape = "\\" if self.escape else None
+        return csv.reader(lines, delimiter=self.delimiter, escapechar=escape, skipinitialspace=self.spaces, strict=True)
+
+
+def dialect_of(text: str, named: bool = False) -> Dialect | None:
+    """The dialect of a table, from its beginning; None where the text is no table. named: the file's name says that it is one."""
+    text = text[:LOOKED_AT]
+    noted = re.match(r"sep=(.)\r?\n", text)  # Excel's
+    if noted:
+        found = _quoting(text[noted.end() :], noted[1])
+        return Dialect(noted[1], found.escape, found.spaces, 1)
+    best: tuple[int, Dialect] | None = None
+    for delimiter in DELIMITERS:
+        dialect = _quoting(text, delimiter)
+        score, above = _score(_rows(text, dialect))
+        if score and (best is None or score > best[0]):
+            best = score, Dialect(delimiter, dialect.escape, dialect.spaces, above)
+    if best is None and named:
+        delimiter = max(DELIMITERS, key=lambda sign: text.partition("\n")[0].count(sign))
+        return _quoting(text, delimiter)
+    return best[1] if best else None
+
+
+def above_header(rows: list[list[object]]) -> int:
+    """How many filled rows of a sheet stand above its header."""
+    texts = [["" if cell is None else str(cell) for cell in row] for row in rows]
+    return _score([row for row in texts if any(row)][:ROWS])[1]
+
+
+def _quoting(text: str, delimiter: str) -> Dialect:
+    """The way of quoting that the text follows furthest without a fault; the plain one where several do."""
+    ways = [Dialect(delimiter, escape, spaces) for escape in (False, True) for spaces in (False, True)]
+    return max(ways, key=lambda way: len(_rows(text, way)))
+
+
+def _rows(text: str, dialect: Dialect) -> list[list[str]]:
+    """The first rows, up to the first fault."""
+    rows: list[list[str]] = []
+    reader = dialect.reader(iter(io.StringIO(text, newline="")))
+    try:
+        for row in reader:
+            if any(row):
+                rows.append(row)
+            if len(rows) > ROWS:
+                break
+    except csv.Error:
+        return rows
+    return rows[:-1] if len(text) >= LOOKED_AT and 2 < len(rows) <= ROWS else rows
+
+
+def _score(rows: list[list[str]]) -> tuple[int, int]:
+    """(how sure it is that these are the rows of a table, 0 for not at all; rows above its header)."""
+    if not rows:
+        return 0, 0
+    for above, row in enumerate(rows[:ABOVE]):
+        header = _header(row)
+        hits = sum(cell.lower() in _known() for cell in header)
+        below = rows[above + 1 :]
+        narrower = all(len(_header(r)) < len(header) for r in rows[:above])
+        if header and hits and _are_names(header) and (not above or (len(header) > 1 and narrower and below)):
+            return hits * 10 + len(header), above
+    header = [cell.strip() for cell in rows[0]]
+    same = sum(len(row) == len(header) for row in rows[1:])
+    plain = len(header) > 1 and all(header[1:]) and _are_names(_header(rows[0])) and len(rows) > 2 and same == len(rows) - 1
+    return (len(header), 0) if plain else (0, 0)
+
+
+def _header(row: list[str]) -> list[str]:
+    """The cells that name a column: a nameless first one, as pandas writes its index, and empty ones at the end do not."""
+    return [cell.strip().lstrip("\ufeff") for cell in row if cell.strip()]
+
+
+def _are_names(cells: list[str]) -> bool:
+    return len(set(cells)) == len(cells) and all(len(cell) < 40 and not cell.endswith((".", "?", "!")) for cell in cells)
+
+
+@lru_cache(maxsize=1)
+def _known() -> frozenset[str]:
+    names = {name for form in formats().values() for part in form.COLUMNS.values() for name in part}
+    return frozenset(names | {"chosen", "rejected", "label", "role"})

@@ -1,0 +1,132 @@
+"""In which encoding a text file is written. Told only where it is sure; else the file is refused, and the choices are shown."""
+
+from __future__ import annotations
+
+import codecs
+import re
+from typing import Any
+
+from studio.errors import DataError
+
+MARKED = ((codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
+# what files of today are written in; the codecs' own names, so that no two stand for one table
+KNOWN = ["cp1252", "cp1250", "cp1251", "koi8_r", "cp866", "cp1253", "cp1254", "cp1255", "cp1256", "cp1258", "cp874",
+         "gb18030", "big5", "cp932", "euc_jp", "cp949", "mac_roman"]  # fmt: skip
+WESTERN = frozenset("äöüÄÖÜßàâæçéèêëîïôœùûÿÀÂÆÇÉÈÊËÎÏÔŒÙÛáíóúñÁÍÓÚÑ¿¡ãõÃÕåøÅØìòÌÒ’‘“”„–—…«»€£©®°·•\xa0½¼²³´§")
+MESS = re.compile(r"(?<=[^\W\d_])(?:[¹²³§©®¶¸¤¦¯´¨¬¥¢£±×÷¼½¾†‡‰™](?![\s.,;:!?)])|[¹³¶¸¤¦¯¨¬])|(?<=[а-яёα-ωà-ÿ])[А-ЯЁΑ-ΩÀ-Ý]")
+WIDE = ("gb18030", "big5", "cp932", "euc_jp", "cp949")
+SAMPLE = 20_000  # bytes judged
+LEAD = 0.05  # of charset-normalizer's measure of mess; a second reading within it is as likely
+
+
+def encoding_of(head: bytes, name: str, whole: bool) -> str:
+    """utf-8 (also where single lines are broken), utf-16 and utf-32, or an older one where it is sure.
+
+    whole: head is all of the file. Raises DataError where several encodings are as likely and would read different letters.
+    """
+    for mark, encoding in MARKED:
+        if head.startswith(mark):
+            return encoding
+    if wide := _without_mark(head):
+        return wide
+    lines = [line for line in (head if whole else head.rpartition(b"\n")[0] or head[:-4]).split(b"\n") if not line.isascii()]
+    broken = [line for line in lines if not _decodes(line, "utf-8")]
+    if len(broken) * 2 <= len(lines):
+        return "utf-8"
+    sample = b"\n".join(lines)
+    if len(sample) > SAMPLE:
+        sample = sample[:SAMPLE].rpartition(b"\n")[0] or sample[:SAMPLE]
+    if len(lines) == 1 and head[:1] in (b"{", b"[") and not _decodes(sample, "gb18030"):
+        return "utf-8"  # a file of one line, broken somewhere
+    if _is_western(sample):
+        return "cp1252"
+    return _by_letters(sample, name)
+
+
+def check_encoding(given: str) -> str:
+    """The codec's name. Raises DataError for one that Python does not know."""
+    try:
+        return codecs.lookup(given).name
+    except LookupError:
+        known = ", ".join(["utf-8", "utf-16", *KNOWN])
+        raise DataError(f"There is no encoding named {given!r}.", f"Such as: auto, {known}.", "data.encoding") from None
+
+
+def _without_mark(head: bytes) -> str | None:
+    """UTF-16 without a mark: every second byte of Latin letters is zero."""
+    first, second = head[:4000:2], head[1:4000:2]
+    if not second or b"\x00" not in head[:4000]:
+        return None
+    shares = first.count(0) / len(first), second.count(0) / len(second)
+    if max(shares) < 0.3 or min(shares) > 0.02:
+        return None
+    encoding = "utf-16-le" if shares[1] > shares[0] else "utf-16-be"
+    return encoding if _decodes(head[: len(head) // 2 * 2], encoding) else None
+
+
+def _is_western(sample: bytes) -> bool:
+    """Does all of it read as words of Western Europe, with single accents between plain letters?"""
+    if not _decodes(sample, "cp1252"):
+        return False
+    text = sample.decode("cp1252", errors="replace")
+    if not set(filter(lambda sign: sign > "\x7f", text)) <= WESTERN:
+        return False
+    runs = re.findall(r"[^\W\d_]+", text)
+    mixed = sum(1 for word in runs if not word.isascii() and sum(sign > "\x7f" for sign in word) * 2 <= len(word) + 1)
+    return mixed >= 0.9 * sum(not word.isascii() for word in runs)
+
+
+def _by_letters(sample: bytes, name: str) -> str:
+    from charset_normalizer import from_bytes  # late: a tenth of a second, and seldom needed
+
+    found = [(one.encoding, str(one), one.chaos, one.coherence) for one in from_bytes(sample, cp_isolation=KNOWN, enable_fallback=False)]
+    least = min((_mess(one[1]) for one in found), default=0)
+    found = [one for one in found if _mess(one[1]) <= least + LEAD]
+    runs = re.findall(rb"[\x80-\xff]+", sample)
+    if len(runs) > 2 and all(len(run) % 2 == 0 for run in runs):  # letters of two bytes: single ones would not always pair up
+        found = [one for one in found if one[0] in WIDE and one[0] != _unlikely(runs)]
+    if not found:
+        raise _unsure(sample, [one for one in KNOWN if _decodes(sample, one)][:4], name)
+    best = found[0]
+    rivals = [one for one in found[1:] if one[1] != best[1] and one[2] - best[2] < LEAD and best[3] - one[3] < 2 * LEAD]
+    if not rivals and best[2] <= 0.2:
+        return best[0]
+    japanese = next((one for one in found if one[0] in ("euc_jp", "cp932") and _kana(one[1])), None)
+    if japanese and all(one[0] in ("gb18030", "big5", "cp949", japanese[0]) for one in [best, *rivals]):
+        return japanese[0]
+    raise _unsure(sample, [one[0] for one in [best, *rivals][:4]], name)
+
+
+def _unlikely(runs: list[bytes]) -> str:
+    """Of Chinese and Korean the one it is not: the first bytes of Hangul end at C8, those of Chinese go on to F7."""
+    first = [byte for run in runs for byte in run[::2] if byte >= 0xB0]
+    beyond = sum(byte > 0xC8 for byte in first)
+    return "cp949" if beyond * 10 > len(first) else "gb18030" if beyond * 50 < len(first) else ""
+
+
+def _mess(text: str) -> float:
+    """The share of foreign letters that stand as no language writes them: capitals inside a word, signs between letters."""
+    return len(MESS.findall(text)) / max(1, sum(sign > "\x7f" for sign in text))
+
+
+def _kana(text: str) -> bool:
+    letters = [sign for sign in text if sign > "\x7f"]
+    return sum("\u3040" <= sign <= "\u30ff" for sign in letters) * 10 > len(letters)
+
+
+def _unsure(sample: bytes, encodings: list[str], name: str) -> DataError:
+    line = sample.split(b"\n")[0][:60]
+    shown = "; ".join(f"{encoding}: {' '.join(line.decode(encoding, errors='replace').split())}" for encoding in encodings)
+    return DataError(
+        f"{name} is not written in UTF-8, and it is not sure in what. It would read {shown}." if shown else f"{name} is not written in UTF-8.",
+        "Say which one is right: --encoding NAME, or data.encoding in the order; or save the file as UTF-8.",
+        "data.encoding",
+    )
+
+
+def _decodes(data: bytes, encoding: str) -> Any:
+    try:
+        codecs.getincrementaldecoder(encoding)().decode(data)
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -1,0 +1,138 @@
+"""The files a source stands for: one; a folder or a pattern of shards; the data files in a ZIP archive."""
+
+from __future__ import annotations
+
+import glob
+import re
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Iterable
+from contextlib import ExitStack
+from pathlib import Path
+
+from studio.errors import DataError
+from studio.home import room
+
+DATA = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".arrow", ".txt", ".xlsx")
+PACKED = (".gz", ".bz2", ".xz", ".zst")
+NOT_DATA = re.compile(r"^(\.|_|readme|license|licence|dataset_infos?\.json|config\.json|state\.json|.*\.ya?ml$|metadata\.json)", re.IGNORECASE)
+HELD_OUT = re.compile(r"(^|[-_.])(test|tests|testing|valid|validation|val|dev|eval|evaluation)([-_.]|$)", re.IGNORECASE)
+LARGEST, TIMES, MOST = 64 << 30, 200, 10_000  # bytes unpacked, times the archive's size, files
+OFFICE = {"[content_types].xml": "", "word/": "a Word document", "ppt/": "a presentation", "mimetype": "an office document"}
+
+
+class Files:
+    """The files of a source, in order. Use with `with`: what was unpacked is removed at the end.
+
+    paths: of the files. notes: what was left out, in sentences. packed: "zip", or "".
+    """
+
+    def __init__(self, source: str | Path):
+        self.paths, self.notes, self.packed, self.stack = [Path(source)], [], "", ExitStack()
+        path = Path(source)
+        try:
+            if path.is_dir():
+                self._choose(_below(path), path.name, path)
+            elif not path.is_file() and glob.has_magic(str(source)):
+                found = sorted(Path(p) for p in glob.glob(str(source), recursive=True) if Path(p).is_file())
+                if not found:
+                    raise DataError(f"No file matches {str(source)!r}.", "Check the pattern, such as folder/*.jsonl.", "data.train")
+                self.paths = found[:MOST]
+            elif _is_archive(path):
+                self._unpack(path)
+        except BaseException:
+            self.stack.close()
+            raise
+
+    def __enter__(self) -> Files:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stack.close()
+
+    def _choose(self, found: Iterable[Path], name: str, below: Path) -> None:
+        """The data files of one kind; those held out to test are left out where there are others."""
+        files = [p for p in found if _kind(p) and not NOT_DATA.match(p.name)]
+        if not files:
+            raise DataError(f"{name} holds no data files.", f"Files that can be read end in {', '.join(DATA)}.", "data.train")
+        kinds = sorted({_kind(p) for p in files})
+        if len(kinds) > 1:
+            hint = "Say which: " + " or ".join(f"{below}/**/*{kind}*" for kind in kinds[:3]) + "."
+            if self.packed:
+                hint = "Unpack it, and name the file that is meant."
+            raise DataError(f"{name} holds files of several kinds: {', '.join(kinds)}.", hint, "data.train")
+        held_out = [p for p in files if HELD_OUT.search(_stem(p))]
+        if held_out and len(held_out) < len(files):
+            files = [p for p in files if p not in held_out]
+            named = ", ".join(str(p.relative_to(below)) for p in held_out[:5])
+            self.notes.append(f"Left out, as their names say that they are for testing: {named}{', …' if len(held_out) > 5 else ''}.")
+        self.paths = sorted(files, key=lambda p: _natural(str(p)))[:MOST]
+        if len(self.paths) > 1:
+            self.notes.append(f"Read are {len(self.paths)} files, from {self.paths[0].name} to {self.paths[-1].name}; rows are counted through.")
+
+    def _unpack(self, path: Path) -> None:
+        """The archive's data files, in a folder that is removed in the end; folders inside it are kept apart."""
+        self.packed = "zip"
+        folder = Path(tempfile.mkdtemp(prefix=".zip-", dir=room("datasets")))
+        self.stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        try:
+            with zipfile.ZipFile(path) as archive:
+                inside = [i for i in archive.infolist() if not i.is_dir() and "__MACOSX" not in i.filename]
+                size = sum(i.file_size for i in inside)
+                if size > LARGEST or (size > 1 << 30 and size > TIMES * path.stat().st_size) or len(inside) > MOST:
+                    raise DataError(f"{path.name} would unpack to {size >> 20:,} MB in {len(inside)} files.", "Unpack it, and name the file.", path.name)
+                for n, info in enumerate(inside):
+                    name = Path(info.filename.replace("\\", "/")).name
+                    if not _kind(Path(name)) or NOT_DATA.match(name):
+                        continue
+                    target = folder / f"{n:05}" / name
+                    target.parent.mkdir()
+                    with archive.open(info) as packed, open(target, "wb") as file:
+                        shutil.copyfileobj(packed, file, 1 << 20)
+        except (zipfile.BadZipFile, RuntimeError, NotImplementedError, OSError, EOFError, ValueError) as error:  # RuntimeError: a password is needed
+            raise DataError(f"{path.name} cannot be unpacked: {error}.", "Pack it again, without a password.", path.name) from error
+        self._choose(_below(folder), path.name, folder)
+
+
+def _is_archive(path: Path) -> bool:
+    """A ZIP archive that is no office document."""
+    if not path.is_file():
+        return False
+    with open(path, "rb") as file:
+        if file.read(4) != b"PK\x03\x04":
+            return False
+    return not office(path)
+
+
+def office(path: Path) -> str:
+    """xlsx, or what other office document a ZIP archive is; "" for a plain one. Raises DataError where it is damaged."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [name.lower() for name in archive.namelist()]
+    except (zipfile.BadZipFile, OSError, ValueError) as error:
+        raise DataError(f"{path.name} is a ZIP or Excel file, but damaged: {error}.", "Pack or save it again.", path.name) from error
+    if any(name.startswith("xl/") for name in names):
+        return "xlsx"
+    return next((what for name, what in OFFICE.items() if what and any(n.startswith(name) for n in names)), "")
+
+
+def _below(folder: Path) -> list[Path]:
+    return [p for p in folder.rglob("*") if p.is_file() and not any(part.startswith(".") for part in p.relative_to(folder).parts)]
+
+
+def _kind(path: Path) -> str:
+    """The ending that says what a file is, without that of its packing; "" for what is no data file."""
+    endings = [s.lower() for s in path.suffixes]
+    if endings and endings[-1] in PACKED:
+        endings.pop()
+    return endings[-1] if endings and endings[-1] in DATA else ""
+
+
+def _stem(path: Path) -> str:
+    return path.name.partition(".")[0]
+
+
+def _natural(name: str) -> list[tuple[bool, int, str]]:
+    """part-2 before part-10."""
+    return [(piece.isdecimal(), int(piece) if piece.isdecimal() else 0, piece) for piece in re.split(r"(\d+)", name)]

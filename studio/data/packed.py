@@ -1,0 +1,53 @@
+"""Packed files: gzip, bzip2, xz and zstd, told by their first bytes, and read as they are unpacked."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import lzma
+import zlib
+from pathlib import Path
+from typing import IO, Any
+
+MAGIC = {b"\x1f\x8b": "gz", b"BZh": "bz2", b"\xfd7zXZ\x00": "xz", b"\x28\xb5\x2f\xfd": "zst"}
+BROKEN = (OSError, EOFError, zlib.error, lzma.LZMAError)  # what reading a damaged one raises
+
+
+def packing(head: bytes) -> str:
+    """gz, bz2, xz, zst, or "" for what is not packed."""
+    return next((name for magic, name in MAGIC.items() if head.startswith(magic)), "")
+
+
+def unpacked(path: Path, how: str) -> IO[bytes]:
+    """The file's bytes, unpacked. Reading raises one of BROKEN where it is damaged."""
+    if how == "gz":
+        return gzip.open(path)  # type: ignore[return-value]
+    if how == "bz2":
+        return bz2.open(path)  # type: ignore[return-value]
+    if how == "xz":
+        return lzma.open(path)  # type: ignore[return-value]
+    if how == "zst":
+        return io.BufferedReader(_Arrow(path), 1 << 20)  # type: ignore[return-value]
+    return open(path, "rb", buffering=1 << 20)
+
+
+class _Arrow(io.RawIOBase):
+    """zstd, which Arrow brings along and Python before 3.14 does not."""
+
+    def __init__(self, path: Path):
+        import pyarrow as pa
+
+        self.stream = pa.input_stream(str(path), compression="zstd")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self.stream.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        self.stream.close()
+        super().close()
