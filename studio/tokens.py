@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 IGNORED = -100  # label of a token that is read and not trained on (torch's cross entropy skips it)
 TrainOn = Literal["assistant", "last", "all"]
-TooLong = Literal["cut", "drop"]
+TooLong = Literal["cut", "drop", "split"]
 Conversation = list[Message] | dict[str, Any] | str
 
 
@@ -29,7 +29,7 @@ class Encoded:
     """One conversation in tokens. labels: the id where trained, else -100; a row's first token never is: nothing predicts it.
 
     offsets: characters of `text` per token.
-    cut: tokens beyond max_length; with too_long="cut" they are gone from ids, with "drop" the row is to be dropped.
+    cut: tokens beyond max_length; with too_long="drop" the row is to be dropped, else they are gone from ids.
     """
 
     ids: list[int]
@@ -101,7 +101,7 @@ class Encoder:
             labels[first:last] = ids[first:last]
         labels[:1] = [IGNORED] * len(labels[:1])  # nothing stands before the first token to predict it from
         over = max(0, len(ids) - self.max_length) if self.max_length else 0
-        if over and self.too_long == "cut" and not whole:
+        if over and self.too_long != "drop" and not whole:
             ids, labels, offsets = ids[: self.max_length], labels[: self.max_length], offsets[: self.max_length]
         trained = len(labels) - labels.count(IGNORED)
         return Encoded(list(ids), labels, rendered.text, list(offsets), over, trained)

@@ -35,12 +35,13 @@ def _what(parser: ArgumentParser) -> None:
     parser.add_argument("--template", default="auto", metavar="T", help="auto, model, or one of `templates`")
     parser.add_argument("--max-length", type=int, default=1024, metavar="N", help="the limit in tokens")
     parser.add_argument("--format", default="auto", metavar="F", help="auto, or one of `formats`")
+    parser.add_argument("--encoding", default="auto", metavar="E", help="of a text file, such as cp1251; auto stops where it is not sure")
     parser.add_argument("--column", action="append", default=[], metavar="PART=COLUMN", help="name a column by hand: --column prompt=frage")
 
 
 def _read(args: Namespace) -> data.Dataset:
     mapping = dict(_pair(given) for given in args.column) or None
-    return data.read(args.file, args.format, mapping, report=_progress if sys.stderr.isatty() else None)
+    return data.read(args.file, args.format, mapping, report=_progress if sys.stderr.isatty() else None, encoding=args.encoding)
 
 
 def _pair(given: str) -> tuple[str, str]:
@@ -72,6 +73,7 @@ def look(args: Namespace) -> dict[str, Any]:
         "format": found.format, "container": found.container, "stage": found.stage, "rows": found.rows, "refused": found.refused, "reason": found.reason,
         "unsure": found.unsure, "columns": found.columns, "counts": found.counts, "problems": [p.as_dict() for p in found.problems],
     }  # fmt: skip
+    answer |= {"unused": found.unused, "notes": found.notes, "encoding": found.encoding}
     answer |= {"fingerprint": found.fingerprint, "tokens": None, "template": None}
     try:
         encoder = _encoder(args, "all" if found.format == "text" else "assistant")
@@ -80,7 +82,12 @@ def look(args: Namespace) -> dict[str, Any]:
             raise
         print(f"tokens are not counted: {error}", file=sys.stderr)
         return answer
-    return answer | {"tokens": data.statistics(found, encoder), "template": {"name": encoder.template.name, "stop": encoder.template.stop}}
+    tokens = data.statistics(found, encoder)
+    if unrendered := tokens.pop("unrendered"):  # rows that could be read and that the template cannot write
+        answer["refused"] += tokens["unrenderable"]
+        answer["counts"] = {"unrenderable": tokens["unrenderable"]} | answer["counts"]
+        answer["problems"] += [p.as_dict() for p in unrendered]
+    return answer | {"tokens": tokens, "template": {"name": encoder.template.name, "stop": encoder.template.stop}}
 
 
 def row(args: Namespace) -> dict[str, Any]:
@@ -131,10 +138,14 @@ def _show_look(answer: dict[str, Any]) -> None:
     print(f"{answer['format']} in {answer['container']}: {answer['rows']:,} rows, {answer['refused']:,} refused. {answer['reason']}")
     if answer["unsure"]:
         print(f"unsure: {answer['unsure']}")
+    for note in answer["notes"]:
+        print(f"note: {note}")
+    if answer["unused"]:
+        print(f"columns not used: {', '.join(answer['unused'][:20])}{', …' if len(answer['unused']) > 20 else ''}")
+        if hint := data.hint_of(answer["columns"], answer["unused"], answer["format"]):
+            print(f"          {hint}")
     for kind, count in answer["counts"].items():
-        about = data.KINDS[kind]
-        rows = ", ".join(dict.fromkeys(str(p["row"]) for p in answer["problems"] if p["kind"] == kind))
-        print(f"{count:>8,}  {kind} ({about.severity}): {about.reason} {about.hint}\n          rows {rows[:100]}{' …' if len(rows) > 100 else ''}")
+        _show_kind(kind, count, [p for p in answer["problems"] if p["kind"] == kind])
     if answer["stage"] != "sft":
         print("No method here learns from comparisons." + (" With --format chosen the chosen answers are learnt." if answer["format"] == "preference" else ""))
     if tokens is None:
@@ -146,6 +157,19 @@ def _show_look(answer: dict[str, Any]) -> None:
     first = next((n for n, (_, count) in enumerate(tokens["histogram"]) if count), 0)
     for upto, count in tokens["histogram"][first:]:
         print(f"{upto:>8} {'█' * round(40 * count / most)}{' ' if count else ''}{count:,}")
+
+
+def _show_kind(kind: str, count: int, problems: list[dict[str, Any]]) -> None:
+    """What is wrong, in which rows, and the first place in full."""
+    about = data.KINDS[kind]
+    rows = ", ".join(dict.fromkeys(str(p["row"]) for p in problems))
+    print(f"{count:>8,}  {kind} ({about.severity}): {about.reason} {about.hint}\n          rows {rows[:100]}{' …' if len(rows) > 100 else ''}")
+    if problems and problems[0]["field"]:
+        first = problems[0]
+        said = "" if first["reason"] == about.reason else f" {first['reason']}"
+        print(f"          first: row {first['row']}, {first['field']}: {first['value'] or '(empty)'}{said}")
+    elif problems and problems[0]["reason"] != about.reason:
+        print(f"          first: row {problems[0]['row']}: {problems[0]['reason']}")
 
 
 def _show_row(answer: dict[str, Any]) -> None:

@@ -25,6 +25,7 @@ PLACEHOLDER = re.compile(
 CONTROL = re.compile(
     r"<\|[^|<>\n]{1,40}\|>|<｜[^｜<>\n]{1,40}｜>|\[/?INST\]|<</?SYS>>|</?s>|<(?:start|end)_of_turn>|<(?:bos|eos|pad|unk)>"
 )
+MEDIA = re.compile(r"<(?:image|img|audio|video|speech)(?:_\d+)?>|<\|(?:image|vision|audio|video)[^|<>\n]{0,30}\|>|<image_placeholder>", re.IGNORECASE)
 SECRET = re.compile(
     r"[\w.+-]{1,64}@[\w-]{1,64}(?:\.[\w-]{2,24}){1,4}|\bsk-[A-Za-z0-9_-]{16,}|\bgh[pousr]_[A-Za-z0-9]{20,}|\bgithub_pat_\w{20,}"
     r"|\bAKIA[0-9A-Z]{16}\b|\bxox[abpr]-[\w-]{10,}|-----BEGIN [A-Z ]{0,30}PRIVATE KEY|\bhf_[A-Za-z0-9]{20,}|\bAIza[\w-]{30,}"
@@ -97,6 +98,7 @@ def _marked(data: bytes, buffer: np.ndarray) -> Iterator[tuple[str, np.ndarray, 
     rules = (
         ("placeholder", (opened & (after == 123)) | (tag & (after == 37)) | (bracket & one_of(after, b"YIEyie")), _outside_code(PLACEHOLDER)),
         ("control_token", (tag & one_of(after, b"|s/bepu<\xef")) | (bracket & one_of(after, b"I/")), _first(CONTROL)),
+        ("media", tag & one_of(after, b"iavsIAVS|"), _first(MEDIA)),
         ("html", (tag & (letter | (after == 47))) | (at("&") & (letter | (after == 35))), _outside_code(HTML)),
         ("secret", _secret_signs(at, one_of, before, after), _masked),
         ("mojibake", ((sign == 0xC3) & one_of(after, b"\x82\x83\xa2\xaf")) | ((sign == 0xEF) & (after == 0xBF) & (third == 0xBD)), _first(MOJIBAKE)),

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-from studio.data.formats import as_row, formats
+from studio.data.converter import Converter
+from studio.data.formats import Row, as_row, formats
+from studio.data.formats.messages import role_of
 from studio.data.layouts import layout_of, rewritten
-from studio.data.mapping import PARTS
+from studio.data.mapping import PARTS, format_of
+from studio.data.turns import ROLE_KEYS
 from studio.errors import DataError
 
 LOOKED_AT = 200  # rows
 SURE = 0.9  # share of the rows that must look like the format
-HINT = "Say which column holds what, as in mapping: {{prompt: {}, answer: {}}}; or rename the columns, as in {{instruction, output}}."
 
 
 @dataclass(frozen=True)
@@ -55,12 +58,97 @@ def _unknown(columns: list[str], rows: list[Any], name: str) -> DataError:
         said = "lists without names" if rows and isinstance(rows[0], list) else "no objects with named columns"
         return DataError(f"The rows of {name} are {said}.", 'Write each row as an object, such as {"instruction": "…", "output": "…"}.', name)
     message = f"The rows of {name} have none of the known layouts: {_listed(columns)}."
-    if len(rows) == 1 and isinstance(rows[0], dict) and sum(isinstance(value, list) for value in rows[0].values()) > 1:
+    looked = [row for row in map(as_row, rows[:LOOKED_AT]) if isinstance(row, dict)]
+    if len(rows) == 1 and sum(isinstance(value, list) for value in looked[0].values()) > 1:
         return DataError(message, "Where these hold lists of rows, save the one to train on in a file of its own.", name)
-    if len(columns) < 2 or any(len(column) > 40 or column.endswith((".", "?", "!")) for column in columns):
+    if {"custom_id", "response"} <= set(columns):
+        hint = "A batch's output holds answers alone: put each beside the question that has its custom_id in the request file, as messages."
+        return DataError(message, hint, name)
+    if len(columns) < 2 and _texts(looked) or any(len(column) > 40 or column.endswith((".", "?", "!")) for column in columns):
         return DataError(message, "Does the first line name the columns, and is the separator the right one?", name)
-    texts = [key for key, value in rows[0].items() if isinstance(value, str)] if isinstance(rows[0], dict) else []
-    return DataError(message, HINT.format(*((texts[0], texts[-1]) if len(texts) > 1 else ("COLUMN", "COLUMN"))), name)
+    return DataError(message, _way(columns, looked), "data.mapping")
+
+
+def _way(columns: list[str], rows: list[Row]) -> str:
+    """How to read these rows: only a mapping that was tried on them, or what they lack."""
+    for column in columns:  # a list of turns whose roles have another name
+        if (keys := _turn_keys(rows, column)) and _works({"messages": column, "role": keys[0], "content": keys[1]}, rows):
+            return f"Say which column holds the turns: --column messages={column} --column role={keys[0]} --column content={keys[1]}."
+    texts = [column for column in _texts(rows) if not _is_label(column, rows)]
+    if len(texts) > 1 and _works({"prompt": texts[0], "answer": texts[-1]}, rows):
+        first = f"mapping: {{prompt: {texts[0]}, answer: {texts[-1]}}}"
+        if len(texts) == 2:
+            return f"Say which column holds what, as in {first}; or rename the columns, as in {{instruction, output}}."
+        return f"Say which of {_listed(texts)} is the question and which the answer, as in {first}; or rename them, as in {{instruction, output}}."
+    if len(texts) == 1 and len(rows) > 1 and _works({"text": texts[0]}, rows):
+        return f"Only {texts[0]} holds text: as plain text it is read with mapping: {{text: {texts[0]}}}; else add a column with the answer."
+    return (
+        'No column holds a question or an answer as text. Write each row as {"instruction": "…", "output": "…"} or '
+        '{"messages": [{"role", "content"}, …]}; then no mapping is needed.'
+    )
+
+
+def remedy(rows: list[Any], kind: str, field: str, format: str) -> str:
+    """A mapping that makes rows usable of which none is, tried on them; "" where there is none."""
+    rows = [row for row in map(as_row, rows) if isinstance(row, dict)]
+    if kind == "unknown_role":
+        names, heard = list(dict.fromkeys(_roles(rows))), {role_of(name) for name in _roles(rows)}
+        strange = [name for name in names if role_of(name) is None]
+        free = [part for part in ("user", "assistant") if part not in heard]
+        for parts in (free, free[::-1]):
+            mapping = dict(zip(parts, strange))
+            if mapping and len(strange) <= len(parts) and _works(mapping, rows):
+                return "Rename it; or say who is who: " + " ".join(f"--column {part}={name}" for part, name in mapping.items()) + "."
+    answer = next((name for name in formats()["prompt"].COLUMNS["answer"] if any(name in row for row in rows)), None)
+    asked = ("prompt", "alpaca")
+    if kind == "empty_field" and format in asked and answer and field != answer and _works({"text": answer}, rows):
+        return f"Fill it; or, to learn {answer} as plain text: --column text={answer}."
+    return ""
+
+
+def _roles(rows: list[Row]) -> list[str]:
+    turns = [turn for row in rows for value in row.values() if isinstance(value, list) for turn in value if isinstance(turn, dict)]
+    return [turn[key] for turn in turns for key in ROLE_KEYS if isinstance(turn.get(key), str)]
+
+
+def _turn_keys(rows: list[Row], column: str) -> tuple[str, str] | None:
+    """(the key that says who speaks, the key that says what), of a column that holds lists of objects."""
+    turns = [turn for row in rows[:20] if isinstance(row.get(column), list) for turn in row[column]]
+    if len(turns) < 2 or not all(isinstance(turn, dict) for turn in turns):
+        return None
+    names = [name for name in turns[0] if all(isinstance(turn.get(name), str) for turn in turns)]
+    who = next((name for name in names if all(role_of(turn[name]) for turn in turns)), None)
+    what = next((name for name in names if name != who and any(" " in turn[name] or len(turn[name]) > 20 for turn in turns)), None)
+    return (who, what) if who and what else None
+
+
+def _works(mapping: dict[str, str], rows: list[Row]) -> bool:
+    """Tried on the first rows: can nine of ten be trained on so?"""
+    convert = Converter(formats()[format_of(mapping) or "alpaca"], mapping)
+    good = sum(convert(row, lambda *_: None) is not None for row in rows[:50])
+    return good * 10 >= 9 * len(rows[:50]) and good > 0
+
+
+def _texts(rows: list[Row]) -> list[str]:
+    """The columns that hold text in most rows."""
+    return [c for c in columns_of(rows) if c != "(no name)" and sum(isinstance(row.get(c), str) and bool(row[c].strip()) for row in rows) * 10 >= 9 * len(rows)]
+
+
+def _is_label(column: str, rows: list[Row]) -> bool:
+    """Does a column of texts name its rows, or sort them, rather than say something? By its name, or no text has two words."""
+    if re.fullmatch(r"(.*_)?(id|uuid|key|hash|url|source|lang|language|split|date|time|created|model|category|type|tag)s?", column.lower()):
+        return True
+    said = [row[column].strip() for row in rows if isinstance(row.get(column), str)]
+    return all(text.isascii() and " " not in text and (len(text) > 3 or text.isdigit()) for text in said) and len(said) > 1
+
+
+def hint_of(columns: list[str], unused: list[str], format: str) -> str:
+    """What to do where a column that is not used is the answer of a classification; "" where there is none."""
+    label = next((name for name in unused if name.lower() in ("label", "labels", "class", "category", "sentiment", "intent")), None)
+    said = next((name for name in formats()["text"].COLUMNS["text"] if name in columns), None)
+    if label is None or said is None or format != "text":
+        return ""
+    return f"To learn {label} as the answer to {said}: --column prompt={said} --column answer={label}."
 
 
 def by_case(columns: list[str]) -> dict[str, str] | None:

@@ -14,6 +14,7 @@ from studio.data.dataset import Conversations, Dataset
 from studio.data.encoded import EncodedRows, Writer, open_rows
 from studio.data.mixing import indices
 from studio.data.order import DataOrder
+from studio.data.pieces import pieces
 from studio.errors import DataError, TemplateError
 from studio.tokens import Encoded, Encoder
 
@@ -25,7 +26,8 @@ BATCH = 250  # rows encoded at a time
 class Prepared:
     """train, eval: sequences of {"input_ids", "labels"}. stop: what ends a turn.
 
-    record: {"sources": [{"kept", "weight", "found": {kind: rows}, …}], "dropped": {kind: {"count", "rows"}}, "cut": the same, "tokens_lost", "eval": {…}};
+    record: {"sources": [{"kept", "weight", "found": {kind: rows}, …}], "dropped": {kind: {"count", "rows"}}, "cut" and "split": the same, "tokens_lost",
+    "eval": {…}};
     rows as text, "3, 7-12", with the source in front where there are several.
     statistics: rows, eval_rows, tokens, trained (tokens), max (tokens of the longest row), of the training rows.
     """
@@ -82,7 +84,7 @@ class Recording:
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
-        self.dropped, self.cut, self.held_back, self.lost, self.eval_lost = _Record(), _Record(), _Record(), 0, 0
+        self.dropped, self.cut, self.split, self.held_back, self.lost, self.eval_lost = _Record(), _Record(), _Record(), _Record(), 0, 0
 
 
 class Work(NamedTuple):
@@ -107,8 +109,8 @@ def encode(work: Work) -> None:
         for dataset, train, _ in drawn:
             before = writer.rows
             for batch, encoded in batches(train, encoder):
-                made = [judged(conversation, e, encoder, dataset.source, record) for conversation, e in zip(batch, encoded, strict=True)]
-                writer.add([e for e in made if e is not None])
+                made = [rows_of(conversation, e, work, dataset.source) for conversation, e in zip(batch, encoded, strict=True)]
+                writer.add([e for some in made for e in some])
                 done += len(batch)
                 report(done, total)
             counts.append(writer.rows - before)
@@ -134,8 +136,8 @@ def write_held(work: Work, file: Path) -> int:
     with Writer(file) as writer:
         for dataset, part in held:
             for batch, encoded in batches(_without_leaks(dataset, part, seen, decision, record.held_back), encoder):
-                made = [judged(conversation, e, encoder, dataset.source, record, held=True) for conversation, e in zip(batch, encoded, strict=True)]
-                writer.add([e for e in made if e is not None])
+                made = [rows_of(conversation, e, work, dataset.source, held=True) for conversation, e in zip(batch, encoded, strict=True)]
+                writer.add([e for some in made for e in some])
         return writer.rows
 
 
@@ -149,7 +151,7 @@ def write_record(work: Work, counts: list[int], rows: EncodedRows, trained: np.n
             {"source": part.dataset.source, "format": part.dataset.format, "fingerprint": part.dataset.fingerprint, "rows": part.dataset.rows, "kept": count,
              "weight": source.weight, "found": part.dataset.counts} for part, source, count in zip(drawn, order.sources(), counts, strict=True)
         ],
-        "dropped": record.dropped.told(), "cut": record.cut.told(), "tokens_lost": record.lost,
+        "dropped": record.dropped.told(), "cut": record.cut.told(), "split": record.split.told(), "tokens_lost": record.lost,
         "eval": {"source": held[0][0].source if isinstance(order.eval, str) else "a share", "rows": eval_rows, "dropped": record.held_back.told(),
                  "tokens_lost": record.eval_lost} | ({} if isinstance(order.eval, str) else {"share": order.eval or 0, "seed": record.seed}),
     }  # fmt: skip
@@ -171,6 +173,17 @@ def _one(encoder: Encoder, conversation: dict[str, Any]) -> Encoded | None:
         return encoder.encode(conversation)
     except TemplateError:
         return None
+
+
+def rows_of(conversation: dict[str, Any], e: Encoded | None, work: Work, source: str, held: bool = False) -> list[Encoded]:
+    """What is trained of a row: itself, nothing, or the pieces of a text that is longer than the limit."""
+    if e is not None and e.cut and work.order.too_long == "split" and "text" in conversation:
+        if not held:
+            work.record.split.add("split", source, [conversation["row"]])
+        whole = work.encoder.encode(conversation, whole=True)
+        return [piece for piece in pieces(whole, work.order.max_length, work.order.overlap) if piece.n_trained]
+    one = judged(conversation, e, work.encoder, source, work.record, held)
+    return [] if one is None else [one]
 
 
 def judged(conversation: dict[str, Any], e: Encoded | None, encoder: Encoder, source: str, record: Recording, held: bool = False) -> Encoded | None:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import codecs
 import json
+import re
 from typing import IO, Any
 
 from studio.data.block import LONGEST, SIZE
 from studio.errors import DataError
+
+
+WIDE = re.compile("[：，“”]")
 
 
 class JsonStream:
@@ -65,7 +69,10 @@ class JsonStream:
             self.more(size)
 
     def broken(self, why: str) -> DataError:
-        return DataError(f"{self.name} is not whole JSON: line {self.line}: {why}.", "Correct that line, or export the file again.", f"{self.name}:{self.line}")
+        hint = "Correct that line, or export the file again."
+        if WIDE.search(why):
+            hint = "Full-width signs stand where JSON wants : , and plain quotation marks. Replace them in that line, or export the file again."
+        return DataError(f"{self.name} is not whole JSON: line {self.line}: {why}.", hint, f"{self.name}:{self.line}")
 
 
 def endless(name: str, line: int) -> DataError:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from studio.data.dataset import Conversations, Dataset
+from studio.data.problem import KEPT_PER_KIND, Problem, problem
 from studio.errors import TemplateError
 from studio.tokens import Encoder
 
@@ -38,19 +40,22 @@ def statistics(dataset: Dataset | Conversations, encoder: Encoder, report: Calla
     """Lengths of all usable rows in tokens, before any cut, with what the encoder's max_length would do to them.
 
     {rows, counted, turns, min, median, p95, max, total, trained, trained_share, over_limit, tokens_lost, tokens_per_epoch,
-    histogram: [[upto, rows], …], suggested_max_length, languages: {name: share}, unrenderable}. Where counted < rows, the
+    histogram: [[upto, rows], …], suggested_max_length, languages: {name: share}, unrenderable, unrendered}; unrendered: the first rows that the template
+    cannot write, as Problems. Where counted < rows, the
     counted rows are spread evenly, and totals and counts of rows are scaled to all of them.
     """
     conversations = dataset.conversations if isinstance(dataset, Dataset) else dataset
     count = len(conversations)
     chosen = conversations if count <= COUNTED else conversations.take([n * count // COUNTED for n in range(COUNTED)])
-    sizes, trained, failed, turns = [], [], 0, 0
+    sizes, trained, failed, turns, unrendered = [], [], 0, 0, []
     for start in range(0, len(chosen), 250):
         batch = chosen.some(start, 250)
         turns += sum(len(c["messages"]) or 1 for c in batch)
-        for e in _encoded(encoder, batch):
-            if e is None:
+        for conversation, e in zip(batch, _encoded(encoder, batch), strict=True):
+            if isinstance(e, TemplateError):
                 failed += 1
+                if failed <= KEPT_PER_KIND:
+                    unrendered.append(_unrendered(conversation, e))
             else:
                 sizes.append(len(e.ids))
                 trained.append(e.n_trained)
@@ -59,7 +64,12 @@ def statistics(dataset: Dataset | Conversations, encoder: Encoder, report: Calla
     lengths, factor = np.array(sizes, np.int64), count / max(1, len(chosen))
     told = {"rows": count, "counted": len(chosen), "turns": round(turns * factor), "unrenderable": round(failed * factor)}
     told |= summary(lengths, int(sum(trained)), factor) | cut_line(lengths, encoder.max_length, encoder.too_long, factor)
-    return told | {"languages": languages(chosen)}
+    return told | {"languages": languages(chosen), "unrendered": unrendered}
+
+
+def _unrendered(conversation: Any, error: TemplateError) -> Problem:
+    found = problem("unrenderable", conversation["row"], conversation.get("line"), None, "", error.message)
+    return replace(found, hint=error.hint) if error.hint else found
 
 
 def _encoded(encoder: Encoder, batch: list[Any]) -> Iterable[Any]:
@@ -72,8 +82,8 @@ def _encoded(encoder: Encoder, batch: list[Any]) -> Iterable[Any]:
 def _one(encoder: Encoder, conversation: Any) -> Any:
     try:
         return encoder.encode(conversation, whole=True)
-    except TemplateError:
-        return None
+    except TemplateError as error:
+        return error
 
 
 def summary(lengths: np.ndarray, trained: int, factor: float = 1.0) -> dict[str, Any]:
@@ -111,7 +121,7 @@ def cut_line(lengths: np.ndarray, limit: int | None, too_long: str = "cut", fact
     if not limit:
         limit = int(lengths.max(initial=0))
     over = lengths > limit
-    lost = int(lengths[over].sum() if too_long == "drop" else (lengths[over] - limit).sum())
+    lost = 0 if too_long == "split" else int(lengths[over].sum() if too_long == "drop" else (lengths[over] - limit).sum())
     return {"over_limit": round(int(over.sum()) * factor), "tokens_lost": round(lost * factor), "tokens_per_epoch": round((int(lengths.sum()) - lost) * factor)}
 
 

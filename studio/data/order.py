@@ -47,8 +47,13 @@ class DataOrder(BaseModel):
     max_length: int = Field(
         1024, ge=8, le=1_048_576, title="Longest row", description="In tokens. Memory and time grow with it; what is longer is cut or dropped."
     )
-    too_long: Literal["cut", "drop"] = Field(
-        "cut", title="Rows that are too long", json_schema_extra=ADVANCED, description="Cut them at the limit (the end is not learnt) or drop them whole."
+    too_long: Literal["cut", "drop", "split"] = Field(
+        "cut", title="Rows that are too long", json_schema_extra=ADVANCED,
+        description="Cut them at the limit (the end is not learnt), drop them whole, or split plain text into pieces (conversations are cut)."
+    )
+    overlap: int = Field(
+        0, ge=0, le=100_000, title="Overlap of pieces", json_schema_extra=ADVANCED,
+        description="Tokens that a piece of a split text begins with again, read but not learnt twice; at most half of the longest row."
     )
     train_on: Literal["assistant", "last", "all"] = Field(
         "assistant", title="Train on", json_schema_extra=ADVANCED, description="All answers, the last answer of each row, or everything (for plain text)."

@@ -48,12 +48,13 @@ def prepare(order: DataOrder, encoder: Encoder, seed: int = 42, report: Report |
         drawn, held = _drawn(order, datasets, own, seed, record)
         counts = [len(part.train) for part in drawn]
         _gate(encoder, drawn)
-        if ahead and sum(counts) >= large.LARGE:
+        parted = order.too_long == "split"  # then it is not known before how many rows there are
+        if ahead and sum(counts) >= large.LARGE and not parted:
             return large.beside(order, encoder, seed, key, counts)
         made = store.draft(draft)
         try:
             work = Work(order, drawn, held, encoder, seed, made, record, report or (lambda done, total: None))
-            (large.encode if sum(counts) >= large.LARGE else encode)(work)
+            (large.encode if sum(counts) >= large.LARGE and not parted else encode)(work)
             store.keep(made, folder.name)
         finally:
             if made.exists():
@@ -79,7 +80,7 @@ def _key(order: DataOrder, datasets: list[Dataset], encoder: Encoder, seed: int)
     tokenizer = hashlib.sha256((encoder.folder / "tokenizer.json").read_bytes()).hexdigest()
     what = [
         VERSION, [d.fingerprint for d in datasets], [(s.source, s.weight) for s in order.sources()], order.eval,  # the record names the sources
-        order.problems, encoder.template.text, encoder.template.special, encoder.max_length, encoder.too_long, encoder.train_on, seed, tokenizer,
+        order.problems, encoder.template.text, encoder.template.special, encoder.max_length, encoder.too_long, order.overlap, encoder.train_on, seed, tokenizer,
     ]  # fmt: skip
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:32]
 

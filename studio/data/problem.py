@@ -26,15 +26,27 @@ KINDS: dict[str, Kind] = {
     "columns": Kind("refused", "The row has more or fewer cells than the header.", "Quote cells that hold the separator or a line break."),
     "missing_field": Kind("refused", "A field this format needs is missing.", "Add it, or choose the columns by hand."),
     "empty_field": Kind("refused", "A field this format needs is empty.", "Fill it, or drop the row."),
-    "wrong_type": Kind("refused", "The field must be text.", "Write the text itself instead of an object, list or number."),
-    "unknown_role": Kind("refused", "The role is none of system, user, assistant, tool.", "Rename it, or drop the row."),
-    "role_order": Kind("refused", "The turns are out of order: questions and answers must take turns.", "Reorder or merge the turns."),
-    "assistant_first": Kind("refused", "The first turn is the assistant's: it answers nothing.", "Put a question before it, or drop it."),
+    "wrong_type": Kind(
+        "refused", "The field must be text.", "Write the text itself instead of an object, list or number; an answer in JSON as a text: json.dumps(…)."
+    ),
+    "unknown_role": Kind(
+        "refused", "The role is none of system, user, assistant, tool.",
+        "Rename it; or say who is who, in a column mapping: --column user=NAME --column assistant=NAME."
+    ),
+    "role_order": Kind(
+        "refused", "The turns are out of order: questions and answers must take turns.",
+        "Reorder or merge the turns; or keep them as they are: --set data.problems.role_order=keep, or Keep on the page."
+    ),
+    "assistant_first": Kind(
+        "refused", "The first turn is the assistant's: it answers nothing.",
+        "Put a question before it, or keep it as it is: --set data.problems.assistant_first=keep, or Keep on the page."
+    ),
     "no_assistant": Kind("refused", "No turn is the assistant's: there is nothing to learn.", "Add the answer, or drop the row."),
     "broken_tags": Kind("refused", "The ChatML tags do not pair up.", "Every <|im_start|>role needs its <|im_end|>."),
     "no_end": Kind("suspicious", "The last turn is not the assistant's: what stands after the last answer is not learnt.", "Add the answer, or cut the row."),
     "placeholder": Kind("suspicious", "A placeholder was never filled in: the model will say it literally.", "Fill it in and import again."),
     "control_token": Kind("suspicious", "The text holds a model's control token; it would end or start a turn.", "Remove it from the text."),
+    "media": Kind("suspicious", "A mark stands for a picture, a sound or a film: trained is the mark alone, as text.", "Remove it, or drop the row."),
     "mojibake": Kind("suspicious", "Letters were garbled by a wrong encoding on the way here.", "Save the source as UTF-8 and export again."),
     "nul": Kind("suspicious", "The text holds invisible control characters.", "Remove them."),
     "bom": Kind("suspicious", "A byte order mark stands in the text.", "Save as UTF-8 without BOM; at the start of the file it is left out."),

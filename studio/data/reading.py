@@ -20,7 +20,7 @@ from studio.data.blocks import blocks
 from studio.data.containers import container_of
 from studio.data.converter import Converter
 from studio.data.dataset import Conversations, Dataset
-from studio.data.detect import Detection, by_case, columns_of, detect
+from studio.data.detect import Detection, by_case, columns_of, detect, remedy
 from studio.data.files import Files
 from studio.data.formats import as_row, formats
 from studio.data.hub import is_hub_id, path_of
@@ -132,7 +132,7 @@ class Look:
 class First(NamedTuple):
     """What the first rows say: the format, the columns and those of them that nothing is made of, the mapping, and how turns belong together.
 
-    The mapping is a guess where only the case of known names differs.
+    The mapping is a guess where only the case of known names differs. rows: some of them, where nothing was chosen by hand.
     """
 
     found: Detection
@@ -140,6 +140,7 @@ class First(NamedTuple):
     unused: list[str]
     mapping: dict[str, Any] | None
     thread: Thread | None
+    rows: list[Any] = []
 
 
 def _read_into(folder: Path, look: Look, report: Report) -> None:
@@ -183,7 +184,7 @@ def _first_look(look: Look) -> First:
             raise
         named = ", ".join(f"{column} as {part}" for part, column in guess.items())
         found, mapping = Detection(format_of(guess) or "alpaca", f"The columns were taken without regard to case: {named}."), guess
-    return First(found, columns, _unused(rows, found.format, mapping), mapping, None)
+    return First(found, columns, _unused(rows, found.format, mapping), mapping, None, rows[:LOOKED_AT])
 
 
 def _unused(rows: list[Any], format: str, mapping: dict[str, Any] | None) -> list[str]:
@@ -216,7 +217,8 @@ def _gather(look: Look, first: First, shards: list[Shard], folder: Path) -> None
     by_kind = {kind: np.unique(np.concatenate(parts)) for kind, parts in rows.items()}
     kept = sum(shard.kept for shard in shards)
     if not kept:
-        raise _nothing(look.name, first_row, problems)
+        way = remedy(first.rows, problems[0].kind, problems[0].field or "", first.found.format) if problems else ""
+        raise _nothing(look.name, first_row, problems, way)
     for kind in STYLES:
         if len(by_kind.get(kind, ())) > max(STYLE * kept, 3):
             by_kind.pop(kind)
@@ -270,11 +272,11 @@ def _repeats(parts: store.Parts, exact: np.ndarray, loose: np.ndarray) -> tuple[
     return problems, {kind: np.array(found) for kind, found in rows.items()}
 
 
-def _nothing(name: str, rows: int, problems: list[Problem]) -> DataError:
+def _nothing(name: str, rows: int, problems: list[Problem], way: str = "") -> DataError:
     if not problems:
         return DataError(f"{name} holds no rows.", "Choose a file that holds rows.", name)
     p = problems[0]
     where = f"row {p.row}" + (f", {p.field}" if p.field else "")
     printed = p.kind == "not_json" and p.value.startswith("{'")
-    hint = "Python printed these rows; write them with json.dumps." if printed else p.hint
+    hint = "Python printed these rows; write them with json.dumps." if printed else way or p.hint
     return DataError(f"None of the {rows} rows of {name} can be trained on. The first, {where}: {p.reason} Found: {p.value}", hint, name)

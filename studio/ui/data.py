@@ -80,7 +80,9 @@ def _inspect(wanted: RunConfig, lang: str) -> Question:
         kept, stopped = 0, words.explain(error, lang)
     held = measure.held_out(wanted, kept)
     return {"source": found.source, "format": found.format, "container": found.container, "reason": words.told(found.reason, lang),
-            "unsure": words.told(found.unsure, lang), "rows": found.rows, "kept": kept, "refused": found.refused, "columns": found.columns,
+            "unsure": words.told(found.unsure, lang), "unused": found.unused, "notes": [words.told(note, lang) for note in found.notes],
+            "encoding": found.encoding, "hint": words.told(data.hint_of(found.columns, found.unused, found.format), lang),
+            "rows": found.rows, "kept": kept, "refused": found.refused, "columns": found.columns,
             "problems": kinds, "train": kept - held, "held": held, "others": left, "stopped": stopped, "fingerprint": found.fingerprint}
 
 
@@ -95,7 +97,7 @@ def _lengths(wanted: RunConfig, lang: str) -> Question:
     order = found.tokens.argsort()
     best = suggested(found.tokens) if len(order) else 0
     return {"lengths": found.tokens[order].tolist(), "suggested": best, "trained": int(found.trained.sum()), "tokens": int(found.tokens.sum()), "of": found.of,
-            "failed": found.failed}
+            "failed": found.failed, "why": words.told(found.why, lang), "texts": found.texts}
 
 
 def _number(value: Any) -> int:

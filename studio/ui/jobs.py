@@ -31,6 +31,9 @@ def build() -> None:
         rights.offered(job, name)
 
 
+ASKED = ("data.encoding", "data.mapping")  # what the page asks about a file that it has kept
+
+
 @rights.job()
 def import_file(file: dict[str, Any], name: str = "") -> dict[str, Any]:
     """Keep an uploaded data file in the studio; returns {source, name, bytes}. file: what gradio_client's handle_file gives.
@@ -44,7 +47,11 @@ def import_file(file: dict[str, Any], name: str = "") -> dict[str, Any]:
     wanted = Path(name or (file.get("orig_name") if isinstance(file, dict) else None) or path.name)
     ending = slug(wanted.suffix.lstrip("."), "txt")[:8]
     stem = slug(wanted.stem, "data")[:48]
-    data.read(str(path))  # refused before it is kept
+    try:
+        data.read(str(path))  # refused before it is kept
+    except DataError as error:
+        if error.where not in ASKED:
+            raise
     target = next(place for n in range(1, 10_000) if not (place := room("uploads") / f"{stem if n == 1 else f'{stem}-{n}'}.{ending}").exists())
     shutil.copyfile(path, target)
     return {"source": str(target), "name": target.name, "bytes": target.stat().st_size}
@@ -52,11 +59,11 @@ def import_file(file: dict[str, Any], name: str = "") -> dict[str, Any]:
 
 @rights.job(WATCHER, VISITOR, changes=False)
 def inspect(source: str, format: str = "auto") -> dict[str, Any]:
-    """What a data file is: {format, container, rows, refused, problems: {kind: rows}, columns, reason, fingerprint}."""
+    """What a data file is: {format, container, rows, refused, problems: {kind: rows}, columns, unused, notes, reason, fingerprint}."""
     _ordered({"data": {"train": _text(source, "source"), "format": _text(format, "format")}})
     found = data.read(source, format)
     return {"format": found.format, "container": found.container, "rows": found.rows, "refused": found.refused, "problems": found.counts,
-            "columns": found.columns, "reason": found.reason, "fingerprint": found.fingerprint}
+            "columns": found.columns, "unused": found.unused, "notes": found.notes, "reason": found.reason, "fingerprint": found.fingerprint}
 
 
 @rights.job(WATCHER, VISITOR, changes=False)

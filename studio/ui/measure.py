@@ -26,20 +26,29 @@ COUNTED = 4000  # rows; of more, so many spread evenly are counted and the rest 
 
 @dataclass(frozen=True)
 class Lengths:
-    """Per counted row: tokens, and those of them with a label, before any cut. of: usable rows in all. failed: rows no template could render."""
+    """Per counted row: tokens, and those of them with a label, before any cut. of: usable rows in all. failed: rows no template could render.
+
+    why: what the template said of the first of these. texts: whether the rows are plain texts, which can be split.
+    """
 
     tokens: np.ndarray
     trained: np.ndarray
     of: int
     failed: int
+    why: str = ""
+    texts: bool = False
 
-    def rows(self, max_length: int, held: int) -> Rows:
-        """What the estimate wants to know, scaled to all rows but the held ones."""
+    def rows(self, max_length: int, held: int, split: bool = False) -> Rows:
+        """What the estimate wants to know, scaled to all rows but the held ones. split: too long texts are parted, not cut."""
         cut = np.minimum(self.tokens, max_length)
+        if split and self.texts:
+            whole, rest = np.divmod(self.tokens, max_length)
+            cut = np.concatenate((np.full(int(whole.sum()), max_length), rest[rest > 0]))
         factor = max(0, self.of - held) / max(1, len(self.tokens))
         share = float(self.trained.sum()) / max(1.0, float(self.tokens.sum()))
         total = int(cut.sum() * factor)
-        return Rows(max(1, self.of - held), max(1, total), max(1, int(total * share)), int(cut.max(initial=1)), held)
+        count = self.of - held if not split or not self.texts else round(len(cut) * factor)
+        return Rows(max(1, count), max(1, total), max(1, int(total * share)), int(cut.max(initial=1)), held)
 
 
 def folder_of(wanted: RunConfig) -> Path | None:
@@ -79,7 +88,7 @@ def _lengths(key: _Key) -> Lengths:
     _, decisions, folder, name, train_on = key.rest
     conversations = key.dataset.decide(dict(decisions)).conversations
     one = Encoder(folder, template.load(name, folder), None, "cut", train_on)
-    tokens, trained, failed = [], [], 0
+    tokens, trained, failed, why = [], [], 0, ""
     for batch in _spread(conversations):
         try:
             encoded = one.encode_batch(batch)
@@ -88,11 +97,11 @@ def _lengths(key: _Key) -> Lengths:
             for row in batch:
                 try:
                     encoded.append(one.encode(row))
-                except TemplateError:
-                    failed += 1
+                except TemplateError as error:
+                    failed, why = failed + 1, why or f"{error.message} {error.hint}".strip()
         tokens += [len(found.ids) for found in encoded]
         trained += [found.n_trained for found in encoded]
-    return Lengths(np.array(tokens, np.int64), np.array(trained, np.int64), len(conversations), failed)
+    return Lengths(np.array(tokens, np.int64), np.array(trained, np.int64), len(conversations), failed, why, key.dataset.format == "text")
 
 
 def _spread(conversations: Conversations, batch: int = 250) -> Any:
@@ -115,8 +124,9 @@ def rows_of(wanted: RunConfig) -> Rows | None:
     if counted is None:
         return None
     usable = sum(len(one.decide(wanted.data.problems).conversations) * item.weight for one, item in zip(found, wanted.data.sources(), strict=True))
-    held = held_out(wanted, usable)
-    return counted.rows(wanted.data.max_length, held)._replace(rows=max(1, round(usable) - held))
+    held, split = held_out(wanted, usable), wanted.data.too_long == "split"
+    made = counted.rows(wanted.data.max_length, held, split)
+    return made if split and counted.texts else made._replace(rows=max(1, round(usable) - held))
 
 
 def held_out(wanted: RunConfig, usable: float) -> int:

@@ -30,9 +30,9 @@
       const offer = studio.offer || { samples: [], uploads: [] }, chosen = studio.order.train();
       const pick = (source, name, note) => el("button", { type: "button", class: "source", "aria-pressed": String(source === chosen), onclick: () => studio.order.use(source) },
         el("b", {}, name), el("span", { class: "quiet" }, note));
-      const file = el("input", { type: "file", job: "import", class: "hidden-but-read", id: "bring", accept: ".json,.jsonl,.csv,.tsv,.parquet,.arrow,.txt,.gz", onchange: (event) => { if (event.target.files[0]) bring(event.target.files[0]); } });
+      const file = el("input", { type: "file", job: "import", class: "hidden-but-read", id: "bring", accept: ".json,.jsonl,.ndjson,.csv,.tsv,.xlsx,.parquet,.arrow,.txt,.zip,.gz,.bz2,.xz,.zst", onchange: (event) => { if (event.target.files[0]) bring(event.target.files[0]); } });
       const drop = el("label", { class: `drop ${studio.may("import") ? "" : "off"}`, for: "bring" }, el("b", {}, sending ? studio.say("Sending {name}…", { name: sending }) : studio.say("Bring your own file")),
-        el("span", { class: "quiet" }, studio.say("Drop it here or press. JSON, JSON Lines, CSV, TSV, Parquet, Arrow or text.")));
+        el("span", { class: "quiet" }, studio.say("Drop it here or press. JSON, JSON Lines, CSV, TSV, Excel, Parquet, Arrow or text, packed or not.")));
       for (const name of ["dragover", "dragleave", "drop"]) {
         drop.addEventListener(name, (event) => { event.preventDefault(); drop.classList.toggle("over", name === "dragover"); if (name === "drop" && studio.may("import") && event.dataTransfer.files[0]) bring(event.dataTransfer.files[0]); });
       }
@@ -48,7 +48,7 @@
 
     function drawAbout() {
       if (!found || found.nothing) { about.replaceChildren(el("p", { class: "quiet" }, studio.say(found ? "Choose a data set on the left, or bring your own file." : "Reading…"))); return; }
-      if (found.error) { about.replaceChildren(el("p", { class: "fault", role: "alert" }, el("b", {}, found.error.message), " ", found.error.hint), ...naming(true)); return; }
+      if (found.error) { about.replaceChildren(el("p", { class: "fault", role: "alert" }, el("b", {}, found.error.message), " ", found.error.hint), ...encoded(found.error.where === "data.encoding"), ...naming(true)); return; }
       const figure = (value, label, tone) => el("div", { class: `figure ${tone || ""}` }, el("b", { class: "num" }, value), el("span", {}, studio.say(label)));
       const total = Math.max(1, found.train + found.held);
       about.replaceChildren(...[
@@ -57,7 +57,21 @@
         el("div", { class: "split", role: "img", "aria-label": studio.say("{train} to train on, {held} held out", { train: found.train, held: found.held }) },
           el("i", { class: "split-train", style: `width:${(100 * found.train) / total}%` }), el("i", { class: "split-held", style: `width:${(100 * found.held) / total}%` })),
         el("p", {}, el("span", { class: "tag" }, found.format), el("span", { class: "tag" }, found.container), " ", found.reason),
-        found.unsure && el("p", { class: "note" }, found.unsure), ...naming(Boolean(found.unsure)), found.stopped && el("p", { class: "fault", role: "alert" }, el("b", {}, found.stopped.message), " ", found.stopped.hint)].filter(Boolean));
+        found.unsure && el("p", { class: "note" }, found.unsure), ...(found.notes || []).map((note) => el("p", { class: "note" }, note)),
+        found.unused?.length > 0 && el("p", { class: "unused small" }, studio.say("Columns not used:"), " ", ...found.unused.slice(0, 20).map((name) => el("span", { class: "tag" }, name)),
+          found.unused.length > 20 && studio.say("and {n} more", { n: studio.number(found.unused.length - 20) }), found.hint && ` ${found.hint}`),
+        ...encoded(!found.encoding?.startsWith("utf-")), ...naming(Boolean(found.unsure)), found.stopped && el("p", { class: "fault", role: "alert" }, el("b", {}, found.stopped.message), " ", found.stopped.hint)].filter(Boolean));
+    }
+
+    // The encoding of a text file, chosen by hand: where it is not UTF-8, or not sure.
+    function encoded(wanted) {
+      const chosen = studio.order.get("data.encoding");
+      if (!wanted && !(chosen && chosen !== "auto")) return [];
+      const names = ["auto", "utf-8", "gb18030", "big5", "shift_jis", "euc_jp", "euc_kr", "cp1251", "koi8_r", "cp1252", "cp1250", "cp1253", "cp1254", "cp1255", "cp1256", "utf-16"];
+      const select = el("select", { id: "file-encoding" }, ...[...new Set([...names, chosen || "auto"])].map((name) => el("option", { value: name }, name === "auto" ? studio.say("recognise it") : name)));
+      select.value = chosen || "auto";
+      select.addEventListener("change", () => studio.order.set("data.encoding", select.value, "auto", "data"));
+      return [el("div", { class: "columns encoding" }, el("label", { for: "file-encoding" }, studio.say("Encoding"), select))];
     }
 
     // The columns, named by hand: where the layout is not known, or may not be what was meant.

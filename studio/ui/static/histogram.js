@@ -12,9 +12,9 @@
     const most = () => Math.max(found.lengths.at(-1) * 1.08, 64);
     const span = () => Math.max(most(), Math.min(limit() * 1.05, most() * 1.6));
     const over = () => {  // rows beyond the line, the tokens that are lost with them, and those of an epoch that are left; scaled to all rows
-      const factor = found.of / found.lengths.length, drop = studio.order.get("data.too_long") === "drop";
+      const factor = found.of / found.lengths.length, way = studio.order.get("data.too_long"), drop = way === "drop", split = way === "split" && found.texts;
       let n = 0, lost = 0;
-      for (let i = found.lengths.length - 1; i >= 0 && found.lengths[i] > limit(); i -= 1) { n += 1; lost += drop ? found.lengths[i] : found.lengths[i] - limit(); }
+      for (let i = found.lengths.length - 1; i >= 0 && found.lengths[i] > limit(); i -= 1) { n += 1; lost += split ? 0 : drop ? found.lengths[i] : found.lengths[i] - limit(); }
       return { n: Math.round(n * factor), lost: Math.round(lost * factor), left: Math.round((found.tokens - lost) * factor) };
     };
 
@@ -47,6 +47,7 @@
       const words = () => {
         const told = Object.fromEntries(Object.entries({ limit: limit(), ...(dragging == null ? beyond : over()) }).map(([key, value]) => [key, studio.number(value)]));
         note.textContent = told.n === "0" ? studio.say("At {limit} tokens no row is cut; an epoch is {left} tokens.", told)
+          : found.texts && studio.order.get("data.too_long") === "split" ? studio.say("At {limit} tokens {n} texts are longer: they are split at the end of a paragraph or sentence, and no token is lost.", told)
           : studio.say("At {limit} tokens {n} rows are longer: {lost} tokens are lost, an epoch is {left}.", told);
       };
       words();
@@ -56,9 +57,9 @@
         el("div", { class: "figures" }, figure(quantile(0.5), "median"), figure(quantile(0.95), "95 % are shorter than"), figure(found.lengths.at(-1), "longest"),
           figure(Math.round((found.tokens * found.of) / found.lengths.length), "tokens in all"), figure(Math.round((100 * found.trained) / Math.max(1, found.tokens)), "% of them trained on")),
         picture, el("div", { class: "cut-line" }, note, fits !== limit() && el("button", { type: "button", class: "plain", onclick: () => set(fits) }, studio.say("Set it to {n}", { n: studio.number(fits) })),
-          studio.segments("Rows that are too long", [["cut", "Cut them"], ["drop", "Drop them"]], studio.order.get("data.too_long") || "cut", (value) => { studio.order.set("data.too_long", value, "cut", "data"); draw(); })),
+          studio.segments("Rows that are too long", [["cut", "Cut them"], ["drop", "Drop them"], ...(found.texts || studio.order.get("data.too_long") === "split" ? [["split", "Split them"]] : [])], studio.order.get("data.too_long") || "cut", (value) => { studio.order.set("data.too_long", value, "cut", "data"); draw(); })),
         found.lengths.length < found.of && el("p", { class: "quiet small" }, studio.say("Counted on {n} rows spread over the file.", { n: studio.number(found.lengths.length) })),
-        found.failed > 0 && el("p", { class: "note" }, studio.say("{n} rows cannot be rendered with this template.", { n: found.failed }))].filter(Boolean));
+        found.failed > 0 && el("p", { class: "note" }, studio.say("{n} rows cannot be rendered with this template.", { n: found.failed }), " ", found.why)].filter(Boolean));
     };
     const set = (value) => { studio.order.set("data.max_length", value, 1024, "data"); draw(); };
     return {
@@ -67,7 +68,8 @@
         const mine = (asked += 1), answer = await server.lengths({ order: studio.order.value, lang: studio.language }).catch(() => null);
         if (mine !== asked) return;
         found = answer && answer.lengths?.length ? answer : null;
-        element.hidden = !found;
+        element.hidden = !found && !answer?.failed;
+        if (!found && answer?.failed) element.replaceChildren(el("h2", {}, studio.say("Length")), el("p", { class: "fault", role: "alert" }, el("b", {}, studio.say("{n} rows cannot be rendered with this template.", { n: answer.failed })), " ", answer.why));
         draw();
       },
     };

@@ -1,0 +1,58 @@
+"""A text longer than the limit, in pieces of it: parted at the end of a paragraph, a sentence or a word. No token is lost."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from studio.tokens import IGNORED, Encoded
+
+SENTENCE = re.compile(r"[.!?…][\"'”’)\]]*\s*$|[。！？；][”’」』）]*\s*$")
+
+
+def pieces(whole: Encoded, limit: int, overlap: int = 0) -> list[Encoded]:
+    """The row in rows of at most `limit` tokens. overlap: tokens of the piece before that a piece begins with, read and not trained again.
+
+    With an overlap every token but the first is trained exactly once; without one, the first token of every piece is only read, since
+    nothing stands before it to predict it from.
+    """
+    overlap = min(overlap, limit // 2)
+    made, start, seen = [], 0, 0  # seen: tokens that an earlier piece has trained
+    while True:
+        stop = len(whole.ids) if start + limit >= len(whole.ids) else _end(whole, start + max(limit // 2, overlap + 1), start + limit)
+        labels = whole.labels[start:stop]
+        read = max(1, seen - start)
+        labels[:read] = [IGNORED] * min(read, len(labels))
+        trained = len(labels) - labels.count(IGNORED)
+        made.append(Encoded(whole.ids[start:stop], labels, whole.text, whole.offsets[start:stop], 0, trained))
+        if stop == len(whole.ids):
+            return made
+        seen, start = stop, stop - overlap
+
+
+def _end(whole: Encoded, first: int, last: int) -> int:
+    """The token from `first` to `last` before which the text parts best; of equals the last one."""
+    best, rank = last, -1
+    for n in range(last, first - 1, -1):
+        found = _rank(whole.text, whole.offsets, n)
+        if found > rank:
+            best, rank = n, found
+        if rank == 4:
+            break
+    return best
+
+
+def _rank(text: str, offsets: Sequence[tuple[int, int]], n: int) -> int:
+    """4 after a paragraph, 3 after a line, 2 after a sentence, 1 between words, 0 elsewhere, -1 inside a letter of several tokens."""
+    if offsets[n] == offsets[n - 1] or offsets[n][0] < offsets[n - 1][1]:
+        return -1
+    at = offsets[n][0]
+    before, after = text[max(0, at - 12) : at], text[at : at + 2]
+    blank = before.rstrip(" \t")
+    if blank.endswith("\n\n") or (blank.endswith("\n") and after.startswith("\n")):
+        return 4
+    if blank.endswith("\n"):
+        return 3
+    if SENTENCE.search(before) and (after[:1].isspace() or before[-1:].isspace() or before[-1:] > "\x7f"):
+        return 2
+    return 1 if after[:1].isspace() or before[-1:].isspace() else 0
