@@ -10,7 +10,6 @@ from typing import IO, Any
 from studio.data.block import LONGEST, SIZE
 from studio.errors import DataError
 
-
 WIDE = re.compile("[：，“”]")
 
 
