@@ -153,8 +153,8 @@ def open_bytes(path: Path, container: Container) -> IO[bytes]:
     file: Any = unpacked(path, container.packed)
     if container.encoding != "utf-8":
         return io.BufferedReader(_Recoded(file, container.encoding), 1 << 20)  # type: ignore[return-value]
-    if file.read(3) != BOM:
-        file.seek(0)
+    if file.peek(3)[:3] == BOM:
+        file.read(3)
     return file
 
 

@@ -16,6 +16,7 @@ from studio.data.mapping import PARTS, format_of
 from studio.data.turns import ROLE_KEYS
 from studio.errors import DataError
 
+REJECTED = frozenset(("rejected", "non_preferred_output", "rejected_response", "rejected_messages"))
 LOOKED_AT = 200  # rows
 SURE = 0.9  # share of the rows that must look like the format
 
@@ -38,6 +39,9 @@ def detect(rows: list[Any], name: str = "the file") -> Detection:
     written = [rewritten(row, lambda *_: None) for row in looked]
     fitting = [[n for n, form in formats().items() if form.fits(row)] for row in written if row is not None]
     counts, fits = Counter(names[0] for names in fitting if names), Counter(chain.from_iterable(fitting))
+    if not counts and None in written:  # a layout is known that none of them can be read in: what is wrong is told row by row
+        best = "preference" if any("chosen" in row or not REJECTED.isdisjoint(row) for row in looked) else "chatml"
+        return Detection(best, f"The first {len(looked)} rows look like {formats()[best].TITLE}.")
     if not counts:
         raise _unknown(columns_of(looked), rows, name)
     best = max(formats(), key=lambda n: (counts[n], fits[n]))

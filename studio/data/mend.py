@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|//[^\n]*|/\*.*?\*/|(?m:^[ \t]*#[^\n]*)', re.DOTALL)
+TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|//[^\n]*|/\*.*?\*/|#[^\n]*', re.DOTALL)
 EXTRA = re.compile(r'("(?:[^"\\]|\\.)*")|,(\s*[}\]])', re.DOTALL)
 MISSING = re.compile(r'("(?:[^"\\]|\\.)*")|([}\]])(\s*)(?=[{\[])', re.DOTALL)
 ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}

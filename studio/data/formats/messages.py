@@ -83,7 +83,7 @@ def turns_of(turns: list[Any], found: Found, name: str, role_key: str, content_k
         if spoken_turns is None:
             return None
         for one in spoken_turns:
-            message = _turn(one, found, where, *((role, content) if one is turn or role in one else ("role", "content")))
+            message = _turn(one, found, where, *((role, content) if one is turn or content in one else ("role", "content")))
             if message is None:
                 return None
             messages.append(message)
