@@ -95,6 +95,9 @@ TEXTS = {
 }
 
 
+CZECH = "Jaké je hlavní město Česka?;Praha je hlavní město České republiky, žije v ní přes milion lidí."
+
+
 @pytest.mark.parametrize("encoding", TEXTS)
 def test_encodings(encoding: str, home: Path, tmp_path: Path) -> None:
     found = data.read(write(tmp_path, ("question;answer\n" + TEXTS[encoding]).encode(encoding), "t.csv"))
@@ -104,11 +107,11 @@ def test_encodings(encoding: str, home: Path, tmp_path: Path) -> None:
 
 
 def test_an_unsure_encoding_stops_and_can_be_named(home: Path, tmp_path: Path) -> None:
-    path = write(tmp_path, "question;answer\nJaké je hlavní město Česka?;Praha je hlavní město České republiky, žije v ní přes milion lidí.\n".encode("cp1250"), "t.csv")
+    path = write(tmp_path, ("question;answer\n" + CZECH).encode("cp1250"), "t.csv")
     with pytest.raises(DataError, match="not sure") as refused:
         data.read(path)
     assert (refused.value.where, "cp1250: Jaké je hlavní město" in refused.value.message) == ("data.encoding", True)
-    assert data.read(path, encoding="cp1250").conversations[0]["messages"][1]["content"] == "Praha je hlavní město České republiky, žije v ní přes milion lidí."
+    assert data.read(path, encoding="cp1250").conversations[0]["messages"][1]["content"] == CZECH.partition(";")[2]
     with pytest.raises(DataError, match="no encoding named"):
         data.read(path, encoding="klingon")
 

@@ -42,7 +42,8 @@ NAMES = [("human", "gpt"), ("User", "Bot"), ("PROMPTER", "assistant"), ("用户"
 # kind -> content, format, first conversation
 READ: dict[str, tuple[bytes, str, Said]] = {
     "history of lists": (rows(lambda q, a: {"query": q, "response": a, "history": [["Is there tea?", "There is."]]}), "prompt", MORE),
-    "history of objects": (rows(lambda q, a: {"instruction": q, "output": a, "history": [{"user": "Is there tea?", "assistant": "There is."}]}), "alpaca", MORE),
+    "history of objects": (
+        rows(lambda q, a: {"instruction": q, "output": a, "history": [{"user": "Is there tea?", "assistant": "There is."}]}), "alpaca", MORE),
     "history of messages": (rows(lambda q, a: {"prompt": q, "response": a, "history": turns("Is there tea?", "There is.")}), "prompt", MORE),
     "history of texts": (rows(lambda q, a: {"question": q, "answer": a, "chat_history": ["Is there tea?", "There is."]}), "prompt", MORE),
     "prompt and completion as messages": (rows(lambda q, a: {"prompt": turns(q, a)[:1], "completion": turns(q, a)[1:]}), "chatml", BOTH),
@@ -50,7 +51,8 @@ READ: dict[str, tuple[bytes, str, Said]] = {
     "pairs": (rows(lambda q, a: {"dialog": [{"question": "Is there tea?", "answer": "There is."}, {"question": q, "answer": a}]}), "chatml", MORE),
     "pairs of human and bot": (rows(lambda q, a: [{"human": q, "bot": a}]), "chatml", BOTH),
     "parts of text": (rows(lambda q, a: {"messages": [{"role": U, "content": [{"type": "text", "text": q}]}, {"role": A, "content": a}]}), "chatml", BOTH),
-    "parts with value": (rows(lambda q, a: {"messages": [{"role": U, "content": [{"type": "text", "value": q}]}, {"role": A, "content": a}]}), "chatml", BOTH),
+    "parts with value": (
+        rows(lambda q, a: {"messages": [{"role": U, "content": [{"type": "text", "value": q}]}, {"role": A, "content": a}]}), "chatml", BOTH),
     "Responses' parts": (rows(lambda q, a: {"messages": [{"role": U, "content": [{"type": "input_text", "text": q}]},
                                                          {"role": A, "content": [{"type": "output_text", "text": a}]}]}), "chatml", BOTH),
     "role and text": (rows(lambda q, a: {"messages": turns(q, a, "role", "text")}), "chatml", BOTH),
@@ -60,7 +62,8 @@ READ: dict[str, tuple[bytes, str, Said]] = {
     "turns in a column of any name": (rows(lambda q, a: {"id": q[:3], "thread": turns(q, a, "from", "value", ("human", "gpt"))}), "sharegpt", BOTH),
     "turns as columns": (rows(lambda q, a: {"conversations": {"from": ["human", "gpt"], "value": [q, a]}}), "sharegpt", BOTH),
     "messages in an object": (rows(lambda q, a: {"body": {"model": "x", "messages": turns(q, a)}}), "chatml", BOTH),
-    "a log of an API": (rows(lambda q, a: {"request": {"messages": turns(q, a)[:1]}, "response": {"choices": [{"message": turns(q, a)[1]}]}}), "chatml", BOTH),
+    "a log of an API": (
+        rows(lambda q, a: {"request": {"messages": turns(q, a)[:1]}, "response": {"choices": [{"message": turns(q, a)[1]}]}}), "chatml", BOTH),
     "texts in turn": (rows(lambda q, a: {"id": 1, "data": [q, a]}), "chatml", BOTH),
     "Gemini": (rows(lambda q, a: {"system_instruction": {"parts": [{"text": "Brief."}]}, "contents": [
         {"role": "user", "parts": [{"text": q}]}, {"role": "model", "parts": [{"text": a}]}]}), "chatml", [(S, "Brief."), *BOTH]),
@@ -73,7 +76,8 @@ READ: dict[str, tuple[bytes, str, Said]] = {
     ]} for q, a in TEA]).encode(), "chatml", BOTH),
     "instances": (rows(lambda q, a: {"id": "s1", "instruction": q, "instances": [{"input": "", "output": a}]}), "alpaca", BOTH),
     "the task in the input": (rows(lambda q, a: {"instruction": "", "input": q, "output": a}), "alpaca", BOTH),
-    "rows in a list a line": (as_lines([[{"instruction": q, "output": a} for q, a in TEA[:2]], [{"instruction": TEA[2][0], "output": TEA[2][1]}]]), "alpaca", BOTH),
+    "rows in a list a line": (
+        as_lines([[{"instruction": q, "output": a} for q, a in TEA[:2]], [{"instruction": TEA[2][0], "output": TEA[2][1]}]]), "alpaca", BOTH),
     "JSON in a text": (as_lines([json.dumps({"prompt": q, "completion": a}) for q, a in TEA]), "prompt", BOTH),
     "all of it JSON in a text": (json.dumps(json.dumps([{"prompt": q, "completion": a} for q, a in TEA])).encode(), "prompt", BOTH),
     "comments": (b'[ // tea\n{"prompt": "a // b?", "completion": "c /* d */"}, # more\n {"prompt": "e?", "completion": "f",},\n]', "prompt",
@@ -81,7 +85,8 @@ READ: dict[str, tuple[bytes, str, Said]] = {
     "a break in a text": (b'[{"prompt": "Two\nlines?", "completion": "Yes\tso."}]', "prompt", [(U, "Two\nlines?"), (A, "Yes\tso.")]),
     "commas left out": (b'[{"prompt": "a } {b?", "completion": "c"}\n{"prompt": "d?", "completion": "e"}]', "prompt", [(U, "a } {b?"), (A, "c")]),
     "lists one behind the other": (b'[{"prompt": "a?", "completion": "b"}]\n[{"prompt": "c?", "completion": "d"}]', "prompt", [(U, "a?"), (A, "b")]),
-    "cells as NumPy prints them": ('turns\n"' + "[{'role': 'user', 'content': \\\"It's tea?\\\"}\n {'role': 'assistant', 'content': 'Yes.'}]".replace('\\"', '""')
+    "cells as NumPy prints them": (
+        'turns\n"' + "[{'role': 'user', 'content': \\\"It's tea?\\\"}\n {'role': 'assistant', 'content': 'Yes.'}]".replace('\\"', '""')
                                    + '"\n', "chatml", [(U, "It's tea?"), (A, "Yes.")]),
     "HH-RLHF": (rows(lambda q, a: {"chosen": f"\n\nHuman: {q}\n\nAssistant: {a}", "rejected": f"\n\nHuman: {q}\n\nAssistant: No."}), "preference", BOTH),
     "preferred_output": (rows(lambda q, a: {"input": {"messages": turns(q, a)[:1]}, "preferred_output": turns(q, a)[1:],
@@ -132,7 +137,8 @@ REFUSED: dict[str, tuple[bytes, str, str, dict[str, str] | None]] = {  # content
                                                   {"role": A, "content": a}]}), "messages[0].content[0]: The turn holds an image", "text", None),
     "history of another kind": (rows(lambda q, a: {"query": q, "response": a, "history": [{"x": 1}]}), "history[0]", "text", None),
     "an empty turn of a history": (rows(lambda q, a: {"query": q, "response": a, "history": [["Tea?", None]]}), "history[0][1]", "Fill it", None),
-    "a batch's output": (rows(lambda q, a: {"custom_id": q, "response": {"body": {"choices": [{"message": {"content": a}}]}}}), "custom_id", "request file", None),
+    "a batch's output": (
+        rows(lambda q, a: {"custom_id": q, "response": {"body": {"choices": [{"message": {"content": a}}]}}}), "custom_id", "request file", None),
     "nothing but numbers": (as_lines([{"x": 1, "y": 2}] * 3), "x, y", "No column holds a question", None),
     "conversations that part early": (as_lines([{"chosen": "\n\nHuman: a?\n\nAssistant: b\n\nHuman: c?\n\nAssistant: d",
                                                  "rejected": "\n\nHuman: a?\n\nAssistant: x\n\nHuman: y?\n\nAssistant: z"}]), "They part at turn 2", "text", None),
