@@ -141,7 +141,8 @@ REFUSED: dict[str, tuple[bytes, str, str, dict[str, str] | None]] = {  # content
         rows(lambda q, a: {"custom_id": q, "response": {"body": {"choices": [{"message": {"content": a}}]}}}), "custom_id", "request file", None),
     "nothing but numbers": (as_lines([{"x": 1, "y": 2}] * 3), "x, y", "No column holds a question", None),
     "conversations that part early": (as_lines([{"chosen": "\n\nHuman: a?\n\nAssistant: b\n\nHuman: c?\n\nAssistant: d",
-                                                 "rejected": "\n\nHuman: a?\n\nAssistant: x\n\nHuman: y?\n\nAssistant: z"}]), "They part at turn 2", "text", None),
+                                                 "rejected": "\n\nHuman: a?\n\nAssistant: x\n\nHuman: y?\n\nAssistant: z"}]), "They part at turn 2",
+                                  "text", None),
     "one turn a row, nothing more": (as_lines([one for q, a in TEA for one in turns(q, a)]), "one turn a row", "conversation_id", None),
     "full-width signs": ('[{"prompt"：“a”，"completion":"b"}]'.encode(), "line 1", "Full-width", None),
 }  # fmt: skip
