@@ -113,7 +113,7 @@ def peak(order: config.RunConfig) -> int:
     with open(output, "wb") as file:
         child = subprocess.Popen([sys.executable, "-m", "studio.worker.train", str(made.folder)], cwd=PROJECT, stdin=subprocess.DEVNULL, stdout=file,
                                  stderr=subprocess.STDOUT,
-                                 env=os.environ | launch.environment(order) | {"STUDIO_HOME": str(home()), "CUDA_VISIBLE_DEVICES": ""})
+                                 env=os.environ | launch.environment(order) | {"STUDIO_HOME": str(home()), device.CHOSEN: "cpu"})
         _, status, usage = os.wait4(child.pid, 0)
     if status != 0:
         raise RuntimeError(output.read_text(errors="replace")[-2000:])

@@ -9,7 +9,8 @@ from typing import Any
 
 from studio import config, data, estimate, model
 from studio.base import source
-from studio.device import Device, devices
+from studio.device import Device, devices, look
+from studio.driver import fit
 from studio.errors import OrderError, StudioError
 from studio.forecast import calibration, cards, clock, record
 from studio.memory import tables
@@ -97,11 +98,14 @@ def size(count: float) -> str:
 
 def list_devices(args: argparse.Namespace) -> dict[str, Any]:
     """What is here, and the cards --device knows."""
-    here = devices()
+    seen = look()
+    here = seen.devices
     if args.measure:
         calibration.calibrate(here[0])
     listed = [one.model_dump(mode="json") | {"speed": _timed(one)} for one in here]
-    return {"here": listed, "known": [{"name": card.name, "memory": card.memory} for card in cards.CARDS]}
+    unusable = fit.misfit(here[0])
+    notices = [{"text": one.text, "hint": one.hint} for one in (*([unusable] if unusable else []), *seen.notices)]
+    return {"here": listed, "notices": notices, "known": [{"name": card.name, "memory": card.memory} for card in cards.CARDS]}
 
 
 def _timed(device: Device) -> dict[str, float] | None:
@@ -114,4 +118,6 @@ def show_devices(answer: dict[str, Any]) -> None:
         print(f"{one['kind']}: {one['name']}, {size(one['memory'])}, {size(one['free'])} free")
         if one["speed"]:
             print("  timed: " + ", ".join(f"{name} {rate / 1e9:,.0f} GFLOP/s" for name, rate in one["speed"].items()))
+    for note in answer["notices"]:
+        print(f"- {note['text']} {note['hint']}".rstrip())
     print("known to --device:", ", ".join(card["name"] for card in answer["known"]))

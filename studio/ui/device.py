@@ -7,8 +7,10 @@ import threading
 import time
 from typing import Any
 
-from studio.device import devices
+from studio.device import Device, devices
+from studio.forecast import cards
 from studio.home import home
+from studio.memory.overhead import CONTEXT
 
 FRESH = 2.0  # seconds
 
@@ -19,7 +21,8 @@ _seen: dict[str, Any] = {"at": float("-inf")}
 def panel(running: dict[str, Any] | None) -> dict[str, Any]:
     """{devices, ram, disk, load}. Bytes and percent; unknown values are None.
 
-    running: the row of the live run. What its trainer reports is its share, the rest of what is taken is others'.
+    running: the row of the live run. What its trainer reports, and on a card what the card's driver takes for it before the first tensor, is
+    its share; the rest of what is taken is others'.
     """
     with _lock:
         if time.monotonic() - _seen["at"] > FRESH:
@@ -31,11 +34,21 @@ def panel(running: dict[str, Any] | None) -> dict[str, Any]:
 def _read() -> dict[str, Any]:
     import psutil  # arrives with the first question, not with the page
     memory, disk = psutil.virtual_memory(), shutil.disk_usage(home())
-    return {"devices": [one.model_dump() for one in devices()], "ram": {"total": memory.total, "used": memory.total - memory.available},
+    seen = [one.model_dump() | {"context": _context(one)} for one in devices()]
+    return {"devices": seen, "ram": {"total": memory.total, "used": memory.total - memory.available},
             "disk": {"total": disk.total, "used": disk.total - disk.free, "free": disk.free}, "load": psutil.cpu_percent(interval=None)}
+
+
+def _context(one: Device) -> int:
+    """Bytes that a process takes of a card beside what torch's allocator counts."""
+    if not one.traits.cards:
+        return 0
+    card = cards.find(one.name, one.memory)
+    return card.context if card else CONTEXT
 
 
 def _shared(one: dict[str, Any], running: dict[str, Any] | None, place: int) -> dict[str, Any]:
     used = one["memory"] - one["free"]
-    mine = min(used, (running or {}).get("memory_now") or 0) if place == 0 else 0
+    reported = (running or {}).get("memory_now") or 0
+    mine = min(used, reported + one["context"]) if place == 0 and reported else 0
     return {**one, "used": used, "mine": mine, "others": used - mine}

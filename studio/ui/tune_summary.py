@@ -10,7 +10,7 @@ from studio.config import RunConfig
 from studio.errors import DataError, StudioError
 from studio.forecast import cards, record
 from studio.memory import tables
-from studio.ui import guard, measure, space, words
+from studio.ui import doctor, guard, measure, space, words
 
 Summary = dict[str, Any]
 
@@ -19,7 +19,8 @@ def summary(order: Any, lang: str = "en") -> Summary:
     """Everything the card shows. Never raises for a wrong order: `fault` says what is wrong, `missing` what is still to be chosen."""
     here = space.space()
     answer: Summary = {"device": _device(None), "missing": None, "fault": None, "blocked": words.say(space.blocked(here) or "", lang) or None,
-                       "note": words.say(space.note(here) or "", lang) or None, "duplicate": here.duplicate if here else None}
+                       "note": words.say(space.note(here) or "", lang) or None, "duplicate": here.duplicate if here else None,
+                       "notices": doctor.notices(lang)}
     if not isinstance(order, dict) or not (order.get("data") or {}).get("train"):
         return answer | {"missing": "data"}
     try:
@@ -29,7 +30,7 @@ def summary(order: Any, lang: str = "en") -> Summary:
         return answer | {"fault": words.explain(error, lang)}
     answer |= {"rate": wanted.learning_rate, "yaml": wanted.to_yaml(), "place": wanted.place.address if wanted.place.remote else None}
     if wanted.place.remote:
-        answer |= {"device": _device(wanted), "blocked": None}  # where nothing can be trained here, it can be there
+        answer |= {"device": _device(wanted), "blocked": None, "notices": []}  # where nothing can be trained here, it can be there
     for part in (_model, _data, _refusals, _forecast):
         try:
             answer |= part(wanted, answer)

@@ -81,6 +81,7 @@
           fault && el("p", { class: "fault", role: "alert" }, el("b", {}, fault.message), fault.hint ? " " + fault.hint : "",
             (fault.where || "").startsWith("data") && el("button", { type: "button", class: "plain", onclick: () => studio.open("data") }, studio.say("Look at the data"))),
           found?.blocked && el("p", { class: "fault" }, found.blocked, found.duplicate && el("a", { class: "plain", href: found.duplicate, target: "_blank", rel: "noopener" }, studio.say("Duplicate this Space"))),
+          ...(found?.notices || []).filter((one) => one.text !== fault?.message).map((one) => el("p", { class: "note" }, el("b", {}, one.text), one.hint ? " " + one.hint : "")),
           el("p", { class: "quiet small device" }, found ? [found.place, found.device?.name].filter(Boolean).join(": ") : "")),
       ].filter(Boolean));
     };
