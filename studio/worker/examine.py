@@ -96,8 +96,8 @@ def method(bench: Bench, name: str) -> Found:
     if wrong:
         raise Wrong(f"{METHODS[name].label} is wrong in {len(wrong)} of {len(figures['variants'])} variants. {'; '.join(wrong)[:600]}", figures)
     compared = [one for one in figures["variants"] if not one["plain"]]
-    return (f"{len(figures['variants'])} variants: losses within {max(one['loss_difference'] for one in compared):.1e} of the CPU's, gradients alike to "
-            f"{min(one['cosine'] for one in compared):.4f}.", figures)
+    far, alike = max(one["loss_difference"] for one in compared), min(one["cosine"] for one in compared)
+    return f"{len(figures['variants'])} variants learn what the CPU learns in float32: losses within {far:.1g}, gradients alike to {alike:.4f}.", figures
 
 
 def _compared(reference: trial.Trial, model: Path, data: Path, method: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
@@ -143,4 +143,4 @@ def resume(bench: Bench) -> Found:
     figures = {"losses": whole.losses, "resumed": losses, "bit_identical": same, "weights_apart": far}
     if apart > LOSS or far > 0.05:
         raise Wrong(f"After a resume the losses lie {apart:.3f} apart and the weights {far:.1%}.", figures)
-    return f"Stopped after step 2 and resumed: {'the very same weights' if same else f'weights within {far:.1e}'}, losses within {apart:.1e}.", figures
+    return f"Stopped after step 2 and resumed: {'the very same weights' if same else f'weights within {far:.1g}'}, losses within {apart:.1g}.", figures

@@ -28,7 +28,7 @@
       const good = !failed.length && answer.usable;
       const list = make("details", { class: "doctor-parts", open: open || null, ontoggle: (event) => { open = event.target.open; } },
         make("summary", {}, studio.say("What was tried")), make("ul", {}, answer.parts.map(part)));
-      return [make("p", { class: good ? "good" : "bad" }, make("b", {}, good ? studio.say("Everything that was tried works here.") : studio.say("{n} of {all} do not work here.", { n: failed.length, all: answer.parts.length }))),
+      return [make("p", { class: good ? "good" : "bad" }, make("b", {}, good ? studio.say("Everything that was tried works here.") : studio.say("{n} of {all} did not pass.", { n: failed.length, all: answer.parts.length }))),
         make("p", { class: "quiet num" }, [studio.duration(answer.seconds), left ? studio.say("{n} left out", { n: left }) : null].filter(Boolean).join(" · ")),
         failed.length ? make("ul", {}, failed.map(part)) : null, list,
         make("div", { class: "acts" }, make("button", { type: "button", class: "button", onclick: report }, studio.say("Download the report")), button(studio.say("Check again")))];
