@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import importlib
 import json
 import os
 import pkgutil
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import yaml
 
 from studio import commands
-from studio.errors import StudioError
-from studio.home import HOME_HINT
-
-REFUSED = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG)
+from studio.errors import StudioError, in_words
 
 
 def parser() -> argparse.ArgumentParser:
@@ -38,47 +35,70 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser().parse_args(given)
     if args.home:
         os.environ["STUDIO_HOME"] = args.home
-    code = 0
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # a file name that is no UTF-8 is shown, not stumbled over
     try:
-        answer = _carry_out(args)
-    except commands.Failed as failed:
-        answer, code = failed.answer, 1
-    except StudioError as error:
-        if args.json:
-            print(json.dumps({"error": error.as_dict()}, ensure_ascii=False))
-        else:
-            print(f"{error.message}\n{error.hint}".rstrip(), file=sys.stderr)
-        return 2
+        return _carried_out(args)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        if not _unread():
-            raise  # a pipe of the job's own broke: it did not come to an answer
-        return 0
-    _print(answer, args)
+    except _Untaken as untaken:
+        return untaken.said()
+    except Exception as error:
+        spoken = in_words(error)
+        if spoken is None:
+            raise
+        return _refused(spoken, args)
+
+
+class _Untaken(Exception):
+    """Standard output takes nothing any more: nobody reads it, as behind `| head`, or its disk is full."""
+
+    def said(self) -> int:
+        """Say why, where it is no mere closed pipe; the exit status."""
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left unsaid must not fail again at exit
+        if isinstance(self.__cause__, BrokenPipeError):
+            return 0
+        spoken = in_words(self.__cause__ or self)
+        print(spoken or self, file=sys.stderr)
+        return 2
+
+
+def _carried_out(args: argparse.Namespace) -> int:
+    code = 0
+    try:
+        answer = args.run(args)
+    except commands.Failed as failed:
+        answer, code = failed.answer, 1
+    except BrokenPipeError as error:
+        try:
+            sys.stdout.flush()
+        except OSError as closed:  # the command itself was printing
+            raise _Untaken from closed
+        raise StudioError(f"A helper process ended too early: {error}.", "Try again.") from error
+    _output(lambda: _print(answer, args))
     return code
 
 
-def _carry_out(args: argparse.Namespace) -> Any:
-    """The command's answer. What the disk refuses becomes a refusal in words."""
+def _refused(error: StudioError, args: argparse.Namespace) -> int:
+    if not args.json:
+        print(f"{error.message}\n{error.hint}".rstrip(), file=sys.stderr)
+        return 2
     try:
-        return args.run(args)
-    except OSError as error:
-        if error.errno not in REFUSED:
-            raise
-        where = str(error.filename or "The disk")[:200]
-        raise StudioError(f"{where}: {error.strerror}.", f"Free some space or change its permissions. {HOME_HINT}", "home") from error
+        _output(lambda: print(json.dumps({"error": error.as_dict()}, ensure_ascii=False)))
+    except _Untaken as untaken:
+        untaken.said()
+    return 2
 
 
-def _unread() -> bool:
-    """Whether nobody reads our standard output any more, as behind `| head`."""
+def _output(say: Callable[[], None]) -> None:
+    """Print, at once. Raises _Untaken."""
     try:
+        say()
         sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left unsaid must not fail again at exit
-        return True
-    return False
+    except OSError as error:
+        raise _Untaken from error
 
 
 def _print(answer: Any, args: argparse.Namespace) -> None:

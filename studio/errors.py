@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class StudioError(Exception):
     """A refusal in words.
@@ -64,3 +69,80 @@ class ExportError(StudioError):
     """A result could not be merged, exported or pushed."""
 
     reason = "export"
+
+
+@contextmanager
+def model_file(what: object) -> Iterator[None]:
+    """While a file of a model is read and taken apart: whatever a damaged one makes its readers raise becomes a ModelError that names it."""
+    try:
+        yield
+    except StudioError:
+        raise
+    except (OSError, MemoryError) as error:
+        raise in_words(error) or error from error
+    except Exception as error:
+        lines = str(error).strip().splitlines()
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else f"{type(error).__name__} {lines[0][:120] if lines else ''}".strip()
+        raise ModelError(f"{what} is damaged or of an unknown kind ({reason}).", "Download the model again, or take another one.", "model") from error
+
+
+# -- what the world refuses: disks, permissions, limits of the system, texts that no reader takes
+
+SPACE = "Free some space, or give another home with --home or STUDIO_HOME."
+RIGHTS = "Change its permissions, or give another home with --home or STUDIO_HOME."
+REFUSED: dict[int, tuple[str, str]] = {  # errno -> (what, what to do); {0}: the file, {1}: the number of its characters
+    errno.ENOSPC: ("The disk is full: {0} could not be written.", SPACE),
+    errno.EDQUOT: ("Your share of the disk is used up: {0} could not be written.", SPACE),
+    errno.EFBIG: ("{0} would be larger than files may be there.", "Use another disk or file system."),
+    errno.EROFS: ("{0} lies on a disk that may only be read.", RIGHTS),
+    errno.EACCES: ("{0} may not be used: permission denied.", RIGHTS),
+    errno.EPERM: ("{0} may not be used: the system does not permit it.", RIGHTS),
+    errno.ENAMETOOLONG: ("The path is too long, {1} characters: {0}", "Give a shorter name, of at most 255 bytes between two slashes."),
+    errno.EMFILE: ("Too many files are open in this program; {0} could not be opened.",
+                   "Close pages and programs that use the studio, or allow more with ulimit -n 4096 before it is started."),
+    errno.ENFILE: ("Too many files are open on this computer; {0} could not be opened.", "Close other programs, then try again."),
+    errno.ENOENT: ("{0} is not there, or not there any more.", "It may have been moved or deleted meanwhile. Check the path, or choose again."),
+    errno.ESTALE: ("{0} is not there any more.", "The disk it lies on was taken away. Connect it again."),
+    errno.ENOTDIR: ("A part of the path {0} is a file, not a folder.", "Check the path."),
+    errno.EISDIR: ("{0} is a folder, where a file is wanted.", "Name a file inside it."),
+    errno.EEXIST: ("{0} is there already.", "Give another name, or remove it first."),
+    errno.ELOOP: ("{0} is a link that leads back to itself.", "Remove the link."),
+    errno.EIO: ("The disk did not read or write {0}.", "It may be failing: make a copy of what matters, and check it."),
+    errno.ENOMEM: ("There is not enough memory left.", "End other programs, then try again."),
+    errno.EAGAIN: ("The system could start no further process or thread.", "End other programs, then try again."),
+    errno.EADDRINUSE: ("Another program listens at this port already.", "Give another one with --port."),
+    errno.EADDRNOTAVAIL: ("This computer has no such address.", "Give 127.0.0.1, or one of this computer's own addresses, with --host."),
+}
+
+
+def in_words(error: BaseException) -> StudioError | None:
+    """What the world refused, as a sentence with the way out; None for what is a mistake of this program's own.
+
+    For the two doors, page and terminal: whatever reaches them is said in words there, with no traceback.
+    """
+    if isinstance(error, StudioError):
+        return error
+    if isinstance(error, TimeoutError):
+        return StudioError(f"It took too long: {str(error) or 'no answer came'}.", "Try again.", reason="time")
+    if isinstance(error, OSError):
+        file = str(error.filename if error.filename is not None else "a file")
+        what, hint = REFUSED.get(error.errno or 0, ("{0}: " + (error.strerror or str(error) or type(error).__name__) + ".", "Try again."))
+        shown = file if len(file) <= 200 else f"{file[:120]}…{file[-40:]}"
+        return StudioError(what.format(shown, len(os.fsencode(file))), hint, "home", "disk" if error.errno in (errno.ENOSPC, errno.EDQUOT) else None)
+    if isinstance(error, RecursionError):
+        return StudioError("This is nested too deeply to be read.", "Use fewer brackets within brackets.", "nesting")
+    if isinstance(error, MemoryError):
+        return StudioError("There is not enough memory left.", "End other programs, then try again.", reason="memory")
+    if isinstance(error, UnicodeError):
+        return StudioError("This text holds characters that cannot be written down.", "Remove what is no letter, digit or sign.", "text")
+    if isinstance(error, OverflowError) or (isinstance(error, ValueError) and "integer string conversion" in str(error)):
+        return StudioError("A number in this is far too large.", "Give a number of at most 15 digits.", "number")
+    if isinstance(error, ValueError) and "null byte" in str(error):
+        return StudioError("A name holds a zero byte.", "Give a name of plain letters.", "name")
+    return None
+
+
+def own(error: BaseException) -> StudioError:
+    """For a mistake of this program's own: named, with where to look."""
+    return StudioError(f"The studio made a mistake: {type(error).__name__}: {str(error)[:200]}".rstrip(": ") + ".",
+                       "Its terminal shows where. Please report it with those lines.", reason="bug")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import struct
 from functools import lru_cache
@@ -14,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 from studio import json_text
 from studio.base import families, headers, shards, source
 from studio.base.source import ModelOrder
-from studio.errors import ModelError
+from studio.errors import ModelError, model_file
 from studio.home import PROJECT
 
 BYTES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "BF16": 2, "F16": 2, "I16": 2, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "BOOL": 1}
@@ -141,7 +142,15 @@ def _made(found: headers.Headers) -> ModelFacts:
 
 
 def from_config(config: dict[str, Any], tensors: dict[str, Tensor] | None = None) -> ModelFacts:
-    """Facts from a parsed config.json and the weights' shapes. A text model inside a bigger one (text_config) is found."""
+    """Facts from a parsed config.json and the weights' shapes. A text model inside a bigger one (text_config) is found.
+
+    Raises ModelError for a config that says nothing usable.
+    """
+    with model_file("config.json"):
+        return _understood(config, tensors)
+
+
+def _understood(config: dict[str, Any], tensors: dict[str, Tensor] | None) -> ModelFacts:
     text = families.completed({**config, **config.get("text_config", {})})
     if tensors is None:
         tensors = {name: Tensor(dtype=kind, shape=shape) for name, (kind, shape) in headers.from_config(config)[1].items()}
@@ -166,21 +175,18 @@ def from_config(config: dict[str, Any], tensors: dict[str, Tensor] | None = None
 
 def header(file: Path) -> dict[str, Tensor]:
     """Names, types and shapes from the head of a safetensors file (8 bytes of length, then JSON); weights are not read."""
-    try:
+    with model_file(file):
         with open(file, "rb") as stream:
             (length,) = struct.unpack("<Q", stream.read(8))
             if length > 100_000_000:
                 raise ValueError("header too long")
             head = json_text.read(stream.read(length), file.name)
-    except (OSError, ValueError, struct.error) as error:
-        raise ModelError(f"{file} is no readable safetensors file: {error}.", "Download it again.", "model") from error
-    return {name: Tensor(dtype=item["dtype"], shape=tuple(item["shape"])) for name, item in head.items() if name != "__metadata__"}
+        return {name: Tensor(dtype=item["dtype"], shape=tuple(item["shape"])) for name, item in head.items() if name != "__metadata__"}
 
 
 def _config(folder: Path) -> dict[str, Any]:
-    try:
-        return json_text.read((folder / "config.json").read_text(), "config.json")
-    except FileNotFoundError:
-        raise ModelError(f"{folder} has no config.json.", "Give a folder that transformers' save_pretrained wrote.", "model") from None
-    except ValueError as error:
-        raise ModelError(f"{folder / 'config.json'} is not JSON: {error}.", "Download the model again.", "model") from error
+    file = folder / "config.json"
+    if not os.path.lexists(file):
+        raise ModelError(f"{folder} has no config.json.", "Give a folder that transformers' save_pretrained wrote.", "model")
+    with model_file(file):
+        return dict(json_text.read(file.read_text(encoding="utf-8"), "config.json"))

@@ -11,7 +11,7 @@ from typing import Any
 import jinja2
 
 from studio import json_text
-from studio.errors import TemplateError
+from studio.errors import TemplateError, model_file
 from studio.home import PROJECT
 from studio.text import sandbox, spans
 from studio.text.sandbox import CLOSE, OPEN
@@ -92,8 +92,10 @@ def model_template(model_folder: str | Path | None) -> str | None:
     if model_folder is None:
         return None
     folder = Path(model_folder)
-    if (folder / "chat_template.jinja").is_file():
-        return (folder / "chat_template.jinja").read_text(encoding="utf-8")
+    own = folder / "chat_template.jinja"
+    if own.is_file():
+        with model_file(own):
+            return own.read_text(encoding="utf-8")
     found = _json(folder / "tokenizer_config.json").get("chat_template")
     if isinstance(found, list):  # several, by name
         named = {entry.get("name"): entry.get("template") for entry in found if isinstance(entry, dict)}
@@ -116,11 +118,11 @@ def special_tokens(model_folder: str | Path | None) -> dict[str, str]:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    try:
-        found = json_text.read(path.read_text(encoding="utf-8"), path.name)
-    except (OSError, ValueError):
+    """A JSON object among a model's files, {} where there is none. Raises ModelError for a damaged one: what it says must not be lost unsaid."""
+    if not path.is_file():
         return {}
-    return found if isinstance(found, dict) else {}
+    with model_file(path):
+        return dict(json_text.read(path.read_text(encoding="utf-8"), path.name))
 
 
 @dataclass(frozen=True)

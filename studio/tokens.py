@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from studio.errors import ModelError, TemplateError
+from studio.errors import ModelError, TemplateError, model_file
 from studio.template import Message, Rendered, Template, load
 from studio.text.gate import check
 
@@ -161,7 +161,8 @@ def _tokenizer(folder: Path) -> Any:
             "Load it once with transformers and save its tokenizer (AutoTokenizer.from_pretrained(…).save_pretrained(…)).",
             "model",
         )
-    made = Tokenizer.from_file(str(file))
+    with model_file(file):
+        made = Tokenizer.from_file(str(file))
     made.no_truncation()
     made.no_padding()
     return made

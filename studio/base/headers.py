@@ -78,6 +78,12 @@ def hub(repo: str, revision: str | None) -> Headers:
     """From the Hub: config.json and the safetensors headers, some kilobytes, no weights. Raises ModelError where it cannot be reached."""
     from huggingface_hub import get_safetensors_metadata, hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, NotASafetensorsRepoError
+
+    from studio.base.source import unreachable
+    why = unreachable()
+    if why:
+        raise ModelError(f"What {repo} is made of could not be asked of the Hub ({why}).", "Check the network (HF_ENDPOINT, HF_HUB_OFFLINE), or give a "
+                         "local folder.", "model", "network")
     try:
         config = json_text.read(Path(hf_hub_download(repo, "config.json", revision=revision)).read_text(), "config.json")
         told = get_safetensors_metadata(repo, revision=revision)

@@ -124,12 +124,12 @@ def from_hub(repo: str, revision: str | None, report: Report = silent) -> Path:
         RepositoryNotFoundError,
         RevisionNotFoundError,
     )
-    unreachable = _unreachable()
-    if unreachable:
+    why = unreachable()
+    if why:
         cached = local(ModelOrder(source=repo, revision=revision))
         if cached:
             return cached
-        raise ModelError(f"{repo} is not on this computer and the Hub could not be reached ({unreachable}).",
+        raise ModelError(f"{repo} is not on this computer and the Hub could not be reached ({why}).",
                          "Check the network (HF_ENDPOINT, HF_HUB_OFFLINE), or use starter or a local folder.", "model", "network")
     report(f"Downloading {repo} from the Hub", 0, 0)
     try:
@@ -152,14 +152,14 @@ def from_hub(repo: str, revision: str | None, report: Report = silent) -> Path:
     return path
 
 
-def _unreachable() -> str:
+def unreachable() -> str:
     """Why the Hub cannot be asked at all, or "". Asked once with a short limit: the client's own retries take half a minute."""
     import httpx
     from huggingface_hub import constants
     if constants.HF_HUB_OFFLINE:
         return "HF_HUB_OFFLINE is set"
     try:
-        httpx.head(constants.ENDPOINT, timeout=8)
+        httpx.head(constants.ENDPOINT, timeout=5)
     except httpx.HTTPError as error:
         return f"{constants.ENDPOINT}: {_short(error)}"
     return ""

@@ -30,12 +30,18 @@ def _place(text: str) -> Path:
 def path_of(text: str) -> Path:
     """Fetch a Hub data set's split once, as a Parquet file among the uploads. Raises DataError with what the Hub said."""
     from datasets import load_dataset  # late: half a second, and only where the Hub is asked
+    from huggingface_hub import constants
+
+    from studio.base.source import unreachable
 
     found = ID.fullmatch(text)
     repo, config, split = found["repo"], found["config"], found["split"] or "train"
     kept = _place(text)
     if kept.is_file():
         return kept
+    why = unreachable()  # the client's own retries take minutes
+    if why and not constants.HF_HUB_OFFLINE:
+        raise DataError(f"{text!r} is no file here, and the Hub could not be reached ({why}).", "Check the path and the network (HF_ENDPOINT).", "data.train")
     try:
         dataset = load_dataset(repo, config, split=split)
     except (OSError, ValueError, RuntimeError) as error:  # the Hub's errors and those of the network derive from these

@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from studio import model, run
+from studio.base import source
 from studio.config import RunConfig
 from studio.device import Device
 from studio.errors import OrderError, StudioError
@@ -117,6 +118,8 @@ def _rate(one: run.Run, plan: dict[str, Any], diary: list[dict[str, Any]]) -> fl
         return expected["step_work"] / max(0.2 * took, took - expected["step_beside"])
     try:
         config = one.config
+        if source.local(config.model) is None:
+            return None  # a look at finished runs asks no service
         facts = model.facts_of(config.model)
         labelled = min(1.0, told["trained"] / max(1, told["tokens"]))
         return speed * clock.work(facts, config, told["tokens"] / told["rows"], labelled, bool(plan.get("checkpointing")))

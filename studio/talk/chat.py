@@ -59,7 +59,7 @@ class Server:
 
     def status(self) -> dict[str, Any]:
         """{models, doing, busy, pid, memory (bytes of RAM), seconds}. Raises ServerGone."""
-        return self._call("GET", "/studio/status")
+        return self._call("GET", "/studio/status", timeout=3)
 
     def models(self) -> list[str]:
         """Names of the voices in memory. Raises ServerGone."""

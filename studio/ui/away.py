@@ -25,7 +25,7 @@ from studio.ui.who import VISITOR, WATCHER
 KINDS = {"adapter": ("adapter", ""), "merged": ("merged", ""), "gguf": ("gguf", "f16"), "gguf-q8": ("gguf", "q8_0"), "ollama": ("ollama", "")}
 
 
-@rights.job()
+@rights.job(waits=True)
 def take_away(name: str, kind: str) -> dict[str, Any]:
     """Begin an export of a finished run. kind: one of KINDS. Returns {run, kind}; how it goes is read with `taken`."""
     one = live.exact(name)
@@ -77,7 +77,7 @@ def _state(folder: Path, kind: str) -> dict[str, Any]:
     return {"state": "done", "answer": {**answer, "file": Path(answer["path"]).is_file(), "there": Path(answer["path"]).exists()}}
 
 
-@rights.read(WATCHER)
+@rights.read(WATCHER, waits=True)
 def download(ask: dict[str, Any]) -> Response:
     """The file of a finished export, or with kind `report` the run's report as one HTML file."""
     try:

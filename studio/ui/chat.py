@@ -212,13 +212,13 @@ def chat_delete(id: str) -> dict[str, Any]:
     return {"id": id}
 
 
-@rights.job(VISITOR)
+@rights.job(VISITOR, waits=True)
 def chat_load(names: list[str]) -> dict[str, Any]:
     """Put voices into memory before the first question, starting the model server if need be. Returns {models}."""
     return {"models": chat.server().load([_side(str(name)) for name in names[:2]])}
 
 
-@rights.job()
+@rights.job(waits=True)
 def chat_unload() -> dict[str, Any]:
     """End the model server; every byte goes back. Returns {bytes}."""
     return {"bytes": chat.end()}

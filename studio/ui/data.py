@@ -18,27 +18,27 @@ SHOWN = 8  # row numbers named beside a kind of problem
 Question = dict[str, Any]
 
 
-@rights.read(WATCHER, VISITOR)
+@rights.read(WATCHER, VISITOR, waits=True)
 def inspect(question: Question) -> Question:
     """{order, lang} -> format with reason, rows, the kinds of problem with counts and rows; or {error}, with the columns where there are."""
     found = answered(_inspect, question)
     return found | {"columns": answered(_columns, question).get("columns", [])} if "error" in found else found
 
 
-@rights.read(WATCHER, VISITOR)
+@rights.read(WATCHER, VISITOR, waits=True)
 def rows(question: Question) -> Question:
     """{order, lang, start, search, kind} -> some rows in short, and how many there are; or {error}."""
     return answered(lambda wanted, lang: page_of(read(wanted), _number(question.get("start")), str(question.get("search") or "")[:200],
                                                  str(question.get("kind") or "")), question)
 
 
-@rights.read(WATCHER, VISITOR)
+@rights.read(WATCHER, VISITOR, waits=True)
 def preview(question: Question) -> Question:
     """{order, lang, row} -> one row as conversation, as rendered text and as tokens; or {error}."""
     return answered(lambda wanted, lang: preview_of(wanted, read(wanted), _number(question.get("row")), lang), question)
 
 
-@rights.read(WATCHER, VISITOR)
+@rights.read(WATCHER, VISITOR, waits=True)
 def lengths(question: Question) -> Question:
     """{order, lang} -> sorted token lengths of the counted rows, and sums; or {error}."""
     return answered(_lengths, question)
@@ -48,7 +48,7 @@ def answered(job: Any, question: Question) -> Question:
     """The job's answer about the order in a question; a refusal as {error: {message, hint, where}}."""
     lang = words.language(question.get("lang"))
     order = question.get("order")
-    if not isinstance(order, dict) or not (order.get("data") or {}).get("train"):
+    if not measure.names_data(order):
         return {"nothing": True}
     try:
         wanted = config.build({"data": order["data"], "model": order.get("model", "starter")})
@@ -60,7 +60,7 @@ def answered(job: Any, question: Question) -> Question:
 
 def read(wanted: RunConfig) -> data.Dataset:
     """The first source of an order, read (or opened from where it is kept)."""
-    return data.read(wanted.data.sources()[0].source, wanted.data.format, wanted.data.mapping, encoding=wanted.data.encoding)
+    return measure.read(wanted.data.sources()[0].source, wanted)
 
 
 def _inspect(wanted: RunConfig, lang: str) -> Question:
@@ -72,7 +72,7 @@ def _inspect(wanted: RunConfig, lang: str) -> Question:
         kinds.append({"kind": kind, "count": count, "severity": about.severity, "reason": about.reason, "hint": about.hint,
                       "rows": [int(row) for row in found.by_kind[kind][:SHOWN]], "value": first.value if first else "",
                       "default": {"refused": "drop"}.get(about.severity, "keep"), "decision": wanted.data.problems.get(kind)})
-    left = sum(data.read(one.source, wanted.data.format, wanted.data.mapping, encoding=wanted.data.encoding).rows for one in wanted.data.sources()[1:])
+    left = sum(measure.read(one.source, wanted).rows for one in wanted.data.sources()[1:])
     try:
         kept = len(found.decide(wanted.data.problems).conversations)
         stopped = None

@@ -34,7 +34,7 @@ def build() -> None:
 ASKED = ("data.encoding", "data.mapping")  # what the page asks about a file that it has kept
 
 
-@rights.job()
+@rights.job(waits=True)
 def import_file(file: dict[str, Any], name: str = "") -> dict[str, Any]:
     """Keep an uploaded data file in the studio; returns {source, name, bytes}. file: what gradio_client's handle_file gives.
 
@@ -57,7 +57,7 @@ def import_file(file: dict[str, Any], name: str = "") -> dict[str, Any]:
     return {"source": str(target), "name": target.name, "bytes": target.stat().st_size}
 
 
-@rights.job(WATCHER, VISITOR, changes=False)
+@rights.job(WATCHER, VISITOR, changes=False, waits=True)
 def inspect(source: str, format: str = "auto") -> dict[str, Any]:
     """What a data file is: {format, container, rows, refused, problems: {kind: rows}, columns, unused, notes, reason, fingerprint}."""
     _ordered({"data": {"train": _text(source, "source"), "format": _text(format, "format")}})
@@ -66,7 +66,7 @@ def inspect(source: str, format: str = "auto") -> dict[str, Any]:
             "columns": found.columns, "unused": found.unused, "notes": found.notes, "reason": found.reason, "fingerprint": found.fingerprint}
 
 
-@rights.job(WATCHER, VISITOR, changes=False)
+@rights.job(WATCHER, VISITOR, changes=False, waits=True)
 def estimate(order: str) -> dict[str, Any]:
     """Memory, time and disk of an order in YAML, before it starts, under the names `python -m studio estimate` gives."""
     wanted = _parsed(order)
@@ -101,7 +101,7 @@ def stop(name: str, discard: bool = False) -> dict[str, Any]:
     return {"run": one.id, "state": queue.stop(one, discard is True)}
 
 
-@rights.job(VISITOR)
+@rights.job(VISITOR, waits=True)
 def chat(model: str, prompt: str) -> dict[str, Any]:
     """One answer of a finished run (its id) or of a base (base:MODEL): {answer, tokens, tokens_per_second}."""
     voice, asked = _text(model, "model"), _text(prompt, "prompt")
@@ -115,7 +115,7 @@ def chat(model: str, prompt: str) -> dict[str, Any]:
     return {"answer": "".join(text), "tokens": usage.get("tokens"), "tokens_per_second": usage.get("tokens_per_second")}
 
 
-@rights.job()
+@rights.job(waits=True)
 def time_device() -> dict[str, Any]:
     """Time this computer's first device, so that forecasts rest on it (half a minute); returns {device, rates}: FLOP/s by kind of method.
 

@@ -54,10 +54,10 @@ class Listing:
     def look(self) -> Seen:
         with self._lock:
             if time.monotonic() - self._at > FRESH:
-                found = run.runs()
-                rows = [self._row(one) for one in found]
-                self._known = {one.id: self._known[one.id] for one in found if one.id in self._known}
-                self._seen = Seen(rows, _mark_of(rows), {one.id: (one, row) for one, row in zip(found, rows, strict=True)})
+                found = {one.id: (one, row) for one in run.runs() if (row := self._row(one)) is not None}
+                rows = [row for _, row in found.values()]
+                self._known = {name: self._known[name] for name in found if name in self._known}
+                self._seen = Seen(rows, _mark_of(rows), found)
                 self._at = time.monotonic()
             return self._seen
 
@@ -66,12 +66,16 @@ class Listing:
         with self._lock:
             self._at = float("-inf")
 
-    def _row(self, one: Run) -> dict[str, Any]:
+    def _row(self, one: Run) -> dict[str, Any] | None:
+        """One run's row; the last one known of a run that cannot be read just now, None where none is: it does not hide the others."""
         mark = _mark(one)
         known = self._known.get(one.id)
         if known and known[0] == mark and known[1]["state"] not in ("queued", *ALIVE):
             return known[1]
-        row = status(tails.of(one))
+        try:
+            row = status(tails.of(one))
+        except OSError:  # deleted between two looks, or not readable
+            return known[1] if known and one.folder.is_dir() else None
         self._known[one.id] = (mark, row)
         return row
 
@@ -190,7 +194,7 @@ def exact(name: str) -> Run:
     return one
 
 
-@rights.read(WATCHER, VISITOR)
+@rights.read(WATCHER, VISITOR, waits=True)
 def whole_log(ask: dict[str, Any]) -> Response:
     """All of log.txt as plain text."""
     try:
@@ -224,7 +228,7 @@ def differences(ask: dict[str, Any]) -> Response:
     return answered({"settings": compare.differing(found), "answers": compare.answers([tails.of(one).digest() for one in found])})
 
 
-@rights.read(WATCHER, VISITOR)
+@rights.read(WATCHER, VISITOR, waits=True)
 def repairs(ask: dict[str, Any]) -> Response:
     """After an out-of-memory: what would help, with the predicted saving of each (studio/forecast/repair.py)."""
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import os
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -13,14 +13,14 @@ import numpy as np
 from studio import data, model, template
 from studio.base import source, starter
 from studio.config import RunConfig
-from studio.errors import ModelError, TemplateError
+from studio.errors import ModelError, StudioError, TemplateError
 from studio.memory.ours import Rows
 from studio.tokens import Encoder
+from studio.ui.flights import Unanswered, flights
 
 if TYPE_CHECKING:
     from studio.data import Conversations
 
-PATIENCE = 60  # seconds before the Hub is asked again about a model it did not tell of
 COUNTED = 4000  # rows; of more, so many spread evenly are counted and the rest is taken to be like them
 
 
@@ -49,6 +49,12 @@ class Lengths:
         total = int(cut.sum() * factor)
         count = self.of - held if not split or not self.texts else round(len(cut) * factor)
         return Rows(max(1, count), max(1, total), max(1, int(total * share)), int(cut.max(initial=1)), held)
+
+
+def names_data(order: Any) -> bool:
+    """Whether a plain order names training data, or something else in its place, which is to be refused; else nothing is chosen yet."""
+    chosen = order.get("data") if isinstance(order, dict) else None
+    return bool(chosen.get("train")) if isinstance(chosen, dict) else chosen is not None
 
 
 def folder_of(wanted: RunConfig) -> Path | None:
@@ -119,7 +125,7 @@ def text_of(conversation: dict[str, Any]) -> Any:
 
 def rows_of(wanted: RunConfig) -> Rows | None:
     """What an estimate wants to know of an order's data; None while no tokenizer is here. Raises DataError."""
-    found = [data.read(one.source, wanted.data.format, wanted.data.mapping, encoding=wanted.data.encoding) for one in wanted.data.sources()]
+    found = [read(one.source, wanted) for one in wanted.data.sources()]
     counted = lengths(wanted, found[0])
     if counted is None:
         return None
@@ -143,13 +149,33 @@ def facts_of(wanted: RunConfig) -> model.ModelFacts | None:
     folder = source.check(wanted.model)
     if folder is not None:
         return model.facts(folder)
-    return _far(wanted.model, int(time.monotonic() // PATIENCE))
-
-
-@lru_cache(maxsize=32)
-def _far(order: source.ModelOrder, minute: int) -> model.ModelFacts | None:
-    """Asked at most once a minute: without a network every question waits for its time-out."""
     try:
-        return model.facts_of(order)
-    except ModelError:
+        return flights.ask(("model", wanted.model), lambda: model.facts_of(wanted.model), hub())
+    except (ModelError, Unanswered):
         return None
+
+
+def silence(wanted: RunConfig) -> str | None:
+    """The service that a question about the ordered model waits for, in a sentence; None where none does."""
+    if source.local(wanted.model) is not None:
+        return None
+    try:
+        flights.ask(("model", wanted.model), lambda: model.facts_of(wanted.model), hub(), wait=0)
+    except Unanswered as error:
+        return str(error)
+    except StudioError as error:
+        return str(error) if error.reason == "network" and not os.environ.get("HF_HUB_OFFLINE") else None
+    return None
+
+
+def read(source: str, wanted: RunConfig) -> data.Dataset:
+    """A source of an order, read. One that lies on the Hub is fetched behind the question; raises Unanswered while that takes longer."""
+    if not data.here(source):
+        flights.ask(("data", source), lambda: data.locate(source), hub(), wait=10)
+    return data.read(source, wanted.data.format, wanted.data.mapping, encoding=wanted.data.encoding)
+
+
+def hub() -> str:
+    """The Hub, with its address, for a sentence."""
+    from huggingface_hub import constants
+    return f"The Hub ({constants.ENDPOINT})"

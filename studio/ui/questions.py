@@ -6,21 +6,41 @@ functions too; it costs three times as much a call, and reads posts of any conte
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import anyio.to_thread
 import orjson
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from studio.errors import StudioError, in_words, own
 from studio.json_text import NestingError, shallow
-from studio.ui import bar, chat, data, guard, rights, tune, who
+from studio.ui import bar, chat, data, guard, rights, tune, who, words
 from studio.ui.live import answered
 
 PARTS = {"studio-bar": bar, "tune": tune, "data": data, "studio-chat": chat}
 LARGEST = 4 << 20  # bytes of a question: an order, and a long text in it
+
+
+class Question(BaseModel):
+    """What may stand in a question, and as what. Numbers that count are taken as 0 where they are none: a page may be older than its server."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+    order: dict[str, Any] | None = None
+    lang: str | None = None
+    id: str | None = None
+    ids: list[str] | None = None
+    name: str | None = None
+    kind: str | None = None
+    yaml: str | None = None
+    search: str | None = None
+    mark: str | None = Field(None, alias="list")
+    run: dict[str, Any] | None = None
+    also: Sequence[dict[str, Any]] | None = None
 
 
 def reads() -> dict[str, Callable[[dict[str, Any]], Any]]:
@@ -62,7 +82,29 @@ def route() -> Route:
         if not isinstance(question, dict):
             return PlainTextResponse("Ask with one JSON object.", 400)
         with who.asking(asker):
-            found = await anyio.to_thread.run_sync(read, question)
-        return found if isinstance(found, Response) else answered(found)
+            return await anyio.to_thread.run_sync(_asked, read, question, limiter=rights.threads(read))
 
     return Route(f"{guard.ASK}{{name:path}}", answer, methods=["POST"])
+
+
+def _asked(read: Callable[[dict[str, Any]], Any], question: dict[str, Any]) -> Response:
+    """The answer; what is refused, by us or by the world, as {error: {message, hint, where}} with 400, a mistake of ours with 500."""
+    try:
+        Question.model_validate(question)
+        found = read(question)
+        return found if isinstance(found, Response) else answered(found)
+    except ValidationError as error:
+        first = error.errors()[0]
+        return refused(StudioError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}.", "Ask as the page does.", "question"), question)
+    except Exception as error:  # noqa: BLE001 - the page's door: nobody is answered with a bare 500
+        spoken = in_words(error)
+        if spoken is None:
+            traceback.print_exc()
+        return refused(spoken or own(error), question, 400 if spoken else 500)
+
+
+def refused(error: StudioError, question: dict[str, Any], status: int = 400) -> Response:
+    lang = question.get("lang")
+    told = answered({"error": words.explain(error, words.language(lang if isinstance(lang, str) else ""))})
+    told.status_code = status
+    return told

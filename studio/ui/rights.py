@@ -10,37 +10,53 @@ outside of the request. All of them hand over the request, and that says who ask
 from __future__ import annotations
 
 import inspect
+import traceback
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
 from typing import Any
 
+import anyio
+import anyio.to_thread
 import gradio as gr
 
-from studio.errors import StudioError
+from studio.errors import in_words, own
 from studio.ui import audit, who
 from studio.ui.who import NOBODY, OWNER
 
 ROLES = "__studio_roles__"
 CHANGES = "__studio_changes__"
+WAITS = "__studio_waits__"
 REFUSED = "Only the owner may do this here.\nLog in as the owner."
 Function = Callable[..., Any]
 
 
-def job(*roles: str, changes: bool = True) -> Callable[[Function], Function]:
-    """Declare who besides the owner may call a job. changes: whether it changes something, so that it is written into the audit log."""
+def job(*roles: str, changes: bool = True, waits: bool = False) -> Callable[[Function], Function]:
+    """Declare who besides the owner may call a job. changes: whether it changes something, so that it is written into the audit log.
+    waits: whether it may take long, for a model, a service elsewhere or a large file: such jobs share a few threads of their own, so that
+    watching, logging in and stopping a run never wait for them.
+    """
     if NOBODY in roles:
         raise ValueError("a job cannot be open to those who are not logged in")
 
     def declared(function: Function) -> Function:
         setattr(function, ROLES, frozenset({OWNER, *roles}))
         setattr(function, CHANGES, changes)
+        setattr(function, WAITS, waits)
         return function
     return declared
 
 
-def read(*roles: str) -> Callable[[Function], Function]:
-    """Declare who besides the owner may ask a reading question."""
-    return job(*roles, changes=False)
+def read(*roles: str, waits: bool = False) -> Callable[[Function], Function]:
+    """Declare who besides the owner may ask a reading question. waits: as of a job."""
+    return job(*roles, changes=False, waits=waits)
+
+
+JOBS, PATIENT, QUICK = anyio.CapacityLimiter(16), anyio.CapacityLimiter(8), anyio.CapacityLimiter(16)  # threads of jobs and reads that may wait, of other reads
+
+
+def threads(function: Function) -> anyio.CapacityLimiter:
+    """The threads that a reading question is answered in."""
+    return PATIENT if getattr(function, WAITS, False) else QUICK
 
 
 def roles_of(function: Function) -> frozenset[str]:
@@ -59,12 +75,11 @@ def offered(function: Function, name: str = "") -> None:
 
 
 def guarded(function: Function, name: str) -> Function:
-    """The job behind the check of its roles; its StudioErrors become gr.Error: the message, and on a second line the hint."""
+    """The job behind the check of its roles; its refusals, and the world's, become gr.Error: the message, and on a second line the hint."""
     if not roles_of(function):
         raise TypeError(f"The job {name} does not say who may call it: put @rights.job(…) on it.")
 
-    @wraps(function)
-    def careful(request: gr.Request, *args: Any) -> Any:
+    def checked(request: gr.Request, *args: Any) -> Any:
         asker = who.asker_of(request)
         if not allows(function, asker.role):
             audit.write(asker, name, args, "refused")
@@ -72,6 +87,10 @@ def guarded(function: Function, name: str) -> Function:
         with who.asking(asker):
             return _carried_out(function, name, asker, args)
 
+    async def apart(request: gr.Request, *args: Any) -> Any:
+        return await anyio.to_thread.run_sync(partial(checked, request, *args), limiter=JOBS)
+
+    careful = wraps(function)(apart if getattr(function, WAITS) else checked)
     signature = inspect.signature(function)
     first = inspect.Parameter("request", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=gr.Request)
     careful.__signature__ = signature.replace(parameters=[first, *signature.parameters.values()])  # type: ignore[attr-defined]
@@ -86,8 +105,12 @@ def _carried_out(function: Function, name: str, asker: who.Asker, args: tuple[An
         answer = function(*args)
         outcome = "done"
         return answer
-    except StudioError as error:
-        raise gr.Error(f"{error.message}\n{error.hint}".rstrip(), print_exception=False) from error
+    except Exception as error:
+        spoken = in_words(error)
+        if spoken is None:
+            traceback.print_exc()
+            spoken = own(error)
+        raise gr.Error(f"{spoken.message}\n{spoken.hint}".rstrip(), print_exception=False) from error
     finally:
         if getattr(function, CHANGES):
             audit.write(asker, name, args, outcome)

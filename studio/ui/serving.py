@@ -64,7 +64,7 @@ def launch(page: gr.Blocks, reach: Reach, wait: bool = True) -> tuple[Any, str, 
 def options() -> dict[str, Any]:
     """What launch() is told, whoever looks on."""
     return {"theme": theme.theme(), "css_paths": assets.styles(), "head": assets.head(), "footer_links": [], "run_history": False, "enable_monitoring": False,
-            "mcp_server": False, "ssr_mode": False, "pwa": False, "quiet": True, "max_file_size": UPLOAD, "allowed_paths": [],
+            "mcp_server": False, "ssr_mode": False, "pwa": False, "quiet": True, "show_error": True, "max_file_size": UPLOAD, "allowed_paths": [],
             "blocked_paths": [str(home())]}
 
 

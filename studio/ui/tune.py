@@ -30,7 +30,7 @@ def offer(question: dict[str, Any]) -> dict[str, Any]:
             "templates": ["auto", "model", *template.names()], "formats": ["auto", *formats()], "first": first}
 
 
-@rights.read(WATCHER, VISITOR)
+@rights.read(WATCHER, VISITOR, waits=True)
 def look(question: dict[str, Any]) -> dict[str, Any]:
     """The summary of an order: {order, lang} as the page holds it."""
     return summary(question.get("order"), words.language(question.get("lang")))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from studio import config, data, device
+from studio import config, device
 from studio.base import source
 from studio.config import RunConfig
 from studio.errors import DataError, StudioError
 from studio.forecast import cards, record
 from studio.memory import tables
-from studio.ui import doctor, guard, measure, space, words
+from studio.ui import guard, measure, space, words
+from studio.ui.flights import Unanswered
 
 Summary = dict[str, Any]
 
@@ -18,10 +19,10 @@ Summary = dict[str, Any]
 def summary(order: Any, lang: str = "en") -> Summary:
     """Everything the card shows. Never raises for a wrong order: `fault` says what is wrong, `missing` what is still to be chosen."""
     here = space.space()
-    answer: Summary = {"device": _device(None), "missing": None, "fault": None, "blocked": words.say(space.blocked(here) or "", lang) or None,
-                       "note": words.say(space.note(here) or "", lang) or None, "duplicate": here.duplicate if here else None,
-                       "notices": doctor.notices(lang)}
-    if not isinstance(order, dict) or not (order.get("data") or {}).get("train"):
+    answer: Summary = {"device": _device(None), "lang": lang, "service": None, "missing": None, "fault": None,
+                       "blocked": words.say(space.blocked(here) or "", lang) or None,
+                       "note": words.say(space.note(here) or "", lang) or None, "duplicate": here.duplicate if here else None}
+    if not measure.names_data(order):
         return answer | {"missing": "data"}
     try:
         wanted = config.build(order)
@@ -34,9 +35,12 @@ def summary(order: Any, lang: str = "en") -> Summary:
     for part in (_model, _data, _refusals, _forecast):
         try:
             answer |= part(wanted, answer)
+        except Unanswered as error:
+            answer["service"] = answer["service"] or words.told(str(error), lang)
         except StudioError as error:
             answer["fault"] = answer["fault"] or words.explain(error, lang)
-    answer.pop("rows", None)
+    for name in ("rows", "lang"):
+        answer.pop(name, None)
     return answer
 
 
@@ -55,7 +59,7 @@ def _cost(wanted: RunConfig, seconds: float | None) -> dict[str, float] | None:
 def _model(wanted: RunConfig, answer: Summary) -> Summary:
     facts = measure.facts_of(wanted)
     if facts is None:
-        return {"model": {"local": False, "kind": wanted.model.kind}}
+        return {"model": {"local": False, "kind": wanted.model.kind}, "service": words.told(measure.silence(wanted) or "", answer["lang"]) or None}
     trainable = wanted.method.trainable(facts)
     return {"model": {"local": source.local(wanted.model) is not None, "kind": wanted.model.kind, "parameters": facts.parameters,
                       "layers": facts.layers, "hidden": facts.hidden, "bytes": facts.bytes, "max_length": facts.max_length, "architecture": facts.architecture},
@@ -64,7 +68,7 @@ def _model(wanted: RunConfig, answer: Summary) -> Summary:
 
 def _data(wanted: RunConfig, answer: Summary) -> Summary:
     sources = wanted.data.sources()
-    found = [data.read(one.source, wanted.data.format, wanted.data.mapping, encoding=wanted.data.encoding) for one in sources]
+    found = [measure.read(one.source, wanted) for one in sources]
     usable = sum(len(one.decide(wanted.data.problems).conversations) * item.weight for one, item in zip(found, sources, strict=True))
     held = measure.held_out(wanted, usable)
     train = round(usable) - held

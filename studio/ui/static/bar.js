@@ -60,7 +60,7 @@
       if (live.since) {
         const time = new Intl.DateTimeFormat(studio.language === "zh" ? "zh-CN" : "en-GB", { timeStyle: "medium" }).format(live.since);
         link.textContent = live.lapsed ? studio.say("You are no longer logged in. Load the page again.")
-          : studio.say("Server unreachable since {time}. A run goes on by itself; this page fills in what it missed.", { time });
+          : live.fault ? `${live.fault.message} ${live.fault.hint}` : studio.say("Server unreachable since {time}. A run goes on by itself; this page fills in what it missed.", { time });
       }
       const row = live.now[0];
       job.hidden = !row;

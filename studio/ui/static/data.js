@@ -5,7 +5,7 @@
   const SEVERITY = { refused: "cannot be trained on", cut: "too long", suspicious: "worth a look" };
 
   studio.parts.data = (element, upload) => {
-    const server = studio.asking("data");
+    const server = studio.asking("data", "inspect", "rows", "preview", "lengths");
     const at = (selector) => element.querySelector(selector);
     const main = at(".data-main"), sources = at(".sources");
     let asked = 0, found = null, sending = null, trouble = null, drawn = "";
@@ -116,7 +116,7 @@
       const mine = (asked += 1);
       drawSources();
       if (anew) { found = null; drawAbout(); problems.hidden = true; }
-      const answer = await server.inspect(question()).catch(() => ({ error: { message: studio.say("The studio does not answer."), hint: "" } }));
+      const answer = await server.inspect(question()).catch((problem) => ({ error: studio.trouble(problem) }));
       if (mine !== asked) return;
       found = answer;
       drawAbout(); drawProblems();

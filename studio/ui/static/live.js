@@ -4,18 +4,27 @@
   const away = /\.hf\.space$/.test(location.hostname);
   const BUSY = away ? 3000 : 1000, IDLE = away ? 6000 : 3000, SLOWEST = 8000, PATIENCE = 12000; // milliseconds
 
-  // Asks a reading function of a part of the page (studio/ui/questions.py). Rejects with {status} (0: no answer).
-  studio.ask = (id, name, data, patience = PATIENCE) => asked(id, name, data, patience, (answer) => ((answer.headers.get("content-type") || "").includes("json") ? answer.json() : answer.text()));
-  // The reading functions of a part, each as one of its own: asking("tune").look(order).
-  studio.asking = (id) => new Proxy({}, { get: (_, name) => (data) => studio.ask(id, name, data, 120000) });
+  // Asks a reading function of a part of the page (studio/ui/questions.py). Rejects with {status, message, hint}; status 0: no answer came.
+  studio.ask = (id, name, data, patience = PATIENCE) => asked(id, name, data, patience, reading);
+  // The reading functions of a part, each as one of its own: asking("tune").look(order). Of those in `latest` only the newest question
+  // counts: an older one is given up, so that its connection is free. A browser holds six.
+  studio.asking = (id, ...latest) => {
+    const going = new Map();
+    return new Proxy({}, { get: (_, name) => (data) => {
+      const stop = new AbortController();
+      if (latest.includes(name)) { going.get(name)?.abort(); going.set(name, stop); }
+      return asked(id, name, data, 60000, reading, stop);
+    } });
+  };
   studio.askFile = (id, name, data) => asked(id, name, data, 600000, (answer) => answer.blob());
-  const asked = async (id, name, data, patience, read) => {
+  const reading = (answer) => ((answer.headers.get("content-type") || "").includes("json") ? answer.json() : answer.text());
+  const asked = async (id, name, data, patience, read, stop = new AbortController()) => {
     const base = (window.gradio_config?.root || "").replace(/\/$/, "");
-    const stop = new AbortController(), timer = setTimeout(() => stop.abort(), patience);
+    const timer = setTimeout(() => stop.abort(), patience);
     try {
       const answer = await fetch(`${base}/studio/ask/${id}/${name}`, { method: "POST", headers: { "Content-Type": "application/json" },
         body: JSON.stringify(data), signal: stop.signal });
-      if (!answer.ok) throw { status: answer.status };
+      if (!answer.ok) throw { status: answer.status, ...(await answer.json().catch(() => ({}))).error };
       studio.permit(answer.headers.get("x-studio-may"));
       return await read(answer);
     } catch (error) {
@@ -23,6 +32,15 @@
     } finally {
       clearTimeout(timer);
     }
+  };
+
+  // Why a question or a call got no answer, as {message, hint}. That nobody answers is said only where nobody did.
+  studio.trouble = (problem) => {
+    if (problem?.message && !(problem instanceof Error)) return problem;
+    if (problem?.status === 401) return { message: studio.say("You are no longer logged in."), hint: studio.say("Load the page again.") };
+    if (problem?.status === 413) return { message: studio.say("The question is too long."), hint: "" };
+    if (problem?.status > 0) return { message: studio.say("The studio answered with {status}.", { status: problem.status }), hint: studio.say("Its terminal says more.") };
+    return { message: studio.say("The studio does not answer."), hint: studio.say("Is it still running in its terminal? This page goes on by itself when it is back.") };
   };
 
   // What the page holds of one run: columns of numbers that grow, and every other event.
@@ -84,7 +102,7 @@
   }
 
   const live = studio.live = {
-    tracks: new Map(), now: [], waiting: 0, count: null, rows: [], mark: null, ready: false, since: null, lapsed: false,
+    tracks: new Map(), now: [], waiting: 0, count: null, rows: [], mark: null, ready: false, since: null, lapsed: false, fault: null,
     open: null, compared: [], listing: false, device: null, wantsDevice: false, wantsLog: false, log: null,
   };
   const listeners = new Set();
@@ -163,12 +181,13 @@
       const ask = question();
       const more = receive(await studio.ask("studio-bar", "poll", ask), ask);
       misses = 0;
-      if (live.since || live.lapsed) { live.since = null; live.lapsed = false; tell({ link: true }); }
+      if (live.since || live.lapsed) { live.since = null; live.lapsed = false; live.fault = null; tell({ link: true }); }
       wait = more ? 0 : live.now.length || live.waiting ? BUSY : IDLE;
     } catch (error) {
       if (typeof error?.status !== "number") console.error(error);
       misses += 1;
       live.lapsed = error.status === 401;
+      live.fault = error.status > 0 ? studio.trouble(error) : null;
       if (!live.since) live.since = new Date();
       tell({ link: true });
       wait = error.status === 429 ? 12000 : Math.min(SLOWEST, 1000 * 1.6 ** Math.min(misses, 6));

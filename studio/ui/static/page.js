@@ -46,7 +46,7 @@
       answer = await fetch(`${base}${prefix}/run/${name}`, { method: "POST", headers: { "Content-Type": "application/json" },
         body: JSON.stringify({ data }) });
     } catch {
-      throw { message: studio.say("The studio does not answer."), hint: studio.say("Is it still running in its terminal? This page goes on by itself when it is back.") };
+      throw studio.trouble({ status: 0 });
     }
     const body = await answer.json().catch(() => ({}));
     if (!answer.ok) throw refusal(answer.status, body);

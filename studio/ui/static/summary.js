@@ -4,10 +4,11 @@
   const CAUSES = { weights: "Model", trained: "Trained parameters", gradients: "Gradients", optimizer: "Optimizer", activations: "Activations", logits: "Logits",
     workspace: "Workspace", overhead: "Overhead" };
   const SPEEDS = { runs: "forecast from this computer's runs", calibration: "forecast from a timing of this computer", "data sheet": "forecast from a data sheet" };
+  const AGAIN = 10000; // milliseconds until a service that did not answer is looked at again
   const TAUGHT = { full: "Full fine-tuning", lora: "LoRA", qlora: "QLoRA" };
 
   studio.summary = (box, server, method) => {
-    let last = null, asked = 0, starting = false, timing = false, refused = null, later = 0;
+    let last = null, asked = 0, starting = false, timing = false, refused = null, later = 0, again = 0;
 
     const row = (label, value, note) => el("div", { class: "row" }, el("dt", {}, studio.say(label)), el("dd", { class: "num" }, value, note && el("small", {}, note)));
     const training = (key) => { const given = studio.order.get(`training.${key}`); return given === undefined ? studio.offer.form.training.find((knob) => knob.key === key)?.default : given; };
@@ -75,6 +76,7 @@
           : studio.say("The model is downloaded at the start.")),
         found && memory(found),
         found && advice(found).length > 0 && el("div", { class: "advices" }, el("p", { class: "quiet small" }, studio.say("What would help:")), advice(found), limits(found.memory)),
+        found?.service && el("p", { class: "note", role: "status" }, found.service),
         found?.note && el("p", { class: "note" }, found.note),
         el("div", { class: "start" },
           el("button", { type: "button", job: "start", class: "primary", disabled: !ready, onclick: start }, label(found)),
@@ -92,7 +94,7 @@
       try {
         const made = await studio.call("start", (await server.write({ order: studio.order.value })).yaml);
         studio.open("runs", { run: made.run });
-      } catch (error) { refused = error.message ? error : silent(); }
+      } catch (error) { refused = studio.trouble(error); }
       starting = false; draw();
     }
 
@@ -103,11 +105,10 @@
     async function time() {
       if (timing) return;
       timing = true; draw();
-      try { await studio.call("time_device"); } catch (error) { studio.tell(error.message ? error : silent()); }
+      try { await studio.call("time_device"); } catch (error) { studio.tell(studio.trouble(error)); }
       timing = false; ask();
     }
 
-    const silent = () => ({ message: studio.say("The studio does not answer."), hint: studio.say("Is it still running in its terminal? This page goes on by itself when it is back.") });
     // A question can take long (a model looked up at the Hub) and a browser holds few connections: only the tab in sight asks.
     let owed = false;
     const inSight = () => !document.hidden && studio.tab() !== "runs" && studio.tab() !== "chat";
@@ -122,9 +123,11 @@
       try {
         const found = await server.look({ order: studio.order.value, lang: studio.language });
         if (mine === asked) { last = found; refused = null; }
-      } catch {
-        if (mine === asked) refused = silent();
+      } catch (error) {
+        if (mine === asked) refused = studio.trouble(error);
       }
+      clearTimeout(again);
+      if (mine === asked && last?.service) again = setTimeout(ask, AGAIN); // somebody else was asked, and has not answered yet
       if (mine === asked) { box.classList.remove("waiting"); draw(); window.dispatchEvent(new CustomEvent("studio:summary", { detail: last })); }
     };
     window.addEventListener("studio:permit", draw);

@@ -14,13 +14,13 @@
   const grid = (...fields) => el("div", { class: "fields" }, ...fields);
 
   studio.parts.tune = async (element) => {
-    const server = studio.asking("tune");
+    const server = studio.asking("tune", "look", "read");
     const at = (selector) => element.querySelector(selector);
     const form = at(".tune-form"), yaml = at("textarea.yaml");
     let offer = null, shape = "form", written = null;
     let advanced = studio.stored("studio-advanced") === "yes";
     while (!offer) { // the studio may be starting anew under the page
-      try { offer = await server.offer({}); } catch { at(".lead").textContent = studio.say("The studio does not answer."); await new Promise((go) => setTimeout(go, 2000)); }
+      try { offer = await server.offer({}); } catch (problem) { at(".lead").textContent = studio.trouble(problem).message; await new Promise((go) => setTimeout(go, 2000)); }
     }
     studio.offer = offer;
     studio.order.begin(structuredClone(offer.first));
@@ -128,7 +128,7 @@
     }
     const typed = async () => {
       const found = await server.read({ yaml: yaml.value, lang: studio.language })
-        .catch((problem) => ({ error: { message: studio.say(problem.status === 413 ? "The order is too long." : "The studio does not answer."), hint: "" } }));
+        .catch((problem) => ({ error: problem.status === 413 ? { message: studio.say("The order is too long."), hint: "" } : studio.trouble(problem) }));
       at(".yaml-fault").hidden = !found.error;
       if (found.error) { at(".yaml-fault").textContent = `${found.error.message} ${found.error.hint}`; summary.refuse(found.error); return; }
       written = yaml.value;
