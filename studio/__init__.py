@@ -26,7 +26,7 @@ __version__ = "0.1.0"
 
 FLOORS = {
     0: ("errors", "json_text"),
-    1: ("crash", "home", "events", "process", "driver", "device", "base", "template", "text", "model", "yaml_text"),
+    1: ("crash", "home", "credentials", "events", "process", "driver", "device", "base", "template", "text", "model", "yaml_text"),
     2: ("tokens", "data", "footprint", "method", "methods", "training", "program", "place", "places"),
     3: ("config", "presets"),
     4: ("memory", "estimate", "forecast", "run", "runs", "queue"),

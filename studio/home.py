@@ -29,10 +29,18 @@ def home() -> Path:
     else:
         path = Path.home() / ".fine-tuning-studio"
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise StudioError(f"The home {str(path)[:200]} cannot be made: {error.strerror}.", HOME_HINT, "home") from error
     return path.resolve()
+
+
+def private() -> None:
+    """Keep the home from other people on this computer: an older version made it readable for all."""
+    path = home()
+    found = path.stat()
+    if found.st_uid == os.geteuid() and found.st_mode & 0o077:
+        path.chmod(0o700)
 
 
 def room(name: str) -> Path:

@@ -1,4 +1,6 @@
-"""YAML that a person wrote, as plain values. A key that stands twice is refused, where YAML itself says nothing and takes the later one."""
+"""YAML that a person wrote, as plain values. A key that stands twice is refused, where YAML itself says nothing and
+takes the later one.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ from studio.errors import OrderError
 from studio.json_text import too_deep
 
 DEEPEST = 30  # levels of an order, and aliases in it; a real one has five and none
-FAST = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast where libyaml is: a home may hold hundreds of orders
+FAST = getattr(
+    yaml, "CSafeLoader", yaml.SafeLoader
+)  # ten times as fast where libyaml is: a home may hold hundreds of orders
 
 
 class Loader(FAST):  # type: ignore[misc, valid-type]
@@ -27,8 +31,11 @@ class Loader(FAST):  # type: ignore[misc, valid-type]
                 if not isinstance(key, Hashable):
                     continue  # the loader says so itself
                 if key in seen:
-                    raise OrderError(f"The key {key} stands twice, on line {seen[key]} and on line {line}.",
-                                     "Keep one of the two lines: which one was meant cannot be told.", str(key))
+                    raise OrderError(
+                        f"The key {key} stands twice, on line {seen[key]} and on line {line}.",
+                        "Keep one of the two lines: which one was meant cannot be told.",
+                        str(key),
+                    )
                 seen[key] = line
         return super().construct_mapping(node, deep)
 
@@ -45,7 +52,9 @@ def read(text: str, where: str = "the order") -> Any:
 
 
 def _check_depth(text: str, loader: Any, where: str) -> None:
-    """Counted before anything is built: what is nested without end would break the parser, in C with the whole process; aliases multiply."""
+    """Counted before anything is built: what is nested without end would break the parser, in C with the whole
+    process; aliases multiply.
+    """
     depth = aliases = 0
     for event in yaml.parse(text, Loader=loader):  # one after the other, however deep
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
@@ -55,7 +64,9 @@ def _check_depth(text: str, loader: Any, where: str) -> None:
 
 
 def _exact(text: str, where: str) -> yaml.YAMLError | None:
-    """The mistake as the parser in Python finds it: it names the place more exactly, and has no limit of depth before ours, as libyaml has one."""
+    """The mistake as the parser in Python finds it: it names the place more exactly, and has no limit of depth before
+    ours, as libyaml has one.
+    """
     try:
         _check_depth(text, yaml.SafeLoader, where)
         yaml.safe_load(text)
@@ -67,4 +78,6 @@ def _exact(text: str, where: str) -> yaml.YAMLError | None:
 def _refused(error: yaml.YAMLError, where: str) -> OrderError:
     mark = getattr(error, "problem_mark", None)
     line = f" on line {mark.line + 1}" if mark else ""
-    return OrderError(f"{where} is not YAML{line}: {getattr(error, 'problem', error)}.", "Check indentation and colons there.", where)
+    return OrderError(
+        f"{where} is not YAML{line}: {getattr(error, 'problem', error)}.", "Check indentation and colons there.", where
+    )

@@ -51,7 +51,7 @@ class App:
     def start(self) -> App:
         environment = {**os.environ, "STUDIO_HOME": str(self.home), "GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1"}
         log = open(self.home / "page.log", "ab")  # noqa: SIM115 - handed to the child
-        self.process = subprocess.Popen([sys.executable, "app.py", "--port", str(self.port), *self.options], cwd=PROJECT, env=environment,
+        self.process = subprocess.Popen([sys.executable, "app.py", "--port", str(self.port), *(self.options or ("--no-token",))], cwd=PROJECT, env=environment,
                                         stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         log.close()
         until = time.monotonic() + 180

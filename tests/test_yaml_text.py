@@ -1,4 +1,6 @@
-"""YAML by hand: a key that stands twice is refused with both lines, at every depth and by every way an order comes in."""
+"""YAML by hand: a key that stands twice is refused with both lines, at every depth and by every way an order comes
+in.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,11 @@ def test_what_stands_once_is_read_as_yaml_reads_it() -> None:
     assert yaml_text.read(text) == yaml.safe_load(text)
 
 
-@pytest.mark.parametrize("text", ["x: " + "[" * 190_000, "- " * 90_000, "{a: " * 40_000, "a: [", "\x07", "a: b: c", "{[1]: 2, [1]: 3}"], ids=range(7))
+@pytest.mark.parametrize(
+    "text",
+    ["x: " + "[" * 190_000, "- " * 90_000, "{a: " * 40_000, "a: [", "\x07", "a: b: c", "{[1]: 2, [1]: 3}"],
+    ids=range(7),
+)
 def test_what_is_no_yaml_is_refused_in_words(text: str) -> None:
     with pytest.raises(OrderError) as refused:
         yaml_text.read(text)
@@ -50,8 +56,11 @@ def test_the_terminal_refuses_it_too(home: Path, tmp_path: Path) -> None:
     order.write_text("data: {train: sample}\nname: a\nname: b\n")
     plain = tmp_path / "plain.yaml"
     plain.write_text("data: {train: sample}\n")
-    for given in (["train", str(order), "--json"], ["estimate", str(order), "--json"],
-                  ["estimate", str(plain), "--set", "training={seed: 1, seed: 2}", "--json"]):
+    for given in (
+        ["train", str(order), "--json"],
+        ["estimate", str(order), "--json"],
+        ["estimate", str(plain), "--set", "training={seed: 1, seed: 2}", "--json"],
+    ):
         done = terminal(given, home)
         assert done.returncode == 2, done.stderr
         assert "stands twice" in json.loads(done.stdout)["error"]["message"]

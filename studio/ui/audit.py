@@ -1,4 +1,6 @@
-"""The audit log: who did what and when, one JSON line for every job that changes something, every login and every refusal."""
+"""The audit log: who did what and when, one JSON line for every job that changes something, every login and every
+refusal.
+"""
 
 from __future__ import annotations
 
@@ -26,9 +28,17 @@ def path() -> Path:
 
 
 def write(asker: Asker, what: str, values: tuple[Any, ...] = (), outcome: str = "done") -> None:
-    """Append one line {at, who, from, what, with, outcome}. A disk that takes no more never stops the job; it is said once."""
-    line = {"at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "who": asker.role or "nobody", "from": asker.address, "what": what,
-            "with": [_short(value) for value in values], "outcome": outcome}
+    """Append one line {at, who, from, what, with, outcome}. A disk that takes no more never stops the job; it is said
+    once.
+    """
+    line = {
+        "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "who": asker.role or "nobody",
+        "from": asker.address,
+        "what": what,
+        "with": [_short(value) for value in values],
+        "outcome": outcome,
+    }
     try:
         with _lock:
             _append(path(), json.dumps(line, ensure_ascii=False) + "\n")

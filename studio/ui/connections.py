@@ -1,6 +1,8 @@
-"""How the server treats its connections: who is believed about whom it asks for, and how long a request may take to arrive.
+"""How the server treats its connections: who is believed about whom it asks for, and how long a request may take to
+arrive.
 
-Uvicorn has no limit of its own for a head that never ends, so that a few hundred half-sent ones use up the process's descriptors.
+Uvicorn has no limit of its own for a head that never ends, so that a few hundred half-sent ones use up the process's
+descriptors.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 PROXIES = "FORWARDED_ALLOW_IPS"  # uvicorn's: addresses of proxies whose X-Forwarded-For is believed
-PRIVATE = "127.0.0.1,::1,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,fc00::/7"  # where a Space's proxy stands; nobody else reaches it
+# where a Space's proxy stands; nobody else reaches it
+PRIVATE = "127.0.0.1,::1,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,fc00::/7"
 SLOWEST = 10.0  # seconds for the head of a request
 DESCRIPTORS = 16_384  # wanted, where the system allows
 SHARE = 8  # half-sent heads take at most one in so many of the descriptors
@@ -36,7 +39,9 @@ def proxies(in_space: bool) -> Iterator[None]:
 
 
 def bound(server: Any) -> None:
-    """Give a running uvicorn server the bounds, for every connection from now on; and the process as many descriptors as it may have."""
+    """Give a running uvicorn server the bounds, for every connection from now on; and the process as many descriptors
+    as it may have.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:

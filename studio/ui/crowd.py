@@ -1,4 +1,6 @@
-"""How much may go on at once: connections that stay open (heartbeats and streams of events), and requests of people who are not logged in."""
+"""How much may go on at once: connections that stay open (heartbeats and streams of events), and requests of people
+who are not logged in.
+"""
 
 from __future__ import annotations
 

@@ -50,12 +50,12 @@ def notices(lang: str) -> list[dict[str, str]]:
     return [{"text": words.told(one.text, lang), "hint": words.told(one.hint, lang)} for one in found]
 
 
-@rights.read()
+@rights.read(WATCHER)
 def doctors_report(ask: dict[str, Any]) -> Response:
     """The newest report as a file, to send along with a question."""
     answer = doctor.latest()["answer"] or {}
     file = _file(answer)
-    return FileResponse(file, media_type="application/octet-stream") if file.is_file() else Response("There is no such file.", 404, media_type="text/plain")
+    return FileResponse(file, media_type="application/octet-stream") if file.is_file() else Response("There is no report yet.", media_type="text/plain")
 
 
 def _file(answer: dict[str, Any]) -> Path:

@@ -1,9 +1,9 @@
 """Where one logs in and out: the login page, the address that carries the token, the session's cookie.
 
-    GET  /login          the page; GET / shows it too while nobody is logged in
-    POST /login          a form with username and password, as gradio_client sends it
-    GET  /?token=TOKEN   the address that the studio prints
-    POST /logout         ends the session here, not only in the browser
+GET  /login          the page; GET / shows it too while nobody is logged in
+POST /login          a form with username and password, as gradio_client sends it
+GET  /?token=TOKEN   the address that the studio prints
+POST /logout         ends the session here, not only in the browser
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ WRONG, LATER = "That is not right.", "Too many wrong tries. Try again in {second
 
 
 class Door:
-    """The login of one page. token: what the printed address carries, the same as a made-up owner's password; None: there is none.
+    """The login of one page. token: what the printed address carries, the same as a made-up owner's password; None:
+    there is none.
 
     framed: whether the page stands in a frame of another site, as a Space's does.
     """
@@ -44,16 +45,22 @@ class Door:
         return self.sessions.role(cookies(scope).get(_name(scope, "session"), "")) or NOBODY
 
     def routes(self) -> list[Route]:
-        return [Route("/login", self._login, methods=["GET", "POST"]), Route("/login/", self._login, methods=["GET", "POST"]),
-                Route("/logout", self._logout, methods=["POST"])]
+        return [
+            Route("/login", self._login, methods=["GET", "POST"]),
+            Route("/login/", self._login, methods=["GET", "POST"]),
+            Route("/logout", self._logout, methods=["POST"]),
+        ]
 
     def entering(self, request: Request, role: str) -> Response | None:
-        """The answer to a look at the page that carries a token, or comes from nobody; None for every other request."""
+        """The answer to a look at the page that carries a token, or comes from nobody; None for every other request.
+        """
         if request.method not in ("GET", "HEAD") or request.url.path.rstrip("/"):
             return None
         given = request.query_params.get("token")
         if given is not None and self.token and hmac.compare_digest(given.encode(), self.token.encode()):
-            rest = urlencode([pair for pair in parse_qsl(request.url.query, keep_blank_values=True) if pair[0] != "token"])
+            rest = urlencode(
+                [pair for pair in parse_qsl(request.url.query, keep_blank_values=True) if pair[0] != "token"]
+            )
             return self._welcome(request, OWNER, RedirectResponse(f"./?{rest}" if rest else "./", 303))
         return self._page(request, WRONG if given else "") if role == NOBODY else None
 
@@ -71,7 +78,9 @@ class Door:
         plain = "text/html" in request.headers.get("accept", "")
         if self.gate(user, password):
             audit.write(asker, "login")
-            return self._welcome(request, user, RedirectResponse("./", 303) if plain else JSONResponse({"success": True}))
+            return self._welcome(
+                request, user, RedirectResponse("./", 303) if plain else JSONResponse({"success": True})
+            )
         audit.write(asker, "login", outcome="refused")
         seconds = self.gate.locked()
         status, text = (429, LATER) if seconds else (400, WRONG)
@@ -84,7 +93,11 @@ class Door:
         """End the session; its cookie opens nothing any more, wherever it was copied to."""
         self.sessions.end(cookies(request.scope).get(_name(request.scope, "session"), ""))
         audit.write(Asker(who.role.get(), who.address.get()), "logout")
-        answer: Response = RedirectResponse("./", 303) if "text/html" in request.headers.get("accept", "") else JSONResponse({"success": True})
+        answer: Response = (
+            RedirectResponse("./", 303)
+            if "text/html" in request.headers.get("accept", "")
+            else JSONResponse({"success": True})
+        )
         answer.delete_cookie(_name(request.scope, "session"), **self._attributes(request))
         return answer
 
@@ -93,29 +106,49 @@ class Door:
     def _welcome(self, request: Request, role: str, answer: Response) -> Response:
         """Begin a session, and know this browser again."""
         for kind, value in (("device", self.devices.mark()), ("session", self.sessions.begin(role))):
-            answer.set_cookie(_name(request.scope, kind), value, max_age=int(LONGEST if kind == "session" else 10 * LONGEST), **self._attributes(request))
+            answer.set_cookie(
+                _name(request.scope, kind),
+                value,
+                max_age=int(LONGEST if kind == "session" else 10 * LONGEST),
+                **self._attributes(request),
+            )
         if self.framed:  # Starlette knows the word from Python 3.14 on
-            answer.raw_headers[:] = [(key, said + b"; Partitioned" if key == b"set-cookie" else said) for key, said in answer.raw_headers]
+            answer.raw_headers[:] = [
+                (key, said + b"; Partitioned" if key == b"set-cookie" else said) for key, said in answer.raw_headers
+            ]
         answer.headers["cache-control"] = "no-store"
         return answer
 
     def _attributes(self, request: Request) -> dict[str, Any]:
-        """Only this site's own pages send the cookie; inside another site's frame it must say more, and is kept apart there."""
+        """Only this site's own pages send the cookie; inside another site's frame it must say more, and is kept apart
+        there.
+        """
         secure = request.headers.get("x-forwarded-proto", request.url.scheme) == "https"
         if self.framed and secure:
             return {"path": "/", "httponly": True, "secure": True, "samesite": "none"}
         return {"path": "/", "httponly": True, "secure": secure, "samesite": "lax"}
 
-    def _page(self, request: Request, said: str = "", status: int = 200, headers: dict[str, str] | None = None, **values: Any) -> Response:
-        """The login page in the language that the browser or `?lang` asks for. gradio_client reads in it that there is a login."""
+    def _page(
+        self, request: Request, said: str = "", status: int = 200, headers: dict[str, str] | None = None, **values: Any
+    ) -> Response:
+        """The login page in the language that the browser or `?lang` asks for. gradio_client reads in it that there
+        is a login.
+        """
         lang = words.language(request.query_params.get("lang") or request.headers.get("accept-language"))
 
         def told(text: str) -> str:
             return html.escape(words.say(text, lang, **values))
 
         other = "en" if lang == "zh" else "zh"
-        filled = words.SLOT.sub(lambda slot: {"said": f'<p role="alert">{told(said)}</p>' if said else "", "lang": {"zh": "zh-CN"}.get(lang, lang),
-                                              "other": other, "tongue": words.LANGUAGES[other]}.get(slot[1], slot[0]), assets.read("login.html"))
+        filled = words.SLOT.sub(
+            lambda slot: {
+                "said": f'<p role="alert">{told(said)}</p>' if said else "",
+                "lang": {"zh": "zh-CN"}.get(lang, lang),
+                "other": other,
+                "tongue": words.LANGUAGES[other],
+            }.get(slot[1], slot[0]),
+            assets.read("login.html"),
+        )
         filled = assets.SAID.sub(lambda found: found[0].replace(f">{found[1]}<", f">{told(found[1])}<"), filled)
         return HTMLResponse(filled, status, {"cache-control": "no-store", **(headers or {})})
 
@@ -128,7 +161,9 @@ def _name(scope: dict[str, Any], kind: str) -> str:
 
 async def _form(request: Request) -> dict[str, str]:
     """The fields of a form, urlencoded or as parts; none where it is too long or too slow."""
-    if int(request.headers.get("content-length", "0") or 0) > LARGEST or "chunked" in request.headers.get("transfer-encoding", ""):
+    if int(request.headers.get("content-length", "0") or 0) > LARGEST or "chunked" in request.headers.get(
+        "transfer-encoding", ""
+    ):
         return {}
     try:
         async with asyncio.timeout(SLOWEST):

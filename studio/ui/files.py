@@ -1,4 +1,5 @@
-"""Which files an order may name. A page on this computer without a login serves its user, who may name any; every other page only the
+"""Which files an order may name. A page on this computer without a login serves its user, who may name any; every
+other page only the
 studio's own: uploads and samples as data, models and results as models, and no link that leads out of them.
 """
 
@@ -18,13 +19,22 @@ from studio.ui import live, who
 
 PUBLIC = "STUDIO_PUBLIC"  # set in the environment of a page that others can reach
 MODELS = ("models", "exports", "uploads")  # rooms of the home that may hold a model, beside the results of runs
-SUGGESTED = ("Qwen/Qwen2.5-0.5B-Instruct", "Qwen/Qwen3-0.6B", "HuggingFaceTB/SmolLM2-1.7B-Instruct", "Qwen/Qwen2.5-7B-Instruct")
+SUGGESTED = (
+    "Qwen/Qwen2.5-0.5B-Instruct",
+    "Qwen/Qwen3-0.6B",
+    "HuggingFaceTB/SmolLM2-1.7B-Instruct",
+    "Qwen/Qwen2.5-7B-Instruct",
+)
 HINT = "On a page with a login, or that others can reach, use an upload, a sample or a Hub id."
 
 
 def allow(order: RunConfig) -> None:
-    """Refuse an order that names files it may not, or what would have to be fetched for somebody who only looks. Raises OrderError."""
-    named = [one.source for one in order.data.sources()] + ([order.data.eval] if isinstance(order.data.eval, str) else [])
+    """Refuse an order that names files it may not, or what would have to be fetched for somebody who only looks.
+    Raises OrderError.
+    """
+    named = [one.source for one in order.data.sources()] + (
+        [order.data.eval] if isinstance(order.data.eval, str) else []
+    )
     if restricted():
         for text in named:
             if not _is_data(text):
@@ -36,17 +46,23 @@ def allow(order: RunConfig) -> None:
             if not data.here(text):
                 raise OrderError(f"{text} is not in this studio yet.", "Only the owner may fetch it.", "data.train")
         if order.model.kind == "hub" and order.model.source not in SUGGESTED and source.local(order.model) is None:
-            raise OrderError(f"{order.model.source} is not in this studio yet.", "Only the owner may fetch it.", "model")
+            raise OrderError(
+                f"{order.model.source} is not in this studio yet.", "Only the owner may fetch it.", "model"
+            )
 
 
 def allow_voice(name: str) -> None:
-    """Refuse to load what is no model of this studio, a base or a run's, where not every file may be named. Raises RunError."""
+    """Refuse to load what is no model of this studio, a base or a run's, where not every file may be named. Raises
+    RunError.
+    """
     if restricted() and name != "base":
         live.exact(name.removeprefix("base:").partition("@")[0])
 
 
 def restricted() -> bool:
-    """Whether only the studio's own files may be named: the page has a login, can be reached by others, or the asker does not own it."""
+    """Whether only the studio's own files may be named: the page has a login, can be reached by others, or the asker
+    does not own it.
+    """
     return bool(os.environ.get(PUBLIC)) or who.guarded.get() or not who.owns()
 
 
@@ -76,7 +92,9 @@ def _is_model(order: ModelOrder) -> bool:
         return True
     try:
         path = Path(order.source).expanduser().resolve(strict=True)
-        return _in_models(path) and (path.is_file() or all(_in_models(file.resolve(strict=True)) for file in path.iterdir()))
+        return _in_models(path) and (
+            path.is_file() or all(_in_models(file.resolve(strict=True)) for file in path.iterdir())
+        )
     except (OSError, ValueError, RuntimeError):
         return False
 

@@ -1,7 +1,10 @@
-"""What a request may do: which Host names are answered, which posts are the page's own, which addresses each role may use.
+"""What a request may do: which Host names are answered, which posts are the page's own, which addresses each role may
+use.
 
-Gradio checks none of this: any name that points here is answered (DNS rebinding), a few of its routes take plain-text and form posts
-from any web site, and who is logged in may call everything. This is the second wall; the first is at each function (rights.py).
+Gradio checks none of this: any name that points here is answered (DNS rebinding), a few of its routes take plain-text
+and form posts
+from any web site, and who is logged in may call everything. This is the second wall; the first is at each function
+(rights.py).
 What is not listed here is not served.
 """
 
@@ -19,41 +22,68 @@ from starlette.responses import PlainTextResponse
 from studio.ui import who
 from studio.ui.crowd import Crowd
 from studio.ui.door import Door
-from studio.ui.files import PUBLIC, allow, allow_voice  # noqa: F401 - what an order may name, which is checked by the jobs
+from studio.ui.files import PUBLIC, allow, allow_voice
 from studio.ui.names import Names, of_space
 from studio.ui.who import NOBODY, OWNER, VISITOR, WATCHER, Asker
+
+__all__ = ["PUBLIC", "Guard", "allow", "allow_voice"]  # what an order may name is checked by the jobs (files.py)
 
 API = "/gradio_api"
 ASK = "/studio/ask/"  # the page's reading questions (questions.py)
 STARTED = f"{API}/startup-events"  # gradio asks itself whether it is up; tells nothing
 WATCHED = ("status", "inspect", "estimate")  # the jobs that change nothing
 VISITED = ("chat", "chat_ask", "chat_stop", "chat_load")  # and those a visitor of a Space may use as well
-LOOKED_AT = ("", "/config", "/theme.css", "/favicon.ico", "/robots.txt", "/manifest.json",
-             *(API + path for path in ("/theme.css", "/info", "/startup-events", "/app_id", "/user", "/login_check")))
+LOOKED_AT = (
+    "",
+    "/config",
+    "/theme.css",
+    "/favicon.ico",
+    "/robots.txt",
+    "/manifest.json",
+    *(API + path for path in ("/theme.css", "/info", "/startup-events", "/app_id", "/user", "/login_check")),
+)
 FOLDERS = ("/assets/", "/static/", f"{API}/heartbeat/")
-READ = tuple(API + path for path in ("/queue/data", "/queue/status", "/upload_progress", "/openapi.json"))  # by the owner's gradio_client
+READ = tuple(
+    API + path for path in ("/queue/data", "/queue/status", "/upload_progress", "/openapi.json")
+)  # by the owner's gradio_client
 POSTED = tuple(API + path for path in ("/queue/join", "/upload", "/reset", "/cancel"))
 CALLED = tuple(f"{API}/{way}/" for way in ("run", "api", "call"))
 SIGNING = ("/login/huggingface", "/login/callback", "/logout")  # of a Space
-UNUSED = ("/gradio_api/deep_link", "/gradio_api/component_server", "/gradio_api/process_recording")  # gradio's, not the page's; each writes or calls
+UNUSED = (
+    "/gradio_api/deep_link",
+    "/gradio_api/component_server",
+    "/gradio_api/process_recording",
+)  # gradio's, not the page's; each writes or calls
 LARGEST = 4 << 20  # bytes of a call; an upload has a limit of its own
 SLOWEST = 30.0  # seconds for a call to arrive
-POLICY = ("default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
-          "font-src 'self' data:; media-src 'self' blob:; worker-src 'self' blob:; connect-src 'self'; object-src 'none'; base-uri 'self'; "
-          "form-action 'self'; frame-ancestors ")
+POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
+    "font-src 'self' data:; media-src 'self' blob:; worker-src 'self' blob:; connect-src 'self'; object-src 'none'; base-uri 'self'; "
+    "form-action 'self'; frame-ancestors "
+)
 Refusal = tuple[int, str]
 
 
 class Guard:
-    """ASGI middleware: 400 for a foreign Host, 401 and 403 beyond one's rights, 404 for what the page does not use, 429 for too much at once.
+    """ASGI middleware: 400 for a foreign Host, 401 and 403 beyond one's rights, 404 for what the page does not use,
+    429 for too much at once.
 
-    role: who sends a request, by its scope. visitors: who is not logged in may look and chat. door: the login, if there is one.
+    role: who sends a request, by its scope. visitors: who is not logged in may look and chat. door: the login, if
+    there is one. ending: told when
+    somebody leaves a login that is not ours.
     """
 
-    def __init__(self, app: Any, names: Names, role: Callable[[dict[str, Any]], str] | None = None, visitors: bool = False, door: Door | None = None,
-                 guarded: bool = False):
+    def __init__(
+        self,
+        app: Any,
+        names: Names,
+        role: Callable[[dict[str, Any]], str] | None = None,
+        visitors: bool = False,
+        door: Door | None = None,
+        ending: Callable[[dict[str, Any]], None] | None = None,
+    ):
         self.app, self.names, self.role, self.visitors, self.door = app, names, role, visitors, door
-        self.guarded, self.crowd = guarded or door is not None or visitors, Crowd()
+        self.guarded, self.ending, self.crowd = door is not None or visitors, ending, Crowd()
         self.policy = POLICY + ("'self' https://huggingface.co" if of_space() else "'self'")
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
@@ -75,7 +105,9 @@ class Guard:
             if room:
                 await self._pass(scope, receive, send, role)
             else:
-                await PlainTextResponse("Too much at once. Try again in a moment.", 429, {"Retry-After": "2"})(scope, receive, send)
+                await PlainTextResponse("Too much at once. Try again in a moment.", 429, {"Retry-After": "2"})(
+                    scope, receive, send
+                )
 
     async def _pass(self, scope: dict[str, Any], receive: Any, send: Any, role: str) -> None:
         """What is let through: to the login, to where it was sent, or to a refusal that only the body could tell."""
@@ -83,7 +115,13 @@ class Guard:
         if entering is not None:
             await entering(scope, receive, send)
             return
-        if scope["type"] == "http" and scope["method"] == "POST" and scope["path"].startswith((*CALLED, f"{API}/queue/")):
+        if self.ending and scope["path"].rstrip("/") == "/logout":
+            self.ending(scope)
+        if (
+            scope["type"] == "http"
+            and scope["method"] == "POST"
+            and scope["path"].startswith((*CALLED, f"{API}/queue/"))
+        ):
             body = await _body(scope, receive)
             refusal = (413, "That is too long, or came too slowly.") if body is None else _numbered(body, role)
             if refusal:
@@ -130,25 +168,41 @@ class Guard:
         if method == "POST" and (path.startswith(ASK) or (self.door and path == "/logout")):
             return None
         if role == OWNER:
-            known = path in READ or path.startswith(CALLED) if looks else method == "POST" and (path in POSTED or path.startswith(CALLED))
+            known = (
+                path in READ or path.startswith(CALLED)
+                if looks
+                else method == "POST" and (path in POSTED or path.startswith(CALLED))
+            )
             return None if known else (404, "Not found.")
-        if method == "POST" and any(path == f"{API}/{way}/{job}" for way in ("run", "api") for job in self._allowed(role)):
+        if method == "POST" and any(
+            path == f"{API}/{way}/{job}" for way in ("run", "api") for job in self._allowed(role)
+        ):
             return None
         if path == "/login":
             return 404, "There is no login here."
-        return (404, "Not found.") if looks and path not in READ and not path.startswith(CALLED) else (403, "Only the owner may do this here.")
+        return (
+            (404, "Not found.")
+            if looks and path not in READ and not path.startswith(CALLED)
+            else (403, "Only the owner may do this here.")
+        )
 
     def _allowed(self, role: str) -> tuple[str, ...]:
         return WATCHED + (VISITED if role == VISITOR else ())
 
     def may(self, scope: dict[str, Any], role: str = OWNER) -> str | None:
-        """The jobs that somebody may call, for the page to grey the others; "*" for all. Said with every answer to a reading question, None elsewhere."""
-        if not scope["path"].startswith(ASK):
+        """The jobs that somebody may call, for the page to grey the others; "*" for all. Said with every answer to a
+        reading question, None elsewhere.
+        """
+        if role == NOBODY or not scope["path"].startswith(ASK):
             return None
         return "*" if role == OWNER else " ".join(self._allowed(role))
 
     def _with_headers(self, send: Any, may: str | None) -> Any:
-        said = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"same-origin"), (b"content-security-policy", self.policy.encode())]
+        said = [
+            (b"x-content-type-options", b"nosniff"),
+            (b"referrer-policy", b"same-origin"),
+            (b"content-security-policy", self.policy.encode()),
+        ]
         said += [(b"x-studio-may", may.encode())] if may else []
         said += [(b"x-studio-login", b"1")] if may and self.door else []
 
@@ -156,6 +210,7 @@ class Guard:
             if message["type"] == "http.response.start":
                 message["headers"] = [*message.get("headers", []), *said]
             await send(message)
+
         return sending
 
 
@@ -181,11 +236,14 @@ def _again(body: bytes, receive: Any) -> Any:
             return await receive()
         given = True
         return {"type": "http.request", "body": body, "more_body": False}
+
     return receiving
 
 
 def _numbered(body: bytes, role: str) -> Refusal | None:
-    """A function asked for by its number, which gradio prefers to the name in the address: only the owner's programs do that."""
+    """A function asked for by its number, which gradio prefers to the name in the address: only the owner's programs
+    do that.
+    """
     if role == OWNER:
         return None
     try:

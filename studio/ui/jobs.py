@@ -7,21 +7,18 @@ sentence and one hint.
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
-
-from gradio.utils import get_upload_folder
 
 from studio import config, data, device, queue, run
 from studio.errors import DataError, OrderError
 from studio.forecast import calibration, record
-from studio.home import room, slug
 from studio.talk import chat as server
-from studio.ui import guard, measure, rights, space
+from studio.ui import guard, measure, rights, space, uploads
 from studio.ui.who import VISITOR, WATCHER
 
 LONGEST = 200_000  # characters of an order or a prompt
+ASKED = ("data.encoding", "data.mapping")  # what the page asks about a file that it has kept
 
 
 def build() -> None:
@@ -31,29 +28,18 @@ def build() -> None:
         rights.offered(job, name)
 
 
-ASKED = ("data.encoding", "data.mapping")  # what the page asks about a file that it has kept
-
-
 @rights.job(waits=True)
 def import_file(file: dict[str, Any], name: str = "") -> dict[str, Any]:
     """Keep an uploaded data file in the studio; returns {source, name, bytes}. file: what gradio_client's handle_file gives.
 
     The name is made safe; a second file of a name gets a number. Raises DataError when it is no upload or no data.
     """
-    given = file.get("path") if isinstance(file, dict) else file
-    path = Path(str(given or "")).resolve()
-    if not path.is_file() or not path.is_relative_to(Path(get_upload_folder()).resolve()):
-        raise DataError("That is no uploaded file.", "Upload it first: handle_file(…) in gradio_client does.", "file")
-    wanted = Path(name or (file.get("orig_name") if isinstance(file, dict) else None) or path.name)
-    ending = slug(wanted.suffix.lstrip("."), "txt")[:8]
-    stem = slug(wanted.stem, "data")[:48]
+    path = uploads.uploaded(file.get("path") if isinstance(file, dict) else file)
     try:
-        data.read(str(path))  # refused before it is kept
-    except DataError as error:
-        if error.where not in ASKED:
-            raise
-    target = next(place for n in range(1, 10_000) if not (place := room("uploads") / f"{stem if n == 1 else f'{stem}-{n}'}.{ending}").exists())
-    shutil.copyfile(path, target)
+        _readable(path)  # refused before it is kept
+        target = uploads.keep(path, name or (file.get("orig_name") if isinstance(file, dict) else None) or path.name)
+    finally:
+        uploads.drop(path)
     return {"source": str(target), "name": target.name, "bytes": target.stat().st_size}
 
 
@@ -125,6 +111,15 @@ def time_device() -> dict[str, Any]:
     found = calibration.calibrate(one)
     queue.advance()  # what was ordered meanwhile
     return {"device": one.name, "rates": found.rates}
+
+
+def _readable(path: Path) -> None:
+    """Refuse what is no data; what only asks for a choice on the page may be kept. Raises DataError."""
+    try:
+        data.read(str(path))
+    except DataError as error:
+        if error.where not in ASKED:
+            raise
 
 
 def _parsed(order: str) -> config.RunConfig:

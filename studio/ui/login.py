@@ -1,4 +1,5 @@
-"""The login: an owner's password and, if wanted, a second one that only lets people watch. Constant time, few tries."""
+"""The login: an owner's password and, if wanted, a second one that only lets people watch. Constant time, few tries.
+"""
 
 from __future__ import annotations
 
@@ -22,12 +23,20 @@ REMEMBERED = 4096  # addresses
 class Gate:
     """Whether a name and a password are right. While an address is locked out, nothing it gives is.
 
-    strong: the owner's password is made of random bits, which nobody guesses; it opens at any time, so no stranger's tries shut the owner out.
+    strong: the owner's password is made of random bits, which nobody guesses; it opens at any time, so no stranger's
+    tries shut the owner out.
     proxied: connections come from a known proxy (a tunnel, a Space's), so many people share one.
     A browser that was let in before (who.device) is counted by itself.
     """
 
-    def __init__(self, owner: str, watcher: str | None = None, clock: Callable[[], float] = time.monotonic, strong: bool = False, proxied: bool = False):
+    def __init__(
+        self,
+        owner: str,
+        watcher: str | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        strong: bool = False,
+        proxied: bool = False,
+    ):
         self.owner = owner
         self._passwords = {OWNER: owner, WATCHER: watcher or ""}
         self._clock, self._lock, self._strong, self._proxied = clock, threading.Lock(), strong, proxied
@@ -91,7 +100,9 @@ class Gate:
 
 
 def network(address: str) -> str:
-    """Whose tries are counted together: an IPv4 address; of IPv6 the first half, since one household has all of the second."""
+    """Whose tries are counted together: an IPv4 address; of IPv6 the first half, since one household has all of the
+    second.
+    """
     try:
         found = ipaddress.ip_address(address)
     except ValueError:

@@ -82,6 +82,8 @@ def _gate(reach: Reach) -> login.Gate | None:
         os.environ[files.PUBLIC] = "1"
     if space.space() is not None and not reach.password:
         return None  # the guard lets visitors watch; see _guard
+    if space.space() is not None:
+        os.environ[space.LOGIN] = "1"
     owner = reach.password or login.password()
     if not names.is_local(reach.host):
         print(f"The page is served on {reach.host}: everybody in your network can reach its login.", file=sys.stderr)
@@ -101,5 +103,6 @@ def _guard(reach: Reach, door: Door | None) -> Middleware:
     here = space.space()
     known = names.Names(reach.host, reach.share, reach.allow)
     if here is not None and door is None:
-        return Middleware(guard.Guard, names=known, role=lambda scope: space.role_of(scope, here), visitors=True)
+        visits = space.Visits(here)
+        return Middleware(guard.Guard, names=known, role=visits.role, visitors=True, ending=visits.end)
     return Middleware(guard.Guard, names=known, role=door.role if door else None, door=door)

@@ -53,7 +53,9 @@ class Sessions:
 
 
 class Devices:
-    """Marks browsers that gave the right password once, by a signed cookie: strangers' wrong tries never lock those out."""
+    """Marks browsers that gave the right password once, by a signed cookie: strangers' wrong tries never lock those
+    out.
+    """
 
     def __init__(self) -> None:
         self._key = _key()

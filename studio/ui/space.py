@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import time
 from importlib.util import find_spec
@@ -11,7 +13,9 @@ from typing import Any, NamedTuple
 from studio.runs import backup
 from studio.ui.who import OWNER, WATCHER
 
+LOGIN = "STUDIO_LOGIN"  # set in the environment of a page that asks for a password, which itself does not stand there
 LASTING = Path("/data")  # where a Space's storage bucket is mounted by convention
+MONTH = 30 * 24 * 3600.0  # seconds
 
 
 class Space(NamedTuple):
@@ -46,7 +50,7 @@ def blocked(here: Space | None) -> str | None:
     if here and here.zero:
         return ("This Space runs on ZeroGPU, which lends a GPU for a minute at a time: a training cannot run here. "
                 "Duplicate the Space to a CPU or GPU of your own; checking data and forecasts work here.")
-    if here and not here.login and not os.environ.get("STUDIO_PASSWORD") and not os.environ.get("STUDIO_OPEN"):
+    if here and not here.login and not any(map(os.environ.get, ("STUDIO_PASSWORD", LOGIN, "STUDIO_OPEN"))):
         return ("Nobody can log in to this Space yet: put hf_oauth: true into its README, or set a secret STUDIO_PASSWORD. "
                 "In a private Space the variable STUDIO_OPEN=1 lets everybody who sees it train.")
     return None
@@ -62,6 +66,28 @@ def note(here: Space | None) -> str | None:
         return ("The disk of this Space is emptied when it restarts or sleeps. Attach a storage bucket at /data, or download the result "
                 "as soon as the run has finished.")
     return "Runs are kept in the storage bucket at /data and survive a restart of the Space."
+
+
+class Visits:
+    """Who visits a Space, by the Hugging Face login in a signed cookie; and which of those logins were ended here, whoever kept a copy."""
+
+    def __init__(self, here: Space):
+        self._here, self._ended = here, dict[str, float]()  # hash of what the Hub gave -> when it ends by itself
+
+    def role(self, scope: dict[str, Any]) -> str:
+        return WATCHER if _mark(scope) in self._ended else role_of(scope, self._here)
+
+    def end(self, scope: dict[str, Any]) -> None:
+        """Log out: gradio takes the cookie from the browser, this ends what stands in it."""
+        told, now = (scope.get("session") or {}).get("oauth_info") or {}, time.time()
+        self._ended = {mark: until for mark, until in self._ended.items() if until > now}
+        if told:
+            self._ended[_mark(scope)] = told.get("expires_at", now + MONTH)
+
+
+def _mark(scope: dict[str, Any]) -> str:
+    told = (scope.get("session") or {}).get("oauth_info") or {}
+    return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest() if told else ""
 
 
 def role_of(scope: dict[str, Any], here: Space) -> str:

@@ -1,6 +1,7 @@
 """Who asks: the role and the address of the request that is being answered.
 
-The guard (guard.py) finds out once, from cookie and address, and leaves an Asker in the request's ASGI scope, which no client can write.
+The guard (guard.py) finds out once, from cookie and address, and leaves an Asker in the request's ASGI scope, which
+no client can write.
 Whatever answers (rights.py) takes it from there and makes it known to the code below, in its thread too.
 """
 
@@ -11,13 +12,16 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
-# watch: logged in to look. visit: anybody on a public Space, who may also chat. NOBODY: not logged in where a login is asked for.
+# watch: logged in to look. visit: anybody on a public Space, who may also chat. NOBODY: not logged in where a login
+# is asked for.
 OWNER, WATCHER, VISITOR, NOBODY = "owner", "watch", "visit", ""
 KEY = "studio.asker"  # in the scope of a request
 
 
 class Asker(NamedTuple):
-    """guarded: whether the page has a login or can be reached by others, so that only the studio's own files may be named."""
+    """guarded: whether the page has a login or can be reached by others, so that only the studio's own files may be
+    named.
+    """
 
     role: str = NOBODY
     address: str = ""

@@ -37,20 +37,37 @@ def public(page_home: Path) -> Iterator[Page]:
 @pytest.fixture(scope="module")
 def pages(gated: Page, public: Page) -> dict[str, tuple[Page, dict[str, str]]]:
     """Role -> the page where it is met, and the headers that carry it."""
-    return {NOBODY: (gated, {}), VISITOR: (public, {}), WATCHER: (gated, {"Cookie": sign_in(gated, "watch", "only looking")}),
-            OWNER: (gated, {"Cookie": sign_in(gated, "owner", "right horse")})}
+    return {
+        NOBODY: (gated, {}),
+        VISITOR: (public, {}),
+        WATCHER: (gated, {"Cookie": sign_in(gated, "watch", "only looking")}),
+        OWNER: (gated, {"Cookie": sign_in(gated, "owner", "right horse")}),
+    }
 
 
 def functions(page: Page) -> dict[int, Any]:
-    """Number -> function of the page's jobs, as gradio keeps them. The login button of a Space has one of its own, which only says who one is."""
-    return {number: one for number, one in page.blocks.fns.items() if not getattr(one.fn, "__qualname__", "").startswith("LoginButton.")}
+    """Number -> function of the page's jobs, as gradio keeps them. The login button of a Space has one of its own,
+    which only says who one is.
+    """
+    return {
+        number: one
+        for number, one in page.blocks.fns.items()
+        if not getattr(one.fn, "__qualname__", "").startswith("LoginButton.")
+    }
 
 
 def ways(number: int, name: str) -> list[tuple[str, dict[str, Any]]]:
-    """(address, body) of every way to call a job: by name, by number in the body of another name's address, by the queue."""
+    """(address, body) of every way to call a job: by name, by number in the body of another name's address, by the
+    queue.
+    """
     by_name = [f"/gradio_api/{way}/{name}{end}" for way in ("run", "api", "call") for end in ("", "/")]
     by_number = [OPEN, OPEN + "/", "/gradio_api/api/status", f"/gradio_api/run/{name}", "/gradio_api/queue/join"]
-    bodies: tuple[dict[str, Any], ...] = ({}, {"session_hash": SESSION}, {"batched": True}, {"trigger_id": 1, "session_hash": SESSION})
+    bodies: tuple[dict[str, Any], ...] = (
+        {},
+        {"session_hash": SESSION},
+        {"batched": True},
+        {"trigger_id": 1, "session_hash": SESSION},
+    )
     found = [(path, more) for path in by_name for more in bodies]
     found += [(path, {"fn_index": number, **more}) for path in by_number for more in bodies]
     return [*found, (f"/gradio_api/call/v2/{name}", {})]
@@ -79,7 +96,9 @@ def test_both_walls_say_the_same(page: Page) -> None:
     wall = guard.Guard(None, Names())
     for role, one in product((WATCHER, VISITOR), functions(page).values()):
         assert rights.allows(one.fn, role) == (one.api_name in wall._allowed(role)), (role, one.api_name)
-    assert {one.api_name for one in functions(page).values() if not getattr(one.fn, rights.CHANGES)} == set(guard.WATCHED)
+    assert {one.api_name for one in functions(page).values() if not getattr(one.fn, rights.CHANGES)} == set(
+        guard.WATCHED
+    )
 
 
 @pytest.mark.parametrize("role", ROLES[:-1])
@@ -92,7 +111,13 @@ def test_no_way_leads_to_a_job_that_a_role_may_not_call(pages: Any, role: str, m
     for number, one in functions(page).items():
         for path, body in ways(number, one.api_name):
             reached.clear()
-            answer = page.ask("POST", path, json.dumps({"data": ["x"] * len(one.inputs), **body}), Content_Type="application/json", **headers)
+            answer = page.ask(
+                "POST",
+                path,
+                json.dumps({"data": ["x"] * len(one.inputs), **body}),
+                Content_Type="application/json",
+                **headers,
+            )
             asked += 1
             allowed = rights.allows(one.fn, role)
             assert set(reached) <= {name for name in [one.api_name] if allowed}, (role, path, body)
@@ -103,7 +128,9 @@ def test_no_way_leads_to_a_job_that_a_role_may_not_call(pages: Any, role: str, m
 
 @pytest.mark.parametrize("role", ROLES)
 def test_behind_the_address_each_job_checks_by_itself(pages: Any, role: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The wall of addresses is taken away: by name, by number and by the queue, a job that a role may not call is not carried out."""
+    """The wall of addresses is taken away: by name, by number and by the queue, a job that a role may not call is not
+    carried out.
+    """
     page, headers = pages[role]
     reached: list[str] = []
     monkeypatch.setattr(rights, "_carried_out", lambda function, name, asker, args: reached.append(name) or {})
@@ -111,14 +138,26 @@ def test_behind_the_address_each_job_checks_by_itself(pages: Any, role: str, mon
     monkeypatch.setattr(guard, "_numbered", lambda *_: None)
     allowed = {one.api_name for one in functions(page).values() if rights.allows(one.fn, role)}
     for number, one in functions(page).items():
-        for path, body in ((OPEN, {"fn_index": number}), (OPEN, {"fn_index": number, "batched": True}), (f"/gradio_api/api/{one.api_name}", {})):
-            page.ask("POST", path, json.dumps({"data": ["x"] * len(one.inputs), **body}), Content_Type="application/json", **headers)
+        for path, body in (
+            (OPEN, {"fn_index": number}),
+            (OPEN, {"fn_index": number, "batched": True}),
+            (f"/gradio_api/api/{one.api_name}", {}),
+        ):
+            page.ask(
+                "POST",
+                path,
+                json.dumps({"data": ["x"] * len(one.inputs), **body}),
+                Content_Type="application/json",
+                **headers,
+            )
     assert set(reached) == allowed
     reached.clear()
     names = {}
     for number, one in functions(page).items():
         body = {"data": ["x"] * len(one.inputs), "fn_index": number, "session_hash": SESSION + role}
-        joined = page.ask("POST", "/gradio_api/queue/join", json.dumps(body), Content_Type="application/json", **headers)
+        joined = page.ask(
+            "POST", "/gradio_api/queue/join", json.dumps(body), Content_Type="application/json", **headers
+        )
         names[joined.json["event_id"]] = one.api_name
     stream = page.ask("GET", f"/gradio_api/queue/data?session_hash={SESSION + role}", **headers).body
     told = [json.loads(line.removeprefix("data: ")) for line in stream.splitlines() if line.startswith("data: ")]
@@ -149,22 +188,54 @@ def test_a_request_that_did_not_pass_the_guard_is_nobodys() -> None:
 
 def test_what_gradio_offers_beside_is_shut_for_those_who_look(pages: Any) -> None:
     """Another's events and streams, component servers, recordings, uploads, cancelling."""
-    paths = {"GET": ("/gradio_api/queue/data?session_hash=x", "/gradio_api/call/status/x", "/gradio_api/upload_progress?upload_id=x", "/gradio_api/dev/reload",
-                     "/gradio_api/stream/x/1/1/playlist.m3u8", "/gradio_api/proxy=https://huggingface.co/x", "/gradio_api/file=/etc/passwd", "/monitoring/x",
-                     "/gradio_api/custom_component/x/client/y/z", "/gradio_api/deep_link?session_hash=x", "/gradio_api/queue/status", "/gradio_api/runs"),
-             "POST": ("/gradio_api/cancel", "/gradio_api/reset", "/gradio_api/upload", "/gradio_api/component_server", "/gradio_api/process_recording",
-                      "/gradio_api/stream/x", "/gradio_api/stream/x/close", "/gradio_api/mcp/", "/gradio_api/queue/join", "/gradio_api/run-history/connect")}
+    paths = {
+        "GET": (
+            "/gradio_api/queue/data?session_hash=x",
+            "/gradio_api/call/status/x",
+            "/gradio_api/upload_progress?upload_id=x",
+            "/gradio_api/dev/reload",
+            "/gradio_api/stream/x/1/1/playlist.m3u8",
+            "/gradio_api/proxy=https://huggingface.co/x",
+            "/gradio_api/file=/etc/passwd",
+            "/monitoring/x",
+            "/gradio_api/custom_component/x/client/y/z",
+            "/gradio_api/deep_link?session_hash=x",
+            "/gradio_api/queue/status",
+            "/gradio_api/runs",
+        ),
+        "POST": (
+            "/gradio_api/cancel",
+            "/gradio_api/reset",
+            "/gradio_api/upload",
+            "/gradio_api/component_server",
+            "/gradio_api/process_recording",
+            "/gradio_api/stream/x",
+            "/gradio_api/stream/x/close",
+            "/gradio_api/mcp/",
+            "/gradio_api/queue/join",
+            "/gradio_api/run-history/connect",
+        ),
+    }
     for role in (NOBODY, WATCHER, VISITOR):
         page, headers = pages[role]
         for method, several in paths.items():
             for path in several:
-                answer = page.ask(method, path, "{}" if method == "POST" else None, Content_Type="application/json", **headers)
+                answer = page.ask(
+                    method, path, "{}" if method == "POST" else None, Content_Type="application/json", **headers
+                )
                 assert answer.status in (401, 403, 404), (role, path, answer.status)
 
 
-def test_a_visitor_sees_and_changes_only_conversations_that_visitors_began(pages: Any, page_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_visitor_sees_and_changes_only_conversations_that_visitors_began(
+    pages: Any, page_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from studio.talk import chats
-    monkeypatch.setattr(chats.Talk, "ask", lambda self, prompt: self.turns.append({"prompt": prompt, "sides": ["base"], "answers": [], "vote": None}))
+
+    monkeypatch.setattr(
+        chats.Talk,
+        "ask",
+        lambda self, prompt: self.turns.append({"prompt": prompt, "sides": ["base"], "answers": [], "vote": None}),
+    )
     monkeypatch.setattr(chats.Talk, "going", lambda self: False)
     (owners, cookie), (visitors, _) = pages[OWNER], pages[VISITOR]
     private = owners.job("chat_ask", {"prompt": "A secret"}, **cookie).json["data"][0]["id"]
@@ -185,8 +256,14 @@ def test_what_changes_something_stands_in_the_audit_log(pages: Any, page_home: P
     page.job("label", "nowhere", {"note": "x" * 5000}, **cookie)
     page.job("status", "nowhere", **cookie)
     lines = [json.loads(line) for line in log.read_text().splitlines()]
-    assert lines[-1] | {"at": ""} == {"at": "", "who": "owner", "from": "127.0.0.1", "what": "label", "outcome": "failed",
-                                      "with": ["nowhere", lines[-1]["with"][1]]}
+    assert lines[-1] | {"at": ""} == {
+        "at": "",
+        "who": "owner",
+        "from": "127.0.0.1",
+        "what": "label",
+        "outcome": "failed",
+        "with": ["nowhere", lines[-1]["with"][1]],
+    }
     assert len(lines[-1]["with"][1]) < 130
     assert {"login"} <= {line["what"] for line in lines}
     assert log.stat().st_mode & 0o077 == 0

@@ -1,0 +1,82 @@
+"""From gradio's upload folder into the studio's: a file is kept once. What is left there, of a page that was closed,
+goes after a day.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import time
+from pathlib import Path
+
+from gradio.utils import get_upload_folder
+
+from studio.errors import DataError
+from studio.home import room, slug
+
+OWN = re.compile(r"[0-9a-f]{40,64}")  # gradio puts each upload into a folder named by its content's hash
+LEFT = 24 * 3600.0  # seconds
+
+
+def uploaded(given: object) -> Path:
+    """The file that an upload's path names, all links followed. Raises DataError where it is none."""
+    try:
+        path = Path(str(given or "")).resolve(strict=True)
+    except (OSError, ValueError, RuntimeError):
+        path = Path()
+    if not path.is_file() or not path.is_relative_to(Path(get_upload_folder()).resolve()):
+        raise DataError("That is no uploaded file.", "Upload it first: handle_file(…) in gradio_client does.", "file")
+    return path
+
+
+def keep(path: Path, name: str) -> Path:
+    """Move an upload into the studio's uploads; returns where it is. The name is made safe; a second file of a name
+    gets a number.
+    """
+    wanted = Path(name)
+    ending = slug(wanted.suffix.lstrip("."), "txt")[:8]
+    stem = slug(wanted.stem, "data")[:48]
+    for number in range(1, 10_000):
+        target = room("uploads") / f"{stem if number == 1 else f'{stem}-{number}'}.{ending}"
+        try:
+            _copy(path, target)
+        except FileExistsError:
+            continue
+        return target
+    raise DataError(f"There are too many files named {stem}.{ending}.", "Give it another name.", "name")
+
+
+def _copy(path: Path, target: Path) -> None:
+    """The file under another name, as the same bytes on the disk where it can be. Raises FileExistsError."""
+    if OWN.fullmatch(path.parent.name):
+        try:
+            os.link(path, target)
+            return
+        except FileExistsError:
+            raise
+        except OSError:
+            pass  # another disk, or one without links
+    with open(path, "rb") as source, open(target, "xb") as file:
+        try:
+            shutil.copyfileobj(source, file)
+        except OSError:
+            target.unlink(missing_ok=True)
+            raise
+
+
+def drop(path: Path) -> None:
+    """Remove gradio's copy of an upload, and whatever has lain there for a day."""
+    if OWN.fullmatch(path.parent.name):
+        shutil.rmtree(path.parent, ignore_errors=True)
+    sweep()
+
+
+def sweep() -> None:
+    """Remove uploads that nobody came back for."""
+    try:
+        for folder in Path(get_upload_folder()).iterdir():
+            if OWN.fullmatch(folder.name) and time.time() - folder.stat().st_mtime > LEFT:
+                shutil.rmtree(folder, ignore_errors=True)
+    except OSError:
+        return

@@ -1,0 +1,290 @@
+"""Which files an order may name on a page with a login: the studio's own, whatever way a path is written and wherever
+its links lead.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from studio import config
+from studio.errors import OrderError, StudioError
+from studio.home import PROJECT
+from studio.ui import files, uploads, who
+from studio.ui.questions import reads
+from studio.ui.who import OWNER, VISITOR, WATCHER
+from tests.ui.served import Page
+from tests.ui.test_login import sign_in
+
+ROW = '{"instruction": "SECRET-ROW?", "output": "It is SECRET-ROW."}\n'
+SECRETS = (
+    "locks/chat.json",
+    "audit.jsonl",
+    "token",
+    ".env",
+    "runs/one/log.txt",
+    "runs/one/config.yaml",
+    "runs/one/events.jsonl",
+    "cache/x.jsonl",
+    "chats/0123456789ab.json",
+    "exports/one/adapter.log",
+    "datasets/x/part-0.arrow",
+)
+
+
+@pytest.fixture(scope="module")
+def full(page_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with everything in it that somebody could want, links that lead out, and a file outside."""
+    outside = page_home.parent / "outside"
+    for name in (
+        *SECRETS,
+        "uploads/mine.jsonl",
+        "uploads/.hidden.jsonl",
+        "uploads/sub/deep.jsonl",
+        "exports/one/merged/config.json",
+        "models/own/config.json",
+        "models/linked/model.safetensors",
+        "runs/one/model/config.json",
+    ):
+        (page_home / name).parent.mkdir(parents=True, exist_ok=True)
+        (page_home / name).write_text(ROW)
+    outside.mkdir(exist_ok=True)
+    (outside / "secret.jsonl").write_text(ROW)
+    (outside / "config.json").write_text("{}")
+    (outside / "dataset_info.json").write_text('{"x": {"file_name": "secret.jsonl"}}')
+    (page_home / "uploads" / "dataset_info.json").write_text(
+        json.dumps(
+            {
+                "in": {"file_name": "mine.jsonl"},
+                "out": {"file_name": "link.jsonl"},
+                "up": {"file_name": "../token"},
+                "hub": {"hf_hub_url": "a/b"},
+            }
+        )
+    )
+    for link, target in {
+        "uploads/link.jsonl": outside / "secret.jsonl",
+        "uploads/up.jsonl": Path("../token"),
+        "uploads/good.jsonl": Path("mine.jsonl"),
+        "uploads/folder": outside,
+        "uploads/round.jsonl": Path("round.jsonl"),
+        "models/away": outside,
+        "models/linked/config.json": outside / "config.json",
+        "uploads/proc.jsonl": Path("/proc/self/environ"),
+    }.items():
+        if not (page_home / link).is_symlink():
+            (page_home / link).symlink_to(target)
+    return page_home
+
+
+def data_paths(home: Path) -> list[str]:
+    """Ways to name what is none of the asker's business."""
+    out = str(home.parent / "outside" / "secret.jsonl")
+    inside = [str(home / name) for name in SECRETS]
+    ways = [
+        out,
+        f"{home}/uploads/../../outside/secret.jsonl",
+        f"{home}/uploads/./../token",
+        f"{home}//token",
+        os.path.relpath(out),
+        os.path.relpath(home / "token"),
+        f"file://{out}",
+        out + "\0.jsonl",
+        out.replace("outside", "%6futside"),
+        f"{home}/uploads/%2e%2e/token",
+        "/proc/self/environ",
+        "/proc/self/root" + out,
+        "/proc/self/cwd/app.py",
+        "/proc/self/fd/0",
+        "/dev/stdin",
+        "/dev/fd/0",
+        "~/.ssh/id_rsa",
+        "~root/.bashrc",
+        str(PROJECT / "app.py"),
+        "app.py",
+        "studio/home.py",
+        str(PROJECT / "studio" / "samples" / ".." / "home.py"),
+        f"{home.parent}/outside/dataset_info.json:x",
+        os.path.relpath(home.parent / "outside" / "dataset_info.json") + ":x",
+        f"{home}/uploads",
+        f"{home}/uploads/",
+        f"{home}/uploads/sub",
+        "sample:../../home.py",
+        f"{home}/uploads/dataset_info.json:out",
+        f"{home}/uploads/dataset_info.json:up",
+        f"{home}/uploads/folder/secret.jsonl",
+    ]
+    links = [
+        f"{home}/uploads/{name}" for name in ("link.jsonl", "up.jsonl", "round.jsonl", "proc.jsonl", ".hidden.jsonl")
+    ]
+    return [*inside, *ways, *links]
+
+
+def asker(role: str, guarded: bool = True) -> Any:
+    return who.asking(who.Asker(role, "", guarded))
+
+
+@pytest.mark.parametrize("role", [OWNER, WATCHER, VISITOR])
+@pytest.mark.parametrize("key", ["train", "eval", "mixed"])
+def test_no_way_to_write_a_path_leads_out(full: Path, role: str, key: str) -> None:
+    for path in data_paths(full):
+        given = {
+            "train": {"train": path},
+            "eval": {"train": "sample", "eval": path},
+            "mixed": {"train": [{"source": "sample", "weight": 1}, {"source": path, "weight": 1}]},
+        }[key]
+        if path.startswith("sample:"):
+            continue  # refused where samples are looked up
+        with asker(role), pytest.raises(StudioError):
+            files.allow(config.build({"data": given}))
+
+
+@pytest.mark.parametrize("role", [OWNER, WATCHER, VISITOR])
+def test_models_are_those_of_the_studio(full: Path, role: str) -> None:
+    for path in (
+        full.parent / "outside",
+        full / "models" / "away",
+        full / "models" / "linked",
+        full / "models",
+        full,
+        full / "runs",
+        full / "runs" / "one",
+        full / "runs" / "one" / "log.txt",
+        full / "locks",
+        full / "models" / ".." / "locks",
+        "/proc/self/cwd",
+        "/etc",
+        full / "models" / "none",
+        full / "token.gguf",
+        "../outside",
+        full / "uploads" / "folder",
+    ):
+        with asker(role), pytest.raises(OrderError, match="outside"):
+            files.allow(config.build({"data": {"train": "sample"}, "model": str(path)}))
+    for path in (full / "models" / "own", full / "runs" / "one" / "model", full / "exports" / "one" / "merged"):
+        with asker(role):
+            files.allow(config.build({"data": {"train": "sample"}, "model": str(path)}))
+
+
+@pytest.mark.parametrize("role", [OWNER, WATCHER, VISITOR])
+def test_uploads_and_samples_are_for_everybody(full: Path, role: str) -> None:
+    for source in (
+        "sample",
+        str(full / "uploads" / "mine.jsonl"),
+        str(full / "uploads" / "good.jsonl"),
+        str(full / "uploads" / "sub" / "deep.jsonl"),
+        f"{full}/uploads/dataset_info.json:in",
+    ):
+        with asker(role):
+            files.allow(config.build({"data": {"train": source, "eval": source}}))
+
+
+def test_the_computers_own_user_may_name_any_file(full: Path) -> None:
+    out = str(full.parent / "outside" / "secret.jsonl")
+    with asker(OWNER, guarded=False):
+        files.allow(config.build({"data": {"train": out}, "model": "/etc"}))
+    with asker(WATCHER, guarded=False), pytest.raises(OrderError):
+        files.allow(config.build({"data": {"train": out}}))
+
+
+def test_who_looks_makes_nothing_be_fetched(full: Path) -> None:
+    for role in (WATCHER, VISITOR):
+        for plain in ({"data": {"train": "somebody/data"}}, {"data": {"train": "sample"}, "model": "somebody/model"}):
+            with asker(role), pytest.raises(OrderError, match="not in this studio yet"):
+                files.allow(config.build(plain))
+    with asker(OWNER):
+        files.allow(config.build({"data": {"train": "somebody/data"}, "model": "somebody/model"}))
+    (full / "somebody").mkdir(exist_ok=True)
+    (full / "somebody" / "data").write_text(ROW)
+    before = Path.cwd()
+    os.chdir(full)
+    try:
+        with asker(OWNER), pytest.raises(OrderError):
+            files.allow(
+                config.build({"data": {"train": "somebody/data"}})
+            )  # a file where the page stands, not the Hub's
+    finally:
+        os.chdir(before)
+
+
+@pytest.mark.parametrize("user", ["owner", "watch"])
+def test_no_job_and_no_question_hands_out_a_file(
+    gated: Page, full: Path, user: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each job and each read with each of those paths in each of its places."""
+    monkeypatch.setattr("studio.queue.advance", lambda *a, **k: None)
+    cookie = sign_in(gated, user, {"owner": "right horse", "watch": "only looking"}[user])
+    asked = 0
+    for path in data_paths(full)[:: 4 if user == "owner" else 1]:
+        answers = [
+            gated.job(*given, Cookie=cookie)
+            for given in (
+                ("inspect", path, "auto"),
+                ("estimate", json.dumps({"data": {"train": path}})),
+                ("estimate", json.dumps({"data": {"train": "sample"}, "model": path})),
+                ("start", json.dumps({"data": {"train": path}})),
+                ("import", {"path": path}, "x"),
+                ("chat", f"base:{path}", "hi"),
+                ("chat", path, "hi"),
+            )
+        ]
+        orders = (
+            {"data": {"train": path, "mapping": {"instruction": path}}, "model": path},
+            {"data": {"train": "sample", "eval": path, "template": path}},
+            {"data": {"train": "sample"}, "model": path},
+        )
+        for name in reads():
+            for order in orders if name in ("tune/look", "data/preview") else orders[:1]:
+                answers.append(
+                    gated.ask(
+                        "POST",
+                        f"/studio/ask/{name}",
+                        json.dumps({"order": order, "id": path, "name": path, "kind": path, "row": 1}),
+                        Content_Type="application/json",
+                        Cookie=cookie,
+                    )
+                )
+        asked += len(answers)
+        for answer in answers:
+            for secret in ("SECRET-ROW", "root:", "PATH="):
+                assert secret not in answer.body.replace(path, ""), (path, answer.body[:300])
+    assert asked > 300
+
+
+# -- uploads are kept once
+
+
+def test_an_upload_is_moved_and_not_kept_twice(page: Page, page_home: Path, tmp_path: Path) -> None:
+    from gradio_client import Client, handle_file
+
+    folder = Path(os.environ["GRADIO_TEMP_DIR"])
+    file = tmp_path / "rows.jsonl"
+    file.write_text(
+        "".join(json.dumps({"instruction": f"What is {n}?", "output": f"It is {n}, once."}) + "\n" for n in range(30))
+    )
+    client = Client(page.address, verbose=False)
+    first, second = (Path(client.predict(handle_file(str(file)), "", api_name="/import")["source"]) for _ in range(2))
+    assert first != second
+    assert first.read_bytes() == second.read_bytes() == file.read_bytes()
+    file.write_text("no data\0")
+    with pytest.raises(Exception, match="."):
+        client.predict(handle_file(str(file)), "", api_name="/import")
+    assert not [one for one in folder.rglob("*") if one.is_file() and uploads.OWN.fullmatch(one.parent.name)], (
+        "refused ones go too"
+    )
+
+
+def test_what_nobody_came_back_for_goes_after_a_day(page_home: Path) -> None:
+    folder = Path(os.environ["GRADIO_TEMP_DIR"])
+    old, new = folder / ("a" * 64), folder / ("b" * 64)
+    for one in (old, new):
+        one.mkdir(parents=True)
+        (one / "x.json").write_text("[]")
+    os.utime(old, (1, 1))
+    uploads.sweep()
+    assert not old.exists()
+    assert new.exists()
