@@ -10,10 +10,13 @@ import tempfile
 from pathlib import Path
 
 import torch
+from tokenizers import Tokenizer
+from transformers import AutoTokenizer
 
 from studio import device, model
 from studio.errors import StudioError
 from studio.export import hf_files
+from studio.export.proof import TEXTS
 from studio.talk.stopping import end_tokens
 from studio.talk.voice import Voice, voice
 from studio.worker import gguf_file
@@ -35,6 +38,16 @@ def merged(found: Voice, out: Path, precision: str = "own") -> None:
                           vocabulary=max(rows, default=None), ends=ends)
     hf_files.write_generation_config(found.base, out, ends)
     hf_files.copy_tokenizer(found.tokenizer, out, hf_files.plain_template(found.template.text))
+    _read_as_it_is(out)
+
+
+def _read_as_it_is(folder: Path) -> None:
+    """Name the class that takes tokenizer.json as it is, where the one named builds another tokenizer from its parts: transformers 5 does so."""
+    encoder, file = Tokenizer.from_file(str(folder / "tokenizer.json")), folder / "tokenizer_config.json"
+    wanted = [encoder.encode(text, add_special_tokens=False).ids for text in TEXTS]
+    if file.is_file() and [AutoTokenizer.from_pretrained(folder).encode(text, add_special_tokens=False) for text in TEXTS] != wanted:
+        config = json.loads(file.read_text(encoding="utf-8"))
+        file.write_text(json.dumps({**config, "tokenizer_class": hf_files.OLD_CLASS}, indent=2, ensure_ascii=False), encoding="utf-8")
 
 
 def main(what: str, name: str, out: Path) -> int:

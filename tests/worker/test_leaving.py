@@ -1,0 +1,152 @@
+"""What leaves is what was trained: heads of their own, the base's tokenizer and config, stops, memory, and a proof that may fail."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tokenizers import Tokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from studio import device
+from studio.errors import DeviceError, ExportError
+from studio.export import folders, hf_files, proof
+from studio.methods import METHODS
+from studio.talk import stopping
+from studio.talk.voice import voice
+from studio.worker import prove
+from studio.worker.export import merged
+from studio.worker.merge import merge
+from studio.worker.speakers import Speakers
+from tests.worker.test_export import logits, trained
+from tests.worker.test_gguf import SPLITS
+
+
+@pytest.mark.parametrize("whole", [["lm_head"], ["embed_tokens"], ["lm_head", "embed_tokens"]])
+def test_a_head_trained_apart_stays_apart(whole: list[str], home: Path, tiny_model: Path, tmp_path: Path) -> None:
+    """The base is tied; transformers reads the merged folder and answers as base and adapter do in the chat."""
+    found = voice(trained(tiny_model, modules_to_save=whole).id)
+    ids = torch.arange(5, 25)[None]
+    wanted = logits(Speakers("cpu", torch.float32).load(found).model, ids)
+    merged(found, tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["tie_word_embeddings"] is False
+    assert torch.allclose(logits(AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32), ids), wanted, atol=1e-4)
+
+
+def test_a_tied_model_stays_tied(home: Path, tiny_model: Path, tmp_path: Path) -> None:
+    merged(voice(trained(tiny_model).id), tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["tie_word_embeddings"] is True
+
+
+def test_the_tokenizer_is_copied(home: Path, tiny_model: Path, tmp_path: Path) -> None:
+    """Byte for byte; a class that transformers 5 would build anew, with other ids, is named otherwise."""
+    base = tmp_path / "base"
+    shutil.copytree(tiny_model, base)
+    words = json.loads((base / "tokenizer.json").read_text())
+    words["pre_tokenizer"] = SPLITS["llama-bpe"]
+    (base / "tokenizer.json").write_text(json.dumps(words))
+    config = json.loads((base / "tokenizer_config.json").read_text())
+    (base / "tokenizer_config.json").write_text(json.dumps({**config, "tokenizer_class": "GPT2Tokenizer", "chat_template": "stale"}))
+    (base / "special_tokens_map.json").write_text('{"eos_token": "<|im_end|>"}')
+    merged(voice(trained(base).id), tmp_path / "out")
+    for name in ("tokenizer.json", "special_tokens_map.json"):
+        assert (tmp_path / "out" / name).read_bytes() == (base / name).read_bytes()
+    assert json.loads((tmp_path / "out" / "tokenizer_config.json").read_text())["chat_template"] == (tmp_path / "out" / "chat_template.jinja").read_text()
+    exact, theirs = Tokenizer.from_file(str(base / "tokenizer.json")), AutoTokenizer.from_pretrained(tmp_path / "out")
+    for text in proof.TEXTS:
+        assert theirs.encode(text, add_special_tokens=False) == exact.encode(text, add_special_tokens=False).ids
+
+
+ROPES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
+    ("llama", {"rope_theta": 5e5, "rope_type": "default"}, {"rope_theta": 5e5}),
+    ("llama", {"rope_theta": 5e5, "rope_type": "llama3", "factor": 8.0}, {"rope_theta": 5e5, "rope_scaling": {"rope_type": "llama3", "factor": 8.0}}),
+    ("phi3", {"rope_theta": 1e4, "rope_type": "longrope", "short_factor": [1.0], "long_factor": [2.0], "original_max_position_embeddings": 64},
+     {"rope_theta": 1e4, "original_max_position_embeddings": 64, "rope_scaling": {"type": "longrope", "short_factor": [1.0], "long_factor": [2.0]}}),
+    ("gemma3_text", {"full_attention": {"rope_theta": 1e6, "rope_type": "linear", "factor": 8.0}, "sliding_attention": {"rope_theta": 1e4}},
+     {"rope_theta": 1e6, "rope_local_base_freq": 1e4, "rope_scaling": {"rope_type": "linear", "factor": 8.0}})]
+
+
+@pytest.mark.parametrize(("kind", "parameters", "legacy"), ROPES)
+def test_positions_are_told_in_the_words_of_transformers_4(kind: str, parameters: dict, legacy: dict, tmp_path: Path) -> None:
+    assert hf_files.legacy_rope({"rope_parameters": parameters}) == legacy
+    assert hf_files.legacy_rope({**legacy, "rope_parameters": parameters}) == {}
+
+
+def test_the_config_is_the_bases_own(home: Path, tiny_model: Path, tmp_path: Path) -> None:
+    merged(voice(trained(tiny_model).id), tmp_path / "out", "f16")
+    before, after = (json.loads((folder / "config.json").read_text()) for folder in (tiny_model, tmp_path / "out"))
+    assert {key: after[key] for key in before if key != "dtype"} == {key: value for key, value in before.items() if key != "dtype"}
+    assert after["dtype"] == after["torch_dtype"] == "float16"
+    assert AutoConfig.from_pretrained(tmp_path / "out").vocab_size == before["vocab_size"]
+
+
+def test_end_tokens_as_trained(home: Path, tiny_model: Path, tmp_path: Path) -> None:
+    """The trained end of turn first, then what the base itself stops at."""
+    base = tmp_path / "base"
+    shutil.copytree(tiny_model, base)
+    (base / "generation_config.json").write_text('{"eos_token_id": [0, 2], "temperature": 0.6}')
+    found = voice(trained(base).id)
+    assert stopping.end_tokens(found) == [2, 0]
+    merged(found, tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "generation_config.json").read_text()) == {"eos_token_id": [2, 0], "temperature": 0.6}
+
+
+def test_merging_looks_at_memory(home: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, whole = voice(trained(tiny_model).id), voice(trained(tiny_model, dora=True).id)
+    monkeypatch.setattr(device, "cpu", lambda: device.Device(name="small", kind="cpu", memory=10_000, free=10_000, bf16=False))
+    for found in (plain, whole):
+        with pytest.raises(DeviceError, match="GB are free"):
+            merge(found, tmp_path, torch.float32)
+
+
+def test_the_proof_takes_what_has_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    def free(cpu: int, card: int) -> None:
+        ram = device.Device(name="RAM", kind="cpu", memory=cpu, free=cpu, bf16=False)
+        monkeypatch.setattr(device, "cpu", lambda: ram)
+        monkeypatch.setattr(device, "devices", lambda: [device.Device(name="card", kind="cuda", memory=card, free=card, bf16=True), ram])
+        monkeypatch.setattr(prove.chat, "claimed", lambda: (0, 0))
+
+    free(100, 100)
+    assert prove.room(10, torch.bfloat16)[1] == torch.bfloat16
+    free(100, 10)
+    assert prove.room(10, torch.bfloat16) == ("cpu", torch.float32)
+    free(30, 10)
+    assert prove.room(10, torch.bfloat16) == ("cpu", torch.bfloat16)
+    free(10, 10)
+    with pytest.raises(DeviceError, match="The proof loads the model"):
+        prove.room(10, torch.bfloat16)
+
+
+def test_a_proof_that_fails_leaves_the_export(home: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise ExportError("The worker failed: killed.", "If memory was short, end the chat.")
+
+    monkeypatch.setattr(folders, "prove", fail)
+    answer = folders.export(trained(tiny_model).id, "adapter", tmp_path / "out.zip")
+    assert answer["proof"] == {"failed": {"message": "The worker failed: killed.", "hint": "If memory was short, end the chat."}}
+    assert Path(answer["path"]).is_file()
+    from studio.commands.export import proven
+    assert proven(answer["proof"])[0].startswith("The file stands, but the proof could not be made: The worker failed")
+
+
+def test_both_sides_of_a_proof(home: Path, tiny_model: Path, tmp_path: Path) -> None:
+    """The trained side through the chat, the merged folder through transformers, in this process: the same, with three losses."""
+    found = voice(trained(tiny_model).id)
+    merged(found, tmp_path / "out")
+    rows = [{"messages": [{"role": "user", "content": f"Say {n}."}, {"role": "assistant", "content": f"It is {n}."}]} for n in range(3)]
+    order = {"questions": [[{"role": "user", "content": text}] for text in ("Hello?", "What is the sea?")], "texts": list(proof.TEXTS), "max_tokens": 20,
+             "conversations": rows, "encoding": {"max_length": 128, "too_long": "cut", "train_on": "assistant"}}
+    ours = prove.trained(found, order)
+    theirs = prove.of_transformers(tmp_path / "out", {**order, "rows": ours["rows"]})
+    told = proof.compared(order["questions"], ours, theirs)
+    assert (told["agree"], told["prompts"], told["same_prompts"]) == (2, 2, True)
+    assert told["tokenizer"] == {"texts": 10, "same": 10, "differences": []}
+    loss = told["loss"]
+    assert loss["trained"] == pytest.approx(loss["merged"], abs=1e-4) == pytest.approx(loss["exported"], abs=1e-4)
+    assert loss["rows"] == 3
+    base = METHODS["full"]().load(tiny_model, torch.float32)
+    assert abs(prove.mean_loss(base, ours["rows"]) - loss["trained"]) > 1e-3, "the adapter is in all three"
