@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from functools import lru_cache
 from pathlib import Path
+from typing import BinaryIO
 
 from studio.errors import ModelError
 
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 IGNORED = ("consolidated*", "*/*")  # a second copy of the same weights in another format, and what lies in folders below
+
+READ_WHOLE, SAMPLED = 50_000_000, 16_384  # bytes: of a file that is read to its end, of each sample of a larger one
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -35,6 +40,38 @@ def loadable(folder: Path) -> list[Path]:
 def bare(folder: Path) -> bool:
     """Whether a folder holds no weights and names none: enough for an estimate from config.json alone."""
     return not any(file.suffix in (".safetensors", ".bin") or file.name == INDEX for file in folder.iterdir())
+
+
+def fingerprint(folder: Path) -> str:
+    """Of a model's weights, whatever folder they lie in: headers, and of every tensor its beginning, middle and end; small files whole.
+
+    Some megabytes are read of a model of any size. Raises ModelError where the weights are not whole.
+    """
+    files = weight_files(folder)
+    return _fingerprint(tuple((file, file.stat().st_size, file.stat().st_mtime_ns) for file in files))
+
+
+@lru_cache(maxsize=32)
+def _fingerprint(files: tuple[tuple[Path, int, int], ...]) -> str:
+    told = []
+    for file, size, _ in files:
+        with open(file, "rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            head = json.loads(stream.read(length))
+            for name, tensor in sorted(head.items()):
+                if name != "__metadata__":
+                    told.append((name, tensor["dtype"], tensor["shape"], _sampled(stream, 8 + length, tensor["data_offsets"], size <= READ_WHOLE)))
+    return hashlib.sha256(json.dumps(sorted(told)).encode()).hexdigest()[:32]
+
+
+def _sampled(stream: BinaryIO, base: int, offsets: list[int], whole: bool) -> str:
+    first, last = offsets
+    mark = hashlib.sha256()
+    for start in (first,) if whole else sorted({first, (first + last - SAMPLED) // 2, last - SAMPLED}):
+        start = max(first, start)
+        stream.seek(base + start)
+        mark.update(stream.read(last - first if whole else min(SAMPLED, last - start)))
+    return mark.hexdigest()
 
 
 def _indexed(folder: Path) -> list[Path]:

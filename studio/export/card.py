@@ -83,17 +83,23 @@ def _opening(config: Any, base: str, said: dict[str, Any]) -> str:
 
 
 def _data(config: Any, run: Run) -> str:
-    sources = [config.data.train] if isinstance(config.data.train, str) else [one.source for one in config.data.train]
-    lines = []
-    for source in sources:
-        try:
-            found = data.read(source, config.data.format, config.data.mapping, encoding=config.data.encoding)
-            lines.append(f"- `{short(source)}`: {found.rows:,} rows, format {found.format}, fingerprint `{found.fingerprint}`")
-        except StudioError:
-            lines.append(f"- `{short(source)}` (no longer on the computer it was trained on)")
     plan = next((event for event in reversed(run.events()) if event["kind"] == "plan"), {})
+    lines = [f"- `{short(one['source'])}`: {one['rows']:,} rows, format {one['format']}, fingerprint `{one['fingerprint']}`"
+             for one in (plan.get("data") or {}).get("sources") or _sources(config)]
     used = f"\nTrained on {plan['rows']:,} rows, {plan.get('eval_rows', 0):,} held out. Chat template: `{config.data.template}`.\n" if plan.get("rows") else ""
     return "## Data\n\n" + "\n".join(lines) + "\n" + used
+
+
+def _sources(config: Any) -> list[dict[str, Any]]:
+    """The data as it lies there now, for a run that has not told what it read."""
+    found = []
+    for one in config.data.sources():
+        try:
+            read = data.read(one.source, config.data.format, config.data.mapping, encoding=config.data.encoding)
+            found.append({"source": one.source, "rows": read.rows, "format": read.format, "fingerprint": read.fingerprint})
+        except StudioError:
+            continue
+    return found
 
 
 def _method(config: Any) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from studio import json_text, model, run, template
-from studio.base import source
+from studio.base import shards, source
 from studio.base.quantization import Quantization
 from studio.base.source import ModelOrder, Report, silent
 from studio.errors import ModelError, RunError
@@ -104,6 +104,8 @@ def of_run(one: run.Run, step: str = "", report: Report = silent) -> Voice:
     used = Template(manifest["template"], text, template.special_tokens(base)) if (text := template.model_template(one.result)) and manifest.get("template") \
         else template.load(config.data.template, base)
     stop = tuple(manifest.get("stop") or used.stop)
+    if step or config.method.adapter:
+        _same_base(one, base, manifest)
     if step:
         folder = _checkpoint(one, step)
         return Voice(f"{one.id}@{folder.name}", base, used, folder, config.method, stop, True, f"{one.id}, {folder.name}", held=config.method.quantized())
@@ -112,6 +114,16 @@ def of_run(one: run.Run, step: str = "", report: Report = silent) -> Voice:
         raise RunError(f"The run {one.id} has no result yet: it is {one.state()}.",
                        f"Talk to a checkpoint of it: {', '.join(there[-3:])}." if there else "Wait until it is finished, or resume it.", "model")
     return Voice(one.id, base, used, one.result, config.method, stop, False, config.name or one.id, manifest, config.method.quantized())
+
+
+def _same_base(one: run.Run, base: Path, manifest: dict[str, Any]) -> None:
+    """Raise ModelError where the base's weights are no longer those that were trained on."""
+    known = manifest.get("base_fingerprint")
+    if not known:  # a checkpoint of a run without a result
+        known = next((event.get("base_fingerprint") for event in reversed(one.events()) if event["kind"] == "plan"), None)
+    if known and shards.fingerprint(base) != known:
+        raise ModelError(f"The base under {one.id} has other weights than when it was trained: {base}.",
+                         "Put the weights of then back there (their revision on the Hub, a copy), or train anew on the new ones.", "model")
 
 
 def of_folder(folder: Path, name: str) -> Voice:

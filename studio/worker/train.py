@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from transformers import TrainingArguments, set_seed
 
 from studio import data, model, process
-from studio.base import source
+from studio.base import shards, source
 from studio.config import RunConfig
 from studio.data.ahead import Growing
 from studio.device import devices
@@ -87,7 +87,7 @@ def train(run: Run, report: Report) -> None:
     if resumed:
         checkpoints.refuse_other_data(resumed, rows.train.content)
     trainer = _trainer(run, config, settled, tuned, rows, report, bool(resumed))
-    report.say("plan", parameters=facts.parameters, **_plan(config, settled, tuned, rows))
+    report.say("plan", parameters=facts.parameters, base_fingerprint=shards.fingerprint(folder), **_plan(config, settled, tuned, rows))
     if config.training.sample_prompts:
         report.samples = Samples(config.training.sample_prompts, encoder, trainer)
     if not resumed:
@@ -173,7 +173,8 @@ def _finish(run: Run, config: RunConfig, trainer: StudioTrainer, template: Any, 
             if not config.method.adapter:
                 hf_files.write_config(base, result, dtype=str(finished.config.dtype).removeprefix("torch."))
             write_whole(result / "manifest.json", json.dumps({
-                "base": str(base), "model": config.model.model_dump(), "method": config.method.model_dump(mode="json"),
+                "base": str(base), "base_fingerprint": shards.fingerprint(base),
+                "model": config.model.model_dump(), "method": config.method.model_dump(mode="json"),
                 "template": template.name, "stop": template.stop, "step": step}, indent=1, ensure_ascii=False))
         report.saved(run.result, "model")
     stopped = report.stopping is not None

@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from studio import model
-from studio.base import source
+from studio.base import shards, source
 from studio.base.shards import INDEX
 from studio.base.source import ModelOrder
 from studio.errors import ModelError
@@ -63,3 +63,19 @@ def test_what_transformers_would_not_load_is_refused(name: str, said: str, tiny_
 def test_a_config_alone_is_still_estimated(tiny_model: Path, tmp_path: Path) -> None:
     shutil.copy(tiny_model / "config.json", tmp_path)
     assert model.facts_of(ModelOrder(source=str(tmp_path))).parameters == model.facts(tiny_model).parameters
+
+
+def test_weights_are_known_again_wherever_they_lie(sharded: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One file or two make no difference; one changed number in the middle of a tensor does, also where samples alone are read."""
+    assert shards.fingerprint(sharded) == shards.fingerprint(tiny_model)
+    changed = tmp_path / "changed"
+    shutil.copytree(tiny_model, changed)
+    tensors = load_file(changed / "model.safetensors")
+    tensors["model.layers.1.mlp.up_proj.weight"][32, 16] += 1
+    save_file(tensors, changed / "model.safetensors", metadata={"format": "pt"})
+    assert shards.fingerprint(changed) != shards.fingerprint(tiny_model)
+    monkeypatch.setattr(shards, "READ_WHOLE", 0)
+    shards._fingerprint.cache_clear()
+    assert shards.fingerprint(changed) != shards.fingerprint(tiny_model)
+    assert shards.fingerprint(sharded) == shards.fingerprint(tiny_model)
+    shards._fingerprint.cache_clear()

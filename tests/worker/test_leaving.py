@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from studio import device
-from studio.errors import DeviceError, ExportError
+from studio.errors import DeviceError, ExportError, ModelError
 from studio.export import folders, hf_files, proof
 from studio.methods import METHODS
 from studio.talk import stopping
@@ -150,3 +150,24 @@ def test_both_sides_of_a_proof(home: Path, tiny_model: Path, tmp_path: Path) -> 
     assert loss["rows"] == 3
     base = METHODS["full"]().load(tiny_model, torch.float32)
     assert abs(prove.mean_loss(base, ours["rows"]) - loss["trained"]) > 1e-3, "the adapter is in all three"
+
+
+def test_a_base_with_other_weights_is_refused(home: Path, tiny_model: Path, tmp_path: Path) -> None:
+    """In chat, merge and export, which all ask for the voice; put back, it is taken again, and a copy of it elsewhere too."""
+    from safetensors.torch import load_file, save_file
+
+    from studio.base import shards
+    base = tmp_path / "base"
+    shutil.copytree(tiny_model, base)
+    one = trained(base)
+    manifest = one.result / "manifest.json"
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "base_fingerprint": shards.fingerprint(base)}))
+    assert voice(one.id).base == base
+    shutil.copy(base / "model.safetensors", tmp_path / "kept")
+    tensors = load_file(base / "model.safetensors")
+    save_file({name: weight + 0.01 for name, weight in tensors.items()}, base / "model.safetensors", metadata={"format": "pt"})
+    for ask in (lambda: voice(one.id), lambda: folders.export(one.id, "merged", tmp_path / "out"), lambda: folders.export(one.id, "adapter", tmp_path / "out")):
+        with pytest.raises(ModelError, match="has other weights than when it was trained"):
+            ask()
+    shutil.copy(tmp_path / "kept", base / "model.safetensors")
+    assert voice(one.id).base == base
