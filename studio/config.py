@@ -41,6 +41,11 @@ class RunConfig(BaseModel):
         """The rate ordered, or the method's own."""
         return self.method.learning_rate if self.training.learning_rate is None else self.training.learning_rate
 
+    @property
+    def virtual_tokens(self) -> int:
+        """Tokens that the method puts before every row."""
+        return getattr(self.method, "virtual_tokens", 0)
+
     def to_yaml(self) -> str:
         """The order as YAML: the method in full, elsewhere only what was set or differs from the default."""
         plain = self.model_dump(mode="json", exclude_unset=True)
@@ -183,4 +188,4 @@ def check(config: RunConfig) -> None:
         fit.refuse(device)
     config.method.refuse(model.facts(folder) if folder else None, config.training, device)
     levers.refuse(config, device)
-    data.check(config.data, folder)
+    data.check(config.data, folder, virtual=config.virtual_tokens)

@@ -22,6 +22,7 @@ BYTES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "BF16": 2, "F16": 2, "I16": 2, 
 
 # Tables that are looked up, not multiplied: they are no target for LoRA and its like, and stay 16-bit under 4-bit loading.
 EMBEDDING = re.compile(r"(^|\.)(embed_tokens|embed_positions|tokens_embed|positions_embed|wte|wpe|word_embeddings|tok_embeddings|embed_in|embeddings?)(\.|$)")
+TOKENS = re.compile(r"(^|\.)(embed_tokens|tokens_embed|wte|word_embeddings|tok_embeddings|embed_in)\.weight$")
 HEAD = re.compile(r"(^|\.)(lm_head|embed_out|output)(\.|$)")
 EXPERTS = re.compile(r"(^|\.)(experts|router)(\.|$)")  # transformers holds a layer's experts in one stacked tensor, which is no linear
 
@@ -68,6 +69,22 @@ class ModelFacts(BaseModel):
     @property
     def bytes(self) -> int:
         return sum(tensor.bytes for tensor in self.tensors.values())
+
+    @property
+    def rows(self) -> int:
+        """Tokens that the embedding table has a row for; config.json may say otherwise."""
+        tables = [tensor.shape[0] for name, tensor in self.tensors.items() if TOKENS.search(name) and len(tensor.shape) == 2]
+        return tables[0] if tables else self.vocabulary
+
+    @property
+    def context(self) -> int | None:
+        """Tokens the model reads at most, its stretching of positions counted; None where its files do not say."""
+        text = {**self.config, **self.config.get("text_config", {})}
+        rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
+        factor = rope.get("factor") if isinstance(rope, dict) else None
+        if self.max_length is None or not isinstance(factor, (int, float)):
+            return self.max_length
+        return max(self.max_length, int(factor * (rope.get("original_max_position_embeddings") or self.max_length)))
 
     def linears(self) -> dict[str, tuple[int, int]]:
         """Module name -> (in, out) of every linear inside the layers; embeddings and head left out, as peft's all-linear does."""

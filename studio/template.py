@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
 import jinja2
+import orjson
 
 from studio import json_text
 from studio.errors import TemplateError, model_file
@@ -20,16 +23,25 @@ FOLDER = PROJECT / "templates"
 FALLBACK = "chatml"
 SUITED = ("chatml", "llama3", "gemma", "phi", "deepseek", "mistral", "alpaca")  # looked through for a model that brings no template
 TAG = re.compile(r"\{%[-+]?\s*generation\s*[-+]?%\}")
+ABOUT = re.compile(r"\s*\{#-?(.*?)-?#\}", re.DOTALL)  # the comment that opens a template file
 FORGED = {ord(OPEN): None, ord(CLOSE): None}
+REASONING = ("reasoning_content", "reasoning", "thinking")  # the names templates know a turn's reasoning by
+MARK = "q9vx"  # a word no template writes by itself
 Message = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Rendered:
-    """A conversation as text. spans: [start, end) in characters of what the assistant wrote, end of turn included."""
+    """A conversation as text. spans: [start, end) in characters of what the assistant wrote, end of turn included.
+
+    masked: what of it is never trained, whatever is trained on (an encoder's spans are without it); left_out: kinds of problems: what the
+    template has no place for.
+    """
 
     text: str
     spans: list[tuple[int, int]]
+    masked: Sequence[tuple[int, int]] = ()
+    left_out: tuple[str, ...] = ()
 
 
 def names() -> list[str]:
@@ -40,6 +52,8 @@ def names() -> list[str]:
 def load(name: str = "auto", model_folder: str | Path | None = None) -> Template:
     """A template by name; "model": the model's own; "auto": the model's own if it has one, else one whose marks are tokens of this model.
 
+    Where the model's tokenizer begins a text with a BOS and the named template writes none, it is made to: so training, chat, the
+    saved template and GGUF agree. A model's own template stays as its makers wrote it.
     Raises TemplateError when there is none of that name, or it is no valid Jinja.
     """
     special = special_tokens(model_folder)
@@ -54,7 +68,43 @@ def load(name: str = "auto", model_folder: str | Path | None = None) -> Template
         name = _suited(model_folder, special)
     if name not in names():
         raise TemplateError(f"There is no template named {name!r}.", f"Choose one of: auto, model, {', '.join(names())}.", "data.template")
-    return Template(name, (FOLDER / f"{name}.jinja").read_text(encoding="utf-8"), special)
+    text, bos = (FOLDER / f"{name}.jinja").read_text(encoding="utf-8"), added_bos(model_folder)
+    return Template(name, _with_bos(text, bos, special) if bos and "bos_token" not in text else text, special)
+
+
+def _with_bos(text: str, bos: str, special: dict[str, str]) -> str:
+    """The template with the BOS before everything it writes, behind its opening comment."""
+    about = ABOUT.match(text)
+    at = about.end() if about else 0
+    name = "bos_token" if special.get("bos_token") == bos else json.dumps(bos)
+    return text[:at] + "{{- " + name + " }}" + text[at:]
+
+
+def added_bos(model_folder: str | Path | None) -> str:
+    """The token that a model's tokenizer puts before every text by itself, as tokenizer.json's post-processor says; "" for none."""
+    file = Path(model_folder, "tokenizer.json") if model_folder is not None else None
+    if file is None or not file.is_file():
+        return ""
+    told = file.stat()
+    return _added_bos(file, told.st_mtime_ns, told.st_size)
+
+
+@lru_cache(maxsize=64)
+def _added_bos(file: Path, changed: int, size: int) -> str:
+    try:
+        whole = orjson.loads(file.read_bytes())
+    except (OSError, ValueError):
+        return ""
+    last = whole.get("post_processor") or {}
+    for step in last.get("processors") or [last]:
+        kind = step.get("type")
+        if kind in ("BertProcessing", "RobertaProcessing"):
+            return str(step["cls"][0])
+        if kind == "TemplateProcessing":
+            first = next(iter(step.get("single") or []), {}).get("SpecialToken")
+            if first:
+                return str(next(iter((step.get("special_tokens") or {}).get(first["id"], {}).get("tokens") or []), first["id"]))
+    return ""
 
 
 def _suited(model_folder: str | Path | None, special: dict[str, str]) -> str:
@@ -175,7 +225,7 @@ class Template:
     @property
     def about(self) -> str:
         """Whose format it is: the comment that opens the file."""
-        found = re.match(r"\s*\{#-?(.*?)-?#\}", self.text, re.DOTALL)
+        found = ABOUT.match(self.text)
         return " ".join(found.group(1).split()) if found else ""
 
     @cached_property
@@ -201,6 +251,25 @@ class Template:
     def plain(self, messages: list[Message]) -> str:
         """The conversation as the template's own text, without an end of turn that it borrows. Raises TemplateError."""
         return self._plain(messages, False)
+
+    @cached_property
+    def reasoning_key(self) -> str | None:
+        """The name under which the template takes the reasoning of a turn; None where it has no place for it."""
+        return next((key for key in REASONING if self._shows([{"role": "assistant", "content": spans.ANSWER, key: MARK}])), None)
+
+    @cached_property
+    def shows_tools(self) -> bool:
+        """Whether the tools that a conversation declares stand in its text."""
+        tool = {"type": "function", "function": {"name": MARK, "description": MARK, "parameters": {"type": "object", "properties": {}}}}
+        return self._shows([], tools=[tool])
+
+    def _shows(self, more: list[Message], **extra: Any) -> bool:
+        """Whether MARK stands in a small conversation that ends in these messages."""
+        messages = [{"role": "user", "content": spans.QUESTION}, *(more or [{"role": "assistant", "content": spans.ANSWER}])]
+        try:
+            return MARK in self._run(messages, False, **extra)
+        except TemplateError:
+            return False
 
     def _plain(self, messages: list[Message], prompt: bool) -> str:
         return _unmark(self._run(messages, prompt)).text

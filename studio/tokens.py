@@ -5,14 +5,17 @@ The preview, the statistics, the trainer and the chat server all call this. No t
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from studio.errors import ModelError, TemplateError, model_file
-from studio.template import Message, Rendered, Template, load
+from studio import model
+from studio.errors import ModelError, StudioError, TemplateError, model_file
+from studio.template import Message, Rendered, Template, added_bos, load
+from studio.text import calls
 from studio.text.gate import check
 
 if TYPE_CHECKING:
@@ -21,6 +24,9 @@ if TYPE_CHECKING:
 IGNORED = -100  # label of a token that is read and not trained on (torch's cross entropy skips it)
 TrainOn = Literal["assistant", "last", "all"]
 TooLong = Literal["cut", "drop", "split"]
+Reasoning = Literal["auto", "keep", "drop", "mask_empty"]
+THOUGHT = re.compile(r"<think>\n?(.*?)\n?</think>\s*", re.DOTALL)
+NO_THOUGHT = re.compile(r"\s*(?:<((?:\w+:)?think\w*)>\s*</\1>|◁think▷\s*◁/think▷)\s*")  # a block of reasoning that holds none
 Conversation = list[Message] | dict[str, Any] | str
 
 
@@ -30,6 +36,7 @@ class Encoded:
 
     offsets: characters of `text` per token.
     cut: tokens beyond max_length; with too_long="drop" the row is to be dropped, else they are gone from ids.
+    left_out: kinds of problems: what the template has no place for (see Rendered).
     """
 
     ids: list[int]
@@ -38,10 +45,15 @@ class Encoded:
     offsets: list[tuple[int, int]]
     cut: int
     n_trained: int
+    left_out: tuple[str, ...] = ()
 
 
 class Encoder:
-    """Turns conversations into Encoded with one model's tokenizer and one template. max_length in tokens, None: no limit."""
+    """Turns conversations into Encoded with one model's tokenizer and one template. max_length in tokens, None: no limit.
+
+    reasoning: keep it in every row (refuse rows where the template cannot), drop it, or mask the empty block that some templates write
+    where a row has none; auto: mask_empty, and what the template has no place for is dropped and told.
+    """
 
     def __init__(
         self,
@@ -50,15 +62,21 @@ class Encoder:
         max_length: int | None = None,
         too_long: TooLong = "cut",
         train_on: TrainOn = "assistant",
+        reasoning: Reasoning = "auto",
     ):
         self.folder, self.template = Path(model_folder), template
-        self.max_length, self.too_long, self.train_on = max_length, too_long, train_on
-        self.tokenizer = _tokenizer(self.folder)
+        self.max_length, self.too_long, self.train_on, self.reasoning = max_length, too_long, train_on, reasoning
+        self.tokenizer, self.bos = _tokenizer(self.folder), added_bos(self.folder)
+        self.table, self.reads = _limits(self.folder, self.tokenizer)
+        self.context: int | None = None  # tokens beyond which a row is refused; set for an order, whose model will be given the row
 
     @classmethod
-    def of(cls, order: DataOrder, model_folder: str | Path, template: Template | None = None) -> Encoder:
-        """As an order says. template: where it is loaded already."""
-        return cls(model_folder, template or load(order.template, model_folder), order.max_length, order.too_long, order.train_on)
+    def of(cls, order: DataOrder, model_folder: str | Path, template: Template | None = None, virtual: int = 0) -> Encoder:
+        """As an order says. template: where it is loaded already. virtual: tokens that the method puts before every row."""
+        made = cls(model_folder, template or load(order.template, model_folder), order.max_length, order.too_long, order.train_on,
+                   order.reasoning)
+        made.context = made.reads and made.reads - virtual
+        return made
 
     def encode(self, one: Conversation, **extra: Any) -> Encoded:
         """ids and labels of one conversation. Raises TemplateError when it cannot be rendered.
@@ -74,37 +92,158 @@ class Encoder:
         found = self.tokenizer.encode_batch([one.text for one in rendered], add_special_tokens=False)
         return [self._label(one, e.ids, e.offsets, whole) for one, e in zip(rendered, found, strict=True)]
 
+    def encode_each(self, many: Sequence[Conversation], **options: Any) -> list[Encoded | TemplateError]:
+        """As encode_batch, with the reason in the place of each that cannot be encoded."""
+        try:
+            return list(self.encode_batch(many, **options))
+        except TemplateError:
+            return [self._encoded_or_why(one, **options) for one in many]
+
+    def _encoded_or_why(self, one: Conversation, **options: Any) -> Encoded | TemplateError:
+        try:
+            return self.encode(one, **options)
+        except TemplateError as error:
+            return error
+
+    def beyond(self, e: Encoded) -> str:
+        """In words, by how much a row is longer than the model can read; "" where it is not."""
+        size = len(e.ids) - (e.cut if self.too_long != "drop" and self.max_length and len(e.ids) > self.max_length else 0)
+        if self.context is None or size <= self.context:
+            return ""
+        return f"The row has {size} tokens; {self.folder.name} can read {self.context} of a row."
+
     def prompt_ids(self, messages: list[Message], **extra: Any) -> list[int]:
         """The ids a model is given to answer: the conversation so far and the opening of the assistant's turn."""
-        text = self.template.render(messages, add_generation_prompt=True, **extra).text
-        return self.tokenizer.encode(text, add_special_tokens=False).ids
+        return self.tokenizer.encode(self.prompt(messages, **extra), add_special_tokens=False).ids
+
+    def prompt(self, messages: list[Message], **extra: Any) -> str:
+        """As prompt_ids, as text."""
+        tried = [self._tried(given, add_generation_prompt=True, **extra) for given in _as_templates_want(messages)]
+        texts = [one.text for one in tried if isinstance(one, Rendered)]
+        called = [message for message in messages if message.get("tool_calls")]
+        whole = (text for text in texts if not any(calls.missing(message, text) for message in called))
+        text = next(whole, texts[0] if texts else None)
+        if text is None:
+            raise tried[0]
+        return text
 
     def render(self, one: Conversation, **extra: Any) -> Rendered:
-        """The text that is encoded, with its trainable spans."""
+        """The text that is encoded, with its trainable spans. Raises TemplateError where the template would leave out or garble a call of a tool."""
         if isinstance(one, dict) and "text" in one:
             one = one["text"]
-        if isinstance(one, str):  # plain text: all of it, and its end
-            text = one + self.template.special.get("eos_token", "")
+        if isinstance(one, str):  # plain text: its beginning as the tokenizer has it, all of it, and its end
+            text = (self.bos if not one.startswith(self.bos) else "") + one + self.template.special.get("eos_token", "")
             return Rendered(text, [(0, len(text))])
         if isinstance(one, dict):
             tools = one.get("tools")
             one, extra = one["messages"], {"tools": tools, **extra} if isinstance(tools, list) else extra
-        rendered = self.template.render(one, **extra)
-        if any("tool_calls" in message for message in one):
-            _calls_stand(one, rendered, self.template.name)
-        return rendered
+        messages, left_out = self._with_reasoning(one)
+        rendered = self._with_calls(messages, **extra)
+        answers = [message for message in messages if message["role"] == "assistant"]
+        spans = rendered.spans if len(rendered.spans) == len(answers) else None
+        left_out |= self._unspoken(answers, rendered, spans)
+        if extra.get("tools") and any(name not in rendered.text for name in calls.names_of(extra["tools"])):
+            left_out.add("tools_dropped")
+        masked = self._masked(answers, rendered.text, spans)
+        trained = rendered.spans if spans is None else [(max(a, *(stop for start, stop in masked if start == a), a), b) for a, b in spans]
+        return replace(rendered, spans=trained, masked=masked, left_out=tuple(sorted(left_out)))
+
+    def _with_calls(self, messages: list[Message], **extra: Any) -> Rendered:
+        """Rendered, with every call of a tool whole in its turn: arguments are given as they are, or as the template takes them."""
+        if not any("tool_calls" in message for message in messages):
+            return self.template.render(messages, **extra)
+        tried = [self._tried(given, **extra) for given in _as_templates_want(messages)]
+        lost = ""
+        for one in tried:
+            if isinstance(one, Rendered):
+                missing = _missing_calls(messages, one)
+                if not missing:
+                    return one
+                lost = lost or missing
+        if not lost:
+            raise tried[0]
+        raise TemplateError(f"The template {self.template.name!r} leaves out the calls of tools: {lost}.",
+                            "Choose one that writes them, such as chatml or qwen3.", "data.template")
+
+    def _tried(self, messages: list[Message], **extra: Any) -> Rendered | TemplateError:
+        try:
+            return self.template.render(messages, **extra)
+        except TemplateError as error:
+            return error
+
+    def _with_reasoning(self, messages: list[Message]) -> tuple[list[Message], set[str]]:
+        """The messages with their reasoning where the template takes it, and what had to be left out."""
+        if not any("reasoning_content" in m or (m["role"] == "assistant" and "</think>" in m["content"]) for m in messages):
+            return messages, set()
+        made, left_out, key = [], set(), self.template.reasoning_key
+        for message in messages:
+            thought = message.get("reasoning_content")
+            rest = {name: value for name, value in message.items() if name != "reasoning_content"}
+            if self.reasoning == "drop":
+                answer = THOUGHT.sub("", message["content"]) if message["role"] == "assistant" else message["content"]
+                left_out |= {"reasoning_dropped"} if thought or answer != message["content"] else set()
+                rest["content"] = answer
+            elif thought and key:
+                rest[key] = thought
+            elif thought and self.reasoning == "keep":
+                rest["content"] = f"<think>\n{thought.strip()}\n</think>\n\n{message['content']}"
+            elif thought:
+                left_out.add("reasoning_dropped")
+            made.append(rest)
+        return made, left_out
+
+    def _unspoken(self, answers: list[Message], rendered: Rendered, spans: list[tuple[int, int]] | None) -> set[str]:
+        """Whether reasoning that the template was given does not stand in its turn. Raises TemplateError where it is to be kept."""
+        for n, message in enumerate(answers):
+            inline = THOUGHT.search(message["content"])
+            thought = next((message[key] for key in ("reasoning_content", "reasoning", "thinking") if isinstance(message.get(key), str)), None)
+            thought = (thought or (inline.group(1) if inline else "")).strip()
+            if thought and thought not in (rendered.text[slice(*spans[n])] if spans else rendered.text):
+                if self.reasoning == "keep":
+                    raise TemplateError(f"The template {self.template.name!r} leaves out the reasoning of answer {n + 1}.",
+                                        "Choose one that keeps the reasoning of every turn, such as qwen3, or set data.reasoning to auto.", "data.template")
+                return {"reasoning_dropped"}
+        return set()
+
+    def _masked(self, answers: list[Message], text: str, spans: list[tuple[int, int]] | None) -> list[tuple[int, int]]:
+        """What is never trained: turns of weight 0, and blocks of reasoning that the template wrote empty."""
+        if spans is None:
+            if any(message.get("weight") == 0 for message in answers):
+                raise TemplateError(f"With the template {self.template.name!r} answers cannot be told apart, and some of them are not to be trained.",
+                                    "Choose another template, such as chatml.", "data.template")
+            return []
+        found = []
+        for message, (start, stop) in zip(answers, spans, strict=True):
+            empty = NO_THOUGHT.match(text, start, stop) if self.reasoning != "keep" else None
+            if message.get("weight") == 0:
+                found.append((start, stop))
+            elif empty and (self.reasoning == "mask_empty" or not NO_THOUGHT.match(message["content"])):
+                found.append((start, empty.end()))
+        return found
 
     def _label(self, rendered: Rendered, ids: list[int], offsets: list[tuple[int, int]], whole: bool) -> Encoded:
+        self._refuse_beyond(ids)
         spans = rendered.spans[-1:] if self.train_on == "last" else rendered.spans
         labels = list(ids) if self.train_on == "all" else [IGNORED] * len(ids)
-        for first, last in covered(offsets, spans) if self.train_on != "all" else ():
+        for first, last in covered(offsets, rendered.masked) if self.train_on == "all" else ():
+            labels[first:last] = [IGNORED] * (last - first)
+        for first, last in covered(offsets, spans):
             labels[first:last] = ids[first:last]
         labels[:1] = [IGNORED] * len(labels[:1])  # nothing stands before the first token to predict it from
         over = max(0, len(ids) - self.max_length) if self.max_length else 0
         if over and self.too_long != "drop" and not whole:
             ids, labels, offsets = ids[: self.max_length], labels[: self.max_length], offsets[: self.max_length]
         trained = len(labels) - labels.count(IGNORED)
-        return Encoded(list(ids), labels, rendered.text, list(offsets), over, trained)
+        return Encoded(list(ids), labels, rendered.text, list(offsets), over, trained, rendered.left_out)
+
+    def _refuse_beyond(self, ids: list[int]) -> None:
+        """Raise TemplateError for a token that the model's embedding table has no row for: on a GPU it would end the process."""
+        if self.table is not None and ids and max(ids) >= self.table:
+            token = max(ids)
+            raise TemplateError(
+                f"The token {self.tokenizer.id_to_token(token)!r} has the number {token}, but {self.folder.name} has only "
+                f"{self.table} rows in its embedding table.",
+                "Choose a template without that token, such as alpaca, or take it out of the data.", "data.template")
 
     def caution(self) -> str:
         """A sentence where no single token ends the turns that are trained, or "": programs other than this one then write on."""
@@ -121,15 +260,22 @@ class Encoder:
         check(self, list(samples))
 
 
-def _calls_stand(messages: list[Message], rendered: Rendered, name: str) -> None:
-    """Refuse a conversation whose calls of tools the template leaves out: the model would learn to say nothing in their place."""
-    said = " ".join(rendered.text[start:stop] for start, stop in rendered.spans)
-    for call in (call for message in messages for call in message.get("tool_calls") or ()):
-        function = call.get("function", call) if isinstance(call, dict) else None
-        wanted = function.get("name") if isinstance(function, dict) else None
-        if not isinstance(wanted, str) or wanted not in said:
-            hint = "Choose one that writes them, such as chatml or qwen3."
-            raise TemplateError(f"The template {name!r} leaves out the calls of tools.", hint, "data.template")
+def _as_templates_want(messages: list[Message]) -> list[list[Message]]:
+    """The messages as they are, and with the arguments of calls as objects and as text: templates want one or the other."""
+    if not any(message.get("tool_calls") for message in messages):
+        return [messages]
+    ways = [messages, calls.with_arguments(messages, as_text=False), calls.with_arguments(messages, as_text=True)]
+    return [way for n, way in enumerate(ways) if way not in ways[:n]]
+
+
+def _missing_calls(messages: list[Message], rendered: Rendered) -> str:
+    """What of the calls does not stand in the trained span of its own turn; "" when all do."""
+    answers = [message for message in messages if message["role"] == "assistant"]
+    if len(rendered.spans) == len(answers):
+        turns = [rendered.text[start:stop] for start, stop in rendered.spans]
+    else:  # the template marks answers otherwise than one by one
+        turns = [" ".join(rendered.text[start:stop] for start, stop in rendered.spans)] * len(answers)
+    return next((lost for message, turn in zip(answers, turns, strict=True) if message.get("tool_calls") and (lost := calls.missing(message, turn))), "")
 
 
 def covered(offsets: Sequence[tuple[int, int]], spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -148,6 +294,16 @@ def covered(offsets: Sequence[tuple[int, int]], spans: Sequence[tuple[int, int]]
             last += 1
         found.append((first, min(last, len(offsets))))
     return found
+
+
+def _limits(folder: Path, tokenizer: Any) -> tuple[int | None, int | None]:
+    """(rows of the embedding table where the tokenizer has tokens beyond it, tokens the model reads); None: no limit is known."""
+    try:
+        facts = model.facts(folder)
+    except (StudioError, OSError):  # only a tokenizer is here
+        return None, None
+    last = max([tokenizer.get_vocab_size() - 1, *tokenizer.get_added_tokens_decoder()])
+    return facts.rows if last >= facts.rows else None, facts.context
 
 
 def _tokenizer(folder: Path) -> Any:

@@ -68,6 +68,11 @@ class Training(BaseModel):
     workers: int | Auto = Field("auto", title="Loader processes", description="Processes that prepare the next batches meanwhile. auto: one on a GPU, none on a CPU.",
                                 json_schema_extra=ADVANCED)
 
+    @property
+    def rising(self) -> float:
+        """The share of the steps over which the rate rises: a constant schedule has a warm-up only where one is asked for."""
+        return 0.0 if self.schedule == "constant" and "warmup" not in self.model_fields_set else self.warmup
+
     def accumulated(self, rows: int) -> int:
         """Batches per optimizer step for a training set of `rows` rows: as ordered, else 4, lowered until the run has ENOUGH_STEPS."""
         if self.accumulation != "auto":

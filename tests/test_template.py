@@ -19,7 +19,7 @@ ONE = [{"role": "user", "content": "Hi there."}, {"role": "assistant", "content"
 SYSTEM = [{"role": "system", "content": "Be nice."}, *ONE]
 TWO = [*ONE, {"role": "user", "content": "More?"}, {"role": "assistant", "content": "Yes."}]
 ENDS = {
-    "alpaca": "</s>", "chatml": "<|im_end|>", "deepseek": "<｜end▁of▁sentence｜>", "gemma": "<end_of_turn>", "llama3": "<|eot_id|>",
+    "alpaca": "</s>", "alpaca_original": "</s>", "chatml": "<|im_end|>", "deepseek": "<｜end▁of▁sentence｜>", "gemma": "<end_of_turn>", "llama3": "<|eot_id|>",
     "mistral": "</s>", "phi": "<|end|>", "qwen3": "<|im_end|>",
 }  # fmt: skip
 

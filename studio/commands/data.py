@@ -34,6 +34,7 @@ def _what(parser: ArgumentParser) -> None:
     parser.add_argument("--model", metavar="M", help="whose tokenizer counts: a folder, a Hub id; left out: the starter, if it can be had")
     parser.add_argument("--template", default="auto", metavar="T", help="auto, model, or one of `templates`")
     parser.add_argument("--max-length", type=int, default=1024, metavar="N", help="the limit in tokens")
+    parser.add_argument("--reasoning", default="auto", choices=("auto", "keep", "drop", "mask_empty"), help="what becomes of thinking")
     parser.add_argument("--format", default="auto", metavar="F", help="auto, or one of `formats`")
     parser.add_argument("--encoding", default="auto", metavar="E", help="of a text file, such as cp1251; auto stops where it is not sure")
     parser.add_argument("--column", action="append", default=[], metavar="PART=COLUMN", help="name a column by hand: --column prompt=frage")
@@ -63,7 +64,9 @@ def _encoder(args: Namespace, train_on: str = "assistant") -> Encoder:
     if args.max_length < 1:
         raise DataError(f"--max-length {args.max_length} leaves no token.", "Give the limit in tokens, such as 1024.", "--max-length")
     folder = source.fetch(source.ModelOrder(source=args.model or "starter"), report=_fetching)
-    return Encoder(folder, template.load(args.template, folder), args.max_length, "cut", train_on)
+    made = Encoder(folder, template.load(args.template, folder), args.max_length, "cut", train_on, args.reasoning)
+    made.context = made.reads
+    return made
 
 
 def look(args: Namespace) -> dict[str, Any]:
@@ -83,11 +86,12 @@ def look(args: Namespace) -> dict[str, Any]:
         print(f"tokens are not counted: {error}", file=sys.stderr)
         return answer
     tokens = data.statistics(found, encoder)
-    if unrendered := tokens.pop("unrendered"):  # rows that could be read and that the template cannot write
-        answer["refused"] += tokens["unrenderable"]
-        answer["counts"] = {"unrenderable": tokens["unrenderable"]} | answer["counts"]
-        answer["problems"] += [p.as_dict() for p in unrendered]
-    return answer | {"tokens": tokens, "template": {"name": encoder.template.name, "stop": encoder.template.stop}}
+    more, counts = tokens.pop("problems"), tokens.pop("counts")
+    refused = sum(count for kind, count in counts.items() if data.KINDS[kind].severity == "refused")
+    return answer | {
+        "refused": found.refused + refused, "counts": answer["counts"] | counts, "problems": [*answer["problems"], *more], "tokens": tokens,
+        "template": {"name": encoder.template.name, "stop": encoder.template.stop, "shows_tools": encoder.template.shows_tools},
+    }  # fmt: skip
 
 
 def row(args: Namespace) -> dict[str, Any]:
@@ -107,7 +111,9 @@ def row(args: Namespace) -> dict[str, Any]:
         token = {"id": e.ids[n], "text": e.text[at : max(at, end)], "trained": label != IGNORED}
         tokens.append(token | ({"cut": True} if n >= args.max_length else {}))
         at = max(at, end)
-    problems = [p.as_dict() for p in found.problems if p.row == args.row]
+    noted = data.Noted()
+    noted.look(conversation, e, encoder)
+    problems = [p.as_dict() for p in (*found.problems, *noted.problems) if p.row == args.row]
     return {
         "row": args.row, "conversation": conversation["messages"] or [{"role": "text", "content": conversation["text"]}], "text": e.text,
         "tokens": tokens, "stop": encoder.template.stop, "template": encoder.template.name, "trained": e.n_trained, "over": e.cut, "problems": problems,
@@ -120,7 +126,8 @@ def templates(args: Namespace) -> list[dict[str, Any]]:
     found = []
     for name in template.names():
         one = template.load(name)
-        found.append({"name": name, "about": one.about, "stop": one.stop})
+        reasoning = bool(one.reasoning_key)
+        found.append({"name": name, "about": one.about, "stop": one.stop, "shows_tools": one.shows_tools, "shows_reasoning": reasoning})
     return found
 
 
@@ -148,7 +155,7 @@ def _show_look(answer: dict[str, Any]) -> None:
         _show_kind(kind, count, [p for p in answer["problems"] if p["kind"] == kind])
     if answer["stage"] != "sft":
         print("No method here learns from comparisons." + (" With --format chosen the chosen answers are learnt." if answer["format"] == "preference" else ""))
-    if tokens is None:
+    if tokens is None or not tokens["max"]:
         return
     print(f"tokens with {answer['template']['name']}: {tokens['min']} to {tokens['max']}, median {tokens['median']}, 95 % up to {tokens['p95']}")
     print(f"{tokens['total']:,} tokens in all, {tokens['trained_share']:.0%} trained; {tokens['over_limit']:,} rows over the limit, "

@@ -40,31 +40,32 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     if args.config is None:
         raise OrderError("No order was given.", "Write `python -m studio estimate ORDER.yaml`, or --explain for the page on memory.", "config")
     order = config.load(args.config, args.set)
-    facts, rows = model.facts_of(order.model), statistics(order)
+    facts, (rows, told) = model.facts_of(order.model), statistics(order)
     if args.device or args.memory:
         other = cards.device(args.device, args.memory)
-        return estimate.estimate(facts, order, other, rows, advised=True).model_dump(mode="json")
+        return estimate.estimate(facts, order, other, rows, advised=True).model_dump(mode="json") | {"data": told}
     device = devices()[0]
     made = record.forecast(facts, order, device, rows, advised=True)
-    answer = made.model_dump(mode="json")
+    answer = made.model_dump(mode="json") | {"data": told}
     if order.place.remote:
         machine = order.place.machine()
         return answer | {"price": machine.price, "cost": machine.cost(made.seconds)}
     return answer | {"record": record.told(record.seen(device))}
 
 
-def statistics(order: config.RunConfig) -> dict[str, int] | None:
-    """Of the order's data, encoded as the trainer will; None (and a word on standard error) where data or tokenizer are not here."""
+def statistics(order: config.RunConfig) -> tuple[dict[str, int] | None, dict[str, Any] | None]:
+    """(figures, record) of the order's data, encoded as the trainer will. Figures are None where data or tokenizer are not here, and a word
+    on standard error says so; the record then is {"error": {…}} where the data is here and cannot be trained on."""
     folder = source.local(order.model)
     if folder is None or not (folder / "tokenizer.json").is_file():
         print("The model's tokenizer is not here: no rows are counted, every row is taken for as long as allowed.", file=sys.stderr)
-        return None
+        return None, None
     try:
-        encoder = Encoder.of(order.data, folder)
-        return data.prepare(order.data, encoder, order.training.seed).statistics
+        made = data.prepare(order.data, Encoder.of(order.data, folder, virtual=order.virtual_tokens), order.training.seed)
+        return made.statistics, {key: made.record[key] for key in ("dropped", "reasons", "cut", "left_out", "tokens_lost")}
     except StudioError as error:
-        print(f"The data could not be read, every row is taken for as long as allowed. {error}", file=sys.stderr)
-        return None
+        print(f"The data cannot be trained on as it is; every row is taken for as long as allowed. {error}", file=sys.stderr)
+        return None, {"error": error.as_dict()}
 
 
 def show(answer: dict[str, Any]) -> None:
@@ -80,6 +81,9 @@ def show(answer: dict[str, Any]) -> None:
         print(f"about {answer['seconds'] / 60:.1f} minutes: {answer['steps']} steps of {answer['seconds_per_step']:.2f} s (from {answer['speed_from']})")
     if answer.get("cost") is not None:
         print(f"about ${answer['cost']:.2f} at ${answer['price']:.2f} an hour, setting up not counted")
+    for kind, rows in ((answer.get("data") or {}).get("dropped") or {}).items():
+        why = answer["data"]["reasons"].get(kind, "")
+        print(f"{rows['count']} rows are left out ({kind}): rows {rows['rows'][:80]}. {why}")
     for key, value in answer["limits"].items():
         if value:
             print(f"largest {key} that fits: {value}")

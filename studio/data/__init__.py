@@ -14,6 +14,7 @@ _HOME = {
     "DataOrder": "order", "Source": "order", "Prepared": "encoding", "prepare": "preparing", "KINDS": "problem", "Problem": "problem",
     "here": "hub", "locate": "reading", "hint_of": "detect", "columns": "reading", "read": "reading",
     "samples": "sample", "split": "splitting", "mix": "mixing", "statistics": "lengths",
+    "Noted": "lengths", "held_out": "preparing", "trained_on": "preparing",
 }  # fmt: skip
 __all__ = sorted(_HOME)
 

@@ -118,10 +118,13 @@ class Growing(Sequence[Row]):
             time.sleep(LOOK)
 
 
-def beside(order: DataOrder, encoder: Encoder, seed: int, key: str, counts: Sequence[int]) -> Prepared:
-    """Start the encoding beside this process and give what can be told after its first part. Raises what it raised."""
+def beside(order: DataOrder, encoder: Encoder, seed: int, key: str, counts: Sequence[int], available: int = 0) -> Prepared:
+    """Start the encoding beside this process and give what can be told after its first part. Raises what it raised.
+
+    available: rows that could have been held out.
+    """
     draft, final = store.folder_of(f".ahead-{key}"), store.folder_of(f"encoded-{key}")
-    job = {"order": order.model_dump(mode="json"), "model": str(encoder.folder), "seed": seed, "key": key, "parent": os.getpid()}
+    job = {"order": order.model_dump(mode="json"), "model": str(encoder.folder), "seed": seed, "key": key, "parent": os.getpid(), "context": encoder.context}
     settled = {**os.environ, "TOKENIZERS_PARALLELISM": "true"}
     child = subprocess.Popen([sys.executable, "-m", "studio.data.ahead"], cwd=PROJECT, env=settled, stdin=subprocess.PIPE, text=True)
     child.stdin.write(json.dumps(job))
@@ -143,7 +146,7 @@ def beside(order: DataOrder, encoder: Encoder, seed: int, key: str, counts: Sequ
     share = len(rows) / max(1, len(sizes))
     statistics = {"rows": len(rows), "eval_rows": len(held), "tokens": int(sizes.sum() * share), "trained": int(trained * share), "max": rows.bound}
     record = {"sources": [{"source": source.source, "weight": source.weight, "rows": count} for source, count in zip(order.sources(), counts, strict=True)],
-              "dropped": {}, "cut": {}, "tokens_lost": 0, "eval": {"rows": len(held)}, "ahead": rows.places.parts}
+              "dropped": {}, "cut": {}, "tokens_lost": 0, "eval": {"rows": len(held), "of": available}, "ahead": rows.places.parts}
     return Prepared(rows, held, record, statistics, key, encoder.template.stop)
 
 
@@ -197,6 +200,7 @@ def main(job: dict[str, Any]) -> None:
     try:
         failed.unlink(missing_ok=True)
         encoder = Encoder.of(order, folder)
+        encoder.context = job["context"]
         from studio.data.preparing import prepare  # which starts this very process
         prepare(order, encoder, job["seed"], draft=draft)
     except StudioError as error:

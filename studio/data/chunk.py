@@ -16,6 +16,7 @@ from studio.data.block import Block
 from studio.data.checks import scan
 from studio.data.converter import Converter
 from studio.data.problem import KEPT_PER_KIND, Problem, problem
+from studio.text.calls import said
 
 ROLES = ("system", "user", "assistant", "tool", "text")
 PLACE = {role: n for n, role in enumerate(ROLES)}
@@ -63,6 +64,7 @@ class _Columns:
         self.counts: list[int] = []  # texts per row
         self.more: list[str | None] = []
         self.index: list[int] = []  # of the row in its block
+        self.calls: dict[int, str] = {}  # of the rows that call tools: what they call, which their texts do not say
 
     def add(self, n: int, conversation: dict[str, Any]) -> None:
         messages = conversation["messages"]
@@ -74,6 +76,9 @@ class _Columns:
         self.counts.append(len(messages))
         wide = len(conversation) > 1 or any(len(message) > 2 for message in messages)
         self.more.append(_more(conversation) if wide else None)
+        called = said(messages) if wide else None
+        if called:
+            self.calls[len(self.index)] = json.dumps(called, sort_keys=True, default=str)
         self.index.append(n)
 
 
@@ -104,7 +109,10 @@ def _chunk(kept: _Columns, lines: list[int] | None, first_row: int, found: Found
     lists = pa.ListArray.from_buffers(MESSAGES, len(after), [None, _offsets(after)], children=[turns])
     numbers = pa.nulls(len(index), pa.int64()) if where is None else _numbers(where)
     table = pa.table([_numbers(index + first_row), numbers, lists, _optional(kept.more)], schema=SCHEMA)
-    return Chunk(table, *_hashes(data, ends, after))
+    exact, loose = _hashes(data, ends, after)
+    for n, called in kept.calls.items():
+        exact[n] ^= np.uint64(xxhash.xxh3_64_intdigest(called.encode(errors="replace")))
+    return Chunk(table, exact, loose)
 
 
 # Arrow arrays are put together from buffers here: pa.array() would import pandas, a quarter of a second per process.
@@ -174,10 +182,10 @@ def _hashes(data: bytes, ends: np.ndarray, after: np.ndarray) -> tuple[np.ndarra
     padded = np.frombuffer(data + bytes(EDGE), np.uint8)
     words = np.lib.stride_tricks.as_strided(padded[:8].view(np.uint64), (len(data) + EDGE - 7,), (1,))  # 8 bytes from any place on
     edges = np.column_stack((starts, np.maximum(stops - EDGE, starts)))[:, :, None] + np.arange(0, EDGE, 8)
-    said = words[edges]
+    said_bytes = words[edges]
     if (stops - starts < EDGE).any():
-        said &= LOW[np.clip(stops[:, None, None] - edges, 0, 8)]
-    mixed = (said * FACTORS).sum(axis=(1, 2), dtype=np.uint64)  # a different odd factor for each word
+        said_bytes &= LOW[np.clip(stops[:, None, None] - edges, 0, 8)]
+    mixed = (said_bytes * FACTORS).sum(axis=(1, 2), dtype=np.uint64)  # a different odd factor for each word
     return exact, mixed ^ mixed >> np.uint64(29)
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from types import ModuleType
 from typing import Any
 
-from studio.data.formats import Found, as_row
+from studio.data.formats import Found, as_row, kto, text
 from studio.data.layouts import rewritten
-from studio.data.mapping import renamer
+from studio.data.mapping import normal, renamer
 
 
 class Converter:
@@ -15,10 +15,15 @@ class Converter:
 
     def __init__(self, form: ModuleType, mapping: dict[str, Any] | None):
         self.form, self.rename = form, renamer(mapping)
+        self.named = set((normal(mapping) or {"columns": {}})["columns"].values())
+        self.learns = form is not text and getattr(form, "STAGE", "sft") == "sft"
 
     def __call__(self, row: Any, found: Found) -> dict[str, Any] | None:
         """The row's conversation, or None when it cannot be trained on, which has then been told."""
         row = as_row(row)
+        if self.learns and isinstance(row, dict) and kto.bad(row) and (label := kto.labelled(row)) not in self.named:
+            found("bad_answer", label, row[label])
+            return None
         if self.rename is not None:
             row = self.rename(row)
         row = rewritten(row, found)

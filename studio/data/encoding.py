@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -85,6 +85,8 @@ class Recording:
     def __init__(self, seed: int) -> None:
         self.seed = seed
         self.dropped, self.cut, self.split, self.held_back, self.lost, self.eval_lost = _Record(), _Record(), _Record(), _Record(), 0, 0
+        self.available = 0  # rows that could have been held out
+        self.left_out, self.reasons = _Record(), {}  # what the template has no place for; in words, why rows were dropped
 
 
 class Work(NamedTuple):
@@ -109,7 +111,7 @@ def encode(work: Work) -> None:
         for dataset, train, _ in drawn:
             before = writer.rows
             for batch, encoded in batches(train, encoder):
-                made = [rows_of(conversation, e, work, dataset.source) for conversation, e in zip(batch, encoded, strict=True)]
+                made = [rows_of(c, e, work.order, encoder, record, dataset.source) for c, e in zip(batch, encoded, strict=True)]
                 writer.add([e for some in made for e in some])
                 done += len(batch)
                 report(done, total)
@@ -130,15 +132,22 @@ def encode(work: Work) -> None:
 
 def write_held(work: Work, file: Path) -> int:
     """Write the rows held out that are not training rows as well; returns how many."""
-    order, drawn, held, encoder, *_, record, _ = work
+    with Writer(file) as writer:
+        for _, encoded in held_rows(work.order, work.drawn, work.held, work.encoder, work.record):
+            writer.add(encoded)
+        return writer.rows
+
+
+def held_rows(
+    order: DataOrder, drawn: list[Drawn], held: list[Held], encoder: Encoder, record: Recording
+) -> Iterator[tuple[list[dict[str, Any]], list[Encoded]]]:
+    """(conversations, their Encoded) of what a run measures on, some at a time: the one place that says which rows these are."""
     seen = np.unique(np.concatenate([_hashes(part.dataset, part.train) for part in drawn]))
     decision = order.problems.get("leak", "keep" if isinstance(order.eval, str) else "drop")
-    with Writer(file) as writer:
-        for dataset, part in held:
-            for batch, encoded in batches(_without_leaks(dataset, part, seen, decision, record.held_back), encoder):
-                made = [rows_of(conversation, e, work, dataset.source, held=True) for conversation, e in zip(batch, encoded, strict=True)]
-                writer.add([e for some in made for e in some])
-        return writer.rows
+    for dataset, part in held:
+        for batch, encoded in batches(_without_leaks(dataset, part, seen, decision, record.held_back), encoder):
+            made = [rows_of(c, e, order, encoder, record, dataset.source, held=True) for c, e in zip(batch, encoded, strict=True)]
+            yield [c for c, some in zip(batch, made, strict=True) if some], [e for some in made for e in some]
 
 
 def write_record(work: Work, counts: list[int], rows: EncodedRows, trained: np.ndarray, eval_rows: int) -> None:
@@ -152,7 +161,9 @@ def write_record(work: Work, counts: list[int], rows: EncodedRows, trained: np.n
              "weight": source.weight, "found": part.dataset.counts} for part, source, count in zip(drawn, order.sources(), counts, strict=True)
         ],
         "dropped": record.dropped.told(), "cut": record.cut.told(), "split": record.split.told(), "tokens_lost": record.lost,
-        "eval": {"source": held[0][0].source if isinstance(order.eval, str) else "a share", "rows": eval_rows, "dropped": record.held_back.told(),
+        "left_out": record.left_out.told(), "reasons": record.reasons,
+        "eval": {"source": held[0][0].source if isinstance(order.eval, str) else "a share", "rows": eval_rows,
+                 "of": record.available, "dropped": record.held_back.told(),
                  "tokens_lost": record.eval_lost} | ({} if isinstance(order.eval, str) else {"share": order.eval or 0, "seed": record.seed}),
     }  # fmt: skip
     (folder / "record.json").write_text(json.dumps({"record": told, "statistics": statistics}), encoding="utf-8")
@@ -162,40 +173,41 @@ def batches(conversations: Conversations, encoder: Encoder) -> Any:
     """(conversations, their Encoded or the TemplateError of each) batch by batch."""
     for start in range(0, len(conversations), BATCH):
         batch = conversations.some(start, BATCH)
-        try:
-            yield batch, encoder.encode_batch(batch)
-        except TemplateError:
-            yield batch, [_one(encoder, conversation) for conversation in batch]
+        yield batch, encoder.encode_each(batch)
 
 
-def _one(encoder: Encoder, conversation: dict[str, Any]) -> Encoded | None:
-    try:
-        return encoder.encode(conversation)
-    except TemplateError:
-        return None
-
-
-def rows_of(conversation: dict[str, Any], e: Encoded | None, work: Work, source: str, held: bool = False) -> list[Encoded]:
+def rows_of(
+    conversation: dict[str, Any], e: Encoded | TemplateError, order: DataOrder, encoder: Encoder, record: Recording, source: str, held: bool = False
+) -> list[Encoded]:
     """What is trained of a row: itself, nothing, or the pieces of a text that is longer than the limit."""
-    if e is not None and e.cut and work.order.too_long == "split" and "text" in conversation:
+    if isinstance(e, Encoded) and e.cut and order.too_long == "split" and "text" in conversation:
         if not held:
-            work.record.split.add("split", source, [conversation["row"]])
-        whole = work.encoder.encode(conversation, whole=True)
-        return [piece for piece in pieces(whole, work.order.max_length, work.order.overlap) if piece.n_trained]
-    one = judged(conversation, e, work.encoder, source, work.record, held)
+            record.split.add("split", source, [conversation["row"]])
+        whole = encoder.encode(conversation, whole=True)
+        return [piece for piece in pieces(whole, order.max_length, order.overlap) if piece.n_trained]
+    one = judged(conversation, e, encoder, source, record, held)
     return [] if one is None else [one]
 
 
-def judged(conversation: dict[str, Any], e: Encoded | None, encoder: Encoder, source: str, record: Recording, held: bool = False) -> Encoded | None:
-    """The row if it can be trained on; else None, and recorded is why. held: of the rows held out."""
+def judged(
+    conversation: dict[str, Any], e: Encoded | TemplateError, encoder: Encoder, source: str, record: Recording, held: bool = False
+) -> Encoded | None:
+    """The row if it can be trained on; else None, and recorded is why. held: of the rows held out.
+
+    Raises DataError for a row that is longer than the model can read.
+    """
     dropped, row = record.held_back if held else record.dropped, [conversation["row"]]
-    if e is None:
+    if isinstance(e, TemplateError):
         dropped.add("unrenderable", source, row)
+        record.reasons.setdefault("unrenderable", f"{e.message} {e.hint}".strip())
     elif e.cut and encoder.too_long == "drop":
         dropped.add("over_limit", source, row)
     elif e.n_trained == 0:
         dropped.add("untrained", source, row)
     else:
+        refuse_beyond(conversation, e, encoder, source)
+        for kind in e.left_out:
+            record.left_out.add(kind, source, row)
         if e.cut:
             (record.held_back if held else record.cut).add("over_limit", source, row)
             if held:
@@ -204,6 +216,14 @@ def judged(conversation: dict[str, Any], e: Encoded | None, encoder: Encoder, so
                 record.lost += e.cut
         return e
     return None
+
+
+def refuse_beyond(conversation: dict[str, Any], e: Encoded, encoder: Encoder, source: str) -> None:
+    """Raise DataError for a row that is longer than the model can read: it would fail in the middle of the run, or learn nothing there."""
+    beyond = encoder.beyond(e)
+    if beyond:
+        raise DataError(f"Row {conversation['row']} of {source}: {beyond}",
+                        f"Set data.max_length to {encoder.context} or less, or choose a model that reads more.", "data.max_length")
 
 
 def _hashes(dataset: Dataset, conversations: Conversations) -> np.ndarray:
@@ -230,4 +250,6 @@ def _without_leaks(dataset: Dataset, part: Conversations, seen: np.ndarray, deci
 def why(record: Recording) -> str:
     """What was dropped, in words, for a set of which nothing is left."""
     told = ", ".join(f"{kind}: {what['count']}" for kind, what in record.dropped.told().items())
-    return f"Dropped were {told}. Raise max_length, or look at the problems of the data." if told else "The data is empty."
+    reason = record.reasons.get("unrenderable")
+    hint = reason or "Raise max_length, or look at the problems of the data."
+    return f"Dropped were {told}. {hint}" if told else "The data is empty."

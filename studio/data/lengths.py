@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 from studio.data.dataset import Conversations, Dataset
 from studio.data.problem import KEPT_PER_KIND, Problem, problem
 from studio.errors import TemplateError
-from studio.tokens import Encoder
+from studio.tokens import Encoded, Encoder
 
 COUNTED = 20_000  # rows; of more, so many spread evenly are counted, and the answer says so
 BARS = 24
@@ -40,50 +40,56 @@ def statistics(dataset: Dataset | Conversations, encoder: Encoder, report: Calla
     """Lengths of all usable rows in tokens, before any cut, with what the encoder's max_length would do to them.
 
     {rows, counted, turns, min, median, p95, max, total, trained, trained_share, over_limit, tokens_lost, tokens_per_epoch,
-    histogram: [[upto, rows], …], suggested_max_length, languages: {name: share}, unrenderable, unrendered}; unrendered: the first rows that the template
-    cannot write, as Problems. Where counted < rows, the
-    counted rows are spread evenly, and totals and counts of rows are scaled to all of them.
+    histogram: [[upto, rows], …], suggested_max_length, languages: {name: share}, unrenderable, problems, counts}. Where counted < rows, the
+    counted rows are spread evenly, and totals and counts of rows are scaled to all of them. problems: those that template and model make,
+    which the file alone does not show; counts: rows of each kind of them.
     """
     conversations = dataset.conversations if isinstance(dataset, Dataset) else dataset
     count = len(conversations)
     chosen = conversations if count <= COUNTED else conversations.take([n * count // COUNTED for n in range(COUNTED)])
-    sizes, trained, failed, turns, unrendered = [], [], 0, 0, []
+    sizes, trained, turns, noted = [], [], 0, Noted()
     for start in range(0, len(chosen), 250):
         batch = chosen.some(start, 250)
         turns += sum(len(c["messages"]) or 1 for c in batch)
-        for conversation, e in zip(batch, _encoded(encoder, batch), strict=True):
-            if isinstance(e, TemplateError):
-                failed += 1
-                if failed <= KEPT_PER_KIND:
-                    unrendered.append(_unrendered(conversation, e))
-            else:
+        for conversation, e in zip(batch, encoder.encode_each(batch, whole=True), strict=True):
+            noted.look(conversation, e, encoder)
+            if isinstance(e, Encoded):
                 sizes.append(len(e.ids))
                 trained.append(e.n_trained)
         if report:
             report(min(start + 250, len(chosen)), len(chosen))
     lengths, factor = np.array(sizes, np.int64), count / max(1, len(chosen))
-    told = {"rows": count, "counted": len(chosen), "turns": round(turns * factor), "unrenderable": round(failed * factor)}
+    counts = {kind: round(many * factor) for kind, many in noted.counts.items()}
+    told = {"rows": count, "counted": len(chosen), "turns": round(turns * factor), "unrenderable": counts.get("unrenderable", 0)}
     told |= summary(lengths, int(sum(trained)), factor) | cut_line(lengths, encoder.max_length, encoder.too_long, factor)
-    return told | {"languages": languages(chosen), "unrendered": unrendered}
+    return told | {"languages": languages(chosen), "problems": [p.as_dict() for p in noted.problems], "counts": counts}
 
 
-def _unrendered(conversation: Any, error: TemplateError) -> Problem:
-    found = problem("unrenderable", conversation["row"], conversation.get("line"), None, "", error.message)
-    return replace(found, hint=error.hint) if error.hint else found
+class Noted:
+    """Problems that show only once a row meets a template and a model: it cannot be rendered, nothing of it is trained, something is left out."""
 
+    def __init__(self) -> None:
+        self.problems: list[Problem] = []
+        self.counts: Counter[str] = Counter()
 
-def _encoded(encoder: Encoder, batch: list[Any]) -> Iterable[Any]:
-    try:
-        return encoder.encode_batch(batch, whole=True)
-    except TemplateError:
-        return [_one(encoder, conversation) for conversation in batch]
+    def look(self, conversation: dict[str, Any], e: Encoded | TemplateError, encoder: Encoder) -> None:
+        """Note what is wrong with a row, encoded whole or refused."""
+        if isinstance(e, TemplateError):
+            self._note("unrenderable", conversation, e.message, e.hint)
+            return
+        if not e.n_trained:
+            self._note("untrained", conversation, "No token of this row is trained on.")
+        if beyond := encoder.beyond(e):
+            self._note("over_context", conversation, beyond)
+        for kind in e.left_out:
+            self._note(kind, conversation)
 
-
-def _one(encoder: Encoder, conversation: Any) -> Any:
-    try:
-        return encoder.encode(conversation, whole=True)
-    except TemplateError as error:
-        return error
+    def _note(self, kind: str, conversation: dict[str, Any], reason: str = "", hint: str = "") -> None:
+        self.counts[kind] += 1
+        if self.counts[kind] <= KEPT_PER_KIND:
+            value = conversation.get("text") or next((m["content"] for m in conversation["messages"] if m["role"] == "user"), "")
+            found = problem(kind, conversation["row"], conversation.get("line"), None, value, reason)
+            self.problems.append(replace(found, hint=hint or found.hint))
 
 
 def summary(lengths: np.ndarray, trained: int, factor: float = 1.0) -> dict[str, Any]:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from studio import json_text
-from studio.data.formats import Row
+from studio.data.formats import Row, kto
+from studio.data.formats.fields import REASONING
 from studio.data.formats.messages import LISTS
 from studio.data.turns import CONTENT_KEYS, ROLE_KEYS, ROLES
 from studio.data.watched import without
@@ -21,6 +22,7 @@ PARTS = {
     "answer": "output", "output": "output", "response": "output", "completion": "output",
     "system": "system", "history": "history", "messages": "messages", "tools": "tools", "text": "text",
     "chosen": "chosen", "rejected": "rejected", "label": "label",
+    **dict.fromkeys(REASONING, "reasoning"),
 }  # fmt: skip
 TAGS = {"role": "role_tag", "content": "content_tag", "user": "user_tag", "assistant": "assistant_tag", "tool": "observation_tag"}
 OWN = {*TAGS, "format", "use"}  # keys of a mapping that name no column of the row
@@ -99,6 +101,8 @@ def format_of(mapping: dict[str, Any] | None) -> str | None:
     parts = {PARTS.get(part, part) for part in found["columns"]}
     if {"chosen", "rejected"} <= parts:
         return "preference"
+    if parts & {"label", "kto_tag"} and parts & {"instruction", "output", "messages"}:
+        return "kto"
     if "messages" in parts or found["tags"]:
         return "chatml"
     if parts == {"instruction"} and is_entry(mapping):  # LLaMA-Factory's way to name a text to go on with
@@ -167,6 +171,18 @@ def from_dataset_info(path: Path, name: str) -> tuple[str, dict[str, Any]]:
     if entry.get("hf_hub_url"):
         return f"{entry['hf_hub_url']}:{entry.get('split', 'train')}", entry
     raise DataError(f"The entry {name!r} of {path.name} names neither a file nor a Hub data set.", "Give it file_name or hf_hub_url.", path.name)
+
+
+def with_verdict(mapping: dict[str, Any] | None, rows: list[Any]) -> dict[str, Any] | None:
+    """The mapping, and the label of the rows where they have one that it does not name: else bad answers would be taken for good ones."""
+    found = normal(mapping)
+    if not found or "label" in {PARTS.get(part, "label") for part in found["columns"]} or not found["columns"]:
+        return mapping
+    labelled = [row for row in rows if isinstance(row, dict) and kto.labelled(row)]
+    if not labelled or len(labelled) < len(rows) or format_of(mapping) not in ("chatml", "alpaca"):
+        return mapping
+    label = kto.labelled(labelled[0])
+    return {**mapping, "columns": {**found["columns"], "label": label}} if "columns" in mapping else {**mapping, "label": label}
 
 
 def check_columns(mapping: dict[str, Any] | None, columns: list[str], name: str) -> None:

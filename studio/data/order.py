@@ -32,6 +32,10 @@ class DataOrder(BaseModel):
     eval: Annotated[float, Field(ge=0, le=0.5)] | str | None = Field(
         0.05, title="Held-out data", description="The share of rows kept apart to measure on, or a file of its own; 0 for none."
     )
+    eval_rows: int = Field(
+        2000, ge=1, title="Held-out rows at most", json_schema_extra=ADVANCED,
+        description="Of a larger share so many are kept apart, spread over short and long rows, and the rest is trained on: measuring takes time too."
+    )
     format: str = Field("auto", title="Format", json_schema_extra=ADVANCED, description="How the rows are laid out; auto recognises it from their content.")
     encoding: str = Field(
         "auto", title="Encoding", json_schema_extra=ADVANCED,
@@ -57,6 +61,10 @@ class DataOrder(BaseModel):
     )
     train_on: Literal["assistant", "last", "all"] = Field(
         "assistant", title="Train on", json_schema_extra=ADVANCED, description="All answers, the last answer of each row, or everything (for plain text)."
+    )
+    reasoning: Literal["auto", "keep", "drop", "mask_empty"] = Field(
+        "auto", title="Reasoning", json_schema_extra=ADVANCED, description="Thinking before an answer: keep trains it in every row, drop leaves it out. "
+        "mask_empty and auto keep it where there is some, and do not train the empty block that templates such as qwen3's write where there is none."
     )
     problems: dict[str, Decision] = Field(
         default_factory=dict, title="Decisions on problems", description="By kind of problem: drop those rows, keep them, or stop."

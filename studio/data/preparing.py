@@ -10,6 +10,7 @@ import hashlib
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,15 +18,15 @@ from studio.data import ahead as large
 from studio.data import store
 from studio.data.dataset import Dataset
 from studio.data.encoded import open_rows
-from studio.data.encoding import Drawn, Held, Prepared, Recording, Report, Work, encode
+from studio.data.encoding import Drawn, Held, Prepared, Recording, Report, Work, encode, held_rows
 from studio.data.order import DataOrder
 from studio.data.reading import read
-from studio.data.splitting import split
+from studio.data.splitting import held_count, split
 from studio.errors import DataError
 from studio.home import room
 from studio.tokens import Encoder
 
-VERSION = 5  # of what is stored; raise it when ids or labels come out otherwise
+VERSION = 6  # of what is stored; raise it when ids or labels come out otherwise
 GATED = 50  # rows the gate looks at
 
 
@@ -35,12 +36,7 @@ def prepare(order: DataOrder, encoder: Encoder, seed: int = 42, report: Report |
     ahead: a large set is given while its later rows are still being encoded (ahead.py); draft: where they are written meanwhile.
     Raises DataError or TemplateError before anything would be trained wrongly.
     """
-    datasets = [read(source.source, order.format, order.mapping, encoding=order.encoding) for source in order.sources()]
-    own = None
-    if isinstance(order.eval, str):
-        own = read(order.eval, order.format if order.format == "chosen" else "auto", order.mapping, encoding=order.encoding)
-    for dataset in [*datasets, *([own] if own else [])]:
-        _usable(dataset)
+    datasets, own = _datasets(order)
     key = _key(order, [*datasets, *([own] if own else [])], encoder, seed)
     folder = room("datasets") / f"encoded-{key}"
     if not (folder / "record.json").is_file():
@@ -50,7 +46,7 @@ def prepare(order: DataOrder, encoder: Encoder, seed: int = 42, report: Report |
         _gate(encoder, drawn)
         parted = order.too_long == "split"  # then it is not known before how many rows there are
         if ahead and sum(counts) >= large.LARGE and not parted:
-            return large.beside(order, encoder, seed, key, counts)
+            return large.beside(order, encoder, seed, key, counts, record.available)
         made = store.draft(draft)
         try:
             work = Work(order, drawn, held, encoder, seed, made, record, report or (lambda done, total: None))
@@ -63,6 +59,30 @@ def prepare(order: DataOrder, encoder: Encoder, seed: int = 42, report: Report |
     mixed = np.load(folder / "order.npy")
     train = open_rows(folder / "train.arrow", mixed) if (folder / "train.arrow").is_file() else large.parts(folder, mixed)
     return Prepared(train, open_rows(folder / "eval.arrow"), about["record"], about["statistics"], key, encoder.template.stop)
+
+
+def held_out(order: DataOrder, encoder: Encoder, seed: int = 42) -> list[dict[str, Any]]:
+    """The conversations that a run of this order measures on: those of Prepared.eval, row by row."""
+    record = Recording(seed)
+    drawn, held = _drawn(order, *_datasets(order), seed, record)
+    return [one for some, _ in held_rows(order, drawn, held, encoder, record) for one in some]
+
+
+def trained_on(order: DataOrder, seed: int = 42, count: int = 20) -> list[dict[str, Any]]:
+    """Some of the conversations that a run of this order is trained on."""
+    drawn, _ = _drawn(order, *_datasets(order), seed, Recording(seed))
+    return [one for part in drawn for one in part.train[:count]][:count]
+
+
+def _datasets(order: DataOrder) -> tuple[list[Dataset], Dataset | None]:
+    """The order's sources, and its evaluation file where it has one. Raises DataError for what cannot be trained on."""
+    datasets = [read(source.source, order.format, order.mapping, encoding=order.encoding) for source in order.sources()]
+    own = None
+    if isinstance(order.eval, str):
+        own = read(order.eval, order.format if order.format == "chosen" else "auto", order.mapping, encoding=order.encoding)
+    for dataset in [*datasets, *([own] if own else [])]:
+        _usable(dataset)
+    return datasets, own
 
 
 def _usable(dataset: Dataset) -> None:
@@ -80,25 +100,35 @@ def _key(order: DataOrder, datasets: list[Dataset], encoder: Encoder, seed: int)
     tokenizer = hashlib.sha256((encoder.folder / "tokenizer.json").read_bytes()).hexdigest()
     what = [
         VERSION, [d.fingerprint for d in datasets], [(s.source, s.weight) for s in order.sources()], order.eval,  # the record names the sources
-        order.problems, encoder.template.text, encoder.template.special, encoder.max_length, encoder.too_long, order.overlap, encoder.train_on, seed, tokenizer,
+        order.eval_rows, order.problems, encoder.template.text, encoder.template.special, encoder.max_length, encoder.too_long, order.overlap,
+        encoder.train_on, encoder.reasoning, encoder.bos, encoder.table, encoder.context, seed, tokenizer,
     ]  # fmt: skip
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def _drawn(order: DataOrder, datasets: list[Dataset], own: Dataset | None, seed: int, record: Recording) -> tuple[list[Drawn], list[Held]]:
     """Each source after the decisions on its problems, and what is held out."""
-    drawn = []
+    chosen, drawn = [], []
     for dataset in datasets:
         selection = dataset.decide(order.problems)
         for kind, rows in selection.dropped.items():
             record.dropped.add(kind, dataset.source, rows)
-        share = float(order.eval) if isinstance(order.eval, (int, float)) else 0.0
-        drawn.append(Drawn(dataset, *split(selection.conversations, share, seed)))
+        chosen.append(selection.conversations)
+    share = float(order.eval) if isinstance(order.eval, (int, float)) else 0.0
+    wanted = [held_count(len(one), share) for one in chosen]
+    record.available = sum(wanted)
+    for dataset, conversations, count in zip(datasets, chosen, wanted, strict=True):
+        most = count if record.available <= order.eval_rows else round(count * order.eval_rows / record.available)
+        drawn.append(Drawn(dataset, *split(conversations, share, seed, most)))
     if own is None:
         return drawn, [(part.dataset, part.held) for part in drawn]
     selection = own.decide(order.problems)
     for kind, rows in selection.dropped.items():
         record.held_back.add(kind, own.source, rows)
+    record.available = len(selection.conversations)
+    if record.available > order.eval_rows:
+        _, measured = split(selection.conversations, order.eval_rows / record.available, seed, order.eval_rows)
+        return drawn, [(own, measured)]
     return drawn, [(own, selection.conversations)]
 
 

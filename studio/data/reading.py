@@ -24,7 +24,7 @@ from studio.data.detect import Detection, by_case, columns_of, detect, remedy
 from studio.data.files import Files
 from studio.data.formats import as_row, formats
 from studio.data.hub import is_hub_id, path_of
-from studio.data.mapping import check_columns, entry_of, format_of, limit_of, normal, notes_of
+from studio.data.mapping import check_columns, entry_of, format_of, limit_of, normal, notes_of, with_verdict
 from studio.data.parts import Readers
 from studio.data.problem import KEPT_PER_KIND, KINDS, Problem, problem
 from studio.data.repeats import near, repeated
@@ -33,6 +33,7 @@ from studio.data.shard import Shard, read_blocks
 from studio.data.threads import Thread, gathered, thread_of
 from studio.data.watched import Watched, names_of
 from studio.errors import DataError
+from studio.text import calls
 
 Report = Callable[[int, int], None]
 VERSION = 6  # of what is stored; raise it when a check or a format changes
@@ -169,6 +170,7 @@ def _first_look(look: Look) -> First:
     rows, mapping = first.rows, look.mapping
     columns = columns_of(list(map(as_row, rows[:LOOKED_AT])))
     check_columns(mapping, columns, look.name)
+    mapping = with_verdict(mapping, rows[:LOOKED_AT])
     chosen = format_of(mapping) if look.format == "auto" else look.format
     if chosen:
         return First(Detection(chosen, "Chosen by hand."), columns, _unused(rows, chosen, mapping), mapping, None)
@@ -267,7 +269,7 @@ def _repeats(parts: store.Parts, exact: np.ndarray, loose: np.ndarray) -> tuple[
         again.add(index)
         note("duplicate", index, earlier, "The same stands in row {row}.")
     for index, earlier, share in alike:
-        if index not in again:
+        if index not in again and calls.said(conversations[index]["messages"]) == calls.said(conversations[earlier]["messages"]):
             note("near_duplicate", index, earlier, f"It shares {share:.0%} of its wording with row {{row}}.")
     return problems, {kind: np.array(found) for kind, found in rows.items()}
 

@@ -11,16 +11,24 @@ import pyarrow.compute as pc
 from studio.data.dataset import Conversations
 
 
-def split(conversations: Conversations, share: float, seed: int = 42) -> tuple[Conversations, Conversations]:
+def held_count(rows: int, share: float, most: int | None = None) -> int:
+    """How many of these rows a share holds out: at least one and not all, at most `most`."""
+    wanted = min(max(round(rows * share), 1), rows - 1) if share > 0 and rows > 1 else 0
+    return wanted if most is None else min(wanted, max(1, most))
+
+
+def split(
+    conversations: Conversations, share: float, seed: int = 42, most: int | None = None
+) -> tuple[Conversations, Conversations]:
     """(train, eval). Stratified by length: of every run of neighbours in length one row goes to eval.
 
-    The same rows, share and seed give the same split. At least one row each when there are two rows and share > 0.
+    The same rows, share and seed give the same split. At least one row each when there are two rows and share > 0. most: rows of eval.
     """
     count = len(conversations)
-    wanted = min(max(round(count * share), 1), count - 1) if share > 0 and count > 1 else 0
+    wanted = held_count(count, share, most)
     if not wanted:
         return conversations, conversations.take([])
-    order = np.argsort(conversations.sizes(_characters), kind="stable").tolist()
+    order = np.argsort(conversations.sizes(characters), kind="stable").tolist()
     draw, held = random.Random(seed), set()
     for k in range(wanted):
         a, b = k * count // wanted, (k + 1) * count // wanted
@@ -29,7 +37,7 @@ def split(conversations: Conversations, share: float, seed: int = 42) -> tuple[C
     return conversations.take(np.delete(np.arange(count), chosen)), conversations.take(chosen)
 
 
-def _characters(messages: pa.ListArray) -> np.ndarray:
+def characters(messages: pa.ListArray) -> np.ndarray:
     """Characters of each conversation."""
     lengths = np.cumsum([0, *pc.utf8_length(pc.struct_field(pc.list_flatten(messages), "content")).to_pylist()])
     return np.diff(lengths[np.cumsum([0, *pc.list_value_length(messages).to_pylist()])])

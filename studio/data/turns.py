@@ -17,7 +17,8 @@ ROLES = {
     "助手": "assistant", "助理": "assistant", "机器人": "assistant", "模型": "assistant", "答": "assistant", "客服": "assistant", "系统": "system",
     "工具": "tool",
     "assistant": "assistant", "gpt": "assistant", "model": "assistant", "bot": "assistant", "chatgpt": "assistant", "ai": "assistant",
-    "chatbot": "assistant", "bard": "assistant", "bing": "assistant", "claude": "assistant", "function_call": "assistant", "answer": "assistant",
+    "chatbot": "assistant", "bard": "assistant", "bing": "assistant", "claude": "assistant", "function_call": "assistant",
+    "tool_call": "assistant", "tool_calls": "assistant", "answer": "assistant",
     "moss": "assistant", "llm": "assistant", "agent": "assistant", "tutor": "assistant", "completion": "assistant", "output": "assistant",
     "tool": "tool", "function": "tool", "observation": "tool", "tool_response": "tool", "ipython": "tool", "function_response": "tool",
 }  # fmt: skip

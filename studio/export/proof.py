@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from studio import data, run
+from studio.base import source
 from studio.device import here
 from studio.errors import ExportError, StudioError
 from studio.home import PROJECT, room, write_whole
 from studio.talk.voice import Voice
+from studio.tokens import Encoder
 
 PROMPTS = 20
 ROWS = 32  # held-out conversations whose loss is taken, at most
@@ -102,23 +104,13 @@ def questions(name: str) -> list[Question]:
 
 
 def held_out(order: Any) -> list[dict[str, Any]]:
-    """The conversations a run keeps apart to measure on, as its trainer does. Raises DataError when the data is gone."""
-    return _parts(order)[1]
+    """The conversations a run keeps apart to measure on, as its trainer does. Raises StudioError when data or model is gone."""
+    folder = source.fetch(order.model)
+    return data.held_out(order.data, Encoder.of(order.data, folder, virtual=order.virtual_tokens), order.training.seed)
 
 
 def _rows(order: Any) -> list[dict[str, Any]]:
-    train, held = _parts(order)
-    return [*held, *train[:PROMPTS]]
-
-
-def _parts(order: Any) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    first = order.data.train if isinstance(order.data.train, str) else order.data.train[0].source
-    rows = data.read(first, order.data.format, order.data.mapping, encoding=order.data.encoding).decide(order.data.problems).conversations
-    if isinstance(order.data.eval, str):
-        held = data.read(order.data.eval, "auto", order.data.mapping, encoding=order.data.encoding).decide(order.data.problems).conversations
-        return list(rows[:PROMPTS]), list(held)
-    train, held = data.split(rows, order.data.eval or 0.0, order.training.seed)
-    return list(train[:PROMPTS]), list(held)
+    return [*held_out(order), *data.trained_on(order.data, order.training.seed, PROMPTS)]
 
 
 def opening(row: dict[str, Any]) -> Question | None:

@@ -20,7 +20,7 @@ from studio.config import RunConfig
 from studio.device import Device
 from studio.errors import OrderError
 from studio.estimate import Estimate
-from studio.forecast import record
+from studio.forecast import ordered, record
 from studio.model import ModelFacts
 
 LEVERS = {  # training.KEY -> what it is when the order leaves it alone
@@ -109,6 +109,7 @@ def settle(config: RunConfig, facts: ModelFacts, device: Device, statistics: Map
 
 def refuse(config: RunConfig, device: Device) -> None:
     """Raise OrderError for a lever that this device cannot pull; asked before a run exists, and again by its trainer."""
+    ordered.refuse(config)
     precision(config, device), weights(config, device), loss(config), optimizer(config, device), attention(config, device)
     if config.training.compile:
         _refuse_without_compiler()

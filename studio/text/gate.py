@@ -39,17 +39,12 @@ def check(encoder: Encoder, samples: list[Any]) -> None:
                 continue  # no system role, or no second turn: the rows that have one are refused one by one
             _probe(encoder, conversation)
         _prompt(encoder)
-    encoded = encoder.encode_batch([one for one in samples if _renders(encoder, one)])
+    found = encoder.encode_each(samples)
+    encoded = [one for one in found if not isinstance(one, TemplateError)]
     if encoded:
         _rows(encoder, encoded, bool(texts))
-
-
-def _renders(encoder: Encoder, one: Any) -> bool:
-    try:
-        encoder.render(one)
-    except TemplateError:
-        return False
-    return True
+    elif found:  # every row that was looked at would be dropped: the run would have nothing to train on
+        raise found[0]
 
 
 def _rows(encoder: Encoder, encoded: list[Encoded], texts: bool) -> None:
@@ -107,7 +102,7 @@ def _prompt(encoder: Encoder) -> None:
     """What chat gives the model must lead to the place where the trained answer begins."""
     conversation = PROBES[0]
     asked = encoder.template.render(conversation[:-1], add_generation_prompt=True).text
-    whole = encoder.render(conversation)
+    whole = encoder.template.render(conversation)
     if QUESTION not in asked:
         raise _refused(encoder, "the question does not stand in the prompt", OTHERS)
     if not whole.spans:

@@ -97,7 +97,29 @@ def _lengths(wanted: RunConfig, lang: str) -> Question:
     order = found.tokens.argsort()
     best = suggested(found.tokens) if len(order) else 0
     return {"lengths": found.tokens[order].tolist(), "suggested": best, "trained": int(found.trained.sum()), "tokens": int(found.tokens.sum()), "of": found.of,
-            "failed": found.failed, "why": words.told(found.why, lang), "texts": found.texts}
+            "failed": found.noted.counts["unrenderable"], "why": words.told(found.why, lang), "texts": found.texts,
+            "told": _told(found.noted, lang) + _beyond(found, wanted)}
+
+
+def _beyond(found: measure.Lengths, wanted: RunConfig) -> list[Question]:
+    """The rows that are longer than the model can read, where the cut line leaves them so."""
+    context = found.context and found.context - wanted.virtual_tokens
+    if context is None or wanted.data.max_length <= context or not (count := int((found.tokens > context).sum())):
+        return []
+    about = data.KINDS["over_context"]
+    return [{"kind": "over_context", "count": count, "rows": [], "reason": about.reason, "hint": about.hint, "limit": context}]
+
+
+def _told(noted: data.Noted, lang: str) -> list[Question]:
+    """What template and model make of the rows: of each kind how many, which, and why."""
+    found = []
+    for kind, count in noted.counts.items():
+        if kind == "unrenderable":
+            continue
+        first = next(one for one in noted.problems if one.kind == kind)
+        rows = [one.row for one in noted.problems if one.kind == kind][:SHOWN]
+        found.append({"kind": kind, "count": count, "rows": rows, "reason": words.told(first.reason, lang), "hint": words.told(first.hint, lang)})
+    return found
 
 
 def _number(value: Any) -> int:

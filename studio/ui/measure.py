@@ -13,6 +13,7 @@ import numpy as np
 from studio import data, model, template
 from studio.base import source, starter
 from studio.config import RunConfig
+from studio.data.splitting import held_count
 from studio.errors import ModelError, StudioError, TemplateError
 from studio.memory.ours import Rows
 from studio.tokens import Encoder
@@ -26,17 +27,23 @@ COUNTED = 4000  # rows; of more, so many spread evenly are counted and the rest 
 
 @dataclass(frozen=True)
 class Lengths:
-    """Per counted row: tokens, and those of them with a label, before any cut. of: usable rows in all. failed: rows no template could render.
+    """Per counted row: tokens, and those of them with a label, before any cut. of: usable rows in all. noted: what template and model make of them.
 
-    why: what the template said of the first of these. texts: whether the rows are plain texts, which can be split.
+    context: tokens the model reads. texts: whether the rows are plain texts, which can be split.
     """
 
     tokens: np.ndarray
     trained: np.ndarray
     of: int
-    failed: int
-    why: str = ""
+    noted: data.Noted
+    context: int | None  # tokens the model reads
     texts: bool = False
+
+    @property
+    def why(self) -> str:
+        """What the template said of the first row that it could not render."""
+        first = next((one for one in self.noted.problems if one.kind == "unrenderable"), None)
+        return f"{first.reason} {first.hint}" if first else ""
 
     def rows(self, max_length: int, held: int, split: bool = False) -> Rows:
         """What the estimate wants to know, scaled to all rows but the held ones. split: too long texts are parted, not cut."""
@@ -64,7 +71,8 @@ def folder_of(wanted: RunConfig) -> Path | None:
 
 def encoder(wanted: RunConfig, folder: Path, max_length: int | None = None) -> Encoder:
     """The order's encoder. Raises TemplateError."""
-    return Encoder(folder, template.load(wanted.data.template, folder), max_length, wanted.data.too_long, wanted.data.train_on)
+    return Encoder(folder, template.load(wanted.data.template, folder), max_length, wanted.data.too_long, wanted.data.train_on,
+                   wanted.data.reasoning)
 
 
 def lengths(wanted: RunConfig, dataset: data.Dataset) -> Lengths | None:
@@ -73,7 +81,8 @@ def lengths(wanted: RunConfig, dataset: data.Dataset) -> Lengths | None:
     if folder is None:
         return None
     decisions = tuple(sorted(wanted.data.problems.items()))
-    return _lengths(_Key(dataset, dataset.fingerprint, decisions, str(folder), wanted.data.template, wanted.data.train_on))
+    return _lengths(_Key(dataset, dataset.fingerprint, decisions, str(folder), wanted.data.template, wanted.data.train_on,
+                         wanted.data.reasoning))
 
 
 class _Key:
@@ -91,23 +100,17 @@ class _Key:
 
 @lru_cache(maxsize=16)
 def _lengths(key: _Key) -> Lengths:
-    _, decisions, folder, name, train_on = key.rest
+    _, decisions, folder, name, train_on, reasoning = key.rest
     conversations = key.dataset.decide(dict(decisions)).conversations
-    one = Encoder(folder, template.load(name, folder), None, "cut", train_on)
-    tokens, trained, failed, why = [], [], 0, ""
+    one = Encoder(folder, template.load(name, folder), None, "cut", train_on, reasoning)
+    tokens, trained, noted = [], [], data.Noted()
     for batch in _spread(conversations):
-        try:
-            encoded = one.encode_batch(batch)
-        except TemplateError:
-            encoded = []
-            for row in batch:
-                try:
-                    encoded.append(one.encode(row))
-                except TemplateError as error:
-                    failed, why = failed + 1, why or f"{error.message} {error.hint}".strip()
-        tokens += [len(found.ids) for found in encoded]
-        trained += [found.n_trained for found in encoded]
-    return Lengths(np.array(tokens, np.int64), np.array(trained, np.int64), len(conversations), failed, why, key.dataset.format == "text")
+        for row, found in zip(batch, one.encode_each(batch), strict=True):
+            noted.look(row, found, one)
+            if not isinstance(found, TemplateError):
+                tokens.append(len(found.ids))
+                trained.append(found.n_trained)
+    return Lengths(np.array(tokens, np.int64), np.array(trained, np.int64), len(conversations), noted, one.reads, key.dataset.format == "text")
 
 
 def _spread(conversations: Conversations, batch: int = 250) -> Any:
@@ -138,7 +141,7 @@ def rows_of(wanted: RunConfig) -> Rows | None:
 def held_out(wanted: RunConfig, usable: float) -> int:
     """Rows that the ordered share keeps apart."""
     share = wanted.data.eval if isinstance(wanted.data.eval, float | int) else 0.0
-    return min(max(round(usable * share), 1), round(usable) - 1) if share and usable > 1 else 0
+    return held_count(round(usable), share, wanted.data.eval_rows)
 
 
 def facts_of(wanted: RunConfig) -> model.ModelFacts | None:

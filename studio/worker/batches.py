@@ -7,7 +7,8 @@ only: the gradient is the sum over the same rows, divided by the number of their
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from bisect import bisect_left, insort
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -102,19 +103,17 @@ def groups(rows: list[Row], layout: Layout) -> list[list[Row]]:
 
 
 def _best_fit(ordered: list[Row], room: int) -> list[list[Row]]:
-    """Each row into the fullest piece that still has room for it (best-fit decreasing)."""
+    """Each row into the fullest piece that still has room for it (best-fit decreasing); of equally full ones the first begun. O(n log n)."""
     pieces: list[list[Row]] = []
-    left: list[int] = []
+    left: list[tuple[int, int]] = []  # (free tokens, piece), sorted
     for row in ordered:
         size = len(row["input_ids"])
-        fitting = [place for place, free in enumerate(left) if free >= size]
-        if fitting:
-            place = min(fitting, key=left.__getitem__)
-            pieces[place].append(row)
-            left[place] -= size
-        else:
-            pieces.append([row])
-            left.append(room - size)
+        at = bisect_left(left, (size, 0))
+        free, place = left.pop(at) if at < len(left) else (room, len(pieces))
+        if place == len(pieces):
+            pieces.append([])
+        pieces[place].append(row)
+        insort(left, (free - size, place))
     return pieces
 
 
@@ -179,6 +178,32 @@ def dealt(rows: list[Row], layout: Layout, rank: int, world: int) -> list[Piece]
     hands = [groups(part, layout) for part in share(rows, world)]
     most = max(map(len, hands))
     return [put(group, layout.laid) for group in hands[rank]] + [_idle(rows[0], layout.laid) for _ in range(most - len(hands[rank]))]
+
+
+class Laid:
+    """Rows that are gone through again and again, divided into pieces once and made into tensors only when their turn comes.
+
+    trained: their trained tokens on all processes together.
+    """
+
+    def __init__(self, rows: Sequence[Row], layout: Layout, rank: int = 0, world: int = 1):
+        self.rows, self.layout = rows, layout
+        sizes, self.trained = [], 0
+        for number, row in enumerate(rows):
+            sizes.append({"input_ids": range(len(row["input_ids"])), "row": number})  # the length is enough to divide them
+            self.trained += trained(row)
+        hands = [groups(part, layout) for part in share(sizes, world)]
+        self.pieces = [[row["row"] for row in group] for group in hands[rank]]
+        self.idle = max(map(len, hands)) - len(self.pieces)  # all processes go through as many
+
+    def __len__(self) -> int:
+        return len(self.pieces) + self.idle
+
+    def __iter__(self) -> Iterator[Piece]:
+        for numbers in self.pieces:
+            yield put([self.rows[number] for number in numbers], self.layout.laid)
+        for _ in range(self.idle):
+            yield _idle(self.rows[0], self.layout.laid)
 
 
 def _idle(row: Row, laid: bool) -> Piece:

@@ -53,7 +53,7 @@ def importance(voice: Voice) -> dict[str, numpy.ndarray]:
 def _rows(voice: Voice) -> list[list[int]]:
     """ids of rows the voice was trained on, up to TOKENS tokens in all; [] for what is no run, or when the data has gone."""
     order = run.find(voice.name.partition("@")[0]).config
-    encoder = Encoder.of(order.data, voice.base, voice.template)
+    encoder = Encoder.of(order.data, voice.base, voice.template, order.virtual_tokens)
     found, held = [], 0
     for row in data.prepare(order.data, encoder, order.training.seed).train:
         found.append(list(row["input_ids"])[:TOKENS - held])

@@ -71,6 +71,18 @@ class HeadLoss(torch.autograd.Function):
         return (*(None if grad is None else _scaled(grad, slope, kind) for grad, kind in zip(ctx.saved_tensors, ctx.types)), None, None, None)
 
 
+def _value(hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, targets: torch.Tensor,
+           bend: Bend, dtype: torch.dtype) -> torch.Tensor:
+    """HeadLoss's value alone, some positions at a time."""
+    narrow, turned = hidden.to(dtype), weight.to(dtype).t()
+    total = hidden.new_zeros((), dtype=torch.float32)
+    chunk = max(1, min(len(hidden), ROOM.get(hidden.device.type, 2**27) // (4 * len(weight))))
+    for start in range(0, len(hidden), chunk):
+        logits = narrow[start:start + chunk] @ turned
+        total += _forward_chunk(logits, torch.empty_like(logits, dtype=torch.float32), bias, targets[start:start + chunk, None], bend)
+    return total
+
+
 def _scaled(grad: torch.Tensor, slope: torch.Tensor, kind: torch.dtype) -> torch.Tensor:
     """grad * slope in another type, computed in the wider of both and with one copy."""
     return grad.to(kind).mul_(slope) if kind.itemsize > grad.dtype.itemsize else (grad * slope).to(kind)
@@ -132,7 +144,8 @@ def _chunked(model: Any, rest: dict[str, Any], labels: torch.Tensor, dtype: torc
     def take(module: Any, given: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         hidden = given[0][:, -labels.shape[1]:][:, :-1].flatten(0, 1)
         with torch.autocast(hidden.device.type, enabled=False):
-            found.append(HeadLoss.apply(hidden[chosen], module.weight, getattr(module, "bias", None), following[chosen], bend, dtype))
+            form = HeadLoss.apply if torch.is_grad_enabled() else _value  # an evaluation needs no product with the weight a second time
+            found.append(form(hidden[chosen], module.weight, getattr(module, "bias", None), following[chosen], bend, dtype))
         return (given[0][:, -1:].detach(),)
 
     hook = head.register_forward_pre_hook(take)

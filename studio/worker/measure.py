@@ -18,13 +18,14 @@ from studio.worker.speakers import Speaker, Speakers
 
 
 @torch.inference_mode()
-def loss(speaker: Speaker, rows: list[list[dict[str, Any]]], settings: dict[str, Any]) -> dict[str, Any]:
+def loss(speaker: Speaker, rows: list[dict[str, Any]], settings: dict[str, Any]) -> dict[str, Any]:
     """Mean cross entropy over the trained tokens of all rows, as the trainer's evaluation counts it. {loss, perplexity, tokens, rows}."""
     encoder = speaker.encoder
     encoder.max_length, encoder.too_long, encoder.train_on = settings["max_length"], settings["too_long"], settings["train_on"]
+    encoder.reasoning = settings["reasoning"]
     total, count = 0.0, 0
-    for place, messages in enumerate(rows):
-        found = encoder.encode(messages)
+    for place, conversation in enumerate(rows):
+        found = encoder.encode(conversation)
         labels = torch.tensor(found.labels[1:])
         wanted = labels != IGNORED
         if wanted.any():

@@ -72,10 +72,12 @@ def train(run: Run, report: Report) -> None:
 
     report.phase("reading data")
     template = load_template(config.data.template, folder)
-    encoder = Encoder.of(config.data, folder, template)
+    encoder = Encoder.of(config.data, folder, template, config.virtual_tokens)
     if caution := encoder.caution():
         report.note(caution, "warning")
     rows = data.prepare(config.data, encoder, config.training.seed, ahead=True)
+
+    _tell_held_out(rows, config, report)
 
     report.phase("loading model")
     settled = levers.settle(config, facts, device, rows.statistics, together.here())
@@ -113,6 +115,15 @@ def _tuned(config: RunConfig, settled: Settled, folder: Path) -> tuple[Any, Any]
     return base, tuned
 
 
+def _tell_held_out(rows: data.Prepared, config: RunConfig, report: Report) -> None:
+    """Of many rows only some are measured on: which choice that was."""
+    held = rows.record["eval"]
+    if held.get("of", 0) > config.data.eval_rows:
+        others = "not used" if isinstance(config.data.eval, str) else "trained on"
+        report.note(f"Measured on are {held['rows']} of the {held['of']} rows of the held-out data, spread over short and long ones; "
+                    f"the others are {others}. data.eval_rows sets how many.")
+
+
 def _tell_left_out(rows: data.Prepared, report: Report) -> None:
     """Of rows that were encoded while the run went on: what the plan could not know yet."""
     late = rows.train.finished() if isinstance(rows.train, Growing) else None
@@ -128,7 +139,7 @@ def _trainer(run: Run, config: RunConfig, settled: Settled, tuned: Any, rows: da
     arguments = TrainingArguments(
         output_dir=str(run.checkpoints), num_train_epochs=training.epochs, max_steps=training.max_steps or -1,
         per_device_train_batch_size=settled.effective, gradient_accumulation_steps=1,  # the loader's items are whole steps
-        learning_rate=config.learning_rate, lr_scheduler_type=training.schedule, warmup_steps=training.warmup,
+        learning_rate=config.learning_rate, lr_scheduler_type=training.schedule, warmup_steps=training.rising,
         weight_decay=training.weight_decay, max_grad_norm=training.max_grad_norm, neftune_noise_alpha=training.neftune,
         label_smoothing_factor=training.label_smoothing, optim="adamw_torch" if own else named,
         bf16=settled.autocast == "bfloat16", fp16=settled.autocast == "float16", use_cpu=settled.device == "cpu",

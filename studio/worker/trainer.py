@@ -19,8 +19,8 @@ from transformers import PrinterCallback, Trainer, TrainerState
 from transformers.trainer_utils import EvalLoopOutput
 
 from studio.runs import checkpoints
-from studio.worker import sharding, together
-from studio.worker.batches import Layout, Order, Pieces, Steps, dealt, trained
+from studio.worker import schedule, sharding, together
+from studio.worker.batches import Laid, Layout, Order, Pieces, Steps
 from studio.worker.loss import loss
 from studio.worker.report import Report
 
@@ -36,6 +36,7 @@ class StudioTrainer(Trainer):
                  split: bool = False, **options: Any):
         self.split = split
         super().__init__(**options)
+        self._held: Laid | None = None
         self.method, self.report, self.layout, self.effective = method, report, layout, effective
         self.kind, self.keep, self.dtype = kind, keep, dtype
         self.rank, self.world = self.args.process_index, self.args.world_size
@@ -55,9 +56,13 @@ class StudioTrainer(Trainer):
         return Steps(self.train_dataset, batch_sampler=order, collate_fn=Pieces(self.layout, self.rank, self.world), num_workers=workers,
                      prefetch_factor=AHEAD if workers else None, pin_memory=self.args.dataloader_pin_memory)
 
-    def get_eval_dataloader(self, eval_dataset: Any = None) -> list[dict[str, Any]]:
-        """The held-out rows in pieces: this process's share of them."""
-        return dealt(list(eval_dataset or self.eval_dataset), self.layout, self.rank, self.world)
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> Laid:
+        """The held-out rows in pieces: this process's share of them, divided once for all evaluations."""
+        if eval_dataset is not None:
+            return Laid(eval_dataset, self.layout, self.rank, self.world)
+        if self._held is None:
+            self._held = Laid(self.eval_dataset, self.layout, self.rank, self.world)
+        return self._held
 
     def training_step(self, model: Any, pieces: list[dict[str, Any]], num_items_in_batch: Any = None) -> torch.Tensor:
         """Forward and backward through all pieces of a step; returns the step's loss per trained token, as this process saw it."""
@@ -111,7 +116,7 @@ class StudioTrainer(Trainer):
                     return EvalLoopOutput(predictions=None, label_ids=None, metrics={}, num_samples=0)
         if self.world > 1:
             total = self.accelerator.reduce(total, "sum")
-        mean = total.item() / max(1, sum(trained(row) for row in self.eval_dataset))
+        mean = total.item() / max(1, dataloader.trained)
         return EvalLoopOutput(predictions=None, label_ids=None, metrics={f"{metric_key_prefix}_loss": mean}, num_samples=len(self.eval_dataset))
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
@@ -131,6 +136,14 @@ class StudioTrainer(Trainer):
         kind, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
         self.optimizer = kind([{"weight_decay": self.args.weight_decay, **group} for group in chosen], **options)
         return self.optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
+        """See schedule.py."""
+        if self.lr_scheduler is None:
+            warmup = self.args.get_warmup_steps(num_training_steps)
+            self.lr_scheduler = schedule.scheduler(self.args.lr_scheduler_type, optimizer or self.optimizer, warmup, num_training_steps)
+            self._created_lr_scheduler = True
+        return self.lr_scheduler
 
     def _clip_grad_norm(self, model: Any) -> torch.Tensor:
         """Of a split model the norm comes in parts: the curve wants the whole."""
@@ -225,6 +238,8 @@ class StudioTrainer(Trainer):
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if not self.split or checkpoint is None:
             super()._load_optimizer_and_scheduler(checkpoint)
-            return
-        sharding.restore_optimizer(self.optimizer, Path(checkpoint))
-        self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint, "scheduler.pt"), weights_only=True))
+        else:
+            sharding.restore_optimizer(self.optimizer, Path(checkpoint))
+            self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint, "scheduler.pt"), weights_only=True))
+        if checkpoint is not None:
+            schedule.settle(getattr(self.lr_scheduler, "scheduler", self.lr_scheduler))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from studio.data.formats import Found, Row
-from studio.data.formats.fields import text
+from studio.data.formats.fields import REASONING, answer_of, text
 from studio.data.formats.history import HISTORY, history_of
 
 TITLE = "Alpaca"
@@ -21,6 +21,7 @@ COLUMNS = {
     "answer": ("output", "response", "answer", "completion", "target"),
     "system": ("system", "system_prompt"),
     "history": HISTORY,
+    "reasoning": REASONING,
 }
 
 
@@ -36,12 +37,12 @@ def convert(row: Row, found: Found) -> dict[str, Any] | None:
         question, more = more, ""
     else:
         question = text(row, "instruction", found)
-    answer = text(row, output, found)
+    answer = answer_of(row, output, found)
     before = _before(row, found)
     if question is None or answer is None or more is None or before is None:
         return None
     asked = {"role": "user", "content": f"{question}\n{more}" if more else question}
-    conversation = {"messages": [*before, asked, {"role": "assistant", "content": answer}]}
+    conversation = {"messages": [*before, asked, answer]}
     return conversation | ({"split": len(question)} if more else {})
 
 

@@ -30,3 +30,15 @@ def kind(value: Any) -> str:
     """The type of a value in the words of JSON."""
     names = {dict: "an object", list: "a list", bool: "true or false", int: "a number", float: "a number", type(None): "null"}
     return names.get(type(value), type(value).__name__)
+
+
+REASONING = ("reasoning", "reasoning_content", "thinking", "think", "cot", "complex_cot", "chain_of_thought", "rationale", "thought")
+
+
+def answer_of(row: Row, field: str, found: Found) -> dict[str, Any] | None:
+    """The assistant's turn of a row: the field's text, and the reasoning before it where a column holds some."""
+    said = text(row, field, found)
+    thought = next((text(row, name, found, needed=False) for name in REASONING if row.get(name) and name != field), "")
+    if said is None or thought is None:
+        return None
+    return {"role": "assistant", "content": said} | ({"reasoning_content": thought} if thought else {})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from studio.data.formats import Found, Row, named
+from studio.data.formats import Found, Row, alpaca, named
 from studio.data.formats import prompt as two_columns
 from studio.data.formats.fields import kind
 from studio.data.formats.messages import LISTS, gather
@@ -21,9 +21,21 @@ VERDICTS = {
 
 
 def fits(row: Row) -> bool:
-    name = named(COLUMNS, row, "label")
     answers = two_columns.fits(row) or any(isinstance(row.get(n), list) for n in LISTS)
-    return name is not None and answers and isinstance(row[name], (bool, int, str)) and row[name] in VERDICTS
+    return answers and labelled(row) is not None
+
+
+def labelled(row: Row) -> str | None:
+    """The column with a verdict."""
+    name = named(COLUMNS, row, "label")
+    value = dict.get(row, name)  # looked at only: whether a format uses the column is told by what else it asks for
+    return name if isinstance(value, (bool, int, str)) and value in VERDICTS else None
+
+
+def bad(row: Row) -> bool:
+    """Whether the row holds an answer that its label calls bad: it must not be learnt, whatever format reads it."""
+    name = labelled(row)
+    return name is not None and not VERDICTS[dict.get(row, name)] and "text" not in row
 
 
 def convert(row: Row, found: Found) -> dict[str, Any] | None:
@@ -37,5 +49,5 @@ def convert(row: Row, found: Found) -> dict[str, Any] | None:
         share = bool(turns) and isinstance(turns[0], dict) and "from" in turns[0]
         conversation = gather(row, found, *(("from", "value") if share else ("role", "content")))
     else:
-        conversation = two_columns.convert(row, found)
+        conversation = (alpaca if alpaca.fits(row) else two_columns).convert(row, found)
     return None if conversation is None else conversation | {"label": VERDICTS[verdict]}

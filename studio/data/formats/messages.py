@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from studio import json_text
 from studio.data.formats import Found, Row
 from studio.data.formats.content import spoken
 from studio.data.formats.fields import kind
 from studio.data.turns import CONTENT_KEYS, ROLE_KEYS, ROLES, verdict
+from studio.text import calls
 
 LISTS = ("messages", "conversations", "conversation", "dialogue", "dialog", "chat", "turns", "chat_messages")
-KEPT = ("name", "tool_calls", "tool_call_id", "reasoning_content", "thinking", "weight")
+KEPT = ("name", "tool_call_id")
+REASONING = ("reasoning_content", "reasoning", "thinking", "thought")
+FLAGS = ("weight", "loss", "train", "training", "loss_weight")  # OpenAI's, ms-swift's, axolotl's and LLaMA-Factory's
+CALLING = frozenset({"function_call", "tool_call", "tool_calls"})  # roles whose content is a call
 HARD = frozenset({"unknown_role", "no_assistant"})  # no order of turns could save such a row
 
 
@@ -58,9 +61,10 @@ def gather(row: Row, found: Found, role_key: str, content_key: str) -> dict[str,
         if wrong[0] in HARD:
             return None
     conversation: dict[str, Any] = {"messages": messages}
-    tools = row.get("tools") or row.get("functions")
+    tools = _tools(row, row[name], found)
     if tools:
-        conversation["tools"] = _tools(tools)
+        conversation["tools"] = tools
+        _bare_calls(messages, tools)
     return conversation
 
 
@@ -69,7 +73,7 @@ def turns_of(turns: list[Any], found: Found, name: str, role_key: str, content_k
     if not turns:
         found("empty_field", name, turns)
         return None
-    messages = []
+    messages: list[dict[str, Any]] = []
     for n, turn in enumerate(turns):
         where, role, content = f"{name}[{n}]", role_key, content_key
         spoken_turns: list[Any] | None = [turn]
@@ -78,7 +82,7 @@ def turns_of(turns: list[Any], found: Found, name: str, role_key: str, content_k
                 role = next((k for k in ROLE_KEYS if k in turn), role)
             if content not in turn:
                 content = next((k for k in CONTENT_KEYS if k in turn), content)
-            if isinstance(turn.get(content), list) and turn[content]:
+            if isinstance(turn.get(content), list) and turn[content] and str(turn.get(role)).strip().lower() not in CALLING:
                 spoken_turns = spoken(turn, content, found, where)
         if spoken_turns is None:
             return None
@@ -86,23 +90,36 @@ def turns_of(turns: list[Any], found: Found, name: str, role_key: str, content_k
             message = _turn(one, found, where, *((role, content) if one is turn or content in one else ("role", "content")))
             if message is None:
                 return None
-            messages.append(message)
+            if message.pop("call", False) and messages and messages[-1]["role"] == "assistant":  # a turn for each call, or for words and call
+                before = messages[-1]
+                before["tool_calls"] = [*before.get("tool_calls", ()), *message["tool_calls"]]
+            else:
+                messages.append(message)
     return messages
 
 
 def _turn(turn: Any, found: Found, where: str, role_key: str, content_key: str) -> dict[str, Any] | None:
+    """One turn as a message; "call": it is nothing but a call, written as a turn of its own."""
     if not isinstance(turn, dict):
         found("wrong_type", where, turn, f"A turn must be an object with {role_key} and {content_key}, but it is {kind(turn)}.")
         return None
     said = turn.get(role_key)
+    plain = said.strip().lower() if isinstance(said, str) else ""
     role = role_of(said)
     if role is None:
         found("missing_field" if said is None else "unknown_role", f"{where}.{role_key}", said)
         return None
     content = turn.get(content_key)
+    extra = _extra(turn, role, found, where) if len(turn) > 2 else {}
+    if extra is None:
+        return None
+    if plain in CALLING:
+        made = calls.calls_of(content)
+        if made:
+            return {"role": role, "content": "", **extra, "tool_calls": made, "call": True}
+        found("odd_call", f"{where}.{content_key}", content)
     if type(content) is not str:
         content = None
-    extra = {key: turn[key] for key in KEPT if turn.get(key) is not None} if len(turn) > 2 else {}
     if content is None:
         if content_key not in turn and "tool_calls" not in extra:
             found("missing_field", f"{where}.{content_key}", turn)
@@ -120,10 +137,51 @@ def _turn(turn: Any, found: Found, where: str, role_key: str, content_key: str) 
     return {"role": role, "content": content, **extra}
 
 
-def _tools(tools: Any) -> Any:
-    if isinstance(tools, str):
-        try:
-            tools = json_text.read(tools, "tools")
-        except ValueError:
-            return tools
-    return tools
+def _extra(turn: dict[str, Any], role: str, found: Found, where: str) -> dict[str, Any] | None:
+    """What a turn says beside its words: calls, reasoning, whether it is trained on. None when it cannot be used."""
+    extra = {key: turn[key] for key in KEPT if turn.get(key) is not None}
+    given = turn.get("tool_calls") or turn.get("function_call")
+    if given:
+        made = calls.calls_of(given)
+        if made is None:
+            field = "tool_calls" if turn.get("tool_calls") else "function_call"
+            found("wrong_type", f"{where}.{field}", given, "A call must be an object with the function's name and its arguments.")
+            return None
+        extra["tool_calls"] = made
+    thought = next((turn[key] for key in REASONING if isinstance(turn.get(key), str) and turn[key].strip()), None)
+    if thought and role == "assistant":
+        extra["reasoning_content"] = thought
+    for flag in FLAGS:
+        value = turn.get(flag)
+        if value is None:
+            continue
+        if not isinstance(value, (bool, int, float)) or value not in (0, 1):
+            found("wrong_type", f"{where}.{flag}", value, "Whether a turn is trained on must be 0 or 1, false or true: nothing between.")
+            return None
+        if not value and role == "assistant":
+            extra["weight"] = 0
+        elif value and role != "assistant" and flag != "weight":
+            found("unheeded_flag", f"{where}.{flag}", value)
+    return extra
+
+
+def _tools(row: Row, turns: list[Any], found: Found) -> list[Any]:
+    """The tools a row declares: in a column of their own, or in its system turn. [] for none."""
+    for key in ("tools", "functions"):
+        for where, holder in ((key, row), *((f"{n}.{key}", turn) for n, turn in enumerate(turns) if isinstance(turn, dict))):
+            if holder.get(key):
+                tools = calls.tools_of(holder[key])
+                if tools is None:
+                    found("odd_tools", where, holder[key])
+                return tools or []
+    return []
+
+
+def _bare_calls(messages: list[dict[str, Any]], tools: list[Any]) -> None:
+    """Answers that are nothing but the JSON of a call to one of the tools become calls, as the template writes them."""
+    names = set(calls.names_of(tools))
+    for message in messages:
+        if message["role"] == "assistant" and "tool_calls" not in message and message["content"].lstrip()[:1] in ("{", "["):
+            made = calls.calls_of(message["content"])
+            if made and {call["function"]["name"] for call in made} <= names:
+                message |= {"content": "", "tool_calls": made}

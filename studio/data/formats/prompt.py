@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from studio.data.formats import Found, Row, named
-from studio.data.formats.fields import text
+from studio.data.formats.fields import REASONING, answer_of, text
 from studio.data.formats.history import HISTORY, history_of
 
 TITLE = "Prompt and completion"
@@ -16,6 +16,7 @@ COLUMNS = {
     "answer": ("completion", "answer", "response", "output", "assistant", "a", "solution", "reply", "target"),
     "system": ("system", "system_prompt"),
     "history": HISTORY,
+    "reasoning": REASONING,
 }
 
 
@@ -25,12 +26,12 @@ def fits(row: Row) -> bool:
 
 def convert(row: Row, found: Found) -> dict[str, Any] | None:
     asked = text(row, named(COLUMNS, row, "prompt") or "prompt", found)
-    answer = text(row, named(COLUMNS, row, "answer") or "completion", found)
+    answer = answer_of(row, named(COLUMNS, row, "answer") or "completion", found)
     system = named(COLUMNS, row, "system")
     said = text(row, system, found, needed=False) if system else ""
     name = named(COLUMNS, row, "history")
     before = history_of(row[name], found, name) if name else []
     if asked is None or answer is None or said is None or before is None:
         return None
-    messages = [*before, {"role": "user", "content": asked}, {"role": "assistant", "content": answer}]
+    messages = [*before, {"role": "user", "content": asked}, answer]
     return {"messages": ([{"role": "system", "content": said}] if said else []) + messages}

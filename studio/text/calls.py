@@ -1,0 +1,159 @@
+"""Tool calls and tool declarations: every spelling of them as OpenAI's, and whether a rendered turn holds a call whole."""
+
+from __future__ import annotations
+
+import html
+import json
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from studio import json_text
+
+Message = dict[str, Any]
+NAMES, ARGUMENTS = ("name", "function", "tool"), ("arguments", "parameters", "args", "input")
+
+
+def calls_of(value: Any) -> list[Message] | None:
+    """Calls from an object, a list of them, or their JSON (also several objects, a line each); None where it is no call.
+
+    Each comes out as {"type": "function", "function": {"name", "arguments"}}, with its id where it has one.
+    """
+    if isinstance(value, str):
+        return _from_text(value.strip())
+    if isinstance(value, list):
+        found = [_call(one) for one in value]
+        return found if found and all(found) else None
+    one = _call(value)
+    return [one] if one else None
+
+
+def _from_text(text: str) -> list[Message] | None:
+    if text[:1] not in ("{", "["):
+        return None
+    try:
+        return calls_of(json_text.read(text))
+    except ValueError:
+        pass
+    try:
+        return calls_of([json_text.read(line) for line in text.splitlines() if line.strip()]) if "\n" in text else None
+    except ValueError:
+        return None
+
+
+def _call(value: Any) -> Message | None:
+    """One call as OpenAI writes it; arguments written as JSON text stay text."""
+    if not isinstance(value, dict):
+        return None
+    inner = value.get("function") if isinstance(value.get("function"), dict) else value
+    name = next((inner[key] for key in NAMES if isinstance(inner.get(key), str)), None)
+    given = next((key for key in ARGUMENTS if key in inner), None)
+    if not name or (given is None and inner is value) or "description" in inner:  # described, it is declared and not called
+        return None
+    arguments = {} if given is None or inner[given] is None else inner[given]
+    if not isinstance(arguments, (dict, str)):
+        return None
+    made: Message = {"type": "function", "function": {"name": name, "arguments": arguments}}
+    return {"id": value["id"], **made} if isinstance(value.get("id"), str) else made
+
+
+def tools_of(value: Any) -> list[Any] | None:
+    """Declared tools as a list of {"type": "function", "function": {…}}, from a list, one object, or their JSON; None where there are none."""
+    if isinstance(value, str):
+        try:
+            value = json_text.read(value)
+        except ValueError:
+            return None
+    if isinstance(value, dict):
+        value = [value]
+    if not isinstance(value, list) or not value or not all(isinstance(tool, dict) for tool in value):
+        return None
+    return [{"type": "function", "function": tool} if isinstance(tool.get("name"), str) and "function" not in tool else tool for tool in value]
+
+
+def names_of(tools: list[Any]) -> list[str]:
+    """The names of declared tools."""
+    inner = (tool.get("function", tool) if isinstance(tool, dict) else {} for tool in tools)
+    return [tool["name"] for tool in inner if isinstance(tool, dict) and isinstance(tool.get("name"), str)]
+
+
+def said(messages: list[Message]) -> list[Any]:
+    """What the turns call, without the calls' ids: two conversations of the same words may differ in this alone."""
+    return [call.get("function", call) if isinstance(call, dict) else call for m in messages for call in m.get("tool_calls") or ()]
+
+
+def with_arguments(messages: list[Message], as_text: bool) -> list[Message]:
+    """The messages with all arguments of calls as JSON text, or as objects where the text is one: templates want one or the other."""
+    def turned(call: Any) -> Any:
+        function = call.get("function", call) if isinstance(call, dict) else None
+        if not isinstance(function, dict):
+            return call
+        made = function | {"arguments": _turned(function.get("arguments"), as_text)}
+        return call | {"function": made} if "function" in call else made
+
+    return [m | {"tool_calls": list(map(turned, m["tool_calls"]))} if isinstance(m.get("tool_calls"), list) else m for m in messages]
+
+
+def _turned(arguments: Any, as_text: bool) -> Any:
+    if as_text:
+        return arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+    if not isinstance(arguments, str):
+        return arguments
+    try:
+        found = json_text.read(arguments or "{}")
+    except ValueError:
+        return arguments
+    return found if isinstance(found, dict) else arguments
+
+
+def missing(message: Message, text: str) -> str:
+    """What of a message's calls does not stand in `text`, its rendered turn: a function's name, or a name with an argument; else "".
+
+    The words of the message itself do not count: they may well name the function and its arguments without calling it.
+    """
+    for words in (message.get("content"), message.get("reasoning_content")):
+        for part in (words or "").replace("<think>", "</think>").split("</think>") if isinstance(words, str) else ():
+            if part.strip():
+                text = text.replace(part.strip(), "", 1)
+    needed: Counter[tuple[str, ...]] = Counter()
+    owners: dict[tuple[str, ...], str] = {}
+    for call in message.get("tool_calls") or ():
+        function = call.get("function", call) if isinstance(call, dict) else None
+        name = function.get("name") if isinstance(function, dict) else None
+        if not isinstance(name, str) or not name:
+            return "a call without a name"
+        arguments = function.get("arguments")
+        plain = _turned(arguments, as_text=False)
+        if isinstance(arguments, str) and isinstance(plain, dict) and any(json.dumps(arguments, ensure_ascii=ascii) in text for ascii in (False, True)):
+            return f"{name} (its arguments are written as quoted text)"
+        for value in (name, *_leaves(plain)):
+            spellings = _spellings(value)
+            needed[spellings] += 1
+            owners.setdefault(spellings, name if value is name else f"{name}: {str(value)[:60]}")
+    for spellings, times in needed.items():
+        if sum(text.count(one) for one in spellings) < times:
+            return owners[spellings]
+    return ""
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    """Keys and plain values of nested arguments; empty texts and nulls say nothing that could be looked for."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield str(key)
+            yield from _leaves(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _leaves(inner)
+    elif value is not None and value != "":
+        yield value
+
+
+def _spellings(value: Any) -> tuple[str, ...]:
+    """How a template may write a value: as it is, or as JSON, ASCII or not, or with its signs escaped for HTML."""
+    if not isinstance(value, str):
+        return tuple(sorted({str(value), json.dumps(value)}))
+    core = value.strip() or value
+    plain, ascii_only = json.dumps(core, ensure_ascii=False)[1:-1], json.dumps(core)[1:-1]
+    for_html = ascii_only.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026").replace("'", "\\u0027")
+    return tuple(sorted({core, plain, ascii_only, for_html, html.escape(core), plain.replace("/", "\\/")}))

@@ -1,0 +1,91 @@
+"""The rows that are measured on: one place chooses them for the trainer, for eval and for the proof; not more than wanted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from studio import config, data, template
+from studio.export import proof
+from studio.tokens import Encoder
+from tests.data.fixtures import as_lines
+
+
+def numbered(count: int, name: str = "a", of: int = 10**9) -> list[dict[str, Any]]:
+    return [{"instruction": f"Question {n % of} of {name}?", "output": f"Answer {n % of} {'very ' * (n % 7)}of {name}."} for n in range(count)]
+
+
+def long(count: int) -> list[dict[str, Any]]:
+    return [{"instruction": f"Question {n}?", "output": ("word " * 400 if n % 2 else "short ") + str(n)} for n in range(count)]
+
+
+def with_tools(count: int) -> list[dict[str, Any]]:
+    tools = [{"type": "function", "function": {"name": "weather", "parameters": {}}}]
+    turns = [[{"role": "user", "content": f"Question {n}?"}, {"role": "assistant", "content": f"Answer {n}."}] for n in range(count)]
+    return [{"messages": messages, "tools": tools} for messages in turns]
+
+
+CASES: dict[str, tuple[list[list[dict[str, Any]]], dict[str, Any]]] = {
+    "two sources": ([numbered(40), numbered(40, "b")], {"eval": 0.1}),
+    "repeated rows leak": ([numbered(40, of=10)], {"eval": 0.2}),
+    "long rows are dropped": ([long(40)], {"eval": 0.25, "max_length": 128, "too_long": "drop"}),
+    "at most so many": ([numbered(60), numbered(20, "b")], {"eval": 0.5, "eval_rows": 8}),
+    "tools": ([with_tools(20)], {"eval": 0.2, "template": "chatml", "max_length": 512}),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_eval_and_proof_measure_what_the_trainer_held_out(case: str, home: Path, tmp_path: Path, tiny_model: Path) -> None:
+    sources, options = CASES[case]
+    files = []
+    for n, lines in enumerate(sources):
+        (tmp_path / f"{n}.jsonl").write_bytes(as_lines(lines))
+        files.append({"source": str(tmp_path / f"{n}.jsonl")})
+    order = config.build({"model": str(tiny_model), "data": {"train": files, "max_length": 256, **options}})
+    encoder = Encoder.of(order.data, tiny_model)
+    made = data.prepare(order.data, encoder, order.training.seed)
+    found = proof.held_out(order)
+    assert [encoder.encode(one).ids for one in found] == [row["input_ids"] for row in made.eval]
+    assert len(found) <= options.get("eval_rows", 2000)
+    if case == "at most so many":
+        assert (len(found), len(made.train), made.record["eval"]["of"]) == (8, 72, 40)
+
+
+def test_an_own_file_is_capped_too(home: Path, tmp_path: Path, tiny_model: Path) -> None:
+    for name, count in (("train", 10), ("eval", 30)):
+        (tmp_path / f"{name}.jsonl").write_bytes(as_lines(numbered(count, name)))
+    order = data.DataOrder(train=str(tmp_path / "train.jsonl"), eval=str(tmp_path / "eval.jsonl"), eval_rows=6)
+    made = data.prepare(order, Encoder(tiny_model, template.load("model", tiny_model), 128))
+    assert (len(made.eval), made.record["eval"]["of"], len(made.train)) == (6, 30, 10)
+
+
+def test_fifty_thousand_held_out_rows_are_divided_in_no_time() -> None:
+    """Into the same pieces as looking at every piece for every row would; the pieces are kept for the next evaluation."""
+    import time
+
+    from studio.worker.batches import Laid, Layout, groups
+
+    lengths = np.random.default_rng(1).integers(60, 500, 50_000)
+    rows = [{"input_ids": range(int(size)), "labels": range(int(size))} for size in lengths]
+    began = time.process_time()
+    found = groups(rows, Layout(True, 4096, 1))
+    assert time.process_time() - began < 5
+    assert sum(map(len, found)) == len(rows)
+    assert max(sum(len(row["input_ids"]) for row in group) for group in found) <= 4096
+    some = groups(rows[:300], Layout(True, 768, 1))
+    pieces, left = [], []
+    for row in sorted(rows[:300], key=lambda row: -len(row["input_ids"])):
+        fitting = [n for n, free in enumerate(left) if free >= len(row["input_ids"])]
+        place = min(fitting, key=left.__getitem__, default=len(left))
+        if place == len(left):
+            pieces.append([])
+            left.append(768)
+        pieces[place].append(row)
+        left[place] -= len(row["input_ids"])
+    assert some == pieces
+    real = [{"input_ids": [1, 2, 3], "labels": [-100, 2, 3]}, {"input_ids": [4, 5], "labels": [-100, 5]}]
+    laid = Laid(real, Layout(True, 8, 1))
+    assert (laid.trained, len(laid), [piece["input_ids"][0, :5].tolist() for piece in laid]) == (3, 1, [[1, 2, 3, 4, 5]])
