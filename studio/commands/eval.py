@@ -41,7 +41,7 @@ def measure(args: Namespace) -> list[dict[str, Any]]:
         asked, told = Path(scratch, "order.json"), Path(scratch, "table.json")
         asked.write_text(json.dumps({"models": [name, f"base:{name.partition('@')[0]}"], "rows": rows, "questions": questions,
                                      "max_length": order.data.max_length, "too_long": order.data.too_long, "train_on": order.data.train_on,
-                                     "reasoning": order.data.reasoning}))
+                                     "reasoning": order.data.reasoning, "overlap": order.data.overlap}))
         proof.work(["studio.worker.measure", str(asked), str(told)], lambda done, total: print(f"\r{done}/{total}", end="", file=sys.stderr))
         print(file=sys.stderr)
         table = json.loads(told.read_text())

@@ -11,8 +11,9 @@ from typing import Any
 import torch
 
 from studio import device
+from studio.data.pieces import pieces
 from studio.talk.voice import voice
-from studio.tokens import IGNORED
+from studio.tokens import IGNORED, Encoded, Encoder
 from studio.worker.prove import answers
 from studio.worker.speakers import Speaker, Speakers
 
@@ -24,17 +25,23 @@ def loss(speaker: Speaker, rows: list[dict[str, Any]], settings: dict[str, Any])
     encoder.max_length, encoder.too_long, encoder.train_on = settings["max_length"], settings["too_long"], settings["train_on"]
     encoder.reasoning = settings["reasoning"]
     total, count = 0.0, 0
-    for place, conversation in enumerate(rows):
-        found = encoder.encode(conversation)
+    made = [piece for row in rows for piece in _encoded(encoder, row, settings)]
+    for place, found in enumerate(made):
         labels = torch.tensor(found.labels[1:])
         wanted = labels != IGNORED
         if wanted.any():
             logits = speaker.model(input_ids=torch.tensor([found.ids], device=speaker.batch.device)).logits[0, -len(found.ids):][:-1].float().cpu()
             total += float(torch.nn.functional.cross_entropy(logits[wanted], labels[wanted], reduction="sum"))
             count += int(wanted.sum())
-        print(f"{place + 1}/{len(rows)}", flush=True)
+        print(f"{place + 1}/{len(made)}", flush=True)
     mean = total / count if count else None
     return {"loss": mean, "perplexity": math.exp(min(mean, 50)) if mean is not None else None, "tokens": count, "rows": len(rows)}
+
+
+def _encoded(encoder: Encoder, row: dict[str, Any], settings: dict[str, Any]) -> list[Encoded]:
+    """A row as the trainer measures it: a text that is longer than the limit in pieces, where the order says to split it."""
+    whole = encoder.encode(row, whole=True) if settings["too_long"] == "split" and "text" in row else None
+    return pieces(whole, settings["max_length"], settings["overlap"]) if whole is not None and whole.cut else [encoder.encode(row)]
 
 
 def main(order: dict[str, Any], out: Path) -> None:
