@@ -149,8 +149,9 @@ def _show_look(answer: dict[str, Any]) -> None:
         print(f"note: {note}")
     if answer["unused"]:
         print(f"columns not used: {', '.join(answer['unused'][:20])}{', …' if len(answer['unused']) > 20 else ''}")
-        if hint := data.hint_of(answer["columns"], answer["unused"], answer["format"]):
-            print(f"          {hint}")
+        if classes := data.classes_of(answer["columns"], answer["unused"], answer["format"]):
+            asked, label = classes["prompt"], classes["answer"]
+            print(f"          To learn {label} as the answer to {asked}: --column prompt={asked} --column answer={label}")
     for kind, count in answer["counts"].items():
         _show_kind(kind, count, [p for p in answer["problems"] if p["kind"] == kind])
     if answer["stage"] != "sft":

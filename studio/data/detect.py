@@ -146,13 +146,11 @@ def _is_label(column: str, rows: list[Row]) -> bool:
     return all(text.isascii() and " " not in text and (len(text) > 3 or text.isdigit()) for text in said) and len(said) > 1
 
 
-def hint_of(columns: list[str], unused: list[str], format: str) -> str:
-    """What to do where a column that is not used is the answer of a classification; "" where there is none."""
+def classes_of(columns: list[str], unused: list[str], format: str) -> dict[str, str] | None:
+    """{"prompt", "answer"}: the columns of plain text and of a label that is not used, which as question and answer would be learnt."""
     label = next((name for name in unused if name.lower() in ("label", "labels", "class", "category", "sentiment", "intent")), None)
     said = next((name for name in formats()["text"].COLUMNS["text"] if name in columns), None)
-    if label is None or said is None or format != "text":
-        return ""
-    return f"To learn {label} as the answer to {said}: --column prompt={said} --column answer={label}."
+    return {"prompt": said, "answer": label} if label and said and format == "text" else None
 
 
 def by_case(columns: list[str]) -> dict[str, str] | None:

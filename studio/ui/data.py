@@ -81,7 +81,7 @@ def _inspect(wanted: RunConfig, lang: str) -> Question:
     held = measure.held_out(wanted, kept)
     return {"source": found.source, "format": found.format, "container": found.container, "reason": words.told(found.reason, lang),
             "unsure": words.told(found.unsure, lang), "unused": found.unused, "notes": [words.told(note, lang) for note in found.notes],
-            "encoding": found.encoding, "hint": words.told(data.hint_of(found.columns, found.unused, found.format), lang),
+            "encoding": found.encoding, "classes": data.classes_of(found.columns, found.unused, found.format),
             "rows": found.rows, "kept": kept, "refused": found.refused, "columns": found.columns,
             "problems": kinds, "train": kept - held, "held": held, "others": left, "stopped": stopped, "fingerprint": found.fingerprint}
 

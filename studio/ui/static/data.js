@@ -58,9 +58,9 @@
           el("i", { class: "split-train", style: `width:${(100 * found.train) / total}%` }), el("i", { class: "split-held", style: `width:${(100 * found.held) / total}%` })),
         el("p", {}, el("span", { class: "tag" }, found.format), el("span", { class: "tag" }, found.container), " ", found.reason),
         found.unsure && el("p", { class: "note" }, found.unsure), ...(found.notes || []).map((note) => el("p", { class: "note" }, note)),
-        found.unused?.length > 0 && el("p", { class: "unused small" }, studio.say("Columns not used:"), " ", ...found.unused.slice(0, 20).map((name) => el("span", { class: "tag" }, name)),
-          found.unused.length > 20 && studio.say("and {n} more", { n: studio.number(found.unused.length - 20) }), found.hint && ` ${found.hint}`),
-        ...encoded(!found.encoding?.startsWith("utf-")), ...naming(Boolean(found.unsure)), found.stopped && el("p", { class: "fault", role: "alert" }, el("b", {}, found.stopped.message), " ", found.stopped.hint)].filter(Boolean));
+        found.unused?.length > 0 && el("p", { class: "unused small" }, studio.say("Columns not used:"), " ", ...found.unused.slice(0, 20).map((name) => el("span", { class: "tag idle" }, name)),
+          found.unused.length > 20 && studio.say("and {n} more", { n: studio.number(found.unused.length - 20) }), found.classes && el("span", { class: "quiet" }, " ", studio.say("To learn {label} as the answer to {text}, name the columns below.", { label: found.classes.answer, text: found.classes.prompt }))),
+        ...encoded(!found.encoding?.startsWith("utf-")), ...naming(Boolean(found.unsure || found.classes)), found.stopped && el("p", { class: "fault", role: "alert" }, el("b", {}, found.stopped.message), " ", found.stopped.hint)].filter(Boolean));
     }
 
     // The encoding of a text file, chosen by hand: where it is not UTF-8, or not sure.
@@ -80,7 +80,7 @@
       if (!found.columns?.length || !(wanted || mapping)) return [];
       const parts = [["prompt", "Question"], ["answer", "Answer"], ["input", "More input"], ["system", "System text"], ["messages", "List of turns"]];
       const selects = Object.fromEntries(parts.map(([part]) => [part, el("select", { id: `column-${part}` }, el("option", { value: "" }, studio.say("none")), ...found.columns.map((name) => el("option", { value: name }, name)))]));
-      for (const [part, select] of Object.entries(selects)) select.value = mapping?.[part] || "";
+      for (const [part, select] of Object.entries(selects)) select.value = mapping?.[part] || found.classes?.[part] || "";
       const trouble = el("p", { class: "quiet small", role: "status" });
       const read = () => {
         const chosen = Object.fromEntries(Object.entries(selects).filter(([, select]) => select.value).map(([part, select]) => [part, select.value]));
