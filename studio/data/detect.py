@@ -10,12 +10,15 @@ from typing import Any
 
 from studio.data.converter import Converter
 from studio.data.formats import Row, as_row, formats
-from studio.data.formats.messages import role_of
+from studio.data.formats.messages import LISTS, is_turn, role_of
 from studio.data.layouts import layout_of, rewritten
 from studio.data.mapping import PARTS, format_of
 from studio.data.turns import ROLE_KEYS
 from studio.errors import DataError
 
+ASKED = re.compile(r"input|quest|prompt|query|instruct|ask|frage|问|输入|user|human|problem", re.IGNORECASE)
+ANSWERED = re.compile(r"output|answer|respon|reply|target|complet|antwort|答|输出|assistant|solution|summary|translation", re.IGNORECASE)
+RULED = re.compile(r"system", re.IGNORECASE)
 REJECTED = frozenset(("rejected", "non_preferred_output", "rejected_response", "rejected_messages"))
 LOOKED_AT = 200  # rows
 SURE = 0.9  # share of the rows that must look like the format
@@ -68,7 +71,7 @@ def _unknown(columns: list[str], rows: list[Any], name: str) -> DataError:
     if {"custom_id", "response"} <= set(columns):
         hint = "A batch's output holds answers alone: put each beside the question that has its custom_id in the request file, as messages."
         return DataError(message, hint, name)
-    if len(columns) < 2 and _texts(looked) or any(len(column) > 40 or column.endswith((".", "?", "!")) for column in columns):
+    if any(sign in columns[0] for sign in ",;|\t") and len(columns) < 2 or any(len(column) > 40 or column.endswith((".", "?", "!")) for column in columns):
         return DataError(message, "Does the first line name the columns, and is the separator the right one?", name)
     return DataError(message, _way(columns, looked), "data.mapping")
 
@@ -78,7 +81,14 @@ def _way(columns: list[str], rows: list[Row]) -> str:
     for column in columns:  # a list of turns whose roles have another name
         if (keys := _turn_keys(rows, column)) and _works({"messages": column, "role": keys[0], "content": keys[1]}, rows):
             return f"Say which column holds the turns: --column messages={column} --column role={keys[0]} --column content={keys[1]}."
+    if near := _near(columns, rows):
+        return near
     texts = [column for column in _texts(rows) if not _is_label(column, rows)]
+    asked, answer, system = (next((c for c in texts if said.search(c)), None) for said in (ASKED, ANSWERED, RULED))
+    mapping = {part: c for part, c in (("prompt", asked), ("answer", answer), ("system", system)) if c}
+    if asked and answer and asked != answer and _works(mapping, rows):
+        named = ", ".join(f"{part}: {c}" for part, c in mapping.items())
+        return f"Say which column holds what, as in mapping: {{{named}}}; or rename the columns, as in {{instruction, output}}."
     if len(texts) > 1 and _works({"prompt": texts[0], "answer": texts[-1]}, rows):
         first = f"mapping: {{prompt: {texts[0]}, answer: {texts[-1]}}}"
         if len(texts) == 2:
@@ -90,6 +100,19 @@ def _way(columns: list[str], rows: list[Row]) -> str:
         'No column holds a question or an answer as text. Write each row as {"instruction": "…", "output": "…"} or '
         '{"messages": [{"role", "content"}, …]}; then no mapping is needed.'
     )
+
+
+def _near(columns: list[str], rows: list[Row]) -> str:
+    """What a list that could be a conversation lacks; "" where there is none."""
+    for column in columns:
+        first = next((row[column] for row in rows if isinstance(row.get(column), list) and row[column]), None)
+        if first is None or not isinstance(first[0], dict):
+            continue
+        if all(is_turn(turn, known=True) for turn in first):
+            return f"{column} holds turns, and none of them is the assistant's: add the answers as turns with the role assistant."
+        if column in LISTS:
+            return f"{column}[0] holds {_listed(list(first[0]))}: write every turn with role and content, or every pair with user and assistant."
+    return ""
 
 
 def remedy(rows: list[Any], kind: str, field: str, format: str) -> str:

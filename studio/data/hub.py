@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
+
+import xxhash
 
 from studio.errors import DataError
 from studio.home import draft, room, slug
 
 ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+|[A-Za-z][\w-]{2,})(?::(?P<config>[\w.-]+))??(?::(?P<split>[\w.\[\]%:-]+))?")
+ASKED = 600  # seconds before the Hub is asked again whether it holds a newer one
 FILE = re.compile(r"\.(jsonl?|csv|tsv|parquet|arrow|txt|gz)$", re.IGNORECASE)
 
 
@@ -24,26 +28,35 @@ def here(text: str) -> bool:
 
 
 def _place(text: str) -> Path:
-    return room("uploads") / f"hub-{slug(text.replace('/', '-').replace(':', '-'))}.parquet"
+    """The file of a Hub name. Its name is cut at some length, so a few letters over the whole name tell long ones apart."""
+    told = xxhash.xxh32_hexdigest(text.encode())
+    return room("uploads") / f"hub-{slug(text.replace('/', '-').replace(':', '-'))}-{told}.parquet"
 
 
 def path_of(text: str) -> Path:
-    """Fetch a Hub data set's split once, as a Parquet file among the uploads. Raises DataError with what the Hub said."""
-    from datasets import load_dataset  # late: half a second, and only where the Hub is asked
+    """A Hub data set's split as a Parquet file among the uploads: fetched once, and anew when the Hub holds a newer one.
+
+    Raises DataError with what the Hub said. Without a network the one that was fetched before is taken.
+    """
+    found = ID.fullmatch(text)
+    repo, config, split = found["repo"], found["config"], found["split"] or "train"
+    kept = _place(text)
+    noted = kept.with_suffix(".revision")
+    revision = _revision(repo, noted) if kept.is_file() else None
+    if kept.is_file() and (revision is None or (noted.is_file() and noted.read_text(encoding="utf-8") == revision)):
+        noted.touch()
+        return kept
+    from datasets import load_dataset  # late: half a second, and only where something is fetched
     from huggingface_hub import constants
 
     from studio.base.source import unreachable
 
-    found = ID.fullmatch(text)
-    repo, config, split = found["repo"], found["config"], found["split"] or "train"
-    kept = _place(text)
-    if kept.is_file():
-        return kept
     why = unreachable()  # the client's own retries take minutes
     if why and not constants.HF_HUB_OFFLINE:
         raise DataError(f"{text!r} is no file here, and the Hub could not be reached ({why}).", "Check the path and the network (HF_ENDPOINT).", "data.train")
+    revision = revision or _revision(repo)
     try:
-        dataset = load_dataset(repo, config, split=split)
+        dataset = load_dataset(repo, config, split=split, revision=revision)
     except (OSError, ValueError, RuntimeError) as error:  # the Hub's errors and those of the network derive from these
         first = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
         raise DataError(
@@ -54,4 +67,22 @@ def path_of(text: str) -> Path:
     temporary = draft(kept)
     dataset.to_parquet(str(temporary))
     temporary.replace(kept)
+    noted.write_text(revision or "", encoding="utf-8")
     return kept
+
+
+def _revision(repo: str, noted: Path | None = None) -> str | None:
+    """The Hub's newest revision of a data set; None where it cannot be asked, or was asked within ASKED seconds."""
+    if noted is not None and noted.is_file() and time.time() - noted.stat().st_mtime < ASKED:
+        return None
+    from huggingface_hub import HfApi, constants  # late, as above
+    from huggingface_hub.errors import HfHubHTTPError
+
+    from studio.base.source import unreachable
+
+    if constants.HF_HUB_OFFLINE or unreachable():
+        return None
+    try:
+        return HfApi().dataset_info(repo, timeout=10).sha
+    except (OSError, ValueError, RuntimeError, HfHubHTTPError):  # no network, no such data set: then fetching it says why
+        return None

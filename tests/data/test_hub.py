@@ -54,3 +54,28 @@ def test_a_data_set_of_the_hub(tmp_path: Path) -> None:
         assert "'owner/none' is no file here" in gone[0]
         fetched = [request for request in seen if request.startswith("GET") and request.endswith("train-00000-of-00001.parquet")]
         assert len(fetched) == 1, "fetched once, then taken from the uploads"
+
+
+def test_long_names_and_newer_revisions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names that agree in their first letters are different files; a newer revision is fetched, once it is asked for again."""
+    from studio.data import hub
+
+    monkeypatch.setenv("STUDIO_HOME", str(tmp_path))
+    name = "an-owner-with-a-rather-long-name/a-data-set-with-a-name-that-is-longer-still"
+    assert hub._place(f"{name}:train") != hub._place(f"{name}:test")
+    kept, asked = hub._place("owner/rows"), []
+    kept.write_bytes(b"old")
+    kept.with_suffix(".revision").write_text("one")
+    monkeypatch.setattr("studio.base.source.unreachable", lambda: None)
+    monkeypatch.setattr(hub, "_revision", lambda repo, noted=None: asked.append(repo) or "two")
+
+    class Fetched:
+        def to_parquet(self, path: str) -> None:
+            Path(path).write_bytes(b"new")
+
+    import datasets
+
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: Fetched())
+    assert hub.path_of("owner/rows").read_bytes() == b"new"
+    assert hub.path_of("owner/rows").read_bytes() == b"new"
+    assert (kept.with_suffix(".revision").read_text(), asked) == ("two", ["owner/rows"] * 2)

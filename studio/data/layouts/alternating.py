@@ -7,7 +7,7 @@ from studio.data.formats.messages import LISTS
 from studio.data.watched import without
 
 TITLE = "texts in turn, as in UltraChat"
-NAMES = (*LISTS, "data")
+NAMES = ("data", *(name for name in LISTS if name != "turns"))  # `turns` of texts are questions alone, as in MT-bench
 KEYS = frozenset(NAMES)
 
 

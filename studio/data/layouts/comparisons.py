@@ -6,7 +6,7 @@ from typing import Any
 
 from studio.data.formats import Found, Row
 from studio.data.formats.history import history_of
-from studio.data.formats.messages import LISTS
+from studio.data.formats.messages import LISTS, is_turn, turns_of
 from studio.data.watched import without
 
 TITLE = "comparisons under other names"
@@ -32,7 +32,13 @@ def fits(row: Row) -> bool:
     if better is None or worse is None or not row[worse]:
         return False
     inside = isinstance(row.get("input"), dict) and isinstance(row["input"].get("messages"), list)
-    return (better, worse) != ("chosen", "rejected") or inside or bool(row.get("history"))
+    return (better, worse) != ("chosen", "rejected") or inside or bool(row.get("history")) or _is_whole(row[better])
+
+
+def _is_whole(value: Any) -> bool:
+    """A conversation of several turns, or turns in parts."""
+    value = _inside(value)
+    return isinstance(value, list) and all(map(is_turn, value)) and (len(value) > 1 or any(isinstance(t.get("content"), list) for t in value))
 
 
 def rewrite(row: Row, found: Found) -> Row | None:
@@ -51,7 +57,26 @@ def rewrite(row: Row, found: Found) -> Row | None:
         if before is None or name is None:
             return None
         left = without(left, name) | {"prompt": [*before, {"role": "user", "content": row[name]}]}
-    return left | {"chosen": _inside(chosen), "rejected": _inside(rejected)}
+    return _parted(left, _inside(chosen), _inside(rejected), found)
+
+
+def _parted(left: Row, chosen: Any, rejected: Any, found: Found) -> Row | None:
+    """The turns that both conversations begin with are the prompt; what follows must be one answer each."""
+    if not all(isinstance(turns, list) and turns and all(map(is_turn, turns)) for turns in (chosen, rejected)):
+        return left | {"chosen": chosen, "rejected": rejected}
+    good, bad = turns_of(chosen, found, "chosen", "role", "content"), turns_of(rejected, found, "rejected", "role", "content")
+    if good is None or bad is None:
+        return None
+    same = next((n for n, (a, b) in enumerate(zip(good, bad)) if a != b), min(len(good), len(bad)) - 1)
+    if len(good) != same + 1 or len(bad) != same + 1 or good[same]["role"] != "assistant":
+        reason = f"The two conversations must be the same up to one last answer. They part at turn {same + 1}."
+        found("wrong_type", f"rejected[{min(same, len(bad) - 1)}]", rejected[min(same, len(bad) - 1)], reason)
+        return None
+    given = left.get("prompt")
+    before = [{"role": "user", "content": given}] if isinstance(given, str) and given.strip() and not same else given if isinstance(given, list) else []
+    if same and before and turns_of(before, found, "prompt", "role", "content") != good[:same]:
+        return left | {"prompt": [*before, *good[:same]], "chosen": good[same:], "rejected": bad[same:]}
+    return left | {"prompt": good[:same] if same else before, "chosen": good[same:], "rejected": bad[same:]}
 
 
 def _inside(value: Any) -> Any:
