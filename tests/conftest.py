@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 from hypothesis import settings
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read once, when huggingface_hub is imported
@@ -28,7 +29,22 @@ from studio.device import Device  # noqa: E402
 from studio.home import PROJECT  # noqa: E402
 from tests import tiny  # noqa: E402
 
+FEW_STEPS = ["--set", "training.max_steps=20", "--set", "training.learning_rate=1e-3"]
+LONGEST = ("e2e/test_first_run.py", "e2e/test_terminal.py", "e2e/test_serving.py", "faults/test_faults.py", "methods/test_resume.py", "e2e/", "test_estimate_trace.py",
+           "worker/test_matrix.py", "worker/test_train.py")  # begun first: a worker that met one of them last would keep the others waiting
 STARTER_HOME = os.environ.get("STUDIO_TEST_HOME")  # keeps the prepared starter between test runs
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--rare", action="store_true", help="also the long forms of tests whose short form always runs")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: next((place for place, start in enumerate(LONGEST) if item.nodeid.startswith(f"tests/{start}")), len(LONGEST)))
+    if not config.getoption("--rare"):
+        for item in items:
+            if "rare" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="a long form: --rare runs it"))
 
 
 @pytest.fixture(autouse=True)
@@ -74,8 +90,7 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def starter_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home with the real starter model prepared in it; made once a session, or kept where STUDIO_TEST_HOME says."""
     from studio.base.starter import prepare
-    shared = tmp_path_factory.getbasetemp().parent if "PYTEST_XDIST_WORKER" in os.environ else tmp_path_factory.getbasetemp()
-    folder = Path(STARTER_HOME) if STARTER_HOME else shared / "starter-home"
+    folder = Path(STARTER_HOME) if STARTER_HOME else _shared(tmp_path_factory) / "starter-home"
     folder.mkdir(exist_ok=True)
     before = os.environ.get("STUDIO_HOME")
     os.environ["STUDIO_HOME"] = str(folder)
@@ -96,17 +111,28 @@ def with_starter(home: Path, starter_home: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def trained(starter_home: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The main job, done once a session through the terminal: the sample, the starter, LoRA, every default.
+def trained(starter_home: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> dict[str, Any]:
+    """The main job, done once for all workers through the terminal: the sample, the starter, LoRA.
 
-    Gives the answer of `train sample --json` with `home` and `folder` added.
+    Every default with --rare, as the page's first run always has it; else a few steps at a higher rate, which learn as much in a third of the
+    time. Gives the answer of `train sample --json` with `home` and `folder` added.
     """
-    home = tmp_path_factory.mktemp("trained")
-    (home / "models").symlink_to(starter_home / "models")
-    done = terminal(["train", "sample", "--json"], home, timeout=900)
-    assert done.returncode == 0, done.stderr[-3000:]
-    answer = json.loads(done.stdout)
+    home = _shared(tmp_path_factory) / "trained"
+    with FileLock(f"{home}.lock"):
+        told = home / "answer.json"
+        if not told.is_file():
+            home.mkdir()
+            (home / "models").symlink_to(starter_home / "models")
+            done = terminal(["train", "sample", "--json", *([] if request.config.getoption("--rare") else FEW_STEPS)], home, timeout=1500)
+            assert done.returncode == 0, done.stderr[-3000:]
+            told.write_text(done.stdout)
+    answer = json.loads(told.read_text())
     return {**answer, "home": home, "folder": home / "runs" / answer["run"]}
+
+
+def _shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all workers of this test run have."""
+    return tmp_path_factory.getbasetemp().parent if "PYTEST_XDIST_WORKER" in os.environ else tmp_path_factory.getbasetemp()
 
 
 def terminal(arguments: list[str], home: Path, timeout: float = 120) -> subprocess.CompletedProcess[str]:
