@@ -32,5 +32,5 @@ FLOORS = {
     4: ("memory", "estimate", "forecast", "run", "runs", "queue"),
     5: ("doctor", "supervise", "relay", "follow", "talk", "export", "bench"),
     6: ("worker", "ui"),
-    7: ("commands", "__main__"),
+    7: ("commands", "__main__", "page"),
 }

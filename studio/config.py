@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from studio import data, model, yaml_text
 from studio.base import source
 from studio.base.source import ModelOrder
+from studio.data.mapping import INFO_FILE
 from studio.data.order import DataOrder
 from studio.device import devices
 from studio.driver import fit
@@ -56,12 +57,34 @@ class RunConfig(BaseModel):
         order = [key for key in type(self).model_fields if key in plain]
         return yaml.safe_dump({key: plain[key] for key in order}, sort_keys=False, allow_unicode=True)
 
+    def anchored(self) -> RunConfig:
+        """The order with its relative paths in full, as the caller's folder makes them: a run works in a folder of its own."""
+        plain = self.model_dump(mode="json", exclude_unset=True)
+        ordered = plain["data"]
+        for one in [ordered] if isinstance(ordered["train"], str) else ordered["train"]:
+            key = "train" if one is ordered else "source"
+            one[key] = _in_full(one[key])
+        if isinstance(ordered.get("eval"), str):
+            ordered["eval"] = _in_full(ordered["eval"])
+        if self.model.kind in ("folder", "gguf"):
+            plain["model"]["source"] = _in_full(self.model.source)
+        return build(plain)
+
     def changed(self, **sections: dict[str, Any]) -> RunConfig:
         """A copy with some keys of some sections set: config.changed(training={"batch_size": 2})."""
         plain = self.model_dump(mode="json", exclude_unset=True)
         for section, values in sections.items():
             plain[section] = {**plain.get(section, {}), **values} if isinstance(values, dict) else values
         return build(plain)
+
+
+def _in_full(text: str) -> str:
+    """The path of what is there, absolute; a sample, a Hub id and what is nowhere as they are. FOLDER/dataset_info.json:NAME keeps its name."""
+    if text.partition(":")[0] == "sample":
+        return text
+    file, _, name = text.rpartition(":")
+    path, end = (Path(file).expanduser(), f":{name}") if Path(file).name == INFO_FILE else (Path(text).expanduser(), "")
+    return f"{path.absolute()}{end}" if path.exists() else text
 
 
 def load(path: str | Path, settings: list[str] = ()) -> RunConfig:

@@ -211,7 +211,8 @@ def _json(file: Path, fallback: Any) -> Any:
 def create(config: RunConfig, model_label: str | None = None, order: float | None = None) -> Run:
     """Make a run's folder with its order in it, whole or not at all. Its first event says that it is queued.
 
-    order: its place in the queue; the smallest goes first, the time of day when left out.
+    Relative paths are written in full, as the caller's folder makes them. order: its place in the queue; the smallest goes first, the
+    time of day when left out.
     """
     label = model_label or Path(config.model.source).stem.lower()
     name = slug(config.name or f"{config.method.name}-{label}", "run")
@@ -219,7 +220,7 @@ def create(config: RunConfig, model_label: str | None = None, order: float | Non
     with Lock(room("locks") / "create"):
         temporary = room("runs") / f".{os.getpid()}-{time.monotonic_ns()}.tmp"
         temporary.mkdir()
-        (temporary / "config.yaml").write_text(config.to_yaml())
+        (temporary / "config.yaml").write_text(config.anchored().to_yaml())
         events.append(temporary / "events.jsonl", "phase", name="queued", attempt=0, order=time.time() if order is None else order)
         for file in ("config.yaml", "events.jsonl"):
             sync_folder(temporary / file)  # an fsync: what waits survives a power cut

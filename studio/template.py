@@ -19,7 +19,7 @@ from studio.home import PROJECT
 from studio.text import sandbox, spans
 from studio.text.sandbox import CLOSE, OPEN
 
-FOLDER = PROJECT / "templates"
+FOLDER = next(folder for folder in (PROJECT / "studio" / "templates", PROJECT / "templates") if folder.is_dir())  # of the wheel; of a checkout
 FALLBACK = "chatml"
 SUITED = ("chatml", "llama3", "gemma", "phi", "deepseek", "mistral", "alpaca")  # looked through for a model that brings no template
 TAG = re.compile(r"\{%[-+]?\s*generation\s*[-+]?%\}")

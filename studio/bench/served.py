@@ -31,8 +31,8 @@ class Served:
         self.address = f"http://127.0.0.1:{self.port}"
         environment = {**os.environ, "STUDIO_HOME": str(home), "GRADIO_ANALYTICS_ENABLED": "False"}
         began = time.monotonic()
-        self.process = subprocess.Popen([sys.executable, "app.py", "--port", str(self.port), "--no-token"], cwd=PROJECT, env=environment,
-                                        stdin=subprocess.DEVNULL,
+        self.process = subprocess.Popen([sys.executable, "-m", "studio.page", "--port", str(self.port), "--no-token"], cwd=PROJECT,
+                                        env=environment, stdin=subprocess.DEVNULL,
                                         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         self.started = self._answers(began)
 
