@@ -16,8 +16,9 @@ from studio.driver import build, sysfs
 from studio.errors import DeviceError, OrderError
 from studio.events import Lock
 from studio.runs import claim
+from studio.worker import apart, examine
 from studio.worker import doctor as worker
-from studio.worker import examine
+from studio.worker.examine_memory import Bench
 from studio.worker.trainer import StudioTrainer
 from tests.conftest import terminal
 from tests.fake_driver import GB, Driver
@@ -84,11 +85,11 @@ def refuses() -> tuple[str, dict[str, Any]]:
 
 
 def leaves_out() -> tuple[str, dict[str, Any]]:
-    raise examine.Skipped("too small")
+    raise apart.Skipped("too small")
 
 
 def wrong() -> tuple[str, dict[str, Any]]:
-    raise examine.Wrong("off by one", {"by": 1})
+    raise apart.Wrong("off by one", {"by": 1})
 
 
 def dies() -> tuple[str, dict[str, Any]]:
@@ -105,14 +106,14 @@ def hangs() -> tuple[str, dict[str, Any]]:
     (wrong, "failed", "off by one"), (dies, "failed", "signal 6"), (hangs, "failed", "not ended after 1 seconds")])
 def test_a_part_ends_as_it_ends(job: Any, state: str, why: str) -> None:
     began = time.monotonic()
-    outcome = worker.apart(job, (), 1 if job is hangs else 60)
+    outcome = apart.apart(job, (), 1 if job is hangs else 60)
     assert outcome.state == state
     assert why in outcome.why
     assert time.monotonic() - began < 50
 
 
 def test_the_others_go_on_behind_a_part_that_fails(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    outcomes = {"lora": worker.Outcome("failed", "x", {}), "full": worker.Outcome("ok", "y", {})}
+    outcomes = {"lora": apart.Outcome("failed", "x", {}), "full": apart.Outcome("ok", "y", {})}
     monkeypatch.setattr(worker, "apart", lambda job, given, limit: outcomes[given[1]])
     monkeypatch.setattr(sys, "stdout", sys.stdout)
     worker.main({"parts": [["lora", 9], ["full", 9]], "short": True, "work": str(home), "limit": 100})
@@ -144,8 +145,8 @@ def test_a_method_that_computes_wrongly_is_found(home: Path, monkeypatch: pytest
         return found * 1.1 if fault == "loss" else 2 * found.detach() - found  # the same loss, uphill
 
     monkeypatch.setattr(StudioTrainer, "piece_loss", spoilt)
-    with pytest.raises(examine.Wrong, match=word) as told:
-        examine.method(examine.Bench(home, True), "lora")
+    with pytest.raises(apart.Wrong, match=word) as told:
+        examine.method(Bench(home, True), "lora")
     assert {one["packing"] for one in told.value.figures["variants"] if one["wrong"]} == {True}
 
 
@@ -156,8 +157,8 @@ def test_a_card_that_torch_cannot_use(home: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr(sysfs, "ROOT", tmp_path)
     monkeypatch.setitem(sys.modules, "pynvml", Driver({"name": "Tesla T4", "uuid": "GPU-t4", "capability": (7, 5), "memory": 16 * GB}))
-    with pytest.raises(examine.Wrong, match="pip install torch"):
-        examine.devices(examine.Bench(home, True))
+    with pytest.raises(apart.Wrong, match="pip install torch"):
+        examine.devices(Bench(home, True))
 
 
 # -- the order of things

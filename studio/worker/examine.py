@@ -14,14 +14,14 @@ from studio import device
 from studio.driver import fit
 from studio.methods import METHODS
 from studio.worker import examine_memory, random_model, sees, trial
-from studio.worker.examine_memory import Bench, Skipped, Wrong, can
+from studio.worker.apart import Wrong, alone
+from studio.worker.examine_memory import Bench, can
 
 LOSS, COSINE = 3e-2, 0.99  # how far losses may lie apart, and how far gradients must point the same way
-STEPS, WORDS = 3, 16
+STEPS, WORDS = 3, 8
+PATIENCE = 150  # seconds for one variant
 SMALL = "HuggingFaceTB/SmolLM2-135M"
 Found = tuple[str, dict[str, Any]]
-
-__all__ = ["Bench", "Skipped", "Wrong", "part"]
 
 
 def part(bench: Bench, name: str) -> Found:
@@ -82,16 +82,18 @@ def variants(name: str, first: device.Device, short: bool) -> Iterator[Variant]:
 
 
 def method(bench: Bench, name: str) -> Found:
-    """A few steps on the device in each variant against the same steps on the CPU in float32, padded."""
+    """A few steps on the device in each variant against the same steps on the CPU in float32, padded; each in a process of its own."""
     first, still = device.devices()[0], {"name": name, **({"dropout": 0.0} if "dropout" in METHODS[name].model_fields else {})}
     can(name, first)
-    model, data = small_model(bench), random_model.rows(bench.work / "rows.json", 12, WORDS)
-    with trial.on_cpu():
-        reference = trial.carry(trial.order(model, data, still, STEPS, precision="fp32", packing=False, checkpointing=False))
-    figures: dict[str, Any] = {"reference": reference.losses, "variants": []}
+    plan = Steps(bench, still, bench.work / f"{name}.pt")
+    reference = alone(_reference, (plan,), PATIENCE)
+    if reference.state != "ok":
+        raise Wrong(f"Even on the CPU: {reference.why}", reference.figures)
+    figures: dict[str, Any] = {"reference": reference.figures["losses"], "variants": []}
     for one in variants(name, first, bench.short):
-        settings = {} if one.plain else {"precision": one.precision, "packing": one.packing, "checkpointing": one.checkpointing}
-        figures["variants"].append({**one._asdict(), "name": one.told(), **_compared(reference, model, data, {"name": name} if one.plain else still, settings)})
+        outcome = alone(_compared, (plan, one), PATIENCE)  # a variant that crashes is an answer; the others are asked all the same
+        found = outcome.figures if outcome.state == "ok" else {"loss_difference": None, "cosine": None, "losses": [], "wrong": outcome.why, **outcome.figures}
+        figures["variants"].append({**one._asdict(), "name": one.told(), **found})
     wrong = [f"{one['name']}: {one['wrong']}" for one in figures["variants"] if one["wrong"]]
     if wrong:
         raise Wrong(f"{METHODS[name].label} is wrong in {len(wrong)} of {len(figures['variants'])} variants. {'; '.join(wrong)[:600]}", figures)
@@ -100,24 +102,42 @@ def method(bench: Bench, name: str) -> Found:
     return f"{len(figures['variants'])} variants learn what the CPU learns in float32: losses within {far:.1g}, gradients alike to {alike:.4f}.", figures
 
 
-def _compared(reference: trial.Trial, model: Path, data: Path, method: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
-    """One variant: how far it lies from the reference, and what is wrong with it; its failure is told, and the next one goes on."""
-    plain = not settings
-    try:
-        done = trial.carry(trial.order(model, data, method, STEPS, **settings, **({"probe": True} if plain else {})), None if plain else reference.start)
-    except Exception as error:  # noqa: BLE001 - a variant that crashes is an answer; the others are asked all the same
-        return {"loss_difference": None, "cosine": None, "losses": [], "seconds": 0.0, "wrong": f"{type(error).__name__}: {error}"[:300]}
-    difference = max(abs(mine - its) for mine, its in zip(done.losses, reference.losses, strict=True))
-    alike = trial.cosine(done.gradient, reference.gradient)
-    wrong = []
+class Steps(NamedTuple):
+    """What every variant of a method does. still: the method without dropout; kept: the file of the reference's start and gradient."""
+
+    bench: Bench
+    still: dict[str, Any]
+    kept: Path
+
+    def order(self, method: dict[str, Any], **settings: Any) -> dict[str, Any]:
+        return trial.order(small_model(self.bench), random_model.rows(self.bench.work / "rows.json", 12, WORDS), method, STEPS, **settings)
+
+
+def _reference(plan: Steps) -> Found:
+    with trial.on_cpu():
+        done = trial.carry(plan.order(plan.still, precision="fp32", packing=False, checkpointing=False))
+    torch.save({"start": done.start, "gradient": done.gradient, "losses": done.losses}, plan.kept)
+    return "", {"losses": done.losses}
+
+
+def _compared(plan: Steps, one: Variant) -> Found:
+    """How far a variant lies from the reference, and what is wrong with it."""
+    reference = torch.load(plan.kept)
+    if one.plain:
+        done = trial.carry(plan.order({"name": plan.still["name"]}, probe=True))
+    else:
+        done = trial.carry(plan.order(plan.still, precision=one.precision, packing=one.packing, checkpointing=one.checkpointing), reference["start"])
+    difference = max(abs(mine - its) for mine, its in zip(done.losses, reference["losses"], strict=True))
+    alike, wrong = trial.cosine(done.gradient, reference["gradient"]), []
     if not all(map(math.isfinite, done.losses)):
         wrong.append(f"the loss is not a number ({done.losses})")
-    if not plain and difference > LOSS:
+    if not one.plain and difference > LOSS:
         wrong.append(f"the loss is off by {difference:.3f}")
-    if not plain and alike < COSINE:
+    if not one.plain and alike < COSINE:
         wrong.append(f"the gradient points elsewhere (cosine {alike:.3f})")
-    return {"loss_difference": difference, "cosine": round(alike, 6), "losses": done.losses, "seconds": round(done.seconds, 2), "wrong": " and ".join(wrong),
-            "settled": {key: done.plan().get(key) for key in ("device", "precision", "packing", "checkpointing", "attention", "optimizer", "loss")}}
+    settled = {key: done.plan().get(key) for key in ("device", "precision", "packing", "checkpointing", "attention", "optimizer", "loss")}
+    return "", {"loss_difference": difference, "cosine": round(alike, 6), "losses": done.losses, "seconds": round(done.seconds, 2),
+                "wrong": " and ".join(wrong), "settled": settled}
 
 
 def small_model(bench: Bench) -> Path:

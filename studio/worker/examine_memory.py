@@ -22,6 +22,7 @@ from studio.memory.ours import Rows
 from studio.methods import METHODS
 from studio.talk import chat as server
 from studio.worker import ceiling, random_model, trial
+from studio.worker.apart import Skipped, Wrong, apart
 
 LLAMA, QWEN, SMOL, LESS = "meta-llama/Llama-3.2-1B", "Qwen/Qwen2.5-0.5B-Instruct", "HuggingFaceTB/SmolLM2-360M", "HuggingFaceTB/SmolLM2-135M"
 ON_CARDS = ((LLAMA, {}), (QWEN, {}), (SMOL, {}), (LESS, {}))  # the largest first
@@ -29,18 +30,6 @@ ON_CPU = ((LESS, {"num_hidden_layers": 16}), (LESS, {"num_hidden_layers": 6}))
 SHORT = ((LESS, {"num_hidden_layers": 1, "vocab_size": 4096}),)
 ROOM = 0.8  # of what is free, that a case may be expected to take
 TOO_MUCH = 1.10  # of the estimate's upper bound: more than that, and a run that was said to fit would have died
-
-
-class Skipped(Exception):
-    """A part that cannot be done here, and why."""
-
-
-class Wrong(Exception):
-    """A part whose outcome is not what it should be."""
-
-    def __init__(self, why: str, figures: dict[str, Any]):
-        super().__init__(why)
-        self.figures = figures
 
 
 @dataclass(frozen=True)
@@ -84,7 +73,6 @@ def can(method: str, first: device.Device) -> None:
 
 def memory(bench: Bench, method: str) -> tuple[str, dict[str, Any]]:
     """Estimated against measured, for the two largest sizes that fit: by torch's allocator and by the driver, by the kernel on a CPU."""
-    from studio.worker.doctor import apart  # which starts us; a peak is a process's own
     first = device.devices()[0]
     can(method, first)
     cases = []
@@ -110,7 +98,7 @@ def memory(bench: Bench, method: str) -> tuple[str, dict[str, Any]]:
 
 
 def _order(bench: Bench, model: Path | str, data: Path | str, method: str) -> dict[str, Any]:
-    return trial.order(Path(model), Path(data), {"name": method}, 3, batch_size=4 if bench.length > 256 else 2, accumulation=1)
+    return trial.order(Path(model), Path(data), {"name": method}, 3, batch_size=4 if bench.length > 256 else 2, accumulation=1, threads="auto")
 
 
 def _fits(bench: Bench, method: str, name: str, changes: dict[str, Any]) -> bool:

@@ -18,8 +18,8 @@ OTHERS = [lang for lang in words.LANGUAGES if lang != "en"]
 GATHERED = {"scripts": spoken.script_strings, "knobs": spoken.knob_strings, "glossary": spoken.glossary_strings, "errors": spoken.error_strings,
             "advice": spoken.advice_strings, "repairs": spoken.repair_strings,
             "causes": lambda: spoken.constant_strings("runs/diagnosis.py", "runs/signs.py", "ui/space.py", "runs/afterwards.py"),
-            "devices": lambda: spoken.constant_strings("device.py", "driver/nvidia.py", "driver/fit.py", "worker/doctor.py", "worker/examine.py",
-                                                        "worker/examine_memory.py", "ui/doctor.py")}
+            "devices": lambda: spoken.constant_strings("device.py", "driver/nvidia.py", "driver/fit.py", "worker/apart.py", "worker/doctor.py",
+                                                       "worker/examine.py", "worker/examine_memory.py", "ui/doctor.py")}
 
 
 @pytest.mark.parametrize("what", GATHERED)
