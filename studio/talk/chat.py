@@ -9,6 +9,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import select
 import subprocess
 import sys
 import time
@@ -25,7 +26,10 @@ from studio.home import PROJECT, room, write_whole
 from studio.talk import voice
 from studio.talk.voice import Voice
 
+STATUS = "/studio/status"
 IDLE = float(os.environ.get("STUDIO_CHAT_IDLE", 900))  # seconds without a question after which the server ends itself
+SIGN_OF_LIFE = 5.0  # seconds after which a waiting stream says that it is still at work
+SILENCE = 30.0  # seconds without any sign after which a server counts as gone
 START_WAIT = 60.0  # seconds from start to an open port
 OVERHEAD = 700_000_000  # bytes of torch and its libraries, kernels and a few conversations, beside the weights
 # The server's environment: threads that soon sleep while they wait, and no import of torch's compiler, which answers never use (1.4 s).
@@ -59,7 +63,7 @@ class Server:
 
     def status(self) -> dict[str, Any]:
         """{models, doing, busy, pid, memory (bytes of RAM), seconds}. Raises ServerGone."""
-        return self._call("GET", "/studio/status", timeout=3)
+        return self._call("GET", STATUS, timeout=5)
 
     def models(self) -> list[str]:
         """Names of the voices in memory. Raises ServerGone."""
@@ -72,7 +76,7 @@ class Server:
         """
         if not self.ready():
             start()
-        return self._call("POST", "/studio/load", {"names": list(names)}, timeout=600)["models"]
+        return self._call("POST", "/studio/load", {"names": list(names)})["models"]
 
     def unload(self, names: Sequence[str]) -> list[str]:
         """Take voices out; the process stays. Raises ServerGone."""
@@ -85,7 +89,7 @@ class Server:
         """
         began = time.monotonic()
         body = {"model": model, "messages": messages, "stream": True, "stream_options": {"include_usage": True}, **sampling}
-        connection, answer = self._open("POST", "/v1/chat/completions", body, timeout=600)
+        connection, answer = self._open("POST", "/v1/chat/completions", body, timeout=SILENCE)
         finish = None
         try:
             for line in answer:
@@ -125,10 +129,15 @@ class Server:
         try:
             data = json.dumps(body).encode() if body is not None else None
             connection.request(method, path, data, {"Authorization": f"Bearer {told['key']}", "Content-Type": "application/json"})
+            while path != STATUS and not select.select([connection.sock], [], [], SIGN_OF_LIFE)[0]:
+                self._call("GET", STATUS, timeout=SILENCE)  # it may take its time, as long as it lives
             answer = connection.getresponse()
         except (OSError, http.client.HTTPException) as error:
             connection.close()
-            raise ServerGone() from error
+            raise ServerGone("The model server does not answer." if isinstance(error, TimeoutError) else "The model server has ended.") from error
+        except ServerGone:
+            connection.close()
+            raise
         if answer.status >= 400:
             event = json.loads(answer.read() or b"{}")
             connection.close()

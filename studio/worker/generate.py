@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 CHUNK = 512  # prompt tokens read in one go, so that a long prompt does not hold up the others
+COLD = 1e-4  # a temperature below which only the likeliest token is left, and logits divided by it may overflow
 SHORTLIST = 256  # likeliest tokens looked at before a whole sort of the vocabulary is paid for
 
 
@@ -25,6 +26,9 @@ class Sampling:
     top_p: float = 1.0
     top_k: int = 0
     repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: tuple[tuple[int, float], ...] = ()  # (token, what is added to its logit)
     seed: int | None = None
     stop: tuple[str, ...] = ()
     logprobs: int | None = None
@@ -74,9 +78,17 @@ class Answer:
         self.cache: Any = None
         self.random = torch.Generator().manual_seed(sampling.seed) if sampling.seed is not None else None
         self.odds: list[dict[str, Any]] = []
+        self.error: Exception | None = None
 
     def take(self, logits: torch.Tensor) -> str:
-        """Choose the next token from logits [vocabulary]; returns the text that became readable."""
+        """Choose the next token from logits [vocabulary]; returns the text that became readable. A failure ends this answer alone."""
+        try:
+            return self._take(logits)
+        except Exception as error:  # noqa: BLE001 - the other answers of the batch go on
+            self.finish, self.error = "failed", error
+            return ""
+
+    def _take(self, logits: torch.Tensor) -> str:
         token = choose(logits, self.sampling, self.new, self.random)
         if self.sampling.logprobs is not None:
             self.odds.append(_odds(logits, token, self.sampling.logprobs))
@@ -99,7 +111,9 @@ def choose(logits: torch.Tensor, sampling: Sampling, new: Sequence[int], random:
         seen = torch.tensor(sorted(set(new)))
         logits = logits.clone()
         logits[seen] = torch.where(logits[seen] > 0, logits[seen] / sampling.repetition_penalty, logits[seen] * sampling.repetition_penalty)
-    if sampling.temperature <= 0:
+    if sampling.presence_penalty or sampling.frequency_penalty or sampling.logit_bias:
+        logits = adjusted(logits, sampling, new)
+    if sampling.temperature < COLD:
         return int(logits.argmax())
     odds = torch.softmax(logits / sampling.temperature, -1)
     if sampling.top_k or sampling.top_p < 1:
@@ -110,6 +124,20 @@ def choose(logits: torch.Tensor, sampling: Sampling, new: Sequence[int], random:
         odds = top[:keep] / top[:keep].sum()
         return int(ids[torch.multinomial(odds, 1, generator=random)])
     return int(torch.multinomial(odds, 1, generator=random))
+
+
+def adjusted(logits: torch.Tensor, sampling: Sampling, new: Sequence[int]) -> torch.Tensor:
+    """Logits less c * frequency_penalty + (c > 0) * presence_penalty of every token that was written c times, and with logit_bias, as OpenAI's
+    reference of its API defines them. Raises ValueError for a token that the vocabulary does not have."""
+    logits = logits.clone()
+    if new:
+        seen, counts = torch.tensor(new).unique(return_counts=True)
+        logits[seen] -= counts * sampling.frequency_penalty + sampling.presence_penalty
+    for token, value in sampling.logit_bias:
+        if token >= len(logits):
+            raise ValueError(f"logit_bias names the token {token}, but the vocabulary has {len(logits)}")
+        logits[token] += value
+    return logits
 
 
 def _odds(logits: torch.Tensor, token: int, count: int) -> dict[str, Any]:

@@ -1,51 +1,206 @@
-"""What a request to the model server asks for: OpenAI's chat completion, with the few settings that others have added to it."""
+"""What a request to the model server asks for: OpenAI's chat completion and completion, with the few settings that others have added.
+
+Everything is checked here, by one schema a kind of request. What would change an answer and is not done here is refused, never ignored.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from studio.data.turns import ROLES
+from studio.errors import ModelError
 
+Kind = TypeVar("Kind", bound=BaseModel)
 RESERVED = {"messages", "add_generation_prompt"}  # of the template's variables, those that are ours to set
+Stop = Annotated[str, Field(min_length=1, max_length=1000)]
+Bias = Annotated[float, Field(ge=-100, le=100)]
 
 
-def wanted(body: dict[str, Any]) -> tuple[str, list[dict[str, Any]], dict[str, Any], dict[str, Any]]:
-    """(model, messages, sampling, variables of the chat template). Raises ValueError for what cannot be meant."""
-    messages = [{**message, "role": ROLES.get(message.get("role")), "content": _plain(message.get("content"))} for message in body.get("messages") or []]
-    if not messages or not all(message["role"] for message in messages):
-        raise ValueError("messages should be a list of objects with role (system, user, assistant or tool) and content")
-    stop = body.get("stop") or []
-    sampling: dict[str, Any] = {"stop": tuple([stop] if isinstance(stop, str) else stop)}
-    for key, kind, low, high in (("temperature", float, 0, 5), ("top_p", float, 0.001, 1), ("top_k", int, 0, 100_000),
-                                 ("repetition_penalty", float, 0.5, 3), ("seed", int, 0, 2**63 - 1)):
-        if body.get(key) is not None:
-            sampling[key] = _number(key, body[key], kind, low, high)
-    limit = body.get("max_completion_tokens") or body.get("max_tokens")
-    if limit is not None:
-        sampling["max_tokens"] = _number("max_tokens", limit, int, 1, 1_000_000)
-    if body.get("logprobs"):
-        sampling["logprobs"] = _number("top_logprobs", body.get("top_logprobs") or 0, int, 0, 20)
-    if body.get("n") not in (None, 1):
-        raise ValueError("n should be 1: ask several times instead")
-    return str(body.get("model") or ""), messages, sampling, _variables(body)
+class Options(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
 
 
-def _variables(body: dict[str, Any]) -> dict[str, Any]:
-    """What the chat template is told beside the messages: tools, and chat_template_kwargs as vLLM has them. Raises ValueError."""
-    tools, more = body.get("tools"), body.get("chat_template_kwargs") or {}
-    if not isinstance(more, dict) or RESERVED & more.keys() or not (tools is None or isinstance(tools, list) and all(isinstance(one, dict) for one in tools)):
-        raise ValueError("tools should be a list of objects, chat_template_kwargs an object")
-    return {**more, "tools": tools} if tools else more
+class Streaming(Options):
+    include_usage: bool | None = None
+    include_obfuscation: bool | None = None
 
 
-def _plain(content: Any) -> str:
-    """Text, also when it comes as OpenAI's list of parts."""
-    if isinstance(content, list):
-        return "".join(part.get("text", "") for part in content if part.get("type") == "text")
-    return "" if content is None else str(content)
+class Plain(Options):
+    type: Literal["text"]
 
 
-def _number(key: str, value: Any, kind: type, low: float, high: float) -> Any:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
-        raise ValueError(f"{key} is {value!r}, but should be from {low} to {high}")
-    return kind(value)
+class Part(BaseModel):
+    """A part of a message. Only text: these models see no images and hear no sound."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+    type: Literal["text"]
+    text: str
+
+
+class Message(BaseModel):
+    """One turn. What else stands in it, like tool_calls, goes to the chat template as it is."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+    role: str
+    content: str | list[Part] | None = None
+    tool_calls: list[dict[str, Any]] | None = None
+
+    @field_validator("role")
+    @classmethod
+    def _known(cls, role: str) -> str:
+        if role not in ROLES:
+            raise ValueError("should be system, user, assistant or tool")
+        return ROLES[role]
+
+    def plain(self) -> dict[str, Any]:
+        """As the templates take it: the content as one text."""
+        content = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content or [])
+        return {**self.model_dump(exclude_none=True), "content": content}
+
+
+class Sampled(Options):
+    """What both kinds of request have."""
+
+    model: str = ""
+    stream: bool | None = None
+    stream_options: Streaming | None = None
+    temperature: float | None = Field(None, ge=0, le=5)
+    top_p: float | None = Field(None, ge=0.001, le=1)
+    top_k: int | None = Field(None, ge=0, le=100_000)
+    repetition_penalty: float | None = Field(None, ge=0.5, le=3)
+    presence_penalty: float | None = Field(None, ge=-2, le=2)
+    frequency_penalty: float | None = Field(None, ge=-2, le=2)
+    logit_bias: dict[str, Bias] | None = Field(None, max_length=1000)
+    seed: int | None = Field(None, ge=-2**63, le=2**63 - 1)
+    stop: Stop | list[Stop] | None = None
+    max_tokens: int | None = Field(None, ge=1, le=1_000_000)
+    n: Literal[1] | None = None
+    # of OpenAI's own bookkeeping: they change no answer
+    user: str | None = None
+    metadata: dict[str, Any] | None = None
+    store: bool | None = None
+    service_tier: str | None = None
+    prompt_cache_key: str | None = None
+    safety_identifier: str | None = None
+
+    @field_validator("logit_bias")
+    @classmethod
+    def _tokens(cls, bias: dict[str, float] | None) -> dict[str, float] | None:
+        if bias and not all(key.isascii() and key.isdigit() and len(key) < 10 for key in bias):
+            raise ValueError("its keys should be numbers of tokens")
+        return bias
+
+    def sampling(self) -> dict[str, Any]:
+        """As worker/generate.py's Sampling takes it."""
+        names = ("temperature", "top_p", "top_k", "repetition_penalty", "presence_penalty", "frequency_penalty", "seed", "max_tokens")
+        found = {name: value for name in names if (value := getattr(self, name)) is not None}
+        found["stop"] = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+        if self.logit_bias:
+            found["logit_bias"] = tuple((int(token), value) for token, value in self.logit_bias.items())
+        return found
+
+
+class ChatRequest(Sampled):
+    """POST /v1/chat/completions."""
+
+    messages: list[Message] = Field(min_length=1)
+    max_completion_tokens: int | None = Field(None, ge=1, le=1_000_000)
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(None, ge=0, le=20)
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: Literal["auto", "none"] | None = None
+    parallel_tool_calls: bool | None = None
+    response_format: Plain | None = None
+    modalities: list[Literal["text"]] | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+
+    @field_validator("chat_template_kwargs")
+    @classmethod
+    def _free(cls, more: dict[str, Any] | None) -> dict[str, Any] | None:
+        if more and RESERVED & more.keys():
+            raise ValueError(f"{', '.join(sorted(RESERVED & more.keys()))} cannot be set")
+        return more
+
+    @property
+    def calls(self) -> bool:
+        """Whether calls of tools are looked for in the answer."""
+        return bool(self.tools) and self.tool_choice != "none"
+
+    def sampling(self) -> dict[str, Any]:
+        found = super().sampling()
+        if self.max_completion_tokens:
+            found["max_tokens"] = self.max_completion_tokens
+        return found | ({"logprobs": self.top_logprobs or 0} if self.logprobs else {})
+
+    def variables(self) -> dict[str, Any]:
+        """What the chat template is told beside the messages."""
+        return {**(self.chat_template_kwargs or {}), **({"tools": self.tools} if self.calls else {})}
+
+
+class TextRequest(Sampled):
+    """POST /v1/completions: a text is gone on with, without any template."""
+
+    prompt: Annotated[str, Field(min_length=1)] | Annotated[list[str], Field(min_length=1, max_length=1)]
+    echo: Literal[False] | None = None
+    best_of: Literal[1] | None = None
+    suffix: None = None
+    logprobs: Literal[0] | None = None
+
+    @property
+    def text(self) -> str:
+        return self.prompt if isinstance(self.prompt, str) else self.prompt[0]
+
+
+class Names(Options):
+    """POST /studio/load and /studio/unload."""
+
+    names: list[str] = Field(max_length=100)
+
+
+class RequestError(ModelError, ValueError):
+    """A request that cannot be meant."""
+
+
+def read(kind: type[Kind], body: Any) -> Kind:
+    """A request of a kind, checked. Raises RequestError that names the field, its value and what is wrong with it."""
+    try:
+        return kind.model_validate(body)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            raise RequestError(f"There is no setting {place} here.", "Leave it out.", place) from None
+        given = "" if first["type"] == "missing" else f" It is {str(first['input'])[:80]!r}."
+        raise RequestError(f"{place or 'The request'}: {first['msg'].removeprefix('Value error, ')}.{given}",
+                           "Correct it, or leave it out where it is optional.", place or "body") from None
+
+
+def wanted(body: Any) -> tuple[str, list[dict[str, Any]], dict[str, Any], dict[str, Any]]:
+    """(model, messages, sampling, variables of the chat template) of a chat request. Raises RequestError for what cannot be meant."""
+    asked = read(ChatRequest, body)
+    return asked.model, [message.plain() for message in asked.messages], asked.sampling(), asked.variables()
+
+
+def described() -> dict[str, Any]:
+    """The server's OpenAPI description."""
+    schemas: dict[str, Any] = {}
+
+    def taken(kind: type[BaseModel]) -> dict[str, Any]:
+        schema = kind.model_json_schema(ref_template="#/components/schemas/{model}")
+        schemas.update(schema.pop("$defs", {}))
+        schemas[kind.__name__] = schema
+        return {"required": True, "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{kind.__name__}"}}}}
+
+    told = {200: "The answer.", 400: "Refused, with a sentence.", 401: "The key is missing or wrong.", 404: "No such model.", 503: "No room for it."}
+    answers = {str(status): {"description": text} for status, text in told.items()}
+    name = [{"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}]
+    paths: dict[str, Any] = {
+        "/v1/models": {"get": {"summary": "The models in memory", "responses": answers}},
+        "/v1/models/{model}": {"get": {"summary": "One of them", "parameters": name, "responses": answers}},
+        "/v1/chat/completions": {"post": {"summary": "An answer in a conversation", "requestBody": taken(ChatRequest), "responses": answers}},
+        "/v1/completions": {"post": {"summary": "A text gone on with", "requestBody": taken(TextRequest), "responses": answers}},
+    }
+    return {"openapi": "3.1.0", "info": {"title": "Fine-Tuning Studio's model server", "version": "1"}, "security": [{"key": []}], "paths": paths,
+            "components": {"schemas": schemas, "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}}}

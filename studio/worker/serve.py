@@ -16,20 +16,24 @@ import socket
 import sys
 import threading
 import time
-import uuid
+import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from studio import device, json_text, process
-from studio.errors import DeviceError, StudioError
+from studio.errors import DeviceError, ModelError, StudioError, in_words, own
 from studio.talk import chat
-from studio.worker.request import wanted
+from studio.worker import answers
+from studio.worker.request import ChatRequest, Names, Sampled, TextRequest, described, read
 from studio.worker.turns import Asked, Turns
 
 CANCEL_EVERY = 0.5  # seconds between two looks whether the client is still there
@@ -44,9 +48,14 @@ class Server:
         self.created, self.began = int(time.time()), time.monotonic()
 
     def app(self) -> Starlette:
-        routes = [("/v1/models", self.models, "GET"), ("/v1/chat/completions", self.complete, "POST"), ("/studio/status", self.status, "GET"),
+        routes = [("/v1/models", self.models, "GET"), ("/v1/models/{name:path}", self.model, "GET"), ("/v1/chat/completions", self.complete, "POST"),
+                  ("/v1/completions", self.go_on, "POST"), ("/studio/status", self.status, "GET"),
                   ("/studio/load", self.load, "POST"), ("/studio/unload", self.unload, "POST"), ("/studio/end", self.finish, "POST")]
-        return Starlette(routes=[Route(path, self._guarded(function), methods=[method]) for path, function, method in routes])
+        made = [Route(path, self._guarded(function), methods=[method]) for path, function, method in routes]
+        # pages of other programs may ask: what protects is the key, which no browser sends by itself
+        across = Middleware(CORSMiddleware, allow_origins=["*"], allow_methods=["*"], allow_headers=["*"], max_age=600)
+        return Starlette(routes=[*made, Route("/openapi.json", self.describe, methods=["GET"])], middleware=[across],
+                         exception_handlers={HTTPException: _no_route})
 
     def _guarded(self, function: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
         async def guarded(request: Request) -> Response:
@@ -58,23 +67,45 @@ class Server:
                 return await function(request)
             except StudioError as error:
                 return _error(error)
+            except Exception as error:  # noqa: BLE001 - a request that nobody foresaw ends itself, in words
+                spoken = in_words(error)
+                if spoken is None:
+                    traceback.print_exc()
+                return _error(spoken) if spoken else JSONResponse(_told(own(error)), 500)
         return guarded
 
     # -- OpenAI's
 
     async def models(self, request: Request) -> Response:
-        return JSONResponse({"object": "list", "data": [{"id": name, "object": "model", "created": self.created, "owned_by": "studio"}
-                                                        for name in self.turns.names]})
+        return JSONResponse({"object": "list", "data": list(map(self._model, self.turns.names))})
+
+    async def model(self, request: Request) -> Response:
+        name = request.path_params["name"]
+        if name not in self.turns.names:
+            raise ModelError(f"There is no model {name!r} here.", f"Loaded: {', '.join(self.turns.names) or 'none'}.", "model")
+        return JSONResponse(self._model(name))
+
+    def _model(self, name: str) -> dict[str, Any]:
+        return {"id": name, "object": "model", "created": self.created, "owned_by": "studio"}
+
+    async def describe(self, request: Request) -> Response:
+        return JSONResponse(described())
 
     async def complete(self, request: Request) -> Response:
-        try:
-            body = json_text.read(await request.body())
-            name, messages, sampling, extra = wanted(body)
-        except (ValueError, TypeError, AttributeError) as error:
-            return _refused(400, f"The request cannot be read: {error}.", "Send a JSON object with model and messages.", "invalid_request_error")
+        body = read(ChatRequest, await _body(request))
+        asked = Asked(body.model, [message.plain() for message in body.messages], body.sampling(), _deaf, body.variables())
+        return await self._answered(request, asked, body, answers.Chat(body.model, body.calls))
+
+    async def go_on(self, request: Request) -> Response:
+        body = read(TextRequest, await _body(request))
+        asked = Asked(body.model, body.text, {"max_tokens": 16, **body.sampling()}, _deaf)  # OpenAI's default
+        return await self._answered(request, asked, body, answers.Text(body.model))
+
+    async def _answered(self, request: Request, asked: Asked, body: Sampled, shape: answers.Shape) -> Response:
+        """Ask, and answer whole or as a stream once the first event has come: a refusal then has its own status."""
         events: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         loop = asyncio.get_running_loop()
-        asked = Asked(name, messages, sampling, lambda event: _hand(loop, events, event), extra)
+        asked.deliver = lambda event: _hand(loop, events, event)
         self.turns.ask(asked)
         try:
             first = await _next(events, request)
@@ -83,11 +114,10 @@ class Server:
             return Response(status_code=499)
         if "error" in first:
             return _error(first["error"])
-        head = {"id": f"chatcmpl-{uuid.uuid4().hex[:24]}", "created": int(time.time()), "model": name}
-        if body.get("stream"):
-            usage = bool((body.get("stream_options") or {}).get("include_usage"))
-            return StreamingResponse(_stream(head, asked, first, events, usage), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
-        return await _whole(head, asked, first, events, request)
+        if body.stream:
+            usage = bool(body.stream_options and body.stream_options.include_usage)
+            return StreamingResponse(_stream(shape, asked, first, events, usage), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+        return await _whole(shape, asked, first, events, request)
 
     # -- the studio's own
 
@@ -96,15 +126,15 @@ class Server:
                              "memory": chat.memory_of(os.getpid()), "seconds": round(time.monotonic() - self.began, 1)})
 
     async def load(self, request: Request) -> Response:
-        return await self._job(self.turns.load, json_text.read(await request.body()).get("names", []))
+        return await self._job(self.turns.load, read(Names, await _body(request)).names)
 
     async def unload(self, request: Request) -> Response:
-        return await self._job(self.turns.unload, json_text.read(await request.body()).get("names", []))
+        return await self._job(self.turns.unload, read(Names, await _body(request)).names)
 
     async def _job(self, job: Callable[..., None], names: list[str]) -> Response:
         events: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         loop = asyncio.get_running_loop()
-        job([str(name) for name in names], lambda event: _hand(loop, events, event))
+        job(names, lambda event: _hand(loop, events, event))
         event = await events.get()
         return _error(event["error"]) if "error" in event else JSONResponse({"models": event["done"]})
 
@@ -128,29 +158,38 @@ async def _next(events: asyncio.Queue[dict[str, Any]], request: Request) -> dict
                 raise ConnectionResetError from None
 
 
-async def _stream(head: dict[str, Any], asked: Asked, event: dict[str, Any], events: asyncio.Queue[dict[str, Any]], usage: bool) -> AsyncIterator[str]:
-    """Server-sent events in OpenAI's shape. Starlette closes this generator when the client goes away."""
-    def line(choices: list[dict[str, Any]], **extra: Any) -> str:
-        return "data: " + json.dumps({**head, "object": "chat.completion.chunk", "choices": choices, **extra}, ensure_ascii=False) + "\n\n"
+async def _stream(shape: answers.Shape, asked: Asked, event: dict[str, Any], events: asyncio.Queue[dict[str, Any]], usage: bool) -> AsyncIterator[str]:
+    """Server-sent events in OpenAI's shape. Starlette closes this generator when the client goes away.
 
+    While nothing comes, a comment is sent from time to time, so that a client can tell a long wait from a dead server.
+    """
     try:
-        yield line([{"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}])
+        for line in shape.opening():
+            yield _event(line)
         while "finish" not in event:
             if "error" in event:
-                yield "data: " + json.dumps(_told(event["error"]), ensure_ascii=False) + "\n\n"
+                yield _event(_told(event["error"]))
                 return
-            choice = {"index": 0, "delta": {"content": event["text"]}, "finish_reason": None}
-            yield line([{**choice, "logprobs": {"content": event["odds"]}} if event["odds"] else choice])
-            event = await events.get()
-        yield line([{"index": 0, "delta": {}, "finish_reason": event["finish"]}])
-        if usage:
-            yield line([], usage=event["usage"])
+            for line in shape.part(event["text"], event["odds"]):
+                yield _event(line)
+            while True:
+                try:
+                    event = await asyncio.wait_for(events.get(), chat.SIGN_OF_LIFE)
+                    break
+                except TimeoutError:
+                    yield ": working\n\n"
+        for line in shape.closing(event["finish"], event["usage"] if usage else None):
+            yield _event(line)
         yield "data: [DONE]\n\n"
     finally:
         asked.cancelled = True
 
 
-async def _whole(head: dict[str, Any], asked: Asked, event: dict[str, Any], events: asyncio.Queue[dict[str, Any]], request: Request) -> Response:
+def _event(told: dict[str, Any]) -> str:
+    return "data: " + json.dumps(told, ensure_ascii=False) + "\n\n"
+
+
+async def _whole(shape: answers.Shape, asked: Asked, event: dict[str, Any], events: asyncio.Queue[dict[str, Any]], request: Request) -> Response:
     text, odds = "", []
     try:
         while "finish" not in event:
@@ -163,8 +202,23 @@ async def _whole(head: dict[str, Any], asked: Asked, event: dict[str, Any], even
         return Response(status_code=499)
     finally:
         asked.cancelled = True
-    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": event["finish"], "logprobs": {"content": odds} if odds else None}
-    return JSONResponse({**head, "object": "chat.completion", "choices": [choice], "usage": event["usage"]})
+    return JSONResponse(shape.whole(text, odds, event["finish"], event["usage"]))
+
+
+async def _body(request: Request) -> Any:
+    """The JSON of a request. Raises ModelError where it is none."""
+    try:
+        return json_text.read(await request.body())
+    except (ValueError, UnicodeError) as error:
+        raise ModelError(f"The request cannot be read: {error}.", "Send a JSON object with model and messages.", "body") from error
+
+
+def _deaf(event: dict[str, Any]) -> None:
+    """Before anybody listens."""
+
+
+async def _no_route(request: Request, error: HTTPException) -> Response:
+    return _refused(error.status_code, f"{request.method} {request.url.path} is not served here.", "What is stands in /openapi.json.", "not_found")
 
 
 def _told(error: StudioError) -> dict[str, Any]:

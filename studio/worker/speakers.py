@@ -45,14 +45,17 @@ class Speaker:
         """Text of tokens; special ones are left out unless a stop text is made of several tokens and may hold one."""
         return self.encoder.tokenizer.decode(ids, skip_special_tokens=not self.stops)
 
-    def answer(self, messages: list[dict[str, Any]], sampling: Sampling, **extra: Any) -> Answer:
-        """An answer to be written. extra: variables of the chat template, like tools.
+    def answer(self, messages: list[dict[str, Any]] | str, sampling: Sampling, **extra: Any) -> Answer:
+        """An answer to be written; to a text, what follows it. extra: variables of the chat template, like tools.
 
         Raises TemplateError, and ModelError when the conversation is longer than the model's context.
         """
-        ids = self.encoder.prompt_ids(messages, **extra)
+        plain = isinstance(messages, str)
+        ids = self.encoder.tokenizer.encode(messages).ids if plain else self.encoder.prompt_ids(messages, **extra)
         if len(ids) >= self.room:
             raise ModelError(f"The conversation has {len(ids)} tokens; {self.voice.name} can hold {self.room}.", "Start a new one, or shorten it.", "messages")
+        if plain:
+            return Answer(ids, sampling, Text(self.decode, sampling.stop), self.ends, self.room)
         opening = self.encoder.template.render(messages, add_generation_prompt=True, **extra).text.rstrip()
         first = THINKING + "\n" if opening.endswith(THINKING) else ""  # the template opened the thinking; show that it did
         return Answer(ids, sampling, Text(self.decode, (*self.stops, *sampling.stop), first), self.ends, self.room)

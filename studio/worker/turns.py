@@ -21,7 +21,7 @@ class Asked:
     """A question on its way: where its events go ({"text"}, {"finish"}, {"error"}), and whether somebody still listens."""
 
     name: str
-    messages: list[dict[str, Any]]
+    messages: list[dict[str, Any]] | str  # a text is gone on with as it stands
     sampling: dict[str, Any]
     deliver: Deliver
     extra: dict[str, Any] = field(default_factory=dict)  # variables of the chat template, like tools
@@ -172,7 +172,10 @@ class Turns(threading.Thread):
         odds, asked.answer.odds = asked.answer.odds, []
         if shown or odds:
             asked.deliver({"text": shown, "odds": [self._named(asked.name, one) for one in odds]})
-        if asked.answer.finish is not None:
+        if asked.answer.error is not None:
+            error = asked.answer.error
+            asked.deliver({"error": ModelError(f"The answer could not be written: {_short(error)}.", "Change the settings of the question.", "sampling")})
+        elif asked.answer.finish is not None:
             asked.deliver({"finish": asked.answer.finish, "usage": asked.usage()})
 
     def _named(self, name: str, odds: dict[str, Any]) -> dict[str, Any]:
