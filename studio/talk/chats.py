@@ -128,14 +128,17 @@ class Talk:
         """What a side is asked: the system prompt, the earlier turns with its own answers, the new prompt.
 
         Answers stand as they were given, thinking and all: the template decides what of them the model is shown again, as in training.
+        A turn whose answer failed before its first word is left out: an empty answer would be an example to follow.
         """
         said = [{"role": "system", "content": self.values["system"]}] if self.values["system"] else []
         for turn in self.turns:
-            said.append({"role": "user", "content": turn["prompt"]})
+            asked = {"role": "user", "content": turn["prompt"]}
             if turn is until:
+                said.append(asked)
                 break
-            mine = turn["sides"].index(side) if side in turn["sides"] else 0
-            said.append({"role": "assistant", "content": turn["answers"][mine]["text"]})
+            answer = turn["answers"][turn["sides"].index(side) if side in turn["sides"] else 0]
+            if answer["text"] or answer["state"] == "done":
+                said += [asked, {"role": "assistant", "content": answer["text"]}]
         return said
 
 

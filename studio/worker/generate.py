@@ -118,7 +118,9 @@ def choose(logits: torch.Tensor, sampling: Sampling, new: Sequence[int], random:
     odds = torch.softmax(logits / sampling.temperature, -1)
     if sampling.top_k or sampling.top_p < 1:
         top, ids = odds.topk(min(sampling.top_k or SHORTLIST, len(odds)))
-        if not sampling.top_k and top.sum() < sampling.top_p:
+        if sampling.top_k:
+            top = top / top.sum()  # top_p is a share of what top_k has left, as in transformers
+        elif top.sum() < sampling.top_p:
             top, ids = odds.sort(descending=True)
         keep = int((top.cumsum(0) - top < sampling.top_p).sum()) or 1
         odds = top[:keep] / top[:keep].sum()
@@ -150,7 +152,8 @@ class Batch:
     """Answers of one model that advance together, one token each a step.
 
     Their key and value caches lie in one tensor per layer, padded on the left: [answers, heads, longest, width]. Models with
-    another kind of cache (sliding windows, states) keep one cache per answer and take turns.
+    another kind of cache (sliding windows, states) keep one cache per answer and take turns. So do models whose positions are turned by the
+    length of what is read (LongRoPE, dynamic NTK): a longer neighbour would change an answer.
     """
 
     def __init__(self, model: Any):
@@ -160,12 +163,14 @@ class Batch:
         self.rows: list[Answer] = []
         self.cache: Any = None
         self.mask: torch.Tensor | None = None  # [answers, longest], 1 where a real token lies
+        self.stretched, self.switch = _stretched(self.inner.config.get_text_config())
 
     @torch.inference_mode()
     def read(self, answer: Answer) -> str | None:
         """Read the next part of an answer's prompt; at its end take the first token and join. None: there is more to read."""
         from transformers.cache_utils import DynamicCache
-        part = torch.tensor([answer.prompt[answer.done:answer.done + CHUNK]], device=self.device)
+        part = torch.tensor([answer.prompt[answer.done:None if self.stretched else answer.done + CHUNK]], device=self.device)
+        self._unstretch()
         # virtual tokens, if the method has any, stand before the first part; peft's model puts them there
         model = self.model if answer.done == 0 else self.inner
         cache = DynamicCache(config=self.inner.config) if answer.cache is None else answer.cache
@@ -190,10 +195,24 @@ class Batch:
         return shown
 
     def _alone(self, row: Answer) -> str:
-        ids = torch.tensor([[row.new[-1]]], device=self.device)
+        told = [row.new[-1]]
+        if self.switch and row.cache.get_seq_length() <= self.switch < len(row.prompt) + len(row.new):
+            from transformers.cache_utils import DynamicCache  # all is read anew with the long factors, as transformers' Phi-3 does
+            row.cache, told = DynamicCache(config=self.inner.config), row.prompt + row.new
+        ids = torch.tensor([told], device=self.device)
+        self._unstretch()
         out = self.inner(input_ids=ids, past_key_values=row.cache, use_cache=True)
         row.cache = out.past_key_values
         return row.take(out.logits[0, -1].float().cpu())
+
+    def _unstretch(self) -> None:
+        """Dynamic NTK remembers the longest answer so far: forget it, so that the next forward pass looks at its own length."""
+        if self.stretched != "dynamic":
+            return
+        for module in self.inner.modules():
+            if hasattr(module, "max_seq_len_cached") and hasattr(module, "original_inv_freq"):
+                module.register_buffer("inv_freq", module.original_inv_freq.to(self.device), persistent=False)
+                module.max_seq_len_cached = module.original_max_seq_len
 
     def _together(self) -> list[tuple[Answer, str]]:
         ids = torch.tensor([[row.new[-1]] for row in self.rows], device=self.device)
@@ -207,7 +226,7 @@ class Batch:
         return [(row, row.take(logits[n])) for n, row in enumerate(self.rows)]
 
     def _join(self, answer: Answer) -> None:
-        plain = all(type(layer).__name__ == "DynamicLayer" for layer in answer.cache.layers)
+        plain = not self.stretched and all(type(layer).__name__ == "DynamicLayer" for layer in answer.cache.layers)
         if not plain:
             self.rows.append(answer)
             return
@@ -244,6 +263,15 @@ class Batch:
         for layer in self.cache.layers:
             layer.keys = layer.keys[chosen][:, :, empty:].contiguous()
             layer.values = layer.values[chosen][:, :, empty:].contiguous()
+
+
+def _stretched(config: Any) -> tuple[str, int | None]:
+    """("longrope" or "dynamic", else "", and of LongRoPE the length at which it switches) of a text model's config."""
+    rope = getattr(config, "rope_parameters", None) or {}
+    kinds = {str(one.get("rope_type")) for one in (rope, *(part for part in rope.values() if isinstance(part, dict)))}
+    if "longrope" in kinds:
+        return "longrope", rope.get("original_max_position_embeddings") or getattr(config, "original_max_position_embeddings", None)
+    return ("dynamic", None) if any("dynamic" in kind for kind in kinds) else ("", None)
 
 
 def _left(kept: torch.Tensor, longest: int) -> torch.Tensor:

@@ -40,10 +40,13 @@ class Speaker:
         self.room = int(getattr(config, "max_position_embeddings", 0) or 1 << 20)
         self.ends = frozenset(end_tokens(voice, self.encoder.tokenizer))
         self.stops = text_stops(voice, self.encoder.tokenizer)
+        special = {token for token, one in self.encoder.tokenizer.get_added_tokens_decoder().items() if one.special}
+        self.hidden = special - set(voice.manifest.get("special_answers") or ())
 
     def decode(self, ids: list[int]) -> str:
-        """Text of tokens; special ones are left out unless a stop text is made of several tokens and may hold one."""
-        return self.encoder.tokenizer.decode(ids, skip_special_tokens=not self.stops)
+        """Text of tokens; special ones are left out unless they were trained as part of answers, or a stop text may hold one."""
+        shown = ids if self.stops else [token for token in ids if token not in self.hidden]
+        return self.encoder.tokenizer.decode(shown, skip_special_tokens=False)
 
     def answer(self, messages: list[dict[str, Any]] | str, sampling: Sampling, **extra: Any) -> Answer:
         """An answer to be written; to a text, what follows it. extra: variables of the chat template, like tools.

@@ -186,11 +186,21 @@ def _finish(run: Run, config: RunConfig, trainer: StudioTrainer, template: Any, 
             write_whole(result / "manifest.json", json.dumps({
                 "base": str(base), "base_fingerprint": shards.fingerprint(base),
                 "model": config.model.model_dump(), "method": config.method.model_dump(mode="json"),
-                "template": template.name, "stop": template.stop, "step": step}, indent=1, ensure_ascii=False))
+                "template": template.name, "stop": template.stop, "step": step,
+                "special_answers": special_answers(trainer.train_dataset, base, template)}, indent=1, ensure_ascii=False))
         report.saved(run.result, "model")
     stopped = report.stopping is not None
     report.say("end", state="stopped" if stopped else "finished", cause="Stopped as asked; the model so far is kept." if stopped else None,
                peak_memory=max(together.gather(peak_memory())), memory_by_phase=report.mark(), step=step)
+
+
+def special_answers(rows: Any, base: Path, template: Any) -> list[int]:
+    """Special tokens that were trained as part of answers, the ends of turns apart: the chat shows them. Looked for in 20,000 rows at most."""
+    tokenizer = Encoder(base, template).tokenizer
+    special = {token for token, one in tokenizer.get_added_tokens_decoder().items() if one.special}
+    ends = {tokenizer.token_to_id(text) for text in (*template.stop, *template.special.values())}
+    trained = {label for row in rows.first(20_000) for label in row["labels"]} if special - ends else set()
+    return sorted((special - ends) & trained)
 
 
 if __name__ == "__main__":

@@ -156,3 +156,13 @@ def test_a_damaged_conversation_is_said_in_words(home: Path) -> None:
         with pytest.raises(StudioError, match="damaged"):
             chats.find(one.id)
         chats.listing()
+
+
+def test_a_failed_answer_is_not_sent_back_as_an_empty_turn(home: Path) -> None:
+    talk = chats.new(["base"])
+    for text, state in (("", "failed"), ("Half an", "stopped"), ("", "done")):
+        talk.turns.append({"prompt": f"{state}?", "sides": ["base"], "answers": [{"text": text, "state": state}]})
+    asked = {"prompt": "Now?", "sides": ["base"], "answers": []}
+    talk.turns.append(asked)
+    said = [(one["role"], one["content"]) for one in talk.messages(asked, "base")]
+    assert said == [("user", "stopped?"), ("assistant", "Half an"), ("user", "done?"), ("assistant", ""), ("user", "Now?")]
