@@ -140,3 +140,43 @@ def test_bench(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert [(row["reader"], row["rows"]) for row in rows] == [("orjson", 300), ("pyarrow", 300), ("import", 300)]
     assert all(row["seconds"] > 0 and row["peak"] > 1 << 20 for row in rows)
     assert rows[2]["ratio"] == 1
+
+
+def test_columns_not_used_and_notes_are_told(home: Path, tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "class.csv"
+    path.write_text("Our texts,,\nid,text,label\n" + "".join(f"{n},A sentence about {n} owls.,{n % 2}\n" for n in range(9)), encoding="utf-8")
+    answer = said(["inspect", str(path), "--model", str(tiny_model)], capsys)
+    assert (answer["unused"], answer["encoding"]) == (["id", "label"], "utf-8")
+    assert "Our texts" in answer["notes"][0]
+    assert main(["inspect", str(path), "--model", str(tiny_model)]) == 0
+    printed = capsys.readouterr().out
+    assert "columns not used: id, label" in printed
+    assert "--column prompt=text --column answer=label" in printed
+    mapped = said(["inspect", str(path), "--model", str(tiny_model), "--column", "prompt=text", "--column", "answer=label"], capsys)
+    assert (mapped["rows"], mapped["refused"], mapped["unused"]) == (9, 0, ["id"])
+
+
+def test_an_encoding_is_named(home: Path, tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "cz.csv"
+    path.write_bytes("question;answer\nJaké je hlavní město Česka?;Praha je hlavní město České republiky, žije v ní přes milion lidí.\n".encode("cp1250"))
+    error = said(["inspect", str(path), "--model", str(tiny_model)], capsys, 2)["error"]
+    assert ("cp1250: Jaké" in error["message"], error["where"]) == (True, "data.encoding")
+    assert said(["inspect", str(path), "--model", str(tiny_model), "--encoding", "cp1250"], capsys)["rows"] == 1
+
+
+def test_rows_a_template_cannot_write_are_refused_with_its_reason(home: Path, tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from studio.errors import TemplateError
+
+    call = {"type": "function", "function": {"name": "fetch_owl", "arguments": {"kind": "barn"}}}
+    row = {"messages": [{"role": "user", "content": "Fetch it."}, {"role": "assistant", "content": "", "tool_calls": [call]},
+                        {"role": "tool", "content": "done"}, {"role": "assistant", "content": "Here it is."}]}  # fmt: skip
+    path = tmp_path / "calls.jsonl"
+    path.write_bytes(as_lines([row] * 3))
+    answer = said(["inspect", str(path), "--model", str(tiny_model), "--template", "alpaca"], capsys)
+    told = [p for p in answer["problems"] if p["kind"] == "unrenderable"]
+    assert (answer["refused"], answer["counts"]["unrenderable"], [p["row"] for p in told]) == (3, 3, [1, 2, 3])
+    assert "calls of tools" in told[0]["reason"]
+    assert set(told[0]) == PROBLEM
+    encoder = Encoder(tiny_model, template.load("alpaca", tiny_model))
+    with pytest.raises(TemplateError, match="calls of tools"):
+        encoder.gate(data.read(path).conversations[:50])
