@@ -10,6 +10,7 @@ from typing import Any
 
 from studio.data.converter import Converter
 from studio.data.formats import Row, as_row, formats
+from studio.data.formats.fields import kind
 from studio.data.formats.messages import LISTS, is_turn, role_of
 from studio.data.layouts import layout_of, rewritten
 from studio.data.mapping import PARTS, format_of
@@ -68,6 +69,8 @@ def _unknown(columns: list[str], rows: list[Any], name: str) -> DataError:
     looked = [row for row in map(as_row, rows[:LOOKED_AT]) if isinstance(row, dict)]
     if len(rows) == 1 and sum(isinstance(value, list) for value in looked[0].values()) > 1:
         return DataError(message, "Where these hold lists of rows, save the one to train on in a file of its own.", name)
+    if len(rows) == 1 and len(columns) > 1 and all(isinstance(value, str) for value in looked[0].values()) and any(" " in c for c in columns):
+        return DataError(message, 'Where these are questions and their answers, write each as a row: {"prompt": "…", "completion": "…"}.', name)
     if {"custom_id", "response"} <= set(columns):
         hint = "A batch's output holds answers alone: put each beside the question that has its custom_id in the request file, as messages."
         return DataError(message, hint, name)
@@ -89,11 +92,15 @@ def _way(columns: list[str], rows: list[Row]) -> str:
     if asked and answer and asked != answer and _works(mapping, rows):
         named = ", ".join(f"{part}: {c}" for part, c in mapping.items())
         return f"Say which column holds what, as in mapping: {{{named}}}; or rename the columns, as in {{instruction, output}}."
+    if asked and not answer:
+        held = next((c for c in columns if ANSWERED.search(c)), None)
+        what = f"{held} holds {kind(next((row[held] for row in rows if row.get(held) is not None), None))}" if held else "there is none"
+        return f"No column holds the answer to {asked} as text: {what}. Write one answer a row as text, in a column such as output."
     if len(texts) > 1 and _works({"prompt": texts[0], "answer": texts[-1]}, rows):
-        first = f"mapping: {{prompt: {texts[0]}, answer: {texts[-1]}}}"
         if len(texts) == 2:
+            first = f"mapping: {{prompt: {texts[0]}, answer: {texts[-1]}}}"
             return f"Say which column holds what, as in {first}; or rename the columns, as in {{instruction, output}}."
-        return f"Say which of {_listed(texts)} is the question and which the answer, as in {first}; or rename them, as in {{instruction, output}}."
+        return f"Say which of {_listed(texts)} is the question and which the answer: --column prompt=NAME --column answer=NAME."
     if len(texts) == 1 and len(rows) > 1 and _works({"text": texts[0]}, rows):
         return f"Only {texts[0]} holds text: as plain text it is read with mapping: {{text: {texts[0]}}}; else add a column with the answer."
     return (

@@ -63,7 +63,7 @@ def _quoting(text: str, delimiter: str) -> Dialect:
     """The way of quoting that the text follows furthest without a fault; the plain one where several do."""
     ways = [Dialect(delimiter, escape, spaces) for escape in (False, True) for spaces in (False, True)]
     read = {way: _rows(text, way) for way in ways}
-    late = re.compile(r'\s+"')  # quoted, but not from its first sign on
+    late = re.compile(r'\s+("|\S)')  # quoted, or begun, but not from its first sign on
     return max(ways, key=lambda way: (len(read[way]), -sum(late.match(cell) is not None for row in read[way] for cell in row)))
 
 

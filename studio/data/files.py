@@ -62,7 +62,7 @@ class Files:
             if self.packed:
                 hint = "Unpack it, and name the file that is meant."
             raise DataError(f"{name} holds files of several kinds: {', '.join(kinds)}.", hint, "data.train")
-        held_out = [p for p in files if HELD_OUT.search(_stem(p))]
+        held_out = [p for p in files if any(map(HELD_OUT.search, (_stem(p), *p.relative_to(below).parts[:-1])))]
         if held_out and len(held_out) < len(files):
             files = [p for p in files if p not in held_out]
             named = ", ".join(str(p.relative_to(below)) for p in held_out[:5])

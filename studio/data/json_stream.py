@@ -10,6 +10,7 @@ from typing import IO, Any
 from studio.data.block import LONGEST, SIZE
 from studio.errors import DataError
 
+PRINTED = re.compile(r"double quotes .*near .*\{\s*\\?['\w]")
 WIDE = re.compile("[：，“”]")
 
 
@@ -69,6 +70,8 @@ class JsonStream:
 
     def broken(self, why: str) -> DataError:
         hint = "Correct that line, or export the file again."
+        if PRINTED.search(why):
+            hint = "Python or JavaScript printed these rows; write them with json.dumps or JSON.stringify."
         if WIDE.search(why):
             hint = "Full-width signs stand where JSON wants : , and plain quotation marks. Replace them in that line, or export the file again."
         return DataError(f"{self.name} is not whole JSON: line {self.line}: {why}.", hint, f"{self.name}:{self.line}")

@@ -50,6 +50,10 @@ READ: dict[str, tuple[bytes, str, Said]] = {
     "prompt as messages, completion as text": (rows(lambda q, a: {"prompt": turns(q, a)[:1], "completion": a}), "chatml", BOTH),
     "pairs": (rows(lambda q, a: {"dialog": [{"question": "Is there tea?", "answer": "There is."}, {"question": q, "answer": a}]}), "chatml", MORE),
     "pairs of human and bot": (rows(lambda q, a: [{"human": q, "bot": a}]), "chatml", BOTH),
+    "lists of two": (rows(lambda q, a: {"messages": [["user", q], ["assistant", a]]}), "chatml", BOTH),
+    "pairs in lists": (rows(lambda q, a: {"conversation": [["Is there tea?", "There is."], [q, a]]}), "chatml", MORE),
+    "nothing but pairs in lists": (rows(lambda q, a: [[q, a]]), "chatml", BOTH),
+    "roles with a colon": (rows(lambda q, a: {"messages": turns(q, a, names=("User:", "Assistant:"))}), "chatml", BOTH),
     "parts of text": (rows(lambda q, a: {"messages": [{"role": U, "content": [{"type": "text", "text": q}]}, {"role": A, "content": a}]}), "chatml", BOTH),
     "parts with value": (
         rows(lambda q, a: {"messages": [{"role": U, "content": [{"type": "text", "value": q}]}, {"role": A, "content": a}]}), "chatml", BOTH),
@@ -139,6 +143,12 @@ REFUSED: dict[str, tuple[bytes, str, str, dict[str, str] | None]] = {  # content
     "an empty turn of a history": (rows(lambda q, a: {"query": q, "response": a, "history": [["Tea?", None]]}), "history[0][1]", "Fill it", None),
     "a batch's output": (
         rows(lambda q, a: {"custom_id": q, "response": {"body": {"choices": [{"message": {"content": a}}]}}}), "custom_id", "request file", None),
+    "answers in a list": (rows(lambda q, a: {"question": q, "answers": [a]}), "question, answers", "answers holds a list", None),
+    "questions alone": (rows(lambda q, a: {"prompt": turns(q, a)[:1], "reward": 1}), "prompt, reward", "none of them is the assistant's", None),
+    "questions in turns": (rows(lambda q, a: {"id": 1, "turns": [q, q]}), "id, turns", "No column holds", None),
+    "turns of strange keys": (rows(lambda q, a: {"messages": [{"in": q, "out": a}]}), "messages", "messages[0] holds in, out", None),
+    "printed by Python": (str([{"prompt": q, "completion": a} for q, a in TEA]).encode(), "not whole JSON", "json.dumps", None),
+    "questions as keys": (json.dumps(dict(TEA)).encode(), "How long", "write each as a row", None),
     "nothing but numbers": (as_lines([{"x": 1, "y": 2}] * 3), "x, y", "No column holds a question", None),
     "conversations that part early": (as_lines([{"chosen": "\n\nHuman: a?\n\nAssistant: b\n\nHuman: c?\n\nAssistant: d",
                                                  "rejected": "\n\nHuman: a?\n\nAssistant: x\n\nHuman: y?\n\nAssistant: z"}]), "They part at turn 2",

@@ -56,6 +56,8 @@ def as_row(value: Any) -> Any:
         return {"text": value}
     if isinstance(value, list) and value and all(isinstance(turn, dict) for turn in value):
         return {"messages": value}
+    if isinstance(value, list) and value and all(isinstance(two, list) and len(two) == 2 and all(isinstance(x, str) for x in two) for two in value):
+        return {"messages": value}
     return value
 
 

@@ -31,7 +31,7 @@ def role_of(said: Any) -> str | None:
     """The role in our words: system, user, assistant or tool; None where it is none of the known spellings."""
     if isinstance(said, dict):  # an author, as in ChatGPT's export
         said = said.get("role")
-    return ROLES.get(said) or ROLES.get(said.strip().lower()) if isinstance(said, str) else None
+    return ROLES.get(said) or ROLES.get(said.strip(" :\t\n").lower()) if isinstance(said, str) else None
 
 
 def list_column(row: Row) -> str | None:

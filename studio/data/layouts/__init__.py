@@ -19,6 +19,7 @@ from types import ModuleType
 from typing import Any
 
 from studio.data.formats import Found, Row
+from studio.data.watched import Watched
 
 
 @lru_cache(maxsize=1)
@@ -37,7 +38,8 @@ def _possible(columns: tuple[str, ...]) -> tuple[ModuleType, ...]:
 
 def layout_of(row: Row) -> ModuleType | None:
     """The layout the row is written in; None where it is none, or a format's own."""
-    return next((module for module in _possible(tuple(row)) if module.fits(row)), None)
+    plain = dict(row) if isinstance(row, Watched) else row  # what is only looked at is not used by that
+    return next((module for module in _possible(tuple(row)) if module.fits(plain)), None)
 
 
 def rewritten(row: Any, found: Found) -> Any:

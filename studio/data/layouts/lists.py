@@ -1,0 +1,36 @@
+"""Turns as lists of two: [["user", "…"], ["assistant", "…"]], or pairs [[question, answer], …]."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from studio.data.formats import Found, Row
+from studio.data.formats.history import pair_of
+from studio.data.formats.messages import LISTS, role_of
+from studio.data.watched import without
+
+TITLE = "turns as lists of two"
+KEYS = frozenset(LISTS)
+
+
+def _name(row: Row) -> str | None:
+    return next((n for n in LISTS if isinstance(row.get(n), list) and row[n] and all(map(_is_two, row[n]))), None)
+
+
+def _is_two(turn: Any) -> bool:
+    return isinstance(turn, (list, tuple)) and len(turn) == 2 and isinstance(turn[0], str)
+
+
+def fits(row: Row) -> bool:
+    return _name(row) is not None
+
+
+def rewrite(row: Row, found: Found) -> Row | None:
+    name, turns = _name(row), []
+    named = all(role_of(turn[0]) for turn in row[name])
+    for n, turn in enumerate(row[name]):
+        made = [{"role": turn[0], "content": turn[1]}] if named else pair_of(turn, (0, 1), found, f"{name}[{n}]")
+        if made is None:
+            return None
+        turns += made
+    return without(row, name) | {name: turns}
