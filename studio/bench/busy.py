@@ -9,12 +9,9 @@ from __future__ import annotations
 import argparse
 import http.client
 import json
-import os
-import shutil
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -22,9 +19,10 @@ from typing import Any
 from studio import queue, run
 from studio.base import source
 from studio.base.source import ModelOrder
+from studio.bench.apart import apart
 from studio.bench.served import Served
 from studio.errors import StudioError
-from studio.home import PROJECT, home
+from studio.home import PROJECT
 from studio.run import Run
 
 LIMIT = 300.0  # milliseconds
@@ -43,21 +41,12 @@ def add(parser: argparse.ArgumentParser) -> None:
 def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     """The table as a list of rows {what, value, unit, limit}; milliseconds."""
     source.fetch(ModelOrder(source="starter"))
-    place = Path(tempfile.mkdtemp(prefix="studio-bench-"))
-    before = os.environ.get("STUDIO_HOME")
-    try:
-        (place / "models").symlink_to((home() / "models").resolve())
-        os.environ["STUDIO_HOME"] = str(place)
+    with apart() as place:
         served = Served(place)
         try:
             return _rows(served, place, args)
         finally:
             served.end()
-    finally:
-        os.environ.pop("STUDIO_HOME")
-        if before is not None:
-            os.environ["STUDIO_HOME"] = before
-        shutil.rmtree(place, ignore_errors=True)
 
 
 def _rows(served: Served, place: Path, args: argparse.Namespace) -> list[dict[str, Any]]:

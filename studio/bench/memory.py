@@ -19,6 +19,7 @@ from typing import Any
 
 from studio import config, device, estimate, model, run
 from studio.bench import published
+from studio.bench.apart import apart
 from studio.forecast import cards
 from studio.home import PROJECT, home
 from studio.memory.ours import Rows
@@ -100,7 +101,8 @@ def _case(number: int, method: dict[str, Any], length: int, batch: int, training
         facts = model.facts_of(order.model)
         known = Rows(4 * batch, 4 * batch * length, int(4 * batch * length * 0.97), length)
         guess = estimate.estimate(facts, order, here, known)
-        measured = peak(order)
+        with apart():
+            measured = peak(order)
     settings = {key: value for key, value in {**method, **training}.items() if key != "name"}
     return {"case": number, "method": order.method.name, "settings": settings, "length": length, "batch": batch, "measured": round(measured / 2**30, 3),
             "estimate": round(guess.total / 2**30, 3), "error": round(guess.total / measured - 1, 4)}

@@ -1,14 +1,14 @@
 """bench pace: how long runs were said to take, before their start and after a twentieth of their steps, against what they took.
 
 Each case is a whole run as `train` starts it, on the starter model and the bundled sample. Before its start it is estimated twice: from this
-device's calibration alone (made first where there is none), and as the page does, from this home's finished runs where there are any.
+device's calibration alone (made first where there is none), and as the page does, from the finished runs of the cases before it. The runs stand
+in a home of the bench's own.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -18,10 +18,11 @@ from typing import Any
 
 from studio import config, data, model, run
 from studio.base import source
+from studio.bench.apart import apart
 from studio.device import devices
 from studio.estimate import estimate
 from studio.forecast import calibration, clock, record
-from studio.home import PROJECT, home
+from studio.home import PROJECT
 from studio.tokens import Encoder
 
 CASES: tuple[tuple[dict[str, Any], dict[str, Any]], ...] = (  # method, training settings
@@ -46,6 +47,11 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     """One row a case; seconds, and errors as shares (0.1: said to take a tenth longer than it took)."""
+    with apart():
+        return _measured(args)
+
+
+def _measured(args: argparse.Namespace) -> list[dict[str, Any]]:
     here = devices()[0]
     if clock.calibrated(here) is None:
         calibration.calibrate(here)
@@ -79,8 +85,7 @@ def _run(order: config.RunConfig) -> tuple[float, float]:
     """(seconds the run took, error of what was said to be left after a twentieth of its steps, as a share of what was left)."""
     room = run.create(order)
     began = time.monotonic()
-    subprocess.run([sys.executable, "-m", "studio.supervise", str(room.folder)], cwd=PROJECT, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                   env=os.environ | {"STUDIO_HOME": str(home())}, check=True)
+    subprocess.run([sys.executable, "-m", "studio.supervise", str(room.folder)], cwd=PROJECT, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=True)
     ended = time.monotonic()
     diary = room.events()
     began_training = next(event["monotonic"] for event in diary if event["kind"] == "phase" and event["name"] == "training")

@@ -21,6 +21,7 @@ from typing import Any
 from studio import config, data, model, run
 from studio.base import source
 from studio.bench import factory, utilisation
+from studio.bench.apart import apart
 from studio.config import RunConfig
 from studio.device import devices
 from studio.errors import StudioError
@@ -104,7 +105,7 @@ def order(args: argparse.Namespace) -> RunConfig:
 
 def one(side: str, chosen: RunConfig) -> dict[str, Any]:
     """One side once, in a process of its own: {tokens_per_second, first_step, peak_memory, loss, train_loss, steps}. Seconds and bytes."""
-    with tempfile.TemporaryDirectory() as folder:
+    with apart(), tempfile.TemporaryDirectory() as folder:
         began, told = time.monotonic(), Path(folder, "told.json")
         room = run.create(chosen.changed(name=f"bench {side}"))
         if side == "llamafactory":

@@ -45,7 +45,7 @@
 
     heard(what) {
       if (what.run || what.link) this.draw();
-      if (what.changed || what.also) this.curves.all();
+      if ((what.changed || what.also) && this.view === "curves") this.curves.all(); // else they are drawn when they are looked at
       if (what.log) {
         if (this.logged !== `${this.id} ${live.log.turn}`) { this.logged = `${this.id} ${live.log.turn}`; this.logview.fill(live.log.lines, live.log.skipped, this.id); }
         else this.logview.add(what.log);

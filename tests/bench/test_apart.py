@@ -1,0 +1,56 @@
+"""A bench's orders stand in a home of its own: killed in the middle, it leaves nothing that the next page would train unbidden."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from studio import queue, run
+from studio.bench import train as bench
+from studio.bench.apart import apart
+from studio.config import build
+from studio.home import PROJECT, room
+
+ORDER = build({"data": {"train": "sample"}})
+
+
+def test_what_a_bench_orders_is_in_no_other_home(home: Path) -> None:
+    (room("models") / "kept").mkdir()
+    with apart() as place:
+        assert run.create(ORDER).folder.is_relative_to(place)
+        assert (place / "models" / "kept").is_dir()
+    assert os.environ["STUDIO_HOME"] == str(home)
+    assert not place.exists()
+    assert (home / "models" / "kept").is_dir(), "links were removed, not followed"
+    assert run.runs() == []
+
+
+def test_a_killed_bench_leaves_nothing_in_the_queue(home: Path) -> None:
+    code = ("import time; from studio import run; from studio.bench.apart import apart; from studio.config import build\n"
+            "with apart():\n  run.create(build({'data': {'train': 'sample'}})); print('ordered', flush=True); time.sleep(60)")
+    child = subprocess.Popen([sys.executable, "-c", code], cwd=PROJECT, stdout=subprocess.PIPE, text=True)
+    assert child.stdout.readline() == "ordered\n"
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    assert queue.waiting() == []
+    assert queue.advance() is None
+
+
+def test_bench_train_orders_apart(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Path] = []
+
+    def stop(words: list[str], **_: object) -> None:
+        seen.extend(one.folder for one in run.runs())
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(bench.subprocess, "run", stop)
+    with pytest.raises(KeyboardInterrupt):
+        bench.one("studio", ORDER)
+    assert len(seen) == 1
+    assert not seen[0].is_relative_to(home)
+    assert run.runs() == []
