@@ -29,7 +29,7 @@ from studio.device import Device  # noqa: E402
 from studio.home import PROJECT  # noqa: E402
 from tests import tiny  # noqa: E402
 
-FEW_STEPS = ["--set", "training.max_steps=20", "--set", "training.learning_rate=1e-3"]
+FEW_STEPS = ["--set", "training.max_steps=16", "--set", "training.learning_rate=1e-3"]
 LONGEST = ("e2e/test_first_run.py", "e2e/test_terminal.py", "e2e/test_serving.py", "faults/test_faults.py", "methods/test_resume.py", "e2e/",
            "test_estimate_trace.py", "worker/test_matrix.py", "worker/test_train.py")  # begun first: met last, one would keep the other worker idle
 STARTER_HOME = os.environ.get("STUDIO_TEST_HOME")  # keeps the prepared starter between test runs

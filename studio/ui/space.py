@@ -14,12 +14,15 @@ from studio.runs import backup
 from studio.ui.who import OWNER, WATCHER
 
 LOGIN = "STUDIO_LOGIN"  # set in the environment of a page that asks for a password, which itself does not stand there
+WRITES = ("admin", "write")  # roles in an organisation that may change its Spaces
 LASTING = Path("/data")  # where a Space's storage bucket is mounted by convention
 MONTH = 30 * 24 * 3600.0  # seconds
 
 
 class Space(NamedTuple):
-    """id: owner/name. zero: on ZeroGPU. lasts: whether home survives a restart. login: whether visitors can sign in with Hugging Face."""
+    """id: owner/name. creator: the user id of who made it, which an organisation's Space has too.
+
+    zero: on ZeroGPU. lasts: whether home survives a restart. login: whether visitors can sign in with Hugging Face."""
 
     id: str
     host: str
@@ -28,6 +31,7 @@ class Space(NamedTuple):
     zero: bool
     lasts: bool
     login: bool
+    creator: str = ""
 
     @property
     def duplicate(self) -> str:
@@ -42,7 +46,8 @@ def space() -> Space | None:
         return None
     return Space(id=name, host=os.environ.get("SPACE_HOST", ""), owner=os.environ.get("SPACE_AUTHOR_NAME") or name.partition("/")[0],
                  hardware=os.environ.get("ACCELERATOR", "none"), zero=os.environ.get("SPACES_ZERO_GPU", "").lower() in ("true", "1"),
-                 lasts=LASTING.is_dir() and os.access(LASTING, os.W_OK), login=bool(os.environ.get("OAUTH_CLIENT_ID")) and find_spec("authlib") is not None)
+                 lasts=LASTING.is_dir() and os.access(LASTING, os.W_OK), login=bool(os.environ.get("OAUTH_CLIENT_ID")) and find_spec("authlib") is not None,
+                 creator=os.environ.get("SPACE_CREATOR_USER_ID", ""))
 
 
 def blocked(here: Space | None) -> str | None:
@@ -91,9 +96,17 @@ def _mark(scope: dict[str, Any]) -> str:
 
 
 def role_of(scope: dict[str, Any], here: Space) -> str:
-    """The Space's owner by the Hugging Face login, a visitor otherwise; without a login everybody is a visitor, unless STUDIO_OPEN is set."""
+    """The owner's by the Hugging Face login, else a visitor's; without a login everybody is a visitor, unless STUDIO_OPEN is set."""
     if not here.login:
         return OWNER if os.environ.get("STUDIO_OPEN") else WATCHER
     told = (scope.get("session") or {}).get("oauth_info") or {}
     fresh = told.get("expires_at", float("inf")) > time.time()  # afterwards gradio counts it as logged out too
-    return OWNER if fresh and (told.get("userinfo") or {}).get("preferred_username") == here.owner else WATCHER
+    return OWNER if fresh and _owns(told.get("userinfo") or {}, here) else WATCHER
+
+
+def _owns(person: dict[str, Any], here: Space) -> bool:
+    """Whose name the Space bears, who made it, or who may write in the organisation it belongs to. person: OpenID claims as the Hub tells them."""
+    if person.get("preferred_username") == here.owner or (here.creator and person.get("sub") == here.creator):
+        return True
+    return any(here.owner == one.get("preferred_username", one.get("name")) and one.get("roleInOrg", "write") in WRITES
+               for one in person.get("orgs") or [])

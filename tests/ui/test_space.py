@@ -58,6 +58,27 @@ def test_only_the_owner_trains(here: pytest.MonkeyPatch) -> None:
     assert space.role_of({}, found) == "watch"
 
 
+@pytest.mark.parametrize(("person", "role"), [
+    ({"sub": "u1", "preferred_username": "bob"}, "owner"),
+    ({"sub": "u2", "preferred_username": "eve", "orgs": [{"preferred_username": "lab", "name": "The lab", "roleInOrg": "admin"}]}, "owner"),
+    ({"sub": "u2", "preferred_username": "eve", "orgs": [{"name": "other"}, {"name": "lab", "roleInOrg": "write"}]}, "owner"),
+    ({"sub": "u2", "preferred_username": "eve", "orgs": [{"name": "lab"}]}, "owner"),
+    ({"sub": "u2", "preferred_username": "eve", "orgs": [{"preferred_username": "lab", "roleInOrg": "read"}]}, "watch"),
+    ({"sub": "u2", "preferred_username": "eve", "orgs": [{"preferred_username": "lab", "roleInOrg": "contributor"}]}, "watch"),
+    ({"sub": "u2", "preferred_username": "eve", "orgs": [{"preferred_username": "bobs-own", "name": "lab", "roleInOrg": "admin"}]}, "watch"),
+    ({"sub": "u2", "preferred_username": "eve", "orgs": []}, "watch"),
+    ({"sub": "", "preferred_username": ""}, "watch"),
+])
+def test_in_an_organisations_space_its_maker_and_its_members_train(here: pytest.MonkeyPatch, person: dict, role: str) -> None:
+    """Nobody's name is the organisation's: who made the Space counts, and who may write there. A display name proves nothing."""
+    here.setenv("SPACE_ID", "lab/studio")
+    here.setenv("SPACE_AUTHOR_NAME", "lab")
+    here.setenv("SPACE_CREATOR_USER_ID", "u1")
+    found = space.space()._replace(login=True)
+    assert space.role_of({"session": {"oauth_info": {"userinfo": person}}}, found) == role
+    assert space.role_of({"session": {"oauth_info": {"userinfo": person, "expires_at": 1}}}, found) == "watch"
+
+
 def test_where_nobody_can_log_in_it_says_how(here: pytest.MonkeyPatch) -> None:
     assert "STUDIO_PASSWORD" in space.blocked(space.space())
     assert space.role_of({}, space.space()) == "watch"

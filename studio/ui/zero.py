@@ -1,0 +1,30 @@
+"""ZeroGPU lends a GPU for the length of a call to functions marked for it, and ends an app that marks none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache, wraps
+from importlib.util import find_spec
+from typing import Any
+
+from studio.talk import chat
+from studio.ui import space
+
+SECONDS = 120  # a GPU is lent for: a small model is read and answers within them
+
+
+@lru_cache
+def lent(work: Callable[..., Any]) -> Callable[..., Any]:
+    """The work with a GPU lent to it on ZeroGPU, and the model server ended after it, which holds the GPU; anywhere else the work as it is."""
+    here = space.space()
+    if not (here and here.zero and find_spec("spaces")):
+        return work
+    import spaces
+
+    @wraps(work)
+    def freed(*given: Any) -> Any:
+        try:
+            return work(*given)
+        finally:
+            chat.end()
+    return spaces.GPU(duration=SECONDS)(freed)
