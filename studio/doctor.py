@@ -6,10 +6,12 @@ a part that crashes or hangs does not stop the others. The report is kept in doc
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -183,9 +185,9 @@ def _done(parts: list[Part], short: bool, work: Path, tell: Tell) -> Iterator[di
                 else:
                     yield {"part": told["part"], "name": left.pop(told["part"]).name, **{key: told[key] for key in ("state", "seconds", "figures", "why")}}
     finally:
-        worker.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(worker.pid, signal.SIGKILL)  # it leads a session of its own
         worker.wait()
-        process.end(process.family)
     last = (log.read_text(errors="replace").strip().splitlines() or ["it said nothing"])[-1][:400]
     for part in left.values():
         yield {"part": part.part, "name": part.name, "state": "failed", "seconds": 0.0, "figures": {}, "why": f"The worker ended: {last}"}

@@ -50,7 +50,15 @@ def adopt_orphans() -> None:
 
 def family() -> list[psutil.Process]:
     """All living descendants of this process."""
-    return [one for one in psutil.Process().children(recursive=True) if _lives(one)]
+    return [one for one in psutil.Process().children(recursive=True) if lives(one)]
+
+
+def tree(pid: int) -> list[psutil.Process]:
+    """All living descendants of a child of ours."""
+    try:
+        return psutil.Process(pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
 
 
 def holders(path: Path) -> list[psutil.Process]:
@@ -96,7 +104,7 @@ def memory_kills() -> int:
     return 0
 
 
-def _lives(one: psutil.Process) -> bool:
+def lives(one: psutil.Process) -> bool:
     try:
         return one.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

@@ -54,9 +54,10 @@ def apart(job: Job, given: tuple[Any, ...], limit: float) -> Outcome:
         child.join()
         outcome = Outcome("failed", f"Its process ended without a word ({_how(child.exitcode)}).", {})
     finally:
+        started = process.tree(child.pid or 0)
         child.kill()
         child.join()
-        process.end(process.family)
+        process.end(lambda: [one for one in started if process.lives(one)])
     return outcome
 
 

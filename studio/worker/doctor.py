@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,8 @@ from studio.worker.apart import Outcome, apart
 from studio.worker.examine_memory import Bench
 
 
-def main(spec: dict[str, Any]) -> None:
-    process.die_with(os.getppid())
-    process.adopt_orphans()
+def main(spec: dict[str, Any], tidy: Callable[[], Any] = lambda: None) -> None:
+    """tidy: ends what a part has left running."""
     began, told = time.monotonic(), sys.stdout
     sys.stdout = sys.stderr  # what trainers print is not our answer
     unusable = False
@@ -32,10 +32,13 @@ def main(spec: dict[str, Any]) -> None:
             outcome = Outcome("skipped", "The device cannot be used as it is; see its own part.", {})
         else:
             outcome = apart(examine.part, (bench, part), min(limit, left)) if left > 5 else Outcome("skipped", "No time was left for it.", {})
+        tidy()
         unusable |= part == "devices" and outcome.state == "failed"
         line = {"part": part, **outcome._asdict(), "seconds": round(time.monotonic() - start, 1)}
         print(json.dumps(line), file=told, flush=True)
 
 
 if __name__ == "__main__":
-    main(json.loads(sys.argv[1]))
+    process.die_with(os.getppid())
+    process.adopt_orphans()
+    main(json.loads(sys.argv[1]), lambda: process.end(process.family))
