@@ -33,8 +33,7 @@ from studio.runs import claim, launch
 
 Tell = Callable[[dict[str, Any]], None]
 WORKER = "studio.worker.doctor"
-LIMIT = 570.0  # seconds of the whole; what has not begun by then is left out
-START = 180.0  # seconds until the worker's libraries are there
+LIMIT = 560.0  # seconds of the whole; what has not begun by then is left out
 GRACE = 20.0
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "trl", "gradio", "nvidia-ml-py")
 
@@ -172,12 +171,12 @@ def _name_torchs(devices: list[dict[str, Any]], said: dict[str, Any]) -> None:
 def _done(parts: list[Part], short: bool, work: Path, tell: Tell) -> Iterator[dict[str, Any]]:
     """Each part's outcome as the worker tells it; where the worker ends without a word, the rest fails with its last words."""
     left, log = {part.part: part for part in parts}, work / "log.txt"
-    spec = {"parts": [[part.part, part.limit] for part in parts], "short": short, "work": str(work), "limit": LIMIT}
+    spec = {"parts": [[part.part, part.limit] for part in parts], "short": short, "work": str(work), "until": time.time() + LIMIT}
     with open(log, "wb") as errors:
         worker = subprocess.Popen([sys.executable, "-m", WORKER, json.dumps(spec)], cwd=PROJECT, env=_environment(work),
                                   stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=True)
     try:
-        with process.ended_after(worker, START + LIMIT + GRACE):
+        with process.ended_after(worker, LIMIT + GRACE):
             for line in worker.stdout or ():
                 told = json.loads(line)
                 if told["state"] == "going":

@@ -116,9 +116,18 @@ def test_the_others_go_on_behind_a_part_that_fails(home: Path, monkeypatch: pyte
     outcomes = {"lora": apart.Outcome("failed", "x", {}), "full": apart.Outcome("ok", "y", {})}
     monkeypatch.setattr(worker, "apart", lambda job, given, limit: outcomes[given[1]])
     monkeypatch.setattr(sys, "stdout", sys.stdout)
-    worker.main({"parts": [["lora", 9], ["full", 9]], "short": True, "work": str(home), "limit": 100})
+    worker.main({"parts": [["lora", 9], ["full", 9]], "short": True, "work": str(home), "until": time.time() + 100})
     told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [(line["part"], line["state"]) for line in told] == [("lora", "going"), ("lora", "failed"), ("full", "going"), ("full", "ok")]
+
+
+def test_what_no_time_is_left_for_is_left_out(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Neither begun nor called a failure, also where the end came in its middle."""
+    monkeypatch.setattr(worker, "apart", lambda job, given, limit: time.sleep(limit + 0.1) or apart.Outcome("failed", "It had not ended", {}))
+    monkeypatch.setattr(sys, "stdout", sys.stdout)
+    worker.main({"parts": [["lora", 99], ["full", 99]], "short": True, "work": str(home), "until": time.time() + 5.2})
+    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["state"] for line in told] == ["going", "skipped", "going", "skipped"]
 
 
 def test_a_worker_that_does_not_start_is_told(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,19 +19,24 @@ from studio.worker.apart import Outcome, apart
 from studio.worker.examine_memory import Bench
 
 
+LATE = Outcome("skipped", "No time was left for it.", {})
+
+
 def main(spec: dict[str, Any], tidy: Callable[[], Any] = lambda: None) -> None:
     """tidy: ends what a part has left running."""
-    began, told = time.monotonic(), sys.stdout
+    told = sys.stdout
     sys.stdout = sys.stderr  # what trainers print is not our answer
     unusable = False
     bench = Bench(Path(spec["work"]), bool(spec["short"]))
     for part, limit in spec["parts"]:
         print(json.dumps({"part": part, "state": "going"}), file=told, flush=True)
-        start, left = time.monotonic(), spec["limit"] - (time.monotonic() - began)
+        start, left = time.monotonic(), spec["until"] - time.time()
         if unusable:
             outcome = Outcome("skipped", "The device cannot be used as it is; see its own part.", {})
         else:
-            outcome = apart(examine.part, (bench, part), min(limit, left)) if left > 5 else Outcome("skipped", "No time was left for it.", {})
+            outcome = apart(examine.part, (bench, part), min(limit, left)) if left > 5 else LATE
+        if left < limit and time.time() > spec["until"]:
+            outcome = LATE  # the whole was over, not the part
         tidy()
         unusable |= part == "devices" and outcome.state == "failed"
         line = {"part": part, **outcome._asdict(), "seconds": round(time.monotonic() - start, 1)}

@@ -26,7 +26,7 @@ from studio.worker.apart import Skipped, Wrong, apart
 
 LLAMA, QWEN, SMOL, LESS = "meta-llama/Llama-3.2-1B", "Qwen/Qwen2.5-0.5B-Instruct", "HuggingFaceTB/SmolLM2-360M", "HuggingFaceTB/SmolLM2-135M"
 ON_CARDS = ((LLAMA, {}), (QWEN, {}), (SMOL, {}), (LESS, {}))  # the largest first
-ON_CPU = ((LESS, {"num_hidden_layers": 16}), (LESS, {"num_hidden_layers": 6}))
+ON_CPU = ((LESS, {"num_hidden_layers": 6}), (LESS, {"num_hidden_layers": 2}))
 SHORT = ((LESS, {"num_hidden_layers": 1, "vocab_size": 4096}),)
 ROOM = 0.8  # of what is free, that a case may be expected to take
 TOO_MUCH = 1.10  # of the estimate's upper bound: more than that, and a run that was said to fit would have died
@@ -52,7 +52,7 @@ class Bench:
     @property
     def length(self) -> int:
         """Tokens of a row, about."""
-        return 64 if self.short else 512 if device.devices()[0].traits.cards else 160
+        return 64 if self.short else 512 if device.devices()[0].traits.cards else 96
 
 
 def shape(name: str, changes: dict[str, Any]) -> models.ModelFacts:
@@ -98,7 +98,7 @@ def memory(bench: Bench, method: str) -> tuple[str, dict[str, Any]]:
 
 
 def _order(bench: Bench, model: Path | str, data: Path | str, method: str) -> dict[str, Any]:
-    return trial.order(Path(model), Path(data), {"name": method}, 3, batch_size=4 if bench.length > 256 else 2, accumulation=1, threads="auto")
+    return trial.order(Path(model), Path(data), {"name": method}, 2, batch_size=4 if bench.length > 256 else 2, accumulation=1, threads="auto")
 
 
 def _fits(bench: Bench, method: str, name: str, changes: dict[str, Any]) -> bool:
