@@ -18,7 +18,6 @@ from studio.worker import examine
 from studio.worker.apart import Outcome, apart
 from studio.worker.examine_memory import Bench
 
-
 LATE = Outcome("skipped", "No time was left for it.", {})
 
 
