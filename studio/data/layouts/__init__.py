@@ -3,6 +3,7 @@
 A layout rewrites a row into the columns that a format knows; everything after that is the format's. It is a module with
   TITLE                 for the reader: "Gemini contents"
   KEYS                  columns of which a row must have one to be looked at; None for any row
+  TEXTS                 optional: True where a row of texts alone may be written this way
   ORDER                 the lower is asked first (default 50)
   NAME                  optional: its column that becomes `messages`, so that a problem names the column of the file
   fits(row) -> bool     is the row (a dict) written this way?
@@ -21,6 +22,8 @@ from typing import Any
 from studio.data.formats import Found, Row
 from studio.data.watched import Watched
 
+OBJECTS = frozenset((list, dict, Watched))
+
 
 @lru_cache(maxsize=1)
 def layouts() -> dict[str, ModuleType]:
@@ -31,15 +34,19 @@ def layouts() -> dict[str, ModuleType]:
 
 
 @lru_cache(maxsize=4096)
-def _possible(columns: tuple[str, ...]) -> tuple[ModuleType, ...]:
-    """The layouts that a row with these columns may have."""
-    return tuple(m for m in layouts().values() if m.KEYS is None or not m.KEYS.isdisjoint(columns))
+def _possible(columns: tuple[str, ...], texts: bool) -> tuple[ModuleType, ...]:
+    """The layouts that a row with these columns may have. texts: it holds neither lists nor objects."""
+    fitting = (m for m in layouts().values() if m.KEYS is None or not m.KEYS.isdisjoint(columns))
+    return tuple(m for m in fitting if not texts or getattr(m, "TEXTS", False))
 
 
 def layout_of(row: Row) -> ModuleType | None:
     """The layout the row is written in; None where it is none, or a format's own."""
+    possible = _possible(tuple(row), OBJECTS.isdisjoint(map(type, row.values())))
+    if not possible:
+        return None
     plain = dict(row) if isinstance(row, Watched) else row  # what is only looked at is not used by that
-    return next((module for module in _possible(tuple(row)) if module.fits(plain)), None)
+    return next((module for module in possible if module.fits(plain)), None)
 
 
 def rewritten(row: Any, found: Found) -> Any:

@@ -15,6 +15,7 @@ CHOSEN = ("chosen", "preferred_output", "chosen_messages", "chosen_response", "r
 REJECTED = ("rejected", "non_preferred_output", "rejected_messages", "rejected_response", "response_rejected", "answer_rejected",
             "non_preferred", "dispreferred", "rejected_output", "non_preferred_response")  # fmt: skip
 ANSWERS = ("response", "output", "answer", "completion")
+TEXTS = True
 KEYS = frozenset(REJECTED) | {"chosen"}
 ASKED = ("prompt", "question", "instruction", "query", "input")
 

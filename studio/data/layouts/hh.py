@@ -8,6 +8,7 @@ from studio.data.formats import Found, Row
 from studio.data.watched import without
 
 TITLE = "Human: and Assistant: in text, as in HH-RLHF"
+TEXTS = True
 KEYS = frozenset(("chosen",))
 TURN = re.compile(r"(?:\A|\n\n)\s*(Human|Assistant|H|A): ?", re.DOTALL)
 ROLES = {"H": "user", "A": "assistant"}
