@@ -70,11 +70,12 @@ class _Columns:
         messages = conversation["messages"]
         if "text" in conversation:
             messages = [{"role": "text", "content": conversation.pop("text")}]
+        wide = len(conversation) > 1
         for message in messages:
             self.roles.append(PLACE[message["role"]])
             self.contents.append(message["content"])
+            wide = wide or len(message) > 2
         self.counts.append(len(messages))
-        wide = len(conversation) > 1 or any(len(message) > 2 for message in messages)
         self.more.append(_more(conversation) if wide else None)
         called = said(messages) if wide else None
         if called:

@@ -23,6 +23,7 @@ COLUMNS = {
     "history": HISTORY,
     "reasoning": REASONING,
 }
+BEFORE = frozenset((*COLUMNS["system"], *HISTORY))
 
 
 def fits(row: Row) -> bool:
@@ -49,6 +50,8 @@ def convert(row: Row, found: Found) -> dict[str, Any] | None:
 def _before(row: Row, found: Found) -> list[dict[str, str]] | None:
     """The system turn and the turns of the history."""
     turns: list[dict[str, str]] = []
+    if BEFORE.isdisjoint(row):
+        return turns
     for name in COLUMNS["system"]:
         if row.get(name):
             said = text(row, name, found, needed=False)

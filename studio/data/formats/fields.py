@@ -33,12 +33,15 @@ def kind(value: Any) -> str:
 
 
 REASONING = ("reasoning", "reasoning_content", "thinking", "think", "cot", "complex_cot", "chain_of_thought", "rationale", "thought")
+_REASONING = frozenset(REASONING)
 
 
 def answer_of(row: Row, field: str, found: Found) -> dict[str, Any] | None:
     """The assistant's turn of a row: the field's text, and the reasoning before it where a column holds some."""
     said = text(row, field, found)
-    thought = next((text(row, name, found, needed=False) for name in REASONING if row.get(name) and name != field), "")
+    thought: str | None = ""
+    if not _REASONING.isdisjoint(row):
+        thought = next((text(row, name, found, needed=False) for name in REASONING if row.get(name) and name != field), "")
     if said is None or thought is None:
         return None
     return {"role": "assistant", "content": said} | ({"reasoning_content": thought} if thought else {})

@@ -14,6 +14,7 @@ ABOUT = "A prompt, an answer, and a label: true for a good answer, false for a b
 ORDER = 12
 STAGE = "preference"
 COLUMNS = {**two_columns.COLUMNS, "label": ("label", "kto_tag"), "messages": LISTS}
+LABELS = frozenset(COLUMNS["label"])
 VERDICTS = {
     True: True, False: False, "true": True, "false": False, "1": True, "0": False, "True": True, "False": False,
     "desirable": True, "undesirable": False, "good": True, "bad": False, "chosen": True, "rejected": False,
