@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from studio.errors import DataError, StudioError
+from studio.errors import DataError, StudioError, in_words
 from studio.home import changing, inside, room, slug, write_whole
 from studio.talk import chat, votes
 
@@ -32,6 +32,7 @@ class Talk:
     def __init__(self, values: dict[str, Any], kept: bool = True):
         self.values, self.kept, self.lock, self._written = values, kept, threading.RLock(), 0.0
         self.deleted = False
+        self.trouble: StudioError | None = None  # why it could not be written the last time
         self._stop = threading.Event()
 
     @property
@@ -50,11 +51,16 @@ class Talk:
         return bool(self.turns) and any(answer["state"] in GOING for answer in self.turns[-1]["answers"])
 
     def write(self, at_once: bool = True) -> None:
+        """Write the file, where it has one. A disk that takes nothing does not end an answer: `trouble` says that it is not kept."""
         with self.lock:
             if self.kept and not self.deleted and (at_once or time.monotonic() - self._written > WRITE):
                 self.values["changed"] = time.time()
-                write_whole(self.file, json.dumps(self.values, ensure_ascii=False, indent=1))
                 self._written = time.monotonic()
+                try:
+                    write_whole(self.file, json.dumps(self.values, ensure_ascii=False, indent=1))
+                    self.trouble = None
+                except OSError as error:
+                    self.trouble = in_words(error)
 
     def ask(self, prompt: str) -> None:
         """Add a turn and answer it in threads of its own; returns at once. Blind, the sides change places by chance."""

@@ -94,6 +94,8 @@ def said(ask: dict[str, Any]) -> Response:
             told["turns"] = turns
     if one.values["blind"]:
         told["sides"] = sorted(told["sides"])
+    if one.trouble is not None:
+        told["trouble"] = one.trouble.as_dict()
     if one.going():
         told["server"] = _server()
     return live.answered(told)

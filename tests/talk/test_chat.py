@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from studio import device
 from studio.errors import DataError, DeviceError, ModelError, RunError, StudioError
 from studio.talk import chat, chats, voice, votes
+from tests.faults.refusing import refusing
 
 
 def test_no_server_is_said_in_words(home: Path) -> None:
@@ -134,6 +135,28 @@ def test_a_deleted_conversation_that_is_being_answered_does_not_come_back(home: 
         chats.find(one.id)
     with pytest.raises(StudioError, match="no conversation"):
         one.ask("And?")
+
+
+def test_a_full_disk_does_not_end_an_answer(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It goes on, and is said not to be kept; written again once there is room."""
+    server = Slow()
+    monkeypatch.setattr(chat, "server", lambda: server)
+    monkeypatch.setattr(chats, "WRITE", 0.0)
+    with monkeypatch.context() as patched:
+        refuse = refusing(home, patched)
+        one = chats.new(["base"])
+        refuse("ENOSPC")
+        one.ask("Hello?")
+        server.word.release(9)
+        until = time.monotonic() + 10
+        while one.going() and time.monotonic() < until:
+            time.sleep(0.005)
+        assert (one.turns[0]["answers"][0]["state"], one.turns[0]["answers"][0]["text"]) == ("done", "word word word ")
+        assert "disk is full" in one.trouble.message
+    assert not one.file.is_file()
+    one.write()
+    assert one.trouble is None
+    assert one.file.is_file()
 
 
 def test_forty_kept_at_once_are_forty_rows(home: Path) -> None:

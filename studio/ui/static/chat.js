@@ -202,6 +202,9 @@
       this.going = answer.going;
       this.count = answer.count;
       if (answer.server) { this.note(answer.server); this.drawServer(); }
+      const trouble = answer.trouble?.message;
+      if (trouble && trouble !== this.troubled) studio.tell({ message: studio.told(trouble), hint: studio.told(answer.trouble.hint) }); // once: the answer goes on
+      this.troubled = trouble;
       this.drawTurns();
       this.drawSend();
       if (was && !this.going) { this.meet(); this.talks.draw(); }
