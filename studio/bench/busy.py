@@ -2,6 +2,7 @@
 
 A real run of the starter is started as the page starts one. Meanwhile the page is asked what an open page asks (the list, the news of
 the run, the device) and for its first view, over HTTP; the same questions before the run began are the measure.
+Then a run's page is opened in a browser without a GPU, in turn with nobody looking: the run's speed, and what all processes of the browser take.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any
 from studio import queue, run
 from studio.base import source
 from studio.base.source import ModelOrder
+from studio.bench import watched
 from studio.bench.apart import apart
 from studio.bench.served import Served
 from studio.errors import StudioError
@@ -59,6 +61,8 @@ def _rows(served: Served, place: Path, args: argparse.Namespace) -> list[dict[st
         steps = len(_steps(one))
         beside = _ask(served, one.id, args.seconds)
         steps = len(_steps(one)) - steps
+        print("the run with and without a page open", file=sys.stderr, flush=True)
+        looked = _watched(served, one, args.seconds)
     finally:
         queue.stop(one, discard=True)
         while one.alive():
@@ -68,7 +72,16 @@ def _rows(served: Served, place: Path, args: argparse.Namespace) -> list[dict[st
     rows = [{"what": f"{what}, {when}, {name}", "value": round(value, 1), "unit": "ms", "limit": LIMIT if when == "training" and name == "p95" else None}
             for when, told in (("alone", alone), ("training", beside)) for what, times in told.items()
             for name, value in (("median", statistics.median(times)), ("p95", statistics.quantiles(times, n=20)[-1]), ("most", max(times)))]
-    return [*rows, {"what": "steps trained meanwhile", "value": steps, "unit": "", "limit": None}]
+    return [*rows, {"what": "steps trained meanwhile", "value": steps, "unit": "", "limit": None}, *looked]
+
+
+def _watched(served: Served, one: Run, seconds: float) -> list[dict[str, Any]]:
+    """What an open page costs run and processor; nothing where there is no browser to open it in."""
+    try:
+        return watched.cost(served.address, one, seconds)
+    except FileNotFoundError:
+        print("no Chromium here: what watching costs is not measured", file=sys.stderr)
+        return []
 
 
 def _train(place: Path, data: str) -> Run:
