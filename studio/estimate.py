@@ -63,6 +63,7 @@ class Estimate(BaseModel):
     parameters: int
     checkpointing: bool
     processes: int = 1
+    optimizer: str = ""  # as settled
     sharding: str | None = None  # ddp or fsdp where several devices share the run
     by_rank: tuple[dict[str, Any], ...] = ()
     context: int = 0
@@ -113,7 +114,8 @@ def estimate(facts: ModelFacts, config: RunConfig, device: Device, rows: Rows | 
         total=sum(causes.values()), low=_seen(walked.peak + around.low, around, correction), high=high,
         allocated=walked.peak + around.workspace, by_cause=causes,
         by_phase={moment: _seen(around.at(size, walked), around, correction) for moment, size in walked.by_moment.items()}, peak_phase=walked.moment,
-        trainable=tuned(Same((facts,)), config.method)[2], parameters=facts.parameters, checkpointing=loop.checkpointing, **sharing,
+        trainable=tuned(Same((facts,)), config.method)[2], parameters=facts.parameters, checkpointing=loop.checkpointing,
+        optimizer=loop.optimizer, **sharing,
         context=around.context + around.paged, correction=correction, steps=steps(config, known),
         seconds=round(pace.total, 1) if pace else None, seconds_per_step=round(pace.step, 3) if pace else None,
         tokens_per_second=round(pace.tokens_per_second, 1) if pace else None, speed_from=pace.source if pace else None,
@@ -159,19 +161,28 @@ def needs_checkpointing(facts: ModelFacts, config: RunConfig, device: Device, ro
         return wanted
     if not config.method.allows_checkpointing:
         return False
-    walked, around, loop = _walk(facts, config, device, _rows(rows), False)
-    return _seen(walked.peak + around.high, around, correction) * (loop.ranks if not device.traits.cards else 1) > device.free
+    return not _fits(_walk(facts, config, device, _rows(rows), False), device, correction)
 
 
 def walk(facts: ModelFacts, config: RunConfig, device: Device, rows: Rows | None, correction: float = 1.0) -> tuple[Step, Overhead, Stack]:
-    """The walked step, what lies around it, and the loop's settings with checkpointing settled."""
-    return _walk(facts, config, device, rows, needs_checkpointing(facts, config, device, rows, correction))
+    """The walked step, what lies around it, and the loop's settings with checkpointing and optimizer settled."""
+    checkpointing = needs_checkpointing(facts, config, device, rows, correction)
+    found = _walk(facts, config, device, rows, checkpointing)
+    saving = config.method.optimizer(device) if config.training.optimizer == "auto" and config.training.weights != "bf16" else None
+    return found if saving is None or _fits(found, device, correction) else _walk(facts, config, device, rows, checkpointing, saving)
 
 
-def _walk(facts: ModelFacts, config: RunConfig, device: Device, rows: Rows | None, checkpointing: bool) -> tuple[Step, Overhead, Stack]:
+def _fits(found: tuple[Step, Overhead, Stack], device: Device, correction: float) -> bool:
+    walked, around, loop = found
+    return _seen(walked.peak + around.high, around, correction) * (1 if device.traits.cards else loop.ranks) <= device.free
+
+
+def _walk(facts: ModelFacts, config: RunConfig, device: Device, rows: Rows | None, checkpointing: bool,
+          optimizer: str | None = None) -> tuple[Step, Overhead, Stack]:
     footprint, shapes, numbers = tuned(Same((facts,)), config.method)
     footprint = ours.trained(config, footprint)
     loop = ours.stack(config, facts, device, rows, footprint, checkpointing)
+    loop = loop._replace(optimizer=optimizer or loop.optimizer)
     whole = states(facts, footprint, shapes, loop)
     if ranks.split(config, device, whole, numbers):
         loop = ours.divided(loop)

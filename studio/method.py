@@ -66,7 +66,7 @@ class Method(BaseModel, ABC):
         return footprint.of(self.trained(facts), dropout=getattr(self, "dropout", 0.0), quantized=(held.kind, held.double) if held else None)
 
     def optimizer(self, device: Device) -> str | None:
-        """The optimizer the method brings along for training.optimizer = auto; None: the studio's own."""
+        """The optimizer that training.optimizer = auto comes to where memory is short; None: fused AdamW in any case."""
         return None
 
     def cautions(self, training: Any) -> list[str]:

@@ -15,6 +15,7 @@ from studio.events import Lock
 from studio.run import Run
 from studio.runs import afterwards, claim, launch
 from studio.runs.attempt import Attempt
+from studio.talk import chat
 
 
 def supervise(run: Run, up: int | None = None) -> int:
@@ -37,6 +38,8 @@ def supervise(run: Run, up: int | None = None) -> int:
             os.close(up)
             _quiet(2)  # until here an error was for whoever starts us
         afterwards.begin(run)
+        if not launch.elsewhere(run):
+            chat.make_way([device for device, _ in taken])
         Attempt(run, taken).carry_out()
     except OSError as error:  # not even its end could be written; the queue goes on all the same
         print(f"supervisor of {run.id}: {error}", file=sys.stderr)

@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from studio.config import RunConfig
-from studio.device import Device, devices
+from studio.device import Device, devices, here
 from studio.errors import StudioError
 from studio.home import PROJECT, room
 
@@ -85,7 +85,8 @@ def measure(run: Path, config: RunConfig, base: Path, folder: Path) -> dict[str,
     _ours("prepare", run, folder)
     lengths = json.loads((folder / "lengths.json").read_text())
     (folder / "order.yaml").write_text(yaml.safe_dump(order(config, base, folder / "rows", folder / "out", device)))
-    settled = {"OMP_NUM_THREADS": str(device.cores or 1), "HF_HUB_OFFLINE": "1", "RECORD_VRAM": "1"}
+    settled = {"OMP_NUM_THREADS": str(device.cores or 1), "HF_HUB_OFFLINE": "1", "RECORD_VRAM": "1", **here(),
+               "PYTORCH_CUDA_ALLOC_CONF": os.environ.get("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")}
     began = time.monotonic()
     with open(folder / "said.txt", "wb") as said:
         process = subprocess.Popen([str(place / "bin" / "llamafactory-cli"), "train", str(folder / "order.yaml")], cwd=folder,

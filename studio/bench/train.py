@@ -23,8 +23,8 @@ from studio.base import source
 from studio.bench import factory, utilisation
 from studio.bench.apart import apart
 from studio.config import RunConfig
-from studio.device import devices
-from studio.errors import StudioError
+from studio.device import devices, here
+from studio.errors import OrderError, StudioError
 from studio.home import PROJECT, home
 from studio.runs import launch
 from studio.tokens import Encoder
@@ -32,7 +32,7 @@ from studio.tokens import Encoder
 SIDES = {
     "studio": "ours, every setting on auto",
     "trl": "TRL's SFTTrainer with its defaults (float32 weights, bf16 autocast, checkpointing, random order)",
-    "trl-best": "TRL's SFTTrainer at its best plain settings (bf16 base under LoRA, no checkpointing, length grouping)",
+    "trl-best": "TRL's SFTTrainer at its best settings (bf16 base under LoRA, no checkpointing, length grouping; on a GPU Liger, and flash without padding)",
     "llamafactory": "LLaMA-Factory with its defaults, in an environment of its own",
 }
 PEERS = {"trl": ("trl", "trl-best"), "llamafactory": ("llamafactory",), "none": ()}
@@ -100,6 +100,8 @@ def order(args: argparse.Namespace) -> RunConfig:
     plain = json.dumps({"model": args.model, "data": {"train": args.data}, "method": {"name": args.method}})
     chosen = config.parse(plain, [*usual, *args.settings], where="bench train")
     config.check(chosen)
+    if launch.processes(chosen) > 1:
+        raise OrderError("bench train compares on one device.", "Leave training.devices on auto.", "training.devices")
     return chosen
 
 
@@ -114,7 +116,7 @@ def one(side: str, chosen: RunConfig) -> dict[str, Any]:
             finally:
                 run.delete(room)
         words = launch.command(room) if side == "studio" else [sys.executable, "-m", "studio.worker.peer", side, str(room.folder), str(told)]
-        wanted = launch.environment(chosen) if side == "studio" else {"OMP_NUM_THREADS": str(devices()[0].cores or 1)}
+        wanted = surroundings(side, chosen)
         done = subprocess.run(words, cwd=PROJECT, env={**os.environ, **wanted, "STUDIO_HOME": str(home())}, capture_output=True, text=True)
         try:
             if done.returncode:
@@ -122,6 +124,13 @@ def one(side: str, chosen: RunConfig) -> dict[str, Any]:
             return _ours(room, began) if side == "studio" else _spoken({"began": began, **json.loads(told.read_text())})
         finally:
             run.delete(room)
+
+
+def surroundings(side: str, chosen: RunConfig) -> dict[str, str]:
+    """What a side's environment adds to ours. Every side sees one and the same card: with several, the Trainer of a peer would divide its batch over
+    all of them (nn.DataParallel). And every side has the allocator that suits rows of unlike length."""
+    same = {**here(), "PYTORCH_CUDA_ALLOC_CONF": os.environ.get("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")}
+    return same | (launch.environment(chosen) if side == "studio" else {"OMP_NUM_THREADS": str(devices()[0].cores or 1)})
 
 
 def _speed(points: list[tuple[float, int]]) -> float:

@@ -12,7 +12,7 @@ from studio.config import build
 from studio.device import Device, environment
 from studio.driver import fit
 from studio.errors import DeviceError
-from studio.forecast import clock
+from studio.forecast import clock, levers
 from studio.home import PROJECT, write_whole
 from studio.runs import claim, launch
 
@@ -34,8 +34,9 @@ def calibrate(device: Device) -> clock.Calibration:
 
 def _timed(device: Device) -> clock.Calibration:
     began = time.monotonic()
-    words = [sys.executable, "-m", "studio.worker.calibrate", device.traits.torch, str(device.bf16).lower()]
-    settled = os.environ | launch.environment(build({"data": {"train": "none.json"}})) | environment([device])
+    order = build({"data": {"train": "none.json"}})
+    words = [sys.executable, "-m", "studio.worker.calibrate", device.traits.torch, levers.precision(order, device)]
+    settled = os.environ | launch.environment(order) | environment([device])
     done = subprocess.run(words, cwd=PROJECT, stdin=subprocess.DEVNULL, env=settled, capture_output=True, text=True)
     if done.returncode != 0:
         reason = (done.stderr.strip().splitlines() or ["no reason"])[-1][:200]

@@ -31,7 +31,7 @@ LEVERS = {  # training.KEY -> what it is when the order leaves it alone
     "loss": "The head on trained tokens only, in chunks; full logits for label smoothing or a head that is more than one linear.",
     "attention": "Over rows laid end to end our own (torch's variable-length flash kernel on Ampere and newer, small products on a CPU), else SDPA.",
     "checkpointing": "Only when the estimate says that the run does not fit without it.",
-    "optimizer": "The method's own (QLoRA on CUDA: paged 8-bit AdamW), else fused AdamW.",
+    "optimizer": "Fused AdamW; where memory is short the method's own (QLoRA on CUDA: paged 8-bit AdamW, which waits for the device after every tensor).",
     "compile": "Off: it pays only in long runs of equal shapes.",
     "threads": "All cores on fewer than four, else all but one, divided among the processes; waiting threads soon sleep.",
     "workers": "One process that prepares batches ahead on CUDA; none on a CPU, whose cores are busy with products.",
@@ -45,6 +45,11 @@ CPU_PIECE_FULL = 1024  # where all weights are trained: with every piece they ar
 WINDOWED = ("sliding_window", "attention_window_size", "attention_chunk_size")
 CAPPED = ("attn_logit_softcapping", "attn_logit_softcap")
 BENT = (*CAPPED, "alibi", "attention_sinks")
+PROVED = frozenset(  # families whose packed and padded rows were held against transformers' eager attention, row by row (tests/worker/test_families.py)
+    ("llama", "mistral", "ministral", "qwen2", "qwen3", "gemma", "gemma3_text", "phi", "phi3", "gpt_neox", "gpt2",
+    "smollm3", "granite", "olmo", "olmo2", "olmo3", "starcoder2", "cohere", "cohere2", "glm", "glm4", "helium",
+    "seed_oss", "hunyuan_v1_dense", "arcee", "persimmon", "ernie4_5", "apertus", "bitnet", "mixtral", "qwen2_moe",
+    "qwen3_moe", "olmoe", "granitemoe", "ernie4_5_moe", "phimoe"))
 PLAIN_LAYERS = {"full_attention", "sliding_attention"}  # other kinds (linear, recurrent, convolution) carry a state from row to row
 
 
@@ -52,8 +57,8 @@ class Settled(NamedTuple):
     """The settings with no auto left. dtype, weights and autocast are torch's names; dtype: of the base and of products, weights: of what is
     trained, autocast None: off. attention: as transformers names it, or laid.
 
-    laid: rows end to end; piece: most tokens of such a piece; expected: what the estimate said, for the record; why: a sentence for each
-    choice that a reader may wonder about.
+    laid: rows end to end; piece: most tokens of such a piece; masked: whether padded rows need a mask that transformers makes;
+    expected: what the estimate said, for the record; why: a sentence for each choice that a reader may wonder about.
     """
 
     device: str
@@ -77,6 +82,7 @@ class Settled(NamedTuple):
     estimated: int | None
     expected: dict[str, Any]
     why: dict[str, str]
+    masked: bool = True
 
     def told(self) -> dict[str, Any]:
         """For the diary."""
@@ -99,12 +105,13 @@ def settle(config: RunConfig, facts: ModelFacts, device: Device, statistics: Map
     eval_every = max(1, round(steps / 10)) if training.eval_every == "auto" else training.eval_every
     return Settled(
         device=device.traits.torch, dtype=dtype, weights=held, autocast=None if dtype == held else dtype, checkpointing=expected.checkpointing,
-        optimizer=optimizer(config, device), loss=loss(config), attention=kernel, laid=laid, piece=piece(config, device, longest),
+        optimizer=expected.optimizer or optimizer(config, device), loss=loss(config), attention=kernel, laid=laid, piece=piece(config, device, longest),
         batch_size=training.batch_size, effective=training.effective_batch(rows), steps=steps, eval_every=eval_every,
         save_every=eval_every if training.save_every == "auto" else training.save_every,
         threads=threads(config, device, processes), workers=workers(config, device), compile=training.compile, estimated=expected.total,
         expected=expected.told(),
-        why={"packing": why, "checkpointing": _why_checkpointing(config, expected), "precision": _why_precision(config, device)})
+        why={"packing": why, "checkpointing": _why_checkpointing(config, expected), "precision": _why_precision(config, device)},
+        masked=masked(config, facts, longest))
 
 
 def refuse(config: RunConfig, device: Device) -> None:
@@ -169,12 +176,12 @@ def loss(config: RunConfig) -> str:
 
 
 def optimizer(config: RunConfig, device: Device) -> str:
-    """As ordered, else the method's own, else fused AdamW. 8-bit and paged ones need CUDA."""
+    """As ordered, else fused AdamW; the estimate takes the method's own where memory is short. 8-bit and paged ones need CUDA."""
     wanted = config.training.optimizer
     if config.training.weights == "bf16":
         return ROUNDING
     if wanted == "auto":
-        return config.method.optimizer(device) or "adamw_torch_fused"
+        return "adamw_torch_fused"
     name = {"adamw_8bit": "adamw_bnb_8bit", "paged_adamw_8bit": "paged_adamw_8bit", "adamw": "adamw_torch_fused"}.get(wanted, wanted)
     if "paged" in name and not device.traits.pages:
         raise OrderError(f"The optimizer {wanted} pages memory of a CUDA device, and there is none.", "Set training.optimizer to auto.", "training.optimizer")
@@ -225,13 +232,28 @@ def _hindrance(config: RunConfig, facts: ModelFacts, longest: int) -> str:
         return f"{config.method.label} puts virtual tokens before each row"
     if config.training.attention == "eager":
         return "eager attention would form a square over all rows"
+    if facts.model_type not in PROVED:
+        return f"it is not proved for the family {facts.model_type} that packed rows stay apart"
     if not set(told.get("layer_types") or PLAIN_LAYERS) <= PLAIN_LAYERS or any(word in facts.model_type for word in ("mamba", "rwkv", "recurrent", "jamba")):
         return "the model carries a state from row to row"
     if any(told.get(key) for key in BENT):
         return "the model bends its attention scores"
-    if any((told.get(key) or longest) < longest for key in WINDOWED) and told.get("use_sliding_window", True):
+    if windowed(facts, longest):
         return "the model's attention window is shorter than the longest row"
     return ""
+
+
+def windowed(facts: ModelFacts, longest: int) -> bool:
+    """Whether some layers see less than the whole of the longest row."""
+    told = {**facts.config, **facts.config.get("text_config", {})}
+    return any((told.get(key) or longest) < longest for key in WINDOWED) and told.get("use_sliding_window", True)
+
+
+def masked(config: RunConfig, facts: ModelFacts, longest: int) -> bool:
+    """Whether padded rows need the mask that transformers makes. A causal mask alone they do not: what fills a row up stands behind it, and a
+    kernel that knows it is causal takes no memory for a mask and asks the device nothing."""
+    plain = config.training.attention in ("auto", "sdpa") and facts.model_type in PROVED and not config.training.compile
+    return not plain or windowed(facts, longest) or config.method.footprint(facts).prefix > 0
 
 
 def piece(config: RunConfig, device: Device, longest: int) -> int:

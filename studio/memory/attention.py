@@ -92,6 +92,10 @@ def attend(walk: Walk, query: Value, key: Value, value: Value, mask: Value | Non
         mixed = row_scores(walk, query, key, value)
     else:
         mixed = kernel(walk, query, key, value, mask)
+        if stack.attention == "laid" and stack.expanded:  # no kernel for all rows: one after the other, put together and turned
+            part, whole = mixed, walk.copy(mixed)
+            mixed = walk.copy(whole)
+            tape.drop(part, whole)
     tape.drop(query, key, value)
     return mixed
 

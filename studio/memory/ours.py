@@ -54,16 +54,24 @@ def stack(config: RunConfig, facts: ModelFacts, device: Device, rows: Rows | Non
     told = {**facts.config, **facts.config.get("text_config", {})}
     windowed = not laid and any((told.get(key) or row) < row for key in levers.WINDOWED)
     squares = bool(footprint.prefix) or windowed or laid and kernel in ("sdpa", "eager")  # a mask that SDPA's causal flag cannot replace
+    shares = device.kind == "cpu" or shares_keys(device, each)
+    if kernel == "sdpa" and not laid and not squares and not shares and facts.kv_heads < facts.heads and levers.masked(config, facts, row):
+        kernel = "eager"  # transformers' own SDPA leaves keys shared, and torch falls back to its math kernel
     tokens = effective * (int(rows.mean) + 1 if rows else row) // ranks  # of a step
     pieces = -(-tokens // (batch * length))
     rest = wide(tokens - length) if laid and pieces == 2 else 0
     return Stack(
         device="cpu" if device.kind == "cpu" else "cuda", batch=batch, length=length, row=min(row, length), labels=max(1, int(batch * length * share)),
         base=each, stream=4 if tables else each, autocast=0 if each == 4 or narrow else each, attention="flash" if "flash" in kernel else kernel,
-        mask=squares, expanded=squares, fused_adapters=True, half=half(config, device), checkpointing=checkpointing, head=levers.loss(config),
+        mask=squares, expanded=squares or not shares, fused_adapters=True, half=half(config, device), checkpointing=checkpointing, head=levers.loss(config),
         accumulates=pieces > 1, rest=rest if rest < length else 0, optimizer=levers.optimizer(config, device),
         input_grads=checkpointing and not tables and not narrow, ranks=ranks,
         evaluates=rows.held > 0 if rows else bool(config.data.eval), answers=bool(training.sample_prompts))
+
+
+def shares_keys(device: Device, each: int) -> bool:
+    """Whether torch's flash kernel is taken, which alone reads keys that heads share without copies (worker/attention.py). each: bytes of a number."""
+    return device.traits.torch == "cuda" and each == 2 and (device.capability or (8, 0)) >= (8, 0)
 
 
 def _filled(piece: int, row: int, rows: Rows | None) -> int:

@@ -185,4 +185,4 @@ def _as_change(state: dict[str, Any], first: dict[str, Any]) -> dict[str, Any]:
 
 def _forward(model: Any, inputs: dict[str, Any]) -> Any:
     """A pass without labels: EVA wants the layers' inputs only."""
-    return model(**{key: value for key, value in inputs.items() if key in ("input_ids", "attention_mask", "position_ids")})
+    return model(**{key: value for key, value in inputs.items() if key != "labels"})

@@ -41,7 +41,8 @@ class QLoRA(LoRA):
         return Quantization(self.quantization, self.double_quant, self.compute)
 
     def optimizer(self, device: Any) -> str | None:
-        """Paged 8-bit AdamW where CUDA is (paper, section 3): states spill to RAM instead of running out of memory."""
+        """Paged 8-bit AdamW where CUDA is (paper, section 3): states spill to RAM instead of running out of memory. It waits for the device after
+        every tensor, and so is not taken where there is room."""
         return "paged_adamw_8bit" if device.traits.pages else None
 
     def refuse(self, facts: ModelFacts | None, training: Any, device: Any) -> None:

@@ -30,7 +30,10 @@ class VirtualTokens(Method):
         """The frozen model with the vectors of a peft prompt-learning config before it."""
         from peft import get_peft_model
         model.requires_grad_(False)
-        return in_float32(get_peft_model(model, config))
+        wrapped = in_float32(get_peft_model(model, config))
+        # peft keeps the vectors' numbers on the host and copies them to the device in every step.
+        wrapped.prompt_tokens = {name: numbers.to(model.device) for name, numbers in wrapped.prompt_tokens.items()}
+        return wrapped
 
     def words(self, model: Any, text: str) -> list[int]:
         """Token ids of a text, repeated or cut to the number of virtual tokens."""

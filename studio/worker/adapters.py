@@ -6,7 +6,7 @@ import functools
 from typing import Any
 
 import torch
-from torch.nn.functional import linear
+from torch.nn.functional import dropout, linear
 
 BITS = 65536  # a drop rate is rounded to 1/65536
 
@@ -18,8 +18,8 @@ def fates(x: torch.Tensor, rate: float) -> tuple[torch.Tensor, float]:
     int8, not bool: with it products and comparisons run many numbers at a time.
     """
     dropped = round(rate * BITS)
-    draws = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)[:x.numel()].view(x.shape)
-    return torch.ge(draws, dropped - BITS // 2, out=torch.empty(x.shape, dtype=torch.int8)), BITS / (BITS - dropped)
+    draws = torch.empty(-(-x.numel() // 4), dtype=torch.int64, device=x.device).random_(-(2**63), None).view(torch.int16)[:x.numel()].view(x.shape)
+    return torch.ge(draws, dropped - BITS // 2, out=torch.empty(x.shape, dtype=torch.int8, device=x.device)), BITS / (BITS - dropped)
 
 
 class DroppedProduct(torch.autograd.Function):
@@ -46,15 +46,20 @@ class DroppedProduct(torch.autograd.Function):
 
 
 def dropped_product(down: torch.nn.Linear, rate: float, x: torch.Tensor) -> torch.Tensor:
-    """What `down` (peft's lora_A) gives for a dropped-out x while it trains, and for x as it is otherwise."""
+    """What `down` (peft's lora_A) gives for a dropped-out x while it trains, and for x as it is otherwise.
+
+    Decided by where x is: the quick draws are a CPU's; every other device draws quickly by itself.
+    """
     if not down.training or not rate:
         return linear(x, down.weight)
+    if x.device.type != "cpu":
+        return linear(dropout(x, rate), down.weight)
     dtype = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else down.weight.dtype
     return DroppedProduct.apply(x, down.weight, rate, dtype)
 
 
 def quicken(model: Any, autocast: bool) -> None:
-    """Give plain LoRA layers the quick dropout on the CPU and, under autocast, let their inputs stay in 16 bits.
+    """Give plain LoRA layers the dropout that is quick on a CPU and, under autocast, let their inputs stay in 16 bits.
 
     Autocast computes the small products in 16 bits either way; peft would first widen the input to float32 and keep that copy.
     """
@@ -64,8 +69,8 @@ def quicken(model: Any, autocast: bool) -> None:
             continue
         if autocast:
             layer.cast_input_dtype_enabled = False
-        for name, dropout in layer.lora_dropout.items():
+        for name, dropping in layer.lora_dropout.items():
             down = layer.lora_A[name]
-            if type(dropout) is torch.nn.Dropout and type(down) is torch.nn.Linear and down.weight.device.type == "cpu":
+            if type(dropping) is torch.nn.Dropout and type(down) is torch.nn.Linear:
                 layer.lora_dropout[name] = torch.nn.Identity()
-                down.forward = functools.partial(dropped_product, down, dropout.p)
+                down.forward = functools.partial(dropped_product, down, dropping.p)

@@ -151,7 +151,8 @@ def _padded(rows: list[Row]) -> Piece:
 def _laid(rows: list[Row]) -> Piece:
     """int64 [1, width]; positions begin at 0 with each row, and no row's first token is predicted from the row before it.
 
-    cu_seq_lens (int32, on the device) say where rows begin and end, under the names that transformers' attention functions know.
+    cu_seq_lens (int32, on the device) say where rows begin and end, under the names that transformers' attention functions know;
+    row_starts are the same as Python ints, for attention that goes row by row (worker/attention.py).
     What fills the piece up is a row of its own.
     """
     ids, labels, positions, starts = [], [], [], [0]
@@ -169,7 +170,7 @@ def _laid(rows: list[Row]) -> Piece:
     where = torch.tensor(starts, dtype=torch.int32)
     longest = max(after - before for before, after in zip(starts, starts[1:]))
     return {"input_ids": torch.tensor([ids]), "labels": torch.tensor([labels]), "position_ids": torch.tensor([positions]),
-            "cu_seq_lens_q": where, "cu_seq_lens_k": where, "max_length_q": longest, "max_length_k": longest,
+            "cu_seq_lens_q": where, "cu_seq_lens_k": where, "max_length_q": longest, "max_length_k": longest, "row_starts": starts,
             "use_cache": False}  # with a cache transformers takes the positions for a continued row, not for several
 
 

@@ -1,4 +1,4 @@
-"""python -m studio.worker.calibrate KIND BF16: FLOP/s this device reaches in training, by kind of method. Prints one JSON object:
+"""python -m studio.worker.calibrate KIND DTYPE: FLOP/s this device reaches in training, by kind of method. Prints one JSON object:
 {rates: {kind: FLOP/s}, launch: {kind: seconds a layer and piece take however short it is}, seconds: that all of it took}.
 
 A model of three layers (of the starter's shape; a wider one on a GPU) goes there and back as the trainer has it: rows laid end to end, our
@@ -70,7 +70,7 @@ if __name__ == "__main__":
     torch.set_num_threads(cores())
     attention.enter()
     torch.set_flush_denormal(True)
-    kind, start = torch.bfloat16 if sys.argv[2] == "true" else torch.float32, time.perf_counter()
+    kind, start = getattr(torch, sys.argv[2]), time.perf_counter()
     found = {name: measure(sys.argv[1], kind, method) for name, method in KINDS.items()}
     print(json.dumps({"rates": {name: rate for name, (rate, _) in found.items()}, "launch": {name: launch for name, (_, launch) in found.items()},
                       "seconds": time.perf_counter() - start}))

@@ -19,6 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback, s
 from studio import data
 from studio.base import source
 from studio.config import RunConfig
+from studio.forecast.levers import installed
 from studio.run import Run
 from studio.tokens import Encoder
 from studio.worker.batches import Order, put, trained
@@ -64,8 +65,10 @@ def trainer(side: str, config: RunConfig, folder: Path, train: list[dict[str, An
     """SFTTrainer: its defaults, or its best plain settings."""
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
-    training, best = config.training, side == "trl-best"
-    plain = {"gradient_checkpointing": False, "train_sampling_strategy": "group_by_length"} if best else {"train_sampling_strategy": "sequential"}
+    training, best, card = config.training, side == "trl-best", torch.cuda.is_available()
+    plain = best_settings(card) if best else {"train_sampling_strategy": "sequential"}
+    if card and not torch.cuda.is_bf16_supported(including_emulation=False):
+        plain |= {"bf16": False, "fp16": True}
     arguments = SFTConfig(
         output_dir=tempfile.mkdtemp(), max_steps=training.max_steps, per_device_train_batch_size=training.batch_size,
         gradient_accumulation_steps=training.accumulation, learning_rate=config.learning_rate, lr_scheduler_type=training.schedule,
@@ -73,10 +76,28 @@ def trainer(side: str, config: RunConfig, folder: Path, train: list[dict[str, An
         max_length=config.data.max_length, use_cpu=not torch.cuda.is_available(), disable_tqdm=True, **plain)
     quantized = config.method.quantized() if hasattr(config.method, "quantized") else None
     options = quantized.options(torch.bfloat16) if quantized else {}
+    if best and card:
+        options["attn_implementation"] = flash() or "sdpa"
     dtype = torch.bfloat16 if best and config.method.adapter else torch.float32  # a full fine-tune keeps float32 weights on every side
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **options)
     return SFTTrainer(model=model, args=arguments, train_dataset=Dataset.from_list(train), processing_class=AutoTokenizer.from_pretrained(folder),
                       peft_config=adapter(config), callbacks=[watch])
+
+
+def best_settings(card: bool) -> dict[str, Any]:
+    """TRL's quickest for the same rows a step: nothing is computed twice; on a GPU also Liger's kernels, and rows laid end to end without padding
+    (padding_free, which is packing that leaves each step its own rows; it needs flash attention, which keeps them apart). A GPU without flash
+    attention, and a CPU, group rows of like length instead."""
+    free = card and flash() is not None
+    settings: dict[str, Any] = {"gradient_checkpointing": False, "train_sampling_strategy": "sequential" if free else "group_by_length"}
+    return settings | ({"padding_free": True} if free else {}) | ({"use_liger_kernel": True} if card and installed("liger_kernel") else {})
+
+
+def flash() -> str | None:
+    """The flash attention that transformers can use here: its own package or that of the Hub's kernels; None where neither or no Ampere card is."""
+    if torch.cuda.get_device_capability() < (8, 0):
+        return None
+    return "flash_attention_2" if installed("flash_attn") else "kernels-community/flash-attn2" if installed("kernels") else None
 
 
 def held_out(model: Any, rows: list[dict[str, Any]], device: torch.device) -> float:

@@ -1,14 +1,15 @@
-"""The probe: the largest piece of the data forward and backward, and one held-out piece, before a long run begins.
+"""The probe: two steps on the largest piece of the data, and one held-out piece, before a long run begins.
 
-A run that would die late for lack of memory dies at once, with its cause. Nothing is left behind: random states are put back, gradients
-dropped, no step made.
+A run that would die late for lack of memory dies at once, with its cause: the second pass runs beside what the first step leaves, the
+optimizer's states and, where a step has several pieces, the gradients so far. Nothing is left behind: random states are put back, gradients and
+states dropped, and the step between moves no weight.
 """
 
 from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,8 +20,8 @@ from studio.errors import DeviceError
 from studio.worker.batches import Pieces, put, trained
 from studio.worker.loss import loss, plain
 
-CPU_LIMIT = 6e12  # products (4 × weights × tokens) that a CPU does within a minute; beyond, the probe would take longer than it is worth
-NO_MEMORY = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
+CPU_LIMIT = 6e12  # products (4 × weights × tokens of one pass) that a CPU does within a minute; beyond, the probe would take longer than it is worth
+NO_MEMORY = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_NOT_INITIALIZED", "CUDNN_STATUS_ALLOC_FAILED")
 
 
 class Probe(TrainerCallback):
@@ -38,9 +39,9 @@ class Probe(TrainerCallback):
             return
         trainer.report.phase("probing")
         try:
-            with untouched(trainer.model_wrapped):
+            with untouched(trainer.model_wrapped), still(trainer.optimizer) as step:
                 self.agree()
-                trainer.piece_loss(trainer.model_wrapped.train(), piece).backward()
+                self.two_steps(piece, step)
                 if trainer.eval_dataset is not None:
                     with torch.no_grad():
                         trainer.piece_loss(trainer.model_wrapped.eval(), max(trainer.get_eval_dataloader(), key=_tokens))
@@ -55,8 +56,24 @@ class Probe(TrainerCallback):
 
     def largest(self) -> dict[str, Any]:
         """The widest piece that the longest rows make."""
-        rows = self.trainer.train_dataset.longest(self.trainer.effective)
-        return max(Pieces(self.trainer.layout)(rows), key=_tokens)
+        return max(self.longest(), key=_tokens)
+
+    def longest(self) -> list[dict[str, Any]]:
+        """The pieces of a step of the longest rows."""
+        return Pieces(self.trainer.layout)(self.trainer.train_dataset.longest(self.trainer.effective))
+
+    def two_steps(self, piece: dict[str, Any], step: Callable[[], None]) -> None:
+        """There and back, the optimizer's states, and there and back beside them. On a CPU the second pass is made only where the states are large:
+        it takes seconds there, and a little more RAM ends no run."""
+        model = self.trainer.model_wrapped.train()
+        self.trainer.piece_loss(model, piece).backward()
+        step()
+        sizes = [weight.numel() for weight in model.parameters() if weight.requires_grad]
+        if piece["input_ids"].device.type == self.trainer.args.device.type == "cpu" and 10 * sum(sizes) < sum(map(torch.numel, model.parameters())):
+            return
+        if len(self.longest()) == 1:
+            model.zero_grad(set_to_none=True)
+        self.trainer.piece_loss(model, piece).backward()
 
     def agree(self) -> None:
         """Hold our loss and layout against the model's own way on two short rows; where they differ, take the model's way."""
@@ -84,6 +101,45 @@ class Probe(TrainerCallback):
 
 def _tokens(piece: dict[str, Any]) -> int:
     return piece["input_ids"].numel()
+
+
+@contextmanager
+def still(optimizer: Any) -> Iterator[Callable[[], None]]:
+    """Gives a function that makes the optimizer's states as its first step would, by a step of no length on gradients of nought; then they go again.
+
+    States that a resume has brought are there already. Paged ones are left out: they lie in managed memory, which CUDA moves to RAM.
+    """
+    inner = getattr(optimizer, "optimizer", optimizer)  # inside accelerate's
+    fresh = not inner.state and not getattr(inner, "is_paged", False)
+    kept = [{key: value for key, value in group.items() if key != "params"} for group in inner.param_groups]
+
+    def step() -> None:
+        for group in inner.param_groups:
+            group["lr"] = 0.0
+            for weight in group["params"]:
+                if weight.grad is not None:
+                    weight.grad.zero_()
+        inner.step()
+
+    try:
+        yield step if fresh else lambda: None
+    finally:
+        for group, settings in zip(inner.param_groups, kept, strict=True):
+            group.update(settings)
+        if fresh:
+            inner.state.clear()
+
+
+def finite(model: Any, rows: list[dict[str, Any]], dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether the loss of each row is a number when products are computed in dtype: fp16 ends at 65,504, and some models (Gemma) go beyond."""
+    model.eval()
+    for row in rows:
+        piece = {key: value.to(device) for key, value in put([row], False).items()}
+        piece["labels"] = piece["input_ids"]
+        with torch.no_grad(), torch.autocast(device.type, dtype):
+            if not torch.isfinite(loss(model, piece, "full", dtype)):
+                return False
+    return True
 
 
 @contextmanager

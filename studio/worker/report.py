@@ -9,6 +9,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
+from studio.device import devices
 from studio.errors import StudioError
 from studio.home import bytes_in
 from studio.run import Run
@@ -27,6 +28,7 @@ class Report(TrainerCallback):
     def __init__(self, run: Run, attempt: int, early_stopping: int | None = None, keep_best: bool = False):
         self.run, self.attempt, self.early_stopping, self.keep_best = run, attempt, early_stopping, keep_best
         self.trainer: Any = None
+        self.precision: str | None = None  # in which products are computed, as torch names it
         self.samples: Any = None  # writes sample events: a function of the step
         self.tokens, self._seen, self._began, self._since, self._now = 0, 0, time.monotonic(), time.monotonic(), ""
         self.stopping: str | None = None
@@ -147,8 +149,12 @@ class Report(TrainerCallback):
             return
         self.note(f"The {what} at step {step} is not a number.", "error")
         raise StudioError(f"The {what} became not a number at step {step}.",
-                          "Lower training.learning_rate to a half or less, or set training.precision to bf16 or fp32; then resume from the last checkpoint.",
-                          reason="nan")
+                          f"Lower training.learning_rate to a half or less{self._steadier()}; then resume from the last checkpoint.", reason="nan")
+
+    def _steadier(self) -> str:
+        """The precisions that hold larger numbers than this run's, of those that its device has."""
+        wider = {"float16": ["bf16"] * devices()[0].bf16 + ["fp32"], "bfloat16": ["fp32"]}.get(self.precision or "", [])
+        return f", or set training.precision to {' or '.join(wider)}" if wider else ""
 
     def discarding(self) -> bool:
         """Whether the stop file asks to keep nothing."""

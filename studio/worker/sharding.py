@@ -25,6 +25,11 @@ def kind(config: RunConfig, model: Any) -> str:
     return "fsdp" if state > torch.cuda.get_device_properties(0).total_memory * 2 / 3 else "ddp"
 
 
+def may_split(config: RunConfig) -> bool:
+    """Whether the model may come to be split over several devices, which the size of what is trained tells (kind)."""
+    return together.world() > 1 and config.training.sharding != "ddp"
+
+
 def arguments() -> dict[str, Any]:
     """What the Trainer is told of several processes; nothing where there is one. A split model sees to its own placement."""
     if together.world() == 1:

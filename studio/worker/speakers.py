@@ -23,7 +23,7 @@ from studio.talk import chat
 from studio.talk.stopping import end_tokens, text_stops
 from studio.talk.voice import Voice
 from studio.tokens import Encoder
-from studio.worker import sees
+from studio.worker import memory, sees
 from studio.worker.generate import Answer, Batch, Sampling, Text
 
 THINKING = "<think>"
@@ -86,6 +86,7 @@ class Speakers:
         self.named.pop(name, None)
         needed = {one.voice.base for one in self.named.values() if not one.voice.whole}
         self.bases = {key: base for key, base in self.bases.items() if key[0] in needed}
+        memory.give_back()
 
     def _encoder(self, voice: Voice) -> Encoder:
         """With the tokenizer of another voice on the same base, if there is one: it takes as much memory as a small adapter."""

@@ -6,6 +6,7 @@ import os
 from functools import lru_cache
 from typing import Any
 
+import torch
 import torch.distributed as distributed
 
 
@@ -20,6 +21,26 @@ def world() -> int:
 def here() -> int:
     """Processes of the run on this host, which share its cores."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", world()))
+
+
+def local_rank() -> int:
+    """Which of this host's processes this is, and so which of its devices it takes."""
+    return int(os.environ.get("LOCAL_RANK", 0))
+
+
+def take_device() -> None:
+    """Tell torch this process's card before anything is put on one: bitsandbytes and from_pretrained ask for the current one."""
+    if torch.cuda.is_available():
+        torch.cuda.set_device(local_rank() % torch.cuda.device_count())
+    elif torch.accelerator.is_available() and torch.accelerator.device_count() > 1:
+        torch.accelerator.set_device_index(local_rank() % torch.accelerator.device_count())
+
+
+def placed(model: Any, kind: str) -> Any:
+    """The model on this process's device of a kind (cuda, cpu, …). One in 4 or 8 bits is there already: its packing is done by the device."""
+    if kind == "cpu" or getattr(model, "quantization_method", None):
+        return model
+    return model.to(torch.device(kind, local_rank()) if world() > 1 else torch.device(kind))
 
 
 def first() -> bool:

@@ -18,7 +18,7 @@ from studio.base import shards, source
 from studio.config import RunConfig
 from studio.data.ahead import Growing
 from studio.device import devices
-from studio.errors import StudioError
+from studio.errors import OrderError, StudioError
 from studio.export import hf_files
 from studio.forecast import levers
 from studio.forecast.levers import Settled
@@ -28,7 +28,7 @@ from studio.runs import checkpoints
 from studio.runs.diagnosis import DISK
 from studio.template import load as load_template
 from studio.tokens import Encoder
-from studio.worker import adamw, adapters, attention, compiled, probe, sees, sharding, together
+from studio.worker import adamw, adapters, attention, compiled, memory, probe, sees, sharding, together
 from studio.worker.batches import Layout, filled
 from studio.worker.peak import peak_memory
 from studio.worker.report import Report
@@ -40,6 +40,7 @@ def main(run: Run) -> int:
     """Carry the order out. Exit code 0: the end line says finished or stopped; 1: it says failed, and why."""
     if together.world() > 1:
         process.die_with(os.getppid())  # torchrun starts its processes in sessions of their own, out of reach of our supervisor
+        together.take_device()
     training = run.config.training
     report = Report(run, int(os.environ.get("STUDIO_ATTEMPT", 1)), training.early_stopping, training.keep_best)
     try:
@@ -83,7 +84,7 @@ def train(run: Run, report: Report) -> None:
     settled = levers.settle(config, facts, device, rows.statistics, together.here())
     torch.set_num_threads(settled.threads)
     torch.set_flush_denormal(True)  # numbers next to zero cost a CPU many times an ordinary one, and say nothing
-    base, tuned = _tuned(config, settled, folder)
+    settled, base, tuned = _finite(config, settled, folder, rows, report)
 
     resumed = checkpoints.newest(run.checkpoints)
     if resumed:
@@ -104,10 +105,32 @@ def train(run: Run, report: Report) -> None:
     _finish(run, config, trainer, template, folder, report)
 
 
+def _finite(config: RunConfig, settled: Settled, folder: Path, rows: data.Prepared, report: Report) -> tuple[Settled, Any, Any]:
+    """(settled, base, tuned); in float32 where fp16 cannot hold this model's numbers. Raises OrderError where fp16 was ordered."""
+    base, tuned = _tuned(config, settled, folder)
+    report.precision = settled.dtype
+    place = next(tuned.parameters()).device
+    if settled.dtype != "float16" or probe.finite(tuned, rows.train.first(4), torch.float16, place):
+        return settled, base, tuned
+    if config.training.precision == "fp16":
+        raise OrderError("This model's numbers go beyond what fp16 holds: its loss is not a number before the first step.",
+                         "Set training.precision to auto: it then computes in float32.", "training.precision")
+    why = "this model's numbers go beyond what fp16 holds"
+    report.note(f"Computed in float32: {why}. That is slower, and the base takes twice the memory.", "warning")
+    report.precision, settled = "float32", settled._replace(dtype="float32", autocast=None, why={**settled.why, "precision": why})
+    del base, tuned
+    memory.give_back()
+    set_seed(config.training.seed)
+    return settled, *_tuned(config, settled, folder)
+
+
 def _tuned(config: RunConfig, settled: Settled, folder: Path) -> tuple[Any, Any]:
-    """(base, base with what is trained on it)."""
+    """(base, base with what is trained on it), on the device: what wrapping makes and computes is made there, and in float32 only there."""
     attention.enter()
-    base = config.method.load(folder, getattr(torch, settled.dtype), attn_implementation=settled.attention)
+    kernel = attention.LAID if settled.attention == "sdpa" and not settled.masked else settled.attention
+    base = config.method.load(folder, getattr(torch, settled.dtype), attn_implementation=kernel)
+    if not sharding.may_split(config):  # a model that is split over the devices need not fit on one
+        base = together.placed(base, settled.device)
     tuned = config.method.wrap(base)
     if settled.weights == "bfloat16":
         adamw.narrow(tuned)

@@ -1,0 +1,156 @@
+"""Run by test_pretended_accelerator.py: every method goes there and back on a pretended accelerator, from loading on. No tensor is made on the host,
+and the device is asked nothing.
+
+The order is the trainer's: load, move, wrap, then StudioTrainer's own training step and the optimizer's. What is computed is not tested here; that a
+card could compute it, and would not be waited for, is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from studio import config, model
+from studio.forecast import cards, levers
+from studio.method import Method
+from studio.methods import METHODS
+from studio.worker import adapters, attention, together, train
+from studio.worker.batches import Layout, Pieces
+from studio.worker.trainer import StudioTrainer
+from tests import pretended, tiny
+
+ROWS = [{"input_ids": list(range(1, length)), "labels": [-100, *range(2, length)]} for length in (20, 30, 40)]
+STATISTICS = {"rows": 100, "tokens": 3000, "trained": 2000, "max": 40}
+PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+CASES = [(name, packed, precision, checkpointing) for name, method in METHODS.items() for packed in (True, False) for precision in PRECISIONS
+         for checkpointing in (False, True) if (method.allows_packing or not packed) and (method.allows_checkpointing or not checkpointing)]
+VARIANTS = [{"name": "lora", "dora": True}, {"name": "lora", "dropout": 0.0, "plus_ratio": 4.0}, {"name": "lora", "modules_to_save": ["lm_head"]},
+            {"name": "full", "last_layers": 1}, {"name": "prefix", "projection": True}, {"name": "p_tuning", "encoder": "mlp"},
+            {"name": "adapter", "dropout": 0.1}]
+
+
+class Trainer(StudioTrainer):
+    """The step of ours, without what the Trainer of transformers prepares."""
+
+    def __init__(self, settled: levers.Settled, backward: Any):
+        self.args = SimpleNamespace(device=torch.device(pretended.NAME), label_smoothing_factor=0.0)
+        self.world, self.kind, self.dtype, self.optimizer = 1, settled.loss, getattr(torch, settled.dtype), None
+        self.report = SimpleNamespace(tokens=0)
+        self.accelerator = SimpleNamespace(no_sync=lambda model: contextlib.nullcontext(), backward=backward)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.write(tmp_path_factory.mktemp("model") / "tiny", layers=1)
+
+
+@pytest.fixture(autouse=True)
+def _honest(monkeypatch: pytest.MonkeyPatch) -> None:
+    load = Method.load
+    monkeypatch.setattr(Method, "load", lambda self, *given, **more: pretended.loaded(load, self, *given, **more))
+    pretended.real_answers(monkeypatch)
+
+
+def steps(folder: Path, method: Any, packed: bool, precision: str, checkpointing: bool = False, count: int = 1) -> Any:
+    """Train `count` steps of as many pieces; returns the tuned model."""
+    order = config.build({"data": {"train": "none.json"}, "method": method,
+                          "training": {"packing": packed or False, "precision": precision, "checkpointing": checkpointing}})
+    settled = levers.settle(order, model.facts(folder), cards.device("RTX 4090"), STATISTICS)._replace(device=pretended.NAME)
+    pieces = Pieces(Layout(settled.laid, 128 // count, 4 // count))(ROWS)
+    assert settled.laid == packed
+    assert len(pieces) == count
+    with pretended.accelerator():
+        _, tuned = train._tuned(order, settled, folder)
+        for name, weight in [*tuned.named_parameters(), *tuned.named_buffers()]:
+            assert weight.device.type == pretended.NAME, f"{name} lies on {weight.device}"
+        tuned.config.use_cache = False  # as the Trainer does
+        if checkpointing:
+            tuned.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+        optimizer = torch.optim.AdamW(order.method.groups(tuned, 1e-3) or [one for one in tuned.parameters() if one.requires_grad], lr=1e-3, fused=True)
+        scaler = torch.amp.GradScaler(pretended.NAME, enabled=precision == "fp16")
+        trainer = Trainer(settled, lambda loss: scaler.scale(loss).backward())
+        there = [{key: pretended.given(value, "cpu") for key, value in piece.items()} for piece in pieces]
+        with pretended.Strict(), torch.autocast(pretended.NAME, PRECISIONS[precision], enabled=settled.autocast is not None):
+            for _ in range(count):
+                loss = trainer.training_step(tuned, there)
+                with torch.autocast(pretended.NAME, enabled=False):
+                    if scaler.is_enabled():
+                        scaler.unscale_(optimizer)
+                    norm = torch.nn.utils.clip_grad_norm_([one for one in tuned.parameters() if one.requires_grad], 1.0)
+                    scaler.step(optimizer)
+                    scaler.update()
+                assert {loss.device.type, norm.device.type} == {pretended.NAME}
+                missing = [name for name, weight in tuned.named_parameters() if weight.requires_grad and weight.grad is None]
+                assert not missing, f"no gradient came to {missing}"
+                optimizer.zero_grad()
+    return tuned
+
+
+@pytest.mark.parametrize(("name", "packed", "precision", "checkpointing"), CASES)
+def test_every_method_trains(name: str, packed: bool, precision: str, checkpointing: bool, folder: Path) -> None:
+    steps(folder, {"name": name, **({"init": "random"} if name in ("prefix", "prompt") else {})}, packed, precision, checkpointing)
+
+
+@pytest.mark.parametrize("method", VARIANTS, ids=lambda method: "-".join(map(str, method.values())))
+def test_their_variants_train(method: dict[str, Any], folder: Path) -> None:
+    steps(folder, method, False, "bf16", count=2)
+
+
+@pytest.mark.parametrize("method", ["lora", "full", "adapter", {"name": "lora", "modules_to_save": ["embed_tokens"]}], ids=str)
+def test_packed_rows_take_the_variable_length_kernel(method: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On Ampere and newer, in 16 bits, whatever is trained: float32 weights leave float32 queries and keys under autocast."""
+    taken = []
+
+    def kernel(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, starts: torch.Tensor, longest: int, scale: float) -> torch.Tensor:
+        taken.append((query.dtype, key.dtype, value.dtype))
+        return query[0].transpose(0, 1).unsqueeze(0) + (key.sum() + value.sum()) * 0
+
+    monkeypatch.setattr(attention, "_flash", lambda query: query.dtype in (torch.bfloat16, torch.float16))
+    monkeypatch.setattr(attention, "_varlen", kernel)
+    steps(folder, method, True, "bf16")
+    assert taken == [(torch.bfloat16,) * 3], "one layer, one piece"
+
+
+# -- what this file is for is really caught
+
+
+def test_dropout_drawn_on_the_host_is_caught(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def drawn(down: torch.nn.Linear, rate: float, x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.linear(x * torch.empty(x.shape).bernoulli_(1 - rate), down.weight)
+
+    monkeypatch.setattr(adapters, "dropped_product", drawn)
+    with pytest.raises((pretended.WrongDevice, RuntimeError), match="host|device"):
+        steps(folder, "lora", True, "bf16")
+
+
+def test_a_model_that_was_not_moved_is_caught(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(together, "placed", lambda base, kind: base)
+    with pytest.raises(AssertionError, match="lies on cpu"):
+        steps(folder, "lora", True, "bf16")
+
+
+@pytest.mark.parametrize("ask", [lambda starts: starts.tolist(), lambda starts: starts.cpu(), lambda starts: bool((starts > 0).all()),
+                                 lambda starts: starts.nonzero(), lambda starts: torch.zeros(3).add_(starts.sum())],
+                         ids=["tolist", "cpu", "bool", "nonzero", "mixed"])
+def test_questions_to_the_device_are_caught(ask: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = attention._causal
+
+    def asking(query: torch.Tensor, *given: Any) -> torch.Tensor:
+        ask(torch.ones(3, dtype=torch.int32, device=query.device))
+        return real(query, *given)
+
+    monkeypatch.setattr(attention, "_causal", asking)
+    with pytest.raises(Exception, match="host|_local_scalar_dense|nonzero|device"):
+        steps(folder, "full", True, "bf16")
+
+
+def test_a_mask_made_by_transformers_is_caught(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """transformers asks the device whether rows are packed wherever a mask function is registered for the attention."""
+    monkeypatch.setattr(levers, "masked", lambda *given: True)
+    with pytest.raises(Exception, match="_local_scalar_dense|is_nonzero|host"):
+        steps(folder, "lora", False, "bf16")
