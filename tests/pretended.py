@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from torch import library as torchlib
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
 from torch.utils import backend_registration
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -50,7 +51,7 @@ class WrongDevice(RuntimeError):
     """A tensor was made on the host while a step ran."""
 
 
-def _autocast(library: torch.library.Library, name: str, narrow: bool) -> None:
+def _autocast(library: torchlib.Library, name: str, narrow: bool) -> None:
     packet, overload = name.partition(".")[::2]
     function = getattr(getattr(torch.ops.aten, packet), overload or "default")
     outside = torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastPrivateUse1)
@@ -67,7 +68,7 @@ def _autocast(library: torch.library.Library, name: str, narrow: bool) -> None:
     library.impl(name, cast, "AutocastPrivateUse1")
 
 
-_kept: list[torch.library.Library] = []
+_kept: list[torchlib.Library] = []
 
 
 def register() -> None:
@@ -75,7 +76,7 @@ def register() -> None:
     if _kept:
         return
     backend_registration._setup_privateuseone_for_python_backend(NAME, backend_module=_Module())
-    library = torch.library.Library("aten", "IMPL")
+    library = torchlib.Library("aten", "IMPL")
     for name in NARROW:
         _autocast(library, name, True)
     for name in WIDE:
@@ -83,8 +84,8 @@ def register() -> None:
     library.impl("empty.memory_format", _empty, "PrivateUse1")  # for what torch makes below the fake tensors: torch.tensor([1, 2], device=…)
     library.impl("empty_strided", lambda size, stride, **options: _empty(size, **options), "PrivateUse1")
     library.impl("_copy_from", lambda source, target, non_blocking=False: target, "PrivateUse1")
-    others = torch.library.Library("_", "IMPL", "AutocastPrivateUse1")
-    others.fallback(torch.library.fallthrough_kernel)
+    others = torchlib.Library("_", "IMPL", "AutocastPrivateUse1")
+    others.fallback(torchlib.fallthrough_kernel)
     _kept.extend((library, others))
 
 
