@@ -148,13 +148,15 @@ class Report(TrainerCallback):
         if math.isfinite(loss):
             return
         self.note(f"The {what} at step {step} is not a number.", "error")
-        raise StudioError(f"The {what} became not a number at step {step}.",
-                          f"Lower training.learning_rate to a half or less{self._steadier()}; then resume from the last checkpoint.", reason="nan")
+        text, other = f"The {what} became not a number at step {step}.", self._wider()
+        if other:
+            raise StudioError(text, f"Lower training.learning_rate to a half or less, or set training.precision to {other}; "
+                                    "then resume from the last checkpoint.", reason="nan")
+        raise StudioError(text, "Lower training.learning_rate to a half or less; then resume from the last checkpoint.", reason="nan")
 
-    def _steadier(self) -> str:
-        """The precisions that hold larger numbers than this run's, of those that its device has."""
-        wider = {"float16": ["bf16"] * devices()[0].bf16 + ["fp32"], "bfloat16": ["fp32"]}.get(self.precision or "", [])
-        return f", or set training.precision to {' or '.join(wider)}" if wider else ""
+    def _wider(self) -> str | None:
+        """The quickest precision of this run's device that holds larger numbers than the run's."""
+        return {"float16": "bf16" if devices()[0].bf16 else "fp32", "bfloat16": "fp32"}.get(self.precision or "")
 
     def discarding(self) -> bool:
         """Whether the stop file asks to keep nothing."""

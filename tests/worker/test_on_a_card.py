@@ -158,7 +158,7 @@ def test_fp16_that_overflows_is_seen_and_float32_is_taken(tmp_path: Path, monkey
     assert train._finite(order(), settled, well, prepared, report)[0].dtype == "float16"
 
 
-@pytest.mark.parametrize(("precision", "bf16", "said"), [("float16", False, "precision to fp32;"), ("float16", True, "precision to bf16 or fp32;"),
+@pytest.mark.parametrize(("precision", "bf16", "said"), [("float16", False, "precision to fp32;"), ("float16", True, "precision to bf16;"),
                                                          ("bfloat16", True, "precision to fp32;"), ("float32", True, "half or less;")])
 def test_what_is_no_number_is_told_with_what_this_device_can_do(precision: str, bf16: bool, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("studio.worker.report.devices", lambda: [T4.model_copy(update={"bf16": bf16})])
