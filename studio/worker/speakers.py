@@ -37,7 +37,8 @@ class Speaker:
         self.batch = Batch(loaded)
         self.encoder = encoder or Encoder(voice.tokenizer, voice.template)
         config = self.batch.inner.config.get_text_config()
-        self.room = int(getattr(config, "max_position_embeddings", 0) or 1 << 20)
+        virtual = getattr(voice.method, "virtual_tokens", 0)  # they stand before the conversation, and take positions
+        self.room = int(getattr(config, "max_position_embeddings", 0) or 1 << 20) - virtual
         self.ends = frozenset(end_tokens(voice, self.encoder.tokenizer))
         self.stops = text_stops(voice, self.encoder.tokenizer)
         special = {token for token, one in self.encoder.tokenizer.get_added_tokens_decoder().items() if one.special}
@@ -59,7 +60,7 @@ class Speaker:
             raise ModelError(f"The conversation has {len(ids)} tokens; {self.voice.name} can hold {self.room}.", "Start a new one, or shorten it.", "messages")
         if plain:
             return Answer(ids, sampling, Text(self.decode, sampling.stop), self.ends, self.room)
-        opening = self.encoder.template.render(messages, add_generation_prompt=True, **extra).text.rstrip()
+        opening = self.encoder.prompt(messages, **extra).rstrip()
         first = THINKING + "\n" if opening.endswith(THINKING) else ""  # the template opened the thinking; show that it did
         return Answer(ids, sampling, Text(self.decode, (*self.stops, *sampling.stop), first), self.ends, self.room)
 

@@ -113,6 +113,12 @@ def test_every_spelling_of_a_call_becomes_one(spelling: str, home: Path, tiny_mo
     assert '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Rome"}}\n</tool_call>' in trained(encoder_of(tiny_model), one)
 
 
+def test_a_turn_of_nothing_but_a_call(home: Path) -> None:
+    for turn in ({"function_call": {"name": "get_weather", "arguments": "{}"}}, {"tool_calls": [call({})]}):
+        found = rows(home, "bare.jsonl", {"messages": [ASK, {"role": "assistant", **turn}], "tools": TOOLS})
+        assert [call["function"]["name"] for call in found.conversations[0]["messages"][1]["tool_calls"]] == ["get_weather"]
+
+
 def test_calls_in_a_row_are_one_turn_and_odd_ones_are_told(home: Path) -> None:
     made = [{"from": "function_call", "value": json.dumps({"name": "get_weather", "arguments": {"city": city}})} for city in "AB"]
     turns = [{"from": "human", "value": "Weather?"}, *made,

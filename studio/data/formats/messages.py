@@ -110,7 +110,7 @@ def _turn(turn: Any, found: Found, where: str, role_key: str, content_key: str) 
         found("missing_field" if said is None else "unknown_role", f"{where}.{role_key}", said)
         return None
     content = turn.get(content_key)
-    extra = _extra(turn, role, found, where) if len(turn) > 2 else {}
+    extra = _extra(turn, role, found, where) if len(turn) > 2 or content_key not in turn else {}
     if extra is None:
         return None
     if plain in CALLING:

@@ -78,7 +78,7 @@
     function naming(wanted) {
       const mapping = studio.order.get("data.mapping");
       if (!found.columns?.length || !(wanted || mapping)) return [];
-      const parts = [["prompt", "Question"], ["answer", "Answer"], ["input", "More input"], ["system", "System text"], ["messages", "List of turns"]];
+      const parts = [["prompt", "Question"], ["answer", "Answer"], ["input", "More input"], ["system", "System text"], ["reasoning", "Reasoning"], ["messages", "List of turns"]];
       const selects = Object.fromEntries(parts.map(([part]) => [part, el("select", { id: `column-${part}` }, el("option", { value: "" }, studio.say("none")), ...found.columns.map((name) => el("option", { value: name }, name)))]));
       for (const [part, select] of Object.entries(selects)) select.value = mapping?.[part] || found.classes?.[part] || "";
       const trouble = el("p", { class: "quiet small", role: "status" });
