@@ -27,6 +27,7 @@ TooLong = Literal["cut", "drop", "split"]
 Reasoning = Literal["auto", "keep", "drop", "mask_empty"]
 THOUGHT = re.compile(r"<think>\n?(.*?)\n?</think>\s*", re.DOTALL)
 NO_THOUGHT = re.compile(r"\s*(?:<((?:\w+:)?think\w*)>\s*</\1>|◁think▷\s*◁/think▷)\s*")  # a block of reasoning that holds none
+THOUGHT_ENDS = re.compile(r"\s*</((?:\w+:)?think\w*)>\s*")  # of one that the prompt has opened
 Conversation = list[Message] | dict[str, Any] | str
 
 
@@ -214,11 +215,11 @@ class Encoder:
             return []
         found = []
         for message, (start, stop) in zip(answers, spans, strict=True):
-            empty = NO_THOUGHT.match(text, start, stop) if self.reasoning != "keep" else None
+            empty = _empty_thought(text, start, stop) if self.reasoning != "keep" else start
             if message.get("weight") == 0:
                 found.append((start, stop))
-            elif empty and (self.reasoning == "mask_empty" or not NO_THOUGHT.match(message["content"])):
-                found.append((start, empty.end()))
+            elif empty > start and (self.reasoning == "mask_empty" or not NO_THOUGHT.match(message["content"])):
+                found.append((start, empty))
         return found
 
     def _label(self, rendered: Rendered, ids: list[int], offsets: list[tuple[int, int]], whole: bool) -> Encoded:
@@ -258,6 +259,14 @@ class Encoder:
     def gate(self, samples: Iterable[Conversation] = ()) -> None:
         """Refuse, before a device is touched, what would train wrongly. Raises TemplateError with the reason."""
         check(self, list(samples))
+
+
+def _empty_thought(text: str, start: int, stop: int) -> int:
+    """Where a block of reasoning ends that begins a turn, or was begun by the prompt before it, and holds nothing; else `start`."""
+    whole, rest = NO_THOUGHT.match(text, start, stop), THOUGHT_ENDS.match(text, start, stop)
+    if whole:
+        return whole.end()
+    return rest.end() if rest and text[max(0, start - 40) : start].rstrip().endswith(f"<{rest[1]}>") else start
 
 
 def _as_templates_want(messages: list[Message]) -> list[list[Message]]:

@@ -179,6 +179,17 @@ def test_qwen3s_empty_block_is_not_trained(policy: Any, thinking: str, plain: st
     encoder.gate([PLAIN])
 
 
+@pytest.mark.parametrize("name", ["qwen3", "qwen3_5_think", "qwen3_5_nothink", "qwen3_6", "glm4moe"])
+def test_no_empty_block_of_a_models_own_template_is_trained(name: str, tiny_model: Path) -> None:
+    """Also where the prompt opens the block, as Qwen 3.5's does: its end alone would teach to close it at once."""
+    source = Path(pytest.importorskip("trl").__file__).parent / "chat_templates" / f"{name}.jinja"
+    if not source.is_file():
+        pytest.skip("trl does not carry this template any more")
+    encoder = Encoder(tiny_model, Template("model", source.read_text(encoding="utf-8"), template.special_tokens(tiny_model)))
+    assert trained(encoder, PLAIN).startswith("Four.")
+    assert trained(encoder, THOUGHT).lstrip().removeprefix("<think>").lstrip().startswith("Two and two.")
+
+
 def test_reasoning_without_a_place_is_dropped_and_told_or_kept(tiny_model: Path) -> None:
     dropped = encoder_of(tiny_model, "chatml").encode(THOUGHT)
     assert dropped.left_out == ("reasoning_dropped",)
