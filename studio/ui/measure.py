@@ -40,10 +40,9 @@ class Lengths:
     texts: bool = False
 
     @property
-    def why(self) -> str:
-        """What the template said of the first row that it could not render."""
-        first = next((one for one in self.noted.problems if one.kind == "unrenderable"), None)
-        return f"{first.reason} {first.hint}" if first else ""
+    def why(self) -> tuple[str, str]:
+        """(reason, hint) of the first row that the template could not render."""
+        return next(((one.reason, one.hint) for one in self.noted.problems if one.kind == "unrenderable"), ("", ""))
 
     def rows(self, max_length: int, held: int, split: bool = False) -> Rows:
         """What the estimate wants to know, scaled to all rows but the held ones. split: too long texts are parted, not cut."""
