@@ -2,7 +2,11 @@
 
 Chat templates come from the Hub with a model: they are programs by strangers. They see plain strings, lists and dicts,
 can call nothing of Python, and are stopped when they loop, grow or run too long. The environment offers what
-transformers' own renderer offers (a test compares them), without its import of a second.
+transformers' own renderer offers (a test compares them), without its import of a second, but for some filters that
+no chat template needs and that take long over a long text.
+
+Python cannot be stopped within one of its own functions. So every value that goes into one is measured first, through
+lists within lists, and the clock is looked at before each.
 """
 
 from __future__ import annotations
@@ -10,6 +14,8 @@ from __future__ import annotations
 import json
 import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import datetime
 from functools import lru_cache
@@ -24,22 +30,60 @@ from jinja2.visitor import NodeTransformer
 
 SIZE = 16_000_000  # characters one render may produce or hold
 STEPS = 400_000  # loop turns and macro calls of one render
-SECONDS = 3.0
+SECONDS = 3.0  # of one render
+QUESTION = 20.0  # of processor time, of all renders that answer one question of the page
+ELEMENTS = 200_000  # of a value, those in its lists and theirs counted as often as they stand there
+NESTED = (list, tuple, dict)
+BITS = 4096  # of a number
+# Filters over text of any length, by patterns or piece by piece; for web pages, not for chats.
+REFUSED = ("pprint", "striptags", "truncate", "urlize", "wordcount", "wordwrap", "xmlattr")
 OPEN, CLOSE = "\ufdd0", "\ufdd1"  # noncharacters: never valid in text that is exchanged
 _budget: ContextVar[Budget] = ContextVar("budget")
+_allowance: ContextVar[Allowance | None] = ContextVar("allowance", default=None)
+
+
+class Allowance:
+    """Processor time that is left to all renders of one question."""
+
+    def __init__(self) -> None:
+        self.left = QUESTION
+
+
+@contextmanager
+def allowance() -> Iterator[Allowance]:
+    """Inside, all renders of this thread share QUESTION seconds. Within another, it is that one's."""
+    shared = _allowance.get()
+    one = shared or Allowance()
+    token = _allowance.set(one)
+    try:
+        yield one
+    finally:
+        _allowance.reset(token)
+
+
+def spent() -> bool:
+    """Whether this question's renders have used up what they share."""
+    allowed = _allowance.get()
+    return allowed is not None and allowed.left <= 0
 
 
 class Budget:
     """What one render has used so far."""
 
     def __init__(self) -> None:
+        self.begun = time.thread_time()
         self.steps, self.size, self.end = 0, 0, time.monotonic() + SECONDS
 
     def step(self) -> str:
         self.steps += 1
-        if self.steps > STEPS or (self.steps % 64 == 0 and time.monotonic() > self.end):
+        if self.steps > STEPS or time.monotonic() > self.end:
             raise SecurityError("it loops too long")
         return ""
+
+    def close(self) -> None:
+        allowed = _allowance.get()
+        if allowed:
+            allowed.left -= time.thread_time() - self.begun
 
     def grow(self, size: int) -> None:
         self.size += size
@@ -64,7 +108,10 @@ class Bounds(Extension):
         return _budget.get().step()
 
     def glue(self, *parts: Any) -> str:
-        return _counted("".join(map(str, parts)))
+        return _counted("".join(map(str, map(measured, parts))))
+
+    def hold(self, value: Any) -> Any:
+        return measured(value)
 
     def bound(self, tree: nodes.Template) -> nodes.Template:
         for kind in (nodes.For, nodes.Macro, nodes.CallBlock):
@@ -75,6 +122,8 @@ class Bounds(Extension):
 
 
 class _Glue(NodeTransformer):
+    """Lets `~`, and every list, tuple and dict that a template writes, go through the budget."""
+
     def __init__(self, bounds: Bounds):
         self.bounds = bounds
 
@@ -82,8 +131,44 @@ class _Glue(NodeTransformer):
         self.generic_visit(node)
         return self.bounds.call_method("glue", list(node.nodes), lineno=node.lineno)
 
+    def _held(self, node: Any) -> nodes.Node:
+        self.generic_visit(node)
+        if getattr(node, "ctx", "load") != "load":
+            return node  # names that are set
+        return self.bounds.call_method("hold", [node], lineno=node.lineno)
+
+    visit_List = visit_Tuple = visit_Dict = _held
+
+
+def measured(value: Any) -> Any:
+    """The value, refused where it is too large, everything in its lists and dicts counted as often as it stands there."""
+    if isinstance(value, NESTED):
+        elements, size, rest = 0, 0, [value]
+        while rest:
+            one = rest.pop()
+            if isinstance(one, str):
+                size += len(one)
+            elif isinstance(one, dict):
+                rest += [*one.keys(), *one.values()]
+            elif isinstance(one, (list, tuple)):
+                rest += one
+            elements += 1
+            if elements > ELEMENTS or size > SIZE or len(rest) > 2 * ELEMENTS:
+                raise SecurityError("it produces too much text")
+    return value
+
+
+def _measure(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    for value in args:
+        if isinstance(value, NESTED):
+            measured(value)
+    for value in kwargs.values():
+        measured(value)
+
 
 def _counted(value: Any) -> Any:
+    if isinstance(value, NESTED):
+        measured(value)
     _budget.get().grow(len(value) if isinstance(value, (str, list, tuple, dict)) else 8)
     return value
 
@@ -97,23 +182,38 @@ class Sandbox(ImmutableSandboxedEnvironment):
         return self.extensions[Bounds.identifier].bound(super()._parse(source, name, filename))
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+        if operator == "+" and isinstance(left, str) and isinstance(right, str):  # nearly all there are
+            _budget.get().grow(len(left) + len(right))
+            return left + right
+        _check_numbers(operator, left, right)
+        measured(left)
+        measured(right)
         if operator == "+" and isinstance(left, (str, list, tuple)):
             _budget.get().grow(len(left) + (len(right) if isinstance(right, (str, list, tuple)) else 0))
         if operator == "*":
             for one, other in ((left, right), (right, left)):
                 if isinstance(one, (str, list, tuple)) and isinstance(other, int):
                     _budget.get().grow(len(one) * max(other, 0))
-        if operator in ("*", "**") and all(isinstance(x, (int, float)) and abs(x) > 1e9 for x in (left, right)):
-            raise SecurityError("it computes with enormous numbers")
-        if operator == "**" and isinstance(right, (int, float)) and abs(right) > 64:
-            raise SecurityError("it computes with enormous numbers")
+                    if not isinstance(one, str) and len(one) * max(other, 0) > ELEMENTS:
+                        raise SecurityError("it produces too much text")
         if operator == "%" and isinstance(left, str):
             _check_format(left)
-        return super().call_binop(context, operator, left, right)
+        return measured(super().call_binop(context, operator, left, right))
 
     def call(__self, __context: Any, __obj: Any, *args: Any, **kwargs: Any) -> Any:
         _check_call(__obj, args)
-        return super().call(__context, __obj, *args, **kwargs)
+        _measure(args, kwargs)
+        return measured(super().call(__context, __obj, *args, **kwargs))
+
+
+def _check_numbers(operator: str, left: Any, right: Any) -> None:
+    """Refuse numbers that fill memory: powers of powers, and products of those."""
+    if not isinstance(left, (int, float)) or not isinstance(right, (int, float)):
+        return
+    bits = [value.bit_length() if isinstance(value, int) else 64 for value in (left, right)]
+    size = bits[0] * abs(right) if operator == "**" else sum(bits)
+    if not size <= BITS:
+        raise SecurityError("it computes with enormous numbers")
 
 
 def _check_format(pattern: str) -> None:
@@ -150,13 +250,15 @@ def _filter(name: str, inner: Any) -> Any:
 
     def bounded(*args: Any, **kwargs: Any) -> Any:
         rest = args[skip:]
+        _budget.get().step()
+        _measure(rest, kwargs)
         if any(isinstance(a, int) and abs(a) > 10_000 for a in (*rest[1:], *kwargs.values())):
             raise SecurityError("it passes an enormous number")
         if rest and isinstance(rest[0], str):
             _check_text(rest[0], name, rest[1:])
         elif name == "join" and rest and isinstance(rest[0], (list, tuple)):
             _check_text(str(rest[1]) if len(rest) > 1 else "", "join", (rest[0],))
-        return inner(*args, **kwargs)
+        return measured(inner(*args, **kwargs))
 
     if skip:
         bounded.jinja_pass_arg = inner.jinja_pass_arg  # type: ignore[attr-defined]
@@ -199,7 +301,7 @@ def environment() -> Sandbox:
         "namespace": Namespace,
         "range": _range,
     }
-    made.filters = {name: _filter(name, inner) for name, inner in made.filters.items()}
+    made.filters = {name: _filter(name, inner) for name, inner in made.filters.items() if name not in REFUSED}
     made.filters["tojson"] = _filter("tojson", _tojson)
     return made
 
@@ -212,8 +314,12 @@ def compiled(source: str) -> jinja2.Template:
 
 def render(source: str, variables: dict[str, Any]) -> str:
     """The text, with OPEN and CLOSE around what {% generation %} spans. Raises jinja2.TemplateError or RecursionError."""
-    token = _budget.set(Budget())
+    budget = Budget()
+    if spent():
+        raise SecurityError("it took too long for one question")
+    token = _budget.set(budget)
     try:
         return compiled(source).render(variables)
     finally:
+        budget.close()
         _budget.reset(token)

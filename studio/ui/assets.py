@@ -5,10 +5,15 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from starlette.routing import Mount
+from starlette.staticfiles import StaticFiles
+
 from studio.ui import words
 
 STATIC = Path(__file__).parent / "static"
 SAID = re.compile(r'data-say="([^"]+)">[^<]*<')  # a sentence of a file in static/ that is shown in other languages too
+LIBRARIES = ("vendored/markdown-it.min.js",)  # of others, as they are published; the licence stands beside each
+SERVED = "/studio/"  # where those are fetched from, once
 FIRST = ("words.js", "page.js", "live.js")  # what every other script stands on
 
 
@@ -20,7 +25,14 @@ def read(name: str) -> str:
 def head() -> str:
     """Everything for <head>: the tables of words, then the scripts, those of FIRST before the others."""
     others = sorted(path.name for path in STATIC.glob("*.js") if path.name not in FIRST)
-    return "".join(f"<script>{text}</script>" for text in (words.script(), f"window.studioGlossary = {read('glossary.json')};", *map(read, (*FIRST, *others))))
+    libraries = "".join(f'<script src="{SERVED[1:]}{name}"></script>' for name in LIBRARIES)
+    tables = words.script(), f"window.studioGlossary = {read('glossary.json')};"
+    return libraries + "".join(f"<script>{text}</script>" for text in (*tables, *map(read, (*FIRST, *others))))
+
+
+def route() -> Mount:
+    """Where the page fetches the libraries from."""
+    return Mount(f"{SERVED}vendored", StaticFiles(directory=STATIC / "vendored"))
 
 
 def styles() -> list[Path]:

@@ -10,6 +10,7 @@ from studio import config, data
 from studio.config import RunConfig
 from studio.data.lengths import suggested
 from studio.errors import StudioError
+from studio.text import sandbox
 from studio.ui import assets, guard, measure, rights, words
 from studio.ui.data_rows import page_of, preview_of
 from studio.ui.who import VISITOR, WATCHER
@@ -53,7 +54,8 @@ def answered(job: Any, question: Question) -> Question:
     try:
         wanted = config.build({"data": order["data"], "model": order.get("model", "starter")})
         guard.allow(wanted)
-        return job(wanted, lang)
+        with sandbox.allowance():
+            return job(wanted, lang)
     except StudioError as error:
         return {"error": words.explain(error, lang)}
 

@@ -42,7 +42,7 @@ LOOKED_AT = (
     "/manifest.json",
     *(API + path for path in ("/theme.css", "/info", "/startup-events", "/app_id", "/user", "/login_check")),
 )
-FOLDERS = ("/assets/", "/static/", f"{API}/heartbeat/")
+FOLDERS = ("/assets/", "/static/", "/studio/vendored/", f"{API}/heartbeat/")
 READ = tuple(
     API + path for path in ("/queue/data", "/queue/status", "/upload_progress", "/openapi.json")
 )  # by the owner's gradio_client

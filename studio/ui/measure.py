@@ -16,6 +16,7 @@ from studio.config import RunConfig
 from studio.data.splitting import held_count
 from studio.errors import ModelError, StudioError, TemplateError
 from studio.memory.ours import Rows
+from studio.text import sandbox
 from studio.tokens import Encoder
 from studio.ui.flights import Unanswered, flights
 
@@ -104,6 +105,8 @@ def _lengths(key: _Key) -> Lengths:
     one = Encoder(folder, template.load(name, folder), None, "cut", train_on, reasoning)
     tokens, trained, noted = [], [], data.Noted()
     for batch in _spread(conversations):
+        if sandbox.spent():  # what is left would be counted as failed
+            raise TemplateError("The template takes too long for these rows.", "Choose another template.", "data.template")
         for row, found in zip(batch, one.encode_each(batch), strict=True):
             noted.look(row, found, one)
             if not isinstance(found, TemplateError):

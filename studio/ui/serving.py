@@ -48,7 +48,7 @@ def launch(page: gr.Blocks, reach: Reach, wait: bool = True) -> tuple[Any, str, 
     with connections.proxies(space.space() is not None):
         app, local, public = page.launch(
             server_name=reach.host, server_port=reach.port, share=reach.share, prevent_thread_lock=True,
-            app_kwargs={"middleware": [_guard(reach, door)], "routes": [questions.route(), *(door.routes() if door else [])]}, **options())
+            app_kwargs={"middleware": [_guard(reach, door)], "routes": [questions.route(), assets.route(), *(door.routes() if door else [])]}, **options())
     connections.bound(page.server)
     print(f"Fine-Tuning Studio is ready: {local}{_token(reach, door)}", flush=True)
     if public:

@@ -10,6 +10,7 @@ from studio.config import RunConfig
 from studio.errors import DataError, StudioError
 from studio.forecast import cards, record
 from studio.memory import tables
+from studio.text import sandbox
 from studio.ui import guard, measure, space, words
 from studio.ui.flights import Unanswered
 
@@ -34,7 +35,8 @@ def summary(order: Any, lang: str = "en") -> Summary:
         answer |= {"device": _device(wanted), "blocked": None, "notices": []}  # where nothing can be trained here, it can be there
     for part in (_model, _data, _refusals, _forecast):
         try:
-            answer |= part(wanted, answer)
+            with sandbox.allowance():
+                answer |= part(wanted, answer)
         except Unanswered as error:
             answer["service"] = answer["service"] or words.told(str(error), lang)
         except StudioError as error:

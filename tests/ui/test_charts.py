@@ -13,7 +13,7 @@ from studio.ui.tail import COLUMNS
 from tests.browser import browser, chromium_path
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(chromium_path() is None, reason="no Chromium on this computer")]
-SCRIPTS = ("words.js", "page.js", "live.js", "axis.js", "chart.js", "paint.js", "bar.js", "curves.js", "markdown.js")
+SCRIPTS = (*assets.LIBRARIES, "words.js", "page.js", "live.js", "axis.js", "chart.js", "paint.js", "bar.js", "curves.js", "markdown.js")
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +71,37 @@ def test_an_answer_never_becomes_html(text: str, page: Any) -> None:
     made = page.evaluate("text => { const box = document.createElement('div'); box.append(...studio.markdown(text)); return box.innerHTML; }", text)
     for tag in ("<img", "<script", "<b>", "<i>", "<u>", "javascript:alert(1)\""):
         assert tag not in made
+
+
+@pytest.mark.parametrize("text", [
+    '<svg onload=alert(1)>', '<a href="https://a.test" onclick=alert(1)>x</a>', "[x](data:text/html,<b>)", "[x](JaVaScRiPt:alert(1))", "[x](vbscript:a)",
+    "![x](https://a.test/pixel.png)", "<https://a.test/\"onmouseover=alert(1)>", "[a]: javascript:alert(1)\n\n[a]", "```\" onload=x\ny\n```", "&#60;b&#62;",
+    "[x](https://a.test \"a\" onclick=b)", "<style>*{}</style>", "<!-- x -->", "<iframe srcdoc='<b>'>", "https://a.test/<b>"])
+def test_only_a_few_harmless_elements_come_of_an_answer(text: str, page: Any) -> None:
+    made = page.evaluate("""text => { const box = document.createElement('div'); box.append(...studio.markdown(text));
+        return [...box.querySelectorAll('*')].map((node) => [node.tagName, Object.fromEntries([...node.attributes].map((one) => [one.name, one.value]))]); }""",
+                         text)
+    for tag, attributes in made:
+        assert tag in ("P", "A", "PRE", "CODE", "BR", "STRONG", "EM"), text
+        assert set(attributes) <= {"href", "target", "rel", "tabindex", "class"}, text
+        assert attributes.get("href", "https://").startswith(("https://", "http://")), text
+
+
+@pytest.mark.parametrize("text", [">" * 5000, "> " * 5000 + "x", "- " * 5000 + "x", "[" * 20000, "*" * 20000 + "a", "`" * 20001, "(" * 5000 + "[x](" * 5000,
+                                  "|a" * 5000 + "\n" + "|-" * 5000, "**a " * 5000, "<" * 20000, "\n".join(" " * n + "- x" for n in range(1000)), "x" * 300_000])
+def test_no_answer_overflows_the_page(text: str, page: Any) -> None:
+    """The page's own Markdown called itself for every sign of a quotation, and 5,000 of them ended it."""
+    page.set_default_timeout(20_000)
+    length = page.evaluate("text => { const box = document.createElement('div'); box.append(...studio.markdown(text)); return box.textContent.length; }", text)
+    assert length >= 0
+
+
+def test_markdown_is_drawn(page: Any) -> None:
+    text = "# A\n\n**b** *c* `d`\ne\n\n1. x\n2. y\n\n> q\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\n```py\nf()\n```\n[l](https://a.test)"
+    made = page.evaluate("text => { const box = document.createElement('div'); box.append(...studio.markdown(text)); return box.innerHTML; }", text)
+    for part in ('<p class="said-head said-head-1">A</p>', "<strong>b</strong>", "<em>c</em>", "<code>d</code><br>", "<ol>", "<blockquote>", "<td>2</td>",
+                 '<pre tabindex="0"><code>f()', 'href="https://a.test" target="_blank"'):
+        assert part in made, part
 
 
 def test_thoughts_are_folded_while_they_are_written_and_after(page: Any) -> None:

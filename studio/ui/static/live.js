@@ -26,6 +26,7 @@
         body: JSON.stringify(data), signal: stop.signal });
       if (!answer.ok) throw { status: answer.status, ...(await answer.json().catch(() => ({}))).error };
       studio.permit(answer.headers.get("x-studio-may"));
+      if (answer.headers.get("x-studio-login")) document.querySelector(".studio-leave")?.removeAttribute("hidden");
       return await read(answer);
     } catch (error) {
       throw typeof error?.status === "number" ? error : { status: 0 };

@@ -1,68 +1,40 @@
-// A model's answer as paragraphs, lists, code and tables. Every text is set as text: nothing in an answer becomes HTML or a link that acts.
+// A model's answer as paragraphs, lists, code and tables, by markdown-it (vendored/markdown-it.min.js). No HTML of an answer is taken;
+// what is drawn is gone through once more: elements of a fixed list, and of their attributes only those that act on nothing.
 (() => {
-  const studio = window.studio, make = studio.element;
+  const studio = window.studio;
+  const KEPT = new Set(["P", "BR", "STRONG", "EM", "S", "CODE", "PRE", "UL", "OL", "LI", "BLOCKQUOTE", "HR", "A", "TABLE", "THEAD", "TBODY", "TR", "TH", "TD", "DIV"]);
+  const LONGEST = 200000; // characters; more is shown as it stands
 
-  const INLINE = /(`+)([\s\S]+?)\1|\*\*([^*\n]+?)\*\*|(?<![\w*])\*([^*\n]+?)\*(?![\w*])|(?<!\w)_([^_\n]+?)_(?!\w)|\[([^\]\n]+)\]\((https?:\/\/[^\s)]+)\)/;
-  const inline = (text) => {
-    const parts = [];
-    let found;
-    while ((found = INLINE.exec(text))) {
-      if (found.index) parts.push(text.slice(0, found.index));
-      if (found[2] != null) parts.push(make("code", {}, found[2].trim()));
-      else if (found[3] != null) parts.push(make("strong", {}, ...inline(found[3])));
-      else if (found[6] != null) parts.push(make("a", { href: found[7], target: "_blank", rel: "noopener noreferrer nofollow" }, found[6]));
-      else parts.push(make("em", {}, ...inline(found[4] ?? found[5])));
-      text = text.slice(found.index + found[0].length);
+  const reader = window.markdownit?.({ html: false, linkify: false, breaks: true });
+  if (reader) {
+    reader.disable("image");
+    reader.validateLink = (address) => /^https?:\/\//i.test(address);
+    const rules = reader.renderer.rules;
+    rules.heading_open = (tokens, at) => `<p class="said-head said-head-${tokens[at].tag.slice(1)}">`;
+    rules.heading_close = () => "</p>";
+    rules.table_open = () => '<div class="scroll"><table>';
+    rules.table_close = () => "</table></div>";
+  }
+
+  const clean = (element) => {
+    for (const node of [...element.querySelectorAll("*")]) {
+      if (!KEPT.has(node.tagName)) { node.replaceWith(node.textContent); continue; }
+      for (const { name, value } of [...node.attributes]) {
+        const harmless = (name === "href" && reader.validateLink(value)) || (name === "start" && /^\d+$/.test(value)) || (name === "class" && /^(said-|scroll$)/.test(value));
+        if (!harmless) node.removeAttribute(name);
+      }
+      if (node.tagName === "A") { node.target = "_blank"; node.rel = "noopener noreferrer nofollow"; }
+      if (node.tagName === "PRE") node.tabIndex = 0;
     }
-    if (text) parts.push(text);
-    return parts;
+    return element;
   };
-  const lines = (text) => text.split("\n").flatMap((line, place) => (place ? [make("br"), ...inline(line)] : inline(line)));
-
-  const row = (line) => line.replace(/^\s*\||\|\s*$/g, "").split("|").map((cell) => cell.trim());
-  const ITEM = /^(\s*)([-*+]|\d{1,3}[.)])\s+(.*)$/;
 
   // markdown(text) -> nodes
   studio.markdown = (text) => {
-    const found = [], all = text.split("\n");
-    let plain = [];
-    const flush = () => { if (plain.join("").trim()) found.push(make("p", {}, ...lines(plain.join("\n").trim()))); plain = []; };
-    for (let at = 0; at < all.length; at += 1) {
-      const line = all[at], fence = line.match(/^\s*(```+|~~~+)\s*([\w+#.-]*)/), head = line.match(/^(#{1,6})\s+(.*)$/);
-      if (fence) {
-        flush();
-        const code = [];
-        for (at += 1; at < all.length && !all[at].trim().startsWith(fence[1]); at += 1) code.push(all[at]);
-        found.push(make("pre", { tabindex: "0" }, make("code", {}, code.join("\n"))));
-      } else if (head) { flush(); found.push(make("p", { class: `said-head said-head-${head[1].length}` }, ...inline(head[2]))); }
-      else if (/^\s*([-*_])(\s*\1){2,}\s*$/.test(line)) { flush(); found.push(make("hr")); }
-      else if (ITEM.test(line)) {
-        flush();
-        const ordered = /\d/.test(line.match(ITEM)[2]), list = make(ordered ? "ol" : "ul", ordered ? { start: String(parseInt(line.match(ITEM)[2], 10)) } : {});
-        for (; at < all.length && (ITEM.test(all[at]) || (/^\s{2,}\S/.test(all[at]) && list.lastChild)); at += 1) {
-          const item = all[at].match(ITEM);
-          if (item) list.append(make("li", item[1].length >= 2 ? { class: "said-inner" } : {}, ...inline(item[3]))); else list.lastChild.append(" ", ...inline(all[at].trim()));
-        }
-        at -= 1;
-        found.push(list);
-      } else if (/^\s*>/.test(line)) {
-        flush();
-        const quoted = [];
-        for (; at < all.length && /^\s*>/.test(all[at]); at += 1) quoted.push(all[at].replace(/^\s*>\s?/, ""));
-        at -= 1;
-        found.push(make("blockquote", {}, ...studio.markdown(quoted.join("\n"))));
-      } else if (line.includes("|") && /^\s*\|?\s*:?-{2,}:?\s*(\|\s*:?-{2,}:?\s*)*\|?\s*$/.test(all[at + 1] || "")) {
-        flush();
-        const head_ = row(line), body = [];
-        for (at += 2; at < all.length && all[at].includes("|"); at += 1) body.push(row(all[at]));
-        at -= 1;
-        found.push(make("div", { class: "scroll" }, make("table", {}, make("thead", {}, make("tr", {}, head_.map((cell) => make("th", {}, ...inline(cell))))),
-          make("tbody", {}, body.map((cells) => make("tr", {}, cells.map((cell) => make("td", {}, ...inline(cell)))))))));
-      } else if (!line.trim()) flush();
-      else plain.push(line);
-    }
-    flush();
-    return found;
+    if (!reader || text.length > LONGEST) return [document.createTextNode(text)];
+    const made = document.createElement("template");
+    made.innerHTML = reader.render(text);
+    return [...clean(made.content).childNodes].filter((node) => node.nodeType !== Node.TEXT_NODE || node.textContent.trim());
   };
 
   // The thinking of a model, <think>…</think>, apart from what it says: {thoughts, text, open}.

@@ -68,11 +68,27 @@
       const rows = this.rows(), key = JSON.stringify([rows, [...this.chosen], studio.language, rows.map((row) => studio.locked(row))]);
       if (key === this.drawn || this.body.querySelector("details[open]")) return;
       this.drawn = key;
+      const table = this.body.querySelector("tbody"), ids = rows.map((row) => row.id).join("\n");
+      if (table && rows.length && ids === this.ids && studio.language === this.spoken) { this.redraw(table, rows); return; }
       const focus = document.activeElement?.dataset?.key;
+      Object.assign(this, { ids, spoken: studio.language, keys: rows.map((row) => this.key(row)) });
       this.body.replaceChildren(!live.rows.length ? this.empty() : !rows.length ? make("p", { class: "quiet empty" }, studio.say("No run fits this filter."))
         : make("table", { class: "runs-table" }, this.heading(), make("tbody", {}, rows.map((row) => this.row(row)))));
-      if (focus) this.body.querySelector(`[data-key="${CSS.escape(focus)}"]`)?.focus();
+      this.focus(focus);
     }
+    // The same runs in the same order: only the rows that changed are made anew, so a table of hundreds costs what its one running run costs.
+    redraw(table, rows) {
+      rows.forEach((row, place) => {
+        const key = this.key(row);
+        if (key === this.keys[place]) return;
+        const old = table.children[place], focus = old.contains(document.activeElement) ? document.activeElement.dataset.key : null;
+        this.keys[place] = key;
+        old.replaceWith(this.row(row));
+        this.focus(focus);
+      });
+    }
+    key(row) { return JSON.stringify([row, this.chosen.has(row.id), studio.locked(row)]); }
+    focus(key) { if (key) this.body.querySelector(`[data-key="${CSS.escape(key)}"]`)?.focus(); }
     empty() {
       return make("div", { class: "empty card" }, make("h3", {}, studio.say("No runs yet")),
         make("p", {}, studio.say("A run appears here as soon as you start one, with its curve, its log and its result. Everything is ready for a first one: sample data and a small model.")),
