@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from math import prod
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 Shapes = dict[str, tuple[int, ...]]  # tensor name -> shape
 ADVANCED: dict[str, Any] = {"advanced": True}
+TABLE = re.compile(r"(^|\.)(embed_tokens|wte|embed_in|word_embeddings|lm_head|embed_out)\.weight$")
 KEPT = "trained.safetensors"  # the trained tensors of a checkpoint
 
 
@@ -139,6 +141,9 @@ class Method(BaseModel, ABC):
         disable_adapter() gives the base. Raises ModelError where the base already carries another kind.
         """
         from peft import PeftConfig, PeftModel
+        rows = table_rows(folder)
+        if rows and rows != model.get_input_embeddings().weight.shape[0]:
+            model.resize_token_embeddings(rows, mean_resizing=False)  # words were added: their rows come with the adapter
         if not isinstance(model, PeftModel):
             return PeftModel.from_pretrained(model, str(folder), adapter_name=name).eval()
         kind = PeftConfig._get_peft_type(str(folder))
@@ -156,6 +161,21 @@ class Method(BaseModel, ABC):
         if getattr(model.get_base_model(), "is_quantized", False):
             raise ExportError("A base held in 4 or 8 bits cannot take a merge without loss.", "Load the base in 16 bits and attach the result to it.", "model")
         return model.merge_and_unload(safe_merge=True)
+
+
+def table_rows(folder: Path) -> int | None:
+    """Rows of the embedding or head that an adapter brings along; None where it brings neither. Raises ModelError where the two differ."""
+    from safetensors import safe_open
+    file = folder / "adapter_model.safetensors"
+    if not file.is_file():
+        return None
+    with safe_open(file, "pt") as stored:
+        found = {name: stored.get_slice(name).get_shape()[0] for name in stored.keys()  # noqa: SIM118 - not a dict
+                 if TABLE.search(name) and len(stored.get_slice(name).get_shape()) == 2}
+    if len(set(found.values())) > 1:
+        raise ModelError(f"The adapter in {folder.name} brings tables of different length: {', '.join(f'{name}: {rows}' for name, rows in found.items())}.",
+                         "Save it again with one length for embedding and head.", str(folder))
+    return next(iter(found.values()), None)
 
 
 def in_float32(model: Any) -> Any:

@@ -13,7 +13,7 @@ from studio.base.quantization import Quantization
 from studio.base.source import ModelOrder, Report, silent
 from studio.errors import ModelError, RunError
 from studio.memory.states import quantized_bytes
-from studio.method import Method
+from studio.method import Method, table_rows
 from studio.methods import METHODS
 from studio.runs import checkpoints
 from studio.template import Template
@@ -134,7 +134,10 @@ def of_folder(folder: Path, name: str) -> Voice:
     if (folder / "adapter_config.json").is_file():
         base = _base_of_adapter(folder, manifest)
         own = template.load("auto", folder if template.model_template(folder) else base)
-        own = Template(own.name, own.text, template.special_tokens(base))
+        if not manifest and (folder / "tokenizer.json").is_file():  # made elsewhere: its own tokenizer, which may have words that the base has not
+            manifest = {"own_tokenizer": True}
+            _rows_for_words(folder, base)
+        own = Template(own.name, own.text, template.special_tokens(folder if manifest.get("own_tokenizer") else base))
         method = METHODS.get((manifest.get("method") or {}).get("name", ""), METHODS["lora"])(**manifest.get("method", {}))
         return Voice(name, base, own, folder, method, tuple(manifest.get("stop") or own.stop), False, folder.name, manifest, method.quantized())
     if not (folder / "config.json").is_file():
@@ -142,6 +145,16 @@ def of_folder(folder: Path, name: str) -> Voice:
                          "Give the folder of one of them, or a run's id.", "model")
     made = of_base(folder, name)
     return Voice(name, folder, made.template, stop=tuple(manifest.get("stop") or made.stop), label=folder.name, manifest=manifest)
+
+
+def _rows_for_words(folder: Path, base: Path) -> None:
+    """Raise ModelError where an adapter's tokenizer has words for which neither the base nor the adapter has rows."""
+    words, facts = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8")), model.facts(base)
+    count = 1 + max([*words["model"].get("vocab", {"": -1}).values(), *(one["id"] for one in words.get("added_tokens", []))])
+    rows = table_rows(folder) or facts.vocabulary
+    if count > rows:
+        raise ModelError(f"The tokenizer of the adapter {folder.name} has {count} tokens, but there are rows for {rows} only: the words that were added "
+                         "have none.", "Save the adapter again with its embedding (peft: save_embedding_layers=True).", "model")
 
 
 def _base_of_adapter(folder: Path, manifest: dict[str, Any]) -> Path:

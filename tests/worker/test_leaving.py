@@ -171,3 +171,40 @@ def test_a_base_with_other_weights_is_refused(home: Path, tiny_model: Path, tmp_
             ask()
     shutil.copy(tmp_path / "kept", base / "model.safetensors")
     assert voice(one.id).base == base
+
+
+@pytest.mark.parametrize("how", ["modules_to_save", "embedding layers", "no rows"])
+def test_an_adapter_from_elsewhere_with_new_words(how: str, home: Path, tiny_model: Path, tmp_path: Path) -> None:
+    """Made with peft alone: its own tokenizer and table are used in the chat and in the merged model; without rows it says what is missing."""
+    from peft import LoraConfig, get_peft_model
+    base, folder = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32), tmp_path / "adapter"
+    words = AutoTokenizer.from_pretrained(tiny_model)
+    words.add_special_tokens({"additional_special_tokens": ["<|call|>"]})
+    base.resize_token_embeddings(len(words))
+    torch.manual_seed(1)
+    tuned = get_peft_model(base, LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False,
+                                            modules_to_save=["embed_tokens", "lm_head"] if how == "modules_to_save" else None)).eval()
+    with torch.no_grad():
+        for name, weight in tuned.named_parameters():
+            if "embed_tokens" in name or "lm_head" in name:
+                weight.add_(torch.randn(weight.shape) * 0.05)
+    tuned.save_pretrained(folder, save_embedding_layers=how == "embedding layers")
+    words.save_pretrained(folder)
+    (folder / "adapter_config.json").write_text(json.dumps({**json.loads((folder / "adapter_config.json").read_text()),
+                                                            "base_model_name_or_path": str(tiny_model)}))
+    if how == "no rows":
+        with pytest.raises(ModelError, match="rows for .* only: the words that were added have none"):
+            voice(str(folder))
+        return
+    found = voice(str(folder))
+    speaker = Speakers("cpu", torch.float32).load(found)
+    new = len(words) - 1
+    assert speaker.encoder.tokenizer.encode("<|call|>", add_special_tokens=False).ids == [new]
+    ids = torch.tensor([[5, 6, new, 7, 8]])
+    wanted = logits(tuned, ids)
+    assert torch.allclose(logits(speaker.model, ids), wanted, atol=1e-4)
+    merged(found, tmp_path / "out")
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32)
+    assert loaded.config.vocab_size == len(words)
+    assert torch.allclose(logits(loaded, ids), wanted, atol=1e-4)
+    assert AutoTokenizer.from_pretrained(tmp_path / "out").convert_tokens_to_ids("<|call|>") == new
