@@ -11,7 +11,7 @@ from studio.errors import DataError, StudioError
 from studio.forecast import cards, record
 from studio.memory import tables
 from studio.text import sandbox
-from studio.ui import guard, measure, space, words
+from studio.ui import doctor, guard, measure, space, words
 from studio.ui.flights import Unanswered
 
 Summary = dict[str, Any]
@@ -22,7 +22,8 @@ def summary(order: Any, lang: str = "en") -> Summary:
     here = space.space()
     answer: Summary = {"device": _device(None), "lang": lang, "service": None, "missing": None, "fault": None,
                        "blocked": words.say(space.blocked(here) or "", lang) or None,
-                       "note": words.say(space.note(here) or "", lang) or None, "duplicate": here.duplicate if here else None}
+                       "note": words.say(space.note(here) or "", lang) or None, "duplicate": here.duplicate if here else None,
+                       "notices": doctor.notices(lang)}
     if not measure.names_data(order):
         return answer | {"missing": "data"}
     try:

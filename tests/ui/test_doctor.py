@@ -71,7 +71,8 @@ def test_how_it_stands(home: Path) -> None:
 
 def test_a_report_is_only_ever_one_of_ours(home: Path) -> None:
     core._latest().write_text(json.dumps({"parts": [], "report": "/etc/passwd"}))
-    assert doctor.doctors_report({}).status_code == 404
+    answer = doctor.doctors_report({})
+    assert b"There is no report yet." in answer.body
 
 
 @pytest.mark.usefixtures("t4")

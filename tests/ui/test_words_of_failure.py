@@ -65,6 +65,7 @@ def jobs(talk: str, order: str, sample: str) -> list[tuple[Any, ...]]:
         ("chat_delete", talk),
         ("chat_load", ["base"]),
         ("chat_unload",),
+        ("examine", True),
     ]
 
 
