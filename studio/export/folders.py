@@ -25,6 +25,7 @@ GGUF = ("f16", "q8_0", "q6_k", "q5_k_m", "q4_k_m", "f32")
 PRECISIONS = GGUF
 ALLOWED = {"merged": ("f16", "f32"), "gguf": GGUF, "ollama": GGUF}
 SAMPLE = ("adapter_model.safetensors", "adapter_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
+ROUNDED = "Rounding to the base's 16 bits costs part of what was learnt (see the losses): --precision f16 keeps more at the same size, f32 all of it."
 HALF = ("In float16, which holds the adapter's change best at this size. Computed in float16 too, a model made for bf16 can overflow: "
         "run it in bf16 or float32 if its answers come out empty.")
 Tell = Callable[[str, int, int], None]
@@ -52,6 +53,9 @@ def export(name: str, kind: str, out: Path, precision: str = "", tell: Tell = la
         {"adapter": _adapter, "merged": _merged, "gguf": _gguf, "ollama": _ollama}[kind](found, temporary, precision + "+imatrix" * imatrix, tell)
     proof = _proof(found, kind, out, precision, tell) if proven else None
     half = HALF if kind == "merged" and precision == "f16" and model.facts(found.base).dtype == "bfloat16" else ""
+    lost = (proof or {}).get("loss") or {}
+    if kind == "merged" and not precision and lost.get("trained") and lost.get("exported") and lost["exported"] > 1.01 * lost["trained"]:
+        half = ROUNDED
     note = " ".join(part for part in (note, half, never_stops(found) if kind != "adapter" else "") if part)
     files = [out] if out.is_file() else [file for file in out.rglob("*") if file.is_file()]
     return {"path": str(out), "kind": kind, "precision": precision or None,
