@@ -115,7 +115,7 @@ def _made(bench: Bench, name: str, changes: dict[str, Any]) -> tuple[str, dict[s
 def _case(bench: Bench, method: str, name: str, changes: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """One run, in a process of its own: {estimated, high, measured, allocated, …}; bytes, as the allocator reserves (a CPU: as the kernel counts)."""
     model, data = bench.model(name, **changes), random_model.rows(bench.work / "long.json", 16, bench.length // 4, alike=True)
-    done = trial.carry(_order(bench, model, data, method))
+    done = trial.carry(_order(bench, model, data, method), watched=False)
     plan, peaks = done.plan(), done.end()["memory_by_phase"]
     expected, most = plan["expected"], max(peaks.values(), key=lambda one: next(iter(one.values())))
     facts, rows = models.facts(model), plan["statistics"]
@@ -157,7 +157,7 @@ def speed(bench: Bench) -> tuple[str, dict[str, Any]]:
     model, data = bench.model(name, **changes), random_model.rows(bench.work / "long.json", 16, bench.length // 4, alike=True)
     order = _order(bench, model, data, "lora")
     order["training"] |= {"max_steps": 4 if bench.short else 8}
-    done = trial.carry(order)
+    done = trial.carry(order, watched=False)
     steps = [event for event in done.diary if event["kind"] == "step"]
     warm = steps[1:] if bench.short else steps[3:]
     rate = len(warm) / sum(1 / event["tokens_per_second"] for event in warm)

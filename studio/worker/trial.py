@@ -41,17 +41,17 @@ class Trial:
 class Watch(Report):
     """The run's own report, which also takes the gradient down, starts from given weights, and asks to stop where it is told to."""
 
-    def __init__(self, trial: Trial, attempt: int, start: list[torch.Tensor] | None, stop_at: int | None):
+    def __init__(self, trial: Trial, attempt: int, start: list[torch.Tensor] | None, stop_at: int | None, watched: bool):
         super().__init__(trial.folder, attempt)
-        self.trial, self.given, self.stop_at = trial, start, stop_at
+        self.trial, self.given, self.stop_at, self.watched = trial, start, stop_at, watched
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **more: Any) -> None:
         super().on_train_begin(args, state, control, **more)
-        if self.attempt == 1:
+        if self.attempt == 1 and self.watched:
             self.trial.start = _begin(self._trained(), self.given)
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if state.global_step == 0:
+        if state.global_step == 0 and self.watched:
             parts = [weight.grad if weight.grad is not None else torch.zeros_like(weight) for weight in self._trained()]
             self.trial.gradient = torch.cat([part.detach().double().cpu().flatten() for part in parts])
 
@@ -76,12 +76,14 @@ def _begin(trained: list[torch.Tensor], given: list[torch.Tensor] | None) -> lis
     return [weight.detach().float().cpu().clone() for weight in trained]
 
 
-def carry(order: dict[str, Any], start: list[torch.Tensor] | None = None, stop_at: int | None = None, again: Trial | None = None) -> Trial:
-    """Carry out an order as a run; again: go on with a trial that was stopped. Raises what the trainer raises."""
+def carry(order: dict[str, Any], start: list[torch.Tensor] | None = None, stop_at: int | None = None, again: Trial | None = None,
+          watched: bool = True) -> Trial:
+    """Carry out an order as a run; again: go on with a trial that was stopped; watched: keep
+    the start and the gradient, which takes memory of its own. Raises what the trainer raises."""
     began = time.monotonic()
     trial = again or Trial(run.create(config.build(order)))
     trial.folder.stop_file.unlink(missing_ok=True)
-    train.train(trial.folder, Watch(trial, 2 if again else 1, start, stop_at))
+    train.train(trial.folder, Watch(trial, 2 if again else 1, start, stop_at, watched))
     trial.diary, trial.seconds = trial.folder.events(), time.monotonic() - began
     trial.losses = [event["loss"] for event in trial.diary if event["kind"] == "step"]
     return trial
