@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
 from studio.home import PROJECT
 from studio.methods import METHODS
+from tests import families
 
 FILE = PROJECT / "README.md"
 RESULTS = PROJECT / "tests" / "bench" / "results"
@@ -24,6 +25,13 @@ def methods() -> str:
     return table(["method", "rate", "knobs", "merges", "when"], [
         [f"`{name}`", f"{method.learning_rate:.0e}".replace("e-0", "e-"), ", ".join(f"`{knob}`" for knob in method.model_fields if knob != "name"),
          "yes" if method.mergeable else "no", method.advice] for name, method in METHODS.items()])
+
+
+def proved() -> str:
+    """One row a family: what tests/families.py says is proved of it."""
+    columns: dict[str, Iterable[str]] = {"packed": families.ROWS, "padded without a mask": families.ROWS, "every method": families.METHODS,
+                                         "GGUF": families.GGUF, "merged": families.MERGED}
+    return table(["family", *columns], [[f"`{family}`", *("yes" if family in column else "—" for column in columns.values())] for family in families.ALL])
 
 
 def compared() -> str:
@@ -45,7 +53,7 @@ def _results(name: str) -> list[dict[str, Any]]:
     return found["rows"] if isinstance(found, dict) else found
 
 
-TABLES: dict[str, Callable[[], str]] = {"methods": methods, "compared": compared, "speed": partial(speed, "train_lora"),
+TABLES: dict[str, Callable[[], str]] = {"methods": methods, "families": proved, "compared": compared, "speed": partial(speed, "train_lora"),
                                       "speed of full": partial(speed, "train_full")}
 
 

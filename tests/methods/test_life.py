@@ -12,6 +12,7 @@ import torch
 from studio.errors import ExportError, ModelError
 from studio.method import Method
 from studio.methods import METHODS
+from tests import families
 from tests.methods.variants import VARIANTS, made, title
 
 IDS = torch.randint(3, 300, (2, 24), generator=torch.Generator().manual_seed(0))
@@ -108,7 +109,7 @@ def test_only_what_should_gets_a_gradient(tiny_model: Path, name: str) -> None:
     assert moved
 
 
-@pytest.mark.parametrize("kind", ["gpt2", "phi3", "gemma", "qwen2"])
+@pytest.mark.parametrize("kind", families.METHODS)
 @pytest.mark.parametrize("name", METHODS)
 def test_other_architectures(architecture: Callable[[str], Path], tmp_path: Path, name: str, kind: str) -> None:
     """Train, save, attach, generate, on models that name and shape their layers otherwise."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 from studio import config, run
 from studio.errors import ExportError
@@ -20,6 +21,8 @@ from studio.talk.voice import voice
 from studio.worker.export import merged
 from studio.worker.gguf_file import permuted
 from studio.worker.merge import merge, rounded, weights
+from tests import families
+from tests.methods import architectures
 
 
 def trained(model: Path, name: str = "lora", **knobs) -> Run:
@@ -56,6 +59,19 @@ def test_merged_model_computes_the_same(home: Path, tiny_model: Path, tmp_path: 
     wanted = logits(found.method.attach(base, found.result), ids)
     assert torch.allclose(logits(plain, ids), wanted, atol=1e-4)
     assert not torch.allclose(before, wanted, atol=1e-2)
+
+
+@pytest.mark.parametrize("kind", families.MERGED)
+def test_every_family_merges_to_what_was_trained(kind: str, home: Path, tmp_path: Path) -> None:
+    """transformers reads the merged folder and computes what peft computes on the base."""
+    base = architectures.write(tmp_path / "base", kind)
+    found = voice(trained(base).id)
+    ids = torch.arange(5, 25)[None]
+    wanted = logits(found.method.attach(METHODS["full"]().load(base, torch.float32), found.result), ids)
+    merged(found, tmp_path / "out")
+    whole = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32)
+    torch.testing.assert_close(logits(whole, ids), wanted, atol=1e-4 * float(wanted.abs().max()), rtol=1e-3)
+    assert (logits(METHODS["full"]().load(base, torch.float32), ids) - wanted).abs().max() > 1e-2
 
 
 def test_what_cannot_be_merged_says_why(home: Path, tiny_model: Path, tmp_path: Path) -> None:

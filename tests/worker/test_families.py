@@ -11,9 +11,9 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from studio.forecast import levers
 from studio.worker import attention
 from studio.worker.batches import put
+from tests import families
 
 attention.enter()
 LENGTHS = (5, 33, 17)
@@ -37,7 +37,7 @@ def model(family: str, kernel: str) -> torch.nn.Module:
     return made
 
 
-@pytest.mark.parametrize("family", sorted(levers.PROVED))
+@pytest.mark.parametrize("family", sorted(families.ROWS))
 def test_rows_are_as_alone(family: str) -> None:
     random = torch.Generator().manual_seed(3)
     rows = [{"input_ids": torch.randint(3, 100, (length,), generator=random).tolist(), "labels": [0] * length} for length in LENGTHS]

@@ -17,7 +17,7 @@ from studio.talk.voice import of_base
 from studio.tokens import Encoder
 from studio.worker import gguf_file, gguf_types
 from studio.worker.llama_cpp import readers
-from tests import tiny
+from tests import families, tiny
 from tests.methods import architectures
 
 pytest.importorskip("xllamacpp")
@@ -59,7 +59,7 @@ def check(folder: Path, file: Path, tokens: int = 24, exact: bool = True) -> Non
             assert theirs["ids"] == (wanted[:-1] if wanted[-1] == 2 else wanted), (reader.name, question)
 
 
-@pytest.mark.parametrize("kind", gguf_families.ARCHITECTURES)
+@pytest.mark.parametrize("kind", families.GGUF)
 def test_family(kind: str, home: Path, tmp_path: Path) -> None:
     check(made(tmp_path / "model", kind), tmp_path / "out.gguf")
 
