@@ -133,6 +133,8 @@ def _compared(plan: Steps, one: Variant) -> Found:
         wrong.append(f"the loss is not a number ({done.losses})")
     if not one.plain and difference > LOSS:
         wrong.append(f"the loss is off by {difference:.3f}")
+    if not one.plain and one.packing and not done.plan()["packing"]:
+        wrong.append(f"packed, {done.plan()['why']['packing']}")
     if not one.plain and alike < COSINE:
         wrong.append(f"the gradient points elsewhere (cosine {alike:.3f})")
     settled = {key: done.plan().get(key) for key in ("device", "precision", "packing", "checkpointing", "attention", "optimizer", "loss")}

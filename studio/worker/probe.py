@@ -17,8 +17,8 @@ import torch
 from transformers import TrainerCallback
 
 from studio.errors import DeviceError
-from studio.worker.batches import Pieces, put, trained
-from studio.worker.loss import loss, plain
+from studio.worker.batches import Pieces, put
+from studio.worker.loss import loss
 
 CPU_LIMIT = 6e12  # products (4 × weights × tokens of one pass) that a CPU does within a minute; beyond, the probe would take longer than it is worth
 NO_MEMORY = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_NOT_INITIALIZED", "CUDNN_STATUS_ALLOC_FAILED")
@@ -40,7 +40,6 @@ class Probe(TrainerCallback):
         trainer.report.phase("probing")
         try:
             with untouched(trainer.model_wrapped), still(trainer.optimizer) as step:
-                self.agree()
                 self.two_steps(piece, step)
                 if trainer.eval_dataset is not None:
                     with torch.no_grad():
@@ -74,29 +73,6 @@ class Probe(TrainerCallback):
         if len(self.longest()) == 1:
             model.zero_grad(set_to_none=True)
         self.trainer.piece_loss(model, piece).backward()
-
-    def agree(self) -> None:
-        """Hold our loss and layout against the model's own way on two short rows; where they differ, take the model's way."""
-        trainer = self.trainer
-        model = trainer.model_wrapped.eval()
-        rows = [{key: list(row[key][:48]) for key in ("input_ids", "labels")} for row in trainer.train_dataset.first(2)]
-        for row in rows:
-            row["labels"] = list(row["input_ids"])
-        count = sum(trained(row) for row in rows)
-        with torch.no_grad():
-            own = sum(self._loss(model, put([row], False), "full") for row in rows) / max(1, count)
-            ours = self._loss(model, put(rows, trainer.layout.laid), trainer.kind) / max(1, count)
-        near = 1e-3 if trainer.dtype == torch.float32 else 3e-2
-        if abs(own - ours) <= near * max(1.0, abs(own)):
-            return
-        trainer.report.note(f"This model computes differently when rows share a batch or the head is cut ({ours:.4f} instead of {own:.4f}): "
-                            "it is trained the plain way, slower and with more memory.", "warning")
-        trainer.kind, trainer.layout = "full", trainer.layout._replace(laid=False)
-        if hasattr(plain(model), "set_attn_implementation"):
-            plain(model).set_attn_implementation("sdpa")
-
-    def _loss(self, model: Any, piece: dict[str, Any], kind: str) -> float:
-        return loss(model, self.trainer._prepare_inputs(piece), kind, self.trainer.dtype).item()
 
 
 def _tokens(piece: dict[str, Any]) -> int:

@@ -88,7 +88,7 @@ def tell(model: Any, report: Any) -> None:
 
 def keep(model: Any, optimizer: Any, folder: Path) -> None:
     """Write this process's part of the trained weights and of the optimizer's state; the first one's under the names every checkpoint has."""
-    _apart(model)
+    reshard(model)
     folder.mkdir(parents=True, exist_ok=True)
     save_file({name: _part(weight).detach().cpu().contiguous() for name, weight in model.named_parameters() if weight.requires_grad}, folder / _named(KEPT))
     torch.save(tree_map(_part, optimizer.state_dict()), folder / _named("optimizer.pt"))
@@ -96,7 +96,7 @@ def keep(model: Any, optimizer: Any, folder: Path) -> None:
 
 def restore(model: Any, folder: Path) -> None:
     """Undo of keep, for the weights. Raises RunError where they do not fit."""
-    _apart(model)
+    reshard(model)
     kept, weights = load_file(folder / _named(KEPT)), {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
     if {name: part.shape for name, part in kept.items()} != {name: _part(weight).shape for name, weight in weights.items()}:
         raise RunError(f"The checkpoint {folder.name} holds other trained weights than this order trains.", "Start the run anew.", str(folder))
@@ -115,7 +115,7 @@ def restore_optimizer(optimizer: Any, folder: Path) -> None:
                 state[key] = DTensor.from_local(value, weight.device_mesh, weight.placements, run_check=False, shape=weight.shape, stride=weight.stride())
 
 
-def _apart(model: Any) -> None:
+def reshard(model: Any) -> None:
     """What an evaluation has left together is given back."""
     from torch.distributed.fsdp import FSDPModule
     for module in model.modules():
@@ -139,7 +139,7 @@ def whole(trainer: Any) -> Any:
     if not trainer.split:
         return model
     from torch.distributed.fsdp import FSDPModule
-    _apart(model)
+    reshard(model)
     made: dict[torch.nn.Parameter, torch.nn.Parameter] = {}
     for module in model.modules():
         for name, weight in module._parameters.items():

@@ -28,7 +28,7 @@ from studio.runs import checkpoints
 from studio.runs.diagnosis import DISK
 from studio.template import load as load_template
 from studio.tokens import Encoder
-from studio.worker import adamw, adapters, attention, compiled, memory, probe, sees, sharding, together
+from studio.worker import adamw, adapters, agreement, attention, compiled, memory, probe, sees, sharding, together
 from studio.worker.batches import Layout, filled
 from studio.worker.peak import peak_memory
 from studio.worker.report import Report
@@ -85,11 +85,14 @@ def train(run: Run, report: Report) -> None:
     torch.set_num_threads(settled.threads)
     torch.set_flush_denormal(True)  # numbers next to zero cost a CPU many times an ordinary one, and say nothing
     settled, base, tuned = _finite(config, settled, folder, rows, report)
+    if base.config._attn_implementation == "eager":
+        settled = settled._replace(attention="eager")
 
     resumed = checkpoints.newest(run.checkpoints)
     if resumed:
         checkpoints.refuse_other_data(resumed, rows.train.content)
     trainer = _trainer(run, config, settled, tuned, rows, report, bool(resumed))
+    settled = agreement.agreed(trainer, settled)
     report.say("plan", parameters=facts.parameters, base_fingerprint=shards.fingerprint(folder), **_plan(config, settled, tuned, rows))
     if config.training.sample_prompts:
         report.samples = Samples(config.training.sample_prompts, encoder, trainer)
@@ -128,6 +131,8 @@ def _tuned(config: RunConfig, settled: Settled, folder: Path) -> tuple[Any, Any]
     """(base, base with what is trained on it), on the device: what wrapping makes and computes is made there, and in float32 only there."""
     attention.enter()
     kernel = attention.LAID if settled.attention == "sdpa" and not settled.masked else settled.attention
+    if kernel == "sdpa" and config.training.attention == "auto":
+        kernel = None  # transformers' own choice: SDPA, or eager where a family has no SDPA
     base = config.method.load(folder, getattr(torch, settled.dtype), attn_implementation=kernel)
     if not sharding.may_split(config):  # a model that is split over the devices need not fit on one
         base = together.placed(base, settled.device)

@@ -14,8 +14,7 @@ import torch
 from studio.data import preparing
 from studio.run import Run
 from studio.runs import checkpoints
-from studio.worker import report
-from studio.worker.probe import Probe
+from studio.worker import report, trainer
 from studio.worker.trainer import StudioTrainer
 from tests.worker.carrying import carry, evals, order, result, rows, steps
 
@@ -85,11 +84,11 @@ def test_a_stop_cuts_a_long_evaluation_short(tiny_model: Path, data: Path, monke
     assert (run.result / "manifest.json").is_file()
 
 
-def test_what_the_probe_found_out_holds_after_a_resume(tiny_model: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_plain_way_is_taken_again_after_a_resume(tiny_model: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A model that computes otherwise with a cut head is trained the plain way in every attempt, and the resumed one ends where the whole one does."""
-    said = Probe._loss
-    monkeypatch.setattr(Probe, "_loss", lambda self, model, piece, kind: said(self, model, piece, kind) * (1.1 if kind == "chunked" else 1))
-    run = order(tiny_model, data, "training.probe=true", "training.save_every=4")
+    said = trainer.loss
+    monkeypatch.setattr(trainer, "loss", lambda model, inputs, kind, *more: said(model, inputs, kind, *more) * (1.1 if kind == "chunked" else 1))
+    run = order(tiny_model, data, "training.save_every=4")
     whole, weights = carry(run), result(run)
     for step in (8, 10):
         shutil.rmtree(run.checkpoints / f"checkpoint-{step}")

@@ -1,0 +1,97 @@
+"""The check before every run, the probe off: a model that computes otherwise than transformers' plain forward is trained the plain way, and it is said."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from studio.forecast import levers
+from studio.worker import attention
+from tests.methods import architectures
+from tests.worker.carrying import carry, evals, order, rows, steps
+
+pytestmark = pytest.mark.usefixtures("home")
+OLD = architectures.OLD
+FAMILIES: dict[str, dict[str, Any]] = {  # not proved: packed they learn from their neighbours, or crash
+    "gpt_oss": {**architectures.GROUPED, "head_dim": 8, "num_local_experts": 4, "num_experts_per_tok": 2},
+    "bloom": {"vocab_size": 400, "hidden_size": 32, "n_layer": 2, "n_head": 4},
+    "codegen": {**OLD, "rotary_dim": 4},
+    "gptj": {**OLD, "rotary_dim": 4},
+    "gpt_neo": {"vocab_size": 400, "hidden_size": 32, "num_layers": 2, "num_heads": 4, "attention_types": [[["global", "local"], 1]]},
+    "falcon": {"vocab_size": 400, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4},
+    "mpt": {"vocab_size": 400, "d_model": 32, "n_layers": 2, "n_heads": 4, "max_seq_len": 256}}
+FIXED = ("method.name=full", "training.max_steps=3", "training.learning_rate=0.001")
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return rows(tmp_path / "rows.json", 12)
+
+
+@pytest.fixture
+def architecture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
+    def made(kind: str) -> Path:
+        monkeypatch.setitem(architectures.CONFIGS, kind, FAMILIES[kind])
+        return architectures.write(tmp_path / kind, kind)
+    return made
+
+
+def plan(diary: list[dict[str, Any]]) -> dict[str, Any]:
+    return next(event for event in diary if event["kind"] == "plan")
+
+
+def warned(diary: list[dict[str, Any]]) -> bool:
+    return any("trained the plain way" in event.get("text", "") for event in diary)
+
+
+ALONE = (*FIXED, "training.batch_size=1", "training.accumulation=4")
+
+
+@pytest.mark.parametrize("kind", ["gpt_oss", "bloom", "codegen", "mpt"])
+def test_a_family_that_does_not_pack_is_padded_even_where_the_list_says_otherwise(
+        kind: str, architecture: Callable[[str], Path], data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It learns what it learns one row at a time, padded, in transformers' own attention."""
+    folder = architecture(kind)
+    alone = carry(order(folder, data, *ALONE, "training.loss=full"))
+    assert alone[-1]["state"] == "finished"
+    monkeypatch.setattr(levers, "PROVED", levers.PROVED | {kind})
+    diary = carry(order(folder, data, *FIXED))
+    assert diary[-1]["state"] == "finished"
+    assert [warned(alone), warned(diary)] == [False, True]
+    assert (plan(diary)["packing"], plan(diary)["loss"]) == (False, "full")
+    assert plan(diary)["attention"] in ("sdpa", "eager")
+    assert steps(diary) == pytest.approx(steps(alone), abs=2e-3)
+    assert evals(diary) == pytest.approx(evals(alone), abs=2e-3)
+
+
+@pytest.mark.parametrize("kind", ["falcon", "gptj", "gpt_neo"])
+def test_a_family_outside_the_list_is_trained_as_it_is(kind: str, architecture: Callable[[str], Path], data: Path) -> None:
+    """Also one that has no SDPA (gptj, gpt_neo: eager)."""
+    diary = carry(order(architecture(kind), data, *FIXED))
+    assert diary[-1]["state"] == "finished"
+    assert not warned(diary)
+    assert plan(diary)["attention"] == ("sdpa" if kind == "falcon" else "eager")
+
+
+def test_attention_that_looks_into_the_neighbour_is_noticed(tiny_model: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel sees one long row; the pieces of training are padded afterwards, and the model's attention is transformers' own."""
+    sound, seen = attention.laid, []
+
+    def leaking(module: Any, query: torch.Tensor, *given: Any, **more: Any) -> Any:
+        seen.append(module.training)
+        more.pop("cu_seq_lens_q", None)
+        return sound(module, query, *given, **more)
+
+    expected = carry(order(tiny_model, data, *FIXED))
+    assert not warned(expected)
+    assert plan(expected)["packing"] is True
+    monkeypatch.setattr(attention, "laid", leaking)
+    diary = carry(order(tiny_model, data, *FIXED))
+    assert warned(diary)
+    assert seen
+    assert not any(seen), "no step ran through it"
+    assert steps(diary) == pytest.approx(steps(expected), abs=2e-3)
