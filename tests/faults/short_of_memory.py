@@ -24,7 +24,7 @@ _loss = StudioTrainer.piece_loss
 
 def _bounded(self: StudioTrainer, model: Any, piece: dict[str, Any]) -> torch.Tensor:
     if os.environ["STUDIO_SHORT_OF"] == "space":
-        if resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY:
+        if model.training and resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY:
             held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
             resource.setrlimit(resource.RLIMIT_AS, (held + SPACE, held + SPACE))
     elif model.training and piece["input_ids"].numel() > MOST:
