@@ -129,7 +129,7 @@ def read_only_home(looks: tuple[tuple[str, ...], ...] = LOOKS, changes: tuple[tu
         for words in changes:
             told = terminal(*words)
             assert (told.returncode, "Traceback" in told.stderr) == (2, False), (words, told.stderr)
-            assert "Read-only" in told.stderr, told.stderr
+            assert "may only be read" in told.stderr, told.stderr
         assert run.state() == "finished"
         stage.noticed(run, "finished")
 

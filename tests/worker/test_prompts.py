@@ -18,6 +18,7 @@ from studio.template import Template
 from studio.tokens import IGNORED, Encoder
 from studio.worker.request import wanted
 
+NO_THOUGHT = "<think>\n\n</think>\n\n"
 NAMES = ["model", *template.names()]
 TOOLS = [{"type": "function", "function": {"name": "weather", "description": "“Warm” <b>?", "parameters": {"type": "object", "properties": {}}}}]
 SAID: dict[str, list[tuple[str, str]]] = {
@@ -42,6 +43,9 @@ def same(encoder: Encoder, row: dict[str, Any], asked: list[int], turn: int) -> 
     e = encoder.encode({**row, "messages": row["messages"][:answers[turn] + 1]})
     starts = [n for n, label in enumerate(e.labels) if label != IGNORED and e.labels[n - 1] == IGNORED]
     assert asked == e.ids[:len(asked)], encoder.tokenizer.decode(asked, skip_special_tokens=False)
+    between = encoder.tokenizer.decode(e.ids[len(asked):starts[turn]], skip_special_tokens=False)
+    if between.removesuffix(" ") == NO_THOUGHT:
+        return  # Qwen 3's empty block of an answer without reasoning: read, never trained, and not put into a chat's mouth
     assert starts[turn] <= len(asked) <= starts[turn] + 1  # one: a blank that the template writes, and that is trained as the answer's first
 
 
