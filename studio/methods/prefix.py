@@ -75,7 +75,9 @@ class Prefix(VirtualTokens):
         """Start from the keys and values of real words (paper, section 7.4: better than noise, most of all on few rows)."""
         import torch
         from peft import initialize_kv_prefix_from_past_key_values
+        from transformers import DynamicCache
         ids = torch.tensor([self.words(model, self.text)], device=model.device)
         with torch.no_grad():
-            cache = model(input_ids=ids, use_cache=True).past_key_values
+            # A cache of no configuration keeps every token; the model's own would keep a sliding window's only.
+            cache = model(input_ids=ids, past_key_values=DynamicCache(), use_cache=True).past_key_values
         initialize_kv_prefix_from_past_key_values(wrapped, adapter_name=wrapped.active_adapter, past_key_values=cache)

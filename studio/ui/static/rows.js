@@ -14,7 +14,7 @@
     const load = async () => {
       const mine = (asked += 1);
       const answer = await server.rows(question({ start, search: search.value.trim(), kind })).catch(() => null);
-      if (!answer || answer.error || mine !== asked) return;
+      if (!answer?.rows || mine !== asked) return; // refused, or not answered in time: what stands here stays
       page = answer;
       if (!page.rows.some((one) => one.row === chosen)) chosen = page.rows[0]?.row ?? null;
       drawList();
@@ -41,6 +41,7 @@
       for (const line of list.children) line.setAttribute("aria-pressed", String(line.firstChild.textContent === String(row)));
       const answer = await server.preview(question({ row })).catch(() => null);
       if (!answer || chosen !== row) return;
+      if (answer.error) { view.replaceChildren(el("p", { class: "fault", role: "alert" }, answer.error.message, " ", answer.error.hint || "")); return; }
       shown = answer;
       drawView();
       if (jump) element.scrollIntoView({ behavior: "smooth", block: "start" });

@@ -143,7 +143,10 @@
       summary.refresh();
     });
     window.addEventListener("studio:language", () => { draw(); summary.refresh(true); });
-    window.addEventListener("studio:uploads", async () => { offer = studio.offer = await server.offer({}); draw(); });
+    window.addEventListener("studio:uploads", async () => {
+      const answer = await server.offer({}).catch(() => null);
+      if (answer?.form) { offer = studio.offer = answer; draw(); }
+    });
     studio.translate(element);
     draw();
     summary.refresh(true);
