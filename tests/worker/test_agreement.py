@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,13 @@ FAMILIES: dict[str, dict[str, Any]] = {  # not proved: packed they learn from th
     "falcon": {"vocab_size": 400, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4},
     "mpt": {"vocab_size": 400, "d_model": 32, "n_layers": 2, "n_heads": 4, "max_seq_len": 256}}
 FIXED = ("method.name=full", "training.max_steps=3", "training.learning_rate=0.001")
+
+
+@pytest.fixture(autouse=True)
+def _own_attention_again() -> Iterator[None]:
+    """transformers' registry goes on holding what a test entered; the next test wants ours."""
+    yield
+    attention.enter()
 
 
 @pytest.fixture
