@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ class Follow:
         self.run, self.place = run, run.config.place
         self.folder = run.folder / "remote"
         self.state_file = self.folder / "state.json"
-        self.box = Box(run.id, self.folder / "box", attempt, _seconds(run))
+        self.box = Box(run.id, self.folder / "box", attempt, partial(_seconds, run))
         self.known = {"log": 0, **_json(self.state_file)}
         relayed = [event for event in run.events() if "relayed" in event]
         self.heard = max((event["relayed"] for event in relayed), default=0)  # bytes of the run's events there that are here

@@ -9,7 +9,7 @@ run's events.jsonl and log.txt, passes on what the run is asked, and fetches the
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
@@ -37,14 +37,14 @@ class Machine(NamedTuple):
 class Box(NamedTuple):
     """What is sent, and under which name it stands at the place.
 
-    name: the run's id here; folder: holds order.yaml, changes.json and files/; attempt: of the run here, from 1; seconds: how long
-    the run is expected to take, None where that is not known.
+    name: the run's id here; folder: holds order.yaml, changes.json and files/; attempt: of the run here, from 1; expected: how many
+    seconds the run will take, None where that is not known. It encodes the data to count them, so it is asked only where it is needed.
     """
 
     name: str
     folder: Path
     attempt: int
-    seconds: float | None = None
+    expected: Callable[[], float | None] = lambda: None
 
 
 class Unreachable(Exception):

@@ -151,7 +151,8 @@ class Job(RemotePlace):
         command = (f"pip install -q --root-user-action=ignore 'huggingface_hub>=1.0' && hf download {repo} --include 'program/**' "
                    f"--local-dir {where} >/dev/null && cd {where}/program && pip install -q --root-user-action=ignore -r requirements.txt "
                    f"&& exec {words}")
-        return api.run_job(image=IMAGE, command=["bash", "-c", command], flavor=self.flavor, timeout=int(self.limit(box.seconds)),
+        limit = self.limit(box.expected() if self.timeout == "auto" else None)
+        return api.run_job(image=IMAGE, command=["bash", "-c", command], flavor=self.flavor, timeout=int(limit),
                            env={"STUDIO_HOME": f"{where}/home", "STUDIO_BACKUP": repo, "PYTHONUNBUFFERED": "1"},
                            secrets={"HF_TOKEN": get_token()}, labels={"studio": _label(box)}, namespace=self.namespace).id
 
