@@ -14,6 +14,7 @@ from typing import Any
 
 from studio import json_text
 from studio.base import families
+from studio.base.hub import unreachable
 from studio.errors import ModelError
 from studio.home import PROJECT, draft, room, write_whole
 
@@ -79,7 +80,6 @@ def hub(repo: str, revision: str | None) -> Headers:
     from huggingface_hub import get_safetensors_metadata, hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, NotASafetensorsRepoError
 
-    from studio.base.source import unreachable
     why = unreachable()
     if why:
         raise ModelError(f"What {repo} is made of could not be asked of the Hub ({why}).", "Check the network (HF_ENDPOINT, HF_HUB_OFFLINE), or give a "

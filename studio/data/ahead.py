@@ -1,4 +1,4 @@
-"""python -m studio.data.ahead: a large data set is encoded in the order in which it is trained on, part by part, beside its trainer.
+"""A large data set is encoded in the order in which it is trained on, part by part, beside its trainer.
 
 The first step waits for the first part alone. Which rows an epoch sees, and in which order, is settled before any of them is encoded, so
 it is the same whether the rows were waited for or found on disk: a row that cannot be trained on keeps its place, and is empty.
@@ -24,14 +24,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from studio import process
 from studio.data import encoding, store
 from studio.data.encoded import EncodedRows, Row, Writer, open_rows
 from studio.data.encoding import Prepared, Work
 from studio.data.mixing import indices, shuffled
 from studio.data.order import DataOrder
-from studio.errors import DataError, StudioError
-from studio.events import Lock
+from studio.errors import DataError
 from studio.events import held as lock_held
 from studio.home import PROJECT
 from studio.tokens import Encoded, Encoder
@@ -126,7 +124,7 @@ def beside(order: DataOrder, encoder: Encoder, seed: int, key: str, counts: Sequ
     draft, final = store.folder_of(f".ahead-{key}"), store.folder_of(f"encoded-{key}")
     job = {"order": order.model_dump(mode="json"), "model": str(encoder.folder), "seed": seed, "key": key, "parent": os.getpid(), "context": encoder.context}
     settled = {**os.environ, "TOKENIZERS_PARALLELISM": "true"}
-    child = subprocess.Popen([sys.executable, "-m", "studio.data.ahead"], cwd=PROJECT, env=settled, stdin=subprocess.PIPE, text=True)
+    child = subprocess.Popen([sys.executable, "-m", "studio.data.preparing"], cwd=PROJECT, env=settled, stdin=subprocess.PIPE, text=True)
     child.stdin.write(json.dumps(job))
     child.stdin.close()
 
@@ -186,29 +184,3 @@ def _encoded(chunk: np.ndarray, first: np.ndarray, work: Work) -> list[Encoded]:
 def parts(folder: Path, order: np.ndarray) -> EncodedRows:
     """All parts of a finished set as one."""
     return EncodedRows(pa.concat_tables([open_rows(file).table for file in sorted(folder.glob("part-*.arrow"))]), order)
-
-
-def main(job: dict[str, Any]) -> None:
-    """Encode, unless another process of the same run does already; a failure is left in words beside the folder."""
-    process.die_with(job["parent"])
-    os.nice(10)  # the trainer and the page come first
-    key, order, folder = job["key"], DataOrder.model_validate(job["order"]), Path(job["model"])
-    draft = store.folder_of(f".ahead-{key}")
-    lock, failed = Lock(draft.with_suffix(".lock")), draft.with_suffix(".failed")
-    if not lock.take():
-        return
-    try:
-        failed.unlink(missing_ok=True)
-        encoder = Encoder.of(order, folder)
-        encoder.context = job["context"]
-        from studio.data.preparing import prepare  # which starts this very process
-        prepare(order, encoder, job["seed"], draft=draft)
-    except StudioError as error:
-        failed.write_text(json.dumps(error.as_dict()))
-        raise SystemExit(1) from error
-    finally:
-        lock.free()
-
-
-if __name__ == "__main__":
-    main(json.load(sys.stdin))

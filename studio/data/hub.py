@@ -8,6 +8,7 @@ from pathlib import Path
 
 import xxhash
 
+from studio.base import hub
 from studio.errors import DataError
 from studio.home import draft, room, slug
 
@@ -49,9 +50,7 @@ def path_of(text: str) -> Path:
     from datasets import load_dataset  # late: half a second, and only where something is fetched
     from huggingface_hub import constants
 
-    from studio.base.source import unreachable
-
-    why = unreachable()  # the client's own retries take minutes
+    why = hub.unreachable()  # the client's own retries take minutes
     if why and not constants.HF_HUB_OFFLINE:
         raise DataError(f"{text!r} is no file here, and the Hub could not be reached ({why}).", "Check the path and the network (HF_ENDPOINT).", "data.train")
     revision = revision or _revision(repo)
@@ -78,9 +77,7 @@ def _revision(repo: str, noted: Path | None = None) -> str | None:
     from huggingface_hub import HfApi, constants  # late, as above
     from huggingface_hub.errors import HfHubHTTPError
 
-    from studio.base.source import unreachable
-
-    if constants.HF_HUB_OFFLINE or unreachable():
+    if constants.HF_HUB_OFFLINE or hub.unreachable():
         return None
     try:
         return HfApi().dataset_info(repo, timeout=10).sha

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from studio import process
 from studio.data import ahead as large
 from studio.data import store
 from studio.data.dataset import Dataset
@@ -22,7 +25,8 @@ from studio.data.encoding import Drawn, Held, Prepared, Recording, Report, Work,
 from studio.data.order import DataOrder
 from studio.data.reading import read
 from studio.data.splitting import held_count, split
-from studio.errors import DataError
+from studio.errors import DataError, StudioError
+from studio.events import Lock
 from studio.home import room
 from studio.tokens import Encoder
 
@@ -136,3 +140,31 @@ def _gate(encoder: Encoder, drawn: list[Drawn]) -> None:
     for _, train, _ in drawn:
         step = max(1, len(train) // GATED)
         encoder.gate([train[n] for n in range(0, len(train), step)][:GATED])
+
+
+def main(job: dict[str, Any]) -> None:
+    """Encode a large set beside its trainer (ahead.beside), unless another process of the same run does already.
+
+    A failure is left in words beside the folder.
+    """
+    process.die_with(job["parent"])
+    os.nice(10)  # the trainer and the page come first
+    key, order, folder = job["key"], DataOrder.model_validate(job["order"]), Path(job["model"])
+    draft = store.folder_of(f".ahead-{key}")
+    lock, failed = Lock(draft.with_suffix(".lock")), draft.with_suffix(".failed")
+    if not lock.take():
+        return
+    try:
+        failed.unlink(missing_ok=True)
+        encoder = Encoder.of(order, folder)
+        encoder.context = job["context"]
+        prepare(order, encoder, job["seed"], draft=draft)
+    except StudioError as error:
+        failed.write_text(json.dumps(error.as_dict()))
+        raise SystemExit(1) from error
+    finally:
+        lock.free()
+
+
+if __name__ == "__main__":
+    main(json.load(sys.stdin))

@@ -10,7 +10,8 @@ from typing import Any
 from studio import json_text, model, run, template
 from studio.base import shards, source
 from studio.base.quantization import Quantization
-from studio.base.source import ModelOrder, Report, silent
+from studio.base.report import Report, silent
+from studio.base.source import ModelOrder
 from studio.errors import ModelError, RunError
 from studio.memory.states import quantized_bytes
 from studio.method import Method, table_rows

@@ -66,7 +66,7 @@ def test_long_names_and_newer_revisions(tmp_path: Path, monkeypatch: pytest.Monk
     kept, asked = hub._place("owner/rows"), []
     kept.write_bytes(b"old")
     kept.with_suffix(".revision").write_text("one")
-    monkeypatch.setattr("studio.base.source.unreachable", lambda: None)
+    monkeypatch.setattr("studio.base.hub.unreachable", lambda: None)
     monkeypatch.setattr(hub, "_revision", lambda repo, noted=None: asked.append(repo) or "two")
 
     class Fetched:

@@ -1,0 +1,54 @@
+"""A model in a .gguf file: converted once into a folder of safetensors under the studio's home."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from studio.base.report import Report
+from studio.errors import ModelError
+from studio.home import PROJECT, draft, room
+
+
+def target_of(path: Path) -> Path:
+    """The folder that a file is converted into, named after its path, size and time."""
+    mark = hashlib.sha256(f"{path.resolve()}:{path.stat().st_size}:{path.stat().st_mtime_ns}".encode()).hexdigest()[:12]
+    return room("models") / f"gguf-{path.stem}-{mark}"
+
+
+def check(path: Path) -> None:
+    """Raise ModelError where the path is no GGUF file."""
+    if not path.is_file():
+        raise ModelError(f"There is no file {path.absolute()}.", "Give the path of a .gguf file on this computer.", "model")
+    with open(path, "rb") as stream:
+        if stream.read(4) != b"GGUF":
+            raise ModelError(f"{path} does not begin with GGUF, so it is no GGUF file.", "Download it again.", "model")
+
+
+def fetch(path: Path, report: Report) -> Path:
+    """The folder of safetensors, converted if need be."""
+    check(path)
+    target = target_of(path)
+    return target if (target / "config.json").is_file() else convert(path, target, report)
+
+
+def convert(gguf: Path, target: Path, report: Report) -> Path:
+    """GGUF to a folder of bf16 safetensors, in a worker process of its own; the folder appears whole or not at all."""
+    report(f"Converting {gguf.name} to safetensors, once", 0, 0)
+    temporary = draft(target)
+    done = subprocess.run([sys.executable, "-m", "studio.worker.convert", str(gguf), str(temporary)], cwd=PROJECT,
+                          stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    if done.returncode != 0:
+        shutil.rmtree(temporary, ignore_errors=True)
+        reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        raise ModelError(f"{gguf.name} could not be converted: {reason[:300]}", "Another quantization of it (Q8_0, F16) or the safetensors "
+                         "original may work.", "model")
+    try:
+        os.rename(temporary, target)
+    except OSError:  # another process was first
+        shutil.rmtree(temporary, ignore_errors=True)
+    return target

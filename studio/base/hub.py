@@ -1,0 +1,106 @@
+"""Model files from the Hugging Face Hub: safetensors and tokenizer, into its cache."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from studio.base import shards
+from studio.base.report import Report, silent
+from studio.errors import ModelError
+from studio.events import FULL
+
+WANTED = ["*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", "tokenizer*", "special_tokens_map.json",
+          "added_tokens.json", "vocab*", "merges.txt", "*.model", "chat_template*", "LICENSE*"]
+
+
+def cached(repo: str, revision: str | None) -> Path | None:
+    """A complete snapshot in the Hub cache, else None. Never touches the network."""
+    from huggingface_hub import snapshot_download
+    try:
+        path = Path(snapshot_download(repo, revision=revision, allow_patterns=WANTED, local_files_only=True))
+    except (OSError, ValueError):
+        return None
+    return path if shards.there(path) else None
+
+
+def download(repo: str, revision: str | None, report: Report = silent) -> Path:
+    """Download a snapshot into the Hub cache (HF_HOME, HF_ENDPOINT, HF_HUB_OFFLINE honoured); safetensors only."""
+    import httpx  # late, as it costs every command and every supervisor a tenth of a second
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+    why = unreachable()
+    if why:
+        kept = cached(repo, revision)
+        if kept:
+            return kept
+        raise ModelError(f"{repo} is not on this computer and the Hub could not be reached ({why}).",
+                         "Check the network (HF_ENDPOINT, HF_HUB_OFFLINE), or use starter or a local folder.", "model", "network")
+    report(f"Downloading {repo} from the Hub", 0, 0)
+    try:
+        path = Path(snapshot_download(repo, revision=revision, allow_patterns=WANTED, ignore_patterns=[*shards.IGNORED],
+                                      tqdm_class=_progress(repo, report), etag_timeout=10))
+    except GatedRepoError as error:
+        raise ModelError(f"{repo} is gated: its owner wants you to accept terms first.",
+                         f"Open https://huggingface.co/{repo}, accept, and set HF_TOKEN.", "model", "gated") from error
+    except RevisionNotFoundError as error:
+        raise ModelError(f"{repo} has no revision {revision!r}.", "Leave the revision out, or look it up on the model's page.", "model") from error
+    except RepositoryNotFoundError as error:
+        raise ModelError(f"The Hub has no model {repo}, or it is private.", "Check the spelling; for a private one set HF_TOKEN. "
+                         "A folder on this computer is given by its path.", "model") from error
+    except HFValidationError as error:
+        raise ModelError(f"{repo!r} is neither a folder nor a Hub id.", "A Hub id looks like Qwen/Qwen2.5-0.5B-Instruct.", "model") from error
+    except (LocalEntryNotFoundError, HfHubHTTPError, httpx.HTTPError, OSError) as error:
+        reason = "disk" if getattr(error, "errno", None) in FULL else "network"
+        raise ModelError(f"{repo} could not be downloaded ({_short(error)}).", "Try again; what came already is kept.", "model", reason) from error
+    shards.loadable(path)
+    return path
+
+
+def unreachable() -> str:
+    """Why the Hub cannot be asked at all, or "". Asked once with a short limit: the client's own retries take half a minute."""
+    import httpx
+    from huggingface_hub import constants
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE is set"
+    try:
+        httpx.head(constants.ENDPOINT, timeout=5)
+    except httpx.HTTPError as error:
+        return f"{constants.ENDPOINT}: {_short(error)}"
+    return ""
+
+
+def _short(error: BaseException) -> str:
+    text = str(error).strip().splitlines() or [type(error).__name__]
+    return text[0][:160].rstrip(".")
+
+
+def _progress(repo: str, report: Report) -> type:
+    """A tqdm stand-in that hands byte counts to `report`."""
+    from huggingface_hub.utils import tqdm as hub_tqdm
+
+    class Progress(hub_tqdm):
+        def __init__(self, *args: object, **options: object):
+            options["disable"] = False
+            self._quiet = open(os.devnull, "w")  # noqa: SIM115 - closed in close()
+            options["file"] = self._quiet
+            super().__init__(*args, **options)
+
+        def update(self, n: float = 1) -> bool | None:
+            shown = super().update(n)
+            if self.unit == "B":
+                report(f"Downloading {repo}", int(self.n), int(self.total or 0))
+            return shown
+
+        def close(self) -> None:
+            super().close()
+            self._quiet.close()
+
+    return Progress
