@@ -14,7 +14,8 @@ What lies flat are the product's nouns; a room beside a noun holds what it is ma
     device     driver/    each maker's cards and what is known of them, by kind; the installed torch, read from its files
     model      base/      where a base model comes from, its headers, its linears, how it is held in few bits
     template   text/      the sandbox, which characters an assistant wrote, the gate before launch
-    estimate   memory/    bytes, cause by cause;  forecast/  each `auto` settled, time, advice, what earlier runs teach
+    estimate   memory/    bytes, cause by cause;  forecast/  time, advice, what earlier runs teach
+    auto                  the rule of each `auto` setting; resolve.py: all of them with what the estimate says; preflight.py: checks before a run
     place      places/    here, over SSH, as a Hub Job: relay.py tells of a run there, follow.py takes it in here
     run        runs/      attempts, claims, checkpoints, stops, recovery, diagnosis
     (a result) talk/      voices and their server, conversations, votes;  export/  folders and proof, card, report, the Hub
@@ -26,11 +27,11 @@ __version__ = "0.1.0"
 
 FLOORS = {
     0: ("errors", "json_text"),
-    1: ("crash", "home", "credentials", "events", "process", "driver", "device", "base", "template", "text", "model", "yaml_text"),
+    1: ("crash", "home", "credentials", "events", "process", "driver", "device", "cards", "base", "template", "text", "model", "yaml_text"),
     2: ("tokens", "data", "footprint", "method", "methods", "training", "program", "place", "places"),
-    3: ("config", "presets"),
+    3: ("config", "presets", "auto"),
     4: ("memory", "estimate", "forecast", "run", "runs", "queue"),
-    5: ("doctor", "supervise", "relay", "follow", "talk", "export", "bench"),
+    5: ("preflight", "resolve", "doctor", "supervise", "relay", "follow", "talk", "export", "bench"),
     6: ("worker", "ui"),
     7: ("commands", "__main__", "page"),
 }

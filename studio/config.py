@@ -9,13 +9,10 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from studio import data, model, yaml_text
-from studio.base import source
+from studio import yaml_text
 from studio.base.source import ModelOrder
 from studio.data.mapping import INFO_FILE
 from studio.data.order import DataOrder
-from studio.device import devices
-from studio.driver import fit
 from studio.errors import OrderError
 from studio.methods import METHODS, AnyMethod
 from studio.places import PLACES, AnyPlace
@@ -197,18 +194,3 @@ def _known(loc: tuple) -> list[str]:
             continue
         kind = next((arg for arg in (field.annotation, *get_args(field.annotation)) if isinstance(arg, type) and issubclass(arg, BaseModel)), None)
     return list(getattr(kind, "model_fields", {}))
-
-
-
-def check(config: RunConfig) -> None:
-    """Refuse what cannot work before a run exists: a model that is nowhere, data that is no file, knobs that do not fit.
-
-    Raises StudioError. Reads headers only and downloads nothing.
-    """
-    from studio.forecast import cards, levers  # they stand above: they know what is estimated for an order
-    folder, device = source.check(config.model), cards.of_order(config) or devices()[0]
-    if not config.place.remote:
-        fit.refuse(device)
-    config.method.refuse(model.facts(folder) if folder else None, config.training, device)
-    levers.refuse(config, device)
-    data.check(config.data, folder, virtual=config.virtual_tokens)

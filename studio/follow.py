@@ -21,11 +21,10 @@ from typing import Any
 
 import yaml
 
-from studio import data, estimate, model
+from studio import data, estimate, model, places
 from studio.base import source
 from studio.errors import DeviceError, StudioError
 from studio.events import KINDS
-from studio.forecast import cards
 from studio.home import write_whole
 from studio.place import Box, Unreachable
 from studio.run import Run
@@ -229,7 +228,7 @@ def _seconds(run: Run) -> float | None:
     """How long the run will take there, as far as that can be told from here: without the model's tokenizer every row counts as long."""
     order, rows = run.config, None
     try:
-        device, folder = cards.of_order(order), source.local(order.model)
+        device, folder = places.device_of(order.place), source.local(order.model)
         if device is None:
             return None
         if folder is not None and (folder / "tokenizer.json").is_file():

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict
 class Machine(NamedTuple):
     """What a place computes with, as far as it is known here.
 
-    card: its name as forecast/cards.py knows it, None for a CPU; count: how many; memory: bytes of one card where known, else None;
+    card: its name as cards.py knows it, None for a CPU; count: how many; memory: bytes of one card where known, else None;
     ram: bytes; price: US dollars an hour, None where it costs nothing or is not known.
     """
 

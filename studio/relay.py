@@ -24,7 +24,7 @@ from pathlib import Path
 
 import yaml
 
-from studio import config, queue, run
+from studio import config, preflight, queue, run
 from studio.errors import DeviceError, StudioError
 from studio.events import Lock, read
 from studio.home import room, write_whole
@@ -111,7 +111,7 @@ def _order(box: Path) -> config.RunConfig:
         if key in section:
             section[key] = _placed(box, section[key])
     order = config.build(plain)
-    config.check(order)
+    preflight.check(order)
     return order
 
 

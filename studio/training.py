@@ -14,7 +14,7 @@ ENOUGH_STEPS = 60  # below about this many steps a LoRA at its usual rate has ha
 
 
 class Training(BaseModel):
-    """How long, how fast, in which precision. `auto` is settled by studio/forecast/levers.py, from device, model and data."""
+    """How long, how fast, in which precision. `auto` is settled by studio/auto.py and studio/resolve.py, from device, model and data."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from studio import config
+from studio import config, preflight
 from studio.config import RunConfig, parse
 from studio.data.order import DataOrder
 from studio.errors import OrderError, StudioError
@@ -105,12 +105,12 @@ def test_every_setting_explains_itself(kind: type[BaseModel]) -> None:
 def test_check_refuses_before_anything_is_made(home: Path, tiny_data: Path) -> None:
     for settings in (["data.train=nowhere.json"], ["model=./nowhere"], ["model=no.gguf"]):
         with pytest.raises(StudioError):
-            config.check(parse(f"data: {{train: '{tiny_data}'}}", settings))
+            preflight.check(parse(f"data: {{train: '{tiny_data}'}}", settings))
     assert not (home / "runs").exists()
 
 
 def test_check_lets_a_good_order_pass(home: Path, tiny_data: Path, tiny_model: Path) -> None:
-    config.check(parse(f"data: {{train: '{tiny_data}'}}\nmodel: '{tiny_model}'"))
+    preflight.check(parse(f"data: {{train: '{tiny_data}'}}\nmodel: '{tiny_model}'"))
 
 
 @pytest.mark.parametrize(("rows", "gathered"), [(40, 1), (112, 1), (240, 3), (1000, 4), (100_000, 4)])

@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 
-from studio import config, device, model
+from studio import auto, config, device, model, preflight
 from studio.driver import sysfs
 from studio.driver.build import Build
 from studio.driver.kinds import KINDS
 from studio.estimate import estimate
-from studio.forecast import clock, levers
+from studio.forecast import clock
 from studio.memory.ours import Rows
+from studio.resolve import resolve
 from studio.runs import claim, launch
 from tests.fake_driver import GB, Driver, NVMLError, Sliced, amd, intel, lost
 
@@ -260,8 +261,8 @@ def test_every_kind_settles_every_method(home: Path, tiny_model: Path, kind: str
             order.method.refuse(facts, order.training, one)
         return
     order.method.refuse(facts, order.training, one)
-    levers.refuse(order, one)
-    settled = levers.settle(order, facts, one, {"rows": 100, "tokens": 10_000, "trained": 5_000, "max": 300})
+    preflight.check_settings(order, one)
+    settled = resolve(order, facts, one, {"rows": 100, "tokens": 10_000, "trained": 5_000, "max": 300})
     assert settled.device == KINDS[kind].torch
     assert settled.dtype == ("float32" if kind == "cpu" else "bfloat16")
     assert ("paged" in settled.optimizer) <= KINDS[kind].pages
@@ -279,9 +280,9 @@ def test_every_kind_settles_every_method(home: Path, tiny_model: Path, kind: str
 def test_every_kind_without_bf16(tiny_model: Path, kind: str) -> None:
     old = of_kind(kind).model_copy(update={"bf16": False})
     order = config.build({"data": {"train": "none.json"}})
-    assert levers.precision(order, old) == {"fp16": "float16", "fp32": "float32"}[KINDS[kind].half]
+    assert auto.precision(order, old) == {"fp16": "float16", "fp32": "float32"}[KINDS[kind].half]
     with pytest.raises(config.OrderError, match="bf16"):
-        levers.precision(order.changed(training={"precision": "bf16"}), old)
+        auto.precision(order.changed(training={"precision": "bf16"}), old)
 
 
 def test_cores_of_a_space(monkeypatch: pytest.MonkeyPatch) -> None:

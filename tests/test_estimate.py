@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from studio import config, estimate, model
+from studio import cards, config, estimate, model
 from studio.bench import memory, published
 from studio.device import Device
 from studio.errors import DeviceError
-from studio.forecast import advice, cards, clock
+from studio.forecast import advice, clock
 from studio.memory import tables
 from studio.memory.ours import Rows
 from studio.memory.states import nf4_bytes, optimizer_bytes

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from studio import config, device
+from studio import config, device, preflight
 from studio.driver import build, fit, nvidia, sysfs
 from studio.driver.build import Build
 from studio.driver.kinds import KINDS
@@ -70,7 +70,7 @@ def test_a_torch_for_the_cpu(monkeypatch: pytest.MonkeyPatch, tiny_model: Path) 
     assert all(word in found.text for word in ("550.54.15", "12.4", "Tesla T4", "torch 2.13.0 for the CPU only"))
     assert "pip install torch==2.13.0 --index-url https://download.pytorch.org/whl/cu126" in found.hint
     with pytest.raises(DeviceError, match="CPU only"):
-        config.check(config.build({"model": str(tiny_model), "data": {"train": "sample"}}))
+        preflight.check(config.build({"model": str(tiny_model), "data": {"train": "sample"}}))
     with pytest.raises(DeviceError, match="CPU only"):
         calibration.calibrate(one)
 
@@ -100,7 +100,7 @@ def test_an_architecture_that_was_dropped(monkeypatch: pytest.MonkeyPatch, tiny_
     assert all(word in found.text for word in ("7.0", "sm_75", "580.65.06", "V100"))
     assert "whl/cu126" in found.hint
     with pytest.raises(DeviceError, match="no code for"):
-        config.check(config.build({"model": str(tiny_model), "data": {"train": "sample"}}))
+        preflight.check(config.build({"model": str(tiny_model), "data": {"train": "sample"}}))
 
 
 def test_none_of_these(monkeypatch: pytest.MonkeyPatch, tiny_model: Path) -> None:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from studio import config, estimate
+from studio import cards, config, estimate
 from studio.device import Device
-from studio.forecast import cards
 from studio.memory import tables
 from studio.memory.ours import Rows
 

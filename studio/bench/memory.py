@@ -17,10 +17,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from studio import config, device, estimate, model, run
+from studio import cards, config, device, estimate, model, run
 from studio.bench import published
 from studio.bench.apart import apart
-from studio.forecast import cards
 from studio.home import PROJECT, home
 from studio.memory.ours import Rows
 from studio.runs import launch

@@ -13,9 +13,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from studio import model
+from studio import cards, model
 from studio.footprint import Footprint, of
-from studio.forecast import cards
 from studio.memory.anatomy import anatomy
 from studio.memory.overhead import CONTEXT, CUBLAS, gap
 from studio.memory.stack import Stack

@@ -18,7 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from studio import config, data, model, run
+from studio import config, data, model, preflight, run
 from studio.base import source
 from studio.bench import factory, utilisation
 from studio.bench.apart import apart
@@ -99,7 +99,7 @@ def order(args: argparse.Namespace) -> RunConfig:
              f"data.max_length={args.max_length}", "data.eval=0.01", "training.eval_every=1000000", "training.save_every=1000000"]
     plain = json.dumps({"model": args.model, "data": {"train": args.data}, "method": {"name": args.method}})
     chosen = config.parse(plain, [*usual, *args.settings], where="bench train")
-    config.check(chosen)
+    preflight.check(chosen)
     if launch.processes(chosen) > 1:
         raise OrderError("bench train compares on one device.", "Leave training.devices on auto.", "training.devices")
     return chosen

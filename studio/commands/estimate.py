@@ -7,12 +7,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from studio import config, data, estimate, model
+from studio import cards, config, data, estimate, model
 from studio.base import source
 from studio.device import Device, devices, look
 from studio.driver import fit
 from studio.errors import OrderError, StudioError
-from studio.forecast import calibration, cards, clock, record
+from studio.forecast import calibration, clock, record
 from studio.memory import tables
 from studio.tokens import Encoder
 

@@ -6,7 +6,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
-from studio import config, queue, run
+from studio import config, preflight, queue, run
 from studio.errors import OrderError
 from studio.run import Run
 from studio.runs import launch
@@ -36,7 +36,7 @@ def _made(args: Namespace) -> Run:
     """A run of the order, on hold: no queue starts it."""
     more = [] if args.each is None else [f"training.devices={args.each}"]
     order = config.load(args.name, [*args.settings, *more])
-    config.check(order)
+    preflight.check(order)
     return queue.shelve(order)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from studio import config, model, queue, run
+from studio import config, model, preflight, queue, run
 from studio.commands import Failed
 from studio.commands.runs import follow
 from studio.errors import OrderError
@@ -97,7 +97,7 @@ def compare(args: argparse.Namespace) -> list[dict[str, Any]]:
     """Train each on the same data, one after the other, through the queue; the table as a list of rows."""
     orders = _orders(args)
     for order in orders:
-        config.check(order)
+        preflight.check(order)
     table = _known(args.save)
     for order in orders:
         if any(all(row.get(key) == value for key, value in _asked(order).items()) for row in table):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from studio import cards
 from studio.commands.estimate import size
 from studio.commands.methods import knobs
-from studio.forecast import cards
 from studio.place import Place
 from studio.places import PLACES
 from studio.places.job import FLAVOURS

@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from typing import Any
 
-from studio import config, queue, run, yaml_text
+from studio import config, preflight, queue, run, yaml_text
 from studio.commands.runs import _show_list
 from studio.errors import RunError
 from studio.run import ASKS, Run
@@ -97,7 +97,7 @@ def ask(args: Namespace) -> dict[str, Any]:
 def duplicate(args: Namespace) -> dict[str, Any]:
     one = run.find(args.name)
     order = config.parse(one.config.to_yaml(), args.settings, where=one.id)
-    config.check(order)
+    preflight.check(order)
     return _told(queue.submit(order))
 
 

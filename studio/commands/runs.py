@@ -7,7 +7,7 @@ import time
 from argparse import ArgumentParser, Namespace
 from typing import Any
 
-from studio import config, queue, run
+from studio import config, preflight, queue, run
 from studio.commands import Failed
 from studio.events import read
 from studio.forecast.repair import repairs
@@ -44,7 +44,7 @@ def start(args: Namespace) -> dict[str, Any]:
     """Queue an order and, unless --detach, follow it to its end. Ctrl-C asks it to stop; a second one leaves it to itself."""
     sample = args.config == "sample"
     order = config.parse("data: {train: sample}", args.settings, where="sample") if sample else config.load(args.config, args.settings)
-    config.check(order)
+    preflight.check(order)
     try:
         one = queue.submit(order)
     except KeyboardInterrupt:

@@ -8,11 +8,12 @@ import subprocess
 import sys
 import time
 
+from studio import auto
 from studio.config import build
 from studio.device import Device, environment
 from studio.driver import fit
 from studio.errors import DeviceError
-from studio.forecast import clock, levers
+from studio.forecast import clock
 from studio.home import PROJECT, write_whole
 from studio.runs import claim, launch
 
@@ -35,7 +36,7 @@ def calibrate(device: Device) -> clock.Calibration:
 def _timed(device: Device) -> clock.Calibration:
     began = time.monotonic()
     order = build({"data": {"train": "none.json"}})
-    words = [sys.executable, "-m", "studio.worker.calibrate", device.traits.torch, levers.precision(order, device)]
+    words = [sys.executable, "-m", "studio.worker.calibrate", device.traits.torch, auto.precision(order, device)]
     settled = os.environ | launch.environment(order) | environment([device])
     done = subprocess.run(words, cwd=PROJECT, stdin=subprocess.DEVNULL, env=settled, capture_output=True, text=True)
     if done.returncode != 0:

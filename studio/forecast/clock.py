@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from studio import cards
 from studio.config import RunConfig
 from studio.device import Device
-from studio.forecast import cards
 from studio.home import room
 from studio.memory.ours import Rows, wide
 from studio.memory.stack import Stack

@@ -11,13 +11,13 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from studio import model, run
+from studio import model, places, run
 from studio.base import source
 from studio.config import RunConfig
 from studio.device import Device
 from studio.errors import OrderError, StudioError
 from studio.estimate import Estimate, estimate
-from studio.forecast import cards, clock
+from studio.forecast import clock
 from studio.memory.ours import Rows
 from studio.model import ModelFacts
 from studio.runs import summary
@@ -62,7 +62,7 @@ def forecast(facts: ModelFacts, config: RunConfig, device: Device, rows: Rows | 
     Raises OrderError as estimate does, and where it is not known what another computer has.
     """
     if config.place.remote:
-        there = cards.of_order(config)
+        there = places.device_of(config.place)
         if there is None:
             raise OrderError(f"What {config.place.address} computes with is not known yet.",
                              "It is told once something was sent there: start the run, or train on a known card.", "place")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from studio import cards
 from studio.device import Device
 from studio.footprint import Footprint
-from studio.forecast import cards
 from studio.memory.anatomy import Anatomy
 from studio.memory.stack import Stack
 from studio.memory.step import Step

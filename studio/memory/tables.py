@@ -7,9 +7,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from studio import config, estimate, model
+from studio import cards, config, estimate, model
 from studio.device import Device
-from studio.forecast import cards
 from studio.memory.ours import Rows
 from studio.model import ModelFacts
 

@@ -11,6 +11,8 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
+from studio import cards
+from studio.device import Device, devices
 from studio.place import Place
 
 
@@ -39,3 +41,20 @@ def _in_full(value: Any) -> Any:
 
 
 AnyPlace = Annotated[reduce(or_, PLACES.values()), Field(discriminator="kind"), BeforeValidator(_in_full)]
+
+
+def device_of(place: Place) -> Device | None:
+    """The device a run trains on: this computer's first, or that of the place; None where a place has not told yet what it has."""
+    if not place.remote:
+        return devices()[0]
+    machine = place.machine()
+    if machine is None:
+        return None
+    if machine.card is None:
+        size = machine.ram or 0
+        return Device(kind="cpu", name=f"{place.address} (CPU)", memory=size, free=size)
+    card = cards.find(machine.card, machine.memory)
+    if card is not None:
+        return cards.device(card.name, machine.memory)
+    size = machine.memory or 0
+    return Device(kind="cuda", name=machine.card, memory=size, free=size, capability=(8, 0), bf16=True)

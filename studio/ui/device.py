@@ -7,8 +7,8 @@ import threading
 import time
 from typing import Any
 
+from studio import cards
 from studio.device import Device, devices
-from studio.forecast import cards
 from studio.home import home
 from studio.memory.overhead import CONTEXT
 

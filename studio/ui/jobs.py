@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from studio import config, data, device, queue, run
+from studio import config, data, device, preflight, queue, run
 from studio.errors import DataError, OrderError
 from studio.forecast import calibration, record
 from studio.talk import chat as server
@@ -70,7 +70,7 @@ def start(order: str) -> dict[str, Any]:
     wanted, reason = _parsed(order), space.blocked(space.space())
     if reason and not wanted.place.remote:
         raise OrderError("Nothing can be trained here.", reason, "device")
-    config.check(wanted)
+    preflight.check(wanted)
     new = queue.submit(wanted)
     return {"run": new.id, "state": new.state()}
 

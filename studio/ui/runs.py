@@ -6,7 +6,7 @@ from typing import Any
 
 import gradio as gr
 
-from studio import config, queue, run
+from studio import preflight, queue, run
 from studio.errors import RunError
 from studio.forecast import repair
 from studio.run import Run
@@ -82,7 +82,7 @@ def repair_run(name: str, change: dict[str, Any]) -> dict[str, Any]:
         queue.resume(one, change, why=f"after an out-of-memory: {offered['text']}")
         return _after(one)
     wanted = one.config.changed(**change)
-    config.check(wanted)
+    preflight.check(wanted)
     return _after(queue.submit(wanted))
 
 

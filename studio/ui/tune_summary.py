@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from studio import config, device
+from studio import config, device, places, preflight
 from studio.base import source
 from studio.config import RunConfig
 from studio.errors import DataError, StudioError
-from studio.forecast import cards, record
+from studio.forecast import record
 from studio.memory import tables
 from studio.text import sandbox
 from studio.ui import doctor, guard, measure, space, words
@@ -49,7 +49,7 @@ def summary(order: Any, lang: str = "en") -> Summary:
 
 def _device(wanted: RunConfig | None) -> dict[str, Any] | None:
     """What the order trains on; None where another computer has not told yet."""
-    one = cards.of_order(wanted) if wanted else device.devices()[0]
+    one = places.device_of(wanted.place) if wanted else device.devices()[0]
     return one and {"kind": one.kind, "name": one.name, "memory": one.memory, "free": one.free}
 
 
@@ -84,7 +84,7 @@ def _data(wanted: RunConfig, answer: Summary) -> Summary:
 
 
 def _refusals(wanted: RunConfig, answer: Summary) -> Summary:
-    config.check(wanted)
+    preflight.check(wanted)
     return {}
 
 

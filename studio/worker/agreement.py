@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch.nn.functional import cross_entropy
 
+from studio.auto import CAPPED
 from studio.errors import StudioError
-from studio.forecast.levers import CAPPED, Settled
+from studio.resolve import Resolved
 from studio.worker import sharding, together
 from studio.worker.batches import Pieces, Row
 from studio.worker.loss import plain
@@ -24,7 +25,7 @@ LENGTHS = (31, 48)  # tokens of the rows compared, unlike each other so that pad
 NEAR, NEAR_ROUNDED = 5e-5, 3e-2  # how far the mean losses may lie apart, relative: computed in float32; in 16 bits or on a quantized base
 
 
-def agreed(trainer: Any, settled: Settled) -> Settled:
+def agreed(trainer: Any, settled: Resolved) -> Resolved:
     """The settings as they are, or with padded rows, transformers' own attention and the full loss where the model computes otherwise.
 
     The trainer and its model are changed alike, with a warning in the report. All processes decide the same. Random states are left as found.
@@ -36,7 +37,7 @@ def agreed(trainer: Any, settled: Settled) -> Settled:
     return settled
 
 
-def _compared(trainer: Any, settled: Settled, rows: list[Row]) -> Settled:
+def _compared(trainer: Any, settled: Resolved, rows: list[Row]) -> Resolved:
     truth, found = _truth(trainer, rows), _ours(trainer, rows)
     if _apart(trainer, found, truth):
         why = f"({found:.4f} instead of {truth:.4f})" if isinstance(found, float) else f"({found})"
@@ -89,7 +90,7 @@ def _apart(trainer: Any, found: float | str, truth: float) -> bool:
     return any(together.gather(not near))
 
 
-def _take_the_plain_way(trainer: Any, settled: Settled, why: str) -> Settled:
+def _take_the_plain_way(trainer: Any, settled: Resolved, why: str) -> Resolved:
     base = plain(trainer.model)
     capped = any(getattr(base.config.get_text_config(), key, None) for key in CAPPED)
     own = "sdpa" if base._supports_sdpa and base._can_set_attn_implementation() and not capped else "eager"

@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from studio import config, model
+from studio import auto, config, model
 from studio.device import cores, devices
-from studio.forecast import clock, levers
+from studio.forecast import clock
 from studio.worker import adapters, attention
 from studio.worker.batches import put
 from studio.worker.loss import loss
@@ -39,7 +39,7 @@ def measure(device: str, dtype: torch.dtype, method: str) -> tuple[float, float]
     base = AutoModelForCausalLM.from_config(AutoConfig.for_model(**shape), dtype=dtype, attn_implementation=attention.LAID).to(device)
     tuned = order.method.wrap(base).to(device).train()
     adapters.quicken(tuned, dtype != torch.float32)
-    row, rows = {"input_ids": list(range(length)), "labels": list(range(length))}, levers.piece(order, devices()[0], length) // length
+    row, rows = {"input_ids": list(range(length)), "labels": list(range(length))}, auto.packed_tokens(order, devices()[0], length) // length
     one, many = (timed(tuned, put([row] * count, True), device, dtype) for count in (1, rows))
     each = max((many - one) / (rows - 1), 0.1 * many / rows)  # of a row; a busy computer can make the short step look long
     return length * clock.work(model.from_config(shape), order, length, 1.0, False) / each, max(0.0, one - each) / shape["num_hidden_layers"]

@@ -17,9 +17,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback, set_seed
 
 from studio import data
+from studio.auto import installed
 from studio.base import source
 from studio.config import RunConfig
-from studio.forecast.levers import installed
 from studio.run import Run
 from studio.tokens import Encoder
 from studio.worker.batches import Order, put, trained

@@ -13,16 +13,15 @@ import torch
 from safetensors import SafetensorError
 from transformers import TrainingArguments, set_seed
 
-from studio import data, model, process
+from studio import auto, data, model, process
 from studio.base import shards, source
 from studio.config import RunConfig
 from studio.data.ahead import Growing
 from studio.device import devices
 from studio.errors import OrderError, StudioError
 from studio.export import hf_files
-from studio.forecast import levers
-from studio.forecast.levers import Settled
 from studio.home import write_whole
+from studio.resolve import Resolved, resolve
 from studio.run import Run
 from studio.runs import checkpoints
 from studio.runs.diagnosis import DISK
@@ -81,7 +80,7 @@ def train(run: Run, report: Report) -> None:
     _tell_held_out(rows, config, report)
 
     report.phase("loading model")
-    settled = levers.settle(config, facts, device, rows.statistics, together.here())
+    settled = resolve(config, facts, device, rows.statistics, together.here())
     torch.set_num_threads(settled.threads)
     torch.set_flush_denormal(True)  # numbers next to zero cost a CPU many times an ordinary one, and say nothing
     settled, base, tuned = _finite(config, settled, folder, rows, report)
@@ -108,7 +107,7 @@ def train(run: Run, report: Report) -> None:
     _finish(run, config, trainer, template, folder, report)
 
 
-def _finite(config: RunConfig, settled: Settled, folder: Path, rows: data.Prepared, report: Report) -> tuple[Settled, Any, Any]:
+def _finite(config: RunConfig, settled: Resolved, folder: Path, rows: data.Prepared, report: Report) -> tuple[Resolved, Any, Any]:
     """(settled, base, tuned); in float32 where fp16 cannot hold this model's numbers. Raises OrderError where fp16 was ordered."""
     base, tuned = _tuned(config, settled, folder)
     report.precision = settled.dtype
@@ -127,7 +126,7 @@ def _finite(config: RunConfig, settled: Settled, folder: Path, rows: data.Prepar
     return settled, *_tuned(config, settled, folder)
 
 
-def _tuned(config: RunConfig, settled: Settled, folder: Path) -> tuple[Any, Any]:
+def _tuned(config: RunConfig, settled: Resolved, folder: Path) -> tuple[Any, Any]:
     """(base, base with what is trained on it), on the device: what wrapping makes and computes is made there, and in float32 only there."""
     attention.enter()
     kernel = attention.LAID if settled.attention == "sdpa" and not settled.masked else settled.attention
@@ -159,11 +158,11 @@ def _tell_left_out(rows: data.Prepared, report: Report) -> None:
         report.note("Rows that could not be trained on: " + "; ".join(f"{kind}: {told['count']}" for kind, told in late["dropped"].items()) + ".", data=late)
 
 
-def _trainer(run: Run, config: RunConfig, settled: Settled, tuned: Any, rows: data.Prepared, report: Report, resumed: bool) -> StudioTrainer:
+def _trainer(run: Run, config: RunConfig, settled: Resolved, tuned: Any, rows: data.Prepared, report: Report, resumed: bool) -> StudioTrainer:
     training, held = config.training, len(rows.eval) > 0
     split = together.world() > 1 and sharding.kind(config, tuned) == "fsdp"
     named = sharding.optimizer(settled.optimizer, report) if split else settled.optimizer
-    own = (adamw.RoundedAdamW, {"lr": config.learning_rate, "seed": training.seed}) if named == levers.ROUNDING else None
+    own = (adamw.RoundedAdamW, {"lr": config.learning_rate, "seed": training.seed}) if named == auto.ROUNDING else None
     arguments = TrainingArguments(
         output_dir=str(run.checkpoints), num_train_epochs=training.epochs, max_steps=training.max_steps or -1,
         per_device_train_batch_size=settled.effective, gradient_accumulation_steps=1,  # the loader's items are whole steps
@@ -187,7 +186,7 @@ def _trainer(run: Run, config: RunConfig, settled: Settled, tuned: Any, rows: da
         model=tuned, args=arguments, train_dataset=rows.train, eval_dataset=rows.eval if held else None, callbacks=[report])
 
 
-def _plan(config: RunConfig, settled: Settled, tuned: Any, rows: data.Prepared) -> dict[str, Any]:
+def _plan(config: RunConfig, settled: Resolved, tuned: Any, rows: data.Prepared) -> dict[str, Any]:
     """What is known before the first step."""
     trainable = sum(weight.numel() for weight in tuned.parameters() if weight.requires_grad)
     layout = Layout(settled.laid, settled.piece, settled.batch_size)

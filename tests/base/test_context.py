@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from studio import config, model
+from studio import config, model, preflight
 from studio.errors import DataError
 from studio.model import ModelFacts
 
@@ -39,6 +39,6 @@ def test_rows_beyond_learned_positions_are_refused_before_a_run(method: str, lon
     data.write_text("\n".join(map(json.dumps, lines)))
     order = config.build({"model": str(folder), "data": {"train": str(data)}, "method": method})
     with pytest.raises(DataError, match=rf"Row 2 of .*gpt2 can read {longest - order.virtual_tokens} of a row"):
-        config.check(order)
+        preflight.check(order)
     room = longest - order.virtual_tokens
-    config.check(order.changed(data={"max_length": room, "train": str(data)}))
+    preflight.check(order.changed(data={"max_length": room, "train": str(data)}))

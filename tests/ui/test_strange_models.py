@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from studio import config
+from studio import config, preflight
 from studio.errors import StudioError
 from tests.conftest import terminal
 from tests.ui.served import Page
@@ -77,7 +77,7 @@ def test_a_model_of_pickles_is_refused(home: Path, tmp_path: Path, marker: Path,
     (model / "pytorch_model.bin").write_bytes(pickle.dumps(Evil(str(marker))))
     order = config.build({"model": str(model), "data": {"train": str(tiny_data)}, "method": {"name": "lora"}})
     with pytest.raises(StudioError, match="pickle"):
-        config.check(order)
+        preflight.check(order)
     assert not marker.exists()
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from studio import config
+from studio import config, preflight
 from studio.config import RunConfig
 from studio.data.order import DataOrder
 from studio.methods import METHODS
@@ -49,7 +49,7 @@ def test_a_fresh_page_is_ready_to_start(with_small_starter: Path) -> None:
     found = tune.look({"order": first, "lang": "en"})
     assert found["fault"] is None
     assert found["missing"] is None
-    config.check(config.build(first))
+    preflight.check(config.build(first))
 
 
 def test_summary_of_an_order(home: Path, order: dict) -> None:

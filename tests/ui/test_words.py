@@ -6,10 +6,9 @@ import re
 
 import pytest
 
-from studio import config
+from studio import cards, config
 from studio.errors import OrderError
 from studio.estimate import estimate
-from studio.forecast import cards
 from studio.memory import tables
 from studio.ui import words
 from tests.ui import spoken

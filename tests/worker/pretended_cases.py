@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 import torch
 
-from studio import config, model
-from studio.forecast import cards, levers
+from studio import auto, cards, config, model
 from studio.method import Method
 from studio.methods import METHODS
+from studio.resolve import Resolved, resolve
 from studio.worker import adapters, attention, together, train
 from studio.worker.batches import Layout, Pieces
 from studio.worker.trainer import StudioTrainer
@@ -37,7 +37,7 @@ VARIANTS = [{"name": "lora", "dora": True}, {"name": "lora", "dropout": 0.0, "pl
 class Trainer(StudioTrainer):
     """The step of ours, without what the Trainer of transformers prepares."""
 
-    def __init__(self, settled: levers.Settled, backward: Any):
+    def __init__(self, settled: Resolved, backward: Any):
         self.args = SimpleNamespace(device=torch.device(pretended.NAME), label_smoothing_factor=0.0)
         self.world, self.kind, self.dtype, self.optimizer = 1, settled.loss, getattr(torch, settled.dtype), None
         self.report = SimpleNamespace(tokens=0)
@@ -60,7 +60,7 @@ def steps(folder: Path, method: Any, packed: bool, precision: str, checkpointing
     """Train `count` steps of as many pieces; returns the tuned model."""
     order = config.build({"data": {"train": "none.json"}, "method": method,
                           "training": {"packing": packed or False, "precision": precision, "checkpointing": checkpointing}})
-    settled = levers.settle(order, model.facts(folder), cards.device("RTX 4090"), STATISTICS)._replace(device=pretended.NAME)
+    settled = resolve(order, model.facts(folder), cards.device("RTX 4090"), STATISTICS)._replace(device=pretended.NAME)
     pieces = Pieces(Layout(settled.laid, 128 // count, 4 // count))(ROWS)
     assert settled.laid == packed
     assert len(pieces) == count
@@ -151,6 +151,6 @@ def test_questions_to_the_device_are_caught(ask: Any, folder: Path, monkeypatch:
 
 def test_a_mask_made_by_transformers_is_caught(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """transformers asks the device whether rows are packed wherever a mask function is registered for the attention."""
-    monkeypatch.setattr(levers, "masked", lambda *given: True)
+    monkeypatch.setattr(auto, "masked", lambda *given: True)
     with pytest.raises(Exception, match="_local_scalar_dense|is_nonzero|host"):
         steps(folder, "lora", False, "bf16")

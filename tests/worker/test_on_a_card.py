@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import torch
 
-from studio import config, model
+from studio import cards, config, model
 from studio.bench import train as bench
 from studio.errors import OrderError
 from studio.estimate import estimate
-from studio.forecast import cards, levers
 from studio.memory import ours
+from studio.resolve import resolve
 from studio.worker import attention, peer, probe, together, train
 from studio.worker.adamw import RoundedAdamW
 from studio.worker.report import Report
@@ -93,11 +93,11 @@ def test_the_estimate_follows_the_kernel(tmp_path: Path) -> None:
 def test_qlora_pages_its_optimizer_only_where_memory_is_short(tmp_path: Path) -> None:
     facts = model.facts(tiny.write(tmp_path / "tiny"))
     statistics = {"rows": 100, "tokens": 3000, "trained": 2000, "max": 40}
-    assert levers.settle(order("qlora"), facts, L4, statistics).optimizer == "adamw_torch_fused"
+    assert resolve(order("qlora"), facts, L4, statistics).optimizer == "adamw_torch_fused"
     short = L4.model_copy(update={"free": 10_000_000})
-    assert levers.settle(order("qlora"), facts, short, statistics).optimizer == "paged_adamw_8bit"
-    assert levers.settle(order("qlora", optimizer="adamw"), facts, short, statistics).optimizer == "adamw_torch_fused"
-    assert levers.settle(order("lora"), facts, short, statistics).optimizer == "adamw_torch_fused"
+    assert resolve(order("qlora"), facts, short, statistics).optimizer == "paged_adamw_8bit"
+    assert resolve(order("qlora", optimizer="adamw"), facts, short, statistics).optimizer == "adamw_torch_fused"
+    assert resolve(order("lora"), facts, short, statistics).optimizer == "adamw_torch_fused"
 
 
 # -- the probe
@@ -142,7 +142,7 @@ def test_fp16_that_overflows_is_seen_and_float32_is_taken(tmp_path: Path, monkey
     weights = load_file(folder / "model.safetensors")
     save_file({name: weight * (3000 if "mlp" in name else 1) for name, weight in weights.items()}, folder / "model.safetensors", metadata={"format": "pt"})
     rows = [{"input_ids": list(range(5, 40)), "labels": list(range(5, 40))}]
-    settled = levers.settle(order(precision="fp16"), model.facts(folder), T4, {"rows": 100, "tokens": 3000, "trained": 2000, "max": 40})
+    settled = resolve(order(precision="fp16"), model.facts(folder), T4, {"rows": 100, "tokens": 3000, "trained": 2000, "max": 40})
     settled = settled._replace(device="cpu")
     assert settled.dtype == "float16"
     prepared = SimpleNamespace(train=SimpleNamespace(first=lambda count: rows))

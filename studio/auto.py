@@ -1,29 +1,19 @@
-"""Every `auto` of the training settings, settled in one place: which precision, loss, attention, layout, … and why.
+"""Every `auto` of the training settings that follows from order, device and model alone: precision, loss, attention, packing, …
 
-No lever changes what is learnt: an optimizer step sees the same rows under each of them. Only speed and memory change.
-LEVERS says every lever's rule in words; the functions below are those rules.
+No setting here changes what is learnt: an optimizer step sees the same rows under each of them. Only speed and memory change.
+RULES says every rule in words; the functions below are those rules. What needs an estimate as well is settled in resolve.py.
 """
 
 from __future__ import annotations
 
 import importlib.util
-import math
-import os
-import shutil
-import sys
-import sysconfig
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, NamedTuple
 
 from studio.config import RunConfig
 from studio.device import Device
 from studio.errors import OrderError
-from studio.estimate import Estimate
-from studio.forecast import ordered, record
 from studio.model import ModelFacts
 
-LEVERS = {  # training.KEY -> what it is when the order leaves it alone
+RULES = {  # training.KEY -> what it is when the order leaves it alone
     "precision": "bf16 where the device computes in it, fp16 with a scaler on older CUDA cards, else float32.",
     "weights": "Trained weights in float32, whatever the base is held in; bf16 with random rounding only when asked.",
     "packing": "Rows laid end to end wherever method, model and attention allow it; else padded in batches cut by length to few widths.",
@@ -40,90 +30,17 @@ LEVERS = {  # training.KEY -> what it is when the order leaves it alone
     "probe": "The largest batch goes there and back once before the start, and leaves nothing behind.",
 }
 ROUNDING = "adamw_rounding"  # worker/adamw.py
-CPU_PIECE = 768  # tokens laid end to end at once on a CPU: enough to keep it busy, and its memory small
-CPU_PIECE_FULL = 1024  # where all weights are trained: with every piece they are cast once more, and a gradient of each is added
+CPU_TOKENS = 768  # tokens laid end to end at once on a CPU: enough to keep it busy, and its memory small
+CPU_TOKENS_FULL = 1024  # where all weights are trained: with every piece they are cast once more, and a gradient of each is added
 WINDOWED = ("sliding_window", "attention_window_size", "attention_chunk_size")
 CAPPED = ("attn_logit_softcapping", "attn_logit_softcap")
-BENT = (*CAPPED, "alibi", "attention_sinks")
+CHANGED_SCORES = (*CAPPED, "alibi", "attention_sinks")
 PROVED = frozenset(  # families whose packed and padded rows were held against transformers' eager attention, row by row (tests/worker/test_families.py)
     ("llama", "mistral", "ministral", "qwen2", "qwen3", "gemma", "gemma3_text", "phi", "phi3", "gpt_neox", "gpt2",
     "smollm3", "granite", "olmo", "olmo2", "olmo3", "starcoder2", "cohere", "cohere2", "glm", "glm4", "helium",
     "seed_oss", "hunyuan_v1_dense", "arcee", "persimmon", "ernie4_5", "apertus", "bitnet", "mixtral", "qwen2_moe",
     "qwen3_moe", "olmoe", "granitemoe", "ernie4_5_moe", "phimoe"))
 PLAIN_LAYERS = {"full_attention", "sliding_attention"}  # other kinds (linear, recurrent, convolution) carry a state from row to row
-
-
-class Settled(NamedTuple):
-    """The settings with no auto left. dtype, weights and autocast are torch's names; dtype: of the base and of products, weights: of what is
-    trained, autocast None: off. attention: as transformers names it, or laid.
-
-    laid: rows end to end; piece: most tokens of such a piece; masked: whether padded rows need a mask that transformers makes;
-    expected: what the estimate said, for the record; why: a sentence for each choice that a reader may wonder about.
-    """
-
-    device: str
-    dtype: str
-    weights: str
-    autocast: str | None
-    checkpointing: bool
-    optimizer: str
-    loss: str
-    attention: str
-    laid: bool
-    piece: int
-    batch_size: int
-    effective: int
-    steps: int
-    eval_every: int
-    save_every: int
-    threads: int
-    workers: int
-    compile: bool
-    estimated: int | None
-    expected: dict[str, Any]
-    why: dict[str, str]
-    masked: bool = True
-
-    def told(self) -> dict[str, Any]:
-        """For the diary."""
-        return {"device": self.device, "precision": self.dtype, "weights": self.weights, "checkpointing": self.checkpointing, "optimizer": self.optimizer,
-                "loss": self.loss, "attention": self.attention, "packing": self.laid, "threads": self.threads, "workers": self.workers,
-                "compile": self.compile, "eval_every": self.eval_every, "save_every": self.save_every, "estimated_memory": self.estimated,
-                "expected": self.expected, "why": self.why}
-
-
-def settle(config: RunConfig, facts: ModelFacts, device: Device, statistics: Mapping[str, int], processes: int = 1) -> Settled:
-    """Settle by device, model and data (statistics: rows, tokens, trained, max, as data.prepare tells them).
-
-    Raises OrderError for what the device or the model cannot do.
-    """
-    training, rows, longest = config.training, statistics["rows"], statistics["max"]
-    refuse(config, device)
-    dtype, held, expected = precision(config, device), weights(config, device), record.forecast(facts, config, device, statistics)
-    laid, kernel, why = layout(config, facts, device, longest)
-    steps = training.steps(rows)
-    eval_every = max(1, round(steps / 10)) if training.eval_every == "auto" else training.eval_every
-    return Settled(
-        device=device.traits.torch, dtype=dtype, weights=held, autocast=None if dtype == held else dtype, checkpointing=expected.checkpointing,
-        optimizer=expected.optimizer or optimizer(config, device), loss=loss(config), attention=kernel, laid=laid, piece=piece(config, device, longest),
-        batch_size=training.batch_size, effective=training.effective_batch(rows), steps=steps, eval_every=eval_every,
-        save_every=eval_every if training.save_every == "auto" else training.save_every,
-        threads=threads(config, device, processes), workers=workers(config, device), compile=training.compile, estimated=expected.total,
-        expected=expected.told(),
-        why={"packing": why, "checkpointing": _why_checkpointing(config, expected), "precision": _why_precision(config, device)},
-        masked=masked(config, facts, longest))
-
-
-def refuse(config: RunConfig, device: Device) -> None:
-    """Raise OrderError for a lever that this device cannot pull; asked before a run exists, and again by its trainer."""
-    ordered.refuse(config)
-    precision(config, device), weights(config, device), loss(config), optimizer(config, device), attention(config, device)
-    if config.training.compile:
-        _refuse_without_compiler()
-    for tracker in config.training.report_to:
-        if not installed(tracker):
-            raise OrderError(f"The tracker {tracker} is not installed.", f"Install it (pip install {tracker}), or take it off training.report_to.",
-                             "training.report_to")
 
 
 def installed(package: str) -> bool:
@@ -158,14 +75,6 @@ def weights(config: RunConfig, device: Device) -> str:
     return "bfloat16"
 
 
-def _why_precision(config: RunConfig, device: Device) -> str:
-    if config.training.precision != "auto":
-        return "as ordered"
-    if device.bf16:
-        return "the device computes in bf16"
-    return "an older card: fp16 with a scaler" if device.precision == "fp16" else "the device has no fast 16-bit products"
-
-
 def loss(config: RunConfig) -> str:
     """chunked, but full logits where label smoothing needs the whole row of probabilities."""
     if config.training.label_smoothing:
@@ -191,7 +100,7 @@ def optimizer(config: RunConfig, device: Device) -> str:
 def layout(config: RunConfig, facts: ModelFacts, device: Device, longest: int) -> tuple[bool, str, str]:
     """(rows end to end?, attention, why). End to end wherever method and model allow it: no padding, no mask."""
     wanted, kernel = config.training.packing, attention(config, device)
-    hindrance = _hindrance(config, facts, longest)
+    hindrance = _why_not_packed(config, facts, longest)
     if wanted is True and hindrance:
         raise OrderError(f"Rows cannot be packed: {hindrance}.", "Set training.packing to auto or false.", "training.packing")
     if wanted is False or hindrance:
@@ -225,7 +134,7 @@ def attention(config: RunConfig, device: Device) -> str:
     raise OrderError("Flash attention is not installed.", "Set training.attention to auto, or install the package kernels.", "training.attention")
 
 
-def _hindrance(config: RunConfig, facts: ModelFacts, longest: int) -> str:
+def _why_not_packed(config: RunConfig, facts: ModelFacts, longest: int) -> str:
     """Why rows cannot be laid end to end; empty when they can."""
     told = {**facts.config, **facts.config.get("text_config", {})}
     if not config.method.allows_packing:
@@ -236,7 +145,7 @@ def _hindrance(config: RunConfig, facts: ModelFacts, longest: int) -> str:
         return f"it is not proved for the family {facts.model_type} that packed rows stay apart"
     if not set(told.get("layer_types") or PLAIN_LAYERS) <= PLAIN_LAYERS or any(word in facts.model_type for word in ("mamba", "rwkv", "recurrent", "jamba")):
         return "the model carries a state from row to row"
-    if any(told.get(key) for key in BENT):
+    if any(told.get(key) for key in CHANGED_SCORES):
         return "the model bends its attention scores"
     if windowed(facts, longest):
         return "the model's attention window is shorter than the longest row"
@@ -256,11 +165,12 @@ def masked(config: RunConfig, facts: ModelFacts, longest: int) -> bool:
     return not plain or windowed(facts, longest) or config.method.footprint(facts).prefix > 0
 
 
-def piece(config: RunConfig, device: Device, longest: int) -> int:
-    """Tokens of a laid piece: what a padded batch of the longest rows would hold; on a CPU, which gains little from more, CPU_PIECE or CPU_PIECE_FULL."""
+def packed_tokens(config: RunConfig, device: Device, longest: int) -> int:
+    """Tokens of a packed micro-batch: what a padded batch of the longest rows would hold; on a CPU, which gains little
+    from more, CPU_TOKENS or CPU_TOKENS_FULL."""
     if device.kind != "cpu":
         return config.training.batch_size * longest
-    return max(longest, CPU_PIECE if config.method.adapter else CPU_PIECE_FULL)
+    return max(longest, CPU_TOKENS if config.method.adapter else CPU_TOKENS_FULL)
 
 
 def threads(config: RunConfig, device: Device, processes: int) -> int:
@@ -275,23 +185,3 @@ def workers(config: RunConfig, device: Device) -> int:
     """Processes that prepare batches ahead."""
     wanted = config.training.workers
     return wanted if wanted != "auto" else device.traits.workers
-
-
-def _refuse_without_compiler() -> None:
-    """torch.compile writes C++ (for a CPU, and to start its CUDA kernels) and needs a compiler and Python's headers for it."""
-    compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
-    if shutil.which(compiler) is None:
-        raise OrderError(f"torch.compile needs the C++ compiler {compiler}, which is not installed.",
-                         "Install it (on Debian and Ubuntu: apt install g++), or set training.compile to false.", "training.compile")
-    if not Path(sysconfig.get_path("include"), "Python.h").is_file():
-        raise OrderError("torch.compile needs Python's header files, which are not installed.",
-                         "Install them (on Debian and Ubuntu: apt install python3-dev), or set training.compile to false.", "training.compile")
-
-
-def _why_checkpointing(config: RunConfig, expected: Estimate) -> str:
-    if config.training.checkpointing != "auto":
-        return "as ordered"
-    spare = math.floor(100 * expected.headroom)
-    if expected.checkpointing:
-        return "on: without it the run would not fit" if expected.fits else "on, and the run may still not fit"
-    return f"off: fits with {spare} % to spare" if expected.fits else "off: the method does not allow it"

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import yaml
 
-from studio import config, model
+from studio import auto, config, model
 from studio.config import RunConfig
 from studio.device import Device
 from studio.errors import OrderError
-from studio.forecast import levers
 from studio.model import ModelFacts
+from studio.resolve import Resolved, resolve
 from studio.run import Run
 from studio.runs import launch
 
@@ -35,8 +35,8 @@ def order(*settings: str) -> RunConfig:
     return config.parse("{data: {train: x.json}}", list(settings))
 
 
-def settle(facts: ModelFacts, device: Device, *settings: str) -> levers.Settled:
-    return levers.settle(order(*settings), facts, device, STATISTICS)
+def settle(facts: ModelFacts, device: Device, *settings: str) -> Resolved:
+    return resolve(order(*settings), facts, device, STATISTICS)
 
 
 def test_precision_by_device(facts: ModelFacts) -> None:
@@ -44,7 +44,7 @@ def test_precision_by_device(facts: ModelFacts) -> None:
     assert settle(facts, CARD, "training.precision=fp32").autocast is None
     for device, wanted in ((OLD, "bf16"), (CPU, "fp16")):
         with pytest.raises(OrderError):
-            levers.precision(order(f"training.precision={wanted}"), device)
+            auto.precision(order(f"training.precision={wanted}"), device)
 
 
 def test_rows_are_laid_end_to_end_where_model_and_method_allow_it(facts: ModelFacts) -> None:
@@ -60,33 +60,33 @@ def test_rows_are_laid_end_to_end_where_model_and_method_allow_it(facts: ModelFa
                                   {"attn_logit_softcapping": 50.0}])
 def test_models_whose_rows_must_stay_apart(told: dict[str, Any], facts: ModelFacts) -> None:
     other = facts.model_copy(update={"model_type": told.get("model_type", "llama"), "config": {**facts.config, **told}})
-    assert not levers.layout(order(), other, CPU, 700)[0]
+    assert not auto.layout(order(), other, CPU, 700)[0]
     with pytest.raises(OrderError, match="cannot be packed"):
-        levers.layout(order("training.packing=true"), other, CPU, 700)
+        auto.layout(order("training.packing=true"), other, CPU, 700)
     if "sliding_window" in told:
-        assert levers.layout(order(), other, CPU, 512)[0], "a window as long as the longest row hides nothing"
+        assert auto.layout(order(), other, CPU, 512)[0], "a window as long as the longest row hides nothing"
 
 
 def test_capped_scores_want_eager_attention(facts: ModelFacts) -> None:
     """transformers refuses SDPA for Gemma 2 in the middle of its first step."""
     capped = facts.model_copy(update={"config": {**facts.config, "attn_logit_softcapping": 50.0}})
-    assert levers.layout(order(), capped, CARD, 700)[1] == "eager"
+    assert auto.layout(order(), capped, CARD, 700)[1] == "eager"
     with pytest.raises(OrderError, match="caps its attention scores"):
-        levers.layout(order("training.attention=sdpa"), capped, CARD, 700)
+        auto.layout(order("training.attention=sdpa"), capped, CARD, 700)
 
 
 def test_pieces(facts: ModelFacts) -> None:
-    assert settle(facts, CPU).piece == levers.CPU_PIECE > 700
-    assert levers.piece(order(), CPU, 2000) == 2000
-    assert levers.piece(order("method.name=full"), CPU, 100) == levers.CPU_PIECE_FULL
+    assert settle(facts, CPU).piece == auto.CPU_TOKENS > 700
+    assert auto.packed_tokens(order(), CPU, 2000) == 2000
+    assert auto.packed_tokens(order("method.name=full"), CPU, 100) == auto.CPU_TOKENS_FULL
     assert settle(facts, CARD).piece == 4 * 700
 
 
 def test_threads_leave_room_for_the_page() -> None:
-    assert levers.threads(order(), CPU, 1) == 7
-    assert levers.threads(order(), SLOW_CPU, 1) == 2
-    assert levers.threads(order(), CPU, 2) == 3
-    assert levers.threads(order("training.threads=5"), CPU, 1) == 5
+    assert auto.threads(order(), CPU, 1) == 7
+    assert auto.threads(order(), SLOW_CPU, 1) == 2
+    assert auto.threads(order(), CPU, 2) == 3
+    assert auto.threads(order("training.threads=5"), CPU, 1) == 5
 
 
 def test_checkpointing_follows_the_estimate(facts: ModelFacts) -> None:
@@ -98,25 +98,25 @@ def test_checkpointing_follows_the_estimate(facts: ModelFacts) -> None:
 
 
 def test_loss_and_optimizer() -> None:
-    assert levers.loss(order()) == "chunked"
-    assert levers.loss(order("training.label_smoothing=0.1")) == "full"
+    assert auto.loss(order()) == "chunked"
+    assert auto.loss(order("training.label_smoothing=0.1")) == "full"
     with pytest.raises(OrderError):
-        levers.loss(order("training.label_smoothing=0.1", "training.loss=chunked"))
-    assert levers.optimizer(order(), CPU) == "adamw_torch_fused"
-    assert levers.optimizer(order("training.optimizer=adamw_8bit"), CARD) == "adamw_bnb_8bit"
+        auto.loss(order("training.label_smoothing=0.1", "training.loss=chunked"))
+    assert auto.optimizer(order(), CPU) == "adamw_torch_fused"
+    assert auto.optimizer(order("training.optimizer=adamw_8bit"), CARD) == "adamw_bnb_8bit"
     with pytest.raises(OrderError):
-        levers.optimizer(order("training.optimizer=paged_adamw_8bit"), CPU)
+        auto.optimizer(order("training.optimizer=paged_adamw_8bit"), CPU)
 
 
 def test_flash_attention_is_refused_where_it_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     for device in (CPU, OLD):
         with pytest.raises(OrderError, match="Flash attention needs"):
-            levers.attention(order("training.attention=flash"), device)
+            auto.attention(order("training.attention=flash"), device)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: name == "kernels" or None)
-    assert levers.attention(order("training.attention=flash"), CARD) == "kernels-community/flash-attn2"
+    assert auto.attention(order("training.attention=flash"), CARD) == "kernels-community/flash-attn2"
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(OrderError, match="not installed"):
-        levers.attention(order("training.attention=flash"), CARD)
+        auto.attention(order("training.attention=flash"), CARD)
 
 
 def test_processes(monkeypatch: pytest.MonkeyPatch) -> None:

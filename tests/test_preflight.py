@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 
-from studio import config
+from studio import config, preflight
 from studio.errors import OrderError
-from studio.forecast import ordered
 
 INT8 = {"name": "qlora", "quantization": "int8", "compute": "fp16"}
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
@@ -29,17 +28,17 @@ def order(data: dict[str, Any] | None = None, **sections: Any) -> config.RunConf
 def test_refused(case: str) -> None:
     sections, where = REFUSED[case]
     with pytest.raises(OrderError) as refused:
-        ordered.refuse(order(**sections))
+        preflight.check_options(order(**sections))
     assert refused.value.where == where
     assert refused.value.hint
 
 
 def test_what_is_sound_passes() -> None:
-    ordered.refuse(order())
-    ordered.refuse(order(training={"keep_best": True, "optimizer": "adafactor"}, method={**INT8, "compute": "auto"}))
+    preflight.check_options(order())
+    preflight.check_options(order(training={"keep_best": True, "optimizer": "adafactor"}, method={**INT8, "compute": "auto"}))
 
 
 def test_all_optimizers_are_known_to_transformers() -> None:
     from transformers.training_args import OptimizerNames
 
-    assert set(ordered.OPTIMIZERS) - {"adamw"} <= {one.value for one in OptimizerNames}
+    assert set(preflight.OPTIMIZERS) - {"adamw"} <= {one.value for one in OptimizerNames}

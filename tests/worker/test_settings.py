@@ -11,9 +11,8 @@ import pytest
 import torch
 from transformers import TrainerCallback
 
-from studio import config
+from studio import auto, config, preflight
 from studio.errors import OrderError
-from studio.forecast import levers
 from studio.runs import launch
 from studio.training import Training
 from studio.worker import sharding, train
@@ -68,8 +67,8 @@ def _bf16(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_lever_has_its_switch_its_rule_and_its_test() -> None:
-    assert set(levers.LEVERS) <= set(Training.model_fields)
-    assert set(TABLE) == set(levers.LEVERS)
+    assert set(auto.RULES) <= set(Training.model_fields)
+    assert set(TABLE) == set(auto.RULES)
 
 
 @pytest.mark.parametrize(("lever", "variant"), [(lever, variant) for lever, variants in TABLE.items() for variant in variants])
@@ -106,7 +105,7 @@ def test_compiling_is_refused_before_a_run_where_it_cannot_be(missing: str, tiny
         monkeypatch.setattr("sysconfig.get_path", lambda name: "/nowhere")
     wanted = config.parse(f"{{model: {tiny_model}, data: {{train: {data}}}, training: {{compile: true}}}}")
     with pytest.raises(OrderError, match=r"torch\.compile needs") as refused:
-        config.check(wanted)
+        preflight.check(wanted)
     assert "apt install" in refused.value.hint
 
 
@@ -115,9 +114,9 @@ def test_compiling_is_refused_before_a_run_where_it_cannot_be(missing: str, tiny
     ("training.optimizer=paged_adamw_8bit", "pages memory"), ("training.report_to=[swanlab]", "not installed"),
     ("training.weights=bf16", "full fine-tuning")])
 def test_a_lever_that_cannot_be_pulled_is_refused_before_a_run(setting: str, words: str, tiny_model: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(levers, "installed", lambda name: name != "swanlab")
+    monkeypatch.setattr(auto, "installed", lambda name: name != "swanlab")
     with pytest.raises(OrderError, match=words):
-        config.check(config.parse(f"{{model: {tiny_model}, data: {{train: {data}}}}}", [setting]))
+        preflight.check(config.parse(f"{{model: {tiny_model}, data: {{train: {data}}}}}", [setting]))
 
 
 class Tracker(TrainerCallback):
@@ -173,7 +172,7 @@ def test_every_training_key_reaches_the_trainer(key: str, tiny_model: Path, data
     monkeypatch.setattr(StudioTrainer, "go_on", lambda self, checkpoint, steps: seen.append(self))
     monkeypatch.setattr(train, "_finish", lambda *given: None)
     monkeypatch.setattr("transformers.trainer.get_reporting_integration_callbacks", lambda names: [Tracker] * len(names))
-    monkeypatch.setattr(levers, "installed", lambda name: True)
+    monkeypatch.setattr(auto, "installed", lambda name: True)
     value, arrived = REACH[key]
     more = ("method.name=full", "training.precision=bf16") if key == "weights" else ()
     run = order(tiny_model, data, *more, f"training.{key}={value}")

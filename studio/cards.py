@@ -6,8 +6,7 @@ import difflib
 import re
 from typing import NamedTuple
 
-from studio.config import RunConfig
-from studio.device import Device, devices
+from studio.device import Device
 from studio.errors import DeviceError
 
 GIB = 2**30
@@ -129,21 +128,6 @@ def device(name: str | None = None, memory: str | int | None = None) -> Device:
         raise DeviceError(f"There is no known device {name!r}.", f"Near ones: {', '.join(near) or 'none'}. Or give --memory 24GB.", "device")
     size = size or card.memory
     return Device(kind="cuda", name=card.name, memory=size, free=size, capability=card.capability, bf16=card.bf16)
-
-
-def of_order(order: RunConfig) -> Device | None:
-    """The device an order trains on: this computer's first, or that of its place; None where a place has not told yet what it has."""
-    if not order.place.remote:
-        return devices()[0]
-    machine = order.place.machine()
-    if machine is None:
-        return None
-    if machine.card is None:
-        size = machine.ram or 0
-        return Device(kind="cpu", name=f"{order.place.address} (CPU)", memory=size, free=size)
-    card = find(machine.card, machine.memory)
-    return device(card.name, machine.memory) if card else Device(
-        kind="cuda", name=machine.card, memory=machine.memory or 0, free=machine.memory or 0, capability=(8, 0), bf16=True)
 
 
 def size_of(text: str | int) -> int:

@@ -1,0 +1,98 @@
+"""Checks before a run exists: order, device, model and data together. The trainer asks some of them again.
+
+What cannot work, would be ignored, or would fail only once the model is loaded is refused here, with what to change.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import os
+import shutil
+import sys
+import sysconfig
+from pathlib import Path
+
+from studio import auto, data, model, places
+from studio.base import source
+from studio.config import RunConfig
+from studio.device import Device, devices
+from studio.driver import fit
+from studio.errors import OrderError
+
+OPTIMIZERS: dict[str, str] = {  # of transformers, those that need no more than their name -> the package that brings them
+    **dict.fromkeys(("adamw", "adamw_torch", "adamw_torch_fused", "adafactor", "sgd", "adagrad", "rmsprop"), "torch"),
+    **dict.fromkeys(("adamw_8bit", "adamw_bnb_8bit", "ademamix", "ademamix_8bit", "lion_8bit", "lion_32bit", "paged_adamw_8bit", "paged_adamw_32bit",
+                     "paged_ademamix_8bit", "paged_ademamix_32bit", "paged_lion_8bit", "paged_lion_32bit", "rmsprop_bnb", "rmsprop_bnb_8bit",
+                     "rmsprop_bnb_32bit"), "bitsandbytes"),
+    **dict.fromkeys(("adamw_torch_4bit", "adamw_torch_8bit"), "torchao"),
+    **dict.fromkeys(("schedule_free_adamw", "schedule_free_radam", "schedule_free_sgd"), "schedulefree"),
+    "stable_adamw": "optimi", "grokadamw": "grokadamw",
+}  # fmt: skip
+ON_EVALUATION = ("keep_best", "early_stopping", "sample_prompts")
+
+
+def check(config: RunConfig) -> None:
+    """Refuse what cannot work: a model that is nowhere, data that is no file, settings that do not fit together.
+
+    Raises StudioError. Reads headers only and downloads nothing.
+    """
+    folder, device = source.check(config.model), places.device_of(config.place) or devices()[0]
+    if not config.place.remote:
+        fit.refuse(device)
+    config.method.refuse(model.facts(folder) if folder else None, config.training, device)
+    check_settings(config, device)
+    data.check(config.data, folder, virtual=config.virtual_tokens)
+
+
+def check_settings(config: RunConfig, device: Device) -> None:
+    """Raise OrderError for a setting that this device cannot run; asked before a run exists, and again by its trainer."""
+    check_options(config)
+    auto.precision(config, device)
+    auto.weights(config, device)
+    auto.loss(config)
+    auto.optimizer(config, device)
+    auto.attention(config, device)
+    if config.training.compile:
+        _check_compiler()
+    for tracker in config.training.report_to:
+        if not auto.installed(tracker):
+            raise OrderError(f"The tracker {tracker} is not installed.", f"Install it (pip install {tracker}), or take it off training.report_to.",
+                             "training.report_to")
+
+
+def check_options(config: RunConfig) -> None:
+    """Raise OrderError for an option that would be ignored, or an optimizer that is not there."""
+    training = config.training
+    for key in ON_EVALUATION:
+        if not config.data.eval and getattr(training, key):
+            raise OrderError(f"training.{key} acts at evaluations, and with data.eval {config.data.eval or 0} there are none.",
+                             f"Hold rows out (data.eval: 0.05), or leave training.{key} out.", f"training.{key}")
+    method = config.method
+    if getattr(method, "quantization", None) == "int8" and getattr(method, "compute", "auto") != "auto":
+        raise OrderError(f"method.compute is {method.compute}, but weights held in int8 are multiplied in int8.",
+                         "Leave method.compute at auto, or hold the base in nf4.", "method.compute")
+    _check_optimizer(training.optimizer)
+
+
+def _check_optimizer(name: str) -> None:
+    if name == "auto":
+        return
+    if name not in OPTIMIZERS:
+        near = difflib.get_close_matches(name, OPTIMIZERS, n=1, cutoff=0.5)
+        raise OrderError(f"There is no optimizer {name!r} here.", f"Did you mean {near[0]}?" if near else f"Known are: {', '.join(OPTIMIZERS)}.",
+                         "training.optimizer")
+    if importlib.util.find_spec(OPTIMIZERS[name]) is None:
+        raise OrderError(f"The optimizer {name} needs the package {OPTIMIZERS[name]}, which is not installed.",
+                         "Install it, or set training.optimizer to auto.", "training.optimizer")
+
+
+def _check_compiler() -> None:
+    """torch.compile writes C++ (for a CPU, and to start its CUDA kernels) and needs a compiler and Python's headers for it."""
+    compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
+    if shutil.which(compiler) is None:
+        raise OrderError(f"torch.compile needs the C++ compiler {compiler}, which is not installed.",
+                         "Install it (on Debian and Ubuntu: apt install g++), or set training.compile to false.", "training.compile")
+    if not Path(sysconfig.get_path("include"), "Python.h").is_file():
+        raise OrderError("torch.compile needs Python's header files, which are not installed.",
+                         "Install them (on Debian and Ubuntu: apt install python3-dev), or set training.compile to false.", "training.compile")

@@ -1,0 +1,107 @@
+"""The training settings with no `auto` left, and why each was chosen: the rules of auto.py, and what the estimate says."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from studio import auto, preflight
+from studio.config import RunConfig
+from studio.device import Device
+from studio.estimate import Estimate
+from studio.forecast import record
+from studio.model import ModelFacts
+
+
+class Resolved(NamedTuple):
+    """dtype, weights and autocast are torch's names; dtype: of the base and of products, weights: of what is
+    trained, autocast None: off. attention: as transformers names it, or laid.
+
+    laid: rows end to end; piece: most tokens of such a piece; masked: whether padded rows need a mask that transformers makes;
+    expected: what the estimate said, for the record; why: a sentence for each choice that a reader may wonder about.
+    """
+
+    device: str
+    dtype: str
+    weights: str
+    autocast: str | None
+    checkpointing: bool
+    optimizer: str
+    loss: str
+    attention: str
+    laid: bool
+    piece: int
+    batch_size: int
+    effective: int
+    steps: int
+    eval_every: int
+    save_every: int
+    threads: int
+    workers: int
+    compile: bool
+    estimated: int | None
+    expected: dict[str, Any]
+    why: dict[str, str]
+    masked: bool = True
+
+    def told(self) -> dict[str, Any]:
+        """For the diary."""
+        return {"device": self.device, "precision": self.dtype, "weights": self.weights, "checkpointing": self.checkpointing, "optimizer": self.optimizer,
+                "loss": self.loss, "attention": self.attention, "packing": self.laid, "threads": self.threads, "workers": self.workers,
+                "compile": self.compile, "eval_every": self.eval_every, "save_every": self.save_every, "estimated_memory": self.estimated,
+                "expected": self.expected, "why": self.why}
+
+
+def resolve(config: RunConfig, facts: ModelFacts, device: Device, statistics: Mapping[str, int], processes: int = 1) -> Resolved:
+    """Resolve by device, model and data (statistics: rows, tokens, trained, max, as data.prepare tells them).
+
+    Raises OrderError for what the device or the model cannot do.
+    """
+    training, rows, longest = config.training, statistics["rows"], statistics["max"]
+    preflight.check_settings(config, device)
+    dtype, held, expected = auto.precision(config, device), auto.weights(config, device), record.forecast(facts, config, device, statistics)
+    laid, kernel, why = auto.layout(config, facts, device, longest)
+    steps = training.steps(rows)
+    eval_every = max(1, round(steps / 10)) if training.eval_every == "auto" else training.eval_every
+    return Resolved(
+        device=device.traits.torch,
+        dtype=dtype,
+        weights=held,
+        autocast=None if dtype == held else dtype,
+        checkpointing=expected.checkpointing,
+        optimizer=expected.optimizer or auto.optimizer(config, device),
+        loss=auto.loss(config),
+        attention=kernel,
+        laid=laid,
+        piece=auto.packed_tokens(config, device, longest),
+        batch_size=training.batch_size,
+        effective=training.effective_batch(rows),
+        steps=steps,
+        eval_every=eval_every,
+        save_every=eval_every if training.save_every == "auto" else training.save_every,
+        threads=auto.threads(config, device, processes),
+        workers=auto.workers(config, device),
+        compile=training.compile,
+        estimated=expected.total,
+        expected=expected.told(),
+        why={"packing": why, "checkpointing": _why_checkpointing(config, expected), "precision": _why_precision(config, device)},
+        masked=auto.masked(config, facts, longest),
+    )
+
+
+def _why_precision(config: RunConfig, device: Device) -> str:
+    if config.training.precision != "auto":
+        return "as ordered"
+    if device.bf16:
+        return "the device computes in bf16"
+    return "an older card: fp16 with a scaler" if device.precision == "fp16" else "the device has no fast 16-bit products"
+
+
+def _why_checkpointing(config: RunConfig, expected: Estimate) -> str:
+    if config.training.checkpointing != "auto":
+        return "as ordered"
+    spare = math.floor(100 * expected.headroom)
+    if expected.checkpointing:
+        return "on: without it the run would not fit" if expected.fits else "on, and the run may still not fit"
+    return f"off: fits with {spare} % to spare" if expected.fits else "off: the method does not allow it"
