@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ settings.load_profile("studio")
 from studio.device import Device  # noqa: E402
 from studio.home import PROJECT  # noqa: E402
 from tests import tiny  # noqa: E402
+from tests.readers import Transformers4  # noqa: E402
 
 FEW_STEPS = ["--set", "training.max_steps=16", "--set", "training.learning_rate=1e-3"]
 LONGEST = ("e2e/test_first_run.py", "e2e/test_terminal.py", "e2e/test_serving.py", "faults/test_faults.py", "methods/test_resume.py", "e2e/",
@@ -128,6 +130,22 @@ def trained(starter_home: Path, tmp_path_factory: pytest.TempPathFactory, reques
             told.write_text(done.stdout)
     answer = json.loads(told.read_text())
     return {**answer, "home": home, "folder": home / "runs" / answer["run"]}
+
+
+@pytest.fixture(scope="session")
+def transformers_4(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Transformers4]:
+    """transformers 4.55 in an environment of its own: that of STUDIO_TRANSFORMERS_4=/path/to/python, else one made here (a gigabyte)."""
+    python = os.environ.get("STUDIO_TRANSFORMERS_4")
+    if not python:
+        folder = tmp_path_factory.mktemp("transformers4") / "venv"
+        subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+        wanted = ["transformers==4.55.*", f"torch=={metadata.version('torch').partition('+')[0]}", "numpy"]
+        subprocess.run([folder / "bin" / "pip", "install", "-q", *wanted], check=True, timeout=1800)
+        python = str(folder / "bin" / "python")
+    reader = Transformers4(python)
+    assert reader.version.startswith("4.55.")
+    yield reader
+    reader.end()
 
 
 def _shared(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -30,7 +30,7 @@ def methods() -> str:
 def proved() -> str:
     """One row a family: what tests/families.py says is proved of it."""
     columns: dict[str, Iterable[str]] = {"packed": families.ROWS, "padded without a mask": families.ROWS, "every method": families.METHODS,
-                                         "GGUF": families.GGUF, "merged": families.MERGED}
+                                         "GGUF": families.GGUF, "merged": families.MERGED, "text for text": families.LEAVES}
     return table(["family", *columns], [[f"`{family}`", *("yes" if family in column else "—" for column in columns.values())] for family in families.ALL])
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -47,6 +49,15 @@ def known() -> list[Template]:
     return [*(template.load(name) for name in template.names()), Template("model", tiny.CHATML)]
 
 
+def written_by_go(jobs: list[dict[str, Any]], folder: Path) -> list[list[str]]:
+    """For each {Template, Talks} the text that Go's template engine makes of each of the talks."""
+    (folder / "main.go").write_text(PROGRAM)
+    done = subprocess.run(["go", "run", "main.go"], input=json.dumps(jobs), cwd=folder, capture_output=True, text=True, timeout=300,
+                          env={"PATH": f"{os.environ['PATH']}:/usr/local/go/bin", "HOME": str(Path.home()), "GO111MODULE": "off"})
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
 @pytest.mark.parametrize("used", known(), ids=lambda one: one.name)
 def test_every_shipped_template_is_written(used: Template) -> None:
     text = modelfile.modelfile(used, "model.gguf", tuple(used.stop))
@@ -56,14 +67,10 @@ def test_every_shipped_template_is_written(used: Template) -> None:
 
 @pytest.mark.skipif(not shutil.which("go"), reason="no Go here to run its templates")
 def test_go_writes_what_jinja_writes(tmp_path: Path) -> None:
-    (tmp_path / "main.go").write_text(PROGRAM)
     lead = {used.name: [{"role": "system", "content": parts.default}] for used in known() if (parts := modelfile.turns(used)) and parts.default}
     talks = {used.name: [talk if talk[0] == SYSTEM else [*lead.get(used.name, []), *talk] for talk in CONVERSATIONS] for used in known()}  # SYSTEM of the file
     jobs = [{"Template": modelfile.go_template(modelfile.turns(used)), "Talks": talks[used.name]} for used in known()]
-    done = subprocess.run(["go", "run", "main.go"], input=json.dumps(jobs), cwd=tmp_path, capture_output=True, text=True, timeout=300,
-                          env={"PATH": "/usr/bin:/bin:/usr/local/go/bin", "HOME": str(tmp_path), "GO111MODULE": "off"})
-    assert done.returncode == 0, done.stderr
-    for used, texts in zip(known(), json.loads(done.stdout), strict=True):
+    for used, texts in zip(known(), written_by_go(jobs, tmp_path), strict=True):
         assert texts == [used.render(talk, add_generation_prompt=True).text for talk in CONVERSATIONS], used.name
 
 
