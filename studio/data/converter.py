@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from types import ModuleType
 from typing import Any
 
-from studio.data.formats import Found, as_row, kto, text
-from studio.data.layouts import rewritten
+from studio.data.formats import NESTED, Found, as_row, kto, text
+from studio.data.layouts import OBJECTS, possible, rewritten
 from studio.data.mapping import normal, renamer
+
+
+@lru_cache(maxsize=4096)
+def _plain(columns: tuple[str, ...]) -> bool:
+    """Is a row with these columns, if it holds neither lists nor objects, the format's as it stands?"""
+    return kto.LABELS.isdisjoint(columns) and NESTED.isdisjoint(columns) and not possible(columns, texts=True)
 
 
 class Converter:
@@ -20,6 +27,8 @@ class Converter:
 
     def __call__(self, row: Any, found: Found) -> dict[str, Any] | None:
         """The row's conversation, or None when it cannot be trained on, which has then been told."""
+        if type(row) is dict and self.rename is None and _plain(tuple(row)) and OBJECTS.isdisjoint(map(type, row.values())):
+            return self.form.convert(row, found)
         row = as_row(row)
         if self.learns and isinstance(row, dict) and not kto.LABELS.isdisjoint(row) and kto.bad(row) and (label := kto.labelled(row)) not in self.named:
             found("bad_answer", label, row[label])

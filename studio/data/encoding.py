@@ -227,10 +227,10 @@ def refuse_beyond(conversation: dict[str, Any], e: Encoded, encoder: Encoder, so
 
 
 def _hashes(dataset: Dataset, conversations: Conversations) -> np.ndarray:
-    """The hashes of these rows of a dataset."""
+    """The hashes of these rows of a dataset, alike where they differ in case, blanks and punctuation alone."""
     if conversations is dataset.conversations:
-        return dataset.exact
-    return dataset.exact[np.searchsorted(dataset.conversations.numbers, conversations.numbers)]
+        return dataset.folded
+    return dataset.folded[np.searchsorted(dataset.conversations.numbers, conversations.numbers)]
 
 
 def _without_leaks(dataset: Dataset, part: Conversations, seen: np.ndarray, decision: str, record: _Record) -> Conversations:

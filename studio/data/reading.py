@@ -6,7 +6,6 @@ import glob
 import json
 import shutil
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,18 +26,18 @@ from studio.data.hub import is_hub_id, path_of
 from studio.data.mapping import check_columns, entry_of, format_of, limit_of, normal, notes_of, with_verdict
 from studio.data.parts import Readers
 from studio.data.problem import KEPT_PER_KIND, KINDS, Problem, problem
-from studio.data.repeats import near, repeated
+from studio.data.repeats import repeated
 from studio.data.sample import sample_path
 from studio.data.shard import Shard, read_blocks
 from studio.data.threads import Thread, gathered, thread_of
 from studio.data.watched import Watched, names_of
 from studio.errors import DataError
-from studio.text import calls
 
 Report = Callable[[int, int], None]
-VERSION = 6  # of what is stored; raise it when a check or a format changes
+VERSION = 7  # of what is stored; raise it when a check or a format changes
 STYLES = ("unfinished", "too_short")  # kinds that are no fault but the style of the answers, where a STYLE share of them has it
 STYLE = 0.3
+ALIKE = "But for case, spaces and punctuation the same stands in row {}."
 LOOKED_AT = 200  # rows by which columns are judged to be used or not
 
 
@@ -225,7 +224,7 @@ def _gather(look: Look, first: First, shards: list[Shard], folder: Path) -> None
         if len(by_kind.get(kind, ())) > max(STYLE * kept, 3):
             by_kind.pop(kind)
             problems = [p for p in problems if p.kind != kind]
-    hashes = {key: np.concatenate([getattr(shard, key) for shard in shards]) for key in ("exact", "loose")}
+    hashes = {key: np.concatenate([getattr(shard, key) for shard in shards]) for key in ("exact", "folded")}
     notes = list(dict.fromkeys([*look.files.notes, *(note for shard in shards for note in shard.notes), *notes_of(look.mapping, look.files.paths)]))
     about = {
         "format": first.found.format, "container": look.container, "rows": first_row, "fingerprint": look.fingerprint,
@@ -236,7 +235,7 @@ def _gather(look: Look, first: First, shards: list[Shard], folder: Path) -> None
     if not encoding.startswith("utf-"):
         problems.append(problem("legacy_encoding", 1, 1, None, encoding, f"The file is not written in UTF-8: it was read as {encoding}."))
         by_kind["legacy_encoding"] = np.array([1])
-    more, more_rows = _repeats(store.Parts(folder, files), hashes["exact"], hashes["loose"])
+    more, more_rows = _repeats(store.Parts(folder, files), hashes["exact"], hashes["folded"])
     problems = sorted([*problems, *more], key=lambda p: (p.row, list(KINDS).index(p.kind)))
     store.write(folder, about, problems, by_kind | more_rows, hashes)
 
@@ -249,29 +248,20 @@ def _moved(p: Problem, rows: int, lines: int) -> Problem:
     return Problem(p.row + rows, line, p.field, p.kind, p.severity, p.value, reason, p.hint)
 
 
-def _repeats(parts: store.Parts, exact: np.ndarray, loose: np.ndarray) -> tuple[list[Problem], dict[str, np.ndarray]]:
-    """Exact and near repeats over the whole data set."""
-    problems, rows, table = [], {}, parts.table
-    conversations = Conversations(table)
-
-    def note(kind: str, index: int, earlier: int, words: str) -> None:
-        number, line = (table.column(name)[index].as_py() for name in ("row", "line"))
-        rows.setdefault(kind, []).append(number)
-        if len(rows[kind]) <= KEPT_PER_KIND:
+def _repeats(parts: store.Parts, exact: np.ndarray, folded: np.ndarray) -> tuple[list[Problem], dict[str, np.ndarray]]:
+    """Rows of the whole data set that say the same as an earlier one, or the same but for case, blanks and punctuation."""
+    conversations, problems, rows = Conversations(parts.table), [], {}
+    numbers, same = conversations.numbers, list(repeated(exact))
+    again = {index for index, _ in same}
+    alike = [pair for pair in repeated(folded) if pair[0] not in again]
+    for kind, pairs, words in (("duplicate", same, "The same stands in row {}."), ("near_duplicate", alike, ALIKE)):
+        if pairs:
+            rows[kind] = numbers[[index for index, _ in pairs]]
+        for index, earlier in pairs[:KEPT_PER_KIND]:
             said = conversations[index]
             value = said.get("text") or said["messages"][0]["content"]
-            problems.append(problem(kind, number, line, None, value, words.format(row=table.column("row")[earlier].as_py())))
-
-    with ThreadPoolExecutor(1) as pool:  # both sort a million numbers
-        same, alike = pool.submit(lambda: list(repeated(exact))), list(near(table, exact, loose, parts.forget))
-    again = set()
-    for index, earlier in same.result():
-        again.add(index)
-        note("duplicate", index, earlier, "The same stands in row {row}.")
-    for index, earlier, share in alike:
-        if index not in again and calls.said(conversations[index]["messages"]) == calls.said(conversations[earlier]["messages"]):
-            note("near_duplicate", index, earlier, f"It shares {share:.0%} of its wording with row {{row}}.")
-    return problems, {kind: np.array(found) for kind, found in rows.items()}
+            problems.append(problem(kind, said["row"], said["line"], None, value, words.format(numbers[earlier])))
+    return problems, rows
 
 
 def _nothing(name: str, rows: int, problems: list[Problem], way: str = "") -> DataError:

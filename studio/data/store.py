@@ -75,10 +75,10 @@ def load(source: str, folder: Path) -> Dataset:
         problems = [Problem(**json.loads(line)) for line in file]
     with np.load(folder / "rows.npz") as held:
         rows = {key[5:]: held[key] for key in held.files if key.startswith("kind_")}
-        exact, loose = held["exact"], held["loose"]
+        exact, folded = held["exact"], held["folded"]
     table = Parts(folder, about["files"]).table
     fields = {key: about[key] for key in ("format", "container", "rows", "fingerprint", "columns", "reason", "unsure", "unused", "notes", "encoding")}
-    return Dataset(source=source, conversations=Conversations(table), problems=problems, by_kind=rows, exact=exact, loose=loose, **fields)
+    return Dataset(source=source, conversations=Conversations(table), problems=problems, by_kind=rows, exact=exact, folded=folded, **fields)
 
 
 class Parts:
@@ -87,11 +87,6 @@ class Parts:
     def __init__(self, folder: Path, files: list[tuple[str, int, int]]):
         self.maps = [_map(folder / name) for name, *_ in files]
         self.table = pa.concat_tables([_shifted(held, rows, lines) for held, (_, rows, lines) in zip(self.maps, files, strict=True)])
-
-    def forget(self) -> None:
-        """Take what was looked at out of memory; it comes back from the file when it is looked at again."""
-        for held in self.maps:
-            held.madvise(mmap.MADV_DONTNEED)
 
 
 def _map(path: Path) -> mmap.mmap:

@@ -25,7 +25,7 @@ from typing import Any
 LISTS = ("messages", "conversations", "conversation", "dialogue", "dialog", "chat", "turns", "chat_messages", "chosen", "rejected", "tools",
          "history", "contents", "mapping", "instances")  # columns that hold lists or objects, in a cell as JSON
 TURNS = ("prompt", "completion", "response")  # columns that may hold a list of turns
-_LISTS = frozenset((*LISTS, *TURNS))
+NESTED = frozenset((*LISTS, *TURNS))
 Found = Callable[..., None]  # found(kind, field=None, value="", reason="")
 Row = dict[str, Any]
 
@@ -47,7 +47,7 @@ def as_row(value: Any) -> Any:
     if isinstance(value, dict):
         if isinstance(value.get("row"), dict) and not set(value) - {"row", "row_idx", "truncated_cells"}:
             value = value["row"]
-        if not _LISTS.isdisjoint(value):
+        if not NESTED.isdisjoint(value):
             for name in (*LISTS, *TURNS):
                 if isinstance(value.get(name), str) and (turns := _list(value[name], name in TURNS)) is not None:
                     value = value | {name: turns}

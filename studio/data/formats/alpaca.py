@@ -6,6 +6,7 @@ template prints them apart.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 from studio.data.formats import Found, Row
@@ -23,7 +24,7 @@ COLUMNS = {
     "history": HISTORY,
     "reasoning": REASONING,
 }
-BEFORE = frozenset((*COLUMNS["system"], *HISTORY))
+MORE = frozenset((*COLUMNS["system"], *HISTORY, *REASONING))
 
 
 def fits(row: Row) -> bool:
@@ -31,27 +32,36 @@ def fits(row: Row) -> bool:
 
 
 def convert(row: Row, found: Found) -> dict[str, Any] | None:
-    output = "output" if "output" in row else next((n for n in COLUMNS["answer"] if n in row), "output")
-    given = "input" if "input" in row else "context"
+    output, given, wide = _columns(tuple(row))
     more = text(row, given, found, needed=False) if row.get(given) else ""
     if more and not row.get("instruction", " "):  # the whole task stands in the input
         question, more = more, ""
     else:
         question = text(row, "instruction", found)
-    answer = answer_of(row, output, found)
-    before = _before(row, found)
+    if wide:
+        answer, before = answer_of(row, output, found), _before(row, found)
+    else:
+        said = text(row, output, found)
+        answer, before = said and {"role": "assistant", "content": said}, []
     if question is None or answer is None or more is None or before is None:
         return None
     asked = {"role": "user", "content": f"{question}\n{more}" if more else question}
     conversation = {"messages": [*before, asked, answer]}
-    return conversation | ({"split": len(question)} if more else {})
+    if more:
+        conversation["split"] = len(question)
+    return conversation
+
+
+@lru_cache(maxsize=4096)
+def _columns(names: tuple[str, ...]) -> tuple[str, str, bool]:
+    """(the column of the answer, that of the input, whether system, history or reasoning may be there) among these columns."""
+    output = next((name for name in COLUMNS["answer"] if name in names), "output")
+    return output, "input" if "input" in names else "context", not MORE.isdisjoint(names)
 
 
 def _before(row: Row, found: Found) -> list[dict[str, str]] | None:
     """The system turn and the turns of the history."""
     turns: list[dict[str, str]] = []
-    if BEFORE.isdisjoint(row):
-        return turns
     for name in COLUMNS["system"]:
         if row.get(name):
             said = text(row, name, found, needed=False)

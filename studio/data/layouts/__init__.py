@@ -34,7 +34,7 @@ def layouts() -> dict[str, ModuleType]:
 
 
 @lru_cache(maxsize=4096)
-def _possible(columns: tuple[str, ...], texts: bool) -> tuple[ModuleType, ...]:
+def possible(columns: tuple[str, ...], texts: bool) -> tuple[ModuleType, ...]:
     """The layouts that a row with these columns may have. texts: it holds neither lists nor objects."""
     fitting = (m for m in layouts().values() if m.KEYS is None or not m.KEYS.isdisjoint(columns))
     return tuple(m for m in fitting if not texts or getattr(m, "TEXTS", False))
@@ -42,11 +42,11 @@ def _possible(columns: tuple[str, ...], texts: bool) -> tuple[ModuleType, ...]:
 
 def layout_of(row: Row) -> ModuleType | None:
     """The layout the row is written in; None where it is none, or a format's own."""
-    possible = _possible(tuple(row), OBJECTS.isdisjoint(map(type, row.values())))
-    if not possible:
+    modules = possible(tuple(row), OBJECTS.isdisjoint(map(type, row.values())))
+    if not modules:
         return None
     plain = dict(row) if isinstance(row, Watched) else row  # what is only looked at is not used by that
-    return next((module for module in possible if module.fits(plain)), None)
+    return next((module for module in modules if module.fits(plain)), None)
 
 
 def rewritten(row: Any, found: Found) -> Any:
