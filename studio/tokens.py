@@ -70,13 +70,14 @@ class Encoder:
         self.tokenizer, self.bos = _tokenizer(self.folder), added_bos(self.folder)
         self.table, self.reads = _limits(self.folder, self.tokenizer)
         self.context: int | None = None  # tokens beyond which a row is refused; set for an order, whose model will be given the row
+        self.virtual = 0  # tokens that the method puts before every row; the context is without them
 
     @classmethod
     def of(cls, order: DataOrder, model_folder: str | Path, template: Template | None = None, virtual: int = 0) -> Encoder:
         """As an order says. template: where it is loaded already. virtual: tokens that the method puts before every row."""
         made = cls(model_folder, template or load(order.template, model_folder), order.max_length, order.too_long, order.train_on,
                    order.reasoning)
-        made.context = made.reads and made.reads - virtual
+        made.context, made.virtual = made.reads and made.reads - virtual, virtual
         return made
 
     def encode(self, one: Conversation, **extra: Any) -> Encoded:
@@ -111,7 +112,8 @@ class Encoder:
         size = len(e.ids) - (e.cut if self.too_long != "drop" and self.max_length and len(e.ids) > self.max_length else 0)
         if self.context is None or size <= self.context:
             return ""
-        return f"The row has {size} tokens; {self.folder.name} can read {self.context} of a row."
+        words = f"The row has {size} tokens; {self.folder.name} can read {self.context} of a row."
+        return f"{words[:-1]}: its method puts {self.virtual} before each." if self.virtual else words
 
     def prompt_ids(self, messages: list[Message], **extra: Any) -> list[int]:
         """The ids a model is given to answer: the conversation so far and the opening of the assistant's turn."""
@@ -209,7 +211,7 @@ class Encoder:
     def _masked(self, answers: list[Message], text: str, spans: list[tuple[int, int]] | None) -> list[tuple[int, int]]:
         """What is never trained: turns of weight 0, and blocks of reasoning that the template wrote empty."""
         if spans is None:
-            if any(message.get("weight") == 0 for message in answers):
+            if any(message.get("weight") == 0 or message.get("untrained") for message in answers):
                 raise TemplateError(f"With the template {self.template.name!r} answers cannot be told apart, and some of them are not to be trained.",
                                     "Choose another template, such as chatml.", "data.template")
             return []
@@ -218,9 +220,23 @@ class Encoder:
             empty = _empty_thought(text, start, stop) if self.reasoning != "keep" else start
             if message.get("weight") == 0:
                 found.append((start, stop))
-            elif empty > start and (self.reasoning == "mask_empty" or not NO_THOUGHT.match(message["content"])):
+                continue
+            found += self._untrained(message, text, start, stop)
+            if empty > start and (self.reasoning == "mask_empty" or not NO_THOUGHT.match(message["content"])):
                 found.append((start, empty))
         return found
+
+    def _untrained(self, message: Message, text: str, start: int, stop: int) -> list[tuple[int, int]]:
+        """Where the parts of an answer stand that are not to be trained. Raises TemplateError where the template writes the answer otherwise."""
+        if not message.get("untrained"):
+            return []
+        said = message["content"]
+        blank = len(said) - len(said.lstrip())
+        at = text.find(said.strip(), start, stop)
+        if at < 0:
+            raise TemplateError(f"The template {self.template.name!r} writes an answer otherwise than the data, and parts of it are not to be trained.",
+                                "Choose another template, such as chatml.", "data.template")
+        return [(max(at + a - blank, at), at + b - blank) for a, b in message["untrained"]]
 
     def _label(self, rendered: Rendered, ids: list[int], offsets: list[tuple[int, int]], whole: bool) -> Encoded:
         self._refuse_beyond(ids)
@@ -230,6 +246,8 @@ class Encoder:
             labels[first:last] = [IGNORED] * (last - first)
         for first, last in covered(offsets, spans):
             labels[first:last] = ids[first:last]
+        for first, last in ending(offsets, rendered.masked):
+            labels[first:last] = [IGNORED] * (last - first)
         labels[:1] = [IGNORED] * len(labels[:1])  # nothing stands before the first token to predict it from
         over = max(0, len(ids) - self.max_length) if self.max_length else 0
         if over and self.too_long != "drop" and not whole:
@@ -303,6 +321,12 @@ def covered(offsets: Sequence[tuple[int, int]], spans: Sequence[tuple[int, int]]
             last += 1
         found.append((first, min(last, len(offsets))))
     return found
+
+
+def ending(offsets: Sequence[tuple[int, int]], spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """[first, last) token of every span: the tokens whose last character it holds. (The first one is often a blank that stands before a word.)"""
+    return [(first, last - (first < last and offsets[last - 1][1] > stop))
+            for start, stop in spans for first, last in covered(offsets, [(start, stop)])]
 
 
 def _limits(folder: Path, tokenizer: Any) -> tuple[int | None, int | None]:

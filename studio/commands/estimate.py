@@ -81,15 +81,22 @@ def show(answer: dict[str, Any]) -> None:
         print(f"about {answer['seconds'] / 60:.1f} minutes: {answer['steps']} steps of {answer['seconds_per_step']:.2f} s (from {answer['speed_from']})")
     if answer.get("cost") is not None:
         print(f"about ${answer['cost']:.2f} at ${answer['price']:.2f} an hour, setting up not counted")
-    for kind, rows in ((answer.get("data") or {}).get("dropped") or {}).items():
-        why = answer["data"]["reasons"].get(kind, "")
-        print(f"{rows['count']} rows are left out ({kind}): rows {rows['rows'][:80]}. {why}")
+    _show_data(answer.get("data") or {})
     for key, value in answer["limits"].items():
         if value:
             print(f"largest {key} that fits: {value}")
     for item in answer["advice"]:
         changes = " ".join(f"--set {key}={value}" for key, value in item["change"].items())
         print(f"- {item['text']} Saves {size(item['saves'])}; costs {item['cost']}. {changes}")
+
+
+def _show_data(told: dict[str, Any]) -> None:
+    """What of the data is dropped, cut, or trained without a part that the template cannot write."""
+    for kind, rows in told.get("dropped", {}).items():
+        print(f"{rows['count']} rows are left out ({kind}): rows {rows['rows'][:80]}. {told['reasons'].get(kind, '')}")
+    for kind, rows in (told.get("cut", {}) | told.get("left_out", {})).items():
+        lost = f" {told['tokens_lost']:,} tokens are lost." if kind == "over_limit" else ""
+        print(f"{rows['count']} rows lose something ({kind}): rows {rows['rows'][:80]}. {data.KINDS[kind].reason}{lost} {data.KINDS[kind].hint}")
 
 
 def size(count: float) -> str:

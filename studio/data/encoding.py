@@ -15,6 +15,7 @@ from studio.data.encoded import EncodedRows, Writer, open_rows
 from studio.data.mixing import indices
 from studio.data.order import DataOrder
 from studio.data.pieces import pieces
+from studio.data.problem import KINDS
 from studio.errors import DataError, TemplateError
 from studio.tokens import Encoded, Encoder
 
@@ -80,10 +81,10 @@ Held = tuple[Dataset, Conversations]
 
 
 class Recording:
-    """What is dropped and cut on the way, and the tokens lost by it. seed: of the split."""
+    """What is dropped and cut on the way, and the tokens lost by it. seed: of the split; decisions: drop, keep or stop by kind of problem."""
 
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
+    def __init__(self, seed: int, decisions: dict[str, str] | None = None) -> None:
+        self.seed, self.decisions = seed, decisions or {}
         self.dropped, self.cut, self.split, self.held_back, self.lost, self.eval_lost = _Record(), _Record(), _Record(), _Record(), 0, 0
         self.available = 0  # rows that could have been held out
         self.left_out, self.reasons = _Record(), {}  # what the template has no place for; in words, why rows were dropped
@@ -194,7 +195,7 @@ def judged(
 ) -> Encoded | None:
     """The row if it can be trained on; else None, and recorded is why. held: of the rows held out.
 
-    Raises DataError for a row that is longer than the model can read.
+    Raises DataError for a row that is longer than the model can read, and where the decision on what the template leaves out is to stop.
     """
     dropped, row = record.held_back if held else record.dropped, [conversation["row"]]
     if isinstance(e, TemplateError):
@@ -204,9 +205,14 @@ def judged(
         dropped.add("over_limit", source, row)
     elif e.n_trained == 0:
         dropped.add("untrained", source, row)
+    elif unwanted := [kind for kind in e.left_out if record.decisions.get(kind, "keep") != "keep"]:
+        if "stop" in map(record.decisions.get, unwanted):
+            about = KINDS[unwanted[0]]
+            raise DataError(f"Row {row[0]} of {source}, and the order says to stop there: {about.reason}", about.hint, f"data.problems.{unwanted[0]}")
+        dropped.add(unwanted[0], source, row)
     else:
         refuse_beyond(conversation, e, encoder, source)
-        for kind in e.left_out:
+        for kind in () if held else e.left_out:
             record.left_out.add(kind, source, row)
         if e.cut:
             (record.held_back if held else record.cut).add("over_limit", source, row)

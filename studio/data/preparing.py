@@ -44,7 +44,7 @@ def prepare(order: DataOrder, encoder: Encoder, seed: int = 42, report: Report |
     key = _key(order, [*datasets, *([own] if own else [])], encoder, seed)
     folder = room("datasets") / f"encoded-{key}"
     if not (folder / "record.json").is_file():
-        record = Recording(seed)
+        record = Recording(seed, order.problems)
         drawn, held = _drawn(order, datasets, own, seed, record)
         counts = [len(part.train) for part in drawn]
         _gate(encoder, drawn)
@@ -67,7 +67,7 @@ def prepare(order: DataOrder, encoder: Encoder, seed: int = 42, report: Report |
 
 def held_out(order: DataOrder, encoder: Encoder, seed: int = 42) -> list[dict[str, Any]]:
     """The conversations that a run of this order measures on: those of Prepared.eval, row by row."""
-    record = Recording(seed)
+    record = Recording(seed, order.problems)
     drawn, held = _drawn(order, *_datasets(order), seed, record)
     return [one for some, _ in held_rows(order, drawn, held, encoder, record) for one in some]
 

@@ -69,11 +69,8 @@ def _inspect(wanted: RunConfig, lang: str) -> Question:
     found = read(wanted)
     kinds = []
     for kind, count in found.counts.items():
-        about = data.KINDS[kind]
         first = next((one for one in found.problems if one.kind == kind), None)
-        kinds.append({"kind": kind, "count": count, "severity": about.severity, "reason": about.reason, "hint": about.hint,
-                      "rows": [int(row) for row in found.by_kind[kind][:SHOWN]], "value": first.value if first else "",
-                      "default": {"refused": "drop"}.get(about.severity, "keep"), "decision": wanted.data.problems.get(kind)})
+        kinds.append(_kind(kind, count, found.by_kind[kind][:SHOWN], wanted) | {"value": first.value if first else ""})
     left = sum(measure.read(one.source, wanted).rows for one in wanted.data.sources()[1:])
     try:
         kept = len(found.decide(wanted.data.problems).conversations)
@@ -88,39 +85,47 @@ def _inspect(wanted: RunConfig, lang: str) -> Question:
             "problems": kinds, "train": kept - held, "held": held, "others": left, "stopped": stopped, "fingerprint": found.fingerprint}
 
 
+def _kind(kind: str, count: int, rows: Any, wanted: RunConfig) -> Question:
+    """A kind of problem: how many rows have it, the first of them, and what is decided."""
+    about = data.KINDS[kind]
+    return {"kind": kind, "count": count, "severity": about.severity, "reason": about.reason, "hint": about.hint, "rows": [int(row) for row in rows],
+            "default": {"refused": "drop"}.get(about.severity, "keep"), "decision": wanted.data.problems.get(kind)}
+
+
 def _columns(wanted: RunConfig, lang: str) -> Question:
     return {"columns": data.columns(wanted.data.sources()[0].source, wanted.data.encoding)}
 
 
 def _lengths(wanted: RunConfig, lang: str) -> Question:
-    found = measure.lengths(wanted, read(wanted))
+    dataset = read(wanted)
+    found = measure.lengths(wanted, dataset)
     if found is None:
         return {"nothing": True}
     order = found.tokens.argsort()
     best = suggested(found.tokens) if len(order) else 0
     return {"lengths": found.tokens[order].tolist(), "suggested": best, "trained": int(found.trained.sum()), "tokens": int(found.tokens.sum()), "of": found.of,
-            "failed": found.noted.counts["unrenderable"], "why": " ".join(words.told(said, lang) for said in found.why if said), "texts": found.texts,
-            "told": _told(found.noted, lang) + _beyond(found, wanted)}
+            "failed": found.noted.counts["unrenderable"], "why": " ".join(words.told(said, lang) for said in found.why if said), "texts": found.texts, "fingerprint": dataset.fingerprint,
+            "told": _told(found.noted, wanted, lang) + _beyond(found, wanted)}
 
 
 def _beyond(found: measure.Lengths, wanted: RunConfig) -> list[Question]:
-    """The rows that are longer than the model can read, where the cut line leaves them so."""
+    """The rows that are longer than the model can read, where the cut line leaves them so. virtual: tokens that the method puts before each."""
     context = found.context and found.context - wanted.virtual_tokens
     if context is None or wanted.data.max_length <= context or not (count := int((found.tokens > context).sum())):
         return []
-    about = data.KINDS["over_context"]
-    return [{"kind": "over_context", "count": count, "rows": [], "reason": about.reason, "hint": about.hint, "limit": context}]
+    return [_kind("over_context", count, [], wanted) | {"limit": context, "virtual": wanted.virtual_tokens, "fixed": True}]
 
 
-def _told(noted: data.Noted, lang: str) -> list[Question]:
-    """What template and model make of the rows: of each kind how many, which, and why."""
+def _told(noted: data.Noted, wanted: RunConfig, lang: str) -> list[Question]:
+    """What template and model make of the rows: of each kind how many, which, and why. fixed: there is nothing to decide."""
     found = []
     for kind, count in noted.counts.items():
         if kind == "unrenderable":
             continue
         first = next(one for one in noted.problems if one.kind == kind)
         rows = [one.row for one in noted.problems if one.kind == kind][:SHOWN]
-        found.append({"kind": kind, "count": count, "rows": rows, "reason": words.told(first.reason, lang), "hint": words.told(first.hint, lang)})
+        words_of = {"reason": words.told(first.reason, lang), "hint": words.told(first.hint, lang)}
+        found.append(_kind(kind, count, rows, wanted) | words_of | {"fixed": not kind.endswith("_dropped")})
     return found
 
 

@@ -10,6 +10,7 @@ import pytest
 from tokenizers import Tokenizer, processors
 
 from studio import data, template
+from studio.commands import estimate
 from studio.data import DataOrder
 from studio.errors import DataError, TemplateError
 from studio.template import Template
@@ -226,6 +227,23 @@ def test_reasoning_by_hand(home: Path) -> None:
     found = rows(home, "hand.jsonl", {"frage": "2+2?", "gedanke": "Two and two.", "antwort": "Four."},
                  mapping={"prompt": "frage", "reasoning": "gedanke", "answer": "antwort"})
     assert found.conversations[0]["messages"] == THOUGHT
+
+
+@pytest.mark.parametrize("decision", ["keep", "drop", "stop"])
+def test_what_the_template_drops_is_decided_on_and_told(decision: str, home: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = home / "thoughts.jsonl"
+    path.write_bytes(as_lines([{"messages": THOUGHT}, *({"messages": [{"role": "user", "content": f"{n}?"}, answer(f"It is {n}.")]} for n in range(3))]))
+    order = DataOrder(train=str(path), eval=0, problems={"reasoning_dropped": decision})
+    if decision == "stop":
+        with pytest.raises(DataError, match="Row 1 .* says to stop there"):
+            data.prepare(order, encoder_of(tiny_model))
+        return
+    made = data.prepare(order, encoder_of(tiny_model))
+    record = {key: made.record[key] for key in ("dropped", "cut", "left_out", "reasons", "tokens_lost")}
+    assert len(made.train) == (4 if decision == "keep" else 3)
+    assert record["left_out" if decision == "keep" else "dropped"]["reasoning_dropped"] == {"count": 1, "rows": "1"}
+    estimate._show_data(record)
+    assert "(reasoning_dropped): rows 1." in capsys.readouterr().out
 
 
 # -- preference data stays preference data

@@ -7,14 +7,15 @@ from typing import Any
 from studio.data.formats import Found, Row
 from studio.data.formats.content import spoken
 from studio.data.formats.fields import kind
+from studio.data.formats.flags import flags_of, ranges_of
 from studio.data.turns import CONTENT_KEYS, ROLE_KEYS, ROLES, verdict
 from studio.text import calls
 
 LISTS = ("messages", "conversations", "conversation", "dialogue", "dialog", "chat", "turns", "chat_messages")
 KEPT = ("name", "tool_call_id")
 REASONING = ("reasoning_content", "reasoning", "thinking", "thought")
-FLAGS = ("weight", "loss", "train", "training", "loss_weight")  # OpenAI's, ms-swift's, axolotl's and LLaMA-Factory's
 CALLING = frozenset({"function_call", "tool_call", "tool_calls"})  # roles whose content is a call
+NOTHING: dict[str, Any] = {}
 HARD = frozenset({"unknown_role", "no_assistant"})  # no order of turns could save such a row
 
 
@@ -110,7 +111,7 @@ def _turn(turn: Any, found: Found, where: str, role_key: str, content_key: str) 
         found("missing_field" if said is None else "unknown_role", f"{where}.{role_key}", said)
         return None
     content = turn.get(content_key)
-    extra = _extra(turn, role, found, where) if len(turn) > 2 or content_key not in turn else {}
+    extra = _extra(turn, role, found, where) if len(turn) > 2 or content_key not in turn else NOTHING
     if extra is None:
         return None
     if plain in CALLING:
@@ -134,7 +135,8 @@ def _turn(turn: Any, found: Found, where: str, role_key: str, content_key: str) 
     if not content.strip() and role in ("user", "assistant") and "tool_calls" not in extra:
         found("empty_field", f"{where}.{content_key}", content)
         return None
-    return {"role": role, "content": content, **extra}
+    ranges = ranges_of(turn, role, content, found, where) if extra is not NOTHING else NOTHING
+    return None if ranges is None else {"role": role, "content": content, **extra, **ranges}
 
 
 def _extra(turn: dict[str, Any], role: str, found: Found, where: str) -> dict[str, Any] | None:
@@ -151,18 +153,8 @@ def _extra(turn: dict[str, Any], role: str, found: Found, where: str) -> dict[st
     thought = next((turn[key] for key in REASONING if isinstance(turn.get(key), str) and turn[key].strip()), None)
     if thought and role == "assistant":
         extra["reasoning_content"] = thought
-    for flag in FLAGS:
-        value = turn.get(flag)
-        if value is None:
-            continue
-        if not isinstance(value, (bool, int, float)) or value not in (0, 1):
-            found("wrong_type", f"{where}.{flag}", value, "Whether a turn is trained on must be 0 or 1, false or true: nothing between.")
-            return None
-        if not value and role == "assistant":
-            extra["weight"] = 0
-        elif value and role != "assistant" and flag != "weight":
-            found("unheeded_flag", f"{where}.{flag}", value)
-    return extra
+    flags = flags_of(turn, role, found, where)
+    return None if flags is None else extra | flags
 
 
 def _tools(row: Row, turns: list[Any], found: Found) -> list[Any]:

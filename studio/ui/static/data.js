@@ -10,7 +10,7 @@
     const main = at(".data-main"), sources = at(".sources");
     let asked = 0, found = null, sending = null, trouble = null, drawn = "";
     const about = el("section", { class: "card about" }), problems = el("section", { class: "card problems", hidden: true });
-    const measured = studio.histogram(server), rows = studio.rows(server);
+    const measured = studio.histogram(server, () => drawProblems()), rows = studio.rows(server);
     main.append(about, problems, measured.element, rows.element);
     at(".onward").addEventListener("click", () => studio.open("tune"));
     const question = (more = {}) => ({ order: studio.order.value, lang: studio.language, ...more });
@@ -96,18 +96,19 @@
     function drawProblems() {
       problems.hidden = !found?.problems;
       if (problems.hidden) return;
+      const known = [...found.problems, ...measured.told(found.fingerprint)]; // of the file, and of what template and model make of it
       const head = el("div", { class: "card-head plain-head" }, el("div", {}, el("h2", {}, studio.say("Problems")), el("p", { class: "quiet" },
-        studio.say(found.problems.length ? "Decide for each kind what becomes of its rows. Nothing is dropped unless it stands here." : "None found. Every row can be trained on."))));
-      const lines = found.problems.map((one) => {
+        studio.say(known.length ? "Decide for each kind what becomes of its rows. Nothing is dropped unless it stands here." : "None found. Every row can be trained on."))));
+      const lines = known.map((one) => {
         const chosen = one.decision || one.default;
         const decide = (value) => { const all = { ...(studio.order.get("data.problems") || {}) }; if (value === one.default) delete all[one.kind]; else all[one.kind] = value;
           studio.order.set("data.problems", Object.keys(all).length ? all : undefined, undefined, "data"); };
         return el("li", { class: "problem" }, el("span", { class: `dot ${one.severity}`, title: studio.say(SEVERITY[one.severity]) }), el("div", {},
           el("p", {}, el("b", { class: "num" }, studio.number(one.count)), " · ", studio.say(one.reason)),
-          el("p", { class: "quiet small" }, studio.say(one.hint), one.value && el("code", {}, one.value)),
-          el("p", { class: "small jump" }, studio.say("Rows"), " ", one.rows.map((row) => el("button", { type: "button", class: "plain num", onclick: () => rows.show(row, true) }, String(row))),
-            one.count > one.rows.length && el("button", { type: "button", class: "plain", onclick: () => rows.only(one.kind) }, studio.say("all {n}", { n: studio.number(one.count) })))),
-          studio.segments("What becomes of these rows", DECISIONS, chosen, decide));
+          el("p", { class: "quiet small" }, studio.say(one.hint), " ", one.virtual > 0 && studio.say("The method takes {n} tokens of it for itself.", { n: studio.number(one.virtual) }), one.value && el("code", {}, one.value)),
+          one.rows.length > 0 && el("p", { class: "small jump" }, studio.say("Rows"), " ", one.rows.map((row) => el("button", { type: "button", class: "plain num", onclick: () => rows.show(row, true) }, String(row))),
+            one.count > one.rows.length && found.problems.includes(one) && el("button", { type: "button", class: "plain", onclick: () => rows.only(one.kind) }, studio.say("all {n}", { n: studio.number(one.count) })))),
+          !one.fixed && studio.segments("What becomes of these rows", DECISIONS, chosen, decide));
       });
       problems.replaceChildren(head, ...(lines.length ? [el("ul", {}, lines)] : []));
     }

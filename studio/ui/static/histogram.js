@@ -4,7 +4,8 @@
   const SVG = "http://www.w3.org/2000/svg", WIDE = 720, HIGH = 150, BARS = 48;
   const svg = (tag, attributes) => { const made = document.createElementNS(SVG, tag); for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value); return made; };
 
-  studio.histogram = (server) => {
+  // changed: called when it is known anew what template and model make of the rows.
+  studio.histogram = (server, changed) => {
     const element = el("section", { class: "card lengths", hidden: true });
     let found = null, asked = 0, dragging = null;
     const limit = () => dragging ?? studio.order.get("data.max_length") ?? 1024;
@@ -23,8 +24,6 @@
       for (const length of found.lengths) counts[Math.min(BARS - 1, Math.floor((length / top) * BARS))] += 1;
       return counts;
     };
-    const told = () => (found.told.length ? [el("ul", { class: "told" }, found.told.map((one) => el("li", {}, el("b", { class: "num" }, studio.number(one.count)), " · ", one.reason, " ",
-      el("span", { class: "quiet small" }, one.hint, " ", one.rows.length && studio.say("Rows {rows}", { rows: one.rows.join(", ") + (one.count > one.rows.length ? ", …" : "") }))))) ] : []);
     const draw = () => {
       if (!found) return;
       const counts = bars(), high = Math.max(...counts), top = span(), wide = WIDE / BARS, x = Math.min(1, limit() / top) * WIDE, beyond = over();
@@ -61,15 +60,17 @@
         picture, el("div", { class: "cut-line" }, note, fits !== limit() && el("button", { type: "button", class: "plain", onclick: () => set(fits) }, studio.say("Set it to {n}", { n: studio.number(fits) })),
           studio.segments("Rows that are too long", [["cut", "Cut them"], ["drop", "Drop them"], ...(found.texts || studio.order.get("data.too_long") === "split" ? [["split", "Split them"]] : [])], studio.order.get("data.too_long") || "cut", (value) => { studio.order.set("data.too_long", value, "cut", "data"); draw(); })),
         found.lengths.length < found.of && el("p", { class: "quiet small" }, studio.say("Counted on {n} rows spread over the file.", { n: studio.number(found.lengths.length) })),
-        found.failed > 0 && el("p", { class: "note" }, studio.say("{n} rows cannot be rendered with this template.", { n: found.failed }), " ", found.why), ...told()].filter(Boolean));
+        found.failed > 0 && el("p", { class: "note" }, studio.say("{n} rows cannot be rendered with this template.", { n: found.failed }), " ", found.why)].filter(Boolean));
     };
     const set = (value) => { studio.order.set("data.max_length", value, 1024, "data"); draw(); };
     return {
       element,
+      told: (fingerprint) => (found?.fingerprint === fingerprint ? found.told : []),
       async refresh() {
         const mine = (asked += 1), answer = await server.lengths({ order: studio.order.value, lang: studio.language }).catch(() => null);
         if (mine !== asked) return;
         found = answer && answer.lengths?.length ? answer : null;
+        changed();
         element.hidden = !found && !answer?.failed;
         if (!found && answer?.failed) element.replaceChildren(el("h2", {}, studio.say("Length")), el("p", { class: "fault", role: "alert" }, el("b", {}, studio.say("{n} rows cannot be rendered with this template.", { n: answer.failed })), " ", answer.why));
         draw();

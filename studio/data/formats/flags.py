@@ -1,0 +1,62 @@
+"""What a turn says of its own training: a flag for all of it, or ranges of its characters (axolotl's train_detail)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from studio.data.formats import Found
+
+FLAGS = ("weight", "loss", "train", "training", "loss_weight")  # OpenAI's, ms-swift's, axolotl's and LLaMA-Factory's
+DETAILS = ("train_detail", "training_detail")
+ENDS = ("begin_offset", "end_offset")  # the first and the last character; the last one is in the range
+
+
+def flags_of(turn: dict[str, Any], role: str, found: Found, where: str) -> dict[str, Any] | None:
+    """{"weight": 0} for an answer that is not trained on, else {}. None for a flag between yes and no, which is told."""
+    made: dict[str, Any] = {}
+    for flag in FLAGS:
+        value = turn.get(flag)
+        if value is None:
+            continue
+        if not isinstance(value, (bool, int, float)) or value not in (0, 1):
+            found("wrong_type", f"{where}.{flag}", value, "Whether a turn is trained on must be 0 or 1, false or true: nothing between.")
+            return None
+        if not value and role == "assistant":
+            made["weight"] = 0
+        elif value and role != "assistant" and flag != "weight":
+            found("unheeded_flag", f"{where}.{flag}", value)
+    return made
+
+
+def ranges_of(turn: dict[str, Any], role: str, content: str, found: Found, where: str) -> dict[str, Any] | None:
+    """{"untrained": [[first, end], …]}: the characters of an answer that no range trains; {} where nothing is said. None for a fault, which is told."""
+    name = next((name for name in DETAILS if turn.get(name)), None)
+    if name is None:
+        return {}
+    kept = _kept(turn[name], len(content))
+    if kept is None:
+        reason = "It must be a list of {begin_offset, end_offset, train}: whole numbers within the text, and true or false."
+        return found("wrong_type", f"{where}.{name}", turn[name], reason)
+    if role != "assistant":
+        if kept:
+            found("unheeded_flag", f"{where}.{name}", turn[name])
+        return {}
+    edges = [0, *(edge for one in kept for edge in one), len(content)]
+    left = [[a, b] for a, b in zip(edges[::2], edges[1::2]) if a < b]
+    return {"untrained": left} if left else {}
+
+
+def _kept(details: Any, size: int) -> list[tuple[int, int]] | None:
+    """The ranges to be trained, [first, end), in order and apart; None where they are not written as they must be."""
+    if not isinstance(details, list) or not all(isinstance(one, dict) and isinstance(one.get("train"), bool) for one in details):
+        return None
+    pairs = [tuple(one.get(key) for key in ENDS) for one in details]
+    if not all(type(a) is int and type(b) is int and 0 <= a <= b < size for a, b in pairs):
+        return None
+    kept: list[tuple[int, int]] = []
+    for a, b in sorted((a, b + 1) for (a, b), one in zip(pairs, details, strict=True) if one["train"]):
+        if kept and a <= kept[-1][1]:
+            kept[-1] = kept[-1][0], max(b, kept[-1][1])
+        else:
+            kept.append((a, b))
+    return kept
