@@ -104,7 +104,8 @@ def _lengths(wanted: RunConfig, lang: str) -> Question:
     order = found.tokens.argsort()
     best = suggested(found.tokens) if len(order) else 0
     return {"lengths": found.tokens[order].tolist(), "suggested": best, "trained": int(found.trained.sum()), "tokens": int(found.tokens.sum()), "of": found.of,
-            "failed": found.noted.counts["unrenderable"], "why": " ".join(words.told(said, lang) for said in found.why if said), "texts": found.texts, "fingerprint": dataset.fingerprint,
+            "failed": found.noted.counts["unrenderable"], "why": " ".join(words.told(said, lang) for said in found.why if said), "texts": found.texts,
+            "fingerprint": dataset.fingerprint,
             "told": _told(found.noted, wanted, lang) + _beyond(found, wanted)}
 
 
