@@ -14,7 +14,7 @@ STATIC = Path(__file__).parent / "static"
 SAID = re.compile(r'data-say="([^"]+)">[^<]*<')  # a sentence of a file in static/ that is shown in other languages too
 LIBRARIES = ("vendored/markdown-it.min.js",)  # of others, as they are published; the licence stands beside each
 SERVED = "/studio/"  # where those are fetched from, once
-FIRST = ("words.js", "page.js", "live.js")  # what every other script stands on
+FIRST = ("frames.js", "words.js", "page.js", "live.js")  # what every other script stands on
 
 
 def read(name: str) -> str:
