@@ -40,7 +40,7 @@
     };
     const look = async () => {
       clearTimeout(timer);
-      if (!row || studio.tab() !== "runs") return;
+      if (!row || studio.tab() !== "runs" || document.hidden) return;
       const answer = await studio.ask("studio-bar", "taken", { id: row.id }).catch(() => null);
       if (answer && row) {
         const now = JSON.stringify([answer, studio.language, row.id]);
@@ -54,6 +54,9 @@
       }
       timer = setTimeout(look, answer && Object.values(answer.exports).some((one) => one.state === "going") ? 1500 : 6000);
     };
+    const back = () => { if (row) look(); };
+    window.addEventListener("studio:tab", back);
+    document.addEventListener("visibilitychange", back);
     return { node, show(wanted) {
       row = wanted;
       clearTimeout(timer);

@@ -20,6 +20,13 @@
     }
     return found.length > 1 ? found : ticks(low, high, 4);
   };
+  // The end of a range that goes on growing: a round number ahead of it, so that new points seldom move the old ones.
+  const ahead = (low, high) => { const step = nice(high - low || 1, 4); return Math.ceil(high / step - 1e-9) * step; };
+  // A range widened to round numbers, for the same reason.
+  const widened = ([low, high], count = 10) => {
+    const step = nice(high - low, count);
+    return [Math.floor(low / step + 1e-9) * step, Math.ceil(high / step - 1e-9) * step];
+  };
   // Digits behind the point that tell all marks of an axis apart, the same for each.
   const decimals = (values) => {
     for (let digits = 0; digits < 6; digits += 1) {
@@ -34,5 +41,5 @@
     return low;
   };
   const quantile = (sorted, share) => sorted[Math.min(sorted.length - 1, Math.max(0, Math.round(share * (sorted.length - 1))))];
-  window.studio.axis = { ticks, logTicks, decimals, place, quantile };
+  window.studio.axis = { ticks, logTicks, ahead, widened, decimals, place, quantile };
 })();

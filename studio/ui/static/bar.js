@@ -64,16 +64,17 @@
       }
       const row = live.now[0];
       job.hidden = !row;
-      document.title = row ? `${row.percent == null ? "" : `${Math.floor(row.percent)} % · `}${row.name} · Fine-Tuning Studio` : "Fine-Tuning Studio";
+      const title = row ? `${row.percent == null ? "" : `${Math.floor(row.percent)} % · `}${row.name} · Fine-Tuning Studio` : "Fine-Tuning Studio";
+      if (document.title !== title) document.title = title;
       if (!row) return;
       job.dataset.run = row.id;
       job.href = `?tab=runs&run=${encodeURIComponent(row.id)}`;
-      name.textContent = row.name;
-      doing.textContent = studio.phase(row);
+      studio.write(name, row.name);
+      studio.write(doing, studio.phase(row));
       const others = live.now.length - 1 + live.waiting;
-      numbers.textContent = [row.train_loss == null ? null : `${studio.say("loss")} ${studio.figure(row.train_loss)}`,
+      studio.write(numbers, [row.train_loss == null ? null : `${studio.say("loss")} ${studio.figure(row.train_loss)}`,
         row.percent == null ? null : `${studio.number(row.percent)} %`, row.left == null ? null : studio.say("{time} left", { time: studio.duration(row.left) }),
-        others ? studio.say("{n} more", { n: others }) : null].filter(Boolean).join(" · ");
+        others ? studio.say("{n} more", { n: others }) : null].filter(Boolean).join(" · "));
       meter.style.width = `${row.percent || 0}%`;
     };
     // A page opened without a wish of its own shows the job that is running, once, before the visitor has gone anywhere.

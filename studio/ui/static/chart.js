@@ -3,7 +3,7 @@
   const studio = window.studio;
   const PAD = (studio.chartPad = { left: 52, right: 12, top: 8, bottom: 24 });
 
-  const { place, quantile } = studio.axis;
+  const { place, quantile, widened } = studio.axis;
 
   class Chart {
     // spec: {key, title, column, smooth, evals, marks, level, format, empty}; board: what all charts of a page share.
@@ -17,7 +17,8 @@
       this.stage = make("div", { class: "chart-stage", tabindex: "0", role: "img" }, this.canvas, this.over, this.empty);
       this.title = make("h4", {});
       this.node = make("figure", { class: `chart chart-${spec.key}` }, make("figcaption", {}, this.title, this.readout), this.stage);
-      new ResizeObserver(() => { this.dirty = true; board.redraw(); }).observe(this.stage);
+      new ResizeObserver(([seen]) => { this.box = seen.contentRect; this.dirty = true; board.redraw(); }).observe(this.stage);
+      new IntersectionObserver(([seen]) => { this.inSight = seen.isIntersecting; if (this.inSight) board.redraw(); }, { rootMargin: "50px" }).observe(this.stage);
       this.hands();
     }
 
@@ -74,8 +75,8 @@
         const { track } = entry, x = track.columns[board.axis], raw = track.columns[spec.column];
         if (!x || !raw || !track.n) return { ...entry, n: 0, evals: spec.evals ? this.evals(track, range) : [] };
         const first = Math.max(0, place(x, track.n, range[0]) - 1), last = Math.min(track.n, place(x, track.n, range[1]) + 1);
-        const weight = spec.smooth ? board.smoothing : 0;
-        return { ...entry, x, raw, strong: track.smooth(spec.column, weight), soft: weight > 0, first, last, n: last - first,
+        const weight = spec.smooth ? board.smoothing : 0, strong = track.smooth(spec.column, weight);
+        return { ...entry, x, raw, strong, weight: track.weight(weight), soft: weight > 0, first, last, n: last - first,
           evals: spec.evals ? this.evals(track, range) : [] };
       });
     }
@@ -114,16 +115,16 @@
       if (spec.zero) low = Math.min(low, 0);
       if (!(high >= low)) return null;
       if (high === low) { const slack = Math.abs(high) * 0.1 || 1; low -= spec.zero ? 0 : slack; high += slack; }
-      if (board.log && spec.log) return [Math.log10(low) - 0.02, Math.log10(high) + 0.02];
-      const slack = (high - low) * 0.06;
-      return [spec.zero || (low >= 0 && low - slack < 0) ? Math.max(0, low - slack) : low - slack, high + slack];
+      if (board.log && spec.log) return widened([Math.log10(low) - 0.02, Math.log10(high) + 0.02], 30);
+      const slack = (high - low) * 0.03;
+      return widened([spec.zero || (low >= 0 && low - slack < 0) ? Math.max(0, low - slack) : low - slack, high + slack]);
     }
 
     level() { const first = this.board.shown()[0]; return first?.track.status?.[this.spec.level] ?? null; }
 
     fit() {
-      const box = this.stage.getBoundingClientRect(), ratio = window.devicePixelRatio || 1;
-      if (!box.width) return false;
+      const { box } = this, ratio = window.devicePixelRatio || 1;
+      if (!box?.width) return false;
       const width = Math.round(box.width), height = Math.round(box.height);
       if (width !== this.width || height !== this.height || ratio !== this.ratio) {
         for (const canvas of [this.canvas, this.over]) { canvas.width = width * ratio; canvas.height = height * ratio; }
@@ -135,10 +136,11 @@
     draw() {
       if (!this.fit()) return;
       this.dirty = false;
-      const pen = this.canvas.getContext("2d");
+      const pen = this.canvas.getContext("2d"), scene = this.scene(this.width, this.height), frame = this.frameOf(scene);
       pen.setTransform(this.ratio, 0, 0, this.ratio, 0, 0);
-      pen.clearRect(0, 0, this.width, this.height);
-      this.paint(pen, this.width, this.height);
+      if (scene && frame === this.frame && scene.lines.every((line, i) => (line.last || 0) >= this.ends[i])) this.extend(pen, scene, this.ends);
+      else { pen.clearRect(0, 0, this.width, this.height); this.paint(pen, scene); }
+      Object.assign(this, { seen: scene, frame, ends: scene?.lines.map((line) => line.last || 0) });
       const first = this.board.shown()[0]?.track;
       Object.assign(this.stage.dataset, { points: first?.n ?? 0, last: first?.n ? first.last("step") : 0 }); // what is drawn, for tests and measurements
       this.drawOver();
@@ -150,6 +152,23 @@
       let i = Math.min(line.last - 1, place(line.x, line.last, x));
       if (i > line.first && Math.abs(line.x[i - 1] - x) < Math.abs(line.x[i] - x)) i -= 1;
       return { x: line.x[i], raw: line.raw[i], strong: line.strong[i] };
+    }
+
+    // Where everything stands in a picture of this size; null: there is nothing to draw yet.
+    scene(width, height) {
+      const { board, spec } = this, xr = board.range(), lines = xr ? this.lines() : [], yr = xr ? this.yRange(lines) : null;
+      if (!yr) return null;
+      const plot = { x: PAD.left, y: PAD.top, w: width - PAD.left - PAD.right, h: height - PAD.top - PAD.bottom };
+      const scale = board.log && spec.log ? Math.log10 : (value) => value;
+      return { width, plot, lines, xr, yr, X: (value) => plot.x + ((value - xr[0]) / (xr[1] - xr[0] || 1)) * plot.w,
+        Y: (value) => plot.y + plot.h - ((scale(value) - yr[0]) / (yr[1] - yr[0])) * plot.h };
+    }
+
+    // Everything that is painted but the points: while it is the same, only new points are painted.
+    frameOf(scene) {
+      const { board, spec, width, height, ratio } = this;
+      return scene && JSON.stringify([scene.xr, scene.yr, width, height, ratio, studio.language, board.ink().paper, board.log, board.axis, spec.level && this.level(),
+        scene.lines.map((line) => [line.track.id, line.track.generation, line.colour, line.weight, line.first, line.n > 3 * width, line.evals.length, spec.marks && line.track.others.length])]);
     }
 
     // The values under the cursor, else the last ones.
@@ -166,7 +185,7 @@
     }
 
     tell() {
-      this.title.textContent = studio.say(this.spec.title);
+      studio.write(this.title, studio.say(this.spec.title));
       const said = this.values(), key = JSON.stringify(said);
       if (key === this.told) return;
       this.told = key;

@@ -3,6 +3,7 @@
 (() => {
   const studio = window.studio, make = studio.element, live = studio.live;
   const QUICK = 140, SLOW = 4000; // milliseconds between two looks, while an answer is written and else
+  const voices = () => JSON.stringify(live.rows.map((row) => [row.id, row.name, row.state, row.saved])); // what decides who can be talked to
   studio.parts.chat = (element) => new Chat(element);
 
   class Chat {
@@ -28,7 +29,7 @@
       window.addEventListener("studio:tab", () => this.route());
       window.addEventListener("studio:language", () => { this.speak(); this.drawAll(); });
       document.addEventListener("visibilitychange", () => { if (!document.hidden) this.look(); });
-      live.listen((what) => { if (what.list && studio.tab() === "chat") this.meet(); });
+      live.listen(() => { if (studio.tab() === "chat" && this.runs !== (this.runs = voices())) this.meet(); });
       this.route();
     }
 

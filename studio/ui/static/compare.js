@@ -16,7 +16,7 @@
       make("thead", {}, make("tr", {}, make("th", {}, make("span", { class: "hidden-but-read" }, studio.say("Setting"))), ids.map((id) => make("th", { scope: "col" }, name(id))))),
       make("tbody", {}, rows.map(([label, cells]) => make("tr", {}, make("th", { scope: "row" }, label), cells.map((cell) => make("td", { class: "num" }, cell)))))))];
     const draw = () => {
-      const now = JSON.stringify([ids.map(row), differing, studio.language]);
+      const now = JSON.stringify([ids.map((id) => NUMBERS.map(([field]) => shown(field, row(id)?.[field]))), ids.map(name), differing, studio.language]);
       if (now === key) return;
       key = now;
       head.replaceChildren(make("a", { class: "back", href: "?tab=runs", onclick: (event) => { event.preventDefault(); studio.open("runs", { run: null, compare: null }); } }, `← ${studio.say("All runs")}`),
@@ -40,7 +40,7 @@
       },
       heard(what) {
         if (what.list) curves.entries.forEach((entry) => { entry.label = name(entry.track.id); });
-        if (what.list) curves.drawLegend();
+        if (what.list && curves.named !== (curves.named = ids.map(name).join())) curves.drawLegend();
         draw();
         if (what.changed || what.also) curves.all();
       },

@@ -21,6 +21,7 @@
     { key: "speed", title: "Tokens per second", column: "tokens_per_second", smooth: true, zero: true, format: whole, empty: "Shown from the first step on." },
     { key: "memory", title: "Memory", column: "memory", level: "estimated_memory", zero: true, format: (value) => studio.bytes(value), empty: "Shown from the first step on.", hidden: true },
   ];
+  const ALIVE = ["starting", "running", "stopping"];
   const AXES = [["step", "Step"], ["tokens", "Tokens"], ["time", "Time"]];
   const FIRST = { smoothing: 0.8, log: false, clip: false, axis: "step", hidden: SPECS.filter((spec) => spec.hidden).map((spec) => spec.key) };
 
@@ -81,7 +82,9 @@
           low = Math.min(low, x); high = Math.max(high, x);
         }
       }
-      return high >= low ? [low, high === low ? low + 1 : high] : null;
+      if (!(high >= low)) return null;
+      if (this.entries.some(({ track }) => ALIVE.includes(track.status?.state))) high = studio.axis.ahead(low, high);
+      return [low, high === low ? low + 1 : high];
     }
     range() { return this.view || this.span; }
 
@@ -114,11 +117,11 @@
         if (!this.node.isConnected || !this.node.offsetParent) return;
         this.span = this.full();
         for (const chart of this.charts) {
-          if (this.hidden.includes(chart.spec.key)) continue;
+          if (this.hidden.includes(chart.spec.key) || !chart.inSight) continue;
           if (this.base && chart.dirty) chart.draw(); else chart.drawOver();
         }
+        if (this.base) this.fillTable();
         this.base = false;
-        if (this.details.open) this.fillTable();
       });
     }
 
@@ -182,10 +185,9 @@
         let left = 180;
         for (const entry of this.shown()) { pen.fillStyle = entry.colour; pen.fillText(entry.label, left, 12); left += pen.measureText(entry.label).width + 24; }
         pen.setTransform(scale, 0, 0, scale, 8 * scale, (place * height + 40) * scale);
-        const seen = chart.seen, kept = chart.width;
-        chart.width = width - 20;
-        chart.paint(pen, width - 20, height - 48);
-        chart.seen = seen; chart.width = kept;
+        const hidden = chart.empty.hidden;
+        chart.paint(pen, chart.scene(width - 20, height - 48));
+        chart.empty.hidden = hidden;
       });
       canvas.toBlob((blob) => studio.save(blob, `${this.entries[0]?.label || "run"}.png`));
     }

@@ -5,11 +5,16 @@
     make("span", { class: "device-meter", role: "img", "aria-label": `${label}: ${text}` }, parts.map(([name, value]) => make("i", { class: `device-${name}`,
       style: `width:${total ? Math.min(100, (100 * value) / total) : 0}%` }))), make("span", { class: "device-text num" }, text));
 
+  // The device is asked for, and drawn, only while a panel is in sight.
+  const inSight = new Set();
+
   studio.devicePanel = () => {
     const node = make("section", { class: "card devices" });
+    let drawn = null;
     const draw = () => {
-      const seen = live.device;
-      if (!seen) return;
+      const seen = live.device, key = JSON.stringify([seen, studio.language]);
+      if (!seen || !inSight.has(node) || key === drawn) return;
+      drawn = key;
       const rows = seen.devices.flatMap((one) => [
         make("h3", {}, one.name, one.temperature == null ? null : make("span", { class: "quiet num" }, ` ${one.temperature} °C`)),
         meter(one.kind !== "cpu" && !one.shared ? studio.say("Device memory") : studio.say("Memory"), [["mine", one.mine], ["others", one.others]], one.memory,
@@ -23,6 +28,11 @@
       rows.push(meter(studio.say("Disk"), [["others", seen.disk.used]], seen.disk.total, studio.say("{free} free", { free: studio.bytes(seen.disk.free) })));
       node.replaceChildren(...rows.filter(Boolean));
     };
+    new IntersectionObserver(([seen]) => {
+      if (seen.isIntersecting) inSight.add(node); else inSight.delete(node);
+      live.wantsDevice = inSight.size > 0;
+      if (live.wantsDevice) { draw(); live.hurry(); }
+    }, { rootMargin: "100px" }).observe(node);
     live.listen(draw);
     window.addEventListener("studio:language", draw);
     return node;

@@ -49,7 +49,7 @@
     };
     const look = async () => {
       clearTimeout(timer);
-      if (studio.tab() === "runs" && node.isConnected && !node.closest("[hidden]")) {
+      if (studio.tab() === "runs" && !document.hidden && node.isConnected && !node.closest("[hidden]")) {
         const answer = await studio.ask("studio-bar", "examined", { lang: studio.language }).catch(() => null);
         if (answer) { seen = answer; if (seen.state === "going") begun = 0; }
         const now = JSON.stringify([seen, studio.language, going()]);

@@ -1,8 +1,9 @@
-// One question a second for the whole page: what is new? Only new points travel; nothing is asked while the page is hidden.
+// One question a second for the whole page: what is new? Only new points travel. A page that is hidden asks nothing, or seldom and for the
+// list alone where the visitor wants to be told when a run ends.
 (() => {
   const studio = window.studio;
   const away = /\.hf\.space$/.test(location.hostname);
-  const BUSY = away ? 3000 : 1000, IDLE = away ? 6000 : 3000, SLOWEST = 8000, PATIENCE = 12000; // milliseconds
+  const BUSY = away ? 3000 : 1000, IDLE = away ? 6000 : 3000, HIDDEN = 20000, SLOWEST = 8000, PATIENCE = 12000; // milliseconds
 
   // Asks a reading function of a part of the page (studio/ui/questions.py). Rejects with {status, message, hint}; status 0: no answer came.
   studio.ask = (id, name, data, patience = PATIENCE) => asked(id, name, data, patience, reading);
@@ -75,10 +76,12 @@
       }
       for (let i = 0; i < values.length; i += 1) column[this.n + i] = values[i] == null ? NaN : values[i];
     }
+    // How strongly a curve of this length is smoothed.
+    weight(weight) { return weight > 0 && this.n > 1000 ? weight ** (1 / 2 ** Math.ceil(Math.log2(this.n / 1000))) : weight; }
     // Exponential moving average without the bias of its start (as in Adam, Kingma & Ba 2015), extended as points arrive.
     // The weight is meant for a thousand points; a longer curve is smoothed over as much of its width (in doublings, so that it seldom changes).
     smooth(name, weight) {
-      if (weight > 0 && this.n > 1000) weight **= 1 / 2 ** Math.ceil(Math.log2(this.n / 1000));
+      weight = this.weight(weight);
       const key = `${name} ${weight}`, column = this.columns[name];
       if (!column) return null;
       if (!(weight > 0)) return column;
@@ -119,11 +122,12 @@
     live.hurry();
   };
   // Another tab is open: only the bar's news is asked for.
-  live.rest = () => Object.assign(live, { open: null, compared: [], wantsDevice: false, wantsLog: false });
+  live.rest = () => Object.assign(live, { open: null, compared: [], wantsLog: false });
 
   const question = () => {
-    const ask = { device: live.wantsDevice };
+    const ask = { device: live.wantsDevice && !document.hidden };
     ask.list = live.mark;
+    if (document.hidden) return ask;
     if (live.open) ask.run = { ...live.track(live.open).question(), log: live.wantsLog ? { file: live.log.file, at: live.log.at } : null };
     ask.also = live.compared.map((id) => live.track(id).question());
     return ask;
@@ -173,7 +177,7 @@
   let timer = null, asking = false, again = false, misses = 0;
   const turn = async () => {
     clearTimeout(timer);
-    if (document.hidden) return;
+    if (document.hidden && studio.stored("studio-notify") !== "on") return;
     if (asking) { again = true; return; }
     asking = true;
     again = false;
@@ -183,7 +187,7 @@
       const more = receive(await studio.ask("studio-bar", "poll", ask), ask);
       misses = 0;
       if (live.since || live.lapsed) { live.since = null; live.lapsed = false; live.fault = null; tell({ link: true }); }
-      wait = more ? 0 : live.now.length || live.waiting ? BUSY : IDLE;
+      wait = more ? 0 : document.hidden ? HIDDEN : live.now.length || live.waiting ? BUSY : IDLE;
     } catch (error) {
       if (typeof error?.status !== "number") console.error(error);
       misses += 1;

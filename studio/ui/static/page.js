@@ -86,6 +86,9 @@
     return made;
   };
 
+  // Sets a text only where it is another: the same text again would be laid out and painted again.
+  studio.write = (node, text) => { if (node.textContent !== text) node.textContent = text; };
+
   studio.parts.header = (element) => {
     const toggle = element.querySelector(".studio-shade"), tongue = element.querySelector(".studio-tongue");
     for (const link of element.querySelectorAll("a[data-tab]")) {

@@ -1,30 +1,37 @@
 // How a chart is painted: grid, lines, evaluations, marks, and what lies over it while one points at it.
 (() => {
-  const studio = window.studio, PAD = studio.chartPad, { ticks, logTicks, decimals } = studio.axis;
+  const studio = window.studio, { ticks, logTicks, decimals } = studio.axis;
 
   Object.assign(studio.Chart.prototype, {
-    paint(pen, width, height) {
-      const { board, spec } = this, ink = board.ink(), xr = board.range(), lines = xr ? this.lines() : [];
-      const yr = xr ? this.yRange(lines) : null;
-      this.seen = null;
-      this.empty.hidden = Boolean(yr);
-      if (!yr) { this.empty.textContent = studio.say(spec.empty); return; }
-      const plot = { x: PAD.left, y: PAD.top, w: width - PAD.left - PAD.right, h: height - PAD.top - PAD.bottom };
-      const X = (value) => plot.x + ((value - xr[0]) / (xr[1] - xr[0] || 1)) * plot.w;
-      const scale = board.log && spec.log ? Math.log10 : (value) => value;
-      const Y = (value) => plot.y + plot.h - ((scale(value) - yr[0]) / (yr[1] - yr[0])) * plot.h;
-      this.seen = { X, Y, plot, lines };
+    paint(pen, scene) {
+      const { board, spec } = this, ink = board.ink();
+      this.empty.hidden = Boolean(scene);
+      if (!scene) { studio.write(this.empty, studio.say(spec.empty)); return; }
+      const { plot, lines, xr, yr, X, Y } = scene;
       this.grid(pen, plot, xr, yr, X, ink);
+      this.within(pen, plot, () => {
+        if (spec.level && this.level()) this.drawLevel(pen, plot, Y, ink);
+        this.strokes(pen, scene, lines);
+        for (const line of lines) this.drawEvals(pen, line, X, Y, ink);
+      });
+      if (spec.marks && lines.length === 1) this.drawMarks(pen, lines[0].track, X, plot, ink);
+    },
+    // The points that have come since those at `ends` were painted, and no others.
+    extend(pen, scene, ends) {
+      const fresh = scene.lines.map((line, i) => ({ ...line, first: Math.max(line.first, ends[i] - 1), added: line.last > ends[i] })).filter((line) => line.added);
+      if (fresh.length) this.within(pen, scene.plot, () => this.strokes(pen, scene, fresh.map((line) => ({ ...line, n: line.last - line.first }))));
+    },
+    strokes(pen, { X, Y, width }, lines) {
+      for (const line of lines) if (line.n && line.soft) this.stroke(pen, line, line.raw, X, Y, line.colour, 1, this.board.ink().faint, width);
+      for (const line of lines) if (line.n) this.stroke(pen, line, line.strong, X, Y, line.colour, 2, 1, width);
+    },
+    within(pen, plot, draw) {
       pen.save();
       pen.beginPath();
       pen.rect(plot.x, plot.y - 2, plot.w, plot.h + 4);
       pen.clip();
-      if (spec.level && this.level()) this.drawLevel(pen, plot, Y, ink);
-      for (const line of lines) if (line.n && line.soft) this.stroke(pen, line, line.raw, X, Y, line.colour, 1, ink.faint);
-      for (const line of lines) if (line.n) this.stroke(pen, line, line.strong, X, Y, line.colour, 2, 1);
-      for (const line of lines) this.drawEvals(pen, line, X, Y, ink);
+      draw();
       pen.restore();
-      if (spec.marks && lines.length === 1) this.drawMarks(pen, lines[0].track, X, plot, ink);
     },
 
     grid(pen, plot, xr, yr, X, ink) {
@@ -51,11 +58,11 @@
     },
 
     // A pixel column holds one stroke from its lowest to its highest value: thousands of points cost no more than the width.
-    stroke(pen, line, values, X, Y, colour, width, alpha) {
-      pen.strokeStyle = colour; pen.globalAlpha = alpha; pen.lineWidth = width; pen.lineJoin = "round";
+    stroke(pen, line, values, X, Y, colour, thick, alpha, width) {
+      pen.strokeStyle = colour; pen.globalAlpha = alpha; pen.lineWidth = thick; pen.lineJoin = "round";
       pen.beginPath();
       let open = false;
-      const dense = line.n > 3 * (this.width || 600);
+      const dense = line.n > 3 * width;
       let column = null, low = 0, high = 0, end = 0, start = 0;
       const flush = () => {
         if (column == null) return;
@@ -122,10 +129,13 @@
 
     drawOver() {
       if (!this.width) return;
-      const pen = this.over.getContext("2d"), { board } = this, ink = board.ink();
+      this.tell();
+      const { board } = this, before = this.pointed;
+      this.pointed = board.cursor != null || board.brush != null;
+      if (!this.pointed && !before) return;
+      const pen = this.over.getContext("2d"), ink = board.ink();
       pen.setTransform(this.ratio, 0, 0, this.ratio, 0, 0);
       pen.clearRect(0, 0, this.width, this.height);
-      this.tell();
       if (!this.seen) return;
       const { X, Y, plot, lines } = this.seen;
       if (board.brush) {

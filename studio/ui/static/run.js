@@ -99,7 +99,7 @@
       this.hero.hidden = row.state === "queued" && !row.step; // nothing has happened yet
       const locked = studio.locked(row);
       this.part("head", this.head, [row.name, row.star, row.state, row.model, row.method, row.data, row.note, row.hold, locked, row.saved], () => this.drawHead(row));
-      this.part("hero", this.hero, [row.state, row.phase, row.train_loss, row.eval_loss, row.eval_loss_before, row.best_eval_loss, row.percent, row.left, row.step, row.tokens_per_second, row.memory_now, Math.floor(row.seconds)], () => studio.runHero(row));
+      this.part("hero", this.hero, [row.state, row.phase, row.train_loss, row.eval_loss, row.eval_loss_before, row.best_eval_loss, row.percent, studio.duration(row.left), row.step, row.tokens_per_second, row.memory_now, studio.duration(row.seconds)], () => studio.runHero(row));
       this.part("calls", this.calls, [row.state, row.hold, row.cause, row.action, row.saved, studio.runNotes(track), row.signs, studio.locked(row), row.state === "queued" && [studio.place(row), studio.queue().length]], () => studio.runCalls(row, track, () => { this.choose("log"); this.views.scrollIntoView({ block: "start" }); }));
       this.part("overlay", this.overlay, [this.over, live.rows.map((one) => one.id)], () => this.drawOverlay());
     }

@@ -12,7 +12,6 @@
       table.node.hidden = Boolean(id || several.length);
       page.node.hidden = !id;
       compared.node.hidden = !several.length;
-      live.wantsDevice = true;
       if (id) page.open(id);
       else if (several.length) compared.open(several);
       else { live.wantsLog = false; live.show(null); table.draw(); }
@@ -28,6 +27,9 @@
     window.addEventListener("studio:language", () => { table.speak(); route(); page.speak(); });
     route();
   };
+
+  // What of a row can be seen: the time as it is said, and nothing of what only the run's own page shows.
+  const shown = (row) => ({ ...row, seconds: studio.duration(row.seconds), left: 0, points: 0, memory_now: 0, peak_memory: 0, tokens_per_second: 0, learning_rate: 0, epoch: 0 });
 
   class List {
     constructor() {
@@ -65,7 +67,7 @@
       this.compare.textContent = studio.say("Compare {n}", { n: this.chosen.size });
       this.compare.hidden = this.chosen.size < 2;
       this.tools.hidden = !live.rows.length;
-      const rows = this.rows(), key = JSON.stringify([rows, [...this.chosen], studio.language, rows.map((row) => studio.locked(row))]);
+      const rows = this.rows(), key = JSON.stringify([rows.map(shown), [...this.chosen], studio.language, rows.map((row) => studio.locked(row))]);
       if (key === this.drawn || this.body.querySelector("details[open]")) return;
       this.drawn = key;
       const table = this.body.querySelector("tbody"), ids = rows.map((row) => row.id).join("\n");
@@ -87,7 +89,7 @@
         this.focus(focus);
       });
     }
-    key(row) { return JSON.stringify([row, this.chosen.has(row.id), studio.locked(row)]); }
+    key(row) { return JSON.stringify([shown(row), this.chosen.has(row.id), studio.locked(row)]); }
     focus(key) { if (key) this.body.querySelector(`[data-key="${CSS.escape(key)}"]`)?.focus(); }
     empty() {
       return make("div", { class: "empty card" }, make("h3", {}, studio.say("No runs yet")),
