@@ -1,8 +1,9 @@
 """bench busy: how fast the page answers while a training uses the CPU, beside how fast it does alone.
 
-A real run of the starter is started as the page starts one. Meanwhile the page is asked what an open page asks (the list, the news of
-the run, the device) and for its first view, over HTTP; the same questions before the run began are the measure.
-Then a run's page is opened in a browser without a GPU, in turn with nobody looking: the run's speed, and what all processes of the browser take.
+First what the page takes of the processor while nobody looks, beside a bare page of gradio's. Then a real run of the starter is started
+as the page starts one, in steps of about a second. Meanwhile the page is asked what an open page asks (the list, the news of the run, the device) and
+for its first view, over HTTP; the same questions before the run began are the measure. Then the run's page is opened in a browser
+without a GPU, in turn with nobody looking: the run's speed, and what all processes of the browser take.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any
 from studio import queue, run
 from studio.base import source
 from studio.base.source import ModelOrder
-from studio.bench import watched
+from studio.bench import idle, watched
 from studio.bench.apart import apart
 from studio.bench.served import Served
 from studio.errors import StudioError
@@ -31,11 +32,12 @@ LIMIT = 300.0  # milliseconds
 EVERY = 0.2  # seconds between two questions
 PATIENCE = 300.0  # seconds until the first step must be there
 FIRST = "/studio/ask/studio-bar/poll"
+STEPS = ("data.max_length=128", "data.eval=0", "training.batch_size=1", "training.accumulation=1")  # short, so that a round holds many
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """The options of `bench busy`."""
-    parser.add_argument("--seconds", type=float, default=40.0, help="how long the page is asked, alone and then beside the training")
+    parser.add_argument("--seconds", type=float, default=30.0, help="how long each part is measured, and each of four rounds with and without a page open")
     parser.add_argument("--data", default="sample", help="what is trained on meanwhile")
     parser.set_defaults(run=measure, show=show)
 
@@ -53,6 +55,8 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 def _rows(served: Served, place: Path, args: argparse.Namespace) -> list[dict[str, Any]]:
     _ask(served, None, 5.0)  # what is computed once
+    print("the page with nobody looking", file=sys.stderr, flush=True)
+    still = idle.cost(served, args.seconds)
     print("the page alone", file=sys.stderr, flush=True)
     alone = _ask(served, None, args.seconds)
     one = _train(place, args.data)
@@ -72,7 +76,7 @@ def _rows(served: Served, place: Path, args: argparse.Namespace) -> list[dict[st
     rows = [{"what": f"{what}, {when}, {name}", "value": round(value, 1), "unit": "ms", "limit": LIMIT if when == "training" and name == "p95" else None}
             for when, told in (("alone", alone), ("training", beside)) for what, times in told.items()
             for name, value in (("median", statistics.median(times)), ("p95", statistics.quantiles(times, n=20)[-1]), ("most", max(times)))]
-    return [*rows, {"what": "steps trained meanwhile", "value": steps, "unit": "", "limit": None}, *looked]
+    return [*still, *rows, {"what": "steps trained meanwhile", "value": steps, "unit": "", "limit": None}, *looked]
 
 
 def _watched(served: Served, one: Run, seconds: float) -> list[dict[str, Any]]:
@@ -86,7 +90,7 @@ def _watched(served: Served, one: Run, seconds: float) -> list[dict[str, Any]]:
 
 def _train(place: Path, data: str) -> Run:
     """A run of the starter in `place`, started as from a terminal, when its first step is made."""
-    settings = (f"data.train={data}", "training.epochs=1000", "training.save_every=100000")
+    settings = (f"data.train={data}", "training.epochs=1000", "training.save_every=100000", *STEPS)
     order = ["train", "sample", "--detach", "--json", *(word for setting in settings for word in ("--set", setting))]
     done = subprocess.run([sys.executable, "-m", "studio", *order], cwd=PROJECT, capture_output=True, text=True)
     if done.returncode:
@@ -132,5 +136,5 @@ def _timed(connection: http.client.HTTPConnection, how: str, path: str, ask: dic
 
 def show(rows: list[dict[str, Any]]) -> None:
     for row in rows:
-        limit = "" if row["limit"] is None else f"(limit {row['limit']:.0f})"
+        limit = f"(limit {row['limit']:g})" if row["limit"] is not None else f"(at least {row['least']:g})" if "least" in row else ""
         print(f"{row['what']:34} {row['value']:>9} {row['unit']:4} {limit}")

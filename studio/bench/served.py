@@ -25,9 +25,7 @@ class Served:
     """`python app.py` on a free port. started: seconds from the command to the first answer."""
 
     def __init__(self, home: Path):
-        with socket.socket() as found:
-            found.bind(("127.0.0.1", 0))
-            self.port = found.getsockname()[1]
+        self.home, self.port = home, free_port()
         self.address = f"http://127.0.0.1:{self.port}"
         environment = {**os.environ, "STUDIO_HOME": str(home), "GRADIO_ANALYTICS_ENABLED": "False"}
         began = time.monotonic()
@@ -55,6 +53,12 @@ class Served:
         import psutil
         times = psutil.Process(self.process.pid).cpu_times()
         return times.user + times.system
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
 
 
 def start_up(home: Path, first: float, turns: int = 3) -> float:

@@ -64,7 +64,7 @@
     draw() {
       if (!live.ready) { this.body.replaceChildren(make("p", { class: "quiet" }, studio.say("Reading the runs…"))); return; }
       for (const id of this.chosen) if (!live.rows.some((row) => row.id === id)) this.chosen.delete(id);
-      this.compare.textContent = studio.say("Compare {n}", { n: this.chosen.size });
+      studio.write(this.compare, studio.say("Compare {n}", { n: this.chosen.size }));
       this.compare.hidden = this.chosen.size < 2;
       this.tools.hidden = !live.rows.length;
       const rows = this.rows(), key = JSON.stringify([rows.map(shown), [...this.chosen], studio.language, rows.map((row) => studio.locked(row))]);
