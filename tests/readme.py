@@ -14,6 +14,8 @@ from tests import families
 
 FILE = PROJECT / "README.md"
 RESULTS = PROJECT / "tests" / "bench" / "results"
+WATCHED = ("question, alone, median", "question, training, median", "tokens/s, nobody looks", "tokens/s, a page open", "a bare gradio page, nobody looks",
+           "this page, nobody looks")  # rows of bench busy that are told beside those with a limit
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
@@ -48,13 +50,21 @@ def speed(name: str) -> str:
                    f"{row['times']:.1f}×"] for row in _results(name)])
 
 
+def watched() -> str:
+    """What `bench busy` measured: answers beside a training, an idle page, and what an open page costs the run."""
+    found = [row for row in _results("busy") if row["limit"] is not None or "least" in row or row["what"] in WATCHED]
+    return table(["on two cores, while a run trains", "measured", "limit"],
+                 [[row["what"], f"{row['value']:g} {row['unit']}".strip(), f"at least {row['least']:g}" if "least" in row else
+                   "" if row["limit"] is None else f"{row['limit']:g} {row['unit']}".strip()] for row in found])
+
+
 def _results(name: str) -> list[dict[str, Any]]:
     found = json.loads((RESULTS / f"{name}.json").read_text())
     return found["rows"] if isinstance(found, dict) else found
 
 
 TABLES: dict[str, Callable[[], str]] = {"methods": methods, "families": proved, "compared": compared, "speed": partial(speed, "train_lora"),
-                                      "speed of full": partial(speed, "train_full")}
+                                      "speed of full": partial(speed, "train_full"), "watched": watched}
 
 
 def written(text: str) -> str:
