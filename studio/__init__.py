@@ -28,7 +28,7 @@ __version__ = "0.1.0"
 FLOORS = {
     0: ("errors", "json_text"),
     1: ("crash", "home", "credentials", "events", "process", "driver", "device", "cards", "base", "template", "text", "model", "yaml_text"),
-    2: ("tokens", "data", "footprint", "method", "methods", "training", "program", "place", "places"),
+    2: ("new_tokens", "token_rows", "tokens", "data", "footprint", "method", "methods", "training", "program", "place", "places"),
     3: ("config", "presets", "auto"),
     4: ("memory", "estimate", "forecast", "run", "runs", "queue"),
     5: ("preflight", "resolve", "doctor", "supervise", "relay", "follow", "talk", "export", "bench"),

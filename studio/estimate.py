@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from math import prod
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from studio import new_tokens
+from studio.base import source
 from studio.config import RunConfig
 from studio.device import Device
 from studio.footprint import Footprint
@@ -101,7 +104,7 @@ def estimate(facts: ModelFacts, config: RunConfig, device: Device, rows: Rows | 
     advised: with advice and limits, some twenty further walks. correction, rates: what this device's finished runs say (record.py).
     Raises OrderError where the method's knobs do not fit the model.
     """
-    known = _rows(rows)
+    known, facts = _rows(rows), grown(facts, config)
     walked, around, loop = walk(facts, config, device, known, correction)
     causes, high = by_cause(walked, around, correction), _seen(walked.peak + around.high, around, correction)
     pace = clock.pace(facts, config, known, loop, clock.speed(device, loop.base, rates, clock.kind(config))) if known else None
@@ -124,6 +127,22 @@ def estimate(facts: ModelFacts, config: RunConfig, device: Device, rows: Rows | 
         disk=sum(disk.values()), disk_by_cause=disk, fits=needed <= device.free, device=device.name, memory=device.memory, free=device.free,
         headroom=round(1 - needed / device.free, 4) if device.free else -1.0, explained=explain(causes, facts, config, loop))
     return made.model_copy(update=_advised(facts, config, device, known, made, correction)) if advised else made
+
+
+def grown(facts: ModelFacts, config: RunConfig) -> ModelFacts:
+    """Facts with the rows that data.new_tokens needs; without the base's tokenizer, a row for each."""
+    if not config.data.new_tokens or facts.token_rows:
+        return facts
+    return _grown(Same((facts,)), config.data.new_tokens, source.local(config.model))
+
+
+@lru_cache(maxsize=16)
+def _grown(same: Same, texts: tuple[str, ...], folder: Path | None) -> ModelFacts:
+    facts: ModelFacts = same[0]
+    if folder is None or not (folder / "tokenizer.json").is_file():
+        return facts.grown(facts.rows + len(texts), len(texts))
+    found = new_tokens.added(folder, texts)
+    return facts.grown(found.size, len(found.rows))
 
 
 def _seen(size: int, around: Overhead, correction: float) -> int:

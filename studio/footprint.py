@@ -13,7 +13,7 @@ class Footprint(NamedTuple):
 
     low_rank: module -> rank of the pair of matrices beside it, with dropout on their input; decomposed: DoRA's length vector is there.
     bottleneck: module -> width of the network behind it. scaled: module -> elements of the vector its input or output is multiplied by.
-    weights: names of the model's own tensors that are trained; copies: of them, those of which a copy is trained beside the original.
+    rows: elements of a table's rows that are trained alone, for new tokens. weights: names of the model's own tensors that are trained; copies: of them, those of which a copy is trained beside the original.
     virtual: tokens put before every row; prefix: keys and values put before every layer's own; encoder: elements of the trained network
     that makes either. each: bytes of a trained number.
     quantized: how the linears of the frozen base are held, (kind, double), or None.
@@ -24,6 +24,7 @@ class Footprint(NamedTuple):
     decomposed: bool = False
     bottleneck: Mapping[str, int] = {}
     scaled: Mapping[str, int] = {}
+    rows: int = 0
     weights: frozenset[str] = frozenset()
     copies: frozenset[str] = frozenset()
     virtual: int = 0
@@ -50,8 +51,9 @@ def of(shapes: Mapping[str, Shape], **more: object) -> Footprint:
             decomposed = True
         elif name.startswith(("prompt_encoder", "lstm", "mlp.")):
             encoder = max(encoder, shape[0])
-        elif not name.endswith((".lora_B", ".adapter_down.bias", ".adapter_up.weight", ".adapter_up.bias")):
+        elif not name.endswith((".trainable_tokens_delta", ".lora_B", ".adapter_down.bias", ".adapter_up.weight", ".adapter_up.bias")):
             weights.add(name.removesuffix(" (whole)"))
     copies = frozenset(name.removesuffix(" (whole)") for name in shapes if name.endswith(" (whole)"))
-    return Footprint(low_rank=low_rank, bottleneck=bottleneck, scaled=scaled, weights=frozenset(weights), copies=copies, encoder=encoder,
+    rows = max((shape[0] * shape[1] for name, shape in shapes.items() if name.endswith(".trainable_tokens_delta")), default=0)
+    return Footprint(rows=rows, low_rank=low_rank, bottleneck=bottleneck, scaled=scaled, weights=frozenset(weights), copies=copies, encoder=encoder,
                      decomposed=decomposed, **more)

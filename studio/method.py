@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from math import prod
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
-from studio import footprint
+from studio import footprint, token_rows
 from studio.errors import ExportError, ModelError, OrderError, RunError
 from studio.footprint import Footprint
 
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 
 Shapes = dict[str, tuple[int, ...]]  # tensor name -> shape
 ADVANCED: dict[str, Any] = {"advanced": True}
-TABLE = re.compile(r"(^|\.)(embed_tokens|wte|embed_in|word_embeddings|lm_head|embed_out)\.weight$")
 KEPT = "trained.safetensors"  # the trained tensors of a checkpoint
 
 
@@ -46,6 +44,7 @@ class Method(BaseModel, ABC):
     allows_packing: ClassVar[bool] = True  # several rows in one: only where nothing is put before the row
     mergeable: ClassVar[bool] = False
     cannot_merge: ClassVar[str] = ""  # why not, in words, where mergeable is False
+    trains_tokens: ClassVar[bool] = False  # whether rows for new tokens are trained and come with the result
     adapter: ClassVar[bool] = True  # the result is an adapter beside a base; False: whole weights
 
     # -- arithmetic, without torch
@@ -89,6 +88,9 @@ class Method(BaseModel, ABC):
             self.quantized().refuse(device)
         if facts is not None:
             self.trained(facts)
+
+    def refuse_tokens(self, facts: ModelFacts) -> None:
+        """Raise OrderError where these knobs or this model would leave rows of new tokens untrained."""
 
     # -- with torch, in a worker only; imports inside
 
@@ -141,11 +143,11 @@ class Method(BaseModel, ABC):
         disable_adapter() gives the base. Raises ModelError where the base already carries another kind.
         """
         from peft import PeftConfig, PeftModel
-        rows = table_rows(folder)
-        if rows and rows != model.get_input_embeddings().weight.shape[0]:
-            model.resize_token_embeddings(rows, mean_resizing=False)  # words were added: their rows come with the adapter
         if not isinstance(model, PeftModel):
-            return PeftModel.from_pretrained(model, str(folder), adapter_name=name).eval()
+            token_rows.fit(model, folder)
+            return token_rows.write_in(PeftModel.from_pretrained(model, str(folder), adapter_name=name)).eval()
+        if token_rows.indices(folder) or token_rows.table_rows(folder):
+            raise ModelError("An adapter that brings rows for new tokens needs a base of its own.", "Load the base a second time for it.", str(folder))
         kind = PeftConfig._get_peft_type(str(folder))
         if model.peft_type != kind:
             raise ModelError(f"This base already carries {str(getattr(model.peft_type, 'value', model.peft_type)).lower()} adapters, "
@@ -161,21 +163,6 @@ class Method(BaseModel, ABC):
         if getattr(model.get_base_model(), "is_quantized", False):
             raise ExportError("A base held in 4 or 8 bits cannot take a merge without loss.", "Load the base in 16 bits and attach the result to it.", "model")
         return model.merge_and_unload(safe_merge=True)
-
-
-def table_rows(folder: Path) -> int | None:
-    """Rows of the embedding or head that an adapter brings along; None where it brings neither. Raises ModelError where the two differ."""
-    from safetensors import safe_open
-    file = folder / "adapter_model.safetensors"
-    if not file.is_file():
-        return None
-    with safe_open(file, "pt") as stored:
-        found = {name: stored.get_slice(name).get_shape()[0] for name in stored.keys()  # noqa: SIM118 - not a dict
-                 if TABLE.search(name) and len(stored.get_slice(name).get_shape()) == 2}
-    if len(set(found.values())) > 1:
-        raise ModelError(f"The adapter in {folder.name} brings tables of different length: {', '.join(f'{name}: {rows}' for name, rows in found.items())}.",
-                         "Save it again with one length for embedding and head.", str(folder))
-    return next(iter(found.values()), None)
 
 
 def in_float32(model: Any) -> Any:

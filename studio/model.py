@@ -23,6 +23,7 @@ BYTES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "BF16": 2, "F16": 2, "I16": 2, 
 # Tables that are looked up, not multiplied: they are no target for LoRA and its like, and stay 16-bit under 4-bit loading.
 EMBEDDING = re.compile(r"(^|\.)(embed_tokens|embed_positions|tokens_embed|positions_embed|wte|wpe|word_embeddings|tok_embeddings|embed_in|embeddings?)(\.|$)")
 TOKENS = re.compile(r"(^|\.)(embed_tokens|tokens_embed|wte|word_embeddings|tok_embeddings|embed_in)\.weight$")
+TABLES = re.compile(r"(^|\.)(embed_tokens|tokens_embed|wte|word_embeddings|tok_embeddings|embed_in|lm_head|embed_out)\.weight$")  # a row a token
 HEAD = re.compile(r"(^|\.)(lm_head|embed_out|output)(\.|$)")
 EXPERTS = re.compile(r"(^|\.)(experts|router)(\.|$)")  # transformers holds a layer's experts in one stacked tensor, which is no linear
 
@@ -61,6 +62,7 @@ class ModelFacts(BaseModel):
     dtype: str  # of the checkpoint: bfloat16, float16, float32
     tensors: dict[str, Tensor]
     config: dict[str, Any]
+    token_rows: int = 0  # rows of its tables that are trained for new tokens
 
     @property
     def parameters(self) -> int:
@@ -85,6 +87,17 @@ class ModelFacts(BaseModel):
         if self.max_length is None or not isinstance(factor, (int, float)):
             return self.max_length
         return max(self.max_length, int(factor * (rope.get("original_max_position_embeddings") or self.max_length)))
+
+    def tables(self) -> list[str]:
+        """The tensors with a row for each token: embedding, and the head where it is a table of its own."""
+        found = [name for name, tensor in self.tensors.items() if TABLES.search(name) and len(tensor.shape) == 2]
+        return [name for name in found if TOKENS.search(name) or not self.tied]
+
+    def grown(self, size: int, rows: int) -> ModelFacts:
+        """These facts with tables of `size` rows at least, of which `rows` are trained for new tokens."""
+        tensors = {name: tensor.model_copy(update={"shape": (max(size, tensor.shape[0]), *tensor.shape[1:])}) if TABLES.search(name) else tensor
+                   for name, tensor in self.tensors.items()}
+        return self.model_copy(update={"tensors": tensors, "vocabulary": max(size, self.vocabulary), "token_rows": rows})
 
     def linears(self) -> dict[str, tuple[int, int]]:
         """Module name -> (in, out) of every linear inside the layers; embeddings and head left out, as peft's all-linear does."""

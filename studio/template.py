@@ -116,11 +116,10 @@ def _suited(model_folder: str | Path | None, special: dict[str, str]) -> str:
     if not file.is_file():
         return FALLBACK
     known = _vocabulary(file, file.stat().st_mtime_ns)
-    talk = [{"role": "user", "content": spans.QUESTION}, {"role": "assistant", "content": spans.ANSWER}]
     for name in SUITED:
         tried = Template(name, (FOLDER / f"{name}.jinja").read_text(encoding="utf-8"), special)
         try:
-            marks = {*spans.TOKEN.findall(tried.render(talk, add_generation_prompt=True).text), *tried.stop}
+            marks = tried.marks
         except TemplateError:  # it needs a special token that this tokenizer does not name
             continue
         if marks <= known:
@@ -236,6 +235,12 @@ class Template:
         Where it writes nothing, the tokens that open the next turn (see spans.openers) end one, and `render` puts one behind the last.
         """
         return spans.turn_ends(self._plain, self.special) or self.borrowed
+
+    @cached_property
+    def marks(self) -> set[str]:
+        """What a model should know as single tokens: marks that stand around turns, and what ends one. Raises TemplateError."""
+        talk = [{"role": "user", "content": spans.QUESTION}, {"role": "assistant", "content": spans.ANSWER}]
+        return {*spans.TOKEN.findall(self.render(talk, add_generation_prompt=True).text), *self.stop}
 
     @cached_property
     def borrowed(self) -> list[str]:

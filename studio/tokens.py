@@ -5,6 +5,7 @@ The preview, the statistics, the trainer and the chat server all call this. No t
 
 from __future__ import annotations
 
+import json
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
@@ -12,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from studio import model
+from studio import model, new_tokens
 from studio.errors import ModelError, StudioError, TemplateError, model_file
 from studio.template import Message, Rendered, Template, added_bos, load
 from studio.text import calls
@@ -52,6 +53,7 @@ class Encoded:
 class Encoder:
     """Turns conversations into Encoded with one model's tokenizer and one template. max_length in tokens, None: no limit.
 
+    added: tokens that the model's tokenizer gets (data.new_tokens).
     reasoning: keep it in every row (refuse rows where the template cannot), drop it, or mask the empty block that some templates write
     where a row has none; auto: mask_empty, and what the template has no place for is dropped and told.
     """
@@ -64,19 +66,23 @@ class Encoder:
         too_long: TooLong = "cut",
         train_on: TrainOn = "assistant",
         reasoning: Reasoning = "auto",
+        added: Sequence[str] = (),
     ):
-        self.folder, self.template = Path(model_folder), template
+        self.folder, self.template, self.added = Path(model_folder), template, tuple(added)
+        self.tokenizer_folder = new_tokens.tokenizer_folder(model_folder, added)
         self.max_length, self.too_long, self.train_on, self.reasoning = max_length, too_long, train_on, reasoning
-        self.tokenizer, self.bos = _tokenizer(self.folder), added_bos(self.folder)
+        self.tokenizer, self.bos = _tokenizer(self.tokenizer_folder), added_bos(self.folder)
         self.table, self.reads = _limits(self.folder, self.tokenizer)
+        if added and self.table is not None and new_tokens.added(self.folder, added).size > self.table:
+            self.table = None  # every token gets a row
         self.context: int | None = None  # tokens beyond which a row is refused; set for an order, whose model will be given the row
         self.virtual = 0  # tokens that the method puts before every row; the context is without them
 
     @classmethod
     def of(cls, order: DataOrder, model_folder: str | Path, template: Template | None = None, virtual: int = 0) -> Encoder:
         """As an order says. template: where it is loaded already. virtual: tokens that the method puts before every row."""
-        made = cls(model_folder, template or load(order.template, model_folder), order.max_length, order.too_long, order.train_on,
-                   order.reasoning)
+        made = cls(model_folder, template or load(order.template, new_tokens.tokenizer_folder(model_folder, order.new_tokens)),
+                   order.max_length, order.too_long, order.train_on, order.reasoning, order.new_tokens)
         made.context, made.virtual = made.reads and made.reads - virtual, virtual
         return made
 
@@ -265,14 +271,17 @@ class Encoder:
                 "Choose a template without that token, such as alpaca, or take it out of the data.", "data.template")
 
     def caution(self) -> str:
-        """A sentence where no single token ends the turns that are trained, or "": programs other than this one then write on."""
+        """Sentences to be told before training, or "": no single token ends a turn, so other programs write on; tokens that need not be added."""
+        return " ".join(part for part in (self._endless(), new_tokens.known_already(self.folder, self.added)) if part)
+
+    def _endless(self) -> str:
         stops = self.template.stop
         if not stops or any(self.tokenizer.token_to_id(stop) is not None for stop in stops):
             return ""
-        parts = len(self.tokenizer.encode(stops[0], add_special_tokens=False).ids)
+        parts, lacking = len(self.tokenizer.encode(stops[0], add_special_tokens=False).ids), self.template.marks - set(self.tokenizer.get_vocab())
         return (f"The template {self.template.name!r} ends a turn with {stops[0]!r}, which is {parts} plain tokens in this model: "
                 "programs that stop at a token only will write on. Choose a template whose end is one token (auto does), "
-                f"or add the token: data.new_tokens: [{stops[0]!r}].")
+                f"or add what it lacks: data.new_tokens: {json.dumps(sorted(lacking | {stops[0]}, key=len, reverse=True), ensure_ascii=False)}.")
 
     def gate(self, samples: Iterable[Conversation] = ()) -> None:
         """Refuse, before a device is touched, what would train wrongly. Raises TemplateError with the reason."""

@@ -6,7 +6,7 @@ import sys
 from argparse import ArgumentParser, Namespace
 from typing import Any
 
-from studio import data, template
+from studio import data, new_tokens, template
 from studio.base import source
 from studio.data.formats import formats
 from studio.data.turns import said_with_calls
@@ -33,6 +33,7 @@ def _what(parser: ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", help="a file, sample:NAME, a Hub id with :split, or dataset_info.json:NAME")
     parser.add_argument("--model", metavar="M", help="whose tokenizer counts: a folder, a Hub id; left out: the starter, if it can be had")
     parser.add_argument("--template", default="auto", metavar="T", help="auto, model, or one of `templates`")
+    parser.add_argument("--new-token", action="append", default=[], metavar="TOKEN", help="add a special token, as data.new_tokens does")
     parser.add_argument("--max-length", type=int, default=1024, metavar="N", help="the limit in tokens")
     parser.add_argument("--reasoning", default="auto", choices=("auto", "keep", "drop", "mask_empty"), help="what becomes of thinking")
     parser.add_argument("--format", default="auto", metavar="F", help="auto, or one of `formats`")
@@ -64,7 +65,13 @@ def _encoder(args: Namespace, train_on: str = "assistant") -> Encoder:
     if args.max_length < 1:
         raise DataError(f"--max-length {args.max_length} leaves no token.", "Give the limit in tokens, such as 1024.", "--max-length")
     folder = source.fetch(source.ModelOrder(source=args.model or "starter"), report=_fetching)
-    made = Encoder(folder, template.load(args.template, folder), args.max_length, "cut", train_on, args.reasoning)
+    added = tuple(args.new_token)
+    try:
+        new_tokens.check(added)
+    except ValueError as error:
+        raise DataError(f"--new-token cannot be taken: {error}.", "Write it as --new-token '<tool>', once for each.", "--new-token") from error
+    chosen = template.load(args.template, new_tokens.tokenizer_folder(folder, added))
+    made = Encoder(folder, chosen, args.max_length, "cut", train_on, args.reasoning, added)
     made.context = made.reads
     return made
 

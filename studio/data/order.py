@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+
+from studio import new_tokens
 
 Decision = Literal["drop", "keep", "stop"]
 ADVANCED: dict[str, Any] = {"advanced": True}
+
+
+def _tokens(texts: tuple[str, ...]) -> tuple[str, ...]:
+    new_tokens.check(texts)
+    return texts
 
 
 class Source(BaseModel):
@@ -47,6 +54,11 @@ class DataOrder(BaseModel):
     template: str = Field(
         "auto", title="Chat template", json_schema_extra=ADVANCED,
         description="How a conversation becomes text; auto takes the model's own if it has one, else one whose marks are tokens of the model."
+    )
+    new_tokens: Annotated[tuple[str, ...], AfterValidator(_tokens)] = Field(
+        (), max_length=1000, title="New tokens", json_schema_extra=ADVANCED,
+        description="Special tokens that the model gets, such as <tool>; their rows of embedding and head are trained, by LoRA, QLoRA or full "
+                    "fine-tuning. What is one token already stays as it is."
     )
     max_length: int = Field(
         1024, ge=8, le=1_048_576, title="Longest row", description="In tokens. Memory and time grow with it; what is longer is cut or dropped."

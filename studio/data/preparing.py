@@ -101,7 +101,7 @@ def _usable(dataset: Dataset) -> None:
 
 
 def _key(order: DataOrder, datasets: list[Dataset], encoder: Encoder, seed: int) -> str:
-    tokenizer = hashlib.sha256((encoder.folder / "tokenizer.json").read_bytes()).hexdigest()
+    tokenizer = hashlib.sha256((encoder.tokenizer_folder / "tokenizer.json").read_bytes()).hexdigest()
     what = [
         VERSION, [d.fingerprint for d in datasets], [(s.source, s.weight) for s in order.sources()], order.eval,  # the record names the sources
         order.eval_rows, order.problems, encoder.template.text, encoder.template.special, encoder.max_length, encoder.too_long, order.overlap,

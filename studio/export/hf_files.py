@@ -13,14 +13,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt", "*.model",
-             "*.tiktoken", "tokenizer.*.json")
+from studio.new_tokens import FILES
+
 NEW_CLASS, OLD_CLASS = "TokenizersBackend", "PreTrainedTokenizerFast"  # one class: its name in transformers 5, and the name both versions know
 
 
 def copy_tokenizer(source: Path, out: Path, template: str) -> None:
     """The tokenizer's files of a model folder into `out`, unchanged, and the chat template that was trained with."""
-    for file in sorted({file for pattern in TOKENIZER for file in source.glob(pattern)}):
+    for file in sorted({file for pattern in FILES for file in source.glob(pattern)}):
         shutil.copyfile(file, out / file.name)
     (out / "chat_template.jinja").write_text(template, encoding="utf-8")
     file = out / "tokenizer_config.json"

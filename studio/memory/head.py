@@ -23,7 +23,7 @@ def chunked(walk: Walk, final: Value) -> Value:
     flat = _flat(walk, final)
     chosen = tape.op(labels * anatomy.hidden, final.each, [flat])
     made = [flat, walk.cast(chosen, each)]
-    if stored != each:
+    if stored != each or walk.footprint.rows:
         made.append(_extra(walk, anatomy.embedding, each))
     inner = _extra(walk, labels * anatomy.hidden, each)
     rows = max(1, min(labels, ROOM[stack.device] // (4 * anatomy.vocabulary)))

@@ -145,8 +145,9 @@ def _plan(layers: tuple[Layer, ...], footprint: Footprint) -> list[tuple[Layer, 
 def _embedded(walk: Walk) -> Value:
     tape, stack, anatomy = walk.tape, walk.stack, walk.anatomy
     size = stack.tokens * anatomy.hidden
-    weights = anatomy.embedding * walk.footprint.each if walk.table_moves else 0
-    stream = tape.op(size, stack.stream, [], weights=weights)
+    weights = anatomy.embedding * walk.footprint.each if walk.table_moves else walk.footprint.rows * walk.footprint.each
+    copy = anatomy.embedding * stack.base if walk.footprint.rows else 0  # peft looks tokens up in a copy of the table with the trained rows in it
+    stream = tape.op(size, stack.stream, [], weights=weights, scratch=copy, back_scratch=2 * copy)
     learns_input = walk.footprint.virtual or stack.input_grads
     if learns_input and stream.node is None:  # enable_input_require_grads, or learnt tokens put before the row
         own = [tape.take(stack.batch * (stack.length - walk.footprint.virtual) * anatomy.hidden * stack.stream, "activations")] \

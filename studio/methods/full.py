@@ -28,6 +28,7 @@ class Full(Method):
     learning_rate: ClassVar[float] = 2e-5
     mergeable: ClassVar[bool] = False
     cannot_merge: ClassVar[str] = "The result already is a whole model: there is nothing to merge."
+    trains_tokens: ClassVar[bool] = True
     adapter: ClassVar[bool] = False
 
     last_layers: int | None = Field(None, ge=1, le=1000, title="Only the last layers",
@@ -52,6 +53,12 @@ class Full(Method):
         keep_tables = self.freeze_embeddings or first > 0
         return [name for name in names
                 if (targets.layer_of(name) is None or targets.layer_of(name) >= first) and not (keep_tables and EMBEDDING.search(name))]
+
+    def refuse_tokens(self, facts: ModelFacts) -> None:
+        if self.last_layers is not None or self.freeze_embeddings:
+            knob = "freeze_embeddings" if self.freeze_embeddings else "last_layers"
+            raise OrderError(f"With method.{knob} the embedding stays as it is, so new tokens would never be learnt.",
+                             f"Leave method.{knob} out, or take LoRA, which trains the rows of new tokens alone.", f"method.{knob}")
 
     def cautions(self, training: Any) -> list[str]:
         """Catastrophic forgetting, with what the tutorials advise against it."""

@@ -10,11 +10,13 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
+from studio import token_rows
 from studio.base import targets
 from studio.errors import OrderError
 from studio.method import ADVANCED, Method, Shapes, in_float32
-from studio.model import ModelFacts
+from studio.model import TABLES, ModelFacts
 
+HEAD_BIAS = re.compile(r"(^|\.)(lm_head|embed_out)\.bias$")
 DORA_QUANTIZERS = ("bitsandbytes", None)  # of a base that comes quantized: where peft has DoRA for it
 
 
@@ -29,6 +31,7 @@ class LoRA(Method):
                              "It costs the model's own memory plus about one percent of trained parameters, and nothing more once merged.")
     learning_rate: ClassVar[float] = 2e-4
     mergeable: ClassVar[bool] = True
+    trains_tokens: ClassVar[bool] = True
 
     rank: int = Field(16, ge=1, le=1024, title="Rank",
                       description="Width r of the two small matrices: 8 for simple tasks, 16-32 for complex ones, 64 for a new field of "
@@ -91,7 +94,23 @@ class LoRA(Method):
                 shapes[f"{name}.lora_magnitude_vector"] = (outputs,)
         for word in self.modules_to_save:
             shapes |= _whole(word, facts)
+        if facts.token_rows:
+            shapes |= {name.removesuffix(".weight") + token_rows.ROWS: (facts.token_rows, facts.tensors[name].shape[1]) for name in self._grown(facts)}
         return shapes
+
+    def _grown(self, facts: ModelFacts) -> list[str]:
+        """The tables of which only the rows of new tokens are trained."""
+        return [name for name in facts.tables() if not any(targets.is_called(name.removesuffix(".weight"), word) for word in self.modules_to_save)]
+
+    def refuse_tokens(self, facts: ModelFacts) -> None:
+        whole = [word for word in self.modules_to_save if TABLES.search(f"{word}.weight")]
+        if facts.tied and len(whole) == 1:
+            raise OrderError(f"Head and embedding of this model are one table; with {whole[0]} trained apart, the other would have no rows for new tokens.",
+                             "Leave method.modules_to_save out: the rows of new tokens are trained anyway; or name both.", "method.modules_to_save")
+        head = next((name for name in facts.tensors if HEAD_BIAS.search(name)), None)
+        if head and not {"lm_head", "embed_out"} & set(whole):
+            raise OrderError(f"This model's head has a bias ({head}), which peft leaves out where it trains rows of a table.",
+                             "Set method.name to full, or leave data.new_tokens out.", "data.new_tokens")
 
     def _fits(self, name: str, inputs: int, outputs: int) -> None:
         if self.init in ("pissa", "olora", "eva") and self.rank > min(inputs, outputs):
@@ -114,12 +133,13 @@ class LoRA(Method):
     def wrap(self, model: Any) -> Any:
         from peft import EvaConfig, LoraConfig, get_peft_model
         chosen = targets.choose(self.target_modules, targets.live(model))
+        whole = [name for name, _ in model.named_modules() if any(targets.is_called(name, word) for word in self.modules_to_save)]
         start = {"kaiming": True, "gaussian": "gaussian"}.get(self.init, self.init)
         config = LoraConfig(
             r=self.rank, lora_alpha=self.scale_alpha, lora_dropout=self.dropout, bias="none", task_type="CAUSAL_LM", use_rslora=self.rslora,
             use_dora=self.dora, init_lora_weights=start, eva_config=EvaConfig(rho=1.0) if self.init == "eva" else None,
             target_modules=targets.condense(chosen, [name for name, _ in model.named_modules()]),
-            modules_to_save=[name for name, _ in model.named_modules() if any(targets.is_called(name, word) for word in self.modules_to_save)] or None)
+            modules_to_save=whole or None, trainable_token_indices=token_rows.trained(model, whole))
         wrapped = in_float32(get_peft_model(model, config, autocast_adapter_dtype=True))
         if self.init in ("pissa", "olora"):
             # These starts take their part out of W. The first A and B are kept, so that the result can be told as a change of the real W.

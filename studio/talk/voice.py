@@ -7,15 +7,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from studio import json_text, model, run, template
+from studio import json_text, model, new_tokens, run, template, token_rows
 from studio.base import shards, source
 from studio.base.quantization import Quantization
 from studio.base.report import Report, silent
 from studio.base.source import ModelOrder
 from studio.errors import ModelError, RunError
 from studio.memory.states import quantized_bytes
-from studio.method import Method, table_rows
+from studio.method import Method
 from studio.methods import METHODS
+from studio.new_tokens import NONE, Added
 from studio.runs import checkpoints
 from studio.template import Template
 
@@ -37,6 +38,7 @@ class Voice:
     label: str = ""
     manifest: dict[str, Any] = field(default_factory=dict)
     held: Quantization | None = None  # in fewer bits, how the base stood beside what was trained
+    added: Added = NONE  # tokens that the order adds to the base: a checkpoint's own
 
     @property
     def whole(self) -> bool:
@@ -46,6 +48,8 @@ class Voice:
     @property
     def tokenizer(self) -> Path:
         """The folder whose tokenizer it was trained with: the base's, or its own where words were added."""
+        if self.added.ids:
+            return new_tokens.tokenizer_folder(self.base, tuple(self.added.ids))
         return self.result if self.result and self.manifest.get("own_tokenizer") else self.base
 
     @property
@@ -103,13 +107,14 @@ def of_run(one: run.Run, step: str = "", report: Report = silent) -> Voice:
         base = source.fetch(config.model, report)
     base = base.resolve()
     used = Template(manifest["template"], text, template.special_tokens(base)) if (text := template.model_template(one.result)) and manifest.get("template") \
-        else template.load(config.data.template, base)
+        else template.load(config.data.template, new_tokens.tokenizer_folder(base, config.data.new_tokens))
     stop = tuple(manifest.get("stop") or used.stop)
     if step or config.method.adapter:
         _same_base(one, base, manifest)
     if step:
         folder = _checkpoint(one, step)
-        return Voice(f"{one.id}@{folder.name}", base, used, folder, config.method, stop, True, f"{one.id}, {folder.name}", held=config.method.quantized())
+        return Voice(f"{one.id}@{folder.name}", base, used, folder, config.method, stop, True, f"{one.id}, {folder.name}", held=config.method.quantized(),
+                     added=new_tokens.added(base, config.data.new_tokens))
     if not manifest:
         there = [f"{one.id}@checkpoint-{n}" for n in checkpoints.steps(one.checkpoints)]
         raise RunError(f"The run {one.id} has no result yet: it is {one.state()}.",
@@ -152,8 +157,9 @@ def _rows_for_words(folder: Path, base: Path) -> None:
     """Raise ModelError where an adapter's tokenizer has words for which neither the base nor the adapter has rows."""
     words, facts = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8")), model.facts(base)
     count = 1 + max([*words["model"].get("vocab", {"": -1}).values(), *(one["id"] for one in words.get("added_tokens", []))])
-    rows = table_rows(folder) or facts.vocabulary
-    if count > rows:
+    rows, alone = token_rows.size(folder, facts.rows), token_rows.indices(folder)
+    gap = any(set(range(facts.rows, count)) - set(one) for one in alone.values()) and token_rows.table_rows(folder) is None
+    if count > rows or gap:
         raise ModelError(f"The tokenizer of the adapter {folder.name} has {count} tokens, but there are rows for {rows} only: the words that were added "
                          "have none.", "Save the adapter again with its embedding (peft: save_embedding_layers=True).", "model")
 

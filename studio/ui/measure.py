@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from studio import data, model, template
+from studio import data, estimate, model, new_tokens, template
 from studio.base import source, starter
 from studio.config import RunConfig
 from studio.data.splitting import held_count
@@ -71,8 +71,7 @@ def folder_of(wanted: RunConfig) -> Path | None:
 
 def encoder(wanted: RunConfig, folder: Path, max_length: int | None = None) -> Encoder:
     """The order's encoder. Raises TemplateError."""
-    return Encoder(folder, template.load(wanted.data.template, folder), max_length, wanted.data.too_long, wanted.data.train_on,
-                   wanted.data.reasoning)
+    return Encoder.of(wanted.data.model_copy(update={"max_length": max_length}), folder)
 
 
 def lengths(wanted: RunConfig, dataset: data.Dataset) -> Lengths | None:
@@ -82,7 +81,7 @@ def lengths(wanted: RunConfig, dataset: data.Dataset) -> Lengths | None:
         return None
     decisions = tuple(sorted(wanted.data.problems.items()))
     return _lengths(_Key(dataset, dataset.fingerprint, decisions, str(folder), wanted.data.template, wanted.data.train_on,
-                         wanted.data.reasoning))
+                         wanted.data.reasoning, wanted.data.new_tokens))
 
 
 class _Key:
@@ -100,9 +99,9 @@ class _Key:
 
 @lru_cache(maxsize=16)
 def _lengths(key: _Key) -> Lengths:
-    _, decisions, folder, name, train_on, reasoning = key.rest
+    _, decisions, folder, name, train_on, reasoning, added = key.rest
     conversations = key.dataset.decide(dict(decisions)).conversations
-    one = Encoder(folder, template.load(name, folder), None, "cut", train_on, reasoning)
+    one = Encoder(folder, template.load(name, new_tokens.tokenizer_folder(folder, added)), None, "cut", train_on, reasoning, added)
     tokens, trained, noted = [], [], data.Noted()
     for batch in _spread(conversations):
         if sandbox.spent():  # what is left would be counted as failed
@@ -153,9 +152,9 @@ def facts_of(wanted: RunConfig) -> model.ModelFacts | None:
     """
     folder = source.check(wanted.model)
     if folder is not None:
-        return model.facts(folder)
+        return estimate.grown(model.facts(folder), wanted)
     try:
-        return flights.ask(("model", wanted.model), lambda: model.facts_of(wanted.model), hub())
+        return estimate.grown(flights.ask(("model", wanted.model), lambda: model.facts_of(wanted.model), hub()), wanted)
     except (ModelError, Unanswered):
         return None
 

@@ -34,12 +34,14 @@ class HeadLoss(torch.autograd.Function):
     """Sum over positions of -log p(target), from hidden states and the head's weight.
 
     hidden: [n, width]; weight: [vocabulary, width]; bias: [vocabulary] or None; targets: [n] of int64; dtype: that of the products.
+    rows: [k] of int64, rows of the weight in whose place `values` [k, width] stand, which get a gradient of their own.
     """
 
     @staticmethod
     def forward(ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, targets: torch.Tensor,
-                bend: Bend, dtype: torch.dtype) -> torch.Tensor:
-        narrow, cast = hidden.to(dtype), weight.to(dtype)
+                bend: Bend, dtype: torch.dtype, rows: torch.Tensor | None = None, values: torch.Tensor | None = None) -> torch.Tensor:
+        narrow, cast = hidden.to(dtype), weight.to(dtype) if rows is None else weight.to(dtype).index_copy(0, rows, values.to(dtype))
+        d_values = None if values is None else torch.zeros_like(values, dtype=torch.float32)
         total = hidden.new_zeros((), dtype=torch.float32)
         d_hidden, d_weight = torch.empty_like(narrow), None if len(hidden) else torch.zeros_like(cast)
         d_bias = torch.zeros_like(bias, dtype=torch.float32) if bias is not None and ctx.needs_input_grad[2] else None
@@ -58,23 +60,26 @@ class HeadLoss(torch.autograd.Function):
                 if d_bias is not None:
                     d_bias += slope.sum(0)
             slopes = raw[:past - first]
+            if d_values is not None:
+                d_values += slopes[:, rows].t() @ narrow[first:past]
             torch.mm(slopes, cast, out=d_hidden[first:past])
             if ctx.needs_input_grad[1]:
                 part = slopes.t() @ narrow[first:past]
                 d_weight = part if block >= len(hidden) else part.float() if d_weight is None else d_weight.add_(part)
-        ctx.save_for_backward(d_hidden, d_weight if ctx.needs_input_grad[1] else None, d_bias)
-        ctx.types = hidden.dtype, weight.dtype, bias.dtype if bias is not None else None
+        ctx.save_for_backward(d_hidden, d_weight if ctx.needs_input_grad[1] else None, d_bias, d_values)
+        ctx.types = hidden.dtype, weight.dtype, bias.dtype if bias is not None else None, values.dtype if values is not None else None
         return total
 
     @staticmethod
     def backward(ctx: Any, slope: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        return (*(None if grad is None else _scaled(grad, slope, kind) for grad, kind in zip(ctx.saved_tensors, ctx.types)), None, None, None)
+        hidden, weight, bias, values = (None if grad is None else _scaled(grad, slope, kind) for grad, kind in zip(ctx.saved_tensors, ctx.types))
+        return hidden, weight, bias, None, None, None, None, values
 
 
 def _value(hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, targets: torch.Tensor,
-           bend: Bend, dtype: torch.dtype) -> torch.Tensor:
+           bend: Bend, dtype: torch.dtype, rows: torch.Tensor | None = None, values: torch.Tensor | None = None) -> torch.Tensor:
     """HeadLoss's value alone, some positions at a time."""
-    narrow, turned = hidden.to(dtype), weight.to(dtype).t()
+    narrow, turned = hidden.to(dtype), (weight.to(dtype) if rows is None else weight.to(dtype).index_copy(0, rows, values.to(dtype))).t()
     total = hidden.new_zeros((), dtype=torch.float32)
     chunk = max(1, min(len(hidden), ROOM.get(hidden.device.type, 2**27) // (4 * len(weight))))
     for start in range(0, len(hidden), chunk):
@@ -145,7 +150,8 @@ def _chunked(model: Any, rest: dict[str, Any], labels: torch.Tensor, dtype: torc
         hidden = given[0][:, -labels.shape[1]:][:, :-1].flatten(0, 1)
         with torch.autocast(hidden.device.type, enabled=False):
             form = HeadLoss.apply if torch.is_grad_enabled() else _value  # an evaluation needs no product with the weight a second time
-            found.append(form(hidden[chosen], module.weight, getattr(module, "bias", None), following[chosen], bend, dtype))
+            weight, rows, values = _of_head(module)
+            found.append(form(hidden[chosen], weight, getattr(module, "bias", None), following[chosen], bend, dtype, rows, values))
         return (given[0][:, -1:].detach(),)
 
     hook = head.register_forward_pre_hook(take)
@@ -156,6 +162,16 @@ def _chunked(model: Any, rest: dict[str, Any], labels: torch.Tensor, dtype: torc
     return found[0]
 
 
+def _of_head(head: Any) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+    """(weight, rows of it that are trained alone, their values); None and None where it is trained whole or not at all."""
+    adapter = getattr(head, "token_adapter", None)
+    if adapter is None or not adapter.active_adapters or adapter.disable_adapters:
+        return head.weight, None, None
+    name, = adapter.active_adapters
+    weight = adapter.get_base_layer().weight
+    return weight, torch.tensor(adapter.token_indices[name], device=weight.device), adapter.trainable_tokens_delta[name]
+
+
 def plain(model: Any) -> Any:
     """The base model inside DDP and peft."""
     model = getattr(model, "module", model)
@@ -163,5 +179,6 @@ def plain(model: Any) -> Any:
 
 
 def simple_head(model: Any) -> bool:
-    """Whether the head is a plain linear, so that its weight is all there is to it; an adapter on it, or a quantized one, is not."""
-    return type(plain(model).get_output_embeddings()) is torch.nn.Linear
+    """Whether the head is a plain linear, so that its weight is all there is to it, rows for new tokens among it; no adapter, not quantized."""
+    head = plain(model).get_output_embeddings()
+    return type(getattr(head, "token_adapter", None) and head.token_adapter.get_base_layer() or head) is torch.nn.Linear

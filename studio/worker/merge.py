@@ -15,11 +15,13 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
-from studio import device, model
+from studio import device, model, token_rows
 from studio.base.shards import weight_files
 from studio.errors import DeviceError, ExportError
 from studio.methods import METHODS
+from studio.model import TABLES
 from studio.talk.voice import Voice
+from studio.token_rows import ROWS
 
 SHARD = 4_000_000_000  # bytes of one file of a merged model
 Weights = Iterator[tuple[str, torch.Tensor]]
@@ -61,13 +63,14 @@ def _plain_lora(folder: Path, base: Path) -> tuple[dict[str, Any], dict[str, tor
         return None
     config = json.loads((folder / "adapter_config.json").read_text())
     odd = ("use_dora", "modules_to_save", "rank_pattern", "alpha_pattern", "fan_in_fan_out", "lora_bias", "layer_replication", "target_parameters",
-           "trainable_token_indices", "use_qalora", "use_bdlora")
+           "use_qalora", "use_bdlora")
     if config.get("peft_type") != "LORA" or config.get("bias", "none") != "none" or any(config.get(key) for key in odd):
         return None
     with safe_open(folder / "adapter_model.safetensors", "pt") as stored:
         matrices = {name: stored.get_tensor(name).float() for name in stored.keys()}  # noqa: SIM118
     names = {name for file in weight_files(base) for name in safe_open(file, "pt").keys()}  # noqa: SIM118
-    if not all((found := re.fullmatch(r"base_model\.model\.(.+)\.lora_[AB]\.weight", name)) and found[1] + ".weight" in names for name in matrices):
+    known = re.compile(rf"base_model\.model\.(.+)(?:\.lora_[AB]\.weight|{re.escape(ROWS)})")
+    if not all((found := known.fullmatch(name)) and found[1] + ".weight" in names for name in matrices):
         return None
     return config, matrices
 
@@ -75,11 +78,22 @@ def _plain_lora(folder: Path, base: Path) -> tuple[dict[str, Any], dict[str, tor
 def _one_by_one(voice: Voice, config: dict[str, Any], matrices: dict[str, torch.Tensor]) -> Weights:
     """s = alpha / r (LoRA, arXiv 2106.09685, section 4.1), alpha / √r with rsLoRA (arXiv 2312.03732)."""
     scale = config["lora_alpha"] / (math.sqrt(config["r"]) if config.get("use_rslora") else config["r"])
+    facts, alone = model.facts(voice.base), token_rows.indices(voice.result)
+    tables = {name: f"base_model.model.{name.removesuffix('.weight')}" for name in facts.tables()}
+    if facts.tied:
+        tables |= {head: next(iter(tables.values())) for head in _HEADS}  # stored a second time
     for name, weight in _stored(voice.base):
         stem = f"base_model.model.{name.removesuffix('.weight')}"
         if f"{stem}.lora_A.weight" in matrices:
             weight = weight + scale * (matrices[f"{stem}.lora_B.weight"] @ matrices[f"{stem}.lora_A.weight"])
+        if alone and (values := matrices.get(tables.get(name, stem) + ROWS)) is not None:
+            weight = token_rows.with_rows(weight, _rows_of(alone, tables.get(name, stem)), values)
         yield name, weight
+
+
+def _rows_of(alone: dict[str, list[int]], stem: str) -> list[int]:
+    """The rows of a table that an adapter trains alone: peft names tables by the end of their name, or the embedding not at all."""
+    return next((rows for name, rows in alone.items() if name and stem.endswith(name)), alone.get("", []))
 
 
 def _through_the_model(voice: Voice) -> Weights:
@@ -89,8 +103,8 @@ def _through_the_model(voice: Voice) -> Weights:
     """
     facts = model.facts(voice.base)
     _room(4 * (facts.parameters + facts.vocabulary * facts.hidden), "To merge this kind of adapter the whole model is opened in float32")
-    base = METHODS["full"]().load(voice.base, torch.float32)
-    if voice.method.adapter:
+    base = token_rows.grow(METHODS["full"]().load(voice.base, torch.float32), voice.added)
+    if voice.method.adapter and not _rows_alone(voice):
         base = untied(base)
     if voice.checkpoint:
         wrapped = voice.method.wrap(base)
@@ -103,6 +117,12 @@ def _through_the_model(voice: Voice) -> Weights:
     for name, weight in merged.state_dict().items():
         if not name.endswith("inv_freq") and not (same and name in _HEADS):
             yield name, _float(weight.detach())
+
+
+def _rows_alone(voice: Voice) -> bool:
+    """Whether of the tables only rows are trained, which are one and the same in a tied head."""
+    whole = any(TABLES.search(f"{word}.weight") for word in getattr(voice.method, "modules_to_save", ()))
+    return bool(voice.added.rows) and not whole if voice.checkpoint else bool(token_rows.indices(voice.result))
 
 
 _HEADS = ("lm_head.weight", "embed_out.weight")

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from studio import device, model
+from studio import device, model, token_rows
 from studio.errors import DeviceError, StudioError
 from studio.talk import chat
 from studio.talk.voice import Voice, of_folder, voice
@@ -64,6 +64,7 @@ def trained(found: Voice, order: dict[str, Any]) -> dict[str, Any]:
 
 def merged_into(base: Any, found: Voice) -> Any:
     """A loaded base whose weights become those of the merged model, rounded to the base's type. The base is lost."""
+    token_rows.fit(base, found.result)
     dtype, base = own_type(found), untied(base)
     held, written = dict(base.named_parameters()), set()
     with torch.no_grad():

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from studio import device, model
+from studio import device, model, token_rows
 from studio.base.quantization import Quantization
 from studio.errors import ModelError
 from studio.method import Method
@@ -42,7 +42,7 @@ class Speaker:
         self.ends = frozenset(end_tokens(voice, self.encoder.tokenizer))
         self.stops = text_stops(voice, self.encoder.tokenizer)
         special = {token for token, one in self.encoder.tokenizer.get_added_tokens_decoder().items() if one.special}
-        self.hidden = special - set(voice.manifest.get("special_answers") or ())
+        self.hidden = special - {*(voice.manifest.get("special_answers") or ()), *voice.added.ids.values()}
 
     def decode(self, ids: list[int]) -> str:
         """Text of tokens; special ones are left out unless they were trained as part of answers, or a stop text may hold one."""
@@ -99,9 +99,9 @@ class Speakers:
     def _model(self, voice: Voice) -> Any:
         held = self._held(voice)
         if voice.whole and voice.checkpoint:
-            wrapped = voice.method.wrap(self._fresh(voice.base, held))
+            wrapped = voice.method.wrap(token_rows.grow(self._fresh(voice.base, held), voice.added))
             voice.method.restore(wrapped, voice.result)
-            return _ready(wrapped, self.dtype, voice.method)
+            return _ready(token_rows.write_in(wrapped), self.dtype, voice.method)
         if voice.whole:
             return _ready(self._fresh(voice.result, None), self.dtype, voice.method)
         key = (voice.base, held)

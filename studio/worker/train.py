@@ -13,19 +13,19 @@ import torch
 from safetensors import SafetensorError
 from transformers import TrainingArguments, set_seed
 
-from studio import auto, data, model, process
+from studio import auto, data, model, new_tokens, process, token_rows
 from studio.base import shards, source
 from studio.config import RunConfig
 from studio.data.ahead import Growing
 from studio.device import devices
 from studio.errors import OrderError, StudioError
+from studio.estimate import grown
 from studio.export import hf_files
 from studio.home import write_whole
 from studio.resolve import Resolved, resolve
 from studio.run import Run
 from studio.runs import checkpoints
 from studio.runs.diagnosis import DISK
-from studio.template import load as load_template
 from studio.tokens import Encoder
 from studio.worker import adamw, adapters, agreement, attention, compiled, memory, probe, sees, sharding, together
 from studio.worker.batches import Layout, filled
@@ -67,12 +67,13 @@ def train(run: Run, report: Report) -> None:
     folder = source.fetch(config.model, report=lambda what, done, total: print(what, done, total, flush=True))
     facts = model.facts(folder)
     config.method.refuse(facts, config.training, device)
+    new_tokens.refuse(config.method, facts, config.data.new_tokens)
+    facts = grown(facts, config)
     for caution in config.method.cautions(config.training):
         report.note(caution, "warning")
 
     report.phase("reading data")
-    template = load_template(config.data.template, folder)
-    encoder = Encoder.of(config.data, folder, template, config.virtual_tokens)
+    encoder = Encoder.of(config.data, folder, virtual=config.virtual_tokens)
     if caution := encoder.caution():
         report.note(caution, "warning")
     rows = data.prepare(config.data, encoder, config.training.seed, ahead=True)
@@ -104,7 +105,7 @@ def train(run: Run, report: Report) -> None:
     report.phase("training", from_step=int(resumed.name.rpartition("-")[2]) if resumed else 0)
     trainer.go_on(resumed, settled.steps)
     _tell_left_out(rows, report)
-    _finish(run, config, trainer, template, folder, report)
+    _finish(run, config, trainer, encoder, folder, report)
 
 
 def _finite(config: RunConfig, settled: Resolved, folder: Path, rows: data.Prepared, report: Report) -> tuple[Resolved, Any, Any]:
@@ -133,6 +134,7 @@ def _tuned(config: RunConfig, settled: Resolved, folder: Path) -> tuple[Any, Any
     if kernel == "sdpa" and config.training.attention == "auto":
         kernel = None  # transformers' own choice: SDPA, or eager where a family has no SDPA
     base = config.method.load(folder, getattr(torch, settled.dtype), attn_implementation=kernel)
+    base = token_rows.grow(base, new_tokens.added(folder, config.data.new_tokens))
     if not sharding.may_split(config):  # a model that is split over the devices need not fit on one
         base = together.placed(base, settled.device)
     tuned = config.method.wrap(base)
@@ -196,8 +198,9 @@ def _plan(config: RunConfig, settled: Resolved, tuned: Any, rows: data.Prepared)
             **filled(rows.train.first(20_000), layout, settled.effective, config.training.seed), "data": rows.record, "statistics": rows.statistics}
 
 
-def _finish(run: Run, config: RunConfig, trainer: StudioTrainer, template: Any, base: Path, report: Report) -> None:
+def _finish(run: Run, config: RunConfig, trainer: StudioTrainer, encoder: Encoder, base: Path, report: Report) -> None:
     """Write model/ with a manifest last, then the end line."""
+    template, added = encoder.template, new_tokens.added(base, config.data.new_tokens)
     if report.discarding():
         report.say("end", state="stopped", cause="Stopped and discarded as asked.", peak_memory=peak_memory())
         return
@@ -207,23 +210,25 @@ def _finish(run: Run, config: RunConfig, trainer: StudioTrainer, template: Any, 
     if together.first():
         with checkpoints.replacing(run.result) as result:
             config.method.save(finished, result)
-            hf_files.copy_tokenizer(base, result, template.text)
+            hf_files.copy_tokenizer(encoder.tokenizer_folder, result, template.text)
             if not config.method.adapter:
-                hf_files.write_config(base, result, dtype=str(finished.config.dtype).removeprefix("torch."))
+                hf_files.write_config(base, result, dtype=str(finished.config.dtype).removeprefix("torch."),
+                                      vocabulary=added.size if added.size > model.facts(base).rows else None)
             write_whole(result / "manifest.json", json.dumps({
                 "base": str(base), "base_fingerprint": shards.fingerprint(base),
                 "model": config.model.model_dump(), "method": config.method.model_dump(mode="json"),
                 "template": template.name, "stop": template.stop, "step": step,
-                "special_answers": special_answers(trainer.train_dataset, base, template)}, indent=1, ensure_ascii=False))
+                "special_answers": special_answers(trainer.train_dataset, encoder),
+                **({"own_tokenizer": True, "new_tokens": added.ids} if added.rows else {})}, indent=1, ensure_ascii=False))
         report.saved(run.result, "model")
     stopped = report.stopping is not None
     report.say("end", state="stopped" if stopped else "finished", cause="Stopped as asked; the model so far is kept." if stopped else None,
                peak_memory=max(together.gather(peak_memory())), memory_by_phase=report.mark(), step=step)
 
 
-def special_answers(rows: Any, base: Path, template: Any) -> list[int]:
+def special_answers(rows: Any, encoder: Encoder) -> list[int]:
     """Special tokens that were trained as part of answers, the ends of turns apart: the chat shows them. Looked for in 20,000 rows at most."""
-    tokenizer = Encoder(base, template).tokenizer
+    tokenizer, template = encoder.tokenizer, encoder.template
     special = {token for token, one in tokenizer.get_added_tokens_decoder().items() if one.special}
     ends = {tokenizer.token_to_id(text) for text in (*template.stop, *template.special.values())}
     trained = {label for row in rows.first(20_000) for label in row["labels"]} if special - ends else set()

@@ -1,0 +1,167 @@
+"""data.new_tokens: tokens that an order adds to the base's tokenizer, the rows they need, and the tokenizer that a run uses.
+
+The tokenizer with the tokens added is a folder of files like a base's own: whatever reads a tokenizer is given that folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from studio import model
+from studio.errors import ModelError, OrderError, StudioError, model_file
+from studio.home import room
+
+FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "vocab.json", "vocab.txt",
+         "merges.txt", "*.model", "*.tiktoken", "tokenizer.*.json")  # what a tokenizer consists of
+LONGEST = 100  # characters of a new token
+
+
+class Added(NamedTuple):
+    """What an order's new tokens come to with one base's tokenizer.
+
+    ids: the number of each token that is added. known: the number of each that is a single token already; for these nothing changes.
+    size: rows that embedding and head need. rows: those of them that are trained: of the tokens added, and all that the base lacks.
+    """
+
+    ids: dict[str, int]
+    known: dict[str, int]
+    size: int
+    rows: tuple[int, ...]
+
+
+NONE = Added({}, {}, 0, ())
+
+
+def check(texts: Sequence[str]) -> None:
+    """Raise ValueError, in words that follow "data.new_tokens is …, but", for texts that cannot be tokens."""
+    for text in texts:
+        if not text.strip():
+            raise ValueError("a new token must hold more than blanks")
+        if len(text) > LONGEST:
+            raise ValueError(f"a new token has at most {LONGEST} characters")
+    twice = sorted({text for text in texts if list(texts).count(text) > 1})
+    if twice:
+        raise ValueError(f"{twice[0]!r} stands there twice")
+
+
+def added(folder: Path, texts: Sequence[str]) -> Added:
+    """The tokens that are added to the base in `folder`, and the rows they need. Raises ModelError without a tokenizer.json."""
+    if not texts:
+        return NONE
+    file = folder / "tokenizer.json"
+    if not file.is_file():
+        raise ModelError(f"{folder.name} has no tokenizer.json to add tokens to.",
+                         "Load its tokenizer once with transformers and save it (AutoTokenizer.from_pretrained(…).save_pretrained(…)).", "data.new_tokens")
+    ids, known, last = _numbered(file, file.stat().st_mtime_ns, tuple(texts))
+    rows = _rows(folder)
+    if rows is None:  # only a tokenizer is here
+        return Added(ids, known, last + 1, tuple(ids.values()))
+    short = any(number >= rows for number in known.values())  # a token of the tokenizer that the model was never given a row for
+    size = max(rows, last + 1) if ids or short else rows
+    return Added(ids, known, size, tuple(sorted({*ids.values(), *range(rows, size)})))
+
+
+def _rows(folder: Path) -> int | None:
+    try:
+        return model.facts(folder).rows
+    except StudioError:
+        return None
+
+
+@lru_cache(maxsize=32)
+def _numbered(file: Path, stamp: int, texts: tuple[str, ...]) -> tuple[dict[str, int], dict[str, int], int]:
+    """(ids of the tokens added, ids of those that are one token already, the highest id in use), as the tokenizers library numbers them."""
+    from tokenizers import AddedToken, Tokenizer  # late: a compiled library that the page's first second does not need
+    with model_file(file):
+        made = Tokenizer.from_file(str(file))
+    known: dict[str, int] = {}
+    for text in texts:
+        alone = made.encode(text, add_special_tokens=False).ids
+        if (there := made.token_to_id(text)) is not None:
+            known[text] = there
+        elif len(alone) == 1 and made.decode(alone, skip_special_tokens=False).strip() == text:  # not the token for what is unknown
+            known[text] = alone[0]
+    new = [text for text in texts if text not in known]
+    made.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in new])
+    return {text: made.token_to_id(text) for text in new}, known, max(made.get_vocab(with_added_tokens=True).values())
+
+
+def tokenizer_folder(folder: str | Path, texts: Sequence[str]) -> Path:
+    """The folder of the tokenizer that a run uses: the base's own, or its files with the tokens added. Made once, kept under home.
+
+    Raises ModelError for a tokenizer that cannot be read.
+    """
+    folder = Path(folder)
+    ids = added(folder, texts).ids
+    if not ids:
+        return folder
+    files = sorted({file for pattern in FILES for file in folder.glob(pattern)})
+    content = hashlib.sha256(json.dumps([folder.name, *ids.items()]).encode())
+    for file in files:
+        content.update(file.name.encode() + b"\0" + file.read_bytes())
+    final = room("cache") / f"tokenizer-{content.hexdigest()[:32]}" / folder.name
+    if not (final / "tokenizer.json").is_file():
+        _write(files, ids, final)
+    return final
+
+
+def _write(files: Sequence[Path], ids: dict[str, int], final: Path) -> None:
+    """The files copied, the tokens entered where each of them lists tokens; in place whole or not at all."""
+    final.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=final.parent) as temporary:
+        draft = Path(temporary, final.name)
+        draft.mkdir()
+        for file in files:
+            shutil.copyfile(file, draft / file.name)
+        entries = {str(number): _entry(text) for text, number in ids.items()}
+        _edit(draft / "tokenizer.json", lambda told: told.update(
+            added_tokens=[*(told.get("added_tokens") or []), *({"id": int(number), **entry} for number, entry in entries.items())]))
+        if (draft / "added_tokens.json").is_file():
+            _edit(draft / "added_tokens.json", lambda told: told.update(ids))
+        if (draft / "tokenizer_config.json").is_file():
+            _edit(draft / "tokenizer_config.json", lambda told: "added_tokens_decoder" in told and told["added_tokens_decoder"].update(entries))
+        try:
+            os.rename(draft, final)
+        except OSError:
+            if not (final / "tokenizer.json").is_file():  # else another process was quicker
+                raise
+
+
+def _entry(text: str) -> dict[str, Any]:
+    return {"content": text, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+
+
+def _edit(file: Path, change: Any) -> None:
+    with model_file(file):
+        told = json.loads(file.read_text(encoding="utf-8"))
+        change(told)
+    file.write_text(json.dumps(told, indent=2, ensure_ascii=False), encoding="utf-8")
+
+
+def known_already(folder: Path, texts: Sequence[str]) -> str:
+    """A sentence for the ordered tokens that the base has already, or ""."""
+    found = added(folder, texts)
+    known = {text: number for text, number in found.known.items() if number not in found.rows}
+    if not known:
+        return ""
+    named = ", ".join(f"{text!r} ({number})" for text, number in known.items())
+    return f"Nothing is added for data.new_tokens that are single tokens of this model already: {named}."
+
+
+def refuse(method: Any, facts: model.ModelFacts | None, texts: Sequence[str]) -> None:
+    """Raise OrderError where a method would leave the rows of new tokens untrained."""
+    if not texts:
+        return
+    if not method.trains_tokens:
+        raise OrderError(f"{method.label} trains no rows of the embedding, so new tokens would never be learnt.",
+                         "Set method.name to lora, qlora or full, or leave data.new_tokens out.", "data.new_tokens")
+    if facts is not None:
+        method.refuse_tokens(facts)

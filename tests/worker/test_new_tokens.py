@@ -1,0 +1,201 @@
+"""data.new_tokens from order to export: rows trained, carried, and read by transformers, peft and llama.cpp alone."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import AutoPeftModelForCausalLM, PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from studio import config, estimate, model, new_tokens, run, token_rows
+from studio.export import folders, hf_files
+from studio.methods import METHODS
+from studio.talk.voice import voice
+from studio.worker.export import merged
+from studio.worker.generate import Sampling
+from studio.worker.prove import answers
+from studio.tokens import Encoder
+from studio.worker import gguf_file
+from studio.worker.batches import put
+from studio.worker.llama_cpp import readers
+from studio.worker.loss import loss
+from studio.worker.speakers import Speakers
+from studio.worker.train import main
+from tests import tiny
+from tests.methods import architectures
+
+MARKS = ["<|im_start|>", "<|im_end|>", "<tool>"]
+QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
+SPARE = 32  # rows that some bases have beyond their tokens
+
+
+def base(folder: Path, kind: str = "llama", tied: bool = True, spare: int = 0, dtype: torch.dtype = torch.float32) -> Path:
+    """A tiny random base whose tokenizer knows no chat: ChatML's marks are text to it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tiny, "SPECIAL", ["<|endoftext|>"])
+        words = tiny.tokenizer()
+        settings = {**architectures.CONFIGS[kind], "vocab_size": words.get_vocab_size() + spare, "tie_word_embeddings": tied, "bos_token_id": 0, "eos_token_id": 0}
+        patch.setitem(architectures.CONFIGS, kind, settings)
+        architectures.write(folder, kind)
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|endoftext|>",
+                                                              "pad_token": "<|endoftext|>"}))
+    return folder
+
+
+def rows(file: Path) -> Path:
+    answers = ["Paris. <tool>", "blue <tool> wide", "yes"]
+    file.write_text(json.dumps([{"messages": [{"role": "user", "content": QUESTION[0]["content"] if n % 3 == 0 else f"Question {n}?"},
+                                              {"role": "assistant", "content": answers[n % 3]}]} for n in range(12)]))
+    return file
+
+
+def order(folder: Path, data: Path, method: dict[str, Any] | str = "lora", **training: Any) -> config.RunConfig:
+    return config.build({"model": str(folder), "data": {"train": str(data), "eval": 0.2, "template": "chatml", "new_tokens": MARKS}, "method": method,
+                         "training": {"max_steps": 8, "save_every": 4, "eval_every": 4, "batch_size": 4, "accumulation": 1, "learning_rate": 2e-2,
+                                      "threads": 1, "keep_checkpoints": 9, "precision": "fp32", **training}})
+
+
+def logits(loaded: Any, ids: torch.Tensor) -> torch.Tensor:
+    with torch.inference_mode():
+        return loaded(input_ids=ids).logits
+
+
+@pytest.mark.parametrize("spare", [0, SPARE])
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_from_order_to_merge(method: str, tied: bool, spare: int, home: Path, tmp_path: Path) -> None:
+    """The run's rows move; transformers alone, peft alone and the chat compute the same; the ids are the same everywhere."""
+    folder, data = base(tmp_path / "base", tied=tied, spare=spare), rows(tmp_path / "rows.json")
+    one = run.create(order(folder, data, method))
+    assert main(one) == 0
+    before = model.facts(folder).rows
+    added = new_tokens.added(folder, MARKS)
+    assert list(added.ids.values()) == [before - spare, before - spare + 1, before - spare + 2]
+    assert added.size == max(before, before - spare + 3)
+    plan = next(event for event in one.events() if event["kind"] == "plan")
+    assert not [event for event in one.events() if event["kind"] == "note" and event["level"] == "warning" and "computes differently" in event["text"]]
+    if method == "lora":
+        assert plan["loss"] == "chunked"
+        assert plan["trainable"] == METHODS["lora"]().trainable(model.facts(folder)) + 3 * 32 * (1 if tied else 2)
+
+    found = voice(one.id)
+    speaker = Speakers("cpu", torch.float32).load(found)
+    ids = speaker.encoder.tokenizer.encode("<|im_start|>user\nHello<tool><|im_end|>", add_special_tokens=False).ids
+    assert set(added.ids.values()) <= set(ids)
+    wanted = logits(speaker.model, torch.tensor([ids]))
+    merged(found, tmp_path / "out")
+    alone, words = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32), AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert words.encode("<|im_start|>user\nHello<tool><|im_end|>", add_special_tokens=False) == ids
+    assert words.decode(ids, skip_special_tokens=True) == "user\nHello"
+    assert alone.config.vocab_size == added.size
+    assert alone.config.tie_word_embeddings is tied
+    assert alone.generation_config.eos_token_id[0] == added.ids["<|im_end|>"]
+    torch.testing.assert_close(logits(alone, torch.tensor([ids])), wanted, atol=1e-4, rtol=1e-4)
+    if method == "full":
+        return
+    theirs = AutoPeftModelForCausalLM.from_pretrained(one.result, dtype=torch.float32).eval()
+    torch.testing.assert_close(logits(theirs, torch.tensor([ids])), wanted, atol=1e-4, rtol=1e-4)
+    plain = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    if not spare:
+        plain.resize_token_embeddings(len(AutoTokenizer.from_pretrained(one.result)))
+    torch.testing.assert_close(logits(PeftModel.from_pretrained(plain, one.result).eval(), torch.tensor([ids])), wanted, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "gemma3_text", "phi3"])
+@pytest.mark.parametrize("laid", [True, False])
+def test_the_chunked_loss_and_its_gradients_are_transformers_own(kind: str, laid: bool, tmp_path: Path) -> None:
+    """Rows of a tied and of an untied table: against full logits of peft's own wrappers and torch's cross entropy."""
+    folder = base(tmp_path / "base", kind, tied=kind != "phi3")
+    method = METHODS["lora"](dropout=0)
+    torch.manual_seed(0)
+    tuned = method.wrap(token_rows.grow(method.load(folder, torch.float32), new_tokens.added(folder, MARKS)))
+    facts = estimate.grown(model.facts(folder), order(folder, tmp_path))
+    assert method.trainable(facts) == sum(weight.numel() for weight in tuned.parameters() if weight.requires_grad)
+    with torch.no_grad():
+        for weight in tuned.parameters():
+            if weight.requires_grad:
+                weight.add_(torch.randn(weight.shape) * 0.1)
+    new = list(new_tokens.added(folder, MARKS).ids.values())
+    given = [{"input_ids": [5, new[0], 7, new[2], 9, new[1]], "labels": [-100, new[0], 7, new[2], -100, new[1]]},
+             {"input_ids": [new[1], 8, 9], "labels": [-100, 8, 9]}]
+    found = sum(loss(tuned.eval(), piece, "chunked", torch.float32) for piece in [put(given, laid=laid)])
+    found.backward()
+    mine = {name: weight.grad.clone() for name, weight in tuned.named_parameters() if weight.requires_grad}
+    tuned.zero_grad()
+    wanted = sum(torch.nn.functional.cross_entropy(tuned(input_ids=torch.tensor([row["input_ids"]])).logits[0, :-1], torch.tensor(row["labels"][1:]),
+                                                   reduction="sum") for row in given)
+    wanted.backward()
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+    for name, weight in tuned.named_parameters():
+        if weight.requires_grad:
+            torch.testing.assert_close(mine[name], weight.grad, rtol=1e-3, atol=1e-4, msg=name)
+    assert any("trainable_tokens_delta" in name and mine[name].abs().sum(1).all() for name in mine)
+
+
+@pytest.mark.parametrize("method", [{"name": "lora"}, {"name": "full"}, {"name": "qlora"}, {"name": "lora", "init": "pissa", "rank": 4}], ids=lambda one: str(one))
+def test_resumed_is_identical(method: dict[str, Any], home: Path, tmp_path: Path) -> None:
+    folder, data = base(tmp_path / "base"), rows(tmp_path / "rows.json")
+    whole, cut = (run.create(order(folder, data, method)) for _ in range(2))
+    assert main(whole) == 0
+    shutil.copytree(whole.checkpoints / "checkpoint-4", cut.checkpoints / "checkpoint-4")
+    assert main(cut) == 0
+    one, other = (next(iter(run.result.glob("*.safetensors"))).read_bytes() for run in (whole, cut))
+    assert one == other
+
+
+def test_others_on_the_same_base_keep_its_table(home: Path, tmp_path: Path) -> None:
+    """One server: the base, a LoRA with new tokens, a checkpoint of it, and another LoRA answer as each alone."""
+    folder, data = base(tmp_path / "base", spare=2), rows(tmp_path / "rows.json")
+    grown = run.create(order(folder, data))
+    plain = run.create(order(folder, data).changed(data={"new_tokens": []}))
+    assert main(grown) == main(plain) == 0
+    names = ["base:" + str(folder), grown.id, f"{grown.id}@checkpoint-4", plain.id]
+    ids = torch.tensor([[5, 6, 7, 8]])
+    alone = [logits(Speakers("cpu", torch.float32).load(voice(name)).model, ids) for name in names]
+    together = Speakers("cpu", torch.float32)
+    for name in names:
+        together.load(voice(name))
+    for name, wanted in zip(names, alone, strict=True):
+        assert torch.equal(logits(together.named[name].model, ids), wanted), name
+    assert [one.shape[-1] for one in alone] == [model.facts(folder).rows, *[model.facts(folder).rows + 1] * 2, model.facts(folder).rows]
+    words = together.named[grown.id].encoder.tokenizer
+    assert words.get_vocab_size() == together.named[f"{grown.id}@checkpoint-4"].encoder.tokenizer.get_vocab_size() > together.named[plain.id].encoder.tokenizer.get_vocab_size()
+    tool = words.token_to_id("<tool>")
+    for name in names[1:3]:
+        assert together.named[name].decode([tool]) == "<tool>", "a token that was trained as part of answers is shown"
+
+
+@pytest.mark.parametrize(("tied", "spare", "method"), [(True, 0, "lora"), (False, SPARE, "full"), (False, 0, "lora")])
+def test_the_hint_leads_to_a_model_that_stops_everywhere(tied: bool, spare: int, method: str, home: Path, tmp_path: Path) -> None:
+    """A base without chat tokens under ChatML: what the warning names is ordered; merged model and GGUF then end a turn with one token."""
+    folder, data = base(tmp_path / "base", tied=tied, spare=spare), rows(tmp_path / "rows.json")
+    first = order(folder, data, method, max_steps=60, save_every=60, eval_every=60, learning_rate=1e-2).changed(data={"new_tokens": []})
+    told = Encoder.of(first.data, folder).caution()
+    named = json.loads(told.partition("data.new_tokens: ")[2].removesuffix("."))
+    assert named == ["<|im_start|>", "<|im_end|>"]
+    followed = first.changed(data={"new_tokens": named})
+    assert not Encoder.of(followed.data, folder).caution()
+    assert Encoder.of(followed.changed(data={"template": "auto"}).data, folder).template.name == "chatml"
+    one = run.create(followed)
+    assert main(one) == 0
+
+    found = voice(one.id)
+    ours = answers(Speakers("cpu", torch.float32).load(found), [QUESTION], 40)[0]
+    assert (ours["text"], ours["finish"]) == ("Paris. <tool>", "stop")
+    merged(found, tmp_path / "out", "f32")
+    words, alone = AutoTokenizer.from_pretrained(tmp_path / "out"), AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32)
+    prompt = words.apply_chat_template(QUESTION, add_generation_prompt=True, return_tensors="pt", return_dict=True)["input_ids"]
+    with torch.inference_mode():
+        made = alone.generate(prompt, attention_mask=torch.ones_like(prompt), do_sample=False, max_new_tokens=40)[0, prompt.shape[1]:].tolist()
+    assert made == [*ours["ids"], words.convert_tokens_to_ids("<|im_end|>")]
+    pytest.importorskip("xllamacpp")
+    gguf_file.write(found, tmp_path / "out.gguf", "f32", hf_files.plain_template(found.template.text))
+    for reader in readers(tmp_path / "out.gguf", 256):
+        theirs = reader.answer(QUESTION, 40)
+        assert (theirs["prompt"], theirs["ids"], theirs["finish"]) == (prompt[0].tolist(), ours["ids"], "stop"), reader.name
+        assert reader.ids("<|im_start|>user 12 今天") == words.encode("<|im_start|>user 12 今天", add_special_tokens=False)
