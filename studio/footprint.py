@@ -13,7 +13,8 @@ class Footprint(NamedTuple):
 
     low_rank: module -> rank of the pair of matrices beside it, with dropout on their input; decomposed: DoRA's length vector is there.
     bottleneck: module -> width of the network behind it. scaled: module -> elements of the vector its input or output is multiplied by.
-    rows: elements of a table's rows that are trained alone, for new tokens. weights: names of the model's own tensors that are trained; copies: of them, those of which a copy is trained beside the original.
+    rows: elements of a table's rows that are trained alone, for new tokens.
+    weights: names of the model's own tensors that are trained; copies: of them, those of which a copy is trained beside the original.
     virtual: tokens put before every row; prefix: keys and values put before every layer's own; encoder: elements of the trained network
     that makes either. each: bytes of a trained number.
     quantized: how the linears of the frozen base are held, (kind, double), or None.

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from studio import model
-from studio.errors import ModelError, OrderError, StudioError, model_file
+from studio.errors import ModelError, StudioError, model_file
 from studio.home import room
 
 FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "vocab.json", "vocab.txt",
@@ -154,14 +154,3 @@ def known_already(folder: Path, texts: Sequence[str]) -> str:
         return ""
     named = ", ".join(f"{text!r} ({number})" for text, number in known.items())
     return f"Nothing is added for data.new_tokens that are single tokens of this model already: {named}."
-
-
-def refuse(method: Any, facts: model.ModelFacts | None, texts: Sequence[str]) -> None:
-    """Raise OrderError where a method would leave the rows of new tokens untrained."""
-    if not texts:
-        return
-    if not method.trains_tokens:
-        raise OrderError(f"{method.label} trains no rows of the embedding, so new tokens would never be learnt.",
-                         "Set method.name to lora, qlora or full, or leave data.new_tokens out.", "data.new_tokens")
-    if facts is not None:
-        method.refuse_tokens(facts)

@@ -40,9 +40,25 @@ def check(config: RunConfig) -> None:
     folder, device = source.check(config.model), places.device_of(config.place) or devices()[0]
     if not config.place.remote:
         fit.refuse(device)
-    config.method.refuse(model.facts(folder) if folder else None, config.training, device)
+    facts = model.facts(folder) if folder else None
+    config.method.refuse(facts, config.training, device)
+    check_new_tokens(config, facts)
     check_settings(config, device)
     data.check(config.data, folder, virtual=config.virtual_tokens)
+
+
+def check_new_tokens(config: RunConfig, facts: model.ModelFacts | None) -> None:
+    """Raise OrderError where the rows of data.new_tokens would not be trained. facts: of the model, where it is here."""
+    if not config.data.new_tokens:
+        return
+    if config.training.sharding == "fsdp":
+        raise OrderError("New tokens are not trained in a model that is split over several devices (fsdp).",
+                         "Set training.sharding to ddp, or leave data.new_tokens out.", "training.sharding")
+    if not config.method.trains_tokens:
+        raise OrderError(f"{config.method.label} trains no rows of the embedding, so new tokens would never be learnt.",
+                         "Set method.name to lora, qlora or full, or leave data.new_tokens out.", "data.new_tokens")
+    if facts is not None:
+        config.method.refuse_tokens(facts)
 
 
 def check_settings(config: RunConfig, device: Device) -> None:

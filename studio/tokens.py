@@ -271,10 +271,7 @@ class Encoder:
                 "Choose a template without that token, such as alpaca, or take it out of the data.", "data.template")
 
     def caution(self) -> str:
-        """Sentences to be told before training, or "": no single token ends a turn, so other programs write on; tokens that need not be added."""
-        return " ".join(part for part in (self._endless(), new_tokens.known_already(self.folder, self.added)) if part)
-
-    def _endless(self) -> str:
+        """A sentence where no single token ends the turns that are trained, or "": programs other than this one then write on."""
         stops = self.template.stop
         if not stops or any(self.tokenizer.token_to_id(stop) is not None for stop in stops):
             return ""
@@ -282,6 +279,10 @@ class Encoder:
         return (f"The template {self.template.name!r} ends a turn with {stops[0]!r}, which is {parts} plain tokens in this model: "
                 "programs that stop at a token only will write on. Choose a template whose end is one token (auto does), "
                 f"or add what it lacks: data.new_tokens: {json.dumps(sorted(lacking | {stops[0]}, key=len, reverse=True), ensure_ascii=False)}.")
+
+    def note(self) -> str:
+        """A sentence for tokens that are to be added and need not be, or ""."""
+        return new_tokens.known_already(self.folder, self.added)
 
     def gate(self, samples: Iterable[Conversation] = ()) -> None:
         """Refuse, before a device is touched, what would train wrongly. Raises TemplateError with the reason."""

@@ -124,7 +124,7 @@ def row(args: Namespace) -> dict[str, Any]:
     return {
         "row": args.row, "conversation": conversation["messages"] or [{"role": "text", "content": conversation["text"]}], "text": e.text,
         "tokens": tokens, "stop": encoder.template.stop, "template": encoder.template.name, "trained": e.n_trained, "over": e.cut, "problems": problems,
-        "caution": encoder.caution(),
+        "caution": encoder.caution(), "note": encoder.note(),
     }  # fmt: skip
 
 
@@ -205,5 +205,7 @@ def _show_row(answer: dict[str, Any]) -> None:
     print(f"\n{len(answer['tokens'])} tokens, {answer['trained']} trained, {answer['over']} beyond the limit; a turn ends with {', '.join(stops) or 'nothing'}")
     if answer["caution"]:
         print(f"warning: {answer['caution']}")
+    if answer["note"]:
+        print(f"note: {answer['note']}")
     for p in answer["problems"]:
         print(f"{p['kind']}: {p['reason']} {p['hint']}")

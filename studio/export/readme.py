@@ -17,13 +17,18 @@ def _head(voice: Voice, kind: str) -> str:
     source = hub_name((voice.manifest.get("model") or {}).get("source") or str(voice.base))
     method = voice.method.label if voice.method else "untuned"
     stops = ", ".join(f"`{stop}`" for stop in voice.stop) or "the tokenizer's end token"
+    added = ", ".join(f"`{text}`" for text in voice.manifest.get("new_tokens") or ())
+    tokens = f"New tokens: {added}.\n" if added else ""
     return (f"# {voice.label or voice.name}: {kind}\n\nMade with Fine-Tuning Studio from `{source}` ({method}).\n"
-            f"Chat template: `{voice.template.name}`, inside. A turn ends with {stops}.\nThe licence of the base model applies to this file too.\n")
+            f"Chat template: `{voice.template.name}`, inside. A turn ends with {stops}.\n{tokens}The licence of the base model applies to this file too.\n")
 
 
 def adapter(voice: Voice) -> str:
     source = hub_name((voice.manifest.get("model") or {}).get("source") or str(voice.base))
     note = "" if type(voice.method).__name__ != "Adapter" else "\nThis kind of adapter is read by Fine-Tuning Studio only: `python -m studio chat ./FOLDER`.\n"
+    if count := len(voice.manifest.get("new_tokens") or {}):
+        note += (f"\nIt brings {count} new token{'s' if count > 1 else ''} and trained rows for {'them' if count > 1 else 'it'}; the lines below make room for "
+                 "them. vLLM does not load adapters with rows of their own: export the model merged for it.\n")
     return _head(voice, "adapter") + note + f"""
 It needs its base model. With transformers and peft:
 

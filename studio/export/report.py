@@ -56,6 +56,8 @@ def _data(plan: dict[str, Any]) -> str:
             count = len(rows) if isinstance(rows, list) else rows
             which = f": rows {', '.join(map(str, rows[:20]))}{'…' if len(rows) > 20 else ''}" if isinstance(rows, list) else ""
             lines.append(f"<tr><td>{_e(what)}, {_e(kind)}</td><td>{_e(count)}{_e(which)}</td></tr>")
+    if added := plan.get("new_tokens"):
+        lines.append(f"<tr><td>new tokens</td><td>{_e(', '.join(added))}</td></tr>")
     return f"<h2>Data</h2><table>{''.join(lines)}</table>"
 
 

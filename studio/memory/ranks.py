@@ -35,6 +35,8 @@ def split(config: RunConfig, device: Device, states: States, numbers: int) -> bo
     """Whether the model is split over the devices. auto: as worker/sharding.py, where a copy with its states would fill two thirds of one."""
     if processes(config) == 1:
         return False
+    if config.data.new_tokens:
+        return False
     if config.training.sharding != "auto":
         return config.training.sharding == "fsdp"
     return device.traits.torch == "cuda" and states.weights + states.trained + 12 * numbers > device.memory * 2 / 3

@@ -102,4 +102,4 @@ def _tokens(wanted: RunConfig, conversation: dict[str, Any]) -> dict[str, Any]:
         at = max(at, end)
     return {"tokens": pieces, "ends": ends, "count": len(found.ids), "trained": found.n_trained, "limit": wanted.data.max_length, "text": found.text[:100_000],
             "template": encoder.template.name, "stop": encoder.template.stop, "shown": len(pieces),
-            "caution": encoder.caution()}
+            "caution": encoder.caution(), "note": encoder.note()}

@@ -19,6 +19,8 @@ from studio.worker.loss import plain, simple_head
 
 def kind(config: RunConfig, model: Any) -> str:
     """ddp or fsdp. auto: split only where a copy with its training state would fill more than two thirds of a device."""
+    if config.data.new_tokens:  # a table with rows of its own is not proved in parts
+        return "ddp"
     if config.training.sharding != "auto" or not torch.cuda.is_available():
         return "ddp" if config.training.sharding == "auto" else config.training.sharding
     state = sum(weight.numel() * (weight.element_size() + (12 if weight.requires_grad else 0)) for weight in model.parameters())
@@ -27,7 +29,7 @@ def kind(config: RunConfig, model: Any) -> str:
 
 def may_split(config: RunConfig) -> bool:
     """Whether the model may come to be split over several devices, which the size of what is trained tells (kind)."""
-    return together.world() > 1 and config.training.sharding != "ddp"
+    return together.world() > 1 and config.training.sharding != "ddp" and not config.data.new_tokens
 
 
 def arguments() -> dict[str, Any]:

@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError
 from transformers import TrainingArguments, set_seed
 
-from studio import auto, data, model, new_tokens, process, token_rows
+from studio import auto, data, model, new_tokens, preflight, process, token_rows
 from studio.base import shards, source
 from studio.config import RunConfig
 from studio.data.ahead import Growing
@@ -67,7 +67,7 @@ def train(run: Run, report: Report) -> None:
     folder = source.fetch(config.model, report=lambda what, done, total: print(what, done, total, flush=True))
     facts = model.facts(folder)
     config.method.refuse(facts, config.training, device)
-    new_tokens.refuse(config.method, facts, config.data.new_tokens)
+    preflight.check_new_tokens(config, facts)
     facts = grown(facts, config)
     for caution in config.method.cautions(config.training):
         report.note(caution, "warning")
@@ -76,6 +76,8 @@ def train(run: Run, report: Report) -> None:
     encoder = Encoder.of(config.data, folder, virtual=config.virtual_tokens)
     if caution := encoder.caution():
         report.note(caution, "warning")
+    if note := encoder.note():
+        report.note(note)
     rows = data.prepare(config.data, encoder, config.training.seed, ahead=True)
 
     _tell_held_out(rows, config, report)
@@ -93,7 +95,7 @@ def train(run: Run, report: Report) -> None:
         checkpoints.refuse_other_data(resumed, rows.train.content)
     trainer = _trainer(run, config, settled, tuned, rows, report, bool(resumed))
     settled = agreement.agreed(trainer, settled)
-    report.say("plan", parameters=facts.parameters, base_fingerprint=shards.fingerprint(folder), **_plan(config, settled, tuned, rows))
+    report.say("plan", parameters=facts.parameters, base_fingerprint=shards.fingerprint(folder), **_plan(config, folder, settled, tuned, rows))
     if config.training.sample_prompts:
         report.samples = Samples(config.training.sample_prompts, encoder, trainer)
     if not resumed:
@@ -188,12 +190,12 @@ def _trainer(run: Run, config: RunConfig, settled: Resolved, tuned: Any, rows: d
         model=tuned, args=arguments, train_dataset=rows.train, eval_dataset=rows.eval if held else None, callbacks=[report])
 
 
-def _plan(config: RunConfig, settled: Resolved, tuned: Any, rows: data.Prepared) -> dict[str, Any]:
+def _plan(config: RunConfig, folder: Path, settled: Resolved, tuned: Any, rows: data.Prepared) -> dict[str, Any]:
     """What is known before the first step."""
     trainable = sum(weight.numel() for weight in tuned.parameters() if weight.requires_grad)
     layout = Layout(settled.laid, settled.piece, settled.batch_size)
     return {"steps": settled.steps, "epochs": config.training.epochs, "rows": len(rows.train), "eval_rows": len(rows.eval),
-            "trainable": trainable,
+            "trainable": trainable, **({"new_tokens": list(added)} if (added := new_tokens.added(folder, config.data.new_tokens).ids) else {}),
             "effective_batch": settled.effective, "processes": together.world(), **settled.told(),
             **filled(rows.train.first(20_000), layout, settled.effective, config.training.seed), "data": rows.record, "statistics": rows.statistics}
 

@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from peft import AutoPeftModelForCausalLM, PeftModel
+from peft import AutoPeftModelForCausalLM, LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from studio import config, estimate, model, new_tokens, run, token_rows
-from studio.export import folders, hf_files
+from studio import config, data, device, estimate, model, new_tokens, preflight, run, token_rows
+from studio.errors import ModelError, OrderError
+from studio.export import card, folders, hf_files, report
 from studio.methods import METHODS
 from studio.talk.voice import voice
-from studio.worker.export import merged
-from studio.worker.generate import Sampling
-from studio.worker.prove import answers
 from studio.tokens import Encoder
+from studio.ui.words import told
 from studio.worker import gguf_file
 from studio.worker.batches import put
+from studio.worker.export import merged
 from studio.worker.llama_cpp import readers
 from studio.worker.loss import loss
+from studio.worker.prove import answers
 from studio.worker.speakers import Speakers
 from studio.worker.train import main
 from tests import tiny
@@ -31,6 +34,7 @@ from tests.methods import architectures
 
 MARKS = ["<|im_start|>", "<|im_end|>", "<tool>"]
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
+TRAINING = ("lora", "qlora", "full")  # methods that train rows
 SPARE = 32  # rows that some bases have beyond their tokens
 
 
@@ -39,7 +43,8 @@ def base(folder: Path, kind: str = "llama", tied: bool = True, spare: int = 0, d
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tiny, "SPECIAL", ["<|endoftext|>"])
         words = tiny.tokenizer()
-        settings = {**architectures.CONFIGS[kind], "vocab_size": words.get_vocab_size() + spare, "tie_word_embeddings": tied, "bos_token_id": 0, "eos_token_id": 0}
+        settings = {**architectures.CONFIGS[kind], "vocab_size": words.get_vocab_size() + spare, "tie_word_embeddings": tied,
+                    "bos_token_id": 0, "eos_token_id": 0}
         patch.setitem(architectures.CONFIGS, kind, settings)
         architectures.write(folder, kind)
     (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|endoftext|>",
@@ -137,7 +142,7 @@ def test_the_chunked_loss_and_its_gradients_are_transformers_own(kind: str, laid
     assert any("trainable_tokens_delta" in name and mine[name].abs().sum(1).all() for name in mine)
 
 
-@pytest.mark.parametrize("method", [{"name": "lora"}, {"name": "full"}, {"name": "qlora"}, {"name": "lora", "init": "pissa", "rank": 4}], ids=lambda one: str(one))
+@pytest.mark.parametrize("method", [{"name": "lora"}, {"name": "full"}, {"name": "qlora"}, {"name": "lora", "init": "pissa", "rank": 4}], ids=str)
 def test_resumed_is_identical(method: dict[str, Any], home: Path, tmp_path: Path) -> None:
     folder, data = base(tmp_path / "base"), rows(tmp_path / "rows.json")
     whole, cut = (run.create(order(folder, data, method)) for _ in range(2))
@@ -163,8 +168,8 @@ def test_others_on_the_same_base_keep_its_table(home: Path, tmp_path: Path) -> N
     for name, wanted in zip(names, alone, strict=True):
         assert torch.equal(logits(together.named[name].model, ids), wanted), name
     assert [one.shape[-1] for one in alone] == [model.facts(folder).rows, *[model.facts(folder).rows + 1] * 2, model.facts(folder).rows]
-    words = together.named[grown.id].encoder.tokenizer
-    assert words.get_vocab_size() == together.named[f"{grown.id}@checkpoint-4"].encoder.tokenizer.get_vocab_size() > together.named[plain.id].encoder.tokenizer.get_vocab_size()
+    words, same, fewer = (together.named[name].encoder.tokenizer for name in names[1:])
+    assert words.get_vocab_size() == same.get_vocab_size() > fewer.get_vocab_size()
     tool = words.token_to_id("<tool>")
     for name in names[1:3]:
         assert together.named[name].decode([tool]) == "<tool>", "a token that was trained as part of answers is shown"
@@ -199,3 +204,140 @@ def test_the_hint_leads_to_a_model_that_stops_everywhere(tied: bool, spare: int,
         theirs = reader.answer(QUESTION, 40)
         assert (theirs["prompt"], theirs["ids"], theirs["finish"]) == (prompt[0].tolist(), ours["ids"], "stop"), reader.name
         assert reader.ids("<|im_start|>user 12 今天") == words.encode("<|im_start|>user 12 今天", add_special_tokens=False)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("spare", [0, SPARE])
+def test_made_elsewhere_with_trained_rows(tied: bool, spare: int, home: Path, tmp_path: Path) -> None:
+    """peft's trainable_token_indices with its own tokenizer: the chat and the merged folder compute what peft does."""
+    folder, made = base(tmp_path / "base", tied=tied, spare=spare), tmp_path / "made"
+    words = AutoTokenizer.from_pretrained(folder)
+    words.add_special_tokens({"additional_special_tokens": ["<a>", "<b>"]})
+    plain = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    if not spare:
+        plain.resize_token_embeddings(len(words))
+    new = words.convert_tokens_to_ids(["<a>", "<b>"])
+    named = new if tied else {"embed_tokens": new, "lm_head": new}
+    tuned = get_peft_model(plain, LoraConfig(r=4, target_modules=["q_proj"], init_lora_weights=False, trainable_token_indices=named)).eval()
+    with torch.no_grad():
+        for name, weight in tuned.named_parameters():
+            if "trainable_tokens_delta" in name:
+                weight.add_(torch.randn(weight.shape) * 0.3)
+    tuned.save_pretrained(made, save_embedding_layers=False)
+    words.save_pretrained(made)
+    settings = json.loads((made / "adapter_config.json").read_text())
+    (made / "adapter_config.json").write_text(json.dumps({**settings, "base_model_name_or_path": str(folder)}))
+    ids = torch.tensor([[5, new[0], 7, new[1]]])
+    wanted = logits(tuned, ids)
+    found = voice(str(made))
+    speaker = Speakers("cpu", torch.float32).load(found)
+    assert speaker.encoder.tokenizer.encode("<b>").ids == [new[1]]
+    torch.testing.assert_close(logits(speaker.model, ids), wanted, atol=1e-4, rtol=1e-4)
+    merged(found, tmp_path / "out")
+    torch.testing.assert_close(logits(AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32), ids), wanted, atol=1e-4, rtol=1e-4)
+    if not spare:  # rows for the second token alone: the first has none
+        indices = [new[1]] if tied else {"embed_tokens": [new[1]], "lm_head": [new[1]]}
+        (made / "adapter_config.json").write_text(json.dumps({**settings, "base_model_name_or_path": str(folder), "trainable_token_indices": indices}))
+        with pytest.raises(ModelError, match="the words that were added have none"):
+            voice(str(made))
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_checkpoint_is_merged_as_it_answers(tied: bool, home: Path, tmp_path: Path) -> None:
+    folder, data = base(tmp_path / "base", tied=tied), rows(tmp_path / "rows.json")
+    one = run.create(order(folder, data))
+    assert main(one) == 0
+    found = voice(f"{one.id}@checkpoint-4")
+    ids = torch.tensor([[5, new_tokens.added(folder, MARKS).ids["<tool>"], 7]])
+    wanted = logits(Speakers("cpu", torch.float32).load(found).model, ids)
+    merged(found, tmp_path / "out")
+    alone = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32)
+    torch.testing.assert_close(logits(alone, ids), wanted, atol=1e-4, rtol=1e-4)
+    assert alone.config.tie_word_embeddings is tied
+
+
+@pytest.mark.parametrize("knob", [["embed_tokens", "lm_head"], ["lm_head"]])
+def test_tables_trained_whole_need_no_rows_beside(knob: list[str], home: Path, tmp_path: Path) -> None:
+    folder, data = base(tmp_path / "base", tied=False), rows(tmp_path / "rows.json")
+    one = run.create(order(folder, data, {"name": "lora", "modules_to_save": knob}))
+    assert main(one) == 0
+    plan = next(event for event in one.events() if event["kind"] == "plan")
+    facts = estimate.grown(model.facts(folder), one.config)
+    assert plan["trainable"] == one.config.method.trainable(facts)
+    ids = torch.tensor([[5, new_tokens.added(folder, MARKS).ids["<tool>"], 7]])
+    wanted = logits(Speakers("cpu", torch.float32).load(voice(one.id)).model, ids)
+    merged(voice(one.id), tmp_path / "out")
+    torch.testing.assert_close(logits(AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32), ids), wanted, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("changes", "words"), [
+    ({"data": {"new_tokens": [" "]}}, "more than blanks"), ({"data": {"new_tokens": [""]}}, "more than blanks"),
+    ({"data": {"new_tokens": ["<a>", "<a>"]}}, "stands there twice"), ({"data": {"new_tokens": ["x" * 101]}}, "at most 100 characters"),
+    ({"data": {"new_tokens": "<a>"}}, "valid tuple"), *(({"method": {"name": name}}, "never be learnt") for name in METHODS if name not in TRAINING),
+    ({"method": {"name": "full", "freeze_embeddings": True}}, "never be learnt"), ({"method": {"name": "full", "last_layers": 1}}, "never be learnt"),
+    ({"method": {"name": "lora", "modules_to_save": ["lm_head"]}}, "no rows for new tokens"), ({"training": {"sharding": "fsdp", "devices": 2}}, "fsdp")],
+    ids=lambda one: str(one)[:60])
+def test_what_cannot_be_is_refused(changes: dict[str, Any], words: str, home: Path, tmp_path: Path) -> None:
+    folder, data = base(tmp_path / "base"), rows(tmp_path / "rows.json")
+    with pytest.raises(OrderError, match=words):
+        preflight.check(order(folder, data).changed(**changes))
+
+
+def test_a_head_with_a_bias_is_refused() -> None:
+    facts = model.from_config({"model_type": "phi", "hidden_size": 8, "num_attention_heads": 2, "num_hidden_layers": 1, "vocab_size": 9,
+                               "tie_word_embeddings": False}, {"lm_head.bias": model.Tensor(dtype="F32", shape=(9,))})
+    with pytest.raises(OrderError, match="head has a bias"):
+        METHODS["lora"]().refuse_tokens(facts)
+
+
+def test_what_is_one_token_already_stays(home: Path, tmp_path: Path) -> None:
+    """Told with its id, nothing added, the same ids and the same cache; a token that the tokenizer cannot know is not taken for one."""
+    folder, data = base(tmp_path / "base"), rows(tmp_path / "rows.json")
+    known = order(folder, data).changed(data={"new_tokens": ["<|endoftext|>", "user", "🦥"]})
+    added = new_tokens.added(folder, known.data.new_tokens)
+    assert set(added.known) == {"<|endoftext|>", "user"}
+    assert set(added.ids) == {"🦥"}
+    encoder = Encoder.of(known.data, folder)
+    assert "'<|endoftext|>' (0)" in encoder.note()
+    assert encoder.tokenizer.encode("a🦥b", add_special_tokens=False).ids[1] == added.ids["🦥"]
+    assert re.search("[\u4e00-\u9fff]", told(encoder.note(), "zh"))
+    nothing = Encoder.of(known.changed(data={"new_tokens": ["user"]}).data, folder)
+    assert nothing.tokenizer_folder == folder
+    assert new_tokens.added(folder, ["user"]).rows == ()
+
+
+def test_encoded_data_is_kept_apart(home: Path, tmp_path: Path) -> None:
+    folder, file = base(tmp_path / "base"), rows(tmp_path / "rows.json")
+    with_them, without = (order(folder, file).changed(data={"new_tokens": texts}) for texts in (["<tool>"], []))
+    one, other = (data.prepare(each.data, Encoder.of(each.data, folder)) for each in (with_them, without))
+    assert one.fingerprint != other.fingerprint
+    tool = new_tokens.added(folder, ["<tool>"]).ids["<tool>"]
+    assert any(tool in row["input_ids"] for row in one.train)
+    assert not any(tool in row["input_ids"] for row in other.train)
+
+
+def test_the_memory_estimate_knows_the_rows(home: Path, tmp_path: Path) -> None:
+    folder, data = base(tmp_path / "base", tied=False), rows(tmp_path / "rows.json")
+    ordered = order(folder, data)
+    without = ordered.changed(data={"new_tokens": []})
+    mine, plain = (estimate.estimate(model.facts(folder), one, device.cpu()) for one in (ordered, without))
+    assert mine.trainable == plain.trainable + 2 * 3 * 32
+    assert mine.total > plain.total
+    assert json.loads(json.dumps(config.parse(ordered.to_yaml()).model_dump(mode="json"))) == ordered.model_dump(mode="json")
+
+
+def test_cards_and_folders_name_them(home: Path, tmp_path: Path) -> None:
+    folder, file = base(tmp_path / "base"), rows(tmp_path / "rows.json")
+    one = run.create(order(folder, file))
+    assert main(one) == 0
+    told = folders.export(one.id, "adapter", tmp_path / "out.zip", proven=False)
+    with zipfile.ZipFile(told["path"]) as packed:
+        packed.extractall(tmp_path / "out")
+    for text in (card.card(one), (tmp_path / "out" / "README.md").read_text()):
+        assert "`<tool>`" in text
+    assert "&lt;tool&gt;" in report.report(one)
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    (tmp_path / "out" / "manifest.json").write_text(json.dumps({**manifest, "base": str(folder)}))
+    ids = torch.tensor([[5, manifest["new_tokens"]["<tool>"], 7]])
+    alone, ours = (logits(Speakers("cpu", torch.float32).load(voice(name)).model, ids) for name in (str(tmp_path / "out"), one.id))
+    assert torch.equal(alone, ours)

@@ -57,7 +57,8 @@
       });
       return el("div", {}, el("p", { class: "quiet small key" }, el("span", { class: "token trained" }, studio.say("trained on")), el("span", { class: "token" }, studio.say("only read")),
         el("span", { class: "token trained ends" }, studio.say("end of turn")), el("span", { class: "num" }, studio.say("{n} tokens, {trained} trained on · template {template}",
-          { n: studio.number(shown.count), trained: studio.number(shown.trained), template: shown.template }))), shown.caution && !shown.text_only ? el("p", { class: "fault" }, studio.told(shown.caution)) : null, box,
+          { n: studio.number(shown.count), trained: studio.number(shown.trained), template: shown.template }))), shown.caution && !shown.text_only ? el("p", { class: "fault" }, studio.told(shown.caution)) : null,
+        shown.note ? el("p", { class: "quiet small" }, studio.told(shown.note)) : null, box,
         shown.shown < shown.count && el("p", { class: "quiet small" }, studio.say("The first {n} tokens are shown.", { n: shown.shown })));
     };
     const talk = () => el("div", { class: "talk" }, shown.conversation.map((one) => el("div", { class: `turn ${one.role}` }, el("b", {}, studio.say(ROLES[one.role] || one.role)), el("p", {}, one.content))));
