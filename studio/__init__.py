@@ -26,7 +26,7 @@ Numbers are floors: a file imports only from its own floor or below, and there i
 __version__ = "0.1.0"
 
 FLOORS = {
-    0: ("errors", "json_text"),
+    0: ("errors", "json_text", "kernels"),
     1: ("crash", "home", "credentials", "events", "process", "driver", "device", "cards", "base", "template", "text", "model", "yaml_text"),
     2: ("new_tokens", "token_rows", "tokens", "data", "footprint", "method", "methods", "training", "program", "place", "places"),
     3: ("config", "presets", "auto"),

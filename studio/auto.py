@@ -112,7 +112,7 @@ def layout(config: RunConfig, facts: ModelFacts, device: Device, longest: int) -
 
 def _padded(kernel: str, facts: ModelFacts) -> str:
     """The attention of padded rows: as ordered, else SDPA, or eager where scores go through a soft cap (Gemma 2), which SDPA has not."""
-    told = {**facts.config, **facts.config.get("text_config", {})}
+    told = facts.text_config
     if not any(told.get(key) for key in CAPPED):
         return "sdpa" if kernel == "laid" else kernel
     if kernel == "sdpa":
@@ -136,7 +136,7 @@ def attention(config: RunConfig, device: Device) -> str:
 
 def _why_not_packed(config: RunConfig, facts: ModelFacts, longest: int) -> str:
     """Why rows cannot be laid end to end; empty when they can."""
-    told = {**facts.config, **facts.config.get("text_config", {})}
+    told = facts.text_config
     if not config.method.allows_packing:
         return f"{config.method.label} puts virtual tokens before each row"
     if config.training.attention == "eager":
@@ -154,7 +154,7 @@ def _why_not_packed(config: RunConfig, facts: ModelFacts, longest: int) -> str:
 
 def windowed(facts: ModelFacts, longest: int) -> bool:
     """Whether some layers see less than the whole of the longest row."""
-    told = {**facts.config, **facts.config.get("text_config", {})}
+    told = facts.text_config
     return any((told.get(key) or longest) < longest for key in WINDOWED) and told.get("use_sliding_window", True)
 
 

@@ -79,9 +79,14 @@ class ModelFacts(BaseModel):
         return tables[0] if tables else self.vocabulary
 
     @property
+    def text_config(self) -> dict[str, Any]:
+        """config.json; of a model that reads more than text, with the settings of the text model inside it on top."""
+        return families.text_config(self.config)
+
+    @property
     def context(self) -> int | None:
         """Tokens the model reads at most, its stretching of positions counted; None where its files do not say."""
-        text = {**self.config, **self.config.get("text_config", {})}
+        text = self.text_config
         rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
         factor = rope.get("factor") if isinstance(rope, dict) else None
         if self.max_length is None or not isinstance(factor, (int, float)):
@@ -181,7 +186,7 @@ def from_config(config: dict[str, Any], tensors: dict[str, Tensor] | None = None
 
 
 def _understood(config: dict[str, Any], tensors: dict[str, Tensor] | None) -> ModelFacts:
-    text = families.completed({**config, **config.get("text_config", {})})
+    text = families.completed(families.text_config(config))
     if tensors is None:
         tensors = {name: Tensor(dtype=kind, shape=shape) for name, (kind, shape) in headers.from_config(config)[1].items()}
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from studio import model, new_tokens
 from studio.errors import ModelError, StudioError, TemplateError, model_file
+from studio.kernels import IGNORE_INDEX
 from studio.template import Message, Rendered, Template, added_bos, load
 from studio.text import calls
 from studio.text.gate import check
@@ -22,7 +23,6 @@ from studio.text.gate import check
 if TYPE_CHECKING:
     from studio.data import DataOrder
 
-IGNORED = -100  # label of a token that is read and not trained on (torch's cross entropy skips it)
 TrainOn = Literal["assistant", "last", "all"]
 TooLong = Literal["cut", "drop", "split"]
 Reasoning = Literal["auto", "keep", "drop", "mask_empty"]
@@ -34,7 +34,7 @@ Conversation = list[Message] | dict[str, Any] | str
 
 @dataclass(frozen=True)
 class Encoded:
-    """One conversation in tokens. labels: the id where trained, else -100; a row's first token never is: nothing predicts it.
+    """One conversation in tokens. labels: the id where trained, else IGNORE_INDEX; a row's first token never is: nothing predicts it.
 
     offsets: characters of `text` per token.
     cut: tokens beyond max_length; with too_long="drop" the row is to be dropped, else they are gone from ids.
@@ -247,18 +247,18 @@ class Encoder:
     def _label(self, rendered: Rendered, ids: list[int], offsets: list[tuple[int, int]], whole: bool) -> Encoded:
         self._refuse_beyond(ids)
         spans = rendered.spans[-1:] if self.train_on == "last" else rendered.spans
-        labels = list(ids) if self.train_on == "all" else [IGNORED] * len(ids)
+        labels = list(ids) if self.train_on == "all" else [IGNORE_INDEX] * len(ids)
         for first, last in covered(offsets, rendered.masked) if self.train_on == "all" else ():
-            labels[first:last] = [IGNORED] * (last - first)
+            labels[first:last] = [IGNORE_INDEX] * (last - first)
         for first, last in covered(offsets, spans):
             labels[first:last] = ids[first:last]
         for first, last in ending(offsets, rendered.masked):
-            labels[first:last] = [IGNORED] * (last - first)
-        labels[:1] = [IGNORED] * len(labels[:1])  # nothing stands before the first token to predict it from
+            labels[first:last] = [IGNORE_INDEX] * (last - first)
+        labels[:1] = [IGNORE_INDEX] * len(labels[:1])  # nothing stands before the first token to predict it from
         over = max(0, len(ids) - self.max_length) if self.max_length else 0
         if over and self.too_long != "drop" and not whole:
             ids, labels, offsets = ids[: self.max_length], labels[: self.max_length], offsets[: self.max_length]
-        trained = len(labels) - labels.count(IGNORED)
+        trained = len(labels) - labels.count(IGNORE_INDEX)
         return Encoded(list(ids), labels, rendered.text, list(offsets), over, trained, rendered.left_out)
 
     def _refuse_beyond(self, ids: list[int]) -> None:

@@ -10,8 +10,9 @@ import pytest
 from studio import data, template
 from studio.data import DataOrder
 from studio.errors import DataError, ModelError, TemplateError
+from studio.kernels import IGNORE_INDEX
 from studio.template import Template
-from studio.tokens import IGNORED, Encoder, covered
+from studio.tokens import Encoder, covered
 from tests.data.fixtures import ALPACA, FIXTURES, as_lines
 
 CONVERSATIONS: list[list[dict[str, Any]]] = [
@@ -49,23 +50,23 @@ def test_labels_stand_exactly_on_the_answers(name: str, tiny_model: Path) -> Non
         e, spans = encoder.encode(messages), encoder.render(messages).spans
         inside = {n for a, b in spans for n in range(a, b)}
         for token, label, (a, b) in zip(e.ids, e.labels, e.offsets, strict=True):
-            assert label in (token, IGNORED)
+            assert label in (token, IGNORE_INDEX)
             if a < b:
-                assert (label != IGNORED) == bool(inside & set(range(a, b)))
-        said = encoder.tokenizer.decode([x for x in e.labels if x != IGNORED], skip_special_tokens=False)
+                assert (label != IGNORE_INDEX) == bool(inside & set(range(a, b)))
+        said = encoder.tokenizer.decode([x for x in e.labels if x != IGNORE_INDEX], skip_special_tokens=False)
         for message in messages:
             if message["role"] == "assistant":
                 assert message["content"].strip().split()[0] in said
             elif len(message["content"]) > 5:
                 assert message["content"] not in said
-        assert e.n_trained == sum(x != IGNORED for x in e.labels)
+        assert e.n_trained == sum(x != IGNORE_INDEX for x in e.labels)
 
 
 def test_train_on_last_and_all(tiny_model: Path) -> None:
     one = template.load("model", tiny_model)
     every, last, everything = (Encoder(tiny_model, one, train_on=t).encode(CONVERSATIONS[2]) for t in ("assistant", "last", "all"))
     assert 0 < last.n_trained < every.n_trained < everything.n_trained == len(everything.ids) - 1  # the first is never predicted
-    first = next(n for n, label in enumerate(last.labels) if label != IGNORED)
+    first = next(n for n, label in enumerate(last.labels) if label != IGNORE_INDEX)
     assert last.text[last.offsets[first][0] :].startswith("Four")
 
 
@@ -138,7 +139,7 @@ def test_prepare_records_every_row(home: Path, tmp_path: Path, tiny_model: Path)
     cut = {**made.record["cut"], **made.record["eval"]["dropped"]}
     assert cut["over_limit"] == {"count": 1, "rows": "12"}
     assert made.statistics["tokens"] == sum(len(r["input_ids"]) for r in made.train)
-    assert made.statistics["trained"] == sum(x != IGNORED for r in made.train for x in r["labels"])
+    assert made.statistics["trained"] == sum(x != IGNORE_INDEX for r in made.train for x in r["labels"])
     dropping = data.prepare(order, Encoder(tiny_model, encoder.template, 128, "drop"), seed=3)
     assert {**dropping.record["dropped"], **dropping.record["eval"]["dropped"]}["over_limit"]["rows"] == "12"
 

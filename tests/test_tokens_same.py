@@ -10,8 +10,9 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 from studio import template
+from studio.kernels import IGNORE_INDEX
 from studio.template import Template
-from studio.tokens import IGNORED, Encoder
+from studio.tokens import Encoder
 from tests import tiny
 from tests.test_template import CALL
 from tests.test_tokens import CONVERSATIONS
@@ -60,9 +61,9 @@ def same(folder: Path, tokenizer: Any, name: str, messages: list[dict[str, Any]]
         assert e.ids[:2].count(tokenizer.bos_token_id) == 1, "one BOS, the template's"
     inside = {n for a, b in encoder.render(row).spans for n in range(a, b)}
     for n, (label, (a, b)) in enumerate(zip(e.labels, e.offsets, strict=True)):
-        assert label in (e.ids[n], IGNORED)
+        assert label in (e.ids[n], IGNORE_INDEX)
         if a < b and n and e.text[a:b].strip():
-            assert (label != IGNORED) == bool(inside & set(range(a, b)))
+            assert (label != IGNORE_INDEX) == bool(inside & set(range(a, b)))
     asked = messages[:-1]
     prompt = tokenizer.apply_chat_template(asked, tools=tools, chat_template=one.text, add_generation_prompt=True, **special)["input_ids"]
     assert encoder.prompt_ids(asked, **({"tools": tools} if tools else {})) == prompt

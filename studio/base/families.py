@@ -29,6 +29,11 @@ HEAD_NORMS = ("qwen3", "gemma3_text")  # queries and keys are normed a head at a
 FOUR_NORMS = ("gemma2", "gemma3_text")
 
 
+def text_config(config: dict[str, Any]) -> dict[str, Any]:
+    """A model's config; of one that reads more than text, with the settings of the text model inside it on top."""
+    return {**config, **(config.get("text_config") or {})}
+
+
 def completed(config: dict[str, Any]) -> dict[str, Any]:
     """A text model's config with what its family takes for granted."""
     told = {key: value for key, value in config.items() if value is not None}

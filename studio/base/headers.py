@@ -25,7 +25,7 @@ GGUF_NAMES = {"gemma3": "gemma3_text"} | {name: name for name in ("llama", "qwen
 
 def from_config(config: dict[str, Any]) -> Headers:
     """Tensors from config.json alone: by arithmetic for plain families, else built on the meta device by a helper process, once."""
-    text = families.completed({**config, **config.get("text_config", {})})
+    text = families.completed(families.text_config(config))
     shapes = (None if "text_config" in config else families.tensors(text)) or _built(config)
     kind = KINDS.get(str(text.get("dtype") or text.get("torch_dtype") or "bfloat16"), "BF16")
     return config, {name: (kind, tuple(shape)) for name, shape in shapes.items()}

@@ -11,7 +11,8 @@ from studio.base import source
 from studio.data.formats import formats
 from studio.data.turns import said_with_calls
 from studio.errors import DataError, ModelError
-from studio.tokens import IGNORED, Encoder
+from studio.kernels import IGNORE_INDEX
+from studio.tokens import Encoder
 
 TRAINED, CUT, DIM, END = "\x1b[30;42m", "\x1b[31;9m", "\x1b[2m", "\x1b[0m"
 
@@ -115,7 +116,7 @@ def row(args: Namespace) -> dict[str, Any]:
     e = encoder.encode(conversation, whole=True)
     tokens, at = [], 0
     for n, ((_, end), label) in enumerate(zip(e.offsets, e.labels, strict=True)):
-        token = {"id": e.ids[n], "text": e.text[at : max(at, end)], "trained": label != IGNORED}
+        token = {"id": e.ids[n], "text": e.text[at : max(at, end)], "trained": label != IGNORE_INDEX}
         tokens.append(token | ({"cut": True} if n >= args.max_length else {}))
         at = max(at, end)
     noted = data.Noted()

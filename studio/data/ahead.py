@@ -32,6 +32,7 @@ from studio.data.order import DataOrder
 from studio.errors import DataError
 from studio.events import held as lock_held
 from studio.home import PROJECT
+from studio.kernels import IGNORE_INDEX
 from studio.tokens import Encoded, Encoder
 
 LARGE = int(os.environ.get("STUDIO_LARGE", 20_000))  # rows from which on
@@ -140,7 +141,7 @@ def beside(order: DataOrder, encoder: Encoder, seed: int, key: str, counts: Sequ
     rows = Growing(Places(order, counts, seed), draft, final, running, encoder.max_length or 0)
     held = rows.held_out()
     sizes = EncodedRows(rows.part(0)).lengths()
-    trained = sum(len(row["labels"]) - row["labels"].count(-100) for row in rows.first(PART))
+    trained = sum(len(row["labels"]) - row["labels"].count(IGNORE_INDEX) for row in rows.first(PART))
     share = len(rows) / max(1, len(sizes))
     statistics = {"rows": len(rows), "eval_rows": len(held), "tokens": int(sizes.sum() * share), "trained": int(trained * share), "max": rows.bound}
     record = {"sources": [{"source": source.source, "weight": source.weight, "rows": count} for source, count in zip(order.sources(), counts, strict=True)],

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from studio.tokens import IGNORED, Encoded
+from studio.kernels import IGNORE_INDEX
+from studio.tokens import Encoded
 
 SENTENCE = re.compile(r"[.!?…][\"'”’)\]]*\s*$|[。！？；][”’」』）]*\s*$")
 
@@ -22,8 +23,8 @@ def pieces(whole: Encoded, limit: int, overlap: int = 0) -> list[Encoded]:
         stop = len(whole.ids) if start + limit >= len(whole.ids) else _end(whole, start + max(limit // 2, overlap + 1), start + limit)
         labels = whole.labels[start:stop]
         read = max(1, seen - start)
-        labels[:read] = [IGNORED] * min(read, len(labels))
-        trained = len(labels) - labels.count(IGNORED)
+        labels[:read] = [IGNORE_INDEX] * min(read, len(labels))
+        trained = len(labels) - labels.count(IGNORE_INDEX)
         made.append(Encoded(whole.ids[start:stop], labels, whole.text, whole.offsets[start:stop], 0, trained))
         if stop == len(whole.ids):
             return made

@@ -25,7 +25,7 @@ ELSEWHERE = "Export it merged; llama.cpp's convert_hf_to_gguf.py reads that fold
 
 def refuse(facts: ModelFacts, tokenizer: Path, untied: bool = False) -> None:
     """Raise ExportError for a model that cannot be written, before anything is read or merged. untied: its head was trained apart."""
-    kind, config = facts.model_type, text_config(facts)
+    kind, config = facts.model_type, facts.text_config
     if kind not in ARCHITECTURES:
         raise ExportError(f"GGUF export knows {', '.join(ARCHITECTURES)} models; this one is {kind}.", ELSEWHERE, "model")
     turned = rope(facts)["rope_type"]
@@ -57,7 +57,7 @@ def _odd(facts: ModelFacts, config: dict[str, Any]) -> str:
 
 def caution(facts: ModelFacts) -> str:
     """A sentence where llama.cpp answers as trained only up to some length, or ""."""
-    config = text_config(facts)
+    config = facts.text_config
     window, longest = config.get("sliding_window"), facts.max_length or 0
     looks = facts.model_type in ("mistral", "phi3") or config.get("use_sliding_window")
     if window and looks and window < longest:
@@ -65,17 +65,12 @@ def caution(facts: ModelFacts) -> str:
     return ""
 
 
-def text_config(facts: ModelFacts) -> dict[str, Any]:
-    inner = facts.config.get("text_config")
-    return {**facts.config, **inner} if isinstance(inner, dict) else facts.config
-
-
 def rope(facts: ModelFacts) -> dict[str, Any]:
     """The rope parameters in transformers 5's words, whatever version wrote the config; of layers that look at everything where kinds differ.
 
     rope_theta_local: of the others.
     """
-    config = text_config(facts)
+    config = facts.text_config
     found = config.get("rope_parameters") or config.get("rope_scaling") or {}
     local = config.get("rope_local_base_freq")
     if "full_attention" in found:

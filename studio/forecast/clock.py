@@ -13,7 +13,8 @@ from studio import cards
 from studio.config import RunConfig
 from studio.device import Device
 from studio.home import room
-from studio.memory.ours import Rows, wide
+from studio.kernels import padded_width
+from studio.memory.ours import Rows
 from studio.memory.stack import Stack
 from studio.model import ModelFacts
 
@@ -82,7 +83,7 @@ def work(facts: ModelFacts, config: RunConfig, row: float, labelled: float, chec
 
 def _experts(facts: ModelFacts) -> int:
     """Weights of the experts that a token visits; they are stacked, and no linears by themselves."""
-    told = {**facts.config, **facts.config.get("text_config", {})}
+    told = facts.text_config
     active = told.get("num_experts_per_tok") or told.get("num_experts_per_token") or 0
     return int(active) * 3 * facts.hidden * int(told.get("moe_intermediate_size") or facts.intermediate) * facts.layers
 
@@ -97,7 +98,7 @@ def pace(facts: ModelFacts, config: RunConfig, rows: Rows, loop: Stack, speed: S
     pieces = max(1, -(-tokens // (loop.tokens * devices)))
     moving, launched = config.method.trainable(facts), speed.launch * facts.layers
     beside = launched * pieces + moving * STATE / speed.moved
-    each *= wide(int(rows.mean + config.method.footprint(facts).virtual)) / rows.mean if loop.batch > 1 else 1.0  # padded rows, not laid end to end
+    each *= padded_width(int(rows.mean + config.method.footprint(facts).virtual)) / rows.mean if loop.batch > 1 else 1.0  # padded rows, not laid end to end
     step = tokens * each / (speed.rate * devices) + beside
     evaluations = 1 + (10 if training.eval_every == "auto" else steps // max(1, training.eval_every)) if rows.held else 0
     held = rows.held * rows.mean

@@ -88,7 +88,7 @@ def _read(same: Same) -> Anatomy:
             groups.setdefault(found.group(0), []).append(name)
     if not groups:
         raise ModelError("The model's tensors show no layers.", "Only decoder-only language models can be tuned here.", "model")
-    config = {**facts.config, **facts.config.get("text_config", {})}
+    config = facts.text_config
     biased = any(re.search(r"norm.*\.bias$|ln_\w+\.bias$", name) for name in shapes)
     return Anatomy(
         layers=tuple(_layer(facts, prefix, names, shapes, linears) for prefix, names in groups.items()), hidden=facts.hidden,
@@ -136,7 +136,7 @@ def _part(inside: str, inputs: int, outputs: int, facts: ModelFacts) -> str:
 def _finished(found: list[Linear], norms: list[int], inner: list[int], loose: int, facts: ModelFacts) -> Layer:
     parts = {linear.part for linear in found}
     experts = [linear for linear in found if linear.part == "expert"]
-    config = {**facts.config, **facts.config.get("text_config", {})}
+    config = facts.text_config
     down = next((linear for linear in found if linear.part == "down"), None)
     routed = int(config.get("moe_intermediate_size") or facts.intermediate)
     width = down.inputs if down else routed

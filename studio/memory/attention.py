@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+from studio.kernels import SQUARE_TOKENS
 from studio.memory.anatomy import Layer, Linear
 from studio.memory.tape import Value
 from studio.memory.walk import Walk
-
-SHORT = 1024  # tokens up to which worker/attention.py forms a row's square of scores on a CPU
 
 
 def attention(walk: Walk, layer: Layer, given: Value, mask: Value | None) -> Value:
@@ -88,7 +87,7 @@ def attend(walk: Walk, query: Value, key: Value, value: Value, mask: Value | Non
     elif dropping:
         query, key, value = (narrowed(walk, item, 4) for item in (query, key, value))
         mixed = narrowed(walk, row_scores(walk, query, key, value), each)
-    elif stack.attention == "laid" and stack.device == "cpu" and stack.row <= SHORT:
+    elif stack.attention == "laid" and stack.device == "cpu" and stack.row <= SQUARE_TOKENS:
         mixed = row_scores(walk, query, key, value)
     else:
         mixed = kernel(walk, query, key, value, mask)

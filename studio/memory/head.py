@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
+from studio.kernels import HEAD_POSITIONS, LOGIT_BYTES
 from studio.memory.tape import Value
 from studio.memory.walk import Walk
-
-ROOM = {"cpu": 2**25, "cuda": 2**29}  # bytes of float32 logits that exist at once in worker/loss.py: what stays in a CPU's caches; what fills a GPU
-DEEP = 512  # positions whose slopes stay for one product with their hidden states, where the head is trained
 
 
 def head_loss(walk: Walk, final: Value) -> Value:
@@ -26,8 +24,8 @@ def chunked(walk: Walk, final: Value) -> Value:
     if stored != each or walk.footprint.rows:
         made.append(_extra(walk, anatomy.embedding, each))
     inner = _extra(walk, labels * anatomy.hidden, each)
-    rows = max(1, min(labels, ROOM[stack.device] // (4 * anatomy.vocabulary)))
-    block = max(rows, min(labels, DEEP)) if moves else rows
+    rows = max(1, min(labels, LOGIT_BYTES[stack.device] // (4 * anatomy.vocabulary)))
+    block = max(rows, min(labels, HEAD_POSITIONS)) if moves else rows
     several = labels > block  # the head's gradient is then summed in float32; of one block it is there after the softmax only
     weight = _extra(walk, anatomy.embedding, 4) if moves and several else None
     made += [_extra(walk, block * anatomy.vocabulary, each), _extra(walk, rows * anatomy.vocabulary, 4)]

@@ -8,11 +8,11 @@ from studio import auto
 from studio.config import RunConfig
 from studio.device import Device
 from studio.footprint import Footprint
+from studio.kernels import padded_width
 from studio.memory.ranks import processes
 from studio.memory.stack import Stack
 from studio.model import EMBEDDING, ModelFacts
 
-STEP = 64  # widths are rounded up to multiples of this: few shapes, because a new one costs the CPU a newly compiled kernel
 LABELLED = 0.7  # share of tokens with a label where the data is not known yet
 
 
@@ -30,11 +30,6 @@ class Rows(NamedTuple):
         return self.tokens / max(1, self.rows)
 
 
-def wide(tokens: int) -> int:
-    """The width a row or piece is filled up to, here and in worker/batches.py."""
-    return -(-tokens // STEP) * STEP
-
-
 def longest(config: RunConfig, rows: Rows | None) -> int:
     """Tokens of the longest row."""
     return config.data.max_length if rows is None else min(config.data.max_length, rows.longest)
@@ -47,7 +42,7 @@ def stack(config: RunConfig, facts: ModelFacts, device: Device, rows: Rows | Non
     batch = 1 if laid else max(1, min(training.batch_size, rows.rows if rows else training.batch_size))
     effective, ranks = training.effective_batch(rows.rows if rows else 1000), processes(config)
     most = -(-effective // ranks) * row  # tokens a process is given in a step
-    length = wide(min(_filled(auto.packed_tokens(config, device, row), row, rows), most) if laid else row)
+    length = padded_width(min(_filled(auto.packed_tokens(config, device, row), row, rows), most) if laid else row)
     share = LABELLED if rows is None else min(1.0, rows.trained / max(1, rows.tokens))
     narrow = config.training.weights == "bf16"
     tables = not narrow and any(EMBEDDING.search(name) for name in footprint.weights)
@@ -58,7 +53,7 @@ def stack(config: RunConfig, facts: ModelFacts, device: Device, rows: Rows | Non
         kernel = "eager"  # transformers' own SDPA leaves keys shared, and torch falls back to its math kernel
     tokens = effective * (int(rows.mean) + 1 if rows else row) // ranks  # of a step
     pieces = -(-tokens // (batch * length))
-    rest = wide(tokens - length) if laid and pieces == 2 else 0
+    rest = padded_width(tokens - length) if laid and pieces == 2 else 0
     return Stack(
         device="cpu" if device.kind == "cpu" else "cuda", batch=batch, length=length, row=min(row, length), labels=max(1, int(batch * length * share)),
         base=each, stream=4 if tables else each, autocast=0 if each == 4 or narrow else each, attention="flash" if "flash" in kernel else kernel,

@@ -6,10 +6,10 @@ from math import prod
 from typing import NamedTuple
 
 from studio.footprint import Footprint
+from studio.kernels import ADAMW_NUMBERS
 from studio.memory.stack import Stack
 from studio.model import ModelFacts
 
-PIECE = 2**22  # numbers that worker/adamw.py steps at once, in float32
 PAGED = 100_000  # numbers from which on a paged optimizer's state is in managed memory (bitsandbytes' get_state_buffer)
 FOREACH = ("adamw_torch", "rmsprop", "adagrad")  # transformers' names of torch optimizers that take lists of tensors
 BLOCK = 64  # weights that share a scale under NF4 (arXiv 2305.14314, section 3)
@@ -104,7 +104,7 @@ def step_bytes(shapes: dict[str, tuple[int, ...]], each: int, stack: Stack) -> i
     if "foreach" in name or stack.device == "cuda" and name in FOREACH:
         return sum(sizes) * each
     if "rounding" in name:
-        return 6 * 4 * min(PIECE, max(sizes, default=0))
+        return 6 * 4 * min(ADAMW_NUMBERS, max(sizes, default=0))
     if "adafactor" in name:
         return 2 * 4 * max(sizes, default=0)
     return 0 if any(word in name for word in ("fused", "8bit", "paged", "lion_32bit", "sgd")) else 2 * each * max(sizes, default=0)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from studio.footprint import Footprint
+from studio.kernels import ANSWER_TOKENS
 from studio.memory.anatomy import Anatomy, Layer
 from studio.memory.checkpointed import checkpointed
 from studio.memory.head import head_loss
@@ -18,8 +19,8 @@ from studio.memory.states import States
 from studio.memory.tape import Tape, Value
 from studio.memory.walk import Walk
 
+PROMPT_TOKENS = 160  # of a sample prompt
 MOMENTS = ("load", "forward", "loss", "backward", "optimizer", "evaluation", "saving")
-ANSWER = 256  # tokens of a sample prompt and its answer: worker/samples.py asks for 96
 
 
 class Step(NamedTuple):
@@ -214,5 +215,5 @@ def _evaluate(walk: Walk) -> None:
             tape.free(buffer)
         tape.nodes = []
     if stack.answers:
-        cache = 2 * len(anatomy.layers) * anatomy.keys * ANSWER * stack.compute
+        cache = 2 * len(anatomy.layers) * anatomy.keys * (PROMPT_TOKENS + ANSWER_TOKENS) * stack.compute
         tape.scratch(cache + anatomy.vocabulary * (4 + stack.compute), "activations")

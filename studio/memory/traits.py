@@ -41,7 +41,7 @@ class Traits(NamedTuple):
 
 def traits(facts: ModelFacts) -> Traits:
     """Of a model."""
-    config, kind = {**facts.config, **facts.config.get("text_config", {})}, str(facts.config.get("text_config", {}).get("model_type") or facts.model_type)
+    config, kind = facts.text_config, str(facts.config.get("text_config", {}).get("model_type") or facts.model_type)
 
     def first(*keys: str, default: Any) -> Any:
         return next((config[key] for key in keys if config.get(key) is not None), default)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from studio.errors import TemplateError
+from studio.kernels import IGNORE_INDEX
 from studio.text.spans import ANSWER, QUESTION
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def _rows(encoder: Encoder, encoded: list[Encoded], texts: bool) -> None:
 def _probe(encoder: Encoder, conversation: list[dict[str, Any]]) -> None:
     """Look at one made-up conversation, token by token."""
     e = encoder.encode(conversation, whole=True)
-    trained = [(a, b) for (a, b), label in zip(e.offsets, e.labels, strict=True) if label != -100]
+    trained = [(a, b) for (a, b), label in zip(e.offsets, e.labels, strict=True) if label != IGNORE_INDEX]
     if not trained:
         raise _refused(encoder, "no token would be trained", OTHERS)
     said = "".join(e.text[a:b] for a, b in _joined(trained))

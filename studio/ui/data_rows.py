@@ -13,7 +13,7 @@ from studio import data
 from studio.config import RunConfig
 from studio.data.turns import said_with_calls
 from studio.errors import StudioError
-from studio.tokens import IGNORED
+from studio.kernels import IGNORE_INDEX
 from studio.ui import measure, words
 
 PAGE = 20  # rows in an answer
@@ -96,8 +96,8 @@ def _tokens(wanted: RunConfig, conversation: dict[str, Any]) -> dict[str, Any]:
     pieces, ends, at = [], [], 0
     stops = [place.span() for stop in encoder.template.stop for place in re.finditer(re.escape(stop), found.text)]
     for n, ((_, end), label) in enumerate(zip(found.offsets[:LONGEST], found.labels, strict=False)):
-        pieces.append([found.text[at:end], int(label != IGNORED)])  # what a tokenizer skips belongs to the token after it
-        if label != IGNORED and any(first < end and at < last for first, last in stops):
+        pieces.append([found.text[at:end], int(label != IGNORE_INDEX)])  # what a tokenizer skips belongs to the token after it
+        if label != IGNORE_INDEX and any(first < end and at < last for first, last in stops):
             ends.append(n)
         at = max(at, end)
     return {"tokens": pieces, "ends": ends, "count": len(found.ids), "trained": found.n_trained, "limit": wanted.data.max_length, "text": found.text[:100_000],

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from studio.memory.states import PIECE  # numbers stepped at once: what exists in float32 meanwhile stays small
+from studio.kernels import ADAMW_NUMBERS
 
 LOW = 0xFFFF  # the bits of a float32 that bf16 has not
 
@@ -51,8 +51,8 @@ class RoundedAdamW(torch.optim.Optimizer):
         count = int(state["step"])
         flat = [_local(weight).view(-1), _local(weight.grad).reshape(-1), _local(state["exp_avg"]).view(-1), _local(state["exp_avg_sq"]).view(-1)]
         draw = self._draw(flat[0].device, count, place)
-        for start in range(0, len(flat[0]), PIECE):
-            _adamw([one[start:start + PIECE] for one in flat], group, count, draw)
+        for start in range(0, len(flat[0]), ADAMW_NUMBERS):
+            _adamw([one[start:start + ADAMW_NUMBERS] for one in flat], group, count, draw)
 
     def _draw(self, device: torch.device, step: int, place: int) -> torch.Generator:
         if device not in self.draws:

@@ -17,8 +17,9 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 
+from studio.kernels import SQUARE_TOKENS
+
 LAID = "laid"
-SHORT = 1024  # tokens up to which a row's square of scores is formed on a CPU: 1024² × 2 bytes a head
 
 
 def laid(module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: torch.Tensor | None,
@@ -49,7 +50,7 @@ def _narrow(tensor: torch.Tensor) -> torch.Tensor:
 def _one(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float, dropout: float) -> torch.Tensor:
     """One row: query [heads, n, d], key and value [kv heads, n, d]; gives [heads, n, d]."""
     heads, length, width = query.shape
-    if query.device.type != "cpu" or dropout or length > SHORT:
+    if query.device.type != "cpu" or dropout or length > SQUARE_TOKENS:
         return _causal(query[None], key[None], value[None], scale, dropout)[0]
     groups = heads // key.shape[0]
     ahead = torch.full((length, length), float("-inf"), dtype=query.dtype, device=query.device).triu_(1).repeat(groups, 1)

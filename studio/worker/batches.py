@@ -14,14 +14,13 @@ from typing import Any, NamedTuple
 import torch
 
 from studio.data.mixing import shuffled
-from studio.memory.ours import wide
+from studio.kernels import IGNORE_INDEX, padded_width
 
 PIECE_COST = 64  # what one more piece costs, in padded tokens it may save
-IGNORED = -100
 
 Row = dict[str, list[int]]
 Piece = dict[str, Any]
-NOTHING: Row = {"input_ids": [0, 0], "labels": [IGNORED, IGNORED]}  # stands for an effective batch of rows that cannot be trained on
+NOTHING: Row = {"input_ids": [0, 0], "labels": [IGNORE_INDEX, IGNORE_INDEX]}  # stands for an effective batch of rows that cannot be trained on
 
 
 class Layout(NamedTuple):
@@ -74,13 +73,13 @@ class Pieces:
         items = sum(trained(row) for row in rows)
         for place, piece in enumerate(pieces):
             piece |= {"items": items, "seen": sum(len(row["input_ids"]) for row in rows) if place == 0 else 0,
-                      "places": (piece["labels"][:, 1:].flatten() != IGNORED).nonzero().flatten()}
+                      "places": (piece["labels"][:, 1:].flatten() != IGNORE_INDEX).nonzero().flatten()}
         return pieces
 
 
 def trained(row: Row) -> int:
     """Tokens of a row that count in the loss: the first is never predicted."""
-    return len(row["labels"]) - 1 - row["labels"][1:].count(IGNORED)
+    return len(row["labels"]) - 1 - row["labels"][1:].count(IGNORE_INDEX)
 
 
 def share(rows: list[Row], world: int) -> list[list[Row]]:
@@ -119,7 +118,7 @@ def _best_fit(ordered: list[Row], room: int) -> list[list[Row]]:
 
 def _cheapest_cut(ordered: list[Row], most: int) -> list[list[Row]]:
     """The cut into runs of at most `most` rows with the fewest padded tokens, a piece itself counted as PIECE_COST (dynamic programme)."""
-    widths = [wide(len(row["input_ids"])) for row in ordered]
+    widths = [padded_width(len(row["input_ids"])) for row in ordered]
     best, cut = [0.0], [0]
     for end in range(1, len(ordered) + 1):
         cost, start = min((best[start] + widths[start] * (end - start) + PIECE_COST, start) for start in range(max(0, end - most), end))
@@ -139,9 +138,9 @@ def put(rows: list[Row], laid: bool) -> Piece:
 
 def _padded(rows: list[Row]) -> Piece:
     """int64 [rows, width]. No mask is needed: what fills a row up stands behind it, and attention looks back only."""
-    width = wide(max(len(row["input_ids"]) for row in rows))
+    width = padded_width(max(len(row["input_ids"]) for row in rows))
     ids = torch.zeros((len(rows), width), dtype=torch.int64)
-    labels = torch.full((len(rows), width), IGNORED)
+    labels = torch.full((len(rows), width), IGNORE_INDEX)
     for place, row in enumerate(rows):
         ids[place, :len(row["input_ids"])] = torch.as_tensor(row["input_ids"])
         labels[place, :len(row["labels"])] = torch.as_tensor(row["labels"])
@@ -158,13 +157,13 @@ def _laid(rows: list[Row]) -> Piece:
     ids, labels, positions, starts = [], [], [], [0]
     for row in rows:
         ids += row["input_ids"]
-        labels += [IGNORED, *row["labels"][1:]]
+        labels += [IGNORE_INDEX, *row["labels"][1:]]
         positions += range(len(row["input_ids"]))
         starts.append(len(ids))
-    fill = wide(len(ids)) - len(ids)
+    fill = padded_width(len(ids)) - len(ids)
     if fill:
         ids += [0] * fill
-        labels += [IGNORED] * fill
+        labels += [IGNORE_INDEX] * fill
         positions += range(fill)
         starts.append(len(ids))
     where = torch.tensor(starts, dtype=torch.int32)
@@ -209,7 +208,7 @@ class Laid:
 
 def _idle(row: Row, laid: bool) -> Piece:
     """Takes part, and adds nothing."""
-    return put([{"input_ids": row["input_ids"][:2], "labels": [IGNORED] * 2}], laid)
+    return put([{"input_ids": row["input_ids"][:2], "labels": [IGNORE_INDEX] * 2}], laid)
 
 
 def filled(rows: Iterable[Row], layout: Layout, effective: int, seed: int) -> dict[str, float]:
@@ -221,7 +220,7 @@ def filled(rows: Iterable[Row], layout: Layout, effective: int, seed: int) -> di
         for group in groups([rows[number] for number in numbers], layout):
             lengths = [len(row["input_ids"]) for row in group]
             real += sum(lengths)
-            held += wide(sum(lengths)) if layout.laid else wide(max(lengths)) * len(group)
+            held += padded_width(sum(lengths)) if layout.laid else padded_width(max(lengths)) * len(group)
             pieces += 1
             together += len(group) if len(group) > 1 else 0
     return {"pieces_per_step": round(pieces / max(1, len(order)), 2), "padding": round(1 - real / max(1, held), 4),

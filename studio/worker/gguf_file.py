@@ -113,7 +113,7 @@ def llama3_factors(rope: dict[str, Any], width: int) -> list[float]:
 
 
 def _settings(writer: Settings, facts: ModelFacts, name: str, rows: int) -> None:
-    config, rope = gguf_families.text_config(facts), gguf_families.rope(facts)
+    config, rope = facts.text_config, gguf_families.rope(facts)
     writer.add_name(name)
     writer.add_vocab_size(rows)
     writer.add_context_length(facts.max_length or 4096)

@@ -11,9 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.nn import functional
 
-from studio.memory.head import DEEP, ROOM
-
-IGNORED = -100
+from studio.kernels import HEAD_POSITIONS, IGNORE_INDEX, LOGIT_BYTES
 
 
 class Bend(NamedTuple):
@@ -45,8 +43,8 @@ class HeadLoss(torch.autograd.Function):
         total = hidden.new_zeros((), dtype=torch.float32)
         d_hidden, d_weight = torch.empty_like(narrow), None if len(hidden) else torch.zeros_like(cast)
         d_bias = torch.zeros_like(bias, dtype=torch.float32) if bias is not None and ctx.needs_input_grad[2] else None
-        chunk = max(1, min(len(hidden), ROOM.get(hidden.device.type, 2**27) // (4 * len(weight))))
-        block = max(chunk, min(len(hidden), DEEP)) if ctx.needs_input_grad[1] else chunk
+        chunk = max(1, min(len(hidden), LOGIT_BYTES.get(hidden.device.type, 2**27) // (4 * len(weight))))
+        block = max(chunk, min(len(hidden), HEAD_POSITIONS)) if ctx.needs_input_grad[1] else chunk
         raw = torch.empty(block, len(weight), dtype=dtype, device=hidden.device)
         wide = torch.empty(chunk, len(weight), dtype=torch.float32, device=hidden.device)
         for first in range(0, len(hidden), block):
@@ -81,7 +79,7 @@ def _value(hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
     """HeadLoss's value alone, some positions at a time."""
     narrow, turned = hidden.to(dtype), (weight.to(dtype) if rows is None else weight.to(dtype).index_copy(0, rows, values.to(dtype))).t()
     total = hidden.new_zeros((), dtype=torch.float32)
-    chunk = max(1, min(len(hidden), ROOM.get(hidden.device.type, 2**27) // (4 * len(weight))))
+    chunk = max(1, min(len(hidden), LOGIT_BYTES.get(hidden.device.type, 2**27) // (4 * len(weight))))
     for start in range(0, len(hidden), chunk):
         logits = narrow[start:start + chunk] @ turned
         total += _forward_chunk(logits, torch.empty_like(logits, dtype=torch.float32), bias, targets[start:start + chunk, None], bend)
@@ -130,7 +128,7 @@ def loss(model: Any, inputs: dict[str, Any], kind: str, dtype: torch.dtype, smoo
         return _chunked(model, rest, inputs["labels"], dtype, places)
     logits = model(**rest).logits[:, -inputs["labels"].shape[1]:]  # virtual tokens stand before the row's own
     with torch.autocast(logits.device.type, enabled=False):
-        return functional.cross_entropy(logits[:, :-1].float().flatten(0, 1), inputs["labels"][:, 1:].flatten(), ignore_index=IGNORED,
+        return functional.cross_entropy(logits[:, :-1].float().flatten(0, 1), inputs["labels"][:, 1:].flatten(), ignore_index=IGNORE_INDEX,
                                         reduction="sum", label_smoothing=smoothing)
 
 
@@ -144,7 +142,7 @@ def _chunked(model: Any, rest: dict[str, Any], labels: torch.Tensor, dtype: torc
     head, bend = base.get_output_embeddings(), Bend.of(base.config)
     found: list[torch.Tensor] = []
     following = labels[:, 1:].flatten()
-    chosen = (following != IGNORED).nonzero().flatten() if places is None else places
+    chosen = (following != IGNORE_INDEX).nonzero().flatten() if places is None else places
 
     def take(module: Any, given: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         hidden = given[0][:, -labels.shape[1]:][:, :-1].flatten(0, 1)

@@ -12,8 +12,9 @@ import torch
 
 from studio import device
 from studio.data.pieces import pieces
+from studio.kernels import IGNORE_INDEX
 from studio.talk.voice import voice
-from studio.tokens import IGNORED, Encoded, Encoder
+from studio.tokens import Encoded, Encoder
 from studio.worker.prove import answers
 from studio.worker.speakers import Speaker, Speakers
 
@@ -28,7 +29,7 @@ def loss(speaker: Speaker, rows: list[dict[str, Any]], settings: dict[str, Any])
     made = [piece for row in rows for piece in _encoded(encoder, row, settings)]
     for place, found in enumerate(made):
         labels = torch.tensor(found.labels[1:])
-        wanted = labels != IGNORED
+        wanted = labels != IGNORE_INDEX
         if wanted.any():
             logits = speaker.model(input_ids=torch.tensor([found.ids], device=speaker.batch.device)).logits[0, -len(found.ids):][:-1].float().cpu()
             total += float(torch.nn.functional.cross_entropy(logits[wanted], labels[wanted], reduction="sum"))

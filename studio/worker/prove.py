@@ -16,6 +16,7 @@ import torch
 
 from studio import device, model, token_rows
 from studio.errors import DeviceError, StudioError
+from studio.kernels import IGNORE_INDEX
 from studio.talk import chat
 from studio.talk.voice import Voice, of_folder, voice
 from studio.tokens import Encoder
@@ -210,7 +211,7 @@ def mean_loss(loaded: Any, rows: Rows) -> float | None:
         labels = torch.tensor(row["labels"][1:])
         logits = loaded(input_ids=torch.tensor([row["ids"]], device=place)).logits[0, -len(row["ids"]):][:-1].float().cpu()
         total += float(torch.nn.functional.cross_entropy(logits, labels, reduction="sum"))
-        count += int((labels != -100).sum())
+        count += int((labels != IGNORE_INDEX).sum())
     return total / count if count else None
 
 

@@ -6,11 +6,10 @@ from typing import Any
 
 import torch
 
+from studio.kernels import ANSWER_TOKENS
 from studio.tokens import Encoder
 from studio.worker import together
 from studio.worker.loss import plain
-
-LENGTH = 96  # tokens of an answer
 
 
 class Samples:
@@ -38,7 +37,7 @@ class Samples:
         ids = torch.tensor([self.encoder.prompt_ids([{"role": "user", "content": prompt}])], device=self.trainer.args.device)
         kind = self.trainer.dtype
         with torch.no_grad(), torch.autocast(ids.device.type, kind, enabled=kind != torch.float32):
-            out = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=LENGTH, do_sample=False, use_cache=True,
+            out = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=ANSWER_TOKENS, do_sample=False, use_cache=True,
                                  eos_token_id=self.ends or None, pad_token_id=self.ends[0] if self.ends else 0)
         new = out[0, ids.shape[1]:] if out.shape[1] > ids.shape[1] else out[0]
         return self.encoder.tokenizer.decode(new.tolist(), skip_special_tokens=True)

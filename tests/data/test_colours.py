@@ -13,8 +13,9 @@ import pytest
 from studio import config, data, template
 from studio.data import DataOrder
 from studio.data.formats import formats
+from studio.kernels import IGNORE_INDEX
 from studio.template import Template
-from studio.tokens import IGNORED, Encoder
+from studio.tokens import Encoder
 from studio.ui import data_rows, measure
 from studio.worker.batches import Layout, Order, Pieces, Steps
 from tests.data.fixtures import FIXTURES, MESSAGES, TOOLS, as_lines
@@ -50,7 +51,7 @@ def test_calls_of_tools_are_learnt_or_refused(name: str, home: Path, tmp_path: P
     encoder = Encoder(tiny_model, template.load(name, tiny_model), 4096)
     made = data.prepare(DataOrder(train=str(path), eval=0), encoder)
     if name in TOOLED:
-        said = encoder.tokenizer.decode([label for label in made.train[0]["labels"] if label != IGNORED])
+        said = encoder.tokenizer.decode([label for label in made.train[0]["labels"] if label != IGNORE_INDEX])
         assert '{"name": "weather", "arguments": {}}' in said
         assert "sunny\n" not in said
     else:
@@ -88,7 +89,7 @@ def test_first_batch_and_the_page(form: str, name: str, limit: int, home: Path, 
         numbers = next(iter(Order(len(rows), EFFECTIVE, 42)))
         batch = next(iter(Steps(rows, batch_sampler=Order(len(rows), EFFECTIVE, 42), collate_fn=Pieces(LAYOUTS["packed"]))))
         learnt = sequences(batch, [len(left[n]) for n in numbers], laid=True)
-        assert sorted(tuple(label != IGNORED for label in labels) for _, labels in learnt) == sorted(left[n] for n in numbers)
+        assert sorted(tuple(label != IGNORE_INDEX for label in labels) for _, labels in learnt) == sorted(left[n] for n in numbers)
 
 
 @pytest.mark.slow
@@ -115,11 +116,11 @@ def compare(model: Path, name: str, form: str, file: str, folder: Path, train_on
     assert len(shown) == len(rows) > 0
     numbers = next(iter(Order(len(rows), EFFECTIVE, 42)))
     wanted = sorted(shown[n] for n in numbers)
-    assert any(label != IGNORED for _, labels in wanted for label in labels)
+    assert any(label != IGNORE_INDEX for _, labels in wanted for label in labels)
     for layout in LAYOUTS.values():
         batch = next(iter(Steps(rows, batch_sampler=Order(len(rows), EFFECTIVE, 42), collate_fn=Pieces(layout))))
         assert sorted(sequences(batch, [len(ids) for ids, _ in wanted], layout.laid)) == wanted
-        assert batch[0]["items"] == sum(label != IGNORED for _, labels in wanted for label in labels)
+        assert batch[0]["items"] == sum(label != IGNORE_INDEX for _, labels in wanted for label in labels)
     return len(rows)
 
 
@@ -142,7 +143,7 @@ def sequences(batch: list[dict[str, Any]], sizes: list[int], laid: bool) -> list
         else:
             rows = list(zip(ids, labels, strict=True))
         for row, learnt in rows:
-            last = max((n for n, label in enumerate(learnt) if label != IGNORED), default=None)
+            last = max((n for n, label in enumerate(learnt) if label != IGNORE_INDEX), default=None)
             if last is None and laid:
                 continue  # what fills the piece up
             size = next(size for size in left if size > (last or 0) and not any(row[size:]) and (not laid or size == len(row)))

@@ -11,7 +11,8 @@ import pytest
 from studio import data, template
 from studio.__main__ import main
 from studio.data.formats import formats
-from studio.tokens import IGNORED, Encoder
+from studio.kernels import IGNORE_INDEX
+from studio.tokens import Encoder
 from tests.data.fixtures import ALPACA, QA, as_lines
 
 PROBLEM = {"row", "line", "field", "kind", "severity", "value", "reason", "hint"}
@@ -75,7 +76,7 @@ def test_preview(name: str, file: str, home: Path, tiny_model: Path, capsys: pyt
     chosen = template.load(name, tiny_model)
     e = Encoder(tiny_model, chosen, 1024).encode(data.read(file).conversations[0])
     assert [token["id"] for token in answer["tokens"]] == e.ids
-    assert [token["trained"] for token in answer["tokens"]] == [label != IGNORED for label in e.labels]
+    assert [token["trained"] for token in answer["tokens"]] == [label != IGNORE_INDEX for label in e.labels]
     learnt = "".join(token["text"] for token in answer["tokens"] if token["trained"])
     assert learnt.endswith(QA[0][1] + answer["stop"][0])
     assert QA[0][0] not in learnt

@@ -8,7 +8,8 @@ import pytest
 
 from studio import data, template
 from studio.data.pieces import pieces
-from studio.tokens import IGNORED, Encoder
+from studio.kernels import IGNORE_INDEX
+from studio.tokens import Encoder
 from tests.data.fixtures import ALPACA, as_lines
 
 STORY = "\n\n".join(" ".join(f"On day {n} of week {k} the bear ate {n + k} fish and slept." for n in range(7)) for k in range(12))
@@ -31,8 +32,8 @@ def test_no_token_is_lost(limit: int, overlap: int, encoder: Encoder) -> None:
     trained = sum(piece.n_trained for piece in made)
     assert trained == (whole.n_trained if overlap else len(whole.ids) - len(made))
     for piece in made:
-        assert piece.n_trained == len(piece.labels) - piece.labels.count(IGNORED)
-        assert all(label in (token, IGNORED) for token, label in zip(piece.ids, piece.labels, strict=True))
+        assert piece.n_trained == len(piece.labels) - piece.labels.count(IGNORE_INDEX)
+        assert all(label in (token, IGNORE_INDEX) for token, label in zip(piece.ids, piece.labels, strict=True))
 
 
 def test_pieces_end_where_the_text_does(encoder: Encoder) -> None:

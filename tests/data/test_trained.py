@@ -13,8 +13,9 @@ from studio import data, template
 from studio.commands import estimate
 from studio.data import DataOrder
 from studio.errors import DataError, TemplateError
+from studio.kernels import IGNORE_INDEX
 from studio.template import Template
-from studio.tokens import IGNORED, Encoder
+from studio.tokens import Encoder
 from tests.data.fixtures import as_lines
 
 TOOL = {"name": "get_weather", "description": "Weather", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}}
@@ -39,7 +40,7 @@ def rows(home: Path, name: str, *lines: Any, **options: Any) -> data.Dataset:
 def trained(encoder: Encoder, conversation: Any) -> str:
     """The characters whose tokens have a label."""
     e = encoder.encode(conversation)
-    return encoder.tokenizer.decode([label for label in e.labels if label != IGNORED], skip_special_tokens=False)
+    return encoder.tokenizer.decode([label for label in e.labels if label != IGNORE_INDEX], skip_special_tokens=False)
 
 
 def encoder_of(folder: Path, name: str = "chatml", **options: Any) -> Encoder:
@@ -314,7 +315,7 @@ def test_the_bos_of_plain_text(with_bos: Path, tiny_model: Path) -> None:
     for text in ("Some text.", "<s>Some text."):
         e = encoder.encode({"text": text})
         assert e.ids == theirs("Some text.")["input_ids"] + [theirs.eos_token_id]
-        assert e.labels == [IGNORED, *e.ids[1:]]
+        assert e.labels == [IGNORE_INDEX, *e.ids[1:]]
     assert Encoder(tiny_model, template.load("chatml", tiny_model)).encode("Hi").text == "Hi<|im_end|>"
 
 

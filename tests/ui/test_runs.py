@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from studio import config, queue, run
+from studio import preflight, queue, run
 from studio.errors import StudioError
 from studio.forecast import repair
 from studio.ui import live, runs
@@ -106,7 +106,7 @@ def test_one_click_goes_on_with_a_repair_that_was_offered(monkeypatch: pytest.Mo
     offers = [{"change": small, "text": "Batch size 1", "saves": 10, "cost": "slower", "resumes": True},
               {"change": short, "text": "Rows of at most 128 tokens", "saves": 5, "cost": "cut", "resumes": False}]
     monkeypatch.setattr(repair, "repairs", lambda asked: offers if asked.id == NAME else [])
-    monkeypatch.setattr(config, "check", lambda order: None)
+    monkeypatch.setattr(preflight, "check", lambda order: None)
     with pytest.raises(StudioError, match="not offered"):
         runs.repair_run(NAME, {"training": {"batch_size": 2}})
     anew = runs.repair_run(NAME, short)

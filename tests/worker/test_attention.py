@@ -48,7 +48,7 @@ def test_no_row_sees_another(kind: str, name: str) -> None:
 
 
 def test_long_rows_take_the_flash_kernel_and_agree(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attention, "SHORT", 16)
+    monkeypatch.setattr(attention, "SQUARE_TOKENS", 16)
     for packed, alone in together_and_alone(model("llama", "laid")):
         torch.testing.assert_close(packed, alone, atol=2e-4, rtol=1e-3)
 

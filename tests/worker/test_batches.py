@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from studio.memory.ours import STEP
+from studio.kernels import WIDTH_STEP
 from studio.worker.batches import Layout, Order, Pieces, Steps, filled, groups, share, trained
 
 LENGTHS = st.lists(st.integers(2, 300), min_size=1, max_size=40)
@@ -67,7 +67,7 @@ def test_pieces_of_all_processes_hold_every_label_once(lengths: list[int], laid:
         for piece in pieces:
             shapes.add(piece["input_ids"].shape[1])
             labels.update(piece["labels"][:, 1:].flatten().tolist())
-    assert all(width % STEP == 0 for width in shapes)
+    assert all(width % WIDTH_STEP == 0 for width in shapes)
     assert sum(count for label, count in labels.items() if label != -100) == items
 
 

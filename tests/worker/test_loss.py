@@ -35,8 +35,8 @@ def plain(model: Any, piece: dict[str, Any]) -> torch.Tensor:
 @pytest.mark.parametrize("bend", [Bend(), Bend(0.25), Bend(1.0, 3.0), Bend(2.0, 5.0)])
 @pytest.mark.parametrize("with_bias", [False, True])
 def test_head_loss_and_gradients(room: int, deep: int, bend: Bend, with_bias: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(losses.ROOM, "cpu", room)
-    monkeypatch.setattr(losses, "DEEP", deep)
+    monkeypatch.setitem(losses.LOGIT_BYTES, "cpu", room)
+    monkeypatch.setattr(losses, "HEAD_POSITIONS", deep)
     torch.manual_seed(0)
     hidden, weight = torch.randn(23, 16, requires_grad=True), torch.randn(400, 16, requires_grad=True)
     bias = torch.randn(400, requires_grad=True) if with_bias else None

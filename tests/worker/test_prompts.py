@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from studio import data, template
+from studio.kernels import IGNORE_INDEX
 from studio.talk import chats
 from studio.template import Template
-from studio.tokens import IGNORED, Encoder
+from studio.tokens import Encoder
 from studio.worker.request import wanted
 
 NO_THOUGHT = "<think>\n\n</think>\n\n"
@@ -41,7 +42,7 @@ def same(encoder: Encoder, row: dict[str, Any], asked: list[int], turn: int) -> 
     """asked: the ids before answer number `turn` of a row (from 0), which ends the conversation: Mistral's template looks for the last question."""
     answers = [n for n, message in enumerate(row["messages"]) if message["role"] == "assistant"]
     e = encoder.encode({**row, "messages": row["messages"][:answers[turn] + 1]})
-    starts = [n for n, label in enumerate(e.labels) if label != IGNORED and e.labels[n - 1] == IGNORED]
+    starts = [n for n, label in enumerate(e.labels) if label != IGNORE_INDEX and e.labels[n - 1] == IGNORE_INDEX]
     assert asked == e.ids[:len(asked)], encoder.tokenizer.decode(asked, skip_special_tokens=False)
     between = encoder.tokenizer.decode(e.ids[len(asked):starts[turn]], skip_special_tokens=False)
     if between.removesuffix(" ") == NO_THOUGHT:
