@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from studio import data, template
-from studio.tokens import IGNORED, Encoder
+from studio.kernels import IGNORE_INDEX
+from studio.tokens import Encoder
 
 SAID = "First thought. Second thought. Third thought."
 DETAILS = [{"begin_offset": 0, "end_offset": 14, "train": False}, {"begin_offset": 15, "end_offset": 29, "train": True}]
@@ -25,7 +26,7 @@ def read(tmp_path: Path, **turn: Any) -> data.Dataset:
 
 def trained(encoder: Encoder, conversation: Any) -> str:
     e = encoder.encode(conversation)
-    return "".join(e.text[a:b] for (a, b), label in zip(e.offsets, e.labels, strict=True) if label != IGNORED)
+    return "".join(e.text[a:b] for (a, b), label in zip(e.offsets, e.labels, strict=True) if label != IGNORE_INDEX)
 
 
 @pytest.mark.parametrize("train_on", ["assistant", "last", "all"])
