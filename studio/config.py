@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from studio import yaml_text
 from studio.base.source import ModelOrder
+from studio.combination import Combination
 from studio.data.mapping import INFO_FILE
 from studio.data.order import DataOrder
 from studio.errors import OrderError
@@ -33,6 +34,7 @@ class RunConfig(BaseModel):
     method: AnyMethod = Field(default_factory=lambda: METHODS[DEFAULT_METHOD]())
     training: Training = Field(default_factory=Training)
     place: AnyPlace = Field(default_factory=Here, title="Place", description="Which computer does the work: here, ssh:HOST or job:HARDWARE.")
+    combine: Combination | None = Field(None, title="Combination", description="Nothing is trained: the adapters of these runs are made into one.")
 
     @property
     def learning_rate(self) -> float:
@@ -43,6 +45,10 @@ class RunConfig(BaseModel):
     def virtual_tokens(self) -> int:
         """Tokens that the method puts before every row."""
         return getattr(self.method, "virtual_tokens", 0)
+
+    def sections(self) -> list[tuple[DataOrder, int]]:
+        """(data, seed) of what was learnt from: its own, or that of each run that a combination is made of."""
+        return [(one.data, one.seed) for one in self.combine.held_out] if self.combine else [(self.data, self.training.seed)]
 
     def to_yaml(self) -> str:
         """The order as YAML: the method in full, elsewhere only what was set or differs from the default."""

@@ -37,6 +37,9 @@ def check(config: RunConfig) -> None:
 
     Raises StudioError. Reads headers only and downloads nothing.
     """
+    if config.combine:
+        raise OrderError("This order combines finished runs: it is not one to train from.",
+                         "Combine them anew: python -m studio combine RUN RUN.", "combine")
     folder, device = source.check(config.model), places.device_of(config.place) or devices()[0]
     if not config.place.remote:
         fit.refuse(device)

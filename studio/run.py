@@ -91,6 +91,8 @@ class Run:
 
     def change(self, why: str, **sections: dict[str, Any]) -> None:
         """Record a change of the order for the next attempt. Raises OrderError when the result is no order."""
+        if self.config.combine:
+            raise RunError(f"{self.id} was combined, not trained: there is nothing to go on with.", "Combine its runs anew with other weights.", "run")
         file = self.folder / "changes.json"
         with changing(file):
             self.__dict__.pop("config", None)  # another process may have changed it since it was read here

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
 from typing import Any
 
 from studio import config, preflight, queue, run
@@ -15,6 +16,8 @@ from studio.run import Run
 from studio.runs import compare as comparing
 from studio.runs import log
 from studio.runs.signs import signs
+
+TOLD = ("run", "state", "cause", "action", "train_loss", "eval_loss_before", "eval_loss", "seconds", "result")
 
 
 def add(parsers: Any, common: ArgumentParser) -> None:
@@ -45,13 +48,19 @@ def start(args: Namespace) -> dict[str, Any]:
     sample = args.config == "sample"
     order = config.parse("data: {train: sample}", args.settings, where="sample") if sample else config.load(args.config, args.settings)
     preflight.check(order)
+    answer = carried_out(lambda: queue.submit(order), args.detach)
+    return answer if args.detach else {key: answer[key] for key in TOLD if key in answer}
+
+
+def carried_out(submit: Callable[[], Run], detach: bool) -> dict[str, Any]:
+    """Queue a run and, unless `detach`, follow it to its end: {run, …}, with what `show` tells when it is over. Raises Failed with that."""
     try:
-        one = queue.submit(order)
+        one = submit()
     except KeyboardInterrupt:
         print("\nif it was queued already, it goes on by itself: python -m studio queue, python -m studio runs", file=sys.stderr)
         raise
     print(f"run {one.id}", file=sys.stderr)
-    if args.detach:
+    if detach:
         return {"run": one.id, "state": one.state()}
     try:
         try:
@@ -64,10 +73,9 @@ def start(args: Namespace) -> dict[str, Any]:
     except KeyboardInterrupt:
         print(f"\nit ends by itself; see how: python -m studio show {one.id}", file=sys.stderr)
         return {"run": one.id, "state": one.state()}
-    answer = run.summary(one)
-    answer = {"run": one.id, **{key: answer[key] for key in ("state", "cause", "action", "train_loss", "eval_loss_before", "eval_loss", "seconds", "result")}}
+    answer = {"run": one.id, **run.summary(one)}
     if answer["state"] in ("failed", "lost"):
-        raise Failed(answer)
+        raise Failed({key: answer[key] for key in TOLD})
     return answer
 
 
@@ -97,7 +105,7 @@ def follow(one: Run) -> None:
 def _line(event: dict[str, Any], steps: int | None) -> str:
     kind = event["kind"]
     if kind == "phase":
-        return f"{event['name']}…"
+        return f"{event['name']}{' ' + event['detail'] if event.get('detail') else ''}…"
     if kind == "step":
         loss = "not a number" if event["loss"] is None else f"{event['loss']:.4f}"
         return f"step {event['step']}/{steps}  loss {loss}  {event.get('tokens_per_second') or 0:.0f} tokens/s   "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,13 @@ import yaml
 
 from studio import data, yaml_text
 from studio.base.starter import REPO
+from studio.combination import TYPES
 from studio.errors import OrderError, StudioError
 from studio.export import proof, readme
 from studio.export.curve import curve, png
 from studio.home import write_whole
 from studio.run import Run, summary
+from studio.runs.combined import losses
 from studio.talk import votes
 
 PICTURE = "curve.png"
@@ -24,7 +27,8 @@ PROGRAMS = ("torch", "transformers", "peft", "bitsandbytes")
 
 def write(run: Run, folder: Path) -> None:
     """README.md and its picture into a folder that holds, or will hold, the run's result."""
-    png(curve(run), folder / PICTURE)
+    if not run.config.combine:
+        png(curve(run), folder / PICTURE)
     write_whole(folder / "README.md", card(run))
 
 
@@ -33,12 +37,13 @@ def card(run: Run) -> str:
     config, said = run.config, summary(run)
     base = readme.hub_name(config.model.source)
     head = {"base_model": base, "library_name": "peft" if config.method.adapter else "transformers", "pipeline_tag": "text-generation",
-            "tags": ["fine-tuning-studio", config.method.name]}
+            "tags": ["fine-tuning-studio", config.method.name, *(["merge"] if config.combine else [])]}
     licence = licence_of(base, run)
     if licence:
         head["license"] = licence
-    parts = [f"---\n{yaml.safe_dump(head, sort_keys=False)}---\n", f"# {said['name']}\n", _opening(config, base, said), _data(config, run),
-             _method(config), _results(run, said), _samples(run),
+    body = _combined(config, base, run) if config.combine else [
+        _opening(config, base, said), _data(config, run), _method(config), _results(run, said), _samples(run)]
+    parts = [f"---\n{yaml.safe_dump(head, sort_keys=False)}---\n", f"# {said['name']}\n", *body,
              f"## Repeat it\n\n```yaml\n{portable(config.to_yaml(), config)}```\n", _made_with(licence, base)]
     return "\n".join(part for part in parts if part)
 
@@ -62,6 +67,7 @@ def licence_of(base: str, run: Run) -> str | None:
 def portable(text: str, config: Any) -> str:
     """The order without folders of this computer: only names of files are left."""
     plain = yaml.safe_load(text)
+    plain.get("combine", {}).pop("held_out", None)
     train = plain["data"].get("train")
     plain["data"]["train"] = short(train) if isinstance(train, str) else [{**one, "source": short(one["source"])} for one in train]
     if isinstance(plain["data"].get("eval"), str):
@@ -80,6 +86,28 @@ def _opening(config: Any, base: str, said: dict[str, Any]) -> str:
     share = f" ({said['trainable']:,} of {said['parameters']:,} parameters trained)" if said.get("trainable") and said.get("parameters") else ""
     return f"[{base}](https://huggingface.co/{base}) fine-tuned with {config.method.label}{share} by Fine-Tuning Studio.\n" if "/" in base else \
         f"{base} fine-tuned with {config.method.label}{share} by Fine-Tuning Studio.\n"
+
+
+def _combined(config: Any, base: str, run: Run) -> list[str]:
+    """The sections of a combination: what it was made of, how, and the losses on each run's held-out rows."""
+    order, table = config.combine, losses(run)
+    link = f"[{base}](https://huggingface.co/{base})" if "/" in base else base
+    rows = "\n".join(f"| {name} | {weight:g} |" for name, weight in zip(order.runs, order.weights, strict=True))
+    density = f" Density: {order.density:g}." if order.density is not None else ""
+    made = (f"{link} with an adapter that Fine-Tuning Studio combined from {len(order.runs)} fine-tuned ones.\n",
+            f"## Combination\n\n`{order.how}`: {TYPES[order.how]}{density}\n\n| adapter | weight |\n|---|---|\n{rows}\n")
+    if not table:
+        return [*made, _data(config, run)]
+    head = ["held-out rows of", "rows", "base", *order.runs, "combined"]
+    lines = "\n".join("| " + " | ".join(cells(row, order.runs)) + " |" for row in table)
+    losses_of = f"## Held-out loss\n\n| {' | '.join(head)} |\n{'|---' * len(head)}|\n{lines}\n"
+    return [*made, losses_of, _data(config, run), _samples(run)]
+
+
+def cells(row: dict[str, Any], runs: Iterable[str]) -> list[str]:
+    """One line of a combination's losses, in the order: whose rows, how many, base, each run, combined."""
+    values = [row["base"], *(row["parents"].get(name) for name in runs), row["combined"]]
+    return [row["run"], str(row["rows"]), *("–" if value is None else f"{value:.4f}" for value in values)]
 
 
 def _data(config: Any, run: Run) -> str:

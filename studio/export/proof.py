@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -106,11 +107,12 @@ def questions(name: str) -> list[Question]:
 def held_out(order: Any) -> list[dict[str, Any]]:
     """The conversations a run keeps apart to measure on, as its trainer does. Raises StudioError when data or model is gone."""
     folder = source.fetch(order.model)
-    return data.held_out(order.data, Encoder.of(order.data, folder, virtual=order.virtual_tokens), order.training.seed)
+    parts = [data.held_out(section, Encoder.of(section, folder, virtual=order.virtual_tokens), seed) for section, seed in order.sections()]
+    return [row for several in zip_longest(*parts) for row in several if row is not None]  # of a combination: from each in turn
 
 
 def _rows(order: Any) -> list[dict[str, Any]]:
-    return [*held_out(order), *data.trained_on(order.data, order.training.seed, PROMPTS)]
+    return [*held_out(order), *(row for section, seed in order.sections() for row in data.trained_on(section, seed, PROMPTS))]
 
 
 def opening(row: dict[str, Any]) -> Question | None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import html
 from typing import Any
 
+from studio.combination import TYPES
 from studio.export import proof
-from studio.export.card import portable, versions
+from studio.export.card import cells, portable, versions
 from studio.export.curve import curve, svg
 from studio.run import Run, summary
+from studio.runs.combined import losses
 from studio.talk import votes
 
 STYLE = """:root{color-scheme:light dark}body{font:16px/1.5 system-ui,sans-serif;max-width:52rem;margin:2rem auto;padding:0 1rem}
@@ -24,7 +26,8 @@ def report(run: Run) -> str:
     config = run.config
     plan = next((event for event in reversed(diary) if event["kind"] == "plan"), {})
     parts = [f"<h1>{_e(said['name'])}</h1><p>{_e(config.method.label)} on {_e(config.model.source)}, run {_e(run.id)}: {_e(said['state'])}."
-             f"{' ' + _e(said['cause']) if said['cause'] else ''}</p>", _figures(said), "<h2>Curves</h2>", svg(curve(run)), _data(plan), _evaluations(diary),
+             f"{' ' + _e(said['cause']) if said['cause'] else ''}</p>", _figures(said),
+             *([_combined(run)] if config.combine else ["<h2>Curves</h2>", svg(curve(run)), _data(plan), _evaluations(diary)]),
              _samples(diary) or _answered(run), _votes(run), _notes(diary), f"<h2>The order</h2><pre>{_e(portable(config.to_yaml(), config))}</pre>",
              "<p>" + _e(", ".join(f"{name} {version}" for name, version in versions().items())) + "</p>"]
     return (f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
@@ -65,6 +68,15 @@ def _evaluations(diary: list[dict[str, Any]]) -> str:
     rows = "".join(f"<tr><td>{event['step']}</td><td>{event['loss']:.4f}</td></tr>" for event in diary
                    if event["kind"] == "eval" and event.get("loss") is not None)
     return f"<h2>Held-out loss</h2><table><tr><th>step</th><th>loss</th></tr>{rows}</table>" if rows else ""
+
+
+def _combined(run: Run) -> str:
+    """What a combination was made of, and the losses on each run's held-out rows."""
+    order, table = run.config.combine, losses(run)
+    head = "".join(f"<th>{_e(name)}</th>" for name in ("held-out rows of", "rows", "base", *order.runs, "combined"))
+    rows = "".join("<tr>" + "".join(f"<td>{_e(cell)}</td>" for cell in cells(row, order.runs)) + "</tr>" for row in table)
+    held = f"<h2>Held-out loss</h2><table><tr>{head}</tr>{rows}</table>" if table else ""
+    return f"<h2>Combination</h2><p>{_e(order.told())}. {_e(TYPES[order.how])}</p>{held}"
 
 
 def _samples(diary: list[dict[str, Any]]) -> str:

@@ -17,6 +17,8 @@ from studio.method import ADVANCED, Method, Shapes, in_float32
 from studio.model import TABLES, ModelFacts
 
 HEAD_BIAS = re.compile(r"(^|\.)(lm_head|embed_out)\.bias$")
+BEYOND_PLAIN = ("use_dora", "modules_to_save", "rank_pattern", "alpha_pattern", "lora_bias", "layer_replication", "target_parameters",
+                "use_qalora", "use_bdlora")  # keys of an adapter_config.json that is more than B·A beside stored weights
 DORA_QUANTIZERS = ("bitsandbytes", None)  # of a base that comes quantized: where peft has DoRA for it
 
 

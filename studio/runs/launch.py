@@ -16,7 +16,7 @@ from studio.device import Device, cores, devices, patience
 from studio.errors import StudioError
 from studio.run import Run
 
-TRAINER = "studio.worker.train"
+TRAINER, COMBINER = "studio.worker.train", "studio.worker.combine"
 PORT = 29500
 HOSTS = "STUDIO_HOSTS"  # "2 node0:29500"
 
@@ -53,6 +53,8 @@ def command(run: Run) -> list[str]:
     """The trainer's command line: plain python, torchrun with one process a device, or what follows a run at another place."""
     if run.config.place.remote:
         return [sys.executable, "-m", "studio.follow", str(run.folder)]
+    if run.config.combine:
+        return [sys.executable, "-m", COMBINER, str(run.folder)]
     several = os.environ.get(HOSTS)
     count = devices_each(run.config) if several else processes(run.config)
     if count == 1 and not several:

@@ -128,10 +128,10 @@ def _order(folder: Path, kind: type[Run], changed: tuple[int, ...]) -> dict[str,
     try:
         config = kind(folder).config
     except (OrderError, RunError):
-        return {"name": plain, "model": None, "method": None, "data": None}
-    train = config.data.train
-    data = train if isinstance(train, str) else ", ".join(item.source for item in train)
-    return {"name": config.name or plain, "model": config.model.source, "method": config.method.name, "data": data}
+        return {"name": plain, "model": None, "method": None, "data": None, "combined": None}
+    data = ", ".join(dict.fromkeys(item.source for section, _ in config.sections() for item in section.sources()))
+    combined = config.combine.model_dump(mode="json", exclude={"held_out"}) if config.combine else None
+    return {"name": config.name or plain, "model": config.model.source, "method": config.method.name, "data": data, "combined": combined}
 
 
 def _speed(steps: list[dict[str, Any]]) -> float | None:

@@ -5,6 +5,7 @@ K-quants with it err less where the model looks most. It is asked for by name (-
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy
@@ -53,11 +54,17 @@ def importance(voice: Voice) -> dict[str, numpy.ndarray]:
 def _rows(voice: Voice) -> list[list[int]]:
     """ids of rows the voice was trained on, up to TOKENS tokens in all; [] for what is no run, or when the data has gone."""
     order = run.find(voice.name.partition("@")[0]).config
-    encoder = Encoder.of(order.data, voice.base, voice.template, order.virtual_tokens)
-    found, held = [], 0
-    for row in data.prepare(order.data, encoder, order.training.seed).train:
-        found.append(list(row["input_ids"])[:TOKENS - held])
-        held += len(found[-1])
-        if held >= TOKENS:
+    sections = order.sections()
+    return [ids for section, seed in sections for ids in _some(data.prepare(
+        section, Encoder.of(section, voice.base, voice.template, order.virtual_tokens), seed).train, TOKENS // len(sections))]
+
+
+def _some(rows: Iterable[dict[str, Any]], most: int) -> list[list[int]]:
+    """ids of the first rows, `most` tokens in all."""
+    found: list[list[int]] = []
+    for row in rows:
+        found.append(list(row["input_ids"])[:most])
+        most -= len(found[-1])
+        if most <= 0:
             break
     return found

@@ -19,6 +19,7 @@ from studio import device, model, token_rows
 from studio.base.shards import weight_files
 from studio.errors import DeviceError, ExportError
 from studio.methods import METHODS
+from studio.methods.lora import BEYOND_PLAIN
 from studio.model import TABLES
 from studio.talk.voice import Voice
 from studio.token_rows import ROWS
@@ -62,9 +63,7 @@ def _plain_lora(folder: Path, base: Path) -> tuple[dict[str, Any], dict[str, tor
     if not (folder / "adapter_config.json").is_file():
         return None
     config = json.loads((folder / "adapter_config.json").read_text())
-    odd = ("use_dora", "modules_to_save", "rank_pattern", "alpha_pattern", "fan_in_fan_out", "lora_bias", "layer_replication", "target_parameters",
-           "use_qalora", "use_bdlora")
-    if config.get("peft_type") != "LORA" or config.get("bias", "none") != "none" or any(config.get(key) for key in odd):
+    if config.get("peft_type") != "LORA" or config.get("bias", "none") != "none" or any(config.get(key) for key in ("fan_in_fan_out", *BEYOND_PLAIN)):
         return None
     with safe_open(folder / "adapter_model.safetensors", "pt") as stored:
         matrices = {name: stored.get_tensor(name).float() for name in stored.keys()}  # noqa: SIM118

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
+import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from transformers import TrainerCallback
 
 from studio.device import devices
 from studio.errors import StudioError
 from studio.home import bytes_in
 from studio.run import Run
+from studio.runs import checkpoints
+from studio.runs.diagnosis import DISK
 from studio.worker import sharding, together
 from studio.worker.peak import highest, peak_memory
 
@@ -56,6 +62,22 @@ class Report(TrainerCallback):
     def note(self, text: str, level: str = "info", **fields: Any) -> None:
         self.say("note", level=level, text=text, **fields)
         self._print(f"{level}: {text}")
+
+    def concluded(self, work: Callable[[], None]) -> int:
+        """The exit code of `work`: 0; 1 where it ended in words, or on a full disk, which are then the run's end."""
+        try:
+            work()
+        except StudioError as error:
+            print(f"error: {error}", file=sys.stderr)
+            self.say("end", state="failed", cause=error.message, action=error.hint, reason=error.reason, peak_memory=peak_memory())
+            return 1
+        except (OSError, RuntimeError, SafetensorError) as error:
+            if not checkpoints.disk_is_full(error):
+                raise
+            traceback.print_exc()
+            self.say("end", state="failed", cause=DISK.what, action=DISK.action, reason=DISK.kind, peak_memory=peak_memory())
+            return 1
+        return 0
 
     def saved(self, path: Path, what: str) -> None:
         size = bytes_in(path)

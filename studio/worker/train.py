@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 import os
 import sys
-import traceback
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from transformers import TrainingArguments, set_seed
 
 from studio import auto, data, model, new_tokens, preflight, process, token_rows
@@ -18,14 +16,13 @@ from studio.base import shards, source
 from studio.config import RunConfig
 from studio.data.ahead import Growing
 from studio.device import devices
-from studio.errors import OrderError, StudioError
+from studio.errors import OrderError
 from studio.estimate import grown
 from studio.export import hf_files
 from studio.home import write_whole
 from studio.resolve import Resolved, resolve
 from studio.run import Run
 from studio.runs import checkpoints
-from studio.runs.diagnosis import DISK
 from studio.tokens import Encoder
 from studio.worker import adamw, adapters, agreement, attention, compiled, memory, probe, sees, sharding, together
 from studio.worker.batches import Layout, filled
@@ -42,19 +39,7 @@ def main(run: Run) -> int:
         together.take_device()
     training = run.config.training
     report = Report(run, int(os.environ.get("STUDIO_ATTEMPT", 1)), training.early_stopping, training.keep_best)
-    try:
-        train(run, report)
-    except StudioError as error:
-        print(f"error: {error}", file=sys.stderr)
-        report.say("end", state="failed", cause=error.message, action=error.hint, reason=error.reason, peak_memory=peak_memory())
-        return 1
-    except (OSError, RuntimeError, SafetensorError) as error:
-        if not checkpoints.disk_is_full(error):
-            raise
-        traceback.print_exc()
-        report.say("end", state="failed", cause=DISK.what, action=DISK.action, reason=DISK.kind, peak_memory=peak_memory())
-        return 1
-    return 0
+    return report.concluded(lambda: train(run, report))
 
 
 def train(run: Run, report: Report) -> None:

@@ -25,13 +25,13 @@ from tests import families
 from tests.methods import architectures
 
 
-def trained(model: Path, name: str = "lora", **knobs) -> Run:
+def trained(model: Path, name: str = "lora", seed: int = 1, **knobs) -> Run:
     """A run whose result is an adapter with weights that matter, saved as the trainer saves it."""
     from transformers import AutoTokenizer
     order = config.build({"model": str(model), "data": {"train": "sample"}, "method": {"name": name, **knobs}})
     one = run.create(order)
     wrapped = order.method.wrap(METHODS["full"]().load(model, torch.float32))
-    random = torch.Generator().manual_seed(1)
+    random = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for weight in wrapped.parameters():
             if weight.requires_grad:

@@ -1,0 +1,46 @@
+"""combine: one adapter out of those of several finished runs."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from typing import Any
+
+from studio import combining, run
+from studio.combination import DENSITY, TYPES
+from studio.commands.runs import TOLD, carried_out
+from studio.runs.combined import losses
+
+
+def add(parsers: Any, common: ArgumentParser) -> None:
+    one = parsers.add_parser("combine", parents=[common], help="make one adapter out of those of two or more LoRA or QLoRA runs on one base")
+    one.add_argument("names", metavar="RUN", nargs="+", help="two or more: a run's id, a unique part of it, or last")
+    one.add_argument("--weights", type=_numbers, metavar="W,W", help="one for each run, such as 0.7,0.3; left out: the same for all, 1 together")
+    one.add_argument("--how", choices=TYPES, default="cat", help=" ".join(f"{name}: {about}" for name, about in TYPES.items()))
+    one.add_argument("--density", type=float, help=f"share of numbers that ties and dare_… keep ({DENSITY})")
+    one.add_argument("--name", help="what to call the result")
+    one.add_argument("--detach", action="store_true", help="return at once; it goes on by itself")
+    one.set_defaults(run=combine, show=show)
+
+
+def _numbers(text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise ArgumentTypeError(f"{text!r} is no list of numbers; write 0.5,0.5") from None
+
+
+def combine(args: Namespace) -> dict[str, Any]:
+    """{run, state, …, combined: {runs, weights, how, density}, losses: [{run, rows, base, parents, combined}]}."""
+    answer = carried_out(lambda: combining.start(args.names, args.weights, args.how, args.density, args.name), args.detach)
+    if args.detach:
+        return answer
+    return {**{key: answer[key] for key in TOLD if key != "train_loss"}, "combined": answer["combined"], "losses": losses(run.find(answer["run"]))}
+
+
+def show(answer: dict[str, Any]) -> None:
+    for key in ("run", "state", "cause", "action", "result"):
+        if answer.get(key):
+            print(f"{key}: {answer[key]}")
+    for row in answer.get("losses", ()):
+        print(f"held-out loss on {row['rows']} rows of {row['run']}: base {row['base']:.4f}, "
+              + "".join(f"{name} {value:.4f}, " for name, value in row["parents"].items()) + f"combined {row['combined']:.4f}")

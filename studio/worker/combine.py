@@ -1,0 +1,201 @@
+"""python -m studio.worker.combine RUN-FOLDER: the adapters of several runs made into one by peft, and measured.
+
+Each run's held-out rows are given to the base, to every run and to the combination.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import set_seed
+
+from studio import combining, data, device, model
+from studio.base import shards
+from studio.combination import Combination
+from studio.errors import ModelError, StudioError
+from studio.export import hf_files
+from studio.home import bytes_in, write_whole
+from studio.run import Run, find
+from studio.runs import checkpoints
+from studio.talk.voice import Voice
+from studio.tokens import Encoder
+from studio.worker import sees
+from studio.worker.peak import peak_memory
+from studio.worker.prove import Rows, mean_loss
+from studio.worker.report import Report
+from studio.worker.speakers import Speakers
+
+ROWS = 200  # held-out rows of a run that are measured on, at most
+TOGETHER = 8  # rows between two looks at the stop file
+
+
+class Stopped(Exception):
+    """The run was asked to stop: nothing has been written."""
+
+
+def main(run: Run) -> int:
+    """Exit code 0: the end line says finished or stopped; 1: it says failed, and why."""
+    report = Report(run, int(os.environ.get("STUDIO_ATTEMPT", 1)))
+    return report.concluded(lambda: combine(run, report))
+
+
+def combine(run: Run, report: Report) -> None:
+    """Load the base with every adapter, combine, measure, save."""
+    config, order = run.config, run.config.combine
+    torch.set_num_threads(device.cores())
+    sees.refuse(device.devices()[0])
+    report.phase("fetching model")
+    parents = combining.voices([find(name) for name in order.runs])  # looked at again: they may have changed while this run waited
+    _tell_templates(parents, report)
+    facts = model.facts(parents[0].base)
+
+    report.phase("loading model")
+    base = Speakers().load(replace(parents[0], name="base", result=None, method=None)).model
+    joined = combined(base, [one.result for one in parents], order, config.training.seed)
+    trainable = sum(weight.numel() for name, weight in joined.named_parameters() if ".lora_" in name and ".default." in name)
+    report.say("plan", parameters=facts.parameters, trainable=trainable,
+               base_fingerprint=shards.fingerprint(parents[0].base), **_learnt_from(order))
+
+    try:
+        table = measured(joined, order, _held_out(order, parents, report), report, run)
+    except Stopped:
+        report.say("end", state="stopped", cause="Stopped as asked before anything was kept.",
+                   action="Resume it to start again.", peak_memory=peak_memory())
+        return
+    report.phase("saving")
+    _save(run, config, joined, parents, table)
+    report.say("saved", step=0, path=run.result.name, what="model", bytes=bytes_in(run.result))
+    report.say("end", state="finished", peak_memory=peak_memory(), step=0)
+
+
+def combined(base: Any, adapters: list[Path], order: Combination, seed: int) -> Any:
+    """A PeftModel with the adapters as p0, p1, … and their combination as `default`, switched to.
+
+    seed: of the numbers that DARE drops. Raises ModelError where peft refuses.
+    """
+    from peft import PeftModel
+    names = [f"p{place}" for place in range(len(adapters))]
+    joined = PeftModel.from_pretrained(base, str(adapters[0]), adapter_name=names[0])
+    for name, folder in zip(names[1:], adapters[1:], strict=True):
+        joined.load_adapter(str(folder), adapter_name=name)
+    pruning = {"density": order.density} if order.density is not None else {}
+    set_seed(seed)
+    try:
+        joined.add_weighted_adapter(names, list(order.weights), "default", combination_type=order.how,
+                                    svd_full_matrices=False, **pruning)
+    except (ValueError, RuntimeError) as error:
+        raise ModelError(f"peft cannot combine these adapters: {error}", "Take cat, which fits any two LoRA adapters of one base.", "how") from error
+    joined.set_adapter("default")
+    return joined.eval()
+
+
+def _tell_templates(parents: list[Voice], report: Report) -> None:
+    others = [one.name for one in parents[1:] if one.template.text != parents[0].template.text]
+    if others:
+        report.note(f"{', '.join(others)} learnt in another chat template than {parents[0].name}. "
+                    f"The result is asked in that of {parents[0].name}.", "warning")
+
+
+def _learnt_from(order: Combination) -> dict[str, Any]:
+    """Rows and sources as the parents' own diaries tell them."""
+    plans = [next((event for event in reversed(find(name).events()) if event["kind"] == "plan"), {}) for name in order.runs]
+    sources = {json.dumps(one): one for plan in plans for one in (plan.get("data") or {}).get("sources") or []}
+    return {"steps": 0, "epochs": 0, "rows": sum(plan.get("rows") or 0 for plan in plans), "eval_rows": sum(plan.get("eval_rows") or 0 for plan in plans),
+            "data": {"sources": list(sources.values())}}
+
+
+# -- what it is worth
+
+
+def _held_out(order: Combination, parents: list[Voice], report: Report) -> list[tuple[str, int, Rows]]:
+    """(run, how many rows it held out, those that are measured on) of every run that rows were held out for.
+
+    At most ROWS of each, spread evenly over what it held out.
+    """
+    report.phase("reading data")
+    found = []
+    for section in order.held_out:
+        encoder = Encoder.of(section.data, parents[0].base)
+        try:
+            rows = data.held_out(section.data, encoder, section.seed)
+        except StudioError as error:
+            report.note(f"Nothing is measured on the rows of {section.run}: {error.message}", "warning", hint=error.hint)
+            continue
+        encoded = [encoder.encode(row) for row in rows[::max(1, -(-len(rows) // ROWS))]]
+        if kept := [{"ids": one.ids, "labels": one.labels} for one in encoded if one.n_trained]:
+            found.append((section.run, len(rows), kept))
+    if not found:
+        report.note("The runs held no rows out: what the combination is worth was not measured.", "warning",
+                    hint="Chat with it, or measure it on a file: python -m studio eval.")
+    return found
+
+
+def measured(joined: Any, order: Combination, held: list[tuple[str, int, Rows]], report: Report,
+             run: Run) -> list[dict[str, Any]]:
+    """[{run, rows, of, tokens, base, parents: {run: loss}, combined}]: mean losses on each run's held-out rows.
+
+    Raises Stopped when the run is asked to stop.
+    """
+    table, tokens = [], [sum(_trained(row) for row in rows) for _, _, rows in held]
+    total, done = sum(len(rows) for _, _, rows in held) * (len(order.runs) + 2), 0
+
+    def loss(name: str, rows: Rows) -> float:
+        nonlocal done
+        summed = count = 0.0
+        for start in range(0, len(rows), TOGETHER):
+            if run.stop_asked():
+                raise Stopped
+            some = rows[start:start + TOGETHER]
+            weight = sum(map(_trained, some))
+            summed, count, done = summed + (_loss_of(joined, name, some) or 0.0) * weight, count + weight, done + len(some)
+            report.phase("evaluating", detail=f"{done}/{total}")
+        return summed / max(1.0, count)
+
+    for (origin, of, rows), weight in zip(held, tokens, strict=True):
+        parents = {name: loss(f"p{place}", rows) for place, name in enumerate(order.runs)}
+        table.append({"run": origin, "rows": len(rows), "of": of, "tokens": weight,
+                      "base": loss("", rows), "parents": parents, "combined": loss("default", rows)})
+    for step, name in enumerate(("base", "combined")) if table else ():
+        mean = sum(row[name] * row["tokens"] for row in table) / sum(tokens)
+        report.say("eval", step=step, loss=mean, **({"table": table} if step else {}))
+    return table
+
+
+def _trained(row: dict[str, list[int]]) -> int:
+    return sum(label != -100 for label in row["labels"][1:])
+
+
+def _loss_of(joined: Any, name: str, rows: Rows) -> float | None:
+    """Mean loss with an adapter switched on; with none for an empty name."""
+    if not name:
+        with joined.disable_adapter():
+            return mean_loss(joined, rows)
+    joined.set_adapter(name)
+    return mean_loss(joined, rows)
+
+
+# -- the result
+
+
+def _save(run: Run, config: Any, joined: Any, parents: list[Voice], table: list[dict[str, Any]]) -> None:
+    """model/ with a manifest last, whole or not at all."""
+    first, base = parents[0], parents[0].base
+    joined.set_adapter("default")
+    with checkpoints.replacing(run.result) as result:
+        config.method.save(joined, result)
+        hf_files.copy_tokenizer(base, result, first.template.text)
+        write_whole(result / "manifest.json", json.dumps({
+            "base": str(base), "base_fingerprint": shards.fingerprint(base), "model": config.model.model_dump(),
+            "method": config.method.model_dump(mode="json"), "template": first.template.name, "stop": list(first.stop), "step": 0,
+            "special_answers": sorted({token for one in parents for token in one.manifest.get("special_answers") or ()}),
+            "combined": {**config.combine.model_dump(mode="json", exclude={"held_out"}), "losses": table}}, indent=1, ensure_ascii=False))
+
+
+if __name__ == "__main__":
+    sys.exit(main(Run(Path(sys.argv[1]))))
