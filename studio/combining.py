@@ -50,7 +50,7 @@ def order(runs: Sequence[Run], weights: Sequence[float] | None = None, how: str 
 def voices(runs: Sequence[Run]) -> list[Voice]:
     """The runs' results. Raises RunError or ModelError where they are no plain LoRA adapters of one base that is still the same."""
     if len(runs) < 2 or len(runs) > MOST:
-        raise RunError(f"{len(runs)} run{'s' if len(runs) != 1 else ''} cannot be combined.", f"Name two or more, at most {MOST}.", "run")
+        raise RunError(f"Combining takes from 2 to {MOST} runs; named: {len(runs)}.", "Name each by its id or a unique part of it.", "run")
     twice = next((one.id for place, one in enumerate(runs) if one.id in [other.id for other in runs[:place]]), None)
     if twice:
         raise RunError(f"{twice} is named twice.", "Name it once, and give it a larger weight.", "run")
@@ -98,19 +98,26 @@ def _plain(one: Run) -> Voice:
     """A finished run's adapter. Raises RunError in words where it is none that can be combined."""
     if one.alive() or one.state() == "queued":
         raise RunError(f"{one.id} is not over: it is {one.state()}.", "Wait until it has finished.", "run")
-    method, found = one.config.method, voice(one.id)
+    method = one.config.method
     if not method.adapter:
-        raise RunError(f"{one.id} has trained whole weights ({method.label}): it has no adapter to combine.", "Combine LoRA or QLoRA runs.", "run")
+        raise RunError(f"{one.id} has trained whole weights ({method.label}): it has no adapter to combine.",
+                       "Combine LoRA or QLoRA runs.", "run")
     if not isinstance(method, LoRA):
-        raise RunError(f"{one.id} was trained with {method.label}, and only the matrices of LoRA can be combined.", "Combine LoRA or QLoRA runs.", "run")
-    config = adapter_config(found.result)
-    odd = [key for key in ("use_rslora", "trainable_token_indices", *BEYOND_PLAIN) if config.get(key)] + [key for key in ("bias",) if config.get(key, "none") != "none"]
-    if found.manifest.get("own_tokenizer"):
-        odd.append("new_tokens")
-    if config.get("peft_type") != "LORA" or odd:
-        raise RunError(f"The adapter of {one.id} is more than two plain matrices a layer: it has {', '.join(odd) or config.get('peft_type')}.",
+        raise RunError(f"{one.id} was trained with {method.label}, and only the matrices of LoRA can be combined.",
+                       "Combine LoRA or QLoRA runs.", "run")
+    odd = _beyond(adapter_config(one.result)) if one.result.is_dir() else []
+    found = voice(one.id)  # last: it may have to fetch the base
+    odd += ["new_tokens"] if found.manifest.get("own_tokenizer") else []
+    if odd:
+        raise RunError(f"The adapter of {one.id} is more than two plain matrices a layer: it has {', '.join(odd)}.",
                        "Combine runs without DoRA, rsLoRA, biases, new words or modules trained in full.", "run")
     return found
+
+
+def _beyond(config: dict[str, Any]) -> list[str]:
+    """What an adapter has beside two matrices a layer that are scaled by alpha / rank."""
+    odd = [key for key in ("use_rslora", "trainable_token_indices", *BEYOND_PLAIN) if config.get(key)]
+    return odd + ["bias"] * (config.get("bias", "none") != "none") + [str(config.get("peft_type"))] * (config.get("peft_type") != "LORA")
 
 
 def adapter_config(folder: Path) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import gradio as gr
 
-from studio import preflight, queue, run
+from studio import combining, preflight, queue, run
 from studio.errors import RunError
 from studio.forecast import repair
 from studio.run import Run
@@ -20,13 +20,22 @@ LONGEST = 2000  # characters of a note
 def build(page: gr.Blocks) -> None:
     """The tab, and the jobs its buttons call."""
     gr.HTML(html_template="<div></div>", js_on_load=assets.mount("runs"), apply_default_css=False, elem_id="studio-runs")
-    for job in (resume, finish, pause, ask, extend, repair_run, label, move, delete, away.take_away, doctor.examine):
+    for job in (combine, resume, finish, pause, ask, extend, repair_run, label, move, delete, away.take_away, doctor.examine):
         rights.offered(job)
 
 
 def _after(one: Run) -> dict[str, Any]:
     live.listing.forget()
     return {"run": one.id, "state": one.state()}
+
+
+@rights.job(waits=True)
+def combine(names: list[str], weights: list[float], how: str, density: float | None = None, name: str = "") -> dict[str, Any]:
+    """Make one adapter of those of several runs, in a run of its own (studio/combining.py). Returns {run, state}."""
+    if not isinstance(names, list) or not isinstance(weights, list) or not isinstance(name, str) or len(name) > 120:
+        raise RunError("That is no combination.", "Give the runs' ids, a weight for each, and a name of at most 120 characters.", "names")
+    order = combining.order([live.exact(str(one)) for one in names], weights, how, density, name.strip() or None)
+    return _after(queue.submit(order))
 
 
 @rights.job()

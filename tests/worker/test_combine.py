@@ -145,7 +145,7 @@ def test_what_cannot_be_combined_says_why(home: Path, tiny_model: Path, tmp_path
     biased = parent(tiny_model, 4)
     file = biased.result / "adapter_config.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "bias": "all"}))
-    for runs, word in (([first], "cannot be combined"), ([first, first], "named twice"), ([first, foreign], "different bases"), ([first, biased], "bias"),
+    for runs, word in (([first], "from 2 to 16 runs"), ([first, first], "named twice"), ([first, foreign], "different bases"), ([first, biased], "bias"),
                        ([first, waiting], "not over"), ([first, Run(whole.folder)], "no adapter to combine"), ([first, empty], "no result yet"),
                        ([first, parent(tiny_model, 1, name="ia3")], "only the matrices of LoRA"),
                        ([first, parent(tiny_model, 1, name="prompt")], "only the matrices of LoRA")):

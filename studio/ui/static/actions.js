@@ -118,7 +118,9 @@
       title: say(ACTS[name].name), onclick: () => ACTS[name].run(row) }, sign);
     return make("span", { class: "steps" }, make("span", { class: "quiet num" }, say("{place} of {n}", { place: studio.place(row), n: studio.queue().length })), step("earlier", "↑"), step("later", "↓"));
   };
+  const TRAINED = ["extend", "duplicate", "finish"]; // of a run that was combined there is no order to train from
   studio.menu = (row, names = (BY_STATE[row.state] || [[], []]).flat()) => {
+    if (row.combined) names = names.filter((name) => !TRAINED.includes(name));
     const list = make("div", { class: "menu-list", role: "menu" }, names.map((name) => make("button", { type: "button", role: "menuitem", job: ACTS[name].job, class: ACTS[name].grave ? "grave" : "",
       title: ACTS[name].title ? say(ACTS[name].title) : null, disabled: idle(row, name), onclick: () => { box.open = false; ACTS[name].run(row); } }, say(ACTS[name].name))));
     const box = make("details", { class: "menu", ontoggle: () => { if (box.open) list.querySelector("button")?.focus(); },

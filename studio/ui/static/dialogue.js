@@ -2,19 +2,31 @@
 (() => {
   const studio = window.studio, make = studio.element;
 
-  // {title, text, field: {label, value, long}, act: "Delete", grave: true} -> the field's value (or true), null when closed.
-  studio.inquire = ({ title, text, field, act, grave, other }) => new Promise((answer) => {
-    const entry = field && make(field.long ? "textarea" : "input", { class: "field", rows: field.long ? "4" : null, type: field.long ? null : field.type || "text", "aria-label": field.label });
-    if (entry) entry.value = field.value ?? "";
+  // One line of a question: {label, value, long, type, step, choices: [[value, name]], note, shown}; note and shown are functions of all values.
+  const entryOf = ({ label, value, long, type, step, choices }) => {
+    const entry = choices ? make("select", { class: "field", "aria-label": label }, choices.map(([key, name]) => make("option", { value: key }, name)))
+      : make(long ? "textarea" : "input", { class: "field", rows: long ? "4" : null, type: long ? null : type || "text", step: step || null, "aria-label": label });
+    entry.value = value ?? "";
+    return entry;
+  };
+
+  // {title, text, field, act: "Delete", grave: true} -> the field's value (or true), null when closed. fields, each with a key: their values by key.
+  studio.inquire = ({ title, text, field, fields, act, grave, other }) => new Promise((answer) => {
+    const lines = (fields || (field ? [field] : [])).map((one) => ({ one, entry: entryOf(one), note: one.note ? make("small", { class: "quiet" }) : null }));
+    for (const line of lines) line.node = make("label", {}, make("span", {}, line.one.label), line.entry, line.note);
+    const values = () => (fields ? Object.fromEntries(lines.map(({ one, entry }) => [one.key, entry.value])) : lines[0]?.entry.value ?? true);
+    const draw = () => { for (const { one, node, note } of lines) { if (note) note.textContent = one.note(values()); if (one.shown) node.hidden = !one.shown(values()); } };
     let said = null;
-    const form = make("form", { method: "dialog" }, make("h3", {}, title), text && make("p", {}, text), entry && make("label", {}, make("span", {}, field.label), entry),
+    const form = make("form", { method: "dialog" }, make("h3", {}, title), text && make("p", {}, text), lines.map((line) => line.node),
       make("div", { class: "dialogue-acts" }, make("button", { type: "button", class: "button", onclick: () => box.close() }, studio.say("Cancel")),
         other && make("button", { type: "button", class: `button ${other.grave ? "grave" : ""}`, onclick: () => { said = other.value; box.close(); } }, other.act),
-        make("button", { type: "submit", class: `button ${grave ? "grave" : "primary"}`, onclick: () => { said = entry ? entry.value : true; } }, act)));
+        make("button", { type: "submit", class: `button ${grave ? "grave" : "primary"}`, onclick: () => { said = values(); } }, act)));
+    form.addEventListener("input", draw);
+    draw();
     const box = make("dialog", { class: "dialogue", onclose: () => { box.remove(); answer(said); } }, form);
     document.body.append(box);
     box.showModal();
-    entry?.select?.();
+    if (field) lines[0].entry.select?.();
   });
 
   // A refusal or a message at the foot of the page; gone after a while.

@@ -6,7 +6,7 @@
   studio.runHero = (row) => {
     const alive = ALIVE.includes(row.state), dropped = row.eval_loss_before && row.eval_loss != null ? (1 - row.eval_loss / row.eval_loss_before) * 100 : null;
     const big = (name, value, small) => make("div", { class: "figure" }, make("span", { class: "figure-name" }, studio.say(name)), make("b", { class: "num" }, value), make("small", { class: "quiet num" }, small || "\u00a0"));
-    const steps = row.steps ? studio.say("step {step} of {steps}", { step: studio.number(row.step), steps: studio.number(row.steps) }) : studio.phase(row);
+    const steps = row.steps ? studio.say("step {step} of {steps}", { step: studio.number(row.step), steps: studio.number(row.steps) }) : alive ? studio.phase(row) : "";
     const held = dropped == null ? "" : dropped >= 0 ? studio.say("{n} % lower than before", { n: studio.number(dropped) }) : studio.say("{n} % higher than before", { n: studio.number(-dropped) });
     const time = alive ? big("Time left", row.left == null ? "–" : studio.duration(row.left), studio.say("{time} so far", { time: studio.duration(row.seconds) })) : big("Time", studio.duration(row.seconds), "");
     const speed = row.tokens_per_second ? studio.say("{n} tokens/s", { n: studio.number(row.tokens_per_second) }) : "";

@@ -10,10 +10,10 @@
       if (!answer || id !== this.id) return;
       this.ordered = answer;
       const text = make("pre", { class: "order", tabindex: "0" }, answer.order || answer.error);
-      this.order.replaceChildren(make("div", { class: "order-tools" }, make("p", { class: "quiet" }, studio.say("The order this run was started with. It repeats the run: python -m studio train ORDER.yaml")), make("span", { class: "grow" }),
+      this.order.replaceChildren(make("div", { class: "order-tools" }, make("p", { class: "quiet" }, answer.plain?.combine ? studio.say("What was combined, and how.") : studio.say("The order this run was started with. It repeats the run: python -m studio train ORDER.yaml")), make("span", { class: "grow" }),
         make("button", { type: "button", class: "chip", onclick: () => navigator.clipboard?.writeText(answer.order).then(() => studio.tell({ message: studio.say("Copied.") }, "good")) }, studio.say("Copy")),
         make("button", { type: "button", class: "chip", onclick: () => studio.save(new Blob([answer.order], { type: "text/yaml" }), `${id}.yaml`) }, studio.say("Save")),
-        make("button", { type: "button", class: "button", onclick: () => studio.reuse(id) }, studio.say("Use as a new order"))), text);
+        answer.plain?.combine ? null : make("button", { type: "button", class: "button", onclick: () => studio.reuse(id) }, studio.say("Use as a new order"))), text);
       this.draw();
     }
     draw() {

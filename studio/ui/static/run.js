@@ -15,7 +15,8 @@
       this.calls = make("div", { class: "run-calls" });
       this.views = make("div", { class: "run-views", role: "tablist" });
       this.body = make("div", { class: "run-body" });
-      this.panels = { curves: make("div", { class: "card" }, this.curves.node), samples: make("div", { class: "card" }),
+      this.made = make("div");
+      this.panels = { curves: make("div", { class: "card" }, this.made, this.curves.node), samples: make("div", { class: "card" }),
         log: make("div", { class: "card" }, this.logview.node), order: this.ordered.order, checkpoints: this.ordered.checkpoints,
         away: (this.away = studio.takeAway()).node };
       for (const [key, panel] of Object.entries(this.panels)) { panel.id = `run-panel-${key}`; panel.setAttribute("role", "tabpanel"); this.body.append(panel); }
@@ -57,7 +58,7 @@
     choose(view) {
       this.view = view;
       this.views.replaceChildren(...VIEWS.map(([key, name]) => make("button", { type: "button", role: "tab", id: `run-view-${key}`, "aria-selected": String(key === view), "aria-controls": `run-panel-${key}`,
-        tabindex: key === view ? "0" : "-1", onclick: () => this.choose(key), onkeydown: (event) => this.step(event) }, studio.say(name))));
+        tabindex: key === view ? "0" : "-1", onclick: () => this.choose(key), onkeydown: (event) => this.step(event) }, studio.say(key === "curves" && this.row?.combined ? "Combination" : name))));
       for (const [key, panel] of Object.entries(this.panels)) { panel.hidden = key !== view; panel.setAttribute("aria-labelledby", `run-view-${key}`); }
       live.wantsLog = view === "log";
       if (view === "log") { this.logview.id = this.id; live.hurry(); }
@@ -87,6 +88,14 @@
       if (focus) [...node.querySelectorAll("button, a, summary")].find((one) => one.textContent === focus)?.focus();
     }
 
+    // In the place of curves: what a combination was made of.
+    drawMade(row, track) {
+      this.curves.node.hidden = Boolean(row.combined);
+      this.made.hidden = !row.combined;
+      if (row.combined) this.part("made", this.made, [row.id, row.combined, row.state, track?.version, live.mark], () => [studio.combined(row, track)]);
+      if (this.spoken !== Boolean(row.combined)) { this.spoken = Boolean(row.combined); this.choose(this.view); }
+    }
+
     draw() {
       const track = live.tracks.get(this.id), row = this.row;
       const gone = track?.gone;
@@ -97,6 +106,7 @@
         return;
       }
       this.hero.hidden = row.state === "queued" && !row.step; // nothing has happened yet
+      this.drawMade(row, track);
       const locked = studio.locked(row);
       this.part("head", this.head, [row.name, row.star, row.state, row.model, row.method, row.data, row.note, row.hold, locked, row.saved], () => this.drawHead(row));
       this.part("hero", this.hero, [row.state, row.phase, row.train_loss, row.eval_loss, row.eval_loss_before, row.best_eval_loss, row.percent, studio.duration(row.left), row.step, row.tokens_per_second, row.memory_now, studio.duration(row.seconds)], () => studio.runHero(row));

@@ -51,11 +51,13 @@
       states.value = this.state;
       this.star = make("button", { type: "button", class: "chip", "aria-pressed": String(this.starred), onclick: () => { this.starred = !this.starred; this.speak(); this.draw(); } }, `★ ${studio.say("Starred")}`);
       this.compare = make("button", { type: "button", class: "button", onclick: () => studio.open("runs", { compare: [...this.chosen].join(","), run: null }) });
-      this.tools = make("div", { class: "runs-tools" }, search, states, this.star, this.compare);
+      this.combine = make("button", { type: "button", job: "combine", class: "button", onclick: () => studio.combine(this.taken()) });
+      this.tools = make("div", { class: "runs-tools" }, search, states, this.star, this.compare, this.combine);
       this.title = make("h2", {}, studio.say("Runs"));
       this.head.replaceChildren(this.title, this.tools);
       this.drawn = null;
     }
+    taken() { return live.rows.filter((row) => this.chosen.has(row.id)); }
     rows() {
       const fits = (row) => (!this.state || row.state === this.state || (this.state === "running" && ["starting", "stopping"].includes(row.state)))
         && (!this.starred || row.star) && (!this.wanted || [row.id, row.name, row.model, row.method, row.data, row.note].some((text) => (text || "").toLowerCase().includes(this.wanted)));
@@ -65,7 +67,10 @@
       if (!live.ready) { this.body.replaceChildren(make("p", { class: "quiet" }, studio.say("Reading the runs…"))); return; }
       for (const id of this.chosen) if (!live.rows.some((row) => row.id === id)) this.chosen.delete(id);
       studio.write(this.compare, studio.say("Compare {n}", { n: this.chosen.size }));
-      this.compare.hidden = this.chosen.size < 2;
+      this.compare.hidden = this.combine.hidden = this.chosen.size < 2;
+      studio.write(this.combine, studio.say("Combine {n}…", { n: this.chosen.size }));
+      this.combine.disabled = !studio.may("combine") || !studio.combinable(this.taken());
+      this.combine.title = this.combine.disabled ? studio.say("Only finished runs of LoRA or QLoRA can be combined.") : studio.say("Make one adapter of them.");
       this.tools.hidden = !live.rows.length;
       const rows = this.rows(), key = JSON.stringify([rows.map(shown), [...this.chosen], studio.language, rows.map((row) => studio.locked(row))]);
       if (key === this.drawn || this.body.querySelector("details[open]")) return;
@@ -114,7 +119,7 @@
       return make("tr", { class: alive ? "alive" : "" }, cell("box", box), cell("star", star),
         cell("name", [make("a", { href, onclick: go, "data-key": `run ${row.id}` }, row.name), make("span", { class: "quiet" }, `${studio.date(row.created)} · ${[row.model, row.data].filter(Boolean).join(" · ")}`),
           row.note ? make("span", { class: "row-note" }, row.note) : null]),
-        cell("state", [studio.state(row.state), progress, studio.steps(row)].filter(Boolean)), cell("method", row.method || "–"), cell("loss", studio.figure(row.loss ?? NaN), "num"),
+        cell("state", [studio.state(row.state), progress, studio.steps(row)].filter(Boolean)), cell("method", row.combined ? `${row.method}, ${studio.say("combined")}` : row.method || "–"), cell("loss", studio.figure(row.loss ?? NaN), "num"),
         cell("time", row.seconds ? studio.duration(row.seconds) : "–", "num"), cell("size", row.bytes == null ? "–" : studio.bytes(row.bytes), "num"), cell("menu", studio.menu(row)));
     }
   }
