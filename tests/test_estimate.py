@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from studio import cards, config, estimate, model
-from studio.bench import memory, published
+from studio.bench import memory
 from studio.device import Device
 from studio.errors import DeviceError
 from studio.forecast import advice, clock
@@ -18,6 +18,7 @@ from studio.memory.ours import Rows
 from studio.memory.states import nf4_bytes, optimizer_bytes
 from studio.methods import METHODS
 from studio.model import ModelFacts
+from tests.bench import published
 
 A10G = cards.device("NVIDIA A10G")
 

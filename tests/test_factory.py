@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from studio import config
-from studio.bench import factory, train, utilisation
+from studio.bench import utilisation
 from studio.device import Device
 from studio.errors import StudioError
 from studio.model import facts, from_config
+from tests.bench import factory, train
 
 CPU = Device(kind="cpu", name="a CPU", memory=16 * 2**30, free=12 * 2**30, bf16=True, cores=2)
 

@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from studio import cards, config, device, estimate, model, run
-from studio.bench import published
+from studio.bench import comparison
 from studio.bench.apart import apart
 from studio.home import PROJECT, home
+from studio.memory import tables
 from studio.memory.ours import Rows
 from studio.runs import launch
 
@@ -56,7 +57,7 @@ BLIND = (21, 22, 23, 24)  # measured after the constants of a CPU's heap had bee
 
 def add(parser: argparse.ArgumentParser) -> None:
     """The options of `bench memory`."""
-    parser.add_argument("--published", nargs="?", const=published.TABLE, type=Path, metavar="CSV", help="compare with published measurements instead")
+    parser.add_argument("--published", nargs="?", const="", metavar="CSV", help="compare with published measurements instead")
     parser.add_argument("--speed", action="store_true", help="how long an estimate takes instead")
     parser.add_argument("--only", type=int, nargs="+", metavar="N", help="cases to run, from 1")
     parser.set_defaults(run=measure, show=show)
@@ -64,8 +65,9 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     """The table as a list of rows; sizes in GiB, errors as shares (0.02: estimated 2 % too high)."""
-    if args.published:
-        return published.rows(args.published)
+    if args.published is not None:
+        published = comparison("published")
+        return published.rows(Path(args.published) if args.published else published.TABLE)
     if args.speed:
         return [_timed(name) for name in ("HuggingFaceTB/SmolLM2-135M", "meta-llama/Llama-3.1-8B", "meta-llama/Llama-2-70b-hf")]
     rows = []
@@ -77,7 +79,7 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 def _timed(name: str) -> dict[str, Any]:
     """Milliseconds of processor time, the median of 15: one estimate, and one with advice and limits."""
-    facts, card = published.facts_of(name), cards.device("NVIDIA A100 80GB")
+    facts, card = tables.facts_of(name), cards.device("NVIDIA A100 80GB")
     order = config.build({"data": {"train": "rows.json", "max_length": 2048}})
 
     def once(advised: bool) -> float:

@@ -1,13 +1,14 @@
-"""bench: what we claim, measured on this computer: `bench train`, `bench memory`, … one for each file in studio/bench/."""
+"""bench: what we claim, measured on this computer: `bench train`, `bench memory`, … of studio/bench/ and, in a checkout, tests/bench/."""
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
-from argparse import ArgumentParser
+from argparse import REMAINDER, ArgumentParser, Namespace
 from typing import Any
 
 from studio import bench
+from studio.errors import StudioError
 
 
 def add(parsers: Any, common: ArgumentParser) -> None:
@@ -17,3 +18,14 @@ def add(parsers: Any, common: ArgumentParser) -> None:
         one = importlib.import_module(f"studio.bench.{module.name}")
         if hasattr(one, "add"):
             one.add(inner.add_parser(module.name, parents=[common], help=(one.__doc__ or "").splitlines()[0].partition(": ")[2]))
+    for name, about in bench.COMPARISONS.items():
+        parser = inner.add_parser(name, parents=[common], help=about)
+        try:
+            bench.comparison(name).add(parser)
+        except StudioError:
+            parser.add_argument("rest", nargs=REMAINDER)
+            parser.set_defaults(run=_not_here)
+
+
+def _not_here(args: Namespace) -> Any:
+    bench.comparison(args.bench)  # raises, and says where it is

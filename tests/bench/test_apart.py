@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -11,10 +12,12 @@ from pathlib import Path
 import pytest
 
 from studio import queue, run
-from studio.bench import train as bench
+from studio.__main__ import main
+from studio.bench import COMPARISONS, comparison
 from studio.bench.apart import apart
 from studio.config import build
 from studio.home import PROJECT, room
+from tests.bench import train as bench
 
 ORDER = build({"data": {"train": "sample"}})
 
@@ -54,3 +57,18 @@ def test_bench_train_orders_apart(home: Path, monkeypatch: pytest.MonkeyPatch) -
     assert len(seen) == 1
     assert not seen[0].is_relative_to(home)
     assert run.runs() == []
+
+
+def test_without_a_checkout_the_comparisons_say_where_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """As installed from a wheel: no tests/ beside the package."""
+    monkeypatch.setattr("studio.bench.PROJECT", tmp_path)
+    for name in COMPARISONS:
+        assert main(["bench", name, "--json"]) == 2
+        told = json.loads(capsys.readouterr().out)["error"]
+        assert f"bench {name}" in told["message"]
+        assert "git clone" in told["hint"]
+
+
+def test_the_comparisons_are_told_of_as_their_modules_say() -> None:
+    for name, about in COMPARISONS.items():
+        assert (comparison(name).__doc__ or "").splitlines()[0] == f"bench {name}: {about}"

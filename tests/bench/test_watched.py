@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from studio.bench import watched
 from studio.run import Run
+from tests.bench import watched
 
 
 def test_every_process_of_the_browser_is_counted() -> None:

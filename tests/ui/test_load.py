@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pytest
 
-from studio.bench.served import Served
+from tests.bench.served import Served
 from tests.ui.fakes import FakeRun
 
 LIMIT = 0.3  # seconds

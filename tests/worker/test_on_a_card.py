@@ -11,15 +11,16 @@ import pytest
 import torch
 
 from studio import cards, config, model
-from studio.bench import train as bench
 from studio.errors import OrderError
 from studio.estimate import estimate
 from studio.memory import ours
 from studio.resolve import resolve
-from studio.worker import attention, peer, probe, together, train
+from studio.worker import attention, probe, together, train
 from studio.worker.adamw import RoundedAdamW
 from studio.worker.report import Report
 from tests import tiny
+from tests.bench import peer
+from tests.bench import train as bench
 
 T4, L4 = cards.device("Tesla T4"), cards.device("L4")
 

@@ -1,4 +1,4 @@
-"""python -m studio.worker.factory prepare|judge RUN-FOLDER FOLDER: our part of `bench train --peer llamafactory`.
+"""python -m tests.bench.factory_trainer prepare|judge RUN-FOLDER FOLDER: our part of `bench train --peer llamafactory`.
 
 prepare writes FOLDER/rows (as datasets.load_from_disk reads them, in the order our run meets them) and lengths.json;
 judge writes loss.json: the held-out loss of what LLaMA-Factory left in FOLDER/out.
@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM
 from studio.base import source
 from studio.config import RunConfig
 from studio.run import Run
-from studio.worker.peer import held_out, rows
+from tests.bench.peer import held_out, rows
 
 
 def prepare(config: RunConfig, base: Path, folder: Path) -> None:

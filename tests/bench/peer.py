@@ -1,4 +1,4 @@
-"""python -m studio.worker.peer SIDE RUN-FOLDER ANSWER-FILE: the same order carried out by TRL's SFTTrainer, for `bench train`.
+"""python -m tests.bench.peer SIDE RUN-FOLDER ANSWER-FILE: the same order carried out by TRL's SFTTrainer, for `bench train`.
 
 The rows are ours, tokenized and in the order our run meets them; only the trainer is theirs. What it says is written as JSON.
 """

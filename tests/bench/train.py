@@ -20,7 +20,7 @@ from typing import Any
 
 from studio import config, data, model, preflight, run
 from studio.base import source
-from studio.bench import factory, utilisation
+from studio.bench import utilisation
 from studio.bench.apart import apart
 from studio.config import RunConfig
 from studio.device import devices, here
@@ -28,6 +28,7 @@ from studio.errors import OrderError, StudioError
 from studio.home import PROJECT, home
 from studio.runs import launch
 from studio.tokens import Encoder
+from tests.bench import factory
 
 SIDES = {
     "studio": "ours, every setting on auto",
@@ -115,7 +116,7 @@ def one(side: str, chosen: RunConfig) -> dict[str, Any]:
                 return _spoken(factory.measure(room.folder, chosen, source.fetch(chosen.model), Path(folder)))
             finally:
                 run.delete(room)
-        words = launch.command(room) if side == "studio" else [sys.executable, "-m", "studio.worker.peer", side, str(room.folder), str(told)]
+        words = launch.command(room) if side == "studio" else [sys.executable, "-m", "tests.bench.peer", side, str(room.folder), str(told)]
         wanted = surroundings(side, chosen)
         done = subprocess.run(words, cwd=PROJECT, env={**os.environ, **wanted, "STUDIO_HOME": str(home())}, capture_output=True, text=True)
         try:

@@ -15,6 +15,7 @@ from typing import Any
 
 from studio import cards, model
 from studio.footprint import Footprint, of
+from studio.memory import tables
 from studio.memory.anatomy import anatomy
 from studio.memory.overhead import CONTEXT, CUBLAS, gap
 from studio.memory.stack import Stack
@@ -22,8 +23,7 @@ from studio.memory.states import states
 from studio.memory.step import step
 from studio.model import ModelFacts
 
-HERE = Path(__file__).parent
-TABLE = HERE / "published_memory.csv"
+TABLE = Path(__file__).parent / "published_memory.csv"
 GIB = 2**30
 FLOAT32 = re.compile(r"(fp32|float32)[ _](weights|master|params|parameters|base|model)|dtype[= ](torch\.)?float32|^(fp32|float32)\b")
 FED = ("down_proj", "fc2", "wo", "dense_4h_to_h", "c_proj", "w2")  # (IA)3 scales what goes into these, elsewhere what comes out
@@ -91,7 +91,7 @@ def impossible(row: dict[str, str]) -> str | None:
 
 @lru_cache
 def _models() -> dict[str, dict[str, Any]]:
-    return json.loads((HERE / "models.json").read_text())
+    return json.loads(tables.MODELS.read_text())
 
 
 @lru_cache

@@ -80,7 +80,7 @@ def order(config: RunConfig, base: Path, rows: Path, out: Path, device: Device) 
 
 
 def measure(run: Path, config: RunConfig, base: Path, folder: Path) -> dict[str, Any]:
-    """Train once in its environment: {points, peak_memory, train_loss, loss}, as worker/peer.py tells it of TRL. folder: to work in."""
+    """Train once in its environment: {points, peak_memory, train_loss, loss}, as peer.py tells it of TRL. folder: to work in."""
     place, device = environment(), devices()[0]
     _ours("prepare", run, folder)
     lengths = json.loads((folder / "lengths.json").read_text())
@@ -125,6 +125,6 @@ def told(moments: list[tuple[float, dict[str, Any]]], lengths: list[int], effect
 
 def _ours(what: str, run: Path, folder: Path) -> None:
     """The part that needs our libraries: rows before, the held-out loss after."""
-    done = subprocess.run([sys.executable, "-m", "studio.worker.factory", what, str(run), str(folder)], cwd=PROJECT, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "tests.bench.factory_trainer", what, str(run), str(folder)], cwd=PROJECT, capture_output=True, text=True)
     if done.returncode:
         raise StudioError(f"{what} failed: {(done.stderr.strip().splitlines() or ['it said nothing'])[-1]}", "Read its output above.", "peer")

@@ -12,8 +12,8 @@ from typing import Any
 
 import psutil
 
-from studio.bench.served import Served, free_port
 from studio.errors import StudioError
+from tests.bench.served import Served, free_port
 
 BARE = """import sys, gradio
 with gradio.Blocks(analytics_enabled=False) as page:

@@ -14,9 +14,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from studio.bench.living import NAME, Living
-from studio.bench.served import Asker, Served, per_question, start_up
 from studio.errors import StudioError
+from tests.bench.living import NAME, Living
+from tests.bench.served import Asker, Served, per_question, start_up
 
 TABS = 8  # open on one run; and so many pages' questions while the server's cost is measured
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]

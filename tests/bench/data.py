@@ -25,7 +25,7 @@ from studio.home import PROJECT
 
 WORDS = PROJECT / "studio" / "samples" / "three_lines.json"
 READERS = ("orjson", "pyarrow", "import")
-COMMAND = "import sys; from studio.bench.data import part; part(*sys.argv[1:])"
+COMMAND = "import sys; from tests.bench.data import part; part(*sys.argv[1:])"
 Row = dict[str, Any]
 
 

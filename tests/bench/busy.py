@@ -21,12 +21,12 @@ from typing import Any
 from studio import queue, run
 from studio.base import source
 from studio.base.source import ModelOrder
-from studio.bench import idle, watched
 from studio.bench.apart import apart
-from studio.bench.served import Served
 from studio.errors import StudioError
 from studio.home import PROJECT
 from studio.run import Run
+from tests.bench import idle, watched
+from tests.bench.served import Served
 
 LIMIT = 300.0  # milliseconds
 EVERY = 0.2  # seconds between two questions
