@@ -6,6 +6,7 @@ import glob
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -68,6 +69,18 @@ def read(source: str | Path, format: str = "auto", mapping: dict[str, Any] | Non
         elif report:
             report(look.total, look.total)
     return store.load(str(source), folder)
+
+
+@contextmanager
+def opened(
+    source: str | Path, format: str = "auto", mapping: dict[str, Any] | None = None, encoding: str = "auto"
+) -> Iterator[tuple[First, Iterator[Block]]]:
+    """What the first rows of a source say, and its rows as they stand there, numbered as `read` numbers them. Raises DataError."""
+    source, mapping = entry_of(str(source), mapping)
+    with Files(locate(source)) as files:
+        look = Look(files, format, mapping, encoding)
+        first = _first_look(look)
+        yield first, look.blocks() if first.thread is None else gathered(look.blocks(), first.thread)
 
 
 def locate(source: str | Path) -> Path:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from studio import config, data
 from studio.config import RunConfig
+from studio.data.editing import scan
+from studio.data.editing.log import pending
+from studio.data.editing.mending import WAYS
+from studio.data.editing.record import record_of, short
 from studio.data.lengths import suggested
 from studio.errors import StudioError
 from studio.text import sandbox
-from studio.ui import assets, guard, measure, rights, words
+from studio.ui import assets, data_edit, guard, measure, rights, who, words
 from studio.ui.data_rows import page_of, preview_of
 from studio.ui.who import VISITOR, WATCHER
 
@@ -78,7 +83,8 @@ def _inspect(wanted: RunConfig, lang: str) -> Question:
     except StudioError as error:
         kept, stopped = 0, words.explain(error, lang)
     held = measure.held_out(wanted, kept)
-    return {"source": found.source, "format": found.format, "container": found.container, "reason": words.told(found.reason, lang),
+    made = record_of(Path(wanted.data.sources()[0].source))
+    return {"edits": pending(found.fingerprint) if who.owns() else 0, "made": made and short(made), "source": found.source, "format": found.format, "container": found.container, "reason": words.told(found.reason, lang),
             "unsure": words.told(found.unsure, lang), "unused": found.unused, "notes": [words.told(note, lang) for note in found.notes],
             "encoding": found.encoding, "classes": data.classes_of(found.columns, found.unused, found.format),
             "rows": found.rows, "kept": kept, "refused": found.refused, "columns": found.columns,
@@ -135,9 +141,10 @@ def _number(value: Any) -> int:
     return value if isinstance(value, int) and 0 <= value < 2**53 else 0
 
 
-READS = (inspect, rows, preview, lengths)
+READS = (inspect, rows, preview, lengths, *data_edit.READS)
 
 
 def build(page: gr.Blocks) -> None:
-    """The tab's one part."""
+    """The tab's one part, and the jobs of its editor."""
+    data_edit.build()
     gr.HTML(html_template=assets.read("data.html"), js_on_load=assets.mount("data"), apply_default_css=False, elem_id="data")

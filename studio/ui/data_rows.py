@@ -76,17 +76,21 @@ def preview_of(wanted: RunConfig, dataset: data.Dataset, row: int, lang: str) ->
     if not here:
         return answer | {"refused": True, "line": next((one.line for one in dataset.problems if one.row == row), None)}
     conversation = dataset.conversations[place]
-    messages = measure.text_of(conversation)
-    answer |= {"line": conversation.get("line"), "text_only": isinstance(messages, str),
-               "conversation": [{"role": "text", "content": messages}] if isinstance(messages, str)
-               else [{"role": one["role"], "content": said_with_calls(one)} for one in messages]}
+    answer |= {"line": conversation.get("line"), **conversation_of(conversation)}
     try:
-        return answer | _tokens(wanted, conversation)
+        return answer | tokens_of(wanted, conversation)
     except StudioError as error:
         return answer | {"fault": words.explain(error, lang)}
 
 
-def _tokens(wanted: RunConfig, conversation: dict[str, Any]) -> dict[str, Any]:
+def conversation_of(conversation: dict[str, Any]) -> dict[str, Any]:
+    """{"text_only", "conversation"}: the turns with their words and calls; a plain text is one turn."""
+    messages = measure.text_of(conversation)
+    return {"text_only": isinstance(messages, str), "conversation": [{"role": "text", "content": messages}] if isinstance(messages, str)
+            else [{"role": one["role"], "content": said_with_calls(one)} for one in messages]}
+
+
+def tokens_of(wanted: RunConfig, conversation: dict[str, Any]) -> dict[str, Any]:
     """The tokens as [text, trained], those that end a turn, and where the cut falls."""
     folder = measure.folder_of(wanted)
     if folder is None:

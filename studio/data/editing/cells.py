@@ -1,0 +1,125 @@
+"""The texts of a row that are for people to read and change, each with its path from the row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+from studio.data.formats.messages import LISTS, REASONING, is_turn
+from studio.data.turns import CONTENT_KEYS, ROLE_KEYS
+from studio.errors import DataError
+
+Path = tuple[str | int, ...]
+DEEPEST = 12  # levels below which no text is looked for
+MARKS = frozenset((*ROLE_KEYS, "type", "id", "name", "tool_call_id", "mime_type"))  # of a turn: what it is, not what it says
+SPEECH = frozenset((*CONTENT_KEYS, *REASONING))
+
+
+class Cell(NamedTuple):
+    """A text and where it stands. label: its column, or who speaks."""
+
+    path: Path
+    label: str
+    text: str
+
+
+def cells(row: Any, skip: frozenset[str] = frozenset(), only: str | None = None) -> Iterator[Cell]:
+    """The texts of a row. skip: columns that are left out; only: the one column, or who speaks, that is looked at."""
+    if isinstance(row, dict):
+        for key, value in row.items():
+            if key not in skip:
+                yield from (cell for cell in _below(value, (key,), key) if only in (None, key, cell.label))
+    else:
+        yield from (cell for cell in _below(row, (), "text") if only in (None, cell.label))
+
+
+def _below(value: Any, path: Path, label: str) -> Iterator[Cell]:
+    if isinstance(value, str):
+        yield Cell(path, label, value)
+    elif len(path) > DEEPEST:
+        return
+    elif isinstance(value, list):
+        for n, one in enumerate(value):
+            yield from _below(one, (*path, n), label)
+    elif isinstance(value, dict) and is_turn(value):
+        said = str(next(value[key] for key in ROLE_KEYS if key in value))
+        for key in value:
+            if key in SPEECH and key not in MARKS:
+                yield from _below(value[key], (*path, key), said)
+    elif isinstance(value, dict):
+        for key, one in value.items():
+            if key not in MARKS:
+                yield from _below(one, (*path, key), label)
+
+
+def mapped(row: Any, change: Callable[[str], str], skip: frozenset[str] = frozenset(), only: str | None = None) -> Any:
+    """The row with every text changed; the very same object where none is."""
+    for path, _, text in list(cells(row, skip, only)):
+        made = change(text)
+        if made != text:
+            row = replaced(row, path, made)
+    return row
+
+
+def value_at(row: Any, path: Path) -> Any:
+    """What stands at a path. Raises LookupError."""
+    for key in path:
+        if isinstance(row, dict) and isinstance(key, str):
+            row = row[key]
+        elif isinstance(row, list) and isinstance(key, int) and 0 <= key:
+            row = row[key]
+        else:
+            raise KeyError(key)
+    return row
+
+
+def replaced(row: Any, path: Path, value: Any) -> Any:
+    """A copy of the row with another value at a path; what it holds beside is shared. A key that is not there is added last."""
+    if not path:
+        return value
+    key, rest = path[0], path[1:]
+    if isinstance(row, dict) and isinstance(key, str):
+        if rest and key not in row:
+            raise KeyError(key)
+        return {**row, key: replaced(row.get(key), rest, value)}
+    if isinstance(row, list) and isinstance(key, int) and 0 <= key < len(row):
+        return [*row[:key], replaced(row[key], rest, value), *row[key + 1 :]]
+    raise KeyError(key)
+
+
+def turn_lists(row: Any) -> list[tuple[Path, list[Any]]]:
+    """The lists of turns in a row, with their paths."""
+    if isinstance(row, list):
+        return [((), row)] if _is_talk(row) else []
+    if not isinstance(row, dict):
+        return []
+    return [((key,), value) for key, value in row.items() if isinstance(value, list) and (_is_talk(value) or (key in LISTS and not value))]
+
+
+def _is_talk(value: list[Any]) -> bool:
+    return bool(value) and all(isinstance(one, dict) and is_turn(one) for one in value)
+
+
+def keys_of(turns: list[Any]) -> tuple[str, str]:
+    """(the key that says who speaks, the key that says what) of a list of turns."""
+    first = next((turn for turn in turns if isinstance(turn, dict)), {})
+    return next((k for k in ROLE_KEYS if k in first), "role"), next((k for k in CONTENT_KEYS if k in first), "content")
+
+
+def named(path: Path) -> str:
+    """A path in words: messages[2].content."""
+    text = ""
+    for key in path:
+        text += f"[{key}]" if isinstance(key, int) else f".{key}" if text else key
+    return text or "the row"
+
+
+def check_there(row: Any, path: Path, number: int) -> None:
+    """Raise DataError where a path leads nowhere in a row. The last key of an object may be new."""
+    try:
+        holder = value_at(row, path[:-1]) if path else {}
+        if path and not (isinstance(holder, dict) and isinstance(path[-1], str)):
+            value_at(holder, path[-1:])
+    except LookupError:
+        there = ", ".join(map(str, row))[:200] if isinstance(row, dict) else f"a list of {len(row)}" if isinstance(row, list) else "no fields"
+        raise DataError(f"Row {number} has no field {named(path)}; it holds {there}.", "Load the page again, and choose one of its fields.", "path") from None

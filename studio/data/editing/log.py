@@ -1,0 +1,137 @@
+"""The operations on one file, kept in the home as JSON Lines: only ever appended to, so that a closed tab or a killed page loses nothing.
+
+A line is an operation, or one of CONTROLS, or saved. The revision is the number of whole lines: who changes something says which one was seen.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from studio.data.dataset import Dataset
+from studio.data.editing.operations import operation
+from studio.data.editing.rows import folder_of, rows_of
+from studio.data.editing.scan import resolved
+from studio.data.editing.state import State, Step
+from studio.errors import DataError
+from studio.home import changing
+
+CONTROLS = ("undo", "redo", "discard")
+
+
+class Stale(DataError):
+    """The rows were changed elsewhere meanwhile."""
+
+
+class Edits:
+    """The log of one file. order: (source, format, mapping, encoding), as the file is read."""
+
+    def __init__(self, dataset: Dataset, *order: Any):
+        self.dataset = dataset
+        self.folder = folder_of(dataset.fingerprint)
+        self.file = self.folder / "log.jsonl"
+        self.base = rows_of(dataset.source, dataset, *order)
+
+    def state(self) -> State:
+        """As it stands now. A line that was begun and not ended, by a crash, does not count."""
+        lines = _lines(self.file)
+        return self._state(lines)
+
+    def _state(self, lines: list[bytes]) -> State:
+        known = _known.get(self.folder)
+        if known is not None and known[0] == (len(lines), hash(lines[-1]) if lines else 0):
+            return known[1]
+        made = State(self.base, *_folded(lines), len(lines))
+        _known.clear()
+        _known[self.folder] = ((len(lines), hash(lines[-1]) if lines else 0), made)
+        return made
+
+    def change(self, given: dict[str, Any], revision: int | None = None) -> State:
+        """Do one operation, or one of undo, redo and discard; returns what stands then.
+
+        revision: the one that was seen; None: whatever stands. Raises Stale where the rows were changed since, DataError for what cannot be done.
+        """
+        with changing(self.file):
+            lines = _lines(self.file)
+            state = self._state(lines)
+            self.check_seen(state, revision)
+            control = given.get("op") if isinstance(given, dict) else None
+            if control in CONTROLS:
+                _check_control(state, str(control))
+                line: dict[str, Any] = {"op": control}
+            else:
+                line = resolved(operation(given), state, self.dataset).model_dump(exclude_defaults=False)
+            _append(self.file, lines, line)
+        return self.state()
+
+    def check_seen(self, state: State, revision: int | None) -> None:
+        """Raise Stale where what stands is not what was seen."""
+        if revision is not None and revision != state.revision:
+            raise Stale("These rows were changed in another tab or by another program since they were shown here; this change was not made.",
+                        "They are shown as they stand now: make the change again, if it is still wanted.", "revision")  # fmt: skip
+
+    def note_saved(self, about: dict[str, Any]) -> None:
+        """The operations so far stand in a new file: the log begins anew, and the rows laid out here are not needed."""
+        with changing(self.file):
+            _append(self.file, _lines(self.file), {"op": "saved", **about})
+        shutil.rmtree(self.folder / "rows", ignore_errors=True)
+
+
+def pending(fingerprint: str) -> int:
+    """How many operations on a file are not saved, without looking at its rows."""
+    return len(_folded(_lines(folder_of(fingerprint) / "log.jsonl"))[0])
+
+
+_known: dict[Path, tuple[tuple[int, int], State]] = {}  # the state that was folded last: what is asked next is mostly the same
+
+
+def _lines(file: Path) -> list[bytes]:
+    try:
+        return file.read_bytes().split(b"\n")[:-1]
+    except FileNotFoundError:
+        return []
+
+
+def _append(file: Path, lines: list[bytes], line: dict[str, Any]) -> None:
+    """A whole line, on the disk. A torn one before it, of a process that was killed, goes."""
+    whole = sum(map(len, lines)) + len(lines)
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    with open(descriptor, "wb") as out:
+        out.truncate(whole)
+        out.seek(whole)
+        out.write(json.dumps(line).encode() + b"\n")
+        out.flush()
+        os.fsync(out.fileno())
+
+
+def _folded(lines: list[bytes]) -> tuple[list[Step], list[Step]]:
+    """(the operations that stand, those that were undone, the last first to be done again)."""
+    steps: list[Step] = []
+    undone: list[Step] = []
+    for line in lines:
+        given = orjson.loads(line)
+        what = given["op"]
+        if what == "undo":
+            undone.append(steps.pop())
+        elif what == "redo":
+            steps.append(undone.pop())
+        elif what == "discard":
+            undone, steps = [*undone, *steps[::-1]], []
+        elif what == "saved":
+            steps, undone = [], []
+        else:
+            steps.append(operation(given))
+            undone = []
+    return steps, undone
+
+
+def _check_control(state: State, control: str) -> None:
+    if control == "redo" and not state.undone:
+        raise DataError("There is nothing to do again.", "", "op")
+    if control != "redo" and not state.steps:
+        raise DataError("There is nothing to undo.", "", "op")

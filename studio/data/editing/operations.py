@@ -1,0 +1,199 @@
+"""What can be done to rows: set, delete, add, replace, fix. Each is one line of JSON, checked here, and a pure function of a row."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from typing import Annotated, Any, Literal, NamedTuple
+
+import regex
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+
+from studio import json_text
+from studio.data.editing.cells import check_there, mapped, named, replaced, value_at
+from studio.data.editing.mending import TEXTS, TURNS, mended
+from studio.data.problem import KINDS
+from studio.errors import DataError
+
+LARGEST = 2_000_000  # characters of a value, as JSON
+SECONDS = 1.0  # that a pattern may take for one text; ten times that when it is applied again, on a busier computer
+Row = Annotated[int, Field(ge=1, lt=2**53)]
+RowList = Annotated[list[Row], Field(max_length=5_000_000)]
+
+
+class Operation(BaseModel):
+    """One step, as it stands in the log."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, populate_by_name=True)
+
+
+class Set(Operation):
+    """Another value at a path in a row: a cell, a turn's words, a list of turns, or (no path) the whole row."""
+
+    op: Literal["set"]
+    row: Row
+    path: Annotated[list[Annotated[str, Field(max_length=500)] | Annotated[int, Field(ge=0)]], Field(max_length=20)]
+    value: Any
+
+    def apply(self, value: Any) -> Any:
+        return replaced(value, tuple(self.path), self.value)
+
+    def check(self, value: Any) -> None:
+        """Raise DataError where it does not fit the row as it stands."""
+        _check_size(self.value, self.row)
+        path = tuple(self.path)
+        if not path:
+            if not isinstance(self.value, (dict, list)) or not self.value:
+                raise DataError(f"Row {self.row} must be an object with named fields, or a list of turns.", 'Write it as {"…": "…"}.', "value")
+            return
+        check_there(value, path, self.row)
+        try:
+            before = value_at(value, path)
+        except LookupError:
+            return
+        if isinstance(before, str) and not isinstance(self.value, str):
+            raise DataError(f"{named(path)} of row {self.row} holds text; {type(self.value).__name__} was given.", "Write it as text.", "value")
+
+
+class Delete(Operation):
+    op: Literal["delete"]
+    rows: RowList
+
+
+class Add(Operation):
+    """A new row behind another; 0: before the first. Its number is the next that no row has had."""
+
+    op: Literal["add"]
+    after: Annotated[int, Field(ge=0, lt=2**53)]
+    value: Any
+
+    def check(self) -> None:
+        _check_size(self.value, None)
+        if not isinstance(self.value, (dict, list)) or not self.value:
+            raise DataError("A new row must be an object with named fields, or a list of turns.", 'Write it as {"…": "…"}.', "value")
+
+
+class Spot(NamedTuple):
+    """A match in a text: where, and what stands there afterwards."""
+
+    start: int
+    stop: int
+    text: str
+
+
+class Replace(Operation):
+    """Other words for what is found, in every text or in one column (or one speaker's turns) of all rows there are at that time.
+
+    skip: columns left out. rows, matches: how many there were when it was done.
+    """
+
+    op: Literal["replace"]
+    find: Annotated[str, Field(min_length=1, max_length=2000)]
+    put: Annotated[str, Field(max_length=20_000)] = ""
+    regex: bool = False
+    case: bool = True
+    only: Annotated[str, Field(max_length=500)] | None = None
+    skip: Annotated[list[Annotated[str, Field(max_length=500)]], Field(max_length=5000)] = []
+    rows: int = 0
+    matches: int = 0
+
+    def apply(self, value: Any) -> Any:
+        return mapped(value, lambda text: self.change(text, 10 * SECONDS), self.left, self.only)
+
+    @cached_property
+    def left(self) -> frozenset[str]:
+        return frozenset(self.skip)
+
+    @cached_property
+    def pattern(self) -> Any:
+        """Compiled. Raises DataError for what is no pattern, or finds nothing but emptiness."""
+        if not self.regex:
+            return re.compile(re.escape(self.find), 0 if self.case else re.IGNORECASE)
+        try:
+            made = regex.compile(self.find, 0 if self.case else regex.IGNORECASE)
+            empty = made.search("", timeout=SECONDS)
+        except (regex.error, RecursionError, OverflowError) as error:
+            raise DataError(f"{self.find[:80]!r} is no pattern: {error}.", r"Put a \ before signs such as ( [ * + ?, or search for plain text.", "find") from error
+        except TimeoutError:
+            raise self._slow() from None
+        if empty:
+            raise DataError(f"{self.find[:80]!r} also finds an empty text.", "Write a pattern that finds at least one character: + in place of *.", "find")
+        return made
+
+    def spots(self, text: str, seconds: float = SECONDS) -> Iterator[Spot]:
+        """The matches in a text, in order. Raises DataError for a pattern that takes too long, or for a group that there is not."""
+        if not self.regex:
+            for match in self.pattern.finditer(text):
+                yield Spot(match.start(), match.end(), self.put)
+            return
+        try:
+            for match in self.pattern.finditer(text, timeout=seconds, concurrent=True):
+                if match.end() > match.start():
+                    yield Spot(match.start(), match.end(), match.expand(self.put))
+        except TimeoutError:
+            raise self._slow() from None
+        except (regex.error, IndexError, KeyError) as error:
+            raise DataError(f"The replacement {self.put[:80]!r} does not fit the pattern: {error}.", r"Groups are named \1 or \g<name>.", "put") from error
+
+    def change(self, text: str, seconds: float = SECONDS) -> str:
+        """The text with its matches replaced. Raises DataError."""
+        parts, at = [], 0
+        for spot in self.spots(text, seconds):
+            parts += [text[at : spot.start], spot.text]
+            at = spot.stop
+        return "".join([*parts, text[at:]]) if parts else text
+
+    def _slow(self) -> DataError:
+        return DataError(f"The pattern {self.find[:80]!r} takes too long on a text of these rows.", "Write it without repeats inside repeats, or search for plain text.", "find")
+
+
+class Fix(Operation):
+    """Mend the rows that have a kind of problem, or delete them. rows: those that this touches; left out in an order: all that have it."""
+
+    op: Literal["fix"]
+    kind: str
+    way: Literal["mend", "delete"]
+    rows: RowList | None = None
+
+    @model_validator(mode="after")
+    def _known(self) -> Fix:
+        if self.kind not in KINDS:
+            raise ValueError(f"there is no kind of problem named {self.kind!r}")
+        if self.way == "mend" and self.kind not in TEXTS and self.kind not in TURNS:
+            raise ValueError(f"{self.kind} cannot be mended; its rows can be deleted")
+        return self
+
+    def apply(self, value: Any) -> Any:
+        return mended(self.kind, value)
+
+
+Any_ = Annotated[Set | Delete | Add | Replace | Fix, Field(discriminator="op")]
+ADAPTER: TypeAdapter[Set | Delete | Add | Replace | Fix] = TypeAdapter(Any_)
+
+
+def operation(given: Any) -> Set | Delete | Add | Replace | Fix:
+    """An operation from plain values. Raises DataError that names the field and what is wrong with it."""
+    try:
+        return ADAPTER.validate_python(json_text.shallow(given, "The operation"))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"][1:]) or "op"
+        known = "set, delete, add, replace or fix"
+        raise DataError(f"The operation is not one: {where}: {first['msg']}.", f'Write it as {{"op": …}} with op one of {known}.', where) from error
+
+
+def _check_size(value: Any, row: int | None) -> None:
+    try:
+        size = len(json.dumps(json_text.shallow(value, "The value")))
+    except (TypeError, ValueError) as error:
+        if isinstance(error, DataError | json_text.NestingError):
+            raise
+        raise DataError("The value is no JSON.", "Write text, numbers, lists or objects.", "value") from error
+    if size > LARGEST:
+        what = f"Row {row}" if row else "The new row"
+        raise DataError(f"{what} would get {size:,} characters in one field.", f"At most {LARGEST:,} fit; part the text into several rows.", "value")
+
+
+Changer = Callable[[Any], Any]

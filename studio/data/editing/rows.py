@@ -1,0 +1,112 @@
+"""The rows of a file as they stand there, each at hand by its number: JSON Lines in the home, and where each line begins."""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import shutil
+import uuid
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+
+from studio.data.dataset import Dataset
+from studio.data.formats import as_row
+from studio.data.reading import opened
+from studio.errors import DataError
+from studio.home import room
+
+
+def folder_of(fingerprint: str) -> Path:
+    """Where the edits of a file are kept: of its content and of how it is read, so another content has other edits."""
+    path = room("edits") / fingerprint
+    path.mkdir(exist_ok=True)
+    return path
+
+
+class Rows:
+    """Row numbers count from 1, as in the file. broken: {row: (kind, value, reason)} of those that are no data.
+
+    format, mapping: how a row becomes a conversation.
+    """
+
+    def __init__(self, folder: Path):
+        about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
+        self.format, self.mapping = about["format"], about["mapping"]
+        self.broken = {int(row): tuple(why) for row, why in about["broken"].items()}
+        self.ends = np.load(folder / "ends.npy")
+        with open(folder / "rows.jsonl", "rb") as file:
+            self.lines = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def line(self, row: int) -> bytes:
+        """The row as JSON, without the end of the line."""
+        return self.lines[(int(self.ends[row - 2]) if row > 1 else 0) : int(self.ends[row - 1]) - 1]
+
+    def value(self, row: int) -> Any:
+        return decoded(self.line(row))
+
+
+def rows_of(source: str, dataset: Dataset, format: str, mapping: dict[str, Any] | None, encoding: str) -> Rows:
+    """The rows of a file that was read; laid out once, and kept until its edits are saved or discarded. Raises DataError."""
+    folder = folder_of(dataset.fingerprint) / "rows"
+    if not folder.is_dir():
+        made = folder.with_name(f".new-{os.getpid()}-{uuid.uuid4().hex[:8]}")
+        made.mkdir()
+        try:
+            _lay_out(made, source, format, mapping, encoding)
+            os.replace(made, folder)
+        except OSError:
+            if not folder.is_dir():  # else another process was quicker
+                raise
+        finally:
+            shutil.rmtree(made, ignore_errors=True)
+    return Rows(folder)
+
+
+def _lay_out(folder: Path, source: str, format: str, mapping: dict[str, Any] | None, encoding: str) -> None:
+    ends, broken, done, count = [], {}, 0, 0
+    with opened(source, format, mapping, encoding) as (first, blocks), open(folder / "rows.jsonl", "wb") as file:
+        for block in blocks:
+            for n, row in enumerate(block.rows):
+                count += 1
+                if n in block.bad:
+                    broken[count] = block.bad[n]
+                done += file.write(encoded(row) + b"\n")
+                ends.append(done)
+        about = {"format": first.found.format, "mapping": first.mapping, "broken": broken}
+    np.save(folder / "ends.npy", np.array(ends, np.int64))
+    (folder / "about.json").write_text(json.dumps(about, default=str), encoding="utf-8")
+
+
+def encoded(value: Any) -> bytes:
+    """A row as one line of JSON that says the same when it is read again. Raises DataError where JSON cannot say it."""
+    try:
+        return json.dumps(value, ensure_ascii=False, default=_as_text).encode()
+    except UnicodeEncodeError:  # half surrogates: only escapes can say them
+        return json.dumps(value, default=_as_text).encode()
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        raise DataError("A column of this file holds bytes, such as pictures, which JSON Lines cannot hold.",
+                        "Save the file without that column, and import it again.", "data.train")  # fmt: skip
+    return str(value)  # dates, decimals
+
+
+def decoded(line: bytes) -> Any:
+    try:
+        return orjson.loads(line)
+    except orjson.JSONDecodeError:  # NaN, half surrogates, numbers beyond 64 bits
+        return json.loads(line)
+
+
+def writable(value: Any) -> Any:
+    """The row as an object, as a new file holds it; None for what is no row and would spoil the file's layout."""
+    made = value if isinstance(value, dict) else as_row(value)
+    return made if isinstance(made, dict) else None
