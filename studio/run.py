@@ -14,6 +14,7 @@ from typing import Any
 
 from studio import crash, events
 from studio.config import RunConfig, parse
+from studio.data.editing.record import record_of, short
 from studio.errors import RunError
 from studio.events import FULL, Lock
 from studio.home import bytes_in, changing, inside, room, slug, sync_folder, write_whole
@@ -88,6 +89,10 @@ class Run:
     def changes(self) -> list[dict[str, Any]]:
         """What was changed after the start, oldest first: {at, why, changes: {section: {key: value}}}. config.yaml itself never changes."""
         return _json(self.folder / "changes.json", [])
+
+    def edited(self) -> list[dict[str, Any]]:
+        """Of the data files that were made in the editor: {source, from, counts, text}. The whole records, with their logs, stand in edited.json."""
+        return [{"source": one["source"], **short(one)} for one in _json(self.folder / "edited.json", [])]
 
     def change(self, why: str, **sections: dict[str, Any]) -> None:
         """Record a change of the order for the next attempt. Raises OrderError when the result is no order."""
@@ -210,6 +215,14 @@ def _json(file: Path, fallback: Any) -> Any:
         return fallback
 
 
+def _edited(config: RunConfig) -> list[dict[str, Any]]:
+    """Of the data files that were made in the editor, the records of what they were made from, each with its "source"."""
+    sections = [section for section, _ in config.sections()]
+    named = [one.source for section in sections for one in section.sources()]
+    named += [section.eval for section in sections if isinstance(section.eval, str)]
+    return [{"source": source, **found} for source in dict.fromkeys(named) if (found := record_of(Path(source).expanduser()))]
+
+
 def create(config: RunConfig, model_label: str | None = None, order: float | None = None) -> Run:
     """Make a run's folder with its order in it, whole or not at all. Its first event says that it is queued.
 
@@ -223,6 +236,8 @@ def create(config: RunConfig, model_label: str | None = None, order: float | Non
         temporary = room("runs") / f".{os.getpid()}-{time.monotonic_ns()}.tmp"
         temporary.mkdir()
         (temporary / "config.yaml").write_text(config.anchored().to_yaml())
+        if edited := _edited(config):
+            (temporary / "edited.json").write_text(json.dumps(edited), encoding="utf-8")
         events.append(temporary / "events.jsonl", "phase", name="queued", attempt=0, order=time.time() if order is None else order)
         for file in ("config.yaml", "events.jsonl"):
             sync_folder(temporary / file)  # an fsync: what waits survives a power cut

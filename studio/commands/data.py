@@ -43,11 +43,11 @@ def _what(parser: ArgumentParser) -> None:
 
 
 def _read(args: Namespace) -> data.Dataset:
-    mapping = dict(_pair(given) for given in args.column) or None
+    mapping = dict(pair(given) for given in args.column) or None
     return data.read(args.file, args.format, mapping, report=_progress if sys.stderr.isatty() else None, encoding=args.encoding)
 
 
-def _pair(given: str) -> tuple[str, str]:
+def pair(given: str) -> tuple[str, str]:
     part, sign, column = given.partition("=")
     if not (part and sign and column):
         raise DataError(f"--column {given!r} names no column.", "Write it as --column prompt=frage.", "--column")

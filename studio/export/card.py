@@ -114,6 +114,7 @@ def _data(config: Any, run: Run) -> str:
     plan = next((event for event in reversed(run.events()) if event["kind"] == "plan"), {})
     lines = [f"- `{short(one['source'])}`: {one['rows']:,} rows, format {one['format']}, fingerprint `{one['fingerprint']}`"
              for one in (plan.get("data") or {}).get("sources") or _sources(config)]
+    lines += [f"- `{short(one['source'])}` was {one['text']}" for one in run.edited()]
     used = f"\nTrained on {plan['rows']:,} rows, {plan.get('eval_rows', 0):,} held out. Chat template: `{config.data.template}`.\n" if plan.get("rows") else ""
     added = ", ".join(f"`{text}`" for text in config.data.new_tokens)
     used += f"\nNew tokens, with trained rows: {added}.\n" if added else ""

@@ -7,7 +7,7 @@ from typing import Any
 
 from studio.combination import TYPES
 from studio.export import proof
-from studio.export.card import cells, portable, versions
+from studio.export.card import cells, portable, short, versions
 from studio.export.curve import curve, svg
 from studio.run import Run, summary
 from studio.runs.combined import losses
@@ -27,7 +27,7 @@ def report(run: Run) -> str:
     plan = next((event for event in reversed(diary) if event["kind"] == "plan"), {})
     parts = [f"<h1>{_e(said['name'])}</h1><p>{_e(config.method.label)} on {_e(config.model.source)}, run {_e(run.id)}: {_e(said['state'])}."
              f"{' ' + _e(said['cause']) if said['cause'] else ''}</p>", _figures(said),
-             *([_combined(run)] if config.combine else ["<h2>Curves</h2>", svg(curve(run)), _data(plan), _evaluations(diary)]),
+             *([_combined(run)] if config.combine else ["<h2>Curves</h2>", svg(curve(run)), _data(plan, run), _evaluations(diary)]),
              _samples(diary) or _answered(run), _votes(run), _notes(diary), f"<h2>The order</h2><pre>{_e(portable(config.to_yaml(), config))}</pre>",
              "<p>" + _e(", ".join(f"{name} {version}" for name, version in versions().items())) + "</p>"]
     return (f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
@@ -51,9 +51,10 @@ def _figures(said: dict[str, Any]) -> str:
                                              for name, value in shown if value is not None) + "</div>"
 
 
-def _data(plan: dict[str, Any]) -> str:
+def _data(plan: dict[str, Any], run: Run) -> str:
     record = plan.get("data") or {}
     lines = [f"<tr><td>rows trained on</td><td>{plan.get('rows', '?')}</td></tr><tr><td>rows held out</td><td>{plan.get('eval_rows', '?')}</td></tr>"]
+    lines += [f"<tr><td>{_e(short(one['source']))}</td><td>{_e(one['text'])}</td></tr>" for one in run.edited()]
     for what in ("dropped", "cut"):
         for kind, rows in (record.get(what) or {}).items():
             count = len(rows) if isinstance(rows, list) else rows

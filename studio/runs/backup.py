@@ -22,7 +22,7 @@ from studio.home import home, room
 from studio.run import Run, runs
 from studio.runs import checkpoints
 
-TEXTS = ("config.yaml", "events.jsonl", "log.txt", "changes.json", "label.json")
+TEXTS = ("config.yaml", "events.jsonl", "log.txt", "changes.json", "label.json", "edited.json")
 MARK = ".copied"  # in a run's folder: what its diary and checkpoints were like when they were copied last
 TROUBLE = (OSError, ValueError, RunError)  # the Hub's own errors are OSErrors
 

@@ -126,12 +126,14 @@ def _order(folder: Path, kind: type[Run], changed: tuple[int, ...]) -> dict[str,
     """The order's part of the summary, read once for each change of its files."""
     plain = re.sub(r"^\d{4}-\d\d-\d\d-\d{4}-", "", folder.name)
     try:
-        config = kind(folder).config
+        run = kind(folder)
+        config = run.config
     except (OrderError, RunError):
-        return {"name": plain, "model": None, "method": None, "data": None, "combined": None}
+        return {"name": plain, "model": None, "method": None, "data": None, "combined": None, "edited": []}
     data = ", ".join(dict.fromkeys(item.source for section, _ in config.sections() for item in section.sources()))
     combined = config.combine.model_dump(mode="json", exclude={"held_out"}) if config.combine else None
-    return {"name": config.name or plain, "model": config.model.source, "method": config.method.name, "data": data, "combined": combined}
+    return {"name": config.name or plain, "model": config.model.source, "method": config.method.name, "data": data, "combined": combined,
+            "edited": run.edited()}
 
 
 def _speed(steps: list[dict[str, Any]]) -> float | None:

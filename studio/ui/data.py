@@ -84,7 +84,8 @@ def _inspect(wanted: RunConfig, lang: str) -> Question:
         kept, stopped = 0, words.explain(error, lang)
     held = measure.held_out(wanted, kept)
     made = record_of(Path(wanted.data.sources()[0].source))
-    return {"edits": pending(found.fingerprint) if who.owns() else 0, "made": made and short(made), "source": found.source, "format": found.format, "container": found.container, "reason": words.told(found.reason, lang),
+    return {"edits": pending(found.fingerprint) if who.owns() else 0, "made": made and short(made),
+            "source": found.source, "format": found.format, "container": found.container, "reason": words.told(found.reason, lang),
             "unsure": words.told(found.unsure, lang), "unused": found.unused, "notes": [words.told(note, lang) for note in found.notes],
             "encoding": found.encoding, "classes": data.classes_of(found.columns, found.unused, found.format),
             "rows": found.rows, "kept": kept, "refused": found.refused, "columns": found.columns,
@@ -95,6 +96,7 @@ def _kind(kind: str, count: int, rows: Any, wanted: RunConfig) -> Question:
     """A kind of problem: how many rows have it, the first of them, and what is decided."""
     about = data.KINDS[kind]
     return {"kind": kind, "count": count, "severity": about.severity, "reason": about.reason, "hint": about.hint, "rows": [int(row) for row in rows],
+            "mend": WAYS.get(kind), "delete": kind not in scan.WHOLE_FILE,
             "default": {"refused": "drop"}.get(about.severity, "keep"), "decision": wanted.data.problems.get(kind)}
 
 

@@ -1,27 +1,28 @@
-"""The data editor of the Data tab: rows as they stand with their edits, a change, what a replacement would change, the new file."""
+"""The data editor of the Data tab: rows as they stand with their edits, a change, what a replacement would change, the
+new file.
+"""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from studio import config, data
+from studio import config
 from studio.config import RunConfig
 from studio.data.chunk import from_row
 from studio.data.editing import scan
-from studio.data.editing.cells import cells, turn_lists
 from studio.data.editing.log import Edits
-from studio.data.editing.operations import Add, Delete, Fix, Replace, Set, operation
+from studio.data.editing.operations import Fix, Replace, operation
 from studio.data.editing.saving import save
-from studio.data.editing.state import State, Step
+from studio.data.editing.state import State
+from studio.data.mapping import entry_of
 from studio.errors import OrderError, StudioError
 from studio.ui import guard, measure, rights, words
-from studio.ui.data_rows import PAGE, SHORT, conversation_of, tokens_of
+from studio.ui.data_edit_told import bar_of, in_short, lists_of, roles_of, row_after, text_of
+from studio.ui.data_rows import PAGE, conversation_of, tokens_of
 
 Question = dict[str, Any]
 AT_ONCE = 0.2  # seconds of processor time that a question about all rows takes; the page then asks on from there
@@ -36,19 +37,23 @@ def build() -> None:
 
 @rights.read(waits=True)
 def edit_rows(question: Question) -> Question:
-    """{order, start, kind} -> some rows in short as they stand now, how many there are, and what is not saved; or {error}."""
+    """{order, start, kind} -> some rows in short as they stand now, how many there are, and what is not saved; or
+    {error}.
+    """
     return _answered(_rows, question)
 
 
 @rights.read(waits=True)
 def edit_row(question: Question) -> Question:
-    """{order, row} -> one row whole, with what is wrong with it now and the tokens it would be trained on; or {error}."""
+    """{order, row} -> one row whole, what is wrong with it now, and the tokens it would be trained on; or {error}."""
     return _answered(_row, question)
 
 
 @rights.read(waits=True)
 def edit_find(question: Question) -> Question:
-    """{order, find, put, regex, case, only, start} -> what would be replaced, in as many rows as AT_ONCE allows, and where to go on; or {error}."""
+    """{order, find, put, regex, case, only, start} -> what would be replaced, in as many rows as AT_ONCE allows, and
+    where to go on; or {error}.
+    """
     return _answered(_find, question)
 
 
@@ -60,7 +65,9 @@ def edit_fix(question: Question) -> Question:
 
 @rights.job(waits=True)
 def data_edit(question: Question) -> Question:
-    """{order, revision, change: an operation, or {"op": undo, redo or discard}} -> what is not saved now, and the row it was about."""
+    """{order, revision, change: an operation, or {"op": undo, redo or discard}} -> what is not saved now, and the row
+    it was about.
+    """
     wanted = _wanted(question)
     edits = _edits(wanted)
     change = question.get("change")
@@ -70,16 +77,30 @@ def data_edit(question: Question) -> Question:
         change = {**change, "skip": edits.dataset.unused}
     before = edits.state()
     state = edits.change(change, _revision(question))
-    return {**_bar(state), "row": _about(before, state)}
+    return {**bar_of(state), "row": row_after(before, state)}
 
 
 @rights.job(waits=True)
 def data_save(question: Question) -> Question:
-    """{order, revision} -> the new file: {source, name, bytes, rows, fingerprint (sha256), left_out}."""
-    edits = _edits(_wanted(question))
-    record = save(edits, _revision(question))
-    return {"source": record["file"], "name": Path(record["file"]).name, "bytes": record["bytes"], "rows": record["rows"],
-            "fingerprint": record["sha256"], "left_out": len(record["left_out"])}  # fmt: skip
+    """{order, revision} -> the new file: {source, name, bytes, rows, fingerprint (sha256), left_out, mapping}."""
+    wanted = _wanted(question)
+    record = save(_edits(wanted), _revision(question))
+    return {
+        "source": record["file"],
+        "name": Path(record["file"]).name,
+        "bytes": record["bytes"],
+        "rows": record["rows"],
+        "fingerprint": record["sha256"],
+        "left_out": len(record["left_out"]),
+        "mapping": _mapping(wanted),
+    }
+
+
+def _mapping(wanted: RunConfig) -> Question | None:
+    """The columns of an entry of dataset_info.json, which the new file is no part of; None for any other source."""
+    source = wanted.data.sources()[0].source
+    entry = entry_of(source, wanted.data.mapping)[1] if wanted.data.mapping is None else None
+    return {key: value for key, value in entry.items() if key in ("columns", "tags", "formatting")} if entry else None
 
 
 READS = (edit_rows, edit_row, edit_find, edit_fix)
@@ -104,7 +125,9 @@ def _edits(wanted: RunConfig) -> Edits:
 def _revision(question: Question) -> int:
     seen = question.get("revision")
     if not isinstance(seen, int) or isinstance(seen, bool):
-        raise OrderError("The question does not say which revision of the rows was seen.", "Load the page again.", "revision")
+        raise OrderError(
+            "The question does not say which revision of the rows was seen.", "Load the page again.", "revision"
+        )
     return seen
 
 
@@ -120,16 +143,35 @@ def _answered(job: Callable[[RunConfig, Edits, State, Question], Question], ques
 
 def _rows(wanted: RunConfig, edits: Edits, state: State, question: Question) -> Question:
     kind = str(question.get("kind") or "")
-    chosen = state.order[np.isin(state.order, edits.dataset.by_kind.get(kind, np.empty(0, np.int64)))] if kind else state.order
+    chosen = (
+        state.order[np.isin(state.order, edits.dataset.by_kind.get(kind, np.empty(0, np.int64)))]
+        if kind
+        else state.order
+    )
     start = _number(question.get("start"))
     if row := _number(question.get("around")):  # the page of rows that a row stands on
         at = np.flatnonzero(chosen == row)
         start = int(at[0]) // PAGE * PAGE if len(at) else start
     faults = {one.row for one in edits.dataset.problems}
-    shown = [{"row": row, "text": _short(value), "fault": row in faults and not state.changed(row), "added": row in state.added,
-              "changed": row in state.touched} for row, value in scan.pages(state, chosen, start, PAGE)]  # fmt: skip
-    return {**_bar(state), "count": len(chosen), "start": start, "rows": shown, "columns": edits.dataset.columns,
-            "roles": _roles(state), "from": Path(edits.dataset.source).name}  # fmt: skip
+    shown = [
+        {
+            "row": row,
+            "text": in_short(value),
+            "fault": row in faults and not state.changed(row),
+            "added": row in state.added,
+            "changed": row in state.touched,
+        }
+        for row, value in scan.pages(state, chosen, start, PAGE)
+    ]
+    return {
+        **bar_of(state),
+        "count": len(chosen),
+        "start": start,
+        "rows": shown,
+        "columns": edits.dataset.columns,
+        "roles": roles_of(state),
+        "from": Path(edits.dataset.source).name,
+    }
 
 
 def _row(wanted: RunConfig, edits: Edits, state: State, question: Question) -> Question:
@@ -140,11 +182,27 @@ def _row(wanted: RunConfig, edits: Edits, state: State, question: Question) -> Q
     value = None if broken else state.value(row)
     found, table = scan.judged(state, [row])
     lang = words.language(question.get("lang"))
-    answer = {"revision": state.revision, "row": row, "value": value, "text": _text(value, state, row, broken), "lists": [list(path) for path, _ in turn_lists(value)],
-              "missing": [name for name in edits.dataset.columns if isinstance(value, dict) and name not in value],
-              "added": row in state.added, "changed": row in state.touched,
-              "problems": [{"kind": one.kind, "severity": one.severity, "reason": words.told(one.reason, lang), "hint": words.told(one.hint, lang),
-                            "field": one.field, "value": one.value} for one in found.problems]}  # fmt: skip
+    answer = {
+        "revision": state.revision,
+        "row": row,
+        "value": value,
+        "text": text_of(value, state, row, broken),
+        "lists": lists_of(value),
+        "missing": [name for name in edits.dataset.columns if isinstance(value, dict) and name not in value],
+        "added": row in state.added,
+        "changed": row in state.touched,
+        "problems": [
+            {
+                "kind": one.kind,
+                "severity": one.severity,
+                "reason": words.told(one.reason, lang),
+                "hint": words.told(one.hint, lang),
+                "field": one.field,
+                "value": one.value,
+            }
+            for one in found.problems
+        ],
+    }
     if not table.num_rows:
         return answer | {"refused": True}
     conversation = from_row(table.to_pylist()[0])
@@ -153,11 +211,6 @@ def _row(wanted: RunConfig, edits: Edits, state: State, question: Question) -> Q
         return answer | tokens_of(wanted, conversation)
     except StudioError as error:
         return answer | {"fault": words.explain(error, lang)}
-
-
-def _text(value: Any, state: State, row: int, broken: bool) -> str:
-    """The row as JSON; of one that is no data the text that stands there."""
-    return str(state.base.broken[row][1]) if broken else json.dumps(value, ensure_ascii=False, indent=1, default=str)
 
 
 def _find(wanted: RunConfig, edits: Edits, state: State, question: Question) -> Question:
@@ -175,60 +228,16 @@ def _fix(wanted: RunConfig, edits: Edits, state: State, question: Question) -> Q
 
 
 def _hits(state: State, hits: scan.Hits, of: int) -> Question:
-    return {"revision": state.revision, "rows": len(hits.rows), "matches": hits.matches, "examples": hits.examples, "after": hits.after, "of": of}
-
-
-def _bar(state: State) -> Question:
-    """What is not saved, and what undo and redo would do."""
-    return {"revision": state.revision, "changes": len(state.steps), "counts": state.counts(),
-            "undo": _said(state.steps[-1]) if state.steps else None, "redo": _said(state.undone[-1]) if state.undone else None,
-            "unreadable": sum(state.there(row) and state.broken(row) for row in state.base.broken)}  # fmt: skip
-
-
-def _said(step: Step) -> Question:
-    """An operation in short, for the page to say in its language."""
-    told: Question = {"op": step.op}
-    if isinstance(step, Set):
-        told |= {"row": step.row, "field": str(next((key for key in step.path if isinstance(key, str)), ""))}
-    elif isinstance(step, Delete):
-        told |= {"count": len(step.rows), "row": step.rows[0]}
-    elif isinstance(step, Add):
-        told |= {"row": step.after}
-    elif isinstance(step, Replace):
-        told |= {"find": step.find[:40], "put": step.put[:40], "count": step.matches}
-    else:
-        told |= {"kind": step.kind, "way": step.way, "count": len(step.rows or ())}
-    return told
-
-
-def _about(before: State, after: State) -> int | None:
-    """The row to look at after a change: the new one, the changed one, or what a deletion gave back."""
-    steps = after.steps if len(after.steps) >= len(before.steps) else before.steps
-    last = steps[-1] if steps else None
-    if isinstance(last, Add):
-        row = max(after.added if after.there(max(after.added, default=0)) else {last.after})
-    elif isinstance(last, Set):
-        row = last.row
-    elif isinstance(last, Delete) and last.rows:
-        row = last.rows[0]
-    else:
-        return None
-    return row if after.there(row) else None
-
-
-def _roles(state: State) -> list[str]:
-    """Who speaks in the first rows, for a search in one speaker's turns."""
-    labels = [cell.label for _, value in scan.pages(state, state.order, 0, PAGE) for path, _ in turn_lists(value) for cell in cells(value) if cell.path[: len(path)] == path]
-    return list(dict.fromkeys(labels))
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, str):
-        return value[:SHORT]
-    return " · ".join(cell.text[:SHORT] for cell in islice((cell for cell in cells(value) if cell.text.strip()), 2))[:SHORT]
+    return {
+        "revision": state.revision,
+        "rows": len(hits.rows),
+        "matches": hits.matches,
+        "examples": hits.examples,
+        "after": hits.after,
+        "of": of,
+    }
 
 
 def _number(value: Any) -> int:
     """A count from a browser: a whole number not below zero; anything else is 0."""
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53 else 0
-

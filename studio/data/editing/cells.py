@@ -11,7 +11,9 @@ from studio.errors import DataError
 
 Path = tuple[str | int, ...]
 DEEPEST = 12  # levels below which no text is looked for
-MARKS = frozenset((*ROLE_KEYS, "type", "id", "name", "tool_call_id", "mime_type"))  # of a turn: what it is, not what it says
+MARKS = frozenset(
+    (*ROLE_KEYS, "type", "id", "name", "tool_call_id", "mime_type")
+)  # of a turn: what it is, not what it says
 SPEECH = frozenset((*CONTENT_KEYS, *REASONING))
 
 
@@ -64,9 +66,13 @@ def mapped(row: Any, change: Callable[[str], str], skip: frozenset[str] = frozen
 def value_at(row: Any, path: Path) -> Any:
     """What stands at a path. Raises LookupError."""
     for key in path:
-        if isinstance(row, dict) and isinstance(key, str):
-            row = row[key]
-        elif isinstance(row, list) and isinstance(key, int) and 0 <= key:
+        if (
+            isinstance(row, dict)
+            and isinstance(key, str)
+            or isinstance(row, list)
+            and isinstance(key, int)
+            and key >= 0
+        ):
             row = row[key]
         else:
             raise KeyError(key)
@@ -74,7 +80,9 @@ def value_at(row: Any, path: Path) -> Any:
 
 
 def replaced(row: Any, path: Path, value: Any) -> Any:
-    """A copy of the row with another value at a path; what it holds beside is shared. A key that is not there is added last."""
+    """A copy of the row with another value at a path; what it holds beside is shared. A key that is not there is added
+    last.
+    """
     if not path:
         return value
     key, rest = path[0], path[1:]
@@ -93,7 +101,11 @@ def turn_lists(row: Any) -> list[tuple[Path, list[Any]]]:
         return [((), row)] if _is_talk(row) else []
     if not isinstance(row, dict):
         return []
-    return [((key,), value) for key, value in row.items() if isinstance(value, list) and (_is_talk(value) or (key in LISTS and not value))]
+    return [
+        ((key,), value)
+        for key, value in row.items()
+        if isinstance(value, list) and (_is_talk(value) or (key in LISTS and not value))
+    ]
 
 
 def _is_talk(value: list[Any]) -> bool:
@@ -121,5 +133,15 @@ def check_there(row: Any, path: Path, number: int) -> None:
         if path and not (isinstance(holder, dict) and isinstance(path[-1], str)):
             value_at(holder, path[-1:])
     except LookupError:
-        there = ", ".join(map(str, row))[:200] if isinstance(row, dict) else f"a list of {len(row)}" if isinstance(row, list) else "no fields"
-        raise DataError(f"Row {number} has no field {named(path)}; it holds {there}.", "Load the page again, and choose one of its fields.", "path") from None
+        there = (
+            ", ".join(map(str, row))[:200]
+            if isinstance(row, dict)
+            else f"a list of {len(row)}"
+            if isinstance(row, list)
+            else "no fields"
+        )
+        raise DataError(
+            f"Row {number} has no field {named(path)}; it holds {there}.",
+            "Load the page again, and choose one of its fields.",
+            "path",
+        ) from None

@@ -1,6 +1,8 @@
-"""The operations on one file, kept in the home as JSON Lines: only ever appended to, so that a closed tab or a killed page loses nothing.
+"""The operations on one file, kept in the home as JSON Lines: only ever appended to, so that a closed tab or a killed
+page loses nothing.
 
-A line is an operation, or one of CONTROLS, or saved. The revision is the number of whole lines: who changes something says which one was seen.
+A line is an operation, or one of CONTROLS, or saved. The revision is the number of whole lines: who changes something
+says which one was seen.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from studio.home import changing
 CONTROLS = ("undo", "redo", "discard")
 
 
-class Stale(DataError):
+class StaleError(DataError):
     """The rows were changed elsewhere meanwhile."""
 
 
@@ -54,7 +56,8 @@ class Edits:
     def change(self, given: dict[str, Any], revision: int | None = None) -> State:
         """Do one operation, or one of undo, redo and discard; returns what stands then.
 
-        revision: the one that was seen; None: whatever stands. Raises Stale where the rows were changed since, DataError for what cannot be done.
+        revision: the one that was seen; None: whatever stands. Raises StaleError where the rows were changed since,
+        DataError for what cannot be done.
         """
         with changing(self.file):
             lines = _lines(self.file)
@@ -70,10 +73,14 @@ class Edits:
         return self.state()
 
     def check_seen(self, state: State, revision: int | None) -> None:
-        """Raise Stale where what stands is not what was seen."""
+        """Raise StaleError where what stands is not what was seen."""
         if revision is not None and revision != state.revision:
-            raise Stale("These rows were changed in another tab or by another program since they were shown here; this change was not made.",
-                        "They are shown as they stand now: make the change again, if it is still wanted.", "revision")  # fmt: skip
+            raise StaleError(
+                "These rows were changed in another tab or by another program since they were shown here; "
+                "this change was not made.",
+                "They are shown as they stand now: make the change again, if it is still wanted.",
+                "revision",
+            )
 
     def note_saved(self, about: dict[str, Any]) -> None:
         """The operations so far stand in a new file: the log begins anew, and the rows laid out here are not needed."""
@@ -87,7 +94,9 @@ def pending(fingerprint: str) -> int:
     return len(_folded(_lines(folder_of(fingerprint) / "log.jsonl"))[0])
 
 
-_known: dict[Path, tuple[tuple[int, int], State]] = {}  # the state that was folded last: what is asked next is mostly the same
+_known: dict[
+    Path, tuple[tuple[int, int], State]
+] = {}  # the state that was folded last: what is asked next is mostly the same
 
 
 def _lines(file: Path) -> list[bytes]:

@@ -1,4 +1,6 @@
-"""What mends a kind of problem in a row, where it can be mended without knowing what was meant. Every other kind: delete the rows."""
+"""What mends a kind of problem in a row, where it can be mended without knowing what was meant. Every other kind:
+delete the rows.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ from studio.data.checks import HTML as MARKUP
 from studio.data.editing.cells import keys_of, mapped, replaced, turn_lists
 from studio.data.formats.messages import role_of
 
-GARBLED = re.compile("[\u0080-\u00ff\u0152\u0153\u0160\u0161\u0178\u017d\u017e\u0192\u02c6\u02dc\u2013-\u203a\u20ac\u2122]{2,}")
+GARBLED = re.compile(
+    "[\u0080-\u00ff\u0152\u0153\u0160\u0161\u0178\u017d\u017e\u0192\u02c6\u02dc\u2013-\u203a\u20ac\u2122]{2,}"
+)
 CODE = re.compile(f"({FENCE.pattern})", re.DOTALL)
 
 
@@ -49,7 +53,10 @@ def _byte(sign: str) -> bytes:
 def _without_markup(text: str) -> str:
     """Tags out, entities as their signs; code between backticks stays."""
     parts = CODE.split(text)
-    return "".join(part if n % 2 else html.unescape(MARKUP.sub(lambda f: f[0] if f[0][0] == "&" else _space(f[0]), part)) for n, part in enumerate(parts))
+    return "".join(
+        part if n % 2 else html.unescape(MARKUP.sub(lambda f: f[0] if f[0][0] == "&" else _space(f[0]), part))
+        for n, part in enumerate(parts)
+    )
 
 
 def _space(tag: str) -> str:
@@ -59,7 +66,14 @@ def _space(tag: str) -> str:
 def _without_empty(turns: list[Any]) -> list[Any]:
     """Turns that say nothing and call nothing go."""
     _, said = keys_of(turns)
-    return [turn for turn in turns if turn.get("tool_calls") or turn.get("function_call") or turn.get(said) not in (None, "") and str(turn.get(said)).strip()]
+    return [
+        turn
+        for turn in turns
+        if turn.get("tool_calls")
+        or turn.get("function_call")
+        or turn.get(said) not in (None, "")
+        and str(turn.get(said)).strip()
+    ]
 
 
 def _joined(turns: list[Any]) -> list[Any]:
@@ -68,7 +82,12 @@ def _joined(turns: list[Any]) -> list[Any]:
     made: list[Any] = []
     for turn in turns:
         before = made[-1] if made else None
-        plain = before is not None and set(before) == set(turn) == {who, said} and isinstance(before[said], str) and isinstance(turn[said], str)
+        plain = (
+            before is not None
+            and set(before) == set(turn) == {who, said}
+            and isinstance(before[said], str)
+            and isinstance(turn[said], str)
+        )
         if plain and role_of(before[who]) == role_of(turn[who]) in ("user", "assistant"):
             made[-1] = {**before, said: f"{before[said]}\n\n{turn[said]}"}
         else:
@@ -85,7 +104,11 @@ def _to_last_answer(turns: list[Any]) -> list[Any]:
 def _from_first_question(turns: list[Any]) -> list[Any]:
     who, _ = keys_of(turns)
     first = next((n for n, turn in enumerate(turns) if role_of(turn.get(who)) == "user"), None)
-    return turns if first is None else [turn for n, turn in enumerate(turns) if n >= first or role_of(turn.get(who)) == "system"]
+    return (
+        turns
+        if first is None
+        else [turn for n, turn in enumerate(turns) if n >= first or role_of(turn.get(who)) == "system"]
+    )
 
 
 TEXTS: dict[str, Callable[[str], str]] = {
@@ -99,11 +122,22 @@ TEXTS: dict[str, Callable[[str], str]] = {
     "secret": lambda text: SECRET.sub("[removed]", text),
 }
 TURNS: dict[str, Callable[[list[Any]], list[Any]]] = {
-    "empty_field": _without_empty, "role_order": _joined, "no_end": _to_last_answer, "assistant_first": _from_first_question,
-}  # fmt: skip
+    "empty_field": _without_empty,
+    "role_order": _joined,
+    "no_end": _to_last_answer,
+    "assistant_first": _from_first_question,
+}
 WAYS = {
-    "crlf": "End lines with LF", "nul": "Remove the invisible characters", "bom": "Remove the marks", "mojibake": "Restore the letters",
-    "html": "Strip tags and entities", "control_token": "Remove the tokens", "media": "Remove the marks", "secret": "Replace by [removed]",
-    "empty_field": "Drop empty turns", "role_order": "Join turns of one speaker", "no_end": "Cut behind the last answer",
+    "crlf": "End lines with LF",
+    "nul": "Remove the invisible characters",
+    "bom": "Remove the marks",
+    "mojibake": "Restore the letters",
+    "html": "Strip tags and entities",
+    "control_token": "Remove the tokens",
+    "media": "Remove the marks",
+    "secret": "Replace by [removed]",
+    "empty_field": "Drop empty turns",
+    "role_order": "Join turns of one speaker",
+    "no_end": "Cut behind the last answer",
     "assistant_first": "Begin with the first question",
-}  # fmt: skip
+}

@@ -1,4 +1,6 @@
-"""What can be done to rows: set, delete, add, replace, fix. Each is one line of JSON, checked here, and a pure function of a row."""
+"""What can be done to rows: set, delete, add, replace, fix. Each is one line of JSON, checked here, and a pure function
+of a row.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,11 @@ class Set(Operation):
         path = tuple(self.path)
         if not path:
             if not isinstance(self.value, (dict, list)) or not self.value:
-                raise DataError(f"Row {self.row} must be an object with named fields, or a list of turns.", 'Write it as {"…": "…"}.', "value")
+                raise DataError(
+                    f"Row {self.row} must be an object with named fields, or a list of turns.",
+                    'Write it as {"…": "…"}.',
+                    "value",
+                )
             return
         check_there(value, path, self.row)
         try:
@@ -54,7 +60,11 @@ class Set(Operation):
         except LookupError:
             return
         if isinstance(before, str) and not isinstance(self.value, str):
-            raise DataError(f"{named(path)} of row {self.row} holds text; {type(self.value).__name__} was given.", "Write it as text.", "value")
+            raise DataError(
+                f"{named(path)} of row {self.row} holds text; {type(self.value).__name__} was given.",
+                "Write it as text.",
+                "value",
+            )
 
 
 class Delete(Operation):
@@ -72,7 +82,9 @@ class Add(Operation):
     def check(self) -> None:
         _check_size(self.value, None)
         if not isinstance(self.value, (dict, list)) or not self.value:
-            raise DataError("A new row must be an object with named fields, or a list of turns.", 'Write it as {"…": "…"}.', "value")
+            raise DataError(
+                "A new row must be an object with named fields, or a list of turns.", 'Write it as {"…": "…"}.', "value"
+            )
 
 
 class Spot(NamedTuple):
@@ -84,7 +96,8 @@ class Spot(NamedTuple):
 
 
 class Replace(Operation):
-    """Other words for what is found, in every text or in one column (or one speaker's turns) of all rows there are at that time.
+    """Other words for what is found, in every text or in one column (or one speaker's turns) of all rows there are at
+    that time.
 
     skip: columns left out. rows, matches: how many there were when it was done.
     """
@@ -115,15 +128,25 @@ class Replace(Operation):
             made = regex.compile(self.find, 0 if self.case else regex.IGNORECASE)
             empty = made.search("", timeout=SECONDS)
         except (regex.error, RecursionError, OverflowError) as error:
-            raise DataError(f"{self.find[:80]!r} is no pattern: {error}.", r"Put a \ before signs such as ( [ * + ?, or search for plain text.", "find") from error
+            raise DataError(
+                f"{self.find[:80]!r} is no pattern: {error}.",
+                r"Put a \ before signs such as ( [ * + ?, or search for plain text.",
+                "find",
+            ) from error
         except TimeoutError:
             raise self._slow() from None
         if empty:
-            raise DataError(f"{self.find[:80]!r} also finds an empty text.", "Write a pattern that finds at least one character: + in place of *.", "find")
+            raise DataError(
+                f"{self.find[:80]!r} also finds an empty text.",
+                "Write a pattern that finds at least one character: + in place of *.",
+                "find",
+            )
         return made
 
     def spots(self, text: str, seconds: float = SECONDS) -> Iterator[Spot]:
-        """The matches in a text, in order. Raises DataError for a pattern that takes too long, or for a group that there is not."""
+        """The matches in a text, in order. Raises DataError for a pattern that takes too long, or for a group that
+        there is not.
+        """
         if not self.regex:
             for match in self.pattern.finditer(text):
                 yield Spot(match.start(), match.end(), self.put)
@@ -135,7 +158,11 @@ class Replace(Operation):
         except TimeoutError:
             raise self._slow() from None
         except (regex.error, IndexError, KeyError) as error:
-            raise DataError(f"The replacement {self.put[:80]!r} does not fit the pattern: {error}.", r"Groups are named \1 or \g<name>.", "put") from error
+            raise DataError(
+                f"The replacement {self.put[:80]!r} does not fit the pattern: {error}.",
+                r"Groups are named \1 or \g<name>.",
+                "put",
+            ) from error
 
     def change(self, text: str, seconds: float = SECONDS) -> str:
         """The text with its matches replaced. Raises DataError."""
@@ -146,11 +173,17 @@ class Replace(Operation):
         return "".join([*parts, text[at:]]) if parts else text
 
     def _slow(self) -> DataError:
-        return DataError(f"The pattern {self.find[:80]!r} takes too long on a text of these rows.", "Write it without repeats inside repeats, or search for plain text.", "find")
+        return DataError(
+            f"The pattern {self.find[:80]!r} takes too long on a text of these rows.",
+            "Write it without repeats inside repeats, or search for plain text.",
+            "find",
+        )
 
 
 class Fix(Operation):
-    """Mend the rows that have a kind of problem, or delete them. rows: those that this touches; left out in an order: all that have it."""
+    """Mend the rows that have a kind of problem, or delete them. rows: those that this touches; left out in an order:
+    all that have it.
+    """
 
     op: Literal["fix"]
     kind: str
@@ -181,7 +214,11 @@ def operation(given: Any) -> Set | Delete | Add | Replace | Fix:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"][1:]) or "op"
         known = "set, delete, add, replace or fix"
-        raise DataError(f"The operation is not one: {where}: {first['msg']}.", f'Write it as {{"op": …}} with op one of {known}.', where) from error
+        raise DataError(
+            f"The operation is not one: {where}: {first['msg']}.",
+            f'Write it as {{"op": …}} with op one of {known}.',
+            where,
+        ) from error
 
 
 def _check_size(value: Any, row: int | None) -> None:
@@ -193,7 +230,11 @@ def _check_size(value: Any, row: int | None) -> None:
         raise DataError("The value is no JSON.", "Write text, numbers, lists or objects.", "value") from error
     if size > LARGEST:
         what = f"Row {row}" if row else "The new row"
-        raise DataError(f"{what} would get {size:,} characters in one field.", f"At most {LARGEST:,} fit; part the text into several rows.", "value")
+        raise DataError(
+            f"{what} would get {size:,} characters in one field.",
+            f"At most {LARGEST:,} fit; part the text into several rows.",
+            "value",
+        )
 
 
 Changer = Callable[[Any], Any]

@@ -1,4 +1,6 @@
-"""What a file was made from by editing: a record in the home, found by the file's own fingerprint, whatever the file's name is now."""
+"""What a file was made from by editing: a record in the home, found by the file's own fingerprint, whatever the file's
+name is now.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,7 @@ def record_of(path: Path) -> dict[str, Any] | None:
         with open(path, "rb") as file:
             found = place(hashlib.file_digest(file, "sha256").hexdigest(), size)
         return json.loads(found.read_text(encoding="utf-8")) if found in alike else None
-    except OSError:
+    except (OSError, ValueError):  # not there, no path at all, or spoilt by hand
         return None
 
 
@@ -39,8 +41,18 @@ def short(record: dict[str, Any]) -> dict[str, Any]:
 
 def told(counts: dict[str, int]) -> str:
     """What was changed, in words: "3 cells, 2 rows deleted"."""
-    words = {"cells": "cell", "deleted": "row deleted", "added": "row added", "replacements": "place replaced", "mended": "row mended"}
-    return ", ".join(f"{counts[kind]:,} {said if counts[kind] == 1 else _plural(said)}" for kind, said in words.items() if counts.get(kind))
+    words = {
+        "cells": "cell",
+        "deleted": "row deleted",
+        "added": "row added",
+        "replacements": "place replaced",
+        "mended": "row mended",
+    }
+    return ", ".join(
+        f"{counts[kind]:,} {said if counts[kind] == 1 else _plural(said)}"
+        for kind, said in words.items()
+        if counts.get(kind)
+    )
 
 
 def _plural(said: str) -> str:

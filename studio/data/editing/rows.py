@@ -1,4 +1,6 @@
-"""The rows of a file as they stand there, each at hand by its number: JSON Lines in the home, and where each line begins."""
+"""The rows of a file as they stand there, each at hand by its number: JSON Lines in the home, and where each line
+begins.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +55,9 @@ class Rows:
 
 
 def rows_of(source: str, dataset: Dataset, format: str, mapping: dict[str, Any] | None, encoding: str) -> Rows:
-    """The rows of a file that was read; laid out once, and kept until its edits are saved or discarded. Raises DataError."""
+    """The rows of a file that was read; laid out once, and kept until its edits are saved or discarded. Raises
+    DataError.
+    """
     folder = folder_of(dataset.fingerprint) / "rows"
     if not folder.is_dir():
         made = folder.with_name(f".new-{os.getpid()}-{uuid.uuid4().hex[:8]}")
@@ -94,8 +98,11 @@ def encoded(value: Any) -> bytes:
 
 def _as_text(value: Any) -> str:
     if isinstance(value, (bytes, bytearray, memoryview)):
-        raise DataError("A column of this file holds bytes, such as pictures, which JSON Lines cannot hold.",
-                        "Save the file without that column, and import it again.", "data.train")  # fmt: skip
+        raise DataError(
+            "A column of this file holds bytes, such as pictures, which JSON Lines cannot hold.",
+            "Save the file without that column, and import it again.",
+            "data.train",
+        )
     return str(value)  # dates, decimals
 
 

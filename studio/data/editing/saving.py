@@ -7,11 +7,12 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from studio import crash
+from studio.data.dataset import Dataset
 from studio.data.editing.log import Edits
 from studio.data.editing.record import place, record_of
 from studio.data.editing.rows import encoded, writable
@@ -19,34 +20,41 @@ from studio.data.editing.state import State
 from studio.errors import DataError
 from studio.home import draft, room, slug, sync_folder, write_whole
 
-Report = Callable[[int, int], None]
 MARK = re.compile(r"(\.edited)?(-\d+)?$")
 
 
-def save(edits: Edits, revision: int | None = None, out: Path | None = None, report: Report | None = None) -> dict[str, Any]:
-    """Write the rows as they stand now to a new file; returns its record, with "file": the path. The file that was edited stays as it is.
-
-    out: where; None: among the uploads, as NAME.edited.jsonl or with the next number. report(rows done, rows in all).
-    Raises DataError where there is nothing to save, no row would be left, or the rows were changed since the revision.
-    """
+def save(edits: Edits, revision: int | None = None) -> dict[str, Any]:
+    """Write the rows of a log to a new file among the uploads; the log begins anew. As `write`, and StaleError."""
     state = edits.state()
     edits.check_seen(state, revision)
+    record = write(edits.dataset, state)
+    edits.note_saved({"file": Path(record["file"]).name, "sha256": record["sha256"]})
+    return record
+
+
+def write(dataset: Dataset, state: State, out: Path | None = None) -> dict[str, Any]:
+    """Write the rows as they stand to a new file; returns its record, with "file": the path. The file that was edited
+    stays as it is.
+
+    out: where; None: among the uploads, as NAME.edited.jsonl or with the next number.
+    Raises DataError where there is nothing to save, no row would be left, or a file stands there.
+    """
     if not state.steps:
         raise DataError("Nothing was changed: there is nothing to save.", "Change a row first.", "revision")
-    target = out or room("uploads") / f"{_stem(edits.dataset.source)}.edited.jsonl"
+    target = out or room("uploads") / f"{_stem(dataset.source)}.edited.jsonl"
     made = draft(target)
     try:
-        about = _written(made, state, report or (lambda done, total: None))
+        about = _written(made, state)
         if not about["rows"]:
             raise DataError("No row would be left in the new file.", "Undo a deletion, or add a row.", "rows")
-        record = _record(edits, state, about)
-        write_whole(place(about["sha256"], about["bytes"]), json.dumps(record))  # before the file: no file is there without it
+        record = _record(dataset, state, about)
+        write_whole(
+            place(about["sha256"], about["bytes"]), json.dumps(record)
+        )  # before the file: no file is there without it
         crash.point("edit.written")
-        file = _named(made, target, numbered=out is None)
+        return {**record, "file": str(_named(made, target, numbered=out is None))}
     finally:
         made.unlink(missing_ok=True)
-    edits.note_saved({"file": file.name, "sha256": about["sha256"]})
-    return {**record, "file": str(file)}
 
 
 def _stem(source: str) -> str:
@@ -57,11 +65,11 @@ def _stem(source: str) -> str:
     return slug(MARK.sub("", name), "data")[:48]
 
 
-def _written(path: Path, state: State, report: Report) -> dict[str, Any]:
-    """Write all rows; returns {"sha256", "bytes", "rows", "left_out"}: rows that are no data, which no file could hold."""
+def _written(path: Path, state: State) -> dict[str, Any]:
+    """Write all rows; returns {"sha256", "bytes", "rows", "left_out"}: the rows that are no data."""
     told, size, count, left_out = hashlib.sha256(), 0, 0, []
     with open(path, "xb") as file:
-        for n, row in enumerate(state.order.tolist()):
+        for row in state.order.tolist():
             line = None if state.broken(row) else _line(state, row)
             if line is None:
                 left_out.append(row)
@@ -69,11 +77,8 @@ def _written(path: Path, state: State, report: Report) -> dict[str, Any]:
             told.update(line)
             size += file.write(line)
             count += 1
-            if not n % 5000:
-                report(n, len(state.order))
         file.flush()
         os.fsync(file.fileno())
-    report(len(state.order), len(state.order))
     return {"sha256": told.hexdigest(), "bytes": size, "rows": count, "left_out": left_out}
 
 
@@ -84,14 +89,24 @@ def _line(state: State, row: int) -> bytes | None:
     return None if value is None else encoded(value) + b"\n"
 
 
-def _record(edits: Edits, state: State, about: dict[str, Any]) -> dict[str, Any]:
-    dataset = edits.dataset
+def _record(dataset: Dataset, state: State, about: dict[str, Any]) -> dict[str, Any]:
     source = Path(dataset.source)
     earlier = record_of(source)
-    origin = {"source": source.name if source.is_absolute() else dataset.source, "fingerprint": dataset.fingerprint, "rows": dataset.rows,
-              "sha256": _sha256(source)}  # fmt: skip
-    return {"at": time.time(), **about, "from": origin, "operations": len(state.steps), "counts": state.counts(),
-            "log": [step.model_dump() for step in state.steps], **({"earlier": {k: earlier[k] for k in ("from", "counts", "operations")}} if earlier else {})}  # fmt: skip
+    origin = {
+        "source": source.name if source.is_absolute() else dataset.source,
+        "fingerprint": dataset.fingerprint,
+        "rows": dataset.rows,
+        "sha256": _sha256(source),
+    }
+    return {
+        "at": time.time(),
+        **about,
+        "from": origin,
+        "operations": len(state.steps),
+        "counts": state.counts(),
+        "log": [step.model_dump() for step in state.steps],
+        **({"earlier": {k: earlier[k] for k in ("from", "counts", "operations")}} if earlier else {}),
+    }
 
 
 def _sha256(path: Path) -> str | None:
@@ -102,7 +117,9 @@ def _sha256(path: Path) -> str | None:
 
 
 def _named(made: Path, target: Path, numbered: bool) -> Path:
-    """Give a whole file its name, or where one stands under it the next number. A file that is there is never written over."""
+    """Give a whole file its name, or where one stands under it the next number. A file that is there is never written
+    over.
+    """
     for path in _names(target) if numbered else [target]:
         try:
             os.link(made, path)

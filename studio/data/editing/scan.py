@@ -1,11 +1,12 @@
-"""What a replacement or a fix would change, some rows at a time, so that a hundred thousand of them are looked through without a wait."""
+"""What a replacement or a fix would change, some rows at a time, so that a hundred thousand of them are looked through
+without a wait.
+"""
 
 from __future__ import annotations
 
 import json
 import time
 from collections.abc import Iterator
-from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,13 +17,14 @@ from studio.data.chunk import Found, digest
 from studio.data.converter import Converter
 from studio.data.dataset import Dataset
 from studio.data.editing.cells import cells
-from studio.data.editing.operations import Add, Delete, Fix, Replace, Set, Spot
+from studio.data.editing.excerpts import around, difference, gone
+from studio.data.editing.operations import Add, Delete, Fix, Replace, Set
 from studio.data.editing.state import State, Step
 from studio.data.formats import formats
 from studio.errors import DataError
 
 TOGETHER = 500  # rows looked at between two looks at the clock
-EXAMPLES, AROUND, SPOTS = 30, 60, 4  # rows shown of an answer, characters around a match, matches shown of a text
+EXAMPLES = 30  # rows shown of an answer
 WHOLE_FILE = frozenset({"legacy_encoding"})  # kinds that are no row's
 GLOBAL = frozenset({"duplicate", "near_duplicate"})  # kinds that no row has by itself
 
@@ -40,42 +42,54 @@ def find(state: State, step: Replace, start: int = 0, seconds: float | None = No
     """The rows from a place in the order on that a replacement changes. seconds: after which the answer is given."""
     rows, matches, shown = [], 0, []
     until = None if seconds is None else time.process_time() + seconds
-    needle = json.dumps(step.find, ensure_ascii=False)[1:-1].encode("utf-8", "surrogatepass") if step.case and not step.regex else None
+    needle = (
+        json.dumps(step.find, ensure_ascii=False)[1:-1].encode("utf-8", "surrogatepass")
+        if step.case and not step.regex
+        else None
+    )
     step.pattern  # noqa: B018 - refused before the first row
     for n, row in enumerate(state.order[start:].tolist()):
         if until is not None and n and not n % TOGETHER and time.process_time() > until:
             return Hits(rows, matches, shown, start + n)
-        if needle is not None and not state.changed(row) and needle not in (line := state.base.line(row)) and b"\\u" not in line:
+        if (
+            needle is not None
+            and not state.changed(row)
+            and needle not in (line := state.base.line(row))
+            and b"\\u" not in line
+        ):
             continue
-        found = [(cell, spots) for cell in cells(state.value(row), step.left, step.only) if (spots := list(step.spots(cell.text)))]
+        found = [
+            (cell, spots)
+            for cell in cells(state.value(row), step.left, step.only)
+            if (spots := list(step.spots(cell.text)))
+        ]
         if found:
             rows.append(row)
             matches += sum(len(spots) for _, spots in found)
             if len(shown) < examples:
                 cell, spots = found[0]
-                shown.append({"row": row, "path": list(cell.path), "label": cell.label, "parts": _around(cell.text, spots), "more": len(found) - 1})
+                shown.append(
+                    {
+                        "row": row,
+                        "path": list(cell.path),
+                        "label": cell.label,
+                        "parts": around(cell.text, spots),
+                        "more": len(found) - 1,
+                    }
+                )
     return Hits(rows, matches, shown, None)
 
 
-def _around(text: str, spots: list[Spot]) -> list[list[str]]:
-    """A text around its matches: [kind, text] with kind same, old or new."""
-    parts: list[list[str]] = []
-    at = max(0, spots[0].start - AROUND)
-    if at:
-        parts.append(["same", "…"])
-    for spot in spots[:SPOTS]:
-        between = text[at : spot.start]
-        parts.append(["same", between if len(between) <= 2 * AROUND else f"{between[:AROUND]} … {between[-AROUND:]}"])
-        parts += [["old", text[spot.start : spot.stop][:500]], ["new", spot.text[:500]]]
-        at = spot.stop
-    rest = text[at : at + AROUND]
-    return [part for part in [*parts, ["same", rest + ("…" if at + AROUND < len(text) else "")]] if part[1]]
-
-
-def fix(state: State, dataset: Dataset, step: Fix, start: int = 0, seconds: float | None = None, examples: int = EXAMPLES) -> Hits:
+def fix(
+    state: State, dataset: Dataset, step: Fix, start: int = 0, seconds: float | None = None, examples: int = EXAMPLES
+) -> Hits:
     """The rows that a fix touches, of those that have its kind of problem still."""
     if step.kind in WHOLE_FILE:
-        raise DataError(f"{step.kind} is a fault of the whole file, not of some rows.", "Set the encoding, or save the file as UTF-8.", "kind")
+        raise DataError(
+            f"{step.kind} is a fault of the whole file, not of some rows.",
+            "Set the encoding, or save the file as UTF-8.",
+            "kind",
+        )
     rows, shown = [], []
     until = None if seconds is None else time.process_time() + seconds
     wanted = [row for row in _named(state, dataset, step.kind) if state.there(row)]
@@ -95,12 +109,14 @@ def fix(state: State, dataset: Dataset, step: Fix, start: int = 0, seconds: floa
                     continue
                 rows.append(row)
             if len(shown) < examples:
-                shown.append({"row": row, **(_gone(value) if step.way == "delete" else _difference(value, made))})
+                shown.append({"row": row, **(gone(value) if step.way == "delete" else difference(value, made))})
     return Hits(rows, len(rows), shown, None)
 
 
 def _named(state: State, dataset: Dataset, kind: str) -> list[int]:
-    """The rows that were found with a kind of problem when the file was read; of repeats those whose like stands there still."""
+    """The rows that were found with a kind of problem when the file was read; of repeats those whose like stands there
+    still.
+    """
     if kind != "duplicate":
         return dataset.by_kind.get(kind, np.empty(0, np.int64)).tolist()
     numbers = dataset.conversations.numbers
@@ -122,7 +138,8 @@ def _still(state: State, kind: str, rows: list[int]) -> list[int]:
 
 
 def judged(state: State, rows: list[int]) -> tuple[Found, pa.Table]:
-    """What is wrong with these rows as they stand now, each by itself, and the conversations of those that can be trained on.
+    """What is wrong with these rows as they stand now, each by itself, and the conversations of those that can be
+    trained on.
 
     Both name the rows as 1, 2, …
     """
@@ -136,37 +153,10 @@ def judged(state: State, rows: list[int]) -> tuple[Found, pa.Table]:
     return found, chunk.table
 
 
-def _gone(value: Any) -> dict[str, Any]:
-    said = " · ".join(cell.text for cell in islice(cells(value), 4)) or json.dumps(value, ensure_ascii=False, default=str)
-    return {"parts": [["old", said[:300] + ("…" if len(said) > 300 else "")]], "label": ""}
-
-
-def _difference(before: Any, after: Any) -> dict[str, Any]:
-    """The first text that differs, around the place where it does."""
-    old, new = ({cell.path: cell for cell in cells(row)} for row in (before, after))
-    for path, cell in old.items():
-        other = new.get(path)
-        if other is None or other.text != cell.text:
-            return {"label": cell.label, "parts": _compared(cell.text, other.text if other else "")}
-    return {"label": "", "parts": _compared(json.dumps(before, ensure_ascii=False, default=str), json.dumps(after, ensure_ascii=False, default=str))}
-
-
-def _compared(old: str, new: str) -> list[list[str]]:
-    """The texts with what they begin and end with alike as same."""
-    a = next((n for n, (x, y) in enumerate(zip(old, new)) if x != y), min(len(old), len(new)))
-    b = next((n for n, (x, y) in enumerate(zip(old[a:][::-1], new[a:][::-1])) if x != y), min(len(old), len(new)) - a)
-    parts = [["same", old[max(0, a - AROUND) : a]], ["old", visible(old[a : len(old) - b][:300])], ["new", visible(new[a : len(new) - b][:300])],
-             ["same", old[len(old) - b :][:AROUND]]]  # fmt: skip
-    return [part for part in parts if part[1]]
-
-
-def visible(text: str) -> str:
-    """The text with its invisible signs drawn."""
-    return "".join("␍" if sign == "\r" else "⟨BOM⟩" if sign == "\ufeff" else chr(0x2400 + ord(sign)) if sign < " " and sign not in "\n\t" else sign for sign in text)
-
-
 def resolved(step: Step, state: State, dataset: Dataset) -> Step:
-    """The operation with all that it depends on written down: how many it changes, and which. Raises DataError where it cannot be done."""
+    """The operation with all that it depends on written down: how many it changes, and which. Raises DataError where it
+    cannot be done.
+    """
     if isinstance(step, Set):
         _check_row(state, step.row)
         step.check(state.value(step.row))
@@ -185,19 +175,30 @@ def resolved(step: Step, state: State, dataset: Dataset) -> Step:
     if isinstance(step, Replace):
         hits = find(state, step, examples=0)
         if not hits.rows:
-            raise DataError(f"{step.find[:80]!r} stands nowhere in these rows.", "Look at upper and lower case, or search in another column.", "find")
+            raise DataError(
+                f"{step.find[:80]!r} stands nowhere in these rows.",
+                "Look at upper and lower case, or search in another column.",
+                "find",
+            )
         return step.model_copy(update={"rows": len(hits.rows), "matches": hits.matches})
     hits = fix(state, dataset, step, examples=0)
     if not hits.rows:
-        done = "No row is left with this problem." if step.way == "delete" else "None of its rows can be mended this way."
-        raise DataError(done, "Look at the rows; what is left is mended by hand, or deleted.", "kind")
+        raise DataError(
+            "No row is left with this problem." if step.way == "delete" else "None of its rows can be mended this way.",
+            "Look at the rows; what is left is mended by hand, or deleted.",
+            "kind",
+        )
     return step.model_copy(update={"rows": hits.rows})
 
 
 def _check_row(state: State, row: int) -> None:
     if not state.there(row):
         known = row <= len(state.base) or row in state.added
-        raise DataError(f"Row {row} was deleted." if known else f"There is no row {row}.", f"There are {len(state.order):,} rows.", "row")
+        raise DataError(
+            f"Row {row} was deleted." if known else f"There is no row {row}.",
+            f"There are {len(state.order):,} rows.",
+            "row",
+        )
 
 
 def pages(state: State, chosen: np.ndarray, start: int, count: int) -> Iterator[tuple[int, Any]]:

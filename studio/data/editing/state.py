@@ -1,9 +1,12 @@
-"""The rows of a file after some operations. Rows are made when they are asked for, by the operations that touch them; nothing is copied."""
+"""The rows of a file after some operations. A row is made when it is asked for, by the operations that touch it;
+nothing is copied.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterator
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,46 +18,49 @@ Step = Set | Delete | Add | Replace | Fix
 
 
 class State:
-    """The rows of a file after the operations of its log. Rows are made when they are asked for; nothing here changes.
-
-    order: the numbers of the rows that there are, in order. steps: the operations; undone: those that can be done again.
-    """
+    """steps: the operations that were done, in order; undone: those that can be done again, the next one last."""
 
     def __init__(self, base: Rows, steps: list[Step], undone: list[Step] | None = None, revision: int = 0):
-        self.base, self.steps, self.undone, self.revision = base, steps, undone or [], revision
+        self.base, self.steps, self.undone, self.revision = base, [], undone or [], revision
         self.added: dict[int, int] = {}  # row -> the step that added it
         self.touched: dict[int, list[int]] = {}  # row -> the steps that name it
         self.replaces: list[int] = []
         self.gone: set[int] = set()
-        behind: dict[int, list[int]] = {}
-        for n, step in enumerate(steps):
-            self._note(n, step, behind)
-        self.order = self._ordered(behind)
+        self.behind: dict[int, list[int]] = {}  # row -> those added right behind it
+        for step in steps:
+            self.take(step)
 
-    def _note(self, n: int, step: Step, behind: dict[int, list[int]]) -> None:
+    def take(self, step: Step) -> None:
+        """Do one more. Not with a state that others look at."""
+        n = len(self.steps)
+        self.steps.append(step)
+        self.__dict__.pop("order", None)
         if isinstance(step, Replace):
             self.replaces.append(n)
         elif isinstance(step, Add):
             row = len(self.base) + len(self.added) + 1
             self.added[row] = n
-            behind.setdefault(step.after, []).insert(0, row)
+            self.behind.setdefault(step.after, []).insert(0, row)
         elif isinstance(step, Delete) or (isinstance(step, Fix) and step.way == "delete"):
             self.gone.update(step.rows or ())
         else:
             for row in [step.row] if isinstance(step, Set) else step.rows or ():
                 self.touched.setdefault(row, []).append(n)
 
-    def _ordered(self, behind: dict[int, list[int]]) -> np.ndarray:
-        def family(row: int) -> Iterable[int]:
-            stack = behind.get(row, [])[::-1]
-            while stack:
-                yield (one := stack.pop())
-                stack += behind.get(one, [])[::-1]
-
+    @cached_property
+    def order(self) -> np.ndarray:
+        """The numbers of the rows that there are, in order."""
         base = np.arange(1, len(self.base) + 1)
-        places = [(row, new) for row in sorted(behind) if row <= len(self.base) for new in family(row)]
+        places = [(row, new) for row in sorted(self.behind) if row <= len(self.base) for new in self._following(row)]
         order = np.insert(base, [place for place, _ in places], [new for _, new in places]) if places else base
         return order[~np.isin(order, np.fromiter(self.gone, np.int64, len(self.gone)))] if self.gone else order
+
+    def _following(self, row: int) -> Iterator[int]:
+        """The rows that were added behind a row, and behind those, in order."""
+        stack = self.behind.get(row, [])[::-1]
+        while stack:
+            yield (one := stack.pop())
+            stack += self.behind.get(one, [])[::-1]
 
     def there(self, row: int) -> bool:
         return (1 <= row <= len(self.base) or row in self.added) and row not in self.gone

@@ -8,10 +8,14 @@
     const server = studio.asking("data", "inspect", "rows", "preview", "lengths");
     const at = (selector) => element.querySelector(selector);
     const main = at(".data-main"), sources = at(".sources");
-    let asked = 0, found = null, sending = null, trouble = null, drawn = "";
+    let asked = 0, found = null, sending = null, trouble = null, drawn = "", told = null, source = "";
     const about = el("section", { class: "card about" }), problems = el("section", { class: "card problems", hidden: true });
-    const measured = studio.histogram(server, () => drawProblems()), rows = studio.rows(server);
-    main.append(about, problems, measured.element, rows.element);
+    const edit = el("button", { type: "button", job: "data_edit", class: "button edit-open", onclick: () => editing(() => editor.open()) });
+    const measured = studio.histogram(server, () => drawProblems()), rows = studio.rows(server, edit);
+    const editor = studio.editor(server, { saved: (made) => written(made), closed: () => { rows.element.hidden = false; drawn = ""; look(); } });
+    main.append(about, problems, measured.element, rows.element, editor.element);
+    const editing = (begin) => { rows.element.hidden = true; begin(); editor.element.scrollIntoView({ behavior: "smooth", block: "start" }); };
+    const go = (row) => (editor.isOpen ? editing(() => editor.open(row)) : rows.show(row, true));
     at(".onward").addEventListener("click", () => studio.open("tune"));
     const question = (more = {}) => ({ order: studio.order.value, lang: studio.language, ...more });
 
@@ -24,6 +28,18 @@
         window.dispatchEvent(new CustomEvent("studio:uploads"));
       } catch (error) { trouble = error.message ? error : { message: studio.say("The file could not be sent."), hint: String(error) }; }
       sending = null; drawSources();
+    };
+
+    // The edited rows stand in a new file: it takes the place of the one they are from.
+    const written = (made) => {
+      const train = studio.order.value.data.train, data = { ...studio.order.value.data, train: Array.isArray(train) ? [{ ...train[0], source: made.source }, ...train.slice(1)] : made.source };
+      delete data.encoding;
+      if (made.mapping) data.mapping = made.mapping;
+      told = { source: made.source, text: studio.say("Saved as {name}: {n} rows. It is what will be trained on now; the file it was made from is unchanged.", { name: made.name, n: studio.number(made.rows) })
+        + (made.left_out ? " " + studio.say(made.left_out === 1 ? "1 row that could not be read is not in it." : "{n} rows that could not be read are not in it.", { n: studio.number(made.left_out) }) : "") };
+      studio.order.replace({ ...studio.order.value, data }, "data");
+      window.dispatchEvent(new CustomEvent("studio:uploads"));
+      about.scrollIntoView({ behavior: "smooth", block: "center" });
     };
 
     function drawSources() {
@@ -52,11 +68,13 @@
       const figure = (value, label, tone) => el("div", { class: `figure ${tone || ""}` }, el("b", { class: "num" }, value), el("span", {}, studio.say(label)));
       const total = Math.max(1, found.train + found.held);
       about.replaceChildren(...[
+        told?.source === found.source && el("p", { class: "saved-note", role: "status" }, told.text),
         el("div", { class: "figures" }, figure(studio.number(found.rows), "rows in the file"), figure(studio.number(found.train), "to train on"),
           figure(studio.number(found.held), "held out to measure on"), found.rows - found.kept > 0 && figure(studio.number(found.rows - found.kept), "dropped", "bad")),
         el("div", { class: "split", role: "img", "aria-label": studio.say("{train} to train on, {held} held out", { train: found.train, held: found.held }) },
           el("i", { class: "split-train", style: `width:${(100 * found.train) / total}%` }), el("i", { class: "split-held", style: `width:${(100 * found.held) / total}%` })),
         el("p", {}, el("span", { class: "tag" }, found.format), el("span", { class: "tag" }, found.container), " ", found.reason),
+        found.made && el("p", { class: "quiet small made-from" }, studio.say("Made in the editor from {name}: {what}.", { name: found.made.from, what: studio.editedCounts(found.made.counts) })),
         found.unsure && el("p", { class: "note" }, found.unsure), ...(found.notes || []).map((note) => el("p", { class: "note" }, note)),
         found.unused?.length > 0 && el("p", { class: "unused small" }, studio.say("Columns not used:"), " ", ...found.unused.slice(0, 20).map((name) => el("span", { class: "tag idle" }, name)),
           found.unused.length > 20 && studio.say("and {n} more", { n: studio.number(found.unused.length - 20) }), found.classes && el("span", { class: "quiet" }, " ", studio.say("To learn {label} as the answer to {text}, name the columns below.", { label: found.classes.answer, text: found.classes.prompt }))),
@@ -93,6 +111,11 @@
           el("button", { type: "button", class: "primary read-so", onclick: read }, studio.say("Read it this way"))))];
     }
 
+    // What can be done about the rows of a kind at once; shown first, done when it was looked at.
+    const mends = (one) => studio.may("data_edit") && el("p", { class: "small jump mends" },
+      one.mend && el("button", { type: "button", class: "plain", "data-mend": one.kind, onclick: () => editing(() => editor.fix(one.kind, "mend")) }, `${studio.say(one.mend)}…`),
+      one.delete && el("button", { type: "button", class: "plain", "data-delete": one.kind, onclick: () => editing(() => editor.fix(one.kind, "delete")) }, `${studio.say("Delete these rows")}…`));
+
     function drawProblems() {
       problems.hidden = !found?.problems;
       if (problems.hidden) return;
@@ -106,8 +129,8 @@
         return el("li", { class: "problem" }, el("span", { class: `dot ${one.severity}`, title: studio.say(SEVERITY[one.severity]) }), el("div", {},
           el("p", {}, el("b", { class: "num" }, studio.number(one.count)), " · ", studio.say(one.reason)),
           el("p", { class: "quiet small" }, studio.say(one.hint), " ", one.virtual > 0 && studio.say("The method takes {n} tokens of it for itself.", { n: studio.number(one.virtual) }), one.value && el("code", {}, one.value)),
-          one.rows.length > 0 && el("p", { class: "small jump" }, studio.say("Rows"), " ", one.rows.map((row) => el("button", { type: "button", class: "plain num", onclick: () => rows.show(row, true) }, String(row))),
-            one.count > one.rows.length && found.problems.includes(one) && el("button", { type: "button", class: "plain", onclick: () => rows.only(one.kind) }, studio.say("all {n}", { n: studio.number(one.count) })))),
+          one.rows.length > 0 && el("p", { class: "small jump" }, studio.say("Rows"), " ", one.rows.map((row) => el("button", { type: "button", class: "plain num", onclick: () => go(row) }, String(row))),
+            one.count > one.rows.length && found.problems.includes(one) && el("button", { type: "button", class: "plain", onclick: () => (editor.isOpen ? editor.only(one.kind) : rows.only(one.kind)) }, studio.say("all {n}", { n: studio.number(one.count) }))), found.problems.includes(one) && mends(one)),
           !one.fixed && studio.segments("What becomes of these rows", DECISIONS, chosen, decide));
       });
       problems.replaceChildren(head, ...(lines.length ? [el("ul", {}, lines)] : []));
@@ -122,7 +145,11 @@
       found = answer;
       drawAbout(); drawProblems();
       const fine = Boolean(found.rows);
-      measured.element.hidden = rows.element.hidden = !fine;
+      if (found.source !== source) { source = found.source; editor.begin(); }
+      measured.element.hidden = !fine;
+      rows.element.hidden = !fine || editor.isOpen;
+      edit.textContent = found.edits ? studio.say(found.edits === 1 ? "Go on editing (1 change not saved)" : "Go on editing ({n} changes not saved)", { n: studio.number(found.edits) }) : studio.say("Edit the rows");
+      edit.hidden = !studio.may("data_edit");
       if (fine) { measured.refresh(); rows.refresh(found); }
     };
     const watched = () => JSON.stringify([studio.order.value?.data, studio.order.value?.model]);
@@ -132,7 +159,7 @@
     window.addEventListener("studio:summary", look);
     window.addEventListener("studio:uploads", () => setTimeout(drawSources, 400));
     window.addEventListener("studio:permit", () => studio.order.value && drawSources());
-    window.addEventListener("studio:language", () => { drawn = ""; look(); });
+    window.addEventListener("studio:language", () => { told = null; drawn = ""; editor.speak(); look(); });
     studio.translate(element);
     measured.element.hidden = rows.element.hidden = true; // until there is something to show
     drawAbout();

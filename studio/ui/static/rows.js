@@ -3,7 +3,23 @@
   const studio = window.studio, el = studio.element;
   const ROLES = { system: "System", user: "User", assistant: "Assistant", tool: "Tool", text: "Text" };
 
-  studio.rows = (server) => {
+  // A row as the tokens it would be trained on, coloured, with the place of the cut.
+  studio.tokens = (shown) => {
+    if (!shown.tokens) return el("p", { class: "quiet" }, studio.say("Tokens are shown once the model is on this computer."));
+    const box = el("div", { class: "tokens", role: "group", "aria-label": studio.say("Tokens") });
+    const ends = new Set(shown.ends);
+    shown.tokens.forEach(([text, trained], place) => {
+      if (place === shown.limit) box.append(el("span", { class: "cut-mark" }, studio.say("cut here: {n} tokens", { n: shown.limit })));
+      box.append(el("span", { class: `token ${trained ? "trained" : ""} ${ends.has(place) ? "ends" : ""} ${place >= shown.limit ? "gone" : ""} t${place % 2}` }, text.replace(/\n/g, "↵\n") || "·"));
+    });
+    return el("div", {}, el("p", { class: "quiet small key" }, el("span", { class: "token trained" }, studio.say("trained on")), el("span", { class: "token" }, studio.say("only read")),
+      el("span", { class: "token trained ends" }, studio.say("end of turn")), el("span", { class: "num" }, studio.say("{n} tokens, {trained} trained on · template {template}",
+        { n: studio.number(shown.count), trained: studio.number(shown.trained), template: shown.template }))), shown.caution && !shown.text_only ? el("p", { class: "fault" }, studio.told(shown.caution)) : null,
+      shown.note ? el("p", { class: "quiet small" }, studio.told(shown.note)) : null, box,
+      shown.shown < shown.count && el("p", { class: "quiet small" }, studio.say("The first {n} tokens are shown.", { n: shown.shown })));
+  };
+
+  studio.rows = (server, tools = null) => {
     const list = el("div", { class: "rows-list", tabindex: "0", role: "group" }), view = el("div", { class: "row-view" });
     const search = el("input", { type: "search", class: "row-search" }), counter = el("p", { class: "quiet small num" });
     const title = el("h2"), element = el("section", { class: "card rows" });
@@ -47,25 +63,11 @@
       if (jump) element.scrollIntoView({ behavior: "smooth", block: "start" });
     }
 
-    const tokens = () => {
-      if (!shown.tokens) return el("p", { class: "quiet" }, studio.say("Tokens are shown once the model is on this computer."));
-      const box = el("div", { class: "tokens", role: "group", "aria-label": studio.say("Tokens") });
-      const ends = new Set(shown.ends);
-      shown.tokens.forEach(([text, trained], place) => {
-        if (place === shown.limit) box.append(el("span", { class: "cut-mark" }, studio.say("cut here: {n} tokens", { n: shown.limit })));
-        box.append(el("span", { class: `token ${trained ? "trained" : ""} ${ends.has(place) ? "ends" : ""} ${place >= shown.limit ? "gone" : ""} t${place % 2}` }, text.replace(/\n/g, "↵\n") || "·"));
-      });
-      return el("div", {}, el("p", { class: "quiet small key" }, el("span", { class: "token trained" }, studio.say("trained on")), el("span", { class: "token" }, studio.say("only read")),
-        el("span", { class: "token trained ends" }, studio.say("end of turn")), el("span", { class: "num" }, studio.say("{n} tokens, {trained} trained on · template {template}",
-          { n: studio.number(shown.count), trained: studio.number(shown.trained), template: shown.template }))), shown.caution && !shown.text_only ? el("p", { class: "fault" }, studio.told(shown.caution)) : null,
-        shown.note ? el("p", { class: "quiet small" }, studio.told(shown.note)) : null, box,
-        shown.shown < shown.count && el("p", { class: "quiet small" }, studio.say("The first {n} tokens are shown.", { n: shown.shown })));
-    };
     const talk = () => el("div", { class: "talk" }, shown.conversation.map((one) => el("div", { class: `turn ${one.role}` }, el("b", {}, studio.say(ROLES[one.role] || one.role)), el("p", {}, one.content))));
     const drawView = () => {
       const change = (wanted) => { shape = wanted; studio.store("studio-row-shape", wanted); drawView(); };
       const inside = shown.refused ? el("p", { class: "quiet" }, studio.say("This row could not be read as a conversation.")) : shown.fault && shape !== "talk" ? el("p", { class: "fault" }, shown.fault.message, " ", shown.fault.hint)
-        : shape === "talk" ? talk() : shape === "text" ? el("pre", { class: "rendered", tabindex: "0" }, shown.text ?? "") : tokens();
+        : shape === "talk" ? talk() : shape === "text" ? el("pre", { class: "rendered", tabindex: "0" }, shown.text ?? "") : studio.tokens(shown);
       view.replaceChildren(...[el("div", { class: "row-head" }, el("b", { class: "num" }, studio.say("Row {n}", { n: studio.number(shown.row) }), shown.line ? el("span", { class: "quiet" }, " · " + studio.say("line {n}", { n: shown.line })) : ""),
         studio.segments("Show the row as", [["tokens", "Tokens"], ["text", "Text"], ["talk", "Conversation"]], shape, change)),
         ...shown.problems.map((one) => el("p", { class: "note" }, one.reason, " ", one.hint, one.value && el("code", {}, one.value))), inside].filter(Boolean));
@@ -81,7 +83,7 @@
       else if (next === "before" && start > 0) { chosen = null; turn(start - 20); }
     });
     search.addEventListener("input", () => { clearTimeout(search.later); search.later = setTimeout(() => turn(0), 250); });
-    element.append(el("div", { class: "rows-head" }, title, counter, search), el("div", { class: "rows-columns" }, list, view));
+    element.append(el("div", { class: "rows-head" }, title, counter, search, tools), el("div", { class: "rows-columns" }, list, view));
     let source = null;
     return {
       element, show, only: (wanted) => { kind = wanted; search.value = ""; turn(0); element.scrollIntoView({ behavior: "smooth" }); },

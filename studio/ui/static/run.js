@@ -125,7 +125,8 @@
       if (ALIVE.includes(row.state) || row.state === "queued") acts.prepend(make("button", { type: "button", class: "button", "aria-pressed": String(studio.stored("studio-notify") === "on"),
         title: studio.say("The browser says so when a run ends, as long as this page is open."), onclick: async () => { await studio.wantNotes(); this.drawn.head = null; this.draw(); } }, studio.say("Notify me")));
       return [this.back(), make("div", { class: "run-title" }, make("div", {}, make("h2", {}, star, row.name, studio.state(row.state)),
-        make("p", { class: "quiet" }, [row.model, row.method, row.data, studio.date(row.created)].filter(Boolean).join(" · ")), row.note ? make("p", { class: "row-note" }, row.note) : null), acts)];
+        make("p", { class: "quiet" }, [row.model, row.method, row.data, studio.date(row.created)].filter(Boolean).join(" · ")),
+        ...(row.edited || []).map((one) => make("p", { class: "quiet small run-edited" }, studio.say("Edited from {name}: {what}", { name: one.from, what: studio.editedCounts(one.counts) }))), row.note ? make("p", { class: "row-note" }, row.note) : null), acts)];
     }
 
     drawOverlay() {

@@ -1,0 +1,105 @@
+"""edit: carry out operations on the rows of a data file, and write them as a new one. The file itself stays as it is."""
+
+from __future__ import annotations
+
+import json
+import sys
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import Any
+
+from studio import data
+from studio.commands.data import pair
+from studio.data.editing.operations import operation
+from studio.data.editing.record import told
+from studio.data.editing.rows import rows_of
+from studio.data.editing.saving import write
+from studio.data.editing.scan import resolved
+from studio.data.editing.state import State
+from studio.errors import DataError
+
+
+def add(parsers: Any, common: ArgumentParser) -> None:
+    parser = parsers.add_parser(
+        "edit", parents=[common], help="change rows of a data file, as the Data tab's editor does, into a new file"
+    )
+    parser.add_argument(
+        "file", metavar="FILE", help="a file, sample:NAME, a Hub id with :split, or dataset_info.json:NAME"
+    )
+    parser.add_argument(
+        "--ops", metavar="OPS", required=True, help="JSON Lines of operations, one a line; - reads standard input"
+    )
+    parser.add_argument(
+        "--out", metavar="NEW", help="the new file, .jsonl; left out: NAME.edited.jsonl among the uploads"
+    )
+    parser.add_argument("--format", default="auto", metavar="F", help="auto, or one of `formats`")
+    parser.add_argument(
+        "--encoding",
+        default="auto",
+        metavar="E",
+        help="of a text file, such as cp1251; auto stops where it is not sure",
+    )
+    parser.add_argument(
+        "--column",
+        action="append",
+        default=[],
+        metavar="PART=COLUMN",
+        help="name a column by hand: --column prompt=frage",
+    )
+    parser.set_defaults(run=edit, show=_show)
+
+
+def edit(args: Namespace) -> dict[str, Any]:
+    """The record of the new file, without its log: file, rows, bytes, sha256, from, operations, counts, left_out."""
+    mapping = dict(pair(given) for given in args.column) or None
+    out = None if args.out is None else Path(args.out).expanduser()
+    if out is not None and (out.suffix != ".jsonl" or out.exists() or not out.parent.is_dir()):
+        why = (
+            "exists already"
+            if out.exists()
+            else "lies in no folder that there is"
+            if out.suffix == ".jsonl"
+            else "does not end in .jsonl"
+        )
+        raise DataError(
+            f"{args.out} {why}.", "Give a new name that ends in .jsonl, in a folder that there is.", "--out"
+        )
+    operations = _operations(args.ops)
+    dataset = data.read(args.file, args.format, mapping, encoding=args.encoding)
+    state = State(rows_of(args.file, dataset, args.format, mapping, args.encoding), [])
+    for number, given in enumerate(operations, 1):
+        try:
+            state.take(resolved(operation(given), state, dataset))
+        except DataError as error:
+            raise DataError(f"Operation {number}: {error.message}", error.hint, error.where) from error
+    return {key: value for key, value in write(dataset, state, out).items() if key != "log"}
+
+
+def _operations(name: str) -> list[dict[str, Any]]:
+    """Raises DataError that names the line."""
+    try:
+        text = sys.stdin.read() if name == "-" else Path(name).expanduser().read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"{name} cannot be read: {error}.", "Give a file of JSON Lines, one operation a line.", "--ops"
+        ) from error
+    found = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.strip():
+            try:
+                found.append(json.loads(line))
+            except (ValueError, RecursionError) as error:
+                raise DataError(
+                    f"Line {number} of {name} is not JSON: {error}.",
+                    'Write each operation as {"op": …} on one line.',
+                    f"{name}:{number}",
+                ) from error
+    return found
+
+
+def _show(answer: dict[str, Any]) -> None:
+    done = told(answer["counts"])
+    print(f"{answer['file']}: {answer['rows']:,} rows, edited from {answer['from']['source']}: {done}.")
+    print(f"sha256 {answer['sha256']}")
+    if left := answer["left_out"]:
+        print(f"{len(left)} rows that could not be read are not in it: {', '.join(map(str, left[:20]))}")

@@ -1,0 +1,77 @@
+"""What a change would do to a row, in short: parts of a text as [kind, text], kind being same, old or new."""
+
+from __future__ import annotations
+
+import json
+from itertools import islice
+from typing import Any
+
+from studio.data.editing.cells import cells
+from studio.data.editing.operations import Spot
+
+AROUND, SPOTS = 60, 4  # characters around a match, matches shown of a text
+
+
+def around(text: str, spots: list[Spot]) -> list[list[str]]:
+    """A text around its matches."""
+    parts: list[list[str]] = []
+    at = max(0, spots[0].start - AROUND)
+    if at:
+        parts.append(["same", "…"])
+    for spot in spots[:SPOTS]:
+        between = text[at : spot.start]
+        parts.append(["same", between if len(between) <= 2 * AROUND else f"{between[:AROUND]} … {between[-AROUND:]}"])
+        parts += [["old", text[spot.start : spot.stop][:500]], ["new", spot.text[:500]]]
+        at = spot.stop
+    rest = text[at : at + AROUND]
+    return [part for part in [*parts, ["same", rest + ("…" if at + AROUND < len(text) else "")]] if part[1]]
+
+
+def gone(value: Any) -> dict[str, Any]:
+    """A row that would be deleted, in short."""
+    said = " · ".join(cell.text for cell in islice(cells(value), 4)) or json.dumps(
+        value, ensure_ascii=False, default=str
+    )
+    return {"parts": [["old", said[:300] + ("…" if len(said) > 300 else "")]], "label": ""}
+
+
+def difference(before: Any, after: Any) -> dict[str, Any]:
+    """The first text that differs, around the place where it does."""
+    old, new = ({cell.path: cell for cell in cells(row)} for row in (before, after))
+    for path, cell in old.items():
+        other = new.get(path)
+        if cell.text != (other.text if other else ""):
+            return {"label": cell.label, "parts": _compared(cell.text, other.text if other else "")}
+    return {
+        "label": "",
+        "parts": _compared(
+            json.dumps(before, ensure_ascii=False, default=str), json.dumps(after, ensure_ascii=False, default=str)
+        ),
+    }
+
+
+def _compared(old: str, new: str) -> list[list[str]]:
+    """The texts with what they begin and end with alike as same."""
+    a = next((n for n, (x, y) in enumerate(zip(old, new)) if x != y), min(len(old), len(new)))
+    b = next((n for n, (x, y) in enumerate(zip(old[a:][::-1], new[a:][::-1])) if x != y), min(len(old), len(new)) - a)
+    parts = [
+        ["same", old[max(0, a - AROUND) : a]],
+        ["old", visible(old[a : len(old) - b][:300])],
+        ["new", visible(new[a : len(new) - b][:300])],
+        ["same", old[len(old) - b :][:AROUND]],
+    ]
+    return [part for part in parts if part[1]]
+
+
+def visible(text: str) -> str:
+    """The text with its invisible signs drawn."""
+    return "".join(
+        "␍"
+        if sign == "\r"
+        else "⟨BOM⟩"
+        if sign == "\ufeff"
+        else chr(0x2400 + ord(sign))
+        if sign < " " and sign not in "\n\t"
+        else sign
+        for sign in text
+    )

@@ -1,0 +1,89 @@
+"""What the data editor tells its page: what is not saved, what undo would do, a row in short and in full."""
+
+from __future__ import annotations
+
+import json
+from itertools import islice
+from typing import Any
+
+from studio.data.editing import scan
+from studio.data.editing.cells import cells, keys_of, turn_lists
+from studio.data.editing.operations import Add, Delete, Replace, Set
+from studio.data.editing.state import State, Step
+from studio.ui.data_rows import PAGE, SHORT
+
+Question = dict[str, Any]
+
+
+def bar_of(state: State) -> Question:
+    """What is not saved, and what undo and redo would do."""
+    return {
+        "revision": state.revision,
+        "changes": len(state.steps),
+        "counts": state.counts(),
+        "undo": _said(state.steps[-1]) if state.steps else None,
+        "redo": _said(state.undone[-1]) if state.undone else None,
+        "unreadable": sum(state.there(row) and state.broken(row) for row in state.base.broken),
+    }
+
+
+def _said(step: Step) -> Question:
+    """An operation in short, for the page to say in its language."""
+    told: Question = {"op": step.op}
+    if isinstance(step, Set):
+        told |= {"row": step.row, "field": str(next((key for key in step.path if isinstance(key, str)), ""))}
+    elif isinstance(step, Delete):
+        told |= {"count": len(step.rows), "row": step.rows[0]}
+    elif isinstance(step, Add):
+        told |= {"row": step.after}
+    elif isinstance(step, Replace):
+        told |= {"find": step.find[:40], "put": step.put[:40], "count": step.matches}
+    else:
+        told |= {"kind": step.kind, "way": step.way, "count": len(step.rows or ())}
+    return told
+
+
+def row_after(before: State, after: State) -> int | None:
+    """The row to look at after a change: the new one, the changed one, or what a deletion gave back."""
+    steps = after.steps if len(after.steps) >= len(before.steps) else before.steps
+    last = steps[-1] if steps else None
+    if isinstance(last, Add):
+        row = max(after.added if after.there(max(after.added, default=0)) else {last.after})
+    elif isinstance(last, Set):
+        row = last.row
+    elif isinstance(last, Delete) and last.rows:
+        row = last.rows[0]
+    else:
+        return None
+    return row if after.there(row) else None
+
+
+def roles_of(state: State) -> list[str]:
+    """Who speaks in the first rows, for a search in one speaker's turns."""
+    labels = [
+        cell.label
+        for _, value in scan.pages(state, state.order, 0, PAGE)
+        for path, _ in turn_lists(value)
+        for cell in cells(value)
+        if cell.path[: len(path)] == path
+    ]
+    return list(dict.fromkeys(labels))
+
+
+def in_short(value: Any) -> str:
+    if isinstance(value, str):
+        return value[:SHORT]
+    return " · ".join(cell.text[:SHORT] for cell in islice((cell for cell in cells(value) if cell.text.strip()), 2))[
+        :SHORT
+    ]
+
+
+def lists_of(value: Any) -> list[Question]:
+    """Where the lists of turns of a row stand, and which of their keys say who speaks, and what."""
+    found = [(list(path), *keys_of(turns)) for path, turns in turn_lists(value)]
+    return [{"path": path, "who": who, "said": said} for path, who, said in found]
+
+
+def text_of(value: Any, state: State, row: int, broken: bool) -> str:
+    """The row as JSON; of one that is no data the text that stands there."""
+    return str(state.base.broken[row][1]) if broken else json.dumps(value, ensure_ascii=False, indent=1, default=str)
