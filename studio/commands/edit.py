@@ -84,7 +84,7 @@ def _operations(name: str) -> list[dict[str, Any]]:
             f"{name} cannot be read: {error}.", "Give a file of JSON Lines, one operation a line.", "--ops"
         ) from error
     found = []
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             try:
                 found.append(json.loads(line))

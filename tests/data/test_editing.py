@@ -53,7 +53,7 @@ def rows_now(edits: Edits) -> list[Any]:
 
 
 def saved_rows(record: dict[str, Any]) -> list[Any]:
-    return [json.loads(line) for line in Path(record["file"]).read_text().splitlines()]
+    return [json.loads(line) for line in Path(record["file"]).read_bytes().splitlines()]
 
 
 def digest(path: Path) -> str:
