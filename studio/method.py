@@ -166,9 +166,22 @@ class Method(BaseModel, ABC):
 
 
 def in_float32(model: Any) -> Any:
-    """What is trained set to float32: AdamW's small steps are lost in bf16's 8 bits of mantissa."""
+    """What is trained set to float32: AdamW's small steps are lost in bf16's 8 bits of mantissa.
+
+    A model whose `cast_when_split` is set stays as it is: its layers are cast one by one on their device (worker/sharding.py).
+    """
+    return model if casts_later(model) else widened(model)
+
+
+def casts_later(model: Any) -> bool:
+    """Whether what is trained of a model waits in 16 bits until the model is split over its devices."""
+    return getattr(model, "cast_when_split", False)
+
+
+def widened(module: Any) -> Any:
+    """The module with its trained parameters in float32, cast where they lie, one after the other."""
     import torch
-    for weight in model.parameters():
+    for weight in module.parameters():
         if weight.requires_grad and weight.dtype != torch.float32:
             weight.data = weight.data.float()
-    return model
+    return module

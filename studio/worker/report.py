@@ -19,7 +19,7 @@ from studio.home import bytes_in
 from studio.run import Run
 from studio.runs import checkpoints
 from studio.runs.diagnosis import DISK
-from studio.worker import sharding, together
+from studio.worker import schedule, sharding, together
 from studio.worker.peak import highest, peak_memory
 
 STOP_WAIT = 5.0  # seconds for which an evaluation goes on when a stop is asked for
@@ -89,7 +89,8 @@ class Report(TrainerCallback):
 
     # -- called by the Trainer
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_train_begin(self, args: Any, state: Any, control: Any, lr_scheduler: Any = None, **_: Any) -> None:
+        schedule.settle(lr_scheduler)
         if together.world() > 1:
             sharding.tell(self.trainer.model_wrapped, self)
         self._began = self._since = time.monotonic()
@@ -125,7 +126,7 @@ class Report(TrainerCallback):
         return control
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float] | None = None, **_: Any) -> Any:
-        """Before the Trainer notes the best one itself: `state.best_metric` is that of the evaluations before."""
+        """Notes the best loss so far in the state, which checkpoints hold. An evaluation that was cut short has no loss, and says nothing."""
         loss = (metrics or {}).get("eval_loss")
         if loss is None:
             return control
@@ -133,6 +134,8 @@ class Report(TrainerCallback):
         self.say("eval", step=state.global_step, loss=loss, best=best)
         self._print(f"step {state.global_step}  held-out loss {loss:.4f}")
         self.refuse_nan(loss, state.global_step, "held-out loss")
+        if best:
+            state.best_metric, state.best_global_step = loss, state.global_step
         if self.samples is not None:
             self.samples(state.global_step)
         if best and self.keep_best:

@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch.utils._pytree import tree_map
+from transformers import TrainingArguments
 
 from studio.config import RunConfig
 from studio.errors import RunError
-from studio.method import KEPT
+from studio.method import KEPT, casts_later, widened
 from studio.worker import together
 from studio.worker.compiled import layers
 from studio.worker.loss import plain, simple_head
@@ -23,13 +24,23 @@ def kind(config: RunConfig, model: Any) -> str:
         return "ddp"
     if config.training.sharding != "auto" or not torch.cuda.is_available():
         return "ddp" if config.training.sharding == "auto" else config.training.sharding
-    state = sum(weight.numel() * (weight.element_size() + (12 if weight.requires_grad else 0)) for weight in model.parameters())
+    later = casts_later(model)
+    state = sum(weight.numel() * (12 + (4 if later else weight.element_size()) if weight.requires_grad else weight.element_size())
+                for weight in model.parameters())
     return "fsdp" if state > torch.cuda.get_device_properties(0).total_memory * 2 / 3 else "ddp"
 
 
 def may_split(config: RunConfig) -> bool:
     """Whether the model may come to be split over several devices, which the size of what is trained tells (kind)."""
     return together.world() > 1 and config.training.sharding != "ddp" and not config.data.new_tokens
+
+
+class SplitArguments(TrainingArguments):
+    """For a model that is split: it lies where it belongs."""
+
+    @property
+    def place_model_on_device(self) -> bool:
+        return False
 
 
 def arguments() -> dict[str, Any]:
@@ -42,14 +53,20 @@ def arguments() -> dict[str, Any]:
 def split(model: Any, device: torch.device, dtype: torch.dtype) -> None:
     """Split every weight over the processes (FSDP2): each layer is put together while it computes, and what lies around them as one more.
 
-    dtype: that in which weights are sent and products computed; gradients are summed in float32.
+    dtype: that in which weights are sent and products computed; gradients are summed in float32. What is trained is cast to float32 layer by
+    layer, on the device: the host of N processes holds N models in 16 bits, and a device one whole layer in 32.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
     mesh = init_device_mesh(device.type, (together.world(),))
     policy = MixedPrecisionPolicy(param_dtype=None if dtype == torch.float32 else dtype, reduce_dtype=torch.float32)
+    cast = casts_later(model)
     for layer in layers(plain(model)):
+        if cast:
+            widened(layer.to(device))
         fully_shard(layer, mesh=mesh, mp_policy=policy)
+    if cast:
+        widened(model)
     # What lies around the layers stays together until its gradients are there: our loss leaves the model before its output (loss.py),
     # so nothing on the way back would tell FSDP that they are needed again.
     fully_shard(model, mesh=mesh, reshard_after_forward=False, mp_policy=policy)
@@ -89,11 +106,12 @@ def tell(model: Any, report: Any) -> None:
 
 
 def keep(model: Any, optimizer: Any, folder: Path) -> None:
-    """Write this process's part of the trained weights and of the optimizer's state; the first one's under the names every checkpoint has."""
+    """Write this process's part of the trained weights, and of the optimizer's state where the Trainer does not: it writes the first one's."""
     reshard(model)
     folder.mkdir(parents=True, exist_ok=True)
     save_file({name: _part(weight).detach().cpu().contiguous() for name, weight in model.named_parameters() if weight.requires_grad}, folder / _named(KEPT))
-    torch.save(tree_map(_part, optimizer.state_dict()), folder / _named("optimizer.pt"))
+    if not together.first():
+        torch.save(optimizer.state_dict(), folder / _named("optimizer.pt"))
 
 
 def restore(model: Any, folder: Path) -> None:
@@ -107,14 +125,28 @@ def restore(model: Any, folder: Path) -> None:
             _part(weight).copy_(kept[name])
 
 
-def restore_optimizer(optimizer: Any, folder: Path) -> None:
-    """Undo of keep, for the optimizer's state: parts become parts of whole tensors again, as the weights are."""
+def in_parts(optimizer: torch.optim.Optimizer, trainer: Any) -> torch.optim.Optimizer:
+    """Have an optimizer's state_dict hold this process's part, and load_state_dict make parts of whole tensors of it again, as the weights are.
+
+    The Trainer loads the first process's file everywhere; the others then take their own, beside it in the checkpoint that is resumed.
+    """
     from torch.distributed.tensor import DTensor
-    optimizer.load_state_dict(torch.load(folder / _named("optimizer.pt"), map_location="cpu", weights_only=True))
-    for weight, state in optimizer.state.items():
-        for key, value in state.items():
-            if isinstance(weight, DTensor) and isinstance(value, torch.Tensor) and value.shape == _part(weight).shape and value.dim():
-                state[key] = DTensor.from_local(value, weight.device_mesh, weight.placements, run_check=False, shape=weight.shape, stride=weight.stride())
+
+    def own(_: Any, state: dict[str, Any]) -> dict[str, Any] | None:
+        resuming = state["state"] and not together.first()
+        return torch.load(trainer.resumed / _named("optimizer.pt"), map_location="cpu", weights_only=True) if resuming else None
+
+    def joined(_: Any) -> None:
+        for weight, state in optimizer.state.items():
+            for key, value in state.items():
+                if isinstance(weight, DTensor) and isinstance(value, torch.Tensor) and value.shape == _part(weight).shape and value.dim():
+                    state[key] = DTensor.from_local(value, weight.device_mesh, weight.placements, run_check=False,
+                                                    shape=weight.shape, stride=weight.stride())
+
+    optimizer.register_state_dict_post_hook(lambda _, state: tree_map(_part, state))
+    optimizer.register_load_state_dict_pre_hook(own)
+    optimizer.register_load_state_dict_post_hook(joined)
+    return optimizer
 
 
 def reshard(model: Any) -> None:

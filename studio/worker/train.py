@@ -20,6 +20,7 @@ from studio.errors import OrderError
 from studio.estimate import grown
 from studio.export import hf_files
 from studio.home import write_whole
+from studio.method import casts_later, widened
 from studio.resolve import Resolved, resolve
 from studio.run import Run
 from studio.runs import checkpoints
@@ -122,11 +123,13 @@ def _tuned(config: RunConfig, settled: Resolved, folder: Path) -> tuple[Any, Any
         kernel = None  # transformers' own choice: SDPA, or eager where a family has no SDPA
     base = config.method.load(folder, getattr(torch, settled.dtype), attn_implementation=kernel)
     base = token_rows.grow(base, new_tokens.added(folder, config.data.new_tokens))
-    if not sharding.may_split(config):  # a model that is split over the devices need not fit on one
+    if sharding.may_split(config):
+        base.cast_when_split = True  # it need not fit on one device, nor in 32 bits on the host of all processes
+    else:
         base = together.placed(base, settled.device)
     tuned = config.method.wrap(base)
     if settled.weights == "bfloat16":
-        adamw.narrow(tuned)
+        adamw.narrow(tuned).cast_when_split = False
     adapters.quicken(tuned, settled.autocast is not None)
     return base, tuned
 
@@ -152,7 +155,7 @@ def _trainer(run: Run, config: RunConfig, settled: Resolved, tuned: Any, rows: d
     split = together.world() > 1 and sharding.kind(config, tuned) == "fsdp"
     named = sharding.optimizer(settled.optimizer, report) if split else settled.optimizer
     own = (adamw.RoundedAdamW, {"lr": config.learning_rate, "seed": training.seed}) if named == auto.ROUNDING else None
-    arguments = TrainingArguments(
+    arguments = (sharding.SplitArguments if split else TrainingArguments)(
         output_dir=str(run.checkpoints), num_train_epochs=training.epochs, max_steps=training.max_steps or -1,
         per_device_train_batch_size=settled.effective, gradient_accumulation_steps=1,  # the loader's items are whole steps
         learning_rate=config.learning_rate, lr_scheduler_type=training.schedule, warmup_steps=training.rising,
@@ -162,12 +165,14 @@ def _trainer(run: Run, config: RunConfig, settled: Resolved, tuned: Any, rows: d
         activation_checkpointing=settled.checkpointing, activation_checkpointing_kwargs={"use_reentrant": False} if settled.checkpointing else None,
         seed=training.seed, logging_steps=training.log_every, logging_first_step=True, logging_nan_inf_filter=False,
         eval_strategy="steps" if held else "no", eval_steps=settled.eval_every, eval_on_start=held and not resumed,
-        metric_for_best_model="loss", greater_is_better=False, save_strategy="steps", save_steps=settled.save_every, save_total_limit=None,
+        save_strategy="steps", save_steps=settled.save_every, save_total_limit=None,
         report_to=list(training.report_to) or "none", disable_tqdm=True, remove_unused_columns=False, dataloader_pin_memory=settled.device == "cuda",
         dataloader_num_workers=settled.workers,
         **sharding.arguments())
     if split:
         sharding.split(tuned, arguments.device, getattr(torch, settled.dtype))
+    elif casts_later(tuned):
+        widened(together.placed(tuned, settled.device))
     return StudioTrainer(
         method=config.method, report=report, layout=Layout(settled.laid, settled.piece, settled.batch_size), effective=settled.effective,
         kind=sharding.loss(config, settled.loss, tuned, report), keep=training.keep_checkpoints,

@@ -1,26 +1,23 @@
-"""The Trainer of transformers with four things of ours: what a step sees, the loss, the evaluation, and checkpoints complete or absent.
+"""The step of training on one page: rows -> micro-batches -> loss -> backward. Read `get_train_dataloader`, `training_step`, `piece_loss`.
 
-An item of its loader is a whole optimizer step, a list of pieces; `training_step` goes through them. So the Trainer itself never
-accumulates, and its step count is ours.
+transformers' Trainer is the loop around it: epochs, clipping, optimizer and schedule, fp16's loss scale, DDP, logging, `report_to`, the bookkeeping
+of a resume. An item of its loader is a whole optimizer step, a list of micro-batches, which `training_step` goes through: the Trainer itself never
+accumulates, and its step count is the run's. All that is set aside here is public; its two private methods that are stand in checkpointing.py.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from transformers import PrinterCallback, Trainer, TrainerState
+from transformers import PrinterCallback
 from transformers.trainer_utils import EvalLoopOutput
 
-from studio.runs import checkpoints
-from studio.worker import schedule, sharding, together
+from studio.worker import schedule, sharding
 from studio.worker.batches import Laid, Layout, Order, Pieces, Steps
+from studio.worker.checkpointing import CheckpointedTrainer
 from studio.worker.loss import loss
 from studio.worker.report import Report
 
@@ -28,7 +25,7 @@ AHEAD = 4  # steps that a loader process prepares before they are asked for
 SAID = ("items", "seen", "places")  # of a piece, what the model is not given
 
 
-class StudioTrainer(Trainer):
+class StudioTrainer(CheckpointedTrainer):
     """method: the tuning method; report: our callback; layout: of the pieces; kind: "chunked" or "full" loss; keep: checkpoints kept;
     dtype: that of the products; split: the model is split over the processes (sharding.py)."""
 
@@ -43,10 +40,6 @@ class StudioTrainer(Trainer):
         self.is_distributed_loading_by_transformers = split  # the Trainer then neither wraps the model nor reduces its gradients
         report.trainer = self
         self.remove_callback(PrinterCallback)  # the report prints already
-
-    def _move_model_to_device(self, model: Any, device: torch.device) -> None:
-        if not self.split:
-            super()._move_model_to_device(model, device)
 
     # -- what a step sees
 
@@ -119,9 +112,6 @@ class StudioTrainer(Trainer):
         mean = total.item() / max(1, dataloader.trained)
         return EvalLoopOutput(predictions=None, label_ids=None, metrics={f"{metric_key_prefix}_loss": mean}, num_samples=len(self.eval_dataset))
 
-    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
-        return "eval_loss" in metrics and super()._determine_best_metric(metrics, trial)
-
     def floating_point_ops(self, inputs: Any) -> int:
         """Not counted: the Trainer's formula takes every weight for trained."""
         return 0
@@ -132,114 +122,15 @@ class StudioTrainer(Trainer):
         """The method's own parameter groups where it has some, else all that is trained; weight decay as the Trainer does it."""
         chosen = self.method.groups(self.model if model is None else model, self.args.learning_rate)
         if self.optimizer is not None or chosen is None:
-            return super().create_optimizer(model)
-        kind, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
-        self.optimizer = kind([{"weight_decay": self.args.weight_decay, **group} for group in chosen], **options)
-        return self.optimizer
+            super().create_optimizer(model)
+        else:
+            kind, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+            self.optimizer = kind([{"weight_decay": self.args.weight_decay, **group} for group in chosen], **options)
+        return sharding.in_parts(self.optimizer, self) if self.split else self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
         """See schedule.py."""
         if self.lr_scheduler is None:
             warmup = self.args.get_warmup_steps(num_training_steps)
             self.lr_scheduler = schedule.scheduler(self.args.lr_scheduler_type, optimizer or self.optimizer, warmup, num_training_steps)
-            self._created_lr_scheduler = True
         return self.lr_scheduler
-
-    def _clip_grad_norm(self, model: Any) -> torch.Tensor:
-        """Of a split model the norm comes in parts: the curve wants the whole."""
-        norm = super()._clip_grad_norm(model)
-        return norm.full_tensor() if hasattr(norm, "full_tensor") else norm
-
-    # -- checkpoints
-
-    def go_on(self, checkpoint: Path | None, steps: int) -> None:
-        """Train, from a checkpoint where there is one. From that of the last step nothing is left to train: the Trainer would take one step more.
-
-        The last step of a run that stops early is the one at which it did, unless its goal was moved since.
-        """
-        state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json")) if checkpoint else None
-        over = state is not None and (state.global_step >= steps or (state.max_steps == steps and self.report.patience_is_over(state)))
-        if not over:
-            self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        else:
-            self._load_from_checkpoint(str(checkpoint))
-            self.state = state
-
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """Written beside, verified, completed by a manifest, renamed into place; older ones go only then. A full disk costs only this one."""
-        self.report.phase("saving")
-        folder, step = Path(self.args.output_dir), self.state.global_step
-        self._refuse_spoilt(step)
-        try:
-            with checkpoints.writing(folder, step) if self.rank == 0 else contextlib.nullcontext(folder / f".writing-{step}") as temporary:
-                self._together()
-                self._write(model, trial, temporary)
-                self._together()
-            if self.rank == 0:
-                path = checkpoints.complete(folder, step, self.train_dataset.content)
-                self.report.saved(path, "checkpoint")
-                checkpoints.rotate(folder, self.keep, {self.state.best_global_step} if self.report.keep_best else frozenset())
-        except (OSError, RuntimeError, SafetensorError) as error:
-            if self.world > 1 or not checkpoints.disk_is_full(error):
-                raise
-            self.report.note("The disk is full: this checkpoint was not written. The earlier one stands.", "warning", hint="Free some space.")
-        self.report.phase("training")
-
-    def _refuse_spoilt(self, step: int) -> None:
-        """A checkpoint with a NaN in it would look whole, and every resume from it would be lost: the run ends here, on the one before."""
-        weights = (getattr(weight, "to_local", lambda weight=weight: weight)() for weight in self.model.parameters() if weight.requires_grad)
-        finite = all(bool(torch.isfinite(weight).all()) for weight in weights)
-        if not all(together.gather(finite)):
-            self.report.refuse_nan(float("nan"), step, "weights")
-
-    def take_best(self) -> int:
-        """Set the weights to those of the checkpoint with the lowest held-out loss; returns its step. Without one all stays as it is."""
-        best = Path(self.args.output_dir) / f"checkpoint-{self.state.best_global_step}"
-        if not self.state.best_global_step or self.state.best_global_step == self.state.global_step or checkpoints.faults(best):
-            return self.state.global_step
-        self._load_from_checkpoint(str(best), self.model_wrapped)
-        self.report.note(f"The result is the checkpoint at step {self.state.best_global_step}: it has the lowest held-out loss.")
-        return self.state.best_global_step
-
-    def _write(self, model: Any, trial: Any, temporary: Path) -> None:
-        self.args.output_dir, kept = str(temporary), self.args.output_dir
-        try:
-            super()._save_checkpoint(model, trial)
-        finally:
-            self.args.output_dir = kept
-        inner = temporary / f"checkpoint-{self.state.global_step}"
-        if self.rank == 0 and self.world > 1:
-            shutil.copy(inner / "rng_state_0.pth", inner / "rng_state.pth")
-
-    def _together(self) -> None:
-        if self.world > 1:
-            torch.distributed.barrier()
-
-    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Of the model a checkpoint holds what is trained, as it is; of a split one each process its part."""
-        os.makedirs(output_dir, exist_ok=True)
-        if self.split:
-            sharding.keep(self.model, self.optimizer, Path(output_dir))
-        elif self.rank == 0:
-            self.method.keep(self.accelerator.unwrap_model(self.model), Path(output_dir))
-
-    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        if not self.split:
-            super()._save_optimizer_and_scheduler(output_dir)
-        elif self.rank == 0:
-            torch.save(self.lr_scheduler.state_dict(), Path(output_dir, "scheduler.pt"))
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        if self.split:
-            sharding.restore(self.model, Path(resume_from_checkpoint))
-        else:
-            self.method.restore(self.accelerator.unwrap_model(self.model), Path(resume_from_checkpoint))
-
-    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        if not self.split or checkpoint is None:
-            super()._load_optimizer_and_scheduler(checkpoint)
-        else:
-            sharding.restore_optimizer(self.optimizer, Path(checkpoint))
-            self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint, "scheduler.pt"), weights_only=True))
-        if checkpoint is not None:
-            schedule.settle(getattr(self.lr_scheduler, "scheduler", self.lr_scheduler))

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from transformers import TrainerCallback
+from transformers import Trainer, TrainerCallback
 
 from studio import auto, config, preflight
 from studio.errors import OrderError
@@ -178,3 +178,9 @@ def test_every_training_key_reaches_the_trainer(key: str, tiny_model: Path, data
     run = order(tiny_model, data, *more, f"training.{key}={value}")
     train.train(run, train.Report(run, 1, run.config.training.early_stopping, run.config.training.keep_best))
     assert arrived(seen[0], run.config)
+
+
+def test_of_the_trainer_only_two_private_methods_are_set_aside() -> None:
+    """What its documented interface can carry goes through it: every private method that is replaced ties us to one version of transformers."""
+    own = {name for kind in StudioTrainer.__mro__[:StudioTrainer.__mro__.index(Trainer)] for name in vars(kind)}
+    assert {name for name in own & {*dir(Trainer)} if name.startswith("_") and not name.startswith("__")} == {"_save_checkpoint", "_load_from_checkpoint"}
