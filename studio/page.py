@@ -12,6 +12,9 @@ import sys
 from studio import __version__
 
 
+SLACK = 4.0  # milliseconds: gradio's queue looks a thousand times a second whether it has work, and has no setting for that
+
+
 def build():
     """The page, not launched."""
     from studio.ui import build as page
@@ -44,7 +47,8 @@ def main(given: list[str] | None = None) -> None:
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     for name in ("GRADIO_SHARE", "GRADIO_MCP_SERVER"):  # what is public is said on the command line
         os.environ.pop(name, None)
-    from studio import home, queue
+    from studio import home, process, queue
+    process.unhurried(SLACK)
     home.private()
     os.environ.setdefault("GRADIO_TEMP_DIR", str(home.room("cache") / "gradio"))  # read when gradio is imported
     from studio.runs import afterwards, backup

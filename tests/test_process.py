@@ -1,0 +1,45 @@
+"""What a process asks of the kernel for itself."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from studio.home import PROJECT
+
+WAITS = """import time
+from studio import process
+process.unhurried({milliseconds})
+began, count = time.monotonic(), 0
+while time.monotonic() - began < 0.5:
+    time.sleep(0.001)
+    count += 1
+print(count)"""
+
+
+def waits(milliseconds: float) -> int:
+    """How many waits of a millisecond a process makes in half a second."""
+    done = subprocess.run([sys.executable, "-c", WAITS.format(milliseconds=milliseconds)], cwd=PROJECT, capture_output=True, text=True, check=True)
+    return int(done.stdout)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's timer slack is Linux's")
+def test_waits_that_are_in_no_hurry_end_together() -> None:
+    assert waits(20) <= 30 < waits(0.05), "twenty milliseconds each at most"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's timer slack is Linux's")
+def test_what_comes_meanwhile_is_not_kept_waiting() -> None:
+    """A byte that arrives ends a wait of a second at once, whatever the slack."""
+    code = """import select, os, threading, time
+from studio import process
+process.unhurried(500)
+read, write = os.pipe()
+threading.Timer(0, lambda: (time.sleep(0), os.write(write, b"x"))).start()
+began = time.monotonic()
+select.select([read], [], [], 1.0)
+print(time.monotonic() - began)"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 0.4
