@@ -11,7 +11,6 @@ import sys
 
 from studio import __version__
 
-
 SLACK = 4.0  # milliseconds: gradio's queue looks a thousand times a second whether it has work, and has no setting for that
 
 
