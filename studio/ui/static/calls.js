@@ -30,7 +30,7 @@
     for (const sign of row.signs || []) call(sign.level === "error" ? "bad" : "warn", studio.told(sign.text), studio.told(ALIVE.includes(row.state) ? sign.action : sign.rule));
     for (const note of studio.runNotes(track)) call(note.level === "error" ? "bad" : "warn", studio.told(note.text), studio.told(note.hint || ""));
     if (row.state === "finished") call("good", studio.say("Finished. See what it learnt."), studio.say("Ask it and the base model the same question, side by side."),
-      make("button", { type: "button", class: "button primary", onclick: () => studio.open("chat", { model: row.id, run: null }) }, studio.say("Chat with it")));
+      make("button", { type: "button", job: "chat_ask", class: "button primary", onclick: () => studio.open("chat", { model: row.id, run: null }) }, studio.say("Chat with it")));
     return calls;
   };
 })();

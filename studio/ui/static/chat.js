@@ -120,6 +120,7 @@
     }
     // Loads before the first question, so that its answer comes sooner.
     async warm() {
+      if (!studio.may("chat_load")) return; // who only looks reads what was said
       Object.assign(this, { died: false, warming: true });
       this.drawServer();
       try { await studio.call("chat_load", this.sides()); } catch (problem) { studio.tell(problem); }

@@ -119,7 +119,7 @@
     }
     drawHead(row) {
       const star = make("button", { type: "button", job: "label", class: `star ${row.star ? "on" : ""}`, "aria-pressed": String(Boolean(row.star)), "aria-label": studio.say("Star {name}", { name: row.name }), onclick: () => studio.ACTS.star.run(row) }, row.star ? "★" : "☆");
-      const chat = row.saved && row.state !== "finished" ? make("button", { type: "button", class: "button", onclick: () => studio.open("chat", { model: row.id, run: null }) }, studio.say("Chat with it")) : null;
+      const chat = row.saved && row.state !== "finished" ? make("button", { type: "button", job: "chat_ask", class: "button", onclick: () => studio.open("chat", { model: row.id, run: null }) }, studio.say("Chat with it")) : null;
       const acts = studio.acts(row);
       if (chat) acts.prepend(chat);
       if (ALIVE.includes(row.state) || row.state === "queued") acts.prepend(make("button", { type: "button", class: "button", "aria-pressed": String(studio.stored("studio-notify") === "on"),
