@@ -109,6 +109,9 @@ class LoRA(Method):
         if facts.tied and len(whole) == 1:
             raise OrderError(f"Head and embedding of this model are one table; with {whole[0]} trained apart, the other would have no rows for new tokens.",
                              "Leave method.modules_to_save out: the rows of new tokens are trained anyway; or name both.", "method.modules_to_save")
+        if self.init == "eva" and self._grown(facts):
+            raise OrderError("Start eva takes the directions of every layer's inputs, and peft's rows for new tokens have none.",
+                             "Set method.init to kaiming, or leave data.new_tokens out.", "method.init")
         head = next((name for name in facts.tensors if HEAD_BIAS.search(name)), None)
         if head and not {"lm_head", "embed_out"} & set(whole):
             raise OrderError(f"This model's head has a bias ({head}), which peft leaves out where it trains rows of a table.",

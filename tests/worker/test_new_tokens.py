@@ -142,6 +142,27 @@ def test_the_chunked_loss_and_its_gradients_are_transformers_own(kind: str, laid
     assert any("trainable_tokens_delta" in name and mine[name].abs().sum(1).all() for name in mine)
 
 
+@pytest.mark.parametrize("tied", [True, False])
+def test_on_a_bf16_base_rows_are_trained_in_float32(tied: bool, tmp_path: Path) -> None:
+    """Under autocast, as a card trains: near the loss in float32, a gradient for every row."""
+    folder, method = base(tmp_path / "base", tied=tied), METHODS["lora"](dropout=0)
+    added = new_tokens.added(folder, MARKS)
+    new = list(added.ids.values())
+    given = [put([{"input_ids": [5, new[0], 7, new[2], 9, new[1], 4], "labels": [-100, new[0], 7, new[2], 9, new[1], 4]}], laid=False)]
+    found = []
+    for dtype in (torch.float32, torch.bfloat16):
+        torch.manual_seed(0)
+        tuned = method.wrap(token_rows.grow(method.load(folder, dtype), added)).eval()
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+            lost = loss(tuned, given[0], "chunked", dtype)
+        lost.backward()
+        rows = [weight for name, weight in tuned.named_parameters() if "trainable_tokens_delta" in name]
+        assert len(rows) == (1 if tied else 2)
+        assert all(row.dtype == torch.float32 and row.grad.abs().sum(1).all() for row in rows)
+        found.append(lost.item())
+    assert found[0] == pytest.approx(found[1], rel=2e-2)
+
+
 @pytest.mark.parametrize("method", [{"name": "lora"}, {"name": "full"}, {"name": "qlora"}, {"name": "lora", "init": "pissa", "rank": 4}], ids=str)
 def test_resumed_is_identical(method: dict[str, Any], home: Path, tmp_path: Path) -> None:
     folder, data = base(tmp_path / "base"), rows(tmp_path / "rows.json")
@@ -276,7 +297,7 @@ def test_tables_trained_whole_need_no_rows_beside(knob: list[str], home: Path, t
     ({"data": {"new_tokens": ["<a>", "<a>"]}}, "stands there twice"), ({"data": {"new_tokens": ["x" * 101]}}, "at most 100 characters"),
     ({"data": {"new_tokens": "<a>"}}, "valid tuple"), *(({"method": {"name": name}}, "never be learnt") for name in METHODS if name not in TRAINING),
     ({"method": {"name": "full", "freeze_embeddings": True}}, "never be learnt"), ({"method": {"name": "full", "last_layers": 1}}, "never be learnt"),
-    ({"method": {"name": "lora", "modules_to_save": ["lm_head"]}}, "no rows for new tokens"), ({"training": {"sharding": "fsdp", "devices": 2}}, "fsdp")],
+    ({"method": {"name": "lora", "modules_to_save": ["lm_head"]}}, "no rows for new tokens"), ({"method": {"name": "lora", "init": "eva"}}, "Start eva"), ({"training": {"sharding": "fsdp", "devices": 2}}, "fsdp")],
     ids=lambda one: str(one)[:60])
 def test_what_cannot_be_is_refused(changes: dict[str, Any], words: str, home: Path, tmp_path: Path) -> None:
     folder, data = base(tmp_path / "base"), rows(tmp_path / "rows.json")
