@@ -297,7 +297,8 @@ def test_tables_trained_whole_need_no_rows_beside(knob: list[str], home: Path, t
     ({"data": {"new_tokens": ["<a>", "<a>"]}}, "stands there twice"), ({"data": {"new_tokens": ["x" * 101]}}, "at most 100 characters"),
     ({"data": {"new_tokens": "<a>"}}, "valid tuple"), *(({"method": {"name": name}}, "never be learnt") for name in METHODS if name not in TRAINING),
     ({"method": {"name": "full", "freeze_embeddings": True}}, "never be learnt"), ({"method": {"name": "full", "last_layers": 1}}, "never be learnt"),
-    ({"method": {"name": "lora", "modules_to_save": ["lm_head"]}}, "no rows for new tokens"), ({"method": {"name": "lora", "init": "eva"}}, "Start eva"), ({"training": {"sharding": "fsdp", "devices": 2}}, "fsdp")],
+    ({"method": {"name": "lora", "modules_to_save": ["lm_head"]}}, "no rows for new tokens"), ({"method": {"name": "lora", "init": "eva"}}, "Start eva"),
+    ({"training": {"sharding": "fsdp", "devices": 2}}, "fsdp")],
     ids=lambda one: str(one)[:60])
 def test_what_cannot_be_is_refused(changes: dict[str, Any], words: str, home: Path, tmp_path: Path) -> None:
     folder, data = base(tmp_path / "base"), rows(tmp_path / "rows.json")
