@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,12 +13,14 @@ import orjson
 
 from studio.data.block import LINES, LONGEST, ROWS, SIZE, Block
 from studio.data.containers import Container, open_bytes
-from studio.data.json_stream import JsonStream, endless
+from studio.data.json_stream import JsonStream, endless, notes_on, once
 from studio.data.mend import mended
 from studio.data.packed import BROKEN
 from studio.data.tables import arrow_rows, csv_rows, sheet_rows
 from studio.data.wrapped import rows_within, spread
 from studio.errors import DataError
+
+LOOKED_AT = 200  # lines
 
 
 def blocks(path: Path, container: Container) -> Iterator[Block]:
@@ -72,9 +75,20 @@ def json_lines(file: IO[bytes], name: str, container: Container | None = None, l
         if not texts[-1]:
             texts.pop()
         block = parse_lines(texts, range(first, first + len(texts)), done)
+        if first == 1:
+            block.notes += _twice(texts[:LOOKED_AT])
         first += len(texts)
         block.last = first - 1
         yield block
+
+
+def _twice(texts: list[bytes]) -> list[str]:
+    """What is to be said of keys that stand twice in one of these lines. Only some are looked at: a program that writes them does so in every row."""
+    found: dict[str, None] = {}
+    for text in texts:
+        with contextlib.suppress(ValueError, RecursionError):
+            json.loads(text, object_pairs_hook=lambda pairs: once(pairs, found))
+    return notes_on(found)
 
 
 def parse_lines(texts: list[bytes], numbers: Sequence[int], done: int) -> Block:
@@ -160,6 +174,7 @@ def _strict(stream: JsonStream) -> Iterator[Block]:
             block = Block()
     if opened:
         raise stream.broken("the list is not closed")
+    block.notes += notes_on(stream.twice)
     if lists > 1:
         block.notes.append(f"{lists} lists stand one behind the other in the file; their rows were joined.")
     block.done = stream.done

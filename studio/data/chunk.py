@@ -20,6 +20,7 @@ from studio.data.problem import KEPT_PER_KIND, Problem, problem
 from studio.data.repeats import folded
 from studio.text.calls import said
 
+COMPARED = frozenset(("rejected", "label"))
 MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 SCHEMA = pa.schema([("row", pa.int64()), ("line", pa.int64()), ("messages", MESSAGES), ("more", pa.string())])
 
@@ -80,15 +81,15 @@ def _chunk(kept: list[dict[str, Any]], numbers: np.ndarray, found: Found) -> Chu
     fields = [_strings("".join(names).encode(), np.cumsum(sizes)), _strings(data, ends)]
     pairs = pa.StructArray.from_arrays(fields, fields=list(MESSAGES.value_type))
     lists = pa.ListArray.from_buffers(MESSAGES, len(after), [None, _offsets(after)], children=[pairs])
-    calls: list[str] = []
-    if max(map(len, flat), default=0) > 2:  # turns that say more than role and content
-        calls = [json.dumps(made, sort_keys=True, default=str) if (made := said(one)) else "" for one in turns]
+    wide = max(map(len, flat), default=0) > 2  # turns that say more than role and content
+    beside = list(map(_beside, kept, turns)) if wide or (kept and not COMPARED.isdisjoint(kept[0])) else []
+    if wide:
         for one, messages in zip(kept, turns, strict=True):
             if more := {n: {k: v for k, v in m.items() if k not in ("role", "content")} for n, m in enumerate(messages) if len(m) > 2}:
                 one["turns"] = more
     more = _optional([_json(one) if one else None for one in kept])
     lines = _numbers(np.array(found.lines, np.int64)[numbers - found.first]) if found.lines is not None else pa.nulls(len(kept), pa.int64())
-    return Chunk(pa.table([_numbers(numbers), lines, lists, more], schema=SCHEMA), *_hashes(data, ends, after, calls))
+    return Chunk(pa.table([_numbers(numbers), lines, lists, more], schema=SCHEMA), *_hashes(data, ends, after, beside))
 
 
 # Arrow arrays are put together from buffers here: pa.array() would import pandas, a quarter of a second per process.
@@ -139,19 +140,27 @@ def _check(texts: _Texts, answers: np.ndarray, broken: dict[int, str], found: Fo
         return
     for kind, text, value in scan(texts.data, texts.ends, answers):
         found(kind, texts.at(text, found), value)
-    for text, content in broken.items():  # half surrogates: bytes that were not UTF-8, or broken escapes
-        texts.at(text, found)
-        found("encoding", None, content.encode(errors="replace").decode())
+    for text, content in broken.items():
+        half = next(sign for sign in content if "\ud800" <= sign <= "\udfff")
+        escaped = "\udc80" <= half <= "\udcff"  # how Python writes a byte that is no UTF-8
+        reason = "" if escaped else f"The text holds half a sign (\\u{ord(half):04x}): an emoji that was cut in two. Write it whole, or take it out."
+        found("encoding", texts.at(text, found), content.encode(errors="replace").decode(), reason)
 
 
-def _hashes(data: bytes, ends: np.ndarray, after: np.ndarray, calls: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Per row: the hash of all its text, and of its folded text. calls: per row what its turns call, where any does."""
+def _hashes(data: bytes, ends: np.ndarray, after: np.ndarray, beside: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Per row: the hash of all its text, and of its folded text. beside: what else tells a row from others, as _beside gives it."""
     rows = [data[a:b] for a, b in pairwise([0, *ends[after - 1].tolist()] if len(after) else [0])]
     exact, alike = (np.fromiter(map(xxhash.xxh3_64_intdigest, texts), np.uint64, len(rows)) for texts in (rows, map(folded, rows)))
-    if calls:
-        called = np.fromiter((xxhash.xxh3_64_intdigest(made.encode(errors="replace")) if made else 0 for made in calls), np.uint64, len(rows))
-        exact, alike = exact ^ called, alike ^ called
+    if beside:
+        more = np.fromiter((xxhash.xxh3_64_intdigest(one.encode(errors="replace")) if one else 0 for one in beside), np.uint64, len(rows))
+        exact, alike = exact ^ more, alike ^ more
     return exact, alike
+
+
+def _beside(conversation: dict[str, Any], turns: list[dict[str, Any]]) -> str:
+    """What tells a row from others of the same words: the calls of its turns, the answer that is worse, the verdict; "" for none."""
+    made = [said(turns), *(conversation.get(name) for name in sorted(COMPARED))]
+    return json.dumps(made, sort_keys=True, default=str) if any(one or one is False for one in made) else ""
 
 
 def from_row(record: dict[str, Any]) -> dict[str, Any]:

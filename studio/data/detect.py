@@ -14,6 +14,7 @@ from studio.data.formats.fields import kind
 from studio.data.formats.messages import LISTS, is_turn, role_of
 from studio.data.layouts import layout_of, rewritten
 from studio.data.mapping import PARTS, format_of
+from studio.data.problem import KINDS
 from studio.data.turns import ROLE_KEYS
 from studio.errors import DataError
 
@@ -157,9 +158,13 @@ def _turn_keys(rows: list[Row], column: str) -> tuple[str, str] | None:
 
 
 def _works(mapping: dict[str, str], rows: list[Row]) -> bool:
-    """Tried on the first rows: can nine of ten be trained on so?"""
+    """Tried on the first rows: can nine of ten be trained on so, with nothing to refuse?"""
     convert = Converter(formats()[format_of(mapping) or "alpaca"], mapping)
-    good = sum(convert(row, lambda *_: None) is not None for row in rows[:50])
+    told: list[str] = []
+    good = 0
+    for row in rows[:50]:
+        told.clear()
+        good += convert(row, lambda kind, *_, told=told: told.append(kind)) is not None and not any(KINDS[kind].severity == "refused" for kind in told)
     return good * 10 >= 9 * len(rows[:50]) and good > 0
 
 

@@ -44,6 +44,8 @@ class Files:
         except BaseException:
             self.stack.close()
             raise
+        if len(self.paths) > 1:
+            self.notes.append(f"Read are {len(self.paths)} files, from {self.paths[0].name} to {self.paths[-1].name}; rows are counted through.")
 
     def __enter__(self) -> Files:
         return self
@@ -56,20 +58,18 @@ class Files:
         files = [p for p in found if _kind(p) and not NOT_DATA.match(p.name)]
         if not files:
             raise DataError(f"{name} holds no data files.", f"Files that can be read end in {', '.join(DATA)}.", "data.train")
-        kinds = sorted({_kind(p) for p in files})
+        kinds = {_kind(p): p.name[p.name.lower().rindex(_kind(p)):] for p in files}  # with the ending of their packing
         if len(kinds) > 1:
-            hint = "Say which: " + " or ".join(f"{below}/**/*{kind}*" for kind in kinds[:3]) + "."
+            hint = "Say which: " + " or ".join(f"{below}/**/*{ending}" for ending in sorted(kinds.values())[:3]) + "."
             if self.packed:
                 hint = "Unpack it, and name the file that is meant."
-            raise DataError(f"{name} holds files of several kinds: {', '.join(kinds)}.", hint, "data.train")
+            raise DataError(f"{name} holds files of several kinds: {', '.join(sorted(kinds))}.", hint, "data.train")
         held_out = [p for p in files if any(map(HELD_OUT.search, (_stem(p), *p.relative_to(below).parts[:-1])))]
         if held_out and len(held_out) < len(files):
             files = [p for p in files if p not in held_out]
             named = ", ".join(str(p.relative_to(below)) for p in held_out[:5])
             self.notes.append(f"Left out, as their names say that they are for testing: {named}{', …' if len(held_out) > 5 else ''}.")
         self.paths = sorted(files, key=lambda p: _natural(str(p)))[:MOST]
-        if len(self.paths) > 1:
-            self.notes.append(f"Read are {len(self.paths)} files, from {self.paths[0].name} to {self.paths[-1].name}; rows are counted through.")
 
     def _unpack(self, path: Path) -> None:
         """The archive's data files, in a folder that is removed in the end; folders inside it are kept apart."""

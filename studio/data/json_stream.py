@@ -20,7 +20,9 @@ class JsonStream:
     def __init__(self, file: IO[bytes], name: str, head: bytes = b""):
         """head: what was read of the file already."""
         self.file, self.name, self.at, self.line, self.done, self.ended = file, name, 0, 1, len(head), False
-        self.decoder, self.json = codecs.getincrementaldecoder("utf-8")("surrogateescape"), json.JSONDecoder()
+        self.twice: dict[str, None] = {}  # keys that stood twice in an object
+        self.decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
+        self.json = json.JSONDecoder(object_pairs_hook=lambda pairs: once(pairs, self.twice))
         self.text = self.decoder.decode(head)
 
     def more(self, size: int = SIZE) -> bool:
@@ -75,6 +77,20 @@ class JsonStream:
         if WIDE.search(why):
             hint = "Full-width signs stand where JSON wants : , and plain quotation marks. Replace them in that line, or export the file again."
         return DataError(f"{self.name} is not whole JSON: line {self.line}: {why}.", hint, f"{self.name}:{self.line}")
+
+
+def once(pairs: list[tuple[str, Any]], twice: dict[str, None]) -> dict[str, Any]:
+    """The object of these pairs; keys that it has twice are noted."""
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice |= dict.fromkeys(key for key in made if keys.count(key) > 1)
+    return made
+
+
+def notes_on(twice: dict[str, None]) -> list[str]:
+    """What is said of keys that stand twice."""
+    return [f"Some rows have a key more than once ({', '.join(list(twice)[:5])}): the last value of each is read."] if twice else []
 
 
 def endless(name: str, line: int) -> DataError:

@@ -22,7 +22,7 @@ KINDS: dict[str, Kind] = {
     "not_json": Kind("refused", "This line is not JSON.", "Correct the line, or drop it."),
     "not_a_row": Kind("refused", "A row must be an object with named fields, or a list of messages.", "Write it as {…}."),
     "nan": Kind("refused", "NaN and Infinity are no JSON and no text.", "Write null or the text that is meant."),
-    "encoding": Kind("refused", "The line holds bytes that are not UTF-8.", "Save the file as UTF-8."),
+    "encoding": Kind("refused", "The line holds bytes that are not UTF-8.", "Correct the text, or save the file as UTF-8."),
     "columns": Kind("refused", "The row has more or fewer cells than the header.", "Quote cells that hold the separator or a line break."),
     "missing_field": Kind("refused", "A field this format needs is missing.", "Add it, or choose the columns by hand."),
     "empty_field": Kind("refused", "A field this format needs is empty.", "Fill it, or drop the row."),

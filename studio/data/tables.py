@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
+import re
+import zipfile
 from collections.abc import Iterator
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import IO, Any
 
@@ -13,6 +17,10 @@ from studio.data.containers import Container
 from studio.data.dialects import above_header
 from studio.data.packed import unpacked
 from studio.errors import DataError
+
+PLAIN = frozenset((str, int, float, bool, type(None)))
+MERGED, FORMULA = re.compile(rb"<mergeCell "), re.compile(rb"<f\b[^>]*(?:/>|>[^<]*</f>)(?:<v\s*/>|<v></v>)?</c>")  # the latter: without its result
+OVERLAP = 1 << 16  # bytes looked at twice, so that no cell falls between two pieces
 
 
 def csv_rows(file: IO[bytes], name: str, container: Container) -> Iterator[Block]:
@@ -97,8 +105,8 @@ def sheet_rows(path: Path, container: Container) -> Iterator[Block]:
     if not filled:
         raise DataError(f"{path.name} holds no rows.", "Choose a file that holds rows.", path.name)
     title, rows = filled[0]
-    rows = [[cell if cell is None or isinstance(cell, (str, bool, int, float)) else str(cell) for cell in row] for row in rows]
-    table, block = _Table(above_header(rows)), Block()
+    rows = [[cell if type(cell) in PLAIN else _dated(cell) for cell in row] for row in rows]
+    table, block = _Table(above_header(rows)), Block(notes=_odd_cells(path))
     if len(filled) > 1:
         others = ", ".join(other for other, _ in filled[1:10])
         block.notes.append(f"The sheet {title} was read; these were not: {others}.")
@@ -109,6 +117,28 @@ def sheet_rows(path: Path, container: Container) -> Iterator[Block]:
             yield block
             block = Block()
     yield block
+
+
+def _odd_cells(path: Path) -> list[str]:
+    """Of merged cells, and of formulas without a result, in sentences: their places are read as empty."""
+    merged = formulas = 0
+    with zipfile.ZipFile(path) as book:
+        for name in book.namelist():
+            if not name.startswith("xl/worksheets/") or not name.endswith(".xml"):
+                continue
+            with book.open(name) as sheet:
+                rest = b""
+                while data := sheet.read(1 << 20):
+                    merged += len(MERGED.findall(data))
+                    found = list(FORMULA.finditer(rest + data))
+                    formulas += len(found)
+                    rest = (rest + data)[max(found[-1].end() if found else 0, len(rest + data) - OVERLAP):]
+    notes = []
+    if merged:
+        notes.append(f"{merged} ranges of cells are merged: the first cell of each holds its value, the others are read as empty.")
+    if formulas:
+        notes.append(f"{formulas} formulas have no saved result and are read as empty: open the file in Excel, save it, and choose it again.")
+    return notes
 
 
 def arrow_rows(path: Path, container: Container) -> Iterator[Block]:
@@ -195,11 +225,25 @@ def _texts(value: Any) -> Any:
 
 
 def _filled(row: dict[str, Any]) -> dict[str, Any]:
-    """The row without the keys that Arrow filled with null inside its objects: a struct has all keys in every row."""
-    return {name: _without_nulls(cell) if type(cell) in (dict, list) else cell for name, cell in row.items()}
+    """The row without the keys that Arrow filled with null inside its objects (a struct has all keys in every row); decimals and dates as text."""
+    return {name: cell if type(cell) in PLAIN else _plain(cell) for name, cell in row.items()}
 
 
-def _without_nulls(value: Any) -> Any:
+def _plain(value: Any) -> Any:
     if type(value) is dict:
-        return {key: _without_nulls(one) for key, one in value.items() if one is not None}
-    return [_without_nulls(one) for one in value] if type(value) is list else value
+        return {key: _plain(one) for key, one in value.items() if one is not None}
+    if type(value) is list:
+        return [_plain(one) for one in value]
+    if type(value) is bytes:  # text that was written without its type, or a picture
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            return value
+    return str(value) if isinstance(value, (date, time, timedelta, Decimal)) else value
+
+
+def _dated(value: Any) -> str:
+    """A date or a time of a sheet as text. Excel keeps a date as midnight of that day."""
+    if isinstance(value, datetime) and value.time() == time.min:
+        value = value.date()
+    return str(value)

@@ -52,3 +52,11 @@ def test_a_held_out_row_that_is_trained_on_in_other_letters_is_a_leak(home: Path
     order = data.DataOrder(train=str(tmp_path / "train.jsonl"), eval=str(tmp_path / "eval.jsonl"), problems={"leak": "drop"})
     made = data.prepare(order, Encoder(tiny_model, template.load("model", tiny_model), 128))
     assert (len(made.eval), made.record["eval"]["dropped"]["leak"]["rows"]) == (1, "1")
+
+
+def test_another_rejected_answer_or_verdict_makes_another_row(home: Path, tmp_path: Path) -> None:
+    for name, key, values in (("pairs", "rejected", ("No.", "Never.")), ("verdicts", "label", (True, False))):
+        rows = [{"prompt": "Is there tea?", "chosen" if name == "pairs" else "completion": "There is.", key: value} for value in (*values, values[0])]
+        path = tmp_path / f"{name}.jsonl"
+        path.write_text("\n".join(map(json.dumps, rows)))
+        assert [(p.row, p.kind, p.reason) for p in data.read(path).problems] == [(3, "duplicate", "The same stands in row 1.")], name

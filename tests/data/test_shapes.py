@@ -53,6 +53,8 @@ READ: dict[str, tuple[bytes, str, Said]] = {
     "lists of two": (rows(lambda q, a: {"messages": [["user", q], ["assistant", a]]}), "chatml", BOTH),
     "pairs in lists": (rows(lambda q, a: {"conversation": [["Is there tea?", "There is."], [q, a]]}), "chatml", MORE),
     "nothing but pairs in lists": (rows(lambda q, a: [[q, a]]), "chatml", BOTH),
+    "Chinese columns": (rows(lambda q, a: {"问": q, "答": a}), "prompt", BOTH),
+    "a better and a worse answer": (rows(lambda q, a: {"question": q, "response_j": a, "response_k": "No."}), "preference", BOTH),
     "roles with a colon": (rows(lambda q, a: {"messages": turns(q, a, names=("User:", "Assistant:"))}), "chatml", BOTH),
     "parts of text": (rows(lambda q, a: {"messages": [{"role": U, "content": [{"type": "text", "text": q}]}, {"role": A, "content": a}]}), "chatml", BOTH),
     "parts with value": (
@@ -254,3 +256,8 @@ def test_nulls_that_arrow_fills_in_are_absent(home: Path, tmp_path: Path) -> Non
     for one, other in zip(table.conversations, lines.conversations, strict=True):
         assert one["messages"][1]["tool_calls"] == other["messages"][1]["tool_calls"]
         assert one["tools"] == other["tools"]
+
+
+def test_a_text_in_a_turn_of_its_own_is_plain_text(home: Path, tmp_path: Path) -> None:
+    found = data.read(write(tmp_path, rows(lambda q, a: {"messages": [{"role": "pretrain", "content": a}]})))
+    assert (found.format, [one["text"] for one in found.conversations]) == ("text", [a for _, a in TEA])

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from studio.data.formats import Found, Row
+
+EXACT = 2.0**53  # from there on a floating point number does not hold every whole number
 
 
 def text(row: Row, field: str, found: Found, needed: bool = True) -> str | None:
@@ -17,8 +20,11 @@ def text(row: Row, field: str, found: Found, needed: bool = True) -> str | None:
             return ""
         found("empty_field" if field in row else "missing_field", field, value)
         return None
-    if isinstance(value, float) and value != value:
+    if isinstance(value, float) and not math.isfinite(value):
         found("nan", field, value)
+        return None
+    if isinstance(value, float) and abs(value) >= EXACT:
+        found("wrong_type", field, value, "The number has more digits than a number in JSON keeps when it is read: write it as text, between quotation marks.")
         return None
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return str(value)  # a number in a CSV or JSON cell is a short answer, not a fault

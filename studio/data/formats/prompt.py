@@ -12,8 +12,8 @@ TITLE = "Prompt and completion"
 ABOUT = "One question and one answer a row, in two columns."
 ORDER = 60
 COLUMNS = {
-    "prompt": ("prompt", "question", "query", "user", "input", "instruction", "q", "problem", "ask"),
-    "answer": ("completion", "answer", "response", "output", "assistant", "a", "solution", "reply", "target"),
+    "prompt": ("prompt", "question", "query", "user", "input", "instruction", "q", "problem", "ask", "问", "问题", "提问"),
+    "answer": ("completion", "answer", "response", "output", "assistant", "a", "solution", "reply", "target", "答", "答案", "回答"),
     "system": ("system", "system_prompt"),
     "history": HISTORY,
     "reasoning": REASONING,

@@ -1,0 +1,32 @@
+"""A text to go on with, written as a conversation of one turn: {"messages": [{"role": "pretrain", "content": "…"}]}, as XTuner does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from studio.data.formats import Found, Row
+from studio.data.formats.messages import LISTS
+from studio.data.turns import CONTENT_KEYS, ROLE_KEYS
+from studio.data.watched import without
+
+TITLE = "a text in a turn of its own"
+KEYS = frozenset(LISTS)
+ROLES = ("pretrain", "text", "plain")
+
+
+def _said(row: Row) -> tuple[str, Any] | None:
+    """(the column, the text) of such a row."""
+    for name in LISTS:
+        turns = row.get(name)
+        if isinstance(turns, list) and len(turns) == 1 and isinstance(turns[0], dict) and any(turns[0].get(key) in ROLES for key in ROLE_KEYS):
+            return name, next((turns[0][key] for key in CONTENT_KEYS if key in turns[0]), None)
+    return None
+
+
+def fits(row: Row) -> bool:
+    return _said(row) is not None
+
+
+def rewrite(row: Row, found: Found) -> Row | None:
+    name, text = _said(row)
+    return without(row, name) | {"text": text}

@@ -1,0 +1,103 @@
+"""Values that are no plain text: numbers that JSON cannot keep, half signs, keys that stand twice, decimals, dates, bytes, formulas."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from studio import data
+from studio.errors import DataError
+from tests.data.fixtures import as_lines
+
+SOUND = {"instruction": "How many?", "output": "Seven."}
+NUMBERS = {"NaN": "nan", "Infinity": "nan", "-Infinity": "nan", "1e400": "nan", "12345678901234567890123": "wrong_type",
+           "0.1": "", "-7": "", "9007199254740991": ""}
+
+
+def answers(dataset: data.Dataset) -> list[str]:
+    return [one["messages"][-1]["content"] for one in dataset.conversations]
+
+
+@pytest.mark.parametrize("written", NUMBERS)
+def test_a_number_is_the_answer_as_it_is_written_or_refused(written: str, home: Path, tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps(SOUND) + f'\n{{"instruction": "How much?", "output": {written}}}\n')
+    found = data.read(path)
+    assert [p.kind for p in found.problems if p.severity == "refused"] == ([NUMBERS[written]] if NUMBERS[written] else [])
+    assert answers(found) == ["Seven."] + ([] if NUMBERS[written] else [written])
+
+
+def test_half_an_emoji_is_named_with_its_turn(home: Path, tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps(SOUND) + '\n{"instruction": "What?", "output": "Good \\ud83d day."}\n')
+    (one,) = data.read(path).problems
+    assert (one.row, one.field, one.kind) == (2, "assistant", "encoding")
+    assert r"(\ud83d)" in one.reason
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json"])
+def test_keys_that_stand_twice_are_told(name: str, home: Path, tmp_path: Path) -> None:
+    rows = [json.dumps(SOUND), '{"instruction": "Which?", "output": "The first.", "output": "The last."}']
+    (tmp_path / name).write_text("\n".join(rows) if name == "a.jsonl" else f"[{', '.join(rows)}]")
+    found = data.read(tmp_path / name)
+    assert found.notes == ["Some rows have a key more than once (output): the last value of each is read."]
+    assert answers(found) == ["Seven.", "The last."]
+
+
+@pytest.mark.parametrize(("values", "kind", "wanted"), [
+    ([Decimal("1.50"), Decimal("22.00")], pa.decimal128(8, 2), ["1.50", "22.00"]),
+    ([datetime(2024, 1, 1, tzinfo=UTC), datetime(2025, 2, 3, 4, 5, tzinfo=UTC)], pa.timestamp("s", "UTC"),
+     ["2024-01-01 00:00:00+00:00", "2025-02-03 04:05:00+00:00"]),
+    ([date(2024, 1, 1), date(2025, 2, 3)], pa.date32(), ["2024-01-01", "2025-02-03"]),
+    (["grüß dich".encode(), b"hello"], pa.binary(), ["grüß dich", "hello"]),
+])  # fmt: skip
+def test_typed_cells_are_read_as_they_are_printed(values: list[Any], kind: Any, wanted: list[str], home: Path, tmp_path: Path) -> None:
+    pq.write_table(pa.table({"instruction": ["One?", "Two?"], "output": pa.array(values, kind)}), tmp_path / "a.parquet")
+    assert answers(data.read(tmp_path / "a.parquet")) == wanted
+
+
+def test_formulas_merged_cells_and_dates_of_a_sheet(home: Path, tmp_path: Path) -> None:
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    for line in (["instruction", "output"], ["When?", datetime(2024, 5, 1)], ["At what time?", datetime(2024, 5, 1, 12, 30)], ["Both?", "The first."],
+                 [None, "The second."], ["How many?", "=1+1"]):  # fmt: skip
+        book.active.append(line)
+    book.active.merge_cells("A4:A5")
+    book.save(tmp_path / "a.xlsx")
+    found = data.read(tmp_path / "a.xlsx")
+    assert answers(found) == ["2024-05-01", "2024-05-01 12:30:00", "The first."]
+    assert [(p.line, p.field) for p in found.problems] == [(5, "instruction"), (6, "output")]
+    assert [note.partition(":")[0] for note in found.notes] == ["1 ranges of cells are merged", "1 formulas have no saved result and are read as empty"]
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_folder_of_several_kinds_says_which_pattern_reads_one(packed: bool, home: Path, tmp_path: Path) -> None:
+    import gzip
+
+    folder = tmp_path / "rows"
+    folder.mkdir()
+    lines = as_lines([SOUND, {"instruction": "What?", "output": "That."}])
+    (folder / f"a.jsonl{'.gz' * packed}").write_bytes(gzip.compress(lines) if packed else lines)
+    (folder / "b.json").write_text(json.dumps([SOUND]))
+    with pytest.raises(DataError, match="several kinds") as refused:
+        data.read(folder)
+    ways = refused.value.hint.removeprefix("Say which: ").removesuffix(".").split(" or ")
+    assert sorted(data.read(way).rows for way in ways) == [1, 2]
+
+
+def test_an_archive_that_unpacks_to_far_more_than_it_is_is_not_unpacked(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from studio.data import files
+
+    monkeypatch.setattr(files, "LARGEST", 1 << 20)
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.jsonl", as_lines([SOUND]) * 40_000)
+    with pytest.raises(DataError, match="would unpack to"):
+        data.read(tmp_path / "a.zip")
