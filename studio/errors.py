@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -122,6 +123,8 @@ def in_words(error: BaseException) -> StudioError | None:
     """
     if isinstance(error, StudioError):
         return error
+    if not isinstance(error, OSError) and (told := re.search(r"\(os error (\d+)\)", str(error))):  # a library in Rust tells it in words only
+        error = OSError(int(told[1]), os.strerror(int(told[1])))
     if isinstance(error, TimeoutError):
         return StudioError(f"It took too long: {str(error) or 'no answer came'}.", "Try again.", reason="time")
     if isinstance(error, OSError):

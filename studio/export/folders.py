@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import shutil
@@ -14,7 +15,8 @@ from typing import Any
 
 from studio import model
 from studio.errors import ExportError, StudioError
-from studio.export import gguf_families, modelfile, readme
+from studio.events import Lock, held
+from studio.export import gguf_families, llama_cpp, modelfile, readme
 from studio.export.proof import prove, work
 from studio.home import write_whole
 from studio.talk.stopping import never_stops
@@ -28,6 +30,7 @@ SAMPLE = ("adapter_model.safetensors", "adapter_config.json", "tokenizer.json", 
 ROUNDED = "Rounding to the base's 16 bits costs part of what was learnt (see the losses): --precision f16 keeps more at the same size, f32 all of it."
 HALF = ("In float16, which holds the adapter's change best at this size. Computed in float16 too, a model made for bf16 can overflow: "
         "run it in bf16 or float32 if its answers come out empty.")
+LOCK = "lock"  # in a folder that an export writes to: held as long as the export lives
 Tell = Callable[[str, int, int], None]
 
 
@@ -46,10 +49,12 @@ def export(name: str, kind: str, out: Path, precision: str = "", tell: Tell = la
     precision = precision or {"ollama": "q8_0", "gguf": "f16"}.get(kind, "")
     if imatrix and "_k" not in precision:
         raise ExportError("An importance matrix is for K-quants only.", "Add --precision q4_k_m, q5_k_m or q6_k, or leave --imatrix out.", "--imatrix")
+    if "_k" in precision and not llama_cpp.installed():
+        raise llama_cpp.quantizer_missing()
     note = refuse(found, kind)
     out = _target(found, kind, Path(out).expanduser().absolute(), precision)
     _disk(found, out, 0 if kind == "adapter" else (4 if precision == "f32" else 2) + (4 if proven and kind in ("gguf", "ollama") else 0))
-    with whole(out) as temporary:
+    with _while_it_stands(found), whole(out) as temporary:
         {"adapter": _adapter, "merged": _merged, "gguf": _gguf, "ollama": _ollama}[kind](found, temporary, precision + "+imatrix" * imatrix, tell)
     proof = _proof(found, kind, out, precision, tell) if proven else None
     half = HALF if kind == "merged" and precision == "f16" and model.facts(found.base).dtype == "bfloat16" else ""
@@ -116,13 +121,32 @@ def _disk(found: Voice, out: Path, each: int) -> None:
 
 @contextmanager
 def whole(out: Path) -> Iterator[Path]:
-    """A place beside `out` to write to, renamed to it when the block ends well and removed when it does not."""
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
+    """A place beside `out` to write to, renamed to it when the block ends well and removed when it does not.
+
+    What an export that was killed left beside it is removed first. Raises ExportError where another has written `out` meanwhile.
+    """
+    for left in out.parent.glob(f".{glob.escape(out.name)}.*"):
+        if (left / LOCK).is_file() and not held(left / LOCK):
+            shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder, Lock(Path(folder, LOCK)):
         temporary = Path(folder, out.name)
         yield temporary
-        if out.is_dir():
-            out.rmdir()  # it is empty, or _target had refused
+        if out.is_dir() and not any(out.iterdir()):
+            out.rmdir()
+        if out.exists():
+            raise ExportError(f"{out} was written by another export meanwhile.", "Look at that one, or give another path.", "OUT")
         os.rename(temporary, out)
+
+
+@contextmanager
+def _while_it_stands(found: Voice) -> Iterator[None]:
+    """Raise ExportError where a failure comes from the run's being deleted meanwhile."""
+    try:
+        yield
+    except (StudioError, OSError) as error:
+        if found.result is None or found.result.exists():
+            raise
+        raise ExportError(f"{found.name} was deleted while it was being exported.", "Nothing was written.", "RUN") from error
 
 
 def _adapter(found: Voice, out: Path, precision: str, tell: Tell) -> None:

@@ -13,11 +13,12 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from studio import data, run
+from studio import data, process, run
 from studio.base import source
 from studio.device import here
 from studio.errors import ExportError, StudioError
@@ -164,15 +165,15 @@ def work(command: list[str], tell: Callable[[int, int], None] = lambda *_: None)
     environment = {**os.environ, **CALM, **here(), "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
     said: list[str] = []
     with subprocess.Popen([sys.executable, "-m", *command], cwd=PROJECT, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, text=True, errors="replace") as process:
-        for line in process.stdout:
+                          stderr=subprocess.STDOUT, text=True, errors="replace", preexec_fn=partial(process.die_with, os.getpid())) as worker:
+        for line in worker.stdout:
             done, slash, total = line.strip().partition("/")
             if slash and done.isdigit() and total.isdigit():
                 tell(int(done), int(total))
             elif line.strip():
                 said.append(line.strip())
-    if process.returncode:
-        last = said[-1] if said else f"exit code {process.returncode}"
+    if worker.returncode:
+        last = said[-1] if said else f"exit code {worker.returncode}"
         if last.startswith('{"error"'):
             told = json.loads(last)["error"]
             raise ExportError(told["message"], told["hint"], told["where"])

@@ -17,12 +17,17 @@ from starlette.responses import FileResponse, Response
 from studio.errors import ExportError, StudioError
 from studio.events import Lock, held
 from studio.export import folders as export
+from studio.export import llama_cpp
 from studio.export import report as page_report
 from studio.home import PROJECT, room
 from studio.ui import live, rights
 from studio.ui.who import VISITOR, WATCHER
 
-KINDS = {"adapter": ("adapter", ""), "merged": ("merged", ""), "gguf": ("gguf", "f16"), "gguf-q8": ("gguf", "q8_0"), "ollama": ("ollama", "")}
+BITS = {"": "f16", "-q8": "q8_0", "-q6": "q6_k", "-q5": "q5_k_m", "-q4": "q4_k_m"}
+WEIGHED = "-imatrix"  # at the end of a kind: columns are weighed by what training rows put through them
+K_QUANTS = [f"gguf{end}" for end, precision in BITS.items() if "_k" in precision]
+KINDS = {"adapter": ("adapter", ""), "merged": ("merged", ""), **{f"gguf{end}": ("gguf", precision) for end, precision in BITS.items()},
+         **{kind + WEIGHED: ("gguf", BITS[kind.removeprefix("gguf")]) for kind in K_QUANTS}, "ollama": ("ollama", "")}
 
 
 @rights.job(waits=True)
@@ -36,11 +41,14 @@ def take_away(name: str, kind: str) -> dict[str, Any]:
     if not lock.take():
         raise ExportError("This export is being written already.", "Wait until it is done.", "kind")
     try:
+        if kind.removesuffix(WEIGHED) in K_QUANTS and not llama_cpp.installed():
+            raise llama_cpp.quantizer_missing()
         from studio.talk.voice import voice
         export.refuse(voice(one.id), KINDS[kind][0])
         to, precision = KINDS[kind]
         out = next(path for n in range(1, 1000) if not (path := folder / (kind if n == 1 else f"{kind}-{n}")).exists())
-        command = [sys.executable, "-m", "studio", "export", one.id, str(out), "--to", to, "--json", *(["--precision", precision] if precision else [])]
+        command = [sys.executable, "-m", "studio", "export", one.id, str(out), "--to", to, "--json", *(["--precision", precision] if precision else []),
+                   *(["--imatrix"] if kind.endswith(WEIGHED) else [])]
         with open(folder / f"{kind}.json", "wb") as answer, open(folder / f"{kind}.log", "wb") as log:
             subprocess.Popen(command, cwd=PROJECT, stdin=subprocess.DEVNULL, stdout=answer, stderr=log, start_new_session=True,
                              pass_fds=[lock.descriptor])
@@ -51,12 +59,16 @@ def take_away(name: str, kind: str) -> dict[str, Any]:
 
 @rights.read(WATCHER, VISITOR)
 def taken(ask: dict[str, Any]) -> Response:
-    """How each export of a run stands: {exports: {kind: {state, said, answer}}}; state: none, going, done, failed."""
+    """How each export of a run stands: {exports: {kind: {state, said, answer}}, quantizer}; state: none, going, done, failed.
+
+    quantizer: whether K-quants can be written here.
+    """
     try:
         one = live.exact(str(ask.get("id", "")))
     except StudioError as error:
         return Response(orjson.dumps({"exports": {}, "error": str(error)}), media_type="application/json")
-    return Response(orjson.dumps({"exports": {kind: _state(_folder(one.id), kind) for kind in KINDS}}), media_type="application/json")
+    told = {"exports": {kind: _state(_folder(one.id), kind) for kind in KINDS}, "quantizer": bool(llama_cpp.installed())}
+    return Response(orjson.dumps(told), media_type="application/json")
 
 
 def _state(folder: Path, kind: str) -> dict[str, Any]:
@@ -71,7 +83,7 @@ def _state(folder: Path, kind: str) -> dict[str, Any]:
     try:
         answer = json.loads(text)
     except ValueError:
-        return {"state": "failed", "error": {"message": said[0] if said else "It was cut off.", "hint": ""}}
+        return {"state": "failed", "error": {"message": "The export was cut off before it was done.", "hint": said[0] if said else ""}}
     if "error" in answer:
         return {"state": "failed", "error": answer["error"]}
     return {"state": "done", "answer": {**answer, "file": Path(answer["path"]).is_file(), "there": Path(answer["path"]).exists()}}

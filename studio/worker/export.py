@@ -10,13 +10,15 @@ import tempfile
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
 from studio import device, model
-from studio.errors import StudioError
+from studio.errors import ExportError, StudioError, in_words
 from studio.export import hf_files
 from studio.export.proof import TEXTS
+from studio.runs.checkpoints import disk_is_full
 from studio.talk.stopping import end_tokens
 from studio.talk.voice import Voice, voice
 from studio.worker import gguf_file
@@ -24,6 +26,7 @@ from studio.worker.importance import importance
 from studio.worker.merge import merge, own_type, still_tied
 
 TABLE = re.compile(r"(^|\.)(embed_tokens|wte|word_embeddings|tok_embeddings|embed_in)\.weight$")
+FULL = ExportError("The disk is full: the export could not be written.", "Free some space, or give a path on another disk.", "OUT")
 TYPES = {"f16": torch.float16, "f32": torch.float32}
 
 
@@ -61,9 +64,18 @@ def main(what: str, name: str, out: Path) -> int:
             kind, _, weighed = what.partition("+")
             gguf_file.write(found, out, kind, hf_files.plain_template(found.template.text), importance(found) if weighed else None)
     except StudioError as error:
-        print(json.dumps({"error": error.as_dict()}))
-        return 2
+        return refused(error)
+    except (OSError, RuntimeError, SafetensorError, MemoryError) as error:
+        spoken = FULL if disk_is_full(error) else in_words(error)
+        if spoken is None:
+            raise
+        return refused(spoken)
     return 0
+
+
+def refused(error: StudioError) -> int:
+    print(json.dumps({"error": error.as_dict()}))
+    return 2
 
 
 if __name__ == "__main__":

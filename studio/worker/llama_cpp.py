@@ -19,8 +19,8 @@ import numpy
 
 from studio import device
 from studio.errors import ExportError
+from studio.export.llama_cpp import MODULES, installed, quantizer_missing
 
-MODULES = {"xllamacpp": "xllamacpp", "llama-cpp-python": "llama_cpp"}
 Messages = list[dict[str, Any]]
 
 
@@ -37,11 +37,6 @@ class Reader(Protocol):
 
         ids: without that token; ids and prompt are None where a package does not tell them.
         """
-
-
-def installed() -> list[str]:
-    """Which of the packages are there."""
-    return [package for package, module in MODULES.items() if importlib.util.find_spec(module)]
 
 
 def readers(file: Path, context: int) -> list[Reader]:
@@ -111,8 +106,7 @@ def quantizer() -> Any:
             found.restype = ctypes.c_size_t
             found.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, *[ctypes.c_int64] * 3, ctypes.c_void_p]
             return found
-    raise ExportError("This precision is written by llama.cpp's own quantizer, which is not installed.", "pip install xllamacpp, or take f16 or q8_0.",
-                      "--precision")
+    raise quantizer_missing()
 
 
 def quantized(rows: numpy.ndarray, kind: Any, importance: numpy.ndarray | None = None) -> numpy.ndarray:

@@ -76,3 +76,29 @@ def test_what_cannot_be_taken(name: str, kind: str) -> None:
     with pytest.raises(StudioError):
         away.take_away(name, kind)
     assert away.download({"id": name, "kind": kind}).status_code == 404
+
+
+def test_k_quants_are_offered_where_the_quantizer_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[str]] = []
+
+    def started(command: list[str], **options: Any) -> Any:
+        asked.append(command)
+        return START([sys.executable, "-c", WRITES, command[5]], **options)
+
+    monkeypatch.setattr("studio.ui.away.subprocess.Popen", started)
+    monkeypatch.setattr("studio.export.llama_cpp.installed", lambda: [])
+    assert orjson.loads(away.taken({"id": RUN}).body)["quantizer"] is False
+    with pytest.raises(StudioError, match="not installed") as refused:
+        away.take_away(RUN, "gguf-q4-imatrix")
+    assert "pip install xllamacpp" in refused.value.hint
+    monkeypatch.setattr("studio.export.llama_cpp.installed", lambda: ["xllamacpp"])
+    assert orjson.loads(away.taken({"id": RUN}).body)["quantizer"] is True
+    away.take_away(RUN, "gguf-q4-imatrix")
+    assert asked[0][-3:] == ["--precision", "q4_k_m", "--imatrix"]
+    assert ended("gguf-q4-imatrix")["state"] == "done"
+
+
+def test_an_export_that_was_cut_off_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    exporter(monkeypatch, "import os, sys; print('merging…', file=sys.stderr, flush=True); os.kill(os.getpid(), 9)")
+    away.take_away(RUN, "merged")
+    assert ended("merged")["error"] == {"message": "The export was cut off before it was done.", "hint": "merging…"}

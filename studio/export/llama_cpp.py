@@ -1,0 +1,19 @@
+"""Which packages of llama.cpp are installed, found without importing them: its quantizer writes K-quants, its server proves GGUF files."""
+
+from __future__ import annotations
+
+import importlib.util
+
+from studio.errors import ExportError
+
+MODULES = {"xllamacpp": "xllamacpp", "llama-cpp-python": "llama_cpp"}  # package -> module
+
+
+def installed() -> list[str]:
+    """Which of the packages are there."""
+    return [package for package, module in MODULES.items() if importlib.util.find_spec(module)]
+
+
+def quantizer_missing() -> ExportError:
+    return ExportError("This precision is written by llama.cpp's own quantizer, which is not installed.",
+                       "pip install xllamacpp, or take f16 or q8_0.", "--precision")
