@@ -24,7 +24,7 @@ def build() -> gr.Blocks:
         gr.HTML(html_template=assets.read("header.html"), js_on_load=assets.mount("header"), apply_default_css=False, elem_id="studio-header")
         here = space.space()
         if here and here.login:  # elsewhere gradio would log in with this machine's own account
-            gr.LoginButton(elem_id="studio-login")
+            gr.LoginButton(elem_id="studio-login", icon=None)  # its picture is a file of gradio's folder, which is shut
         bar.build(page)
         for name in TABS:
             with gr.Column(elem_id=f"tab-{name}", elem_classes="studio-tab"):

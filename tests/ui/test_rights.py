@@ -22,6 +22,34 @@ from tests.ui.test_login import sign_in
 ROLES = (NOBODY, WATCHER, VISITOR, OWNER)
 OPEN = "/gradio_api/run/status"  # an address that every role but NOBODY may use
 SESSION = "abcdefghijk"
+DOORS = {  # what gradio offers beside the jobs
+    "GET": (
+        "/gradio_api/queue/data?session_hash=x",
+        "/gradio_api/call/status/x",
+        "/gradio_api/upload_progress?upload_id=x",
+        "/gradio_api/dev/reload",
+        "/gradio_api/stream/x/1/1/playlist.m3u8",
+        "/gradio_api/proxy=https://huggingface.co/x",
+        "/gradio_api/file=/etc/passwd",
+        "/monitoring/x",
+        "/gradio_api/custom_component/x/client/y/z",
+        "/gradio_api/deep_link?session_hash=x",
+        "/gradio_api/queue/status",
+        "/gradio_api/runs",
+    ),
+    "POST": (
+        "/gradio_api/cancel",
+        "/gradio_api/reset",
+        "/gradio_api/upload",
+        "/gradio_api/component_server",
+        "/gradio_api/process_recording",
+        "/gradio_api/stream/x",
+        "/gradio_api/stream/x/close",
+        "/gradio_api/mcp/",
+        "/gradio_api/queue/join",
+        "/gradio_api/run-history/connect",
+    ),
+}
 
 
 @pytest.fixture(scope="module")
@@ -188,37 +216,9 @@ def test_a_request_that_did_not_pass_the_guard_is_nobodys() -> None:
 
 def test_what_gradio_offers_beside_is_shut_for_those_who_look(pages: Any) -> None:
     """Another's events and streams, component servers, recordings, uploads, cancelling."""
-    paths = {
-        "GET": (
-            "/gradio_api/queue/data?session_hash=x",
-            "/gradio_api/call/status/x",
-            "/gradio_api/upload_progress?upload_id=x",
-            "/gradio_api/dev/reload",
-            "/gradio_api/stream/x/1/1/playlist.m3u8",
-            "/gradio_api/proxy=https://huggingface.co/x",
-            "/gradio_api/file=/etc/passwd",
-            "/monitoring/x",
-            "/gradio_api/custom_component/x/client/y/z",
-            "/gradio_api/deep_link?session_hash=x",
-            "/gradio_api/queue/status",
-            "/gradio_api/runs",
-        ),
-        "POST": (
-            "/gradio_api/cancel",
-            "/gradio_api/reset",
-            "/gradio_api/upload",
-            "/gradio_api/component_server",
-            "/gradio_api/process_recording",
-            "/gradio_api/stream/x",
-            "/gradio_api/stream/x/close",
-            "/gradio_api/mcp/",
-            "/gradio_api/queue/join",
-            "/gradio_api/run-history/connect",
-        ),
-    }
     for role in (NOBODY, WATCHER, VISITOR):
         page, headers = pages[role]
-        for method, several in paths.items():
+        for method, several in DOORS.items():
             for path in several:
                 answer = page.ask(
                     method, path, "{}" if method == "POST" else None, Content_Type="application/json", **headers

@@ -79,7 +79,7 @@
       const done = turn.answers.every((answer) => !GOING.includes(answer.state)), key = JSON.stringify([turn.hidden, turn.vote, turn.rate, done, studio.language]);
       if (key === this.voted) return;
       this.voted = key;
-      const cast = (choice, name) => make("button", { type: "button", class: "button", onclick: () => this.chat.vote(this.place, choice) }, name);
+      const cast = (choice, name) => make("button", { type: "button", job: "chat_vote", class: "button", onclick: () => this.chat.vote(this.place, choice) }, name);
       if (turn.hidden && done) this.vote.replaceChildren(make("span", { class: "quiet" }, studio.say("Which one is better?")), cast("left", studio.say("A is better")), cast("tie", studio.say("Equally good")), cast("right", studio.say("B is better")));
       else if (turn.rate?.rate != null) {
         const { name, rate, low, high, votes } = turn.rate, percent = (value) => studio.number(100 * value);

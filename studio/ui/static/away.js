@@ -19,8 +19,7 @@
     let row = null, timer = null, key = null, bits = "gguf", weighed = false;
     const begin = async (kind) => { try { await studio.call("take_away", row.id, kind); } catch (problem) { studio.tell(problem); } look(); };
     const fetchFile = async (kind, name) => {
-      const data = await studio.askFile("studio-bar", "download", { id: row.id, kind }).catch(() => null);
-      if (data) studio.save(data, name); else studio.tell({ message: studio.say("The file cannot be read.") });
+      try { studio.save(await studio.askFile("studio-bar", "download", { id: row.id, kind }), name); } catch (problem) { studio.tell(problem.status === 404 ? { message: studio.say("The file cannot be read.") } : studio.trouble(problem)); }
     };
     // What a proof found, as [sentence, class]: a proof that failed leaves the file standing, and says so.
     const proof = (found) => {

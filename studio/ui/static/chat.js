@@ -11,7 +11,7 @@
       Object.assign(this, { voices: [], server: { ready: false }, turns: [], id: null, going: false, count: 0, started: [] });
       this.picks = [0, 1].map((side) => make("select", { class: "field", onchange: () => { this.chosen[side] = this.picks[side].value; this.keepPicks(); } }));
       this.chosen = ["", ""];
-      this.blind = make("button", { type: "button", class: "chip", "aria-pressed": "false", onclick: () => { this.blind.setAttribute("aria-pressed", String(!this.isBlind())); } });
+      this.blind = make("button", { type: "button", job: "chat_vote", class: "chip", "aria-pressed": "false", onclick: () => { this.blind.setAttribute("aria-pressed", String(!this.isBlind())); } });
       this.status = make("div", { class: "server", role: "status" });
       this.talks = new studio.Talks(this);
       this.stream = make("div", { class: "turns" });
@@ -38,7 +38,7 @@
       this.picks[0].setAttribute("aria-label", say("Left voice"));
       this.picks[1].setAttribute("aria-label", say("Right voice"));
       this.blind.textContent = say("Blind comparison");
-      this.blind.title = say("Hides which answer is whose, shuffles the sides and lets you vote.");
+      if (!this.blind.disabled) this.blind.title = say("Hides which answer is whose, shuffles the sides and lets you vote.");
       this.box.placeholder = say("Ask something");
       this.box.setAttribute("aria-label", say("Your question"));
       const fresh = make("button", { type: "button", class: "button", onclick: () => this.fresh() }, say("New conversation"));

@@ -40,6 +40,7 @@
   studio.trouble = (problem) => {
     if (problem?.message && !(problem instanceof Error)) return problem;
     if (problem?.status === 401) return { message: studio.say("You are no longer logged in."), hint: studio.say("Load the page again.") };
+    if (problem?.status === 403) return { message: studio.say("Only the owner may do this here."), hint: studio.say("Log in as the owner.") };
     if (problem?.status === 413) return { message: studio.say("The question is too long."), hint: "" };
     if (problem?.status > 0) return { message: studio.say("The studio answered with {status}.", { status: problem.status }), hint: studio.say("Its terminal says more.") };
     return { message: studio.say("The studio does not answer."), hint: studio.say("Is it still running in its terminal? This page goes on by itself when it is back.") };
