@@ -157,7 +157,7 @@
     window.addEventListener("studio:order", look);
     window.addEventListener("studio:tab", look);
     window.addEventListener("studio:summary", look);
-    window.addEventListener("studio:uploads", () => setTimeout(drawSources, 400));
+    window.addEventListener("studio:offered", () => drawSources());
     window.addEventListener("studio:permit", () => studio.order.value && drawSources());
     window.addEventListener("studio:language", () => { told = null; drawn = ""; editor.speak(); look(); });
     studio.translate(element);

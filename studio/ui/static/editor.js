@@ -11,7 +11,7 @@
 
   // saved(answer) is told of a new file, closed() that the editor was left.
   studio.editor = (server, { saved, closed }) => {
-    const list = el("div", { class: "rows-list", tabindex: "0", role: "group" }), view = el("div", { class: "row-view" });
+    const list = el("div", { class: "rows-list", tabindex: "0", role: "group" }), view = el("div", { class: "edit-view" });
     const title = el("h2"), counter = el("p", { class: "quiet small num" }), bar = el("div", { class: "edit-bar" }), notice = el("div", { class: "edit-notice", role: "status" });
     const finder = el("form", { class: "edit-find" }), results = el("div", { class: "edit-results", hidden: true }), verdict = el("div", { class: "edit-verdict" });
     const leave = el("button", { type: "button", class: "button", onclick: () => close() });
@@ -67,7 +67,7 @@
     }
     const save = () => (going = going.then(async () => {
       keep.disabled = true; keep.textContent = say("Saving…");
-      try { const made = await studio.call("data_save", question({ revision: state.revision })); tell(null); element.hidden = true; saved(made); }
+      try { const made = await studio.call("data_save", question({ revision: state.revision })); tell(null); clear(); saved(made); }
       catch (problem) { tell(problem); drawBar(); }
     }));
 
@@ -221,14 +221,14 @@
       hideResults();
       const mine = searched, total = { rows: 0, matches: 0, examples: [] };
       const asking = what === "replace" ? { find: find.value, put: other.value, regex: pattern.checked, case: exact.checked, only: where.value || null } : what;
-      const status = el("p", { class: "edit-found" }), lines = el("div", { class: "edit-lines" }), apply = el("button", { type: "button", class: "primary edit-apply", hidden: true });
+      const status = el("div", { class: "edit-found" }), lines = el("div", { class: "edit-lines" }), apply = el("button", { type: "button", class: "primary edit-apply", hidden: true });
       results.hidden = false;
       results.replaceChildren(el("div", { class: "row-head" }, status, el("div", { class: "row-acts" }, el("button", { type: "button", class: "button", onclick: hideResults }, say("Close")), apply)), lines);
       status.textContent = say("Looking through the rows…");
       for (let from = 0; from != null;) {
         const answer = await (what === "replace" ? server.edit_find : server.edit_fix)(question({ ...asking, start: from })).catch((problem) => ({ error: studio.trouble(problem) }));
         if (mine !== searched) return;
-        if (answer.error) { status.replaceChildren(el("span", { class: "fault", role: "alert" }, el("b", {}, answer.error.message), " ", answer.error.hint || "")); return; }
+        if (answer.error) { status.replaceChildren(el("p", { class: "fault", role: "alert" }, el("b", {}, answer.error.message), " ", answer.error.hint || "")); return; }
         if (answer.revision !== state.revision) await load({ quiet: true });
         total.rows += answer.rows; total.matches += answer.matches;
         for (const one of answer.examples) if (total.examples.push(one) <= 30) lines.append(example(one));
@@ -256,14 +256,19 @@
       await load({ around: row });
       drawFinder();
     };
-    const close = () => { element.hidden = true; hideResults(); closed(); };
+    const clear = () => { asked += 1; looked += 1; element.hidden = true; for (const part of [list, view, counter]) part.replaceChildren(); hideResults(); };
+    const close = () => { clear(); page = { ...page, rows: [] }; closed(); };
     return {
       element, open,
       get isOpen() { return !element.hidden; },
       async fix(which, way) { await open(); await preview({ kind: which, way }); results.scrollIntoView({ behavior: "smooth", block: "center" }); },
       async only(which) { await open(); kind = which; turn(0); },
       // Another file, another language, or the same file anew.
-      begin() { page = { count: 0, rows: [], columns: [], roles: [] }; start = 0; kind = ""; chosen = null; shown = null; find.value = other.value = ""; hideResults(); element.hidden = true; },
+      begin() {
+        page = { count: 0, rows: [], columns: [], roles: [] }; state = { revision: 0, changes: 0, counts: {} };
+        start = 0; kind = ""; chosen = null; shown = null; find.value = other.value = "";
+        drawBar(); clear();
+      },
       speak() { drawBar(); drawFinder(); if (!element.hidden) load(); },
     };
   };

@@ -145,7 +145,7 @@
     window.addEventListener("studio:language", () => { draw(); summary.refresh(true); });
     window.addEventListener("studio:uploads", async () => {
       const answer = await server.offer({}).catch(() => null);
-      if (answer?.form) { offer = studio.offer = answer; draw(); }
+      if (answer?.form) { offer = studio.offer = answer; draw(); window.dispatchEvent(new CustomEvent("studio:offered")); }
     });
     studio.translate(element);
     draw();
