@@ -142,10 +142,12 @@ def test_what_cannot_be_combined_says_why(home: Path, tiny_model: Path, tmp_path
     for name, made in odd.items():
         with pytest.raises(RunError, match=name):
             combining.order([first, made])
-    biased = parent(tiny_model, 4)
-    file = biased.result / "adapter_config.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), "bias": "all"}))
+    biased, worded = parent(tiny_model, 4), parent(tiny_model, 5)
+    for made, more in ((biased, {"bias": "all"}), (worded, {"trainable_token_indices": {"embed_tokens": [3]}})):
+        file = made.result / "adapter_config.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), **more}))
     for runs, word in (([first], "from 2 to 16 runs"), ([first, first], "named twice"), ([first, foreign], "different bases"), ([first, biased], "bias"),
+                       ([first, worded], "trainable_token_indices"),
                        ([first, waiting], "not over"), ([first, Run(whole.folder)], "no adapter to combine"), ([first, empty], "no result yet"),
                        ([first, parent(tiny_model, 1, name="ia3")], "only the matrices of LoRA"),
                        ([first, parent(tiny_model, 1, name="prompt")], "only the matrices of LoRA")):
