@@ -17,7 +17,7 @@ from studio.data.block import Block
 from studio.data.checks import scan
 from studio.data.converter import Converter
 from studio.data.problem import KEPT_PER_KIND, Problem, problem
-from studio.data.repeats import folded
+from studio.data.repeats import ending, folded
 from studio.text.calls import said
 
 COMPARED = frozenset(("rejected", "label"))
@@ -48,12 +48,12 @@ class Found:
 class Chunk:
     """The usable rows of a block as an Arrow table (SCHEMA), and hashes of each (uint64).
 
-    exact: of all its text and calls; folded: the same without case, blanks and punctuation.
+    exact: of all its text and calls; endings: of the calls and the end of the text, without case, blanks and punctuation.
     """
 
     table: pa.Table
     exact: np.ndarray
-    folded: np.ndarray
+    endings: np.ndarray
 
 
 def digest(block: Block, first_row: int, convert: Converter, found: Found) -> Chunk:
@@ -148,13 +148,20 @@ def _check(texts: _Texts, answers: np.ndarray, broken: dict[int, str], found: Fo
 
 
 def _hashes(data: bytes, ends: np.ndarray, after: np.ndarray, beside: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Per row: the hash of all its text, and of its folded text. beside: what else tells a row from others, as _beside gives it."""
+    """Per row: the hash of all its text, and of its ending. beside: what else tells a row from others, as _beside gives it."""
     rows = [data[a:b] for a, b in pairwise([0, *ends[after - 1].tolist()] if len(after) else [0])]
-    exact, alike = (np.fromiter(map(xxhash.xxh3_64_intdigest, texts), np.uint64, len(rows)) for texts in (rows, map(folded, rows)))
+    exact, endings = (np.fromiter(map(xxhash.xxh3_64_intdigest, texts), np.uint64, len(rows)) for texts in (rows, map(ending, rows)))
     if beside:
         more = np.fromiter((xxhash.xxh3_64_intdigest(one.encode(errors="replace")) if one else 0 for one in beside), np.uint64, len(rows))
-        exact, alike = exact ^ more, alike ^ more
-    return exact, alike
+        exact, endings = exact ^ more, endings ^ more
+    return exact, endings
+
+
+def alike(conversation: dict[str, Any]) -> int:
+    """A hash of what a conversation says: equal for those that differ in case, blanks and punctuation alone."""
+    turns = conversation["messages"] or [{"content": conversation["text"]}]
+    words = folded("".join(turn["content"] for turn in turns).encode(errors="replace"))
+    return xxhash.xxh3_64_intdigest(words + _beside(conversation, turns).encode(errors="replace"))
 
 
 def _beside(conversation: dict[str, Any], turns: list[dict[str, Any]]) -> str:

@@ -121,7 +121,7 @@ class Dataset:
     problems: all of them, but of each kind at most KEPT_PER_KIND a part; by_kind: the numbers of all rows of a kind.
     fingerprint: of the content and of how it was read. reason: why this format; unsure: why a second look is wise, or "".
     unused: columns, and keys of turns, that nothing is made of. notes: what was mended, gathered or left out on the way, in sentences.
-    exact, folded: hashes per conversation (see chunk.py).
+    exact, endings: hashes per conversation (see chunk.py).
     """
 
     source: str
@@ -139,7 +139,7 @@ class Dataset:
     encoding: str = "utf-8"
     by_kind: dict[str, np.ndarray] = field(default_factory=dict)
     exact: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint64))
-    folded: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint64))
+    endings: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint64))
 
     @property
     def counts(self) -> dict[str, int]:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from studio.data.chunk import alike
 from studio.data.dataset import Conversations, Dataset
 from studio.data.encoded import EncodedRows, Writer, open_rows
 from studio.data.mixing import indices
@@ -143,10 +144,9 @@ def held_rows(
     order: DataOrder, drawn: list[Drawn], held: list[Held], encoder: Encoder, record: Recording
 ) -> Iterator[tuple[list[dict[str, Any]], list[Encoded]]]:
     """(conversations, their Encoded) of what a run measures on, some at a time: the one place that says which rows these are."""
-    seen = np.unique(np.concatenate([_hashes(part.dataset, part.train) for part in drawn]))
     decision = order.problems.get("leak", "keep" if isinstance(order.eval, str) else "drop")
     for dataset, part in held:
-        for batch, encoded in batches(_without_leaks(dataset, part, seen, decision, record.held_back), encoder):
+        for batch, encoded in batches(_without_leaks(dataset, part, drawn, decision, record.held_back), encoder):
             made = [rows_of(c, e, order, encoder, record, dataset.source, held=True) for c, e in zip(batch, encoded, strict=True)]
             yield [c for c, some in zip(batch, made, strict=True) if some], [e for some in made for e in some]
 
@@ -232,17 +232,26 @@ def refuse_beyond(conversation: dict[str, Any], e: Encoded, encoder: Encoder, so
                         f"Set data.max_length to {encoder.context} or less, or choose a model that reads more.", "data.max_length")
 
 
-def _hashes(dataset: Dataset, conversations: Conversations) -> np.ndarray:
-    """The hashes of these rows of a dataset, alike where they differ in case, blanks and punctuation alone."""
-    if conversations is dataset.conversations:
-        return dataset.folded
-    return dataset.folded[np.searchsorted(dataset.conversations.numbers, conversations.numbers)]
+def _hashes(of: np.ndarray, dataset: Dataset, conversations: Conversations) -> np.ndarray:
+    """Of the hashes of all rows of a dataset those of these rows."""
+    return of if conversations is dataset.conversations else of[np.searchsorted(dataset.conversations.numbers, conversations.numbers)]
 
 
-def _without_leaks(dataset: Dataset, part: Conversations, seen: np.ndarray, decision: str, record: _Record) -> Conversations:
+def _leaked(dataset: Dataset, part: Conversations, drawn: list[Drawn]) -> np.ndarray:
+    """The numbers of the evaluation rows that stand in the training data too, word for word or but for case, blanks and punctuation."""
+    same = np.isin(_hashes(dataset.exact, dataset, part), np.concatenate([_hashes(d.dataset.exact, d.dataset, d.train) for d in drawn]))
+    endings, near, known = _hashes(dataset.endings, dataset, part), np.zeros(len(part), bool), set()
+    for d in drawn:
+        others = _hashes(d.dataset.endings, d.dataset, d.train)
+        near |= np.isin(endings, others) & ~same
+        known |= set(map(alike, d.train.take(np.flatnonzero(np.isin(others, endings[near])))))
+    found = [one["row"] for one in part.take(np.flatnonzero(near)) if alike(one) in known]
+    return np.union1d(part.numbers[same], np.array(found, np.int64))
+
+
+def _without_leaks(dataset: Dataset, part: Conversations, drawn: list[Drawn], decision: str, record: _Record) -> Conversations:
     """The evaluation rows that are not training rows as well; which those were is recorded."""
-    leaked = np.isin(_hashes(dataset, part), seen) if len(part) else np.empty(0, bool)
-    rows = part.numbers[leaked]
+    rows = _leaked(dataset, part, drawn) if len(part) else part.numbers
     if len(rows) and decision == "stop":
         raise DataError(
             f"{len(rows)} rows of {dataset.source} stand in the training data too: rows {ranges(rows.tolist())[:200]}.",

@@ -17,6 +17,7 @@ import xxhash
 from studio.data import store
 from studio.data.block import Block
 from studio.data.blocks import blocks
+from studio.data.chunk import alike
 from studio.data.containers import container_of
 from studio.data.converter import Converter
 from studio.data.dataset import Conversations, Dataset
@@ -35,7 +36,7 @@ from studio.data.watched import Watched, names_of
 from studio.errors import DataError
 
 Report = Callable[[int, int], None]
-VERSION = 7  # of what is stored; raise it when a check or a format changes
+VERSION = 8  # of what is stored; raise it when a check or a format changes
 STYLES = ("unfinished", "too_short")  # kinds that are no fault but the style of the answers, where a STYLE share of them has it
 STYLE = 0.3
 ALIKE = "But for case, spaces and punctuation the same stands in row {}."
@@ -237,7 +238,7 @@ def _gather(look: Look, first: First, shards: list[Shard], folder: Path) -> None
         if len(by_kind.get(kind, ())) > max(STYLE * kept, 3):
             by_kind.pop(kind)
             problems = [p for p in problems if p.kind != kind]
-    hashes = {key: np.concatenate([getattr(shard, key) for shard in shards]) for key in ("exact", "folded")}
+    hashes = {key: np.concatenate([getattr(shard, key) for shard in shards]) for key in ("exact", "endings")}
     notes = list(dict.fromkeys([*look.files.notes, *(note for shard in shards for note in shard.notes), *notes_of(look.mapping, look.files.paths)]))
     about = {
         "format": first.found.format, "container": look.container, "rows": first_row, "fingerprint": look.fingerprint,
@@ -248,7 +249,7 @@ def _gather(look: Look, first: First, shards: list[Shard], folder: Path) -> None
     if not encoding.startswith("utf-"):
         problems.append(problem("legacy_encoding", 1, 1, None, encoding, f"The file is not written in UTF-8: it was read as {encoding}."))
         by_kind["legacy_encoding"] = np.array([1])
-    more, more_rows = _repeats(store.Parts(folder, files), hashes["exact"], hashes["folded"])
+    more, more_rows = _repeats(store.Parts(folder, files), hashes["exact"], hashes["endings"])
     problems = sorted([*problems, *more], key=lambda p: (p.row, list(KINDS).index(p.kind)))
     store.write(folder, about, problems, by_kind | more_rows, hashes)
 
@@ -261,13 +262,13 @@ def _moved(p: Problem, rows: int, lines: int) -> Problem:
     return Problem(p.row + rows, line, p.field, p.kind, p.severity, p.value, reason, p.hint)
 
 
-def _repeats(parts: store.Parts, exact: np.ndarray, folded: np.ndarray) -> tuple[list[Problem], dict[str, np.ndarray]]:
+def _repeats(parts: store.Parts, exact: np.ndarray, endings: np.ndarray) -> tuple[list[Problem], dict[str, np.ndarray]]:
     """Rows of the whole data set that say the same as an earlier one, or the same but for case, blanks and punctuation."""
     conversations, problems, rows = Conversations(parts.table), [], {}
     numbers, same = conversations.numbers, list(repeated(exact))
     again = {index for index, _ in same}
-    alike = [pair for pair in repeated(folded) if pair[0] not in again]
-    for kind, pairs, words in (("duplicate", same, "The same stands in row {}."), ("near_duplicate", alike, ALIKE)):
+    near = [pair for pair in _near(conversations, exact, endings) if pair[0] not in again]
+    for kind, pairs, words in (("duplicate", same, "The same stands in row {}."), ("near_duplicate", near, ALIKE)):
         if pairs:
             rows[kind] = numbers[[index for index, _ in pairs]]
         for index, earlier in pairs[:KEPT_PER_KIND]:
@@ -275,6 +276,14 @@ def _repeats(parts: store.Parts, exact: np.ndarray, folded: np.ndarray) -> tuple
             value = said.get("text") or said["messages"][0]["content"]
             problems.append(problem(kind, said["row"], said["line"], None, value, words.format(numbers[earlier])))
     return problems, rows
+
+
+def _near(conversations: Conversations, exact: np.ndarray, endings: np.ndarray) -> Iterator[tuple[int, int]]:
+    """(index, an earlier one) of rows that say the same but for case, blanks and punctuation; only rows with the same ending are looked at."""
+    some = np.array(sorted({n for pair in repeated(endings) if exact[pair[0]] != exact[pair[1]] for n in pair}), np.int64)
+    hashes = np.fromiter(map(alike, conversations.take(some)), np.uint64, len(some))
+    for later, earlier in repeated(hashes):
+        yield int(some[later]), int(some[earlier])
 
 
 def _nothing(name: str, rows: int, problems: list[Problem], way: str = "") -> DataError:

@@ -10,6 +10,7 @@ import numpy as np
 
 LEFT_OUT = bytes(range(33)) + b".,;:!?'\"`*_#"  # blanks and signs of which a text may have more or fewer and still say the same
 SMALL = bytes(range(256)).lower()
+WINDOW, ENDING = 64, 24  # bytes looked at, bytes compared
 WIDE = re.compile("[\\s。、｡､·•“”„‟‘’‚‛«»‹›「」『』《》〈〉…‥—–¿¡،؛؟।\u200b-\u200f\u2060\ufe00-\ufe0f\ufeff]+")
 
 
@@ -18,6 +19,12 @@ def folded(text: bytes) -> bytes:
     if not text.isascii():
         text = WIDE.sub("", unicodedata.normalize("NFKC", text.decode()).casefold()).encode() or text
     return text.translate(SMALL, LEFT_OUT) or text
+
+
+def ending(text: bytes) -> bytes:
+    """The last signs of the folded text: equal where two folded texts are, and found in a third of the time."""
+    end = text[-WINDOW:].translate(SMALL, LEFT_OUT)[-ENDING:] if text.isascii() else b""
+    return end if len(end) == ENDING else folded(text)[-ENDING:]
 
 
 def repeated(hashes: np.ndarray) -> Iterator[tuple[int, int]]:

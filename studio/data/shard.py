@@ -42,13 +42,13 @@ class Shard:
     by_kind: dict[str, array[int]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     exact: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint64))
-    folded: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint64))
+    endings: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint64))
 
 
 def read_blocks(source: Iterator[Block], form: str, mapping: dict[str, Any] | None, out: Path, report: Callable[[int], None]) -> Shard:
     """Digest all blocks into the Arrow stream file `out`. report(bytes done) after each."""
     shard, found, convert = Shard(out.name), Found(), Converter(formats()[form], mapping)
-    exact, alike = [], []
+    exact, endings = [], []
     with pa.OSFile(str(out), "wb") as sink, pa.ipc.new_stream(sink, SCHEMA) as writer:
         for block in source:
             chunk = digest(block, shard.rows + 1, convert, found)
@@ -57,13 +57,13 @@ def read_blocks(source: Iterator[Block], form: str, mapping: dict[str, Any] | No
             shard.rows += len(block.rows)
             shard.kept += chunk.table.num_rows
             exact.append(chunk.exact)
-            alike.append(chunk.folded)
+            endings.append(chunk.endings)
             shard.lines = block.last or shard.lines
             shard.notes += block.notes
             report(block.done)
     shard.problems, shard.by_kind = found.problems, found.rows
     if exact:
-        shard.exact, shard.folded = np.concatenate(exact), np.concatenate(alike)
+        shard.exact, shard.endings = np.concatenate(exact), np.concatenate(endings)
     return shard
 
 

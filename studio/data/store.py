@@ -75,10 +75,10 @@ def load(source: str, folder: Path) -> Dataset:
         problems = [Problem(**json.loads(line)) for line in file]
     with np.load(folder / "rows.npz") as held:
         rows = {key[5:]: held[key] for key in held.files if key.startswith("kind_")}
-        exact, folded = held["exact"], held["folded"]
+        exact, endings = held["exact"], held["endings"]
     table = Parts(folder, about["files"]).table
     fields = {key: about[key] for key in ("format", "container", "rows", "fingerprint", "columns", "reason", "unsure", "unused", "notes", "encoding")}
-    return Dataset(source=source, conversations=Conversations(table), problems=problems, by_kind=rows, exact=exact, folded=folded, **fields)
+    return Dataset(source=source, conversations=Conversations(table), problems=problems, by_kind=rows, exact=exact, endings=endings, **fields)
 
 
 class Parts:
