@@ -20,14 +20,20 @@ TITLE = "Fine-Tuning Studio"
 
 def build() -> gr.Blocks:
     """The whole page."""
+    here = space.space()
+    signing = _sign_in() if here and here.login else None  # elsewhere gradio would log in with this machine's own account
     with gr.Blocks(title=TITLE, fill_width=True, analytics_enabled=False) as page:
         gr.HTML(html_template=assets.read("header.html"), js_on_load=assets.mount("header"), apply_default_css=False, elem_id="studio-header")
-        here = space.space()
-        if here and here.login:  # elsewhere gradio would log in with this machine's own account
-            gr.LoginButton(elem_id="studio-login", icon=None)  # its picture is a file of gradio's folder, which is shut
+        if signing:
+            signing.render()
         bar.build(page)
         for name in TABS:
             with gr.Column(elem_id=f"tab-{name}", elem_classes="studio-tab"):
                 importlib.import_module(f"studio.ui.{name}").build(page)
         jobs.build()
     return page
+
+
+def _sign_in() -> gr.LoginButton:
+    """Gradio's login as a plain link, made outside a page: inside one it asks at every load who one is, which the guard refuses to visitors."""
+    return gr.LoginButton(elem_id="studio-login", icon=None, size="sm", link="/login/huggingface?_target_url=/", link_target="_self", render=False)

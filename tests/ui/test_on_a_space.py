@@ -80,6 +80,17 @@ def test_a_visitor_looks_and_chats_and_trains_nothing(space: At) -> None:
 
 
 @pytest.mark.slow
+def test_a_visitors_page_asks_nothing_that_is_refused(space: At) -> None:
+    """The way in is a link: no event of the page runs when it loads, and no file of gradio's folder is shown."""
+    page = space.ask("GET", "/").body
+    config = json.JSONDecoder().raw_decode(page.partition("window.gradio_config = ")[2])[0]
+    assert not [one for one in config["dependencies"] if any(kind == "load" for _, kind in one["targets"])]
+    door = next(one["props"] for one in config["components"] if one["props"].get("elem_id") == "studio-login")
+    assert door["link"].startswith("/login/huggingface")
+    assert door.get("icon") is None
+
+
+@pytest.mark.slow
 def test_the_owner_trains(space: At) -> None:
     cookie = profile("anna")
     assert space.look("tune", "offer", {}, Cookie=cookie).headers["x-studio-may"] == "*"

@@ -67,6 +67,8 @@
     if (list == null || list === allowed?.join(" ")) return;
     allowed = list.split(" ");
     for (const node of document.querySelectorAll("[data-job]")) if (!studio.may(node.dataset.job)) forbid(node);
+    const door = document.getElementById("studio-login"); // of a Space: who is let in there as the owner is offered the way out
+    if (door && studio.may("*")) { door.href = "/logout?_target_url=/"; studio.write(door, studio.say("Log out")); }
     window.dispatchEvent(new CustomEvent("studio:permit"));
   };
   const forbid = (node) => { node.disabled = true; node.title = studio.say("Only the owner may do this here."); };
