@@ -49,7 +49,7 @@ def installed(package: str) -> bool:
 
 def precision(config: RunConfig, device: Device) -> str:
     """bf16 where the device computes in it, fp16 on older CUDA cards, else float32. Trained weights are float32 in any case."""
-    wanted = config.training.precision
+    wanted: str = config.training.precision
     if wanted == "bf16" and not device.bf16 and device.kind != "cpu":
         other = "auto or fp16" if device.traits.fp16 else "auto"
         raise OrderError(f"{device.name} cannot compute in bf16.", f"Set training.precision to {other}.", "training.precision")

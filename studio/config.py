@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -31,7 +32,7 @@ class RunConfig(BaseModel):
     name: str | None = Field(None, max_length=120, title="Name", description="What to call the run; left out: date, method and model.")
     model: ModelOrder = Field(default_factory=ModelOrder)
     data: DataOrder
-    method: AnyMethod = Field(default_factory=lambda: METHODS[DEFAULT_METHOD]())
+    method: AnyMethod = Field(default_factory=lambda: METHODS[DEFAULT_METHOD].model_validate({}))
     training: Training = Field(default_factory=Training)
     place: AnyPlace = Field(default_factory=Here, title="Place", description="Which computer does the work: here, ssh:HOST or job:HARDWARE.")
     combine: Combination | None = Field(None, title="Combination", description="Nothing is trained: the adapters of these runs are made into one.")
@@ -90,7 +91,7 @@ def _in_full(text: str) -> str:
     return f"{path.absolute()}{end}" if path.exists() else text
 
 
-def load(path: str | Path, settings: list[str] = ()) -> RunConfig:
+def load(path: str | Path, settings: Sequence[str] = ()) -> RunConfig:
     """Read an order from a YAML file, with `--set` changes (a.b=value) on top. Raises OrderError.
 
     Relative data and model paths are meant from where the command runs.
@@ -105,7 +106,7 @@ def load(path: str | Path, settings: list[str] = ()) -> RunConfig:
     return parse(text, settings, where=str(path))
 
 
-def parse(text: str, settings: list[str] = (), where: str = "the order") -> RunConfig:
+def parse(text: str, settings: Sequence[str] = (), where: str = "the order") -> RunConfig:
     """An order from YAML text. Raises OrderError that names every wrong key with its nearest right name."""
     plain = yaml_text.read(text, where)
     if not isinstance(plain, dict):
@@ -154,11 +155,12 @@ def _set(plain: dict[str, Any], setting: str) -> None:
 
 def _dotted(loc: tuple) -> str:
     """pydantic's location without the union tag it puts behind `method`."""
-    tags = {"method": METHODS, "place": PLACES}.get(loc[0] if loc else "", ())
+    tagged: dict[str, Mapping[str, Any]] = {"method": METHODS, "place": PLACES}
+    tags = tagged.get(loc[0] if loc else "", {})
     return ".".join(str(part) for index, part in enumerate(loc) if not (index == 1 and part in tags))
 
 
-def _fault(item: dict[str, Any]) -> tuple[str, str]:
+def _fault(item: Mapping[str, Any]) -> tuple[str, str]:
     """One pydantic error as (what was found, what would be right)."""
     where, kind, value = _dotted(item["loc"]), item["type"], item.get("input")
     if kind == "extra_forbidden":
@@ -179,7 +181,7 @@ def _fault(item: dict[str, Any]) -> tuple[str, str]:
     return f"{where} is {shown}, but {_expected(item)}.", ""
 
 
-def _expected(item: dict[str, Any]) -> str:
+def _expected(item: Mapping[str, Any]) -> str:
     text = item["msg"]
     text = text.removeprefix("Value error, ").removeprefix("Input ")
     return text[0].lower() + text[1:]

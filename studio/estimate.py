@@ -108,7 +108,8 @@ def estimate(facts: ModelFacts, config: RunConfig, device: Device, rows: Rows | 
     walked, around, loop = walk(facts, config, device, known, correction)
     causes, high = by_cause(walked, around, correction), _seen(walked.peak + around.high, around, correction)
     pace = clock.pace(facts, config, known, loop, clock.speed(device, loop.base, rates, clock.kind(config))) if known else None
-    disk, sharing = on_disk(facts, config), {}
+    disk = on_disk(facts, config)
+    sharing: dict[str, Any] = {}
     if loop.ranks > 1:
         one = {"total": sum(causes.values()), "high": high, "by_cause": causes}
         sharing = {"processes": loop.ranks, "sharding": "fsdp" if loop.split else "ddp", "by_rank": tuple({"rank": rank, **one} for rank in range(loop.ranks))}

@@ -192,7 +192,8 @@ class Lock:
     """
 
     def __init__(self, path: Path):
-        self.path, self.descriptor = path, None
+        self.path = path
+        self.descriptor: int | None = None
 
     def take(self, wait: float = 0.0, shared: bool = False) -> bool:
         """True once held; False when somebody else still holds it after `wait` seconds. shared: beside others that share, and unseen by held()."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 Shape = tuple[int, ...]
 
@@ -35,7 +35,7 @@ class Footprint(NamedTuple):
     each: int = 4
 
 
-def of(shapes: Mapping[str, Shape], **more: object) -> Footprint:
+def of(shapes: Mapping[str, Shape], **more: Any) -> Footprint:
     """The footprint that trained tensors tell by their names (Method.trained); `more`: what names cannot tell."""
     low_rank: dict[str, int] = {}
     bottleneck: dict[str, int] = {}

@@ -84,8 +84,8 @@ class Method(BaseModel, ABC):
                              "Set training.packing to auto or false.", "training.packing")
         if getattr(training, "precision", None) == "bf16" and not device.bf16:
             raise OrderError(f"{device.name} cannot compute in bf16.", "Set training.precision to auto.", "training.precision")
-        if self.quantized() is not None:
-            self.quantized().refuse(device)
+        if (held := self.quantized()) is not None:
+            held.refuse(device)
         if facts is not None:
             self.trained(facts)
 

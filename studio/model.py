@@ -128,7 +128,7 @@ def facts(folder: Path) -> ModelFacts:
 @lru_cache(maxsize=32)
 def _facts(folder: Path, stamp: tuple) -> ModelFacts:
     config = _config(folder)
-    tensors = {}
+    tensors: dict[str, Tensor] = {}
     for file in shards.weight_files(folder):
         tensors |= header(file)
     return from_config(config, tensors)

@@ -88,8 +88,8 @@ def check_options(config: RunConfig) -> None:
             raise OrderError(f"training.{key} acts at evaluations, and with data.eval {config.data.eval or 0} there are none.",
                              f"Hold rows out (data.eval: 0.05), or leave training.{key} out.", f"training.{key}")
     method = config.method
-    if getattr(method, "quantization", None) == "int8" and getattr(method, "compute", "auto") != "auto":
-        raise OrderError(f"method.compute is {method.compute}, but weights held in int8 are multiplied in int8.",
+    if getattr(method, "quantization", None) == "int8" and (compute := getattr(method, "compute", "auto")) != "auto":
+        raise OrderError(f"method.compute is {compute}, but weights held in int8 are multiplied in int8.",
                          "Leave method.compute at auto, or hold the base in nf4.", "method.compute")
     _check_optimizer(training.optimizer)
 

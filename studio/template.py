@@ -101,7 +101,8 @@ def _added_bos(file: Path, changed: int, size: int) -> str:
         if kind in ("BertProcessing", "RobertaProcessing"):
             return str(step["cls"][0])
         if kind == "TemplateProcessing":
-            first = next(iter(step.get("single") or []), {}).get("SpecialToken")
+            single: dict[str, Any] = next(iter(step.get("single") or []), {})
+            first = single.get("SpecialToken")
             if first:
                 return str(next(iter((step.get("special_tokens") or {}).get(first["id"], {}).get("tokens") or []), first["id"]))
     return ""
@@ -289,7 +290,9 @@ def _unmark(marked: str) -> Rendered:
     """Take the span markers out of a rendered text and note where they stood."""
     if OPEN not in marked:
         return Rendered(marked, [])
-    parts, found, at = [], [], 0
+    parts: list[str] = []
+    found: list[tuple[int, int]] = []
+    at = 0
     for piece in marked.split(OPEN):
         inside, closed, after = piece.partition(CLOSE)
         if closed and found and not "".join(parts)[found[-1][1] :].strip():

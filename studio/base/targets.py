@@ -88,8 +88,8 @@ def ends(linears: Linears) -> dict[str, dict[int, str]]:
     """"attention" and "feed-forward" -> layer number -> the linear the sublayer ends in, where there is exactly one."""
     found: dict[str, dict[int, list[str]]] = {"attention": {}, "feed-forward": {}}
     for name in linears:
-        layer = layer_of(name)
-        inner = name[LAYER.search(name).end():] if layer is not None else ""
+        layer, inside = layer_of(name), LAYER.search(name)
+        inner = name[inside.end():] if inside else ""
         if layer is None or not END.search(name) or EXPERTS.search(inner):
             continue
         found["attention" if ATTENTION.search(name) else "feed-forward"].setdefault(layer, []).append(name)

@@ -65,9 +65,10 @@ def _unbuilt(device: Device, made: Build, known: nvidia.Driver) -> Misfit | None
 
 def _too_old(device: Device, made: Build, known: nvidia.Driver) -> Misfit | None:
     """CUDA's minor versions go together with every driver of the same major version (NVIDIA's CUDA compatibility guide)."""
-    if device.kind != "cuda" or not known.cuda or int((made.cuda or "0").partition(".")[0]) <= known.cuda[0]:
+    major = int((made.cuda or "0").partition(".")[0])
+    if device.kind != "cuda" or not known.cuda or major <= known.cuda[0]:
         return None
-    least = next((driver for _, cuda, driver, *_ in WHEELS if cuda[0] == int(made.cuda.partition(".")[0])), "a newer one")
+    least = next((driver for _, cuda, driver, *_ in WHEELS if cuda[0] == major), "a newer one")
     return Misfit("driver", f"The driver{_version(known)} is too old for the installed {made.told()}.",
                   f"Update NVIDIA's driver to {least} or newer and restart the computer. Or: {_instead(device, known)}")
 

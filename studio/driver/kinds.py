@@ -27,7 +27,7 @@ class Kind(NamedTuple):
     launch: float
     moved: float
     speed: float | None
-    index: str
+    index: str  # type: ignore[assignment]
 
 
 KINDS = {

@@ -72,7 +72,7 @@ def _nodes() -> list[tuple[dict[str, int], Path | None]]:
     nodes = [told for folder in folders if (told := _properties(folder / "properties")).get("simd_count")]
     if not folders:
         return [({}, card) for card in _cards(AMD)]
-    return [(told, _rendered(told.get("drm_render_minor", 0)) or (_cards(AMD)[place:place + 1] or [None])[0]) for place, told in enumerate(nodes)]
+    return [(told, _rendered(told.get("drm_render_minor", 0)) or next(iter(_cards(AMD)[place:]), None)) for place, told in enumerate(nodes)]
 
 
 def _properties(file: Path) -> dict[str, int]:

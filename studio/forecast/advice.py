@@ -62,8 +62,8 @@ def candidates(config: RunConfig, checkpointing: bool) -> Iterator[Change]:
         yield Change({"method": "qlora"}, "Train LoRA matrices beside a base in 4 bits (QLoRA).", "learns less deeply, slower a step")
     if getattr(method, "target_modules", None) == "all-linear":
         yield Change({"method.target_modules": "q-v"}, "Put matrices on queries and values only.", "some quality")
-    if getattr(method, "rank", 0) > 8:
-        yield Change({"method.rank": method.rank // 2}, f"Halve the rank to {method.rank // 2}.", "some capacity")
+    if (rank := getattr(method, "rank", 0)) > 8:
+        yield Change({"method.rank": rank // 2}, f"Halve the rank to {rank // 2}.", "some capacity")
     if config.data.max_length > 256:
         half = config.data.max_length // 2
         yield Change({"data.max_length": half}, f"Cut rows at {half} tokens.", "the ends of longer rows are not learnt")

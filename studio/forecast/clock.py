@@ -181,9 +181,10 @@ def remaining(steps: Sequence[float], times: Sequence[float], pauses: Sequence[P
     if pace is not None and known.get("rows") and plan.get("effective_batch") and len(tokens) == len(steps) and tokens[-1] > tokens[first]:
         usual = min(plan["effective_batch"], known["rows"]) * known["tokens"] / known["rows"]  # of a step
         pace *= usual * counted / (tokens[-1] - tokens[first])
-    if pace is None and expected is None:
+    pace, expected = (expected if pace is None else pace), (pace if expected is None else expected)
+    if pace is None or expected is None:
         return None
-    seconds = left(done, total, (pace if pace is not None else expected) * done, expected if expected is not None else pace)
+    seconds = left(done, total, pace * done, expected)
     for name, key in (("evaluating", "eval_every"), ("saving", "save_every")):
         took = [pause.ended - pause.began for pause in pauses if pause.name == name] or [(told.get("pauses") or {}).get(name, 0.0)]
         if plan.get(key):

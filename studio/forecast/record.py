@@ -9,6 +9,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from studio import model, places, run
@@ -88,7 +89,7 @@ def seen(device: Device) -> list[Seen]:
 
 @lru_cache(maxsize=256)
 def _seen(folder: str, stamp: int) -> Seen | None:
-    one = run.Run(folder)
+    one = run.Run(Path(folder))
     diary = one.events()
     plan: dict[str, Any] = next((event for event in reversed(diary) if event["kind"] == "plan"), {})
     said = summary.summary(one, diary)

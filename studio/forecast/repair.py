@@ -36,7 +36,8 @@ def repairs(run: Run) -> list[dict[str, Any]]:
 
 def _changes(config: RunConfig, plan: dict[str, Any]) -> list[tuple[dict[str, Any], str, str, bool]]:
     """(change, what it is in words, what it costs in words, whether a checkpoint can be resumed with it)."""
-    training, found = config.training, []
+    training = config.training
+    found: list[tuple[dict[str, Any], str, str, bool]] = []
     effective = plan.get("effective_batch") or (training.batch_size * (training.accumulation if training.accumulation != "auto" else 4))
     checkpointing = {} if training.checkpointing is True or plan.get("checkpointing") or not config.method.allows_checkpointing else {"checkpointing": True}
     batch = training.batch_size

@@ -98,7 +98,10 @@ def _read(same: Same) -> Anatomy:
 
 
 def _layer(facts: ModelFacts, prefix: str, names: list[str], shapes: dict[str, tuple[int, ...]], linears: dict[str, tuple[int, int]]) -> Layer:
-    found, norms, inner, loose = [], [], [], 0
+    found: list[Linear] = []
+    norms: list[int] = []
+    inner: list[int] = []
+    loose = 0
     for name in names:
         module, shape = name.removesuffix(".weight"), shapes[name]
         inside = name[len(prefix):]

@@ -27,16 +27,18 @@ def project(walk: Walk, layer: Layer, given: Value) -> tuple[Value, Value, Value
     tape, anatomy = walk.tape, walk.anatomy
     separate = [layer.part(part) for part in ("query", "key", "value")]
     if all(separate):
-        return tuple(walk.linear(given, parts[0]) for parts in separate)
+        query, key, value = (walk.linear(given, parts[0]) for parts in separate)
+        return query, key, value
     fused = layer.part("fused")
     rows = given.size // anatomy.hidden
     if fused:
         together = walk.linear(given, fused[0])
-        parts = [tape.view(together, rows * width) for width in (anatomy.query, anatomy.keys, anatomy.keys)]
+        query, key, value = (tape.view(together, rows * width) for width in (anatomy.query, anatomy.keys, anatomy.keys))
         tape.drop(together)
-        return tuple(parts)
+        return query, key, value
     widths = (anatomy.query, anatomy.keys, anatomy.keys)
-    return tuple(walk.linear(given, Linear("", anatomy.hidden, width, False, "other")) for width in widths)
+    query, key, value = (walk.linear(given, Linear("", anatomy.hidden, width, False, "other")) for width in widths)
+    return query, key, value
 
 
 def rotate(walk: Walk, value: Value, layer: Layer) -> Value:

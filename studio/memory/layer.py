@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from studio.memory.anatomy import Layer, Linear
 from studio.memory.attention import attention
@@ -123,7 +124,7 @@ def written_gelu(walk: Walk, value: Value, fast: bool) -> Value:
     """0.5·x · (1 + tanh(√(2/π)·(x + 0.044715·x³))), each operation by itself; CUDA's autocast takes the power in float32, and all that follows."""
     tape, size = walk.tape, value.size
 
-    def then(before: Value, saves: tuple[Value, ...] = (), **more: bool) -> Value:
+    def then(before: Value, saves: tuple[Value, ...] = (), **more: Any) -> Value:
         made = tape.op(size, before.each, [before], saves, **more)
         tape.drop(before)
         return made

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import prod
 from typing import NamedTuple
 
@@ -32,7 +33,7 @@ class States(NamedTuple):
         return {"weights": self.weights, "trained": self.trained, "optimizer": self.optimizer}
 
 
-def states(facts: ModelFacts, footprint: Footprint, shapes: dict[str, tuple[int, ...]], stack: Stack) -> States:
+def states(facts: ModelFacts, footprint: Footprint, shapes: Mapping[str, tuple[int, ...]], stack: Stack) -> States:
     """For a model, a method's footprint and trained shapes, and a loop."""
     each = footprint.each
     numbers = sum(prod(shape) for shape in shapes.values())
@@ -52,7 +53,7 @@ def weight_bytes(facts: ModelFacts, footprint: Footprint, stack: Stack) -> tuple
         if name in footprint.weights and name not in footprint.copies:
             continue
         module = name.removesuffix(".weight")
-        if module in linears and module != name:
+        if footprint.quantized and module in linears and module != name:
             held = quantized_bytes(tensor.shape, *footprint.quantized)
             packed, scales = packed + held, scales + held - (tensor.size if footprint.quantized[0] == "int8" else -(-tensor.size // 2))
             largest = max(largest, tensor.size)
@@ -75,7 +76,7 @@ def nf4_bytes(size: int, double: bool) -> int:
     return -(-size // 2) + scales + -(-scales // 256) * 4 + 256 * 4 + 4 + table
 
 
-def optimizer_bytes(shapes: dict[str, tuple[int, ...]], each: int, name: str) -> int:
+def optimizer_bytes(shapes: Mapping[str, tuple[int, ...]], each: int, name: str) -> int:
     """Bytes of an optimizer's states. each: bytes of a trained number, whose type torch's optimizers give their states."""
     if "adafactor" in name:  # a row and a column of second moments (Shazeer and Stern 2018, arXiv 1804.04235), float32
         return sum(4 * (sum(shape[-2:]) * prod(shape[:-2]) if len(shape) > 1 else prod(shape)) for shape in shapes.values())
@@ -90,7 +91,7 @@ def optimizer_bytes(shapes: dict[str, tuple[int, ...]], each: int, name: str) ->
     return states * numbers * wide
 
 
-def paged_bytes(shapes: dict[str, tuple[int, ...]], name: str) -> int:
+def paged_bytes(shapes: Mapping[str, tuple[int, ...]], name: str) -> int:
     """Of optimizer_bytes, the states that bitsandbytes asks of CUDA itself: its paged optimizers page tensors of 100,000 numbers and more."""
     if "paged" not in name:
         return 0
@@ -98,7 +99,7 @@ def paged_bytes(shapes: dict[str, tuple[int, ...]], name: str) -> int:
     return (1 if "lion" in name else 2) * sum(prod(shape) for shape in large.values()) * (1 if "8bit" in name else 4)
 
 
-def step_bytes(shapes: dict[str, tuple[int, ...]], each: int, stack: Stack) -> int:
+def step_bytes(shapes: Mapping[str, tuple[int, ...]], each: int, stack: Stack) -> int:
     """Temporaries of a step: a foreach optimizer (torch's own choice on CUDA) makes one list as long as all trained numbers; fused ones none."""
     sizes, name = [prod(shape) for shape in shapes.values()], stack.optimizer
     if "foreach" in name or stack.device == "cuda" and name in FOREACH:

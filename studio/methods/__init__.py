@@ -7,7 +7,7 @@ import pkgutil
 from functools import reduce
 from inspect import isabstract
 from operator import or_
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
@@ -26,4 +26,7 @@ def _discover() -> dict[str, type[Method]]:
 
 
 METHODS: dict[str, type[Method]] = _discover()
-AnyMethod = Annotated[reduce(or_, METHODS.values()), Field(discriminator="name")]
+if TYPE_CHECKING:
+    AnyMethod = Method
+else:
+    AnyMethod = Annotated[reduce(or_, METHODS.values()), Field(discriminator="name")]

@@ -7,7 +7,7 @@ import pkgutil
 from functools import reduce
 from inspect import isabstract
 from operator import or_
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
@@ -40,7 +40,10 @@ def _in_full(value: Any) -> Any:
     return {"kind": kind, **({first: rest} if rest and first else {})}
 
 
-AnyPlace = Annotated[reduce(or_, PLACES.values()), Field(discriminator="kind"), BeforeValidator(_in_full)]
+if TYPE_CHECKING:
+    AnyPlace = Place
+else:
+    AnyPlace = Annotated[reduce(or_, PLACES.values()), Field(discriminator="kind"), BeforeValidator(_in_full)]
 
 
 def device_of(place: Place) -> Device | None:
