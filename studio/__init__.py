@@ -28,10 +28,10 @@ __version__ = "0.1.0"
 FLOORS = {
     0: ("errors", "json_text", "kernels"),
     1: ("crash", "home", "credentials", "events", "process", "driver", "device", "cards", "base", "template", "text", "model", "yaml_text"),
-    2: ("new_tokens", "token_rows", "tokens", "data", "combination", "footprint", "method", "methods", "training", "program", "place", "places"),
+    2: ("new_tokens", "token_rows", "tokens", "data", "combination", "footprint", "method", "methods", "training", "program", "environment", "place", "places"),
     3: ("config", "presets", "auto"),
     4: ("memory", "estimate", "forecast", "run", "runs", "queue"),
-    5: ("combining", "preflight", "resolve", "doctor", "supervise", "relay", "follow", "talk", "export", "bench"),
+    5: ("combining", "preflight", "resolve", "doctor", "supervise", "relay", "box", "follow", "talk", "export", "bench"),
     6: ("worker", "ui"),
     7: ("commands", "__main__", "page"),
 }

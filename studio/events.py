@@ -29,7 +29,7 @@ from studio import crash
 #  end     {state, cause?, action?, code?, signal?, …}  the last line of an attempt
 KINDS = ("phase", "plan", "step", "eval", "sample", "saved", "note", "end")
 
-PHASES = ("queued", "starting", "sending", "fetching model", "reading data", "loading model", "probing", "training",
+PHASES = ("queued", "starting", "sending", "setting up", "reconnecting", "fetching model", "reading data", "loading model", "probing", "training",
           "evaluating", "saving", "fetching result")
 
 END_STATES = ("finished", "stopped", "failed", "lost")

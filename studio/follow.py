@@ -15,24 +15,26 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from studio import data, estimate, model, places
-from studio.base import source
+from studio import box, json_text
 from studio.errors import DeviceError, StudioError
 from studio.events import KINDS
 from studio.home import write_whole
 from studio.place import Box, Unreachable
 from studio.run import Run
-from studio.runs import checkpoints
-from studio.tokens import Encoder
+from studio.runs import afar, checkpoints
 
 WAITS = (1, 2, 5, 10, 20, 30)  # seconds before a lost connection is tried again; the last one stays
 GIVE_UP_STOP = 120.0  # seconds a stop waits for a place that does not answer
+LOST = "reconnecting"  # the phase while the place does not answer
+GOES_ON = "What was begun there may go on: resume the run here, and it is taken up again."
+FREE_THERE = "Free some space there (`df -h` shows it), then resume the run."
+
+
+class Stopped(Exception):
+    """The run was asked to stop before anything had begun at the place."""
 
 
 class Follow:
@@ -42,26 +44,31 @@ class Follow:
         self.run, self.place = run, run.config.place
         self.folder = run.folder / "remote"
         self.state_file = self.folder / "state.json"
-        self.box = Box(run.id, self.folder / "box", attempt, partial(_seconds, run))
-        self.known = {"log": 0, **_json(self.state_file)}
+        self.box = Box(run.id, self.folder / "box", attempt, lambda: box.seconds(run), self._told)
+        self.known = {"log": 0, **json_text.stored(self.state_file, {})}
         relayed = [event for event in run.events() if "relayed" in event]
         self.heard = max((event["relayed"] for event in relayed), default=0)  # bytes of the run's events there that are here
         self.seen = {_key(event) for event in relayed}
         self.end: dict[str, Any] | None = None
+        self.now = ""  # the phase it is in
+        self.answered = afar.known(run)  # whether the place has ever answered
+        self.begun = self.state_file.exists()  # whether a run there may go on by itself
         self.asked: str | None = None  # the stop that was passed on
+        self.before = ""  # the phase in which the connection was lost
         self.unheard: float | None = None  # since when a stop has waited for an answer
 
     def carry_out(self) -> None:
         """Send, follow, fetch, end. Raises StudioError with the reason when it cannot."""
         self.phase("sending")
-        pack(self.run, self.box.folder)
-        self._reach(lambda: self.place.send(self.box), first=not self.state_file.exists())
+        box.pack(self.run, self.box.folder)
+        self._reach(lambda: self.place.send(self.box))
         write_whole(self.state_file, json.dumps(self.known))
-        tries = 0
+        self.begun, tries = True, 0
         while self.end is None:
             try:
                 for line in _beside(self.place.output(self.box, self.heard, self.known["log"])):
-                    tries = 0 if line else tries
+                    if line and tries:
+                        tries = self._found_again()
                     self._take(line)
                     self._pass_on()
                 if self.end is None:
@@ -75,7 +82,20 @@ class Follow:
         self.run.append("end", **self.end)
 
     def phase(self, name: str) -> None:
+        self.now = name
         self.run.append("phase", name=name, attempt=self.box.attempt)
+
+    def _told(self, phase: str, line: str) -> None:
+        """What the place says while it is sent to. Raises Stopped where nothing has begun there and this run is asked to stop."""
+        if not self.answered:
+            afar.mark(self.run)
+            self.answered = True
+        if line:
+            print(line, flush=True)
+        if phase not in ("", self.now) and self.now != LOST:
+            self.phase(phase)
+        if self.run.stop_asked() and not self.state_file.exists():
+            raise Stopped
 
     # -- what comes
 
@@ -106,9 +126,12 @@ class Follow:
         if kind not in KINDS or key in self.seen:
             return
         self.seen.add(key)
+        if kind == "phase":
+            self.now = told["name"]
         told |= {"attempt": self.box.attempt, "relayed": offset}
         if kind == "end":
-            self.end = told
+            full = {"cause": f"The disk of {self.place.address} is full.", "action": FREE_THERE} if told.get("reason") == "disk" else {}
+            self.end = told | full
             return
         if kind == "saved":
             if told.get("what") == "model":
@@ -127,7 +150,7 @@ class Follow:
                 self.place.ask(self.box, word)
                 if how and word == _word(how):
                     self.asked = how
-            except Unreachable as lost:
+            except (Unreachable, StudioError) as lost:
                 self.run.append("note", level="warning", attempt=self.box.attempt,
                                 text=f"{lost} The request ({word}) could not be passed on yet; it is tried again.")
 
@@ -135,7 +158,9 @@ class Follow:
         """Until the next attempt to reach the place. A stop does not wait for ever."""
         if tries == 0:
             self.run.append("note", level="warning", attempt=self.box.attempt,
-                            text=f"{lost} The run there goes on; the connection is tried again.")
+                            text=f"{lost} {'The run there goes on; the' if self.begun else 'The'} connection is tried again.")
+            self.before = self.now
+            self.phase(LOST)
         now = time.monotonic()
         if self.run.stop_asked():
             self.unheard = self.unheard or now
@@ -146,14 +171,22 @@ class Follow:
         while time.monotonic() < until and not (self.run.stop_asked() and self.unheard is None):
             time.sleep(0.2)
 
-    def _reach(self, do: Any, first: bool) -> None:
-        """Do something at the place, again while it does not answer. first: nothing was ever sent, so it fails at once."""
+    def _found_again(self) -> int:
+        """The place answers again after so many tries: none of them counts any more."""
+        self.run.append("note", level="info", attempt=self.box.attempt, text=f"The connection to {self.place.address} is back.")
+        self.phase(self.before)
+        self.unheard = None
+        return 0
+
+    def _reach(self, do: Any) -> None:
+        """Do something at the place, again while it does not answer. One that has never answered fails at once."""
         tries = 0
         while True:
             try:
-                return do()
+                do()
+                return self._found_again() if tries else None
             except Unreachable as lost:
-                if first:
+                if not self.answered:
                     raise DeviceError(f"{self.place.address} cannot be reached: {lost}",
                                       "Check that it is on and that its name is right, then resume the run.", "place") from lost
                 self._wait(lost, tries)
@@ -166,7 +199,7 @@ class Follow:
         self.phase("fetching result")
         try:
             with checkpoints.replacing(self.run.result) as target:
-                self._reach(lambda: self.place.fetch(self.box, target), first=False)
+                self._reach(lambda: self.place.fetch(self.box, target))
                 if not (target / "manifest.json").is_file():
                     raise DeviceError("There is no result there.", "", "place")
         except StudioError:
@@ -181,69 +214,8 @@ def _key(event: dict[str, Any]) -> tuple[Any, ...]:
     return event.get("at"), event.get("kind"), event.get("step"), event.get("name")
 
 
-def pack(run: Run, folder: Path) -> None:
-    """The box's files: order.yaml, changes.json, and under files/ what the order names on this computer (as hard links or copies)."""
-    shutil.rmtree(folder, ignore_errors=True)
-    (folder / "files").mkdir(parents=True)
-    plain = run.config.model_dump(mode="json", exclude_unset=True)
-    plain.pop("place", None)
-    plain["model"] = run.config.model.model_dump(mode="json", exclude_none=True)
-    sources = [{**item.model_dump(), "source": _packed(item.source, folder)} for item in run.config.data.sources()]
-    plain["data"]["train"] = sources[0]["source"] if isinstance(plain["data"]["train"], str) else sources
-    if isinstance(plain["data"].get("eval"), str):
-        plain["data"]["eval"] = _packed(plain["data"]["eval"], folder)
-    if run.config.model.kind in ("folder", "gguf"):
-        plain["model"]["source"] = _packed(plain["model"]["source"], folder)
-    plain["name"] = run.id
-    (folder / "order.yaml").write_text(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
-    (folder / "changes.json").write_text(json.dumps(run.changes()))
-
-
-def _packed(source: str, folder: Path) -> str:
-    """A file or folder of this computer into files/; a name of the Hub or a sample stays as it is."""
-    path = Path(source).expanduser()
-    if source.startswith("sample") or not path.exists():
-        return source
-    number = len(list((folder / "files").iterdir()))
-    target = folder / "files" / f"{number}-{path.name}"
-    if path.is_dir():
-        shutil.copytree(path, target, copy_function=_link)
-    else:
-        _link(path, target)
-    return f"files/{target.name}"
-
-
-def _link(source: str | Path, target: str | Path) -> None:
-    try:
-        os.link(os.path.realpath(source), target)
-    except OSError:  # another disk
-        shutil.copyfile(source, target)
-
-
 def _word(how: str) -> str:
     return {"discard": "discard", "pause": "pause"}.get(how, "stop")
-
-
-def _seconds(run: Run) -> float | None:
-    """How long the run will take there, as far as that can be told from here: without the model's tokenizer every row counts as long."""
-    order, rows = run.config, None
-    try:
-        device, folder = places.device_of(order.place), source.local(order.model)
-        if device is None:
-            return None
-        if folder is not None and (folder / "tokenizer.json").is_file():
-            rows = data.prepare(order.data, Encoder.of(order.data, folder, virtual=order.virtual_tokens), order.training.seed).statistics
-        return estimate.estimate(model.facts_of(order.model), order, device, rows).seconds
-    except StudioError:
-        return None  # the order is refused there, with words
-
-
-def _json(file: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(file.read_text())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _beside(lines: Iterator[bytes]) -> Iterator[bytes]:
@@ -281,8 +253,12 @@ def main(folder: str) -> int:
         follow.carry_out()
     except StudioError as error:
         print(f"error: {error}", file=sys.stderr)
-        run.append("end", state="failed", cause=error.message, action=error.hint, reason=error.reason, attempt=attempt)
+        hint = f"{error.hint} {GOES_ON}" if follow.begun and follow.end is None else error.hint
+        run.append("end", state="failed", cause=error.message, action=hint, reason=error.reason, attempt=attempt)
         return 1
+    except Stopped:
+        run.append("end", state="stopped", cause="Stopped before anything was trained.", attempt=attempt)
+        return 0
     return 0 if follow.end and follow.end["state"] in ("finished", "stopped") else 1
 
 

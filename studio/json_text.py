@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 from studio.errors import OrderError
@@ -20,6 +21,15 @@ def read(text: str | bytes, where: str = "The request") -> Any:
         return shallow(json.loads(text), where)
     except RecursionError:
         raise too_deep(where) from None
+
+
+def stored(file: Path, fallback: Any) -> Any:
+    """What a file of ours holds; the fallback where it is not there yet, spoilt by hand, or of another kind than the fallback."""
+    try:
+        found = json.loads(file.read_text())
+    except (OSError, ValueError):
+        return fallback
+    return found if isinstance(found, type(fallback)) else fallback
 
 
 def shallow(value: Any, where: str = "The request") -> Any:

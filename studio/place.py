@@ -39,12 +39,14 @@ class Box(NamedTuple):
 
     name: the run's id here; folder: holds order.yaml, changes.json and files/; attempt: of the run here, from 1; expected: how many
     seconds the run will take, None where that is not known. It encodes the data to count them, so it is asked only where it is needed.
+    tell: called with a phase ("sending", "setting up") and a line of what is being done; every second or so, "" where there is nothing new.
     """
 
     name: str
     folder: Path
     attempt: int
     expected: Callable[[], float | None] = lambda: None
+    tell: Callable[[str, str], None] = lambda phase, line: None
 
 
 class Unreachable(Exception):
@@ -77,7 +79,10 @@ class RemotePlace(Place):
 
     @abstractmethod
     def send(self, box: Box) -> None:
-        """Bring the program and the box there. Idempotent. Raises StudioError where that cannot work, Unreachable."""
+        """Bring the program and the box there. Idempotent. Raises StudioError where that cannot work, Unreachable.
+
+        box.tell is called as soon as the place has answered, and while it takes long.
+        """
 
     @abstractmethod
     def output(self, box: Box, events: int, log: int) -> Iterator[bytes]:
@@ -95,3 +100,10 @@ class RemotePlace(Place):
     @abstractmethod
     def fetch(self, box: Box, target: Path) -> None:
         """Bring the result's files (the run's model/) into an empty folder here. Raises StudioError, Unreachable."""
+
+    def remove(self, name: str) -> str:
+        """Take away what a run has at the place. Returns a sentence about what stays there, or nothing.
+
+        Raises RunError while it still runs there, StudioError, Unreachable.
+        """
+        return f"What was sent stays at {self.address}."

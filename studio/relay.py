@@ -7,6 +7,8 @@ BOX is a folder with order.yaml, changes.json and files/. Standard output, a lin
 
 EVENTS and LOG say up to which byte the other side has them. The run goes on when this process, or the connection, is gone.
 
+python -m studio.relay --remove BOX deletes its run, and the box.
+
 python -m studio.relay --hub REPOSITORY NAME ATTEMPT does the same inside a Job: the box comes from the repository, requests too, and
 runs/backup.py copies the run there (STUDIO_BACKUP, HF_TOKEN).
 """
@@ -26,7 +28,7 @@ import yaml
 
 from studio import config, preflight, queue, run
 from studio.errors import DeviceError, StudioError
-from studio.events import Lock, read
+from studio.events import FULL, Lock, read
 from studio.home import room, write_whole
 from studio.run import ASKS, Run
 from studio.runs import backup, log
@@ -71,6 +73,17 @@ def _tell_events(one: Run, cursor: int, tell: Callable[[str], None]) -> int:
         for event in found:
             tell(f"@event {after} {json.dumps(event, ensure_ascii=False)}")
         cursor = after
+
+
+def _remove(box: Path) -> None:
+    """Delete the box's run here, and the box. Raises RunError while it is running."""
+    try:
+        one = Run(room("runs") / json.loads((box / "answer.json").read_text())["run"])
+    except FileNotFoundError:
+        one = None  # it was sent, and never begun
+    if one is not None and one.folder.is_dir():
+        run.delete(one)
+    shutil.rmtree(box)
 
 
 def _over(one: Run) -> bool:
@@ -191,13 +204,27 @@ def main(words: list[str]) -> int:
 
     events_from = 0
     try:
-        if words[0] == "--hub":
+        if words[0] == "--remove":
+            _remove(Path(words[1]).expanduser())
+        elif words[0] == "--hub":
             hub = Hub(words[1], words[2])
             relay(hub.unpack(), int(words[3]), 0, 0, tell, hub.look, hub.finish)
         else:
             events_from = int(words[2])
             relay(Path(words[0]).expanduser(), int(words[1]), events_from, int(words[3]), tell)
+    except BrokenPipeError:
+        return 1  # the connection was lost; the run goes on
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        end = {"kind": "end", "at": time.time(), "state": "failed", "reason": "disk",
+               "cause": "The disk of the computer it trains on is full.", "action": "Free some space there, then resume the run."}
+        tell(f"@event {events_from + 1} {json.dumps(end)}")
+        return 2
     except StudioError as error:
+        if words[0] == "--remove":
+            print(error, file=sys.stderr)
+            return 2
         end = {"kind": "end", "at": time.time(), "state": "failed", "cause": error.message, "action": error.hint, "reason": error.reason}
         tell(f"@event {events_from + 1} {json.dumps(end)}")  # it never ran: this is all there is to tell
         return 2

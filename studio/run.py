@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from studio import crash, events
+from studio import crash, events, json_text
 from studio.config import RunConfig, parse
 from studio.data.editing.record import record_of, short
 from studio.errors import RunError
@@ -88,11 +88,11 @@ class Run:
 
     def changes(self) -> list[dict[str, Any]]:
         """What was changed after the start, oldest first: {at, why, changes: {section: {key: value}}}. config.yaml itself never changes."""
-        return _json(self.folder / "changes.json", [])
+        return json_text.stored(self.folder / "changes.json", [])
 
     def edited(self) -> list[dict[str, Any]]:
         """Of the data files that were made in the editor: {source, from, counts, text}. The whole records, with their logs, stand in edited.json."""
-        return [{"source": one["source"], **short(one)} for one in _json(self.folder / "edited.json", [])]
+        return [{"source": one["source"], **short(one)} for one in json_text.stored(self.folder / "edited.json", [])]
 
     def change(self, why: str, **sections: dict[str, Any]) -> None:
         """Record a change of the order for the next attempt. Raises OrderError when the result is no order."""
@@ -109,9 +109,9 @@ class Run:
         """What its owner wrote on the run: name, note, star; given fields are set first."""
         file = self.folder / "label.json"
         if not fields:
-            return _json(file, {})
+            return json_text.stored(file, {})
         with changing(file):
-            written = _json(file, {}) | fields
+            written = json_text.stored(file, {}) | fields
             write_whole(file, json.dumps(written, ensure_ascii=False))
         return written
 
@@ -206,13 +206,6 @@ class Run:
 
     def size(self) -> int:
         return self.sizes()["total"]
-
-
-def _json(file: Path, fallback: Any) -> Any:
-    try:
-        return json.loads(file.read_text())
-    except (OSError, ValueError):  # not there yet, or spoilt by hand
-        return fallback
 
 
 def _edited(config: RunConfig) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from studio import config, preflight, queue, run, yaml_text
 from studio.commands.runs import _show_list
 from studio.errors import RunError
 from studio.run import ASKS, Run
-from studio.runs import goal
+from studio.runs import afar, goal
 
 ONE = "a run's id, a unique part of it, or last"
 
@@ -111,7 +111,8 @@ def delete(args: Namespace) -> dict[str, Any]:
     one = run.find(args.name)
     if args.dry_run:
         return _told(one, bytes=one.size())
-    return {"run": one.id, "state": "deleted", "bytes": run.delete(one, args.keep_files)}
+    left = "" if args.keep_files else afar.remove(one)
+    return {"run": one.id, "state": "deleted", "bytes": run.delete(one, args.keep_files), **({"note": left} if left else {})}
 
 
 def _changes(settings: list[str]) -> dict[str, dict[str, Any]] | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import shlex
 import tempfile
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -117,6 +118,10 @@ class Job(RemotePlace):
                 for file in folder.iterdir():
                     file.rename(target / file.name)
 
+    def remove(self, name: str) -> str:
+        repo = self._repo(Box(name, Path(), 0))
+        return f"Its private repository on the Hub, {repo}, stays: delete it there when its checkpoints and result are no longer wanted."
+
     # -- the Hub
 
     def _api(self) -> Any:
@@ -128,7 +133,8 @@ class Job(RemotePlace):
         return HfApi()
 
     def _owner(self, api: Any) -> str:
-        return self.namespace or api.whoami()["name"]
+        from huggingface_hub import get_token
+        return self.namespace or _account(api.endpoint, get_token())
 
     def _repo(self, box: Box) -> str:
         return f"{self._owner(self._api())}/studio-{box.name}"[:96].rstrip("-.")
@@ -155,6 +161,13 @@ class Job(RemotePlace):
         return api.run_job(image=IMAGE, command=["bash", "-c", command], flavor=self.flavor, timeout=int(limit),
                            env={"STUDIO_HOME": f"{where}/home", "STUDIO_BACKUP": repo, "PYTHONUNBUFFERED": "1"},
                            secrets={"HF_TOKEN": get_token()}, labels={"studio": _label(box)}, namespace=self.namespace).id
+
+
+@lru_cache(maxsize=8)
+def _account(endpoint: str, token: str) -> str:
+    """Whose token it is: asked once, since every request there needs it and the Hub limits how often it may be asked."""
+    from huggingface_hub import HfApi
+    return HfApi(endpoint, token).whoami()["name"]
 
 
 def _label(box: Box) -> str:

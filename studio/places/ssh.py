@@ -15,21 +15,21 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator
 
 from studio import program
-from studio.errors import DeviceError
+from studio.errors import DeviceError, RunError
 from studio.home import room, slug, write_whole
 from studio.place import Box, Machine, RemotePlace, Unreachable
+from studio.places.ssh_trouble import RSYNC_LOST, SSH_LOST, trouble
 
-LOST = 255  # ssh's own exit status when the connection, not the command, failed; rsync gives 12, 30, 35 or ssh's 255
-RSYNC_LOST = (12, 30, 35, LOST)
-REFUSED = ("Permission denied", "Host key verification failed", "Could not resolve hostname", "Bad configuration option",
-           "no such identity", "Too many authentication failures", "REMOTE HOST IDENTIFICATION HAS CHANGED")
+STILL = "still running"  # what `delete` says of a run that goes on
 
 
 class Ssh(RemotePlace):
@@ -82,7 +82,9 @@ class Ssh(RemotePlace):
         for tool in ("ssh", "rsync"):
             if shutil.which(tool) is None:
                 raise DeviceError(f"There is no {tool} on this computer.", f"Install {tool}, or train on this computer.", "place")
-        self._run(f"mkdir -p {self._path('code')} {self._path('relay')} && command -v rsync >/dev/null")
+        self._run(f"mkdir -p {self._path('code')} {self._path('relay')} && command -v rsync >/dev/null || "
+                  "{ code=$?; command -v rsync >/dev/null || { echo rsync: not found >&2; exit 127; }; exit $code; }")
+        box.tell("sending", f"{self.address} answers")
         code = f"{self.folder}/code/{program.fingerprint()}"
         with tempfile.TemporaryDirectory() as staging:
             for name, source in program.files().items():
@@ -90,36 +92,52 @@ class Ssh(RemotePlace):
             Path(staging, "requirements.txt").write_text(program.requirements())
             self._copy(["-aL", "--exclude=__pycache__", f"{staging}/"], code)
         self._copy(["-a", "--delete", "--exclude=/answer.json", "--exclude=/ask-*", f"{box.folder}/"], f"{self.folder}/relay/{box.name}")
-        self._set_up(code)
-        found = json.loads(self._run(self._studio("devices --json"), limit=120).splitlines()[-1])
+        if self.python == "auto":
+            self._set_up(code, box.tell)
+        found = json.loads(self._run(self._studio("studio devices --json"), limit=120).splitlines()[-1])
         write_whole(self._known, json.dumps(_machine(found)))
 
-    def _set_up(self, code: str) -> None:
+    def _set_up(self, code: str, tell: Callable[[str, str], None]) -> None:
         """Where no Python is named: a virtual environment with what the program needs, made anew when that has changed."""
-        if self.python != "auto":
-            return
-        needs = _path(f"{code}/requirements.txt")
-        venv = self._path("venv")
-        self._run(f"cmp -s {needs} {venv}/installed.txt || (python3 -m venv {venv} && {venv}/bin/pip install -q -r {needs}"
-                  f" && cp {needs} {venv}/installed.txt)", limit=3600)
+        made = f"command -v python3 >/dev/null || {{ echo python3: not found; exit 127; }}; exec python3 {_path(f'{code}/studio/environment.py')}"
+        said: list[str] = []
+        with self._opened(f"{made} {self._path('venv')} {_path(f'{code}/requirements.txt')}") as ssh:
+            for line in _lines(ssh):
+                text = line.decode("utf-8", "replace")
+                said += [text] if text else []
+                if said and not said[-1].startswith("@trouble"):
+                    tell("setting up", text)
+        if ssh.returncode:
+            raise trouble(ssh.returncode, "\n".join(said), self.host, self.address)
 
     def output(self, box: Box, events: int, log: int) -> Iterator[bytes]:
-        command = self._studio(f"relay {_path(f'{self.folder}/relay/{box.name}')} {box.attempt} {events} {log}", module="studio.relay")
-        ssh = subprocess.Popen([*self._ssh(), self.host, command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                               stderr=subprocess.STDOUT)
-        try:
-            yield from _lines(ssh)
-        finally:
-            ssh.kill()
-            ssh.wait()
-        if ssh.returncode == LOST:
-            raise Unreachable(f"The connection to {self.address} was lost.")
+        words = f"{_path(f'{self.folder}/relay/{box.name}')} {box.attempt} {events} {log}"
+        said: deque[str] = deque(maxlen=20)
+        with self._opened(self._studio(f"studio.relay {words}")) as ssh:
+            for line in _lines(ssh):
+                if line and not line.startswith(b"@"):
+                    said.append(line.decode("utf-8", "replace"))
+                yield line
+        if ssh.returncode in SSH_LOST or ssh.returncode < 0:
+            raise trouble(ssh.returncode, "\n".join(said), self.host, self.address)
 
     def ask(self, box: Box, word: str) -> None:
         self._run(f"touch {_path(f'{self.folder}/relay/{box.name}/ask-{word}')}", limit=30)
 
     def fetch(self, box: Box, target: Path) -> None:
         self._copy(["-a"], str(target), source=f"{self.folder}/relay/{box.name}/run/model/")
+
+    def remove(self, name: str) -> str:
+        """The newest program there does it; it refuses while the run is going on there."""
+        box = _path(f"{self.folder}/relay/{name}")
+        newest = f'cd "$(ls -td {self._path("code")}/*/ | head -n 1)"'
+        try:
+            self._run(f"test -d {box} || exit 0; {newest} && {self._on_path()} -m studio.relay --remove {box}", limit=60)
+        except DeviceError as error:
+            if STILL in error.message:
+                raise RunError(f"{name} still runs on {self.address}.", "Resume it here, and stop it; then delete it.", "run") from error
+            raise
+        return ""
 
     # -- ssh and rsync
 
@@ -129,11 +147,23 @@ class Ssh(RemotePlace):
         return ["ssh", *(["-F", config] if config else []), "-o", "BatchMode=yes", "-o", "ConnectTimeout=10",
                 "-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=3", *(["-p", str(self.port)] if self.port else [])]
 
-    def _studio(self, arguments: str, module: str = "studio") -> str:
+    @contextmanager
+    def _opened(self, command: str) -> Iterator[subprocess.Popen[bytes]]:
+        """A command there, with its standard output and errors to be read as one; ended here when the block is left."""
+        ssh = subprocess.Popen([*self._ssh(), self.host, command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        try:
+            yield ssh
+        finally:
+            ssh.kill()
+            ssh.wait()
+
+    def _studio(self, module: str) -> str:
+        """The command that runs `python -m MODULE WORDS` of the sent program."""
+        return f"cd {_path(f'{self.folder}/code/{program.fingerprint()}')} && exec {self._on_path()} -m {module}"
+
+    def _on_path(self) -> str:
         python = f"{self._path('venv')}/bin/python" if self.python == "auto" else _path(self.python)
-        words = arguments.removeprefix("relay ") if module == "studio.relay" else arguments
-        return (f"cd {_path(f'{self.folder}/code/{program.fingerprint()}')} && STUDIO_HOME={self._path('home')} "
-                f"PYTHONUNBUFFERED=1 exec {python} -m {module} {words}")
+        return f"env STUDIO_HOME={self._path('home')} PYTHONUNBUFFERED=1 {python}"
 
     def _path(self, name: str) -> str:
         return _path(f"{self.folder}/{name}")
@@ -146,7 +176,7 @@ class Ssh(RemotePlace):
         except subprocess.TimeoutExpired:
             raise Unreachable(f"{self.address} did not answer within {limit:.0f} s.") from None
         if done.returncode:
-            raise self._trouble(done.returncode, done.stderr or done.stdout, (LOST,))
+            raise trouble(done.returncode, done.stderr or done.stdout, self.host, self.address)
         return done.stdout
 
     def _copy(self, words: list[str], target: str, source: str | None = None) -> None:
@@ -155,15 +185,7 @@ class Ssh(RemotePlace):
         done = subprocess.run(["rsync", *words, "--mkpath", "--timeout=60", "-e", shlex.join(self._ssh()), *ends],
                               stdin=subprocess.DEVNULL, capture_output=True, text=True)
         if done.returncode:
-            raise self._trouble(done.returncode, done.stderr, RSYNC_LOST)
-
-    def _trouble(self, code: int, words: str, lost: tuple[int, ...]) -> Exception:
-        last = " ".join((words.strip().splitlines() or ["it gave no reason"])[-3:])[-500:]
-        if code in lost and not any(refusal in words for refusal in REFUSED):
-            return Unreachable(f"{self.address}: {last}")
-        hint = (f"Type `ssh {self.host}` in a terminal once: it must let you in without asking for anything." if code in lost
-                else f"Look there with `ssh {self.host}`: Python 3.11 with venv, rsync and room on the disk are needed.")
-        return DeviceError(f"{self.address} cannot be used: {last}", hint, "place")
+            raise trouble(done.returncode, done.stderr, self.host, self.address, RSYNC_LOST, fetching=source is not None)
 
 
 def _path(path: str) -> str:
@@ -185,7 +207,7 @@ def _lines(process: subprocess.Popen[bytes]) -> Iterator[bytes]:
                 break
             *whole, rest = (rest + data).split(b"\n")
             yield from (line for line in whole if line)
-    if rest:
+    if rest and not rest.startswith(b"@"):  # half a line of the relay: it is told again
         yield rest
     until = time.monotonic() + 10
     while process.poll() is None and time.monotonic() < until:

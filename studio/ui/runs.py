@@ -10,7 +10,7 @@ from studio import combining, preflight, queue, run
 from studio.errors import RunError
 from studio.forecast import repair
 from studio.run import Run
-from studio.runs import goal
+from studio.runs import afar, goal
 from studio.ui import assets, away, doctor, live, rights
 
 LABELS = {"name": str, "note": str, "star": bool}
@@ -117,8 +117,9 @@ def move(name: str, place: int) -> dict[str, Any]:
 
 @rights.job()
 def delete(name: str) -> dict[str, Any]:
-    """Remove a run that is not alive, with all its files. Returns {run, bytes}."""
+    """Remove a run that is not alive, with all its files, those at its place too. Returns {run, bytes, note}: what stays there, if anything does."""
     one = live.exact(name)
+    left = "" if one.alive() else afar.remove(one)
     freed = run.delete(one)
     live.listing.forget()
-    return {"run": one.id, "bytes": freed}
+    return {"run": one.id, "bytes": freed, "note": left}

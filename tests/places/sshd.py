@@ -63,8 +63,11 @@ class Wire:
 
 
 @contextlib.contextmanager
-def serving(folder: Path) -> Iterator[Wire]:
-    """sshd with one allowed key. STUDIO_SSH_CONFIG must name `folder/ssh_config` for whoever is to be let in as host `there`."""
+def serving(folder: Path, **environment: str) -> Iterator[Wire]:
+    """sshd with one allowed key. STUDIO_SSH_CONFIG must name `folder/ssh_config` for whoever is to be let in as host `there`.
+
+    environment: what whoever is let in finds set, HOME and PATH among it.
+    """
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     for name in ("host", "me"):
@@ -73,7 +76,8 @@ def serving(folder: Path) -> Iterator[Wire]:
     shutil.copy(folder / "me.pub", folder / "authorized_keys")
     (folder / "sshd_config").write_text(
         f"ListenAddress 127.0.0.1\nPort {port}\nHostKey {folder}/host\nAuthorizedKeysFile {folder}/authorized_keys\nPidFile none\n"
-        "StrictModes no\nUsePAM no\nPasswordAuthentication no\nPermitRootLogin prohibit-password\n")
+        "StrictModes no\nUsePAM no\nPasswordAuthentication no\nPermitRootLogin prohibit-password\n"
+        + (f"SetEnv {' '.join(f'{key}={value}' for key, value in environment.items())}\n" if environment else ""))
     wire = Wire(port)
     (folder / "ssh_config").write_text(
         f"Host there\n  HostName 127.0.0.1\n  Port {wire.port}\n  User {getpass.getuser()}\n  IdentityFile {folder}/me\n  IdentitiesOnly yes\n"

@@ -74,6 +74,9 @@ def test_a_cut_wire_is_taken_up_and_a_stop_goes_through(wire: sshd.Wire, home: P
     until(afar, lambda state: run.summary(afar)["step"] > before + 3)
     steps = [event["step"] for event in afar.events() if event["kind"] == "step"]
     assert steps == list(range(1, len(steps) + 1))  # none lost while the wire was cut, none told twice
+    said = [event.get("name") or event.get("text") for event in afar.events() if event["kind"] in ("phase", "note")]
+    assert said.index("reconnecting") < said.index("The connection to there is back.")
+    assert run.summary(afar)["phase"] in ("training", "saving", "evaluating")
     queue.stop(afar)
     assert until(afar, over) == "stopped"
     assert (afar.result / "adapter_model.safetensors").is_file()

@@ -74,6 +74,7 @@
       if (gone) {
         locks.delete(row.id);
         studio.tell({ message: say("Deleted; {size} freed.", { size: studio.bytes(gone.bytes) }) }, "good");
+        if (gone.note) studio.tell({ message: gone.note });
         if (live.open === row.id) studio.open("runs", { run: null });
       }
     } },

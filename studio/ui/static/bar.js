@@ -16,7 +16,7 @@
     return message;
   });
 
-  const PHASES = { queued: "Waiting", starting: "Starting", sending: "Sending it there", "fetching model": "Fetching the model", "reading data": "Reading the data", "loading model": "Loading the model",
+  const PHASES = { queued: "Waiting", starting: "Starting", sending: "Sending it there", "setting up": "Installing what it needs there", reconnecting: "The connection is lost; trying again", "fetching model": "Fetching the model", "reading data": "Reading the data", "loading model": "Loading the model",
     probing: "Trying the longest batch", training: "Training", evaluating: "Evaluating", saving: "Saving", "fetching result": "Fetching the result" };
   const STATES = { queued: "waiting", starting: "starting", running: "running", stopping: "stopping", finished: "finished", stopped: "stopped", failed: "failed", lost: "lost" };
   studio.phase = (row) => studio.say(row.state === "stopping" ? "Stopping" : PHASES[row.phase] || row.phase || "Starting");

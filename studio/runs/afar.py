@@ -1,0 +1,31 @@
+"""What a run has at another computer, as far as it is known here."""
+
+from __future__ import annotations
+
+from studio.errors import DeviceError
+from studio.place import Unreachable
+from studio.run import Run
+from studio.runs import launch
+
+
+def mark(run: Run) -> None:
+    """Note that the place has answered: from now on something of the run may lie there."""
+    (run.folder / "remote" / "answered").touch()
+
+
+def known(run: Run) -> bool:
+    return any((run.folder / "remote" / name).exists() for name in ("answered", "state.json"))
+
+
+def remove(run: Run) -> str:
+    """Take away what the run has at its place. Returns a sentence about what stays there, "" where nothing does.
+
+    Raises RunError while it still runs there.
+    """
+    if not launch.elsewhere(run) or not known(run):
+        return ""
+    place = run.config.place
+    try:
+        return place.remove(run.id)
+    except (Unreachable, DeviceError) as error:
+        return f"What was sent to {place.address} stays there, since it could not be deleted now ({error})"
