@@ -23,7 +23,7 @@ from studio.errors import DeviceError, StudioError
 from studio.events import KINDS
 from studio.home import write_whole
 from studio.place import Box, Unreachable
-from studio.run import Run
+from studio.run import WORKING, Run
 from studio.runs import afar, checkpoints
 
 WAITS = (1, 2, 5, 10, 20, 30)  # seconds before a lost connection is tried again; the last one stays
@@ -92,7 +92,7 @@ class Follow:
             self.answered = True
         if line:
             print(line, flush=True)
-        if phase not in ("", self.now) and self.now != LOST:
+        if phase not in ("", self.now):
             self.phase(phase)
         if self.run.stop_asked() and not self.state_file.exists():
             raise Stopped
@@ -159,8 +159,9 @@ class Follow:
         if tries == 0:
             self.run.append("note", level="warning", attempt=self.box.attempt,
                             text=f"{lost} {'The run there goes on; the' if self.begun else 'The'} connection is tried again.")
-            self.before = self.now
-            self.phase(LOST)
+            if self.now in WORKING:
+                self.before = self.now
+                self.phase(LOST)
         now = time.monotonic()
         if self.run.stop_asked():
             self.unheard = self.unheard or now
@@ -174,7 +175,8 @@ class Follow:
     def _found_again(self) -> int:
         """The place answers again after so many tries: none of them counts any more."""
         self.run.append("note", level="info", attempt=self.box.attempt, text=f"The connection to {self.place.address} is back.")
-        self.phase(self.before)
+        if self.now == LOST:
+            self.phase(self.before)
         self.unheard = None
         return 0
 

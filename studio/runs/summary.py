@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 STATES = ("queued", "starting", "running", "stopping", "finished", "stopped", "failed", "lost")
 ALIVE = ("starting", "running", "stopping")
-WORKING = ("training", "evaluating", "saving")  # phases in which steps have begun
+WORKING = ("training", "evaluating", "saving", "reconnecting")  # phases in which steps have begun
 TURNS = ("phase", "end")  # the kinds of event that a state is derived from
 
 
