@@ -25,7 +25,7 @@ from studio.ui.data_edit_told import bar_of, in_short, lists_of, roles_of, row_a
 from studio.ui.data_rows import PAGE, conversation_of, tokens_of
 
 Question = dict[str, Any]
-AT_ONCE = 0.2  # seconds of processor time that a question about all rows takes; the page then asks on from there
+AT_ONCE = 0.15  # seconds of processor time that a question about all rows takes; the page then asks on from there
 FIELDS = ("find", "put", "regex", "case", "only", "skip")
 
 

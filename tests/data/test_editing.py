@@ -497,6 +497,16 @@ def test_a_kill_while_saving_leaves_no_half_file_and_the_edits(home: Path, tmp_p
     assert Path(record["file"]).name == "rows.edited.jsonl"
 
 
+def test_rows_laid_out_go_after_a_day_and_the_changes_stay(home: Path, tmp_path: Path) -> None:
+    file = written(tmp_path / "rows.jsonl", ALPACA)
+    edits = edits_of(file)
+    edits.change({"op": "delete", "rows": [1]})
+    os.utime(edits.folder / "rows", (0, 0))
+    edits_of(written(tmp_path / "other.jsonl", ALPACA[1:]))
+    assert not (edits.folder / "rows").exists()
+    assert rows_now(edits_of(file)) == ALPACA[1:]
+
+
 def test_the_same_operations_give_the_same_file(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = written(tmp_path / "rows.jsonl", [*ALPACA, ALPACA[0]])
     steps = [{"op": "replace", "find": "[0-9]+", "put": r"<\g<0>>", "regex": True}, {"op": "delete", "rows": [4]},

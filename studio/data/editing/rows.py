@@ -8,6 +8,7 @@ import json
 import mmap
 import os
 import shutil
+import time
 import uuid
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from studio.data.formats import as_row
 from studio.data.reading import opened
 from studio.errors import DataError
 from studio.home import room
+
+LEFT = 24 * 3600.0  # seconds
 
 
 def folder_of(fingerprint: str) -> Path:
@@ -60,6 +63,7 @@ def rows_of(source: str, dataset: Dataset, format: str, mapping: dict[str, Any] 
     """
     folder = folder_of(dataset.fingerprint) / "rows"
     if not folder.is_dir():
+        _sweep()
         made = folder.with_name(f".new-{os.getpid()}-{uuid.uuid4().hex[:8]}")
         made.mkdir()
         try:
@@ -70,7 +74,15 @@ def rows_of(source: str, dataset: Dataset, format: str, mapping: dict[str, Any] 
                 raise
         finally:
             shutil.rmtree(made, ignore_errors=True)
+    os.utime(folder)
     return Rows(folder)
+
+
+def _sweep() -> None:
+    """Remove rows laid out for files that nobody edited for a day; they are laid out again when somebody does."""
+    for folder in room("edits").glob("*/rows"):
+        if time.time() - folder.stat().st_mtime > LEFT:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _lay_out(folder: Path, source: str, format: str, mapping: dict[str, Any] | None, encoding: str) -> None:

@@ -23,7 +23,7 @@ from studio.data.editing.state import State, Step
 from studio.data.formats import formats
 from studio.errors import DataError
 
-TOGETHER = 500  # rows looked at between two looks at the clock
+TOGETHER = 200  # rows looked at between two looks at the clock
 EXAMPLES = 30  # rows shown of an answer
 WHOLE_FILE = frozenset({"legacy_encoding"})  # kinds that are no row's
 GLOBAL = frozenset({"duplicate", "near_duplicate"})  # kinds that no row has by itself
