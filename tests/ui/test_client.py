@@ -36,7 +36,7 @@ def test_stop_by_name(page: Page, order_yaml: str, monkeypatch: pytest.MonkeyPat
 
 
 JOBS = {"import", "inspect", "estimate", "start", "status", "stop", "chat", "time_device",  # the README's
-        "resume", "pause", "ask", "extend", "repair_run", "label", "move", "delete", "finish", "take_away",  # a run's page
+        "resume", "pause", "ask", "extend", "repair_run", "label", "move", "delete", "finish", "take_away", "combine",  # a run's page
         "examine",  # the list of runs
         "chat_ask", "chat_stop", "chat_vote", "chat_delete", "chat_load", "chat_unload", "chat_keep"}  # the Chat tab
 

@@ -56,6 +56,7 @@ def jobs(talk: str, order: str, sample: str) -> list[tuple[Any, ...]]:
         ("move", RUN, 1),
         ("delete", RUN),
         ("take_away", RUN, "adapter"),
+        ("combine", [RUN, RUN], [0.5, 0.5], "cat"),
         ("import", {"path": "/x"}, "x"),
         ("chat_ask", {"prompt": "Hello?", "sides": ["base"], "id": talk}),
         ("chat_ask", {"prompt": "Hello?", "sides": ["base"]}),
