@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from transformers import set_seed
 
-from studio import combining, data, device, model
+from studio import combining, data, device, model, token_rows
 from studio.base import shards
 from studio.combination import Combination
 from studio.errors import ModelError, StudioError
@@ -80,6 +80,9 @@ def combined(base: Any, adapters: list[Path], order: Combination, seed: int) -> 
     seed: of the numbers that DARE drops. Raises ModelError where peft refuses.
     """
     from peft import PeftModel
+    if grown := next((folder for folder in adapters if token_rows.indices(folder)), None):
+        raise ModelError(f"The adapter in {grown} brings rows for new tokens, which peft does not combine.",
+                         "Combine adapters of runs without data.new_tokens, or merge this one and train on the merged model.", "runs")
     names = [f"p{place}" for place in range(len(adapters))]
     joined = PeftModel.from_pretrained(base, str(adapters[0]), adapter_name=names[0])
     for name, folder in zip(names[1:], adapters[1:], strict=True):

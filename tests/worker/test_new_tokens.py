@@ -21,7 +21,7 @@ from studio.methods import METHODS
 from studio.talk.voice import voice
 from studio.tokens import Encoder
 from studio.ui.words import told
-from studio.worker import gguf_file
+from studio.worker import combine, gguf_file
 from studio.worker.batches import put
 from studio.worker.export import merged
 from studio.worker.llama_cpp import readers
@@ -364,3 +364,9 @@ def test_cards_and_folders_name_them(home: Path, tmp_path: Path) -> None:
     ids = torch.tensor([[5, manifest["new_tokens"]["<tool>"], 7]])
     alone, ours = (logits(Speakers("cpu", torch.float32).load(voice(name)).model, ids) for name in (str(tmp_path / "out"), one.id))
     assert torch.equal(alone, ours)
+
+
+def test_rows_are_not_combined(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "trainable_token_indices": {"model.embed_tokens": [9]}}))
+    with pytest.raises(ModelError, match="rows for new tokens, which peft does not combine"):
+        combine.combined(None, [tmp_path, tmp_path], None, 0)
