@@ -30,7 +30,7 @@ VIRTUAL = 3.9  # 1.2 to 6.5 where virtual tokens stand before the rows, or keys 
 TORN = 6.2  # 5.2 to 6.4 with dropout's draws, or numbers that go through float32 and back, in every layer
 SCALED = 5.4  # 4.2 to 7.5 with (IA)3's vectors in float32
 GROWING = (0.7, 1.0, 2.2)  # low, expected, high: runs of many steps over rows of unlike lengths were seen to tear the heap up to twice as far
-UNPACKING = 100 * MIB  # bitsandbytes with its buffers, on a CPU
+UNPACKING = 46 * MIB  # bitsandbytes with its buffers, on a CPU: 46 to 50 MiB beside the tensors of 7 and 21 million packed numbers
 
 
 class Overhead(NamedTuple):
@@ -75,11 +75,16 @@ def card(device: Device, step: Step, stack: Stack, paged: int) -> Overhead:
 
 
 def cpu(stack: Stack, anatomy: Anatomy, footprint: Footprint) -> Overhead:
-    """The interpreter with its libraries, the heap's holes, and the file of a base that was packed into 4 bits, which stays mapped."""
+    """The interpreter with its libraries, the heap's holes, and what packing a base into 4 bits leaves.
+
+    The file of a packed base stays mapped where what is not packed is held as the file has it, in 16 bits: in float32 nothing reads it any more.
+    Packing leaves about as much of the heap torn as it packs.
+    """
     layers = anatomy.layers
     tokens = stack.tokens + stack.batch * footprint.virtual
     holes = tokens * max(layer.width for layer in layers) * stack.stream * len(layers) * _holes(stack, footprint)
-    packed = sum(linear.inputs * linear.outputs for layer in layers for linear in layer.linears) * 2 + UNPACKING if footprint.quantized else 0
+    numbers = sum(linear.inputs * linear.outputs for layer in layers for linear in layer.linears)
+    packed = UNPACKING + numbers // 2 + (2 * numbers if stack.base == 2 else 0) if footprint.quantized else 0
     low, expected, high = (PROCESS + packed + int(holes * share) for share in GROWING)
     return Overhead(low, expected, high, 0, fixed=PROCESS + packed)
 

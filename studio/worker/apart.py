@@ -41,9 +41,9 @@ class Wrong(Exception):
         self.figures = figures
 
 
-def apart(job: Job, given: tuple[Any, ...], limit: float) -> Outcome:
-    """Do a job in a process of its own, which is ended after `limit` seconds with all it started."""
-    context = multiprocessing.get_context(START)
+def apart(job: Job, given: tuple[Any, ...], limit: float, start: str = START) -> Outcome:
+    """Do a job in a process of its own, which is ended after `limit` seconds with all it started. start: "fork", or "spawn" for an interpreter of its own."""
+    context = multiprocessing.get_context(start)
     ours, theirs = context.Pipe(duplex=False)
     child = context.Process(target=_carry_out, args=(theirs, job, given))
     child.start()
@@ -67,6 +67,7 @@ def _how(code: int | None) -> str:
 
 def _carry_out(answer: Connection, job: Job, given: tuple[Any, ...]) -> None:
     process.die_with(os.getppid())
+    sys.stdout = sys.stderr  # what trainers print is not our answer, in an interpreter of its own either
     answer.send(tuple(_outcome(job, given)))
 
 

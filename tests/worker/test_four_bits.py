@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 
+from studio import config, model
+from studio.device import Device
+from studio.memory.anatomy import anatomy
+from studio.memory.ours import stack
+from studio.memory.overhead import cpu
 from studio.memory.states import nf4_bytes
 from studio.talk import chat, voice
 from tests.worker.carrying import carry, order, rows
@@ -38,3 +44,38 @@ def test_a_base_stands_in_its_bits_where_sixteen_do_not_fit(home: Path, tiny_mod
     assert len(speakers.bases) == 1
     for speaker in (tuned, base):
         assert any(type(layer).__name__ == "Linear4bit" for layer in speaker.batch.inner.modules())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's table of maps")
+def test_a_packed_base_keeps_its_file_only_in_16_bits(tmp_path: Path) -> None:
+    """Of a file in bf16 the embeddings stay views while they are held in bf16, and all pages that were read stay with them; the estimate says the same."""
+    import torch
+
+    from studio.methods.qlora import QLoRA
+    from studio.worker import random_model
+    folder = random_model.write(tmp_path / "model", "HuggingFaceTB/SmolLM2-135M", num_hidden_layers=1, vocab_size=4096)
+    method, facts = QLoRA(), model.facts(folder)
+    parts = anatomy(facts)
+    numbers = sum(linear.inputs * linear.outputs for layer in parts.layers for linear in layer.linears)
+    around, processor = {}, Device(kind="cpu", name="CPU", memory=16 * 2**30, free=16 * 2**30)
+    for dtype, precision in ((torch.bfloat16, "bf16"), (torch.float32, "fp32")):
+        loaded = method.load(folder, dtype)
+        mapped = _mapped(folder)
+        assert mapped == 0 if dtype == torch.float32 else mapped > 1.9 * numbers
+        ordered = config.build({"model": str(folder), "data": {"train": "none.json"}, "method": method, "training": {"precision": precision}})
+        loop = stack(ordered, facts, processor, None, method.footprint(facts), False)
+        around[precision] = cpu(loop, parts, method.footprint(facts)).fixed
+        del loaded
+    assert around["bf16"] - around["fp32"] == 2 * numbers
+
+
+def _mapped(folder: Path) -> int:
+    """Bytes of this process's memory that are pages of files in a folder."""
+    sizes, name = 0, ""
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        words = line.split()
+        if not words[0].endswith(":"):
+            name = words[-1]
+        elif words[0] == "Rss:" and name.startswith(str(folder)):
+            sizes += 1024 * int(words[1])
+    return sizes
