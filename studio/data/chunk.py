@@ -48,7 +48,7 @@ class Found:
 class Chunk:
     """The usable rows of a block as an Arrow table (SCHEMA), and hashes of each (uint64).
 
-    exact: of all its text and calls; endings: of the calls and the end of the text, without case, blanks and punctuation.
+    exact: of all its text and calls; endings: of the calls, the beginning and the end of the text, without case, blanks and punctuation.
     """
 
     table: pa.Table

@@ -36,7 +36,7 @@ from studio.data.watched import Watched, names_of
 from studio.errors import DataError
 
 Report = Callable[[int, int], None]
-VERSION = 8  # of what is stored; raise it when a check or a format changes
+VERSION = 9  # of what is stored; raise it when a check or a format changes
 STYLES = ("unfinished", "too_short")  # kinds that are no fault but the style of the answers, where a STYLE share of them has it
 STYLE = 0.3
 ALIKE = "But for case, spaces and punctuation the same stands in row {}."
@@ -279,7 +279,7 @@ def _repeats(parts: store.Parts, exact: np.ndarray, endings: np.ndarray) -> tupl
 
 
 def _near(conversations: Conversations, exact: np.ndarray, endings: np.ndarray) -> Iterator[tuple[int, int]]:
-    """(index, an earlier one) of rows that say the same but for case, blanks and punctuation; only rows with the same ending are looked at."""
+    """(index, an earlier one) of rows that say the same but for case, blanks and punctuation; only rows that begin and end alike are looked at."""
     some = np.array(sorted({n for pair in repeated(endings) if exact[pair[0]] != exact[pair[1]] for n in pair}), np.int64)
     hashes = np.fromiter(map(alike, conversations.take(some)), np.uint64, len(some))
     for later, earlier in repeated(hashes):
