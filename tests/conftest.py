@@ -34,6 +34,9 @@ from tests.readers import Transformers4  # noqa: E402
 FEW_STEPS = ["--set", "training.max_steps=16", "--set", "training.learning_rate=1e-3"]
 LONGEST = ("e2e/test_first_run.py", "e2e/test_terminal.py", "e2e/test_serving.py", "faults/test_faults.py", "methods/test_resume.py", "e2e/",
            "test_estimate_trace.py", "worker/test_matrix.py", "worker/test_train.py")  # begun first: met last, one would keep the other worker idle
+QUICK = ("base/test_shards.py", "data/test_containers.py", "data/test_formats.py", "data/test_problems.py", "data/test_shapes.py", "forecast/",
+         "runs/test_diagnosis.py", "runs/test_log.py", "runs/test_signs.py", "test_config.py", "test_events.py", "test_home.py", "test_presets.py",
+         "test_ranks.py", "test_resolve.py", "test_sandbox.py")  # the core's, without torch: python -m pytest -q -m quick
 STARTER_HOME = os.environ.get("STUDIO_TEST_HOME")  # keeps the prepared starter between test runs
 
 
@@ -41,8 +44,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--rare", action="store_true", help="also the long forms of tests whose short form always runs")
 
 
+def _is_quick(path: Path) -> bool:
+    return path.relative_to(PROJECT / "tests").as_posix().startswith(QUICK)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Under `-m quick` the other files are not even imported: they bring torch."""
+    other = config.getoption("markexpr") == "quick" and collection_path.name.startswith("test_") and not _is_quick(collection_path)
+    return True if other else None
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: next((place for place, start in enumerate(LONGEST) if item.nodeid.startswith(f"tests/{start}")), len(LONGEST)))
+    for item in items:
+        if _is_quick(item.path):
+            item.add_marker(pytest.mark.quick)
     if not config.getoption("--rare"):
         for item in items:
             if "rare" in item.keywords:
