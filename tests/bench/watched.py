@@ -19,6 +19,7 @@ FLAGS = ("--headless=new", "--disable-gpu", "--no-sandbox", "--no-first-run", "-
          "--disable-sync", "--remote-debugging-port=0", "--window-size=1280,900")
 SETTLE = 10.0  # seconds until a page that was opened has drawn itself for the first time
 ROUNDS = 4  # without and with the page, taken in turn: what else the computer does falls on both
+LEAST = 4  # steps in a round
 SHARE, CORE = 0.95, 5.0  # of the run's speed that must be left, and percent of a core that the browser may take
 
 
@@ -83,10 +84,14 @@ def cost(address: str, one: Run, seconds: float) -> list[dict[str, Any]]:
 
 
 def speed(one: Run, seconds: float) -> float:
-    """Tokens a second that a run learns from now on, for so long: between the first and the last step that fall into it."""
-    seen = len(one.events())
+    """Tokens a second that a run learns from now on, for so long: between the first and the last step that fall into it.
+
+    On a computer that is too busy for LEAST steps in that time it is waited for them, ten times as long at most.
+    """
+    seen, until = len(one.events()), time.monotonic() + 10 * seconds
     time.sleep(seconds)
-    steps = [event for event in one.events()[seen:] if event["kind"] == "step"]
+    while len(steps := [event for event in one.events()[seen:] if event["kind"] == "step"]) < LEAST and time.monotonic() < until:
+        time.sleep(1.0)
     if len(steps) < 2:
         return 0.0
     return (steps[-1]["tokens"] - steps[0]["tokens"]) / max(steps[-1]["monotonic"] - steps[0]["monotonic"], 1e-9)
