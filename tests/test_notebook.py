@@ -14,13 +14,13 @@ from studio.home import PROJECT
 
 
 @pytest.mark.slow
-def test_it_runs_from_top_to_bottom(with_starter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The page comes with its password; the terminal trains two short steps, chats and exports."""
-    _run(tmp_path, monkeypatch, ["--set", "training.max_steps=2", "--set", "training.batch_size=1", "--set", "training.probe=false", "--set", "data.eval=0"])
+def test_it_runs_from_top_to_bottom(home: Path, tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the tiny model: the page comes with its password, the terminal trains, chats and exports."""
+    _run(tmp_path, monkeypatch, ["--set", f"model={tiny_model}", "--set", "training.max_steps=2", "--set", "data.max_length=400"])
 
 
 @pytest.mark.rare
-def test_it_runs_with_every_default(with_starter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_runs_on_the_starter(with_starter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _run(tmp_path, monkeypatch, [])
 
 
