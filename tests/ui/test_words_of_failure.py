@@ -67,6 +67,8 @@ def jobs(talk: str, order: str, sample: str) -> list[tuple[Any, ...]]:
         ("chat_load", ["base"]),
         ("chat_unload",),
         ("examine", True),
+        ("data_edit", {"order": order, "revision": 0, "change": {"op": "undo"}}),
+        ("data_save", {"order": order, "revision": 0}),
     ]
 
 
