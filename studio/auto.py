@@ -105,7 +105,7 @@ def layout(config: RunConfig, facts: ModelFacts, device: Device, longest: int) -
         raise OrderError(f"Rows cannot be packed: {hindrance}.", "Set training.packing to auto or false.", "training.packing")
     if wanted is False or hindrance:
         return False, _padded(kernel, facts), hindrance or "as ordered"
-    if config.training.compile and kernel == "laid" and device.kind == "cpu":
+    if config.training.compile and kernel == "packed" and device.kind == "cpu":
         return False, "sdpa", "torch.compile wants equal shapes"
     return True, kernel, "no padding, and no row sees another"
 
@@ -114,17 +114,17 @@ def _padded(kernel: str, facts: ModelFacts) -> str:
     """The attention of padded rows: as ordered, else SDPA, or eager where scores go through a soft cap (Gemma 2), which SDPA has not."""
     told = facts.text_config
     if not any(told.get(key) for key in CAPPED):
-        return "sdpa" if kernel == "laid" else kernel
+        return "sdpa" if kernel == "packed" else kernel
     if kernel == "sdpa":
         raise OrderError("This model caps its attention scores, which SDPA cannot do.", "Set training.attention to auto.", "training.attention")
-    return "eager" if kernel == "laid" else kernel
+    return "eager" if kernel == "packed" else kernel
 
 
 def attention(config: RunConfig, device: Device) -> str:
     """The attention function: our own over rows end to end, or the one ordered. Raises OrderError when flash attention is not there."""
     wanted = config.training.attention
     if wanted != "flash":
-        return "laid" if wanted == "auto" else wanted
+        return "packed" if wanted == "auto" else wanted
     if device.kind != "cuda" or (device.capability or (0, 0)) < (8, 0):
         raise OrderError(f"Flash attention needs an Ampere card or newer, and this is {device.name}.", "Set training.attention to auto.", "training.attention")
     if installed("flash_attn"):

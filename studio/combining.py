@@ -16,7 +16,7 @@ from studio.errors import OrderError, RunError
 from studio.methods import METHODS
 from studio.methods.lora import BEYOND_PLAIN, LoRA
 from studio.run import Run
-from studio.talk.voice import Voice, voice
+from studio.talk.reference import ModelReference, voice
 
 LARGEST_WEIGHT = 10.0
 MOST = 16  # runs in one combination
@@ -47,7 +47,7 @@ def order(runs: Sequence[Run], weights: Sequence[float] | None = None, how: str 
     return RunConfig(name=name or f"combined {how}", model=first.model, data=first.data, method=method, training=training, combine=made)
 
 
-def voices(runs: Sequence[Run]) -> list[Voice]:
+def voices(runs: Sequence[Run]) -> list[ModelReference]:
     """The runs' results. Raises RunError or ModelError where they are no plain LoRA adapters of one base that is still the same."""
     if len(runs) < 2 or len(runs) > MOST:
         raise RunError(f"Combining takes from 2 to {MOST} runs; named: {len(runs)}.", "Name each by its id or a unique part of it.", "run")
@@ -94,7 +94,7 @@ def _is_weight(one: Any) -> bool:
     return isinstance(one, int | float) and not isinstance(one, bool) and math.isfinite(one) and abs(one) <= LARGEST_WEIGHT
 
 
-def _plain(one: Run) -> Voice:
+def _plain(one: Run) -> ModelReference:
     """A finished run's adapter. Raises RunError in words where it is none that can be combined."""
     if one.alive() or one.state() == "queued":
         raise RunError(f"{one.id} is not over: it is {one.state()}.", "Wait until it has finished.", "run")
@@ -128,7 +128,7 @@ def adapter_config(folder: Path) -> dict[str, Any]:
         raise RunError(f"{folder} holds no readable adapter_config.json.", "The result is damaged: train the run anew.", "run") from error
 
 
-def _rank(one: Voice) -> int:
+def _rank(one: ModelReference) -> int:
     return int(adapter_config(one.result)["r"])
 
 

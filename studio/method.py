@@ -114,14 +114,14 @@ class Method(BaseModel, ABC):
         """Optimizer parameter groups where the method wants its own (LoRA+), else None."""
         return None
 
-    def keep(self, model: Any, folder: Path) -> None:
+    def save_checkpoint(self, model: Any, folder: Path) -> None:
         """Write the trained tensors as they are into a checkpoint's folder: all that a resume needs of the model."""
         from safetensors.torch import save_file
         folder.mkdir(parents=True, exist_ok=True)
         save_file({name: weight.detach().cpu().contiguous() for name, weight in model.named_parameters() if weight.requires_grad}, folder / KEPT)
 
-    def restore(self, model: Any, folder: Path) -> None:
-        """Undo of keep: the trained tensors of a wrapped model set to a checkpoint's. Raises RunError where they do not fit."""
+    def load_checkpoint(self, model: Any, folder: Path) -> None:
+        """Undo of save_checkpoint: the trained tensors of a wrapped model set to a checkpoint's. Raises RunError where they do not fit."""
         import torch
         from safetensors.torch import load_file
         kept = load_file(folder / KEPT)
@@ -132,12 +132,12 @@ class Method(BaseModel, ABC):
             for name, weight in weights.items():
                 weight.copy_(kept[name])
 
-    def save(self, model: Any, folder: Path) -> None:
+    def save_result(self, model: Any, folder: Path) -> None:
         """Write the result (adapter or weights) into folder."""
         model.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
 
     def attach(self, model: Any, folder: Path, name: str = "default") -> Any:
-        """A loaded base with a finished result put on it and switched to, ready to answer. Undo of save.
+        """A loaded base with a finished result put on it and switched to, ready to answer. Undo of save_result.
 
         Several results of one kind go on one base, each under its name (without dots): set_adapter(name) switches,
         disable_adapter() gives the base. Raises ModelError where the base already carries another kind.

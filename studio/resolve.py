@@ -30,8 +30,8 @@ class Resolved(NamedTuple):
     optimizer: str
     loss: str
     attention: str
-    laid: bool
-    piece: int
+    packed: bool
+    micro_batch_tokens: int
     batch_size: int
     effective: int
     steps: int
@@ -48,7 +48,7 @@ class Resolved(NamedTuple):
     def told(self) -> dict[str, Any]:
         """For the diary."""
         return {"device": self.device, "precision": self.dtype, "weights": self.weights, "checkpointing": self.checkpointing, "optimizer": self.optimizer,
-                "loss": self.loss, "attention": self.attention, "packing": self.laid, "threads": self.threads, "workers": self.workers,
+                "loss": self.loss, "attention": self.attention, "packing": self.packed, "threads": self.threads, "workers": self.workers,
                 "compile": self.compile, "eval_every": self.eval_every, "save_every": self.save_every, "estimated_memory": self.estimated,
                 "expected": self.expected, "why": self.why}
 
@@ -61,7 +61,7 @@ def resolve(config: RunConfig, facts: ModelFacts, device: Device, statistics: Ma
     training, rows, longest = config.training, statistics["rows"], statistics["max"]
     preflight.check_settings(config, device)
     dtype, held, expected = auto.precision(config, device), auto.weights(config, device), record.forecast(facts, config, device, statistics)
-    laid, kernel, why = auto.layout(config, facts, device, longest)
+    packed, kernel, why = auto.layout(config, facts, device, longest)
     steps = training.steps(rows)
     eval_every = max(1, round(steps / 10)) if training.eval_every == "auto" else training.eval_every
     return Resolved(
@@ -73,8 +73,8 @@ def resolve(config: RunConfig, facts: ModelFacts, device: Device, statistics: Ma
         optimizer=expected.optimizer or auto.optimizer(config, device),
         loss=auto.loss(config),
         attention=kernel,
-        laid=laid,
-        piece=auto.packed_tokens(config, device, longest),
+        packed=packed,
+        micro_batch_tokens=auto.packed_tokens(config, device, longest),
         batch_size=training.batch_size,
         effective=training.effective_batch(rows),
         steps=steps,

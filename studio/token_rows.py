@@ -83,7 +83,7 @@ def size(folder: Path, base: int) -> int:
 def fit(model: Any, folder: Path) -> None:
     """Before an adapter is attached: tables of its length, which are the model's own where the adapter writes rows into them.
 
-    The model may share its weights with others on the same base (worker/speakers.py), whose tables must stay as they are.
+    The model may share its weights with others on the same base (worker/loaded.py), whose tables must stay as they are.
     """
     import torch
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()

@@ -46,10 +46,10 @@ def by_studio(name: str, questions: list[str], tokens: int) -> Answers:
     """The studio's own generation on the trained model, in float32."""
     import torch
 
-    from studio.talk.voice import voice
+    from studio.talk.reference import voice
     from studio.worker.prove import answers
-    from studio.worker.speakers import Speakers
-    speaker = Speakers("cpu", torch.float32).load(voice(name))
+    from studio.worker.loaded import LoadedModels
+    speaker = LoadedModels("cpu", torch.float32).load(voice(name))
     told = answers(speaker, [[{"role": "user", "content": question}] for question in questions], tokens)
     return [{key: one[key] for key in ("prompt", "ids", "text")} for one in told]
 

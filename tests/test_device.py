@@ -43,7 +43,7 @@ def _nothing_chosen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", Driver())
 
 
-def put(monkeypatch: pytest.MonkeyPatch, *cards: dict[str, Any], kind: type[Driver] = Driver) -> Driver:
+def collate(monkeypatch: pytest.MonkeyPatch, *cards: dict[str, Any], kind: type[Driver] = Driver) -> Driver:
     driver = kind(*cards)
     monkeypatch.setitem(sys.modules, "pynvml", driver)
     return driver
@@ -61,7 +61,7 @@ def test_cpu_tells_its_memory() -> None:
     (None, ["Tesla T4", "NVIDIA L4"]), ("1", ["NVIDIA L4"]), ("1,0", ["NVIDIA L4", "Tesla T4"]), ("GPU-bbbb", ["NVIDIA L4"]), ("GPU-b", ["NVIDIA L4"]),
     ("0,-1,1", ["Tesla T4"]), ("0,7,1", ["Tesla T4"]), ("0,0", ["Tesla T4"]), (" 1 , GPU-aaaa", ["NVIDIA L4", "Tesla T4"]), ("-1", None), ("", None)])
 def test_cuda(monkeypatch: pytest.MonkeyPatch, visible: str | None, names: list[str] | None) -> None:
-    put(monkeypatch, T4, L4)
+    collate(monkeypatch, T4, L4)
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     found = device.devices()
@@ -78,7 +78,7 @@ def test_cuda(monkeypatch: pytest.MonkeyPatch, visible: str | None, names: list[
 @pytest.mark.parametrize("visible", [None, "0,1", "1", "GPU-large"])
 def test_lock_memory_precision_and_training_are_of_one_card(monkeypatch: pytest.MonkeyPatch, visible: str | None) -> None:
     """CUDA counts unlike cards otherwise than the driver: so a process is given its card by the driver's name for it."""
-    put(monkeypatch, SMALL, LARGE)
+    collate(monkeypatch, SMALL, LARGE)
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     for one in device.devices():
@@ -93,12 +93,12 @@ def test_lock_memory_precision_and_training_are_of_one_card(monkeypatch: pytest.
 
 
 def test_the_largest_card_is_taken_where_none_was_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
-    put(monkeypatch, SMALL, LARGE)
+    collate(monkeypatch, SMALL, LARGE)
     assert [(one.name, one.torch) for one in device.devices()] == [(LARGE["name"], "cuda:1"), (SMALL["name"], "cuda:0")]
 
 
 def test_the_cpu_can_be_chosen_beside_a_card(monkeypatch: pytest.MonkeyPatch) -> None:
-    put(monkeypatch, T4)
+    collate(monkeypatch, T4)
     monkeypatch.setenv("STUDIO_DEVICE", "cpu")
     assert [one.kind for one in device.devices()] == ["cpu"]
 
@@ -108,7 +108,7 @@ def test_the_cpu_can_be_chosen_beside_a_card(monkeypatch: pytest.MonkeyPatch) ->
     ("0", [("MIG-one", 10)]), ("GPU-whole", [("MIG-one", 10)]), ("MIG-three,MIG-one", [("MIG-three", 40), ("MIG-one", 10)]), ("MIG-none", [])])
 def test_mig(monkeypatch: pytest.MonkeyPatch, visible: str | None, wanted: list[tuple[str, int]]) -> None:
     """A card that is cut is its slices, each with its own memory."""
-    put(monkeypatch, H100, kind=Sliced)
+    collate(monkeypatch, H100, kind=Sliced)
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     seen = device.look()
@@ -119,7 +119,7 @@ def test_mig(monkeypatch: pytest.MonkeyPatch, visible: str | None, wanted: list[
 
 @pytest.mark.parametrize("visible", ["MIG-1234", "MIG-GPU-whole/1/0"])
 def test_a_slice_that_an_old_library_does_not_know_is_no_whole_card(monkeypatch: pytest.MonkeyPatch, visible: str) -> None:
-    put(monkeypatch, H100)
+    collate(monkeypatch, H100)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     seen = device.look()
     assert [(one.kind, one.memory // GB, device.environment([one])) for one in seen.devices] == [("cuda", 10, {"CUDA_VISIBLE_DEVICES": visible})]
@@ -127,7 +127,7 @@ def test_a_slice_that_an_old_library_does_not_know_is_no_whole_card(monkeypatch:
 
 
 def test_a_name_that_is_none_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    put(monkeypatch, T4)
+    collate(monkeypatch, T4)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-zzz")
     seen = device.look()
     assert [one.kind for one in seen.devices] == ["cpu"]
@@ -135,7 +135,7 @@ def test_a_name_that_is_none_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_unified_memory_is_the_computers(monkeypatch: pytest.MonkeyPatch) -> None:
-    put(monkeypatch, GB10)
+    collate(monkeypatch, GB10)
     one, ram = device.devices()[0], device.cpu()
     assert (one.kind, one.shared, one.memory, one.bf16) == ("cuda", True, ram.memory, True)
     assert 0 < one.free <= ram.memory
@@ -147,7 +147,7 @@ def test_unified_memory_is_the_computers(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_one_lost_card_does_not_take_the_others(monkeypatch: pytest.MonkeyPatch, where: str, place: int) -> None:
     cards = [T4, L4]
     cards[place] = {**cards[place], "fails": {where: lost}}
-    put(monkeypatch, *cards)
+    collate(monkeypatch, *cards)
     seen = device.look()
     assert [one.name for one in seen.devices] == [cards[1 - place]["name"]]
     assert f"card {place}" in seen.notices[0].text
@@ -156,14 +156,14 @@ def test_one_lost_card_does_not_take_the_others(monkeypatch: pytest.MonkeyPatch,
 
 
 def test_all_cards_lost_leave_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    put(monkeypatch, {**T4, "fails": {"nvmlDeviceGetMemoryInfo": lost}})
+    collate(monkeypatch, {**T4, "fails": {"nvmlDeviceGetMemoryInfo": lost}})
     seen = device.look()
     assert [one.kind for one in seen.devices] == ["cpu"]
     assert seen.notices
 
 
 def test_the_driver_is_set_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    first, second = put(monkeypatch, T4), Driver(L4)
+    first, second = collate(monkeypatch, T4), Driver(L4)
     for _ in range(5):
         device.devices()
     assert first.started == 1
@@ -176,7 +176,7 @@ def test_a_driver_that_was_updated_under_way_is_said(monkeypatch: pytest.MonkeyP
     class Broken(Driver):
         def nvmlInit(self) -> None:
             raise NVMLError("Driver/library version mismatch")
-    put(monkeypatch, T4, kind=Broken)
+    collate(monkeypatch, T4, kind=Broken)
     seen = device.look()
     assert seen.devices[0].kind == "cpu"
     assert "restart" in seen.notices[0].hint

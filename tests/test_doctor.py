@@ -143,17 +143,17 @@ def test_a_worker_that_does_not_start_is_told(home: Path, monkeypatch: pytest.Mo
 def test_a_method_that_computes_wrongly_is_found(home: Path, monkeypatch: pytest.MonkeyPatch, fault: str, word: str) -> None:
     """Packed rows are made to go wrong; the doctor names the variants, and that the padded ones are right."""
     monkeypatch.setenv(device.CHOSEN, "cpu")
-    sound = StudioTrainer.piece_loss
+    sound = StudioTrainer.micro_batch_loss
 
-    def spoilt(self: StudioTrainer, model: Any, piece: dict[str, Any]) -> Any:
-        found = sound(self, model, piece)
-        if not self.layout.laid:
+    def spoilt(self: StudioTrainer, model: Any, micro_batch: dict[str, Any]) -> Any:
+        found = sound(self, model, micro_batch)
+        if not self.layout.packed:
             return found
         if fault == "crash":
             raise RuntimeError("on the wrong device")
         return found * 1.1 if fault == "loss" else 2 * found.detach() - found  # the same loss, uphill
 
-    monkeypatch.setattr(StudioTrainer, "piece_loss", spoilt)
+    monkeypatch.setattr(StudioTrainer, "micro_batch_loss", spoilt)
     with pytest.raises(apart.Wrong, match=word) as told:
         examine.method(Bench(home, True), "lora")
     assert {one["packing"] for one in told.value.figures["variants"] if one["wrong"]} == {True}

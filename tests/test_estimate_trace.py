@@ -20,7 +20,7 @@ from studio.memory.step import step
 from studio.methods import METHODS
 from studio.worker import adapters
 from studio.worker import attention as attention_of_ours
-from studio.worker.batches import put
+from studio.worker.batches import collate
 from studio.worker.loss import loss
 from tests.memory_trace import Count, Unrolled
 
@@ -158,8 +158,8 @@ def scales(weight) -> list[torch.Tensor]:
 
 
 @pytest.mark.parametrize(("knobs", "kernel", "checkpointing"), [
-    ({"name": "qlora"}, "sdpa", False), ({"name": "qlora", "double_quant": False, "dropout": 0.0}, "sdpa", True), ({"name": "lora"}, "laid", False),
-    ({"name": "full"}, "laid", True)], ids=str)
+    ({"name": "qlora"}, "sdpa", False), ({"name": "qlora", "double_quant": False, "dropout": 0.0}, "sdpa", True), ({"name": "lora"}, "packed", False),
+    ({"name": "full"}, "packed", True)], ids=str)
 def test_on_real_tensors(small: Path, knobs: dict, kernel: str, checkpointing: bool) -> None:
     """4-bit weights, and rows laid end to end under our own attention, which fake tensors cannot run."""
     attention_of_ours.enter()
@@ -176,7 +176,7 @@ def test_on_real_tensors(small: Path, knobs: dict, kernel: str, checkpointing: b
         if not whole:
             base.enable_input_require_grads()
     rows = [{"input_ids": [5] * LENGTH, "labels": [5] * LENGTH} for _ in range(2)]
-    inputs = put(rows, kernel == "laid")
+    inputs = collate(rows, kernel == "packed")
     batch, width = inputs["input_ids"].shape
     labels = int((inputs["labels"][:, 1:] != -100).sum())
     stack = Stack(device="cpu", batch=batch, length=width, row=LENGTH, labels=labels, base=2, stream=4 if whole else 2, autocast=2, attention=kernel,

@@ -14,7 +14,7 @@ from studio.driver.build import Build
 from studio.driver.kinds import KINDS
 from studio.errors import DeviceError
 from studio.forecast import calibration
-from studio.worker import sees
+from studio.worker import torch_devices
 from tests.fake_driver import GB, Driver
 from tests.worker.carrying import carry, order, rows
 
@@ -150,7 +150,7 @@ def test_a_run_says_it_too(monkeypatch: pytest.MonkeyPatch, tiny_model: Path, tm
     assert "cannot use it" in end["cause"]
     assert "pip install" in end["action"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    sees.refuse(device.devices()[0])
+    torch_devices.refuse(device.devices()[0])
 
 
 def test_driver_version_of_bytes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,12 +48,12 @@ def test_precision_by_device(facts: ModelFacts) -> None:
 
 
 def test_rows_are_laid_end_to_end_where_model_and_method_allow_it(facts: ModelFacts) -> None:
-    assert settle(facts, CPU).laid
-    assert settle(facts, CPU).attention == "laid"
-    assert not settle(facts, CPU, "training.packing=false").laid
+    assert settle(facts, CPU).packed
+    assert settle(facts, CPU).attention == "packed"
+    assert not settle(facts, CPU, "training.packing=false").packed
     assert settle(facts, CPU, "method.name=prefix").attention == "sdpa"
-    assert not settle(facts, CPU, "method.name=prefix").laid
-    assert not settle(facts, CPU, "training.attention=eager").laid
+    assert not settle(facts, CPU, "method.name=prefix").packed
+    assert not settle(facts, CPU, "training.attention=eager").packed
 
 
 @pytest.mark.parametrize("told", [{"model_type": "mamba2"}, {"layer_types": ["linear_attention", "full_attention"]}, {"sliding_window": 512},
@@ -76,10 +76,10 @@ def test_capped_scores_want_eager_attention(facts: ModelFacts) -> None:
 
 
 def test_pieces(facts: ModelFacts) -> None:
-    assert settle(facts, CPU).piece == auto.CPU_TOKENS > 700
+    assert settle(facts, CPU).micro_batch_tokens == auto.CPU_TOKENS > 700
     assert auto.packed_tokens(order(), CPU, 2000) == 2000
     assert auto.packed_tokens(order("method.name=full"), CPU, 100) == auto.CPU_TOKENS_FULL
-    assert settle(facts, CARD).piece == 4 * 700
+    assert settle(facts, CARD).micro_batch_tokens == 4 * 700
 
 
 def test_threads_leave_room_for_the_page() -> None:

@@ -15,7 +15,7 @@ from studio.commands import Failed
 from studio.device import here
 from studio.errors import ModelError, OrderError, StudioError
 from studio.home import PROJECT
-from studio.talk import chat, chats, voice
+from studio.talk import chat, chats, reference
 
 NAMES = "a run (its id, a unique part of it, or last), RUN@checkpoint-N, base, base:MODEL, or a folder"
 HELP = """/system TEXT   what the model is told beforehand; alone: nothing any more
@@ -54,8 +54,8 @@ def talk_to(args: Namespace) -> Any:
     """
     sampling = {key: value for key, value in (("temperature", args.temperature), ("top_p", args.top_p), ("max_tokens", args.max_tokens),
                                               ("seed", args.seed)) if value is not None}
-    name = voice.name_of(args.model)
-    names = [name, f"base:{name.partition('@')[0]}"] if args.base and not name.startswith(voice.BASE) else [name]
+    name = reference.name_of(args.model)
+    names = [name, f"base:{name.partition('@')[0]}"] if args.base and not name.startswith(reference.BASE) else [name]
     out = sys.stderr if args.json else sys.stdout
     server, was_there = chat.server(), chat.server().ready()
     print(f"loading {', '.join(names)}…", file=sys.stderr, flush=True)
@@ -151,8 +151,8 @@ def _follow(talk: chats.Talk, answer: dict[str, Any], out: Any) -> None:
 
 def serve(args: Namespace) -> Any:
     """Run the server in the foreground until Ctrl-C or a request to end. Its key comes from STUDIO_API_KEY, else it is made up and printed."""
-    names = [voice.name_of(name) for name in args.models]
-    chat.check_room([], [voice.voice(name, lambda what, *_: print(what, file=sys.stderr)) for name in names])
+    names = [reference.name_of(name) for name in args.models]
+    chat.check_room([], [reference.voice(name, lambda what, *_: print(what, file=sys.stderr)) for name in names])
     key = os.environ.get("STUDIO_API_KEY") or secrets.token_urlsafe(24)
     environment = {**os.environ, "STUDIO_API_KEY": key, **chat.CALM, **here()}
     command = [sys.executable, "-m", "studio.worker.serve", *names, "--host", args.host, "--port", str(args.port)]

@@ -14,7 +14,7 @@ from studio.errors import DataError
 from studio.export import proof
 from studio.home import room
 from studio.run import find
-from studio.talk import voice
+from studio.talk import reference
 
 ROWS = 200  # of a file that is named
 
@@ -30,7 +30,7 @@ def add(parsers: Any, common: ArgumentParser) -> None:
 
 def measure(args: Namespace) -> list[dict[str, Any]]:
     """Rows {model, loss, perplexity, tokens, rows, answers?}: the run, then its base."""
-    name = voice.name_of(args.model)
+    name = reference.name_of(args.model)
     order = find(name.partition("@")[0]).config
     found = list(data.read(args.data).conversations)[: args.rows or ROWS] if args.data else proof.held_out(order)[: args.rows]
     rows = [{key: row[key] for key in ("text", "messages", "tools") if row.get(key)} for row in found]

@@ -13,7 +13,7 @@ from studio.export.push import push
 from studio.export.report import report
 from studio.home import write_whole
 from studio.run import find
-from studio.talk import voice
+from studio.talk import reference
 
 
 def add(parsers: Any, common: ArgumentParser) -> None:
@@ -43,7 +43,7 @@ def add(parsers: Any, common: ArgumentParser) -> None:
 
 
 def away(args: Namespace, kind: str) -> dict[str, Any]:
-    return export(voice.name_of(args.model), kind, Path(args.out), args.precision, tell, not args.no_proof, args.imatrix)
+    return export(reference.name_of(args.model), kind, Path(args.out), args.precision, tell, not args.no_proof, args.imatrix)
 
 
 def tell(what: str, done: int, total: int) -> None:

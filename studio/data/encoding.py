@@ -15,7 +15,7 @@ from studio.data.dataset import Conversations, Dataset
 from studio.data.encoded import EncodedRows, Writer, open_rows
 from studio.data.mixing import indices
 from studio.data.order import DataOrder
-from studio.data.pieces import pieces
+from studio.data.text_split import pieces
 from studio.data.problem import KINDS
 from studio.errors import DataError, TemplateError
 from studio.tokens import Encoded, Encoder

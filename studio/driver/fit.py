@@ -1,7 +1,7 @@
 """Whether the installed torch can use a card that its driver shows; where it cannot, which of the reasons it is, and what to install.
 
 Two of the reasons can be read off torch's files and the driver: a torch for the CPU, and a driver too old for torch's CUDA. The others only
-torch itself knows: a process of its own asks it (worker/sees.py), and its answer is kept until torch, driver or card change.
+torch itself knows: a process of its own asks it (worker/torch_devices.py), and its answer is kept until torch, driver or card change.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def _too_old(device: Device, made: Build, known: nvidia.Driver) -> Misfit | None
 
 
 def told(device: Device, said: dict[str, Any] | None, known: nvidia.Driver | None = None) -> Misfit | None:
-    """Why torch cannot use the device, by what it said of itself (worker/sees.py); None where it can, or has said nothing yet."""
+    """Why torch cannot use the device, by what it said of itself (worker/torch_devices.py); None where it can, or has said nothing yet."""
     known = known or (nvidia.driver() if device.kind == "cuda" else nvidia.Driver(None, None))
     if not said:
         return None
@@ -170,7 +170,7 @@ def ask_soon(device: Device, environment: dict[str, str]) -> None:
 
 
 def _command() -> list[str]:
-    return [sys.executable, "-m", "studio.worker.sees"]
+    return [sys.executable, "-m", "studio.worker.torch_devices"]
 
 
 def _file(device: Device) -> Path:

@@ -20,7 +20,7 @@ from studio.export import gguf_families, llama_cpp, modelfile, readme
 from studio.export.proof import prove, work
 from studio.home import write_whole
 from studio.talk.stopping import never_stops
-from studio.talk.voice import Voice, voice
+from studio.talk.reference import ModelReference, voice
 
 KINDS = ("adapter", "merged", "gguf", "ollama")
 GGUF = ("f16", "q8_0", "q6_k", "q5_k_m", "q4_k_m", "f32")
@@ -67,7 +67,7 @@ def export(name: str, kind: str, out: Path, precision: str = "", tell: Tell = la
             "bytes": sum(file.stat().st_size for file in files), "note": note, "proof": proof}
 
 
-def refuse(found: Voice, kind: str) -> str:
+def refuse(found: ModelReference, kind: str) -> str:
     """Raise ExportError for what cannot be; returns a sentence to tell beside the result, or nothing."""
     method = found.method
     if kind == "adapter":
@@ -81,7 +81,7 @@ def refuse(found: Voice, kind: str) -> str:
     return _merging(found)
 
 
-def _merging(found: Voice) -> str:
+def _merging(found: ModelReference) -> str:
     """Raise ExportError for what cannot be merged; returns a sentence to tell beside the merge, or nothing."""
     method = found.method
     if found.whole and not found.checkpoint:
@@ -94,7 +94,7 @@ def _merging(found: Voice) -> str:
     return ""
 
 
-def _target(found: Voice, kind: str, out: Path, precision: str) -> Path:
+def _target(found: ModelReference, kind: str, out: Path, precision: str) -> Path:
     suffix = {"adapter": ".zip", "gguf": ".gguf"}.get(kind, "")
     if suffix and out.suffix != suffix:
         stem = found.name.replace("/", "-").replace("@", "-").strip("-")
@@ -110,7 +110,7 @@ def _target(found: Voice, kind: str, out: Path, precision: str) -> Path:
     return out
 
 
-def _disk(found: Voice, out: Path, each: int) -> None:
+def _disk(found: ModelReference, out: Path, each: int) -> None:
     """each: bytes a parameter, what the proof unpacks included; 0: an adapter."""
     need = int(1.1 * (each * model.facts(found.base).parameters if each else found.bytes)) + 50_000_000
     free = shutil.disk_usage(out.parent).free
@@ -139,7 +139,7 @@ def whole(out: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _while_it_stands(found: Voice) -> Iterator[None]:
+def _while_it_stands(found: ModelReference) -> Iterator[None]:
     """Raise ExportError where a failure comes from the run's being deleted meanwhile."""
     try:
         yield
@@ -149,7 +149,7 @@ def _while_it_stands(found: Voice) -> Iterator[None]:
         raise ExportError(f"{found.name} was deleted while it was being exported.", "Nothing was written.", "RUN") from error
 
 
-def _adapter(found: Voice, out: Path, precision: str, tell: Tell) -> None:
+def _adapter(found: ModelReference, out: Path, precision: str, tell: Tell) -> None:
     """A zip with the adapter, tokenizer and template; paths of this computer stay here."""
     tell("packing the adapter", 0, 0)
     source = found.manifest.get("model") or {"source": str(found.base)}
@@ -168,25 +168,25 @@ def _adapter(found: Voice, out: Path, precision: str, tell: Tell) -> None:
         packed.writestr("README.md", readme.adapter(found))
 
 
-def _merged(found: Voice, out: Path, precision: str, tell: Tell) -> None:
+def _merged(found: ModelReference, out: Path, precision: str, tell: Tell) -> None:
     tell("merging", 0, 0)
     work(["studio.worker.export", f"merged-{precision or 'own'}", found.name, str(out)], lambda done, total: tell("merging", done, total))
     write_whole(out / "README.md", readme.merged(found))
 
 
-def _gguf(found: Voice, out: Path, precision: str, tell: Tell) -> None:
+def _gguf(found: ModelReference, out: Path, precision: str, tell: Tell) -> None:
     tell(f"writing GGUF, {precision}", 0, 0)
     work(["studio.worker.export", precision, found.name, str(out)], lambda done, total: tell(f"writing GGUF, {precision}", done, total))
 
 
-def _ollama(found: Voice, out: Path, precision: str, tell: Tell) -> None:
+def _ollama(found: ModelReference, out: Path, precision: str, tell: Tell) -> None:
     out.mkdir()
     _gguf(found, out / "model.gguf", precision, tell)
     write_whole(out / "Modelfile", modelfile.modelfile(found.template, "model.gguf", found.stop, model.facts(found.base).max_length))
     write_whole(out / "README.md", readme.ollama(found))
 
 
-def _proof(found: Voice, kind: str, out: Path, precision: str, tell: Tell) -> dict[str, Any]:
+def _proof(found: ModelReference, kind: str, out: Path, precision: str, tell: Tell) -> dict[str, Any]:
     """The proof; {failed: {message, hint}} where it could not be made. The export stands either way."""
     try:
         if kind != "adapter":

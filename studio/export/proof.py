@@ -23,7 +23,7 @@ from studio.base import source
 from studio.device import here
 from studio.errors import ExportError, StudioError
 from studio.home import PROJECT, room, write_whole
-from studio.talk.voice import Voice
+from studio.talk.reference import ModelReference
 from studio.tokens import Encoder
 
 PROMPTS = 20
@@ -53,7 +53,7 @@ TEXTS = (  # whose ids are compared: numbers, code, Chinese, Japanese, accents, 
     "x=1;y=22;z=333;w=4444;v=55555")
 
 
-def prove(trained: Voice, exported: str, tell: Tell = lambda *_: None) -> dict[str, Any]:
+def prove(trained: ModelReference, exported: str, tell: Tell = lambda *_: None) -> dict[str, Any]:
     """What `compared` tells. exported: a folder or a .gguf file. Raises StudioError where one of them cannot be asked."""
     order = {"questions": questions(trained.name), "texts": list(TEXTS), "max_tokens": MAX_TOKENS, **_held_out(trained.name)}
     ours = _kept(trained, order, tell)
@@ -134,7 +134,7 @@ def answered(one: run.Run) -> list[tuple[str, str]]:
     return [(question[-1]["content"], text) for question, text in zip(asked, texts, strict=False)]
 
 
-def _kept(voice: Voice, order: dict[str, Any], tell: Tell) -> dict[str, Any]:
+def _kept(voice: ModelReference, order: dict[str, Any], tell: Tell) -> dict[str, Any]:
     """The trained model's side, asked once for all exports of the same result."""
     file = _file(voice.name, voice.result or voice.base, order)
     if file.is_file():

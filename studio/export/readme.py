@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from studio.base.starter import REPO
-from studio.talk.voice import Voice
+from studio.talk.reference import ModelReference
 
 
 def hub_name(source: str) -> str:
@@ -13,7 +13,7 @@ def hub_name(source: str) -> str:
     return source.rstrip("/").rpartition("/")[2] if source.startswith(("/", "~", ".")) else source
 
 
-def _head(voice: Voice, kind: str) -> str:
+def _head(voice: ModelReference, kind: str) -> str:
     source = hub_name((voice.manifest.get("model") or {}).get("source") or str(voice.base))
     method = voice.method.label if voice.method else "untuned"
     stops = ", ".join(f"`{stop}`" for stop in voice.stop) or "the tokenizer's end token"
@@ -23,7 +23,7 @@ def _head(voice: Voice, kind: str) -> str:
             f"Chat template: `{voice.template.name}`, inside. A turn ends with {stops}.\n{tokens}The licence of the base model applies to this file too.\n")
 
 
-def adapter(voice: Voice) -> str:
+def adapter(voice: ModelReference) -> str:
     source = hub_name((voice.manifest.get("model") or {}).get("source") or str(voice.base))
     note = "" if type(voice.method).__name__ != "Adapter" else "\nThis kind of adapter is read by Fine-Tuning Studio only: `python -m studio chat ./FOLDER`.\n"
     if count := len(voice.manifest.get("new_tokens") or {}):
@@ -46,7 +46,7 @@ With vLLM: `vllm serve {source} --enable-lora --lora-modules mine=./`
 """
 
 
-def merged(voice: Voice) -> str:
+def merged(voice: ModelReference) -> str:
     return _head(voice, "merged model") + """
 A whole model; nothing else is needed. With transformers:
 
@@ -61,7 +61,7 @@ With vLLM: `vllm serve ./`. With Fine-Tuning Studio: `python -m studio chat ./`.
 """
 
 
-def ollama(voice: Voice) -> str:
+def ollama(voice: ModelReference) -> str:
     return _head(voice, "for Ollama") + """
 In this folder:
 

@@ -37,8 +37,8 @@ def _timed(device: Device) -> clock.Calibration:
     began = time.monotonic()
     order = build({"data": {"train": "none.json"}})
     words = [sys.executable, "-m", "studio.worker.calibrate", device.traits.torch, auto.precision(order, device)]
-    settled = os.environ | launch.environment(order) | environment([device])
-    done = subprocess.run(words, cwd=PROJECT, stdin=subprocess.DEVNULL, env=settled, capture_output=True, text=True)
+    resolved = os.environ | launch.environment(order) | environment([device])
+    done = subprocess.run(words, cwd=PROJECT, stdin=subprocess.DEVNULL, env=resolved, capture_output=True, text=True)
     if done.returncode != 0:
         reason = (done.stderr.strip().splitlines() or ["no reason"])[-1][:200]
         raise DeviceError(f"{device.name} could not be timed: {reason}", "Estimates use its data sheet.", "device")

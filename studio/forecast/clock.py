@@ -95,9 +95,9 @@ def pace(facts: ModelFacts, config: RunConfig, rows: Rows, loop: Stack, speed: S
     effective, steps = min(training.effective_batch(rows.rows), rows.rows), training.steps(rows.rows)
     devices = loop.ranks if loop.device == "cuda" else 1  # processes on a CPU share its cores
     tokens = effective * rows.mean
-    pieces = max(1, -(-tokens // (loop.tokens * devices)))
+    micro_batches = max(1, -(-tokens // (loop.tokens * devices)))
     moving, launched = config.method.trainable(facts), speed.launch * facts.layers
-    beside = launched * pieces + moving * STATE / speed.moved
+    beside = launched * micro_batches + moving * STATE / speed.moved
     each *= padded_width(int(rows.mean + config.method.footprint(facts).virtual)) / rows.mean if loop.batch > 1 else 1.0  # padded rows, not laid end to end
     step = tokens * each / (speed.rate * devices) + beside
     evaluations = 1 + (10 if training.eval_every == "auto" else steps // max(1, training.eval_every)) if rows.held else 0

@@ -89,11 +89,11 @@ def attend(walk: Walk, query: Value, key: Value, value: Value, mask: Value | Non
     elif dropping:
         query, key, value = (narrowed(walk, item, 4) for item in (query, key, value))
         mixed = narrowed(walk, row_scores(walk, query, key, value), each)
-    elif stack.attention == "laid" and stack.device == "cpu" and stack.row <= SQUARE_TOKENS:
+    elif stack.attention == "packed" and stack.device == "cpu" and stack.row <= SQUARE_TOKENS:
         mixed = row_scores(walk, query, key, value)
     else:
         mixed = kernel(walk, query, key, value, mask)
-        if stack.attention == "laid" and stack.expanded:  # no kernel for all rows: one after the other, put together and turned
+        if stack.attention == "packed" and stack.expanded:  # no kernel for all rows: one after the other, put together and turned
             part, whole = mixed, walk.copy(mixed)
             mixed = walk.copy(whole)
             tape.drop(part, whole)

@@ -38,27 +38,27 @@ def longest(config: RunConfig, rows: Rows | None) -> int:
 def stack(config: RunConfig, facts: ModelFacts, device: Device, rows: Rows | None, footprint: Footprint, checkpointing: bool) -> Stack:
     """The largest piece the run can meet. Raises OrderError where a lever does not fit the device."""
     training, each, row = config.training, width(config, device), longest(config, rows)
-    laid, kernel, _ = auto.layout(config, facts, device, row)
-    batch = 1 if laid else max(1, min(training.batch_size, rows.rows if rows else training.batch_size))
+    packed, kernel, _ = auto.layout(config, facts, device, row)
+    batch = 1 if packed else max(1, min(training.batch_size, rows.rows if rows else training.batch_size))
     effective, ranks = training.effective_batch(rows.rows if rows else 1000), processes(config)
     most = -(-effective // ranks) * row  # tokens a process is given in a step
-    length = padded_width(min(_filled(auto.packed_tokens(config, device, row), row, rows), most) if laid else row)
+    length = padded_width(min(_filled(auto.packed_tokens(config, device, row), row, rows), most) if packed else row)
     share = LABELLED if rows is None else min(1.0, rows.trained / max(1, rows.tokens))
     narrow = config.training.weights == "bf16"
     tables = not narrow and any(EMBEDDING.search(name) for name in footprint.weights)
-    windowed = not laid and auto.windowed(facts, row)
-    squares = bool(footprint.prefix) or windowed or laid and kernel in ("sdpa", "eager")  # a mask that SDPA's causal flag cannot replace
+    windowed = not packed and auto.windowed(facts, row)
+    squares = bool(footprint.prefix) or windowed or packed and kernel in ("sdpa", "eager")  # a mask that SDPA's causal flag cannot replace
     shares = device.kind == "cpu" or shares_keys(device, each)
-    if kernel == "sdpa" and not laid and not squares and not shares and facts.kv_heads < facts.heads and auto.masked(config, facts, row):
+    if kernel == "sdpa" and not packed and not squares and not shares and facts.kv_heads < facts.heads and auto.masked(config, facts, row):
         kernel = "eager"  # transformers' own SDPA leaves keys shared, and torch falls back to its math kernel
     tokens = effective * (int(rows.mean) + 1 if rows else row) // ranks  # of a step
-    pieces = -(-tokens // (batch * length))
-    rest = padded_width(tokens - length) if laid and pieces == 2 else 0
+    micro_batches = -(-tokens // (batch * length))
+    rest = padded_width(tokens - length) if packed and micro_batches == 2 else 0
     return Stack(
         device="cpu" if device.kind == "cpu" else "cuda", batch=batch, length=length, row=min(row, length), labels=max(1, int(batch * length * share)),
         base=each, stream=4 if tables else each, autocast=0 if each == 4 or narrow else each, attention="flash" if "flash" in kernel else kernel,
         mask=squares, expanded=squares or not shares, fused_adapters=True, half=half(config, device), checkpointing=checkpointing, head=auto.loss(config),
-        accumulates=pieces > 1, rest=rest if rest < length else 0, optimizer=auto.optimizer(config, device),
+        accumulates=micro_batches > 1, rest=rest if rest < length else 0, optimizer=auto.optimizer(config, device),
         input_grads=checkpointing and not tables and not narrow, ranks=ranks,
         evaluates=rows.held > 0 if rows else bool(config.data.eval), answers=bool(training.sample_prompts))
 
@@ -68,10 +68,10 @@ def shares_keys(device: Device, each: int) -> bool:
     return device.traits.torch == "cuda" and each == 2 and (device.capability or (8, 0)) >= (8, 0)
 
 
-def _filled(piece: int, row: int, rows: Rows | None) -> int:
+def _filled(micro_batch: int, row: int, rows: Rows | None) -> int:
     """Tokens of the fullest piece of rows laid end to end: all of it, but where rows are nearly alike, as many of them as fit."""
     alike = rows is not None and rows.mean > 0.9 * row
-    return piece // row * row if alike else piece
+    return micro_batch // row * row if alike else micro_batch
 
 
 def divided(loop: Stack) -> Stack:

@@ -73,7 +73,7 @@ class Full(Method):
             weights[name].requires_grad_(True)
         return in_float32(model)
 
-    def save(self, model: Any, folder: Path) -> None:
+    def save_result(self, model: Any, folder: Path) -> None:
         """Whole weights in the type the base was loaded in; training's float32 would only double the file."""
         dtype = model.config.dtype
         state = {name: weight.to(dtype) if weight.is_floating_point() else weight for name, weight in model.state_dict().items()}

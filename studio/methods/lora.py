@@ -166,7 +166,7 @@ class LoRA(Method):
         return [{"params": [weight for name, weight in weights if ".lora_B." not in name], "lr": learning_rate},
                 {"params": [weight for name, weight in weights if ".lora_B." in name], "lr": learning_rate * self.plus_ratio}]
 
-    def save(self, model: Any, folder: Path) -> None:
+    def save_result(self, model: Any, folder: Path) -> None:
         """As a plain LoRA that any program reads: a start from W's own directions becomes a change of W of twice the rank."""
         from peft import get_peft_model_state_dict
         from safetensors.torch import save_file

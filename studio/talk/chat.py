@@ -23,8 +23,8 @@ from studio.device import here
 from studio.errors import DeviceError, ModelError, StudioError
 from studio.events import Lock, held
 from studio.home import PROJECT, room, write_whole
-from studio.talk import voice
-from studio.talk.voice import Voice
+from studio.talk import reference
+from studio.talk.reference import ModelReference
 
 STATUS = "/studio/status"
 IDLE = float(os.environ.get("STUDIO_CHAT_IDLE", 900))  # seconds without a question after which the server ends itself
@@ -70,7 +70,7 @@ class Server:
         return self.status()["models"]
 
     def load(self, names: Sequence[str]) -> list[str]:
-        """Put voices into memory (see studio/talk/voice.py for the names), starting the server if need be; returns all that are loaded.
+        """Put voices into memory (see studio/talk/reference.py for the names), starting the server if need be; returns all that are loaded.
 
         Raises StudioError: no such voice, or a DeviceError where a running training would be starved of memory.
         """
@@ -202,9 +202,9 @@ def make_way(wanted: Sequence[device.Device]) -> int:
         return 0
 
 
-def check_room(loaded: Sequence[Voice], wanted: Sequence[Voice]) -> None:
+def check_room(loaded: Sequence[ModelReference], wanted: Sequence[ModelReference]) -> None:
     """Raise DeviceError where `wanted` beside `loaded` would not fit, or would take what a running training still needs."""
-    need = voice.size([*loaded, *wanted], True) - voice.size(list(loaded), True) + (0 if loaded else OVERHEAD)
+    need = reference.size([*loaded, *wanted], True) - reference.size(list(loaded), True) + (0 if loaded else OVERHEAD)
     first = device.devices()[0]
     names = ", ".join(one.name for one in wanted)
     training, reserve = claimed()

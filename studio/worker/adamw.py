@@ -70,21 +70,21 @@ def _adamw(numbers: list[torch.Tensor], group: dict[str, Any], step: int, draw: 
 
     The first moment moves by a tenth a step: rounded to the nearest it loses nothing.
     """
-    weight, slope, mean, square = numbers
+    weight, grad, exp_avg, exp_avg_sq = numbers
     first, second = group["betas"]
-    wide = slope.float()
-    moment = mean.float().lerp_(wide, 1 - first)
-    mean.copy_(moment)
-    spread = square.float().mul_(second).addcmul_(wide, wide, value=1 - second)
-    noise = chances(2 * len(weight), draw).view(2, -1)
-    square.copy_(rounded(spread.clone(), noise[0]))
-    spread.div_(1 - second**step).sqrt_().add_(group["eps"])
+    wide = grad.float()
+    moment = exp_avg.float().lerp_(wide, 1 - first)
+    exp_avg.copy_(moment)
+    denominator = exp_avg_sq.float().mul_(second).addcmul_(wide, wide, value=1 - second)
+    noise = random_bits(2 * len(weight), draw).view(2, -1)
+    exp_avg_sq.copy_(rounded(denominator.clone(), noise[0]))
+    denominator.div_(1 - second**step).sqrt_().add_(group["eps"])
     wide = weight.float().mul_(1 - group["lr"] * group["weight_decay"])
-    wide.addcdiv_(moment, spread, value=-group["lr"] / (1 - first**step))
+    wide.addcdiv_(moment, denominator, value=-group["lr"] / (1 - first**step))
     weight.copy_(rounded(wide, noise[1]))
 
 
-def chances(count: int, draw: torch.Generator) -> torch.Tensor:
+def random_bits(count: int, draw: torch.Generator) -> torch.Tensor:
     """int16 [count], uniform over all its values: four from each 64-bit draw."""
     raw = torch.empty(-(-count // 4), dtype=torch.int64, device=draw.device)
     return raw.random_(-(2**63), None, generator=draw).view(torch.int16)[:count]

@@ -11,7 +11,7 @@ from torch.nn.functional import dropout, linear
 BITS = 65536  # a drop rate is rounded to 1/65536
 
 
-def fates(x: torch.Tensor, rate: float) -> tuple[torch.Tensor, float]:
+def dropout_mask(x: torch.Tensor, rate: float) -> tuple[torch.Tensor, float]:
     """(int8 of x's shape: 1 kept, 0 dropped; what the kept ones are multiplied with).
 
     torch draws each element's fate one by one on a CPU; these are four 16-bit fates from each 64-bit draw of the same generator.
@@ -31,17 +31,17 @@ class DroppedProduct(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, rate: float, dtype: torch.dtype) -> torch.Tensor:
-        kept, ctx.gain = fates(x, rate)
+        kept, ctx.gain = dropout_mask(x, rate)
         ctx.save_for_backward(x, weight, kept)
         ctx.dtype = dtype
         return linear((x * kept).to(dtype), weight.to(dtype)).mul_(ctx.gain)
 
     @staticmethod
-    def backward(ctx: Any, slope: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: Any, grad_output: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, weight, kept = ctx.saved_tensors
-        slope = slope * ctx.gain
-        d_x = (slope @ weight.to(ctx.dtype)).mul_(kept).to(x.dtype) if ctx.needs_input_grad[0] else None
-        d_weight = (slope.flatten(0, -2).t() @ (x * kept).to(ctx.dtype).flatten(0, -2)).to(weight.dtype)
+        grad_output = grad_output * ctx.gain
+        d_x = (grad_output @ weight.to(ctx.dtype)).mul_(kept).to(x.dtype) if ctx.needs_input_grad[0] else None
+        d_weight = (grad_output.flatten(0, -2).t() @ (x * kept).to(ctx.dtype).flatten(0, -2)).to(weight.dtype)
         return d_x, d_weight, None, None
 
 

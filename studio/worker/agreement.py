@@ -16,8 +16,8 @@ from torch.nn.functional import cross_entropy
 from studio.auto import CAPPED
 from studio.errors import StudioError
 from studio.resolve import Resolved
-from studio.worker import sharding, together
-from studio.worker.batches import Pieces, Row
+from studio.worker import distributed, sharding
+from studio.worker.batches import MicroBatchCollator, Row
 from studio.worker.loss import plain
 from studio.worker.probe import NO_MEMORY, untouched
 
@@ -25,30 +25,30 @@ LENGTHS = (31, 48)  # tokens of the rows compared, unlike each other so that pad
 NEAR, NEAR_ROUNDED = 5e-5, 3e-2  # how far the mean losses may lie apart, relative: computed in float32; in 16 bits or on a quantized base
 
 
-def agreed(trainer: Any, settled: Resolved) -> Resolved:
+def agreed(trainer: Any, resolved: Resolved) -> Resolved:
     """The settings as they are, or with padded rows, transformers' own attention and the full loss where the model computes otherwise.
 
     The trainer and its model are changed alike, with a warning in the report. All processes decide the same. Random states are left as found.
     """
     with untouched(trainer.model), torch.no_grad(), trainer.accelerator.autocast():
-        settled = _compared(trainer, settled, _rows(trainer.train_dataset))
+        resolved = _compared(trainer, resolved, _rows(trainer.train_dataset))
     if trainer.split:
         sharding.reshard(trainer.model)
-    return settled
+    return resolved
 
 
-def _compared(trainer: Any, settled: Resolved, rows: list[Row]) -> Resolved:
+def _compared(trainer: Any, resolved: Resolved, rows: list[Row]) -> Resolved:
     truth, found = _truth(trainer, rows), _ours(trainer, rows)
     if _apart(trainer, found, truth):
         why = f"({found:.4f} instead of {truth:.4f})" if isinstance(found, float) else f"({found})"
-        settled = _take_the_plain_way(trainer, settled, why)
+        resolved = _take_the_plain_way(trainer, resolved, why)
         trainer.report.note(f"This model computes differently when rows share a batch or the head is cut {why}: "
                             "it is trained the plain way, slower and with more memory.", "warning")
         found = _ours(trainer, rows)
         if _apart(trainer, found, truth):
             trainer.report.note(f"Even the plain way this model's loss on padded rows is not that of each row by itself ({found} instead of {truth:.4f}). "
                                 "Set training.batch_size to 1, and compare the result with another program's.", "warning")
-    return settled
+    return resolved
 
 
 def _rows(dataset: Any) -> list[Row]:
@@ -73,7 +73,7 @@ def _ours(trainer: Any, rows: list[Row]) -> float | str:
     """The mean loss per token of the same rows in one micro-batch, as training computes it; what went wrong where the model cannot."""
     layout = trainer.layout._replace(tokens=max(trainer.layout.tokens, 2 * sum(LENGTHS)))
     try:
-        parts = [trainer.piece_loss(trainer.model.eval(), piece) for piece in Pieces(layout)(rows)]
+        parts = [trainer.micro_batch_loss(trainer.model.eval(), micro_batch) for micro_batch in MicroBatchCollator(layout)(rows)]
     except StudioError:
         raise
     except (TypeError, ValueError, LookupError, AttributeError, RuntimeError) as error:
@@ -87,17 +87,17 @@ def _apart(trainer: Any, found: float | str, truth: float) -> bool:
     """Whether they differ by more than rounding, on any process."""
     exact = trainer.dtype == torch.float32 and trainer.method.quantized() is None
     near = isinstance(found, float) and abs(found - truth) <= (NEAR if exact else NEAR_ROUNDED) * max(1.0, abs(truth))
-    return any(together.gather(not near))
+    return any(distributed.gather(not near))
 
 
-def _take_the_plain_way(trainer: Any, settled: Resolved, why: str) -> Resolved:
+def _take_the_plain_way(trainer: Any, resolved: Resolved, why: str) -> Resolved:
     base = plain(trainer.model)
     capped = any(getattr(base.config.get_text_config(), key, None) for key in CAPPED)
     own = "sdpa" if base._supports_sdpa and base._can_set_attn_implementation() and not capped else "eager"
     _set_attention(base, own)
-    trainer.kind, trainer.layout = "full", trainer.layout._replace(laid=False)
-    return settled._replace(laid=False, loss="full", attention=own, masked=True,
-                            why={**settled.why, "packing": f"the loss is off when rows share a batch or the head is cut {why}"})
+    trainer.kind, trainer.layout = "full", trainer.layout._replace(packed=False)
+    return resolved._replace(packed=False, loss="full", attention=own, masked=True,
+                            why={**resolved.why, "packing": f"the loss is off when rows share a batch or the head is cut {why}"})
 
 
 def _count(rows: list[Row]) -> int:

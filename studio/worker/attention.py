@@ -19,10 +19,10 @@ from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_f
 
 from studio.kernels import SQUARE_TOKENS
 
-LAID = "laid"
+PACKED_ATTENTION = "packed"
 
 
-def laid(module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: torch.Tensor | None,
+def packed_attention(module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: torch.Tensor | None,
          scaling: float | None = None, dropout: float = 0.0, **given: Any) -> tuple[torch.Tensor, None]:
     """query [b, heads, t, d], key and value [b, kv heads, t, d]; gives [b, t, heads, d]."""
     starts, ends = given.pop("cu_seq_lens_q", None), given.pop("row_starts", None)
@@ -83,4 +83,4 @@ def _varlen(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, starts:
 
 def enter() -> None:
     """Make the name known to transformers."""
-    AttentionInterface.register(LAID, laid)
+    AttentionInterface.register(PACKED_ATTENTION, packed_attention)

@@ -16,10 +16,10 @@ import torch
 from studio.data.mixing import shuffled
 from studio.kernels import IGNORE_INDEX, padded_width
 
-PIECE_COST = 64  # what one more piece costs, in padded tokens it may save
+MICRO_BATCH_COST = 64  # what one more piece costs, in padded tokens it may save
 
 Row = dict[str, list[int]]
-Piece = dict[str, Any]
+MicroBatch = dict[str, Any]
 NOTHING: Row = {"input_ids": [0, 0], "labels": [IGNORE_INDEX, IGNORE_INDEX]}  # stands for an effective batch of rows that cannot be trained on
 
 
@@ -29,7 +29,7 @@ class Layout(NamedTuple):
     tokens: most of them in a laid piece; rows: most of them in a padded one.
     """
 
-    laid: bool
+    packed: bool
     tokens: int
     rows: int
 
@@ -59,22 +59,22 @@ class Steps(torch.utils.data.DataLoader):
         self.batch_sampler.set_epoch(epoch)
 
 
-class Pieces:
+class MicroBatchCollator:
     """Collator: the rows of an effective batch to the list of pieces that this process (rank of world) works through."""
 
     def __init__(self, layout: Layout, rank: int = 0, world: int = 1):
         self.layout, self.rank, self.world = layout, rank, world
 
-    def __call__(self, rows: list[Row]) -> list[Piece]:
-        """Each piece also holds `items`, the trained tokens of the whole effective batch, `places`, those of its own as numbers of a place in
-        labels[:, 1:] (found here, so that no device is asked where they are), and the first one `seen`, the batch's real tokens."""
+    def __call__(self, rows: list[Row]) -> list[MicroBatch]:
+        """Each piece also holds `num_items_in_batch`, the trained tokens of the whole effective batch, `target_positions`, those of its own as numbers of a place in
+        labels[:, 1:] (found here, so that no device is asked where they are), and the first one `num_tokens`, the batch's real tokens."""
         rows = [row for row in rows if row["input_ids"]] or [NOTHING]
-        pieces = dealt(rows, self.layout, self.rank, self.world)
-        items = sum(trained(row) for row in rows)
-        for place, piece in enumerate(pieces):
-            piece |= {"items": items, "seen": sum(len(row["input_ids"]) for row in rows) if place == 0 else 0,
-                      "places": (piece["labels"][:, 1:].flatten() != IGNORE_INDEX).nonzero().flatten()}
-        return pieces
+        micro_batches = shard_micro_batches(rows, self.layout, self.rank, self.world)
+        num_items_in_batch = sum(trained(row) for row in rows)
+        for place, micro_batch in enumerate(micro_batches):
+            micro_batch |= {"num_items_in_batch": num_items_in_batch, "num_tokens": sum(len(row["input_ids"]) for row in rows) if place == 0 else 0,
+                      "target_positions": (micro_batch["labels"][:, 1:].flatten() != IGNORE_INDEX).nonzero().flatten()}
+        return micro_batches
 
 
 def trained(row: Row) -> int:
@@ -98,22 +98,22 @@ def share(rows: list[Row], world: int) -> list[list[Row]]:
 def groups(rows: list[Row], layout: Layout) -> list[list[Row]]:
     """Rows to pieces: best-fit decreasing where they are laid end to end, else the cheapest cut of the rows sorted by length."""
     ordered = sorted(rows, key=lambda row: -len(row["input_ids"]))
-    return _best_fit(ordered, layout.tokens) if layout.laid else _cheapest_cut(ordered, layout.rows)
+    return _best_fit(ordered, layout.tokens) if layout.packed else _cheapest_cut(ordered, layout.rows)
 
 
 def _best_fit(ordered: list[Row], room: int) -> list[list[Row]]:
     """Each row into the fullest piece that still has room for it (best-fit decreasing); of equally full ones the first begun. O(n log n)."""
-    pieces: list[list[Row]] = []
+    micro_batches: list[list[Row]] = []
     left: list[tuple[int, int]] = []  # (free tokens, piece), sorted
     for row in ordered:
         size = len(row["input_ids"])
         at = bisect_left(left, (size, 0))
-        free, place = left.pop(at) if at < len(left) else (room, len(pieces))
-        if place == len(pieces):
-            pieces.append([])
-        pieces[place].append(row)
+        free, place = left.pop(at) if at < len(left) else (room, len(micro_batches))
+        if place == len(micro_batches):
+            micro_batches.append([])
+        micro_batches[place].append(row)
         insort(left, (free - size, place))
-    return pieces
+    return micro_batches
 
 
 def _cheapest_cut(ordered: list[Row], most: int) -> list[list[Row]]:
@@ -121,22 +121,22 @@ def _cheapest_cut(ordered: list[Row], most: int) -> list[list[Row]]:
     widths = [padded_width(len(row["input_ids"])) for row in ordered]
     best, cut = [0.0], [0]
     for end in range(1, len(ordered) + 1):
-        cost, start = min((best[start] + widths[start] * (end - start) + PIECE_COST, start) for start in range(max(0, end - most), end))
+        cost, start = min((best[start] + widths[start] * (end - start) + MICRO_BATCH_COST, start) for start in range(max(0, end - most), end))
         best.append(cost)
         cut.append(start)
-    pieces, end = [], len(ordered)
+    micro_batches, end = [], len(ordered)
     while end:
-        pieces.append(ordered[cut[end]:end])
+        micro_batches.append(ordered[cut[end]:end])
         end = cut[end]
-    return pieces[::-1]
+    return micro_batches[::-1]
 
 
-def put(rows: list[Row], laid: bool) -> Piece:
+def collate(rows: list[Row], packed: bool) -> MicroBatch:
     """One piece of these rows, as tensors."""
-    return _laid(rows) if laid else _padded(rows)
+    return _packed(rows) if packed else _padded(rows)
 
 
-def _padded(rows: list[Row]) -> Piece:
+def _padded(rows: list[Row]) -> MicroBatch:
     """int64 [rows, width]. No mask is needed: what fills a row up stands behind it, and attention looks back only."""
     width = padded_width(max(len(row["input_ids"]) for row in rows))
     ids = torch.zeros((len(rows), width), dtype=torch.int64)
@@ -147,7 +147,7 @@ def _padded(rows: list[Row]) -> Piece:
     return {"input_ids": ids, "labels": labels}
 
 
-def _laid(rows: list[Row]) -> Piece:
+def _packed(rows: list[Row]) -> MicroBatch:
     """int64 [1, width]; positions begin at 0 with each row, and no row's first token is predicted from the row before it.
 
     cu_seq_lens (int32, on the device) say where rows begin and end, under the names that transformers' attention functions know;
@@ -173,14 +173,14 @@ def _laid(rows: list[Row]) -> Piece:
             "use_cache": False}  # with a cache transformers takes the positions for a continued row, not for several
 
 
-def dealt(rows: list[Row], layout: Layout, rank: int, world: int) -> list[Piece]:
+def shard_micro_batches(rows: list[Row], layout: Layout, rank: int, world: int) -> list[MicroBatch]:
     """The pieces of one process. All have as many: a model that is split over them is put together by all at once, piece by piece."""
-    hands = [groups(part, layout) for part in share(rows, world)]
-    most = max(map(len, hands))
-    return [put(group, layout.laid) for group in hands[rank]] + [_idle(rows[0], layout.laid) for _ in range(most - len(hands[rank]))]
+    per_rank = [groups(part, layout) for part in share(rows, world)]
+    most = max(map(len, per_rank))
+    return [collate(group, layout.packed) for group in per_rank[rank]] + [_idle(rows[0], layout.packed) for _ in range(most - len(per_rank[rank]))]
 
 
-class Laid:
+class EvalBatches:
     """Rows that are gone through again and again, divided into pieces once and made into tensors only when their turn comes.
 
     trained: their trained tokens on all processes together.
@@ -192,36 +192,36 @@ class Laid:
         for number, row in enumerate(rows):
             sizes.append({"input_ids": range(len(row["input_ids"])), "row": number})  # the length is enough to divide them
             self.trained += trained(row)
-        hands = [groups(part, layout) for part in share(sizes, world)]
-        self.pieces = [[row["row"] for row in group] for group in hands[rank]]
-        self.idle = max(map(len, hands)) - len(self.pieces)  # all processes go through as many
+        per_rank = [groups(part, layout) for part in share(sizes, world)]
+        self.micro_batches = [[row["row"] for row in group] for group in per_rank[rank]]
+        self.idle = max(map(len, per_rank)) - len(self.micro_batches)  # all processes go through as many
 
     def __len__(self) -> int:
-        return len(self.pieces) + self.idle
+        return len(self.micro_batches) + self.idle
 
-    def __iter__(self) -> Iterator[Piece]:
-        for numbers in self.pieces:
-            yield put([self.rows[number] for number in numbers], self.layout.laid)
+    def __iter__(self) -> Iterator[MicroBatch]:
+        for numbers in self.micro_batches:
+            yield collate([self.rows[number] for number in numbers], self.layout.packed)
         for _ in range(self.idle):
-            yield _idle(self.rows[0], self.layout.laid)
+            yield _idle(self.rows[0], self.layout.packed)
 
 
-def _idle(row: Row, laid: bool) -> Piece:
+def _idle(row: Row, packed: bool) -> MicroBatch:
     """Takes part, and adds nothing."""
-    return put([{"input_ids": row["input_ids"][:2], "labels": [IGNORE_INDEX] * 2}], laid)
+    return collate([{"input_ids": row["input_ids"][:2], "labels": [IGNORE_INDEX] * 2}], packed)
 
 
 def filled(rows: Iterable[Row], layout: Layout, effective: int, seed: int) -> dict[str, float]:
     """What the layout makes of the first epoch: pieces a step, and the shares of tokens that only fill up, of rows that share a piece."""
     rows = list(rows)
-    real = held = pieces = together = 0
+    real = held = micro_batches = together = 0
     order = Order(len(rows), effective, seed)
     for numbers in order:
         for group in groups([rows[number] for number in numbers], layout):
             lengths = [len(row["input_ids"]) for row in group]
             real += sum(lengths)
-            held += padded_width(sum(lengths)) if layout.laid else padded_width(max(lengths)) * len(group)
-            pieces += 1
+            held += padded_width(sum(lengths)) if layout.packed else padded_width(max(lengths)) * len(group)
+            micro_batches += 1
             together += len(group) if len(group) > 1 else 0
-    return {"pieces_per_step": round(pieces / max(1, len(order)), 2), "padding": round(1 - real / max(1, held), 4),
-            "packed": round(together / max(1, len(rows)), 4) if layout.laid else 0.0}
+    return {"micro_batches_per_step": round(micro_batches / max(1, len(order)), 2), "padding": round(1 - real / max(1, held), 4),
+            "packed": round(together / max(1, len(rows)), 4) if layout.packed else 0.0}

@@ -36,7 +36,7 @@ def measure(device: str, dtype: torch.dtype, method: str) -> tuple[float, float]
     """(FLOP/s, seconds a layer and piece beside): from a step of one row, and from one of as many as fill a piece."""
     length, shape = LENGTH[device != "cpu"], SHAPE if device == "cpu" else WIDE
     order = config.build({"data": {"train": "none.json", "max_length": length}, "method": method})
-    base = AutoModelForCausalLM.from_config(AutoConfig.for_model(**shape), dtype=dtype, attn_implementation=attention.LAID).to(device)
+    base = AutoModelForCausalLM.from_config(AutoConfig.for_model(**shape), dtype=dtype, attn_implementation=attention.PACKED_ATTENTION).to(device)
     tuned = order.method.wrap(base).to(device).train()
     adapters.quicken(tuned, dtype != torch.float32)
     row, rows = {"input_ids": list(range(length)), "labels": list(range(length))}, auto.packed_tokens(order, devices()[0], length) // length
@@ -45,9 +45,9 @@ def measure(device: str, dtype: torch.dtype, method: str) -> tuple[float, float]
     return length * clock.work(model.from_config(shape), order, length, 1.0, False) / each, max(0.0, one - each) / shape["num_hidden_layers"]
 
 
-def timed(tuned: Any, piece: dict[str, Any], device: str, dtype: torch.dtype) -> float:
+def timed(tuned: Any, micro_batch: dict[str, Any], device: str, dtype: torch.dtype) -> float:
     """Seconds of a step, the median of some seconds of them; the first two are not counted: they compile kernels."""
-    inputs = {key: value.to(device) if isinstance(value, torch.Tensor) else value for key, value in piece.items()}
+    inputs = {key: value.to(device) if isinstance(value, torch.Tensor) else value for key, value in micro_batch.items()}
     times, began = [], time.perf_counter()
     while len(times) < 5 or time.perf_counter() - began < SECONDS:
         start = time.perf_counter()

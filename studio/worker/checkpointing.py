@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from transformers import Trainer, TrainerState
 
 from studio.runs import checkpoints
-from studio.worker import sharding, together
+from studio.worker import distributed, sharding
 
 
 class CheckpointedTrainer(Trainer):
@@ -62,7 +62,7 @@ class CheckpointedTrainer(Trainer):
         """A checkpoint with a NaN in it would look whole, and every resume from it would be lost: the run ends here, on the one before."""
         weights = (getattr(weight, "to_local", lambda weight=weight: weight)() for weight in self.model.parameters() if weight.requires_grad)
         finite = all(bool(torch.isfinite(weight).all()) for weight in weights)
-        if not all(together.gather(finite)):
+        if not all(distributed.gather(finite)):
             self.report.refuse_nan(float("nan"), step, "weights")
 
     def take_best(self) -> int:
@@ -94,7 +94,7 @@ class CheckpointedTrainer(Trainer):
         if self.split:
             sharding.keep(self.model, self.optimizer, Path(output_dir))
         elif self.rank == 0:
-            self.method.keep(self.accelerator.unwrap_model(self.model), Path(output_dir))
+            self.method.save_checkpoint(self.accelerator.unwrap_model(self.model), Path(output_dir))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         """The trained weights alone; optimizer, schedule and random states are read by the Trainer."""
@@ -102,4 +102,4 @@ class CheckpointedTrainer(Trainer):
         if self.split:
             sharding.restore(self.model, self.resumed)
         else:
-            self.method.restore(self.accelerator.unwrap_model(self.model), self.resumed)
+            self.method.load_checkpoint(self.accelerator.unwrap_model(self.model), self.resumed)

@@ -23,13 +23,13 @@ from studio.export import hf_files
 from studio.home import bytes_in, write_whole
 from studio.run import Run, find
 from studio.runs import checkpoints
-from studio.talk.voice import Voice
+from studio.talk.reference import ModelReference
 from studio.tokens import Encoder
-from studio.worker import sees
+from studio.worker import torch_devices
 from studio.worker.peak import peak_memory
 from studio.worker.prove import Rows, mean_loss
 from studio.worker.report import Report
-from studio.worker.speakers import Speakers
+from studio.worker.loaded import LoadedModels
 
 ROWS = 200  # held-out rows of a run that are measured on, at most
 TOGETHER = 8  # rows between two looks at the stop file
@@ -49,14 +49,14 @@ def combine(run: Run, report: Report) -> None:
     """Load the base with every adapter, combine, measure, save."""
     config, order = run.config, run.config.combine
     torch.set_num_threads(device.cores())
-    sees.refuse(device.devices()[0])
+    torch_devices.refuse(device.devices()[0])
     report.phase("fetching model")
     parents = combining.voices([find(name) for name in order.runs])  # looked at again: they may have changed while this run waited
     _tell_templates(parents, report)
     facts = model.facts(parents[0].base)
 
     report.phase("loading model")
-    base = Speakers().load(replace(parents[0], name="base", result=None, method=None)).model
+    base = LoadedModels().load(replace(parents[0], name="base", result=None, method=None)).model
     joined = combined(base, [one.result for one in parents], order, config.training.seed)
     trainable = sum(weight.numel() for name, weight in joined.named_parameters() if ".lora_" in name and ".default." in name)
     report.say("plan", parameters=facts.parameters, trainable=trainable,
@@ -98,7 +98,7 @@ def combined(base: Any, adapters: list[Path], order: Combination, seed: int) -> 
     return joined.eval()
 
 
-def _tell_templates(parents: list[Voice], report: Report) -> None:
+def _tell_templates(parents: list[ModelReference], report: Report) -> None:
     others = [one.name for one in parents[1:] if one.template.text != parents[0].template.text]
     if others:
         report.note(f"{', '.join(others)} learnt in another chat template than {parents[0].name}. "
@@ -116,7 +116,7 @@ def _learnt_from(order: Combination) -> dict[str, Any]:
 # -- what it is worth
 
 
-def _held_out(order: Combination, parents: list[Voice], report: Report) -> list[tuple[str, int, Rows]]:
+def _held_out(order: Combination, parents: list[ModelReference], report: Report) -> list[tuple[str, int, Rows]]:
     """(run, how many rows it held out, those that are measured on) of every run that rows were held out for.
 
     At most ROWS of each, spread evenly over what it held out.
@@ -186,12 +186,12 @@ def _loss_of(joined: Any, name: str, rows: Rows) -> float | None:
 # -- the result
 
 
-def _save(run: Run, config: Any, joined: Any, parents: list[Voice], table: list[dict[str, Any]]) -> None:
+def _save(run: Run, config: Any, joined: Any, parents: list[ModelReference], table: list[dict[str, Any]]) -> None:
     """model/ with a manifest last, whole or not at all."""
     first, base = parents[0], parents[0].base
     joined.set_adapter("default")
     with checkpoints.replacing(run.result) as result:
-        config.method.save(joined, result)
+        config.method.save_result(joined, result)
         hf_files.copy_tokenizer(base, result, first.template.text)
         write_whole(result / "manifest.json", json.dumps({
             "base": str(base), "base_fingerprint": shards.fingerprint(base), "model": config.model.model_dump(),

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from studio import device
 from studio.driver import fit
 from studio.methods import METHODS
-from studio.worker import examine_memory, random_model, sees, trial
+from studio.worker import examine_memory, random_model, torch_devices, trial
 from studio.worker.apart import Wrong, alone
 from studio.worker.examine_memory import Bench, can
 
@@ -35,7 +35,7 @@ def part(bench: Bench, name: str) -> Found:
 
 def devices(bench: Bench) -> Found:
     """What driver and torch see, and whether they agree."""
-    first, said = device.devices()[0], sees.look()
+    first, said = device.devices()[0], torch_devices.look()
     figures = {"driver": [one.model_dump(mode="json") for one in device.devices()], "torch": said}
     if first.traits.cards:
         fit.keep(first, said)
@@ -137,9 +137,9 @@ def _compared(plan: Steps, one: Variant) -> Found:
         wrong.append(f"packed, {done.plan()['why']['packing']}")
     if not one.plain and alike < COSINE:
         wrong.append(f"the gradient points elsewhere (cosine {alike:.3f})")
-    settled = {key: done.plan().get(key) for key in ("device", "precision", "packing", "checkpointing", "attention", "optimizer", "loss")}
+    resolved = {key: done.plan().get(key) for key in ("device", "precision", "packing", "checkpointing", "attention", "optimizer", "loss")}
     return "", {"loss_difference": difference, "cosine": round(alike, 6), "losses": done.losses, "seconds": round(done.seconds, 2),
-                "wrong": " and ".join(wrong), "settled": settled}
+                "wrong": " and ".join(wrong), "settled": resolved}
 
 
 def small_model(bench: Bench) -> Path:

@@ -182,8 +182,8 @@ def chat(bench: Bench) -> tuple[str, dict[str, Any]]:
         handle.load([voice])
         held["loaded"], ram_loaded = _free(first), handle.status()["memory"]
         text, usage = "", {}
-        for piece in handle.stream(voice, [{"role": "user", "content": "Hello"}], max_tokens=8, temperature=0):
-            text, usage = text + piece.text, piece.usage or usage
+        for micro_batch in handle.stream(voice, [{"role": "user", "content": "Hello"}], max_tokens=8, temperature=0):
+            text, usage = text + micro_batch.text, micro_batch.usage or usage
         handle.unload([voice])
         time.sleep(0.5)
         held["unloaded"], ram_unloaded = _free(first), handle.status()["memory"]

@@ -20,7 +20,7 @@ from studio.export import hf_files
 from studio.export.proof import TEXTS
 from studio.runs.checkpoints import disk_is_full
 from studio.talk.stopping import end_tokens
-from studio.talk.voice import Voice, voice
+from studio.talk.reference import ModelReference, voice
 from studio.worker import gguf_file
 from studio.worker.importance import importance
 from studio.worker.merge import merge, own_type, still_tied
@@ -30,7 +30,7 @@ FULL = ExportError("The disk is full: the export could not be written.", "Free s
 TYPES = {"f16": torch.float16, "f32": torch.float32}
 
 
-def merged(found: Voice, out: Path, precision: str = "own") -> None:
+def merged(found: ModelReference, out: Path, precision: str = "own") -> None:
     """A folder that transformers, vLLM and their like load: weights in the base's precision (own) or another, tokenizer, template, stop tokens."""
     out.mkdir(parents=True, exist_ok=True)
     dtype = TYPES.get(precision) or own_type(found)

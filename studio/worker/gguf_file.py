@@ -17,14 +17,14 @@ from studio.errors import ExportError
 from studio.export import gguf_families, gguf_tokenizer
 from studio.model import ModelFacts
 from studio.talk.stopping import end_tokens
-from studio.talk.voice import Voice
+from studio.talk.reference import ModelReference
 from studio.worker import gguf_types, llama_cpp
 from studio.worker.merge import weights
 
 Settings = gguf.GGUFWriter
 
 
-def write(voice: Voice, out: Path, kind: str, template: str, importance: dict[str, numpy.ndarray] | None = None) -> None:
+def write(voice: ModelReference, out: Path, kind: str, template: str, importance: dict[str, numpy.ndarray] | None = None) -> None:
     """out: the .gguf file. kind: one of gguf_types.KINDS. template: Jinja without {% generation %}. importance: of a linear's columns, by its name.
 
     Raises ExportError; gguf_families.refuse tells what cannot be written at all.
@@ -57,7 +57,7 @@ def write(voice: Voice, out: Path, kind: str, template: str, importance: dict[st
     writer.close()
 
 
-def _tensors(voice: Voice, facts: ModelFacts) -> Iterator[tuple[str, torch.Tensor]]:
+def _tensors(voice: ModelReference, facts: ModelFacts) -> Iterator[tuple[str, torch.Tensor]]:
     """The merged weights in float32 as llama.cpp's graph of the family wants them."""
     kind = facts.model_type
     for name, weight in weights(voice):
@@ -155,7 +155,7 @@ def _stretching(writer: Settings, facts: ModelFacts, rope: dict[str, Any]) -> No
         writer.add_rope_scaling_attn_factors(math.sqrt(1 + math.log(stretch) / math.log(old)) if stretch > 1 else 1.0)
 
 
-def _tokenizer(writer: Settings, voice: Voice, size: int) -> None:
+def _tokenizer(writer: Settings, voice: ModelReference, size: int) -> None:
     """Tokens with their kinds, and the tokens that begin and end: the end is the one that was trained to end a turn."""
     told = gguf_tokenizer.vocabulary(json.loads((voice.tokenizer / "tokenizer.json").read_text(encoding="utf-8")), size)
     writer.add_tokenizer_model(told.model)

@@ -14,22 +14,22 @@ from transformers.pytorch_utils import Conv1D
 
 from studio import data, model, run
 from studio.errors import ExportError
-from studio.talk.voice import Voice
+from studio.talk.reference import ModelReference
 from studio.tokens import Encoder
 from studio.worker.merge import own_type
 from studio.worker.prove import merged_into, room
-from studio.worker.speakers import Speakers
+from studio.worker.loaded import LoadedModels
 
 TOKENS = 16_384  # of training rows that go through the model
 
 
-def importance(voice: Voice) -> dict[str, numpy.ndarray]:
+def importance(voice: ModelReference) -> dict[str, numpy.ndarray]:
     """Module name -> float32 [columns]. Raises ExportError where there are no rows, DeviceError where there is no memory for the model."""
     rows = _rows(voice)
     if not rows:
         raise ExportError("There are no training rows to measure importance on.", "Leave --imatrix out, or put the data back where it was.", "--imatrix")
     place, dtype = room(model.facts(voice.base).parameters, own_type(voice))
-    speakers = Speakers(place, dtype)
+    speakers = LoadedModels(place, dtype)
     loaded = speakers.load(voice).model
     whole = loaded if voice.whole else merged_into(next(iter(speakers.bases.values())), voice) if voice.result else loaded
     sums: dict[str, torch.Tensor] = {}
@@ -51,7 +51,7 @@ def importance(voice: Voice) -> dict[str, numpy.ndarray]:
     return {name: (total / counts[name]).cpu().numpy() for name, total in sums.items()}
 
 
-def _rows(voice: Voice) -> list[list[int]]:
+def _rows(voice: ModelReference) -> list[list[int]]:
     """ids of rows the voice was trained on, up to TOKENS tokens in all; [] for what is no run, or when the data has gone."""
     order = run.find(voice.name.partition("@")[0]).config
     sections = order.sections()

@@ -14,14 +14,14 @@ from torch.nn import functional
 from studio.kernels import HEAD_POSITIONS, IGNORE_INDEX, LOGIT_BYTES
 
 
-class Bend(NamedTuple):
+class LogitTransform(NamedTuple):
     """What a model does to head(hidden) before the softmax: scale, then a soft cap (Gemma 2: cap · tanh(x / cap))."""
 
     scale: float = 1.0
     cap: float | None = None
 
     @classmethod
-    def of(cls, config: Any) -> Bend:
+    def of(cls, config: Any) -> LogitTransform:
         """From a model's config: Granite divides by logits_scaling, Cohere multiplies by logit_scale, Falcon-H1 by lm_head_multiplier."""
         text = config.get_text_config()
         scale = getattr(text, "logit_scale", None) or getattr(text, "lm_head_multiplier", None) or 1.0
@@ -37,7 +37,7 @@ class HeadLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, targets: torch.Tensor,
-                bend: Bend, dtype: torch.dtype, rows: torch.Tensor | None = None, values: torch.Tensor | None = None) -> torch.Tensor:
+                transform: LogitTransform, dtype: torch.dtype, rows: torch.Tensor | None = None, values: torch.Tensor | None = None) -> torch.Tensor:
         narrow, cast = hidden.to(dtype), weight.to(dtype) if rows is None else weight.to(dtype).index_copy(0, rows, values.to(dtype))
         d_values = None if values is None else torch.zeros_like(values, dtype=torch.float32)
         total = hidden.new_zeros((), dtype=torch.float32)
@@ -51,69 +51,69 @@ class HeadLoss(torch.autograd.Function):
             past = min(first + block, len(hidden))
             for start in range(first, past, chunk):
                 end = min(start + chunk, past)
-                logits, slope = raw[start - first:end - first], wide[:end - start]
+                logits, grad_logits = raw[start - first:end - first], wide[:end - start]
                 torch.mm(narrow[start:end], cast.t(), out=logits)
-                total += _forward_chunk(logits, slope, bias, targets[start:end, None], bend)
-                logits.copy_(slope)
+                total += _forward_chunk(logits, grad_logits, bias, targets[start:end, None], transform)
+                logits.copy_(grad_logits)
                 if d_bias is not None:
-                    d_bias += slope.sum(0)
-            slopes = raw[:past - first]
+                    d_bias += grad_logits.sum(0)
+            d_logits = raw[:past - first]
             if d_values is not None:
-                d_values += slopes[:, rows].t() @ narrow[first:past]
-            torch.mm(slopes, cast, out=d_hidden[first:past])
+                d_values += d_logits[:, rows].t() @ narrow[first:past]
+            torch.mm(d_logits, cast, out=d_hidden[first:past])
             if ctx.needs_input_grad[1]:
-                part = slopes.t() @ narrow[first:past]
+                part = d_logits.t() @ narrow[first:past]
                 d_weight = part if block >= len(hidden) else part.float() if d_weight is None else d_weight.add_(part)
         ctx.save_for_backward(d_hidden, d_weight if ctx.needs_input_grad[1] else None, d_bias, d_values)
         ctx.types = hidden.dtype, weight.dtype, bias.dtype if bias is not None else None, values.dtype if values is not None else None
         return total
 
     @staticmethod
-    def backward(ctx: Any, slope: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        hidden, weight, bias, values = (None if grad is None else _scaled(grad, slope, kind) for grad, kind in zip(ctx.saved_tensors, ctx.types))
+    def backward(ctx: Any, grad_output: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        hidden, weight, bias, values = (None if grad is None else _scaled(grad, grad_output, kind) for grad, kind in zip(ctx.saved_tensors, ctx.types))
         return hidden, weight, bias, None, None, None, None, values
 
 
 def _value(hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, targets: torch.Tensor,
-           bend: Bend, dtype: torch.dtype, rows: torch.Tensor | None = None, values: torch.Tensor | None = None) -> torch.Tensor:
+           transform: LogitTransform, dtype: torch.dtype, rows: torch.Tensor | None = None, values: torch.Tensor | None = None) -> torch.Tensor:
     """HeadLoss's value alone, some positions at a time."""
     narrow, turned = hidden.to(dtype), (weight.to(dtype) if rows is None else weight.to(dtype).index_copy(0, rows, values.to(dtype))).t()
     total = hidden.new_zeros((), dtype=torch.float32)
     chunk = max(1, min(len(hidden), LOGIT_BYTES.get(hidden.device.type, 2**27) // (4 * len(weight))))
     for start in range(0, len(hidden), chunk):
         logits = narrow[start:start + chunk] @ turned
-        total += _forward_chunk(logits, torch.empty_like(logits, dtype=torch.float32), bias, targets[start:start + chunk, None], bend)
+        total += _forward_chunk(logits, torch.empty_like(logits, dtype=torch.float32), bias, targets[start:start + chunk, None], transform)
     return total
 
 
-def _scaled(grad: torch.Tensor, slope: torch.Tensor, kind: torch.dtype) -> torch.Tensor:
-    """grad * slope in another type, computed in the wider of both and with one copy."""
-    return grad.to(kind).mul_(slope) if kind.itemsize > grad.dtype.itemsize else (grad * slope).to(kind)
+def _scaled(grad: torch.Tensor, grad_output: torch.Tensor, kind: torch.dtype) -> torch.Tensor:
+    """grad * grad_output in another type, computed in the wider of both and with one copy."""
+    return grad.to(kind).mul_(grad_output) if kind.itemsize > grad.dtype.itemsize else (grad * grad_output).to(kind)
 
 
-def _forward_chunk(logits: torch.Tensor, slope: torch.Tensor, bias: torch.Tensor | None, wanted: torch.Tensor, bend: Bend) -> torch.Tensor:
-    """The loss of a chunk, summed; `slope` [n, vocabulary] is filled with its derivative by head(hidden)."""
-    plain = bias is None and bend == Bend()
+def _forward_chunk(logits: torch.Tensor, grad_logits: torch.Tensor, bias: torch.Tensor | None, targets: torch.Tensor, transform: LogitTransform) -> torch.Tensor:
+    """The loss of a chunk, summed; `grad_logits` [n, vocabulary] is filled with its derivative by head(hidden)."""
+    plain = bias is None and transform == LogitTransform()
     values = logits
     if not plain:
-        values = slope.copy_(logits)
+        values = grad_logits.copy_(logits)
         if bias is not None:
             values += bias
-        values *= bend.scale
-        if bend.cap:
-            values = torch.tanh_(values.div_(bend.cap)).mul_(bend.cap)
-    bent = values.clone() if bend.cap else None
-    right, most = values.gather(-1, wanted).float(), values.amax(-1, keepdim=True).float()
+        values *= transform.scale
+        if transform.cap:
+            values = torch.tanh_(values.div_(transform.cap)).mul_(transform.cap)
+    capped = values.clone() if transform.cap else None
+    right, most = values.gather(-1, targets).float(), values.amax(-1, keepdim=True).float()
     if plain:
-        torch.softmax(values, -1, dtype=torch.float32, out=slope)
+        torch.softmax(values, -1, dtype=torch.float32, out=grad_logits)
     else:
-        slope.copy_(values.softmax(-1))
-    log_sum = most - slope.amax(-1, keepdim=True).log()  # log Σ exp, from the largest logit and its probability
-    slope.scatter_add_(-1, wanted, -torch.ones_like(right))
-    if bent is not None:
-        slope *= 1 - (bent / bend.cap).square_()
-    if bend.scale != 1.0:
-        slope *= bend.scale
+        grad_logits.copy_(values.softmax(-1))
+    log_sum = most - grad_logits.amax(-1, keepdim=True).log()  # log Σ exp, from the largest logit and its probability
+    grad_logits.scatter_add_(-1, targets, -torch.ones_like(right))
+    if capped is not None:
+        grad_logits *= 1 - (capped / transform.cap).square_()
+    if transform.scale != 1.0:
+        grad_logits *= transform.scale
     return (log_sum - right).sum()
 
 
@@ -139,7 +139,7 @@ def _chunked(model: Any, rest: dict[str, Any], labels: torch.Tensor, dtype: torc
     model runs (FSDP).
     """
     base = plain(model)
-    head, bend = base.get_output_embeddings(), Bend.of(base.config)
+    head, transform = base.get_output_embeddings(), LogitTransform.of(base.config)
     found: list[torch.Tensor] = []
     following = labels[:, 1:].flatten()
     chosen = (following != IGNORE_INDEX).nonzero().flatten() if places is None else places
@@ -149,7 +149,7 @@ def _chunked(model: Any, rest: dict[str, Any], labels: torch.Tensor, dtype: torc
         with torch.autocast(hidden.device.type, enabled=False):
             form = HeadLoss.apply if torch.is_grad_enabled() else _value  # an evaluation needs no product with the weight a second time
             weight, rows, values = _of_head(module)
-            found.append(form(hidden[chosen], weight, getattr(module, "bias", None), following[chosen], bend, dtype, rows, values))
+            found.append(form(hidden[chosen], weight, getattr(module, "bias", None), following[chosen], transform, dtype, rows, values))
         return (given[0][:, -1:].detach(),)
 
     hook = head.register_forward_pre_hook(take)

@@ -11,16 +11,16 @@ from typing import Any
 import torch
 
 from studio import device
-from studio.data.pieces import pieces
+from studio.data.text_split import pieces
 from studio.kernels import IGNORE_INDEX
-from studio.talk.voice import voice
+from studio.talk.reference import voice
 from studio.tokens import Encoded, Encoder
 from studio.worker.prove import answers
-from studio.worker.speakers import Speaker, Speakers
+from studio.worker.loaded import LoadedModel, LoadedModels
 
 
 @torch.inference_mode()
-def loss(speaker: Speaker, rows: list[dict[str, Any]], settings: dict[str, Any]) -> dict[str, Any]:
+def loss(speaker: LoadedModel, rows: list[dict[str, Any]], settings: dict[str, Any]) -> dict[str, Any]:
     """Mean cross entropy over the trained tokens of all rows, as the trainer's evaluation counts it. {loss, perplexity, tokens, rows}."""
     encoder = speaker.encoder
     encoder.max_length, encoder.too_long, encoder.train_on = settings["max_length"], settings["too_long"], settings["train_on"]
@@ -47,7 +47,7 @@ def _encoded(encoder: Encoder, row: dict[str, Any], settings: dict[str, Any]) ->
 
 def main(order: dict[str, Any], out: Path) -> None:
     torch.set_num_threads(device.cores())
-    speakers, table = Speakers(), []
+    speakers, table = LoadedModels(), []
     for name in order["models"]:
         speaker = speakers.load(voice(name))
         row = {"model": name, **loss(speaker, order["rows"], order)}

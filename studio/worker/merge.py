@@ -21,14 +21,14 @@ from studio.errors import DeviceError, ExportError
 from studio.methods import METHODS
 from studio.methods.lora import BEYOND_PLAIN
 from studio.model import TABLES
-from studio.talk.voice import Voice
+from studio.talk.reference import ModelReference
 from studio.token_rows import ROWS
 
 SHARD = 4_000_000_000  # bytes of one file of a merged model
 Weights = Iterator[tuple[str, torch.Tensor]]
 
 
-def weights(voice: Voice) -> Weights:
+def weights(voice: ModelReference) -> Weights:
     """Every stored tensor of the merged model, in float32, one at a time. Raises ExportError where the method cannot be merged.
 
     A plain LoRA goes through the base's files with one tensor in memory; DoRA, (IA)³ and whole copies of modules need the model.
@@ -74,7 +74,7 @@ def _plain_lora(folder: Path, base: Path) -> tuple[dict[str, Any], dict[str, tor
     return config, matrices
 
 
-def _one_by_one(voice: Voice, config: dict[str, Any], matrices: dict[str, torch.Tensor]) -> Weights:
+def _one_by_one(voice: ModelReference, config: dict[str, Any], matrices: dict[str, torch.Tensor]) -> Weights:
     """s = alpha / r (LoRA, arXiv 2106.09685, section 4.1), alpha / √r with rsLoRA (arXiv 2312.03732)."""
     scale = config["lora_alpha"] / (math.sqrt(config["r"]) if config.get("use_rslora") else config["r"])
     facts, alone = model.facts(voice.base), token_rows.indices(voice.result)
@@ -95,7 +95,7 @@ def _rows_of(alone: dict[str, list[int]], stem: str) -> list[int]:
     return next((rows for name, rows in alone.items() if name and stem.endswith(name)), alone.get("", []))
 
 
-def _through_the_model(voice: Voice) -> Weights:
+def _through_the_model(voice: ModelReference) -> Weights:
     """The base as 16-bit files hold it, opened in float32, with the result attached and merged by peft.
 
     A head that shares the embedding's table gets a copy first: an adapter may change one of them alone. Where both are the same still, one is told.
@@ -107,7 +107,7 @@ def _through_the_model(voice: Voice) -> Weights:
         base = untied(base)
     if voice.checkpoint:
         wrapped = voice.method.wrap(base)
-        voice.method.restore(wrapped, voice.result)
+        voice.method.load_checkpoint(wrapped, voice.result)
         merged = voice.method.merge(wrapped) if voice.method.adapter else wrapped
     else:
         merged = voice.method.merge(voice.method.attach(base, voice.result))
@@ -118,7 +118,7 @@ def _through_the_model(voice: Voice) -> Weights:
             yield name, _float(weight.detach())
 
 
-def _rows_alone(voice: Voice) -> bool:
+def _rows_alone(voice: ModelReference) -> bool:
     """Whether of the tables only rows are trained, which are one and the same in a tied head."""
     whole = any(TABLES.search(f"{word}.weight") for word in getattr(voice.method, "modules_to_save", ()))
     return bool(voice.added.rows) and not whole if voice.checkpoint else bool(token_rows.indices(voice.result))
@@ -144,7 +144,7 @@ def _room(need: int, what: str) -> None:
                           "End the chat and trainings first, close other programs, or export the adapter: that needs no merge.", "memory")
 
 
-def merge(voice: Voice, out: Path, dtype: torch.dtype) -> dict[str, torch.Size]:
+def merge(voice: ModelReference, out: Path, dtype: torch.dtype) -> dict[str, torch.Size]:
     """Write the merged weights as safetensors shards with their index; returns name -> shape. Raises ExportError, and DeviceError without memory."""
     from safetensors.torch import save_file
     facts = model.facts(voice.base)
@@ -182,7 +182,7 @@ def rounded(weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return weight.to(dtype)
 
 
-def own_type(found: Voice) -> torch.dtype:
+def own_type(found: ModelReference) -> torch.dtype:
     """The type of the base's files; bfloat16 where they hold another than programs compute in."""
     named = model.facts(found.base).dtype
     return getattr(torch, named) if named in ("bfloat16", "float16", "float32") else torch.bfloat16

@@ -17,7 +17,7 @@ import torch
 from transformers import TrainerCallback
 
 from studio.errors import DeviceError
-from studio.worker.batches import Pieces, put
+from studio.worker.batches import MicroBatchCollator, collate
 from studio.worker.loss import loss
 
 CPU_LIMIT = 6e12  # products (4 × weights × tokens of one pass) that a CPU does within a minute; beyond, the probe would take longer than it is worth
@@ -32,25 +32,25 @@ class Probe(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         trainer, began = self.trainer, time.monotonic()
-        piece = self.largest()
+        micro_batch = self.largest()
         size = sum(weight.numel() for weight in trainer.model.parameters())
-        if args.device.type == "cpu" and 4 * size * _tokens(piece) > CPU_LIMIT:
+        if args.device.type == "cpu" and 4 * size * _tokens(micro_batch) > CPU_LIMIT:
             trainer.report.note("The probe was left out: on this CPU it would take more than a minute.")
             return
         trainer.report.phase("probing")
         try:
             with untouched(trainer.model_wrapped), still(trainer.optimizer) as step:
-                self.two_steps(piece, step)
+                self.two_steps(micro_batch, step)
                 if trainer.eval_dataset is not None:
                     with torch.no_grad():
-                        trainer.piece_loss(trainer.model_wrapped.eval(), max(trainer.get_eval_dataloader(), key=_tokens))
+                        trainer.micro_batch_loss(trainer.model_wrapped.eval(), max(trainer.get_eval_dataloader(), key=_tokens))
         except (RuntimeError, MemoryError) as error:
             if not isinstance(error, MemoryError) and not any(words in str(error) for words in NO_MEMORY):
                 raise
-            raise DeviceError(f"The device ran out of memory on the largest batch ({_tokens(piece)} tokens), before the first step.",
+            raise DeviceError(f"The device ran out of memory on the largest batch ({_tokens(micro_batch)} tokens), before the first step.",
                               "Use a smaller training.batch_size with more accumulation, training.checkpointing: true, or a shorter data.max_length.",
                               "training.batch_size", "memory") from error
-        trainer.report.note(f"Probe: the largest batch ({_tokens(piece)} tokens) fits; {time.monotonic() - began:.1f} s.")
+        trainer.report.note(f"Probe: the largest batch ({_tokens(micro_batch)} tokens) fits; {time.monotonic() - began:.1f} s.")
         trainer.report.phase("training")
 
     def largest(self) -> dict[str, Any]:
@@ -59,24 +59,24 @@ class Probe(TrainerCallback):
 
     def longest(self) -> list[dict[str, Any]]:
         """The pieces of a step of the longest rows."""
-        return Pieces(self.trainer.layout)(self.trainer.train_dataset.longest(self.trainer.effective))
+        return MicroBatchCollator(self.trainer.layout)(self.trainer.train_dataset.longest(self.trainer.effective))
 
-    def two_steps(self, piece: dict[str, Any], step: Callable[[], None]) -> None:
+    def two_steps(self, micro_batch: dict[str, Any], step: Callable[[], None]) -> None:
         """There and back, the optimizer's states, and there and back beside them. On a CPU the second pass is made only where the states are large:
         it takes seconds there, and a little more RAM ends no run."""
         model = self.trainer.model_wrapped.train()
-        self.trainer.piece_loss(model, piece).backward()
+        self.trainer.micro_batch_loss(model, micro_batch).backward()
         step()
         sizes = [weight.numel() for weight in model.parameters() if weight.requires_grad]
-        if piece["input_ids"].device.type == self.trainer.args.device.type == "cpu" and 10 * sum(sizes) < sum(map(torch.numel, model.parameters())):
+        if micro_batch["input_ids"].device.type == self.trainer.args.device.type == "cpu" and 10 * sum(sizes) < sum(map(torch.numel, model.parameters())):
             return
         if len(self.longest()) == 1:
             model.zero_grad(set_to_none=True)
-        self.trainer.piece_loss(model, piece).backward()
+        self.trainer.micro_batch_loss(model, micro_batch).backward()
 
 
-def _tokens(piece: dict[str, Any]) -> int:
-    return piece["input_ids"].numel()
+def _tokens(micro_batch: dict[str, Any]) -> int:
+    return micro_batch["input_ids"].numel()
 
 
 @contextmanager
@@ -110,10 +110,10 @@ def finite(model: Any, rows: list[dict[str, Any]], dtype: torch.dtype, device: t
     """Whether the loss of each row is a number when products are computed in dtype: fp16 ends at 65,504, and some models (Gemma) go beyond."""
     model.eval()
     for row in rows:
-        piece = {key: value.to(device) for key, value in put([row], False).items()}
-        piece["labels"] = piece["input_ids"]
+        micro_batch = {key: value.to(device) for key, value in collate([row], False).items()}
+        micro_batch["labels"] = micro_batch["input_ids"]
         with torch.no_grad(), torch.autocast(device.type, dtype):
-            if not torch.isfinite(loss(model, piece, "full", dtype)):
+            if not torch.isfinite(loss(model, micro_batch, "full", dtype)):
                 return False
     return True
 

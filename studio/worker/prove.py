@@ -18,12 +18,12 @@ from studio import device, model, token_rows
 from studio.errors import DeviceError, StudioError
 from studio.kernels import IGNORE_INDEX
 from studio.talk import chat
-from studio.talk.voice import Voice, of_folder, voice
+from studio.talk.reference import ModelReference, of_folder, voice
 from studio.tokens import Encoder
 from studio.worker import llama_cpp
 from studio.worker.generate import Answer, Sampling
 from studio.worker.merge import own_type, rounded, still_tied, untied, weights
-from studio.worker.speakers import Speaker, Speakers
+from studio.worker.loaded import LoadedModel, LoadedModels
 
 TOGETHER = 20  # answers that transformers writes side by side
 SINGLE = ("longrope", "dynamic")  # positions of these depend on the longest neighbour: one answer at a time
@@ -45,10 +45,10 @@ def main(side: str, name: str, order: dict[str, Any]) -> dict[str, Any]:
 # -- the two sides
 
 
-def trained(found: Voice, order: dict[str, Any]) -> dict[str, Any]:
+def trained(found: ModelReference, order: dict[str, Any]) -> dict[str, Any]:
     """{answers, ids, rows, loss: {trained, merged}}: rows as {ids, labels}; merged: in the base's type, None where nothing is merged."""
     place, dtype = room(model.facts(found.base).parameters, own_type(found))
-    speakers = Speakers(place, dtype)
+    speakers = LoadedModels(place, dtype)
     speaker = speakers.load(found)
     told = _of_speaker(speaker, order)
     rows = encoded(speaker, order)
@@ -63,7 +63,7 @@ def trained(found: Voice, order: dict[str, Any]) -> dict[str, Any]:
     return {**told, "rows": rows, "loss": loss}
 
 
-def merged_into(base: Any, found: Voice) -> Any:
+def merged_into(base: Any, found: ModelReference) -> Any:
     """A loaded base whose weights become those of the merged model, rounded to the base's type. The base is lost."""
     token_rows.fit(base, found.result)
     dtype, base = own_type(found), untied(base)
@@ -79,10 +79,10 @@ def merged_into(base: Any, found: Voice) -> Any:
     return base
 
 
-def of_voice(found: Voice, order: dict[str, Any]) -> dict[str, Any]:
+def of_voice(found: ModelReference, order: dict[str, Any]) -> dict[str, Any]:
     """An exported adapter on its base, opened anew by the studio."""
     place, dtype = room(model.facts(found.base).parameters, own_type(found))
-    speaker = Speakers(place, dtype).load(found)
+    speaker = LoadedModels(place, dtype).load(found)
     return {**_of_speaker(speaker, order), "loss": mean_loss(speaker.model, order["rows"]), "by": "Fine-Tuning Studio"}
 
 
@@ -150,7 +150,7 @@ def _of_llama_cpp(reader: llama_cpp.Reader, order: dict[str, Any]) -> dict[str, 
     return {"answers": answers, "ids": [reader.ids(text) for text in order["texts"]], "by": reader.name}
 
 
-def opened(name: str, scratch: Path) -> Voice:
+def opened(name: str, scratch: Path) -> ModelReference:
     """A voice by name; a .gguf file is read back through transformers with the template and stop token it carries."""
     if not name.endswith(".gguf"):
         return voice(name)
@@ -162,7 +162,7 @@ def opened(name: str, scratch: Path) -> Voice:
 # -- what both are asked
 
 
-def answers(speaker: Speaker, questions: list[list[dict[str, Any]]], max_tokens: int, tell: Any = None) -> list[dict[str, Any]]:
+def answers(speaker: LoadedModel, questions: list[list[dict[str, Any]]], max_tokens: int, tell: Any = None) -> list[dict[str, Any]]:
     """[{text, ids, prompt, finish}] in the order of the questions; all are written side by side."""
     asked = [speaker.answer(messages, Sampling(max_tokens=max_tokens, temperature=0)) for messages in questions]
     texts = [""] * len(asked)
@@ -185,7 +185,7 @@ def _told(text: str, answer: Answer) -> dict[str, Any]:
             "finish": "text" if answer.finish == "stop" and not by_token else answer.finish}
 
 
-def _of_speaker(speaker: Speaker, order: dict[str, Any]) -> dict[str, Any]:
+def _of_speaker(speaker: LoadedModel, order: dict[str, Any]) -> dict[str, Any]:
     told = answers(speaker, order["questions"], order["max_tokens"], lambda done, total: print(f"{done}/{total}", flush=True))
     return {"answers": told, "ids": token_ids(speaker.encoder, order["texts"])}
 
@@ -194,7 +194,7 @@ def token_ids(encoder: Encoder, texts: list[str]) -> list[list[int]]:
     return [encoder.tokenizer.encode(text, add_special_tokens=False).ids for text in texts]
 
 
-def encoded(speaker: Speaker, order: dict[str, Any]) -> Rows:
+def encoded(speaker: LoadedModel, order: dict[str, Any]) -> Rows:
     """The held-out conversations as the trainer's evaluation has them."""
     encoder = speaker.encoder
     for key, value in order["encoding"].items():

@@ -19,7 +19,7 @@ from studio.home import bytes_in
 from studio.run import Run
 from studio.runs import checkpoints
 from studio.runs.diagnosis import DISK
-from studio.worker import schedule, sharding, together
+from studio.worker import distributed, schedule, sharding
 from studio.worker.peak import highest, peak_memory
 
 STOP_WAIT = 5.0  # seconds for which an evaluation goes on when a stop is asked for
@@ -42,7 +42,7 @@ class Report(TrainerCallback):
         self._asked_at: float | None = None  # when an evaluation first saw that the run is asked to stop
 
     def say(self, kind: str, **fields: Any) -> None:
-        if together.first():
+        if distributed.is_main():
             self.run.append(kind, attempt=self.attempt, **fields)
 
     def phase(self, name: str, **fields: Any) -> None:
@@ -84,14 +84,14 @@ class Report(TrainerCallback):
         self.say("saved", step=self.trainer.state.global_step, path=path.name, what=what, bytes=size)
 
     def _print(self, text: str) -> None:
-        if together.first():
+        if distributed.is_main():
             print(text, flush=True)
 
     # -- called by the Trainer
 
     def on_train_begin(self, args: Any, state: Any, control: Any, lr_scheduler: Any = None, **_: Any) -> None:
         schedule.settle(lr_scheduler)
-        if together.world() > 1:
+        if distributed.world() > 1:
             sharding.tell(self.trainer.model_wrapped, self)
         self._began = self._since = time.monotonic()
 
@@ -102,7 +102,7 @@ class Report(TrainerCallback):
         now = time.monotonic()
         speed = (self.tokens - self._seen) / max(now - self._since, 1e-9)
         self._seen, self._since = self.tokens, now
-        memories = together.gather(peak_memory())
+        memories = distributed.gather(peak_memory())
         more = {"memories": memories} if len(memories) > 1 else {}
         self.say("step", step=state.global_step, epoch=round(state.epoch or 0.0, 4), loss=logs["loss"],
                  learning_rate=logs.get("learning_rate"), grad_norm=logs.get("grad_norm"), tokens=self.tokens,
@@ -111,7 +111,7 @@ class Report(TrainerCallback):
         self.refuse_nan(logs["loss"], state.global_step, "loss")
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
-        how, asked = together.told((self.run.stop_asked(), self.run.asked()) if together.first() else None)
+        how, asked = distributed.broadcast((self.run.stop_asked(), self.run.asked()) if distributed.is_main() else None)
         if how is not None:
             self.stopping = how
             control.should_training_stop, control.should_save = True, how != "discard"
@@ -155,7 +155,7 @@ class Report(TrainerCallback):
 
     def cannot_wait(self) -> bool:
         """In the middle of an evaluation: whether a stop was asked for so long ago that it is cut short. Several processes would have to agree: they wait."""
-        if together.world() > 1 or self.run.stop_asked() is None:
+        if distributed.world() > 1 or self.run.stop_asked() is None:
             return False
         self._asked_at = self._asked_at or time.monotonic()
         if time.monotonic() - self._asked_at < STOP_WAIT:

@@ -8,7 +8,7 @@ import torch
 
 from studio.kernels import ANSWER_TOKENS
 from studio.tokens import Encoder
-from studio.worker import together
+from studio.worker import distributed
 from studio.worker.loss import plain
 
 
@@ -22,7 +22,7 @@ class Samples:
         self.ends = sorted({*(word for word in words if word is not None), *(ends if isinstance(ends, list) else [] if ends is None else [ends])})
 
     def __call__(self, step: int) -> None:
-        if self.trainer.split or not together.first():
+        if self.trainer.split or not distributed.is_main():
             return  # a model in shards answers only when all processes ask at once
         model = self.trainer.accelerator.unwrap_model(self.trainer.model)
         training = model.training

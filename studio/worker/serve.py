@@ -1,6 +1,6 @@
 """python -m studio.worker.serve MODEL… [--port N]: the model server, an OpenAI-style API on loopback behind a key.
 
-The port opens first; torch and the models come in the thread that computes (turns.py). One base in memory, any number of
+The port opens first; torch and the models come in the thread that computes (batch_scheduler.py). One base in memory, any number of
 adapters beside it, chosen by `model` in each request.
 """
 
@@ -34,7 +34,7 @@ from studio.errors import DeviceError, ModelError, StudioError, in_words, own
 from studio.talk import chat
 from studio.worker import answers
 from studio.worker.request import ChatRequest, Names, Sampled, TextRequest, described, read
-from studio.worker.turns import Asked, Turns
+from studio.worker.batch_scheduler import Asked, BatchScheduler
 
 CANCEL_EVERY = 0.5  # seconds between two looks whether the client is still there
 
@@ -42,7 +42,7 @@ CANCEL_EVERY = 0.5  # seconds between two looks whether the client is still ther
 class Server:
     """The routes. Every one wants the key as `Authorization: Bearer KEY`."""
 
-    def __init__(self, turns: Turns, key: str):
+    def __init__(self, turns: BatchScheduler, key: str):
         self.turns, self.key = turns, key
         self.end: Callable[[], None] = lambda: None
         self.created, self.began = int(time.time()), time.monotonic()
@@ -260,7 +260,7 @@ def main(arguments: list[str]) -> int:
         return 0  # another one was first
     bound = socket.create_server((args.host, args.port))
     address = f"http://{args.host}:{bound.getsockname()[1]}"
-    turns = Turns(threads=int(os.environ.get("STUDIO_CHAT_THREADS") or device.cores()), names=args.models)
+    turns = BatchScheduler(threads=int(os.environ.get("STUDIO_CHAT_THREADS") or device.cores()), names=args.models)
     server = Server(turns, key)
     http = uvicorn.Server(uvicorn.Config(server.app(), log_level="warning", timeout_graceful_shutdown=1, lifespan="off"))
     server.end = lambda: setattr(http, "should_exit", True)
@@ -284,7 +284,7 @@ def _loaded(event: dict[str, Any], address: str, key: str, server: Server) -> No
         print(json.dumps({"address": f"{address}/v1", "key": key, "models": event["done"]}), flush=True)
 
 
-def _end_when_idle(turns: Turns, server: Server) -> None:
+def _end_when_idle(turns: BatchScheduler, server: Server) -> None:
     while turns.busy or turns.doing or time.monotonic() - turns.touched < chat.IDLE:
         time.sleep(min(5.0, chat.IDLE / 4))
     server.end()

@@ -13,7 +13,7 @@ from transformers import TrainingArguments
 from studio.config import RunConfig
 from studio.errors import RunError
 from studio.method import KEPT, casts_later, widened
-from studio.worker import together
+from studio.worker import distributed
 from studio.worker.compiled import layers
 from studio.worker.loss import plain, simple_head
 
@@ -32,7 +32,7 @@ def kind(config: RunConfig, model: Any) -> str:
 
 def may_split(config: RunConfig) -> bool:
     """Whether the model may come to be split over several devices, which the size of what is trained tells (kind)."""
-    return together.world() > 1 and config.training.sharding != "ddp" and not config.data.new_tokens
+    return distributed.world() > 1 and config.training.sharding != "ddp" and not config.data.new_tokens
 
 
 class SplitArguments(TrainingArguments):
@@ -45,7 +45,7 @@ class SplitArguments(TrainingArguments):
 
 def arguments() -> dict[str, Any]:
     """What the Trainer is told of several processes; nothing where there is one. A split model sees to its own placement."""
-    if together.world() == 1:
+    if distributed.world() == 1:
         return {}
     return {"ddp_find_unused_parameters": False, "ddp_backend": "nccl" if torch.cuda.is_available() else "gloo"}
 
@@ -58,7 +58,7 @@ def split(model: Any, device: torch.device, dtype: torch.dtype) -> None:
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
-    mesh = init_device_mesh(device.type, (together.world(),))
+    mesh = init_device_mesh(device.type, (distributed.world(),))
     policy = MixedPrecisionPolicy(param_dtype=None if dtype == torch.float32 else dtype, reduce_dtype=torch.float32)
     cast = casts_later(model)
     for layer in layers(plain(model)):
@@ -95,7 +95,7 @@ def tell(model: Any, report: Any) -> None:
         part = _part(weight)
         mine += part.numel() * part.element_size()
         everything += weight.numel() * weight.element_size()
-    held = together.gather(mine)
+    held = distributed.gather(mine)
     sizes = " + ".join(f"{size / 1e9:.2f}" for size in held)
     text = f"Each of {len(held)} processes holds the whole model." if min(held) == everything else \
         f"The model is split over {len(held)} processes: {sizes} GB of {everything / 1e9:.2f}."
@@ -110,7 +110,7 @@ def keep(model: Any, optimizer: Any, folder: Path) -> None:
     reshard(model)
     folder.mkdir(parents=True, exist_ok=True)
     save_file({name: _part(weight).detach().cpu().contiguous() for name, weight in model.named_parameters() if weight.requires_grad}, folder / _named(KEPT))
-    if not together.first():
+    if not distributed.is_main():
         torch.save(optimizer.state_dict(), folder / _named("optimizer.pt"))
 
 
@@ -133,7 +133,7 @@ def in_parts(optimizer: torch.optim.Optimizer, trainer: Any) -> torch.optim.Opti
     from torch.distributed.tensor import DTensor
 
     def own(_: Any, state: dict[str, Any]) -> dict[str, Any] | None:
-        resuming = state["state"] and not together.first()
+        resuming = state["state"] and not distributed.is_main()
         return torch.load(trainer.resumed / _named("optimizer.pt"), map_location="cpu", weights_only=True) if resuming else None
 
     def joined(_: Any) -> None:
@@ -164,7 +164,7 @@ def _part(value: Any) -> Any:
 def _named(file: str) -> str:
     """trained.safetensors for the first process, trained_1.safetensors for the next."""
     stem, _, ending = file.rpartition(".")
-    return file if together.first() else f"{stem}_{together.rank()}.{ending}"
+    return file if distributed.is_main() else f"{stem}_{distributed.rank()}.{ending}"
 
 
 def whole(trainer: Any) -> Any:
@@ -180,7 +180,7 @@ def whole(trainer: Any) -> Any:
             if hasattr(weight, "full_tensor"):
                 if weight not in made:
                     full = weight.detach().full_tensor()
-                    made[weight] = torch.nn.Parameter(full.cpu() if together.first() else full.new_empty(0), weight.requires_grad)
+                    made[weight] = torch.nn.Parameter(full.cpu() if distributed.is_main() else full.new_empty(0), weight.requires_grad)
                 module._parameters[name] = made[weight]
     for module in model.modules():
         if isinstance(module, FSDPModule):

@@ -25,7 +25,7 @@ from studio.resolve import Resolved, resolve
 from studio.run import Run
 from studio.runs import checkpoints
 from studio.tokens import Encoder
-from studio.worker import adamw, adapters, agreement, attention, compiled, memory, probe, sees, sharding, together
+from studio.worker import adamw, adapters, agreement, attention, compiled, distributed, memory, probe, sharding, torch_devices
 from studio.worker.batches import Layout, filled
 from studio.worker.peak import peak_memory
 from studio.worker.report import Report
@@ -35,9 +35,9 @@ from studio.worker.trainer import StudioTrainer
 
 def main(run: Run) -> int:
     """Carry the order out. Exit code 0: the end line says finished or stopped; 1: it says failed, and why."""
-    if together.world() > 1:
+    if distributed.world() > 1:
         process.die_with(os.getppid())  # torchrun starts its processes in sessions of their own, out of reach of our supervisor
-        together.take_device()
+        distributed.take_device()
     training = run.config.training
     report = Report(run, int(os.environ.get("STUDIO_ATTEMPT", 1)), training.early_stopping, training.keep_best)
     return report.concluded(lambda: train(run, report))
@@ -46,7 +46,7 @@ def main(run: Run) -> int:
 def train(run: Run, report: Report) -> None:
     """Fetch, read, load, wrap, train, save."""
     config, device = run.config, devices()[0]
-    sees.refuse(device)
+    torch_devices.refuse(device)
     set_seed(config.training.seed)
 
     report.phase("fetching model")
@@ -69,68 +69,68 @@ def train(run: Run, report: Report) -> None:
     _tell_held_out(rows, config, report)
 
     report.phase("loading model")
-    settled = resolve(config, facts, device, rows.statistics, together.here())
-    torch.set_num_threads(settled.threads)
+    resolved = resolve(config, facts, device, rows.statistics, distributed.local_world())
+    torch.set_num_threads(resolved.threads)
     torch.set_flush_denormal(True)  # numbers next to zero cost a CPU many times an ordinary one, and say nothing
-    settled, base, tuned = _finite(config, settled, folder, rows, report)
+    resolved, base, tuned = _finite(config, resolved, folder, rows, report)
     if base.config._attn_implementation == "eager":
-        settled = settled._replace(attention="eager")
+        resolved = resolved._replace(attention="eager")
 
     resumed = checkpoints.newest(run.checkpoints)
     if resumed:
         checkpoints.refuse_other_data(resumed, rows.train.content)
-    trainer = _trainer(run, config, settled, tuned, rows, report, bool(resumed))
-    settled = agreement.agreed(trainer, settled)
-    report.say("plan", parameters=facts.parameters, base_fingerprint=shards.fingerprint(folder), **_plan(config, folder, settled, tuned, rows))
+    trainer = _trainer(run, config, resolved, tuned, rows, report, bool(resumed))
+    resolved = agreement.agreed(trainer, resolved)
+    report.say("plan", parameters=facts.parameters, base_fingerprint=shards.fingerprint(folder), **_plan(config, folder, resolved, tuned, rows))
     if config.training.sample_prompts:
         report.samples = Samples(config.training.sample_prompts, encoder, trainer)
     if not resumed:
         config.method.start(tuned, trainer.inputs)
-    if settled.compile:
+    if resolved.compile:
         trainer.add_callback(compiled.Compiled(base, report))
     if config.training.probe:
         trainer.add_callback(probe.Probe(trainer))
     report.phase("training", from_step=int(resumed.name.rpartition("-")[2]) if resumed else 0)
-    trainer.go_on(resumed, settled.steps)
+    trainer.go_on(resumed, resolved.steps)
     _tell_left_out(rows, report)
     _finish(run, config, trainer, encoder, folder, report)
 
 
-def _finite(config: RunConfig, settled: Resolved, folder: Path, rows: data.Prepared, report: Report) -> tuple[Resolved, Any, Any]:
+def _finite(config: RunConfig, resolved: Resolved, folder: Path, rows: data.Prepared, report: Report) -> tuple[Resolved, Any, Any]:
     """(settled, base, tuned); in float32 where fp16 cannot hold this model's numbers. Raises OrderError where fp16 was ordered."""
-    base, tuned = _tuned(config, settled, folder)
-    report.precision = settled.dtype
+    base, tuned = _tuned(config, resolved, folder)
+    report.precision = resolved.dtype
     place = next(tuned.parameters()).device
-    if settled.dtype != "float16" or probe.finite(tuned, rows.train.first(4), torch.float16, place):
-        return settled, base, tuned
+    if resolved.dtype != "float16" or probe.finite(tuned, rows.train.first(4), torch.float16, place):
+        return resolved, base, tuned
     if config.training.precision == "fp16":
         raise OrderError("This model's numbers go beyond what fp16 holds: its loss is not a number before the first step.",
                          "Set training.precision to auto: it then computes in float32.", "training.precision")
     why = "this model's numbers go beyond what fp16 holds"
     report.note(f"Computed in float32: {why}. That is slower, and the base takes twice the memory.", "warning")
-    report.precision, settled = "float32", settled._replace(dtype="float32", autocast=None, why={**settled.why, "precision": why})
+    report.precision, resolved = "float32", resolved._replace(dtype="float32", autocast=None, why={**resolved.why, "precision": why})
     del base, tuned
     memory.give_back()
     set_seed(config.training.seed)
-    return settled, *_tuned(config, settled, folder)
+    return resolved, *_tuned(config, resolved, folder)
 
 
-def _tuned(config: RunConfig, settled: Resolved, folder: Path) -> tuple[Any, Any]:
+def _tuned(config: RunConfig, resolved: Resolved, folder: Path) -> tuple[Any, Any]:
     """(base, base with what is trained on it), on the device: what wrapping makes and computes is made there, and in float32 only there."""
     attention.enter()
-    kernel = attention.LAID if settled.attention == "sdpa" and not settled.masked else settled.attention
+    kernel = attention.PACKED_ATTENTION if resolved.attention == "sdpa" and not resolved.masked else resolved.attention
     if kernel == "sdpa" and config.training.attention == "auto":
         kernel = None  # transformers' own choice: SDPA, or eager where a family has no SDPA
-    base = config.method.load(folder, getattr(torch, settled.dtype), attn_implementation=kernel)
+    base = config.method.load(folder, getattr(torch, resolved.dtype), attn_implementation=kernel)
     base = token_rows.grow(base, new_tokens.added(folder, config.data.new_tokens))
     if sharding.may_split(config):
         base.cast_when_split = True  # it need not fit on one device, nor in 32 bits on the host of all processes
     else:
-        base = together.placed(base, settled.device)
+        base = distributed.to_device(base, resolved.device)
     tuned = config.method.wrap(base)
-    if settled.weights == "bfloat16":
+    if resolved.weights == "bfloat16":
         adamw.narrow(tuned).cast_when_split = False
-    adapters.quicken(tuned, settled.autocast is not None)
+    adapters.quicken(tuned, resolved.autocast is not None)
     return base, tuned
 
 
@@ -150,44 +150,44 @@ def _tell_left_out(rows: data.Prepared, report: Report) -> None:
         report.note("Rows that could not be trained on: " + "; ".join(f"{kind}: {told['count']}" for kind, told in late["dropped"].items()) + ".", data=late)
 
 
-def _trainer(run: Run, config: RunConfig, settled: Resolved, tuned: Any, rows: data.Prepared, report: Report, resumed: bool) -> StudioTrainer:
+def _trainer(run: Run, config: RunConfig, resolved: Resolved, tuned: Any, rows: data.Prepared, report: Report, resumed: bool) -> StudioTrainer:
     training, held = config.training, len(rows.eval) > 0
-    split = together.world() > 1 and sharding.kind(config, tuned) == "fsdp"
-    named = sharding.optimizer(settled.optimizer, report) if split else settled.optimizer
+    split = distributed.world() > 1 and sharding.kind(config, tuned) == "fsdp"
+    named = sharding.optimizer(resolved.optimizer, report) if split else resolved.optimizer
     own = (adamw.RoundedAdamW, {"lr": config.learning_rate, "seed": training.seed}) if named == auto.ROUNDING else None
     arguments = (sharding.SplitArguments if split else TrainingArguments)(
         output_dir=str(run.checkpoints), num_train_epochs=training.epochs, max_steps=training.max_steps or -1,
-        per_device_train_batch_size=settled.effective, gradient_accumulation_steps=1,  # the loader's items are whole steps
+        per_device_train_batch_size=resolved.effective, gradient_accumulation_steps=1,  # the loader's items are whole steps
         learning_rate=config.learning_rate, lr_scheduler_type=training.schedule, warmup_steps=training.rising,
         weight_decay=training.weight_decay, max_grad_norm=training.max_grad_norm, neftune_noise_alpha=training.neftune,
         label_smoothing_factor=training.label_smoothing, optim="adamw_torch" if own else named,
-        bf16=settled.autocast == "bfloat16", fp16=settled.autocast == "float16", use_cpu=settled.device == "cpu",
-        activation_checkpointing=settled.checkpointing, activation_checkpointing_kwargs={"use_reentrant": False} if settled.checkpointing else None,
+        bf16=resolved.autocast == "bfloat16", fp16=resolved.autocast == "float16", use_cpu=resolved.device == "cpu",
+        activation_checkpointing=resolved.checkpointing, activation_checkpointing_kwargs={"use_reentrant": False} if resolved.checkpointing else None,
         seed=training.seed, logging_steps=training.log_every, logging_first_step=True, logging_nan_inf_filter=False,
-        eval_strategy="steps" if held else "no", eval_steps=settled.eval_every, eval_on_start=held and not resumed,
-        save_strategy="steps", save_steps=settled.save_every, save_total_limit=None,
-        report_to=list(training.report_to) or "none", disable_tqdm=True, remove_unused_columns=False, dataloader_pin_memory=settled.device == "cuda",
-        dataloader_num_workers=settled.workers,
+        eval_strategy="steps" if held else "no", eval_steps=resolved.eval_every, eval_on_start=held and not resumed,
+        save_strategy="steps", save_steps=resolved.save_every, save_total_limit=None,
+        report_to=list(training.report_to) or "none", disable_tqdm=True, remove_unused_columns=False, dataloader_pin_memory=resolved.device == "cuda",
+        dataloader_num_workers=resolved.workers,
         **sharding.arguments())
     if split:
-        sharding.split(tuned, arguments.device, getattr(torch, settled.dtype))
+        sharding.split(tuned, arguments.device, getattr(torch, resolved.dtype))
     elif casts_later(tuned):
-        widened(together.placed(tuned, settled.device))
+        widened(distributed.to_device(tuned, resolved.device))
     return StudioTrainer(
-        method=config.method, report=report, layout=Layout(settled.laid, settled.piece, settled.batch_size), effective=settled.effective,
-        kind=sharding.loss(config, settled.loss, tuned, report), keep=training.keep_checkpoints,
-        dtype=getattr(torch, settled.dtype), split=split, optimizer_cls_and_kwargs=own,
+        method=config.method, report=report, layout=Layout(resolved.packed, resolved.micro_batch_tokens, resolved.batch_size), effective=resolved.effective,
+        kind=sharding.loss(config, resolved.loss, tuned, report), keep=training.keep_checkpoints,
+        dtype=getattr(torch, resolved.dtype), split=split, optimizer_cls_and_kwargs=own,
         model=tuned, args=arguments, train_dataset=rows.train, eval_dataset=rows.eval if held else None, callbacks=[report])
 
 
-def _plan(config: RunConfig, folder: Path, settled: Resolved, tuned: Any, rows: data.Prepared) -> dict[str, Any]:
+def _plan(config: RunConfig, folder: Path, resolved: Resolved, tuned: Any, rows: data.Prepared) -> dict[str, Any]:
     """What is known before the first step."""
     trainable = sum(weight.numel() for weight in tuned.parameters() if weight.requires_grad)
-    layout = Layout(settled.laid, settled.piece, settled.batch_size)
-    return {"steps": settled.steps, "epochs": config.training.epochs, "rows": len(rows.train), "eval_rows": len(rows.eval),
+    layout = Layout(resolved.packed, resolved.micro_batch_tokens, resolved.batch_size)
+    return {"steps": resolved.steps, "epochs": config.training.epochs, "rows": len(rows.train), "eval_rows": len(rows.eval),
             "trainable": trainable, **({"new_tokens": list(added)} if (added := new_tokens.added(folder, config.data.new_tokens).ids) else {}),
-            "effective_batch": settled.effective, "processes": together.world(), **settled.told(),
-            **filled(rows.train.first(20_000), layout, settled.effective, config.training.seed), "data": rows.record, "statistics": rows.statistics}
+            "effective_batch": resolved.effective, "processes": distributed.world(), **resolved.told(),
+            **filled(rows.train.first(20_000), layout, resolved.effective, config.training.seed), "data": rows.record, "statistics": rows.statistics}
 
 
 def _finish(run: Run, config: RunConfig, trainer: StudioTrainer, encoder: Encoder, base: Path, report: Report) -> None:
@@ -199,9 +199,9 @@ def _finish(run: Run, config: RunConfig, trainer: StudioTrainer, encoder: Encode
     report.phase("saving")
     step = trainer.take_best() if config.training.keep_best else trainer.state.global_step
     finished = sharding.whole(trainer)
-    if together.first():
+    if distributed.is_main():
         with checkpoints.replacing(run.result) as result:
-            config.method.save(finished, result)
+            config.method.save_result(finished, result)
             hf_files.copy_tokenizer(encoder.tokenizer_folder, result, template.text)
             if not config.method.adapter:
                 hf_files.write_config(base, result, dtype=str(finished.config.dtype).removeprefix("torch."),
@@ -215,7 +215,7 @@ def _finish(run: Run, config: RunConfig, trainer: StudioTrainer, encoder: Encode
         report.saved(run.result, "model")
     stopped = report.stopping is not None
     report.say("end", state="stopped" if stopped else "finished", cause="Stopped as asked; the model so far is kept." if stopped else None,
-               peak_memory=max(together.gather(peak_memory())), memory_by_phase=report.mark(), step=step)
+               peak_memory=max(distributed.gather(peak_memory())), memory_by_phase=report.mark(), step=step)
 
 
 def special_answers(rows: Any, encoder: Encoder) -> list[int]:

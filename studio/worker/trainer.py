@@ -16,13 +16,13 @@ from transformers import PrinterCallback
 from transformers.trainer_utils import EvalLoopOutput
 
 from studio.worker import schedule, sharding
-from studio.worker.batches import Laid, Layout, Order, Pieces, Steps
+from studio.worker.batches import EvalBatches, Layout, Order, MicroBatchCollator, Steps
 from studio.worker.checkpointing import CheckpointedTrainer
 from studio.worker.loss import loss
 from studio.worker.report import Report
 
 AHEAD = 4  # steps that a loader process prepares before they are asked for
-SAID = ("items", "seen", "places")  # of a piece, what the model is not given
+NOT_FOR_THE_MODEL = ("num_items_in_batch", "num_tokens", "target_positions")  # of a piece, what the model is not given
 
 
 class StudioTrainer(CheckpointedTrainer):
@@ -33,7 +33,7 @@ class StudioTrainer(CheckpointedTrainer):
                  split: bool = False, **options: Any):
         self.split = split
         super().__init__(**options)
-        self._held: Laid | None = None
+        self._held: EvalBatches | None = None
         self.method, self.report, self.layout, self.effective = method, report, layout, effective
         self.kind, self.keep, self.dtype = kind, keep, dtype
         self.rank, self.world = self.args.process_index, self.args.world_size
@@ -46,51 +46,51 @@ class StudioTrainer(CheckpointedTrainer):
     def get_train_dataloader(self) -> Steps:
         order = Order(len(self.train_dataset), self.effective, self.args.seed)
         workers = self.args.dataloader_num_workers
-        return Steps(self.train_dataset, batch_sampler=order, collate_fn=Pieces(self.layout, self.rank, self.world), num_workers=workers,
+        return Steps(self.train_dataset, batch_sampler=order, collate_fn=MicroBatchCollator(self.layout, self.rank, self.world), num_workers=workers,
                      prefetch_factor=AHEAD if workers else None, pin_memory=self.args.dataloader_pin_memory)
 
-    def get_eval_dataloader(self, eval_dataset: Any = None) -> Laid:
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> EvalBatches:
         """The held-out rows in pieces: this process's share of them, divided once for all evaluations."""
         if eval_dataset is not None:
-            return Laid(eval_dataset, self.layout, self.rank, self.world)
+            return EvalBatches(eval_dataset, self.layout, self.rank, self.world)
         if self._held is None:
-            self._held = Laid(self.eval_dataset, self.layout, self.rank, self.world)
+            self._held = EvalBatches(self.eval_dataset, self.layout, self.rank, self.world)
         return self._held
 
-    def training_step(self, model: Any, pieces: list[dict[str, Any]], num_items_in_batch: Any = None) -> torch.Tensor:
+    def training_step(self, model: Any, micro_batches: list[dict[str, Any]], num_items_in_batch: Any = None) -> torch.Tensor:
         """Forward and backward through all pieces of a step; returns the step's loss per trained token, as this process saw it."""
         model.train()
         if hasattr(self.optimizer, "train") and callable(self.optimizer.train):
             self.optimizer.train()  # optimizers without a schedule keep two sets of weights
         total = torch.zeros((), device=self.args.device)
-        for place, piece in enumerate(pieces):
-            last = place == len(pieces) - 1
+        for place, micro_batch in enumerate(micro_batches):
+            last = place == len(micro_batches) - 1
             with contextlib.nullcontext() if last else self.accelerator.no_sync(model):
                 # Processes average their gradients, and items are those of all processes: hence × world.
-                part = self.piece_loss(model, piece) * (self.world / max(1, piece["items"]))
+                part = self.micro_batch_loss(model, micro_batch) * (self.world / max(1, micro_batch["num_items_in_batch"]))
                 self.accelerator.backward(part)
             total += part.detach()
-        self.report.tokens += pieces[0]["seen"]
+        self.report.tokens += micro_batches[0]["num_tokens"]
         return total
 
-    def piece_loss(self, model: Any, piece: dict[str, Any]) -> torch.Tensor:
+    def micro_batch_loss(self, model: Any, micro_batch: dict[str, Any]) -> torch.Tensor:
         """The loss of one piece, summed over its trained tokens."""
         smoothing = self.args.label_smoothing_factor if model.training else 0.0
-        places = piece.get("places")
-        return loss(model, self.given(piece), self.kind, self.dtype, smoothing, None if places is None else self._there(places))
+        target_positions = micro_batch.get("target_positions")
+        return loss(model, self.model_inputs(micro_batch), self.kind, self.dtype, smoothing, None if target_positions is None else self._to_device(target_positions))
 
-    def given(self, piece: dict[str, Any]) -> dict[str, Any]:
+    def model_inputs(self, micro_batch: dict[str, Any]) -> dict[str, Any]:
         """What the model is given of a piece, on the device."""
-        return {key: self._there(value) for key, value in piece.items() if key not in SAID}
+        return {key: self._to_device(value) for key, value in micro_batch.items() if key not in NOT_FOR_THE_MODEL}
 
-    def _there(self, value: Any) -> Any:
+    def _to_device(self, value: Any) -> Any:
         """On the device; from pinned memory without waiting for what the device has still to do."""
         return value.to(self.args.device, non_blocking=True) if isinstance(value, torch.Tensor) else value
 
     def inputs(self, most: int = 8) -> Iterator[dict[str, Any]]:
         """Some of the run's first batches on the device, for a method whose start looks at the data."""
-        for pieces, _ in zip(self.get_train_dataloader(), range(most)):
-            yield from map(self.given, pieces)
+        for micro_batches, _ in zip(self.get_train_dataloader(), range(most)):
+            yield from map(self.model_inputs, micro_batches)
 
     # -- evaluation
 
@@ -103,8 +103,8 @@ class StudioTrainer(CheckpointedTrainer):
             self.optimizer.eval()
         total = torch.zeros((), device=self.args.device)
         with torch.no_grad():
-            for piece in dataloader:
-                total += self.piece_loss(model, piece)
+            for micro_batch in dataloader:
+                total += self.micro_batch_loss(model, micro_batch)
                 if self.report.cannot_wait():
                     return EvalLoopOutput(predictions=None, label_ids=None, metrics={}, num_samples=0)
         if self.world > 1:

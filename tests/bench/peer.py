@@ -22,7 +22,7 @@ from studio.base import source
 from studio.config import RunConfig
 from studio.run import Run
 from studio.tokens import Encoder
-from studio.worker.batches import Order, put, trained
+from studio.worker.batches import Order, collate, trained
 from studio.worker.loss import loss
 
 
@@ -106,7 +106,7 @@ def held_out(model: Any, rows: list[dict[str, Any]], device: torch.device) -> fl
     total, count = 0.0, 0
     with torch.no_grad(), torch.autocast(device.type, torch.bfloat16):
         for row in rows:
-            piece = {key: value.to(device) for key, value in put([row], laid=False).items()}
+            piece = {key: value.to(device) for key, value in collate([row], packed=False).items()}
             total += loss(model, piece, "full", torch.bfloat16).item()
             count += trained(row)
     return total / max(1, count)

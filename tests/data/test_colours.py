@@ -17,11 +17,11 @@ from studio.kernels import IGNORE_INDEX
 from studio.template import Template
 from studio.tokens import Encoder
 from studio.ui import data_rows, measure
-from studio.worker.batches import Layout, Order, Pieces, Steps
+from studio.worker.batches import Layout, Order, MicroBatchCollator, Steps
 from tests.data.fixtures import FIXTURES, MESSAGES, TOOLS, as_lines
 
 EFFECTIVE = 2  # rows of an optimizer step
-LAYOUTS = {"packed": Layout(laid=True, tokens=2048, rows=1), "padded": Layout(laid=False, tokens=2048, rows=2)}
+LAYOUTS = {"packed": Layout(packed=True, tokens=2048, rows=1), "padded": Layout(packed=False, tokens=2048, rows=2)}
 FILES = {  # format -> fixture files
     "alpaca": ("alpaca-input.jsonl", "alpaca-history.json"), "chatml": ("messages.jsonl", "tools.jsonl"), "chatml_text": ("tagged.jsonl",),
     "chosen": ("pairs.jsonl", "share-pairs.json"), "prompt": ("questions.csv",), "sharegpt": ("sharegpt.json",), "text": ("story.txt",),
@@ -87,8 +87,8 @@ def test_first_batch_and_the_page(form: str, name: str, limit: int, home: Path, 
         folder = measure.folder_of(wanted)
         rows = data.prepare(wanted.data, Encoder(folder, template.load(name, folder), limit, "cut", chosen["train_on"])).train
         numbers = next(iter(Order(len(rows), EFFECTIVE, 42)))
-        batch = next(iter(Steps(rows, batch_sampler=Order(len(rows), EFFECTIVE, 42), collate_fn=Pieces(LAYOUTS["packed"]))))
-        learnt = sequences(batch, [len(left[n]) for n in numbers], laid=True)
+        batch = next(iter(Steps(rows, batch_sampler=Order(len(rows), EFFECTIVE, 42), collate_fn=MicroBatchCollator(LAYOUTS["packed"]))))
+        learnt = sequences(batch, [len(left[n]) for n in numbers], packed=True)
         assert sorted(tuple(label != IGNORE_INDEX for label in labels) for _, labels in learnt) == sorted(left[n] for n in numbers)
 
 
@@ -118,8 +118,8 @@ def compare(model: Path, name: str, form: str, file: str, folder: Path, train_on
     wanted = sorted(shown[n] for n in numbers)
     assert any(label != IGNORE_INDEX for _, labels in wanted for label in labels)
     for layout in LAYOUTS.values():
-        batch = next(iter(Steps(rows, batch_sampler=Order(len(rows), EFFECTIVE, 42), collate_fn=Pieces(layout))))
-        assert sorted(sequences(batch, [len(ids) for ids, _ in wanted], layout.laid)) == wanted
+        batch = next(iter(Steps(rows, batch_sampler=Order(len(rows), EFFECTIVE, 42), collate_fn=MicroBatchCollator(layout))))
+        assert sorted(sequences(batch, [len(ids) for ids, _ in wanted], layout.packed)) == wanted
         assert batch[0]["items"] == sum(label != IGNORE_INDEX for _, labels in wanted for label in labels)
     return len(rows)
 
@@ -131,12 +131,12 @@ def preview(encoder: Encoder, conversation: dict[str, Any]) -> Sequence | None:
     return None if e.cut and encoder.too_long == "drop" else (tuple(e.ids[:kept]), tuple(e.labels[:kept]))
 
 
-def sequences(batch: list[dict[str, Any]], sizes: list[int], laid: bool) -> list[Sequence]:
+def sequences(batch: list[dict[str, Any]], sizes: list[int], packed: bool) -> list[Sequence]:
     """The rows that stand in a batch's tensors. sizes: tokens of the rows that should; whatever else is there must not be learnt."""
     found, left = [], sorted(sizes)
     for piece in batch:
         ids, labels = piece["input_ids"].tolist(), piece["labels"].tolist()
-        if laid:
+        if packed:
             edges = piece["cu_seq_lens_q"].tolist()
             assert [n for n, place in enumerate(piece["position_ids"][0].tolist()) if place == 0] == edges[:-1], "positions begin anew with each row"
             rows = [(ids[0][a:b], labels[0][a:b]) for a, b in zip(edges, edges[1:])]
@@ -144,9 +144,9 @@ def sequences(batch: list[dict[str, Any]], sizes: list[int], laid: bool) -> list
             rows = list(zip(ids, labels, strict=True))
         for row, learnt in rows:
             last = max((n for n, label in enumerate(learnt) if label != IGNORE_INDEX), default=None)
-            if last is None and laid:
+            if last is None and packed:
                 continue  # what fills the piece up
-            size = next(size for size in left if size > (last or 0) and not any(row[size:]) and (not laid or size == len(row)))
+            size = next(size for size in left if size > (last or 0) and not any(row[size:]) and (not packed or size == len(row)))
             left.remove(size)
             found.append((tuple(row[:size]), tuple(learnt[:size])))
     assert not left

@@ -115,7 +115,7 @@ class Model:
         self.future = []
 
     @staticmethod
-    def put(step: dict[str, Any], text: str) -> str:
+    def collate(step: dict[str, Any], text: str) -> str:
         if step["case"]:
             return text.replace(step["find"], step["put"])
         return step["put"].join(_split(text, step["find"]))

@@ -66,7 +66,7 @@ def test_fifty_thousand_held_out_rows_are_divided_in_no_time() -> None:
     """Into the same pieces as looking at every piece for every row would; the pieces are kept for the next evaluation."""
     import time
 
-    from studio.worker.batches import Laid, Layout, groups
+    from studio.worker.batches import EvalBatches, Layout, groups
 
     lengths = np.random.default_rng(1).integers(60, 500, 50_000)
     rows = [{"input_ids": range(int(size)), "labels": range(int(size))} for size in lengths]
@@ -87,5 +87,5 @@ def test_fifty_thousand_held_out_rows_are_divided_in_no_time() -> None:
         left[place] -= len(row["input_ids"])
     assert some == pieces
     real = [{"input_ids": [1, 2, 3], "labels": [-100, 2, 3]}, {"input_ids": [4, 5], "labels": [-100, 5]}]
-    laid = Laid(real, Layout(True, 8, 1))
-    assert (laid.trained, len(laid), [piece["input_ids"][0, :5].tolist() for piece in laid]) == (3, 1, [[1, 2, 3, 4, 5]])
+    packed = EvalBatches(real, Layout(True, 8, 1))
+    assert (packed.trained, len(packed), [piece["input_ids"][0, :5].tolist() for piece in packed]) == (3, 1, [[1, 2, 3, 4, 5]])

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from studio import data, template
-from studio.data.pieces import pieces
+from studio.data.text_split import pieces
 from studio.kernels import IGNORE_INDEX
 from studio.tokens import Encoder
 from tests.data.fixtures import ALPACA, as_lines

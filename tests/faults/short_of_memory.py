@@ -19,7 +19,7 @@ from studio.worker.trainer import StudioTrainer
 MOST = 2048  # tokens of a piece
 SPACE = 200_000_000  # bytes beyond what the trainer holds when its first batch comes
 
-_loss = StudioTrainer.piece_loss
+_loss = StudioTrainer.micro_batch_loss
 
 
 def _bounded(self: StudioTrainer, model: Any, piece: dict[str, Any]) -> torch.Tensor:
@@ -32,7 +32,7 @@ def _bounded(self: StudioTrainer, model: Any, piece: dict[str, Any]) -> torch.Te
     return _loss(self, model, piece)
 
 
-StudioTrainer.piece_loss = _bounded
+StudioTrainer.micro_batch_loss = _bounded
 
 if __name__ == "__main__":
     sys.exit(train.main(Run(Path(sys.argv[1]))))

@@ -55,7 +55,7 @@ def test_train_save_attach(tiny_model: Path, tmp_path: Path, variant: dict[str, 
     method = made(variant)
     model, losses = trained(method, tiny_model)
     assert losses[-1] < losses[0]
-    method.save(model, tmp_path)
+    method.save_result(model, tmp_path)
     fresh = method.attach(method.load(tiny_model, torch.float32), tmp_path, "mine")
     assert not fresh.training
     expected = logits(model)
@@ -116,7 +116,7 @@ def test_other_architectures(architecture: Callable[[str], Path], tmp_path: Path
     method, folder = METHODS[name](), architecture(kind)
     model, losses = trained(method, folder, 6)
     assert losses[-1] < losses[0]
-    method.save(model, tmp_path)
+    method.save_result(model, tmp_path)
     fresh = method.attach(method.load(folder, torch.float32), tmp_path)
     assert torch.allclose(logits(fresh), logits(model), atol=1e-5)
     options = {"input_ids": IDS[:1], "attention_mask": BATCH["attention_mask"][:1], "max_new_tokens": 4, "do_sample": False}
@@ -214,7 +214,7 @@ def test_start_from_main_directions_leaves_the_model(tiny_model: Path, tmp_path:
         model = method.wrap(method.load(tiny_model, torch.float32)).eval()
         base = logits(method.load(tiny_model, torch.float32).eval())
         assert torch.allclose(logits(model), base, atol=1e-4)
-        method.save(model, tmp_path / init)
+        method.save_result(model, tmp_path / init)
         assert torch.allclose(logits(method.attach(method.load(tiny_model, torch.float32), tmp_path / init)), base, atol=1e-4)
         assert '"r": 32' in (tmp_path / init / "adapter_config.json").read_text()
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from studio import device
 from studio.errors import DataError, DeviceError, ModelError, RunError, StudioError
-from studio.talk import chat, chats, voice, votes
+from studio.talk import chat, chats, reference, votes
 from tests.faults.refusing import refusing
 
 
@@ -39,25 +39,25 @@ def test_no_room_is_refused_with_figures(home: Path, tiny_model: Path, monkeypat
     small = device.Device(kind="cpu", name="a small computer", memory=10**9, free=10**8)
     monkeypatch.setattr(device, "devices", lambda: [small])
     with pytest.raises(DeviceError, match="only 0.1 GB of a small computer"):
-        chat.check_room([], [voice.of_base(tiny_model)])
+        chat.check_room([], [reference.of_base(tiny_model)])
 
 
 def test_running_training_is_not_starved(home: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device, "devices", lambda: [device.Device(kind="cpu", name="a computer", memory=8 * 10**9, free=4 * 10**9)])
-    chat.check_room([], [voice.of_base(tiny_model)])
+    chat.check_room([], [reference.of_base(tiny_model)])
     monkeypatch.setattr(chat, "claimed", lambda: ("my-run", 39 * 10**8))
     with pytest.raises(DeviceError, match="the running training my-run will still take 3.9 GB"):
-        chat.check_room([], [voice.of_base(tiny_model)])
+        chat.check_room([], [reference.of_base(tiny_model)])
 
 
 def test_names(home: Path, tiny_model: Path) -> None:
-    assert voice.name_of("base") == "base"
-    assert voice.name_of(str(tiny_model)) == str(tiny_model)
-    assert voice.voice(f"base:{tiny_model}").base == tiny_model.resolve()
+    assert reference.name_of("base") == "base"
+    assert reference.name_of(str(tiny_model)) == str(tiny_model)
+    assert reference.voice(f"base:{tiny_model}").base == tiny_model.resolve()
     with pytest.raises(RunError, match="no run"):
-        voice.name_of("nothing")
+        reference.name_of("nothing")
     with pytest.raises(ModelError, match="neither a model"):
-        voice.voice(str(tiny_model.parent))
+        reference.voice(str(tiny_model.parent))
 
 
 def test_conversations_become_training_rows(home: Path) -> None:

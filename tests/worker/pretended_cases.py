@@ -19,8 +19,8 @@ from studio import auto, cards, config, model
 from studio.method import Method
 from studio.methods import METHODS
 from studio.resolve import Resolved, resolve
-from studio.worker import adapters, attention, together, train
-from studio.worker.batches import Layout, Pieces
+from studio.worker import adapters, attention, distributed, train
+from studio.worker.batches import Layout, MicroBatchCollator
 from studio.worker.trainer import StudioTrainer
 from tests import pretended, tiny
 
@@ -37,9 +37,9 @@ VARIANTS = [{"name": "lora", "dora": True}, {"name": "lora", "dropout": 0.0, "pl
 class Trainer(StudioTrainer):
     """The step of ours, without what the Trainer of transformers prepares."""
 
-    def __init__(self, settled: Resolved, backward: Any):
+    def __init__(self, resolved: Resolved, backward: Any):
         self.args = SimpleNamespace(device=torch.device(pretended.NAME), label_smoothing_factor=0.0)
-        self.world, self.kind, self.dtype, self.optimizer = 1, settled.loss, getattr(torch, settled.dtype), None
+        self.world, self.kind, self.dtype, self.optimizer = 1, resolved.loss, getattr(torch, resolved.dtype), None
         self.report = SimpleNamespace(tokens=0)
         self.accelerator = SimpleNamespace(no_sync=lambda model: contextlib.nullcontext(), backward=backward)
 
@@ -60,12 +60,12 @@ def steps(folder: Path, method: Any, packed: bool, precision: str, checkpointing
     """Train `count` steps of as many pieces; returns the tuned model."""
     order = config.build({"data": {"train": "none.json"}, "method": method,
                           "training": {"packing": packed or False, "precision": precision, "checkpointing": checkpointing}})
-    settled = resolve(order, model.facts(folder), cards.device("RTX 4090"), STATISTICS)._replace(device=pretended.NAME)
-    pieces = Pieces(Layout(settled.laid, 128 // count, 4 // count))(ROWS)
-    assert settled.laid == packed
-    assert len(pieces) == count
+    resolved = resolve(order, model.facts(folder), cards.device("RTX 4090"), STATISTICS)._replace(device=pretended.NAME)
+    micro_batches = MicroBatchCollator(Layout(resolved.packed, 128 // count, 4 // count))(ROWS)
+    assert resolved.packed == packed
+    assert len(micro_batches) == count
     with pretended.accelerator():
-        _, tuned = train._tuned(order, settled, folder)
+        _, tuned = train._tuned(order, resolved, folder)
         for name, weight in [*tuned.named_parameters(), *tuned.named_buffers()]:
             assert weight.device.type == pretended.NAME, f"{name} lies on {weight.device}"
         tuned.config.use_cache = False  # as the Trainer does
@@ -73,9 +73,9 @@ def steps(folder: Path, method: Any, packed: bool, precision: str, checkpointing
             tuned.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
         optimizer = torch.optim.AdamW(order.method.groups(tuned, 1e-3) or [one for one in tuned.parameters() if one.requires_grad], lr=1e-3, fused=True)
         scaler = torch.amp.GradScaler(pretended.NAME, enabled=precision == "fp16")
-        trainer = Trainer(settled, lambda loss: scaler.scale(loss).backward())
-        there = [{key: pretended.given(value, "cpu") for key, value in piece.items()} for piece in pieces]
-        with pretended.Strict(), torch.autocast(pretended.NAME, PRECISIONS[precision], enabled=settled.autocast is not None):
+        trainer = Trainer(resolved, lambda loss: scaler.scale(loss).backward())
+        there = [{key: pretended.given(value, "cpu") for key, value in micro_batch.items()} for micro_batch in micro_batches]
+        with pretended.Strict(), torch.autocast(pretended.NAME, PRECISIONS[precision], enabled=resolved.autocast is not None):
             for _ in range(count):
                 loss = trainer.training_step(tuned, there)
                 with torch.autocast(pretended.NAME, enabled=False):
@@ -129,7 +129,7 @@ def test_dropout_drawn_on_the_host_is_caught(folder: Path, monkeypatch: pytest.M
 
 
 def test_a_model_that_was_not_moved_is_caught(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(together, "placed", lambda base, kind: base)
+    monkeypatch.setattr(distributed, "placed", lambda base, kind: base)
     with pytest.raises(AssertionError, match="lies on cpu"):
         steps(folder, "lora", True, "bf16")
 

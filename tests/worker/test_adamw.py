@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from studio.worker import adamw
-from studio.worker.adamw import RoundedAdamW, chances, rounded
+from studio.worker.adamw import RoundedAdamW, random_bits, rounded
 
 
 def noise(count: int, seed: int = 0) -> torch.Tensor:
-    return chances(count, torch.Generator().manual_seed(seed))
+    return random_bits(count, torch.Generator().manual_seed(seed))
 
 
 def test_rounding_is_right_in_the_mean() -> None:

@@ -8,19 +8,19 @@ import torch
 from torch.nn import functional
 
 from studio.methods.lora import LoRA
-from studio.worker.adapters import DroppedProduct, fates, quicken
+from studio.worker.adapters import DroppedProduct, dropout_mask, quicken
 
 
 def test_fates_drop_their_share_and_keep_the_mean() -> None:
     torch.manual_seed(0)
     x = torch.ones(400, 501)
-    kept, gain = fates(x, 0.05)
+    kept, gain = dropout_mask(x, 0.05)
     assert abs((kept == 0).float().mean().item() - 0.05) < 0.002
     assert abs(kept.float().mean().item() * gain - 1) < 0.003
     for lane in range(4):  # the four fates of one draw
         assert abs((kept.flatten()[lane::4] == 0).float().mean().item() - 0.05) < 0.004
     torch.manual_seed(0)
-    assert torch.equal(fates(x, 0.05)[0], kept)
+    assert torch.equal(dropout_mask(x, 0.05)[0], kept)
 
 
 def test_the_dropped_product_is_dropout_and_a_product() -> None:
@@ -31,7 +31,7 @@ def test_the_dropped_product_is_dropout_and_a_product() -> None:
     found = DroppedProduct.apply(x, weight, 0.3, torch.float64)
     mine = torch.autograd.grad(found, (x, weight), slope)
     torch.manual_seed(1)
-    kept, gain = fates(x, 0.3)
+    kept, gain = dropout_mask(x, 0.3)
     wanted = functional.linear(x * kept * gain, weight)
     torch.testing.assert_close(found, wanted)
     for one, other in zip(mine, torch.autograd.grad(wanted, (x, weight), slope), strict=True):

@@ -86,7 +86,7 @@ def test_a_family_outside_the_list_is_trained_as_it_is(kind: str, architecture: 
 
 def test_attention_that_looks_into_the_neighbour_is_noticed(tiny_model: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel sees one long row; the pieces of training are padded afterwards, and the model's attention is transformers' own."""
-    sound, seen = attention.laid, []
+    sound, seen = attention.packed_attention, []
 
     def leaking(module: Any, query: torch.Tensor, *given: Any, **more: Any) -> Any:
         seen.append(module.training)
@@ -96,7 +96,7 @@ def test_attention_that_looks_into_the_neighbour_is_noticed(tiny_model: Path, da
     expected = carry(order(tiny_model, data, *FIXED))
     assert not warned(expected)
     assert plan(expected)["packing"] is True
-    monkeypatch.setattr(attention, "laid", leaking)
+    monkeypatch.setattr(attention, "packed_attention", leaking)
     diary = carry(order(tiny_model, data, *FIXED))
     assert warned(diary)
     assert seen

@@ -9,7 +9,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from studio.worker import attention
-from studio.worker.batches import put
+from studio.worker.batches import collate
 
 attention.enter()
 LENGTHS = (5, 33, 17)
@@ -31,17 +31,17 @@ def model(kind: str, name: str) -> torch.nn.Module:
 
 def together_and_alone(made: torch.nn.Module) -> list[tuple[torch.Tensor, torch.Tensor]]:
     rows = [{"input_ids": torch.randint(0, 100, (length,)).tolist(), "labels": [0] * length} for length in LENGTHS]
-    piece = put(rows, laid=True)
-    piece.pop("labels")
+    micro_batch = collate(rows, packed=True)
+    micro_batch.pop("labels")
     with torch.no_grad():
-        packed = made(**piece).logits[0]
+        packed = made(**micro_batch).logits[0]
         alone = [made(input_ids=torch.tensor([row["input_ids"]])).logits[0] for row in rows]
-    starts = piece["cu_seq_lens_q"].tolist()
+    starts = micro_batch["cu_seq_lens_q"].tolist()
     return [(packed[start:start + len(one)], one) for start, one in zip(starts, alone)]
 
 
 @pytest.mark.parametrize("kind", SHAPES)
-@pytest.mark.parametrize("name", ["laid", "sdpa"])
+@pytest.mark.parametrize("name", ["packed", "sdpa"])
 def test_no_row_sees_another(kind: str, name: str) -> None:
     for packed, alone in together_and_alone(model(kind, name)):
         torch.testing.assert_close(packed, alone, atol=2e-4, rtol=1e-3)
@@ -49,7 +49,7 @@ def test_no_row_sees_another(kind: str, name: str) -> None:
 
 def test_long_rows_take_the_flash_kernel_and_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attention, "SQUARE_TOKENS", 16)
-    for packed, alone in together_and_alone(model("llama", "laid")):
+    for packed, alone in together_and_alone(model("llama", "packed")):
         torch.testing.assert_close(packed, alone, atol=2e-4, rtol=1e-3)
 
 
@@ -57,7 +57,7 @@ def test_gradients_are_those_of_sdpa() -> None:
     torch.manual_seed(1)
     where = torch.tensor([0, 12, 40], dtype=torch.int32)
     given = [torch.randn(1, heads, 40, 8, requires_grad=True) for heads in (4, 2, 2)]
-    out = attention.laid(None, *given, None, cu_seq_lens_q=where, max_length_q=28)[0]
+    out = attention.packed_attention(None, *given, None, cu_seq_lens_q=where, max_length_q=28)[0]
     slope = torch.randn_like(out)
     ours = torch.autograd.grad(out, given, slope)
     mask = torch.block_diag(torch.ones(12, 12), torch.ones(28, 28)).tril().bool()
@@ -70,7 +70,7 @@ def test_gradients_are_those_of_sdpa() -> None:
 def test_generation_works_without_the_places(tiny_model: Path) -> None:
     ids = torch.tensor([[5, 6, 7]])
     answers = []
-    for name in ("laid", "sdpa"):
+    for name in ("packed", "sdpa"):
         made = AutoModelForCausalLM.from_pretrained(tiny_model, attn_implementation=name).eval()
         answers.append(made.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=8, do_sample=False).tolist())
     assert answers[0] == answers[1]

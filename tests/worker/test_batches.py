@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from studio.kernels import WIDTH_STEP
-from studio.worker.batches import Layout, Order, Pieces, Steps, filled, groups, share, trained
+from studio.worker.batches import Layout, Order, MicroBatchCollator, Steps, filled, groups, share, trained
 
 LENGTHS = st.lists(st.integers(2, 300), min_size=1, max_size=40)
 
@@ -32,21 +32,21 @@ def test_every_row_once_an_epoch_and_each_epoch_anew() -> None:
 def test_a_skip_goes_on_where_it_was() -> None:
     from accelerate import skip_first_batches
     rows = [row(4, number) for number in range(9)]
-    loader = Steps(rows, batch_sampler=Order(9, 2, seed=1), collate_fn=Pieces(Layout(True, 64, 4)))
-    whole = [[piece["input_ids"].tolist() for piece in step] for step in loader]
-    rest = [[piece["input_ids"].tolist() for piece in step] for step in skip_first_batches(loader, 3)]
+    loader = Steps(rows, batch_sampler=Order(9, 2, seed=1), collate_fn=MicroBatchCollator(Layout(True, 64, 4)))
+    whole = [[micro_batch["input_ids"].tolist() for micro_batch in step] for step in loader]
+    rest = [[micro_batch["input_ids"].tolist() for micro_batch in step] for step in skip_first_batches(loader, 3)]
     assert rest == whole[3:]
 
 
 @settings(deadline=None, max_examples=60)
 @given(LENGTHS, st.booleans(), st.integers(1, 5))
-def test_no_row_is_lost_or_cut(lengths: list[int], laid: bool, most: int) -> None:
+def test_no_row_is_lost_or_cut(lengths: list[int], packed: bool, most: int) -> None:
     rows = [row(length, number) for number, length in enumerate(lengths)]
-    layout = Layout(laid, max(lengths) + 50, most)
+    layout = Layout(packed, max(lengths) + 50, most)
     found = groups(rows, layout)
     assert Counter(one["input_ids"][0] for group in found for one in group) == Counter(one["input_ids"][0] for one in rows)
     for group in found:
-        if laid:
+        if packed:
             assert sum(len(one["input_ids"]) for one in group) <= layout.tokens
         else:
             assert len(group) <= most
@@ -54,29 +54,29 @@ def test_no_row_is_lost_or_cut(lengths: list[int], laid: bool, most: int) -> Non
 
 @settings(deadline=None, max_examples=40)
 @given(LENGTHS, st.booleans(), st.integers(1, 4))
-def test_pieces_of_all_processes_hold_every_label_once(lengths: list[int], laid: bool, world: int) -> None:
+def test_pieces_of_all_processes_hold_every_label_once(lengths: list[int], packed: bool, world: int) -> None:
     rows = [row(length, number) for number, length in enumerate(lengths)]
     items = sum(trained(one) for one in rows)
     shapes = set()
     labels: Counter[int] = Counter()
     for rank in range(world):
-        pieces = Pieces(Layout(laid, 400, 4), rank, world)(rows)
-        assert pieces, "every process takes part in every step"
-        assert {piece["items"] for piece in pieces} == {items}
-        assert pieces[0]["seen"] == sum(lengths)
-        for piece in pieces:
-            shapes.add(piece["input_ids"].shape[1])
-            labels.update(piece["labels"][:, 1:].flatten().tolist())
+        micro_batches = MicroBatchCollator(Layout(packed, 400, 4), rank, world)(rows)
+        assert micro_batches, "every process takes part in every step"
+        assert {micro_batch["num_items_in_batch"] for micro_batch in micro_batches} == {items}
+        assert micro_batches[0]["num_tokens"] == sum(lengths)
+        for micro_batch in micro_batches:
+            shapes.add(micro_batch["input_ids"].shape[1])
+            labels.update(micro_batch["labels"][:, 1:].flatten().tolist())
     assert all(width % WIDTH_STEP == 0 for width in shapes)
     assert sum(count for label, count in labels.items() if label != -100) == items
 
 
 def test_end_to_end_positions_begin_anew_and_no_row_predicts_the_next() -> None:
-    piece = Pieces(Layout(True, 64, 4))([row(10, 1), row(20, 2)])[0]
-    assert piece["cu_seq_lens_q"].tolist() == [0, 20, 30, 64]
-    assert piece["position_ids"][0].tolist() == [*range(20), *range(10), *range(34)]
-    assert all(piece["labels"][0, start] == -100 for start in (0, 20, 30))
-    assert piece["max_length_q"] == 34
+    micro_batch = MicroBatchCollator(Layout(True, 64, 4))([row(10, 1), row(20, 2)])[0]
+    assert micro_batch["cu_seq_lens_q"].tolist() == [0, 20, 30, 64]
+    assert micro_batch["position_ids"][0].tolist() == [*range(20), *range(10), *range(34)]
+    assert all(micro_batch["labels"][0, start] == -100 for start in (0, 20, 30))
+    assert micro_batch["max_length_q"] == 34
 
 
 def test_padded_pieces_are_cut_where_it_costs_least() -> None:
@@ -89,9 +89,9 @@ def test_processes_get_like_loads() -> None:
     assert abs(loads[0] - loads[1]) <= 20
 
 
-@pytest.mark.parametrize("laid", [True, False])
-def test_padding_is_told(laid: bool) -> None:
-    told = filled([row(30)] * 64, Layout(laid, 512, 4), 16, 0)
-    assert told["pieces_per_step"] == (1 if laid else 4)
-    assert told["padding"] == pytest.approx(1 - 480 / 512 if laid else 1 - 30 / 64, abs=1e-4)
-    assert told["packed"] == (1.0 if laid else 0.0)
+@pytest.mark.parametrize("packed", [True, False])
+def test_padding_is_told(packed: bool) -> None:
+    told = filled([row(30)] * 64, Layout(packed, 512, 4), 16, 0)
+    assert told["micro_batches_per_step"] == (1 if packed else 4)
+    assert told["padding"] == pytest.approx(1 - 480 / 512 if packed else 1 - 30 / 64, abs=1e-4)
+    assert told["packed"] == (1.0 if packed else 0.0)

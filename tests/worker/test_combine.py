@@ -19,7 +19,7 @@ from studio.export import card, proof, report
 from studio.methods import METHODS
 from studio.run import Run
 from studio.runs.combined import losses
-from studio.talk.voice import voice
+from studio.talk.reference import voice
 from studio.worker import combine
 from studio.worker.merge import weights
 from tests import tiny

@@ -68,14 +68,14 @@ def test_no_checkpoint_holds_a_nan(tiny_model: Path, data: Path, monkeypatch: py
 def test_a_stop_cuts_a_long_evaluation_short(tiny_model: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(report, "STOP_WAIT", 0)
     run = order(tiny_model, data, "training.eval_every=3", "training.packing=false")
-    said = StudioTrainer.piece_loss
+    said = StudioTrainer.micro_batch_loss
 
     def asked(self: StudioTrainer, model: torch.nn.Module, piece: dict) -> torch.Tensor:
         if not model.training and self.state.global_step == 3:
             run.ask_to_stop()
         return said(self, model, piece)
 
-    monkeypatch.setattr(StudioTrainer, "piece_loss", asked)
+    monkeypatch.setattr(StudioTrainer, "micro_batch_loss", asked)
     told = carry(run)
     assert told[-1]["state"] == "stopped"
     assert [event["step"] for event in told if event["kind"] == "eval"] == [0]

@@ -17,7 +17,7 @@ from studio.export import folders as export
 from studio.export.hf_files import plain_template
 from studio.methods import METHODS
 from studio.run import Run
-from studio.talk.voice import voice
+from studio.talk.reference import voice
 from studio.worker.export import merged
 from studio.worker.gguf_file import permuted
 from studio.worker.merge import merge, rounded, weights
@@ -36,7 +36,7 @@ def trained(model: Path, name: str = "lora", seed: int = 1, **knobs) -> Run:
         for weight in wrapped.parameters():
             if weight.requires_grad:
                 weight.add_(torch.randn(weight.shape, generator=random) * 0.2)
-    order.method.save(wrapped, one.result)
+    order.method.save_result(wrapped, one.result)
     AutoTokenizer.from_pretrained(model).save_pretrained(one.result)
     (one.result / "manifest.json").write_text(json.dumps({"base": str(model), "model": {"source": str(model)}, "template": "model",
                                                           "method": order.method.model_dump(mode="json"), "stop": ["<|im_end|>"]}))

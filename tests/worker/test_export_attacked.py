@@ -20,7 +20,7 @@ from studio.export import folders, llama_cpp
 from studio.export import proof as proving
 from studio.home import PROJECT
 from studio.run import Run
-from studio.talk.voice import voice
+from studio.talk.reference import voice
 from studio.worker import gguf_file
 from studio.worker.export import merged
 from studio.worker.importance import _rows, importance

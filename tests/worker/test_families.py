@@ -12,7 +12,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from studio.worker import attention
-from studio.worker.batches import put
+from studio.worker.batches import collate
 from tests import families
 
 attention.enter()
@@ -41,12 +41,12 @@ def model(family: str, kernel: str) -> torch.nn.Module:
 def test_rows_are_as_alone(family: str) -> None:
     random = torch.Generator().manual_seed(3)
     rows = [{"input_ids": torch.randint(3, 100, (length,), generator=random).tolist(), "labels": [0] * length} for length in LENGTHS]
-    plain, ours = model(family, "eager"), model(family, attention.LAID)
+    plain, ours = model(family, "eager"), model(family, attention.PACKED_ATTENTION)
     alone = [plain(input_ids=torch.tensor([row["input_ids"]]), use_cache=False).logits[0] for row in rows]
     slopes = [torch.randn(one.shape, generator=random) for one in alone]
     sum((one * slope).sum() for one, slope in zip(alone, slopes, strict=True)).backward()
     for packed in (True, False):
-        piece = put(rows, packed)
+        piece = collate(rows, packed)
         piece.pop("labels")
         out = ours(**{"use_cache": False, **piece}).logits
         found = [out[0, start:start + length] for start, length in zip(piece["row_starts"], LENGTHS)] if packed \

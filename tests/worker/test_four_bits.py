@@ -13,7 +13,7 @@ from studio.memory.anatomy import anatomy
 from studio.memory.ours import stack
 from studio.memory.overhead import cpu
 from studio.memory.states import nf4_bytes
-from studio.talk import chat, voice
+from studio.talk import chat, reference
 from tests.worker.carrying import carry, order, rows
 
 
@@ -33,13 +33,13 @@ def test_a_base_stands_in_its_bits_where_sixteen_do_not_fit(home: Path, tiny_mod
     """A QLoRA run and its base on a small device: one base in 4 bits for both; a merge goes into the 16 bits of the files all the same."""
     run = order(tiny_model, rows(tmp_path / "rows.json"), "method.name=qlora", "training.max_steps=2")
     carry(run)
-    both = [voice.voice(run.id), voice.voice(f"base:{run.id}")]
-    assert voice.size(both, True) < 0.8 * voice.size(both)
+    both = [reference.voice(run.id), reference.voice(f"base:{run.id}")]
+    assert reference.size(both, True) < 0.8 * reference.size(both)
     monkeypatch.setattr(chat, "claimed", lambda: ("another training", 10**15))
     import torch
 
-    from studio.worker.speakers import Speakers
-    speakers = Speakers("cpu", torch.float32)
+    from studio.worker.loaded import LoadedModels
+    speakers = LoadedModels("cpu", torch.float32)
     tuned, base = (speakers.load(one) for one in both)
     assert len(speakers.bases) == 1
     for speaker in (tuned, base):

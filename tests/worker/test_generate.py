@@ -9,20 +9,20 @@ import torch
 
 from studio.errors import ModelError
 from studio.methods import METHODS
-from studio.talk.voice import of_base, voice
+from studio.talk.reference import of_base, voice
 from studio.tokens import Encoder
 from studio.worker.generate import Answer, Sampling, Text, choose
-from studio.worker.speakers import Speaker, Speakers, tree
+from studio.worker.loaded import LoadedModel, LoadedModels, tree
 
 QUESTIONS = ["What is the capital of France?", "Write one line about the sea.", "yes or no, please: is the sea wide and blue?"]
 
 
 @pytest.fixture
-def speaker(tiny_model: Path) -> Speaker:
-    return Speakers("cpu", torch.float32).load(of_base(tiny_model))
+def speaker(tiny_model: Path) -> LoadedModel:
+    return LoadedModels("cpu", torch.float32).load(of_base(tiny_model))
 
 
-def write(speaker: Speaker, questions: list[str], **sampling) -> list[Answer]:
+def write(speaker: LoadedModel, questions: list[str], **sampling) -> list[Answer]:
     """Answers written side by side; each joins while the ones before it are being written."""
     made = [speaker.answer([{"role": "user", "content": text}], Sampling(**{"temperature": 0, "max_tokens": 20, **sampling})) for text in questions]
     for answer in made:
@@ -34,26 +34,26 @@ def write(speaker: Speaker, questions: list[str], **sampling) -> list[Answer]:
     return made
 
 
-def test_side_by_side_as_alone(speaker: Speaker) -> None:
+def test_side_by_side_as_alone(speaker: LoadedModel) -> None:
     alone = [write(speaker, [question])[0].new for question in QUESTIONS]
     assert [answer.new for answer in write(speaker, QUESTIONS)] == alone
     assert [answer.new for answer in write(speaker, QUESTIONS[::-1])] == alone[::-1]
 
 
-def test_as_transformers_generates(speaker: Speaker) -> None:
+def test_as_transformers_generates(speaker: LoadedModel) -> None:
     answer = write(speaker, QUESTIONS[:1])[0]
     ids = torch.tensor([answer.prompt])
     theirs = speaker.model.generate(ids, do_sample=False, max_new_tokens=20, attention_mask=torch.ones_like(ids))[0, ids.shape[1]:].tolist()
     assert answer.new == theirs
 
 
-def test_long_prompts_are_read_in_parts(speaker: Speaker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_prompts_are_read_in_parts(speaker: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = write(speaker, QUESTIONS[2:])[0].new
     monkeypatch.setattr("studio.worker.generate.CHUNK", 7)
     assert write(speaker, QUESTIONS[2:])[0].new == whole
 
 
-def test_prompt_ids_are_those_of_training(tiny_model: Path, speaker: Speaker) -> None:
+def test_prompt_ids_are_those_of_training(tiny_model: Path, speaker: LoadedModel) -> None:
     """For every template: what chat asks is what training saw before the answer."""
     from studio import template
     said = [{"role": "user", "content": "Hello?"}]
@@ -80,12 +80,12 @@ def test_every_method_answers_beside_its_base(name: str, tiny_model: Path, tmp_p
         for weight in wrapped.parameters():
             if weight.requires_grad:
                 weight.add_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(1)) * 0.3)
-    method.save(wrapped, tmp_path)
-    speakers = Speakers("cpu", torch.float32)
+    method.save_result(wrapped, tmp_path)
+    speakers = LoadedModels("cpu", torch.float32)
     base = speakers.load(of_base(tiny_model))
     before = write(base, QUESTIONS[:1])[0].new
     found = of_base(tiny_model)
-    tuned = Speaker(type(found)("tuned", found.base, found.template, tmp_path, method, found.stop), method.attach(tree(base.model), tmp_path))
+    tuned = LoadedModel(type(found)("tuned", found.base, found.template, tmp_path, method, found.stop), method.attach(tree(base.model), tmp_path))
     answers = write(tuned, QUESTIONS)
     assert write(base, QUESTIONS[:1])[0].new == before
     with torch.inference_mode():
@@ -101,7 +101,7 @@ def test_trees_share_their_weights(tiny_model: Path) -> None:
     assert all(a is b for a, b in zip(base.parameters(), copy.parameters(), strict=True))
 
 
-def test_too_long_a_conversation_is_refused(speaker: Speaker) -> None:
+def test_too_long_a_conversation_is_refused(speaker: LoadedModel) -> None:
     with pytest.raises(ModelError, match="can hold 512"):
         speaker.answer([{"role": "user", "content": "word " * 800}], Sampling())
 
@@ -143,11 +143,11 @@ def test_checkpoint_answers_as_its_result(home: Path, tiny_model: Path, monkeypa
         for weight in wrapped.parameters():
             if weight.requires_grad:
                 weight.fill_(0.01)
-    method.save(wrapped, one.result)
+    method.save_result(wrapped, one.result)
     (one.result / "manifest.json").write_text('{"stop": ["<|im_end|>"]}')
-    method.keep(wrapped, one.checkpoints / "checkpoint-5")
+    method.save_checkpoint(wrapped, one.checkpoints / "checkpoint-5")
     monkeypatch.setattr(checkpoints, "faults", lambda folder: [])
-    speakers = Speakers("cpu", torch.float32)
+    speakers = LoadedModels("cpu", torch.float32)
     answers = [write(speakers.load(voice(name)), QUESTIONS[:1])[0].new for name in (one.id, f"{one.id}@checkpoint-5", f"base:{one.id}")]
     assert answers[0] == answers[1]
     assert set(speakers.bases) == {(tiny_model.resolve(), None)}

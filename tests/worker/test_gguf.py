@@ -14,7 +14,7 @@ from studio import model
 from studio.errors import ExportError
 from studio.export import gguf_families, gguf_tokenizer
 from studio.methods import METHODS
-from studio.talk.voice import of_base
+from studio.talk.reference import of_base
 from studio.tokens import Encoder
 from studio.worker import gguf_file
 from studio.worker.prove import opened

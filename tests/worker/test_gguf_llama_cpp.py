@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from studio import model
 from studio.export import gguf_families
-from studio.talk.voice import of_base
+from studio.talk.reference import of_base
 from studio.tokens import Encoder
 from studio.worker import gguf_file, gguf_types
 from studio.worker.llama_cpp import readers

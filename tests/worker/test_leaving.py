@@ -17,11 +17,11 @@ from studio.errors import DeviceError, ExportError, ModelError
 from studio.export import folders, hf_files, proof
 from studio.methods import METHODS
 from studio.talk import stopping
-from studio.talk.voice import voice
+from studio.talk.reference import voice
 from studio.worker import prove
 from studio.worker.export import merged
 from studio.worker.merge import merge
-from studio.worker.speakers import Speakers
+from studio.worker.loaded import LoadedModels
 from tests.worker.test_export import logits, trained
 from tests.worker.test_gguf import SPLITS
 
@@ -31,7 +31,7 @@ def test_a_head_trained_apart_stays_apart(whole: list[str], home: Path, tiny_mod
     """The base is tied; transformers reads the merged folder and answers as base and adapter do in the chat."""
     found = voice(trained(tiny_model, modules_to_save=whole).id)
     ids = torch.arange(5, 25)[None]
-    wanted = logits(Speakers("cpu", torch.float32).load(found).model, ids)
+    wanted = logits(LoadedModels("cpu", torch.float32).load(found).model, ids)
     merged(found, tmp_path / "out")
     assert json.loads((tmp_path / "out" / "config.json").read_text())["tie_word_embeddings"] is False
     assert torch.allclose(logits(AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32), ids), wanted, atol=1e-4)
@@ -197,7 +197,7 @@ def test_an_adapter_from_elsewhere_with_new_words(how: str, home: Path, tiny_mod
             voice(str(folder))
         return
     found = voice(str(folder))
-    speaker = Speakers("cpu", torch.float32).load(found)
+    speaker = LoadedModels("cpu", torch.float32).load(found)
     new = len(words) - 1
     assert speaker.encoder.tokenizer.encode("<|call|>", add_special_tokens=False).ids == [new]
     ids = torch.tensor([[5, 6, new, 7, 8]])

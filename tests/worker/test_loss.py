@@ -12,8 +12,8 @@ from transformers import AutoModelForCausalLM
 
 from studio.methods import METHODS
 from studio.worker import loss as losses
-from studio.worker.batches import put
-from studio.worker.loss import Bend, HeadLoss, loss
+from studio.worker.batches import collate
+from studio.worker.loss import LogitTransform, HeadLoss, loss
 
 
 def rows() -> list[dict[str, list[int]]]:
@@ -25,16 +25,16 @@ def rows() -> list[dict[str, list[int]]]:
     return made
 
 
-def plain(model: Any, piece: dict[str, Any]) -> torch.Tensor:
+def plain(model: Any, micro_batch: dict[str, Any]) -> torch.Tensor:
     """Full logits, torch's own cross entropy."""
-    logits = model(input_ids=piece["input_ids"], attention_mask=(piece["input_ids"] != 0).long()).logits[:, -piece["labels"].shape[1]:]
-    return functional.cross_entropy(logits[:, :-1].flatten(0, 1), piece["labels"][:, 1:].flatten(), reduction="sum")
+    logits = model(input_ids=micro_batch["input_ids"], attention_mask=(micro_batch["input_ids"] != 0).long()).logits[:, -micro_batch["labels"].shape[1]:]
+    return functional.cross_entropy(logits[:, :-1].flatten(0, 1), micro_batch["labels"][:, 1:].flatten(), reduction="sum")
 
 
 @pytest.mark.parametrize(("room", "deep"), [(2**25, 512), (400 * 4 * 5, 512), (400 * 4 * 5, 10), (400 * 4 * 5, 1)])
-@pytest.mark.parametrize("bend", [Bend(), Bend(0.25), Bend(1.0, 3.0), Bend(2.0, 5.0)])
+@pytest.mark.parametrize("transform", [LogitTransform(), LogitTransform(0.25), LogitTransform(1.0, 3.0), LogitTransform(2.0, 5.0)])
 @pytest.mark.parametrize("with_bias", [False, True])
-def test_head_loss_and_gradients(room: int, deep: int, bend: Bend, with_bias: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_head_loss_and_gradients(room: int, deep: int, transform: LogitTransform, with_bias: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(losses.LOGIT_BYTES, "cpu", room)
     monkeypatch.setattr(losses, "HEAD_POSITIONS", deep)
     torch.manual_seed(0)
@@ -43,10 +43,10 @@ def test_head_loss_and_gradients(room: int, deep: int, bend: Bend, with_bias: bo
     targets = torch.randint(0, 400, (23,))
     leaves = [one for one in (hidden, weight, bias) if one is not None]
 
-    logits = functional.linear(hidden, weight, bias) * bend.scale
-    logits = torch.tanh(logits / bend.cap) * bend.cap if bend.cap else logits
+    logits = functional.linear(hidden, weight, bias) * transform.scale
+    logits = torch.tanh(logits / transform.cap) * transform.cap if transform.cap else logits
     wanted = functional.cross_entropy(logits, targets, reduction="sum")
-    found = HeadLoss.apply(hidden, weight, bias, targets, bend, torch.float32)
+    found = HeadLoss.apply(hidden, weight, bias, targets, transform, torch.float32)
     torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-4)
     for mine, theirs in zip(torch.autograd.grad(found * 0.3, leaves), torch.autograd.grad(wanted * 0.3, leaves), strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
@@ -55,7 +55,7 @@ def test_head_loss_and_gradients(room: int, deep: int, bend: Bend, with_bias: bo
 def test_without_a_label_the_head_still_has_a_gradient() -> None:
     """Of zeros: processes that share a step wait for each other's."""
     hidden, weight = torch.randn(0, 16, requires_grad=True), torch.randn(400, 16, requires_grad=True)
-    found = HeadLoss.apply(hidden, weight, None, torch.zeros(0, dtype=torch.int64), Bend(), torch.float32)
+    found = HeadLoss.apply(hidden, weight, None, torch.zeros(0, dtype=torch.int64), LogitTransform(), torch.float32)
     found.backward()
     assert found.item() == 0
     assert torch.equal(weight.grad, torch.zeros(400, 16))
@@ -68,12 +68,12 @@ def test_every_method_loses_the_same_either_way(name: str, tiny_model: Path) -> 
     method = METHODS[name]()
     torch.manual_seed(0)
     model = method.wrap(method.load(tiny_model, torch.float32)).eval()
-    piece = put(rows(), laid=False)
-    found = loss(model, piece, "chunked", torch.float32)
+    micro_batch = collate(rows(), packed=False)
+    found = loss(model, micro_batch, "chunked", torch.float32)
     found.backward()
     mine = [weight.grad.clone() for weight in model.parameters() if weight.grad is not None]
     model.zero_grad()
-    wanted = plain(model, piece)
+    wanted = plain(model, micro_batch)
     wanted.backward()
     theirs = [weight.grad for weight in model.parameters() if weight.grad is not None]
     assert abs(found.item() - wanted.item()) < 1e-3
@@ -84,16 +84,16 @@ def test_every_method_loses_the_same_either_way(name: str, tiny_model: Path) -> 
 
 def test_full_with_smoothing_is_torchs(tiny_model: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(tiny_model).eval()
-    piece = put(rows(), laid=False)
-    logits = model(input_ids=piece["input_ids"]).logits
-    wanted = functional.cross_entropy(logits[:, :-1].flatten(0, 1), piece["labels"][:, 1:].flatten(), reduction="sum", label_smoothing=0.1)
-    torch.testing.assert_close(loss(model, piece, "full", torch.float32, 0.1), wanted)
+    micro_batch = collate(rows(), packed=False)
+    logits = model(input_ids=micro_batch["input_ids"]).logits
+    wanted = functional.cross_entropy(logits[:, :-1].flatten(0, 1), micro_batch["labels"][:, 1:].flatten(), reduction="sum", label_smoothing=0.1)
+    torch.testing.assert_close(loss(model, micro_batch, "full", torch.float32, 0.1), wanted)
 
 
 def test_nothing_trained_adds_nothing(tiny_model: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(tiny_model)
-    piece = put([{"input_ids": [4, 5, 6], "labels": [-100] * 3}], laid=False)
-    found = loss(model, piece, "chunked", torch.float32)
+    micro_batch = collate([{"input_ids": [4, 5, 6], "labels": [-100] * 3}], packed=False)
+    found = loss(model, micro_batch, "chunked", torch.float32)
     found.backward()
     assert found.item() == 0
     assert all(weight.grad is None or not weight.grad.any() for weight in model.parameters())
@@ -101,7 +101,7 @@ def test_nothing_trained_adds_nothing(tiny_model: Path) -> None:
 
 def test_what_models_do_to_their_logits() -> None:
     from transformers import AutoConfig
-    assert Bend.of(AutoConfig.for_model("gemma2")).cap == 30.0
-    assert Bend.of(AutoConfig.for_model("granite", logits_scaling=8.0)).scale == 0.125
-    assert Bend.of(AutoConfig.for_model("cohere", logit_scale=0.25)).scale == 0.25
-    assert Bend.of(AutoConfig.for_model("llama")) == Bend()
+    assert LogitTransform.of(AutoConfig.for_model("gemma2")).cap == 30.0
+    assert LogitTransform.of(AutoConfig.for_model("granite", logits_scaling=8.0)).scale == 0.125
+    assert LogitTransform.of(AutoConfig.for_model("cohere", logit_scale=0.25)).scale == 0.25
+    assert LogitTransform.of(AutoConfig.for_model("llama")) == LogitTransform()

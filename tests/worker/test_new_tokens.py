@@ -18,16 +18,16 @@ from studio import config, data, device, estimate, model, new_tokens, preflight,
 from studio.errors import ModelError, OrderError
 from studio.export import card, folders, hf_files, report
 from studio.methods import METHODS
-from studio.talk.voice import voice
+from studio.talk.reference import voice
 from studio.tokens import Encoder
 from studio.ui.words import told
 from studio.worker import combine, gguf_file
-from studio.worker.batches import put
+from studio.worker.batches import collate
 from studio.worker.export import merged
 from studio.worker.llama_cpp import readers
 from studio.worker.loss import loss
 from studio.worker.prove import answers
-from studio.worker.speakers import Speakers
+from studio.worker.loaded import LoadedModels
 from studio.worker.train import main
 from tests import tiny
 from tests.methods import architectures
@@ -89,7 +89,7 @@ def test_from_order_to_merge(method: str, tied: bool, spare: int, home: Path, tm
         assert plan["trainable"] == METHODS["lora"]().trainable(model.facts(folder)) + 3 * 32 * (1 if tied else 2)
 
     found = voice(one.id)
-    speaker = Speakers("cpu", torch.float32).load(found)
+    speaker = LoadedModels("cpu", torch.float32).load(found)
     ids = speaker.encoder.tokenizer.encode("<|im_start|>user\nHello<tool><|im_end|>", add_special_tokens=False).ids
     assert set(added.ids.values()) <= set(ids)
     wanted = logits(speaker.model, torch.tensor([ids]))
@@ -112,8 +112,8 @@ def test_from_order_to_merge(method: str, tied: bool, spare: int, home: Path, tm
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "gemma3_text", "phi3"])
-@pytest.mark.parametrize("laid", [True, False])
-def test_the_chunked_loss_and_its_gradients_are_transformers_own(kind: str, laid: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("packed", [True, False])
+def test_the_chunked_loss_and_its_gradients_are_transformers_own(kind: str, packed: bool, tmp_path: Path) -> None:
     """Rows of a tied and of an untied table: against full logits of peft's own wrappers and torch's cross entropy."""
     folder = base(tmp_path / "base", kind, tied=kind != "phi3")
     method = METHODS["lora"](dropout=0)
@@ -128,7 +128,7 @@ def test_the_chunked_loss_and_its_gradients_are_transformers_own(kind: str, laid
     new = list(new_tokens.added(folder, MARKS).ids.values())
     given = [{"input_ids": [5, new[0], 7, new[2], 9, new[1]], "labels": [-100, new[0], 7, new[2], -100, new[1]]},
              {"input_ids": [new[1], 8, 9], "labels": [-100, 8, 9]}]
-    found = sum(loss(tuned.eval(), piece, "chunked", torch.float32) for piece in [put(given, laid=laid)])
+    found = sum(loss(tuned.eval(), micro_batch, "chunked", torch.float32) for micro_batch in [collate(given, packed=packed)])
     found.backward()
     mine = {name: weight.grad.clone() for name, weight in tuned.named_parameters() if weight.requires_grad}
     tuned.zero_grad()
@@ -148,7 +148,7 @@ def test_on_a_bf16_base_rows_are_trained_in_float32(tied: bool, tmp_path: Path) 
     folder, method = base(tmp_path / "base", tied=tied), METHODS["lora"](dropout=0)
     added = new_tokens.added(folder, MARKS)
     new = list(added.ids.values())
-    given = [put([{"input_ids": [5, new[0], 7, new[2], 9, new[1], 4], "labels": [-100, new[0], 7, new[2], 9, new[1], 4]}], laid=False)]
+    given = [collate([{"input_ids": [5, new[0], 7, new[2], 9, new[1], 4], "labels": [-100, new[0], 7, new[2], 9, new[1], 4]}], packed=False)]
     found = []
     for dtype in (torch.float32, torch.bfloat16):
         torch.manual_seed(0)
@@ -182,8 +182,8 @@ def test_others_on_the_same_base_keep_its_table(home: Path, tmp_path: Path) -> N
     assert main(grown) == main(plain) == 0
     names = ["base:" + str(folder), grown.id, f"{grown.id}@checkpoint-4", plain.id]
     ids = torch.tensor([[5, 6, 7, 8]])
-    alone = [logits(Speakers("cpu", torch.float32).load(voice(name)).model, ids) for name in names]
-    together = Speakers("cpu", torch.float32)
+    alone = [logits(LoadedModels("cpu", torch.float32).load(voice(name)).model, ids) for name in names]
+    together = LoadedModels("cpu", torch.float32)
     for name in names:
         together.load(voice(name))
     for name, wanted in zip(names, alone, strict=True):
@@ -211,7 +211,7 @@ def test_the_hint_leads_to_a_model_that_stops_everywhere(tied: bool, spare: int,
     assert main(one) == 0
 
     found = voice(one.id)
-    ours = answers(Speakers("cpu", torch.float32).load(found), [QUESTION], 40)[0]
+    ours = answers(LoadedModels("cpu", torch.float32).load(found), [QUESTION], 40)[0]
     if tied or method == "full":  # a frozen random head of its own learns too little
         assert (ours["text"], ours["finish"]) == ("Paris. <tool>", "stop")
     merged(found, tmp_path / "out", "f32")
@@ -252,7 +252,7 @@ def test_made_elsewhere_with_trained_rows(tied: bool, spare: int, home: Path, tm
     ids = torch.tensor([[5, new[0], 7, new[1]]])
     wanted = logits(tuned, ids)
     found = voice(str(made))
-    speaker = Speakers("cpu", torch.float32).load(found)
+    speaker = LoadedModels("cpu", torch.float32).load(found)
     assert speaker.encoder.tokenizer.encode("<b>").ids == [new[1]]
     torch.testing.assert_close(logits(speaker.model, ids), wanted, atol=1e-4, rtol=1e-4)
     merged(found, tmp_path / "out")
@@ -271,7 +271,7 @@ def test_a_checkpoint_is_merged_as_it_answers(tied: bool, home: Path, tmp_path: 
     assert main(one) == 0
     found = voice(f"{one.id}@checkpoint-4")
     ids = torch.tensor([[5, new_tokens.added(folder, MARKS).ids["<tool>"], 7]])
-    wanted = logits(Speakers("cpu", torch.float32).load(found).model, ids)
+    wanted = logits(LoadedModels("cpu", torch.float32).load(found).model, ids)
     merged(found, tmp_path / "out")
     alone = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32)
     torch.testing.assert_close(logits(alone, ids), wanted, atol=1e-4, rtol=1e-4)
@@ -287,7 +287,7 @@ def test_tables_trained_whole_need_no_rows_beside(knob: list[str], home: Path, t
     facts = estimate.grown(model.facts(folder), one.config)
     assert plan["trainable"] == one.config.method.trainable(facts)
     ids = torch.tensor([[5, new_tokens.added(folder, MARKS).ids["<tool>"], 7]])
-    wanted = logits(Speakers("cpu", torch.float32).load(voice(one.id)).model, ids)
+    wanted = logits(LoadedModels("cpu", torch.float32).load(voice(one.id)).model, ids)
     merged(voice(one.id), tmp_path / "out")
     torch.testing.assert_close(logits(AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32), ids), wanted, atol=1e-4, rtol=1e-4)
 
@@ -362,7 +362,7 @@ def test_cards_and_folders_name_them(home: Path, tmp_path: Path) -> None:
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     (tmp_path / "out" / "manifest.json").write_text(json.dumps({**manifest, "base": str(folder)}))
     ids = torch.tensor([[5, manifest["new_tokens"]["<tool>"], 7]])
-    alone, ours = (logits(Speakers("cpu", torch.float32).load(voice(name)).model, ids) for name in (str(tmp_path / "out"), one.id))
+    alone, ours = (logits(LoadedModels("cpu", torch.float32).load(voice(name)).model, ids) for name in (str(tmp_path / "out"), one.id))
     assert torch.equal(alone, ours)
 
 

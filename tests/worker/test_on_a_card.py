@@ -15,7 +15,7 @@ from studio.errors import OrderError
 from studio.estimate import estimate
 from studio.memory import ours
 from studio.resolve import resolve
-from studio.worker import attention, probe, together, train
+from studio.worker import attention, distributed, probe, train
 from studio.worker.adamw import RoundedAdamW
 from studio.worker.report import Report
 from tests import tiny
@@ -62,7 +62,7 @@ def test_shared_keys_are_copied_where_only_flash_reads_them_shared(packed: bool,
     monkeypatch.setattr(attention, "scaled_dot_product_attention", kernel)
     query, key = torch.empty(1, 4, 10, 8, device="meta"), torch.empty(1, 2, 10, 8, device="meta")
     where = {"cu_seq_lens_q": torch.empty(3, dtype=torch.int32, device="meta"), "row_starts": [0, 4, 10], "max_length_q": 6} if packed else {}
-    out, _ = attention.laid(None, query, key, key, None, **where)
+    out, _ = attention.packed_attention(None, query, key, key, None, **where)
     assert out.shape == (1, 10, 4, 8)
     assert out.device.type == "meta"
     assert given == [(4, 4, False)] * (2 if packed else 1)
@@ -83,7 +83,7 @@ def test_the_estimate_follows_the_kernel(tmp_path: Path) -> None:
     for name, card, precision in (("T4", T4, "fp16"), ("L4", L4, "fp16"), ("L4, float32", L4, "fp32")):
         found[name] = ours.stack(order(precision=precision), facts, card, rows, order().method.footprint(facts), False)
         assert found[name].expanded == (name != "L4")
-        assert found[name].attention == "laid"
+        assert found[name].attention == "packed"
     taken = {name: estimate(facts, order(precision="fp16"), card, rows).by_cause["activations"] for name, card in (("T4", T4), ("L4", L4))}
     assert taken["L4"] < taken["T4"] < 2 * taken["L4"]
 
@@ -143,20 +143,20 @@ def test_fp16_that_overflows_is_seen_and_float32_is_taken(tmp_path: Path, monkey
     weights = load_file(folder / "model.safetensors")
     save_file({name: weight * (3000 if "mlp" in name else 1) for name, weight in weights.items()}, folder / "model.safetensors", metadata={"format": "pt"})
     rows = [{"input_ids": list(range(5, 40)), "labels": list(range(5, 40))}]
-    settled = resolve(order(precision="fp16"), model.facts(folder), T4, {"rows": 100, "tokens": 3000, "trained": 2000, "max": 40})
-    settled = settled._replace(device="cpu")
-    assert settled.dtype == "float16"
+    resolved = resolve(order(precision="fp16"), model.facts(folder), T4, {"rows": 100, "tokens": 3000, "trained": 2000, "max": 40})
+    resolved = resolved._replace(device="cpu")
+    assert resolved.dtype == "float16"
     prepared = SimpleNamespace(train=SimpleNamespace(first=lambda count: rows))
     notes: list[str] = []
     report = SimpleNamespace(precision=None, note=lambda text, level: notes.append(text))
     with pytest.raises(OrderError, match="beyond what fp16 holds"):
-        train._finite(order(precision="fp16"), settled, folder, prepared, report)
-    found, _, tuned = train._finite(order(), settled, folder, prepared, report)
+        train._finite(order(precision="fp16"), resolved, folder, prepared, report)
+    found, _, tuned = train._finite(order(), resolved, folder, prepared, report)
     assert (found.dtype, found.autocast, report.precision) == ("float32", None, "float32")
     assert len(notes) == 1
     assert {weight.dtype for weight in tuned.parameters()} == {torch.float32}
     well = tiny.write(tmp_path / "usual")
-    assert train._finite(order(), settled, well, prepared, report)[0].dtype == "float16"
+    assert train._finite(order(), resolved, well, prepared, report)[0].dtype == "float16"
 
 
 @pytest.mark.parametrize(("precision", "bf16", "said"), [("float16", False, "precision to fp32;"), ("float16", True, "precision to bf16;"),
@@ -224,5 +224,5 @@ def test_unloading_gives_memory_back(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_placed_leaves_a_quantized_base_where_it_is() -> None:
     moved: list[Any] = []
     for made in (SimpleNamespace(quantization_method="bitsandbytes", to=moved.append), SimpleNamespace(to=moved.append)):
-        together.placed(made, "meta")
+        distributed.to_device(made, "meta")
     assert moved == [torch.device("meta")]

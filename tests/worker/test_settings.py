@@ -139,7 +139,7 @@ REACH: dict[str, tuple[str, Callable[[StudioTrainer, Any], Any]]] = {  # trainin
     "weights": ("bf16", lambda trainer, ordered: {weight.dtype for weight in trainer.model.parameters()} == {torch.bfloat16}
                 and trainer.create_optimizer().__class__.__name__ == "RoundedAdamW"),
     "checkpointing": ("true", lambda trainer, ordered: trainer.args.activation_checkpointing),
-    "packing": ("false", lambda trainer, ordered: not trainer.layout.laid),
+    "packing": ("false", lambda trainer, ordered: not trainer.layout.packed),
     "optimizer": ("adafactor", lambda trainer, ordered: trainer.create_optimizer().__class__.__name__ == "Adafactor"),
     "loss": ("full", lambda trainer, ordered: trainer.kind == "full"),
     "attention": ("eager", lambda trainer, ordered: trainer.model.config._attn_implementation == "eager"),

@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import pytest
 import torch
-from torch import distributed
+import torch.distributed as dist
 from torch.distributed import fsdp
 
 from studio import config, model, process, queue
@@ -25,7 +25,7 @@ from studio.home import PROJECT
 from studio.resolve import resolve
 from studio.run import Run, summary
 from studio.runs import goal, launch, sequence
-from studio.worker import sharding, together, train
+from studio.worker import distributed, sharding, train
 from tests.conftest import terminal
 from tests.worker.carrying import carry, evals, order, result, rows, steps
 
@@ -165,9 +165,9 @@ def test_other_devices_are_another_order(home: Path, tiny_model: Path, tmp_path:
 def test_what_will_be_split_waits_in_16_bits(home: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every process of a host loads the whole model: it is cast to float32 only where it is split, a layer at a time."""
     order = config.parse(f"{{model: {tiny_model}, data: {{train: x.json}}, method: {{name: full}}, training: {{precision: bf16, devices: 2, sharding: fsdp}}}}")
-    settled = resolve(order, model.facts(tiny_model), devices()[0], {"rows": 9, "tokens": 99, "trained": 99, "max": 11})
-    monkeypatch.setattr(together, "world", lambda: 2)
-    _, tuned = train._tuned(order, settled, tiny_model)
+    resolved = resolve(order, model.facts(tiny_model), devices()[0], {"rows": 9, "tokens": 99, "trained": 99, "max": 11})
+    monkeypatch.setattr(distributed, "world", lambda: 2)
+    _, tuned = train._tuned(order, resolved, tiny_model)
     before = {name: weight.detach().clone() for name, weight in tuned.named_parameters()}
     assert {weight.dtype for weight in before.values()} == {torch.bfloat16}
 
@@ -179,14 +179,14 @@ def test_what_will_be_split_waits_in_16_bits(home: Path, tiny_model: Path, monke
         return fully_shard(module, **options)
 
     monkeypatch.setattr(fsdp, "fully_shard", counted)
-    monkeypatch.setattr(together, "world", lambda: 1)
-    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    monkeypatch.setattr(distributed, "world", lambda: 1)
+    dist.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
     try:
         sharding.split(tuned, torch.device("cpu"), torch.bfloat16)
         for name, weight in tuned.named_parameters():
             torch.testing.assert_close(weight.to_local().detach(), before[name].float(), rtol=0, atol=0)
     finally:
-        distributed.destroy_process_group()
+        dist.destroy_process_group()
     layer = 4 * sum(weight.numel() for name, weight in before.items() if ".layers.0." in name)
     outside = 4 * sum(weight.numel() for name, weight in before.items() if ".layers." not in name)
     assert len(whole) > 2

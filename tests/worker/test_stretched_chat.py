@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from studio.talk.voice import of_base
-from studio.worker.speakers import Speakers
+from studio.talk.reference import of_base
+from studio.worker.loaded import LoadedModels
 from tests.worker.test_generate import write
 from tests.worker.test_gguf_llama_cpp import made
 
@@ -24,12 +24,12 @@ QUESTIONS = ["Short.", "One that lies beyond the switch from its first token on,
 def test_as_transformers_generates(kind: str, tmp_path: Path) -> None:
     folder = made(tmp_path / "model", kind, rope_parameters=ROPES[kind], max_position_embeddings=256 if kind == "phi3" else 40,
                   **({"original_max_position_embeddings": 40} if kind == "phi3" else {}))
-    speaker = Speakers("cpu", torch.float32).load(of_base(folder))
+    speaker = LoadedModels("cpu", torch.float32).load(of_base(folder))
     speaker.ends, speaker.room = frozenset(), 256
     wanted = []
     for answer in write(speaker, QUESTIONS, max_tokens=1):
         ids = torch.tensor([answer.prompt])
-        theirs = Speakers("cpu", torch.float32).load(of_base(folder)).model
+        theirs = LoadedModels("cpu", torch.float32).load(of_base(folder)).model
         made_ids = theirs.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=48, eos_token_id=-1, pad_token_id=0)
         wanted.append(made_ids[0, ids.shape[1]:].tolist())
     assert [answer.new for answer in write(speaker, QUESTIONS, max_tokens=48)] == wanted, "side by side"
@@ -56,8 +56,8 @@ def test_top_k_then_top_p_as_transformers(top_k: int, top_p: float) -> None:
 def test_special_tokens_that_were_trained_are_shown(tiny_model: Path) -> None:
     from dataclasses import replace
 
-    from studio.worker.speakers import Speaker
-    speaker = Speakers("cpu", torch.float32).load(of_base(tiny_model))
+    from studio.worker.loaded import LoadedModel
+    speaker = LoadedModels("cpu", torch.float32).load(of_base(tiny_model))
     assert speaker.decode([0, 42, 1]) == "H"
-    trained = Speaker(replace(speaker.voice, manifest={"special_answers": [0]}), speaker.model)
+    trained = LoadedModel(replace(speaker.voice, manifest={"special_answers": [0]}), speaker.model)
     assert trained.decode([0, 42, 1]) == "<|endoftext|>H"

@@ -65,14 +65,14 @@ def test_the_probe_leaves_no_trace(tiny_model: Path, data: Path) -> None:
 
 
 def test_too_large_a_batch_ends_at_the_probe(tiny_model: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    said = StudioTrainer.piece_loss
+    said = StudioTrainer.micro_batch_loss
 
-    def full(self: StudioTrainer, model: torch.nn.Module, piece: object) -> torch.Tensor:
+    def full(self: StudioTrainer, model: torch.nn.Module, micro_batch: object) -> torch.Tensor:
         if not model.training:
-            return said(self, model, piece)
+            return said(self, model, micro_batch)
         raise RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
 
-    monkeypatch.setattr(StudioTrainer, "piece_loss", full)
+    monkeypatch.setattr(StudioTrainer, "micro_batch_loss", full)
     diary = carry(order(tiny_model, data, "training.probe=true"))
     assert diary[-1]["state"] == "failed"
     assert "ran out of memory on the largest batch" in diary[-1]["cause"]
@@ -161,12 +161,12 @@ def test_early_stopping(tiny_model: Path, data: Path) -> None:
 
 
 def test_not_a_number_ends_the_run_with_its_cause(tiny_model: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    said = StudioTrainer.piece_loss
+    said = StudioTrainer.micro_batch_loss
 
-    def spoilt(self: StudioTrainer, model: torch.nn.Module, piece: dict) -> torch.Tensor:
-        return said(self, model, piece) * (float("nan") if model.training and self.state.global_step == 4 else 1)
+    def spoilt(self: StudioTrainer, model: torch.nn.Module, micro_batch: dict) -> torch.Tensor:
+        return said(self, model, micro_batch) * (float("nan") if model.training and self.state.global_step == 4 else 1)
 
-    monkeypatch.setattr(StudioTrainer, "piece_loss", spoilt)
+    monkeypatch.setattr(StudioTrainer, "micro_batch_loss", spoilt)
     diary = carry(order(tiny_model, data))
     assert steps(diary)[-1] is None
     assert diary[-1]["state"] == "failed"

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from studio.export.proof import TEXTS
-from studio.talk.voice import voice
+from studio.talk.reference import voice
 from studio.worker.export import merged
 from tests.readers import Transformers4, by_transformers
 from tests.worker.test_export import trained

@@ -18,7 +18,7 @@ def world() -> int:
     return int(os.environ.get("WORLD_SIZE", 1))
 
 
-def here() -> int:
+def local_world() -> int:
     """Processes of the run on this host, which share its cores."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", world()))
 
@@ -36,14 +36,14 @@ def take_device() -> None:
         torch.accelerator.set_device_index(local_rank() % torch.accelerator.device_count())
 
 
-def placed(model: Any, kind: str) -> Any:
+def to_device(model: Any, kind: str) -> Any:
     """The model on this process's device of a kind (cuda, cpu, …). One in 4 or 8 bits is there already: its packing is done by the device."""
     if kind == "cpu" or getattr(model, "quantization_method", None):
         return model
     return model.to(torch.device(kind, local_rank()) if world() > 1 else torch.device(kind))
 
 
-def first() -> bool:
+def is_main() -> bool:
     """Whether this process is the one that writes and decides."""
     return rank() == 0
 
@@ -54,7 +54,7 @@ def _group() -> Any:
     return distributed.new_group(backend="gloo")
 
 
-def told(word: Any) -> Any:
+def broadcast(word: Any) -> Any:
     """What the first process says, on every process."""
     if world() == 1:
         return word

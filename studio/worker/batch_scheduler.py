@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from studio.errors import ModelError, StudioError
-from studio.talk.voice import BASE, MARK, of_base, voice
+from studio.talk.reference import BASE, MARK, of_base, voice
 
 Deliver = Callable[[dict[str, Any]], None]
 
@@ -38,7 +38,7 @@ class Asked:
                 "tokens_per_second": round((made - 1) / seconds, 1) if made > 1 and seconds > 0 else None}
 
 
-class Turns(threading.Thread):
+class BatchScheduler(threading.Thread):
     """Loads voices and writes answers. Other threads call ask, load and unload only; answers come through `deliver`."""
 
     def __init__(self, threads: int, names: Sequence[str] = ()):
@@ -89,9 +89,9 @@ class Turns(threading.Thread):
         self.doing = "loading torch"
         import torch
 
-        from studio.worker.speakers import Speakers
+        from studio.worker.loaded import LoadedModels
         torch.set_num_threads(self.threads)
-        self._speakers, self.doing = Speakers(), ""
+        self._speakers, self.doing = LoadedModels(), ""
 
     def _load(self, names: list[str], deliver: Deliver) -> None:
         from studio.talk.chat import check_room

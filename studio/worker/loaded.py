@@ -21,18 +21,18 @@ from studio.method import Method
 from studio.methods import METHODS
 from studio.talk import chat
 from studio.talk.stopping import end_tokens, text_stops
-from studio.talk.voice import Voice
+from studio.talk.reference import ModelReference
 from studio.tokens import Encoder
-from studio.worker import memory, sees
+from studio.worker import memory, torch_devices
 from studio.worker.generate import Answer, Batch, Sampling, Text
 
 THINKING = "<think>"
 
 
-class Speaker:
+class LoadedModel:
     """A voice that can answer: its model on a device, its encoder, what ends its turns."""
 
-    def __init__(self, voice: Voice, loaded: Any, encoder: Encoder | None = None):
+    def __init__(self, voice: ModelReference, loaded: Any, encoder: Encoder | None = None):
         self.voice, self.model = voice, loaded
         self.batch = Batch(loaded)
         self.encoder = encoder or Encoder(voice.tokenizer, voice.template)
@@ -65,20 +65,20 @@ class Speaker:
         return Answer(ids, sampling, Text(self.decode, (*self.stops, *sampling.stop), first), self.ends, self.room)
 
 
-class Speakers:
+class LoadedModels:
     """All voices in memory, by name, and the bases they share."""
 
     def __init__(self, place: str | None = None, precision: torch.dtype | None = None):
         self.place, self.dtype = place or where(), precision or dtype()
         self.bases: dict[tuple[Path, Quantization | None], Any] = {}
-        self.named: dict[str, Speaker] = {}
+        self.named: dict[str, LoadedModel] = {}
 
-    def load(self, voice: Voice) -> Speaker:
+    def load(self, voice: ModelReference) -> LoadedModel:
         """Put a voice into memory; one that is there already is given back."""
         if voice.name not in self.named:
             if self.place != "cpu":
-                sees.refuse(device.devices()[0])
-            self.named[voice.name] = speaker = Speaker(voice, self._model(voice), self._encoder(voice))
+                torch_devices.refuse(device.devices()[0])
+            self.named[voice.name] = speaker = LoadedModel(voice, self._model(voice), self._encoder(voice))
             warm(speaker)
         return self.named[voice.name]
 
@@ -89,18 +89,18 @@ class Speakers:
         self.bases = {key: base for key, base in self.bases.items() if key[0] in needed}
         memory.give_back()
 
-    def _encoder(self, voice: Voice) -> Encoder:
+    def _encoder(self, voice: ModelReference) -> Encoder:
         """With the tokenizer of another voice on the same base, if there is one: it takes as much memory as a small adapter."""
         made = copy.copy(next((one.encoder for one in self.named.values() if one.voice.tokenizer == voice.tokenizer), None)) \
             or Encoder(voice.tokenizer, voice.template)
         made.template = voice.template
         return made
 
-    def _model(self, voice: Voice) -> Any:
+    def _model(self, voice: ModelReference) -> Any:
         held = self._held(voice)
         if voice.whole and voice.checkpoint:
             wrapped = voice.method.wrap(token_rows.grow(self._fresh(voice.base, held), voice.added))
-            voice.method.restore(wrapped, voice.result)
+            voice.method.load_checkpoint(wrapped, voice.result)
             return _ready(token_rows.write_in(wrapped), self.dtype, voice.method)
         if voice.whole:
             return _ready(self._fresh(voice.result, None), self.dtype, voice.method)
@@ -112,7 +112,7 @@ class Speakers:
             return base
         return _ready(voice.method.attach(tree(base), voice.result), self.dtype, voice.method)
 
-    def _held(self, voice: Voice) -> Quantization | None:
+    def _held(self, voice: ModelReference) -> Quantization | None:
         """The base in 16 bits where that fits the device beside what else runs, else as it stood in training (4 bits for QLoRA)."""
         there = (voice.base, None) in self.bases
         return None if there or 1.2 * model.facts(voice.base).bytes < device.devices()[0].free - chat.claimed()[1] else voice.held
@@ -141,7 +141,7 @@ def tree(base: Any) -> Any:
     return copy.deepcopy(base, {id(thing): thing for thing in shared})
 
 
-def warm(speaker: Speaker) -> None:
+def warm(speaker: LoadedModel) -> None:
     """One short answer, thrown away: the first real one then finds kernels compiled and pages in memory."""
     ids = (speaker.encoder.prompt_ids([{"role": "user", "content": "Hi"}]) or [0]) * 2
     answer = Answer(ids[:32], Sampling(max_tokens=2, temperature=0), Text(lambda _: ""), frozenset(), speaker.room)

@@ -25,7 +25,7 @@ MARK = "base:"  # base:SOURCE, any model the studio can fetch
 
 
 @dataclass(frozen=True)
-class Voice:
+class ModelReference:
     """base: folder of the model it stands on. result: folder of the adapter, whole weights or checkpoint; None: the base alone."""
 
     name: str
@@ -59,7 +59,7 @@ class Voice:
         return sum(file.stat().st_size for file in files)
 
 
-def voice(name: str, report: Report = silent) -> Voice:
+def voice(name: str, report: Report = silent) -> ModelReference:
     """A run's id (or a unique part, or last), RUN@checkpoint-N, base, base:RUN, base:SOURCE, or a folder with a model or an exported adapter.
 
     Raises RunError or ModelError that say what there is. A base that is not here yet is fetched, with progress to `report`.
@@ -77,13 +77,13 @@ def voice(name: str, report: Report = silent) -> Voice:
     return of_run(run.find(identity), step, report)
 
 
-def of_base(folder: Path, name: str = BASE) -> Voice:
+def of_base(folder: Path, name: str = BASE) -> ModelReference:
     """An untuned model with its own template."""
     own = template.load("auto", folder)
-    return Voice(name, folder.resolve(), own, stop=tuple(own.stop), label=folder.name)
+    return ModelReference(name, folder.resolve(), own, stop=tuple(own.stop), label=folder.name)
 
 
-def _under(name: str, report: Report) -> Voice:
+def _under(name: str, report: Report) -> ModelReference:
     """base:RUN, the untuned model under a run; base:SOURCE, any model."""
     wanted = name[len(MARK):] or "starter"
     one = next((known for known in run.runs() if known.id == wanted), None)
@@ -98,7 +98,7 @@ def _under(name: str, report: Report) -> Voice:
     return replace(made, template=used, stop=tuple(used.stop))
 
 
-def of_run(one: run.Run, step: str = "", report: Report = silent) -> Voice:
+def of_run(one: run.Run, step: str = "", report: Report = silent) -> ModelReference:
     """A run's result, or with step ("checkpoint-50", "50" or "newest") one of its checkpoints."""
     manifest = _manifest(one.result)
     config = one.config
@@ -113,13 +113,13 @@ def of_run(one: run.Run, step: str = "", report: Report = silent) -> Voice:
         _same_base(one, base, manifest)
     if step:
         folder = _checkpoint(one, step)
-        return Voice(f"{one.id}@{folder.name}", base, used, folder, config.method, stop, True, f"{one.id}, {folder.name}", held=config.method.quantized(),
+        return ModelReference(f"{one.id}@{folder.name}", base, used, folder, config.method, stop, True, f"{one.id}, {folder.name}", held=config.method.quantized(),
                      added=new_tokens.added(base, config.data.new_tokens))
     if not manifest:
         there = [f"{one.id}@checkpoint-{n}" for n in checkpoints.steps(one.checkpoints)]
         raise RunError(f"The run {one.id} has no result yet: it is {one.state()}.",
                        f"Talk to a checkpoint of it: {', '.join(there[-3:])}." if there else "Wait until it is finished, or resume it.", "model")
-    return Voice(one.id, base, used, one.result, config.method, stop, False, config.name or one.id, manifest, config.method.quantized())
+    return ModelReference(one.id, base, used, one.result, config.method, stop, False, config.name or one.id, manifest, config.method.quantized())
 
 
 def _same_base(one: run.Run, base: Path, manifest: dict[str, Any]) -> None:
@@ -132,7 +132,7 @@ def _same_base(one: run.Run, base: Path, manifest: dict[str, Any]) -> None:
                          "Put the weights of then back there (their revision on the Hub, a copy), or train anew on the new ones.", "model")
 
 
-def of_folder(folder: Path, name: str) -> Voice:
+def of_folder(folder: Path, name: str) -> ModelReference:
     """A model folder, a run's folder, or the folder of an adapter exported by the studio (its manifest names the base)."""
     if (folder / "config.yaml").is_file() and (folder / "events.jsonl").is_file():
         return of_run(run.Run(folder))
@@ -145,12 +145,12 @@ def of_folder(folder: Path, name: str) -> Voice:
             _rows_for_words(folder, base)
         own = Template(own.name, own.text, template.special_tokens(folder if manifest.get("own_tokenizer") else base))
         method = METHODS.get((manifest.get("method") or {}).get("name", ""), METHODS["lora"])(**manifest.get("method", {}))
-        return Voice(name, base, own, folder, method, tuple(manifest.get("stop") or own.stop), False, folder.name, manifest, method.quantized())
+        return ModelReference(name, base, own, folder, method, tuple(manifest.get("stop") or own.stop), False, folder.name, manifest, method.quantized())
     if not (folder / "config.json").is_file():
         raise ModelError(f"{folder} holds neither a model (config.json) nor an adapter (adapter_config.json).",
                          "Give the folder of one of them, or a run's id.", "model")
     made = of_base(folder, name)
-    return Voice(name, folder, made.template, stop=tuple(manifest.get("stop") or made.stop), label=folder.name, manifest=manifest)
+    return ModelReference(name, folder, made.template, stop=tuple(manifest.get("stop") or made.stop), label=folder.name, manifest=manifest)
 
 
 def _rows_for_words(folder: Path, base: Path) -> None:
@@ -191,7 +191,7 @@ def _manifest(folder: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def size(voices: list[Voice], squeezed: bool = False) -> int:
+def size(voices: list[ModelReference], squeezed: bool = False) -> int:
     """Bytes of weights that these voices hold in memory together: each base once, adapters beside it, whole models for themselves.
 
     squeezed: bases that stood in fewer bits beside what was trained, in those bits.

@@ -1,4 +1,4 @@
-"""python -m studio.worker.sees [FILE]: which devices torch sees, and what it was made for, as one JSON object (printed, or into FILE).
+"""python -m studio.worker.torch_devices [FILE]: which devices torch sees, and what it was made for, as one JSON object (printed, or into FILE).
 
 {version, cuda, hip, xpu, architectures, available, error, devices: [{name, memory, free, capability}]}. Sizes in bytes.
 """
