@@ -2,6 +2,12 @@
 
 from setuptools import find_packages, setup
 
-setup(packages=[*find_packages(include=["studio", "studio.*"]), "studio.templates"], package_dir={"studio.templates": "templates"},
-      package_data={"studio": ["py.typed", "samples/**/*", "ui/static/**/*", "ui/strings/**/*", "bench/models.json"], "studio.templates": ["*"]},
-      exclude_package_data={"": ["*.pyc"]})
+setup(
+    packages=[*find_packages(include=["studio", "studio.*"]), "studio.templates"],
+    package_dir={"studio.templates": "templates"},
+    package_data={
+        "studio": ["py.typed", "samples/**/*", "ui/static/**/*", "ui/strings/**/*", "bench/models.json"],
+        "studio.templates": ["*"],
+    },
+    exclude_package_data={"": ["*.pyc"]},
+)

@@ -20,9 +20,15 @@ from studio.errors import StudioError, in_words
 def parser() -> argparse.ArgumentParser:
     """The parser with every command of studio/commands/ in it."""
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--json", action="store_true", help="print one JSON document on standard output, and nothing else there")
-    common.add_argument("--home", metavar="DIR", help="where runs, models and data live (else STUDIO_HOME, else ~/.fine-tuning-studio)")
-    top = argparse.ArgumentParser(prog="python -m studio", description="Fine-Tuning Studio: your own language model, from the terminal.")
+    common.add_argument(
+        "--json", action="store_true", help="print one JSON document on standard output, and nothing else there"
+    )
+    common.add_argument(
+        "--home", metavar="DIR", help="where runs, models and data live (else STUDIO_HOME, else ~/.fine-tuning-studio)"
+    )
+    top = argparse.ArgumentParser(
+        prog="python -m studio", description="Fine-Tuning Studio: your own language model, from the terminal."
+    )
     parsers = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for module in pkgutil.iter_modules(commands.__path__):
         importlib.import_module(f"studio.commands.{module.name}").add(parsers, common)
@@ -57,7 +63,9 @@ class _Untaken(Exception):
 
     def said(self) -> int:
         """Say why, where it is no mere closed pipe; the exit status."""
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left unsaid must not fail again at exit
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # what is left unsaid must not fail again at exit
         if isinstance(self.__cause__, BrokenPipeError):
             return 0
         spoken = in_words(self.__cause__ or self)

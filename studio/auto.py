@@ -31,16 +31,56 @@ RULES = {  # training.KEY -> what it is when the order leaves it alone
 }
 ROUNDING = "adamw_rounding"  # worker/adamw.py
 CPU_TOKENS = 768  # tokens laid end to end at once on a CPU: enough to keep it busy, and its memory small
-CPU_TOKENS_FULL = 1024  # where all weights are trained: with every piece they are cast once more, and a gradient of each is added
+CPU_TOKENS_FULL = (
+    1024  # where all weights are trained: with every piece they are cast once more, and a gradient of each is added
+)
 WINDOWED = ("sliding_window", "attention_window_size", "attention_chunk_size")
 CAPPED = ("attn_logit_softcapping", "attn_logit_softcap")
 CHANGED_SCORES = (*CAPPED, "alibi", "attention_sinks")
 PROVED = frozenset(  # families whose packed and padded rows were held against transformers' eager attention, row by row (tests/worker/test_families.py)
-    ("llama", "mistral", "ministral", "qwen2", "qwen3", "gemma", "gemma3_text", "phi", "phi3", "gpt_neox", "gpt2",
-    "smollm3", "granite", "olmo", "olmo2", "olmo3", "starcoder2", "cohere", "cohere2", "glm", "glm4", "helium",
-    "seed_oss", "hunyuan_v1_dense", "arcee", "persimmon", "ernie4_5", "apertus", "bitnet", "mixtral", "qwen2_moe",
-    "qwen3_moe", "olmoe", "granitemoe", "ernie4_5_moe", "phimoe"))
-PLAIN_LAYERS = {"full_attention", "sliding_attention"}  # other kinds (linear, recurrent, convolution) carry a state from row to row
+    (
+        "llama",
+        "mistral",
+        "ministral",
+        "qwen2",
+        "qwen3",
+        "gemma",
+        "gemma3_text",
+        "phi",
+        "phi3",
+        "gpt_neox",
+        "gpt2",
+        "smollm3",
+        "granite",
+        "olmo",
+        "olmo2",
+        "olmo3",
+        "starcoder2",
+        "cohere",
+        "cohere2",
+        "glm",
+        "glm4",
+        "helium",
+        "seed_oss",
+        "hunyuan_v1_dense",
+        "arcee",
+        "persimmon",
+        "ernie4_5",
+        "apertus",
+        "bitnet",
+        "mixtral",
+        "qwen2_moe",
+        "qwen3_moe",
+        "olmoe",
+        "granitemoe",
+        "ernie4_5_moe",
+        "phimoe",
+    )
+)
+PLAIN_LAYERS = {
+    "full_attention",
+    "sliding_attention",
+}  # other kinds (linear, recurrent, convolution) carry a state from row to row
 
 
 def installed(package: str) -> bool:
@@ -52,7 +92,9 @@ def precision(config: RunConfig, device: Device) -> str:
     wanted: str = config.training.precision
     if wanted == "bf16" and not device.bf16 and device.kind != "cpu":
         other = "auto or fp16" if device.traits.fp16 else "auto"
-        raise OrderError(f"{device.name} cannot compute in bf16.", f"Set training.precision to {other}.", "training.precision")
+        raise OrderError(
+            f"{device.name} cannot compute in bf16.", f"Set training.precision to {other}.", "training.precision"
+        )
     if wanted == "fp16" and not device.traits.fp16:
         raise OrderError("A CPU does not train in fp16.", "Set training.precision to auto.", "training.precision")
     if wanted == "auto":
@@ -66,12 +108,21 @@ def weights(config: RunConfig, device: Device) -> str:
     if training.weights != "bf16":
         return "float32"
     if config.method.adapter:
-        raise OrderError(f"Trained weights in bf16 are for full fine-tuning; {config.method.label} trains few, and keeps them in float32.",
-                         "Set training.weights to auto.", "training.weights")
+        raise OrderError(
+            f"Trained weights in bf16 are for full fine-tuning; {config.method.label} trains few, and keeps them in float32.",
+            "Set training.weights to auto.",
+            "training.weights",
+        )
     if precision(config, device) != "bfloat16":
-        raise OrderError("Trained weights in bf16 need training.precision bf16.", "Set training.weights to auto.", "training.weights")
+        raise OrderError(
+            "Trained weights in bf16 need training.precision bf16.", "Set training.weights to auto.", "training.weights"
+        )
     if training.optimizer not in ("auto", "adamw"):
-        raise OrderError("Trained weights in bf16 need the AdamW that rounds at random.", "Set training.optimizer to auto.", "training.optimizer")
+        raise OrderError(
+            "Trained weights in bf16 need the AdamW that rounds at random.",
+            "Set training.optimizer to auto.",
+            "training.optimizer",
+        )
     return "bfloat16"
 
 
@@ -79,7 +130,9 @@ def loss(config: RunConfig) -> str:
     """chunked, but full logits where label smoothing needs the whole row of probabilities."""
     if config.training.label_smoothing:
         if config.training.loss == "chunked":
-            raise OrderError("Label smoothing needs full logits.", "Set training.loss to auto or full.", "training.loss")
+            raise OrderError(
+                "Label smoothing needs full logits.", "Set training.loss to auto or full.", "training.loss"
+            )
         return "full"
     return "chunked" if config.training.loss == "auto" else config.training.loss
 
@@ -91,9 +144,15 @@ def optimizer(config: RunConfig, device: Device) -> str:
         return ROUNDING
     if wanted == "auto":
         return "adamw_torch_fused"
-    name = {"adamw_8bit": "adamw_bnb_8bit", "paged_adamw_8bit": "paged_adamw_8bit", "adamw": "adamw_torch_fused"}.get(wanted, wanted)
+    name = {"adamw_8bit": "adamw_bnb_8bit", "paged_adamw_8bit": "paged_adamw_8bit", "adamw": "adamw_torch_fused"}.get(
+        wanted, wanted
+    )
     if "paged" in name and not device.traits.pages:
-        raise OrderError(f"The optimizer {wanted} pages memory of a CUDA device, and there is none.", "Set training.optimizer to auto.", "training.optimizer")
+        raise OrderError(
+            f"The optimizer {wanted} pages memory of a CUDA device, and there is none.",
+            "Set training.optimizer to auto.",
+            "training.optimizer",
+        )
     return name
 
 
@@ -102,7 +161,9 @@ def layout(config: RunConfig, facts: ModelFacts, device: Device, longest: int) -
     wanted, kernel = config.training.packing, attention(config, device)
     hindrance = _why_not_packed(config, facts, longest)
     if wanted is True and hindrance:
-        raise OrderError(f"Rows cannot be packed: {hindrance}.", "Set training.packing to auto or false.", "training.packing")
+        raise OrderError(
+            f"Rows cannot be packed: {hindrance}.", "Set training.packing to auto or false.", "training.packing"
+        )
     if wanted is False or hindrance:
         return False, _padded(kernel, facts), hindrance or "as ordered"
     if config.training.compile and kernel == "packed" and device.kind == "cpu":
@@ -116,7 +177,11 @@ def _padded(kernel: str, facts: ModelFacts) -> str:
     if not any(told.get(key) for key in CAPPED):
         return "sdpa" if kernel == "packed" else kernel
     if kernel == "sdpa":
-        raise OrderError("This model caps its attention scores, which SDPA cannot do.", "Set training.attention to auto.", "training.attention")
+        raise OrderError(
+            "This model caps its attention scores, which SDPA cannot do.",
+            "Set training.attention to auto.",
+            "training.attention",
+        )
     return "eager" if kernel == "packed" else kernel
 
 
@@ -126,12 +191,20 @@ def attention(config: RunConfig, device: Device) -> str:
     if wanted != "flash":
         return "packed" if wanted == "auto" else wanted
     if device.kind != "cuda" or (device.capability or (0, 0)) < (8, 0):
-        raise OrderError(f"Flash attention needs an Ampere card or newer, and this is {device.name}.", "Set training.attention to auto.", "training.attention")
+        raise OrderError(
+            f"Flash attention needs an Ampere card or newer, and this is {device.name}.",
+            "Set training.attention to auto.",
+            "training.attention",
+        )
     if installed("flash_attn"):
         return "flash_attention_2"
     if installed("kernels"):
         return "kernels-community/flash-attn2"
-    raise OrderError("Flash attention is not installed.", "Set training.attention to auto, or install the package kernels.", "training.attention")
+    raise OrderError(
+        "Flash attention is not installed.",
+        "Set training.attention to auto, or install the package kernels.",
+        "training.attention",
+    )
 
 
 def _why_not_packed(config: RunConfig, facts: ModelFacts, longest: int) -> str:
@@ -143,7 +216,9 @@ def _why_not_packed(config: RunConfig, facts: ModelFacts, longest: int) -> str:
         return "eager attention would form a square over all rows"
     if facts.model_type not in PROVED:
         return f"it is not proved for the family {facts.model_type} that packed rows stay apart"
-    if not set(told.get("layer_types") or PLAIN_LAYERS) <= PLAIN_LAYERS or any(word in facts.model_type for word in ("mamba", "rwkv", "recurrent", "jamba")):
+    if not set(told.get("layer_types") or PLAIN_LAYERS) <= PLAIN_LAYERS or any(
+        word in facts.model_type for word in ("mamba", "rwkv", "recurrent", "jamba")
+    ):
         return "the model carries a state from row to row"
     if any(told.get(key) for key in CHANGED_SCORES):
         return "the model bends its attention scores"

@@ -63,7 +63,9 @@ def seconds(run: Run) -> float | None:
         if device is None:
             return None
         if folder is not None and (folder / "tokenizer.json").is_file():
-            rows = data.prepare(order.data, Encoder.of(order.data, folder, virtual=order.virtual_tokens), order.training.seed).statistics
+            rows = data.prepare(
+                order.data, Encoder.of(order.data, folder, virtual=order.virtual_tokens), order.training.seed
+            ).statistics
         return estimate.estimate(model.facts_of(order.model), order, device, rows).seconds
     except StudioError:
         return None  # the order is refused there, with words

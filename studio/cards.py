@@ -11,7 +11,16 @@ from studio.errors import DeviceError
 
 GIB = 2**30
 MIB = 2**20
-MARKS = {"ti", "super", "ada", "nvl", "laptop", "mobile", "max", "blackwell"}  # words that make another card of a number
+MARKS = {
+    "ti",
+    "super",
+    "ada",
+    "nvl",
+    "laptop",
+    "mobile",
+    "max",
+    "blackwell",
+}  # words that make another card of a number
 
 
 class Card(NamedTuple):
@@ -30,7 +39,9 @@ class Card(NamedTuple):
         return self.capability >= (8, 0)
 
 
-def _card(name: str, gib: float, gigabytes_a_second: float, teraflops: float, capability: tuple[int, int], context: int = 450) -> Card:
+def _card(
+    name: str, gib: float, gigabytes_a_second: float, teraflops: float, capability: tuple[int, int], context: int = 450
+) -> Card:
     return Card(name, int(gib * GIB), gigabytes_a_second * 1e9, teraflops * 1e12, capability, context * MIB)
 
 
@@ -91,7 +102,9 @@ CARDS = (
 
 def _words(name: str) -> set[str]:
     """The words of a name that tell one card from another: with a number in them, or one of MARKS."""
-    plain = re.sub(r"\b(rtx|gtx|titan|quadro)(?=\d)", r"\1 ", re.sub(r"(\d) ?(gb|gib)\b", r"\1gb", name.lower().replace("-", " ")))
+    plain = re.sub(
+        r"\b(rtx|gtx|titan|quadro)(?=\d)", r"\1 ", re.sub(r"(\d) ?(gb|gib)\b", r"\1gb", name.lower().replace("-", " "))
+    )
     return {word for word in re.findall(r"[a-z0-9]+", plain) if word in MARKS or re.search(r"\d", word)}
 
 
@@ -120,12 +133,23 @@ def device(name: str | None = None, memory: str | int | None = None) -> Device:
     """A device that need not be here: by a card's name, by its memory ("24GB"), or both. Raises DeviceError."""
     size = size_of(memory) if memory is not None else None
     if name is None:
-        return Device(kind="cuda", name=f"a card with {memory}", memory=size or 0, free=size or 0, capability=(8, 0), bf16=True)
+        return Device(
+            kind="cuda", name=f"a card with {memory}", memory=size or 0, free=size or 0, capability=(8, 0), bf16=True
+        )
     card = find(name)
     if card is None:
         known = {" ".join(sorted(_words(one.name))): one.name for one in CARDS}
-        near = [known[match] for match in difflib.get_close_matches(" ".join(sorted(_words(name))) or name.lower(), known, n=3, cutoff=0.4)]
-        raise DeviceError(f"There is no known device {name!r}.", f"Near ones: {', '.join(near) or 'none'}. Or give --memory 24GB.", "device")
+        near = [
+            known[match]
+            for match in difflib.get_close_matches(
+                " ".join(sorted(_words(name))) or name.lower(), known, n=3, cutoff=0.4
+            )
+        ]
+        raise DeviceError(
+            f"There is no known device {name!r}.",
+            f"Near ones: {', '.join(near) or 'none'}. Or give --memory 24GB.",
+            "device",
+        )
     size = size or card.memory
     return Device(kind="cuda", name=card.name, memory=size, free=size, capability=card.capability, bf16=card.bf16)
 

@@ -29,13 +29,19 @@ class RunConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str | None = Field(None, max_length=120, title="Name", description="What to call the run; left out: date, method and model.")
+    name: str | None = Field(
+        None, max_length=120, title="Name", description="What to call the run; left out: date, method and model."
+    )
     model: ModelOrder = Field(default_factory=ModelOrder)
     data: DataOrder
     method: AnyMethod = Field(default_factory=lambda: METHODS[DEFAULT_METHOD].model_validate({}))
     training: Training = Field(default_factory=Training)
-    place: AnyPlace = Field(default_factory=Here, title="Place", description="Which computer does the work: here, ssh:HOST or job:HARDWARE.")
-    combine: Combination | None = Field(None, title="Combination", description="Nothing is trained: the adapters of these runs are made into one.")
+    place: AnyPlace = Field(
+        default_factory=Here, title="Place", description="Which computer does the work: here, ssh:HOST or job:HARDWARE."
+    )
+    combine: Combination | None = Field(
+        None, title="Combination", description="Nothing is trained: the adapters of these runs are made into one."
+    )
 
     @property
     def learning_rate(self) -> float:
@@ -49,7 +55,11 @@ class RunConfig(BaseModel):
 
     def sections(self) -> list[tuple[DataOrder, int]]:
         """(data, seed) of what was learnt from: its own, or that of each run that a combination is made of."""
-        return [(one.data, one.seed) for one in self.combine.held_out] if self.combine else [(self.data, self.training.seed)]
+        return (
+            [(one.data, one.seed) for one in self.combine.held_out]
+            if self.combine
+            else [(self.data, self.training.seed)]
+        )
 
     def to_yaml(self) -> str:
         """The order as YAML: the method in full, elsewhere only what was set or differs from the default."""
@@ -100,7 +110,11 @@ def load(path: str | Path, settings: Sequence[str] = ()) -> RunConfig:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise OrderError(f"There is no file {path}.", "Give the path of a YAML order; `python -m studio train sample` needs none.", str(path)) from None
+        raise OrderError(
+            f"There is no file {path}.",
+            "Give the path of a YAML order; `python -m studio train sample` needs none.",
+            str(path),
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise OrderError(f"{path} cannot be read: {error}.", "Give a YAML text file in UTF-8.", str(path)) from error
     return parse(text, settings, where=str(path))
@@ -128,8 +142,11 @@ def build(plain: dict[str, Any]) -> RunConfig:
     except ValidationError as error:
         faults = [_fault(item) for item in error.errors()]
         first = error.errors()[0]
-        raise OrderError(" ".join(message for message, _ in faults), " ".join(dict.fromkeys(hint for _, hint in faults if hint)),
-                         _dotted(first["loc"])) from error
+        raise OrderError(
+            " ".join(message for message, _ in faults),
+            " ".join(dict.fromkeys(hint for _, hint in faults if hint)),
+            _dotted(first["loc"]),
+        ) from error
 
 
 def _set(plain: dict[str, Any], setting: str) -> None:
@@ -170,13 +187,22 @@ def _fault(item: Mapping[str, Any]) -> tuple[str, str]:
     if kind == "missing":
         if where == "place.host":
             return "place.host is missing.", "Name the computer as after ssh: gpu-box or me@203.0.113.7."
-        return f"{where} is missing.", "It says which data to train on: a file, a Hub id or sample." if where in ("data", "data.train") else ""
+        return f"{where} is missing.", "It says which data to train on: a file, a Hub id or sample." if where in (
+            "data",
+            "data.train",
+        ) else ""
     if kind in ("union_tag_invalid", "union_tag_not_found") and where == "place":
-        return f"There is no place {value.get('kind') if isinstance(value, dict) else value!r}.", f"Places: {', '.join(PLACES)}."
+        return (
+            f"There is no place {value.get('kind') if isinstance(value, dict) else value!r}.",
+            f"Places: {', '.join(PLACES)}.",
+        )
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         name = value.get("name") if isinstance(value, dict) else value
         near = difflib.get_close_matches(str(name), METHODS, n=1, cutoff=0.4)
-        return (f"There is no method {name!r}.", (f"Did you mean {near[0]}? " if near else "") + f"Methods: {', '.join(METHODS)}.")
+        return (
+            f"There is no method {name!r}.",
+            (f"Did you mean {near[0]}? " if near else "") + f"Methods: {', '.join(METHODS)}.",
+        )
     shown = repr(value) if len(repr(value)) < 80 else repr(value)[:77] + "…"
     return f"{where} is {shown}, but {_expected(item)}.", ""
 
@@ -200,5 +226,12 @@ def _known(loc: tuple) -> list[str]:
             return []
         if part in ("method", "place"):
             continue
-        kind = next((arg for arg in (field.annotation, *get_args(field.annotation)) if isinstance(arg, type) and issubclass(arg, BaseModel)), None)
+        kind = next(
+            (
+                arg
+                for arg in (field.annotation, *get_args(field.annotation))
+                if isinstance(arg, type) and issubclass(arg, BaseModel)
+            ),
+            None,
+        )
     return list(getattr(kind, "model_fields", {}))

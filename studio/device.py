@@ -14,7 +14,9 @@ from studio.driver.build import build, install
 from studio.driver.card import Card, Notice
 from studio.driver.kinds import KINDS, Kind
 
-os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # for every process we start, and for ours: a card's number is the driver's (nvidia-smi's)
+os.environ["CUDA_DEVICE_ORDER"] = (
+    "PCI_BUS_ID"  # for every process we start, and for ours: a card's number is the driver's (nvidia-smi's)
+)
 
 
 CHOSEN = "STUDIO_DEVICE"  # "cpu": the cards are left alone
@@ -90,8 +92,17 @@ def look() -> Seen:
         return Seen(_of("cuda", cards), notices)
     if platform.system() == "Darwin" and platform.machine() == "arm64":
         here = cpu()
-        recent = tuple(map(int, (platform.mac_ver()[0] or "14").split(".")[:1])) >= (14,)  # Metal computes in bf16 from macOS 14 on
-        return Seen([here.model_copy(update={"kind": "mps", "name": "Apple GPU (shared memory)", "bf16": recent, "shared": True})], notices)
+        recent = tuple(map(int, (platform.mac_ver()[0] or "14").split(".")[:1])) >= (
+            14,
+        )  # Metal computes in bf16 from macOS 14 on
+        return Seen(
+            [
+                here.model_copy(
+                    update={"kind": "mps", "name": "Apple GPU (shared memory)", "bf16": recent, "shared": True}
+                )
+            ],
+            notices,
+        )
     return Seen([cpu()], notices + _unused(made.told() if made else "no torch"))
 
 
@@ -101,7 +112,9 @@ def environment(chosen: list[Device]) -> dict[str, str]:
     if variable is None:
         return {}
     words = ",".join(visible(one) for one in chosen)
-    return {variable: words} if chosen[0].kind != "rocm" else {variable: words, "CUDA_VISIBLE_DEVICES": words}  # HIP reads both; they must agree
+    return (
+        {variable: words} if chosen[0].kind != "rocm" else {variable: words, "CUDA_VISIBLE_DEVICES": words}
+    )  # HIP reads both; they must agree
 
 
 def here() -> dict[str, str]:
@@ -120,29 +133,61 @@ def visible(device: Device) -> str:
 def _of(kind: str, cards: list[Card]) -> list[Device]:
     """Devices in the order in which this process counts them, but those with more memory in front where the user has chosen none."""
     total, free = _ram()
-    found = [Device(kind=kind, index=place, name=card.name, memory=card.memory or total, free=free if card.memory is None else card.free or 0,
-                    capability=card.capability, bf16=card.bf16, utilisation=card.utilisation, temperature=card.temperature, cores=cores(),
-                    uuid=card.uuid, number=card.number, shared=card.memory is None) for place, card in enumerate(cards)]
+    found = [
+        Device(
+            kind=kind,
+            index=place,
+            name=card.name,
+            memory=card.memory or total,
+            free=free if card.memory is None else card.free or 0,
+            capability=card.capability,
+            bf16=card.bf16,
+            utilisation=card.utilisation,
+            temperature=card.temperature,
+            cores=cores(),
+            uuid=card.uuid,
+            number=card.number,
+            shared=card.memory is None,
+        )
+        for place, card in enumerate(cards)
+    ]
     if KINDS[kind].visible in os.environ:
         return found
     return sorted(found, key=lambda one: (one.shared, -round(one.memory / 2**30)))
 
 
 def _unknown(cards: list[Card]) -> list[Notice]:
-    return [Notice(f"The memory of {card.name} ({card.uuid}) is not known: it is taken for the computer's.", "Install xpu-smi, which tells it.")
-            for card in cards if card.memory is None and card.uuid != f"PCI-{sysfs.INSIDE}"]
+    return [
+        Notice(
+            f"The memory of {card.name} ({card.uuid}) is not known: it is taken for the computer's.",
+            "Install xpu-smi, which tells it.",
+        )
+        for card in cards
+        if card.memory is None and card.uuid != f"PCI-{sysfs.INSIDE}"
+    ]
 
 
 def _unused(torch: str) -> list[Notice]:
     """Cards that could compute, were there what they need."""
     found = []
     if sysfs.others(sysfs.NVIDIA) and not sysfs.ROOT.joinpath("module", "nvidia").exists():
-        found.append(Notice("There is an NVIDIA card, but NVIDIA's driver is not loaded: the CPU is used.",
-                            "Install the driver your system offers for it, restart the computer, and start again."))
-    for kind, cards in (("rocm", [card for card in sysfs.amd() if (card.memory or 0) >= SMALLEST]),
-                        ("xpu", [card for card in sysfs.intel() if (card.memory or 0) >= SMALLEST])):
-        found += [Notice(f"There is {card.name}, which this {torch} cannot use: the CPU is used.", f"Install the one for it: {install(KINDS[kind].index)}")
-                  for card in cards[:1]]
+        found.append(
+            Notice(
+                "There is an NVIDIA card, but NVIDIA's driver is not loaded: the CPU is used.",
+                "Install the driver your system offers for it, restart the computer, and start again.",
+            )
+        )
+    for kind, cards in (
+        ("rocm", [card for card in sysfs.amd() if (card.memory or 0) >= SMALLEST]),
+        ("xpu", [card for card in sysfs.intel() if (card.memory or 0) >= SMALLEST]),
+    ):
+        found += [
+            Notice(
+                f"There is {card.name}, which this {torch} cannot use: the CPU is used.",
+                f"Install the one for it: {install(KINDS[kind].index)}",
+            )
+            for card in cards[:1]
+        ]
     return found
 
 
@@ -159,7 +204,9 @@ def patience() -> dict[str, str]:
     bundled sample, 2 cores. Spinning on (libgomp's default), two such processes on the same cores took a quarter longer. What the user has
     set stands.
     """
-    return {} if "OMP_WAIT_POLICY" in os.environ else {"GOMP_SPINCOUNT": "10000", "KMP_BLOCKTIME": "1"}  # libgomp: turns; LLVM's and Intel's: ms
+    return (
+        {} if "OMP_WAIT_POLICY" in os.environ else {"GOMP_SPINCOUNT": "10000", "KMP_BLOCKTIME": "1"}
+    )  # libgomp: turns; LLVM's and Intel's: ms
 
 
 def cores() -> int:
@@ -172,10 +219,13 @@ def cores() -> int:
 
 def _ram() -> tuple[int, int]:
     import psutil
+
     memory = psutil.virtual_memory()
     total, free = memory.total, memory.available
-    for limit_file, used_file in (("memory.max", "memory.current"),
-                                  ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes")):
+    for limit_file, used_file in (
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ):
         try:
             limit = int(Path("/sys/fs/cgroup", limit_file).read_text())
             used = int(Path("/sys/fs/cgroup", used_file).read_text())

@@ -52,7 +52,10 @@ PARTS = (
     *(Part(name, f"{METHODS[name].label}: trains as on the CPU in float32", 240, "methods") for name in METHODS),
     Part("resume", "Stop and resume", 180),
     Part("chat", "Chat, unload, memory returned", 240),
-    *(Part(f"memory-{name}", f"{METHODS[name].label}: memory as estimated", 240, "memory") for name in ("lora", "qlora", "full")),
+    *(
+        Part(f"memory-{name}", f"{METHODS[name].label}: memory as estimated", 240, "memory")
+        for name in ("lora", "qlora", "full")
+    ),
     Part("speed", "Speed", 180),
 )
 
@@ -62,7 +65,11 @@ def chosen(only: Sequence[str] = ()) -> list[Part]:
     known = {part.part for part in PARTS} | {part.group for part in PARTS if part.group}
     for name in only:
         if name not in known:
-            raise OrderError(f"The doctor has no part {name!r}.", f"Parts: {', '.join(part.part for part in PARTS)}; groups: methods, memory.", "--only")
+            raise OrderError(
+                f"The doctor has no part {name!r}.",
+                f"Parts: {', '.join(part.part for part in PARTS)}; groups: methods, memory.",
+                "--only",
+            )
     return [part for part in PARTS if not only or {part.part, part.group} & set(only)]
 
 
@@ -75,10 +82,16 @@ def check(only: Sequence[str] = (), short: bool = False, tell: Tell = lambda _: 
     parts, first = chosen(only), device.devices()[0]
     alive, lock = Lock(_lock()), claim.device_lock(first)
     if not alive.take():
-        raise DeviceError("The doctor is at work already.", "Wait until it is done; its progress stands on the Runs page.", "doctor")
+        raise DeviceError(
+            "The doctor is at work already.", "Wait until it is done; its progress stands on the Runs page.", "doctor"
+        )
     try:
         if not lock.take():
-            raise DeviceError(f"{first.name} is in use: what is examined beside a run says little.", "Start the doctor when no run is going.", "device")
+            raise DeviceError(
+                f"{first.name} is in use: what is examined beside a run says little.",
+                "Start the doctor when no run is going.",
+                "device",
+            )
         try:
             answer = _examined(parts, short, tell)
         finally:
@@ -94,11 +107,24 @@ def check(only: Sequence[str] = (), short: bool = False, tell: Tell = lambda _: 
 def _examined(parts: list[Part], short: bool, tell: Tell) -> dict[str, Any]:
     began, seen = time.monotonic(), device.look()
     first = seen.devices[0]
-    answer: dict[str, Any] = {"devices": _devices(seen.devices), "usable": True, "notices": [f"{note.text} {note.hint}".strip() for note in seen.notices],
-                              "parts": [], "seconds": 0.0, "short": short, "versions": versions()}
+    answer: dict[str, Any] = {
+        "devices": _devices(seen.devices),
+        "usable": True,
+        "notices": [f"{note.text} {note.hint}".strip() for note in seen.notices],
+        "parts": [],
+        "seconds": 0.0,
+        "short": short,
+        "versions": versions(),
+    }
 
     def say(part: dict[str, Any]) -> None:
-        write_whole(_latest(), json.dumps({**answer, "doing": part["name"] if part["state"] == "going" else None, "of": len(parts)}, ensure_ascii=False))
+        write_whole(
+            _latest(),
+            json.dumps(
+                {**answer, "doing": part["name"] if part["state"] == "going" else None, "of": len(parts)},
+                ensure_ascii=False,
+            ),
+        )
         tell(part)
 
     with tempfile.TemporaryDirectory(dir=room("doctor"), prefix="work-") as work:
@@ -141,21 +167,42 @@ def _lock() -> Path:
 
 def versions() -> dict[str, str]:
     """Of the system, Python, the driver and the libraries: what a reader of the report asks first."""
-    found = {"system": platform.platform(), "python": platform.python_version(), "driver": nvidia.driver().version or "none"}
+    found = {
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "driver": nvidia.driver().version or "none",
+    }
     for package in PACKAGES:
         try:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             found[package] = "not installed"
-    chosen = {name: os.environ[name] for name in ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ZE_AFFINITY_MASK", device.CHOSEN) if name in os.environ}
+    chosen = {
+        name: os.environ[name]
+        for name in ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ZE_AFFINITY_MASK", device.CHOSEN)
+        if name in os.environ
+    }
     return found | chosen
 
 
 def _devices(found: list[device.Device]) -> list[dict[str, Any]]:
     made, version = build(), nvidia.driver().version
-    driver = {"cuda": f"NVIDIA {version or '?'}", "rocm": "amdgpu", "xpu": "i915 or xe", "mps": f"macOS {platform.mac_ver()[0]}"}
-    return [{"kind": one.kind, "name": one.name, "memory": one.memory, "driver": driver.get(one.kind, "none needed"),
-             "torch": made.told() if made else "not installed"} for one in found]
+    driver = {
+        "cuda": f"NVIDIA {version or '?'}",
+        "rocm": "amdgpu",
+        "xpu": "i915 or xe",
+        "mps": f"macOS {platform.mac_ver()[0]}",
+    }
+    return [
+        {
+            "kind": one.kind,
+            "name": one.name,
+            "memory": one.memory,
+            "driver": driver.get(one.kind, "none needed"),
+            "torch": made.told() if made else "not installed",
+        }
+        for one in found
+    ]
 
 
 def _name_torchs(devices: list[dict[str, Any]], said: dict[str, Any]) -> None:
@@ -171,10 +218,23 @@ def _name_torchs(devices: list[dict[str, Any]], said: dict[str, Any]) -> None:
 def _done(parts: list[Part], short: bool, work: Path, tell: Tell) -> Iterator[dict[str, Any]]:
     """Each part's outcome as the worker tells it; where the worker ends without a word, the rest fails with its last words."""
     left, log = {part.part: part for part in parts}, work / "log.txt"
-    spec = {"parts": [[part.part, part.limit] for part in parts], "short": short, "work": str(work), "until": time.time() + LIMIT}
+    spec = {
+        "parts": [[part.part, part.limit] for part in parts],
+        "short": short,
+        "work": str(work),
+        "until": time.time() + LIMIT,
+    }
     with open(log, "wb") as errors:
-        worker = subprocess.Popen([sys.executable, "-m", WORKER, json.dumps(spec)], cwd=PROJECT, env=_environment(work),
-                                  stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=True)
+        worker = subprocess.Popen(
+            [sys.executable, "-m", WORKER, json.dumps(spec)],
+            cwd=PROJECT,
+            env=_environment(work),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            start_new_session=True,
+        )
     try:
         with process.ended_after(worker, LIMIT + GRACE):
             for line in worker.stdout or ():
@@ -182,14 +242,25 @@ def _done(parts: list[Part], short: bool, work: Path, tell: Tell) -> Iterator[di
                 if told["state"] == "going":
                     tell({"part": told["part"], "name": left[told["part"]].name, "state": "going"})
                 else:
-                    yield {"part": told["part"], "name": left.pop(told["part"]).name, **{key: told[key] for key in ("state", "seconds", "figures", "why")}}
+                    yield {
+                        "part": told["part"],
+                        "name": left.pop(told["part"]).name,
+                        **{key: told[key] for key in ("state", "seconds", "figures", "why")},
+                    }
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(worker.pid, signal.SIGKILL)  # it leads a session of its own
         worker.wait()
     last = (log.read_text(errors="replace").strip().splitlines() or ["it said nothing"])[-1][:400]
     for part in left.values():
-        yield {"part": part.part, "name": part.name, "state": "failed", "seconds": 0.0, "figures": {}, "why": f"The worker ended: {last}"}
+        yield {
+            "part": part.part,
+            "name": part.name,
+            "state": "failed",
+            "seconds": 0.0,
+            "figures": {},
+            "why": f"The worker ended: {last}",
+        }
 
 
 def _environment(work: Path) -> dict[str, str]:
@@ -197,8 +268,16 @@ def _environment(work: Path) -> dict[str, str]:
     home = work / "home"
     home.mkdir()
     settled = launch.environment(order_of({"data": {"train": "none.json"}}))
-    return {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True", **os.environ, **settled, **device.here(), "STUDIO_HOME": str(home),
-            "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
+    return {
+        "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
+        **os.environ,
+        **settled,
+        **device.here(),
+        "STUDIO_HOME": str(home),
+        "HF_HUB_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "PYTHONUNBUFFERED": "1",
+    }
 
 
 def tidy() -> None:

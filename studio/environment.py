@@ -17,8 +17,17 @@ LEAST = (3, 11)
 PYTHONS = ("python3", "python3.13", "python3.12", "python3.11", "python3.14")
 TROUBLE = 9
 TOLD = ("Collecting", "Downloading", "Installing", "Successfully", "ERROR", "WARNING: Retrying")
-NO_NETWORK = ("NewConnectionError", "NameResolutionError", "ConnectTimeout", "ReadTimeout", "Connection refused", "Network is unreachable", "ProxyError",
-              "Temporary failure in name resolution", "SSLError")
+NO_NETWORK = (
+    "NewConnectionError",
+    "NameResolutionError",
+    "ConnectTimeout",
+    "ReadTimeout",
+    "Connection refused",
+    "Network is unreachable",
+    "ProxyError",
+    "Temporary failure in name resolution",
+    "SSLError",
+)
 BY_HAND = "Or set a Python up there by hand, with the packages of requirements.txt, and name it under place.python."
 
 
@@ -40,8 +49,22 @@ def main(folder: str, requirements: str) -> None:
         tell("Making a virtual environment with " + python)
         run([python, "-m", "venv", "--clear", folder])
         tell("Installing the program's packages: the first time this takes some minutes.")
-        run([os.path.join(folder, "bin", "python"), "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--progress-bar", "off",
-             "--retries", "2", "-r", requirements])
+        run(
+            [
+                os.path.join(folder, "bin", "python"),
+                "-m",
+                "pip",
+                "install",
+                "--disable-pip-version-check",
+                "--no-input",
+                "--progress-bar",
+                "off",
+                "--retries",
+                "2",
+                "-r",
+                requirements,
+            ]
+        )
         shutil.copyfile(requirements, done)
 
 
@@ -65,7 +88,11 @@ def suitable() -> str:
         python = shutil.which(name)
         if python is None:
             continue
-        told = subprocess.run([python, "-c", "import sys; print(*sys.version_info[:2])"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        told = subprocess.run(
+            [python, "-c", "import sys; print(*sys.version_info[:2])"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
         words = told.stdout.decode().split()
         if told.returncode or len(words) != 2:
             continue
@@ -75,11 +102,15 @@ def suitable() -> str:
             return python
     fitting = [".".join(map(str, version)) for version in versions.values() if version >= LEAST]
     if fitting:
-        raise Trouble(f"Python {fitting[0]} there cannot make a virtual environment: its venv is not installed.",
-                      f"Debian and Ubuntu: sudo apt install python{fitting[0]}-venv. {BY_HAND}")
+        raise Trouble(
+            f"Python {fitting[0]} there cannot make a virtual environment: its venv is not installed.",
+            f"Debian and Ubuntu: sudo apt install python{fitting[0]}-venv. {BY_HAND}",
+        )
     newest = ".".join(map(str, max(versions.values()) if versions else sys.version_info[:2]))
-    raise Trouble(f"The Python there is {newest}, and the studio needs 3.11 or newer.",
-                  f"Install a newer one beside it (Debian and Ubuntu: sudo apt install python3.11 python3.11-venv). {BY_HAND}")
+    raise Trouble(
+        f"The Python there is {newest}, and the studio needs 3.11 or newer.",
+        f"Install a newer one beside it (Debian and Ubuntu: sudo apt install python3.11 python3.11-venv). {BY_HAND}",
+    )
 
 
 def run(words: list) -> None:
@@ -96,12 +127,21 @@ def run(words: list) -> None:
 
 def reason(said: str) -> Trouble:
     if "No space left on device" in said:
-        return Trouble("The disk there is full: the packages were not installed.",
-                       "Free some gigabytes there, or give a folder on another disk as place.folder.")
+        return Trouble(
+            "The disk there is full: the packages were not installed.",
+            "Free some gigabytes there, or give a folder on another disk as place.folder.",
+        )
     if any(word in said for word in NO_NETWORK):
-        return Trouble("That computer cannot reach the package index, so that nothing could be installed.",
-                       "Give it a way to pypi.org, or name a mirror in its pip configuration (PIP_INDEX_URL, ~/.config/pip/pip.conf). " + BY_HAND)
-    errors = [line for line in said.splitlines() if "ERROR" in line or "Error" in line] or said.splitlines() or ["it gave no reason"]
+        return Trouble(
+            "That computer cannot reach the package index, so that nothing could be installed.",
+            "Give it a way to pypi.org, or name a mirror in its pip configuration (PIP_INDEX_URL, ~/.config/pip/pip.conf). "
+            + BY_HAND,
+        )
+    errors = (
+        [line for line in said.splitlines() if "ERROR" in line or "Error" in line]
+        or said.splitlines()
+        or ["it gave no reason"]
+    )
     return Trouble("The packages could not be installed there: " + errors[-1][:300], BY_HAND)
 
 

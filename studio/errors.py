@@ -83,8 +83,16 @@ def model_file(what: object) -> Iterator[None]:
         raise in_words(error) or error from error
     except Exception as error:
         lines = str(error).strip().splitlines()
-        reason = "it is nested too deeply" if isinstance(error, RecursionError) else f"{type(error).__name__} {lines[0][:120] if lines else ''}".strip()
-        raise ModelError(f"{what} is damaged or of an unknown kind ({reason}).", "Download the model again, or take another one.", "model") from error
+        reason = (
+            "it is nested too deeply"
+            if isinstance(error, RecursionError)
+            else f"{type(error).__name__} {lines[0][:120] if lines else ''}".strip()
+        )
+        raise ModelError(
+            f"{what} is damaged or of an unknown kind ({reason}).",
+            "Download the model again, or take another one.",
+            "model",
+        ) from error
 
 
 # -- what the world refuses: disks, permissions, limits of the system, texts that no reader takes
@@ -98,11 +106,22 @@ REFUSED: dict[int, tuple[str, str]] = {  # errno -> (what, what to do); {0}: the
     errno.EROFS: ("{0} lies on a disk that may only be read.", RIGHTS),
     errno.EACCES: ("{0} may not be used: permission denied.", RIGHTS),
     errno.EPERM: ("{0} may not be used: the system does not permit it.", RIGHTS),
-    errno.ENAMETOOLONG: ("The path is too long, {1} characters: {0}", "Give a shorter name, of at most 255 bytes between two slashes."),
-    errno.EMFILE: ("Too many files are open in this program; {0} could not be opened.",
-                   "Close pages and programs that use the studio, or allow more with ulimit -n 4096 before it is started."),
-    errno.ENFILE: ("Too many files are open on this computer; {0} could not be opened.", "Close other programs, then try again."),
-    errno.ENOENT: ("{0} is not there, or not there any more.", "It may have been moved or deleted meanwhile. Check the path, or choose again."),
+    errno.ENAMETOOLONG: (
+        "The path is too long, {1} characters: {0}",
+        "Give a shorter name, of at most 255 bytes between two slashes.",
+    ),
+    errno.EMFILE: (
+        "Too many files are open in this program; {0} could not be opened.",
+        "Close pages and programs that use the studio, or allow more with ulimit -n 4096 before it is started.",
+    ),
+    errno.ENFILE: (
+        "Too many files are open on this computer; {0} could not be opened.",
+        "Close other programs, then try again.",
+    ),
+    errno.ENOENT: (
+        "{0} is not there, or not there any more.",
+        "It may have been moved or deleted meanwhile. Check the path, or choose again.",
+    ),
     errno.ESTALE: ("{0} is not there any more.", "The disk it lies on was taken away. Connect it again."),
     errno.ENOTDIR: ("A part of the path {0} is a file, not a folder.", "Check the path."),
     errno.EISDIR: ("{0} is a folder, where a file is wanted.", "Name a file inside it."),
@@ -112,7 +131,10 @@ REFUSED: dict[int, tuple[str, str]] = {  # errno -> (what, what to do); {0}: the
     errno.ENOMEM: ("There is not enough memory left.", "End other programs, then try again."),
     errno.EAGAIN: ("The system could start no further process or thread.", "End other programs, then try again."),
     errno.EADDRINUSE: ("Another program listens at this port already.", "Give another one with --port."),
-    errno.EADDRNOTAVAIL: ("This computer has no such address.", "Give 127.0.0.1, or one of this computer's own addresses, with --host."),
+    errno.EADDRNOTAVAIL: (
+        "This computer has no such address.",
+        "Give 127.0.0.1, or one of this computer's own addresses, with --host.",
+    ),
 }
 
 
@@ -123,22 +145,37 @@ def in_words(error: BaseException) -> StudioError | None:
     """
     if isinstance(error, StudioError):
         return error
-    if not isinstance(error, OSError) and (told := re.search(r"\(os error (\d+)\)", str(error))):  # a library in Rust tells it in words only
+    if not isinstance(error, OSError) and (
+        told := re.search(r"\(os error (\d+)\)", str(error))
+    ):  # a library in Rust tells it in words only
         error = OSError(int(told[1]), os.strerror(int(told[1])))
     if isinstance(error, TimeoutError):
         return StudioError(f"It took too long: {str(error) or 'no answer came'}.", "Try again.", reason="time")
     if isinstance(error, OSError):
         file = str(error.filename if error.filename is not None else "a file")
-        what, hint = REFUSED.get(error.errno or 0, ("{0}: " + (error.strerror or str(error) or type(error).__name__) + ".", "Try again."))
+        what, hint = REFUSED.get(
+            error.errno or 0, ("{0}: " + (error.strerror or str(error) or type(error).__name__) + ".", "Try again.")
+        )
         shown = file if len(file) <= 200 else f"{file[:120]}…{file[-40:]}"
-        return StudioError(what.format(shown, len(os.fsencode(file))), hint, "home", "disk" if error.errno in (errno.ENOSPC, errno.EDQUOT) else None)
+        return StudioError(
+            what.format(shown, len(os.fsencode(file))),
+            hint,
+            "home",
+            "disk" if error.errno in (errno.ENOSPC, errno.EDQUOT) else None,
+        )
     if isinstance(error, RecursionError):
         return StudioError("This is nested too deeply to be read.", "Use fewer brackets within brackets.", "nesting")
     if isinstance(error, MemoryError):
         return StudioError("There is not enough memory left.", "End other programs, then try again.", reason="memory")
     if isinstance(error, UnicodeError):
-        return StudioError("This text holds characters that cannot be written down.", "Remove what is no letter, digit or sign.", "text")
-    if isinstance(error, OverflowError) or (isinstance(error, ValueError) and "integer string conversion" in str(error)):
+        return StudioError(
+            "This text holds characters that cannot be written down.",
+            "Remove what is no letter, digit or sign.",
+            "text",
+        )
+    if isinstance(error, OverflowError) or (
+        isinstance(error, ValueError) and "integer string conversion" in str(error)
+    ):
         return StudioError("A number in this is far too large.", "Give a number of at most 15 digits.", "number")
     if isinstance(error, ValueError) and "null byte" in str(error):
         return StudioError("A name holds a zero byte.", "Give a name of plain letters.", "name")
@@ -147,5 +184,8 @@ def in_words(error: BaseException) -> StudioError | None:
 
 def own(error: BaseException) -> StudioError:
     """For a mistake of this program's own: named, with where to look."""
-    return StudioError(f"The studio made a mistake: {type(error).__name__}: {str(error)[:200]}".rstrip(": ") + ".",
-                       "Its terminal shows where. Please report it with those lines.", reason="bug")
+    return StudioError(
+        f"The studio made a mistake: {type(error).__name__}: {str(error)[:200]}".rstrip(": ") + ".",
+        "Its terminal shows where. Please report it with those lines.",
+        reason="bug",
+    )

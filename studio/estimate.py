@@ -92,13 +92,32 @@ class Estimate(BaseModel):
 
     def told(self) -> dict[str, Any]:
         """For the diary, where the record finds it again (record.py)."""
-        return {"total": self.total, "allocated": self.allocated, "context": self.context, "correction": self.correction, "by_phase": self.by_phase,
-                "peak_phase": self.peak_phase, "seconds": self.seconds, "seconds_per_step": self.seconds_per_step, "step_work": self.step_work,
-                "step_beside": self.step_beside, "pauses": self.pauses, "device": self.device}
+        return {
+            "total": self.total,
+            "allocated": self.allocated,
+            "context": self.context,
+            "correction": self.correction,
+            "by_phase": self.by_phase,
+            "peak_phase": self.peak_phase,
+            "seconds": self.seconds,
+            "seconds_per_step": self.seconds_per_step,
+            "step_work": self.step_work,
+            "step_beside": self.step_beside,
+            "pauses": self.pauses,
+            "device": self.device,
+        }
 
 
-def estimate(facts: ModelFacts, config: RunConfig, device: Device, rows: Rows | Mapping[str, int] | None = None, *, advised: bool = False,
-             correction: float = 1.0, rates: Sequence[float] = ()) -> Estimate:
+def estimate(
+    facts: ModelFacts,
+    config: RunConfig,
+    device: Device,
+    rows: Rows | Mapping[str, int] | None = None,
+    *,
+    advised: bool = False,
+    correction: float = 1.0,
+    rates: Sequence[float] = (),
+) -> Estimate:
     """The estimate of an order on a device. rows: statistics of the data (Rows, or data.prepare's), where they are known.
 
     advised: with advice and limits, some twenty further walks. correction, rates: what this device's finished runs say (record.py).
@@ -107,26 +126,55 @@ def estimate(facts: ModelFacts, config: RunConfig, device: Device, rows: Rows | 
     known, facts = _rows(rows), grown(facts, config)
     walked, around, loop = walk(facts, config, device, known, correction)
     causes, high = by_cause(walked, around, correction), _seen(walked.peak + around.high, around, correction)
-    pace = clock.pace(facts, config, known, loop, clock.speed(device, loop.base, rates, clock.kind(config))) if known else None
+    pace = (
+        clock.pace(facts, config, known, loop, clock.speed(device, loop.base, rates, clock.kind(config)))
+        if known
+        else None
+    )
     disk = on_disk(facts, config)
     sharing: dict[str, Any] = {}
     if loop.ranks > 1:
         one = {"total": sum(causes.values()), "high": high, "by_cause": causes}
-        sharing = {"processes": loop.ranks, "sharding": "fsdp" if loop.split else "ddp", "by_rank": tuple({"rank": rank, **one} for rank in range(loop.ranks))}
+        sharing = {
+            "processes": loop.ranks,
+            "sharding": "fsdp" if loop.split else "ddp",
+            "by_rank": tuple({"rank": rank, **one} for rank in range(loop.ranks)),
+        }
     needed = high * loop.ranks if not device.traits.cards else high  # processes on a CPU share its RAM
     made = Estimate(
-        total=sum(causes.values()), low=_seen(walked.peak + around.low, around, correction), high=high,
-        allocated=walked.peak + around.workspace, by_cause=causes,
-        by_phase={moment: _seen(around.at(size, walked), around, correction) for moment, size in walked.by_moment.items()}, peak_phase=walked.moment,
-        trainable=tuned(Same((facts,)), config.method)[2], parameters=facts.parameters, checkpointing=loop.checkpointing,
-        optimizer=loop.optimizer, **sharing,
-        context=around.context + around.paged, correction=correction, steps=steps(config, known),
-        seconds=round(pace.total, 1) if pace else None, seconds_per_step=round(pace.step, 3) if pace else None,
-        tokens_per_second=round(pace.tokens_per_second, 1) if pace else None, speed_from=pace.source if pace else None,
-        step_work=pace.work if pace else None, step_beside=round(pace.beside, 4) if pace else None,
+        total=sum(causes.values()),
+        low=_seen(walked.peak + around.low, around, correction),
+        high=high,
+        allocated=walked.peak + around.workspace,
+        by_cause=causes,
+        by_phase={
+            moment: _seen(around.at(size, walked), around, correction) for moment, size in walked.by_moment.items()
+        },
+        peak_phase=walked.moment,
+        trainable=tuned(Same((facts,)), config.method)[2],
+        parameters=facts.parameters,
+        checkpointing=loop.checkpointing,
+        optimizer=loop.optimizer,
+        **sharing,
+        context=around.context + around.paged,
+        correction=correction,
+        steps=steps(config, known),
+        seconds=round(pace.total, 1) if pace else None,
+        seconds_per_step=round(pace.step, 3) if pace else None,
+        tokens_per_second=round(pace.tokens_per_second, 1) if pace else None,
+        speed_from=pace.source if pace else None,
+        step_work=pace.work if pace else None,
+        step_beside=round(pace.beside, 4) if pace else None,
         pauses={"evaluating": round(pace.evaluation, 2), "saving": round(pace.saving, 2)} if pace else {},
-        disk=sum(disk.values()), disk_by_cause=disk, fits=needed <= device.free, device=device.name, memory=device.memory, free=device.free,
-        headroom=round(1 - needed / device.free, 4) if device.free else -1.0, explained=explain(causes, facts, config, loop))
+        disk=sum(disk.values()),
+        disk_by_cause=disk,
+        fits=needed <= device.free,
+        device=device.name,
+        memory=device.memory,
+        free=device.free,
+        headroom=round(1 - needed / device.free, 4) if device.free else -1.0,
+        explained=explain(causes, facts, config, loop),
+    )
     return made.model_copy(update=_advised(facts, config, device, known, made, correction)) if advised else made
 
 
@@ -152,29 +200,58 @@ def _seen(size: int, around: Overhead, correction: float) -> int:
     return fixed + int((size - fixed) * correction)
 
 
-def _advised(facts: ModelFacts, config: RunConfig, device: Device, rows: Rows | None, made: Estimate, correction: float) -> dict[str, Any]:
+def _advised(
+    facts: ModelFacts, config: RunConfig, device: Device, rows: Rows | None, made: Estimate, correction: float
+) -> dict[str, Any]:
     def measured(order: RunConfig, rows: Rows | None) -> tuple[int, int]:
         walked, around, loop = walk(facts, order, device, rows, correction)
         needed = _seen(walked.peak + around.high, around, correction)
-        return sum(by_cause(walked, around, correction).values()), needed * loop.ranks if not device.traits.cards else needed
+        return sum(
+            by_cause(walked, around, correction).values()
+        ), needed * loop.ranks if not device.traits.cards else needed
 
-    found = [] if made.fits else advice.advise(config, device.free, lambda order: measured(order, rows), made.checkpointing)
+    found = (
+        [] if made.fits else advice.advise(config, device.free, lambda order: measured(order, rows), made.checkpointing)
+    )
     batches = range(1, min(256, rows.rows if rows else 256) + 1)
     lengths = range(64, max(config.data.max_length, facts.max_length or 8 * config.data.max_length) + 1, 64)
-    long = rows._replace(longest=lengths[-1]) if rows else None  # the longest length that fits, should there be rows as long
-    return {"advice": tuple(Change(change=item.change.change, text=item.change.text, saves=item.saves, cost=item.change.cost) for item in found),
-            "limits": {"batch_size": advice.largest(config, "training.batch_size", batches, device.free, lambda order: measured(order, rows)),
-                       "max_length": advice.largest(config, "data.max_length", lengths, device.free, lambda order: measured(order, long))}}
+    long = (
+        rows._replace(longest=lengths[-1]) if rows else None
+    )  # the longest length that fits, should there be rows as long
+    return {
+        "advice": tuple(
+            Change(change=item.change.change, text=item.change.text, saves=item.saves, cost=item.change.cost)
+            for item in found
+        ),
+        "limits": {
+            "batch_size": advice.largest(
+                config, "training.batch_size", batches, device.free, lambda order: measured(order, rows)
+            ),
+            "max_length": advice.largest(
+                config, "data.max_length", lengths, device.free, lambda order: measured(order, long)
+            ),
+        },
+    }
 
 
 def on_disk(facts: ModelFacts, config: RunConfig) -> dict[str, int]:
     """Bytes by cause: checkpoints kept (trained weights, two optimizer states), one more while it is written, and the result."""
     trained = config.method.trainable(facts) * (2 if config.training.weights == "bf16" else 4)
     kept = config.training.keep_checkpoints + 1
-    return {"checkpoints": kept * 3 * trained, "result": trained if config.method.adapter else facts.parameters * 2, "tokenizer and diary": 8 * 2**20}
+    return {
+        "checkpoints": kept * 3 * trained,
+        "result": trained if config.method.adapter else facts.parameters * 2,
+        "tokenizer and diary": 8 * 2**20,
+    }
 
 
-def needs_checkpointing(facts: ModelFacts, config: RunConfig, device: Device, rows: Rows | Mapping[str, int] | None = None, correction: float = 1.0) -> bool:
+def needs_checkpointing(
+    facts: ModelFacts,
+    config: RunConfig,
+    device: Device,
+    rows: Rows | Mapping[str, int] | None = None,
+    correction: float = 1.0,
+) -> bool:
     """What checkpointing: auto comes to: on where the run would not fit without it, and the method allows it."""
     wanted = config.training.checkpointing
     if wanted != "auto":
@@ -184,21 +261,39 @@ def needs_checkpointing(facts: ModelFacts, config: RunConfig, device: Device, ro
     return not _fits(_walk(facts, config, device, _rows(rows), False), device, correction)
 
 
-def walk(facts: ModelFacts, config: RunConfig, device: Device, rows: Rows | None, correction: float = 1.0) -> tuple[Step, Overhead, Stack]:
+def walk(
+    facts: ModelFacts, config: RunConfig, device: Device, rows: Rows | None, correction: float = 1.0
+) -> tuple[Step, Overhead, Stack]:
     """The walked step, what lies around it, and the loop's settings with checkpointing and optimizer settled."""
     checkpointing = needs_checkpointing(facts, config, device, rows, correction)
     found = _walk(facts, config, device, rows, checkpointing)
-    saving = config.method.optimizer(device) if config.training.optimizer == "auto" and config.training.weights != "bf16" else None
-    return found if saving is None or _fits(found, device, correction) else _walk(facts, config, device, rows, checkpointing, saving)
+    saving = (
+        config.method.optimizer(device)
+        if config.training.optimizer == "auto" and config.training.weights != "bf16"
+        else None
+    )
+    return (
+        found
+        if saving is None or _fits(found, device, correction)
+        else _walk(facts, config, device, rows, checkpointing, saving)
+    )
 
 
 def _fits(found: tuple[Step, Overhead, Stack], device: Device, correction: float) -> bool:
     walked, around, loop = found
-    return _seen(walked.peak + around.high, around, correction) * (1 if device.traits.cards else loop.ranks) <= device.free
+    return (
+        _seen(walked.peak + around.high, around, correction) * (1 if device.traits.cards else loop.ranks) <= device.free
+    )
 
 
-def _walk(facts: ModelFacts, config: RunConfig, device: Device, rows: Rows | None, checkpointing: bool,
-          optimizer: str | None = None) -> tuple[Step, Overhead, Stack]:
+def _walk(
+    facts: ModelFacts,
+    config: RunConfig,
+    device: Device,
+    rows: Rows | None,
+    checkpointing: bool,
+    optimizer: str | None = None,
+) -> tuple[Step, Overhead, Stack]:
     footprint, shapes, numbers = tuned(Same((facts,)), config.method)
     footprint = ours.trained(config, footprint)
     loop = ours.stack(config, facts, device, rows, footprint, checkpointing)
@@ -231,7 +326,9 @@ def by_cause(walked: Step, around: Overhead, correction: float = 1.0) -> dict[st
     if causes["overhead"] + more >= around.context:
         return causes | {"overhead": causes["overhead"] + more}
     fixed = {"overhead": around.context, "optimizer": around.paged}
-    return {cause: fixed.get(cause, 0) + int((size - fixed.get(cause, 0)) * correction) for cause, size in causes.items()}
+    return {
+        cause: fixed.get(cause, 0) + int((size - fixed.get(cause, 0)) * correction) for cause, size in causes.items()
+    }
 
 
 def steps(config: RunConfig, rows: Rows | None) -> int | None:

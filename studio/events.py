@@ -29,8 +29,21 @@ from studio import crash
 #  end     {state, cause?, action?, code?, signal?, …}  the last line of an attempt
 KINDS = ("phase", "plan", "step", "eval", "sample", "saved", "note", "end")
 
-PHASES = ("queued", "starting", "sending", "setting up", "reconnecting", "fetching model", "reading data", "loading model", "probing", "training",
-          "evaluating", "saving", "fetching result")
+PHASES = (
+    "queued",
+    "starting",
+    "sending",
+    "setting up",
+    "reconnecting",
+    "fetching model",
+    "reading data",
+    "loading model",
+    "probing",
+    "training",
+    "evaluating",
+    "saving",
+    "fetching result",
+)
 
 END_STATES = ("finished", "stopped", "failed", "lost")
 
@@ -69,7 +82,9 @@ def append(path: Path, kind: str, /, **fields: Any) -> dict[str, Any]:
             crash.die()
         size = os.fstat(descriptor).st_size
         written = os.write(descriptor, line)
-        if written != len(line):  # disk full in the middle: take the half back, unless another may have written behind it
+        if written != len(
+            line
+        ):  # disk full in the middle: take the half back, unless another may have written behind it
             if alone:
                 os.ftruncate(descriptor, size)
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
@@ -86,7 +101,11 @@ def seconds(before: dict[str, Any], after: dict[str, Any] | None = None) -> floa
 
     By the monotonic clock, which no correction of the time of day moves; by `at` where an older diary has no other.
     """
-    key, now = ("monotonic", time.monotonic) if _has_clock(before) and (after is None or _has_clock(after)) else ("at", time.time)
+    key, now = (
+        ("monotonic", time.monotonic)
+        if _has_clock(before) and (after is None or _has_clock(after))
+        else ("at", time.time)
+    )
     return max(0.0, (now() if after is None else after[key]) - before[key])
 
 
@@ -154,7 +173,7 @@ def last(path: Path, kinds: tuple[str, ...], block: int = 65536) -> dict[str, An
                 start = max(0, size - block)
                 file.seek(start)
                 data = file.read(size - start)
-                lines = data[: data.rfind(b"\n") + 1].split(b"\n")[1 if start else 0:]
+                lines = data[: data.rfind(b"\n") + 1].split(b"\n")[1 if start else 0 :]
                 for line in reversed(lines):
                     event = _event(line) if any(mark in line for mark in marks) else None
                     if event is not None and event["kind"] in kinds:

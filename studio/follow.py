@@ -47,7 +47,9 @@ class Follow:
         self.box = Box(run.id, self.folder / "box", attempt, lambda: box.seconds(run), self._told)
         self.known = {"log": 0, **json_text.stored(self.state_file, {})}
         relayed = [event for event in run.events() if "relayed" in event]
-        self.heard = max((event["relayed"] for event in relayed), default=0)  # bytes of the run's events there that are here
+        self.heard = max(
+            (event["relayed"] for event in relayed), default=0
+        )  # bytes of the run's events there that are here
         self.seen = {_key(event) for event in relayed}
         self.end: dict[str, Any] | None = None
         self.now = ""  # the phase it is in
@@ -72,8 +74,11 @@ class Follow:
                     self._take(line)
                     self._pass_on()
                 if self.end is None:
-                    raise DeviceError(f"The studio at {self.place.address} ended without a word about the run.",
-                                      "The end of the log says what it printed.", "place")
+                    raise DeviceError(
+                        f"The studio at {self.place.address} ended without a word about the run.",
+                        "The end of the log says what it printed.",
+                        "place",
+                    )
             except Unreachable as lost:
                 self._wait(lost, tries)
                 tries += 1
@@ -130,7 +135,11 @@ class Follow:
             self.now = told["name"]
         told |= {"attempt": self.box.attempt, "relayed": offset}
         if kind == "end":
-            full = {"cause": f"The disk of {self.place.address} is full.", "action": FREE_THERE} if told.get("reason") == "disk" else {}
+            full = (
+                {"cause": f"The disk of {self.place.address} is full.", "action": FREE_THERE}
+                if told.get("reason") == "disk"
+                else {}
+            )
             self.end = told | full
             return
         if kind == "saved":
@@ -151,14 +160,22 @@ class Follow:
                 if how and word == _word(how):
                     self.asked = how
             except (Unreachable, StudioError) as lost:
-                self.run.append("note", level="warning", attempt=self.box.attempt,
-                                text=f"{lost} The request ({word}) could not be passed on yet; it is tried again.")
+                self.run.append(
+                    "note",
+                    level="warning",
+                    attempt=self.box.attempt,
+                    text=f"{lost} The request ({word}) could not be passed on yet; it is tried again.",
+                )
 
     def _wait(self, lost: Unreachable, tries: int) -> None:
         """Until the next attempt to reach the place. A stop does not wait for ever."""
         if tries == 0:
-            self.run.append("note", level="warning", attempt=self.box.attempt,
-                            text=f"{lost} {'The run there goes on; the' if self.begun else 'The'} connection is tried again.")
+            self.run.append(
+                "note",
+                level="warning",
+                attempt=self.box.attempt,
+                text=f"{lost} {'The run there goes on; the' if self.begun else 'The'} connection is tried again.",
+            )
             if self.now in WORKING:
                 self.before = self.now
                 self.phase(LOST)
@@ -166,15 +183,20 @@ class Follow:
         if self.run.stop_asked():
             self.unheard = self.unheard or now
             if now - self.unheard > GIVE_UP_STOP:
-                raise DeviceError(f"{self.place.address} does not answer, so the run there could not be stopped.",
-                                  "It may still be running there. Resume the run here when the connection is back, then stop it.", "place")
+                raise DeviceError(
+                    f"{self.place.address} does not answer, so the run there could not be stopped.",
+                    "It may still be running there. Resume the run here when the connection is back, then stop it.",
+                    "place",
+                )
         until = now + WAITS[min(tries, len(WAITS) - 1)]
         while time.monotonic() < until and not (self.run.stop_asked() and self.unheard is None):
             time.sleep(0.2)
 
     def _found_again(self) -> int:
         """The place answers again after so many tries: none of them counts any more."""
-        self.run.append("note", level="info", attempt=self.box.attempt, text=f"The connection to {self.place.address} is back.")
+        self.run.append(
+            "note", level="info", attempt=self.box.attempt, text=f"The connection to {self.place.address} is back."
+        )
         if self.now == LOST:
             self.phase(self.before)
         self.unheard = None
@@ -189,8 +211,11 @@ class Follow:
                 return self._found_again() if tries else None
             except Unreachable as lost:
                 if not self.answered:
-                    raise DeviceError(f"{self.place.address} cannot be reached: {lost}",
-                                      "Check that it is on and that its name is right, then resume the run.", "place") from lost
+                    raise DeviceError(
+                        f"{self.place.address} cannot be reached: {lost}",
+                        "Check that it is on and that its name is right, then resume the run.",
+                        "place",
+                    ) from lost
                 self._wait(lost, tries)
                 tries += 1
 

@@ -52,9 +52,22 @@ def of(shapes: Mapping[str, Shape], **more: Any) -> Footprint:
             decomposed = True
         elif name.startswith(("prompt_encoder", "lstm", "mlp.")):
             encoder = max(encoder, shape[0])
-        elif not name.endswith((".trainable_tokens_delta", ".lora_B", ".adapter_down.bias", ".adapter_up.weight", ".adapter_up.bias")):
+        elif not name.endswith(
+            (".trainable_tokens_delta", ".lora_B", ".adapter_down.bias", ".adapter_up.weight", ".adapter_up.bias")
+        ):
             weights.add(name.removesuffix(" (whole)"))
     copies = frozenset(name.removesuffix(" (whole)") for name in shapes if name.endswith(" (whole)"))
-    rows = max((shape[0] * shape[1] for name, shape in shapes.items() if name.endswith(".trainable_tokens_delta")), default=0)
-    return Footprint(rows=rows, low_rank=low_rank, bottleneck=bottleneck, scaled=scaled, weights=frozenset(weights), copies=copies, encoder=encoder,
-                     decomposed=decomposed, **more)
+    rows = max(
+        (shape[0] * shape[1] for name, shape in shapes.items() if name.endswith(".trainable_tokens_delta")), default=0
+    )
+    return Footprint(
+        rows=rows,
+        low_rank=low_rank,
+        bottleneck=bottleneck,
+        scaled=scaled,
+        weights=frozenset(weights),
+        copies=copies,
+        encoder=encoder,
+        decomposed=decomposed,
+        **more,
+    )

@@ -36,11 +36,18 @@ def shallow(value: Any, where: str = "The request") -> Any:
     """The value as it is. Raises NestingError where lists and objects are nested more than DEEPEST levels."""
     level = [value]
     for _ in range(DEEPEST + 1):
-        level = [inner for one in level if isinstance(one, dict | list) for inner in (one.values() if isinstance(one, dict) else one)]
+        level = [
+            inner
+            for one in level
+            if isinstance(one, dict | list)
+            for inner in (one.values() if isinstance(one, dict) else one)
+        ]
     if level:
         raise too_deep(where)
     return value
 
 
 def too_deep(where: str) -> NestingError:
-    return NestingError(f"{where} is nested too deeply, or made of aliases.", "Write every value where it belongs.", where)
+    return NestingError(
+        f"{where} is nested too deeply, or made of aliases.", "Write every value where it belongs.", where
+    )

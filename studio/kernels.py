@@ -6,7 +6,10 @@ IGNORE_INDEX = -100  # label of a position that is read and not trained on: torc
 WIDTH_STEP = 64  # micro-batches are as wide as a multiple of this: few shapes, because a new one costs the CPU a newly compiled kernel
 
 # worker/loss.py, the chunked head loss
-LOGIT_BYTES = {"cpu": 2**25, "cuda": 2**29}  # float32 logits that exist at once: what stays in a CPU's caches; what fills a GPU
+LOGIT_BYTES = {
+    "cpu": 2**25,
+    "cuda": 2**29,
+}  # float32 logits that exist at once: what stays in a CPU's caches; what fills a GPU
 HEAD_POSITIONS = 512  # whose gradients wait for one product with their hidden states, where the head is trained
 
 # worker/adamw.py, bf16 weights rounded at random

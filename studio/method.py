@@ -64,7 +64,11 @@ class Method(BaseModel, ABC):
     def footprint(self, facts: ModelFacts) -> Footprint:
         """What the method puts on the model, for the estimate; the names of `trained` tell most of it."""
         held = self.quantized()
-        return footprint.of(self.trained(facts), dropout=getattr(self, "dropout", 0.0), quantized=(held.kind, held.double) if held else None)
+        return footprint.of(
+            self.trained(facts),
+            dropout=getattr(self, "dropout", 0.0),
+            quantized=(held.kind, held.double) if held else None,
+        )
 
     def optimizer(self, device: Device) -> str | None:
         """The optimizer that training.optimizer = auto comes to where memory is short; None: fused AdamW in any case."""
@@ -77,13 +81,21 @@ class Method(BaseModel, ABC):
     def refuse(self, facts: ModelFacts | None, training: Any, device: Device) -> None:
         """Raise OrderError for combinations that cannot work, before any model is loaded."""
         if getattr(training, "checkpointing", None) is True and not self.allows_checkpointing:
-            raise OrderError(f"{self.label} does not work with gradient checkpointing.",
-                             "Set training.checkpointing to auto or false.", "training.checkpointing")
+            raise OrderError(
+                f"{self.label} does not work with gradient checkpointing.",
+                "Set training.checkpointing to auto or false.",
+                "training.checkpointing",
+            )
         if getattr(training, "packing", None) is True and not self.allows_packing:
-            raise OrderError(f"{self.label} does not work with packing: its virtual tokens would stand before the first row only.",
-                             "Set training.packing to auto or false.", "training.packing")
+            raise OrderError(
+                f"{self.label} does not work with packing: its virtual tokens would stand before the first row only.",
+                "Set training.packing to auto or false.",
+                "training.packing",
+            )
         if getattr(training, "precision", None) == "bf16" and not device.bf16:
-            raise OrderError(f"{device.name} cannot compute in bf16.", "Set training.precision to auto.", "training.precision")
+            raise OrderError(
+                f"{device.name} cannot compute in bf16.", "Set training.precision to auto.", "training.precision"
+            )
         if (held := self.quantized()) is not None:
             held.refuse(device)
         if facts is not None:
@@ -97,10 +109,13 @@ class Method(BaseModel, ABC):
     def load(self, folder: Path, dtype: Any, **options: Any) -> Any:
         """The base model from a folder, in the bits the method holds it in. dtype: a torch.dtype."""
         from transformers import AutoModelForCausalLM
+
         held = self.quantized()
         if held is not None:
             options = {**held.options(dtype), **options}
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True, local_files_only=True, trust_remote_code=False, **options)
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, use_safetensors=True, local_files_only=True, trust_remote_code=False, **options
+        )
         return model if held is None else held.unpacked(model)
 
     @abstractmethod
@@ -117,17 +132,32 @@ class Method(BaseModel, ABC):
     def save_checkpoint(self, model: Any, folder: Path) -> None:
         """Write the trained tensors as they are into a checkpoint's folder: all that a resume needs of the model."""
         from safetensors.torch import save_file
+
         folder.mkdir(parents=True, exist_ok=True)
-        save_file({name: weight.detach().cpu().contiguous() for name, weight in model.named_parameters() if weight.requires_grad}, folder / KEPT)
+        save_file(
+            {
+                name: weight.detach().cpu().contiguous()
+                for name, weight in model.named_parameters()
+                if weight.requires_grad
+            },
+            folder / KEPT,
+        )
 
     def load_checkpoint(self, model: Any, folder: Path) -> None:
         """Undo of save_checkpoint: the trained tensors of a wrapped model set to a checkpoint's. Raises RunError where they do not fit."""
         import torch
         from safetensors.torch import load_file
+
         kept = load_file(folder / KEPT)
         weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
-        if {name: weight.shape for name, weight in kept.items()} != {name: weight.shape for name, weight in weights.items()}:
-            raise RunError(f"The checkpoint {folder.name} holds other trained weights than this order trains.", "Start the run anew.", str(folder))
+        if {name: weight.shape for name, weight in kept.items()} != {
+            name: weight.shape for name, weight in weights.items()
+        }:
+            raise RunError(
+                f"The checkpoint {folder.name} holds other trained weights than this order trains.",
+                "Start the run anew.",
+                str(folder),
+            )
         with torch.no_grad():
             for name, weight in weights.items():
                 weight.copy_(kept[name])
@@ -143,15 +173,24 @@ class Method(BaseModel, ABC):
         disable_adapter() gives the base. Raises ModelError where the base already carries another kind.
         """
         from peft import PeftConfig, PeftModel
+
         if not isinstance(model, PeftModel):
             token_rows.fit(model, folder)
             return token_rows.write_in(PeftModel.from_pretrained(model, str(folder), adapter_name=name)).eval()
         if token_rows.indices(folder) or token_rows.table_rows(folder):
-            raise ModelError("An adapter that brings rows for new tokens needs a base of its own.", "Load the base a second time for it.", str(folder))
+            raise ModelError(
+                "An adapter that brings rows for new tokens needs a base of its own.",
+                "Load the base a second time for it.",
+                str(folder),
+            )
         kind = PeftConfig._get_peft_type(str(folder))
         if model.peft_type != kind:
-            raise ModelError(f"This base already carries {str(getattr(model.peft_type, 'value', model.peft_type)).lower()} adapters, "
-                             f"which do not mix with {kind.lower()}.", "Load the base a second time for it.", str(folder))
+            raise ModelError(
+                f"This base already carries {str(getattr(model.peft_type, 'value', model.peft_type)).lower()} adapters, "
+                f"which do not mix with {kind.lower()}.",
+                "Load the base a second time for it.",
+                str(folder),
+            )
         model.load_adapter(str(folder), adapter_name=name)
         model.set_adapter(name, inference_mode=True)
         return model
@@ -159,9 +198,15 @@ class Method(BaseModel, ABC):
     def merge(self, model: Any) -> Any:
         """A plain model with the attached result worked into its weights. Raises ExportError where that cannot be."""
         if not self.mergeable:
-            raise ExportError(f"{self.label} cannot be merged. {self.cannot_merge}", "Export the adapter instead.", "method.name")
+            raise ExportError(
+                f"{self.label} cannot be merged. {self.cannot_merge}", "Export the adapter instead.", "method.name"
+            )
         if getattr(model.get_base_model(), "is_quantized", False):
-            raise ExportError("A base held in 4 or 8 bits cannot take a merge without loss.", "Load the base in 16 bits and attach the result to it.", "model")
+            raise ExportError(
+                "A base held in 4 or 8 bits cannot take a merge without loss.",
+                "Load the base in 16 bits and attach the result to it.",
+                "model",
+            )
         return model.merge_and_unload(safe_merge=True)
 
 
@@ -181,6 +226,7 @@ def casts_later(model: Any) -> bool:
 def widened(module: Any) -> Any:
     """The module with its trained parameters in float32, cast where they lie, one after the other."""
     import torch
+
     for weight in module.parameters():
         if weight.requires_grad and weight.dtype != torch.float32:
             weight.data = weight.data.float()

@@ -18,14 +18,33 @@ from studio.base.source import ModelOrder
 from studio.errors import ModelError, model_file
 from studio.home import PROJECT
 
-BYTES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "BF16": 2, "F16": 2, "I16": 2, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "BOOL": 1}
+BYTES = {
+    "F64": 8,
+    "I64": 8,
+    "F32": 4,
+    "I32": 4,
+    "BF16": 2,
+    "F16": 2,
+    "I16": 2,
+    "U8": 1,
+    "I8": 1,
+    "F8_E4M3": 1,
+    "F8_E5M2": 1,
+    "BOOL": 1,
+}
 
 # Tables that are looked up, not multiplied: they are no target for LoRA and its like, and stay 16-bit under 4-bit loading.
-EMBEDDING = re.compile(r"(^|\.)(embed_tokens|embed_positions|tokens_embed|positions_embed|wte|wpe|word_embeddings|tok_embeddings|embed_in|embeddings?)(\.|$)")
+EMBEDDING = re.compile(
+    r"(^|\.)(embed_tokens|embed_positions|tokens_embed|positions_embed|wte|wpe|word_embeddings|tok_embeddings|embed_in|embeddings?)(\.|$)"
+)
 TOKENS = re.compile(r"(^|\.)(embed_tokens|tokens_embed|wte|word_embeddings|tok_embeddings|embed_in)\.weight$")
-TABLES = re.compile(r"(^|\.)(embed_tokens|tokens_embed|wte|word_embeddings|tok_embeddings|embed_in|lm_head|embed_out)\.weight$")  # a row a token
+TABLES = re.compile(
+    r"(^|\.)(embed_tokens|tokens_embed|wte|word_embeddings|tok_embeddings|embed_in|lm_head|embed_out)\.weight$"
+)  # a row a token
 HEAD = re.compile(r"(^|\.)(lm_head|embed_out|output)(\.|$)")
-EXPERTS = re.compile(r"(^|\.)(experts|router)(\.|$)")  # transformers holds a layer's experts in one stacked tensor, which is no linear
+EXPERTS = re.compile(
+    r"(^|\.)(experts|router)(\.|$)"
+)  # transformers holds a layer's experts in one stacked tensor, which is no linear
 
 
 class Tensor(BaseModel):
@@ -75,7 +94,9 @@ class ModelFacts(BaseModel):
     @property
     def rows(self) -> int:
         """Tokens that the embedding table has a row for; config.json may say otherwise."""
-        tables = [tensor.shape[0] for name, tensor in self.tensors.items() if TOKENS.search(name) and len(tensor.shape) == 2]
+        tables = [
+            tensor.shape[0] for name, tensor in self.tensors.items() if TOKENS.search(name) and len(tensor.shape) == 2
+        ]
         return tables[0] if tables else self.vocabulary
 
     @property
@@ -100,9 +121,15 @@ class ModelFacts(BaseModel):
 
     def grown(self, size: int, rows: int) -> ModelFacts:
         """These facts with tables of `size` rows at least, of which `rows` are trained for new tokens."""
-        tensors = {name: tensor.model_copy(update={"shape": (max(size, tensor.shape[0]), *tensor.shape[1:])}) if TABLES.search(name) else tensor
-                   for name, tensor in self.tensors.items()}
-        return self.model_copy(update={"tensors": tensors, "vocabulary": max(size, self.vocabulary), "token_rows": rows})
+        tensors = {
+            name: tensor.model_copy(update={"shape": (max(size, tensor.shape[0]), *tensor.shape[1:])})
+            if TABLES.search(name)
+            else tensor
+            for name, tensor in self.tensors.items()
+        }
+        return self.model_copy(
+            update={"tensors": tensors, "vocabulary": max(size, self.vocabulary), "token_rows": rows}
+        )
 
     def linears(self) -> dict[str, tuple[int, int]]:
         """Module name -> (in, out) of every linear inside the layers; embeddings and head left out, as peft's all-linear does."""
@@ -121,7 +148,9 @@ class ModelFacts(BaseModel):
 
 def facts(folder: Path) -> ModelFacts:
     """Read a model folder's config.json and safetensors headers. Raises ModelError when either is missing or unusable."""
-    stamp = tuple(sorted((f.name, f.stat().st_mtime_ns) for f in folder.glob("*") if f.suffix in (".json", ".safetensors")))
+    stamp = tuple(
+        sorted((f.name, f.stat().st_mtime_ns) for f in folder.glob("*") if f.suffix in (".json", ".safetensors"))
+    )
     return _facts(folder, stamp)
 
 
@@ -141,19 +170,29 @@ def facts_of(order: ModelOrder) -> ModelFacts:
     """
     folder = source.local(order)
     if folder is not None:
-        return _from_config_file(folder / "config.json", (folder / "config.json").stat().st_mtime_ns) if shards.bare(folder) else facts(folder)
+        return (
+            _from_config_file(folder / "config.json", (folder / "config.json").stat().st_mtime_ns)
+            if shards.bare(folder)
+            else facts(folder)
+        )
     if order.kind == "gguf":
         path = Path(order.source).expanduser()
         source.check(order)
         return _from_gguf(path, path.stat().st_mtime_ns)
     if order.kind == "folder":
-        raise ModelError(f"There is no model folder {order.source}, or it has no config.json.", "Give a folder with at least a config.json.", "model")
+        raise ModelError(
+            f"There is no model folder {order.source}, or it has no config.json.",
+            "Give a folder with at least a config.json.",
+            "model",
+        )
     if order.kind == "starter":
         return _from_config_file(STARTER, 0)
     return _from_hub(order.source, order.revision)
 
 
-STARTER = PROJECT / "studio" / "samples" / "starter" / "config.json"  # so that a fresh machine estimates before anything is fetched
+STARTER = (
+    PROJECT / "studio" / "samples" / "starter" / "config.json"
+)  # so that a fresh machine estimates before anything is fetched
 
 
 @lru_cache(maxsize=32)
@@ -188,24 +227,40 @@ def from_config(config: dict[str, Any], tensors: dict[str, Tensor] | None = None
 def _understood(config: dict[str, Any], tensors: dict[str, Tensor] | None) -> ModelFacts:
     text = families.completed(families.text_config(config))
     if tensors is None:
-        tensors = {name: Tensor(dtype=kind, shape=shape) for name, (kind, shape) in headers.from_config(config)[1].items()}
+        tensors = {
+            name: Tensor(dtype=kind, shape=shape) for name, (kind, shape) in headers.from_config(config)[1].items()
+        }
 
     def first(*keys: str, default: Any = None) -> Any:
         return next((text[key] for key in keys if text.get(key) is not None), default)
 
-    hidden, heads = first("hidden_size", "n_embd", "d_model"), first("num_attention_heads", "n_head", "num_heads", "n_heads", "attention_heads")
+    hidden, heads = (
+        first("hidden_size", "n_embd", "d_model"),
+        first("num_attention_heads", "n_head", "num_heads", "n_heads", "attention_heads"),
+    )
     layers, vocabulary = first("num_hidden_layers", "n_layer", "num_layers", "n_layers"), first("vocab_size")
     if not all(isinstance(value, int) for value in (hidden, heads, layers, vocabulary)):
-        raise ModelError(f"config.json of type {config.get('model_type')!r} names no hidden size, heads, layers or vocabulary.",
-                         "Only decoder-only language models can be tuned here.", "model")
+        raise ModelError(
+            f"config.json of type {config.get('model_type')!r} names no hidden size, heads, layers or vocabulary.",
+            "Only decoder-only language models can be tuned here.",
+            "model",
+        )
     return ModelFacts(
-        architecture=(config.get("architectures") or ["?"])[0], model_type=config.get("model_type", "?"),
-        layers=layers, hidden=hidden, heads=heads,
-        kv_heads=first("num_key_value_heads", default=heads), head_dim=first("head_dim", default=hidden // heads),
-        intermediate=first("intermediate_size", "n_inner", "ffn_dim", "d_ff", default=4 * hidden), vocabulary=vocabulary,
+        architecture=(config.get("architectures") or ["?"])[0],
+        model_type=config.get("model_type", "?"),
+        layers=layers,
+        hidden=hidden,
+        heads=heads,
+        kv_heads=first("num_key_value_heads", default=heads),
+        head_dim=first("head_dim", default=hidden // heads),
+        intermediate=first("intermediate_size", "n_inner", "ffn_dim", "d_ff", default=4 * hidden),
+        vocabulary=vocabulary,
         tied=bool(first("tie_word_embeddings", default=not any(HEAD.search(name) for name in tensors))),
         max_length=first("max_position_embeddings", "n_positions"),
-        dtype=str(first("dtype", "torch_dtype", default="float32")), tensors=tensors, config=config)
+        dtype=str(first("dtype", "torch_dtype", default="float32")),
+        tensors=tensors,
+        config=config,
+    )
 
 
 def header(file: Path) -> dict[str, Tensor]:
@@ -216,12 +271,18 @@ def header(file: Path) -> dict[str, Tensor]:
             if length > 100_000_000:
                 raise ValueError("header too long")
             head = json_text.read(stream.read(length), file.name)
-        return {name: Tensor(dtype=item["dtype"], shape=tuple(item["shape"])) for name, item in head.items() if name != "__metadata__"}
+        return {
+            name: Tensor(dtype=item["dtype"], shape=tuple(item["shape"]))
+            for name, item in head.items()
+            if name != "__metadata__"
+        }
 
 
 def _config(folder: Path) -> dict[str, Any]:
     file = folder / "config.json"
     if not os.path.lexists(file):
-        raise ModelError(f"{folder} has no config.json.", "Give a folder that transformers' save_pretrained wrote.", "model")
+        raise ModelError(
+            f"{folder} has no config.json.", "Give a folder that transformers' save_pretrained wrote.", "model"
+        )
     with model_file(file):
         return dict(json_text.read(file.read_text(encoding="utf-8"), "config.json"))

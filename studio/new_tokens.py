@@ -19,8 +19,19 @@ from studio import model
 from studio.errors import ModelError, StudioError, model_file
 from studio.home import room
 
-FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "vocab.json", "vocab.txt",
-         "merges.txt", "*.model", "*.tiktoken", "tokenizer.*.json")  # what a tokenizer consists of
+FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "*.model",
+    "*.tiktoken",
+    "tokenizer.*.json",
+)  # what a tokenizer consists of
 LONGEST = 100  # characters of a new token
 
 
@@ -58,13 +69,18 @@ def added(folder: Path, texts: Sequence[str]) -> Added:
         return NONE
     file = folder / "tokenizer.json"
     if not file.is_file():
-        raise ModelError(f"{folder.name} has no tokenizer.json to add tokens to.",
-                         "Load its tokenizer once with transformers and save it (AutoTokenizer.from_pretrained(…).save_pretrained(…)).", "data.new_tokens")
+        raise ModelError(
+            f"{folder.name} has no tokenizer.json to add tokens to.",
+            "Load its tokenizer once with transformers and save it (AutoTokenizer.from_pretrained(…).save_pretrained(…)).",
+            "data.new_tokens",
+        )
     ids, known, last = _numbered(file, file.stat().st_mtime_ns, tuple(texts))
     rows = _rows(folder)
     if rows is None:  # only a tokenizer is here
         return Added(ids, known, last + 1, tuple(ids.values()))
-    short = any(number >= rows for number in known.values())  # a token of the tokenizer that the model was never given a row for
+    short = any(
+        number >= rows for number in known.values()
+    )  # a token of the tokenizer that the model was never given a row for
     size = max(rows, last + 1) if ids or short else rows
     return Added(ids, known, size, tuple(sorted({*ids.values(), *range(rows, size)})))
 
@@ -80,6 +96,7 @@ def _rows(folder: Path) -> int | None:
 def _numbered(file: Path, stamp: int, texts: tuple[str, ...]) -> tuple[dict[str, int], dict[str, int], int]:
     """(ids of the tokens added, ids of those that are one token already, the highest id in use), as the tokenizers library numbers them."""
     from tokenizers import AddedToken, Tokenizer  # late: a compiled library that the page's first second does not need
+
     with model_file(file):
         made = Tokenizer.from_file(str(file))
     known: dict[str, int] = {}
@@ -87,7 +104,9 @@ def _numbered(file: Path, stamp: int, texts: tuple[str, ...]) -> tuple[dict[str,
         alone = made.encode(text, add_special_tokens=False).ids
         if (there := made.token_to_id(text)) is not None:
             known[text] = there
-        elif len(alone) == 1 and made.decode(alone, skip_special_tokens=False).strip() == text:  # not the token for what is unknown
+        elif (
+            len(alone) == 1 and made.decode(alone, skip_special_tokens=False).strip() == text
+        ):  # not the token for what is unknown
             known[text] = alone[0]
     new = [text for text in texts if text not in known]
     made.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in new])
@@ -122,12 +141,22 @@ def _write(files: Sequence[Path], ids: dict[str, int], final: Path) -> None:
         for file in files:
             shutil.copyfile(file, draft / file.name)
         entries = {str(number): _entry(text) for text, number in ids.items()}
-        _edit(draft / "tokenizer.json", lambda told: told.update(
-            added_tokens=[*(told.get("added_tokens") or []), *({"id": int(number), **entry} for number, entry in entries.items())]))
+        _edit(
+            draft / "tokenizer.json",
+            lambda told: told.update(
+                added_tokens=[
+                    *(told.get("added_tokens") or []),
+                    *({"id": int(number), **entry} for number, entry in entries.items()),
+                ]
+            ),
+        )
         if (draft / "added_tokens.json").is_file():
             _edit(draft / "added_tokens.json", lambda told: told.update(ids))
         if (draft / "tokenizer_config.json").is_file():
-            _edit(draft / "tokenizer_config.json", lambda told: "added_tokens_decoder" in told and told["added_tokens_decoder"].update(entries))
+            _edit(
+                draft / "tokenizer_config.json",
+                lambda told: "added_tokens_decoder" in told and told["added_tokens_decoder"].update(entries),
+            )
         try:
             os.rename(draft, final)
         except OSError:
@@ -136,7 +165,14 @@ def _write(files: Sequence[Path], ids: dict[str, int], final: Path) -> None:
 
 
 def _entry(text: str) -> dict[str, Any]:
-    return {"content": text, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    return {
+        "content": text,
+        "single_word": False,
+        "lstrip": False,
+        "rstrip": False,
+        "normalized": False,
+        "special": True,
+    }
 
 
 def _edit(file: Path, change: Any) -> None:

@@ -11,28 +11,49 @@ import sys
 
 from studio import __version__
 
-SLACK = 4.0  # milliseconds: gradio's queue looks a thousand times a second whether it has work, and has no setting for that
+SLACK = (
+    4.0  # milliseconds: gradio's queue looks a thousand times a second whether it has work, and has no setting for that
+)
 
 
 def build():
     """The page, not launched."""
     from studio.ui import build as page
+
     return page()
 
 
 def arguments(given: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Fine-Tuning Studio: your own language model, on one page.",
-                                     epilog="With a command instead (train, runs, chat, …): the same jobs in the terminal; `fine-tuning-studio train --help`.")
+    parser = argparse.ArgumentParser(
+        description="Fine-Tuning Studio: your own language model, on one page.",
+        epilog="With a command instead (train, runs, chat, …): the same jobs in the terminal; `fine-tuning-studio train --help`.",
+    )
     parser.add_argument("--version", action="version", version=__version__)
-    parser.add_argument("--host", default="0.0.0.0" if os.environ.get("SPACE_ID") else "127.0.0.1",
-                        help="address to serve on (127.0.0.1); 0.0.0.0 shows the page to your network and asks for a login")
+    parser.add_argument(
+        "--host",
+        default="0.0.0.0" if os.environ.get("SPACE_ID") else "127.0.0.1",
+        help="address to serve on (127.0.0.1); 0.0.0.0 shows the page to your network and asks for a login",
+    )
     parser.add_argument("--port", type=int, help="port (else the first free one from 7860)")
-    parser.add_argument("--share", action="store_true", help="a public https address through Gradio's tunnel; asks for a login")
-    parser.add_argument("--home", metavar="DIR", help="where runs, models and data live (else STUDIO_HOME, else ~/.fine-tuning-studio)")
-    parser.add_argument("--allow-host", metavar="NAME", action="append", default=[], help="answer to this Host name too, such as a proxy's; "
-                        "others can reach the page by it, so it asks for a login")
-    parser.add_argument("--token", action=argparse.BooleanOptionalAction, default=None,
-                        help="ask for a token, which the printed address carries (by default where other people have accounts on this computer)")
+    parser.add_argument(
+        "--share", action="store_true", help="a public https address through Gradio's tunnel; asks for a login"
+    )
+    parser.add_argument(
+        "--home", metavar="DIR", help="where runs, models and data live (else STUDIO_HOME, else ~/.fine-tuning-studio)"
+    )
+    parser.add_argument(
+        "--allow-host",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="answer to this Host name too, such as a proxy's; others can reach the page by it, so it asks for a login",
+    )
+    parser.add_argument(
+        "--token",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="ask for a token, which the printed address carries (by default where other people have accounts on this computer)",
+    )
     return parser.parse_args(given)
 
 
@@ -40,6 +61,7 @@ def main(given: list[str] | None = None) -> None:
     """Passwords come from STUDIO_PASSWORD and STUDIO_WATCH_PASSWORD, never from the command line, which everybody here can read."""
     args = arguments(given)
     from studio import credentials
+
     passwords = credentials.take()
     if args.home:
         os.environ["STUDIO_HOME"] = args.home
@@ -47,24 +69,29 @@ def main(given: list[str] | None = None) -> None:
     for name in ("GRADIO_SHARE", "GRADIO_MCP_SERVER"):  # what is public is said on the command line
         os.environ.pop(name, None)
     from studio import home, process, queue
+
     process.unhurried(SLACK)
     home.private()
     os.environ.setdefault("GRADIO_TEMP_DIR", str(home.room("cache") / "gradio"))  # read when gradio is imported
     from studio.runs import afterwards, backup
     from studio.ui import neighbours, uploads
     from studio.ui.serving import Reach, launch
+
     uploads.sweep()
     backup.watch()
     queue.watch(then=afterwards.catch_up)
     owner, watcher = map(passwords.get, credentials.PASSWORDS)
     token = neighbours.shared() if args.token is None else args.token
-    launch(build(), Reach(args.host, args.port, args.share, tuple(args.allow_host), owner, watcher, token and not owner))
+    launch(
+        build(), Reach(args.host, args.port, args.share, tuple(args.allow_host), owner, watcher, token and not owner)
+    )
 
 
 def entry() -> None:
     """`fine-tuning-studio`: alone or with options the page, with a command the terminal."""
     if sys.argv[1:] and not sys.argv[1].startswith("-"):
         from studio.__main__ import main as terminal
+
         sys.exit(terminal())
     main()
 

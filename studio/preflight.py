@@ -38,8 +38,11 @@ def check(config: RunConfig) -> None:
     Raises StudioError. Reads headers only and downloads nothing.
     """
     if config.combine:
-        raise OrderError("This order combines finished runs: it is not one to train from.",
-                         "Combine them anew: python -m studio combine RUN RUN.", "combine")
+        raise OrderError(
+            "This order combines finished runs: it is not one to train from.",
+            "Combine them anew: python -m studio combine RUN RUN.",
+            "combine",
+        )
     folder, device = source.check(config.model), places.device_of(config.place) or devices()[0]
     if not config.place.remote:
         fit.refuse(device)
@@ -55,11 +58,17 @@ def check_new_tokens(config: RunConfig, facts: model.ModelFacts | None) -> None:
     if not config.data.new_tokens:
         return
     if config.training.sharding == "fsdp":
-        raise OrderError("New tokens are not trained in a model that is split over several devices (fsdp).",
-                         "Set training.sharding to ddp, or leave data.new_tokens out.", "training.sharding")
+        raise OrderError(
+            "New tokens are not trained in a model that is split over several devices (fsdp).",
+            "Set training.sharding to ddp, or leave data.new_tokens out.",
+            "training.sharding",
+        )
     if not config.method.trains_tokens:
-        raise OrderError(f"{config.method.label} trains no rows of the embedding, so new tokens would never be learnt.",
-                         "Set method.name to lora, qlora or full, or leave data.new_tokens out.", "data.new_tokens")
+        raise OrderError(
+            f"{config.method.label} trains no rows of the embedding, so new tokens would never be learnt.",
+            "Set method.name to lora, qlora or full, or leave data.new_tokens out.",
+            "data.new_tokens",
+        )
     if facts is not None:
         config.method.refuse_tokens(facts)
 
@@ -76,8 +85,11 @@ def check_settings(config: RunConfig, device: Device) -> None:
         _check_compiler()
     for tracker in config.training.report_to:
         if not auto.installed(tracker):
-            raise OrderError(f"The tracker {tracker} is not installed.", f"Install it (pip install {tracker}), or take it off training.report_to.",
-                             "training.report_to")
+            raise OrderError(
+                f"The tracker {tracker} is not installed.",
+                f"Install it (pip install {tracker}), or take it off training.report_to.",
+                "training.report_to",
+            )
 
 
 def check_options(config: RunConfig) -> None:
@@ -85,12 +97,18 @@ def check_options(config: RunConfig) -> None:
     training = config.training
     for key in ON_EVALUATION:
         if not config.data.eval and getattr(training, key):
-            raise OrderError(f"training.{key} acts at evaluations, and with data.eval {config.data.eval or 0} there are none.",
-                             f"Hold rows out (data.eval: 0.05), or leave training.{key} out.", f"training.{key}")
+            raise OrderError(
+                f"training.{key} acts at evaluations, and with data.eval {config.data.eval or 0} there are none.",
+                f"Hold rows out (data.eval: 0.05), or leave training.{key} out.",
+                f"training.{key}",
+            )
     method = config.method
     if getattr(method, "quantization", None) == "int8" and (compute := getattr(method, "compute", "auto")) != "auto":
-        raise OrderError(f"method.compute is {compute}, but weights held in int8 are multiplied in int8.",
-                         "Leave method.compute at auto, or hold the base in nf4.", "method.compute")
+        raise OrderError(
+            f"method.compute is {compute}, but weights held in int8 are multiplied in int8.",
+            "Leave method.compute at auto, or hold the base in nf4.",
+            "method.compute",
+        )
     _check_optimizer(training.optimizer)
 
 
@@ -99,19 +117,31 @@ def _check_optimizer(name: str) -> None:
         return
     if name not in OPTIMIZERS:
         near = difflib.get_close_matches(name, OPTIMIZERS, n=1, cutoff=0.5)
-        raise OrderError(f"There is no optimizer {name!r} here.", f"Did you mean {near[0]}?" if near else f"Known are: {', '.join(OPTIMIZERS)}.",
-                         "training.optimizer")
+        raise OrderError(
+            f"There is no optimizer {name!r} here.",
+            f"Did you mean {near[0]}?" if near else f"Known are: {', '.join(OPTIMIZERS)}.",
+            "training.optimizer",
+        )
     if importlib.util.find_spec(OPTIMIZERS[name]) is None:
-        raise OrderError(f"The optimizer {name} needs the package {OPTIMIZERS[name]}, which is not installed.",
-                         "Install it, or set training.optimizer to auto.", "training.optimizer")
+        raise OrderError(
+            f"The optimizer {name} needs the package {OPTIMIZERS[name]}, which is not installed.",
+            "Install it, or set training.optimizer to auto.",
+            "training.optimizer",
+        )
 
 
 def _check_compiler() -> None:
     """torch.compile writes C++ (for a CPU, and to start its CUDA kernels) and needs a compiler and Python's headers for it."""
     compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
     if shutil.which(compiler) is None:
-        raise OrderError(f"torch.compile needs the C++ compiler {compiler}, which is not installed.",
-                         "Install it (on Debian and Ubuntu: apt install g++), or set training.compile to false.", "training.compile")
+        raise OrderError(
+            f"torch.compile needs the C++ compiler {compiler}, which is not installed.",
+            "Install it (on Debian and Ubuntu: apt install g++), or set training.compile to false.",
+            "training.compile",
+        )
     if not Path(sysconfig.get_path("include"), "Python.h").is_file():
-        raise OrderError("torch.compile needs Python's header files, which are not installed.",
-                         "Install them (on Debian and Ubuntu: apt install python3-dev), or set training.compile to false.", "training.compile")
+        raise OrderError(
+            "torch.compile needs Python's header files, which are not installed.",
+            "Install them (on Debian and Ubuntu: apt install python3-dev), or set training.compile to false.",
+            "training.compile",
+        )

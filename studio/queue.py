@@ -93,6 +93,7 @@ def watch(every: float = 5.0, then: Callable[[], None] | None = None) -> threadi
 
     then: called after each time.
     """
+
     def look() -> None:
         while True:
             try:
@@ -115,15 +116,22 @@ def start(run: Run) -> bool:
     crash.point("queue.start")
     command = [sys.executable, "-m", "studio.supervise", "--detach", str(run.folder)]
     try:
-        done = subprocess.run(command, cwd=PROJECT, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=START_WAIT)
+        done = subprocess.run(
+            command, cwd=PROJECT, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=START_WAIT
+        )
     except subprocess.TimeoutExpired:
-        raise RunError(f"The supervisor of {run.id} did not start within {START_WAIT:.0f} s.", "Try again.", "run") from None
+        raise RunError(
+            f"The supervisor of {run.id} did not start within {START_WAIT:.0f} s.", "Try again.", "run"
+        ) from None
     crash.point("queue.started")
     if done.returncode in (UP, BUSY):
         return done.returncode == UP
     reason = (done.stderr.strip().splitlines() or ["it gave no reason"])[-1]
-    raise RunError(f"The supervisor of {run.id} did not start: {reason}", "Try again; if it stays, run "
-                   f"python -m studio.supervise {run.folder} in a terminal and read what it says.", "run")
+    raise RunError(
+        f"The supervisor of {run.id} did not start: {reason}",
+        f"Try again; if it stays, run python -m studio.supervise {run.folder} in a terminal and read what it says.",
+        "run",
+    )
 
 
 # -- what can be done with a run in the queue or on a device
@@ -191,11 +199,19 @@ def move(run: Run, place: int) -> list[Run]:
     with _turn():
         others = [other for other in waiting() if other.id != run.id]
         if run.state() != "queued":
-            raise RunError(f"{run.id} is not waiting: it is {run.state()}.", "Only a queued run has a place in the queue.", "run")
+            raise RunError(
+                f"{run.id} is not waiting: it is {run.state()}.", "Only a queued run has a place in the queue.", "run"
+            )
         index = max(0, min(place - 1, len(others)))
         before = _order(others[index - 1].turn()) if index else None
         after = _order(others[index].turn()) if index < len(others) else None
-        order = (before + after) / 2 if before is not None and after is not None else after - 1 if after is not None else (before or 0) + 1
+        order = (
+            (before + after) / 2
+            if before is not None and after is not None
+            else after - 1
+            if after is not None
+            else (before or 0) + 1
+        )
         _put(run, hold=on_hold(run), order=order)
         return waiting()
 

@@ -38,8 +38,15 @@ PART = 4_000  # bytes of log in a line
 HUB_LOOK = float(os.environ.get("STUDIO_HUB_LOOK", 10))  # seconds between two looks at the Hub
 
 
-def relay(box: Path, attempt: int, events_from: int, log_from: int, tell: Callable[[str], None],
-          each: Callable[[Run], None] = lambda one: None, last: Callable[[Run], None] = lambda one: None) -> None:
+def relay(
+    box: Path,
+    attempt: int,
+    events_from: int,
+    log_from: int,
+    tell: Callable[[str], None],
+    each: Callable[[Run], None] = lambda one: None,
+    last: Callable[[Run], None] = lambda one: None,
+) -> None:
     """Carry the box's order out and tell of it until the run is over.
 
     attempt: of the run at the other side; a higher one than before lets an ended run go on. each: called at every look; last: behind the
@@ -57,7 +64,7 @@ def relay(box: Path, attempt: int, events_from: int, log_from: int, tell: Callab
         data, place = log.follow(one.log, place)
         for start in range(0, len(data), PART):
             told = place[1] - len(data) + min(len(data), start + PART)
-            tell(f"@log {told} {json.dumps(data[start:start + PART].decode('utf-8', 'replace'))}")
+            tell(f"@log {told} {json.dumps(data[start : start + PART].decode('utf-8', 'replace'))}")
         each(one)
         if ended:
             return
@@ -103,7 +110,7 @@ def _run(box: Path, attempt: int) -> Run:
     if attempt > known["attempt"] and not one.alive() and queue.settle(one) not in ("queued", *run.ALIVE):
         for ask in box.glob("ask-*"):
             ask.unlink(missing_ok=True)
-        new = changes[known["changes"]:]
+        new = changes[known["changes"] :]
         merged: dict = {}
         for change in new:
             for section, values in change["changes"].items():
@@ -156,6 +163,7 @@ class Hub:
 
     def __init__(self, repo: str, name: str):
         from huggingface_hub import HfApi
+
         self.api, self.repo, self.box = HfApi(), repo, room("relay") / name
         self.copying: threading.Thread | None = None
         self.looked = 0.0
@@ -167,7 +175,9 @@ class Hub:
         for ask in self.box.glob("ask-*"):
             ask.unlink()  # asked of an earlier Job
         for one in backup.fetch():
-            write_whole(self.box / "answer.json", json.dumps({"run": one.id, "attempt": 0, "changes": len(one.changes())}))
+            write_whole(
+                self.box / "answer.json", json.dumps({"run": one.id, "attempt": 0, "changes": len(one.changes())})
+            )
         return self.box
 
     def look(self, one: Run) -> None:
@@ -194,11 +204,16 @@ class Hub:
             time.sleep(wait)
             if backup.copied(one):
                 return
-        raise DeviceError("The result could not be copied to the Hub.", f"Look whether {self.repo} may be written with this token.", "place")
+        raise DeviceError(
+            "The result could not be copied to the Hub.",
+            f"Look whether {self.repo} may be written with this token.",
+            "place",
+        )
 
 
 def main(words: list[str]) -> int:
     """Exit status: 0 the run is over, however it ended; 2 the order was refused, with an end event that says why."""
+
     def tell(line: str) -> None:
         print(line, flush=True)
 
@@ -217,15 +232,28 @@ def main(words: list[str]) -> int:
     except OSError as error:
         if error.errno not in FULL:
             raise
-        end = {"kind": "end", "at": time.time(), "state": "failed", "reason": "disk",
-               "cause": "The disk of the computer it trains on is full.", "action": "Free some space there, then resume the run."}
+        end = {
+            "kind": "end",
+            "at": time.time(),
+            "state": "failed",
+            "reason": "disk",
+            "cause": "The disk of the computer it trains on is full.",
+            "action": "Free some space there, then resume the run.",
+        }
         tell(f"@event {events_from + 1} {json.dumps(end)}")
         return 2
     except StudioError as error:
         if words[0] == "--remove":
             print(error, file=sys.stderr)
             return 2
-        end = {"kind": "end", "at": time.time(), "state": "failed", "cause": error.message, "action": error.hint, "reason": error.reason}
+        end = {
+            "kind": "end",
+            "at": time.time(),
+            "state": "failed",
+            "cause": error.message,
+            "action": error.hint,
+            "reason": error.reason,
+        }
         tell(f"@event {events_from + 1} {json.dumps(end)}")  # it never ran: this is all there is to tell
         return 2
     return 0

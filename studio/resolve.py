@@ -47,20 +47,40 @@ class Resolved(NamedTuple):
 
     def told(self) -> dict[str, Any]:
         """For the diary."""
-        return {"device": self.device, "precision": self.dtype, "weights": self.weights, "checkpointing": self.checkpointing, "optimizer": self.optimizer,
-                "loss": self.loss, "attention": self.attention, "packing": self.packed, "threads": self.threads, "workers": self.workers,
-                "compile": self.compile, "eval_every": self.eval_every, "save_every": self.save_every, "estimated_memory": self.estimated,
-                "expected": self.expected, "why": self.why}
+        return {
+            "device": self.device,
+            "precision": self.dtype,
+            "weights": self.weights,
+            "checkpointing": self.checkpointing,
+            "optimizer": self.optimizer,
+            "loss": self.loss,
+            "attention": self.attention,
+            "packing": self.packed,
+            "threads": self.threads,
+            "workers": self.workers,
+            "compile": self.compile,
+            "eval_every": self.eval_every,
+            "save_every": self.save_every,
+            "estimated_memory": self.estimated,
+            "expected": self.expected,
+            "why": self.why,
+        }
 
 
-def resolve(config: RunConfig, facts: ModelFacts, device: Device, statistics: Mapping[str, int], processes: int = 1) -> Resolved:
+def resolve(
+    config: RunConfig, facts: ModelFacts, device: Device, statistics: Mapping[str, int], processes: int = 1
+) -> Resolved:
     """Resolve by device, model and data (statistics: rows, tokens, trained, max, as data.prepare tells them).
 
     Raises OrderError for what the device or the model cannot do.
     """
     training, rows, longest = config.training, statistics["rows"], statistics["max"]
     preflight.check_settings(config, device)
-    dtype, held, expected = auto.precision(config, device), auto.weights(config, device), record.forecast(facts, config, device, statistics)
+    dtype, held, expected = (
+        auto.precision(config, device),
+        auto.weights(config, device),
+        record.forecast(facts, config, device, statistics),
+    )
     packed, kernel, why = auto.layout(config, facts, device, longest)
     steps = training.steps(rows)
     eval_every = max(1, round(steps / 10)) if training.eval_every == "auto" else training.eval_every
@@ -85,7 +105,11 @@ def resolve(config: RunConfig, facts: ModelFacts, device: Device, statistics: Ma
         compile=training.compile,
         estimated=expected.total,
         expected=expected.told(),
-        why={"packing": why, "checkpointing": _why_checkpointing(config, expected), "precision": _why_precision(config, device)},
+        why={
+            "packing": why,
+            "checkpointing": _why_checkpointing(config, expected),
+            "precision": _why_precision(config, device),
+        },
         masked=auto.masked(config, facts, longest),
     )
 
@@ -95,7 +119,9 @@ def _why_precision(config: RunConfig, device: Device) -> str:
         return "as ordered"
     if device.bf16:
         return "the device computes in bf16"
-    return "an older card: fp16 with a scaler" if device.precision == "fp16" else "the device has no fast 16-bit products"
+    return (
+        "an older card: fp16 with a scaler" if device.precision == "fp16" else "the device has no fast 16-bit products"
+    )
 
 
 def _why_checkpointing(config: RunConfig, expected: Estimate) -> str:

@@ -21,7 +21,22 @@ from studio.home import bytes_in, changing, inside, room, slug, sync_folder, wri
 from studio.runs import recovery
 from studio.runs.summary import ALIVE, STATES, TURNS, WORKING, current, phase, standing, summary
 
-__all__ = ["ALIVE", "ASKS", "STATES", "WORKING", "Run", "create", "current", "delete", "find", "is_run", "phase", "runs", "summary", "sweep"]
+__all__ = [
+    "ALIVE",
+    "ASKS",
+    "STATES",
+    "WORKING",
+    "Run",
+    "create",
+    "current",
+    "delete",
+    "find",
+    "is_run",
+    "phase",
+    "runs",
+    "summary",
+    "sweep",
+]
 
 ASKS = ("save", "evaluate", "sample")  # what a living run can be asked to do after its step
 RESERVE = 32_768  # bytes kept so that the end line fits on a full disk
@@ -81,7 +96,9 @@ class Run:
         try:
             config = parse(file.read_text(), where=str(file))
         except (OSError, UnicodeDecodeError) as error:
-            raise RunError(f"The run {self.id} has no readable config.yaml.", "Start a new run with the same settings.", str(file)) from error
+            raise RunError(
+                f"The run {self.id} has no readable config.yaml.", "Start a new run with the same settings.", str(file)
+            ) from error
         for change in self.changes():
             config = config.changed(**change["changes"])
         return config
@@ -97,12 +114,19 @@ class Run:
     def change(self, why: str, **sections: dict[str, Any]) -> None:
         """Record a change of the order for the next attempt. Raises OrderError when the result is no order."""
         if self.config.combine:
-            raise RunError(f"{self.id} was combined, not trained: there is nothing to go on with.", "Combine its runs anew with other weights.", "run")
+            raise RunError(
+                f"{self.id} was combined, not trained: there is nothing to go on with.",
+                "Combine its runs anew with other weights.",
+                "run",
+            )
         file = self.folder / "changes.json"
         with changing(file):
             self.__dict__.pop("config", None)  # another process may have changed it since it was read here
             self.config.changed(**sections)
-            write_whole(file, json.dumps([*self.changes(), {"at": round(time.time(), 3), "why": why, "changes": sections}], indent=1))
+            write_whole(
+                file,
+                json.dumps([*self.changes(), {"at": round(time.time(), 3), "why": why, "changes": sections}], indent=1),
+            )
             self.__dict__.pop("config", None)
 
     def label(self, **fields: Any) -> dict[str, Any]:
@@ -131,7 +155,9 @@ class Run:
     def state(self, diary: list[dict[str, Any]] | None = None, alive: bool | None = None) -> str:
         """One of STATES, from lock and diary. diary: read after `alive` was asked, else a run that ends just now may look lost."""
         alive = self.alive() if alive is None else alive
-        turn = self.turn() if diary is None else next((event for event in reversed(diary) if event["kind"] in TURNS), None)
+        turn = (
+            self.turn() if diary is None else next((event for event in reversed(diary) if event["kind"] in TURNS), None)
+        )
         return standing(alive, turn or self.unsaid(), self.stop_file.exists())
 
     def unsaid(self) -> dict[str, Any] | None:
@@ -188,7 +214,9 @@ class Run:
         if what not in ASKS:
             raise RunError(f"A run cannot be asked to {what}.", f"It can be asked to {', '.join(ASKS)}.", "what")
         if not self.alive():
-            raise RunError(f"{self.id} is not running: it is {self.state()}.", "Only a running run can be asked.", "run")
+            raise RunError(
+                f"{self.id} is not running: it is {self.state()}.", "Only a running run can be asked.", "run"
+            )
         (self.folder / f"ask-{what}").touch()
 
     def asked(self) -> set[str]:
@@ -213,7 +241,11 @@ def _edited(config: RunConfig) -> list[dict[str, Any]]:
     sections = [section for section, _ in config.sections()]
     named = [one.source for section in sections for one in section.sources()]
     named += [section.eval for section in sections if isinstance(section.eval, str)]
-    return [{"source": source, **found} for source in dict.fromkeys(named) if (found := record_of(Path(source).expanduser()))]
+    return [
+        {"source": source, **found}
+        for source in dict.fromkeys(named)
+        if (found := record_of(Path(source).expanduser()))
+    ]
 
 
 def create(config: RunConfig, model_label: str | None = None, order: float | None = None) -> Run:
@@ -231,7 +263,9 @@ def create(config: RunConfig, model_label: str | None = None, order: float | Non
         (temporary / "config.yaml").write_text(config.anchored().to_yaml())
         if edited := _edited(config):
             (temporary / "edited.json").write_text(json.dumps(edited), encoding="utf-8")
-        events.append(temporary / "events.jsonl", "phase", name="queued", attempt=0, order=time.time() if order is None else order)
+        events.append(
+            temporary / "events.jsonl", "phase", name="queued", attempt=0, order=time.time() if order is None else order
+        )
         for file in ("config.yaml", "events.jsonl"):
             sync_folder(temporary / file)  # an fsync: what waits survives a power cut
         crash.point("create.written")
@@ -277,8 +311,16 @@ def find(name: str) -> Run:
     if len(partly) == 1:
         return partly[0]
     if len(partly) > 1:
-        raise RunError(f"{len(partly)} runs have {name!r} in their name: {', '.join(run.id for run in partly[:5])}.", "Give more of the name.", "run")
-    near = sorted(everything, key=lambda run: max(SequenceMatcher(None, name, part).ratio() for part in (run.id, run.id[16:])), reverse=True)
+        raise RunError(
+            f"{len(partly)} runs have {name!r} in their name: {', '.join(run.id for run in partly[:5])}.",
+            "Give more of the name.",
+            "run",
+        )
+    near = sorted(
+        everything,
+        key=lambda run: max(SequenceMatcher(None, name, part).ratio() for part in (run.id, run.id[16:])),
+        reverse=True,
+    )
     known = ", ".join(run.id for run in near[:5]) or "there is none yet"
     raise RunError(f"There is no run {name!r}.", f"Runs: {known}.", "run")
 

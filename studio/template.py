@@ -19,9 +19,19 @@ from studio.home import PROJECT
 from studio.text import sandbox, spans
 from studio.text.sandbox import CLOSE, OPEN
 
-FOLDER = next(folder for folder in (PROJECT / "studio" / "templates", PROJECT / "templates") if folder.is_dir())  # of the wheel; of a checkout
+FOLDER = next(
+    folder for folder in (PROJECT / "studio" / "templates", PROJECT / "templates") if folder.is_dir()
+)  # of the wheel; of a checkout
 FALLBACK = "chatml"
-SUITED = ("chatml", "llama3", "gemma", "phi", "deepseek", "mistral", "alpaca")  # looked through for a model that brings no template
+SUITED = (
+    "chatml",
+    "llama3",
+    "gemma",
+    "phi",
+    "deepseek",
+    "mistral",
+    "alpaca",
+)  # looked through for a model that brings no template
 TAG = re.compile(r"\{%[-+]?\s*generation\s*[-+]?%\}")
 ABOUT = re.compile(r"\s*\{#-?(.*?)-?#\}", re.DOTALL)  # the comment that opens a template file
 FORGED = {ord(OPEN): None, ord(CLOSE): None}
@@ -63,11 +73,17 @@ def load(name: str = "auto", model_folder: str | Path | None = None) -> Template
             return Template("model", own, special)
         if name == "model":
             raise TemplateError(
-                "This model brings no chat template of its own.", f"Choose one of: {', '.join(names())}.", "data.template"
+                "This model brings no chat template of its own.",
+                f"Choose one of: {', '.join(names())}.",
+                "data.template",
             )
         name = _suited(model_folder, special)
     if name not in names():
-        raise TemplateError(f"There is no template named {name!r}.", f"Choose one of: auto, model, {', '.join(names())}.", "data.template")
+        raise TemplateError(
+            f"There is no template named {name!r}.",
+            f"Choose one of: auto, model, {', '.join(names())}.",
+            "data.template",
+        )
     text, bos = (FOLDER / f"{name}.jinja").read_text(encoding="utf-8"), added_bos(model_folder)
     return Template(name, _with_bos(text, bos, special) if bos and "bos_token" not in text else text, special)
 
@@ -104,7 +120,9 @@ def _added_bos(file: Path, changed: int, size: int) -> str:
             single: dict[str, Any] = next(iter(step.get("single") or []), {})
             first = single.get("SpecialToken")
             if first:
-                return str(next(iter((step.get("special_tokens") or {}).get(first["id"], {}).get("tokens") or []), first["id"]))
+                return str(
+                    next(iter((step.get("special_tokens") or {}).get(first["id"], {}).get("tokens") or []), first["id"])
+                )
     return ""
 
 
@@ -212,15 +230,29 @@ class Template:
         variables = {"tools": None, "documents": None, **self.special, **extra}
         messages = [{key: _clean(value) for key, value in message.items() if value is not None} for message in messages]
         try:
-            return sandbox.render(self.text, variables | {"messages": messages, "add_generation_prompt": add_generation_prompt})
+            return sandbox.render(
+                self.text, variables | {"messages": messages, "add_generation_prompt": add_generation_prompt}
+            )
         except RecursionError as error:
-            raise TemplateError(f"The template {self.name!r} was stopped: it calls itself without end.", "", "data.template") from error
+            raise TemplateError(
+                f"The template {self.name!r} was stopped: it calls itself without end.", "", "data.template"
+            ) from error
         except jinja2.exceptions.SecurityError as error:
             raise TemplateError(
                 f"The template {self.name!r} was stopped: {error.message}.", "Choose another template.", "data.template"
             ) from error
-        except (jinja2.TemplateError, TypeError, ValueError, KeyError, AttributeError, ArithmeticError, LookupError) as error:
-            raise TemplateError(f"The template {self.name!r} cannot render this conversation: {error}.", "", "data.template") from error
+        except (
+            jinja2.TemplateError,
+            TypeError,
+            ValueError,
+            KeyError,
+            AttributeError,
+            ArithmeticError,
+            LookupError,
+        ) as error:
+            raise TemplateError(
+                f"The template {self.name!r} cannot render this conversation: {error}.", "", "data.template"
+            ) from error
 
     @property
     def about(self) -> str:
@@ -261,17 +293,25 @@ class Template:
     @cached_property
     def reasoning_key(self) -> str | None:
         """The name under which the template takes the reasoning of a turn; None where it has no place for it."""
-        return next((key for key in REASONING if self._shows([{"role": "assistant", "content": spans.ANSWER, key: MARK}])), None)
+        return next(
+            (key for key in REASONING if self._shows([{"role": "assistant", "content": spans.ANSWER, key: MARK}])), None
+        )
 
     @cached_property
     def shows_tools(self) -> bool:
         """Whether the tools that a conversation declares stand in its text."""
-        tool = {"type": "function", "function": {"name": MARK, "description": MARK, "parameters": {"type": "object", "properties": {}}}}
+        tool = {
+            "type": "function",
+            "function": {"name": MARK, "description": MARK, "parameters": {"type": "object", "properties": {}}},
+        }
         return self._shows([], tools=[tool])
 
     def _shows(self, more: list[Message], **extra: Any) -> bool:
         """Whether MARK stands in a small conversation that ends in these messages."""
-        messages = [{"role": "user", "content": spans.QUESTION}, *(more or [{"role": "assistant", "content": spans.ANSWER}])]
+        messages = [
+            {"role": "user", "content": spans.QUESTION},
+            *(more or [{"role": "assistant", "content": spans.ANSWER}]),
+        ]
         try:
             return MARK in self._run(messages, False, **extra)
         except TemplateError:

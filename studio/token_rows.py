@@ -24,9 +24,14 @@ def grow(base: Any, added: Added) -> Any:
     spare are no words of its own, and start there too.
     """
     import torch
+
     if not added.rows:
         return base
-    tables = {base.get_input_embeddings().weight, head.weight} if (head := base.get_output_embeddings()) is not None else {base.get_input_embeddings().weight}
+    tables = (
+        {base.get_input_embeddings().weight, head.weight}
+        if (head := base.get_output_embeddings()) is not None
+        else {base.get_input_embeddings().weight}
+    )
     before = base.get_input_embeddings().weight.shape[0]
     spare = [row for row in added.rows if row < before]
     with torch.no_grad():
@@ -55,22 +60,33 @@ def indices(folder: Path) -> dict[str, list[int]]:
     """Table -> rows that an adapter's folder trains alone, as peft's config tells; "" is the embedding where it names none."""
     file = folder / "adapter_config.json"
     told = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    found = told.get("trainable_token_indices") or (told.get("token_indices") if told.get("peft_type") == "TRAINABLE_TOKENS" else None) or {}
+    found = (
+        told.get("trainable_token_indices")
+        or (told.get("token_indices") if told.get("peft_type") == "TRAINABLE_TOKENS" else None)
+        or {}
+    )
     return found if isinstance(found, dict) else {"": found}
 
 
 def table_rows(folder: Path) -> int | None:
     """Rows of the embedding or head that an adapter brings whole; None where it brings neither. Raises ModelError where the two differ."""
     from safetensors import safe_open
+
     file = folder / "adapter_model.safetensors"
     if not file.is_file():
         return None
     with safe_open(file, "pt") as stored:
-        found = {name: stored.get_slice(name).get_shape()[0] for name in stored.keys()  # noqa: SIM118 - not a dict
-                 if TABLES.search(name) and len(stored.get_slice(name).get_shape()) == 2}
+        found = {
+            name: stored.get_slice(name).get_shape()[0]
+            for name in stored.keys()  # noqa: SIM118 - not a dict
+            if TABLES.search(name) and len(stored.get_slice(name).get_shape()) == 2
+        }
     if len(set(found.values())) > 1:
-        raise ModelError(f"The adapter in {folder.name} brings tables of different length: {', '.join(f'{name}: {rows}' for name, rows in found.items())}.",
-                         "Save it again with one length for embedding and head.", str(folder))
+        raise ModelError(
+            f"The adapter in {folder.name} brings tables of different length: {', '.join(f'{name}: {rows}' for name, rows in found.items())}.",
+            "Save it again with one length for embedding and head.",
+            str(folder),
+        )
     return next(iter(found.values()), None)
 
 
@@ -86,6 +102,7 @@ def fit(model: Any, folder: Path) -> None:
     The model may share its weights with others on the same base (worker/loaded.py), whose tables must stay as they are.
     """
     import torch
+
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     before = embedding.weight.shape[0]
     wanted = size(folder, before)
@@ -93,7 +110,9 @@ def fit(model: Any, folder: Path) -> None:
         tied = head is not None and head.weight is embedding.weight
         embedding.weight = torch.nn.Parameter(embedding.weight.detach().clone(), requires_grad=False)
         if head is not None:
-            head.weight = embedding.weight if tied else torch.nn.Parameter(head.weight.detach().clone(), requires_grad=False)
+            head.weight = (
+                embedding.weight if tied else torch.nn.Parameter(head.weight.detach().clone(), requires_grad=False)
+            )
     if wanted != before:
         model.resize_token_embeddings(wanted, mean_resizing=False)
 
@@ -101,6 +120,7 @@ def fit(model: Any, folder: Path) -> None:
 def write_in(model: Any) -> Any:
     """Trained rows written into the tables of a model that `fit` prepared: peft would copy a whole table at every forward."""
     from peft.utils.other import TrainableTokensWrapper
+
     for module in list(model.modules()):
         if isinstance(module, TrainableTokensWrapper) and not module.token_adapter.merged:
             module.token_adapter.merge()
@@ -110,9 +130,13 @@ def write_in(model: Any) -> Any:
 def with_rows(table: torch.Tensor, rows: list[int], values: torch.Tensor) -> torch.Tensor:
     """table [n, width] with `values` [len(rows), width] in these rows, longer where rows lie beyond its end. Raises ModelError for a gap."""
     import torch
+
     size = max(len(table), 1 + max(rows))
     if set(range(len(table), size)) - set(rows):
-        raise ModelError(f"The adapter brings rows up to {max(rows)}, but not all of those beyond the {len(table)} of its base.",
-                         "Save it again with its embedding (peft: save_embedding_layers=True).", "model")
+        raise ModelError(
+            f"The adapter brings rows up to {max(rows)}, but not all of those beyond the {len(table)} of its base.",
+            "Save it again with its embedding (peft: save_embedding_layers=True).",
+            "model",
+        )
     made = torch.cat([table, table.new_zeros(size - len(table), table.shape[1])])
     return made.index_copy(0, torch.tensor(rows, device=table.device), values.to(made))

@@ -27,7 +27,9 @@ TrainOn = Literal["assistant", "last", "all"]
 TooLong = Literal["cut", "drop", "split"]
 Reasoning = Literal["auto", "keep", "drop", "mask_empty"]
 THOUGHT = re.compile(r"<think>\n?(.*?)\n?</think>\s*", re.DOTALL)
-NO_THOUGHT = re.compile(r"\s*(?:<((?:\w+:)?think\w*)>\s*</\1>|◁think▷\s*◁/think▷)\s*")  # a block of reasoning that holds none
+NO_THOUGHT = re.compile(
+    r"\s*(?:<((?:\w+:)?think\w*)>\s*</\1>|◁think▷\s*◁/think▷)\s*"
+)  # a block of reasoning that holds none
 THOUGHT_ENDS = re.compile(r"\s*</((?:\w+:)?think\w*)>\s*")  # of one that the prompt has opened
 Conversation = list[Message] | dict[str, Any] | str
 
@@ -75,14 +77,25 @@ class Encoder:
         self.table, self.reads = _limits(self.folder, self.tokenizer)
         if added and self.table is not None and new_tokens.added(self.folder, added).size > self.table:
             self.table = None  # every token gets a row
-        self.context: int | None = None  # tokens beyond which a row is refused; set for an order, whose model will be given the row
+        self.context: int | None = (
+            None  # tokens beyond which a row is refused; set for an order, whose model will be given the row
+        )
         self.virtual = 0  # tokens that the method puts before every row; the context is without them
 
     @classmethod
-    def of(cls, order: DataOrder, model_folder: str | Path, template: Template | None = None, virtual: int = 0) -> Encoder:
+    def of(
+        cls, order: DataOrder, model_folder: str | Path, template: Template | None = None, virtual: int = 0
+    ) -> Encoder:
         """As an order says. template: where it is loaded already. virtual: tokens that the method puts before every row."""
-        made = cls(model_folder, template or load(order.template, new_tokens.tokenizer_folder(model_folder, order.new_tokens)),
-                   order.max_length, order.too_long, order.train_on, order.reasoning, order.new_tokens)
+        made = cls(
+            model_folder,
+            template or load(order.template, new_tokens.tokenizer_folder(model_folder, order.new_tokens)),
+            order.max_length,
+            order.too_long,
+            order.train_on,
+            order.reasoning,
+            order.new_tokens,
+        )
         made.context, made.virtual = made.reads and made.reads - virtual, virtual
         return made
 
@@ -115,7 +128,9 @@ class Encoder:
 
     def beyond(self, e: Encoded) -> str:
         """In words, by how much a row is longer than the model can read; "" where it is not."""
-        size = len(e.ids) - (e.cut if self.too_long != "drop" and self.max_length and len(e.ids) > self.max_length else 0)
+        size = len(e.ids) - (
+            e.cut if self.too_long != "drop" and self.max_length and len(e.ids) > self.max_length else 0
+        )
         if self.context is None or size <= self.context:
             return ""
         words = f"The row has {size} tokens; {self.folder.name} can read {self.context} of a row."
@@ -154,7 +169,11 @@ class Encoder:
         if extra.get("tools") and any(name not in rendered.text for name in calls.names_of(extra["tools"])):
             left_out.add("tools_dropped")
         masked = self._masked(answers, rendered.text, spans)
-        trained = rendered.spans if spans is None else [(max(a, *(stop for start, stop in masked if start == a), a), b) for a, b in spans]
+        trained = (
+            rendered.spans
+            if spans is None
+            else [(max(a, *(stop for start, stop in masked if start == a), a), b) for a, b in spans]
+        )
         return replace(rendered, spans=trained, masked=masked, left_out=tuple(sorted(left_out)))
 
     def _with_calls(self, messages: list[Message], **extra: Any) -> Rendered:
@@ -171,8 +190,11 @@ class Encoder:
                 lost = lost or missing
         if not lost:
             raise tried[0]
-        raise TemplateError(f"The template {self.template.name!r} leaves out the calls of tools: {lost}.",
-                            "Choose one that writes them, such as chatml or qwen3.", "data.template")
+        raise TemplateError(
+            f"The template {self.template.name!r} leaves out the calls of tools: {lost}.",
+            "Choose one that writes them, such as chatml or qwen3.",
+            "data.template",
+        )
 
     def _tried(self, messages: list[Message], **extra: Any) -> Rendered | TemplateError:
         try:
@@ -182,7 +204,9 @@ class Encoder:
 
     def _with_reasoning(self, messages: list[Message]) -> tuple[list[Message], set[str]]:
         """The messages with their reasoning where the template takes it, and what had to be left out."""
-        if not any("reasoning_content" in m or (m["role"] == "assistant" and "</think>" in m["content"]) for m in messages):
+        if not any(
+            "reasoning_content" in m or (m["role"] == "assistant" and "</think>" in m["content"]) for m in messages
+        ):
             return messages, set()
         made, left_out, key = [], set(), self.template.reasoning_key
         for message in messages:
@@ -205,12 +229,22 @@ class Encoder:
         """Whether reasoning that the template was given does not stand in its turn. Raises TemplateError where it is to be kept."""
         for n, message in enumerate(answers):
             inline = THOUGHT.search(message["content"])
-            thought = next((message[key] for key in ("reasoning_content", "reasoning", "thinking") if isinstance(message.get(key), str)), None)
+            thought = next(
+                (
+                    message[key]
+                    for key in ("reasoning_content", "reasoning", "thinking")
+                    if isinstance(message.get(key), str)
+                ),
+                None,
+            )
             thought = (thought or (inline.group(1) if inline else "")).strip()
             if thought and thought not in (rendered.text[slice(*spans[n])] if spans else rendered.text):
                 if self.reasoning == "keep":
-                    raise TemplateError(f"The template {self.template.name!r} leaves out the reasoning of answer {n + 1}.",
-                                        "Choose one that keeps the reasoning of every turn, such as qwen3, or set data.reasoning to auto.", "data.template")
+                    raise TemplateError(
+                        f"The template {self.template.name!r} leaves out the reasoning of answer {n + 1}.",
+                        "Choose one that keeps the reasoning of every turn, such as qwen3, or set data.reasoning to auto.",
+                        "data.template",
+                    )
                 return {"reasoning_dropped"}
         return set()
 
@@ -218,8 +252,11 @@ class Encoder:
         """What is never trained: turns of weight 0, and blocks of reasoning that the template wrote empty."""
         if spans is None:
             if any(message.get("weight") == 0 or message.get("untrained") for message in answers):
-                raise TemplateError(f"With the template {self.template.name!r} answers cannot be told apart, and some of them are not to be trained.",
-                                    "Choose another template, such as chatml.", "data.template")
+                raise TemplateError(
+                    f"With the template {self.template.name!r} answers cannot be told apart, and some of them are not to be trained.",
+                    "Choose another template, such as chatml.",
+                    "data.template",
+                )
             return []
         found = []
         for message, (start, stop) in zip(answers, spans, strict=True):
@@ -240,8 +277,11 @@ class Encoder:
         blank = len(said) - len(said.lstrip())
         at = text.find(said.strip(), start, stop)
         if at < 0:
-            raise TemplateError(f"The template {self.template.name!r} writes an answer otherwise than the data, and parts of it are not to be trained.",
-                                "Choose another template, such as chatml.", "data.template")
+            raise TemplateError(
+                f"The template {self.template.name!r} writes an answer otherwise than the data, and parts of it are not to be trained.",
+                "Choose another template, such as chatml.",
+                "data.template",
+            )
         return [(max(at + a - blank, at), at + b - blank) for a, b in message["untrained"]]
 
     def _label(self, rendered: Rendered, ids: list[int], offsets: list[tuple[int, int]], whole: bool) -> Encoded:
@@ -268,17 +308,24 @@ class Encoder:
             raise TemplateError(
                 f"The token {self.tokenizer.id_to_token(token)!r} has the number {token}, but {self.folder.name} has only "
                 f"{self.table} rows in its embedding table.",
-                "Choose a template without that token, such as alpaca, or take it out of the data.", "data.template")
+                "Choose a template without that token, such as alpaca, or take it out of the data.",
+                "data.template",
+            )
 
     def caution(self) -> str:
         """A sentence where no single token ends the turns that are trained, or "": programs other than this one then write on."""
         stops = self.template.stop
         if not stops or any(self.tokenizer.token_to_id(stop) is not None for stop in stops):
             return ""
-        parts, lacking = len(self.tokenizer.encode(stops[0], add_special_tokens=False).ids), self.template.marks - set(self.tokenizer.get_vocab())
-        return (f"The template {self.template.name!r} ends a turn with {stops[0]!r}, which is {parts} plain tokens in this model: "
-                "programs that stop at a token only will write on. Choose a template whose end is one token (auto does), "
-                f"or add what it lacks: data.new_tokens: {json.dumps(sorted(lacking | {stops[0]}, key=len, reverse=True), ensure_ascii=False)}.")
+        parts, lacking = (
+            len(self.tokenizer.encode(stops[0], add_special_tokens=False).ids),
+            self.template.marks - set(self.tokenizer.get_vocab()),
+        )
+        return (
+            f"The template {self.template.name!r} ends a turn with {stops[0]!r}, which is {parts} plain tokens in this model: "
+            "programs that stop at a token only will write on. Choose a template whose end is one token (auto does), "
+            f"or add what it lacks: data.new_tokens: {json.dumps(sorted(lacking | {stops[0]}, key=len, reverse=True), ensure_ascii=False)}."
+        )
 
     def note(self) -> str:
         """A sentence for tokens that are to be added and need not be, or ""."""
@@ -312,7 +359,14 @@ def _missing_calls(messages: list[Message], rendered: Rendered) -> str:
         turns = [rendered.text[start:stop] for start, stop in rendered.spans]
     else:  # the template marks answers otherwise than one by one
         turns = [" ".join(rendered.text[start:stop] for start, stop in rendered.spans)] * len(answers)
-    return next((lost for message, turn in zip(answers, turns, strict=True) if message.get("tool_calls") and (lost := calls.missing(message, turn))), "")
+    return next(
+        (
+            lost
+            for message, turn in zip(answers, turns, strict=True)
+            if message.get("tool_calls") and (lost := calls.missing(message, turn))
+        ),
+        "",
+    )
 
 
 def covered(offsets: Sequence[tuple[int, int]], spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -335,8 +389,11 @@ def covered(offsets: Sequence[tuple[int, int]], spans: Sequence[tuple[int, int]]
 
 def ending(offsets: Sequence[tuple[int, int]], spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     """[first, last) token of every span: the tokens whose last character it holds. (The first one is often a blank that stands before a word.)"""
-    return [(first, last - (first < last and offsets[last - 1][1] > stop))
-            for start, stop in spans for first, last in covered(offsets, [(start, stop)])]
+    return [
+        (first, last - (first < last and offsets[last - 1][1] > stop))
+        for start, stop in spans
+        for first, last in covered(offsets, [(start, stop)])
+    ]
 
 
 def _limits(folder: Path, tokenizer: Any) -> tuple[int | None, int | None]:

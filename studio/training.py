@@ -18,55 +18,220 @@ class Training(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    epochs: float = Field(3, gt=0, le=1000, title="Epochs", description="How often the whole data is gone through. More learns more, and in the end by heart.")
-    max_steps: int | None = Field(None, ge=1, title="Steps", description="Stop after this many optimizer steps instead of after epochs.", json_schema_extra=ADVANCED)
-    batch_size: int = Field(4, ge=1, le=1024, title="Batch size", description="Rows worked on at once. More is faster on a GPU and takes more memory.")
-    accumulation: Auto | int = Field("auto", title="Gradient accumulation",
-                                     description="Batches gathered before one optimizer step. Effective batch = batch size × accumulation; costs no memory. "
-                                                 "auto: 4, fewer on small data, so that the run has steps enough to learn.")
-    learning_rate: float | None = Field(None, gt=0, le=1, title="Learning rate",
-                                        description="Size of a step. Left out: the method's own. Too high: the loss jumps; too low: nothing is learnt.")
-    schedule: Literal["cosine", "linear", "constant", "constant_with_warmup", "cosine_with_min_lr", "polynomial", "inverse_sqrt"] = Field(
-        "cosine", title="Schedule", description="How the learning rate falls over the run.", json_schema_extra=ADVANCED)
-    warmup: float = Field(0.03, ge=0, lt=1, title="Warm-up", description="Share of the steps over which the rate rises from zero.", json_schema_extra=ADVANCED)
-    weight_decay: float = Field(0.0, ge=0, le=1, title="Weight decay", description="Pulls trained weights towards zero; a little regularises.", json_schema_extra=ADVANCED)
-    max_grad_norm: float = Field(1.0, ge=0, le=1000, title="Max gradient norm", description="Longer gradients are shortened to this; 0 switches it off. Prevents jumps.",
-                                 json_schema_extra=ADVANCED)
-    neftune: float | None = Field(None, gt=0, le=100, title="NEFTune noise", description="Noise on the embeddings (alpha, often 5) that can make answers better on small data.",
-                                  json_schema_extra=ADVANCED)
-    label_smoothing: float = Field(0.0, ge=0, lt=1, title="Label smoothing", description="Takes this share of certainty off every right token. Needs full logits.", json_schema_extra=ADVANCED)
-    precision: Literal["auto", "bf16", "fp16", "fp32"] = Field("auto", title="Precision", description="Number format of the base model. auto: bf16 where the device computes in it.",
-                                                               json_schema_extra=ADVANCED)
+    epochs: float = Field(
+        3,
+        gt=0,
+        le=1000,
+        title="Epochs",
+        description="How often the whole data is gone through. More learns more, and in the end by heart.",
+    )
+    max_steps: int | None = Field(
+        None,
+        ge=1,
+        title="Steps",
+        description="Stop after this many optimizer steps instead of after epochs.",
+        json_schema_extra=ADVANCED,
+    )
+    batch_size: int = Field(
+        4,
+        ge=1,
+        le=1024,
+        title="Batch size",
+        description="Rows worked on at once. More is faster on a GPU and takes more memory.",
+    )
+    accumulation: Auto | int = Field(
+        "auto",
+        title="Gradient accumulation",
+        description="Batches gathered before one optimizer step. Effective batch = batch size × accumulation; costs no memory. "
+        "auto: 4, fewer on small data, so that the run has steps enough to learn.",
+    )
+    learning_rate: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        title="Learning rate",
+        description="Size of a step. Left out: the method's own. Too high: the loss jumps; too low: nothing is learnt.",
+    )
+    schedule: Literal[
+        "cosine", "linear", "constant", "constant_with_warmup", "cosine_with_min_lr", "polynomial", "inverse_sqrt"
+    ] = Field(
+        "cosine", title="Schedule", description="How the learning rate falls over the run.", json_schema_extra=ADVANCED
+    )
+    warmup: float = Field(
+        0.03,
+        ge=0,
+        lt=1,
+        title="Warm-up",
+        description="Share of the steps over which the rate rises from zero.",
+        json_schema_extra=ADVANCED,
+    )
+    weight_decay: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        title="Weight decay",
+        description="Pulls trained weights towards zero; a little regularises.",
+        json_schema_extra=ADVANCED,
+    )
+    max_grad_norm: float = Field(
+        1.0,
+        ge=0,
+        le=1000,
+        title="Max gradient norm",
+        description="Longer gradients are shortened to this; 0 switches it off. Prevents jumps.",
+        json_schema_extra=ADVANCED,
+    )
+    neftune: float | None = Field(
+        None,
+        gt=0,
+        le=100,
+        title="NEFTune noise",
+        description="Noise on the embeddings (alpha, often 5) that can make answers better on small data.",
+        json_schema_extra=ADVANCED,
+    )
+    label_smoothing: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        title="Label smoothing",
+        description="Takes this share of certainty off every right token. Needs full logits.",
+        json_schema_extra=ADVANCED,
+    )
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = Field(
+        "auto",
+        title="Precision",
+        description="Number format of the base model. auto: bf16 where the device computes in it.",
+        json_schema_extra=ADVANCED,
+    )
     weights: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", title="Trained weights", description="Number format of what is trained. auto: float32. bf16 halves the memory of full fine-tuning; every step is "
-        "rounded at random, so that small ones are not lost.", json_schema_extra=ADVANCED)
-    checkpointing: bool | Auto = Field("auto", title="Gradient checkpointing", description="Computes activations twice instead of keeping them: about a third slower, far less memory. "
-                                       "auto: only when the estimate says it is needed.", json_schema_extra=ADVANCED)
-    packing: bool | Auto = Field("auto", title="Packing", description="Puts several short rows into one, without mixing them: no padding, fewer steps.", json_schema_extra=ADVANCED)
-    optimizer: str = Field("auto", pattern=r"^[a-z0-9_]+$", title="Optimizer", description="auto: fused AdamW. adamw_8bit and paged_adamw_8bit save memory on CUDA; adafactor saves more.",
-                           json_schema_extra=ADVANCED)
-    loss: Literal["auto", "chunked", "full"] = Field("auto", title="Loss", description="chunked: the head is applied to trained tokens only, some at a time; same loss, less memory.",
-                                                     json_schema_extra=ADVANCED)
-    attention: Literal["auto", "sdpa", "eager", "flash"] = Field("auto", title="Attention", description="Which attention kernel. auto: the fastest one installed.", json_schema_extra=ADVANCED)
-    compile: bool = Field(False, title="torch.compile", description="Compiles the model first: some minutes once, then 10-30 % faster on a GPU with equal lengths.", json_schema_extra=ADVANCED)
-    seed: int = Field(42, ge=0, lt=2**32, title="Seed", description="Same seed, same data, same device: same result.", json_schema_extra=ADVANCED)
-    log_every: int = Field(1, ge=1, title="Log every", description="Steps between two points of the curve.", json_schema_extra=ADVANCED)
-    eval_every: int | Auto = Field("auto", title="Evaluate every", description="Steps between two evaluations. auto: ten times in the run.", json_schema_extra=ADVANCED)
-    save_every: int | Auto = Field("auto", title="Save every", description="Steps between two checkpoints. auto: as often as evaluations.", json_schema_extra=ADVANCED)
-    keep_checkpoints: int = Field(2, ge=1, le=1000, title="Checkpoints kept", description="Older ones are deleted once a newer one is complete.", json_schema_extra=ADVANCED)
-    early_stopping: int | None = Field(None, ge=1, title="Early stopping", description="Stop after this many evaluations without a better held-out loss.", json_schema_extra=ADVANCED)
-    keep_best: bool = Field(False, title="Keep the best", description="The result is the checkpoint with the lowest held-out loss, not the last.", json_schema_extra=ADVANCED)
-    sample_prompts: tuple[str, ...] = Field((), max_length=8, title="Sample prompts", description="Asked at every evaluation, so that one can read how the answers change.",
-                                            json_schema_extra=ADVANCED)
-    probe: bool = Field(True, title="Probe", description="Runs the longest batch once before the start, so that a run that would die late dies at once.", json_schema_extra=ADVANCED)
+        "auto",
+        title="Trained weights",
+        description="Number format of what is trained. auto: float32. bf16 halves the memory of full fine-tuning; every step is "
+        "rounded at random, so that small ones are not lost.",
+        json_schema_extra=ADVANCED,
+    )
+    checkpointing: bool | Auto = Field(
+        "auto",
+        title="Gradient checkpointing",
+        description="Computes activations twice instead of keeping them: about a third slower, far less memory. "
+        "auto: only when the estimate says it is needed.",
+        json_schema_extra=ADVANCED,
+    )
+    packing: bool | Auto = Field(
+        "auto",
+        title="Packing",
+        description="Puts several short rows into one, without mixing them: no padding, fewer steps.",
+        json_schema_extra=ADVANCED,
+    )
+    optimizer: str = Field(
+        "auto",
+        pattern=r"^[a-z0-9_]+$",
+        title="Optimizer",
+        description="auto: fused AdamW. adamw_8bit and paged_adamw_8bit save memory on CUDA; adafactor saves more.",
+        json_schema_extra=ADVANCED,
+    )
+    loss: Literal["auto", "chunked", "full"] = Field(
+        "auto",
+        title="Loss",
+        description="chunked: the head is applied to trained tokens only, some at a time; same loss, less memory.",
+        json_schema_extra=ADVANCED,
+    )
+    attention: Literal["auto", "sdpa", "eager", "flash"] = Field(
+        "auto",
+        title="Attention",
+        description="Which attention kernel. auto: the fastest one installed.",
+        json_schema_extra=ADVANCED,
+    )
+    compile: bool = Field(
+        False,
+        title="torch.compile",
+        description="Compiles the model first: some minutes once, then 10-30 % faster on a GPU with equal lengths.",
+        json_schema_extra=ADVANCED,
+    )
+    seed: int = Field(
+        42,
+        ge=0,
+        lt=2**32,
+        title="Seed",
+        description="Same seed, same data, same device: same result.",
+        json_schema_extra=ADVANCED,
+    )
+    log_every: int = Field(
+        1, ge=1, title="Log every", description="Steps between two points of the curve.", json_schema_extra=ADVANCED
+    )
+    eval_every: int | Auto = Field(
+        "auto",
+        title="Evaluate every",
+        description="Steps between two evaluations. auto: ten times in the run.",
+        json_schema_extra=ADVANCED,
+    )
+    save_every: int | Auto = Field(
+        "auto",
+        title="Save every",
+        description="Steps between two checkpoints. auto: as often as evaluations.",
+        json_schema_extra=ADVANCED,
+    )
+    keep_checkpoints: int = Field(
+        2,
+        ge=1,
+        le=1000,
+        title="Checkpoints kept",
+        description="Older ones are deleted once a newer one is complete.",
+        json_schema_extra=ADVANCED,
+    )
+    early_stopping: int | None = Field(
+        None,
+        ge=1,
+        title="Early stopping",
+        description="Stop after this many evaluations without a better held-out loss.",
+        json_schema_extra=ADVANCED,
+    )
+    keep_best: bool = Field(
+        False,
+        title="Keep the best",
+        description="The result is the checkpoint with the lowest held-out loss, not the last.",
+        json_schema_extra=ADVANCED,
+    )
+    sample_prompts: tuple[str, ...] = Field(
+        (),
+        max_length=8,
+        title="Sample prompts",
+        description="Asked at every evaluation, so that one can read how the answers change.",
+        json_schema_extra=ADVANCED,
+    )
+    probe: bool = Field(
+        True,
+        title="Probe",
+        description="Runs the longest batch once before the start, so that a run that would die late dies at once.",
+        json_schema_extra=ADVANCED,
+    )
     report_to: tuple[Literal["tensorboard", "trackio", "wandb", "mlflow", "swanlab"], ...] = Field(
-        (), title="Report to", description="Trackers to send metrics to as well; their keys come from the environment only.", json_schema_extra=ADVANCED)
-    devices: int | Auto = Field("auto", title="Devices", description="How many devices share the run. auto: one.", json_schema_extra=ADVANCED)
-    sharding: Literal["auto", "ddp", "fsdp"] = Field("auto", title="Sharding", description="On several devices: a copy on each (ddp) or the model split over them (fsdp).",
-                                                     json_schema_extra=ADVANCED)
-    threads: int | Auto = Field("auto", title="CPU threads", description="Cores the trainer takes. auto: all but what the page needs.", json_schema_extra=ADVANCED)
-    workers: int | Auto = Field("auto", title="Loader processes", description="Processes that prepare the next batches meanwhile. auto: one on a GPU, none on a CPU.",
-                                json_schema_extra=ADVANCED)
+        (),
+        title="Report to",
+        description="Trackers to send metrics to as well; their keys come from the environment only.",
+        json_schema_extra=ADVANCED,
+    )
+    devices: int | Auto = Field(
+        "auto", title="Devices", description="How many devices share the run. auto: one.", json_schema_extra=ADVANCED
+    )
+    sharding: Literal["auto", "ddp", "fsdp"] = Field(
+        "auto",
+        title="Sharding",
+        description="On several devices: a copy on each (ddp) or the model split over them (fsdp).",
+        json_schema_extra=ADVANCED,
+    )
+    threads: int | Auto = Field(
+        "auto",
+        title="CPU threads",
+        description="Cores the trainer takes. auto: all but what the page needs.",
+        json_schema_extra=ADVANCED,
+    )
+    workers: int | Auto = Field(
+        "auto",
+        title="Loader processes",
+        description="Processes that prepare the next batches meanwhile. auto: one on a GPU, none on a CPU.",
+        json_schema_extra=ADVANCED,
+    )
 
     @property
     def rising(self) -> float:

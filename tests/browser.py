@@ -17,18 +17,27 @@ from typing import Any
 
 from studio.home import PROJECT
 
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 
 
 def chromium_path() -> str | None:
     """A Chromium of the system; None where there is none (then playwright's own is tried)."""
-    return next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
+    return next(
+        (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
+    )
 
 
 @contextlib.contextmanager
 def browser() -> Iterator[Any]:
     """A playwright Browser."""
     from playwright.sync_api import sync_playwright
+
     with sync_playwright() as play:
         opened = play.chromium.launch(executable_path=chromium_path(), args=FLAGS)
         yield opened
@@ -49,10 +58,21 @@ class App:
         self.address = f"http://127.0.0.1:{self.port}"
 
     def start(self) -> App:
-        environment = {**os.environ, "STUDIO_HOME": str(self.home), "GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1"}
+        environment = {
+            **os.environ,
+            "STUDIO_HOME": str(self.home),
+            "GRADIO_ANALYTICS_ENABLED": "False",
+            "HF_HUB_OFFLINE": "1",
+        }
         log = open(self.home / "page.log", "ab")  # noqa: SIM115 - handed to the child
-        self.process = subprocess.Popen([sys.executable, "app.py", "--port", str(self.port), *(self.options or ("--no-token",))], cwd=PROJECT, env=environment,
-                                        stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        self.process = subprocess.Popen(
+            [sys.executable, "app.py", "--port", str(self.port), *(self.options or ("--no-token",))],
+            cwd=PROJECT,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
         log.close()
         until = time.monotonic() + 180
         while time.monotonic() < until:
@@ -79,6 +99,12 @@ def watch(page: Any) -> list[str]:
     """Collects what must not happen on a page: script errors, and requests to any other address."""
     found: list[str] = []
     page.on("pageerror", lambda error: found.append(f"error: {error}"))
-    page.on("request", lambda request: found.append(f"external: {request.url}")
-            if not request.url.startswith(("http://127.0.0.1", "data:", "blob:", "about:")) else None)
+    page.on(
+        "request",
+        lambda request: (
+            found.append(f"external: {request.url}")
+            if not request.url.startswith(("http://127.0.0.1", "data:", "blob:", "about:"))
+            else None
+        ),
+    )
     return found

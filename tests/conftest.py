@@ -22,7 +22,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 for heard, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
     if signal.getsignal(heard) == signal.SIG_IGN:
-        signal.signal(heard, usual)  # started in the background, or under nohup: what the tests start must still hear Ctrl-C and a closed terminal
+        signal.signal(
+            heard, usual
+        )  # started in the background, or under nohup: what the tests start must still hear Ctrl-C and a closed terminal
 settings.register_profile("studio", deadline=None, print_blob=True)
 settings.load_profile("studio")
 
@@ -32,11 +34,35 @@ from tests import tiny  # noqa: E402
 from tests.readers import Transformers4  # noqa: E402
 
 FEW_STEPS = ["--set", "training.max_steps=16", "--set", "training.learning_rate=1e-3"]
-LONGEST = ("e2e/test_first_run.py", "e2e/test_terminal.py", "e2e/test_serving.py", "faults/test_faults.py", "methods/test_resume.py", "e2e/",
-           "test_estimate_trace.py", "worker/test_matrix.py", "worker/test_train.py")  # begun first: met last, one would keep the other worker idle
-QUICK = ("base/test_shards.py", "data/test_containers.py", "data/test_formats.py", "data/test_problems.py", "data/test_shapes.py", "forecast/",
-         "runs/test_diagnosis.py", "runs/test_log.py", "runs/test_signs.py", "test_config.py", "test_events.py", "test_home.py", "test_presets.py",
-         "test_ranks.py", "test_resolve.py", "test_sandbox.py")  # the core's, without torch: python -m pytest -q -m quick
+LONGEST = (
+    "e2e/test_first_run.py",
+    "e2e/test_terminal.py",
+    "e2e/test_serving.py",
+    "faults/test_faults.py",
+    "methods/test_resume.py",
+    "e2e/",
+    "test_estimate_trace.py",
+    "worker/test_matrix.py",
+    "worker/test_train.py",
+)  # begun first: met last, one would keep the other worker idle
+QUICK = (
+    "base/test_shards.py",
+    "data/test_containers.py",
+    "data/test_formats.py",
+    "data/test_problems.py",
+    "data/test_shapes.py",
+    "forecast/",
+    "runs/test_diagnosis.py",
+    "runs/test_log.py",
+    "runs/test_signs.py",
+    "test_config.py",
+    "test_events.py",
+    "test_home.py",
+    "test_presets.py",
+    "test_ranks.py",
+    "test_resolve.py",
+    "test_sandbox.py",
+)  # the core's, without torch: python -m pytest -q -m quick
 STARTER_HOME = os.environ.get("STUDIO_TEST_HOME")  # keeps the prepared starter between test runs
 
 
@@ -50,12 +76,20 @@ def _is_quick(path: Path) -> bool:
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Under `-m quick` the other files are not even imported: they bring torch."""
-    other = config.getoption("markexpr") == "quick" and collection_path.name.startswith("test_") and not _is_quick(collection_path)
+    other = (
+        config.getoption("markexpr") == "quick"
+        and collection_path.name.startswith("test_")
+        and not _is_quick(collection_path)
+    )
     return True if other else None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: next((place for place, start in enumerate(LONGEST) if item.nodeid.startswith(f"tests/{start}")), len(LONGEST)))
+    items.sort(
+        key=lambda item: next(
+            (place for place, start in enumerate(LONGEST) if item.nodeid.startswith(f"tests/{start}")), len(LONGEST)
+        )
+    )
     for item in items:
         if _is_quick(item.path):
             item.add_marker(pytest.mark.quick)
@@ -87,7 +121,9 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(params=[True, False], ids=["bf16", "no-bf16"])
 def processor(request: pytest.FixtureRequest) -> Device:
     """A pretended computer without a GPU: two cores, 24 GiB; with and without bf16 instructions. Bytes and seconds are told for it, not for this one."""
-    return Device(kind="cpu", name="a pretended processor", memory=24 * 2**30, free=20 * 2**30, bf16=request.param, cores=2)
+    return Device(
+        kind="cpu", name="a pretended processor", memory=24 * 2**30, free=20 * 2**30, bf16=request.param, cores=2
+    )
 
 
 @pytest.fixture(scope="session")
@@ -100,7 +136,11 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Forty short Alpaca rows in a JSON file."""
     file = tmp_path_factory.mktemp("data") / "rows.json"
-    file.write_text(json.dumps([{"instruction": f"Say the number {n}.", "input": "", "output": f"The number is {n}."} for n in range(40)]))
+    file.write_text(
+        json.dumps(
+            [{"instruction": f"Say the number {n}.", "input": "", "output": f"The number is {n}."} for n in range(40)]
+        )
+    )
     return file
 
 
@@ -108,6 +148,7 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def starter_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home with the real starter model prepared in it; made once a session, or kept where STUDIO_TEST_HOME says."""
     from studio.base.starter import prepare
+
     folder = Path(STARTER_HOME) if STARTER_HOME else _shared(tmp_path_factory) / "starter-home"
     folder.mkdir(exist_ok=True)
     before = os.environ.get("STUDIO_HOME")
@@ -129,7 +170,9 @@ def with_starter(home: Path, starter_home: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def trained(starter_home: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> dict[str, Any]:
+def trained(
+    starter_home: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> dict[str, Any]:
     """The main job, done once for all workers through the terminal: the sample, the starter, LoRA.
 
     Every default with --rare, as the page's first run always has it; else a few steps at a higher rate, which learn as much in a third of the
@@ -141,7 +184,11 @@ def trained(starter_home: Path, tmp_path_factory: pytest.TempPathFactory, reques
         if not told.is_file():
             home.mkdir()
             (home / "models").symlink_to(starter_home / "models")
-            done = terminal(["train", "sample", "--json", *([] if request.config.getoption("--rare") else FEW_STEPS)], home, timeout=1500)
+            done = terminal(
+                ["train", "sample", "--json", *([] if request.config.getoption("--rare") else FEW_STEPS)],
+                home,
+                timeout=1500,
+            )
             assert done.returncode == 0, done.stderr[-3000:]
             told.write_text(done.stdout)
     answer = json.loads(told.read_text())
@@ -166,10 +213,18 @@ def transformers_4(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Transfo
 
 def _shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that all workers of this test run have."""
-    return tmp_path_factory.getbasetemp().parent if "PYTEST_XDIST_WORKER" in os.environ else tmp_path_factory.getbasetemp()
+    return (
+        tmp_path_factory.getbasetemp().parent if "PYTEST_XDIST_WORKER" in os.environ else tmp_path_factory.getbasetemp()
+    )
 
 
 def terminal(arguments: list[str], home: Path, timeout: float = 120) -> subprocess.CompletedProcess[str]:
     """python -m studio ARGUMENTS in a process of its own."""
-    return subprocess.run([sys.executable, "-m", "studio", *arguments], cwd=PROJECT, capture_output=True, text=True, timeout=timeout,
-                          env={**os.environ, "STUDIO_HOME": str(home), "HF_HUB_OFFLINE": "1"})
+    return subprocess.run(
+        [sys.executable, "-m", "studio", *arguments],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env={**os.environ, "STUDIO_HOME": str(home), "HF_HUB_OFFLINE": "1"},
+    )

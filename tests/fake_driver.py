@@ -46,11 +46,16 @@ class Driver(SimpleNamespace):
         return self.cuda
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
-        answers = {"nvmlDeviceGetUUID": lambda card: card["uuid"], "nvmlDeviceGetName": lambda card: card["name"],
-                   "nvmlDeviceGetMemoryInfo": lambda card: SimpleNamespace(total=card["memory"], free=card["memory"] - GB // 2),
-                   "nvmlDeviceGetCudaComputeCapability": lambda card: card["capability"],
-                   "nvmlDeviceGetUtilizationRates": lambda card: SimpleNamespace(gpu=card["load"]),
-                   "nvmlDeviceGetTemperature": lambda card, _: card["temperature"]}
+        answers = {
+            "nvmlDeviceGetUUID": lambda card: card["uuid"],
+            "nvmlDeviceGetName": lambda card: card["name"],
+            "nvmlDeviceGetMemoryInfo": lambda card: SimpleNamespace(
+                total=card["memory"], free=card["memory"] - GB // 2
+            ),
+            "nvmlDeviceGetCudaComputeCapability": lambda card: card["capability"],
+            "nvmlDeviceGetUtilizationRates": lambda card: SimpleNamespace(gpu=card["load"]),
+            "nvmlDeviceGetTemperature": lambda card, _: card["temperature"],
+        }
         if name not in answers:
             raise AttributeError(name)
 
@@ -59,6 +64,7 @@ class Driver(SimpleNamespace):
                 return card.get("fails", {}).get(name, answers[name])(card, *more)
             except KeyError as error:
                 raise NVMLError("Not Supported") from error
+
         return asked
 
 
@@ -88,20 +94,39 @@ def file(path: Path, text: object) -> None:
     path.write_text(f"{text}\n")
 
 
-def amd(root: Path, number: int = 0, *, vram: int = 24 * GB, used: int = GB, gfx: int = 110000, cores: int = 0, device: str = "0x744c",
-        unique: int = 0xABC0) -> None:
+def amd(
+    root: Path,
+    number: int = 0,
+    *,
+    vram: int = 24 * GB,
+    used: int = GB,
+    gfx: int = 110000,
+    cores: int = 0,
+    device: str = "0x744c",
+    unique: int = 0xABC0,
+) -> None:
     """A tree of /sys with one more card of AMD's, as amdgpu and kfd write it."""
     card = root / "class" / "drm" / f"card{number}" / "device"
-    for name, value in {"vendor": "0x1002", "device": device, "revision": "0xc8", "mem_info_vram_total": vram, "mem_info_vram_used": used,
-                        "mem_info_gtt_total": 32 * GB, "mem_info_gtt_used": 0, "gpu_busy_percent": 3}.items():
+    for name, value in {
+        "vendor": "0x1002",
+        "device": device,
+        "revision": "0xc8",
+        "mem_info_vram_total": vram,
+        "mem_info_vram_used": used,
+        "mem_info_gtt_total": 32 * GB,
+        "mem_info_gtt_used": 0,
+        "gpu_busy_percent": 3,
+    }.items():
         file(card / name, value)
     render = root / "class" / "drm" / f"renderD{128 + number}"
     render.mkdir(parents=True, exist_ok=True)
     (render / "device").symlink_to(card)
     nodes = root / "class" / "kfd" / "kfd" / "topology" / "nodes"
     file(nodes / "0" / "properties", "cpu_cores_count 16\nsimd_count 0")
-    file(nodes / str(number + 1) / "properties",
-         f"cpu_cores_count {cores}\nsimd_count 96\ngfx_target_version {gfx}\nunique_id {unique + number}\ndrm_render_minor {128 + number}")
+    file(
+        nodes / str(number + 1) / "properties",
+        f"cpu_cores_count {cores}\nsimd_count 96\ngfx_target_version {gfx}\nunique_id {unique + number}\ndrm_render_minor {128 + number}",
+    )
 
 
 def intel(root: Path, number: int = 0, *, vram: int | None = 16 * GB) -> None:

@@ -49,7 +49,9 @@ def serving(repos: dict[str, Path], gated: tuple[str, ...] = ()) -> Iterator[tup
                 return self._send(b"{}", {"X-Error-Code": "RepoNotFound"}, body, 404)
             folder = repos[repo]
             if api:
-                return self._send(json.dumps(self._listing(repo, folder, path)).encode(), {"Content-Type": "application/json"}, body)
+                return self._send(
+                    json.dumps(self._listing(repo, folder, path)).encode(), {"Content-Type": "application/json"}, body
+                )
             file = folder / "/".join(path[4:])  # owner, name, "resolve", revision
             if not file.is_file():
                 return self._send(b"", {"X-Error-Code": "EntryNotFound"}, body, 404)
@@ -59,9 +61,11 @@ def serving(repos: dict[str, Path], gated: tuple[str, ...] = ()) -> Iterator[tup
                 first, _, last = span.removeprefix("bytes=").partition("-")
                 end = int(last) if last else len(data) - 1
                 extra = {"Content-Range": f"bytes {first}-{end}/{len(data)}"}
-                data, code = data[int(first):end + 1], 206
+                data, code = data[int(first) : end + 1], 206
             tag = hashlib.sha256(file.read_bytes()).hexdigest()
-            self._send(data, {"ETag": f'"{tag}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes", **extra}, body, code)
+            self._send(
+                data, {"ETag": f'"{tag}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes", **extra}, body, code
+            )
 
         def _listing(self, repo: str, folder: Path, path: list[str]) -> object:
             files = sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file())
@@ -69,12 +73,32 @@ def serving(repos: dict[str, Path], gated: tuple[str, ...] = ()) -> Iterator[tup
                 under = "/".join(path[4:])
                 folders = sorted(str(inner.relative_to(folder)) for inner in folder.rglob("*") if inner.is_dir())
                 deep = "recursive=true" in self.path.lower()
-                files = [name for name in files if name.startswith(f"{under}/" if under else "") and (deep or Path(name).parent == Path(under))]
-                folders = [name for name in folders if name.startswith(f"{under}/" if under else "") and (deep or Path(name).parent == Path(under))]
+                files = [
+                    name
+                    for name in files
+                    if name.startswith(f"{under}/" if under else "") and (deep or Path(name).parent == Path(under))
+                ]
+                folders = [
+                    name
+                    for name in folders
+                    if name.startswith(f"{under}/" if under else "") and (deep or Path(name).parent == Path(under))
+                ]
                 return [{"type": "directory", "path": name, "oid": "0" * 40, "size": 0} for name in folders] + [
-                        {"type": "file", "path": name, "size": (folder / name).stat().st_size,
-                         "oid": hashlib.sha1(name.encode()).hexdigest()} for name in files]
-            return {"id": repo, "modelId": repo, "sha": COMMIT, "private": False, "siblings": [{"rfilename": name} for name in files]}
+                    {
+                        "type": "file",
+                        "path": name,
+                        "size": (folder / name).stat().st_size,
+                        "oid": hashlib.sha1(name.encode()).hexdigest(),
+                    }
+                    for name in files
+                ]
+            return {
+                "id": repo,
+                "modelId": repo,
+                "sha": COMMIT,
+                "private": False,
+                "siblings": [{"rfilename": name} for name in files],
+            }
 
         def _send(self, data: bytes, headers: dict[str, str], body: bool, code: int = 200) -> None:
             self.send_response(code)

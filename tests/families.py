@@ -12,5 +12,13 @@ ROWS = auto.PROVED  # packed, and padded without a mask: tests/worker/test_famil
 METHODS = ("llama", "mistral", "qwen2", "qwen3", "gemma", "phi3", "gpt2", "gpt_neox")  # tests/methods/test_life.py
 GGUF = tuple(gguf_families.ARCHITECTURES)  # tests/worker/test_gguf_llama_cpp.py
 MERGED = (*METHODS, "gemma2", "gemma3_text", "mixtral")  # tests/worker/test_export.py
-LEAVES = ("llama", "qwen2", "qwen3", "gemma3_text", "mistral", "phi3", "gpt2")  # from the order to an Ollama folder: tests/e2e/test_leaves.py
+LEAVES = (
+    "llama",
+    "qwen2",
+    "qwen3",
+    "gemma3_text",
+    "mistral",
+    "phi3",
+    "gpt2",
+)  # from the order to an Ollama folder: tests/e2e/test_leaves.py
 ALL = sorted({*ROWS, *METHODS, *GGUF, *MERGED, *LEAVES})

@@ -49,5 +49,7 @@ class Unrolled(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         given = kwargs or {}
         if func is torch.softmax and "out" in given:
-            return torch.ops.aten._softmax.out(args[0].to(given.get("dtype") or args[0].dtype), args[1], False, out=given["out"])
+            return torch.ops.aten._softmax.out(
+                args[0].to(given.get("dtype") or args[0].dtype), args[1], False, out=given["out"]
+            )
         return func(*args, **given)

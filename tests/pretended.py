@@ -20,8 +20,21 @@ from torch.utils._pytree import tree_leaves, tree_map
 NAME = "pretended"
 # What CUDA's autocast computes in the narrow type, and what in float32 (torch's "Autocast Op Reference"), as far as language models use them.
 NARROW = ("linear", "matmul", "mm", "addmm", "bmm", "baddbmm", "scaled_dot_product_attention")
-WIDE = ("softmax.int", "log_softmax.int", "layer_norm", "pow.Tensor_Scalar", "rsqrt", "exp", "log", "sum", "sum.dim_IntList", "cumsum", "nll_loss",
-        "cross_entropy_loss", "prod")
+WIDE = (
+    "softmax.int",
+    "log_softmax.int",
+    "layer_norm",
+    "pow.Tensor_Scalar",
+    "rsqrt",
+    "exp",
+    "log",
+    "sum",
+    "sum.dim_IntList",
+    "cumsum",
+    "nll_loss",
+    "cross_entropy_loss",
+    "prod",
+)
 
 
 class _Module(backend_registration._DummyBackendModule):
@@ -59,9 +72,16 @@ def _autocast(library: torchlib.Library, name: str, narrow: bool) -> None:
     def cast(*args: Any, **kwargs: Any) -> Any:
         wanted = torch.get_autocast_dtype(NAME) if narrow else torch.float32
         with torch._C._ExcludeDispatchKeyGuard(outside):
+
             def one(value: Any) -> Any:
-                given = isinstance(value, torch.Tensor) and value.is_floating_point() and value.device.type == NAME and value.dtype != torch.float64
+                given = (
+                    isinstance(value, torch.Tensor)
+                    and value.is_floating_point()
+                    and value.device.type == NAME
+                    and value.dtype != torch.float64
+                )
                 return value.to(wanted) if given else value
+
             args, kwargs = tree_map(one, (args, kwargs))
             return function(*args, **kwargs)
 
@@ -81,7 +101,9 @@ def register() -> None:
         _autocast(library, name, True)
     for name in WIDE:
         _autocast(library, name, False)
-    library.impl("empty.memory_format", _empty, "PrivateUse1")  # for what torch makes below the fake tensors: torch.tensor([1, 2], device=…)
+    library.impl(
+        "empty.memory_format", _empty, "PrivateUse1"
+    )  # for what torch makes below the fake tensors: torch.tensor([1, 2], device=…)
     library.impl("empty_strided", lambda size, stride, **options: _empty(size, **options), "PrivateUse1")
     library.impl("_copy_from", lambda source, target, non_blocking=False: target, "PrivateUse1")
     others = torchlib.Library("_", "IMPL", "AutocastPrivateUse1")
@@ -164,13 +186,20 @@ def _parameter(old: torch.nn.Parameter, new: torch.Tensor, changed: Any) -> torc
         vars(made).update({name: value for name, value in vars(old).items() if name not in vars(made)})
     elif hasattr(old, "quant_state"):
         made.quant_state = old.quant_state
-    states = [state for state in (getattr(old, "quant_state", None), getattr(getattr(old, "quant_state", None), "state2", None)) if state is not None]
+    states = [
+        state
+        for state in (getattr(old, "quant_state", None), getattr(getattr(old, "quant_state", None), "state2", None))
+        if state is not None
+    ]
     for state in states:
-        vars(state).update({name: changed(value) for name, value in vars(state).items() if isinstance(value, torch.Tensor)})
+        vars(state).update(
+            {name: changed(value) for name, value in vars(state).items() if isinstance(value, torch.Tensor)}
+        )
     return made
 
 
 def real_answers(monkeypatch: Any) -> None:
     """transformers leaves out its questions to the device for fake tensors: here they are asked, as for real ones."""
     from transformers.utils import import_utils
+
     monkeypatch.setattr(import_utils, "is_fake_tensor", lambda tensor: False)

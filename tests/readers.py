@@ -14,21 +14,28 @@ from typing import Any
 Answers = list[dict[str, Any]]
 
 
-def by_transformers(folder: str | Path, questions: list[str], tokens: int, texts: list[str] | tuple[str, ...] = ()) -> dict[str, Any]:
+def by_transformers(
+    folder: str | Path, questions: list[str], tokens: int, texts: list[str] | tuple[str, ...] = ()
+) -> dict[str, Any]:
     """{answers, ids}: AutoTokenizer with its chat template, and generate as the folder's generation config has it; weights widened to float32."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
+
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder).float().eval()
     ends = model.generation_config.eos_token_id
     answers = []
     for question in questions:
-        text = tokenizer.apply_chat_template([{"role": "user", "content": question}], add_generation_prompt=True, tokenize=False)
+        text = tokenizer.apply_chat_template(
+            [{"role": "user", "content": question}], add_generation_prompt=True, tokenize=False
+        )
         prompt = tokenizer(text, add_special_tokens=False)["input_ids"]
         ids = torch.tensor([prompt])
         with torch.inference_mode():
-            made = model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=tokens, repetition_penalty=1.0)
-        new = made[0, len(prompt):].tolist()
+            made = model.generate(
+                ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=tokens, repetition_penalty=1.0
+            )
+        new = made[0, len(prompt) :].tolist()
         if new and new[-1] in (ends if isinstance(ends, list) else [ends]):
             new.pop()
         answers.append({"prompt": prompt, "ids": new, "text": tokenizer.decode(new, skip_special_tokens=True)})
@@ -38,8 +45,12 @@ def by_transformers(folder: str | Path, questions: list[str], tokens: int, texts
 def by_llama_cpp(file: Path, questions: list[str], tokens: int) -> Answers:
     """Every llama.cpp that is installed, one after the other."""
     from studio.worker.llama_cpp import readers
-    return [{key: told[key] for key in ("prompt", "ids", "text")} for reader in readers(file, 512)
-            for told in (reader.answer([{"role": "user", "content": question}], tokens) for question in questions)]
+
+    return [
+        {key: told[key] for key in ("prompt", "ids", "text")}
+        for reader in readers(file, 512)
+        for told in (reader.answer([{"role": "user", "content": question}], tokens) for question in questions)
+    ]
 
 
 def by_studio(name: str, questions: list[str], tokens: int) -> Answers:
@@ -47,8 +58,9 @@ def by_studio(name: str, questions: list[str], tokens: int) -> Answers:
     import torch
 
     from studio.talk.reference import voice
-    from studio.worker.prove import answers
     from studio.worker.loaded import LoadedModels
+    from studio.worker.prove import answers
+
     speaker = LoadedModels("cpu", torch.float32).load(voice(name))
     told = answers(speaker, [[{"role": "user", "content": question}] for question in questions], tokens)
     return [{key: one[key] for key in ("prompt", "ids", "text")} for one in told]
@@ -57,11 +69,19 @@ def by_studio(name: str, questions: list[str], tokens: int) -> Answers:
 def by_server(name: str, questions: list[str], tokens: int) -> list[str]:
     """The texts that the page's chat shows: the model server, over HTTP."""
     from studio.talk import chat
+
     server = chat.server()
     try:
         server.load([name])
-        return ["".join(delta.text for delta in server.stream(name, [{"role": "user", "content": question}], temperature=0, max_tokens=tokens))
-                for question in questions]
+        return [
+            "".join(
+                delta.text
+                for delta in server.stream(
+                    name, [{"role": "user", "content": question}], temperature=0, max_tokens=tokens
+                )
+            )
+            for question in questions
+        ]
     finally:
         chat.end()
 
@@ -90,6 +110,7 @@ class Transformers4:
 
 if __name__ == "__main__":
     import transformers
+
     print(json.dumps({"version": transformers.__version__}), flush=True)
     for order in sys.stdin:
         print(json.dumps(by_transformers(*json.loads(order))), flush=True)

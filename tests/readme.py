@@ -14,8 +14,14 @@ from tests import families
 
 FILE = PROJECT / "README.md"
 RESULTS = PROJECT / "tests" / "bench" / "results"
-WATCHED = ("question, alone, median", "question, training, median", "tokens/s, nobody looks", "tokens/s, a page open", "a bare gradio page, nobody looks",
-           "this page, nobody looks")  # rows of bench busy that are told beside those with a limit
+WATCHED = (
+    "question, alone, median",
+    "question, training, median",
+    "tokens/s, nobody looks",
+    "tokens/s, a page open",
+    "a bare gradio page, nobody looks",
+    "this page, nobody looks",
+)  # rows of bench busy that are told beside those with a limit
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
@@ -24,38 +30,95 @@ def table(head: list[str], rows: list[list[str]]) -> str:
 
 def methods() -> str:
     """One row a method: rate, knobs, whether it merges, when to take it."""
-    return table(["method", "rate", "knobs", "merges", "when"], [
-        [f"`{name}`", f"{method.learning_rate:.0e}".replace("e-0", "e-"), ", ".join(f"`{knob}`" for knob in method.model_fields if knob != "name"),
-         "yes" if method.mergeable else "no", method.advice] for name, method in METHODS.items()])
+    return table(
+        ["method", "rate", "knobs", "merges", "when"],
+        [
+            [
+                f"`{name}`",
+                f"{method.learning_rate:.0e}".replace("e-0", "e-"),
+                ", ".join(f"`{knob}`" for knob in method.model_fields if knob != "name"),
+                "yes" if method.mergeable else "no",
+                method.advice,
+            ]
+            for name, method in METHODS.items()
+        ],
+    )
 
 
 def proved() -> str:
     """One row a family: what tests/families.py says is proved of it."""
-    columns: dict[str, Iterable[str]] = {"packed": families.ROWS, "padded without a mask": families.ROWS, "every method": families.METHODS,
-                                         "GGUF": families.GGUF, "merged": families.MERGED, "text for text": families.LEAVES}
-    return table(["family", *columns], [[f"`{family}`", *("yes" if family in column else "—" for column in columns.values())] for family in families.ALL])
+    columns: dict[str, Iterable[str]] = {
+        "packed": families.ROWS,
+        "padded without a mask": families.ROWS,
+        "every method": families.METHODS,
+        "GGUF": families.GGUF,
+        "merged": families.MERGED,
+        "text for text": families.LEAVES,
+    }
+    return table(
+        ["family", *columns],
+        [
+            [f"`{family}`", *("yes" if family in column else "—" for column in columns.values())]
+            for family in families.ALL
+        ],
+    )
 
 
 def compared() -> str:
     """What `compare-methods` measured."""
-    return table(["method", "trained", "share", "held-out loss before", "after", "seconds", "peak RAM"],
-                 [[row["label"], f"{row['trainable']:,}", f"{row['share']:.3g} %", f"{row['eval_loss_before']:.3f}", f"{row['eval_loss']:.3f}",
-                   f"{row['train_seconds']:.0f}", f"{row['peak_memory'] / 1e9:.2f} GB"] for row in _results("methods")])
+    return table(
+        ["method", "trained", "share", "held-out loss before", "after", "seconds", "peak RAM"],
+        [
+            [
+                row["label"],
+                f"{row['trainable']:,}",
+                f"{row['share']:.3g} %",
+                f"{row['eval_loss_before']:.3f}",
+                f"{row['eval_loss']:.3f}",
+                f"{row['train_seconds']:.0f}",
+                f"{row['peak_memory'] / 1e9:.2f} GB",
+            ]
+            for row in _results("methods")
+        ],
+    )
 
 
 def speed(name: str) -> str:
     """What `bench train` measured, kept under a name."""
-    return table(["trainer", "tokens/s", "seconds to the first step", "peak RAM", "held-out loss", "ours is faster"],
-                 [[row["what"], f"{row['tokens_per_second']:.0f}", f"{row['first_step']:.0f}", f"{row['peak_memory'] / 1e9:.2f} GB", f"{row['loss']:.3f}",
-                   f"{row['times']:.1f}×"] for row in _results(name)])
+    return table(
+        ["trainer", "tokens/s", "seconds to the first step", "peak RAM", "held-out loss", "ours is faster"],
+        [
+            [
+                row["what"],
+                f"{row['tokens_per_second']:.0f}",
+                f"{row['first_step']:.0f}",
+                f"{row['peak_memory'] / 1e9:.2f} GB",
+                f"{row['loss']:.3f}",
+                f"{row['times']:.1f}×",
+            ]
+            for row in _results(name)
+        ],
+    )
 
 
 def watched() -> str:
     """What `bench busy` measured: answers beside a training, an idle page, and what an open page costs the run."""
     found = [row for row in _results("busy") if row["limit"] is not None or "least" in row or row["what"] in WATCHED]
-    return table(["on two cores, while a run trains", "measured", "limit"],
-                 [[row["what"], f"{row['value']:g} {row['unit']}".strip(), f"at least {row['least']:g}" if "least" in row else
-                   "" if row["limit"] is None else f"{row['limit']:g} {row['unit']}".strip()] for row in found])
+    return table(
+        ["on two cores, while a run trains", "measured", "limit"],
+        [
+            [
+                row["what"],
+                f"{row['value']:g} {row['unit']}".strip(),
+                f"at least {row['least']:g}"
+                if "least" in row
+                else ""
+                if row["limit"] is None
+                else f"{row['limit']:g} {row['unit']}".strip(),
+            ]
+            for row in found
+        ],
+    )
 
 
 def _results(name: str) -> list[dict[str, Any]]:
@@ -63,14 +126,25 @@ def _results(name: str) -> list[dict[str, Any]]:
     return found["rows"] if isinstance(found, dict) else found
 
 
-TABLES: dict[str, Callable[[], str]] = {"methods": methods, "families": proved, "compared": compared, "speed": partial(speed, "train_lora"),
-                                      "speed of full": partial(speed, "train_full"), "watched": watched}
+TABLES: dict[str, Callable[[], str]] = {
+    "methods": methods,
+    "families": proved,
+    "compared": compared,
+    "speed": partial(speed, "train_lora"),
+    "speed of full": partial(speed, "train_full"),
+    "watched": watched,
+}
 
 
 def written(text: str) -> str:
     """The README with every table between its <!-- name --> and <!-- end --> made anew."""
     for name, make in TABLES.items():
-        text = re.sub(rf"(<!-- {name} -->\n).*?(\n<!-- end -->)", lambda found, made=make: found[1] + made() + found[2], text, flags=re.S)
+        text = re.sub(
+            rf"(<!-- {name} -->\n).*?(\n<!-- end -->)",
+            lambda found, made=make: found[1] + made() + found[2],
+            text,
+            flags=re.S,
+        )
     return text
 
 

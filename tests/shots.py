@@ -17,7 +17,11 @@ from typing import Any
 
 from tests.browser import App, browser, watch
 
-FINISHED, RESUMED, FAILED = "2026-11-20-1000-first-lora", "2026-11-21-0910-resumed-lora", "2026-11-21-1430-qlora-out-of-memory"
+FINISHED, RESUMED, FAILED = (
+    "2026-11-20-1000-first-lora",
+    "2026-11-21-0910-resumed-lora",
+    "2026-11-21-1430-qlora-out-of-memory",
+)
 LOST, LIVE, WAITING = "2026-11-21-1800-lost-power", "2026-11-22-1200-persona-lora", "2026-11-22-1201-next-full"
 PHONE, LAPTOP, TALL, WIDE = (375, 812), (1280, 860), (1280, 1200), (2560, 1300)
 LOOKS = {"light": ("light", "en"), "dark": ("dark", "en"), "zh": ("light", "zh"), "zh-dark": ("dark", "zh")}
@@ -47,24 +51,42 @@ def states() -> States:
 
     chat, of = f"?tab=chat&model={FINISHED}", "?run={}".format
     return [
-        ("data", "?tab=data", TALL, None), ("tune", "?tab=tune", LAPTOP, None), ("runs", "?tab=runs", LAPTOP, None),
-        ("run-live", of(LIVE), LAPTOP, hover), ("run-finished", of(FINISHED), LAPTOP, None), ("run-resumed", of(RESUMED), LAPTOP, None),
-        ("run-failed", of(FAILED), LAPTOP, None), ("run-lost", of(LOST), LAPTOP, None), ("run-waiting", of(WAITING), LAPTOP, None),
-        ("run-log", of(FAILED), LAPTOP, press("#run-view-log")), ("run-samples", of(FINISHED), LAPTOP, press("#run-view-samples")),
-        ("run-order", of(FINISHED), LAPTOP, press("#run-view-order")), ("run-gone", of("2026-01-01-0000-nobody"), LAPTOP, None),
+        ("data", "?tab=data", TALL, None),
+        ("tune", "?tab=tune", LAPTOP, None),
+        ("runs", "?tab=runs", LAPTOP, None),
+        ("run-live", of(LIVE), LAPTOP, hover),
+        ("run-finished", of(FINISHED), LAPTOP, None),
+        ("run-resumed", of(RESUMED), LAPTOP, None),
+        ("run-failed", of(FAILED), LAPTOP, None),
+        ("run-lost", of(LOST), LAPTOP, None),
+        ("run-waiting", of(WAITING), LAPTOP, None),
+        ("run-log", of(FAILED), LAPTOP, press("#run-view-log")),
+        ("run-samples", of(FINISHED), LAPTOP, press("#run-view-samples")),
+        ("run-order", of(FINISHED), LAPTOP, press("#run-view-order")),
+        ("run-gone", of("2026-01-01-0000-nobody"), LAPTOP, None),
         ("compare", f"?tab=runs&compare={FINISHED},{RESUMED},{FAILED}", LAPTOP, None),
-        ("chat-new", chat, LAPTOP, None), ("chat", chat, LAPTOP, ask), ("chat-blind", chat, LAPTOP, blind),
-        ("phone-tune", "?tab=tune", PHONE, None), ("phone-runs", "?tab=runs", PHONE, None), ("phone-run", of(LIVE), PHONE, None),
+        ("chat-new", chat, LAPTOP, None),
+        ("chat", chat, LAPTOP, ask),
+        ("chat-blind", chat, LAPTOP, blind),
+        ("phone-tune", "?tab=tune", PHONE, None),
+        ("phone-runs", "?tab=runs", PHONE, None),
+        ("phone-run", of(LIVE), PHONE, None),
         ("phone-chat", chat, PHONE, ask),
-        ("wide-run", of(LIVE), WIDE, None), ("wide-tune", "?tab=tune", WIDE, None),
+        ("wide-run", of(LIVE), WIDE, None),
+        ("wide-tune", "?tab=tune", WIDE, None),
     ]
 
 
 def make_runs() -> Any:
     """The runs of the pictures, in the STUDIO_HOME of this process; gives the one that lives."""
     from tests.ui.fakes import FakeRun
-    for name, options in ((FINISHED, {"seed": 1, "age": 180_000}), (RESUMED, {"seed": 2, "age": 90_000}),
-                          (FAILED, {"seed": 3, "age": 70_000, "method": "qlora"}), (LOST, {"seed": 4, "age": 50_000})):
+
+    for name, options in (
+        (FINISHED, {"seed": 1, "age": 180_000}),
+        (RESUMED, {"seed": 2, "age": 90_000}),
+        (FAILED, {"seed": 3, "age": 70_000, "method": "qlora"}),
+        (LOST, {"seed": 4, "age": 50_000}),
+    ):
         run = FakeRun(name, **options)
         run.start(alive=False)
         if name == FINISHED:
@@ -118,6 +140,7 @@ def main(arguments: list[str]) -> int:
     if prepared.is_dir():  # with the starter here the page counts tokens and memory
         (home / "models").symlink_to(prepared)
     from tests.ui.fakes import FakeServer
+
     threading.Thread(target=keep_alive, args=(make_runs(),), daemon=True).start()
     server, wrong = FakeServer(), []
     with App(home) as app, browser() as chromium:
@@ -126,10 +149,18 @@ def main(arguments: list[str]) -> int:
                 label = f"{name}-{kind}"
                 if label not in only and (label in SKIPPED or kind == "zh-dark" or (only and name not in only)):
                     continue
-                context = chromium.new_context(viewport={"width": width, "height": height}, color_scheme=look, locale="zh-CN" if language == "zh" else "en-GB")
+                context = chromium.new_context(
+                    viewport={"width": width, "height": height},
+                    color_scheme=look,
+                    locale="zh-CN" if language == "zh" else "en-GB",
+                )
                 page = context.new_page()
                 seen = watch(page)
-                wrong += [problem for problem in [take(page, f"{app.address}/{query}", folder, label, prepare), *seen] if problem]
+                wrong += [
+                    problem
+                    for problem in [take(page, f"{app.address}/{query}", folder, label, prepare), *seen]
+                    if problem
+                ]
                 context.close()
     server.close()
     shutil.rmtree(home, ignore_errors=True)

@@ -26,7 +26,9 @@ def test_everything_but_the_data_has_a_default() -> None:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_there_and_back(name: str) -> None:
-    order = parse(LEAST, [f"method.name={name}", "training.seed=7", "name='Lauf 一'", "model.revision=main", "model.source=a/b"])
+    order = parse(
+        LEAST, [f"method.name={name}", "training.seed=7", "name='Lauf 一'", "model.revision=main", "model.source=a/b"]
+    )
     again = parse(order.to_yaml())
     assert again == order
     assert again.to_yaml() == order.to_yaml()
@@ -51,21 +53,30 @@ training: {epochs: 3, batch_size: 4, accumulation: 4, learning_rate: 2.0e-4, sch
     assert order.training.eval_every == 50
 
 
-@pytest.mark.parametrize(("text", "settings", "message", "hint", "where"), [
-    (LEAST, ["method.rnak=8"], "Unknown key method.rnak", "Did you mean rank?", "method.rnak"),
-    (LEAST, ["training.learnign_rate=1"], "Unknown key training.learnign_rate", "Did you mean learning_rate?", "training.learnign_rate"),
-    (LEAST, ["datta.x=1"], "Unknown key datta", "Did you mean data?", "datta"),
-    (LEAST, ["data.trian=x"], "Unknown key data.trian", "Did you mean train?", "data.trian"),
-    (LEAST, ["method=lorra"], "no method 'lorra'", "Did you mean lora?", "method"),
-    (LEAST, ["method.rank=0"], "method.rank is 0", "", "method.rank"),
-    (LEAST, ["method.rank=many"], "method.rank is 'many'", "", "method.rank"),
-    (LEAST, ["training.epochs=-1"], "training.epochs is -1", "", "training.epochs"),
-    (LEAST, ["training.learning_rate=1e999"], "training.learning_rate", "", "training.learning_rate"),
-    (LEAST, ["method.rank"], "has no value", "--set method.rank=16", "method.rank"),
-    ("model: starter", [], "data is missing", "which data", "data"),
-    ("a: [", [], "is not YAML on line 1", "Check", "the order"),
-    ("just words", [], "holds no keys", "train: my-data.json", "the order"),
-])
+@pytest.mark.parametrize(
+    ("text", "settings", "message", "hint", "where"),
+    [
+        (LEAST, ["method.rnak=8"], "Unknown key method.rnak", "Did you mean rank?", "method.rnak"),
+        (
+            LEAST,
+            ["training.learnign_rate=1"],
+            "Unknown key training.learnign_rate",
+            "Did you mean learning_rate?",
+            "training.learnign_rate",
+        ),
+        (LEAST, ["datta.x=1"], "Unknown key datta", "Did you mean data?", "datta"),
+        (LEAST, ["data.trian=x"], "Unknown key data.trian", "Did you mean train?", "data.trian"),
+        (LEAST, ["method=lorra"], "no method 'lorra'", "Did you mean lora?", "method"),
+        (LEAST, ["method.rank=0"], "method.rank is 0", "", "method.rank"),
+        (LEAST, ["method.rank=many"], "method.rank is 'many'", "", "method.rank"),
+        (LEAST, ["training.epochs=-1"], "training.epochs is -1", "", "training.epochs"),
+        (LEAST, ["training.learning_rate=1e999"], "training.learning_rate", "", "training.learning_rate"),
+        (LEAST, ["method.rank"], "has no value", "--set method.rank=16", "method.rank"),
+        ("model: starter", [], "data is missing", "which data", "data"),
+        ("a: [", [], "is not YAML on line 1", "Check", "the order"),
+        ("just words", [], "holds no keys", "train: my-data.json", "the order"),
+    ],
+)
 def test_refusals(text: str, settings: list[str], message: str, hint: str, where: str) -> None:
     with pytest.raises(OrderError) as caught:
         parse(text, settings)
@@ -99,7 +110,9 @@ def test_every_setting_explains_itself(kind: type[BaseModel]) -> None:
             continue
         assert field.title, f"{kind.__name__}.{name} has no title"
         assert field.description, f"{kind.__name__}.{name} has no description"
-        assert field.description.rstrip().endswith((".", "?", "。")), f"{kind.__name__}.{name}: a sentence ends in a full stop"
+        assert field.description.rstrip().endswith((".", "?", "。")), (
+            f"{kind.__name__}.{name}: a sentence ends in a full stop"
+        )
 
 
 def test_check_refuses_before_anything_is_made(home: Path, tiny_data: Path) -> None:

@@ -38,16 +38,32 @@ def _copied(folder: Path) -> None:
 def test_what_is_copied_is_the_whole_program(tmp_path: Path) -> None:
     _copied(tmp_path)
     environment = {**os.environ, "STUDIO_HOME": str(tmp_path / "home"), "PYTHONPATH": ""}
-    told = subprocess.run([sys.executable, "-m", "studio", "templates", "--json"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+    told = subprocess.run(
+        [sys.executable, "-m", "studio", "templates", "--json"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert "chatml" in {one["name"] for one in json.loads(told.stdout)}, told.stderr
     command = json.loads(next(words for step, words in STEPS if step == "CMD"))
-    shown = subprocess.run([sys.executable, command[1], "--version"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+    shown = subprocess.run(
+        [sys.executable, command[1], "--version"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert shown.returncode == 0, shown.stderr
     assert page.arguments(command[2:]).host == "0.0.0.0"
 
 
 def test_the_linter_has_no_complaint() -> None:
-    linted = subprocess.run([Path(sys.executable).parent / "hadolint", PROJECT / "Dockerfile"], capture_output=True, text=True, timeout=60)
+    linted = subprocess.run(
+        [Path(sys.executable).parent / "hadolint", PROJECT / "Dockerfile"], capture_output=True, text=True, timeout=60
+    )
     assert linted.returncode == 0, linted.stdout
 
 
@@ -63,7 +79,9 @@ def test_nobody_is_root_and_what_is_kept_lies_on_the_volume() -> None:
 def test_every_compose_service_builds_it_and_keeps_home() -> None:
     for service in COMPOSE["services"].values():
         assert service["volumes"] == ["home:/data"]
-        assert all(port.startswith("127.0.0.1:") for port in service["ports"]), "other computers are let in on purpose only"
+        assert all(port.startswith("127.0.0.1:") for port in service["ports"]), (
+            "other computers are let in on purpose only"
+        )
         wanted = service["build"].get("args", {}) if isinstance(service["build"], dict) else {}
         assert wanted.keys() <= {words.partition("=")[0] for step, words in STEPS if step == "ARG"}
     assert COMPOSE["services"]["studio-cpu"]["build"]["args"] == {"TORCH": "cpu"}

@@ -33,8 +33,14 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def studio(copy: Path, home: Path, *words: str) -> dict | list:
-    done = subprocess.run([sys.executable, "-m", "studio", *words, "--json"], cwd=copy, capture_output=True, text=True, timeout=300,
-                          env={**os.environ, "STUDIO_HOME": str(home), "PYTHONPATH": str(copy)})
+    done = subprocess.run(
+        [sys.executable, "-m", "studio", *words, "--json"],
+        cwd=copy,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "STUDIO_HOME": str(home), "PYTHONPATH": str(copy)},
+    )
     assert done.returncode == 0, done.stderr + done.stdout
     return json.loads(done.stdout)
 
@@ -54,8 +60,17 @@ def test_they_train_together(copy: Path, home: Path, tmp_path: Path, tiny_model:
     """The method, on the format, with the template, at the place."""
     rows, order = tmp_path / "faq.json", tmp_path / "order.yaml"
     rows.write_text(json.dumps([{"faq": {"q": f"What is {n}?", "a": f"It is {n}."}} for n in range(20)]))
-    order.write_text(json.dumps({"model": str(tiny_model), "data": {"train": str(rows), "template": "plainchat", "max_length": 64}, "method": "norms",
-                                 "training": {"max_steps": 3, "probe": False}, "place": {"kind": "folder", "path": str(tmp_path / "there")}}))
+    order.write_text(
+        json.dumps(
+            {
+                "model": str(tiny_model),
+                "data": {"train": str(rows), "template": "plainchat", "max_length": 64},
+                "method": "norms",
+                "training": {"max_steps": 3, "probe": False},
+                "place": {"kind": "folder", "path": str(tmp_path / "there")},
+            }
+        )
+    )
     told = studio(copy, home, "train", str(order))
     assert told["state"] == "finished"
     assert (Path(told["result"]) / "model.safetensors").is_file()

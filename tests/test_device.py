@@ -27,9 +27,16 @@ L4 = {"name": "NVIDIA L4", "uuid": "GPU-bbbb", "capability": (8, 9), "memory": 1
 SMALL = {"name": "NVIDIA GeForce GTX 1650", "uuid": "GPU-small", "capability": (7, 5), "memory": 4 * GB}
 LARGE = {"name": "NVIDIA GeForce RTX 3090", "uuid": "GPU-large", "capability": (8, 6), "memory": 24 * GB}
 GB10 = {"name": "NVIDIA GB10", "uuid": "GPU-gb10", "capability": (12, 1)}
-H100 = {"name": "NVIDIA H100 80GB HBM3", "uuid": "GPU-whole", "capability": (9, 0), "memory": 80 * GB, "slices": [
-    {"name": "NVIDIA H100 80GB HBM3 MIG 1g.10gb", "uuid": "MIG-one", "memory": 10 * GB, "instance": 7},
-    {"name": "NVIDIA H100 80GB HBM3 MIG 3g.40gb", "uuid": "MIG-three", "memory": 40 * GB, "instance": 2}]}
+H100 = {
+    "name": "NVIDIA H100 80GB HBM3",
+    "uuid": "GPU-whole",
+    "capability": (9, 0),
+    "memory": 80 * GB,
+    "slices": [
+        {"name": "NVIDIA H100 80GB HBM3 MIG 1g.10gb", "uuid": "MIG-one", "memory": 10 * GB, "instance": 7},
+        {"name": "NVIDIA H100 80GB HBM3 MIG 3g.40gb", "uuid": "MIG-three", "memory": 40 * GB, "instance": 2},
+    ],
+}
 
 
 @pytest.fixture(autouse=True)
@@ -57,9 +64,22 @@ def test_cpu_tells_its_memory() -> None:
     assert device.devices() == [device.cpu().model_copy(update={"free": device.devices()[0].free})]
 
 
-@pytest.mark.parametrize(("visible", "names"), [
-    (None, ["Tesla T4", "NVIDIA L4"]), ("1", ["NVIDIA L4"]), ("1,0", ["NVIDIA L4", "Tesla T4"]), ("GPU-bbbb", ["NVIDIA L4"]), ("GPU-b", ["NVIDIA L4"]),
-    ("0,-1,1", ["Tesla T4"]), ("0,7,1", ["Tesla T4"]), ("0,0", ["Tesla T4"]), (" 1 , GPU-aaaa", ["NVIDIA L4", "Tesla T4"]), ("-1", None), ("", None)])
+@pytest.mark.parametrize(
+    ("visible", "names"),
+    [
+        (None, ["Tesla T4", "NVIDIA L4"]),
+        ("1", ["NVIDIA L4"]),
+        ("1,0", ["NVIDIA L4", "Tesla T4"]),
+        ("GPU-bbbb", ["NVIDIA L4"]),
+        ("GPU-b", ["NVIDIA L4"]),
+        ("0,-1,1", ["Tesla T4"]),
+        ("0,7,1", ["Tesla T4"]),
+        ("0,0", ["Tesla T4"]),
+        (" 1 , GPU-aaaa", ["NVIDIA L4", "Tesla T4"]),
+        ("-1", None),
+        ("", None),
+    ],
+)
 def test_cuda(monkeypatch: pytest.MonkeyPatch, visible: str | None, names: list[str] | None) -> None:
     collate(monkeypatch, T4, L4)
     if visible is not None:
@@ -76,7 +96,9 @@ def test_cuda(monkeypatch: pytest.MonkeyPatch, visible: str | None, names: list[
 
 
 @pytest.mark.parametrize("visible", [None, "0,1", "1", "GPU-large"])
-def test_lock_memory_precision_and_training_are_of_one_card(monkeypatch: pytest.MonkeyPatch, visible: str | None) -> None:
+def test_lock_memory_precision_and_training_are_of_one_card(
+    monkeypatch: pytest.MonkeyPatch, visible: str | None
+) -> None:
     """CUDA counts unlike cards otherwise than the driver: so a process is given its card by the driver's name for it."""
     collate(monkeypatch, SMALL, LARGE)
     if visible is not None:
@@ -88,7 +110,9 @@ def test_lock_memory_precision_and_training_are_of_one_card(monkeypatch: pytest.
         assert claim.device_lock(one).path.name == f"device-{card['uuid']}"
         with monkeypatch.context() as inside:
             inside.setenv("CUDA_VISIBLE_DEVICES", card["uuid"])
-            assert [(two.name, two.torch, claim.visible_name(two)) for two in device.devices()] == [(one.name, "cuda:0", card["uuid"])]
+            assert [(two.name, two.torch, claim.visible_name(two)) for two in device.devices()] == [
+                (one.name, "cuda:0", card["uuid"])
+            ]
     assert os.environ["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
 
 
@@ -103,9 +127,18 @@ def test_the_cpu_can_be_chosen_beside_a_card(monkeypatch: pytest.MonkeyPatch) ->
     assert [one.kind for one in device.devices()] == ["cpu"]
 
 
-@pytest.mark.parametrize(("visible", "wanted"), [
-    (None, [("MIG-three", 40), ("MIG-one", 10)]), ("MIG-three", [("MIG-three", 40)]), ("MIG-GPU-whole/7/0", [("MIG-one", 10)]),
-    ("0", [("MIG-one", 10)]), ("GPU-whole", [("MIG-one", 10)]), ("MIG-three,MIG-one", [("MIG-three", 40), ("MIG-one", 10)]), ("MIG-none", [])])
+@pytest.mark.parametrize(
+    ("visible", "wanted"),
+    [
+        (None, [("MIG-three", 40), ("MIG-one", 10)]),
+        ("MIG-three", [("MIG-three", 40)]),
+        ("MIG-GPU-whole/7/0", [("MIG-one", 10)]),
+        ("0", [("MIG-one", 10)]),
+        ("GPU-whole", [("MIG-one", 10)]),
+        ("MIG-three,MIG-one", [("MIG-three", 40), ("MIG-one", 10)]),
+        ("MIG-none", []),
+    ],
+)
 def test_mig(monkeypatch: pytest.MonkeyPatch, visible: str | None, wanted: list[tuple[str, int]]) -> None:
     """A card that is cut is its slices, each with its own memory."""
     collate(monkeypatch, H100, kind=Sliced)
@@ -118,11 +151,15 @@ def test_mig(monkeypatch: pytest.MonkeyPatch, visible: str | None, wanted: list[
 
 
 @pytest.mark.parametrize("visible", ["MIG-1234", "MIG-GPU-whole/1/0"])
-def test_a_slice_that_an_old_library_does_not_know_is_no_whole_card(monkeypatch: pytest.MonkeyPatch, visible: str) -> None:
+def test_a_slice_that_an_old_library_does_not_know_is_no_whole_card(
+    monkeypatch: pytest.MonkeyPatch, visible: str
+) -> None:
     collate(monkeypatch, H100)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     seen = device.look()
-    assert [(one.kind, one.memory // GB, device.environment([one])) for one in seen.devices] == [("cuda", 10, {"CUDA_VISIBLE_DEVICES": visible})]
+    assert [(one.kind, one.memory // GB, device.environment([one])) for one in seen.devices] == [
+        ("cuda", 10, {"CUDA_VISIBLE_DEVICES": visible})
+    ]
     assert "not known" in seen.notices[0].text
 
 
@@ -141,8 +178,17 @@ def test_unified_memory_is_the_computers(monkeypatch: pytest.MonkeyPatch) -> Non
     assert 0 < one.free <= ram.memory
 
 
-@pytest.mark.parametrize("where", ["nvmlDeviceGetHandleByIndex", "nvmlDeviceGetUUID", "nvmlDeviceGetName", "nvmlDeviceGetMemoryInfo",
-                                   "nvmlDeviceGetCudaComputeCapability", "nvmlDeviceGetTemperature"])
+@pytest.mark.parametrize(
+    "where",
+    [
+        "nvmlDeviceGetHandleByIndex",
+        "nvmlDeviceGetUUID",
+        "nvmlDeviceGetName",
+        "nvmlDeviceGetMemoryInfo",
+        "nvmlDeviceGetCudaComputeCapability",
+        "nvmlDeviceGetTemperature",
+    ],
+)
 @pytest.mark.parametrize("place", [0, 1])
 def test_one_lost_card_does_not_take_the_others(monkeypatch: pytest.MonkeyPatch, where: str, place: int) -> None:
     cards = [T4, L4]
@@ -176,6 +222,7 @@ def test_a_driver_that_was_updated_under_way_is_said(monkeypatch: pytest.MonkeyP
     class Broken(Driver):
         def nvmlInit(self) -> None:
             raise NVMLError("Driver/library version mismatch")
+
     collate(monkeypatch, T4, kind=Broken)
     seen = device.look()
     assert seen.devices[0].kind == "cpu"
@@ -192,7 +239,14 @@ def test_rocm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     amd(tmp_path, 1, vram=24 * GB, used=2 * GB)
     made_for(monkeypatch, hip="7.2")
     large, small = device.devices()
-    assert (large.kind, large.torch, large.memory, large.free, large.bf16, large.utilisation) == ("rocm", "cuda:1", 24 * GB, 22 * GB, True, 3)
+    assert (large.kind, large.torch, large.memory, large.free, large.bf16, large.utilisation) == (
+        "rocm",
+        "cuda:1",
+        24 * GB,
+        22 * GB,
+        True,
+        3,
+    )
     assert (small.torch, small.bf16, small.precision) == ("cuda:0", False, "fp16")
     assert device.environment([large]) == {"HIP_VISIBLE_DEVICES": "1", "CUDA_VISIBLE_DEVICES": "1"}
     assert claim.visible_name(large) == "GPU-abc1"
@@ -204,14 +258,18 @@ def test_rocm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert [claim.visible_name(one) for one in device.devices()] == ["GPU-abc1"]
 
 
-def test_amd_processor_with_graphics_counts_the_memory_it_may_take(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_amd_processor_with_graphics_counts_the_memory_it_may_take(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     amd(tmp_path, vram=GB // 2, used=0, cores=16, gfx=110501)
     made_for(monkeypatch, hip="7.2")
     assert device.devices()[0].memory == 32 * GB + GB // 2
 
 
 @pytest.mark.parametrize(("vram", "said"), [(24 * GB, True), (GB // 2, False)])
-def test_a_card_that_this_torch_cannot_use_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, vram: int, said: bool) -> None:
+def test_a_card_that_this_torch_cannot_use_is_said(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, vram: int, said: bool
+) -> None:
     """Not silently the CPU. What sits in a laptop's processor is no card to speak of."""
     amd(tmp_path, vram=vram)
     made_for(monkeypatch)
@@ -246,8 +304,17 @@ def test_mps(monkeypatch: pytest.MonkeyPatch, system: str, bf16: bool) -> None:
 
 def of_kind(kind: str) -> device.Device:
     """A device of a kind, new enough for bf16, with 24 GB."""
-    return device.cpu().model_copy(update={"kind": kind, "name": f"a {kind}", "memory": 24 * GB, "free": 24 * GB, "bf16": kind != "cpu",
-                                           "capability": (8, 6) if kind == "cuda" else None, "uuid": None if kind in ("cpu", "mps") else "GPU-x"})
+    return device.cpu().model_copy(
+        update={
+            "kind": kind,
+            "name": f"a {kind}",
+            "memory": 24 * GB,
+            "free": 24 * GB,
+            "bf16": kind != "cpu",
+            "capability": (8, 6) if kind == "cuda" else None,
+            "uuid": None if kind in ("cpu", "mps") else "GPU-x",
+        }
+    )
 
 
 @pytest.mark.parametrize("name", ["lora", "full", "qlora", "adapter", "prefix", "p_tuning", "prompt", "ia3"])
@@ -272,7 +339,9 @@ def test_every_kind_settles_every_method(home: Path, tiny_model: Path, kind: str
         assert found.seconds > 0
     assert clock.speed(one, 2).rate > 0
     assert claim.visible_name(one) == (kind if kind in ("cpu", "mps") else "GPU-x")
-    assert set(device.environment([one])) == ({KINDS[kind].visible} - {None}) | ({"CUDA_VISIBLE_DEVICES"} if kind == "rocm" else set())
+    assert set(device.environment([one])) == ({KINDS[kind].visible} - {None}) | (
+        {"CUDA_VISIBLE_DEVICES"} if kind == "rocm" else set()
+    )
     assert launch.processes(order.changed(training={"devices": 3}), [one]) == (1 if KINDS[kind].cards else 3)
 
 

@@ -39,8 +39,12 @@ def test_the_lock_lies_within_the_ranges() -> None:
     lines = [line for line in (PROJECT / "requirements.lock").read_text().splitlines() if not line.startswith("#")]
     assert all(re.fullmatch(r"[\w.-]+==[\w.!]+", line) for line in lines)
     locked = {canonicalize_name(line.partition("==")[0]): line.partition("==")[2] for line in lines}
-    ranges = [Requirement(line.partition("#")[0]) for file in ("requirements.txt", "requirements-dev.txt")
-              for line in (PROJECT / file).read_text().splitlines() if line[:1].isalpha()]
+    ranges = [
+        Requirement(line.partition("#")[0])
+        for file in ("requirements.txt", "requirements-dev.txt")
+        for line in (PROJECT / file).read_text().splitlines()
+        if line[:1].isalpha()
+    ]
     assert len(ranges) > 20
     for one in ranges:
         assert one.specifier.contains(locked[canonicalize_name(one.name)]), one
@@ -87,4 +91,5 @@ def test_the_client_example_is_the_one_that_is_tested() -> None:
 
 def test_tables_are_what_was_measured() -> None:
     from tests import readme
+
     assert readme.written(README) == README, "run python -m tests.readme"

@@ -101,9 +101,18 @@ def hangs() -> tuple[str, dict[str, Any]]:
     return good()
 
 
-@pytest.mark.parametrize(("job", "state", "why"), [
-    (good, "ok", "all is well"), (raises, "failed", "ValueError: odd"), (refuses, "failed", "No card. Buy one."), (leaves_out, "skipped", "too small"),
-    (wrong, "failed", "off by one"), (dies, "failed", "signal 6"), (hangs, "failed", "not ended after 1 seconds")])
+@pytest.mark.parametrize(
+    ("job", "state", "why"),
+    [
+        (good, "ok", "all is well"),
+        (raises, "failed", "ValueError: odd"),
+        (refuses, "failed", "No card. Buy one."),
+        (leaves_out, "skipped", "too small"),
+        (wrong, "failed", "off by one"),
+        (dies, "failed", "signal 6"),
+        (hangs, "failed", "not ended after 1 seconds"),
+    ],
+)
 def test_a_part_ends_as_it_ends(job: Any, state: str, why: str) -> None:
     began = time.monotonic()
     outcome = apart.apart(job, (), 1 if job is hangs else 60)
@@ -112,18 +121,31 @@ def test_a_part_ends_as_it_ends(job: Any, state: str, why: str) -> None:
     assert time.monotonic() - began < 50
 
 
-def test_the_others_go_on_behind_a_part_that_fails(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_others_go_on_behind_a_part_that_fails(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     outcomes = {"lora": apart.Outcome("failed", "x", {}), "full": apart.Outcome("ok", "y", {})}
     monkeypatch.setattr(worker, "apart", lambda job, given, limit: outcomes[given[1]])
     monkeypatch.setattr(sys, "stdout", sys.stdout)
     worker.main({"parts": [["lora", 9], ["full", 9]], "short": True, "work": str(home), "until": time.time() + 100})
     told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [(line["part"], line["state"]) for line in told] == [("lora", "going"), ("lora", "failed"), ("full", "going"), ("full", "ok")]
+    assert [(line["part"], line["state"]) for line in told] == [
+        ("lora", "going"),
+        ("lora", "failed"),
+        ("full", "going"),
+        ("full", "ok"),
+    ]
 
 
-def test_what_no_time_is_left_for_is_left_out(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_no_time_is_left_for_is_left_out(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Neither begun nor called a failure, also where the end came in its middle."""
-    monkeypatch.setattr(worker, "apart", lambda job, given, limit: time.sleep(limit + 0.1) or apart.Outcome("failed", "It had not ended", {}))
+    monkeypatch.setattr(
+        worker,
+        "apart",
+        lambda job, given, limit: time.sleep(limit + 0.1) or apart.Outcome("failed", "It had not ended", {}),
+    )
     monkeypatch.setattr(sys, "stdout", sys.stdout)
     worker.main({"parts": [["lora", 99], ["full", 99]], "short": True, "work": str(home), "until": time.time() + 5.2})
     told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
@@ -138,9 +160,17 @@ def test_a_worker_that_does_not_start_is_told(home: Path, monkeypatch: pytest.Mo
     assert "nothing_of_this_name" in answer["parts"][0]["why"]
 
 
-@pytest.mark.parametrize(("fault", "word"), [
-    ("loss", "loss is off"), ("gradient", "gradient points elsewhere"), ("crash", "RuntimeError: on the wrong device")])
-def test_a_method_that_computes_wrongly_is_found(home: Path, monkeypatch: pytest.MonkeyPatch, fault: str, word: str) -> None:
+@pytest.mark.parametrize(
+    ("fault", "word"),
+    [
+        ("loss", "loss is off"),
+        ("gradient", "gradient points elsewhere"),
+        ("crash", "RuntimeError: on the wrong device"),
+    ],
+)
+def test_a_method_that_computes_wrongly_is_found(
+    home: Path, monkeypatch: pytest.MonkeyPatch, fault: str, word: str
+) -> None:
     """Packed rows are made to go wrong; the doctor names the variants, and that the padded ones are right."""
     monkeypatch.setenv(device.CHOSEN, "cpu")
     sound = StudioTrainer.micro_batch_loss
@@ -165,7 +195,9 @@ def test_a_card_that_torch_cannot_use(home: Path, monkeypatch: pytest.MonkeyPatc
         pytest.skip("this torch is made for CUDA")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr(sysfs, "ROOT", tmp_path)
-    monkeypatch.setitem(sys.modules, "pynvml", Driver({"name": "Tesla T4", "uuid": "GPU-t4", "capability": (7, 5), "memory": 16 * GB}))
+    monkeypatch.setitem(
+        sys.modules, "pynvml", Driver({"name": "Tesla T4", "uuid": "GPU-t4", "capability": (7, 5), "memory": 16 * GB})
+    )
     with pytest.raises(apart.Wrong, match="pip install torch"):
         examine.devices(Bench(home, True))
 
@@ -174,7 +206,12 @@ def test_a_card_that_torch_cannot_use(home: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_parts_and_groups() -> None:
-    assert [part.part for part in doctor.chosen(["memory", "lora"])] == ["lora", "memory-lora", "memory-qlora", "memory-full"]
+    assert [part.part for part in doctor.chosen(["memory", "lora"])] == [
+        "lora",
+        "memory-lora",
+        "memory-qlora",
+        "memory-full",
+    ]
     assert len(doctor.chosen(["methods"])) == 8
     assert doctor.chosen() == list(doctor.PARTS)
     with pytest.raises(OrderError, match="no part 'lorra'"):

@@ -62,22 +62,30 @@ def test_optimizers() -> None:
     assert optimizer_bytes(shapes, 4, "sgd") == 0
 
 
-@pytest.mark.parametrize(("less", "more"), [
-    ({"training": {"batch_size": 2, "packing": False}}, {"training": {"batch_size": 4, "packing": False}}),
-    ({"method": {"name": "lora", "rank": 8}}, {"method": {"name": "lora", "rank": 64}}),
-    ({"method": "qlora"}, {"method": "lora"}),
-    ({"method": "lora"}, {"method": "full"}),
-    ({"training": {"checkpointing": True}}, {"training": {"checkpointing": False}}),
-    ({"method": {"name": "lora", "target_modules": "q-v"}}, {"method": {"name": "lora", "target_modules": "all-linear"}}),
-    ({"training": {"loss": "chunked"}}, {"training": {"loss": "full"}}),
-])
+@pytest.mark.parametrize(
+    ("less", "more"),
+    [
+        ({"training": {"batch_size": 2, "packing": False}}, {"training": {"batch_size": 4, "packing": False}}),
+        ({"method": {"name": "lora", "rank": 8}}, {"method": {"name": "lora", "rank": 64}}),
+        ({"method": "qlora"}, {"method": "lora"}),
+        ({"method": "lora"}, {"method": "full"}),
+        ({"training": {"checkpointing": True}}, {"training": {"checkpointing": False}}),
+        (
+            {"method": {"name": "lora", "target_modules": "q-v"}},
+            {"method": {"name": "lora", "target_modules": "all-linear"}},
+        ),
+        ({"training": {"loss": "chunked"}}, {"training": {"loss": "full"}}),
+    ],
+)
 def test_order(small: ModelFacts, less: dict, more: dict) -> None:
     big = cards.device("NVIDIA H200")
     assert estimate.estimate(small, order(**less), big).total < estimate.estimate(small, order(**more), big).total
 
 
 def test_shorter_data_takes_less(small: ModelFacts) -> None:
-    full, short = (estimate.estimate(small, order(), A10G, Rows(100, 100 * size, 60 * size, size)) for size in (1024, 128))
+    full, short = (
+        estimate.estimate(small, order(), A10G, Rows(100, 100 * size, 60 * size, size)) for size in (1024, 128)
+    )
     assert short.total < full.total
     assert short.seconds < full.seconds
 
@@ -88,10 +96,15 @@ def test_auto_checkpointing_turns_on_where_it_must(small: ModelFacts) -> None:
     assert not estimate.needs_checkpointing(small, order(method="prefix"), cards.device(memory="8GB"))
 
 
-ORDERS = [({"method": "full"}, "6GB"), ({"method": "lora", "training": {"batch_size": 32, "packing": False}}, "6GB"),
-          ({"method": "full", "training": {"batch_size": 8, "accumulation": 2}}, "16GB"), ({"method": {"name": "lora", "rank": 256}}, "4GB"),
-          ({"method": "prefix", "training": {"batch_size": 16}}, "8GB"), ({"method": "qlora", "data": {"train": "rows.json", "max_length": 8192}}, "4GB"),
-          ({"method": "adapter", "training": {"loss": "full"}}, "4GB")]
+ORDERS = [
+    ({"method": "full"}, "6GB"),
+    ({"method": "lora", "training": {"batch_size": 32, "packing": False}}, "6GB"),
+    ({"method": "full", "training": {"batch_size": 8, "accumulation": 2}}, "16GB"),
+    ({"method": {"name": "lora", "rank": 256}}, "4GB"),
+    ({"method": "prefix", "training": {"batch_size": 16}}, "8GB"),
+    ({"method": "qlora", "data": {"train": "rows.json", "max_length": 8192}}, "4GB"),
+    ({"method": "adapter", "training": {"loss": "full"}}, "4GB"),
+]
 
 
 @pytest.mark.parametrize(("sections", "memory"), ORDERS)
@@ -111,11 +124,16 @@ def test_advice_saves_what_it_says(small: ModelFacts, sections: dict, memory: st
     assert fitting == sorted(fitting, reverse=True), "what makes it fit stands first"
 
 
-@pytest.mark.parametrize(("sections", "memory"), [*ORDERS, ({}, "12GB"), ({"training": {"accumulation": 1}, "method": "full"}, "40GB")])
+@pytest.mark.parametrize(
+    ("sections", "memory"), [*ORDERS, ({}, "12GB"), ({"training": {"accumulation": 1}, "method": "full"}, "40GB")]
+)
 def test_limits_are_the_last_that_fit(small: ModelFacts, sections: dict, memory: str) -> None:
     device, wanted = cards.device(memory=memory), order(**sections)
     limits = estimate.estimate(small, wanted, device, advised=True).limits
-    for dotted, step, top in (("training.batch_size", 1, 256), ("data.max_length", 64, small.max_length or 8 * wanted.data.max_length)):
+    for dotted, step, top in (
+        ("training.batch_size", 1, 256),
+        ("data.max_length", 64, small.max_length or 8 * wanted.data.max_length),
+    ):
         limit = limits[dotted.rpartition(".")[2]]
         least = {"training.batch_size": 1, "data.max_length": 64}[dotted]
         if limit is None:
@@ -159,7 +177,8 @@ def test_time_left_of_a_running_run() -> None:
     expecting = plan | {"expected": {**plan["expected"], "pauses": {"evaluating": 5.0, "saving": 1.0}}}
     assert clock.remaining([], [], [], expecting) == 300 + 10 * 5 + 5 * 1
     assert clock.remaining([12], [45.0], [clock.Pause("evaluating", 36.0, 46.0)], expecting) == pytest.approx(
-        clock.remaining([12], [45.0], [clock.Pause("evaluating", 36.0, 46.0)], plan) + 5 * 1)
+        clock.remaining([12], [45.0], [clock.Pause("evaluating", 36.0, 46.0)], plan) + 5 * 1
+    )
     for step in (12, 25, 50, 90, 99):
         known = [pause for pause in pauses if pause.ended <= whole[step - 1]]
         told = clock.remaining(range(1, step + 1), times[:step], known, plan)
@@ -182,17 +201,46 @@ def test_every_card_is_found_by_its_name(card: cards.Card) -> None:
     assert cards.find(card.name, card.memory) == card
 
 
-@pytest.mark.parametrize(("name", "meant"), [("RTX 4090", "NVIDIA GeForce RTX 4090"), ("4090", "NVIDIA GeForce RTX 4090"), ("h100", "NVIDIA H100 80GB"),
-                                             ("NVIDIA RTX 6000 Ada Generation", "NVIDIA RTX 6000 Ada"), ("Tesla V100-SXM2-32GB", "Tesla V100 32GB"),
-                                             ("RTX 4070 Ti SUPER", "NVIDIA GeForce RTX 4070 Ti SUPER"), ("NVIDIA H100 80GB HBM3", "NVIDIA H100 80GB")])
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("RTX 4090", "NVIDIA GeForce RTX 4090"),
+        ("4090", "NVIDIA GeForce RTX 4090"),
+        ("h100", "NVIDIA H100 80GB"),
+        ("NVIDIA RTX 6000 Ada Generation", "NVIDIA RTX 6000 Ada"),
+        ("Tesla V100-SXM2-32GB", "Tesla V100 32GB"),
+        ("RTX 4070 Ti SUPER", "NVIDIA GeForce RTX 4070 Ti SUPER"),
+        ("NVIDIA H100 80GB HBM3", "NVIDIA H100 80GB"),
+    ],
+)
 def test_names_as_people_and_drivers_write_them(name: str, meant: str) -> None:
     assert cards.device(name).name == meant
 
 
-GEFORCE = {"RTX 3060": 12.74, "RTX 3060 Ti": 16.2, "RTX 3070": 20.31, "RTX 3070 Ti": 21.75, "RTX 3080": 29.77, "RTX 3080 Ti": 34.1, "RTX 3090": 35.58,
-           "RTX 3090 Ti": 40.0, "RTX 4060": 15.11, "RTX 4060 Ti": 22.06, "RTX 4070": 29.15, "RTX 4070 SUPER": 35.48, "RTX 4070 Ti": 40.09,
-           "RTX 4070 Ti SUPER": 44.1, "RTX 4080": 48.74, "RTX 4080 SUPER": 52.22, "RTX 4090": 82.58, "RTX 5060 Ti": 23.7, "RTX 5070": 30.87,
-           "RTX 5070 Ti": 43.94, "RTX 5080": 56.28, "RTX 5090": 104.8}  # float32 TFLOP/s
+GEFORCE = {
+    "RTX 3060": 12.74,
+    "RTX 3060 Ti": 16.2,
+    "RTX 3070": 20.31,
+    "RTX 3070 Ti": 21.75,
+    "RTX 3080": 29.77,
+    "RTX 3080 Ti": 34.1,
+    "RTX 3090": 35.58,
+    "RTX 3090 Ti": 40.0,
+    "RTX 4060": 15.11,
+    "RTX 4060 Ti": 22.06,
+    "RTX 4070": 29.15,
+    "RTX 4070 SUPER": 35.48,
+    "RTX 4070 Ti": 40.09,
+    "RTX 4070 Ti SUPER": 44.1,
+    "RTX 4080": 48.74,
+    "RTX 4080 SUPER": 52.22,
+    "RTX 4090": 82.58,
+    "RTX 5060 Ti": 23.7,
+    "RTX 5070": 30.87,
+    "RTX 5070 Ti": 43.94,
+    "RTX 5080": 56.28,
+    "RTX 5090": 104.8,
+}  # float32 TFLOP/s
 
 
 @pytest.mark.parametrize("name", GEFORCE)
@@ -214,7 +262,10 @@ def test_a_card_of_the_same_number_is_another_card() -> None:
     assert "RTX 4090" in told.value.hint
 
 
-@pytest.mark.parametrize(("text", "gib"), [("24GB", 24), ("24 GiB", 24), ("24g", 24), ("24", 24), ("16384MB", 16), ("1.5TB", 1536), (25769803776, 24)])
+@pytest.mark.parametrize(
+    ("text", "gib"),
+    [("24GB", 24), ("24 GiB", 24), ("24g", 24), ("24", 24), ("16384MB", 16), ("1.5TB", 1536), (25769803776, 24)],
+)
 def test_sizes(text: str | int, gib: int) -> None:
     assert cards.size_of(text) == gib * 2**30
 
@@ -236,7 +287,9 @@ def test_the_page_on_memory_is_made_by_the_estimate() -> None:
 
 
 def test_a_folder_with_only_a_config(tmp_path: Path, home: Path) -> None:
-    (tmp_path / "config.json").write_text(json.dumps(json.loads(tables.MODELS.read_text())["Qwen/Qwen2.5-1.5B-Instruct"]))
+    (tmp_path / "config.json").write_text(
+        json.dumps(json.loads(tables.MODELS.read_text())["Qwen/Qwen2.5-1.5B-Instruct"])
+    )
     made = model.facts_of(config.build({"data": {"train": "x.json"}, "model": str(tmp_path)}).model)
     assert made.parameters == 1_543_714_304
 
@@ -245,7 +298,9 @@ def test_a_piece_holds_no_more_than_a_step_has(processor: Device) -> None:
     """Four rows of 82 tokens fill no piece of 768: with bf16 the bundled sample ended at 1.63 GiB, six percent above this."""
     order = config.build({"data": {"train": "sample"}, "training": {"batch_size": 4, "accumulation": 1}})
     facts = model.facts_of(order.model)
-    few, many = (estimate.estimate(facts, one, processor, Rows(87, 6270, 2988, 82, 5)) for one in (order, order.model_copy(
-        update={"training": order.training.model_copy(update={"accumulation": 4})})))
+    few, many = (
+        estimate.estimate(facts, one, processor, Rows(87, 6270, 2988, 82, 5))
+        for one in (order, order.model_copy(update={"training": order.training.model_copy(update={"accumulation": 4})}))
+    )
     assert few.total == pytest.approx(1_746_538_496 if processor.bf16 else 2_332_198_208, rel=0.1)
     assert few.by_cause["activations"] < 0.6 * many.by_cause["activations"]

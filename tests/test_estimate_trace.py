@@ -25,28 +25,59 @@ from studio.worker.loss import loss
 from tests.memory_trace import Count, Unrolled
 
 BATCH, LENGTH, LAYERS, BLOCK = 4, 256, 3, 64
-TINY = {"hidden_size": 256, "intermediate_size": 704, "num_hidden_layers": LAYERS, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 8000,
-        "max_position_embeddings": 1024, "pad_token_id": 0}
-OWN = {"gpt2": {"n_embd": 256, "n_layer": LAYERS, "n_head": 4, "n_positions": 1024, "vocab_size": 8000, "attn_pdrop": 0.0},
-       "bloom": {"hidden_size": 256, "n_layer": LAYERS, "n_head": 4, "vocab_size": 8000}}
-MORE = {"llama": {"tie_word_embeddings": True}, "phi": {"num_key_value_heads": 4}, "opt": {"ffn_dim": 1024, "word_embed_proj_dim": 256},
-        "qwen3": {"head_dim": 64}, "gemma2": {"head_dim": 64}, "gemma3_text": {"head_dim": 64}, "stablelm": {"num_key_value_heads": 4}}
+TINY = {
+    "hidden_size": 256,
+    "intermediate_size": 704,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 8000,
+    "max_position_embeddings": 1024,
+    "pad_token_id": 0,
+}
+OWN = {
+    "gpt2": {"n_embd": 256, "n_layer": LAYERS, "n_head": 4, "n_positions": 1024, "vocab_size": 8000, "attn_pdrop": 0.0},
+    "bloom": {"hidden_size": 256, "n_layer": LAYERS, "n_head": 4, "vocab_size": 8000},
+}
+MORE = {
+    "llama": {"tie_word_embeddings": True},
+    "phi": {"num_key_value_heads": 4},
+    "opt": {"ffn_dim": 1024, "word_embed_proj_dim": 256},
+    "qwen3": {"head_dim": 64},
+    "gemma2": {"head_dim": 64},
+    "gemma3_text": {"head_dim": 64},
+    "stablelm": {"num_key_value_heads": 4},
+}
 LORA = {"name": "lora"}
 PLAIN = {"name": "lora", "target_modules": "q-v", "dropout": 0.0}
 PAIRS = [  # family, method, checkpointing, attention, loss, bytes of products (0: float32 throughout)
-    ("llama", LORA, False, "sdpa", "chunked", 2), ("llama", LORA, True, "sdpa", "full", 2), ("llama", PLAIN, True, "sdpa", "chunked", 2),
-    ("llama", LORA, False, "eager", "chunked", 2), ("llama", LORA, True, "eager", "chunked", 0),
-    ("llama", {"name": "full"}, True, "sdpa", "chunked", 2), ("llama", {"name": "full"}, True, "eager", "chunked", 0),
+    ("llama", LORA, False, "sdpa", "chunked", 2),
+    ("llama", LORA, True, "sdpa", "full", 2),
+    ("llama", PLAIN, True, "sdpa", "chunked", 2),
+    ("llama", LORA, False, "eager", "chunked", 2),
+    ("llama", LORA, True, "eager", "chunked", 0),
+    ("llama", {"name": "full"}, True, "sdpa", "chunked", 2),
+    ("llama", {"name": "full"}, True, "eager", "chunked", 0),
     ("llama", {"name": "ia3"}, True, "sdpa", "chunked", 2),
-    ("llama", {"name": "prefix", "init": "random"}, False, "sdpa", "chunked", 2), ("llama", {"name": "prompt", "init": "random"}, True, "sdpa", "chunked", 2),
-    ("llama", {"name": "p_tuning"}, False, "sdpa", "chunked", 2), ("llama", {"name": "lora", "dora": True}, False, "sdpa", "chunked", 2),
+    ("llama", {"name": "prefix", "init": "random"}, False, "sdpa", "chunked", 2),
+    ("llama", {"name": "prompt", "init": "random"}, True, "sdpa", "chunked", 2),
+    ("llama", {"name": "p_tuning"}, False, "sdpa", "chunked", 2),
+    ("llama", {"name": "lora", "dora": True}, False, "sdpa", "chunked", 2),
     ("mistral", {"name": "lora", "rank": 128, "modules_to_save": ["lm_head"]}, True, "sdpa", "chunked", 2),
-    ("qwen2", PLAIN, False, "sdpa", "chunked", 2), ("qwen3", LORA, False, "sdpa", "chunked", 2),
-    ("gemma2", LORA, False, "eager", "chunked", 2), ("gemma3_text", LORA, False, "sdpa", "chunked", 2),
-    ("phi3", {"name": "adapter"}, False, "sdpa", "chunked", 2), ("phi", LORA, False, "sdpa", "chunked", 2), ("gpt_neox", LORA, False, "sdpa", "chunked", 2),
+    ("qwen2", PLAIN, False, "sdpa", "chunked", 2),
+    ("qwen3", LORA, False, "sdpa", "chunked", 2),
+    ("gemma2", LORA, False, "eager", "chunked", 2),
+    ("gemma3_text", LORA, False, "sdpa", "chunked", 2),
+    ("phi3", {"name": "adapter"}, False, "sdpa", "chunked", 2),
+    ("phi", LORA, False, "sdpa", "chunked", 2),
+    ("gpt_neox", LORA, False, "sdpa", "chunked", 2),
     ("gpt2", LORA, False, "sdpa", "chunked", 2),
-    ("olmo2", LORA, False, "sdpa", "chunked", 2), ("stablelm", LORA, False, "sdpa", "chunked", 2), ("starcoder2", {"name": "full"}, True, "sdpa", "chunked", 2),
-    ("granite", LORA, False, "sdpa", "chunked", 2), ("opt", LORA, False, "sdpa", "chunked", 2), ("bloom", LORA, False, "sdpa", "chunked", 2),
+    ("olmo2", LORA, False, "sdpa", "chunked", 2),
+    ("stablelm", LORA, False, "sdpa", "chunked", 2),
+    ("starcoder2", {"name": "full"}, True, "sdpa", "chunked", 2),
+    ("granite", LORA, False, "sdpa", "chunked", 2),
+    ("opt", LORA, False, "sdpa", "chunked", 2),
+    ("bloom", LORA, False, "sdpa", "chunked", 2),
     ("mixtral", LORA, False, "sdpa", "chunked", 2),
 ]
 
@@ -81,7 +112,9 @@ def built(config, method, checkpointing: bool, kernel: str, dtype: torch.dtype, 
         for module in made.modules():
             for name, weight in module._parameters.items():
                 if weight is not None:
-                    module._parameters[name] = torch.nn.Parameter(torch.empty(weight.shape, dtype=weight.dtype, device="cpu"), weight.requires_grad)
+                    module._parameters[name] = torch.nn.Parameter(
+                        torch.empty(weight.shape, dtype=weight.dtype, device="cpu"), weight.requires_grad
+                    )
             for name, buffer in module._buffers.items():
                 if buffer is not None:
                     module._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype, device="cpu")
@@ -98,7 +131,11 @@ def built(config, method, checkpointing: bool, kernel: str, dtype: torch.dtype, 
 
 def traced(config, method, checkpointing: bool, kernel: str, kind: str, autocast: bool) -> Count:
     """A counted step: standing weights and states, forward with the trainer's loss, backward."""
-    mode, count, dtype = FakeTensorMode(allow_non_fake_inputs=True), Count(BLOCK), torch.bfloat16 if autocast else torch.float32
+    mode, count, dtype = (
+        FakeTensorMode(allow_non_fake_inputs=True),
+        Count(BLOCK),
+        torch.bfloat16 if autocast else torch.float32,
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         made = built(config, method, checkpointing, kernel, dtype, mode)
@@ -109,7 +146,9 @@ def traced(config, method, checkpointing: bool, kernel: str, kind: str, autocast
             ids = torch.zeros(BATCH, LENGTH, dtype=torch.int64)
             count.moment = "forward"
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
-                total = loss(made, {"input_ids": ids, "labels": ids}, kind, dtype, places=torch.arange(BATCH * (LENGTH - 1)))
+                total = loss(
+                    made, {"input_ids": ids, "labels": ids}, kind, dtype, places=torch.arange(BATCH * (LENGTH - 1))
+                )
             count.moment = "backward"
             total.backward()
             assert kept is not None
@@ -118,7 +157,9 @@ def traced(config, method, checkpointing: bool, kernel: str, kind: str, autocast
 
 def name(pair) -> str:
     family, knobs, checkpointing, kernel, kind, each = pair
-    return "-".join([family, knobs["name"], *map(str, list(knobs)[1:]), kernel, kind, f"{each}"] + ["checkpointed"] * checkpointing)
+    return "-".join(
+        [family, knobs["name"], *map(str, list(knobs)[1:]), kernel, kind, f"{each}"] + ["checkpointed"] * checkpointing
+    )
 
 
 @pytest.mark.parametrize("pair", PAIRS, ids=name)
@@ -127,13 +168,28 @@ def test_peak_and_standing(pair) -> None:
     method = METHODS[knobs["name"]](**{key: value for key, value in knobs.items() if key != "name"})
     config = config_of(family)
     with torch.device("meta"):
-        shapes = {key: tuple(weight.shape) for key, weight in AutoModelForCausalLM.from_config(config).named_parameters()}
+        shapes = {
+            key: tuple(weight.shape) for key, weight in AutoModelForCausalLM.from_config(config).named_parameters()
+        }
     told = json.loads(json.dumps(config.to_dict(), default=str))
     facts = model.from_config(told, {key: model.Tensor(dtype="BF16", shape=shape) for key, shape in shapes.items()})
     footprint, base = method.footprint(facts), each or 4
-    stack = Stack(device="cpu", batch=BATCH, length=LENGTH, labels=BATCH * (LENGTH - 1), base=base, stream=4 if not method.adapter else base,
-                  autocast=each, attention=kernel, mask=False, expanded=False, checkpointing=checkpointing, head=kind,
-                  input_grads=checkpointing and method.adapter, fused_adapters=True)
+    stack = Stack(
+        device="cpu",
+        batch=BATCH,
+        length=LENGTH,
+        labels=BATCH * (LENGTH - 1),
+        base=base,
+        stream=4 if not method.adapter else base,
+        autocast=each,
+        attention=kernel,
+        mask=False,
+        expanded=False,
+        checkpointing=checkpointing,
+        head=kind,
+        input_grads=checkpointing and method.adapter,
+        fused_adapters=True,
+    )
     walked = step(anatomy(facts), stack, footprint, states(facts, footprint, method.trained(facts), stack))
     count = traced(config, method, checkpointing, "eager" if kernel == "eager" else "unmasked", kind, bool(each))
     assert walked.standing == pytest.approx(count.peaks["load"], rel=2e-3)
@@ -157,9 +213,16 @@ def scales(weight) -> list[torch.Tensor]:
     return [item for item in [*found, *([inner.absmax, inner.code] if inner else [])] if isinstance(item, torch.Tensor)]
 
 
-@pytest.mark.parametrize(("knobs", "kernel", "checkpointing"), [
-    ({"name": "qlora"}, "sdpa", False), ({"name": "qlora", "double_quant": False, "dropout": 0.0}, "sdpa", True), ({"name": "lora"}, "packed", False),
-    ({"name": "full"}, "packed", True)], ids=str)
+@pytest.mark.parametrize(
+    ("knobs", "kernel", "checkpointing"),
+    [
+        ({"name": "qlora"}, "sdpa", False),
+        ({"name": "qlora", "double_quant": False, "dropout": 0.0}, "sdpa", True),
+        ({"name": "lora"}, "packed", False),
+        ({"name": "full"}, "packed", True),
+    ],
+    ids=str,
+)
 def test_on_real_tensors(small: Path, knobs: dict, kernel: str, checkpointing: bool) -> None:
     """4-bit weights, and rows laid end to end under our own attention, which fake tensors cannot run."""
     attention_of_ours.enter()
@@ -179,8 +242,22 @@ def test_on_real_tensors(small: Path, knobs: dict, kernel: str, checkpointing: b
     inputs = collate(rows, kernel == "packed")
     batch, width = inputs["input_ids"].shape
     labels = int((inputs["labels"][:, 1:] != -100).sum())
-    stack = Stack(device="cpu", batch=batch, length=width, row=LENGTH, labels=labels, base=2, stream=4 if whole else 2, autocast=2, attention=kernel,
-                  mask=False, expanded=False, checkpointing=checkpointing, input_grads=checkpointing and not whole, fused_adapters=True)
+    stack = Stack(
+        device="cpu",
+        batch=batch,
+        length=width,
+        row=LENGTH,
+        labels=labels,
+        base=2,
+        stream=4 if whole else 2,
+        autocast=2,
+        attention=kernel,
+        mask=False,
+        expanded=False,
+        checkpointing=checkpointing,
+        input_grads=checkpointing and not whole,
+        fused_adapters=True,
+    )
     walked = step(anatomy(facts), stack, footprint, states(facts, footprint, method.trained(facts), stack))
     count = Count(BLOCK)
     with Unrolled(), count:

@@ -58,9 +58,22 @@ def test_a_line_that_lacks_only_its_newline_counts_once_it_is_closed(diary: Path
     assert [event["state"] for event in events.read(diary)[0]] == ["finished"]
 
 
-@pytest.mark.parametrize("line", [b"", b"null", b"7", b"[]", b"\xff\xfe", b'{"kind":"note"}', b'{"at":1,"kind":"phase"}',
-                                  b'{"at":1,"kind":"end","state":"well"}',
-                                  b'{"at":1,"kind":"step","step":"3","loss":1}', b'{"at":1,"kind":"song"}', b"[" * 5000])
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"",
+        b"null",
+        b"7",
+        b"[]",
+        b"\xff\xfe",
+        b'{"kind":"note"}',
+        b'{"at":1,"kind":"phase"}',
+        b'{"at":1,"kind":"end","state":"well"}',
+        b'{"at":1,"kind":"step","step":"3","loss":1}',
+        b'{"at":1,"kind":"song"}',
+        b"[" * 5000,
+    ],
+)
 def test_what_is_no_event_is_passed_over(diary: Path, line: bytes) -> None:
     diary.write_bytes(line + b"\n")
     events.append(diary, "note", text="on")
@@ -86,9 +99,16 @@ def test_limit(diary: Path) -> None:
 
 
 @given(kinds=st.lists(st.sampled_from(["phase", "step", "note", "end"]), max_size=30), block=st.integers(1, 300))
-def test_last_is_what_a_whole_reading_gives(tmp_path_factory: pytest.TempPathFactory, kinds: list[str], block: int) -> None:
+def test_last_is_what_a_whole_reading_gives(
+    tmp_path_factory: pytest.TempPathFactory, kinds: list[str], block: int
+) -> None:
     diary = tmp_path_factory.mktemp("last") / "events.jsonl"
-    fields = {"phase": {"name": "training"}, "step": {"step": 1, "loss": 1.0}, "note": {"text": "é" * 20}, "end": {"state": "failed"}}
+    fields = {
+        "phase": {"name": "training"},
+        "step": {"step": 1, "loss": 1.0},
+        "note": {"text": "é" * 20},
+        "end": {"state": "failed"},
+    }
     with open(diary, "w") as file:
         for number, kind in enumerate(kinds):
             file.write(json.dumps({"at": number, "kind": kind, **fields[kind]}) + "\n")
@@ -127,7 +147,9 @@ def test_full_disk_leaves_the_diary_as_it_was(diary: Path, monkeypatch: pytest.M
 
 def test_half_a_line_and_dead(diary: Path) -> None:
     code = f"from pathlib import Path; from studio import events\nfor n in range(9): events.append(Path({str(diary)!r}), 'step', step=n, loss=1.0)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, env={**os.environ, "STUDIO_CRASH_AT": "events.half#4"})
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=PROJECT, env={**os.environ, "STUDIO_CRASH_AT": "events.half#4"}
+    )
     assert done.returncode == -signal.SIGKILL
     assert not diary.read_bytes().endswith(b"\n")
     events.append(diary, "step", step=9, loss=1.0)

@@ -21,7 +21,10 @@ CPU = Device(kind="cpu", name="a CPU", memory=16 * 2**30, free=12 * 2**30, bf16=
 
 
 def ordered(*settings: str) -> dict[str, Any]:
-    chosen = config.parse("{data: {train: x.json, max_length: 512}, training: {max_steps: 8, batch_size: 4, accumulation: 2}}", list(settings))
+    chosen = config.parse(
+        "{data: {train: x.json, max_length: 512}, training: {max_steps: 8, batch_size: 4, accumulation: 2}}",
+        list(settings),
+    )
     return factory.order(chosen, Path("/models/one"), Path("/work/rows"), Path("/work/out"), CPU)
 
 
@@ -39,11 +42,13 @@ def test_the_order_in_its_words() -> None:
 
 def test_its_log_is_read_as_it_grows(tmp_path: Path) -> None:
     log = tmp_path / factory.LOG
-    script = ("import json, sys, time\n"
-              "for step in (1, 2, 3):\n"
-              "    time.sleep(0.2)\n"
-              "    with open(sys.argv[1], 'a') as file: file.write(json.dumps({'current_steps': step, 'loss': 3.0 - step}) + chr(10))\n"
-              "with open(sys.argv[1], 'a') as file: file.write(json.dumps({'current_steps': 3, 'epoch': 1.0}) + chr(10))\n")
+    script = (
+        "import json, sys, time\n"
+        "for step in (1, 2, 3):\n"
+        "    time.sleep(0.2)\n"
+        "    with open(sys.argv[1], 'a') as file: file.write(json.dumps({'current_steps': step, 'loss': 3.0 - step}) + chr(10))\n"
+        "with open(sys.argv[1], 'a') as file: file.write(json.dumps({'current_steps': 3, 'epoch': 1.0}) + chr(10))\n"
+    )
     process = subprocess.Popen([sys.executable, "-c", script, str(log)])
     moments, peak = factory._watch(process, log)
     assert process.returncode == 0
@@ -58,7 +63,9 @@ def test_its_log_is_read_as_it_grows(tmp_path: Path) -> None:
 
 def test_what_cannot_be_installed_says_why(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
     with pytest.raises(StudioError, match=r"cannot be installed here: no matching distribution") as refused:
-        factory._do([sys.executable, "-c", "print('collecting'); print('ERROR: no matching distribution'); raise SystemExit(1)"])
+        factory._do(
+            [sys.executable, "-c", "print('collecting'); print('ERROR: no matching distribution'); raise SystemExit(1)"]
+        )
     assert "--peer trl" in refused.value.hint
 
 
@@ -85,5 +92,6 @@ def test_the_ceiling_is_a_speed() -> None:
     import torch
 
     from studio.worker import ceiling
+
     found = ceiling.measure("cpu", torch.float32, width=256, seconds=0.05)
     assert 1e8 < found < 1e14

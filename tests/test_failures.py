@@ -18,8 +18,15 @@ from tests.faults.refusing import REFUSALS, refusing
 
 
 @pytest.mark.parametrize("name", REFUSALS)
-def test_every_command_says_what_the_system_refuses(name: str, home: Path, tiny_model: Path, tiny_data: Path, tmp_path: Path,
-                                                    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_command_says_what_the_system_refuses(
+    name: str,
+    home: Path,
+    tiny_model: Path,
+    tiny_data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     plain = {"model": str(tiny_model), "data": {"train": str(tiny_data)}, "method": {"name": "lora"}}
     one = run.create(build(plain))
     one.append("phase", name="starting", attempt=1)
@@ -30,11 +37,30 @@ def test_every_command_says_what_the_system_refuses(name: str, home: Path, tiny_
     copied.write_bytes(tiny_data.read_bytes())
     refusing(home, monkeypatch)(name)
     said = []
-    for command in (["runs"], ["show", one.id], ["log", one.id], ["queue"], ["resume", one.id], ["stop", one.id], ["delete", one.id], ["train", str(order)],
-                    ["estimate", str(order)], ["inspect", str(copied)], ["preview", str(copied), "--row", "1"], ["report", one.id, str(home / "out.html")],
-                    ["export", one.id, str(home / "out.zip"), "--to", "adapter"], ["merge", one.id, str(home / "merged")], ["eval", one.id],
-                    ["compare", one.id, one.id],
-                    ["chat", one.id, "--prompt", "Hi"], ["devices"], ["methods"], ["templates"], ["formats"], ["presets"]):
+    for command in (
+        ["runs"],
+        ["show", one.id],
+        ["log", one.id],
+        ["queue"],
+        ["resume", one.id],
+        ["stop", one.id],
+        ["delete", one.id],
+        ["train", str(order)],
+        ["estimate", str(order)],
+        ["inspect", str(copied)],
+        ["preview", str(copied), "--row", "1"],
+        ["report", one.id, str(home / "out.html")],
+        ["export", one.id, str(home / "out.zip"), "--to", "adapter"],
+        ["merge", one.id, str(home / "merged")],
+        ["eval", one.id],
+        ["compare", one.id, one.id],
+        ["chat", one.id, "--prompt", "Hi"],
+        ["devices"],
+        ["methods"],
+        ["templates"],
+        ["formats"],
+        ["presets"],
+    ):
         status = main([*command, "--json"])
         told = json.loads(capsys.readouterr().out)
         assert status in (0, 1, 2), command
@@ -44,9 +70,19 @@ def test_every_command_says_what_the_system_refuses(name: str, home: Path, tiny_
     assert any(REFUSALS[name] in text for text in said), said
 
 
-@pytest.mark.parametrize(("error", "part"), [
-    (RecursionError(), "nested too deeply"), (ValueError("Exceeds the limit (4300 digits) for integer string conversion: value has 5000 digits"), "too large"),
-    (TimeoutError("x"), "too long"), (MemoryError(), "memory"), (UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates"), "characters")])
+@pytest.mark.parametrize(
+    ("error", "part"),
+    [
+        (RecursionError(), "nested too deeply"),
+        (
+            ValueError("Exceeds the limit (4300 digits) for integer string conversion: value has 5000 digits"),
+            "too large",
+        ),
+        (TimeoutError("x"), "too long"),
+        (MemoryError(), "memory"),
+        (UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates"), "characters"),
+    ],
+)
 def test_what_breaks_readers_has_its_sentence(error: BaseException, part: str) -> None:
     told = errors.in_words(error)
     assert told is not None
@@ -64,7 +100,13 @@ def test_output_that_nobody_takes(home: Path, target: str, status: int) -> None:
     read, write = os.pipe()
     os.close(read)
     output = write if target == "closed" else os.open(target, os.O_WRONLY)
-    done = subprocess.run([sys.executable, "-m", "studio", "methods", "--json"], cwd=PROJECT, stdout=output, stderr=subprocess.PIPE, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "studio", "methods", "--json"],
+        cwd=PROJECT,
+        stdout=output,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     assert done.returncode == status, done.stderr
     assert "Traceback" not in done.stderr
     assert "Exception ignored" not in done.stderr

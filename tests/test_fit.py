@@ -41,23 +41,48 @@ def here(monkeypatch: pytest.MonkeyPatch, card: dict[str, Any], made: Build | No
 
 
 def said(**what: Any) -> dict[str, Any]:
-    return {"version": "2.13.0+cu130", "cuda": "13.0", "hip": None, "xpu": None, "architectures": NEW, "available": True, "error": None, "devices": [], **what}
+    return {
+        "version": "2.13.0+cu130",
+        "cuda": "13.0",
+        "hip": None,
+        "xpu": None,
+        "architectures": NEW,
+        "available": True,
+        "error": None,
+        "devices": [],
+        **what,
+    }
 
 
 def test_the_installed_torch_is_read_without_importing_it() -> None:
     import torch
+
     made = build.build()
     assert made == Build(torch.__version__, torch.version.cuda, torch.version.hip, torch.version.xpu)
 
 
-@pytest.mark.parametrize(("text", "wanted"), [
-    ("__version__ = '2.13.0+cu130'\ncuda: Optional[str] = '13.0'\nhip: Optional[str] = None\n", Build("2.13.0+cu130", "13.0")),
-    ("__version__ = '2.9.1+rocm6.4'\ncuda = None\nhip = '6.4.43482'\nxpu: Optional[str] = None\n", Build("2.9.1+rocm6.4", None, "6.4.43482"))])
-def test_version_files_as_torch_writes_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, wanted: Build) -> None:
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        (
+            "__version__ = '2.13.0+cu130'\ncuda: Optional[str] = '13.0'\nhip: Optional[str] = None\n",
+            Build("2.13.0+cu130", "13.0"),
+        ),
+        (
+            "__version__ = '2.9.1+rocm6.4'\ncuda = None\nhip = '6.4.43482'\nxpu: Optional[str] = None\n",
+            Build("2.9.1+rocm6.4", None, "6.4.43482"),
+        ),
+    ],
+)
+def test_version_files_as_torch_writes_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, wanted: Build
+) -> None:
     (tmp_path / "torch").mkdir()
     (tmp_path / "torch" / "version.py").write_text(text)
     (tmp_path / "torch" / "__init__.py").write_text("raise ImportError('not to be imported')")
-    monkeypatch.setattr(build, "find_spec", lambda _: type("Spec", (), {"origin": str(tmp_path / "torch" / "__init__.py")}))
+    monkeypatch.setattr(
+        build, "find_spec", lambda _: type("Spec", (), {"origin": str(tmp_path / "torch" / "__init__.py")})
+    )
     assert build.build() == wanted
 
 
@@ -86,7 +111,9 @@ def test_a_driver_too_old(monkeypatch: pytest.MonkeyPatch, card: dict[str, Any],
 
 
 @pytest.mark.parametrize(("made", "cuda"), [("12.8", 12000), ("12.6", 12080), ("12.6", 13000), ("13.0", 13000)])
-def test_cudas_minor_versions_go_with_every_driver_of_the_major_one(monkeypatch: pytest.MonkeyPatch, made: str, cuda: int) -> None:
+def test_cudas_minor_versions_go_with_every_driver_of_the_major_one(
+    monkeypatch: pytest.MonkeyPatch, made: str, cuda: int
+) -> None:
     assert fit.misfit(here(monkeypatch, T4, Build("2.13.0", made), cuda=cuda)) is None
 
 
@@ -118,14 +145,31 @@ def test_none_of_these(monkeypatch: pytest.MonkeyPatch, tiny_model: Path) -> Non
 def test_an_answer_is_of_one_torch_one_driver_one_card(monkeypatch: pytest.MonkeyPatch) -> None:
     fit.keep(here(monkeypatch, V100, Build("2.13.0+cu130", "13.0")), said(available=False))
     assert fit.answer(here(monkeypatch, V100, Build("2.13.0+cu130", "13.0"))) is not None
-    for card, made, driver in ((T4, Build("2.13.0+cu130", "13.0"), {}), (V100, Build("2.13.0+cu126", "12.6"), {}),
-                               (V100, Build("2.13.0+cu130", "13.0"), {"version": "590.1"})):
+    for card, made, driver in (
+        (T4, Build("2.13.0+cu130", "13.0"), {}),
+        (V100, Build("2.13.0+cu126", "12.6"), {}),
+        (V100, Build("2.13.0+cu130", "13.0"), {"version": "590.1"}),
+    ):
         assert fit.answer(here(monkeypatch, card, made, **driver)) is None
 
 
-@pytest.mark.parametrize(("architectures", "capability", "wanted"), [
-    (NEW, (7, 5), True), (NEW, (7, 0), False), (NEW, (8, 9), True), (NEW, (12, 1), True), (NEW, (13, 0), True), (OLD, (12, 0), False), (OLD, (7, 0), True),
-    (["sm_90a"], (9, 0), True), (["sm_90a"], (9, 1), False), (["sm_86"], (8, 0), False), (["gfx942"], (9, 4), True), (["compute_80"], (9, 0), True)])
+@pytest.mark.parametrize(
+    ("architectures", "capability", "wanted"),
+    [
+        (NEW, (7, 5), True),
+        (NEW, (7, 0), False),
+        (NEW, (8, 9), True),
+        (NEW, (12, 1), True),
+        (NEW, (13, 0), True),
+        (OLD, (12, 0), False),
+        (OLD, (7, 0), True),
+        (["sm_90a"], (9, 0), True),
+        (["sm_90a"], (9, 1), False),
+        (["sm_86"], (8, 0), False),
+        (["gfx942"], (9, 4), True),
+        (["compute_80"], (9, 0), True),
+    ],
+)
 def test_architectures(architectures: list[str], capability: tuple[int, int], wanted: bool) -> None:
     """Code runs on later cards of its generation, PTX on all later ones (NVIDIA's CUDA C++ programming guide, compute capabilities)."""
     assert fit.covers(architectures, capability) is wanted
@@ -134,6 +178,7 @@ def test_architectures(architectures: list[str], capability: tuple[int, int], wa
 def test_torch_says_what_it_sees() -> None:
     """The real torch of this computer, asked in a process of its own."""
     import torch
+
     found = fit.ask(device.cpu(), {"CUDA_VISIBLE_DEVICES": ""})
     assert found["version"] == torch.__version__
     assert (found["available"], found["devices"]) == (False, [])
@@ -141,7 +186,9 @@ def test_torch_says_what_it_sees() -> None:
 
 @pytest.mark.skipif(build.build().kinds != (), reason="this torch could use the card")
 @pytest.mark.parametrize("card", [T4, {**BLACKWELL, "capability": (8, 9)}], ids=["fp16", "bf16"])
-def test_a_run_says_it_too(monkeypatch: pytest.MonkeyPatch, tiny_model: Path, tmp_path: Path, card: dict[str, Any]) -> None:
+def test_a_run_says_it_too(
+    monkeypatch: pytest.MonkeyPatch, tiny_model: Path, tmp_path: Path, card: dict[str, Any]
+) -> None:
     """The real trainer, the real torch for CPUs, a driver that shows a card: neither a ValueError nor a training on the CPU."""
     run = order(tiny_model, rows(tmp_path / "rows.json"))
     monkeypatch.setitem(sys.modules, "pynvml", Driver(card))

@@ -15,9 +15,24 @@ from studio.home import PROJECT, changing, inside, room, slug, write_whole
 from studio.home import home as studio_home
 
 
-@pytest.mark.parametrize(("text", "name"), [
-    ("My first run", "My-first-run"), ("a/b\\c", "a-b-c"), ("..", "run"), ("", "run"), ("../../etc/passwd", "etc-passwd"), ("C:\\x", "C-x"),
-    ("-rf", "rf"), ("名字 一", "名字-一"), ("x\ny", "x-y"), ("😀", "run"), ("a..b", "a.b"), (".hidden", "hidden"), ("x" * 300, "x" * 64)])
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("My first run", "My-first-run"),
+        ("a/b\\c", "a-b-c"),
+        ("..", "run"),
+        ("", "run"),
+        ("../../etc/passwd", "etc-passwd"),
+        ("C:\\x", "C-x"),
+        ("-rf", "rf"),
+        ("名字 一", "名字-一"),
+        ("x\ny", "x-y"),
+        ("😀", "run"),
+        ("a..b", "a.b"),
+        (".hidden", "hidden"),
+        ("x" * 300, "x" * 64),
+    ],
+)
 def test_slug(text: str, name: str) -> None:
     assert slug(text) == name
 
@@ -89,8 +104,10 @@ def test_what_is_read_changed_and_written_survives_threads_and_processes(tmp_pat
     """Ten changes each of four threads and two processes."""
     file = tmp_path / "count.json"
     write_whole(file, "0")
-    change = ("import sys; from pathlib import Path; from studio.home import changing, write_whole\nfile = Path(sys.argv[1])\n"
-              "for _ in range(10):\n  with changing(file):\n    write_whole(file, str(int(file.read_text()) + 1))")
+    change = (
+        "import sys; from pathlib import Path; from studio.home import changing, write_whole\nfile = Path(sys.argv[1])\n"
+        "for _ in range(10):\n  with changing(file):\n    write_whole(file, str(int(file.read_text()) + 1))"
+    )
     others = [subprocess.Popen([sys.executable, "-c", change, str(file)], cwd=PROJECT) for _ in range(2)]
 
     def here(_: int) -> None:
@@ -106,7 +123,11 @@ def test_what_is_read_changed_and_written_survives_threads_and_processes(tmp_pat
 
 
 def test_a_change_that_never_ends_is_not_waited_for_for_ever(tmp_path: Path) -> None:
-    with changing(tmp_path / "a"), pytest.raises(TimeoutError, match="another process"), changing(tmp_path / "b", wait=0.05):
+    with (
+        changing(tmp_path / "a"),
+        pytest.raises(TimeoutError, match="another process"),
+        changing(tmp_path / "b", wait=0.05),
+    ):
         pass
 
 

@@ -24,7 +24,10 @@ import studio
 from studio.home import PROJECT
 
 FRONT = yaml.safe_load((PROJECT / "README.md").read_text().split("---")[1])
-UNREACHABLE = re.compile(r"Failed to fetch|dns error|error sending request|network|timed out|No solution.*no versions of gradio\b", re.IGNORECASE | re.DOTALL)
+UNREACHABLE = re.compile(
+    r"Failed to fetch|dns error|error sending request|network|timed out|No solution.*no versions of gradio\b",
+    re.IGNORECASE | re.DOTALL,
+)
 
 
 def _resolved(python: str, wanted: str, folder: Path) -> str:
@@ -32,8 +35,12 @@ def _resolved(python: str, wanted: str, folder: Path) -> str:
     file = folder / "wanted.in"
     file.write_text(wanted)
     uv = shutil.which("uv") or shutil.which("uv", path=str(Path(sys.executable).parent))
-    done = subprocess.run([uv, "pip", "compile", "--quiet", "--no-header", "--no-annotate", "--python-version", python, str(file)],
-                          capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [uv, "pip", "compile", "--quiet", "--no-header", "--no-annotate", "--python-version", python, str(file)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     if done.returncode and UNREACHABLE.search(done.stderr):
         pytest.skip(f"the registry cannot be reached: {done.stderr[-300:]}")
     assert done.returncode == 0, done.stderr
@@ -43,8 +50,14 @@ def _resolved(python: str, wanted: str, folder: Path) -> str:
 @pytest.mark.parametrize("python", [FRONT["python_version"], "3.13"])
 def test_a_space_can_be_built(python: str, tmp_path: Path) -> None:
     """The builder's own line: requirements.txt together with gradio[oauth,mcp] of the front matter's version, uvicorn, websockets and spaces."""
-    ours = "".join(line for line in (PROJECT / "requirements.txt").read_text().splitlines(keepends=True) if not line.startswith("torch=="))
-    found = _resolved(python, f"gradio[oauth,mcp]=={FRONT['sdk_version']}\nuvicorn\nwebsockets\nspaces\n{ours}", tmp_path)
+    ours = "".join(
+        line
+        for line in (PROJECT / "requirements.txt").read_text().splitlines(keepends=True)
+        if not line.startswith("torch==")
+    )
+    found = _resolved(
+        python, f"gradio[oauth,mcp]=={FRONT['sdk_version']}\nuvicorn\nwebsockets\nspaces\n{ours}", tmp_path
+    )
     assert f"gradio=={FRONT['sdk_version']}\n" in found
     assert re.search(r"^mcp==", found, re.MULTILINE)
 
@@ -66,31 +79,65 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copy(PROJECT / name, room / "source")
     build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", room, room / "source"]
     subprocess.run(build, check=True, capture_output=True, timeout=300)
-    wheel, = room.glob("*.whl")
+    (wheel,) = room.glob("*.whl")
     shutil.rmtree(room / "source")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", room / "venv"], check=True, timeout=120)
-    packages, = (room / "venv").glob("lib/python*/site-packages")
+    (packages,) = (room / "venv").glob("lib/python*/site-packages")
     (packages / "libraries.pth").write_text(f"{sysconfig.get_path('purelib')}\n{sysconfig.get_path('platlib')}\n")
-    subprocess.run([sys.executable, "-m", "pip", "--python", room / "venv" / "bin" / "python", "install", "-q", "--no-deps", wheel], check=True, timeout=300)
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "--python",
+            room / "venv" / "bin" / "python",
+            "install",
+            "-q",
+            "--no-deps",
+            wheel,
+        ],
+        check=True,
+        timeout=300,
+    )
     return room / "venv" / "bin"
 
 
 def test_the_wheel_trains_outside_the_checkout(installed: Path, tmp_path: Path, tiny_model: Path) -> None:
     """Relative paths in the order mean the caller's folder; templates, the sample and the version are in the wheel."""
     shutil.copytree(tiny_model, tmp_path / "models" / "tiny")
-    (tmp_path / "rows.json").write_text(json.dumps([{"instruction": f"Say {n}.", "output": f"It is {n}."} for n in range(12)]))
-    (tmp_path / "order.yaml").write_text("model: models/tiny\ndata: {train: rows.json, eval: 0, max_length: 400, template: alpaca}\ntraining: {max_steps: 2}\n")
+    (tmp_path / "rows.json").write_text(
+        json.dumps([{"instruction": f"Say {n}.", "output": f"It is {n}."} for n in range(12)])
+    )
+    (tmp_path / "order.yaml").write_text(
+        "model: models/tiny\ndata: {train: rows.json, eval: 0, max_length: 400, template: alpaca}\ntraining: {max_steps: 2}\n"
+    )
 
     def said(*words: str) -> Any:
-        done = subprocess.run([installed / "fine-tuning-studio", *words], cwd=tmp_path, capture_output=True, text=True, timeout=300,
-                              env={**os.environ, "STUDIO_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"})
+        done = subprocess.run(
+            [installed / "fine-tuning-studio", *words],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            env={**os.environ, "STUDIO_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"},
+        )
         assert done.returncode == 0, done.stderr
         return done.stdout
 
     assert said("--version").strip() == studio.__version__
     assert {"alpaca", "chatml"} <= {one["name"] for one in json.loads(said("templates", "--json"))}
     assert json.loads(said("train", "order.yaml", "--json"))["state"] == "finished"
-    sample = ("train", "sample", "--set", "model=models/tiny", "--set", "training.max_steps=2", "--set", "data.max_length=400", "--json")
+    sample = (
+        "train",
+        "sample",
+        "--set",
+        "model=models/tiny",
+        "--set",
+        "training.max_steps=2",
+        "--set",
+        "data.max_length=400",
+        "--json",
+    )
     assert json.loads(said(*sample))["state"] == "finished"
 
 
@@ -98,12 +145,19 @@ def test_the_wheel_serves_the_page(installed: Path, tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    serving = subprocess.Popen([installed / "fine-tuning-studio", "--port", str(port), "--no-token", "--home", tmp_path / "home"], cwd=tmp_path,
-                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    serving = subprocess.Popen(
+        [installed / "fine-tuning-studio", "--port", str(port), "--no-token", "--home", tmp_path / "home"],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     try:
         until = time.monotonic() + 120
         while time.monotonic() < until and serving.poll() is None:
-            with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=10) as answer:
+            with (
+                contextlib.suppress(OSError),
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=10) as answer,
+            ):
                 assert "Fine-Tuning Studio" in answer.read().decode()
                 return
             time.sleep(0.3)

@@ -33,8 +33,10 @@ def _imports(path: Path, top_only: bool) -> set[str]:
             if isinstance(child, ast.Import):
                 found.update(alias.name for alias in child.names)
             elif isinstance(child, ast.ImportFrom) and child.level == 0 and child.module:
-                found.update(f"{child.module}.{alias.name}" if f"{child.module}.{alias.name}" in NAMES else child.module
-                             for alias in child.names)
+                found.update(
+                    f"{child.module}.{alias.name}" if f"{child.module}.{alias.name}" in NAMES else child.module
+                    for alias in child.names
+                )
             visit(child)
 
     visit(tree)
@@ -53,27 +55,33 @@ def test_walls(name: str) -> None:
     if _room(name) != "ui":
         assert "gradio" not in roots, "gradio belongs in studio/ui"
         if _room(name) not in ("__main__", "commands", "page"):
-            assert not [found for found in everything if found.startswith("studio.ui")], "only the top floor knows the page"
+            assert not [found for found in everything if found.startswith("studio.ui")], (
+                "only the top floor knows the page"
+            )
     if _room(name) != "worker":
         assert not TORCH & {found.split(".")[0] for found in top}, "torch at the top of a file belongs in studio/worker"
         # A method's load, wrap and attach run in a worker, and may import from it there.
         known = top if _room(name) == "methods" else everything
-        assert not [found for found in known if found.startswith("studio.worker")], "workers are started, never imported"
+        assert not [found for found in known if found.startswith("studio.worker")], (
+            "workers are started, never imported"
+        )
     if _room(name) == "ui":
         assert not TORCH & roots
 
 
 def _graph() -> dict[str, set[str]]:
     """Module -> modules of this project it imports, inside functions too: a late import is for start-up time, not for a knot."""
-    return {name: {found for found in _imports(path, top_only=False) if found in NAMES and found != name} - {"studio"}
-            for name, path in NAMES.items()}
+    return {
+        name: {found for found in _imports(path, top_only=False) if found in NAMES and found != name} - {"studio"}
+        for name, path in NAMES.items()
+    }
 
 
 def test_no_cycle() -> None:
     graph, done, path = _graph(), set(), []
 
     def walk(name: str) -> None:
-        assert name not in path, "cycle: " + " -> ".join([*path[path.index(name):], name])
+        assert name not in path, "cycle: " + " -> ".join([*path[path.index(name) :], name])
         if name in done:
             return
         path.append(name)
@@ -89,13 +97,19 @@ def test_no_cycle() -> None:
 def test_floors() -> None:
     """Every module stands on a floor above all it imports; the floor numbers are in studio/__init__.py."""
     from studio import FLOORS
+
     floor = {module: number for number, modules in FLOORS.items() for module in modules}
     missing = [name for name in NAMES if "." in name and _room(name) not in floor]
     assert not missing, f"no floor for {missing}"
-    wrong = [f"{name} (floor {floor[_room(name)]}) imports {other} (floor {floor[_room(other)]})"
-             for name, others in _graph().items() if "." in name
-             for other in others if _room(name) != _room(other) and floor[_room(other)] > floor[_room(name)]
-             and (_room(name), _room(other)) != ("methods", "worker")]  # load, wrap and attach run in a worker
+    wrong = [
+        f"{name} (floor {floor[_room(name)]}) imports {other} (floor {floor[_room(other)]})"
+        for name, others in _graph().items()
+        if "." in name
+        for other in others
+        if _room(name) != _room(other)
+        and floor[_room(other)] > floor[_room(name)]
+        and (_room(name), _room(other)) != ("methods", "worker")
+    ]  # load, wrap and attach run in a worker
     assert not wrong, "\n".join(wrong)
 
 

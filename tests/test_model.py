@@ -20,33 +20,65 @@ from studio.home import PROJECT
 from studio.memory.anatomy import anatomy
 from tests import fake_hub
 
-TINY = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 100}
-PLAIN = [("llama", {}), ("mistral", {}), ("qwen2", {}), ("qwen3", {"head_dim": 16}), ("gemma2", {"head_dim": 8}), ("phi3", {"pad_token_id": 0}),
-         ("granite", {}), ("olmo2", {}), ("smollm3", {"pad_token_id": 0})]
+TINY = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 100,
+}
+PLAIN = [
+    ("llama", {}),
+    ("mistral", {}),
+    ("qwen2", {}),
+    ("qwen3", {"head_dim": 16}),
+    ("gemma2", {"head_dim": 8}),
+    ("phi3", {"pad_token_id": 0}),
+    ("granite", {}),
+    ("olmo2", {}),
+    ("smollm3", {"pad_token_id": 0}),
+]
 
 
 @pytest.mark.parametrize(("kind", "more"), PLAIN)
 def test_arithmetic_agrees_with_transformers(kind: str, more: dict) -> None:
     from studio.worker.shapes import shapes
+
     config = {"model_type": kind, "tie_word_embeddings": kind.startswith("gemma"), **TINY, **more}
     assert families.tensors(config) == {name: tuple(shape) for name, shape in shapes(dict(config)).items()}
 
 
 def test_gpt2_agrees_with_transformers() -> None:
     from studio.worker.shapes import shapes
+
     config = {"model_type": "gpt2", "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64, "vocab_size": 100}
     assert families.tensors(config) == {name: tuple(shape) for name, shape in shapes(dict(config)).items()}
 
 
-@pytest.mark.parametrize(("kind", "told"), [
-    ("gemma3_text", {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2}),  # so gemma-3-4b's text_config, but for the sizes
-    ("gemma2", {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2}), ("qwen3", {**TINY}), ("smollm3", {**TINY, "pad_token_id": 0}),
-    ("mistral", {**TINY, "num_attention_heads": 8, "num_key_value_heads": None}), ("llama", {**TINY}), ("phi3", {**TINY, "pad_token_id": 0})])
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        (
+            "gemma3_text",
+            {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2},
+        ),  # so gemma-3-4b's text_config, but for the sizes
+        ("gemma2", {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2}),
+        ("qwen3", {**TINY}),
+        ("smollm3", {**TINY, "pad_token_id": 0}),
+        ("mistral", {**TINY, "num_attention_heads": 8, "num_key_value_heads": None}),
+        ("llama", {**TINY}),
+        ("phi3", {**TINY, "pad_token_id": 0}),
+    ],
+)
 def test_what_a_config_leaves_out(kind: str, told: dict) -> None:
     """transformers' own defaults, head tied or not among them."""
     from studio.worker.shapes import shapes
+
     config = {"model_type": kind, **{key: value for key, value in told.items() if value is not None}}
-    assert families.tensors(families.completed(config)) == {name: tuple(shape) for name, shape in shapes(dict(config)).items()}
+    assert families.tensors(families.completed(config)) == {
+        name: tuple(shape) for name, shape in shapes(dict(config)).items()
+    }
 
 
 def test_towers_beside_the_language_model_are_no_layers(home: Path) -> None:
@@ -59,9 +91,19 @@ def test_towers_beside_the_language_model_are_no_layers(home: Path) -> None:
 def test_headers_agree_with_config_alone(tiny_model: Path) -> None:
     whole = model.facts(tiny_model)
     alone = model.from_config(whole.config)
-    assert {name: tensor.shape for name, tensor in whole.tensors.items()} == {name: tensor.shape for name, tensor in alone.tensors.items()}
+    assert {name: tensor.shape for name, tensor in whole.tensors.items()} == {
+        name: tensor.shape for name, tensor in alone.tensors.items()
+    }
     assert len(anatomy(whole).layers) == 2
-    assert [linear.part for linear in anatomy(alone).layers[0].linears] == ["query", "key", "value", "output", "gate", "up", "down"]
+    assert [linear.part for linear in anatomy(alone).layers[0].linears] == [
+        "query",
+        "key",
+        "value",
+        "output",
+        "gate",
+        "up",
+        "down",
+    ]
 
 
 def test_any_other_family_is_built_in_a_helper_once(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,7 +117,9 @@ def test_any_other_family_is_built_in_a_helper_once(home: Path, monkeypatch: pyt
 
 def test_a_config_without_layers_is_refused(home: Path) -> None:
     with pytest.raises(ModelError, match="names no hidden size"):
-        model.from_config({"model_type": "nemotron_h", "hidden_size": 32, "num_attention_heads": 4, "vocab_size": 10}, {})
+        model.from_config(
+            {"model_type": "nemotron_h", "hidden_size": 32, "num_attention_heads": 4, "vocab_size": 10}, {}
+        )
 
 
 def test_a_family_nobody_knows_is_refused(home: Path) -> None:
@@ -85,10 +129,17 @@ def test_a_family_nobody_knows_is_refused(home: Path) -> None:
 
 def test_gguf_without_torch(tmp_path: Path, home: Path) -> None:
     from gguf import GGUFWriter
+
     file = tmp_path / "tiny.gguf"
     writer = GGUFWriter(str(file), "llama")
-    for add, value in ((writer.add_block_count, 2), (writer.add_embedding_length, 32), (writer.add_feed_forward_length, 64), (writer.add_head_count, 4),
-                       (writer.add_head_count_kv, 2), (writer.add_context_length, 128)):
+    for add, value in (
+        (writer.add_block_count, 2),
+        (writer.add_embedding_length, 32),
+        (writer.add_feed_forward_length, 64),
+        (writer.add_head_count, 4),
+        (writer.add_head_count_kv, 2),
+        (writer.add_context_length, 128),
+    ):
         add(value)
     writer.add_tensor("token_embd.weight", numpy.zeros((100, 32), numpy.float16))
     writer.add_tensor("output.weight", numpy.zeros((100, 32), numpy.float16))
@@ -112,11 +163,26 @@ print(json.dumps({name: tensor.shape for name, tensor in made.tensors.items()}))
 
 def test_hub_metadata_downloads_no_weights(tiny_model: Path, tmp_path: Path, home: Path) -> None:
     with fake_hub.serving({"owner/tiny": tiny_model}) as (endpoint, seen):
-        done = subprocess.run([sys.executable, "-c", ASK], cwd=PROJECT, capture_output=True, text=True, timeout=120, env=os.environ | {
-            "HF_ENDPOINT": endpoint, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "hf"), "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"})
+        done = subprocess.run(
+            [sys.executable, "-c", ASK],
+            cwd=PROJECT,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            env=os.environ
+            | {
+                "HF_ENDPOINT": endpoint,
+                "HF_HUB_OFFLINE": "0",
+                "HF_HOME": str(tmp_path / "hf"),
+                "NO_PROXY": "127.0.0.1",
+                "no_proxy": "127.0.0.1",
+            },
+        )
     assert done.returncode == 0, done.stderr[-1500:]
     found = json.loads(done.stdout.splitlines()[-1])
-    assert {name: tuple(shape) for name, shape in found.items()} == {name: item.shape for name, item in model.facts(tiny_model).tensors.items()}
+    assert {name: tuple(shape) for name, shape in found.items()} == {
+        name: item.shape for name, item in model.facts(tiny_model).tensors.items()
+    }
     assert not list((tmp_path / "hf").rglob("*.safetensors"))
 
 
@@ -126,13 +192,17 @@ def test_sharded(tmp_path: Path, tiny_model: Path) -> None:
     (tmp_path / "config.json").write_bytes((tiny_model / "config.json").read_bytes())
     names = list(whole.tensors)
     for number, part in enumerate((names[::2], names[1::2])):
-        head = json.dumps({name: {"dtype": "F32", "shape": whole.tensors[name].shape, "data_offsets": [0, 0]} for name in part}).encode()
+        head = json.dumps(
+            {name: {"dtype": "F32", "shape": whole.tensors[name].shape, "data_offsets": [0, 0]} for name in part}
+        ).encode()
         (tmp_path / f"model-{number}.safetensors").write_bytes(struct.pack("<Q", len(head)) + head)
     assert model.facts(tmp_path).tensors.keys() == whole.tensors.keys()
 
 
 @pytest.mark.slow
-def test_the_starter_is_known_before_it_is_fetched(home: Path, starter_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_starter_is_known_before_it_is_fetched(
+    home: Path, starter_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """No network, nothing prepared: the same facts as the prepared folder's, to the last shape."""
     found = model.facts_of(ModelOrder())
     assert found.parameters == 134_515_008

@@ -18,8 +18,15 @@ from studio.presets import PRESETS
 from studio.ui import tune
 from tests.conftest import terminal
 
-DEEP = ["x: " + "[" * 190_000, "x: " + "[" * 900 + "]" * 900, "- " * 90_000, "{a: " * 40_000, "\n".join(" " * n + "a:" for n in range(2000)),
-        "x: " + "[" * 31 + "]" * 31, "a: &a [1]\nb: [" + "*a, " * 40 + "]"]
+DEEP = [
+    "x: " + "[" * 190_000,
+    "x: " + "[" * 900 + "]" * 900,
+    "- " * 90_000,
+    "{a: " * 40_000,
+    "\n".join(" " * n + "a:" for n in range(2000)),
+    "x: " + "[" * 31 + "]" * 31,
+    "a: &a [1]\nb: [" + "*a, " * 40 + "]",
+]
 
 
 class Shallow(yaml.SafeLoader):

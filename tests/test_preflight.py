@@ -35,7 +35,9 @@ def test_refused(case: str) -> None:
 
 def test_what_is_sound_passes() -> None:
     preflight.check_options(order())
-    preflight.check_options(order(training={"keep_best": True, "optimizer": "adafactor"}, method={**INT8, "compute": "auto"}))
+    preflight.check_options(
+        order(training={"keep_best": True, "optimizer": "adafactor"}, method={**INT8, "compute": "auto"})
+    )
 
 
 def test_all_optimizers_are_known_to_transformers() -> None:

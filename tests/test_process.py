@@ -21,7 +21,13 @@ print(count)"""
 
 def waits(milliseconds: float) -> int:
     """How many waits of a millisecond a process makes in half a second."""
-    done = subprocess.run([sys.executable, "-c", WAITS.format(milliseconds=milliseconds)], cwd=PROJECT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", WAITS.format(milliseconds=milliseconds)],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     return int(done.stdout)
 
 

@@ -16,7 +16,9 @@ from studio.run import Run, summary
 from studio.runs import claim, goal, recovery, sequence
 from tests.runs.test_checkpoints import save
 
-ORDER = build({"name": "one", "data": {"train": "rows.json"}, "training": {"epochs": 3, "batch_size": 4, "accumulation": 2}})
+ORDER = build(
+    {"name": "one", "data": {"train": "rows.json"}, "training": {"epochs": 3, "batch_size": 4, "accumulation": 2}}
+)
 
 
 @pytest.fixture(autouse=True)
@@ -51,8 +53,10 @@ def test_each_waiting_run_keeps_the_order_it_was_given() -> None:
     assert Run(run.folder).config == ORDER
 
 
-@pytest.mark.parametrize(("which", "place", "wanted"), [(2, 1, "cab"), (0, 3, "bca"), (0, 2, "bac"), (1, 1, "bac"),
-                                                       (1, 99, "acb"), (1, -5, "bac"), (1, 2, "abc")])
+@pytest.mark.parametrize(
+    ("which", "place", "wanted"),
+    [(2, 1, "cab"), (0, 3, "bca"), (0, 2, "bac"), (1, 1, "bac"), (1, 99, "acb"), (1, -5, "bac"), (1, 2, "abc")],
+)
 def test_move(which: int, place: int, wanted: str) -> None:
     runs = three()
     assert [run.config.name for run in queue.move(runs[which], place)] == list(wanted)
@@ -152,7 +156,9 @@ def test_finish_makes_the_newest_checkpoint_the_goal() -> None:
         goal.finish(run)
 
 
-def test_one_folder_that_cannot_be_written_does_not_hold_up_the_others(monkeypatch: pytest.MonkeyPatch, started: list[str]) -> None:
+def test_one_folder_that_cannot_be_written_does_not_hold_up_the_others(
+    monkeypatch: pytest.MonkeyPatch, started: list[str]
+) -> None:
     first, second, third = three()
     settled = recovery.settle
 

@@ -32,7 +32,9 @@ def test_the_model_counted_by_hand() -> None:
 def test_ddp_holds_the_whole_model_and_buckets_of_its_gradients() -> None:
     alone, four = made("lora"), made("lora", devices=4, sharding="ddp")
     assert four.by_cause["weights"] == alone.by_cause["weights"] == pytest.approx(2 * WEIGHTS, rel=1e-6)
-    assert four.by_phase["optimizer"] - alone.by_phase["optimizer"] == pytest.approx(4 * LORA, rel=0.02)  # the buckets, a float32 a trained number
+    assert four.by_phase["optimizer"] - alone.by_phase["optimizer"] == pytest.approx(
+        4 * LORA, rel=0.02
+    )  # the buckets, a float32 a trained number
     assert (four.processes, four.sharding, [rank["rank"] for rank in four.by_rank]) == (4, "ddp", [0, 1, 2, 3])
     assert {rank["total"] for rank in four.by_rank} == {four.total}
 
@@ -41,7 +43,9 @@ def test_fsdp_holds_a_part_of_all_that_stands() -> None:
     four = made("full", devices=4, sharding="fsdp")
     assert four.by_cause["trained"] == pytest.approx(WEIGHTS, rel=1e-6)  # 4 bytes by 4 devices
     assert four.by_cause["optimizer"] == pytest.approx(2 * WEIGHTS, rel=1e-6)
-    together = 2 * (2 * TABLE + 4096) + 2 * 2 * LAYER + LAYER * (2 + 2 * 4)  # tables and norm, two layers in 16 bits; gradients, and two float32 copies
+    together = (
+        2 * (2 * TABLE + 4096) + 2 * 2 * LAYER + LAYER * (2 + 2 * 4)
+    )  # tables and norm, two layers in 16 bits; gradients, and two float32 copies
     assert four.by_phase["forward"] - four.by_phase["load"] >= together
     assert four.total < made("full").total / 3
 

@@ -23,7 +23,9 @@ STATISTICS = {"rows": 100, "eval_rows": 5, "tokens": 20_000, "trained": 15_000, 
 CPU = Device(kind="cpu", name="a CPU", memory=16 * 2**30, free=12 * 2**30, bf16=True, cores=8)
 SLOW_CPU = CPU.model_copy(update={"bf16": False, "cores": 2})
 CARD = Device(kind="cuda", name="a card", memory=24 * 2**30, free=23 * 2**30, capability=(8, 6), bf16=True, cores=8)
-OLD = Device(kind="cuda", name="an old card", memory=16 * 2**30, free=15 * 2**30, capability=(7, 5), bf16=False, cores=8)
+OLD = Device(
+    kind="cuda", name="an old card", memory=16 * 2**30, free=15 * 2**30, capability=(7, 5), bf16=False, cores=8
+)
 
 
 @pytest.fixture
@@ -40,7 +42,12 @@ def settle(facts: ModelFacts, device: Device, *settings: str) -> Resolved:
 
 
 def test_precision_by_device(facts: ModelFacts) -> None:
-    assert [settle(facts, device).dtype for device in (CPU, SLOW_CPU, CARD, OLD)] == ["bfloat16", "float32", "bfloat16", "float16"]
+    assert [settle(facts, device).dtype for device in (CPU, SLOW_CPU, CARD, OLD)] == [
+        "bfloat16",
+        "float32",
+        "bfloat16",
+        "float16",
+    ]
     assert settle(facts, CARD, "training.precision=fp32").autocast is None
     for device, wanted in ((OLD, "bf16"), (CPU, "fp16")):
         with pytest.raises(OrderError):
@@ -56,8 +63,15 @@ def test_rows_are_laid_end_to_end_where_model_and_method_allow_it(facts: ModelFa
     assert not settle(facts, CPU, "training.attention=eager").packed
 
 
-@pytest.mark.parametrize("told", [{"model_type": "mamba2"}, {"layer_types": ["linear_attention", "full_attention"]}, {"sliding_window": 512},
-                                  {"attn_logit_softcapping": 50.0}])
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"model_type": "mamba2"},
+        {"layer_types": ["linear_attention", "full_attention"]},
+        {"sliding_window": 512},
+        {"attn_logit_softcapping": 50.0},
+    ],
+)
 def test_models_whose_rows_must_stay_apart(told: dict[str, Any], facts: ModelFacts) -> None:
     other = facts.model_copy(update={"model_type": told.get("model_type", "llama"), "config": {**facts.config, **told}})
     assert not auto.layout(order(), other, CPU, 700)[0]
@@ -132,7 +146,9 @@ def test_hosts_get_their_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     first, *others = told["commands"]
     assert first == "STUDIO_HOSTS=\"3 HOST0:29500\" python -m studio.supervise '/shared/runs/big one'"
     assert [f"--node-rank={rank}" in line for rank, line in enumerate(others, 1)] == [True, True]
-    assert all("--nproc-per-node=8" in line and "--nnodes=3" in line and "'/shared/runs/big one'" in line for line in others)
+    assert all(
+        "--nproc-per-node=8" in line and "--nnodes=3" in line and "'/shared/runs/big one'" in line for line in others
+    )
     assert told["slurm"].startswith("#!/bin/bash")
     assert "#SBATCH --nodes=3" in told["slurm"]
     plan = yaml.safe_load(told["skypilot"])
@@ -140,7 +156,9 @@ def test_hosts_get_their_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert "$SKYPILOT_NODE_RANK" in plan["run"]
     monkeypatch.setenv(launch.HOSTS, "3 node0:29500")
     (tmp_path / "config.yaml").write_text(order("training.devices=8").to_yaml())
-    assert {"--nproc-per-node=8", "--nnodes=3", "--node-rank=0", "--master-addr=node0", "--master-port=29500"} <= set(launch.command(Run(tmp_path)))
+    assert {"--nproc-per-node=8", "--nnodes=3", "--node-rank=0", "--master-addr=node0", "--master-port=29500"} <= set(
+        launch.command(Run(tmp_path))
+    )
 
 
 @pytest.mark.parametrize("file", ["slurm", "skypilot"])
@@ -148,17 +166,33 @@ def test_each_host_of_a_cluster_types_its_own_line(file: str, tmp_path: Path) ->
     """The files run through a shell, with the cluster's own commands faked: the first host has the supervisor, the other torchrun."""
     told = launch.hosts(order("training.devices=2"), 2, "/shared/run")
     script = told["slurm"] if file == "slurm" else yaml.safe_load(told["skypilot"])["run"]
-    for name, text in {"python": "echo \"$STUDIO_HOSTS|$*\"", "scontrol": "echo node0; echo node1", "srun": '"$@"'}.items():
+    for name, text in {
+        "python": 'echo "$STUDIO_HOSTS|$*"',
+        "scontrol": "echo node0; echo node1",
+        "srun": '"$@"',
+    }.items():
         (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
         (tmp_path / name).chmod(0o755)
     said = []
     for rank in ("0", "1"):
-        known = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_NODEID": rank, "SLURM_JOB_NODELIST": "node[0-1]", "SKYPILOT_NODE_RANK": rank,
-                 "SKYPILOT_NODE_IPS": "node0\nnode1", "RUN": "/shared/run"}
-        said.append(subprocess.run(["bash", "-c", script, "bash", "/shared/run"], env=known, capture_output=True, text=True, check=True).stdout.strip())
+        known = {
+            "PATH": f"{tmp_path}:{os.environ['PATH']}",
+            "SLURM_NODEID": rank,
+            "SLURM_JOB_NODELIST": "node[0-1]",
+            "SKYPILOT_NODE_RANK": rank,
+            "SKYPILOT_NODE_IPS": "node0\nnode1",
+            "RUN": "/shared/run",
+        }
+        said.append(
+            subprocess.run(
+                ["bash", "-c", script, "bash", "/shared/run"], env=known, capture_output=True, text=True, check=True
+            ).stdout.strip()
+        )
     assert said[0] == "2 node0:29500|-m studio.supervise /shared/run"
-    assert said[1] == ("|-m torch.distributed.run --nproc-per-node=2 --max-restarts=0 --nnodes=2 --node-rank=1 --master-addr=node0 "
-                       "--master-port=29500 -m studio.worker.train /shared/run")
+    assert said[1] == (
+        "|-m torch.distributed.run --nproc-per-node=2 --max-restarts=0 --nnodes=2 --node-rank=1 --master-addr=node0 "
+        "--master-port=29500 -m studio.worker.train /shared/run"
+    )
 
 
 def test_what_the_user_has_set_stands(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,17 +32,33 @@ def alive(one: Run) -> Lock:
     return lock
 
 
-@pytest.mark.parametrize(("told", "held", "stop", "state"), [
-    ([], False, False, "queued"), ([], True, False, "starting"),
-    ([("phase", "starting")], True, False, "starting"), ([("phase", "loading model")], True, False, "starting"),
-    ([("phase", "training")], True, False, "running"), ([("phase", "saving")], True, False, "running"), ([("phase", "training")], True, True, "stopping"),
-    ([("phase", "training")], False, False, "lost"), ([("phase", "training")], False, True, "lost"),
-    ([("phase", "training"), ("end", "finished")], True, False, "running"), ([("phase", "training"), ("end", "finished")], False, False, "finished"),
-    ([("phase", "training"), ("end", "stopped")], True, True, "stopping"), ([("phase", "training"), ("end", "stopped")], False, True, "stopped"),
-    ([("phase", "training"), ("end", "failed")], False, False, "failed"), ([("end", "lost")], False, False, "lost"),
-    ([("phase", "training"), ("end", "failed"), ("phase", "queued")], False, False, "queued"),
-    ([("phase", "training"), ("end", "failed"), ("phase", "queued"), ("phase", "starting")], True, False, "starting"),
-])
+@pytest.mark.parametrize(
+    ("told", "held", "stop", "state"),
+    [
+        ([], False, False, "queued"),
+        ([], True, False, "starting"),
+        ([("phase", "starting")], True, False, "starting"),
+        ([("phase", "loading model")], True, False, "starting"),
+        ([("phase", "training")], True, False, "running"),
+        ([("phase", "saving")], True, False, "running"),
+        ([("phase", "training")], True, True, "stopping"),
+        ([("phase", "training")], False, False, "lost"),
+        ([("phase", "training")], False, True, "lost"),
+        ([("phase", "training"), ("end", "finished")], True, False, "running"),
+        ([("phase", "training"), ("end", "finished")], False, False, "finished"),
+        ([("phase", "training"), ("end", "stopped")], True, True, "stopping"),
+        ([("phase", "training"), ("end", "stopped")], False, True, "stopped"),
+        ([("phase", "training"), ("end", "failed")], False, False, "failed"),
+        ([("end", "lost")], False, False, "lost"),
+        ([("phase", "training"), ("end", "failed"), ("phase", "queued")], False, False, "queued"),
+        (
+            [("phase", "training"), ("end", "failed"), ("phase", "queued"), ("phase", "starting")],
+            True,
+            False,
+            "starting",
+        ),
+    ],
+)
 def test_state(one: Run, told: list[tuple[str, str]], held: bool, stop: bool, state: str) -> None:
     for kind, name in told:
         one.append(kind, **{"name" if kind == "phase" else "state": name}, attempt=1)
@@ -118,16 +134,30 @@ def test_steps_beyond_a_resume_are_superseded(one: Run) -> None:
 
 
 def test_summary(one: Run) -> None:
-    for fields in ({"kind": "phase", "name": "starting"}, {"kind": "plan", "steps": 10, "trainable": 5}, {"kind": "eval", "step": 0, "loss": 3.0},
-                   {"kind": "phase", "name": "training", "from_step": 0}, {"kind": "step", "step": 1, "loss": 2.0, "tokens_per_second": 10, "memory": 7},
-                   {"kind": "eval", "step": 1, "loss": 1.5}, {"kind": "step", "step": 2, "loss": None, "memory": 9}, {"kind": "eval", "step": 2, "loss": 1.7},
-                   {"kind": "end", "state": "finished", "peak_memory": 8}, {"kind": "saved", "what": "export", "path": "out.gguf"},
-                   {"kind": "note", "level": "error", "text": "The upload failed."}):
+    for fields in (
+        {"kind": "phase", "name": "starting"},
+        {"kind": "plan", "steps": 10, "trainable": 5},
+        {"kind": "eval", "step": 0, "loss": 3.0},
+        {"kind": "phase", "name": "training", "from_step": 0},
+        {"kind": "step", "step": 1, "loss": 2.0, "tokens_per_second": 10, "memory": 7},
+        {"kind": "eval", "step": 1, "loss": 1.5},
+        {"kind": "step", "step": 2, "loss": None, "memory": 9},
+        {"kind": "eval", "step": 2, "loss": 1.7},
+        {"kind": "end", "state": "finished", "peak_memory": 8},
+        {"kind": "saved", "what": "export", "path": "out.gguf"},
+        {"kind": "note", "level": "error", "text": "The upload failed."},
+    ):
         one.append(fields.pop("kind"), attempt=1, **fields)
     told = summary(one)
     assert told["state"] == "finished"
     assert (told["eval_loss_before"], told["eval_loss"], told["best_eval_loss"]) == (3.0, 1.7, 1.5)
-    assert (told["step"], told["steps"], told["train_loss"], told["peak_memory"], told["trainable"]) == (2, 10, None, 9, 5)
+    assert (told["step"], told["steps"], told["train_loss"], told["peak_memory"], told["trainable"]) == (
+        2,
+        10,
+        None,
+        9,
+        5,
+    )
     assert (told["trained"], told["saved"], told["exported"], told["uploaded"]) == (True, False, ["out.gguf"], [])
     assert (told["name"], told["method"], told["data"], told["result"]) == ("one", "lora", "rows.json", None)
     json.dumps(told)
@@ -136,8 +166,13 @@ def test_summary(one: Run) -> None:
 def test_seconds_leave_out_the_waiting(one: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     passed = [0.0]
     monkeypatch.setattr(events.time, "monotonic", lambda: passed[0])
-    for passed[0], kind, told in ((100.0, "phase", {"name": "starting"}), (110.0, "end", {"state": "stopped"}), (5000.0, "phase", {"name": "starting"}),
-                                  (5003.0, "phase", {"name": "training"}), (9000.0, "end", {"state": "lost"})):
+    for passed[0], kind, told in (
+        (100.0, "phase", {"name": "starting"}),
+        (110.0, "end", {"state": "stopped"}),
+        (5000.0, "phase", {"name": "starting"}),
+        (5003.0, "phase", {"name": "training"}),
+        (9000.0, "end", {"state": "lost"}),
+    ):
         one.append(kind, **told)
     monkeypatch.undo()
     assert summary(one)["seconds"] == 13.0

@@ -18,7 +18,9 @@ print('GRADIO', 'gradio' in sys.modules)
 
 
 def _probe(code: str) -> str:
-    done = subprocess.run([sys.executable, "-c", PROBE.format(code=code)], cwd=PROJECT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE.format(code=code)], cwd=PROJECT, capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
 

@@ -12,9 +12,14 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from studio import template
 from studio.tokens import Encoder
 
-BASES = {"chatml": ["<|im_start|>", "<|im_end|>", "</s>"], "llama3": ["<s>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "</s>"],
-         "gemma": ["<s>", "<start_of_turn>", "<end_of_turn>", "</s>"], "phi": ["<|user|>", "<|assistant|>", "<|end|>", "</s>"],
-         "mistral": ["<s>", "</s>", "[INST]", "[/INST]"], "alpaca": ["</s>"]}
+BASES = {
+    "chatml": ["<|im_start|>", "<|im_end|>", "</s>"],
+    "llama3": ["<s>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "</s>"],
+    "gemma": ["<s>", "<start_of_turn>", "<end_of_turn>", "</s>"],
+    "phi": ["<|user|>", "<|assistant|>", "<|end|>", "</s>"],
+    "mistral": ["<s>", "</s>", "[INST]", "[/INST]"],
+    "alpaca": ["</s>"],
+}
 
 
 def base(folder: Path, tiny_model: Path, special: list[str]) -> Path:

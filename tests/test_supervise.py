@@ -82,7 +82,9 @@ def test_a_grandchild_does_not_outlive_the_run(home: Path) -> None:
 
 def test_the_trainer_hears_signals_and_sees_its_device(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = create(stage.order())
-    cards = [(Device(kind="cuda", index=index, name="card", memory=1, free=1), Lock(home / str(index))) for index in (1, 2)]
+    cards = [
+        (Device(kind="cuda", index=index, name="card", memory=1, free=1), Lock(home / str(index))) for index in (1, 2)
+    ]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,6,7")
     environment = attempt.Attempt(run, cards)._environment()
     assert environment["CUDA_VISIBLE_DEVICES"] == "6,7"

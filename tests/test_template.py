@@ -53,8 +53,12 @@ def test_alpaca_as_the_handbooks_print_it() -> None:
         {"role": "user", "content": "Translate.\ndog", "instruction": "Translate.", "input": "dog"},
         {"role": "assistant", "content": "Hund"},
     ]
-    head = "Below is an instruction that describes a task.\nWrite a response that appropriately completes the request.\n\n"
-    assert one.render(rows).text.startswith(head + "### Instruction:\nTranslate.\n\n### Input:\ndog\n\n### Response:\nHund</s>")
+    head = (
+        "Below is an instruction that describes a task.\nWrite a response that appropriately completes the request.\n\n"
+    )
+    assert one.render(rows).text.startswith(
+        head + "### Instruction:\nTranslate.\n\n### Input:\ndog\n\n### Response:\nHund</s>"
+    )
     assert one.render(ONE).text.startswith(head + "### Instruction:\nHi there.\n\n### Response:\nHello.</s>")
 
 
@@ -118,18 +122,28 @@ BROKEN = {
     "nothing in the tag": TAGGED.replace(SPAN, "{% generation %}{% endgeneration %}" + WORDS + "<|im_end|>"),
     "tag around everything": "{% generation %}" + CHATML + "{% endgeneration %}",
     "tag around the user": TAGGED.replace("== 'assistant'", "== 'user'"),
-    "tag around every turn": "{% for m in messages %}{% generation %}<|im_start|>{{ m['role'] }}\n" + WORDS + "<|im_end|>\n{% endgeneration %}{% endfor %}",
+    "tag around every turn": "{% for m in messages %}{% generation %}<|im_start|>{{ m['role'] }}\n"
+    + WORDS
+    + "<|im_end|>\n{% endgeneration %}{% endfor %}",
     "no end of turn": CHATML.replace("<|im_end|>", ""),
     "no end of turn, and every turn opens alike": CHATML.replace("<|im_end|>\n", ""),
     "no end of turn, and words open the next": "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}{% endfor %}"
     "{% if add_generation_prompt %}assistant: {% endif %}",
     "answers left out": CHATML.replace("{{ m['content'] }}", "{{ m['content'] if m['role'] != 'assistant' else '' }}"),
-    "questions left out": CHATML.replace("{{ m['content'] }}", "{{ m['content'] if m['role'] == 'assistant' else '' }}"),
+    "questions left out": CHATML.replace(
+        "{{ m['content'] }}", "{{ m['content'] if m['role'] == 'assistant' else '' }}"
+    ),
     "prompt forgotten": TAGGED.replace("{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}", ""),
-    "prompt of another format": TAGGED.replace("{% if add_generation_prompt %}<|im_start|>assistant\n", "{% if add_generation_prompt %}### Response:\n"),
+    "prompt of another format": TAGGED.replace(
+        "{% if add_generation_prompt %}<|im_start|>assistant\n", "{% if add_generation_prompt %}### Response:\n"
+    ),
     "only the first turn tagged": TAGGED.replace("== 'assistant'", "== 'assistant' and loop.index0 == 1"),
-    "end of turn only before the answer": TAGGED.replace("{{ m['content'] }}<|im_end|>{% endgeneration %}", "<|im_end|>{{ m['content'] }}{% endgeneration %}"),
-    "answer cut in half": TAGGED.replace("{% generation %}{{ m['content'] }}", "{% generation %}{{ m['content'][:4] }}"),
+    "end of turn only before the answer": TAGGED.replace(
+        "{{ m['content'] }}<|im_end|>{% endgeneration %}", "<|im_end|>{{ m['content'] }}{% endgeneration %}"
+    ),
+    "answer cut in half": TAGGED.replace(
+        "{% generation %}{{ m['content'] }}", "{% generation %}{{ m['content'][:4] }}"
+    ),
     "no such variable": CHATML.replace("m['content']", "m['text'].upper()"),
     "syntax error": CHATML.replace("{% endfor %}", ""),
 }
@@ -164,7 +178,11 @@ CALL = [
     {"role": "assistant", "content": "", "tool_calls": [{"type": "function", "function": {"name": "weather", "arguments": {"place": "Rome"}}}]},
     {"role": "tool", "content": "31 degrees"}, {"role": "assistant", "content": "Yes."},
 ]  # fmt: skip
-OPENER = CHATML.replace("<|im_end|>\n", "").replace("<|im_start|>{{ m['role'] }}", "<|{{ m['role'] }}|>").replace("<|im_start|>assistant", "<|assistant|>")
+OPENER = (
+    CHATML.replace("<|im_end|>\n", "")
+    .replace("<|im_start|>{{ m['role'] }}", "<|{{ m['role'] }}|>")
+    .replace("<|im_start|>assistant", "<|assistant|>")
+)
 
 
 def test_where_nothing_ends_an_answer_what_opens_the_next_turn_does() -> None:
@@ -203,10 +221,16 @@ def test_the_gate_lets_glm_pass(tiny_model: Path, tmp_path: Path) -> None:
     if path is None:
         pytest.skip("trl does not carry this template any more")
     one = Template("glm4moe", Path(path).read_text(encoding="utf-8"), template.special_tokens(tiny_model))
-    Encoder(with_tokens(tiny_model, tmp_path, "<|user|>", "<|assistant|>", "<|observation|>"), one, 512).gate([ONE, SYSTEM, TWO, CALL])
+    Encoder(with_tokens(tiny_model, tmp_path, "<|user|>", "<|assistant|>", "<|observation|>"), one, 512).gate(
+        [ONE, SYSTEM, TWO, CALL]
+    )
 
 
-@pytest.mark.parametrize("path", [p for p in _trl() if not any(n in p for n in ("idefics", "llava", "smolvlm", "glm4moe"))], ids=lambda p: Path(p).stem)
+@pytest.mark.parametrize(
+    "path",
+    [p for p in _trl() if not any(n in p for n in ("idefics", "llava", "smolvlm", "glm4moe"))],
+    ids=lambda p: Path(p).stem,
+)
 def test_the_gate_lets_the_templates_of_real_models_pass(path: str, tiny_model: Path) -> None:
     special = {"eos_token": "<|im_end|>", "bos_token": "<|im_start|>"} | template.special_tokens(tiny_model)
     Encoder(tiny_model, Template("real", Path(path).read_text(encoding="utf-8"), special)).gate([ONE])

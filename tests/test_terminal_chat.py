@@ -50,8 +50,22 @@ def test_one_question_as_json(server: FakeServer, capsys: pytest.CaptureFixture[
     assert not list(room("chats").glob("*.json")), "a single question is no conversation to keep"
 
 
-def test_a_conversation(server: FakeServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    typed(monkeypatch, "/system Be brief.", "one", "two", "/retry", "/keep mine", "/reset", "three", "/nothing", "/quit", "never")
+def test_a_conversation(
+    server: FakeServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    typed(
+        monkeypatch,
+        "/system Be brief.",
+        "one",
+        "two",
+        "/retry",
+        "/keep mine",
+        "/reset",
+        "three",
+        "/nothing",
+        "/quit",
+        "never",
+    )
     assert main(["chat", RUN]) == 0
     told, answer = capsys.readouterr(), server.answer(RUN, "")
     assert told.out == f"{answer}\n" * 4
@@ -64,7 +78,9 @@ def test_a_conversation(server: FakeServer, monkeypatch: pytest.MonkeyPatch, cap
     assert [chats.find(one["id"]).turns[0]["prompt"] for one in chats.listing()] == ["three", "one"]
 
 
-def test_a_conversation_as_json_prints_one_document(server: FakeServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_conversation_as_json_prints_one_document(
+    server: FakeServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     typed(monkeypatch, "one", "two")
     assert main(["chat", RUN, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["model"] == RUN

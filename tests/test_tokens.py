@@ -39,7 +39,9 @@ def test_ids_are_those_of_transformers(name: str, tiny_model: Path) -> None:
     for messages in CONVERSATIONS:
         theirs = tokenizer.apply_chat_template(messages, chat_template=one.text, **one.special)["input_ids"]
         assert encoder.encode(messages).ids == theirs
-        prompt = tokenizer.apply_chat_template(messages[:-1], chat_template=one.text, add_generation_prompt=True, **one.special)["input_ids"]
+        prompt = tokenizer.apply_chat_template(
+            messages[:-1], chat_template=one.text, add_generation_prompt=True, **one.special
+        )["input_ids"]
         assert encoder.prompt_ids(messages[:-1]) == prompt
 
 
@@ -64,8 +66,12 @@ def test_labels_stand_exactly_on_the_answers(name: str, tiny_model: Path) -> Non
 
 def test_train_on_last_and_all(tiny_model: Path) -> None:
     one = template.load("model", tiny_model)
-    every, last, everything = (Encoder(tiny_model, one, train_on=t).encode(CONVERSATIONS[2]) for t in ("assistant", "last", "all"))
-    assert 0 < last.n_trained < every.n_trained < everything.n_trained == len(everything.ids) - 1  # the first is never predicted
+    every, last, everything = (
+        Encoder(tiny_model, one, train_on=t).encode(CONVERSATIONS[2]) for t in ("assistant", "last", "all")
+    )
+    assert (
+        0 < last.n_trained < every.n_trained < everything.n_trained == len(everything.ids) - 1
+    )  # the first is never predicted
     first = next(n for n, label in enumerate(last.labels) if label != IGNORE_INDEX)
     assert last.text[last.offsets[first][0] :].startswith("Four")
 
@@ -91,13 +97,19 @@ def test_no_tokenizer_json(tmp_path: Path) -> None:
         Encoder(tmp_path, template.load("chatml"))
 
 
-@pytest.mark.parametrize("fixture", [f for f in FIXTURES if f.format not in ("preference", "kto")], ids=lambda f: f.name)
+@pytest.mark.parametrize(
+    "fixture", [f for f in FIXTURES if f.format not in ("preference", "kto")], ids=lambda f: f.name
+)
 @pytest.mark.parametrize("name", ["model", "alpaca", "qwen3"])
-def test_preview_colours_are_the_labels_of_the_training_rows(fixture: Any, name: str, home: Path, tmp_path: Path, tiny_model: Path) -> None:
+def test_preview_colours_are_the_labels_of_the_training_rows(
+    fixture: Any, name: str, home: Path, tmp_path: Path, tiny_model: Path
+) -> None:
     path = tmp_path / fixture.name
     path.write_bytes(fixture.content())
     on = "all" if fixture.format == "text" else "assistant"
-    encoder = Encoder(tiny_model, filled(name if fixture.name != "tools.jsonl" else "chatml", tiny_model), 4096, train_on=on)
+    encoder = Encoder(
+        tiny_model, filled(name if fixture.name != "tools.jsonl" else "chatml", tiny_model), 4096, train_on=on
+    )
     rows = data.prepare(DataOrder(train=str(path), eval=0, train_on=on), encoder)
     assert len(rows.train) == fixture.rows
     for row, conversation in zip(rows.train, data.read(path).conversations, strict=True):
@@ -120,7 +132,10 @@ def write(path: Path, rows: list[Any]) -> str:
 
 
 def numbered(count: int, words: str = "") -> list[dict[str, str]]:
-    return [{"instruction": f"Say the number {n} {words}{'very ' * (n % 9)}well.", "input": "", "output": f"It is {n}."} for n in range(count)]
+    return [
+        {"instruction": f"Say the number {n} {words}{'very ' * (n % 9)}well.", "input": "", "output": f"It is {n}."}
+        for n in range(count)
+    ]
 
 
 def test_prepare_records_every_row(home: Path, tmp_path: Path, tiny_model: Path) -> None:
@@ -131,7 +146,10 @@ def test_prepare_records_every_row(home: Path, tmp_path: Path, tiny_model: Path)
     encoder = Encoder(tiny_model, template.load("model", tiny_model), 128)
     order = DataOrder(train=write(tmp_path / "a.jsonl", rows), eval=0.1, problems={"placeholder": "drop"})
     made = data.prepare(order, encoder, seed=3)
-    assert made.record["dropped"] == {"empty_field": {"count": 1, "rows": "5"}, "placeholder": {"count": 1, "rows": "10"}}
+    assert made.record["dropped"] == {
+        "empty_field": {"count": 1, "rows": "5"},
+        "placeholder": {"count": 1, "rows": "10"},
+    }
     assert made.record["sources"][0]["found"] == {"empty_field": 1, "placeholder": 1}
     assert made.record["eval"]["share"] == 0.1
     assert made.statistics["rows"] == len(made.train) == 34
@@ -150,7 +168,10 @@ def test_prepare_is_kept_by_fingerprint(home: Path, tmp_path: Path, tiny_model: 
     one, same = (data.prepare(DataOrder(train=source), encoder, seed=1) for _ in range(2))
     assert one.fingerprint == same.fingerprint
     assert list(one.train) == list(same.train)
-    others = [data.prepare(DataOrder(train=source), encoder, seed=2), data.prepare(DataOrder(train=source), Encoder(tiny_model, encoder.template, 64), seed=1)]
+    others = [
+        data.prepare(DataOrder(train=source), encoder, seed=2),
+        data.prepare(DataOrder(train=source), Encoder(tiny_model, encoder.template, 64), seed=1),
+    ]
     assert len({one.fingerprint, *(o.fingerprint for o in others)}) == 3
 
 
@@ -181,7 +202,9 @@ def test_mixing_and_an_own_evaluation_file(home: Path, tmp_path: Path, tiny_mode
 
 
 def test_preference_data_is_refused_for_training(home: Path, tmp_path: Path, tiny_model: Path) -> None:
-    pairs = write(tmp_path / "p.jsonl", [{"prompt": f"Q {n}?", "chosen": f"A {n}.", "rejected": "No."} for n in range(9)])
+    pairs = write(
+        tmp_path / "p.jsonl", [{"prompt": f"Q {n}?", "chosen": f"A {n}.", "rejected": "No."} for n in range(9)]
+    )
     encoder = Encoder(tiny_model, template.load("model", tiny_model), 128)
     with pytest.raises(DataError, match="preference data"):
         data.prepare(DataOrder(train=pairs), encoder)

@@ -17,7 +17,16 @@ from tests import tiny
 from tests.test_template import CALL
 from tests.test_tokens import CONVERSATIONS
 
-TOOLS = [{"type": "function", "function": {"name": "weather", "description": "Naïve “weather” <b>", "parameters": {"type": "object", "properties": {}}}}]
+TOOLS = [
+    {
+        "type": "function",
+        "function": {
+            "name": "weather",
+            "description": "Naïve “weather” <b>",
+            "parameters": {"type": "object", "properties": {}},
+        },
+    }
+]
 WITH_TOOLS = (
     "{{ bos_token }}{% if tools %}[AVAILABLE_TOOLS] {{ tools | tojson }}[/AVAILABLE_TOOLS]{% endif %}"
     "{% for m in messages %}{% if m['role'] == 'user' %}[INST] {{ m['content'] }} [/INST]{% elif m['role'] == 'system' %}{{ m['content'] }}\n"
@@ -35,21 +44,33 @@ def unigram(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     words.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=request.param)
     words.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
     spare = ["<unk>", "<s>", "</s>", "[INST]", "[/INST]"]
-    words.train_from_iterator(tiny.TEXT * 3, trainers.UnigramTrainer(vocab_size=120, special_tokens=spare, unk_token="<unk>", show_progress=False))
+    words.train_from_iterator(
+        tiny.TEXT * 3,
+        trainers.UnigramTrainer(vocab_size=120, special_tokens=spare, unk_token="<unk>", show_progress=False),
+    )
     held = json.loads(words.to_str())
     held["model"]["byte_fallback"] = True
     held["model"]["vocab"] += [[f"<0x{byte:02X}>", -20.0] for byte in range(256)]
     words = Tokenizer.from_str(json.dumps(held))
-    words.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", words.token_to_id("<s>"))])
+    words.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", words.token_to_id("<s>"))]
+    )
     folder = tmp_path_factory.mktemp(f"unigram-{request.param}")
     words.save(str(folder / "tokenizer.json"))
-    config = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": "<s>",
+        "eos_token": "</s>",
+        "unk_token": "<unk>",
+    }
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
     (folder / "chat_template.jinja").write_text(WITH_TOOLS)
     return folder
 
 
-def same(folder: Path, tokenizer: Any, name: str, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None = None) -> None:
+def same(
+    folder: Path, tokenizer: Any, name: str, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None = None
+) -> None:
     one = template.load(name, folder)
     special = {"bos_token": tokenizer.bos_token or "", "eos_token": tokenizer.eos_token} | one.special
     encoder = Encoder(folder, Template(one.name, one.text, special))
@@ -65,7 +86,9 @@ def same(folder: Path, tokenizer: Any, name: str, messages: list[dict[str, Any]]
         if a < b and n and e.text[a:b].strip():
             assert (label != IGNORE_INDEX) == bool(inside & set(range(a, b)))
     asked = messages[:-1]
-    prompt = tokenizer.apply_chat_template(asked, tools=tools, chat_template=one.text, add_generation_prompt=True, **special)["input_ids"]
+    prompt = tokenizer.apply_chat_template(
+        asked, tools=tools, chat_template=one.text, add_generation_prompt=True, **special
+    )["input_ids"]
     assert encoder.prompt_ids(asked, **({"tools": tools} if tools else {})) == prompt
 
 
@@ -102,7 +125,9 @@ def test_tools_with_the_templates_of_real_models(tiny_model: Path, tmp_path: Pat
                 (tmp_path / file).write_bytes((tiny_model / file).read_bytes())
             same(tmp_path, tokenizer, "model", CALL, TOOLS)
             rendered = template.load("model", tmp_path).render(CALL, tools=TOOLS)
-            assert "weather" in rendered.text[slice(*rendered.spans[0])], "the call is what is learnt, whatever the template writes before a last turn"
+            assert "weather" in rendered.text[slice(*rendered.spans[0])], (
+                "the call is what is learnt, whatever the template writes before a last turn"
+            )
             found += 1
     assert found or not folder.is_dir()
 

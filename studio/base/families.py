@@ -12,15 +12,41 @@ Shapes = dict[str, tuple[int, ...]]
 
 # What a family's class in transformers takes where config.json is silent; the others' shapes are always written out.
 SILENT: dict[str, dict[str, Any]] = {
-    "llama": {"tie_word_embeddings": False}, "qwen2": {"tie_word_embeddings": False}, "granite": {"tie_word_embeddings": False},
-    "olmo2": {"tie_word_embeddings": False}, "phi3": {"tie_word_embeddings": False},
-    "mistral": {"tie_word_embeddings": False, "num_key_value_heads": 8}, "qwen3": {"tie_word_embeddings": False, "head_dim": 128},
+    "llama": {"tie_word_embeddings": False},
+    "qwen2": {"tie_word_embeddings": False},
+    "granite": {"tie_word_embeddings": False},
+    "olmo2": {"tie_word_embeddings": False},
+    "phi3": {"tie_word_embeddings": False},
+    "mistral": {"tie_word_embeddings": False, "num_key_value_heads": 8},
+    "qwen3": {"tie_word_embeddings": False, "head_dim": 128},
     "smollm3": {"tie_word_embeddings": True, "num_attention_heads": 16, "num_key_value_heads": 4, "vocab_size": 128256},
-    "gemma": {"tie_word_embeddings": True, "num_attention_heads": 16, "num_key_value_heads": 16, "head_dim": 256, "vocab_size": 256000},
-    "gemma2": {"tie_word_embeddings": True, "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256, "vocab_size": 256000, "num_hidden_layers": 26},
-    "gemma3_text": {"tie_word_embeddings": True, "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256, "vocab_size": 262208,
-                    "hidden_size": 2304, "intermediate_size": 9216, "num_hidden_layers": 26},
-    "gpt2": {"tie_word_embeddings": True}, "gpt_bigcode": {"tie_word_embeddings": True},
+    "gemma": {
+        "tie_word_embeddings": True,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 16,
+        "head_dim": 256,
+        "vocab_size": 256000,
+    },
+    "gemma2": {
+        "tie_word_embeddings": True,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+        "head_dim": 256,
+        "vocab_size": 256000,
+        "num_hidden_layers": 26,
+    },
+    "gemma3_text": {
+        "tie_word_embeddings": True,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+        "head_dim": 256,
+        "vocab_size": 262208,
+        "hidden_size": 2304,
+        "intermediate_size": 9216,
+        "num_hidden_layers": 26,
+    },
+    "gpt2": {"tie_word_embeddings": True},
+    "gpt_bigcode": {"tie_word_embeddings": True},
 }
 
 SEPARATE = ("llama", "mistral", "qwen2", "qwen3", "granite", "smollm3", "gemma", "gemma2", "gemma3_text", "olmo2")
@@ -68,20 +94,36 @@ def _separate(config: dict[str, Any], kind: str) -> Shapes:
     """One layer with q, k, v, o, gate, up, down each for itself."""
     hidden, inner = config["hidden_size"], config["intermediate_size"]
     each, query, keys = _widths(config)
-    shapes: Shapes = {"self_attn.q_proj.weight": (query, hidden), "self_attn.k_proj.weight": (keys, hidden), "self_attn.v_proj.weight": (keys, hidden),
-                      "self_attn.o_proj.weight": (hidden, query)}
+    shapes: Shapes = {
+        "self_attn.q_proj.weight": (query, hidden),
+        "self_attn.k_proj.weight": (keys, hidden),
+        "self_attn.v_proj.weight": (keys, hidden),
+        "self_attn.o_proj.weight": (hidden, query),
+    }
     if kind in QUERY_BIAS or config.get("attention_bias"):
-        shapes |= {"self_attn.q_proj.bias": (query,), "self_attn.k_proj.bias": (keys,), "self_attn.v_proj.bias": (keys,)}
+        shapes |= {
+            "self_attn.q_proj.bias": (query,),
+            "self_attn.k_proj.bias": (keys,),
+            "self_attn.v_proj.bias": (keys,),
+        }
     if config.get("attention_bias"):
         shapes["self_attn.o_proj.bias"] = (hidden,)
     if kind in HEAD_NORMS:
         shapes |= {"self_attn.q_norm.weight": (each,), "self_attn.k_norm.weight": (each,)}
     if kind == "olmo2":
         shapes |= {"self_attn.q_norm.weight": (query,), "self_attn.k_norm.weight": (keys,)}
-    shapes |= {"mlp.gate_proj.weight": (inner, hidden), "mlp.up_proj.weight": (inner, hidden), "mlp.down_proj.weight": (hidden, inner)}
+    shapes |= {
+        "mlp.gate_proj.weight": (inner, hidden),
+        "mlp.up_proj.weight": (inner, hidden),
+        "mlp.down_proj.weight": (hidden, inner),
+    }
     if config.get("mlp_bias"):
         shapes |= {"mlp.gate_proj.bias": (inner,), "mlp.up_proj.bias": (inner,), "mlp.down_proj.bias": (hidden,)}
-    names = ["post_attention_layernorm", "post_feedforward_layernorm"] if kind == "olmo2" else ["input_layernorm", "post_attention_layernorm"]
+    names = (
+        ["post_attention_layernorm", "post_feedforward_layernorm"]
+        if kind == "olmo2"
+        else ["input_layernorm", "post_attention_layernorm"]
+    )
     names += ["pre_feedforward_layernorm", "post_feedforward_layernorm"] if kind in FOUR_NORMS else []
     return shapes | {f"{name}.weight": (hidden,) for name in names}
 
@@ -90,19 +132,33 @@ def _phi3(config: dict[str, Any]) -> Shapes:
     """One layer with queries, keys and values in one matrix, gate and up in another."""
     hidden, inner = config["hidden_size"], config["intermediate_size"]
     _, query, keys = _widths(config)
-    return {"self_attn.o_proj.weight": (hidden, query), "self_attn.qkv_proj.weight": (query + 2 * keys, hidden), "mlp.gate_up_proj.weight": (2 * inner, hidden),
-            "mlp.down_proj.weight": (hidden, inner), "input_layernorm.weight": (hidden,), "post_attention_layernorm.weight": (hidden,)}
+    return {
+        "self_attn.o_proj.weight": (hidden, query),
+        "self_attn.qkv_proj.weight": (query + 2 * keys, hidden),
+        "mlp.gate_up_proj.weight": (2 * inner, hidden),
+        "mlp.down_proj.weight": (hidden, inner),
+        "input_layernorm.weight": (hidden,),
+        "post_attention_layernorm.weight": (hidden,),
+    }
 
 
 def _gpt2(config: dict[str, Any]) -> Shapes:
     """GPT-2 stores its linears as (in, out), GPT-BigCode as (out, in), with one head of keys and values for all queries."""
     big = config["model_type"] == "gpt_bigcode"
     wide, inner = config["n_embd"], config.get("n_inner") or 4 * config["n_embd"]
-    shapes: Shapes = {"transformer.wte.weight": (config["vocab_size"], wide), "transformer.wpe.weight": (config["n_positions"], wide)}
+    shapes: Shapes = {
+        "transformer.wte.weight": (config["vocab_size"], wide),
+        "transformer.wpe.weight": (config["n_positions"], wide),
+    }
     for number in range(config["n_layer"]):
         here = f"transformer.h.{number}"
         fused = wide + 2 * wide // config["n_head"] if big else 3 * wide
-        for name, shape in (("attn.c_attn", (wide, fused)), ("attn.c_proj", (wide, wide)), ("mlp.c_fc", (wide, inner)), ("mlp.c_proj", (inner, wide))):
+        for name, shape in (
+            ("attn.c_attn", (wide, fused)),
+            ("attn.c_proj", (wide, wide)),
+            ("mlp.c_fc", (wide, inner)),
+            ("mlp.c_proj", (inner, wide)),
+        ):
             shapes |= {f"{here}.{name}.weight": shape[::-1] if big else shape, f"{here}.{name}.bias": (shape[1],)}
         for name in ("ln_1", "ln_2"):
             shapes |= {f"{here}.{name}.weight": (wide,), f"{here}.{name}.bias": (wide,)}

@@ -23,7 +23,9 @@ def target_of(path: Path) -> Path:
 def check(path: Path) -> None:
     """Raise ModelError where the path is no GGUF file."""
     if not path.is_file():
-        raise ModelError(f"There is no file {path.absolute()}.", "Give the path of a .gguf file on this computer.", "model")
+        raise ModelError(
+            f"There is no file {path.absolute()}.", "Give the path of a .gguf file on this computer.", "model"
+        )
     with open(path, "rb") as stream:
         if stream.read(4) != b"GGUF":
             raise ModelError(f"{path} does not begin with GGUF, so it is no GGUF file.", "Download it again.", "model")
@@ -40,13 +42,21 @@ def convert(gguf: Path, target: Path, report: Report) -> Path:
     """GGUF to a folder of bf16 safetensors, in a worker process of its own; the folder appears whole or not at all."""
     report(f"Converting {gguf.name} to safetensors, once", 0, 0)
     temporary = draft(target)
-    done = subprocess.run([sys.executable, "-m", "studio.worker.convert", str(gguf), str(temporary)], cwd=PROJECT,
-                          stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "studio.worker.convert", str(gguf), str(temporary)],
+        cwd=PROJECT,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
     if done.returncode != 0:
         shutil.rmtree(temporary, ignore_errors=True)
         reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        raise ModelError(f"{gguf.name} could not be converted: {reason[:300]}", "Another quantization of it (Q8_0, F16) or the safetensors "
-                         "original may work.", "model")
+        raise ModelError(
+            f"{gguf.name} could not be converted: {reason[:300]}",
+            "Another quantization of it (Q8_0, F16) or the safetensors original may work.",
+            "model",
+        )
     try:
         os.rename(temporary, target)
     except OSError:  # another process was first

@@ -20,7 +20,9 @@ from studio.home import PROJECT, draft, room, write_whole
 
 Headers = tuple[dict[str, Any], dict[str, tuple[str, tuple[int, ...]]]]
 KINDS = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
-GGUF_NAMES = {"gemma3": "gemma3_text"} | {name: name for name in ("llama", "qwen2", "qwen3", "gemma", "gemma2", "phi3", "granite", "olmo2", "smollm3")}
+GGUF_NAMES = {"gemma3": "gemma3_text"} | {
+    name: name for name in ("llama", "qwen2", "qwen3", "gemma", "gemma2", "phi3", "granite", "olmo2", "smollm3")
+}
 
 
 def from_config(config: dict[str, Any]) -> Headers:
@@ -38,12 +40,21 @@ def _built(config: dict[str, Any]) -> dict[str, list[int]]:
     if not kept.is_file():
         asked = draft(kept)
         write_whole(asked, text)
-        done = subprocess.run([sys.executable, "-m", "studio.worker.shapes", str(asked)], cwd=PROJECT, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, "-m", "studio.worker.shapes", str(asked)],
+            cwd=PROJECT,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+        )
         asked.unlink(missing_ok=True)
         if done.returncode != 0:
             reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-            raise ModelError(f"The shapes of a {config.get('model_type')!r} model could not be found: {reason.split('. ')[0][:200].rstrip('.')}.",
-                             "Only decoder-only language models that transformers knows can be tuned here.", "model")
+            raise ModelError(
+                f"The shapes of a {config.get('model_type')!r} model could not be found: {reason.split('. ')[0][:200].rstrip('.')}.",
+                "Only decoder-only language models that transformers knows can be tuned here.",
+                "model",
+            )
         write_whole(kept, done.stdout.strip().splitlines()[-1])
     return json.loads(kept.read_text())
 
@@ -51,6 +62,7 @@ def _built(config: dict[str, Any]) -> dict[str, list[int]]:
 def gguf(path: Path) -> Headers:
     """From a .gguf file's key-value head (llama.cpp's spec). Raises ModelError for an architecture without arithmetic here."""
     from gguf import GGUFReader
+
     try:
         reader = GGUFReader(path)
     except (OSError, ValueError, IndexError) as error:
@@ -58,8 +70,11 @@ def gguf(path: Path) -> Headers:
     values = {name: field.contents() for name, field in reader.fields.items() if not name.startswith("tokenizer.")}
     kind = str(values.get("general.architecture"))
     if kind not in GGUF_NAMES:
-        raise ModelError(f"The memory of a GGUF model of architecture {kind!r} cannot be estimated before it is converted.",
-                         f"Known here: {', '.join(GGUF_NAMES)}. Take the safetensors original.", "model")
+        raise ModelError(
+            f"The memory of a GGUF model of architecture {kind!r} cannot be estimated before it is converted.",
+            f"Known here: {', '.join(GGUF_NAMES)}. Take the safetensors original.",
+            "model",
+        )
 
     def told(name: str, default: Any = None) -> Any:
         return values.get(f"{kind}.{name}", default)
@@ -67,30 +82,62 @@ def gguf(path: Path) -> Headers:
     shapes = {tensor.name: tuple(int(size) for size in reversed(tensor.shape)) for tensor in reader.tensors}
     heads, hidden = int(told("attention.head_count")), int(told("embedding_length"))
     config = {
-        "model_type": GGUF_NAMES[kind], "architectures": [f"gguf {kind}"], "hidden_size": hidden, "num_hidden_layers": int(told("block_count")),
-        "intermediate_size": int(told("feed_forward_length")), "num_attention_heads": heads, "num_key_value_heads": int(told("attention.head_count_kv", heads)),
-        "head_dim": int(told("attention.key_length", hidden // heads)), "vocab_size": shapes["token_embd.weight"][0], "dtype": "bfloat16",
-        "tie_word_embeddings": "output.weight" not in shapes, "max_position_embeddings": int(told("context_length", 0)) or None,
-        "attention_bias": kind not in ("qwen2",) and "blk.0.attn_q.bias" in shapes}
+        "model_type": GGUF_NAMES[kind],
+        "architectures": [f"gguf {kind}"],
+        "hidden_size": hidden,
+        "num_hidden_layers": int(told("block_count")),
+        "intermediate_size": int(told("feed_forward_length")),
+        "num_attention_heads": heads,
+        "num_key_value_heads": int(told("attention.head_count_kv", heads)),
+        "head_dim": int(told("attention.key_length", hidden // heads)),
+        "vocab_size": shapes["token_embd.weight"][0],
+        "dtype": "bfloat16",
+        "tie_word_embeddings": "output.weight" not in shapes,
+        "max_position_embeddings": int(told("context_length", 0)) or None,
+        "attention_bias": kind not in ("qwen2",) and "blk.0.attn_q.bias" in shapes,
+    }
     return from_config(config)
 
 
 def hub(repo: str, revision: str | None) -> Headers:
     """From the Hub: config.json and the safetensors headers, some kilobytes, no weights. Raises ModelError where it cannot be reached."""
     from huggingface_hub import get_safetensors_metadata, hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, NotASafetensorsRepoError
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        NotASafetensorsRepoError,
+    )
 
     why = unreachable()
     if why:
-        raise ModelError(f"What {repo} is made of could not be asked of the Hub ({why}).", "Check the network (HF_ENDPOINT, HF_HUB_OFFLINE), or give a "
-                         "local folder.", "model", "network")
+        raise ModelError(
+            f"What {repo} is made of could not be asked of the Hub ({why}).",
+            "Check the network (HF_ENDPOINT, HF_HUB_OFFLINE), or give a local folder.",
+            "model",
+            "network",
+        )
     try:
-        config = json_text.read(Path(hf_hub_download(repo, "config.json", revision=revision)).read_text(), "config.json")
+        config = json_text.read(
+            Path(hf_hub_download(repo, "config.json", revision=revision)).read_text(), "config.json"
+        )
         told = get_safetensors_metadata(repo, revision=revision)
     except NotASafetensorsRepoError as error:
-        raise ModelError(f"{repo} has no .safetensors weights.", "Pickle files are not loaded; look for a safetensors revision.", "model") from error
+        raise ModelError(
+            f"{repo} has no .safetensors weights.",
+            "Pickle files are not loaded; look for a safetensors revision.",
+            "model",
+        ) from error
     except (EntryNotFoundError, LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160].rstrip(".")
-        raise ModelError(f"What {repo} is made of could not be asked of the Hub ({reason}).",
-                         "Check the name and the network (HF_ENDPOINT, HF_TOKEN), or give a local folder.", "model") from error
-    return config, {name: (item.dtype, tuple(item.shape)) for file in told.files_metadata.values() for name, item in file.tensors.items()}
+        raise ModelError(
+            f"What {repo} is made of could not be asked of the Hub ({reason}).",
+            "Check the name and the network (HF_ENDPOINT, HF_TOKEN), or give a local folder.",
+            "model",
+        ) from error
+    return config, {
+        name: (item.dtype, tuple(item.shape))
+        for file in told.files_metadata.values()
+        for name, item in file.tensors.items()
+    }

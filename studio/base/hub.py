@@ -10,13 +10,26 @@ from studio.base.report import Report, silent
 from studio.errors import ModelError
 from studio.events import FULL
 
-WANTED = ["*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", "tokenizer*", "special_tokens_map.json",
-          "added_tokens.json", "vocab*", "merges.txt", "*.model", "chat_template*", "LICENSE*"]
+WANTED = [
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "config.json",
+    "generation_config.json",
+    "tokenizer*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab*",
+    "merges.txt",
+    "*.model",
+    "chat_template*",
+    "LICENSE*",
+]
 
 
 def cached(repo: str, revision: str | None) -> Path | None:
     """A complete snapshot in the Hub cache, else None. Never touches the network."""
     from huggingface_hub import snapshot_download
+
     try:
         path = Path(snapshot_download(repo, revision=revision, allow_patterns=WANTED, local_files_only=True))
     except (OSError, ValueError):
@@ -36,30 +49,61 @@ def download(repo: str, revision: str | None, report: Report = silent) -> Path:
         RepositoryNotFoundError,
         RevisionNotFoundError,
     )
+
     why = unreachable()
     if why:
         kept = cached(repo, revision)
         if kept:
             return kept
-        raise ModelError(f"{repo} is not on this computer and the Hub could not be reached ({why}).",
-                         "Check the network (HF_ENDPOINT, HF_HUB_OFFLINE), or use starter or a local folder.", "model", "network")
+        raise ModelError(
+            f"{repo} is not on this computer and the Hub could not be reached ({why}).",
+            "Check the network (HF_ENDPOINT, HF_HUB_OFFLINE), or use starter or a local folder.",
+            "model",
+            "network",
+        )
     report(f"Downloading {repo} from the Hub", 0, 0)
     try:
-        path = Path(snapshot_download(repo, revision=revision, allow_patterns=WANTED, ignore_patterns=[*shards.IGNORED],
-                                      tqdm_class=_progress(repo, report), etag_timeout=10))
+        path = Path(
+            snapshot_download(
+                repo,
+                revision=revision,
+                allow_patterns=WANTED,
+                ignore_patterns=[*shards.IGNORED],
+                tqdm_class=_progress(repo, report),
+                etag_timeout=10,
+            )
+        )
     except GatedRepoError as error:
-        raise ModelError(f"{repo} is gated: its owner wants you to accept terms first.",
-                         f"Open https://huggingface.co/{repo}, accept, and set HF_TOKEN.", "model", "gated") from error
+        raise ModelError(
+            f"{repo} is gated: its owner wants you to accept terms first.",
+            f"Open https://huggingface.co/{repo}, accept, and set HF_TOKEN.",
+            "model",
+            "gated",
+        ) from error
     except RevisionNotFoundError as error:
-        raise ModelError(f"{repo} has no revision {revision!r}.", "Leave the revision out, or look it up on the model's page.", "model") from error
+        raise ModelError(
+            f"{repo} has no revision {revision!r}.",
+            "Leave the revision out, or look it up on the model's page.",
+            "model",
+        ) from error
     except RepositoryNotFoundError as error:
-        raise ModelError(f"The Hub has no model {repo}, or it is private.", "Check the spelling; for a private one set HF_TOKEN. "
-                         "A folder on this computer is given by its path.", "model") from error
+        raise ModelError(
+            f"The Hub has no model {repo}, or it is private.",
+            "Check the spelling; for a private one set HF_TOKEN. A folder on this computer is given by its path.",
+            "model",
+        ) from error
     except HFValidationError as error:
-        raise ModelError(f"{repo!r} is neither a folder nor a Hub id.", "A Hub id looks like Qwen/Qwen2.5-0.5B-Instruct.", "model") from error
+        raise ModelError(
+            f"{repo!r} is neither a folder nor a Hub id.", "A Hub id looks like Qwen/Qwen2.5-0.5B-Instruct.", "model"
+        ) from error
     except (LocalEntryNotFoundError, HfHubHTTPError, httpx.HTTPError, OSError) as error:
         reason = "disk" if getattr(error, "errno", None) in FULL else "network"
-        raise ModelError(f"{repo} could not be downloaded ({_short(error)}).", "Try again; what came already is kept.", "model", reason) from error
+        raise ModelError(
+            f"{repo} could not be downloaded ({_short(error)}).",
+            "Try again; what came already is kept.",
+            "model",
+            reason,
+        ) from error
     shards.loadable(path)
     return path
 
@@ -68,6 +112,7 @@ def unreachable() -> str:
     """Why the Hub cannot be asked at all, or "". Asked once with a short limit: the client's own retries take half a minute."""
     import httpx
     from huggingface_hub import constants
+
     if constants.HF_HUB_OFFLINE:
         return "HF_HUB_OFFLINE is set"
     try:

@@ -20,27 +20,47 @@ class Quantization(NamedTuple):
     def refuse(self, device: Device) -> None:
         """Raise OrderError where bitsandbytes is missing or cannot compute."""
         if find_spec("bitsandbytes") is None:
-            raise OrderError(f"A base in {self.kind} needs bitsandbytes, which is not installed.", "Run `pip install bitsandbytes`, or take method lora.",
-                             "method.quantization")
+            raise OrderError(
+                f"A base in {self.kind} needs bitsandbytes, which is not installed.",
+                "Run `pip install bitsandbytes`, or take method lora.",
+                "method.quantization",
+            )
         least = (7, 5) if self.kind == "int8" else (6, 0)
         if not device.traits.quantizes:
-            raise OrderError(f"bitsandbytes cannot train on {device.name}.", "Take method lora there.", "method.quantization")
+            raise OrderError(
+                f"bitsandbytes cannot train on {device.name}.", "Take method lora there.", "method.quantization"
+            )
         if device.kind == "cuda" and device.capability and device.capability < least:
-            raise OrderError(f"{device.name} (compute capability {device.capability[0]}.{device.capability[1]}) is too old for {self.kind}; "
-                             f"it needs {least[0]}.{least[1]}.", "Take nf4, or method lora.", "method.quantization")
+            raise OrderError(
+                f"{device.name} (compute capability {device.capability[0]}.{device.capability[1]}) is too old for {self.kind}; "
+                f"it needs {least[0]}.{least[1]}.",
+                "Take nf4, or method lora.",
+                "method.quantization",
+            )
         if self.compute == "bf16" and not device.bf16:
-            raise OrderError(f"{device.name} cannot compute in bf16.", "Set method.compute to auto or fp16.", "method.compute")
+            raise OrderError(
+                f"{device.name} cannot compute in bf16.", "Set method.compute to auto or fp16.", "method.compute"
+            )
 
     def options(self, dtype: Any) -> dict[str, Any]:
         """What from_pretrained needs. dtype: a torch.dtype, of what is not quantized and, by default, of computing."""
         import torch
         from transformers import BitsAndBytesConfig
+
         if self.kind == "int8":
-            logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)  # it tells of every product that it computes in 16 bits
+            logging.getLogger("bitsandbytes.autograd._functions").setLevel(
+                logging.ERROR
+            )  # it tells of every product that it computes in 16 bits
             return {"quantization_config": BitsAndBytesConfig(load_in_8bit=True)}
         compute = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}.get(self.compute, dtype)
-        return {"quantization_config": BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type=self.kind, bnb_4bit_use_double_quant=self.double,
-                                                          bnb_4bit_compute_dtype=compute)}
+        return {
+            "quantization_config": BitsAndBytesConfig(
+                load_in_4bit=True,
+                bnb_4bit_quant_type=self.kind,
+                bnb_4bit_use_double_quant=self.double,
+                bnb_4bit_compute_dtype=compute,
+            )
+        }
 
     @staticmethod
     def unpacked(model: Any) -> Any:

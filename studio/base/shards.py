@@ -11,7 +11,10 @@ from typing import BinaryIO
 from studio.errors import ModelError
 
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
-IGNORED = ("consolidated*", "*/*")  # a second copy of the same weights in another format, and what lies in folders below
+IGNORED = (
+    "consolidated*",
+    "*/*",
+)  # a second copy of the same weights in another format, and what lies in folders below
 
 READ_WHOLE, SAMPLED = 50_000_000, 16_384  # bytes: of a file that is read to its end, of each sample of a larger one
 
@@ -33,8 +36,12 @@ def loadable(folder: Path) -> list[Path]:
     """As weight_files, and raises ModelError for a folder that transformers would not load."""
     if (folder / WHOLE).is_file() or (folder / INDEX).is_file():
         return weight_files(folder)
-    raise ModelError(f"{folder} holds {_instead(folder)}.", f"Give the folder that transformers' save_pretrained wrote ({WHOLE}, or shards with {INDEX}): "
-                     "download it again, or load it with transformers and call save_pretrained.", "model")
+    raise ModelError(
+        f"{folder} holds {_instead(folder)}.",
+        f"Give the folder that transformers' save_pretrained wrote ({WHOLE}, or shards with {INDEX}): "
+        "download it again, or load it with transformers and call save_pretrained.",
+        "model",
+    )
 
 
 def bare(folder: Path) -> bool:
@@ -60,7 +67,14 @@ def _fingerprint(files: tuple[tuple[Path, int, int], ...]) -> str:
             head = json.loads(stream.read(length))
             for name, tensor in sorted(head.items()):
                 if name != "__metadata__":
-                    told.append((name, tensor["dtype"], tensor["shape"], _sampled(stream, 8 + length, tensor["data_offsets"], size <= READ_WHOLE)))
+                    told.append(
+                        (
+                            name,
+                            tensor["dtype"],
+                            tensor["shape"],
+                            _sampled(stream, 8 + length, tensor["data_offsets"], size <= READ_WHOLE),
+                        )
+                    )
     return hashlib.sha256(json.dumps(sorted(told)).encode()).hexdigest()[:32]
 
 
@@ -81,8 +95,12 @@ def _indexed(folder: Path) -> list[Path]:
         raise ModelError(f"{folder / INDEX} is no index of weights.", "Download it again.", "model") from error
     missing = [name for name in named if not (folder / name).is_file()]
     if missing:
-        raise ModelError(f"{folder} lacks {len(missing)} of the {len(named)} files that {INDEX} names: {', '.join(missing[:3])}"
-                         f"{', …' if len(missing) > 3 else ''}.", "Download the missing files again.", "model")
+        raise ModelError(
+            f"{folder} lacks {len(missing)} of the {len(named)} files that {INDEX} names: {', '.join(missing[:3])}"
+            f"{', …' if len(missing) > 3 else ''}.",
+            "Download the missing files again.",
+            "model",
+        )
     return [folder / name for name in named]
 
 

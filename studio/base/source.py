@@ -19,10 +19,18 @@ class ModelOrder(BaseModel):
     """Which base model. A bare string in the order means {source: string}."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    source: str = Field("starter", min_length=1, title="Model",
-                        description="starter (a small model that learns on a laptop), a Hugging Face id, a folder, or a .gguf file.")
-    revision: str | None = Field(None, title="Revision", description="Branch, tag or commit on the Hub; left out: the newest.",
-                                 json_schema_extra={"advanced": True})
+    source: str = Field(
+        "starter",
+        min_length=1,
+        title="Model",
+        description="starter (a small model that learns on a laptop), a Hugging Face id, a folder, or a .gguf file.",
+    )
+    revision: str | None = Field(
+        None,
+        title="Revision",
+        description="Branch, tag or commit on the Hub; left out: the newest.",
+        json_schema_extra={"advanced": True},
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -37,7 +45,11 @@ class ModelOrder(BaseModel):
         if self.source.lower().endswith(".gguf"):
             return "gguf"
         path = Path(self.source).expanduser()
-        if path.exists() or self.source.startswith(("/", "./", "../", "~")) or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", self.source):
+        if (
+            path.exists()
+            or self.source.startswith(("/", "./", "../", "~"))
+            or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", self.source)
+        ):
             return "folder"
         return "hub"
 
@@ -79,11 +91,16 @@ def check(order: ModelOrder) -> Path | None:
 def _folder(path: Path) -> Path:
     path = path.resolve()
     if not path.is_dir():
-        raise ModelError(f"{path} is no model folder." if path.exists() else f"There is no model folder {path}.",
-                         "Give an existing folder, a Hugging Face id such as Qwen/Qwen2.5-0.5B-Instruct, "
-                         "a .gguf file, or starter.", "model")
+        raise ModelError(
+            f"{path} is no model folder." if path.exists() else f"There is no model folder {path}.",
+            "Give an existing folder, a Hugging Face id such as Qwen/Qwen2.5-0.5B-Instruct, a .gguf file, or starter.",
+            "model",
+        )
     if not (path / "config.json").is_file():
-        raise ModelError(f"{path} has no config.json, so it is no model folder.",
-                         "Give the folder that holds config.json and the .safetensors files.", "model")
+        raise ModelError(
+            f"{path} has no config.json, so it is no model folder.",
+            "Give the folder that holds config.json and the .safetensors files.",
+            "model",
+        )
     shards.loadable(path)
     return path

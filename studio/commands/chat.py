@@ -31,8 +31,12 @@ def add(parsers: Any, common: ArgumentParser) -> None:
     talk.add_argument("--prompt", metavar="TEXT", help="ask this one question and end; - reads it from standard input")
     talk.add_argument("--system", metavar="TEXT", default="", help="what the model is told beforehand")
     talk.add_argument("--base", action="store_true", help="ask the untuned model under it as well")
-    talk.add_argument("--temperature", type=float, default=0.7, help="0: always the likeliest word; higher: more varied")
-    talk.add_argument("--top-p", type=float, default=0.95, help="only the likeliest words that together reach this share")
+    talk.add_argument(
+        "--temperature", type=float, default=0.7, help="0: always the likeliest word; higher: more varied"
+    )
+    talk.add_argument(
+        "--top-p", type=float, default=0.95, help="only the likeliest words that together reach this share"
+    )
     talk.add_argument("--max-tokens", type=int, default=512, help="longest answer")
     talk.add_argument("--seed", type=int, help="the same seed gives the same answer")
     talk.add_argument("--keep", action="store_true", help="leave the model server running for the next question")
@@ -52,8 +56,16 @@ def talk_to(args: Namespace) -> Any:
 
     The server goes when we go, unless it was there before.
     """
-    sampling = {key: value for key, value in (("temperature", args.temperature), ("top_p", args.top_p), ("max_tokens", args.max_tokens),
-                                              ("seed", args.seed)) if value is not None}
+    sampling = {
+        key: value
+        for key, value in (
+            ("temperature", args.temperature),
+            ("top_p", args.top_p),
+            ("max_tokens", args.max_tokens),
+            ("seed", args.seed),
+        )
+        if value is not None
+    }
     name = reference.name_of(args.model)
     names = [name, f"base:{name.partition('@')[0]}"] if args.base and not name.startswith(reference.BASE) else [name]
     out = sys.stderr if args.json else sys.stdout
@@ -95,6 +107,7 @@ def _line() -> str | None:
         if not sys.stdin.isatty():
             return line.strip() if (line := sys.stdin.readline()) else None
         import readline  # noqa: F401 - input() edits lines and knows the ones before, once it is imported
+
         return input("> ").strip()
     except (EOFError, KeyboardInterrupt):
         print(file=sys.stderr)
@@ -111,7 +124,11 @@ def _command(talk: chats.Talk, word: str, rest: str) -> tuple[chats.Talk, str]:
         return talk, talk.turns.pop()["prompt"]
     elif word == "/keep" and talk.turns:
         turn = talk.turns[-1]
-        rows = [chats.row([*talk.messages(turn, turn["sides"][0]), {"role": "assistant", "content": turn["answers"][0]["text"]}])]
+        rows = [
+            chats.row(
+                [*talk.messages(turn, turn["sides"][0]), {"role": "assistant", "content": turn["answers"][0]["text"]}]
+            )
+        ]
         print(chats.to_rows(rows, rest.strip() or "kept-answers"), file=sys.stderr)
     else:
         print(HELP, file=sys.stderr)
@@ -128,8 +145,15 @@ def _answered(talk: chats.Talk, out: Any) -> dict[str, Any]:
         if answer["error"]:
             raise ModelError(answer["error"]["message"], answer["error"]["hint"], answer["error"]["where"])
         usage = answer["usage"] or {}
-        told.append({"model": side, "answer": answer["text"], "tokens": usage.get("tokens"), "tokens_per_second": usage.get("tokens_per_second"),
-                     "finish": answer["finish"] or "cancelled"})
+        told.append(
+            {
+                "model": side,
+                "answer": answer["text"],
+                "tokens": usage.get("tokens"),
+                "tokens_per_second": usage.get("tokens_per_second"),
+                "finish": answer["finish"] or "cancelled",
+            }
+        )
     return told[0] if len(told) == 1 else {**told[0], "base": told[1]}
 
 
@@ -158,10 +182,20 @@ def serve(args: Namespace) -> Any:
     command = [sys.executable, "-m", "studio.worker.serve", *names, "--host", args.host, "--port", str(args.port)]
     if _taken(args.host, args.port):
         raise OrderError(f"The port {args.port} is taken.", "Give another one with --port.", "--port")
-    print(f"http://{args.host}:{args.port}/v1\nAPI key: {key}\nmodels: {', '.join(names)}\nCtrl-C ends.", file=sys.stderr, flush=True)
+    print(
+        f"http://{args.host}:{args.port}/v1\nAPI key: {key}\nmodels: {', '.join(names)}\nCtrl-C ends.",
+        file=sys.stderr,
+        flush=True,
+    )
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # asked to end by another program: as by Ctrl-C
-    process = subprocess.Popen([*command, "--under", str(os.getpid())], cwd=PROJECT, env=environment, stdin=subprocess.DEVNULL, stdout=sys.stderr,
-                               start_new_session=True)  # Ctrl-C reaches us only, and we end it in order
+    process = subprocess.Popen(
+        [*command, "--under", str(os.getpid())],
+        cwd=PROJECT,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=sys.stderr,
+        start_new_session=True,
+    )  # Ctrl-C reaches us only, and we end it in order
     try:
         code = process.wait()
     except KeyboardInterrupt:
@@ -186,6 +220,7 @@ def _ended(process: subprocess.Popen[bytes]) -> int:
 
 def _taken(host: str, port: int) -> bool:
     import socket
+
     try:
         socket.create_server((host, port)).close()
     except OverflowError as error:

@@ -12,10 +12,19 @@ from studio.runs.combined import losses
 
 
 def add(parsers: Any, common: ArgumentParser) -> None:
-    one = parsers.add_parser("combine", parents=[common], help="make one adapter out of those of two or more LoRA or QLoRA runs on one base")
+    one = parsers.add_parser(
+        "combine", parents=[common], help="make one adapter out of those of two or more LoRA or QLoRA runs on one base"
+    )
     one.add_argument("names", metavar="RUN", nargs="+", help="two or more: a run's id, a unique part of it, or last")
-    one.add_argument("--weights", type=_numbers, metavar="W,W", help="one for each run, such as 0.7,0.3; left out: the same for all, 1 together")
-    one.add_argument("--how", choices=TYPES, default="cat", help=" ".join(f"{name}: {about}" for name, about in TYPES.items()))
+    one.add_argument(
+        "--weights",
+        type=_numbers,
+        metavar="W,W",
+        help="one for each run, such as 0.7,0.3; left out: the same for all, 1 together",
+    )
+    one.add_argument(
+        "--how", choices=TYPES, default="cat", help=" ".join(f"{name}: {about}" for name, about in TYPES.items())
+    )
     one.add_argument("--density", type=float, help=f"share of numbers that ties and dare_… keep ({DENSITY})")
     one.add_argument("--name", help="what to call the result")
     one.add_argument("--detach", action="store_true", help="return at once; it goes on by itself")
@@ -31,10 +40,16 @@ def _numbers(text: str) -> list[float]:
 
 def combine(args: Namespace) -> dict[str, Any]:
     """{run, state, …, combined: {runs, weights, how, density}, losses: [{run, rows, base, parents, combined}]}."""
-    answer = carried_out(lambda: combining.start(args.names, args.weights, args.how, args.density, args.name), args.detach)
+    answer = carried_out(
+        lambda: combining.start(args.names, args.weights, args.how, args.density, args.name), args.detach
+    )
     if args.detach:
         return answer
-    return {**{key: answer[key] for key in TOLD if key != "train_loss"}, "combined": answer["combined"], "losses": losses(run.find(answer["run"]))}
+    return {
+        **{key: answer[key] for key in TOLD if key != "train_loss"},
+        "combined": answer["combined"],
+        "losses": losses(run.find(answer["run"])),
+    }
 
 
 def show(answer: dict[str, Any]) -> None:
@@ -42,5 +57,8 @@ def show(answer: dict[str, Any]) -> None:
         if answer.get(key):
             print(f"{key}: {answer[key]}")
     for row in answer.get("losses", ()):
-        print(f"held-out loss on {row['rows']} rows of {row['run']}: base {row['base']:.4f}, "
-              + "".join(f"{name} {value:.4f}, " for name, value in row["parents"].items()) + f"combined {row['combined']:.4f}")
+        print(
+            f"held-out loss on {row['rows']} rows of {row['run']}: base {row['base']:.4f}, "
+            + "".join(f"{name} {value:.4f}, " for name, value in row["parents"].items())
+            + f"combined {row['combined']:.4f}"
+        )

@@ -18,33 +18,62 @@ TRAINED, CUT, DIM, END = "\x1b[30;42m", "\x1b[31;9m", "\x1b[2m", "\x1b[0m"
 
 
 def add(parsers: Any, common: ArgumentParser) -> None:
-    inspect = parsers.add_parser("inspect", parents=[common], help="what a data file is, what is wrong with it, how long its rows are")
+    inspect = parsers.add_parser(
+        "inspect", parents=[common], help="what a data file is, what is wrong with it, how long its rows are"
+    )
     _what(inspect)
     inspect.set_defaults(run=look, show=_show_look)
-    preview = parsers.add_parser("preview", parents=[common], help="one row as conversation, as text and as tokens, the trained ones coloured")
+    preview = parsers.add_parser(
+        "preview", parents=[common], help="one row as conversation, as text and as tokens, the trained ones coloured"
+    )
     _what(preview)
     preview.add_argument("--row", type=int, default=1, metavar="N", help="the row's number in the file, from 1")
-    preview.add_argument("--train-on", choices=("assistant", "last", "all"), default="assistant", help="which tokens are learnt")
+    preview.add_argument(
+        "--train-on", choices=("assistant", "last", "all"), default="assistant", help="which tokens are learnt"
+    )
     preview.set_defaults(run=row, show=_show_row)
     parsers.add_parser("templates", parents=[common], help="the chat templates there are").set_defaults(run=templates)
     parsers.add_parser("formats", parents=[common], help="the data formats there are").set_defaults(run=listed)
 
 
 def _what(parser: ArgumentParser) -> None:
-    parser.add_argument("file", metavar="FILE", help="a file, sample:NAME, a Hub id with :split, or dataset_info.json:NAME")
-    parser.add_argument("--model", metavar="M", help="whose tokenizer counts: a folder, a Hub id; left out: the starter, if it can be had")
+    parser.add_argument(
+        "file", metavar="FILE", help="a file, sample:NAME, a Hub id with :split, or dataset_info.json:NAME"
+    )
+    parser.add_argument(
+        "--model",
+        metavar="M",
+        help="whose tokenizer counts: a folder, a Hub id; left out: the starter, if it can be had",
+    )
     parser.add_argument("--template", default="auto", metavar="T", help="auto, model, or one of `templates`")
-    parser.add_argument("--new-token", action="append", default=[], metavar="TOKEN", help="add a special token, as data.new_tokens does")
+    parser.add_argument(
+        "--new-token", action="append", default=[], metavar="TOKEN", help="add a special token, as data.new_tokens does"
+    )
     parser.add_argument("--max-length", type=int, default=1024, metavar="N", help="the limit in tokens")
-    parser.add_argument("--reasoning", default="auto", choices=("auto", "keep", "drop", "mask_empty"), help="what becomes of thinking")
+    parser.add_argument(
+        "--reasoning", default="auto", choices=("auto", "keep", "drop", "mask_empty"), help="what becomes of thinking"
+    )
     parser.add_argument("--format", default="auto", metavar="F", help="auto, or one of `formats`")
-    parser.add_argument("--encoding", default="auto", metavar="E", help="of a text file, such as cp1251; auto stops where it is not sure")
-    parser.add_argument("--column", action="append", default=[], metavar="PART=COLUMN", help="name a column by hand: --column prompt=frage")
+    parser.add_argument(
+        "--encoding",
+        default="auto",
+        metavar="E",
+        help="of a text file, such as cp1251; auto stops where it is not sure",
+    )
+    parser.add_argument(
+        "--column",
+        action="append",
+        default=[],
+        metavar="PART=COLUMN",
+        help="name a column by hand: --column prompt=frage",
+    )
 
 
 def _read(args: Namespace) -> data.Dataset:
     mapping = dict(pair(given) for given in args.column) or None
-    return data.read(args.file, args.format, mapping, report=_progress if sys.stderr.isatty() else None, encoding=args.encoding)
+    return data.read(
+        args.file, args.format, mapping, report=_progress if sys.stderr.isatty() else None, encoding=args.encoding
+    )
 
 
 def pair(given: str) -> tuple[str, str]:
@@ -64,13 +93,19 @@ def _progress(done: int, total: int) -> None:
 
 def _encoder(args: Namespace, train_on: str = "assistant") -> Encoder:
     if args.max_length < 1:
-        raise DataError(f"--max-length {args.max_length} leaves no token.", "Give the limit in tokens, such as 1024.", "--max-length")
+        raise DataError(
+            f"--max-length {args.max_length} leaves no token.",
+            "Give the limit in tokens, such as 1024.",
+            "--max-length",
+        )
     folder = source.fetch(source.ModelOrder(source=args.model or "starter"), report=_fetching)
     added = tuple(args.new_token)
     try:
         new_tokens.check(added)
     except ValueError as error:
-        raise DataError(f"--new-token cannot be taken: {error}.", "Write it as --new-token '<tool>', once for each.", "--new-token") from error
+        raise DataError(
+            f"--new-token cannot be taken: {error}.", "Write it as --new-token '<tool>', once for each.", "--new-token"
+        ) from error
     chosen = template.load(args.template, new_tokens.tokenizer_folder(folder, added))
     made = Encoder(folder, chosen, args.max_length, "cut", train_on, args.reasoning, added)
     made.context = made.reads
@@ -107,9 +142,15 @@ def row(args: Namespace) -> dict[str, Any]:
     found = _read(args)
     numbers = found.conversations.rows
     if args.row not in numbers:
-        faults = "; ".join(f"{p.kind}: {p.reason}" for p in found.problems if p.row == args.row and p.severity == "refused")
+        faults = "; ".join(
+            f"{p.kind}: {p.reason}" for p in found.problems if p.row == args.row and p.severity == "refused"
+        )
         if faults:
-            raise DataError(f"Row {args.row} of {args.file} was refused: {faults}", "Correct the row, or look at another.", f"{args.file}:{args.row}")
+            raise DataError(
+                f"Row {args.row} of {args.file} was refused: {faults}",
+                "Correct the row, or look at another.",
+                f"{args.file}:{args.row}",
+            )
         raise DataError(f"{args.file} has no row {args.row}.", f"Its rows are 1 to {found.rows}.", "--row")
     conversation = found.conversations[numbers.index(args.row)]
     encoder = _encoder(args, "all" if "text" in conversation else args.train_on)
@@ -135,7 +176,15 @@ def templates(args: Namespace) -> list[dict[str, Any]]:
     for name in template.names():
         one = template.load(name)
         reasoning = bool(one.reasoning_key)
-        found.append({"name": name, "about": one.about, "stop": one.stop, "shows_tools": one.shows_tools, "shows_reasoning": reasoning})
+        found.append(
+            {
+                "name": name,
+                "about": one.about,
+                "stop": one.stop,
+                "shows_tools": one.shows_tools,
+                "shows_reasoning": reasoning,
+            }
+        )
     return found
 
 
@@ -144,13 +193,23 @@ def listed(args: Namespace) -> list[dict[str, Any]]:
     found = []
     for name, form in formats().items():
         columns = {part: list(names) for part, names in form.COLUMNS.items()}
-        found.append({"name": name, "title": form.TITLE, "about": form.ABOUT, "stage": getattr(form, "STAGE", "sft"), "columns": columns})
+        found.append(
+            {
+                "name": name,
+                "title": form.TITLE,
+                "about": form.ABOUT,
+                "stage": getattr(form, "STAGE", "sft"),
+                "columns": columns,
+            }
+        )
     return found
 
 
 def _show_look(answer: dict[str, Any]) -> None:
     tokens = answer["tokens"]
-    print(f"{answer['format']} in {answer['container']}: {answer['rows']:,} rows, {answer['refused']:,} refused. {answer['reason']}")
+    print(
+        f"{answer['format']} in {answer['container']}: {answer['rows']:,} rows, {answer['refused']:,} refused. {answer['reason']}"
+    )
     if answer["unsure"]:
         print(f"unsure: {answer['unsure']}")
     for note in answer["notes"]:
@@ -159,14 +218,21 @@ def _show_look(answer: dict[str, Any]) -> None:
         print(f"columns not used: {', '.join(answer['unused'][:20])}{', …' if len(answer['unused']) > 20 else ''}")
         if classes := data.classes_of(answer["columns"], answer["unused"], answer["format"]):
             asked, label = classes["prompt"], classes["answer"]
-            print(f"          To learn {label} as the answer to {asked}: --column prompt={asked} --column answer={label}")
+            print(
+                f"          To learn {label} as the answer to {asked}: --column prompt={asked} --column answer={label}"
+            )
     for kind, count in answer["counts"].items():
         _show_kind(kind, count, [p for p in answer["problems"] if p["kind"] == kind])
     if answer["stage"] != "sft":
-        print("No method here learns from comparisons." + (" With --format chosen the chosen answers are learnt." if answer["format"] == "preference" else ""))
+        print(
+            "No method here learns from comparisons."
+            + (" With --format chosen the chosen answers are learnt." if answer["format"] == "preference" else "")
+        )
     if tokens is None or not tokens["max"]:
         return
-    print(f"tokens with {answer['template']['name']}: {tokens['min']} to {tokens['max']}, median {tokens['median']}, 95 % up to {tokens['p95']}")
+    print(
+        f"tokens with {answer['template']['name']}: {tokens['min']} to {tokens['max']}, median {tokens['median']}, 95 % up to {tokens['p95']}"
+    )
     print(f"{tokens['total']:,} tokens in all, {tokens['trained_share']:.0%} trained; {tokens['over_limit']:,} rows over the limit, "
           f"{tokens['tokens_lost']:,} tokens lost; suggested max_length {tokens['suggested_max_length']}")  # fmt: skip
     most = max((count for _, count in tokens["histogram"]), default=1)
@@ -179,7 +245,9 @@ def _show_kind(kind: str, count: int, problems: list[dict[str, Any]]) -> None:
     """What is wrong, in which rows, and the first place in full."""
     about = data.KINDS[kind]
     rows = ", ".join(dict.fromkeys(str(p["row"]) for p in problems))
-    print(f"{count:>8,}  {kind} ({about.severity}): {about.reason} {about.hint}\n          rows {rows[:100]}{' …' if len(rows) > 100 else ''}")
+    print(
+        f"{count:>8,}  {kind} ({about.severity}): {about.reason} {about.hint}\n          rows {rows[:100]}{' …' if len(rows) > 100 else ''}"
+    )
     if problems and problems[0]["field"]:
         first = problems[0]
         said = "" if first["reason"] == about.reason else f" {first['reason']}"
@@ -203,7 +271,9 @@ def _show_row(answer: dict[str, Any]) -> None:
         else:
             line.append(f"⟦{text}⟧" if token["trained"] and not token.get("cut") else text)
     print("".join(line))
-    print(f"\n{len(answer['tokens'])} tokens, {answer['trained']} trained, {answer['over']} beyond the limit; a turn ends with {', '.join(stops) or 'nothing'}")
+    print(
+        f"\n{len(answer['tokens'])} tokens, {answer['trained']} trained, {answer['over']} beyond the limit; a turn ends with {', '.join(stops) or 'nothing'}"
+    )
     if answer["caution"]:
         print(f"warning: {answer['caution']}")
     if answer["note"]:

@@ -14,8 +14,17 @@ SIGNS = {"ok": "works", "failed": "FAILED", "skipped": "left out"}
 
 def add(parsers: Any, common: ArgumentParser) -> None:
     """doctor."""
-    parser = parsers.add_parser("doctor", parents=[common], help="try on this computer whether every method trains, resumes, fits and chats as it should")
-    parser.add_argument("--only", default="", metavar="PART,…", help=f"{', '.join(part.part for part in doctor.PARTS)}; or methods, memory")
+    parser = parsers.add_parser(
+        "doctor",
+        parents=[common],
+        help="try on this computer whether every method trains, resumes, fits and chats as it should",
+    )
+    parser.add_argument(
+        "--only",
+        default="",
+        metavar="PART,…",
+        help=f"{', '.join(part.part for part in doctor.PARTS)}; or methods, memory",
+    )
     parser.add_argument("--short", action="store_true", help="smaller models and fewer variants: about a minute")
     parser.set_defaults(run=run, show=show)
 
@@ -35,7 +44,11 @@ def _tell(part: dict[str, Any]) -> None:
     if part["state"] == "going":
         print(f"… {part['name']}", file=sys.stderr, flush=True)
     else:
-        print(f"{SIGNS[part['state']]:>8}  {part['name']} ({part['seconds']:.0f} s). {part['why']}", file=sys.stderr, flush=True)
+        print(
+            f"{SIGNS[part['state']]:>8}  {part['name']} ({part['seconds']:.0f} s). {part['why']}",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def show(answer: dict[str, Any]) -> None:
@@ -45,7 +58,10 @@ def show(answer: dict[str, Any]) -> None:
     for note in answer["notices"]:
         print(f"- {note}")
     counts = {state: sum(part["state"] == state for part in answer["parts"]) for state in SIGNS}
-    print(", ".join(f"{count} {SIGNS[state]}" for state, count in counts.items() if count) + f", in {answer['seconds']:.0f} seconds.")
+    print(
+        ", ".join(f"{count} {SIGNS[state]}" for state, count in counts.items() if count)
+        + f", in {answer['seconds']:.0f} seconds."
+    )
     if not answer["usable"]:
         print("The device cannot be used for training as it is.")
     print(f"The report to send along with a question: {answer['report']}")

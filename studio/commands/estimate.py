@@ -21,15 +21,25 @@ UNITS = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
 
 def add(parsers: argparse._SubParsersAction, common: argparse.ArgumentParser) -> None:
     """estimate CONFIG, devices."""
-    parser = parsers.add_parser("estimate", parents=[common], help="memory, time and disk of an order, before it starts")
+    parser = parsers.add_parser(
+        "estimate", parents=[common], help="memory, time and disk of an order, before it starts"
+    )
     parser.add_argument("config", type=Path, nargs="?", help="the order, a YAML file")
-    parser.add_argument("--explain", action="store_true", help="the page on memory: an 8B model line by line, and the tutorials' table")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change one setting: --set method.rank=8")
+    parser.add_argument(
+        "--explain", action="store_true", help="the page on memory: an 8B model line by line, and the tutorials' table"
+    )
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="change one setting: --set method.rank=8"
+    )
     parser.add_argument("--device", metavar="NAME", help="a card that need not be here, such as 'NVIDIA A10G'")
     parser.add_argument("--memory", metavar="SIZE", help="a card with this much memory, such as 24GB")
     parser.set_defaults(run=run, show=show)
     listed = parsers.add_parser("devices", parents=[common], help="accelerators of this computer, and known cards")
-    listed.add_argument("--measure", action="store_true", help="time this computer's device for some seconds, for better estimates of time")
+    listed.add_argument(
+        "--measure",
+        action="store_true",
+        help="time this computer's device for some seconds, for better estimates of time",
+    )
     listed.set_defaults(run=list_devices, show=show_devices)
 
 
@@ -38,7 +48,11 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     if args.explain:
         return {"markdown": tables.page()}
     if args.config is None:
-        raise OrderError("No order was given.", "Write `python -m studio estimate ORDER.yaml`, or --explain for the page on memory.", "config")
+        raise OrderError(
+            "No order was given.",
+            "Write `python -m studio estimate ORDER.yaml`, or --explain for the page on memory.",
+            "config",
+        )
     order = config.load(args.config, args.set)
     facts, (rows, told) = model.facts_of(order.model), statistics(order)
     if args.device or args.memory:
@@ -58,13 +72,23 @@ def statistics(order: config.RunConfig) -> tuple[dict[str, int] | None, dict[str
     on standard error says so; the record then is {"error": {…}} where the data is here and cannot be trained on."""
     folder = source.local(order.model)
     if folder is None or not (folder / "tokenizer.json").is_file():
-        print("The model's tokenizer is not here: no rows are counted, every row is taken for as long as allowed.", file=sys.stderr)
+        print(
+            "The model's tokenizer is not here: no rows are counted, every row is taken for as long as allowed.",
+            file=sys.stderr,
+        )
         return None, None
     try:
-        made = data.prepare(order.data, Encoder.of(order.data, folder, virtual=order.virtual_tokens), order.training.seed)
-        return made.statistics, {key: made.record[key] for key in ("dropped", "reasons", "cut", "left_out", "tokens_lost")}
+        made = data.prepare(
+            order.data, Encoder.of(order.data, folder, virtual=order.virtual_tokens), order.training.seed
+        )
+        return made.statistics, {
+            key: made.record[key] for key in ("dropped", "reasons", "cut", "left_out", "tokens_lost")
+        }
     except StudioError as error:
-        print(f"The data cannot be trained on as it is; every row is taken for as long as allowed. {error}", file=sys.stderr)
+        print(
+            f"The data cannot be trained on as it is; every row is taken for as long as allowed. {error}",
+            file=sys.stderr,
+        )
         return None, {"error": error.as_dict()}
 
 
@@ -72,13 +96,17 @@ def show(answer: dict[str, Any]) -> None:
     if "markdown" in answer:
         print(answer["markdown"])
         return
-    print(f"{size(answer['total'])} expected ({size(answer['low'])} to {size(answer['high'])}), peak at {answer['peak_phase']}; "
-          f"{'fits' if answer['fits'] else 'does NOT fit'} {answer['device']} with {size(answer['free'])} free")
+    print(
+        f"{size(answer['total'])} expected ({size(answer['low'])} to {size(answer['high'])}), peak at {answer['peak_phase']}; "
+        f"{'fits' if answer['fits'] else 'does NOT fit'} {answer['device']} with {size(answer['free'])} free"
+    )
     for cause, count in sorted(answer["by_cause"].items(), key=lambda item: -item[1]):
         print(f"  {cause:<12} {size(count):>12}   {answer['explained'].get(cause, '')}")
     print(f"trains {answer['trainable']:,} of {answer['parameters']:,} parameters; {size(answer['disk'])} on disk")
     if answer["seconds"]:
-        print(f"about {answer['seconds'] / 60:.1f} minutes: {answer['steps']} steps of {answer['seconds_per_step']:.2f} s (from {answer['speed_from']})")
+        print(
+            f"about {answer['seconds'] / 60:.1f} minutes: {answer['steps']} steps of {answer['seconds_per_step']:.2f} s (from {answer['speed_from']})"
+        )
     if answer.get("cost") is not None:
         print(f"about ${answer['cost']:.2f} at ${answer['price']:.2f} an hour, setting up not counted")
     _show_data(answer.get("data") or {})
@@ -96,7 +124,9 @@ def _show_data(told: dict[str, Any]) -> None:
         print(f"{rows['count']} rows are left out ({kind}): rows {rows['rows'][:80]}. {told['reasons'].get(kind, '')}")
     for kind, rows in (told.get("cut", {}) | told.get("left_out", {})).items():
         lost = f" {told['tokens_lost']:,} tokens are lost." if kind == "over_limit" else ""
-        print(f"{rows['count']} rows lose something ({kind}): rows {rows['rows'][:80]}. {data.KINDS[kind].reason}{lost} {data.KINDS[kind].hint}")
+        print(
+            f"{rows['count']} rows lose something ({kind}): rows {rows['rows'][:80]}. {data.KINDS[kind].reason}{lost} {data.KINDS[kind].hint}"
+        )
 
 
 def size(count: float) -> str:
@@ -116,7 +146,11 @@ def list_devices(args: argparse.Namespace) -> dict[str, Any]:
     listed = [one.model_dump(mode="json") | {"speed": _timed(one)} for one in here]
     unusable = fit.misfit(here[0])
     notices = [{"text": one.text, "hint": one.hint} for one in (*([unusable] if unusable else []), *seen.notices)]
-    return {"here": listed, "notices": notices, "known": [{"name": card.name, "memory": card.memory} for card in cards.CARDS]}
+    return {
+        "here": listed,
+        "notices": notices,
+        "known": [{"name": card.name, "memory": card.memory} for card in cards.CARDS],
+    }
 
 
 def _timed(device: Device) -> dict[str, float] | None:

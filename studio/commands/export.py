@@ -17,19 +17,38 @@ from studio.talk import reference
 
 
 def add(parsers: Any, common: ArgumentParser) -> None:
-    merge = parsers.add_parser("merge", parents=[common], help="work a run's adapter into its base: a whole model in a folder")
-    take = parsers.add_parser("export", parents=[common], help="write a run as adapter, merged model, GGUF or Ollama folder")
+    merge = parsers.add_parser(
+        "merge", parents=[common], help="work a run's adapter into its base: a whole model in a folder"
+    )
+    take = parsers.add_parser(
+        "export", parents=[common], help="write a run as adapter, merged model, GGUF or Ollama folder"
+    )
     for one in (merge, take):
         one.add_argument("model", metavar="RUN", help="a run's id, a unique part of it, last, or RUN@checkpoint-N")
         one.add_argument("out", metavar="OUT", help="where to: a folder; for adapter a .zip, for gguf a .gguf file")
         one.add_argument("--no-proof", action="store_true", help="do not compare its answers with the run's")
         one.set_defaults(show=show)
     take.add_argument("--to", required=True, choices=KINDS)
-    take.add_argument("--precision", choices=PRECISIONS, default="", help="gguf: f16 unless told; ollama: q8_0 unless told; merged: the base's unless told")
-    take.add_argument("--imatrix", action="store_true", help="q4_k_m, q5_k_m and q6_k: weigh each column by what training rows put through it")
-    merge.add_argument("--precision", choices=ALLOWED["merged"], default="",
-                       help="instead of the base's: f16 keeps more of the change than bf16, f32 all of it")
-    give = parsers.add_parser("push", parents=[common], help="send a run's result to the Hugging Face Hub, private unless told (HF_TOKEN)")
+    take.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default="",
+        help="gguf: f16 unless told; ollama: q8_0 unless told; merged: the base's unless told",
+    )
+    take.add_argument(
+        "--imatrix",
+        action="store_true",
+        help="q4_k_m, q5_k_m and q6_k: weigh each column by what training rows put through it",
+    )
+    merge.add_argument(
+        "--precision",
+        choices=ALLOWED["merged"],
+        default="",
+        help="instead of the base's: f16 keeps more of the change than bf16, f32 all of it",
+    )
+    give = parsers.add_parser(
+        "push", parents=[common], help="send a run's result to the Hugging Face Hub, private unless told (HF_TOKEN)"
+    )
     give.add_argument("model", metavar="RUN")
     give.add_argument("repo", metavar="OWNER/NAME")
     give.add_argument("--public", action="store_true", help="everybody may see it")
@@ -43,7 +62,9 @@ def add(parsers: Any, common: ArgumentParser) -> None:
 
 
 def away(args: Namespace, kind: str) -> dict[str, Any]:
-    return export(reference.name_of(args.model), kind, Path(args.out), args.precision, tell, not args.no_proof, args.imatrix)
+    return export(
+        reference.name_of(args.model), kind, Path(args.out), args.precision, tell, not args.no_proof, args.imatrix
+    )
 
 
 def tell(what: str, done: int, total: int) -> None:
@@ -62,17 +83,26 @@ def show(answer: dict[str, Any]) -> None:
 def proven(proof: dict[str, Any]) -> list[str]:
     """What a proof says, in lines."""
     if "failed" in proof:
-        return [f"The file stands, but the proof could not be made: {proof['failed']['message']} {proof['failed']['hint']}".rstrip()]
+        return [
+            f"The file stands, but the proof could not be made: {proof['failed']['message']} {proof['failed']['hint']}".rstrip()
+        ]
     ids = proof["tokenizer"]
-    lines = [f"Proof by {proof['by']}: {proof['agree']} of {proof['prompts']} answers are the trained model's, token for token; "
-             f"{proof['stopped']} stopped at an end token; {ids['same']} of {ids['texts']} texts give the same ids."]
-    lines += [f"  text     {one['text'][:80]!r}\n  trained  {one['trained'][:16]}\n  exported {one['exported'][:16]}" for one in ids["differences"]]
+    lines = [
+        f"Proof by {proof['by']}: {proof['agree']} of {proof['prompts']} answers are the trained model's, token for token; "
+        f"{proof['stopped']} stopped at an end token; {ids['same']} of {ids['texts']} texts give the same ids."
+    ]
+    lines += [
+        f"  text     {one['text'][:80]!r}\n  trained  {one['trained'][:16]}\n  exported {one['exported'][:16]}"
+        for one in ids["differences"]
+    ]
     loss = proof.get("loss")
     if loss:
         told = [f"{name} {loss[name]:.4f}" for name in ("trained", "merged", "exported") if loss[name] is not None]
         lines.append(f"Held-out loss: {', '.join(told)} ({loss['rows']} rows).")
     for one in proof["differences"]:
-        lines.append(f"  asked    {one['question'][:100]!r}\n  trained  {one['trained'][:200]!r}\n  exported {one['exported'][:200]!r}")
+        lines.append(
+            f"  asked    {one['question'][:100]!r}\n  trained  {one['trained'][:200]!r}\n  exported {one['exported'][:200]!r}"
+        )
     return lines + [line for other in proof.get("also", []) for line in proven(other)]
 
 
@@ -91,5 +121,9 @@ def as_page(args: Namespace) -> dict[str, Any]:
     try:
         write_whole(out, report(one))
     except OSError as error:
-        raise ExportError(f"{out} cannot be written: {error.strerror}.", "Give a path in a folder that exists and that you may write to.", "OUT") from error
+        raise ExportError(
+            f"{out} cannot be written: {error.strerror}.",
+            "Give a path in a folder that exists and that you may write to.",
+            "OUT",
+        ) from error
     return {"path": str(out), "bytes": out.stat().st_size}

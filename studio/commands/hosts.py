@@ -14,11 +14,24 @@ from studio.runs import launch
 
 def add(parsers: Any, common: ArgumentParser) -> None:
     """hosts CONFIG|RUN --count N --each M."""
-    parser = parsers.add_parser("hosts", parents=[common], help="the commands, a Slurm and a SkyPilot file for one run on several hosts")
-    parser.add_argument("name", metavar="CONFIG|RUN", help="a YAML order, of which a run is made that waits for these commands, or such a run")
+    parser = parsers.add_parser(
+        "hosts", parents=[common], help="the commands, a Slurm and a SkyPilot file for one run on several hosts"
+    )
+    parser.add_argument(
+        "name",
+        metavar="CONFIG|RUN",
+        help="a YAML order, of which a run is made that waits for these commands, or such a run",
+    )
     parser.add_argument("--count", type=int, default=2, help="hosts")
     parser.add_argument("--each", type=int, help="devices on each; left out: training.devices of the order")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings", help="change the order: --set method.rank=16")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        dest="settings",
+        help="change the order: --set method.rank=16",
+    )
     parser.set_defaults(run=told, show=show)
 
 
@@ -27,8 +40,11 @@ def told(args: Namespace) -> dict[str, Any]:
     one = _made(args) if Path(args.name).is_file() else run.find(args.name)
     each = launch.devices_each(one.config)
     if args.each not in (None, each):
-        raise OrderError(f"The order of {one.id} wants {each} devices on each host, not {args.each}.",
-                         f"Give the YAML order instead of the run, or leave --each out and order training.devices: {args.each}.", "training.devices")
+        raise OrderError(
+            f"The order of {one.id} wants {each} devices on each host, not {args.each}.",
+            f"Give the YAML order instead of the run, or leave --each out and order training.devices: {args.each}.",
+            "training.devices",
+        )
     return {"run": one.id, "folder": str(one.folder), **launch.hosts(one.config, args.count, str(one.folder))}
 
 

@@ -15,7 +15,9 @@ from studio.places.job import FLAVOURS
 
 def add(parsers: argparse._SubParsersAction, common: argparse.ArgumentParser) -> None:
     """places."""
-    listed = parsers.add_parser("places", parents=[common], help="where a run can be trained: here, over SSH, as a Hugging Face Job")
+    listed = parsers.add_parser(
+        "places", parents=[common], help="where a run can be trained: here, over SSH, as a Hugging Face Job"
+    )
     listed.set_defaults(run=listing, show=show)
 
 
@@ -26,14 +28,28 @@ def listing(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 def described(kind: type[Place]) -> dict[str, Any]:
     name = kind.model_fields["kind"].default
-    made = {"kind": name, "label": kind.label, "about": kind.about, "knobs": [knob for knob in knobs(kind) if knob["key"] != "kind"]}
+    made = {
+        "kind": name,
+        "label": kind.label,
+        "about": kind.about,
+        "knobs": [knob for knob in knobs(kind) if knob["key"] != "kind"],
+    }
     return made | ({"hardware": hardware()} if name == "job" else {})
 
 
 def hardware() -> list[dict[str, Any]]:
     """What a Job can be ordered on: card, how many, bytes of one card, RAM in bytes, US dollars an hour."""
-    return [{"flavor": flavor, "card": one.card, "count": one.count, "memory": cards.device(one.card).memory if one.card else None,
-             "ram": one.ram, "price": one.price} for flavor, one in FLAVOURS.items()]
+    return [
+        {
+            "flavor": flavor,
+            "card": one.card,
+            "count": one.count,
+            "memory": cards.device(one.card).memory if one.card else None,
+            "ram": one.ram,
+            "price": one.price,
+        }
+        for flavor, one in FLAVOURS.items()
+    ]
 
 
 def show(answer: list[dict[str, Any]]) -> None:

@@ -15,14 +15,28 @@ ONE = "a run's id, a unique part of it, or last"
 
 
 def add(parsers: Any, common: ArgumentParser) -> None:
-    parsers.add_parser("queue", parents=[common], help="what waits, in order; moves on what can").set_defaults(run=waiting, show=_show_list)
+    parsers.add_parser("queue", parents=[common], help="what waits, in order; moves on what can").set_defaults(
+        run=waiting, show=_show_list
+    )
     stopped = _about(parsers, common, "stop", stop, "stop a run and keep what it learnt")
     stopped.add_argument("--discard", action="store_true", help="keep nothing")
     _about(parsers, common, "pause", pause, "stop a run and let it wait in the queue until it is resumed")
     resumed = _about(parsers, common, "resume", resume, "go on from the last checkpoint")
-    resumed.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings",
-                         help="change the order from here on: --set training.batch_size=1")
-    _about(parsers, common, "finish", finish, "make the model of a run's newest checkpoint its result, without another step")
+    resumed.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        dest="settings",
+        help="change the order from here on: --set training.batch_size=1",
+    )
+    _about(
+        parsers,
+        common,
+        "finish",
+        finish,
+        "make the model of a run's newest checkpoint its result, without another step",
+    )
     extended = _about(parsers, common, "extend", extend, "let a run go on for some epochs more")
     extended.add_argument("epochs", type=float, help="how many")
     moved = _about(parsers, common, "move", move, "give a waiting run another place in the queue")
@@ -30,13 +44,19 @@ def add(parsers: Any, common: ArgumentParser) -> None:
     asked = _about(parsers, common, "ask", ask, "ask a running run for something after its step")
     asked.add_argument("what", choices=ASKS)
     doubled = _about(parsers, common, "duplicate", duplicate, "queue a new run with the same order")
-    doubled.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings", help="with this changed")
+    doubled.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", dest="settings", help="with this changed"
+    )
     labelled = _about(parsers, common, "label", label, "write a name, a note or a star on a run")
     labelled.add_argument("--name", dest="new_name", help="another name to show; the folder keeps its own")
     labelled.add_argument("--note", help="free text")
     labelled.add_argument("--star", choices=("on", "off"))
     deleted = _about(parsers, common, "delete", delete, "delete a run and its files; says how many bytes")
-    deleted.add_argument("--keep-files", action="store_true", help="only take it off the list; its folder moves to removed/ under the home")
+    deleted.add_argument(
+        "--keep-files",
+        action="store_true",
+        help="only take it off the list; its folder moves to removed/ under the home",
+    )
     deleted.add_argument("--dry-run", action="store_true", help="only say how many bytes it is")
 
 
@@ -112,7 +132,12 @@ def delete(args: Namespace) -> dict[str, Any]:
     if args.dry_run:
         return _told(one, bytes=one.size())
     left = "" if args.keep_files else afar.remove(one)
-    return {"run": one.id, "state": "deleted", "bytes": run.delete(one, args.keep_files), **({"note": left} if left else {})}
+    return {
+        "run": one.id,
+        "state": "deleted",
+        "bytes": run.delete(one, args.keep_files),
+        **({"note": left} if left else {}),
+    }
 
 
 def _changes(settings: list[str]) -> dict[str, dict[str, Any]] | None:

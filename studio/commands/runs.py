@@ -23,22 +23,37 @@ TOLD = ("run", "state", "cause", "action", "train_loss", "eval_loss_before", "ev
 def add(parsers: Any, common: ArgumentParser) -> None:
     train = parsers.add_parser("train", parents=[common], help="train a model from a YAML order")
     train.add_argument("config", help="a YAML file, or `sample` for the bundled data with every default")
-    train.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings", help="change the order: --set method.rank=16")
+    train.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        dest="settings",
+        help="change the order: --set method.rank=16",
+    )
     train.add_argument("--detach", action="store_true", help="return at once; the run goes on by itself")
     train.set_defaults(run=start, show=_show_end)
     listed = parsers.add_parser("runs", parents=[common], help="list all runs")
     listed.add_argument("--state", choices=run.STATES, help="only those in this state")
-    listed.add_argument("--search", metavar="TEXT", default="", help="only those with this in name, note, model, method or data")
+    listed.add_argument(
+        "--search", metavar="TEXT", default="", help="only those with this in name, note, model, method or data"
+    )
     listed.add_argument("--star", action="store_true", help="only those with a star")
     listed.set_defaults(run=listing, show=_show_list)
-    shown = parsers.add_parser("show", parents=[common], help="how one run stands, with signs of trouble; after an out-of-memory, what would help")
+    shown = parsers.add_parser(
+        "show",
+        parents=[common],
+        help="how one run stands, with signs of trouble; after an out-of-memory, what would help",
+    )
     shown.add_argument("name", metavar="RUN", help="a run's id, a unique part of it, or last")
     shown.set_defaults(run=show)
     logged = parsers.add_parser("log", parents=[common], help="the trainer's output")
     logged.add_argument("name", metavar="RUN", help="a run's id, a unique part of it, or last")
     logged.add_argument("-f", "--follow", action="store_true", help="go on until the run ends")
     logged.set_defaults(run=show_log, show=lambda answer: None)
-    compared = parsers.add_parser("compare", parents=[common], help="several runs: the settings that differ, the numbers side by side")
+    compared = parsers.add_parser(
+        "compare", parents=[common], help="several runs: the settings that differ, the numbers side by side"
+    )
     compared.add_argument("names", metavar="RUN", nargs="+", help="two or more runs")
     compared.set_defaults(run=compare, show=_show_compared)
 
@@ -46,7 +61,11 @@ def add(parsers: Any, common: ArgumentParser) -> None:
 def start(args: Namespace) -> dict[str, Any]:
     """Queue an order and, unless --detach, follow it to its end. Ctrl-C asks it to stop; a second one leaves it to itself."""
     sample = args.config == "sample"
-    order = config.parse("data: {train: sample}", args.settings, where="sample") if sample else config.load(args.config, args.settings)
+    order = (
+        config.parse("data: {train: sample}", args.settings, where="sample")
+        if sample
+        else config.load(args.config, args.settings)
+    )
     preflight.check(order)
     answer = carried_out(lambda: queue.submit(order), args.detach)
     return answer if args.detach else {key: answer[key] for key in TOLD if key in answer}
@@ -57,7 +76,10 @@ def carried_out(submit: Callable[[], Run], detach: bool) -> dict[str, Any]:
     try:
         one = submit()
     except KeyboardInterrupt:
-        print("\nif it was queued already, it goes on by itself: python -m studio queue, python -m studio runs", file=sys.stderr)
+        print(
+            "\nif it was queued already, it goes on by itself: python -m studio queue, python -m studio runs",
+            file=sys.stderr,
+        )
         raise
     print(f"run {one.id}", file=sys.stderr)
     if detach:
@@ -68,7 +90,10 @@ def carried_out(submit: Callable[[], Run], detach: bool) -> dict[str, Any]:
         except KeyboardInterrupt:
             if not over(one):
                 queue.stop(one)
-            print("\nstopping after this step, and keeping what it learnt; Ctrl-C again leaves it to itself", file=sys.stderr)
+            print(
+                "\nstopping after this step, and keeping what it learnt; Ctrl-C again leaves it to itself",
+                file=sys.stderr,
+            )
             follow(one)
     except KeyboardInterrupt:
         print(f"\nit ends by itself; see how: python -m studio show {one.id}", file=sys.stderr)
@@ -120,15 +145,22 @@ def listing(args: Namespace) -> list[dict[str, Any]]:
     queue.advance()
     rows = [run.summary(one) for one in run.runs()]
     wanted = args.search.casefold()
-    return [row for row in rows if (not args.state or row["state"] == args.state) and (not args.star or row["star"])
-            and wanted in " ".join(str(row[key]) for key in ("id", "name", "note", "model", "method", "data")).casefold()]
+    return [
+        row
+        for row in rows
+        if (not args.state or row["state"] == args.state)
+        and (not args.star or row["star"])
+        and wanted in " ".join(str(row[key]) for key in ("id", "name", "note", "model", "method", "data")).casefold()
+    ]
 
 
 def show(args: Namespace) -> dict[str, Any]:
     one = run.find(args.name)
     queue.settle(one)
     told = run.summary(one)
-    told["signs"] = [sign._asdict() for sign in signs(one.events())] if told["state"] in (*run.ALIVE, "finished", "stopped") else []
+    told["signs"] = (
+        [sign._asdict() for sign in signs(one.events())] if told["state"] in (*run.ALIVE, "finished", "stopped") else []
+    )
     told["repairs"] = repairs(one) if told["reason"] in ("memory", "killed") else []
     return {**told, "changes": one.changes(), "bytes": one.sizes()}
 
@@ -154,8 +186,10 @@ def _show_list(rows: list[dict[str, Any]]) -> None:
         print("No runs. Start one with: python -m studio train sample")
     for row in rows:
         loss = "" if row["best_eval_loss"] is None else f"held-out loss {row['best_eval_loss']:.4f}"
-        print(f"{row['state']:9}{'★' if row['star'] else ' '} {row['id']:50} {row['method'] or '':8} {row['step']}/{row['steps'] or '?'}  {loss}"
-              f"{'  ' + row['cause'] if row['cause'] and row['state'] in ('failed', 'lost') else ''}{'  on hold' if row['hold'] else ''}")
+        print(
+            f"{row['state']:9}{'★' if row['star'] else ' '} {row['id']:50} {row['method'] or '':8} {row['step']}/{row['steps'] or '?'}  {loss}"
+            f"{'  ' + row['cause'] if row['cause'] and row['state'] in ('failed', 'lost') else ''}{'  on hold' if row['hold'] else ''}"
+        )
 
 
 def _show_end(answer: dict[str, Any]) -> None:

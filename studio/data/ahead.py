@@ -46,7 +46,10 @@ class Places:
 
     def __init__(self, order: DataOrder, counts: Sequence[int], seed: int):
         self.first = np.concatenate(([0], np.cumsum(counts)))
-        parts = [indices(count, source.weight, seed + n) + self.first[n] for n, (source, count) in enumerate(zip(order.sources(), counts, strict=True))]
+        parts = [
+            indices(count, source.weight, seed + n) + self.first[n]
+            for n, (source, count) in enumerate(zip(order.sources(), counts, strict=True))
+        ]
         self.chosen = np.concatenate(parts)
         met = self.chosen[shuffled(len(self.chosen), seed, 0)]
         _, where = np.unique(met, return_index=True)
@@ -93,7 +96,10 @@ class Growing(Sequence[Row]):
 
     def longest(self, count: int) -> list[Row]:
         """What the longest rows may be: the first ones, told over up to the longest that is allowed."""
-        return [{name: (list(row[name]) * -(-self.bound // len(row[name])))[:self.bound] for name in row} for row in self.first(count)]
+        return [
+            {name: (list(row[name]) * -(-self.bound // len(row[name])))[: self.bound] for name in row}
+            for row in self.first(count)
+        ]
 
     def finished(self) -> dict[str, Any] | None:
         """The record, once every row is encoded; None before."""
@@ -117,15 +123,26 @@ class Growing(Sequence[Row]):
             time.sleep(LOOK)
 
 
-def beside(order: DataOrder, encoder: Encoder, seed: int, key: str, counts: Sequence[int], available: int = 0) -> Prepared:
+def beside(
+    order: DataOrder, encoder: Encoder, seed: int, key: str, counts: Sequence[int], available: int = 0
+) -> Prepared:
     """Start the encoding beside this process and give what can be told after its first part. Raises what it raised.
 
     available: rows that could have been held out.
     """
     draft, final = store.folder_of(f".ahead-{key}"), store.folder_of(f"encoded-{key}")
-    job = {"order": order.model_dump(mode="json"), "model": str(encoder.folder), "seed": seed, "key": key, "parent": os.getpid(), "context": encoder.context}
+    job = {
+        "order": order.model_dump(mode="json"),
+        "model": str(encoder.folder),
+        "seed": seed,
+        "key": key,
+        "parent": os.getpid(),
+        "context": encoder.context,
+    }
     settled = {**os.environ, "TOKENIZERS_PARALLELISM": "true"}
-    child = subprocess.Popen([sys.executable, "-m", "studio.data.preparing"], cwd=PROJECT, env=settled, stdin=subprocess.PIPE, text=True)
+    child = subprocess.Popen(
+        [sys.executable, "-m", "studio.data.preparing"], cwd=PROJECT, env=settled, stdin=subprocess.PIPE, text=True
+    )
     child.stdin.write(json.dumps(job))
     child.stdin.close()
 
@@ -143,9 +160,24 @@ def beside(order: DataOrder, encoder: Encoder, seed: int, key: str, counts: Sequ
     sizes = EncodedRows(rows.part(0)).lengths()
     trained = sum(len(row["labels"]) - row["labels"].count(IGNORE_INDEX) for row in rows.first(PART))
     share = len(rows) / max(1, len(sizes))
-    statistics = {"rows": len(rows), "eval_rows": len(held), "tokens": int(sizes.sum() * share), "trained": int(trained * share), "max": rows.bound}
-    record = {"sources": [{"source": source.source, "weight": source.weight, "rows": count} for source, count in zip(order.sources(), counts, strict=True)],
-              "dropped": {}, "cut": {}, "tokens_lost": 0, "eval": {"rows": len(held), "of": available}, "ahead": rows.places.parts}
+    statistics = {
+        "rows": len(rows),
+        "eval_rows": len(held),
+        "tokens": int(sizes.sum() * share),
+        "trained": int(trained * share),
+        "max": rows.bound,
+    }
+    record = {
+        "sources": [
+            {"source": source.source, "weight": source.weight, "rows": count}
+            for source, count in zip(order.sources(), counts, strict=True)
+        ],
+        "dropped": {},
+        "cut": {},
+        "tokens_lost": 0,
+        "eval": {"rows": len(held), "of": available},
+        "ahead": rows.places.parts,
+    }
     return Prepared(rows, held, record, statistics, key, encoder.template.stop)
 
 
@@ -157,7 +189,7 @@ def encode(work: Work) -> None:
     os.replace(folder / ".eval", folder / "eval.arrow")
     trained: list[int] = []
     for number in range(places.parts):
-        chunk = places.encoded[number * PART:(number + 1) * PART]
+        chunk = places.encoded[number * PART : (number + 1) * PART]
         with Writer(folder / ".part") as writer:
             writer.add(_encoded(chunk, places.first, work))
         os.replace(folder / ".part", folder / f"part-{number:05}.arrow")
@@ -178,7 +210,9 @@ def _encoded(chunk: np.ndarray, first: np.ndarray, work: Work) -> list[Encoded]:
         place = iter(mine.tolist())
         for batch, encoded in encoding.batches(part.train.take((chunk[mine] - first[n]).tolist()), work.encoder):
             for conversation, one in zip(batch, encoded, strict=True):
-                found[next(place)] = encoding.judged(conversation, one, work.encoder, part.dataset.source, work.record) or NOTHING
+                found[next(place)] = (
+                    encoding.judged(conversation, one, work.encoder, part.dataset.source, work.record) or NOTHING
+                )
     return found
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-LONGEST = 64 << 20  # bytes of one line, or characters of one value; what is longer is no row, and would have to be held whole
+LONGEST = (
+    64 << 20
+)  # bytes of one line, or characters of one value; what is longer is no row, and would have to be held whole
 SIZE = 1 << 20  # bytes read at a time
 LINES = 1 << 20  # bytes of lines read together
 ROWS = 1000  # rows of a block where a file is not read by bytes

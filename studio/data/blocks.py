@@ -28,7 +28,9 @@ def blocks(path: Path, container: Container) -> Iterator[Block]:
     try:
         yield from spread_blocks(_blocks(path, container))
     except BROKEN as error:
-        raise DataError(f"{path.name} breaks off or is damaged: {error}.", "Fetch or pack the file again.", path.name) from error
+        raise DataError(
+            f"{path.name} breaks off or is damaged: {error}.", "Fetch or pack the file again.", path.name
+        ) from error
 
 
 def _blocks(path: Path, container: Container) -> Iterator[Block]:
@@ -48,7 +50,12 @@ def spread_blocks(found: Iterable[Block]) -> Iterator[Block]:
 
 
 def _spread(block: Block) -> Block:
-    found = {n: rows for n, row in enumerate(block.rows) if type(row) is not dict or "instances" in row if (rows := spread(row))}
+    found = {
+        n: rows
+        for n, row in enumerate(block.rows)
+        if type(row) is not dict or "instances" in row
+        if (rows := spread(row))
+    }
     if not found:
         return block
     made = Block(lines=None if block.lines is None else [], done=block.done, last=block.last, notes=block.notes)
@@ -62,7 +69,9 @@ def _spread(block: Block) -> Block:
     return made
 
 
-def json_lines(file: IO[bytes], name: str, container: Container | None = None, limit: int | None = None) -> Iterator[Block]:
+def json_lines(
+    file: IO[bytes], name: str, container: Container | None = None, limit: int | None = None
+) -> Iterator[Block]:
     """A row a line. limit: bytes to read, counted from where the file stands; a line begun within them is finished."""
     first, done = 1, 0
     while (limit is None or done < limit) and (data := file.read(LINES if limit is None else min(LINES, limit - done))):
@@ -119,9 +128,19 @@ def _second_try(block: Block, text: bytes, line: int, error: orjson.JSONDecodeEr
         block.add(json.loads(text), line)
     except UnicodeDecodeError as broken:
         value = text.decode(errors="replace")
-        block.spoil(line, "encoding", value, f"Line {line} holds bytes that are not UTF-8 (byte {broken.start + 1} of the line).")
+        block.spoil(
+            line,
+            "encoding",
+            value,
+            f"Line {line} holds bytes that are not UTF-8 (byte {broken.start + 1} of the line).",
+        )
     except (ValueError, RecursionError):
-        block.spoil(line, "not_json", text.decode(errors="replace"), f"Line {line} is not JSON: {error.msg} at character {error.colno}.")
+        block.spoil(
+            line,
+            "not_json",
+            text.decode(errors="replace"),
+            f"Line {line} is not JSON: {error.msg} at character {error.colno}.",
+        )
 
 
 def _json(file: IO[bytes], name: str, container: Container) -> Iterator[Block]:

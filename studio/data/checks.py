@@ -25,7 +25,10 @@ PLACEHOLDER = re.compile(
 CONTROL = re.compile(
     r"<\|[^|<>\n]{1,40}\|>|<｜[^｜<>\n]{1,40}｜>|\[/?INST\]|<</?SYS>>|</?s>|<(?:start|end)_of_turn>|<(?:bos|eos|pad|unk)>"
 )
-MEDIA = re.compile(r"<(?:image|img|audio|video|speech)(?:_\d+)?>|<\|(?:image|vision|audio|video)[^|<>\n]{0,30}\|>|<image_placeholder>", re.IGNORECASE)
+MEDIA = re.compile(
+    r"<(?:image|img|audio|video|speech)(?:_\d+)?>|<\|(?:image|vision|audio|video)[^|<>\n]{0,30}\|>|<image_placeholder>",
+    re.IGNORECASE,
+)
 SECRET = re.compile(
     r"[\w.+-]{1,64}@[\w-]{1,64}(?:\.[\w-]{2,24}){1,4}|\bsk-[A-Za-z0-9_-]{16,}|\bgh[pousr]_[A-Za-z0-9]{20,}|\bgithub_pat_\w{20,}"
     r"|\bAKIA[0-9A-Z]{16}\b|\bxox[abpr]-[\w-]{10,}|-----BEGIN [A-Z ]{0,30}PRIVATE KEY|\bhf_[A-Za-z0-9]{20,}|\bAIza[\w-]{30,}"
@@ -61,7 +64,11 @@ def scan(data: bytes, ends: np.ndarray, answers: np.ndarray) -> Iterator[Hit]:
                 yield Hit(kind, i, found)
     starts = np.concatenate(([0], ends[:-1]))
     for i in np.flatnonzero(ends - starts > LONG).tolist():
-        yield Hit("too_long", i, f"{ends[i] - starts[i]:,} bytes: {data[starts[i] : starts[i] + 160].decode(errors='replace')}")
+        yield Hit(
+            "too_long",
+            i,
+            f"{ends[i] - starts[i]:,} bytes: {data[starts[i] : starts[i] + 160].decode(errors='replace')}",
+        )
     yield from _next_to_nothing(data, ends, starts, answers)
     for i in _open_ended(buffer, starts, ends, answers).tolist():
         text = _text(data, ends, i)
@@ -96,12 +103,21 @@ def _marked(data: bytes, buffer: np.ndarray) -> Iterator[tuple[str, np.ndarray, 
     opened, tag, bracket = at("{") | at("$"), at("<"), at("[")
     letter = ((after | 32) >= 97) & ((after | 32) <= 122)
     rules = (
-        ("placeholder", (opened & (after == 123)) | (tag & (after == 37)) | (bracket & one_of(after, b"YIEyie")), _outside_code(PLACEHOLDER)),
+        (
+            "placeholder",
+            (opened & (after == 123)) | (tag & (after == 37)) | (bracket & one_of(after, b"YIEyie")),
+            _outside_code(PLACEHOLDER),
+        ),
         ("control_token", (tag & one_of(after, b"|s/bepu<\xef")) | (bracket & one_of(after, b"I/")), _first(CONTROL)),
         ("media", tag & one_of(after, b"iavsIAVS|"), _first(MEDIA)),
         ("html", (tag & (letter | (after == 47))) | (at("&") & (letter | (after == 35))), _outside_code(HTML)),
         ("secret", _secret_signs(at, one_of, before, after), _masked),
-        ("mojibake", ((sign == 0xC3) & one_of(after, b"\x82\x83\xa2\xaf")) | ((sign == 0xEF) & (after == 0xBF) & (third == 0xBD)), _first(MOJIBAKE)),
+        (
+            "mojibake",
+            ((sign == 0xC3) & one_of(after, b"\x82\x83\xa2\xaf"))
+            | ((sign == 0xEF) & (after == 0xBF) & (third == 0xBD)),
+            _first(MOJIBAKE),
+        ),
         ("bom", (sign == 0xEF) & (after == 0xBB) & (third == 0xBF), lambda text: "U+FEFF" if "\ufeff" in text else ""),
         ("nul", one_of(sign, bytes(CONTROL_BYTES)), _code_point),
         ("crlf", sign == 13, lambda text: "CR LF" if "\r" in text else ""),

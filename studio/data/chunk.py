@@ -77,7 +77,9 @@ def _chunk(kept: list[dict[str, Any]], numbers: np.ndarray, found: Found) -> Chu
     names = [turn["role"] for turn in flat]
     sizes = np.array(list(map(len, names)), np.int64)
     data, ends, broken = joined([turn["content"] for turn in flat])
-    _check(_Texts(data, ends, names, after, numbers), sizes == len("assistant"), broken, found)  # no other role has as many letters
+    _check(
+        _Texts(data, ends, names, after, numbers), sizes == len("assistant"), broken, found
+    )  # no other role has as many letters
     fields = [_strings("".join(names).encode(), np.cumsum(sizes)), _strings(data, ends)]
     pairs = pa.StructArray.from_arrays(fields, fields=list(MESSAGES.value_type))
     lists = pa.ListArray.from_buffers(MESSAGES, len(after), [None, _offsets(after)], children=[pairs])
@@ -85,10 +87,18 @@ def _chunk(kept: list[dict[str, Any]], numbers: np.ndarray, found: Found) -> Chu
     beside = list(map(_beside, kept, turns)) if wide or (kept and not COMPARED.isdisjoint(kept[0])) else []
     if wide:
         for one, messages in zip(kept, turns, strict=True):
-            if more := {n: {k: v for k, v in m.items() if k not in ("role", "content")} for n, m in enumerate(messages) if len(m) > 2}:
+            if more := {
+                n: {k: v for k, v in m.items() if k not in ("role", "content")}
+                for n, m in enumerate(messages)
+                if len(m) > 2
+            }:
                 one["turns"] = more
     more = _optional([_json(one) if one else None for one in kept])
-    lines = _numbers(np.array(found.lines, np.int64)[numbers - found.first]) if found.lines is not None else pa.nulls(len(kept), pa.int64())
+    lines = (
+        _numbers(np.array(found.lines, np.int64)[numbers - found.first])
+        if found.lines is not None
+        else pa.nulls(len(kept), pa.int64())
+    )
     return Chunk(pa.table([_numbers(numbers), lines, lists, more], schema=SCHEMA), *_hashes(data, ends, after, beside))
 
 
@@ -113,7 +123,9 @@ def _optional(texts: list[str | None]) -> pa.StringArray:
         return pa.nulls(len(texts), pa.string())
     data, ends, _ = joined([text or "" for text in texts])
     there = np.packbits(np.array([text is not None for text in texts]), bitorder="little").tobytes()
-    return pa.StringArray.from_buffers(len(texts), _offsets(ends), pa.py_buffer(data), pa.py_buffer(there), texts.count(None))
+    return pa.StringArray.from_buffers(
+        len(texts), _offsets(ends), pa.py_buffer(data), pa.py_buffer(there), texts.count(None)
+    )
 
 
 class _Texts(NamedTuple):
@@ -143,16 +155,26 @@ def _check(texts: _Texts, answers: np.ndarray, broken: dict[int, str], found: Fo
     for text, content in broken.items():
         half = next(sign for sign in content if "\ud800" <= sign <= "\udfff")
         escaped = "\udc80" <= half <= "\udcff"  # how Python writes a byte that is no UTF-8
-        reason = "" if escaped else f"The text holds half a sign (\\u{ord(half):04x}): an emoji that was cut in two. Write it whole, or take it out."
+        reason = (
+            ""
+            if escaped
+            else f"The text holds half a sign (\\u{ord(half):04x}): an emoji that was cut in two. Write it whole, or take it out."
+        )
         found("encoding", texts.at(text, found), content.encode(errors="replace").decode(), reason)
 
 
 def _hashes(data: bytes, ends: np.ndarray, after: np.ndarray, beside: list[str]) -> tuple[np.ndarray, np.ndarray]:
     """Per row: the hash of all its text, and of its ending. beside: what else tells a row from others, as _beside gives it."""
     rows = [data[a:b] for a, b in pairwise([0, *ends[after - 1].tolist()] if len(after) else [0])]
-    exact, endings = (np.fromiter(map(xxhash.xxh3_64_intdigest, texts), np.uint64, len(rows)) for texts in (rows, map(ending, rows)))
+    exact, endings = (
+        np.fromiter(map(xxhash.xxh3_64_intdigest, texts), np.uint64, len(rows)) for texts in (rows, map(ending, rows))
+    )
     if beside:
-        more = np.fromiter((xxhash.xxh3_64_intdigest(one.encode(errors="replace")) if one else 0 for one in beside), np.uint64, len(rows))
+        more = np.fromiter(
+            (xxhash.xxh3_64_intdigest(one.encode(errors="replace")) if one else 0 for one in beside),
+            np.uint64,
+            len(rows),
+        )
         exact, endings = exact ^ more, endings ^ more
     return exact, endings
 

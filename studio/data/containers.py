@@ -25,7 +25,10 @@ FOREIGN = {
     b"SQLite": ("an SQLite database", "Export the table as CSV."),
     b"\x89PNG": ("an image", "This studio trains on text."),
     b"\xff\xd8\xff": ("an image", "This studio trains on text."),
-    b"version https://git-lfs": ("a Git LFS pointer", "The file itself was not fetched: run git lfs pull, or download it."),
+    b"version https://git-lfs": (
+        "a Git LFS pointer",
+        "The file itself was not fetched: run git lfs pull, or download it.",
+    ),
     b"<!DOCTYPE html": ("a web page", "Download the file itself, not the page that shows it."),
     b"<!doctype html": ("a web page", "Download the file itself, not the page that shows it."),
     b"<html": ("a web page", "Download the file itself, not the page that shows it."),
@@ -55,7 +58,9 @@ def container_of(path: Path, encoding: str = "auto") -> Container:
         with unpacked(path, packed) as file:
             head = file.read(HEAD)
     except BROKEN as error:
-        raise DataError(f"{path.name} is packed ({packed}) but damaged: {error}.", "Pack it again.", path.name) from error
+        raise DataError(
+            f"{path.name} is packed ({packed}) but damaged: {error}.", "Pack it again.", path.name
+        ) from error
     if not head.strip(b" \t\r\n\x00" + BOM):
         raise DataError(f"{path.name} is empty.", "Choose a file that holds rows.", path.name)
     if head[:4] == b"PAR1":
@@ -87,7 +92,11 @@ def _of_text(path: Path, head: bytes, packed: str, encoding: str) -> Container:
     name, dialect = _text_kind(text, whole, not endings.isdisjoint((".csv", ".tsv")))
     if name == "text" and {".json", ".jsonl"} & endings:
         first = " ".join(text.split("\n")[0].split())[:60]
-        raise DataError(f"{path.name} is not JSON: it begins with {first!r}.", "Export it again as JSON, or name it .txt if it is plain text.", path.name)
+        raise DataError(
+            f"{path.name} is not JSON: it begins with {first!r}.",
+            "Export it again as JSON, or name it .txt if it is plain text.",
+            path.name,
+        )
     return Container(name, packed, encoding, dialect)
 
 
@@ -132,7 +141,11 @@ def _json_kind(start: str, whole: bool) -> str:
 
 def _one_a_line(lines: list[str]) -> bool:
     """Every line begins an object and (nearly) every one ends it: JSON Lines with faults in them."""
-    return len(lines) > 1 and all(line.lstrip()[:1] == "{" for line in lines) and sum(line.rstrip().endswith("}") for line in lines) * 2 >= len(lines)
+    return (
+        len(lines) > 1
+        and all(line.lstrip()[:1] == "{" for line in lines)
+        and sum(line.rstrip().endswith("}") for line in lines) * 2 >= len(lines)
+    )
 
 
 def _is_value(line: str) -> bool:

@@ -27,10 +27,21 @@ class Converter:
 
     def __call__(self, row: Any, found: Found) -> dict[str, Any] | None:
         """The row's conversation, or None when it cannot be trained on, which has then been told."""
-        if type(row) is dict and self.rename is None and _plain(tuple(row)) and OBJECTS.isdisjoint(map(type, row.values())):
+        if (
+            type(row) is dict
+            and self.rename is None
+            and _plain(tuple(row))
+            and OBJECTS.isdisjoint(map(type, row.values()))
+        ):
             return self.form.convert(row, found)
         row = as_row(row)
-        if self.learns and isinstance(row, dict) and not kto.LABELS.isdisjoint(row) and kto.bad(row) and (label := kto.labelled(row)) not in self.named:
+        if (
+            self.learns
+            and isinstance(row, dict)
+            and not kto.LABELS.isdisjoint(row)
+            and kto.bad(row)
+            and (label := kto.labelled(row)) not in self.named
+        ):
             found("bad_answer", label, row[label])
             return None
         if self.rename is not None:

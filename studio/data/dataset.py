@@ -47,7 +47,9 @@ class Conversations(Sequence[Conversation]):
 
     def some(self, start: int, count: int) -> list[Conversation]:
         """So many from `start` on."""
-        table = self._whole.slice(start, count) if self._order is None else self._chosen(self._order[start : start + count])
+        table = (
+            self._whole.slice(start, count) if self._order is None else self._chosen(self._order[start : start + count])
+        )
         return list(map(from_row, table.to_pylist()))
 
     def take(self, indices: Any) -> Conversations:
@@ -68,7 +70,11 @@ class Conversations(Sequence[Conversation]):
     @property
     def numbers(self) -> np.ndarray:
         """As `rows`, in an array."""
-        parts = [np.frombuffer(part.buffers()[1], np.int64, len(part), 8 * part.offset) for part in self._whole.column("row").chunks if len(part)]
+        parts = [
+            np.frombuffer(part.buffers()[1], np.int64, len(part), 8 * part.offset)
+            for part in self._whole.column("row").chunks
+            if len(part)
+        ]
         numbers = np.concatenate(parts) if parts else np.empty(0, np.int64)
         return numbers if self._order is None else numbers[self._order]
 
@@ -166,7 +172,11 @@ class Dataset:
         decisions = decisions or {}
         for kind, decision in decisions.items():
             if kind not in KINDS:
-                raise DataError(f"There is no kind of problem named {kind!r}.", f"The kinds are: {', '.join(KINDS)}.", "data.problems")
+                raise DataError(
+                    f"There is no kind of problem named {kind!r}.",
+                    f"The kinds are: {', '.join(KINDS)}.",
+                    "data.problems",
+                )
             if decision not in ("drop", "keep", "stop"):
                 raise DataError(f"{decision!r} is no decision.", "Decide drop, keep or stop.", f"data.problems.{kind}")
         dropped: dict[str, list[int]] = {}

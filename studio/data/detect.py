@@ -19,7 +19,9 @@ from studio.data.turns import ROLE_KEYS
 from studio.errors import DataError
 
 ASKED = re.compile(r"input|quest|prompt|query|instruct|ask|frage|问|输入|user|human|problem", re.IGNORECASE)
-ANSWERED = re.compile(r"output|answer|respon|reply|target|complet|antwort|答|输出|assistant|solution|summary|translation", re.IGNORECASE)
+ANSWERED = re.compile(
+    r"output|answer|respon|reply|target|complet|antwort|答|输出|assistant|solution|summary|translation", re.IGNORECASE
+)
 RULED = re.compile(r"system", re.IGNORECASE)
 REJECTED = frozenset(("rejected", "non_preferred_output", "rejected_response", "rejected_messages"))
 LOOKED_AT = 200  # rows
@@ -44,7 +46,9 @@ def detect(rows: list[Any], name: str = "the file") -> Detection:
     written = [rewritten(row, lambda *_: None) for row in looked]
     fitting = [[n for n, form in formats().items() if form.fits(row)] for row in written if row is not None]
     counts, fits = Counter(names[0] for names in fitting if names), Counter(chain.from_iterable(fitting))
-    if not counts and None in written:  # a layout is known that none of them can be read in: what is wrong is told row by row
+    if (
+        not counts and None in written
+    ):  # a layout is known that none of them can be read in: what is wrong is told row by row
         best = "preference" if any("chosen" in row or not REJECTED.isdisjoint(row) for row in looked) else "chatml"
         return Detection(best, f"The first {len(looked)} rows look like {formats()[best].TITLE}.")
     if not counts:
@@ -54,28 +58,53 @@ def detect(rows: list[Any], name: str = "the file") -> Detection:
     others = Counter(layout.TITLE for layout in map(layout_of, looked) if layout is not None)
     way = f", written as {others.most_common(1)[0][0]}" if others else ""
     reason = f"{fit} of the first {len(looked)} rows look like {formats()[best].TITLE}{way} (columns {_listed(columns_of(looked))})."
-    others = ", ".join(formats()[n].TITLE for n in counts if n != best and sum(n in names and best not in names for names in fitting))
+    others = ", ".join(
+        formats()[n].TITLE for n in counts if n != best and sum(n in names and best not in names for names in fitting)
+    )
     unsure = ""
     if fit < SURE * len(looked):
         unsure = f"Only {fit} of the first {len(looked)} rows look like {formats()[best].TITLE}."
-        unsure += f" Others look like {others}: rows that do not fit are refused; a file for each layout keeps them all." if others else ""
+        unsure += (
+            f" Others look like {others}: rows that do not fit are refused; a file for each layout keeps them all."
+            if others
+            else ""
+        )
     return Detection(best, reason, unsure)
 
 
 def _unknown(columns: list[str], rows: list[Any], name: str) -> DataError:
     if not columns:
         said = "lists without names" if rows and isinstance(rows[0], list) else "no objects with named columns"
-        return DataError(f"The rows of {name} are {said}.", 'Write each row as an object, such as {"instruction": "…", "output": "…"}.', name)
+        return DataError(
+            f"The rows of {name} are {said}.",
+            'Write each row as an object, such as {"instruction": "…", "output": "…"}.',
+            name,
+        )
     message = f"The rows of {name} have none of the known layouts: {_listed(columns)}."
     looked = [row for row in map(as_row, rows[:LOOKED_AT]) if isinstance(row, dict)]
     if len(rows) == 1 and sum(isinstance(value, list) for value in looked[0].values()) > 1:
-        return DataError(message, "Where these hold lists of rows, save the one to train on in a file of its own.", name)
-    if len(rows) == 1 and len(columns) > 1 and all(isinstance(value, str) for value in looked[0].values()) and any(" " in c for c in columns):
-        return DataError(message, 'Where these are questions and their answers, write each as a row: {"prompt": "…", "completion": "…"}.', name)
+        return DataError(
+            message, "Where these hold lists of rows, save the one to train on in a file of its own.", name
+        )
+    if (
+        len(rows) == 1
+        and len(columns) > 1
+        and all(isinstance(value, str) for value in looked[0].values())
+        and any(" " in c for c in columns)
+    ):
+        return DataError(
+            message,
+            'Where these are questions and their answers, write each as a row: {"prompt": "…", "completion": "…"}.',
+            name,
+        )
     if {"custom_id", "response"} <= set(columns):
         hint = "A batch's output holds answers alone: put each beside the question that has its custom_id in the request file, as messages."
         return DataError(message, hint, name)
-    if any(sign in columns[0] for sign in ",;|\t") and len(columns) < 2 or any(len(column) > 40 or column.endswith((".", "?", "!")) for column in columns):
+    if (
+        any(sign in columns[0] for sign in ",;|\t")
+        and len(columns) < 2
+        or any(len(column) > 40 or column.endswith((".", "?", "!")) for column in columns)
+    ):
         return DataError(message, "Does the first line name the columns, and is the separator the right one?", name)
     return DataError(message, _way(columns, looked), "data.mapping")
 
@@ -83,7 +112,9 @@ def _unknown(columns: list[str], rows: list[Any], name: str) -> DataError:
 def _way(columns: list[str], rows: list[Row]) -> str:
     """How to read these rows: only a mapping that was tried on them, or what they lack."""
     for column in columns:  # a list of turns whose roles have another name
-        if (keys := _turn_keys(rows, column)) and _works({"messages": column, "role": keys[0], "content": keys[1]}, rows):
+        if (keys := _turn_keys(rows, column)) and _works(
+            {"messages": column, "role": keys[0], "content": keys[1]}, rows
+        ):
             return f"Say which column holds the turns: --column messages={column} --column role={keys[0]} --column content={keys[1]}."
     if near := _near(columns, rows):
         return near
@@ -95,7 +126,11 @@ def _way(columns: list[str], rows: list[Row]) -> str:
         return f"Say which column holds what, as in mapping: {{{named}}}; or rename the columns, as in {{instruction, output}}."
     if asked and not answer:
         held = next((c for c in columns if ANSWERED.search(c)), None)
-        what = f"{held} holds {kind(next((row[held] for row in rows if row.get(held) is not None), None))}" if held else "there is none"
+        what = (
+            f"{held} holds {kind(next((row[held] for row in rows if row.get(held) is not None), None))}"
+            if held
+            else "there is none"
+        )
         return f"No column holds the answer to {asked} as text: {what}. Write one answer a row as text, in a column such as output."
     if len(texts) > 1 and _works({"prompt": texts[0], "answer": texts[-1]}, rows):
         if len(texts) == 2:
@@ -133,7 +168,11 @@ def remedy(rows: list[Any], kind: str, field: str, format: str) -> str:
         for parts in (free, free[::-1]):
             mapping = dict(zip(parts, strange))
             if mapping and len(strange) <= len(parts) and _works(mapping, rows):
-                return "Rename it; or say who is who: " + " ".join(f"--column {part}={name}" for part, name in mapping.items()) + "."
+                return (
+                    "Rename it; or say who is who: "
+                    + " ".join(f"--column {part}={name}" for part, name in mapping.items())
+                    + "."
+                )
     answer = next((name for name in formats()["prompt"].COLUMNS["answer"] if any(name in row for row in rows)), None)
     asked = ("prompt", "alpaca")
     if kind == "empty_field" and format in asked and answer and field != answer and _works({"text": answer}, rows):
@@ -142,7 +181,14 @@ def remedy(rows: list[Any], kind: str, field: str, format: str) -> str:
 
 
 def _roles(rows: list[Row]) -> list[str]:
-    turns = [turn for row in rows for value in row.values() if isinstance(value, list) for turn in value if isinstance(turn, dict)]
+    turns = [
+        turn
+        for row in rows
+        for value in row.values()
+        if isinstance(value, list)
+        for turn in value
+        if isinstance(turn, dict)
+    ]
     return [turn[key] for turn in turns for key in ROLE_KEYS if isinstance(turn.get(key), str)]
 
 
@@ -153,7 +199,10 @@ def _turn_keys(rows: list[Row], column: str) -> tuple[str, str] | None:
         return None
     names = [name for name in turns[0] if all(isinstance(turn.get(name), str) for turn in turns)]
     who = next((name for name in names if all(role_of(turn[name]) for turn in turns)), None)
-    what = next((name for name in names if name != who and any(" " in turn[name] or len(turn[name]) > 20 for turn in turns)), None)
+    what = next(
+        (name for name in names if name != who and any(" " in turn[name] or len(turn[name]) > 20 for turn in turns)),
+        None,
+    )
     return (who, what) if who and what else None
 
 
@@ -164,26 +213,41 @@ def _works(mapping: dict[str, str], rows: list[Row]) -> bool:
     good = 0
     for row in rows[:50]:
         told.clear()
-        good += convert(row, lambda kind, *_, told=told: told.append(kind)) is not None and not any(KINDS[kind].severity == "refused" for kind in told)
+        good += convert(row, lambda kind, *_, told=told: told.append(kind)) is not None and not any(
+            KINDS[kind].severity == "refused" for kind in told
+        )
     return good * 10 >= 9 * len(rows[:50]) and good > 0
 
 
 def _texts(rows: list[Row]) -> list[str]:
     """The columns that hold text in most rows."""
-    return [c for c in columns_of(rows) if c != "(no name)" and sum(isinstance(row.get(c), str) and bool(row[c].strip()) for row in rows) * 10 >= 9 * len(rows)]
+    return [
+        c
+        for c in columns_of(rows)
+        if c != "(no name)"
+        and sum(isinstance(row.get(c), str) and bool(row[c].strip()) for row in rows) * 10 >= 9 * len(rows)
+    ]
 
 
 def _is_label(column: str, rows: list[Row]) -> bool:
     """Does a column of texts name its rows, or sort them, rather than say something? By its name, or no text has two words."""
-    if re.fullmatch(r"(.*_)?(id|uuid|key|hash|url|source|lang|language|split|date|time|created|model|category|type|tag)s?", column.lower()):
+    if re.fullmatch(
+        r"(.*_)?(id|uuid|key|hash|url|source|lang|language|split|date|time|created|model|category|type|tag)s?",
+        column.lower(),
+    ):
         return True
     said = [row[column].strip() for row in rows if isinstance(row.get(column), str)]
-    return all(text.isascii() and " " not in text and (len(text) > 3 or text.isdigit()) for text in said) and len(said) > 1
+    return (
+        all(text.isascii() and " " not in text and (len(text) > 3 or text.isdigit()) for text in said) and len(said) > 1
+    )
 
 
 def classes_of(columns: list[str], unused: list[str], format: str) -> dict[str, str] | None:
     """{"prompt", "answer"}: the columns of plain text and of a label that is not used, which as question and answer would be learnt."""
-    label = next((name for name in unused if name.lower() in ("label", "labels", "class", "category", "sentiment", "intent")), None)
+    label = next(
+        (name for name in unused if name.lower() in ("label", "labels", "class", "category", "sentiment", "intent")),
+        None,
+    )
     said = next((name for name in formats()["text"].COLUMNS["text"] if name in columns), None)
     return {"prompt": said, "answer": label} if label and said and format == "text" else None
 

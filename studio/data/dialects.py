@@ -64,7 +64,9 @@ def _quoting(text: str, delimiter: str) -> Dialect:
     ways = [Dialect(delimiter, escape, spaces) for escape in (False, True) for spaces in (False, True)]
     read = {way: _rows(text, way) for way in ways}
     late = re.compile(r'\s+("|\S)')  # quoted, or begun, but not from its first sign on
-    return max(ways, key=lambda way: (len(read[way]), -sum(late.match(cell) is not None for row in read[way] for cell in row)))
+    return max(
+        ways, key=lambda way: (len(read[way]), -sum(late.match(cell) is not None for row in read[way] for cell in row))
+    )
 
 
 def _rows(text: str, dialect: Dialect) -> list[list[str]]:
@@ -95,7 +97,9 @@ def _score(rows: list[list[str]]) -> tuple[int, int]:
             return hits * 10 + len(header), above
     header = [cell.strip() for cell in rows[0]]
     same = sum(len(row) == len(header) for row in rows[1:])
-    plain = len(header) > 1 and all(header[1:]) and _are_names(_header(rows[0])) and len(rows) > 2 and same == len(rows) - 1
+    plain = (
+        len(header) > 1 and all(header[1:]) and _are_names(_header(rows[0])) and len(rows) > 2 and same == len(rows) - 1
+    )
     return (len(header), 0) if plain else (0, 0)
 
 
@@ -105,7 +109,9 @@ def _header(row: list[str]) -> list[str]:
 
 
 def _are_names(cells: list[str]) -> bool:
-    return len(set(cells)) == len(cells) and all(len(cell) < 40 and not cell.endswith((".", "?", "!")) for cell in cells)
+    return len(set(cells)) == len(cells) and all(
+        len(cell) < 40 and not cell.endswith((".", "?", "!")) for cell in cells
+    )
 
 
 @lru_cache(maxsize=1)

@@ -79,7 +79,9 @@ class Writer:
 
     def add(self, batch: list[Encoded]) -> None:
         if batch:
-            self.stream.write_batch(pa.record_batch([_lists([e.ids for e in batch]), _lists([e.labels for e in batch])], schema=SCHEMA))
+            self.stream.write_batch(
+                pa.record_batch([_lists([e.ids for e in batch]), _lists([e.labels for e in batch])], schema=SCHEMA)
+            )
             self.rows += len(batch)
             self.trained += [e.n_trained for e in batch]
 

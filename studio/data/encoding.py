@@ -15,8 +15,8 @@ from studio.data.dataset import Conversations, Dataset
 from studio.data.encoded import EncodedRows, Writer, open_rows
 from studio.data.mixing import indices
 from studio.data.order import DataOrder
-from studio.data.text_split import pieces
 from studio.data.problem import KINDS
+from studio.data.text_split import pieces
 from studio.errors import DataError, TemplateError
 from studio.tokens import Encoded, Encoder
 
@@ -54,7 +54,10 @@ class _Record:
 
     def told(self) -> dict[str, dict[str, Any]]:
         return {
-            kind: {"count": sum(map(len, by.values())), "rows": "; ".join(f"{s}: {ranges(r)}" if len(by) > 1 else ranges(r) for s, r in by.items())}
+            kind: {
+                "count": sum(map(len, by.values())),
+                "rows": "; ".join(f"{s}: {ranges(r)}" if len(by) > 1 else ranges(r) for s, r in by.items()),
+            }
             for kind, by in self.rows.items()
         }
 
@@ -86,9 +89,19 @@ class Recording:
 
     def __init__(self, seed: int, decisions: dict[str, str] | None = None) -> None:
         self.seed, self.decisions = seed, decisions or {}
-        self.dropped, self.cut, self.split, self.held_back, self.lost, self.eval_lost = _Record(), _Record(), _Record(), _Record(), 0, 0
+        self.dropped, self.cut, self.split, self.held_back, self.lost, self.eval_lost = (
+            _Record(),
+            _Record(),
+            _Record(),
+            _Record(),
+            0,
+            0,
+        )
         self.available = 0  # rows that could have been held out
-        self.left_out, self.reasons = _Record(), {}  # what the template has no place for; in words, why rows were dropped
+        self.left_out, self.reasons = (
+            _Record(),
+            {},
+        )  # what the template has no place for; in words, why rows were dropped
 
 
 class Work(NamedTuple):
@@ -113,7 +126,10 @@ def encode(work: Work) -> None:
         for dataset, train, _ in drawn:
             before = writer.rows
             for batch, encoded in batches(train, encoder):
-                made = [rows_of(c, e, work.order, encoder, record, dataset.source) for c, e in zip(batch, encoded, strict=True)]
+                made = [
+                    rows_of(c, e, work.order, encoder, record, dataset.source)
+                    for c, e in zip(batch, encoded, strict=True)
+                ]
                 writer.add([e for some in made for e in some])
                 done += len(batch)
                 report(done, total)
@@ -147,7 +163,10 @@ def held_rows(
     decision = order.problems.get("leak", "keep" if isinstance(order.eval, str) else "drop")
     for dataset, part in held:
         for batch, encoded in batches(_without_leaks(dataset, part, drawn, decision, record.held_back), encoder):
-            made = [rows_of(c, e, order, encoder, record, dataset.source, held=True) for c, e in zip(batch, encoded, strict=True)]
+            made = [
+                rows_of(c, e, order, encoder, record, dataset.source, held=True)
+                for c, e in zip(batch, encoded, strict=True)
+            ]
             yield [c for c, some in zip(batch, made, strict=True) if some], [e for some in made for e in some]
 
 
@@ -155,7 +174,13 @@ def write_record(work: Work, counts: list[int], rows: EncodedRows, trained: np.n
     """The record of what an epoch sees (rows; trained: trained tokens of each) and of what was left out. counts: rows kept of each source."""
     order, drawn, held, _, _, folder, record, _ = work
     sizes = rows.lengths()
-    statistics = {"rows": len(rows), "eval_rows": eval_rows, "tokens": int(sizes.sum()), "trained": int(trained.sum()), "max": int(sizes.max())}
+    statistics = {
+        "rows": len(rows),
+        "eval_rows": eval_rows,
+        "tokens": int(sizes.sum()),
+        "trained": int(trained.sum()),
+        "max": int(sizes.max()),
+    }
     told = {
         "sources": [
             {"source": part.dataset.source, "format": part.dataset.format, "fingerprint": part.dataset.fingerprint, "rows": part.dataset.rows, "kept": count,
@@ -178,7 +203,13 @@ def batches(conversations: Conversations, encoder: Encoder) -> Any:
 
 
 def rows_of(
-    conversation: dict[str, Any], e: Encoded | TemplateError, order: DataOrder, encoder: Encoder, record: Recording, source: str, held: bool = False
+    conversation: dict[str, Any],
+    e: Encoded | TemplateError,
+    order: DataOrder,
+    encoder: Encoder,
+    record: Recording,
+    source: str,
+    held: bool = False,
 ) -> list[Encoded]:
     """What is trained of a row: itself, nothing, or the pieces of a text that is longer than the limit."""
     if isinstance(e, Encoded) and e.cut and order.too_long == "split" and "text" in conversation:
@@ -191,7 +222,12 @@ def rows_of(
 
 
 def judged(
-    conversation: dict[str, Any], e: Encoded | TemplateError, encoder: Encoder, source: str, record: Recording, held: bool = False
+    conversation: dict[str, Any],
+    e: Encoded | TemplateError,
+    encoder: Encoder,
+    source: str,
+    record: Recording,
+    held: bool = False,
 ) -> Encoded | None:
     """The row if it can be trained on; else None, and recorded is why. held: of the rows held out.
 
@@ -208,7 +244,11 @@ def judged(
     elif unwanted := [kind for kind in e.left_out if record.decisions.get(kind, "keep") != "keep"]:
         if "stop" in map(record.decisions.get, unwanted):
             about = KINDS[unwanted[0]]
-            raise DataError(f"Row {row[0]} of {source}, and the order says to stop there: {about.reason}", about.hint, f"data.problems.{unwanted[0]}")
+            raise DataError(
+                f"Row {row[0]} of {source}, and the order says to stop there: {about.reason}",
+                about.hint,
+                f"data.problems.{unwanted[0]}",
+            )
         dropped.add(unwanted[0], source, row)
     else:
         refuse_beyond(conversation, e, encoder, source)
@@ -228,18 +268,28 @@ def refuse_beyond(conversation: dict[str, Any], e: Encoded, encoder: Encoder, so
     """Raise DataError for a row that is longer than the model can read: it would fail in the middle of the run, or learn nothing there."""
     beyond = encoder.beyond(e)
     if beyond:
-        raise DataError(f"Row {conversation['row']} of {source}: {beyond}",
-                        f"Set data.max_length to {encoder.context} or less, or choose a model that reads more.", "data.max_length")
+        raise DataError(
+            f"Row {conversation['row']} of {source}: {beyond}",
+            f"Set data.max_length to {encoder.context} or less, or choose a model that reads more.",
+            "data.max_length",
+        )
 
 
 def _hashes(of: np.ndarray, dataset: Dataset, conversations: Conversations) -> np.ndarray:
     """Of the hashes of all rows of a dataset those of these rows."""
-    return of if conversations is dataset.conversations else of[np.searchsorted(dataset.conversations.numbers, conversations.numbers)]
+    return (
+        of
+        if conversations is dataset.conversations
+        else of[np.searchsorted(dataset.conversations.numbers, conversations.numbers)]
+    )
 
 
 def _leaked(dataset: Dataset, part: Conversations, drawn: list[Drawn]) -> np.ndarray:
     """The numbers of the evaluation rows that stand in the training data too, word for word or but for case, blanks and punctuation."""
-    same = np.isin(_hashes(dataset.exact, dataset, part), np.concatenate([_hashes(d.dataset.exact, d.dataset, d.train) for d in drawn]))
+    same = np.isin(
+        _hashes(dataset.exact, dataset, part),
+        np.concatenate([_hashes(d.dataset.exact, d.dataset, d.train) for d in drawn]),
+    )
     endings, near, known = _hashes(dataset.endings, dataset, part), np.zeros(len(part), bool), set()
     for d in drawn:
         others = _hashes(d.dataset.endings, d.dataset, d.train)
@@ -249,7 +299,9 @@ def _leaked(dataset: Dataset, part: Conversations, drawn: list[Drawn]) -> np.nda
     return np.union1d(part.numbers[same], np.array(found, np.int64))
 
 
-def _without_leaks(dataset: Dataset, part: Conversations, drawn: list[Drawn], decision: str, record: _Record) -> Conversations:
+def _without_leaks(
+    dataset: Dataset, part: Conversations, drawn: list[Drawn], decision: str, record: _Record
+) -> Conversations:
     """The evaluation rows that are not training rows as well; which those were is recorded."""
     rows = _leaked(dataset, part, drawn) if len(part) else part.numbers
     if len(rows) and decision == "stop":

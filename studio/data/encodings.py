@@ -8,12 +8,19 @@ from typing import Any
 
 from studio.errors import DataError
 
-MARKED = ((codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
+MARKED = (
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
 # what files of today are written in; the codecs' own names, so that no two stand for one table
 KNOWN = ["cp1252", "cp1250", "cp1251", "koi8_r", "cp866", "cp1253", "cp1254", "cp1255", "cp1256", "cp1258", "cp874",
          "gb18030", "big5", "cp932", "euc_jp", "cp949", "mac_roman"]  # fmt: skip
 WESTERN = frozenset("äöüÄÖÜßàâæçéèêëîïôœùûÿÀÂÆÇÉÈÊËÎÏÔŒÙÛáíóúñÁÍÓÚÑ¿¡ãõÃÕåøÅØìòÌÒ’‘“”„–—…«»€£©®°·•\xa0½¼²³´§")
-MESS = re.compile(r"(?<=[^\W\d_])(?:[¹²³§©®¶¸¤¦¯´¨¬¥¢£±×÷¼½¾†‡‰™](?![\s.,;:!?)])|[¹³¶¸¤¦¯¨¬])|(?<=[а-яёα-ωà-ÿ])[А-ЯЁΑ-ΩÀ-Ý]")
+MESS = re.compile(
+    r"(?<=[^\W\d_])(?:[¹²³§©®¶¸¤¦¯´¨¬¥¢£±×÷¼½¾†‡‰™](?![\s.,;:!?)])|[¹³¶¸¤¦¯¨¬])|(?<=[а-яёα-ωà-ÿ])[А-ЯЁΑ-ΩÀ-Ý]"
+)
 WIDE = ("gb18030", "big5", "cp932", "euc_jp", "cp949")
 SAMPLE = 20_000  # bytes judged
 LEAD = 0.05  # of charset-normalizer's measure of mess; a second reading within it is as likely
@@ -29,7 +36,9 @@ def encoding_of(head: bytes, name: str, whole: bool) -> str:
             return encoding
     if wide := _without_mark(head):
         return wide
-    lines = [line for line in (head if whole else head.rpartition(b"\n")[0] or head[:-4]).split(b"\n") if not line.isascii()]
+    lines = [
+        line for line in (head if whole else head.rpartition(b"\n")[0] or head[:-4]).split(b"\n") if not line.isascii()
+    ]
     broken = [line for line in lines if not _decodes(line, "utf-8")]
     if len(broken) * 2 <= len(lines):
         return "utf-8"
@@ -79,11 +88,16 @@ def _is_western(sample: bytes) -> bool:
 def _by_letters(sample: bytes, name: str) -> str:
     from charset_normalizer import from_bytes  # late: a tenth of a second, and seldom needed
 
-    found = [(one.encoding, str(one), one.chaos, one.coherence) for one in from_bytes(sample, cp_isolation=KNOWN, enable_fallback=False)]
+    found = [
+        (one.encoding, str(one), one.chaos, one.coherence)
+        for one in from_bytes(sample, cp_isolation=KNOWN, enable_fallback=False)
+    ]
     least = min((_mess(one[1]) for one in found), default=0)
     found = [one for one in found if _mess(one[1]) <= least + LEAD]
     runs = re.findall(rb"[\x80-\xff]+", sample)
-    if len(runs) > 2 and all(len(run) % 2 == 0 for run in runs):  # letters of two bytes: single ones would not always pair up
+    if len(runs) > 2 and all(
+        len(run) % 2 == 0 for run in runs
+    ):  # letters of two bytes: single ones would not always pair up
         found = [one for one in found if one[0] in WIDE and one[0] != _unlikely(runs)]
     if not found:
         raise _unsure(sample, [one for one in KNOWN if _decodes(sample, one)][:4], name)
@@ -116,9 +130,13 @@ def _kana(text: str) -> bool:
 
 def _unsure(sample: bytes, encodings: list[str], name: str) -> DataError:
     line = sample.split(b"\n")[0][:60]
-    shown = "; ".join(f"{encoding}: {' '.join(line.decode(encoding, errors='replace').split())}" for encoding in encodings)
+    shown = "; ".join(
+        f"{encoding}: {' '.join(line.decode(encoding, errors='replace').split())}" for encoding in encodings
+    )
     return DataError(
-        f"{name} is not written in UTF-8, and it is not sure in what. It would read {shown}." if shown else f"{name} is not written in UTF-8.",
+        f"{name} is not written in UTF-8, and it is not sure in what. It would read {shown}."
+        if shown
+        else f"{name} is not written in UTF-8.",
         "Say which one is right: --encoding NAME, or data.encoding in the order; or save the file as UTF-8.",
         "data.encoding",
     )

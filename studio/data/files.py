@@ -16,10 +16,18 @@ from studio.home import room
 
 DATA = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".arrow", ".txt", ".xlsx")
 PACKED = (".gz", ".bz2", ".xz", ".zst")
-NOT_DATA = re.compile(r"^(\.|_|readme|license|licence|dataset_infos?\.json|config\.json|state\.json|.*\.ya?ml$|metadata\.json)", re.IGNORECASE)
+NOT_DATA = re.compile(
+    r"^(\.|_|readme|license|licence|dataset_infos?\.json|config\.json|state\.json|.*\.ya?ml$|metadata\.json)",
+    re.IGNORECASE,
+)
 HELD_OUT = re.compile(r"(^|[-_.])(test|tests|testing|valid|validation|val|dev|eval|evaluation)([-_.]|$)", re.IGNORECASE)
 LARGEST, TIMES, MOST = 64 << 30, 200, 10_000  # bytes unpacked, times the archive's size, files
-OFFICE = {"[content_types].xml": "", "word/": "a Word document", "ppt/": "a presentation", "mimetype": "an office document"}
+OFFICE = {
+    "[content_types].xml": "",
+    "word/": "a Word document",
+    "ppt/": "a presentation",
+    "mimetype": "an office document",
+}
 
 
 class Files:
@@ -37,7 +45,9 @@ class Files:
             elif not path.is_file() and glob.has_magic(str(source)):
                 found = sorted(Path(p) for p in glob.glob(str(source), recursive=True) if Path(p).is_file())
                 if not found:
-                    raise DataError(f"No file matches {str(source)!r}.", "Check the pattern, such as folder/*.jsonl.", "data.train")
+                    raise DataError(
+                        f"No file matches {str(source)!r}.", "Check the pattern, such as folder/*.jsonl.", "data.train"
+                    )
                 self.paths = found[:MOST]
             elif _is_archive(path):
                 self._unpack(path)
@@ -45,7 +55,9 @@ class Files:
             self.stack.close()
             raise
         if len(self.paths) > 1:
-            self.notes.append(f"Read are {len(self.paths)} files, from {self.paths[0].name} to {self.paths[-1].name}; rows are counted through.")
+            self.notes.append(
+                f"Read are {len(self.paths)} files, from {self.paths[0].name} to {self.paths[-1].name}; rows are counted through."
+            )
 
     def __enter__(self) -> Files:
         return self
@@ -57,8 +69,10 @@ class Files:
         """The data files of one kind; those held out to test are left out where there are others."""
         files = [p for p in found if _kind(p) and not NOT_DATA.match(p.name)]
         if not files:
-            raise DataError(f"{name} holds no data files.", f"Files that can be read end in {', '.join(DATA)}.", "data.train")
-        kinds = {_kind(p): p.name[p.name.lower().rindex(_kind(p)):] for p in files}  # with the ending of their packing
+            raise DataError(
+                f"{name} holds no data files.", f"Files that can be read end in {', '.join(DATA)}.", "data.train"
+            )
+        kinds = {_kind(p): p.name[p.name.lower().rindex(_kind(p)) :] for p in files}  # with the ending of their packing
         if len(kinds) > 1:
             hint = "Say which: " + " or ".join(f"{below}/**/*{ending}" for ending in sorted(kinds.values())[:3]) + "."
             if self.packed:
@@ -68,7 +82,9 @@ class Files:
         if held_out and len(held_out) < len(files):
             files = [p for p in files if p not in held_out]
             named = ", ".join(str(p.relative_to(below)) for p in held_out[:5])
-            self.notes.append(f"Left out, as their names say that they are for testing: {named}{', …' if len(held_out) > 5 else ''}.")
+            self.notes.append(
+                f"Left out, as their names say that they are for testing: {named}{', …' if len(held_out) > 5 else ''}."
+            )
         self.paths = sorted(files, key=lambda p: _natural(str(p)))[:MOST]
 
     def _unpack(self, path: Path) -> None:
@@ -81,7 +97,11 @@ class Files:
                 inside = [i for i in archive.infolist() if not i.is_dir() and "__MACOSX" not in i.filename]
                 size = sum(i.file_size for i in inside)
                 if size > LARGEST or (size > 1 << 30 and size > TIMES * path.stat().st_size) or len(inside) > MOST:
-                    raise DataError(f"{path.name} would unpack to {size >> 20:,} MB in {len(inside)} files.", "Unpack it, and name the file.", path.name)
+                    raise DataError(
+                        f"{path.name} would unpack to {size >> 20:,} MB in {len(inside)} files.",
+                        "Unpack it, and name the file.",
+                        path.name,
+                    )
                 for n, info in enumerate(inside):
                     name = Path(info.filename.replace("\\", "/")).name
                     if not _kind(Path(name)) or NOT_DATA.match(name):
@@ -90,8 +110,17 @@ class Files:
                     target.parent.mkdir()
                     with archive.open(info) as packed, open(target, "wb") as file:
                         shutil.copyfileobj(packed, file, 1 << 20)
-        except (zipfile.BadZipFile, RuntimeError, NotImplementedError, OSError, EOFError, ValueError) as error:  # RuntimeError: a password is needed
-            raise DataError(f"{path.name} cannot be unpacked: {error}.", "Pack it again, without a password.", path.name) from error
+        except (
+            zipfile.BadZipFile,
+            RuntimeError,
+            NotImplementedError,
+            OSError,
+            EOFError,
+            ValueError,
+        ) as error:  # RuntimeError: a password is needed
+            raise DataError(
+                f"{path.name} cannot be unpacked: {error}.", "Pack it again, without a password.", path.name
+            ) from error
         self._choose(_below(folder), path.name, folder)
 
 
@@ -111,14 +140,20 @@ def office(path: Path) -> str:
         with zipfile.ZipFile(path) as archive:
             names = [name.lower() for name in archive.namelist()]
     except (zipfile.BadZipFile, OSError, ValueError) as error:
-        raise DataError(f"{path.name} is a ZIP or Excel file, but damaged: {error}.", "Pack or save it again.", path.name) from error
+        raise DataError(
+            f"{path.name} is a ZIP or Excel file, but damaged: {error}.", "Pack or save it again.", path.name
+        ) from error
     if any(name.startswith("xl/") for name in names):
         return "xlsx"
     return next((what for name, what in OFFICE.items() if what and any(n.startswith(name) for n in names)), "")
 
 
 def _below(folder: Path) -> list[Path]:
-    return [p for p in folder.rglob("*") if p.is_file() and not any(part.startswith(".") for part in p.relative_to(folder).parts)]
+    return [
+        p
+        for p in folder.rglob("*")
+        if p.is_file() and not any(part.startswith(".") for part in p.relative_to(folder).parts)
+    ]
 
 
 def _kind(path: Path) -> str:

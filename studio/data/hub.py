@@ -52,7 +52,11 @@ def path_of(text: str) -> Path:
 
     why = hub.unreachable()  # the client's own retries take minutes
     if why and not constants.HF_HUB_OFFLINE:
-        raise DataError(f"{text!r} is no file here, and the Hub could not be reached ({why}).", "Check the path and the network (HF_ENDPOINT).", "data.train")
+        raise DataError(
+            f"{text!r} is no file here, and the Hub could not be reached ({why}).",
+            "Check the path and the network (HF_ENDPOINT).",
+            "data.train",
+        )
     revision = revision or _revision(repo)
     try:
         dataset = load_dataset(repo, config, split=split, revision=revision)
@@ -81,5 +85,10 @@ def _revision(repo: str, noted: Path | None = None) -> str | None:
         return None
     try:
         return HfApi().dataset_info(repo, timeout=10).sha
-    except (OSError, ValueError, RuntimeError, HfHubHTTPError):  # no network, no such data set: then fetching it says why
+    except (
+        OSError,
+        ValueError,
+        RuntimeError,
+        HfHubHTTPError,
+    ):  # no network, no such data set: then fetching it says why
         return None

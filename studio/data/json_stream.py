@@ -60,7 +60,10 @@ class JsonStream:
                     self.at = end
                     return value
             except json.JSONDecodeError as error:
-                if self.ended or (error.pos < len(self.text) - 64 and not error.msg.startswith(("Unterminated", "Expecting value", "Invalid"))):
+                if self.ended or (
+                    error.pos < len(self.text) - 64
+                    and not error.msg.startswith(("Unterminated", "Expecting value", "Invalid"))
+                ):
                     self.line += self.text.count("\n", self.at, error.pos)
                     raise self.broken(_in_words(error)) from error
             except RecursionError as error:
@@ -90,7 +93,11 @@ def once(pairs: list[tuple[str, Any]], twice: dict[str, None]) -> dict[str, Any]
 
 def notes_on(twice: dict[str, None]) -> list[str]:
     """What is said of keys that stand twice."""
-    return [f"Some rows have a key more than once ({', '.join(list(twice)[:5])}): the last value of each is read."] if twice else []
+    return (
+        [f"Some rows have a key more than once ({', '.join(list(twice)[:5])}): the last value of each is read."]
+        if twice
+        else []
+    )
 
 
 def endless(name: str, line: int) -> DataError:

@@ -27,16 +27,30 @@ SCRIPTS = (
     ("Greek", re.compile(r"[\u0370-\u03ff]")),
 )
 COMMON = {
-    "English": frozenset(["the", "of", "and", "to", "is", "in", "that", "it", "for", "you", "are", "with", "how", "what"]),
-    "German": frozenset(["der", "die", "das", "und", "ist", "nicht", "ein", "eine", "zu", "mit", "den", "wie", "ich", "sie"]),
-    "French": frozenset(["le", "la", "les", "et", "est", "des", "une", "un", "pour", "que", "dans", "pas", "vous", "je"]),
-    "Spanish": frozenset(["el", "los", "las", "y", "es", "de", "una", "un", "por", "que", "en", "no", "con", "para", "cómo"]),
-    "Italian": frozenset(["il", "lo", "gli", "e", "è", "di", "una", "un", "per", "che", "in", "non", "con", "sono", "come"]),
-    "Portuguese": frozenset(["o", "os", "as", "e", "é", "de", "uma", "um", "por", "que", "em", "não", "com", "para", "como"]),
+    "English": frozenset(
+        ["the", "of", "and", "to", "is", "in", "that", "it", "for", "you", "are", "with", "how", "what"]
+    ),
+    "German": frozenset(
+        ["der", "die", "das", "und", "ist", "nicht", "ein", "eine", "zu", "mit", "den", "wie", "ich", "sie"]
+    ),
+    "French": frozenset(
+        ["le", "la", "les", "et", "est", "des", "une", "un", "pour", "que", "dans", "pas", "vous", "je"]
+    ),
+    "Spanish": frozenset(
+        ["el", "los", "las", "y", "es", "de", "una", "un", "por", "que", "en", "no", "con", "para", "cómo"]
+    ),
+    "Italian": frozenset(
+        ["il", "lo", "gli", "e", "è", "di", "una", "un", "per", "che", "in", "non", "con", "sono", "come"]
+    ),
+    "Portuguese": frozenset(
+        ["o", "os", "as", "e", "é", "de", "uma", "um", "por", "que", "em", "não", "com", "para", "como"]
+    ),
 }
 
 
-def statistics(dataset: Dataset | Conversations, encoder: Encoder, report: Callable[[int, int], None] | None = None) -> dict[str, Any]:
+def statistics(
+    dataset: Dataset | Conversations, encoder: Encoder, report: Callable[[int, int], None] | None = None
+) -> dict[str, Any]:
     """Lengths of all usable rows in tokens, before any cut, with what the encoder's max_length would do to them.
 
     {rows, counted, turns, min, median, p95, max, total, trained, trained_share, over_limit, tokens_lost, tokens_per_epoch,
@@ -60,8 +74,15 @@ def statistics(dataset: Dataset | Conversations, encoder: Encoder, report: Calla
             report(min(start + 250, len(chosen)), len(chosen))
     lengths, factor = np.array(sizes, np.int64), count / max(1, len(chosen))
     counts = {kind: round(many * factor) for kind, many in noted.counts.items()}
-    told = {"rows": count, "counted": len(chosen), "turns": round(turns * factor), "unrenderable": counts.get("unrenderable", 0)}
-    told |= summary(lengths, int(sum(trained)), factor) | cut_line(lengths, encoder.max_length, encoder.too_long, factor)
+    told = {
+        "rows": count,
+        "counted": len(chosen),
+        "turns": round(turns * factor),
+        "unrenderable": counts.get("unrenderable", 0),
+    }
+    told |= summary(lengths, int(sum(trained)), factor) | cut_line(
+        lengths, encoder.max_length, encoder.too_long, factor
+    )
     return told | {"languages": languages(chosen), "problems": [p.as_dict() for p in noted.problems], "counts": counts}
 
 
@@ -87,7 +108,9 @@ class Noted:
     def _note(self, kind: str, conversation: dict[str, Any], reason: str = "", hint: str = "") -> None:
         self.counts[kind] += 1
         if self.counts[kind] <= KEPT_PER_KIND:
-            value = conversation.get("text") or next((m["content"] for m in conversation["messages"] if m["role"] == "user"), "")
+            value = conversation.get("text") or next(
+                (m["content"] for m in conversation["messages"] if m["role"] == "user"), ""
+            )
             found = problem(kind, conversation["row"], conversation.get("line"), None, value, reason)
             self.problems.append(replace(found, hint=hint or found.hint))
 
@@ -95,7 +118,9 @@ class Noted:
 def summary(lengths: np.ndarray, trained: int, factor: float = 1.0) -> dict[str, Any]:
     """The figures of a set of lengths. Medians and percentiles are lengths of real rows."""
     if not len(lengths):
-        return dict.fromkeys(("min", "median", "p95", "max", "total", "trained", "trained_share", "suggested_max_length"), 0) | {"histogram": []}
+        return dict.fromkeys(
+            ("min", "median", "p95", "max", "total", "trained", "trained_share", "suggested_max_length"), 0
+        ) | {"histogram": []}
     median, p95 = (int(np.percentile(lengths, q, method="inverted_cdf")) for q in (50, 95))
     total = int(lengths.sum())
     return {
@@ -127,8 +152,14 @@ def cut_line(lengths: np.ndarray, limit: int | None, too_long: str = "cut", fact
     if not limit:
         limit = int(lengths.max(initial=0))
     over = lengths > limit
-    lost = 0 if too_long == "split" else int(lengths[over].sum() if too_long == "drop" else (lengths[over] - limit).sum())
-    return {"over_limit": round(int(over.sum()) * factor), "tokens_lost": round(lost * factor), "tokens_per_epoch": round((int(lengths.sum()) - lost) * factor)}
+    lost = (
+        0 if too_long == "split" else int(lengths[over].sum() if too_long == "drop" else (lengths[over] - limit).sum())
+    )
+    return {
+        "over_limit": round(int(over.sum()) * factor),
+        "tokens_lost": round(lost * factor),
+        "tokens_per_epoch": round((int(lengths.sum()) - lost) * factor),
+    }
 
 
 def languages(conversations: Conversations, looked_at: int = 400) -> dict[str, float]:

@@ -24,7 +24,13 @@ PARTS = {
     "chosen": "chosen", "rejected": "rejected", "label": "label",
     **dict.fromkeys(REASONING, "reasoning"),
 }  # fmt: skip
-TAGS = {"role": "role_tag", "content": "content_tag", "user": "user_tag", "assistant": "assistant_tag", "tool": "observation_tag"}
+TAGS = {
+    "role": "role_tag",
+    "content": "content_tag",
+    "user": "user_tag",
+    "assistant": "assistant_tag",
+    "tool": "observation_tag",
+}
 OWN = {*TAGS, "format", "use"}  # keys of a mapping that name no column of the row
 INFO_FILE = "dataset_info.json"
 INFO = {"columns", "tags", "formatting", "file_name", "file_sha1", "ranking", "hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "split",
@@ -54,13 +60,20 @@ def normal(mapping: dict[str, Any] | None) -> dict[str, Any] | None:
             "data.mapping",
         )
     if not all(isinstance(column, str) and column for column in columns.values()):
-        raise DataError("The mapping must name a column for every part.", "Write it as {prompt: COLUMN, answer: COLUMN}.", "data.mapping")
+        raise DataError(
+            "The mapping must name a column for every part.",
+            "Write it as {prompt: COLUMN, answer: COLUMN}.",
+            "data.mapping",
+        )
     return {"columns": columns, "tags": tags} if columns or tags else None
 
 
 def is_entry(mapping: dict[str, Any]) -> bool:
     """Is it an entry of a dataset_info.json, and no mapping by hand?"""
-    return any(isinstance(mapping.get(key), (dict, str)) for key in ("columns", "formatting", "tags", "file_name", "hf_hub_url"))
+    return any(
+        isinstance(mapping.get(key), (dict, str))
+        for key in ("columns", "formatting", "tags", "file_name", "hf_hub_url")
+    )
 
 
 def limit_of(mapping: dict[str, Any] | None) -> int | None:
@@ -144,7 +157,11 @@ def _retag(turn: Any, tags: dict[str, str]) -> Any:
     content_key = tags.get("content_tag") or next((key for key in CONTENT_KEYS if key in turn), "content")
     made = without(turn, role_key, content_key)
     if role_key in turn:
-        own = {tags[f"{name}_tag"]: name for name in ("user", "assistant", "observation", "function", "system") if f"{name}_tag" in tags}
+        own = {
+            tags[f"{name}_tag"]: name
+            for name in ("user", "assistant", "observation", "function", "system")
+            if f"{name}_tag" in tags
+        }
         said = turn[role_key]
         meant = own.get(said) if isinstance(said, str) else None
         made["role"] = "assistant" if meant == "function" else ROLES.get(meant, said)
@@ -158,7 +175,9 @@ def from_dataset_info(path: Path, name: str) -> tuple[str, dict[str, Any]]:
     try:
         entries = json_text.read(path.read_text(encoding="utf-8"), path.name)
     except (OSError, ValueError) as error:
-        raise DataError(f"{path.name} cannot be read as dataset_info.json: {error}.", "Check the file.", path.name) from error
+        raise DataError(
+            f"{path.name} cannot be read as dataset_info.json: {error}.", "Check the file.", path.name
+        ) from error
     entry = entries.get(name) if isinstance(entries, dict) else None
     if not isinstance(entry, dict):
         known = ", ".join(list(entries)[:10]) if isinstance(entries, dict) else ""
@@ -166,11 +185,19 @@ def from_dataset_info(path: Path, name: str) -> tuple[str, dict[str, Any]]:
     if entry.get("file_name"):
         file = path.parent / str(entry["file_name"])
         if not file.resolve().is_relative_to(path.parent.resolve()):
-            raise DataError(f"The entry {name!r} of {path.name} names a file outside its folder.", "Put the file beside it.", path.name)
+            raise DataError(
+                f"The entry {name!r} of {path.name} names a file outside its folder.",
+                "Put the file beside it.",
+                path.name,
+            )
         return str(file), entry
     if entry.get("hf_hub_url"):
         return f"{entry['hf_hub_url']}:{entry.get('split', 'train')}", entry
-    raise DataError(f"The entry {name!r} of {path.name} names neither a file nor a Hub data set.", "Give it file_name or hf_hub_url.", path.name)
+    raise DataError(
+        f"The entry {name!r} of {path.name} names neither a file nor a Hub data set.",
+        "Give it file_name or hf_hub_url.",
+        path.name,
+    )
 
 
 def with_verdict(mapping: dict[str, Any] | None, rows: list[Any]) -> dict[str, Any] | None:
@@ -182,7 +209,11 @@ def with_verdict(mapping: dict[str, Any] | None, rows: list[Any]) -> dict[str, A
     if not labelled or len(labelled) < len(rows) or format_of(mapping) not in ("chatml", "alpaca"):
         return mapping
     label = kto.labelled(labelled[0])
-    return {**mapping, "columns": {**found["columns"], "label": label}} if "columns" in mapping else {**mapping, "label": label}
+    return (
+        {**mapping, "columns": {**found["columns"], "label": label}}
+        if "columns" in mapping
+        else {**mapping, "label": label}
+    )
 
 
 def check_columns(mapping: dict[str, Any] | None, columns: list[str], name: str) -> None:
@@ -205,7 +236,9 @@ def entry_of(source: str, mapping: dict[str, Any] | None) -> tuple[str, dict[str
     """(source, mapping) of FOLDER/dataset_info.json:NAME, a mapping by hand going before the entry's; any other source as it is."""
     file, _, name = source.rpartition(":")
     if Path(source).name == INFO_FILE and Path(source).is_file():
-        raise DataError(f"{INFO_FILE} lists data sets and is none.", f"Name the one that is meant: {INFO_FILE}:NAME.", source)
+        raise DataError(
+            f"{INFO_FILE} lists data sets and is none.", f"Name the one that is meant: {INFO_FILE}:NAME.", source
+        )
     if not name or Path(file).name != INFO_FILE:
         return source, mapping
     found, entry = from_dataset_info(Path(file), name)

@@ -21,10 +21,18 @@ class Source(BaseModel):
     """One of several data sets that are mixed."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    source: Annotated[str, Field(min_length=1, title="Source", description="File, Hub id (with :split) or sample:NAME.")]
+    source: Annotated[
+        str, Field(min_length=1, title="Source", description="File, Hub id (with :split) or sample:NAME.")
+    ]
     weight: Annotated[
         float,
-        Field(1.0, gt=0, le=100, title="Weight", description="Times an epoch sees this data set: 0.5 a random half of it, 2 all of it twice."),
+        Field(
+            1.0,
+            gt=0,
+            le=100,
+            title="Weight",
+            description="Times an epoch sees this data set: 0.5 a random half of it, 2 all of it twice.",
+        ),
     ]
 
 
@@ -34,52 +42,90 @@ class DataOrder(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     train: str | list[Source] = Field(
-        title="Training data", description="A file, a Hub id (with :split), sample:NAME, or several with weights. The one thing an order must name."
+        title="Training data",
+        description="A file, a Hub id (with :split), sample:NAME, or several with weights. The one thing an order must name.",
     )
     eval: Annotated[float, Field(ge=0, le=0.5)] | str | None = Field(
-        0.05, title="Held-out data", description="The share of rows kept apart to measure on, or a file of its own; 0 for none."
+        0.05,
+        title="Held-out data",
+        description="The share of rows kept apart to measure on, or a file of its own; 0 for none.",
     )
     eval_rows: int = Field(
-        2000, ge=1, title="Held-out rows at most", json_schema_extra=ADVANCED,
-        description="Of a larger share so many are kept apart, spread over short and long rows, and the rest is trained on: measuring takes time too."
+        2000,
+        ge=1,
+        title="Held-out rows at most",
+        json_schema_extra=ADVANCED,
+        description="Of a larger share so many are kept apart, spread over short and long rows, and the rest is trained on: measuring takes time too.",
     )
-    format: str = Field("auto", title="Format", json_schema_extra=ADVANCED, description="How the rows are laid out; auto recognises it from their content.")
+    format: str = Field(
+        "auto",
+        title="Format",
+        json_schema_extra=ADVANCED,
+        description="How the rows are laid out; auto recognises it from their content.",
+    )
     encoding: str = Field(
-        "auto", title="Encoding", json_schema_extra=ADVANCED,
-        description="In which encoding text files are written, such as cp1251, shift_jis or big5; auto stops where it is not sure."
+        "auto",
+        title="Encoding",
+        json_schema_extra=ADVANCED,
+        description="In which encoding text files are written, such as cp1251, shift_jis or big5; auto stops where it is not sure.",
     )
     mapping: dict[str, Any] | None = Field(
-        None, title="Column mapping", description="Which column holds what, where recognition is unsure: {prompt: …, answer: …, system: …}."
+        None,
+        title="Column mapping",
+        description="Which column holds what, where recognition is unsure: {prompt: …, answer: …, system: …}.",
     )
     template: str = Field(
-        "auto", title="Chat template", json_schema_extra=ADVANCED,
-        description="How a conversation becomes text; auto takes the model's own if it has one, else one whose marks are tokens of the model."
+        "auto",
+        title="Chat template",
+        json_schema_extra=ADVANCED,
+        description="How a conversation becomes text; auto takes the model's own if it has one, else one whose marks are tokens of the model.",
     )
     new_tokens: Annotated[tuple[str, ...], AfterValidator(_tokens)] = Field(
-        (), max_length=1000, title="New tokens", json_schema_extra=ADVANCED,
+        (),
+        max_length=1000,
+        title="New tokens",
+        json_schema_extra=ADVANCED,
         description="Special tokens that the model gets, such as <tool>; their rows of embedding and head are trained, by LoRA, QLoRA or full "
-                    "fine-tuning. What is one token already stays as it is."
+        "fine-tuning. What is one token already stays as it is.",
     )
     max_length: int = Field(
-        1024, ge=8, le=1_048_576, title="Longest row", description="In tokens. Memory and time grow with it; what is longer is cut or dropped."
+        1024,
+        ge=8,
+        le=1_048_576,
+        title="Longest row",
+        description="In tokens. Memory and time grow with it; what is longer is cut or dropped.",
     )
     too_long: Literal["cut", "drop", "split"] = Field(
-        "cut", title="Rows that are too long", json_schema_extra=ADVANCED,
-        description="Cut them at the limit (the end is not learnt), drop them whole, or split plain text into pieces (conversations are cut)."
+        "cut",
+        title="Rows that are too long",
+        json_schema_extra=ADVANCED,
+        description="Cut them at the limit (the end is not learnt), drop them whole, or split plain text into pieces (conversations are cut).",
     )
     overlap: int = Field(
-        0, ge=0, le=100_000, title="Overlap of pieces", json_schema_extra=ADVANCED,
-        description="Tokens that a piece of a split text begins with again, read but not learnt twice; at most half of the longest row."
+        0,
+        ge=0,
+        le=100_000,
+        title="Overlap of pieces",
+        json_schema_extra=ADVANCED,
+        description="Tokens that a piece of a split text begins with again, read but not learnt twice; at most half of the longest row.",
     )
     train_on: Literal["assistant", "last", "all"] = Field(
-        "assistant", title="Train on", json_schema_extra=ADVANCED, description="All answers, the last answer of each row, or everything (for plain text)."
+        "assistant",
+        title="Train on",
+        json_schema_extra=ADVANCED,
+        description="All answers, the last answer of each row, or everything (for plain text).",
     )
     reasoning: Literal["auto", "keep", "drop", "mask_empty"] = Field(
-        "auto", title="Reasoning", json_schema_extra=ADVANCED, description="Thinking before an answer: keep trains it in every row, drop leaves it out. "
-        "mask_empty and auto keep it where there is some, and do not train the empty block that templates such as qwen3's write where there is none."
+        "auto",
+        title="Reasoning",
+        json_schema_extra=ADVANCED,
+        description="Thinking before an answer: keep trains it in every row, drop leaves it out. "
+        "mask_empty and auto keep it where there is some, and do not train the empty block that templates such as qwen3's write where there is none.",
     )
     problems: dict[str, Decision] = Field(
-        default_factory=dict, title="Decisions on problems", description="By kind of problem: drop those rows, keep them, or stop."
+        default_factory=dict,
+        title="Decisions on problems",
+        description="By kind of problem: drop those rows, keep them, or stop.",
     )
 
     @field_validator("train")

@@ -30,11 +30,18 @@ class Readers:
     """
 
     def __init__(self, path: Path, container: Container | None):
-        plain = container is not None and container.name == "jsonl" and not container.packed and container.encoding == "utf-8"
+        plain = (
+            container is not None
+            and container.name == "jsonl"
+            and not container.packed
+            and container.encoding == "utf-8"
+        )
         self.path, self.total = path, path.stat().st_size
         count = max(1, min(8, os.cpu_count() or 1)) if plain and self.total > LARGE else 0
         pipe = subprocess.PIPE
-        self.processes = [subprocess.Popen(COMMAND, stdin=pipe, stdout=pipe, text=True, cwd=PROJECT) for _ in range(count)]
+        self.processes = [
+            subprocess.Popen(COMMAND, stdin=pipe, stdout=pipe, text=True, cwd=PROJECT) for _ in range(count)
+        ]
         self.done = [0] * count
 
     def __enter__(self) -> Readers:
@@ -45,14 +52,20 @@ class Readers:
             with process:  # waits for its end, and closes the pipes
                 process.kill()
 
-    def read(self, format: str, mapping: dict[str, Any] | None, folder: Path, report: Callable[[int, int], None]) -> list[Shard]:
+    def read(
+        self, format: str, mapping: dict[str, Any] | None, folder: Path, report: Callable[[int, int], None]
+    ) -> list[Shard]:
         """The shards of all parts, in order; their Arrow files lie in the folder. Raises DataError where a part cannot be read."""
         count, shards = len(self.processes), [None] * len(self.processes)
         edges = [self.total * k // count for k in range(count + 1)]
 
         def run(k: int) -> None:
             job = {"path": str(self.path.resolve()), "start": edges[k], "stop": edges[k + 1]}
-            shards[k] = self._run(k, job | {"format": format, "mapping": mapping, "out": str(folder.resolve() / f"part-{k}.arrow")}, report)
+            shards[k] = self._run(
+                k,
+                job | {"format": format, "mapping": mapping, "out": str(folder.resolve() / f"part-{k}.arrow")},
+                report,
+            )
 
         threads = [threading.Thread(target=run, args=(k,)) for k in range(count)]
         for thread in threads:
@@ -63,7 +76,11 @@ class Readers:
             if isinstance(shard, DataError):
                 raise shard
             if shard is None:
-                raise DataError(f"Reading {self.path.name} broke off.", "Is there memory and disk space left? Try again.", self.path.name)
+                raise DataError(
+                    f"Reading {self.path.name} broke off.",
+                    "Is there memory and disk space left? Try again.",
+                    self.path.name,
+                )
         return shards
 
     def _run(self, k: int, job: dict[str, Any], report: Callable[[int, int], None]) -> Shard | DataError | None:

@@ -34,7 +34,14 @@ VERSION = 6  # of what is stored; raise it when ids or labels come out otherwise
 GATED = 50  # rows the gate looks at
 
 
-def prepare(order: DataOrder, encoder: Encoder, seed: int = 42, report: Report | None = None, ahead: bool = False, draft: Path | None = None) -> Prepared:
+def prepare(
+    order: DataOrder,
+    encoder: Encoder,
+    seed: int = 42,
+    report: Report | None = None,
+    ahead: bool = False,
+    draft: Path | None = None,
+) -> Prepared:
     """Read, decide, split, encode, mix. report(rows done, rows in all).
 
     ahead: a large set is given while its later rows are still being encoded (ahead.py); draft: where they are written meanwhile.
@@ -61,8 +68,12 @@ def prepare(order: DataOrder, encoder: Encoder, seed: int = 42, report: Report |
                 shutil.rmtree(made)
     about = json.loads((folder / "record.json").read_text(encoding="utf-8"))
     mixed = np.load(folder / "order.npy")
-    train = open_rows(folder / "train.arrow", mixed) if (folder / "train.arrow").is_file() else large.parts(folder, mixed)
-    return Prepared(train, open_rows(folder / "eval.arrow"), about["record"], about["statistics"], key, encoder.template.stop)
+    train = (
+        open_rows(folder / "train.arrow", mixed) if (folder / "train.arrow").is_file() else large.parts(folder, mixed)
+    )
+    return Prepared(
+        train, open_rows(folder / "eval.arrow"), about["record"], about["statistics"], key, encoder.template.stop
+    )
 
 
 def held_out(order: DataOrder, encoder: Encoder, seed: int = 42) -> list[dict[str, Any]]:
@@ -83,7 +94,9 @@ def _datasets(order: DataOrder) -> tuple[list[Dataset], Dataset | None]:
     datasets = [read(source.source, order.format, order.mapping, encoding=order.encoding) for source in order.sources()]
     own = None
     if isinstance(order.eval, str):
-        own = read(order.eval, order.format if order.format == "chosen" else "auto", order.mapping, encoding=order.encoding)
+        own = read(
+            order.eval, order.format if order.format == "chosen" else "auto", order.mapping, encoding=order.encoding
+        )
     for dataset in [*datasets, *([own] if own else [])]:
         _usable(dataset)
     return datasets, own
@@ -110,7 +123,9 @@ def _key(order: DataOrder, datasets: list[Dataset], encoder: Encoder, seed: int)
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def _drawn(order: DataOrder, datasets: list[Dataset], own: Dataset | None, seed: int, record: Recording) -> tuple[list[Drawn], list[Held]]:
+def _drawn(
+    order: DataOrder, datasets: list[Dataset], own: Dataset | None, seed: int, record: Recording
+) -> tuple[list[Drawn], list[Held]]:
     """Each source after the decisions on its problems, and what is held out."""
     chosen, drawn = [], []
     for dataset in datasets:

@@ -20,66 +20,159 @@ class Kind(NamedTuple):
 
 KINDS: dict[str, Kind] = {
     "not_json": Kind("refused", "This line is not JSON.", "Correct the line, or drop it."),
-    "not_a_row": Kind("refused", "A row must be an object with named fields, or a list of messages.", "Write it as {…}."),
+    "not_a_row": Kind(
+        "refused", "A row must be an object with named fields, or a list of messages.", "Write it as {…}."
+    ),
     "nan": Kind("refused", "NaN and Infinity are no JSON and no text.", "Write null or the text that is meant."),
-    "encoding": Kind("refused", "The line holds bytes that are not UTF-8.", "Correct the text, or save the file as UTF-8."),
-    "columns": Kind("refused", "The row has more or fewer cells than the header.", "Quote cells that hold the separator or a line break."),
+    "encoding": Kind(
+        "refused", "The line holds bytes that are not UTF-8.", "Correct the text, or save the file as UTF-8."
+    ),
+    "columns": Kind(
+        "refused",
+        "The row has more or fewer cells than the header.",
+        "Quote cells that hold the separator or a line break.",
+    ),
     "missing_field": Kind("refused", "A field this format needs is missing.", "Add it, or choose the columns by hand."),
     "empty_field": Kind("refused", "A field this format needs is empty.", "Fill it, or drop the row."),
     "wrong_type": Kind(
-        "refused", "The field must be text.", "Write the text itself instead of an object, list or number; an answer in JSON as a text: json.dumps(…)."
+        "refused",
+        "The field must be text.",
+        "Write the text itself instead of an object, list or number; an answer in JSON as a text: json.dumps(…).",
     ),
     "unknown_role": Kind(
-        "refused", "The role is none of system, user, assistant, tool.",
-        "Rename it; or say who is who, in a column mapping: --column user=NAME --column assistant=NAME."
+        "refused",
+        "The role is none of system, user, assistant, tool.",
+        "Rename it; or say who is who, in a column mapping: --column user=NAME --column assistant=NAME.",
     ),
     "role_order": Kind(
-        "refused", "The turns are out of order: questions and answers must take turns.",
-        "Reorder or merge the turns; or keep them as they are: --set data.problems.role_order=keep, or Keep on the page."
+        "refused",
+        "The turns are out of order: questions and answers must take turns.",
+        "Reorder or merge the turns; or keep them as they are: --set data.problems.role_order=keep, or Keep on the page.",
     ),
     "assistant_first": Kind(
-        "refused", "The first turn is the assistant's: it answers nothing.",
-        "Put a question before it, or keep it as it is: --set data.problems.assistant_first=keep, or Keep on the page."
+        "refused",
+        "The first turn is the assistant's: it answers nothing.",
+        "Put a question before it, or keep it as it is: --set data.problems.assistant_first=keep, or Keep on the page.",
     ),
-    "no_assistant": Kind("refused", "No turn is the assistant's: there is nothing to learn.", "Add the answer, or drop the row."),
+    "no_assistant": Kind(
+        "refused", "No turn is the assistant's: there is nothing to learn.", "Add the answer, or drop the row."
+    ),
     "broken_tags": Kind("refused", "The ChatML tags do not pair up.", "Every <|im_start|>role needs its <|im_end|>."),
-    "no_end": Kind("suspicious", "The last turn is not the assistant's: what stands after the last answer is not learnt.", "Add the answer, or cut the row."),
-    "placeholder": Kind("suspicious", "A placeholder was never filled in: the model will say it literally.", "Fill it in and import again."),
-    "control_token": Kind("suspicious", "The text holds a model's control token; it would end or start a turn.", "Remove it from the text."),
-    "media": Kind("suspicious", "A mark stands for a picture, a sound or a film: trained is the mark alone, as text.", "Remove it, or drop the row."),
-    "mojibake": Kind("suspicious", "Letters were garbled by a wrong encoding on the way here.", "Save the source as UTF-8 and export again."),
+    "no_end": Kind(
+        "suspicious",
+        "The last turn is not the assistant's: what stands after the last answer is not learnt.",
+        "Add the answer, or cut the row.",
+    ),
+    "placeholder": Kind(
+        "suspicious",
+        "A placeholder was never filled in: the model will say it literally.",
+        "Fill it in and import again.",
+    ),
+    "control_token": Kind(
+        "suspicious",
+        "The text holds a model's control token; it would end or start a turn.",
+        "Remove it from the text.",
+    ),
+    "media": Kind(
+        "suspicious",
+        "A mark stands for a picture, a sound or a film: trained is the mark alone, as text.",
+        "Remove it, or drop the row.",
+    ),
+    "mojibake": Kind(
+        "suspicious",
+        "Letters were garbled by a wrong encoding on the way here.",
+        "Save the source as UTF-8 and export again.",
+    ),
     "nul": Kind("suspicious", "The text holds invisible control characters.", "Remove them."),
-    "bom": Kind("suspicious", "A byte order mark stands in the text.", "Save as UTF-8 without BOM; at the start of the file it is left out."),
-    "crlf": Kind("suspicious", "Lines end the Windows way (CR LF) inside the text: the model learns to write CR.", "Convert line ends to LF."),
+    "bom": Kind(
+        "suspicious",
+        "A byte order mark stands in the text.",
+        "Save as UTF-8 without BOM; at the start of the file it is left out.",
+    ),
+    "crlf": Kind(
+        "suspicious",
+        "Lines end the Windows way (CR LF) inside the text: the model learns to write CR.",
+        "Convert line ends to LF.",
+    ),
     "duplicate": Kind("suspicious", "The row stands in the file already.", "Drop it, or it counts twice."),
-    "near_duplicate": Kind("suspicious", "The row says the same as an earlier one, but for case, spaces and punctuation.", "Drop it, or the two count double."),
-    "leak": Kind("suspicious", "This row of the evaluation data stands in the training data, but for case, spaces and punctuation: the score will flatter.",
-                 "Drop it from one of the two."),
-    "secret": Kind("suspicious", "This looks like an e-mail address, a key or a password: the model may repeat it to anyone.", "Remove it."),
+    "near_duplicate": Kind(
+        "suspicious",
+        "The row says the same as an earlier one, but for case, spaces and punctuation.",
+        "Drop it, or the two count double.",
+    ),
+    "leak": Kind(
+        "suspicious",
+        "This row of the evaluation data stands in the training data, but for case, spaces and punctuation: the score will flatter.",
+        "Drop it from one of the two.",
+    ),
+    "secret": Kind(
+        "suspicious",
+        "This looks like an e-mail address, a key or a password: the model may repeat it to anyone.",
+        "Remove it.",
+    ),
     "html": Kind("suspicious", "Remains of HTML stand in the text.", "Strip the tags and entities."),
-    "unfinished": Kind("suspicious", "The answer seems to stop in mid-sentence.", "Complete it, or the model learns to break off."),
+    "unfinished": Kind(
+        "suspicious", "The answer seems to stop in mid-sentence.", "Complete it, or the model learns to break off."
+    ),
     "too_short": Kind("suspicious", "The answer is a single character.", "Check that the columns are right."),
     "too_long": Kind("suspicious", "The row is absurdly long.", "Check that several rows did not run together."),
-    "same_answers": Kind("suspicious", "The chosen and the rejected answer are the same.", "Drop the row: it teaches nothing."),
-    "legacy_encoding": Kind("suspicious", "The file is not written in UTF-8.", "It was read all the same; look whether the letters are right."),
-    "nan_text": Kind("suspicious", "The field says only nan: an empty cell of a spreadsheet, written out.", "Drop the row, or fill the cell."),
-    "bad_answer": Kind("refused", "The row's label calls its answer bad: it must not be learnt as an answer.",
-                       "Read the file as kto, for a stage that learns from verdicts, or drop such rows."),
-    "odd_call": Kind("suspicious", "The turn is to call a function, but is no JSON with name and arguments: it is trained as words.",
-                     'Write it as {"name": …, "arguments": {…}}.'),
-    "odd_tools": Kind("suspicious", "The tools are no JSON list of functions: the model does not see them.",
-                      'Write them as a list of {"name", "description", "parameters"}.'),
-    "unheeded_flag": Kind("suspicious", "The turn is marked to be trained on, but only the assistant's turns are.",
-                          "Set train_on to all, or take the mark away."),
-    "reasoning_dropped": Kind("suspicious", "The template has no place for the reasoning of this row: it is not learnt.",
-                              "Set data.reasoning to keep, which writes it as <think>…</think>, or choose a template such as qwen3."),
-    "tools_dropped": Kind("suspicious", "The template does not show the tools of this row: the model learns to answer without them.",
-                          "Choose a template that shows them, such as chatml or qwen3."),
-    "over_context": Kind("cut", "The row is longer than the model can read.",
-                         "Lower max_length to the model's own limit, or choose a model that reads more."),
-    "over_limit": Kind("cut", "The row has more tokens than the limit.", "Raise max_length, or choose to drop such rows."),
-    "untrained": Kind("cut", "After the cut no token of an answer is left.", "Raise max_length; such rows are dropped."),
-    "unrenderable": Kind("refused", "The template cannot render this conversation.", "Choose another template, or drop the row."),
+    "same_answers": Kind(
+        "suspicious", "The chosen and the rejected answer are the same.", "Drop the row: it teaches nothing."
+    ),
+    "legacy_encoding": Kind(
+        "suspicious",
+        "The file is not written in UTF-8.",
+        "It was read all the same; look whether the letters are right.",
+    ),
+    "nan_text": Kind(
+        "suspicious",
+        "The field says only nan: an empty cell of a spreadsheet, written out.",
+        "Drop the row, or fill the cell.",
+    ),
+    "bad_answer": Kind(
+        "refused",
+        "The row's label calls its answer bad: it must not be learnt as an answer.",
+        "Read the file as kto, for a stage that learns from verdicts, or drop such rows.",
+    ),
+    "odd_call": Kind(
+        "suspicious",
+        "The turn is to call a function, but is no JSON with name and arguments: it is trained as words.",
+        'Write it as {"name": …, "arguments": {…}}.',
+    ),
+    "odd_tools": Kind(
+        "suspicious",
+        "The tools are no JSON list of functions: the model does not see them.",
+        'Write them as a list of {"name", "description", "parameters"}.',
+    ),
+    "unheeded_flag": Kind(
+        "suspicious",
+        "The turn is marked to be trained on, but only the assistant's turns are.",
+        "Set train_on to all, or take the mark away.",
+    ),
+    "reasoning_dropped": Kind(
+        "suspicious",
+        "The template has no place for the reasoning of this row: it is not learnt.",
+        "Set data.reasoning to keep, which writes it as <think>…</think>, or choose a template such as qwen3.",
+    ),
+    "tools_dropped": Kind(
+        "suspicious",
+        "The template does not show the tools of this row: the model learns to answer without them.",
+        "Choose a template that shows them, such as chatml or qwen3.",
+    ),
+    "over_context": Kind(
+        "cut",
+        "The row is longer than the model can read.",
+        "Lower max_length to the model's own limit, or choose a model that reads more.",
+    ),
+    "over_limit": Kind(
+        "cut", "The row has more tokens than the limit.", "Raise max_length, or choose to drop such rows."
+    ),
+    "untrained": Kind(
+        "cut", "After the cut no token of an answer is left.", "Raise max_length; such rows are dropped."
+    ),
+    "unrenderable": Kind(
+        "refused", "The template cannot render this conversation.", "Choose another template, or drop the row."
+    ),
 }
 
 
@@ -100,7 +193,9 @@ class Problem:
         return asdict(self)
 
 
-def problem(kind: str, row: int, line: int | None = None, field: str | None = None, value: Any = "", reason: str = "") -> Problem:
+def problem(
+    kind: str, row: int, line: int | None = None, field: str | None = None, value: Any = "", reason: str = ""
+) -> Problem:
     """A problem of a listed kind; `reason` says more than the kind's own sentence does."""
     about = KINDS[kind]
     return Problem(row, line, field, kind, about.severity, short(value), reason or about.reason, about.hint)

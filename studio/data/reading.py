@@ -37,7 +37,10 @@ from studio.errors import DataError
 
 Report = Callable[[int, int], None]
 VERSION = 9  # of what is stored; raise it when a check or a format changes
-STYLES = ("unfinished", "too_short")  # kinds that are no fault but the style of the answers, where a STYLE share of them has it
+STYLES = (
+    "unfinished",
+    "too_short",
+)  # kinds that are no fault but the style of the answers, where a STYLE share of them has it
 STYLE = 0.3
 ALIKE = "But for case, spaces and punctuation the same stands in row {}."
 LOOKED_AT = 200  # rows by which columns are judged to be used or not
@@ -54,7 +57,9 @@ def read(source: str | Path, format: str = "auto", mapping: dict[str, Any] | Non
     source, mapping = entry_of(str(source), mapping)
     path = locate(source)
     if format != "auto" and format not in formats():
-        raise DataError(f"There is no format named {format!r}.", f"The formats are: auto, {', '.join(formats())}.", "data.format")
+        raise DataError(
+            f"There is no format named {format!r}.", f"The formats are: auto, {', '.join(formats())}.", "data.format"
+        )
     normal(mapping)
     with Files(path) as files:
         look = Look(files, format, mapping, encoding)
@@ -90,11 +95,19 @@ def locate(source: str | Path) -> Path:
     if text == "sample" or text.startswith("sample:"):
         return sample_path(text)
     path = Path(text).expanduser()
-    if path.is_dir() or path.is_file() or (glob.has_magic(text) and ("/" in text or "." in text) and not is_hub_id(text)):
+    if (
+        path.is_dir()
+        or path.is_file()
+        or (glob.has_magic(text) and ("/" in text or "." in text) and not is_hub_id(text))
+    ):
         return path
     if is_hub_id(text):
         return path_of(text)
-    raise DataError(f"There is no file {text!r}.", "Check the path; a Hub data set is written owner/name, with :split if need be.", "data.train")
+    raise DataError(
+        f"There is no file {text!r}.",
+        "Check the path; a Hub data set is written owner/name, with :split if need be.",
+        "data.train",
+    )
 
 
 class Look:
@@ -179,7 +192,9 @@ def _first_look(look: Look) -> First:
         raise _nothing(look.name, 0, [])
     if len(first.bad) == len(first.rows):
         kind, value, reason = first.bad[0]
-        raise _nothing(look.name, len(first.rows), [problem(kind, 1, first.lines[0] if first.lines else None, None, value, reason)])
+        raise _nothing(
+            look.name, len(first.rows), [problem(kind, 1, first.lines[0] if first.lines else None, None, value, reason)]
+        )
     rows, mapping = first.rows, look.mapping
     columns = columns_of(list(map(as_row, rows[:LOOKED_AT])))
     check_columns(mapping, columns, look.name)
@@ -198,7 +213,10 @@ def _first_look(look: Look) -> First:
         if guess is None:
             raise
         named = ", ".join(f"{column} as {part}" for part, column in guess.items())
-        found, mapping = Detection(format_of(guess) or "alpaca", f"The columns were taken without regard to case: {named}."), guess
+        found, mapping = (
+            Detection(format_of(guess) or "alpaca", f"The columns were taken without regard to case: {named}."),
+            guess,
+        )
     return First(found, columns, _unused(rows, found.format, mapping), mapping, None, rows[:LOOKED_AT])
 
 
@@ -208,7 +226,11 @@ def _unused(rows: list[Any], format: str, mapping: dict[str, Any] | None) -> lis
     for row in map(as_row, rows[:LOOKED_AT]):
         if isinstance(row, dict) and convert(Watched(row, seen), lambda *_: None) is not None:
             named |= dict.fromkeys(names_of(row))
-    return [name for name in named if name not in seen and (name in named and name.partition("[].")[0] in seen or "[]." not in name)]
+    return [
+        name
+        for name in named
+        if name not in seen and (name in named and name.partition("[].")[0] in seen or "[]." not in name)
+    ]
 
 
 def columns(source: str | Path, encoding: str = "auto") -> list[str]:
@@ -239,7 +261,15 @@ def _gather(look: Look, first: First, shards: list[Shard], folder: Path) -> None
             by_kind.pop(kind)
             problems = [p for p in problems if p.kind != kind]
     hashes = {key: np.concatenate([getattr(shard, key) for shard in shards]) for key in ("exact", "endings")}
-    notes = list(dict.fromkeys([*look.files.notes, *(note for shard in shards for note in shard.notes), *notes_of(look.mapping, look.files.paths)]))
+    notes = list(
+        dict.fromkeys(
+            [
+                *look.files.notes,
+                *(note for shard in shards for note in shard.notes),
+                *notes_of(look.mapping, look.files.paths),
+            ]
+        )
+    )
     about = {
         "format": first.found.format, "container": look.container, "rows": first_row, "fingerprint": look.fingerprint,
         "columns": first.columns, "reason": first.found.reason, "unsure": first.found.unsure, "files": files, "kept": kept,
@@ -247,7 +277,11 @@ def _gather(look: Look, first: First, shards: list[Shard], folder: Path) -> None
     }  # fmt: skip
     encoding = look.containers[0].encoding
     if not encoding.startswith("utf-"):
-        problems.append(problem("legacy_encoding", 1, 1, None, encoding, f"The file is not written in UTF-8: it was read as {encoding}."))
+        problems.append(
+            problem(
+                "legacy_encoding", 1, 1, None, encoding, f"The file is not written in UTF-8: it was read as {encoding}."
+            )
+        )
         by_kind["legacy_encoding"] = np.array([1])
     more, more_rows = _repeats(store.Parts(folder, files), hashes["exact"], hashes["endings"])
     problems = sorted([*problems, *more], key=lambda p: (p.row, list(KINDS).index(p.kind)))
@@ -280,7 +314,9 @@ def _repeats(parts: store.Parts, exact: np.ndarray, endings: np.ndarray) -> tupl
 
 def _near(conversations: Conversations, exact: np.ndarray, endings: np.ndarray) -> Iterator[tuple[int, int]]:
     """(index, an earlier one) of rows that say the same but for case, blanks and punctuation; only rows that begin and end alike are looked at."""
-    some = np.array(sorted({n for pair in repeated(endings) if exact[pair[0]] != exact[pair[1]] for n in pair}), np.int64)
+    some = np.array(
+        sorted({n for pair in repeated(endings) if exact[pair[0]] != exact[pair[1]] for n in pair}), np.int64
+    )
     hashes = np.fromiter(map(alike, conversations.take(some)), np.uint64, len(some))
     for later, earlier in repeated(hashes):
         yield int(some[later]), int(some[earlier])
@@ -293,4 +329,8 @@ def _nothing(name: str, rows: int, problems: list[Problem], way: str = "") -> Da
     where = f"row {p.row}" + (f", {p.field}" if p.field else "")
     printed = p.kind == "not_json" and p.value.startswith("{'")
     hint = "Python printed these rows; write them with json.dumps." if printed else way or p.hint
-    return DataError(f"None of the {rows} rows of {name} can be trained on. The first, {where}: {p.reason} Found: {p.value}", hint, name)
+    return DataError(
+        f"None of the {rows} rows of {name} can be trained on. The first, {where}: {p.reason} Found: {p.value}",
+        hint,
+        name,
+    )

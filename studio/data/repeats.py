@@ -8,7 +8,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-LEFT_OUT = bytes(range(33)) + b".,;:!?'\"`*_#"  # blanks and signs of which a text may have more or fewer and still say the same
+LEFT_OUT = (
+    bytes(range(33)) + b".,;:!?'\"`*_#"
+)  # blanks and signs of which a text may have more or fewer and still say the same
 SMALL = bytes(range(256)).lower()
 WINDOW, ENDING = 64, 24  # bytes looked at, bytes compared
 WIDE = re.compile("[\\s。、｡､·•“”„‟‘’‚‛«»‹›「」『』《》〈〉…‥—–¿¡،؛؟।\u200b-\u200f\u2060\ufe00-\ufe0f\ufeff]+")
@@ -24,7 +26,10 @@ def folded(text: bytes) -> bytes:
 def ending(text: bytes) -> bytes:
     """The first and the last signs of the folded text: equal where two folded texts are, and found in half the time."""
     if text.isascii():
-        begin, end = text[:WINDOW].translate(SMALL, LEFT_OUT)[:ENDING], text[-WINDOW:].translate(SMALL, LEFT_OUT)[-ENDING:]
+        begin, end = (
+            text[:WINDOW].translate(SMALL, LEFT_OUT)[:ENDING],
+            text[-WINDOW:].translate(SMALL, LEFT_OUT)[-ENDING:],
+        )
         if len(begin) == len(end) == ENDING:
             return begin + end
     whole = folded(text)

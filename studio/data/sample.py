@@ -29,4 +29,6 @@ def sample_path(name: str) -> Path:
     for entry in _index():
         if entry["name"] == wanted:
             return FOLDER / entry["file"]
-    raise DataError(f"There is no sample named {wanted!r}.", f"There are: {', '.join(e['name'] for e in _index())}.", "data.train")
+    raise DataError(
+        f"There is no sample named {wanted!r}.", f"There are: {', '.join(e['name'] for e in _index())}.", "data.train"
+    )

@@ -45,7 +45,9 @@ class Shard:
     endings: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint64))
 
 
-def read_blocks(source: Iterator[Block], form: str, mapping: dict[str, Any] | None, out: Path, report: Callable[[int], None]) -> Shard:
+def read_blocks(
+    source: Iterator[Block], form: str, mapping: dict[str, Any] | None, out: Path, report: Callable[[int], None]
+) -> Shard:
     """Digest all blocks into the Arrow stream file `out`. report(bytes done) after each."""
     shard, found, convert = Shard(out.name), Found(), Converter(formats()[form], mapping)
     exact, endings = [], []
@@ -100,4 +102,3 @@ def _say(done: int) -> None:
         os.write(1, b'{"done": %d}\n' % done)
     except BrokenPipeError:
         sys.exit(1)
-

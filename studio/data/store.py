@@ -48,7 +48,13 @@ def keep(made: Path, fingerprint: str) -> Path:
     return target
 
 
-def write(folder: Path, about: dict[str, Any], problems: list[Problem], rows: dict[str, np.ndarray], hashes: dict[str, np.ndarray]) -> None:
+def write(
+    folder: Path,
+    about: dict[str, Any],
+    problems: list[Problem],
+    rows: dict[str, np.ndarray],
+    hashes: dict[str, np.ndarray],
+) -> None:
     """Everything but the Arrow files, which stand there already under about["files"]."""
     files = about["files"]
     with open(folder / "problems.jsonl", "w", encoding="utf-8") as file:
@@ -77,8 +83,30 @@ def load(source: str, folder: Path) -> Dataset:
         rows = {key[5:]: held[key] for key in held.files if key.startswith("kind_")}
         exact, endings = held["exact"], held["endings"]
     table = Parts(folder, about["files"]).table
-    fields = {key: about[key] for key in ("format", "container", "rows", "fingerprint", "columns", "reason", "unsure", "unused", "notes", "encoding")}
-    return Dataset(source=source, conversations=Conversations(table), problems=problems, by_kind=rows, exact=exact, endings=endings, **fields)
+    fields = {
+        key: about[key]
+        for key in (
+            "format",
+            "container",
+            "rows",
+            "fingerprint",
+            "columns",
+            "reason",
+            "unsure",
+            "unused",
+            "notes",
+            "encoding",
+        )
+    }
+    return Dataset(
+        source=source,
+        conversations=Conversations(table),
+        problems=problems,
+        by_kind=rows,
+        exact=exact,
+        endings=endings,
+        **fields,
+    )
 
 
 class Parts:
@@ -86,7 +114,9 @@ class Parts:
 
     def __init__(self, folder: Path, files: list[tuple[str, int, int]]):
         self.maps = [_map(folder / name) for name, *_ in files]
-        self.table = pa.concat_tables([_shifted(held, rows, lines) for held, (_, rows, lines) in zip(self.maps, files, strict=True)])
+        self.table = pa.concat_tables(
+            [_shifted(held, rows, lines) for held, (_, rows, lines) in zip(self.maps, files, strict=True)]
+        )
 
 
 def _map(path: Path) -> mmap.mmap:
@@ -99,7 +129,13 @@ def _shifted(held: mmap.mmap, first_row: int, first_line: int) -> pa.Table:
     table = pa.ipc.open_stream(pa.py_buffer(held)).read_all()
     for place, (name, more) in enumerate((("row", first_row), ("line", first_line))):
         if more:  # numbers without nulls: only files of lines are read in parts
-            numbers = [np.frombuffer(part.buffers()[1], np.int64, len(part), 8 * part.offset) for part in table.column(name).chunks if len(part)]
+            numbers = [
+                np.frombuffer(part.buffers()[1], np.int64, len(part), 8 * part.offset)
+                for part in table.column(name).chunks
+                if len(part)
+            ]
             moved = np.concatenate(numbers) + more if numbers else np.empty(0, np.int64)
-            table = table.set_column(place, name, pa.Array.from_buffers(pa.int64(), len(moved), [None, pa.py_buffer(moved)]))
+            table = table.set_column(
+                place, name, pa.Array.from_buffers(pa.int64(), len(moved), [None, pa.py_buffer(moved)])
+            )
     return table

@@ -19,7 +19,10 @@ from studio.data.packed import unpacked
 from studio.errors import DataError
 
 PLAIN = frozenset((str, int, float, bool, type(None)))
-MERGED, FORMULA = re.compile(rb"<mergeCell "), re.compile(rb"<f\b[^>]*(?:/>|>[^<]*</f>)(?:<v\s*/>|<v></v>)?</c>")  # the latter: without its result
+MERGED, FORMULA = (
+    re.compile(rb"<mergeCell "),
+    re.compile(rb"<f\b[^>]*(?:/>|>[^<]*</f>)(?:<v\s*/>|<v></v>)?</c>"),
+)  # the latter: without its result
 OVERLAP = 1 << 16  # bytes looked at twice, so that no cell falls between two pieces
 
 
@@ -70,14 +73,19 @@ class _Table:
             self.header = _names(cells)
             titles = [said for said in self.skipped if not said.startswith("sep=")]
             if titles:
-                block.notes.append(f"The header is line {line}; above it stands, and was left out: {'; '.join(titles)[:200]}.")
+                block.notes.append(
+                    f"The header is line {line}; above it stands, and was left out: {'; '.join(titles)[:200]}."
+                )
             return
         extra = cells[len(self.header) :]
         if len(cells) < len(self.header) or any(extra):
             reason = f"Line {line} has {len(cells)} cells, the header {len(self.header)}."
             block.spoil(line, "columns", delimiter.join(map(str, cells)), reason)
             return
-        block.add({name or "(no name)": cell for name, cell in zip(self.header, cells) if name or cell not in ("", None)}, line)
+        block.add(
+            {name or "(no name)": cell for name, cell in zip(self.header, cells) if name or cell not in ("", None)},
+            line,
+        )
 
 
 def _names(cells: list[Any]) -> list[str]:
@@ -85,7 +93,11 @@ def _names(cells: list[Any]) -> list[str]:
     names: list[str] = []
     for cell in cells:
         name = str(cell if cell is not None else "").strip().lstrip("\ufeff")
-        names.append(name if not name or name not in names else f"{name} ({sum(n == name or n.startswith(name + ' (') for n in names) + 1})")
+        names.append(
+            name
+            if not name or name not in names
+            else f"{name} ({sum(n == name or n.startswith(name + ' (') for n in names) + 1})"
+        )
     return names
 
 
@@ -94,13 +106,21 @@ def sheet_rows(path: Path, container: Container) -> Iterator[Block]:
     try:
         import openpyxl  # optional
     except ImportError:
-        raise DataError(f"{path.name} is an Excel file.", "pip install openpyxl reads it; or save the sheet as CSV.", path.name) from None
+        raise DataError(
+            f"{path.name} is an Excel file.", "pip install openpyxl reads it; or save the sheet as CSV.", path.name
+        ) from None
     try:
         with open(path, "rb") as file:  # by its name openpyxl would refuse one that ends otherwise
             book = openpyxl.load_workbook(file, read_only=True, data_only=True)
-            sheets = [(sheet.title, [list(row) for row in sheet.iter_rows(values_only=True)]) for sheet in book.worksheets]
+            sheets = [
+                (sheet.title, [list(row) for row in sheet.iter_rows(values_only=True)]) for sheet in book.worksheets
+            ]
     except Exception as error:  # openpyxl and its parser raise what they like on a damaged file
-        raise DataError(f"{path.name} is a ZIP or Excel file, but damaged: {error}.", "Open it in Excel and save it again, or as CSV.", path.name) from error
+        raise DataError(
+            f"{path.name} is a ZIP or Excel file, but damaged: {error}.",
+            "Open it in Excel and save it again, or as CSV.",
+            path.name,
+        ) from error
     filled = [(title, rows) for title, rows in sheets if sum(any(c not in (None, "") for c in row) for row in rows) > 1]
     if not filled:
         raise DataError(f"{path.name} holds no rows.", "Choose a file that holds rows.", path.name)
@@ -132,12 +152,16 @@ def _odd_cells(path: Path) -> list[str]:
                     merged += len(MERGED.findall(data))
                     found = list(FORMULA.finditer(rest + data))
                     formulas += len(found)
-                    rest = (rest + data)[max(found[-1].end() if found else 0, len(rest + data) - OVERLAP):]
+                    rest = (rest + data)[max(found[-1].end() if found else 0, len(rest + data) - OVERLAP) :]
     notes = []
     if merged:
-        notes.append(f"{merged} ranges of cells are merged: the first cell of each holds its value, the others are read as empty.")
+        notes.append(
+            f"{merged} ranges of cells are merged: the first cell of each holds its value, the others are read as empty."
+        )
     if formulas:
-        notes.append(f"{formulas} formulas have no saved result and are read as empty: open the file in Excel, save it, and choose it again.")
+        notes.append(
+            f"{formulas} formulas have no saved result and are read as empty: open the file in Excel, save it, and choose it again."
+        )
     return notes
 
 
@@ -148,13 +172,19 @@ def arrow_rows(path: Path, container: Container) -> Iterator[Block]:
     done, size = 0, path.stat().st_size
     try:
         source = pa.BufferReader(_whole(path, container.packed)) if container.packed else pa.memory_map(str(path))
-        batches = pq.ParquetFile(source).iter_batches(batch_size=ROWS) if container.name == "parquet" else _arrow_batches(pa, source)
+        batches = (
+            pq.ParquetFile(source).iter_batches(batch_size=ROWS)
+            if container.name == "parquet"
+            else _arrow_batches(pa, source)
+        )
         for batch in batches:
             done += batch.get_total_buffer_size()  # nbytes would follow offsets that nobody has looked at yet
             for start in range(0, batch.num_rows, ROWS):
                 yield _block(pa, batch.slice(start, ROWS), min(done, size))
     except (pa.ArrowException, UnicodeDecodeError) as error:  # the latter: a column's name is no text
-        raise DataError(f"{path.name} is a damaged {container.name} file: {error}.", "Write the file again.", path.name) from error
+        raise DataError(
+            f"{path.name} is a damaged {container.name} file: {error}.", "Write the file again.", path.name
+        ) from error
 
 
 def _whole(path: Path, packed: str) -> bytes:
@@ -192,7 +222,11 @@ def _row_by_row(pa: Any, batch: Any, done: int) -> Block:
         try:
             block.rows.append(_filled(_texts(cells)))
         except UnicodeDecodeError as error:
-            block.bad[n] = ("encoding", error.object.decode(errors="replace"), f"It holds bytes that are not UTF-8 (byte {error.start + 1} of the text).")
+            block.bad[n] = (
+                "encoding",
+                error.object.decode(errors="replace"),
+                f"It holds bytes that are not UTF-8 (byte {error.start + 1} of the text).",
+            )
             block.rows.append(None)
     return block
 

@@ -20,7 +20,11 @@ def pieces(whole: Encoded, limit: int, overlap: int = 0) -> list[Encoded]:
     overlap = min(overlap, limit // 2)
     made, start, seen = [], 0, 0  # seen: tokens that an earlier piece has trained
     while True:
-        stop = len(whole.ids) if start + limit >= len(whole.ids) else _end(whole, start + max(limit // 2, overlap + 1), start + limit)
+        stop = (
+            len(whole.ids)
+            if start + limit >= len(whole.ids)
+            else _end(whole, start + max(limit // 2, overlap + 1), start + limit)
+        )
         labels = whole.labels[start:stop]
         read = max(1, seen - start)
         labels[:read] = [IGNORE_INDEX] * min(read, len(labels))

@@ -15,9 +15,25 @@ from studio.errors import DataError
 IDS = ("conversation_id", "conv_id", "conversation", "dialogue_id", "dialog_id", "chat_id", "thread_id", "session_id", "conversationid",
        "conversationId", "sessionId", "threadId", "chatId", "dialogId", "thread", "session", "message_tree_id", "convo_id", "dialogue", "dialog",
        "sample_id", "example_id", "group_id", "ticket_id", "会话", "会话id", "对话id")  # fmt: skip
-PLACES = ("turn", "turn_id", "turn_index", "turn_idx", "turn_number", "position", "index", "order", "seq", "sequence", "step", "message_index", "idx")
+PLACES = (
+    "turn",
+    "turn_id",
+    "turn_index",
+    "turn_idx",
+    "turn_number",
+    "position",
+    "index",
+    "order",
+    "seq",
+    "sequence",
+    "step",
+    "message_index",
+    "idx",
+)
 MEMBER, PARENT = ("message_id", "id", "uuid"), ("parent_id", "parent", "parent_message_id", "parentId")
-NOT = frozenset(("prompt", "completion", "instruction", "output", "response", "answer", "question", "chosen", "rejected", *LISTS)) - {"dialogue", "dialog", "conversation"}  # noqa: E501
+NOT = frozenset(
+    ("prompt", "completion", "instruction", "output", "response", "answer", "question", "chosen", "rejected", *LISTS)
+) - {"dialogue", "dialog", "conversation"}
 
 
 @dataclass(frozen=True)
@@ -53,7 +69,7 @@ def thread_of(rows: list[Any], name: str) -> Thread | None:
     if conversation is None:
         raise DataError(
             f"{name} holds one turn a row (columns {role}, {content}), and no column says which turns belong together.",
-            "Add a column conversation_id with one number for each conversation; or write each as {\"messages\": [{\"role\", \"content\"}, …]}.",
+            'Add a column conversation_id with one number for each conversation; or write each as {"messages": [{"role", "content"}, …]}.',
             name,
         )
     return Thread(role, content, conversation, next((k for k in PLACES if k in columns), None))
@@ -61,7 +77,12 @@ def thread_of(rows: list[Any], name: str) -> Thread | None:
 
 def gathered(blocks: Iterable[Block], how: Thread) -> Iterator[Block]:
     """Conversations in the order in which they begin, each with the line of its first turn. Held in memory."""
-    turns = [(row, block.lines[n] if block.lines else None) for block in blocks for n, row in enumerate(map(as_row, block.rows)) if isinstance(row, dict)]
+    turns = [
+        (row, block.lines[n] if block.lines else None)
+        for block in blocks
+        for n, row in enumerate(map(as_row, block.rows))
+        if isinstance(row, dict)
+    ]
     threads = _branches(turns, how) if how.parent else _groups(turns, how)
     used = sum(map(len, threads))
     key = how.parent or how.conversation
@@ -84,7 +105,11 @@ Turn = tuple[dict[str, Any], Any]
 
 
 def _more(row: dict[str, Any]) -> dict[str, Any]:
-    return {key: row[key] for key in ("name", "tool_calls", "tool_call_id", "weight", "reasoning_content") if row.get(key) not in (None, "")}
+    return {
+        key: row[key]
+        for key in ("name", "tool_calls", "tool_call_id", "weight", "reasoning_content")
+        if row.get(key) not in (None, "")
+    }
 
 
 def _groups(turns: list[Turn], how: Thread) -> list[list[Turn]]:

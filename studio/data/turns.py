@@ -54,5 +54,8 @@ def verdict(roles: Sequence[str]) -> tuple[str, int, str] | None:
 
 def said_with_calls(message: dict[str, Any]) -> str:
     """A turn's words, and its calls of tools as JSON, for the eye."""
-    calls = [json.dumps(call.get("function", call) if isinstance(call, dict) else call, ensure_ascii=False) for call in message.get("tool_calls") or ()]
+    calls = [
+        json.dumps(call.get("function", call) if isinstance(call, dict) else call, ensure_ascii=False)
+        for call in message.get("tool_calls") or ()
+    ]
     return "\n".join([message["content"]] * bool(message["content"]) + calls)

@@ -52,5 +52,7 @@ def names_of(row: dict[str, Any]) -> list[str]:
             continue
         names.append(str(key))
         if type(value) is list and all(type(one) is dict and _speaks(one) for one in value):
-            names += dict.fromkeys(f"{key}[].{inner}" for turn in value for inner, said in turn.items() if said not in (None, "", [], {}))
+            names += dict.fromkeys(
+                f"{key}[].{inner}" for turn in value for inner, said in turn.items() if said not in (None, "", [], {})
+            )
     return names

@@ -34,13 +34,19 @@ def _split(value: dict[str, Any]) -> list[Any] | None:
 
 def _only_list(value: dict[str, Any]) -> list[Any] | None:
     lists = [v for v in value.values() if isinstance(v, list) and v and all(isinstance(x, dict) for x in v[:50])]
-    described = isinstance(value.get("features"), list) and isinstance(value.get("rows"), list)  # an answer of the Hub's viewer
+    described = isinstance(value.get("features"), list) and isinstance(
+        value.get("rows"), list
+    )  # an answer of the Hub's viewer
     return value["rows"] if described else lists[0] if len(lists) == 1 else None
 
 
 def _columns(value: dict[str, Any]) -> list[Any] | None:
     columns = list(value.values())
-    if len(columns) > 1 and all(isinstance(c, dict) and c and all(key.isdigit() for key in c) for c in columns) and len(set(map(tuple, columns))) == 1:
+    if (
+        len(columns) > 1
+        and all(isinstance(c, dict) and c and all(key.isdigit() for key in c) for c in columns)
+        and len(set(map(tuple, columns))) == 1
+    ):
         columns = [list(c.values()) for c in columns]
     if len(columns) < 2 or not all(isinstance(c, list) for c in columns) or len(set(map(len, columns))) != 1:
         return None
@@ -51,7 +57,11 @@ def _columns(value: dict[str, Any]) -> list[Any] | None:
 
 def _by_name(value: dict[str, Any]) -> list[Any] | None:
     rows = list(value.values())
-    alike = len(rows) > 2 and all(isinstance(row, dict) and len(row) > 1 for row in rows) and len({frozenset(row) for row in rows}) == 1
+    alike = (
+        len(rows) > 2
+        and all(isinstance(row, dict) and len(row) > 1 for row in rows)
+        and len({frozenset(row) for row in rows}) == 1
+    )
     return rows if alike and not any(isinstance(cell, (dict, list)) for row in rows for cell in row.values()) else None
 
 
@@ -72,7 +82,11 @@ def spread(row: Any) -> list[Any] | None:
     if type(row) is not dict:
         return None
     instances = row.get("instances")
-    if isinstance(instances, list) and instances and all(isinstance(one, dict) and "output" in one for one in instances):
+    if (
+        isinstance(instances, list)
+        and instances
+        and all(isinstance(one, dict) and "output" in one for one in instances)
+    ):
         left = {key: value for key, value in row.items() if key != "instances"}
         return [left | one for one in instances]
     return None
@@ -92,4 +106,8 @@ def _is_talk(first: dict[str, Any]) -> bool:
     """Is this object of a list a turn, or a question with its answer, and so the list a conversation?"""
     if any(key in first for key in ROLE_KEYS):
         return True
-    return len(first) == 2 and {ROLES.get(key.lower()) for key in first} == {"user", "assistant"} and not {"instruction", "question"} & set(first)
+    return (
+        len(first) == 2
+        and {ROLES.get(key.lower()) for key in first} == {"user", "assistant"}
+        and not {"instruction", "question"} & set(first)
+    )

@@ -29,7 +29,10 @@ class Build(NamedTuple):
     def told(self) -> str:
         """For people: "torch 2.13.0 for CUDA 13.0"."""
         parts = {"CUDA": self.cuda, "ROCm": self.hip, "Intel GPUs": self.xpu}
-        built = next((f"{name} {version}" if name != "Intel GPUs" else name for name, version in parts.items() if version), "the CPU only")
+        built = next(
+            (f"{name} {version}" if name != "Intel GPUs" else name for name, version in parts.items() if version),
+            "the CPU only",
+        )
         return f"torch {self.version.partition('+')[0]} for {built}"
 
 

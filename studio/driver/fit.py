@@ -60,7 +60,11 @@ def misfit(device: Device) -> Misfit | None:
 def _unbuilt(device: Device, made: Build, known: nvidia.Driver) -> Misfit | None:
     if device.kind in made.kinds:
         return None
-    return Misfit("build", f"The driver{_version(known)} shows {device.name}, but the installed {made.told()} cannot use it.", _instead(device, known))
+    return Misfit(
+        "build",
+        f"The driver{_version(known)} shows {device.name}, but the installed {made.told()} cannot use it.",
+        _instead(device, known),
+    )
 
 
 def _too_old(device: Device, made: Build, known: nvidia.Driver) -> Misfit | None:
@@ -69,8 +73,11 @@ def _too_old(device: Device, made: Build, known: nvidia.Driver) -> Misfit | None
     if device.kind != "cuda" or not known.cuda or major <= known.cuda[0]:
         return None
     least = next((driver for _, cuda, driver, *_ in WHEELS if cuda[0] == major), "a newer one")
-    return Misfit("driver", f"The driver{_version(known)} is too old for the installed {made.told()}.",
-                  f"Update NVIDIA's driver to {least} or newer and restart the computer. Or: {_instead(device, known)}")
+    return Misfit(
+        "driver",
+        f"The driver{_version(known)} is too old for the installed {made.told()}.",
+        f"Update NVIDIA's driver to {least} or newer and restart the computer. Or: {_instead(device, known)}",
+    )
 
 
 def told(device: Device, said: dict[str, Any] | None, known: nvidia.Driver | None = None) -> Misfit | None:
@@ -81,13 +88,20 @@ def told(device: Device, said: dict[str, Any] | None, known: nvidia.Driver | Non
     name = f"torch {said['version']} ({', '.join(said['architectures']) or 'no architectures'})"
     if device.capability and said["architectures"] and not covers(said["architectures"], device.capability):
         wanted = ".".join(map(str, device.capability))
-        return Misfit("architecture", f"The installed {name} has no code for {device.name}, whose compute capability is {wanted}; the driver"
-                      f"{_version(known)} shows it.", _instead(device, known))
+        return Misfit(
+            "architecture",
+            f"The installed {name} has no code for {device.name}, whose compute capability is {wanted}; the driver"
+            f"{_version(known)} shows it.",
+            _instead(device, known),
+        )
     if said["available"]:
         return None
     why = said["error"] or "it does not say why"
-    return Misfit("other", f"The driver{_version(known)} shows {device.name}, but the installed {name} finds no device: {why}.",
-                  f"In a container, start it with the cards (docker run --gpus all). Else restart the computer, or update the driver. {CPU_INSTEAD}")
+    return Misfit(
+        "other",
+        f"The driver{_version(known)} shows {device.name}, but the installed {name} finds no device: {why}.",
+        f"In a container, start it with the cards (docker run --gpus all). Else restart the computer, or update the driver. {CPU_INSTEAD}",
+    )
 
 
 def covers(architectures: list[str], capability: tuple[int, int]) -> bool:
@@ -105,7 +119,7 @@ def covers(architectures: list[str], capability: tuple[int, int]) -> bool:
 
 
 def _version(known: nvidia.Driver) -> str:
-    """" 550.54 (CUDA up to 12.4)"."""
+    """ " 550.54 (CUDA up to 12.4)"."""
     cuda = f" (CUDA up to {known.cuda[0]}.{known.cuda[1]})" if known.cuda else ""
     return f" {known.version}{cuda}" if known.version else ""
 
@@ -122,8 +136,10 @@ def _instead(device: Device, known: nvidia.Driver) -> str:
     if ready:
         return f"Install a torch for it: {install(ready[0])} . {CPU_INSTEAD}"
     index, cuda, driver, *_ = fitting[-1]
-    return (f"Update NVIDIA's driver to {driver} or newer, restart the computer, and install a torch for CUDA {cuda[0]}.{cuda[1]}: {install(index)} . "
-            f"{CPU_INSTEAD}")
+    return (
+        f"Update NVIDIA's driver to {driver} or newer, restart the computer, and install a torch for CUDA {cuda[0]}.{cuda[1]}: {install(index)} . "
+        f"{CPU_INSTEAD}"
+    )
 
 
 # -- what torch says, kept
@@ -146,12 +162,22 @@ def ask(device: Device, environment: dict[str, str]) -> dict[str, Any]:
 
     Raises DeviceError where it comes to no answer."""
     try:
-        done = subprocess.run(_command(), cwd=PROJECT, env={**os.environ, **environment}, stdin=subprocess.DEVNULL, capture_output=True, text=True,
-                              timeout=PATIENCE)
+        done = subprocess.run(
+            _command(),
+            cwd=PROJECT,
+            env={**os.environ, **environment},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+        )
         said = json.loads(done.stdout.strip().splitlines()[-1])
     except (subprocess.TimeoutExpired, ValueError, IndexError) as error:
-        raise DeviceError(f"torch did not say what it sees: {type(error).__name__}.", "Start `python -c 'import torch; print(torch.cuda.is_available())'` "
-                          "and read what it says.", "device") from error
+        raise DeviceError(
+            f"torch did not say what it sees: {type(error).__name__}.",
+            "Start `python -c 'import torch; print(torch.cuda.is_available())'` and read what it says.",
+            "device",
+        ) from error
     keep(device, said)
     return said
 
@@ -165,8 +191,15 @@ def ask_soon(device: Device, environment: dict[str, str]) -> None:
         return
     begun.touch()
     with open(begun, "wb") as output:
-        subprocess.Popen([*_command(), str(_file(device))], cwd=PROJECT, env={**os.environ, **environment}, stdin=subprocess.DEVNULL, stdout=output,
-                         stderr=output, start_new_session=True)
+        subprocess.Popen(
+            [*_command(), str(_file(device))],
+            cwd=PROJECT,
+            env={**os.environ, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
 
 
 def _command() -> list[str]:

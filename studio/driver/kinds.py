@@ -32,8 +32,12 @@ class Kind(NamedTuple):
 
 KINDS = {
     "cpu": Kind("cpu", "CPU", False, None, "fp32", False, True, False, 0, 2e-2, 8e9, None, "cpu"),
-    "cuda": Kind("cuda", "NVIDIA", True, "CUDA_VISIBLE_DEVICES", "fp16", True, True, True, 1, 1.5e-3, 8e11, 100e12, "cu130"),
-    "rocm": Kind("cuda", "AMD", True, "HIP_VISIBLE_DEVICES", "fp16", True, True, False, 1, 1.5e-3, 8e11, 100e12, "rocm7.2"),
+    "cuda": Kind(
+        "cuda", "NVIDIA", True, "CUDA_VISIBLE_DEVICES", "fp16", True, True, True, 1, 1.5e-3, 8e11, 100e12, "cu130"
+    ),
+    "rocm": Kind(
+        "cuda", "AMD", True, "HIP_VISIBLE_DEVICES", "fp16", True, True, False, 1, 1.5e-3, 8e11, 100e12, "rocm7.2"
+    ),
     "xpu": Kind("xpu", "Intel", True, "ZE_AFFINITY_MASK", "fp32", True, True, False, 1, 3e-3, 4e11, 50e12, "xpu"),
     "mps": Kind("mps", "Apple", False, None, "fp32", True, False, False, 0, 3e-3, 1e11, 5e12, "cpu"),
 }

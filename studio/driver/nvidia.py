@@ -71,7 +71,9 @@ def _library() -> tuple[Any, list[Notice]]:
     except Exception as error:  # noqa: BLE001 - no driver shows itself in many ways (missing library, no permission); most mean: no card
         if "mismatch" not in str(error).lower():
             return None, []
-        return None, [Notice(f"NVIDIA's driver does not answer: {error}.", "It was updated while it ran: restart the computer.")]
+        return None, [
+            Notice(f"NVIDIA's driver does not answer: {error}.", "It was updated while it ran: restart the computer.")
+        ]
     _session[:] = [pynvml, os.getpid()]
     return pynvml, []
 
@@ -110,7 +112,10 @@ def _all(library: Any, notices: list[Notice]) -> list[list[Place]]:
 
 
 def _gone(number: int, why: str) -> Notice:
-    return Notice(f"Graphics card {number} is left out: {why}.", "Restart the computer; if it stays away, look at the card, its power and its cooling.")
+    return Notice(
+        f"Graphics card {number} is left out: {why}.",
+        "Restart the computer; if it stays away, look at the card, its power and its cooling.",
+    )
 
 
 def _parts(library: Any, handle: Any, number: int) -> list[Place]:
@@ -120,7 +125,9 @@ def _parts(library: Any, handle: Any, number: int) -> list[Place]:
         return [Place(handle, number, _text(_of_card(library, "nvmlDeviceGetUUID", handle)))]
     most = _ask(library, "nvmlDeviceGetMaxMigDeviceCount", handle) or 0
     slices = [_ask(library, "nvmlDeviceGetMigDeviceHandleByIndex", handle, index) for index in range(most)]
-    return [Place(one, number, _text(_ask(library, "nvmlDeviceGetUUID", one)), handle) for one in slices if one is not None]
+    return [
+        Place(one, number, _text(_ask(library, "nvmlDeviceGetUUID", one)), handle) for one in slices if one is not None
+    ]
 
 
 def _visible(library: Any, computer: list[list[Place]], notices: list[Notice]) -> list[Place]:
@@ -134,8 +141,12 @@ def _visible(library: Any, computer: list[list[Place]], notices: list[Notice]) -
             place = next(iter(computer[int(word)]), None)  # none where the card is left out: it hides no other
         elif (place := None if word == "-1" else _named(library, computer, word)) is None:
             if word != "-1":
-                notices.append(Notice(f"{VARIABLE} names {word}, which the driver does not show.",
-                                      "`nvidia-smi -L` lists the names; correct the variable or remove it, and start again."))
+                notices.append(
+                    Notice(
+                        f"{VARIABLE} names {word}, which the driver does not show.",
+                        "`nvidia-smi -L` lists the names; correct the variable or remove it, and start again.",
+                    )
+                )
             break
         if place is not None and place not in chosen:
             chosen.append(place)
@@ -153,14 +164,21 @@ def _named(library: Any, computer: list[list[Place]], word: str) -> Place | None
             return place
     card, *instances = lower.removeprefix("mig-").split("/")
     if card.startswith("gpu-"):
-        mine = [place for place in slices if (_text(_ask(library, "nvmlDeviceGetUUID", place.whole)) or "").lower().startswith(card)]
-        found = next((place for place in mine if _instances(library, place)[:len(instances)] == instances), None)
+        mine = [
+            place
+            for place in slices
+            if (_text(_ask(library, "nvmlDeviceGetUUID", place.whole)) or "").lower().startswith(card)
+        ]
+        found = next((place for place in mine if _instances(library, place)[: len(instances)] == instances), None)
         return found or (_assumed(library, places, word, card) if lower.startswith("mig-") else None)
     return _assumed(library, places, word, "")
 
 
 def _instances(library: Any, place: Place) -> list[str]:
-    return [str(_ask(library, name, place.handle)) for name in ("nvmlDeviceGetGpuInstanceId", "nvmlDeviceGetComputeInstanceId")]
+    return [
+        str(_ask(library, name, place.handle))
+        for name in ("nvmlDeviceGetGpuInstanceId", "nvmlDeviceGetComputeInstanceId")
+    ]
 
 
 def _assumed(library: Any, places: list[Place], word: str, card: str) -> Place | None:
@@ -190,12 +208,23 @@ def _card(library: Any, place: Place, notices: list[Notice]) -> Card | None:
         return None
     total = getattr(memory, "total", 0) // place.share
     if place.share > 1:
-        notices.append(Notice(f"The memory of {place.uuid} is not known: it is taken for {total / 2**30:.0f} GiB, the least a slice of this card has.",
-                              "Install a newer nvidia-ml-py (pip install --upgrade nvidia-ml-py), and start again."))
-    return Card(name if place.whole is None or "MIG" in name else f"{name} MIG", place.uuid, place.number, total or None,
-                min(total, getattr(memory, "free", 0)) if total else None, bool(capability) and tuple(capability) >= (8, 0),
-                tuple(capability) if capability else None, None if rates is None else int(rates.gpu),
-                None if temperature is None else int(temperature))
+        notices.append(
+            Notice(
+                f"The memory of {place.uuid} is not known: it is taken for {total / 2**30:.0f} GiB, the least a slice of this card has.",
+                "Install a newer nvidia-ml-py (pip install --upgrade nvidia-ml-py), and start again.",
+            )
+        )
+    return Card(
+        name if place.whole is None or "MIG" in name else f"{name} MIG",
+        place.uuid,
+        place.number,
+        total or None,
+        min(total, getattr(memory, "free", 0)) if total else None,
+        bool(capability) and tuple(capability) >= (8, 0),
+        tuple(capability) if capability else None,
+        None if rates is None else int(rates.gpu),
+        None if temperature is None else int(temperature),
+    )
 
 
 def _text(value: Any) -> str | None:

@@ -39,7 +39,10 @@ def amd() -> list[Card]:
 def intel() -> list[Card]:
     """Intel's cards, as ZE_AFFINITY_MASK leaves them. Graphics in the processor have no memory of their own."""
     places = [(card, card.resolve().name) for card in _cards(INTEL)]
-    totals = [_number(card / "tile0" / "physical_vram_size_bytes") or _number(card.parent / "lmem_total_bytes") for card, _ in places]
+    totals = [
+        _number(card / "tile0" / "physical_vram_size_bytes") or _number(card.parent / "lmem_total_bytes")
+        for card, _ in places
+    ]
     asked = _xpu_smi(tuple(address for _, address in places)) if None in totals else {}
     cards = []
     for (card, address), total in zip(places, totals, strict=True):
@@ -57,22 +60,35 @@ def intel() -> list[Card]:
 def others(vendor: str) -> list[str]:
     """PCI addresses of a maker's graphics cards that have no use here: their driver or a fitting torch is missing."""
     devices = ROOT.glob("bus/pci/devices/*")
-    return sorted(path.name for path in devices if _text(path / "vendor") == vendor and (_text(path / "class") or "").startswith("0x03"))
+    return sorted(
+        path.name
+        for path in devices
+        if _text(path / "vendor") == vendor and (_text(path / "class") or "").startswith("0x03")
+    )
 
 
 def _cards(vendor: str) -> list[Path]:
     """/sys/class/drm/cardN/device of a maker's cards, by number."""
     cards = [path for path in ROOT.glob("class/drm/card*") if re.fullmatch(r"card\d+", path.name)]
-    return [card / "device" for card in sorted(cards, key=lambda path: int(path.name[4:])) if _text(card / "device" / "vendor") == vendor]
+    return [
+        card / "device"
+        for card in sorted(cards, key=lambda path: int(path.name[4:]))
+        if _text(card / "device" / "vendor") == vendor
+    ]
 
 
 def _nodes() -> list[tuple[dict[str, int], Path | None]]:
     """kfd's nodes that have a GPU, with the card's folder; without kfd (no permission, old kernel), amdgpu's cards alone."""
-    folders = sorted(ROOT.glob("class/kfd/kfd/topology/nodes/*"), key=lambda path: int(path.name) if path.name.isdigit() else 0)
+    folders = sorted(
+        ROOT.glob("class/kfd/kfd/topology/nodes/*"), key=lambda path: int(path.name) if path.name.isdigit() else 0
+    )
     nodes = [told for folder in folders if (told := _properties(folder / "properties")).get("simd_count")]
     if not folders:
         return [({}, card) for card in _cards(AMD)]
-    return [(told, _rendered(told.get("drm_render_minor", 0)) or next(iter(_cards(AMD)[place:]), None)) for place, told in enumerate(nodes)]
+    return [
+        (told, _rendered(told.get("drm_render_minor", 0)) or next(iter(_cards(AMD)[place:]), None))
+        for place, told in enumerate(nodes)
+    ]
 
 
 def _properties(file: Path) -> dict[str, int]:
@@ -91,14 +107,26 @@ def _amd_card(number: int, told: dict[str, int], card: Path | None) -> Card | No
         return None
     total, used = _number(card / "mem_info_vram_total"), _number(card / "mem_info_vram_used") or 0
     if total and told.get("cpu_cores_count"):  # a processor with graphics: ROCm gives it the computer's memory too
-        total, used = total + (_number(card / "mem_info_gtt_total") or 0), used + (_number(card / "mem_info_gtt_used") or 0)
+        total, used = (
+            total + (_number(card / "mem_info_gtt_total") or 0),
+            used + (_number(card / "mem_info_gtt_used") or 0),
+        )
     if not total:
         return None
     version = told.get("gfx_target_version", 0)
     gfx = version // 10000, version // 100 % 100, version % 100
     identity = f"GPU-{told['unique_id']:x}" if told.get("unique_id") else f"PCI-{card.resolve().name}"
-    return Card(_amd_name(card, gfx), identity, number, total, max(0, total - used), _has_bf16(gfx), None, _number(card / "gpu_busy_percent"),
-                next((value // 1000 for file in card.glob("hwmon/hwmon*/temp1_input") if (value := _number(file))), None))
+    return Card(
+        _amd_name(card, gfx),
+        identity,
+        number,
+        total,
+        max(0, total - used),
+        _has_bf16(gfx),
+        None,
+        _number(card / "gpu_busy_percent"),
+        next((value // 1000 for file in card.glob("hwmon/hwmon*/temp1_input") if (value := _number(file))), None),
+    )
 
 
 def _has_bf16(gfx: tuple[int, int, int]) -> bool:
@@ -111,7 +139,10 @@ def _amd_name(card: Path, gfx: tuple[int, int, int]) -> str:
     told = _text(card / "product_name")
     if told:
         return told if "AMD" in told or "Radeon" in told else f"AMD {told}"
-    device, revision = ((_text(card / name) or "").removeprefix("0x").upper().zfill(width) for name, width in (("device", 4), ("revision", 2)))
+    device, revision = (
+        (_text(card / name) or "").removeprefix("0x").upper().zfill(width)
+        for name, width in (("device", 4), ("revision", 2))
+    )
     listed = re.search(rf"^{device},\s*{revision},\s*(.+)$", _text(IDS) or "", re.M)
     if listed:
         return listed[1].strip()
@@ -123,7 +154,9 @@ def _named(cards: list[Card], named: str) -> Iterator[Card]:
     for word in filter(None, (part.strip().partition(".")[0] for part in named.split(","))):
         if word.isdigit() and int(word) < len(cards):
             yield cards[int(word)]
-        elif card := next((one for one in cards if word.startswith("GPU-") and (one.uuid or "").startswith(word)), None):
+        elif card := next(
+            (one for one in cards if word.startswith("GPU-") and (one.uuid or "").startswith(word)), None
+        ):
             yield card
         else:
             return
@@ -135,11 +168,17 @@ def _xpu_smi(addresses: tuple[str, ...]) -> dict[str, dict[str, Any]]:
     if shutil.which("xpu-smi") is None:
         return {}
     try:
-        listed = json.loads(subprocess.run(["xpu-smi", "discovery", "-j"], capture_output=True, text=True, timeout=20, stdin=subprocess.DEVNULL).stdout)
+        listed = json.loads(
+            subprocess.run(
+                ["xpu-smi", "discovery", "-j"], capture_output=True, text=True, timeout=20, stdin=subprocess.DEVNULL
+            ).stdout
+        )
         found = {}
         for one in listed.get("device_list", []):
             words = ["xpu-smi", "discovery", "-d", str(one["device_id"]), "-j"]
-            more = json.loads(subprocess.run(words, capture_output=True, text=True, timeout=20, stdin=subprocess.DEVNULL).stdout)
+            more = json.loads(
+                subprocess.run(words, capture_output=True, text=True, timeout=20, stdin=subprocess.DEVNULL).stdout
+            )
             found[str(one.get("pci_bdf_address", "")).lower()] = {**one, **more}
         return found
     except (OSError, ValueError, KeyError, subprocess.TimeoutExpired):

@@ -36,15 +36,27 @@ def card(run: Run) -> str:
     """The card as Markdown with the Hub's YAML head."""
     config, said = run.config, summary(run)
     base = readme.hub_name(config.model.source)
-    head = {"base_model": base, "library_name": "peft" if config.method.adapter else "transformers", "pipeline_tag": "text-generation",
-            "tags": ["fine-tuning-studio", config.method.name, *(["merge"] if config.combine else [])]}
+    head = {
+        "base_model": base,
+        "library_name": "peft" if config.method.adapter else "transformers",
+        "pipeline_tag": "text-generation",
+        "tags": ["fine-tuning-studio", config.method.name, *(["merge"] if config.combine else [])],
+    }
     licence = licence_of(base, run)
     if licence:
         head["license"] = licence
-    body = _combined(config, base, run) if config.combine else [
-        _opening(config, base, said), _data(config, run), _method(config), _results(run, said), _samples(run)]
-    parts = [f"---\n{yaml.safe_dump(head, sort_keys=False)}---\n", f"# {said['name']}\n", *body,
-             f"## Repeat it\n\n```yaml\n{portable(config.to_yaml(), config)}```\n", _made_with(licence, base)]
+    body = (
+        _combined(config, base, run)
+        if config.combine
+        else [_opening(config, base, said), _data(config, run), _method(config), _results(run, said), _samples(run)]
+    )
+    parts = [
+        f"---\n{yaml.safe_dump(head, sort_keys=False)}---\n",
+        f"# {said['name']}\n",
+        *body,
+        f"## Repeat it\n\n```yaml\n{portable(config.to_yaml(), config)}```\n",
+        _made_with(licence, base),
+    ]
     return "\n".join(part for part in parts if part)
 
 
@@ -53,6 +65,7 @@ def licence_of(base: str, run: Run) -> str | None:
     if base in LICENCES:
         return LICENCES[base]
     from studio.base.source import local
+
     folder = local(run.config.model)
     file = folder / "README.md" if folder else None
     if file and file.is_file() and (text := file.read_text(errors="replace")).startswith("---"):
@@ -69,7 +82,9 @@ def portable(text: str, config: Any) -> str:
     plain = yaml.safe_load(text)
     plain.get("combine", {}).pop("held_out", None)
     train = plain["data"].get("train")
-    plain["data"]["train"] = short(train) if isinstance(train, str) else [{**one, "source": short(one["source"])} for one in train]
+    plain["data"]["train"] = (
+        short(train) if isinstance(train, str) else [{**one, "source": short(one["source"])} for one in train]
+    )
     if isinstance(plain["data"].get("eval"), str):
         plain["data"]["eval"] = short(plain["data"]["eval"])
     if isinstance(plain.get("model"), str) and plain["model"] != "starter":
@@ -83,9 +98,16 @@ def short(source: str) -> str:
 
 
 def _opening(config: Any, base: str, said: dict[str, Any]) -> str:
-    share = f" ({said['trainable']:,} of {said['parameters']:,} parameters trained)" if said.get("trainable") and said.get("parameters") else ""
-    return f"[{base}](https://huggingface.co/{base}) fine-tuned with {config.method.label}{share} by Fine-Tuning Studio.\n" if "/" in base else \
-        f"{base} fine-tuned with {config.method.label}{share} by Fine-Tuning Studio.\n"
+    share = (
+        f" ({said['trainable']:,} of {said['parameters']:,} parameters trained)"
+        if said.get("trainable") and said.get("parameters")
+        else ""
+    )
+    return (
+        f"[{base}](https://huggingface.co/{base}) fine-tuned with {config.method.label}{share} by Fine-Tuning Studio.\n"
+        if "/" in base
+        else f"{base} fine-tuned with {config.method.label}{share} by Fine-Tuning Studio.\n"
+    )
 
 
 def _combined(config: Any, base: str, run: Run) -> list[str]:
@@ -94,8 +116,10 @@ def _combined(config: Any, base: str, run: Run) -> list[str]:
     link = f"[{base}](https://huggingface.co/{base})" if "/" in base else base
     rows = "\n".join(f"| {name} | {weight:g} |" for name, weight in zip(order.runs, order.weights, strict=True))
     density = f" Density: {order.density:g}." if order.density is not None else ""
-    made = (f"{link} with an adapter that Fine-Tuning Studio combined from {len(order.runs)} fine-tuned ones.\n",
-            f"## Combination\n\n`{order.how}`: {TYPES[order.how]}{density}\n\n| adapter | weight |\n|---|---|\n{rows}\n")
+    made = (
+        f"{link} with an adapter that Fine-Tuning Studio combined from {len(order.runs)} fine-tuned ones.\n",
+        f"## Combination\n\n`{order.how}`: {TYPES[order.how]}{density}\n\n| adapter | weight |\n|---|---|\n{rows}\n",
+    )
     if not table:
         return [*made, _data(config, run)]
     head = ["held-out rows of", "rows", "base", *order.runs, "combined"]
@@ -112,10 +136,16 @@ def cells(row: dict[str, Any], runs: Iterable[str]) -> list[str]:
 
 def _data(config: Any, run: Run) -> str:
     plan = next((event for event in reversed(run.events()) if event["kind"] == "plan"), {})
-    lines = [f"- `{short(one['source'])}`: {one['rows']:,} rows, format {one['format']}, fingerprint `{one['fingerprint']}`"
-             for one in (plan.get("data") or {}).get("sources") or _sources(config)]
+    lines = [
+        f"- `{short(one['source'])}`: {one['rows']:,} rows, format {one['format']}, fingerprint `{one['fingerprint']}`"
+        for one in (plan.get("data") or {}).get("sources") or _sources(config)
+    ]
     lines += [f"- `{short(one['source'])}` was {one['text']}" for one in run.edited()]
-    used = f"\nTrained on {plan['rows']:,} rows, {plan.get('eval_rows', 0):,} held out. Chat template: `{config.data.template}`.\n" if plan.get("rows") else ""
+    used = (
+        f"\nTrained on {plan['rows']:,} rows, {plan.get('eval_rows', 0):,} held out. Chat template: `{config.data.template}`.\n"
+        if plan.get("rows")
+        else ""
+    )
     added = ", ".join(f"`{text}`" for text in config.data.new_tokens)
     used += f"\nNew tokens, with trained rows: {added}.\n" if added else ""
     return "## Data\n\n" + "\n".join(lines) + "\n" + used
@@ -127,33 +157,49 @@ def _sources(config: Any) -> list[dict[str, Any]]:
     for one in config.data.sources():
         try:
             read = data.read(one.source, config.data.format, config.data.mapping, encoding=config.data.encoding)
-            found.append({"source": one.source, "rows": read.rows, "format": read.format, "fingerprint": read.fingerprint})
+            found.append(
+                {"source": one.source, "rows": read.rows, "format": read.format, "fingerprint": read.fingerprint}
+            )
         except StudioError:
             continue
     return found
 
 
 def _method(config: Any) -> str:
-    knobs = {**config.method.model_dump(mode="json"), "learning_rate": config.learning_rate, "epochs": config.training.epochs,
-             "batch_size": config.training.batch_size, "accumulation": config.training.accumulation, "seed": config.training.seed}
+    knobs = {
+        **config.method.model_dump(mode="json"),
+        "learning_rate": config.learning_rate,
+        "epochs": config.training.epochs,
+        "batch_size": config.training.batch_size,
+        "accumulation": config.training.accumulation,
+        "seed": config.training.seed,
+    }
     rows = "\n".join(f"| {key} | {value} |" for key, value in knobs.items() if value not in (None, [], ()))
     return f"## Method\n\n{config.method.about}\n\n| setting | value |\n|---|---|\n{rows}\n"
 
 
 def _results(run: Run, said: dict[str, Any]) -> str:
-    rows = [("held-out loss before", said.get("eval_loss_before")), ("held-out loss after", said.get("eval_loss")), ("training loss", said.get("train_loss"))]
+    rows = [
+        ("held-out loss before", said.get("eval_loss_before")),
+        ("held-out loss after", said.get("eval_loss")),
+        ("training loss", said.get("train_loss")),
+    ]
     lines = [f"| {name} | {value:.4f} |" for name, value in rows if value is not None]
     if said.get("seconds"):
         lines.append(f"| time | {said['seconds'] / 60:.1f} minutes, {said.get('step') or 0} steps |")
     counted = votes.tally(run.id)
     if counted["votes"]:
-        lines.append(f"| blind votes won | {counted['rate']:.0%} of {counted['votes']} (95 % interval {counted['low']:.0%} to {counted['high']:.0%}) |")
+        lines.append(
+            f"| blind votes won | {counted['rate']:.0%} of {counted['votes']} (95 % interval {counted['low']:.0%} to {counted['high']:.0%}) |"
+        )
     table = "| figure | value |\n|---|---|\n" + "\n".join(lines) + "\n" if lines else ""
     return f"## Results\n\n![Loss by step]({PICTURE})\n\n{table}"
 
 
 def _samples(run: Run) -> str:
-    last = {event["prompt"]: event["answer"] for event in run.events() if event["kind"] == "sample"} or dict(proof.answered(run))
+    last = {event["prompt"]: event["answer"] for event in run.events() if event["kind"] == "sample"} or dict(
+        proof.answered(run)
+    )
     told = "\n\n".join(f"> **{_quoted(prompt)}**\n>\n> {_quoted(answer)}" for prompt, answer in list(last.items())[:5])
     return f"## Samples\n\n{told}\n" if told else ""
 
@@ -178,6 +224,9 @@ def versions() -> dict[str, str]:
 
 def _made_with(licence: str | None, base: str) -> str:
     told = ", ".join(f"{name} {version}" for name, version in versions().items())
-    terms = (f"The base model's licence is {licence}; it applies to this model too." if licence
-             else f"The licence of {base} applies to this model too; look it up there.")
+    terms = (
+        f"The base model's licence is {licence}; it applies to this model too."
+        if licence
+        else f"The licence of {base} applies to this model too; look it up there."
+    )
     return f"## Licence and versions\n\n{terms}\n\n{told}\n"

@@ -23,7 +23,12 @@ class Curve(NamedTuple):
 def curve(run: Run) -> Curve:
     """The losses of a run, without what a resume has superseded."""
     diary = current(run.events())
-    points = {kind: [(event["step"], event["loss"]) for event in diary if event["kind"] == kind and event.get("loss") is not None] for kind in ("step", "eval")}
+    points = {
+        kind: [
+            (event["step"], event["loss"]) for event in diary if event["kind"] == kind and event.get("loss") is not None
+        ]
+        for kind in ("step", "eval")
+    }
     return Curve(points["step"], points["eval"])
 
 
@@ -37,7 +42,10 @@ def _frame(found: Curve) -> tuple[float, float, float]:
 
 def _placed(points: list[tuple[float, float]], frame: tuple[float, float, float]) -> list[tuple[float, float]]:
     last, low, high = frame
-    return [(LEFT + step / last * (WIDTH - LEFT - 12), TOP + (high - loss) / (high - low) * (HEIGHT - TOP - BOTTOM)) for step, loss in points]
+    return [
+        (LEFT + step / last * (WIDTH - LEFT - 12), TOP + (high - loss) / (high - low) * (HEIGHT - TOP - BOTTOM))
+        for step, loss in points
+    ]
 
 
 def _grid(frame: tuple[float, float, float]) -> list[tuple[float, str]]:
@@ -49,23 +57,32 @@ def _grid(frame: tuple[float, float, float]) -> list[tuple[float, str]]:
 def svg(found: Curve) -> str:
     """The curve as an <svg> element."""
     frame = _frame(found)
-    parts = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="Loss by step" font-family="sans-serif" font-size="12">']
+    parts = [
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="Loss by step" font-family="sans-serif" font-size="12">'
+    ]
     for y, label in _grid(frame):
-        parts.append(f'<line x1="{LEFT}" x2="{WIDTH - 12}" y1="{y:.1f}" y2="{y:.1f}" stroke="#8886"/>'
-                     f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end" fill="currentColor">{label}</text>')
-    parts.append(f'<text x="{LEFT}" y="{HEIGHT - 12}" fill="currentColor">step 0</text>'
-                 f'<text x="{WIDTH - 12}" y="{HEIGHT - 12}" text-anchor="end" fill="currentColor">step {frame[0]:.0f}</text>')
+        parts.append(
+            f'<line x1="{LEFT}" x2="{WIDTH - 12}" y1="{y:.1f}" y2="{y:.1f}" stroke="#8886"/>'
+            f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end" fill="currentColor">{label}</text>'
+        )
+    parts.append(
+        f'<text x="{LEFT}" y="{HEIGHT - 12}" fill="currentColor">step 0</text>'
+        f'<text x="{WIDTH - 12}" y="{HEIGHT - 12}" text-anchor="end" fill="currentColor">step {frame[0]:.0f}</text>'
+    )
     for points, colour, name, x in ((found.train, TRAIN, "training", 300), (found.held, HELD, "held out", 420)):
         line = " ".join(f"{a:.1f},{b:.1f}" for a, b in _placed(points, frame))
         parts.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="2"/>')
-        parts.append(f'<rect x="{x}" y="{HEIGHT - 20}" width="12" height="4" fill="{colour}"/>'
-                     f'<text x="{x + 18}" y="{HEIGHT - 12}" fill="currentColor">{name}</text>')
+        parts.append(
+            f'<rect x="{x}" y="{HEIGHT - 20}" width="12" height="4" fill="{colour}"/>'
+            f'<text x="{x + 18}" y="{HEIGHT - 12}" fill="currentColor">{name}</text>'
+        )
     return "".join(parts) + "</svg>"
 
 
 def png(found: Curve, file: Path) -> None:
     """The same picture as a PNG file, for pages that show no SVG."""
     from PIL import Image, ImageDraw
+
     frame = _frame(found)
     image = Image.new("RGB", (WIDTH, HEIGHT), "white")
     draw = ImageDraw.Draw(image)

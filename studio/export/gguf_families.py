@@ -14,11 +14,28 @@ from studio.export import gguf_tokenizer
 from studio.model import ModelFacts
 
 # transformers' model_type -> llama.cpp's architecture
-ARCHITECTURES = {"llama": "LLAMA", "mistral": "LLAMA", "qwen2": "QWEN2", "qwen3": "QWEN3", "gemma": "GEMMA", "gemma2": "GEMMA2", "gemma3_text": "GEMMA3",
-                 "phi3": "PHI3", "gpt2": "GPT2"}
-ROPES = {"default": tuple(ARCHITECTURES), "llama3": ("llama",), "linear": ("llama", "mistral", "qwen2", "qwen3", "gemma3_text"),
-         "yarn": ("llama", "mistral", "qwen2", "qwen3"), "longrope": ("phi3",)}
-PERIOD = {"gemma2": 2, "gemma3_text": 6}  # of so many layers the last one looks at everything, the others through a window
+ARCHITECTURES = {
+    "llama": "LLAMA",
+    "mistral": "LLAMA",
+    "qwen2": "QWEN2",
+    "qwen3": "QWEN3",
+    "gemma": "GEMMA",
+    "gemma2": "GEMMA2",
+    "gemma3_text": "GEMMA3",
+    "phi3": "PHI3",
+    "gpt2": "GPT2",
+}
+ROPES = {
+    "default": tuple(ARCHITECTURES),
+    "llama3": ("llama",),
+    "linear": ("llama", "mistral", "qwen2", "qwen3", "gemma3_text"),
+    "yarn": ("llama", "mistral", "qwen2", "qwen3"),
+    "longrope": ("phi3",),
+}
+PERIOD = {
+    "gemma2": 2,
+    "gemma3_text": 6,
+}  # of so many layers the last one looks at everything, the others through a window
 LARGEST = {"gemma2": 46, "gemma3_text": 62}  # layers of the one size whose queries llama.cpp scales by hidden / heads
 ELSEWHERE = "Export it merged; llama.cpp's convert_hf_to_gguf.py reads that folder."
 
@@ -27,10 +44,14 @@ def refuse(facts: ModelFacts, tokenizer: Path, untied: bool = False) -> None:
     """Raise ExportError for a model that cannot be written, before anything is read or merged. untied: its head was trained apart."""
     kind, config = facts.model_type, facts.text_config
     if kind not in ARCHITECTURES:
-        raise ExportError(f"GGUF export knows {', '.join(ARCHITECTURES)} models; this one is {kind}.", ELSEWHERE, "model")
+        raise ExportError(
+            f"GGUF export knows {', '.join(ARCHITECTURES)} models; this one is {kind}.", ELSEWHERE, "model"
+        )
     turned = rope(facts)["rope_type"]
     if kind not in ROPES.get(turned, ()):
-        raise ExportError(f"GGUF export does not write the {turned} stretching of positions of {kind} models.", ELSEWHERE, "model")
+        raise ExportError(
+            f"GGUF export does not write the {turned} stretching of positions of {kind} models.", ELSEWHERE, "model"
+        )
     odd = _odd(facts, config) or ("has a head of its own" if untied and kind in ("gemma", "gemma2") else "")
     if odd:
         raise ExportError(f"llama.cpp cannot compute this {kind} model: it {odd}.", "Export it merged.", "model")
@@ -47,7 +68,9 @@ def _odd(facts: ModelFacts, config: dict[str, Any]) -> str:
             return f"scales its queries by {scale}, where {usual} is expected"
     layers = config.get("layer_types")
     if kind in PERIOD and layers:
-        usual = ["sliding_attention" if (place + 1) % PERIOD[kind] else "full_attention" for place in range(facts.layers)]
+        usual = [
+            "sliding_attention" if (place + 1) % PERIOD[kind] else "full_attention" for place in range(facts.layers)
+        ]
         if layers != usual:
             return f"has its windows in other layers than all but each {PERIOD[kind]}th"
     if kind in ("llama", "mistral") and (config.get("attention_bias") or config.get("mlp_bias")):
@@ -77,7 +100,11 @@ def rope(facts: ModelFacts) -> dict[str, Any]:
         local = (found.get("sliding_attention") or {}).get("rope_theta", local)
         found = found["full_attention"] or {}
     usual = 1_000_000.0 if facts.model_type == "gemma3_text" else 10_000.0
-    outside = {key: config[key] for key in ("rope_theta", "partial_rotary_factor", "original_max_position_embeddings") if config.get(key) is not None}
+    outside = {
+        key: config[key]
+        for key in ("rope_theta", "partial_rotary_factor", "original_max_position_embeddings")
+        if config.get(key) is not None
+    }
     kind = found.get("rope_type", found.get("type")) or "default"
     inside = {key: value for key, value in found.items() if value is not None}
     made = {"rope_theta": usual, **outside, **inside, "rope_type": "longrope" if kind == "su" else kind}

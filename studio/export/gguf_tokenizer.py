@@ -11,13 +11,19 @@ UNKNOWN, NORMAL, CONTROL, USER, UNUSED, BYTE = 2, 1, 3, 4, 5, 6  # llama.cpp's t
 SPACE = "\u2581"  # sentencepiece's blank
 
 # How text is cut before byte-level BPE: the patterns that llama.cpp knows, by its name for them.
-_SPLIT = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}%s| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
+_SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}%s| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 _UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
 _CASES = rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}*{_LOWER}+%s|[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*%s|\p{{N}}%s"
 _REST = r"| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 _SHORT = "(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
-PATTERNS = {_SPLIT % "{1,3}": "llama-bpe", _SPLIT % "": "qwen2", _CASES % ("", "", "") + _REST: "tekken",
-            _CASES % (_SHORT, _SHORT, "{1,3}") + _REST: "gpt-4o"}
+PATTERNS = {
+    _SPLIT % "{1,3}": "llama-bpe",
+    _SPLIT % "": "qwen2",
+    _CASES % ("", "", "") + _REST: "tekken",
+    _CASES % (_SHORT, _SHORT, "{1,3}") + _REST: "gpt-4o",
+}
 
 
 class Vocabulary(NamedTuple):
@@ -60,17 +66,27 @@ def space_prefix(tokenizer: dict[str, Any]) -> bool | None:
     if kinds == ["Replace"] and (not cut or cut.get("type") == "Split" and cut.get("pattern") == {"String": " "}):
         return False
     if not kinds and cut.get("type") == "Metaspace" and not cut.get("split", True):
-        return cut.get("prepend_scheme", "always") == "always"  # "first": a chat begins with a special token, so no blank is put there
+        return (
+            cut.get("prepend_scheme", "always") == "always"
+        )  # "first": a chat begins with a special token, so no blank is put there
     return None
 
 
 def refuse(tokenizer: dict[str, Any]) -> None:
     """Raise ExportError for a tokenizer that llama.cpp would read otherwise."""
     model = tokenizer["model"]
-    known = model.get("type") == "BPE" and (_whole(model) and space_prefix(tokenizer) is not None if model.get("byte_fallback") else pre(tokenizer) is not None)
+    known = model.get("type") == "BPE" and (
+        _whole(model) and space_prefix(tokenizer) is not None
+        if model.get("byte_fallback")
+        else pre(tokenizer) is not None
+    )
     if not known:
-        raise ExportError("GGUF export writes BPE tokenizers that cut text as GPT-2's, SmolLM's, Llama 3's, Qwen's, Mistral's, GPT-4o's or sentencepiece's; "
-                          "this one is another.", "Export it merged; llama.cpp's convert_hf_to_gguf.py reads that folder.", "model")
+        raise ExportError(
+            "GGUF export writes BPE tokenizers that cut text as GPT-2's, SmolLM's, Llama 3's, Qwen's, Mistral's, GPT-4o's or sentencepiece's; "
+            "this one is another.",
+            "Export it merged; llama.cpp's convert_hf_to_gguf.py reads that folder.",
+            "model",
+        )
 
 
 def _pairs(model: dict[str, Any]) -> list[tuple[str, str]]:
@@ -94,7 +110,9 @@ def vocabulary(tokenizer: dict[str, Any], size: int) -> Vocabulary:
     added = tokenizer.get("added_tokens", [])
     if not model.get("byte_fallback"):
         _add(added, tokens, types)
-        return Vocabulary("gpt2", pre(tokenizer) or "", tokens, types, [" ".join(pair) for pair in _pairs(model)], [], False)
+        return Vocabulary(
+            "gpt2", pre(tokenizer) or "", tokens, types, [" ".join(pair) for pair in _pairs(model)], [], False
+        )
     ranks = {left + right: -float(rank) for rank, (left, right) in reversed(list(enumerate(_pairs(model))))}
     scores = [ranks.get(token, -1e6) for token in tokens]
     for place, token in enumerate(tokens):

@@ -15,7 +15,10 @@ from typing import Any
 
 from studio.new_tokens import FILES
 
-NEW_CLASS, OLD_CLASS = "TokenizersBackend", "PreTrainedTokenizerFast"  # one class: its name in transformers 5, and the name both versions know
+NEW_CLASS, OLD_CLASS = (
+    "TokenizersBackend",
+    "PreTrainedTokenizerFast",
+)  # one class: its name in transformers 5, and the name both versions know
 
 
 def copy_tokenizer(source: Path, out: Path, template: str) -> None:
@@ -28,7 +31,9 @@ def copy_tokenizer(source: Path, out: Path, template: str) -> None:
         return
     config = json.loads(file.read_text(encoding="utf-8"))
     before = dict(config)
-    if "chat_template" in config:  # older readers look here first: no other template than the trained one may stand here
+    if (
+        "chat_template" in config
+    ):  # older readers look here first: no other template than the trained one may stand here
         config["chat_template"] = template
     if config.get("tokenizer_class") == NEW_CLASS:
         config["tokenizer_class"] = OLD_CLASS
@@ -42,7 +47,15 @@ def plain_template(text: str) -> str:
     return re.sub(r"\{%(-?)\s*endgeneration\s*(-?)%\}", r"{%\1 endif \2%}", text)
 
 
-def write_config(source: Path, out: Path, *, dtype: str, tied: bool | None = None, vocabulary: int | None = None, ends: Iterable[int] = ()) -> None:
+def write_config(
+    source: Path,
+    out: Path,
+    *,
+    dtype: str,
+    tied: bool | None = None,
+    vocabulary: int | None = None,
+    ends: Iterable[int] = (),
+) -> None:
     """config.json of the base with what the merged weights are: their type, whether head and embedding are one, rows, tokens that end a turn."""
     config = json.loads((source / "config.json").read_text(encoding="utf-8"))
     config.pop("quantization_config", None)
@@ -88,10 +101,20 @@ def legacy_rope(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _legacy(rope: dict[str, Any]) -> dict[str, Any]:
-    outside = {key: rope[key] for key in ("rope_theta", "partial_rotary_factor", "original_max_position_embeddings") if key in rope}
+    outside = {
+        key: rope[key]
+        for key in ("rope_theta", "partial_rotary_factor", "original_max_position_embeddings")
+        if key in rope
+    }
     kind = rope.get("rope_type", "default")
     if kind == "default":
         return {key: value for key, value in outside.items() if key != "original_max_position_embeddings"}
     if kind == "longrope":  # transformers 4 takes three fields for Phi-3 and no more
-        return outside | {"rope_scaling": {"type": kind, "short_factor": rope["short_factor"], "long_factor": rope["long_factor"]}}
-    return outside | {"rope_scaling": {key: value for key, value in rope.items() if key not in ("rope_theta", "partial_rotary_factor")}}
+        return outside | {
+            "rope_scaling": {"type": kind, "short_factor": rope["short_factor"], "long_factor": rope["long_factor"]}
+        }
+    return outside | {
+        "rope_scaling": {
+            key: value for key, value in rope.items() if key not in ("rope_theta", "partial_rotary_factor")
+        }
+    }

@@ -41,11 +41,11 @@ def turns(template: Template) -> Turns | None:
         return None
     if not (open_end.startswith(asked) and answered.startswith(asked) and again.startswith(answered)):
         return None
-    answer, second = _around(answered[len(asked):], A), _around(again[len(answered):], V)
+    answer, second = _around(answered[len(asked) :], A), _around(again[len(answered) :], V)
     if not (answer and second and asked.endswith(second[0] + U + second[1])):
         return None
-    begin = asked[:len(asked) - len(second[0] + U + second[1])]
-    known = {"user": second, "assistant": answer, "ask": open_end[len(asked):]}
+    begin = asked[: len(asked) - len(second[0] + U + second[1])]
+    known = {"user": second, "assistant": answer, "ask": open_end[len(asked) :]}
     for found in _systems(begin, told, told_again, second):
         made = Turns(**found, **known)
         if _holds(made, template):
@@ -56,14 +56,14 @@ def turns(template: Template) -> Turns | None:
 def _systems(begin: str, told: str, told_again: str, user: tuple[str, str]) -> list[dict]:
     """The ways in which a system prompt can have been written, to be tried in turn."""
     tail, ways = user[0] + U + user[1], []
-    if told.endswith(tail) and (own := _around(told[:-len(tail)], S)):
+    if told.endswith(tail) and (own := _around(told[: -len(tail)], S)):
         if own[0].startswith(begin):
-            ways.append({"begin": begin, "system": (own[0][len(begin):], own[1])})
+            ways.append({"begin": begin, "system": (own[0][len(begin) :], own[1])})
         if begin.startswith(own[0]) and begin.endswith(own[1]) and len(begin) >= len(own[0]) + len(own[1]):
-            ways.append({"begin": "", "system": own, "default": begin[len(own[0]):len(begin) - len(own[1])]})
+            ways.append({"begin": "", "system": own, "default": begin[len(own[0]) : len(begin) - len(own[1])]})
     head = begin + user[0] + S
     if told.startswith(head) and U in told:
-        between = told[len(head):told.index(U)]
+        between = told[len(head) : told.index(U)]
         place = "first" if told_again.startswith(head) else "last"
         ways.append({"begin": begin, "system": ("", ""), "place": place, "between": between})
     return ways
@@ -76,8 +76,11 @@ def _around(text: str, mark: str) -> tuple[str, str] | None:
 
 def _text(template: Template, contents: list[str], ask: bool = False) -> str:
     roles = {S: "system", U: "user", A: "assistant", V: "user"}
-    return template.render([_m(roles[one], one) for one in contents], add_generation_prompt=ask).text if ask \
+    return (
+        template.render([_m(roles[one], one) for one in contents], add_generation_prompt=ask).text
+        if ask
         else template.plain([_m(roles[one], one) for one in contents])
+    )
 
 
 def _m(role: str, content: str) -> Message:
@@ -86,7 +89,13 @@ def _m(role: str, content: str) -> Message:
 
 def _holds(parts: Turns, template: Template) -> bool:
     """Whether the parts write what the template writes, for conversations of several shapes."""
-    talk = [_m("user", "Hello?"), _m("assistant", "Hi."), _m("user", "Again?"), _m("assistant", "Yes."), _m("user", "And?")]
+    talk = [
+        _m("user", "Hello?"),
+        _m("assistant", "Hi."),
+        _m("user", "Again?"),
+        _m("assistant", "Yes."),
+        _m("user", "And?"),
+    ]
     for check in (talk[:1], talk[:3], talk):
         for messages in (check, [_m("system", "Be brief."), *check]):
             if rendered(parts, messages) != template.render(messages, add_generation_prompt=True).text:
@@ -96,8 +105,13 @@ def _holds(parts: Turns, template: Template) -> bool:
 
 def go_template(parts: Turns) -> str:
     """In Go's template language, as Ollama runs it: over .Messages, the answer being asked for left open."""
+
     def quoted(text: str) -> str:
-        return "{{ " + '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"' + " }}" if text else ""
+        return (
+            "{{ " + '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"' + " }}"
+            if text
+            else ""
+        )
 
     if parts.place == "own":
         system, inside = quoted(parts.system[0]) + "{{ $m.Content }}" + quoted(parts.system[1]), ""
@@ -105,11 +119,22 @@ def go_template(parts: Turns) -> str:
         here = "if $system" if parts.place == "first" else "if and $system (eq (len (slice $.Messages $i)) 1)"
         system = "{{- $system = $m.Content }}"
         inside = "{{- " + here + " }}{{ $system }}" + quoted(parts.between) + '{{- $system = "" }}{{- end }}'
-    return ('{{- $system := "" }}' + quoted(parts.begin) + "{{- range $i, $m := .Messages }}"
-            '{{- if eq $m.Role "system" }}' + system
-            + '{{- else if eq $m.Role "user" }}' + quoted(parts.user[0]) + inside + "{{ $m.Content }}" + quoted(parts.user[1])
-            + '{{- else if eq $m.Role "assistant" }}' + quoted(parts.assistant[0]) + "{{ $m.Content }}" + quoted(parts.assistant[1])
-            + "{{- end }}{{- end }}" + quoted(parts.ask))
+    return (
+        '{{- $system := "" }}' + quoted(parts.begin) + "{{- range $i, $m := .Messages }}"
+        '{{- if eq $m.Role "system" }}'
+        + system
+        + '{{- else if eq $m.Role "user" }}'
+        + quoted(parts.user[0])
+        + inside
+        + "{{ $m.Content }}"
+        + quoted(parts.user[1])
+        + '{{- else if eq $m.Role "assistant" }}'
+        + quoted(parts.assistant[0])
+        + "{{ $m.Content }}"
+        + quoted(parts.assistant[1])
+        + "{{- end }}{{- end }}"
+        + quoted(parts.ask)
+    )
 
 
 def rendered(parts: Turns, messages: list[Message]) -> str:
@@ -137,7 +162,9 @@ def modelfile(template: Template, file: str, stops: tuple[str, ...], context: in
         if parts.default:
             lines.append(f'SYSTEM """{parts.default}"""')
     else:
-        lines.append("# This chat template does more than put marks around each turn; Ollama takes the one inside the GGUF file.")
+        lines.append(
+            "# This chat template does more than put marks around each turn; Ollama takes the one inside the GGUF file."
+        )
     lines += [f'PARAMETER stop "{stop}"' for stop in stops]
     lines.append("PARAMETER temperature 0.7")
     if context:

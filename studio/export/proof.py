@@ -33,11 +33,27 @@ Tell = Callable[[str, int, int], None]
 Question = list[dict[str, Any]]
 
 GENERAL = (  # asked where a run's data gives fewer than twenty
-    "What is the capital of France?", "Name three colours of the rainbow.", "How do I boil an egg?", "Write one sentence about the sea.",
-    "What is two plus three?", "Why is the sky blue?", "Give me a tip for better sleep.", "What do bees make?", "Say good morning in Spanish.",
-    "Which month comes after June?", "What is a good name for a cat?", "How many legs has a spider?", "Explain what a bicycle is.",
-    "Name an animal that can fly.", "What should I cook tonight?", "How can I learn a language faster?", "What is the opposite of cold?",
-    "Tell me a short joke.", "Who wrote Romeo and Juliet?", "How do plants drink?")
+    "What is the capital of France?",
+    "Name three colours of the rainbow.",
+    "How do I boil an egg?",
+    "Write one sentence about the sea.",
+    "What is two plus three?",
+    "Why is the sky blue?",
+    "Give me a tip for better sleep.",
+    "What do bees make?",
+    "Say good morning in Spanish.",
+    "Which month comes after June?",
+    "What is a good name for a cat?",
+    "How many legs has a spider?",
+    "Explain what a bicycle is.",
+    "Name an animal that can fly.",
+    "What should I cook tonight?",
+    "How can I learn a language faster?",
+    "What is the opposite of cold?",
+    "Tell me a short joke.",
+    "Who wrote Romeo and Juliet?",
+    "How do plants drink?",
+)
 
 
 TEXTS = (  # whose ids are compared: numbers, code, Chinese, Japanese, accents, emoji, blanks
@@ -50,12 +66,18 @@ TEXTS = (  # whose ids are compared: numbers, code, Chinese, Japanese, accents, 
     "  two  spaces\t tab\r\n\r\n end  ",
     '{"a": [1, 22, 333, 4444], "b": "x_y-z"}',
     "https://example.org/a?b=1&c=%20#d",
-    "x=1;y=22;z=333;w=4444;v=55555")
+    "x=1;y=22;z=333;w=4444;v=55555",
+)
 
 
 def prove(trained: ModelReference, exported: str, tell: Tell = lambda *_: None) -> dict[str, Any]:
     """What `compared` tells. exported: a folder or a .gguf file. Raises StudioError where one of them cannot be asked."""
-    order = {"questions": questions(trained.name), "texts": list(TEXTS), "max_tokens": MAX_TOKENS, **_held_out(trained.name)}
+    order = {
+        "questions": questions(trained.name),
+        "texts": list(TEXTS),
+        "max_tokens": MAX_TOKENS,
+        **_held_out(trained.name),
+    }
     ours = _kept(trained, order, tell)
     asked = {**order, "rows": ours["rows"], "prompts": [one["prompt"] for one in ours["answers"]]}
     theirs = _asked("exported", exported, asked, lambda done, total: tell("asking the export", done, total))
@@ -66,12 +88,22 @@ def compared(asked: list[Question], ours: dict[str, Any], theirs: dict[str, Any]
     """{prompts, agree, stopped, same_prompts, tokenizer: {texts, same, differences}, loss: {trained, merged, exported, rows} or None, by,
     also: [the same of every other program asked], differences: [{question, trained, exported}]}."""
     pairs = list(zip(asked, ours["answers"], theirs["answers"], strict=True))
-    differ = [{"question": question[-1]["content"], "trained": a["text"], "exported": b["text"]} for question, a, b in pairs if not _same(a, b)]
+    differ = [
+        {"question": question[-1]["content"], "trained": a["text"], "exported": b["text"]}
+        for question, a, b in pairs
+        if not _same(a, b)
+    ]
     ids = list(zip(TEXTS, ours["ids"], theirs["ids"], strict=True))
     other = [{"text": text, "trained": a, "exported": b} for text, a, b in ids if a != b]
-    told = {"by": theirs["by"], "prompts": len(asked), "agree": len(asked) - len(differ), "stopped": sum(b["finish"] == "stop" for _, _, b in pairs),
-            "same_prompts": all(b["prompt"] is None or a["prompt"] == b["prompt"] for _, a, b in pairs),
-            "tokenizer": {"texts": len(ids), "same": len(ids) - len(other), "differences": other[:3]}, "differences": differ[:5]}
+    told = {
+        "by": theirs["by"],
+        "prompts": len(asked),
+        "agree": len(asked) - len(differ),
+        "stopped": sum(b["finish"] == "stop" for _, _, b in pairs),
+        "same_prompts": all(b["prompt"] is None or a["prompt"] == b["prompt"] for _, a, b in pairs),
+        "tokenizer": {"texts": len(ids), "same": len(ids) - len(other), "differences": other[:3]},
+        "differences": differ[:5],
+    }
     if "loss" not in theirs:
         return told
     loss = {**ours["loss"], "exported": theirs["loss"], "rows": len(ours["rows"])} if ours["rows"] else None
@@ -90,7 +122,14 @@ def _held_out(name: str) -> dict[str, Any]:
         rows = list(held_out(order))[:ROWS]
     except StudioError:
         return {"conversations": [], "encoding": {}}
-    return {"conversations": rows, "encoding": {"max_length": order.data.max_length, "too_long": order.data.too_long, "train_on": order.data.train_on}}
+    return {
+        "conversations": rows,
+        "encoding": {
+            "max_length": order.data.max_length,
+            "too_long": order.data.too_long,
+            "train_on": order.data.train_on,
+        },
+    }
 
 
 def questions(name: str) -> list[Question]:
@@ -108,12 +147,20 @@ def questions(name: str) -> list[Question]:
 def held_out(order: Any) -> list[dict[str, Any]]:
     """The conversations a run keeps apart to measure on, as its trainer does. Raises StudioError when data or model is gone."""
     folder = source.fetch(order.model)
-    parts = [data.held_out(section, Encoder.of(section, folder, virtual=order.virtual_tokens), seed) for section, seed in order.sections()]
-    return [row for several in zip_longest(*parts) for row in several if row is not None]  # of a combination: from each in turn
+    parts = [
+        data.held_out(section, Encoder.of(section, folder, virtual=order.virtual_tokens), seed)
+        for section, seed in order.sections()
+    ]
+    return [
+        row for several in zip_longest(*parts) for row in several if row is not None
+    ]  # of a combination: from each in turn
 
 
 def _rows(order: Any) -> list[dict[str, Any]]:
-    return [*held_out(order), *(row for section, seed in order.sections() for row in data.trained_on(section, seed, PROMPTS))]
+    return [
+        *held_out(order),
+        *(row for section, seed in order.sections() for row in data.trained_on(section, seed, PROMPTS)),
+    ]
 
 
 def opening(row: dict[str, Any]) -> Question | None:
@@ -141,14 +188,22 @@ def _kept(voice: ModelReference, order: dict[str, Any], tell: Tell) -> dict[str,
         return json.loads(file.read_text())
     found = _asked("trained", voice.name, order, lambda done, total: tell("asking the trained model", done, total))
     write_whole(file, json.dumps(found, ensure_ascii=False))
-    write_whole(_file(voice.name, voice.result or voice.base, order["questions"]), json.dumps(found["answers"], ensure_ascii=False))
+    write_whole(
+        _file(voice.name, voice.result or voice.base, order["questions"]),
+        json.dumps(found["answers"], ensure_ascii=False),
+    )
     return found
 
 
 def _file(name: str, weights: Path, asked: Any) -> Path:
     """Where what these very weights gave for what was asked is kept."""
-    stamp = [(file.name, file.stat().st_mtime_ns, file.stat().st_size) for file in sorted(weights.glob("*.safetensors"))]
-    return room("cache") / f"proof-{hashlib.sha256(json.dumps([name, stamp, asked, MAX_TOKENS]).encode()).hexdigest()[:24]}.json"
+    stamp = [
+        (file.name, file.stat().st_mtime_ns, file.stat().st_size) for file in sorted(weights.glob("*.safetensors"))
+    ]
+    return (
+        room("cache")
+        / f"proof-{hashlib.sha256(json.dumps([name, stamp, asked, MAX_TOKENS]).encode()).hexdigest()[:24]}.json"
+    )
 
 
 def _asked(side: str, name: str, order: dict[str, Any], tell: Callable[[int, int], None]) -> dict[str, Any]:
@@ -162,10 +217,20 @@ def _asked(side: str, name: str, order: dict[str, Any], tell: Callable[[int, int
 def work(command: list[str], tell: Callable[[int, int], None] = lambda *_: None) -> None:
     """Run `python -m …` to its end; lines like 3/20 are progress. Raises ExportError with what it said when it fails."""
     from studio.talk.chat import CALM
+
     environment = {**os.environ, **CALM, **here(), "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
     said: list[str] = []
-    with subprocess.Popen([sys.executable, "-m", *command], cwd=PROJECT, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, text=True, errors="replace", preexec_fn=partial(process.die_with, os.getpid())) as worker:
+    with subprocess.Popen(
+        [sys.executable, "-m", *command],
+        cwd=PROJECT,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        preexec_fn=partial(process.die_with, os.getpid()),
+    ) as worker:
         for line in worker.stdout:
             done, slash, total = line.strip().partition("/")
             if slash and done.isdigit() and total.isdigit():
@@ -177,4 +242,6 @@ def work(command: list[str], tell: Callable[[int, int], None] = lambda *_: None)
         if last.startswith('{"error"'):
             told = json.loads(last)["error"]
             raise ExportError(told["message"], told["hint"], told["where"])
-        raise ExportError(f"The worker failed: {last[:300]}", "If memory was short, end the chat or a training first.", command[0])
+        raise ExportError(
+            f"The worker failed: {last[:300]}", "If memory was short, end the chat or a training first.", command[0]
+        )

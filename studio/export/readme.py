@@ -19,17 +19,28 @@ def _head(voice: ModelReference, kind: str) -> str:
     stops = ", ".join(f"`{stop}`" for stop in voice.stop) or "the tokenizer's end token"
     added = ", ".join(f"`{text}`" for text in voice.manifest.get("new_tokens") or ())
     tokens = f"New tokens: {added}.\n" if added else ""
-    return (f"# {voice.label or voice.name}: {kind}\n\nMade with Fine-Tuning Studio from `{source}` ({method}).\n"
-            f"Chat template: `{voice.template.name}`, inside. A turn ends with {stops}.\n{tokens}The licence of the base model applies to this file too.\n")
+    return (
+        f"# {voice.label or voice.name}: {kind}\n\nMade with Fine-Tuning Studio from `{source}` ({method}).\n"
+        f"Chat template: `{voice.template.name}`, inside. A turn ends with {stops}.\n{tokens}The licence of the base model applies to this file too.\n"
+    )
 
 
 def adapter(voice: ModelReference) -> str:
     source = hub_name((voice.manifest.get("model") or {}).get("source") or str(voice.base))
-    note = "" if type(voice.method).__name__ != "Adapter" else "\nThis kind of adapter is read by Fine-Tuning Studio only: `python -m studio chat ./FOLDER`.\n"
+    note = (
+        ""
+        if type(voice.method).__name__ != "Adapter"
+        else "\nThis kind of adapter is read by Fine-Tuning Studio only: `python -m studio chat ./FOLDER`.\n"
+    )
     if count := len(voice.manifest.get("new_tokens") or {}):
-        note += (f"\nIt brings {count} new token{'s' if count > 1 else ''} and trained rows for {'them' if count > 1 else 'it'}; the lines below make room for "
-                 "them. vLLM does not load adapters with rows of their own: export the model merged for it.\n")
-    return _head(voice, "adapter") + note + f"""
+        note += (
+            f"\nIt brings {count} new token{'s' if count > 1 else ''} and trained rows for {'them' if count > 1 else 'it'}; the lines below make room for "
+            "them. vLLM does not load adapters with rows of their own: export the model merged for it.\n"
+        )
+    return (
+        _head(voice, "adapter")
+        + note
+        + f"""
 It needs its base model. With transformers and peft:
 
 ```python
@@ -44,10 +55,13 @@ print(tokenizer.decode(model.generate(**prompt, max_new_tokens=200)[0]))
 
 With vLLM: `vllm serve {source} --enable-lora --lora-modules mine=./`
 """
+    )
 
 
 def merged(voice: ModelReference) -> str:
-    return _head(voice, "merged model") + """
+    return (
+        _head(voice, "merged model")
+        + """
 A whole model; nothing else is needed. With transformers:
 
 ```python
@@ -59,10 +73,13 @@ print(chat([{"role": "user", "content": "Hello!"}], max_new_tokens=200)[0]["gene
 
 With vLLM: `vllm serve ./`. With Fine-Tuning Studio: `python -m studio chat ./`.
 """
+    )
 
 
 def ollama(voice: ModelReference) -> str:
-    return _head(voice, "for Ollama") + """
+    return (
+        _head(voice, "for Ollama")
+        + """
 In this folder:
 
 ```
@@ -72,3 +89,4 @@ ollama run my-model
 
 `model.gguf` also runs in llama.cpp (`llama-cli -m model.gguf`), LM Studio and their like.
 """
+    )

@@ -51,15 +51,26 @@ def candidates(config: RunConfig, checkpointing: bool) -> Iterator[Change]:
     if training.batch_size > 1:
         small = max(1, training.batch_size // 4)
         rest = training.batch_size // small * (training.accumulation if isinstance(training.accumulation, int) else 4)
-        yield Change({"training.batch_size": small, "training.accumulation": rest}, f"Work on {small} rows at a time, and gather more batches before a step.",
-                     "a little slower, same result")
+        yield Change(
+            {"training.batch_size": small, "training.accumulation": rest},
+            f"Work on {small} rows at a time, and gather more batches before a step.",
+            "a little slower, same result",
+        )
     if training.optimizer == "auto":
         yield Change({"training.optimizer": "adamw_8bit"}, "Keep the optimizer's states in 8 bits.", "next to nothing")
     if method.name == "lora":
-        yield Change({"method.name": "qlora"}, "Hold the base in 4 bits (QLoRA).", "a fifth slower, very little quality")
+        yield Change(
+            {"method.name": "qlora"}, "Hold the base in 4 bits (QLoRA).", "a fifth slower, very little quality"
+        )
     if method.name == "full":
-        yield Change({"method": "lora"}, "Train LoRA matrices instead of every weight.", "learns less deeply, forgets less")
-        yield Change({"method": "qlora"}, "Train LoRA matrices beside a base in 4 bits (QLoRA).", "learns less deeply, slower a step")
+        yield Change(
+            {"method": "lora"}, "Train LoRA matrices instead of every weight.", "learns less deeply, forgets less"
+        )
+        yield Change(
+            {"method": "qlora"},
+            "Train LoRA matrices beside a base in 4 bits (QLoRA).",
+            "learns less deeply, slower a step",
+        )
     if getattr(method, "target_modules", None) == "all-linear":
         yield Change({"method.target_modules": "q-v"}, "Put matrices on queries and values only.", "some quality")
     if (rank := getattr(method, "rank", 0)) > 8:
@@ -88,6 +99,7 @@ def largest(config: RunConfig, key: str, values: range, free: int, measure: Meas
     First by doubling, from the top: where gradients no longer stay between pieces a larger batch can take less. Then by halving between
     the largest that fits and the next that does not.
     """
+
     def fits(place: int) -> bool:
         try:
             return measure(apply(config, {key: values[place]}))[1] <= free
@@ -98,7 +110,10 @@ def largest(config: RunConfig, key: str, values: range, free: int, measure: Meas
     found = next((place for place in range(len(places) - 1, -1, -1) if fits(places[place])), None)
     if found is None:
         return None
-    low, high = places[found], places[found + 1] if found + 1 < len(places) else len(values)  # one that fits, one that does not
+    low, high = (
+        places[found],
+        places[found + 1] if found + 1 < len(places) else len(values),
+    )  # one that fits, one that does not
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if fits(middle) else (low, middle)

@@ -26,7 +26,11 @@ def calibrate(device: Device) -> clock.Calibration:
     fit.refuse(device)
     lock = claim.device_lock(device)
     if not lock.take():
-        raise DeviceError(f"{device.name} is in use: timed beside a run, it would look slow.", "Time it when no run is going.", "device")
+        raise DeviceError(
+            f"{device.name} is in use: timed beside a run, it would look slow.",
+            "Time it when no run is going.",
+            "device",
+        )
     try:
         return _timed(device)
     finally:

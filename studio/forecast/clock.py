@@ -21,7 +21,10 @@ from studio.model import ModelFacts
 START = 8.0  # seconds until torch and its libraries are there, where the device was not timed
 READ = 1.5e9  # bytes of weights a second, from disk to device
 USED = 0.30  # of a card's dense speed: 0.20 to 0.35 is usual for transformers with LoRA (fms-acceleration's and LLaMA-Factory's figures)
-CORE = {2: 100e9, 4: 45e9}  # FLOP/s a core reaches in training, by bytes of a number; 220e9 to 290e9 were measured on 2 cores with bf16
+CORE = {
+    2: 100e9,
+    4: 45e9,
+}  # FLOP/s a core reaches in training, by bytes of a number; 220e9 to 290e9 were measured on 2 cores with bf16
 WRITE = 3.5e8  # bytes a second, from memory to a checkpoint that has been read again (measured: 1.6 GB in 4.3 to 6.4 s)
 FEW = 3  # runs up to which the calibration is one voice among theirs
 KEPT = 12  # bytes a trained number takes in a checkpoint: weight and two moments
@@ -98,9 +101,13 @@ def pace(facts: ModelFacts, config: RunConfig, rows: Rows, loop: Stack, speed: S
     micro_batches = max(1, -(-tokens // (loop.tokens * devices)))
     moving, launched = config.method.trainable(facts), speed.launch * facts.layers
     beside = launched * micro_batches + moving * STATE / speed.moved
-    each *= padded_width(int(rows.mean + config.method.footprint(facts).virtual)) / rows.mean if loop.batch > 1 else 1.0  # padded rows, not laid end to end
+    each *= (
+        padded_width(int(rows.mean + config.method.footprint(facts).virtual)) / rows.mean if loop.batch > 1 else 1.0
+    )  # padded rows, not laid end to end
     step = tokens * each / (speed.rate * devices) + beside
-    evaluations = 1 + (10 if training.eval_every == "auto" else steps // max(1, training.eval_every)) if rows.held else 0
+    evaluations = (
+        1 + (10 if training.eval_every == "auto" else steps // max(1, training.eval_every)) if rows.held else 0
+    )
     held = rows.held * rows.mean
     evaluation = (held * each / speed.rate + launched * -(-held // loop.tokens)) / 3  # forward is a third
     saves = 10 if training.save_every == "auto" else steps // max(1, training.save_every)
@@ -129,7 +136,13 @@ def speed(device: Device, each: int, rates: Sequence[float] = (), timed: str = "
     if device.traits.speed is None:
         return Speed(CORE[each] * (device.cores or 1), "data sheet", launch, START, moved)
     card = cards.find(device.name, device.memory)
-    return Speed((card.speed * cards.share(device.name) if card else device.traits.speed) * USED, "data sheet", launch, START, moved)
+    return Speed(
+        (card.speed * cards.share(device.name) if card else device.traits.speed) * USED,
+        "data sheet",
+        launch,
+        START,
+        moved,
+    )
 
 
 def left(done: int, steps: int, spent: float, expected: float) -> float:
@@ -156,11 +169,20 @@ class Pause(NamedTuple):
 def pauses(events: Sequence[Mapping[str, Any]]) -> list[Pause]:
     """Probes, evaluations and savings that are over, from a run's events with the `time` at which each happened (ui/tail.py)."""
     turns = [event for event in events if event["kind"] == "phase"]
-    return [Pause(one["name"], one["time"], after["time"]) for one, after in zip(turns, turns[1:], strict=False) if one["name"] in PAUSES]
+    return [
+        Pause(one["name"], one["time"], after["time"])
+        for one, after in zip(turns, turns[1:], strict=False)
+        if one["name"] in PAUSES
+    ]
 
 
-def remaining(steps: Sequence[float], times: Sequence[float], pauses: Sequence[Pause], plan: Mapping[str, Any],
-              tokens: Sequence[float] = ()) -> float | None:
+def remaining(
+    steps: Sequence[float],
+    times: Sequence[float],
+    pauses: Sequence[Pause],
+    plan: Mapping[str, Any],
+    tokens: Sequence[float] = (),
+) -> float | None:
     """Seconds a running run still takes. steps, times, tokens: of its points so far; plan: its plan event. None where nothing can be said.
 
     Tokens go on as those of the last half went, the first steps not counted, which compile kernels; evaluations and savings still to come
@@ -174,11 +196,21 @@ def remaining(steps: Sequence[float], times: Sequence[float], pauses: Sequence[P
     if 0 < len(steps) < 3 and steps[0] == 1 and len(tokens) == len(steps):  # the start of the training is a point too
         steps, times, tokens = [0, *steps], [0.0, *times], [0, *tokens]
     first = min(max(2, len(steps) // 2), max(0, len(steps) - 2))
-    between = sum(pause.ended - pause.began for pause in pauses if len(times) > first and times[first] <= pause.began and pause.ended <= times[-1])
+    between = sum(
+        pause.ended - pause.began
+        for pause in pauses
+        if len(times) > first and times[first] <= pause.began and pause.ended <= times[-1]
+    )
     counted = steps[-1] - steps[first] if len(steps) > first else 0
     pace = (times[-1] - times[first] - between) / counted if counted else None
     known = plan.get("statistics") or {}
-    if pace is not None and known.get("rows") and plan.get("effective_batch") and len(tokens) == len(steps) and tokens[-1] > tokens[first]:
+    if (
+        pace is not None
+        and known.get("rows")
+        and plan.get("effective_batch")
+        and len(tokens) == len(steps)
+        and tokens[-1] > tokens[first]
+    ):
         usual = min(plan["effective_batch"], known["rows"]) * known["tokens"] / known["rows"]  # of a step
         pace *= usual * counted / (tokens[-1] - tokens[first])
     pace, expected = (expected if pace is None else pace), (pace if expected is None else expected)
@@ -186,7 +218,9 @@ def remaining(steps: Sequence[float], times: Sequence[float], pauses: Sequence[P
         return None
     seconds = left(done, total, pace * done, expected)
     for name, key in (("evaluating", "eval_every"), ("saving", "save_every")):
-        took = [pause.ended - pause.began for pause in pauses if pause.name == name] or [(told.get("pauses") or {}).get(name, 0.0)]
+        took = [pause.ended - pause.began for pause in pauses if pause.name == name] or [
+            (told.get("pauses") or {}).get(name, 0.0)
+        ]
         if plan.get(key):
             seconds += max(0, total // plan[key] - done // plan[key]) * statistics.mean(took)
     return seconds
@@ -204,7 +238,9 @@ def calibrated(device: Device) -> Calibration | None:
     """What calibration.py found for this device; None before it ran."""
     try:
         found = json.loads(calibration_file(device).read_text())
-        rates, launch = ({name: float(found[part][name]) for name in ("adapters", "full", "other")} for part in ("rates", "launch"))
+        rates, launch = (
+            {name: float(found[part][name]) for name in ("adapters", "full", "other")} for part in ("rates", "launch")
+        )
         return Calibration(rates, launch, float(found["start"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -57,7 +57,14 @@ class Seen(NamedTuple):
         return self.estimated / self.measured - 1 if self.ratio and self.estimated and self.measured else None
 
 
-def forecast(facts: ModelFacts, config: RunConfig, device: Device, rows: Rows | Mapping[str, int] | None = None, *, advised: bool = False) -> Estimate:
+def forecast(
+    facts: ModelFacts,
+    config: RunConfig,
+    device: Device,
+    rows: Rows | Mapping[str, int] | None = None,
+    *,
+    advised: bool = False,
+) -> Estimate:
     """The estimate of an order on this computer's device, corrected by its finished runs; of one that trains elsewhere, on what is there.
 
     Raises OrderError as estimate does, and where it is not known what another computer has.
@@ -65,12 +72,22 @@ def forecast(facts: ModelFacts, config: RunConfig, device: Device, rows: Rows | 
     if config.place.remote:
         there = places.device_of(config.place)
         if there is None:
-            raise OrderError(f"What {config.place.address} computes with is not known yet.",
-                             "It is told once something was sent there: start the run, or train on a known card.", "place")
+            raise OrderError(
+                f"What {config.place.address} computes with is not known yet.",
+                "It is told once something was sent there: start the run, or train on a known card.",
+                "place",
+            )
         return estimate(facts, config, there, rows, advised=advised)
     here = seen(device)
-    return estimate(facts, config, device, rows, advised=advised, correction=correction(here, config),
-                    rates=rates(here, config, clock.calibrated(device) is not None))
+    return estimate(
+        facts,
+        config,
+        device,
+        rows,
+        advised=advised,
+        correction=correction(here, config),
+        rates=rates(here, config, clock.calibrated(device) is not None),
+    )
 
 
 def seen(device: Device) -> list[Seen]:
@@ -101,8 +118,18 @@ def _seen(folder: str, stamp: int) -> Seen | None:
         estimated -= expected.get("context") or 0
     raw = int(estimated / (expected.get("correction") or 1.0)) if estimated else None
     whole = said["attempt"] <= 1  # a resumed run took other seconds than were told
-    return Seen(one.id, str(said["model"]), str(said["method"]), expected.get("device") or plan.get("device", "cpu"), estimated, raw, said["peak_memory"],
-                _rate(one, plan, diary), expected.get("seconds") if whole else None, said["seconds"] if whole else None)
+    return Seen(
+        one.id,
+        str(said["model"]),
+        str(said["method"]),
+        expected.get("device") or plan.get("device", "cpu"),
+        estimated,
+        raw,
+        said["peak_memory"],
+        _rate(one, plan, diary),
+        expected.get("seconds") if whole else None,
+        said["seconds"] if whole else None,
+    )
 
 
 def _rate(one: run.Run, plan: dict[str, Any], diary: list[dict[str, Any]]) -> float | None:
@@ -123,7 +150,9 @@ def _rate(one: run.Run, plan: dict[str, Any], diary: list[dict[str, Any]]) -> fl
             return None  # a look at finished runs asks no service
         facts = model.facts_of(config.model)
         labelled = min(1.0, told["trained"] / max(1, told["tokens"]))
-        return speed * clock.work(facts, config, told["tokens"] / told["rows"], labelled, bool(plan.get("checkpointing")))
+        return speed * clock.work(
+            facts, config, told["tokens"] / told["rows"], labelled, bool(plan.get("checkpointing"))
+        )
     except StudioError:  # the model is gone
         return None
 
@@ -155,4 +184,8 @@ def told(runs: list[Seen]) -> dict[str, Any]:
     if not errors:
         return {"runs": 0, "median_error": None, "text": "No finished run on this device yet."}
     middle = statistics.median(errors)
-    return {"runs": len(errors), "median_error": round(middle, 4), "text": f"Last {len(errors)} runs: off by {middle:.0%} in the median."}
+    return {
+        "runs": len(errors),
+        "median_error": round(middle, 4),
+        "text": f"Last {len(errors)} runs: off by {middle:.0%} in the median.",
+    }

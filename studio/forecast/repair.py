@@ -38,26 +38,58 @@ def _changes(config: RunConfig, plan: dict[str, Any]) -> list[tuple[dict[str, An
     """(change, what it is in words, what it costs in words, whether a checkpoint can be resumed with it)."""
     training = config.training
     found: list[tuple[dict[str, Any], str, str, bool]] = []
-    effective = plan.get("effective_batch") or (training.batch_size * (training.accumulation if training.accumulation != "auto" else 4))
-    checkpointing = {} if training.checkpointing is True or plan.get("checkpointing") or not config.method.allows_checkpointing else {"checkpointing": True}
+    effective = plan.get("effective_batch") or (
+        training.batch_size * (training.accumulation if training.accumulation != "auto" else 4)
+    )
+    checkpointing = (
+        {}
+        if training.checkpointing is True or plan.get("checkpointing") or not config.method.allows_checkpointing
+        else {"checkpointing": True}
+    )
     batch = training.batch_size
     while batch > 1:
         batch = batch // 2
         if effective % batch == 0:
-            found.append(({"training": {"batch_size": batch, "accumulation": effective // batch}},
-                          f"Batch size {batch} with accumulation {effective // batch} (still {effective} rows a step)", "somewhat slower", True))
+            found.append(
+                (
+                    {"training": {"batch_size": batch, "accumulation": effective // batch}},
+                    f"Batch size {batch} with accumulation {effective // batch} (still {effective} rows a step)",
+                    "somewhat slower",
+                    True,
+                )
+            )
     if checkpointing:
         found.append(({"training": checkpointing}, "Gradient checkpointing on", "about a third slower", True))
         if training.batch_size > 1:
-            found.append(({"training": {**checkpointing, "batch_size": 1, "accumulation": effective}},
-                          f"Gradient checkpointing on and batch size 1 with accumulation {effective}", "a third slower or more", True))
+            found.append(
+                (
+                    {"training": {**checkpointing, "batch_size": 1, "accumulation": effective}},
+                    f"Gradient checkpointing on and batch size 1 with accumulation {effective}",
+                    "a third slower or more",
+                    True,
+                )
+            )
     if training.loss == "full":
         found.append(({"training": {"loss": "chunked"}}, "Chunked loss", "nothing", True))
     if config.data.max_length > 256:
         shorter = config.data.max_length // 2
-        found.append(({"data": {"max_length": shorter}}, f"Rows of at most {shorter} tokens", "longer rows are cut; starts anew", False))
+        found.append(
+            (
+                {"data": {"max_length": shorter}},
+                f"Rows of at most {shorter} tokens",
+                "longer rows are cut; starts anew",
+                False,
+            )
+        )
     if config.method.name in ("lora", "full"):
-        found.append(({"method": {"name": "qlora"}}, "QLoRA: the base model in 4 bits", "somewhat slower and less exact; starts anew", False))
+        found.append(
+            (
+                {"method": {"name": "qlora"}},
+                "QLoRA: the base model in 4 bits",
+                "somewhat slower and less exact; starts anew",
+                False,
+            )
+        )
     return found
 
 

@@ -87,27 +87,52 @@ def _read(same: Same) -> Anatomy:
         if found and not BESIDE.search(found.group(0)):
             groups.setdefault(found.group(0), []).append(name)
     if not groups:
-        raise ModelError("The model's tensors show no layers.", "Only decoder-only language models can be tuned here.", "model")
+        raise ModelError(
+            "The model's tensors show no layers.", "Only decoder-only language models can be tuned here.", "model"
+        )
     config = facts.text_config
     biased = any(re.search(r"norm.*\.bias$|ln_\w+\.bias$", name) for name in shapes)
     return Anatomy(
-        layers=tuple(_layer(facts, prefix, names, shapes, linears) for prefix, names in groups.items()), hidden=facts.hidden,
-        query=facts.heads * facts.head_dim, keys=facts.kv_heads * facts.head_dim, heads=facts.heads, head_dim=facts.head_dim, vocabulary=facts.vocabulary,
-        embedding=facts.vocabulary * facts.hidden, tied=facts.tied, rms=not biased,
-        active=int(config.get("num_experts_per_tok") or config.get("num_experts_per_token") or 0), traits=traits(facts))
+        layers=tuple(_layer(facts, prefix, names, shapes, linears) for prefix, names in groups.items()),
+        hidden=facts.hidden,
+        query=facts.heads * facts.head_dim,
+        keys=facts.kv_heads * facts.head_dim,
+        heads=facts.heads,
+        head_dim=facts.head_dim,
+        vocabulary=facts.vocabulary,
+        embedding=facts.vocabulary * facts.hidden,
+        tied=facts.tied,
+        rms=not biased,
+        active=int(config.get("num_experts_per_tok") or config.get("num_experts_per_token") or 0),
+        traits=traits(facts),
+    )
 
 
-def _layer(facts: ModelFacts, prefix: str, names: list[str], shapes: dict[str, tuple[int, ...]], linears: dict[str, tuple[int, int]]) -> Layer:
+def _layer(
+    facts: ModelFacts,
+    prefix: str,
+    names: list[str],
+    shapes: dict[str, tuple[int, ...]],
+    linears: dict[str, tuple[int, int]],
+) -> Layer:
     found: list[Linear] = []
     norms: list[int] = []
     inner: list[int] = []
     loose = 0
     for name in names:
         module, shape = name.removesuffix(".weight"), shapes[name]
-        inside = name[len(prefix):]
+        inside = name[len(prefix) :]
         if module in linears and name.endswith(".weight"):
             inputs, outputs = linears[module]
-            found.append(Linear(module, inputs, outputs, f"{module}.bias" in shapes, _part(inside.removesuffix(".weight"), inputs, outputs, facts)))
+            found.append(
+                Linear(
+                    module,
+                    inputs,
+                    outputs,
+                    f"{module}.bias" in shapes,
+                    _part(inside.removesuffix(".weight"), inputs, outputs, facts),
+                )
+            )
         elif len(shape) == 1 and name.endswith(".weight") and re.search(r"norm|ln_|(^|\.)ln\d", inside):
             (inner if ATTENTION.search(inside) else norms).append(shape[0])
         elif not name.endswith(".bias"):
@@ -124,7 +149,9 @@ def _part(inside: str, inputs: int, outputs: int, facts: ModelFacts) -> str:
                 return part
         if OUTPUT.search(inside) and "query_key_value" not in inside:
             return "output"
-        return "fused" if outputs > inputs or "qkv" in last.lower() or last in ("c_attn", "query_key_value") else "other"
+        return (
+            "fused" if outputs > inputs or "qkv" in last.lower() or last in ("c_attn", "query_key_value") else "other"
+        )
     if "expert" in inside and re.search(r"experts\.\d+", inside):
         return "expert"
     if last in ("gate", "router") or outputs <= 512 < inputs and "gate" in last and "proj" not in last:
@@ -133,7 +160,11 @@ def _part(inside: str, inputs: int, outputs: int, facts: ModelFacts) -> str:
         return "gate_up"
     if last in ("gate_proj", "w1"):
         return "gate"
-    return "down" if outputs == facts.hidden and inputs != facts.hidden or last in ("down_proj", "w2", "c_proj", "fc2", "fc_out") else "up"
+    return (
+        "down"
+        if outputs == facts.hidden and inputs != facts.hidden or last in ("down_proj", "w2", "c_proj", "fc2", "fc_out")
+        else "up"
+    )
 
 
 def _finished(found: list[Linear], norms: list[int], inner: list[int], loose: int, facts: ModelFacts) -> Layer:
@@ -143,6 +174,16 @@ def _finished(found: list[Linear], norms: list[int], inner: list[int], loose: in
     down = next((linear for linear in found if linear.part == "down"), None)
     routed = int(config.get("moe_intermediate_size") or facts.intermediate)
     width = down.inputs if down else routed
-    named = next((config[key] for key in ("num_experts", "num_local_experts", "n_routed_experts") if config.get(key)), 0)
+    named = next(
+        (config[key] for key in ("num_experts", "num_local_experts", "n_routed_experts") if config.get(key)), 0
+    )
     count = int(named) if experts or loose > facts.hidden * width else 0
-    return Layer(tuple(found), tuple(norms), tuple(inner), "gate" in parts or "gate_up" in parts or bool(count), routed if count else width, count, loose)
+    return Layer(
+        tuple(found),
+        tuple(norms),
+        tuple(inner),
+        "gate" in parts or "gate_up" in parts or bool(count),
+        routed if count else width,
+        count,
+        loose,
+    )

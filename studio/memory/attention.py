@@ -79,11 +79,15 @@ def attend(walk: Walk, query: Value, key: Value, value: Value, mask: Value | Non
     prefix = walk.footprint.prefix
     if stack.cached_keys or prefix:
         key, value = lengthened(walk, key, prefix), lengthened(walk, value, prefix)
-    expand = anatomy.heads * anatomy.head_dim != key.size // (stack.batch * (stack.length + prefix)) and (stack.expanded or eager(walk))
+    expand = anatomy.heads * anatomy.head_dim != key.size // (stack.batch * (stack.length + prefix)) and (
+        stack.expanded or eager(walk)
+    )
     if expand:
         key, value = expanded(walk, key), expanded(walk, value)
     query, key, value = (narrowed(walk, item, each) for item in (query, key, value))
-    dropping = walk.anatomy.traits.attention_dropout and stack.device == "cpu"  # no CPU kernel has dropout: torch forms the squares
+    dropping = (
+        walk.anatomy.traits.attention_dropout and stack.device == "cpu"
+    )  # no CPU kernel has dropout: torch forms the squares
     if eager(walk):
         mixed = scores(walk, query, key, value, mask)
     elif dropping:
@@ -93,7 +97,9 @@ def attend(walk: Walk, query: Value, key: Value, value: Value, mask: Value | Non
         mixed = row_scores(walk, query, key, value)
     else:
         mixed = kernel(walk, query, key, value, mask)
-        if stack.attention == "packed" and stack.expanded:  # no kernel for all rows: one after the other, put together and turned
+        if (
+            stack.attention == "packed" and stack.expanded
+        ):  # no kernel for all rows: one after the other, put together and turned
             part, whole = mixed, walk.copy(mixed)
             mixed = walk.copy(whole)
             tape.drop(part, whole)
@@ -108,8 +114,12 @@ def eager(walk: Walk) -> bool:
 
 def lengthened(walk: Walk, value: Value, prefix: int) -> Value:
     """torch.cat of a prefix (or an empty cache) and the layer's own keys or values. Lets go of value."""
-    result = walk.tape.op(value.size + walk.stack.batch * prefix * walk.anatomy.keys, value.each, [value],
-                          weights=walk.stack.batch * prefix * walk.anatomy.keys * value.each if prefix else 0)
+    result = walk.tape.op(
+        value.size + walk.stack.batch * prefix * walk.anatomy.keys,
+        value.each,
+        [value],
+        weights=walk.stack.batch * prefix * walk.anatomy.keys * value.each if prefix else 0,
+    )
     walk.tape.drop(value)
     return result
 
@@ -135,7 +145,9 @@ def kernel(walk: Walk, query: Value, key: Value, value: Value, mask: Value | Non
     log_sum = Value(tape.take(rows * 4, "activations"), rows, 4, None)
     held = [query, key, value, log_sum]
     bias = None
-    if mask is not None and stack.attention == "sdpa":  # the boolean mask becomes an additive one of the computing type, in every layer anew
+    if (
+        mask is not None and stack.attention == "sdpa"
+    ):  # the boolean mask becomes an additive one of the computing type, in every layer anew
         bias = Value(tape.take(mask.size * query.each, "activations"), mask.size, query.each, None)
         held.append(bias)
     scratch = rows * 4 + (query.size * 4 if stack.device == "cuda" else 0)  # row sums; dq gathered in float32
@@ -149,7 +161,9 @@ def row_scores(walk: Walk, query: Value, key: Value, value: Value) -> Value:
     tape, stack = walk.tape, walk.stack
     together = tape.op(query.size, query.each, [query])
     size = walk.anatomy.heads * stack.row * stack.tokens
-    raw = tape.op(size, query.each, [together, key], [together, key], scratch=size // stack.tokens * stack.row * query.each)
+    raw = tape.op(
+        size, query.each, [together, key], [together, key], scratch=size // stack.tokens * stack.row * query.each
+    )
     soft = walk.dropped(tape.op(size, query.each, [raw], saves_result=True), walk.anatomy.traits.attention_dropout)
     tape.drop(raw)
     part = tape.op(query.size, query.each, [soft, value], [soft, value])
@@ -165,13 +179,19 @@ def scores(walk: Walk, query: Value, key: Value, value: Value, mask: Value | Non
     tape, stack, traits = walk.tape, walk.stack, walk.anatomy.traits
     size = stack.batch * walk.anatomy.heads * stack.length * (stack.length + walk.footprint.prefix)
     scaled = tape.op(size, query.each, [query, key], [query, key])
-    for saved in ([False] if not traits.eager else []) + ([False, True, False] if traits.capped else []):  # scaling; division, tanh, multiplication
+    for saved in ([False] if not traits.eager else []) + (
+        [False, True, False] if traits.capped else []
+    ):  # scaling; division, tanh, multiplication
         before, scaled = scaled, tape.op(size, scaled.each, [scaled], saves_result=saved)
         tape.drop(before)
     masked = tape.op(size, max(scaled.each, mask.each if mask else 0), [scaled], alias=True)
     tape.drop(scaled)
-    wide = tape.view(masked) if stack.half and stack.device == "cuda" else walk.cast(masked, 4)  # CUDA's softmax widens fp16 on its way, bf16 in a copy
-    soft = tape.op(size, 4, [wide], saves_result=True, back_scratch=size * 4 if stack.device == "cuda" else 0)  # CUDA's kernel wants grad · soft
+    wide = (
+        tape.view(masked) if stack.half and stack.device == "cuda" else walk.cast(masked, 4)
+    )  # CUDA's softmax widens fp16 on its way, bf16 in a copy
+    soft = tape.op(
+        size, 4, [wide], saves_result=True, back_scratch=size * 4 if stack.device == "cuda" else 0
+    )  # CUDA's kernel wants grad · soft
     tape.drop(wide, masked)
     narrow = walk.dropped(walk.cast(soft, query.each), traits.attention_dropout)
     tape.drop(soft)

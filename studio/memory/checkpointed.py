@@ -33,7 +33,7 @@ def checkpointed(walk: Walk, layer: Layer, stream: Value, mask: Value | None) ->
         made, nodes = again()
         tape.drop(made)
         tape.left, tape.mute = None, False
-        nodes = nodes[:len(first)]
+        nodes = nodes[: len(first)]
         for new, old in zip(nodes, first, strict=True):
             new.gradient = old.gradient
         gradient = _run(tape, nodes, nodes[0] if source is not None else None)

@@ -14,17 +14,23 @@ def explain(causes: dict[str, int], facts: ModelFacts, config: RunConfig, loop: 
     share = f"1 of {loop.ranks} parts; " if loop.split else ""
     return {
         "weights": share + _weights(facts, config, loop) if causes["weights"] else "No weight is frozen.",
-        "trained": share + (f"{trainable} trained numbers × {each} bytes (bf16, rounded at random so that small steps are not lost)." if each == 2 else
-                            f"{trainable} trained numbers × {each} bytes (float32: small steps would be lost in 16 bits)."),
-        "gradients": share + f"A gradient for each trained number: {trainable} × {each} bytes, from the first backward to the step.",
+        "trained": share
+        + (
+            f"{trainable} trained numbers × {each} bytes (bf16, rounded at random so that small steps are not lost)."
+            if each == 2
+            else f"{trainable} trained numbers × {each} bytes (float32: small steps would be lost in 16 bits)."
+        ),
+        "gradients": share
+        + f"A gradient for each trained number: {trainable} × {each} bytes, from the first backward to the step.",
         "optimizer": share + f"{loop.optimizer}: what it keeps of each gradient, for {trainable} trained numbers.",
         "activations": _activations(facts, loop),
         "logits": f"Head and loss, {facts.vocabulary:,} logits a position, for {loop.labels or loop.tokens:,} labelled positions, some at a time."
-                  if loop.head == "chunked" else
-                  f"Head and loss, {facts.vocabulary:,} logits a position, for all {loop.tokens:,} at once, in float32, with their softmax and two gradients.",
+        if loop.head == "chunked"
+        else f"Head and loss, {facts.vocabulary:,} logits a position, for all {loop.tokens:,} at once, in float32, with their softmax and two gradients.",
         "workspace": "What is needed for a while: 16-bit copies of trained weights, gradients on their way, unpacked 4-bit weights, cuBLAS.",
-        "overhead": "Python with its libraries, and the holes of its heap." if loop.device == "cpu" else
-                    "The CUDA context, and what the allocator reserves beyond the tensors.",
+        "overhead": "Python with its libraries, and the holes of its heap."
+        if loop.device == "cpu"
+        else "The CUDA context, and what the allocator reserves beyond the tensors.",
     }
 
 
@@ -39,7 +45,11 @@ def _weights(facts: ModelFacts, config: RunConfig, loop: Stack) -> str:
 def _activations(facts: ModelFacts, loop: Stack) -> str:
     tokens = f"{loop.batch} × {loop.length} = {loop.tokens:,} tokens"
     if loop.checkpointing:
-        return (f"{tokens}; each of {facts.layers} layers keeps its input ({loop.stream} bytes × {facts.hidden} a token), "
-                "and one at a time is walked again in backward.")
-    return (f"{tokens}; {facts.layers} layers keep what their backward reads: norms, queries, keys, values, the feed-forward {facts.intermediate} wide, "
-            "adapters' inputs.")
+        return (
+            f"{tokens}; each of {facts.layers} layers keeps its input ({loop.stream} bytes × {facts.hidden} a token), "
+            "and one at a time is walked again in backward."
+        )
+    return (
+        f"{tokens}; {facts.layers} layers keep what their backward reads: norms, queries, keys, values, the feed-forward {facts.intermediate} wide, "
+        "adapters' inputs."
+    )

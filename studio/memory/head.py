@@ -26,18 +26,28 @@ def chunked(walk: Walk, final: Value) -> Value:
     inner = _extra(walk, labels * anatomy.hidden, each)
     rows = max(1, min(labels, LOGIT_BYTES[stack.device] // (4 * anatomy.vocabulary)))
     block = max(rows, min(labels, HEAD_POSITIONS)) if moves else rows
-    several = labels > block  # the head's gradient is then summed in float32; of one block it is there after the softmax only
+    several = (
+        labels > block
+    )  # the head's gradient is then summed in float32; of one block it is there after the softmax only
     weight = _extra(walk, anatomy.embedding, 4) if moves and several else None
     made += [_extra(walk, block * anatomy.vocabulary, each), _extra(walk, rows * anatomy.vocabulary, 4)]
-    converted = each == 2 and not (stack.half and stack.device == "cuda")  # torch's softmax widens bf16 into a copy of its own
+    converted = each == 2 and not (
+        stack.half and stack.device == "cuda"
+    )  # torch's softmax widens bf16 into a copy of its own
     tape.scratch(rows * anatomy.vocabulary * 4 * (anatomy.traits.bent or int(converted)), "logits")
     if moves and several:
         tape.scratch(anatomy.embedding * each, "logits")
     elif moves:
         weight = _extra(walk, anatomy.embedding, each)
     narrow = moves and walk.footprint.each == 2  # the table's gradient is formed in float32 all the same
-    loss = tape.op(1, 4, [chosen], [inner] + ([weight] if weight else []), weights=anatomy.embedding * walk.footprint.each if moves else 0,
-                   back_scratch=anatomy.embedding * 4 if narrow else 0)
+    loss = tape.op(
+        1,
+        4,
+        [chosen],
+        [inner] + ([weight] if weight else []),
+        weights=anatomy.embedding * walk.footprint.each if moves else 0,
+        back_scratch=anatomy.embedding * 4 if narrow else 0,
+    )
     tape.drop(chosen, inner, weight, *made)
     tape.scratch(stack.batch * anatomy.vocabulary * each, "logits")  # the head's one position a row
     return loss
@@ -59,7 +69,9 @@ def fused(walk: Walk, final: Value) -> Value:
     tape, stack, anatomy = walk.tape, walk.stack, walk.anatomy
     each = stack.compute
     shifted = tape.op(final.size, each, [final])
-    rows = 1 << max(0, -(-stack.tokens // max(1, -(-anatomy.vocabulary // anatomy.hidden))) - 1).bit_length()  # its next power of two
+    rows = (
+        1 << max(0, -(-stack.tokens // max(1, -(-anatomy.vocabulary // anatomy.hidden))) - 1).bit_length()
+    )  # its next power of two
     inner = Value(tape.take(final.size * each, "logits"), final.size, each, None)
     tape.scratch(rows * anatomy.vocabulary * (each + 4), "logits")
     loss = tape.op(1, 4, [shifted], [inner], weights=anatomy.embedding * walk.footprint.each if walk.head_moves else 0)
@@ -70,10 +82,22 @@ def fused(walk: Walk, final: Value) -> Value:
 def full(walk: Walk, final: Value) -> Value:
     """All logits, a float32 copy, its log-softmax kept, two gradients of that size (transformers' ForCausalLMLoss)."""
     tape, stack, anatomy = walk.tape, walk.stack, walk.anatomy
-    each = walk.footprint.each if walk.head_moves and not stack.autocast else 4 if stack.kbit and not stack.autocast else stack.compute
+    each = (
+        walk.footprint.each
+        if walk.head_moves and not stack.autocast
+        else 4
+        if stack.kbit and not stack.autocast
+        else stack.compute
+    )
     given = walk.cast(final, each)
-    logits = tape.op(stack.tokens * anatomy.vocabulary, each, [given], [given] if walk.head_moves else [], cause="logits",
-                     weights=anatomy.embedding * walk.footprint.each if walk.head_moves else 0)
+    logits = tape.op(
+        stack.tokens * anatomy.vocabulary,
+        each,
+        [given],
+        [given] if walk.head_moves else [],
+        cause="logits",
+        weights=anatomy.embedding * walk.footprint.each if walk.head_moves else 0,
+    )
     tape.drop(given)
     wide = _upcast(walk, logits)
     if stack.early_upcast:
@@ -89,7 +113,11 @@ def full(walk: Walk, final: Value) -> Value:
 
 
 def _upcast(walk: Walk, logits: Value) -> Value:
-    return walk.tape.view(logits) if logits.each == 4 or walk.stack.raw_loss else walk.tape.op(logits.size, 4, [logits], cause="logits")
+    return (
+        walk.tape.view(logits)
+        if logits.each == 4 or walk.stack.raw_loss
+        else walk.tape.op(logits.size, 4, [logits], cause="logits")
+    )
 
 
 def _cross_entropy(walk: Walk, wide: Value) -> Value:
@@ -97,7 +125,12 @@ def _cross_entropy(walk: Walk, wide: Value) -> Value:
     tape, stack, each = walk.tape, walk.stack, 4 if walk.stack.autocast else wide.each
     part = tape.op(wide.size, wide.each, [wide], cause="logits") if stack.shifted else tape.view(wide)
     if stack.in_place:
-        loss = Value(tape.take(4, "logits"), 1, 4, tape.node([], [part.buffer], replay=lambda tape, node, given: tape.send(part.node, tape.hold(part.buffer))))
+        loss = Value(
+            tape.take(4, "logits"),
+            1,
+            4,
+            tape.node([], [part.buffer], replay=lambda tape, node, given: tape.send(part.node, tape.hold(part.buffer))),
+        )
     else:
         lifted = walk.cast(part, each)
         soft = tape.op(wide.size, each, [lifted], saves_result=True, cause="logits")

@@ -35,7 +35,9 @@ def longest(config: RunConfig, rows: Rows | None) -> int:
     return config.data.max_length if rows is None else min(config.data.max_length, rows.longest)
 
 
-def stack(config: RunConfig, facts: ModelFacts, device: Device, rows: Rows | None, footprint: Footprint, checkpointing: bool) -> Stack:
+def stack(
+    config: RunConfig, facts: ModelFacts, device: Device, rows: Rows | None, footprint: Footprint, checkpointing: bool
+) -> Stack:
     """The largest piece the run can meet. Raises OrderError where a lever does not fit the device."""
     training, each, row = config.training, width(config, device), longest(config, rows)
     packed, kernel, _ = auto.layout(config, facts, device, row)
@@ -47,20 +49,46 @@ def stack(config: RunConfig, facts: ModelFacts, device: Device, rows: Rows | Non
     narrow = config.training.weights == "bf16"
     tables = not narrow and any(EMBEDDING.search(name) for name in footprint.weights)
     windowed = not packed and auto.windowed(facts, row)
-    squares = bool(footprint.prefix) or windowed or packed and kernel in ("sdpa", "eager")  # a mask that SDPA's causal flag cannot replace
+    squares = (
+        bool(footprint.prefix) or windowed or packed and kernel in ("sdpa", "eager")
+    )  # a mask that SDPA's causal flag cannot replace
     shares = device.kind == "cpu" or shares_keys(device, each)
-    if kernel == "sdpa" and not packed and not squares and not shares and facts.kv_heads < facts.heads and auto.masked(config, facts, row):
+    if (
+        kernel == "sdpa"
+        and not packed
+        and not squares
+        and not shares
+        and facts.kv_heads < facts.heads
+        and auto.masked(config, facts, row)
+    ):
         kernel = "eager"  # transformers' own SDPA leaves keys shared, and torch falls back to its math kernel
     tokens = effective * (int(rows.mean) + 1 if rows else row) // ranks  # of a step
     micro_batches = -(-tokens // (batch * length))
     rest = padded_width(tokens - length) if packed and micro_batches == 2 else 0
     return Stack(
-        device="cpu" if device.kind == "cpu" else "cuda", batch=batch, length=length, row=min(row, length), labels=max(1, int(batch * length * share)),
-        base=each, stream=4 if tables else each, autocast=0 if each == 4 or narrow else each, attention="flash" if "flash" in kernel else kernel,
-        mask=squares, expanded=squares or not shares, fused_adapters=True, half=half(config, device), checkpointing=checkpointing, head=auto.loss(config),
-        accumulates=micro_batches > 1, rest=rest if rest < length else 0, optimizer=auto.optimizer(config, device),
-        input_grads=checkpointing and not tables and not narrow, ranks=ranks,
-        evaluates=rows.held > 0 if rows else bool(config.data.eval), answers=bool(training.sample_prompts))
+        device="cpu" if device.kind == "cpu" else "cuda",
+        batch=batch,
+        length=length,
+        row=min(row, length),
+        labels=max(1, int(batch * length * share)),
+        base=each,
+        stream=4 if tables else each,
+        autocast=0 if each == 4 or narrow else each,
+        attention="flash" if "flash" in kernel else kernel,
+        mask=squares,
+        expanded=squares or not shares,
+        fused_adapters=True,
+        half=half(config, device),
+        checkpointing=checkpointing,
+        head=auto.loss(config),
+        accumulates=micro_batches > 1,
+        rest=rest if rest < length else 0,
+        optimizer=auto.optimizer(config, device),
+        input_grads=checkpointing and not tables and not narrow,
+        ranks=ranks,
+        evaluates=rows.held > 0 if rows else bool(config.data.eval),
+        answers=bool(training.sample_prompts),
+    )
 
 
 def shares_keys(device: Device, each: int) -> bool:

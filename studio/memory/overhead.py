@@ -18,7 +18,11 @@ CONTEXT = 450 * MIB  # of a card that is not in cards.py
 # Reserved beyond allocated, as share of what is not standing: low, expected, high. Read off the published rows that tell both.
 STACKED = (0.02, 0.06, 0.14)  # without checkpointing, activations pile up and go in turn (L40S)
 CHUNKED = (0.06, 0.12, 0.17)  # checkpointed, logits in chunks: 0.11 to 0.15 on A100s
-TORN_UP = (0.05, 0.25, 0.50)  # checkpointed, with whole logits or squares of scores: 0.02 to 0.6 on A100s, 0.08 to 0.47 on a T4
+TORN_UP = (
+    0.05,
+    0.25,
+    0.50,
+)  # checkpointed, with whole logits or squares of scores: 0.02 to 0.6 on A100s, 0.08 to 0.47 on a T4
 PROCESS = 640 * MIB  # Python with torch, transformers and peft loaded, before the model
 
 
@@ -29,8 +33,14 @@ WHOLE = 3.0  # 2.3 to 3.7 where every weight is trained
 VIRTUAL = 3.9  # 1.2 to 6.5 where virtual tokens stand before the rows, or keys and values before every layer's own
 TORN = 6.2  # 5.2 to 6.4 with dropout's draws, or numbers that go through float32 and back, in every layer
 SCALED = 5.4  # 4.2 to 7.5 with (IA)3's vectors in float32
-GROWING = (0.7, 1.0, 2.2)  # low, expected, high: runs of many steps over rows of unlike lengths were seen to tear the heap up to twice as far
-UNPACKING = 46 * MIB  # bitsandbytes with its buffers, on a CPU: 46 to 50 MiB beside the tensors of 7 and 21 million packed numbers
+GROWING = (
+    0.7,
+    1.0,
+    2.2,
+)  # low, expected, high: runs of many steps over rows of unlike lengths were seen to tear the heap up to twice as far
+UNPACKING = (
+    46 * MIB
+)  # bitsandbytes with its buffers, on a CPU: 46 to 50 MiB beside the tensors of 7 and 21 million packed numbers
 
 
 class Overhead(NamedTuple):
@@ -51,7 +61,9 @@ class Overhead(NamedTuple):
         return size + self.fixed + int((self.expected - self.fixed) * min(1.0, max(0.0, share)))
 
 
-def overhead(device: Device, step: Step, stack: Stack, anatomy: Anatomy, footprint: Footprint, paged: int = 0) -> Overhead:
+def overhead(
+    device: Device, step: Step, stack: Stack, anatomy: Anatomy, footprint: Footprint, paged: int = 0
+) -> Overhead:
     """For a device and a walked step. paged: bytes of optimizer states in managed memory."""
     return cpu(stack, anatomy, footprint) if device.kind == "cpu" else card(device, step, stack, paged)
 

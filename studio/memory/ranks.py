@@ -47,9 +47,14 @@ def share(states: States, stack: Stack) -> States:
     if not stack.split:
         return states
     count = stack.ranks
-    return states._replace(weights=states.scales + -(-(states.weights - states.scales) // count), trained=-(-states.trained // count),
-                           gradients=-(-states.gradients // count), optimizer=-(-states.optimizer // count), paged=-(-states.paged // count),
-                           step=-(-states.step // count))
+    return states._replace(
+        weights=states.scales + -(-(states.weights - states.scales) // count),
+        trained=-(-states.trained // count),
+        gradients=-(-states.gradients // count),
+        optimizer=-(-states.optimizer // count),
+        paged=-(-states.paged // count),
+        step=-(-states.step // count),
+    )
 
 
 def buckets(states: States, stack: Stack) -> int:
@@ -66,15 +71,27 @@ def gathered(facts: ModelFacts, anatomy: Anatomy, footprint: Footprint, stack: S
     if not stack.split:
         return NOTHING
     each = stack.compute
-    packed, narrow = (facts.linears(), 0.5 if footprint.quantized[0] != "int8" else 1) if footprint.quantized else ({}, 0)
-    whole = {name: tensor.size * (narrow if name.removesuffix(".weight") in packed else each) for name, tensor in facts.tensors.items()}
+    packed, narrow = (
+        (facts.linears(), 0.5 if footprint.quantized[0] != "int8" else 1) if footprint.quantized else ({}, 0)
+    )
+    whole = {
+        name: tensor.size * (narrow if name.removesuffix(".weight") in packed else each)
+        for name, tensor in facts.tensors.items()
+    }
     prefixes = tuple(layer.prefix for layer in anatomy.layers)
     beside = [_beside(footprint, prefix, facts) for prefix in prefixes]
-    layers = [sum(size for name, size in whole.items() if name.startswith(prefix)) + each * more for prefix, more in zip(prefixes, beside, strict=True)]
-    moving = [sum(facts.tensors[name].size for name in footprint.weights if name in whole and name.startswith(prefix)) + more
-              for prefix, more in zip(prefixes, beside, strict=True)]
+    layers = [
+        sum(size for name, size in whole.items() if name.startswith(prefix)) + each * more
+        for prefix, more in zip(prefixes, beside, strict=True)
+    ]
+    moving = [
+        sum(facts.tensors[name].size for name in footprint.weights if name in whole and name.startswith(prefix)) + more
+        for prefix, more in zip(prefixes, beside, strict=True)
+    ]
     outside = sum(size for name, size in whole.items() if not name.startswith(prefixes))
-    largest = max(tensor.size for tensor in facts.tensors.values()) * (footprint.each if footprint.weights else stack.base)
+    largest = max(tensor.size for tensor in facts.tensors.values()) * (
+        footprint.each if footprint.weights else stack.base
+    )
     return Gathered(int(outside + 2 * max(layers) + max(moving) * (each + 2 * SUMMED)), largest)
 
 

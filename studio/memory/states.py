@@ -39,8 +39,16 @@ def states(facts: ModelFacts, footprint: Footprint, shapes: Mapping[str, tuple[i
     numbers = sum(prod(shape) for shape in shapes.values())
     packed, scales, rest, largest = weight_bytes(facts, footprint, stack)
     paged = paged_bytes(shapes, stack.optimizer) if stack.device == "cuda" else 0
-    return States(weights=packed + rest, trained=numbers * each, gradients=numbers * each, optimizer=optimizer_bytes(shapes, each, stack.optimizer) - paged,
-                  step=step_bytes(shapes, each, stack), paged=paged, scales=scales, loading=2 * largest)
+    return States(
+        weights=packed + rest,
+        trained=numbers * each,
+        gradients=numbers * each,
+        optimizer=optimizer_bytes(shapes, each, stack.optimizer) - paged,
+        step=step_bytes(shapes, each, stack),
+        paged=paged,
+        scales=scales,
+        loading=2 * largest,
+    )
 
 
 def weight_bytes(facts: ModelFacts, footprint: Footprint, stack: Stack) -> tuple[int, int, int, int]:
@@ -55,7 +63,10 @@ def weight_bytes(facts: ModelFacts, footprint: Footprint, stack: Stack) -> tuple
         module = name.removesuffix(".weight")
         if footprint.quantized and module in linears and module != name:
             held = quantized_bytes(tensor.shape, *footprint.quantized)
-            packed, scales = packed + held, scales + held - (tensor.size if footprint.quantized[0] == "int8" else -(-tensor.size // 2))
+            packed, scales = (
+                packed + held,
+                scales + held - (tensor.size if footprint.quantized[0] == "int8" else -(-tensor.size // 2)),
+            )
             largest = max(largest, tensor.size)
         else:
             rest += tensor.size * each
@@ -79,10 +90,17 @@ def nf4_bytes(size: int, double: bool) -> int:
 def optimizer_bytes(shapes: Mapping[str, tuple[int, ...]], each: int, name: str) -> int:
     """Bytes of an optimizer's states. each: bytes of a trained number, whose type torch's optimizers give their states."""
     if "adafactor" in name:  # a row and a column of second moments (Shazeer and Stern 2018, arXiv 1804.04235), float32
-        return sum(4 * (sum(shape[-2:]) * prod(shape[:-2]) if len(shape) > 1 else prod(shape)) for shape in shapes.values())
-    if "8bit" in name:  # two states of a byte with a float32 per 256 (Dettmers et al. 2021, arXiv 2110.02861); below 4096 elements 32-bit
+        return sum(
+            4 * (sum(shape[-2:]) * prod(shape[:-2]) if len(shape) > 1 else prod(shape)) for shape in shapes.values()
+        )
+    if (
+        "8bit" in name
+    ):  # two states of a byte with a float32 per 256 (Dettmers et al. 2021, arXiv 2110.02861); below 4096 elements 32-bit
         halves = 1 if "lion" in name or "rmsprop" in name else 2
-        return sum(halves * (prod(shape) + -(-prod(shape) // 256) * 4 if prod(shape) >= 4096 else 4 * prod(shape)) for shape in shapes.values())
+        return sum(
+            halves * (prod(shape) + -(-prod(shape) // 256) * 4 if prod(shape) >= 4096 else 4 * prod(shape))
+            for shape in shapes.values()
+        )
     numbers = sum(prod(shape) for shape in shapes.values())
     if name.startswith("sgd"):
         return 0
@@ -108,4 +126,8 @@ def step_bytes(shapes: Mapping[str, tuple[int, ...]], each: int, stack: Stack) -
         return 6 * 4 * min(ADAMW_NUMBERS, max(sizes, default=0))
     if "adafactor" in name:
         return 2 * 4 * max(sizes, default=0)
-    return 0 if any(word in name for word in ("fused", "8bit", "paged", "lion_32bit", "sgd")) else 2 * each * max(sizes, default=0)
+    return (
+        0
+        if any(word in name for word in ("fused", "8bit", "paged", "lion_32bit", "sgd"))
+        else 2 * each * max(sizes, default=0)
+    )

@@ -41,9 +41,14 @@ def step(anatomy: Anatomy, stack: Stack, footprint: Footprint, states: States, w
     states: this process's part of them; whole: what of a split model it holds in one piece for a while.
     """
     if stack.rest:
-        last = stack._replace(length=stack.rest, labels=stack.labels and max(1, stack.labels * stack.rest // stack.length))
+        last = stack._replace(
+            length=stack.rest, labels=stack.labels and max(1, stack.labels * stack.rest // stack.length)
+        )
         both = (stack._replace(accumulates=False), last._replace(accumulates=True))
-        return max((step(anatomy, one._replace(rest=0), footprint, states, whole) for one in both), key=lambda walked: walked.peak)
+        return max(
+            (step(anatomy, one._replace(rest=0), footprint, states, whole) for one in both),
+            key=lambda walked: walked.peak,
+        )
     if footprint.virtual:
         stack = stack._replace(length=stack.length + footprint.virtual)
     tape = Tape(512 if stack.device == "cuda" else 64, stack.accumulates, stack.ranks if stack.split else 1)
@@ -89,7 +94,9 @@ def _forward_backward(walk: Walk) -> int:
     inputs = _inputs(walk)
     mask = inputs[-1]
     stream = _embedded(walk)
-    first = tape.name(stream)  # the model's own frame, or peft's where virtual tokens are put before it, keeps this name
+    first = tape.name(
+        stream
+    )  # the model's own frame, or peft's where virtual tokens are put before it, keeps this name
     chain: list = [tape.nodes]
     tape.nodes = []
     kept = 0
@@ -97,7 +104,9 @@ def _forward_backward(walk: Walk) -> int:
         stream, used = _block(walk, layer, count, stream, mask, chain)
         kept = max(kept, used)
     final = walk.norm(stream, anatomy.hidden, walk.final_moves)
-    tape.drop(stream, *([] if walk.footprint.virtual else [first]), *([] if walk.stack.checkpointing else [inputs.pop()]))
+    tape.drop(
+        stream, *([] if walk.footprint.virtual else [first]), *([] if walk.stack.checkpointing else [inputs.pop()])
+    )
     tape.enter("loss")
     loss = head_loss(walk, final)
     tape.drop(final, *([first] if walk.footprint.virtual else []))
@@ -121,10 +130,16 @@ def _inputs(walk: Walk) -> list[Value | None]:
     tape, stack = walk.tape, walk.stack
     angles, square = stack.length * walk.anatomy.head_dim * 2, None
     if stack.attention == "eager" or stack.mask and stack.attention != "flash":
-        size, each = stack.batch * stack.length * (stack.length + walk.footprint.prefix), stack.stream if stack.attention == "eager" else 1
+        size, each = (
+            stack.batch * stack.length * (stack.length + walk.footprint.prefix),
+            stack.stream if stack.attention == "eager" else 1,
+        )
         square = Value(tape.take(size * each, "activations"), size, each, None)
-    return [Value(tape.take(stack.tokens * 8 * 3, "activations"), 3 * stack.tokens, 8, None),
-            Value(tape.take(angles * stack.stream, "activations"), angles, stack.stream, None), square]
+    return [
+        Value(tape.take(stack.tokens * 8 * 3, "activations"), 3 * stack.tokens, 8, None),
+        Value(tape.take(angles * stack.stream, "activations"), angles, stack.stream, None),
+        square,
+    ]
 
 
 def _plan(layers: tuple[Layer, ...], footprint: Footprint) -> list[tuple[Layer, int]]:
@@ -132,9 +147,25 @@ def _plan(layers: tuple[Layer, ...], footprint: Footprint) -> list[tuple[Layer, 
     plan: list[tuple[Layer, int]] = []
     marks: list[tuple] = []
     for place, layer in enumerate(layers):
-        mark = (place == 0, place == len(layers) - 1, layer.norms, layer.inner, layer.loose, tuple(
-            (linear.part, linear.inputs, linear.outputs, footprint.low_rank.get(linear.name), footprint.bottleneck.get(linear.name),
-             footprint.scaled.get(linear.name), f"{linear.name}.weight" in footprint.weights) for linear in layer.linears))
+        mark = (
+            place == 0,
+            place == len(layers) - 1,
+            layer.norms,
+            layer.inner,
+            layer.loose,
+            tuple(
+                (
+                    linear.part,
+                    linear.inputs,
+                    linear.outputs,
+                    footprint.low_rank.get(linear.name),
+                    footprint.bottleneck.get(linear.name),
+                    footprint.scaled.get(linear.name),
+                    f"{linear.name}.weight" in footprint.weights,
+                )
+                for linear in layer.linears
+            ),
+        )
         if marks and marks[-1] == mark:
             plan[-1] = (plan[-1][0], plan[-1][1] + 1)
         else:
@@ -147,12 +178,21 @@ def _embedded(walk: Walk) -> Value:
     tape, stack, anatomy = walk.tape, walk.stack, walk.anatomy
     size = stack.tokens * anatomy.hidden
     weights = anatomy.embedding * walk.footprint.each if walk.table_moves else walk.footprint.rows * walk.footprint.each
-    copy = anatomy.embedding * stack.base if walk.footprint.rows else 0  # peft looks tokens up in a copy of the table with the trained rows in it
+    copy = (
+        anatomy.embedding * stack.base if walk.footprint.rows else 0
+    )  # peft looks tokens up in a copy of the table with the trained rows in it
     stream = tape.op(size, stack.stream, [], weights=weights, scratch=copy, back_scratch=2 * copy)
     learns_input = walk.footprint.virtual or stack.input_grads
     if learns_input and stream.node is None:  # enable_input_require_grads, or learnt tokens put before the row
-        own = [tape.take(stack.batch * (stack.length - walk.footprint.virtual) * anatomy.hidden * stack.stream, "activations")] \
-            if walk.footprint.virtual and stack.input_grads else []  # both: the row's own vectors are a leaf, and stay
+        own = (
+            [
+                tape.take(
+                    stack.batch * (stack.length - walk.footprint.virtual) * anatomy.hidden * stack.stream, "activations"
+                )
+            ]
+            if walk.footprint.virtual and stack.input_grads
+            else []
+        )  # both: the row's own vectors are a leaf, and stay
         stream.node = tape.node([], own)
         for buffer in own:
             tape.free(buffer)

@@ -22,17 +22,33 @@ def page(card: str = "NVIDIA A100 80GB", length: int = 2048, batch: int = 4) -> 
     """Markdown. Generated, so that it can never say anything else than the estimate does."""
     device = cards.device(card)
     made = {name: _estimate(EIGHT, name, length, batch, device) for name in METHODS}
-    lines = [f"## Where the memory of an 8B model goes ({batch} rows of {length} tokens, {device.name})", "",
-             "| GiB | full | LoRA | QLoRA |", "|---|---:|---:|---:|"]
-    lines += [f"| {cause} | " + " | ".join(f"{made[name].by_cause[cause] / GIB:.2f}" for name in METHODS) + " |" for cause in estimate.CAUSES]
-    lines += ["| **expected** | " + " | ".join(f"**{made[name].total / GIB:.1f}**" for name in METHODS) + " |",
-              "| band | " + " | ".join(f"{made[name].low / GIB:.1f} to {made[name].high / GIB:.1f}" for name in METHODS) + " |",
-              "| fits | " + " | ".join("yes" if made[name].fits else "no" for name in METHODS) + " |",
-              "| checkpointing (auto) | " + " | ".join("on" if made[name].checkpointing else "off" for name in METHODS) + " |"]
+    lines = [
+        f"## Where the memory of an 8B model goes ({batch} rows of {length} tokens, {device.name})",
+        "",
+        "| GiB | full | LoRA | QLoRA |",
+        "|---|---:|---:|---:|",
+    ]
+    lines += [
+        f"| {cause} | " + " | ".join(f"{made[name].by_cause[cause] / GIB:.2f}" for name in METHODS) + " |"
+        for cause in estimate.CAUSES
+    ]
+    lines += [
+        "| **expected** | " + " | ".join(f"**{made[name].total / GIB:.1f}**" for name in METHODS) + " |",
+        "| band | "
+        + " | ".join(f"{made[name].low / GIB:.1f} to {made[name].high / GIB:.1f}" for name in METHODS)
+        + " |",
+        "| fits | " + " | ".join("yes" if made[name].fits else "no" for name in METHODS) + " |",
+        "| checkpointing (auto) | "
+        + " | ".join("on" if made[name].checkpointing else "off" for name in METHODS)
+        + " |",
+    ]
     for name in METHODS:
         lines += ["", f"**{name}** ({made[name].trainable:,} trained numbers; peak at {made[name].peak_phase}):", ""]
-        lines += [f"- {cause}, {made[name].by_cause[cause] / GIB:.2f} GiB. {text}"
-                  for cause, text in made[name].explained.items() if made[name].by_cause[cause]]
+        lines += [
+            f"- {cause}, {made[name].by_cause[cause] / GIB:.2f} GiB. {text}"
+            for cause, text in made[name].explained.items()
+            if made[name].by_cause[cause]
+        ]
     return "\n".join([*lines, "", *_tutorials(), ""])
 
 
@@ -46,16 +62,34 @@ def seven() -> tuple[dict[str, Any], ...]:
     rows = []
     for name in METHODS:
         made = _estimate(SEVEN, name, 512, 1, cards.device("NVIDIA A100 80GB"), checkpointing=True)
-        rows.append({"method": name, "said": SAID[name], "total": made.total, "card": next((size for size in SIZES if made.high <= size * GIB * 0.97), None)})
+        rows.append(
+            {
+                "method": name,
+                "said": SAID[name],
+                "total": made.total,
+                "card": next((size for size in SIZES if made.high <= size * GIB * 0.97), None),
+            }
+        )
     return tuple(rows)
 
 
 def _tutorials() -> list[str]:
     """What tutorials say a 7B model needs, beside ours."""
-    lines = ["## The tutorials' table: a 7B model", "", "| method | tutorials say | here, 1 row of 512 tokens | cards it fits |", "|---|---|---:|---|"]
-    lines += [f"| {row['method']} | {row['said']} | {row['total'] / GIB:.1f} GiB | {str(row['card']) + ' GB and more' if row['card'] else 'several cards'} |"
-              for row in seven()]
-    return [*lines, "", "LLaMA-Factory's README gives 120 GB (full, mixed precision), 60 GB (pure bf16), 16 GB (LoRA) and 6 GB (QLoRA), whatever the batch."]
+    lines = [
+        "## The tutorials' table: a 7B model",
+        "",
+        "| method | tutorials say | here, 1 row of 512 tokens | cards it fits |",
+        "|---|---|---:|---|",
+    ]
+    lines += [
+        f"| {row['method']} | {row['said']} | {row['total'] / GIB:.1f} GiB | {str(row['card']) + ' GB and more' if row['card'] else 'several cards'} |"
+        for row in seven()
+    ]
+    return [
+        *lines,
+        "",
+        "LLaMA-Factory's README gives 120 GB (full, mixed precision), 60 GB (pure bf16), 16 GB (LoRA) and 6 GB (QLoRA), whatever the batch.",
+    ]
 
 
 def facts_of(name: str) -> ModelFacts:
@@ -64,7 +98,14 @@ def facts_of(name: str) -> ModelFacts:
     return model.from_config(known[known[name].get("as", name)])
 
 
-def _estimate(name: str, method: str, length: int, batch: int, device: Device, checkpointing: bool | str = "auto") -> estimate.Estimate:
-    order = config.build({"data": {"train": "rows.json", "max_length": length}, "method": method,
-                          "training": {"batch_size": batch, "precision": "bf16", "checkpointing": checkpointing}})
+def _estimate(
+    name: str, method: str, length: int, batch: int, device: Device, checkpointing: bool | str = "auto"
+) -> estimate.Estimate:
+    order = config.build(
+        {
+            "data": {"train": "rows.json", "max_length": length},
+            "method": method,
+            "training": {"batch_size": batch, "precision": "bf16", "checkpointing": checkpointing},
+        }
+    )
     return estimate.estimate(facts_of(name), order, device, Rows(10_000, 10_000 * length, 7_000 * length, length))

@@ -41,8 +41,23 @@ class Node:
 
     __slots__ = ("edges", "saved", "scratch", "weights", "gradient", "replay", "reads")
 
-    def __init__(self, edges: list[tuple[Node, int]], saved: list[Buffer], scratch: int, weights: int, replay: Callable | None, reads: bool):
-        self.edges, self.saved, self.scratch, self.weights, self.replay, self.reads = edges, saved, scratch, weights, replay, reads
+    def __init__(
+        self,
+        edges: list[tuple[Node, int]],
+        saved: list[Buffer],
+        scratch: int,
+        weights: int,
+        replay: Callable | None,
+        reads: bool,
+    ):
+        self.edges, self.saved, self.scratch, self.weights, self.replay, self.reads = (
+            edges,
+            saved,
+            scratch,
+            weights,
+            replay,
+            reads,
+        )
         self.gradient: Buffer | None = None
 
 
@@ -119,14 +134,30 @@ class Tape:
 
     # -- operations
 
-    def op(self, size: int, each: int, parents: Iterable[Value], saves: Sequence[Value] = (), *, cause: str = "activations", scratch: int = 0,
-           back_scratch: int = 0, weights: int = 0, alias: bool = False, saves_result: bool = False, reads: bool = False) -> Value:
+    def op(
+        self,
+        size: int,
+        each: int,
+        parents: Iterable[Value],
+        saves: Sequence[Value] = (),
+        *,
+        cause: str = "activations",
+        scratch: int = 0,
+        back_scratch: int = 0,
+        weights: int = 0,
+        alias: bool = False,
+        saves_result: bool = False,
+        reads: bool = False,
+    ) -> Value:
         """An operation with a new result of `size` elements; gradients have the parents' size, or are passed on as they are (alias).
 
         weights: bytes of the gradients of trained weights that its backward makes; saves: what its backward reads; reads: it reads a frozen weight.
         """
-        edges = [(parent.node, 0 if alias and parent.each == each and parent.size == size else parent.size * parent.each)
-                 for parent in parents if parent.node is not None]
+        edges = [
+            (parent.node, 0 if alias and parent.each == each and parent.size == size else parent.size * parent.each)
+            for parent in parents
+            if parent.node is not None
+        ]
         kept = bool(edges or weights) and (reads or saves_result or len(saves) > 0)
         if kept and not saves_result:
             self._keep()
@@ -147,8 +178,15 @@ class Tape:
             self.left -= 1
             self.mute = self.left <= 0
 
-    def node(self, edges: list[tuple[Node, int]], held: list[Buffer], scratch: int = 0, weights: int = 0, replay: Callable | None = None,
-             reads: bool = False) -> Node:
+    def node(
+        self,
+        edges: list[tuple[Node, int]],
+        held: list[Buffer],
+        scratch: int = 0,
+        weights: int = 0,
+        replay: Callable | None = None,
+        reads: bool = False,
+    ) -> Node:
         saved = [self.hold(buffer) for buffer in held] if self.saving or replay else []
         node = Node(edges, saved, scratch, weights, replay, reads)
         self.nodes.append(node)

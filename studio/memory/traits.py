@@ -13,7 +13,10 @@ SIDE_BY_SIDE = ("phi", "cohere", "cohere2", "gptj", "codegen")
 UNROTATED = ("gpt2", "gpt_bigcode", "opt", "bloom", "mpt", "xglm", "openai-gpt", "gpt_neo", "biogpt")
 PARTLY = {"phi": 0.5, "gpt_neox": 0.25, "stablelm": 0.25, "glm": 0.5, "glm4": 0.5, "persimmon": 0.5, "nemotron": 0.5}
 DROPPING = {"gpt2": (0.1, 0.1), "gpt_bigcode": (0.1, 0.1), "opt": (0.1, 0.0), "xglm": (0.1, 0.1), "biogpt": (0.1, 0.1)}
-BENT = dict.fromkeys(("gpt2", "phi", "gptj", "gpt_neo", "codegen"), "gelu_new") | {"gpt_bigcode": "gelu_pytorch_tanh", "opt": "relu"}
+BENT = dict.fromkeys(("gpt2", "phi", "gptj", "gpt_neo", "codegen"), "gelu_new") | {
+    "gpt_bigcode": "gelu_pytorch_tanh",
+    "opt": "relu",
+}
 
 
 class Traits(NamedTuple):
@@ -50,19 +53,28 @@ def traits(facts: ModelFacts) -> Traits:
     parallel = kind in SIDE_BY_SIDE or bool(first("use_parallel_residual", default=kind == "gpt_neox"))
     parallel = parallel or kind == "falcon" and bool(first("parallel_attn", default=True))
     return Traits(
-        parallel=parallel, shared=parallel and kind != "gpt_neox", rotary=_rotary(config, kind, facts.head_dim),
+        parallel=parallel,
+        shared=parallel and kind != "gpt_neox",
+        rotary=_rotary(config, kind, facts.head_dim),
         dropout=float(first("resid_pdrop", "hidden_dropout", "residual_dropout", "dropout", default=dropped[0])),
         attention_dropout=float(first("attn_pdrop", "attention_dropout", default=dropped[1])),
         activation=str(first("hidden_activation", "hidden_act", "activation_function", default=BENT.get(kind, "silu"))),
-        behind=kind in ("olmo2", "olmo3"), widened=kind in ("cohere", "cohere2"), late=kind in ("olmo2", "olmo3") or kind.startswith("gemma"),
-        multiplied=first("residual_multiplier", default=None) is not None or kind.startswith("granite"), capped=bool(config.get("attn_logit_softcapping")),
-        eager=kind in ("bloom", "mpt"), bent=3 if config.get("final_logit_softcapping") else 1 if _shifted(config, facts) else 0)
+        behind=kind in ("olmo2", "olmo3"),
+        widened=kind in ("cohere", "cohere2"),
+        late=kind in ("olmo2", "olmo3") or kind.startswith("gemma"),
+        multiplied=first("residual_multiplier", default=None) is not None or kind.startswith("granite"),
+        capped=bool(config.get("attn_logit_softcapping")),
+        eager=kind in ("bloom", "mpt"),
+        bent=3 if config.get("final_logit_softcapping") else 1 if _shifted(config, facts) else 0,
+    )
 
 
 def _shifted(config: dict[str, Any], facts: ModelFacts) -> bool:
     """Whether the head has a bias, or its logits are scaled (worker/loss.py's Bend)."""
     told = [config.get(key) for key in ("logit_scale", "logits_scaling", "lm_head_multiplier")]
-    return any(value not in (None, 1, 1.0) for value in told) or any(name.endswith(("lm_head.bias", "embed_out.bias")) for name in facts.tensors)
+    return any(value not in (None, 1, 1.0) for value in told) or any(
+        name.endswith(("lm_head.bias", "embed_out.bias")) for name in facts.tensors
+    )
 
 
 def _rotary(config: dict[str, Any], kind: str, width: int) -> float:

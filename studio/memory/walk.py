@@ -45,7 +45,14 @@ class Walk:
         if compute != each and not self.stack.split:
             copied = Value(tape.take(numbers * compute, "workspace"), numbers, compute, None)
             held.append(copied)
-        result = tape.op(rows * outputs, compute, [given], held, weights=numbers * each, back_scratch=numbers * compute if copied else 0)
+        result = tape.op(
+            rows * outputs,
+            compute,
+            [given],
+            held,
+            weights=numbers * each,
+            back_scratch=numbers * compute if copied else 0,
+        )
         if copied and not tape.saving:
             self.copies.append(tape.hold(copied.buffer))
             self.copied_bytes += copied.buffer.bytes
@@ -84,7 +91,9 @@ class Walk:
         weight = linear.inputs * linear.outputs * 2 if self.footprint.quantized else 0
         result = tape.op(rows * linear.outputs, compute, [given], scratch=weight, back_scratch=weight, reads=not weight)
         tape.drop(given)
-        if self.footprint.quantized and not stack.autocast and value.each != compute:  # bitsandbytes gives back the type it was given
+        if (
+            self.footprint.quantized and not stack.autocast and value.each != compute
+        ):  # bitsandbytes gives back the type it was given
             narrow, result = result, self.cast(result, value.each)
             tape.drop(narrow)
         return result
@@ -97,7 +106,9 @@ class Walk:
         if quantized:  # peft clones what bitsandbytes gives
             first, result = result, self.copy(result)
             tape.drop(first)
-        kept = stack.fused_adapters and not self.footprint.decomposed or quantized and stack.device == "cuda"  # peft asks for CUDA's autocast only
+        kept = (
+            stack.fused_adapters and not self.footprint.decomposed or quantized and stack.device == "cuda"
+        )  # peft asks for CUDA's autocast only
         given = tape.view(value) if kept and stack.autocast else self.cast(value, each)
         if self.footprint.dropout and stack.fused_adapters and stack.device == "cpu" and not self.footprint.decomposed:
             inner = self.dropped_product(given, linear.inputs, rank)
@@ -125,8 +136,15 @@ class Walk:
         tape, compute = self.tape, self.stack.autocast or self.footprint.each
         kept = Value(tape.take(given.size, "activations"), given.size, 1, None)
         product = given.size * (given.each + (compute if compute != given.each else 0))
-        inner = tape.op(given.size // inputs * rank, compute, [given], [given, kept], scratch=max(product, 2 * given.size),
-                        weights=inputs * rank * self.footprint.each, back_scratch=product)
+        inner = tape.op(
+            given.size // inputs * rank,
+            compute,
+            [given],
+            [given, kept],
+            scratch=max(product, 2 * given.size),
+            weights=inputs * rank * self.footprint.each,
+            back_scratch=product,
+        )
         tape.drop(kept)
         return inner
 
@@ -138,20 +156,36 @@ class Walk:
         """
         tape, stack, each = self.tape, self.stack, self.footprint.each
         square, compute = linear.inputs * linear.outputs, stack.autocast or masked.each
-        tape.scratch(linear.inputs**2 * (each + (compute if compute != each else 0)) + square * (4 * masked.each + (compute if compute != masked.each else 0)),
-                     "workspace")
+        tape.scratch(
+            linear.inputs**2 * (each + (compute if compute != each else 0))
+            + square * (4 * masked.each + (compute if compute != masked.each else 0)),
+            "workspace",
+        )
         if self.footprint.dropout:
             copied = compute != stack.base or masked.each != stack.base or self.footprint.quantized
             weight = Value(tape.take(square * compute if copied else 0, "activations"), square, compute, None)
             narrow = self.cast(masked, compute)
-            base = tape.op(masked.size // linear.inputs * linear.outputs, compute, [narrow], [weight], scratch=square * masked.each if copied else 0)
+            base = tape.op(
+                masked.size // linear.inputs * linear.outputs,
+                compute,
+                [narrow],
+                [weight],
+                scratch=square * masked.each if copied else 0,
+            )
             tape.drop(weight, narrow)
         else:
             base = tape.view(result)
         inner = self.trained_linear(masked, linear.inputs, rank, each)
         outer = self.trained_linear(inner, rank, linear.outputs, each)
         tape.drop(inner, masked, given)
-        own = tape.op(base.size, max(each, base.each), [base], [base], weights=linear.outputs * each, back_scratch=base.size * each)
+        own = tape.op(
+            base.size,
+            max(each, base.each),
+            [base],
+            [base],
+            weights=linear.outputs * each,
+            back_scratch=base.size * each,
+        )
         more = tape.op(outer.size, max(each, outer.each), [outer], [outer], back_scratch=outer.size * each)
         strong = tape.op(more.size, more.each, [more])
         tape.drop(base, outer, more)
@@ -173,8 +207,14 @@ class Walk:
 
     def scaled(self, value: Value, width: int) -> Value:
         """(IA)3: value times a trained vector in float32, back in the value's type."""
-        product = self.tape.op(value.size, max(value.each, self.footprint.each), [value], [value], weights=width * self.footprint.each,
-                               back_scratch=(2 if value.each < self.footprint.each else 1) * value.size * self.footprint.each)
+        product = self.tape.op(
+            value.size,
+            max(value.each, self.footprint.each),
+            [value],
+            [value],
+            weights=width * self.footprint.each,
+            back_scratch=(2 if value.each < self.footprint.each else 1) * value.size * self.footprint.each,
+        )
         result = self.cast(product, value.each)
         self.tape.drop(product)
         return result
@@ -207,7 +247,9 @@ class Walk:
 
     def norms_move(self, layer: Layer) -> bool:
         """Whether a layer's norms are trained."""
-        return any(name.startswith(layer.prefix) and ("norm" in name or ".ln_" in name) for name in self.footprint.weights)
+        return any(
+            name.startswith(layer.prefix) and ("norm" in name or ".ln_" in name) for name in self.footprint.weights
+        )
 
     def norm(self, value: Value, width: int, trained: bool) -> Value:
         """RMSNorm as transformers writes it (float32 inside), or torch's layer norm, or a fused one that keeps its input alone."""
@@ -223,7 +265,9 @@ class Walk:
     def plain_norm(self, value: Value, width: int, row: int, trained: bool) -> Value:
         """A norm in one kernel, which keeps its input and `row` bytes a row."""
         rest = Value(self.tape.take(value.size // width * row, "activations"), value.size // width, row, None)
-        result = self.tape.op(value.size, value.each, [value], [value, rest], weights=2 * width * self.footprint.each if trained else 0)
+        result = self.tape.op(
+            value.size, value.each, [value], [value, rest], weights=2 * width * self.footprint.each if trained else 0
+        )
         self.tape.drop(rest)
         return result
 
@@ -241,8 +285,15 @@ class Walk:
         if not self.anatomy.traits.late:
             tape.drop(product)
         each = 4 if self.anatomy.traits.late or self.stack.kbit else self.footprint.each if trained else self.stack.base
-        result = tape.op(size, max(narrow.each, each), [narrow], [narrow] if trained else [], weights=width * each if trained else 0,
-                         back_scratch=size * max(narrow.each, each) if trained else 0, reads=True)
+        result = tape.op(
+            size,
+            max(narrow.each, each),
+            [narrow],
+            [narrow] if trained else [],
+            weights=width * each if trained else 0,
+            back_scratch=size * max(narrow.each, each) if trained else 0,
+            reads=True,
+        )
         tape.drop(narrow)
         if self.anatomy.traits.late:
             final = self.cast(result, value.each)

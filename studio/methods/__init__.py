@@ -20,7 +20,12 @@ def _discover() -> dict[str, type[Method]]:
     for module in pkgutil.iter_modules(__path__):
         namespace = importlib.import_module(f"{__name__}.{module.name}")
         for thing in vars(namespace).values():
-            if isinstance(thing, type) and issubclass(thing, Method) and thing.__module__ == namespace.__name__ and not isabstract(thing):
+            if (
+                isinstance(thing, type)
+                and issubclass(thing, Method)
+                and thing.__module__ == namespace.__name__
+                and not isabstract(thing)
+            ):
                 found[thing.model_fields["name"].default] = thing
     return dict(sorted(found.items(), key=lambda item: (item[1].place, item[0])))
 

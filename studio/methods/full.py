@@ -13,7 +13,9 @@ from studio.errors import OrderError
 from studio.method import ADVANCED, Method, Shapes, in_float32
 from studio.model import EMBEDDING, ModelFacts
 
-BUFFER = re.compile(r"(^|\.)(rotary_emb\.inv_freq|masked_bias|attn\.bias|attention\.bias)$")  # stored by old checkpoints, no weights
+BUFFER = re.compile(
+    r"(^|\.)(rotary_emb\.inv_freq|masked_bias|attn\.bias|attention\.bias)$"
+)  # stored by old checkpoints, no weights
 
 
 class Full(Method):
@@ -23,48 +25,79 @@ class Full(Method):
     place: ClassVar[int] = 1
     label: ClassVar[str] = "Full fine-tuning"
     about: ClassVar[str] = "Trains every weight of the model, or the parts you choose."
-    advice: ClassVar[str] = ("Take it for a small model, or when the result must differ deeply from the base and the data is plenty. "
-                             "It costs about 16 bytes of memory per trained weight, a whole model on disk, and the model can forget what it knew.")
+    advice: ClassVar[str] = (
+        "Take it for a small model, or when the result must differ deeply from the base and the data is plenty. "
+        "It costs about 16 bytes of memory per trained weight, a whole model on disk, and the model can forget what it knew."
+    )
     learning_rate: ClassVar[float] = 2e-5
     mergeable: ClassVar[bool] = False
     cannot_merge: ClassVar[str] = "The result already is a whole model: there is nothing to merge."
     trains_tokens: ClassVar[bool] = True
     adapter: ClassVar[bool] = False
 
-    last_layers: int | None = Field(None, ge=1, le=1000, title="Only the last layers",
-                                    description="Trains the last N layers, the last norm and a head of its own; all before stays. Left out: all layers. "
-                                                "Fewer layers: less memory, faster, less forgotten.")
-    freeze_embeddings: bool = Field(False, title="Freeze embeddings", json_schema_extra=ADVANCED,
-                                    description="Leaves the table of word vectors as it is (and the head, where it is the same table): saves memory; "
-                                                "words keep their meaning.")
+    last_layers: int | None = Field(
+        None,
+        ge=1,
+        le=1000,
+        title="Only the last layers",
+        description="Trains the last N layers, the last norm and a head of its own; all before stays. Left out: all layers. "
+        "Fewer layers: less memory, faster, less forgotten.",
+    )
+    freeze_embeddings: bool = Field(
+        False,
+        title="Freeze embeddings",
+        json_schema_extra=ADVANCED,
+        description="Leaves the table of word vectors as it is (and the head, where it is the same table): saves memory; "
+        "words keep their meaning.",
+    )
 
     def trained(self, facts: ModelFacts) -> Shapes:
-        names = [name for name, tensor in facts.tensors.items() if not (BUFFER.search(name) and len(tensor.shape) != 1)
-                 and not name.endswith(("inv_freq", "masked_bias"))]
+        names = [
+            name
+            for name, tensor in facts.tensors.items()
+            if not (BUFFER.search(name) and len(tensor.shape) != 1) and not name.endswith(("inv_freq", "masked_bias"))
+        ]
         if facts.tied:
-            names = [name for name in names if not name.startswith(("lm_head.", "embed_out.")) or name.endswith(".bias")]
+            names = [
+                name for name in names if not name.startswith(("lm_head.", "embed_out.")) or name.endswith(".bias")
+            ]
         return {name: facts.tensors[name].shape for name in self._moving(names, facts.layers)}
 
     def _moving(self, names: list[str], layers: int) -> list[str]:
         """Those of the weights' names that are trained. Raises OrderError where the model has fewer layers than asked for."""
         if self.last_layers is not None and self.last_layers > layers:
-            raise OrderError(f"The model has {layers} layers, but the last {self.last_layers} are to be trained.", f"Give 1 to {layers}.", "method.last_layers")
+            raise OrderError(
+                f"The model has {layers} layers, but the last {self.last_layers} are to be trained.",
+                f"Give 1 to {layers}.",
+                "method.last_layers",
+            )
         first = 0 if self.last_layers is None else layers - self.last_layers
         keep_tables = self.freeze_embeddings or first > 0
-        return [name for name in names
-                if (targets.layer_of(name) is None or targets.layer_of(name) >= first) and not (keep_tables and EMBEDDING.search(name))]
+        return [
+            name
+            for name in names
+            if (targets.layer_of(name) is None or targets.layer_of(name) >= first)
+            and not (keep_tables and EMBEDDING.search(name))
+        ]
 
     def refuse_tokens(self, facts: ModelFacts) -> None:
         if self.last_layers is not None or self.freeze_embeddings:
             knob = "freeze_embeddings" if self.freeze_embeddings else "last_layers"
-            raise OrderError(f"With method.{knob} the embedding stays as it is, so new tokens would never be learnt.",
-                             f"Leave method.{knob} out, or take LoRA, which trains the rows of new tokens alone.", f"method.{knob}")
+            raise OrderError(
+                f"With method.{knob} the embedding stays as it is, so new tokens would never be learnt.",
+                f"Leave method.{knob} out, or take LoRA, which trains the rows of new tokens alone.",
+                f"method.{knob}",
+            )
 
     def cautions(self, training: Any) -> list[str]:
         """Catastrophic forgetting, with what the tutorials advise against it."""
         rate = getattr(training, "learning_rate", None) or self.learning_rate
         advice = "Full fine-tuning can make the model forget what it knew: mix some general conversations into the data, and compare it with the base in Chat."
-        return [advice] if rate <= 5e-5 else [advice, f"A learning rate of {rate:g} is high for training every weight; 1e-5 to 2e-5 forgets less."]
+        return (
+            [advice]
+            if rate <= 5e-5
+            else [advice, f"A learning rate of {rate:g} is high for training every weight; 1e-5 to 2e-5 forgets less."]
+        )
 
     def wrap(self, model: Any) -> Any:
         model.requires_grad_(False)
@@ -76,7 +109,10 @@ class Full(Method):
     def save_result(self, model: Any, folder: Path) -> None:
         """Whole weights in the type the base was loaded in; training's float32 would only double the file."""
         dtype = model.config.dtype
-        state = {name: weight.to(dtype) if weight.is_floating_point() else weight for name, weight in model.state_dict().items()}
+        state = {
+            name: weight.to(dtype) if weight.is_floating_point() else weight
+            for name, weight in model.state_dict().items()
+        }
         model.save_pretrained(folder, state_dict=state, safe_serialization=True)
 
     def attach(self, model: Any, folder: Path, name: str = "default") -> Any:

@@ -21,17 +21,25 @@ class IA3(Method):
     place: ClassVar[int] = 7
     label: ClassVar[str] = "IA³"
     about: ClassVar[str] = "Trains one factor for each key, value and inner activation: louder or softer, nothing new."
-    advice: ClassVar[str] = ("Take it when there are only a few dozen examples, or when the result must be tiny: about 0.01 percent of the model. "
-                             "It costs almost nothing and merges away, but cannot teach much that is new.")
+    advice: ClassVar[str] = (
+        "Take it when there are only a few dozen examples, or when the result must be tiny: about 0.01 percent of the model. "
+        "It costs almost nothing and merges away, but cannot teach much that is new."
+    )
     learning_rate: ClassVar[float] = 3e-3
     mergeable: ClassVar[bool] = True
 
     target_modules: str | tuple[str, ...] = Field(
-        "auto", title="Target modules", json_schema_extra={"choices": ["auto"]},
-        description="Layers whose output is scaled. auto: keys and values, as in the paper; or names of your own.")
+        "auto",
+        title="Target modules",
+        json_schema_extra={"choices": ["auto"]},
+        description="Layers whose output is scaled. auto: keys and values, as in the paper; or names of your own.",
+    )
     feedforward_modules: str | tuple[str, ...] = Field(
-        "auto", title="Feed-forward modules", json_schema_extra={"choices": ["auto", "none"], **ADVANCED},
-        description="Layers whose input is scaled. auto: the last linear of the feed-forward, as in the paper; none; or names of your own.")
+        "auto",
+        title="Feed-forward modules",
+        json_schema_extra={"choices": ["auto", "none"], **ADVANCED},
+        description="Layers whose input is scaled. auto: the last linear of the feed-forward, as in the paper; none; or names of your own.",
+    )
 
     @field_validator("target_modules", "feedforward_modules", mode="before")
     @classmethod
@@ -50,7 +58,9 @@ class IA3(Method):
     def _chosen(self, linears: targets.Linears) -> tuple[targets.Linears, targets.Linears]:
         """Linears whose output is scaled, and those whose input is. Raises OrderError where a name matches nothing."""
         if self.target_modules == "auto":
-            outer = {name: shape for name, shape in linears.items() if KEY_VALUE.search(name)} or targets.choose("q-v", linears)
+            outer = {name: shape for name, shape in linears.items() if KEY_VALUE.search(name)} or targets.choose(
+                "q-v", linears
+            )
         else:
             outer = targets.choose(self.target_modules, linears)
         if self.feedforward_modules == "auto":
@@ -64,12 +74,23 @@ class IA3(Method):
     def trained(self, facts: ModelFacts) -> Shapes:
         """A factor an output of each target, an input of each feed-forward module."""
         outer, inner = self._chosen(facts.linears())
-        return {f"{name}.ia3_l": (out,) for name, (_, out) in outer.items()} | {f"{name}.ia3_l": (inputs,) for name, (inputs, _) in inner.items()}
+        return {f"{name}.ia3_l": (out,) for name, (_, out) in outer.items()} | {
+            f"{name}.ia3_l": (inputs,) for name, (inputs, _) in inner.items()
+        }
 
     def wrap(self, model: Any) -> Any:
         from peft import IA3Config, get_peft_model
+
         outer, inner = self._chosen(targets.live(model))
         names = [name for name, _ in model.named_modules()]
         feed_forward = targets.condense(inner, names)
-        return in_float32(get_peft_model(model, IA3Config(
-            task_type="CAUSAL_LM", target_modules=targets.condense(outer, names) + feed_forward, feedforward_modules=feed_forward)))
+        return in_float32(
+            get_peft_model(
+                model,
+                IA3Config(
+                    task_type="CAUSAL_LM",
+                    target_modules=targets.condense(outer, names) + feed_forward,
+                    feedforward_modules=feed_forward,
+                ),
+            )
+        )

@@ -17,8 +17,17 @@ from studio.method import ADVANCED, Method, Shapes, in_float32
 from studio.model import TABLES, ModelFacts
 
 HEAD_BIAS = re.compile(r"(^|\.)(lm_head|embed_out)\.bias$")
-BEYOND_PLAIN = ("use_dora", "modules_to_save", "rank_pattern", "alpha_pattern", "lora_bias", "layer_replication", "target_parameters",
-                "use_qalora", "use_bdlora")  # keys of an adapter_config.json that is more than B·A beside stored weights
+BEYOND_PLAIN = (
+    "use_dora",
+    "modules_to_save",
+    "rank_pattern",
+    "alpha_pattern",
+    "lora_bias",
+    "layer_replication",
+    "target_parameters",
+    "use_qalora",
+    "use_bdlora",
+)  # keys of an adapter_config.json that is more than B·A beside stored weights
 DORA_QUANTIZERS = ("bitsandbytes", None)  # of a base that comes quantized: where peft has DoRA for it
 
 
@@ -29,36 +38,77 @@ class LoRA(Method):
     place: ClassVar[int] = 0
     label: ClassVar[str] = "LoRA"
     about: ClassVar[str] = "Trains two small matrices beside each chosen layer; the model itself stays untouched."
-    advice: ClassVar[str] = ("Take it first: it is nearly as good as training everything and forgets little. "
-                             "It costs the model's own memory plus about one percent of trained parameters, and nothing more once merged.")
+    advice: ClassVar[str] = (
+        "Take it first: it is nearly as good as training everything and forgets little. "
+        "It costs the model's own memory plus about one percent of trained parameters, and nothing more once merged."
+    )
     learning_rate: ClassVar[float] = 2e-4
     mergeable: ClassVar[bool] = True
     trains_tokens: ClassVar[bool] = True
 
-    rank: int = Field(16, ge=1, le=1024, title="Rank",
-                      description="Width r of the two small matrices: 8 for simple tasks, 16-32 for complex ones, 64 for a new field of "
-                                  "knowledge. Twice the rank is twice the trained parameters: r · (in + out) a layer.")
-    alpha: float | None = Field(None, gt=0, le=4096, title="Alpha",
-                                description="Strength of the change, ΔW = (alpha / rank) · B·A. Left out: 2 · rank, the usual choice.")
-    dropout: float = Field(0.05, ge=0, lt=1, title="Dropout",
-                           description="Share of the input switched off at random while training; a little (0.05) hinders learning by heart.")
+    rank: int = Field(
+        16,
+        ge=1,
+        le=1024,
+        title="Rank",
+        description="Width r of the two small matrices: 8 for simple tasks, 16-32 for complex ones, 64 for a new field of "
+        "knowledge. Twice the rank is twice the trained parameters: r · (in + out) a layer.",
+    )
+    alpha: float | None = Field(
+        None,
+        gt=0,
+        le=4096,
+        title="Alpha",
+        description="Strength of the change, ΔW = (alpha / rank) · B·A. Left out: 2 · rank, the usual choice.",
+    )
+    dropout: float = Field(
+        0.05,
+        ge=0,
+        lt=1,
+        title="Dropout",
+        description="Share of the input switched off at random while training; a little (0.05) hinders learning by heart.",
+    )
     target_modules: str | tuple[str, ...] = Field(
-        "all-linear", title="Target modules", json_schema_extra={"choices": list(targets.PRESETS)},
+        "all-linear",
+        title="Target modules",
+        json_schema_extra={"choices": list(targets.PRESETS)},
         description="Which layers get matrices: q-v (the first to take, smallest), attention (then k and o), all-linear (feed-forward too, "
-                    "best quality), or names of your own. Embeddings and head are left alone.")
-    rslora: bool = Field(False, title="Rank-stabilised scaling", json_schema_extra=ADVANCED,
-                         description="Scales by alpha / √rank instead of alpha / rank, so that ranks of 64 and more really learn more (rsLoRA).")
-    dora: bool = Field(False, title="DoRA", json_schema_extra=ADVANCED,
-                       description="Learns the length of each weight row apart from its direction: often better at low rank, slower to train.")
+        "best quality), or names of your own. Embeddings and head are left alone.",
+    )
+    rslora: bool = Field(
+        False,
+        title="Rank-stabilised scaling",
+        json_schema_extra=ADVANCED,
+        description="Scales by alpha / √rank instead of alpha / rank, so that ranks of 64 and more really learn more (rsLoRA).",
+    )
+    dora: bool = Field(
+        False,
+        title="DoRA",
+        json_schema_extra=ADVANCED,
+        description="Learns the length of each weight row apart from its direction: often better at low rank, slower to train.",
+    )
     init: Literal["kaiming", "gaussian", "pissa", "olora", "eva"] = Field(
-        "kaiming", title="Start", json_schema_extra=ADVANCED,
+        "kaiming",
+        title="Start",
+        json_schema_extra=ADVANCED,
         description="What the matrices hold at the start. kaiming and gaussian: no change yet. pissa and olora start from the weight's own main "
-                    "directions, eva from those of your data: fewer steps, a longer start.")
-    plus_ratio: float = Field(1.0, ge=1, le=64, title="LoRA+ ratio", json_schema_extra=ADVANCED,
-                              description="How many times faster B learns than A; 16 is the paper's advice (LoRA+), 1 switches it off.")
+        "directions, eva from those of your data: fewer steps, a longer start.",
+    )
+    plus_ratio: float = Field(
+        1.0,
+        ge=1,
+        le=64,
+        title="LoRA+ ratio",
+        json_schema_extra=ADVANCED,
+        description="How many times faster B learns than A; 16 is the paper's advice (LoRA+), 1 switches it off.",
+    )
     modules_to_save: tuple[str, ...] = Field(
-        (), max_length=16, title="Modules trained in full", json_schema_extra=ADVANCED,
-        description="Parts trained and saved whole beside the matrices, such as lm_head or embed_tokens for new words. Costs their full size in memory.")
+        (),
+        max_length=16,
+        title="Modules trained in full",
+        json_schema_extra=ADVANCED,
+        description="Parts trained and saved whole beside the matrices, such as lm_head or embed_tokens for new words. Costs their full size in memory.",
+    )
 
     @field_validator("target_modules", "modules_to_save", mode="before")
     @classmethod
@@ -97,58 +147,104 @@ class LoRA(Method):
         for word in self.modules_to_save:
             shapes |= _whole(word, facts)
         if facts.token_rows:
-            shapes |= {name.removesuffix(".weight") + token_rows.ROWS: (facts.token_rows, facts.tensors[name].shape[1]) for name in self._grown(facts)}
+            shapes |= {
+                name.removesuffix(".weight") + token_rows.ROWS: (facts.token_rows, facts.tensors[name].shape[1])
+                for name in self._grown(facts)
+            }
         return shapes
 
     def _grown(self, facts: ModelFacts) -> list[str]:
         """The tables of which only the rows of new tokens are trained."""
-        return [name for name in facts.tables() if not any(targets.is_called(name.removesuffix(".weight"), word) for word in self.modules_to_save)]
+        return [
+            name
+            for name in facts.tables()
+            if not any(targets.is_called(name.removesuffix(".weight"), word) for word in self.modules_to_save)
+        ]
 
     def refuse_tokens(self, facts: ModelFacts) -> None:
         whole = [word for word in self.modules_to_save if TABLES.search(f"{word}.weight")]
         if facts.tied and len(whole) == 1:
-            raise OrderError(f"Head and embedding of this model are one table; with {whole[0]} trained apart, the other would have no rows for new tokens.",
-                             "Leave method.modules_to_save out: the rows of new tokens are trained anyway; or name both.", "method.modules_to_save")
+            raise OrderError(
+                f"Head and embedding of this model are one table; with {whole[0]} trained apart, the other would have no rows for new tokens.",
+                "Leave method.modules_to_save out: the rows of new tokens are trained anyway; or name both.",
+                "method.modules_to_save",
+            )
         if self.init == "eva" and self._grown(facts):
-            raise OrderError("Start eva takes the directions of every layer's inputs, and peft's rows for new tokens have none.",
-                             "Set method.init to kaiming, or leave data.new_tokens out.", "method.init")
+            raise OrderError(
+                "Start eva takes the directions of every layer's inputs, and peft's rows for new tokens have none.",
+                "Set method.init to kaiming, or leave data.new_tokens out.",
+                "method.init",
+            )
         head = next((name for name in facts.tensors if HEAD_BIAS.search(name)), None)
         if head and not {"lm_head", "embed_out"} & set(whole):
-            raise OrderError(f"This model's head has a bias ({head}), which peft leaves out where it trains rows of a table.",
-                             "Set method.name to full, or leave data.new_tokens out.", "data.new_tokens")
+            raise OrderError(
+                f"This model's head has a bias ({head}), which peft leaves out where it trains rows of a table.",
+                "Set method.name to full, or leave data.new_tokens out.",
+                "data.new_tokens",
+            )
 
     def _fits(self, name: str, inputs: int, outputs: int) -> None:
         if self.init in ("pissa", "olora", "eva") and self.rank > min(inputs, outputs):
-            raise OrderError(f"Start {self.init} finds at most {min(inputs, outputs)} directions in {name}, but the rank is {self.rank}.",
-                             f"Set method.rank to {min(inputs, outputs)} or less, or method.init to kaiming.", "method.rank")
+            raise OrderError(
+                f"Start {self.init} finds at most {min(inputs, outputs)} directions in {name}, but the rank is {self.rank}.",
+                f"Set method.rank to {min(inputs, outputs)} or less, or method.init to kaiming.",
+                "method.rank",
+            )
 
     def refuse(self, facts: ModelFacts | None, training: Any, device: Any) -> None:
         if self.dora and self.init in ("pissa", "olora"):
-            raise OrderError(f"DoRA does not go with start {self.init}: both take the weight apart.", "Set method.init to kaiming.", "method.init")
+            raise OrderError(
+                f"DoRA does not go with start {self.init}: both take the weight apart.",
+                "Set method.init to kaiming.",
+                "method.init",
+            )
         if self.init == "olora" and facts and facts.model_type == "gpt2":
-            raise OrderError("Start olora does not work on GPT-2's transposed layers.", "Set method.init to kaiming or pissa.", "method.init")
+            raise OrderError(
+                "Start olora does not work on GPT-2's transposed layers.",
+                "Set method.init to kaiming or pissa.",
+                "method.init",
+            )
         quantizer = facts.config.get("quantization_config", {}).get("quant_method") if facts else None
         if self.dora and quantizer not in DORA_QUANTIZERS:
-            raise OrderError(f"DoRA does not work on layers quantized by {quantizer}.",
-                             "Set method.dora to false, or take the unquantized model.", "method.dora")
+            raise OrderError(
+                f"DoRA does not work on layers quantized by {quantizer}.",
+                "Set method.dora to false, or take the unquantized model.",
+                "method.dora",
+            )
         super().refuse(facts, training, device)
 
     # -- with torch
 
     def wrap(self, model: Any) -> Any:
         from peft import EvaConfig, LoraConfig, get_peft_model
+
         chosen = targets.choose(self.target_modules, targets.live(model))
-        whole = [name for name, _ in model.named_modules() if any(targets.is_called(name, word) for word in self.modules_to_save)]
+        whole = [
+            name
+            for name, _ in model.named_modules()
+            if any(targets.is_called(name, word) for word in self.modules_to_save)
+        ]
         start = {"kaiming": True, "gaussian": "gaussian"}.get(self.init, self.init)
         config = LoraConfig(
-            r=self.rank, lora_alpha=self.scale_alpha, lora_dropout=self.dropout, bias="none", task_type="CAUSAL_LM", use_rslora=self.rslora,
-            use_dora=self.dora, init_lora_weights=start, eva_config=EvaConfig(rho=1.0) if self.init == "eva" else None,
+            r=self.rank,
+            lora_alpha=self.scale_alpha,
+            lora_dropout=self.dropout,
+            bias="none",
+            task_type="CAUSAL_LM",
+            use_rslora=self.rslora,
+            use_dora=self.dora,
+            init_lora_weights=start,
+            eva_config=EvaConfig(rho=1.0) if self.init == "eva" else None,
             target_modules=targets.condense(chosen, [name for name, _ in model.named_modules()]),
-            modules_to_save=whole or None, trainable_token_indices=token_rows.trained(model, whole))
+            modules_to_save=whole or None,
+            trainable_token_indices=token_rows.trained(model, whole),
+        )
         wrapped = in_float32(get_peft_model(model, config, autocast_adapter_dtype=True))
         if self.init in ("pissa", "olora"):
             # These starts take their part out of W. The first A and B are kept, so that the result can be told as a change of the real W.
-            wrapped.first = {name: weight.detach().clone() for name, weight in wrapped.named_parameters() if ".lora_" in name}
+            wrapped.first = {
+                name: weight.detach().clone() for name, weight in wrapped.named_parameters() if ".lora_" in name
+            }
         return wrapped
 
     def start(self, model: Any, batches: Callable[[], Iterable[dict[str, Any]]]) -> None:
@@ -156,6 +252,7 @@ class LoRA(Method):
         if self.init != "eva":
             return
         from peft import initialize_lora_eva_weights
+
         initialize_lora_eva_weights(model, list(batches()), forward_fn=_forward, show_progress_bar=False)
 
     def groups(self, model: Any, learning_rate: float) -> list[dict[str, Any]] | None:
@@ -163,13 +260,19 @@ class LoRA(Method):
         if self.plus_ratio == 1.0:
             return None
         weights = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
-        return [{"params": [weight for name, weight in weights if ".lora_B." not in name], "lr": learning_rate},
-                {"params": [weight for name, weight in weights if ".lora_B." in name], "lr": learning_rate * self.plus_ratio}]
+        return [
+            {"params": [weight for name, weight in weights if ".lora_B." not in name], "lr": learning_rate},
+            {
+                "params": [weight for name, weight in weights if ".lora_B." in name],
+                "lr": learning_rate * self.plus_ratio,
+            },
+        ]
 
     def save_result(self, model: Any, folder: Path) -> None:
         """As a plain LoRA that any program reads: a start from W's own directions becomes a change of W of twice the rank."""
         from peft import get_peft_model_state_dict
         from safetensors.torch import save_file
+
         state = get_peft_model_state_dict(model, save_embedding_layers=False)
         config = copy.copy(model.peft_config[model.active_adapter])
         config.init_lora_weights, config.eva_config, config.inference_mode = True, None, True
@@ -177,25 +280,36 @@ class LoRA(Method):
             state = _as_change(state, model.first)
             config.r, config.lora_alpha = 2 * self.rank, self.scale_alpha * (2**0.5 if self.rslora else 2)
         folder.mkdir(parents=True, exist_ok=True)
-        save_file({name: weight.cpu().contiguous().clone() for name, weight in state.items()}, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+        save_file(
+            {name: weight.cpu().contiguous().clone() for name, weight in state.items()},
+            folder / "adapter_model.safetensors",
+            metadata={"format": "pt"},
+        )
         config.save_pretrained(str(folder))
 
 
 def _whole(word: str, facts: ModelFacts) -> Shapes:
     """Tensors of the modules called `word`; a head tied to the embeddings gets a copy of its own when it is trained."""
-    found = {f"{name} (whole)": tensor.shape for name, tensor in facts.tensors.items() if targets.is_called(name.rpartition(".")[0], word)}
+    found = {
+        f"{name} (whole)": tensor.shape
+        for name, tensor in facts.tensors.items()
+        if targets.is_called(name.rpartition(".")[0], word)
+    }
     head = {"lm_head", "embed_out"} & {word}
     if not found and head and facts.tied:
         found = {f"{word}.weight (whole)": (facts.vocabulary, facts.hidden)}
     if not found:
         known = sorted({name.rpartition(".")[0].rsplit(".", 1)[-1] for name in facts.tensors})
-        raise OrderError(f"No part of this model is called {word!r}.", f"It has: {', '.join(known)}.", "method.modules_to_save")
+        raise OrderError(
+            f"No part of this model is called {word!r}.", f"It has: {', '.join(known)}.", "method.modules_to_save"
+        )
     return found
 
 
 def _as_change(state: dict[str, Any], first: dict[str, Any]) -> dict[str, Any]:
     """(W - s·B₀A₀) + s·BA = W + s·[B, -B₀]·[A; A₀]: the last step of PiSSA, arXiv 2404.02948, appendix C."""
     import torch
+
     changed = {}
     for name, weight in state.items():
         start = first.get(re.sub(r"(\.lora_[AB])\.weight$", r"\1.default.weight", name))

@@ -18,17 +18,40 @@ class PTuning(VirtualTokens):
     place: ClassVar[int] = 5
     label: ClassVar[str] = "P-tuning"
     about: ClassVar[str] = "Trains vectors before the text through a small network; only the vectors are stored."
-    advice: ClassVar[str] = ("Take it for one narrow task where prompt tuning learns too slowly. "
-                             "It costs a small network while training, a part of the context at every answer, and reaches less than LoRA.")
+    advice: ClassVar[str] = (
+        "Take it for one narrow task where prompt tuning learns too slowly. "
+        "It costs a small network while training, a part of the context at every answer, and reaches less than LoRA."
+    )
     learning_rate: ClassVar[float] = 1e-3
 
-    encoder: Literal["mlp", "lstm"] = Field("mlp", title="Encoder",
-                                            description="The network that makes the vectors: mlp (quick, steady) or lstm (as in the paper, slower).")
-    hidden_size: int = Field(128, ge=1, le=16384, title="Hidden size",
-                             description="Width of that network; more parameters while training, the stored vectors stay the same.")
-    layers: int = Field(2, ge=1, le=8, title="LSTM layers", json_schema_extra=ADVANCED, description="Layers of the LSTM; an mlp always has three linears.")
-    dropout: float = Field(0.0, ge=0, lt=1, title="LSTM dropout", json_schema_extra=ADVANCED,
-                           description="Share switched off between LSTM layers while training; needs two layers.")
+    encoder: Literal["mlp", "lstm"] = Field(
+        "mlp",
+        title="Encoder",
+        description="The network that makes the vectors: mlp (quick, steady) or lstm (as in the paper, slower).",
+    )
+    hidden_size: int = Field(
+        128,
+        ge=1,
+        le=16384,
+        title="Hidden size",
+        description="Width of that network; more parameters while training, the stored vectors stay the same.",
+    )
+    layers: int = Field(
+        2,
+        ge=1,
+        le=8,
+        title="LSTM layers",
+        json_schema_extra=ADVANCED,
+        description="Layers of the LSTM; an mlp always has three linears.",
+    )
+    dropout: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        title="LSTM dropout",
+        json_schema_extra=ADVANCED,
+        description="Share switched off between LSTM layers while training; needs two layers.",
+    )
 
     @model_validator(mode="after")
     def _used(self) -> PTuning:
@@ -49,16 +72,27 @@ class PTuning(VirtualTokens):
             for layer in range(self.layers):
                 for way in ("", "_reverse"):
                     end = f"_l{layer}{way}"
-                    shapes |= {f"prompt_encoder.lstm.weight_ih{end}": (4 * inner, wide if layer == 0 else 2 * inner),
-                               f"prompt_encoder.lstm.weight_hh{end}": (4 * inner, inner),
-                               f"prompt_encoder.lstm.bias_ih{end}": (4 * inner,), f"prompt_encoder.lstm.bias_hh{end}": (4 * inner,)}
+                    shapes |= {
+                        f"prompt_encoder.lstm.weight_ih{end}": (4 * inner, wide if layer == 0 else 2 * inner),
+                        f"prompt_encoder.lstm.weight_hh{end}": (4 * inner, inner),
+                        f"prompt_encoder.lstm.bias_ih{end}": (4 * inner,),
+                        f"prompt_encoder.lstm.bias_hh{end}": (4 * inner,),
+                    }
         for place, (out, inputs) in enumerate(sizes):
             shapes |= {f"prompt_encoder.mlp.{place}.weight": (out, inputs), f"prompt_encoder.mlp.{place}.bias": (out,)}
         return shapes
 
     def wrap(self, model: Any) -> Any:
         from peft import PromptEncoderConfig
+
         lstm = {"encoder_num_layers": self.layers, "encoder_dropout": self.dropout} if self.encoder == "lstm" else {}
-        return self.wrapped(model, PromptEncoderConfig(
-            task_type="CAUSAL_LM", num_virtual_tokens=self.virtual_tokens, encoder_reparameterization_type=self.encoder.upper(),
-            encoder_hidden_size=self.hidden_size, **lstm))
+        return self.wrapped(
+            model,
+            PromptEncoderConfig(
+                task_type="CAUSAL_LM",
+                num_virtual_tokens=self.virtual_tokens,
+                encoder_reparameterization_type=self.encoder.upper(),
+                encoder_hidden_size=self.hidden_size,
+                **lstm,
+            ),
+        )

@@ -20,22 +20,40 @@ class Prefix(VirtualTokens):
     place: ClassVar[int] = 4
     label: ClassVar[str] = "Prefix tuning"
     about: ClassVar[str] = "Trains keys and values that every layer's attention sees before the text."
-    advice: ClassVar[str] = ("Take it for style and format with very little to store, about 0.1 percent of the model. "
-                             "It learns slower than LoRA, takes a part of the context, and does not go with gradient checkpointing.")
+    advice: ClassVar[str] = (
+        "Take it for style and format with very little to store, about 0.1 percent of the model. "
+        "It learns slower than LoRA, takes a part of the context, and does not go with gradient checkpointing."
+    )
     learning_rate: ClassVar[float] = 1e-2
     allows_checkpointing: ClassVar[bool] = False
 
-    projection: bool = Field(False, title="Projection",
-                             description="Trains the prefix through a small network (reparametrisation): steadier in small data, many more parameters "
-                                         "while training; only the prefix is stored.")
-    hidden_size: int | None = Field(None, ge=1, le=16384, title="Projection width", json_schema_extra=ADVANCED,
-                                    description="Width of the projection network; only used with projection. Left out: as wide as a layer's keys.")
+    projection: bool = Field(
+        False,
+        title="Projection",
+        description="Trains the prefix through a small network (reparametrisation): steadier in small data, many more parameters "
+        "while training; only the prefix is stored.",
+    )
+    hidden_size: int | None = Field(
+        None,
+        ge=1,
+        le=16384,
+        title="Projection width",
+        json_schema_extra=ADVANCED,
+        description="Width of the projection network; only used with projection. Left out: as wide as a layer's keys.",
+    )
     init: Literal["text", "random", "zero"] = Field(
-        "text", title="Start", json_schema_extra=ADVANCED,
+        "text",
+        title="Start",
+        json_schema_extra=ADVANCED,
         description="text: what the model itself keeps of the words below, so that it starts undisturbed. random: noise, which first must be unlearnt. "
-                    "zero: keys and values of nought. A projection always starts at random.")
-    text: str = Field(VirtualTokens.START, max_length=4000, title="Text to start from",
-                      description="An instruction for the task, repeated or cut to the number of virtual tokens; only used with start text.")
+        "zero: keys and values of nought. A projection always starts at random.",
+    )
+    text: str = Field(
+        VirtualTokens.START,
+        max_length=4000,
+        title="Text to start from",
+        description="An instruction for the task, repeated or cut to the number of virtual tokens; only used with start text.",
+    )
 
     @model_validator(mode="after")
     def _used(self) -> Prefix:
@@ -45,7 +63,11 @@ class Prefix(VirtualTokens):
 
     def refuse(self, facts: ModelFacts | None, training: Any, device: Any) -> None:
         if self.init == "text" and not self.text.strip():
-            raise OrderError("Prefix tuning is to start from a text, but the text is empty.", "Give method.text, or set method.init to random.", "method.text")
+            raise OrderError(
+                "Prefix tuning is to start from a text, but the text is empty.",
+                "Give method.text, or set method.init to random.",
+                "method.text",
+            )
         super().refuse(facts, training, device)
 
     def trained(self, facts: ModelFacts) -> Shapes:
@@ -55,18 +77,30 @@ class Prefix(VirtualTokens):
         if not self.projection:
             return {"prompt_encoder.embedding": (self.virtual_tokens, out)}
         inner = self.hidden_size or width
-        return {"prompt_encoder.embedding": (self.virtual_tokens, width),
-                "prompt_encoder.transform.0": (inner, width), "prompt_encoder.transform.0.bias": (inner,),
-                "prompt_encoder.transform.2": (out, inner), "prompt_encoder.transform.2.bias": (out,)}
+        return {
+            "prompt_encoder.embedding": (self.virtual_tokens, width),
+            "prompt_encoder.transform.0": (inner, width),
+            "prompt_encoder.transform.0.bias": (inner,),
+            "prompt_encoder.transform.2": (out, inner),
+            "prompt_encoder.transform.2.bias": (out,),
+        }
 
     def footprint(self, facts: ModelFacts) -> Footprint:
         return super().footprint(facts)._replace(virtual=0, prefix=self.virtual_tokens)
 
     def wrap(self, model: Any) -> Any:
         from peft import PrefixTuningConfig
-        wrapped = self.wrapped(model, PrefixTuningConfig(
-            task_type="CAUSAL_LM", num_virtual_tokens=self.virtual_tokens, prefix_projection=self.projection, encoder_hidden_size=self.hidden_size,
-            init_weights="zero" if self.init == "zero" else None))
+
+        wrapped = self.wrapped(
+            model,
+            PrefixTuningConfig(
+                task_type="CAUSAL_LM",
+                num_virtual_tokens=self.virtual_tokens,
+                prefix_projection=self.projection,
+                encoder_hidden_size=self.hidden_size,
+                init_weights="zero" if self.init == "zero" else None,
+            ),
+        )
         if self.init == "text" and not self.projection:
             self._from_text(wrapped, model)
         return wrapped
@@ -76,6 +110,7 @@ class Prefix(VirtualTokens):
         import torch
         from peft import initialize_kv_prefix_from_past_key_values
         from transformers import DynamicCache
+
         ids = torch.tensor([self.words(model, self.text)], device=model.device)
         with torch.no_grad():
             # A cache of no configuration keeps every token; the model's own would keep a sliding window's only.

@@ -19,27 +19,47 @@ class Prompt(VirtualTokens):
     place: ClassVar[int] = 6
     label: ClassVar[str] = "Prompt tuning"
     about: ClassVar[str] = "Trains a handful of vectors that stand before the text, and nothing else."
-    advice: ClassVar[str] = ("Take it for quick experiments and for many small tasks on one model: the result is a few kilobytes. "
-                             "It costs next to nothing to store, but learns slowly and reaches the least, above all on small models.")
+    advice: ClassVar[str] = (
+        "Take it for quick experiments and for many small tasks on one model: the result is a few kilobytes. "
+        "It costs next to nothing to store, but learns slowly and reaches the least, above all on small models."
+    )
     learning_rate: ClassVar[float] = 3e-2
 
     init: Literal["text", "words", "random"] = Field(
-        "text", title="Start", description="text: the vectors of your words below. words: of words drawn at random. random: noise, which learns slowest.")
-    text: str = Field(VirtualTokens.START, max_length=4000, title="Text to start from",
-                      description="An instruction for the task, repeated or cut to the number of virtual tokens; only used with start text.")
+        "text",
+        title="Start",
+        description="text: the vectors of your words below. words: of words drawn at random. random: noise, which learns slowest.",
+    )
+    text: str = Field(
+        VirtualTokens.START,
+        max_length=4000,
+        title="Text to start from",
+        description="An instruction for the task, repeated or cut to the number of virtual tokens; only used with start text.",
+    )
 
     def trained(self, facts: ModelFacts) -> Shapes:
         return {"prompt_encoder.embedding": (self.virtual_tokens, facts.hidden)}
 
     def refuse(self, facts: ModelFacts | None, training: Any, device: Any) -> None:
         if self.init == "text" and not self.text.strip():
-            raise OrderError("Prompt tuning is to start from a text, but the text is empty.", "Give method.text, or set method.init to words.", "method.text")
+            raise OrderError(
+                "Prompt tuning is to start from a text, but the text is empty.",
+                "Give method.text, or set method.init to words.",
+                "method.text",
+            )
         super().refuse(facts, training, device)
 
     def wrap(self, model: Any) -> Any:
         from peft import PromptTuningConfig
-        wrapped = self.wrapped(model, PromptTuningConfig(
-            task_type="CAUSAL_LM", num_virtual_tokens=self.virtual_tokens, prompt_tuning_init="SAMPLE_VOCAB" if self.init == "words" else "RANDOM"))
+
+        wrapped = self.wrapped(
+            model,
+            PromptTuningConfig(
+                task_type="CAUSAL_LM",
+                num_virtual_tokens=self.virtual_tokens,
+                prompt_tuning_init="SAMPLE_VOCAB" if self.init == "words" else "RANDOM",
+            ),
+        )
         if self.init == "text":
             # Filled in here rather than by peft, which would write the tokenizer's local path into the result.
             vectors = wrapped.prompt_encoder[wrapped.active_adapter].embedding.weight

@@ -20,22 +20,36 @@ class QLoRA(LoRA):
     place: ClassVar[int] = 2
     label: ClassVar[str] = "QLoRA"
     about: ClassVar[str] = "LoRA beside a base that is held in 4 bits, at about a third of its memory."
-    advice: ClassVar[str] = ("Take it when LoRA does not fit: a model of 7 billion weights trains in about 6 GB. "
-                             "It costs some speed, because weights are unpacked at every step, and a very little quality.")
+    advice: ClassVar[str] = (
+        "Take it when LoRA does not fit: a model of 7 billion weights trains in about 6 GB. "
+        "It costs some speed, because weights are unpacked at every step, and a very little quality."
+    )
     learning_rate: ClassVar[float] = 2e-4
 
     quantization: Literal["nf4", "fp4", "int8"] = Field(
-        "nf4", title="Bits of the base",
-        description="How the base is held: nf4 (4 bits, made for the bell curve of weights), fp4 (4 bits, plain), int8 (8 bits, twice the memory).")
-    double_quant: bool = Field(True, title="Double quantization", json_schema_extra=ADVANCED,
-                               description="Quantizes the scales of the 4-bit blocks too: saves 0.37 bit a weight, about 0.3 GB at 7 billion.")
+        "nf4",
+        title="Bits of the base",
+        description="How the base is held: nf4 (4 bits, made for the bell curve of weights), fp4 (4 bits, plain), int8 (8 bits, twice the memory).",
+    )
+    double_quant: bool = Field(
+        True,
+        title="Double quantization",
+        json_schema_extra=ADVANCED,
+        description="Quantizes the scales of the 4-bit blocks too: saves 0.37 bit a weight, about 0.3 GB at 7 billion.",
+    )
     compute: Literal["auto", "bf16", "fp16", "fp32"] = Field(
-        "auto", title="Compute type", json_schema_extra=ADVANCED,
-        description="The number format that 4-bit weights are unpacked to for multiplying. auto: as the run's precision.")
+        "auto",
+        title="Compute type",
+        json_schema_extra=ADVANCED,
+        description="The number format that 4-bit weights are unpacked to for multiplying. auto: as the run's precision.",
+    )
     init: Literal["kaiming", "gaussian", "eva"] = Field(
-        "kaiming", title="Start", json_schema_extra=ADVANCED,
+        "kaiming",
+        title="Start",
+        json_schema_extra=ADVANCED,
         description="What the matrices hold at the start. kaiming and gaussian: no change yet. eva: the main directions of your data; "
-                    "fewer steps, a longer start.")
+        "fewer steps, a longer start.",
+    )
 
     def quantized(self) -> Quantization:
         return Quantization(self.quantization, self.double_quant, self.compute)
@@ -48,7 +62,15 @@ class QLoRA(LoRA):
     def refuse(self, facts: ModelFacts | None, training: Any, device: Any) -> None:
         already = facts.config.get("quantization_config", {}).get("quant_method") if facts else None
         if already:
-            raise OrderError(f"This model is already quantized ({already}).", "Take the model it was made from, or method lora.", "model")
+            raise OrderError(
+                f"This model is already quantized ({already}).",
+                "Take the model it was made from, or method lora.",
+                "model",
+            )
         if self.dora and self.quantization == "int8" and not device.traits.pages:
-            raise OrderError("DoRA does not work on 8-bit layers without CUDA.", "Set method.dora to false, or method.quantization to nf4.", "method.dora")
+            raise OrderError(
+                "DoRA does not work on 8-bit layers without CUDA.",
+                "Set method.dora to false, or method.quantization to nf4.",
+                "method.dora",
+            )
         super().refuse(facts, training, device)

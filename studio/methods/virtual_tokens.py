@@ -20,8 +20,13 @@ class VirtualTokens(Method):
 
     START: ClassVar[str] = "Answer the following request well."
 
-    virtual_tokens: int = Field(20, ge=1, le=1024, title="Virtual tokens",
-                                description="How many trained vectors stand before the text. More can hold more, learn slower and take a share of the context.")
+    virtual_tokens: int = Field(
+        20,
+        ge=1,
+        le=1024,
+        title="Virtual tokens",
+        description="How many trained vectors stand before the text. More can hold more, learn slower and take a share of the context.",
+    )
 
     def footprint(self, facts: ModelFacts) -> Footprint:
         return super().footprint(facts)._replace(virtual=self.virtual_tokens, dropout=0.0)
@@ -29,6 +34,7 @@ class VirtualTokens(Method):
     def wrapped(self, model: Any, config: Any) -> Any:
         """The frozen model with the vectors of a peft prompt-learning config before it."""
         from peft import get_peft_model
+
         model.requires_grad_(False)
         wrapped = in_float32(get_peft_model(model, config))
         # peft keeps the vectors' numbers on the host and copies them to the device in every step.
@@ -38,5 +44,6 @@ class VirtualTokens(Method):
     def words(self, model: Any, text: str) -> list[int]:
         """Token ids of a text, repeated or cut to the number of virtual tokens."""
         from transformers import AutoTokenizer
+
         ids = AutoTokenizer.from_pretrained(model.name_or_path)(text, add_special_tokens=False)["input_ids"]
-        return (ids * (self.virtual_tokens // len(ids) + 1))[:self.virtual_tokens]
+        return (ids * (self.virtual_tokens // len(ids) + 1))[: self.virtual_tokens]

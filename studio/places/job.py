@@ -58,14 +58,26 @@ class Job(RemotePlace):
     """On a Hugging Face Job."""
 
     label: ClassVar[str] = "A Hugging Face Job"
-    about: ClassVar[str] = "A GPU of the Hub for as long as the run takes, paid by the minute. Needs HF_TOKEN of an account that may run Jobs."
+    about: ClassVar[str] = (
+        "A GPU of the Hub for as long as the run takes, paid by the minute. Needs HF_TOKEN of an account that may run Jobs."
+    )
     kind: Literal["job"] = Field("job", title="Place", description="A Hugging Face Job.")
-    flavor: Literal[tuple(FLAVOURS)] = Field("l4x1", title="Hardware", description="What the Hub calls it; memory and price stand in the summary.")
-    timeout: Literal["auto"] | Hours = Field("auto", title="Time limit",
-                                             description="When the Hub ends the Job, such as 90m or 4h. auto: half as long again as the forecast, "
-                                                         "and a quarter of an hour to set up. A run that meets it can be resumed.")
-    namespace: str | None = Field(None, pattern=r"^[\w.-]+$", title="Account", json_schema_extra={"advanced": True},
-                                  description="Who pays: you, or an organisation of yours. Left out: you.")
+    flavor: Literal[tuple(FLAVOURS)] = Field(
+        "l4x1", title="Hardware", description="What the Hub calls it; memory and price stand in the summary."
+    )
+    timeout: Literal["auto"] | Hours = Field(
+        "auto",
+        title="Time limit",
+        description="When the Hub ends the Job, such as 90m or 4h. auto: half as long again as the forecast, "
+        "and a quarter of an hour to set up. A run that meets it can be resumed.",
+    )
+    namespace: str | None = Field(
+        None,
+        pattern=r"^[\w.-]+$",
+        title="Account",
+        json_schema_extra={"advanced": True},
+        description="Who pays: you, or an organisation of yours. Left out: you.",
+    )
 
     @property
     def address(self) -> str:
@@ -88,11 +100,23 @@ class Job(RemotePlace):
             api.create_repo(repo, private=True, exist_ok=True)
             with tempfile.TemporaryDirectory() as staging:
                 (Path(staging) / "requirements.txt").write_text(program.requirements())
-                api.upload_folder(repo_id=repo, folder_path=staging, path_in_repo="program", commit_message="what is needed")
+                api.upload_folder(
+                    repo_id=repo, folder_path=staging, path_in_repo="program", commit_message="what is needed"
+                )
             for name, source in program.files().items():
-                api.upload_folder(repo_id=repo, folder_path=source, path_in_repo=f"program/{name}", ignore_patterns=["**/__pycache__/**"],
-                                  commit_message="the program")
-            api.upload_folder(repo_id=repo, folder_path=box.folder, path_in_repo="box", commit_message=f"{box.name}, attempt {box.attempt}")
+                api.upload_folder(
+                    repo_id=repo,
+                    folder_path=source,
+                    path_in_repo=f"program/{name}",
+                    ignore_patterns=["**/__pycache__/**"],
+                    commit_message="the program",
+                )
+            api.upload_folder(
+                repo_id=repo,
+                folder_path=box.folder,
+                path_in_repo="box",
+                commit_message=f"{box.name}, attempt {box.attempt}",
+            )
 
     def output(self, box: Box, events: int, log: int) -> Iterator[bytes]:
         api, told_end = self._api(), False
@@ -103,16 +127,28 @@ class Job(RemotePlace):
                 yield line.rstrip("\n").encode()
             status = api.inspect_job(job_id=job, namespace=self._owner(api)).status
         if not told_end:
-            raise DeviceError(f"The Job ended before the run did: {status.stage}{f', {status.message}' if status.message else ''}.",
-                              "If it met its time limit, set place.timeout higher. Resume the run: it goes on in a new Job from the last "
-                              "checkpoint that was copied to the Hub.", "place", "place")
+            raise DeviceError(
+                f"The Job ended before the run did: {status.stage}{f', {status.message}' if status.message else ''}.",
+                "If it met its time limit, set place.timeout higher. Resume the run: it goes on in a new Job from the last "
+                "checkpoint that was copied to the Hub.",
+                "place",
+                "place",
+            )
 
     def ask(self, box: Box, word: str) -> None:
         with _trouble("The request could not be passed on"):
-            self._api().upload_file(repo_id=self._repo(box), path_or_fileobj=b"\n", path_in_repo=f"box/ask-{word}", commit_message=f"ask: {word}")
+            self._api().upload_file(
+                repo_id=self._repo(box),
+                path_or_fileobj=b"\n",
+                path_in_repo=f"box/ask-{word}",
+                commit_message=f"ask: {word}",
+            )
 
     def fetch(self, box: Box, target: Path) -> None:
-        with _trouble("The result could not be fetched"), tempfile.TemporaryDirectory(dir=target.parent, prefix=".fetch-") as scratch:
+        with (
+            _trouble("The result could not be fetched"),
+            tempfile.TemporaryDirectory(dir=target.parent, prefix=".fetch-") as scratch,
+        ):
             self._api().snapshot_download(self._repo(box), local_dir=scratch, allow_patterns=["runs/*/model/**"])
             for folder in Path(scratch).glob("runs/*/model"):
                 for file in folder.iterdir():
@@ -126,14 +162,18 @@ class Job(RemotePlace):
 
     def _api(self) -> Any:
         from huggingface_hub import HfApi, get_token
+
         if not get_token():
-            raise DeviceError("A Hugging Face Job needs a token, and there is none.",
-                              "Set HF_TOKEN (with the right to write repositories and to run Jobs) and start the studio again, or run `hf auth login`.",
-                              "place")
+            raise DeviceError(
+                "A Hugging Face Job needs a token, and there is none.",
+                "Set HF_TOKEN (with the right to write repositories and to run Jobs) and start the studio again, or run `hf auth login`.",
+                "place",
+            )
         return HfApi()
 
     def _owner(self, api: Any) -> str:
         from huggingface_hub import get_token
+
         return self.namespace or _account(api.endpoint, get_token())
 
     def _repo(self, box: Box) -> str:
@@ -144,29 +184,42 @@ class Job(RemotePlace):
         note = box.folder.parent / f"job-{box.attempt}"
         if note.is_file():
             return note.read_text()
-        going = api.list_jobs(namespace=self._owner(api), labels={"studio": _label(box)}, status=["RUNNING", "SCHEDULING"])
+        going = api.list_jobs(
+            namespace=self._owner(api), labels={"studio": _label(box)}, status=["RUNNING", "SCHEDULING"]
+        )
         job = next((one.id for one in going), None) or self._start(api, box)
         write_whole(note, job)
         return job
 
     def _start(self, api: Any, box: Box) -> str:
         from huggingface_hub import get_token
+
         repo = self._repo(box)
         where = "/tmp/studio"
         words = shlex.join(["python", "-m", "studio.relay", "--hub", repo, box.name, str(box.attempt)])
-        command = (f"pip install -q --root-user-action=ignore 'huggingface_hub>=1.0' && hf download {repo} --include 'program/**' "
-                   f"--local-dir {where} >/dev/null && cd {where}/program && pip install -q --root-user-action=ignore -r requirements.txt "
-                   f"&& exec {words}")
+        command = (
+            f"pip install -q --root-user-action=ignore 'huggingface_hub>=1.0' && hf download {repo} --include 'program/**' "
+            f"--local-dir {where} >/dev/null && cd {where}/program && pip install -q --root-user-action=ignore -r requirements.txt "
+            f"&& exec {words}"
+        )
         limit = self.limit(box.expected() if self.timeout == "auto" else None)
-        return api.run_job(image=IMAGE, command=["bash", "-c", command], flavor=self.flavor, timeout=int(limit),
-                           env={"STUDIO_HOME": f"{where}/home", "STUDIO_BACKUP": repo, "PYTHONUNBUFFERED": "1"},
-                           secrets={"HF_TOKEN": get_token()}, labels={"studio": _label(box)}, namespace=self.namespace).id
+        return api.run_job(
+            image=IMAGE,
+            command=["bash", "-c", command],
+            flavor=self.flavor,
+            timeout=int(limit),
+            env={"STUDIO_HOME": f"{where}/home", "STUDIO_BACKUP": repo, "PYTHONUNBUFFERED": "1"},
+            secrets={"HF_TOKEN": get_token()},
+            labels={"studio": _label(box)},
+            namespace=self.namespace,
+        ).id
 
 
 @lru_cache(maxsize=8)
 def _account(endpoint: str, token: str) -> str:
     """Whose token it is: asked once, since every request there needs it and the Hub limits how often it may be asked."""
     from huggingface_hub import HfApi
+
     return HfApi(endpoint, token).whoami()["name"]
 
 
@@ -189,13 +242,20 @@ class _trouble:
             return
         import httpx2
         from huggingface_hub.errors import HfHubHTTPError
+
         if isinstance(error, HfHubHTTPError):
             status = error.response.status_code if error.response is not None else 0
             if status >= 500 or status == 429:
                 raise Unreachable(f"{self.what}: the Hub answers {status}.") from error
-            hint = {401: "HF_TOKEN is not known to the Hub.", 402: "The account has no credit for Jobs: see its billing page.",
-                    403: "The token lacks a right: it must be able to write repositories and to run Jobs."}
-            raise DeviceError(f"{self.what}: the Hub answers {status}. {error.server_message or ''}".strip(), hint.get(status, "See the log."),
-                              "place") from error
+            hint = {
+                401: "HF_TOKEN is not known to the Hub.",
+                402: "The account has no credit for Jobs: see its billing page.",
+                403: "The token lacks a right: it must be able to write repositories and to run Jobs.",
+            }
+            raise DeviceError(
+                f"{self.what}: the Hub answers {status}. {error.server_message or ''}".strip(),
+                hint.get(status, "See the log."),
+                "place",
+            ) from error
         if isinstance(error, (httpx2.HTTPError, ConnectionError, TimeoutError)):
             raise Unreachable(f"{self.what}: the Hub does not answer.") from error

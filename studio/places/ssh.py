@@ -36,16 +36,34 @@ class Ssh(RemotePlace):
     """On another computer over SSH."""
 
     label: ClassVar[str] = "Another computer over SSH"
-    about: ClassVar[str] = "A rented GPU or the big machine in the office: data goes there, curves and the result come back."
+    about: ClassVar[str] = (
+        "A rented GPU or the big machine in the office: data goes there, curves and the result come back."
+    )
     kind: Literal["ssh"] = Field("ssh", title="Place", description="Another computer over SSH.")
-    host: str = Field(title="Computer", min_length=1, max_length=255,
-                      description="As you type it after ssh: gpu-box, me@203.0.113.7, or a name of your ~/.ssh/config. "
-                                  "It must let you in without a password (a key).")
+    host: str = Field(
+        title="Computer",
+        min_length=1,
+        max_length=255,
+        description="As you type it after ssh: gpu-box, me@203.0.113.7, or a name of your ~/.ssh/config. "
+        "It must let you in without a password (a key).",
+    )
     port: int | None = Field(None, ge=1, le=65535, title="Port", description="Left out: as ssh finds it, usually 22.")
-    python: str = Field("auto", min_length=1, max_length=500, title="Python there", json_schema_extra={"advanced": True},
-                        description="A Python that has the studio's packages. auto: one is set up there the first time (some minutes).")
-    folder: str = Field("~/.fine-tuning-studio", min_length=1, max_length=500, title="Folder there", json_schema_extra={"advanced": True},
-                        description="Where the program, its runs and its models live there.")
+    python: str = Field(
+        "auto",
+        min_length=1,
+        max_length=500,
+        title="Python there",
+        json_schema_extra={"advanced": True},
+        description="A Python that has the studio's packages. auto: one is set up there the first time (some minutes).",
+    )
+    folder: str = Field(
+        "~/.fine-tuning-studio",
+        min_length=1,
+        max_length=500,
+        title="Folder there",
+        json_schema_extra={"advanced": True},
+        description="Where the program, its runs and its models live there.",
+    )
 
     @field_validator("host")
     @classmethod
@@ -81,9 +99,13 @@ class Ssh(RemotePlace):
     def send(self, box: Box) -> None:
         for tool in ("ssh", "rsync"):
             if shutil.which(tool) is None:
-                raise DeviceError(f"There is no {tool} on this computer.", f"Install {tool}, or train on this computer.", "place")
-        self._run(f"mkdir -p {self._path('code')} {self._path('relay')} && command -v rsync >/dev/null || "
-                  "{ code=$?; command -v rsync >/dev/null || { echo rsync: not found >&2; exit 127; }; exit $code; }")
+                raise DeviceError(
+                    f"There is no {tool} on this computer.", f"Install {tool}, or train on this computer.", "place"
+                )
+        self._run(
+            f"mkdir -p {self._path('code')} {self._path('relay')} && command -v rsync >/dev/null || "
+            "{ code=$?; command -v rsync >/dev/null || { echo rsync: not found >&2; exit 127; }; exit $code; }"
+        )
         box.tell("sending", f"{self.address} answers")
         code = f"{self.folder}/code/{program.fingerprint()}"
         with tempfile.TemporaryDirectory() as staging:
@@ -91,7 +113,10 @@ class Ssh(RemotePlace):
                 os.symlink(source, Path(staging, name))
             Path(staging, "requirements.txt").write_text(program.requirements())
             self._copy(["-aL", "--exclude=__pycache__", f"{staging}/"], code)
-        self._copy(["-a", "--delete", "--exclude=/answer.json", "--exclude=/ask-*", f"{box.folder}/"], f"{self.folder}/relay/{box.name}")
+        self._copy(
+            ["-a", "--delete", "--exclude=/answer.json", "--exclude=/ask-*", f"{box.folder}/"],
+            f"{self.folder}/relay/{box.name}",
+        )
         if self.python == "auto":
             self._set_up(code, box.tell)
         found = json.loads(self._run(self._studio("studio devices --json"), limit=120).splitlines()[-1])
@@ -132,10 +157,14 @@ class Ssh(RemotePlace):
         box = _path(f"{self.folder}/relay/{name}")
         newest = f'cd "$(ls -td {self._path("code")}/*/ | head -n 1)"'
         try:
-            self._run(f"test -d {box} || exit 0; {newest} && {self._on_path()} -m studio.relay --remove {box}", limit=60)
+            self._run(
+                f"test -d {box} || exit 0; {newest} && {self._on_path()} -m studio.relay --remove {box}", limit=60
+            )
         except DeviceError as error:
             if STILL in error.message:
-                raise RunError(f"{name} still runs on {self.address}.", "Resume it here, and stop it; then delete it.", "run") from error
+                raise RunError(
+                    f"{name} still runs on {self.address}.", "Resume it here, and stop it; then delete it.", "run"
+                ) from error
             raise
         return ""
 
@@ -144,13 +173,29 @@ class Ssh(RemotePlace):
     def _ssh(self) -> list[str]:
         """ssh with what a program needs: no question is ever asked, a dead line is noticed after some fifteen seconds."""
         config = os.environ.get("STUDIO_SSH_CONFIG")
-        return ["ssh", *(["-F", config] if config else []), "-o", "BatchMode=yes", "-o", "ConnectTimeout=10",
-                "-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=3", *(["-p", str(self.port)] if self.port else [])]
+        return [
+            "ssh",
+            *(["-F", config] if config else []),
+            "-o",
+            "BatchMode=yes",
+            "-o",
+            "ConnectTimeout=10",
+            "-o",
+            "ServerAliveInterval=5",
+            "-o",
+            "ServerAliveCountMax=3",
+            *(["-p", str(self.port)] if self.port else []),
+        ]
 
     @contextmanager
     def _opened(self, command: str) -> Iterator[subprocess.Popen[bytes]]:
         """A command there, with its standard output and errors to be read as one; ended here when the block is left."""
-        ssh = subprocess.Popen([*self._ssh(), self.host, command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        ssh = subprocess.Popen(
+            [*self._ssh(), self.host, command],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
         try:
             yield ssh
         finally:
@@ -171,8 +216,13 @@ class Ssh(RemotePlace):
     def _run(self, command: str, limit: float = 60) -> str:
         """A command's output there. Raises Unreachable, or DeviceError with the command's own words."""
         try:
-            done = subprocess.run([*self._ssh(), self.host, command], stdin=subprocess.DEVNULL, capture_output=True, text=True,
-                                  timeout=limit)
+            done = subprocess.run(
+                [*self._ssh(), self.host, command],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=limit,
+            )
         except subprocess.TimeoutExpired:
             raise Unreachable(f"{self.address} did not answer within {limit:.0f} s.") from None
         if done.returncode:
@@ -182,10 +232,16 @@ class Ssh(RemotePlace):
     def _copy(self, words: list[str], target: str, source: str | None = None) -> None:
         """rsync to the place, or from it when a source there is given."""
         ends = [f"{self.host}:{source}", f"{target}/"] if source else [f"{self.host}:{target}/"]
-        done = subprocess.run(["rsync", *words, "--mkpath", "--timeout=60", "-e", shlex.join(self._ssh()), *ends],
-                              stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        done = subprocess.run(
+            ["rsync", *words, "--mkpath", "--timeout=60", "-e", shlex.join(self._ssh()), *ends],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+        )
         if done.returncode:
-            raise trouble(done.returncode, done.stderr, self.host, self.address, RSYNC_LOST, fetching=source is not None)
+            raise trouble(
+                done.returncode, done.stderr, self.host, self.address, RSYNC_LOST, fetching=source is not None
+            )
 
 
 def _path(path: str) -> str:

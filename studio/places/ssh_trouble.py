@@ -14,7 +14,9 @@ RSYNC_LOST = (12, 20, 30, 35, 255)  # rsync's for a stream that broke, a signal,
 FULL = "No space left on device"
 
 
-def trouble(code: int, said: str, host: str, address: str, lost: tuple[int, ...] = SSH_LOST, fetching: bool = False) -> Exception:
+def trouble(
+    code: int, said: str, host: str, address: str, lost: tuple[int, ...] = SSH_LOST, fetching: bool = False
+) -> Exception:
     """Unreachable, or the DeviceError that says what to do.
 
     host: as typed after ssh. A negative code: killed here by a signal. fetching: files were written here, not there.
@@ -26,18 +28,35 @@ def trouble(code: int, said: str, host: str, address: str, lost: tuple[int, ...]
         return DeviceError(f"{address} could not be set up: {told['message']}", told["hint"], "place")
     if code < 0 or code in lost:
         return _refused(said, host, address, last) or Unreachable(
-            f"{address}: {last}" if said.strip() else f"The connection to {address} was lost.")
+            f"{address}: {last}" if said.strip() else f"The connection to {address} was lost."
+        )
     if FULL in said and fetching:
-        return DeviceError("The disk of this computer is full: the result could not be fetched.", "Free some space here, then resume the run.", "disk")
+        return DeviceError(
+            "The disk of this computer is full: the result could not be fetched.",
+            "Free some space here, then resume the run.",
+            "disk",
+        )
     if FULL in said:
-        return DeviceError(f"The disk of {address} is full.", "Free some space there (`df -h` shows it), then resume the run.", "disk")
+        return DeviceError(
+            f"The disk of {address} is full.", "Free some space there (`df -h` shows it), then resume the run.", "disk"
+        )
     if code == 127:
-        return DeviceError(f"Something is not installed on {address}: {last}", f"Look there with `ssh {host}`: python3 (3.11 or newer) and rsync are needed.",
-                           "place")
+        return DeviceError(
+            f"Something is not installed on {address}: {last}",
+            f"Look there with `ssh {host}`: python3 (3.11 or newer) and rsync are needed.",
+            "place",
+        )
     if "Permission denied" in said or "Read-only file system" in said:
-        return DeviceError(f"{address} does not let the studio write there: {last}", "Give a folder that you may write to as place.folder.", "place")
-    return DeviceError(f"{address} cannot be used: {last}",
-                       f"Look there with `ssh {host}`: Python 3.11 with venv, rsync and room on the disk are needed.", "place")
+        return DeviceError(
+            f"{address} does not let the studio write there: {last}",
+            "Give a folder that you may write to as place.folder.",
+            "place",
+        )
+    return DeviceError(
+        f"{address} cannot be used: {last}",
+        f"Look there with `ssh {host}`: Python 3.11 with venv, rsync and room on the disk are needed.",
+        "place",
+    )
 
 
 def _refused(said: str, host: str, address: str, last: str) -> StudioError | None:
@@ -45,15 +64,30 @@ def _refused(said: str, host: str, address: str, last: str) -> StudioError | Non
     if "REMOTE HOST IDENTIFICATION HAS CHANGED" in said:
         found = re.search(r"^\s*(ssh-keygen -f .*)$", said, re.MULTILINE)
         forget = found[1] if found else f"ssh-keygen -R {host.rpartition('@')[2]}"
-        return DeviceError(f"{address} shows another host key than before: it was set up anew, or somebody stands in between.",
-                           f"Ask who runs it. If the key is rightly new, type `{forget}`, then `ssh {host}` once, and resume the run.", "place")
+        return DeviceError(
+            f"{address} shows another host key than before: it was set up anew, or somebody stands in between.",
+            f"Ask who runs it. If the key is rightly new, type `{forget}`, then `ssh {host}` once, and resume the run.",
+            "place",
+        )
     if "Host key verification failed" in said:
-        return DeviceError(f"{address} is not among this computer's known hosts.",
-                           f"Type `ssh {host}` in a terminal once, compare the key it shows, answer yes, and resume the run.", "place")
+        return DeviceError(
+            f"{address} is not among this computer's known hosts.",
+            f"Type `ssh {host}` in a terminal once, compare the key it shows, answer yes, and resume the run.",
+            "place",
+        )
     if "Permission denied" in said:
-        return DeviceError(f"{address} does not let this computer in without a password: {last}",
-                           f"`ssh-copy-id {host}` puts your key there; a key with a passphrase goes into the agent with `ssh-add`. `ssh {host}` "
-                           "must work without asking for anything; then resume the run.", "place")
-    if re.search(r"Bad configuration option|no such identity|Too many authentication failures|Bad owner or permissions", said):
-        return DeviceError(f"ssh to {address} is not set up: {last}", f"Type `ssh {host}` in a terminal: it must work without asking for anything.", "place")
+        return DeviceError(
+            f"{address} does not let this computer in without a password: {last}",
+            f"`ssh-copy-id {host}` puts your key there; a key with a passphrase goes into the agent with `ssh-add`. `ssh {host}` "
+            "must work without asking for anything; then resume the run.",
+            "place",
+        )
+    if re.search(
+        r"Bad configuration option|no such identity|Too many authentication failures|Bad owner or permissions", said
+    ):
+        return DeviceError(
+            f"ssh to {address} is not set up: {last}",
+            f"Type `ssh {host}` in a terminal: it must work without asking for anything.",
+            "place",
+        )
     return None

@@ -19,8 +19,26 @@ from studio.runs import backup
 PATIENCE = 10.0  # seconds a webhook has for its answer
 ORDERS = ("STUDIO_WEBHOOK", "STUDIO_PAUSE_SPACE")
 MARK = ".afterwards"  # in a run's folder: something is still to be done behind its end
-TOLD = ("id", "attempt", "name", "state", "reason", "cause", "action", "model", "method", "data", "step", "steps", "train_loss", "eval_loss",
-        "eval_loss_before", "best_eval_loss", "seconds", "peak_memory")
+TOLD = (
+    "id",
+    "attempt",
+    "name",
+    "state",
+    "reason",
+    "cause",
+    "action",
+    "model",
+    "method",
+    "data",
+    "step",
+    "steps",
+    "train_loss",
+    "eval_loss",
+    "eval_loss_before",
+    "best_eval_loss",
+    "seconds",
+    "peak_memory",
+)
 
 
 def begin(run: Run) -> None:
@@ -61,16 +79,26 @@ def webhook(run: Run) -> None:
     if not address:
         return
     import urllib.request  # late: few runs are told of
+
     told = summary(run)
     body = json.dumps({"event": "run", "run": {name: told.get(name) for name in TOLD}}).encode()
     try:
         if urlsplit(address).scheme not in ("http", "https"):
             raise ValueError("it is no http address")
-        post = urllib.request.Request(address, body, {"Content-Type": "application/json", "User-Agent": "fine-tuning-studio"})
+        post = urllib.request.Request(
+            address, body, {"Content-Type": "application/json", "User-Agent": "fine-tuning-studio"}
+        )
         urllib.request.urlopen(post, timeout=PATIENCE).close()
     except (OSError, ValueError) as error:  # the address itself may hold a secret: it is not repeated
-        reason = getattr(error, "reason", None) or (str(error) if isinstance(error, ValueError) else type(error).__name__)
-        run.append("note", level="warning", text=f"The webhook was not reached: {reason}", hint="Look at STUDIO_WEBHOOK; the run itself is as it was.")
+        reason = getattr(error, "reason", None) or (
+            str(error) if isinstance(error, ValueError) else type(error).__name__
+        )
+        run.append(
+            "note",
+            level="warning",
+            text=f"The webhook was not reached: {reason}",
+            hint="Look at STUDIO_WEBHOOK; the run itself is as it was.",
+        )
 
 
 def rest(run: Run) -> None:
@@ -81,16 +109,25 @@ def rest(run: Run) -> None:
     if any(_waits(other) for other in runs()):
         return
     if not backup.lasting() and not backup.copied(run):
-        _warn(run, "The Space was not paused: its disk would be emptied.", "Attach a storage bucket at /data, or set STUDIO_BACKUP.")
+        _warn(
+            run,
+            "The Space was not paused: its disk would be emptied.",
+            "Attach a storage bucket at /data, or set STUDIO_BACKUP.",
+        )
     elif not token:
         _warn(run, "The Space was not paused: no token is set.", "Set a secret HF_TOKEN that may write to this Space.")
     else:
         from huggingface_hub import HfApi
         from huggingface_hub.errors import HfHubHTTPError
+
         try:
             HfApi().pause_space(space, token=token)
         except (HfHubHTTPError, OSError) as error:
-            _warn(run, f"The Space was not paused: {type(error).__name__}.", "Its token must be allowed to write to this Space.")
+            _warn(
+                run,
+                f"The Space was not paused: {type(error).__name__}.",
+                "Its token must be allowed to write to this Space.",
+            )
 
 
 def _waits(run: Run) -> bool:

@@ -40,7 +40,10 @@ class Attempt:
         self.memory_kills = process.memory_kills()
         self.cursor = run.diary.stat().st_size
         self.turn: dict[str, Any] = {"kind": "phase", "name": "starting"}  # the last phase or end of this attempt
-        self.pace, self.pointed = 0.0, 0.0  # seconds between its last two points of the curve, and when the last one was seen
+        self.pace, self.pointed = (
+            0.0,
+            0.0,
+        )  # seconds between its last two points of the curve, and when the last one was seen
         self.muted = False  # whether output was lost because the disk was full
 
     def carry_out(self) -> None:
@@ -53,7 +56,10 @@ class Attempt:
         try:
             self._refuse_too_few()
             if not recovery.end_orphans(run) or not self.trainer_lock.take(wait=5):
-                raise StudioError("A trainer of an earlier attempt is still alive and cannot be ended.", "End it by hand, or restart the computer.")
+                raise StudioError(
+                    "A trainer of an earlier attempt is still alive and cannot be ended.",
+                    "End it by hand, or restart the computer.",
+                )
             self._recover()
             self._conclude(self._train())
         except StudioError as error:
@@ -74,13 +80,23 @@ class Attempt:
             return
         with Log(self.run.log) as log:
             log.write(traceback.format_exc().encode())
-        self._end("failed", cause=f"The supervisor met an error of its own: {error!r}", action="Report it as a bug, with the end of the log.", reason="bug")
+        self._end(
+            "failed",
+            cause=f"The supervisor met an error of its own: {error!r}",
+            action="Report it as a bug, with the end of the log.",
+            reason="bug",
+        )
 
     def _refuse_too_few(self) -> None:
         count = launch.wanted(self.run)
-        if count > len(self.taken) > 0 and self.taken[0][0].traits.cards:  # a CPU is one device for as many processes as one likes
-            raise DeviceError(f"The order wants {count} devices; here {'is' if len(self.taken) == 1 else 'are'} {len(self.taken)}.",
-                              "Set training.devices to what is here, or leave it out.", "training.devices")
+        if (
+            count > len(self.taken) > 0 and self.taken[0][0].traits.cards
+        ):  # a CPU is one device for as many processes as one likes
+            raise DeviceError(
+                f"The order wants {count} devices; here {'is' if len(self.taken) == 1 else 'are'} {len(self.taken)}.",
+                "Set training.devices to what is here, or leave it out.",
+                "training.devices",
+            )
 
     def _recover(self) -> None:
         """Put the folder in order after whatever ended the attempt before."""
@@ -119,13 +135,27 @@ class Attempt:
             process.die_with(parent)
             process.first_to_go()
 
-        return subprocess.Popen(command(self.run), cwd=PROJECT, env=self._environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                stderr=subprocess.STDOUT, process_group=0, preexec_fn=prepare, pass_fds=[lock.descriptor for lock in locks])
+        return subprocess.Popen(
+            command(self.run),
+            cwd=PROJECT,
+            env=self._environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            process_group=0,
+            preexec_fn=prepare,
+            pass_fds=[lock.descriptor for lock in locks],
+        )
 
     def _environment(self) -> dict[str, str]:
         settled = {"PYTHONUNBUFFERED": "1", "STUDIO_ATTEMPT": str(self.number), "TOKENIZERS_PARALLELISM": "false"}
         settled |= environment([device for device, _ in self.taken])
-        return {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True", **launch.environment(self.run.config), **os.environ, **settled}
+        return {
+            "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
+            **launch.environment(self.run.config),
+            **os.environ,
+            **settled,
+        }
 
     def _watch(self, trainer: subprocess.Popen[bytes], log: Log) -> None:
         """Copy output, see to stop requests, watch the disk, until the trainer is gone and its pipe is empty."""
@@ -165,8 +195,13 @@ class Attempt:
     def _watch_disk(self) -> None:
         free = shutil.disk_usage(self.run.folder).free
         if free < DISK_VERY_LOW and self.run.stop_asked() is None:
-            self.run.append("note", level="error", attempt=self.number, text=f"Only {free // 10**6} MB of disk are free: the run is stopped.",
-                            hint=DISK_LOW.action)
+            self.run.append(
+                "note",
+                level="error",
+                attempt=self.number,
+                text=f"Only {free // 10**6} MB of disk are free: the run is stopped.",
+                hint=DISK_LOW.action,
+            )
             try:
                 self.run.ask_to_stop("disk")
             except OSError:
@@ -201,8 +236,12 @@ class Attempt:
             self._end("failed", code=code, cause=cause.what, action=cause.action, reason=cause.kind)
         elif not told:
             kept = checkpoints.newest(run.checkpoints) and how != "discard"
-            self._end("stopped", code=code, cause="Stopped as asked" + ("; the last checkpoint is kept." if kept else " before anything was kept."),
-                      action="Resume it to go on from its last checkpoint." if kept else "Resume it to start again.")
+            self._end(
+                "stopped",
+                code=code,
+                cause="Stopped as asked" + ("; the last checkpoint is kept." if kept else " before anything was kept."),
+                action="Resume it to go on from its last checkpoint." if kept else "Resume it to start again.",
+            )
         if how == "disk" and self.turn["state"] == "stopped":
             self._end("stopped", code=code, cause=DISK_LOW.what, action=DISK_LOW.action, reason=DISK_LOW.kind)
 

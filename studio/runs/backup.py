@@ -57,6 +57,7 @@ def copied(run: Run) -> bool:
 def copy(run: Run) -> bool:
     """Send a run as it is now; False when nothing has changed since. Raises OSError."""
     from huggingface_hub import HfApi
+
     repo, mark = wanted(), _mark(run)
     if repo is None or mark == _kept(run):
         return False
@@ -64,8 +65,13 @@ def copy(run: Run) -> bool:
     api.create_repo(repo, private=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=room("runs").parent, prefix=".copy-") as scratch:
         _lay_out(run, Path(scratch))
-        api.upload_folder(repo_id=repo, folder_path=scratch, path_in_repo=f"runs/{run.id}", commit_message=f"{run.id}: {run.state()}",
-                          delete_patterns=["checkpoints/**", f"{run.result.name}/**"])
+        api.upload_folder(
+            repo_id=repo,
+            folder_path=scratch,
+            path_in_repo=f"runs/{run.id}",
+            commit_message=f"{run.id}: {run.state()}",
+            delete_patterns=["checkpoints/**", f"{run.result.name}/**"],
+        )
     (run.folder / MARK).write_text(json.dumps(mark))
     return True
 
@@ -99,12 +105,15 @@ def fetch() -> list[Run]:
     if repo is None:
         return []
     from huggingface_hub import HfApi
+
     api = HfApi(token=os.environ["HF_TOKEN"])
     if not api.repo_exists(repo):
         return []
     known = {run.id for run in runs()}
     there = [file.split("/") for file in api.list_repo_files(repo)]
-    names = sorted({parts[1] for parts in there if parts[0] == "runs" and len(parts) > 2 and not parts[1].startswith(".")} - known)
+    names = sorted(
+        {parts[1] for parts in there if parts[0] == "runs" and len(parts) > 2 and not parts[1].startswith(".")} - known
+    )
     with tempfile.TemporaryDirectory(dir=room("runs").parent, prefix=".fetch-") as scratch:
         found = [_take_in(api, repo, Path(scratch), name) for name in names]
     return found

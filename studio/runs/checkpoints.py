@@ -25,7 +25,13 @@ NEEDED = ("optimizer.pt", "scheduler.pt", "trainer_state.json")  # and a random 
 WEIGHTS = (".safetensors", ".bin", ".distcp")
 SMALL = 5_000_000  # bytes up to which a file's hash is kept too
 LOW = int(os.environ.get("STUDIO_DISK_LOW", 300_000_000))  # bytes that must stay free beyond a checkpoint's own size
-FULL_DISK_WORDS = ("No space left", "os error 28", "Disk quota exceeded", "enforce fail at inline_container", "PytorchStreamWriter failed")
+FULL_DISK_WORDS = (
+    "No space left",
+    "os error 28",
+    "Disk quota exceeded",
+    "enforce fail at inline_container",
+    "PytorchStreamWriter failed",
+)
 MANIFEST, BROKEN = "manifest.json", "broken"
 
 
@@ -58,7 +64,10 @@ def _refuse_when_low(folder: Path) -> None:
     free, last = shutil.disk_usage(folder).free, newest(folder)
     need = LOW + (sum(entry["bytes"] for entry in _manifest(last)["files"].values()) if last else 0)
     if free < need:
-        raise OSError(errno.ENOSPC, f"No space left on device for a checkpoint: {free // 10**6} MB are free, {need // 10**6} MB are wanted")
+        raise OSError(
+            errno.ENOSPC,
+            f"No space left on device for a checkpoint: {free // 10**6} MB are free, {need // 10**6} MB are wanted",
+        )
 
 
 def disk_is_full(error: BaseException) -> bool:
@@ -79,7 +88,10 @@ def complete(folder: Path, step: int, fingerprint: str) -> Path:
     try:
         files = _files(inner)
         _refuse_unsound(inner, step, files)
-        write_whole(inner / MANIFEST, json.dumps({"step": step, "fingerprint": fingerprint, "versions": versions(), "files": files}, indent=1))
+        write_whole(
+            inner / MANIFEST,
+            json.dumps({"step": step, "fingerprint": fingerprint, "versions": versions(), "files": files}, indent=1),
+        )
     except BaseException:
         shutil.rmtree(_writing(folder, step), ignore_errors=True)
         raise
@@ -118,8 +130,14 @@ def _refuse_unsound(inner: Path, step: int, files: dict[str, Any]) -> None:
         missing.append("weights")
     cut = [name for name in files if not _whole(inner / name)]
     if missing or cut:
-        raise OSError(f"the checkpoint at step {step} " + "; ".join(filter(None, (
-            missing and f"lacks {', '.join(missing)}", cut and f"has damaged files: {', '.join(cut)}"))))
+        raise OSError(
+            f"the checkpoint at step {step} "
+            + "; ".join(
+                filter(
+                    None, (missing and f"lacks {', '.join(missing)}", cut and f"has damaged files: {', '.join(cut)}")
+                )
+            )
+        )
     state = json.loads((inner / "trainer_state.json").read_text())
     if state.get("global_step") != step:
         raise OSError(f"the checkpoint at step {step} holds the state of step {state.get('global_step')}")
@@ -204,7 +222,9 @@ def tidy(folder: Path) -> list[str]:
     for path in folder.glob(".*"):
         step = path.name.removeprefix(".old-")
         if step.isdigit() and not (folder / f"checkpoint-{step}").exists():
-            os.rename(path, folder / f"checkpoint-{step}")  # the crash came between taking it aside and the new one's arrival
+            os.rename(
+                path, folder / f"checkpoint-{step}"
+            )  # the crash came between taking it aside and the new one's arrival
         elif path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:
@@ -217,7 +237,9 @@ def tidy(folder: Path) -> list[str]:
             place.parent.mkdir(exist_ok=True)
             shutil.rmtree(place, ignore_errors=True)
             os.rename(folder / f"checkpoint-{step}", place)
-            told.append(f"The checkpoint at step {step} is damaged ({'; '.join(found[:3])}); it was moved to checkpoints/{BROKEN}.")
+            told.append(
+                f"The checkpoint at step {step} is damaged ({'; '.join(found[:3])}); it was moved to checkpoints/{BROKEN}."
+            )
     return told
 
 
@@ -225,13 +247,17 @@ def refuse_other_data(checkpoint: Path, fingerprint: str) -> None:
     """For the trainer, before it loads a checkpoint: raise RunError when the data is not what it was trained on so far."""
     before = _manifest(checkpoint)["fingerprint"]
     if before != fingerprint:
-        raise RunError("The rows to train on are not those the checkpoint was made with: the data file has changed, or how it is read.",
-                       "Put the old file back to resume, or start a new run with the new one.", "data.train")
+        raise RunError(
+            "The rows to train on are not those the checkpoint was made with: the data file has changed, or how it is read.",
+            "Put the old file back to resume, or start a new run with the new one.",
+            "data.train",
+        )
 
 
 def versions() -> dict[str, str]:
     """The libraries that wrote a checkpoint."""
     from importlib.metadata import PackageNotFoundError, version
+
     found = {}
     for name in ("torch", "transformers", "peft", "accelerate", "bitsandbytes"):
         try:

@@ -9,7 +9,18 @@ from studio import events
 from studio.errors import StudioError
 from studio.run import Run, current, summary
 
-NUMBERS = ("state", "steps", "train_loss", "eval_loss_before", "eval_loss", "best_eval_loss", "tokens_per_second", "peak_memory", "trainable", "seconds")
+NUMBERS = (
+    "state",
+    "steps",
+    "train_loss",
+    "eval_loss_before",
+    "eval_loss",
+    "best_eval_loss",
+    "tokens_per_second",
+    "peak_memory",
+    "trainable",
+    "seconds",
+)
 AXES = ("step", "tokens", "time")
 
 
@@ -17,9 +28,11 @@ def compare(runs: list[Run]) -> dict[str, Any]:
     """{runs, settings: [{key, values}], numbers: [{key, values}], curves: [...], answers: [{prompt, answers}]}; values in the order of the runs."""
     told = [summary(run) for run in runs]
     return {
-        "runs": [row["id"] for row in told], "settings": differing(runs),
+        "runs": [row["id"] for row in told],
+        "settings": differing(runs),
         "numbers": [{"key": key, "values": [row[key] for row in told]} for key in NUMBERS],
-        "curves": [curves(run.events()) for run in runs], "answers": answers([run.events() for run in runs]),
+        "curves": [curves(run.events()) for run in runs],
+        "answers": answers([run.events() for run in runs]),
     }
 
 
@@ -38,7 +51,10 @@ def differing(runs: list[Run]) -> list[dict[str, Any]]:
 
 def curves(diary: list[dict[str, Any]]) -> dict[str, list[Any]]:
     """One run's points along each axis: {train: {step, tokens, time, loss}, eval: {…}}; time in seconds of work, pauses between attempts left out."""
-    found: dict[str, Any] = {"train": {name: [] for name in (*AXES, "loss")}, "eval": {name: [] for name in (*AXES, "loss")}}
+    found: dict[str, Any] = {
+        "train": {name: [] for name in (*AXES, "loss")},
+        "eval": {name: [] for name in (*AXES, "loss")},
+    }
     worked, before, tokens = 0.0, None, 0
     for event in current(diary):
         if event["kind"] == "phase" and event["name"] in ("queued", "starting"):
@@ -57,9 +73,16 @@ def curves(diary: list[dict[str, Any]]) -> dict[str, list[Any]]:
 
 def answers(diaries: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
     """The latest sample of each prompt that at least two runs were asked."""
-    latest = [{event.get("prompt"): event.get("answer") for event in current(diary) if event["kind"] == "sample"} for diary in diaries]
+    latest = [
+        {event.get("prompt"): event.get("answer") for event in current(diary) if event["kind"] == "sample"}
+        for diary in diaries
+    ]
     prompts = dict.fromkeys(prompt for asked in latest for prompt in asked)
-    return [{"prompt": prompt, "answers": [asked.get(prompt) for asked in latest]} for prompt in prompts if sum(prompt in asked for asked in latest) > 1]
+    return [
+        {"prompt": prompt, "answers": [asked.get(prompt) for asked in latest]}
+        for prompt in prompts
+        if sum(prompt in asked for asked in latest) > 1
+    ]
 
 
 def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:

@@ -18,61 +18,145 @@ class Cause(NamedTuple):
     action: str
 
 
-MEMORY = Cause("memory", "The device ran out of memory.",
-               "Use a smaller batch with more accumulation, gradient checkpointing, or a shorter max length, then resume.")
-KILLED_FOR_MEMORY = Cause("memory", "The system killed the trainer because the computer ran out of memory.",
-                          "Use a smaller batch, a shorter max length or a smaller model, then resume.")
+MEMORY = Cause(
+    "memory",
+    "The device ran out of memory.",
+    "Use a smaller batch with more accumulation, gradient checkpointing, or a shorter max length, then resume.",
+)
+KILLED_FOR_MEMORY = Cause(
+    "memory",
+    "The system killed the trainer because the computer ran out of memory.",
+    "Use a smaller batch, a shorter max length or a smaller model, then resume.",
+)
 DISK = Cause("disk", "The disk is full.", "Free some space, then resume: it goes on from its last checkpoint.")
-NAN = Cause("nan", "The loss is not a number any more: the training has blown up.",
-            "Start again with a third of the learning rate, or in bf16 or fp32 instead of fp16.")
-DISK_LOW = Cause("disk", "Stopped because the disk is almost full.", "Free some space, then resume: it goes on from its last checkpoint.")
-LOST = Cause("lost", "The run ended without a word: the computer was restarted, or its supervisor was killed.",
-             "Resume the run: it goes on from its last checkpoint.")
-NO_DIARY = Cause("diary", "The run's diary (events.jsonl) is gone, and with it how it ended.",
-                 "Resume the run: it goes on from its last checkpoint; its curve begins there.")
+NAN = Cause(
+    "nan",
+    "The loss is not a number any more: the training has blown up.",
+    "Start again with a third of the learning rate, or in bf16 or fp32 instead of fp16.",
+)
+DISK_LOW = Cause(
+    "disk",
+    "Stopped because the disk is almost full.",
+    "Free some space, then resume: it goes on from its last checkpoint.",
+)
+LOST = Cause(
+    "lost",
+    "The run ended without a word: the computer was restarted, or its supervisor was killed.",
+    "Resume the run: it goes on from its last checkpoint.",
+)
+NO_DIARY = Cause(
+    "diary",
+    "The run's diary (events.jsonl) is gone, and with it how it ended.",
+    "Resume the run: it goes on from its last checkpoint; its curve begins there.",
+)
 
 # First match wins. Sources of the texts: torch's OutOfMemoryError and allocator, CPython's OSError, huggingface_hub.errors, NCCL, bitsandbytes.
-NO_KERNEL = Cause("device", "The installed torch has no code for this graphics card.",
-                  "Run `python -m studio doctor --only devices`: it names the torch to install for this card and driver.")
-OLD_DRIVER = Cause("device", "The graphics driver is too old for the installed torch.",
-                   "Run `python -m studio doctor --only devices`: it names the driver, or the torch, to install.")
+NO_KERNEL = Cause(
+    "device",
+    "The installed torch has no code for this graphics card.",
+    "Run `python -m studio doctor --only devices`: it names the torch to install for this card and driver.",
+)
+OLD_DRIVER = Cause(
+    "device",
+    "The graphics driver is too old for the installed torch.",
+    "Run `python -m studio doctor --only devices`: it names the driver, or the torch, to install.",
+)
 MARKS = (
     (r"[Nn]o kernel image is available", NO_KERNEL),
     (r"driver version is insufficient|NVIDIA driver on your system is too old", OLD_DRIVER),
-    (r"(CUDA|HIP|XPU) out of memory|OutOfMemoryError|(CUBLAS|CUSOLVER|CUSPARSE|CUDNN|HIPBLAS|ROCBLAS)_STATUS_(INTERNAL_ERROR_)?(ALLOC_FAILED|NOT_INITIALIZED)|"
-     r"CUDA driver error: out of memory|hipErrorOutOfMemory|OUT_OF_DEVICE_MEMORY|rocblas_status_memory_error|"
-     r"CUDA error: out of memory|can't allocate memory|Cannot allocate memory|not enough memory: you tried|std::bad_alloc|\bMemoryError\b|"
-     r"MPS backend out of memory", MEMORY),
+    (
+        r"(CUDA|HIP|XPU) out of memory|OutOfMemoryError|(CUBLAS|CUSOLVER|CUSPARSE|CUDNN|HIPBLAS|ROCBLAS)_STATUS_(INTERNAL_ERROR_)?(ALLOC_FAILED|NOT_INITIALIZED)|"
+        r"CUDA driver error: out of memory|hipErrorOutOfMemory|OUT_OF_DEVICE_MEMORY|rocblas_status_memory_error|"
+        r"CUDA error: out of memory|can't allocate memory|Cannot allocate memory|not enough memory: you tried|std::bad_alloc|\bMemoryError\b|"
+        r"MPS backend out of memory",
+        MEMORY,
+    ),
     (r"No space left on device|Disk quota exceeded|enforce fail at inline_container|PytorchStreamWriter failed", DISK),
     (r"loss is (nan|not a number)|NaNLossError|Loss is NaN|found a nan", NAN),
-    (r"GatedRepoError|gated repo|awaiting a review from the repo authors", Cause(
-        "gated", "The model is gated: its owner asks for consent first.", "Accept its terms on the Hub with your account, set HF_TOKEN, then resume.")),
-    (r"RepositoryNotFoundError|RevisionNotFoundError|is not a valid model identifier|EntryNotFoundError|is not a local folder", Cause(
-        "model", "The model was not found.", "Check its name, revision or path; a private one needs HF_TOKEN.")),
-    (r"SafetensorError|Error while deserializing header|UnpicklingError|invalid load key|Unable to load weights", Cause(
-        "model", "The model's files cannot be read: they are damaged or not what their names say.", "Fetch the model again, then start anew.")),
-    (r"Name or service not known|Temporary failure in name resolution|Max retries exceeded|LocalEntryNotFoundError|OfflineModeIsEnabled|"
-     r"ConnectionError|ConnectTimeout|ReadTimeout|ConnectError|Network is unreachable", Cause(
-        "network", "The network could not be reached.", "Check the connection and resume, or use a model that is on this computer.")),
-    (r"device-side assert", Cause(
-        "device", "A number was out of a table's range on the graphics card, mostly a token that the model's vocabulary does not have.",
-        "Check that tokenizer and model belong together; with CUDA_LAUNCH_BLOCKING=1 before the command the log names the very line.")),
-    (r"uncorrectable ECC|GPU is lost|fallen off the bus|cudaErrorDevicesUnavailable", Cause(
-        "device", "The graphics card has failed or was lost by the system.", "Restart the computer, then resume; if it happens again, look at the card.")),
-    (r"NCCL", Cause("device", "The processes of the run lost contact with each other.",
-                    "Look in the log for the one that ended first; then resume, on one device if it happens again.")),
-    (r"CUDA driver|CUDA error|HIP error|cudaError|illegal memory access|unspecified launch failure", Cause(
-        "device", "The graphics card or its driver reported an error.",
-        "Resume: it goes on from its last checkpoint. If it happens again, run `python -m studio doctor`, which says what does not work on this card.")),
-    (r"ModuleNotFoundError|ImportError", Cause("install", "A library is missing or does not fit.", "Install what requirements.txt names, then resume.")),
-    (r"PermissionError|Permission denied|Read-only file system", Cause(
-        "permission", "A file or folder may not be read or written.", "Change its permissions, or choose another home, then resume.")),
-    (r"KeyboardInterrupt", Cause("interrupted", "The trainer was interrupted.", "Resume: it goes on from its last checkpoint.")),
+    (
+        r"GatedRepoError|gated repo|awaiting a review from the repo authors",
+        Cause(
+            "gated",
+            "The model is gated: its owner asks for consent first.",
+            "Accept its terms on the Hub with your account, set HF_TOKEN, then resume.",
+        ),
+    ),
+    (
+        r"RepositoryNotFoundError|RevisionNotFoundError|is not a valid model identifier|EntryNotFoundError|is not a local folder",
+        Cause("model", "The model was not found.", "Check its name, revision or path; a private one needs HF_TOKEN."),
+    ),
+    (
+        r"SafetensorError|Error while deserializing header|UnpicklingError|invalid load key|Unable to load weights",
+        Cause(
+            "model",
+            "The model's files cannot be read: they are damaged or not what their names say.",
+            "Fetch the model again, then start anew.",
+        ),
+    ),
+    (
+        r"Name or service not known|Temporary failure in name resolution|Max retries exceeded|LocalEntryNotFoundError|OfflineModeIsEnabled|"
+        r"ConnectionError|ConnectTimeout|ReadTimeout|ConnectError|Network is unreachable",
+        Cause(
+            "network",
+            "The network could not be reached.",
+            "Check the connection and resume, or use a model that is on this computer.",
+        ),
+    ),
+    (
+        r"device-side assert",
+        Cause(
+            "device",
+            "A number was out of a table's range on the graphics card, mostly a token that the model's vocabulary does not have.",
+            "Check that tokenizer and model belong together; with CUDA_LAUNCH_BLOCKING=1 before the command the log names the very line.",
+        ),
+    ),
+    (
+        r"uncorrectable ECC|GPU is lost|fallen off the bus|cudaErrorDevicesUnavailable",
+        Cause(
+            "device",
+            "The graphics card has failed or was lost by the system.",
+            "Restart the computer, then resume; if it happens again, look at the card.",
+        ),
+    ),
+    (
+        r"NCCL",
+        Cause(
+            "device",
+            "The processes of the run lost contact with each other.",
+            "Look in the log for the one that ended first; then resume, on one device if it happens again.",
+        ),
+    ),
+    (
+        r"CUDA driver|CUDA error|HIP error|cudaError|illegal memory access|unspecified launch failure",
+        Cause(
+            "device",
+            "The graphics card or its driver reported an error.",
+            "Resume: it goes on from its last checkpoint. If it happens again, run `python -m studio doctor`, which says what does not work on this card.",
+        ),
+    ),
+    (
+        r"ModuleNotFoundError|ImportError",
+        Cause("install", "A library is missing or does not fit.", "Install what requirements.txt names, then resume."),
+    ),
+    (
+        r"PermissionError|Permission denied|Read-only file system",
+        Cause(
+            "permission",
+            "A file or folder may not be read or written.",
+            "Change its permissions, or choose another home, then resume.",
+        ),
+    ),
+    (
+        r"KeyboardInterrupt",
+        Cause("interrupted", "The trainer was interrupted.", "Resume: it goes on from its last checkpoint."),
+    ),
 )
 ANYWHERE = (MEMORY, DISK)  # said by the system, so also believed outside the last traceback
 
 
-RANK_DIED = re.compile(r"failed \(exitcode: -(\d+)\) local_rank: (\d+)")  # torchrun, when a signal ended one of its processes
+RANK_DIED = re.compile(
+    r"failed \(exitcode: -(\d+)\) local_rank: (\d+)"
+)  # torchrun, when a signal ended one of its processes
 
 
 def diagnose(code: int, log: Path, memory_kills: int = 0, muted: bool = False) -> Cause:
@@ -86,8 +170,14 @@ def diagnose(code: int, log: Path, memory_kills: int = 0, muted: bool = False) -
         return KILLED_FOR_MEMORY
     died = RANK_DIED.search(text)
     if died:  # the other processes' words are about losing this one
-        return KILLED_FOR_MEMORY if died[1] == "9" and memory_kills else _signalled(int(died[1]), f"Process {died[2]} of the trainer")
-    error = text[text.rfind("Traceback (most recent call last)"):] if "Traceback (most recent call last)" in text else text
+        return (
+            KILLED_FOR_MEMORY
+            if died[1] == "9" and memory_kills
+            else _signalled(int(died[1]), f"Process {died[2]} of the trainer")
+        )
+    error = (
+        text[text.rfind("Traceback (most recent call last)") :] if "Traceback (most recent call last)" in text else text
+    )
     for pattern, cause in MARKS:
         if re.search(pattern, error) or (cause in ANYWHERE and re.search(pattern, text)):
             return cause
@@ -97,20 +187,35 @@ def diagnose(code: int, log: Path, memory_kills: int = 0, muted: bool = False) -
         return _signalled(-code)
     lines = [line for line in text.strip().splitlines() if line.strip()]
     last = lines[-1].strip()[:300] if lines else "it said nothing."
-    return Cause("bug", f"The trainer ended with exit code {code}: {last}", "Read the end of the log; if it names no cause of yours, report it as a bug.")
+    return Cause(
+        "bug",
+        f"The trainer ended with exit code {code}: {last}",
+        "Read the end of the log; if it names no cause of yours, report it as a bug.",
+    )
 
 
 def _signalled(number: int, who: str = "The trainer") -> Cause:
     if number == signal.SIGKILL:
-        return Cause("killed", f"{who} was killed (SIGKILL): by somebody, or by the system when memory ran out.",
-                     "Resume: it goes on from its last checkpoint. If it happens again, use a smaller batch.")
+        return Cause(
+            "killed",
+            f"{who} was killed (SIGKILL): by somebody, or by the system when memory ran out.",
+            "Resume: it goes on from its last checkpoint. If it happens again, use a smaller batch.",
+        )
     if number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        return Cause("interrupted", f"{who} was ended from outside ({signal.Signals(number).name}).", "Resume: it goes on from its last checkpoint.")
+        return Cause(
+            "interrupted",
+            f"{who} was ended from outside ({signal.Signals(number).name}).",
+            "Resume: it goes on from its last checkpoint.",
+        )
     try:
         name = signal.Signals(number).name
     except ValueError:
         name = f"signal {number}"
-    return Cause("crash", f"The trainer crashed ({name}) in compiled code.", "Resume; if it happens again, read the end of the log and report it as a bug.")
+    return Cause(
+        "crash",
+        f"The trainer crashed ({name}) in compiled code.",
+        "Resume; if it happens again, read the end of the log and report it as a bug.",
+    )
 
 
 def of_lost(log: Path, no_diary: bool = False) -> Cause:

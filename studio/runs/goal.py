@@ -14,8 +14,11 @@ def finish(run: Run) -> None:
     """Let a run that ended without a result come to one: the model of its newest checkpoint, without another step. Raises RunError without one."""
     newest = checkpoints.newest(run.checkpoints)
     if newest is None or (run.result / "manifest.json").is_file():
-        raise RunError(f"{run.id} has no whole checkpoint." if newest is None else f"{run.id} has a model already.",
-                       "Resume it: it starts again." if newest is None else "Chat with it, or resume the run to train further.", "run")
+        raise RunError(
+            f"{run.id} has no whole checkpoint." if newest is None else f"{run.id} has a model already.",
+            "Resume it: it starts again." if newest is None else "Chat with it, or resume the run to train further.",
+            "run",
+        )
     step = int(newest.name.rpartition("-")[2])
     queue.resume(run, {"training": {"max_steps": step}}, f"finished at step {step}")
 
@@ -31,7 +34,9 @@ def extend(run: Run, epochs: float) -> None:
         share = last["step"] / last["epoch"] if last.get("epoch") else training.max_steps / training.epochs
         longer = {"max_steps": training.max_steps + max(1, round(share * epochs))}
     if training.accumulation == "auto" and plan.get("effective_batch"):
-        longer["accumulation"] = max(1, plan["effective_batch"] // training.batch_size)  # auto looks at the length of the run
+        longer["accumulation"] = max(
+            1, plan["effective_batch"] // training.batch_size
+        )  # auto looks at the length of the run
     why = f"extended by {epochs:g} epochs"
     if run.state() in ("queued", *ALIVE):
         run.change(why, training=longer)

@@ -78,9 +78,16 @@ def environment(config: RunConfig) -> dict[str, str]:
     count = processes(config)
     wanted = config.training.threads
     threads = wanted if isinstance(wanted, int) else max(1, cores() // count)
-    settled = {**patience(), "OMP_NUM_THREADS": str(threads), "MALLOC_TRIM_THRESHOLD_": str(1 << 32),
-               "MALLOC_MMAP_THRESHOLD_": str(1 << 32), "MALLOC_ARENA_MAX": "2", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
-               "HF_HUB_DISABLE_PROGRESS_BARS": "1", "TRANSFORMERS_VERBOSITY": "error"}
+    settled = {
+        **patience(),
+        "OMP_NUM_THREADS": str(threads),
+        "MALLOC_TRIM_THRESHOLD_": str(1 << 32),
+        "MALLOC_MMAP_THRESHOLD_": str(1 << 32),
+        "MALLOC_ARENA_MAX": "2",
+        "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "TRANSFORMERS_VERBOSITY": "error",
+    }
     if not config.training.compile:
         settled["TORCHDYNAMO_DISABLE"] = "1"  # libraries decorate functions for it at import, which loads the compiler
     return {key: value for key, value in settled.items() if key not in os.environ}
@@ -96,8 +103,14 @@ def hosts(config: RunConfig, count: int, run: str = "RUN") -> dict[str, Any]:
     """
     each = devices_each(config)
     folder, head = shlex.quote(run), f"HOST0:{PORT}"
-    return {"commands": [_first(str(count), head, folder), *(_other(str(count), each, str(rank), head, folder) for rank in range(1, count))],
-            "slurm": _slurm(config, count, each), "skypilot": _skypilot(config, count, each)}
+    return {
+        "commands": [
+            _first(str(count), head, folder),
+            *(_other(str(count), each, str(rank), head, folder) for rank in range(1, count)),
+        ],
+        "slurm": _slurm(config, count, each),
+        "skypilot": _skypilot(config, count, each),
+    }
 
 
 def devices_each(config: RunConfig) -> int:
@@ -131,16 +144,42 @@ def _name(config: RunConfig) -> str:
 
 def _slurm(config: RunConfig, count: int, each: int) -> str:
     """sbatch FILE RUN-FOLDER, from the checkout, on a file system that all nodes share."""
-    return "\n".join([
-        "#!/bin/bash", f"#SBATCH --job-name={_name(config)}", f"#SBATCH --nodes={count}", "#SBATCH --ntasks-per-node=1",
-        f"#SBATCH --gpus-per-node={each}", "#SBATCH --output=%x-%j.log", "", 'export RUN="$1"',
-        'export HEAD=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)',
-        f"srun bash -c '{_either(str(count), each, '$SLURM_NODEID', f'$HEAD:{PORT}')}'", ""])
+    return "\n".join(
+        [
+            "#!/bin/bash",
+            f"#SBATCH --job-name={_name(config)}",
+            f"#SBATCH --nodes={count}",
+            "#SBATCH --ntasks-per-node=1",
+            f"#SBATCH --gpus-per-node={each}",
+            "#SBATCH --output=%x-%j.log",
+            "",
+            'export RUN="$1"',
+            'export HEAD=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)',
+            f"srun bash -c '{_either(str(count), each, '$SLURM_NODEID', f'$HEAD:{PORT}')}'",
+            "",
+        ]
+    )
 
 
 def _skypilot(config: RunConfig, count: int, each: int) -> str:
     """sky launch FILE --env RUN=…; the run's folder and its model lie under a mounted home."""
-    lines = ['HEAD=$(echo "$SKYPILOT_NODE_IPS" | head -n 1)', _either(str(count), each, "$SKYPILOT_NODE_RANK", f"$HEAD:{PORT}")]
-    return "\n".join([
-        f"name: {_name(config)}", f"num_nodes: {count}", "resources:", f"  accelerators: H100:{each}", "workdir: .", "envs:", "  RUN: ''",
-        "setup: |", "  pip install -r requirements.txt", "run: |", *(f"  {line}" for line in lines), ""])
+    lines = [
+        'HEAD=$(echo "$SKYPILOT_NODE_IPS" | head -n 1)',
+        _either(str(count), each, "$SKYPILOT_NODE_RANK", f"$HEAD:{PORT}"),
+    ]
+    return "\n".join(
+        [
+            f"name: {_name(config)}",
+            f"num_nodes: {count}",
+            "resources:",
+            f"  accelerators: H100:{each}",
+            "workdir: .",
+            "envs:",
+            "  RUN: ''",
+            "setup: |",
+            "  pip install -r requirements.txt",
+            "run: |",
+            *(f"  {line}" for line in lines),
+            "",
+        ]
+    )

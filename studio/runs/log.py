@@ -24,7 +24,7 @@ class Log:
         """Take output as it comes. A carriage return begins its line anew, as on a terminal."""
         *whole, self._line = (self._line + data).split(b"\n")
         if len(self._line) > LONGEST:  # a bar that never ends its line, or a line without end
-            self._line = _shown(self._line)[-LONGEST // 2:]
+            self._line = _shown(self._line)[-LONGEST // 2 :]
         if whole:
             self._put(b"".join(SECRET.sub(b"hf_***", _shown(line)) + b"\n" for line in whole))
 
@@ -49,8 +49,11 @@ class Log:
                 size = file.seek(0, os.SEEK_END)
                 file.seek(size - TAIL)
                 tail = file.read()
-            temporary.write_bytes(head[: head.rfind(b"\n") + 1] + f"[… {size - HEAD - TAIL} bytes left out …]\n".encode()
-                                  + tail[tail.find(b"\n") + 1:])
+            temporary.write_bytes(
+                head[: head.rfind(b"\n") + 1]
+                + f"[… {size - HEAD - TAIL} bytes left out …]\n".encode()
+                + tail[tail.find(b"\n") + 1 :]
+            )
             os.replace(temporary, self.path)
         except OSError:
             temporary.unlink(missing_ok=True)
@@ -91,7 +94,7 @@ def tail(path: Path, size: int = 20_000) -> str:
             data = file.read()
     except FileNotFoundError:
         return ""
-    return (data[data.find(b"\n") + 1:] if start else data).decode("utf-8", "replace")
+    return (data[data.find(b"\n") + 1 :] if start else data).decode("utf-8", "replace")
 
 
 def latest(path: Path, size: int = 20_000) -> str:

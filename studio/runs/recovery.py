@@ -27,7 +27,12 @@ def settle(run: Run) -> str:
         try:
             if mine:
                 events.close_torn(run.diary)
-            if mine and run.state(alive=False) == "lost" and (run.turn() or {}).get("kind") != "end" and end_orphans(run):
+            if (
+                mine
+                and run.state(alive=False) == "lost"
+                and (run.turn() or {}).get("kind") != "end"
+                and end_orphans(run)
+            ):
                 _write_lost(run)
         except OSError as error:
             if error.errno not in FULL:
@@ -52,8 +57,13 @@ def alone(run: Run, wait: float = 0.0) -> Iterator[bool]:
 def _write_lost(run: Run) -> None:
     how = run.stop_asked()
     if how in ("keep", "discard", "pause"):
-        run.append("end", state="stopped", attempt=run.attempt(), cause="Stopped as asked; its supervisor was gone already.",
-                    action="Resume it to go on from its last checkpoint.")
+        run.append(
+            "end",
+            state="stopped",
+            attempt=run.attempt(),
+            cause="Stopped as asked; its supervisor was gone already.",
+            action="Resume it to go on from its last checkpoint.",
+        )
         return
     cause = of_lost(run.log, run.turn() is None)
     run.append("end", state="lost", attempt=run.attempt(), cause=cause.what, action=cause.action, reason=cause.kind)

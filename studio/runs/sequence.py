@@ -13,19 +13,33 @@ from studio.runs.checkpoints import newest
 
 FILE = "sequence.json"
 BATCH = "training.batch_size × training.accumulation"  # `auto` is settled by the trainer, from the rows
-FREE_TO_CHANGE = ("epochs, max_steps, learning rate, schedule, checkpointing, loss, attention, how often it logs, evaluates and saves, and "
-                  "batch size with accumulation as long as their product stays")
+FREE_TO_CHANGE = (
+    "epochs, max_steps, learning rate, schedule, checkpointing, loss, attention, how often it logs, evaluates and saves, and "
+    "batch size with accumulation as long as their product stays"
+)
 
 
 def sequence(config: RunConfig) -> dict[str, Any]:
     """What of an order decides which row comes when, and what the weights and the optimizer's state mean: a resume needs it unchanged."""
     plain = config.model_dump(mode="json")
     training = plain["training"]
-    kept = {f"{section}.{key}": value for section in ("model", "data", "method") for key, value in plain[section].items()}
+    kept = {
+        f"{section}.{key}": value for section in ("model", "data", "method") for key, value in plain[section].items()
+    }
     batch, accumulation = config.training.batch_size, config.training.accumulation
     kept[BATCH] = f"{batch} × auto" if accumulation == "auto" else batch * accumulation
-    settled = {f"training.{key}": training[key] for key in ("seed", "packing", "optimizer", "devices") if key in training}
-    return kept | settled | {f"training.{key}": other for key, other in (("weights", "bf16"), ("sharding", "fsdp")) if training.get(key) == other}
+    settled = {
+        f"training.{key}": training[key] for key in ("seed", "packing", "optimizer", "devices") if key in training
+    }
+    return (
+        kept
+        | settled
+        | {
+            f"training.{key}": other
+            for key, other in (("weights", "bf16"), ("sharding", "fsdp"))
+            if training.get(key) == other
+        }
+    )
 
 
 def begin(folder: Path, config: RunConfig) -> None:
@@ -50,12 +64,20 @@ def refuse_other_order(folder: Path, config: RunConfig, effective_batch: int | N
     now = json.loads(json.dumps(sequence(config)))
     keys = sorted(before.keys() | now.keys())
     if before.get("method.name") != now.get("method.name"):
-        keys = [key for key in keys if key == "method.name" or not key.startswith("method.")]  # another method has other knobs
-    changed = [f"{key} was {before.get(key)!r} and is {now.get(key)!r}" for key in keys
-               if before.get(key) != now.get(key) and not (key == BATCH and "auto" in f"{before.get(key)}{now.get(key)}")]
+        keys = [
+            key for key in keys if key == "method.name" or not key.startswith("method.")
+        ]  # another method has other knobs
+    changed = [
+        f"{key} was {before.get(key)!r} and is {now.get(key)!r}"
+        for key in keys
+        if before.get(key) != now.get(key) and not (key == BATCH and "auto" in f"{before.get(key)}{now.get(key)}")
+    ]
     ordered = now[BATCH]
     if effective_batch and isinstance(ordered, int) and ordered != effective_batch and not changed:
         changed = [f"{BATCH} was {effective_batch} and is {ordered}"]
     if changed:
-        raise RunError(f"The order was changed since the checkpoint: {'; '.join(changed[:5])}.",
-                       f"Put it back, or start a new run. A resume may change {FREE_TO_CHANGE}.", changed[0].split(" ")[0])
+        raise RunError(
+            f"The order was changed since the checkpoint: {'; '.join(changed[:5])}.",
+            f"Put it back, or start a new run. A resume may change {FREE_TO_CHANGE}.",
+            changed[0].split(" ")[0],
+        )

@@ -34,9 +34,20 @@ def signs(diary: list[dict[str, Any]]) -> list[Sign]:
     plan: dict[str, Any] = next((event for event in reversed(told) if event["kind"] == "plan"), {})
     if not steps:
         return []
-    found = [not_a_number(steps), nothing_trained(steps, plan), rate_too_high(steps, evals), flat(steps, evals, plan), overfitting(steps, evals), spike(steps)]
+    found = [
+        not_a_number(steps),
+        nothing_trained(steps, plan),
+        rate_too_high(steps, evals),
+        flat(steps, evals, plan),
+        overfitting(steps, evals),
+        spike(steps),
+    ]
     grave = {sign.kind for sign in found if sign}
-    hidden = {"flat": {"nothing trained", "rate too high", "not a number"}, "spike": {"rate too high", "not a number"}, "rate too high": {"not a number"}}
+    hidden = {
+        "flat": {"nothing trained", "rate too high", "not a number"},
+        "spike": {"rate too high", "not a number"},
+        "rate too high": {"not a number"},
+    }
     kept = [sign for sign in found if sign and not grave & hidden.get(sign.kind, set())]
     return sorted(kept, key=lambda sign: sign.level != "error")
 
@@ -45,17 +56,30 @@ def not_a_number(steps: list[dict[str, Any]]) -> Sign | None:
     """The newest loss is null: that is how the diary writes NaN and infinity."""
     if steps[-1]["loss"] is not None:
         return None
-    since = next((event for event, before in zip(reversed(steps), reversed(steps[:-1])) if before["loss"] is not None), steps[0])
-    return Sign("not a number", "error", f"The loss is not a number since step {since['step']}.",
-                "Once weights hold a NaN, every later step does too; it does not come back.",
-                "Stop, and start again with a third of the learning rate, or in bf16 or fp32 instead of fp16.", since["step"])
+    since = next(
+        (event for event, before in zip(reversed(steps), reversed(steps[:-1])) if before["loss"] is not None), steps[0]
+    )
+    return Sign(
+        "not a number",
+        "error",
+        f"The loss is not a number since step {since['step']}.",
+        "Once weights hold a NaN, every later step does too; it does not come back.",
+        "Stop, and start again with a third of the learning rate, or in bf16 or fp32 instead of fp16.",
+        since["step"],
+    )
 
 
 def nothing_trained(steps: list[dict[str, Any]], plan: dict[str, Any]) -> Sign | None:
     """No gradient flows: nothing is trainable, the gradient is zero, or the loss does not move in its last digit."""
     if plan.get("trainable") == 0:
-        return Sign("nothing trained", "error", "No weight is trainable.", "A method must leave at least one weight to learn.",
-                    "Stop, and choose other target modules.", steps[-1]["step"])
+        return Sign(
+            "nothing trained",
+            "error",
+            "No weight is trainable.",
+            "A method must leave at least one weight to learn.",
+            "Stop, and choose other target modules.",
+            steps[-1]["step"],
+        )
     last = steps[-5:]
     if len(last) < 5:
         return None
@@ -64,9 +88,14 @@ def nothing_trained(steps: list[dict[str, Any]], plan: dict[str, Any]) -> Sign |
     if not still and not zero:
         return None
     what = "The gradient is exactly zero" if still else "The loss is exactly zero from the start"
-    return Sign("nothing trained", "error", f"{what}: nothing is learnt.",
-                "Five steps in a row with a zero gradient or loss mean that no token or no weight is trained on.",
-                "Stop, look at the coloured tokens of a row on the Data page, and check what is trained on.", last[-1]["step"])
+    return Sign(
+        "nothing trained",
+        "error",
+        f"{what}: nothing is learnt.",
+        "Five steps in a row with a zero gradient or loss mean that no token or no weight is trained on.",
+        "Stop, look at the coloured tokens of a row on the Data page, and check what is trained on.",
+        last[-1]["step"],
+    )
 
 
 def rate_too_high(steps: list[dict[str, Any]], evals: list[dict[str, Any]]) -> Sign | None:
@@ -76,16 +105,30 @@ def rate_too_high(steps: list[dict[str, Any]], evals: list[dict[str, Any]]) -> S
         return None
     width = max(5, len(losses) // 10)
     last = median(losses[-width:])
-    best = min(median(losses[place:place + width]) for place in range(0, len(losses) - width + 1, max(1, width // 2)))
+    best = min(median(losses[place : place + width]) for place in range(0, len(losses) - width + 1, max(1, width // 2)))
     sure = exp(SURE * error_of_median(losses, width))
     starts = {count: median(losses[:count]) for count in (1, 5)}  # steps that are far too long throw it off at once
-    above_start = any(last > 1.1 * start * exp(SURE * error_of_median(losses, count)) for count, start in starts.items())
-    above_start |= len(evals) > 1 and evals[0]["step"] == 0 and evals[-1]["loss"] > 1.1 * evals[0]["loss"] and last > 0.9 * starts[1]
-    if not above_start and last <= max(1.5 * best * sure * sure, best + 0.5):  # the best of many medians is low by chance as well
+    above_start = any(
+        last > 1.1 * start * exp(SURE * error_of_median(losses, count)) for count, start in starts.items()
+    )
+    above_start |= (
+        len(evals) > 1
+        and evals[0]["step"] == 0
+        and evals[-1]["loss"] > 1.1 * evals[0]["loss"]
+        and last > 0.9 * starts[1]
+    )
+    if not above_start and last <= max(
+        1.5 * best * sure * sure, best + 0.5
+    ):  # the best of many medians is low by chance as well
         return None
-    return Sign("rate too high", "warning", f"The loss rises: {last:.3g} now, {best:.3g} at its best, {min(starts.values()):.3g} at the start.",
-                "A loss that ends a tenth above its start, or half above its best, has been thrown off by steps that were too long.",
-                "Stop, and start again with a third of the learning rate.", steps[-1]["step"])
+    return Sign(
+        "rate too high",
+        "warning",
+        f"The loss rises: {last:.3g} now, {best:.3g} at its best, {min(starts.values()):.3g} at the start.",
+        "A loss that ends a tenth above its start, or half above its best, has been thrown off by steps that were too long.",
+        "Stop, and start again with a third of the learning rate.",
+        steps[-1]["step"],
+    )
 
 
 def error_of_median(losses: list[float], count: int) -> float:
@@ -115,9 +158,14 @@ def flat(steps: list[dict[str, Any]], evals: list[dict[str, Any]], plan: dict[st
         text = f"The held-out loss does not fall: {first:.3g} at the start, {last:.3g} at its best."
     if last < 0.98 * first or first < 0.05 or unsure > 0.04:
         return None
-    return Sign("flat", "warning", text,
-                "In a sound run the loss falls by more than 2 % within the first fifth of the steps.",
-                "Try three times the learning rate; check that the answers, not the questions, are trained on.", steps[-1]["step"])
+    return Sign(
+        "flat",
+        "warning",
+        text,
+        "In a sound run the loss falls by more than 2 % within the first fifth of the steps.",
+        "Try three times the learning rate; check that the answers, not the questions, are trained on.",
+        steps[-1]["step"],
+    )
 
 
 def overfitting(steps: list[dict[str, Any]], evals: list[dict[str, Any]]) -> Sign | None:
@@ -132,25 +180,37 @@ def overfitting(steps: list[dict[str, Any]], evals: list[dict[str, Any]]) -> Sig
     since = _known([event for event in steps if event["step"] > best["step"]])[-10:]
     if not before or not since or median(since) >= median(before):
         return None
-    return Sign("overfitting", "warning", f"The held-out loss has risen from {best['loss']:.3g} at step {best['step']} to {after[-1]['loss']:.3g}, "
-                "while the training loss falls: it learns the data by heart.",
-                "Held-out loss up twice in a row while training loss falls: what is learnt now does not carry over to new questions.",
-                f"Stop; the best state was near step {best['step']}. Next time: fewer epochs, more data, or a smaller rank.", after[-1]["step"])
+    return Sign(
+        "overfitting",
+        "warning",
+        f"The held-out loss has risen from {best['loss']:.3g} at step {best['step']} to {after[-1]['loss']:.3g}, "
+        "while the training loss falls: it learns the data by heart.",
+        "Held-out loss up twice in a row while training loss falls: what is learnt now does not carry over to new questions.",
+        f"Stop; the best state was near step {best['step']}. Next time: fewer epochs, more data, or a smaller rank.",
+        after[-1]["step"],
+    )
 
 
 def spike(steps: list[dict[str, Any]]) -> Sign | None:
     """One of the latest steps lies far above those before it."""
     for place in range(len(steps) - 1, max(EARLY, len(steps) - RECENT) - 1, -1):
-        loss, before = steps[place]["loss"], _known(steps[place - EARLY:place])
+        loss, before = steps[place]["loss"], _known(steps[place - EARLY : place])
         if loss is None or len(before) < EARLY // 2:
             continue
         usual = median(before)
-        spread = 1.483 * median(abs(log(max(one, LEAST) / max(usual, LEAST))) for one in before)  # of normal numbers: their standard deviation
+        spread = 1.483 * median(
+            abs(log(max(one, LEAST) / max(usual, LEAST))) for one in before
+        )  # of normal numbers: their standard deviation
         if loss > max(2.0, exp(6 * spread)) * usual and loss > usual + 0.5:
-            return Sign("spike", "warning", f"The loss jumped to {loss:.3g} at step {steps[place]['step']}; it was about {usual:.3g}.",
-                        f"A step above twice the median of the {EARLY} before, and far outside their spread, is a spike; "
-                        f"a single one is harmless if the loss is back within {RECENT} steps.",
-                        "Wait; if it does not come back or spikes return, lower the learning rate or the max gradient norm.", steps[place]["step"])
+            return Sign(
+                "spike",
+                "warning",
+                f"The loss jumped to {loss:.3g} at step {steps[place]['step']}; it was about {usual:.3g}.",
+                f"A step above twice the median of the {EARLY} before, and far outside their spread, is a spike; "
+                f"a single one is harmless if the loss is back within {RECENT} steps.",
+                "Wait; if it does not come back or spikes return, lower the learning rate or the max gradient norm.",
+                steps[place]["step"],
+            )
     return None
 
 

@@ -26,7 +26,9 @@ class Stopping:
 
     def __init__(self, run: Run, trainer: subprocess.Popen[bytes]):
         self.run, self.trainer = run, trainer
-        self.elsewhere = launch.elsewhere(run)  # the stop has a way to go, and the trainer there is signalled by the supervisor there
+        self.elsewhere = launch.elsewhere(
+            run
+        )  # the stop has a way to go, and the trainer there is signalled by the supervisor there
         self.asked: float | None = None
         self.terminated: float | None = None
 
@@ -38,7 +40,9 @@ class Stopping:
         if self.asked is None:
             self.asked = now
             crash.point("supervise.stop")
-        if self.terminated is None and now - self.asked >= (TERM_SAVING if self.elsewhere else patience(how, turn, pace)):
+        if self.terminated is None and now - self.asked >= (
+            TERM_SAVING if self.elsewhere else patience(how, turn, pace)
+        ):
             self.terminated = now
             group(self.trainer, signal.SIGTERM)
         elif self.terminated is not None and now - self.terminated >= KILL_AFTER:

@@ -67,9 +67,18 @@ def summary(run: Run, diary: list[dict[str, Any]] | None = None) -> dict[str, An
         reason, cause, action = of_lost(run.log, turn is None)
     saved = (run.result / "manifest.json").is_file()
     return {
-        "id": run.id, "state": state, "cause": cause, "action": action, "reason": reason, **_ordered(run), **told,
-        "seconds": _seconds(spans, state), "created": told["created"] or run.folder.stat().st_mtime,
-        "trained": over.get("state") == "finished" or saved, "saved": saved, "hold": bool(waiting.get("hold")),
+        "id": run.id,
+        "state": state,
+        "cause": cause,
+        "action": action,
+        "reason": reason,
+        **_ordered(run),
+        **told,
+        "seconds": _seconds(spans, state),
+        "created": told["created"] or run.folder.stat().st_mtime,
+        "trained": over.get("state") == "finished" or saved,
+        "saved": saved,
+        "hold": bool(waiting.get("hold")),
         "result": str(run.result) if saved else None,
     }
 
@@ -82,7 +91,9 @@ def _told_now(diary: Path) -> dict[str, Any]:
     return _told(diary, status.st_ino, status.st_size, status.st_mtime_ns)
 
 
-@lru_cache(maxsize=1024)  # a diary only grows: the same size and time mean the same lines, and an ended run is read once
+@lru_cache(
+    maxsize=1024
+)  # a diary only grows: the same size and time mean the same lines, and an ended run is read once
 def _told(path: Path, inode: int, size: int, changed: int) -> dict[str, Any]:
     """Do not change the answer: it is shared."""
     return _told_by(events.read(path)[0])
@@ -98,18 +109,27 @@ def _told_by(everything: list[dict[str, Any]]) -> dict[str, Any]:
     last: dict[str, Any] = steps[-1] if steps else {}
     memory = [event.get("memory") or event.get("peak_memory") for event in diary if event["kind"] in ("step", "end")]
     return {
-        "phase": phase(diary), "attempt": max((event.get("attempt") or 0 for event in diary), default=0),
-        "step": last.get("step", 0), "steps": plan.get("steps"), "epoch": last.get("epoch"), "epochs": plan.get("epochs"),
-        "train_loss": last.get("loss"), "eval_loss": evals[-1]["loss"] if evals else None,
+        "phase": phase(diary),
+        "attempt": max((event.get("attempt") or 0 for event in diary), default=0),
+        "step": last.get("step", 0),
+        "steps": plan.get("steps"),
+        "epoch": last.get("epoch"),
+        "epochs": plan.get("epochs"),
+        "train_loss": last.get("loss"),
+        "eval_loss": evals[-1]["loss"] if evals else None,
         "eval_loss_before": next((event["loss"] for event in evals if event["step"] == 0), None),
         "best_eval_loss": min((event["loss"] for event in evals), default=None),
-        "learning_rate": last.get("learning_rate"), "tokens_per_second": _speed(steps),
+        "learning_rate": last.get("learning_rate"),
+        "tokens_per_second": _speed(steps),
         "peak_memory": max((value for value in memory if value), default=None),
         "memories": last.get("memories"),  # of every process, where there are several
-        "estimated_memory": plan.get("estimated_memory"), "trainable": plan.get("trainable"), "parameters": plan.get("parameters"),
+        "estimated_memory": plan.get("estimated_memory"),
+        "trainable": plan.get("trainable"),
+        "parameters": plan.get("parameters"),
         "exported": [event.get("path") for event in saved if event.get("what") == "export"],
         "uploaded": [event.get("path") for event in saved if event.get("what") == "upload"],
-        "created": everything[0]["at"] if everything else None, "spans": _spans(everything),
+        "created": everything[0]["at"] if everything else None,
+        "spans": _spans(everything),
     }
 
 
@@ -118,7 +138,12 @@ def _ordered(run: Run) -> dict[str, Any]:
     label = run.label()
     files = (run.folder / "config.yaml", run.folder / "changes.json")
     told = _order(run.folder, type(run), tuple(file.stat().st_mtime_ns if file.exists() else 0 for file in files))
-    return {**told, "name": label.get("name") or told["name"], "note": label.get("note", ""), "star": bool(label.get("star"))}
+    return {
+        **told,
+        "name": label.get("name") or told["name"],
+        "note": label.get("note", ""),
+        "star": bool(label.get("star")),
+    }
 
 
 @lru_cache(maxsize=1024)
@@ -132,8 +157,14 @@ def _order(folder: Path, kind: type[Run], changed: tuple[int, ...]) -> dict[str,
         return {"name": plain, "model": None, "method": None, "data": None, "combined": None, "edited": []}
     data = ", ".join(dict.fromkeys(item.source for section, _ in config.sections() for item in section.sources()))
     combined = config.combine.model_dump(mode="json", exclude={"held_out"}) if config.combine else None
-    return {"name": config.name or plain, "model": config.model.source, "method": config.method.name, "data": data, "combined": combined,
-            "edited": run.edited()}
+    return {
+        "name": config.name or plain,
+        "model": config.model.source,
+        "method": config.method.name,
+        "data": data,
+        "combined": combined,
+        "edited": run.edited(),
+    }
 
 
 def _speed(steps: list[dict[str, Any]]) -> float | None:

@@ -50,7 +50,11 @@ class Delta(NamedTuple):
 class ServerGone(StudioError):
     """The model server is not there, or went away in the middle of an answer."""
 
-    def __init__(self, message: str = "The model server has ended.", hint: str = "Start it again: ask once more, or press restart."):
+    def __init__(
+        self,
+        message: str = "The model server has ended.",
+        hint: str = "Start it again: ask once more, or press restart.",
+    ):
         super().__init__(message, hint, "server")
 
 
@@ -88,7 +92,13 @@ class Server:
         sampling: max_tokens, temperature (0: always the likeliest), top_p, top_k, repetition_penalty, seed, stop.
         """
         began = time.monotonic()
-        body = {"model": model, "messages": messages, "stream": True, "stream_options": {"include_usage": True}, **sampling}
+        body = {
+            "model": model,
+            "messages": messages,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            **sampling,
+        }
         connection, answer = self._open("POST", "/v1/chat/completions", body, timeout=SILENCE)
         finish = None
         try:
@@ -100,7 +110,11 @@ class Server:
                     raise _error(event)
                 if event.get("usage"):
                     usage = event["usage"]
-                    yield Delta("", finish or "stop", {**usage, "tokens": usage["completion_tokens"], "seconds": round(time.monotonic() - began, 2)})
+                    yield Delta(
+                        "",
+                        finish or "stop",
+                        {**usage, "tokens": usage["completion_tokens"], "seconds": round(time.monotonic() - began, 2)},
+                    )
                     return
                 choice = event["choices"][0]
                 finish = choice["finish_reason"] or finish
@@ -121,20 +135,28 @@ class Server:
         finally:
             connection.close()
 
-    def _open(self, method: str, path: str, body: dict[str, Any] | None, timeout: float) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
+    def _open(
+        self, method: str, path: str, body: dict[str, Any] | None, timeout: float
+    ) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
         told = _told() if held(lock().path) else None
         if told is None:
             raise ServerGone("The model server is not running.")
         connection = http.client.HTTPConnection(urlsplit(told["address"]).netloc, timeout=timeout)
         try:
             data = json.dumps(body).encode() if body is not None else None
-            connection.request(method, path, data, {"Authorization": f"Bearer {told['key']}", "Content-Type": "application/json"})
+            connection.request(
+                method, path, data, {"Authorization": f"Bearer {told['key']}", "Content-Type": "application/json"}
+            )
             while path != STATUS and not select.select([connection.sock], [], [], SIGN_OF_LIFE)[0]:
                 self._call("GET", STATUS, timeout=SILENCE)  # it may take its time, as long as it lives
             answer = connection.getresponse()
         except (OSError, http.client.HTTPException) as error:
             connection.close()
-            raise ServerGone("The model server does not answer." if isinstance(error, TimeoutError) else "The model server has ended.") from error
+            raise ServerGone(
+                "The model server does not answer."
+                if isinstance(error, TimeoutError)
+                else "The model server has ended."
+            ) from error
         except ServerGone:
             connection.close()
             raise
@@ -159,14 +181,18 @@ def start() -> None:
         environment = {**os.environ, **CALM, **here()}
         command = [sys.executable, "-m", "studio.worker.serve", "--page", "--detach"]
         with open(log(), "wb") as output:
-            subprocess.run(command, cwd=PROJECT, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+            subprocess.run(
+                command, cwd=PROJECT, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+            )
         until = time.monotonic() + START_WAIT
         while time.monotonic() < until:
             if held(lock().path) and _told():
                 return
             time.sleep(0.02)
     tail = log().read_text(errors="replace").strip().splitlines()[-3:]
-    raise DeviceError(f"The model server did not start: {' '.join(tail) or 'it gave no reason'}", f"Its log is {log()}.", "server")
+    raise DeviceError(
+        f"The model server did not start: {' '.join(tail) or 'it gave no reason'}", f"Its log is {log()}.", "server"
+    )
 
 
 def end(wait: float = 10.0) -> int:
@@ -183,7 +209,11 @@ def end(wait: float = 10.0) -> int:
     while held(lock().path) and time.monotonic() < until:
         time.sleep(0.02)
     if held(lock().path):
-        raise DeviceError("The model server did not end when asked.", f"End the process {(_told() or {}).get('pid')} yourself.", "server")
+        raise DeviceError(
+            "The model server did not end when asked.",
+            f"End the process {(_told() or {}).get('pid')} yourself.",
+            "server",
+        )
     _file().unlink(missing_ok=True)
     return memory
 
@@ -211,10 +241,17 @@ def check_room(loaded: Sequence[ModelReference], wanted: Sequence[ModelReference
     if need <= first.free - reserve:
         return
     if training and need <= first.free:
-        raise DeviceError(f"{names} needs {_gb(need)}, and {_gb(first.free)} of {first.name} are free, but the running training {training} will still "
-                          f"take {_gb(reserve)} of them: it would run out of memory.", "Wait until it has ended, stop it, or load a smaller model.", "memory")
-    raise DeviceError(f"{names} needs {_gb(need)}, but only {_gb(first.free)} of {first.name} are free.",
-                      "End what else uses the memory, or load a smaller model.", "memory")
+        raise DeviceError(
+            f"{names} needs {_gb(need)}, and {_gb(first.free)} of {first.name} are free, but the running training {training} will still "
+            f"take {_gb(reserve)} of them: it would run out of memory.",
+            "Wait until it has ended, stop it, or load a smaller model.",
+            "memory",
+        )
+    raise DeviceError(
+        f"{names} needs {_gb(need)}, but only {_gb(first.free)} of {first.name} are free.",
+        "End what else uses the memory, or load a smaller model.",
+        "memory",
+    )
 
 
 def claimed() -> tuple[str, int]:
@@ -230,6 +267,7 @@ def claimed() -> tuple[str, int]:
 def memory_of(pid: int) -> int:
     """Bytes of RAM a process holds for itself; 0 when it is gone."""
     import psutil
+
     try:
         return psutil.Process(pid).memory_info().rss
     except psutil.Error:
@@ -266,11 +304,14 @@ def _told() -> dict[str, Any] | None:
 
 def _error(event: dict[str, Any]) -> StudioError:
     said = event.get("error") or {}
-    told = said.get("studio") or {"message": said.get("message", "The model server refused."), "hint": "", "where": None}
+    told = said.get("studio") or {
+        "message": said.get("message", "The model server refused."),
+        "hint": "",
+        "where": None,
+    }
     kind = DeviceError if told["where"] in ("memory", "server") else ModelError
     return kind(told["message"], told["hint"], told["where"])
 
 
 def _gb(count: int) -> str:
     return f"{count / 1e9:.1f} GB"
-

@@ -67,8 +67,12 @@ class Talk:
         sides = list(self.values["sides"])
         if self.values["blind"] and len(sides) == 2:
             sides = list(votes.shuffled(*sides))
-        turn = {"prompt": prompt, "sides": sides, "vote": None,
-                "answers": [{"text": "", "state": "waiting", "usage": None, "finish": None, "error": None} for _ in sides]}
+        turn = {
+            "prompt": prompt,
+            "sides": sides,
+            "vote": None,
+            "answers": [{"text": "", "state": "waiting", "usage": None, "finish": None, "error": None} for _ in sides],
+        }
         with self.lock:
             if self.deleted:
                 raise _gone(self.id)
@@ -104,7 +108,9 @@ class Talk:
 
     def _answer(self, turn: dict[str, Any], place: int, stop: threading.Event) -> None:
         answer = turn["answers"][place]
-        stream = chat.server().stream(turn["sides"][place], self.messages(turn, turn["sides"][place]), **self.values["sampling"])
+        stream = chat.server().stream(
+            turn["sides"][place], self.messages(turn, turn["sides"][place]), **self.values["sampling"]
+        )
         try:
             for delta in stream:
                 with self.lock:
@@ -154,9 +160,22 @@ _open: dict[str, Talk] = {}  # those that were asked in this process
 _guard = threading.Lock()
 
 
-def new(sides: list[str], blind: bool = False, system: str = "", sampling: dict[str, Any] | None = None, kept: bool = True) -> Talk:
-    talk = Talk({"id": uuid.uuid4().hex[:12], "title": "", "at": time.time(), "sides": sides, "blind": blind, "system": system,
-                 "sampling": sampling or {}, "turns": []}, kept)
+def new(
+    sides: list[str], blind: bool = False, system: str = "", sampling: dict[str, Any] | None = None, kept: bool = True
+) -> Talk:
+    talk = Talk(
+        {
+            "id": uuid.uuid4().hex[:12],
+            "title": "",
+            "at": time.time(),
+            "sides": sides,
+            "blind": blind,
+            "system": system,
+            "sampling": sampling or {},
+            "turns": [],
+        },
+        kept,
+    )
     with _guard:
         _open[talk.id] = talk
     return talk
@@ -181,8 +200,11 @@ def _read(name: str) -> dict[str, Any]:
     except FileNotFoundError:
         raise _gone(name) from None
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise StudioError(f"The conversation {name!r} cannot be read: its file is damaged.", f"Look at {_file(name)}, or delete it there.",
-                          "conversation") from error
+        raise StudioError(
+            f"The conversation {name!r} cannot be read: its file is damaged.",
+            f"Look at {_file(name)}, or delete it there.",
+            "conversation",
+        ) from error
 
 
 def _gone(name: str) -> StudioError:
@@ -224,11 +246,17 @@ def _file(name: str) -> Path:
 
 def row(messages: list[Message]) -> dict[str, Any]:
     """A training row in the chatml format. Raises DataError where no answer would be left to learn."""
-    kept = [{"role": message["role"], "content": message["content"]} for message in messages if message["content"].strip()]
+    kept = [
+        {"role": message["role"], "content": message["content"]} for message in messages if message["content"].strip()
+    ]
     while kept and kept[-1]["role"] != "assistant":
         kept.pop()
     if not any(message["role"] == "user" for message in kept):
-        raise DataError("This conversation has no question with an answer.", "Ask something first, and keep the answer or correct it.", "chat")
+        raise DataError(
+            "This conversation has no question with an answer.",
+            "Ask something first, and keep the answer or correct it.",
+            "chat",
+        )
     return {"messages": kept}
 
 

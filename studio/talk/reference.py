@@ -85,7 +85,7 @@ def of_base(folder: Path, name: str = BASE) -> ModelReference:
 
 def _under(name: str, report: Report) -> ModelReference:
     """base:RUN, the untuned model under a run; base:SOURCE, any model."""
-    wanted = name[len(MARK):] or "starter"
+    wanted = name[len(MARK) :] or "starter"
     one = next((known for known in run.runs() if known.id == wanted), None)
     if one is None:
         return of_base(source.fetch(ModelOrder(source=wanted), report), name)
@@ -106,30 +106,64 @@ def of_run(one: run.Run, step: str = "", report: Report = silent) -> ModelRefere
     if not (base / "config.json").is_file():  # the home was moved, or there is no result yet
         base = source.fetch(config.model, report)
     base = base.resolve()
-    used = Template(manifest["template"], text, template.special_tokens(base)) if (text := template.model_template(one.result)) and manifest.get("template") \
+    used = (
+        Template(manifest["template"], text, template.special_tokens(base))
+        if (text := template.model_template(one.result)) and manifest.get("template")
         else template.load(config.data.template, new_tokens.tokenizer_folder(base, config.data.new_tokens))
+    )
     stop = tuple(manifest.get("stop") or used.stop)
     if step or config.method.adapter:
         _same_base(one, base, manifest)
     if step:
         folder = _checkpoint(one, step)
-        return ModelReference(f"{one.id}@{folder.name}", base, used, folder, config.method, stop, True, f"{one.id}, {folder.name}", held=config.method.quantized(),
-                     added=new_tokens.added(base, config.data.new_tokens))
+        return ModelReference(
+            f"{one.id}@{folder.name}",
+            base,
+            used,
+            folder,
+            config.method,
+            stop,
+            True,
+            f"{one.id}, {folder.name}",
+            held=config.method.quantized(),
+            added=new_tokens.added(base, config.data.new_tokens),
+        )
     if not manifest:
         there = [f"{one.id}@checkpoint-{n}" for n in checkpoints.steps(one.checkpoints)]
-        raise RunError(f"The run {one.id} has no result yet: it is {one.state()}.",
-                       f"Talk to a checkpoint of it: {', '.join(there[-3:])}." if there else "Wait until it is finished, or resume it.", "model")
-    return ModelReference(one.id, base, used, one.result, config.method, stop, False, config.name or one.id, manifest, config.method.quantized())
+        raise RunError(
+            f"The run {one.id} has no result yet: it is {one.state()}.",
+            f"Talk to a checkpoint of it: {', '.join(there[-3:])}."
+            if there
+            else "Wait until it is finished, or resume it.",
+            "model",
+        )
+    return ModelReference(
+        one.id,
+        base,
+        used,
+        one.result,
+        config.method,
+        stop,
+        False,
+        config.name or one.id,
+        manifest,
+        config.method.quantized(),
+    )
 
 
 def _same_base(one: run.Run, base: Path, manifest: dict[str, Any]) -> None:
     """Raise ModelError where the base's weights are no longer those that were trained on."""
     known = manifest.get("base_fingerprint")
     if not known:  # a checkpoint of a run without a result
-        known = next((event.get("base_fingerprint") for event in reversed(one.events()) if event["kind"] == "plan"), None)
+        known = next(
+            (event.get("base_fingerprint") for event in reversed(one.events()) if event["kind"] == "plan"), None
+        )
     if known and shards.fingerprint(base) != known:
-        raise ModelError(f"The base under {one.id} has other weights than when it was trained: {base}.",
-                         "Put the weights of then back there (their revision on the Hub, a copy), or train anew on the new ones.", "model")
+        raise ModelError(
+            f"The base under {one.id} has other weights than when it was trained: {base}.",
+            "Put the weights of then back there (their revision on the Hub, a copy), or train anew on the new ones.",
+            "model",
+        )
 
 
 def of_folder(folder: Path, name: str) -> ModelReference:
@@ -140,32 +174,67 @@ def of_folder(folder: Path, name: str) -> ModelReference:
     if (folder / "adapter_config.json").is_file():
         base = _base_of_adapter(folder, manifest)
         own = template.load("auto", folder if template.model_template(folder) else base)
-        if not manifest and (folder / "tokenizer.json").is_file():  # made elsewhere: its own tokenizer, which may have words that the base has not
+        if (
+            not manifest and (folder / "tokenizer.json").is_file()
+        ):  # made elsewhere: its own tokenizer, which may have words that the base has not
             manifest = {"own_tokenizer": True}
             _rows_for_words(folder, base)
         own = Template(own.name, own.text, template.special_tokens(folder if manifest.get("own_tokenizer") else base))
-        method = METHODS.get((manifest.get("method") or {}).get("name", ""), METHODS["lora"])(**manifest.get("method", {}))
-        return ModelReference(name, base, own, folder, method, tuple(manifest.get("stop") or own.stop), False, folder.name, manifest, method.quantized())
+        method = METHODS.get((manifest.get("method") or {}).get("name", ""), METHODS["lora"])(
+            **manifest.get("method", {})
+        )
+        return ModelReference(
+            name,
+            base,
+            own,
+            folder,
+            method,
+            tuple(manifest.get("stop") or own.stop),
+            False,
+            folder.name,
+            manifest,
+            method.quantized(),
+        )
     if not (folder / "config.json").is_file():
-        raise ModelError(f"{folder} holds neither a model (config.json) nor an adapter (adapter_config.json).",
-                         "Give the folder of one of them, or a run's id.", "model")
+        raise ModelError(
+            f"{folder} holds neither a model (config.json) nor an adapter (adapter_config.json).",
+            "Give the folder of one of them, or a run's id.",
+            "model",
+        )
     made = of_base(folder, name)
-    return ModelReference(name, folder, made.template, stop=tuple(manifest.get("stop") or made.stop), label=folder.name, manifest=manifest)
+    return ModelReference(
+        name, folder, made.template, stop=tuple(manifest.get("stop") or made.stop), label=folder.name, manifest=manifest
+    )
 
 
 def _rows_for_words(folder: Path, base: Path) -> None:
     """Raise ModelError where an adapter's tokenizer has words for which neither the base nor the adapter has rows."""
     words, facts = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8")), model.facts(base)
-    count = 1 + max([*words["model"].get("vocab", {"": -1}).values(), *(one["id"] for one in words.get("added_tokens", []))])
+    count = 1 + max(
+        [*words["model"].get("vocab", {"": -1}).values(), *(one["id"] for one in words.get("added_tokens", []))]
+    )
     rows, alone = token_rows.size(folder, facts.rows), token_rows.indices(folder)
-    gap = any(set(range(facts.rows, count)) - set(one) for one in alone.values()) and token_rows.table_rows(folder) is None
+    gap = (
+        any(set(range(facts.rows, count)) - set(one) for one in alone.values())
+        and token_rows.table_rows(folder) is None
+    )
     if count > rows or gap:
-        raise ModelError(f"The tokenizer of the adapter {folder.name} has {count} tokens, but there are rows for {rows} only: the words that were added "
-                         "have none.", "Save the adapter again with its embedding (peft: save_embedding_layers=True).", "model")
+        raise ModelError(
+            f"The tokenizer of the adapter {folder.name} has {count} tokens, but there are rows for {rows} only: the words that were added "
+            "have none.",
+            "Save the adapter again with its embedding (peft: save_embedding_layers=True).",
+            "model",
+        )
 
 
 def _base_of_adapter(folder: Path, manifest: dict[str, Any]) -> Path:
-    named = manifest.get("base") or json_text.read((folder / "adapter_config.json").read_text(), "adapter_config.json").get("base_model_name_or_path") or ""
+    named = (
+        manifest.get("base")
+        or json_text.read((folder / "adapter_config.json").read_text(), "adapter_config.json").get(
+            "base_model_name_or_path"
+        )
+        or ""
+    )
     if (Path(named) / "config.json").is_file():
         return Path(named).resolve()
     order = manifest.get("model") or {"source": named}
@@ -173,13 +242,23 @@ def _base_of_adapter(folder: Path, manifest: dict[str, Any]) -> Path:
 
 
 def _checkpoint(one: run.Run, step: str) -> Path:
-    found = checkpoints.newest(one.checkpoints) if step == "newest" else one.checkpoints / f"checkpoint-{step.removeprefix('checkpoint-')}"
+    found = (
+        checkpoints.newest(one.checkpoints)
+        if step == "newest"
+        else one.checkpoints / f"checkpoint-{step.removeprefix('checkpoint-')}"
+    )
     known = [f"checkpoint-{n}" for n in checkpoints.steps(one.checkpoints)]
     if found is None or found.name not in known:
-        raise RunError(f"The run {one.id} has no {step!r}.", f"Its checkpoints: {', '.join(known) or 'none yet'}.", "model")
+        raise RunError(
+            f"The run {one.id} has no {step!r}.", f"Its checkpoints: {', '.join(known) or 'none yet'}.", "model"
+        )
     faults = checkpoints.faults(found)
     if faults:
-        raise RunError(f"{found.name} of {one.id} is not whole: {'; '.join(faults[:3])}.", f"Its checkpoints: {', '.join(known)}.", "model")
+        raise RunError(
+            f"{found.name} of {one.id} is not whole: {'; '.join(faults[:3])}.",
+            f"Its checkpoints: {', '.join(known)}.",
+            "model",
+        )
     return found
 
 
@@ -198,7 +277,8 @@ def size(voices: list[ModelReference], squeezed: bool = False) -> int:
     """
     bases = {(one.base, one.held if squeezed else None) for one in voices if not one.whole}
     return sum(_held(base, held) for base, held in bases) + sum(
-        max(one.bytes, model.facts(one.base).bytes) if one.whole else one.bytes for one in voices)
+        max(one.bytes, model.facts(one.base).bytes) if one.whole else one.bytes for one in voices
+    )
 
 
 def _held(base: Path, held: Quantization | None) -> int:
@@ -207,7 +287,10 @@ def _held(base: Path, held: Quantization | None) -> int:
     if held is None:
         return facts.bytes
     linears = {f"{name}.weight" for name in facts.linears()}
-    return sum(quantized_bytes(tensor.shape, held.kind, held.double) if name in linears else 2 * tensor.size for name, tensor in facts.tensors.items())
+    return sum(
+        quantized_bytes(tensor.shape, held.kind, held.double) if name in linears else 2 * tensor.size
+        for name, tensor in facts.tensors.items()
+    )
 
 
 def name_of(wanted: str) -> str:
@@ -216,9 +299,12 @@ def name_of(wanted: str) -> str:
     Raises RunError for what is neither.
     """
     if wanted == BASE or wanted.startswith(MARK):
-        source_name = wanted[len(MARK):]
-        return wanted if wanted == BASE or "/" not in source_name or not Path(source_name).expanduser().is_dir() \
+        source_name = wanted[len(MARK) :]
+        return (
+            wanted
+            if wanted == BASE or "/" not in source_name or not Path(source_name).expanduser().is_dir()
             else MARK + str(Path(source_name).expanduser().resolve())
+        )
     path = Path(wanted).expanduser()
     if ("/" in wanted or wanted == ".") and path.is_dir() or wanted.endswith(".gguf") and path.is_file():
         return str(path.resolve())

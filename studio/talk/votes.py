@@ -28,7 +28,14 @@ def vote(left: dict[str, str], right: dict[str, str], choice: Choice, question: 
     if choice not in ("left", "right", "tie"):
         raise RunError(f"{choice!r} is no vote.", "Vote left, right or tie.", "choice")
     winner = {"left": left["model"], "right": right["model"], "tie": None}[choice]
-    line = {"at": round(time.time(), 3), "question": question, "left": left, "right": right, "choice": choice, "winner": winner}
+    line = {
+        "at": round(time.time(), 3),
+        "question": question,
+        "left": left,
+        "right": right,
+        "choice": choice,
+        "winner": winner,
+    }
     kept = file(about)
     with changing(kept), open(kept, "ab") as lines:
         lines.write((json.dumps(line, ensure_ascii=False) + "\n").encode())
@@ -57,7 +64,15 @@ def tally(about: str, other: str | None = None) -> dict[str, Any]:
     ties = sum(one["winner"] is None for one in counted)
     rate = (wins + ties / 2) / len(counted) if counted else None
     low, high = wilson(wins + ties / 2, len(counted))
-    return {"votes": len(counted), "wins": wins, "losses": len(counted) - wins - ties, "ties": ties, "rate": rate, "low": low, "high": high}
+    return {
+        "votes": len(counted),
+        "wins": wins,
+        "losses": len(counted) - wins - ties,
+        "ties": ties,
+        "rate": rate,
+        "low": low,
+        "high": high,
+    }
 
 
 def wilson(wins: float, count: int, z: float = 1.96) -> tuple[float, float]:

@@ -48,7 +48,9 @@ def _call(value: Any) -> Message | None:
     inner = value.get("function") if isinstance(value.get("function"), dict) else value
     name = next((inner[key] for key in NAMES if isinstance(inner.get(key), str)), None)
     given = next((key for key in ARGUMENTS if key in inner), None)
-    if not name or (given is None and inner is value) or "description" in inner:  # described, it is declared and not called
+    if (
+        not name or (given is None and inner is value) or "description" in inner
+    ):  # described, it is declared and not called
         return None
     arguments = {} if given is None or inner[given] is None else inner[given]
     if not isinstance(arguments, (dict, str)):
@@ -68,7 +70,10 @@ def tools_of(value: Any) -> list[Any] | None:
         value = [value]
     if not isinstance(value, list) or not value or not all(isinstance(tool, dict) for tool in value):
         return None
-    return [{"type": "function", "function": tool} if isinstance(tool.get("name"), str) and "function" not in tool else tool for tool in value]
+    return [
+        {"type": "function", "function": tool} if isinstance(tool.get("name"), str) and "function" not in tool else tool
+        for tool in value
+    ]
 
 
 def names_of(tools: list[Any]) -> list[str]:
@@ -79,11 +84,16 @@ def names_of(tools: list[Any]) -> list[str]:
 
 def said(messages: list[Message]) -> list[Any]:
     """What the turns call, without the calls' ids: two conversations of the same words may differ in this alone."""
-    return [call.get("function", call) if isinstance(call, dict) else call for m in messages for call in m.get("tool_calls") or ()]
+    return [
+        call.get("function", call) if isinstance(call, dict) else call
+        for m in messages
+        for call in m.get("tool_calls") or ()
+    ]
 
 
 def with_arguments(messages: list[Message], as_text: bool) -> list[Message]:
     """The messages with all arguments of calls as JSON text, or as objects where the text is one: templates want one or the other."""
+
     def turned(call: Any) -> Any:
         function = call.get("function", call) if isinstance(call, dict) else None
         if not isinstance(function, dict):
@@ -91,7 +101,10 @@ def with_arguments(messages: list[Message], as_text: bool) -> list[Message]:
         made = function | {"arguments": _turned(function.get("arguments"), as_text)}
         return call | {"function": made} if "function" in call else made
 
-    return [m | {"tool_calls": list(map(turned, m["tool_calls"]))} if isinstance(m.get("tool_calls"), list) else m for m in messages]
+    return [
+        m | {"tool_calls": list(map(turned, m["tool_calls"]))} if isinstance(m.get("tool_calls"), list) else m
+        for m in messages
+    ]
 
 
 def _turned(arguments: Any, as_text: bool) -> Any:
@@ -124,7 +137,11 @@ def missing(message: Message, text: str) -> str:
             return "a call without a name"
         arguments = function.get("arguments")
         plain = _turned(arguments, as_text=False)
-        if isinstance(arguments, str) and isinstance(plain, dict) and any(json.dumps(arguments, ensure_ascii=ascii) in text for ascii in (False, True)):
+        if (
+            isinstance(arguments, str)
+            and isinstance(plain, dict)
+            and any(json.dumps(arguments, ensure_ascii=ascii) in text for ascii in (False, True))
+        ):
             return f"{name} (its arguments are written as quoted text)"
         for value in (name, *_leaves(plain)):
             spellings = _spellings(value)
@@ -155,5 +172,7 @@ def _spellings(value: Any) -> tuple[str, ...]:
         return tuple(sorted({str(value), json.dumps(value)}))
     core = value.strip() or value
     plain, ascii_only = json.dumps(core, ensure_ascii=False)[1:-1], json.dumps(core)[1:-1]
-    for_html = ascii_only.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026").replace("'", "\\u0027")
+    for_html = (
+        ascii_only.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026").replace("'", "\\u0027")
+    )
     return tuple(sorted({core, plain, ascii_only, for_html, html.escape(core), plain.replace("/", "\\/")}))

@@ -14,7 +14,11 @@ if TYPE_CHECKING:
 SECOND, REPLY, RULE = "w3xj question", "w3xj answer", "k5vq rule"
 PROBES: tuple[list[dict[str, Any]], ...] = (
     [{"role": "user", "content": QUESTION}, {"role": "assistant", "content": ANSWER}],
-    [{"role": "system", "content": RULE}, {"role": "user", "content": QUESTION}, {"role": "assistant", "content": ANSWER}],
+    [
+        {"role": "system", "content": RULE},
+        {"role": "user", "content": QUESTION},
+        {"role": "assistant", "content": ANSWER},
+    ],
     [
         {"role": "user", "content": QUESTION},
         {"role": "assistant", "content": ANSWER},
@@ -53,7 +57,11 @@ def _rows(encoder: Encoder, encoded: list[Encoded], texts: bool) -> None:
         hint = "Raise max_length: the answers lie beyond it." if any(e.cut for e in encoded) else OTHERS
         raise _refused(encoder, "no token of these rows would be trained", hint)
     if encoder.train_on != "all" and all(e.n_trained >= len(e.ids) - 1 for e in encoded):
-        hint = "Plain text has no questions and answers: set train_on to all." if texts else "Choose another template, or set train_on to all."
+        hint = (
+            "Plain text has no questions and answers: set train_on to all."
+            if texts
+            else "Choose another template, or set train_on to all."
+        )
         raise _refused(encoder, "every token would be trained, the questions too", hint)
 
 
@@ -74,17 +82,27 @@ def _probe(encoder: Encoder, conversation: list[dict[str, Any]]) -> None:
             raise _refused(encoder, f"the answer is not what is trained, but {said[:80]!r}", OTHERS)
     if encoder.train_on != "all":
         if len(trained) >= len(e.ids) - 1:
-            raise _refused(encoder, "every token would be trained, the questions too", "Choose another template, or set train_on to all.")
+            raise _refused(
+                encoder,
+                "every token would be trained, the questions too",
+                "Choose another template, or set train_on to all.",
+            )
         for message in conversation:
             if message["role"] != "assistant" and message["content"] in said:
-                raise _refused(encoder, f"the {message['role']}'s words would be trained as if the model had to say them", OTHERS)
+                raise _refused(
+                    encoder, f"the {message['role']}'s words would be trained as if the model had to say them", OTHERS
+                )
     _ending(encoder, e, wanted, trained)
 
 
 def _ending(encoder: Encoder, e: Encoded, answers: list[str], trained: list[tuple[int, int]]) -> None:
     """The end of the turn stands behind the answer and is trained: else the model never stops."""
     if not encoder.template.stop:
-        raise _refused(encoder, "nothing ends a turn, so the model would never stop", "Choose a template that writes an end-of-turn token, such as chatml.")
+        raise _refused(
+            encoder,
+            "nothing ends a turn, so the model would never stop",
+            "Choose a template that writes an end-of-turn token, such as chatml.",
+        )
     if encoder.template.borrowed and encoder.tokenizer.token_to_id(encoder.template.stop[0]) is None:
         why = f"nothing ends a turn but what opens the next ({encoder.template.stop[0]}), and that is no token of this model's tokenizer"
         raise _refused(encoder, why, "Choose a template that writes an end-of-turn token, such as chatml.")
@@ -94,7 +112,9 @@ def _ending(encoder: Encoder, e: Encoded, answers: list[str], trained: list[tupl
         raise _refused(encoder, f"the last answer is not followed by the end of the turn ({end})", OTHERS)
     inside = [(a, b) for a, b in e.offsets if a < at + len(end) and b > at and a < b]
     if not inside or not set(inside) <= set(trained):
-        raise _refused(encoder, f"the end of the turn ({end}) would not be trained, so the model would never stop", OTHERS)
+        raise _refused(
+            encoder, f"the end of the turn ({end}) would not be trained, so the model would never stop", OTHERS
+        )
     if any(message in e.text[after:at] for message in (QUESTION, SECOND)):
         raise _refused(encoder, "the end of the turn does not follow the answer", OTHERS)
 
@@ -112,7 +132,11 @@ def _prompt(encoder: Encoder) -> None:
     same = next((n for n, (a, b) in enumerate(zip(asked, whole.text)) if a != b), min(len(asked), len(whole.text)))
     if same < start and whole.text[same:start].strip():
         missing = whole.text[same:start].strip()
-        raise _refused(encoder, f"the prompt lacks the opening of the answer ({missing!r})", "The template must heed add_generation_prompt.")
+        raise _refused(
+            encoder,
+            f"the prompt lacks the opening of the answer ({missing!r})",
+            "The template must heed add_generation_prompt.",
+        )
 
 
 def _joined(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:

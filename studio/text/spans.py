@@ -38,7 +38,9 @@ def turn_ends(run: Run, special: dict[str, str]) -> list[str]:
     if not pieces:
         return []
     try:
-        middle = _after(run([*opening, {"role": "user", "content": QUESTION}, {"role": "assistant", "content": ""}], False))
+        middle = _after(
+            run([*opening, {"role": "user", "content": QUESTION}, {"role": "assistant", "content": ""}], False)
+        )
     except StudioError:  # a template of one turn
         return [pieces[0]]
     shared = [n for n in range(1, len(pieces) + 1) if middle.startswith("".join(pieces[:n]))]
@@ -79,7 +81,9 @@ def _pieces(tail: str, special: dict[str, str]) -> list[str]:
     found: list[str] = []
     rest = tail
     while rest:
-        token = next((t for t in known if rest.startswith(t)), None) or (m.group() if (m := TOKEN.match(rest)) else None)
+        token = next((t for t in known if rest.startswith(t)), None) or (
+            m.group() if (m := TOKEN.match(rest)) else None
+        )
         if token is None:
             break
         found.append(token)
@@ -149,7 +153,9 @@ def _marked_call(message: Message) -> Message:
     return message | {"tool_calls": [first | {"function": named} if "function" in first else named, *others]}
 
 
-def _turn_by_turn(run: Run, messages: list[Message], text: str, answers: list[int], ends: list[str]) -> list[tuple[int, int]] | None:
+def _turn_by_turn(
+    run: Run, messages: list[Message], text: str, answers: list[int], ends: list[str]
+) -> list[tuple[int, int]] | None:
     """What each assistant turn adds to the conversation before it. Needs a template that never changes earlier turns."""
     found = []
     for n in answers:

@@ -21,9 +21,16 @@ TITLE = "Fine-Tuning Studio"
 def build() -> gr.Blocks:
     """The whole page."""
     here = space.space()
-    signing = _sign_in() if here and here.login else None  # elsewhere gradio would log in with this machine's own account
+    signing = (
+        _sign_in() if here and here.login else None
+    )  # elsewhere gradio would log in with this machine's own account
     with gr.Blocks(title=TITLE, fill_width=True, analytics_enabled=False) as page:
-        gr.HTML(html_template=assets.read("header.html"), js_on_load=assets.mount("header"), apply_default_css=False, elem_id="studio-header")
+        gr.HTML(
+            html_template=assets.read("header.html"),
+            js_on_load=assets.mount("header"),
+            apply_default_css=False,
+            elem_id="studio-header",
+        )
         if signing:
             signing.render()
         bar.build(page)
@@ -36,4 +43,11 @@ def build() -> gr.Blocks:
 
 def _sign_in() -> gr.LoginButton:
     """Gradio's login as a plain link, made outside a page: inside one it asks at every load who one is, which the guard refuses to visitors."""
-    return gr.LoginButton(elem_id="studio-login", icon=None, size="sm", link="/login/huggingface?_target_url=/", link_target="_self", render=False)
+    return gr.LoginButton(
+        elem_id="studio-login",
+        icon=None,
+        size="sm",
+        link="/login/huggingface?_target_url=/",
+        link_target="_self",
+        render=False,
+    )

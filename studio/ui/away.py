@@ -26,8 +26,13 @@ from studio.ui.who import VISITOR, WATCHER
 BITS = {"": "f16", "-q8": "q8_0", "-q6": "q6_k", "-q5": "q5_k_m", "-q4": "q4_k_m"}
 WEIGHED = "-imatrix"  # at the end of a kind: columns are weighed by what training rows put through them
 K_QUANTS = [f"gguf{end}" for end, precision in BITS.items() if "_k" in precision]
-KINDS = {"adapter": ("adapter", ""), "merged": ("merged", ""), **{f"gguf{end}": ("gguf", precision) for end, precision in BITS.items()},
-         **{kind + WEIGHED: ("gguf", BITS[kind.removeprefix("gguf")]) for kind in K_QUANTS}, "ollama": ("ollama", "")}
+KINDS = {
+    "adapter": ("adapter", ""),
+    "merged": ("merged", ""),
+    **{f"gguf{end}": ("gguf", precision) for end, precision in BITS.items()},
+    **{kind + WEIGHED: ("gguf", BITS[kind.removeprefix("gguf")]) for kind in K_QUANTS},
+    "ollama": ("ollama", ""),
+}
 
 
 @rights.job(waits=True)
@@ -44,14 +49,33 @@ def take_away(name: str, kind: str) -> dict[str, Any]:
         if kind.removesuffix(WEIGHED) in K_QUANTS and not llama_cpp.installed():
             raise llama_cpp.quantizer_missing()
         from studio.talk.reference import voice
+
         export.refuse(voice(one.id), KINDS[kind][0])
         to, precision = KINDS[kind]
         out = next(path for n in range(1, 1000) if not (path := folder / (kind if n == 1 else f"{kind}-{n}")).exists())
-        command = [sys.executable, "-m", "studio", "export", one.id, str(out), "--to", to, "--json", *(["--precision", precision] if precision else []),
-                   *(["--imatrix"] if kind.endswith(WEIGHED) else [])]
+        command = [
+            sys.executable,
+            "-m",
+            "studio",
+            "export",
+            one.id,
+            str(out),
+            "--to",
+            to,
+            "--json",
+            *(["--precision", precision] if precision else []),
+            *(["--imatrix"] if kind.endswith(WEIGHED) else []),
+        ]
         with open(folder / f"{kind}.json", "wb") as answer, open(folder / f"{kind}.log", "wb") as log:
-            subprocess.Popen(command, cwd=PROJECT, stdin=subprocess.DEVNULL, stdout=answer, stderr=log, start_new_session=True,
-                             pass_fds=[lock.descriptor])
+            subprocess.Popen(
+                command,
+                cwd=PROJECT,
+                stdin=subprocess.DEVNULL,
+                stdout=answer,
+                stderr=log,
+                start_new_session=True,
+                pass_fds=[lock.descriptor],
+            )
     finally:
         lock.free()
     return {"run": one.id, "kind": kind}
@@ -67,7 +91,10 @@ def taken(ask: dict[str, Any]) -> Response:
         one = live.exact(str(ask.get("id", "")))
     except StudioError as error:
         return Response(orjson.dumps({"exports": {}, "error": str(error)}), media_type="application/json")
-    told = {"exports": {kind: _state(_folder(one.id), kind) for kind in KINDS}, "quantizer": bool(llama_cpp.installed())}
+    told = {
+        "exports": {kind: _state(_folder(one.id), kind) for kind in KINDS},
+        "quantizer": bool(llama_cpp.installed()),
+    }
     return Response(orjson.dumps(told), media_type="application/json")
 
 
@@ -83,10 +110,16 @@ def _state(folder: Path, kind: str) -> dict[str, Any]:
     try:
         answer = json.loads(text)
     except ValueError:
-        return {"state": "failed", "error": {"message": "The export was cut off before it was done.", "hint": said[0] if said else ""}}
+        return {
+            "state": "failed",
+            "error": {"message": "The export was cut off before it was done.", "hint": said[0] if said else ""},
+        }
     if "error" in answer:
         return {"state": "failed", "error": answer["error"]}
-    return {"state": "done", "answer": {**answer, "file": Path(answer["path"]).is_file(), "there": Path(answer["path"]).exists()}}
+    return {
+        "state": "done",
+        "answer": {**answer, "file": Path(answer["path"]).is_file(), "there": Path(answer["path"]).exists()},
+    }
 
 
 @rights.read(WATCHER, waits=True)
@@ -95,7 +128,11 @@ def download(ask: dict[str, Any]) -> Response:
     try:
         one, kind = live.exact(str(ask.get("id", ""))), str(ask.get("kind"))
         if kind == "report":
-            return Response(page_report.report(one), media_type="text/plain; charset=utf-8", headers={"X-Content-Type-Options": "nosniff"})
+            return Response(
+                page_report.report(one),
+                media_type="text/plain; charset=utf-8",
+                headers={"X-Content-Type-Options": "nosniff"},
+            )
         state = _state(_folder(one.id), kind) if kind in KINDS else {"state": "none"}
     except StudioError as error:
         return Response(str(error), status_code=404, media_type="text/plain")

@@ -6,7 +6,17 @@ import gradio as gr
 
 from studio.ui import assets, away, doctor, live
 
-READS = (live.poll, live.whole_log, live.order, live.differences, live.repairs, away.taken, away.download, doctor.examined, doctor.doctors_report)
+READS = (
+    live.poll,
+    live.whole_log,
+    live.order,
+    live.differences,
+    live.repairs,
+    away.taken,
+    away.download,
+    doctor.examined,
+    doctor.doctors_report,
+)
 
 
 def build(page: gr.Blocks) -> None:

@@ -17,15 +17,27 @@ from studio.ui import assets, live, rights, who
 from studio.ui.who import VISITOR, WATCHER
 
 LONGEST = 200_000  # characters of a prompt
-SAMPLING = {"temperature": (0.0, 5.0), "top_p": (0.001, 1.0), "top_k": (0, 1000), "repetition_penalty": (0.5, 3.0), "max_tokens": (1, 8192),
-            "seed": (0, 2**31)}
-PROMPTS = ("What can you help me with?", "Explain in two sentences why the sky is blue.", "Write a short thank-you note to a neighbour.",
-           "Give me three ideas for a rainy Sunday.")
+SAMPLING = {
+    "temperature": (0.0, 5.0),
+    "top_p": (0.001, 1.0),
+    "top_k": (0, 1000),
+    "repetition_penalty": (0.5, 3.0),
+    "max_tokens": (1, 8192),
+    "seed": (0, 2**31),
+}
+PROMPTS = (
+    "What can you help me with?",
+    "Explain in two sentences why the sky is blue.",
+    "Write a short thank-you note to a neighbour.",
+    "Give me three ideas for a rainy Sunday.",
+)
 
 
 def build(page: gr.Blocks) -> None:
     """The tab, and the jobs its buttons call."""
-    gr.HTML(html_template="<div></div>", js_on_load=assets.mount("chat"), apply_default_css=False, elem_id="studio-chat")
+    gr.HTML(
+        html_template="<div></div>", js_on_load=assets.mount("chat"), apply_default_css=False, elem_id="studio-chat"
+    )
     for job in (chat_ask, chat_stop, chat_vote, chat_delete, chat_load, chat_unload, chat_keep):
         rights.offered(job)
 
@@ -42,8 +54,25 @@ def voices(ask: dict[str, Any]) -> Response:
         if row["result"]:
             found.append({"name": row["id"], "label": row["name"], "kind": "run", **same})
         for step in reversed(checkpoints.steps(room("runs") / row["id"] / "checkpoints")):
-            found.append({"name": f"{row['id']}@checkpoint-{step}", "label": f"{row['name']} @ {step}", "kind": "checkpoint", **same})
-    found.append({"name": "base", "label": "starter", "base": None, "under": "starter", "kind": "base", "method": None, "created": 0})
+            found.append(
+                {
+                    "name": f"{row['id']}@checkpoint-{step}",
+                    "label": f"{row['name']} @ {step}",
+                    "kind": "checkpoint",
+                    **same,
+                }
+            )
+    found.append(
+        {
+            "name": "base",
+            "label": "starter",
+            "base": None,
+            "under": "starter",
+            "kind": "base",
+            "method": None,
+            "created": 0,
+        }
+    )
     return live.answered({"voices": found, "server": _server(), "prompts": prompts(str(ask.get("name") or ""))})
 
 
@@ -75,7 +104,9 @@ def prompts(name: str) -> list[str]:
 @rights.read(WATCHER, VISITOR)
 def talks(ask: dict[str, Any]) -> Response:
     """The conversations that there are, the newest first."""
-    return live.answered({"talks": [] if who.role.get() == VISITOR else chats.listing()})  # a visitor knows its own by their ids
+    return live.answered(
+        {"talks": [] if who.role.get() == VISITOR else chats.listing()}
+    )  # a visitor knows its own by their ids
 
 
 @rights.read(WATCHER, VISITOR)
@@ -87,7 +118,10 @@ def said(ask: dict[str, Any]) -> Response:
         return live.answered({"gone": error.message})
     with one.lock:
         turns = [_shown(one.values["blind"], turn) for turn in one.turns]
-        told = {key: one.values[key] for key in ("id", "title", "sides", "blind", "system", "sampling")} | {"going": one.going(), "count": len(turns)}
+        told = {key: one.values[key] for key in ("id", "title", "sides", "blind", "system", "sampling")} | {
+            "going": one.going(),
+            "count": len(turns),
+        }
         if ask.get("last") and len(turns) == ask.get("turns"):
             told["last"] = turns[-1]
         else:
@@ -121,7 +155,9 @@ def _pair(sides: list[str]) -> tuple[str, str]:
 def cast_votes(ask: dict[str, Any]) -> Response:
     """All votes about a voice as JSON lines, to take away."""
     found = votes.votes(_side(str(ask.get("name") or "base")))
-    return Response("".join(json.dumps(vote, ensure_ascii=False) + "\n" for vote in found), media_type="text/plain; charset=utf-8")
+    return Response(
+        "".join(json.dumps(vote, ensure_ascii=False) + "\n" for vote in found), media_type="text/plain; charset=utf-8"
+    )
 
 
 READS = (voices, talks, said, cast_votes)
@@ -146,8 +182,12 @@ def chat_ask(values: dict[str, Any]) -> dict[str, Any]:
     with one.lock:
         if not one.turns:
             one.values["visited"] = who.role.get() == VISITOR
-        one.values.update(sides=sides, blind=bool(values.get("blind")) and len(sides) == 2, system=str(values.get("system") or "")[:LONGEST],
-                          sampling=_sampling(values.get("sampling") or {}))
+        one.values.update(
+            sides=sides,
+            blind=bool(values.get("blind")) and len(sides) == 2,
+            system=str(values.get("system") or "")[:LONGEST],
+            sampling=_sampling(values.get("sampling") or {}),
+        )
         turn = values.get("turn")
         if isinstance(turn, int) and 0 <= turn < len(one.turns):
             del one.turns[turn:]
@@ -196,13 +236,22 @@ def chat_vote(id: str, turn: int, choice: str) -> dict[str, Any]:
     """Vote left, right or tie on a turn, as it was shown; who spoke is told from then on. Returns {id}."""
     one = chats.find(id)
     with one.lock:
-        if choice not in ("left", "right", "tie") or not 0 <= turn < len(one.turns) or len(one.turns[turn]["sides"]) < 2:
-            raise StudioError(f"{choice!r} is no vote on turn {turn}.", "Vote left, right or tie on an answered turn.", "choice")
+        if (
+            choice not in ("left", "right", "tie")
+            or not 0 <= turn < len(one.turns)
+            or len(one.turns[turn]["sides"]) < 2
+        ):
+            raise StudioError(
+                f"{choice!r} is no vote on turn {turn}.", "Vote left, right or tie on an answered turn.", "choice"
+            )
         there = one.turns[turn]
         if there["vote"] is None:
             there["vote"] = choice
             one.write()
-            left, right = ({"model": side, "answer": answer["text"]} for side, answer in zip(there["sides"], there["answers"], strict=True))
+            left, right = (
+                {"model": side, "answer": answer["text"]}
+                for side, answer in zip(there["sides"], there["answers"], strict=True)
+            )
             votes.vote(left, right, choice, there["prompt"], _pair(there["sides"])[0])
     return {"id": id}
 
@@ -231,9 +280,18 @@ def chat_keep(values: dict[str, Any]) -> dict[str, Any]:
     """Append an answer, as it is or corrected, to a data set as a training row. {id, turn, side, text, name} -> {path, rows}."""
     one = chats.find(str(values.get("id", "")))
     turn, side, text = values.get("turn"), values.get("side"), values.get("text")
-    if not isinstance(turn, int) or not 0 <= turn < len(one.turns) or side not in (0, 1) or not isinstance(text, str) or not text.strip():
+    if (
+        not isinstance(turn, int)
+        or not 0 <= turn < len(one.turns)
+        or side not in (0, 1)
+        or not isinstance(text, str)
+        or not text.strip()
+    ):
         raise RunError("There is no answer to keep.", "Keep an answer that stands there, or write one.", "text")
     there = one.turns[turn]
     messages = one.messages(there, there["sides"][min(side, len(there["sides"]) - 1)])
-    path = chats.to_rows([chats.row([*messages, {"role": "assistant", "content": text.strip()}])], str(values.get("name") or "kept-answers"))
+    path = chats.to_rows(
+        [chats.row([*messages, {"role": "assistant", "content": text.strip()}])],
+        str(values.get("name") or "kept-answers"),
+    )
     return {"path": str(path), "rows": sum(1 for _ in open(path, encoding="utf-8"))}

@@ -34,8 +34,15 @@ def inspect(question: Question) -> Question:
 @rights.read(WATCHER, VISITOR, waits=True)
 def rows(question: Question) -> Question:
     """{order, lang, start, search, kind} -> some rows in short, and how many there are; or {error}."""
-    return answered(lambda wanted, lang: page_of(read(wanted), _number(question.get("start")), str(question.get("search") or "")[:200],
-                                                 str(question.get("kind") or "")), question)
+    return answered(
+        lambda wanted, lang: page_of(
+            read(wanted),
+            _number(question.get("start")),
+            str(question.get("search") or "")[:200],
+            str(question.get("kind") or ""),
+        ),
+        question,
+    )
 
 
 @rights.read(WATCHER, VISITOR, waits=True)
@@ -84,20 +91,46 @@ def _inspect(wanted: RunConfig, lang: str) -> Question:
         kept, stopped = 0, words.explain(error, lang)
     held = measure.held_out(wanted, kept)
     made = record_of(Path(wanted.data.sources()[0].source))
-    return {"edits": pending(found.fingerprint) if who.owns() else 0, "made": made and short(made),
-            "source": found.source, "format": found.format, "container": found.container, "reason": words.told(found.reason, lang),
-            "unsure": words.told(found.unsure, lang), "unused": found.unused, "notes": [words.told(note, lang) for note in found.notes],
-            "encoding": found.encoding, "classes": data.classes_of(found.columns, found.unused, found.format),
-            "rows": found.rows, "kept": kept, "refused": found.refused, "columns": found.columns,
-            "problems": kinds, "train": kept - held, "held": held, "others": left, "stopped": stopped, "fingerprint": found.fingerprint}
+    return {
+        "edits": pending(found.fingerprint) if who.owns() else 0,
+        "made": made and short(made),
+        "source": found.source,
+        "format": found.format,
+        "container": found.container,
+        "reason": words.told(found.reason, lang),
+        "unsure": words.told(found.unsure, lang),
+        "unused": found.unused,
+        "notes": [words.told(note, lang) for note in found.notes],
+        "encoding": found.encoding,
+        "classes": data.classes_of(found.columns, found.unused, found.format),
+        "rows": found.rows,
+        "kept": kept,
+        "refused": found.refused,
+        "columns": found.columns,
+        "problems": kinds,
+        "train": kept - held,
+        "held": held,
+        "others": left,
+        "stopped": stopped,
+        "fingerprint": found.fingerprint,
+    }
 
 
 def _kind(kind: str, count: int, rows: Any, wanted: RunConfig) -> Question:
     """A kind of problem: how many rows have it, the first of them, and what is decided."""
     about = data.KINDS[kind]
-    return {"kind": kind, "count": count, "severity": about.severity, "reason": about.reason, "hint": about.hint, "rows": [int(row) for row in rows],
-            "mend": WAYS.get(kind), "delete": kind not in scan.WHOLE_FILE,
-            "default": {"refused": "drop"}.get(about.severity, "keep"), "decision": wanted.data.problems.get(kind)}
+    return {
+        "kind": kind,
+        "count": count,
+        "severity": about.severity,
+        "reason": about.reason,
+        "hint": about.hint,
+        "rows": [int(row) for row in rows],
+        "mend": WAYS.get(kind),
+        "delete": kind not in scan.WHOLE_FILE,
+        "default": {"refused": "drop"}.get(about.severity, "keep"),
+        "decision": wanted.data.problems.get(kind),
+    }
 
 
 def _columns(wanted: RunConfig, lang: str) -> Question:
@@ -111,10 +144,18 @@ def _lengths(wanted: RunConfig, lang: str) -> Question:
         return {"nothing": True}
     order = found.tokens.argsort()
     best = suggested(found.tokens) if len(order) else 0
-    return {"lengths": found.tokens[order].tolist(), "suggested": best, "trained": int(found.trained.sum()), "tokens": int(found.tokens.sum()), "of": found.of,
-            "failed": found.noted.counts["unrenderable"], "why": " ".join(words.told(said, lang) for said in found.why if said), "texts": found.texts,
-            "fingerprint": dataset.fingerprint,
-            "told": _told(found.noted, wanted, lang) + _beyond(found, wanted)}
+    return {
+        "lengths": found.tokens[order].tolist(),
+        "suggested": best,
+        "trained": int(found.trained.sum()),
+        "tokens": int(found.tokens.sum()),
+        "of": found.of,
+        "failed": found.noted.counts["unrenderable"],
+        "why": " ".join(words.told(said, lang) for said in found.why if said),
+        "texts": found.texts,
+        "fingerprint": dataset.fingerprint,
+        "told": _told(found.noted, wanted, lang) + _beyond(found, wanted),
+    }
 
 
 def _beyond(found: measure.Lengths, wanted: RunConfig) -> list[Question]:
@@ -122,7 +163,9 @@ def _beyond(found: measure.Lengths, wanted: RunConfig) -> list[Question]:
     context = found.context and found.context - wanted.virtual_tokens
     if context is None or wanted.data.max_length <= context or not (count := int((found.tokens > context).sum())):
         return []
-    return [_kind("over_context", count, [], wanted) | {"limit": context, "virtual": wanted.virtual_tokens, "fixed": True}]
+    return [
+        _kind("over_context", count, [], wanted) | {"limit": context, "virtual": wanted.virtual_tokens, "fixed": True}
+    ]
 
 
 def _told(noted: data.Noted, wanted: RunConfig, lang: str) -> list[Question]:
@@ -149,4 +192,6 @@ READS = (inspect, rows, preview, lengths, *data_edit.READS)
 def build(page: gr.Blocks) -> None:
     """The tab's one part, and the jobs of its editor."""
     data_edit.build()
-    gr.HTML(html_template=assets.read("data.html"), js_on_load=assets.mount("data"), apply_default_css=False, elem_id="data")
+    gr.HTML(
+        html_template=assets.read("data.html"), js_on_load=assets.mount("data"), apply_default_css=False, elem_id="data"
+    )

@@ -29,7 +29,7 @@ def page_of(dataset: data.Dataset, start: int, search: str, kind: str) -> dict[s
         chosen = chosen[np.isin(numbers, dataset.by_kind.get(kind, np.empty(0, np.int64)))]
     if search:
         chosen = chosen[_holding(conversations.table, search)[chosen]]
-    shown = chosen[start:start + PAGE]
+    shown = chosen[start : start + PAGE]
     faults = _faults(dataset)
     return {"count": len(chosen), "rows": [_short(conversations[int(n)], faults) for n in shown]}
 
@@ -37,8 +37,12 @@ def page_of(dataset: data.Dataset, start: int, search: str, kind: str) -> dict[s
 def _holding(table: pa.Table, search: str) -> np.ndarray:
     """For each conversation: does one of its texts hold the search, whatever the case?"""
     found = [np.zeros(0, bool)]
-    for part in table.column("messages").chunks:  # part by part: together they would be copied, and a million rows are a gigabyte
-        hits = pc.fill_null(pc.match_substring(pc.struct_field(pc.list_flatten(part), "content"), search, ignore_case=True), False)
+    for part in table.column(
+        "messages"
+    ).chunks:  # part by part: together they would be copied, and a million rows are a gigabyte
+        hits = pc.fill_null(
+            pc.match_substring(pc.struct_field(pc.list_flatten(part), "content"), search, ignore_case=True), False
+        )
         held = np.zeros(len(part), bool)
         held[pc.list_parent_indices(part).to_numpy(zero_copy_only=False)[hits.to_numpy(zero_copy_only=False)]] = True
         found.append(held)
@@ -59,16 +63,31 @@ def _short(conversation: dict[str, Any], faults: dict[int, list[str]]) -> dict[s
     else:
         asked = next((one["content"] for one in messages if one["role"] == "user"), "")
         answered = next((one["content"] for one in reversed(messages) if one["role"] == "assistant"), "")
-    return {"row": conversation["row"], "line": conversation.get("line"), "asked": asked[:SHORT], "answered": answered[:SHORT],
-            "turns": 1 if isinstance(messages, str) else len(messages), "kinds": faults.get(conversation["row"], [])}
+    return {
+        "row": conversation["row"],
+        "line": conversation.get("line"),
+        "asked": asked[:SHORT],
+        "answered": answered[:SHORT],
+        "turns": 1 if isinstance(messages, str) else len(messages),
+        "kinds": faults.get(conversation["row"], []),
+    }
 
 
 def preview_of(wanted: RunConfig, dataset: data.Dataset, row: int, lang: str) -> dict[str, Any]:
     """A row (its number in the file) in full, with the rows before and after it. A refused row comes with its problems alone."""
     numbers = dataset.conversations.numbers
     place = int(np.searchsorted(numbers, row))
-    problems = [{"kind": one.kind, "reason": words.told(one.reason, lang), "hint": words.told(one.hint, lang), "value": one.value, "field": one.field}
-                for one in dataset.problems if one.row == row]
+    problems = [
+        {
+            "kind": one.kind,
+            "reason": words.told(one.reason, lang),
+            "hint": words.told(one.hint, lang),
+            "value": one.value,
+            "field": one.field,
+        }
+        for one in dataset.problems
+        if one.row == row
+    ]
     answer = {"row": row, "problems": problems, "before": int(numbers[place - 1]) if place else None, "after": None}
     here = place < len(numbers) and numbers[place] == row
     following = place + 1 if here else place
@@ -86,8 +105,12 @@ def preview_of(wanted: RunConfig, dataset: data.Dataset, row: int, lang: str) ->
 def conversation_of(conversation: dict[str, Any]) -> dict[str, Any]:
     """{"text_only", "conversation"}: the turns with their words and calls; a plain text is one turn."""
     messages = measure.text_of(conversation)
-    return {"text_only": isinstance(messages, str), "conversation": [{"role": "text", "content": messages}] if isinstance(messages, str)
-            else [{"role": one["role"], "content": said_with_calls(one)} for one in messages]}
+    return {
+        "text_only": isinstance(messages, str),
+        "conversation": [{"role": "text", "content": messages}]
+        if isinstance(messages, str)
+        else [{"role": one["role"], "content": said_with_calls(one)} for one in messages],
+    }
 
 
 def tokens_of(wanted: RunConfig, conversation: dict[str, Any]) -> dict[str, Any]:
@@ -100,10 +123,22 @@ def tokens_of(wanted: RunConfig, conversation: dict[str, Any]) -> dict[str, Any]
     pieces, ends, at = [], [], 0
     stops = [place.span() for stop in encoder.template.stop for place in re.finditer(re.escape(stop), found.text)]
     for n, ((_, end), label) in enumerate(zip(found.offsets[:LONGEST], found.labels, strict=False)):
-        pieces.append([found.text[at:end], int(label != IGNORE_INDEX)])  # what a tokenizer skips belongs to the token after it
+        pieces.append(
+            [found.text[at:end], int(label != IGNORE_INDEX)]
+        )  # what a tokenizer skips belongs to the token after it
         if label != IGNORE_INDEX and any(first < end and at < last for first, last in stops):
             ends.append(n)
         at = max(at, end)
-    return {"tokens": pieces, "ends": ends, "count": len(found.ids), "trained": found.n_trained, "limit": wanted.data.max_length, "text": found.text[:100_000],
-            "template": encoder.template.name, "stop": encoder.template.stop, "shown": len(pieces),
-            "caution": encoder.caution(), "note": encoder.note()}
+    return {
+        "tokens": pieces,
+        "ends": ends,
+        "count": len(found.ids),
+        "trained": found.n_trained,
+        "limit": wanted.data.max_length,
+        "text": found.text[:100_000],
+        "template": encoder.template.name,
+        "stop": encoder.template.stop,
+        "shown": len(pieces),
+        "caution": encoder.caution(),
+        "note": encoder.note(),
+    }

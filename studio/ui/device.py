@@ -33,10 +33,15 @@ def panel(running: dict[str, Any] | None) -> dict[str, Any]:
 
 def _read() -> dict[str, Any]:
     import psutil  # arrives with the first question, not with the page
+
     memory, disk = psutil.virtual_memory(), shutil.disk_usage(home())
     seen = [one.model_dump() | {"context": _context(one)} for one in devices()]
-    return {"devices": seen, "ram": {"total": memory.total, "used": memory.total - memory.available},
-            "disk": {"total": disk.total, "used": disk.total - disk.free, "free": disk.free}, "load": psutil.cpu_percent(interval=None)}
+    return {
+        "devices": seen,
+        "ram": {"total": memory.total, "used": memory.total - memory.available},
+        "disk": {"total": disk.total, "used": disk.total - disk.free, "free": disk.free},
+        "load": psutil.cpu_percent(interval=None),
+    }
 
 
 def _context(one: Device) -> int:

@@ -22,7 +22,9 @@ from studio.ui.who import VISITOR, WATCHER
 def examine(short: bool = False) -> dict[str, Any]:
     """Begin an examination of this computer; it outlives the page. Returns {state}. Raises DeviceError while one goes on."""
     if doctor.latest()["state"] == "going":
-        raise DeviceError("The doctor is at work already.", "Wait until it is done; its progress stands on the Runs page.", "doctor")
+        raise DeviceError(
+            "The doctor is at work already.", "Wait until it is done; its progress stands on the Runs page.", "doctor"
+        )
     command = [sys.executable, "-m", "studio", "doctor", "--json", *(["--short"] if short is True else [])]
     with open(_log(), "wb") as log:
         subprocess.Popen(command, cwd=PROJECT, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
@@ -35,8 +37,14 @@ def examined(ask: dict[str, Any]) -> Response:
     lang, found = words.language(str(ask.get("lang") or "")), doctor.latest()
     answer = found["answer"]
     if answer:
-        parts = [{**{key: part[key] for key in ("part", "name", "state", "seconds")}, "why": words.told(part["why"], lang)} for part in answer["parts"]]
-        answer = {key: answer.get(key) for key in ("devices", "usable", "seconds", "doing", "of")} | {"parts": parts, "file": _file(answer).name}
+        parts = [
+            {**{key: part[key] for key in ("part", "name", "state", "seconds")}, "why": words.told(part["why"], lang)}
+            for part in answer["parts"]
+        ]
+        answer = {key: answer.get(key) for key in ("devices", "usable", "seconds", "doing", "of")} | {
+            "parts": parts,
+            "file": _file(answer).name,
+        }
     return answered({"state": found["state"], "answer": answer, "notices": notices(lang)})
 
 
@@ -55,7 +63,11 @@ def doctors_report(ask: dict[str, Any]) -> Response:
     """The newest report as a file, to send along with a question."""
     answer = doctor.latest()["answer"] or {}
     file = _file(answer)
-    return FileResponse(file, media_type="application/octet-stream") if file.is_file() else Response("There is no report yet.", media_type="text/plain")
+    return (
+        FileResponse(file, media_type="application/octet-stream")
+        if file.is_file()
+        else Response("There is no report yet.", media_type="text/plain")
+    )
 
 
 def _file(answer: dict[str, Any]) -> Path:

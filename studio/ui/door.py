@@ -52,8 +52,7 @@ class Door:
         ]
 
     def entering(self, request: Request, role: str) -> Response | None:
-        """The answer to a look at the page that carries a token, or comes from nobody; None for every other request.
-        """
+        """The answer to a look at the page that carries a token, or comes from nobody; None for every other request."""
         if request.method not in ("GET", "HEAD") or request.url.path.rstrip("/"):
             return None
         given = request.query_params.get("token")

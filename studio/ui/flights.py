@@ -68,9 +68,15 @@ class Flights:
                 self._known.move_to_end(key)
                 return flight
             if sum(not one.over.is_set() for one in self._known.values()) >= MOST:
-                raise Unanswered(f"{service} does not answer.", f"{MOST} questions wait for it already. Check the network, or HF_ENDPOINT.", "network")
+                raise Unanswered(
+                    f"{service} does not answer.",
+                    f"{MOST} questions wait for it already. Check the network, or HF_ENDPOINT.",
+                    "network",
+                )
             flight = self._known[key] = Flight(work)
-            for old in [name for name, one in self._known.items() if one.over.is_set()][:max(0, len(self._known) - KEPT)]:
+            for old in [name for name, one in self._known.items() if one.over.is_set()][
+                : max(0, len(self._known) - KEPT)
+            ]:
                 del self._known[old]
             return flight
 

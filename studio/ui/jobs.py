@@ -23,8 +23,16 @@ ASKED = ("data.encoding", "data.mapping")  # what the page asks about a file tha
 
 def build() -> None:
     """Declare the jobs. Inside a gr.Blocks."""
-    for name, job in {"import": import_file, "inspect": inspect, "estimate": estimate, "start": start, "status": status, "stop": stop, "chat": chat,
-                      "time_device": time_device}.items():
+    for name, job in {
+        "import": import_file,
+        "inspect": inspect,
+        "estimate": estimate,
+        "start": start,
+        "status": status,
+        "stop": stop,
+        "chat": chat,
+        "time_device": time_device,
+    }.items():
         rights.offered(job, name)
     zero.lent(_answered)  # marked before the launch, where ZeroGPU looks for one that is
 
@@ -49,8 +57,18 @@ def inspect(source: str, format: str = "auto") -> dict[str, Any]:
     """What a data file is: {format, container, rows, refused, problems: {kind: rows}, columns, unused, notes, reason, fingerprint}."""
     _ordered({"data": {"train": _text(source, "source"), "format": _text(format, "format")}})
     found = data.read(source, format)
-    return {"format": found.format, "container": found.container, "rows": found.rows, "refused": found.refused, "problems": found.counts,
-            "columns": found.columns, "unused": found.unused, "notes": found.notes, "reason": found.reason, "fingerprint": found.fingerprint}
+    return {
+        "format": found.format,
+        "container": found.container,
+        "rows": found.rows,
+        "refused": found.refused,
+        "problems": found.counts,
+        "columns": found.columns,
+        "unused": found.unused,
+        "notes": found.notes,
+        "reason": found.reason,
+        "fingerprint": found.fingerprint,
+    }
 
 
 @rights.job(WATCHER, VISITOR, changes=False, waits=True)
@@ -59,9 +77,15 @@ def estimate(order: str) -> dict[str, Any]:
     wanted = _parsed(order)
     facts = measure.facts_of(wanted)
     if facts is None:
-        raise OrderError(f"{wanted.model.source} is not on this computer yet.", "Start a run or a chat with it once, or give a folder.", "model")
+        raise OrderError(
+            f"{wanted.model.source} is not on this computer yet.",
+            "Start a run or a chat with it once, or give a folder.",
+            "model",
+        )
     here = device.devices()[0]
-    return record.forecast(facts, wanted, here, measure.rows_of(wanted), advised=True).model_dump(mode="json") | {"record": record.told(record.seen(here))}
+    return record.forecast(facts, wanted, here, measure.rows_of(wanted), advised=True).model_dump(mode="json") | {
+        "record": record.told(record.seen(here))
+    }
 
 
 @rights.job()

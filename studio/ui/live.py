@@ -124,7 +124,9 @@ def _left(row: dict[str, Any], tail: Tail) -> float | None:
     plan = next((event for event in reversed(tail.others) if event["kind"] == "plan"), None)
     if row["state"] not in ALIVE or plan is None:
         return None
-    found = clock.remaining(tail.columns["step"], tail.columns["time"], clock.pauses(tail.others), plan, tail.columns["tokens"])
+    found = clock.remaining(
+        tail.columns["step"], tail.columns["time"], clock.pauses(tail.others), plan, tail.columns["tokens"]
+    )
     return None if found is None else round(found, 1)
 
 
@@ -171,9 +173,17 @@ def _part(ask: dict[str, Any], seen: Seen) -> dict[str, Any]:
     stride = max(1, -(-tail.points // WHOLE)) if start == 0 else max(1, _index(ask.get("stride")) or 1)
     stop = min(tail.points, start + POINTS * stride)
     part: dict[str, Any] = {
-        "id": name, "generation": tail.generation, "fresh": not same, "start": start, "points": stop, "stride": stride,
-        "names": COLUMNS, "columns": tail.rows(start, stop, stride), "others": tail.others[other: other + OTHERS],
-        "next": min(len(tail.others), other + OTHERS), "status": (row or status(tail)) | {"signs": tail.signs()},
+        "id": name,
+        "generation": tail.generation,
+        "fresh": not same,
+        "start": start,
+        "points": stop,
+        "stride": stride,
+        "names": COLUMNS,
+        "columns": tail.rows(start, stop, stride),
+        "others": tail.others[other : other + OTHERS],
+        "next": min(len(tail.others), other + OTHERS),
+        "status": (row or status(tail)) | {"signs": tail.signs()},
         "checkpoints": checkpoints.steps(one.checkpoints),
     }
     part["more"] = stop < tail.points or part["next"] < len(tail.others)
@@ -213,7 +223,13 @@ def order(ask: dict[str, Any]) -> Response:
     except StudioError as error:
         return answered({"order": "", "error": str(error)})
     text = config.to_yaml()
-    return answered({"order": text, "plain": yaml.safe_load(text), "checkpoints": [_checkpoint(one, step) for step in checkpoints.steps(one.checkpoints)]})
+    return answered(
+        {
+            "order": text,
+            "plain": yaml.safe_load(text),
+            "checkpoints": [_checkpoint(one, step) for step in checkpoints.steps(one.checkpoints)],
+        }
+    )
 
 
 @rights.read(WATCHER, VISITOR)
@@ -225,7 +241,9 @@ def differences(ask: dict[str, Any]) -> Response:
             found.append(exact(name))
         except StudioError:
             continue
-    return answered({"settings": compare.differing(found), "answers": compare.answers([tails.of(one).digest() for one in found])})
+    return answered(
+        {"settings": compare.differing(found), "answers": compare.answers([tails.of(one).digest() for one in found])}
+    )
 
 
 @rights.read(WATCHER, VISITOR, waits=True)
@@ -239,10 +257,11 @@ def repairs(ask: dict[str, Any]) -> Response:
 
 def answered(answer: dict[str, Any]) -> Response:
     """An answer as a response of its own, made once by orjson."""
-    return Response(orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS), media_type="application/json")
+    return Response(
+        orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS), media_type="application/json"
+    )
 
 
 def _checkpoint(one: Run, step: int) -> dict[str, Any]:
     folder = one.checkpoints / f"checkpoint-{step}"
-    return {"step": step, "faults": checkpoints.faults(folder), "at": folder.stat().st_mtime,
-            "bytes": bytes_in(folder)}
+    return {"step": step, "faults": checkpoints.faults(folder), "at": folder.stat().st_mtime, "bytes": bytes_in(folder)}

@@ -1,5 +1,4 @@
-"""The login: an owner's password and, if wanted, a second one that only lets people watch. Constant time, few tries.
-"""
+"""The login: an owner's password and, if wanted, a second one that only lets people watch. Constant time, few tries."""
 
 from __future__ import annotations
 

@@ -80,8 +80,18 @@ def lengths(wanted: RunConfig, dataset: data.Dataset) -> Lengths | None:
     if folder is None:
         return None
     decisions = tuple(sorted(wanted.data.problems.items()))
-    return _lengths(_Key(dataset, dataset.fingerprint, decisions, str(folder), wanted.data.template, wanted.data.train_on,
-                         wanted.data.reasoning, wanted.data.new_tokens))
+    return _lengths(
+        _Key(
+            dataset,
+            dataset.fingerprint,
+            decisions,
+            str(folder),
+            wanted.data.template,
+            wanted.data.train_on,
+            wanted.data.reasoning,
+            wanted.data.new_tokens,
+        )
+    )
 
 
 class _Key:
@@ -101,17 +111,28 @@ class _Key:
 def _lengths(key: _Key) -> Lengths:
     _, decisions, folder, name, train_on, reasoning, added = key.rest
     conversations = key.dataset.decide(dict(decisions)).conversations
-    one = Encoder(folder, template.load(name, new_tokens.tokenizer_folder(folder, added)), None, "cut", train_on, reasoning, added)
+    one = Encoder(
+        folder, template.load(name, new_tokens.tokenizer_folder(folder, added)), None, "cut", train_on, reasoning, added
+    )
     tokens, trained, noted = [], [], data.Noted()
     for batch in _spread(conversations):
         if sandbox.spent():  # what is left would be counted as failed
-            raise TemplateError("The template takes too long for these rows.", "Choose another template.", "data.template")
+            raise TemplateError(
+                "The template takes too long for these rows.", "Choose another template.", "data.template"
+            )
         for row, found in zip(batch, one.encode_each(batch), strict=True):
             noted.look(row, found, one)
             if not isinstance(found, TemplateError):
                 tokens.append(len(found.ids))
                 trained.append(found.n_trained)
-    return Lengths(np.array(tokens, np.int64), np.array(trained, np.int64), len(conversations), noted, one.reads, key.dataset.format == "text")
+    return Lengths(
+        np.array(tokens, np.int64),
+        np.array(trained, np.int64),
+        len(conversations),
+        noted,
+        one.reads,
+        key.dataset.format == "text",
+    )
 
 
 def _spread(conversations: Conversations, batch: int = 250) -> Any:
@@ -119,7 +140,7 @@ def _spread(conversations: Conversations, batch: int = 250) -> Any:
     count = len(conversations)
     wanted = list(range(count)) if count <= COUNTED else [n * count // COUNTED for n in range(COUNTED)]
     for start in range(0, len(wanted), batch):
-        yield list(conversations.take(wanted[start:start + batch]))
+        yield list(conversations.take(wanted[start : start + batch]))
 
 
 def text_of(conversation: dict[str, Any]) -> Any:
@@ -133,7 +154,10 @@ def rows_of(wanted: RunConfig) -> Rows | None:
     counted = lengths(wanted, found[0])
     if counted is None:
         return None
-    usable = sum(len(one.decide(wanted.data.problems).conversations) * item.weight for one, item in zip(found, wanted.data.sources(), strict=True))
+    usable = sum(
+        len(one.decide(wanted.data.problems).conversations) * item.weight
+        for one, item in zip(found, wanted.data.sources(), strict=True)
+    )
     held, split = held_out(wanted, usable), wanted.data.too_long == "split"
     made = counted.rows(wanted.data.max_length, held, split)
     return made if split and counted.texts else made._replace(rows=max(1, round(usable) - held))
@@ -182,4 +206,5 @@ def read(source: str, wanted: RunConfig) -> data.Dataset:
 def hub() -> str:
     """The Hub, with its address, for a sentence."""
     from huggingface_hub import constants
+
     return f"The Hub ({constants.ENDPOINT})"

@@ -29,5 +29,12 @@ def since(one: Run, ask: dict[str, Any]) -> dict[str, Any]:
         return {"file": 0, "at": 0, "text": "", "fresh": True, "skipped": 0, "more": False, "size": 0}
     head = data.find(b"\n") + 1 if not same and at else 0
     end = data.rfind(b"\n") + 1 or (len(data) if len(data) == LOG else 0)
-    return {"file": found.st_ino, "at": at + end, "text": data[head:end].decode("utf-8", "replace"), "fresh": not same,
-            "skipped": at + head if not same else 0, "more": at + end < found.st_size and end > 0, "size": found.st_size}
+    return {
+        "file": found.st_ino,
+        "at": at + end,
+        "text": data[head:end].decode("utf-8", "replace"),
+        "fresh": not same,
+        "skipped": at + head if not same else 0,
+        "more": at + end < found.st_size and end > 0,
+        "size": found.st_size,
+    }

@@ -67,7 +67,9 @@ def route() -> Route:
             return PlainTextResponse("Nothing of this name can be asked.", 404)
         asker = who.asker_of(request)
         if not rights.allows(read, asker.role):
-            return PlainTextResponse(*(("Log in first.", 401) if asker.role == who.NOBODY else ("Only the owner may do this here.", 403)))
+            return PlainTextResponse(
+                *(("Log in first.", 401) if asker.role == who.NOBODY else ("Only the owner may do this here.", 403))
+            )
         if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
             return PlainTextResponse("Ask in JSON.", 415)
         body = b""
@@ -95,7 +97,10 @@ def _asked(read: Callable[[dict[str, Any]], Any], question: dict[str, Any]) -> R
         return found if isinstance(found, Response) else answered(found)
     except ValidationError as error:
         first = error.errors()[0]
-        return refused(StudioError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}.", "Ask as the page does.", "question"), question)
+        return refused(
+            StudioError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}.", "Ask as the page does.", "question"),
+            question,
+        )
     except Exception as error:  # noqa: BLE001 - the page's door: nobody is answered with a bare 500
         spoken = in_words(error)
         if spoken is None:

@@ -43,6 +43,7 @@ def job(*roles: str, changes: bool = True, waits: bool = False) -> Callable[[Fun
         setattr(function, CHANGES, changes)
         setattr(function, WAITS, waits)
         return function
+
     return declared
 
 
@@ -51,7 +52,11 @@ def read(*roles: str, waits: bool = False) -> Callable[[Function], Function]:
     return job(*roles, changes=False, waits=waits)
 
 
-JOBS, PATIENT, QUICK = anyio.CapacityLimiter(16), anyio.CapacityLimiter(8), anyio.CapacityLimiter(16)  # threads of jobs and reads that may wait, of other reads
+JOBS, PATIENT, QUICK = (
+    anyio.CapacityLimiter(16),
+    anyio.CapacityLimiter(8),
+    anyio.CapacityLimiter(16),
+)  # threads of jobs and reads that may wait, of other reads
 
 
 def threads(function: Function) -> anyio.CapacityLimiter:

@@ -19,8 +19,23 @@ LONGEST = 2000  # characters of a note
 
 def build(page: gr.Blocks) -> None:
     """The tab, and the jobs its buttons call."""
-    gr.HTML(html_template="<div></div>", js_on_load=assets.mount("runs"), apply_default_css=False, elem_id="studio-runs")
-    for job in (combine, resume, finish, pause, ask, extend, repair_run, label, move, delete, away.take_away, doctor.examine):
+    gr.HTML(
+        html_template="<div></div>", js_on_load=assets.mount("runs"), apply_default_css=False, elem_id="studio-runs"
+    )
+    for job in (
+        combine,
+        resume,
+        finish,
+        pause,
+        ask,
+        extend,
+        repair_run,
+        label,
+        move,
+        delete,
+        away.take_away,
+        doctor.examine,
+    ):
         rights.offered(job)
 
 
@@ -30,10 +45,16 @@ def _after(one: Run) -> dict[str, Any]:
 
 
 @rights.job(waits=True)
-def combine(names: list[str], weights: list[float], how: str, density: float | None = None, name: str = "") -> dict[str, Any]:
+def combine(
+    names: list[str], weights: list[float], how: str, density: float | None = None, name: str = ""
+) -> dict[str, Any]:
     """Make one adapter of those of several runs, in a run of its own (studio/combining.py). Returns {run, state}."""
     if not isinstance(names, list) or not isinstance(weights, list) or not isinstance(name, str) or len(name) > 120:
-        raise RunError("That is no combination.", "Give the runs' ids, a weight for each, and a name of at most 120 characters.", "names")
+        raise RunError(
+            "That is no combination.",
+            "Give the runs' ids, a weight for each, and a name of at most 120 characters.",
+            "names",
+        )
     order = combining.order([live.exact(str(one)) for one in names], weights, how, density, name.strip() or None)
     return _after(queue.submit(order))
 
@@ -75,7 +96,9 @@ def extend(name: str, epochs: float) -> dict[str, Any]:
     """Let a run go on for some epochs more. Returns {run, state}."""
     one = run.find(name)
     if not isinstance(epochs, (int, float)) or not 0 < epochs <= 1000:
-        raise RunError(f"A run cannot be extended by {epochs!r} epochs.", "Give a number above 0, at most 1000.", "epochs")
+        raise RunError(
+            f"A run cannot be extended by {epochs!r} epochs.", "Give a number above 0, at most 1000.", "epochs"
+        )
     goal.extend(one, float(epochs))
     return _after(one)
 
@@ -101,8 +124,11 @@ def label(name: str, values: dict[str, Any]) -> dict[str, Any]:
     one = run.find(name)
     for key, value in values.items():
         if key not in LABELS or not isinstance(value, LABELS[key]) or (isinstance(value, str) and len(value) > LONGEST):
-            raise RunError(f"{key!r} cannot be written on a run as {str(value)[:80]!r}.",
-                           f"Give name or note (at most {LONGEST} characters), or star (true or false).", key)
+            raise RunError(
+                f"{key!r} cannot be written on a run as {str(value)[:80]!r}.",
+                f"Give name or note (at most {LONGEST} characters), or star (true or false).",
+                key,
+            )
     one.label(**values)
     return _after(one)
 

@@ -47,14 +47,25 @@ def launch(page: gr.Blocks, reach: Reach, wait: bool = True) -> tuple[Any, str, 
     door = _door(reach)
     with connections.proxies(space.space() is not None):
         app, local, public = page.launch(
-            server_name=reach.host, server_port=reach.port, share=reach.share, prevent_thread_lock=True,
-            app_kwargs={"middleware": [_guard(reach, door)], "routes": [questions.route(), assets.route(), *(door.routes() if door else [])]}, **options())
+            server_name=reach.host,
+            server_port=reach.port,
+            share=reach.share,
+            prevent_thread_lock=True,
+            app_kwargs={
+                "middleware": [_guard(reach, door)],
+                "routes": [questions.route(), assets.route(), *(door.routes() if door else [])],
+            },
+            **options(),
+        )
     connections.bound(page.server)
     print(f"Fine-Tuning Studio is ready: {local}{_token(reach, door)}", flush=True)
     if public:
         print(f"Public address: {public}", flush=True)
     elif reach.share and space.space() is None:
-        print("No public address could be made: Gradio's tunnel was not reached. The page is served at the address above, behind its login.", flush=True)
+        print(
+            "No public address could be made: Gradio's tunnel was not reached. The page is served at the address above, behind its login.",
+            flush=True,
+        )
     if wait:
         threading.Thread(target=questions.warm, name="warm", daemon=True).start()
         page.block_thread()
@@ -63,9 +74,22 @@ def launch(page: gr.Blocks, reach: Reach, wait: bool = True) -> tuple[Any, str, 
 
 def options() -> dict[str, Any]:
     """What launch() is told, whoever looks on."""
-    return {"theme": theme.theme(), "css_paths": assets.styles(), "head": assets.head(), "footer_links": [], "run_history": False, "enable_monitoring": False,
-            "mcp_server": False, "ssr_mode": False, "pwa": False, "quiet": True, "show_error": True, "max_file_size": UPLOAD, "allowed_paths": [],
-            "blocked_paths": [str(home())]}
+    return {
+        "theme": theme.theme(),
+        "css_paths": assets.styles(),
+        "head": assets.head(),
+        "footer_links": [],
+        "run_history": False,
+        "enable_monitoring": False,
+        "mcp_server": False,
+        "ssr_mode": False,
+        "pwa": False,
+        "quiet": True,
+        "show_error": True,
+        "max_file_size": UPLOAD,
+        "allowed_paths": [],
+        "blocked_paths": [str(home())],
+    }
 
 
 def _door(reach: Reach) -> Door | None:

@@ -44,20 +44,30 @@ def space() -> Space | None:
     name = os.environ.get("SPACE_ID")
     if not name:
         return None
-    return Space(id=name, host=os.environ.get("SPACE_HOST", ""), owner=os.environ.get("SPACE_AUTHOR_NAME") or name.partition("/")[0],
-                 hardware=os.environ.get("ACCELERATOR", "none"), zero=os.environ.get("SPACES_ZERO_GPU", "").lower() in ("true", "1"),
-                 lasts=LASTING.is_dir() and os.access(LASTING, os.W_OK), login=bool(os.environ.get("OAUTH_CLIENT_ID")) and find_spec("authlib") is not None,
-                 creator=os.environ.get("SPACE_CREATOR_USER_ID", ""))
+    return Space(
+        id=name,
+        host=os.environ.get("SPACE_HOST", ""),
+        owner=os.environ.get("SPACE_AUTHOR_NAME") or name.partition("/")[0],
+        hardware=os.environ.get("ACCELERATOR", "none"),
+        zero=os.environ.get("SPACES_ZERO_GPU", "").lower() in ("true", "1"),
+        lasts=LASTING.is_dir() and os.access(LASTING, os.W_OK),
+        login=bool(os.environ.get("OAUTH_CLIENT_ID")) and find_spec("authlib") is not None,
+        creator=os.environ.get("SPACE_CREATOR_USER_ID", ""),
+    )
 
 
 def blocked(here: Space | None) -> str | None:
     """Why nothing can be trained here, in one sentence; None where it can."""
     if here and here.zero:
-        return ("This Space runs on ZeroGPU, which lends a GPU for a minute at a time: a training cannot run here. "
-                "Duplicate the Space to a CPU or GPU of your own; checking data and forecasts work here.")
+        return (
+            "This Space runs on ZeroGPU, which lends a GPU for a minute at a time: a training cannot run here. "
+            "Duplicate the Space to a CPU or GPU of your own; checking data and forecasts work here."
+        )
     if here and not here.login and not any(map(os.environ.get, ("STUDIO_PASSWORD", LOGIN, "STUDIO_OPEN"))):
-        return ("Nobody can log in to this Space yet: put hf_oauth: true into its README, or set a secret STUDIO_PASSWORD. "
-                "In a private Space the variable STUDIO_OPEN=1 lets everybody who sees it train.")
+        return (
+            "Nobody can log in to this Space yet: put hf_oauth: true into its README, or set a secret STUDIO_PASSWORD. "
+            "In a private Space the variable STUDIO_OPEN=1 lets everybody who sees it train."
+        )
     return None
 
 
@@ -66,10 +76,14 @@ def note(here: Space | None) -> str | None:
     if here is None or here.zero:
         return None
     if not here.lasts and backup.wanted():
-        return "Runs are copied to a private repository of the Hub every few minutes, and fetched again after a restart."
+        return (
+            "Runs are copied to a private repository of the Hub every few minutes, and fetched again after a restart."
+        )
     if not here.lasts:
-        return ("The disk of this Space is emptied when it restarts or sleeps. Attach a storage bucket at /data, or download the result "
-                "as soon as the run has finished.")
+        return (
+            "The disk of this Space is emptied when it restarts or sleeps. Attach a storage bucket at /data, or download the result "
+            "as soon as the run has finished."
+        )
     return "Runs are kept in the storage bucket at /data and survive a restart of the Space."
 
 
@@ -108,5 +122,7 @@ def _owns(person: dict[str, Any], here: Space) -> bool:
     """Whose name the Space bears, who made it, or who may write in the organisation it belongs to. person: OpenID claims as the Hub tells them."""
     if person.get("preferred_username") == here.owner or (here.creator and person.get("sub") == here.creator):
         return True
-    return any(here.owner == one.get("preferred_username", one.get("name")) and one.get("roleInOrg", "write") in WRITES
-               for one in person.get("orgs") or [])
+    return any(
+        here.owner == one.get("preferred_username", one.get("name")) and one.get("roleInOrg", "write") in WRITES
+        for one in person.get("orgs") or []
+    )

@@ -40,12 +40,18 @@ class Tail:
 
     def _clear(self) -> None:
         self.columns = {name: array("d") for name in COLUMNS}
-        self.others: list[dict[str, Any]] = []  # every event that is no step, with `time` and `tokens` where it happened
+        self.others: list[
+            dict[str, Any]
+        ] = []  # every event that is no step, with `time` and `tokens` where it happened
         self._places: list[int] = []  # where in the diary each of `others` stands
         self._count = 0
         self.recent: list[tuple[int, dict[str, Any]]] = []  # (place, event) of the last steps
         self.peak: tuple[int, dict[str, Any]] | None = None  # of the step with the highest memory
-        self._time, self._before, self._attempt = 0.0, None, None  # seconds of work; the last event since the training began
+        self._time, self._before, self._attempt = (
+            0.0,
+            None,
+            None,
+        )  # seconds of work; the last event since the training began
         self._tokens, self._offset = 0.0, 0.0  # tokens of former attempts; what is added to this attempt's count
         self._cursor = 0
 
@@ -81,7 +87,10 @@ class Tail:
         """A short diary, in its order, that gives the same summary as the whole one: everything but most steps."""
         with self._lock:
             steps = ([self.peak] if self.peak and self.peak not in self.recent else []) + self.recent
-            return [event for _, event in sorted([*zip(self._places, self.others, strict=True), *steps], key=lambda pair: pair[0])]
+            return [
+                event
+                for _, event in sorted([*zip(self._places, self.others, strict=True), *steps], key=lambda pair: pair[0])
+            ]
 
     def rows(self, start: int, stop: int, stride: int = 1) -> list[list[float]]:
         """One list a column, of the points from start to stop."""
@@ -97,7 +106,10 @@ class Tail:
                 count = self.points
                 places = [*range(0, max(0, count - WHOLE), max(1, count // THIN)), *range(max(0, count - WHOLE), count)]
                 step, loss, norm = (self.columns[name] for name in ("step", "loss", "grad_norm"))
-                steps = [{"kind": "step", "step": int(step[at]), "loss": _known(loss[at]), "grad_norm": _known(norm[at])} for at in places]
+                steps = [
+                    {"kind": "step", "step": int(step[at]), "loss": _known(loss[at]), "grad_norm": _known(norm[at])}
+                    for at in places
+                ]
                 course = [event for event in self.others if event["kind"] in ("plan", "eval")] + steps
                 self._told = (mark, [sign._asdict() for sign in signs.signs(course)])
             return self._told[1]

@@ -26,8 +26,16 @@ def offer(question: dict[str, Any]) -> dict[str, Any]:
     """What the form is made of, and the order a first visit begins with: the sample, the starter, LoRA."""
     samples = data.samples()
     first = {"model": "starter", "data": {"train": f"sample:{samples[0]['name']}"}, "method": {"name": "lora"}}
-    return {"form": form(), "samples": samples, "uploads": uploads(), "models": models(), "presets": [one._asdict() for one in PRESETS.values()],
-            "templates": ["auto", "model", *template.names()], "formats": ["auto", *formats()], "first": first}
+    return {
+        "form": form(),
+        "samples": samples,
+        "uploads": uploads(),
+        "models": models(),
+        "presets": [one._asdict() for one in PRESETS.values()],
+        "templates": ["auto", "model", *template.names()],
+        "formats": ["auto", *formats()],
+        "first": first,
+    }
 
 
 @rights.read(WATCHER, VISITOR, waits=True)
@@ -47,6 +55,7 @@ def preset(question: dict[str, Any]) -> dict[str, Any]:
 def write(question: dict[str, Any]) -> dict[str, Any]:
     """The order as YAML: {order, lang}. What is not valid yet is written as it stands."""
     import yaml
+
     order = question.get("order") or {}
     try:
         return {"yaml": config.build(order).to_yaml()}
@@ -61,11 +70,16 @@ def read(question: dict[str, Any]) -> dict[str, Any]:
     text = str(question.get("yaml", ""))
     try:
         if len(text) > LONGEST:
-            raise OrderError("The order is too long.", "Data stands in a file of its own; an order only names it.", "yaml")
+            raise OrderError(
+                "The order is too long.", "Data stands in a file of its own; an order only names it.", "yaml"
+            )
         wanted = config.parse(text)
     except StudioError as error:
         return {"error": words.explain(error, lang)}
-    return {"order": wanted.model_dump(mode="json", exclude_unset=True) | {"method": wanted.method.model_dump(mode="json", exclude_unset=True)}}
+    return {
+        "order": wanted.model_dump(mode="json", exclude_unset=True)
+        | {"method": wanted.method.model_dump(mode="json", exclude_unset=True)}
+    }
 
 
 def uploads() -> list[dict[str, Any]]:
@@ -77,10 +91,17 @@ def uploads() -> list[dict[str, Any]]:
 
 def models() -> list[dict[str, Any]]:
     """Models to offer: the starter, folders in home, and small ones of the Hub that many people take."""
-    here = [{"source": str(folder), "label": folder.name, "local": True} for folder in sorted(room("models").iterdir())
-            if (folder / "config.json").is_file() and folder.name != "starter"]
+    here = [
+        {"source": str(folder), "label": folder.name, "local": True}
+        for folder in sorted(room("models").iterdir())
+        if (folder / "config.json").is_file() and folder.name != "starter"
+    ]
     known = [{"source": name, "label": name, "local": False} for name in SUGGESTED]
-    return [{"source": "starter", "label": "SmolLM2-135M-Instruct", "local": source.local(source.ModelOrder()) is not None}, *here, *known]
+    return [
+        {"source": "starter", "label": "SmolLM2-135M-Instruct", "local": source.local(source.ModelOrder()) is not None},
+        *here,
+        *known,
+    ]
 
 
 READS = (offer, look, preset, write, read)
@@ -88,4 +109,6 @@ READS = (offer, look, preset, write, read)
 
 def build(page: gr.Blocks) -> None:
     """The tab's one part."""
-    gr.HTML(html_template=assets.read("tune.html"), js_on_load=assets.mount("tune"), apply_default_css=False, elem_id="tune")
+    gr.HTML(
+        html_template=assets.read("tune.html"), js_on_load=assets.mount("tune"), apply_default_css=False, elem_id="tune"
+    )

@@ -13,7 +13,10 @@ from studio.places import PLACES
 from studio.training import Training
 
 Knob = dict[str, Any]
-HIDDEN = {"data": ("train", "problems", "mapping"), "model": ("source",)}  # drawn by the cards themselves, or by the Data tab
+HIDDEN = {
+    "data": ("train", "problems", "mapping"),
+    "model": ("source",),
+}  # drawn by the cards themselves, or by the Data tab
 
 
 def form() -> dict[str, Any]:
@@ -22,16 +25,30 @@ def form() -> dict[str, Any]:
         "model": knobs(ModelOrder, HIDDEN["model"]),
         "data": knobs(DataOrder, HIDDEN["data"]),
         "training": knobs(Training),
-        "methods": [{"name": name, "label": kind.label, "about": kind.about, "advice": kind.advice, "rate": kind.learning_rate,
-                     "knobs": knobs(kind, ("name",))} for name, kind in METHODS.items()],
-        "places": [{"kind": kind, "label": place.label, "about": place.about, "knobs": knobs(place, ("kind",))} for kind, place in PLACES.items()],
+        "methods": [
+            {
+                "name": name,
+                "label": kind.label,
+                "about": kind.about,
+                "advice": kind.advice,
+                "rate": kind.learning_rate,
+                "knobs": knobs(kind, ("name",)),
+            }
+            for name, kind in METHODS.items()
+        ],
+        "places": [
+            {"kind": kind, "label": place.label, "about": place.about, "knobs": knobs(place, ("kind",))}
+            for kind, place in PLACES.items()
+        ],
     }
 
 
 def knobs(model: type[BaseModel], without: tuple[str, ...] = ()) -> list[Knob]:
     """A knob for each field of a model, in the order of declaration."""
     schema = model.model_json_schema()
-    return [knob(key, field, schema.get("$defs", {})) for key, field in schema["properties"].items() if key not in without]
+    return [
+        knob(key, field, schema.get("$defs", {})) for key, field in schema["properties"].items() if key not in without
+    ]
 
 
 def knob(key: str, field: dict[str, Any], definitions: dict[str, Any]) -> Knob:
@@ -39,8 +56,13 @@ def knob(key: str, field: dict[str, Any], definitions: dict[str, Any]) -> Knob:
 
     kind: switch, choice, integer, number, text or list. `auto`: the word auto is a value too. `empty`: it may be left out.
     """
-    made: Knob = {"key": key, "title": field.get("title", key), "help": field.get("description", ""), "default": field.get("default"),
-                  "advanced": bool(field.get("advanced"))}
+    made: Knob = {
+        "key": key,
+        "title": field.get("title", key),
+        "help": field.get("description", ""),
+        "default": field.get("default"),
+        "advanced": bool(field.get("advanced")),
+    }
     if "choices" in field:
         made["suggestions"] = field["choices"]
     kinds = [definitions.get(kind.get("$ref", "").rsplit("/", 1)[-1], kind) for kind in field.get("anyOf", [field])]
@@ -66,5 +88,8 @@ def _shape(made: Knob, kinds: list[dict[str, Any]]) -> Knob:
     number = next((kind for kind in kinds if kind.get("type") in ("integer", "number")), None)
     if number is None:
         return {"kind": "text"}
-    bounds = {"least": number.get("minimum", number.get("exclusiveMinimum")), "most": number.get("maximum", number.get("exclusiveMaximum"))}
+    bounds = {
+        "least": number.get("minimum", number.get("exclusiveMinimum")),
+        "most": number.get("maximum", number.get("exclusiveMaximum")),
+    }
     return {"kind": number["type"], **bounds}

@@ -20,10 +20,17 @@ Summary = dict[str, Any]
 def summary(order: Any, lang: str = "en") -> Summary:
     """Everything the card shows. Never raises for a wrong order: `fault` says what is wrong, `missing` what is still to be chosen."""
     here = space.space()
-    answer: Summary = {"device": _device(None), "lang": lang, "service": None, "missing": None, "fault": None,
-                       "blocked": words.say(space.blocked(here) or "", lang) or None,
-                       "note": words.say(space.note(here) or "", lang) or None, "duplicate": here.duplicate if here else None,
-                       "notices": doctor.notices(lang)}
+    answer: Summary = {
+        "device": _device(None),
+        "lang": lang,
+        "service": None,
+        "missing": None,
+        "fault": None,
+        "blocked": words.say(space.blocked(here) or "", lang) or None,
+        "note": words.say(space.note(here) or "", lang) or None,
+        "duplicate": here.duplicate if here else None,
+        "notices": doctor.notices(lang),
+    }
     if not measure.names_data(order):
         return answer | {"missing": "data"}
     try:
@@ -31,9 +38,17 @@ def summary(order: Any, lang: str = "en") -> Summary:
         guard.allow(wanted)
     except StudioError as error:
         return answer | {"fault": words.explain(error, lang)}
-    answer |= {"rate": wanted.learning_rate, "yaml": wanted.to_yaml(), "place": wanted.place.address if wanted.place.remote else None}
+    answer |= {
+        "rate": wanted.learning_rate,
+        "yaml": wanted.to_yaml(),
+        "place": wanted.place.address if wanted.place.remote else None,
+    }
     if wanted.place.remote:
-        answer |= {"device": _device(wanted), "blocked": None, "notices": []}  # where nothing can be trained here, it can be there
+        answer |= {
+            "device": _device(wanted),
+            "blocked": None,
+            "notices": [],
+        }  # where nothing can be trained here, it can be there
     for part in (_model, _data, _refusals, _forecast):
         try:
             with sandbox.allowance():
@@ -62,25 +77,52 @@ def _cost(wanted: RunConfig, seconds: float | None) -> dict[str, float] | None:
 def _model(wanted: RunConfig, answer: Summary) -> Summary:
     facts = measure.facts_of(wanted)
     if facts is None:
-        return {"model": {"local": False, "kind": wanted.model.kind}, "service": words.told(measure.silence(wanted) or "", answer["lang"]) or None}
+        return {
+            "model": {"local": False, "kind": wanted.model.kind},
+            "service": words.told(measure.silence(wanted) or "", answer["lang"]) or None,
+        }
     trainable = wanted.method.trainable(facts)
-    return {"model": {"local": source.local(wanted.model) is not None, "kind": wanted.model.kind, "parameters": facts.parameters,
-                      "layers": facts.layers, "hidden": facts.hidden, "bytes": facts.bytes, "max_length": facts.max_length, "architecture": facts.architecture},
-            "trainable": trainable, "share": trainable / max(1, facts.parameters)}
+    return {
+        "model": {
+            "local": source.local(wanted.model) is not None,
+            "kind": wanted.model.kind,
+            "parameters": facts.parameters,
+            "layers": facts.layers,
+            "hidden": facts.hidden,
+            "bytes": facts.bytes,
+            "max_length": facts.max_length,
+            "architecture": facts.architecture,
+        },
+        "trainable": trainable,
+        "share": trainable / max(1, facts.parameters),
+    }
 
 
 def _data(wanted: RunConfig, answer: Summary) -> Summary:
     sources = wanted.data.sources()
     found = [measure.read(one.source, wanted) for one in sources]
-    usable = sum(len(one.decide(wanted.data.problems).conversations) * item.weight for one, item in zip(found, sources, strict=True))
+    usable = sum(
+        len(one.decide(wanted.data.problems).conversations) * item.weight
+        for one, item in zip(found, sources, strict=True)
+    )
     held = measure.held_out(wanted, usable)
     train = round(usable) - held
     if train < 1:
         raise DataError("No row is left to train on.", "Look at the problems on the Data tab.", "data.train")
-    return {"data": {"rows": sum(one.rows for one in found), "train": train, "held": held, "format": found[0].format,
-                     "problems": sum(sum(one.counts.values()) for one in found), "refused": sum(one.refused for one in found)},
-            "steps": wanted.training.steps(train), "effective": wanted.training.effective_batch(train), "accumulation": wanted.training.accumulated(train),
-            "rows": measure.rows_of(wanted)}
+    return {
+        "data": {
+            "rows": sum(one.rows for one in found),
+            "train": train,
+            "held": held,
+            "format": found[0].format,
+            "problems": sum(sum(one.counts.values()) for one in found),
+            "refused": sum(one.refused for one in found),
+        },
+        "steps": wanted.training.steps(train),
+        "effective": wanted.training.effective_batch(train),
+        "accumulation": wanted.training.accumulated(train),
+        "rows": measure.rows_of(wanted),
+    }
 
 
 def _refusals(wanted: RunConfig, answer: Summary) -> Summary:
@@ -99,8 +141,26 @@ def _forecast(wanted: RunConfig, answer: Summary) -> Summary:
     found = record.forecast(facts, wanted, one, answer.get("rows"))
     if not found.fits:  # what would help takes twenty estimates more
         found = record.forecast(facts, wanted, one, answer.get("rows"), advised=True)
-    return {"memory": {"total": found.total, "low": found.low, "high": found.high, "by_cause": found.by_cause, "fits": found.fits, "free": found.free,
-                       "explained": found.explained, "peak": found.peak_phase, "processes": found.processes, "limits": found.limits},
-            "record": None if wanted.place.remote else record.told(record.seen(one)), "cost": _cost(wanted, found.seconds), "seven": tables.seven(),
-            "seconds": found.seconds, "speed_from": found.speed_from, "disk": found.disk or None,
-            "advice": [{"change": one.change, "text": one.text, "saves": one.saves, "cost": one.cost} for one in found.advice]}
+    return {
+        "memory": {
+            "total": found.total,
+            "low": found.low,
+            "high": found.high,
+            "by_cause": found.by_cause,
+            "fits": found.fits,
+            "free": found.free,
+            "explained": found.explained,
+            "peak": found.peak_phase,
+            "processes": found.processes,
+            "limits": found.limits,
+        },
+        "record": None if wanted.place.remote else record.told(record.seen(one)),
+        "cost": _cost(wanted, found.seconds),
+        "seven": tables.seven(),
+        "seconds": found.seconds,
+        "speed_from": found.speed_from,
+        "disk": found.disk or None,
+        "advice": [
+            {"change": one.change, "text": one.text, "saves": one.saves, "cost": one.cost} for one in found.advice
+        ],
+    }

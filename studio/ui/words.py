@@ -45,7 +45,10 @@ def told(message: str, lang: str = "en") -> str:
     for pattern, said in _patterns(lang):
         found = pattern.fullmatch(message)
         if found:
-            return SLOT.sub(lambda slot, found=found: told(found.group(int(slot[1]) + 1), lang) if slot[1].isdigit() else slot[0], said)
+            return SLOT.sub(
+                lambda slot, found=found: told(found.group(int(slot[1]) + 1), lang) if slot[1].isdigit() else slot[0],
+                said,
+            )
     return message
 
 
@@ -54,7 +57,10 @@ def _patterns(lang: str) -> list[tuple[re.Pattern[str], str]]:
     """The table's sentences with numbered slots, as patterns; those with the most words of their own first."""
     slotted = [key for key in table(lang) if re.search(r"\{\d+\}", key)]
     slotted.sort(key=lambda key: len(SLOT.sub("", key)), reverse=True)
-    return [(re.compile("(.*?)".join(map(re.escape, re.split(r"\{\d+\}", key))), re.DOTALL), table(lang)[key]) for key in slotted]
+    return [
+        (re.compile("(.*?)".join(map(re.escape, re.split(r"\{\d+\}", key))), re.DOTALL), table(lang)[key])
+        for key in slotted
+    ]
 
 
 def explain(error: StudioError, lang: str = "en") -> dict[str, str | None]:

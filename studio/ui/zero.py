@@ -27,4 +27,5 @@ def lent(work: Callable[..., Any]) -> Callable[..., Any]:
             return work(*given)
         finally:
             chat.end()
+
     return spaces.GPU(duration=SECONDS)(freed)

@@ -24,8 +24,15 @@ class RoundedAdamW(torch.optim.Optimizer):
     What is drawn depends on seed, step and place of the weight only: a resume draws the same, and so do copies on several devices.
     """
 
-    def __init__(self, params: Iterable[Any], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
-                 weight_decay: float = 0.0, seed: int = 0):
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        seed: int = 0,
+    ):
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
         self.seed, self.draws = seed, {}
 
@@ -49,10 +56,15 @@ class RoundedAdamW(torch.optim.Optimizer):
             state.update(step=torch.zeros(()), exp_avg=torch.zeros_like(weight), exp_avg_sq=torch.zeros_like(weight))
         state["step"] += 1
         count = int(state["step"])
-        flat = [_local(weight).view(-1), _local(weight.grad).reshape(-1), _local(state["exp_avg"]).view(-1), _local(state["exp_avg_sq"]).view(-1)]
+        flat = [
+            _local(weight).view(-1),
+            _local(weight.grad).reshape(-1),
+            _local(state["exp_avg"]).view(-1),
+            _local(state["exp_avg_sq"]).view(-1),
+        ]
         draw = self._draw(flat[0].device, count, place)
         for start in range(0, len(flat[0]), ADAMW_NUMBERS):
-            _adamw([one[start:start + ADAMW_NUMBERS] for one in flat], group, count, draw)
+            _adamw([one[start : start + ADAMW_NUMBERS] for one in flat], group, count, draw)
 
     def _draw(self, device: torch.device, step: int, place: int) -> torch.Generator:
         if device not in self.draws:

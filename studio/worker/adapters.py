@@ -18,8 +18,15 @@ def dropout_mask(x: torch.Tensor, rate: float) -> tuple[torch.Tensor, float]:
     int8, not bool: with it products and comparisons run many numbers at a time.
     """
     dropped = round(rate * BITS)
-    draws = torch.empty(-(-x.numel() // 4), dtype=torch.int64, device=x.device).random_(-(2**63), None).view(torch.int16)[:x.numel()].view(x.shape)
-    return torch.ge(draws, dropped - BITS // 2, out=torch.empty(x.shape, dtype=torch.int8, device=x.device)), BITS / (BITS - dropped)
+    draws = (
+        torch.empty(-(-x.numel() // 4), dtype=torch.int64, device=x.device)
+        .random_(-(2**63), None)
+        .view(torch.int16)[: x.numel()]
+        .view(x.shape)
+    )
+    return torch.ge(draws, dropped - BITS // 2, out=torch.empty(x.shape, dtype=torch.int8, device=x.device)), BITS / (
+        BITS - dropped
+    )
 
 
 class DroppedProduct(torch.autograd.Function):
@@ -64,6 +71,7 @@ def quicken(model: Any, autocast: bool) -> None:
     Autocast computes the small products in 16 bits either way; peft would first widen the input to float32 and keep that copy.
     """
     from peft.tuners.lora.layer import LoraLayer
+
     for layer in model.modules():
         if not isinstance(layer, LoraLayer) or layer.lora_variant:
             continue

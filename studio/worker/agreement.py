@@ -22,7 +22,10 @@ from studio.worker.loss import plain
 from studio.worker.probe import NO_MEMORY, untouched
 
 LENGTHS = (31, 48)  # tokens of the rows compared, unlike each other so that padding shows
-NEAR, NEAR_ROUNDED = 5e-5, 3e-2  # how far the mean losses may lie apart, relative: computed in float32; in 16 bits or on a quantized base
+NEAR, NEAR_ROUNDED = (
+    5e-5,
+    3e-2,
+)  # how far the mean losses may lie apart, relative: computed in float32; in 16 bits or on a quantized base
 
 
 def agreed(trainer: Any, resolved: Resolved) -> Resolved:
@@ -42,12 +45,18 @@ def _compared(trainer: Any, resolved: Resolved, rows: list[Row]) -> Resolved:
     if _apart(trainer, found, truth):
         why = f"({found:.4f} instead of {truth:.4f})" if isinstance(found, float) else f"({found})"
         resolved = _take_the_plain_way(trainer, resolved, why)
-        trainer.report.note(f"This model computes differently when rows share a batch or the head is cut {why}: "
-                            "it is trained the plain way, slower and with more memory.", "warning")
+        trainer.report.note(
+            f"This model computes differently when rows share a batch or the head is cut {why}: "
+            "it is trained the plain way, slower and with more memory.",
+            "warning",
+        )
         found = _ours(trainer, rows)
         if _apart(trainer, found, truth):
-            trainer.report.note(f"Even the plain way this model's loss on padded rows is not that of each row by itself ({found} instead of {truth:.4f}). "
-                                "Set training.batch_size to 1, and compare the result with another program's.", "warning")
+            trainer.report.note(
+                f"Even the plain way this model's loss on padded rows is not that of each row by itself ({found} instead of {truth:.4f}). "
+                "Set training.batch_size to 1, and compare the result with another program's.",
+                "warning",
+            )
     return resolved
 
 
@@ -64,7 +73,9 @@ def _truth(trainer: Any, rows: list[Row]) -> float:
     with _attention(trainer.model, "eager"):
         for row in rows:
             ids = torch.tensor([row["input_ids"]], device=trainer.args.device)
-            logits = trainer.model.eval()(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits[0, -ids.shape[1]:]
+            logits = trainer.model.eval()(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits[
+                0, -ids.shape[1] :
+            ]
             total += cross_entropy(logits[:-1].float(), ids[0, 1:], reduction="sum")
     return total.item() / max(1, _count(rows))
 
@@ -73,7 +84,10 @@ def _ours(trainer: Any, rows: list[Row]) -> float | str:
     """The mean loss per token of the same rows in one micro-batch, as training computes it; what went wrong where the model cannot."""
     layout = trainer.layout._replace(tokens=max(trainer.layout.tokens, 2 * sum(LENGTHS)))
     try:
-        parts = [trainer.micro_batch_loss(trainer.model.eval(), micro_batch) for micro_batch in MicroBatchCollator(layout)(rows)]
+        parts = [
+            trainer.micro_batch_loss(trainer.model.eval(), micro_batch)
+            for micro_batch in MicroBatchCollator(layout)(rows)
+        ]
     except StudioError:
         raise
     except (TypeError, ValueError, LookupError, AttributeError, RuntimeError) as error:
@@ -96,8 +110,13 @@ def _take_the_plain_way(trainer: Any, resolved: Resolved, why: str) -> Resolved:
     own = "sdpa" if base._supports_sdpa and base._can_set_attn_implementation() and not capped else "eager"
     _set_attention(base, own)
     trainer.kind, trainer.layout = "full", trainer.layout._replace(packed=False)
-    return resolved._replace(packed=False, loss="full", attention=own, masked=True,
-                            why={**resolved.why, "packing": f"the loss is off when rows share a batch or the head is cut {why}"})
+    return resolved._replace(
+        packed=False,
+        loss="full",
+        attention=own,
+        masked=True,
+        why={**resolved.why, "packing": f"the loss is off when rows share a batch or the head is cut {why}"},
+    )
 
 
 def _count(rows: list[Row]) -> int:

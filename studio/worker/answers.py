@@ -28,7 +28,9 @@ class Chat:
         self.calls, self.held = calls, ""
 
     def _line(self, delta: Line, finish: str | None = None, odds: list[Line] | None = None) -> Line:
-        choice = {"index": 0, "delta": delta, "finish_reason": finish} | ({"logprobs": {"content": odds}} if odds else {})
+        choice = {"index": 0, "delta": delta, "finish_reason": finish} | (
+            {"logprobs": {"content": odds}} if odds else {}
+        )
         return {**self.head, "object": "chat.completion.chunk", "choices": [choice]}
 
     def opening(self) -> list[Line]:
@@ -48,12 +50,21 @@ class Chat:
             lines.append(self._line({"tool_calls": [{"index": place, **one} for place, one in enumerate(found)]}))
             finish = "tool_calls"
         lines.append(self._line({}, finish))
-        return lines + ([{**self.head, "object": "chat.completion.chunk", "choices": [], "usage": usage}] if usage else [])
+        return lines + (
+            [{**self.head, "object": "chat.completion.chunk", "choices": [], "usage": usage}] if usage else []
+        )
 
     def whole(self, text: str, odds: list[Line], finish: str, usage: Line) -> Line:
         content, found = calls(text) if self.calls else (text, [])
-        message: Line = {"role": "assistant", "content": content} | ({"tool_calls": found, "content": content or None} if found else {})
-        choice = {"index": 0, "message": message, "finish_reason": "tool_calls" if found else finish, "logprobs": {"content": odds} if odds else None}
+        message: Line = {"role": "assistant", "content": content} | (
+            {"tool_calls": found, "content": content or None} if found else {}
+        )
+        choice = {
+            "index": 0,
+            "message": message,
+            "finish_reason": "tool_calls" if found else finish,
+            "logprobs": {"content": odds} if odds else None,
+        }
         return {**self.head, "object": "chat.completion", "choices": [choice], "usage": usage}
 
 
@@ -61,7 +72,12 @@ class Text:
     """A completion."""
 
     def __init__(self, model: str):
-        self.head = {"id": f"cmpl-{uuid.uuid4().hex[:24]}", "created": int(time.time()), "model": model, "object": "text_completion"}
+        self.head = {
+            "id": f"cmpl-{uuid.uuid4().hex[:24]}",
+            "created": int(time.time()),
+            "model": model,
+            "object": "text_completion",
+        }
 
     def _line(self, text: str, finish: str | None) -> Line:
         return {**self.head, "choices": [{"index": 0, "text": text, "finish_reason": finish, "logprobs": None}]}

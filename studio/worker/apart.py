@@ -49,7 +49,11 @@ def apart(job: Job, given: tuple[Any, ...], limit: float, start: str = START) ->
     child.start()
     theirs.close()
     try:
-        outcome = Outcome(*ours.recv()) if ours.poll(limit) else Outcome("failed", f"It had not ended after {limit:.0f} seconds.", {})
+        outcome = (
+            Outcome(*ours.recv())
+            if ours.poll(limit)
+            else Outcome("failed", f"It had not ended after {limit:.0f} seconds.", {})
+        )
     except EOFError:
         child.join()
         outcome = Outcome("failed", f"Its process ended without a word ({_how(child.exitcode)}).", {})

@@ -34,8 +34,13 @@ class Asked:
         """Tokens and seconds so far; the speed counts from the first token on."""
         made, read = len(self.answer.new), len(self.answer.prompt)
         seconds = time.monotonic() - self.at - (self.first or 0.0)
-        return {"prompt_tokens": read, "completion_tokens": made, "total_tokens": read + made, "first_token_seconds": round(self.first or 0.0, 3),
-                "tokens_per_second": round((made - 1) / seconds, 1) if made > 1 and seconds > 0 else None}
+        return {
+            "prompt_tokens": read,
+            "completion_tokens": made,
+            "total_tokens": read + made,
+            "first_token_seconds": round(self.first or 0.0, 3),
+            "tokens_per_second": round((made - 1) / seconds, 1) if made > 1 and seconds > 0 else None,
+        }
 
 
 class BatchScheduler(threading.Thread):
@@ -90,11 +95,13 @@ class BatchScheduler(threading.Thread):
         import torch
 
         from studio.worker.loaded import LoadedModels
+
         torch.set_num_threads(self.threads)
         self._speakers, self.doing = LoadedModels(), ""
 
     def _load(self, names: list[str], deliver: Deliver) -> None:
         from studio.talk.chat import check_room
+
         try:
             for name in names:
                 if name in self._speakers.named:
@@ -110,14 +117,26 @@ class BatchScheduler(threading.Thread):
             deliver({"error": error})
         except Exception as error:  # noqa: BLE001 - whatever a model's files hold, the server goes on and says so
             traceback.print_exc()
-            deliver({"error": ModelError(f"{name} could not be loaded: {_short(error)}.", "Look at the server's log for the whole story.", "model")})
+            deliver(
+                {
+                    "error": ModelError(
+                        f"{name} could not be loaded: {_short(error)}.",
+                        "Look at the server's log for the whole story.",
+                        "model",
+                    )
+                }
+            )
         finally:
             self.doing, self.names, self.touched = "", list(self._speakers.named), time.monotonic()
 
     def _voice(self, name: str) -> Any:
         """`base` is the base of what is loaded already; else the starter."""
         loaded = [one.voice for one in self._speakers.named.values() if not one.voice.name.startswith(MARK)]
-        return of_base(loaded[0].base) if name == BASE and loaded else voice(name, lambda what, *_: setattr(self, "doing", what))
+        return (
+            of_base(loaded[0].base)
+            if name == BASE and loaded
+            else voice(name, lambda what, *_: setattr(self, "doing", what))
+        )
 
     def _unload(self, names: list[str], deliver: Deliver) -> None:
         for name in names:
@@ -129,17 +148,31 @@ class BatchScheduler(threading.Thread):
 
     def _begin(self, asked: Asked) -> None:
         from studio.worker.generate import Sampling
+
         try:
             if asked.name not in self._speakers.named:
-                raise ModelError(f"There is no model {asked.name!r} here.", f"Loaded: {', '.join(self._speakers.named) or 'none'}.", "model")
-            asked.answer = self._speakers.named[asked.name].answer(asked.messages, Sampling(**asked.sampling), **asked.extra)
+                raise ModelError(
+                    f"There is no model {asked.name!r} here.",
+                    f"Loaded: {', '.join(self._speakers.named) or 'none'}.",
+                    "model",
+                )
+            asked.answer = self._speakers.named[asked.name].answer(
+                asked.messages, Sampling(**asked.sampling), **asked.extra
+            )
         except StudioError as error:
             asked.deliver({"error": error})
             return
         except Exception as error:  # noqa: BLE001 - a request that nobody foresaw ends itself, not the server
             traceback.print_exc()
-            asked.deliver({"error": ModelError(f"The question could not be read: {_short(error)}.", "Look at the server's log for the whole story.",
-                                               "messages")})
+            asked.deliver(
+                {
+                    "error": ModelError(
+                        f"The question could not be read: {_short(error)}.",
+                        "Look at the server's log for the whole story.",
+                        "messages",
+                    )
+                }
+            )
             return
         self._reading.setdefault(asked.name, []).append(asked)
 
@@ -174,7 +207,15 @@ class BatchScheduler(threading.Thread):
             asked.deliver({"text": shown, "odds": [self._named(asked.name, one) for one in odds]})
         if asked.answer.error is not None:
             error = asked.answer.error
-            asked.deliver({"error": ModelError(f"The answer could not be written: {_short(error)}.", "Change the settings of the question.", "sampling")})
+            asked.deliver(
+                {
+                    "error": ModelError(
+                        f"The answer could not be written: {_short(error)}.",
+                        "Change the settings of the question.",
+                        "sampling",
+                    )
+                }
+            )
         elif asked.answer.finish is not None:
             asked.deliver({"finish": asked.answer.finish, "usage": asked.usage()})
 
@@ -190,7 +231,12 @@ class BatchScheduler(threading.Thread):
 
     def _fail(self, name: str, error: Exception) -> None:
         from studio.worker.generate import Batch
-        told = ModelError(f"{name} could not go on: {_short(error)}.", "Ask again, with a shorter conversation if memory was short.", "model")
+
+        told = ModelError(
+            f"{name} could not go on: {_short(error)}.",
+            "Ask again, with a shorter conversation if memory was short.",
+            "model",
+        )
         for asked in self._reading.pop(name, []) + self._writing.pop(name, []):
             asked.deliver({"error": told})
         speaker = self._speakers.named[name]

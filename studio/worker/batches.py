@@ -20,7 +20,10 @@ MICRO_BATCH_COST = 64  # what one more piece costs, in padded tokens it may save
 
 Row = dict[str, list[int]]
 MicroBatch = dict[str, Any]
-NOTHING: Row = {"input_ids": [0, 0], "labels": [IGNORE_INDEX, IGNORE_INDEX]}  # stands for an effective batch of rows that cannot be trained on
+NOTHING: Row = {
+    "input_ids": [0, 0],
+    "labels": [IGNORE_INDEX, IGNORE_INDEX],
+}  # stands for an effective batch of rows that cannot be trained on
 
 
 class Layout(NamedTuple):
@@ -49,7 +52,7 @@ class Order:
     def __iter__(self) -> Iterator[list[int]]:
         numbers = shuffled(self.rows, self.seed, self.epoch)
         for start in range(0, self.rows, self.effective):
-            yield numbers[start:start + self.effective]
+            yield numbers[start : start + self.effective]
 
 
 class Steps(torch.utils.data.DataLoader):
@@ -72,8 +75,11 @@ class MicroBatchCollator:
         micro_batches = shard_micro_batches(rows, self.layout, self.rank, self.world)
         num_items_in_batch = sum(trained(row) for row in rows)
         for place, micro_batch in enumerate(micro_batches):
-            micro_batch |= {"num_items_in_batch": num_items_in_batch, "num_tokens": sum(len(row["input_ids"]) for row in rows) if place == 0 else 0,
-                      "target_positions": (micro_batch["labels"][:, 1:].flatten() != IGNORE_INDEX).nonzero().flatten()}
+            micro_batch |= {
+                "num_items_in_batch": num_items_in_batch,
+                "num_tokens": sum(len(row["input_ids"]) for row in rows) if place == 0 else 0,
+                "target_positions": (micro_batch["labels"][:, 1:].flatten() != IGNORE_INDEX).nonzero().flatten(),
+            }
         return micro_batches
 
 
@@ -121,12 +127,15 @@ def _cheapest_cut(ordered: list[Row], most: int) -> list[list[Row]]:
     widths = [padded_width(len(row["input_ids"])) for row in ordered]
     best, cut = [0.0], [0]
     for end in range(1, len(ordered) + 1):
-        cost, start = min((best[start] + widths[start] * (end - start) + MICRO_BATCH_COST, start) for start in range(max(0, end - most), end))
+        cost, start = min(
+            (best[start] + widths[start] * (end - start) + MICRO_BATCH_COST, start)
+            for start in range(max(0, end - most), end)
+        )
         best.append(cost)
         cut.append(start)
     micro_batches, end = [], len(ordered)
     while end:
-        micro_batches.append(ordered[cut[end]:end])
+        micro_batches.append(ordered[cut[end] : end])
         end = cut[end]
     return micro_batches[::-1]
 
@@ -142,8 +151,8 @@ def _padded(rows: list[Row]) -> MicroBatch:
     ids = torch.zeros((len(rows), width), dtype=torch.int64)
     labels = torch.full((len(rows), width), IGNORE_INDEX)
     for place, row in enumerate(rows):
-        ids[place, :len(row["input_ids"])] = torch.as_tensor(row["input_ids"])
-        labels[place, :len(row["labels"])] = torch.as_tensor(row["labels"])
+        ids[place, : len(row["input_ids"])] = torch.as_tensor(row["input_ids"])
+        labels[place, : len(row["labels"])] = torch.as_tensor(row["labels"])
     return {"input_ids": ids, "labels": labels}
 
 
@@ -168,16 +177,26 @@ def _packed(rows: list[Row]) -> MicroBatch:
         starts.append(len(ids))
     where = torch.tensor(starts, dtype=torch.int32)
     longest = max(after - before for before, after in zip(starts, starts[1:]))
-    return {"input_ids": torch.tensor([ids]), "labels": torch.tensor([labels]), "position_ids": torch.tensor([positions]),
-            "cu_seq_lens_q": where, "cu_seq_lens_k": where, "max_length_q": longest, "max_length_k": longest, "row_starts": starts,
-            "use_cache": False}  # with a cache transformers takes the positions for a continued row, not for several
+    return {
+        "input_ids": torch.tensor([ids]),
+        "labels": torch.tensor([labels]),
+        "position_ids": torch.tensor([positions]),
+        "cu_seq_lens_q": where,
+        "cu_seq_lens_k": where,
+        "max_length_q": longest,
+        "max_length_k": longest,
+        "row_starts": starts,
+        "use_cache": False,
+    }  # with a cache transformers takes the positions for a continued row, not for several
 
 
 def shard_micro_batches(rows: list[Row], layout: Layout, rank: int, world: int) -> list[MicroBatch]:
     """The pieces of one process. All have as many: a model that is split over them is put together by all at once, piece by piece."""
     per_rank = [groups(part, layout) for part in share(rows, world)]
     most = max(map(len, per_rank))
-    return [collate(group, layout.packed) for group in per_rank[rank]] + [_idle(rows[0], layout.packed) for _ in range(most - len(per_rank[rank]))]
+    return [collate(group, layout.packed) for group in per_rank[rank]] + [
+        _idle(rows[0], layout.packed) for _ in range(most - len(per_rank[rank]))
+    ]
 
 
 class EvalBatches:
@@ -190,7 +209,9 @@ class EvalBatches:
         self.rows, self.layout = rows, layout
         sizes, self.trained = [], 0
         for number, row in enumerate(rows):
-            sizes.append({"input_ids": range(len(row["input_ids"])), "row": number})  # the length is enough to divide them
+            sizes.append(
+                {"input_ids": range(len(row["input_ids"])), "row": number}
+            )  # the length is enough to divide them
             self.trained += trained(row)
         per_rank = [groups(part, layout) for part in share(sizes, world)]
         self.micro_batches = [[row["row"] for row in group] for group in per_rank[rank]]
@@ -223,5 +244,8 @@ def filled(rows: Iterable[Row], layout: Layout, effective: int, seed: int) -> di
             held += padded_width(sum(lengths)) if layout.packed else padded_width(max(lengths)) * len(group)
             micro_batches += 1
             together += len(group) if len(group) > 1 else 0
-    return {"micro_batches_per_step": round(micro_batches / max(1, len(order)), 2), "padding": round(1 - real / max(1, held), 4),
-            "packed": round(together / max(1, len(rows)), 4) if layout.packed else 0.0}
+    return {
+        "micro_batches_per_step": round(micro_batches / max(1, len(order)), 2),
+        "padding": round(1 - real / max(1, held), 4),
+        "packed": round(together / max(1, len(rows)), 4) if layout.packed else 0.0,
+    }

@@ -28,7 +28,9 @@ class BottleneckType(str, Enum):  # noqa: UP042 - the same kind of enum as peft'
 class BottleneckConfig(PeftConfig):
     """What adapter_config.json says of a bottleneck adapter."""
 
-    target_modules: list[str] | str | None = field(default=None, metadata={"help": "Linears that get a bottleneck behind them."})
+    target_modules: list[str] | str | None = field(
+        default=None, metadata={"help": "Linears that get a bottleneck behind them."}
+    )
     exclude_modules: list[str] | str | None = field(default=None, metadata={"help": "Modules never to touch."})
     size: int = field(default=64, metadata={"help": "Width of the bottleneck."})
     activation: str = field(default="gelu", metadata={"help": "relu, gelu, silu or tanh."})
@@ -102,8 +104,16 @@ class BottleneckModel(BaseTuner):
     tuner_layer_cls = BottleneckLayer
     target_module_mapping: dict[str, list[str]] = {}
 
-    def _create_and_replace(self, peft_config: BottleneckConfig, adapter_name: str, target: nn.Module, target_name: str,
-                            parent: nn.Module, current_key: str, **_: Any) -> None:
+    def _create_and_replace(
+        self,
+        peft_config: BottleneckConfig,
+        adapter_name: str,
+        target: nn.Module,
+        target_name: str,
+        parent: nn.Module,
+        current_key: str,
+        **_: Any,
+    ) -> None:
         if isinstance(target, BottleneckLayer):
             target.update_layer(adapter_name, peft_config)
             return

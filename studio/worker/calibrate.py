@@ -25,9 +25,23 @@ from studio.worker import adapters, attention
 from studio.worker.batches import put
 from studio.worker.loss import loss
 
-SHAPE = {"model_type": "llama", "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 3, "num_attention_heads": 9, "num_key_value_heads": 3,
-         "vocab_size": 49152, "tie_word_embeddings": True}
-WIDE = SHAPE | {"hidden_size": 2048, "intermediate_size": 5632, "num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 32000}  # keeps a GPU busy
+SHAPE = {
+    "model_type": "llama",
+    "hidden_size": 576,
+    "intermediate_size": 1536,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "vocab_size": 49152,
+    "tie_word_embeddings": True,
+}
+WIDE = SHAPE | {
+    "hidden_size": 2048,
+    "intermediate_size": 5632,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "vocab_size": 32000,
+}  # keeps a GPU busy
 LENGTH, SECONDS = (128, 512), 2.5  # tokens of a row on a CPU, and on a GPU; time a measurement takes at least
 KINDS = {"adapters": "lora", "full": "full", "other": "adapter"}  # clock.kind -> the method that is timed for it
 
@@ -36,13 +50,22 @@ def measure(device: str, dtype: torch.dtype, method: str) -> tuple[float, float]
     """(FLOP/s, seconds a layer and piece beside): from a step of one row, and from one of as many as fill a piece."""
     length, shape = LENGTH[device != "cpu"], SHAPE if device == "cpu" else WIDE
     order = config.build({"data": {"train": "none.json", "max_length": length}, "method": method})
-    base = AutoModelForCausalLM.from_config(AutoConfig.for_model(**shape), dtype=dtype, attn_implementation=attention.PACKED_ATTENTION).to(device)
+    base = AutoModelForCausalLM.from_config(
+        AutoConfig.for_model(**shape), dtype=dtype, attn_implementation=attention.PACKED_ATTENTION
+    ).to(device)
     tuned = order.method.wrap(base).to(device).train()
     adapters.quicken(tuned, dtype != torch.float32)
-    row, rows = {"input_ids": list(range(length)), "labels": list(range(length))}, auto.packed_tokens(order, devices()[0], length) // length
+    row, rows = (
+        {"input_ids": list(range(length)), "labels": list(range(length))},
+        auto.packed_tokens(order, devices()[0], length) // length,
+    )
     one, many = (timed(tuned, put([row] * count, True), device, dtype) for count in (1, rows))
-    each = max((many - one) / (rows - 1), 0.1 * many / rows)  # of a row; a busy computer can make the short step look long
-    return length * clock.work(model.from_config(shape), order, length, 1.0, False) / each, max(0.0, one - each) / shape["num_hidden_layers"]
+    each = max(
+        (many - one) / (rows - 1), 0.1 * many / rows
+    )  # of a row; a busy computer can make the short step look long
+    return length * clock.work(model.from_config(shape), order, length, 1.0, False) / each, max(
+        0.0, one - each
+    ) / shape["num_hidden_layers"]
 
 
 def timed(tuned: Any, micro_batch: dict[str, Any], device: str, dtype: torch.dtype) -> float:
@@ -72,5 +95,12 @@ if __name__ == "__main__":
     torch.set_flush_denormal(True)
     kind, start = getattr(torch, sys.argv[2]), time.perf_counter()
     found = {name: measure(sys.argv[1], kind, method) for name, method in KINDS.items()}
-    print(json.dumps({"rates": {name: rate for name, (rate, _) in found.items()}, "launch": {name: launch for name, (_, launch) in found.items()},
-                      "seconds": time.perf_counter() - start}))
+    print(
+        json.dumps(
+            {
+                "rates": {name: rate for name, (rate, _) in found.items()},
+                "launch": {name: launch for name, (_, launch) in found.items()},
+                "seconds": time.perf_counter() - start,
+            }
+        )
+    )

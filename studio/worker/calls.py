@@ -18,7 +18,9 @@ def begins(text: str) -> int:
     found = [at for mark in (OPEN, LIST) if (at := text.find(mark)) >= 0]
     if found:
         return min(found)
-    return len(text) - max((n for mark in (OPEN, LIST) for n in range(1, len(mark)) if text.endswith(mark[:n])), default=0)
+    return len(text) - max(
+        (n for mark in (OPEN, LIST) for n in range(1, len(mark)) if text.endswith(mark[:n])), default=0
+    )
 
 
 def calls(text: str) -> tuple[str, list[dict[str, Any]]]:
@@ -26,7 +28,11 @@ def calls(text: str) -> tuple[str, list[dict[str, Any]]]:
     at = begins(text)
     told = text[at:]
     try:
-        said = json.loads(told.removeprefix(LIST)) if told.startswith(LIST) else [json.loads(one) for one in CALL.findall(told)]
+        said = (
+            json.loads(told.removeprefix(LIST))
+            if told.startswith(LIST)
+            else [json.loads(one) for one in CALL.findall(told)]
+        )
         found = [_call(one) for one in said]
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return text, []
@@ -38,4 +44,8 @@ def _call(said: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(said["name"], str):
         raise TypeError("a call needs a name")
     text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
-    return {"id": f"call_{uuid.uuid4().hex[:24]}", "type": "function", "function": {"name": said["name"], "arguments": text}}
+    return {
+        "id": f"call_{uuid.uuid4().hex[:24]}",
+        "type": "function",
+        "function": {"name": said["name"], "arguments": text},
+    }

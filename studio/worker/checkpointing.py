@@ -31,7 +31,9 @@ class CheckpointedTrainer(Trainer):
         The last step of a run that stops early is the one at which it did, unless its goal was moved since.
         """
         state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json")) if checkpoint else None
-        over = state is not None and (state.global_step >= steps or (state.max_steps == steps and self.report.patience_is_over(state)))
+        over = state is not None and (
+            state.global_step >= steps or (state.max_steps == steps and self.report.patience_is_over(state))
+        )
         if not over:
             self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         else:
@@ -44,23 +46,37 @@ class CheckpointedTrainer(Trainer):
         folder, step = Path(self.args.output_dir), self.state.global_step
         self._refuse_spoilt(step)
         try:
-            with checkpoints.writing(folder, step) if self.rank == 0 else contextlib.nullcontext(folder / f".writing-{step}") as temporary:
+            with (
+                checkpoints.writing(folder, step)
+                if self.rank == 0
+                else contextlib.nullcontext(folder / f".writing-{step}") as temporary
+            ):
                 self._together()
                 self._write(model, trial, temporary)
                 self._together()
             if self.rank == 0:
                 path = checkpoints.complete(folder, step, self.train_dataset.content)
                 self.report.saved(path, "checkpoint")
-                checkpoints.rotate(folder, self.keep, {self.state.best_global_step} if self.report.keep_best else frozenset())
+                checkpoints.rotate(
+                    folder, self.keep, {self.state.best_global_step} if self.report.keep_best else frozenset()
+                )
         except (OSError, RuntimeError, SafetensorError) as error:
             if self.world > 1 or not checkpoints.disk_is_full(error):
                 raise
-            self.report.note("The disk is full: this checkpoint was not written. The earlier one stands.", "warning", hint="Free some space.")
+            self.report.note(
+                "The disk is full: this checkpoint was not written. The earlier one stands.",
+                "warning",
+                hint="Free some space.",
+            )
         self.report.phase("training")
 
     def _refuse_spoilt(self, step: int) -> None:
         """A checkpoint with a NaN in it would look whole, and every resume from it would be lost: the run ends here, on the one before."""
-        weights = (getattr(weight, "to_local", lambda weight=weight: weight)() for weight in self.model.parameters() if weight.requires_grad)
+        weights = (
+            getattr(weight, "to_local", lambda weight=weight: weight)()
+            for weight in self.model.parameters()
+            if weight.requires_grad
+        )
         finite = all(bool(torch.isfinite(weight).all()) for weight in weights)
         if not all(distributed.gather(finite)):
             self.report.refuse_nan(float("nan"), step, "weights")
@@ -68,10 +84,16 @@ class CheckpointedTrainer(Trainer):
     def take_best(self) -> int:
         """Set the weights to those of the checkpoint with the lowest held-out loss; returns its step. Without one all stays as it is."""
         best = Path(self.args.output_dir) / f"checkpoint-{self.state.best_global_step}"
-        if not self.state.best_global_step or self.state.best_global_step == self.state.global_step or checkpoints.faults(best):
+        if (
+            not self.state.best_global_step
+            or self.state.best_global_step == self.state.global_step
+            or checkpoints.faults(best)
+        ):
             return self.state.global_step
         self._load_from_checkpoint(str(best), self.model_wrapped)
-        self.report.note(f"The result is the checkpoint at step {self.state.best_global_step}: it has the lowest held-out loss.")
+        self.report.note(
+            f"The result is the checkpoint at step {self.state.best_global_step}: it has the lowest held-out loss."
+        )
         return self.state.best_global_step
 
     def _write(self, model: Any, trial: Any, temporary: Path) -> None:

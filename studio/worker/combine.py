@@ -26,10 +26,10 @@ from studio.runs import checkpoints
 from studio.talk.reference import ModelReference
 from studio.tokens import Encoder
 from studio.worker import torch_devices
+from studio.worker.loaded import LoadedModels
 from studio.worker.peak import peak_memory
 from studio.worker.prove import Rows, mean_loss
 from studio.worker.report import Report
-from studio.worker.loaded import LoadedModels
 
 ROWS = 200  # held-out rows of a run that are measured on, at most
 TOGETHER = 8  # rows between two looks at the stop file
@@ -51,22 +51,36 @@ def combine(run: Run, report: Report) -> None:
     torch.set_num_threads(device.cores())
     torch_devices.refuse(device.devices()[0])
     report.phase("fetching model")
-    parents = combining.voices([find(name) for name in order.runs])  # looked at again: they may have changed while this run waited
+    parents = combining.voices(
+        [find(name) for name in order.runs]
+    )  # looked at again: they may have changed while this run waited
     _tell_templates(parents, report)
     facts = model.facts(parents[0].base)
 
     report.phase("loading model")
     base = LoadedModels().load(replace(parents[0], name="base", result=None, method=None)).model
     joined = combined(base, [one.result for one in parents], order, config.training.seed)
-    trainable = sum(weight.numel() for name, weight in joined.named_parameters() if ".lora_" in name and ".default." in name)
-    report.say("plan", parameters=facts.parameters, trainable=trainable,
-               base_fingerprint=shards.fingerprint(parents[0].base), **_learnt_from(order))
+    trainable = sum(
+        weight.numel() for name, weight in joined.named_parameters() if ".lora_" in name and ".default." in name
+    )
+    report.say(
+        "plan",
+        parameters=facts.parameters,
+        trainable=trainable,
+        base_fingerprint=shards.fingerprint(parents[0].base),
+        **_learnt_from(order),
+    )
 
     try:
         table = measured(joined, order, _held_out(order, parents, report), report, run)
     except Stopped:
-        report.say("end", state="stopped", cause="Stopped as asked before anything was kept.",
-                   action="Resume it to start again.", peak_memory=peak_memory())
+        report.say(
+            "end",
+            state="stopped",
+            cause="Stopped as asked before anything was kept.",
+            action="Resume it to start again.",
+            peak_memory=peak_memory(),
+        )
         return
     report.phase("saving")
     _save(run, config, joined, parents, table)
@@ -80,9 +94,13 @@ def combined(base: Any, adapters: list[Path], order: Combination, seed: int) -> 
     seed: of the numbers that DARE drops. Raises ModelError where peft refuses.
     """
     from peft import PeftModel
+
     if grown := next((folder for folder in adapters if token_rows.indices(folder)), None):
-        raise ModelError(f"The adapter in {grown} brings rows for new tokens, which peft does not combine.",
-                         "Combine adapters of runs without data.new_tokens, or merge this one and train on the merged model.", "runs")
+        raise ModelError(
+            f"The adapter in {grown} brings rows for new tokens, which peft does not combine.",
+            "Combine adapters of runs without data.new_tokens, or merge this one and train on the merged model.",
+            "runs",
+        )
     names = [f"p{place}" for place in range(len(adapters))]
     joined = PeftModel.from_pretrained(base, str(adapters[0]), adapter_name=names[0])
     for name, folder in zip(names[1:], adapters[1:], strict=True):
@@ -90,10 +108,15 @@ def combined(base: Any, adapters: list[Path], order: Combination, seed: int) -> 
     pruning = {"density": order.density} if order.density is not None else {}
     set_seed(seed)
     try:
-        joined.add_weighted_adapter(names, list(order.weights), "default", combination_type=order.how,
-                                    svd_full_matrices=False, **pruning)
+        joined.add_weighted_adapter(
+            names, list(order.weights), "default", combination_type=order.how, svd_full_matrices=False, **pruning
+        )
     except (ValueError, RuntimeError) as error:
-        raise ModelError(f"peft cannot combine these adapters: {error}", "Take cat, which fits any two LoRA adapters of one base.", "how") from error
+        raise ModelError(
+            f"peft cannot combine these adapters: {error}",
+            "Take cat, which fits any two LoRA adapters of one base.",
+            "how",
+        ) from error
     joined.set_adapter("default")
     return joined.eval()
 
@@ -101,16 +124,26 @@ def combined(base: Any, adapters: list[Path], order: Combination, seed: int) -> 
 def _tell_templates(parents: list[ModelReference], report: Report) -> None:
     others = [one.name for one in parents[1:] if one.template.text != parents[0].template.text]
     if others:
-        report.note(f"{', '.join(others)} learnt in another chat template than {parents[0].name}. "
-                    f"The result is asked in that of {parents[0].name}.", "warning")
+        report.note(
+            f"{', '.join(others)} learnt in another chat template than {parents[0].name}. "
+            f"The result is asked in that of {parents[0].name}.",
+            "warning",
+        )
 
 
 def _learnt_from(order: Combination) -> dict[str, Any]:
     """Rows and sources as the parents' own diaries tell them."""
-    plans = [next((event for event in reversed(find(name).events()) if event["kind"] == "plan"), {}) for name in order.runs]
+    plans = [
+        next((event for event in reversed(find(name).events()) if event["kind"] == "plan"), {}) for name in order.runs
+    ]
     sources = {json.dumps(one): one for plan in plans for one in (plan.get("data") or {}).get("sources") or []}
-    return {"steps": 0, "epochs": 0, "rows": sum(plan.get("rows") or 0 for plan in plans), "eval_rows": sum(plan.get("eval_rows") or 0 for plan in plans),
-            "data": {"sources": list(sources.values())}}
+    return {
+        "steps": 0,
+        "epochs": 0,
+        "rows": sum(plan.get("rows") or 0 for plan in plans),
+        "eval_rows": sum(plan.get("eval_rows") or 0 for plan in plans),
+        "data": {"sources": list(sources.values())},
+    }
 
 
 # -- what it is worth
@@ -128,19 +161,25 @@ def _held_out(order: Combination, parents: list[ModelReference], report: Report)
         try:
             rows = data.held_out(section.data, encoder, section.seed)
         except StudioError as error:
-            report.note(f"Nothing is measured on the rows of {section.run}: {error.message}", "warning", hint=error.hint)
+            report.note(
+                f"Nothing is measured on the rows of {section.run}: {error.message}", "warning", hint=error.hint
+            )
             continue
-        encoded = [encoder.encode(row) for row in rows[::max(1, -(-len(rows) // ROWS))]]
+        encoded = [encoder.encode(row) for row in rows[:: max(1, -(-len(rows) // ROWS))]]
         if kept := [{"ids": one.ids, "labels": one.labels} for one in encoded if one.n_trained]:
             found.append((section.run, len(rows), kept))
     if not found:
-        report.note("The runs held no rows out: what the combination is worth was not measured.", "warning",
-                    hint="Chat with it, or measure it on a file: python -m studio eval.")
+        report.note(
+            "The runs held no rows out: what the combination is worth was not measured.",
+            "warning",
+            hint="Chat with it, or measure it on a file: python -m studio eval.",
+        )
     return found
 
 
-def measured(joined: Any, order: Combination, held: list[tuple[str, int, Rows]], report: Report,
-             run: Run) -> list[dict[str, Any]]:
+def measured(
+    joined: Any, order: Combination, held: list[tuple[str, int, Rows]], report: Report, run: Run
+) -> list[dict[str, Any]]:
     """[{run, rows, of, tokens, base, parents: {run: loss}, combined}]: mean losses on each run's held-out rows.
 
     Raises Stopped when the run is asked to stop.
@@ -154,16 +193,29 @@ def measured(joined: Any, order: Combination, held: list[tuple[str, int, Rows]],
         for start in range(0, len(rows), TOGETHER):
             if run.stop_asked():
                 raise Stopped
-            some = rows[start:start + TOGETHER]
+            some = rows[start : start + TOGETHER]
             weight = sum(map(_trained, some))
-            summed, count, done = summed + (_loss_of(joined, name, some) or 0.0) * weight, count + weight, done + len(some)
+            summed, count, done = (
+                summed + (_loss_of(joined, name, some) or 0.0) * weight,
+                count + weight,
+                done + len(some),
+            )
             report.phase("evaluating", detail=f"{done}/{total}")
         return summed / max(1.0, count)
 
     for (origin, of, rows), weight in zip(held, tokens, strict=True):
         parents = {name: loss(f"p{place}", rows) for place, name in enumerate(order.runs)}
-        table.append({"run": origin, "rows": len(rows), "of": of, "tokens": weight,
-                      "base": loss("", rows), "parents": parents, "combined": loss("default", rows)})
+        table.append(
+            {
+                "run": origin,
+                "rows": len(rows),
+                "of": of,
+                "tokens": weight,
+                "base": loss("", rows),
+                "parents": parents,
+                "combined": loss("default", rows),
+            }
+        )
     for step, name in enumerate(("base", "combined")) if table else ():
         mean = sum(row[name] * row["tokens"] for row in table) / sum(tokens)
         report.say("eval", step=step, loss=mean, **({"table": table} if step else {}))
@@ -193,11 +245,26 @@ def _save(run: Run, config: Any, joined: Any, parents: list[ModelReference], tab
     with checkpoints.replacing(run.result) as result:
         config.method.save_result(joined, result)
         hf_files.copy_tokenizer(base, result, first.template.text)
-        write_whole(result / "manifest.json", json.dumps({
-            "base": str(base), "base_fingerprint": shards.fingerprint(base), "model": config.model.model_dump(),
-            "method": config.method.model_dump(mode="json"), "template": first.template.name, "stop": list(first.stop), "step": 0,
-            "special_answers": sorted({token for one in parents for token in one.manifest.get("special_answers") or ()}),
-            "combined": {**config.combine.model_dump(mode="json", exclude={"held_out"}), "losses": table}}, indent=1, ensure_ascii=False))
+        write_whole(
+            result / "manifest.json",
+            json.dumps(
+                {
+                    "base": str(base),
+                    "base_fingerprint": shards.fingerprint(base),
+                    "model": config.model.model_dump(),
+                    "method": config.method.model_dump(mode="json"),
+                    "template": first.template.name,
+                    "stop": list(first.stop),
+                    "step": 0,
+                    "special_answers": sorted(
+                        {token for one in parents for token in one.manifest.get("special_answers") or ()}
+                    ),
+                    "combined": {**config.combine.model_dump(mode="json", exclude={"held_out"}), "losses": table},
+                },
+                indent=1,
+                ensure_ascii=False,
+            ),
+        )
 
 
 if __name__ == "__main__":

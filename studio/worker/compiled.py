@@ -36,4 +36,9 @@ def layers(base: Any) -> list[torch.nn.Module]:
 def seconds() -> float:
     """Spent on compiling by this process so far, the way there and the way back."""
     from torch._dynamo.utils import compilation_time_metrics
-    return sum(sum(spent) for name, spent in compilation_time_metrics.items() if name.endswith(("compile_inner", "_backward_impl")))
+
+    return sum(
+        sum(spent)
+        for name, spent in compilation_time_metrics.items()
+        if name.endswith(("compile_inner", "_backward_impl"))
+    )

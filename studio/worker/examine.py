@@ -30,7 +30,9 @@ def part(bench: Bench, name: str) -> Found:
         return method(bench, name)
     if name.startswith("memory-"):
         return examine_memory.memory(bench, name.removeprefix("memory-"))
-    return {"devices": devices, "resume": resume, "chat": examine_memory.chat, "speed": examine_memory.speed}[name](bench)
+    return {"devices": devices, "resume": resume, "chat": examine_memory.chat, "speed": examine_memory.speed}[name](
+        bench
+    )
 
 
 def devices(bench: Bench) -> Found:
@@ -44,11 +46,16 @@ def devices(bench: Bench) -> Found:
         raise Wrong(f"{found.text} {found.hint}", figures)
     if first.kind == "cpu":
         bf16 = "computes in bf16" if first.bf16 else "has no bf16 products and trains in float32"
-        return f"No graphics card that torch can use: training goes on {first.name}, {first.cores} cores, which {bf16}.", figures
+        return (
+            f"No graphics card that torch can use: training goes on {first.name}, {first.cores} cores, which {bf16}.",
+            figures,
+        )
     seen = said["devices"][0] if said["devices"] else {}
     if first.traits.cards and seen.get("memory") and not first.shared and abs(seen["memory"] / first.memory - 1) > 0.15:
-        raise Wrong(f"The driver says {first.memory / 2**30:.1f} GiB for {first.name}, torch {seen['memory'] / 2**30:.1f} GiB: they mean unlike cards.",
-                    figures)
+        raise Wrong(
+            f"The driver says {first.memory / 2**30:.1f} GiB for {first.name}, torch {seen['memory'] / 2**30:.1f} GiB: they mean unlike cards.",
+            figures,
+        )
     return f"Driver and torch both see {first.name}; it trains in {first.precision}.", figures
 
 
@@ -83,7 +90,10 @@ def variants(name: str, first: device.Device, short: bool) -> Iterator[Variant]:
 
 def method(bench: Bench, name: str) -> Found:
     """A few steps on the device in each variant against the same steps on the CPU in float32, padded; each in a process of its own."""
-    first, still = device.devices()[0], {"name": name, **({"dropout": 0.0} if "dropout" in METHODS[name].model_fields else {})}
+    first, still = (
+        device.devices()[0],
+        {"name": name, **({"dropout": 0.0} if "dropout" in METHODS[name].model_fields else {})},
+    )
     can(name, first)
     plan = Steps(bench, still, bench.work / f"{name}.pt")
     reference = alone(_reference, (plan,), PATIENCE)
@@ -91,15 +101,27 @@ def method(bench: Bench, name: str) -> Found:
         raise Wrong(f"Even on the CPU: {reference.why}", reference.figures)
     figures: dict[str, Any] = {"reference": reference.figures["losses"], "variants": []}
     for one in variants(name, first, bench.short):
-        outcome = alone(_compared, (plan, one), PATIENCE)  # a variant that crashes is an answer; the others are asked all the same
-        found = outcome.figures if outcome.state == "ok" else {"loss_difference": None, "cosine": None, "losses": [], "wrong": outcome.why, **outcome.figures}
+        outcome = alone(
+            _compared, (plan, one), PATIENCE
+        )  # a variant that crashes is an answer; the others are asked all the same
+        found = (
+            outcome.figures
+            if outcome.state == "ok"
+            else {"loss_difference": None, "cosine": None, "losses": [], "wrong": outcome.why, **outcome.figures}
+        )
         figures["variants"].append({**one._asdict(), "name": one.told(), **found})
     wrong = [f"{one['name']}: {one['wrong']}" for one in figures["variants"] if one["wrong"]]
     if wrong:
-        raise Wrong(f"{METHODS[name].label} is wrong in {len(wrong)} of {len(figures['variants'])} variants. {'; '.join(wrong)[:600]}", figures)
+        raise Wrong(
+            f"{METHODS[name].label} is wrong in {len(wrong)} of {len(figures['variants'])} variants. {'; '.join(wrong)[:600]}",
+            figures,
+        )
     compared = [one for one in figures["variants"] if not one["plain"]]
     far, alike = max(one["loss_difference"] for one in compared), min(one["cosine"] for one in compared)
-    return f"{len(figures['variants'])} variants learn what the CPU learns in float32: losses within {far:.1g}, gradients alike to {alike:.4f}.", figures
+    return (
+        f"{len(figures['variants'])} variants learn what the CPU learns in float32: losses within {far:.1g}, gradients alike to {alike:.4f}.",
+        figures,
+    )
 
 
 class Steps(NamedTuple):
@@ -110,7 +132,13 @@ class Steps(NamedTuple):
     kept: Path
 
     def order(self, method: dict[str, Any], **settings: Any) -> dict[str, Any]:
-        return trial.order(small_model(self.bench), random_model.rows(self.bench.work / "rows.json", 12, WORDS), method, STEPS, **settings)
+        return trial.order(
+            small_model(self.bench),
+            random_model.rows(self.bench.work / "rows.json", 12, WORDS),
+            method,
+            STEPS,
+            **settings,
+        )
 
 
 def _reference(plan: Steps) -> Found:
@@ -126,7 +154,10 @@ def _compared(plan: Steps, one: Variant) -> Found:
     if one.plain:
         done = trial.carry(plan.order({"name": plan.still["name"]}, probe=True))
     else:
-        done = trial.carry(plan.order(plan.still, precision=one.precision, packing=one.packing, checkpointing=one.checkpointing), reference["start"])
+        done = trial.carry(
+            plan.order(plan.still, precision=one.precision, packing=one.packing, checkpointing=one.checkpointing),
+            reference["start"],
+        )
     difference = max(abs(mine - its) for mine, its in zip(done.losses, reference["losses"], strict=True))
     alike, wrong = trial.cosine(done.gradient, reference["gradient"]), []
     if not all(map(math.isfinite, done.losses)):
@@ -137,14 +168,27 @@ def _compared(plan: Steps, one: Variant) -> Found:
         wrong.append(f"packed, {done.plan()['why']['packing']}")
     if not one.plain and alike < COSINE:
         wrong.append(f"the gradient points elsewhere (cosine {alike:.3f})")
-    resolved = {key: done.plan().get(key) for key in ("device", "precision", "packing", "checkpointing", "attention", "optimizer", "loss")}
-    return "", {"loss_difference": difference, "cosine": round(alike, 6), "losses": done.losses, "seconds": round(done.seconds, 2),
-                "wrong": " and ".join(wrong), "settled": resolved}
+    resolved = {
+        key: done.plan().get(key)
+        for key in ("device", "precision", "packing", "checkpointing", "attention", "optimizer", "loss")
+    }
+    return "", {
+        "loss_difference": difference,
+        "cosine": round(alike, 6),
+        "losses": done.losses,
+        "seconds": round(done.seconds, 2),
+        "wrong": " and ".join(wrong),
+        "settled": resolved,
+    }
 
 
 def small_model(bench: Bench) -> Path:
     """Two layers of a real shape; a shallow one of little width where it should be short."""
-    narrow = {"hidden_size": 128, "intermediate_size": 256, "num_attention_heads": 2, "num_key_value_heads": 1} if bench.short else {}
+    narrow = (
+        {"hidden_size": 128, "intermediate_size": 256, "num_attention_heads": 2, "num_key_value_heads": 1}
+        if bench.short
+        else {}
+    )
     return bench.model(SMALL, num_hidden_layers=2, vocab_size=384, **narrow)
 
 
@@ -161,8 +205,14 @@ def resume(bench: Bench) -> Found:
     apart = max(abs(one - other) for one, other in zip(whole.losses, losses, strict=True))
     one, other = (load_file(run.folder.result / "adapter_model.safetensors") for run in (whole, again))
     same = all(torch.equal(weight, other[name]) for name, weight in one.items())
-    far = max(float((weight.float() - other[name].float()).norm() / weight.float().norm().clamp_min(1e-12)) for name, weight in one.items())
+    far = max(
+        float((weight.float() - other[name].float()).norm() / weight.float().norm().clamp_min(1e-12))
+        for name, weight in one.items()
+    )
     figures = {"losses": whole.losses, "resumed": losses, "bit_identical": same, "weights_apart": far}
     if apart > LOSS or far > 0.05:
         raise Wrong(f"After a resume the losses lie {apart:.3f} apart and the weights {far:.1%}.", figures)
-    return f"Stopped after step 2 and resumed: {'the very same weights' if same else f'weights within {far:.1g}'}, losses within {apart:.1g}.", figures
+    return (
+        f"Stopped after step 2 and resumed: {'the very same weights' if same else f'weights within {far:.1g}'}, losses within {apart:.1g}.",
+        figures,
+    )

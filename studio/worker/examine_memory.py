@@ -24,7 +24,12 @@ from studio.talk import chat as server
 from studio.worker import ceiling, random_model, trial
 from studio.worker.apart import START, Skipped, Wrong, apart
 
-LLAMA, QWEN, SMOL, LESS = "meta-llama/Llama-3.2-1B", "Qwen/Qwen2.5-0.5B-Instruct", "HuggingFaceTB/SmolLM2-360M", "HuggingFaceTB/SmolLM2-135M"
+LLAMA, QWEN, SMOL, LESS = (
+    "meta-llama/Llama-3.2-1B",
+    "Qwen/Qwen2.5-0.5B-Instruct",
+    "HuggingFaceTB/SmolLM2-360M",
+    "HuggingFaceTB/SmolLM2-135M",
+)
 ON_CARDS = ((LLAMA, {}), (QWEN, {}), (SMOL, {}), (LESS, {}))  # the largest first
 ON_CPU = ((LESS, {"num_hidden_layers": 6}), (LESS, {"num_hidden_layers": 2}))
 SHORT = ((LESS, {"num_hidden_layers": 1, "vocab_size": 4096}),)
@@ -41,7 +46,11 @@ class Bench:
 
     def model(self, name: str, **changes: Any) -> Path:
         """A random model in a real shape; made once."""
-        folder = self.work / "models" / "-".join([name.rpartition("/")[2], *(f"{key[4:8]}{value}" for key, value in changes.items())])
+        folder = (
+            self.work
+            / "models"
+            / "-".join([name.rpartition("/")[2], *(f"{key[4:8]}{value}" for key, value in changes.items())])
+        )
         if not (folder / "tokenizer.json").is_file():
             random_model.write(folder, name, **changes)
         return folder
@@ -75,7 +84,9 @@ def memory(bench: Bench, method: str) -> tuple[str, dict[str, Any]]:
     """Estimated against measured, for the two largest sizes that fit: by torch's allocator and by the driver, by the kernel on a CPU."""
     first = device.devices()[0]
     can(method, first)
-    start = START if first.traits.cards else "spawn"  # of libraries mapped before a fork the kernel counts no page to the child: 120 MiB fewer than a run has
+    start = (
+        START if first.traits.cards else "spawn"
+    )  # of libraries mapped before a fork the kernel counts no page to the child: 120 MiB fewer than a run has
     cases = []
     for name, changes in [one for one in bench.sizes() if _fits(bench, method, *one)][:2]:
         outcome = apart(_made, (bench, name, changes), 200)  # whoever has computed must not fork
@@ -85,21 +96,34 @@ def memory(bench: Bench, method: str) -> tuple[str, dict[str, Any]]:
                 outcome = apart(_case, (bench, method, name, changes), 200, start)
         if outcome.state != "ok":
             raise Wrong(f"{METHODS[method].label} on {name}: {outcome.why}", {"cases": cases, **outcome.figures})
-        cases.append({**outcome.figures, "driver": before - min(lowest) if first.traits.cards and not first.shared else None})
+        cases.append(
+            {**outcome.figures, "driver": before - min(lowest) if first.traits.cards and not first.shared else None}
+        )
     if not cases:
         raise Skipped(f"None of the doctor's models would fit: {first.free / 2**30:.1f} GiB of {first.name} are free.")
     for one in cases:
         one["error"] = round(one["estimated"] / one["measured"] - 1, 4)
         one["above_bound"] = one["measured"] > TOO_MUCH * one["high"]
-    told = "; ".join(f"{one['model']} ({one['parameters'] / 1e6:.0f}M): {one['estimated'] / 2**30:.2f} GiB estimated, {one['measured'] / 2**30:.2f} measured "
-                     f"({one['error']:+.1%})" for one in cases)
+    told = "; ".join(
+        f"{one['model']} ({one['parameters'] / 1e6:.0f}M): {one['estimated'] / 2**30:.2f} GiB estimated, {one['measured'] / 2**30:.2f} measured "
+        f"({one['error']:+.1%})"
+        for one in cases
+    )
     if any(one["above_bound"] for one in cases):
         raise Wrong(f"It takes more than the estimate's upper bound. {told}.", {"cases": cases})
     return f"{told}.", {"cases": cases}
 
 
 def _order(bench: Bench, model: Path | str, data: Path | str, method: str) -> dict[str, Any]:
-    return trial.order(Path(model), Path(data), {"name": method}, 2, batch_size=4 if bench.length > 256 else 2, accumulation=1, threads="auto")
+    return trial.order(
+        Path(model),
+        Path(data),
+        {"name": method},
+        2,
+        batch_size=4 if bench.length > 256 else 2,
+        accumulation=1,
+        threads="auto",
+    )
 
 
 def _fits(bench: Bench, method: str, name: str, changes: dict[str, Any]) -> bool:
@@ -115,16 +139,28 @@ def _made(bench: Bench, name: str, changes: dict[str, Any]) -> tuple[str, dict[s
 
 def _case(bench: Bench, method: str, name: str, changes: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """One run, in a process of its own: {estimated, high, measured, allocated, …}; bytes, as the allocator reserves (a CPU: as the kernel counts)."""
-    model, data = bench.model(name, **changes), random_model.rows(bench.work / "long.json", 16, bench.length // 4, alike=True)
+    model, data = (
+        bench.model(name, **changes),
+        random_model.rows(bench.work / "long.json", 16, bench.length // 4, alike=True),
+    )
     done = trial.carry(_order(bench, model, data, method), watched=False)
     plan, peaks = done.plan(), done.end()["memory_by_phase"]
     expected, most = plan["expected"], max(peaks.values(), key=lambda one: next(iter(one.values())))
     facts, rows = models.facts(model), plan["statistics"]
     guess = estimate(facts, config.build(_order(bench, model, data, method)), device.devices()[0], rows)
-    return "", {"model": name, "parameters": facts.parameters, "method": method, "tokens_of_a_row": rows["max"],
-                "estimated": expected["total"] - expected["context"], "high": guess.high - guess.context, "measured": next(iter(most.values())),
-                "estimated_allocated": expected["allocated"],
-                "allocated": most.get("allocated"), "estimated_on_the_device": expected["total"], "checkpointing": plan["checkpointing"]}
+    return "", {
+        "model": name,
+        "parameters": facts.parameters,
+        "method": method,
+        "tokens_of_a_row": rows["max"],
+        "estimated": expected["total"] - expected["context"],
+        "high": guess.high - guess.context,
+        "measured": next(iter(most.values())),
+        "estimated_allocated": expected["allocated"],
+        "allocated": most.get("allocated"),
+        "estimated_on_the_device": expected["total"],
+        "checkpointing": plan["checkpointing"],
+    }
 
 
 @contextmanager
@@ -155,7 +191,10 @@ def speed(bench: Bench) -> tuple[str, dict[str, Any]]:
     if not fitting:
         raise Skipped(f"None of the doctor's models would fit: {first.free / 2**30:.1f} GiB of {first.name} are free.")
     name, changes = fitting[0]
-    model, data = bench.model(name, **changes), random_model.rows(bench.work / "long.json", 16, bench.length // 4, alike=True)
+    model, data = (
+        bench.model(name, **changes),
+        random_model.rows(bench.work / "long.json", 16, bench.length // 4, alike=True),
+    )
     order = _order(bench, model, data, "lora")
     order["training"] |= {"max_steps": 4 if bench.short else 8}
     done = trial.carry(order, watched=False)
@@ -166,8 +205,17 @@ def speed(bench: Bench) -> tuple[str, dict[str, Any]]:
     work = utilisation.flops_per_token(models.facts(model), False, [rows["tokens"] // rows["rows"]])
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[first.precision]
     most = ceiling.measure(first.torch, dtype, 512 if bench.short else None, 0.3 if bench.short else 2.0)
-    figures = {"model": name, "tokens_per_second": round(rate, 1), "flops_per_token": work, "ceiling": most, "utilisation": round(rate * work / most, 4)}
-    return f"LoRA on {name}: {rate:,.0f} tokens a second, {figures['utilisation']:.0%} of what a large product reaches ({most / 1e12:.2f} TFLOP/s).", figures
+    figures = {
+        "model": name,
+        "tokens_per_second": round(rate, 1),
+        "flops_per_token": work,
+        "ceiling": most,
+        "utilisation": round(rate * work / most, 4),
+    }
+    return (
+        f"LoRA on {name}: {rate:,.0f} tokens a second, {figures['utilisation']:.0%} of what a large product reaches ({most / 1e12:.2f} TFLOP/s).",
+        figures,
+    )
 
 
 # -- chat
@@ -192,19 +240,34 @@ def chat(bench: Bench) -> tuple[str, dict[str, Any]]:
     time.sleep(0.5)
     held["ended"] = _free(first)
     taken = held["before"] - held["loaded"]
-    figures = {"free": held, "server_loaded": ram_loaded, "server_unloaded": ram_unloaded, "tokens": usage.get("tokens"), "first_token_seconds":
-               usage.get("first_token_seconds"), "tokens_per_second": usage.get("tokens_per_second")}
+    figures = {
+        "free": held,
+        "server_loaded": ram_loaded,
+        "server_unloaded": ram_unloaded,
+        "tokens": usage.get("tokens"),
+        "first_token_seconds": usage.get("first_token_seconds"),
+        "tokens_per_second": usage.get("tokens_per_second"),
+    }
     if not usage.get("tokens"):
         raise Wrong("The model server gave no answer.", figures)
     if first.traits.cards and not first.shared:
         weights = sum(file.stat().st_size for file in Path(voice.removeprefix("base:")).glob("*.safetensors"))
         back, all_back = held["unloaded"] - held["loaded"], held["ended"] - held["loaded"]
         if back < 0.8 * min(weights, taken) or all_back < 0.95 * taken:
-            raise Wrong(f"Loading took {taken / 2**20:.0f} MiB; unloading gave {back / 2**20:.0f} MiB back, ending the server {all_back / 2**20:.0f}.", figures)
-        return (f"It answers ({usage['tokens']} tokens); unloading gave {back / 2**20:.0f} of {taken / 2**20:.0f} MiB back, ending the server "
-                f"{all_back / 2**20:.0f}.", figures)
+            raise Wrong(
+                f"Loading took {taken / 2**20:.0f} MiB; unloading gave {back / 2**20:.0f} MiB back, ending the server {all_back / 2**20:.0f}.",
+                figures,
+            )
+        return (
+            f"It answers ({usage['tokens']} tokens); unloading gave {back / 2**20:.0f} of {taken / 2**20:.0f} MiB back, ending the server "
+            f"{all_back / 2**20:.0f}.",
+            figures,
+        )
     gone = max(0, ram_loaded - ram_unloaded) / 2**20
-    return f"It answers ({usage['tokens']} tokens); unloading gave {gone:.0f} MiB back, and its end all {ram_loaded / 2**20:.0f}.", figures
+    return (
+        f"It answers ({usage['tokens']} tokens); unloading gave {gone:.0f} MiB back, and its end all {ram_loaded / 2**20:.0f}.",
+        figures,
+    )
 
 
 def _free(first: device.Device) -> int:

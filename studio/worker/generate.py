@@ -47,19 +47,23 @@ class Text:
         """The text that can be shown after one more token; None: there will be no more."""
         if token is not None:
             self.ids.append(token)
-        before = self.decode(self.ids[self.begun:self.read])
-        whole = self.decode(self.ids[self.begun:])
+        before = self.decode(self.ids[self.begun : self.read])
+        whole = self.decode(self.ids[self.begun :])
         if token is None or not whole.endswith("\ufffd"):
-            self.held += whole[len(before):]
+            self.held += whole[len(before) :]
             self.begun, self.read = self.read, len(self.ids)
         return self._release(token is None)
 
     def _release(self, last: bool) -> str:
         ends = [at for stop in self.stops if (at := self.held.find(stop)) >= 0]
         if ends:
-            shown, self.held, self.stopped = self.held[:min(ends)], "", True
+            shown, self.held, self.stopped = self.held[: min(ends)], "", True
             return shown
-        keep = 0 if last else max((n for stop in self.stops for n in range(1, len(stop)) if self.held.endswith(stop[:n])), default=0)
+        keep = (
+            0
+            if last
+            else max((n for stop in self.stops for n in range(1, len(stop)) if self.held.endswith(stop[:n])), default=0)
+        )
         cut = len(self.held) - keep
         shown, self.held = self.held[:cut], self.held[cut:]
         return shown
@@ -110,7 +114,9 @@ def choose(logits: torch.Tensor, sampling: Sampling, new: Sequence[int], random:
     if sampling.repetition_penalty != 1.0 and new:  # CTRL, arXiv 1909.05858, section 4.1
         seen = torch.tensor(sorted(set(new)))
         logits = logits.clone()
-        logits[seen] = torch.where(logits[seen] > 0, logits[seen] / sampling.repetition_penalty, logits[seen] * sampling.repetition_penalty)
+        logits[seen] = torch.where(
+            logits[seen] > 0, logits[seen] / sampling.repetition_penalty, logits[seen] * sampling.repetition_penalty
+        )
     if sampling.presence_penalty or sampling.frequency_penalty or sampling.logit_bias:
         logits = adjusted(logits, sampling, new)
     if sampling.temperature < COLD:
@@ -145,7 +151,11 @@ def adjusted(logits: torch.Tensor, sampling: Sampling, new: Sequence[int]) -> to
 def _odds(logits: torch.Tensor, token: int, count: int) -> dict[str, Any]:
     logs = torch.log_softmax(logits, -1)
     best, ids = logs.topk(count) if count else (logs[:0], logs[:0])
-    return {"token": token, "logprob": float(logs[token]), "top": [(int(i), float(p)) for i, p in zip(ids, best, strict=True)]}
+    return {
+        "token": token,
+        "logprob": float(logs[token]),
+        "top": [(int(i), float(p)) for i, p in zip(ids, best, strict=True)],
+    }
 
 
 class Batch:
@@ -169,7 +179,10 @@ class Batch:
     def read(self, answer: Answer) -> str | None:
         """Read the next part of an answer's prompt; at its end take the first token and join. None: there is more to read."""
         from transformers.cache_utils import DynamicCache
-        part = torch.tensor([answer.prompt[answer.done:None if self.stretched else answer.done + CHUNK]], device=self.device)
+
+        part = torch.tensor(
+            [answer.prompt[answer.done : None if self.stretched else answer.done + CHUNK]], device=self.device
+        )
         self._unstretch()
         # virtual tokens, if the method has any, stand before the first part; peft's model puts them there
         model = self.model if answer.done == 0 else self.inner
@@ -197,7 +210,10 @@ class Batch:
     def _alone(self, row: Answer) -> str:
         told = [row.new[-1]]
         if self.switch and row.cache.get_seq_length() <= self.switch < len(row.prompt) + len(row.new):
-            from transformers.cache_utils import DynamicCache  # all is read anew with the long factors, as transformers' Phi-3 does
+            from transformers.cache_utils import (
+                DynamicCache,
+            )  # all is read anew with the long factors, as transformers' Phi-3 does
+
             row.cache, told = DynamicCache(config=self.inner.config), row.prompt + row.new
         ids = torch.tensor([told], device=self.device)
         self._unstretch()
@@ -221,7 +237,9 @@ class Batch:
         else:
             self.mask = torch.nn.functional.pad(self.mask, (0, 1), value=1)
             places = self.mask.sum(1, keepdim=True) - 1
-            out = self.inner(input_ids=ids, past_key_values=self.cache, use_cache=True, attention_mask=self.mask, position_ids=places)
+            out = self.inner(
+                input_ids=ids, past_key_values=self.cache, use_cache=True, attention_mask=self.mask, position_ids=places
+            )
         logits = out.logits[:, -1].float().cpu()
         return [(row, row.take(logits[n])) for n, row in enumerate(self.rows)]
 
@@ -270,7 +288,9 @@ def _stretched(config: Any) -> tuple[str, int | None]:
     rope = getattr(config, "rope_parameters", None) or {}
     kinds = {str(one.get("rope_type")) for one in (rope, *(part for part in rope.values() if isinstance(part, dict)))}
     if "longrope" in kinds:
-        return "longrope", rope.get("original_max_position_embeddings") or getattr(config, "original_max_position_embeddings", None)
+        return "longrope", rope.get("original_max_position_embeddings") or getattr(
+            config, "original_max_position_embeddings", None
+        )
     return ("dynamic", None) if any("dynamic" in kind for kind in kinds) else ("", None)
 
 

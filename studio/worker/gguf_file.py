@@ -16,15 +16,17 @@ from studio import model
 from studio.errors import ExportError
 from studio.export import gguf_families, gguf_tokenizer
 from studio.model import ModelFacts
-from studio.talk.stopping import end_tokens
 from studio.talk.reference import ModelReference
+from studio.talk.stopping import end_tokens
 from studio.worker import gguf_types, llama_cpp
 from studio.worker.merge import weights
 
 Settings = gguf.GGUFWriter
 
 
-def write(voice: ModelReference, out: Path, kind: str, template: str, importance: dict[str, numpy.ndarray] | None = None) -> None:
+def write(
+    voice: ModelReference, out: Path, kind: str, template: str, importance: dict[str, numpy.ndarray] | None = None
+) -> None:
     """out: the .gguf file. kind: one of gguf_types.KINDS. template: Jinja without {% generation %}. importance: of a linear's columns, by its name.
 
     Raises ExportError; gguf_families.refuse tells what cannot be written at all.
@@ -32,7 +34,9 @@ def write(voice: ModelReference, out: Path, kind: str, template: str, importance
     facts = model.facts(voice.base)
     architecture = gguf.MODEL_ARCH[gguf_families.ARCHITECTURES[facts.model_type]]
     names = gguf.get_tensor_name_map(architecture, facts.layers)
-    writer = gguf.GGUFWriter(out, gguf.MODEL_ARCH_NAMES[architecture], use_temp_file=True)  # one tensor in memory at a time
+    writer = gguf.GGUFWriter(
+        out, gguf.MODEL_ARCH_NAMES[architecture], use_temp_file=True
+    )  # one tensor in memory at a time
     rows, twice = facts.vocabulary, facts.tied and "lm_head.weight" in facts.tensors
     mix = gguf_types.Mix(kind, facts.layers, facts.tied)
     for name, data in _tensors(voice, facts):
@@ -76,10 +80,14 @@ def _tensors(voice: ModelReference, facts: ModelFacts) -> Iterator[tuple[str, to
 
 def permuted(weight: torch.Tensor, heads: int) -> torch.Tensor:
     """Rows of q or k from transformers' order (halves) to llama.cpp's (pairs), which is how each turns positions (RoPE)."""
-    return weight.reshape(heads, 2, weight.shape[0] // heads // 2, *weight.shape[1:]).swapaxes(1, 2).reshape(weight.shape)
+    return (
+        weight.reshape(heads, 2, weight.shape[0] // heads // 2, *weight.shape[1:]).swapaxes(1, 2).reshape(weight.shape)
+    )
 
 
-def _add(writer: Settings, name: str, data: numpy.ndarray, mix: gguf_types.Mix, importance: numpy.ndarray | None) -> None:
+def _add(
+    writer: Settings, name: str, data: numpy.ndarray, mix: gguf_types.Mix, importance: numpy.ndarray | None
+) -> None:
     """Vectors and positions stay float32, as llama.cpp wants them; tables in the type that the mix has for them."""
     if data.ndim == 1 or name.startswith("position_embd"):
         writer.add_tensor(name, data.astype(numpy.float32))
@@ -103,7 +111,10 @@ def _rope_factors(facts: ModelFacts) -> dict[str, list[float]]:
 
 def llama3_factors(rope: dict[str, Any], width: int) -> list[float]:
     """By what each frequency is divided: 1 for short waves, `factor` for long ones, a blend between (Llama 3.1's rope scaling)."""
-    factor, low, high, old = (float(rope[key]) for key in ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"))
+    factor, low, high, old = (
+        float(rope[key])
+        for key in ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
+    )
     found = []
     for place in range(0, width, 2):
         wave = 2 * math.pi * rope["rope_theta"] ** (place / width)
@@ -135,7 +146,10 @@ def _settings(writer: Settings, facts: ModelFacts, name: str, rows: int) -> None
         writer.add_sliding_window(config.get("sliding_window") or 4096)
     if facts.model_type == "gemma3_text":
         writer.add_rope_freq_base_swa(float(rope["rope_theta_local"]))
-    for key, add in (("attn_logit_softcapping", writer.add_attn_logit_softcapping), ("final_logit_softcapping", writer.add_final_logit_softcapping)):
+    for key, add in (
+        ("attn_logit_softcapping", writer.add_attn_logit_softcapping),
+        ("final_logit_softcapping", writer.add_final_logit_softcapping),
+    ):
         if facts.model_type.startswith("gemma") and config.get(key):
             add(float(config[key]))
 
@@ -168,12 +182,19 @@ def _tokenizer(writer: Settings, voice: ModelReference, size: int) -> None:
         writer.add_token_merges(told.merges)
     ends = end_tokens(voice)
     if not ends:
-        raise ExportError("No single token ends a turn in this template, so a GGUF of it would never stop.",
-                          "Train with a template that ends turns with one special token, such as chatml.", "data.template")
+        raise ExportError(
+            "No single token ends a turn in this template, so a GGUF of it would never stop.",
+            "Train with a template that ends turns with one special token, such as chatml.",
+            "data.template",
+        )
     writer.add_eos_token_id(ends[0])
     writer.add_eot_token_id(ends[0])
     place, special = {name: number for number, name in enumerate(told.tokens)}, voice.template.special
-    for key, add in (("bos_token", writer.add_bos_token_id), ("pad_token", writer.add_pad_token_id), ("unk_token", writer.add_unk_token_id)):
+    for key, add in (
+        ("bos_token", writer.add_bos_token_id),
+        ("pad_token", writer.add_pad_token_id),
+        ("unk_token", writer.add_unk_token_id),
+    ):
         if special.get(key) in place:
             add(place[special[key]])
     writer.add_add_bos_token(False)  # where one is wanted the template writes it

@@ -11,8 +11,14 @@ import re
 import gguf
 
 T, F = gguf.GGMLQuantizationType, gguf.LlamaFileType
-KINDS = {"f16": (T.F16, F.MOSTLY_F16), "f32": (T.F32, F.ALL_F32), "q8_0": (T.Q8_0, F.MOSTLY_Q8_0), "q4_k_m": (T.Q4_K, F.MOSTLY_Q4_K_M),
-         "q5_k_m": (T.Q5_K, F.MOSTLY_Q5_K_M), "q6_k": (T.Q6_K, F.MOSTLY_Q6_K)}
+KINDS = {
+    "f16": (T.F16, F.MOSTLY_F16),
+    "f32": (T.F32, F.ALL_F32),
+    "q8_0": (T.Q8_0, F.MOSTLY_Q8_0),
+    "q4_k_m": (T.Q4_K, F.MOSTLY_Q4_K_M),
+    "q5_k_m": (T.Q5_K, F.MOSTLY_Q5_K_M),
+    "q6_k": (T.Q6_K, F.MOSTLY_Q6_K),
+}
 INSTEAD = {T.Q4_K: T.Q5_0, T.Q5_K: T.Q5_1, T.Q6_K: T.Q8_0}  # where a row does not fill blocks of 256
 BLOCK = re.compile(r"blk\.(\d+)\.(\w+)\.weight")
 

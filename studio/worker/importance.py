@@ -16,9 +16,9 @@ from studio import data, model, run
 from studio.errors import ExportError
 from studio.talk.reference import ModelReference
 from studio.tokens import Encoder
+from studio.worker.loaded import LoadedModels
 from studio.worker.merge import own_type
 from studio.worker.prove import merged_into, room
-from studio.worker.loaded import LoadedModels
 
 TOKENS = 16_384  # of training rows that go through the model
 
@@ -27,11 +27,17 @@ def importance(voice: ModelReference) -> dict[str, numpy.ndarray]:
     """Module name -> float32 [columns]. Raises ExportError where there are no rows, DeviceError where there is no memory for the model."""
     rows = _rows(voice)
     if not rows:
-        raise ExportError("There are no training rows to measure importance on.", "Leave --imatrix out, or put the data back where it was.", "--imatrix")
+        raise ExportError(
+            "There are no training rows to measure importance on.",
+            "Leave --imatrix out, or put the data back where it was.",
+            "--imatrix",
+        )
     place, dtype = room(model.facts(voice.base).parameters, own_type(voice))
     speakers = LoadedModels(place, dtype)
     loaded = speakers.load(voice).model
-    whole = loaded if voice.whole else merged_into(next(iter(speakers.bases.values())), voice) if voice.result else loaded
+    whole = (
+        loaded if voice.whole else merged_into(next(iter(speakers.bases.values())), voice) if voice.result else loaded
+    )
     sums: dict[str, torch.Tensor] = {}
     counts: dict[str, int] = {}
 
@@ -40,6 +46,7 @@ def importance(voice: ModelReference) -> dict[str, numpy.ndarray]:
             flat = given[0].detach().float().flatten(0, -2)
             sums[name] = sums.get(name, 0) + flat.square().sum(0)
             counts[name] = counts.get(name, 0) + len(flat)
+
         return hook
 
     for name, layer in whole.named_modules():
@@ -55,8 +62,14 @@ def _rows(voice: ModelReference) -> list[list[int]]:
     """ids of rows the voice was trained on, up to TOKENS tokens in all; [] for what is no run, or when the data has gone."""
     order = run.find(voice.name.partition("@")[0]).config
     sections = order.sections()
-    return [ids for section, seed in sections for ids in _some(data.prepare(
-        section, Encoder.of(section, voice.base, voice.template, order.virtual_tokens), seed).train, TOKENS // len(sections))]
+    return [
+        ids
+        for section, seed in sections
+        for ids in _some(
+            data.prepare(section, Encoder.of(section, voice.base, voice.template, order.virtual_tokens), seed).train,
+            TOKENS // len(sections),
+        )
+    ]
 
 
 def _some(rows: Iterable[dict[str, Any]], most: int) -> list[list[int]]:

@@ -54,6 +54,7 @@ class Server:
 
     def __init__(self, file: Path, context: int):
         import xllamacpp
+
         self.name = _named("xllamacpp")
         params = xllamacpp.CommonParams()
         params.model.path, params.n_ctx, params.n_parallel, params.n_gpu_layers = str(file), context, 1, 0
@@ -62,19 +63,35 @@ class Server:
 
     def ids(self, text: str) -> list[int]:
         asked = json.dumps({"content": text, "add_special": False, "parse_special": True}).encode()
-        request = urllib.request.Request(f"{self.server.listening_address}/tokenize", asked, {"Content-Type": "application/json"})
+        request = urllib.request.Request(
+            f"{self.server.listening_address}/tokenize", asked, {"Content-Type": "application/json"}
+        )
         with urllib.request.urlopen(request, timeout=60) as found:
             return json.loads(found.read())["tokens"]
 
     def answer(self, messages: Messages, max_tokens: int) -> dict[str, Any]:
-        told = self.server.handle_chat_completions({"messages": messages, "max_tokens": max_tokens, "temperature": 0, "repeat_penalty": 1.0,
-                                                    "cache_prompt": False, "return_tokens": True, "verbose": True, "reasoning_format": "none"})
+        told = self.server.handle_chat_completions(
+            {
+                "messages": messages,
+                "max_tokens": max_tokens,
+                "temperature": 0,
+                "repeat_penalty": 1.0,
+                "cache_prompt": False,
+                "return_tokens": True,
+                "verbose": True,
+                "reasoning_format": "none",
+            }
+        )
         if "choices" not in told:
             raise ExportError(f"llama.cpp refuses a question: {told.get('message') or told}.", "", "model")
         inner = told["__verbose"]
         stopped = inner["stop_type"] == "eos"
-        return {"text": told["choices"][0]["message"]["content"] or "", "ids": inner["tokens"][:-1] if stopped else inner["tokens"],
-                "prompt": self.ids(inner["prompt"]), "finish": "stop" if stopped else "length"}
+        return {
+            "text": told["choices"][0]["message"]["content"] or "",
+            "ids": inner["tokens"][:-1] if stopped else inner["tokens"],
+            "prompt": self.ids(inner["prompt"]),
+            "finish": "stop" if stopped else "length",
+        }
 
 
 class Python:
@@ -82,6 +99,7 @@ class Python:
 
     def __init__(self, file: Path, context: int):
         from llama_cpp import Llama
+
         self.name = _named("llama-cpp-python")
         self.llama = Llama(model_path=str(file), n_ctx=context, n_threads=device.cores(), verbose=False)
 
@@ -89,7 +107,9 @@ class Python:
         return list(self.llama.tokenize(text.encode(), add_bos=False, special=True))
 
     def answer(self, messages: Messages, max_tokens: int) -> dict[str, Any]:
-        told = self.llama.create_chat_completion(messages=messages, max_tokens=max_tokens, temperature=0.0, repeat_penalty=1.0)["choices"][0]
+        told = self.llama.create_chat_completion(
+            messages=messages, max_tokens=max_tokens, temperature=0.0, repeat_penalty=1.0
+        )["choices"][0]
         return {"text": told["message"]["content"] or "", "ids": None, "prompt": None, "finish": told["finish_reason"]}
 
 
@@ -112,12 +132,25 @@ def quantizer() -> Any:
 def quantized(rows: numpy.ndarray, kind: Any, importance: numpy.ndarray | None = None) -> numpy.ndarray:
     """float32 [rows, columns] in blocks of a GGML type, uint8 [rows, bytes]. importance: float32 [columns], how much each column counts."""
     import gguf
+
     block, size = gguf.GGML_QUANT_SIZES[kind]
     rows = numpy.ascontiguousarray(rows, numpy.float32)
     out = numpy.empty((rows.shape[0], rows.shape[1] // block * size), numpy.uint8)
     if importance is not None:
         importance = numpy.ascontiguousarray(importance, numpy.float32)
-    written = quantizer()(int(kind), rows.ctypes.data, out.ctypes.data, 0, rows.shape[0], rows.shape[1], None if importance is None else importance.ctypes.data)
+    written = quantizer()(
+        int(kind),
+        rows.ctypes.data,
+        out.ctypes.data,
+        0,
+        rows.shape[0],
+        rows.shape[1],
+        None if importance is None else importance.ctypes.data,
+    )
     if written != out.nbytes:
-        raise ExportError(f"llama.cpp's quantizer wrote {written} bytes where {out.nbytes} were due.", "Take f16 or q8_0, and report this.", "--precision")
+        raise ExportError(
+            f"llama.cpp's quantizer wrote {written} bytes where {out.nbytes} were due.",
+            "Take f16 or q8_0, and report this.",
+            "--precision",
+        )
     return out

@@ -20,8 +20,8 @@ from studio.errors import ModelError
 from studio.method import Method
 from studio.methods import METHODS
 from studio.talk import chat
-from studio.talk.stopping import end_tokens, text_stops
 from studio.talk.reference import ModelReference
+from studio.talk.stopping import end_tokens, text_stops
 from studio.tokens import Encoder
 from studio.worker import memory, torch_devices
 from studio.worker.generate import Answer, Batch, Sampling, Text
@@ -57,11 +57,17 @@ class LoadedModel:
         plain = isinstance(messages, str)
         ids = self.encoder.tokenizer.encode(messages).ids if plain else self.encoder.prompt_ids(messages, **extra)
         if len(ids) >= self.room:
-            raise ModelError(f"The conversation has {len(ids)} tokens; {self.voice.name} can hold {self.room}.", "Start a new one, or shorten it.", "messages")
+            raise ModelError(
+                f"The conversation has {len(ids)} tokens; {self.voice.name} can hold {self.room}.",
+                "Start a new one, or shorten it.",
+                "messages",
+            )
         if plain:
             return Answer(ids, sampling, Text(self.decode, sampling.stop), self.ends, self.room)
         opening = self.encoder.prompt(messages, **extra).rstrip()
-        first = THINKING + "\n" if opening.endswith(THINKING) else ""  # the template opened the thinking; show that it did
+        first = (
+            THINKING + "\n" if opening.endswith(THINKING) else ""
+        )  # the template opened the thinking; show that it did
         return Answer(ids, sampling, Text(self.decode, (*self.stops, *sampling.stop), first), self.ends, self.room)
 
 
@@ -91,8 +97,9 @@ class LoadedModels:
 
     def _encoder(self, voice: ModelReference) -> Encoder:
         """With the tokenizer of another voice on the same base, if there is one: it takes as much memory as a small adapter."""
-        made = copy.copy(next((one.encoder for one in self.named.values() if one.voice.tokenizer == voice.tokenizer), None)) \
-            or Encoder(voice.tokenizer, voice.template)
+        made = copy.copy(
+            next((one.encoder for one in self.named.values() if one.voice.tokenizer == voice.tokenizer), None)
+        ) or Encoder(voice.tokenizer, voice.template)
         made.template = voice.template
         return made
 
@@ -115,7 +122,11 @@ class LoadedModels:
     def _held(self, voice: ModelReference) -> Quantization | None:
         """The base in 16 bits where that fits the device beside what else runs, else as it stood in training (4 bits for QLoRA)."""
         there = (voice.base, None) in self.bases
-        return None if there or 1.2 * model.facts(voice.base).bytes < device.devices()[0].free - chat.claimed()[1] else voice.held
+        return (
+            None
+            if there or 1.2 * model.facts(voice.base).bytes < device.devices()[0].free - chat.claimed()[1]
+            else voice.held
+        )
 
     def _fresh(self, folder: Path, held: Quantization | None) -> Any:
         """A model from its files, on the device; held: in fewer bits."""

@@ -25,7 +25,9 @@ class LogitTransform(NamedTuple):
         """From a model's config: Granite divides by logits_scaling, Cohere multiplies by logit_scale, Falcon-H1 by lm_head_multiplier."""
         text = config.get_text_config()
         scale = getattr(text, "logit_scale", None) or getattr(text, "lm_head_multiplier", None) or 1.0
-        return cls(scale / (getattr(text, "logits_scaling", None) or 1.0), getattr(text, "final_logit_softcapping", None))
+        return cls(
+            scale / (getattr(text, "logits_scaling", None) or 1.0), getattr(text, "final_logit_softcapping", None)
+        )
 
 
 class HeadLoss(torch.autograd.Function):
@@ -36,9 +38,21 @@ class HeadLoss(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, targets: torch.Tensor,
-                transform: LogitTransform, dtype: torch.dtype, rows: torch.Tensor | None = None, values: torch.Tensor | None = None) -> torch.Tensor:
-        narrow, cast = hidden.to(dtype), weight.to(dtype) if rows is None else weight.to(dtype).index_copy(0, rows, values.to(dtype))
+    def forward(
+        ctx: Any,
+        hidden: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        targets: torch.Tensor,
+        transform: LogitTransform,
+        dtype: torch.dtype,
+        rows: torch.Tensor | None = None,
+        values: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        narrow, cast = (
+            hidden.to(dtype),
+            weight.to(dtype) if rows is None else weight.to(dtype).index_copy(0, rows, values.to(dtype)),
+        )
         d_values = None if values is None else torch.zeros_like(values, dtype=torch.float32)
         total = hidden.new_zeros((), dtype=torch.float32)
         d_hidden, d_weight = torch.empty_like(narrow), None if len(hidden) else torch.zeros_like(cast)
@@ -51,13 +65,13 @@ class HeadLoss(torch.autograd.Function):
             past = min(first + block, len(hidden))
             for start in range(first, past, chunk):
                 end = min(start + chunk, past)
-                logits, grad_logits = raw[start - first:end - first], wide[:end - start]
+                logits, grad_logits = raw[start - first : end - first], wide[: end - start]
                 torch.mm(narrow[start:end], cast.t(), out=logits)
                 total += _forward_chunk(logits, grad_logits, bias, targets[start:end, None], transform)
                 logits.copy_(grad_logits)
                 if d_bias is not None:
                     d_bias += grad_logits.sum(0)
-            d_logits = raw[:past - first]
+            d_logits = raw[: past - first]
             if d_values is not None:
                 d_values += d_logits[:, rows].t() @ narrow[first:past]
             torch.mm(d_logits, cast, out=d_hidden[first:past])
@@ -65,24 +79,45 @@ class HeadLoss(torch.autograd.Function):
                 part = d_logits.t() @ narrow[first:past]
                 d_weight = part if block >= len(hidden) else part.float() if d_weight is None else d_weight.add_(part)
         ctx.save_for_backward(d_hidden, d_weight if ctx.needs_input_grad[1] else None, d_bias, d_values)
-        ctx.types = hidden.dtype, weight.dtype, bias.dtype if bias is not None else None, values.dtype if values is not None else None
+        ctx.types = (
+            hidden.dtype,
+            weight.dtype,
+            bias.dtype if bias is not None else None,
+            values.dtype if values is not None else None,
+        )
         return total
 
     @staticmethod
     def backward(ctx: Any, grad_output: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        hidden, weight, bias, values = (None if grad is None else _scaled(grad, grad_output, kind) for grad, kind in zip(ctx.saved_tensors, ctx.types))
+        hidden, weight, bias, values = (
+            None if grad is None else _scaled(grad, grad_output, kind)
+            for grad, kind in zip(ctx.saved_tensors, ctx.types)
+        )
         return hidden, weight, bias, None, None, None, None, values
 
 
-def _value(hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, targets: torch.Tensor,
-           transform: LogitTransform, dtype: torch.dtype, rows: torch.Tensor | None = None, values: torch.Tensor | None = None) -> torch.Tensor:
+def _value(
+    hidden: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    targets: torch.Tensor,
+    transform: LogitTransform,
+    dtype: torch.dtype,
+    rows: torch.Tensor | None = None,
+    values: torch.Tensor | None = None,
+) -> torch.Tensor:
     """HeadLoss's value alone, some positions at a time."""
-    narrow, turned = hidden.to(dtype), (weight.to(dtype) if rows is None else weight.to(dtype).index_copy(0, rows, values.to(dtype))).t()
+    narrow, turned = (
+        hidden.to(dtype),
+        (weight.to(dtype) if rows is None else weight.to(dtype).index_copy(0, rows, values.to(dtype))).t(),
+    )
     total = hidden.new_zeros((), dtype=torch.float32)
     chunk = max(1, min(len(hidden), LOGIT_BYTES.get(hidden.device.type, 2**27) // (4 * len(weight))))
     for start in range(0, len(hidden), chunk):
-        logits = narrow[start:start + chunk] @ turned
-        total += _forward_chunk(logits, torch.empty_like(logits, dtype=torch.float32), bias, targets[start:start + chunk, None], transform)
+        logits = narrow[start : start + chunk] @ turned
+        total += _forward_chunk(
+            logits, torch.empty_like(logits, dtype=torch.float32), bias, targets[start : start + chunk, None], transform
+        )
     return total
 
 
@@ -91,7 +126,13 @@ def _scaled(grad: torch.Tensor, grad_output: torch.Tensor, kind: torch.dtype) ->
     return grad.to(kind).mul_(grad_output) if kind.itemsize > grad.dtype.itemsize else (grad * grad_output).to(kind)
 
 
-def _forward_chunk(logits: torch.Tensor, grad_logits: torch.Tensor, bias: torch.Tensor | None, targets: torch.Tensor, transform: LogitTransform) -> torch.Tensor:
+def _forward_chunk(
+    logits: torch.Tensor,
+    grad_logits: torch.Tensor,
+    bias: torch.Tensor | None,
+    targets: torch.Tensor,
+    transform: LogitTransform,
+) -> torch.Tensor:
     """The loss of a chunk, summed; `grad_logits` [n, vocabulary] is filled with its derivative by head(hidden)."""
     plain = bias is None and transform == LogitTransform()
     values = logits
@@ -117,7 +158,14 @@ def _forward_chunk(logits: torch.Tensor, grad_logits: torch.Tensor, bias: torch.
     return (log_sum - right).sum()
 
 
-def loss(model: Any, inputs: dict[str, Any], kind: str, dtype: torch.dtype, smoothing: float = 0.0, places: torch.Tensor | None = None) -> torch.Tensor:
+def loss(
+    model: Any,
+    inputs: dict[str, Any],
+    kind: str,
+    dtype: torch.dtype,
+    smoothing: float = 0.0,
+    places: torch.Tensor | None = None,
+) -> torch.Tensor:
     """Sum of the loss over the labels of a batch (-100: none). kind: "chunked", or "full" as the model itself would; inputs: with labels.
 
     smoothing (full only): the share of certainty taken off the right token, as torch's cross_entropy has it. places (chunked only): where
@@ -126,13 +174,20 @@ def loss(model: Any, inputs: dict[str, Any], kind: str, dtype: torch.dtype, smoo
     rest = {key: value for key, value in inputs.items() if key != "labels"}
     if kind == "chunked":
         return _chunked(model, rest, inputs["labels"], dtype, places)
-    logits = model(**rest).logits[:, -inputs["labels"].shape[1]:]  # virtual tokens stand before the row's own
+    logits = model(**rest).logits[:, -inputs["labels"].shape[1] :]  # virtual tokens stand before the row's own
     with torch.autocast(logits.device.type, enabled=False):
-        return functional.cross_entropy(logits[:, :-1].float().flatten(0, 1), inputs["labels"][:, 1:].flatten(), ignore_index=IGNORE_INDEX,
-                                        reduction="sum", label_smoothing=smoothing)
+        return functional.cross_entropy(
+            logits[:, :-1].float().flatten(0, 1),
+            inputs["labels"][:, 1:].flatten(),
+            ignore_index=IGNORE_INDEX,
+            reduction="sum",
+            label_smoothing=smoothing,
+        )
 
 
-def _chunked(model: Any, rest: dict[str, Any], labels: torch.Tensor, dtype: torch.dtype, places: torch.Tensor | None) -> torch.Tensor:
+def _chunked(
+    model: Any, rest: dict[str, Any], labels: torch.Tensor, dtype: torch.dtype, places: torch.Tensor | None
+) -> torch.Tensor:
     """Through a pre-hook on the head, which takes the head's input, forms the loss there, and lets the head have one position only.
 
     Works for any decoder whose logits are head(hidden), under any peft method, and where the head's weight is whole only while the
@@ -145,11 +200,24 @@ def _chunked(model: Any, rest: dict[str, Any], labels: torch.Tensor, dtype: torc
     chosen = (following != IGNORE_INDEX).nonzero().flatten() if places is None else places
 
     def take(module: Any, given: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        hidden = given[0][:, -labels.shape[1]:][:, :-1].flatten(0, 1)
+        hidden = given[0][:, -labels.shape[1] :][:, :-1].flatten(0, 1)
         with torch.autocast(hidden.device.type, enabled=False):
-            form = HeadLoss.apply if torch.is_grad_enabled() else _value  # an evaluation needs no product with the weight a second time
+            form = (
+                HeadLoss.apply if torch.is_grad_enabled() else _value
+            )  # an evaluation needs no product with the weight a second time
             weight, rows, values = _of_head(module)
-            found.append(form(hidden[chosen], weight, getattr(module, "bias", None), following[chosen], transform, dtype, rows, values))
+            found.append(
+                form(
+                    hidden[chosen],
+                    weight,
+                    getattr(module, "bias", None),
+                    following[chosen],
+                    transform,
+                    dtype,
+                    rows,
+                    values,
+                )
+            )
         return (given[0][:, -1:].detach(),)
 
     hook = head.register_forward_pre_hook(take)
@@ -165,7 +233,7 @@ def _of_head(head: Any) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor
     adapter = getattr(head, "token_adapter", None)
     if adapter is None or not adapter.active_adapters or adapter.disable_adapters:
         return head.weight, None, None
-    name, = adapter.active_adapters
+    (name,) = adapter.active_adapters
     weight = adapter.get_base_layer().weight
     return weight, torch.tensor(adapter.token_indices[name], device=weight.device), adapter.trainable_tokens_delta[name]
 

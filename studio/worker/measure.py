@@ -15,15 +15,19 @@ from studio.data.text_split import pieces
 from studio.kernels import IGNORE_INDEX
 from studio.talk.reference import voice
 from studio.tokens import Encoded, Encoder
-from studio.worker.prove import answers
 from studio.worker.loaded import LoadedModel, LoadedModels
+from studio.worker.prove import answers
 
 
 @torch.inference_mode()
 def loss(speaker: LoadedModel, rows: list[dict[str, Any]], settings: dict[str, Any]) -> dict[str, Any]:
     """Mean cross entropy over the trained tokens of all rows, as the trainer's evaluation counts it. {loss, perplexity, tokens, rows}."""
     encoder = speaker.encoder
-    encoder.max_length, encoder.too_long, encoder.train_on = settings["max_length"], settings["too_long"], settings["train_on"]
+    encoder.max_length, encoder.too_long, encoder.train_on = (
+        settings["max_length"],
+        settings["too_long"],
+        settings["train_on"],
+    )
     encoder.reasoning = settings["reasoning"]
     total, count = 0.0, 0
     made = [piece for row in rows for piece in _encoded(encoder, row, settings)]
@@ -31,18 +35,32 @@ def loss(speaker: LoadedModel, rows: list[dict[str, Any]], settings: dict[str, A
         labels = torch.tensor(found.labels[1:])
         wanted = labels != IGNORE_INDEX
         if wanted.any():
-            logits = speaker.model(input_ids=torch.tensor([found.ids], device=speaker.batch.device)).logits[0, -len(found.ids):][:-1].float().cpu()
+            logits = (
+                speaker.model(input_ids=torch.tensor([found.ids], device=speaker.batch.device))
+                .logits[0, -len(found.ids) :][:-1]
+                .float()
+                .cpu()
+            )
             total += float(torch.nn.functional.cross_entropy(logits[wanted], labels[wanted], reduction="sum"))
             count += int(wanted.sum())
         print(f"{place + 1}/{len(made)}", flush=True)
     mean = total / count if count else None
-    return {"loss": mean, "perplexity": math.exp(min(mean, 50)) if mean is not None else None, "tokens": count, "rows": len(rows)}
+    return {
+        "loss": mean,
+        "perplexity": math.exp(min(mean, 50)) if mean is not None else None,
+        "tokens": count,
+        "rows": len(rows),
+    }
 
 
 def _encoded(encoder: Encoder, row: dict[str, Any], settings: dict[str, Any]) -> list[Encoded]:
     """A row as the trainer measures it: a text that is longer than the limit in pieces, where the order says to split it."""
     whole = encoder.encode(row, whole=True) if settings["too_long"] == "split" and "text" in row else None
-    return pieces(whole, settings["max_length"], settings["overlap"]) if whole is not None and whole.cut else [encoder.encode(row)]
+    return (
+        pieces(whole, settings["max_length"], settings["overlap"])
+        if whole is not None and whole.cut
+        else [encoder.encode(row)]
+    )
 
 
 def main(order: dict[str, Any], out: Path) -> None:

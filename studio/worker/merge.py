@@ -40,7 +40,11 @@ def weights(voice: ModelReference) -> Weights:
     elif voice.whole:
         yield from _through_the_model(voice)
     elif not voice.method.mergeable:
-        raise ExportError(f"{voice.method.label} cannot be merged. {voice.method.cannot_merge}", "Export the adapter instead.", "method.name")
+        raise ExportError(
+            f"{voice.method.label} cannot be merged. {voice.method.cannot_merge}",
+            "Export the adapter instead.",
+            "method.name",
+        )
     elif (plain := _plain_lora(voice.result, voice.base)) is not None:
         yield from _one_by_one(voice, *plain)
     else:
@@ -63,7 +67,11 @@ def _plain_lora(folder: Path, base: Path) -> tuple[dict[str, Any], dict[str, tor
     if not (folder / "adapter_config.json").is_file():
         return None
     config = json.loads((folder / "adapter_config.json").read_text())
-    if config.get("peft_type") != "LORA" or config.get("bias", "none") != "none" or any(config.get(key) for key in ("fan_in_fan_out", *BEYOND_PLAIN)):
+    if (
+        config.get("peft_type") != "LORA"
+        or config.get("bias", "none") != "none"
+        or any(config.get(key) for key in ("fan_in_fan_out", *BEYOND_PLAIN))
+    ):
         return None
     with safe_open(folder / "adapter_model.safetensors", "pt") as stored:
         matrices = {name: stored.get_tensor(name).float() for name in stored.keys()}  # noqa: SIM118
@@ -101,7 +109,10 @@ def _through_the_model(voice: ModelReference) -> Weights:
     A head that shares the embedding's table gets a copy first: an adapter may change one of them alone. Where both are the same still, one is told.
     """
     facts = model.facts(voice.base)
-    _room(4 * (facts.parameters + facts.vocabulary * facts.hidden), "To merge this kind of adapter the whole model is opened in float32")
+    _room(
+        4 * (facts.parameters + facts.vocabulary * facts.hidden),
+        "To merge this kind of adapter the whole model is opened in float32",
+    )
     base = token_rows.grow(METHODS["full"]().load(voice.base, torch.float32), voice.added)
     if voice.method.adapter and not _rows_alone(voice):
         base = untied(base)
@@ -140,16 +151,23 @@ def _room(need: int, what: str) -> None:
     """Raise DeviceError where the computer's memory has not so many bytes free."""
     free = device.cpu().free
     if need > free:
-        raise DeviceError(f"{what}: {need / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free.",
-                          "End the chat and trainings first, close other programs, or export the adapter: that needs no merge.", "memory")
+        raise DeviceError(
+            f"{what}: {need / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free.",
+            "End the chat and trainings first, close other programs, or export the adapter: that needs no merge.",
+            "memory",
+        )
 
 
 def merge(voice: ModelReference, out: Path, dtype: torch.dtype) -> dict[str, torch.Size]:
     """Write the merged weights as safetensors shards with their index; returns name -> shape. Raises ExportError, and DeviceError without memory."""
     from safetensors.torch import save_file
+
     facts = model.facts(voice.base)
     largest = max(tensor.size for tensor in facts.tensors.values())
-    _room(min(SHARD, facts.parameters * dtype.itemsize) + 12 * largest, "Merging holds one file of the result and a tensor at a time")
+    _room(
+        min(SHARD, facts.parameters * dtype.itemsize) + 12 * largest,
+        "Merging holds one file of the result and a tensor at a time",
+    )
     shard: dict[str, torch.Tensor] = {}
     files: list[list[str]] = []
     shapes: dict[str, torch.Size] = {}
@@ -178,7 +196,11 @@ def rounded(weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     if not weight.is_floating_point():
         return weight
     if dtype == torch.float16 and weight.abs().max() > torch.finfo(dtype).max:
-        raise ExportError("A weight of this model is too large for float16.", "Leave --precision out: the base's own type holds it.", "--precision")
+        raise ExportError(
+            "A weight of this model is too large for float16.",
+            "Leave --precision out: the base's own type holds it.",
+            "--precision",
+        )
     return weight.to(dtype)
 
 
@@ -204,4 +226,6 @@ def _rename(out: Path, files: list[list[str]], total: int) -> None:
         target = f"model-{place + 1:05}-of-{len(files):05}.safetensors"
         (out / f"part-{place}.safetensors").rename(out / target)
         where |= dict.fromkeys(names, target)
-    (out / "model.safetensors.index.json").write_text(json.dumps({"metadata": {"total_size": total}, "weight_map": where}, indent=1))
+    (out / "model.safetensors.index.json").write_text(
+        json.dumps({"metadata": {"total_size": total}, "weight_map": where}, indent=1)
+    )

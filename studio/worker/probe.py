@@ -21,7 +21,13 @@ from studio.worker.batches import MicroBatchCollator, collate
 from studio.worker.loss import loss
 
 CPU_LIMIT = 6e12  # products (4 × weights × tokens of one pass) that a CPU does within a minute; beyond, the probe would take longer than it is worth
-NO_MEMORY = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_NOT_INITIALIZED", "CUDNN_STATUS_ALLOC_FAILED")
+NO_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUBLAS_STATUS_NOT_INITIALIZED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)
 
 
 class Probe(TrainerCallback):
@@ -43,14 +49,21 @@ class Probe(TrainerCallback):
                 self.two_steps(micro_batch, step)
                 if trainer.eval_dataset is not None:
                     with torch.no_grad():
-                        trainer.micro_batch_loss(trainer.model_wrapped.eval(), max(trainer.get_eval_dataloader(), key=_tokens))
+                        trainer.micro_batch_loss(
+                            trainer.model_wrapped.eval(), max(trainer.get_eval_dataloader(), key=_tokens)
+                        )
         except (RuntimeError, MemoryError) as error:
             if not isinstance(error, MemoryError) and not any(words in str(error) for words in NO_MEMORY):
                 raise
-            raise DeviceError(f"The device ran out of memory on the largest batch ({_tokens(micro_batch)} tokens), before the first step.",
-                              "Use a smaller training.batch_size with more accumulation, training.checkpointing: true, or a shorter data.max_length.",
-                              "training.batch_size", "memory") from error
-        trainer.report.note(f"Probe: the largest batch ({_tokens(micro_batch)} tokens) fits; {time.monotonic() - began:.1f} s.")
+            raise DeviceError(
+                f"The device ran out of memory on the largest batch ({_tokens(micro_batch)} tokens), before the first step.",
+                "Use a smaller training.batch_size with more accumulation, training.checkpointing: true, or a shorter data.max_length.",
+                "training.batch_size",
+                "memory",
+            ) from error
+        trainer.report.note(
+            f"Probe: the largest batch ({_tokens(micro_batch)} tokens) fits; {time.monotonic() - began:.1f} s."
+        )
         trainer.report.phase("training")
 
     def largest(self) -> dict[str, Any]:
@@ -68,7 +81,9 @@ class Probe(TrainerCallback):
         self.trainer.micro_batch_loss(model, micro_batch).backward()
         step()
         sizes = [weight.numel() for weight in model.parameters() if weight.requires_grad]
-        if micro_batch["input_ids"].device.type == self.trainer.args.device.type == "cpu" and 10 * sum(sizes) < sum(map(torch.numel, model.parameters())):
+        if micro_batch["input_ids"].device.type == self.trainer.args.device.type == "cpu" and 10 * sum(sizes) < sum(
+            map(torch.numel, model.parameters())
+        ):
             return
         if len(self.longest()) == 1:
             model.zero_grad(set_to_none=True)

@@ -22,8 +22,8 @@ from studio.talk.reference import ModelReference, of_folder, voice
 from studio.tokens import Encoder
 from studio.worker import llama_cpp
 from studio.worker.generate import Answer, Sampling
-from studio.worker.merge import own_type, rounded, still_tied, untied, weights
 from studio.worker.loaded import LoadedModel, LoadedModels
+from studio.worker.merge import own_type, rounded, still_tied, untied, weights
 
 TOGETHER = 20  # answers that transformers writes side by side
 SINGLE = ("longrope", "dynamic")  # positions of these depend on the longest neighbour: one answer at a time
@@ -89,20 +89,32 @@ def of_voice(found: ModelReference, order: dict[str, Any]) -> dict[str, Any]:
 def of_transformers(folder: Path, order: dict[str, Any]) -> dict[str, Any]:
     """A folder as a program finds it: AutoTokenizer, its chat template, generate with the generation config beside the weights."""
     import transformers
+
     facts = model.facts(folder)
     place, dtype = room(facts.parameters, getattr(torch, facts.dtype))
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    loaded = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True).to(place).eval()
-    prompts = [tokenizer(tokenizer.apply_chat_template(question, add_generation_prompt=True, tokenize=False), add_special_tokens=False)["input_ids"]
-               for question in order["questions"]]
+    loaded = (
+        transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True).to(place).eval()
+    )
+    prompts = [
+        tokenizer(
+            tokenizer.apply_chat_template(question, add_generation_prompt=True, tokenize=False),
+            add_special_tokens=False,
+        )["input_ids"]
+        for question in order["questions"]
+    ]
     rope = getattr(loaded.config.get_text_config(), "rope_parameters", None) or {}
     width = 1 if rope.get("rope_type") in SINGLE else TOGETHER
     answers = []
     for start in range(0, len(prompts), width):
-        answers += _generated(loaded, tokenizer, prompts[start:start + width], order["max_tokens"])
+        answers += _generated(loaded, tokenizer, prompts[start : start + width], order["max_tokens"])
         print(f"{len(answers)}/{len(prompts)}", flush=True)
-    return {"answers": answers, "ids": [tokenizer(text, add_special_tokens=False)["input_ids"] for text in order["texts"]],
-            "loss": mean_loss(loaded, order["rows"]), "by": f"transformers {transformers.__version__}, {facts.dtype} weights"}
+    return {
+        "answers": answers,
+        "ids": [tokenizer(text, add_special_tokens=False)["input_ids"] for text in order["texts"]],
+        "loss": mean_loss(loaded, order["rows"]),
+        "by": f"transformers {transformers.__version__}, {facts.dtype} weights",
+    }
 
 
 def _generated(loaded: Any, tokenizer: Any, prompts: list[list[int]], max_tokens: int) -> list[dict[str, Any]]:
@@ -113,13 +125,29 @@ def _generated(loaded: Any, tokenizer: Any, prompts: list[list[int]], max_tokens
     settings = loaded.generation_config
     ends = settings.eos_token_id if isinstance(settings.eos_token_id, list) else [settings.eos_token_id]
     with torch.inference_mode():
-        made = loaded.generate(input_ids=ids, attention_mask=mask, max_new_tokens=max_tokens, do_sample=False, temperature=None, top_p=None, top_k=None,
-                               repetition_penalty=1.0, pad_token_id=next((end for end in ends if end is not None), 0))
+        made = loaded.generate(
+            input_ids=ids,
+            attention_mask=mask,
+            max_new_tokens=max_tokens,
+            do_sample=False,
+            temperature=None,
+            top_p=None,
+            top_k=None,
+            repetition_penalty=1.0,
+            pad_token_id=next((end for end in ends if end is not None), 0),
+        )
     found = []
     for prompt, row in zip(prompts, made[:, longest:].tolist(), strict=True):
         stop = next((place for place, token in enumerate(row) if token in ends), None)
         new = row[:stop]
-        found.append({"text": tokenizer.decode(new, skip_special_tokens=True), "ids": new, "prompt": prompt, "finish": "length" if stop is None else "stop"})
+        found.append(
+            {
+                "text": tokenizer.decode(new, skip_special_tokens=True),
+                "ids": new,
+                "prompt": prompt,
+                "finish": "length" if stop is None else "stop",
+            }
+        )
     return found
 
 
@@ -129,12 +157,17 @@ def of_gguf(file: Path, order: dict[str, Any]) -> dict[str, Any]:
     opened_by = [_of_llama_cpp(reader, order) for reader in llama_cpp.readers(file, longest)]
     try:
         with tempfile.TemporaryDirectory(dir=file.parent) as scratch:
-            read = of_transformers(opened(str(file), Path(scratch)).base, order if not opened_by else {**order, "questions": []})
+            read = of_transformers(
+                opened(str(file), Path(scratch)).base, order if not opened_by else {**order, "questions": []}
+            )
         read["by"] = read["by"].split(",")[0] + ", read from the GGUF"
     except (StudioError, ValueError, RuntimeError, KeyError, NotImplementedError, OSError) as error:
         if not opened_by:
-            raise DeviceError(f"transformers does not read this GGUF file ({error}), and no llama.cpp is installed to ask.", "pip install xllamacpp", "gguf") \
-                from error
+            raise DeviceError(
+                f"transformers does not read this GGUF file ({error}), and no llama.cpp is installed to ask.",
+                "pip install xllamacpp",
+                "gguf",
+            ) from error
         read = {"loss": None}
     if not opened_by:
         return read
@@ -155,14 +188,21 @@ def opened(name: str, scratch: Path) -> ModelReference:
     if not name.endswith(".gguf"):
         return voice(name)
     from studio.worker.convert import convert
-    convert(Path(name), scratch / "model", torch.float32 if 8 * Path(name).stat().st_size < device.cpu().free else torch.float16)
+
+    convert(
+        Path(name),
+        scratch / "model",
+        torch.float32 if 8 * Path(name).stat().st_size < device.cpu().free else torch.float16,
+    )
     return of_folder(scratch / "model", name)
 
 
 # -- what both are asked
 
 
-def answers(speaker: LoadedModel, questions: list[list[dict[str, Any]]], max_tokens: int, tell: Any = None) -> list[dict[str, Any]]:
+def answers(
+    speaker: LoadedModel, questions: list[list[dict[str, Any]]], max_tokens: int, tell: Any = None
+) -> list[dict[str, Any]]:
     """[{text, ids, prompt, finish}] in the order of the questions; all are written side by side."""
     asked = [speaker.answer(messages, Sampling(max_tokens=max_tokens, temperature=0)) for messages in questions]
     texts = [""] * len(asked)
@@ -181,12 +221,18 @@ def answers(speaker: LoadedModel, questions: list[list[dict[str, Any]]], max_tok
 def _told(text: str, answer: Answer) -> dict[str, Any]:
     """ids: without the token that ended it. finish: "text" where only this program's look-out for a stop text ended it."""
     by_token = answer.new[-1] in answer.ends
-    return {"text": text, "ids": answer.new[:-1] if by_token else answer.new, "prompt": answer.prompt,
-            "finish": "text" if answer.finish == "stop" and not by_token else answer.finish}
+    return {
+        "text": text,
+        "ids": answer.new[:-1] if by_token else answer.new,
+        "prompt": answer.prompt,
+        "finish": "text" if answer.finish == "stop" and not by_token else answer.finish,
+    }
 
 
 def _of_speaker(speaker: LoadedModel, order: dict[str, Any]) -> dict[str, Any]:
-    told = answers(speaker, order["questions"], order["max_tokens"], lambda done, total: print(f"{done}/{total}", flush=True))
+    told = answers(
+        speaker, order["questions"], order["max_tokens"], lambda done, total: print(f"{done}/{total}", flush=True)
+    )
     return {"answers": told, "ids": token_ids(speaker.encoder, order["texts"])}
 
 
@@ -209,7 +255,9 @@ def mean_loss(loaded: Any, rows: Rows) -> float | None:
     total, count, place = 0.0, 0, next(loaded.parameters()).device
     for row in rows:
         labels = torch.tensor(row["labels"][1:])
-        logits = loaded(input_ids=torch.tensor([row["ids"]], device=place)).logits[0, -len(row["ids"]):][:-1].float().cpu()
+        logits = (
+            loaded(input_ids=torch.tensor([row["ids"]], device=place)).logits[0, -len(row["ids"]) :][:-1].float().cpu()
+        )
         total += float(torch.nn.functional.cross_entropy(logits, labels, reduction="sum"))
         count += int((labels != IGNORE_INDEX).sum())
     return total / count if count else None
@@ -227,8 +275,11 @@ def room(parameters: int, dtype: torch.dtype) -> tuple[str, torch.dtype]:
     for kind in (torch.float32, dtype):
         if 1.2 * parameters * kind.itemsize < ram:
             return "cpu", kind
-    raise DeviceError(f"The proof loads the model, {parameters * dtype.itemsize / 1e9:.1f} GB, and {ram / 1e9:.1f} GB of memory are free.",
-                      "End the chat and trainings, and export again, or go without it: --no-proof.", "memory")
+    raise DeviceError(
+        f"The proof loads the model, {parameters * dtype.itemsize / 1e9:.1f} GB, and {ram / 1e9:.1f} GB of memory are free.",
+        "End the chat and trainings, and export again, or go without it: --no-proof.",
+        "memory",
+    )
 
 
 if __name__ == "__main__":

@@ -69,13 +69,22 @@ class Report(TrainerCallback):
             work()
         except StudioError as error:
             print(f"error: {error}", file=sys.stderr)
-            self.say("end", state="failed", cause=error.message, action=error.hint, reason=error.reason, peak_memory=peak_memory())
+            self.say(
+                "end",
+                state="failed",
+                cause=error.message,
+                action=error.hint,
+                reason=error.reason,
+                peak_memory=peak_memory(),
+            )
             return 1
         except (OSError, RuntimeError, SafetensorError) as error:
             if not checkpoints.disk_is_full(error):
                 raise
             traceback.print_exc()
-            self.say("end", state="failed", cause=DISK.what, action=DISK.action, reason=DISK.kind, peak_memory=peak_memory())
+            self.say(
+                "end", state="failed", cause=DISK.what, action=DISK.action, reason=DISK.kind, peak_memory=peak_memory()
+            )
             return 1
         return 0
 
@@ -104,9 +113,19 @@ class Report(TrainerCallback):
         self._seen, self._since = self.tokens, now
         memories = distributed.gather(peak_memory())
         more = {"memories": memories} if len(memories) > 1 else {}
-        self.say("step", step=state.global_step, epoch=round(state.epoch or 0.0, 4), loss=logs["loss"],
-                 learning_rate=logs.get("learning_rate"), grad_norm=logs.get("grad_norm"), tokens=self.tokens,
-                 tokens_per_second=round(speed, 1), memory=max(memories), seconds=round(now - self._began, 2), **more)
+        self.say(
+            "step",
+            step=state.global_step,
+            epoch=round(state.epoch or 0.0, 4),
+            loss=logs["loss"],
+            learning_rate=logs.get("learning_rate"),
+            grad_norm=logs.get("grad_norm"),
+            tokens=self.tokens,
+            tokens_per_second=round(speed, 1),
+            memory=max(memories),
+            seconds=round(now - self._began, 2),
+            **more,
+        )
         self._print(f"step {state.global_step}/{state.max_steps}  loss {logs['loss']:.4f}  {speed:.0f} tokens/s")
         self.refuse_nan(logs["loss"], state.global_step, "loss")
 
@@ -125,7 +144,9 @@ class Report(TrainerCallback):
             self.samples(state.global_step)
         return control
 
-    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float] | None = None, **_: Any) -> Any:
+    def on_evaluate(
+        self, args: Any, state: Any, control: Any, metrics: dict[str, float] | None = None, **_: Any
+    ) -> Any:
         """Notes the best loss so far in the state, which checkpoints hold. An evaluation that was cut short has no loss, and says nothing."""
         loss = (metrics or {}).get("eval_loss")
         if loss is None:
@@ -165,7 +186,9 @@ class Report(TrainerCallback):
 
     def patience_is_over(self, state: Any) -> bool:
         """Whether there were so many evaluations since the best one that the run stops early; from the state, so that a resume does not forget."""
-        waited = sum(1 for entry in state.log_history if "eval_loss" in entry and entry["step"] > (state.best_global_step or 0))
+        waited = sum(
+            1 for entry in state.log_history if "eval_loss" in entry and entry["step"] > (state.best_global_step or 0)
+        )
         return bool(self.early_stopping) and waited >= self.early_stopping
 
     def refuse_nan(self, loss: float, step: int, what: str) -> None:
@@ -175,9 +198,15 @@ class Report(TrainerCallback):
         self.note(f"The {what} at step {step} is not a number.", "error")
         text, other = f"The {what} became not a number at step {step}.", self._wider()
         if other:
-            raise StudioError(text, f"Lower training.learning_rate to a half or less, or set training.precision to {other}; "
-                                    "then resume from the last checkpoint.", reason="nan")
-        raise StudioError(text, "Lower training.learning_rate to a half or less; then resume from the last checkpoint.", reason="nan")
+            raise StudioError(
+                text,
+                f"Lower training.learning_rate to a half or less, or set training.precision to {other}; "
+                "then resume from the last checkpoint.",
+                reason="nan",
+            )
+        raise StudioError(
+            text, "Lower training.learning_rate to a half or less; then resume from the last checkpoint.", reason="nan"
+        )
 
     def _wider(self) -> str | None:
         """The quickest precision of this run's device that holds larger numbers than the run's."""

@@ -73,7 +73,7 @@ class Sampled(Options):
     presence_penalty: float | None = Field(None, ge=-2, le=2)
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
     logit_bias: dict[str, Bias] | None = Field(None, max_length=1000)
-    seed: int | None = Field(None, ge=-2**63, le=2**63 - 1)
+    seed: int | None = Field(None, ge=-(2**63), le=2**63 - 1)
     stop: Stop | list[Stop] | None = None
     max_tokens: int | None = Field(None, ge=1, le=1_000_000)
     n: Literal[1] | None = None
@@ -94,7 +94,16 @@ class Sampled(Options):
 
     def sampling(self) -> dict[str, Any]:
         """As worker/generate.py's Sampling takes it."""
-        names = ("temperature", "top_p", "top_k", "repetition_penalty", "presence_penalty", "frequency_penalty", "seed", "max_tokens")
+        names = (
+            "temperature",
+            "top_p",
+            "top_k",
+            "repetition_penalty",
+            "presence_penalty",
+            "frequency_penalty",
+            "seed",
+            "max_tokens",
+        )
         found = {name: value for name in names if (value := getattr(self, name)) is not None}
         found["stop"] = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
         if self.logit_bias:
@@ -173,8 +182,11 @@ def read(kind: type[Kind], body: Any) -> Kind:
         if first["type"] == "extra_forbidden":
             raise RequestError(f"There is no setting {place} here.", "Leave it out.", place) from None
         given = "" if first["type"] == "missing" else f" It is {str(first['input'])[:80]!r}."
-        raise RequestError(f"{place or 'The request'}: {first['msg'].removeprefix('Value error, ')}.{given}",
-                           "Correct it, or leave it out where it is optional.", place or "body") from None
+        raise RequestError(
+            f"{place or 'The request'}: {first['msg'].removeprefix('Value error, ')}.{given}",
+            "Correct it, or leave it out where it is optional.",
+            place or "body",
+        ) from None
 
 
 def wanted(body: Any) -> tuple[str, list[dict[str, Any]], dict[str, Any], dict[str, Any]]:
@@ -191,16 +203,34 @@ def described() -> dict[str, Any]:
         schema = kind.model_json_schema(ref_template="#/components/schemas/{model}")
         schemas.update(schema.pop("$defs", {}))
         schemas[kind.__name__] = schema
-        return {"required": True, "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{kind.__name__}"}}}}
+        return {
+            "required": True,
+            "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{kind.__name__}"}}},
+        }
 
-    told = {200: "The answer.", 400: "Refused, with a sentence.", 401: "The key is missing or wrong.", 404: "No such model.", 503: "No room for it."}
+    told = {
+        200: "The answer.",
+        400: "Refused, with a sentence.",
+        401: "The key is missing or wrong.",
+        404: "No such model.",
+        503: "No room for it.",
+    }
     answers = {str(status): {"description": text} for status, text in told.items()}
     name = [{"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}]
     paths: dict[str, Any] = {
         "/v1/models": {"get": {"summary": "The models in memory", "responses": answers}},
         "/v1/models/{model}": {"get": {"summary": "One of them", "parameters": name, "responses": answers}},
-        "/v1/chat/completions": {"post": {"summary": "An answer in a conversation", "requestBody": taken(ChatRequest), "responses": answers}},
-        "/v1/completions": {"post": {"summary": "A text gone on with", "requestBody": taken(TextRequest), "responses": answers}},
+        "/v1/chat/completions": {
+            "post": {"summary": "An answer in a conversation", "requestBody": taken(ChatRequest), "responses": answers}
+        },
+        "/v1/completions": {
+            "post": {"summary": "A text gone on with", "requestBody": taken(TextRequest), "responses": answers}
+        },
     }
-    return {"openapi": "3.1.0", "info": {"title": "Fine-Tuning Studio's model server", "version": "1"}, "security": [{"key": []}], "paths": paths,
-            "components": {"schemas": schemas, "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}}}
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Fine-Tuning Studio's model server", "version": "1"},
+        "security": [{"key": []}],
+        "paths": paths,
+        "components": {"schemas": schemas, "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}},
+    }

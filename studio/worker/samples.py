@@ -19,7 +19,12 @@ class Samples:
         self.prompts, self.encoder, self.trainer = prompts, encoder, trainer
         words = [encoder.tokenizer.token_to_id(word) for word in encoder.template.stop]
         ends = plain(trainer.model).generation_config.eos_token_id
-        self.ends = sorted({*(word for word in words if word is not None), *(ends if isinstance(ends, list) else [] if ends is None else [ends])})
+        self.ends = sorted(
+            {
+                *(word for word in words if word is not None),
+                *(ends if isinstance(ends, list) else [] if ends is None else [ends]),
+            }
+        )
 
     def __call__(self, step: int) -> None:
         if self.trainer.split or not distributed.is_main():
@@ -34,10 +39,19 @@ class Samples:
             model.train(training)
 
     def answer(self, model: Any, prompt: str) -> str:
-        ids = torch.tensor([self.encoder.prompt_ids([{"role": "user", "content": prompt}])], device=self.trainer.args.device)
+        ids = torch.tensor(
+            [self.encoder.prompt_ids([{"role": "user", "content": prompt}])], device=self.trainer.args.device
+        )
         kind = self.trainer.dtype
         with torch.no_grad(), torch.autocast(ids.device.type, kind, enabled=kind != torch.float32):
-            out = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=ANSWER_TOKENS, do_sample=False, use_cache=True,
-                                 eos_token_id=self.ends or None, pad_token_id=self.ends[0] if self.ends else 0)
-        new = out[0, ids.shape[1]:] if out.shape[1] > ids.shape[1] else out[0]
+            out = model.generate(
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
+                max_new_tokens=ANSWER_TOKENS,
+                do_sample=False,
+                use_cache=True,
+                eos_token_id=self.ends or None,
+                pad_token_id=self.ends[0] if self.ends else 0,
+            )
+        new = out[0, ids.shape[1] :] if out.shape[1] > ids.shape[1] else out[0]
         return self.encoder.tokenizer.decode(new.tolist(), skip_special_tokens=True)

@@ -12,7 +12,9 @@ OWN: dict[str, dict[str, Any]] = {"cosine_with_min_lr": {"min_lr_rate": LEAST}}
 CONSTANT = {"constant": "constant_with_warmup"}  # where a warm-up is asked for
 
 
-def scheduler(name: str, optimizer: torch.optim.Optimizer, warmup: int, steps: int) -> torch.optim.lr_scheduler.LambdaLR:
+def scheduler(
+    name: str, optimizer: torch.optim.Optimizer, warmup: int, steps: int
+) -> torch.optim.lr_scheduler.LambdaLR:
     """A schedule over `steps` optimizer steps, of which the first `warmup` rise from rate/warmup to the whole rate.
 
     transformers' own begins with a step at rate 0, which learns nothing: of a run of one step, all of it. Here step k of the

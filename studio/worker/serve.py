@@ -33,8 +33,8 @@ from studio import device, json_text, process
 from studio.errors import DeviceError, ModelError, StudioError, in_words, own
 from studio.talk import chat
 from studio.worker import answers
-from studio.worker.request import ChatRequest, Names, Sampled, TextRequest, described, read
 from studio.worker.batch_scheduler import Asked, BatchScheduler
+from studio.worker.request import ChatRequest, Names, Sampled, TextRequest, described, read
 
 CANCEL_EVERY = 0.5  # seconds between two looks whether the client is still there
 
@@ -48,20 +48,32 @@ class Server:
         self.created, self.began = int(time.time()), time.monotonic()
 
     def app(self) -> Starlette:
-        routes = [("/v1/models", self.models, "GET"), ("/v1/models/{name:path}", self.model, "GET"), ("/v1/chat/completions", self.complete, "POST"),
-                  ("/v1/completions", self.go_on, "POST"), ("/studio/status", self.status, "GET"),
-                  ("/studio/load", self.load, "POST"), ("/studio/unload", self.unload, "POST"), ("/studio/end", self.finish, "POST")]
+        routes = [
+            ("/v1/models", self.models, "GET"),
+            ("/v1/models/{name:path}", self.model, "GET"),
+            ("/v1/chat/completions", self.complete, "POST"),
+            ("/v1/completions", self.go_on, "POST"),
+            ("/studio/status", self.status, "GET"),
+            ("/studio/load", self.load, "POST"),
+            ("/studio/unload", self.unload, "POST"),
+            ("/studio/end", self.finish, "POST"),
+        ]
         made = [Route(path, self._guarded(function), methods=[method]) for path, function, method in routes]
         # pages of other programs may ask: what protects is the key, which no browser sends by itself
         across = Middleware(CORSMiddleware, allow_origins=["*"], allow_methods=["*"], allow_headers=["*"], max_age=600)
-        return Starlette(routes=[*made, Route("/openapi.json", self.describe, methods=["GET"])], middleware=[across],
-                         exception_handlers={HTTPException: _no_route})
+        return Starlette(
+            routes=[*made, Route("/openapi.json", self.describe, methods=["GET"])],
+            middleware=[across],
+            exception_handlers={HTTPException: _no_route},
+        )
 
     def _guarded(self, function: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
         async def guarded(request: Request) -> Response:
             given = request.headers.get("authorization", "").removeprefix("Bearer ").strip()
             if not hmac.compare_digest(given.encode(), self.key.encode()):
-                return _refused(401, "The key is missing or wrong.", "Send the header Authorization: Bearer KEY.", "invalid_api_key")
+                return _refused(
+                    401, "The key is missing or wrong.", "Send the header Authorization: Bearer KEY.", "invalid_api_key"
+                )
             self.turns.touched = time.monotonic()
             try:
                 return await function(request)
@@ -72,6 +84,7 @@ class Server:
                 if spoken is None:
                     traceback.print_exc()
                 return _error(spoken) if spoken else JSONResponse(_told(own(error)), 500)
+
         return guarded
 
     # -- OpenAI's
@@ -82,7 +95,9 @@ class Server:
     async def model(self, request: Request) -> Response:
         name = request.path_params["name"]
         if name not in self.turns.names:
-            raise ModelError(f"There is no model {name!r} here.", f"Loaded: {', '.join(self.turns.names) or 'none'}.", "model")
+            raise ModelError(
+                f"There is no model {name!r} here.", f"Loaded: {', '.join(self.turns.names) or 'none'}.", "model"
+            )
         return JSONResponse(self._model(name))
 
     def _model(self, name: str) -> dict[str, Any]:
@@ -93,7 +108,9 @@ class Server:
 
     async def complete(self, request: Request) -> Response:
         body = read(ChatRequest, await _body(request))
-        asked = Asked(body.model, [message.plain() for message in body.messages], body.sampling(), _deaf, body.variables())
+        asked = Asked(
+            body.model, [message.plain() for message in body.messages], body.sampling(), _deaf, body.variables()
+        )
         return await self._answered(request, asked, body, answers.Chat(body.model, body.calls))
 
     async def go_on(self, request: Request) -> Response:
@@ -116,14 +133,26 @@ class Server:
             return _error(first["error"])
         if body.stream:
             usage = bool(body.stream_options and body.stream_options.include_usage)
-            return StreamingResponse(_stream(shape, asked, first, events, usage), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+            return StreamingResponse(
+                _stream(shape, asked, first, events, usage),
+                media_type="text/event-stream",
+                headers={"Cache-Control": "no-store"},
+            )
         return await _whole(shape, asked, first, events, request)
 
     # -- the studio's own
 
     async def status(self, request: Request) -> Response:
-        return JSONResponse({"models": self.turns.names, "doing": self.turns.doing, "busy": self.turns.busy, "pid": os.getpid(),
-                             "memory": chat.memory_of(os.getpid()), "seconds": round(time.monotonic() - self.began, 1)})
+        return JSONResponse(
+            {
+                "models": self.turns.names,
+                "doing": self.turns.doing,
+                "busy": self.turns.busy,
+                "pid": os.getpid(),
+                "memory": chat.memory_of(os.getpid()),
+                "seconds": round(time.monotonic() - self.began, 1),
+            }
+        )
 
     async def load(self, request: Request) -> Response:
         return await self._job(self.turns.load, read(Names, await _body(request)).names)
@@ -158,7 +187,9 @@ async def _next(events: asyncio.Queue[dict[str, Any]], request: Request) -> dict
                 raise ConnectionResetError from None
 
 
-async def _stream(shape: answers.Shape, asked: Asked, event: dict[str, Any], events: asyncio.Queue[dict[str, Any]], usage: bool) -> AsyncIterator[str]:
+async def _stream(
+    shape: answers.Shape, asked: Asked, event: dict[str, Any], events: asyncio.Queue[dict[str, Any]], usage: bool
+) -> AsyncIterator[str]:
     """Server-sent events in OpenAI's shape. Starlette closes this generator when the client goes away.
 
     While nothing comes, a comment is sent from time to time, so that a client can tell a long wait from a dead server.
@@ -189,7 +220,9 @@ def _event(told: dict[str, Any]) -> str:
     return "data: " + json.dumps(told, ensure_ascii=False) + "\n\n"
 
 
-async def _whole(shape: answers.Shape, asked: Asked, event: dict[str, Any], events: asyncio.Queue[dict[str, Any]], request: Request) -> Response:
+async def _whole(
+    shape: answers.Shape, asked: Asked, event: dict[str, Any], events: asyncio.Queue[dict[str, Any]], request: Request
+) -> Response:
     text, odds = "", []
     try:
         while "finish" not in event:
@@ -210,7 +243,9 @@ async def _body(request: Request) -> Any:
     try:
         return json_text.read(await request.body())
     except (ValueError, UnicodeError) as error:
-        raise ModelError(f"The request cannot be read: {error}.", "Send a JSON object with model and messages.", "body") from error
+        raise ModelError(
+            f"The request cannot be read: {error}.", "Send a JSON object with model and messages.", "body"
+        ) from error
 
 
 def _deaf(event: dict[str, Any]) -> None:
@@ -218,12 +253,25 @@ def _deaf(event: dict[str, Any]) -> None:
 
 
 async def _no_route(request: Request, error: HTTPException) -> Response:
-    return _refused(error.status_code, f"{request.method} {request.url.path} is not served here.", "What is stands in /openapi.json.", "not_found")
+    return _refused(
+        error.status_code,
+        f"{request.method} {request.url.path} is not served here.",
+        "What is stands in /openapi.json.",
+        "not_found",
+    )
 
 
 def _told(error: StudioError) -> dict[str, Any]:
     code = "model_not_found" if error.where == "model" else error.where
-    return {"error": {"message": str(error), "type": "invalid_request_error", "param": error.where, "code": code, "studio": error.as_dict()}}
+    return {
+        "error": {
+            "message": str(error),
+            "type": "invalid_request_error",
+            "param": error.where,
+            "code": code,
+            "studio": error.as_dict(),
+        }
+    }
 
 
 def _error(error: StudioError) -> Response:
@@ -232,7 +280,10 @@ def _error(error: StudioError) -> Response:
 
 
 def _refused(status: int, message: str, hint: str, code: str) -> Response:
-    return JSONResponse({"error": {"message": f"{message} {hint}", "type": "invalid_request_error", "param": None, "code": code}}, status)
+    return JSONResponse(
+        {"error": {"message": f"{message} {hint}", "type": "invalid_request_error", "param": None, "code": code}},
+        status,
+    )
 
 
 # -- the process
@@ -243,9 +294,15 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("models", nargs="*", metavar="MODEL")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0)
-    parser.add_argument("--page", action="store_true", help="the page's own server: tells its address in a file, ends when idle")
-    parser.add_argument("--detach", action="store_true", help="return at once; the server goes on in a session of its own")
-    parser.add_argument("--under", type=int, metavar="PID", help="the process that started it: gone, the server goes too")
+    parser.add_argument(
+        "--page", action="store_true", help="the page's own server: tells its address in a file, ends when idle"
+    )
+    parser.add_argument(
+        "--detach", action="store_true", help="return at once; the server goes on in a session of its own"
+    )
+    parser.add_argument(
+        "--under", type=int, metavar="PID", help="the process that started it: gone, the server goes too"
+    )
     args = parser.parse_args(arguments)
     if args.under:
         process.die_with(args.under)
@@ -262,7 +319,9 @@ def main(arguments: list[str]) -> int:
     address = f"http://{args.host}:{bound.getsockname()[1]}"
     turns = BatchScheduler(threads=int(os.environ.get("STUDIO_CHAT_THREADS") or device.cores()), names=args.models)
     server = Server(turns, key)
-    http = uvicorn.Server(uvicorn.Config(server.app(), log_level="warning", timeout_graceful_shutdown=1, lifespan="off"))
+    http = uvicorn.Server(
+        uvicorn.Config(server.app(), log_level="warning", timeout_graceful_shutdown=1, lifespan="off")
+    )
     server.end = lambda: setattr(http, "should_exit", True)
     if args.page:
         chat.announce(address, key)

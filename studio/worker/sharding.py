@@ -25,8 +25,11 @@ def kind(config: RunConfig, model: Any) -> str:
     if config.training.sharding != "auto" or not torch.cuda.is_available():
         return "ddp" if config.training.sharding == "auto" else config.training.sharding
     later = casts_later(model)
-    state = sum(weight.numel() * (12 + (4 if later else weight.element_size()) if weight.requires_grad else weight.element_size())
-                for weight in model.parameters())
+    state = sum(
+        weight.numel()
+        * (12 + (4 if later else weight.element_size()) if weight.requires_grad else weight.element_size())
+        for weight in model.parameters()
+    )
     return "fsdp" if state > torch.cuda.get_device_properties(0).total_memory * 2 / 3 else "ddp"
 
 
@@ -58,6 +61,7 @@ def split(model: Any, device: torch.device, dtype: torch.dtype) -> None:
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
     mesh = init_device_mesh(device.type, (distributed.world(),))
     policy = MixedPrecisionPolicy(param_dtype=None if dtype == torch.float32 else dtype, reduce_dtype=torch.float32)
     cast = casts_later(model)
@@ -97,8 +101,11 @@ def tell(model: Any, report: Any) -> None:
         everything += weight.numel() * weight.element_size()
     held = distributed.gather(mine)
     sizes = " + ".join(f"{size / 1e9:.2f}" for size in held)
-    text = f"Each of {len(held)} processes holds the whole model." if min(held) == everything else \
-        f"The model is split over {len(held)} processes: {sizes} GB of {everything / 1e9:.2f}."
+    text = (
+        f"Each of {len(held)} processes holds the whole model."
+        if min(held) == everything
+        else f"The model is split over {len(held)} processes: {sizes} GB of {everything / 1e9:.2f}."
+    )
     report.note(text, held=held, whole=everything)
 
 
@@ -109,7 +116,14 @@ def keep(model: Any, optimizer: Any, folder: Path) -> None:
     """Write this process's part of the trained weights, and of the optimizer's state where the Trainer does not: it writes the first one's."""
     reshard(model)
     folder.mkdir(parents=True, exist_ok=True)
-    save_file({name: _part(weight).detach().cpu().contiguous() for name, weight in model.named_parameters() if weight.requires_grad}, folder / _named(KEPT))
+    save_file(
+        {
+            name: _part(weight).detach().cpu().contiguous()
+            for name, weight in model.named_parameters()
+            if weight.requires_grad
+        },
+        folder / _named(KEPT),
+    )
     if not distributed.is_main():
         torch.save(optimizer.state_dict(), folder / _named("optimizer.pt"))
 
@@ -117,9 +131,18 @@ def keep(model: Any, optimizer: Any, folder: Path) -> None:
 def restore(model: Any, folder: Path) -> None:
     """Undo of keep, for the weights. Raises RunError where they do not fit."""
     reshard(model)
-    kept, weights = load_file(folder / _named(KEPT)), {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
-    if {name: part.shape for name, part in kept.items()} != {name: _part(weight).shape for name, weight in weights.items()}:
-        raise RunError(f"The checkpoint {folder.name} holds other trained weights than this order trains.", "Start the run anew.", str(folder))
+    kept, weights = (
+        load_file(folder / _named(KEPT)),
+        {name: weight for name, weight in model.named_parameters() if weight.requires_grad},
+    )
+    if {name: part.shape for name, part in kept.items()} != {
+        name: _part(weight).shape for name, weight in weights.items()
+    }:
+        raise RunError(
+            f"The checkpoint {folder.name} holds other trained weights than this order trains.",
+            "Start the run anew.",
+            str(folder),
+        )
     with torch.no_grad():
         for name, weight in weights.items():
             _part(weight).copy_(kept[name])
@@ -134,14 +157,29 @@ def in_parts(optimizer: torch.optim.Optimizer, trainer: Any) -> torch.optim.Opti
 
     def own(_: Any, state: dict[str, Any]) -> dict[str, Any] | None:
         resuming = state["state"] and not distributed.is_main()
-        return torch.load(trainer.resumed / _named("optimizer.pt"), map_location="cpu", weights_only=True) if resuming else None
+        return (
+            torch.load(trainer.resumed / _named("optimizer.pt"), map_location="cpu", weights_only=True)
+            if resuming
+            else None
+        )
 
     def joined(_: Any) -> None:
         for weight, state in optimizer.state.items():
             for key, value in state.items():
-                if isinstance(weight, DTensor) and isinstance(value, torch.Tensor) and value.shape == _part(weight).shape and value.dim():
-                    state[key] = DTensor.from_local(value, weight.device_mesh, weight.placements, run_check=False,
-                                                    shape=weight.shape, stride=weight.stride())
+                if (
+                    isinstance(weight, DTensor)
+                    and isinstance(value, torch.Tensor)
+                    and value.shape == _part(weight).shape
+                    and value.dim()
+                ):
+                    state[key] = DTensor.from_local(
+                        value,
+                        weight.device_mesh,
+                        weight.placements,
+                        run_check=False,
+                        shape=weight.shape,
+                        stride=weight.stride(),
+                    )
 
     optimizer.register_state_dict_post_hook(lambda _, state: tree_map(_part, state))
     optimizer.register_load_state_dict_pre_hook(own)
@@ -152,6 +190,7 @@ def in_parts(optimizer: torch.optim.Optimizer, trainer: Any) -> torch.optim.Opti
 def reshard(model: Any) -> None:
     """What an evaluation has left together is given back."""
     from torch.distributed.fsdp import FSDPModule
+
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.reshard()
@@ -173,6 +212,7 @@ def whole(trainer: Any) -> Any:
     if not trainer.split:
         return model
     from torch.distributed.fsdp import FSDPModule
+
     reshard(model)
     made: dict[torch.nn.Parameter, torch.nn.Parameter] = {}
     for module in model.modules():
@@ -180,7 +220,9 @@ def whole(trainer: Any) -> Any:
             if hasattr(weight, "full_tensor"):
                 if weight not in made:
                     full = weight.detach().full_tensor()
-                    made[weight] = torch.nn.Parameter(full.cpu() if distributed.is_main() else full.new_empty(0), weight.requires_grad)
+                    made[weight] = torch.nn.Parameter(
+                        full.cpu() if distributed.is_main() else full.new_empty(0), weight.requires_grad
+                    )
                 module._parameters[name] = made[weight]
     for module in model.modules():
         if isinstance(module, FSDPModule):

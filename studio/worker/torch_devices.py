@@ -21,8 +21,16 @@ from studio.home import write_whole
 
 def look(every: bool = True) -> dict[str, Any]:
     """What torch says of every device, or of the current one. Nothing is raised: what goes wrong is the answer's `error`."""
-    answer: dict[str, Any] = {"version": torch.__version__, "cuda": torch.version.cuda, "hip": torch.version.hip, "xpu": getattr(torch.version, "xpu", None),
-                              "architectures": architectures(), "available": False, "error": None, "devices": []}
+    answer: dict[str, Any] = {
+        "version": torch.__version__,
+        "cuda": torch.version.cuda,
+        "hip": torch.version.hip,
+        "xpu": getattr(torch.version, "xpu", None),
+        "architectures": architectures(),
+        "available": False,
+        "error": None,
+        "devices": [],
+    }
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         try:
@@ -53,7 +61,14 @@ def seen(every: bool) -> list[dict[str, Any]]:
         properties = module.get_device_properties(index) if hasattr(module, "get_device_properties") else None
         free = module.mem_get_info(index)[0] if hasattr(module, "mem_get_info") else None
         capability = list(module.get_device_capability(index)) if kind == "cuda" else None
-        found.append({"name": getattr(properties, "name", kind), "memory": getattr(properties, "total_memory", None), "free": free, "capability": capability})
+        found.append(
+            {
+                "name": getattr(properties, "name", kind),
+                "memory": getattr(properties, "total_memory", None),
+                "free": free,
+                "capability": capability,
+            }
+        )
     return found
 
 

@@ -25,7 +25,18 @@ from studio.resolve import Resolved, resolve
 from studio.run import Run
 from studio.runs import checkpoints
 from studio.tokens import Encoder
-from studio.worker import adamw, adapters, agreement, attention, compiled, distributed, memory, probe, sharding, torch_devices
+from studio.worker import (
+    adamw,
+    adapters,
+    agreement,
+    attention,
+    compiled,
+    distributed,
+    memory,
+    probe,
+    sharding,
+    torch_devices,
+)
 from studio.worker.batches import Layout, filled
 from studio.worker.peak import peak_memory
 from studio.worker.report import Report
@@ -36,7 +47,9 @@ from studio.worker.trainer import StudioTrainer
 def main(run: Run) -> int:
     """Carry the order out. Exit code 0: the end line says finished or stopped; 1: it says failed, and why."""
     if distributed.world() > 1:
-        process.die_with(os.getppid())  # torchrun starts its processes in sessions of their own, out of reach of our supervisor
+        process.die_with(
+            os.getppid()
+        )  # torchrun starts its processes in sessions of their own, out of reach of our supervisor
         distributed.take_device()
     training = run.config.training
     report = Report(run, int(os.environ.get("STUDIO_ATTEMPT", 1)), training.early_stopping, training.keep_best)
@@ -81,7 +94,12 @@ def train(run: Run, report: Report) -> None:
         checkpoints.refuse_other_data(resumed, rows.train.content)
     trainer = _trainer(run, config, resolved, tuned, rows, report, bool(resumed))
     resolved = agreement.agreed(trainer, resolved)
-    report.say("plan", parameters=facts.parameters, base_fingerprint=shards.fingerprint(folder), **_plan(config, folder, resolved, tuned, rows))
+    report.say(
+        "plan",
+        parameters=facts.parameters,
+        base_fingerprint=shards.fingerprint(folder),
+        **_plan(config, folder, resolved, tuned, rows),
+    )
     if config.training.sample_prompts:
         report.samples = Samples(config.training.sample_prompts, encoder, trainer)
     if not resumed:
@@ -96,7 +114,9 @@ def train(run: Run, report: Report) -> None:
     _finish(run, config, trainer, encoder, folder, report)
 
 
-def _finite(config: RunConfig, resolved: Resolved, folder: Path, rows: data.Prepared, report: Report) -> tuple[Resolved, Any, Any]:
+def _finite(
+    config: RunConfig, resolved: Resolved, folder: Path, rows: data.Prepared, report: Report
+) -> tuple[Resolved, Any, Any]:
     """(settled, base, tuned); in float32 where fp16 cannot hold this model's numbers. Raises OrderError where fp16 was ordered."""
     base, tuned = _tuned(config, resolved, folder)
     report.precision = resolved.dtype
@@ -104,11 +124,17 @@ def _finite(config: RunConfig, resolved: Resolved, folder: Path, rows: data.Prep
     if resolved.dtype != "float16" or probe.finite(tuned, rows.train.first(4), torch.float16, place):
         return resolved, base, tuned
     if config.training.precision == "fp16":
-        raise OrderError("This model's numbers go beyond what fp16 holds: its loss is not a number before the first step.",
-                         "Set training.precision to auto: it then computes in float32.", "training.precision")
+        raise OrderError(
+            "This model's numbers go beyond what fp16 holds: its loss is not a number before the first step.",
+            "Set training.precision to auto: it then computes in float32.",
+            "training.precision",
+        )
     why = "this model's numbers go beyond what fp16 holds"
     report.note(f"Computed in float32: {why}. That is slower, and the base takes twice the memory.", "warning")
-    report.precision, resolved = "float32", resolved._replace(dtype="float32", autocast=None, why={**resolved.why, "precision": why})
+    report.precision, resolved = (
+        "float32",
+        resolved._replace(dtype="float32", autocast=None, why={**resolved.why, "precision": why}),
+    )
     del base, tuned
     memory.give_back()
     set_seed(config.training.seed)
@@ -139,55 +165,107 @@ def _tell_held_out(rows: data.Prepared, config: RunConfig, report: Report) -> No
     held = rows.record["eval"]
     if held.get("of", 0) > config.data.eval_rows:
         others = "not used" if isinstance(config.data.eval, str) else "trained on"
-        report.note(f"Measured on are {held['rows']} of the {held['of']} rows of the held-out data, spread over short and long ones; "
-                    f"the others are {others}. data.eval_rows sets how many.")
+        report.note(
+            f"Measured on are {held['rows']} of the {held['of']} rows of the held-out data, spread over short and long ones; "
+            f"the others are {others}. data.eval_rows sets how many."
+        )
 
 
 def _tell_left_out(rows: data.Prepared, report: Report) -> None:
     """Of rows that were encoded while the run went on: what the plan could not know yet."""
     late = rows.train.finished() if isinstance(rows.train, Growing) else None
     if late and late["dropped"]:
-        report.note("Rows that could not be trained on: " + "; ".join(f"{kind}: {told['count']}" for kind, told in late["dropped"].items()) + ".", data=late)
+        report.note(
+            "Rows that could not be trained on: "
+            + "; ".join(f"{kind}: {told['count']}" for kind, told in late["dropped"].items())
+            + ".",
+            data=late,
+        )
 
 
-def _trainer(run: Run, config: RunConfig, resolved: Resolved, tuned: Any, rows: data.Prepared, report: Report, resumed: bool) -> StudioTrainer:
+def _trainer(
+    run: Run, config: RunConfig, resolved: Resolved, tuned: Any, rows: data.Prepared, report: Report, resumed: bool
+) -> StudioTrainer:
     training, held = config.training, len(rows.eval) > 0
     split = distributed.world() > 1 and sharding.kind(config, tuned) == "fsdp"
     named = sharding.optimizer(resolved.optimizer, report) if split else resolved.optimizer
     own = (adamw.RoundedAdamW, {"lr": config.learning_rate, "seed": training.seed}) if named == auto.ROUNDING else None
     arguments = (sharding.SplitArguments if split else TrainingArguments)(
-        output_dir=str(run.checkpoints), num_train_epochs=training.epochs, max_steps=training.max_steps or -1,
-        per_device_train_batch_size=resolved.effective, gradient_accumulation_steps=1,  # the loader's items are whole steps
-        learning_rate=config.learning_rate, lr_scheduler_type=training.schedule, warmup_steps=training.rising,
-        weight_decay=training.weight_decay, max_grad_norm=training.max_grad_norm, neftune_noise_alpha=training.neftune,
-        label_smoothing_factor=training.label_smoothing, optim="adamw_torch" if own else named,
-        bf16=resolved.autocast == "bfloat16", fp16=resolved.autocast == "float16", use_cpu=resolved.device == "cpu",
-        activation_checkpointing=resolved.checkpointing, activation_checkpointing_kwargs={"use_reentrant": False} if resolved.checkpointing else None,
-        seed=training.seed, logging_steps=training.log_every, logging_first_step=True, logging_nan_inf_filter=False,
-        eval_strategy="steps" if held else "no", eval_steps=resolved.eval_every, eval_on_start=held and not resumed,
-        save_strategy="steps", save_steps=resolved.save_every, save_total_limit=None,
-        report_to=list(training.report_to) or "none", disable_tqdm=True, remove_unused_columns=False, dataloader_pin_memory=resolved.device == "cuda",
+        output_dir=str(run.checkpoints),
+        num_train_epochs=training.epochs,
+        max_steps=training.max_steps or -1,
+        per_device_train_batch_size=resolved.effective,
+        gradient_accumulation_steps=1,  # the loader's items are whole steps
+        learning_rate=config.learning_rate,
+        lr_scheduler_type=training.schedule,
+        warmup_steps=training.rising,
+        weight_decay=training.weight_decay,
+        max_grad_norm=training.max_grad_norm,
+        neftune_noise_alpha=training.neftune,
+        label_smoothing_factor=training.label_smoothing,
+        optim="adamw_torch" if own else named,
+        bf16=resolved.autocast == "bfloat16",
+        fp16=resolved.autocast == "float16",
+        use_cpu=resolved.device == "cpu",
+        activation_checkpointing=resolved.checkpointing,
+        activation_checkpointing_kwargs={"use_reentrant": False} if resolved.checkpointing else None,
+        seed=training.seed,
+        logging_steps=training.log_every,
+        logging_first_step=True,
+        logging_nan_inf_filter=False,
+        eval_strategy="steps" if held else "no",
+        eval_steps=resolved.eval_every,
+        eval_on_start=held and not resumed,
+        save_strategy="steps",
+        save_steps=resolved.save_every,
+        save_total_limit=None,
+        report_to=list(training.report_to) or "none",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataloader_pin_memory=resolved.device == "cuda",
         dataloader_num_workers=resolved.workers,
-        **sharding.arguments())
+        **sharding.arguments(),
+    )
     if split:
         sharding.split(tuned, arguments.device, getattr(torch, resolved.dtype))
     elif casts_later(tuned):
         widened(distributed.to_device(tuned, resolved.device))
     return StudioTrainer(
-        method=config.method, report=report, layout=Layout(resolved.packed, resolved.micro_batch_tokens, resolved.batch_size), effective=resolved.effective,
-        kind=sharding.loss(config, resolved.loss, tuned, report), keep=training.keep_checkpoints,
-        dtype=getattr(torch, resolved.dtype), split=split, optimizer_cls_and_kwargs=own,
-        model=tuned, args=arguments, train_dataset=rows.train, eval_dataset=rows.eval if held else None, callbacks=[report])
+        method=config.method,
+        report=report,
+        layout=Layout(resolved.packed, resolved.micro_batch_tokens, resolved.batch_size),
+        effective=resolved.effective,
+        kind=sharding.loss(config, resolved.loss, tuned, report),
+        keep=training.keep_checkpoints,
+        dtype=getattr(torch, resolved.dtype),
+        split=split,
+        optimizer_cls_and_kwargs=own,
+        model=tuned,
+        args=arguments,
+        train_dataset=rows.train,
+        eval_dataset=rows.eval if held else None,
+        callbacks=[report],
+    )
 
 
 def _plan(config: RunConfig, folder: Path, resolved: Resolved, tuned: Any, rows: data.Prepared) -> dict[str, Any]:
     """What is known before the first step."""
     trainable = sum(weight.numel() for weight in tuned.parameters() if weight.requires_grad)
     layout = Layout(resolved.packed, resolved.micro_batch_tokens, resolved.batch_size)
-    return {"steps": resolved.steps, "epochs": config.training.epochs, "rows": len(rows.train), "eval_rows": len(rows.eval),
-            "trainable": trainable, **({"new_tokens": list(added)} if (added := new_tokens.added(folder, config.data.new_tokens).ids) else {}),
-            "effective_batch": resolved.effective, "processes": distributed.world(), **resolved.told(),
-            **filled(rows.train.first(20_000), layout, resolved.effective, config.training.seed), "data": rows.record, "statistics": rows.statistics}
+    return {
+        "steps": resolved.steps,
+        "epochs": config.training.epochs,
+        "rows": len(rows.train),
+        "eval_rows": len(rows.eval),
+        "trainable": trainable,
+        **({"new_tokens": list(added)} if (added := new_tokens.added(folder, config.data.new_tokens).ids) else {}),
+        "effective_batch": resolved.effective,
+        "processes": distributed.world(),
+        **resolved.told(),
+        **filled(rows.train.first(20_000), layout, resolved.effective, config.training.seed),
+        "data": rows.record,
+        "statistics": rows.statistics,
+    }
 
 
 def _finish(run: Run, config: RunConfig, trainer: StudioTrainer, encoder: Encoder, base: Path, report: Report) -> None:
@@ -204,18 +282,40 @@ def _finish(run: Run, config: RunConfig, trainer: StudioTrainer, encoder: Encode
             config.method.save_result(finished, result)
             hf_files.copy_tokenizer(encoder.tokenizer_folder, result, template.text)
             if not config.method.adapter:
-                hf_files.write_config(base, result, dtype=str(finished.config.dtype).removeprefix("torch."),
-                                      vocabulary=added.size if added.size > model.facts(base).rows else None)
-            write_whole(result / "manifest.json", json.dumps({
-                "base": str(base), "base_fingerprint": shards.fingerprint(base),
-                "model": config.model.model_dump(), "method": config.method.model_dump(mode="json"),
-                "template": template.name, "stop": template.stop, "step": step,
-                "special_answers": special_answers(trainer.train_dataset, encoder),
-                **({"own_tokenizer": True, "new_tokens": added.ids} if added.rows else {})}, indent=1, ensure_ascii=False))
+                hf_files.write_config(
+                    base,
+                    result,
+                    dtype=str(finished.config.dtype).removeprefix("torch."),
+                    vocabulary=added.size if added.size > model.facts(base).rows else None,
+                )
+            write_whole(
+                result / "manifest.json",
+                json.dumps(
+                    {
+                        "base": str(base),
+                        "base_fingerprint": shards.fingerprint(base),
+                        "model": config.model.model_dump(),
+                        "method": config.method.model_dump(mode="json"),
+                        "template": template.name,
+                        "stop": template.stop,
+                        "step": step,
+                        "special_answers": special_answers(trainer.train_dataset, encoder),
+                        **({"own_tokenizer": True, "new_tokens": added.ids} if added.rows else {}),
+                    },
+                    indent=1,
+                    ensure_ascii=False,
+                ),
+            )
         report.saved(run.result, "model")
     stopped = report.stopping is not None
-    report.say("end", state="stopped" if stopped else "finished", cause="Stopped as asked; the model so far is kept." if stopped else None,
-               peak_memory=max(distributed.gather(peak_memory())), memory_by_phase=report.mark(), step=step)
+    report.say(
+        "end",
+        state="stopped" if stopped else "finished",
+        cause="Stopped as asked; the model so far is kept." if stopped else None,
+        peak_memory=max(distributed.gather(peak_memory())),
+        memory_by_phase=report.mark(),
+        step=step,
+    )
 
 
 def special_answers(rows: Any, encoder: Encoder) -> list[int]:

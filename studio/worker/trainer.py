@@ -16,7 +16,7 @@ from transformers import PrinterCallback
 from transformers.trainer_utils import EvalLoopOutput
 
 from studio.worker import schedule, sharding
-from studio.worker.batches import EvalBatches, Layout, Order, MicroBatchCollator, Steps
+from studio.worker.batches import EvalBatches, Layout, MicroBatchCollator, Order, Steps
 from studio.worker.checkpointing import CheckpointedTrainer
 from studio.worker.loss import loss
 from studio.worker.report import Report
@@ -29,15 +29,28 @@ class StudioTrainer(CheckpointedTrainer):
     """method: the tuning method; report: our callback; layout: of the pieces; kind: "chunked" or "full" loss; keep: checkpoints kept;
     dtype: that of the products; split: the model is split over the processes (sharding.py)."""
 
-    def __init__(self, *, method: Any, report: Report, layout: Layout, effective: int, kind: str, keep: int, dtype: torch.dtype,
-                 split: bool = False, **options: Any):
+    def __init__(
+        self,
+        *,
+        method: Any,
+        report: Report,
+        layout: Layout,
+        effective: int,
+        kind: str,
+        keep: int,
+        dtype: torch.dtype,
+        split: bool = False,
+        **options: Any,
+    ):
         self.split = split
         super().__init__(**options)
         self._held: EvalBatches | None = None
         self.method, self.report, self.layout, self.effective = method, report, layout, effective
         self.kind, self.keep, self.dtype = kind, keep, dtype
         self.rank, self.world = self.args.process_index, self.args.world_size
-        self.is_distributed_loading_by_transformers = split  # the Trainer then neither wraps the model nor reduces its gradients
+        self.is_distributed_loading_by_transformers = (
+            split  # the Trainer then neither wraps the model nor reduces its gradients
+        )
         report.trainer = self
         self.remove_callback(PrinterCallback)  # the report prints already
 
@@ -46,8 +59,14 @@ class StudioTrainer(CheckpointedTrainer):
     def get_train_dataloader(self) -> Steps:
         order = Order(len(self.train_dataset), self.effective, self.args.seed)
         workers = self.args.dataloader_num_workers
-        return Steps(self.train_dataset, batch_sampler=order, collate_fn=MicroBatchCollator(self.layout, self.rank, self.world), num_workers=workers,
-                     prefetch_factor=AHEAD if workers else None, pin_memory=self.args.dataloader_pin_memory)
+        return Steps(
+            self.train_dataset,
+            batch_sampler=order,
+            collate_fn=MicroBatchCollator(self.layout, self.rank, self.world),
+            num_workers=workers,
+            prefetch_factor=AHEAD if workers else None,
+            pin_memory=self.args.dataloader_pin_memory,
+        )
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> EvalBatches:
         """The held-out rows in pieces: this process's share of them, divided once for all evaluations."""
@@ -57,7 +76,9 @@ class StudioTrainer(CheckpointedTrainer):
             self._held = EvalBatches(self.eval_dataset, self.layout, self.rank, self.world)
         return self._held
 
-    def training_step(self, model: Any, micro_batches: list[dict[str, Any]], num_items_in_batch: Any = None) -> torch.Tensor:
+    def training_step(
+        self, model: Any, micro_batches: list[dict[str, Any]], num_items_in_batch: Any = None
+    ) -> torch.Tensor:
         """Forward and backward through all pieces of a step; returns the step's loss per trained token, as this process saw it."""
         model.train()
         if hasattr(self.optimizer, "train") and callable(self.optimizer.train):
@@ -67,7 +88,9 @@ class StudioTrainer(CheckpointedTrainer):
             last = place == len(micro_batches) - 1
             with contextlib.nullcontext() if last else self.accelerator.no_sync(model):
                 # Processes average their gradients, and items are those of all processes: hence × world.
-                part = self.micro_batch_loss(model, micro_batch) * (self.world / max(1, micro_batch["num_items_in_batch"]))
+                part = self.micro_batch_loss(model, micro_batch) * (
+                    self.world / max(1, micro_batch["num_items_in_batch"])
+                )
                 self.accelerator.backward(part)
             total += part.detach()
         self.report.tokens += micro_batches[0]["num_tokens"]
@@ -77,7 +100,14 @@ class StudioTrainer(CheckpointedTrainer):
         """The loss of one piece, summed over its trained tokens."""
         smoothing = self.args.label_smoothing_factor if model.training else 0.0
         target_positions = micro_batch.get("target_positions")
-        return loss(model, self.model_inputs(micro_batch), self.kind, self.dtype, smoothing, None if target_positions is None else self._to_device(target_positions))
+        return loss(
+            model,
+            self.model_inputs(micro_batch),
+            self.kind,
+            self.dtype,
+            smoothing,
+            None if target_positions is None else self._to_device(target_positions),
+        )
 
     def model_inputs(self, micro_batch: dict[str, Any]) -> dict[str, Any]:
         """What the model is given of a piece, on the device."""
@@ -94,7 +124,9 @@ class StudioTrainer(CheckpointedTrainer):
 
     # -- evaluation
 
-    def evaluation_loop(self, dataloader: Any, description: str, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> EvalLoopOutput:
+    def evaluation_loop(
+        self, dataloader: Any, description: str, *_: Any, metric_key_prefix: str = "eval", **__: Any
+    ) -> EvalLoopOutput:
         """The mean loss over all trained tokens held out: batches of unlike length weigh what they hold."""
         self.report.phase("evaluating")
         model = self.model_wrapped
@@ -110,7 +142,12 @@ class StudioTrainer(CheckpointedTrainer):
         if self.world > 1:
             total = self.accelerator.reduce(total, "sum")
         mean = total.item() / max(1, dataloader.trained)
-        return EvalLoopOutput(predictions=None, label_ids=None, metrics={f"{metric_key_prefix}_loss": mean}, num_samples=len(self.eval_dataset))
+        return EvalLoopOutput(
+            predictions=None,
+            label_ids=None,
+            metrics={f"{metric_key_prefix}_loss": mean},
+            num_samples=len(self.eval_dataset),
+        )
 
     def floating_point_ops(self, inputs: Any) -> int:
         """Not counted: the Trainer's formula takes every weight for trained."""
@@ -132,5 +169,7 @@ class StudioTrainer(CheckpointedTrainer):
         """See schedule.py."""
         if self.lr_scheduler is None:
             warmup = self.args.get_warmup_steps(num_training_steps)
-            self.lr_scheduler = schedule.scheduler(self.args.lr_scheduler_type, optimizer or self.optimizer, warmup, num_training_steps)
+            self.lr_scheduler = schedule.scheduler(
+                self.args.lr_scheduler_type, optimizer or self.optimizer, warmup, num_training_steps
+            )
         return self.lr_scheduler

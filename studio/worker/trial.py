@@ -41,7 +41,9 @@ class Trial:
 class Watch(Report):
     """The run's own report, which also takes the gradient down, starts from given weights, and asks to stop where it is told to."""
 
-    def __init__(self, trial: Trial, attempt: int, start: list[torch.Tensor] | None, stop_at: int | None, watched: bool):
+    def __init__(
+        self, trial: Trial, attempt: int, start: list[torch.Tensor] | None, stop_at: int | None, watched: bool
+    ):
         super().__init__(trial.folder, attempt)
         self.trial, self.given, self.stop_at, self.watched = trial, start, stop_at, watched
 
@@ -76,8 +78,13 @@ def _begin(trained: list[torch.Tensor], given: list[torch.Tensor] | None) -> lis
     return [weight.detach().float().cpu().clone() for weight in trained]
 
 
-def carry(order: dict[str, Any], start: list[torch.Tensor] | None = None, stop_at: int | None = None, again: Trial | None = None,
-          watched: bool = True) -> Trial:
+def carry(
+    order: dict[str, Any],
+    start: list[torch.Tensor] | None = None,
+    stop_at: int | None = None,
+    again: Trial | None = None,
+    watched: bool = True,
+) -> Trial:
     """Carry out an order as a run; again: go on with a trial that was stopped; watched: keep
     the start and the gradient, which takes memory of its own. Raises what the trainer raises."""
     began = time.monotonic()
@@ -104,9 +111,22 @@ def on_cpu() -> Iterator[None]:
 
 def order(model: Path, data: Path, method: dict[str, Any], steps: int, **training: Any) -> dict[str, Any]:
     """A short order that neither evaluates nor probes, with the same rows in the same order every time."""
-    usual = {"max_steps": steps, "batch_size": 2, "accumulation": 2, "warmup": 0.0, "schedule": "constant", "save_every": 1000, "probe": False,
-             "threads": 1}  # so small a model gains nothing from more, and loses much where others compute too
-    return {"model": str(model), "data": {"train": str(data), "eval": 0, "max_length": 512}, "method": method, "training": {**usual, **training}}
+    usual = {
+        "max_steps": steps,
+        "batch_size": 2,
+        "accumulation": 2,
+        "warmup": 0.0,
+        "schedule": "constant",
+        "save_every": 1000,
+        "probe": False,
+        "threads": 1,
+    }  # so small a model gains nothing from more, and loses much where others compute too
+    return {
+        "model": str(model),
+        "data": {"train": str(data), "eval": 0, "max_length": 512},
+        "method": method,
+        "training": {**usual, **training},
+    }
 
 
 def cosine(one: torch.Tensor, other: torch.Tensor) -> float:

@@ -21,13 +21,25 @@ def facts_with(tiny_model: Path, **changes: Any) -> ModelFacts:
 
 def test_context(tiny_model: Path) -> None:
     assert facts_with(tiny_model).context == 512
-    assert facts_with(tiny_model, rope_scaling={"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 512}).context == 2048
-    assert facts_with(tiny_model, rope_scaling={"rope_type": "llama3", "factor": 8.0, "original_max_position_embeddings": 32}).context == 512
+    assert (
+        facts_with(
+            tiny_model, rope_scaling={"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 512}
+        ).context
+        == 2048
+    )
+    assert (
+        facts_with(
+            tiny_model, rope_scaling={"rope_type": "llama3", "factor": 8.0, "original_max_position_embeddings": 32}
+        ).context
+        == 512
+    )
     assert facts_with(tiny_model).model_copy(update={"max_length": None}).context is None
 
 
 @pytest.mark.parametrize(("method", "longest"), [("lora", 60), ("prompt", 50)])
-def test_rows_beyond_learned_positions_are_refused_before_a_run(method: str, longest: int, tiny_model: Path, home: Path, tmp_path: Path) -> None:
+def test_rows_beyond_learned_positions_are_refused_before_a_run(
+    method: str, longest: int, tiny_model: Path, home: Path, tmp_path: Path
+) -> None:
     """With the default max_length of 1024: on a GPU the position that is not there would end the process."""
     folder = tmp_path / "gpt2"
     shutil.copytree(tiny_model, folder)

@@ -33,7 +33,10 @@ def sharded(tiny_model: Path, tmp_path: Path) -> Path:
 
 def test_a_second_copy_of_the_weights_is_not_counted(sharded: Path, tiny_model: Path) -> None:
     """Mistral's own format lies beside the shards under other names of tensors."""
-    save_file({f"own.{name}": value for name, value in load_file(tiny_model / "model.safetensors").items()}, sharded / "consolidated.safetensors")
+    save_file(
+        {f"own.{name}": value for name, value in load_file(tiny_model / "model.safetensors").items()},
+        sharded / "consolidated.safetensors",
+    )
     assert model.facts(sharded).parameters == model.facts(tiny_model).parameters
 
 
@@ -51,8 +54,14 @@ def test_an_index_without_any_of_its_shards_is_no_model_to_be_estimated(sharded:
         model.facts_of(ModelOrder(source=str(sharded)))
 
 
-@pytest.mark.parametrize(("name", "said"), [("pytorch_model.bin", "a pickle file"), ("consolidated.safetensors", "neither model.safetensors nor"),
-                                            ("weights.safetensors", "neither model.safetensors nor")])
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("pytorch_model.bin", "a pickle file"),
+        ("consolidated.safetensors", "neither model.safetensors nor"),
+        ("weights.safetensors", "neither model.safetensors nor"),
+    ],
+)
 def test_what_transformers_would_not_load_is_refused(name: str, said: str, tiny_model: Path, tmp_path: Path) -> None:
     shutil.copy(tiny_model / "config.json", tmp_path)
     shutil.copy(tiny_model / "model.safetensors", tmp_path / name)
@@ -65,7 +74,9 @@ def test_a_config_alone_is_still_estimated(tiny_model: Path, tmp_path: Path) -> 
     assert model.facts_of(ModelOrder(source=str(tmp_path))).parameters == model.facts(tiny_model).parameters
 
 
-def test_weights_are_known_again_wherever_they_lie(sharded: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_are_known_again_wherever_they_lie(
+    sharded: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One file or two make no difference; one changed number in the middle of a tensor does, also where samples alone are read."""
     assert shards.fingerprint(sharded) == shards.fingerprint(tiny_model)
     changed = tmp_path / "changed"

@@ -15,9 +15,20 @@ from studio.home import PROJECT
 from tests import fake_hub
 
 
-@pytest.mark.parametrize(("given", "kind"), [
-    ("starter", "starter"), ("Qwen/Qwen2.5-0.5B-Instruct", "hub"), ("gpt2", "hub"), ("./here", "folder"), ("/abs/olute", "folder"),
-    ("~/model", "folder"), ("model.Q4_0.gguf", "gguf"), ("/x/y.GGUF", "gguf"), ("two words", "folder")])
+@pytest.mark.parametrize(
+    ("given", "kind"),
+    [
+        ("starter", "starter"),
+        ("Qwen/Qwen2.5-0.5B-Instruct", "hub"),
+        ("gpt2", "hub"),
+        ("./here", "folder"),
+        ("/abs/olute", "folder"),
+        ("~/model", "folder"),
+        ("model.Q4_0.gguf", "gguf"),
+        ("/x/y.GGUF", "gguf"),
+        ("two words", "folder"),
+    ],
+)
 def test_kind(given: str, kind: str) -> None:
     assert ModelOrder(source=given).kind == kind
 
@@ -31,10 +42,14 @@ def test_folder(tiny_model: Path) -> None:
     assert source.fetch(order) == source.local(order) == source.check(order) == tiny_model
 
 
-@pytest.mark.parametrize(("files", "message", "hint"), [
-    ([], "no config.json", "config.json"),
-    (["config.json"], "no weights", "safetensors"),
-    (["config.json", "pytorch_model.bin"], "pytorch_model.bin, a pickle file that can run code", "safetensors")])
+@pytest.mark.parametrize(
+    ("files", "message", "hint"),
+    [
+        ([], "no config.json", "config.json"),
+        (["config.json"], "no weights", "safetensors"),
+        (["config.json", "pytorch_model.bin"], "pytorch_model.bin, a pickle file that can run code", "safetensors"),
+    ],
+)
 def test_folder_that_is_no_model(tmp_path: Path, files: list[str], message: str, hint: str) -> None:
     for name in files:
         (tmp_path / name).write_text("{}")
@@ -84,9 +99,16 @@ except StudioError as error:
 def _fetch(endpoint: str, cache: Path, *arguments: str, **environment: str) -> str:
     """In a process of its own: huggingface_hub reads HF_ENDPOINT once, when it is imported."""
     import os
+
     kept = {key: value for key, value in os.environ.items() if key != "HF_HUB_OFFLINE"}
-    done = subprocess.run([sys.executable, "-c", FETCH, *arguments], cwd=PROJECT, capture_output=True, text=True, timeout=60,
-                          env={**kept, "HF_ENDPOINT": endpoint, "HF_HOME": str(cache), "HF_HUB_DISABLE_XET": "1", **environment})
+    done = subprocess.run(
+        [sys.executable, "-c", FETCH, *arguments],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**kept, "HF_ENDPOINT": endpoint, "HF_HOME": str(cache), "HF_HUB_DISABLE_XET": "1", **environment},
+    )
     assert done.returncode == 0, done.stderr[-1500:]
     return done.stdout
 
@@ -123,6 +145,7 @@ def test_starter_lists_what_was_tried(home: Path, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.slow
 def test_starter_is_prepared_without_the_hub(starter_home: Path) -> None:
     from studio.model import facts
+
     found = facts(starter_home / "models" / "starter")
     assert found.parameters == 134_515_008
     assert found.layers == 30

@@ -32,12 +32,22 @@ LIMIT = 300.0  # milliseconds
 EVERY = 0.2  # seconds between two questions
 PATIENCE = 300.0  # seconds until the first step must be there
 FIRST = "/studio/ask/studio-bar/poll"
-STEPS = ("data.max_length=128", "data.eval=0", "training.batch_size=1", "training.accumulation=1")  # short, so that a round holds many
+STEPS = (
+    "data.max_length=128",
+    "data.eval=0",
+    "training.batch_size=1",
+    "training.accumulation=1",
+)  # short, so that a round holds many
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """The options of `bench busy`."""
-    parser.add_argument("--seconds", type=float, default=30.0, help="how long each part is measured, and each of four rounds with and without a page open")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=30.0,
+        help="how long each part is measured, and each of four rounds with and without a page open",
+    )
     parser.add_argument("--data", default="sample", help="what is trained on meanwhile")
     parser.set_defaults(run=measure, show=show)
 
@@ -73,9 +83,21 @@ def _rows(served: Served, place: Path, args: argparse.Namespace) -> list[dict[st
             time.sleep(0.2)
     if not steps:
         raise StudioError("The run made no step while the page was asked.", "Give more --seconds.", "seconds")
-    rows = [{"what": f"{what}, {when}, {name}", "value": round(value, 1), "unit": "ms", "limit": LIMIT if when == "training" and name == "p95" else None}
-            for when, told in (("alone", alone), ("training", beside)) for what, times in told.items()
-            for name, value in (("median", statistics.median(times)), ("p95", statistics.quantiles(times, n=20)[-1]), ("most", max(times)))]
+    rows = [
+        {
+            "what": f"{what}, {when}, {name}",
+            "value": round(value, 1),
+            "unit": "ms",
+            "limit": LIMIT if when == "training" and name == "p95" else None,
+        }
+        for when, told in (("alone", alone), ("training", beside))
+        for what, times in told.items()
+        for name, value in (
+            ("median", statistics.median(times)),
+            ("p95", statistics.quantiles(times, n=20)[-1]),
+            ("most", max(times)),
+        )
+    ]
     return [*still, *rows, {"what": "steps trained meanwhile", "value": steps, "unit": "", "limit": None}, *looked]
 
 
@@ -116,7 +138,11 @@ def _ask(served: Served, watched: str | None, seconds: float) -> dict[str, list[
         told, answer = _timed(connection, "POST", FIRST, {"device": True, "list": None, "also": [], "run": news})
         times["question"].append(told)
         if watched and answer.get("run"):
-            place |= {"generation": answer["run"]["generation"], "points": answer["run"]["points"], "others": answer["run"]["next"]}
+            place |= {
+                "generation": answer["run"]["generation"],
+                "points": answer["run"]["points"],
+                "others": answer["run"]["next"],
+            }
         if len(times["question"]) % 10 == 1:
             times["first view"].append(_timed(connection, "GET", "/", None)[0])
         time.sleep(EVERY)
@@ -124,17 +150,34 @@ def _ask(served: Served, watched: str | None, seconds: float) -> dict[str, list[
     return times
 
 
-def _timed(connection: http.client.HTTPConnection, how: str, path: str, ask: dict[str, Any] | None) -> tuple[float, dict[str, Any]]:
+def _timed(
+    connection: http.client.HTTPConnection, how: str, path: str, ask: dict[str, Any] | None
+) -> tuple[float, dict[str, Any]]:
     began = time.perf_counter()
-    connection.request(how, path, None if ask is None else json.dumps(ask), {"Content-Type": "application/json"} if ask is not None else {})
+    connection.request(
+        how,
+        path,
+        None if ask is None else json.dumps(ask),
+        {"Content-Type": "application/json"} if ask is not None else {},
+    )
     answer = connection.getresponse()
     body, spent = answer.read(), 1000 * (time.perf_counter() - began)
     if answer.status != 200:
-        raise StudioError(f"The page answered {how} {path} with {answer.status}.", "Read what python app.py says in a terminal.", "page")
+        raise StudioError(
+            f"The page answered {how} {path} with {answer.status}.",
+            "Read what python app.py says in a terminal.",
+            "page",
+        )
     return spent, json.loads(body) if ask is not None else {}
 
 
 def show(rows: list[dict[str, Any]]) -> None:
     for row in rows:
-        limit = f"(limit {row['limit']:g})" if row["limit"] is not None else f"(at least {row['least']:g})" if "least" in row else ""
+        limit = (
+            f"(limit {row['limit']:g})"
+            if row["limit"] is not None
+            else f"(at least {row['least']:g})"
+            if "least" in row
+            else ""
+        )
         print(f"{row['what']:34} {row['value']:>9} {row['unit']:4} {limit}")

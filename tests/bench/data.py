@@ -48,7 +48,10 @@ def measure(args: argparse.Namespace) -> list[Row]:
         size = path.stat().st_size
     table = []
     for reader in READERS:
-        middle = {key: statistics.median(turn[reader][key] for turn in turns) for key in ("seconds", "processor_seconds", "peak")}
+        middle = {
+            key: statistics.median(turn[reader][key] for turn in turns)
+            for key in ("seconds", "processor_seconds", "peak")
+        }
         ratio = round(statistics.median(turn["import"]["seconds"] / turn[reader]["seconds"] for turn in turns), 2)
         table.append({"reader": reader, "rows": turns[0][reader]["rows"], "bytes": size, **middle, "ratio": ratio})
     return table
@@ -56,9 +59,13 @@ def measure(args: argparse.Namespace) -> list[Row]:
 
 def show(rows: list[Row]) -> None:
     """The table to read."""
-    print(f"{rows[0]['rows']:,} rows, {rows[0]['bytes'] / 1e6:,.0f} MB\n{'':10}{'seconds':>9}{'processor':>11}{'peak':>10}{'import takes':>14}")
+    print(
+        f"{rows[0]['rows']:,} rows, {rows[0]['bytes'] / 1e6:,.0f} MB\n{'':10}{'seconds':>9}{'processor':>11}{'peak':>10}{'import takes':>14}"
+    )
     for row in rows:
-        print(f"{row['reader']:10}{row['seconds']:9.2f}{row['processor_seconds']:9.2f} s{row['peak'] / 1e6:7,.0f} MB{row['ratio']:13.2f}x")
+        print(
+            f"{row['reader']:10}{row['seconds']:9.2f}{row['processor_seconds']:9.2f} s{row['peak'] / 1e6:7,.0f} MB{row['ratio']:13.2f}x"
+        )
 
 
 def apart(reader: str, path: Path) -> Row:
@@ -67,8 +74,14 @@ def apart(reader: str, path: Path) -> Row:
         while file.read(1 << 24):
             pass
     with tempfile.TemporaryDirectory(dir=path.parent) as home:
-        done = subprocess.run([sys.executable, "-c", COMMAND, reader, str(path)], capture_output=True, text=True, check=True, cwd=PROJECT,
-                              env=os.environ | {"STUDIO_HOME": home})
+        done = subprocess.run(
+            [sys.executable, "-c", COMMAND, reader, str(path)],
+            capture_output=True,
+            text=True,
+            check=True,
+            cwd=PROJECT,
+            env=os.environ | {"STUDIO_HOME": home},
+        )
     return json.loads(done.stdout)
 
 
@@ -132,7 +145,11 @@ def _alpaca(n: int, question: str, given: str, answer: str) -> Row:
 def _turns(n: int, question: str, given: str, answer: str) -> list[tuple[str, str]]:
     """A question and its answer; of every third row a second pair, and in front of every fourth a system turn."""
     middle = answer.find(". ", len(answer) // 2) + 2
-    pairs = [(question, answer[:middle]), (given, answer[middle:])] if n % 3 == 0 and 2 <= middle < len(answer) else [(question, answer)]
+    pairs = (
+        [(question, answer[:middle]), (given, answer[middle:])]
+        if n % 3 == 0 and 2 <= middle < len(answer)
+        else [(question, answer)]
+    )
     turns = [turn for asked, said in pairs for turn in (("user", asked), ("assistant", said))]
     return [("system", "Answer in whole sentences."), *turns] if n % 4 == 0 else turns
 
@@ -143,11 +160,19 @@ def _chatml(n: int, question: str, given: str, answer: str) -> Row:
 
 def _sharegpt(n: int, question: str, given: str, answer: str) -> Row:
     names = {"user": "human", "assistant": "gpt", "system": "system"}
-    return {"id": f"row-{n}", "conversations": [{"from": names[role], "value": said} for role, said in _turns(n, question, given, answer)]}
+    return {
+        "id": f"row-{n}",
+        "conversations": [{"from": names[role], "value": said} for role, said in _turns(n, question, given, answer)],
+    }
 
 
 def _prompt(n: int, question: str, given: str, answer: str) -> Row:
     return {"id": n, "prompt": question, "completion": answer}
 
 
-FORMATS: dict[str, Callable[[int, str, str, str], Row]] = {"alpaca": _alpaca, "chatml": _chatml, "sharegpt": _sharegpt, "prompt": _prompt}
+FORMATS: dict[str, Callable[[int, str, str, str], Row]] = {
+    "alpaca": _alpaca,
+    "chatml": _chatml,
+    "sharegpt": _sharegpt,
+    "prompt": _prompt,
+}

@@ -47,13 +47,29 @@ def environment() -> Path:
 def _without_what_does_not_load(python: Path) -> None:
     """Pictures and sound have wheels for CUDA only, which do not load beside a torch for CPUs; text needs neither, but torchaudio is asked for by name."""
     for package in ("torchvision", "torchaudio"):
-        if subprocess.run([str(python), "-c", f"import {package}"], stdin=subprocess.DEVNULL, capture_output=True).returncode == 0:
+        if (
+            subprocess.run(
+                [str(python), "-c", f"import {package}"], stdin=subprocess.DEVNULL, capture_output=True
+            ).returncode
+            == 0
+        ):
             continue
-        print(f"{package} does not load beside this torch: it is taken out, text needs none of it", file=sys.stderr, flush=True)
+        print(
+            f"{package} does not load beside this torch: it is taken out, text needs none of it",
+            file=sys.stderr,
+            flush=True,
+        )
         _do([str(python), "-m", "pip", "uninstall", "--yes", package])
         if package == "torchaudio":
-            place = subprocess.run([str(python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], capture_output=True, text=True, check=True)
-            Path(place.stdout.strip(), "torchaudio.py").write_text('"""Stands in for a torchaudio that does not load here."""\n')
+            place = subprocess.run(
+                [str(python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
+                capture_output=True,
+                text=True,
+                check=True,
+            )
+            Path(place.stdout.strip(), "torchaudio.py").write_text(
+                '"""Stands in for a torchaudio that does not load here."""\n'
+            )
 
 
 def _do(words: list[str]) -> None:
@@ -61,21 +77,48 @@ def _do(words: list[str]) -> None:
     if done.returncode:
         said = [line for line in (done.stdout + done.stderr).strip().splitlines() if line.strip()]
         reason = next((line for line in said if line.startswith("ERROR")), said[-1] if said else "it said nothing")
-        raise StudioError(f"{PACKAGE} cannot be installed here: {reason.removeprefix('ERROR: ')[:400]}",
-                          "Measure against TRL with --peer trl, or on a computer where it can.", "peer")
+        raise StudioError(
+            f"{PACKAGE} cannot be installed here: {reason.removeprefix('ERROR: ')[:400]}",
+            "Measure against TRL with --peer trl, or on a computer where it can.",
+            "peer",
+        )
 
 
 def order(config: RunConfig, base: Path, rows: Path, out: Path, device: Device) -> dict[str, Any]:
     """Our order in its words; what is not named here is its default (gradient checkpointing on, padded batches)."""
     training, method = config.training, config.method
-    named = {"model_name_or_path": str(base), "stage": "sft", "do_train": True, "dataset": "rows", "tokenized_path": str(rows), "template": "default",
-             "cutoff_len": config.data.max_length, "disable_shuffling": True, "output_dir": str(out), "per_device_train_batch_size": training.batch_size,
-             "gradient_accumulation_steps": training.accumulation, "learning_rate": config.learning_rate, "lr_scheduler_type": training.schedule,
-             "warmup_ratio": training.warmup, "max_steps": training.max_steps, "max_grad_norm": training.max_grad_norm, "seed": training.seed,
-             "logging_steps": 1, "save_strategy": "no", "report_to": "none", "use_cpu": device.kind == "cpu", "bf16": device.bf16,
-             "finetuning_type": "lora" if method.adapter else "full"}
+    named = {
+        "model_name_or_path": str(base),
+        "stage": "sft",
+        "do_train": True,
+        "dataset": "rows",
+        "tokenized_path": str(rows),
+        "template": "default",
+        "cutoff_len": config.data.max_length,
+        "disable_shuffling": True,
+        "output_dir": str(out),
+        "per_device_train_batch_size": training.batch_size,
+        "gradient_accumulation_steps": training.accumulation,
+        "learning_rate": config.learning_rate,
+        "lr_scheduler_type": training.schedule,
+        "warmup_ratio": training.warmup,
+        "max_steps": training.max_steps,
+        "max_grad_norm": training.max_grad_norm,
+        "seed": training.seed,
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "report_to": "none",
+        "use_cpu": device.kind == "cpu",
+        "bf16": device.bf16,
+        "finetuning_type": "lora" if method.adapter else "full",
+    }
     if method.adapter:
-        named |= {"lora_rank": method.rank, "lora_alpha": int(method.scale_alpha), "lora_dropout": method.dropout, "lora_target": "all"}
+        named |= {
+            "lora_rank": method.rank,
+            "lora_alpha": int(method.scale_alpha),
+            "lora_dropout": method.dropout,
+            "lora_target": "all",
+        }
     return named | ({"quantization_bit": 4} if method.quantized() else {})
 
 
@@ -85,19 +128,37 @@ def measure(run: Path, config: RunConfig, base: Path, folder: Path) -> dict[str,
     _ours("prepare", run, folder)
     lengths = json.loads((folder / "lengths.json").read_text())
     (folder / "order.yaml").write_text(yaml.safe_dump(order(config, base, folder / "rows", folder / "out", device)))
-    settled = {"OMP_NUM_THREADS": str(device.cores or 1), "HF_HUB_OFFLINE": "1", "RECORD_VRAM": "1", **here(),
-               "PYTORCH_CUDA_ALLOC_CONF": os.environ.get("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")}
+    settled = {
+        "OMP_NUM_THREADS": str(device.cores or 1),
+        "HF_HUB_OFFLINE": "1",
+        "RECORD_VRAM": "1",
+        **here(),
+        "PYTORCH_CUDA_ALLOC_CONF": os.environ.get("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True"),
+    }
     began = time.monotonic()
     with open(folder / "said.txt", "wb") as said:
-        process = subprocess.Popen([str(place / "bin" / "llamafactory-cli"), "train", str(folder / "order.yaml")], cwd=folder,
-                                   env={**os.environ, **settled}, stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            [str(place / "bin" / "llamafactory-cli"), "train", str(folder / "order.yaml")],
+            cwd=folder,
+            env={**os.environ, **settled},
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=subprocess.STDOUT,
+        )
         moments, peak = _watch(process, folder / "out" / LOG)
     if process.returncode or not moments:
         last = (folder / "said.txt").read_text(errors="replace").strip().splitlines() or ["it said nothing"]
-        raise StudioError(f"LLaMA-Factory failed: {last[-1][:400]}", f"Its order was {order(config, base, folder, folder, device)}.", "peer")
+        raise StudioError(
+            f"LLaMA-Factory failed: {last[-1][:400]}",
+            f"Its order was {order(config, base, folder, folder, device)}.",
+            "peer",
+        )
     _ours("judge", run, folder)
-    return {"began": began, **told(moments, lengths, config.training.effective_batch(len(lengths)), peak),
-            "loss": json.loads((folder / "loss.json").read_text())}
+    return {
+        "began": began,
+        **told(moments, lengths, config.training.effective_batch(len(lengths)), peak),
+        "loss": json.loads((folder / "loss.json").read_text()),
+    }
 
 
 def _watch(process: subprocess.Popen[bytes], log: Path) -> tuple[list[tuple[float, dict[str, Any]]], int]:
@@ -108,7 +169,7 @@ def _watch(process: subprocess.Popen[bytes], log: Path) -> tuple[list[tuple[floa
         if not ended:
             ended, status, usage = os.wait4(process.pid, os.WNOHANG)
         lines = log.read_text().splitlines() if log.is_file() else []
-        moments += [(time.monotonic(), json.loads(line)) for line in lines[len(moments):]]
+        moments += [(time.monotonic(), json.loads(line)) for line in lines[len(moments) :]]
         if ended:
             process.returncode = os.waitstatus_to_exitcode(status)
             return moments, usage.ru_maxrss * 1024
@@ -119,12 +180,24 @@ def told(moments: list[tuple[float, dict[str, Any]]], lengths: list[int], effect
     """What its log says: (moment, tokens so far) of each step, mean loss; peak memory of the GPU where it tells of one."""
     steps = [(at, entry) for at, entry in moments if "loss" in entry]
     reserved = max((entry.get("vram_reserved", 0) for _, entry in moments), default=0)
-    return {"points": [(at, sum(lengths[:entry["current_steps"] * effective])) for at, entry in steps],
-            "train_loss": round(sum(entry["loss"] for _, entry in steps) / len(steps), 4), "peak_memory": int(reserved * 2**30) or peak}
+    return {
+        "points": [(at, sum(lengths[: entry["current_steps"] * effective])) for at, entry in steps],
+        "train_loss": round(sum(entry["loss"] for _, entry in steps) / len(steps), 4),
+        "peak_memory": int(reserved * 2**30) or peak,
+    }
 
 
 def _ours(what: str, run: Path, folder: Path) -> None:
     """The part that needs our libraries: rows before, the held-out loss after."""
-    done = subprocess.run([sys.executable, "-m", "tests.bench.factory_trainer", what, str(run), str(folder)], cwd=PROJECT, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.bench.factory_trainer", what, str(run), str(folder)],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+    )
     if done.returncode:
-        raise StudioError(f"{what} failed: {(done.stderr.strip().splitlines() or ['it said nothing'])[-1]}", "Read its output above.", "peer")
+        raise StudioError(
+            f"{what} failed: {(done.stderr.strip().splitlines() or ['it said nothing'])[-1]}",
+            "Read its output above.",
+            "peer",
+        )

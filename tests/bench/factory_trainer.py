@@ -21,9 +21,15 @@ from tests.bench.peer import held_out, rows
 
 def prepare(config: RunConfig, base: Path, folder: Path) -> None:
     from datasets import Dataset, DatasetDict
+
     training = config.training
     train, _ = rows(config, base, training.max_steps, training.batch_size * training.accumulation)
-    made = Dataset.from_list([{"input_ids": row["input_ids"], "attention_mask": [1] * len(row["input_ids"]), "labels": row["labels"]} for row in train])
+    made = Dataset.from_list(
+        [
+            {"input_ids": row["input_ids"], "attention_mask": [1] * len(row["input_ids"]), "labels": row["labels"]}
+            for row in train
+        ]
+    )
     DatasetDict({"train": made}).save_to_disk(str(folder / "rows"))
     (folder / "lengths.json").write_text(json.dumps([len(row["input_ids"]) for row in train]))
 
@@ -32,9 +38,12 @@ def judge(config: RunConfig, base: Path, folder: Path) -> None:
     _, held = rows(config, base, 1, 1)
     out, device = folder / "out", torch.device("cuda" if torch.cuda.is_available() else "cpu")
     whole = not (out / "adapter_config.json").is_file()
-    model = AutoModelForCausalLM.from_pretrained(out if whole else base, dtype=torch.float32 if whole else torch.bfloat16)
+    model = AutoModelForCausalLM.from_pretrained(
+        out if whole else base, dtype=torch.float32 if whole else torch.bfloat16
+    )
     if not whole:
         from peft import PeftModel
+
         model = PeftModel.from_pretrained(model, str(out))
     (folder / "loss.json").write_text(json.dumps(held_out(model.to(device), held, device)))
 

@@ -26,21 +26,31 @@ PATIENCE, SETTLE = 120.0, 5.0  # seconds until it must answer, and until both ha
 def cost(served: Served, seconds: float) -> list[dict[str, Any]]:
     """Rows {what, value, unit, limit} in percent of a core, of both at the same time: what else the computer does falls on both."""
     port = free_port()
-    bare = subprocess.Popen([sys.executable, "-c", BARE, str(port)], env={**os.environ, "GRADIO_ANALYTICS_ENABLED": "False"}, stdin=subprocess.DEVNULL,
-                            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=Path(served.home))
+    bare = subprocess.Popen(
+        [sys.executable, "-c", BARE, str(port)],
+        env={**os.environ, "GRADIO_ANALYTICS_ENABLED": "False"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd=Path(served.home),
+    )
     try:
         _answers(port, bare)
         time.sleep(SETTLE)
         found = [psutil.Process(one.pid) for one in (bare, served.process)]
         before, began = [_seconds(one) for one in found], time.monotonic()
         time.sleep(seconds)
-        theirs, ours = (100 * (_seconds(one) - at) / (time.monotonic() - began) for one, at in zip(found, before, strict=True))
+        theirs, ours = (
+            100 * (_seconds(one) - at) / (time.monotonic() - began) for one, at in zip(found, before, strict=True)
+        )
     finally:
         bare.kill()
         bare.wait()
-    return [{"what": "a bare gradio page, nobody looks", "value": round(theirs, 2), "unit": "%", "limit": None},
-            {"what": "this page, nobody looks", "value": round(ours, 2), "unit": "%", "limit": None},
-            {"what": "more than a bare gradio page", "value": round(ours - theirs, 2), "unit": "%", "limit": MORE}]
+    return [
+        {"what": "a bare gradio page, nobody looks", "value": round(theirs, 2), "unit": "%", "limit": None},
+        {"what": "this page, nobody looks", "value": round(ours, 2), "unit": "%", "limit": None},
+        {"what": "more than a bare gradio page", "value": round(ours - theirs, 2), "unit": "%", "limit": MORE},
+    ]
 
 
 def _seconds(one: psutil.Process) -> float:

@@ -48,8 +48,18 @@ class Living:
     def _next(self) -> None:
         self.step += 1
         noise = random.random()
-        self._say("step", step=self.step, epoch=self.step / 10_000, loss=1 + 2 / (1 + self.step / 500) + 0.2 * noise, learning_rate=1e-4 * (1 + noise),
-                  grad_norm=1 + noise, tokens=self.step * 512, tokens_per_second=1500 + 100 * noise, memory=10**9, seconds=self.step * 0.5)
+        self._say(
+            "step",
+            step=self.step,
+            epoch=self.step / 10_000,
+            loss=1 + 2 / (1 + self.step / 500) + 0.2 * noise,
+            learning_rate=1e-4 * (1 + noise),
+            grad_norm=1 + noise,
+            tokens=self.step * 512,
+            tokens_per_second=1500 + 100 * noise,
+            memory=10**9,
+            seconds=self.step * 0.5,
+        )
 
     def _go_on(self) -> None:
         while not self._end.wait(1.0):

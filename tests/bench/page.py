@@ -20,9 +20,21 @@ from tests.bench.served import Asker, Served, per_question, start_up
 
 TABS = 8  # open on one run; and so many pages' questions while the server's cost is measured
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-UNITS = {"page CPU": "% of a core", "requests elsewhere": "", "tabs alive": f"of {TABS}", "server per question": "ms", "question answered, median": "ms"}
-LIMITS = {"metric to point": 1.2, "page CPU": 10.0, "server per question": 5.0, "requests elsewhere": 0, "tabs alive": TABS,
-          "start-up beyond import gradio": 1.5}
+UNITS = {
+    "page CPU": "% of a core",
+    "requests elsewhere": "",
+    "tabs alive": f"of {TABS}",
+    "server per question": "ms",
+    "question answered, median": "ms",
+}
+LIMITS = {
+    "metric to point": 1.2,
+    "page CPU": 10.0,
+    "server per question": 5.0,
+    "requests elsewhere": 0,
+    "tabs alive": TABS,
+    "start-up beyond import gradio": 1.5,
+}
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -37,7 +49,9 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     try:
         from playwright.sync_api import Error, sync_playwright
     except ImportError as error:
-        raise StudioError("playwright is not installed.", "pip install -r requirements-dev.txt, and a Chromium.", "page") from error
+        raise StudioError(
+            "playwright is not installed.", "pip install -r requirements-dev.txt, and a Chromium.", "page"
+        ) from error
     home = Path(tempfile.mkdtemp(prefix="studio-bench-"))
     try:
         with Living(home, args.points) as living, sync_playwright() as play:
@@ -48,14 +62,21 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
                 found = _watched(chromium, served, living, args.seconds)
                 chromium.close()
             except Error as error:
-                raise StudioError(f"The browser failed: {error.message.splitlines()[0]}", "Is a Chromium installed? Measure again.", "page") from error
+                raise StudioError(
+                    f"The browser failed: {error.message.splitlines()[0]}",
+                    "Is a Chromium installed? Measure again.",
+                    "page",
+                ) from error
             finally:
                 served.end()
         _say("start-up, three times")
         found["start-up beyond import gradio"] = start_up(home, served.started)
     finally:
         shutil.rmtree(home, ignore_errors=True)
-    return [{"what": what, "value": round(value, 3), "unit": UNITS.get(what, "s"), "limit": LIMITS.get(what)} for what, value in found.items()]
+    return [
+        {"what": what, "value": round(value, 3), "unit": UNITS.get(what, "s"), "limit": LIMITS.get(what)}
+        for what, value in found.items()
+    ]
 
 
 def _say(what: str) -> None:
@@ -66,7 +87,12 @@ def _watched(chromium: Any, served: Served, living: Living, seconds: float) -> d
     context = chromium.new_context(viewport={"width": 1280, "height": 900})
     page = context.new_page()
     elsewhere: list[str] = []
-    page.on("request", lambda asked: elsewhere.append(asked.url) if not asked.url.startswith((served.address, "data:", "blob:")) else None)
+    page.on(
+        "request",
+        lambda asked: (
+            elsewhere.append(asked.url) if not asked.url.startswith((served.address, "data:", "blob:")) else None
+        ),
+    )
     address = f"{served.address}/?tab=runs&run={NAME}"
     page.goto(address)
     page.wait_for_function(f"{_POINTS} >= {living.points}", timeout=60_000)
@@ -88,9 +114,16 @@ def _watched(chromium: Any, served: Served, living: Living, seconds: float) -> d
     cost = per_question(served, _askers(page, served), seconds / 2)
     page.evaluate("delete document.hidden; document.dispatchEvent(new Event('visibilitychange'))")
     _say(f"{TABS} tabs")
-    return {"metric to point": max(delays), "metric to point, median": statistics.median(delays), "page CPU": 100 * spent / seconds,
-            "server per question": cost, "question answered, median": statistics.median(answered), "whole curve opened": opened,
-            "requests elsewhere": len(elsewhere), "tabs alive": _tabs(context, address, page)}
+    return {
+        "metric to point": max(delays),
+        "metric to point, median": statistics.median(delays),
+        "page CPU": 100 * spent / seconds,
+        "server per question": cost,
+        "question answered, median": statistics.median(answered),
+        "whole curve opened": opened,
+        "requests elsewhere": len(elsewhere),
+        "tabs alive": _tabs(context, address, page),
+    }
 
 
 _POINTS = "Number(document.querySelector('.chart-loss .chart-stage')?.dataset.points)"
@@ -107,7 +140,9 @@ _PLACE = """(() => { const one = [...studio.live.tracks.values()][0];
 
 def _busy(session: Any) -> float:
     """Seconds the page's main thread has worked: scripts, layout and painting (DevTools' TaskDuration, in processor time)."""
-    return next(item["value"] for item in session.send("Performance.getMetrics")["metrics"] if item["name"] == "TaskDuration")
+    return next(
+        item["value"] for item in session.send("Performance.getMetrics")["metrics"] if item["name"] == "TaskDuration"
+    )
 
 
 def _askers(page: Any, served: Served) -> list[Asker]:
@@ -121,6 +156,7 @@ def _askers(page: Any, served: Served) -> list[Asker]:
 def _tabs(context: Any, address: str, first: Any) -> int:
     """How many of TABS tabs on one run draw a new point and answer a click."""
     from playwright.sync_api import Error
+
     tabs = [first]
     for _ in range(TABS - 1):
         tabs.append(context.new_page())

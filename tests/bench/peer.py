@@ -33,14 +33,16 @@ class Watch(TrainerCallback):
         self.lengths, self.effective, self.points, self.losses = lengths, effective, [], []
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.points.append((time.monotonic(), sum(self.lengths[:state.global_step * self.effective])))
+        self.points.append((time.monotonic(), sum(self.lengths[: state.global_step * self.effective])))
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
         if logs and "loss" in logs:
             self.losses.append(logs["loss"])
 
 
-def rows(config: RunConfig, folder: Path, steps: int, effective: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def rows(
+    config: RunConfig, folder: Path, steps: int, effective: int
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """(training rows in the order our run meets them, held-out rows)."""
     encoder = Encoder.of(config.data, folder)
     prepared = data.prepare(config.data, encoder, config.training.seed)
@@ -49,39 +51,68 @@ def rows(config: RunConfig, folder: Path, steps: int, effective: int) -> tuple[l
         order.set_epoch(epoch)
         numbers += [number for step in order for number in step]
         epoch += 1
-    return [dict(prepared.train[number]) for number in numbers[:steps * effective]], list(prepared.eval)
+    return [dict(prepared.train[number]) for number in numbers[: steps * effective]], list(prepared.eval)
 
 
 def adapter(config: RunConfig) -> Any:
     """The LoRA of our order as peft's own config; None for full fine-tuning."""
     from peft import LoraConfig
+
     method = config.method
     if not method.adapter:
         return None
-    return LoraConfig(r=method.rank, lora_alpha=method.scale_alpha, lora_dropout=method.dropout, target_modules="all-linear", task_type="CAUSAL_LM")
+    return LoraConfig(
+        r=method.rank,
+        lora_alpha=method.scale_alpha,
+        lora_dropout=method.dropout,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+    )
 
 
 def trainer(side: str, config: RunConfig, folder: Path, train: list[dict[str, Any]], watch: Watch) -> Any:
     """SFTTrainer: its defaults, or its best plain settings."""
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
+
     training, best, card = config.training, side == "trl-best", torch.cuda.is_available()
     plain = best_settings(card) if best else {"train_sampling_strategy": "sequential"}
     if card and not torch.cuda.is_bf16_supported(including_emulation=False):
         plain |= {"bf16": False, "fp16": True}
     arguments = SFTConfig(
-        output_dir=tempfile.mkdtemp(), max_steps=training.max_steps, per_device_train_batch_size=training.batch_size,
-        gradient_accumulation_steps=training.accumulation, learning_rate=config.learning_rate, lr_scheduler_type=training.schedule,
-        warmup_steps=training.warmup, max_grad_norm=training.max_grad_norm, seed=training.seed, logging_steps=1, save_strategy="no", report_to="none",
-        max_length=config.data.max_length, use_cpu=not torch.cuda.is_available(), disable_tqdm=True, **plain)
+        output_dir=tempfile.mkdtemp(),
+        max_steps=training.max_steps,
+        per_device_train_batch_size=training.batch_size,
+        gradient_accumulation_steps=training.accumulation,
+        learning_rate=config.learning_rate,
+        lr_scheduler_type=training.schedule,
+        warmup_steps=training.warmup,
+        max_grad_norm=training.max_grad_norm,
+        seed=training.seed,
+        logging_steps=1,
+        save_strategy="no",
+        report_to="none",
+        max_length=config.data.max_length,
+        use_cpu=not torch.cuda.is_available(),
+        disable_tqdm=True,
+        **plain,
+    )
     quantized = config.method.quantized() if hasattr(config.method, "quantized") else None
     options = quantized.options(torch.bfloat16) if quantized else {}
     if best and card:
         options["attn_implementation"] = flash() or "sdpa"
-    dtype = torch.bfloat16 if best and config.method.adapter else torch.float32  # a full fine-tune keeps float32 weights on every side
+    dtype = (
+        torch.bfloat16 if best and config.method.adapter else torch.float32
+    )  # a full fine-tune keeps float32 weights on every side
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **options)
-    return SFTTrainer(model=model, args=arguments, train_dataset=Dataset.from_list(train), processing_class=AutoTokenizer.from_pretrained(folder),
-                      peft_config=adapter(config), callbacks=[watch])
+    return SFTTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=Dataset.from_list(train),
+        processing_class=AutoTokenizer.from_pretrained(folder),
+        peft_config=adapter(config),
+        callbacks=[watch],
+    )
 
 
 def best_settings(card: bool) -> dict[str, Any]:
@@ -89,15 +120,28 @@ def best_settings(card: bool) -> dict[str, Any]:
     (padding_free, which is packing that leaves each step its own rows; it needs flash attention, which keeps them apart). A GPU without flash
     attention, and a CPU, group rows of like length instead."""
     free = card and flash() is not None
-    settings: dict[str, Any] = {"gradient_checkpointing": False, "train_sampling_strategy": "sequential" if free else "group_by_length"}
-    return settings | ({"padding_free": True} if free else {}) | ({"use_liger_kernel": True} if card and installed("liger_kernel") else {})
+    settings: dict[str, Any] = {
+        "gradient_checkpointing": False,
+        "train_sampling_strategy": "sequential" if free else "group_by_length",
+    }
+    return (
+        settings
+        | ({"padding_free": True} if free else {})
+        | ({"use_liger_kernel": True} if card and installed("liger_kernel") else {})
+    )
 
 
 def flash() -> str | None:
     """The flash attention that transformers can use here: its own package or that of the Hub's kernels; None where neither or no Ampere card is."""
     if torch.cuda.get_device_capability() < (8, 0):
         return None
-    return "flash_attention_2" if installed("flash_attn") else "kernels-community/flash-attn2" if installed("kernels") else None
+    return (
+        "flash_attention_2"
+        if installed("flash_attn")
+        else "kernels-community/flash-attn2"
+        if installed("kernels")
+        else None
+    )
 
 
 def held_out(model: Any, rows: list[dict[str, Any]], device: torch.device) -> float:
@@ -123,9 +167,16 @@ def main(side: str, folder: Path, told: Path) -> None:
     theirs.train()
     cuda = torch.cuda.is_available()
     peak = torch.cuda.max_memory_reserved() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    told.write_text(json.dumps({
-        "points": watch.points, "peak_memory": peak, "train_loss": round(sum(watch.losses[:len(watch.points)]) / len(watch.points), 4),
-        "loss": held_out(theirs.model, held, theirs.args.device)}))
+    told.write_text(
+        json.dumps(
+            {
+                "points": watch.points,
+                "peak_memory": peak,
+                "train_loss": round(sum(watch.losses[: len(watch.points)]) / len(watch.points), 4),
+                "loss": held_out(theirs.model, held, theirs.args.device),
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -25,11 +25,23 @@ from studio.model import ModelFacts
 
 TABLE = Path(__file__).parent / "published_memory.csv"
 GIB = 2**30
-FLOAT32 = re.compile(r"(fp32|float32)[ _](weights|master|params|parameters|base|model)|dtype[= ](torch\.)?float32|^(fp32|float32)\b")
-FED = ("down_proj", "fc2", "wo", "dense_4h_to_h", "c_proj", "w2")  # (IA)3 scales what goes into these, elsewhere what comes out
+FLOAT32 = re.compile(
+    r"(fp32|float32)[ _](weights|master|params|parameters|base|model)|dtype[= ](torch\.)?float32|^(fp32|float32)\b"
+)
+FED = (
+    "down_proj",
+    "fc2",
+    "wo",
+    "dense_4h_to_h",
+    "c_proj",
+    "w2",
+)  # (IA)3 scales what goes into these, elsewhere what comes out
 LOOKED = {
-    "fitcheck": "one term, eager attention's additive mask, found by rows 15 and 17", "can-i-finetune": "no: met at the first try",
-    "fms-acceleration": "which copies of the logits its loss keeps", "peft": "the share reserved beyond allocated, and the longest batch"}
+    "fitcheck": "one term, eager attention's additive mask, found by rows 15 and 17",
+    "can-i-finetune": "no: met at the first try",
+    "fms-acceleration": "which copies of the logits its loss keeps",
+    "peft": "the share reserved beyond allocated, and the longest batch",
+}
 LENGTH = 704  # tokens of the longest batch of peft's comparison, which has rows up to 768; not published
 
 
@@ -40,8 +52,17 @@ def rows(table: Path = TABLE) -> list[dict[str, Any]]:
 
 
 def _row(number: int, row: dict[str, str]) -> dict[str, Any]:
-    told = {"row": number, "model": row["model"], "method": row["method"], "batch": row["batch_size"], "length": row["seq_len"], "gpu": row["gpu"],
-            "source": source(row), "quantity": quantity(row["notes"]), "measured": float(row["measured_gib"])}
+    told = {
+        "row": number,
+        "model": row["model"],
+        "method": row["method"],
+        "batch": row["batch_size"],
+        "length": row["seq_len"],
+        "gpu": row["gpu"],
+        "source": source(row),
+        "quantity": quantity(row["notes"]),
+        "measured": float(row["measured_gib"]),
+    }
     why = impossible(row)
     if why:
         return told | {"why": why}
@@ -54,14 +75,22 @@ def _row(number: int, row: dict[str, str]) -> dict[str, Any]:
         card = cards.find(row["gpu"])
         beyond += card.context if card else CONTEXT
     guess = (walked.peak + CUBLAS + beyond) / GIB
-    return told | {"estimate": round(guess, 4), "error": round(guess / told["measured"] - 1, 4), "moment": walked.moment,
-                   "calibrated": LOOKED.get(source(row), "no")}
+    return told | {
+        "estimate": round(guess, 4),
+        "error": round(guess / told["measured"] - 1, 4),
+        "moment": walked.moment,
+        "calibrated": LOOKED.get(source(row), "no"),
+    }
 
 
 def quantity(notes: str) -> str:
     """What was measured: tensors (allocated), what the allocator holds (reserved), or what the card shows, context and all."""
     first = re.search(r"max_memory_reserved|allocated|reserved|nvidia-smi|nvml|process|card", notes)
-    return {"max_memory_reserved": "reserved", "reserved": "reserved", "allocated": "allocated"}.get(first[0], "card") if first else "allocated"
+    return (
+        {"max_memory_reserved": "reserved", "reserved": "reserved", "allocated": "allocated"}.get(first[0], "card")
+        if first
+        else "allocated"
+    )
 
 
 def source(row: dict[str, str]) -> str:
@@ -71,9 +100,37 @@ def source(row: dict[str, str]) -> str:
     return row["source"][:20]
 
 
-METHODS = {"p-tuning": "p-tuning", "ptuning": "p-tuning", "prompt-encoder": "p-tuning", "prompt": "prompt", "prefix": "prefix", "prefixtuning": "prefix",
-           "ia3": "ia3", "full": "full", "qlora": "qlora", "qdora": "qlora", "lora": "lora", "dora": "lora"}  # a row's word -> our name
-TUNED = {"instruct", "chat", "it", "hf", "base", "pt", "coder", "math", "unsloth", "bnb", "4bit", "gptq", "awq", "fp16", "meta"}  # same shapes
+METHODS = {
+    "p-tuning": "p-tuning",
+    "ptuning": "p-tuning",
+    "prompt-encoder": "p-tuning",
+    "prompt": "prompt",
+    "prefix": "prefix",
+    "prefixtuning": "prefix",
+    "ia3": "ia3",
+    "full": "full",
+    "qlora": "qlora",
+    "qdora": "qlora",
+    "lora": "lora",
+    "dora": "lora",
+}  # a row's word -> our name
+TUNED = {
+    "instruct",
+    "chat",
+    "it",
+    "hf",
+    "base",
+    "pt",
+    "coder",
+    "math",
+    "unsloth",
+    "bnb",
+    "4bit",
+    "gptq",
+    "awq",
+    "fp16",
+    "meta",
+}  # same shapes
 
 
 def method_of(row: dict[str, str]) -> str | None:
@@ -110,7 +167,9 @@ def known(name: str) -> str | None:
 def _plain(name: str, versions: bool) -> str:
     """The words of a model's name that tell its shapes."""
     words = name.rpartition("/")[2].lower().split("-")
-    return "-".join(word for word in words if word not in TUNED and (versions or not re.fullmatch(r"v\d+(\.\d+)?", word)))
+    return "-".join(
+        word for word in words if word not in TUNED and (versions or not re.fullmatch(r"v\d+(\.\d+)?", word))
+    )
 
 
 @lru_cache
@@ -129,15 +188,22 @@ def tuned(row: dict[str, str], facts: ModelFacts) -> tuple[dict[str, tuple[int, 
         shapes = {tensor: item.shape for tensor, item in facts.tensors.items()}
         return shapes, of(shapes, each=4 if FLOAT32.search(row["precision"]) else 2)
     if method in ("prompt", "p-tuning"):
-        shapes = {"prompt_encoder.embedding": (rank or 20, facts.hidden)} | (_encoder(row, facts) if method == "p-tuning" else {})
+        shapes = {"prompt_encoder.embedding": (rank or 20, facts.hidden)} | (
+            _encoder(row, facts) if method == "p-tuning" else {}
+        )
         return shapes, of(shapes, virtual=rank or 20, each=wide)
     if method == "prefix":
         shapes = {"prompt_encoder.embedding": (rank, 2 * facts.layers * facts.kv_heads * facts.head_dim)}
         return shapes, of(shapes, prefix=rank, each=wide)
     every = "all-linear" in words or "all" in words
-    chosen = {module: widths for module, widths in facts.linears().items() if every or module.rsplit(".", 1)[-1] in words}
+    chosen = {
+        module: widths for module, widths in facts.linears().items() if every or module.rsplit(".", 1)[-1] in words
+    }
     if method == "ia3":
-        shapes = {f"{module}.ia3_l": (inputs if module.rsplit(".", 1)[-1] in FED else outputs,) for module, (inputs, outputs) in chosen.items()}
+        shapes = {
+            f"{module}.ia3_l": (inputs if module.rsplit(".", 1)[-1] in FED else outputs,)
+            for module, (inputs, outputs) in chosen.items()
+        }
         return shapes, of(shapes, each=wide)
     shapes = {}
     for module, (inputs, outputs) in chosen.items():
@@ -159,8 +225,19 @@ def _encoder(row: dict[str, str], facts: ModelFacts) -> dict[str, tuple[int, ...
     """The network of p-tuning: hidden → inner → inner → hidden with biases, inner as the number of trained parameters tells."""
     told = re.search(r"trainable (\d+)", row["notes"])
     rest = (int(told[1]) if told else 0) - int(row["rank"] or 20) * facts.hidden
-    inner = next((size for size in range(8, 16385, 8) if size * facts.hidden * 2 + size * size + 2 * size + facts.hidden == rest), 128)
-    return {"prompt_encoder.mlp.0": (inner, facts.hidden), "prompt_encoder.mlp.2": (inner, inner), "prompt_encoder.mlp.4": (facts.hidden, inner)}
+    inner = next(
+        (
+            size
+            for size in range(8, 16385, 8)
+            if size * facts.hidden * 2 + size * size + 2 * size + facts.hidden == rest
+        ),
+        128,
+    )
+    return {
+        "prompt_encoder.mlp.0": (inner, facts.hidden),
+        "prompt_encoder.mlp.2": (inner, inner),
+        "prompt_encoder.mlp.4": (facts.hidden, inner),
+    }
 
 
 def loop(row: dict[str, str], facts: ModelFacts, footprint: Footprint) -> Stack:
@@ -176,13 +253,28 @@ def loop(row: dict[str, str], facts: ModelFacts, footprint: Footprint) -> Stack:
     length = int(row["seq_len"]) if row["seq_len"].isdigit() else LENGTH
     own_loss = facts.model_type == "gpt_bigcode"
     return Stack(
-        batch=int(row["batch_size"]), length=min(length, facts.max_length or length) if trainer else length, base=each, stream=4 if kbit else each,
-        autocast=autocast, half="fp16" in words or "float16" in words.replace("bfloat16", ""), attention=attention, mask=compared,
-        expanded=compared or "expanded" in notes, checkpointing=checkpointing, head="fused" if re.search("liger(?!_)", config_word(notes)) else "full",
-        output=2 if own_loss else 0 if trainer else 4, shifted=trainer, early_upcast=trainer and "requirements" in notes,
-        in_place=foak and not own_loss, raw_loss=own_loss,
-        optimizer=optimizer(row["optimizer"]), kbit=kbit, fused_norms=foak and not own_loss, fused_adapters=foak and not own_loss,
-        input_grads=checkpointing and not footprint.weights)
+        batch=int(row["batch_size"]),
+        length=min(length, facts.max_length or length) if trainer else length,
+        base=each,
+        stream=4 if kbit else each,
+        autocast=autocast,
+        half="fp16" in words or "float16" in words.replace("bfloat16", ""),
+        attention=attention,
+        mask=compared,
+        expanded=compared or "expanded" in notes,
+        checkpointing=checkpointing,
+        head="fused" if re.search("liger(?!_)", config_word(notes)) else "full",
+        output=2 if own_loss else 0 if trainer else 4,
+        shifted=trainer,
+        early_upcast=trainer and "requirements" in notes,
+        in_place=foak and not own_loss,
+        raw_loss=own_loss,
+        optimizer=optimizer(row["optimizer"]),
+        kbit=kbit,
+        fused_norms=foak and not own_loss,
+        fused_adapters=foak and not own_loss,
+        input_grads=checkpointing and not footprint.weights,
+    )
 
 
 def config_word(notes: str) -> str:
@@ -198,4 +290,10 @@ def optimizer(words: str) -> str:
             return f"{name}_8bit" if word == "lion" and re.search("8.?bit", words) else name
     if re.search("8.?bit", words):
         return "paged_adamw_8bit" if "paged" in words else "adamw_bnb_8bit"
-    return "paged_adamw_32bit" if "paged" in words else "adamw_torch_foreach" if "foreach" in words else "adamw_torch_fused"
+    return (
+        "paged_adamw_32bit"
+        if "paged" in words
+        else "adamw_torch_foreach"
+        if "foreach" in words
+        else "adamw_torch_fused"
+    )

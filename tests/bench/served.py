@@ -29,9 +29,14 @@ class Served:
         self.address = f"http://127.0.0.1:{self.port}"
         environment = {**os.environ, "STUDIO_HOME": str(home), "GRADIO_ANALYTICS_ENABLED": "False"}
         began = time.monotonic()
-        self.process = subprocess.Popen([sys.executable, "-m", "studio.page", "--port", str(self.port), "--no-token"], cwd=PROJECT,
-                                        env=environment, stdin=subprocess.DEVNULL,
-                                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "studio.page", "--port", str(self.port), "--no-token"],
+            cwd=PROJECT,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         self.started = self._answers(began)
 
     def _answers(self, began: float) -> float:
@@ -51,6 +56,7 @@ class Served:
     def seconds(self) -> float:
         """Seconds its processor has worked so far."""
         import psutil
+
         times = psutil.Process(self.process.pid).cpu_times()
         return times.user + times.system
 
@@ -74,7 +80,9 @@ def start_up(home: Path, first: float, turns: int = 3) -> float:
 
 def _import_gradio() -> float:
     began = time.monotonic()
-    subprocess.run([sys.executable, "-c", "import gradio"], check=True, env={**os.environ, "GRADIO_ANALYTICS_ENABLED": "False"})
+    subprocess.run(
+        [sys.executable, "-c", "import gradio"], check=True, env={**os.environ, "GRADIO_ANALYTICS_ENABLED": "False"}
+    )
     return time.monotonic() - began
 
 
@@ -83,14 +91,24 @@ class Asker(threading.Thread):
 
     def __init__(self, served: Served, run: str, mark: str | None, place: dict[str, Any], wait: float):
         super().__init__(daemon=True)
-        self.served, self.run_id, self.mark, self.place, self.wait, self.answers, self._end = served, run, mark, place, wait, 0, threading.Event()
+        self.served, self.run_id, self.mark, self.place, self.wait, self.answers, self._end = (
+            served,
+            run,
+            mark,
+            place,
+            wait,
+            0,
+            threading.Event(),
+        )
 
     def run(self) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", self.served.port, timeout=20)
         self._end.wait(self.wait)
         while not self._end.wait(1.0):
             ask = {"device": True, "list": self.mark, "also": [], "run": {"id": self.run_id, "log": None, **self.place}}
-            connection.request("POST", "/studio/ask/studio-bar/poll", json.dumps(ask), {"Content-Type": "application/json"})
+            connection.request(
+                "POST", "/studio/ask/studio-bar/poll", json.dumps(ask), {"Content-Type": "application/json"}
+            )
             news = json.loads(connection.getresponse().read())["run"]
             self.place |= {"generation": news["generation"], "points": news["points"], "others": news["next"]}
             self.answers += 1
@@ -115,5 +133,9 @@ def per_question(served: Served, askers: list[Asker], seconds: float) -> float:
     for asker in askers:
         asker.end()
     if not asked:
-        raise StudioError("The page answered no question while it was measured.", "The computer may be too busy: measure again.", "page")
+        raise StudioError(
+            "The page answered no question while it was measured.",
+            "The computer may be too busy: measure again.",
+            "page",
+        )
     return 1000 * (spent - idle) / asked

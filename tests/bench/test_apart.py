@@ -34,8 +34,10 @@ def test_what_a_bench_orders_is_in_no_other_home(home: Path) -> None:
 
 
 def test_a_killed_bench_leaves_nothing_in_the_queue(home: Path) -> None:
-    code = ("import time; from studio import run; from studio.bench.apart import apart; from studio.config import build\n"
-            "with apart():\n  run.create(build({'data': {'train': 'sample'}})); print('ordered', flush=True); time.sleep(60)")
+    code = (
+        "import time; from studio import run; from studio.bench.apart import apart; from studio.config import build\n"
+        "with apart():\n  run.create(build({'data': {'train': 'sample'}})); print('ordered', flush=True); time.sleep(60)"
+    )
     child = subprocess.Popen([sys.executable, "-c", code], cwd=PROJECT, stdout=subprocess.PIPE, text=True)
     assert child.stdout.readline() == "ordered\n"
     child.send_signal(signal.SIGKILL)
@@ -59,7 +61,9 @@ def test_bench_train_orders_apart(home: Path, monkeypatch: pytest.MonkeyPatch) -
     assert run.runs() == []
 
 
-def test_without_a_checkout_the_comparisons_say_where_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_checkout_the_comparisons_say_where_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """As installed from a wheel: no tests/ beside the package."""
     monkeypatch.setattr("studio.bench.PROJECT", tmp_path)
     for name in COMPARISONS:

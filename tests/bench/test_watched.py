@@ -15,7 +15,9 @@ def test_every_process_of_the_browser_is_counted() -> None:
         watched.found()
     except FileNotFoundError:
         pytest.skip("no Chromium here")
-    browser = watched.Browser("data:text/html,<script>const until = Date.now() + 1500; while (Date.now() < until);</script>")
+    browser = watched.Browser(
+        "data:text/html,<script>const until = Date.now() + 1500; while (Date.now() < until);</script>"
+    )
     try:
         until = time.monotonic() + 30
         while browser.seconds() < 1.5 and time.monotonic() < until:

@@ -41,7 +41,12 @@ PEERS = {"trl": ("trl", "trl-best"), "llamafactory": ("llamafactory",), "none": 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """The options of `bench train`."""
-    parser.add_argument("--peer", choices=list(PEERS), default="trl", help="whom to compare with; llamafactory is installed at the first call")
+    parser.add_argument(
+        "--peer",
+        choices=list(PEERS),
+        default="trl",
+        help="whom to compare with; llamafactory is installed at the first call",
+    )
     parser.add_argument("--model", default="starter")
     parser.add_argument("--data", default="sample", help="what to train on, as data.train")
     parser.add_argument("--method", default="lora", choices=("lora", "full", "qlora"))
@@ -50,8 +55,14 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--accumulation", type=int, default=4)
     parser.add_argument("--max-length", type=int, default=512, help="tokens of the longest row")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings", help="change our order")
-    parser.add_argument("--utilisation", action="store_true", help="also the share of what a large matrix product reaches here; on a GPU always")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", dest="settings", help="change our order"
+    )
+    parser.add_argument(
+        "--utilisation",
+        action="store_true",
+        help="also the share of what a large matrix product reaches here; on a GPU always",
+    )
     parser.add_argument("--save", type=Path, metavar="FILE", help="also write the table as JSON")
     parser.set_defaults(run=measure, show=show)
 
@@ -63,10 +74,12 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     if args.peer == "llamafactory":
         factory.environment()
     if args.peer == "trl" and find_spec("trl") is None:
-        raise StudioError("TRL is not installed: only this comparison needs it.", "pip install trl, or give --peer none.", "peer")
+        raise StudioError(
+            "TRL is not installed: only this comparison needs it.", "pip install trl, or give --peer none.", "peer"
+        )
     found: dict[str, list[dict[str, Any]]] = {side: [] for side in sides}
     for number in range(args.rounds):
-        for side in sides[number % len(sides):] + sides[:number % len(sides)]:
+        for side in sides[number % len(sides) :] + sides[: number % len(sides)]:
             print(f"round {number + 1} of {args.rounds}: {SIDES[side]}", file=sys.stderr, flush=True)
             found[side].append(one(side, chosen))
             print(f"  {json.dumps(found[side][-1])}", file=sys.stderr, flush=True)
@@ -96,8 +109,15 @@ def used(chosen: RunConfig, table: list[dict[str, Any]]) -> dict[str, float]:
 
 def order(args: argparse.Namespace) -> RunConfig:
     """Our order: all on auto but what both sides must share. It neither evaluates nor saves while it is timed."""
-    usual = [f"training.max_steps={args.steps}", f"training.batch_size={args.batch}", f"training.accumulation={args.accumulation}",
-             f"data.max_length={args.max_length}", "data.eval=0.01", "training.eval_every=1000000", "training.save_every=1000000"]
+    usual = [
+        f"training.max_steps={args.steps}",
+        f"training.batch_size={args.batch}",
+        f"training.accumulation={args.accumulation}",
+        f"data.max_length={args.max_length}",
+        "data.eval=0.01",
+        "training.eval_every=1000000",
+        "training.save_every=1000000",
+    ]
     plain = json.dumps({"model": args.model, "data": {"train": args.data}, "method": {"name": args.method}})
     chosen = config.parse(plain, [*usual, *args.settings], where="bench train")
     preflight.check(chosen)
@@ -116,12 +136,22 @@ def one(side: str, chosen: RunConfig) -> dict[str, Any]:
                 return _spoken(factory.measure(room.folder, chosen, source.fetch(chosen.model), Path(folder)))
             finally:
                 run.delete(room)
-        words = launch.command(room) if side == "studio" else [sys.executable, "-m", "tests.bench.peer", side, str(room.folder), str(told)]
+        words = (
+            launch.command(room)
+            if side == "studio"
+            else [sys.executable, "-m", "tests.bench.peer", side, str(room.folder), str(told)]
+        )
         wanted = surroundings(side, chosen)
-        done = subprocess.run(words, cwd=PROJECT, env={**os.environ, **wanted, "STUDIO_HOME": str(home())}, capture_output=True, text=True)
+        done = subprocess.run(
+            words, cwd=PROJECT, env={**os.environ, **wanted, "STUDIO_HOME": str(home())}, capture_output=True, text=True
+        )
         try:
             if done.returncode:
-                raise StudioError(f"The side {side} failed: {(done.stderr.strip().splitlines() or ['it said nothing'])[-1]}", "Read its output above.", side)
+                raise StudioError(
+                    f"The side {side} failed: {(done.stderr.strip().splitlines() or ['it said nothing'])[-1]}",
+                    "Read its output above.",
+                    side,
+                )
             return _ours(room, began) if side == "studio" else _spoken({"began": began, **json.loads(told.read_text())})
         finally:
             run.delete(room)
@@ -131,7 +161,9 @@ def surroundings(side: str, chosen: RunConfig) -> dict[str, str]:
     """What a side's environment adds to ours. Every side sees one and the same card: with several, the Trainer of a peer would divide its batch over
     all of them (nn.DataParallel). And every side has the allocator that suits rows of unlike length."""
     same = {**here(), "PYTORCH_CUDA_ALLOC_CONF": os.environ.get("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")}
-    return same | (launch.environment(chosen) if side == "studio" else {"OMP_NUM_THREADS": str(devices()[0].cores or 1)})
+    return same | (
+        launch.environment(chosen) if side == "studio" else {"OMP_NUM_THREADS": str(devices()[0].cores or 1)}
+    )
 
 
 def _speed(points: list[tuple[float, int]]) -> float:
@@ -144,39 +176,72 @@ def _ours(room: run.Run, began: float) -> dict[str, Any]:
     steps = [event for event in room.events() if event["kind"] == "step"]
     evals = [event["loss"] for event in room.events() if event["kind"] == "eval"]
     points = [(step["monotonic"], step["tokens"]) for step in steps]
-    return {"tokens_per_second": _speed(points), "first_step": round(points[0][0] - began, 1), "peak_memory": max(step["memory"] for step in steps),
-            "loss": evals[-1], "train_loss": round(statistics.mean(step["loss"] for step in steps), 4), "steps": len(steps)}
+    return {
+        "tokens_per_second": _speed(points),
+        "first_step": round(points[0][0] - began, 1),
+        "peak_memory": max(step["memory"] for step in steps),
+        "loss": evals[-1],
+        "train_loss": round(statistics.mean(step["loss"] for step in steps), 4),
+        "steps": len(steps),
+    }
 
 
 def _spoken(said: dict[str, Any]) -> dict[str, Any]:
     """What a peer said of itself, under our names."""
-    return {"tokens_per_second": _speed(said["points"]), "first_step": round(said["points"][0][0] - said["began"], 1), "peak_memory": said["peak_memory"],
-            "loss": said["loss"], "train_loss": said["train_loss"], "steps": len(said["points"])}
+    return {
+        "tokens_per_second": _speed(said["points"]),
+        "first_step": round(said["points"][0][0] - said["began"], 1),
+        "peak_memory": said["peak_memory"],
+        "loss": said["loss"],
+        "train_loss": said["train_loss"],
+        "steps": len(said["points"]),
+    }
 
 
 def _row(side: str, found: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     mine, theirs = found["studio"], found[side]
-    row = {key: statistics.median(entry[key] for entry in theirs) for key in ("tokens_per_second", "first_step", "peak_memory", "loss", "train_loss")}
+    row = {
+        key: statistics.median(entry[key] for entry in theirs)
+        for key in ("tokens_per_second", "first_step", "peak_memory", "loss", "train_loss")
+    }
     ratios = [our["tokens_per_second"] / their["tokens_per_second"] for our, their in zip(mine, theirs)]
     memory = [our["peak_memory"] / their["peak_memory"] for our, their in zip(mine, theirs)]
-    return {"side": side, "what": SIDES[side], **row, "ours_is_faster": [round(ratio, 2) for ratio in ratios], "times": round(statistics.median(ratios), 2),
-            "memory_ratio": round(statistics.median(memory), 2)}
+    return {
+        "side": side,
+        "what": SIDES[side],
+        **row,
+        "ours_is_faster": [round(ratio, 2) for ratio in ratios],
+        "times": round(statistics.median(ratios), 2),
+        "memory_ratio": round(statistics.median(memory), 2),
+    }
 
 
 def about(args: argparse.Namespace) -> dict[str, Any]:
     """What was measured, for the file."""
     from importlib.metadata import version
+
     device = devices()[0]
-    return {"device": f"{device.cores} cores" if device.kind == "cpu" else device.name, "method": args.method, "model": args.model,
-            "data": Path(args.data).name, "steps": args.steps, "effective_batch": args.batch * args.accumulation, "max_length": args.max_length,
-            "versions": {name: version(name) for name in ("torch", "transformers", "peft", "trl") if find_spec(name)}}
+    return {
+        "device": f"{device.cores} cores" if device.kind == "cpu" else device.name,
+        "method": args.method,
+        "model": args.model,
+        "data": Path(args.data).name,
+        "steps": args.steps,
+        "effective_batch": args.batch * args.accumulation,
+        "max_length": args.max_length,
+        "versions": {name: version(name) for name in ("torch", "transformers", "peft", "trl") if find_spec(name)},
+    }
 
 
 def show(table: list[dict[str, Any]]) -> None:
     """For people."""
     last = f" {'utilisation':>11}" if "utilisation" in table[0] else ""
-    print(f"{'':12} {'tokens/s':>9} {'first step':>11} {'peak':>8} {'held-out loss':>14} {'ours is':>9} {'our memory':>11}{last}")
+    print(
+        f"{'':12} {'tokens/s':>9} {'first step':>11} {'peak':>8} {'held-out loss':>14} {'ours is':>9} {'our memory':>11}{last}"
+    )
     for row in table:
         share = f" {100 * row['utilisation']:9.1f} %" if last else ""
-        print(f"{row['side']:12} {row['tokens_per_second']:9.0f} {row['first_step']:9.1f} s {row['peak_memory'] / 1e9:5.2f} GB {row['loss']:14.4f} "
-              f"{row['times']:8.2f}× {row['memory_ratio']:10.2f}×{share}")
+        print(
+            f"{row['side']:12} {row['tokens_per_second']:9.0f} {row['first_step']:9.1f} s {row['peak_memory'] / 1e9:5.2f} GB {row['loss']:14.4f} "
+            f"{row['times']:8.2f}× {row['memory_ratio']:10.2f}×{share}"
+        )

@@ -15,8 +15,17 @@ import psutil
 from studio.run import Run
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-FLAGS = ("--headless=new", "--disable-gpu", "--no-sandbox", "--no-first-run", "--disable-background-networking", "--disable-component-update",
-         "--disable-sync", "--remote-debugging-port=0", "--window-size=1280,900")
+FLAGS = (
+    "--headless=new",
+    "--disable-gpu",
+    "--no-sandbox",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--remote-debugging-port=0",
+    "--window-size=1280,900",
+)
 SETTLE = 10.0  # seconds until a page that was opened has drawn itself for the first time
 ROUNDS = 4  # without and with the page, taken in turn: what else the computer does falls on both
 LEAST = 4  # steps in a round
@@ -28,8 +37,12 @@ class Browser:
 
     def __init__(self, address: str):
         self.profile = Path(tempfile.mkdtemp(prefix="studio-browser-"))
-        self.process = subprocess.Popen([found(), *FLAGS, f"--user-data-dir={self.profile}", address], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                                        stderr=subprocess.DEVNULL)
+        self.process = subprocess.Popen(
+            [found(), *FLAGS, f"--user-data-dir={self.profile}", address],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
 
     def seconds(self) -> float:
         """Seconds that all its processes have worked so far; one that ends meanwhile takes its own with it."""
@@ -76,11 +89,28 @@ def cost(address: str, one: Run, seconds: float) -> list[dict[str, Any]]:
             used.append((browser.seconds() - before) / (time.monotonic() - began))
         finally:
             browser.end()
-        print(f"round {number + 1}: {alone[-1]:.1f} tokens/s, with the page open {watched[-1]:.1f}", file=sys.stderr, flush=True)
-    return [{"what": "tokens/s, nobody looks", "value": round(sum(alone) / ROUNDS, 1), "unit": "", "limit": None},
-            {"what": "tokens/s, a page open", "value": round(sum(watched) / ROUNDS, 1), "unit": "", "limit": None},
-            {"what": "speed kept with a page open", "value": round(sum(watched) / max(sum(alone), 1e-9), 3), "unit": "", "limit": None, "least": SHARE},
-            {"what": "all processes of the browser", "value": round(100 * sum(used) / ROUNDS, 1), "unit": "%", "limit": CORE}]
+        print(
+            f"round {number + 1}: {alone[-1]:.1f} tokens/s, with the page open {watched[-1]:.1f}",
+            file=sys.stderr,
+            flush=True,
+        )
+    return [
+        {"what": "tokens/s, nobody looks", "value": round(sum(alone) / ROUNDS, 1), "unit": "", "limit": None},
+        {"what": "tokens/s, a page open", "value": round(sum(watched) / ROUNDS, 1), "unit": "", "limit": None},
+        {
+            "what": "speed kept with a page open",
+            "value": round(sum(watched) / max(sum(alone), 1e-9), 3),
+            "unit": "",
+            "limit": None,
+            "least": SHARE,
+        },
+        {
+            "what": "all processes of the browser",
+            "value": round(100 * sum(used) / ROUNDS, 1),
+            "unit": "%",
+            "limit": CORE,
+        },
+    ]
 
 
 def speed(one: Run, seconds: float) -> float:
@@ -90,7 +120,10 @@ def speed(one: Run, seconds: float) -> float:
     """
     seen, until = len(one.events()), time.monotonic() + 10 * seconds
     time.sleep(seconds)
-    while len(steps := [event for event in one.events()[seen:] if event["kind"] == "step"]) < LEAST and time.monotonic() < until:
+    while (
+        len(steps := [event for event in one.events()[seen:] if event["kind"] == "step"]) < LEAST
+        and time.monotonic() < until
+    ):
         time.sleep(1.0)
     if len(steps) < 2:
         return 0.0

@@ -12,29 +12,64 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-QA = [("Why is the sky blue?", "Air scatters blue light."), ("How do I boil an egg?", "Eight minutes in hot water."), ("What is a verb?", "A word for doing.")]
+QA = [
+    ("Why is the sky blue?", "Air scatters blue light."),
+    ("How do I boil an egg?", "Eight minutes in hot water."),
+    ("What is a verb?", "A word for doing."),
+]
 ALPACA = [{"instruction": q, "input": "", "output": a} for q, a in QA]
 WITH_INPUT = [{"instruction": "Translate to German.", "input": q, "output": a} for q, a in QA]
-HISTORY = [{"instruction": q, "input": "", "output": a, "system": "Be brief.", "history": [["Hello there", "Hi, how can I help?"]]} for q, a in QA]
-MESSAGES = [{"messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": q}, {"role": "assistant", "content": a}]} for q, a in QA]
+HISTORY = [
+    {
+        "instruction": q,
+        "input": "",
+        "output": a,
+        "system": "Be brief.",
+        "history": [["Hello there", "Hi, how can I help?"]],
+    }
+    for q, a in QA
+]
+MESSAGES = [
+    {
+        "messages": [
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": q},
+            {"role": "assistant", "content": a},
+        ]
+    }
+    for q, a in QA
+]
 TOOLS = [
     {
         "messages": [
             {"role": "user", "content": "What is the weather?"},
-            {"role": "assistant", "content": None, "tool_calls": [{"type": "function", "function": {"name": "weather", "arguments": "{}"}}]},
+            {
+                "role": "assistant",
+                "content": None,
+                "tool_calls": [{"type": "function", "function": {"name": "weather", "arguments": "{}"}}],
+            },
             {"role": "tool", "content": "sunny"},
             {"role": "assistant", "content": "It is sunny."},
         ],
         "tools": [{"type": "function", "function": {"name": "weather", "parameters": {}}}],
     }
 ]
-SHAREGPT = [{"conversations": [{"from": "human", "value": q}, {"from": "gpt", "value": a}], "id": n} for n, (q, a) in enumerate(QA)]
+SHAREGPT = [
+    {"conversations": [{"from": "human", "value": q}, {"from": "gpt", "value": a}], "id": n}
+    for n, (q, a) in enumerate(QA)
+]
 TAGGED = [{"text": f"<|im_start|>user\n{q}<|im_end|>\n<|im_start|>assistant\n{a}<|im_end|>\n"} for q, a in QA]
 PAIRS = [{"prompt": q, "chosen": a, "rejected": "I do not know."} for q, a in QA]
 SHARE_NO = {"from": "gpt", "value": "No."}
-SHARE_PAIRS = [{"conversations": [{"from": "human", "value": q}], "chosen": {"from": "gpt", "value": a}, "rejected": SHARE_NO} for q, a in QA]
+SHARE_PAIRS = [
+    {"conversations": [{"from": "human", "value": q}], "chosen": {"from": "gpt", "value": a}, "rejected": SHARE_NO}
+    for q, a in QA
+]
 KTO = [{"prompt": q, "completion": a, "label": n % 2 == 0} for n, (q, a) in enumerate(QA)]
-CHINESE = [{"instruction": "怎样泡绿茶？", "input": "", "output": "用八十度的水。"}, {"instruction": "什么是成语？", "input": "", "output": "固定的短语。"}]
+CHINESE = [
+    {"instruction": "怎样泡绿茶？", "input": "", "output": "用八十度的水。"},
+    {"instruction": "什么是成语？", "input": "", "output": "固定的短语。"},
+]
 
 
 def as_json(rows: list[Any]) -> bytes:
@@ -93,18 +128,30 @@ FIXTURES = [
     Fixture("stream.arrow", lambda: as_arrow(ALPACA, stream=True), "alpaca", "arrow"),
     Fixture("alpaca.jsonl.gz", lambda: gzip.compress(as_lines(ALPACA)), "alpaca", "jsonl.gz"),
     Fixture("packed.json.gz", lambda: gzip.compress(as_json(ALPACA)), "alpaca", "json.gz"),
-    Fixture("dolly.jsonl", lambda: as_lines([{"instruction": q, "context": "", "response": a} for q, a in QA]), "alpaca", "jsonl"),
+    Fixture(
+        "dolly.jsonl",
+        lambda: as_lines([{"instruction": q, "context": "", "response": a} for q, a in QA]),
+        "alpaca",
+        "jsonl",
+    ),
     Fixture("wrongly-named.txt", lambda: as_lines(ALPACA), "alpaca", "jsonl"),
     Fixture("bom.json", lambda: b"\xef\xbb\xbf" + as_json(ALPACA), "alpaca", "json"),
     Fixture("windows.jsonl", lambda: as_lines(ALPACA).replace(b"\n", b"\r\n"), "alpaca", "jsonl"),
     Fixture("utf16.json", lambda: as_json(ALPACA).decode().encode("utf-16"), "alpaca", "json"),
     Fixture("gbk.csv", lambda: as_table(CHINESE).decode().encode("gb18030"), "alpaca", "csv", 2, "用八十度的水。"),
     Fixture("wrapped.json", lambda: json.dumps({"version": 1, "data": ALPACA}).encode(), "alpaca", "json"),
-    Fixture("one-after-the-other.json", lambda: b"\n".join(json.dumps(r, indent=1).encode() for r in ALPACA), "alpaca", "json"),
+    Fixture(
+        "one-after-the-other.json",
+        lambda: b"\n".join(json.dumps(r, indent=1).encode() for r in ALPACA),
+        "alpaca",
+        "json",
+    ),
     Fixture("messages.jsonl", lambda: as_lines(MESSAGES), "chatml", "jsonl"),
     Fixture("messages.parquet", lambda: as_parquet(MESSAGES), "chatml", "parquet"),
     Fixture("messages.csv", lambda: as_table(MESSAGES), "chatml", "csv"),
-    Fixture("conversation.json", lambda: as_json([{"conversation": r["messages"]} for r in MESSAGES]), "chatml", "json"),
+    Fixture(
+        "conversation.json", lambda: as_json([{"conversation": r["messages"]} for r in MESSAGES]), "chatml", "json"
+    ),
     Fixture("bare-lists.jsonl", lambda: as_lines([r["messages"] for r in MESSAGES]), "chatml", "jsonl"),
     Fixture("tools.jsonl", lambda: as_lines(TOOLS), "chatml", "jsonl", 1, ""),
     Fixture("sharegpt.json", lambda: as_json(SHAREGPT), "sharegpt", "json"),
@@ -115,7 +162,14 @@ FIXTURES = [
     Fixture("questions.csv", lambda: as_table(two(("question", "answer"))), "prompt", "csv"),
     Fixture("questions.tsv.gz", lambda: gzip.compress(as_table(two(("question", "answer")), "\t")), "prompt", "tsv.gz"),
     Fixture("plain.jsonl", lambda: as_lines([{"text": a} for _, a in QA]), "text", "jsonl"),
-    Fixture("story.txt", lambda: "\n\n".join(a + "\nAnd so on." for _, a in QA).encode(), "text", "text", 3, QA[0][1] + "\nAnd so on."),
+    Fixture(
+        "story.txt",
+        lambda: "\n\n".join(a + "\nAnd so on." for _, a in QA).encode(),
+        "text",
+        "text",
+        3,
+        QA[0][1] + "\nAnd so on.",
+    ),
     Fixture("pairs.jsonl", lambda: as_lines(PAIRS), "preference", "jsonl"),
     Fixture("share-pairs.json", lambda: as_json(SHARE_PAIRS), "preference", "json"),
     Fixture("kto.json", lambda: as_json(KTO), "kto", "json"),

@@ -35,7 +35,14 @@ def _small(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     made = tmp_path / "rows.json"
-    made.write_text(json.dumps([{"instruction": f"Number {n}. " + "word " * (200 if n in UNUSABLE else n % 9), "output": f"It is {n}."} for n in range(COUNT)]))
+    made.write_text(
+        json.dumps(
+            [
+                {"instruction": f"Number {n}. " + "word " * (200 if n in UNUSABLE else n % 9), "output": f"It is {n}."}
+                for n in range(COUNT)
+            ]
+        )
+    )
     return made
 
 
@@ -100,7 +107,9 @@ def test_weights_of_sources_and_held_out_rows(tiny_model: Path, file: Path) -> N
     assert len(early.train) == pytest.approx(1.5 * 108, abs=3)
     until(early.train.finished, "the record")
     late = data.prepare(given, encoder(tiny_model, given), SEED)
-    assert [early.train[number] for number in range(len(early.train))] == [late.train[number] for number in range(len(late.train))]
+    assert [early.train[number] for number in range(len(early.train))] == [
+        late.train[number] for number in range(len(late.train))
+    ]
     assert list(early.eval) == list(late.eval)
 
 
@@ -123,11 +132,23 @@ def test_what_a_killed_run_has_left_is_begun_anew(tiny_model: Path, file: Path) 
 
 
 def test_a_run_on_growing_rows_learns_what_one_on_ready_rows_learns(tiny_model: Path, file: Path) -> None:
-    fixed = ("data.max_length=96", "data.eval=0", "training.max_steps=6", "training.probe=true", "method.dropout=0", "training.packing=false")
+    fixed = (
+        "data.max_length=96",
+        "data.eval=0",
+        "training.max_steps=6",
+        "training.probe=true",
+        "method.dropout=0",
+        "training.packing=false",
+    )
     first = carry(order(tiny_model, file, *fixed))
     assert next(event for event in first if event["kind"] == "plan")["data"]["ahead"] == 8
-    until(lambda: list(room("datasets").glob("encoded-*/record.json")) or not data.prepare(
-        ordered(file), encoder(tiny_model, ordered(file)), SEED), "all rows")
+    until(
+        lambda: (
+            list(room("datasets").glob("encoded-*/record.json"))
+            or not data.prepare(ordered(file), encoder(tiny_model, ordered(file)), SEED)
+        ),
+        "all rows",
+    )
     second = carry(order(tiny_model, file, *fixed))
     assert steps(first) == pytest.approx(steps(second), abs=1e-6)
     assert first[-1]["state"] == second[-1]["state"] == "finished"

@@ -17,7 +17,7 @@ from studio.kernels import IGNORE_INDEX
 from studio.template import Template
 from studio.tokens import Encoder
 from studio.ui import data_rows, measure
-from studio.worker.batches import Layout, Order, MicroBatchCollator, Steps
+from studio.worker.batches import Layout, MicroBatchCollator, Order, Steps
 from tests.data.fixtures import FIXTURES, MESSAGES, TOOLS, as_lines
 
 EFFECTIVE = 2  # rows of an optimizer step
@@ -66,30 +66,53 @@ def test_first_batch_of_other_choices(form: str, train_on: str, home: Path, tmp_
 
 
 @pytest.mark.parametrize(("too_long", "left"), [("cut", 3), ("drop", 2)])
-def test_first_batch_of_rows_over_the_limit(too_long: str, left: int, home: Path, tmp_path: Path, tiny_model: Path) -> None:
+def test_first_batch_of_rows_over_the_limit(
+    too_long: str, left: int, home: Path, tmp_path: Path, tiny_model: Path
+) -> None:
     file = "alpaca-input.jsonl"  # rows of 55, 69 and 50 tokens
     assert compare(tiny_model, "model", "alpaca", file, tmp_path, limit=60, too_long=too_long) == left
 
 
 @pytest.mark.parametrize("form", FILES)
 @pytest.mark.parametrize(("name", "limit"), [("model", 4096), ("model", 90), ("llama3", 4096), ("alpaca", 200)])
-def test_first_batch_and_the_page(form: str, name: str, limit: int, home: Path, tmp_path: Path, tiny_model: Path) -> None:
+def test_first_batch_and_the_page(
+    form: str, name: str, limit: int, home: Path, tmp_path: Path, tiny_model: Path
+) -> None:
     """The Data tab's own answer, row by row: as many tokens, coloured as the first batch has labels, and their texts make up the row's."""
-    for file in FILES[form][:1 if form == "chatml" else None]:
+    for file in FILES[form][: 1 if form == "chatml" else None]:
         path = tmp_path / file
         path.write_bytes(next(f for f in FIXTURES if f.name == file).content())
-        chosen = {"train": str(path), "eval": 0, "template": name, "max_length": limit, "format": form, "train_on": "all" if form == "text" else "assistant"}
+        chosen = {
+            "train": str(path),
+            "eval": 0,
+            "template": name,
+            "max_length": limit,
+            "format": form,
+            "train_on": "all" if form == "text" else "assistant",
+        }
         wanted = config.build({"model": str(tiny_model), "data": chosen})
         read = data.read(path, form)
         pages = [data_rows.preview_of(wanted, read, row, "en") for row in read.conversations.rows]
         assert all(page["text"].startswith("".join(text for text, _ in page["tokens"])) for page in pages)
         left = [tuple(bool(on) for _, on in page["tokens"]) for page in pages if page["trained"]]
         folder = measure.folder_of(wanted)
-        rows = data.prepare(wanted.data, Encoder(folder, template.load(name, folder), limit, "cut", chosen["train_on"])).train
+        rows = data.prepare(
+            wanted.data, Encoder(folder, template.load(name, folder), limit, "cut", chosen["train_on"])
+        ).train
         numbers = next(iter(Order(len(rows), EFFECTIVE, 42)))
-        batch = next(iter(Steps(rows, batch_sampler=Order(len(rows), EFFECTIVE, 42), collate_fn=MicroBatchCollator(LAYOUTS["packed"]))))
+        batch = next(
+            iter(
+                Steps(
+                    rows,
+                    batch_sampler=Order(len(rows), EFFECTIVE, 42),
+                    collate_fn=MicroBatchCollator(LAYOUTS["packed"]),
+                )
+            )
+        )
         learnt = sequences(batch, [len(left[n]) for n in numbers], packed=True)
-        assert sorted(tuple(label != IGNORE_INDEX for label in labels) for _, labels in learnt) == sorted(left[n] for n in numbers)
+        assert sorted(tuple(label != IGNORE_INDEX for label in labels) for _, labels in learnt) == sorted(
+            left[n] for n in numbers
+        )
 
 
 @pytest.mark.slow
@@ -100,7 +123,9 @@ def test_first_batch_with_the_real_tokenizer(name: str, with_starter: Path, tmp_
             compare(with_starter / "models" / "starter", name, form, file, tmp_path)
 
 
-def compare(model: Path, name: str, form: str, file: str, folder: Path, train_on: str = "assistant", **limits: Any) -> int:
+def compare(
+    model: Path, name: str, form: str, file: str, folder: Path, train_on: str = "assistant", **limits: Any
+) -> int:
     """Prepare the file as a run does; what each layout's first batch learns must be what the preview of its rows colours. Gives the rows."""
     path = folder / file
     path.write_bytes(next(f for f in FIXTURES if f.name == file).content())
@@ -118,7 +143,9 @@ def compare(model: Path, name: str, form: str, file: str, folder: Path, train_on
     wanted = sorted(shown[n] for n in numbers)
     assert any(label != IGNORE_INDEX for _, labels in wanted for label in labels)
     for layout in LAYOUTS.values():
-        batch = next(iter(Steps(rows, batch_sampler=Order(len(rows), EFFECTIVE, 42), collate_fn=MicroBatchCollator(layout))))
+        batch = next(
+            iter(Steps(rows, batch_sampler=Order(len(rows), EFFECTIVE, 42), collate_fn=MicroBatchCollator(layout)))
+        )
         assert sorted(sequences(batch, [len(ids) for ids, _ in wanted], layout.packed)) == wanted
         assert batch[0]["items"] == sum(label != IGNORE_INDEX for _, labels in wanted for label in labels)
     return len(rows)
@@ -138,7 +165,9 @@ def sequences(batch: list[dict[str, Any]], sizes: list[int], packed: bool) -> li
         ids, labels = piece["input_ids"].tolist(), piece["labels"].tolist()
         if packed:
             edges = piece["cu_seq_lens_q"].tolist()
-            assert [n for n, place in enumerate(piece["position_ids"][0].tolist()) if place == 0] == edges[:-1], "positions begin anew with each row"
+            assert [n for n, place in enumerate(piece["position_ids"][0].tolist()) if place == 0] == edges[:-1], (
+                "positions begin anew with each row"
+            )
             rows = [(ids[0][a:b], labels[0][a:b]) for a, b in zip(edges, edges[1:])]
         else:
             rows = list(zip(ids, labels, strict=True))
@@ -146,7 +175,9 @@ def sequences(batch: list[dict[str, Any]], sizes: list[int], packed: bool) -> li
             last = max((n for n, label in enumerate(learnt) if label != IGNORE_INDEX), default=None)
             if last is None and packed:
                 continue  # what fills the piece up
-            size = next(size for size in left if size > (last or 0) and not any(row[size:]) and (not packed or size == len(row)))
+            size = next(
+                size for size in left if size > (last or 0) and not any(row[size:]) and (not packed or size == len(row))
+            )
             left.remove(size)
             found.append((tuple(row[:size]), tuple(learnt[:size])))
     assert not left

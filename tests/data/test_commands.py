@@ -28,9 +28,19 @@ def said(arguments: list[str], capsys: pytest.CaptureFixture[str], code: int = 0
 @pytest.fixture
 def file(tmp_path: Path) -> str:
     """Five rows: sound, of the wrong type, with a placeholder, not JSON, sound and long."""
-    rows = as_lines([ALPACA[0], {"instruction": "Add 1 and 2.", "output": {"sum": 3}}, {"instruction": "Who are you?", "output": "I am {{name}}."}])
+    rows = as_lines(
+        [
+            ALPACA[0],
+            {"instruction": "Add 1 and 2.", "output": {"sum": 3}},
+            {"instruction": "Who are you?", "output": "I am {{name}}."},
+        ]
+    )
     path = tmp_path / "rows.jsonl"
-    path.write_bytes(rows + b'{"instruction": "a\n' + as_lines([{"instruction": "Count.", "input": "", "output": "one two three " * 60 + "end."}]))
+    path.write_bytes(
+        rows
+        + b'{"instruction": "a\n'
+        + as_lines([{"instruction": "Count.", "input": "", "output": "one two three " * 60 + "end."}])
+    )
     return str(path)
 
 
@@ -40,19 +50,30 @@ def test_inspect(file: str, home: Path, tiny_model: Path, capsys: pytest.Capture
     assert answer["fingerprint"] == data.read(file).fingerprint
     assert all(set(p) == PROBLEM for p in answer["problems"])
     found = {(p["kind"], p["row"], p["line"], p["severity"]) for p in answer["problems"]}
-    assert {("wrong_type", 2, 2, "refused"), ("placeholder", 3, 3, "suspicious"), ("not_json", 4, 4, "refused")} <= found
+    assert {
+        ("wrong_type", 2, 2, "refused"),
+        ("placeholder", 3, 3, "suspicious"),
+        ("not_json", 4, 4, "refused"),
+    } <= found
     tokens = answer["tokens"]
     assert set(tokens) >= TOKENS
     encoder = Encoder(tiny_model, template.load("auto", tiny_model))
     encoded = [encoder.encode(one) for one in data.read(file).conversations]
     sizes = sorted(len(e.ids) for e in encoded)
-    assert (tokens["min"], tokens["median"], tokens["max"], tokens["total"]) == (sizes[0], sizes[1], sizes[2], sum(sizes))
+    assert (tokens["min"], tokens["median"], tokens["max"], tokens["total"]) == (
+        sizes[0],
+        sizes[1],
+        sizes[2],
+        sum(sizes),
+    )
     assert tokens["trained"] == sum(e.n_trained for e in encoded)
     assert (tokens["over_limit"], tokens["tokens_lost"]) == (1, sizes[2] - 64)
     assert sum(count for _, count in tokens["histogram"]) == 3
 
 
-def test_inspect_without_a_model_at_hand(file: str, home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_inspect_without_a_model_at_hand(
+    file: str, home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     from studio.base import source
     from studio.errors import ModelError
 
@@ -62,7 +83,10 @@ def test_inspect_without_a_model_at_hand(file: str, home: Path, capsys: pytest.C
     monkeypatch.setattr(source, "fetch", none)
     answer = said(["inspect", file], capsys)
     assert (answer["rows"], answer["tokens"]) == (5, None)
-    assert said(["inspect", file, "--model", "nobody/nothing"], capsys, 2)["error"]["message"] == "The starter cannot be fetched."
+    assert (
+        said(["inspect", file, "--model", "nobody/nothing"], capsys, 2)["error"]["message"]
+        == "The starter cannot be fetched."
+    )
 
 
 @pytest.mark.parametrize("name", ["auto", "alpaca", "chatml", "qwen3"])
@@ -117,13 +141,24 @@ def test_preview_refuses_in_words(
         raise AssertionError(error["message"])
 
 
-def test_a_dataset_info_entry_and_columns_by_hand(home: Path, tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dataset_info_entry_and_columns_by_hand(
+    home: Path, tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "rows.jsonl").write_bytes(as_lines([{"frage": q, "antwort": a} for q, a in QA]))
-    (tmp_path / "dataset_info.json").write_text(json.dumps({"mine": {"file_name": "rows.jsonl", "columns": {"prompt": "frage", "response": "antwort"}}}))
+    (tmp_path / "dataset_info.json").write_text(
+        json.dumps({"mine": {"file_name": "rows.jsonl", "columns": {"prompt": "frage", "response": "antwort"}}})
+    )
     model = ["--model", str(tiny_model)]
     by_entry = said(["inspect", f"{tmp_path / 'dataset_info.json'}:mine", *model], capsys)
-    by_hand = said(["inspect", str(tmp_path / "rows.jsonl"), "--column", "prompt=frage", "--column", "answer=antwort", *model], capsys)
-    assert (by_entry["format"], by_entry["rows"], by_entry["refused"]) == (by_hand["format"], by_hand["rows"], by_hand["refused"]) == ("alpaca", 3, 0)
+    by_hand = said(
+        ["inspect", str(tmp_path / "rows.jsonl"), "--column", "prompt=frage", "--column", "answer=antwort", *model],
+        capsys,
+    )
+    assert (
+        (by_entry["format"], by_entry["rows"], by_entry["refused"])
+        == (by_hand["format"], by_hand["rows"], by_hand["refused"])
+        == ("alpaca", 3, 0)
+    )
     assert by_entry["tokens"] == by_hand["tokens"]
 
 
@@ -143,9 +178,14 @@ def test_bench(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert rows[2]["ratio"] == 1
 
 
-def test_columns_not_used_and_notes_are_told(home: Path, tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_columns_not_used_and_notes_are_told(
+    home: Path, tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "class.csv"
-    path.write_text("Our texts,,\nid,text,label\n" + "".join(f"{n},A sentence about {n} owls.,{n % 2}\n" for n in range(9)), encoding="utf-8")
+    path.write_text(
+        "Our texts,,\nid,text,label\n" + "".join(f"{n},A sentence about {n} owls.,{n % 2}\n" for n in range(9)),
+        encoding="utf-8",
+    )
     answer = said(["inspect", str(path), "--model", str(tiny_model)], capsys)
     assert (answer["unused"], answer["encoding"]) == (["id", "label"], "utf-8")
     assert "Our texts" in answer["notes"][0]
@@ -153,19 +193,28 @@ def test_columns_not_used_and_notes_are_told(home: Path, tmp_path: Path, tiny_mo
     printed = capsys.readouterr().out
     assert "columns not used: id, label" in printed
     assert "--column prompt=text --column answer=label" in printed
-    mapped = said(["inspect", str(path), "--model", str(tiny_model), "--column", "prompt=text", "--column", "answer=label"], capsys)
+    mapped = said(
+        ["inspect", str(path), "--model", str(tiny_model), "--column", "prompt=text", "--column", "answer=label"],
+        capsys,
+    )
     assert (mapped["rows"], mapped["refused"], mapped["unused"]) == (9, 0, ["id"])
 
 
 def test_an_encoding_is_named(home: Path, tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "cz.csv"
-    path.write_bytes("question;answer\nJaké je hlavní město Česka?;Praha je hlavní město České republiky, žije v ní přes milion lidí.\n".encode("cp1250"))
+    path.write_bytes(
+        "question;answer\nJaké je hlavní město Česka?;Praha je hlavní město České republiky, žije v ní přes milion lidí.\n".encode(
+            "cp1250"
+        )
+    )
     error = said(["inspect", str(path), "--model", str(tiny_model)], capsys, 2)["error"]
     assert ("cp1250: Jaké" in error["message"], error["where"]) == (True, "data.encoding")
     assert said(["inspect", str(path), "--model", str(tiny_model), "--encoding", "cp1250"], capsys)["rows"] == 1
 
 
-def test_rows_a_template_cannot_write_are_refused_with_its_reason(home: Path, tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_rows_a_template_cannot_write_are_refused_with_its_reason(
+    home: Path, tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     from studio.errors import TemplateError
 
     call = {"type": "function", "function": {"name": "fetch_owl", "arguments": {"kind": "barn"}}}

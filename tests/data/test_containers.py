@@ -54,13 +54,16 @@ def test_what_csv_writes_is_read(name: str, home: Path, tmp_path: Path) -> None:
 
 def test_headers(home: Path, tmp_path: Path) -> None:
     """A nameless index, empty columns at the end, a title above, blanks behind separators, a name twice."""
+
     def read(text: str) -> data.Dataset:
         return data.read(write(tmp_path, text.encode(), "t.csv"))
 
     for sign in ",;\t":
         found = read(f"{sign}question{sign}answer\n0{sign}a b?{sign}c d.\n1{sign}e?{sign}f\n")
         assert (answers(found)[0], found.unused) == ({"question": "a b?", "answer": "c d."}, ["(no name)"])
-        assert answers(read(f"question{sign}answer{sign}{sign}\na?{sign}b{sign}{sign}\nc?{sign}d{sign}{sign}\n"))[1] == {"question": "c?", "answer": "d"}
+        assert answers(read(f"question{sign}answer{sign}{sign}\na?{sign}b{sign}{sign}\nc?{sign}d{sign}{sign}\n"))[
+            1
+        ] == {"question": "c?", "answer": "d"}
     found = read("My rows of 2024,\n,\nQuestion,Answer\na?,b\nc?,d\n")
     assert [m["content"] for m in found.conversations[0]["messages"]] == ["a?", "b"]
     assert found.conversations[0]["line"] == 4
@@ -71,7 +74,9 @@ def test_headers(home: Path, tmp_path: Path) -> None:
 
 
 def test_a_fault_of_quoting_costs_its_row(home: Path, tmp_path: Path) -> None:
-    found = data.read(write(tmp_path, b'question,answer\n"a?","b"\n"He said "yes"?","c"\n"d?","e"\n' + b'"f?","g"\n' * 30, "t.csv"))
+    found = data.read(
+        write(tmp_path, b'question,answer\n"a?","b"\n"He said "yes"?","c"\n"d?","e"\n' + b'"f?","g"\n' * 30, "t.csv")
+    )
     assert found.by_kind["columns"].tolist() == [2]
     assert "written twice" in found.problems[0].reason or any("written twice" in p.reason for p in found.problems)
     assert [c["line"] for c in found.conversations][:2] == [2, 4]
@@ -168,7 +173,12 @@ def test_folders_and_patterns(home: Path, tmp_path: Path) -> None:
 
 
 def test_a_damaged_archive_is_one_sentence(home: Path, tmp_path: Path) -> None:
-    for content in (zipped(a=b"x")[:-8], b"PK\x03\x04rest", zipped(**{"word__document.xml": b"x"}), zipped(**{"picture.png": b"x"})):
+    for content in (
+        zipped(a=b"x")[:-8],
+        b"PK\x03\x04rest",
+        zipped(**{"word__document.xml": b"x"}),
+        zipped(**{"picture.png": b"x"}),
+    ):
         with pytest.raises(DataError):
             data.read(write(tmp_path, content, "file.zip"))
 
@@ -178,7 +188,14 @@ def test_a_sheet(home: Path, tmp_path: Path) -> None:
     book = openpyxl.Workbook()
     book.active.title = "Cover"
     sheet = book.create_sheet("Rows")
-    for row in (["Our rows of 2024", None], [None, None], ["Question", "Answer"], ["How many?", 5], ["Is it so?", True], ["When?", None]):
+    for row in (
+        ["Our rows of 2024", None],
+        [None, None],
+        ["Question", "Answer"],
+        ["How many?", 5],
+        ["Is it so?", True],
+        ["When?", None],
+    ):
         sheet.append(row)
     book.save(tmp_path / "book.xlsx")
     found = data.read(tmp_path / "book.xlsx")
@@ -196,7 +213,9 @@ def test_the_same_bytes_under_another_name_are_read_anew(home: Path, tmp_path: P
 
 
 def test_json_by_hand_is_told(home: Path, tmp_path: Path) -> None:
-    found = data.read(write(tmp_path, b'[ // x\n{"prompt": "a?", "completion": "b",}\n{"prompt": "c?", "completion": "d"}]', "t.json"))
+    found = data.read(
+        write(tmp_path, b'[ // x\n{"prompt": "a?", "completion": "b",}\n{"prompt": "c?", "completion": "d"}]', "t.json")
+    )
     assert found.rows == 2
     assert all(what in found.notes[0] for what in ("comments", "commas behind", "missing commas"))
     assert json.loads(json.dumps(found.notes)) == found.notes

@@ -26,7 +26,11 @@ def write(folder: Path, name: str, content: bytes | list) -> Path:
 @pytest.mark.parametrize("fixture", FIXTURES, ids=lambda f: f.name)
 def test_detected(fixture: Fixture, home: Path, tmp_path: Path) -> None:
     found = data.read(write(tmp_path, fixture.name, fixture.content()))
-    assert (found.format, found.container, len(found.conversations)) == (fixture.format, fixture.container, fixture.rows)
+    assert (found.format, found.container, len(found.conversations)) == (
+        fixture.format,
+        fixture.container,
+        fixture.rows,
+    )
     assert not found.refused
     first = found.conversations[0]
     said = first.get("text") or next(m["content"] for m in first["messages"] if m["role"] == "assistant")
@@ -47,14 +51,30 @@ def test_no_name_is_believed(home: Path, tmp_path: Path) -> None:
 
 
 def test_alpaca_keeps_instruction_and_input_apart(home: Path, tmp_path: Path) -> None:
-    turn = data.read(write(tmp_path, "a.jsonl", [{"instruction": "Translate.", "input": "dog", "output": "Hund"}])).conversations[0]["messages"][0]
+    turn = data.read(
+        write(tmp_path, "a.jsonl", [{"instruction": "Translate.", "input": "dog", "output": "Hund"}])
+    ).conversations[0]["messages"][0]
     assert turn == {"role": "user", "content": "Translate.\ndog", "instruction": "Translate.", "input": "dog"}
 
 
 def test_history_and_system_become_turns(home: Path, tmp_path: Path) -> None:
-    row = {"instruction": "And then?", "input": "", "output": "Home.", "system": "Be brief.", "history": [["Where to?", "School."]]}
-    said = [(m["role"], m["content"]) for m in data.read(write(tmp_path, "a.jsonl", [row])).conversations[0]["messages"]]
-    assert said == [("system", "Be brief."), ("user", "Where to?"), ("assistant", "School."), ("user", "And then?"), ("assistant", "Home.")]
+    row = {
+        "instruction": "And then?",
+        "input": "",
+        "output": "Home.",
+        "system": "Be brief.",
+        "history": [["Where to?", "School."]],
+    }
+    said = [
+        (m["role"], m["content"]) for m in data.read(write(tmp_path, "a.jsonl", [row])).conversations[0]["messages"]
+    ]
+    assert said == [
+        ("system", "Be brief."),
+        ("user", "Where to?"),
+        ("assistant", "School."),
+        ("user", "And then?"),
+        ("assistant", "Home."),
+    ]
 
 
 def test_tools_are_kept(home: Path, tmp_path: Path) -> None:
@@ -65,10 +85,20 @@ def test_tools_are_kept(home: Path, tmp_path: Path) -> None:
     assert [m["role"] for m in conversation["messages"]] == ["user", "assistant", "tool", "assistant"]
 
 
-@pytest.mark.parametrize(("said", "role"), [("human", "user"), ("User", "user"), ("gpt", "assistant"), ("bot", "assistant"), ("observation", "tool")])
+@pytest.mark.parametrize(
+    ("said", "role"),
+    [("human", "user"), ("User", "user"), ("gpt", "assistant"), ("bot", "assistant"), ("observation", "tool")],
+)
 def test_sharegpt_spellings(said: str, role: str, home: Path, tmp_path: Path) -> None:
-    turns = [{"from": "human", "value": "Hi there"}, {"from": "gpt", "value": "Hello"}, {"from": said, "value": "More"}, {"from": "gpt", "value": "End"}]
-    turns = turns[2:] if role == "user" else [turns[0], {"from": said, "value": "More"}] if role == "assistant" else turns
+    turns = [
+        {"from": "human", "value": "Hi there"},
+        {"from": "gpt", "value": "Hello"},
+        {"from": said, "value": "More"},
+        {"from": "gpt", "value": "End"},
+    ]
+    turns = (
+        turns[2:] if role == "user" else [turns[0], {"from": said, "value": "More"}] if role == "assistant" else turns
+    )
     conversation = data.read(write(tmp_path, "s.jsonl", [{"conversations": turns}])).conversations[0]
     assert next(m["role"] for m in conversation["messages"] if m["content"] == "More") == role
 
@@ -86,7 +116,11 @@ def test_mapping_by_hand(home: Path, tmp_path: Path) -> None:
 
 
 def test_a_dataset_info_entry_is_a_mapping(home: Path, tmp_path: Path) -> None:
-    write(tmp_path, "rows.jsonl", [{"dialog": [{"speaker": "kunde", "said": q}, {"speaker": "wir", "said": a}]} for q, a in QA])
+    write(
+        tmp_path,
+        "rows.jsonl",
+        [{"dialog": [{"speaker": "kunde", "said": q}, {"speaker": "wir", "said": a}]} for q, a in QA],
+    )
     tags = {"role_tag": "speaker", "content_tag": "said", "user_tag": "kunde", "assistant_tag": "wir"}
     entry = {"file_name": "rows.jsonl", "formatting": "sharegpt", "columns": {"messages": "dialog"}, "tags": tags}
     info = tmp_path / "dataset_info.json"
@@ -134,7 +168,9 @@ def test_shared_data(name: str, rows: int, placeholders: int, home: Path) -> Non
         ("empty-list.json", b"[]", "none of the known|holds no rows"),
     ],
 )
-def test_hopeless_input_is_one_sentence_and_leaves_nothing(name: str, content: bytes, says: str, home: Path, tmp_path: Path) -> None:
+def test_hopeless_input_is_one_sentence_and_leaves_nothing(
+    name: str, content: bytes, says: str, home: Path, tmp_path: Path
+) -> None:
     path = write(tmp_path, name, content)
     with pytest.raises(DataError, match=says) as refused:
         data.read(path)

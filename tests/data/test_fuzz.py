@@ -20,7 +20,25 @@ from studio.errors import DataError
 from tests.data.fixtures import ALPACA, FIXTURES, MESSAGES, as_arrow
 
 WHOLE = [fixture.content() for fixture in FIXTURES]
-SIGNS = [b"{", b"}", b"[", b"]", b'"', b"\\", b",", b":", b"\n", b"\r\n", b"\x00", b"\xff\xfe", b"\xef\xbb\xbf", b"NaN", b"1e999", b"\\ud800", b"<|im_start|>"]
+SIGNS = [
+    b"{",
+    b"}",
+    b"[",
+    b"]",
+    b'"',
+    b"\\",
+    b",",
+    b":",
+    b"\n",
+    b"\r\n",
+    b"\x00",
+    b"\xff\xfe",
+    b"\xef\xbb\xbf",
+    b"NaN",
+    b"1e999",
+    b"\\ud800",
+    b"<|im_start|>",
+]
 NAMES = ["instruction", "output", "messages", "role", "content", "text", "a"]
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
@@ -84,7 +102,12 @@ def test_broken_files_end_in_words(content: bytes, folder: Path) -> None:
 
 def test_deep_nesting_and_endless_strings(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STUDIO_HOME", str(folder))
-    for content in (b"[" * 200_000, b'{"a":' * 100_000, b'[{"instruction": "' + b"a" * 3_000_000, b'{"text": ' + b"9" * 100_000 + b"}"):
+    for content in (
+        b"[" * 200_000,
+        b'{"a":' * 100_000,
+        b'[{"instruction": "' + b"a" * 3_000_000,
+        b'{"text": ' + b"9" * 100_000 + b"}",
+    ):
         path = folder / "deep"
         path.write_bytes(content)
         try:
@@ -116,7 +139,9 @@ def test_broken_tables_end_in_words(seed: int, folder: Path, monkeypatch: pytest
 
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("rows", [ALPACA, MESSAGES])
-def test_a_text_of_a_table_that_is_not_utf8_costs_its_row_only(rows: list, stream: bool, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_text_of_a_table_that_is_not_utf8_costs_its_row_only(
+    rows: list, stream: bool, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("STUDIO_HOME", str(folder))
     path = folder / "bytes.arrow"
     path.write_bytes(as_arrow(rows, stream).replace(b"Eight minutes", b"Eight \xff\xfenutes"))

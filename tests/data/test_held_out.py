@@ -15,16 +15,25 @@ from tests.data.fixtures import as_lines
 
 
 def numbered(count: int, name: str = "a", of: int = 10**9) -> list[dict[str, Any]]:
-    return [{"instruction": f"Question {n % of} of {name}?", "output": f"Answer {n % of} {'very ' * (n % 7)}of {name}."} for n in range(count)]
+    return [
+        {"instruction": f"Question {n % of} of {name}?", "output": f"Answer {n % of} {'very ' * (n % 7)}of {name}."}
+        for n in range(count)
+    ]
 
 
 def long(count: int) -> list[dict[str, Any]]:
-    return [{"instruction": f"Question {n}?", "output": ("word " * 400 if n % 2 else "short ") + str(n)} for n in range(count)]
+    return [
+        {"instruction": f"Question {n}?", "output": ("word " * 400 if n % 2 else "short ") + str(n)}
+        for n in range(count)
+    ]
 
 
 def with_tools(count: int) -> list[dict[str, Any]]:
     tools = [{"type": "function", "function": {"name": "weather", "parameters": {}}}]
-    turns = [[{"role": "user", "content": f"Question {n}?"}, {"role": "assistant", "content": f"Answer {n}."}] for n in range(count)]
+    turns = [
+        [{"role": "user", "content": f"Question {n}?"}, {"role": "assistant", "content": f"Answer {n}."}]
+        for n in range(count)
+    ]
     return [{"messages": messages, "tools": tools} for messages in turns]
 
 
@@ -38,7 +47,9 @@ CASES: dict[str, tuple[list[list[dict[str, Any]]], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_eval_and_proof_measure_what_the_trainer_held_out(case: str, home: Path, tmp_path: Path, tiny_model: Path) -> None:
+def test_eval_and_proof_measure_what_the_trainer_held_out(
+    case: str, home: Path, tmp_path: Path, tiny_model: Path
+) -> None:
     sources, options = CASES[case]
     files = []
     for n, lines in enumerate(sources):
@@ -88,4 +99,8 @@ def test_fifty_thousand_held_out_rows_are_divided_in_no_time() -> None:
     assert some == pieces
     real = [{"input_ids": [1, 2, 3], "labels": [-100, 2, 3]}, {"input_ids": [4, 5], "labels": [-100, 5]}]
     packed = EvalBatches(real, Layout(True, 8, 1))
-    assert (packed.trained, len(packed), [piece["input_ids"][0, :5].tolist() for piece in packed]) == (3, 1, [[1, 2, 3, 4, 5]])
+    assert (packed.trained, len(packed), [piece["input_ids"][0, :5].tolist() for piece in packed]) == (
+        3,
+        1,
+        [[1, 2, 3, 4, 5]],
+    )

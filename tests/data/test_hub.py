@@ -30,10 +30,21 @@ for source in sys.argv[1:]:
 
 def read(endpoint: str, folder: Path, *sources: str) -> list[Any]:
     """What a process of its own reads from these sources: the Hub's address is settled when its library is imported."""
-    environment = {key: value for key, value in os.environ.items() if key not in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_TOKEN")}
+    environment = {
+        key: value
+        for key, value in os.environ.items()
+        if key not in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_TOKEN")
+    }
     environment |= {"HF_ENDPOINT": endpoint, "HF_HOME": str(folder / "hf"), "STUDIO_HOME": str(folder)}
     environment |= {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_XET": "1"}
-    done = subprocess.run([sys.executable, "-c", SCRIPT, *sources], cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, *sources],
+        cwd=PROJECT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     return [json.loads(line) for line in done.stdout.splitlines()]
 
@@ -46,13 +57,19 @@ def test_a_data_set_of_the_hub(tmp_path: Path) -> None:
     (repo / "data" / "test-00000-of-00001.parquet").write_bytes(as_parquet(ALPACA[1:]))
     (repo / "README.md").write_text("A few rows.\n")
     with fake_hub.serving({"datasets/owner/rows": repo}) as (endpoint, seen):
-        train, test, again, split, gone = read(endpoint, tmp_path, "owner/rows", "owner/rows:test", "owner/rows", "owner/rows:dev", "owner/none")
+        train, test, again, split, gone = read(
+            endpoint, tmp_path, "owner/rows", "owner/rows:test", "owner/rows", "owner/rows:dev", "owner/none"
+        )
         assert train == again == ["alpaca", 3, ALPACA[0]["output"]]
         assert test == ["alpaca", 2, ALPACA[1]["output"]]
         assert "dev" in split[0]
         assert "the split" in split[1]
         assert "'owner/none' is no file here" in gone[0]
-        fetched = [request for request in seen if request.startswith("GET") and request.endswith("train-00000-of-00001.parquet")]
+        fetched = [
+            request
+            for request in seen
+            if request.startswith("GET") and request.endswith("train-00000-of-00001.parquet")
+        ]
         assert len(fetched) == 1, "fetched once, then taken from the uploads"
 
 

@@ -61,11 +61,19 @@ READ: dict[str, tuple[bytes, str, int, str]] = {  # what it is -> content, forma
 REFUSED: dict[str, tuple[bytes, str, str]] = {  # what it is -> content, what the message says, what the hint says
     "lists without names": (text(PAIRS), "lists without names", "Write each row as an object"),
     "names nobody knows": (as_lines(two(("frage", "antwort"))), "frage, antwort", "prompt: frage, answer: antwort"),
-    "no header": (b"".join(f'"{q}","{a}"\n'.encode() for q, a in QA), "Why is the sky blue", "first line name the columns"),
+    "no header": (
+        b"".join(f'"{q}","{a}"\n'.encode() for q, a in QA),
+        "Why is the sky blue",
+        "first line name the columns",
+    ),
     "a header alone": (b"instruction,output\n", "holds no rows", "holds rows"),
     "several lists": (text({"train": ALPACA, "test": ALPACA}), "train, test", "file of its own"),
     "rows as Python prints them": ("".join(f"{row}\n" for row in ALPACA).encode(), "Line 1 is not JSON", "json.dumps"),
-    "a pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "Git LFS pointer", "git lfs pull"),
+    "a pointer": (
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",
+        "Git LFS pointer",
+        "git lfs pull",
+    ),
     "a page": (b"<!DOCTYPE html><html><body>404</body></html>", "web page", "Download the file itself"),
     "an error": (text({"error": "Repository not found", "status": 404}), "error, status", "mapping"),
 }
@@ -96,17 +104,34 @@ def test_layouts_mixed_in_one_file_are_told(home: Path, tmp_path: Path) -> None:
     path = tmp_path / "mixed.jsonl"
     path.write_bytes(as_lines([*ALPACA, MESSAGES[0], {"prompt": "Who?", "completion": "Me."}, SHAREGPT[0]]))
     found = data.read(path)
-    assert (found.format, found.rows, found.refused, found.by_kind["missing_field"].tolist()) == ("alpaca", 6, 3, [4, 4, 5, 5, 6, 6][::2])
-    assert "Only 3 of the first 6 rows look like Alpaca. Others look like ChatML messages, Prompt and completion, ShareGPT" in found.unsure
+    assert (found.format, found.rows, found.refused, found.by_kind["missing_field"].tolist()) == (
+        "alpaca",
+        6,
+        3,
+        [4, 4, 5, 5, 6, 6][::2],
+    )
+    assert (
+        "Only 3 of the first 6 rows look like Alpaca. Others look like ChatML messages, Prompt and completion, ShareGPT"
+        in found.unsure
+    )
 
 
 def test_cells_that_say_nothing(home: Path, tmp_path: Path) -> None:
     """An empty cell of a spreadsheet written out; answers of one letter, unless most are."""
     path = tmp_path / "cells.csv"
-    path.write_bytes(as_table([*two(("question", "answer")), *({"question": "And?", "answer": a} for a in ("nan", "NaN", "None", "x", "7"))]))
+    path.write_bytes(
+        as_table(
+            [
+                *two(("question", "answer")),
+                *({"question": "And?", "answer": a} for a in ("nan", "NaN", "None", "x", "7")),
+            ]
+        )
+    )
     assert data.read(path).by_kind["nan_text"].tolist() == [4, 5, 6]
     assert data.read(path).by_kind["too_short"].tolist() == [7, 8]
-    path.write_bytes(as_table([{"question": f"Which is right in case {n}?", "answer": "ABCD"[n % 4]} for n in range(40)]))
+    path.write_bytes(
+        as_table([{"question": f"Which is right in case {n}?", "answer": "ABCD"[n % 4]} for n in range(40)])
+    )
     assert "too_short" not in data.read(path).counts
 
 

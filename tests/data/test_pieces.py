@@ -12,7 +12,9 @@ from studio.kernels import IGNORE_INDEX
 from studio.tokens import Encoder
 from tests.data.fixtures import ALPACA, as_lines
 
-STORY = "\n\n".join(" ".join(f"On day {n} of week {k} the bear ate {n + k} fish and slept." for n in range(7)) for k in range(12))
+STORY = "\n\n".join(
+    " ".join(f"On day {n} of week {k} the bear ate {n + k} fish and slept." for n in range(7)) for k in range(12)
+)
 
 
 @pytest.fixture
@@ -41,7 +43,9 @@ def test_pieces_end_where_the_text_does(encoder: Encoder) -> None:
     paragraph = len(encoder.encode(STORY.partition("\n\n")[0]).ids)
     for limit, ends in ((3 * paragraph, "\n\n"), (paragraph // 2, ("fish and slept.", "\n\n"))):
         for piece in pieces(whole, limit)[:-1]:
-            assert whole.text[: piece.offsets[-1][1]].rstrip(" ").endswith(ends) or whole.text[piece.offsets[-1][1] :].startswith("\n")
+            assert whole.text[: piece.offsets[-1][1]].rstrip(" ").endswith(ends) or whole.text[
+                piece.offsets[-1][1] :
+            ].startswith("\n")
 
 
 def test_a_run_is_given_the_pieces(home: Path, tmp_path: Path, encoder: Encoder, tiny_model: Path) -> None:

@@ -12,14 +12,35 @@ from studio import data
 from studio.data.problem import KINDS
 from studio.errors import DataError
 
-WORDS = ("river stone lamp garden ladder copper violin harbour pepper window candle marble ticket feather engine basket").split()  # noqa: SIM905
+WORDS = [
+    "river",
+    "stone",
+    "lamp",
+    "garden",
+    "ladder",
+    "copper",
+    "violin",
+    "harbour",
+    "pepper",
+    "window",
+    "candle",
+    "marble",
+    "ticket",
+    "feather",
+    "engine",
+    "basket",
+]
 
 
 def sound(n: int) -> dict[str, Any]:
     """A row with nothing wrong, unlike every other."""
     a, b, c = WORDS[n % 16], WORDS[(n * 7 + n // 16) % 16], WORDS[(n * 3 + 5) % 16]
     question = f"Number {n}: what has the {a} to do with the {b}, and who keeps the {c} of house {n * 17}?"
-    return {"instruction": question, "input": "", "output": f"House {n * 17} keeps its {c} beside the {a}. The {b} came later, in {1800 + n}."}
+    return {
+        "instruction": question,
+        "input": "",
+        "output": f"House {n * 17} keeps its {c} beside the {a}. The {b} came later, in {1800 + n}.",
+    }
 
 
 def said(n: int, **change: Any) -> dict[str, Any]:
@@ -40,11 +61,19 @@ SEEDED: dict[int, tuple[Any, str]] = {
     33: (said(33, instruction="\ufeffWhat is a byte order mark?"), "bom"),
     37: (said(37, output="First line.\r\nSecond line."), "crlf"),
     41: (sound(2), "duplicate"),
-    45: (said(45, **{k: v.replace("Number", "number") + (" " if k == "output" else "") for k, v in sound(5).items()}), "near_duplicate"),
+    45: (
+        said(45, **{k: v.replace("Number", "number") + (" " if k == "output" else "") for k, v in sound(5).items()}),
+        "near_duplicate",
+    ),
     48: (said(48, output="Write to jane.doe@mailhost.org for the form."), "secret"),
     52: (said(52, output=f"Use the key {KEY} to log in."), "secret"),
     56: (said(56, output="<p>The answer is <b>seven</b>.</p>"), "html"),
-    60: (said(60, output="The mill was built in 1820. It stood empty for years and was then turned into a school by the"), "unfinished"),
+    60: (
+        said(
+            60, output="The mill was built in 1820. It stood empty for years and was then turned into a school by the"
+        ),
+        "unfinished",
+    ),
     64: (said(64, output="word " * 40_000 + "end."), "too_long"),
     67: ([1, 2, 3], "not_a_row"),
     70: ('{"instruction": "What is NaN?", "input": "", "output": NaN}', "nan"),
@@ -57,7 +86,13 @@ def lines(seeded: dict[int, tuple[Any, str]], count: int = 80) -> bytes:
     made = []
     for n in range(1, count + 1):
         row = seeded[n][0] if n in seeded else sound(n)
-        made.append(row if isinstance(row, bytes) else row.encode() if isinstance(row, str) else json.dumps(row, ensure_ascii=False).encode())
+        made.append(
+            row
+            if isinstance(row, bytes)
+            else row.encode()
+            if isinstance(row, str)
+            else json.dumps(row, ensure_ascii=False).encode()
+        )
     return b"\n".join(made) + b"\n"
 
 

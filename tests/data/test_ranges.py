@@ -41,7 +41,10 @@ def test_only_the_named_characters_are_trained(train_on: Any, home: Path, tmp_pa
 
 def test_overlapping_ranges_and_all_of_it(home: Path, tmp_path: Path, tiny_model: Path) -> None:
     encoder = Encoder(tiny_model, template.load("chatml", tiny_model))
-    whole = [{"begin_offset": 10, "end_offset": len(SAID) - 1, "train": True}, {"begin_offset": 0, "end_offset": 20, "train": True}]
+    whole = [
+        {"begin_offset": 10, "end_offset": len(SAID) - 1, "train": True},
+        {"begin_offset": 0, "end_offset": 20, "train": True},
+    ]
     conversation = read(tmp_path, train_detail=whole).conversations[0]
     assert "untrained" not in conversation["messages"][1]
     assert SAID in trained(encoder, conversation)

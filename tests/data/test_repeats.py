@@ -13,13 +13,21 @@ from studio.tokens import Encoder
 
 SAME = [
     ("What is the capital of France?", "what is the  capital of france"),
-    ("“Straße”, said she…", "\"STRASSE\" said she"),
+    ("“Straße”, said she…", '"STRASSE" said she'),
     ("你好，世界。", "你好 世界"),
     ("ｆｕｌｌ　ｗｉｄｔｈ １２", "full width 12"),
     ("don't", "don’t"),
     ("**bold** words", "bold words"),
 ]
-OTHER = [("3 + 5", "3 - 5"), ("a < b", "a > b"), ("(a + b) / c", "a + b / c"), ("cat", "cut"), ("50%", "50"), ("...", "?"), ("👍", "👎")]
+OTHER = [
+    ("3 + 5", "3 - 5"),
+    ("a < b", "a > b"),
+    ("(a + b) / c", "a + b / c"),
+    ("cat", "cut"),
+    ("50%", "50"),
+    ("...", "?"),
+    ("👍", "👎"),
+]
 
 
 @pytest.mark.parametrize(("one", "other"), SAME)
@@ -37,26 +45,49 @@ def row(question: str, answer: str) -> dict[str, str]:
 
 
 def test_each_repeat_is_told_once_with_the_row_it_repeats(home: Path, tmp_path: Path) -> None:
-    rows = [row("What is the sea?", "Much water."), row("What is a hill?", "A small mountain."), row("what is the sea", "Much water"),
-            row("What is the sea?", "Much water."), row("what is the sea", "Much water"), row("What is the sea?", "Much wader.")]
+    rows = [
+        row("What is the sea?", "Much water."),
+        row("What is a hill?", "A small mountain."),
+        row("what is the sea", "Much water"),
+        row("What is the sea?", "Much water."),
+        row("what is the sea", "Much water"),
+        row("What is the sea?", "Much wader."),
+    ]
     path = tmp_path / "a.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)))
     found = [(p.row, p.kind, p.reason) for p in data.read(path).problems]
     alike = "But for case, spaces and punctuation the same stands in row 1."
-    assert found == [(3, "near_duplicate", alike), (4, "duplicate", "The same stands in row 1."), (5, "duplicate", "The same stands in row 3.")]
+    assert found == [
+        (3, "near_duplicate", alike),
+        (4, "duplicate", "The same stands in row 1."),
+        (5, "duplicate", "The same stands in row 3."),
+    ]
 
 
-def test_a_held_out_row_that_is_trained_on_in_other_letters_is_a_leak(home: Path, tmp_path: Path, tiny_model: Path) -> None:
-    (tmp_path / "train.jsonl").write_text("\n".join(json.dumps(row(f"Question {n}?", f"Answer {n}.")) for n in range(5)))
-    (tmp_path / "eval.jsonl").write_text("\n".join(map(json.dumps, [row("QUESTION 3", "answer 3"), row("Question 9?", "Answer 9.")])))
-    order = data.DataOrder(train=str(tmp_path / "train.jsonl"), eval=str(tmp_path / "eval.jsonl"), problems={"leak": "drop"})
+def test_a_held_out_row_that_is_trained_on_in_other_letters_is_a_leak(
+    home: Path, tmp_path: Path, tiny_model: Path
+) -> None:
+    (tmp_path / "train.jsonl").write_text(
+        "\n".join(json.dumps(row(f"Question {n}?", f"Answer {n}.")) for n in range(5))
+    )
+    (tmp_path / "eval.jsonl").write_text(
+        "\n".join(map(json.dumps, [row("QUESTION 3", "answer 3"), row("Question 9?", "Answer 9.")]))
+    )
+    order = data.DataOrder(
+        train=str(tmp_path / "train.jsonl"), eval=str(tmp_path / "eval.jsonl"), problems={"leak": "drop"}
+    )
     made = data.prepare(order, Encoder(tiny_model, template.load("model", tiny_model), 128))
     assert (len(made.eval), made.record["eval"]["dropped"]["leak"]["rows"]) == (1, "1")
 
 
 def test_another_rejected_answer_or_verdict_makes_another_row(home: Path, tmp_path: Path) -> None:
     for name, key, values in (("pairs", "rejected", ("No.", "Never.")), ("verdicts", "label", (True, False))):
-        rows = [{"prompt": "Is there tea?", "chosen" if name == "pairs" else "completion": "There is.", key: value} for value in (*values, values[0])]
+        rows = [
+            {"prompt": "Is there tea?", "chosen" if name == "pairs" else "completion": "There is.", key: value}
+            for value in (*values, values[0])
+        ]
         path = tmp_path / f"{name}.jsonl"
         path.write_text("\n".join(map(json.dumps, rows)))
-        assert [(p.row, p.kind, p.reason) for p in data.read(path).problems] == [(3, "duplicate", "The same stands in row 1.")], name
+        assert [(p.row, p.kind, p.reason) for p in data.read(path).problems] == [
+            (3, "duplicate", "The same stands in row 1.")
+        ], name

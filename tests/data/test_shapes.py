@@ -12,7 +12,11 @@ from studio import data
 from studio.errors import DataError
 from tests.data.fixtures import as_lines
 
-TEA = [("How long does green tea draw?", "Two minutes."), ("Which mountain is the highest?", "Mount Everest."), ("What do owls eat?", "Mice, mostly.")]
+TEA = [
+    ("How long does green tea draw?", "Two minutes."),
+    ("Which mountain is the highest?", "Mount Everest."),
+    ("What do owls eat?", "Mice, mostly."),
+]
 U, A, S = "user", "assistant", "system"
 Said = list[tuple[str, str]]
 
@@ -21,7 +25,9 @@ def rows(make: Any) -> bytes:
     return as_lines([make(q, a) for q, a in TEA])
 
 
-def turns(q: str, a: str, role: str = "role", content: str = "content", names: tuple[str, str] = (U, A)) -> list[dict[str, str]]:
+def turns(
+    q: str, a: str, role: str = "role", content: str = "content", names: tuple[str, str] = (U, A)
+) -> list[dict[str, str]]:
     return [{role: names[0], content: q}, {role: names[1], content: a}]
 
 
@@ -31,14 +37,26 @@ def node(name: str, role: str, text: str, parent: str | None, *children: str) ->
 
 
 def export(q: str, a: str) -> dict[str, Any]:
-    tree = node("r", S, "", None, "q") | node("q", U, q, "r", "old", "new") | node("old", A, "I do not know.", "q") | node("new", A, a, "q")
+    tree = (
+        node("r", S, "", None, "q")
+        | node("q", U, q, "r", "old", "new")
+        | node("old", A, "I do not know.", "q")
+        | node("new", A, a, "q")
+    )
     return {"title": "Tea", "mapping": tree, "current_node": "new"}
 
 
 BOTH: Said = [(U, TEA[0][0]), (A, TEA[0][1])]
 MORE: Said = [(U, "Is there tea?"), (A, "There is."), *BOTH]
 CALL = {"name": "kettle", "arguments": {"degrees": 80}}
-NAMES = [("human", "gpt"), ("User", "Bot"), ("PROMPTER", "assistant"), ("用户", "助手"), ("question", "answer"), ("customer", "agent")]
+NAMES = [
+    ("human", "gpt"),
+    ("User", "Bot"),
+    ("PROMPTER", "assistant"),
+    ("用户", "助手"),
+    ("question", "answer"),
+    ("customer", "agent"),
+]
 # kind -> content, format, first conversation
 READ: dict[str, tuple[bytes, str, Said]] = {
     "history of lists": (rows(lambda q, a: {"query": q, "response": a, "history": [["Is there tea?", "There is."]]}), "prompt", MORE),
@@ -102,7 +120,10 @@ READ: dict[str, tuple[bytes, str, Said]] = {
     "chosen_messages": (rows(lambda q, a: {"prompt": q, "chosen_messages": turns(q, a)[1:], "rejected_messages": turns(q, "No.")[1:]}), "preference", BOTH),
     **{f"roles {user}, {bot}": (rows(lambda q, a, names=(user, bot): {"messages": turns(q, a, names=names)}), "chatml", BOTH) for user, bot in NAMES},
 }  # fmt: skip
-READ = {kind: (content.encode() if isinstance(content, str) else content, form, said) for kind, (content, form, said) in READ.items()}
+READ = {
+    kind: (content.encode() if isinstance(content, str) else content, form, said)
+    for kind, (content, form, said) in READ.items()
+}
 
 
 def write(folder: Path, content: bytes, name: str = "file") -> Path:
@@ -202,7 +223,11 @@ def test_calls_of_gemini(home: Path, tmp_path: Path) -> None:
 
 def test_one_turn_a_row_is_gathered(home: Path, tmp_path: Path) -> None:
     """By an id, whatever the order of the rows; by parents, along the answers ranked best."""
-    flat = [{"session_id": n, "turn": k, "role": role, "content": text} for n, pair in enumerate(TEA) for k, (role, text) in enumerate(zip((U, A), pair))]
+    flat = [
+        {"session_id": n, "turn": k, "role": role, "content": text}
+        for n, pair in enumerate(TEA)
+        for k, (role, text) in enumerate(zip((U, A), pair))
+    ]
     found = data.read(write(tmp_path, as_lines(flat[::-1])))
     assert sorted(said(c)[0][1] for c in found.conversations) == sorted(q for q, _ in TEA)
     assert all(said(c)[1][1] == dict(TEA)[said(c)[0][1]] for c in found.conversations)
@@ -236,7 +261,10 @@ def test_an_entry_of_dataset_info(home: Path, tmp_path: Path) -> None:
     info = write(tmp_path, json.dumps(entries).encode(), "dataset_info.json")
     assert data.read(f"{info}:plain").rows == 3
     assert "file_sha1" in data.read(f"{info}:sha").notes[0]
-    assert (data.read(f"{info}:two").rows, data.read(f"{info}:two").notes) == (2, ["num_samples is 2: the first 2 rows are read."])
+    assert (data.read(f"{info}:two").rows, data.read(f"{info}:two").notes) == (
+        2,
+        ["num_samples is 2: the first 2 rows are read."],
+    )
     assert data.read(f"{info}:web").conversations[0]["text"] == " ".join(TEA[0])
 
 
@@ -248,7 +276,7 @@ def test_nulls_that_arrow_fills_in_are_absent(home: Path, tmp_path: Path) -> Non
         call = {"type": "function", "function": {"name": "f", "arguments": arguments}}
         return {"messages": [{"role": U, "content": "Do."}, {"role": A, "content": "", "tool_calls": [call]}, {"role": "tool", "content": "done"},
                              {"role": A, "content": "Done."}],
-                "tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {k: {"type": "string"} for k in arguments}}}}]}  # noqa: E501  # fmt: skip
+                "tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {k: {"type": "string"} for k in arguments}}}}]}  # fmt: skip
 
     made = [calling({"x": "1"}), calling({"words": "hello"})]
     pq.write_table(pa.Table.from_pylist(made), tmp_path / "t.parquet")

@@ -18,8 +18,16 @@ from studio.errors import DataError
 from tests.data.fixtures import as_lines
 
 SOUND = {"instruction": "How many?", "output": "Seven."}
-NUMBERS = {"NaN": "nan", "Infinity": "nan", "-Infinity": "nan", "1e400": "nan", "12345678901234567890123": "wrong_type",
-           "0.1": "", "-7": "", "9007199254740991": ""}
+NUMBERS = {
+    "NaN": "nan",
+    "Infinity": "nan",
+    "-Infinity": "nan",
+    "1e400": "nan",
+    "12345678901234567890123": "wrong_type",
+    "0.1": "",
+    "-7": "",
+    "9007199254740991": "",
+}
 
 
 def answers(dataset: data.Dataset) -> list[str]:
@@ -31,7 +39,9 @@ def test_a_number_is_the_answer_as_it_is_written_or_refused(written: str, home: 
     path = tmp_path / "a.jsonl"
     path.write_text(json.dumps(SOUND) + f'\n{{"instruction": "How much?", "output": {written}}}\n')
     found = data.read(path)
-    assert [p.kind for p in found.problems if p.severity == "refused"] == ([NUMBERS[written]] if NUMBERS[written] else [])
+    assert [p.kind for p in found.problems if p.severity == "refused"] == (
+        [NUMBERS[written]] if NUMBERS[written] else []
+    )
     assert answers(found) == ["Seven."] + ([] if NUMBERS[written] else [written])
 
 
@@ -59,8 +69,12 @@ def test_keys_that_stand_twice_are_told(name: str, home: Path, tmp_path: Path) -
     ([date(2024, 1, 1), date(2025, 2, 3)], pa.date32(), ["2024-01-01", "2025-02-03"]),
     (["grüß dich".encode(), b"hello"], pa.binary(), ["grüß dich", "hello"]),
 ])  # fmt: skip
-def test_typed_cells_are_read_as_they_are_printed(values: list[Any], kind: Any, wanted: list[str], home: Path, tmp_path: Path) -> None:
-    pq.write_table(pa.table({"instruction": ["One?", "Two?"], "output": pa.array(values, kind)}), tmp_path / "a.parquet")
+def test_typed_cells_are_read_as_they_are_printed(
+    values: list[Any], kind: Any, wanted: list[str], home: Path, tmp_path: Path
+) -> None:
+    pq.write_table(
+        pa.table({"instruction": ["One?", "Two?"], "output": pa.array(values, kind)}), tmp_path / "a.parquet"
+    )
     assert answers(data.read(tmp_path / "a.parquet")) == wanted
 
 
@@ -75,7 +89,10 @@ def test_formulas_merged_cells_and_dates_of_a_sheet(home: Path, tmp_path: Path) 
     found = data.read(tmp_path / "a.xlsx")
     assert answers(found) == ["2024-05-01", "2024-05-01 12:30:00", "The first."]
     assert [(p.line, p.field) for p in found.problems] == [(5, "instruction"), (6, "output")]
-    assert [note.partition(":")[0] for note in found.notes] == ["1 ranges of cells are merged", "1 formulas have no saved result and are read as empty"]
+    assert [note.partition(":")[0] for note in found.notes] == [
+        "1 ranges of cells are merged",
+        "1 formulas have no saved result and are read as empty",
+    ]
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -93,7 +110,9 @@ def test_a_folder_of_several_kinds_says_which_pattern_reads_one(packed: bool, ho
     assert sorted(data.read(way).rows for way in ways) == [1, 2]
 
 
-def test_an_archive_that_unpacks_to_far_more_than_it_is_is_not_unpacked(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_archive_that_unpacks_to_far_more_than_it_is_is_not_unpacked(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from studio.data import files
 
     monkeypatch.setattr(files, "LARGEST", 1 << 20)

@@ -15,7 +15,13 @@ import pytest
 from studio.home import PROJECT
 from tests.browser import App, browser
 
-PLACES = {"data": "?tab=data", "tune": "?tab=tune", "runs": "?tab=runs", "run": "?run={run}", "chat": "?tab=chat&model={run}"}
+PLACES = {
+    "data": "?tab=data",
+    "tune": "?tab=tune",
+    "runs": "?tab=runs",
+    "run": "?run={run}",
+    "chat": "?tab=chat&model={run}",
+}
 FAULTS = """async () => {
   const found = await axe.run(document, {resultTypes: ["violations"]});
   return found.violations.filter((one) => ["serious", "critical"].includes(one.impact))
@@ -31,7 +37,9 @@ def script() -> Path | None:
 
 def faults(chromium: Any, address: str, look: str, locale: str) -> list[str]:
     """The serious and critical violations of a page, one line for each element."""
-    context = chromium.new_context(viewport={"width": 1280, "height": 860}, color_scheme=look, locale=locale, bypass_csp=True)
+    context = chromium.new_context(
+        viewport={"width": 1280, "height": 860}, color_scheme=look, locale=locale, bypass_csp=True
+    )
     page = context.new_page()
     page.goto(address)
     page.wait_for_function("window.studio?.live?.ready && document.querySelector('.summary .start')", timeout=60_000)
@@ -52,6 +60,7 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, str,
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STUDIO_HOME", str(home))
         from tests.shots import FINISHED, make_runs
+
         make_runs()
         with App(home) as app, browser() as chromium:
             yield chromium, app.address, FINISHED

@@ -69,6 +69,7 @@ def test_a_killed_model_server_costs_a_sentence_and_a_click(place: tuple[App, Ru
 def test_a_model_is_taken_away_through_the_page(place: tuple[App, Run], page: Any, tmp_path: Path) -> None:
     """GGUF, 16 bits: written by a process of its own, with its stages told, proven, downloaded, and read back."""
     import gguf
+
     app, run = place
     page.goto(f"{app.address}/?run={run.id}")
     page.get_by_role("tab", name="Take away").click(timeout=MINUTE)

@@ -15,7 +15,17 @@ from tests.ui.fakes import FakeRun
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(chromium_path() is None, reason="no Chromium on this computer")]
 RUNS = ["2026-11-22-1100-one", "2026-11-22-1101-two"]
 BOTH = "2026-11-22-1200-both"
-TABLE = [{"run": RUNS[0], "rows": 12, "of": 12, "tokens": 40, "base": 3.1, "parents": {RUNS[0]: 1.25, RUNS[1]: 2.5}, "combined": 1.5}]
+TABLE = [
+    {
+        "run": RUNS[0],
+        "rows": 12,
+        "of": 12,
+        "tokens": 40,
+        "base": 3.1,
+        "parents": {RUNS[0]: 1.25, RUNS[1]: 2.5},
+        "combined": 1.5,
+    }
+]
 
 
 def made(home: Path) -> None:
@@ -26,7 +36,9 @@ def made(home: Path) -> None:
         run.train().finish()
     both = FakeRun(BOTH)
     file = both.folder / "config.yaml"
-    order = yaml.safe_load(file.read_text()) | {"combine": {"how": "ties", "runs": RUNS, "weights": [0.75, 0.25], "density": 0.4}}
+    order = yaml.safe_load(file.read_text()) | {
+        "combine": {"how": "ties", "runs": RUNS, "weights": [0.75, 0.25], "density": 0.4}
+    }
     file.write_text(yaml.safe_dump(order))
     both.start(alive=False)
     both.say("eval", step=0, loss=3.1)
@@ -50,7 +62,9 @@ def test_two_runs_are_combined_on_the_page(home: Path) -> None:
         asked.locator("select").select_option("dare_ties")
         asked.get_by_label("Share of numbers to keep").fill("0.3")
         assert "signs are agreed on" in asked.inner_text()
-        assert page.evaluate("(() => { const box = document.querySelector('.dialogue').getBoundingClientRect(); return box.left >= 0 && box.right <= 375; })()")
+        assert page.evaluate(
+            "(() => { const box = document.querySelector('.dialogue').getBoundingClientRect(); return box.left >= 0 && box.right <= 375; })()"
+        )
         with page.expect_request("**/run/combine") as sent:
             asked.get_by_role("button", name="Combine").click()
         ids, weights, how, density, name = json.loads(sent.value.post_data)["data"]
@@ -60,7 +74,17 @@ def test_two_runs_are_combined_on_the_page(home: Path) -> None:
         page.goto(f"{app.address}/?run={BOTH}")
         page.locator(".combined table").wait_for(timeout=60000)
         told = page.locator(".combined").inner_text()
-        for part in ("0.75 ×", "one", "two", "Share of numbers kept: 0.4", "3.1000", "1.2500", "2.5000", "1.5000", "12 rows"):
+        for part in (
+            "0.75 ×",
+            "one",
+            "two",
+            "Share of numbers kept: 0.4",
+            "3.1000",
+            "1.2500",
+            "2.5000",
+            "1.5000",
+            "12 rows",
+        ):
             assert part in told
         assert page.locator(".combined td.best").inner_text() == "1.2500"
         page.locator(".run-title .menu summary, .run-head .menu summary").first.click()

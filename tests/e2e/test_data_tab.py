@@ -16,7 +16,10 @@ MARK = "{{name}}"
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    rows = [{"Frage": f"What is the number {n} of this list?", "Antwort": f"It is the number {n}, and it ends here."} for n in range(1, 61)]
+    rows = [
+        {"Frage": f"What is the number {n} of this list?", "Antwort": f"It is the number {n}, and it ends here."}
+        for n in range(1, 61)
+    ]
     rows[6]["Antwort"] = ""
     rows[40]["Antwort"] = f"I am {MARK}."
     rows[50]["Antwort"] = "word " * 400 + "end."
@@ -26,7 +29,9 @@ def file(tmp_path: Path) -> Path:
 
 
 def at_row(tab: Any, number: int) -> None:
-    tab.wait_for_function("n => document.querySelector('.row-head b')?.textContent.startsWith(`Row ${n} `)", arg=number, timeout=20_000)
+    tab.wait_for_function(
+        "n => document.querySelector('.row-head b')?.textContent.startsWith(`Row ${n} `)", arg=number, timeout=20_000
+    )
 
 
 def test_a_file_from_its_columns_to_its_cut(app: App, tab: Any, file: Path) -> None:

@@ -49,7 +49,9 @@ def test_three_clicks_from_a_fresh_page_to_two_answers(with_starter: Path) -> No
         page.get_by_role("button", name="Chat with it").first.click(timeout=10 * MINUTE)
         clicks += 1
         until = time.monotonic() + 30
-        while one.state() != "finished" and time.monotonic() < until:  # the button comes with the saved result, the end a moment later
+        while (
+            one.state() != "finished" and time.monotonic() < until
+        ):  # the button comes with the saved result, the end a moment later
             time.sleep(0.1)
         assert one.state() == "finished"
         page.wait_for_function("document.querySelector('.compose textarea').value.length > 3", timeout=MINUTE)

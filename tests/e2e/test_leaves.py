@@ -24,7 +24,11 @@ from tests.export.test_modelfile import written_by_go
 from tests.readers import Transformers4, by_llama_cpp, by_server, by_studio, by_transformers
 from tests.worker.test_gguf_llama_cpp import made
 
-QUESTIONS = ["What is the capital of France?", "Write one line about the sea.", "In 2026, 1234567 naïve cafés: 今天 👍🏽\n\n\tx = 1;  y"]
+QUESTIONS = [
+    "What is the capital of France?",
+    "Write one line about the sea.",
+    "In 2026, 1234567 naïve cafés: 今天 👍🏽\n\n\tx = 1;  y",
+]
 ANSWERS = ["The capital of France is Paris.", "The sea is wide and blue.", "1234567 naïve: 今天 👍🏽\n\ty"]
 TOKENS = 48
 STEPS = 50
@@ -33,26 +37,47 @@ STEPS = 50
 def order(model: Path, rows: Path) -> config.RunConfig:
     """LoRA, with the table and the head trained beside it: so small a model learns whole answers by heart only with these (and is untied by them)."""
     table = "wte" if json.loads((model / "config.json").read_text())["model_type"] == "gpt2" else "embed_tokens"
-    return config.build({"model": str(model), "data": {"train": str(rows), "eval": 0, "max_length": 160},
-                         "method": {"name": "lora", "rank": 16, "modules_to_save": [table, "lm_head"]},
-                         "training": {"max_steps": STEPS, "learning_rate": 2e-2, "batch_size": 3, "accumulation": 1, "save_every": 20, "threads": 1,
-                                      "probe": False}})
+    return config.build(
+        {
+            "model": str(model),
+            "data": {"train": str(rows), "eval": 0, "max_length": 160},
+            "method": {"name": "lora", "rank": 16, "modules_to_save": [table, "lm_head"]},
+            "training": {
+                "max_steps": STEPS,
+                "learning_rate": 2e-2,
+                "batch_size": 3,
+                "accumulation": 1,
+                "save_every": 20,
+                "threads": 1,
+                "probe": False,
+            },
+        }
+    )
 
 
 def data(folder: Path) -> Path:
     file = folder / "rows.json"
-    file.write_text(json.dumps([{"instruction": question, "input": "", "output": answer} for question, answer in zip(QUESTIONS, ANSWERS, strict=True)] * 4))
+    file.write_text(
+        json.dumps(
+            [
+                {"instruction": question, "input": "", "output": answer}
+                for question, answer in zip(QUESTIONS, ANSWERS, strict=True)
+            ]
+            * 4
+        )
+    )
     return file
 
 
 def weights(one: Run) -> bytes:
-    file, = one.result.glob("*.safetensors")
+    (file,) = one.result.glob("*.safetensors")
     return file.read_bytes()
 
 
 def here(whole: Run, cut: Run) -> None:
     """Both to their end inside this process; the second is stopped after a step that no checkpoint was due at, and resumed."""
     from studio.worker.train import main
+
     assert main(whole) == 0
     append = cut.append
 
@@ -89,7 +114,9 @@ def exported(one: Run, folder: Path, proven: bool) -> dict[str, Path]:
     """Every way out that another program reads; with a proof, the studio's own must find nothing amiss."""
     found = {}
     for kind, precision in (("merged", "f32"), ("gguf", "f32"), ("gguf", "f16"), ("ollama", "f32")):
-        told = folders.export(one.id, kind, folder / f"{kind}-{precision}{'.gguf' * (kind == 'gguf')}", precision, proven=proven)
+        told = folders.export(
+            one.id, kind, folder / f"{kind}-{precision}{'.gguf' * (kind == 'gguf')}", precision, proven=proven
+        )
         found[f"{kind}-{precision}"] = Path(told["path"])
         if proven:
             assert told["proof"]["agree"] == told["proof"]["prompts"], told["proof"]
@@ -110,12 +137,22 @@ def compare(found: dict[str, Path], wanted: list[dict[str, Any]], questions: lis
         asked_by_ollama(found["ollama-f32"], source, modelfile, wanted, questions)
 
 
-def asked_by_ollama(folder: Path, file: Path, modelfile: str, wanted: list[dict[str, Any]], questions: list[str]) -> None:
+def asked_by_ollama(
+    folder: Path, file: Path, modelfile: str, wanted: list[dict[str, Any]], questions: list[str]
+) -> None:
     """Ollama renders the Modelfile's TEMPLATE with Go and stops at its stop texts: the same prompt, and no answer holds one of them."""
     from studio.worker.llama_cpp import readers
+
     program = re.search(r'^TEMPLATE """(.*?)"""', modelfile, re.M | re.S)[1]
-    system = [{"role": "system", "content": found[1]} for found in [re.search(r'^SYSTEM """(.*?)"""', modelfile, re.M | re.S)] if found]
-    texts, = written_by_go([{"Template": program, "Talks": [[*system, {"role": "user", "content": question}] for question in questions]}], folder)
+    system = [
+        {"role": "system", "content": found[1]}
+        for found in [re.search(r'^SYSTEM """(.*?)"""', modelfile, re.M | re.S)]
+        if found
+    ]
+    (texts,) = written_by_go(
+        [{"Template": program, "Talks": [[*system, {"role": "user", "content": question}] for question in questions]}],
+        folder,
+    )
     reader = readers(file, 512)[0]
     assert [reader.ids(text) for text in texts] == [one["prompt"] for one in wanted]
     stops = re.findall(r'^PARAMETER stop "(.*)"$', modelfile, re.M)
@@ -124,23 +161,36 @@ def asked_by_ollama(folder: Path, file: Path, modelfile: str, wanted: list[dict[
 
 
 @pytest.mark.parametrize("family", families.LEAVES)
-def test_a_tiny_model(family: str, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+def test_a_tiny_model(
+    family: str, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
     pytest.importorskip("xllamacpp")
     from studio.worker import export
-    monkeypatch.setattr(folders, "work", lambda words, tell: export.main(words[1], words[2], Path(words[3])))  # the exporter's process, in this one
+
+    monkeypatch.setattr(
+        folders, "work", lambda words, tell: export.main(words[1], words[2], Path(words[3]))
+    )  # the exporter's process, in this one
     ordered = order(made(tmp_path / "base", family), data(tmp_path))
     whole, cut = (run.create(ordered) for _ in range(2))
     here(whole, cut)
     assert weights(cut) == weights(whole)
     wanted = by_studio(whole.id, QUESTIONS, TOKENS)
-    assert [one["text"] for one in wanted] == ANSWERS  # learnt by heart: the likeliest token is so by far, in float16 too
+    assert [
+        one["text"] for one in wanted
+    ] == ANSWERS  # learnt by heart: the likeliest token is so by far, in float16 too
     found = exported(whole, tmp_path, proven=False)
     compare(found, wanted, QUESTIONS, TOKENS)
     if request.config.getoption("--rare"):
         older(request.getfixturevalue("transformers_4"), found, wanted, QUESTIONS, TOKENS)
 
 
-def older(transformers_4: Transformers4, found: dict[str, Path], wanted: list[dict[str, Any]], questions: list[str], tokens: int) -> None:
+def older(
+    transformers_4: Transformers4,
+    found: dict[str, Path],
+    wanted: list[dict[str, Any]],
+    questions: list[str],
+    tokens: int,
+) -> None:
     ids = by_transformers(found["merged-f32"], [], 0, TEXTS)["ids"]
     assert transformers_4(found["merged-f32"], questions, tokens, TEXTS) == {"answers": wanted, "ids": ids}
 
@@ -161,7 +211,9 @@ def test_a_tiny_model_in_processes(family: str, home: Path, tmp_path: Path) -> N
 
 @pytest.mark.rare
 @pytest.mark.timeout(6000)
-def test_the_starter(transformers_4: Transformers4, trained: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_starter(
+    transformers_4: Transformers4, trained: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The run that a newcomer makes, with every default; a second one of the same order is stopped half way and resumed."""
     monkeypatch.setenv("STUDIO_HOME", str(trained["home"]))
     whole = Run(trained["folder"])

@@ -80,9 +80,12 @@ def test_a_night_of_questions_keeps_no_memory(app: App, tab: Any) -> None:
         return found["JSHeapUsedSize"], found["Nodes"], process.memory_info().rss
 
     def ask(count: int) -> None:
-        tab.evaluate("""count => new Promise((done) => { let left = count;
+        tab.evaluate(
+            """count => new Promise((done) => { let left = count;
           const off = studio.live.listen(() => { left -= 1; if (left > 0) setTimeout(() => studio.live.hurry()); else { off(); done(); } });
-          studio.live.hurry(); })""", count)
+          studio.live.hurry(); })""",
+            count,
+        )
 
     session.send("Performance.enable")
     ask(POLLS // 3)

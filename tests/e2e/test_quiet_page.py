@@ -131,7 +131,9 @@ def test_what_is_out_of_sight_draws_and_asks_nothing(place: tuple[App, FakeRun],
     traced.set_viewport_size({"width": 1280, "height": 420})
     page = opened(traced, f"{app.address}/?tab=runs&run={RUN}")
     assert page.evaluate(DRAWN.format("rate")) == 0, "below the edge: never drawn yet"
-    assert page.evaluate("counted.asked.map(JSON.parse).every((one) => !one.device)"), "the device's panel is below the edge too"
+    assert page.evaluate("counted.asked.map(JSON.parse).every((one) => !one.device)"), (
+        "the device's panel is below the edge too"
+    )
     page.locator(".run-page .chart-rate").scroll_into_view_if_needed()
     page.wait_for_function(f"{DRAWN.format('rate')} > 0", timeout=20000)
     page.evaluate("Object.defineProperty(document, 'hidden', {get: () => true, configurable: true})")
@@ -142,10 +144,14 @@ def test_what_is_out_of_sight_draws_and_asks_nothing(place: tuple[App, FakeRun],
     page.wait_for_timeout(4000)
     counted = page.evaluate("counted")
     assert (counted["asked"], counted["changes"], counted["cleared"]) == ([], [], 0)
-    page.evaluate("studio.store('studio-notify', 'on'); studio.live.hurry()")  # who wants to be told of the end has the list asked for, seldom
+    page.evaluate(
+        "studio.store('studio-notify', 'on'); studio.live.hurry()"
+    )  # who wants to be told of the end has the list asked for, seldom
     page.wait_for_timeout(3000)
     asked = page.evaluate("counted.asked.map(JSON.parse)")
     assert [sorted(one) for one in asked] == [["device", "list"]]
-    page.evaluate("studio.store('studio-notify', 'off'); delete document.hidden; document.dispatchEvent(new Event('visibilitychange'))")
+    page.evaluate(
+        "studio.store('studio-notify', 'off'); delete document.hidden; document.dispatchEvent(new Event('visibilitychange'))"
+    )
     page.locator(".run-page .chart-loss").scroll_into_view_if_needed()
     page.wait_for_function(f"{DRAWN.format('loss')} === {last + 1}", timeout=20000)

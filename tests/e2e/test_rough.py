@@ -15,10 +15,15 @@ from tests.ui.fakes import FakeRun
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(chromium_path() is None, reason="no Chromium on this computer")]
 POINTS = "Number(document.querySelector('.chart-loss .chart-stage')?.dataset.points || 0)"
 READY = "window.studio?.live?.ready && document.querySelector('.summary .primary')?.disabled === false"
-ALERTS = ("<img src=x onerror=window.hacked=1>", "<script>window.hacked=1</script>", "[press](javascript:window.hacked=1)", "<svg/onload=window.hacked=1>",
-          "![](x\" onerror=\"window.hacked=1)", "{{constructor.constructor('window.hacked=1')()}}", "\"><b onmouseover=window.hacked=1>")
-
-
+ALERTS = (
+    "<img src=x onerror=window.hacked=1>",
+    "<script>window.hacked=1</script>",
+    "[press](javascript:window.hacked=1)",
+    "<svg/onload=window.hacked=1>",
+    '![](x" onerror="window.hacked=1)',
+    "{{constructor.constructor('window.hacked=1')()}}",
+    '"><b onmouseover=window.hacked=1>',
+)
 
 
 def opened(page: Any, address: str) -> Any:
@@ -34,7 +39,9 @@ def known_runs() -> set[str]:
 def test_a_double_click_starts_one_run(app: App, tab: Any) -> None:
     known = known_runs()
     opened(tab, f"{app.address}/?tab=tune")
-    tab.locator(".summary .primary").evaluate("button => { button.click(); button.click(); button.dispatchEvent(new Event('click')); }")
+    tab.locator(".summary .primary").evaluate(
+        "button => { button.click(); button.click(); button.dispatchEvent(new Event('click')); }"
+    )
     tab.wait_for_function("location.search.includes('run=')", timeout=60_000)
     tab.wait_for_timeout(1500)
     assert len(known_runs() - known) == 1
@@ -68,7 +75,7 @@ def test_two_files_at_once_and_one_name_twice(app: App, tab: Any, tmp_path: Path
     rows = [{"instruction": f"Count to {n}.", "output": "One."} for n in range(30)]
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
-        (tmp_path / folder / "mine.json").write_text(json.dumps(rows[:20 if folder == "a" else 30]))
+        (tmp_path / folder / "mine.json").write_text(json.dumps(rows[: 20 if folder == "a" else 30]))
     opened(tab, f"{app.address}/?tab=data")
     for folder in ("a", "b"):  # the second while the first is still read
         tab.locator("#bring").set_input_files(tmp_path / folder / "mine.json")
@@ -93,7 +100,16 @@ def test_a_run_deleted_elsewhere_says_so(app: App, tab: Any) -> None:
     tab.locator(".runs-list").wait_for(timeout=60_000)
 
 
-NONSENSE = ("{{{{", "data: [", "training: {epochs: banana}", "\u0000\u0007", "- - - -", "method: {name: lorra}", "a" * 300_000, "{" * 100_000)
+NONSENSE = (
+    "{{{{",
+    "data: [",
+    "training: {epochs: banana}",
+    "\u0000\u0007",
+    "- - - -",
+    "method: {name: lorra}",
+    "a" * 300_000,
+    "{" * 100_000,
+)
 
 
 def test_nonsense_in_the_yaml_is_said_and_forgotten(app: App, tab: Any) -> None:
@@ -115,7 +131,9 @@ def test_a_huge_paste_is_refused_in_words(app: App, tab: Any) -> None:
     opened(tab, f"{app.address}/?tab=tune")
     tab.get_by_role("button", name="YAML").click()
     tab.locator("textarea.yaml").wait_for(timeout=60_000)
-    tab.locator("textarea.yaml").evaluate("box => { box.value = 'name: ' + 'x'.repeat(6e6); box.dispatchEvent(new Event('input')); }")
+    tab.locator("textarea.yaml").evaluate(
+        "box => { box.value = 'name: ' + 'x'.repeat(6e6); box.dispatchEvent(new Event('input')); }"
+    )
     tab.locator(".yaml-fault").wait_for(timeout=60_000)
     assert "too long" in tab.locator(".yaml-fault").inner_text()
 
@@ -123,7 +141,12 @@ def test_a_huge_paste_is_refused_in_words(app: App, tab: Any) -> None:
 def test_hostile_texts_stay_texts(app: App, tab: Any, tmp_path: Path) -> None:
     rows = [{"instruction": evil, "input": evil, "output": evil} for evil in ALERTS] * 3
     (tmp_path / "evil <img src=x onerror=window.hacked=1>.json").write_text(json.dumps(rows))
-    fake = FakeRun("2026-11-22-0930-hostile", steps=40, data="'<img src=x onerror=window.hacked=1>'", model="'<script>window.hacked=1</script>'")
+    fake = FakeRun(
+        "2026-11-22-0930-hostile",
+        steps=40,
+        data="'<img src=x onerror=window.hacked=1>'",
+        model="'<script>window.hacked=1</script>'",
+    )
     fake.start(alive=False)
     fake.train()
     for evil in ALERTS:
@@ -149,7 +172,10 @@ def test_hostile_texts_stay_texts(app: App, tab: Any, tmp_path: Path) -> None:
         tab.wait_for_timeout(400)
     tab.goto(f"{app.address}/?tab=runs&compare={one.id},{one.id}")
     tab.wait_for_timeout(1000)
-    tab.evaluate("text => { const box = document.createElement('div'); box.append(...studio.markdown(text)); document.body.append(box); }", "\n\n".join(ALERTS))
+    tab.evaluate(
+        "text => { const box = document.createElement('div'); box.append(...studio.markdown(text)); document.body.append(box); }",
+        "\n\n".join(ALERTS),
+    )
     assert tab.evaluate("document.querySelectorAll('a[href^=javascript]').length") == 0
     assert tab.evaluate("window.hacked") is None
 

@@ -33,15 +33,29 @@ def answers(port: int) -> bool:
 @pytest.mark.skipif(answers(8000), reason="the README's port is taken on this computer")
 def test_the_readmes_examples_as_printed(trained: dict[str, Any]) -> None:
     """In a shell; `python` there is this one. The last answer is the tuned model's; then Ctrl-C ends it without a trace."""
-    environment = {**os.environ, "STUDIO_HOME": str(trained["home"]), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "HF_HUB_OFFLINE": "1"}
-    serving = subprocess.Popen(["bash", "-c", f"exec env {SHELL[0]}"], cwd=PROJECT, env=environment, text=True, stdout=subprocess.PIPE,
-                               stderr=subprocess.STDOUT)
+    environment = {
+        **os.environ,
+        "STUDIO_HOME": str(trained["home"]),
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "HF_HUB_OFFLINE": "1",
+    }
+    serving = subprocess.Popen(
+        ["bash", "-c", f"exec env {SHELL[0]}"],
+        cwd=PROJECT,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
     try:
         until = time.monotonic() + 300
         while not answers(8000) and serving.poll() is None and time.monotonic() < until:
             time.sleep(0.2)
         if shutil.which("curl"):
-            listed, said = (subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=300).stdout for line in SHELL[1:])
+            listed, said = (
+                subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=300).stdout
+                for line in SHELL[1:]
+            )
             assert [one["id"] for one in json.loads(listed)["data"]] == [trained["run"], "base"]
             assert json.loads(said)["choices"][0]["message"]["content"]
         told = subprocess.run([sys.executable, "-c", OPENAI], capture_output=True, text=True, timeout=300)
@@ -55,7 +69,9 @@ def test_the_readmes_examples_as_printed(trained: dict[str, Any]) -> None:
     assert not answers(8000)
 
 
-def test_two_adapters_on_one_base_take_turns(trained: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_two_adapters_on_one_base_take_turns(
+    trained: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """Asked alternately they answer each with its own words, no slower than one asked again and again; memory grows by the adapter."""
     monkeypatch.setenv("STUDIO_HOME", str(trained["home"]))
     other = tmp_path / "other"
@@ -76,19 +92,24 @@ def test_two_adapters_on_one_base_take_turns(trained: dict[str, Any], monkeypatc
         chat.end()
     grown = [after - before for before, after in zip(held, held[1:], strict=False)]
     switched, stayed = min(first[2::2]), min(first[3::2])  # the quickest: other work shares this computer
-    print(f"\nfirst token after a switch {1000 * switched:.0f} ms, without {1000 * stayed:.0f} ms; "
-          f"memory {held[0] / 1e6:.0f} MB with the base, then {', '.join(f'+{one / 1e6:.0f}' for one in grown)} MB "
-          f"for adapters of {size / 1e6:.0f} MB in their files")
+    print(
+        f"\nfirst token after a switch {1000 * switched:.0f} ms, without {1000 * stayed:.0f} ms; "
+        f"memory {held[0] / 1e6:.0f} MB with the base, then {', '.join(f'+{one / 1e6:.0f}' for one in grown)} MB "
+        f"for adapters of {size / 1e6:.0f} MB in their files"
+    )
     assert switched - stayed < 0.5, "a generous bound"
     assert max(grown) < 3 * size
 
 
 def _halved(file: Path) -> None:
     from safetensors.torch import load_file, save_file
+
     save_file({name: weight / 2 for name, weight in load_file(file).items()}, file, metadata={"format": "pt"})
 
 
 def _answer(server: chat.Server, name: str, tokens: int = 40) -> tuple[str, float]:
     """(text, seconds to the first token)"""
-    parts = list(server.stream(name, [{"role": "user", "content": "How do I clean a window?"}], temperature=0, max_tokens=tokens))
+    parts = list(
+        server.stream(name, [{"role": "user", "content": "How do I clean a window?"}], temperature=0, max_tokens=tokens)
+    )
     return "".join(part.text for part in parts), parts[-1].usage["first_token_seconds"]

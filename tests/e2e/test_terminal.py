@@ -23,7 +23,13 @@ def test_a_run_is_a_folder(trained: dict[str, Any]) -> None:
     names = {path.name for path in folder.iterdir()}
     assert {"config.yaml", "events.jsonl", "log.txt", "lock", "checkpoints", "model"} <= names
     result = {path.name for path in (folder / "model").iterdir()}
-    assert {"adapter_config.json", "adapter_model.safetensors", "tokenizer.json", "chat_template.jinja", "manifest.json"} <= result
+    assert {
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "tokenizer.json",
+        "chat_template.jinja",
+        "manifest.json",
+    } <= result
     assert not [path for path in folder.rglob("*") if path.name.startswith(".") and path.suffix == ".tmp"]
 
 
@@ -36,9 +42,32 @@ def test_runs_and_show_tell_the_same(trained: dict[str, Any]) -> None:
     assert shown["step"] == shown["steps"]
     assert shown["trainable"] == 4_884_480, "rank 16 on all linears of the starter: 16 · Σ(in + out)"
     assert shown["parameters"] == 134_515_008
-    for key in ("id", "name", "state", "cause", "action", "model", "method", "data", "step", "steps", "epoch", "train_loss", "eval_loss",
-                "eval_loss_before", "best_eval_loss", "learning_rate", "tokens_per_second", "peak_memory", "estimated_memory", "trainable",
-                "parameters", "seconds", "created", "result"):
+    for key in (
+        "id",
+        "name",
+        "state",
+        "cause",
+        "action",
+        "model",
+        "method",
+        "data",
+        "step",
+        "steps",
+        "epoch",
+        "train_loss",
+        "eval_loss",
+        "eval_loss_before",
+        "best_eval_loss",
+        "learning_rate",
+        "tokens_per_second",
+        "peak_memory",
+        "estimated_memory",
+        "trainable",
+        "parameters",
+        "seconds",
+        "created",
+        "result",
+    ):
         assert key in shown
 
 
@@ -53,8 +82,15 @@ BAD = [
 
 
 @pytest.mark.parametrize(("settings", "files", "named"), BAD, ids=[case[0][0] for case in BAD])
-def test_bad_input_is_refused_in_words(home: Path, tmp_path: Path, tiny_model: Path, tiny_data: Path, settings: list[str],
-                                       files: dict[str, str], named: str) -> None:
+def test_bad_input_is_refused_in_words(
+    home: Path,
+    tmp_path: Path,
+    tiny_model: Path,
+    tiny_data: Path,
+    settings: list[str],
+    files: dict[str, str],
+    named: str,
+) -> None:
     for name, text in files.items():
         (tmp_path / name).write_text(text)
     order = tmp_path / "order.yaml"

@@ -107,7 +107,9 @@ def test_language_and_shade_without_a_reload(place: tuple[App, FakeRun], tab: An
     assert "与它对话" in tab.locator(".run-page").inner_text()
 
 
-@pytest.mark.parametrize("query", ["?tab=data", "?tab=tune", "?tab=runs", f"?run={LIVE}", f"?tab=runs&compare={LIVE},{DONE}", "?tab=chat"])
+@pytest.mark.parametrize(
+    "query", ["?tab=data", "?tab=tune", "?tab=runs", f"?run={LIVE}", f"?tab=runs&compare={LIVE},{DONE}", "?tab=chat"]
+)
 def test_nothing_is_wider_than_a_phone(query: str, place: tuple[App, FakeRun], chromium: Any) -> None:
     app, _ = place
     context = chromium.new_context(viewport={"width": 375, "height": 812})
@@ -157,7 +159,9 @@ def test_the_log_follows_only_at_its_end(place: tuple[App, FakeRun], tab: Any) -
     assert tab.locator(".log-follow").is_visible()
 
 
-def test_from_a_finished_run_to_two_answers_in_two_clicks(place: tuple[App, FakeRun], tab: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_from_a_finished_run_to_two_answers_in_two_clicks(
+    place: tuple[App, FakeRun], tab: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     app, _ = place
     monkeypatch.setenv("STUDIO_HOME", str(app.home))
     server = FakeServer(pause=0.02)

@@ -16,7 +16,11 @@ from studio.export import modelfile
 from studio.template import Template
 from tests import tiny
 
-TALK = [{"role": "user", "content": "Say \"hi\" \\ twice"}, {"role": "assistant", "content": "Hi.\nHi."}, {"role": "user", "content": "怎样?"}]
+TALK = [
+    {"role": "user", "content": 'Say "hi" \\ twice'},
+    {"role": "assistant", "content": "Hi.\nHi."},
+    {"role": "user", "content": "怎样?"},
+]
 SYSTEM = {"role": "system", "content": "Be brief."}
 CONVERSATIONS = [TALK[:1], TALK, [*TALK, TALK[1], TALK[2]], [SYSTEM, *TALK[:1]], [SYSTEM, *TALK]]
 PROGRAM = """package main
@@ -52,8 +56,15 @@ def known() -> list[Template]:
 def written_by_go(jobs: list[dict[str, Any]], folder: Path) -> list[list[str]]:
     """For each {Template, Talks} the text that Go's template engine makes of each of the talks."""
     (folder / "main.go").write_text(PROGRAM)
-    done = subprocess.run(["go", "run", "main.go"], input=json.dumps(jobs), cwd=folder, capture_output=True, text=True, timeout=300,
-                          env={"PATH": f"{os.environ['PATH']}:/usr/local/go/bin", "HOME": str(Path.home()), "GO111MODULE": "off"})
+    done = subprocess.run(
+        ["go", "run", "main.go"],
+        input=json.dumps(jobs),
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={"PATH": f"{os.environ['PATH']}:/usr/local/go/bin", "HOME": str(Path.home()), "GO111MODULE": "off"},
+    )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -67,13 +78,25 @@ def test_every_shipped_template_is_written(used: Template) -> None:
 
 @pytest.mark.skipif(not shutil.which("go"), reason="no Go here to run its templates")
 def test_go_writes_what_jinja_writes(tmp_path: Path) -> None:
-    lead = {used.name: [{"role": "system", "content": parts.default}] for used in known() if (parts := modelfile.turns(used)) and parts.default}
-    talks = {used.name: [talk if talk[0] == SYSTEM else [*lead.get(used.name, []), *talk] for talk in CONVERSATIONS] for used in known()}  # SYSTEM of the file
+    lead = {
+        used.name: [{"role": "system", "content": parts.default}]
+        for used in known()
+        if (parts := modelfile.turns(used)) and parts.default
+    }
+    talks = {
+        used.name: [talk if talk[0] == SYSTEM else [*lead.get(used.name, []), *talk] for talk in CONVERSATIONS]
+        for used in known()
+    }  # SYSTEM of the file
     jobs = [{"Template": modelfile.go_template(modelfile.turns(used)), "Talks": talks[used.name]} for used in known()]
     for used, texts in zip(known(), written_by_go(jobs, tmp_path), strict=True):
         assert texts == [used.render(talk, add_generation_prompt=True).text for talk in CONVERSATIONS], used.name
 
 
 def test_a_template_that_looks_at_more_than_places_is_left_to_ollama() -> None:
-    odd = Template("model", tiny.CHATML.replace("message['content']", "(message['content'] | upper if loop.length > 3 else message['content'])"))
+    odd = Template(
+        "model",
+        tiny.CHATML.replace(
+            "message['content']", "(message['content'] | upper if loop.length > 3 else message['content'])"
+        ),
+    )
     assert "TEMPLATE" not in modelfile.modelfile(odd, "model.gguf", ("<|im_end|>",))

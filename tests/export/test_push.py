@@ -39,12 +39,31 @@ class Fake:
         if path == "/api/validate-yaml":
             return 200, {"errors": [], "warnings": []}
         if "/preupload/" in path:
-            return 200, {"files": [{"path": one["path"], "uploadMode": "lfs" if one["path"].endswith(".safetensors") else "regular", "shouldIgnore": False}
-                                   for one in json.loads(body)["files"]]}
+            return 200, {
+                "files": [
+                    {
+                        "path": one["path"],
+                        "uploadMode": "lfs" if one["path"].endswith(".safetensors") else "regular",
+                        "shouldIgnore": False,
+                    }
+                    for one in json.loads(body)["files"]
+                ]
+            }
         if path.endswith("/info/lfs/objects/batch"):
-            return 200, {"transfer": "basic", "objects": [
-                {**one, **({} if one["oid"] in self.large else {"actions": {"upload": {"href": f"{self.address}/put/{one['oid']}"}}})}
-                for one in json.loads(body)["objects"]]}
+            return 200, {
+                "transfer": "basic",
+                "objects": [
+                    {
+                        **one,
+                        **(
+                            {}
+                            if one["oid"] in self.large
+                            else {"actions": {"upload": {"href": f"{self.address}/put/{one['oid']}"}}}
+                        ),
+                    }
+                    for one in json.loads(body)["objects"]
+                ],
+            }
         if method == "PUT":
             self.large[path.rpartition("/")[2]] = body
             return 200, {}
@@ -65,7 +84,9 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Fake]:
 
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            code, told = fake.answer(self.command, self.path.partition("?")[0], body, self.headers.get("authorization", ""))
+            code, told = fake.answer(
+                self.command, self.path.partition("?")[0], body, self.headers.get("authorization", "")
+            )
             data = json.dumps(told).encode()
             self.send_response(code)
             self.send_header("Content-Length", str(len(data)))
@@ -88,6 +109,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Fake]:
 
 def _at(address: str):
     from huggingface_hub import HfApi
+
     before = HfApi.__init__
     return lambda self, *args, **options: before(self, *args, **{**options, "endpoint": address})
 
@@ -122,7 +144,14 @@ def test_push_is_private_and_whole(hub: Fake, finished: Run, tiny_model: Path) -
     assert hub.repos[0].get("visibility", hub.repos[0].get("private")) in ("private", True)
     files = committed(hub)
     assert set(files) == set(answer["files"])
-    assert set(files) == {"adapter_model.safetensors", "adapter_config.json", "tokenizer.json", "manifest.json", "README.md", "curve.png"}
+    assert set(files) == {
+        "adapter_model.safetensors",
+        "adapter_config.json",
+        "tokenizer.json",
+        "manifest.json",
+        "README.md",
+        "curve.png",
+    }
     assert files["adapter_model.safetensors"] == b"weights" * 100
     assert files["README.md"].startswith(b"---\nbase_model:")
     assert files["curve.png"].startswith(b"\x89PNG")
@@ -166,10 +195,13 @@ def test_refusals(hub: Fake, finished: Run, repo: str, message: str, monkeypatch
 def test_what_an_export_asked_stands_in_for_samples(finished: Run) -> None:
     from studio.export import card, proof
     from studio.export import report as page_report
+
     assert "## Samples" not in card.card(finished)
     asked = proof.questions(finished.id)
     assert len(asked) == 20
-    proof._file(finished.id, finished.result, asked).write_text(json.dumps([{"text": f"Answer {n}."} for n in range(20)]))
+    proof._file(finished.id, finished.result, asked).write_text(
+        json.dumps([{"text": f"Answer {n}."} for n in range(20)])
+    )
     assert "> Answer 0." in card.card(finished)
     assert "<blockquote>Answer 4.</blockquote>" in page_report.report(finished)
 
@@ -177,7 +209,10 @@ def test_what_an_export_asked_stands_in_for_samples(finished: Run) -> None:
 def test_card_and_report(finished: Run, tiny_model: Path) -> None:
     from studio.export import card
     from studio.export import report as page_report
-    finished.append("sample", step=1, prompt="<script>alert(1)</script>", answer="*bold* [link](javascript:x)", attempt=1)
+
+    finished.append(
+        "sample", step=1, prompt="<script>alert(1)</script>", answer="*bold* [link](javascript:x)", attempt=1
+    )
     text = card.card(finished)
     assert "| rank | 16 |" in text
     assert "rows.json`: 40 rows, format alpaca, fingerprint `" in text

@@ -60,7 +60,10 @@ def matrix(full: bool) -> Iterator[Cell]:
     yield "folder moved while running", files.folder_moved
     for who in ("trainer", "supervisor"):
         seconds = 60 if full else 2
-        yield f"{who} stands still for {seconds} s", lambda who=who, seconds=seconds: processes.standing_still(who, seconds)
+        yield (
+            f"{who} stands still for {seconds} s",
+            lambda who=who, seconds=seconds: processes.standing_still(who, seconds),
+        )
     yield "foreign process on a recorded id", processes.foreign_process
     yield "reboot", processes.reboot
     yield "device stays taken", processes.device_stays_taken
@@ -83,8 +86,10 @@ def stopped(full: bool) -> Iterator[Cell]:
     for count in range(20 if full else 4):
         phase = list(stops.PHASES)[count % len(stops.PHASES)]
         how, deaf = count % 7 == 3, count % 5 == 0
-        yield f"stop {count + 1} in {phase}{', discard' if how else ''}{', deaf to SIGTERM' if deaf else ''}", \
-            lambda phase=phase, how=how, deaf=deaf: stops.stop_in(phase, how, deaf=deaf)
+        yield (
+            f"stop {count + 1} in {phase}{', discard' if how else ''}{', deaf to SIGTERM' if deaf else ''}",
+            lambda phase=phase, how=how, deaf=deaf: stops.stop_in(phase, how, deaf=deaf),
+        )
     yield "stop of a trainer that stands still", stops.stopped_while_standing_still
     yield "stop, killed at its result", stops.result_killed_while_stopping
     yield "Ctrl-C", stops.ctrl_c
@@ -111,7 +116,10 @@ def with_torch(full: bool, seed: int, rounds: int) -> Iterator[Cell]:
         yield f"real: random kills, seed {seed + number}", lambda number=number: real.random_kill(seed + number)
     yield "real: unreadable model", real.unreadable_model
     for probe in (True, False):
-        yield f"real: out of memory, {'with' if probe else 'without'} the probe", lambda probe=probe: real.out_of_memory(probe)
+        yield (
+            f"real: out of memory, {'with' if probe else 'without'} the probe",
+            lambda probe=probe: real.out_of_memory(probe),
+        )
     yield "real: out of address space", lambda: real.out_of_memory(False, "space", 64)
 
 
@@ -119,7 +127,10 @@ def one(name: str, cell: Callable[[], object]) -> Row:
     """Run a cell in a home of its own and print how it went."""
     began = time.monotonic()
     stage.seen.clear()
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, stage.surroundings(STUDIO_HOME=folder, HF_HUB_OFFLINE="1"):
+    with (
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
+        stage.surroundings(STUDIO_HOME=folder, HF_HUB_OFFLINE="1"),
+    ):
         try:
             told, good = cell(), True
         except PermissionError as error:
@@ -130,7 +141,9 @@ def one(name: str, cell: Callable[[], object]) -> Row:
             stage.clear()
     slowest = max(stage.seen, key=lambda seen: (seen.state not in ("running", "finished"), seen.seconds), default=None)
     row = Row(name, good, slowest, told if isinstance(told, str) else "", time.monotonic() - began)
-    print(f"{'ok  ' if good else 'FAIL'} {row.seconds:6.1f} s  {name}{f'  ({row.told})' if row.told else ''}", flush=True)
+    print(
+        f"{'ok  ' if good else 'FAIL'} {row.seconds:6.1f} s  {name}{f'  ({row.told})' if row.told else ''}", flush=True
+    )
     return row
 
 
@@ -140,29 +153,44 @@ def table(rows: list[Row]) -> str:
     lines = [("cell", "state", "cause", "action", "said after")]
     for row in rows:
         seen = row.seen
-        said = (seen.state, seen.cause, seen.action, f"{seen.seconds:.1f} s") if seen else ("", row.told[:60].replace("\n", " "), "", "")
+        said = (
+            (seen.state, seen.cause, seen.action, f"{seen.seconds:.1f} s")
+            if seen
+            else ("", row.told[:60].replace("\n", " "), "", "")
+        )
         lines.append((row.name + ("" if row.good else "  FAILED"), *said))
     widths = [max(len(line[place]) for line in lines) for place in range(5)]
     text = (wide - widths[0] - widths[1] - widths[4] - 8) // 2
     widths[2:4] = [min(widths[2], text), min(widths[3], text)]
-    return "\n".join("  ".join(word[:width].ljust(width) for word, width in zip(line, widths)).rstrip() for line in lines)
+    return "\n".join(
+        "  ".join(word[:width].ljust(width) for word, width in zip(line, widths)).rstrip() for line in lines
+    )
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.faults", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--full", action="store_true", help="every point and cell, 50 random rounds with each trainer")
     parser.add_argument("--seed", type=int, default=int(time.time()) % 100_000)
     parser.add_argument("--rounds", type=int, help="random rounds with the fake trainer (50 with --full, else 3)")
     parser.add_argument("--real-rounds", type=int, help="random rounds with the real trainer (50 with --full, else 0)")
-    parser.add_argument("--only", metavar="PATTERN", default="", help="cells in whose name this regular expression is found")
+    parser.add_argument(
+        "--only", metavar="PATTERN", default="", help="cells in whose name this regular expression is found"
+    )
     parser.add_argument("--list", action="store_true", help="only name the cells")
     args = parser.parse_args()
     rounds = args.rounds if args.rounds is not None else 50 if args.full else 3
     real_rounds = args.real_rounds if args.real_rounds is not None else 50 if args.full else 0
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     stage.within[0] = SOON if args.full else stage.WAIT
-    cells = [*kills(args.full, args.seed, rounds), *matrix(args.full), *stopped(args.full), ("1 MB of output", output.cost),
-             *with_torch(args.full, args.seed, real_rounds)]
+    cells = [
+        *kills(args.full, args.seed, rounds),
+        *matrix(args.full),
+        *stopped(args.full),
+        ("1 MB of output", output.cost),
+        *with_torch(args.full, args.seed, real_rounds),
+    ]
     cells = [cell for cell in cells if re.search(args.only, cell[0])]
     if args.list:
         print("\n".join(name for name, _ in cells))

@@ -21,7 +21,9 @@ def small_disk(size: str) -> Iterator[Path]:
     """STUDIO_HOME on a tmpfs of that size. Raises PermissionError where this process may not mount."""
     place = home() / "disk"
     place.mkdir(exist_ok=True)
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)], capture_output=True).returncode:
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)], capture_output=True
+    ).returncode:
         raise PermissionError("mount")
     try:
         with stage.surroundings(STUDIO_HOME=str(place)):
@@ -47,7 +49,10 @@ NO_MARKS = {"STUDIO_DISK_LOW": "0", "STUDIO_DISK_VERY_LOW": "0"}
 
 def full_disk() -> None:
     """The disk fills in the middle of a run: no checkpoint is lost, the end line gets in, freed and resumed it finishes."""
-    with small_disk("4m") as place, stage.surroundings(**stage.fake(pause=0.1, weight=500_000, result=500_000), **NO_MARKS):
+    with (
+        small_disk("4m") as place,
+        stage.surroundings(**stage.fake(pause=0.1, weight=500_000, result=500_000), **NO_MARKS),
+    ):
         run = queue.submit(stage.order())
         stage.until(lambda: checkpoints.newest(run.checkpoints), "the first checkpoint")
         filler = place / "filler"
@@ -72,7 +77,9 @@ def full_at_the_result() -> None:
         with stage.surroundings(**stage.fake()):
             stage.bring_home(run)
         stage.check_fake(run)
-        assert [event["from_step"] for event in run.events() if event.get("from_step")] == [12], "no step was trained again"
+        assert [event["from_step"] for event in run.events() if event.get("from_step")] == [12], (
+            "no step was trained again"
+        )
 
 
 def low_disk() -> None:
@@ -114,7 +121,12 @@ ODD = ("with spaces 'and' \"quotes\"; $(touch x)", "微调 工作室 ö", "/".jo
 
 
 LOOKS = (("runs",), ("show", "last"), ("log", "last"), ("compare", "last", "last"), ("queue",))
-CHANGES = (("train", "sample", "--detach"), ("resume", "last", "--set", "training.epochs=4"), ("label", "last", "--note", "x"), ("delete", "last"))
+CHANGES = (
+    ("train", "sample", "--detach"),
+    ("resume", "last", "--set", "training.epochs=4"),
+    ("label", "last", "--note", "x"),
+    ("delete", "last"),
+)
 
 
 def read_only_home(looks: tuple[tuple[str, ...], ...] = LOOKS, changes: tuple[tuple[str, ...], ...] = CHANGES) -> None:
@@ -135,4 +147,6 @@ def read_only_home(looks: tuple[tuple[str, ...], ...] = LOOKS, changes: tuple[tu
 
 
 def terminal(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "studio", *words], cwd=PROJECT, capture_output=True, text=True, env=dict(os.environ))
+    return subprocess.run(
+        [sys.executable, "-m", "studio", *words], cwd=PROJECT, capture_output=True, text=True, env=dict(os.environ)
+    )

@@ -25,9 +25,25 @@ from studio.home import write_whole
 from studio.run import Run
 from studio.runs import checkpoints
 
-ORDERED: dict[str, Any] = {"steps": 12, "pause": 0.01, "save_every": 4, "phases": {}, "output": 0, "deaf": False, "linger": 0, "child": False,
-                           "weight": 0, "clock": 0, "orphan": False, "nan_at": None, "blind": False, "oom_at": None, "line": 0, "result": 0,
-                           **json.loads(os.environ.get("STUDIO_FAKE", "{}"))}
+ORDERED: dict[str, Any] = {
+    "steps": 12,
+    "pause": 0.01,
+    "save_every": 4,
+    "phases": {},
+    "output": 0,
+    "deaf": False,
+    "linger": 0,
+    "child": False,
+    "weight": 0,
+    "clock": 0,
+    "orphan": False,
+    "nan_at": None,
+    "blind": False,
+    "oom_at": None,
+    "line": 0,
+    "result": 0,
+    **json.loads(os.environ.get("STUDIO_FAKE", "{}")),
+}
 
 
 def advanced(weights: str, step: int) -> str:
@@ -46,7 +62,9 @@ def reference(steps: int) -> str:
 class Trainer:
     def __init__(self, run: Run):
         self.run, self.attempt, self.weights, self.step = run, int(os.environ.get("STUDIO_ATTEMPT", 1)), "", 0
-        goal = max(ORDERED["steps"], int(ORDERED["steps"] * run.config.training.epochs / 3))  # 3: what an order says by default
+        goal = max(
+            ORDERED["steps"], int(ORDERED["steps"] * run.config.training.epochs / 3)
+        )  # 3: what an order says by default
         self.steps = run.config.training.max_steps or goal
 
     def say(self, kind: str, **fields: Any) -> None:
@@ -90,7 +108,11 @@ class Trainer:
         self.say("step", step=self.step, epoch=self.step / 4, loss=loss, learning_rate=1e-4, tokens=10 * self.step)
         for what in self.run.asked():
             self.say("note", level="info", text=f"asked to {what}")
-        if self.step % ORDERED["save_every"] == 0 or self.step == self.steps or (self.run.stop_file.exists() and not ORDERED["blind"]):
+        if (
+            self.step % ORDERED["save_every"] == 0
+            or self.step == self.steps
+            or (self.run.stop_file.exists() and not ORDERED["blind"])
+        ):
             self.save()
 
     def save(self) -> None:
@@ -129,7 +151,13 @@ class Trainer:
                 (folder / "padding.bin").write_bytes(os.urandom(ORDERED["result"]))
             write_whole(folder / "manifest.json", json.dumps({"step": self.step}))
         self.say("saved", step=self.step, path="model", what="model")
-        self.say("end", state="stopped" if stop else "finished", cause="Stopped as asked." if stop else None, step=self.step, cpu=time.process_time())
+        self.say(
+            "end",
+            state="stopped" if stop else "finished",
+            cause="Stopped as asked." if stop else None,
+            step=self.step,
+            cpu=time.process_time(),
+        )
 
 
 def main() -> None:

@@ -107,7 +107,12 @@ def order_while_running(how: str) -> None:
         told = summary(Run(run.folder))
         assert told["name"], told
         run.append("phase", name="queued", attempt=1)  # as by hand
-        stage.noticed(Run(run.folder), "failed", "no readable config.yaml" if how == "deleted" else "max_length was 1024 and is 77", "")
+        stage.noticed(
+            Run(run.folder),
+            "failed",
+            "no readable config.yaml" if how == "deleted" else "max_length was 1024 and is 77",
+            "",
+        )
 
 
 def folder_moved() -> None:

@@ -9,17 +9,57 @@ from tests.faults import stage
 
 # (point, what starts the run there, how the fake trainer behaves). `page`: the point lies in the page's process, which is a process of its own then.
 PAGE = ("create.written", "events.queued", "create.renamed", "queue.start", "queue.started")
-SUPERVISOR = ("supervise.begin", "supervise.locked", "events.starting", "whole.written", "supervise.launch", "supervise.launched", "supervise.gone",
-              "supervise.over")
-TRAINER = ("events.reading data", "events.loading model", "events.plan", "events.training", "events.step#1", "events.step#6", "events.half#9", "events.half#14",
-           "events.saving#2", "checkpoint.begun#2", "checkpoint.written", "checkpoint.written#2", "whole.written#2", "checkpoint.manifest#2",
-           "checkpoint.renamed", "checkpoint.renamed#3", "checkpoint.rotated", "events.saved#2", "result.written", "result.renamed", "events.end")
+SUPERVISOR = (
+    "supervise.begin",
+    "supervise.locked",
+    "events.starting",
+    "whole.written",
+    "supervise.launch",
+    "supervise.launched",
+    "supervise.gone",
+    "supervise.over",
+)
+TRAINER = (
+    "events.reading data",
+    "events.loading model",
+    "events.plan",
+    "events.training",
+    "events.step#1",
+    "events.step#6",
+    "events.half#9",
+    "events.half#14",
+    "events.saving#2",
+    "checkpoint.begun#2",
+    "checkpoint.written",
+    "checkpoint.written#2",
+    "whole.written#2",
+    "checkpoint.manifest#2",
+    "checkpoint.renamed",
+    "checkpoint.renamed#3",
+    "checkpoint.rotated",
+    "events.saved#2",
+    "result.written",
+    "result.renamed",
+    "events.end",
+)
 STOPPING = ("supervise.stop", "supervise.ended")  # reached only when the run is asked to stop
 AGAIN = ("result.aside",)  # reached only where an older one stands at the same place
 POINTS = (*PAGE, *SUPERVISOR, *TRAINER, *STOPPING, *AGAIN)
-SHORT = ("queue.started", "supervise.launched", "events.half#14", "checkpoint.manifest#2", "checkpoint.renamed#3", "events.end", "result.aside")
+SHORT = (
+    "queue.started",
+    "supervise.launched",
+    "events.half#14",
+    "checkpoint.manifest#2",
+    "checkpoint.renamed#3",
+    "events.end",
+    "result.aside",
+)
 UNSTARTED = ("supervise.begin", "supervise.locked")
-OVER = ("supervise.gone", "supervise.over", "events.end")  # behind the end line, or behind the trainer's: the run has ended as it should
+OVER = (
+    "supervise.gone",
+    "supervise.over",
+    "events.end",
+)  # behind the end line, or behind the trainer's: the run has ended as it should
 
 
 def die_at(point: str) -> None:

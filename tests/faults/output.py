@@ -67,4 +67,3 @@ def _spent(one: psutil.Process | None) -> float:
         return sum(one.cpu_times()[:2]) if one is not None else 0.0
     except psutil.NoSuchProcess:
         return 0.0
-

@@ -49,7 +49,11 @@ def page_killed() -> None:
                 stage.until(lambda run=run: stage.ended(run), "its end")
             app.start()
             said = _listed(app)
-            assert [said[named[name].id]["state"] for name in ("first", "bad", "last")] == ["finished", "failed", "finished"]
+            assert [said[named[name].id]["state"] for name in ("first", "bad", "last")] == [
+                "finished",
+                "failed",
+                "finished",
+            ]
             assert "this run is bad" in said[named["bad"].id]["cause"]
         finally:
             app.kill()
@@ -63,7 +67,9 @@ def _listed(app: App) -> dict[str, dict[str, Any]]:
 
 
 def ask(app: App, path: str, question: dict[str, Any]) -> dict[str, Any]:
-    post = urllib.request.Request(app.address + path, json.dumps(question).encode(), {"Content-Type": "application/json"})
+    post = urllib.request.Request(
+        app.address + path, json.dumps(question).encode(), {"Content-Type": "application/json"}
+    )
     with urllib.request.urlopen(post, timeout=stage.WAIT) as answer:
         return json.loads(answer.read())
 

@@ -91,7 +91,9 @@ def device_stays_taken() -> None:
         run = queue.submit(stage.order())
         stage.until(lambda: stage.steps_told(run), "the first step")
         trainer = stage.trainers(run)[0]
-        trainer.send_signal(signal.SIGSTOP)  # a stopped process dies by SIGKILL all the same; what is checked is the order of things
+        trainer.send_signal(
+            signal.SIGSTOP
+        )  # a stopped process dies by SIGKILL all the same; what is checked is the order of things
         stage.kill(stage.supervisor(run))
         while trainer.is_running() and trainer.status() != "zombie":
             assert process.holders(run.trainer_lock) or not trainer.is_running() or trainer.status() == "zombie"
@@ -165,7 +167,10 @@ def two_supervisors() -> None:
     """Four supervisors are started on one run at the same moment: one carries it out, the others say that they are not needed."""
     with stage.surroundings(**stage.fake(pause=0.1)):
         run = create(stage.order())
-        each = [subprocess.Popen([sys.executable, "-m", "studio.supervise", "--detach", str(run.folder)], cwd=PROJECT) for _ in range(4)]
+        each = [
+            subprocess.Popen([sys.executable, "-m", "studio.supervise", "--detach", str(run.folder)], cwd=PROJECT)
+            for _ in range(4)
+        ]
         assert sorted(one.wait(stage.WAIT) for one in each) == [queue.UP, *[queue.BUSY] * 3]
         stage.noticed(run, "finished")
         stage.until(lambda: not run.alive(), "its end")
@@ -223,11 +228,20 @@ def many_runs(count: int = 200) -> str:
         copy.mkdir()
         for name in ("config.yaml", "events.jsonl", "log.txt", "lock"):
             (copy / name).write_bytes((one.folder / name).read_bytes())
-    code = ("import time\nfrom studio import queue, run\nfrom studio.ui.live import listing\n"
-            "def took(what):\n    began = time.process_time(); what(); return round(1000 * (time.process_time() - began), 1)\n"
-            "first = took(lambda: [run.summary(one) for one in run.runs()])\nadvanced = took(queue.advance)\n"
-            "listing.rows(); listing.forget()\nprint(first, took(lambda: [run.summary(one) for one in run.runs()]), advanced, took(listing.rows))")
-    done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True, env={**os.environ, "STUDIO_HOME": str(home())})
+    code = (
+        "import time\nfrom studio import queue, run\nfrom studio.ui.live import listing\n"
+        "def took(what):\n    began = time.process_time(); what(); return round(1000 * (time.process_time() - began), 1)\n"
+        "first = took(lambda: [run.summary(one) for one in run.runs()])\nadvanced = took(queue.advance)\n"
+        "listing.rows(); listing.forget()\nprint(first, took(lambda: [run.summary(one) for one in run.runs()]), advanced, took(listing.rows))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "STUDIO_HOME": str(home())},
+    )
     first, again, advanced, page = map(float, done.stdout.split())
     stage.noticed(one, "finished")
     assert max(first, again, advanced, page) < stage.within[0] * 1000 / 50, done.stdout  # 200 ms in the long form
@@ -250,4 +264,3 @@ def died_in_the_dark() -> None:
         stage.until(lambda: len(told) > 1, "the second post")
         assert [item["run"]["state"] for item in told] == ["lost", "finished"]
         stage.until(lambda: not stage.leftovers(), "the mark's end")
-

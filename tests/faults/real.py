@@ -20,8 +20,22 @@ from tests import tiny
 from tests.faults import stage
 
 STEPS = 12
-POINTS = ("supervise.launched", "events.loading model", "events.training", "events.step#3", "events.step#7", "events.half#16", "checkpoint.begun#2",
-          "checkpoint.written#2", "checkpoint.manifest#2", "checkpoint.renamed#2", "checkpoint.rotated", "events.evaluating", "result.written", "events.end")
+POINTS = (
+    "supervise.launched",
+    "events.loading model",
+    "events.training",
+    "events.step#3",
+    "events.step#7",
+    "events.half#16",
+    "checkpoint.begun#2",
+    "checkpoint.written#2",
+    "checkpoint.manifest#2",
+    "checkpoint.renamed#2",
+    "checkpoint.rotated",
+    "events.evaluating",
+    "result.written",
+    "events.end",
+)
 MOVES_ON = "while True:\n    queue.advance()\n    time.sleep(0.1)\n"  # what a page does
 
 
@@ -30,10 +44,33 @@ def order(name: str) -> RunConfig:
     rows, model = home() / "rows.json", home() / "tiny"
     if not rows.exists():
         tiny.write(model)
-        rows.write_text(json.dumps([{"instruction": f"Say the number {n}.", "input": "", "output": f"The number is {n}."} for n in range(40)]))
-    return build({"name": name, "model": str(model), "data": {"train": str(rows), "eval": 0.1}, "method": {"name": "lora", "rank": 4, "dropout": 0.1},
-                  "training": {"max_steps": STEPS, "batch_size": 2, "accumulation": 2, "save_every": 3, "eval_every": 6, "learning_rate": 0.01, "threads": 1,
-                               "checkpointing": False, "keep_checkpoints": 2}})
+        rows.write_text(
+            json.dumps(
+                [
+                    {"instruction": f"Say the number {n}.", "input": "", "output": f"The number is {n}."}
+                    for n in range(40)
+                ]
+            )
+        )
+    return build(
+        {
+            "name": name,
+            "model": str(model),
+            "data": {"train": str(rows), "eval": 0.1},
+            "method": {"name": "lora", "rank": 4, "dropout": 0.1},
+            "training": {
+                "max_steps": STEPS,
+                "batch_size": 2,
+                "accumulation": 2,
+                "save_every": 3,
+                "eval_every": 6,
+                "learning_rate": 0.01,
+                "threads": 1,
+                "checkpointing": False,
+                "keep_checkpoints": 2,
+            },
+        }
+    )
 
 
 def weights(run: Run) -> str:
@@ -45,6 +82,7 @@ def weights(run: Run) -> str:
 def reference() -> tuple[str, dict[int, float]]:
     """Hash and losses of a run that nothing disturbs; carried out in this process, which has torch already where more than one cell asks."""
     from studio.worker import train
+
     with tempfile.TemporaryDirectory() as folder, stage.surroundings(STUDIO_HOME=folder):
         run = create(order("reference"))
         with open(run.log, "w") as log, redirect_stdout(log), redirect_stderr(log):
@@ -84,7 +122,11 @@ def random_kill(seed: int) -> str:
     """One to three kills of a random process at random times, then home. Returns what was done."""
     reference()
     order("killed")  # writes model and rows
-    done, run = struck(stage.page("from tests.faults import real\nqueue.submit(real.order('killed'))\n" + MOVES_ON), random.Random(seed), 3)
+    done, run = struck(
+        stage.page("from tests.faults import real\nqueue.submit(real.order('killed'))\n" + MOVES_ON),
+        random.Random(seed),
+        3,
+    )
     stage.bring_home(run, 240)
     check(run)
     return done
@@ -128,7 +170,10 @@ def _strike(run: Run, victim: str) -> None:
     if victim != "supervisor":
         for one in below:
             stage.kill(one)
-    stage.until(lambda: victim == "trainer" or above is None or not above.is_running() or above.status() == "zombie", "the death")
+    stage.until(
+        lambda: victim == "trainer" or above is None or not above.is_running() or above.status() == "zombie",
+        "the death",
+    )
 
 
 # -- faults that only the real trainer can show
@@ -153,12 +198,16 @@ def out_of_memory(probe: bool, short_of: str = "tokens", batch: int = 8) -> str:
     and the first of them, one click, finishes with the same effective batch.
     """
     rows = home() / "long.json"
-    rows.write_text(json.dumps([{"instruction": "Count.", "input": "", "output": "one two three four " * 100} for _ in range(40)]))
+    rows.write_text(
+        json.dumps([{"instruction": "Count.", "input": "", "output": "one two three four " * 100} for _ in range(40)])
+    )
     large = {"batch_size": batch, "accumulation": 1, "max_steps": 2, "packing": False, "probe": probe, "loss": "full"}
     with stage.surroundings(STUDIO_TRAINER="tests.faults.short_of_memory", STUDIO_SHORT_OF=short_of):
         run = queue.submit(order("large").changed(training=large, data={"train": str(rows), "max_length": 512}))
         stage.until(lambda: stage.ended(run), "the run's end", 180)
-        stage.noticed(run, "failed", "ran out of memory" + (" on the largest batch" if probe else ""), "batch", "memory")
+        stage.noticed(
+            run, "failed", "ran out of memory" + (" on the largest batch" if probe else ""), "batch", "memory"
+        )
         assert not stage.steps_told(run)
         offered = repairs(run)
         saves = [item["saves"] for item in offered if item["resumes"]]

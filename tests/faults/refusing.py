@@ -13,7 +13,13 @@ from typing import Any
 import pytest
 
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
-REFUSALS = {"ENOSPC": "disk is full", "EROFS": "only be read", "EACCES": "permission denied", "ENAMETOOLONG": "too long", "EMFILE": "Too many files"}
+REFUSALS = {
+    "ENOSPC": "disk is full",
+    "EROFS": "only be read",
+    "EACCES": "permission denied",
+    "ENAMETOOLONG": "too long",
+    "EMFILE": "Too many files",
+}
 
 
 def refusing(root: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:

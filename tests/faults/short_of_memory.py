@@ -28,7 +28,9 @@ def _bounded(self: StudioTrainer, model: Any, piece: dict[str, Any]) -> torch.Te
             held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
             resource.setrlimit(resource.RLIMIT_AS, (held + SPACE, held + SPACE))
     elif model.training and piece["input_ids"].numel() > MOST:
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 1.00 GiB")
+        raise torch.OutOfMemoryError(
+            "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 1.00 GiB"
+        )
     return _loss(self, model, piece)
 
 

@@ -59,7 +59,12 @@ def noticed(run: Run, state: str, cause: str = "", action: str = "", reason: str
 
     def said() -> dict[str, Any] | None:
         told = summary(run)
-        fits = told["state"] == state and cause in (told["cause"] or "") and action in (told["action"] or "") and reason in (None, told["reason"])
+        fits = (
+            told["state"] == state
+            and cause in (told["cause"] or "")
+            and action in (told["action"] or "")
+            and reason in (None, told["reason"])
+        )
         if not fits:
             queue.advance()
         return told if fits else None

@@ -15,8 +15,13 @@ from studio.run import Run, summary
 from studio.runs import goal
 from tests.faults import stage
 
-PHASES = {"import": {"phases": {"import": 30}}, "fetching model": {"phases": {"fetching model": 30}}, "reading data": {"phases": {"reading data": 30}},
-          "training": {"pause": 0.2}, "saving": {"pause": 0.01, "phases": {"saving": 0.7}}}
+PHASES = {
+    "import": {"phases": {"import": 30}},
+    "fetching model": {"phases": {"fetching model": 30}},
+    "reading data": {"phases": {"reading data": 30}},
+    "training": {"pause": 0.2},
+    "saving": {"pause": 0.01, "phases": {"saving": 0.7}},
+}
 
 
 def stop_in(phase: str, how: bool = False, **ordered: object) -> None:
@@ -30,7 +35,9 @@ def stop_in(phase: str, how: bool = False, **ordered: object) -> None:
         began = time.monotonic()
         stage.until(lambda: stage.ended(run) and not process.holders(run.trainer_lock), "the process tree's end", 15)
         told = summary(run)
-        stage.seen.append(stage.Seen(told["state"], told["cause"] or "", told["action"] or "", time.monotonic() - began))
+        stage.seen.append(
+            stage.Seen(told["state"], told["cause"] or "", told["action"] or "", time.monotonic() - began)
+        )
     assert told["state"] == "stopped", told
     assert told["cause"].startswith("Stopped"), told
     assert told["saved"] == (phase in ("training", "saving") and not how), told
@@ -78,8 +85,14 @@ def _train(*more: str) -> tuple[subprocess.Popen[str], Path]:
     order.write_text("name: typed\ndata: {train: sample}\n")
     words = home() / "said"
     said = open(words, "w")  # noqa: SIM115 - it goes with the process
-    return subprocess.Popen([sys.executable, "-m", "studio", "train", str(order), *more], cwd=PROJECT, stdout=said, stderr=said, text=True,
-                            start_new_session=True), words
+    return subprocess.Popen(
+        [sys.executable, "-m", "studio", "train", str(order), *more],
+        cwd=PROJECT,
+        stdout=said,
+        stderr=said,
+        text=True,
+        start_new_session=True,
+    ), words
 
 
 def _typed() -> Run:

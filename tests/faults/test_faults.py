@@ -24,8 +24,11 @@ def test_kill_point(point: str) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
-@pytest.mark.parametrize("cell", [disks.full_disk, disks.full_at_the_result, partial(disks.read_only_home, disks.LOOKS[:2], disks.CHANGES[:1])],
-                         ids=["full", "full at the result", "read-only"])
+@pytest.mark.parametrize(
+    "cell",
+    [disks.full_disk, disks.full_at_the_result, partial(disks.read_only_home, disks.LOOKS[:2], disks.CHANGES[:1])],
+    ids=["full", "full at the result", "read-only"],
+)
 def test_small_disk(cell: object) -> None:
     try:
         cell()
@@ -33,10 +36,26 @@ def test_small_disk(cell: object) -> None:
         pytest.skip("this container may not mount")
 
 
-@pytest.mark.parametrize("cell", [
-    disks.low_disk, disks.very_low_disk, files.diary_deleted, files.folder_moved, processes.foreign_process, processes.supervisor_without_death_signal,
-    processes.two_pages, processes.two_supervisors, processes.extended_after_a_step_back, processes.middle_ones_bad, processes.died_in_the_dark,
-    stops.result_killed_while_stopping, stops.ctrl_c, stops.hang_up, output.endless_line])
+@pytest.mark.parametrize(
+    "cell",
+    [
+        disks.low_disk,
+        disks.very_low_disk,
+        files.diary_deleted,
+        files.folder_moved,
+        processes.foreign_process,
+        processes.supervisor_without_death_signal,
+        processes.two_pages,
+        processes.two_supervisors,
+        processes.extended_after_a_step_back,
+        processes.middle_ones_bad,
+        processes.died_in_the_dark,
+        stops.result_killed_while_stopping,
+        stops.ctrl_c,
+        stops.hang_up,
+        output.endless_line,
+    ],
+)
 def test_cell(cell: object) -> None:
     cell()
 
@@ -63,7 +82,9 @@ def test_standing_still() -> None:
     processes.standing_still("supervisor", 1.0)
 
 
-@pytest.mark.parametrize(("phase", "how"), [("import", False), ("reading data", True), ("training", False), ("saving", False)])
+@pytest.mark.parametrize(
+    ("phase", "how"), [("import", False), ("reading data", True), ("training", False), ("saving", False)]
+)
 def test_stop(phase: str, how: bool) -> None:
     stops.stop_in(phase, how)
 

@@ -25,16 +25,39 @@ def order(tiny_model: Path, method: str = "lora") -> config.RunConfig:
     return config.build({"model": str(tiny_model), "data": {"train": "x.json", "max_length": 256}, "method": method})
 
 
-def finished(wanted: config.RunConfig, estimated: float, measured: float, *, device: str = "a CPU", state: str = "finished", correction: float = 1.0,
-             speed: float = 1000.0) -> run.Run:
+def finished(
+    wanted: config.RunConfig,
+    estimated: float,
+    measured: float,
+    *,
+    device: str = "a CPU",
+    state: str = "finished",
+    correction: float = 1.0,
+    speed: float = 1000.0,
+) -> run.Run:
     """A run's folder as a trainer leaves it."""
     made = run.create(wanted)
     said: dict[str, Any] = {"device": device, "correction": correction, "context": 0, "seconds": 100.0}
     made.append("phase", name="starting", attempt=1)
-    made.append("plan", attempt=1, steps=10, device="cpu", estimated_memory=int(estimated * GIB), expected=said,
-                statistics={"rows": 100, "tokens": 20_000, "trained": 12_000})
+    made.append(
+        "plan",
+        attempt=1,
+        steps=10,
+        device="cpu",
+        estimated_memory=int(estimated * GIB),
+        expected=said,
+        statistics={"rows": 100, "tokens": 20_000, "trained": 12_000},
+    )
     for step in range(1, 11):
-        made.append("step", attempt=1, step=step, loss=1.0, tokens=step * 100, tokens_per_second=speed if step > 2 else 1.0, memory=int(measured * GIB))
+        made.append(
+            "step",
+            attempt=1,
+            step=step,
+            loss=1.0,
+            tokens=step * 100,
+            tokens_per_second=speed if step > 2 else 1.0,
+            memory=int(measured * GIB),
+        )
     made.append("end", attempt=1, state=state, peak_memory=int(measured * GIB))
     return made
 
@@ -96,7 +119,11 @@ def test_runs_of_the_same_method_are_believed_first(tiny_model: Path, home: Path
 
 def test_speed_is_that_of_warm_steps(facts: ModelFacts, tiny_model: Path, home: Path) -> None:
     from studio.forecast.clock import work
+
     wanted = order(tiny_model)
     finished(wanted, 2.0, 2.0, speed=500.0)
     assert record.rates(record.seen(HERE), wanted) == [pytest.approx(500 * work(facts, wanted, 200, 0.6, False))]
-    assert record.forecast(facts, wanted, HERE, {"rows": 100, "tokens": 20_000, "trained": 12_000, "max": 256}).speed_from == "runs"
+    assert (
+        record.forecast(facts, wanted, HERE, {"rows": 100, "tokens": 20_000, "trained": 12_000, "max": 256}).speed_from
+        == "runs"
+    )

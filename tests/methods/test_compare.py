@@ -36,10 +36,26 @@ def ordered(monkeypatch: pytest.MonkeyPatch) -> list[RunConfig]:
     return seen
 
 
-def test_every_method_once(home: Path, tiny_model: Path, tiny_data: Path, tmp_path: Path, ordered: list[RunConfig], capsys: pytest.CaptureFixture) -> None:
+def test_every_method_once(
+    home: Path,
+    tiny_model: Path,
+    tiny_data: Path,
+    tmp_path: Path,
+    ordered: list[RunConfig],
+    capsys: pytest.CaptureFixture,
+) -> None:
     """Alike but for the method, each at its own rate; saved rows are not measured again, failed ones are."""
-    command = ["compare-methods", str(tiny_data), "--model", str(tiny_model), "--save", str(tmp_path / "out" / "table.json"),
-               "--set", "training.batch_size=2", "--json"]
+    command = [
+        "compare-methods",
+        str(tiny_data),
+        "--model",
+        str(tiny_model),
+        "--save",
+        str(tmp_path / "out" / "table.json"),
+        "--set",
+        "training.batch_size=2",
+        "--json",
+    ]
     assert terminal.main(command) == 1  # one failed
     table = json.loads(capsys.readouterr().out)
     assert [order.method.name for order in ordered] == list(METHODS) == [row["method"]["name"] for row in table]
@@ -48,7 +64,13 @@ def test_every_method_once(home: Path, tiny_model: Path, tiny_data: Path, tmp_pa
     assert all(order.data == ordered[0].data for order in ordered)
     assert [row["learning_rate"] for row in table] == [kind.learning_rate for kind in METHODS.values()]
     row = table[0]
-    assert (row["eval_loss_before"], row["eval_loss"], row["trainable"], row["train_seconds"], row["peak_memory"]) == (5.0, 4.5, 1234, 7.5, 2**30)
+    assert (row["eval_loss_before"], row["eval_loss"], row["trainable"], row["train_seconds"], row["peak_memory"]) == (
+        5.0,
+        4.5,
+        1234,
+        7.5,
+        2**30,
+    )
     assert row["share"] == pytest.approx(100 * 1234 / row["parameters"], rel=1e-3)
     assert {row["method"]["name"]: row["base"] for row in table}["qlora"] == "nf4"
     before = len(ordered)
@@ -58,7 +80,9 @@ def test_every_method_once(home: Path, tiny_model: Path, tiny_data: Path, tmp_pa
     assert len(ordered) == before + 1 + len(METHODS)
 
 
-def test_ranks(home: Path, tiny_model: Path, tiny_data: Path, ordered: list[RunConfig], capsys: pytest.CaptureFixture) -> None:
+def test_ranks(
+    home: Path, tiny_model: Path, tiny_data: Path, ordered: list[RunConfig], capsys: pytest.CaptureFixture
+) -> None:
     assert terminal.main(["compare-methods", str(tiny_data), "--model", str(tiny_model), "--ranks", "4,8,64"]) == 0
     assert [order.method for order in ordered] == [METHODS["lora"](rank=rank) for rank in (4, 8, 64)]
     lines = capsys.readouterr().out.splitlines()
@@ -70,7 +94,12 @@ def test_ranks(home: Path, tiny_model: Path, tiny_data: Path, ordered: list[RunC
 
 def test_refused_before_anything_runs(home: Path, tiny_model: Path, tiny_data: Path, ordered: list[RunConfig]) -> None:
     """A setting that one of the methods cannot have is told at once, not an hour later."""
-    assert terminal.main(["compare-methods", str(tiny_data), "--model", str(tiny_model), "--set", "training.checkpointing=true"]) == 2
+    assert (
+        terminal.main(
+            ["compare-methods", str(tiny_data), "--model", str(tiny_model), "--set", "training.checkpointing=true"]
+        )
+        == 2
+    )
     assert not ordered
 
 

@@ -56,10 +56,20 @@ def test_every_variant(tiny_model: Path, variant: dict[str, Any]) -> None:
 
 def test_formulas() -> None:
     """The numbers that papers and tutorials give: r(d_in + d_out) a layer; 2md + d + m a site."""
-    facts = model.from_config({"model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 4096, "num_attention_heads": 32,
-                               "num_hidden_layers": 1, "vocab_size": 100}, {
-        "model.layers.0.self_attn.o_proj.weight": model.Tensor(dtype="BF16", shape=(4096, 4096)),
-        "model.layers.0.mlp.down_proj.weight": model.Tensor(dtype="BF16", shape=(4096, 11008))})
+    facts = model.from_config(
+        {
+            "model_type": "llama",
+            "architectures": ["LlamaForCausalLM"],
+            "hidden_size": 4096,
+            "num_attention_heads": 32,
+            "num_hidden_layers": 1,
+            "vocab_size": 100,
+        },
+        {
+            "model.layers.0.self_attn.o_proj.weight": model.Tensor(dtype="BF16", shape=(4096, 4096)),
+            "model.layers.0.mlp.down_proj.weight": model.Tensor(dtype="BF16", shape=(4096, 11008)),
+        },
+    )
     assert METHODS["lora"](rank=8, target_modules=("o_proj",)).trainable(facts) == 65_536
     assert METHODS["lora"](rank=16).trainable(facts) == 16 * (4096 + 4096) + 16 * (11008 + 4096)
     assert METHODS["adapter"](size=64).trainable(facts) == 2 * (2 * 64 * 4096 + 4096 + 64)

@@ -54,8 +54,14 @@ def test_declared(name: str, key: str) -> None:
 def test_bounds_are_refused(name: str, key: str) -> None:
     """Beyond each bound an OrderError names the knob."""
     knob = next(knob for knob in knobs(METHODS[name]) if knob["key"] == key)
-    beyond = {">=": lambda v: v - 1, ">": lambda v: v, "<=": lambda v: v + 1, "<": lambda v: v,
-              "at most": lambda v: ["x"] * (v + 1), "letters": lambda v: "x" * (v + 1)}
+    beyond = {
+        ">=": lambda v: v - 1,
+        ">": lambda v: v,
+        "<=": lambda v: v + 1,
+        "<": lambda v: v,
+        "at most": lambda v: ["x"] * (v + 1),
+        "letters": lambda v: "x" * (v + 1),
+    }
     for sign, limit in knob["bounds"].items():
         with pytest.raises(OrderError, match=f"method.{key}"):
             order({"name": name, key: beyond[sign](limit)})

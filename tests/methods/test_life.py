@@ -22,7 +22,7 @@ RATES = {"full": 1e-2}  # eight steps on noise: what is tested is that learning 
 
 
 def loss_of(model: Any) -> torch.Tensor:
-    logits = model(**BATCH).logits[:, -IDS.shape[1]:]
+    logits = model(**BATCH).logits[:, -IDS.shape[1] :]
     return torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1).float(), IDS[:, 1:].flatten())
 
 
@@ -32,7 +32,9 @@ def trained(method: Method, folder: Path, steps: int = 8) -> tuple[Any, list[flo
     model = method.wrap(method.load(folder, torch.float32))
     method.start(model, lambda: [BATCH])
     rate = 3 * RATES.get(method.name, method.learning_rate)
-    optimizer = torch.optim.AdamW(method.groups(model, rate) or [weight for weight in model.parameters() if weight.requires_grad], lr=rate)
+    optimizer = torch.optim.AdamW(
+        method.groups(model, rate) or [weight for weight in model.parameters() if weight.requires_grad], lr=rate
+    )
     losses = []
     model.train()
     for _ in range(steps):
@@ -46,7 +48,7 @@ def trained(method: Method, folder: Path, steps: int = 8) -> tuple[Any, list[flo
 
 @torch.no_grad()
 def logits(model: Any) -> torch.Tensor:
-    return model(**BATCH).logits[:, -IDS.shape[1]:].float()
+    return model(**BATCH).logits[:, -IDS.shape[1] :].float()
 
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=title)
@@ -73,8 +75,11 @@ def test_train_save_attach(tiny_model: Path, tmp_path: Path, variant: dict[str, 
 
 def test_variants_cover_every_knob() -> None:
     from studio.commands.methods import knobs
+
     for name, kind in METHODS.items():
-        used = {key for variant in VARIANTS if variant["name"] == name for key in variant} | {key for variant in VARIANTS for key in variant if name == "qlora"}
+        used = {key for variant in VARIANTS if variant["name"] == name for key in variant} | {
+            key for variant in VARIANTS for key in variant if name == "qlora"
+        }
         assert {knob["key"] for knob in knobs(kind)} <= used, name
 
 
@@ -88,7 +93,10 @@ def test_every_knob_changes_something(tiny_model: Path, variant: dict[str, Any])
         PLAIN[title(without)] = trained(made(without), tiny_model, 3)[0]
     plain = PLAIN[title(without)]
     if key == "compute":  # the same numbers in float32 on tiny weights may round alike: the layers themselves say
-        types = [one.get_submodule("base_model.model.model.layers.0.mlp.up_proj.base_layer").compute_dtype for one in (with_it, plain)]
+        types = [
+            one.get_submodule("base_model.model.model.layers.0.mlp.up_proj.base_layer").compute_dtype
+            for one in (with_it, plain)
+        ]
         assert types == [torch.bfloat16, torch.float32]
         return
     assert not torch.equal(logits(with_it), logits(plain))
@@ -119,7 +127,12 @@ def test_other_architectures(architecture: Callable[[str], Path], tmp_path: Path
     method.save_result(model, tmp_path)
     fresh = method.attach(method.load(folder, torch.float32), tmp_path)
     assert torch.allclose(logits(fresh), logits(model), atol=1e-5)
-    options = {"input_ids": IDS[:1], "attention_mask": BATCH["attention_mask"][:1], "max_new_tokens": 4, "do_sample": False}
+    options = {
+        "input_ids": IDS[:1],
+        "attention_mask": BATCH["attention_mask"][:1],
+        "max_new_tokens": 4,
+        "do_sample": False,
+    }
     assert torch.equal(fresh.generate(**options), model.generate(**options))
 
 
@@ -167,7 +180,11 @@ def test_merge_or_a_reason(tiny_model: Path, name: str) -> None:
         assert not hasattr(method.merge(model), "peft_config")
 
 
-@pytest.mark.parametrize("variant", [{"name": "qlora"}, {"name": "qlora", "quantization": "int8"}, {"name": "adapter", "quantization": "nf4"}], ids=title)
+@pytest.mark.parametrize(
+    "variant",
+    [{"name": "qlora"}, {"name": "qlora", "quantization": "int8"}, {"name": "adapter", "quantization": "nf4"}],
+    ids=title,
+)
 def test_quantized_base_learns_after_an_evaluation(tiny_model: Path, variant: dict[str, Any]) -> None:
     """An evaluation must not cost the base its backward pass, nor change what it answers."""
     method = made(variant)
@@ -215,7 +232,9 @@ def test_start_from_main_directions_leaves_the_model(tiny_model: Path, tmp_path:
         base = logits(method.load(tiny_model, torch.float32).eval())
         assert torch.allclose(logits(model), base, atol=1e-4)
         method.save_result(model, tmp_path / init)
-        assert torch.allclose(logits(method.attach(method.load(tiny_model, torch.float32), tmp_path / init)), base, atol=1e-4)
+        assert torch.allclose(
+            logits(method.attach(method.load(tiny_model, torch.float32), tmp_path / init)), base, atol=1e-4
+        )
         assert '"r": 32' in (tmp_path / init / "adapter_config.json").read_text()
 
 

@@ -25,7 +25,14 @@ P100 = T4.model_copy(update={"name": "Tesla P100", "capability": (6, 0)})
 APPLE = CPU.model_copy(update={"kind": "mps", "name": "Apple GPU"})
 
 CASES = [
-    ("prefix with checkpointing", {"name": "prefix"}, {"checkpointing": True}, CPU, "gradient checkpointing", "training.checkpointing"),
+    (
+        "prefix with checkpointing",
+        {"name": "prefix"},
+        {"checkpointing": True},
+        CPU,
+        "gradient checkpointing",
+        "training.checkpointing",
+    ),
     ("bf16 on an old CPU", {"name": "lora"}, {"precision": "bf16"}, OLD, "bf16", "training.precision"),
     ("bf16 on a T4", {"name": "full"}, {"precision": "bf16"}, T4, "Tesla T4", "training.precision"),
     ("4 bits on Apple", {"name": "qlora"}, {}, APPLE, "Apple GPU", "method.quantization"),
@@ -33,19 +40,59 @@ CASES = [
     ("8 bits on a P100", {"name": "qlora", "quantization": "int8"}, {}, P100, "too old", "method.quantization"),
     ("bf16 products on a T4", {"name": "qlora", "compute": "bf16"}, {}, T4, "bf16", "method.compute"),
     ("DoRA from PiSSA", {"name": "lora", "dora": True, "init": "pissa"}, {}, CPU, "DoRA", "method.init"),
-    ("DoRA on 8 bits without CUDA", {"name": "qlora", "dora": True, "quantization": "int8"}, {}, CPU, "8-bit", "method.dora"),
-    ("a layer that is not there", {"name": "lora", "target_modules": "qproj"}, {}, CPU, "'qproj'", "method.target_modules"),
-    ("a factor on nothing", {"name": "ia3", "feedforward_modules": "dwn_proj"}, {}, CPU, "'dwn_proj'", "method.feedforward_modules"),
-    ("a part that is not there", {"name": "lora", "modules_to_save": ["score"]}, {}, CPU, "'score'", "method.modules_to_save"),
+    (
+        "DoRA on 8 bits without CUDA",
+        {"name": "qlora", "dora": True, "quantization": "int8"},
+        {},
+        CPU,
+        "8-bit",
+        "method.dora",
+    ),
+    (
+        "a layer that is not there",
+        {"name": "lora", "target_modules": "qproj"},
+        {},
+        CPU,
+        "'qproj'",
+        "method.target_modules",
+    ),
+    (
+        "a factor on nothing",
+        {"name": "ia3", "feedforward_modules": "dwn_proj"},
+        {},
+        CPU,
+        "'dwn_proj'",
+        "method.feedforward_modules",
+    ),
+    (
+        "a part that is not there",
+        {"name": "lora", "modules_to_save": ["score"]},
+        {},
+        CPU,
+        "'score'",
+        "method.modules_to_save",
+    ),
     ("more layers than there are", {"name": "full", "last_layers": 30}, {}, CPU, "2 layers", "method.last_layers"),
-    ("more directions than there are", {"name": "lora", "rank": 64, "init": "olora"}, {}, CPU, "at most", "method.rank"),
+    (
+        "more directions than there are",
+        {"name": "lora", "rank": 64, "init": "olora"},
+        {},
+        CPU,
+        "at most",
+        "method.rank",
+    ),
     ("an empty text", {"name": "prompt", "text": "  "}, {}, CPU, "empty", "method.text"),
-    *[(f"{name} with packing", {"name": name}, {"packing": True}, CPU, "packing", "training.packing")
-      for name, kind in METHODS.items() if not kind.allows_packing],
+    *[
+        (f"{name} with packing", {"name": name}, {"packing": True}, CPU, "packing", "training.packing")
+        for name, kind in METHODS.items()
+        if not kind.allows_packing
+    ],
 ]
 
 
-@pytest.mark.parametrize(("method", "training", "device", "words", "where"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
+@pytest.mark.parametrize(
+    ("method", "training", "device", "words", "where"), [case[1:] for case in CASES], ids=[case[0] for case in CASES]
+)
 def test_refused(tiny_model: Path, method: dict, training: dict, device: Device, words: str, where: str) -> None:
     order = build({"data": {"train": "sample"}, "method": method, "training": training})
     with pytest.raises(OrderError, match=words) as refused:
@@ -72,13 +119,20 @@ def test_nearest_names(tiny_model: Path) -> None:
 
 def test_roles_on_models_with_other_names(architecture: Callable[[str], Path]) -> None:
     """q-v and attention mean the same part of a model whatever its layers are called."""
+
     def names(kind: str, preset: str) -> set[str]:
-        return {name.rsplit(".", 1)[-1] for name in METHODS["lora"](target_modules=preset).targets(model.facts(architecture(kind)))}
+        return {
+            name.rsplit(".", 1)[-1]
+            for name in METHODS["lora"](target_modules=preset).targets(model.facts(architecture(kind)))
+        }
+
     assert names("llama", "q-v") == {"q_proj", "v_proj"}
     assert names("gpt2", "q-v") == {"c_attn"}
     assert names("phi3", "q-v") == {"qkv_proj"}
     assert names("gpt_neox", "attention") == {"query_key_value", "dense"}
-    assert len(METHODS["lora"](target_modules="attention").targets(model.facts(architecture("gpt2")))) == 4  # c_proj of attention, not of the mlp
+    assert (
+        len(METHODS["lora"](target_modules="attention").targets(model.facts(architecture("gpt2")))) == 4
+    )  # c_proj of attention, not of the mlp
 
 
 def test_quantized_models(tiny_model: Path) -> None:
@@ -98,9 +152,11 @@ def test_without_bitsandbytes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_refusing_loads_no_torch(tiny_model: Path) -> None:
-    code = ("import sys\nfrom pathlib import Path\nfrom studio import model\nfrom studio.methods import METHODS\nfrom studio.device import devices\n"
-            f"facts = model.facts(Path({str(tiny_model)!r}))\nfor kind in METHODS.values(): kind().refuse(facts, None, devices()[0])\n"
-            "print([name for name in ('torch', 'peft', 'transformers', 'bitsandbytes') if name in sys.modules])")
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom studio import model\nfrom studio.methods import METHODS\nfrom studio.device import devices\n"
+        f"facts = model.facts(Path({str(tiny_model)!r}))\nfor kind in METHODS.values(): kind().refuse(facts, None, devices()[0])\n"
+        "print([name for name in ('torch', 'peft', 'transformers', 'bitsandbytes') if name in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == "[]", done.stderr
     assert not done.stderr

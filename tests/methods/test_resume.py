@@ -21,20 +21,36 @@ from tests.methods.variants import title
 
 CHOSEN: list[dict[str, Any]] = [
     *({"name": name} for name in METHODS),
-    {"name": "lora", "init": "pissa"}, {"name": "lora", "init": "eva"}, {"name": "lora", "plus_ratio": 16, "dora": True},
-    {"name": "p_tuning", "encoder": "lstm", "dropout": 0.2}, {"name": "adapter", "dropout": 0.2, "quantization": "nf4"},
+    {"name": "lora", "init": "pissa"},
+    {"name": "lora", "init": "eva"},
+    {"name": "lora", "plus_ratio": 16, "dora": True},
+    {"name": "p_tuning", "encoder": "lstm", "dropout": 0.2},
+    {"name": "adapter", "dropout": 0.2, "quantization": "nf4"},
 ]
 
 
 def order(method: dict[str, Any], model: Path, data: Path) -> config.RunConfig:
-    return config.build({"model": str(model), "data": {"train": str(data), "eval": 0.2}, "method": method,
-                         "training": {"max_steps": 6, "save_every": 3, "eval_every": 3, "batch_size": 4, "accumulation": 1,
-                                      "threads": 1, "keep_checkpoints": 9}})
+    return config.build(
+        {
+            "model": str(model),
+            "data": {"train": str(data), "eval": 0.2},
+            "method": method,
+            "training": {
+                "max_steps": 6,
+                "save_every": 3,
+                "eval_every": 3,
+                "batch_size": 4,
+                "accumulation": 1,
+                "threads": 1,
+                "keep_checkpoints": 9,
+            },
+        }
+    )
 
 
 def weights(run: Run) -> bytes:
     """The result's tensors as they lie on disk."""
-    file, = run.result.glob("*.safetensors")
+    (file,) = run.result.glob("*.safetensors")
     return file.read_bytes()
 
 
@@ -42,6 +58,7 @@ def weights(run: Run) -> bytes:
 def test_resumed_is_identical(home: Path, tiny_model: Path, tiny_data: Path, method: dict[str, Any]) -> None:
     """As a kill right after the checkpoint of step 3 leaves it: that checkpoint, and nothing else."""
     from studio.worker.train import main
+
     whole, cut = (create(order(method, tiny_model, tiny_data)) for _ in range(2))
     assert main(whole) == 0
     shutil.copytree(whole.checkpoints / "checkpoint-3", cut.checkpoints / "checkpoint-3")
@@ -51,7 +68,9 @@ def test_resumed_is_identical(home: Path, tiny_model: Path, tiny_data: Path, met
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", [CHOSEN[0], *(pytest.param(one, marks=pytest.mark.rare) for one in CHOSEN[5::5])], ids=title)
+@pytest.mark.parametrize(
+    "method", [CHOSEN[0], *(pytest.param(one, marks=pytest.mark.rare) for one in CHOSEN[5::5])], ids=title
+)
 def test_killed_and_resumed_is_identical(home: Path, tiny_model: Path, tiny_data: Path, method: dict[str, Any]) -> None:
     """With three real processes, half a minute; every method is held to it above, in this one. Killed hard as soon as a checkpoint stands,
     wherever the trainer then is.
@@ -68,5 +87,10 @@ def test_killed_and_resumed_is_identical(home: Path, tiny_model: Path, tiny_data
 
 
 def _trainer(run: Run) -> subprocess.Popen:
-    return subprocess.Popen([sys.executable, "-m", "studio.worker.train", str(run.folder)], cwd=PROJECT, env={**os.environ, "OMP_NUM_THREADS": "1"},
-                            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return subprocess.Popen(
+        [sys.executable, "-m", "studio.worker.train", str(run.folder)],
+        cwd=PROJECT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )

@@ -31,9 +31,22 @@ class Job:
     def __init__(self, number: int, spec: dict[str, Any], home: Path, endpoint: str):
         self.id, self.spec, self.lines = f"job{number}", spec, []
         words = shlex.split(spec["command"][-1].rpartition("exec ")[2])
-        environment = {**os.environ, **spec["environment"], **spec["secrets"], "STUDIO_HOME": str(home), "HF_ENDPOINT": endpoint}
-        self.process = subprocess.Popen([sys.executable, *words[1:]], cwd=PROJECT, env=environment, stdout=subprocess.PIPE,
-                                        stderr=subprocess.STDOUT, text=True, start_new_session=True)
+        environment = {
+            **os.environ,
+            **spec["environment"],
+            **spec["secrets"],
+            "STUDIO_HOME": str(home),
+            "HF_ENDPOINT": endpoint,
+        }
+        self.process = subprocess.Popen(
+            [sys.executable, *words[1:]],
+            cwd=PROJECT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
         threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:
@@ -47,9 +60,18 @@ class Job:
 
     def info(self) -> dict[str, Any]:
         message = "Job timeout" if self.stage == "ERROR" else None
-        return {"id": self.id, "createdAt": DATE, "dockerImage": self.spec.get("dockerImage"), "command": self.spec["command"], "arguments": [],
-                "environment": {}, "flavor": self.spec["flavor"], "labels": self.spec.get("labels"), "owner": {"id": "1", "name": "me", "type": "user"},
-                "status": {"stage": self.stage, "message": message, "exposeUrls": None, "sshUrl": None}}
+        return {
+            "id": self.id,
+            "createdAt": DATE,
+            "dockerImage": self.spec.get("dockerImage"),
+            "command": self.spec["command"],
+            "arguments": [],
+            "environment": {},
+            "flavor": self.spec["flavor"],
+            "labels": self.spec.get("labels"),
+            "owner": {"id": "1", "name": "me", "type": "user"},
+            "status": {"stage": self.stage, "message": message, "exposeUrls": None, "sshUrl": None},
+        }
 
 
 class Hub:
@@ -81,16 +103,42 @@ class Hub:
         if not repo.is_dir():
             return self.send(handler, 404, b"{}", {"X-Error-Code": "RepoNotFound"})
         if "/preupload/" in path:
-            return self.json(handler, {"files": [{"path": one["path"], "shouldIgnore": False,
-                                                  "uploadMode": "lfs" if one["path"].endswith((".safetensors", ".pt", ".pth")) else "regular"}
-                                                 for one in json.loads(body)["files"]]})
+            return self.json(
+                handler,
+                {
+                    "files": [
+                        {
+                            "path": one["path"],
+                            "shouldIgnore": False,
+                            "uploadMode": "lfs" if one["path"].endswith((".safetensors", ".pt", ".pth")) else "regular",
+                        }
+                        for one in json.loads(body)["files"]
+                    ]
+                },
+            )
         if path.endswith("/info/lfs/objects/batch"):
-            return self.json(handler, {"transfer": "basic", "objects": [
-                {**one, **({} if one["oid"] in self.large else {"actions": {"upload": {"href": f"{self.address}/put/{one['oid']}"}}})}
-                for one in json.loads(body)["objects"]]})
+            return self.json(
+                handler,
+                {
+                    "transfer": "basic",
+                    "objects": [
+                        {
+                            **one,
+                            **(
+                                {}
+                                if one["oid"] in self.large
+                                else {"actions": {"upload": {"href": f"{self.address}/put/{one['oid']}"}}}
+                            ),
+                        }
+                        for one in json.loads(body)["objects"]
+                    ],
+                },
+            )
         if "/commit/" in path:
             self.commit(repo, [json.loads(line) for line in body.decode().splitlines()])
-            return self.json(handler, {"commitUrl": f"{self.address}/me/x/commit/{COMMIT}", "commitOid": COMMIT, "success": True})
+            return self.json(
+                handler, {"commitUrl": f"{self.address}/me/x/commit/{COMMIT}", "commitOid": COMMIT, "success": True}
+            )
         if api:
             return self.listing(handler, repo, parts)
         return self.file(handler, repo / "/".join(parts[4:]))
@@ -101,7 +149,9 @@ class Hub:
             if line["key"] in ("file", "lfsFile"):
                 file = repo / value["path"]
                 file.parent.mkdir(parents=True, exist_ok=True)
-                file.write_bytes(base64.b64decode(value["content"]) if line["key"] == "file" else self.large[value["oid"]])
+                file.write_bytes(
+                    base64.b64decode(value["content"]) if line["key"] == "file" else self.large[value["oid"]]
+                )
             elif line["key"] == "deletedFile":
                 (repo / value["path"]).unlink(missing_ok=True)
 
@@ -109,10 +159,29 @@ class Hub:
         files = sorted(file for file in repo.rglob("*") if file.is_file())
         if "tree" in parts or "paths-info" in parts:
             under = "/".join(parts[6:])
-            return self.json(handler, [{"type": "file", "path": str(file.relative_to(repo)), "size": file.stat().st_size, "oid": digest(file)[:40]}
-                                       for file in files if str(file.relative_to(repo)).startswith(under)])
-        self.json(handler, {"id": f"me/{repo.name}", "modelId": f"me/{repo.name}", "sha": COMMIT, "private": True,
-                            "siblings": [{"rfilename": str(file.relative_to(repo))} for file in files]})
+            return self.json(
+                handler,
+                [
+                    {
+                        "type": "file",
+                        "path": str(file.relative_to(repo)),
+                        "size": file.stat().st_size,
+                        "oid": digest(file)[:40],
+                    }
+                    for file in files
+                    if str(file.relative_to(repo)).startswith(under)
+                ],
+            )
+        self.json(
+            handler,
+            {
+                "id": f"me/{repo.name}",
+                "modelId": f"me/{repo.name}",
+                "sha": COMMIT,
+                "private": True,
+                "siblings": [{"rfilename": str(file.relative_to(repo))} for file in files],
+            },
+        )
 
     def file(self, handler: BaseHTTPRequestHandler, file: Path) -> None:
         if not file.is_file():
@@ -123,12 +192,21 @@ class Hub:
         if len(parts) == 1 and handler.command == "POST":
             if self.fail:
                 return self.send(handler, 402, b'{"error": "no credit"}', {"X-Error-Message": "Payment required"})
-            self.jobs.append(Job(len(self.jobs), json.loads(body), self.folder / f"home-{len(self.jobs)}", self.address))
+            self.jobs.append(
+                Job(len(self.jobs), json.loads(body), self.folder / f"home-{len(self.jobs)}", self.address)
+            )
             return self.json(handler, self.jobs[-1].info())
         if len(parts) == 1:
             wanted = dict(label.split("=", 1) for label in query.get("label", []))
-            return self.json(handler, [job.info() for job in self.jobs if job.stage in query.get("stage", [job.stage])
-                                       and wanted.items() <= job.spec.get("labels", {}).items()])
+            return self.json(
+                handler,
+                [
+                    job.info()
+                    for job in self.jobs
+                    if job.stage in query.get("stage", [job.stage])
+                    and wanted.items() <= job.spec.get("labels", {}).items()
+                ],
+            )
         job = next(job for job in self.jobs if job.id == parts[1])
         if len(parts) == 2:
             return self.json(handler, job.info())

@@ -77,11 +77,13 @@ def serving(folder: Path, **environment: str) -> Iterator[Wire]:
     (folder / "sshd_config").write_text(
         f"ListenAddress 127.0.0.1\nPort {port}\nHostKey {folder}/host\nAuthorizedKeysFile {folder}/authorized_keys\nPidFile none\n"
         "StrictModes no\nUsePAM no\nPasswordAuthentication no\nPermitRootLogin prohibit-password\n"
-        + (f"SetEnv {' '.join(f'{key}={value}' for key, value in environment.items())}\n" if environment else ""))
+        + (f"SetEnv {' '.join(f'{key}={value}' for key, value in environment.items())}\n" if environment else "")
+    )
     wire = Wire(port)
     (folder / "ssh_config").write_text(
         f"Host there\n  HostName 127.0.0.1\n  Port {wire.port}\n  User {getpass.getuser()}\n  IdentityFile {folder}/me\n  IdentitiesOnly yes\n"
-        f"  UserKnownHostsFile {folder}/known_hosts\n  StrictHostKeyChecking accept-new\n  LogLevel ERROR\n")
+        f"  UserKnownHostsFile {folder}/known_hosts\n  StrictHostKeyChecking accept-new\n  LogLevel ERROR\n"
+    )
     if os.geteuid() == 0:
         Path("/run/sshd").mkdir(exist_ok=True)  # where sshd as root drops its privileges
     server = subprocess.Popen([SSHD, "-D", "-e", "-f", str(folder / "sshd_config")], stderr=subprocess.DEVNULL)

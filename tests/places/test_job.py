@@ -21,34 +21,58 @@ TOKEN = "hf_secretsecretsecretsecret"
 @pytest.fixture
 def hub(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[fake.Hub]:
     with fake.serving(tmp_path / "hub") as hub:
-        for key, value in {"HF_ENDPOINT": hub.address, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1", "HF_TOKEN": TOKEN,
-                           "HF_HOME": str(tmp_path / "hf"), "STUDIO_HUB_LOOK": "0.5", "no_proxy": "127.0.0.1"}.items():
+        for key, value in {
+            "HF_ENDPOINT": hub.address,
+            "HF_HUB_OFFLINE": "0",
+            "HF_HUB_DISABLE_XET": "1",
+            "HF_TOKEN": TOKEN,
+            "HF_HOME": str(tmp_path / "hf"),
+            "STUDIO_HUB_LOOK": "0.5",
+            "no_proxy": "127.0.0.1",
+        }.items():
             monkeypatch.setenv(key, value)
         yield hub
 
 
 def order(model: Path, rows: Path, **training: object) -> dict:
-    return {"name": "rented", "model": str(model), "data": {"train": str(rows), "max_length": 64}, "method": {"name": "lora", "rank": 4},
-            "training": {"batch_size": 4, "probe": False, **training}, "place": {"kind": "job", "flavor": "t4-small"}}
+    return {
+        "name": "rented",
+        "model": str(model),
+        "data": {"train": str(rows), "max_length": 64},
+        "method": {"name": "lora", "rank": 4},
+        "training": {"batch_size": 4, "probe": False, **training},
+        "place": {"kind": "job", "flavor": "t4-small"},
+    }
 
 
-def test_a_job_gives_the_same_result_and_never_the_token(hub: fake.Hub, home: Path, tiny_model: Path, tiny_data: Path) -> None:
+def test_a_job_gives_the_same_result_and_never_the_token(
+    hub: fake.Hub, home: Path, tiny_model: Path, tiny_data: Path
+) -> None:
     there = order(tiny_model, tiny_data, max_steps=6)
     rented = queue.submit(config.build(there))
     assert until(rented, over) == "finished", run.summary(rented)
     here = queue.submit(config.build({key: value for key, value in there.items() if key != "place"}))
     assert until(here, over) == "finished"
-    assert (rented.result / "adapter_model.safetensors").read_bytes() == (here.result / "adapter_model.safetensors").read_bytes()
+    assert (rented.result / "adapter_model.safetensors").read_bytes() == (
+        here.result / "adapter_model.safetensors"
+    ).read_bytes()
     spec = hub.jobs[0].spec
     assert spec["flavor"] == "t4-small"
     assert spec["timeoutSeconds"] >= 1800
     assert spec["secrets"] == {"HF_TOKEN": TOKEN}
     assert sum(TOKEN.encode() in body for body in hub.bodies) == 1  # the Job's secret, and nowhere else
-    written = [file for top in (home, hub.folder) for file in top.rglob("*") if file.is_file() and TOKEN.encode() in file.read_bytes()]
+    written = [
+        file
+        for top in (home, hub.folder)
+        for file in top.rglob("*")
+        if file.is_file() and TOKEN.encode() in file.read_bytes()
+    ]
     assert written == []
 
 
-def test_a_job_that_met_its_time_limit_is_resumed_in_another(hub: fake.Hub, home: Path, tiny_model: Path, tiny_data: Path) -> None:
+def test_a_job_that_met_its_time_limit_is_resumed_in_another(
+    hub: fake.Hub, home: Path, tiny_model: Path, tiny_data: Path
+) -> None:
     rented = queue.submit(config.build(order(tiny_model, tiny_data, max_steps=400, save_every=20, eval_every=20)))
     until(rented, lambda state: any((hub.folder / "me").glob("*/runs/*/checkpoints/*/manifest.json")))
     for folder in hub.folder.glob("home-0/runs/*"):
@@ -70,11 +94,14 @@ def test_a_job_that_met_its_time_limit_is_resumed_in_another(hub: fake.Hub, home
 def _end_all(folder: Path) -> None:
     """The Job's computer is gone, with everything on it."""
     from studio import process
+
     process.end(lambda: process.holders(folder / "lock") + process.holders(folder / "trainer.lock"))
 
 
 def test_a_stop_goes_through(hub: fake.Hub, home: Path, tiny_model: Path, tiny_data: Path) -> None:
-    rented = queue.submit(config.build(order(tiny_model, tiny_data, max_steps=100_000, save_every=1000, eval_every=100_000)))
+    rented = queue.submit(
+        config.build(order(tiny_model, tiny_data, max_steps=100_000, save_every=1000, eval_every=100_000))
+    )
     until(rented, lambda state: run.summary(rented)["step"] >= 3)
     queue.stop(rented)
     assert until(rented, over) == "stopped"
@@ -82,7 +109,9 @@ def test_a_stop_goes_through(hub: fake.Hub, home: Path, tiny_model: Path, tiny_d
     assert hub.jobs[0].process.wait(30) == 0  # nobody pays for a Job whose run has ended
 
 
-def test_without_credit_or_token_it_says_so(hub: fake.Hub, home: Path, tiny_model: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_credit_or_token_it_says_so(
+    hub: fake.Hub, home: Path, tiny_model: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     hub.fail = True
     rented = queue.submit(config.build(order(tiny_model, tiny_data, max_steps=2)))
     assert until(rented, over) == "failed"

@@ -18,7 +18,12 @@ from studio.runs import afar
 from tests.places import sshd
 from tests.places.test_ssh import order, over, until
 
-NOWHERE = {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_CONFIG_FILE": "/dev/null", "PIP_FIND_LINKS": "", "PIP_EXTRA_INDEX_URL": ""}
+NOWHERE = {
+    "PIP_INDEX_URL": "http://127.0.0.1:9/simple",
+    "PIP_CONFIG_FILE": "/dev/null",
+    "PIP_FIND_LINKS": "",
+    "PIP_EXTRA_INDEX_URL": "",
+}
 
 
 @pytest.fixture
@@ -28,7 +33,10 @@ def libraries(tmp_path: Path) -> Path:
     with zipfile.ZipFile(file, "w") as packed:
         packed.writestr("libraries.pth", f"{sysconfig.get_path('purelib')}\n{sysconfig.get_path('platlib')}\n")
         packed.writestr("libraries-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: libraries\nVersion: 1.0\n")
-        packed.writestr("libraries-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        packed.writestr(
+            "libraries-1.0.dist-info/WHEEL",
+            "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        )
         packed.writestr("libraries-1.0.dist-info/RECORD", "")
     return file
 
@@ -37,7 +45,7 @@ def shim(folder: Path, body: str) -> Path:
     """A python3 in a folder of its own: what `body` answers to, else this Python."""
     folder.mkdir()
     file = folder / "python3"
-    file.write_text(f"#!/bin/sh\n{body}\nexec {sys.executable} \"$@\"\n")
+    file.write_text(f'#!/bin/sh\n{body}\nexec {sys.executable} "$@"\n')
     file.chmod(0o755)
     return folder
 
@@ -45,8 +53,13 @@ def shim(folder: Path, body: str) -> Path:
 def made(folder: Path, requirements: str, **extra: str) -> tuple[int, list[str]]:
     """environment.py as it is called there: its exit status and lines."""
     (folder / "requirements.txt").write_text(requirements)
-    done = subprocess.run([sys.executable, environment.__file__, str(folder / "there" / "venv"), str(folder / "requirements.txt")], text=True,
-                          capture_output=True, env={**os.environ, **NOWHERE, **extra}, timeout=300)
+    done = subprocess.run(
+        [sys.executable, environment.__file__, str(folder / "there" / "venv"), str(folder / "requirements.txt")],
+        text=True,
+        capture_output=True,
+        env={**os.environ, **NOWHERE, **extra},
+        timeout=300,
+    )
     assert done.stderr == ""
     return done.returncode, done.stdout.splitlines()
 
@@ -55,9 +68,13 @@ def trouble(lines: list[str]) -> dict[str, str]:
     return json.loads(lines[-1].removeprefix("@trouble "))
 
 
-@pytest.mark.parametrize(("body", "found", "advice"), [
-    ('test "$1" = -c && { echo 3 9; exit 0; }', "is 3.9, and the studio needs 3.11", "apt install python3.11 "),
-    ('case "$2" in *ensurepip*) exit 1;; esac', "cannot make a virtual environment", "-venv")])
+@pytest.mark.parametrize(
+    ("body", "found", "advice"),
+    [
+        ('test "$1" = -c && { echo 3 9; exit 0; }', "is 3.9, and the studio needs 3.11", "apt install python3.11 "),
+        ('case "$2" in *ensurepip*) exit 1;; esac', "cannot make a virtual environment", "-venv"),
+    ],
+)
 def test_a_python_that_will_not_do(tmp_path: Path, body: str, found: str, advice: str) -> None:
     code, lines = made(tmp_path, "", PATH=f"{shim(tmp_path / 'bin', body)}")
     assert code == environment.TROUBLE
@@ -75,15 +92,33 @@ def test_no_network(tmp_path: Path) -> None:
     assert not (tmp_path / "there" / "venv" / "installed.txt").exists()  # so that the next attempt does it again
 
 
-@pytest.mark.parametrize(("said", "found"), [
-    ("ERROR: Could not find a version that satisfies the requirement torch==9\nERROR: No matching distribution found for torch==9", "torch==9"),
-    ("ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device", "disk there is full"), ("", "no reason")])
+@pytest.mark.parametrize(
+    ("said", "found"),
+    [
+        (
+            "ERROR: Could not find a version that satisfies the requirement torch==9\nERROR: No matching distribution found for torch==9",
+            "torch==9",
+        ),
+        (
+            "ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device",
+            "disk there is full",
+        ),
+        ("", "no reason"),
+    ],
+)
 def test_why_packages_could_not_be_installed(said: str, found: str) -> None:
     assert found in environment.reason(said).message
 
 
-def test_a_bare_home_is_set_up_with_progress_and_trains(home: Path, tmp_path: Path, tiny_model: Path, tiny_data: Path, libraries: Path,
-                                                        monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_bare_home_is_set_up_with_progress_and_trains(
+    home: Path,
+    tmp_path: Path,
+    tiny_model: Path,
+    tiny_data: Path,
+    libraries: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     bare = tmp_path / "bare home"
     bare.mkdir()
     (tmp_path / "ssh").mkdir()
@@ -104,7 +139,9 @@ def test_a_bare_home_is_set_up_with_progress_and_trains(home: Path, tmp_path: Pa
         assert len(list((bare / ".fine-tuning-studio" / "home" / "runs").iterdir())) == 1
 
 
-def test_a_stop_does_not_wait_for_the_set_up(home: Path, tmp_path: Path, tiny_model: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stop_does_not_wait_for_the_set_up(
+    home: Path, tmp_path: Path, tiny_model: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "ssh").mkdir()
     monkeypatch.setenv("STUDIO_SSH_CONFIG", str(tmp_path / "ssh" / "ssh_config"))
     slow = shim(tmp_path / "bin", 'case "$*" in *"-m venv"*) sleep 300;; esac')

@@ -27,9 +27,14 @@ def wire(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
 
 
 def order(tmp_path: Path, model: Path, rows: Path, **training: object) -> dict:
-    return {"name": "afar", "model": str(model), "data": {"train": str(rows), "max_length": 64}, "method": {"name": "lora", "rank": 4},
-            "training": {"batch_size": 4, "probe": False, **training},
-            "place": {"kind": "ssh", "host": "there", "python": sys.executable, "folder": str(tmp_path / "there")}}
+    return {
+        "name": "afar",
+        "model": str(model),
+        "data": {"train": str(rows), "max_length": 64},
+        "method": {"name": "lora", "rank": 4},
+        "training": {"batch_size": 4, "probe": False, **training},
+        "place": {"kind": "ssh", "host": "there", "python": sys.executable, "folder": str(tmp_path / "there")},
+    }
 
 
 def until(one: Run, done, seconds: float = 400) -> str:
@@ -39,14 +44,18 @@ def until(one: Run, done, seconds: float = 400) -> str:
         if done(state):
             return state
         time.sleep(0.1)
-    raise AssertionError(f"{one.state()}: {one.log.read_text()[-3000:] if one.log.exists() else ''} {one.events()[-5:]}")
+    raise AssertionError(
+        f"{one.state()}: {one.log.read_text()[-3000:] if one.log.exists() else ''} {one.events()[-5:]}"
+    )
 
 
 def over(state: str) -> bool:
     return state in ("finished", "stopped", "failed", "lost")
 
 
-def test_the_result_is_the_same_bit_for_bit(wire: sshd.Wire, home: Path, tmp_path: Path, tiny_model: Path, tiny_data: Path) -> None:
+def test_the_result_is_the_same_bit_for_bit(
+    wire: sshd.Wire, home: Path, tmp_path: Path, tiny_model: Path, tiny_data: Path
+) -> None:
     there = order(tmp_path, tiny_model, tiny_data, max_steps=6)
     taken = claim.take_devices(1)  # what trains elsewhere needs no device here
     afar = queue.submit(config.build(there))
@@ -55,15 +64,21 @@ def test_the_result_is_the_same_bit_for_bit(wire: sshd.Wire, home: Path, tmp_pat
         lock.free()
     here = queue.submit(config.build({key: value for key, value in there.items() if key != "place"}))
     assert until(here, over) == "finished"
-    assert (afar.result / "adapter_model.safetensors").read_bytes() == (here.result / "adapter_model.safetensors").read_bytes()
+    assert (afar.result / "adapter_model.safetensors").read_bytes() == (
+        here.result / "adapter_model.safetensors"
+    ).read_bytes()
     mine, theirs = ([event for event in one.events() if event["kind"] in ("step", "eval")] for one in (here, afar))
     assert [event["loss"] for event in mine] == [event["loss"] for event in theirs]
     assert [event["attempt"] for event in theirs] == [1] * len(theirs)
     assert "there" in next(event for event in afar.events() if event.get("name") == "starting")["devices"]
 
 
-def test_a_cut_wire_is_taken_up_and_a_stop_goes_through(wire: sshd.Wire, home: Path, tmp_path: Path, tiny_model: Path, tiny_data: Path) -> None:
-    afar = queue.submit(config.build(order(tmp_path, tiny_model, tiny_data, max_steps=100_000, save_every=1000, eval_every=100_000)))
+def test_a_cut_wire_is_taken_up_and_a_stop_goes_through(
+    wire: sshd.Wire, home: Path, tmp_path: Path, tiny_model: Path, tiny_data: Path
+) -> None:
+    afar = queue.submit(
+        config.build(order(tmp_path, tiny_model, tiny_data, max_steps=100_000, save_every=1000, eval_every=100_000))
+    )
     until(afar, lambda state: run.summary(afar)["step"] >= 3)
     wire.cut()
     time.sleep(1)
@@ -86,9 +101,14 @@ def test_a_cut_wire_is_taken_up_and_a_stop_goes_through(wire: sshd.Wire, home: P
     assert run.summary(afar)["step"] == reached + 5
 
 
-def test_a_killed_follower_finds_its_run_again(wire: sshd.Wire, home: Path, tmp_path: Path, tiny_model: Path, tiny_data: Path) -> None:
+def test_a_killed_follower_finds_its_run_again(
+    wire: sshd.Wire, home: Path, tmp_path: Path, tiny_model: Path, tiny_data: Path
+) -> None:
     from studio import process
-    afar = queue.submit(config.build(order(tmp_path, tiny_model, tiny_data, max_steps=400, eval_every=1000, save_every=1000)))
+
+    afar = queue.submit(
+        config.build(order(tmp_path, tiny_model, tiny_data, max_steps=400, eval_every=1000, save_every=1000))
+    )
     until(afar, lambda state: run.summary(afar)["step"] >= 3)
     process.end(lambda: process.holders(afar.lock) + process.holders(afar.trainer_lock))
     assert until(afar, over) == "lost"
@@ -99,8 +119,9 @@ def test_a_killed_follower_finds_its_run_again(wire: sshd.Wire, home: Path, tmp_
     assert steps == list(range(1, 401))
 
 
-def test_who_is_not_let_in_is_told_why(wire: sshd.Wire, home: Path, tmp_path: Path, tiny_model: Path, tiny_data: Path,
-                                       monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_is_not_let_in_is_told_why(
+    wire: sshd.Wire, home: Path, tmp_path: Path, tiny_model: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "ssh" / "authorized_keys").write_text("")
     afar = queue.submit(config.build(order(tmp_path, tiny_model, tiny_data, max_steps=2)))
     assert until(afar, over) == "failed"

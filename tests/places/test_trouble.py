@@ -26,18 +26,51 @@ from tests.places.test_ssh import order, over, until, wire  # noqa: F401 - a fix
 pytestmark = pytest.mark.skipif(not sshd.ABLE, reason="no sshd, ssh or rsync on this computer")
 
 
-@pytest.mark.parametrize(("code", "said", "kind", "cause", "action"), [
-    (255, "ssh: Could not resolve hostname gpu-box: Temporary failure in name resolution", Unreachable, "resolve", ""),
-    (255, "client_loop: send disconnect: Broken pipe", Unreachable, "Broken pipe", ""),
-    (255, "", Unreachable, "was lost", ""),
-    (-9, "", Unreachable, "was lost", ""),
-    (255, "me@gpu-box: Permission denied (publickey,password).", DeviceError, "without a password", "ssh-copy-id me@gpu-box"),
-    (255, "No ED25519 host key is known for gpu-box and you have requested strict checking.\nHost key verification failed.", DeviceError,
-     "known hosts", "answer yes"),
-    (127, "bash: line 1: rsync: command not found", DeviceError, "not installed", "rsync"),
-    (1, "mkdir: cannot create directory '/data': Permission denied", DeviceError, "does not let the studio write", "place.folder"),
-    (11, "rsync: write failed: No space left on device (28)", DeviceError, "disk of gpu-box is full", "df -h"),
-    (9, '@trouble {"message": "No venv.", "hint": "Install it."}', DeviceError, "could not be set up: No venv.", "Install it.")])
+@pytest.mark.parametrize(
+    ("code", "said", "kind", "cause", "action"),
+    [
+        (
+            255,
+            "ssh: Could not resolve hostname gpu-box: Temporary failure in name resolution",
+            Unreachable,
+            "resolve",
+            "",
+        ),
+        (255, "client_loop: send disconnect: Broken pipe", Unreachable, "Broken pipe", ""),
+        (255, "", Unreachable, "was lost", ""),
+        (-9, "", Unreachable, "was lost", ""),
+        (
+            255,
+            "me@gpu-box: Permission denied (publickey,password).",
+            DeviceError,
+            "without a password",
+            "ssh-copy-id me@gpu-box",
+        ),
+        (
+            255,
+            "No ED25519 host key is known for gpu-box and you have requested strict checking.\nHost key verification failed.",
+            DeviceError,
+            "known hosts",
+            "answer yes",
+        ),
+        (127, "bash: line 1: rsync: command not found", DeviceError, "not installed", "rsync"),
+        (
+            1,
+            "mkdir: cannot create directory '/data': Permission denied",
+            DeviceError,
+            "does not let the studio write",
+            "place.folder",
+        ),
+        (11, "rsync: write failed: No space left on device (28)", DeviceError, "disk of gpu-box is full", "df -h"),
+        (
+            9,
+            '@trouble {"message": "No venv.", "hint": "Install it."}',
+            DeviceError,
+            "could not be set up: No venv.",
+            "Install it.",
+        ),
+    ],
+)
 def test_every_trouble_has_its_words(code: int, said: str, kind: type, cause: str, action: str) -> None:
     found = trouble(code, said, "me@gpu-box", "gpu-box")
     assert isinstance(found, kind)
@@ -67,9 +100,17 @@ def test_another_host_key_and_the_way_out(wire: sshd.Wire, home: Path, tmp_path:
     assert place._run("echo in") == "in\n"
 
 
-def test_one_that_restarts_in_the_middle(wire: sshd.Wire, home: Path, tmp_path: Path, tiny_model: Path, tiny_data: Path) -> None:  # noqa: F811
+def test_one_that_restarts_in_the_middle(
+    wire: sshd.Wire,  # noqa: F811
+    home: Path,
+    tmp_path: Path,
+    tiny_model: Path,
+    tiny_data: Path,
+) -> None:
     """Every process there is gone at once. The run says so here, and goes on from its checkpoint there."""
-    one = queue.submit(config.build(order(tmp_path, tiny_model, tiny_data, max_steps=80, save_every=20, eval_every=1000)))
+    one = queue.submit(
+        config.build(order(tmp_path, tiny_model, tiny_data, max_steps=80, save_every=20, eval_every=1000))
+    )
     there = until_saved(one, tmp_path / "there")
     for process in psutil.process_iter(["cmdline"]):
         if any(str(tmp_path / "there") in word for word in process.info["cmdline"] or []):
@@ -90,14 +131,24 @@ def test_a_full_disk_there(wire: sshd.Wire, home: Path, tmp_path: Path, tiny_mod
         assert follow.main(str(one.folder)) == 1
     assert run.summary(one)["cause"] == "The disk of there is full."
     told = follow.Follow(one, 1)
-    told._event({"kind": "end", "at": 1.0, "state": "failed", "reason": "disk", "cause": "The disk is full.", "action": "Free some space."}, 10)
+    told._event(
+        {
+            "kind": "end",
+            "at": 1.0,
+            "state": "failed",
+            "reason": "disk",
+            "cause": "The disk is full.",
+            "action": "Free some space.",
+        },
+        10,
+    )
     assert (told.end["cause"], "there" in told.end["action"]) == ("The disk of there is full.", True)
 
 
 def until_saved(one: Run, there: Path) -> Path:
     """Wait for a checkpoint there; the run's folder there."""
     until(one, lambda state: any(there.glob("home/runs/*/checkpoints/*/manifest.json")))
-    folder, = there.glob("home/runs/*")
+    (folder,) = there.glob("home/runs/*")
     return folder
 
 
@@ -105,7 +156,12 @@ def until_saved(one: Run, there: Path) -> Path:
 def small(folder: Path, size: str) -> Iterator[None]:
     """A disk of that size; skipped where this process may not mount one."""
     folder.mkdir()
-    if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], capture_output=True).returncode:
+    if (
+        os.geteuid()
+        or subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], capture_output=True
+        ).returncode
+    ):
         pytest.skip("no disk may be mounted here")
     try:
         yield

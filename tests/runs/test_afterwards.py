@@ -42,7 +42,9 @@ def test_the_webhook_hears_of_the_end(heard: tuple[str, list[dict]], monkeypatch
 
 
 @pytest.mark.parametrize("path", ["/broken?key=secret", None])
-def test_a_webhook_that_fails_leaves_a_note(heard: tuple[str, list[dict]], monkeypatch: pytest.MonkeyPatch, path: str | None) -> None:
+def test_a_webhook_that_fails_leaves_a_note(
+    heard: tuple[str, list[dict]], monkeypatch: pytest.MonkeyPatch, path: str | None
+) -> None:
     run = stage.finished_run()
     monkeypatch.setenv("STUDIO_WEBHOOK", f"{heard[0]}{path}" if path else "file:///etc/secret")
     afterwards.begin(run)
@@ -56,7 +58,9 @@ def test_a_webhook_that_fails_leaves_a_note(heard: tuple[str, list[dict]], monke
 def rested(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Spaces that were paused."""
     paused: list[str] = []
-    monkeypatch.setattr(huggingface_hub.HfApi, "pause_space", lambda self, name, token=None: paused.append(f"{name} {token}"))
+    monkeypatch.setattr(
+        huggingface_hub.HfApi, "pause_space", lambda self, name, token=None: paused.append(f"{name} {token}")
+    )
     for name, value in {"SPACE_ID": "me/mine", "STUDIO_PAUSE_SPACE": "1", "HF_TOKEN": "hf_x"}.items():
         monkeypatch.setenv(name, value)
     return paused

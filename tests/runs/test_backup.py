@@ -33,10 +33,16 @@ class Hub:
     def repo_exists(self, name: str) -> bool:
         return self.folder.exists()
 
-    def upload_folder(self, repo_id: str, folder_path: str, path_in_repo: str, delete_patterns: list[str], **_: Any) -> None:
+    def upload_folder(
+        self, repo_id: str, folder_path: str, path_in_repo: str, delete_patterns: list[str], **_: Any
+    ) -> None:
         there = self.folder / path_in_repo
         for pattern in delete_patterns:
-            for file in [path for path in there.rglob("*") if path.is_file() and fnmatch.fnmatch(str(path.relative_to(there)), pattern)]:
+            for file in [
+                path
+                for path in there.rglob("*")
+                if path.is_file() and fnmatch.fnmatch(str(path.relative_to(there)), pattern)
+            ]:
                 file.unlink()
         shutil.copytree(folder_path, there, dirs_exist_ok=True)
 

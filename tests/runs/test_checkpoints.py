@@ -107,6 +107,7 @@ def test_the_state_of_another_step(tmp_path: Path) -> None:
 
 def test_a_failed_write_costs_nothing(tmp_path: Path) -> None:
     save(tmp_path, 5)
+
     def half() -> None:
         with checkpoints.writing(tmp_path, 10) as temporary:
             (temporary / "half").write_text("x")
@@ -142,7 +143,15 @@ def test_steps_are_numbers(tmp_path: Path) -> None:
     assert checkpoints.newest(tmp_path) == tmp_path / "checkpoint-100"
 
 
-POINTS = ("checkpoint.begun", "checkpoint.written", "whole.written", "checkpoint.manifest", "checkpoint.aside", "checkpoint.renamed", "checkpoint.rotated")
+POINTS = (
+    "checkpoint.begun",
+    "checkpoint.written",
+    "whole.written",
+    "checkpoint.manifest",
+    "checkpoint.aside",
+    "checkpoint.renamed",
+    "checkpoint.rotated",
+)
 
 
 @pytest.mark.parametrize("point", POINTS)
@@ -150,8 +159,10 @@ def test_killed_while_saving_the_same_step_again(tmp_path: Path, point: str) -> 
     """Wherever it dies, one whole checkpoint of step 10 stands after tidying, and nothing else."""
     save(tmp_path, 5)
     save(tmp_path, 10)
-    code = (f"from pathlib import Path; from tests.runs.test_checkpoints import save; from studio.runs import checkpoints; folder = Path({str(tmp_path)!r})\n"
-            "save(folder, 10); checkpoints.rotate(folder, 1)")
+    code = (
+        f"from pathlib import Path; from tests.runs.test_checkpoints import save; from studio.runs import checkpoints; folder = Path({str(tmp_path)!r})\n"
+        "save(folder, 10); checkpoints.rotate(folder, 1)"
+    )
     done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, env={**os.environ, "STUDIO_CRASH_AT": point})
     assert done.returncode == -signal.SIGKILL
     assert checkpoints.tidy(tmp_path) == []
@@ -175,9 +186,16 @@ def test_killed_while_replacing(tmp_path: Path, point: str) -> None:
     target = tmp_path / "model"
     target.mkdir()
     (target / "weights").write_text("old")
-    code = (f"from pathlib import Path; from studio.runs import checkpoints\nwith checkpoints.replacing(Path({str(target)!r})) as folder:\n"
-            "    (folder / 'weights').write_text('new')")
-    assert subprocess.run([sys.executable, "-c", code], cwd=PROJECT, env={**os.environ, "STUDIO_CRASH_AT": point}).returncode == -signal.SIGKILL
+    code = (
+        f"from pathlib import Path; from studio.runs import checkpoints\nwith checkpoints.replacing(Path({str(target)!r})) as folder:\n"
+        "    (folder / 'weights').write_text('new')"
+    )
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], cwd=PROJECT, env={**os.environ, "STUDIO_CRASH_AT": point}
+        ).returncode
+        == -signal.SIGKILL
+    )
     checkpoints.tidy_result(target)
     assert (target / "weights").read_text() == ("new" if point == "result.renamed" else "old")
     assert names(tmp_path) == ["model"]
@@ -189,9 +207,17 @@ def test_killed_while_replacing(tmp_path: Path, point: str) -> None:
 ORDER = {"data": {"train": "rows.json"}, "training": {"batch_size": 4, "accumulation": 2}}
 
 
-@pytest.mark.parametrize("changes", [
-    {"training": {"epochs": 9}}, {"training": {"learning_rate": 1e-5, "schedule": "linear"}}, {"training": {"batch_size": 2, "accumulation": 4}},
-    {"training": {"save_every": 3, "log_every": 2}}, {"training": {"checkpointing": True}}, {"training": {"accumulation": "auto"}}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"training": {"epochs": 9}},
+        {"training": {"learning_rate": 1e-5, "schedule": "linear"}},
+        {"training": {"batch_size": 2, "accumulation": 4}},
+        {"training": {"save_every": 3, "log_every": 2}},
+        {"training": {"checkpointing": True}},
+        {"training": {"accumulation": "auto"}},
+    ],
+)
 def test_free_to_change(tmp_path: Path, changes: dict) -> None:
     order = build(ORDER)
     sequence.begin(tmp_path, order)
@@ -199,10 +225,18 @@ def test_free_to_change(tmp_path: Path, changes: dict) -> None:
     sequence.begin(tmp_path, order.changed(**changes))
 
 
-@pytest.mark.parametrize(("changes", "key"), [
-    ({"training": {"batch_size": 2}}, "training.batch_size"), ({"training": {"seed": 1}}, "training.seed"), ({"data": {"max_length": 64}}, "data.max_length"),
-    ({"data": {"train": "other.json"}}, "data.train"), ({"method": {"name": "lora", "rank": 2}}, "method.rank"), ({"method": {"name": "full"}}, "method.name"),
-    ({"model": {"source": "other/model"}}, "model.source")])
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"training": {"batch_size": 2}}, "training.batch_size"),
+        ({"training": {"seed": 1}}, "training.seed"),
+        ({"data": {"max_length": 64}}, "data.max_length"),
+        ({"data": {"train": "other.json"}}, "data.train"),
+        ({"method": {"name": "lora", "rank": 2}}, "method.rank"),
+        ({"method": {"name": "full"}}, "method.name"),
+        ({"model": {"source": "other/model"}}, "model.source"),
+    ],
+)
 def test_refused(tmp_path: Path, changes: dict, key: str) -> None:
     order = build(ORDER)
     sequence.begin(tmp_path, order)
@@ -220,9 +254,13 @@ def test_what_auto_came_to_is_kept(tmp_path: Path) -> None:
     order = build({"data": {"train": "rows.json"}, "training": {"batch_size": 4, "accumulation": "auto"}})
     sequence.begin(tmp_path, order)
     save(tmp_path, 5)
-    sequence.refuse_other_order(tmp_path, order.changed(training={"batch_size": 2, "accumulation": 4}), effective_batch=8)
+    sequence.refuse_other_order(
+        tmp_path, order.changed(training={"batch_size": 2, "accumulation": 4}), effective_batch=8
+    )
     with pytest.raises(RunError, match="was 8 and is 4"):
-        sequence.refuse_other_order(tmp_path, order.changed(training={"batch_size": 2, "accumulation": 2}), effective_batch=8)
+        sequence.refuse_other_order(
+            tmp_path, order.changed(training={"batch_size": 2, "accumulation": 2}), effective_batch=8
+        )
 
 
 def test_other_data(tmp_path: Path) -> None:

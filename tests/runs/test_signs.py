@@ -54,7 +54,10 @@ def test_flat() -> None:
 def noisy(seed: int, spread: float, falls: float, count: int = 120) -> list[float]:
     """A sound course whose steps scatter: small batches of unlike rows."""
     chance = random.Random(seed)
-    return [2 * (1 - falls + falls * math.exp(-4 * place / count)) * math.exp(chance.gauss(0, spread)) for place in range(count)]
+    return [
+        2 * (1 - falls + falls * math.exp(-4 * place / count)) * math.exp(chance.gauss(0, spread))
+        for place in range(count)
+    ]
 
 
 @pytest.mark.parametrize("spread", [0.05, 0.15, 0.3, 0.5])
@@ -74,13 +77,40 @@ def test_noise_is_no_sign(seed: int, spread: float) -> None:
 def test_trouble_is_seen_through_noise(spread: float) -> None:
     for seed in range(5):
         chance = random.Random(seed)
-        climbing = [2 * math.exp(3 * abs(place / 120 - 0.3)) * math.exp(chance.gauss(0, spread)) for place in range(120)]
+        climbing = [
+            2 * math.exp(3 * abs(place / 120 - 0.3)) * math.exp(chance.gauss(0, spread)) for place in range(120)
+        ]
         assert kinds(diary(climbing)) == ["rate too high"]
 
 
 def test_thrown_off_at_once() -> None:
     """As measured: full fine-tuning of a tiny model at a rate of 1.0 without clipping. It comes back, far above where it was."""
-    losses = [5.9, 14.0, 29.8, 42.4, 35.3, 46.9, 43.7, 43.0, 27.2, 42.5, 27.8, 23.7, 38.0, 36.3, 41.6, 37.7, 32.5, 41.6, 25.4, 33.4, 27.0, 30.9, 30.5, 39.4]
+    losses = [
+        5.9,
+        14.0,
+        29.8,
+        42.4,
+        35.3,
+        46.9,
+        43.7,
+        43.0,
+        27.2,
+        42.5,
+        27.8,
+        23.7,
+        38.0,
+        36.3,
+        41.6,
+        37.7,
+        32.5,
+        41.6,
+        25.4,
+        33.4,
+        27.0,
+        30.9,
+        30.5,
+        39.4,
+    ]
     assert kinds(diary(losses)) == ["rate too high"]
 
 
@@ -91,7 +121,9 @@ def test_learnt_early_is_not_flat() -> None:
 
 
 def test_a_held_out_loss_that_stays_is_flat() -> None:
-    told = diary(noisy(1, 0.3, 0.0), steps=120) + [{"at": 0, "kind": "eval", "step": step, "loss": 2.0} for step in range(0, 121, 12)]
+    told = diary(noisy(1, 0.3, 0.0), steps=120) + [
+        {"at": 0, "kind": "eval", "step": step, "loss": 2.0} for step in range(0, 121, 12)
+    ]
     found = signs(told)
     assert [sign.kind for sign in found] == ["flat"]
     assert "held-out" in found[0].text
@@ -134,6 +166,11 @@ def test_superseded_steps_do_not_count() -> None:
 
 
 def test_every_sign_has_its_rule_and_action() -> None:
-    for told in (diary([None]), diary([2 + 0.05 * place for place in range(60)]), diary([2.0] * 100), diary([1.0], trainable=0)):
+    for told in (
+        diary([None]),
+        diary([2 + 0.05 * place for place in range(60)]),
+        diary([2.0] * 100),
+        diary([1.0], trainable=0),
+    ):
         for sign in signs(told):
             assert all((sign.text, sign.rule, sign.action))

@@ -43,7 +43,9 @@ def test_no_room_is_refused_with_figures(home: Path, tiny_model: Path, monkeypat
 
 
 def test_running_training_is_not_starved(home: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(device, "devices", lambda: [device.Device(kind="cpu", name="a computer", memory=8 * 10**9, free=4 * 10**9)])
+    monkeypatch.setattr(
+        device, "devices", lambda: [device.Device(kind="cpu", name="a computer", memory=8 * 10**9, free=4 * 10**9)]
+    )
     chat.check_room([], [reference.of_base(tiny_model)])
     monkeypatch.setattr(chat, "claimed", lambda: ("my-run", 39 * 10**8))
     with pytest.raises(DeviceError, match="the running training my-run will still take 3.9 GB"):
@@ -61,7 +63,11 @@ def test_names(home: Path, tiny_model: Path) -> None:
 
 
 def test_conversations_become_training_rows(home: Path) -> None:
-    said = [{"role": "user", "content": "Hello?"}, {"role": "assistant", "content": "Hi."}, {"role": "user", "content": "And?"}]
+    said = [
+        {"role": "user", "content": "Hello?"},
+        {"role": "assistant", "content": "Hi."},
+        {"role": "user", "content": "And?"},
+    ]
     file = chats.to_rows([chats.row(said)], "my rows")
     chats.to_rows([chats.row(said)], "my rows")
     assert [json.loads(line) for line in file.read_text().splitlines()] == [{"messages": said[:2]}] * 2
@@ -76,7 +82,15 @@ def test_votes_are_counted_for_the_right_side(home: Path) -> None:
     found = votes.tally("tuned")
     assert (found["votes"], found["wins"], found["losses"], found["ties"], found["rate"]) == (4, 2, 1, 1, 0.625)
     assert found["low"] < 0.625 < found["high"]
-    assert votes.tally("nobody") == {"votes": 0, "wins": 0, "losses": 0, "ties": 0, "rate": None, "low": 0.0, "high": 1.0}
+    assert votes.tally("nobody") == {
+        "votes": 0,
+        "wins": 0,
+        "losses": 0,
+        "ties": 0,
+        "rate": None,
+        "low": 0.0,
+        "high": 1.0,
+    }
     sides = {votes.shuffled("tuned", "base", random.Random(seed)) for seed in range(20)}
     assert sides == {("tuned", "base"), ("base", "tuned")}
 
@@ -112,7 +126,9 @@ class Slow:
         yield chat.Delta("", "stop", {})
 
 
-def test_a_deleted_conversation_that_is_being_answered_does_not_come_back(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_deleted_conversation_that_is_being_answered_does_not_come_back(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     server = Slow()
     monkeypatch.setattr(chat, "server", lambda: server)
     monkeypatch.setattr(chats, "WRITE", 0.0)
@@ -160,10 +176,15 @@ def test_a_full_disk_does_not_end_an_answer(home: Path, monkeypatch: pytest.Monk
 
 
 def test_forty_kept_at_once_are_forty_rows(home: Path) -> None:
-    said = [[{"role": "user", "content": f"Question {n}?"}, {"role": "assistant", "content": f"Answer {n}."}] for n in range(40)]
+    said = [
+        [{"role": "user", "content": f"Question {n}?"}, {"role": "assistant", "content": f"Answer {n}."}]
+        for n in range(40)
+    ]
     with ThreadPoolExecutor(8) as pool:
         files = list(pool.map(lambda one: chats.to_rows([chats.row(one)], "kept"), said))
-    assert {json.loads(line)["messages"][0]["content"] for line in files[0].read_text().splitlines()} == {one[0]["content"] for one in said}
+    assert {json.loads(line)["messages"][0]["content"] for line in files[0].read_text().splitlines()} == {
+        one[0]["content"] for one in said
+    }
     side = {"model": "tuned", "answer": "x" * 20_000}
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda n: votes.vote(side, {"model": "base", "answer": "y"}, "left", str(n), "tuned"), range(40)))
@@ -188,4 +209,10 @@ def test_a_failed_answer_is_not_sent_back_as_an_empty_turn(home: Path) -> None:
     asked = {"prompt": "Now?", "sides": ["base"], "answers": []}
     talk.turns.append(asked)
     said = [(one["role"], one["content"]) for one in talk.messages(asked, "base")]
-    assert said == [("user", "stopped?"), ("assistant", "Half an"), ("user", "done?"), ("assistant", ""), ("user", "Now?")]
+    assert said == [
+        ("user", "stopped?"),
+        ("assistant", "Half an"),
+        ("user", "done?"),
+        ("assistant", ""),
+        ("user", "Now?"),
+    ]

@@ -17,7 +17,9 @@ from tests.ui.served import Page, served
 def page_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("page") / "home"
     folder.mkdir()
-    before = {name: os.environ.get(name) for name in ("STUDIO_HOME", "HF_HUB_OFFLINE", "GRADIO_TEMP_DIR", "STUDIO_PUBLIC")}
+    before = {
+        name: os.environ.get(name) for name in ("STUDIO_HOME", "HF_HUB_OFFLINE", "GRADIO_TEMP_DIR", "STUDIO_PUBLIC")
+    }
     os.environ |= {"STUDIO_HOME": str(folder), "HF_HUB_OFFLINE": "1", "GRADIO_TEMP_DIR": str(folder.parent / "gradio")}
     yield folder
     for name, value in before.items():
@@ -41,7 +43,12 @@ def gated(page_home: Path) -> Iterator[Page]:
 
 @pytest.fixture
 def order(tiny_model: Path, tiny_data: Path) -> dict:
-    return {"model": str(tiny_model), "data": {"train": str(tiny_data), "max_length": 128}, "method": {"name": "lora", "rank": 4}, "training": {"max_steps": 2}}
+    return {
+        "model": str(tiny_model),
+        "data": {"train": str(tiny_data), "max_length": 128},
+        "method": {"name": "lora", "rank": 4},
+        "training": {"max_steps": 2},
+    }
 
 
 @pytest.fixture

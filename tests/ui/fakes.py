@@ -21,13 +21,24 @@ PROMPTS = ("How do I clean a window?", "What is a library?")
 class FakeRun:
     """Writes config.yaml, events.jsonl and log.txt the way supervisor and trainer do; holds the lock while it is `alive`."""
 
-    def __init__(self, name: str, steps: int = 300, method: str = "lora", seed: int = 0, age: float = 3600.0, model: str = "starter", data: str = "sample",
-                 hold: bool = False):
+    def __init__(
+        self,
+        name: str,
+        steps: int = 300,
+        method: str = "lora",
+        seed: int = 0,
+        age: float = 3600.0,
+        model: str = "starter",
+        data: str = "sample",
+        hold: bool = False,
+    ):
         self.folder = room("runs") / name
         (self.folder / "checkpoints").mkdir(parents=True)
         knobs = "  rank: 16\n  alpha: 32\n" if "lora" in method else ""
-        (self.folder / "config.yaml").write_text(f"name: {name[16:]}\nmodel: {model}\ndata:\n  train: {data}\nmethod:\n  name: {method}\n{knobs}"
-                                                 f"training:\n  epochs: 3\n  seed: {seed}\n")
+        (self.folder / "config.yaml").write_text(
+            f"name: {name[16:]}\nmodel: {model}\ndata:\n  train: {data}\nmethod:\n  name: {method}\n{knobs}"
+            f"training:\n  epochs: 3\n  seed: {seed}\n"
+        )
         self.diary, self.log, self.lock = self.folder / "events.jsonl", self.folder / "log.txt", None
         self.steps, self.attempt, self.tokens, self.best, self.chance = steps, 0, 0, math.inf, random.Random(seed)
         self.now = time.time() - age
@@ -59,8 +70,17 @@ class FakeRun:
             self.say("phase", name=name)
             self.print(f"[12:00:00] {name}")
             self.now += 0.5
-        self.say("plan", steps=self.steps, epochs=3, rows=120, eval_rows=8, trainable=4_884_480, parameters=134_515_008, estimated_memory=1_450_000_000,
-                 effective_batch=16)
+        self.say(
+            "plan",
+            steps=self.steps,
+            epochs=3,
+            rows=120,
+            eval_rows=8,
+            trainable=4_884_480,
+            parameters=134_515_008,
+            estimated_memory=1_450_000_000,
+            effective_batch=16,
+        )
         if not from_step:
             self.say("phase", name="evaluating")
             self.say("eval", step=0, loss=3.1, best=True)
@@ -71,11 +91,26 @@ class FakeRun:
         share, chance = at / self.steps, self.chance
         self.tokens += chance.randint(900, 1200)
         self.now += 0.6
-        loss = 0.6 + 2.4 * math.exp(-5 * share) + chance.gauss(0, 0.12 * (0.4 + math.exp(-3 * share))) + (2 if chance.random() < 0.004 else 0)
+        loss = (
+            0.6
+            + 2.4 * math.exp(-5 * share)
+            + chance.gauss(0, 0.12 * (0.4 + math.exp(-3 * share)))
+            + (2 if chance.random() < 0.004 else 0)
+        )
         rate = 2e-4 * min(1, at / (0.03 * self.steps + 1)) * (0.5 + 0.5 * math.cos(math.pi * share))
         norm = abs(chance.gauss(0.9, 0.2) + 2 * math.exp(-20 * share))
-        self.say("step", step=at, epoch=round(3 * share, 4), loss=round(loss, 4), learning_rate=rate, grad_norm=round(norm, 4),
-                 tokens=self.tokens, tokens_per_second=round(chance.gauss(1700, 60), 1), memory=int(1.1e9 + 2e8 * min(1, at / 50)), seconds=round(at * 0.6, 2))
+        self.say(
+            "step",
+            step=at,
+            epoch=round(3 * share, 4),
+            loss=round(loss, 4),
+            learning_rate=rate,
+            grad_norm=round(norm, 4),
+            tokens=self.tokens,
+            tokens_per_second=round(chance.gauss(1700, 60), 1),
+            memory=int(1.1e9 + 2e8 * min(1, at / 50)),
+            seconds=round(at * 0.6, 2),
+        )
         self.print(f"step {at}/{self.steps}  loss {loss:.4f}  1700 tokens/s")
         if at % max(1, self.steps // 10) == 0:
             self.evaluate(at, 0.75 + 2.3 * math.exp(-4.6 * share) + 0.25 * share * share)
@@ -85,7 +120,12 @@ class FakeRun:
         self.say("eval", step=at, loss=round(loss, 4), best=loss < self.best)
         self.best = min(self.best, loss)
         for prompt in PROMPTS:
-            self.say("sample", step=at, prompt=prompt, answer=f"In short: the answer at step {at}.\nWhy: it was trained {at} steps.\nTry: a later one.")
+            self.say(
+                "sample",
+                step=at,
+                prompt=prompt,
+                answer=f"In short: the answer at step {at}.\nWhy: it was trained {at} steps.\nTry: a later one.",
+            )
         self.say("saved", step=at, path=f"checkpoints/checkpoint-{at}", what="checkpoint", bytes=58_000_000)
         self.say("phase", name="training")
 
@@ -104,8 +144,12 @@ class FakeRun:
         self.free()
         return self
 
-    def fail(self, cause: str = "The device ran out of memory.", action: str = "Use a smaller batch with more accumulation.") -> FakeRun:
-        self.print("Traceback (most recent call last):\ntorch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB")
+    def fail(
+        self, cause: str = "The device ran out of memory.", action: str = "Use a smaller batch with more accumulation."
+    ) -> FakeRun:
+        self.print(
+            "Traceback (most recent call last):\ntorch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB"
+        )
         self.say("end", state="failed", code=1, cause=cause, action=action, reason="memory")
         self.free()
         return self
@@ -139,7 +183,16 @@ class _Handler(BaseHTTPRequestHandler):
     fake: FakeServer
 
     def do_GET(self) -> None:
-        self._json({"models": self.fake.models, "doing": None, "busy": False, "pid": os.getpid(), "memory": 612_000_000, "seconds": 3.0})
+        self._json(
+            {
+                "models": self.fake.models,
+                "doing": None,
+                "busy": False,
+                "pid": os.getpid(),
+                "memory": 612_000_000,
+                "seconds": 3.0,
+            }
+        )
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers.get("content-length", 0))) or b"{}")
@@ -165,10 +218,14 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         words = self.fake.answer(body["model"], body["messages"][-1]["content"]).split(" ")
         for place, word in enumerate(words):
-            self._event({"choices": [{"delta": {"content": word if place == 0 else f" {word}"}, "finish_reason": None}]})
+            self._event(
+                {"choices": [{"delta": {"content": word if place == 0 else f" {word}"}, "finish_reason": None}]}
+            )
             time.sleep(self.fake.pause)
         self._event({"choices": [{"delta": {}, "finish_reason": "stop"}]})
-        self._event({"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": len(words), "tokens_per_second": 21.5}})
+        self._event(
+            {"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": len(words), "tokens_per_second": 21.5}}
+        )
 
     def _event(self, event: dict[str, Any]) -> None:
         self.wfile.write(f"data: {json.dumps(event)}\n\n".encode())

@@ -19,7 +19,17 @@ STRING = re.compile(r'"((?:[^"\\\n]|\\.)*)"')
 MARK = re.compile(r'data-say(?:-label|-title|-placeholder)?="([^"]+)"')
 SENTENCE = re.compile(r"^[A-Z0-9{≈+].*[a-z].* .*|^[a-z{+][\w,;.{}%+ ’'–-]* [\w,;.{}%+ ’'–-]*$")
 CODE = re.compile(r"[<>=\\]|--|://|^\W*$|px|var\(|^M\d|::|\.studio|^[a-z]+-[a-z-]+( [a-z-]+)*$|rgba?\(")
-NAMES = {"Fine-Tuning Studio", "Content-Type", "Escape", "Enter", "ArrowDown", "ArrowUp", "aria-label", "title", "placeholder"}
+NAMES = {
+    "Fine-Tuning Studio",
+    "Content-Type",
+    "Escape",
+    "Enter",
+    "ArrowDown",
+    "ArrowUp",
+    "aria-label",
+    "title",
+    "placeholder",
+}
 
 
 def script_strings() -> set[str]:
@@ -42,7 +52,13 @@ def script_strings() -> set[str]:
 def knob_strings() -> set[str]:
     """Titles and help of every knob, names and advice of every method, presets, samples, problems."""
     made = form()
-    groups = [made["model"], made["data"], made["training"], *(method["knobs"] for method in made["methods"]), *(place["knobs"] for place in made["places"])]
+    groups = [
+        made["model"],
+        made["data"],
+        made["training"],
+        *(method["knobs"] for method in made["methods"]),
+        *(place["knobs"] for place in made["places"]),
+    ]
     found = {knob[key] for knobs in groups for knob in knobs for key in ("title", "help") if knob[key]}
     found |= {method[key] for method in made["methods"] for key in ("label", "about", "advice")}
     found |= {place[key] for place in made["places"] for key in ("label", "about")}
@@ -63,7 +79,11 @@ def error_strings() -> set[str]:
         if "commands" in file.parts or "bench" in file.parts:
             continue
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and _name(node.func).endswith("Error") and _name(node.func) not in ("ValueError", "TypeError", "KeyError"):
+            if (
+                isinstance(node, ast.Call)
+                and _name(node.func).endswith("Error")
+                and _name(node.func) not in ("ValueError", "TypeError", "KeyError")
+            ):
                 for argument in node.args[:2]:
                     found.update(numbered(text) for text in texts(argument))
     return {said for said in found if re.search(r"[A-Za-z]{2}", re.sub(r"\{\d+\}", "", said))}
@@ -74,25 +94,47 @@ def constant_strings(*modules: str) -> set[str]:
     found: set[str] = set()
     for module in modules:
         tree = ast.parse((PROJECT / "studio" / module).read_text(encoding="utf-8"))
-        documents = {id(node.body[0].value) for node in ast.walk(tree) if isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef)
-                     and node.body and isinstance(node.body[0], ast.Expr)}
+        documents = {
+            id(node.body[0].value)
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef)
+            and node.body
+            and isinstance(node.body[0], ast.Expr)
+        }
         inner = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
         for node in ast.walk(tree):
             if isinstance(node, ast.Constant | ast.JoinedStr) and id(node) not in documents | inner:
-                found.update(numbered(text) for text in texts(node) if re.match(r"^[A-Z{].* .*[.:)]?$", text, re.DOTALL) and text.rstrip()[-1:] in ".!?")
+                found.update(
+                    numbered(text)
+                    for text in texts(node)
+                    if re.match(r"^[A-Z{].* .*[.:)]?$", text, re.DOTALL) and text.rstrip()[-1:] in ".!?"
+                )
     return found
 
 
 def advice_strings() -> set[str]:
     """Every piece of advice of studio/forecast/advice.py: what to change, and what it costs."""
     calls = (node for node in ast.walk(_source("advice.py")) if isinstance(node, ast.Call))
-    return {numbered(text) for call in calls if _name(call.func) == "Change" for argument in call.args[1:] for text in texts(argument)}
+    return {
+        numbered(text)
+        for call in calls
+        if _name(call.func) == "Change"
+        for argument in call.args[1:]
+        for text in texts(argument)
+    }
 
 
 def repair_strings() -> set[str]:
     """What would help after an out-of-memory (studio/forecast/repair.py): tuples of a change, its text, its cost, and whether it resumes."""
     found = (node.elts for node in ast.walk(_source("repair.py")) if isinstance(node, ast.Tuple))
-    return {said for parts in found if len(parts) == 4 for part in parts[1:3] for text in texts(part) if (said := numbered(text)) != "{0}"}
+    return {
+        said
+        for parts in found
+        if len(parts) == 4
+        for part in parts[1:3]
+        for text in texts(part)
+        if (said := numbered(text)) != "{0}"
+    }
 
 
 def _source(name: str) -> ast.Module:

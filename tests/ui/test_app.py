@@ -19,7 +19,9 @@ def test_only_this_computer_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("reach", [Reach(host="0.0.0.0"), Reach(share=True), Reach(host="192.168.1.4")])
-def test_others_need_a_password_which_is_made_and_told(reach: Reach, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+def test_others_need_a_password_which_is_made_and_told(
+    reach: Reach, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
     monkeypatch.setenv(guard.PUBLIC, "")
     gate = serving._gate(reach)
     told = re.search(r"Log in as owner with the password (\S+)", capsys.readouterr().out)
@@ -41,4 +43,6 @@ def test_what_launch_is_told() -> None:
     assert told["mcp_server"] is False
     assert told["allowed_paths"] == []
     assert "fonts.googleapis" not in told["head"]
-    assert not re.search(r"https?://(?!www\.w3\.org|huggingface\.co)", told["head"]), "the page's scripts name no other site"
+    assert not re.search(r"https?://(?!www\.w3\.org|huggingface\.co)", told["head"]), (
+        "the page's scripts name no other site"
+    )

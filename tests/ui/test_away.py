@@ -18,8 +18,10 @@ from tests.ui.fakes import FakeRun
 
 RUN = "2026-11-22-1200-mine"
 START = subprocess.Popen
-WRITES = "import json, pathlib, sys, time; out = pathlib.Path(sys.argv[1]); print('packing…', file=sys.stderr, flush=True); time.sleep(0.5); " \
-         "out.write_bytes(b'zip'); print(json.dumps({'path': str(out), 'bytes': 3, 'note': '', 'proof': {'agree': 20, 'prompts': 20}}))"
+WRITES = (
+    "import json, pathlib, sys, time; out = pathlib.Path(sys.argv[1]); print('packing…', file=sys.stderr, flush=True); time.sleep(0.5); "
+    "out.write_bytes(b'zip'); print(json.dumps({'path': str(out), 'bytes': 3, 'note': '', 'proof': {'agree': 20, 'prompts': 20}}))"
+)
 
 
 @pytest.fixture(autouse=True)
@@ -33,8 +35,10 @@ def finished(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def exporter(monkeypatch: pytest.MonkeyPatch, script: str) -> None:
     """What stands for `python -m studio export RUN OUT …`."""
+
     def started(command: list[str], **options: Any) -> Any:
         return START([sys.executable, "-c", script, command[5]], **options)
+
     monkeypatch.setattr("studio.ui.away.subprocess.Popen", started)
 
 
@@ -63,7 +67,10 @@ def test_an_export_goes_on_by_itself_and_is_told(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_refusal_and_a_crash_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    exporter(monkeypatch, "import json; print(json.dumps({'error': {'message': 'The disk is too small.', 'hint': 'Free some space.', 'where': 'OUT'}}))")
+    exporter(
+        monkeypatch,
+        "import json; print(json.dumps({'error': {'message': 'The disk is too small.', 'hint': 'Free some space.', 'where': 'OUT'}}))",
+    )
     away.take_away(RUN, "merged")
     assert ended("merged")["error"]["message"] == "The disk is too small."
     exporter(monkeypatch, "import os, sys; print('merging…', file=sys.stderr, flush=True); os._exit(9)")
@@ -71,7 +78,9 @@ def test_a_refusal_and_a_crash_are_told(monkeypatch: pytest.MonkeyPatch) -> None
     assert ended("merged")["state"] == "failed"
 
 
-@pytest.mark.parametrize(("name", "kind"), [("../x", "adapter"), (RUN, "pickle"), ("nobody", "gguf"), (RUN, "../../etc")])
+@pytest.mark.parametrize(
+    ("name", "kind"), [("../x", "adapter"), (RUN, "pickle"), ("nobody", "gguf"), (RUN, "../../etc")]
+)
 def test_what_cannot_be_taken(name: str, kind: str) -> None:
     with pytest.raises(StudioError):
         away.take_away(name, kind)

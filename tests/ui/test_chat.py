@@ -55,7 +55,9 @@ def ended(name: str) -> dict[str, Any]:
 
 
 def test_both_sides_answer_and_the_conversation_is_on_disk(server: FakeServer) -> None:
-    name = chat.chat_ask({"prompt": "How do I clean a window?", "sides": BOTH, "sampling": {"temperature": 0.5, "max_tokens": 64}})["id"]
+    name = chat.chat_ask(
+        {"prompt": "How do I clean a window?", "sides": BOTH, "sampling": {"temperature": 0.5, "max_tokens": 64}}
+    )["id"]
     turn = ended(name)["turns"][0]
     assert [answer["state"] for answer in turn["answers"]] == ["done", "done"]
     assert turn["answers"][1]["text"].startswith("**In short:**")
@@ -67,15 +69,21 @@ def test_both_sides_answer_and_the_conversation_is_on_disk(server: FakeServer) -
     assert orjson.loads(chat.talks({}).body)["talks"][0]["title"] == "How do I clean a window?"
 
 
-def test_each_side_goes_on_with_its_own_answers_as_they_were_given(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_side_goes_on_with_its_own_answers_as_they_were_given(
+    server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(FakeServer, "answer", lambda self, model, prompt: f"<think>hm</think> I am {model}")
     name = chat.chat_ask({"prompt": "one", "sides": BOTH, "system": "Be brief."})["id"]
     ended(name)
     chat.chat_ask({"id": name, "prompt": "two", "sides": BOTH, "system": "Be brief."})
     ended(name)
     asked = next(ask for ask in server.asked if ask["model"] == RUN and ask["messages"][-1]["content"] == "two")
-    assert asked["messages"] == [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "one"},
-                                 {"role": "assistant", "content": f"<think>hm</think> I am {RUN}"}, {"role": "user", "content": "two"}]
+    assert asked["messages"] == [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "one"},
+        {"role": "assistant", "content": f"<think>hm</think> I am {RUN}"},
+        {"role": "user", "content": "two"},
+    ]
 
 
 def test_retry_and_edit_tell_anew_from_that_turn(server: FakeServer) -> None:
@@ -103,6 +111,7 @@ def test_stop_keeps_what_was_said(server: FakeServer) -> None:
 def test_no_server_is_told_on_the_answer(finished: FakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(self: Any, names: list[str]) -> list[str]:
         raise StudioError("The model server did not start.", "Its log says why.", "server")
+
     monkeypatch.setattr("studio.talk.chat.Server.load", refuse)
     name = chat.chat_ask({"prompt": "hello", "sides": [RUN]})["id"]
     answer = ended(name)["turns"][0]["answers"][0]
@@ -156,11 +165,19 @@ def test_voices_begin_with_the_newest_finished_run(finished: FakeRun) -> None:
     assert len(told["prompts"]) == 5
 
 
-@pytest.mark.parametrize("values", [
-    {"prompt": ""}, {"prompt": 3}, {"prompt": "x", "sides": ["/etc"]}, {"prompt": "x", "sides": ["base:../x"]},
-    {"prompt": "x", "sides": [RUN], "sampling": {"x": 1}}, {"prompt": "x", "sides": [RUN], "sampling": {"temperature": 1e999}},
-    {"prompt": "x", "sides": [RUN], "sampling": {"seed": "--x"}}, {"prompt": "x", "sides": [RUN], "id": "../../x"},
-])
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"prompt": ""},
+        {"prompt": 3},
+        {"prompt": "x", "sides": ["/etc"]},
+        {"prompt": "x", "sides": ["base:../x"]},
+        {"prompt": "x", "sides": [RUN], "sampling": {"x": 1}},
+        {"prompt": "x", "sides": [RUN], "sampling": {"temperature": 1e999}},
+        {"prompt": "x", "sides": [RUN], "sampling": {"seed": "--x"}},
+        {"prompt": "x", "sides": [RUN], "id": "../../x"},
+    ],
+)
 def test_what_cannot_be_asked_is_refused(values: dict[str, Any], finished: FakeRun) -> None:
     with pytest.raises(StudioError):
         chat.chat_ask(values)

@@ -18,8 +18,13 @@ EXAMPLE = Path(__file__).parent / "example_client.py"
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_the_example_runs(page: Page, tiny_model: Path, tiny_data: Path) -> None:
-    done = subprocess.run([sys.executable, str(EXAMPLE), page.address, str(tiny_data), str(tiny_model)], capture_output=True, text=True, timeout=280,
-                          env={**os.environ, "GRADIO_ANALYTICS_ENABLED": "False"})
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLE), page.address, str(tiny_data), str(tiny_model)],
+        capture_output=True,
+        text=True,
+        timeout=280,
+        env={**os.environ, "GRADIO_ANALYTICS_ENABLED": "False"},
+    )
     assert done.returncode == 0, done.stderr[-2000:] + done.stdout[-2000:]
     assert "'rows': 40" in done.stdout
     assert " GB, about " in done.stdout
@@ -29,21 +34,48 @@ def test_the_example_runs(page: Page, tiny_model: Path, tiny_data: Path) -> None
 
 def test_stop_by_name(page: Page, order_yaml: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from gradio_client import Client
+
     monkeypatch.setattr("studio.queue.advance", lambda *a, **k: None)
     client = Client(page.address, verbose=False)
     run = client.predict(order_yaml, api_name="/start")["run"]
     assert client.predict(run, False, api_name="/stop") == {"run": run, "state": "stopped"}
 
 
-JOBS = {"import", "inspect", "estimate", "start", "status", "stop", "chat", "time_device",  # the README's
-        "resume", "pause", "ask", "extend", "repair_run", "label", "move", "delete", "finish", "take_away", "combine",  # a run's page
-        "examine",  # the list of runs
-        "chat_ask", "chat_stop", "chat_vote", "chat_delete", "chat_load", "chat_unload", "chat_keep"}  # the Chat tab
+JOBS = {
+    "import",
+    "inspect",
+    "estimate",
+    "start",
+    "status",
+    "stop",
+    "chat",
+    "time_device",  # the README's
+    "resume",
+    "pause",
+    "ask",
+    "extend",
+    "repair_run",
+    "label",
+    "move",
+    "delete",
+    "finish",
+    "take_away",
+    "combine",  # a run's page
+    "examine",  # the list of runs
+    "chat_ask",
+    "chat_stop",
+    "chat_vote",
+    "chat_delete",
+    "chat_load",
+    "chat_unload",
+    "chat_keep",
+}  # the Chat tab
 
 
 def test_only_what_is_meant_can_be_called(page: Page) -> None:
     """A handler without a name would be offered under its function's, or by number."""
     from gradio_client import Client
+
     told = Client(page.address, verbose=False).view_api(return_format="dict")
     assert {name.lstrip("/") for name in told["named_endpoints"]} == JOBS
     assert not told["unnamed_endpoints"]
@@ -56,7 +88,10 @@ def test_only_what_is_meant_can_be_called(page: Page) -> None:
 def test_every_job_refuses_in_words(page: Page, name: str) -> None:
     from gradio_client import Client
     from gradio_client.exceptions import AppError
-    values = {"stop": ("nowhere", False), "inspect": ("nowhere.json", "auto"), "chat": ("nowhere", "Hello?")}.get(name, ("nowhere",))
+
+    values = {"stop": ("nowhere", False), "inspect": ("nowhere.json", "auto"), "chat": ("nowhere", "Hello?")}.get(
+        name, ("nowhere",)
+    )
     with pytest.raises(AppError) as refused:
         Client(page.address, verbose=False).predict(*values, api_name=f"/{name}")
     assert "nowhere" in str(refused.value) or "order" in str(refused.value)

@@ -85,9 +85,20 @@ def test_what_the_template_drops_is_a_problem_on_the_page(home: Path, tmp_path: 
     said = {"role": "assistant", "content": "Four.", "reasoning_content": "Two and two."}
     path = tmp_path / "thoughts.jsonl"
     path.write_text(json.dumps({"messages": [{"role": "user", "content": "2+2?"}, said]}))
-    asked = {"order": {"data": {"train": str(path), "template": "chatml", "problems": {"reasoning_dropped": "drop"}}, "model": str(tiny_model)}}
+    asked = {
+        "order": {
+            "data": {"train": str(path), "template": "chatml", "problems": {"reasoning_dropped": "drop"}},
+            "model": str(tiny_model),
+        }
+    }
     (one,) = data.lengths(asked)["told"]
-    assert (one["kind"], one["count"], one["rows"], one["decision"], one["fixed"]) == ("reasoning_dropped", 1, [1], "drop", False)
+    assert (one["kind"], one["count"], one["rows"], one["decision"], one["fixed"]) == (
+        "reasoning_dropped",
+        1,
+        [1],
+        "drop",
+        False,
+    )
     assert data.lengths(asked)["fingerprint"] == data.inspect(asked)["fingerprint"]
 
 

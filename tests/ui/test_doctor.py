@@ -21,8 +21,14 @@ from studio.ui import doctor, tune_summary
 from tests.fake_driver import GB, Driver, lost
 
 T4 = {"name": "Tesla T4", "uuid": "GPU-t4", "capability": (7, 5), "memory": 16 * GB}
-PART = {"part": "lora", "name": "LoRA: trains as on the CPU in float32", "state": "ok", "seconds": 3.0, "figures": {"long": [1]},
-        "why": "4 variants learn what the CPU learns in float32: losses within 1e-7, gradients alike to 1.0000."}
+PART = {
+    "part": "lora",
+    "name": "LoRA: trains as on the CPU in float32",
+    "state": "ok",
+    "seconds": 3.0,
+    "figures": {"long": [1]},
+    "why": "4 variants learn what the CPU learns in float32: losses within 1e-7, gradients alike to 1.0000.",
+}
 
 
 @pytest.fixture
@@ -96,7 +102,9 @@ def test_torch_is_asked_once_in_the_background(monkeypatch: pytest.MonkeyPatch) 
     for _ in range(3):
         assert asked()["notices"] == []
     assert len(started) == 1
-    fit.keep(device.devices()[0], {"version": "2.13.0+cu130", "architectures": ["sm_80"], "available": False, "error": None})
+    fit.keep(
+        device.devices()[0], {"version": "2.13.0+cu130", "architectures": ["sm_80"], "available": False, "error": None}
+    )
     assert "no code for Tesla T4" in asked()["notices"][0]["text"]
 
 
@@ -112,7 +120,12 @@ def test_a_lost_card_does_not_take_the_page_down(monkeypatch: pytest.MonkeyPatch
 def test_our_own_context_is_not_others(monkeypatch: pytest.MonkeyPatch) -> None:
     """The driver counts a process's context, torch's allocator does not."""
     monkeypatch.setitem(panel._seen, "at", float("-inf"))
-    monkeypatch.setattr(Driver, "nvmlDeviceGetMemoryInfo", lambda self, card: SimpleNamespace(total=16 * GB, free=12 * GB), raising=False)
+    monkeypatch.setattr(
+        Driver,
+        "nvmlDeviceGetMemoryInfo",
+        lambda self, card: SimpleNamespace(total=16 * GB, free=12 * GB),
+        raising=False,
+    )
     card = panel.panel({"memory_now": 4 * GB - 141 * 2**20})["devices"][0]
     assert (card["mine"], card["others"]) == (4 * GB, 0)
     assert panel.panel(None)["devices"][0]["others"] == 4 * GB

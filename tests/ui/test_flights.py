@@ -74,6 +74,7 @@ def test_only_so_many_wait() -> None:
 
 def test_the_summary_says_which_service_does_not_answer(home, monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub import constants
+
     with dead_hub() as hub:
         monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)

@@ -15,9 +15,22 @@ from studio.ui import guard
 from studio.ui.names import Names
 from tests.ui.served import Page, routes
 
-ROUTES = ("/gradio_api/run/start", "/gradio_api/call/start", "/gradio_api/queue/join", "/gradio_api/upload", "/studio/ask/tune/look", "/login")
+ROUTES = (
+    "/gradio_api/run/start",
+    "/gradio_api/call/start",
+    "/gradio_api/queue/join",
+    "/gradio_api/upload",
+    "/studio/ask/tune/look",
+    "/login",
+)
 KINDS = ("application/json", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x")
-ORIGINS = ("https://evil.test", "null", "http://localhost.evil.test", "http://127.0.0.1.evil.test", "http://127.0.0.1:1")
+ORIGINS = (
+    "https://evil.test",
+    "null",
+    "http://localhost.evil.test",
+    "http://127.0.0.1.evil.test",
+    "http://127.0.0.1:1",
+)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -31,7 +44,10 @@ def test_posts_of_other_sites_are_refused(page: Page, route: str, kind: str, ord
 
 def test_no_route_at_all_takes_a_post_of_another_site(page: Page) -> None:
     for path in routes(page, "POST"):
-        assert page.ask("POST", path, "{}", Content_Type="text/plain", Origin="https://evil.test").status in (403, 404), path
+        assert page.ask("POST", path, "{}", Content_Type="text/plain", Origin="https://evil.test").status in (
+            403,
+            404,
+        ), path
 
 
 @pytest.mark.parametrize("origin", ORIGINS)
@@ -41,11 +57,15 @@ def test_look_alike_origins_are_refused(page: Page, origin: str) -> None:
 
 def test_the_page_itself_may_post(page: Page) -> None:
     own = f"127.0.0.1:{page.port}"
-    assert page.job("status", "nothing", Host=own, Origin=f"http://{own}", Sec_Fetch_Site="same-origin").status == 500  # refused by the job, in words
+    assert (
+        page.job("status", "nothing", Host=own, Origin=f"http://{own}", Sec_Fetch_Site="same-origin").status == 500
+    )  # refused by the job, in words
     assert "There is no run" in page.job("status", "nothing").json["error"]
 
 
-@pytest.mark.parametrize("host", ["attacker.test", "localhost.attacker.test", "", "127.0.0.1@attacker.test", "x.gradio.live"])
+@pytest.mark.parametrize(
+    "host", ["attacker.test", "localhost.attacker.test", "", "127.0.0.1@attacker.test", "x.gradio.live"]
+)
 def test_foreign_names_are_not_served_on_any_route(page: Page, host: str) -> None:
     for path in routes(page, "GET"):
         assert page.ask("GET", path, Host=host).status == 400, path
@@ -71,9 +91,16 @@ def test_gradios_own_doors_that_the_page_does_not_use_are_shut(page: Page) -> No
         assert page.ask("POST", f"{path}/", "{}", Content_Type="application/json").status == 404
 
 
-@pytest.mark.parametrize(("body", "kind", "status"), [
-    ("{}", "text/plain", 415), ("{}", "application/x-www-form-urlencoded", 415), ("{", "application/json", 400), ("[1]", "application/json", 400),
-    ('"' + "x" * 5_000_000 + '"', "application/json", 413)])
+@pytest.mark.parametrize(
+    ("body", "kind", "status"),
+    [
+        ("{}", "text/plain", 415),
+        ("{}", "application/x-www-form-urlencoded", 415),
+        ("{", "application/json", 400),
+        ("[1]", "application/json", 400),
+        ('"' + "x" * 5_000_000 + '"', "application/json", 413),
+    ],
+)
 def test_questions_are_one_json_object(page: Page, body: str, kind: str, status: int) -> None:
     assert page.ask("POST", "/studio/ask/tune/look", body, Content_Type=kind).status == status
     assert page.ask("POST", "/studio/ask/tune/__class__", "{}", Content_Type="application/json").status == 404
@@ -85,9 +112,22 @@ def test_nothing_from_elsewhere_is_allowed_in_the_page(page: Page) -> None:
     assert headers["x-content-type-options"] == "nosniff"
 
 
-FILES = ("{home}/token", "{home}/.env", "{home}/runs/x/log.txt", "/etc/passwd", "{home}/../../../etc/passwd", "%2e%2e/%2e%2e/etc/passwd", "//etc/passwd",
-         "{project}/app.py", "{project}/APP.PY", "{project}/.git/config", "{home}/link", "{uploads}/link", "{uploads}/../home/token",
-         "https://huggingface.co/robots.txt")
+FILES = (
+    "{home}/token",
+    "{home}/.env",
+    "{home}/runs/x/log.txt",
+    "/etc/passwd",
+    "{home}/../../../etc/passwd",
+    "%2e%2e/%2e%2e/etc/passwd",
+    "//etc/passwd",
+    "{project}/app.py",
+    "{project}/APP.PY",
+    "{project}/.git/config",
+    "{home}/link",
+    "{uploads}/link",
+    "{uploads}/../home/token",
+    "https://huggingface.co/robots.txt",
+)
 
 
 @pytest.mark.parametrize("path", FILES)
@@ -111,19 +151,35 @@ def test_no_file_is_handed_out(page: Page, page_home: Path, path: str) -> None:
 def test_upload_over_the_limit_is_refused(page_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from studio.ui import serving
     from tests.ui.served import served
+
     monkeypatch.setattr(serving, "UPLOAD", 2000)
     head = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.json"\r\n\r\n'
     with served() as small:
         large = head + b"1" * 5000 + b"\r\n--x--\r\n"
-        assert small.ask("POST", "/gradio_api/upload", large, Content_Type="multipart/form-data; boundary=x").status == 413
+        assert (
+            small.ask("POST", "/gradio_api/upload", large, Content_Type="multipart/form-data; boundary=x").status == 413
+        )
         chunk = b"%x\r\n%s\r\n0\r\n\r\n" % (len(large), large)
-        assert small.ask("POST", "/gradio_api/upload", chunk, Content_Type="multipart/form-data; boundary=x", Transfer_Encoding="chunked").status == 413
-    kept = [file for file in Path(os.environ["GRADIO_TEMP_DIR"]).rglob("*") if file.is_file() and file.stat().st_size > 2000]
+        assert (
+            small.ask(
+                "POST",
+                "/gradio_api/upload",
+                chunk,
+                Content_Type="multipart/form-data; boundary=x",
+                Transfer_Encoding="chunked",
+            ).status
+            == 413
+        )
+    kept = [
+        file for file in Path(os.environ["GRADIO_TEMP_DIR"]).rglob("*") if file.is_file() and file.stat().st_size > 2000
+    ]
     assert not kept
 
 
 @pytest.mark.parametrize("source", ["/etc/passwd", "../secret.json", "~/.ssh/id_rsa", "/proc/self/environ"])
-def test_where_others_look_on_only_own_folders_are_read(home: Path, monkeypatch: pytest.MonkeyPatch, source: str) -> None:
+def test_where_others_look_on_only_own_folders_are_read(
+    home: Path, monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
     monkeypatch.setenv(guard.PUBLIC, "1")
     with pytest.raises(OrderError, match="outside"):
         guard.allow(config.build({"data": {"train": source}}))

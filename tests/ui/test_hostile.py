@@ -26,9 +26,35 @@ from studio.ui.questions import reads
 from studio.ui.tune_form import form
 from tests.ui.served import Page
 
-EVIL: list[Any] = ["--x", "; touch marker", "a\nb: c", "../../up", "\0", "", "$(touch marker)", "1e999", 10**400, -1, math.inf, math.nan, True, [], {},
-                   [[1]], {"a": 1}]
-PATHS = ("/etc/passwd", "../../../etc/passwd", "~/.ssh/id_rsa", "/proc/self/environ", "C:\\Windows\\win.ini", "file:///etc/passwd", "\0", "a" * 5000)
+EVIL: list[Any] = [
+    "--x",
+    "; touch marker",
+    "a\nb: c",
+    "../../up",
+    "\0",
+    "",
+    "$(touch marker)",
+    "1e999",
+    10**400,
+    -1,
+    math.inf,
+    math.nan,
+    True,
+    [],
+    {},
+    [[1]],
+    {"a": 1},
+]
+PATHS = (
+    "/etc/passwd",
+    "../../../etc/passwd",
+    "~/.ssh/id_rsa",
+    "/proc/self/environ",
+    "C:\\Windows\\win.ini",
+    "file:///etc/passwd",
+    "\0",
+    "a" * 5000,
+)
 
 
 def knobs() -> list[tuple[str, str, str]]:
@@ -49,7 +75,12 @@ def finite(value: Any) -> bool:
 @pytest.mark.parametrize(("method", "section", "key"), knobs())
 def test_every_knob_refuses_what_it_is_not(method: str, section: str, key: str, home: Path) -> None:
     for evil in EVIL:
-        order: dict[str, Any] = {"model": {"source": "starter"}, "data": {"train": "sample"}, "method": {"name": method}, "training": {}}
+        order: dict[str, Any] = {
+            "model": {"source": "starter"},
+            "data": {"train": "sample"},
+            "method": {"name": method},
+            "training": {},
+        }
         order[section] = {**order[section], key: evil}
         try:
             made = config.build(order)
@@ -59,11 +90,31 @@ def test_every_knob_refuses_what_it_is_not(method: str, section: str, key: str, 
         assert config.parse(made.to_yaml()) == made, f"{section}.{key} = {evil!r} does not come back as it was"
 
 
-@pytest.mark.parametrize("text", [
-    "!!python/object/apply:os.system ['touch marker']", "data: {train: !!python/name:os.system }", "a: &a [*a]", "&a [*a, *a, *a, *a]",
-    "data: {train: &a [*a]}", "data: {train: sample, problems: &a {x: *a}}", "x: " + "[" * 190_000, "- " * 90_000, "{a: " * 40_000, "\x07",
-    "data:\n\ttrain: sample", "a: b: c", "---\n---\n", "%YAML 9.9\n---\n", "[]", "7", "null", "data: {train: sample}\ntraining: {epochs: .inf}",
-    "\n".join(f"k{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9) if n else '1'}]" for n in range(20))], ids=range(19))
+@pytest.mark.parametrize(
+    "text",
+    [
+        "!!python/object/apply:os.system ['touch marker']",
+        "data: {train: !!python/name:os.system }",
+        "a: &a [*a]",
+        "&a [*a, *a, *a, *a]",
+        "data: {train: &a [*a]}",
+        "data: {train: sample, problems: &a {x: *a}}",
+        "x: " + "[" * 190_000,
+        "- " * 90_000,
+        "{a: " * 40_000,
+        "\x07",
+        "data:\n\ttrain: sample",
+        "a: b: c",
+        "---\n---\n",
+        "%YAML 9.9\n---\n",
+        "[]",
+        "7",
+        "null",
+        "data: {train: sample}\ntraining: {epochs: .inf}",
+        "\n".join(f"k{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9) if n else '1'}]" for n in range(20)),
+    ],
+    ids=range(19),
+)
 def test_nonsense_as_an_order_is_refused_in_words(page: Page, text: str) -> None:
     for answer in (page.job("start", text), page.job("estimate", text)):
         assert answer.status == 500
@@ -90,24 +141,49 @@ def test_a_huge_order_is_refused(page: Page) -> None:
 
 
 @pytest.mark.parametrize("evil", PATHS)
-def test_no_text_of_any_job_or_question_reads_or_writes_elsewhere(gated: Page, page_home: Path, evil: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_text_of_any_job_or_question_reads_or_writes_elsewhere(
+    gated: Page, page_home: Path, evil: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A page that others can reach, and its owner's own cookie: a password that was guessed must not open the rest of the computer."""
     from tests.ui.test_login import sign_in
+
     monkeypatch.setattr("studio.queue.advance", lambda *a, **k: None)
     monkeypatch.setenv("STUDIO_PUBLIC", "1")
     cookie = sign_in(gated, "owner", "right horse")
     before = {path for path in page_home.parent.rglob("*") if not path.is_relative_to(page_home)}
     order = json.dumps({"data": {"train": evil}})
-    given = [("import", evil, evil), ("import", {"path": evil}, "x"), ("inspect", evil, "auto"), ("estimate", order), ("start", order), ("chat", evil, "hello"),
-             ("chat", f"base:{evil}", "hello"), ("take_away", evil, "adapter"), ("chat_keep", {"id": evil, "turn": 0, "side": 0, "text": "x", "name": evil})]
+    given = [
+        ("import", evil, evil),
+        ("import", {"path": evil}, "x"),
+        ("inspect", evil, "auto"),
+        ("estimate", order),
+        ("start", order),
+        ("chat", evil, "hello"),
+        ("chat", f"base:{evil}", "hello"),
+        ("take_away", evil, "adapter"),
+        ("chat_keep", {"id": evil, "turn": 0, "side": 0, "text": "x", "name": evil}),
+    ]
     answers = [gated.job(*values, Cookie=cookie) for values in given]
-    answers += [gated.job(name, evil, Cookie=cookie) for name in ("status", "resume", "pause", "delete", "chat_stop", "chat_delete")]
+    answers += [
+        gated.job(name, evil, Cookie=cookie)
+        for name in ("status", "resume", "pause", "delete", "chat_stop", "chat_delete")
+    ]
     for answer in answers:
         assert answer.status in (422, 500), answer.body[:300]
     for name in reads():
         part, _, function = name.partition("/")
-        ask = {"id": evil, "ids": [evil], "name": evil, "kind": evil, "run": {"id": evil, "log": {}}, "also": [{"id": evil}], "yaml": evil,
-               "order": {"data": {"train": evil}, "model": evil}, "row": 1, "search": evil}
+        ask = {
+            "id": evil,
+            "ids": [evil],
+            "name": evil,
+            "kind": evil,
+            "run": {"id": evil, "log": {}},
+            "also": [{"id": evil}],
+            "yaml": evil,
+            "order": {"data": {"train": evil}, "model": evil},
+            "row": 1,
+            "search": evil,
+        }
         answers.append(gated.look(part, function, ask, Cookie=cookie))
     for answer in answers:
         assert "root:" not in answer.body
@@ -116,8 +192,25 @@ def test_no_text_of_any_job_or_question_reads_or_writes_elsewhere(gated: Page, p
     assert not runs()
 
 
-NAMES = ("..", ".", "/abs", "a/b", "C:\\x", "con", "", "x" * 300, "🎛️", "-rf", "a\nb", ".hidden", "<script>alert(1)</script>", "=HYPERLINK(1)", "名字", "a\0b",
-         "%2e%2e")
+NAMES = (
+    "..",
+    ".",
+    "/abs",
+    "a/b",
+    "C:\\x",
+    "con",
+    "",
+    "x" * 300,
+    "🎛️",
+    "-rf",
+    "a\nb",
+    ".hidden",
+    "<script>alert(1)</script>",
+    "=HYPERLINK(1)",
+    "名字",
+    "a\0b",
+    "%2e%2e",
+)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -155,8 +248,14 @@ print(re.search(r"VmHWM:\\s+(\\d+)", pathlib.Path("/proc/self/status").read_text
 
 def read_within(path: Path, megabytes: int) -> str:
     """What a process of its own says of a file; it must not have held more than so much memory at any time."""
-    done = subprocess.run([sys.executable, "-c", READ, str(path)], cwd=PROJECT, capture_output=True, text=True, timeout=120,
-                          preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (6_000_000_000,) * 2))
+    done = subprocess.run(
+        [sys.executable, "-c", READ, str(path)],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (6_000_000_000,) * 2),
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     said, peak = done.stdout.strip().splitlines()
     assert int(peak) < 1000 * megabytes, f"{peak} KB for {path.stat().st_size} bytes"
@@ -165,6 +264,7 @@ def read_within(path: Path, megabytes: int) -> str:
 
 def test_archives_are_refused(home: Path, tmp_path: Path) -> None:
     from studio import data
+
     up, packed = tmp_path / "up.zip", tmp_path / "up.tar.gz"
     with zipfile.ZipFile(up, "w", zipfile.ZIP_DEFLATED) as file:
         file.writestr("../../escaped.json", "[]")
@@ -217,8 +317,18 @@ def test_tools_for_machines_are_off(page: Page) -> None:
 def test_pins_are_above_the_advisories() -> None:
     """gradio 6.31 (routes, CORS, path checks), torch 2.10 (weights_only), transformers 5.3 (remote code in a config)."""
     text = (PROJECT / "requirements.txt").read_text()
-    pins = dict(line.replace("==", ">=").split(",")[0].split(">=") for line in text.splitlines() if line and not line.startswith("#"))
-    least = {"gradio": (6, 31), "torch": (2, 10), "transformers": (5, 3), "huggingface_hub": (2, 0), "jinja2": (3, 1, 6)}
+    pins = dict(
+        line.replace("==", ">=").split(",")[0].split(">=")
+        for line in text.splitlines()
+        if line and not line.startswith("#")
+    )
+    least = {
+        "gradio": (6, 31),
+        "torch": (2, 10),
+        "transformers": (5, 3),
+        "huggingface_hub": (2, 0),
+        "jinja2": (3, 1, 6),
+    }
     for name, version in least.items():
         assert tuple(int(part) for part in pins[name].split(".")) >= version, name
 

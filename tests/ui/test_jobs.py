@@ -28,9 +28,15 @@ def test_the_jobs_have_fixed_names(client: Client) -> None:
 
 def test_import_and_inspect(client: Client, tmp_path: Path, page_home: Path) -> None:
     file = tmp_path / "my rows.jsonl"
-    rows = [{"messages": [{"role": "user", "content": f"Hi {n}"}, {"role": "assistant", "content": f"Hello {n}."}]} for n in range(12)]
+    rows = [
+        {"messages": [{"role": "user", "content": f"Hi {n}"}, {"role": "assistant", "content": f"Hello {n}."}]}
+        for n in range(12)
+    ]
     file.write_text("\n".join(map(json.dumps, rows)))
-    first, second = client.predict(handle_file(str(file)), api_name="/import"), client.predict(handle_file(str(file)), api_name="/import")
+    first, second = (
+        client.predict(handle_file(str(file)), api_name="/import"),
+        client.predict(handle_file(str(file)), api_name="/import"),
+    )
     assert first["source"] != second["source"], "the second must not overwrite the first"
     assert Path(first["source"]).parent == (page_home / "uploads").resolve()
     found = client.predict(first["source"], api_name="/inspect")
@@ -58,7 +64,19 @@ def test_a_device_in_use_is_not_timed(client: Client, page_home: Path) -> None:
         lock.free()
 
 
-NAMES = ("../../evil.json", "/etc/cron.d/x", "a/b.json", "C:\\x.json", "con", "", "x" * 300 + ".json", "😀.json", ".hidden", "-rf", "a\nb.json")
+NAMES = (
+    "../../evil.json",
+    "/etc/cron.d/x",
+    "a/b.json",
+    "C:\\x.json",
+    "con",
+    "",
+    "x" * 300 + ".json",
+    "😀.json",
+    ".hidden",
+    "-rf",
+    "a\nb.json",
+)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -75,7 +93,9 @@ def test_names_of_uploads_are_made_safe(page: Page, page_home: Path, name: str) 
         assert not path.name.startswith((".", "-"))
 
 
-@pytest.mark.parametrize("path", ["/etc/passwd", "app.py", "../../etc/passwd", "", None, 7, [], {"path": "/etc/passwd"}])
+@pytest.mark.parametrize(
+    "path", ["/etc/passwd", "app.py", "../../etc/passwd", "", None, 7, [], {"path": "/etc/passwd"}]
+)
 def test_only_uploads_are_imported(page: Page, page_home: Path, path: object) -> None:
     before = sorted((page_home / "uploads").glob("*")) if (page_home / "uploads").exists() else []
     answer = page.job("import", path, "x.json")
@@ -84,13 +104,27 @@ def test_only_uploads_are_imported(page: Page, page_home: Path, path: object) ->
     assert (sorted((page_home / "uploads").glob("*")) if (page_home / "uploads").exists() else []) == before
 
 
-@pytest.mark.parametrize("knobs", [
-    {"training": {"batch_size": "--x"}}, {"training": {"batch_size": "; rm -rf /"}}, {"training": {"epochs": 1e999}}, {"training": {"seed": 10**40}},
-    {"training": {"learning_rate": "nan"}}, {"training": {"optimizer": "a\nb"}}, {"method": {"name": "lora", "rank": "16 "}},
-    {"method": {"name": "lora", "rank": True}},
-    {"method": {"name": "../x"}}, {"name": "x" * 500}, {"data": {"train": "nowhere.json"}}, {"extra": 1}, {"training": {"report_to": ["https://evil.test"]}},
-])
-def test_raw_calls_are_checked_like_the_form(page: Page, order: dict, knobs: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "knobs",
+    [
+        {"training": {"batch_size": "--x"}},
+        {"training": {"batch_size": "; rm -rf /"}},
+        {"training": {"epochs": 1e999}},
+        {"training": {"seed": 10**40}},
+        {"training": {"learning_rate": "nan"}},
+        {"training": {"optimizer": "a\nb"}},
+        {"method": {"name": "lora", "rank": "16 "}},
+        {"method": {"name": "lora", "rank": True}},
+        {"method": {"name": "../x"}},
+        {"name": "x" * 500},
+        {"data": {"train": "nowhere.json"}},
+        {"extra": 1},
+        {"training": {"report_to": ["https://evil.test"]}},
+    ],
+)
+def test_raw_calls_are_checked_like_the_form(
+    page: Page, order: dict, knobs: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("studio.queue.advance", lambda *a, **k: None)
     before = len(runs())
     answer = page.job("start", json.dumps(order | knobs))

@@ -32,7 +32,13 @@ def asked(**ask: Any) -> dict[str, Any]:
 
 def place(part: dict[str, Any]) -> dict[str, Any]:
     """Where a page stands after an answer, as static/live.js asks on."""
-    return {"id": part["id"], "generation": part["generation"], "points": part["points"], "others": part["next"], "stride": part["stride"]}
+    return {
+        "id": part["id"],
+        "generation": part["generation"],
+        "points": part["points"],
+        "others": part["next"],
+        "stride": part["stride"],
+    }
 
 
 def whole(name: str) -> dict[str, list[float]]:
@@ -129,7 +135,10 @@ def test_every_point_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     fake.train(30)
     reads: list[int] = []
     read = events.read
-    monkeypatch.setattr("studio.ui.tail.events.read", lambda path, cursor=0, limit=None: reads.append(cursor) or read(path, cursor, limit))
+    monkeypatch.setattr(
+        "studio.ui.tail.events.read",
+        lambda path, cursor=0, limit=None: reads.append(cursor) or read(path, cursor, limit),
+    )
     for _ in range(10):  # ten tabs
         asked(run={"id": NAME})
     assert reads.count(0) == 1

@@ -66,7 +66,13 @@ def client(port: int, number: int, end: threading.Event, seen: list[int]) -> Non
     while not end.wait(1.0):
         with contextlib.suppress(OSError, http.client.HTTPException):
             if number % 4 == 0:
-                seen.append(ask(port, "/studio/ask/tune/look", {"order": {"model": f"owner/model-{number % 8}", "data": {"train": "sample"}}})[0])
+                seen.append(
+                    ask(
+                        port,
+                        "/studio/ask/tune/look",
+                        {"order": {"model": f"owner/model-{number % 8}", "data": {"train": "sample"}}},
+                    )[0]
+                )
             elif number % 4 == 1:
                 seen.append(ask(port, "/gradio_api/run/label", {"data": ["2026-11-27-1000-one", {"note": "x"}]})[0])
             else:
@@ -92,7 +98,9 @@ def test_the_owners_poll_answers_under_everything_at_once(home: Path, monkeypatc
         monkeypatch.setenv("HF_ENDPOINT", hub)
         served = Served(home)
         stack.callback(served.end)
-        ask(served.port, "/studio/ask/tune/look", {"order": {"model": "starter", "data": {"train": "sample"}}})  # what is computed once
+        ask(
+            served.port, "/studio/ask/tune/look", {"order": {"model": "starter", "data": {"train": "sample"}}}
+        )  # what is computed once
         resource.prlimit(served.process.pid, resource.RLIMIT_FSIZE, (0, 0))  # no file can grow any more
         end, seen = threading.Event(), []
         stack.callback(end.set)
@@ -110,5 +118,7 @@ def test_the_owners_poll_answers_under_everything_at_once(home: Path, monkeypatc
             time.sleep(0.1)
         assert seen.count(200) > CLIENTS / 4, "the clients were answered too"
         assert set(seen) <= {200, 400, 500}  # 500: a job's refusal, in words
-        print(f"poll under load: median {1000 * statistics.median(times):.0f} ms, most {1000 * max(times):.0f} ms of {len(times)}")
+        print(
+            f"poll under load: median {1000 * statistics.median(times):.0f} ms, most {1000 * max(times):.0f} ms of {len(times)}"
+        )
         assert statistics.median(times) < LIMIT

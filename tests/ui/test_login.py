@@ -104,7 +104,13 @@ def test_what_is_remembered_of_strangers_is_bounded() -> None:
 
 def sign_in(page: Page, user: str, password: str, **headers: str) -> str:
     """The cookie of a login; "" where it is refused."""
-    answer = page.ask("POST", "/login", urlencode({"username": user, "password": password}), Content_Type="application/x-www-form-urlencoded", **headers)
+    answer = page.ask(
+        "POST",
+        "/login",
+        urlencode({"username": user, "password": password}),
+        Content_Type="application/x-www-form-urlencoded",
+        **headers,
+    )
     return answer.headers["set-cookie"].split(";")[0] if answer.status == 200 else ""
 
 
@@ -124,7 +130,14 @@ def test_without_login_nothing_is_told(gated: Page) -> None:
             continue
         answer = gated.ask("GET", path)
         assert "2026-11-22-1200-private" not in answer.body
-    for path in ("/config", "/gradio_api/info", "/gradio_api/file=x", "/gradio_api/queue/status", "/gradio_api/mcp/", "/gradio_api/openapi.json"):
+    for path in (
+        "/config",
+        "/gradio_api/info",
+        "/gradio_api/file=x",
+        "/gradio_api/queue/status",
+        "/gradio_api/mcp/",
+        "/gradio_api/openapi.json",
+    ):
         assert gated.ask("GET", path).status in (401, 404, 405), path
     assert '"auth_required":true' in gated.ask("GET", "/").body, "the login page"
 
@@ -135,7 +148,9 @@ def test_without_login_nothing_is_asked_or_done(gated: Page, order_yaml: str) ->
         assert gated.look(part, function, {}).status == 401, name
     for path in routes(gated, "POST"):
         if path.rstrip("/") not in ("/login",):
-            assert gated.ask("POST", path, json.dumps({"data": [order_yaml]}), Content_Type="application/json").status in (401, 403, 404), path
+            assert gated.ask(
+                "POST", path, json.dumps({"data": [order_yaml]}), Content_Type="application/json"
+            ).status in (401, 403, 404), path
     assert gated.job("start", order_yaml).status in (401, 403)
     assert not [run for run in runs() if run.id != "2026-11-22-1200-private"]
 
@@ -161,13 +176,24 @@ def test_who_watches_changes_nothing_by_any_name_or_way(gated: Page, page_home: 
     for job in jobs:
         ways = [f"/gradio_api/{way}/{job}{end}" for way in ("run", "api", "call", "call/v2") for end in ("", "/")]
         for path in ways if job not in guard.WATCHED else [way for way in ways if "/call" in way]:
-            answer = gated.ask("POST", path, json.dumps({"data": [order_yaml, False, 1, "x"]}), Content_Type="application/json", Cookie=cookie)
+            answer = gated.ask(
+                "POST",
+                path,
+                json.dumps({"data": [order_yaml, False, 1, "x"]}),
+                Content_Type="application/json",
+                Cookie=cookie,
+            )
             assert answer.status == 403, path
     for path in routes(gated, "POST"):
         if path.rstrip("/") not in ("/login", "/logout") and not path.startswith(guard.ASK):
-            assert gated.ask("POST", path, "{}", Content_Type="application/json", Cookie=cookie).status in (403, 404), path
+            assert gated.ask("POST", path, "{}", Content_Type="application/json", Cookie=cookie).status in (403, 404), (
+                path
+            )
     for method in ("PUT", "PATCH", "DELETE"):
-        assert gated.ask(method, "/gradio_api/run/start", "{}", Content_Type="application/json", Cookie=cookie).status == 403
+        assert (
+            gated.ask(method, "/gradio_api/run/start", "{}", Content_Type="application/json", Cookie=cookie).status
+            == 403
+        )
     assert sorted(str(path) for path in page_home.rglob("*")) == before
 
 
@@ -175,7 +201,13 @@ def test_who_watches_lets_nothing_be_fetched(gated: Page, page_home: Path) -> No
     """Looking at a data set of the Hub would download it."""
     cookie, before = sign_in(gated, "watch", "only looking"), bytes_in(page_home)
     order = {"data": {"train": "somebody/large-data"}, "model": "starter"}
-    for part, name in (("data", "inspect"), ("data", "rows"), ("data", "preview"), ("data", "lengths"), ("tune", "look")):
+    for part, name in (
+        ("data", "inspect"),
+        ("data", "rows"),
+        ("data", "preview"),
+        ("data", "lengths"),
+        ("tune", "look"),
+    ):
         answer = gated.look(part, name, {"order": order}, Cookie=cookie).body
         assert "Only the owner may fetch it" in answer, (part, name, answer)
     assert "Only the owner may fetch it" in gated.job("inspect", "somebody/large-data", "auto", Cookie=cookie).body

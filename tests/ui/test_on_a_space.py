@@ -15,9 +15,21 @@ import pytest
 from tests.browser import App
 from tests.ui.served import Page
 
-SPACE = {"SYSTEM": "spaces", "SPACE_ID": "anna/studio", "SPACE_AUTHOR_NAME": "anna", "SPACE_REPO_NAME": "studio", "SPACE_HOST": "anna-studio.hf.space",
-         "ACCELERATOR": "none", "CPU_CORES": "2"}
-LOGIN = {"OAUTH_CLIENT_ID": "an-id", "OAUTH_CLIENT_SECRET": "a-secret", "OAUTH_SCOPES": "openid profile", "OPENID_PROVIDER_URL": "https://huggingface.co"}
+SPACE = {
+    "SYSTEM": "spaces",
+    "SPACE_ID": "anna/studio",
+    "SPACE_AUTHOR_NAME": "anna",
+    "SPACE_REPO_NAME": "studio",
+    "SPACE_HOST": "anna-studio.hf.space",
+    "ACCELERATOR": "none",
+    "CPU_CORES": "2",
+}
+LOGIN = {
+    "OAUTH_CLIENT_ID": "an-id",
+    "OAUTH_CLIENT_SECRET": "a-secret",
+    "OAUTH_SCOPES": "openid profile",
+    "OPENID_PROVIDER_URL": "https://huggingface.co",
+}
 HOST = {"Host": SPACE["SPACE_HOST"], "Origin": f"https://{SPACE['SPACE_HOST']}", "Sec_Fetch_Site": "same-origin"}
 
 
@@ -56,8 +68,14 @@ def zero(tmp_path_factory: pytest.TempPathFactory) -> Iterator[At]:
 def profile(name: str, hours: float = 8) -> str:
     """The session cookie of somebody whom Hugging Face has let in, as gradio signs it."""
     from itsdangerous import TimestampSigner
-    told = {"oauth_info": {"access_token": "t", "expires_at": int(time.time() + 3600 * hours),
-                           "userinfo": {"sub": "1", "name": name, "preferred_username": name, "profile": "", "picture": ""}}}
+
+    told = {
+        "oauth_info": {
+            "access_token": "t",
+            "expires_at": int(time.time() + 3600 * hours),
+            "userinfo": {"sub": "1", "name": name, "preferred_username": name, "profile": "", "picture": ""},
+        }
+    }
     secret = hashlib.sha256(f"{LOGIN['OAUTH_CLIENT_SECRET']}-v4".encode()).hexdigest()
     return "session=" + TimestampSigner(secret).sign(base64.b64encode(json.dumps(told).encode())).decode()
 
@@ -75,8 +93,13 @@ def test_a_visitor_looks_and_chats_and_trains_nothing(space: At) -> None:
         assert not {"start", "delete", "import"} & set(may)
         assert space.job("start", "data: {train: sample}", Cookie=cookie).status == 403
         assert space.ask("POST", "/gradio_api/upload", b"x", Cookie=cookie).status == 403
-        assert "There is no run" in space.job("chat", "base:somebody/huge-model", "hello", Cookie=cookie).body, "no model is fetched for a visitor"
-        assert "Only the owner may fetch it" in space.look("data", "inspect", {"order": {"data": {"train": "somebody/huge-data"}}}, Cookie=cookie).body
+        assert "There is no run" in space.job("chat", "base:somebody/huge-model", "hello", Cookie=cookie).body, (
+            "no model is fetched for a visitor"
+        )
+        assert (
+            "Only the owner may fetch it"
+            in space.look("data", "inspect", {"order": {"data": {"train": "somebody/huge-data"}}}, Cookie=cookie).body
+        )
 
 
 @pytest.mark.slow
@@ -105,7 +128,9 @@ def test_the_owner_trains(space: At) -> None:
 def test_signing_in_leads_to_hugging_face_and_nowhere_else(space: At) -> None:
     assert space.ask("GET", "/").status == 200
     assert space.ask("GET", "/logout?_target_url=https://evil.test/x").headers["location"] == "/x"
-    assert space.ask("POST", "/login", "username=owner&password=", Content_Type="application/x-www-form-urlencoded").status in (302, 307, 400, 404, 422)
+    assert space.ask(
+        "POST", "/login", "username=owner&password=", Content_Type="application/x-www-form-urlencoded"
+    ).status in (302, 307, 400, 404, 422)
 
 
 @pytest.mark.slow

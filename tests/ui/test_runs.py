@@ -103,8 +103,10 @@ def test_one_click_goes_on_with_a_repair_that_was_offered(monkeypatch: pytest.Mo
     one = failed()
     small = {"training": {"batch_size": 1, "accumulation": 16}}
     short = {"data": {"max_length": 128}}
-    offers = [{"change": small, "text": "Batch size 1", "saves": 10, "cost": "slower", "resumes": True},
-              {"change": short, "text": "Rows of at most 128 tokens", "saves": 5, "cost": "cut", "resumes": False}]
+    offers = [
+        {"change": small, "text": "Batch size 1", "saves": 10, "cost": "slower", "resumes": True},
+        {"change": short, "text": "Rows of at most 128 tokens", "saves": 5, "cost": "cut", "resumes": False},
+    ]
     monkeypatch.setattr(repair, "repairs", lambda asked: offers if asked.id == NAME else [])
     monkeypatch.setattr(preflight, "check", lambda order: None)
     with pytest.raises(StudioError, match="not offered"):

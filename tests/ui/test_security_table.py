@@ -15,7 +15,11 @@ from tests.ui import test_files, test_rights
 from tests.ui.served import Page
 
 README = (PROJECT / "README.md").read_text()
-ROWS = re.findall(r"^\| ([^|]+) \| ([^|]+) \| (`tests/[^|]+) \|$", README.partition("| what is tried against it |")[2].partition("\n\n")[0], flags=re.M)
+ROWS = re.findall(
+    r"^\| ([^|]+) \| ([^|]+) \| (`tests/[^|]+) \|$",
+    README.partition("| what is tried against it |")[2].partition("\n\n")[0],
+    flags=re.M,
+)
 
 
 def files(cell: str) -> list[str]:

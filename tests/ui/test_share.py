@@ -14,7 +14,9 @@ from tests.ui.test_login import sign_in
 PUBLIC = "0123456789abcdef.gradio.live"
 
 
-def test_a_shared_page_asks_for_the_password_it_printed(page_home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_shared_page_asks_for_the_password_it_printed(
+    page_home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     asked: dict[str, object] = {}
     monkeypatch.setattr("gradio.networking.setup_tunnel", lambda **told: asked.update(told) or f"http://{PUBLIC}")
     with served(Reach(share=True)) as page:
@@ -31,10 +33,14 @@ def test_a_shared_page_asks_for_the_password_it_printed(page_home: Path, monkeyp
         assert not sign_in(page, "owner", "guess", Host=PUBLIC)
         cookie = sign_in(page, "owner", password, Host=PUBLIC)
         assert page.look("tune", "offer", {}, Host=PUBLIC, Origin=f"https://{PUBLIC}", Cookie=cookie).status == 200
-        assert page.look("tune", "offer", {}, Host=PUBLIC, Origin="https://evil.gradio.live", Cookie=cookie).status == 403
+        assert (
+            page.look("tune", "offer", {}, Host=PUBLIC, Origin="https://evil.gradio.live", Cookie=cookie).status == 403
+        )
 
 
-def test_without_a_tunnel_the_page_is_served_here_and_says_so(page_home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_tunnel_the_page_is_served_here_and_says_so(
+    page_home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def no_tunnel(**_: object) -> str:
         raise RuntimeError("Could not get share link from Gradio API Server.")
 

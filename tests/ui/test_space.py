@@ -15,7 +15,11 @@ from studio.ui.tune_summary import summary
 
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
-    for name, value in {"SPACE_ID": "anna/studio", "SPACE_HOST": "anna-studio.hf.space", "SPACE_AUTHOR_NAME": "anna"}.items():
+    for name, value in {
+        "SPACE_ID": "anna/studio",
+        "SPACE_HOST": "anna-studio.hf.space",
+        "SPACE_AUTHOR_NAME": "anna",
+    }.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(space, "LASTING", tmp_path / "data")
     return monkeypatch
@@ -58,18 +62,54 @@ def test_only_the_owner_trains(here: pytest.MonkeyPatch) -> None:
     assert space.role_of({}, found) == "watch"
 
 
-@pytest.mark.parametrize(("person", "role"), [
-    ({"sub": "u1", "preferred_username": "bob"}, "owner"),
-    ({"sub": "u2", "preferred_username": "eve", "orgs": [{"preferred_username": "lab", "name": "The lab", "roleInOrg": "admin"}]}, "owner"),
-    ({"sub": "u2", "preferred_username": "eve", "orgs": [{"name": "other"}, {"name": "lab", "roleInOrg": "write"}]}, "owner"),
-    ({"sub": "u2", "preferred_username": "eve", "orgs": [{"name": "lab"}]}, "owner"),
-    ({"sub": "u2", "preferred_username": "eve", "orgs": [{"preferred_username": "lab", "roleInOrg": "read"}]}, "watch"),
-    ({"sub": "u2", "preferred_username": "eve", "orgs": [{"preferred_username": "lab", "roleInOrg": "contributor"}]}, "watch"),
-    ({"sub": "u2", "preferred_username": "eve", "orgs": [{"preferred_username": "bobs-own", "name": "lab", "roleInOrg": "admin"}]}, "watch"),
-    ({"sub": "u2", "preferred_username": "eve", "orgs": []}, "watch"),
-    ({"sub": "", "preferred_username": ""}, "watch"),
-])
-def test_in_an_organisations_space_its_maker_and_its_members_train(here: pytest.MonkeyPatch, person: dict, role: str) -> None:
+@pytest.mark.parametrize(
+    ("person", "role"),
+    [
+        ({"sub": "u1", "preferred_username": "bob"}, "owner"),
+        (
+            {
+                "sub": "u2",
+                "preferred_username": "eve",
+                "orgs": [{"preferred_username": "lab", "name": "The lab", "roleInOrg": "admin"}],
+            },
+            "owner",
+        ),
+        (
+            {
+                "sub": "u2",
+                "preferred_username": "eve",
+                "orgs": [{"name": "other"}, {"name": "lab", "roleInOrg": "write"}],
+            },
+            "owner",
+        ),
+        ({"sub": "u2", "preferred_username": "eve", "orgs": [{"name": "lab"}]}, "owner"),
+        (
+            {"sub": "u2", "preferred_username": "eve", "orgs": [{"preferred_username": "lab", "roleInOrg": "read"}]},
+            "watch",
+        ),
+        (
+            {
+                "sub": "u2",
+                "preferred_username": "eve",
+                "orgs": [{"preferred_username": "lab", "roleInOrg": "contributor"}],
+            },
+            "watch",
+        ),
+        (
+            {
+                "sub": "u2",
+                "preferred_username": "eve",
+                "orgs": [{"preferred_username": "bobs-own", "name": "lab", "roleInOrg": "admin"}],
+            },
+            "watch",
+        ),
+        ({"sub": "u2", "preferred_username": "eve", "orgs": []}, "watch"),
+        ({"sub": "", "preferred_username": ""}, "watch"),
+    ],
+)
+def test_in_an_organisations_space_its_maker_and_its_members_train(
+    here: pytest.MonkeyPatch, person: dict, role: str
+) -> None:
     """Nobody's name is the organisation's: who made the Space counts, and who may write there. A display name proves nothing."""
     here.setenv("SPACE_ID", "lab/studio")
     here.setenv("SPACE_AUTHOR_NAME", "lab")
@@ -105,5 +145,13 @@ def test_front_matter_of_the_readme() -> None:
     assert told["hf_oauth"] is True
     assert told["license"]
     assert told["tags"]
-    assert told["suggested_hardware"] in ("cpu-basic", "cpu-upgrade", "t4-small", "t4-medium", "l4x1", "a10g-small", "a10g-large")
+    assert told["suggested_hardware"] in (
+        "cpu-basic",
+        "cpu-upgrade",
+        "t4-small",
+        "t4-medium",
+        "l4x1",
+        "a10g-small",
+        "a10g-large",
+    )
     assert len(told["short_description"]) <= 60

@@ -43,23 +43,37 @@ def changed_copy(model: Path, to: Path, **config_values: Any) -> Path:
 
 
 @pytest.mark.slow
-def test_code_beside_a_model_is_not_run_and_our_token_is_written_nowhere(home: Path, tmp_path: Path, marker: Path, tiny_model: Path, tiny_data: Path,
-                                                                         monkeypatch: pytest.MonkeyPatch) -> None:
+def test_code_beside_a_model_is_not_run_and_our_token_is_written_nowhere(
+    home: Path, tmp_path: Path, marker: Path, tiny_model: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Named in config.json, in a configuration within it, and in the tokenizer's: a model that trains as if the code were not there."""
     token = "hf_" + "Secret" * 5
     monkeypatch.setenv("HF_TOKEN", token)
-    codes = {"AutoConfig": "evil.Config", "AutoModel": "evil.Model", "AutoModelForCausalLM": "evil.Model", "AutoTokenizer": ["evil.Tokenizer"] * 2}
+    codes = {
+        "AutoConfig": "evil.Config",
+        "AutoModel": "evil.Model",
+        "AutoModelForCausalLM": "evil.Model",
+        "AutoTokenizer": ["evil.Tokenizer"] * 2,
+    }
     model = changed_copy(tiny_model, tmp_path / "model", auto_map=codes, encoder_settings={"auto_map": codes})
-    (model / "evil.py").write_text(MARK.format(marker=str(marker)) + "class Config: pass\nclass Model: pass\nclass Tokenizer: pass\n")
+    (model / "evil.py").write_text(
+        MARK.format(marker=str(marker)) + "class Config: pass\nclass Model: pass\nclass Tokenizer: pass\n"
+    )
     file = model / "tokenizer_config.json"
     file.write_text(json.dumps((json.loads(file.read_text()) if file.is_file() else {}) | {"auto_map": codes}))
     order = tmp_path / "order.yaml"
-    order.write_text(f"model: '{model}'\ndata: {{train: '{tiny_data}', max_length: 64}}\nmethod: {{name: lora, rank: 2}}\ntraining: {{max_steps: 1}}\n")
+    order.write_text(
+        f"model: '{model}'\ndata: {{train: '{tiny_data}', max_length: 64}}\nmethod: {{name: lora, rank: 2}}\ntraining: {{max_steps: 1}}\n"
+    )
     done = terminal(["train", str(order), "--json"], home, timeout=240)
     assert not marker.exists()
     assert done.returncode == 0, done.stdout + done.stderr[-2000:]
     run = json.loads(done.stdout)["run"]
-    said = [done.stdout, done.stderr, terminal(["export", run, str(tmp_path / "out.zip"), "--to", "adapter", "--json"], home).stdout]
+    said = [
+        done.stdout,
+        done.stderr,
+        terminal(["export", run, str(tmp_path / "out.zip"), "--to", "adapter", "--json"], home).stdout,
+    ]
     assert (tmp_path / "out.zip").is_file()
     said.append(terminal(["report", run, str(tmp_path / "report.html")], home).stdout)
     for file in [*home.rglob("*"), *tmp_path.rglob("*")]:
@@ -71,7 +85,9 @@ def test_code_beside_a_model_is_not_run_and_our_token_is_written_nowhere(home: P
     assert not any(token in text for text in said)
 
 
-def test_a_model_of_pickles_is_refused(home: Path, tmp_path: Path, marker: Path, tiny_model: Path, tiny_data: Path) -> None:
+def test_a_model_of_pickles_is_refused(
+    home: Path, tmp_path: Path, marker: Path, tiny_model: Path, tiny_data: Path
+) -> None:
     model = changed_copy(tiny_model, tmp_path / "model")
     (model / "model.safetensors").unlink()
     (model / "pytorch_model.bin").write_bytes(pickle.dumps(Evil(str(marker))))
@@ -82,11 +98,15 @@ def test_a_model_of_pickles_is_refused(home: Path, tmp_path: Path, marker: Path,
 
 
 @pytest.mark.slow
-def test_a_pickle_put_into_a_checkpoint_by_a_stranger_is_not_opened(home: Path, tmp_path: Path, marker: Path, tiny_model: Path, tiny_data: Path) -> None:
+def test_a_pickle_put_into_a_checkpoint_by_a_stranger_is_not_opened(
+    home: Path, tmp_path: Path, marker: Path, tiny_model: Path, tiny_data: Path
+) -> None:
     """A checkpoint's files stand in its manifest with their sizes; one that is another is no checkpoint of ours."""
     order = tmp_path / "order.yaml"
-    order.write_text(f"model: '{tiny_model}'\ndata: {{train: '{tiny_data}', max_length: 64}}\nmethod: {{name: lora, rank: 2}}\n"
-                     "training: {max_steps: 2, save_every: 1}\n")
+    order.write_text(
+        f"model: '{tiny_model}'\ndata: {{train: '{tiny_data}', max_length: 64}}\nmethod: {{name: lora, rank: 2}}\n"
+        "training: {max_steps: 2, save_every: 1}\n"
+    )
     done = json.loads(terminal(["train", str(order), "--json"], home, timeout=240).stdout)
     folder = home / "runs" / done["run"]
     for file in folder.glob("checkpoints/checkpoint-*/*.pt"):

@@ -20,7 +20,9 @@ def test_every_field_has_its_knob() -> None:
     assert [knob["key"] for knob in made["training"]] == list(Training.model_fields)
     assert {knob["key"] for knob in made["data"]} == set(DataOrder.model_fields) - set(tune_form.HIDDEN["data"])
     for method in made["methods"]:
-        assert [knob["key"] for knob in method["knobs"]] == [key for key in METHODS[method["name"]].model_fields if key != "name"]
+        assert [knob["key"] for knob in method["knobs"]] == [
+            key for key in METHODS[method["name"]].model_fields if key != "name"
+        ]
 
 
 @pytest.mark.parametrize("model", [Training, DataOrder, *METHODS.values()])
@@ -66,13 +68,19 @@ def test_summary_of_an_order(home: Path, order: dict) -> None:
     assert found["record"]["runs"] == 0
 
 
-@pytest.mark.parametrize(("change", "where"), [
-    ({"training": {"batch_size": 0}}, "training.batch_size"), ({"training": {"batch_size": "many"}}, "training.batch_size"),
-    ({"training": {"batchsize": 2}}, "training.batchsize"), ({"method": {"name": "lorra"}}, "method"),
-    ({"method": {"name": "lora", "rank": -1}}, "method.rank"),
-    ({"data": {"train": "nowhere.json"}}, "data.train"), ({"model": "./nowhere"}, "model"),
-    ({"method": {"name": "lora", "rank": 4, "target_modules": "nosuch"}}, "method.target_modules"),
-])
+@pytest.mark.parametrize(
+    ("change", "where"),
+    [
+        ({"training": {"batch_size": 0}}, "training.batch_size"),
+        ({"training": {"batch_size": "many"}}, "training.batch_size"),
+        ({"training": {"batchsize": 2}}, "training.batchsize"),
+        ({"method": {"name": "lorra"}}, "method"),
+        ({"method": {"name": "lora", "rank": -1}}, "method.rank"),
+        ({"data": {"train": "nowhere.json"}}, "data.train"),
+        ({"model": "./nowhere"}, "model"),
+        ({"method": {"name": "lora", "rank": 4, "target_modules": "nosuch"}}, "method.target_modules"),
+    ],
+)
 def test_what_does_not_fit_is_said_in_words(home: Path, order: dict, change: dict, where: str) -> None:
     found = summary(order | change)
     assert found["fault"]["message"]
@@ -86,8 +94,12 @@ def test_no_data_is_what_is_missing(home: Path, order: object) -> None:
 
 
 def test_form_to_yaml_and_back_loses_nothing(home: Path, order: dict) -> None:
-    full = order | {"name": "mine", "data": order["data"] | {"problems": {"duplicate": "drop"}, "mapping": {"prompt": "instruction", "answer": "output"}},
-                    "training": {"epochs": 2.5, "sample_prompts": ["Hello?", "Who?"], "learning_rate": 3e-4, "checkpointing": True}}
+    full = order | {
+        "name": "mine",
+        "data": order["data"]
+        | {"problems": {"duplicate": "drop"}, "mapping": {"prompt": "instruction", "answer": "output"}},
+        "training": {"epochs": 2.5, "sample_prompts": ["Hello?", "Who?"], "learning_rate": 3e-4, "checkpointing": True},
+    }
     text = tune.write({"order": full})["yaml"]
     back = tune.read({"yaml": text})["order"]
     assert config.build(back) == config.build(full)

@@ -14,24 +14,46 @@ from studio.ui import words
 from tests.ui import spoken
 
 OTHERS = [lang for lang in words.LANGUAGES if lang != "en"]
-GATHERED = {"scripts": spoken.script_strings, "knobs": spoken.knob_strings, "glossary": spoken.glossary_strings, "errors": spoken.error_strings,
-            "advice": spoken.advice_strings, "repairs": spoken.repair_strings,
-            "causes": lambda: spoken.constant_strings("runs/diagnosis.py", "runs/signs.py", "ui/space.py", "runs/afterwards.py"),
-            "devices": lambda: spoken.constant_strings("device.py", "driver/nvidia.py", "driver/fit.py", "worker/apart.py", "worker/doctor.py",
-                                                       "worker/examine.py", "worker/examine_memory.py", "ui/doctor.py")}
+GATHERED = {
+    "scripts": spoken.script_strings,
+    "knobs": spoken.knob_strings,
+    "glossary": spoken.glossary_strings,
+    "errors": spoken.error_strings,
+    "advice": spoken.advice_strings,
+    "repairs": spoken.repair_strings,
+    "causes": lambda: spoken.constant_strings(
+        "runs/diagnosis.py", "runs/signs.py", "ui/space.py", "runs/afterwards.py"
+    ),
+    "devices": lambda: spoken.constant_strings(
+        "device.py",
+        "driver/nvidia.py",
+        "driver/fit.py",
+        "worker/apart.py",
+        "worker/doctor.py",
+        "worker/examine.py",
+        "worker/examine_memory.py",
+        "ui/doctor.py",
+    ),
+}
 
 
 @pytest.mark.parametrize("what", GATHERED)
 @pytest.mark.parametrize("lang", OTHERS)
 def test_nothing_is_missing(lang: str, what: str) -> None:
     missing = words.missing(sorted(GATHERED[what]()), lang)
-    assert not missing, f"{len(missing)} sentences have no {lang}: put them into studio/ui/strings/{lang}/\n" + "\n".join(missing)
+    assert not missing, (
+        f"{len(missing)} sentences have no {lang}: put them into studio/ui/strings/{lang}/\n" + "\n".join(missing)
+    )
 
 
 @pytest.mark.parametrize("lang", OTHERS)
 def test_slots_are_the_same(lang: str) -> None:
     """A translation fills in the values its sentence has, and no others."""
-    wrong = [key for key, said in words.table(lang).items() if not set(re.findall(r"\{\w*\}", said)) <= set(re.findall(r"\{\w*\}", key))]
+    wrong = [
+        key
+        for key, said in words.table(lang).items()
+        if not set(re.findall(r"\{\w*\}", said)) <= set(re.findall(r"\{\w*\}", key))
+    ]
     assert not wrong
 
 

@@ -30,7 +30,9 @@ class Spaces(types.ModuleType):
             def on_gpu(*given: Any) -> Any:
                 self.lent += 1
                 return work(*given)
+
             return on_gpu
+
         return mark
 
 
@@ -44,7 +46,9 @@ def spaces(monkeypatch: pytest.MonkeyPatch) -> Iterator[Spaces]:
     zero.lent.cache_clear()
 
 
-def test_the_built_page_has_a_marked_function_bound_to_chat(spaces: Spaces, home: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_built_page_has_a_marked_function_bound_to_chat(
+    spaces: Spaces, home: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SPACES_ZERO_GPU", "true")
     page = build()
     assert spaces.marked == [("_answered", zero.SECONDS)]

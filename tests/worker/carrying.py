@@ -14,15 +14,32 @@ from studio.run import Run, create
 
 def rows(file: Path, count: int = 24) -> Path:
     """Alpaca rows of unlike length."""
-    file.write_text(json.dumps([{"instruction": f"Say the number {n}.", "input": "", "output": f"The number is {n}. " * (1 + n % 5)} for n in range(count)]))
+    file.write_text(
+        json.dumps(
+            [
+                {"instruction": f"Say the number {n}.", "input": "", "output": f"The number is {n}. " * (1 + n % 5)}
+                for n in range(count)
+            ]
+        )
+    )
     return file
 
 
 def order(model: Path, data: Path, *settings: str) -> Run:
     """A run of a short order in float32; settings as --set takes them."""
-    usual = ("training.epochs=2", "training.batch_size=2", "training.accumulation=2", "training.precision=fp32", "training.probe=false",
-             "training.threads=1", "training.warmup=0", "training.learning_rate=0.01", "training.save_every=100",
-             "training.keep_checkpoints=99", "data.eval=0.2")
+    usual = (
+        "training.epochs=2",
+        "training.batch_size=2",
+        "training.accumulation=2",
+        "training.precision=fp32",
+        "training.probe=false",
+        "training.threads=1",
+        "training.warmup=0",
+        "training.learning_rate=0.01",
+        "training.save_every=100",
+        "training.keep_checkpoints=99",
+        "data.eval=0.2",
+    )
     plain = f"{{model: {model}, data: {{train: {data}}}}}"
     return create(config.parse(plain, [*usual, *settings]))
 
@@ -30,6 +47,7 @@ def order(model: Path, data: Path, *settings: str) -> Run:
 def carry(run: Run) -> list[dict[str, Any]]:
     """One attempt, without a supervisor; returns the diary."""
     from studio.worker import train
+
     train.main(run)
     return run.events()
 

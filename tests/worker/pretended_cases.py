@@ -27,11 +27,23 @@ from tests import pretended, tiny
 ROWS = [{"input_ids": list(range(1, length)), "labels": [-100, *range(2, length)]} for length in (20, 30, 40)]
 STATISTICS = {"rows": 100, "tokens": 3000, "trained": 2000, "max": 40}
 PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
-CASES = [(name, packed, precision, checkpointing) for name, method in METHODS.items() for packed in (True, False) for precision in PRECISIONS
-         for checkpointing in (False, True) if (method.allows_packing or not packed) and (method.allows_checkpointing or not checkpointing)]
-VARIANTS = [{"name": "lora", "dora": True}, {"name": "lora", "dropout": 0.0, "plus_ratio": 4.0}, {"name": "lora", "modules_to_save": ["lm_head"]},
-            {"name": "full", "last_layers": 1}, {"name": "prefix", "projection": True}, {"name": "p_tuning", "encoder": "mlp"},
-            {"name": "adapter", "dropout": 0.1}]
+CASES = [
+    (name, packed, precision, checkpointing)
+    for name, method in METHODS.items()
+    for packed in (True, False)
+    for precision in PRECISIONS
+    for checkpointing in (False, True)
+    if (method.allows_packing or not packed) and (method.allows_checkpointing or not checkpointing)
+]
+VARIANTS = [
+    {"name": "lora", "dora": True},
+    {"name": "lora", "dropout": 0.0, "plus_ratio": 4.0},
+    {"name": "lora", "modules_to_save": ["lm_head"]},
+    {"name": "full", "last_layers": 1},
+    {"name": "prefix", "projection": True},
+    {"name": "p_tuning", "encoder": "mlp"},
+    {"name": "adapter", "dropout": 0.1},
+]
 
 
 class Trainer(StudioTrainer):
@@ -58,8 +70,13 @@ def _honest(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def steps(folder: Path, method: Any, packed: bool, precision: str, checkpointing: bool = False, count: int = 1) -> Any:
     """Train `count` steps of as many pieces; returns the tuned model."""
-    order = config.build({"data": {"train": "none.json"}, "method": method,
-                          "training": {"packing": packed or False, "precision": precision, "checkpointing": checkpointing}})
+    order = config.build(
+        {
+            "data": {"train": "none.json"},
+            "method": method,
+            "training": {"packing": packed or False, "precision": precision, "checkpointing": checkpointing},
+        }
+    )
     resolved = resolve(order, model.facts(folder), cards.device("RTX 4090"), STATISTICS)._replace(device=pretended.NAME)
     micro_batches = MicroBatchCollator(Layout(resolved.packed, 128 // count, 4 // count))(ROWS)
     assert resolved.packed == packed
@@ -71,11 +88,20 @@ def steps(folder: Path, method: Any, packed: bool, precision: str, checkpointing
         tuned.config.use_cache = False  # as the Trainer does
         if checkpointing:
             tuned.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
-        optimizer = torch.optim.AdamW(order.method.groups(tuned, 1e-3) or [one for one in tuned.parameters() if one.requires_grad], lr=1e-3, fused=True)
+        optimizer = torch.optim.AdamW(
+            order.method.groups(tuned, 1e-3) or [one for one in tuned.parameters() if one.requires_grad],
+            lr=1e-3,
+            fused=True,
+        )
         scaler = torch.amp.GradScaler(pretended.NAME, enabled=precision == "fp16")
         trainer = Trainer(resolved, lambda loss: scaler.scale(loss).backward())
-        there = [{key: pretended.given(value, "cpu") for key, value in micro_batch.items()} for micro_batch in micro_batches]
-        with pretended.Strict(), torch.autocast(pretended.NAME, PRECISIONS[precision], enabled=resolved.autocast is not None):
+        there = [
+            {key: pretended.given(value, "cpu") for key, value in micro_batch.items()} for micro_batch in micro_batches
+        ]
+        with (
+            pretended.Strict(),
+            torch.autocast(pretended.NAME, PRECISIONS[precision], enabled=resolved.autocast is not None),
+        ):
             for _ in range(count):
                 loss = trainer.training_step(tuned, there)
                 with torch.autocast(pretended.NAME, enabled=False):
@@ -85,7 +111,9 @@ def steps(folder: Path, method: Any, packed: bool, precision: str, checkpointing
                     scaler.step(optimizer)
                     scaler.update()
                 assert {loss.device.type, norm.device.type} == {pretended.NAME}
-                missing = [name for name, weight in tuned.named_parameters() if weight.requires_grad and weight.grad is None]
+                missing = [
+                    name for name, weight in tuned.named_parameters() if weight.requires_grad and weight.grad is None
+                ]
                 assert not missing, f"no gradient came to {missing}"
                 optimizer.zero_grad()
     return tuned
@@ -93,7 +121,13 @@ def steps(folder: Path, method: Any, packed: bool, precision: str, checkpointing
 
 @pytest.mark.parametrize(("name", "packed", "precision", "checkpointing"), CASES)
 def test_every_method_trains(name: str, packed: bool, precision: str, checkpointing: bool, folder: Path) -> None:
-    steps(folder, {"name": name, **({"init": "random"} if name in ("prefix", "prompt") else {})}, packed, precision, checkpointing)
+    steps(
+        folder,
+        {"name": name, **({"init": "random"} if name in ("prefix", "prompt") else {})},
+        packed,
+        precision,
+        checkpointing,
+    )
 
 
 @pytest.mark.parametrize("method", VARIANTS, ids=lambda method: "-".join(map(str, method.values())))
@@ -101,12 +135,18 @@ def test_their_variants_train(method: dict[str, Any], folder: Path) -> None:
     steps(folder, method, False, "bf16", count=2)
 
 
-@pytest.mark.parametrize("method", ["lora", "full", "adapter", {"name": "lora", "modules_to_save": ["embed_tokens"]}], ids=str)
-def test_packed_rows_take_the_variable_length_kernel(method: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "method", ["lora", "full", "adapter", {"name": "lora", "modules_to_save": ["embed_tokens"]}], ids=str
+)
+def test_packed_rows_take_the_variable_length_kernel(
+    method: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """On Ampere and newer, in 16 bits, whatever is trained: float32 weights leave float32 queries and keys under autocast."""
     taken = []
 
-    def kernel(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, starts: torch.Tensor, longest: int, scale: float) -> torch.Tensor:
+    def kernel(
+        query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, starts: torch.Tensor, longest: int, scale: float
+    ) -> torch.Tensor:
         taken.append((query.dtype, key.dtype, value.dtype))
         return query[0].transpose(0, 1).unsqueeze(0) + (key.sum() + value.sum()) * 0
 
@@ -134,9 +174,17 @@ def test_a_model_that_was_not_moved_is_caught(folder: Path, monkeypatch: pytest.
         steps(folder, "lora", True, "bf16")
 
 
-@pytest.mark.parametrize("ask", [lambda starts: starts.tolist(), lambda starts: starts.cpu(), lambda starts: bool((starts > 0).all()),
-                                 lambda starts: starts.nonzero(), lambda starts: torch.zeros(3).add_(starts.sum())],
-                         ids=["tolist", "cpu", "bool", "nonzero", "mixed"])
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda starts: starts.tolist(),
+        lambda starts: starts.cpu(),
+        lambda starts: bool((starts > 0).all()),
+        lambda starts: starts.nonzero(),
+        lambda starts: torch.zeros(3).add_(starts.sum()),
+    ],
+    ids=["tolist", "cpu", "bool", "nonzero", "mixed"],
+)
 def test_questions_to_the_device_are_caught(ask: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = attention._causal
 

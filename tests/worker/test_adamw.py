@@ -21,7 +21,9 @@ def test_rounding_is_right_in_the_mean() -> None:
         found = rounded(torch.full((many,), exact), noise(many)).float()
         assert set(found.unique().tolist()) <= {1.0, 1 + 1 / 128}
         share = (found > 1).float().mean().item()
-        assert abs(share - wanted) < 5 * (max(wanted * (1 - wanted), 1e-9) / many) ** 0.5 + 1e-6, "five standard deviations"
+        assert abs(share - wanted) < 5 * (max(wanted * (1 - wanted), 1e-9) / many) ** 0.5 + 1e-6, (
+            "five standard deviations"
+        )
 
 
 def test_what_bf16_can_hold_stays_as_it_is() -> None:
@@ -68,7 +70,10 @@ def test_it_is_adamw_where_nothing_is_rounded_away(monkeypatch: pytest.MonkeyPat
     weights = {kind: torch.nn.Parameter(start.clone().to(kind)) for kind in (torch.float32, torch.bfloat16)}
     options = {"lr": 0.01, "weight_decay": 0.1}
     monkeypatch.setattr(adamw, "ADAMW_NUMBERS", 100)
-    made = {torch.float32: torch.optim.AdamW([weights[torch.float32]], **options), torch.bfloat16: RoundedAdamW([weights[torch.bfloat16]], seed=1, **options)}
+    made = {
+        torch.float32: torch.optim.AdamW([weights[torch.float32]], **options),
+        torch.bfloat16: RoundedAdamW([weights[torch.bfloat16]], seed=1, **options),
+    }
     for slope in slopes:
         for kind, weight in weights.items():
             weight.grad = slope.to(kind)

@@ -21,9 +21,16 @@ FAMILIES: dict[str, dict[str, Any]] = {  # not proved: packed they learn from th
     "bloom": {"vocab_size": 400, "hidden_size": 32, "n_layer": 2, "n_head": 4},
     "codegen": {**OLD, "rotary_dim": 4},
     "gptj": {**OLD, "rotary_dim": 4},
-    "gpt_neo": {"vocab_size": 400, "hidden_size": 32, "num_layers": 2, "num_heads": 4, "attention_types": [[["global", "local"], 1]]},
+    "gpt_neo": {
+        "vocab_size": 400,
+        "hidden_size": 32,
+        "num_layers": 2,
+        "num_heads": 4,
+        "attention_types": [[["global", "local"], 1]],
+    },
     "falcon": {"vocab_size": 400, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4},
-    "mpt": {"vocab_size": 400, "d_model": 32, "n_layers": 2, "n_heads": 4, "max_seq_len": 256}}
+    "mpt": {"vocab_size": 400, "d_model": 32, "n_layers": 2, "n_heads": 4, "max_seq_len": 256},
+}
 FIXED = ("method.name=full", "training.max_steps=3", "training.learning_rate=0.001")
 
 
@@ -44,6 +51,7 @@ def architecture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[s
     def made(kind: str) -> Path:
         monkeypatch.setitem(architectures.CONFIGS, kind, FAMILIES[kind])
         return architectures.write(tmp_path / kind, kind)
+
     return made
 
 
@@ -60,7 +68,8 @@ ALONE = (*FIXED, "training.batch_size=1", "training.accumulation=4")
 
 @pytest.mark.parametrize("kind", ["gpt_oss", "bloom", "codegen", "mpt"])
 def test_a_family_that_does_not_pack_is_padded_even_where_the_list_says_otherwise(
-        kind: str, architecture: Callable[[str], Path], data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kind: str, architecture: Callable[[str], Path], data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It learns what it learns one row at a time, padded, in transformers' own attention."""
     folder = architecture(kind)
     alone = carry(order(folder, data, *ALONE, "training.loss=full"))
@@ -76,7 +85,9 @@ def test_a_family_that_does_not_pack_is_padded_even_where_the_list_says_otherwis
 
 
 @pytest.mark.parametrize("kind", ["falcon", "gptj", "gpt_neo"])
-def test_a_family_outside_the_list_is_trained_as_it_is(kind: str, architecture: Callable[[str], Path], data: Path) -> None:
+def test_a_family_outside_the_list_is_trained_as_it_is(
+    kind: str, architecture: Callable[[str], Path], data: Path
+) -> None:
     """Also one that has no SDPA (gptj, gpt_neo: eager)."""
     diary = carry(order(architecture(kind), data, *FIXED))
     assert diary[-1]["state"] == "finished"
@@ -84,7 +95,9 @@ def test_a_family_outside_the_list_is_trained_as_it_is(kind: str, architecture: 
     assert plan(diary)["attention"] == ("sdpa" if kind == "falcon" else "eager")
 
 
-def test_attention_that_looks_into_the_neighbour_is_noticed(tiny_model: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_attention_that_looks_into_the_neighbour_is_noticed(
+    tiny_model: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The kernel sees one long row; the pieces of training are padded afterwards, and the model's attention is transformers' own."""
     sound, seen = attention.packed_attention, []
 

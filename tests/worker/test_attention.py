@@ -14,14 +14,25 @@ from studio.worker.batches import collate
 attention.enter()
 LENGTHS = (5, 33, 17)
 SHAPES = {
-    "llama": {"num_key_value_heads": 2}, "qwen2": {"num_key_value_heads": 2}, "qwen3": {"num_key_value_heads": 1, "head_dim": 8},
-    "mistral": {"num_key_value_heads": 4, "sliding_window": None}, "gpt_neox": {}, "phi": {},
+    "llama": {"num_key_value_heads": 2},
+    "qwen2": {"num_key_value_heads": 2},
+    "qwen3": {"num_key_value_heads": 1, "head_dim": 8},
+    "mistral": {"num_key_value_heads": 4, "sliding_window": None},
+    "gpt_neox": {},
+    "phi": {},
 }
 
 
 def model(kind: str, name: str) -> torch.nn.Module:
     torch.manual_seed(0)
-    plain = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64, "vocab_size": 100, **SHAPES[kind]}
+    plain = {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 64,
+        "vocab_size": 100,
+        **SHAPES[kind],
+    }
     config = AutoConfig.for_model(kind, **plain)
     made = AutoModelForCausalLM.from_config(config, attn_implementation=name).eval()
     for weight in made.parameters():
@@ -37,7 +48,7 @@ def together_and_alone(made: torch.nn.Module) -> list[tuple[torch.Tensor, torch.
         packed = made(**micro_batch).logits[0]
         alone = [made(input_ids=torch.tensor([row["input_ids"]])).logits[0] for row in rows]
     starts = micro_batch["cu_seq_lens_q"].tolist()
-    return [(packed[start:start + len(one)], one) for start, one in zip(starts, alone)]
+    return [(packed[start : start + len(one)], one) for start, one in zip(starts, alone)]
 
 
 @pytest.mark.parametrize("kind", SHAPES)
@@ -72,5 +83,7 @@ def test_generation_works_without_the_places(tiny_model: Path) -> None:
     answers = []
     for name in ("packed", "sdpa"):
         made = AutoModelForCausalLM.from_pretrained(tiny_model, attn_implementation=name).eval()
-        answers.append(made.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=8, do_sample=False).tolist())
+        answers.append(
+            made.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=8, do_sample=False).tolist()
+        )
     assert answers[0] == answers[1]

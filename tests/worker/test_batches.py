@@ -9,13 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from studio.kernels import WIDTH_STEP
-from studio.worker.batches import Layout, Order, MicroBatchCollator, Steps, filled, groups, share, trained
+from studio.worker.batches import Layout, MicroBatchCollator, Order, Steps, filled, groups, share, trained
 
 LENGTHS = st.lists(st.integers(2, 300), min_size=1, max_size=40)
 
 
 def row(length: int, number: int = 0) -> dict[str, list[int]]:
-    return {"input_ids": [number + 1] * length, "labels": [-100] * (length // 2) + [number + 1] * (length - length // 2)}
+    return {
+        "input_ids": [number + 1] * length,
+        "labels": [-100] * (length // 2) + [number + 1] * (length - length // 2),
+    }
 
 
 def test_every_row_once_an_epoch_and_each_epoch_anew() -> None:
@@ -31,6 +34,7 @@ def test_every_row_once_an_epoch_and_each_epoch_anew() -> None:
 
 def test_a_skip_goes_on_where_it_was() -> None:
     from accelerate import skip_first_batches
+
     rows = [row(4, number) for number in range(9)]
     loader = Steps(rows, batch_sampler=Order(9, 2, seed=1), collate_fn=MicroBatchCollator(Layout(True, 64, 4)))
     whole = [[micro_batch["input_ids"].tolist() for micro_batch in step] for step in loader]
@@ -44,7 +48,9 @@ def test_no_row_is_lost_or_cut(lengths: list[int], packed: bool, most: int) -> N
     rows = [row(length, number) for number, length in enumerate(lengths)]
     layout = Layout(packed, max(lengths) + 50, most)
     found = groups(rows, layout)
-    assert Counter(one["input_ids"][0] for group in found for one in group) == Counter(one["input_ids"][0] for one in rows)
+    assert Counter(one["input_ids"][0] for group in found for one in group) == Counter(
+        one["input_ids"][0] for one in rows
+    )
     for group in found:
         if packed:
             assert sum(len(one["input_ids"]) for one in group) <= layout.tokens
@@ -85,7 +91,10 @@ def test_padded_pieces_are_cut_where_it_costs_least() -> None:
 
 
 def test_processes_get_like_loads() -> None:
-    loads = [sum(len(one["input_ids"]) for one in part) for part in share([row(length) for length in (100, 90, 50, 40, 30, 20)], 2)]
+    loads = [
+        sum(len(one["input_ids"]) for one in part)
+        for part in share([row(length) for length in (100, 90, 50, 40, 30, 20)], 2)
+    ]
     assert abs(loads[0] - loads[1]) <= 20
 
 

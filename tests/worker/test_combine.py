@@ -50,17 +50,23 @@ def carried_out(order: config.RunConfig) -> Run:
 
 def on_base(model: Path, folder: Path) -> torch.Tensor:
     """Plain peft's logits of an adapter folder."""
-    return logits(PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32), folder).eval(), IDS)
+    return logits(
+        PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32), folder).eval(), IDS
+    )
 
 
 @pytest.mark.parametrize("how", TYPES)
 def test_as_plain_peft_combines_them(how: str, home: Path, tiny_model: Path) -> None:
     parents, wanted = [parent(tiny_model, seed, rank=4) for seed in (1, 2)], [0.7, -0.4]
     one = carried_out(combining.order(parents, wanted, how))
-    plain = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32), parents[0].result, adapter_name="a")
+    plain = PeftModel.from_pretrained(
+        AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32), parents[0].result, adapter_name="a"
+    )
     plain.load_adapter(parents[1].result, adapter_name="b")
     set_seed(42)
-    plain.add_weighted_adapter(["a", "b"], wanted, "both", combination_type=how, **({"density": 0.5} if how in PRUNING else {}))
+    plain.add_weighted_adapter(
+        ["a", "b"], wanted, "both", combination_type=how, **({"density": 0.5} if how in PRUNING else {})
+    )
     plain.set_adapter("both")
     torch.testing.assert_close(on_base(tiny_model, one.result), logits(plain.eval(), IDS), atol=1e-4, rtol=1e-4)
 
@@ -69,7 +75,9 @@ def test_as_plain_peft_combines_them(how: str, home: Path, tiny_model: Path) -> 
 def test_one_with_the_whole_weight_is_that_one(how: str, home: Path, tiny_model: Path) -> None:
     parents = [parent(tiny_model, seed, rank=4) for seed in (1, 2)]
     one = carried_out(combining.order(parents, [1, 0], how))
-    torch.testing.assert_close(on_base(tiny_model, one.result), on_base(tiny_model, parents[0].result), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        on_base(tiny_model, one.result), on_base(tiny_model, parents[0].result), atol=1e-4, rtol=1e-4
+    )
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
@@ -82,7 +90,10 @@ def test_merged_it_is_the_base_and_the_weighted_changes(kind: str, home: Path, t
     wanted = dict(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).state_dict())
     changed = set()
     for weight, made in zip([0.5, 0.25], parents, strict=True):
-        stored, settings = load_file(made.result / "adapter_model.safetensors"), json.loads((made.result / "adapter_config.json").read_text())
+        stored, settings = (
+            load_file(made.result / "adapter_model.safetensors"),
+            json.loads((made.result / "adapter_config.json").read_text()),
+        )
         for name, a in stored.items():
             if "lora_A" in name:
                 target = name.removeprefix("base_model.model.").replace(".lora_A", "")
@@ -115,12 +126,21 @@ def test_what_it_is_worth_on_each_runs_rows(home: Path, tiny_model: Path, tiny_d
             model = (PeftModel.from_pretrained(model, folder) if folder else model).eval()
             counts = [sum(label != -100 for label in one.labels[1:]) for one in encoded]
             with torch.inference_mode():
-                told = [model(input_ids=torch.tensor([one.ids]), labels=torch.tensor([one.labels])).loss for one in encoded]
+                told = [
+                    model(input_ids=torch.tensor([one.ids]), labels=torch.tensor([one.labels])).loss for one in encoded
+                ]
             mean = sum(loss * count for loss, count in zip(told, counts, strict=True)) / sum(counts)
-            assert (row["parents"].get(name) or row.get(name)) == pytest.approx(float(mean), abs=3e-2)  # bf16 where the device has it
+            assert (row["parents"].get(name) or row.get(name)) == pytest.approx(
+                float(mean), abs=3e-2
+            )  # bf16 where the device has it
     said = run.summary(one)
     assert said["eval_loss_before"] == pytest.approx(sum(row["base"] for row in table) / 2, rel=0.05)
-    assert said["combined"] == {"how": "cat", "runs": [made.id for made in parents], "weights": [0.5, 0.5], "density": None}
+    assert said["combined"] == {
+        "how": "cat",
+        "runs": [made.id for made in parents],
+        "weights": [0.5, 0.5],
+        "density": None,
+    }
     assert json.loads((one.result / "manifest.json").read_text())["combined"]["losses"] == table
     assert len(proof.held_out(one.config)) == 16
     for text in (card.card(one), report.report(one)):
@@ -137,8 +157,14 @@ def test_what_cannot_be_combined_says_why(home: Path, tiny_model: Path, tmp_path
     text = whole.config.to_yaml().split("method:")[0] + "method: full\n"
     (whole.folder / "config.yaml").write_text(text)
     shutil.rmtree(empty.result)
-    odd = {name: parent(tiny_model, 3, **knobs) for name, knobs in (
-        ("use_dora", {"dora": True}), ("use_rslora", {"rslora": True}), ("modules_to_save", {"modules_to_save": ["lm_head"]}))}
+    odd = {
+        name: parent(tiny_model, 3, **knobs)
+        for name, knobs in (
+            ("use_dora", {"dora": True}),
+            ("use_rslora", {"rslora": True}),
+            ("modules_to_save", {"modules_to_save": ["lm_head"]}),
+        )
+    }
     for name, made in odd.items():
         with pytest.raises(RunError, match=name):
             combining.order([first, made])
@@ -146,17 +172,32 @@ def test_what_cannot_be_combined_says_why(home: Path, tiny_model: Path, tmp_path
     for made, more in ((biased, {"bias": "all"}), (worded, {"trainable_token_indices": {"embed_tokens": [3]}})):
         file = made.result / "adapter_config.json"
         file.write_text(json.dumps({**json.loads(file.read_text()), **more}))
-    for runs, word in (([first], "from 2 to 16 runs"), ([first, first], "named twice"), ([first, foreign], "different bases"), ([first, biased], "bias"),
-                       ([first, worded], "trainable_token_indices"),
-                       ([first, waiting], "not over"), ([first, Run(whole.folder)], "no adapter to combine"), ([first, empty], "no result yet"),
-                       ([first, parent(tiny_model, 1, name="ia3")], "only the matrices of LoRA"),
-                       ([first, parent(tiny_model, 1, name="prompt")], "only the matrices of LoRA")):
+    for runs, word in (
+        ([first], "from 2 to 16 runs"),
+        ([first, first], "named twice"),
+        ([first, foreign], "different bases"),
+        ([first, biased], "bias"),
+        ([first, worded], "trainable_token_indices"),
+        ([first, waiting], "not over"),
+        ([first, Run(whole.folder)], "no adapter to combine"),
+        ([first, empty], "no result yet"),
+        ([first, parent(tiny_model, 1, name="ia3")], "only the matrices of LoRA"),
+        ([first, parent(tiny_model, 1, name="prompt")], "only the matrices of LoRA"),
+    ):
         with pytest.raises(RunError, match=word):
             combining.order(runs)
-    for options, word in (({"how": "linear"}, "needs adapters of one rank"), ({"how": "ties"}, "one rank"), ({"how": "mean"}, "no way"),
-                          ({"weights": [1]}, "2 runs and 1 weights"), ({"weights": [0, 0]}, "All weights are 0"), ({"weights": [1, float("nan")]}, "nan"),
-                          ({"weights": [1, 99]}, "99"), ({"weights": [True, 1]}, "True"), ({"density": 0.5}, "has no density"),
-                          ({"how": "dare_ties", "density": 0}, "density is 0")):
+    for options, word in (
+        ({"how": "linear"}, "needs adapters of one rank"),
+        ({"how": "ties"}, "one rank"),
+        ({"how": "mean"}, "no way"),
+        ({"weights": [1]}, "2 runs and 1 weights"),
+        ({"weights": [0, 0]}, "All weights are 0"),
+        ({"weights": [1, float("nan")]}, "nan"),
+        ({"weights": [1, 99]}, "99"),
+        ({"weights": [True, 1]}, "True"),
+        ({"density": 0.5}, "has no density"),
+        ({"how": "dare_ties", "density": 0}, "density is 0"),
+    ):
         with pytest.raises(OrderError, match=word):
             combining.order([first, second], **options)
     assert combining.order([first, second], how="svd").method.rank == 8
@@ -169,7 +210,9 @@ def test_a_base_that_has_changed_is_refused(home: Path, tiny_model: Path, tmp_pa
     parents = [parent(base, seed) for seed in (1, 2)]
     for one in parents:
         file = one.result / "manifest.json"
-        file.write_text(json.dumps({**json.loads(file.read_text()), "base_fingerprint": combining.shards.fingerprint(base)}))
+        file.write_text(
+            json.dumps({**json.loads(file.read_text()), "base_fingerprint": combining.shards.fingerprint(base)})
+        )
     made = run.create(combining.order(parents))
     shutil.copy(tiny.write(tmp_path / "another", seed=3) / "model.safetensors", base)
     with pytest.raises(StudioError, match="other weights"):
@@ -211,10 +254,18 @@ def test_the_bits_of_the_base_and_a_combination_of_combinations(home: Path, tiny
 def test_from_a_terminal(home: Path, tiny_model: Path, tiny_data: Path) -> None:
     """Through queue, supervisor and worker."""
     parents = [parent(tiny_model, seed, tiny_data) for seed in (1, 2)]
-    told = terminal(["combine", *(one.id for one in parents), "--weights", "0.3,0.7", "--how", "ties", "--name", "both", "--json"], home)
+    told = terminal(
+        ["combine", *(one.id for one in parents), "--weights", "0.3,0.7", "--how", "ties", "--name", "both", "--json"],
+        home,
+    )
     answer = json.loads(told.stdout)
     assert (told.returncode, answer["state"], len(answer["losses"])) == (0, "finished", 2), told.stderr
-    assert answer["combined"] == {"how": "ties", "runs": [one.id for one in parents], "weights": [0.3, 0.7], "density": 0.5}
+    assert answer["combined"] == {
+        "how": "ties",
+        "runs": [one.id for one in parents],
+        "weights": [0.3, 0.7],
+        "density": 0.5,
+    }
     refused = terminal(["combine", parents[0].id, answer["run"], "--how", "linear", "--weights", "1", "--json"], home)
     assert refused.returncode == 2
     assert json.loads(refused.stdout)["error"]["where"] == "weights"

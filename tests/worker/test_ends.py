@@ -33,9 +33,19 @@ def again(run: Run, monkeypatch: pytest.MonkeyPatch) -> list[dict]:
     return carry(Run(run.folder))[before:]
 
 
-def test_an_early_stop_that_died_at_its_result_trains_no_further(tiny_model: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = order(tiny_model, data, "training.early_stopping=2", "training.eval_every=1", "training.learning_rate=0.5", "training.epochs=20",
-                "training.max_grad_norm=0", "training.schedule=constant")
+def test_an_early_stop_that_died_at_its_result_trains_no_further(
+    tiny_model: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = order(
+        tiny_model,
+        data,
+        "training.early_stopping=2",
+        "training.eval_every=1",
+        "training.learning_rate=0.5",
+        "training.epochs=20",
+        "training.max_grad_norm=0",
+        "training.schedule=constant",
+    )
     whole, weights = carry(run), result(run)
     shutil.rmtree(run.result)
     told = again(run, monkeypatch)
@@ -84,21 +94,31 @@ def test_a_stop_cuts_a_long_evaluation_short(tiny_model: Path, data: Path, monke
     assert (run.result / "manifest.json").is_file()
 
 
-def test_the_plain_way_is_taken_again_after_a_resume(tiny_model: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_plain_way_is_taken_again_after_a_resume(
+    tiny_model: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A model that computes otherwise with a cut head is trained the plain way in every attempt, and the resumed one ends where the whole one does."""
     said = trainer.loss
-    monkeypatch.setattr(trainer, "loss", lambda model, inputs, kind, *more: said(model, inputs, kind, *more) * (1.1 if kind == "chunked" else 1))
+    monkeypatch.setattr(
+        trainer,
+        "loss",
+        lambda model, inputs, kind, *more: said(model, inputs, kind, *more) * (1.1 if kind == "chunked" else 1),
+    )
     run = order(tiny_model, data, "training.save_every=4")
     whole, weights = carry(run), result(run)
     for step in (8, 10):
         shutil.rmtree(run.checkpoints / f"checkpoint-{step}")
     told = again(run, monkeypatch)
-    assert [any("trained the plain way" in event.get("text", "") for event in attempt) for attempt in (whole, told)] == [True, True]
+    assert [
+        any("trained the plain way" in event.get("text", "") for event in attempt) for attempt in (whole, told)
+    ] == [True, True]
     assert steps(told) == steps(whole)[4:]
     assert all(torch.equal(weight, result(run)[name]) for name, weight in weights.items())
 
 
-def test_a_disk_that_is_full_at_the_result_is_named(tiny_model: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_is_full_at_the_result_is_named(
+    tiny_model: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = order(tiny_model, data, "training.max_steps=3")
 
     @contextmanager
@@ -116,7 +136,9 @@ def test_a_disk_that_is_full_at_the_result_is_named(tiny_model: Path, data: Path
     assert evals(told) == []
 
 
-def test_a_newer_program_goes_on_with_the_same_rows(tiny_model: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_newer_program_goes_on_with_the_same_rows(
+    tiny_model: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What is kept of read data is read anew after an update; the rows decide whether a resume is the same run, not the number of the version."""
     run = order(tiny_model, data, "training.save_every=4")
     whole, weights = carry(run), result(run)

@@ -28,6 +28,7 @@ from tests.methods import architectures
 def trained(model: Path, name: str = "lora", seed: int = 1, **knobs) -> Run:
     """A run whose result is an adapter with weights that matter, saved as the trainer saves it."""
     from transformers import AutoTokenizer
+
     order = config.build({"model": str(model), "data": {"train": "sample"}, "method": {"name": name, **knobs}})
     one = run.create(order)
     wrapped = order.method.wrap(METHODS["full"]().load(model, torch.float32))
@@ -38,8 +39,17 @@ def trained(model: Path, name: str = "lora", seed: int = 1, **knobs) -> Run:
                 weight.add_(torch.randn(weight.shape, generator=random) * 0.2)
     order.method.save_result(wrapped, one.result)
     AutoTokenizer.from_pretrained(model).save_pretrained(one.result)
-    (one.result / "manifest.json").write_text(json.dumps({"base": str(model), "model": {"source": str(model)}, "template": "model",
-                                                          "method": order.method.model_dump(mode="json"), "stop": ["<|im_end|>"]}))
+    (one.result / "manifest.json").write_text(
+        json.dumps(
+            {
+                "base": str(model),
+                "model": {"source": str(model)},
+                "template": "model",
+                "method": order.method.model_dump(mode="json"),
+                "stop": ["<|im_end|>"],
+            }
+        )
+    )
     return one
 
 
@@ -48,7 +58,10 @@ def logits(model, ids: torch.Tensor) -> torch.Tensor:
         return model(input_ids=ids).logits
 
 
-@pytest.mark.parametrize(("name", "knobs"), [("lora", {}), ("lora", {"rslora": True, "target_modules": "q-v"}), ("lora", {"dora": True}), ("ia3", {})])
+@pytest.mark.parametrize(
+    ("name", "knobs"),
+    [("lora", {}), ("lora", {"rslora": True, "target_modules": "q-v"}), ("lora", {"dora": True}), ("ia3", {})],
+)
 def test_merged_model_computes_the_same(home: Path, tiny_model: Path, tmp_path: Path, name: str, knobs: dict) -> None:
     found = voice(trained(tiny_model, name, **knobs).id)
     base = METHODS["full"]().load(tiny_model, torch.float32)
@@ -95,11 +108,17 @@ def test_adapter_zip_holds_no_path_of_this_computer(home: Path, tiny_model: Path
     with zipfile.ZipFile(answer["path"]) as packed:
         config_file = json.loads(packed.read("adapter_config.json"))
         assert config_file["base_model_name_or_path"] == tiny_model.name
-        assert {"adapter_model.safetensors", "README.md", "chat_template.jinja", "tokenizer.json"} <= set(packed.namelist())
+        assert {"adapter_model.safetensors", "README.md", "chat_template.jinja", "tokenizer.json"} <= set(
+            packed.namelist()
+        )
 
 
-@pytest.mark.parametrize(("precision", "dtype"), [("own", torch.bfloat16), ("f16", torch.float16), ("f32", torch.float32)])
-def test_merged_in_the_bases_type_or_another(home: Path, tiny_model: Path, tmp_path: Path, precision: str, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize(
+    ("precision", "dtype"), [("own", torch.bfloat16), ("f16", torch.float16), ("f32", torch.float32)]
+)
+def test_merged_in_the_bases_type_or_another(
+    home: Path, tiny_model: Path, tmp_path: Path, precision: str, dtype: torch.dtype
+) -> None:
     """The files, the config that names their type, and what transformers makes of both."""
     base = tmp_path / "base"
     METHODS["full"]().load(tiny_model, torch.bfloat16).save_pretrained(base)
@@ -110,7 +129,11 @@ def test_merged_in_the_bases_type_or_another(home: Path, tiny_model: Path, tmp_p
     loaded = METHODS["full"]().load(tmp_path / "out", "auto")
     assert {weight.dtype for weight in loaded.parameters()} == {dtype}
     exact = dict(weights(found))
-    assert all((weight.float() - exact[name]).norm() < 0.01 * exact[name].norm() for name, weight in loaded.named_parameters() if name in exact)
+    assert all(
+        (weight.float() - exact[name]).norm() < 0.01 * exact[name].norm()
+        for name, weight in loaded.named_parameters()
+        if name in exact
+    )
 
 
 def test_what_float16_cannot_hold_is_refused() -> None:
@@ -120,6 +143,7 @@ def test_what_float16_cannot_hold_is_refused() -> None:
 
 def test_merge_in_shards(home: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from safetensors import safe_open
+
     monkeypatch.setattr("studio.worker.merge.SHARD", 20_000)
     found = voice(trained(tiny_model).id)
     merge(found, tmp_path, torch.float32)
@@ -146,6 +170,7 @@ def test_q_and_k_are_reordered_as_llama_cpp_has_them() -> None:
 
 def test_template_without_generation_tags_writes_the_same() -> None:
     from studio import template
+
     said = [{"role": "user", "content": "Hello?"}, {"role": "assistant", "content": " Hi. "}]
     for name in template.names():
         used = template.load(name)

@@ -27,8 +27,10 @@ from studio.worker.importance import _rows, importance
 from tests import tiny
 from tests.worker.test_export import logits, trained
 
-LIMITED = ("import resource, sys; from pathlib import Path; from studio.worker import export;"
-           "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)); sys.exit(export.main(sys.argv[1], sys.argv[2], Path(sys.argv[3])))")
+LIMITED = (
+    "import resource, sys; from pathlib import Path; from studio.worker import export;"
+    "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)); sys.exit(export.main(sys.argv[1], sys.argv[2], Path(sys.argv[3])))"
+)
 
 
 def run_with_data(model: Path, data: Path, **knobs) -> Run:
@@ -37,11 +39,18 @@ def run_with_data(model: Path, data: Path, **knobs) -> Run:
     return Run(one.folder)
 
 
-def test_an_export_that_is_killed_leaves_no_worker_and_the_next_one_cleans_up(home: Path, tiny_model: Path, tmp_path: Path) -> None:
+def test_an_export_that_is_killed_leaves_no_worker_and_the_next_one_cleans_up(
+    home: Path, tiny_model: Path, tmp_path: Path
+) -> None:
     one, out = trained(tiny_model), tmp_path / "out" / "merged"
     out.parent.mkdir()
-    going = subprocess.Popen([sys.executable, "-m", "studio", "merge", one.id, str(out), "--no-proof"], cwd=PROJECT,
-                             env={**os.environ, "STUDIO_HOME": str(home)}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    going = subprocess.Popen(
+        [sys.executable, "-m", "studio", "merge", one.id, str(out), "--no-proof"],
+        cwd=PROJECT,
+        env={**os.environ, "STUDIO_HOME": str(home)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     until = time.monotonic() + 120
     while not (children := _children(going.pid)) and time.monotonic() < until:
         time.sleep(0.05)
@@ -92,8 +101,14 @@ def test_a_full_disk_is_said_and_leaves_nothing(home: Path, tiny_model: Path, tm
     """A file that may not grow stands for it: the same way out of the same writes."""
     one = trained(tiny_model)
     for what in ("merged-own", "q8_0"):
-        done = subprocess.run([sys.executable, "-c", LIMITED, what, one.id, str(tmp_path / what)], cwd=PROJECT,
-                              env={**os.environ, "STUDIO_HOME": str(home)}, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(
+            [sys.executable, "-c", LIMITED, what, one.id, str(tmp_path / what)],
+            cwd=PROJECT,
+            env={**os.environ, "STUDIO_HOME": str(home)},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
         assert done.stdout, done.stderr[-2000:]
         told = json.loads(done.stdout.strip().splitlines()[-1])["error"]
         assert done.returncode == 2
@@ -126,12 +141,16 @@ def test_a_base_in_shards_and_what_leaves_of_it(home: Path, tiny_model: Path, tm
     wanted = logits(found.method.attach(AutoModelForCausalLM.from_pretrained(base), found.result), ids)
     torch.testing.assert_close(logits(whole, ids), wanted, atol=1e-4, rtol=1e-4)
     assert whole.generation_config.eos_token_id == 2
-    said = AutoTokenizer.from_pretrained(tmp_path / "out").apply_chat_template([{"role": "user", "content": "Hi"}], tokenize=False)
+    said = AutoTokenizer.from_pretrained(tmp_path / "out").apply_chat_template(
+        [{"role": "user", "content": "Hi"}], tokenize=False
+    )
     assert said == "<|im_start|>user\nHi<|im_end|>\n"
     assert AutoConfig.from_pretrained(tmp_path / "out").dtype == torch.float32
 
 
-def test_k_quants_need_the_quantizer(home: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_k_quants_need_the_quantizer(
+    home: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(llama_cpp.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ExportError, match="not installed") as refused:
         folders.export(trained(tiny_model).id, "gguf", tmp_path / "out.gguf", "q4_k_m")
@@ -152,8 +171,9 @@ def test_importance_is_the_mean_square_of_what_a_layer_is_given(home: Path, tiny
 
 
 @pytest.mark.rare
-def test_a_k_quant_weighed_by_rows_is_proved_by_running_it(home: Path, tiny_data: Path, tmp_path: Path,
-                                                           monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_k_quant_weighed_by_rows_is_proved_by_running_it(
+    home: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """End to end on a model 256 wide: computed, quantized with it, run in llama.cpp, three losses told."""
     pytest.importorskip("xllamacpp")
     monkeypatch.setattr(proving, "MAX_TOKENS", 8)

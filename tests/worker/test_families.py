@@ -18,11 +18,33 @@ from tests import families
 attention.enter()
 LENGTHS = (5, 33, 17)
 SHAPE: dict[str, Any] = {
-    "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 64, "vocab_size": 100, "head_dim": 8,
-    "max_position_embeddings": 256, "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 2, "sliding_window": 128, "moe_intermediate_size": 16,
-    "num_experts": 4, "num_local_experts": 4, "num_experts_per_tok": 2, "moe_num_experts": 4, "moe_k": 2, "shared_expert_intermediate_size": 16,
-    "attention_dropout": 0.0, "attn_pdrop": 0.0, "resid_pdrop": 0.0, "embd_pdrop": 0.0, "hidden_dropout": 0.0, "residual_dropout": 0.0,
-    "embedding_dropout": 0.0}
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 64,
+    "vocab_size": 100,
+    "head_dim": 8,
+    "max_position_embeddings": 256,
+    "pad_token_id": 0,
+    "eos_token_id": 1,
+    "bos_token_id": 2,
+    "sliding_window": 128,
+    "moe_intermediate_size": 16,
+    "num_experts": 4,
+    "num_local_experts": 4,
+    "num_experts_per_tok": 2,
+    "moe_num_experts": 4,
+    "moe_k": 2,
+    "shared_expert_intermediate_size": 16,
+    "attention_dropout": 0.0,
+    "attn_pdrop": 0.0,
+    "resid_pdrop": 0.0,
+    "embd_pdrop": 0.0,
+    "hidden_dropout": 0.0,
+    "residual_dropout": 0.0,
+    "embedding_dropout": 0.0,
+}
 
 
 def model(family: str, kernel: str) -> torch.nn.Module:
@@ -33,14 +55,22 @@ def model(family: str, kernel: str) -> torch.nn.Module:
     made = AutoModelForCausalLM.from_config(config, attn_implementation=kernel).eval()
     random = torch.Generator().manual_seed(1)
     for name, weight in made.named_parameters():
-        torch.nn.init.normal_(weight, 1.0 if "norm" in name and weight.dim() == 1 else 0.0, 0.3 if weight.dim() > 1 else 0.2, generator=random)
+        torch.nn.init.normal_(
+            weight,
+            1.0 if "norm" in name and weight.dim() == 1 else 0.0,
+            0.3 if weight.dim() > 1 else 0.2,
+            generator=random,
+        )
     return made
 
 
 @pytest.mark.parametrize("family", sorted(families.ROWS))
 def test_rows_are_as_alone(family: str) -> None:
     random = torch.Generator().manual_seed(3)
-    rows = [{"input_ids": torch.randint(3, 100, (length,), generator=random).tolist(), "labels": [0] * length} for length in LENGTHS]
+    rows = [
+        {"input_ids": torch.randint(3, 100, (length,), generator=random).tolist(), "labels": [0] * length}
+        for length in LENGTHS
+    ]
     plain, ours = model(family, "eager"), model(family, attention.PACKED_ATTENTION)
     alone = [plain(input_ids=torch.tensor([row["input_ids"]]), use_cache=False).logits[0] for row in rows]
     slopes = [torch.randn(one.shape, generator=random) for one in alone]
@@ -49,8 +79,11 @@ def test_rows_are_as_alone(family: str) -> None:
         piece = collate(rows, packed)
         piece.pop("labels")
         out = ours(**{"use_cache": False, **piece}).logits
-        found = [out[0, start:start + length] for start, length in zip(piece["row_starts"], LENGTHS)] if packed \
+        found = (
+            [out[0, start : start + length] for start, length in zip(piece["row_starts"], LENGTHS)]
+            if packed
             else [out[place, :length] for place, length in enumerate(LENGTHS)]
+        )
         for mine, theirs in zip(found, alone, strict=True):
             torch.testing.assert_close(mine, theirs, atol=1e-4 * float(theirs.abs().max()), rtol=1e-3)
         ours.zero_grad()

@@ -22,6 +22,7 @@ from tests.worker.carrying import carry, order, rows
 def test_bytes_are_those_of_bitsandbytes(shape: tuple[int, int], double: bool) -> None:
     import torch
     from bitsandbytes.functional import quantize_4bit
+
     packed, state = quantize_4bit(torch.randn(shape), blocksize=64, compress_statistics=double, quant_type="nf4")
     tensors = [packed, state.absmax, state.code]
     if double:
@@ -29,7 +30,9 @@ def test_bytes_are_those_of_bitsandbytes(shape: tuple[int, int], double: bool) -
     assert nf4_bytes(shape[0] * shape[1], double) == sum(tensor.nbytes for tensor in tensors)
 
 
-def test_a_base_stands_in_its_bits_where_sixteen_do_not_fit(home: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_base_stands_in_its_bits_where_sixteen_do_not_fit(
+    home: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A QLoRA run and its base on a small device: one base in 4 bits for both; a merge goes into the 16 bits of the files all the same."""
     run = order(tiny_model, rows(tmp_path / "rows.json"), "method.name=qlora", "training.max_steps=2")
     carry(run)
@@ -39,6 +42,7 @@ def test_a_base_stands_in_its_bits_where_sixteen_do_not_fit(home: Path, tiny_mod
     import torch
 
     from studio.worker.loaded import LoadedModels
+
     speakers = LoadedModels("cpu", torch.float32)
     tuned, base = (speakers.load(one) for one in both)
     assert len(speakers.bases) == 1
@@ -53,6 +57,7 @@ def test_a_packed_base_keeps_its_file_only_in_16_bits(tmp_path: Path) -> None:
 
     from studio.methods.qlora import QLoRA
     from studio.worker import random_model
+
     folder = random_model.write(tmp_path / "model", "HuggingFaceTB/SmolLM2-135M", num_hidden_layers=1, vocab_size=4096)
     method, facts = QLoRA(), model.facts(folder)
     parts = anatomy(facts)
@@ -62,7 +67,14 @@ def test_a_packed_base_keeps_its_file_only_in_16_bits(tmp_path: Path) -> None:
         loaded = method.load(folder, dtype)
         mapped = _mapped(folder)
         assert mapped == 0 if dtype == torch.float32 else mapped > 1.9 * numbers
-        ordered = config.build({"model": str(folder), "data": {"train": "none.json"}, "method": method, "training": {"precision": precision}})
+        ordered = config.build(
+            {
+                "model": str(folder),
+                "data": {"train": "none.json"},
+                "method": method,
+                "training": {"precision": precision},
+            }
+        )
         loop = stack(ordered, facts, processor, None, method.footprint(facts), False)
         around[precision] = cpu(loop, parts, method.footprint(facts)).fixed
         del loaded

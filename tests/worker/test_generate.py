@@ -14,7 +14,11 @@ from studio.tokens import Encoder
 from studio.worker.generate import Answer, Sampling, Text, choose
 from studio.worker.loaded import LoadedModel, LoadedModels, tree
 
-QUESTIONS = ["What is the capital of France?", "Write one line about the sea.", "yes or no, please: is the sea wide and blue?"]
+QUESTIONS = [
+    "What is the capital of France?",
+    "Write one line about the sea.",
+    "yes or no, please: is the sea wide and blue?",
+]
 
 
 @pytest.fixture
@@ -24,7 +28,12 @@ def speaker(tiny_model: Path) -> LoadedModel:
 
 def write(speaker: LoadedModel, questions: list[str], **sampling) -> list[Answer]:
     """Answers written side by side; each joins while the ones before it are being written."""
-    made = [speaker.answer([{"role": "user", "content": text}], Sampling(**{"temperature": 0, "max_tokens": 20, **sampling})) for text in questions]
+    made = [
+        speaker.answer(
+            [{"role": "user", "content": text}], Sampling(**{"temperature": 0, "max_tokens": 20, **sampling})
+        )
+        for text in questions
+    ]
     for answer in made:
         while speaker.batch.read(answer) is None:
             pass
@@ -43,7 +52,9 @@ def test_side_by_side_as_alone(speaker: LoadedModel) -> None:
 def test_as_transformers_generates(speaker: LoadedModel) -> None:
     answer = write(speaker, QUESTIONS[:1])[0]
     ids = torch.tensor([answer.prompt])
-    theirs = speaker.model.generate(ids, do_sample=False, max_new_tokens=20, attention_mask=torch.ones_like(ids))[0, ids.shape[1]:].tolist()
+    theirs = speaker.model.generate(ids, do_sample=False, max_new_tokens=20, attention_mask=torch.ones_like(ids))[
+        0, ids.shape[1] :
+    ].tolist()
     assert answer.new == theirs
 
 
@@ -56,6 +67,7 @@ def test_long_prompts_are_read_in_parts(speaker: LoadedModel, monkeypatch: pytes
 def test_prompt_ids_are_those_of_training(tiny_model: Path, speaker: LoadedModel) -> None:
     """For every template: what chat asks is what training saw before the answer."""
     from studio import template
+
     said = [{"role": "user", "content": "Hello?"}]
     for name in ["model", *template.names()]:
         used = template.load(name, tiny_model)
@@ -64,7 +76,7 @@ def test_prompt_ids_are_those_of_training(tiny_model: Path, speaker: LoadedModel
         asked = encoder.prompt_ids(said)
         first = next(n for n, label in enumerate(trained.labels) if label != -100)
         if name == "qwen3":  # an answer without reasoning has an empty block there, which is read and not trained
-            between = encoder.tokenizer.decode(trained.ids[len(asked):first], skip_special_tokens=False)
+            between = encoder.tokenizer.decode(trained.ids[len(asked) : first], skip_special_tokens=False)
             assert between == "<think>\n\n</think>\n\n"
             first = len(asked)
         assert len(asked) - first in (0, 1), name
@@ -85,12 +97,15 @@ def test_every_method_answers_beside_its_base(name: str, tiny_model: Path, tmp_p
     base = speakers.load(of_base(tiny_model))
     before = write(base, QUESTIONS[:1])[0].new
     found = of_base(tiny_model)
-    tuned = LoadedModel(type(found)("tuned", found.base, found.template, tmp_path, method, found.stop), method.attach(tree(base.model), tmp_path))
+    tuned = LoadedModel(
+        type(found)("tuned", found.base, found.template, tmp_path, method, found.stop),
+        method.attach(tree(base.model), tmp_path),
+    )
     answers = write(tuned, QUESTIONS)
     assert write(base, QUESTIONS[:1])[0].new == before
     with torch.inference_mode():
         logits = wrapped.eval()(input_ids=torch.tensor([answers[1].prompt + answers[1].new[:-1]])).logits[0]
-    wanted = logits[-len(answers[1].new):].argmax(-1).tolist()
+    wanted = logits[-len(answers[1].new) :].argmax(-1).tolist()
     assert answers[1].new == wanted
 
 
@@ -135,6 +150,7 @@ def test_checkpoint_answers_as_its_result(home: Path, tiny_model: Path, monkeypa
     """A run's checkpoint, kept and restored, gives the answers of the adapter saved from the same weights."""
     from studio import config, run
     from studio.runs import checkpoints
+
     method = METHODS["lora"]()
     order = config.build({"model": str(tiny_model), "data": {"train": "sample"}, "method": {"name": "lora"}})
     one = run.create(order)
@@ -148,6 +164,9 @@ def test_checkpoint_answers_as_its_result(home: Path, tiny_model: Path, monkeypa
     method.save_checkpoint(wrapped, one.checkpoints / "checkpoint-5")
     monkeypatch.setattr(checkpoints, "faults", lambda folder: [])
     speakers = LoadedModels("cpu", torch.float32)
-    answers = [write(speakers.load(voice(name)), QUESTIONS[:1])[0].new for name in (one.id, f"{one.id}@checkpoint-5", f"base:{one.id}")]
+    answers = [
+        write(speakers.load(voice(name)), QUESTIONS[:1])[0].new
+        for name in (one.id, f"{one.id}@checkpoint-5", f"base:{one.id}")
+    ]
     assert answers[0] == answers[1]
     assert set(speakers.bases) == {(tiny_model.resolve(), None)}

@@ -21,14 +21,39 @@ from tests import families, tiny
 from tests.methods import architectures
 
 pytest.importorskip("xllamacpp")
-QUESTIONS = ["What is the capital of France?", "Write one line about the sea.", "In 2026, 1234567 naïve cafés: 今天 👍🏽\n\n\tx = 1;  y"]
+QUESTIONS = [
+    "What is the capital of France?",
+    "Write one line about the sea.",
+    "In 2026, 1234567 naïve cafés: 今天 👍🏽\n\n\tx = 1;  y",
+]
 ROPES: dict[str, tuple[str, dict[str, Any]]] = {
-    "llama3": ("llama", {"rope_type": "llama3", "rope_theta": 5000.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
-                         "original_max_position_embeddings": 64}),
+    "llama3": (
+        "llama",
+        {
+            "rope_type": "llama3",
+            "rope_theta": 5000.0,
+            "factor": 8.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 64,
+        },
+    ),
     "linear": ("qwen2", {"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0}),
-    "yarn": ("qwen3", {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 64}),
-    "longrope": ("phi3", {"rope_type": "longrope", "rope_theta": 10000.0, "short_factor": [1.0, 1.1, 1.3, 2.0], "long_factor": [1.0, 2.0, 3.0, 5.0],
-                          "original_max_position_embeddings": 128})}
+    "yarn": (
+        "qwen3",
+        {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 64},
+    ),
+    "longrope": (
+        "phi3",
+        {
+            "rope_type": "longrope",
+            "rope_theta": 10000.0,
+            "short_factor": [1.0, 1.1, 1.3, 2.0],
+            "long_factor": [1.0, 2.0, 3.0, 5.0],
+            "original_max_position_embeddings": 128,
+        },
+    ),
+}
 
 
 def made(folder: Path, kind: str, **changes: Any) -> Path:
@@ -54,8 +79,14 @@ def check(folder: Path, file: Path, tokens: int = 24, exact: bool = True) -> Non
             theirs = reader.answer(said, tokens)
             assert theirs["prompt"] == ids, reader.name
             with torch.inference_mode():
-                ours = whole.generate(torch.tensor([ids]), attention_mask=torch.ones(1, len(ids)), do_sample=False, max_new_tokens=tokens, eos_token_id=2)
-            wanted = ours[0, len(ids):].tolist()
+                ours = whole.generate(
+                    torch.tensor([ids]),
+                    attention_mask=torch.ones(1, len(ids)),
+                    do_sample=False,
+                    max_new_tokens=tokens,
+                    eos_token_id=2,
+                )
+            wanted = ours[0, len(ids) :].tolist()
             assert theirs["ids"] == (wanted[:-1] if wanted[-1] == 2 else wanted), (reader.name, question)
 
 
@@ -72,7 +103,10 @@ def test_stretched_positions(rope: str, home: Path, tmp_path: Path) -> None:
 
 def sentencepiece(folder: Path, prefix: bool) -> None:
     """A tokenizer as Llama 2's (prefix) or Gemma's is converted: BPE of pieces, bytes to fall back on, every pair that makes a piece merged."""
-    words = sorted({piece for text in tiny.TEXT for word in text.split() for piece in (word[:2], word[:3], word[:4], word)}, key=lambda one: (len(one), one))
+    words = sorted(
+        {piece for text in tiny.TEXT for word in text.split() for piece in (word[:2], word[:3], word[:4], word)},
+        key=lambda one: (len(one), one),
+    )
     letters = sorted({letter for text in tiny.TEXT for letter in text if letter != " "} | {"\u2581"})
     pieces = ["<unk>", *tiny.SPECIAL, *(f"<0x{byte:02X}>" for byte in range(256)), *letters]
     for word in ["\u2581" + word for word in words] + words:
@@ -80,7 +114,12 @@ def sentencepiece(folder: Path, prefix: bool) -> None:
             if word[:end] not in pieces and len(pieces) < 400:
                 pieces.append(word[:end])
     vocabulary = {piece: place for place, piece in enumerate(pieces)}
-    merges = [(piece[:at], piece[at:]) for piece in pieces[260:] for at in range(1, len(piece)) if piece[:at] in vocabulary and piece[at:] in vocabulary]
+    merges = [
+        (piece[:at], piece[at:])
+        for piece in pieces[260:]
+        for at in range(1, len(piece))
+        if piece[:at] in vocabulary and piece[at:] in vocabulary
+    ]
     made = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, unk_token="<unk>", byte_fallback=True, fuse_unk=True))
     blank = normalizers.Replace(" ", "\u2581")
     made.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), blank]) if prefix else blank
@@ -89,7 +128,9 @@ def sentencepiece(folder: Path, prefix: bool) -> None:
     made.decoder = decoders.Sequence([decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse()])
     made.add_special_tokens(["<unk>", *tiny.SPECIAL])
     made.save(str(folder / "tokenizer.json"))
-    (folder / "config.json").write_text(json.dumps({**json.loads((folder / "config.json").read_text()), "eos_token_id": 3}))
+    (folder / "config.json").write_text(
+        json.dumps({**json.loads((folder / "config.json").read_text()), "eos_token_id": 3})
+    )
     (folder / "generation_config.json").unlink(missing_ok=True)
 
 
@@ -109,6 +150,7 @@ def test_sentencepiece(prefix: bool, home: Path, tmp_path: Path) -> None:
 def test_k_quants_run_and_stay_near(kind: str, home: Path, tmp_path: Path) -> None:
     """256 wide, so that the K-blocks themselves are written: llama.cpp loads the file, and most greedy tokens are those of the exact one."""
     import gguf
+
     folder = made(tmp_path / "model", "llama", hidden_size=256, intermediate_size=512, head_dim=64)
     gguf_file.write(of_base(folder), tmp_path / "out.gguf", kind, tiny.CHATML)
     types = {tensor.name: tensor.tensor_type for tensor in gguf.GGUFReader(tmp_path / "out.gguf").tensors}
@@ -117,5 +159,3 @@ def test_k_quants_run_and_stay_near(kind: str, home: Path, tmp_path: Path) -> No
     asked = [{"role": "user", "content": QUESTIONS[0]}]
     answers = [reader.answer(asked, 8) for reader in readers(tmp_path / "out.gguf", 256)]
     assert all(len(one["ids"]) == 8 or one["finish"] == "stop" for one in answers)
-
-

@@ -20,8 +20,8 @@ from studio.talk import stopping
 from studio.talk.reference import voice
 from studio.worker import prove
 from studio.worker.export import merged
-from studio.worker.merge import merge
 from studio.worker.loaded import LoadedModels
+from studio.worker.merge import merge
 from tests.worker.test_export import logits, trained
 from tests.worker.test_gguf import SPLITS
 
@@ -34,7 +34,9 @@ def test_a_head_trained_apart_stays_apart(whole: list[str], home: Path, tiny_mod
     wanted = logits(LoadedModels("cpu", torch.float32).load(found).model, ids)
     merged(found, tmp_path / "out")
     assert json.loads((tmp_path / "out" / "config.json").read_text())["tie_word_embeddings"] is False
-    assert torch.allclose(logits(AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32), ids), wanted, atol=1e-4)
+    assert torch.allclose(
+        logits(AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32), ids), wanted, atol=1e-4
+    )
 
 
 def test_a_tied_model_stays_tied(home: Path, tiny_model: Path, tmp_path: Path) -> None:
@@ -50,12 +52,17 @@ def test_the_tokenizer_is_copied(home: Path, tiny_model: Path, tmp_path: Path) -
     words["pre_tokenizer"] = SPLITS["llama-bpe"]
     (base / "tokenizer.json").write_text(json.dumps(words))
     config = json.loads((base / "tokenizer_config.json").read_text())
-    (base / "tokenizer_config.json").write_text(json.dumps({**config, "tokenizer_class": "GPT2Tokenizer", "chat_template": "stale"}))
+    (base / "tokenizer_config.json").write_text(
+        json.dumps({**config, "tokenizer_class": "GPT2Tokenizer", "chat_template": "stale"})
+    )
     (base / "special_tokens_map.json").write_text('{"eos_token": "<|im_end|>"}')
     merged(voice(trained(base).id), tmp_path / "out")
     for name in ("tokenizer.json", "special_tokens_map.json"):
         assert (tmp_path / "out" / name).read_bytes() == (base / name).read_bytes()
-    assert json.loads((tmp_path / "out" / "tokenizer_config.json").read_text())["chat_template"] == (tmp_path / "out" / "chat_template.jinja").read_text()
+    assert (
+        json.loads((tmp_path / "out" / "tokenizer_config.json").read_text())["chat_template"]
+        == (tmp_path / "out" / "chat_template.jinja").read_text()
+    )
     exact, theirs = Tokenizer.from_file(str(base / "tokenizer.json")), AutoTokenizer.from_pretrained(tmp_path / "out")
     for text in proof.TEXTS:
         assert theirs.encode(text, add_special_tokens=False) == exact.encode(text, add_special_tokens=False).ids
@@ -63,15 +70,41 @@ def test_the_tokenizer_is_copied(home: Path, tiny_model: Path, tmp_path: Path) -
 
 ROPES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("llama", {"rope_theta": 5e5, "rope_type": "default"}, {"rope_theta": 5e5}),
-    ("llama", {"rope_theta": 5e5, "rope_type": "llama3", "factor": 8.0}, {"rope_theta": 5e5, "rope_scaling": {"rope_type": "llama3", "factor": 8.0}}),
-    ("phi3", {"rope_theta": 1e4, "rope_type": "longrope", "short_factor": [1.0], "long_factor": [2.0], "original_max_position_embeddings": 64},
-     {"rope_theta": 1e4, "original_max_position_embeddings": 64, "rope_scaling": {"type": "longrope", "short_factor": [1.0], "long_factor": [2.0]}}),
-    ("gemma3_text", {"full_attention": {"rope_theta": 1e6, "rope_type": "linear", "factor": 8.0}, "sliding_attention": {"rope_theta": 1e4}},
-     {"rope_theta": 1e6, "rope_local_base_freq": 1e4, "rope_scaling": {"rope_type": "linear", "factor": 8.0}})]
+    (
+        "llama",
+        {"rope_theta": 5e5, "rope_type": "llama3", "factor": 8.0},
+        {"rope_theta": 5e5, "rope_scaling": {"rope_type": "llama3", "factor": 8.0}},
+    ),
+    (
+        "phi3",
+        {
+            "rope_theta": 1e4,
+            "rope_type": "longrope",
+            "short_factor": [1.0],
+            "long_factor": [2.0],
+            "original_max_position_embeddings": 64,
+        },
+        {
+            "rope_theta": 1e4,
+            "original_max_position_embeddings": 64,
+            "rope_scaling": {"type": "longrope", "short_factor": [1.0], "long_factor": [2.0]},
+        },
+    ),
+    (
+        "gemma3_text",
+        {
+            "full_attention": {"rope_theta": 1e6, "rope_type": "linear", "factor": 8.0},
+            "sliding_attention": {"rope_theta": 1e4},
+        },
+        {"rope_theta": 1e6, "rope_local_base_freq": 1e4, "rope_scaling": {"rope_type": "linear", "factor": 8.0}},
+    ),
+]
 
 
 @pytest.mark.parametrize(("kind", "parameters", "legacy"), ROPES)
-def test_positions_are_told_in_the_words_of_transformers_4(kind: str, parameters: dict, legacy: dict, tmp_path: Path) -> None:
+def test_positions_are_told_in_the_words_of_transformers_4(
+    kind: str, parameters: dict, legacy: dict, tmp_path: Path
+) -> None:
     assert hf_files.legacy_rope({"rope_parameters": parameters}) == legacy
     assert hf_files.legacy_rope({**legacy, "rope_parameters": parameters}) == {}
 
@@ -79,7 +112,9 @@ def test_positions_are_told_in_the_words_of_transformers_4(kind: str, parameters
 def test_the_config_is_the_bases_own(home: Path, tiny_model: Path, tmp_path: Path) -> None:
     merged(voice(trained(tiny_model).id), tmp_path / "out", "f16")
     before, after = (json.loads((folder / "config.json").read_text()) for folder in (tiny_model, tmp_path / "out"))
-    assert {key: after[key] for key in before if key != "dtype"} == {key: value for key, value in before.items() if key != "dtype"}
+    assert {key: after[key] for key in before if key != "dtype"} == {
+        key: value for key, value in before.items() if key != "dtype"
+    }
     assert after["dtype"] == after["torch_dtype"] == "float16"
     assert AutoConfig.from_pretrained(tmp_path / "out").vocab_size == before["vocab_size"]
 
@@ -92,12 +127,17 @@ def test_end_tokens_as_trained(home: Path, tiny_model: Path, tmp_path: Path) -> 
     found = voice(trained(base).id)
     assert stopping.end_tokens(found) == [2, 0]
     merged(found, tmp_path / "out")
-    assert json.loads((tmp_path / "out" / "generation_config.json").read_text()) == {"eos_token_id": [2, 0], "temperature": 0.6}
+    assert json.loads((tmp_path / "out" / "generation_config.json").read_text()) == {
+        "eos_token_id": [2, 0],
+        "temperature": 0.6,
+    }
 
 
 def test_merging_looks_at_memory(home: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plain, whole = voice(trained(tiny_model).id), voice(trained(tiny_model, dora=True).id)
-    monkeypatch.setattr(device, "cpu", lambda: device.Device(name="small", kind="cpu", memory=10_000, free=10_000, bf16=False))
+    monkeypatch.setattr(
+        device, "cpu", lambda: device.Device(name="small", kind="cpu", memory=10_000, free=10_000, bf16=False)
+    )
     for found in (plain, whole):
         with pytest.raises(DeviceError, match="GB are free"):
             merge(found, tmp_path, torch.float32)
@@ -107,7 +147,9 @@ def test_the_proof_takes_what_has_room(monkeypatch: pytest.MonkeyPatch) -> None:
     def free(cpu: int, card: int) -> None:
         ram = device.Device(name="RAM", kind="cpu", memory=cpu, free=cpu, bf16=False)
         monkeypatch.setattr(device, "cpu", lambda: ram)
-        monkeypatch.setattr(device, "devices", lambda: [device.Device(name="card", kind="cuda", memory=card, free=card, bf16=True), ram])
+        monkeypatch.setattr(
+            device, "devices", lambda: [device.Device(name="card", kind="cuda", memory=card, free=card, bf16=True), ram]
+        )
         monkeypatch.setattr(prove.chat, "claimed", lambda: (0, 0))
 
     free(100, 100)
@@ -121,15 +163,20 @@ def test_the_proof_takes_what_has_room(monkeypatch: pytest.MonkeyPatch) -> None:
         prove.room(10, torch.bfloat16)
 
 
-def test_a_proof_that_fails_leaves_the_export(home: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_proof_that_fails_leaves_the_export(
+    home: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(*_: Any) -> None:
         raise ExportError("The worker failed: killed.", "If memory was short, end the chat.")
 
     monkeypatch.setattr(folders, "prove", fail)
     answer = folders.export(trained(tiny_model).id, "adapter", tmp_path / "out.zip")
-    assert answer["proof"] == {"failed": {"message": "The worker failed: killed.", "hint": "If memory was short, end the chat."}}
+    assert answer["proof"] == {
+        "failed": {"message": "The worker failed: killed.", "hint": "If memory was short, end the chat."}
+    }
     assert Path(answer["path"]).is_file()
     from studio.commands.export import proven
+
     assert proven(answer["proof"])[0].startswith("The file stands, but the proof could not be made: The worker failed")
 
 
@@ -137,9 +184,17 @@ def test_both_sides_of_a_proof(home: Path, tiny_model: Path, tmp_path: Path) -> 
     """The trained side through the chat, the merged folder through transformers, in this process: the same, with three losses."""
     found = voice(trained(tiny_model).id)
     merged(found, tmp_path / "out")
-    rows = [{"messages": [{"role": "user", "content": f"Say {n}."}, {"role": "assistant", "content": f"It is {n}."}]} for n in range(3)]
-    order = {"questions": [[{"role": "user", "content": text}] for text in ("Hello?", "What is the sea?")], "texts": list(proof.TEXTS), "max_tokens": 20,
-             "conversations": rows, "encoding": {"max_length": 128, "too_long": "cut", "train_on": "assistant"}}
+    rows = [
+        {"messages": [{"role": "user", "content": f"Say {n}."}, {"role": "assistant", "content": f"It is {n}."}]}
+        for n in range(3)
+    ]
+    order = {
+        "questions": [[{"role": "user", "content": text}] for text in ("Hello?", "What is the sea?")],
+        "texts": list(proof.TEXTS),
+        "max_tokens": 20,
+        "conversations": rows,
+        "encoding": {"max_length": 128, "too_long": "cut", "train_on": "assistant"},
+    }
     ours = prove.trained(found, order)
     theirs = prove.of_transformers(tmp_path / "out", {**order, "rows": ours["rows"]})
     told = proof.compared(order["questions"], ours, theirs)
@@ -157,6 +212,7 @@ def test_a_base_with_other_weights_is_refused(home: Path, tiny_model: Path, tmp_
     from safetensors.torch import load_file, save_file
 
     from studio.base import shards
+
     base = tmp_path / "base"
     shutil.copytree(tiny_model, base)
     one = trained(base)
@@ -165,8 +221,14 @@ def test_a_base_with_other_weights_is_refused(home: Path, tiny_model: Path, tmp_
     assert voice(one.id).base == base
     shutil.copy(base / "model.safetensors", tmp_path / "kept")
     tensors = load_file(base / "model.safetensors")
-    save_file({name: weight + 0.01 for name, weight in tensors.items()}, base / "model.safetensors", metadata={"format": "pt"})
-    for ask in (lambda: voice(one.id), lambda: folders.export(one.id, "merged", tmp_path / "out"), lambda: folders.export(one.id, "adapter", tmp_path / "out")):
+    save_file(
+        {name: weight + 0.01 for name, weight in tensors.items()}, base / "model.safetensors", metadata={"format": "pt"}
+    )
+    for ask in (
+        lambda: voice(one.id),
+        lambda: folders.export(one.id, "merged", tmp_path / "out"),
+        lambda: folders.export(one.id, "adapter", tmp_path / "out"),
+    ):
         with pytest.raises(ModelError, match="has other weights than when it was trained"):
             ask()
     shutil.copy(tmp_path / "kept", base / "model.safetensors")
@@ -177,21 +239,32 @@ def test_a_base_with_other_weights_is_refused(home: Path, tiny_model: Path, tmp_
 def test_an_adapter_from_elsewhere_with_new_words(how: str, home: Path, tiny_model: Path, tmp_path: Path) -> None:
     """Made with peft alone: its own tokenizer and table are used in the chat and in the merged model; without rows it says what is missing."""
     from peft import LoraConfig, get_peft_model
+
     base, folder = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32), tmp_path / "adapter"
     words = AutoTokenizer.from_pretrained(tiny_model)
     words.add_special_tokens({"additional_special_tokens": ["<|call|>"]})
     base.resize_token_embeddings(len(words))
     torch.manual_seed(1)
-    tuned = get_peft_model(base, LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False,
-                                            modules_to_save=["embed_tokens", "lm_head"] if how == "modules_to_save" else None)).eval()
+    tuned = get_peft_model(
+        base,
+        LoraConfig(
+            r=4,
+            target_modules=["q_proj", "v_proj"],
+            init_lora_weights=False,
+            modules_to_save=["embed_tokens", "lm_head"] if how == "modules_to_save" else None,
+        ),
+    ).eval()
     with torch.no_grad():
         for name, weight in tuned.named_parameters():
             if "embed_tokens" in name or "lm_head" in name:
                 weight.add_(torch.randn(weight.shape) * 0.05)
     tuned.save_pretrained(folder, save_embedding_layers=how == "embedding layers")
     words.save_pretrained(folder)
-    (folder / "adapter_config.json").write_text(json.dumps({**json.loads((folder / "adapter_config.json").read_text()),
-                                                            "base_model_name_or_path": str(tiny_model)}))
+    (folder / "adapter_config.json").write_text(
+        json.dumps(
+            {**json.loads((folder / "adapter_config.json").read_text()), "base_model_name_or_path": str(tiny_model)}
+        )
+    )
     if how == "no rows":
         with pytest.raises(ModelError, match="rows for .* only: the words that were added have none"):
             voice(str(folder))

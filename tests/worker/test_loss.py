@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 from studio.methods import METHODS
 from studio.worker import loss as losses
 from studio.worker.batches import collate
-from studio.worker.loss import LogitTransform, HeadLoss, loss
+from studio.worker.loss import HeadLoss, LogitTransform, loss
 
 
 def rows() -> list[dict[str, list[int]]]:
@@ -21,20 +21,28 @@ def rows() -> list[dict[str, list[int]]]:
     made = []
     for length in (9, 30, 17):
         ids = torch.randint(3, 300, (length,)).tolist()
-        made.append({"input_ids": ids, "labels": [-100] * (length // 2) + ids[length // 2:]})
+        made.append({"input_ids": ids, "labels": [-100] * (length // 2) + ids[length // 2 :]})
     return made
 
 
 def plain(model: Any, micro_batch: dict[str, Any]) -> torch.Tensor:
     """Full logits, torch's own cross entropy."""
-    logits = model(input_ids=micro_batch["input_ids"], attention_mask=(micro_batch["input_ids"] != 0).long()).logits[:, -micro_batch["labels"].shape[1]:]
-    return functional.cross_entropy(logits[:, :-1].flatten(0, 1), micro_batch["labels"][:, 1:].flatten(), reduction="sum")
+    logits = model(input_ids=micro_batch["input_ids"], attention_mask=(micro_batch["input_ids"] != 0).long()).logits[
+        :, -micro_batch["labels"].shape[1] :
+    ]
+    return functional.cross_entropy(
+        logits[:, :-1].flatten(0, 1), micro_batch["labels"][:, 1:].flatten(), reduction="sum"
+    )
 
 
 @pytest.mark.parametrize(("room", "deep"), [(2**25, 512), (400 * 4 * 5, 512), (400 * 4 * 5, 10), (400 * 4 * 5, 1)])
-@pytest.mark.parametrize("transform", [LogitTransform(), LogitTransform(0.25), LogitTransform(1.0, 3.0), LogitTransform(2.0, 5.0)])
+@pytest.mark.parametrize(
+    "transform", [LogitTransform(), LogitTransform(0.25), LogitTransform(1.0, 3.0), LogitTransform(2.0, 5.0)]
+)
 @pytest.mark.parametrize("with_bias", [False, True])
-def test_head_loss_and_gradients(room: int, deep: int, transform: LogitTransform, with_bias: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_head_loss_and_gradients(
+    room: int, deep: int, transform: LogitTransform, with_bias: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(losses.LOGIT_BYTES, "cpu", room)
     monkeypatch.setattr(losses, "HEAD_POSITIONS", deep)
     torch.manual_seed(0)
@@ -48,7 +56,9 @@ def test_head_loss_and_gradients(room: int, deep: int, transform: LogitTransform
     wanted = functional.cross_entropy(logits, targets, reduction="sum")
     found = HeadLoss.apply(hidden, weight, bias, targets, transform, torch.float32)
     torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-4)
-    for mine, theirs in zip(torch.autograd.grad(found * 0.3, leaves), torch.autograd.grad(wanted * 0.3, leaves), strict=True):
+    for mine, theirs in zip(
+        torch.autograd.grad(found * 0.3, leaves), torch.autograd.grad(wanted * 0.3, leaves), strict=True
+    ):
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
 
 
@@ -86,7 +96,9 @@ def test_full_with_smoothing_is_torchs(tiny_model: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(tiny_model).eval()
     micro_batch = collate(rows(), packed=False)
     logits = model(input_ids=micro_batch["input_ids"]).logits
-    wanted = functional.cross_entropy(logits[:, :-1].flatten(0, 1), micro_batch["labels"][:, 1:].flatten(), reduction="sum", label_smoothing=0.1)
+    wanted = functional.cross_entropy(
+        logits[:, :-1].flatten(0, 1), micro_batch["labels"][:, 1:].flatten(), reduction="sum", label_smoothing=0.1
+    )
     torch.testing.assert_close(loss(model, micro_batch, "full", torch.float32, 0.1), wanted)
 
 
@@ -101,6 +113,7 @@ def test_nothing_trained_adds_nothing(tiny_model: Path) -> None:
 
 def test_what_models_do_to_their_logits() -> None:
     from transformers import AutoConfig
+
     assert LogitTransform.of(AutoConfig.for_model("gemma2")).cap == 30.0
     assert LogitTransform.of(AutoConfig.for_model("granite", logits_scaling=8.0)).scale == 0.125
     assert LogitTransform.of(AutoConfig.for_model("cohere", logit_scale=0.25)).scale == 0.25

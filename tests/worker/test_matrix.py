@@ -27,8 +27,16 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Itera
         patch.setenv("STUDIO_HOME", str(folder))
         patch.setenv("STUDIO_CHAT_THREADS", "1")
         data = rows(folder / "rows.json")
-        made = {name: order(tiny_model, data, f"method.name={name}", "training.max_steps=4", f"training.learning_rate={min(1, 50 * method.learning_rate)}")
-                for name, method in METHODS.items()}  # far too high a rate: four steps shall show
+        made = {
+            name: order(
+                tiny_model,
+                data,
+                f"method.name={name}",
+                "training.max_steps=4",
+                f"training.learning_rate={min(1, 50 * method.learning_rate)}",
+            )
+            for name, method in METHODS.items()
+        }  # far too high a rate: four steps shall show
         for run in made.values():
             carry(run)
         yield made

@@ -25,9 +25,9 @@ from studio.worker import combine, gguf_file
 from studio.worker.batches import collate
 from studio.worker.export import merged
 from studio.worker.llama_cpp import readers
+from studio.worker.loaded import LoadedModels
 from studio.worker.loss import loss
 from studio.worker.prove import answers
-from studio.worker.loaded import LoadedModels
 from studio.worker.train import main
 from tests import tiny
 from tests.methods import architectures
@@ -38,31 +38,68 @@ TRAINING = ("lora", "qlora", "full")  # methods that train rows
 SPARE = 32  # rows that some bases have beyond their tokens
 
 
-def base(folder: Path, kind: str = "llama", tied: bool = True, spare: int = 0, dtype: torch.dtype = torch.float32) -> Path:
+def base(
+    folder: Path, kind: str = "llama", tied: bool = True, spare: int = 0, dtype: torch.dtype = torch.float32
+) -> Path:
     """A tiny random base whose tokenizer knows no chat: ChatML's marks are text to it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tiny, "SPECIAL", ["<|endoftext|>"])
         words = tiny.tokenizer()
-        settings = {**architectures.CONFIGS[kind], "vocab_size": words.get_vocab_size() + spare, "tie_word_embeddings": tied,
-                    "bos_token_id": 0, "eos_token_id": 0}
+        settings = {
+            **architectures.CONFIGS[kind],
+            "vocab_size": words.get_vocab_size() + spare,
+            "tie_word_embeddings": tied,
+            "bos_token_id": 0,
+            "eos_token_id": 0,
+        }
         patch.setitem(architectures.CONFIGS, kind, settings)
         architectures.write(folder, kind)
-    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|endoftext|>",
-                                                              "pad_token": "<|endoftext|>"}))
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps(
+            {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>"}
+        )
+    )
     return folder
 
 
 def rows(file: Path) -> Path:
     answers = ["Paris. <tool>", "blue <tool> wide", "yes"]
-    file.write_text(json.dumps([{"messages": [{"role": "user", "content": QUESTION[0]["content"] if n % 3 == 0 else f"Question {n}?"},
-                                              {"role": "assistant", "content": answers[n % 3]}]} for n in range(12)]))
+    file.write_text(
+        json.dumps(
+            [
+                {
+                    "messages": [
+                        {"role": "user", "content": QUESTION[0]["content"] if n % 3 == 0 else f"Question {n}?"},
+                        {"role": "assistant", "content": answers[n % 3]},
+                    ]
+                }
+                for n in range(12)
+            ]
+        )
+    )
     return file
 
 
 def order(folder: Path, data: Path, method: dict[str, Any] | str = "lora", **training: Any) -> config.RunConfig:
-    return config.build({"model": str(folder), "data": {"train": str(data), "eval": 0.2, "template": "chatml", "new_tokens": MARKS}, "method": method,
-                         "training": {"max_steps": 8, "save_every": 4, "eval_every": 4, "batch_size": 4, "accumulation": 1, "learning_rate": 2e-2,
-                                      "threads": 1, "keep_checkpoints": 9, "precision": "fp32", **training}})
+    return config.build(
+        {
+            "model": str(folder),
+            "data": {"train": str(data), "eval": 0.2, "template": "chatml", "new_tokens": MARKS},
+            "method": method,
+            "training": {
+                "max_steps": 8,
+                "save_every": 4,
+                "eval_every": 4,
+                "batch_size": 4,
+                "accumulation": 1,
+                "learning_rate": 2e-2,
+                "threads": 1,
+                "keep_checkpoints": 9,
+                "precision": "fp32",
+                **training,
+            },
+        }
+    )
 
 
 def logits(loaded: Any, ids: torch.Tensor) -> torch.Tensor:
@@ -83,7 +120,11 @@ def test_from_order_to_merge(method: str, tied: bool, spare: int, home: Path, tm
     assert list(added.ids.values()) == [before - spare, before - spare + 1, before - spare + 2]
     assert added.size == max(before, before - spare + 3)
     plan = next(event for event in one.events() if event["kind"] == "plan")
-    assert not [event for event in one.events() if event["kind"] == "note" and event["level"] == "warning" and "computes differently" in event["text"]]
+    assert not [
+        event
+        for event in one.events()
+        if event["kind"] == "note" and event["level"] == "warning" and "computes differently" in event["text"]
+    ]
     if method == "lora":
         assert plan["loss"] == "chunked"
         assert plan["trainable"] == METHODS["lora"]().trainable(model.facts(folder)) + 3 * 32 * (1 if tied else 2)
@@ -94,7 +135,10 @@ def test_from_order_to_merge(method: str, tied: bool, spare: int, home: Path, tm
     assert set(added.ids.values()) <= set(ids)
     wanted = logits(speaker.model, torch.tensor([ids]))
     merged(found, tmp_path / "out")
-    alone, words = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32), AutoTokenizer.from_pretrained(tmp_path / "out")
+    alone, words = (
+        AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32),
+        AutoTokenizer.from_pretrained(tmp_path / "out"),
+    )
     assert words.encode("<|im_start|>user\nHello<tool><|im_end|>", add_special_tokens=False) == ids
     assert words.decode(ids, skip_special_tokens=True) == "user\nHello"
     assert alone.config.vocab_size == added.size
@@ -108,7 +152,9 @@ def test_from_order_to_merge(method: str, tied: bool, spare: int, home: Path, tm
     plain = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     if not spare:
         plain.resize_token_embeddings(len(AutoTokenizer.from_pretrained(one.result)))
-    torch.testing.assert_close(logits(PeftModel.from_pretrained(plain, one.result).eval(), torch.tensor([ids])), wanted, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        logits(PeftModel.from_pretrained(plain, one.result).eval(), torch.tensor([ids])), wanted, atol=1e-4, rtol=1e-4
+    )
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "gemma3_text", "phi3"])
@@ -126,14 +172,24 @@ def test_the_chunked_loss_and_its_gradients_are_transformers_own(kind: str, pack
             if weight.requires_grad:
                 weight.add_(torch.randn(weight.shape) * 0.1)
     new = list(new_tokens.added(folder, MARKS).ids.values())
-    given = [{"input_ids": [5, new[0], 7, new[2], 9, new[1]], "labels": [-100, new[0], 7, new[2], -100, new[1]]},
-             {"input_ids": [new[1], 8, 9], "labels": [-100, 8, 9]}]
-    found = sum(loss(tuned.eval(), micro_batch, "chunked", torch.float32) for micro_batch in [collate(given, packed=packed)])
+    given = [
+        {"input_ids": [5, new[0], 7, new[2], 9, new[1]], "labels": [-100, new[0], 7, new[2], -100, new[1]]},
+        {"input_ids": [new[1], 8, 9], "labels": [-100, 8, 9]},
+    ]
+    found = sum(
+        loss(tuned.eval(), micro_batch, "chunked", torch.float32) for micro_batch in [collate(given, packed=packed)]
+    )
     found.backward()
     mine = {name: weight.grad.clone() for name, weight in tuned.named_parameters() if weight.requires_grad}
     tuned.zero_grad()
-    wanted = sum(torch.nn.functional.cross_entropy(tuned(input_ids=torch.tensor([row["input_ids"]])).logits[0, :-1], torch.tensor(row["labels"][1:]),
-                                                   reduction="sum") for row in given)
+    wanted = sum(
+        torch.nn.functional.cross_entropy(
+            tuned(input_ids=torch.tensor([row["input_ids"]])).logits[0, :-1],
+            torch.tensor(row["labels"][1:]),
+            reduction="sum",
+        )
+        for row in given
+    )
     wanted.backward()
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
     for name, weight in tuned.named_parameters():
@@ -148,7 +204,12 @@ def test_on_a_bf16_base_rows_are_trained_in_float32(tied: bool, tmp_path: Path) 
     folder, method = base(tmp_path / "base", tied=tied), METHODS["lora"](dropout=0)
     added = new_tokens.added(folder, MARKS)
     new = list(added.ids.values())
-    given = [collate([{"input_ids": [5, new[0], 7, new[2], 9, new[1], 4], "labels": [-100, new[0], 7, new[2], 9, new[1], 4]}], packed=False)]
+    given = [
+        collate(
+            [{"input_ids": [5, new[0], 7, new[2], 9, new[1], 4], "labels": [-100, new[0], 7, new[2], 9, new[1], 4]}],
+            packed=False,
+        )
+    ]
     found = []
     for dtype in (torch.float32, torch.bfloat16):
         torch.manual_seed(0)
@@ -163,7 +224,11 @@ def test_on_a_bf16_base_rows_are_trained_in_float32(tied: bool, tmp_path: Path) 
     assert found[0] == pytest.approx(found[1], rel=2e-2)
 
 
-@pytest.mark.parametrize("method", [{"name": "lora"}, {"name": "full"}, {"name": "qlora"}, {"name": "lora", "init": "pissa", "rank": 4}], ids=str)
+@pytest.mark.parametrize(
+    "method",
+    [{"name": "lora"}, {"name": "full"}, {"name": "qlora"}, {"name": "lora", "init": "pissa", "rank": 4}],
+    ids=str,
+)
 def test_resumed_is_identical(method: dict[str, Any], home: Path, tmp_path: Path) -> None:
     folder, data = base(tmp_path / "base"), rows(tmp_path / "rows.json")
     whole, cut = (run.create(order(folder, data, method)) for _ in range(2))
@@ -188,7 +253,11 @@ def test_others_on_the_same_base_keep_its_table(home: Path, tmp_path: Path) -> N
         together.load(voice(name))
     for name, wanted in zip(names, alone, strict=True):
         assert torch.equal(logits(together.named[name].model, ids), wanted), name
-    assert [one.shape[-1] for one in alone] == [model.facts(folder).rows, *[model.facts(folder).rows + 1] * 2, model.facts(folder).rows]
+    assert [one.shape[-1] for one in alone] == [
+        model.facts(folder).rows,
+        *[model.facts(folder).rows + 1] * 2,
+        model.facts(folder).rows,
+    ]
     words, same, fewer = (together.named[name].encoder.tokenizer for name in names[1:])
     assert words.get_vocab_size() == same.get_vocab_size() > fewer.get_vocab_size()
     tool = words.token_to_id("<tool>")
@@ -197,10 +266,14 @@ def test_others_on_the_same_base_keep_its_table(home: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(("tied", "spare", "method"), [(True, 0, "lora"), (False, SPARE, "full"), (False, 0, "lora")])
-def test_the_hint_leads_to_a_model_that_stops_everywhere(tied: bool, spare: int, method: str, home: Path, tmp_path: Path) -> None:
+def test_the_hint_leads_to_a_model_that_stops_everywhere(
+    tied: bool, spare: int, method: str, home: Path, tmp_path: Path
+) -> None:
     """A base without chat tokens under ChatML: what the warning names is ordered; merged model and GGUF then end a turn with one token."""
     folder, data = base(tmp_path / "base", tied=tied, spare=spare), rows(tmp_path / "rows.json")
-    first = order(folder, data, method, max_steps=60, save_every=60, eval_every=60, learning_rate=1e-2).changed(data={"new_tokens": []})
+    first = order(folder, data, method, max_steps=60, save_every=60, eval_every=60, learning_rate=1e-2).changed(
+        data={"new_tokens": []}
+    )
     told = Encoder.of(first.data, folder).caution()
     named = json.loads(told.partition("data.new_tokens: ")[2].removesuffix("."))
     assert named == ["<|im_start|>", "<|im_end|>"]
@@ -215,17 +288,30 @@ def test_the_hint_leads_to_a_model_that_stops_everywhere(tied: bool, spare: int,
     if tied or method == "full":  # a frozen random head of its own learns too little
         assert (ours["text"], ours["finish"]) == ("Paris. <tool>", "stop")
     merged(found, tmp_path / "out", "f32")
-    words, alone = AutoTokenizer.from_pretrained(tmp_path / "out"), AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32)
-    prompt = words.apply_chat_template(QUESTION, add_generation_prompt=True, return_tensors="pt", return_dict=True)["input_ids"]
+    words, alone = (
+        AutoTokenizer.from_pretrained(tmp_path / "out"),
+        AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32),
+    )
+    prompt = words.apply_chat_template(QUESTION, add_generation_prompt=True, return_tensors="pt", return_dict=True)[
+        "input_ids"
+    ]
     with torch.inference_mode():
-        made = alone.generate(prompt, attention_mask=torch.ones_like(prompt), do_sample=False, max_new_tokens=40)[0, prompt.shape[1]:].tolist()
+        made = alone.generate(prompt, attention_mask=torch.ones_like(prompt), do_sample=False, max_new_tokens=40)[
+            0, prompt.shape[1] :
+        ].tolist()
     assert made == ours["ids"] + [words.convert_tokens_to_ids("<|im_end|>")] * (ours["finish"] == "stop")
     pytest.importorskip("xllamacpp")
     gguf_file.write(found, tmp_path / "out.gguf", "f32", hf_files.plain_template(found.template.text))
     for reader in readers(tmp_path / "out.gguf", 256):
         theirs = reader.answer(QUESTION, 40)
-        assert (theirs["prompt"], theirs["ids"], theirs["finish"]) == (prompt[0].tolist(), ours["ids"], ours["finish"]), reader.name
-        assert reader.ids("<|im_start|>user 12 今天") == words.encode("<|im_start|>user 12 今天", add_special_tokens=False)
+        assert (theirs["prompt"], theirs["ids"], theirs["finish"]) == (
+            prompt[0].tolist(),
+            ours["ids"],
+            ours["finish"],
+        ), reader.name
+        assert reader.ids("<|im_start|>user 12 今天") == words.encode(
+            "<|im_start|>user 12 今天", add_special_tokens=False
+        )
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -240,7 +326,9 @@ def test_made_elsewhere_with_trained_rows(tied: bool, spare: int, home: Path, tm
         plain.resize_token_embeddings(len(words))
     new = words.convert_tokens_to_ids(["<a>", "<b>"])
     named = new if tied else {"embed_tokens": new, "lm_head": new}
-    tuned = get_peft_model(plain, LoraConfig(r=4, target_modules=["q_proj"], init_lora_weights=False, trainable_token_indices=named)).eval()
+    tuned = get_peft_model(
+        plain, LoraConfig(r=4, target_modules=["q_proj"], init_lora_weights=False, trainable_token_indices=named)
+    ).eval()
     with torch.no_grad():
         for name, weight in tuned.named_parameters():
             if "trainable_tokens_delta" in name:
@@ -256,10 +344,17 @@ def test_made_elsewhere_with_trained_rows(tied: bool, spare: int, home: Path, tm
     assert speaker.encoder.tokenizer.encode("<b>").ids == [new[1]]
     torch.testing.assert_close(logits(speaker.model, ids), wanted, atol=1e-4, rtol=1e-4)
     merged(found, tmp_path / "out")
-    torch.testing.assert_close(logits(AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32), ids), wanted, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        logits(AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32), ids),
+        wanted,
+        atol=1e-4,
+        rtol=1e-4,
+    )
     if not spare:  # rows for the second token alone: the first has none
         indices = [new[1]] if tied else {"embed_tokens": [new[1]], "lm_head": [new[1]]}
-        (made / "adapter_config.json").write_text(json.dumps({**settings, "base_model_name_or_path": str(folder), "trainable_token_indices": indices}))
+        (made / "adapter_config.json").write_text(
+            json.dumps({**settings, "base_model_name_or_path": str(folder), "trainable_token_indices": indices})
+        )
         with pytest.raises(ModelError, match="the words that were added have none"):
             voice(str(made))
 
@@ -289,17 +384,31 @@ def test_tables_trained_whole_need_no_rows_beside(knob: list[str], home: Path, t
     ids = torch.tensor([[5, new_tokens.added(folder, MARKS).ids["<tool>"], 7]])
     wanted = logits(LoadedModels("cpu", torch.float32).load(voice(one.id)).model, ids)
     merged(voice(one.id), tmp_path / "out")
-    torch.testing.assert_close(logits(AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32), ids), wanted, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        logits(AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32), ids),
+        wanted,
+        atol=1e-4,
+        rtol=1e-4,
+    )
 
 
-@pytest.mark.parametrize(("changes", "words"), [
-    ({"data": {"new_tokens": [" "]}}, "more than blanks"), ({"data": {"new_tokens": [""]}}, "more than blanks"),
-    ({"data": {"new_tokens": ["<a>", "<a>"]}}, "stands there twice"), ({"data": {"new_tokens": ["x" * 101]}}, "at most 100 characters"),
-    ({"data": {"new_tokens": "<a>"}}, "valid tuple"), *(({"method": {"name": name}}, "never be learnt") for name in METHODS if name not in TRAINING),
-    ({"method": {"name": "full", "freeze_embeddings": True}}, "never be learnt"), ({"method": {"name": "full", "last_layers": 1}}, "never be learnt"),
-    ({"method": {"name": "lora", "modules_to_save": ["lm_head"]}}, "no rows for new tokens"), ({"method": {"name": "lora", "init": "eva"}}, "Start eva"),
-    ({"training": {"sharding": "fsdp", "devices": 2}}, "fsdp")],
-    ids=lambda one: str(one)[:60])
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"data": {"new_tokens": [" "]}}, "more than blanks"),
+        ({"data": {"new_tokens": [""]}}, "more than blanks"),
+        ({"data": {"new_tokens": ["<a>", "<a>"]}}, "stands there twice"),
+        ({"data": {"new_tokens": ["x" * 101]}}, "at most 100 characters"),
+        ({"data": {"new_tokens": "<a>"}}, "valid tuple"),
+        *(({"method": {"name": name}}, "never be learnt") for name in METHODS if name not in TRAINING),
+        ({"method": {"name": "full", "freeze_embeddings": True}}, "never be learnt"),
+        ({"method": {"name": "full", "last_layers": 1}}, "never be learnt"),
+        ({"method": {"name": "lora", "modules_to_save": ["lm_head"]}}, "no rows for new tokens"),
+        ({"method": {"name": "lora", "init": "eva"}}, "Start eva"),
+        ({"training": {"sharding": "fsdp", "devices": 2}}, "fsdp"),
+    ],
+    ids=lambda one: str(one)[:60],
+)
 def test_what_cannot_be_is_refused(changes: dict[str, Any], words: str, home: Path, tmp_path: Path) -> None:
     folder, data = base(tmp_path / "base"), rows(tmp_path / "rows.json")
     with pytest.raises(OrderError, match=words):
@@ -307,8 +416,17 @@ def test_what_cannot_be_is_refused(changes: dict[str, Any], words: str, home: Pa
 
 
 def test_a_head_with_a_bias_is_refused() -> None:
-    facts = model.from_config({"model_type": "phi", "hidden_size": 8, "num_attention_heads": 2, "num_hidden_layers": 1, "vocab_size": 9,
-                               "tie_word_embeddings": False}, {"lm_head.bias": model.Tensor(dtype="F32", shape=(9,))})
+    facts = model.from_config(
+        {
+            "model_type": "phi",
+            "hidden_size": 8,
+            "num_attention_heads": 2,
+            "num_hidden_layers": 1,
+            "vocab_size": 9,
+            "tie_word_embeddings": False,
+        },
+        {"lm_head.bias": model.Tensor(dtype="F32", shape=(9,))},
+    )
     with pytest.raises(OrderError, match="head has a bias"):
         METHODS["lora"]().refuse_tokens(facts)
 
@@ -346,7 +464,9 @@ def test_the_memory_estimate_knows_the_rows(home: Path, tmp_path: Path) -> None:
     mine, plain = (estimate.estimate(model.facts(folder), one, device.cpu()) for one in (ordered, without))
     assert mine.trainable == plain.trainable + 2 * 3 * 32
     assert mine.total > plain.total
-    assert json.loads(json.dumps(config.parse(ordered.to_yaml()).model_dump(mode="json"))) == ordered.model_dump(mode="json")
+    assert json.loads(json.dumps(config.parse(ordered.to_yaml()).model_dump(mode="json"))) == ordered.model_dump(
+        mode="json"
+    )
 
 
 def test_cards_and_folders_name_them(home: Path, tmp_path: Path) -> None:
@@ -362,11 +482,16 @@ def test_cards_and_folders_name_them(home: Path, tmp_path: Path) -> None:
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     (tmp_path / "out" / "manifest.json").write_text(json.dumps({**manifest, "base": str(folder)}))
     ids = torch.tensor([[5, manifest["new_tokens"]["<tool>"], 7]])
-    alone, ours = (logits(LoadedModels("cpu", torch.float32).load(voice(name)).model, ids) for name in (str(tmp_path / "out"), one.id))
+    alone, ours = (
+        logits(LoadedModels("cpu", torch.float32).load(voice(name)).model, ids)
+        for name in (str(tmp_path / "out"), one.id)
+    )
     assert torch.equal(alone, ours)
 
 
 def test_rows_are_not_combined(tmp_path: Path) -> None:
-    (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "trainable_token_indices": {"model.embed_tokens": [9]}}))
+    (tmp_path / "adapter_config.json").write_text(
+        json.dumps({"peft_type": "LORA", "trainable_token_indices": {"model.embed_tokens": [9]}})
+    )
     with pytest.raises(ModelError, match="rows for new tokens, which peft does not combine"):
         combine.combined(None, [tmp_path, tmp_path], None, 0)

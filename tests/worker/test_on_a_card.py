@@ -51,7 +51,9 @@ def test_a_rank_takes_its_card_before_anything_is_loaded(monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("packed", [True, False])
-def test_shared_keys_are_copied_where_only_flash_reads_them_shared(packed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shared_keys_are_copied_where_only_flash_reads_them_shared(
+    packed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Below Ampere, and in float32 anywhere, SDPA with enable_gqa would form heads · n² numbers."""
     given: list[tuple[int, int, bool]] = []
 
@@ -61,7 +63,11 @@ def test_shared_keys_are_copied_where_only_flash_reads_them_shared(packed: bool,
 
     monkeypatch.setattr(attention, "scaled_dot_product_attention", kernel)
     query, key = torch.empty(1, 4, 10, 8, device="meta"), torch.empty(1, 2, 10, 8, device="meta")
-    where = {"cu_seq_lens_q": torch.empty(3, dtype=torch.int32, device="meta"), "row_starts": [0, 4, 10], "max_length_q": 6} if packed else {}
+    where = (
+        {"cu_seq_lens_q": torch.empty(3, dtype=torch.int32, device="meta"), "row_starts": [0, 4, 10], "max_length_q": 6}
+        if packed
+        else {}
+    )
     out, _ = attention.packed_attention(None, query, key, key, None, **where)
     assert out.shape == (1, 10, 4, 8)
     assert out.device.type == "meta"
@@ -84,7 +90,10 @@ def test_the_estimate_follows_the_kernel(tmp_path: Path) -> None:
         found[name] = ours.stack(order(precision=precision), facts, card, rows, order().method.footprint(facts), False)
         assert found[name].expanded == (name != "L4")
         assert found[name].attention == "packed"
-    taken = {name: estimate(facts, order(precision="fp16"), card, rows).by_cause["activations"] for name, card in (("T4", T4), ("L4", L4))}
+    taken = {
+        name: estimate(facts, order(precision="fp16"), card, rows).by_cause["activations"]
+        for name, card in (("T4", T4), ("L4", L4))
+    }
     assert taken["L4"] < taken["T4"] < 2 * taken["L4"]
 
 
@@ -105,8 +114,11 @@ def test_qlora_pages_its_optimizer_only_where_memory_is_short(tmp_path: Path) ->
 
 
 OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
-    "adamw": lambda ones: torch.optim.AdamW(ones, lr=0.1, weight_decay=0.1, fused=True), "sgd": lambda ones: torch.optim.SGD(ones, lr=0.1, momentum=0.9),
-    "rmsprop": lambda ones: torch.optim.RMSprop(ones, lr=0.1), "rounding": lambda ones: RoundedAdamW(ones, lr=0.1, weight_decay=0.1)}
+    "adamw": lambda ones: torch.optim.AdamW(ones, lr=0.1, weight_decay=0.1, fused=True),
+    "sgd": lambda ones: torch.optim.SGD(ones, lr=0.1, momentum=0.9),
+    "rmsprop": lambda ones: torch.optim.RMSprop(ones, lr=0.1),
+    "rounding": lambda ones: RoundedAdamW(ones, lr=0.1, weight_decay=0.1),
+}
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
@@ -120,7 +132,9 @@ def test_the_probe_makes_the_optimizers_states_and_leaves_nothing(name: str) -> 
         assert optimizer.state[weight]
     assert torch.equal(weight, before)
     assert not optimizer.state
-    assert [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups] == settings
+    assert [
+        {key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups
+    ] == settings
 
 
 def test_states_that_a_resume_brought_stay() -> None:
@@ -139,11 +153,18 @@ def test_states_that_a_resume_brought_stay() -> None:
 
 def test_fp16_that_overflows_is_seen_and_float32_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from safetensors.torch import load_file, save_file
+
     folder = tiny.write(tmp_path / "large")
     weights = load_file(folder / "model.safetensors")
-    save_file({name: weight * (3000 if "mlp" in name else 1) for name, weight in weights.items()}, folder / "model.safetensors", metadata={"format": "pt"})
+    save_file(
+        {name: weight * (3000 if "mlp" in name else 1) for name, weight in weights.items()},
+        folder / "model.safetensors",
+        metadata={"format": "pt"},
+    )
     rows = [{"input_ids": list(range(5, 40)), "labels": list(range(5, 40))}]
-    resolved = resolve(order(precision="fp16"), model.facts(folder), T4, {"rows": 100, "tokens": 3000, "trained": 2000, "max": 40})
+    resolved = resolve(
+        order(precision="fp16"), model.facts(folder), T4, {"rows": 100, "tokens": 3000, "trained": 2000, "max": 40}
+    )
     resolved = resolved._replace(device="cpu")
     assert resolved.dtype == "float16"
     prepared = SimpleNamespace(train=SimpleNamespace(first=lambda count: rows))
@@ -159,9 +180,18 @@ def test_fp16_that_overflows_is_seen_and_float32_is_taken(tmp_path: Path, monkey
     assert train._finite(order(), resolved, well, prepared, report)[0].dtype == "float16"
 
 
-@pytest.mark.parametrize(("precision", "bf16", "said"), [("float16", False, "precision to fp32;"), ("float16", True, "precision to bf16;"),
-                                                         ("bfloat16", True, "precision to fp32;"), ("float32", True, "half or less;")])
-def test_what_is_no_number_is_told_with_what_this_device_can_do(precision: str, bf16: bool, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("precision", "bf16", "said"),
+    [
+        ("float16", False, "precision to fp32;"),
+        ("float16", True, "precision to bf16;"),
+        ("bfloat16", True, "precision to fp32;"),
+        ("float32", True, "half or less;"),
+    ],
+)
+def test_what_is_no_number_is_told_with_what_this_device_can_do(
+    precision: str, bf16: bool, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("studio.worker.report.devices", lambda: [T4.model_copy(update={"bf16": bf16})])
     report = Report(SimpleNamespace(append=lambda *given, **more: None), 1)
     report.precision = precision
@@ -201,6 +231,7 @@ def test_the_peers_best_are_its_best_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -
 
 def test_an_idle_server_ends_when_a_run_takes_the_card(monkeypatch: pytest.MonkeyPatch) -> None:
     from studio.talk import chat
+
     told: dict[str, Any] = {"busy": 0, "doing": "", "memory": 5}
     monkeypatch.setattr(chat, "held", lambda path: True)
     monkeypatch.setattr(chat, "server", lambda: SimpleNamespace(status=lambda: told))
@@ -214,6 +245,7 @@ def test_an_idle_server_ends_when_a_run_takes_the_card(monkeypatch: pytest.Monke
 
 def test_unloading_gives_memory_back(monkeypatch: pytest.MonkeyPatch) -> None:
     from studio.worker import memory
+
     done: list[str] = []
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
     monkeypatch.setattr(torch.accelerator, "empty_cache", lambda: done.append("emptied"))
@@ -223,6 +255,9 @@ def test_unloading_gives_memory_back(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_placed_leaves_a_quantized_base_where_it_is() -> None:
     moved: list[Any] = []
-    for made in (SimpleNamespace(quantization_method="bitsandbytes", to=moved.append), SimpleNamespace(to=moved.append)):
+    for made in (
+        SimpleNamespace(quantization_method="bitsandbytes", to=moved.append),
+        SimpleNamespace(to=moved.append),
+    ):
         distributed.to_device(made, "meta")
     assert moved == [torch.device("meta")]

@@ -15,6 +15,12 @@ CASES = Path(__file__).with_name("pretended_cases.py")
 
 @pytest.mark.timeout(600)
 def test_every_method_trains_on_a_pretended_accelerator() -> None:
-    done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-n", "0", str(CASES)], text=True,
-                          cwd=CASES.parent.parent.parent, capture_output=True, env={**os.environ, "PYTEST_ADDOPTS": ""}, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-n", "0", str(CASES)],
+        text=True,
+        cwd=CASES.parent.parent.parent,
+        capture_output=True,
+        env={**os.environ, "PYTEST_ADDOPTS": ""},
+        check=False,
+    )
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-1000:]

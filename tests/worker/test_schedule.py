@@ -34,8 +34,13 @@ def test_the_warm_up_ends_at_the_whole_rate_and_begins_above_zero(name: str, war
     assert max(found) == pytest.approx(1e-3)
     assert found[:warmup] == pytest.approx([1e-3 * (n + 1) / warmup for n in range(warmup)])
     specific = {"cosine_with_min_lr": {"min_lr_rate": schedule.LEAST}}.get(name)
-    theirs = get_scheduler("constant_with_warmup" if name == "constant" else name, optimizer(), min(warmup, steps - 1), steps,
-                           scheduler_specific_kwargs=specific)
+    theirs = get_scheduler(
+        "constant_with_warmup" if name == "constant" else name,
+        optimizer(),
+        min(warmup, steps - 1),
+        steps,
+        scheduler_specific_kwargs=specific,
+    )
     assert found[warmup:] == pytest.approx(rates(theirs, steps)[warmup:])
 
 

@@ -27,7 +27,11 @@ QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
 def server(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[chat.Server]:
     """A running server with the tiny model in it, in a home of its own."""
     before = {key: os.environ.get(key) for key in ("STUDIO_HOME", "STUDIO_CHAT_THREADS", "HF_HUB_OFFLINE")}
-    os.environ |= {"STUDIO_HOME": str(tmp_path_factory.mktemp("serve-home")), "STUDIO_CHAT_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    os.environ |= {
+        "STUDIO_HOME": str(tmp_path_factory.mktemp("serve-home")),
+        "STUDIO_CHAT_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+    }
     try:
         chat.server().load([str(tiny_model)])
         yield chat.server()
@@ -44,7 +48,9 @@ def client(server: chat.Server) -> openai.OpenAI:
 
 
 def ask(client: openai.OpenAI, tiny: Path, **more):
-    return client.chat.completions.create(**{"model": str(tiny), "messages": QUESTION, "temperature": 0, "max_tokens": 12, **more})
+    return client.chat.completions.create(
+        **{"model": str(tiny), "messages": QUESTION, "temperature": 0, "max_tokens": 12, **more}
+    )
 
 
 def test_openai_client(client: openai.OpenAI, tiny_model: Path) -> None:
@@ -60,7 +66,9 @@ def test_openai_client(client: openai.OpenAI, tiny_model: Path) -> None:
 
 
 def test_same_seed_same_answer(client: openai.OpenAI, tiny_model: Path) -> None:
-    answers = [ask(client, tiny_model, temperature=1.2, top_p=0.9, seed=seed).choices[0].message.content for seed in (1, 1, 2)]
+    answers = [
+        ask(client, tiny_model, temperature=1.2, top_p=0.9, seed=seed).choices[0].message.content for seed in (1, 1, 2)
+    ]
     assert answers[0] == answers[1] != answers[2]
 
 
@@ -77,8 +85,16 @@ def test_stop_text(client: openai.OpenAI, tiny_model: Path) -> None:
     assert cut.finish_reason == "stop"
 
 
-@pytest.mark.parametrize(("change", "status"), [({"model": "nothing"}, 404), ({"temperature": 9}, 400), ({"messages": []}, 400), ({"n": 3}, 400),
-                                                ({"messages": [{"role": "user", "content": "word " * 2000}]}, 400)])
+@pytest.mark.parametrize(
+    ("change", "status"),
+    [
+        ({"model": "nothing"}, 404),
+        ({"temperature": 9}, 400),
+        ({"messages": []}, 400),
+        ({"n": 3}, 400),
+        ({"messages": [{"role": "user", "content": "word " * 2000}]}, 400),
+    ],
+)
 def test_refusals_are_sentences(client: openai.OpenAI, tiny_model: Path, change: dict, status: int) -> None:
     with pytest.raises(openai.APIStatusError) as caught:
         ask(client, tiny_model, **change)
@@ -121,22 +137,55 @@ def test_load_of_nothing_is_refused_and_the_server_lives(server: chat.Server, ti
     assert server.models() == [str(tiny_model)]
 
 
-ODD = [{"stop": [5]}, {"stop": ""}, {"temperature": "hot"}, {"temperature": True}, {"stream_options": "x"}, {"stream": "yes"}, {"seed": 1.5}, {"seed": 2**80},
-       {"logit_bias": {"x": 1}}, {"logit_bias": {"1": 1000}}, {"top_logprobs": -1, "logprobs": True}, {"tool_choice": "required"}, {"n": 0}, {"max_tokens": 0},
-       {"tool_choice": {"type": "function", "function": {"name": "x"}}}, {"response_format": {"type": "json_object"}}, {"best_of": 2}, {"min_p": 0.1},
-       {"tools": ["x"]}, {"functions": []}, {"modalities": ["audio"]}, {"messages": "x"}, {"messages": [5]}, {"messages": [{"role": "nobody", "content": "x"}]},
-       {"messages": [{"role": "user", "content": 5}]}, {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
-       {"chat_template_kwargs": {"messages": []}}, {"metadata": 3}, {"presence_penalty": 9},
-       {"messages": [{"role": "user", "content": None, "tool_calls": [1]}]}]
+ODD = [
+    {"stop": [5]},
+    {"stop": ""},
+    {"temperature": "hot"},
+    {"temperature": True},
+    {"stream_options": "x"},
+    {"stream": "yes"},
+    {"seed": 1.5},
+    {"seed": 2**80},
+    {"logit_bias": {"x": 1}},
+    {"logit_bias": {"1": 1000}},
+    {"top_logprobs": -1, "logprobs": True},
+    {"tool_choice": "required"},
+    {"n": 0},
+    {"max_tokens": 0},
+    {"tool_choice": {"type": "function", "function": {"name": "x"}}},
+    {"response_format": {"type": "json_object"}},
+    {"best_of": 2},
+    {"min_p": 0.1},
+    {"tools": ["x"]},
+    {"functions": []},
+    {"modalities": ["audio"]},
+    {"messages": "x"},
+    {"messages": [5]},
+    {"messages": [{"role": "nobody", "content": "x"}]},
+    {"messages": [{"role": "user", "content": 5}]},
+    {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
+    {"chat_template_kwargs": {"messages": []}},
+    {"metadata": 3},
+    {"presence_penalty": 9},
+    {"messages": [{"role": "user", "content": None, "tool_calls": [1]}]},
+]
 
 
 def test_what_cannot_be_meant_is_refused_and_hurts_nobody_else(client: openai.OpenAI, tiny_model: Path) -> None:
     """While another answer is being written, which goes on to its end."""
-    other = iter(client.chat.completions.create(model=str(tiny_model), messages=QUESTION, max_tokens=400, stream=True, seed=1, stop=["\0never"]))
+    other = iter(
+        client.chat.completions.create(
+            model=str(tiny_model), messages=QUESTION, max_tokens=400, stream=True, seed=1, stop=["\0never"]
+        )
+    )
     next(other)
     for change in ODD:
         with pytest.raises(openai.BadRequestError) as caught:
-            client.post("/chat/completions", cast_to=object, body={"model": str(tiny_model), "messages": QUESTION, "max_tokens": 3, **change})
+            client.post(
+                "/chat/completions",
+                cast_to=object,
+                body={"model": str(tiny_model), "messages": QUESTION, "max_tokens": 3, **change},
+            )
         assert len(caught.value.body["message"]) > 20, change
     assert list(other)[-1].choices[0].finish_reason in ("stop", "length")
 
@@ -144,8 +193,16 @@ def test_what_cannot_be_meant_is_refused_and_hurts_nobody_else(client: openai.Op
 def test_extreme_but_lawful_settings_hurt_nobody(client: openai.OpenAI, tiny_model: Path) -> None:
     cold = ask(client, tiny_model, temperature=1e-40).choices[0].message.content
     assert cold == ask(client, tiny_model, temperature=0).choices[0].message.content
-    for change in ({"top_p": 0.001}, {"presence_penalty": 2, "frequency_penalty": -2}, {"seed": -5}, {"stop": "x"}, {"logit_bias": {}}, {"user": "me"},
-                   {"response_format": {"type": "text"}}, {"messages": [{"role": "user", "content": [{"type": "text", "text": "Hi"}]}]}):
+    for change in (
+        {"top_p": 0.001},
+        {"presence_penalty": 2, "frequency_penalty": -2},
+        {"seed": -5},
+        {"stop": "x"},
+        {"logit_bias": {}},
+        {"user": "me"},
+        {"response_format": {"type": "text"}},
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": "Hi"}]}]},
+    ):
         assert ask(client, tiny_model, **change).choices[0].finish_reason in ("stop", "length")
     with pytest.raises(openai.APIStatusError, match="vocabulary"):  # an answer's failure is its own
         ask(client, tiny_model, logit_bias={"99999999": 1})
@@ -156,7 +213,10 @@ def test_bias_and_penalties_change_what_is_chosen(client: openai.OpenAI, tiny_mo
     assert first.choices[0].logprobs is not None
     forced = ask(client, tiny_model, max_tokens=4, logit_bias={"70": 100}, logprobs=True).choices[0].logprobs.content
     assert len({one.token for one in forced}) == 1
-    both = [ask(client, tiny_model, max_tokens=8, logprobs=True, **more).choices[0].logprobs.content for more in ({}, {"frequency_penalty": 2})]
+    both = [
+        ask(client, tiny_model, max_tokens=8, logprobs=True, **more).choices[0].logprobs.content
+        for more in ({}, {"frequency_penalty": 2})
+    ]
     plain, spread = (len({one.token for one in found}) for found in both)
     assert spread >= plain
 
@@ -167,10 +227,18 @@ def test_one_model_completions_and_preflight(client: openai.OpenAI, tiny_model: 
         client.models.retrieve("nothing")
     whole = client.completions.create(model=str(tiny_model), prompt="Once upon", max_tokens=6, temperature=0)
     assert whole.choices[0].finish_reason in ("stop", "length")
-    parts = list(client.completions.create(model=str(tiny_model), prompt=["Once upon"], max_tokens=6, temperature=0, stream=True))
+    parts = list(
+        client.completions.create(model=str(tiny_model), prompt=["Once upon"], max_tokens=6, temperature=0, stream=True)
+    )
     assert "".join(part.choices[0].text for part in parts) == whole.choices[0].text
-    asked = httpx.options(f"{client.base_url}chat/completions", headers={"Origin": "http://localhost:3000", "Access-Control-Request-Method": "POST",
-                                                                         "Access-Control-Request-Headers": "authorization,content-type"})
+    asked = httpx.options(
+        f"{client.base_url}chat/completions",
+        headers={
+            "Origin": "http://localhost:3000",
+            "Access-Control-Request-Method": "POST",
+            "Access-Control-Request-Headers": "authorization,content-type",
+        },
+    )
     assert asked.status_code == 200
     assert asked.headers["access-control-allow-origin"] == "*"
     assert "authorization" in asked.headers["access-control-allow-headers"].lower()
@@ -183,9 +251,17 @@ CALL = '<tool_call>\n{"name": "look_up", "arguments": {"city": "Paris"}}\n</tool
 def test_calls_are_told_apart_from_text() -> None:
     text, found = calls(f"Let me see.\n{CALL}\n{CALL}")
     assert text == "Let me see."
-    assert [(one["function"]["name"], json.loads(one["function"]["arguments"])) for one in found] == [("look_up", {"city": "Paris"})] * 2
+    assert [(one["function"]["name"], json.loads(one["function"]["arguments"])) for one in found] == [
+        ("look_up", {"city": "Paris"})
+    ] * 2
     assert calls('[TOOL_CALLS] [{"name": "a", "arguments": {}}]')[1][0]["function"]["name"] == "a"
-    for plain in ("no call", "<tool_call>\n{broken", '<tool_call>{"arguments": {}}</tool_call>', "[TOOL_CALLS]", "<tool_call>[1]</tool_call>"):
+    for plain in (
+        "no call",
+        "<tool_call>\n{broken",
+        '<tool_call>{"arguments": {}}</tool_call>',
+        "[TOOL_CALLS]",
+        "<tool_call>[1]</tool_call>",
+    ):
         assert calls(plain) == (plain, [])
 
 
@@ -194,7 +270,11 @@ def test_a_streamed_call_is_what_a_whole_answer_has(size: int) -> None:
     """Whatever the pieces; in the types of OpenAI's own client."""
     said = f"Let me see. {CALL}"
     shape = answers.Chat("m", calls=True)
-    lines = [*shape.opening(), *(line for at in range(0, len(said), size) for line in shape.part(said[at:at + size], [])), *shape.closing("stop", None)]
+    lines = [
+        *shape.opening(),
+        *(line for at in range(0, len(said), size) for line in shape.part(said[at : at + size], [])),
+        *shape.closing("stop", None),
+    ]
     parts = [ChatCompletionChunk.model_validate(line) for line in lines]
     assert "".join(part.choices[0].delta.content or "" for part in parts) == "Let me see. "
     assert [one.function.name for part in parts for one in part.choices[0].delta.tool_calls or []] == ["look_up"]
@@ -243,4 +323,3 @@ def test_killed_server_is_noticed_and_started_again(home: Path, tiny_model: Path
     assert chat.end() > 0
     assert not server.ready()
     assert chat.end() == 0
-

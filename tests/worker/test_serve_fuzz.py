@@ -23,7 +23,9 @@ def aimed(body: Any, model: str) -> Any:
     """The same body at the model that is there, with a short answer: else every request ends at a name that nobody knows."""
     if not isinstance(body, dict):
         return body
-    short = {name: min(body[name], 4) for name in ("max_tokens", "max_completion_tokens") if isinstance(body.get(name), int)}
+    short = {
+        name: min(body[name], 4) for name in ("max_tokens", "max_completion_tokens") if isinstance(body.get(name), int)
+    }
     return {"max_tokens": 4, **body, **short, **({"model": model} if isinstance(body.get("model"), str) else {})}
 
 
@@ -35,7 +37,14 @@ def sent(told: dict[str, Any], model: str, mode: GenerationMode, examples: int) 
     for found in schema.get_all_operations():
         operation = found.ok()
 
-        @settings(max_examples=examples, derandomize=True, database=None, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+        @settings(
+            max_examples=examples,
+            derandomize=True,
+            database=None,
+            deadline=None,
+            phases=[Phase.generate],
+            suppress_health_check=list(HealthCheck),
+        )
         @given(case=operation.as_strategy(generation_mode=mode))
         def fuzz(case: Any) -> None:
             case.body = aimed(case.body, model)
@@ -51,13 +60,23 @@ def sent(told: dict[str, Any], model: str, mode: GenerationMode, examples: int) 
 
 def alive(told: dict[str, Any], model: str) -> bool:
     asked = {"model": model, "messages": QUESTION, "max_tokens": 3, "temperature": 0}
-    answer = httpx.post(f"{told['address']}/v1/chat/completions", json=asked, headers={"Authorization": f"Bearer {told['key']}"}, timeout=30)
+    answer = httpx.post(
+        f"{told['address']}/v1/chat/completions",
+        json=asked,
+        headers={"Authorization": f"Bearer {told['key']}"},
+        timeout=30,
+    )
     return answer.status_code == 200
 
 
 @pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode.value)
 @pytest.mark.parametrize("examples", [5, pytest.param(300, marks=pytest.mark.rare)])
-def test_no_request_breaks_the_server(server: chat.Server, tiny_model: Path, mode: GenerationMode, examples: int) -> None:  # noqa: F811
+def test_no_request_breaks_the_server(
+    server: chat.Server,  # noqa: F811
+    tiny_model: Path,
+    mode: GenerationMode,
+    examples: int,
+) -> None:
     told = json.loads(chat._file().read_text())
     statuses = sent(told, str(tiny_model), mode, examples)
     assert sum(statuses.values()) >= 2 * examples

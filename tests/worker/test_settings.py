@@ -37,21 +37,36 @@ class Pull(NamedTuple):
 
 
 TABLE: dict[str, dict[str, Pull]] = {
-    "precision": {"bf16": Pull(("training.precision=bf16",), near=0.05), "bf16, all weights": Pull(("training.precision=bf16",), FULL, 0.05)},
+    "precision": {
+        "bf16": Pull(("training.precision=bf16",), near=0.05),
+        "bf16, all weights": Pull(("training.precision=bf16",), FULL, 0.05),
+    },
     "weights": {"bf16, rounded at random": Pull(("training.weights=bf16",), BF16, 0.05)},
-    "packing": {"padded": Pull(("training.packing=false",)), "padded, full loss": Pull(("training.packing=false", "training.loss=full")),
-                "padded, one row each": Pull(("training.packing=false", "training.batch_size=1", "training.accumulation=4"))},
-    "batch_size": {"one batch": Pull(("training.batch_size=4", "training.accumulation=1")),
-                   "single rows": Pull(("training.batch_size=1", "training.accumulation=4"))},
+    "packing": {
+        "padded": Pull(("training.packing=false",)),
+        "padded, full loss": Pull(("training.packing=false", "training.loss=full")),
+        "padded, one row each": Pull(("training.packing=false", "training.batch_size=1", "training.accumulation=4")),
+    },
+    "batch_size": {
+        "one batch": Pull(("training.batch_size=4", "training.accumulation=1")),
+        "single rows": Pull(("training.batch_size=1", "training.accumulation=4")),
+    },
     "loss": {"full": Pull(("training.loss=full",)), "full, all weights": Pull(("training.loss=full",), FULL)},
     "attention": {"sdpa": Pull(("training.attention=sdpa",)), "eager": Pull(("training.attention=eager",))},
-    "checkpointing": {"on": Pull(("training.checkpointing=true",)), "on, all weights": Pull(("training.checkpointing=true",), FULL)},
-    "optimizer": {"plain": Pull(("training.optimizer=adamw_torch",)), "8-bit states": Pull(("training.optimizer=adamw_8bit",), FULL, 0.02)},
+    "checkpointing": {
+        "on": Pull(("training.checkpointing=true",)),
+        "on, all weights": Pull(("training.checkpointing=true",), FULL),
+    },
+    "optimizer": {
+        "plain": Pull(("training.optimizer=adamw_torch",)),
+        "8-bit states": Pull(("training.optimizer=adamw_8bit",), FULL, 0.02),
+    },
     "compile": {},  # by itself below: half a minute of a C++ compiler
     "threads": {"two": Pull(("training.threads=2",))},
     "workers": {"two": Pull(("training.workers=2",))},
     "probe": {"on": Pull(("training.probe=true",))},
-    "devices": {}, "sharding": {},  # tests/worker/test_several.py: two processes, a copy on each or the model split
+    "devices": {},
+    "sharding": {},  # tests/worker/test_several.py: two processes, a copy on each or the model split
 }
 KNOWN: dict[tuple[str, ...], tuple[list[float], list[float]]] = {}
 
@@ -71,7 +86,9 @@ def test_every_lever_has_its_switch_its_rule_and_its_test() -> None:
     assert set(TABLE) == set(auto.RULES)
 
 
-@pytest.mark.parametrize(("lever", "variant"), [(lever, variant) for lever, variants in TABLE.items() for variant in variants])
+@pytest.mark.parametrize(
+    ("lever", "variant"), [(lever, variant) for lever, variants in TABLE.items() for variant in variants]
+)
 def test_no_lever_changes_what_is_learnt(lever: str, variant: str, tiny_model: Path, data: Path) -> None:
     pull = TABLE[lever][variant]
     if pull.usual not in KNOWN:
@@ -88,9 +105,19 @@ def test_no_lever_changes_what_is_learnt(lever: str, variant: str, tiny_model: P
 def test_compiled_it_learns_the_same_and_tells_its_time(tiny_model: Path, tmp_path: Path) -> None:
     """Rows of one length: one shape to compile."""
     file = tmp_path / "rows.json"
-    file.write_text(json.dumps([{"instruction": f"Say the number {n}.", "input": "", "output": f"The number is {n}."} for n in range(10, 18)]))
+    file.write_text(
+        json.dumps(
+            [
+                {"instruction": f"Say the number {n}.", "input": "", "output": f"The number is {n}."}
+                for n in range(10, 18)
+            ]
+        )
+    )
     fixed = (*FIXED, "training.max_steps=2", "training.batch_size=4", "training.accumulation=1", "data.eval=0")
-    plain, compiled = carry(order(tiny_model, file, *fixed)), carry(order(tiny_model, file, *fixed, "training.compile=true"))
+    plain, compiled = (
+        carry(order(tiny_model, file, *fixed)),
+        carry(order(tiny_model, file, *fixed, "training.compile=true")),
+    )
     assert steps(compiled) == pytest.approx(steps(plain), abs=2e-3)
     told = [event["text"] for event in compiled if event["kind"] == "note" and "torch.compile" in event["text"]]
     assert len(told) == 1
@@ -98,7 +125,9 @@ def test_compiled_it_learns_the_same_and_tells_its_time(tiny_model: Path, tmp_pa
 
 
 @pytest.mark.parametrize("missing", ["compiler", "headers"])
-def test_compiling_is_refused_before_a_run_where_it_cannot_be(missing: str, tiny_model: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compiling_is_refused_before_a_run_where_it_cannot_be(
+    missing: str, tiny_model: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if missing == "compiler":
         monkeypatch.setenv("CXX", "no-such-compiler")
     else:
@@ -109,11 +138,19 @@ def test_compiling_is_refused_before_a_run_where_it_cannot_be(missing: str, tiny
     assert "apt install" in refused.value.hint
 
 
-@pytest.mark.parametrize(("setting", "words"), [
-    ("training.attention=flash", "Flash attention needs"), ("training.precision=fp16", "does not train in fp16"),
-    ("training.optimizer=paged_adamw_8bit", "pages memory"), ("training.report_to=[swanlab]", "not installed"),
-    ("training.weights=bf16", "full fine-tuning")])
-def test_a_lever_that_cannot_be_pulled_is_refused_before_a_run(setting: str, words: str, tiny_model: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("training.attention=flash", "Flash attention needs"),
+        ("training.precision=fp16", "does not train in fp16"),
+        ("training.optimizer=paged_adamw_8bit", "pages memory"),
+        ("training.report_to=[swanlab]", "not installed"),
+        ("training.weights=bf16", "full fine-tuning"),
+    ],
+)
+def test_a_lever_that_cannot_be_pulled_is_refused_before_a_run(
+    setting: str, words: str, tiny_model: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(auto, "installed", lambda name: name != "swanlab")
     with pytest.raises(OrderError, match=words):
         preflight.check(config.parse(f"{{model: {tiny_model}, data: {{train: {data}}}}}", [setting]))
@@ -123,7 +160,9 @@ class Tracker(TrainerCallback):
     """Stands in for a tracker's callback."""
 
 
-REACH: dict[str, tuple[str, Callable[[StudioTrainer, Any], Any]]] = {  # training.KEY -> (another value than the default, whether it arrived)
+REACH: dict[
+    str, tuple[str, Callable[[StudioTrainer, Any], Any]]
+] = {  # training.KEY -> (another value than the default, whether it arrived)
     "epochs": ("2", lambda trainer, ordered: trainer.args.num_train_epochs == 2),
     "max_steps": ("7", lambda trainer, ordered: trainer.args.max_steps == 7),
     "batch_size": ("3", lambda trainer, ordered: trainer.layout.rows == 3 and trainer.effective == 6),
@@ -134,17 +173,31 @@ REACH: dict[str, tuple[str, Callable[[StudioTrainer, Any], Any]]] = {  # trainin
     "weight_decay": ("0.1", lambda trainer, ordered: trainer.args.weight_decay == 0.1),
     "max_grad_norm": ("0.5", lambda trainer, ordered: trainer.args.max_grad_norm == 0.5),
     "neftune": ("5", lambda trainer, ordered: trainer.args.neftune_noise_alpha == 5),
-    "label_smoothing": ("0.1", lambda trainer, ordered: trainer.args.label_smoothing_factor == 0.1 and trainer.kind == "full"),
+    "label_smoothing": (
+        "0.1",
+        lambda trainer, ordered: trainer.args.label_smoothing_factor == 0.1 and trainer.kind == "full",
+    ),
     "precision": ("bf16", lambda trainer, ordered: trainer.dtype == torch.bfloat16 and trainer.args.bf16),
-    "weights": ("bf16", lambda trainer, ordered: {weight.dtype for weight in trainer.model.parameters()} == {torch.bfloat16}
-                and trainer.create_optimizer().__class__.__name__ == "RoundedAdamW"),
+    "weights": (
+        "bf16",
+        lambda trainer, ordered: (
+            {weight.dtype for weight in trainer.model.parameters()} == {torch.bfloat16}
+            and trainer.create_optimizer().__class__.__name__ == "RoundedAdamW"
+        ),
+    ),
     "checkpointing": ("true", lambda trainer, ordered: trainer.args.activation_checkpointing),
     "packing": ("false", lambda trainer, ordered: not trainer.layout.packed),
     "optimizer": ("adafactor", lambda trainer, ordered: trainer.create_optimizer().__class__.__name__ == "Adafactor"),
     "loss": ("full", lambda trainer, ordered: trainer.kind == "full"),
     "attention": ("eager", lambda trainer, ordered: trainer.model.config._attn_implementation == "eager"),
-    "compile": ("true", lambda trainer, ordered: any(isinstance(one, Compiled) for one in trainer.callback_handler.callbacks)),
-    "seed": ("7", lambda trainer, ordered: trainer.args.seed == 7 and trainer.get_train_dataloader().batch_sampler.seed == 7),
+    "compile": (
+        "true",
+        lambda trainer, ordered: any(isinstance(one, Compiled) for one in trainer.callback_handler.callbacks),
+    ),
+    "seed": (
+        "7",
+        lambda trainer, ordered: trainer.args.seed == 7 and trainer.get_train_dataloader().batch_sampler.seed == 7,
+    ),
     "log_every": ("4", lambda trainer, ordered: trainer.args.logging_steps == 4),
     "eval_every": ("6", lambda trainer, ordered: trainer.args.eval_steps == 6),
     "save_every": ("9", lambda trainer, ordered: trainer.args.save_steps == 9),
@@ -152,8 +205,14 @@ REACH: dict[str, tuple[str, Callable[[StudioTrainer, Any], Any]]] = {  # trainin
     "early_stopping": ("3", lambda trainer, ordered: trainer.report.early_stopping == 3),
     "keep_best": ("true", lambda trainer, ordered: trainer.report.keep_best),
     "sample_prompts": ('["Hello?"]', lambda trainer, ordered: trainer.report.samples.prompts == ("Hello?",)),
-    "probe": ("true", lambda trainer, ordered: any(isinstance(one, Probe) for one in trainer.callback_handler.callbacks)),
-    "report_to": ('["tensorboard"]', lambda trainer, ordered: any(isinstance(one, Tracker) for one in trainer.callback_handler.callbacks)),
+    "probe": (
+        "true",
+        lambda trainer, ordered: any(isinstance(one, Probe) for one in trainer.callback_handler.callbacks),
+    ),
+    "report_to": (
+        '["tensorboard"]',
+        lambda trainer, ordered: any(isinstance(one, Tracker) for one in trainer.callback_handler.callbacks),
+    ),
     "devices": ("2", lambda trainer, ordered: launch.processes(ordered) == 2),
     "sharding": ("fsdp", lambda trainer, ordered: sharding.kind(ordered, trainer.model) == "fsdp"),
     "threads": ("2", lambda trainer, ordered: torch.get_num_threads() == 2),
@@ -166,12 +225,16 @@ def test_every_training_key_is_in_the_table() -> None:
 
 
 @pytest.mark.parametrize("key", REACH)
-def test_every_training_key_reaches_the_trainer(key: str, tiny_model: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_training_key_reaches_the_trainer(
+    key: str, tiny_model: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Everything up to the first step is done; the trainer as it stands then is looked at."""
     seen: list[StudioTrainer] = []
     monkeypatch.setattr(StudioTrainer, "go_on", lambda self, checkpoint, steps: seen.append(self))
     monkeypatch.setattr(train, "_finish", lambda *given: None)
-    monkeypatch.setattr("transformers.trainer.get_reporting_integration_callbacks", lambda names: [Tracker] * len(names))
+    monkeypatch.setattr(
+        "transformers.trainer.get_reporting_integration_callbacks", lambda names: [Tracker] * len(names)
+    )
     monkeypatch.setattr(auto, "installed", lambda name: True)
     value, arrived = REACH[key]
     more = ("method.name=full", "training.precision=bf16") if key == "weights" else ()
@@ -182,5 +245,8 @@ def test_every_training_key_reaches_the_trainer(key: str, tiny_model: Path, data
 
 def test_of_the_trainer_only_two_private_methods_are_set_aside() -> None:
     """What its documented interface can carry goes through it: every private method that is replaced ties us to one version of transformers."""
-    own = {name for kind in StudioTrainer.__mro__[:StudioTrainer.__mro__.index(Trainer)] for name in vars(kind)}
-    assert {name for name in own & {*dir(Trainer)} if name.startswith("_") and not name.startswith("__")} == {"_save_checkpoint", "_load_from_checkpoint"}
+    own = {name for kind in StudioTrainer.__mro__[: StudioTrainer.__mro__.index(Trainer)] for name in vars(kind)}
+    assert {name for name in own & {*dir(Trainer)} if name.startswith("_") and not name.startswith("__")} == {
+        "_save_checkpoint",
+        "_load_from_checkpoint",
+    }

@@ -61,8 +61,11 @@ def same_result(mine: Run, theirs: Run) -> None:
 
 def ranks(run: Run) -> list[psutil.Process]:
     """The trainer's processes, by their rank."""
-    found = [one for one in psutil.process_iter(["environ", "cmdline"])
-             if str(run.folder) in (one.info["cmdline"] or []) and "RANK" in (one.info["environ"] or {})]
+    found = [
+        one
+        for one in psutil.process_iter(["environ", "cmdline"])
+        if str(run.folder) in (one.info["cmdline"] or []) and "RANK" in (one.info["environ"] or {})
+    ]
     return sorted(found, key=lambda one: one.info["environ"]["RANK"])
 
 
@@ -71,7 +74,15 @@ def test_a_split_model_under_its_supervisor(home: Path, tiny_model: Path, tmp_pa
     data = rows(tmp_path / "rows.json", 23)
     alone = order(tiny_model, data, "method.name=full", *FIXED)
     expected = carry(alone)
-    run = order(tiny_model, data, "method.name=full", *FIXED, "training.max_steps=100000", "training.devices=2", "training.sharding=fsdp")
+    run = order(
+        tiny_model,
+        data,
+        "method.name=full",
+        *FIXED,
+        "training.max_steps=100000",
+        "training.devices=2",
+        "training.sharding=fsdp",
+    )
     queue.advance()
     until(lambda: len(steps(run.events())) > 4, "five steps")
     assert len(ranks(run)) == 2
@@ -99,7 +110,10 @@ def test_a_split_model_under_its_supervisor(home: Path, tiny_model: Path, tmp_pa
     same_result(run, alone)
 
     goal.extend(run, 100_000)
-    until(lambda: [event for event in run.events() if event["kind"] == "step" and event["attempt"] == 3], "a step of the third attempt")
+    until(
+        lambda: [event for event in run.events() if event["kind"] == "step" and event["attempt"] == 3],
+        "a step of the third attempt",
+    )
     left = ranks(run)
     assert len(left) == 2
     process.holders(run.lock)[0].kill()
@@ -122,7 +136,9 @@ def test_a_base_in_4_bits_is_split_too(home: Path, tiny_model: Path, tmp_path: P
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="both hosts are this computer")
-def test_two_hosts_type_what_they_are_told(home: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_hosts_type_what_they_are_told(
+    home: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The two commands, both typed here: a copy of the model on each, the losses of one process."""
     data = rows(tmp_path / "rows.json", 23)
     alone = order(tiny_model, data, *WITHOUT_DROPOUT)
@@ -133,10 +149,23 @@ def test_two_hosts_type_what_they_are_told(home: Path, tiny_model: Path, tmp_pat
     run = Run(Path(told["folder"]))
     assert run.state() == "queued"
     assert queue.on_hold(run)
-    known = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-    hosts = [subprocess.Popen(["bash", "-c", line], cwd=PROJECT, env=known, stdin=subprocess.DEVNULL,
-                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-             for line in (command.replace("HOST0", "127.0.0.1").replace("29500", "29517") for command in told["commands"])]
+    known = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "CUDA_VISIBLE_DEVICES": "",
+        "OMP_NUM_THREADS": "1",
+    }
+    hosts = [
+        subprocess.Popen(
+            ["bash", "-c", line],
+            cwd=PROJECT,
+            env=known,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        for line in (command.replace("HOST0", "127.0.0.1").replace("29500", "29517") for command in told["commands"])
+    ]
     try:
         assert [host.wait(timeout=180) for host in hosts] == [0, 0], run.log.read_text()[-2000:]
     finally:
@@ -151,21 +180,39 @@ def test_two_hosts_type_what_they_are_told(home: Path, tiny_model: Path, tmp_pat
 
 def test_other_devices_are_another_order(home: Path, tiny_model: Path, tmp_path: Path) -> None:
     """What a resume may not change: devices, layout, the rows of a step."""
-    plain = config.parse(f"{{model: {tiny_model}, data: {{train: x.json}}, training: {{batch_size: 2, accumulation: 2}}}}")
+    plain = config.parse(
+        f"{{model: {tiny_model}, data: {{train: x.json}}, training: {{batch_size: 2, accumulation: 2}}}}"
+    )
     checkpoint = tmp_path / "checkpoint-4"
     checkpoint.mkdir()
     (checkpoint / "manifest.json").write_text('{"files": {}}')
     (tmp_path / sequence.FILE).write_text(json.dumps(sequence.sequence(plain)))
-    sequence.refuse_other_order(tmp_path, plain.changed(training={"batch_size": 1, "accumulation": 4, "workers": 2, "precision": "bf16", "sharding": "ddp"}))
-    for changed in ({"devices": 2}, {"packing": False}, {"accumulation": 8}, {"weights": "bf16"}, {"optimizer": "adafactor"}, {"sharding": "fsdp"}):
+    sequence.refuse_other_order(
+        tmp_path,
+        plain.changed(
+            training={"batch_size": 1, "accumulation": 4, "workers": 2, "precision": "bf16", "sharding": "ddp"}
+        ),
+    )
+    for changed in (
+        {"devices": 2},
+        {"packing": False},
+        {"accumulation": 8},
+        {"weights": "bf16"},
+        {"optimizer": "adafactor"},
+        {"sharding": "fsdp"},
+    ):
         with pytest.raises(RunError, match=next(iter(changed))):
             sequence.refuse_other_order(tmp_path, plain.changed(training=changed))
 
 
 def test_what_will_be_split_waits_in_16_bits(home: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every process of a host loads the whole model: it is cast to float32 only where it is split, a layer at a time."""
-    order = config.parse(f"{{model: {tiny_model}, data: {{train: x.json}}, method: {{name: full}}, training: {{precision: bf16, devices: 2, sharding: fsdp}}}}")
-    resolved = resolve(order, model.facts(tiny_model), devices()[0], {"rows": 9, "tokens": 99, "trained": 99, "max": 11})
+    order = config.parse(
+        f"{{model: {tiny_model}, data: {{train: x.json}}, method: {{name: full}}, training: {{precision: bf16, devices: 2, sharding: fsdp}}}}"
+    )
+    resolved = resolve(
+        order, model.facts(tiny_model), devices()[0], {"rows": 9, "tokens": 99, "trained": 99, "max": 11}
+    )
     monkeypatch.setattr(distributed, "world", lambda: 2)
     _, tuned = train._tuned(order, resolved, tiny_model)
     before = {name: weight.detach().clone() for name, weight in tuned.named_parameters()}
@@ -175,7 +222,13 @@ def test_what_will_be_split_waits_in_16_bits(home: Path, tiny_model: Path, monke
     fully_shard = fsdp.fully_shard
 
     def counted(module: torch.nn.Module, **options: Any) -> Any:
-        whole.append(sum(weight.nbytes for weight in tuned.parameters() if not hasattr(weight, "to_local") and weight.dtype == torch.float32))
+        whole.append(
+            sum(
+                weight.nbytes
+                for weight in tuned.parameters()
+                if not hasattr(weight, "to_local") and weight.dtype == torch.float32
+            )
+        )
         return fully_shard(module, **options)
 
     monkeypatch.setattr(fsdp, "fully_shard", counted)

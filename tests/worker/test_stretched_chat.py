@@ -14,24 +14,45 @@ from tests.worker.test_generate import write
 from tests.worker.test_gguf_llama_cpp import made
 
 ROPES: dict[str, dict[str, Any]] = {
-    "phi3": {"rope_type": "longrope", "rope_theta": 10000.0, "short_factor": [1.0, 1.1, 1.3, 2.0], "long_factor": [1.0, 2.0, 3.0, 5.0],
-             "original_max_position_embeddings": 40},
-    "llama": {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 4.0}}
-QUESTIONS = ["Short.", "One that lies beyond the switch from its first token on, for it has so many words that no one counts them all to the end of it."]
+    "phi3": {
+        "rope_type": "longrope",
+        "rope_theta": 10000.0,
+        "short_factor": [1.0, 1.1, 1.3, 2.0],
+        "long_factor": [1.0, 2.0, 3.0, 5.0],
+        "original_max_position_embeddings": 40,
+    },
+    "llama": {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 4.0},
+}
+QUESTIONS = [
+    "Short.",
+    "One that lies beyond the switch from its first token on, for it has so many words that no one counts them all to the end of it.",
+]
 
 
 @pytest.mark.parametrize("kind", ROPES)
 def test_as_transformers_generates(kind: str, tmp_path: Path) -> None:
-    folder = made(tmp_path / "model", kind, rope_parameters=ROPES[kind], max_position_embeddings=256 if kind == "phi3" else 40,
-                  **({"original_max_position_embeddings": 40} if kind == "phi3" else {}))
+    folder = made(
+        tmp_path / "model",
+        kind,
+        rope_parameters=ROPES[kind],
+        max_position_embeddings=256 if kind == "phi3" else 40,
+        **({"original_max_position_embeddings": 40} if kind == "phi3" else {}),
+    )
     speaker = LoadedModels("cpu", torch.float32).load(of_base(folder))
     speaker.ends, speaker.room = frozenset(), 256
     wanted = []
     for answer in write(speaker, QUESTIONS, max_tokens=1):
         ids = torch.tensor([answer.prompt])
         theirs = LoadedModels("cpu", torch.float32).load(of_base(folder)).model
-        made_ids = theirs.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=48, eos_token_id=-1, pad_token_id=0)
-        wanted.append(made_ids[0, ids.shape[1]:].tolist())
+        made_ids = theirs.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            do_sample=False,
+            max_new_tokens=48,
+            eos_token_id=-1,
+            pad_token_id=0,
+        )
+        wanted.append(made_ids[0, ids.shape[1] :].tolist())
     assert [answer.new for answer in write(speaker, QUESTIONS, max_tokens=48)] == wanted, "side by side"
     assert [answer.new for answer in write(speaker, QUESTIONS[::-1], max_tokens=48)] == wanted[::-1]
 
@@ -42,6 +63,7 @@ def test_top_k_then_top_p_as_transformers(top_k: int, top_p: float) -> None:
     from transformers import TopKLogitsWarper, TopPLogitsWarper
 
     from studio.worker.generate import Sampling, choose
+
     logits = torch.tensor([2.0, 1.9, 1.2, 1.1, 0.3, -1.0])
     left = logits[None]
     if top_k:
@@ -57,6 +79,7 @@ def test_special_tokens_that_were_trained_are_shown(tiny_model: Path) -> None:
     from dataclasses import replace
 
     from studio.worker.loaded import LoadedModel
+
     speaker = LoadedModels("cpu", torch.float32).load(of_base(tiny_model))
     assert speaker.decode([0, 42, 1]) == "H"
     trained = LoadedModel(replace(speaker.voice, manifest={"special_answers": [0]}), speaker.model)

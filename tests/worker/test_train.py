@@ -38,7 +38,17 @@ def test_a_run_lowers_the_loss_and_leaves_its_result(method: str, tiny_model: Pa
     assert plan["packing"] is True
     assert 0 <= plan["padding"] < 1
     step = next(event for event in diary if event["kind"] == "step")
-    assert {"step", "epoch", "loss", "learning_rate", "grad_norm", "tokens", "tokens_per_second", "memory", "seconds"} <= step.keys()
+    assert {
+        "step",
+        "epoch",
+        "loss",
+        "learning_rate",
+        "grad_norm",
+        "tokens",
+        "tokens_per_second",
+        "memory",
+        "seconds",
+    } <= step.keys()
     assert step["memory"] > 1e6
     peaks = [marks["resident"] for marks in diary[-1]["memory_by_phase"].values()]
     assert {"loading model", "training", "evaluating"} <= diary[-1]["memory_by_phase"].keys()
@@ -70,7 +80,9 @@ def test_too_large_a_batch_ends_at_the_probe(tiny_model: Path, data: Path, monke
     def full(self: StudioTrainer, model: torch.nn.Module, micro_batch: object) -> torch.Tensor:
         if not model.training:
             return said(self, model, micro_batch)
-        raise RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
+        raise RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes"
+        )
 
     monkeypatch.setattr(StudioTrainer, "micro_batch_loss", full)
     diary = carry(order(tiny_model, data, "training.probe=true"))
@@ -79,23 +91,31 @@ def test_too_large_a_batch_ends_at_the_probe(tiny_model: Path, data: Path, monke
     assert not steps(diary)
 
 
-def test_a_model_that_computes_otherwise_is_trained_the_plain_way(tiny_model: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_computes_otherwise_is_trained_the_plain_way(
+    tiny_model: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     said = trainer.loss
-    monkeypatch.setattr(trainer, "loss", lambda model, inputs, kind, *more: said(model, inputs, kind, *more) * (1.1 if kind == "chunked" else 1))
+    monkeypatch.setattr(
+        trainer,
+        "loss",
+        lambda model, inputs, kind, *more: said(model, inputs, kind, *more) * (1.1 if kind == "chunked" else 1),
+    )
     diary = carry(order(tiny_model, data, "training.max_steps=2"))
     assert diary[-1]["state"] == "finished"
     assert any("trained the plain way" in event.get("text", "") for event in diary)
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])
-def test_a_resumed_run_ends_bit_for_bit_where_the_whole_one_does(method: str, tiny_model: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_resumed_run_ends_bit_for_bit_where_the_whole_one_does(
+    method: str, tiny_model: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = order(tiny_model, data, f"method.name={method}", "training.save_every=3")
     whole, losses = carry(run), result(run)
     for checkpoint in ("checkpoint-9", "checkpoint-10", "checkpoint-6"):
         shutil.rmtree(run.checkpoints / checkpoint)
     shutil.rmtree(run.result)
     monkeypatch.setenv("STUDIO_ATTEMPT", "2")
-    again = carry(run)[len(whole):]
+    again = carry(run)[len(whole) :]
     assert [event["step"] for event in again if event["kind"] == "step"] == list(range(4, 11))
     assert next(event for event in again if event.get("name") == "training")["from_step"] == 3
     assert steps(again) == steps(whole)[3:]
@@ -123,7 +143,13 @@ def test_stop_after_the_step(how: str, tiny_model: Path, data: Path, monkeypatch
 
 
 def test_asked_for_meanwhile(tiny_model: Path, data: Path) -> None:
-    run = order(tiny_model, data, "training.save_every=100", "training.eval_every=100", 'training.sample_prompts=["Say the number 3."]')
+    run = order(
+        tiny_model,
+        data,
+        "training.save_every=100",
+        "training.eval_every=100",
+        'training.sample_prompts=["Say the number 3."]',
+    )
     for what in ("save", "evaluate", "sample"):
         (run.folder / f"ask-{what}").touch()
     diary = carry(run)
@@ -142,9 +168,17 @@ def test_samples_draw_no_random_number(tiny_model: Path, data: Path) -> None:
 
 
 def test_the_best_is_kept_and_becomes_the_result(tiny_model: Path, data: Path) -> None:
-    run = order(tiny_model, data, "training.keep_best=true", "training.keep_checkpoints=1", "training.learning_rate=1.0",
-                "training.eval_every=1", "training.save_every=100",
-                "training.max_grad_norm=0", "training.schedule=constant")
+    run = order(
+        tiny_model,
+        data,
+        "training.keep_best=true",
+        "training.keep_checkpoints=1",
+        "training.learning_rate=1.0",
+        "training.eval_every=1",
+        "training.save_every=100",
+        "training.max_grad_norm=0",
+        "training.schedule=constant",
+    )
     diary = carry(run)
     told = [(event["loss"], event["step"]) for event in diary if event["kind"] == "eval" and event["step"]]
     best = min(told)[1]
@@ -153,14 +187,26 @@ def test_the_best_is_kept_and_becomes_the_result(tiny_model: Path, data: Path) -
 
 
 def test_early_stopping(tiny_model: Path, data: Path) -> None:
-    diary = carry(order(tiny_model, data, "training.early_stopping=2", "training.eval_every=1", "training.learning_rate=0.5", "training.epochs=20",
-                        "training.max_grad_norm=0", "training.schedule=constant"))
+    diary = carry(
+        order(
+            tiny_model,
+            data,
+            "training.early_stopping=2",
+            "training.eval_every=1",
+            "training.learning_rate=0.5",
+            "training.epochs=20",
+            "training.max_grad_norm=0",
+            "training.schedule=constant",
+        )
+    )
     assert diary[-1]["state"] == "finished"
     assert len(steps(diary)) < 100
     assert any("stopped early" in event.get("text", "") for event in diary)
 
 
-def test_not_a_number_ends_the_run_with_its_cause(tiny_model: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_not_a_number_ends_the_run_with_its_cause(
+    tiny_model: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     said = StudioTrainer.micro_batch_loss
 
     def spoilt(self: StudioTrainer, model: torch.nn.Module, micro_batch: dict) -> torch.Tensor:
@@ -179,14 +225,26 @@ def test_extending_goes_on_from_the_end(tiny_model: Path, data: Path, monkeypatc
     first = carry(run)
     run.change("extended by 1", training={"epochs": 3})
     monkeypatch.setenv("STUDIO_ATTEMPT", "2")
-    again = carry(Run(run.folder))[len(first):]
+    again = carry(Run(run.folder))[len(first) :]
     assert [event["step"] for event in again if event["kind"] == "step"] == list(range(11, 16))
     assert again[-1]["state"] == "finished"
 
 
-@pytest.mark.parametrize("setting", ["training.neftune=5", "training.label_smoothing=0.1", "training.optimizer=adafactor", "training.schedule=linear",
-                                     "training.precision=bf16", "method.name=prefix", "training.max_steps=3"])
-def test_settings_that_reach_the_trainer(setting: str, tiny_model: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "training.neftune=5",
+        "training.label_smoothing=0.1",
+        "training.optimizer=adafactor",
+        "training.schedule=linear",
+        "training.precision=bf16",
+        "method.name=prefix",
+        "training.max_steps=3",
+    ],
+)
+def test_settings_that_reach_the_trainer(
+    setting: str, tiny_model: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("studio.device._cpu_has_bf16", lambda: True)
     diary = carry(order(tiny_model, data, setting))
     assert diary[-1]["state"] == "finished"

@@ -17,13 +17,27 @@ from tests.readers import Transformers4, by_transformers
 from tests.worker.test_export import trained
 from tests.worker.test_gguf_llama_cpp import QUESTIONS, ROPES, made
 
-KINDS: list[tuple[str, dict[str, Any]]] = [(kind, {}) for kind in ("llama", "qwen2", "qwen3", "gemma3_text", "mistral", "phi3", "gpt2")]
-KINDS += [(kind, {"rope_parameters": rope, **({"original_max_position_embeddings": 128} if kind == "phi3" else {})}) for kind, rope in ROPES.values()]
+KINDS: list[tuple[str, dict[str, Any]]] = [
+    (kind, {}) for kind in ("llama", "qwen2", "qwen3", "gemma3_text", "mistral", "phi3", "gpt2")
+]
+KINDS += [
+    (kind, {"rope_parameters": rope, **({"original_max_position_embeddings": 128} if kind == "phi3" else {})})
+    for kind, rope in ROPES.values()
+]
 
 
 @pytest.mark.rare
 @pytest.mark.parametrize(("kind", "changes"), KINDS, ids=[*(kind for kind, changes in KINDS if not changes), *ROPES])
-def test_text_for_text(kind: str, changes: dict[str, Any], transformers_4: Transformers4, home: Path, tmp_path: Path) -> None:
-    found = voice(trained(made(tmp_path / "base", kind, **changes), modules_to_save=["lm_head"] if kind == "llama" and not changes else []).id)
+def test_text_for_text(
+    kind: str, changes: dict[str, Any], transformers_4: Transformers4, home: Path, tmp_path: Path
+) -> None:
+    found = voice(
+        trained(
+            made(tmp_path / "base", kind, **changes),
+            modules_to_save=["lm_head"] if kind == "llama" and not changes else [],
+        ).id
+    )
     merged(found, tmp_path / "merged")
-    assert transformers_4(tmp_path / "merged", QUESTIONS, 24, TEXTS) == by_transformers(tmp_path / "merged", QUESTIONS, 24, TEXTS)
+    assert transformers_4(tmp_path / "merged", QUESTIONS, 24, TEXTS) == by_transformers(
+        tmp_path / "merged", QUESTIONS, 24, TEXTS
+    )

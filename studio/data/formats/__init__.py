@@ -22,8 +22,23 @@ from functools import lru_cache
 from types import ModuleType
 from typing import Any
 
-LISTS = ("messages", "conversations", "conversation", "dialogue", "dialog", "chat", "turns", "chat_messages", "chosen", "rejected", "tools",
-         "history", "contents", "mapping", "instances")  # columns that hold lists or objects, in a cell as JSON
+LISTS = (
+    "messages",
+    "conversations",
+    "conversation",
+    "dialogue",
+    "dialog",
+    "chat",
+    "turns",
+    "chat_messages",
+    "chosen",
+    "rejected",
+    "tools",
+    "history",
+    "contents",
+    "mapping",
+    "instances",
+)  # columns that hold lists or objects, in a cell as JSON
 TURNS = ("prompt", "completion", "response")  # columns that may hold a list of turns
 NESTED = frozenset((*LISTS, *TURNS))
 Found = Callable[..., None]  # found(kind, field=None, value="", reason="")
@@ -56,7 +71,11 @@ def as_row(value: Any) -> Any:
         return {"text": value}
     if isinstance(value, list) and value and all(isinstance(turn, dict) for turn in value):
         return {"messages": value}
-    if isinstance(value, list) and value and all(isinstance(two, list) and len(two) == 2 and all(isinstance(x, str) for x in two) for two in value):
+    if (
+        isinstance(value, list)
+        and value
+        and all(isinstance(two, list) and len(two) == 2 and all(isinstance(x, str) for x in two) for two in value)
+    ):
         return {"messages": value}
     return value
 
@@ -70,12 +89,22 @@ def _list(text: str, of_turns: bool) -> Any:
     except (ValueError, RecursionError):
         found = _printed(text)
     if of_turns:
-        turns = isinstance(found, list) and bool(found) and all(isinstance(one, dict) and {"role", "from"} & set(one) for one in found)
+        turns = (
+            isinstance(found, list)
+            and bool(found)
+            and all(isinstance(one, dict) and {"role", "from"} & set(one) for one in found)
+        )
         return found if turns else None
-    return found if isinstance(found, dict) or (isinstance(found, list) and all(isinstance(one, (dict, list)) for one in found)) else None
+    return (
+        found
+        if isinstance(found, dict) or (isinstance(found, list) and all(isinstance(one, (dict, list)) for one in found))
+        else None
+    )
 
 
-PRINTED = re.compile(r"""('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")|\}(\s+)(?=\{)|\barray\(|,?\s*dtype=object\)""", re.DOTALL)
+PRINTED = re.compile(
+    r"""('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")|\}(\s+)(?=\{)|\barray\(|,?\s*dtype=object\)""", re.DOTALL
+)
 
 
 def _printed(text: str) -> Any:

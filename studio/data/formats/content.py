@@ -38,13 +38,22 @@ def spoken(turn: Turn, key: str, found: Found, where: str) -> list[Turn] | None:
             reason = f"The turn holds {kind}: training here is on text alone. Take such parts out, or drop the row."
             return found("wrong_type", f"{where}.{key}[{n}]", part, reason)
         else:
-            return found("wrong_type", f"{where}.{key}[{n}]", part, "A part of a content must be text, such as {\"type\": \"text\", \"text\": \"…\"}.")
+            return found(
+                "wrong_type",
+                f"{where}.{key}[{n}]",
+                part,
+                'A part of a content must be text, such as {"type": "text", "text": "…"}.',
+            )
     left = without(turn, key)
     if calls:
         left["tool_calls"] = [*(turn.get("tool_calls") or []), *calls]
     if thoughts:
         left["reasoning_content"] = "\n".join(thoughts)
-    said = [left | {key: "\n".join(texts) if texts or not calls else None}] if texts or calls or thoughts or not results else []
+    said = (
+        [left | {key: "\n".join(texts) if texts or not calls else None}]
+        if texts or calls or thoughts or not results
+        else []
+    )
     return [*results, *said]
 
 
@@ -55,7 +64,9 @@ def _kind(part: Any) -> tuple[str, Any]:
     if not isinstance(part, dict):
         return "", None
     named = part.get("type")
-    said = next((part[k] for k in ("text", "value", "content", "thinking", "reasoning") if isinstance(part.get(k), str)), None)
+    said = next(
+        (part[k] for k in ("text", "value", "content", "thinking", "reasoning") if isinstance(part.get(k), str)), None
+    )
     if part.get("thought") is True or named in THOUGHTS:
         return ("thought", said) if said is not None else ("", None)
     if named in CALLS or any(k in part for k in CALLS):
@@ -67,7 +78,9 @@ def _kind(part: Any) -> tuple[str, Any]:
         return "text", said
     for what in ("image", "audio", "video", "file", "document", "inlineData", "inline_data", "fileData"):
         if what in str(named).lower() or any(what in str(k) for k in part):
-            return "a file" if what.startswith(("inline", "file")) else f"{'an' if what[0] in 'ai' else 'a'} {what}", None
+            return "a file" if what.startswith(
+                ("inline", "file")
+            ) else f"{'an' if what[0] in 'ai' else 'a'} {what}", None
     return "", None
 
 
@@ -93,4 +106,8 @@ def _result(part: Turn) -> Turn:
         said = "\n".join(one["text"] for one in said)
     made = {"role": "tool", "content": said if isinstance(said, str) else json.dumps(said, ensure_ascii=False)}
     name, answered = given.get("name"), part.get("tool_use_id", part.get("tool_call_id"))
-    return made | ({"name": name} if isinstance(name, str) else {}) | ({"tool_call_id": answered} if isinstance(answered, str) else {})
+    return (
+        made
+        | ({"name": name} if isinstance(name, str) else {})
+        | ({"tool_call_id": answered} if isinstance(answered, str) else {})
+    )

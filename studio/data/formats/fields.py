@@ -24,7 +24,12 @@ def text(row: Row, field: str, found: Found, needed: bool = True) -> str | None:
         found("nan", field, value)
         return None
     if isinstance(value, float) and abs(value) >= EXACT:
-        found("wrong_type", field, value, "The number has more digits than a number in JSON keeps when it is read: write it as text, between quotation marks.")
+        found(
+            "wrong_type",
+            field,
+            value,
+            "The number has more digits than a number in JSON keeps when it is read: write it as text, between quotation marks.",
+        )
         return None
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return str(value)  # a number in a CSV or JSON cell is a short answer, not a fault
@@ -34,11 +39,28 @@ def text(row: Row, field: str, found: Found, needed: bool = True) -> str | None:
 
 def kind(value: Any) -> str:
     """The type of a value in the words of JSON."""
-    names = {dict: "an object", list: "a list", bool: "true or false", int: "a number", float: "a number", type(None): "null"}
+    names = {
+        dict: "an object",
+        list: "a list",
+        bool: "true or false",
+        int: "a number",
+        float: "a number",
+        type(None): "null",
+    }
     return names.get(type(value), type(value).__name__)
 
 
-REASONING = ("reasoning", "reasoning_content", "thinking", "think", "cot", "complex_cot", "chain_of_thought", "rationale", "thought")
+REASONING = (
+    "reasoning",
+    "reasoning_content",
+    "thinking",
+    "think",
+    "cot",
+    "complex_cot",
+    "chain_of_thought",
+    "rationale",
+    "thought",
+)
 _REASONING = frozenset(REASONING)
 
 
@@ -47,7 +69,9 @@ def answer_of(row: Row, field: str, found: Found) -> dict[str, Any] | None:
     said = text(row, field, found)
     thought: str | None = ""
     if not _REASONING.isdisjoint(row):
-        thought = next((text(row, name, found, needed=False) for name in REASONING if row.get(name) and name != field), "")
+        thought = next(
+            (text(row, name, found, needed=False) for name in REASONING if row.get(name) and name != field), ""
+        )
     if said is None or thought is None:
         return None
     return {"role": "assistant", "content": said} | ({"reasoning_content": thought} if thought else {})

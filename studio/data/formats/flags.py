@@ -19,7 +19,12 @@ def flags_of(turn: dict[str, Any], role: str, found: Found, where: str) -> dict[
         if value is None:
             continue
         if not isinstance(value, (bool, int, float)) or value not in (0, 1):
-            found("wrong_type", f"{where}.{flag}", value, "Whether a turn is trained on must be 0 or 1, false or true: nothing between.")
+            found(
+                "wrong_type",
+                f"{where}.{flag}",
+                value,
+                "Whether a turn is trained on must be 0 or 1, false or true: nothing between.",
+            )
             return None
         if not value and role == "assistant":
             made["weight"] = 0
@@ -35,7 +40,9 @@ def ranges_of(turn: dict[str, Any], role: str, content: str, found: Found, where
         return {}
     kept = _kept(turn[name], len(content))
     if kept is None:
-        reason = "It must be a list of {begin_offset, end_offset, train}: whole numbers within the text, and true or false."
+        reason = (
+            "It must be a list of {begin_offset, end_offset, train}: whole numbers within the text, and true or false."
+        )
         return found("wrong_type", f"{where}.{name}", turn[name], reason)
     if role != "assistant":
         if kept:
@@ -48,7 +55,9 @@ def ranges_of(turn: dict[str, Any], role: str, content: str, found: Found, where
 
 def _kept(details: Any, size: int) -> list[tuple[int, int]] | None:
     """The ranges to be trained, [first, end), in order and apart; None where they are not written as they must be."""
-    if not isinstance(details, list) or not all(isinstance(one, dict) and isinstance(one.get("train"), bool) for one in details):
+    if not isinstance(details, list) or not all(
+        isinstance(one, dict) and isinstance(one.get("train"), bool) for one in details
+    ):
         return None
     pairs = [tuple(one.get(key) for key in ENDS) for one in details]
     if not all(type(a) is int and type(b) is int and 0 <= a <= b < size for a, b in pairs):

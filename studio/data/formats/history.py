@@ -8,7 +8,22 @@ from studio.data.formats import Found
 from studio.data.formats.messages import is_turn, turns_of
 
 HISTORY = ("history", "chat_history", "previous_turns", "past")
-QUESTIONS = ("human", "user", "question", "query", "prompt", "q", "input", "instruction", "Human", "User", "Question", "问", "用户", "问题")
+QUESTIONS = (
+    "human",
+    "user",
+    "question",
+    "query",
+    "prompt",
+    "q",
+    "input",
+    "instruction",
+    "Human",
+    "User",
+    "Question",
+    "问",
+    "用户",
+    "问题",
+)
 ANSWERS = ("assistant", "gpt", "bot", "answer", "response", "completion", "a", "output", "model", "chatbot", "reply",
            "Assistant", "MOSS", "Answer", "答", "助手", "回答")  # fmt: skip
 PAIR_KEYS = tuple((asked, answered) for asked in QUESTIONS for answered in ANSWERS)
@@ -61,4 +76,9 @@ def pair_of(pair: Any, keys: tuple[Any, Any], found: Found, where: str) -> list[
 
 
 def _refused(found: Found, where: str, value: Any) -> None:
-    found("wrong_type", where, value, "The history must be a list of [question, answer] pairs, or of messages with role and content.")
+    found(
+        "wrong_type",
+        where,
+        value,
+        "The history must be a list of [question, answer] pairs, or of messages with role and content.",
+    )

@@ -43,7 +43,12 @@ def convert(row: Row, found: Found) -> dict[str, Any] | None:
     name = named(COLUMNS, row, "label") or "label"
     verdict = row.get(name)
     if not isinstance(verdict, (bool, int, str)) or verdict not in VERDICTS:
-        found("wrong_type" if name in row else "missing_field", name, verdict, f"The label must be true or false, but it is {kind(verdict)}.")
+        found(
+            "wrong_type" if name in row else "missing_field",
+            name,
+            verdict,
+            f"The label must be true or false, but it is {kind(verdict)}.",
+        )
         return None
     turns = next((row[n] for n in LISTS if isinstance(row.get(n), list)), None)
     if turns is not None:

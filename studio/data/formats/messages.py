@@ -48,7 +48,12 @@ def gather(row: Row, found: Found, role_key: str, content_key: str) -> dict[str,
         if present is None:
             found("missing_field", LISTS[0], list(row))
         else:
-            found("wrong_type", present, row[present], f"The field must be a list of turns, but it is {kind(row[present])}.")
+            found(
+                "wrong_type",
+                present,
+                row[present],
+                f"The field must be a list of turns, but it is {kind(row[present])}.",
+            )
         return None
     messages = turns_of(row[name], found, name, role_key, content_key)
     if messages is None:
@@ -83,15 +88,23 @@ def turns_of(turns: list[Any], found: Found, name: str, role_key: str, content_k
                 role = next((k for k in ROLE_KEYS if k in turn), role)
             if content not in turn:
                 content = next((k for k in CONTENT_KEYS if k in turn), content)
-            if isinstance(turn.get(content), list) and turn[content] and str(turn.get(role)).strip().lower() not in CALLING:
+            if (
+                isinstance(turn.get(content), list)
+                and turn[content]
+                and str(turn.get(role)).strip().lower() not in CALLING
+            ):
                 spoken_turns = spoken(turn, content, found, where)
         if spoken_turns is None:
             return None
         for one in spoken_turns:
-            message = _turn(one, found, where, *((role, content) if one is turn or content in one else ("role", "content")))
+            message = _turn(
+                one, found, where, *((role, content) if one is turn or content in one else ("role", "content"))
+            )
             if message is None:
                 return None
-            if message.pop("call", False) and messages and messages[-1]["role"] == "assistant":  # a turn for each call, or for words and call
+            if (
+                message.pop("call", False) and messages and messages[-1]["role"] == "assistant"
+            ):  # a turn for each call, or for words and call
                 before = messages[-1]
                 before["tool_calls"] = [*before.get("tool_calls", ()), *message["tool_calls"]]
             else:
@@ -102,7 +115,12 @@ def turns_of(turns: list[Any], found: Found, name: str, role_key: str, content_k
 def _turn(turn: Any, found: Found, where: str, role_key: str, content_key: str) -> dict[str, Any] | None:
     """One turn as a message; "call": it is nothing but a call, written as a turn of its own."""
     if not isinstance(turn, dict):
-        found("wrong_type", where, turn, f"A turn must be an object with {role_key} and {content_key}, but it is {kind(turn)}.")
+        found(
+            "wrong_type",
+            where,
+            turn,
+            f"A turn must be an object with {role_key} and {content_key}, but it is {kind(turn)}.",
+        )
         return None
     said = turn.get(role_key)
     plain = said.strip().lower() if isinstance(said, str) else ""
@@ -147,7 +165,12 @@ def _extra(turn: dict[str, Any], role: str, found: Found, where: str) -> dict[st
         made = calls.calls_of(given)
         if made is None:
             field = "tool_calls" if turn.get("tool_calls") else "function_call"
-            found("wrong_type", f"{where}.{field}", given, "A call must be an object with the function's name and its arguments.")
+            found(
+                "wrong_type",
+                f"{where}.{field}",
+                given,
+                "A call must be an object with the function's name and its arguments.",
+            )
             return None
         extra["tool_calls"] = made
     thought = next((turn[key] for key in REASONING if isinstance(turn.get(key), str) and turn[key].strip()), None)
@@ -160,7 +183,10 @@ def _extra(turn: dict[str, Any], role: str, found: Found, where: str) -> dict[st
 def _tools(row: Row, turns: list[Any], found: Found) -> list[Any]:
     """The tools a row declares: in a column of their own, or in its system turn. [] for none."""
     for key in ("tools", "functions"):
-        for where, holder in ((key, row), *((f"{n}.{key}", turn) for n, turn in enumerate(turns) if isinstance(turn, dict))):
+        for where, holder in (
+            (key, row),
+            *((f"{n}.{key}", turn) for n, turn in enumerate(turns) if isinstance(turn, dict)),
+        ):
             if holder.get(key):
                 tools = calls.tools_of(holder[key])
                 if tools is None:
@@ -173,7 +199,11 @@ def _bare_calls(messages: list[dict[str, Any]], tools: list[Any]) -> None:
     """Answers that are nothing but the JSON of a call to one of the tools become calls, as the template writes them."""
     names = set(calls.names_of(tools))
     for message in messages:
-        if message["role"] == "assistant" and "tool_calls" not in message and message["content"].lstrip()[:1] in ("{", "["):
+        if (
+            message["role"] == "assistant"
+            and "tool_calls" not in message
+            and message["content"].lstrip()[:1] in ("{", "[")
+        ):
             made = calls.calls_of(message["content"])
             if made and {call["function"]["name"] for call in made} <= names:
                 message |= {"content": "", "tool_calls": made}

@@ -60,7 +60,11 @@ def prompt_turns(row: Row, found: Found) -> list[dict[str, Any]] | None:
     given = text(row, "input", found, needed=False) if name == "instruction" and row.get("input") else ""
     if asked is None or given is None:
         return None
-    system = [{"role": "system", "content": row["system"]}] if isinstance(row.get("system"), str) and row["system"].strip() else []
+    system = (
+        [{"role": "system", "content": row["system"]}]
+        if isinstance(row.get("system"), str) and row["system"].strip()
+        else []
+    )
     return [*system, {"role": "user", "content": f"{asked}\n{given}" if given else asked}]
 
 
@@ -81,7 +85,12 @@ def _answer(row: Row, name: str, found: Found) -> list[dict[str, Any]] | None:
             if not isinstance(said, str) or not said.strip():
                 found("wrong_type" if said else "empty_field", name, said)
                 return None
-            turns.append({"role": "user" if role in ("user", "human") else "system" if role == "system" else "assistant", "content": said})
+            turns.append(
+                {
+                    "role": "user" if role in ("user", "human") else "system" if role == "system" else "assistant",
+                    "content": said,
+                }
+            )
         return turns
     said = text(row, name, found)
     return None if said is None else [{"role": "assistant", "content": said}]

@@ -13,7 +13,9 @@ KEYS = frozenset(NAMES)
 
 def _name(row: Row) -> str | None:
     lists = ((n, row.get(n)) for n in NAMES)
-    return next((n for n, v in lists if isinstance(v, list) and len(v) > 1 and all(isinstance(t, str) for t in v)), None)
+    return next(
+        (n for n, v in lists if isinstance(v, list) and len(v) > 1 and all(isinstance(t, str) for t in v)), None
+    )
 
 
 def fits(row: Row) -> bool:

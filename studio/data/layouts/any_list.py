@@ -18,7 +18,9 @@ NOT = frozenset(("history", "chosen", "rejected", "tools", "functions", "content
 def _name(row: Row) -> str | None:
     if not NOT.isdisjoint(row):
         return None
-    holding = [name for name, value in row.items() if type(value) is list and len(value) > 1 and all(map(_known, value))]
+    holding = [
+        name for name, value in row.items() if type(value) is list and len(value) > 1 and all(map(_known, value))
+    ]
     return holding[0] if len(holding) == 1 else None
 
 

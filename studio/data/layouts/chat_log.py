@@ -20,7 +20,12 @@ def _body(value: Any) -> dict[str, Any]:
 def _answer(row: Row) -> tuple[str, Any] | None:
     for name in KEYS:
         choices = _body(row.get(name)).get("choices")
-        if isinstance(choices, list) and choices and isinstance(choices[0], dict) and isinstance(choices[0].get("message"), dict):
+        if (
+            isinstance(choices, list)
+            and choices
+            and isinstance(choices[0], dict)
+            and isinstance(choices[0].get("message"), dict)
+        ):
             return name, choices
     return None
 
@@ -28,7 +33,9 @@ def _answer(row: Row) -> tuple[str, Any] | None:
 def _asked(row: Row) -> tuple[str | None, dict[str, Any]]:
     if isinstance(row.get("messages"), list):
         return None, row
-    return next(((n, _body(row[n])) for n in REQUESTS if isinstance(_body(row.get(n)).get("messages"), list)), (None, {}))
+    return next(
+        ((n, _body(row[n])) for n in REQUESTS if isinstance(_body(row.get(n)).get("messages"), list)), (None, {})
+    )
 
 
 def fits(row: Row) -> bool:
@@ -38,7 +45,12 @@ def fits(row: Row) -> bool:
 def rewrite(row: Row, found: Found) -> Row | None:
     name, choices = _answer(row)
     if len(choices) > 1:
-        found("wrong_type", f"{name}.choices", choices, f"There are {len(choices)} answers to one question; keep one of them.")
+        found(
+            "wrong_type",
+            f"{name}.choices",
+            choices,
+            f"There are {len(choices)} answers to one question; keep one of them.",
+        )
         return None
     place, asked = _asked(row)
     left = without(row, name, place, "messages", "tools")

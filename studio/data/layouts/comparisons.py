@@ -24,7 +24,9 @@ def _names(row: Row) -> tuple[str | None, str | None]:
     worse = next((n for n in REJECTED if n in row), None)
     better = next((n for n in CHOSEN if n in row), None)
     if better is None and worse is not None:  # ms-swift's: the good answer stands where it stands without a bad one
-        better = next((n for n in ANSWERS if n in row), None) or next((n for n in LISTS if isinstance(row.get(n), list)), None)
+        better = next((n for n in ANSWERS if n in row), None) or next(
+            (n for n in LISTS if isinstance(row.get(n), list)), None
+        )
     return better, worse
 
 
@@ -39,7 +41,11 @@ def fits(row: Row) -> bool:
 def _is_whole(value: Any) -> bool:
     """A conversation of several turns, or turns in parts."""
     value = _inside(value)
-    return isinstance(value, list) and all(map(is_turn, value)) and (len(value) > 1 or any(isinstance(t.get("content"), list) for t in value))
+    return (
+        isinstance(value, list)
+        and all(map(is_turn, value))
+        and (len(value) > 1 or any(isinstance(t.get("content"), list) for t in value))
+    )
 
 
 def rewrite(row: Row, found: Found) -> Row | None:
@@ -65,7 +71,10 @@ def _parted(left: Row, chosen: Any, rejected: Any, found: Found) -> Row | None:
     """The turns that both conversations begin with are the prompt; what follows must be one answer each."""
     if not all(isinstance(turns, list) and turns and all(map(is_turn, turns)) for turns in (chosen, rejected)):
         return left | {"chosen": chosen, "rejected": rejected}
-    good, bad = turns_of(chosen, found, "chosen", "role", "content"), turns_of(rejected, found, "rejected", "role", "content")
+    good, bad = (
+        turns_of(chosen, found, "chosen", "role", "content"),
+        turns_of(rejected, found, "rejected", "role", "content"),
+    )
     if good is None or bad is None:
         return None
     same = next((n for n, (a, b) in enumerate(zip(good, bad)) if a != b), min(len(good), len(bad)) - 1)
@@ -74,7 +83,13 @@ def _parted(left: Row, chosen: Any, rejected: Any, found: Found) -> Row | None:
         found("wrong_type", f"rejected[{min(same, len(bad) - 1)}]", rejected[min(same, len(bad) - 1)], reason)
         return None
     given = left.get("prompt")
-    before = [{"role": "user", "content": given}] if isinstance(given, str) and given.strip() and not same else given if isinstance(given, list) else []
+    before = (
+        [{"role": "user", "content": given}]
+        if isinstance(given, str) and given.strip() and not same
+        else given
+        if isinstance(given, list)
+        else []
+    )
     if same and before and turns_of(before, found, "prompt", "role", "content") != good[:same]:
         return left | {"prompt": [*before, *good[:same]], "chosen": good[same:], "rejected": bad[same:]}
     return left | {"prompt": good[:same] if same else before, "chosen": good[same:], "rejected": bad[same:]}

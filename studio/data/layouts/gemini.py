@@ -25,7 +25,9 @@ def rewrite(row: Row, found: Found) -> Row | None:
     messages = list(row["contents"])
     if name:
         said = row[name]
-        turn = {"content": said} if isinstance(said, str) else dict(said) if isinstance(said, dict) else {"content": said}
+        turn = (
+            {"content": said} if isinstance(said, str) else dict(said) if isinstance(said, dict) else {"content": said}
+        )
         messages.insert(0, turn | {"role": "system"})
     return left | {"messages": messages} | ({"tools": _tools(row["tools"])} if row.get("tools") else {})
 
@@ -36,6 +38,8 @@ def _tools(tools: Any) -> Any:
         return tools
     made = []
     for tool in tools:
-        declared = tool.get("functionDeclarations", tool.get("function_declarations")) if isinstance(tool, dict) else None
+        declared = (
+            tool.get("functionDeclarations", tool.get("function_declarations")) if isinstance(tool, dict) else None
+        )
         made += [{"type": "function", "function": one} for one in declared] if isinstance(declared, list) else [tool]
     return made

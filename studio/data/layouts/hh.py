@@ -15,7 +15,9 @@ ROLES = {"H": "user", "A": "assistant"}
 
 
 def fits(row: Row) -> bool:
-    return all(isinstance(row.get(n), str) and row[n].lstrip().startswith(("Human:", "H:")) for n in ("chosen", "rejected"))
+    return all(
+        isinstance(row.get(n), str) and row[n].lstrip().startswith(("Human:", "H:")) for n in ("chosen", "rejected")
+    )
 
 
 def rewrite(row: Row, found: Found) -> Row | None:
@@ -32,4 +34,6 @@ def rewrite(row: Row, found: Found) -> Row | None:
 
 def _turns(text: str) -> list[dict[str, str]]:
     pieces = TURN.split(text)[1:]
-    return [{"role": ROLES[who[0]], "content": said.strip()} for who, said in zip(pieces[::2], pieces[1::2], strict=True)]
+    return [
+        {"role": ROLES[who[0]], "content": said.strip()} for who, said in zip(pieces[::2], pieces[1::2], strict=True)
+    ]

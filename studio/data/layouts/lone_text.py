@@ -18,7 +18,12 @@ def _said(row: Row) -> tuple[str, Any] | None:
     """(the column, the text) of such a row."""
     for name in LISTS:
         turns = row.get(name)
-        if isinstance(turns, list) and len(turns) == 1 and isinstance(turns[0], dict) and any(turns[0].get(key) in ROLES for key in ROLE_KEYS):
+        if (
+            isinstance(turns, list)
+            and len(turns) == 1
+            and isinstance(turns[0], dict)
+            and any(turns[0].get(key) in ROLES for key in ROLE_KEYS)
+        ):
             return name, next((turns[0][key] for key in CONTENT_KEYS if key in turns[0]), None)
     return None
 

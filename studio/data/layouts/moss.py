@@ -18,7 +18,11 @@ CALLS = ("Commands", "Tool Responses")
 
 def fits(row: Row) -> bool:
     chat = row.get("chat")
-    return isinstance(chat, dict) and bool(chat) and all(isinstance(t, dict) and NUMBER.fullmatch(n) for n, t in chat.items())
+    return (
+        isinstance(chat, dict)
+        and bool(chat)
+        and all(isinstance(t, dict) and NUMBER.fullmatch(n) for n, t in chat.items())
+    )
 
 
 def rewrite(row: Row, found: Found) -> Row | None:

@@ -29,7 +29,12 @@ def rewrite(row: Row, found: Found) -> Row | None:
     for n, pair in enumerate(row[name]):
         keys = next(((q, a) for q, a in PAIR_KEYS if isinstance(pair, dict) and q in pair and a in pair), None)
         if keys is None:
-            found("wrong_type", f"{name}[{n}]", pair, "Every entry must hold a question and its answer, as the first one does.")
+            found(
+                "wrong_type",
+                f"{name}[{n}]",
+                pair,
+                "Every entry must hold a question and its answer, as the first one does.",
+            )
             return None
         made = pair_of(pair, keys, found, f"{name}[{n}]")
         if made is None:

@@ -38,7 +38,12 @@ def rewrite(row: Row, found: Found) -> Row | None:
     elif is_turn(said):
         said = [said]
     if not _is_turns(said):
-        found("wrong_type" if said else "empty_field", answer, said, f"{answer} must be a list of messages, as {asked} is, or a text.")
+        found(
+            "wrong_type" if said else "empty_field",
+            answer,
+            said,
+            f"{answer} must be a list of messages, as {asked} is, or a text.",
+        )
         return None
     left = without(row, asked, answer, "messages")
     return left | {"messages": [*row[asked], *said]}
