@@ -16,7 +16,7 @@ from studio.errors import OrderError, RunError
 from studio.methods import METHODS
 from studio.methods.lora import BEYOND_PLAIN, LoRA
 from studio.run import Run
-from studio.talk.reference import ModelReference, voice
+from studio.talk.reference import ModelReference, resolve
 
 LARGEST_WEIGHT = 10.0
 MOST = 16  # runs in one combination
@@ -158,7 +158,7 @@ def _plain(one: Run) -> ModelReference:
             "run",
         )
     odd = _beyond(adapter_config(one.result)) if one.result.is_dir() else []
-    found = voice(one.id)  # last: it may have to fetch the base
+    found = resolve(one.id)  # last: it may have to fetch the base
     odd += ["new_tokens"] if found.manifest.get("own_tokenizer") else []
     if odd:
         raise RunError(

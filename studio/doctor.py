@@ -96,7 +96,7 @@ def check(only: Sequence[str] = (), short: bool = False, tell: Tell = lambda _: 
             answer = _examined(parts, short, tell)
         finally:
             lock.free()
-        file = keep(answer)
+        file = save_report(answer)
         answer["report"] = str(file)
         write_whole(_latest(), json.dumps(answer, ensure_ascii=False))
         return answer
@@ -140,7 +140,7 @@ def _examined(parts: list[Part], short: bool, tell: Tell) -> dict[str, Any]:
     return answer | {"usable": fit.misfit(first) is None and not failed, "seconds": round(time.monotonic() - began, 1)}
 
 
-def keep(answer: dict[str, Any]) -> Path:
+def save_report(answer: dict[str, Any]) -> Path:
     """The report as a file."""
     file = room("doctor") / f"report-{time.strftime('%Y-%m-%d-%H%M%S')}.json"
     write_whole(file, json.dumps(answer, indent=1, ensure_ascii=False))

@@ -39,7 +39,7 @@ def supervise(run: Run, up: int | None = None) -> int:
             _quiet(2)  # until here an error was for whoever starts us
         afterwards.begin(run)
         if not launch.elsewhere(run):
-            chat.make_way([device for device, _ in taken])
+            chat.end_if_idle([device for device, _ in taken])
         Attempt(run, taken).carry_out()
     except OSError as error:  # not even its end could be written; the queue goes on all the same
         print(f"supervisor of {run.id}: {error}", file=sys.stderr)

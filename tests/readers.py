@@ -57,11 +57,11 @@ def by_studio(name: str, questions: list[str], tokens: int) -> Answers:
     """The studio's own generation on the trained model, in float32."""
     import torch
 
-    from studio.talk.reference import voice
+    from studio.talk.reference import resolve
     from studio.worker.loaded import LoadedModels
     from studio.worker.prove import answers
 
-    speaker = LoadedModels("cpu", torch.float32).load(voice(name))
+    speaker = LoadedModels("cpu", torch.float32).load(resolve(name))
     told = answers(speaker, [[{"role": "user", "content": question}] for question in questions], tokens)
     return [{key: one[key] for key in ("prompt", "ids", "text")} for one in told]
 

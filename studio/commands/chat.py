@@ -66,14 +66,14 @@ def talk_to(args: Namespace) -> Any:
         )
         if value is not None
     }
-    name = reference.name_of(args.model)
+    name = reference.canonical_name(args.model)
     names = [name, f"base:{name.partition('@')[0]}"] if args.base and not name.startswith(reference.BASE) else [name]
     out = sys.stderr if args.json else sys.stdout
     server, was_there = chat.server(), chat.server().ready()
     print(f"loading {', '.join(names)}…", file=sys.stderr, flush=True)
     try:
         server.load(names)
-        talk = chats.new(names, system=args.system, sampling=sampling, kept=args.prompt is None)
+        talk = chats.new(names, system=args.system, sampling=sampling, saved=args.prompt is None)
         if args.prompt is None:
             return _conversation(talk, out)
         talk.ask(sys.stdin.read() if args.prompt == "-" else args.prompt)
@@ -83,7 +83,7 @@ def talk_to(args: Namespace) -> Any:
             chat.end()
 
 
-def _conversation(talk: chats.Talk, out: Any) -> dict[str, Any]:
+def _conversation(talk: chats.Conversation, out: Any) -> dict[str, Any]:
     """Questions from standard input and their answers, until /quit, Ctrl-D or Ctrl-C. Returns the last answer."""
     print("/help tells what else can be typed.", file=sys.stderr)
     last: dict[str, Any] = {}
@@ -114,7 +114,7 @@ def _line() -> str | None:
         return None
 
 
-def _command(talk: chats.Talk, word: str, rest: str) -> tuple[chats.Talk, str]:
+def _command(talk: chats.Conversation, word: str, rest: str) -> tuple[chats.Conversation, str]:
     """Carry out a line that begins with a slash: the conversation that goes on, and a question to be asked now, if any."""
     if word == "/system":
         talk.values["system"] = rest.strip()
@@ -135,7 +135,7 @@ def _command(talk: chats.Talk, word: str, rest: str) -> tuple[chats.Talk, str]:
     return talk, ""
 
 
-def _answered(talk: chats.Talk, out: Any) -> dict[str, Any]:
+def _answered(talk: chats.Conversation, out: Any) -> dict[str, Any]:
     """Write the last turn's answers to `out` as they come, one after the other. Raises the error that kept a side from answering."""
     told, turn = [], talk.turns[-1]
     for side, answer in zip(turn["sides"], turn["answers"], strict=True):
@@ -157,12 +157,14 @@ def _answered(talk: chats.Talk, out: Any) -> dict[str, Any]:
     return told[0] if len(told) == 1 else {**told[0], "base": told[1]}
 
 
-def _follow(talk: chats.Talk, answer: dict[str, Any], out: Any) -> None:
+def _follow(talk: chats.Conversation, answer: dict[str, Any], out: Any) -> None:
     """Write one answer's text to `out` until it is complete; Ctrl-C stops it."""
     going, shown = True, 0
     while going:
         try:
-            going = answer["state"] in chats.GOING  # asked before the text is looked at: what came last is written too
+            going = (
+                answer["state"] in chats.IN_PROGRESS
+            )  # asked before the text is looked at: what came last is written too
             fresh, shown = answer["text"][shown:], len(answer["text"])
             print(fresh, end="" if going else "\n", file=out, flush=True)
             time.sleep(0.02 if going else 0)
@@ -175,10 +177,10 @@ def _follow(talk: chats.Talk, answer: dict[str, Any], out: Any) -> None:
 
 def serve(args: Namespace) -> Any:
     """Run the server in the foreground until Ctrl-C or a request to end. Its key comes from STUDIO_API_KEY, else it is made up and printed."""
-    names = [reference.name_of(name) for name in args.models]
-    chat.check_room([], [reference.voice(name, lambda what, *_: print(what, file=sys.stderr)) for name in names])
+    names = [reference.canonical_name(name) for name in args.models]
+    chat.check_room([], [reference.resolve(name, lambda what, *_: print(what, file=sys.stderr)) for name in names])
     key = os.environ.get("STUDIO_API_KEY") or secrets.token_urlsafe(24)
-    environment = {**os.environ, "STUDIO_API_KEY": key, **chat.CALM, **here()}
+    environment = {**os.environ, "STUDIO_API_KEY": key, **chat.SERVER_ENVIRONMENT, **here()}
     command = [sys.executable, "-m", "studio.worker.serve", *names, "--host", args.host, "--port", str(args.port)]
     if _taken(args.host, args.port):
         raise OrderError(f"The port {args.port} is taken.", "Give another one with --port.", "--port")

@@ -36,7 +36,7 @@ def add(parsers: Any, common: ArgumentParser) -> None:
 
 def measure(args: Namespace) -> list[dict[str, Any]]:
     """Rows {model, loss, perplexity, tokens, rows, answers?}: the run, then its base."""
-    name = reference.name_of(args.model)
+    name = reference.canonical_name(args.model)
     order = find(name.partition("@")[0]).config
     found = (
         list(data.read(args.data).conversations)[: args.rows or ROWS]
@@ -46,7 +46,7 @@ def measure(args: Namespace) -> list[dict[str, Any]]:
     rows = [{key: row[key] for key in ("text", "messages", "tools") if row.get(key)} for row in found]
     if not rows:
         raise DataError("There is nothing to measure on.", "The run held no rows out; give a file with --data.", "data")
-    questions = [question for row in rows if (question := proof.opening(row))][: args.samples]
+    questions = [question for row in rows if (question := proof.prompt_messages(row))][: args.samples]
     with tempfile.TemporaryDirectory(dir=room("cache")) as scratch:
         asked, told = Path(scratch, "order.json"), Path(scratch, "table.json")
         asked.write_text(
@@ -63,7 +63,7 @@ def measure(args: Namespace) -> list[dict[str, Any]]:
                 }
             )
         )
-        proof.work(
+        proof.run_worker(
             ["studio.worker.measure", str(asked), str(told)],
             lambda done, total: print(f"\r{done}/{total}", end="", file=sys.stderr),
         )

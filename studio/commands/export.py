@@ -63,7 +63,13 @@ def add(parsers: Any, common: ArgumentParser) -> None:
 
 def away(args: Namespace, kind: str) -> dict[str, Any]:
     return export(
-        reference.name_of(args.model), kind, Path(args.out), args.precision, tell, not args.no_proof, args.imatrix
+        reference.canonical_name(args.model),
+        kind,
+        Path(args.out),
+        args.precision,
+        tell,
+        not args.no_proof,
+        args.imatrix,
     )
 
 

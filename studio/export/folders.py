@@ -17,9 +17,9 @@ from studio import model
 from studio.errors import ExportError, StudioError
 from studio.events import Lock, held
 from studio.export import gguf_families, llama_cpp, modelfile, readme
-from studio.export.proof import prove, work
+from studio.export.proof import prove, run_worker
 from studio.home import write_whole
-from studio.talk.reference import ModelReference, voice
+from studio.talk.reference import ModelReference, resolve
 from studio.talk.stopping import never_stops
 
 KINDS = ("adapter", "merged", "gguf", "ollama")
@@ -58,7 +58,7 @@ def export(
     imatrix: K-quants weigh each column by what training rows put through it.
     It appears whole or not at all. Raises ExportError where the method cannot be merged, the target stands already, or the disk is too small.
     """
-    found = voice(name)
+    found = resolve(name)
     if kind not in KINDS or (precision and precision not in ALLOWED.get(kind, ())):
         raise ExportError(
             f"There is no export {kind!r}{f' at {precision!r}' if precision else ''}.",
@@ -232,7 +232,7 @@ def _adapter(found: ModelReference, out: Path, precision: str, tell: Tell) -> No
 
 def _merged(found: ModelReference, out: Path, precision: str, tell: Tell) -> None:
     tell("merging", 0, 0)
-    work(
+    run_worker(
         ["studio.worker.export", f"merged-{precision or 'own'}", found.name, str(out)],
         lambda done, total: tell("merging", done, total),
     )
@@ -241,7 +241,7 @@ def _merged(found: ModelReference, out: Path, precision: str, tell: Tell) -> Non
 
 def _gguf(found: ModelReference, out: Path, precision: str, tell: Tell) -> None:
     tell(f"writing GGUF, {precision}", 0, 0)
-    work(
+    run_worker(
         ["studio.worker.export", precision, found.name, str(out)],
         lambda done, total: tell(f"writing GGUF, {precision}", done, total),
     )

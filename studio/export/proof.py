@@ -137,7 +137,7 @@ def questions(name: str) -> list[Question]:
     found: list[Question] = []
     try:
         order = run.find(name.partition("@")[0]).config
-        found = [question for row in _rows(order) if (question := opening(row))]
+        found = [question for row in _rows(order) if (question := prompt_messages(row))]
     except StudioError:
         found = []  # the data has moved, or this is no run
     unique = list({json.dumps(question, sort_keys=True): question for question in found}.values())
@@ -163,7 +163,7 @@ def _rows(order: Any) -> list[dict[str, Any]]:
     ]
 
 
-def opening(row: dict[str, Any]) -> Question | None:
+def prompt_messages(row: dict[str, Any]) -> Question | None:
     """A conversation up to its first answer; None for plain text or where nobody asks."""
     kept: Question = []
     for message in row.get("messages") or []:
@@ -210,15 +210,15 @@ def _asked(side: str, name: str, order: dict[str, Any], tell: Callable[[int, int
     with tempfile.TemporaryDirectory(dir=room("cache")) as scratch:
         given, told = Path(scratch, "order.json"), Path(scratch, "answer.json")
         given.write_text(json.dumps(order, ensure_ascii=False))
-        work(["studio.worker.prove", side, name, str(given), str(told)], tell)
+        run_worker(["studio.worker.prove", side, name, str(given), str(told)], tell)
         return json.loads(told.read_text())
 
 
-def work(command: list[str], tell: Callable[[int, int], None] = lambda *_: None) -> None:
+def run_worker(command: list[str], tell: Callable[[int, int], None] = lambda *_: None) -> None:
     """Run `python -m …` to its end; lines like 3/20 are progress. Raises ExportError with what it said when it fails."""
-    from studio.talk.chat import CALM
+    from studio.talk.chat import SERVER_ENVIRONMENT
 
-    environment = {**os.environ, **CALM, **here(), "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    environment = {**os.environ, **SERVER_ENVIRONMENT, **here(), "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
     said: list[str] = []
     with subprocess.Popen(
         [sys.executable, "-m", *command],

@@ -33,7 +33,12 @@ SILENCE = 30.0  # seconds without any sign after which a server counts as gone
 START_WAIT = 60.0  # seconds from start to an open port
 OVERHEAD = 700_000_000  # bytes of torch and its libraries, kernels and a few conversations, beside the weights
 # The server's environment: threads that soon sleep while they wait, and no import of torch's compiler, which answers never use (1.4 s).
-CALM = {**device.patience(), "TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1", "TORCHDYNAMO_DISABLE": "1"}
+SERVER_ENVIRONMENT = {
+    **device.patience(),
+    "TOKENIZERS_PARALLELISM": "false",
+    "PYTHONUNBUFFERED": "1",
+    "TORCHDYNAMO_DISABLE": "1",
+}
 
 
 class Delta(NamedTuple):
@@ -178,7 +183,7 @@ def start() -> None:
         if held(lock().path) and _told():
             return
         _file().unlink(missing_ok=True)
-        environment = {**os.environ, **CALM, **here()}
+        environment = {**os.environ, **SERVER_ENVIRONMENT, **here()}
         command = [sys.executable, "-m", "studio.worker.serve", "--page", "--detach"]
         with open(log(), "wb") as output:
             subprocess.run(
@@ -218,7 +223,7 @@ def end(wait: float = 10.0) -> int:
     return memory
 
 
-def make_way(wanted: Sequence[device.Device]) -> int:
+def end_if_idle(wanted: Sequence[device.Device]) -> int:
     """End the server where a run takes an accelerator and nobody is being answered: the next question starts it again, beside what is left then.
 
     Returns the bytes of RAM it held. On a CPU it stays: `check_room` sees to its RAM.
@@ -237,7 +242,7 @@ def check_room(loaded: Sequence[ModelReference], wanted: Sequence[ModelReference
     need = reference.size([*loaded, *wanted], True) - reference.size(list(loaded), True) + (0 if loaded else OVERHEAD)
     first = device.devices()[0]
     names = ", ".join(one.name for one in wanted)
-    training, reserve = claimed()
+    training, reserve = reserved_by_training()
     if need <= first.free - reserve:
         return
     if training and need <= first.free:
@@ -254,7 +259,7 @@ def check_room(loaded: Sequence[ModelReference], wanted: Sequence[ModelReference
     )
 
 
-def claimed() -> tuple[str, int]:
+def reserved_by_training() -> tuple[str, int]:
     """The running training and the bytes it was estimated to need and has not taken yet; ("", 0) when there is none."""
     for one in run.runs():
         diary = one.events()

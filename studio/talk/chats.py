@@ -20,19 +20,19 @@ from studio.errors import DataError, StudioError, in_words
 from studio.home import changing, inside, room, slug, write_whole
 from studio.talk import chat, votes
 
-GOING = ("waiting", "loading", "writing")
+IN_PROGRESS = ("waiting", "loading", "writing")
 WRITE = 1.0  # seconds between two writes of a conversation while answers stream in
 NAME = re.compile(r"[0-9a-f]{12}")
 Message = dict[str, Any]
 
 
-class Talk:
-    """One conversation: in memory while it is answered, else its file. kept: whether it has a file at all."""
+class Conversation:
+    """One conversation: in memory while it is answered, else its file. saved: whether it has a file at all."""
 
-    def __init__(self, values: dict[str, Any], kept: bool = True):
-        self.values, self.kept, self.lock, self._written = values, kept, threading.RLock(), 0.0
+    def __init__(self, values: dict[str, Any], saved: bool = True):
+        self.values, self.saved, self.lock, self._written = values, saved, threading.RLock(), 0.0
         self.deleted = False
-        self.trouble: StudioError | None = None  # why it could not be written the last time
+        self.write_error: StudioError | None = None  # why it could not be written the last time
         self._stop = threading.Event()
 
     @property
@@ -47,20 +47,20 @@ class Talk:
     def file(self) -> Path:
         return _file(self.id)
 
-    def going(self) -> bool:
-        return bool(self.turns) and any(answer["state"] in GOING for answer in self.turns[-1]["answers"])
+    def in_progress(self) -> bool:
+        return bool(self.turns) and any(answer["state"] in IN_PROGRESS for answer in self.turns[-1]["answers"])
 
     def write(self, at_once: bool = True) -> None:
         """Write the file, where it has one. A disk that takes nothing does not end an answer: `trouble` says that it is not kept."""
         with self.lock:
-            if self.kept and not self.deleted and (at_once or time.monotonic() - self._written > WRITE):
+            if self.saved and not self.deleted and (at_once or time.monotonic() - self._written > WRITE):
                 self.values["changed"] = time.time()
                 self._written = time.monotonic()
                 try:
                     write_whole(self.file, json.dumps(self.values, ensure_ascii=False, indent=1))
-                    self.trouble = None
+                    self.write_error = None
                 except OSError as error:
-                    self.trouble = in_words(error)
+                    self.write_error = in_words(error)
 
     def ask(self, prompt: str) -> None:
         """Add a turn and answer it in threads of its own; returns at once. Blind, the sides change places by chance."""
@@ -87,7 +87,7 @@ class Talk:
         with self.lock:
             self._stop.set()
             for answer in self.turns[-1]["answers"] if self.turns else []:
-                if answer["state"] in GOING:
+                if answer["state"] in IN_PROGRESS:
                     answer["state"] = "stopped"
             self.write()
 
@@ -96,7 +96,7 @@ class Talk:
     def _load(self, turn: dict[str, Any], stop: threading.Event) -> None:
         with self.lock:
             for answer in turn["answers"]:
-                if answer["state"] in GOING:
+                if answer["state"] in IN_PROGRESS:
                     answer["state"] = "loading"
         try:
             chat.server().load(list(dict.fromkeys(turn["sides"])))
@@ -125,14 +125,14 @@ class Talk:
             self._fail([answer], error)
         finally:
             stream.close()
-            if answer["state"] in GOING:
+            if answer["state"] in IN_PROGRESS:
                 answer["state"] = "stopped"
             self.write()
 
     def _fail(self, answers: list[dict[str, Any]], error: StudioError) -> None:
         with self.lock:
             for answer in answers:
-                if answer["state"] in GOING:
+                if answer["state"] in IN_PROGRESS:
                     answer.update(state="failed", error=error.as_dict())
             self.write()
 
@@ -156,14 +156,14 @@ class Talk:
 
 # -- the conversations that there are
 
-_open: dict[str, Talk] = {}  # those that were asked in this process
+_open: dict[str, Conversation] = {}  # those that were asked in this process
 _guard = threading.Lock()
 
 
 def new(
-    sides: list[str], blind: bool = False, system: str = "", sampling: dict[str, Any] | None = None, kept: bool = True
-) -> Talk:
-    talk = Talk(
+    sides: list[str], blind: bool = False, system: str = "", sampling: dict[str, Any] | None = None, saved: bool = True
+) -> Conversation:
+    talk = Conversation(
         {
             "id": uuid.uuid4().hex[:12],
             "title": "",
@@ -174,18 +174,18 @@ def new(
             "sampling": sampling or {},
             "turns": [],
         },
-        kept,
+        saved,
     )
     with _guard:
         _open[talk.id] = talk
     return talk
 
 
-def find(name: str) -> Talk:
+def find(name: str) -> Conversation:
     """A conversation by its id. Raises StudioError. Answers that were cut off by the end of their process count as stopped."""
     with _guard:
         if name not in _open:
-            _open[name] = Talk(_read(name))
+            _open[name] = Conversation(_read(name))
         return _open[name]
 
 
@@ -194,7 +194,7 @@ def _read(name: str) -> dict[str, Any]:
         values = json.loads(_file(name).read_text(encoding="utf-8"))
         for turn in values["turns"]:
             for answer in turn["answers"]:
-                if answer["state"] in GOING:
+                if answer["state"] in IN_PROGRESS:
                     answer["state"] = "stopped"
         return values
     except FileNotFoundError:

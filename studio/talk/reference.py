@@ -21,7 +21,7 @@ from studio.runs import checkpoints
 from studio.template import Template
 
 BASE = "base"  # the model under the loaded runs; alone: the starter
-MARK = "base:"  # base:SOURCE, any model the studio can fetch
+BASE_PREFIX = "base:"  # base:SOURCE, any model the studio can fetch
 
 
 @dataclass(frozen=True)
@@ -59,14 +59,14 @@ class ModelReference:
         return sum(file.stat().st_size for file in files)
 
 
-def voice(name: str, report: Report = silent) -> ModelReference:
+def resolve(name: str, report: Report = silent) -> ModelReference:
     """A run's id (or a unique part, or last), RUN@checkpoint-N, base, base:RUN, base:SOURCE, or a folder with a model or an exported adapter.
 
     Raises RunError or ModelError that say what there is. A base that is not here yet is fetched, with progress to `report`.
     """
     if name == BASE:
         return of_base(source.fetch(ModelOrder(), report), name)
-    if name.startswith(MARK):
+    if name.startswith(BASE_PREFIX):
         return _under(name, report)
     path = Path(name).expanduser()
     if ("/" in name or "\\" in name) and path.is_dir():
@@ -85,7 +85,7 @@ def of_base(folder: Path, name: str = BASE) -> ModelReference:
 
 def _under(name: str, report: Report) -> ModelReference:
     """base:RUN, the untuned model under a run; base:SOURCE, any model."""
-    wanted = name[len(MARK) :] or "starter"
+    wanted = name[len(BASE_PREFIX) :] or "starter"
     one = next((known for known in run.runs() if known.id == wanted), None)
     if one is None:
         return of_base(source.fetch(ModelOrder(source=wanted), report), name)
@@ -293,17 +293,17 @@ def _held(base: Path, held: Quantization | None) -> int:
     )
 
 
-def name_of(wanted: str) -> str:
+def canonical_name(wanted: str) -> str:
     """The exact name of what a person wrote: `last` and parts of a run's id become the id; folders become absolute.
 
     Raises RunError for what is neither.
     """
-    if wanted == BASE or wanted.startswith(MARK):
-        source_name = wanted[len(MARK) :]
+    if wanted == BASE or wanted.startswith(BASE_PREFIX):
+        source_name = wanted[len(BASE_PREFIX) :]
         return (
             wanted
             if wanted == BASE or "/" not in source_name or not Path(source_name).expanduser().is_dir()
-            else MARK + str(Path(source_name).expanduser().resolve())
+            else BASE_PREFIX + str(Path(source_name).expanduser().resolve())
         )
     path = Path(wanted).expanduser()
     if ("/" in wanted or wanted == ".") and path.is_dir() or wanted.endswith(".gguf") and path.is_file():

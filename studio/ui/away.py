@@ -48,9 +48,9 @@ def take_away(name: str, kind: str) -> dict[str, Any]:
     try:
         if kind.removesuffix(WEIGHED) in K_QUANTS and not llama_cpp.installed():
             raise llama_cpp.quantizer_missing()
-        from studio.talk.reference import voice
+        from studio.talk.reference import resolve
 
-        export.refuse(voice(one.id), KINDS[kind][0])
+        export.refuse(resolve(one.id), KINDS[kind][0])
         to, precision = KINDS[kind]
         out = next(path for n in range(1, 1000) if not (path := folder / (kind if n == 1 else f"{kind}-{n}")).exists())
         command = [

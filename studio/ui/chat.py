@@ -119,7 +119,7 @@ def said(ask: dict[str, Any]) -> Response:
     with one.lock:
         turns = [_shown(one.values["blind"], turn) for turn in one.turns]
         told = {key: one.values[key] for key in ("id", "title", "sides", "blind", "system", "sampling")} | {
-            "going": one.going(),
+            "going": one.in_progress(),
             "count": len(turns),
         }
         if ask.get("last") and len(turns) == ask.get("turns"):
@@ -128,9 +128,9 @@ def said(ask: dict[str, Any]) -> Response:
             told["turns"] = turns
     if one.values["blind"]:
         told["sides"] = sorted(told["sides"])
-    if one.trouble is not None:
-        told["trouble"] = one.trouble.as_dict()
-    if one.going():
+    if one.write_error is not None:
+        told["trouble"] = one.write_error.as_dict()
+    if one.in_progress():
         told["server"] = _server()
     return live.answered(told)
 
@@ -177,7 +177,7 @@ def chat_ask(values: dict[str, Any]) -> dict[str, Any]:
         raise StudioError("There is no question.", f"Write one, of at most {LONGEST} characters.", "prompt")
     sides = [_side(str(name)) for name in (values.get("sides") or ["base"])[:2]]
     one = _talk(str(values["id"])) if values.get("id") else chats.new(sides)
-    if one.going():
+    if one.in_progress():
         one.stop()
     with one.lock:
         if not one.turns:
@@ -195,7 +195,7 @@ def chat_ask(values: dict[str, Any]) -> dict[str, Any]:
     return {"id": one.id, "turn": len(one.turns) - 1}
 
 
-def _talk(name: str) -> chats.Talk:
+def _talk(name: str) -> chats.Conversation:
     """A conversation by its id; for a visitor only one that a visitor began. Raises StudioError."""
     one = chats.find(name)
     if who.role.get() == VISITOR and not one.values.get("visited"):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from studio.errors import ModelError, StudioError
-from studio.talk.reference import BASE, MARK, of_base, voice
+from studio.talk.reference import BASE, BASE_PREFIX, of_base, resolve
 
 Deliver = Callable[[dict[str, Any]], None]
 
@@ -131,11 +131,11 @@ class BatchScheduler(threading.Thread):
 
     def _voice(self, name: str) -> Any:
         """`base` is the base of what is loaded already; else the starter."""
-        loaded = [one.voice for one in self._speakers.named.values() if not one.voice.name.startswith(MARK)]
+        loaded = [one.voice for one in self._speakers.named.values() if not one.voice.name.startswith(BASE_PREFIX)]
         return (
             of_base(loaded[0].base)
             if name == BASE and loaded
-            else voice(name, lambda what, *_: setattr(self, "doing", what))
+            else resolve(name, lambda what, *_: setattr(self, "doing", what))
         )
 
     def _unload(self, names: list[str], deliver: Deliver) -> None:

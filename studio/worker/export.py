@@ -19,7 +19,7 @@ from studio.errors import ExportError, StudioError, in_words
 from studio.export import hf_files
 from studio.export.proof import TEXTS
 from studio.runs.checkpoints import disk_is_full
-from studio.talk.reference import ModelReference, voice
+from studio.talk.reference import ModelReference, resolve
 from studio.talk.stopping import end_tokens
 from studio.worker import gguf_file
 from studio.worker.importance import importance
@@ -71,7 +71,7 @@ def main(what: str, name: str, out: Path) -> int:
     torch.set_num_threads(device.cores())
     tempfile.tempdir = str(out.parent)  # where the room for it has been looked at
     try:
-        found = voice(name)
+        found = resolve(name)
         if what.startswith("merged"):
             merged(found, out, what.removeprefix("merged-"))
         else:

@@ -124,7 +124,7 @@ class LoadedModels:
         there = (voice.base, None) in self.bases
         return (
             None
-            if there or 1.2 * model.facts(voice.base).bytes < device.devices()[0].free - chat.claimed()[1]
+            if there or 1.2 * model.facts(voice.base).bytes < device.devices()[0].free - chat.reserved_by_training()[1]
             else voice.held
         )
 

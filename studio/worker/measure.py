@@ -13,7 +13,7 @@ import torch
 from studio import device
 from studio.data.text_split import pieces
 from studio.kernels import IGNORE_INDEX
-from studio.talk.reference import voice
+from studio.talk.reference import resolve
 from studio.tokens import Encoded, Encoder
 from studio.worker.loaded import LoadedModel, LoadedModels
 from studio.worker.prove import answers
@@ -67,7 +67,7 @@ def main(order: dict[str, Any], out: Path) -> None:
     torch.set_num_threads(device.cores())
     speakers, table = LoadedModels(), []
     for name in order["models"]:
-        speaker = speakers.load(voice(name))
+        speaker = speakers.load(resolve(name))
         row = {"model": name, **loss(speaker, order["rows"], order)}
         if order["questions"]:
             row["answers"] = [one["text"] for one in answers(speaker, order["questions"], 128)]

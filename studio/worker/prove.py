@@ -18,7 +18,7 @@ from studio import device, model, token_rows
 from studio.errors import DeviceError, StudioError
 from studio.kernels import IGNORE_INDEX
 from studio.talk import chat
-from studio.talk.reference import ModelReference, of_folder, voice
+from studio.talk.reference import ModelReference, of_folder, resolve
 from studio.tokens import Encoder
 from studio.worker import llama_cpp
 from studio.worker.generate import Answer, Sampling
@@ -33,7 +33,7 @@ Rows = list[dict[str, list[int]]]
 def main(side: str, name: str, order: dict[str, Any]) -> dict[str, Any]:
     torch.set_num_threads(device.cores())
     if side == "trained":
-        return trained(voice(name), order)
+        return trained(resolve(name), order)
     path = Path(name)
     if path.suffix == ".gguf":
         return of_gguf(path, order)
@@ -186,7 +186,7 @@ def _of_llama_cpp(reader: llama_cpp.Reader, order: dict[str, Any]) -> dict[str, 
 def opened(name: str, scratch: Path) -> ModelReference:
     """A voice by name; a .gguf file is read back through transformers with the template and stop token it carries."""
     if not name.endswith(".gguf"):
-        return voice(name)
+        return resolve(name)
     from studio.worker.convert import convert
 
     convert(
@@ -269,7 +269,7 @@ def room(parameters: int, dtype: torch.dtype) -> tuple[str, torch.dtype]:
     On a CPU the weights are widened to float32 if they fit: the same numbers, and no rounding of the arithmetic between them.
     """
     first, ram = device.devices()[0], device.cpu().free
-    free = first.free - chat.claimed()[1]
+    free = first.free - chat.reserved_by_training()[1]
     if first.kind != "cpu" and 1.2 * parameters * dtype.itemsize < free:
         return first.id, dtype
     for kind in (torch.float32, dtype):

@@ -47,19 +47,19 @@ def test_running_training_is_not_starved(home: Path, tiny_model: Path, monkeypat
         device, "devices", lambda: [device.Device(kind="cpu", name="a computer", memory=8 * 10**9, free=4 * 10**9)]
     )
     chat.check_room([], [reference.of_base(tiny_model)])
-    monkeypatch.setattr(chat, "claimed", lambda: ("my-run", 39 * 10**8))
+    monkeypatch.setattr(chat, "reserved_by_training", lambda: ("my-run", 39 * 10**8))
     with pytest.raises(DeviceError, match="the running training my-run will still take 3.9 GB"):
         chat.check_room([], [reference.of_base(tiny_model)])
 
 
 def test_names(home: Path, tiny_model: Path) -> None:
-    assert reference.name_of("base") == "base"
-    assert reference.name_of(str(tiny_model)) == str(tiny_model)
-    assert reference.voice(f"base:{tiny_model}").base == tiny_model.resolve()
+    assert reference.canonical_name("base") == "base"
+    assert reference.canonical_name(str(tiny_model)) == str(tiny_model)
+    assert reference.resolve(f"base:{tiny_model}").base == tiny_model.resolve()
     with pytest.raises(RunError, match="no run"):
-        reference.name_of("nothing")
+        reference.canonical_name("nothing")
     with pytest.raises(ModelError, match="neither a model"):
-        reference.voice(str(tiny_model.parent))
+        reference.resolve(str(tiny_model.parent))
 
 
 def test_conversations_become_training_rows(home: Path) -> None:
@@ -142,7 +142,7 @@ def test_a_deleted_conversation_that_is_being_answered_does_not_come_back(
     chats.delete(one.id)
     server.word.release(9)
     until = time.monotonic() + 10
-    while one.going() and time.monotonic() < until:
+    while one.in_progress() and time.monotonic() < until:
         time.sleep(0.005)
     one.write()
     assert not one.file.exists()
@@ -165,13 +165,13 @@ def test_a_full_disk_does_not_end_an_answer(home: Path, monkeypatch: pytest.Monk
         one.ask("Hello?")
         server.word.release(9)
         until = time.monotonic() + 10
-        while one.going() and time.monotonic() < until:
+        while one.in_progress() and time.monotonic() < until:
             time.sleep(0.005)
         assert (one.turns[0]["answers"][0]["state"], one.turns[0]["answers"][0]["text"]) == ("done", "word word word ")
-        assert "disk is full" in one.trouble.message
+        assert "disk is full" in one.write_error.message
     assert not one.file.is_file()
     one.write()
-    assert one.trouble is None
+    assert one.write_error is None
     assert one.file.is_file()
 
 

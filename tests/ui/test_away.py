@@ -29,7 +29,7 @@ def finished(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = FakeRun(RUN, steps=20)
     run.start(alive=False)
     run.train().finish()
-    monkeypatch.setattr("studio.talk.reference.voice", lambda name: None)
+    monkeypatch.setattr("studio.talk.reference.resolve", lambda name: None)
     monkeypatch.setattr("studio.export.folders.refuse", lambda found, kind: "")
 
 

@@ -67,7 +67,7 @@ def test_how_it_stands(home: Path) -> None:
     assert "figures" not in going["answer"]["parts"][0]
     alive.free()
     assert asked()["state"] == "cut off"
-    file = core.keep(answer)
+    file = core.save_report(answer)
     core._latest().write_text(json.dumps({**answer, "report": str(file)}))
     done = asked(lang="zh")
     assert (done["state"], done["answer"]["file"]) == ("done", file.name)

@@ -232,11 +232,11 @@ def test_a_visitor_sees_and_changes_only_conversations_that_visitors_began(
     from studio.talk import chats
 
     monkeypatch.setattr(
-        chats.Talk,
+        chats.Conversation,
         "ask",
         lambda self, prompt: self.turns.append({"prompt": prompt, "sides": ["base"], "answers": [], "vote": None}),
     )
-    monkeypatch.setattr(chats.Talk, "going", lambda self: False)
+    monkeypatch.setattr(chats.Conversation, "in_progress", lambda self: False)
     (owners, cookie), (visitors, _) = pages[OWNER], pages[VISITOR]
     private = owners.job("chat_ask", {"prompt": "A secret"}, **cookie).json["data"][0]["id"]
     assert "gone" in visitors.look("studio-chat", "said", {"id": private}).json

@@ -19,7 +19,7 @@ from studio.export import card, proof, report
 from studio.methods import METHODS
 from studio.run import Run
 from studio.runs.combined import losses
-from studio.talk.reference import voice
+from studio.talk.reference import resolve
 from studio.worker import combine
 from studio.worker.merge import weights
 from tests import tiny
@@ -100,7 +100,7 @@ def test_merged_it_is_the_base_and_the_weighted_changes(kind: str, home: Path, t
                 delta = settings["lora_alpha"] / settings["r"] * stored[name.replace("lora_A", "lora_B")] @ a
                 wanted[target] = wanted[target] + weight * (delta.T if settings["fan_in_fan_out"] else delta)
                 changed.add(target)
-    found = dict(weights(voice(one.id)))
+    found = dict(weights(resolve(one.id)))
     assert len(changed) > 4
     assert changed <= found.keys()
     for name in changed:

@@ -17,7 +17,7 @@ from studio.export import folders as export
 from studio.export.hf_files import plain_template
 from studio.methods import METHODS
 from studio.run import Run
-from studio.talk.reference import voice
+from studio.talk.reference import resolve
 from studio.worker.export import merged
 from studio.worker.gguf_file import permuted
 from studio.worker.merge import merge, rounded, weights
@@ -63,7 +63,7 @@ def logits(model, ids: torch.Tensor) -> torch.Tensor:
     [("lora", {}), ("lora", {"rslora": True, "target_modules": "q-v"}), ("lora", {"dora": True}), ("ia3", {})],
 )
 def test_merged_model_computes_the_same(home: Path, tiny_model: Path, tmp_path: Path, name: str, knobs: dict) -> None:
-    found = voice(trained(tiny_model, name, **knobs).id)
+    found = resolve(trained(tiny_model, name, **knobs).id)
     base = METHODS["full"]().load(tiny_model, torch.float32)
     ids = torch.arange(5, 25)[None]
     before = logits(base, ids)
@@ -78,7 +78,7 @@ def test_merged_model_computes_the_same(home: Path, tiny_model: Path, tmp_path: 
 def test_every_family_merges_to_what_was_trained(kind: str, home: Path, tmp_path: Path) -> None:
     """transformers reads the merged folder and computes what peft computes on the base."""
     base = architectures.write(tmp_path / "base", kind)
-    found = voice(trained(base).id)
+    found = resolve(trained(base).id)
     ids = torch.arange(5, 25)[None]
     wanted = logits(found.method.attach(METHODS["full"]().load(base, torch.float32), found.result), ids)
     merged(found, tmp_path / "out")
@@ -124,7 +124,7 @@ def test_merged_in_the_bases_type_or_another(
     METHODS["full"]().load(tiny_model, torch.bfloat16).save_pretrained(base)
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         shutil.copy(tiny_model / name, base)
-    found = voice(trained(base).id)
+    found = resolve(trained(base).id)
     merged(found, tmp_path / "out", precision)
     loaded = METHODS["full"]().load(tmp_path / "out", "auto")
     assert {weight.dtype for weight in loaded.parameters()} == {dtype}
@@ -145,7 +145,7 @@ def test_merge_in_shards(home: Path, tiny_model: Path, tmp_path: Path, monkeypat
     from safetensors import safe_open
 
     monkeypatch.setattr("studio.worker.merge.SHARD", 20_000)
-    found = voice(trained(tiny_model).id)
+    found = resolve(trained(tiny_model).id)
     merge(found, tmp_path, torch.float32)
     index = json.loads((tmp_path / "model.safetensors.index.json").read_text())["weight_map"]
     assert len(set(index.values())) > 2

@@ -20,7 +20,7 @@ from studio.export import folders, llama_cpp
 from studio.export import proof as proving
 from studio.home import PROJECT
 from studio.run import Run
-from studio.talk.reference import voice
+from studio.talk.reference import resolve
 from studio.worker import gguf_file
 from studio.worker.export import merged
 from studio.worker.importance import _rows, importance
@@ -134,7 +134,7 @@ def test_a_base_in_shards_and_what_leaves_of_it(home: Path, tiny_model: Path, tm
     AutoModelForCausalLM.from_pretrained(tiny_model).save_pretrained(base, max_shard_size="40KB")
     AutoTokenizer.from_pretrained(tiny_model).save_pretrained(base)
     assert len(list(base.glob("model-*.safetensors"))) > 1
-    found = voice(trained(base).id)
+    found = resolve(trained(base).id)
     merged(found, tmp_path / "out", "f32")
     ids = torch.arange(5, 25)[None]
     whole = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
@@ -160,10 +160,10 @@ def test_k_quants_need_the_quantizer(
 def test_importance_is_the_mean_square_of_what_a_layer_is_given(home: Path, tiny_model: Path, tiny_data: Path) -> None:
     """Against transformers: the first q_proj is given the embedding behind its norm."""
     one = run_with_data(tiny_model, tiny_data)
-    found = importance(voice(one.id))
+    found = importance(resolve(one.id))
     model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
     with torch.inference_mode():
-        ids = torch.cat([torch.tensor(row) for row in _rows(voice(one.id))])
+        ids = torch.cat([torch.tensor(row) for row in _rows(resolve(one.id))])
         wanted = model.model.layers[0].input_layernorm(model.model.embed_tokens(ids)).square().mean(0)
     told = torch.from_numpy(found["model.layers.0.self_attn.q_proj"])
     torch.testing.assert_close(told, wanted, rtol=0.02, atol=1e-3)  # bf16 where the device has it
@@ -180,7 +180,7 @@ def test_a_k_quant_weighed_by_rows_is_proved_by_running_it(
     base = tiny.write(tmp_path / "wide", hidden=256, intermediate=512, layers=1)
     one = run_with_data(base, tiny_data, rank=2)
     plain = tmp_path / "plain.gguf"
-    gguf_file.write(voice(one.id), plain, "q4_k_m", tiny.CHATML)
+    gguf_file.write(resolve(one.id), plain, "q4_k_m", tiny.CHATML)
     answer = folders.export(one.id, "gguf", tmp_path / "weighed.gguf", "q4_k_m", imatrix=True)
     assert plain.stat().st_size == answer["bytes"]
     assert plain.read_bytes() != Path(answer["path"]).read_bytes()

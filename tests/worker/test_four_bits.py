@@ -36,9 +36,9 @@ def test_a_base_stands_in_its_bits_where_sixteen_do_not_fit(
     """A QLoRA run and its base on a small device: one base in 4 bits for both; a merge goes into the 16 bits of the files all the same."""
     run = order(tiny_model, rows(tmp_path / "rows.json"), "method.name=qlora", "training.max_steps=2")
     carry(run)
-    both = [reference.voice(run.id), reference.voice(f"base:{run.id}")]
+    both = [reference.resolve(run.id), reference.resolve(f"base:{run.id}")]
     assert reference.size(both, True) < 0.8 * reference.size(both)
-    monkeypatch.setattr(chat, "claimed", lambda: ("another training", 10**15))
+    monkeypatch.setattr(chat, "reserved_by_training", lambda: ("another training", 10**15))
     import torch
 
     from studio.worker.loaded import LoadedModels

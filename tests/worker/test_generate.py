@@ -9,7 +9,7 @@ import torch
 
 from studio.errors import ModelError
 from studio.methods import METHODS
-from studio.talk.reference import of_base, voice
+from studio.talk.reference import of_base, resolve
 from studio.tokens import Encoder
 from studio.worker.generate import Answer, Sampling, Text, choose
 from studio.worker.loaded import LoadedModel, LoadedModels, tree
@@ -165,7 +165,7 @@ def test_checkpoint_answers_as_its_result(home: Path, tiny_model: Path, monkeypa
     monkeypatch.setattr(checkpoints, "faults", lambda folder: [])
     speakers = LoadedModels("cpu", torch.float32)
     answers = [
-        write(speakers.load(voice(name)), QUESTIONS[:1])[0].new
+        write(speakers.load(resolve(name)), QUESTIONS[:1])[0].new
         for name in (one.id, f"{one.id}@checkpoint-5", f"base:{one.id}")
     ]
     assert answers[0] == answers[1]

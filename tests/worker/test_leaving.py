@@ -17,7 +17,7 @@ from studio.errors import DeviceError, ExportError, ModelError
 from studio.export import folders, hf_files, proof
 from studio.methods import METHODS
 from studio.talk import stopping
-from studio.talk.reference import voice
+from studio.talk.reference import resolve
 from studio.worker import prove
 from studio.worker.export import merged
 from studio.worker.loaded import LoadedModels
@@ -29,7 +29,7 @@ from tests.worker.test_gguf import SPLITS
 @pytest.mark.parametrize("whole", [["lm_head"], ["embed_tokens"], ["lm_head", "embed_tokens"]])
 def test_a_head_trained_apart_stays_apart(whole: list[str], home: Path, tiny_model: Path, tmp_path: Path) -> None:
     """The base is tied; transformers reads the merged folder and answers as base and adapter do in the chat."""
-    found = voice(trained(tiny_model, modules_to_save=whole).id)
+    found = resolve(trained(tiny_model, modules_to_save=whole).id)
     ids = torch.arange(5, 25)[None]
     wanted = logits(LoadedModels("cpu", torch.float32).load(found).model, ids)
     merged(found, tmp_path / "out")
@@ -40,7 +40,7 @@ def test_a_head_trained_apart_stays_apart(whole: list[str], home: Path, tiny_mod
 
 
 def test_a_tied_model_stays_tied(home: Path, tiny_model: Path, tmp_path: Path) -> None:
-    merged(voice(trained(tiny_model).id), tmp_path / "out")
+    merged(resolve(trained(tiny_model).id), tmp_path / "out")
     assert json.loads((tmp_path / "out" / "config.json").read_text())["tie_word_embeddings"] is True
 
 
@@ -56,7 +56,7 @@ def test_the_tokenizer_is_copied(home: Path, tiny_model: Path, tmp_path: Path) -
         json.dumps({**config, "tokenizer_class": "GPT2Tokenizer", "chat_template": "stale"})
     )
     (base / "special_tokens_map.json").write_text('{"eos_token": "<|im_end|>"}')
-    merged(voice(trained(base).id), tmp_path / "out")
+    merged(resolve(trained(base).id), tmp_path / "out")
     for name in ("tokenizer.json", "special_tokens_map.json"):
         assert (tmp_path / "out" / name).read_bytes() == (base / name).read_bytes()
     assert (
@@ -110,7 +110,7 @@ def test_positions_are_told_in_the_words_of_transformers_4(
 
 
 def test_the_config_is_the_bases_own(home: Path, tiny_model: Path, tmp_path: Path) -> None:
-    merged(voice(trained(tiny_model).id), tmp_path / "out", "f16")
+    merged(resolve(trained(tiny_model).id), tmp_path / "out", "f16")
     before, after = (json.loads((folder / "config.json").read_text()) for folder in (tiny_model, tmp_path / "out"))
     assert {key: after[key] for key in before if key != "dtype"} == {
         key: value for key, value in before.items() if key != "dtype"
@@ -124,7 +124,7 @@ def test_end_tokens_as_trained(home: Path, tiny_model: Path, tmp_path: Path) -> 
     base = tmp_path / "base"
     shutil.copytree(tiny_model, base)
     (base / "generation_config.json").write_text('{"eos_token_id": [0, 2], "temperature": 0.6}')
-    found = voice(trained(base).id)
+    found = resolve(trained(base).id)
     assert stopping.end_tokens(found) == [2, 0]
     merged(found, tmp_path / "out")
     assert json.loads((tmp_path / "out" / "generation_config.json").read_text()) == {
@@ -134,7 +134,7 @@ def test_end_tokens_as_trained(home: Path, tiny_model: Path, tmp_path: Path) -> 
 
 
 def test_merging_looks_at_memory(home: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain, whole = voice(trained(tiny_model).id), voice(trained(tiny_model, dora=True).id)
+    plain, whole = resolve(trained(tiny_model).id), resolve(trained(tiny_model, dora=True).id)
     monkeypatch.setattr(
         device, "cpu", lambda: device.Device(name="small", kind="cpu", memory=10_000, free=10_000, bf16=False)
     )
@@ -182,7 +182,7 @@ def test_a_proof_that_fails_leaves_the_export(
 
 def test_both_sides_of_a_proof(home: Path, tiny_model: Path, tmp_path: Path) -> None:
     """The trained side through the chat, the merged folder through transformers, in this process: the same, with three losses."""
-    found = voice(trained(tiny_model).id)
+    found = resolve(trained(tiny_model).id)
     merged(found, tmp_path / "out")
     rows = [
         {"messages": [{"role": "user", "content": f"Say {n}."}, {"role": "assistant", "content": f"It is {n}."}]}
@@ -218,21 +218,21 @@ def test_a_base_with_other_weights_is_refused(home: Path, tiny_model: Path, tmp_
     one = trained(base)
     manifest = one.result / "manifest.json"
     manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "base_fingerprint": shards.fingerprint(base)}))
-    assert voice(one.id).base == base
+    assert resolve(one.id).base == base
     shutil.copy(base / "model.safetensors", tmp_path / "kept")
     tensors = load_file(base / "model.safetensors")
     save_file(
         {name: weight + 0.01 for name, weight in tensors.items()}, base / "model.safetensors", metadata={"format": "pt"}
     )
     for ask in (
-        lambda: voice(one.id),
+        lambda: resolve(one.id),
         lambda: folders.export(one.id, "merged", tmp_path / "out"),
         lambda: folders.export(one.id, "adapter", tmp_path / "out"),
     ):
         with pytest.raises(ModelError, match="has other weights than when it was trained"):
             ask()
     shutil.copy(tmp_path / "kept", base / "model.safetensors")
-    assert voice(one.id).base == base
+    assert resolve(one.id).base == base
 
 
 @pytest.mark.parametrize("how", ["modules_to_save", "embedding layers", "no rows"])
@@ -267,9 +267,9 @@ def test_an_adapter_from_elsewhere_with_new_words(how: str, home: Path, tiny_mod
     )
     if how == "no rows":
         with pytest.raises(ModelError, match="rows for .* only: the words that were added have none"):
-            voice(str(folder))
+            resolve(str(folder))
         return
-    found = voice(str(folder))
+    found = resolve(str(folder))
     speaker = LoadedModels("cpu", torch.float32).load(found)
     new = len(words) - 1
     assert speaker.encoder.tokenizer.encode("<|call|>", add_special_tokens=False).ids == [new]

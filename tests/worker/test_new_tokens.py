@@ -18,7 +18,7 @@ from studio import config, data, device, estimate, model, new_tokens, preflight,
 from studio.errors import ModelError, OrderError
 from studio.export import card, folders, hf_files, report
 from studio.methods import METHODS
-from studio.talk.reference import voice
+from studio.talk.reference import resolve
 from studio.tokens import Encoder
 from studio.ui.words import told
 from studio.worker import combine, gguf_file
@@ -129,7 +129,7 @@ def test_from_order_to_merge(method: str, tied: bool, spare: int, home: Path, tm
         assert plan["loss"] == "chunked"
         assert plan["trainable"] == METHODS["lora"]().trainable(model.facts(folder)) + 3 * 32 * (1 if tied else 2)
 
-    found = voice(one.id)
+    found = resolve(one.id)
     speaker = LoadedModels("cpu", torch.float32).load(found)
     ids = speaker.encoder.tokenizer.encode("<|im_start|>user\nHello<tool><|im_end|>", add_special_tokens=False).ids
     assert set(added.ids.values()) <= set(ids)
@@ -247,10 +247,10 @@ def test_others_on_the_same_base_keep_its_table(home: Path, tmp_path: Path) -> N
     assert main(grown) == main(plain) == 0
     names = ["base:" + str(folder), grown.id, f"{grown.id}@checkpoint-4", plain.id]
     ids = torch.tensor([[5, 6, 7, 8]])
-    alone = [logits(LoadedModels("cpu", torch.float32).load(voice(name)).model, ids) for name in names]
+    alone = [logits(LoadedModels("cpu", torch.float32).load(resolve(name)).model, ids) for name in names]
     together = LoadedModels("cpu", torch.float32)
     for name in names:
-        together.load(voice(name))
+        together.load(resolve(name))
     for name, wanted in zip(names, alone, strict=True):
         assert torch.equal(logits(together.named[name].model, ids), wanted), name
     assert [one.shape[-1] for one in alone] == [
@@ -283,7 +283,7 @@ def test_the_hint_leads_to_a_model_that_stops_everywhere(
     one = run.create(followed)
     assert main(one) == 0
 
-    found = voice(one.id)
+    found = resolve(one.id)
     ours = answers(LoadedModels("cpu", torch.float32).load(found), [QUESTION], 40)[0]
     if tied or method == "full":  # a frozen random head of its own learns too little
         assert (ours["text"], ours["finish"]) == ("Paris. <tool>", "stop")
@@ -339,7 +339,7 @@ def test_made_elsewhere_with_trained_rows(tied: bool, spare: int, home: Path, tm
     (made / "adapter_config.json").write_text(json.dumps({**settings, "base_model_name_or_path": str(folder)}))
     ids = torch.tensor([[5, new[0], 7, new[1]]])
     wanted = logits(tuned, ids)
-    found = voice(str(made))
+    found = resolve(str(made))
     speaker = LoadedModels("cpu", torch.float32).load(found)
     assert speaker.encoder.tokenizer.encode("<b>").ids == [new[1]]
     torch.testing.assert_close(logits(speaker.model, ids), wanted, atol=1e-4, rtol=1e-4)
@@ -356,7 +356,7 @@ def test_made_elsewhere_with_trained_rows(tied: bool, spare: int, home: Path, tm
             json.dumps({**settings, "base_model_name_or_path": str(folder), "trainable_token_indices": indices})
         )
         with pytest.raises(ModelError, match="the words that were added have none"):
-            voice(str(made))
+            resolve(str(made))
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -364,7 +364,7 @@ def test_a_checkpoint_is_merged_as_it_answers(tied: bool, home: Path, tmp_path: 
     folder, data = base(tmp_path / "base", tied=tied), rows(tmp_path / "rows.json")
     one = run.create(order(folder, data))
     assert main(one) == 0
-    found = voice(f"{one.id}@checkpoint-4")
+    found = resolve(f"{one.id}@checkpoint-4")
     ids = torch.tensor([[5, new_tokens.added(folder, MARKS).ids["<tool>"], 7]])
     wanted = logits(LoadedModels("cpu", torch.float32).load(found).model, ids)
     merged(found, tmp_path / "out")
@@ -382,8 +382,8 @@ def test_tables_trained_whole_need_no_rows_beside(knob: list[str], home: Path, t
     facts = estimate.grown(model.facts(folder), one.config)
     assert plan["trainable"] == one.config.method.trainable(facts)
     ids = torch.tensor([[5, new_tokens.added(folder, MARKS).ids["<tool>"], 7]])
-    wanted = logits(LoadedModels("cpu", torch.float32).load(voice(one.id)).model, ids)
-    merged(voice(one.id), tmp_path / "out")
+    wanted = logits(LoadedModels("cpu", torch.float32).load(resolve(one.id)).model, ids)
+    merged(resolve(one.id), tmp_path / "out")
     torch.testing.assert_close(
         logits(AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32), ids),
         wanted,
@@ -483,7 +483,7 @@ def test_cards_and_folders_name_them(home: Path, tmp_path: Path) -> None:
     (tmp_path / "out" / "manifest.json").write_text(json.dumps({**manifest, "base": str(folder)}))
     ids = torch.tensor([[5, manifest["new_tokens"]["<tool>"], 7]])
     alone, ours = (
-        logits(LoadedModels("cpu", torch.float32).load(voice(name)).model, ids)
+        logits(LoadedModels("cpu", torch.float32).load(resolve(name)).model, ids)
         for name in (str(tmp_path / "out"), one.id)
     )
     assert torch.equal(alone, ours)

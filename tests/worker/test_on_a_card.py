@@ -236,11 +236,11 @@ def test_an_idle_server_ends_when_a_run_takes_the_card(monkeypatch: pytest.Monke
     monkeypatch.setattr(chat, "held", lambda path: True)
     monkeypatch.setattr(chat, "server", lambda: SimpleNamespace(status=lambda: told))
     monkeypatch.setattr(chat, "end", lambda: 5)
-    assert chat.make_way([T4]) == 5
-    assert chat.make_way([T4.model_copy(update={"kind": "cpu"})]) == 0
+    assert chat.end_if_idle([T4]) == 5
+    assert chat.end_if_idle([T4.model_copy(update={"kind": "cpu"})]) == 0
     for busy in ({"busy": 1}, {"doing": "loading base"}):
         monkeypatch.setattr(chat, "server", lambda busy=busy: SimpleNamespace(status=lambda: told | busy))
-        assert chat.make_way([T4]) == 0
+        assert chat.end_if_idle([T4]) == 0
 
 
 def test_unloading_gives_memory_back(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -95,7 +95,7 @@ def test_the_page_asks_what_training_saw(name: str, said: str, tiny_model: Path,
     file.write_text(json.dumps([{"messages": [{"role": role, "content": text} for role, text in SAID[said]]}]))
     row = data.read(str(file)).conversations[0]
     encoder = Encoder(tiny_model, template.load(name, tiny_model))
-    talk = chats.Talk(
+    talk = chats.Conversation(
         {"system": next((text for role, text in SAID[said] if role == "system"), ""), "turns": []}, kept=False
     )
     for role, text in SAID[said]:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from studio.export.proof import TEXTS
-from studio.talk.reference import voice
+from studio.talk.reference import resolve
 from studio.worker.export import merged
 from tests.readers import Transformers4, by_transformers
 from tests.worker.test_export import trained
@@ -31,7 +31,7 @@ KINDS += [
 def test_text_for_text(
     kind: str, changes: dict[str, Any], transformers_4: Transformers4, home: Path, tmp_path: Path
 ) -> None:
-    found = voice(
+    found = resolve(
         trained(
             made(tmp_path / "base", kind, **changes),
             modules_to_save=["lm_head"] if kind == "llama" and not changes else [],
