@@ -301,7 +301,7 @@ def _repeats(parts: store.Parts, exact: np.ndarray, endings: np.ndarray) -> tupl
     conversations, problems, rows = Conversations(parts.table), [], {}
     numbers, same = conversations.numbers, list(repeated(exact))
     again = {index for index, _ in same}
-    near = [pair for pair in _near(conversations, exact, endings) if pair[0] not in again]
+    near = [pair for pair in _near(conversations, exact, endings, parts.forget) if pair[0] not in again]
     for kind, pairs, words in (("duplicate", same, "The same stands in row {}."), ("near_duplicate", near, ALIKE)):
         if pairs:
             rows[kind] = numbers[[index for index, _ in pairs]]
@@ -312,14 +312,23 @@ def _repeats(parts: store.Parts, exact: np.ndarray, endings: np.ndarray) -> tupl
     return problems, rows
 
 
-def _near(conversations: Conversations, exact: np.ndarray, endings: np.ndarray) -> Iterator[tuple[int, int]]:
-    """(index, an earlier one) of rows that say the same but for case, blanks and punctuation; only rows that begin and end alike are looked at."""
-    some = np.array(
-        sorted({n for pair in repeated(endings) if exact[pair[0]] != exact[pair[1]] for n in pair}), np.int64
-    )
-    hashes = np.fromiter(map(alike, conversations.take(some)), np.uint64, len(some))
+def _near(
+    conversations: Conversations, exact: np.ndarray, endings: np.ndarray, forget: Callable[[], None]
+) -> Iterator[tuple[int, int]]:
+    """(index, index of an earlier row) of rows with the same text but for case, blanks and punctuation.
+
+    Only rows that begin and end alike are compared; forget() gives back the memory that reading them took.
+    """
+    pairs = [(later, earlier) for later, earlier in repeated(endings) if exact[later] != exact[earlier]]
+    candidates = np.unique(np.array(pairs, np.int64))
+    chosen = conversations.take(candidates)
+    hashes = np.empty(len(candidates), np.uint64)
+    for start in range(0, len(candidates), 100):  # each row may touch many pages
+        batch = chosen.some(start, 100)
+        hashes[start : start + len(batch)] = list(map(alike, batch))
+        forget()
     for later, earlier in repeated(hashes):
-        yield int(some[later]), int(some[earlier])
+        yield int(candidates[later]), int(candidates[earlier])
 
 
 def _nothing(name: str, rows: int, problems: list[Problem], way: str = "") -> DataError:

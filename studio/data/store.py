@@ -118,6 +118,12 @@ class Parts:
             [_shifted(held, rows, lines) for held, (_, rows, lines) in zip(self.maps, files, strict=True)]
         )
 
+    def forget(self) -> None:
+        """Give back the memory of the pages that were read; reading them again brings them back from the file."""
+        for held in self.maps:
+            if hasattr(held, "madvise"):  # not on Windows
+                held.madvise(mmap.MADV_DONTNEED)
+
 
 def _map(path: Path) -> mmap.mmap:
     with open(path, "rb") as file:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from studio import data, template
+from studio.data import store
+from studio.data.dataset import Conversations
+from studio.data.reading import _near
 from studio.data.repeats import folded
 from studio.tokens import Encoder
 
@@ -91,3 +95,20 @@ def test_another_rejected_answer_or_verdict_makes_another_row(home: Path, tmp_pa
         assert [(p.row, p.kind, p.reason) for p in data.read(path).problems] == [
             (3, "duplicate", "The same stands in row 1.")
         ], name
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="resident pages of a file are counted on Linux alone")
+def test_rows_that_were_compared_leave_memory(home: Path, tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    filler = "x" * 20_000
+    answers = [
+        f"The sea begins here, in these many words. {filler} {n}. And here it ends, in as many words."
+        for n in range(300)
+    ]
+    path.write_text("\n".join(json.dumps(row("What is the sea?", answer)) for answer in answers))
+    dataset = data.read(path)
+    parts = store.Parts(store.folder_of(dataset.fingerprint), [("data-00000-of-00001.arrow", 0, 0)])
+    assert list(_near(Conversations(parts.table), dataset.exact, dataset.endings, parts.forget)) == []
+    mappings = Path("/proc/self/smaps").read_text().split(dataset.fingerprint)[1:]
+    assert mappings
+    assert sum(int(re.search(r"Rss:\s+(\d+)", mapping)[1]) for mapping in mappings) < 1000  # kB
