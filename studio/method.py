@@ -35,7 +35,7 @@ class Method(BaseModel, ABC):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
-    place: ClassVar[int] = 99  # where it stands in a list
+    list_position: ClassVar[int] = 99  # where it stands in a list
     label: ClassVar[str]  # "LoRA"
     about: ClassVar[str]  # one sentence: what it does
     advice: ClassVar[str]  # two sentences: when to take it, what it costs
@@ -122,10 +122,10 @@ class Method(BaseModel, ABC):
     def wrap(self, model: Any) -> Any:
         """The model with what is trained set to float32 and requires_grad, and nothing else."""
 
-    def start(self, model: Any, batches: Callable[[], Iterable[dict[str, Any]]]) -> None:
+    def initialize(self, model: Any, batches: Callable[[], Iterable[dict[str, Any]]]) -> None:
         """Where the start depends on the data (EVA): look at batches before step 1 of a run, not of a resumed one."""
 
-    def groups(self, model: Any, learning_rate: float) -> list[dict[str, Any]] | None:
+    def parameter_groups(self, model: Any, learning_rate: float) -> list[dict[str, Any]] | None:
         """Optimizer parameter groups where the method wants its own (LoRA+), else None."""
         return None
 
@@ -175,9 +175,9 @@ class Method(BaseModel, ABC):
         from peft import PeftConfig, PeftModel
 
         if not isinstance(model, PeftModel):
-            token_rows.fit(model, folder)
-            return token_rows.write_in(PeftModel.from_pretrained(model, str(folder), adapter_name=name)).eval()
-        if token_rows.indices(folder) or token_rows.table_rows(folder):
+            token_rows.prepare_base(model, folder)
+            return token_rows.merge_rows(PeftModel.from_pretrained(model, str(folder), adapter_name=name)).eval()
+        if token_rows.saved_indices(folder) or token_rows.table_rows(folder):
             raise ModelError(
                 "An adapter that brings rows for new tokens needs a base of its own.",
                 "Load the base a second time for it.",
@@ -213,17 +213,17 @@ class Method(BaseModel, ABC):
 def in_float32(model: Any) -> Any:
     """What is trained set to float32: AdamW's small steps are lost in bf16's 8 bits of mantissa.
 
-    A model whose `cast_when_split` is set stays as it is: its layers are cast one by one on their device (worker/sharding.py).
+    A model whose `defer_float32_cast` is set stays as it is: its layers are cast one by one on their device (worker/sharding.py).
     """
-    return model if casts_later(model) else widened(model)
+    return model if is_cast_deferred(model) else cast_trained_to_float32(model)
 
 
-def casts_later(model: Any) -> bool:
+def is_cast_deferred(model: Any) -> bool:
     """Whether what is trained of a model waits in 16 bits until the model is split over its devices."""
-    return getattr(model, "cast_when_split", False)
+    return getattr(model, "defer_float32_cast", False)
 
 
-def widened(module: Any) -> Any:
+def cast_trained_to_float32(module: Any) -> Any:
     """The module with its trained parameters in float32, cast where they lie, one after the other."""
     import torch
 

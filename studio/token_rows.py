@@ -14,10 +14,10 @@ from studio.new_tokens import Added
 if TYPE_CHECKING:
     import torch
 
-ROWS = ".token_adapter.trainable_tokens_delta"  # how peft names the trained rows of a table
+DELTA_SUFFIX = ".token_adapter.trainable_tokens_delta"  # how peft names the trained rows of a table
 
 
-def grow(base: Any, added: Added) -> Any:
+def add_rows(base: Any, added: Added) -> Any:
     """The base with a row for each new token, which starts as the mean of the others; `token_rows` tells which rows are to be trained.
 
     transformers draws added rows close to the mean (resize_token_embeddings, mean_resizing): seed torch before. Rows that the base has to
@@ -45,7 +45,7 @@ def grow(base: Any, added: Added) -> Any:
     return base
 
 
-def trained(model: Any, whole: Iterable[str] = ()) -> dict[str, list[int]] | None:
+def trainable_indices(model: Any, whole: Iterable[str] = ()) -> dict[str, list[int]] | None:
     """peft's trainable_token_indices for a grown base: table -> rows; a tied head follows the embedding. whole: modules trained in full."""
     rows = getattr(model, "token_rows", None)
     if not rows:
@@ -56,7 +56,7 @@ def trained(model: Any, whole: Iterable[str] = ()) -> dict[str, list[int]] | Non
     return {name: list(rows) for name in names if name not in whole} or None
 
 
-def indices(folder: Path) -> dict[str, list[int]]:
+def saved_indices(folder: Path) -> dict[str, list[int]]:
     """Table -> rows that an adapter's folder trains alone, as peft's config tells; "" is the embedding where it names none."""
     file = folder / "adapter_config.json"
     told = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
@@ -90,13 +90,17 @@ def table_rows(folder: Path) -> int | None:
     return next(iter(found.values()), None)
 
 
-def size(folder: Path, base: int) -> int:
+def table_size(folder: Path, base: int) -> int:
     """Rows that a base of `base` rows has with the adapter in folder on it."""
     whole = table_rows(folder)
-    return whole if whole is not None else max([base, *(row + 1 for rows in indices(folder).values() for row in rows)])
+    return (
+        whole
+        if whole is not None
+        else max([base, *(row + 1 for rows in saved_indices(folder).values() for row in rows)])
+    )
 
 
-def fit(model: Any, folder: Path) -> None:
+def prepare_base(model: Any, folder: Path) -> None:
     """Before an adapter is attached: tables of its length, which are the model's own where the adapter writes rows into them.
 
     The model may share its weights with others on the same base (worker/loaded.py), whose tables must stay as they are.
@@ -105,8 +109,8 @@ def fit(model: Any, folder: Path) -> None:
 
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     before = embedding.weight.shape[0]
-    wanted = size(folder, before)
-    if indices(folder):
+    wanted = table_size(folder, before)
+    if saved_indices(folder):
         tied = head is not None and head.weight is embedding.weight
         embedding.weight = torch.nn.Parameter(embedding.weight.detach().clone(), requires_grad=False)
         if head is not None:
@@ -117,7 +121,7 @@ def fit(model: Any, folder: Path) -> None:
         model.resize_token_embeddings(wanted, mean_resizing=False)
 
 
-def write_in(model: Any) -> Any:
+def merge_rows(model: Any) -> Any:
     """Trained rows written into the tables of a model that `fit` prepared: peft would copy a whole table at every forward."""
     from peft.utils.other import TrainableTokensWrapper
 
@@ -127,7 +131,7 @@ def write_in(model: Any) -> Any:
     return model
 
 
-def with_rows(table: torch.Tensor, rows: list[int], values: torch.Tensor) -> torch.Tensor:
+def overwrite_rows(table: torch.Tensor, rows: list[int], values: torch.Tensor) -> torch.Tensor:
     """table [n, width] with `values` [len(rows), width] in these rows, longer where rows lie beyond its end. Raises ModelError for a gap."""
     import torch
 

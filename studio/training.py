@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 ADVANCED: dict[str, Any] = {"advanced": True}
 Auto = Literal["auto"]
-USUAL_ACCUMULATION = 4  # 4 rows × 4: the effective batch of 16 that the LoRA tutorials use
-ENOUGH_STEPS = 60  # below about this many steps a LoRA at its usual rate has hardly begun to learn
+DEFAULT_ACCUMULATION = 4  # 4 rows × 4: the effective batch of 16 that the LoRA tutorials use
+MIN_STEPS = 60  # below about this many steps a LoRA at its usual rate has hardly begun to learn
 
 
 class Training(BaseModel):
@@ -234,25 +234,25 @@ class Training(BaseModel):
     )
 
     @property
-    def rising(self) -> float:
+    def warmup_ratio(self) -> float:
         """The share of the steps over which the rate rises: a constant schedule has a warm-up only where one is asked for."""
         return 0.0 if self.schedule == "constant" and "warmup" not in self.model_fields_set else self.warmup
 
-    def accumulated(self, rows: int) -> int:
+    def accumulation_steps(self, rows: int) -> int:
         """Batches per optimizer step for a training set of `rows` rows: as ordered, else 4, lowered until the run has ENOUGH_STEPS."""
         if self.accumulation != "auto":
             return self.accumulation
         batches = math.ceil(rows / self.batch_size) * self.epochs
-        return int(min(USUAL_ACCUMULATION, max(1, batches // ENOUGH_STEPS)))
+        return int(min(DEFAULT_ACCUMULATION, max(1, batches // MIN_STEPS)))
 
     def effective_batch(self, rows: int) -> int:
         """Rows per optimizer step on one device."""
-        return self.batch_size * self.accumulated(rows)
+        return self.batch_size * self.accumulation_steps(rows)
 
     def steps(self, rows: int) -> int:
         """Optimizer steps of the whole run."""
         batches = math.ceil(rows / self.batch_size)
-        return self.max_steps or max(1, math.ceil(math.ceil(batches / self.accumulated(rows)) * self.epochs))
+        return self.max_steps or max(1, math.ceil(math.ceil(batches / self.accumulation_steps(rows)) * self.epochs))
 
     @model_validator(mode="after")
     def _fits(self) -> Training:

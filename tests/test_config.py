@@ -129,5 +129,5 @@ def test_check_lets_a_good_order_pass(home: Path, tiny_data: Path, tiny_model: P
 @pytest.mark.parametrize(("rows", "gathered"), [(40, 1), (112, 1), (240, 3), (1000, 4), (100_000, 4)])
 def test_small_data_gets_steps_enough(rows: int, gathered: int) -> None:
     training = parse(LEAST).training
-    assert training.accumulated(rows) == gathered
+    assert training.accumulation_steps(rows) == gathered
     assert training.effective_batch(rows) == 4 * gathered

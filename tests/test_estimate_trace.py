@@ -18,8 +18,8 @@ from studio.memory.stack import Stack
 from studio.memory.states import states
 from studio.memory.step import step
 from studio.methods import METHODS
-from studio.worker import adapters
 from studio.worker import attention as attention_of_ours
+from studio.worker import fast_lora
 from studio.worker.batches import collate
 from studio.worker.loss import loss
 from tests.memory_trace import Count, Unrolled
@@ -125,7 +125,7 @@ def built(config, method, checkpointing: bool, kernel: str, dtype: torch.dtype, 
         base.gradient_checkpointing_enable({"use_reentrant": False})
         if method.adapter:
             base.enable_input_require_grads()
-    adapters.quicken(made, dtype == torch.bfloat16)
+    fast_lora.speed_up_lora(made, dtype == torch.bfloat16)
     return made
 
 
@@ -230,7 +230,7 @@ def test_on_real_tensors(small: Path, knobs: dict, kernel: str, checkpointing: b
     facts = model.facts(small)
     footprint, whole = method.footprint(facts), not method.adapter
     made = method.wrap(method.load(small, torch.bfloat16, attn_implementation=kernel))
-    adapters.quicken(made, True)
+    fast_lora.speed_up_lora(made, True)
     base = made.get_base_model() if hasattr(made, "get_base_model") else made
     base.config.use_cache = False
     made.train()

@@ -91,7 +91,7 @@ def test_utilisation_of_a_known_shape() -> None:
 def test_the_ceiling_is_a_speed() -> None:
     import torch
 
-    from studio.worker import ceiling
+    from studio.worker import matmul_flops
 
-    found = ceiling.measure("cpu", torch.float32, width=256, seconds=0.05)
+    found = matmul_flops.measure("cpu", torch.float32, width=256, seconds=0.05)
     assert 1e8 < found < 1e14

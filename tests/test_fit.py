@@ -197,7 +197,7 @@ def test_a_run_says_it_too(
     assert "cannot use it" in end["cause"]
     assert "pip install" in end["action"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    torch_devices.refuse(device.devices()[0])
+    torch_devices.refuse_unusable(device.devices()[0])
 
 
 def test_driver_version_of_bytes(monkeypatch: pytest.MonkeyPatch) -> None:

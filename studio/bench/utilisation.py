@@ -31,7 +31,7 @@ def flops_per_token(facts: ModelFacts, whole: bool, lengths: Sequence[int]) -> f
 def ceiling(device: Device) -> float:
     """FLOP/s of a large 16-bit matrix product (float32 on a CPU without bf16), measured in a process of its own. Raises DeviceError."""
     dtype = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}[device.precision]
-    words = ["studio.worker.ceiling", device.traits.torch, dtype]
+    words = ["studio.worker.matmul_flops", device.traits.torch, dtype]
     done = subprocess.run(
         [sys.executable, "-m", *words],
         cwd=PROJECT,

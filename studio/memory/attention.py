@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from studio.kernels import SQUARE_TOKENS
+from studio.kernels import MATMUL_ATTENTION_MAX_TOKENS
 from studio.memory.anatomy import Layer, Linear
 from studio.memory.tape import Value
 from studio.memory.walk import Walk
@@ -93,7 +93,7 @@ def attend(walk: Walk, query: Value, key: Value, value: Value, mask: Value | Non
     elif dropping:
         query, key, value = (narrowed(walk, item, 4) for item in (query, key, value))
         mixed = narrowed(walk, row_scores(walk, query, key, value), each)
-    elif stack.attention == "packed" and stack.device == "cpu" and stack.row <= SQUARE_TOKENS:
+    elif stack.attention == "packed" and stack.device == "cpu" and stack.row <= MATMUL_ATTENTION_MAX_TOKENS:
         mixed = row_scores(walk, query, key, value)
     else:
         mixed = kernel(walk, query, key, value, mask)

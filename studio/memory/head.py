@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from studio.kernels import HEAD_POSITIONS, LOGIT_BYTES
+from studio.kernels import HEAD_GRAD_POSITIONS, LOGIT_CHUNK_BYTES
 from studio.memory.tape import Value
 from studio.memory.walk import Walk
 
@@ -24,8 +24,8 @@ def chunked(walk: Walk, final: Value) -> Value:
     if stored != each or walk.footprint.rows:
         made.append(_extra(walk, anatomy.embedding, each))
     inner = _extra(walk, labels * anatomy.hidden, each)
-    rows = max(1, min(labels, LOGIT_BYTES[stack.device] // (4 * anatomy.vocabulary)))
-    block = max(rows, min(labels, HEAD_POSITIONS)) if moves else rows
+    rows = max(1, min(labels, LOGIT_CHUNK_BYTES[stack.device] // (4 * anatomy.vocabulary)))
+    block = max(rows, min(labels, HEAD_GRAD_POSITIONS)) if moves else rows
     several = (
         labels > block
     )  # the head's gradient is then summed in float32; of one block it is there after the softmax only

@@ -36,9 +36,8 @@ class Stack(NamedTuple):
     kbit: bool = False
     cached_keys: bool = False  # the loop forgot use_cache=False
     fused_norms: bool = False  # kernels for norms and rotary positions that keep only their inputs (Liger, fms' foak)
-    fused_adapters: bool = (
-        False  # adapters take their input in the computing format and keep it once (our adapters.quicken, fms' foak)
-    )
+    # adapters take their input in the computing format and keep it once (fast_lora.speed_up_lora, fms' foak)
+    fused_adapters: bool = False
     shifted: bool = False  # the loss copies the logits without the last position (transformers before 4.50)
     early_upcast: bool = False  # the model gives float32 logits and forgets the others (transformers before 4.45)
     raw_loss: bool = False  # the loss does not lift logits to float32 itself (GPT-BigCode's own loss)

@@ -7,7 +7,7 @@ from math import prod
 from typing import NamedTuple
 
 from studio.footprint import Footprint
-from studio.kernels import ADAMW_NUMBERS
+from studio.kernels import ADAMW_CHUNK_SIZE
 from studio.memory.stack import Stack
 from studio.model import ModelFacts
 
@@ -123,7 +123,7 @@ def step_bytes(shapes: Mapping[str, tuple[int, ...]], each: int, stack: Stack) -
     if "foreach" in name or stack.device == "cuda" and name in FOREACH:
         return sum(sizes) * each
     if "rounding" in name:
-        return 6 * 4 * min(ADAMW_NUMBERS, max(sizes, default=0))
+        return 6 * 4 * min(ADAMW_CHUNK_SIZE, max(sizes, default=0))
     if "adafactor" in name:
         return 2 * 4 * max(sizes, default=0)
     return (

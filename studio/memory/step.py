@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from studio.footprint import Footprint
-from studio.kernels import ANSWER_TOKENS
+from studio.kernels import SAMPLE_MAX_NEW_TOKENS
 from studio.memory.anatomy import Anatomy, Layer
 from studio.memory.checkpointed import checkpointed
 from studio.memory.head import head_loss
@@ -255,5 +255,5 @@ def _evaluate(walk: Walk) -> None:
             tape.free(buffer)
         tape.nodes = []
     if stack.answers:
-        cache = 2 * len(anatomy.layers) * anatomy.keys * (PROMPT_TOKENS + ANSWER_TOKENS) * stack.compute
+        cache = 2 * len(anatomy.layers) * anatomy.keys * (PROMPT_TOKENS + SAMPLE_MAX_NEW_TOKENS) * stack.compute
         tape.scratch(cache + anatomy.vocabulary * (4 + stack.compute), "activations")

@@ -111,7 +111,7 @@ class Walk:
         )  # peft asks for CUDA's autocast only
         given = tape.view(value) if kept and stack.autocast else self.cast(value, each)
         if self.footprint.dropout and stack.fused_adapters and stack.device == "cpu" and not self.footprint.decomposed:
-            inner = self.dropped_product(given, linear.inputs, rank)
+            inner = self.dropout_linear(given, linear.inputs, rank)
         else:
             masked = self.dropout(given) if self.footprint.dropout else tape.view(given)
             if self.footprint.decomposed:
@@ -131,8 +131,8 @@ class Walk:
         tape.drop(total, result, given)
         return final
 
-    def dropped_product(self, given: Value, inputs: int, rank: int) -> Value:
-        """worker/adapters.py's DroppedProduct: keeps its input as it is and a byte an element; 16 bits an element are drawn for it."""
+    def dropout_linear(self, given: Value, inputs: int, rank: int) -> Value:
+        """worker/fast_lora.py's DropoutLinear: keeps its input as it is and a byte an element; 16 bits an element are drawn for it."""
         tape, compute = self.tape, self.stack.autocast or self.footprint.each
         kept = Value(tape.take(given.size, "activations"), given.size, 1, None)
         product = given.size * (given.each + (compute if compute != given.each else 0))

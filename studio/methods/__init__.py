@@ -27,7 +27,7 @@ def _discover() -> dict[str, type[Method]]:
                 and not isabstract(thing)
             ):
                 found[thing.model_fields["name"].default] = thing
-    return dict(sorted(found.items(), key=lambda item: (item[1].place, item[0])))
+    return dict(sorted(found.items(), key=lambda item: (item[1].list_position, item[0])))
 
 
 METHODS: dict[str, type[Method]] = _discover()

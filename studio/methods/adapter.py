@@ -21,7 +21,7 @@ class Adapter(Method):
     the range of their sweep (3e-5 to 3e-3)."""
 
     name: Literal["adapter"] = Field("adapter", frozen=True, title="Method", description="Adapter.")
-    place: ClassVar[int] = 3
+    list_position: ClassVar[int] = 3
     label: ClassVar[str] = "Adapter"
     about: ClassVar[str] = "Puts a small trained network after the attention and the feed-forward part of every layer."
     advice: ClassVar[str] = (

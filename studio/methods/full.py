@@ -22,7 +22,7 @@ class Full(Method):
     """All weights move: θ* = argmin L(θ; D). Rate 2e-5, the usual one for supervised fine-tuning (Alpaca, Tülu)."""
 
     name: Literal["full"] = Field("full", frozen=True, title="Method", description="Full fine-tuning.")
-    place: ClassVar[int] = 1
+    list_position: ClassVar[int] = 1
     label: ClassVar[str] = "Full fine-tuning"
     about: ClassVar[str] = "Trains every weight of the model, or the parts you choose."
     advice: ClassVar[str] = (

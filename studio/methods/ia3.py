@@ -18,7 +18,7 @@ class IA3(Method):
     """Liu et al. 2022 (T-Few), arXiv 2205.05638: rate 3e-3, vectors start at 1, so nothing changes before the first step."""
 
     name: Literal["ia3"] = Field("ia3", frozen=True, title="Method", description="IA³.")
-    place: ClassVar[int] = 7
+    list_position: ClassVar[int] = 7
     label: ClassVar[str] = "IA³"
     about: ClassVar[str] = "Trains one factor for each key, value and inner activation: louder or softer, nothing new."
     advice: ClassVar[str] = (

@@ -35,7 +35,7 @@ class LoRA(Method):
     """Hu et al. 2021, arXiv 2106.09685. Defaults as taught: rank 16, alpha = 2·rank, dropout 0.05, rate 2e-4."""
 
     name: Literal["lora"] = Field("lora", frozen=True, title="Method", description="LoRA.")
-    place: ClassVar[int] = 0
+    list_position: ClassVar[int] = 0
     label: ClassVar[str] = "LoRA"
     about: ClassVar[str] = "Trains two small matrices beside each chosen layer; the model itself stays untouched."
     advice: ClassVar[str] = (
@@ -148,7 +148,7 @@ class LoRA(Method):
             shapes |= _whole(word, facts)
         if facts.token_rows:
             shapes |= {
-                name.removesuffix(".weight") + token_rows.ROWS: (facts.token_rows, facts.tensors[name].shape[1])
+                name.removesuffix(".weight") + token_rows.DELTA_SUFFIX: (facts.token_rows, facts.tensors[name].shape[1])
                 for name in self._grown(facts)
             }
         return shapes
@@ -237,7 +237,7 @@ class LoRA(Method):
             eva_config=EvaConfig(rho=1.0) if self.init == "eva" else None,
             target_modules=targets.condense(chosen, [name for name, _ in model.named_modules()]),
             modules_to_save=whole or None,
-            trainable_token_indices=token_rows.trained(model, whole),
+            trainable_token_indices=token_rows.trainable_indices(model, whole),
         )
         wrapped = in_float32(get_peft_model(model, config, autocast_adapter_dtype=True))
         if self.init in ("pissa", "olora"):
@@ -247,7 +247,7 @@ class LoRA(Method):
             }
         return wrapped
 
-    def start(self, model: Any, batches: Callable[[], Iterable[dict[str, Any]]]) -> None:
+    def initialize(self, model: Any, batches: Callable[[], Iterable[dict[str, Any]]]) -> None:
         """EVA (arXiv 2410.07170): A starts as the main directions of each layer's inputs; ranks are not moved between layers."""
         if self.init != "eva":
             return
@@ -255,7 +255,7 @@ class LoRA(Method):
 
         initialize_lora_eva_weights(model, list(batches()), forward_fn=_forward, show_progress_bar=False)
 
-    def groups(self, model: Any, learning_rate: float) -> list[dict[str, Any]] | None:
+    def parameter_groups(self, model: Any, learning_rate: float) -> list[dict[str, Any]] | None:
         """LoRA+ (arXiv 2402.12354): B learns plus_ratio times faster."""
         if self.plus_ratio == 1.0:
             return None

@@ -15,7 +15,7 @@ class PTuning(VirtualTokens):
     """Liu et al. 2021, arXiv 2103.10385: an encoder of the vectors, thrown away once they are learnt."""
 
     name: Literal["p_tuning"] = Field("p_tuning", frozen=True, title="Method", description="P-tuning.")
-    place: ClassVar[int] = 5
+    list_position: ClassVar[int] = 5
     label: ClassVar[str] = "P-tuning"
     about: ClassVar[str] = "Trains vectors before the text through a small network; only the vectors are stored."
     advice: ClassVar[str] = (

@@ -17,7 +17,7 @@ class Prefix(VirtualTokens):
     """Li and Liang 2021, arXiv 2101.00190. The rate is far above LoRA's, as the prefix alone must move the model."""
 
     name: Literal["prefix"] = Field("prefix", frozen=True, title="Method", description="Prefix tuning.")
-    place: ClassVar[int] = 4
+    list_position: ClassVar[int] = 4
     label: ClassVar[str] = "Prefix tuning"
     about: ClassVar[str] = "Trains keys and values that every layer's attention sees before the text."
     advice: ClassVar[str] = (

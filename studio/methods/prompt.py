@@ -16,7 +16,7 @@ class Prompt(VirtualTokens):
     """Lester et al. 2021, arXiv 2104.08691: starting from words beats starting from noise; rates are hundreds of times LoRA's."""
 
     name: Literal["prompt"] = Field("prompt", frozen=True, title="Method", description="Prompt tuning.")
-    place: ClassVar[int] = 6
+    list_position: ClassVar[int] = 6
     label: ClassVar[str] = "Prompt tuning"
     about: ClassVar[str] = "Trains a handful of vectors that stand before the text, and nothing else."
     advice: ClassVar[str] = (

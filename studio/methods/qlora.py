@@ -17,7 +17,7 @@ class QLoRA(LoRA):
     """Dettmers et al. 2023, arXiv 2305.14314. NF4, double quantization, all linears; rate 2e-4 (their table 9, up to 13B)."""
 
     name: Literal["qlora"] = Field("qlora", frozen=True, title="Method", description="QLoRA.")
-    place: ClassVar[int] = 2
+    list_position: ClassVar[int] = 2
     label: ClassVar[str] = "QLoRA"
     about: ClassVar[str] = "LoRA beside a base that is held in 4 bits, at about a third of its memory."
     advice: ClassVar[str] = (

@@ -213,7 +213,7 @@ def _rows_for_words(folder: Path, base: Path) -> None:
     count = 1 + max(
         [*words["model"].get("vocab", {"": -1}).values(), *(one["id"] for one in words.get("added_tokens", []))]
     )
-    rows, alone = token_rows.size(folder, facts.rows), token_rows.indices(folder)
+    rows, alone = token_rows.table_size(folder, facts.rows), token_rows.saved_indices(folder)
     gap = (
         any(set(range(facts.rows, count)) - set(one) for one in alone.values())
         and token_rows.table_rows(folder) is None

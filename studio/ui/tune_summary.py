@@ -120,7 +120,7 @@ def _data(wanted: RunConfig, answer: Summary) -> Summary:
         },
         "steps": wanted.training.steps(train),
         "effective": wanted.training.effective_batch(train),
-        "accumulation": wanted.training.accumulated(train),
+        "accumulation": wanted.training.accumulation_steps(train),
         "rows": measure.rows_of(wanted),
     }
 

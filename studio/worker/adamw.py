@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from studio.kernels import ADAMW_NUMBERS
+from studio.kernels import ADAMW_CHUNK_SIZE
 
 LOW = 0xFFFF  # the bits of a float32 that bf16 has not
 
@@ -63,8 +63,8 @@ class RoundedAdamW(torch.optim.Optimizer):
             _local(state["exp_avg_sq"]).view(-1),
         ]
         draw = self._draw(flat[0].device, count, place)
-        for start in range(0, len(flat[0]), ADAMW_NUMBERS):
-            _adamw([one[start : start + ADAMW_NUMBERS] for one in flat], group, count, draw)
+        for start in range(0, len(flat[0]), ADAMW_CHUNK_SIZE):
+            _adamw([one[start : start + ADAMW_CHUNK_SIZE] for one in flat], group, count, draw)
 
     def _draw(self, device: torch.device, step: int, place: int) -> torch.Generator:
         if device not in self.draws:

@@ -17,7 +17,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 
-from studio.kernels import SQUARE_TOKENS
+from studio.kernels import MATMUL_ATTENTION_MAX_TOKENS
 
 PACKED_ATTENTION = "packed"
 
@@ -65,7 +65,7 @@ def _narrow(tensor: torch.Tensor) -> torch.Tensor:
 def _one(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float, dropout: float) -> torch.Tensor:
     """One row: query [heads, n, d], key and value [kv heads, n, d]; gives [heads, n, d]."""
     heads, length, width = query.shape
-    if query.device.type != "cpu" or dropout or length > SQUARE_TOKENS:
+    if query.device.type != "cpu" or dropout or length > MATMUL_ATTENTION_MAX_TOKENS:
         return _causal(query[None], key[None], value[None], scale, dropout)[0]
     groups = heads // key.shape[0]
     ahead = (
@@ -116,6 +116,6 @@ def _varlen(
     ).unsqueeze(0)
 
 
-def enter() -> None:
+def register() -> None:
     """Make the name known to transformers."""
     AttentionInterface.register(PACKED_ATTENTION, packed_attention)

@@ -33,11 +33,11 @@ class Layout(NamedTuple):
     """
 
     packed: bool
-    tokens: int
-    rows: int
+    max_tokens: int
+    max_rows: int
 
 
-class Order:
+class EffectiveBatchSampler:
     """A batch sampler: the row numbers of each effective batch. The same seed and epoch give the same order, whatever was drawn before."""
 
     def __init__(self, rows: int, effective: int, seed: int):
@@ -55,7 +55,7 @@ class Order:
             yield numbers[start : start + self.effective]
 
 
-class Steps(torch.utils.data.DataLoader):
+class StepLoader(torch.utils.data.DataLoader):
     """A loader whose items are optimizer steps: lists of pieces."""
 
     def set_epoch(self, epoch: int) -> None:
@@ -73,7 +73,7 @@ class MicroBatchCollator:
         labels[:, 1:] (found here, so that no device is asked where they are), and the first one `num_tokens`, the batch's real tokens."""
         rows = [row for row in rows if row["input_ids"]] or [NOTHING]
         micro_batches = shard_micro_batches(rows, self.layout, self.rank, self.world)
-        num_items_in_batch = sum(trained(row) for row in rows)
+        num_items_in_batch = sum(count_target_tokens(row) for row in rows)
         for place, micro_batch in enumerate(micro_batches):
             micro_batch |= {
                 "num_items_in_batch": num_items_in_batch,
@@ -83,12 +83,12 @@ class MicroBatchCollator:
         return micro_batches
 
 
-def trained(row: Row) -> int:
+def count_target_tokens(row: Row) -> int:
     """Tokens of a row that count in the loss: the first is never predicted."""
     return len(row["labels"]) - 1 - row["labels"][1:].count(IGNORE_INDEX)
 
 
-def share(rows: list[Row], world: int) -> list[list[Row]]:
+def split_rows_over_ranks(rows: list[Row], world: int) -> list[list[Row]]:
     """Rows to processes, so that each has about as many tokens: the longest first, to whoever has least."""
     if world == 1:
         return [list(rows)]
@@ -101,10 +101,10 @@ def share(rows: list[Row], world: int) -> list[list[Row]]:
     return parts
 
 
-def groups(rows: list[Row], layout: Layout) -> list[list[Row]]:
+def group_rows(rows: list[Row], layout: Layout) -> list[list[Row]]:
     """Rows to pieces: best-fit decreasing where they are laid end to end, else the cheapest cut of the rows sorted by length."""
     ordered = sorted(rows, key=lambda row: -len(row["input_ids"]))
-    return _best_fit(ordered, layout.tokens) if layout.packed else _cheapest_cut(ordered, layout.rows)
+    return _best_fit(ordered, layout.max_tokens) if layout.packed else _cheapest_cut(ordered, layout.max_rows)
 
 
 def _best_fit(ordered: list[Row], room: int) -> list[list[Row]]:
@@ -192,7 +192,7 @@ def _packed(rows: list[Row]) -> MicroBatch:
 
 def shard_micro_batches(rows: list[Row], layout: Layout, rank: int, world: int) -> list[MicroBatch]:
     """The pieces of one process. All have as many: a model that is split over them is put together by all at once, piece by piece."""
-    per_rank = [groups(part, layout) for part in share(rows, world)]
+    per_rank = [group_rows(part, layout) for part in split_rows_over_ranks(rows, world)]
     most = max(map(len, per_rank))
     return [collate(group, layout.packed) for group in per_rank[rank]] + [
         _idle(rows[0], layout.packed) for _ in range(most - len(per_rank[rank]))
@@ -207,13 +207,13 @@ class EvalBatches:
 
     def __init__(self, rows: Sequence[Row], layout: Layout, rank: int = 0, world: int = 1):
         self.rows, self.layout = rows, layout
-        sizes, self.trained = [], 0
+        sizes, self.num_target_tokens = [], 0
         for number, row in enumerate(rows):
             sizes.append(
                 {"input_ids": range(len(row["input_ids"])), "row": number}
             )  # the length is enough to divide them
-            self.trained += trained(row)
-        per_rank = [groups(part, layout) for part in share(sizes, world)]
+            self.num_target_tokens += count_target_tokens(row)
+        per_rank = [group_rows(part, layout) for part in split_rows_over_ranks(sizes, world)]
         self.micro_batches = [[row["row"] for row in group] for group in per_rank[rank]]
         self.idle = max(map(len, per_rank)) - len(self.micro_batches)  # all processes go through as many
 
@@ -232,13 +232,13 @@ def _idle(row: Row, packed: bool) -> MicroBatch:
     return collate([{"input_ids": row["input_ids"][:2], "labels": [IGNORE_INDEX] * 2}], packed)
 
 
-def filled(rows: Iterable[Row], layout: Layout, effective: int, seed: int) -> dict[str, float]:
+def packing_statistics(rows: Iterable[Row], layout: Layout, effective: int, seed: int) -> dict[str, float]:
     """What the layout makes of the first epoch: pieces a step, and the shares of tokens that only fill up, of rows that share a piece."""
     rows = list(rows)
     real = held = micro_batches = together = 0
-    order = Order(len(rows), effective, seed)
+    order = EffectiveBatchSampler(len(rows), effective, seed)
     for numbers in order:
-        for group in groups([rows[number] for number in numbers], layout):
+        for group in group_rows([rows[number] for number in numbers], layout):
             lengths = [len(row["input_ids"]) for row in group]
             real += sum(lengths)
             held += padded_width(sum(lengths)) if layout.packed else padded_width(max(lengths)) * len(group)

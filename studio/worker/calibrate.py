@@ -21,8 +21,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from studio import auto, config, model
 from studio.device import cores, devices
 from studio.forecast import clock
-from studio.worker import adapters, attention
-from studio.worker.batches import put
+from studio.worker import attention, fast_lora
+from studio.worker.batches import collate
 from studio.worker.loss import loss
 
 SHAPE = {
@@ -54,12 +54,12 @@ def measure(device: str, dtype: torch.dtype, method: str) -> tuple[float, float]
         AutoConfig.for_model(**shape), dtype=dtype, attn_implementation=attention.PACKED_ATTENTION
     ).to(device)
     tuned = order.method.wrap(base).to(device).train()
-    adapters.quicken(tuned, dtype != torch.float32)
+    fast_lora.speed_up_lora(tuned, dtype != torch.float32)
     row, rows = (
         {"input_ids": list(range(length)), "labels": list(range(length))},
         auto.packed_tokens(order, devices()[0], length) // length,
     )
-    one, many = (timed(tuned, put([row] * count, True), device, dtype) for count in (1, rows))
+    one, many = (timed(tuned, collate([row] * count, True), device, dtype) for count in (1, rows))
     each = max(
         (many - one) / (rows - 1), 0.1 * many / rows
     )  # of a row; a busy computer can make the short step look long
@@ -91,7 +91,7 @@ def step(tuned: Any, inputs: dict[str, Any], device: str, dtype: torch.dtype) ->
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
     torch.set_num_threads(cores())
-    attention.enter()
+    attention.register()
     torch.set_flush_denormal(True)
     kind, start = getattr(torch, sys.argv[2]), time.perf_counter()
     found = {name: measure(sys.argv[1], kind, method) for name, method in KINDS.items()}

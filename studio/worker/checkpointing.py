@@ -25,7 +25,7 @@ class CheckpointedTrainer(Trainer):
 
     resumed: Path | None = None  # the checkpoint that weights were read from last
 
-    def go_on(self, checkpoint: Path | None, steps: int) -> None:
+    def train_from(self, checkpoint: Path | None, steps: int) -> None:
         """Train, from a checkpoint where there is one. From that of the last step nothing is left to train: the Trainer would take one step more.
 
         The last step of a run that stops early is the one at which it did, unless its goal was moved since.
@@ -114,7 +114,7 @@ class CheckpointedTrainer(Trainer):
         """Of the model a checkpoint holds what is trained, as it is; of a split one each process its part."""
         os.makedirs(output_dir, exist_ok=True)
         if self.split:
-            sharding.keep(self.model, self.optimizer, Path(output_dir))
+            sharding.save_shard(self.model, self.optimizer, Path(output_dir))
         elif self.rank == 0:
             self.method.save_checkpoint(self.accelerator.unwrap_model(self.model), Path(output_dir))
 
@@ -122,6 +122,6 @@ class CheckpointedTrainer(Trainer):
         """The trained weights alone; optimizer, schedule and random states are read by the Trainer."""
         self.resumed = Path(resume_from_checkpoint)
         if self.split:
-            sharding.restore(self.model, self.resumed)
+            sharding.load_shard(self.model, self.resumed)
         else:
             self.method.load_checkpoint(self.accelerator.unwrap_model(self.model), self.resumed)

@@ -27,7 +27,7 @@ from studio.talk.reference import ModelReference
 from studio.tokens import Encoder
 from studio.worker import torch_devices
 from studio.worker.loaded import LoadedModels
-from studio.worker.peak import peak_memory
+from studio.worker.memory import peak_memory
 from studio.worker.prove import Rows, mean_loss
 from studio.worker.report import Report
 
@@ -42,14 +42,14 @@ class Stopped(Exception):
 def main(run: Run) -> int:
     """Exit code 0: the end line says finished or stopped; 1: it says failed, and why."""
     report = Report(run, int(os.environ.get("STUDIO_ATTEMPT", 1)))
-    return report.concluded(lambda: combine(run, report))
+    return report.run_to_exit_code(lambda: combine(run, report))
 
 
 def combine(run: Run, report: Report) -> None:
     """Load the base with every adapter, combine, measure, save."""
     config, order = run.config, run.config.combine
     torch.set_num_threads(device.cores())
-    torch_devices.refuse(device.devices()[0])
+    torch_devices.refuse_unusable(device.devices()[0])
     report.phase("fetching model")
     parents = combining.voices(
         [find(name) for name in order.runs]
@@ -63,7 +63,7 @@ def combine(run: Run, report: Report) -> None:
     trainable = sum(
         weight.numel() for name, weight in joined.named_parameters() if ".lora_" in name and ".default." in name
     )
-    report.say(
+    report.emit(
         "plan",
         parameters=facts.parameters,
         trainable=trainable,
@@ -74,7 +74,7 @@ def combine(run: Run, report: Report) -> None:
     try:
         table = measured(joined, order, _held_out(order, parents, report), report, run)
     except Stopped:
-        report.say(
+        report.emit(
             "end",
             state="stopped",
             cause="Stopped as asked before anything was kept.",
@@ -84,8 +84,8 @@ def combine(run: Run, report: Report) -> None:
         return
     report.phase("saving")
     _save(run, config, joined, parents, table)
-    report.say("saved", step=0, path=run.result.name, what="model", bytes=bytes_in(run.result))
-    report.say("end", state="finished", peak_memory=peak_memory(), step=0)
+    report.emit("saved", step=0, path=run.result.name, what="model", bytes=bytes_in(run.result))
+    report.emit("end", state="finished", peak_memory=peak_memory(), step=0)
 
 
 def combined(base: Any, adapters: list[Path], order: Combination, seed: int) -> Any:
@@ -95,7 +95,7 @@ def combined(base: Any, adapters: list[Path], order: Combination, seed: int) -> 
     """
     from peft import PeftModel
 
-    if grown := next((folder for folder in adapters if token_rows.indices(folder)), None):
+    if grown := next((folder for folder in adapters if token_rows.saved_indices(folder)), None):
         raise ModelError(
             f"The adapter in {grown} brings rows for new tokens, which peft does not combine.",
             "Combine adapters of runs without data.new_tokens, or merge this one and train on the merged model.",
@@ -218,7 +218,7 @@ def measured(
         )
     for step, name in enumerate(("base", "combined")) if table else ():
         mean = sum(row[name] * row["tokens"] for row in table) / sum(tokens)
-        report.say("eval", step=step, loss=mean, **({"table": table} if step else {}))
+        report.emit("eval", step=step, loss=mean, **({"table": table} if step else {}))
     return table
 
 

@@ -14,13 +14,13 @@ def rank() -> int:
     return int(os.environ.get("RANK", 0))
 
 
-def world() -> int:
+def world_size() -> int:
     return int(os.environ.get("WORLD_SIZE", 1))
 
 
-def local_world() -> int:
+def local_world_size() -> int:
     """Processes of the run on this host, which share its cores."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", world()))
+    return int(os.environ.get("LOCAL_WORLD_SIZE", world_size()))
 
 
 def local_rank() -> int:
@@ -28,7 +28,7 @@ def local_rank() -> int:
     return int(os.environ.get("LOCAL_RANK", 0))
 
 
-def take_device() -> None:
+def set_current_device() -> None:
     """Tell torch this process's card before anything is put on one: bitsandbytes and from_pretrained ask for the current one."""
     if torch.cuda.is_available():
         torch.cuda.set_device(local_rank() % torch.cuda.device_count())
@@ -40,7 +40,7 @@ def to_device(model: Any, kind: str) -> Any:
     """The model on this process's device of a kind (cuda, cpu, …). One in 4 or 8 bits is there already: its packing is done by the device."""
     if kind == "cpu" or getattr(model, "quantization_method", None):
         return model
-    return model.to(torch.device(kind, local_rank()) if world() > 1 else torch.device(kind))
+    return model.to(torch.device(kind, local_rank()) if world_size() > 1 else torch.device(kind))
 
 
 def is_main() -> bool:
@@ -56,7 +56,7 @@ def _group() -> Any:
 
 def broadcast(word: Any) -> Any:
     """What the first process says, on every process."""
-    if world() == 1:
+    if world_size() == 1:
         return word
     box = [word]
     distributed.broadcast_object_list(box, src=0, group=_group())
@@ -65,8 +65,8 @@ def broadcast(word: Any) -> Any:
 
 def gather(number: int) -> list[int]:
     """Every process's number, in the order of ranks."""
-    if world() == 1:
+    if world_size() == 1:
         return [number]
-    box: list[Any] = [None] * world()
+    box: list[Any] = [None] * world_size()
     distributed.all_gather_object(box, number, group=_group())
     return box

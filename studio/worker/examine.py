@@ -37,7 +37,7 @@ def part(bench: Bench, name: str) -> Found:
 
 def devices(bench: Bench) -> Found:
     """What driver and torch see, and whether they agree."""
-    first, said = device.devices()[0], torch_devices.look()
+    first, said = device.devices()[0], torch_devices.inspect()
     figures = {"driver": [one.model_dump(mode="json") for one in device.devices()], "torch": said}
     if first.traits.cards:
         fit.keep(first, said)

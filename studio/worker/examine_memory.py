@@ -21,7 +21,7 @@ from studio.estimate import estimate
 from studio.memory.ours import Rows
 from studio.methods import METHODS
 from studio.talk import chat as server
-from studio.worker import ceiling, random_model, trial
+from studio.worker import matmul_flops, random_model, trial
 from studio.worker.apart import START, Skipped, Wrong, apart
 
 LLAMA, QWEN, SMOL, LESS = (
@@ -204,7 +204,7 @@ def speed(bench: Bench) -> tuple[str, dict[str, Any]]:
     rows = done.plan()["statistics"]
     work = utilisation.flops_per_token(models.facts(model), False, [rows["tokens"] // rows["rows"]])
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[first.precision]
-    most = ceiling.measure(first.torch, dtype, 512 if bench.short else None, 0.3 if bench.short else 2.0)
+    most = matmul_flops.measure(first.torch, dtype, 512 if bench.short else None, 0.3 if bench.short else 2.0)
     figures = {
         "model": name,
         "tokens_per_second": round(rate, 1),

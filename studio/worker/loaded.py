@@ -83,7 +83,7 @@ class LoadedModels:
         """Put a voice into memory; one that is there already is given back."""
         if voice.name not in self.named:
             if self.place != "cpu":
-                torch_devices.refuse(device.devices()[0])
+                torch_devices.refuse_unusable(device.devices()[0])
             self.named[voice.name] = speaker = LoadedModel(voice, self._model(voice), self._encoder(voice))
             warm(speaker)
         return self.named[voice.name]
@@ -93,7 +93,7 @@ class LoadedModels:
         self.named.pop(name, None)
         needed = {one.voice.base for one in self.named.values() if not one.voice.whole}
         self.bases = {key: base for key, base in self.bases.items() if key[0] in needed}
-        memory.give_back()
+        memory.empty_cache()
 
     def _encoder(self, voice: ModelReference) -> Encoder:
         """With the tokenizer of another voice on the same base, if there is one: it takes as much memory as a small adapter."""
@@ -106,9 +106,9 @@ class LoadedModels:
     def _model(self, voice: ModelReference) -> Any:
         held = self._held(voice)
         if voice.whole and voice.checkpoint:
-            wrapped = voice.method.wrap(token_rows.grow(self._fresh(voice.base, held), voice.added))
+            wrapped = voice.method.wrap(token_rows.add_rows(self._fresh(voice.base, held), voice.added))
             voice.method.load_checkpoint(wrapped, voice.result)
-            return _ready(token_rows.write_in(wrapped), self.dtype, voice.method)
+            return _ready(token_rows.merge_rows(wrapped), self.dtype, voice.method)
         if voice.whole:
             return _ready(self._fresh(voice.result, None), self.dtype, voice.method)
         key = (voice.base, held)

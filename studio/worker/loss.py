@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.nn import functional
 
-from studio.kernels import HEAD_POSITIONS, IGNORE_INDEX, LOGIT_BYTES
+from studio.kernels import HEAD_GRAD_POSITIONS, IGNORE_INDEX, LOGIT_CHUNK_BYTES
 
 
 class LogitTransform(NamedTuple):
@@ -57,8 +57,8 @@ class HeadLoss(torch.autograd.Function):
         total = hidden.new_zeros((), dtype=torch.float32)
         d_hidden, d_weight = torch.empty_like(narrow), None if len(hidden) else torch.zeros_like(cast)
         d_bias = torch.zeros_like(bias, dtype=torch.float32) if bias is not None and ctx.needs_input_grad[2] else None
-        chunk = max(1, min(len(hidden), LOGIT_BYTES.get(hidden.device.type, 2**27) // (4 * len(weight))))
-        block = max(chunk, min(len(hidden), HEAD_POSITIONS)) if ctx.needs_input_grad[1] else chunk
+        chunk = max(1, min(len(hidden), LOGIT_CHUNK_BYTES.get(hidden.device.type, 2**27) // (4 * len(weight))))
+        block = max(chunk, min(len(hidden), HEAD_GRAD_POSITIONS)) if ctx.needs_input_grad[1] else chunk
         raw = torch.empty(block, len(weight), dtype=dtype, device=hidden.device)
         wide = torch.empty(chunk, len(weight), dtype=torch.float32, device=hidden.device)
         for first in range(0, len(hidden), block):
@@ -112,7 +112,7 @@ def _value(
         (weight.to(dtype) if rows is None else weight.to(dtype).index_copy(0, rows, values.to(dtype))).t(),
     )
     total = hidden.new_zeros((), dtype=torch.float32)
-    chunk = max(1, min(len(hidden), LOGIT_BYTES.get(hidden.device.type, 2**27) // (4 * len(weight))))
+    chunk = max(1, min(len(hidden), LOGIT_CHUNK_BYTES.get(hidden.device.type, 2**27) // (4 * len(weight))))
     for start in range(0, len(hidden), chunk):
         logits = narrow[start : start + chunk] @ turned
         total += _forward_chunk(
@@ -244,7 +244,7 @@ def plain(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
-def simple_head(model: Any) -> bool:
+def has_plain_linear_head(model: Any) -> bool:
     """Whether the head is a plain linear, so that its weight is all there is to it, rows for new tokens among it; no adapter, not quantized."""
     head = plain(model).get_output_embeddings()
     return type(getattr(head, "token_adapter", None) and head.token_adapter.get_base_layer() or head) is torch.nn.Linear

@@ -1,14 +1,59 @@
-"""Memory that is no longer needed, given back to the device."""
+"""Memory of the device: its peak so far, giving back what is unused, and telling an out-of-memory error from others."""
 
 from __future__ import annotations
 
 import gc
+import resource
+import sys
+from pathlib import Path
 
 import torch
 
+STATUS = Path("/proc/self/status")
+OUT_OF_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUBLAS_STATUS_NOT_INITIALIZED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)  # words of torch's RuntimeErrors that mean it
+# The counters that were returned last. The kernel sums up its threads' counts now and then, so its mark may fall by some pages.
+_peaks: dict[str, int] = {}
 
-def give_back() -> None:
-    """Let go of what nothing refers to any more, and have torch's allocator return its empty blocks: other processes see them free."""
+
+def is_out_of_memory(error: BaseException) -> bool:
+    return isinstance(error, MemoryError) or any(words in str(error) for words in OUT_OF_MEMORY)
+
+
+def empty_cache() -> None:
+    """Collect garbage and have torch's allocator return its empty blocks: other processes see them as free."""
     gc.collect()
     if torch.accelerator.is_available():
         torch.accelerator.empty_cache()
+
+
+def peak_counters() -> dict[str, int]:
+    """Bytes: {"reserved", "allocated"} of the CUDA allocator, or {"resident"} of this process's RAM. Never less than before."""
+    if torch.cuda.is_available():
+        counters = {"reserved": torch.cuda.max_memory_reserved(), "allocated": torch.cuda.max_memory_allocated()}
+    else:
+        counters = {"resident": _peak_resident()}
+    for name, size in counters.items():
+        _peaks[name] = max(size, _peaks.get(name, 0))
+    return dict(_peaks)
+
+
+def peak_memory() -> int:
+    """Bytes at the highest moment so far: reserved by the CUDA allocator, else of this process's RAM."""
+    return next(iter(peak_counters().values()))
+
+
+def _peak_resident() -> int:
+    """Bytes, from the kernel's own mark: getrusage's begins with what the parent process held."""
+    try:
+        return next(
+            int(line.split()[1]) * 1024 for line in STATUS.read_text().splitlines() if line.startswith("VmHWM:")
+        )
+    except (OSError, StopIteration):
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024

@@ -22,7 +22,7 @@ from studio.methods import METHODS
 from studio.methods.lora import BEYOND_PLAIN
 from studio.model import TABLES
 from studio.talk.reference import ModelReference
-from studio.token_rows import ROWS
+from studio.token_rows import DELTA_SUFFIX
 
 SHARD = 4_000_000_000  # bytes of one file of a merged model
 Weights = Iterator[tuple[str, torch.Tensor]]
@@ -76,7 +76,7 @@ def _plain_lora(folder: Path, base: Path) -> tuple[dict[str, Any], dict[str, tor
     with safe_open(folder / "adapter_model.safetensors", "pt") as stored:
         matrices = {name: stored.get_tensor(name).float() for name in stored.keys()}  # noqa: SIM118
     names = {name for file in weight_files(base) for name in safe_open(file, "pt").keys()}  # noqa: SIM118
-    known = re.compile(rf"base_model\.model\.(.+)(?:\.lora_[AB]\.weight|{re.escape(ROWS)})")
+    known = re.compile(rf"base_model\.model\.(.+)(?:\.lora_[AB]\.weight|{re.escape(DELTA_SUFFIX)})")
     if not all((found := known.fullmatch(name)) and found[1] + ".weight" in names for name in matrices):
         return None
     return config, matrices
@@ -85,7 +85,7 @@ def _plain_lora(folder: Path, base: Path) -> tuple[dict[str, Any], dict[str, tor
 def _one_by_one(voice: ModelReference, config: dict[str, Any], matrices: dict[str, torch.Tensor]) -> Weights:
     """s = alpha / r (LoRA, arXiv 2106.09685, section 4.1), alpha / √r with rsLoRA (arXiv 2312.03732)."""
     scale = config["lora_alpha"] / (math.sqrt(config["r"]) if config.get("use_rslora") else config["r"])
-    facts, alone = model.facts(voice.base), token_rows.indices(voice.result)
+    facts, alone = model.facts(voice.base), token_rows.saved_indices(voice.result)
     tables = {name: f"base_model.model.{name.removesuffix('.weight')}" for name in facts.tables()}
     if facts.tied:
         tables |= {head: next(iter(tables.values())) for head in _HEADS}  # stored a second time
@@ -93,8 +93,8 @@ def _one_by_one(voice: ModelReference, config: dict[str, Any], matrices: dict[st
         stem = f"base_model.model.{name.removesuffix('.weight')}"
         if f"{stem}.lora_A.weight" in matrices:
             weight = weight + scale * (matrices[f"{stem}.lora_B.weight"] @ matrices[f"{stem}.lora_A.weight"])
-        if alone and (values := matrices.get(tables.get(name, stem) + ROWS)) is not None:
-            weight = token_rows.with_rows(weight, _rows_of(alone, tables.get(name, stem)), values)
+        if alone and (values := matrices.get(tables.get(name, stem) + DELTA_SUFFIX)) is not None:
+            weight = token_rows.overwrite_rows(weight, _rows_of(alone, tables.get(name, stem)), values)
         yield name, weight
 
 
@@ -113,7 +113,7 @@ def _through_the_model(voice: ModelReference) -> Weights:
         4 * (facts.parameters + facts.vocabulary * facts.hidden),
         "To merge this kind of adapter the whole model is opened in float32",
     )
-    base = token_rows.grow(METHODS["full"]().load(voice.base, torch.float32), voice.added)
+    base = token_rows.add_rows(METHODS["full"]().load(voice.base, torch.float32), voice.added)
     if voice.method.adapter and not _rows_alone(voice):
         base = untied(base)
     if voice.checkpoint:
@@ -132,7 +132,7 @@ def _through_the_model(voice: ModelReference) -> Weights:
 def _rows_alone(voice: ModelReference) -> bool:
     """Whether of the tables only rows are trained, which are one and the same in a tied head."""
     whole = any(TABLES.search(f"{word}.weight") for word in getattr(voice.method, "modules_to_save", ()))
-    return bool(voice.added.rows) and not whole if voice.checkpoint else bool(token_rows.indices(voice.result))
+    return bool(voice.added.rows) and not whole if voice.checkpoint else bool(token_rows.saved_indices(voice.result))
 
 
 _HEADS = ("lm_head.weight", "embed_out.weight")

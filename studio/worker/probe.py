@@ -30,7 +30,7 @@ NO_MEMORY = (
 )
 
 
-class Probe(TrainerCallback):
+class MemoryProbe(TrainerCallback):
     """Runs when the Trainer has everything in place, before the first evaluation and step; after a resume too, whose order may be another."""
 
     def __init__(self, trainer: Any):
@@ -45,7 +45,7 @@ class Probe(TrainerCallback):
             return
         trainer.report.phase("probing")
         try:
-            with untouched(trainer.model_wrapped), still(trainer.optimizer) as step:
+            with untouched(trainer.model_wrapped), optimizer_dry_run(trainer.optimizer) as step:
                 self.two_steps(micro_batch, step)
                 if trainer.eval_dataset is not None:
                     with torch.no_grad():
@@ -95,7 +95,7 @@ def _tokens(micro_batch: dict[str, Any]) -> int:
 
 
 @contextmanager
-def still(optimizer: Any) -> Iterator[Callable[[], None]]:
+def optimizer_dry_run(optimizer: Any) -> Iterator[Callable[[], None]]:
     """Gives a function that makes the optimizer's states as its first step would, by a step of no length on gradients of nought; then they go again.
 
     States that a resume has brought are there already. Paged ones are left out: they lie in managed memory, which CUDA moves to RAM.

@@ -65,7 +65,7 @@ def trained(found: ModelReference, order: dict[str, Any]) -> dict[str, Any]:
 
 def merged_into(base: Any, found: ModelReference) -> Any:
     """A loaded base whose weights become those of the merged model, rounded to the base's type. The base is lost."""
-    token_rows.fit(base, found.result)
+    token_rows.prepare_base(base, found.result)
     dtype, base = own_type(found), untied(base)
     held, written = dict(base.named_parameters()), set()
     with torch.no_grad():

@@ -20,7 +20,7 @@ from studio.run import Run
 from studio.runs import checkpoints
 from studio.runs.diagnosis import DISK
 from studio.worker import distributed, schedule, sharding
-from studio.worker.peak import highest, peak_memory
+from studio.worker.memory import peak_counters, peak_memory
 
 STOP_WAIT = 5.0  # seconds for which an evaluation goes on when a stop is asked for
 
@@ -41,7 +41,7 @@ class Report(TrainerCallback):
         self.peaks: dict[str, dict[str, int]] = {}  # phase -> the highest memory up to its end
         self._asked_at: float | None = None  # when an evaluation first saw that the run is asked to stop
 
-    def say(self, kind: str, **fields: Any) -> None:
+    def emit(self, kind: str, **fields: Any) -> None:
         if distributed.is_main():
             self.run.append(kind, attempt=self.attempt, **fields)
 
@@ -50,26 +50,26 @@ class Report(TrainerCallback):
             return
         self.mark()
         self._now = name
-        self.say("phase", name=name, **fields)
+        self.emit("phase", name=name, **fields)
         self._print(f"[{time.strftime('%H:%M:%S')}] {name}")
 
     def mark(self) -> dict[str, dict[str, int]]:
         """Note the highest memory so far under the phase that it is; returns all marks."""
         if self._now:
-            self.peaks[self._now] = highest()
+            self.peaks[self._now] = peak_counters()
         return self.peaks
 
     def note(self, text: str, level: str = "info", **fields: Any) -> None:
-        self.say("note", level=level, text=text, **fields)
+        self.emit("note", level=level, text=text, **fields)
         self._print(f"{level}: {text}")
 
-    def concluded(self, work: Callable[[], None]) -> int:
+    def run_to_exit_code(self, work: Callable[[], None]) -> int:
         """The exit code of `work`: 0; 1 where it ended in words, or on a full disk, which are then the run's end."""
         try:
             work()
         except StudioError as error:
             print(f"error: {error}", file=sys.stderr)
-            self.say(
+            self.emit(
                 "end",
                 state="failed",
                 cause=error.message,
@@ -82,7 +82,7 @@ class Report(TrainerCallback):
             if not checkpoints.disk_is_full(error):
                 raise
             traceback.print_exc()
-            self.say(
+            self.emit(
                 "end", state="failed", cause=DISK.what, action=DISK.action, reason=DISK.kind, peak_memory=peak_memory()
             )
             return 1
@@ -90,7 +90,7 @@ class Report(TrainerCallback):
 
     def saved(self, path: Path, what: str) -> None:
         size = bytes_in(path)
-        self.say("saved", step=self.trainer.state.global_step, path=path.name, what=what, bytes=size)
+        self.emit("saved", step=self.trainer.state.global_step, path=path.name, what=what, bytes=size)
 
     def _print(self, text: str) -> None:
         if distributed.is_main():
@@ -99,9 +99,9 @@ class Report(TrainerCallback):
     # -- called by the Trainer
 
     def on_train_begin(self, args: Any, state: Any, control: Any, lr_scheduler: Any = None, **_: Any) -> None:
-        schedule.settle(lr_scheduler)
-        if distributed.world() > 1:
-            sharding.tell(self.trainer.model_wrapped, self)
+        schedule.sync_learning_rates(lr_scheduler)
+        if distributed.world_size() > 1:
+            sharding.report_shard_sizes(self.trainer.model_wrapped, self)
         self._began = self._since = time.monotonic()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
@@ -113,7 +113,7 @@ class Report(TrainerCallback):
         self._seen, self._since = self.tokens, now
         memories = distributed.gather(peak_memory())
         more = {"memories": memories} if len(memories) > 1 else {}
-        self.say(
+        self.emit(
             "step",
             step=state.global_step,
             epoch=round(state.epoch or 0.0, 4),
@@ -152,7 +152,7 @@ class Report(TrainerCallback):
         if loss is None:
             return control
         best = state.global_step > 0 and (state.best_metric is None or loss < state.best_metric)
-        self.say("eval", step=state.global_step, loss=loss, best=best)
+        self.emit("eval", step=state.global_step, loss=loss, best=best)
         self._print(f"step {state.global_step}  held-out loss {loss:.4f}")
         self.refuse_nan(loss, state.global_step, "held-out loss")
         if best:
@@ -176,7 +176,7 @@ class Report(TrainerCallback):
 
     def cannot_wait(self) -> bool:
         """In the middle of an evaluation: whether a stop was asked for so long ago that it is cut short. Several processes would have to agree: they wait."""
-        if distributed.world() > 1 or self.run.stop_asked() is None:
+        if distributed.world_size() > 1 or self.run.stop_asked() is None:
             return False
         self._asked_at = self._asked_at or time.monotonic()
         if time.monotonic() - self._asked_at < STOP_WAIT:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from studio.kernels import ANSWER_TOKENS
+from studio.kernels import SAMPLE_MAX_NEW_TOKENS
 from studio.tokens import Encoder
 from studio.worker import distributed
 from studio.worker.loss import plain
@@ -34,7 +34,7 @@ class Samples:
         model.eval()
         try:
             for prompt in self.prompts:
-                self.trainer.report.say("sample", step=step, prompt=prompt, answer=self.answer(model, prompt))
+                self.trainer.report.emit("sample", step=step, prompt=prompt, answer=self.answer(model, prompt))
         finally:
             model.train(training)
 
@@ -47,7 +47,7 @@ class Samples:
             out = model.generate(
                 input_ids=ids,
                 attention_mask=torch.ones_like(ids),
-                max_new_tokens=ANSWER_TOKENS,
+                max_new_tokens=SAMPLE_MAX_NEW_TOKENS,
                 do_sample=False,
                 use_cache=True,
                 eos_token_id=self.ends or None,

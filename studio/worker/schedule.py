@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from transformers import get_scheduler
 
-LEAST = 0.1  # of the rate, at which cosine_with_min_lr ends
-OWN: dict[str, dict[str, Any]] = {"cosine_with_min_lr": {"min_lr_rate": LEAST}}
+MIN_LR_RATIO = 0.1  # of the rate, at which cosine_with_min_lr ends
+OWN: dict[str, dict[str, Any]] = {"cosine_with_min_lr": {"min_lr_rate": MIN_LR_RATIO}}
 CONSTANT = {"constant": "constant_with_warmup"}  # where a warm-up is asked for
 
 
-def scheduler(
+def create_scheduler(
     name: str, optimizer: torch.optim.Optimizer, warmup: int, steps: int
 ) -> torch.optim.lr_scheduler.LambdaLR:
     """A schedule over `steps` optimizer steps, of which the first `warmup` rise from rate/warmup to the whole rate.
@@ -24,7 +24,7 @@ def scheduler(
     named = CONSTANT.get(name, name) if warmup else name
     made = get_scheduler(named, optimizer, warmup, steps, scheduler_specific_kwargs=OWN.get(name))
     made.lr_lambdas = [_shifted(factor, warmup) for factor in made.lr_lambdas]
-    settle(made)
+    sync_learning_rates(made)
     return made
 
 
@@ -32,7 +32,7 @@ def _shifted(factor: Any, warmup: int) -> Any:
     return lambda step: (step + 1) / warmup if step < warmup else factor(step)
 
 
-def settle(made: torch.optim.lr_scheduler.LambdaLR) -> None:
+def sync_learning_rates(made: torch.optim.lr_scheduler.LambdaLR) -> None:
     """Set the optimizer's rates to those of the step that comes next. After a resume it holds those of the step before, as its old schedule had it."""
     rates = [base * factor(made.last_epoch) for base, factor in zip(made.base_lrs, made.lr_lambdas, strict=True)]
     for group, rate in zip(made.optimizer.param_groups, rates, strict=True):

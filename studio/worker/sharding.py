@@ -12,19 +12,19 @@ from transformers import TrainingArguments
 
 from studio.config import RunConfig
 from studio.errors import RunError
-from studio.method import KEPT, casts_later, widened
+from studio.method import KEPT, cast_trained_to_float32, is_cast_deferred
 from studio.worker import distributed
-from studio.worker.compiled import layers
-from studio.worker.loss import plain, simple_head
+from studio.worker.layer_compile import layers
+from studio.worker.loss import has_plain_linear_head, plain
 
 
-def kind(config: RunConfig, model: Any) -> str:
+def strategy(config: RunConfig, model: Any) -> str:
     """ddp or fsdp. auto: split only where a copy with its training state would fill more than two thirds of a device."""
     if config.data.new_tokens:  # a table with rows of its own is not proved in parts
         return "ddp"
     if config.training.sharding != "auto" or not torch.cuda.is_available():
         return "ddp" if config.training.sharding == "auto" else config.training.sharding
-    later = casts_later(model)
+    later = is_cast_deferred(model)
     state = sum(
         weight.numel()
         * (12 + (4 if later else weight.element_size()) if weight.requires_grad else weight.element_size())
@@ -33,12 +33,12 @@ def kind(config: RunConfig, model: Any) -> str:
     return "fsdp" if state > torch.cuda.get_device_properties(0).total_memory * 2 / 3 else "ddp"
 
 
-def may_split(config: RunConfig) -> bool:
+def may_shard(config: RunConfig) -> bool:
     """Whether the model may come to be split over several devices, which the size of what is trained tells (kind)."""
-    return distributed.world() > 1 and config.training.sharding != "ddp" and not config.data.new_tokens
+    return distributed.world_size() > 1 and config.training.sharding != "ddp" and not config.data.new_tokens
 
 
-class SplitArguments(TrainingArguments):
+class ShardedTrainingArguments(TrainingArguments):
     """For a model that is split: it lies where it belongs."""
 
     @property
@@ -46,14 +46,14 @@ class SplitArguments(TrainingArguments):
         return False
 
 
-def arguments() -> dict[str, Any]:
+def distributed_arguments() -> dict[str, Any]:
     """What the Trainer is told of several processes; nothing where there is one. A split model sees to its own placement."""
-    if distributed.world() == 1:
+    if distributed.world_size() == 1:
         return {}
     return {"ddp_find_unused_parameters": False, "ddp_backend": "nccl" if torch.cuda.is_available() else "gloo"}
 
 
-def split(model: Any, device: torch.device, dtype: torch.dtype) -> None:
+def shard_model(model: Any, device: torch.device, dtype: torch.dtype) -> None:
     """Split every weight over the processes (FSDP2): each layer is put together while it computes, and what lies around them as one more.
 
     dtype: that in which weights are sent and products computed; gradients are summed in float32. What is trained is cast to float32 layer by
@@ -62,21 +62,21 @@ def split(model: Any, device: torch.device, dtype: torch.dtype) -> None:
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
-    mesh = init_device_mesh(device.type, (distributed.world(),))
+    mesh = init_device_mesh(device.type, (distributed.world_size(),))
     policy = MixedPrecisionPolicy(param_dtype=None if dtype == torch.float32 else dtype, reduce_dtype=torch.float32)
-    cast = casts_later(model)
+    cast = is_cast_deferred(model)
     for layer in layers(plain(model)):
         if cast:
-            widened(layer.to(device))
+            cast_trained_to_float32(layer.to(device))
         fully_shard(layer, mesh=mesh, mp_policy=policy)
     if cast:
-        widened(model)
+        cast_trained_to_float32(model)
     # What lies around the layers stays together until its gradients are there: our loss leaves the model before its output (loss.py),
     # so nothing on the way back would tell FSDP that they are needed again.
     fully_shard(model, mesh=mesh, reshard_after_forward=False, mp_policy=policy)
 
 
-def optimizer(name: str, report: Any) -> str:
+def supported_optimizer(name: str, report: Any) -> str:
     """For a split model: bitsandbytes' optimizers take no parts of tensors."""
     if not any(word in name for word in ("8bit", "paged", "bnb")):
         return name
@@ -84,15 +84,15 @@ def optimizer(name: str, report: Any) -> str:
     return "adamw_torch_fused"
 
 
-def loss(config: RunConfig, wanted: str, model: Any, report: Any) -> str:
+def supported_loss(config: RunConfig, wanted: str, model: Any, report: Any) -> str:
     """The loss as settled, or the full one where the head is not a plain linear whose weight is all there is to it."""
-    if wanted == "chunked" and not simple_head(model):
+    if wanted == "chunked" and not has_plain_linear_head(model):
         report.note("The head is more than one linear layer: its logits are computed in full.")
         return "full"
     return wanted
 
 
-def tell(model: Any, report: Any) -> None:
+def report_shard_sizes(model: Any, report: Any) -> None:
     """How much of the model each process holds, as a note with `held` (bytes, in the order of ranks) and `whole`."""
     mine = everything = 0
     for weight in model.parameters():
@@ -112,7 +112,7 @@ def tell(model: Any, report: Any) -> None:
 # -- a split model's part of a checkpoint: each process writes and reads its own
 
 
-def keep(model: Any, optimizer: Any, folder: Path) -> None:
+def save_shard(model: Any, optimizer: Any, folder: Path) -> None:
     """Write this process's part of the trained weights, and of the optimizer's state where the Trainer does not: it writes the first one's."""
     reshard(model)
     folder.mkdir(parents=True, exist_ok=True)
@@ -128,7 +128,7 @@ def keep(model: Any, optimizer: Any, folder: Path) -> None:
         torch.save(optimizer.state_dict(), folder / _named("optimizer.pt"))
 
 
-def restore(model: Any, folder: Path) -> None:
+def load_shard(model: Any, folder: Path) -> None:
     """Undo of keep, for the weights. Raises RunError where they do not fit."""
     reshard(model)
     kept, weights = (
@@ -148,7 +148,7 @@ def restore(model: Any, folder: Path) -> None:
             _part(weight).copy_(kept[name])
 
 
-def in_parts(optimizer: torch.optim.Optimizer, trainer: Any) -> torch.optim.Optimizer:
+def shard_optimizer_state(optimizer: torch.optim.Optimizer, trainer: Any) -> torch.optim.Optimizer:
     """Have an optimizer's state_dict hold this process's part, and load_state_dict make parts of whole tensors of it again, as the weights are.
 
     The Trainer loads the first process's file everywhere; the others then take their own, beside it in the checkpoint that is resumed.
@@ -206,7 +206,7 @@ def _named(file: str) -> str:
     return file if distributed.is_main() else f"{stem}_{distributed.rank()}.{ending}"
 
 
-def whole(trainer: Any) -> Any:
+def gather_full_model(trainer: Any) -> Any:
     """The trained model in one piece, to be saved by the first process. A split one is put together in its RAM, weight by weight: all must call it."""
     model = trainer.accelerator.unwrap_model(trainer.model, keep_torch_compile=False)
     if not trainer.split:

@@ -19,7 +19,7 @@ from studio.errors import DeviceError
 from studio.home import write_whole
 
 
-def look(every: bool = True) -> dict[str, Any]:
+def inspect(every: bool = True) -> dict[str, Any]:
     """What torch says of every device, or of the current one. Nothing is raised: what goes wrong is the answer's `error`."""
     answer: dict[str, Any] = {
         "version": torch.__version__,
@@ -34,7 +34,7 @@ def look(every: bool = True) -> dict[str, Any]:
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         try:
-            answer |= {"available": torch.accelerator.is_available(), "devices": seen(every)}
+            answer |= {"available": torch.accelerator.is_available(), "devices": usable_devices(every)}
         except Exception as error:  # noqa: BLE001 - whatever keeps torch from its device is the answer that was asked for
             answer["error"] = str(error).splitlines()[0] if str(error) else type(error).__name__
     if not answer["available"] and answer["error"] is None and said:
@@ -48,7 +48,7 @@ def architectures() -> list[str]:
     return (flags or "").split()
 
 
-def seen(every: bool) -> list[dict[str, Any]]:
+def usable_devices(every: bool) -> list[dict[str, Any]]:
     """Each device (or the current one) on which a first product succeeds. Raises what torch raises where one does not."""
     if not torch.accelerator.is_available():
         return []
@@ -72,11 +72,11 @@ def seen(every: bool) -> list[dict[str, Any]]:
     return found
 
 
-def refuse(device: Device) -> None:
+def refuse_unusable(device: Device) -> None:
     """Raise DeviceError where torch cannot use the device that its driver shows; keeps what was seen for the page. Nothing for a CPU."""
     if not device.traits.cards:
         return
-    said = look(every=False)
+    said = inspect(every=False)
     fit.keep(device, said)
     found = fit.misfit(device)
     if found:
@@ -84,7 +84,7 @@ def refuse(device: Device) -> None:
 
 
 if __name__ == "__main__":
-    told = json.dumps(look())
+    told = json.dumps(inspect())
     if len(sys.argv) > 1:
         write_whole(Path(sys.argv[1]), told)
     else:

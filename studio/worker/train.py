@@ -20,25 +20,25 @@ from studio.errors import OrderError
 from studio.estimate import grown
 from studio.export import hf_files
 from studio.home import write_whole
-from studio.method import casts_later, widened
+from studio.method import cast_trained_to_float32, is_cast_deferred
 from studio.resolve import Resolved, resolve
 from studio.run import Run
 from studio.runs import checkpoints
 from studio.tokens import Encoder
 from studio.worker import (
     adamw,
-    adapters,
-    agreement,
     attention,
-    compiled,
     distributed,
+    fast_lora,
+    layer_compile,
+    loss_check,
     memory,
     probe,
     sharding,
     torch_devices,
 )
-from studio.worker.batches import Layout, filled
-from studio.worker.peak import peak_memory
+from studio.worker.batches import Layout, packing_statistics
+from studio.worker.memory import peak_memory
 from studio.worker.report import Report
 from studio.worker.samples import Samples
 from studio.worker.trainer import StudioTrainer
@@ -46,20 +46,20 @@ from studio.worker.trainer import StudioTrainer
 
 def main(run: Run) -> int:
     """Carry the order out. Exit code 0: the end line says finished or stopped; 1: it says failed, and why."""
-    if distributed.world() > 1:
+    if distributed.world_size() > 1:
         process.die_with(
             os.getppid()
         )  # torchrun starts its processes in sessions of their own, out of reach of our supervisor
-        distributed.take_device()
+        distributed.set_current_device()
     training = run.config.training
     report = Report(run, int(os.environ.get("STUDIO_ATTEMPT", 1)), training.early_stopping, training.keep_best)
-    return report.concluded(lambda: train(run, report))
+    return report.run_to_exit_code(lambda: train(run, report))
 
 
 def train(run: Run, report: Report) -> None:
     """Fetch, read, load, wrap, train, save."""
     config, device = run.config, devices()[0]
-    torch_devices.refuse(device)
+    torch_devices.refuse_unusable(device)
     set_seed(config.training.seed)
 
     report.phase("fetching model")
@@ -82,10 +82,10 @@ def train(run: Run, report: Report) -> None:
     _tell_held_out(rows, config, report)
 
     report.phase("loading model")
-    resolved = resolve(config, facts, device, rows.statistics, distributed.local_world())
+    resolved = resolve(config, facts, device, rows.statistics, distributed.local_world_size())
     torch.set_num_threads(resolved.threads)
     torch.set_flush_denormal(True)  # numbers next to zero cost a CPU many times an ordinary one, and say nothing
-    resolved, base, tuned = _finite(config, resolved, folder, rows, report)
+    resolved, base, tuned = _load_in_finite_precision(config, resolved, folder, rows, report)
     if base.config._attn_implementation == "eager":
         resolved = resolved._replace(attention="eager")
 
@@ -93,8 +93,8 @@ def train(run: Run, report: Report) -> None:
     if resumed:
         checkpoints.refuse_other_data(resumed, rows.train.content)
     trainer = _trainer(run, config, resolved, tuned, rows, report, bool(resumed))
-    resolved = agreement.agreed(trainer, resolved)
-    report.say(
+    resolved = loss_check.agreed(trainer, resolved)
+    report.emit(
         "plan",
         parameters=facts.parameters,
         base_fingerprint=shards.fingerprint(folder),
@@ -103,22 +103,22 @@ def train(run: Run, report: Report) -> None:
     if config.training.sample_prompts:
         report.samples = Samples(config.training.sample_prompts, encoder, trainer)
     if not resumed:
-        config.method.start(tuned, trainer.inputs)
+        config.method.initialize(tuned, trainer.inputs)
     if resolved.compile:
-        trainer.add_callback(compiled.Compiled(base, report))
+        trainer.add_callback(layer_compile.CompileCallback(base, report))
     if config.training.probe:
-        trainer.add_callback(probe.Probe(trainer))
+        trainer.add_callback(probe.MemoryProbe(trainer))
     report.phase("training", from_step=int(resumed.name.rpartition("-")[2]) if resumed else 0)
-    trainer.go_on(resumed, resolved.steps)
+    trainer.train_from(resumed, resolved.steps)
     _tell_left_out(rows, report)
     _finish(run, config, trainer, encoder, folder, report)
 
 
-def _finite(
+def _load_in_finite_precision(
     config: RunConfig, resolved: Resolved, folder: Path, rows: data.Prepared, report: Report
 ) -> tuple[Resolved, Any, Any]:
     """(settled, base, tuned); in float32 where fp16 cannot hold this model's numbers. Raises OrderError where fp16 was ordered."""
-    base, tuned = _tuned(config, resolved, folder)
+    base, tuned = _load_and_wrap(config, resolved, folder)
     report.precision = resolved.dtype
     place = next(tuned.parameters()).device
     if resolved.dtype != "float16" or probe.finite(tuned, rows.train.first(4), torch.float16, place):
@@ -136,27 +136,27 @@ def _finite(
         resolved._replace(dtype="float32", autocast=None, why={**resolved.why, "precision": why}),
     )
     del base, tuned
-    memory.give_back()
+    memory.empty_cache()
     set_seed(config.training.seed)
-    return resolved, *_tuned(config, resolved, folder)
+    return resolved, *_load_and_wrap(config, resolved, folder)
 
 
-def _tuned(config: RunConfig, resolved: Resolved, folder: Path) -> tuple[Any, Any]:
+def _load_and_wrap(config: RunConfig, resolved: Resolved, folder: Path) -> tuple[Any, Any]:
     """(base, base with what is trained on it), on the device: what wrapping makes and computes is made there, and in float32 only there."""
-    attention.enter()
+    attention.register()
     kernel = attention.PACKED_ATTENTION if resolved.attention == "sdpa" and not resolved.masked else resolved.attention
     if kernel == "sdpa" and config.training.attention == "auto":
         kernel = None  # transformers' own choice: SDPA, or eager where a family has no SDPA
     base = config.method.load(folder, getattr(torch, resolved.dtype), attn_implementation=kernel)
-    base = token_rows.grow(base, new_tokens.added(folder, config.data.new_tokens))
-    if sharding.may_split(config):
-        base.cast_when_split = True  # it need not fit on one device, nor in 32 bits on the host of all processes
+    base = token_rows.add_rows(base, new_tokens.added(folder, config.data.new_tokens))
+    if sharding.may_shard(config):
+        base.defer_float32_cast = True  # it need not fit on one device, nor in 32 bits on the host of all processes
     else:
         base = distributed.to_device(base, resolved.device)
     tuned = config.method.wrap(base)
     if resolved.weights == "bfloat16":
-        adamw.narrow(tuned).cast_when_split = False
-    adapters.quicken(tuned, resolved.autocast is not None)
+        adamw.narrow(tuned).defer_float32_cast = False
+    fast_lora.speed_up_lora(tuned, resolved.autocast is not None)
     return base, tuned
 
 
@@ -187,10 +187,10 @@ def _trainer(
     run: Run, config: RunConfig, resolved: Resolved, tuned: Any, rows: data.Prepared, report: Report, resumed: bool
 ) -> StudioTrainer:
     training, held = config.training, len(rows.eval) > 0
-    split = distributed.world() > 1 and sharding.kind(config, tuned) == "fsdp"
-    named = sharding.optimizer(resolved.optimizer, report) if split else resolved.optimizer
+    split = distributed.world_size() > 1 and sharding.strategy(config, tuned) == "fsdp"
+    named = sharding.supported_optimizer(resolved.optimizer, report) if split else resolved.optimizer
     own = (adamw.RoundedAdamW, {"lr": config.learning_rate, "seed": training.seed}) if named == auto.ROUNDING else None
-    arguments = (sharding.SplitArguments if split else TrainingArguments)(
+    arguments = (sharding.ShardedTrainingArguments if split else TrainingArguments)(
         output_dir=str(run.checkpoints),
         num_train_epochs=training.epochs,
         max_steps=training.max_steps or -1,
@@ -198,7 +198,7 @@ def _trainer(
         gradient_accumulation_steps=1,  # the loader's items are whole steps
         learning_rate=config.learning_rate,
         lr_scheduler_type=training.schedule,
-        warmup_steps=training.rising,
+        warmup_steps=training.warmup_ratio,
         weight_decay=training.weight_decay,
         max_grad_norm=training.max_grad_norm,
         neftune_noise_alpha=training.neftune,
@@ -224,18 +224,18 @@ def _trainer(
         remove_unused_columns=False,
         dataloader_pin_memory=resolved.device == "cuda",
         dataloader_num_workers=resolved.workers,
-        **sharding.arguments(),
+        **sharding.distributed_arguments(),
     )
     if split:
-        sharding.split(tuned, arguments.device, getattr(torch, resolved.dtype))
-    elif casts_later(tuned):
-        widened(distributed.to_device(tuned, resolved.device))
+        sharding.shard_model(tuned, arguments.device, getattr(torch, resolved.dtype))
+    elif is_cast_deferred(tuned):
+        cast_trained_to_float32(distributed.to_device(tuned, resolved.device))
     return StudioTrainer(
         method=config.method,
         report=report,
         layout=Layout(resolved.packed, resolved.micro_batch_tokens, resolved.batch_size),
         effective=resolved.effective,
-        kind=sharding.loss(config, resolved.loss, tuned, report),
+        kind=sharding.supported_loss(config, resolved.loss, tuned, report),
         keep=training.keep_checkpoints,
         dtype=getattr(torch, resolved.dtype),
         split=split,
@@ -260,9 +260,9 @@ def _plan(config: RunConfig, folder: Path, resolved: Resolved, tuned: Any, rows:
         "trainable": trainable,
         **({"new_tokens": list(added)} if (added := new_tokens.added(folder, config.data.new_tokens).ids) else {}),
         "effective_batch": resolved.effective,
-        "processes": distributed.world(),
+        "processes": distributed.world_size(),
         **resolved.told(),
-        **filled(rows.train.first(20_000), layout, resolved.effective, config.training.seed),
+        **packing_statistics(rows.train.first(20_000), layout, resolved.effective, config.training.seed),
         "data": rows.record,
         "statistics": rows.statistics,
     }
@@ -272,11 +272,11 @@ def _finish(run: Run, config: RunConfig, trainer: StudioTrainer, encoder: Encode
     """Write model/ with a manifest last, then the end line."""
     template, added = encoder.template, new_tokens.added(base, config.data.new_tokens)
     if report.discarding():
-        report.say("end", state="stopped", cause="Stopped and discarded as asked.", peak_memory=peak_memory())
+        report.emit("end", state="stopped", cause="Stopped and discarded as asked.", peak_memory=peak_memory())
         return
     report.phase("saving")
     step = trainer.take_best() if config.training.keep_best else trainer.state.global_step
-    finished = sharding.whole(trainer)
+    finished = sharding.gather_full_model(trainer)
     if distributed.is_main():
         with checkpoints.replacing(run.result) as result:
             config.method.save_result(finished, result)
@@ -308,7 +308,7 @@ def _finish(run: Run, config: RunConfig, trainer: StudioTrainer, encoder: Encode
             )
         report.saved(run.result, "model")
     stopped = report.stopping is not None
-    report.say(
+    report.emit(
         "end",
         state="stopped" if stopped else "finished",
         cause="Stopped as asked; the model so far is kept." if stopped else None,

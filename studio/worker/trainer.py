@@ -16,7 +16,7 @@ from transformers import PrinterCallback
 from transformers.trainer_utils import EvalLoopOutput
 
 from studio.worker import schedule, sharding
-from studio.worker.batches import EvalBatches, Layout, MicroBatchCollator, Order, Steps
+from studio.worker.batches import EffectiveBatchSampler, EvalBatches, Layout, MicroBatchCollator, StepLoader
 from studio.worker.checkpointing import CheckpointedTrainer
 from studio.worker.loss import loss
 from studio.worker.report import Report
@@ -56,10 +56,10 @@ class StudioTrainer(CheckpointedTrainer):
 
     # -- what a step sees
 
-    def get_train_dataloader(self) -> Steps:
-        order = Order(len(self.train_dataset), self.effective, self.args.seed)
+    def get_train_dataloader(self) -> StepLoader:
+        order = EffectiveBatchSampler(len(self.train_dataset), self.effective, self.args.seed)
         workers = self.args.dataloader_num_workers
-        return Steps(
+        return StepLoader(
             self.train_dataset,
             batch_sampler=order,
             collate_fn=MicroBatchCollator(self.layout, self.rank, self.world),
@@ -141,7 +141,7 @@ class StudioTrainer(CheckpointedTrainer):
                     return EvalLoopOutput(predictions=None, label_ids=None, metrics={}, num_samples=0)
         if self.world > 1:
             total = self.accelerator.reduce(total, "sum")
-        mean = total.item() / max(1, dataloader.trained)
+        mean = total.item() / max(1, dataloader.num_target_tokens)
         return EvalLoopOutput(
             predictions=None,
             label_ids=None,
@@ -157,19 +157,19 @@ class StudioTrainer(CheckpointedTrainer):
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """The method's own parameter groups where it has some, else all that is trained; weight decay as the Trainer does it."""
-        chosen = self.method.groups(self.model if model is None else model, self.args.learning_rate)
+        chosen = self.method.parameter_groups(self.model if model is None else model, self.args.learning_rate)
         if self.optimizer is not None or chosen is None:
             super().create_optimizer(model)
         else:
             kind, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
             self.optimizer = kind([{"weight_decay": self.args.weight_decay, **group} for group in chosen], **options)
-        return sharding.in_parts(self.optimizer, self) if self.split else self.optimizer
+        return sharding.shard_optimizer_state(self.optimizer, self) if self.split else self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
         """See schedule.py."""
         if self.lr_scheduler is None:
             warmup = self.args.get_warmup_steps(num_training_steps)
-            self.lr_scheduler = schedule.scheduler(
+            self.lr_scheduler = schedule.create_scheduler(
                 self.args.lr_scheduler_type, optimizer or self.optimizer, warmup, num_training_steps
             )
         return self.lr_scheduler

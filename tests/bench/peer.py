@@ -22,7 +22,7 @@ from studio.base import source
 from studio.config import RunConfig
 from studio.run import Run
 from studio.tokens import Encoder
-from studio.worker.batches import Order, collate, trained
+from studio.worker.batches import EffectiveBatchSampler, collate, count_target_tokens
 from studio.worker.loss import loss
 
 
@@ -46,7 +46,7 @@ def rows(
     """(training rows in the order our run meets them, held-out rows)."""
     encoder = Encoder.of(config.data, folder)
     prepared = data.prepare(config.data, encoder, config.training.seed)
-    order, numbers, epoch = Order(len(prepared.train), effective, config.training.seed), [], 0
+    order, numbers, epoch = EffectiveBatchSampler(len(prepared.train), effective, config.training.seed), [], 0
     while len(numbers) < steps * effective:
         order.set_epoch(epoch)
         numbers += [number for step in order for number in step]
@@ -152,7 +152,7 @@ def held_out(model: Any, rows: list[dict[str, Any]], device: torch.device) -> fl
         for row in rows:
             piece = {key: value.to(device) for key, value in collate([row], packed=False).items()}
             total += loss(model, piece, "full", torch.bfloat16).item()
-            count += trained(row)
+            count += count_target_tokens(row)
     return total / max(1, count)
 
 

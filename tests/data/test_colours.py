@@ -17,11 +17,14 @@ from studio.kernels import IGNORE_INDEX
 from studio.template import Template
 from studio.tokens import Encoder
 from studio.ui import data_rows, measure
-from studio.worker.batches import Layout, MicroBatchCollator, Order, Steps
+from studio.worker.batches import EffectiveBatchSampler, Layout, MicroBatchCollator, StepLoader
 from tests.data.fixtures import FIXTURES, MESSAGES, TOOLS, as_lines
 
 EFFECTIVE = 2  # rows of an optimizer step
-LAYOUTS = {"packed": Layout(packed=True, tokens=2048, rows=1), "padded": Layout(packed=False, tokens=2048, rows=2)}
+LAYOUTS = {
+    "packed": Layout(packed=True, max_tokens=2048, max_rows=1),
+    "padded": Layout(packed=False, max_tokens=2048, max_rows=2),
+}
 FILES = {  # format -> fixture files
     "alpaca": ("alpaca-input.jsonl", "alpaca-history.json"), "chatml": ("messages.jsonl", "tools.jsonl"), "chatml_text": ("tagged.jsonl",),
     "chosen": ("pairs.jsonl", "share-pairs.json"), "prompt": ("questions.csv",), "sharegpt": ("sharegpt.json",), "text": ("story.txt",),
@@ -99,12 +102,12 @@ def test_first_batch_and_the_page(
         rows = data.prepare(
             wanted.data, Encoder(folder, template.load(name, folder), limit, "cut", chosen["train_on"])
         ).train
-        numbers = next(iter(Order(len(rows), EFFECTIVE, 42)))
+        numbers = next(iter(EffectiveBatchSampler(len(rows), EFFECTIVE, 42)))
         batch = next(
             iter(
-                Steps(
+                StepLoader(
                     rows,
-                    batch_sampler=Order(len(rows), EFFECTIVE, 42),
+                    batch_sampler=EffectiveBatchSampler(len(rows), EFFECTIVE, 42),
                     collate_fn=MicroBatchCollator(LAYOUTS["packed"]),
                 )
             )
@@ -139,12 +142,18 @@ def compare(
     assert read.format == form
     shown = [seen for seen in (preview(encoder, one) for one in read.conversations) if seen is not None]
     assert len(shown) == len(rows) > 0
-    numbers = next(iter(Order(len(rows), EFFECTIVE, 42)))
+    numbers = next(iter(EffectiveBatchSampler(len(rows), EFFECTIVE, 42)))
     wanted = sorted(shown[n] for n in numbers)
     assert any(label != IGNORE_INDEX for _, labels in wanted for label in labels)
     for layout in LAYOUTS.values():
         batch = next(
-            iter(Steps(rows, batch_sampler=Order(len(rows), EFFECTIVE, 42), collate_fn=MicroBatchCollator(layout)))
+            iter(
+                StepLoader(
+                    rows,
+                    batch_sampler=EffectiveBatchSampler(len(rows), EFFECTIVE, 42),
+                    collate_fn=MicroBatchCollator(layout),
+                )
+            )
         )
         assert sorted(sequences(batch, [len(ids) for ids, _ in wanted], layout.packed)) == wanted
         assert batch[0]["items"] == sum(label != IGNORE_INDEX for _, labels in wanted for label in labels)

@@ -77,16 +77,16 @@ def test_fifty_thousand_held_out_rows_are_divided_in_no_time() -> None:
     """Into the same pieces as looking at every piece for every row would; the pieces are kept for the next evaluation."""
     import time
 
-    from studio.worker.batches import EvalBatches, Layout, groups
+    from studio.worker.batches import EvalBatches, Layout, group_rows
 
     lengths = np.random.default_rng(1).integers(60, 500, 50_000)
     rows = [{"input_ids": range(int(size)), "labels": range(int(size))} for size in lengths]
     began = time.process_time()
-    found = groups(rows, Layout(True, 4096, 1))
+    found = group_rows(rows, Layout(True, 4096, 1))
     assert time.process_time() - began < 5
     assert sum(map(len, found)) == len(rows)
     assert max(sum(len(row["input_ids"]) for row in group) for group in found) <= 4096
-    some = groups(rows[:300], Layout(True, 768, 1))
+    some = group_rows(rows[:300], Layout(True, 768, 1))
     pieces, left = [], []
     for row in sorted(rows[:300], key=lambda row: -len(row["input_ids"])):
         fitting = [n for n, free in enumerate(left) if free >= len(row["input_ids"])]
@@ -99,7 +99,7 @@ def test_fifty_thousand_held_out_rows_are_divided_in_no_time() -> None:
     assert some == pieces
     real = [{"input_ids": [1, 2, 3], "labels": [-100, 2, 3]}, {"input_ids": [4, 5], "labels": [-100, 5]}]
     packed = EvalBatches(real, Layout(True, 8, 1))
-    assert (packed.trained, len(packed), [piece["input_ids"][0, :5].tolist() for piece in packed]) == (
+    assert (packed.num_target_tokens, len(packed), [piece["input_ids"][0, :5].tolist() for piece in packed]) == (
         3,
         1,
         [[1, 2, 3, 4, 5]],

@@ -30,10 +30,11 @@ def trained(method: Method, folder: Path, steps: int = 8) -> tuple[Any, list[flo
     """A model after some steps on one batch, and the losses."""
     torch.manual_seed(1)
     model = method.wrap(method.load(folder, torch.float32))
-    method.start(model, lambda: [BATCH])
+    method.initialize(model, lambda: [BATCH])
     rate = 3 * RATES.get(method.name, method.learning_rate)
     optimizer = torch.optim.AdamW(
-        method.groups(model, rate) or [weight for weight in model.parameters() if weight.requires_grad], lr=rate
+        method.parameter_groups(model, rate) or [weight for weight in model.parameters() if weight.requires_grad],
+        lr=rate,
     )
     losses = []
     model.train()
@@ -218,10 +219,10 @@ def test_quantized_for_real(tiny_model: Path) -> None:
 
 def test_loraplus_groups(tiny_model: Path) -> None:
     method = METHODS["lora"](plus_ratio=16)
-    slow, fast = method.groups(method.wrap(method.load(tiny_model, torch.float32)), 1e-4)
+    slow, fast = method.parameter_groups(method.wrap(method.load(tiny_model, torch.float32)), 1e-4)
     assert (slow["lr"], fast["lr"]) == (1e-4, 16e-4)
     assert {weight.shape[1] for weight in fast["params"]} == {method.rank}
-    assert METHODS["lora"]().groups(None, 1e-4) is None
+    assert METHODS["lora"]().parameter_groups(None, 1e-4) is None
 
 
 def test_start_from_main_directions_leaves_the_model(tiny_model: Path, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from studio import auto, cards, config, model
 from studio.method import Method
 from studio.methods import METHODS
 from studio.resolve import Resolved, resolve
-from studio.worker import adapters, attention, distributed, train
+from studio.worker import attention, distributed, fast_lora, train
 from studio.worker.batches import Layout, MicroBatchCollator
 from studio.worker.trainer import StudioTrainer
 from tests import pretended, tiny
@@ -82,14 +82,14 @@ def steps(folder: Path, method: Any, packed: bool, precision: str, checkpointing
     assert resolved.packed == packed
     assert len(micro_batches) == count
     with pretended.accelerator():
-        _, tuned = train._tuned(order, resolved, folder)
+        _, tuned = train._load_and_wrap(order, resolved, folder)
         for name, weight in [*tuned.named_parameters(), *tuned.named_buffers()]:
             assert weight.device.type == pretended.NAME, f"{name} lies on {weight.device}"
         tuned.config.use_cache = False  # as the Trainer does
         if checkpointing:
             tuned.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
         optimizer = torch.optim.AdamW(
-            order.method.groups(tuned, 1e-3) or [one for one in tuned.parameters() if one.requires_grad],
+            order.method.parameter_groups(tuned, 1e-3) or [one for one in tuned.parameters() if one.requires_grad],
             lr=1e-3,
             fused=True,
         )
@@ -163,7 +163,7 @@ def test_dropout_drawn_on_the_host_is_caught(folder: Path, monkeypatch: pytest.M
     def drawn(down: torch.nn.Linear, rate: float, x: torch.Tensor) -> torch.Tensor:
         return torch.nn.functional.linear(x * torch.empty(x.shape).bernoulli_(1 - rate), down.weight)
 
-    monkeypatch.setattr(adapters, "dropped_product", drawn)
+    monkeypatch.setattr(fast_lora, "dropout_linear", drawn)
     with pytest.raises((pretended.WrongDevice, RuntimeError), match="host|device"):
         steps(folder, "lora", True, "bf16")
 

@@ -69,7 +69,7 @@ def test_it_is_adamw_where_nothing_is_rounded_away(monkeypatch: pytest.MonkeyPat
     start, slopes = torch.randn(37, 11), [torch.randn(37, 11) for _ in range(30)]
     weights = {kind: torch.nn.Parameter(start.clone().to(kind)) for kind in (torch.float32, torch.bfloat16)}
     options = {"lr": 0.01, "weight_decay": 0.1}
-    monkeypatch.setattr(adamw, "ADAMW_NUMBERS", 100)
+    monkeypatch.setattr(adamw, "ADAMW_CHUNK_SIZE", 100)
     made = {
         torch.float32: torch.optim.AdamW([weights[torch.float32]], **options),
         torch.bfloat16: RoundedAdamW([weights[torch.bfloat16]], seed=1, **options),

@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from studio.worker import attention
 from studio.worker.batches import collate
 
-attention.enter()
+attention.register()
 LENGTHS = (5, 33, 17)
 SHAPES = {
     "llama": {"num_key_value_heads": 2},
@@ -59,7 +59,7 @@ def test_no_row_sees_another(kind: str, name: str) -> None:
 
 
 def test_long_rows_take_the_flash_kernel_and_agree(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attention, "SQUARE_TOKENS", 16)
+    monkeypatch.setattr(attention, "MATMUL_ATTENTION_MAX_TOKENS", 16)
     for packed, alone in together_and_alone(model("llama", "packed")):
         torch.testing.assert_close(packed, alone, atol=2e-4, rtol=1e-3)
 

@@ -8,8 +8,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from studio.kernels import WIDTH_STEP
-from studio.worker.batches import Layout, MicroBatchCollator, Order, Steps, filled, groups, share, trained
+from studio.kernels import PAD_TO_MULTIPLE_OF
+from studio.worker.batches import (
+    EffectiveBatchSampler,
+    Layout,
+    MicroBatchCollator,
+    StepLoader,
+    count_target_tokens,
+    group_rows,
+    packing_statistics,
+    split_rows_over_ranks,
+)
 
 LENGTHS = st.lists(st.integers(2, 300), min_size=1, max_size=40)
 
@@ -22,21 +31,23 @@ def row(length: int, number: int = 0) -> dict[str, list[int]]:
 
 
 def test_every_row_once_an_epoch_and_each_epoch_anew() -> None:
-    order = Order(23, 4, seed=7)
+    order = EffectiveBatchSampler(23, 4, seed=7)
     first = list(order)
     assert sorted(number for step in first for number in step) == list(range(23))
     assert len(first) == len(order) == 6
     assert list(order) == first, "the order does not depend on what was drawn before"
     order.set_epoch(1)
     assert list(order) != first
-    assert list(Order(23, 4, seed=8)) != first
+    assert list(EffectiveBatchSampler(23, 4, seed=8)) != first
 
 
 def test_a_skip_goes_on_where_it_was() -> None:
     from accelerate import skip_first_batches
 
     rows = [row(4, number) for number in range(9)]
-    loader = Steps(rows, batch_sampler=Order(9, 2, seed=1), collate_fn=MicroBatchCollator(Layout(True, 64, 4)))
+    loader = StepLoader(
+        rows, batch_sampler=EffectiveBatchSampler(9, 2, seed=1), collate_fn=MicroBatchCollator(Layout(True, 64, 4))
+    )
     whole = [[micro_batch["input_ids"].tolist() for micro_batch in step] for step in loader]
     rest = [[micro_batch["input_ids"].tolist() for micro_batch in step] for step in skip_first_batches(loader, 3)]
     assert rest == whole[3:]
@@ -47,13 +58,13 @@ def test_a_skip_goes_on_where_it_was() -> None:
 def test_no_row_is_lost_or_cut(lengths: list[int], packed: bool, most: int) -> None:
     rows = [row(length, number) for number, length in enumerate(lengths)]
     layout = Layout(packed, max(lengths) + 50, most)
-    found = groups(rows, layout)
+    found = group_rows(rows, layout)
     assert Counter(one["input_ids"][0] for group in found for one in group) == Counter(
         one["input_ids"][0] for one in rows
     )
     for group in found:
         if packed:
-            assert sum(len(one["input_ids"]) for one in group) <= layout.tokens
+            assert sum(len(one["input_ids"]) for one in group) <= layout.max_tokens
         else:
             assert len(group) <= most
 
@@ -62,7 +73,7 @@ def test_no_row_is_lost_or_cut(lengths: list[int], packed: bool, most: int) -> N
 @given(LENGTHS, st.booleans(), st.integers(1, 4))
 def test_pieces_of_all_processes_hold_every_label_once(lengths: list[int], packed: bool, world: int) -> None:
     rows = [row(length, number) for number, length in enumerate(lengths)]
-    items = sum(trained(one) for one in rows)
+    items = sum(count_target_tokens(one) for one in rows)
     shapes = set()
     labels: Counter[int] = Counter()
     for rank in range(world):
@@ -73,7 +84,7 @@ def test_pieces_of_all_processes_hold_every_label_once(lengths: list[int], packe
         for micro_batch in micro_batches:
             shapes.add(micro_batch["input_ids"].shape[1])
             labels.update(micro_batch["labels"][:, 1:].flatten().tolist())
-    assert all(width % WIDTH_STEP == 0 for width in shapes)
+    assert all(width % PAD_TO_MULTIPLE_OF == 0 for width in shapes)
     assert sum(count for label, count in labels.items() if label != -100) == items
 
 
@@ -86,21 +97,21 @@ def test_end_to_end_positions_begin_anew_and_no_row_predicts_the_next() -> None:
 
 
 def test_padded_pieces_are_cut_where_it_costs_least() -> None:
-    found = groups([row(length) for length in (300, 290, 20, 18, 16)], Layout(False, 0, 4))
+    found = group_rows([row(length) for length in (300, 290, 20, 18, 16)], Layout(False, 0, 4))
     assert [[len(one["input_ids"]) for one in group] for group in found] == [[300, 290], [20, 18, 16]]
 
 
 def test_processes_get_like_loads() -> None:
     loads = [
         sum(len(one["input_ids"]) for one in part)
-        for part in share([row(length) for length in (100, 90, 50, 40, 30, 20)], 2)
+        for part in split_rows_over_ranks([row(length) for length in (100, 90, 50, 40, 30, 20)], 2)
     ]
     assert abs(loads[0] - loads[1]) <= 20
 
 
 @pytest.mark.parametrize("packed", [True, False])
 def test_padding_is_told(packed: bool) -> None:
-    told = filled([row(30)] * 64, Layout(packed, 512, 4), 16, 0)
+    told = packing_statistics([row(30)] * 64, Layout(packed, 512, 4), 16, 0)
     assert told["micro_batches_per_step"] == (1 if packed else 4)
     assert told["padding"] == pytest.approx(1 - 480 / 512 if packed else 1 - 30 / 64, abs=1e-4)
     assert told["packed"] == (1.0 if packed else 0.0)

@@ -15,7 +15,7 @@ from studio.worker import attention
 from studio.worker.batches import collate
 from tests import families
 
-attention.enter()
+attention.register()
 LENGTHS = (5, 33, 17)
 SHAPE: dict[str, Any] = {
     "hidden_size": 32,

@@ -43,8 +43,8 @@ def plain(model: Any, micro_batch: dict[str, Any]) -> torch.Tensor:
 def test_head_loss_and_gradients(
     room: int, deep: int, transform: LogitTransform, with_bias: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(losses.LOGIT_BYTES, "cpu", room)
-    monkeypatch.setattr(losses, "HEAD_POSITIONS", deep)
+    monkeypatch.setitem(losses.LOGIT_CHUNK_BYTES, "cpu", room)
+    monkeypatch.setattr(losses, "HEAD_GRAD_POSITIONS", deep)
     torch.manual_seed(0)
     hidden, weight = torch.randn(23, 16, requires_grad=True), torch.randn(400, 16, requires_grad=True)
     bias = torch.randn(400, requires_grad=True) if with_bias else None

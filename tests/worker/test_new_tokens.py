@@ -164,7 +164,7 @@ def test_the_chunked_loss_and_its_gradients_are_transformers_own(kind: str, pack
     folder = base(tmp_path / "base", kind, tied=kind != "phi3")
     method = METHODS["lora"](dropout=0)
     torch.manual_seed(0)
-    tuned = method.wrap(token_rows.grow(method.load(folder, torch.float32), new_tokens.added(folder, MARKS)))
+    tuned = method.wrap(token_rows.add_rows(method.load(folder, torch.float32), new_tokens.added(folder, MARKS)))
     facts = estimate.grown(model.facts(folder), order(folder, tmp_path))
     assert method.trainable(facts) == sum(weight.numel() for weight in tuned.parameters() if weight.requires_grad)
     with torch.no_grad():
@@ -213,7 +213,7 @@ def test_on_a_bf16_base_rows_are_trained_in_float32(tied: bool, tmp_path: Path) 
     found = []
     for dtype in (torch.float32, torch.bfloat16):
         torch.manual_seed(0)
-        tuned = method.wrap(token_rows.grow(method.load(folder, dtype), added)).eval()
+        tuned = method.wrap(token_rows.add_rows(method.load(folder, dtype), added)).eval()
         with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
             lost = loss(tuned, given[0], "chunked", dtype)
         lost.backward()

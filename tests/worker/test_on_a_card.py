@@ -126,7 +126,7 @@ def test_the_probe_makes_the_optimizers_states_and_leaves_nothing(name: str) -> 
     weight = torch.nn.Parameter(torch.randn(7, dtype=torch.bfloat16 if name == "rounding" else torch.float32))
     before, optimizer = weight.detach().clone(), OPTIMIZERS[name]([weight])
     settings = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
-    with probe.still(optimizer) as step:
+    with probe.optimizer_dry_run(optimizer) as step:
         weight.grad = torch.full_like(weight, float("inf"))
         step()
         assert optimizer.state[weight]
@@ -143,7 +143,7 @@ def test_states_that_a_resume_brought_stay() -> None:
     weight.grad = torch.ones_like(weight)
     optimizer.step()
     kept = {name: value.clone() for name, value in optimizer.state[weight].items()}
-    with probe.still(optimizer) as step:
+    with probe.optimizer_dry_run(optimizer) as step:
         step()
     assert all(torch.equal(optimizer.state[weight][name], value) for name, value in kept.items())
 
@@ -171,13 +171,13 @@ def test_fp16_that_overflows_is_seen_and_float32_is_taken(tmp_path: Path, monkey
     notes: list[str] = []
     report = SimpleNamespace(precision=None, note=lambda text, level: notes.append(text))
     with pytest.raises(OrderError, match="beyond what fp16 holds"):
-        train._finite(order(precision="fp16"), resolved, folder, prepared, report)
-    found, _, tuned = train._finite(order(), resolved, folder, prepared, report)
+        train._load_in_finite_precision(order(precision="fp16"), resolved, folder, prepared, report)
+    found, _, tuned = train._load_in_finite_precision(order(), resolved, folder, prepared, report)
     assert (found.dtype, found.autocast, report.precision) == ("float32", None, "float32")
     assert len(notes) == 1
     assert {weight.dtype for weight in tuned.parameters()} == {torch.float32}
     well = tiny.write(tmp_path / "usual")
-    assert train._finite(order(), resolved, well, prepared, report)[0].dtype == "float16"
+    assert train._load_in_finite_precision(order(), resolved, well, prepared, report)[0].dtype == "float16"
 
 
 @pytest.mark.parametrize(
@@ -249,7 +249,7 @@ def test_unloading_gives_memory_back(monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[str] = []
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
     monkeypatch.setattr(torch.accelerator, "empty_cache", lambda: done.append("emptied"))
-    memory.give_back()
+    memory.empty_cache()
     assert done == ["emptied"]
 
 

@@ -29,11 +29,11 @@ def optimizer(rate: float = 1e-3) -> torch.optim.Optimizer:
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(("warmup", "steps"), [(0, 20), (1, 1), (1, 20), (5, 20)])
 def test_the_warm_up_ends_at_the_whole_rate_and_begins_above_zero(name: str, warmup: int, steps: int) -> None:
-    found = rates(schedule.scheduler(name, optimizer(), warmup, steps), steps)
+    found = rates(schedule.create_scheduler(name, optimizer(), warmup, steps), steps)
     assert min(found) > 0
     assert max(found) == pytest.approx(1e-3)
     assert found[:warmup] == pytest.approx([1e-3 * (n + 1) / warmup for n in range(warmup)])
-    specific = {"cosine_with_min_lr": {"min_lr_rate": schedule.LEAST}}.get(name)
+    specific = {"cosine_with_min_lr": {"min_lr_rate": schedule.MIN_LR_RATIO}}.get(name)
     theirs = get_scheduler(
         "constant_with_warmup" if name == "constant" else name,
         optimizer(),
@@ -48,17 +48,17 @@ def test_the_warm_up_ends_at_the_whole_rate_and_begins_above_zero(name: str, war
 def test_more_steps_after_the_end(name: str) -> None:
     """As a run of the longer plan has it at that step: the checkpoint holds the rate with which the old plan ended."""
     first = optimizer()
-    old = schedule.scheduler(name, first, 2, 10)
+    old = schedule.create_scheduler(name, first, 2, 10)
     rates(old, 10)
     again = optimizer()
-    new = schedule.scheduler(name, again, 2, 20)
+    new = schedule.create_scheduler(name, again, 2, 20)
     again.load_state_dict(first.state_dict())
     new.load_state_dict(old.state_dict())
-    schedule.settle(new)
-    assert rates(new, 10) == pytest.approx(rates(schedule.scheduler(name, optimizer(), 2, 20), 20)[10:])
+    schedule.sync_learning_rates(new)
+    assert rates(new, 10) == pytest.approx(rates(schedule.create_scheduler(name, optimizer(), 2, 20), 20)[10:])
 
 
 def test_a_constant_rate_rises_only_where_that_is_asked_for() -> None:
-    assert Training(schedule="constant").rising == 0
-    assert Training(schedule="constant", warmup=0.1).rising == 0.1
-    assert Training().rising == 0.03
+    assert Training(schedule="constant").warmup_ratio == 0
+    assert Training(schedule="constant", warmup=0.1).warmup_ratio == 0.1
+    assert Training().warmup_ratio == 0.03

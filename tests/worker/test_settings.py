@@ -16,8 +16,8 @@ from studio.errors import OrderError
 from studio.runs import launch
 from studio.training import Training
 from studio.worker import sharding, train
-from studio.worker.compiled import Compiled
-from studio.worker.probe import Probe
+from studio.worker.layer_compile import CompileCallback
+from studio.worker.probe import MemoryProbe
 from studio.worker.trainer import StudioTrainer
 from tests.worker.carrying import carry, evals, order, rows, steps
 
@@ -165,7 +165,7 @@ REACH: dict[
 ] = {  # training.KEY -> (another value than the default, whether it arrived)
     "epochs": ("2", lambda trainer, ordered: trainer.args.num_train_epochs == 2),
     "max_steps": ("7", lambda trainer, ordered: trainer.args.max_steps == 7),
-    "batch_size": ("3", lambda trainer, ordered: trainer.layout.rows == 3 and trainer.effective == 6),
+    "batch_size": ("3", lambda trainer, ordered: trainer.layout.max_rows == 3 and trainer.effective == 6),
     "accumulation": ("5", lambda trainer, ordered: trainer.effective == 10),
     "learning_rate": ("0.003", lambda trainer, ordered: trainer.args.learning_rate == 0.003),
     "schedule": ("linear", lambda trainer, ordered: trainer.args.lr_scheduler_type == "linear"),
@@ -192,7 +192,7 @@ REACH: dict[
     "attention": ("eager", lambda trainer, ordered: trainer.model.config._attn_implementation == "eager"),
     "compile": (
         "true",
-        lambda trainer, ordered: any(isinstance(one, Compiled) for one in trainer.callback_handler.callbacks),
+        lambda trainer, ordered: any(isinstance(one, CompileCallback) for one in trainer.callback_handler.callbacks),
     ),
     "seed": (
         "7",
@@ -207,14 +207,14 @@ REACH: dict[
     "sample_prompts": ('["Hello?"]', lambda trainer, ordered: trainer.report.samples.prompts == ("Hello?",)),
     "probe": (
         "true",
-        lambda trainer, ordered: any(isinstance(one, Probe) for one in trainer.callback_handler.callbacks),
+        lambda trainer, ordered: any(isinstance(one, MemoryProbe) for one in trainer.callback_handler.callbacks),
     ),
     "report_to": (
         '["tensorboard"]',
         lambda trainer, ordered: any(isinstance(one, Tracker) for one in trainer.callback_handler.callbacks),
     ),
     "devices": ("2", lambda trainer, ordered: launch.processes(ordered) == 2),
-    "sharding": ("fsdp", lambda trainer, ordered: sharding.kind(ordered, trainer.model) == "fsdp"),
+    "sharding": ("fsdp", lambda trainer, ordered: sharding.strategy(ordered, trainer.model) == "fsdp"),
     "threads": ("2", lambda trainer, ordered: torch.get_num_threads() == 2),
     "workers": ("3", lambda trainer, ordered: trainer.get_train_dataloader().num_workers == 3),
 }
@@ -230,7 +230,7 @@ def test_every_training_key_reaches_the_trainer(
 ) -> None:
     """Everything up to the first step is done; the trainer as it stands then is looked at."""
     seen: list[StudioTrainer] = []
-    monkeypatch.setattr(StudioTrainer, "go_on", lambda self, checkpoint, steps: seen.append(self))
+    monkeypatch.setattr(StudioTrainer, "train_from", lambda self, checkpoint, steps: seen.append(self))
     monkeypatch.setattr(train, "_finish", lambda *given: None)
     monkeypatch.setattr(
         "transformers.trainer.get_reporting_integration_callbacks", lambda names: [Tracker] * len(names)

@@ -213,8 +213,8 @@ def test_what_will_be_split_waits_in_16_bits(home: Path, tiny_model: Path, monke
     resolved = resolve(
         order, model.facts(tiny_model), devices()[0], {"rows": 9, "tokens": 99, "trained": 99, "max": 11}
     )
-    monkeypatch.setattr(distributed, "world", lambda: 2)
-    _, tuned = train._tuned(order, resolved, tiny_model)
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
+    _, tuned = train._load_and_wrap(order, resolved, tiny_model)
     before = {name: weight.detach().clone() for name, weight in tuned.named_parameters()}
     assert {weight.dtype for weight in before.values()} == {torch.bfloat16}
 
@@ -232,10 +232,10 @@ def test_what_will_be_split_waits_in_16_bits(home: Path, tiny_model: Path, monke
         return fully_shard(module, **options)
 
     monkeypatch.setattr(fsdp, "fully_shard", counted)
-    monkeypatch.setattr(distributed, "world", lambda: 1)
+    monkeypatch.setattr(distributed, "world_size", lambda: 1)
     dist.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
     try:
-        sharding.split(tuned, torch.device("cpu"), torch.bfloat16)
+        sharding.shard_model(tuned, torch.device("cpu"), torch.bfloat16)
         for name, weight in tuned.named_parameters():
             torch.testing.assert_close(weight.to_local().detach(), before[name].float(), rtol=0, atol=0)
     finally:

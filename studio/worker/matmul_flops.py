@@ -1,4 +1,4 @@
-"""python -m studio.worker.ceiling KIND DTYPE: the FLOP/s of one large matrix product here, over and over. Prints one number."""
+"""python -m studio.worker.matmul_flops KIND DTYPE: the FLOP/s of one large matrix product here, over and over. Prints one number."""
 
 from __future__ import annotations
 

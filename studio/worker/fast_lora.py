@@ -29,7 +29,7 @@ def dropout_mask(x: torch.Tensor, rate: float) -> tuple[torch.Tensor, float]:
     )
 
 
-class DroppedProduct(torch.autograd.Function):
+class DropoutLinear(torch.autograd.Function):
     """dropout(x) · weightᵀ on a CPU. x: [..., inputs]; weight: [rank, inputs]; dtype: that of the product.
 
     Of what is dropped only x itself is kept for backward, which the layers beside keep as well, and a byte an element: not a copy of x
@@ -52,7 +52,7 @@ class DroppedProduct(torch.autograd.Function):
         return d_x, d_weight, None, None
 
 
-def dropped_product(down: torch.nn.Linear, rate: float, x: torch.Tensor) -> torch.Tensor:
+def dropout_linear(down: torch.nn.Linear, rate: float, x: torch.Tensor) -> torch.Tensor:
     """What `down` (peft's lora_A) gives for a dropped-out x while it trains, and for x as it is otherwise.
 
     Decided by where x is: the quick draws are a CPU's; every other device draws quickly by itself.
@@ -62,10 +62,10 @@ def dropped_product(down: torch.nn.Linear, rate: float, x: torch.Tensor) -> torc
     if x.device.type != "cpu":
         return linear(dropout(x, rate), down.weight)
     dtype = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else down.weight.dtype
-    return DroppedProduct.apply(x, down.weight, rate, dtype)
+    return DropoutLinear.apply(x, down.weight, rate, dtype)
 
 
-def quicken(model: Any, autocast: bool) -> None:
+def speed_up_lora(model: Any, autocast: bool) -> None:
     """Give plain LoRA layers the dropout that is quick on a CPU and, under autocast, let their inputs stay in 16 bits.
 
     Autocast computes the small products in 16 bits either way; peft would first widen the input to float32 and keep that copy.
@@ -81,4 +81,4 @@ def quicken(model: Any, autocast: bool) -> None:
             down = layer.lora_A[name]
             if type(dropping) is torch.nn.Dropout and type(down) is torch.nn.Linear:
                 layer.lora_dropout[name] = torch.nn.Identity()
-                down.forward = functools.partial(dropped_product, down, dropping.p)
+                down.forward = functools.partial(dropout_linear, down, dropping.p)

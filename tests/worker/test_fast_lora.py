@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional
 
 from studio.methods.lora import LoRA
-from studio.worker.adapters import DroppedProduct, dropout_mask, quicken
+from studio.worker.fast_lora import DropoutLinear, dropout_mask, speed_up_lora
 
 
 def test_fates_drop_their_share_and_keep_the_mean() -> None:
@@ -28,7 +28,7 @@ def test_the_dropped_product_is_dropout_and_a_product() -> None:
     x, weight = (torch.randn(*shape, dtype=torch.float64, requires_grad=True) for shape in ((3, 8, 16), (4, 16)))
     slope = torch.randn(3, 8, 4, dtype=torch.float64)
     torch.manual_seed(1)
-    found = DroppedProduct.apply(x, weight, 0.3, torch.float64)
+    found = DropoutLinear.apply(x, weight, 0.3, torch.float64)
     mine = torch.autograd.grad(found, (x, weight), slope)
     torch.manual_seed(1)
     kept, gain = dropout_mask(x, 0.3)
@@ -47,14 +47,14 @@ def test_a_quick_layer_drops_only_while_it_trains(tiny_model: Path) -> None:
             torch.nn.init.normal_(weight, std=0.1)
     before, ids = {name: weight.clone() for name, weight in model.state_dict().items()}, torch.arange(5, 45)[None]
     plain = model.eval()(input_ids=ids).logits
-    quicken(model, autocast=False)
+    speed_up_lora(model, autocast=False)
     assert set(model.state_dict()) == set(before)
     torch.testing.assert_close(model(input_ids=ids).logits, plain)
     model.train()
     assert not torch.allclose(model(input_ids=ids).logits, model(input_ids=ids).logits)
 
 
-def test_quickened_layers_agree_under_autocast(tiny_model: Path) -> None:
+def test_sped_up_layers_agree_under_autocast(tiny_model: Path) -> None:
     found = []
     for quick in (False, True):
         torch.manual_seed(0)
@@ -63,7 +63,7 @@ def test_quickened_layers_agree_under_autocast(tiny_model: Path) -> None:
             if "lora_B" in name:
                 torch.nn.init.normal_(weight, std=0.02)
         if quick:
-            quicken(model, autocast=True)
+            speed_up_lora(model, autocast=True)
         with torch.autocast("cpu", torch.bfloat16):
             loss = model(input_ids=torch.arange(5, 45)[None]).logits.float().logsumexp(-1).mean()
         loss.backward()

@@ -82,7 +82,7 @@ def _truth(trainer: Any, rows: list[Row]) -> float:
 
 def _ours(trainer: Any, rows: list[Row]) -> float | str:
     """The mean loss per token of the same rows in one micro-batch, as training computes it; what went wrong where the model cannot."""
-    layout = trainer.layout._replace(tokens=max(trainer.layout.tokens, 2 * sum(LENGTHS)))
+    layout = trainer.layout._replace(max_tokens=max(trainer.layout.max_tokens, 2 * sum(LENGTHS)))
     try:
         parts = [
             trainer.micro_batch_loss(trainer.model.eval(), micro_batch)

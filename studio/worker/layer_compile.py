@@ -8,7 +8,7 @@ import torch
 from transformers import TrainerCallback
 
 
-class Compiled(TrainerCallback):
+class CompileCallback(TrainerCallback):
     """Compiles the decoder's layers and tells what that cost: once after the first step, and again when new shapes cost more."""
 
     def __init__(self, base: Any, report: Any):
