@@ -74,14 +74,14 @@ def main(given: list[str] | None = None) -> None:
     home.private()
     os.environ.setdefault("GRADIO_TEMP_DIR", str(home.room("cache") / "gradio"))  # read when gradio is imported
     from studio.runs import afterwards, backup
-    from studio.ui import neighbours, uploads
+    from studio.ui import shared_host, uploads
     from studio.ui.serving import Reach, launch
 
     uploads.sweep()
     backup.watch()
     queue.watch(then=afterwards.catch_up)
     owner, watcher = map(passwords.get, credentials.PASSWORDS)
-    token = neighbours.shared() if args.token is None else args.token
+    token = shared_host.shared() if args.token is None else args.token
     launch(
         build(), Reach(args.host, args.port, args.share, tuple(args.allow_host), owner, watcher, token and not owner)
     )

@@ -11,10 +11,12 @@ from starlette.staticfiles import StaticFiles
 from studio.ui import words
 
 STATIC = Path(__file__).parent / "static"
-SAID = re.compile(r'data-say="([^"]+)">[^<]*<')  # a sentence of a file in static/ that is shown in other languages too
+TRANSLATED = re.compile(
+    r'data-say="([^"]+)">[^<]*<'
+)  # a sentence of a file in static/ that is shown in other languages too
 LIBRARIES = ("vendored/markdown-it.min.js",)  # of others, as they are published; the licence stands beside each
-SERVED = "/studio/"  # where those are fetched from, once
-FIRST = ("frames.js", "words.js", "page.js", "live.js")  # what every other script stands on
+URL_PREFIX = "/studio/"  # where those are fetched from, once
+LOAD_FIRST = ("frames.js", "words.js", "page.js", "live.js")  # what every other script stands on
 
 
 def read(name: str) -> str:
@@ -24,15 +26,15 @@ def read(name: str) -> str:
 
 def head() -> str:
     """Everything for <head>: the tables of words, then the scripts, those of FIRST before the others."""
-    others = sorted(path.name for path in STATIC.glob("*.js") if path.name not in FIRST)
-    libraries = "".join(f'<script src="{SERVED[1:]}{name}"></script>' for name in LIBRARIES)
+    others = sorted(path.name for path in STATIC.glob("*.js") if path.name not in LOAD_FIRST)
+    libraries = "".join(f'<script src="{URL_PREFIX[1:]}{name}"></script>' for name in LIBRARIES)
     tables = words.script(), f"window.studioGlossary = {read('glossary.json')};"
-    return libraries + "".join(f"<script>{text}</script>" for text in (*tables, *map(read, (*FIRST, *others))))
+    return libraries + "".join(f"<script>{text}</script>" for text in (*tables, *map(read, (*LOAD_FIRST, *others))))
 
 
 def route() -> Mount:
     """Where the page fetches the libraries from."""
-    return Mount(f"{SERVED}vendored", StaticFiles(directory=STATIC / "vendored"))
+    return Mount(f"{URL_PREFIX}vendored", StaticFiles(directory=STATIC / "vendored"))
 
 
 def styles() -> list[Path]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gradio as gr
 
-from studio.ui import assets, away, doctor, live
+from studio.ui import assets, doctor, exports, live
 
 READS = (
     live.poll,
@@ -12,8 +12,8 @@ READS = (
     live.order,
     live.differences,
     live.repairs,
-    away.taken,
-    away.download,
+    exports.taken,
+    exports.download,
     doctor.examined,
     doctor.doctors_report,
 )

@@ -16,7 +16,7 @@ from studio.talk import chat, chats, votes
 from studio.ui import assets, live, rights, who
 from studio.ui.who import VISITOR, WATCHER
 
-LONGEST = 200_000  # characters of a prompt
+MAX_PROMPT_CHARS = 200_000  # characters of a prompt
 SAMPLING = {
     "temperature": (0.0, 5.0),
     "top_p": (0.001, 1.0),
@@ -39,7 +39,7 @@ def build(page: gr.Blocks) -> None:
         html_template="<div></div>", js_on_load=assets.mount("chat"), apply_default_css=False, elem_id="studio-chat"
     )
     for job in (chat_ask, chat_stop, chat_vote, chat_delete, chat_load, chat_unload, chat_keep):
-        rights.offered(job)
+        rights.register(job)
 
 
 # -- what the page reads
@@ -73,7 +73,7 @@ def voices(ask: dict[str, Any]) -> Response:
             "created": 0,
         }
     )
-    return live.answered({"voices": found, "server": _server(), "prompts": prompts(str(ask.get("name") or ""))})
+    return live.json_response({"voices": found, "server": _server(), "prompts": prompts(str(ask.get("name") or ""))})
 
 
 def _server() -> dict[str, Any]:
@@ -89,7 +89,7 @@ def _server() -> dict[str, Any]:
 def prompts(name: str) -> list[str]:
     """Questions to begin with: those that belong to the run's sample data and are not in it, its own sample prompts, else plain ones."""
     try:
-        config = live.exact(name.removeprefix("base:").partition("@")[0]).config
+        config = live.get_run(name.removeprefix("base:").partition("@")[0]).config
     except StudioError:
         return list(PROMPTS)
     if config.training.sample_prompts:
@@ -104,7 +104,7 @@ def prompts(name: str) -> list[str]:
 @rights.read(WATCHER, VISITOR)
 def talks(ask: dict[str, Any]) -> Response:
     """The conversations that there are, the newest first."""
-    return live.answered(
+    return live.json_response(
         {"talks": [] if who.role.get() == VISITOR else chats.listing()}
     )  # a visitor knows its own by their ids
 
@@ -115,7 +115,7 @@ def said(ask: dict[str, Any]) -> Response:
     try:
         one = _talk(str(ask.get("id", "")))
     except StudioError as error:
-        return live.answered({"gone": error.message})
+        return live.json_response({"gone": error.message})
     with one.lock:
         turns = [_shown(one.values["blind"], turn) for turn in one.turns]
         told = {key: one.values[key] for key in ("id", "title", "sides", "blind", "system", "sampling")} | {
@@ -132,7 +132,7 @@ def said(ask: dict[str, Any]) -> Response:
         told["trouble"] = one.write_error.as_dict()
     if one.in_progress():
         told["server"] = _server()
-    return live.answered(told)
+    return live.json_response(told)
 
 
 def _shown(blind: bool, turn: dict[str, Any]) -> dict[str, Any]:
@@ -173,8 +173,8 @@ def chat_ask(values: dict[str, Any]) -> dict[str, Any]:
     id: go on with a conversation; turn: from that turn on it is told anew (retry, edit).
     """
     prompt = values.get("prompt")
-    if not isinstance(prompt, str) or not prompt.strip() or len(prompt) > LONGEST:
-        raise StudioError("There is no question.", f"Write one, of at most {LONGEST} characters.", "prompt")
+    if not isinstance(prompt, str) or not prompt.strip() or len(prompt) > MAX_PROMPT_CHARS:
+        raise StudioError("There is no question.", f"Write one, of at most {MAX_PROMPT_CHARS} characters.", "prompt")
     sides = [_side(str(name)) for name in (values.get("sides") or ["base"])[:2]]
     one = _talk(str(values["id"])) if values.get("id") else chats.new(sides)
     if one.in_progress():
@@ -185,7 +185,7 @@ def chat_ask(values: dict[str, Any]) -> dict[str, Any]:
         one.values.update(
             sides=sides,
             blind=bool(values.get("blind")) and len(sides) == 2,
-            system=str(values.get("system") or "")[:LONGEST],
+            system=str(values.get("system") or "")[:MAX_PROMPT_CHARS],
             sampling=_sampling(values.get("sampling") or {}),
         )
         turn = values.get("turn")
@@ -206,7 +206,7 @@ def _talk(name: str) -> chats.Conversation:
 def _side(name: str) -> str:
     """A voice of this studio: base, base:RUN, RUN or RUN@checkpoint-N. Folders and other sources are for the terminal."""
     if name != "base":
-        live.exact(name.removeprefix("base:").partition("@")[0])
+        live.get_run(name.removeprefix("base:").partition("@")[0])
     return name
 
 

@@ -35,8 +35,8 @@ def inspect(question: Question) -> Question:
 def rows(question: Question) -> Question:
     """{order, lang, start, search, kind} -> some rows in short, and how many there are; or {error}."""
     return answered(
-        lambda wanted, lang: page_of(
-            read(wanted),
+        lambda run_config, lang: page_of(
+            read(run_config),
             _number(question.get("start")),
             str(question.get("search") or "")[:200],
             str(question.get("kind") or ""),
@@ -48,7 +48,9 @@ def rows(question: Question) -> Question:
 @rights.read(WATCHER, VISITOR, waits=True)
 def preview(question: Question) -> Question:
     """{order, lang, row} -> one row as conversation, as rendered text and as tokens; or {error}."""
-    return answered(lambda wanted, lang: preview_of(wanted, read(wanted), _number(question.get("row")), lang), question)
+    return answered(
+        lambda run_config, lang: preview_of(run_config, read(run_config), _number(question.get("row")), lang), question
+    )
 
 
 @rights.read(WATCHER, VISITOR, waits=True)
@@ -64,43 +66,45 @@ def answered(job: Any, question: Question) -> Question:
     if not measure.names_data(order):
         return {"nothing": True}
     try:
-        wanted = config.build({"data": order["data"], "model": order.get("model", "starter")})
-        guard.allow(wanted)
+        run_config = config.build({"data": order["data"], "model": order.get("model", "starter")})
+        guard.allow(run_config)
         with sandbox.allowance():
-            return job(wanted, lang)
+            return job(run_config, lang)
     except StudioError as error:
         return {"error": words.explain(error, lang)}
 
 
-def read(wanted: RunConfig) -> data.Dataset:
+def read(run_config: RunConfig) -> data.Dataset:
     """The first source of an order, read (or opened from where it is kept)."""
-    return measure.read(wanted.data.sources()[0].source, wanted)
+    return measure.read(run_config.data.sources()[0].source, run_config)
 
 
-def _inspect(wanted: RunConfig, lang: str) -> Question:
-    found = read(wanted)
+def _inspect(run_config: RunConfig, lang: str) -> Question:
+    found = read(run_config)
     kinds = []
     for kind, count in found.counts.items():
         first = next((one for one in found.problems if one.kind == kind), None)
-        kinds.append(_kind(kind, count, found.by_kind[kind][:SHOWN], wanted) | {"value": first.value if first else ""})
-    left = sum(measure.read(one.source, wanted).rows for one in wanted.data.sources()[1:])
+        kinds.append(
+            _kind(kind, count, found.by_kind[kind][:SHOWN], run_config) | {"value": first.value if first else ""}
+        )
+    left = sum(measure.read(one.source, run_config).rows for one in run_config.data.sources()[1:])
     try:
-        kept = len(found.decide(wanted.data.problems).conversations)
+        kept = len(found.decide(run_config.data.problems).conversations)
         stopped = None
     except StudioError as error:
         kept, stopped = 0, words.explain(error, lang)
-    held = measure.held_out(wanted, kept)
-    made = record_of(Path(wanted.data.sources()[0].source))
+    held = measure.held_out(run_config, kept)
+    made = record_of(Path(run_config.data.sources()[0].source))
     return {
         "edits": pending(found.fingerprint) if who.owns() else 0,
         "made": made and short(made),
         "source": found.source,
         "format": found.format,
         "container": found.container,
-        "reason": words.told(found.reason, lang),
-        "unsure": words.told(found.unsure, lang),
+        "reason": words.translate(found.reason, lang),
+        "unsure": words.translate(found.unsure, lang),
         "unused": found.unused,
-        "notes": [words.told(note, lang) for note in found.notes],
+        "notes": [words.translate(note, lang) for note in found.notes],
         "encoding": found.encoding,
         "classes": data.classes_of(found.columns, found.unused, found.format),
         "rows": found.rows,
@@ -116,7 +120,7 @@ def _inspect(wanted: RunConfig, lang: str) -> Question:
     }
 
 
-def _kind(kind: str, count: int, rows: Any, wanted: RunConfig) -> Question:
+def _kind(kind: str, count: int, rows: Any, run_config: RunConfig) -> Question:
     """A kind of problem: how many rows have it, the first of them, and what is decided."""
     about = data.KINDS[kind]
     return {
@@ -129,17 +133,17 @@ def _kind(kind: str, count: int, rows: Any, wanted: RunConfig) -> Question:
         "mend": WAYS.get(kind),
         "delete": kind not in scan.WHOLE_FILE,
         "default": {"refused": "drop"}.get(about.severity, "keep"),
-        "decision": wanted.data.problems.get(kind),
+        "decision": run_config.data.problems.get(kind),
     }
 
 
-def _columns(wanted: RunConfig, lang: str) -> Question:
-    return {"columns": data.columns(wanted.data.sources()[0].source, wanted.data.encoding)}
+def _columns(run_config: RunConfig, lang: str) -> Question:
+    return {"columns": data.columns(run_config.data.sources()[0].source, run_config.data.encoding)}
 
 
-def _lengths(wanted: RunConfig, lang: str) -> Question:
-    dataset = read(wanted)
-    found = measure.lengths(wanted, dataset)
+def _lengths(run_config: RunConfig, lang: str) -> Question:
+    dataset = read(run_config)
+    found = measure.lengths(run_config, dataset)
     if found is None:
         return {"nothing": True}
     order = found.tokens.argsort()
@@ -151,24 +155,25 @@ def _lengths(wanted: RunConfig, lang: str) -> Question:
         "tokens": int(found.tokens.sum()),
         "of": found.of,
         "failed": found.noted.counts["unrenderable"],
-        "why": " ".join(words.told(said, lang) for said in found.why if said),
+        "why": " ".join(words.translate(said, lang) for said in found.why if said),
         "texts": found.texts,
         "fingerprint": dataset.fingerprint,
-        "told": _told(found.noted, wanted, lang) + _beyond(found, wanted),
+        "told": _told(found.noted, run_config, lang) + _beyond(found, run_config),
     }
 
 
-def _beyond(found: measure.Lengths, wanted: RunConfig) -> list[Question]:
+def _beyond(found: measure.Lengths, run_config: RunConfig) -> list[Question]:
     """The rows that are longer than the model can read, where the cut line leaves them so. virtual: tokens that the method puts before each."""
-    context = found.context and found.context - wanted.virtual_tokens
-    if context is None or wanted.data.max_length <= context or not (count := int((found.tokens > context).sum())):
+    context = found.context and found.context - run_config.virtual_tokens
+    if context is None or run_config.data.max_length <= context or not (count := int((found.tokens > context).sum())):
         return []
     return [
-        _kind("over_context", count, [], wanted) | {"limit": context, "virtual": wanted.virtual_tokens, "fixed": True}
+        _kind("over_context", count, [], run_config)
+        | {"limit": context, "virtual": run_config.virtual_tokens, "fixed": True}
     ]
 
 
-def _told(noted: data.Noted, wanted: RunConfig, lang: str) -> list[Question]:
+def _told(noted: data.Noted, run_config: RunConfig, lang: str) -> list[Question]:
     """What template and model make of the rows: of each kind how many, which, and why. fixed: there is nothing to decide."""
     found = []
     for kind, count in noted.counts.items():
@@ -176,8 +181,8 @@ def _told(noted: data.Noted, wanted: RunConfig, lang: str) -> list[Question]:
             continue
         first = next(one for one in noted.problems if one.kind == kind)
         rows = [one.row for one in noted.problems if one.kind == kind][:SHOWN]
-        words_of = {"reason": words.told(first.reason, lang), "hint": words.told(first.hint, lang)}
-        found.append(_kind(kind, count, rows, wanted) | words_of | {"fixed": not kind.endswith("_dropped")})
+        words_of = {"reason": words.translate(first.reason, lang), "hint": words.translate(first.hint, lang)}
+        found.append(_kind(kind, count, rows, run_config) | words_of | {"fixed": not kind.endswith("_dropped")})
     return found
 
 

@@ -21,18 +21,18 @@ from studio.data.editing.state import State
 from studio.data.mapping import entry_of
 from studio.errors import OrderError, StudioError
 from studio.ui import guard, measure, rights, words
-from studio.ui.data_edit_told import bar_of, in_short, lists_of, roles_of, row_after, text_of
+from studio.ui.data_edit_view import bar_of, in_short, lists_of, roles_of, row_after, text_of
 from studio.ui.data_rows import PAGE, conversation_of, tokens_of
 
 Question = dict[str, Any]
-AT_ONCE = 0.15  # seconds of processor time that a question about all rows takes; the page then asks on from there
+SCAN_SECONDS = 0.15  # seconds of processor time that a question about all rows takes; the page then asks on from there
 FIELDS = ("find", "put", "regex", "case", "only", "skip")
 
 
 def build() -> None:
     """Declare the jobs. Inside a gr.Blocks."""
     for job in (data_edit, data_save):
-        rights.offered(job)
+        rights.register(job)
 
 
 @rights.read(waits=True)
@@ -68,8 +68,8 @@ def data_edit(question: Question) -> Question:
     """{order, revision, change: an operation, or {"op": undo, redo or discard}} -> what is not saved now, and the row
     it was about.
     """
-    wanted = _wanted(question)
-    edits = _edits(wanted)
+    run_config = _wanted(question)
+    edits = _edits(run_config)
     change = question.get("change")
     if not isinstance(change, dict):
         raise OrderError("The question names no change.", "Ask as the page does.", "change")
@@ -83,8 +83,8 @@ def data_edit(question: Question) -> Question:
 @rights.job(waits=True)
 def data_save(question: Question) -> Question:
     """{order, revision} -> the new file: {source, name, bytes, rows, fingerprint (sha256), left_out, mapping}."""
-    wanted = _wanted(question)
-    record = save(_edits(wanted), _revision(question))
+    run_config = _wanted(question)
+    record = save(_edits(run_config), _revision(question))
     return {
         "source": record["file"],
         "name": Path(record["file"]).name,
@@ -92,14 +92,14 @@ def data_save(question: Question) -> Question:
         "rows": record["rows"],
         "fingerprint": record["sha256"],
         "left_out": len(record["left_out"]),
-        "mapping": _mapping(wanted),
+        "mapping": _mapping(run_config),
     }
 
 
-def _mapping(wanted: RunConfig) -> Question | None:
+def _mapping(run_config: RunConfig) -> Question | None:
     """The columns of an entry of dataset_info.json, which the new file is no part of; None for any other source."""
-    source = wanted.data.sources()[0].source
-    entry = entry_of(source, wanted.data.mapping)[1] if wanted.data.mapping is None else None
+    source = run_config.data.sources()[0].source
+    entry = entry_of(source, run_config.data.mapping)[1] if run_config.data.mapping is None else None
     return {key: value for key, value in entry.items() if key in ("columns", "tags", "formatting")} if entry else None
 
 
@@ -111,15 +111,15 @@ def _wanted(question: Question) -> RunConfig:
     order = question.get("order") if isinstance(question, dict) else None
     if not measure.names_data(order):
         raise OrderError("No data is chosen.", "Choose a data set on the Data tab.", "data.train")
-    wanted = config.build({"data": order["data"], "model": order.get("model", "starter")})  # type: ignore[index]
-    guard.allow(wanted)
-    return wanted
+    run_config = config.build({"data": order["data"], "model": order.get("model", "starter")})  # type: ignore[index]
+    guard.allow(run_config)
+    return run_config
 
 
-def _edits(wanted: RunConfig) -> Edits:
-    source = wanted.data.sources()[0].source
-    dataset = measure.read(source, wanted)
-    return Edits(dataset, wanted.data.format, wanted.data.mapping, wanted.data.encoding)
+def _edits(run_config: RunConfig) -> Edits:
+    source = run_config.data.sources()[0].source
+    dataset = measure.read(source, run_config)
+    return Edits(dataset, run_config.data.format, run_config.data.mapping, run_config.data.encoding)
 
 
 def _revision(question: Question) -> int:
@@ -134,14 +134,14 @@ def _revision(question: Question) -> int:
 def _answered(job: Callable[[RunConfig, Edits, State, Question], Question], question: Question) -> Question:
     lang = words.language(question.get("lang"))
     try:
-        wanted = _wanted(question)
-        edits = _edits(wanted)
-        return job(wanted, edits, edits.state(), question)
+        run_config = _wanted(question)
+        edits = _edits(run_config)
+        return job(run_config, edits, edits.state(), question)
     except StudioError as error:
         return {"error": words.explain(error, lang)}
 
 
-def _rows(wanted: RunConfig, edits: Edits, state: State, question: Question) -> Question:
+def _rows(run_config: RunConfig, edits: Edits, state: State, question: Question) -> Question:
     kind = str(question.get("kind") or "")
     chosen = (
         state.order[np.isin(state.order, edits.dataset.by_kind.get(kind, np.empty(0, np.int64)))]
@@ -174,7 +174,7 @@ def _rows(wanted: RunConfig, edits: Edits, state: State, question: Question) -> 
     }
 
 
-def _row(wanted: RunConfig, edits: Edits, state: State, question: Question) -> Question:
+def _row(run_config: RunConfig, edits: Edits, state: State, question: Question) -> Question:
     row = _number(question.get("row"))
     if not state.there(row):
         raise OrderError(f"There is no row {row}.", "It may have been deleted in another tab.", "row")
@@ -195,8 +195,8 @@ def _row(wanted: RunConfig, edits: Edits, state: State, question: Question) -> Q
             {
                 "kind": one.kind,
                 "severity": one.severity,
-                "reason": words.told(one.reason, lang),
-                "hint": words.told(one.hint, lang),
+                "reason": words.translate(one.reason, lang),
+                "hint": words.translate(one.hint, lang),
                 "field": one.field,
                 "value": one.value,
             }
@@ -208,23 +208,23 @@ def _row(wanted: RunConfig, edits: Edits, state: State, question: Question) -> Q
     conversation = from_row(table.to_pylist()[0])
     answer |= conversation_of(conversation)
     try:
-        return answer | tokens_of(wanted, conversation)
+        return answer | tokens_of(run_config, conversation)
     except StudioError as error:
         return answer | {"fault": words.explain(error, lang)}
 
 
-def _find(wanted: RunConfig, edits: Edits, state: State, question: Question) -> Question:
+def _find(run_config: RunConfig, edits: Edits, state: State, question: Question) -> Question:
     given = {name: question[name] for name in FIELDS if question.get(name) is not None}
     step = operation({"skip": edits.dataset.unused, **given, "op": "replace"})
     assert isinstance(step, Replace)
-    return _hits(state, scan.find(state, step, _number(question.get("start")), AT_ONCE), len(state.order))
+    return _hits(state, scan.find(state, step, _number(question.get("start")), SCAN_SECONDS), len(state.order))
 
 
-def _fix(wanted: RunConfig, edits: Edits, state: State, question: Question) -> Question:
+def _fix(run_config: RunConfig, edits: Edits, state: State, question: Question) -> Question:
     step = operation({"op": "fix", "kind": question.get("kind"), "way": question.get("way")})
     assert isinstance(step, Fix)
     of = len(edits.dataset.by_kind.get(step.kind, ()))
-    return _hits(state, scan.fix(state, edits.dataset, step, _number(question.get("start")), AT_ONCE), of)
+    return _hits(state, scan.fix(state, edits.dataset, step, _number(question.get("start")), SCAN_SECONDS), of)
 
 
 def _hits(state: State, hits: scan.Hits, of: int) -> Question:

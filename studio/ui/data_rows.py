@@ -18,7 +18,7 @@ from studio.ui import measure, words
 
 PAGE = 20  # rows in an answer
 SHORT = 160  # characters of a cell
-LONGEST = 6000  # tokens of a preview
+MAX_PREVIEW_TOKENS = 6000  # tokens of a preview
 
 
 def page_of(dataset: data.Dataset, start: int, search: str, kind: str) -> dict[str, Any]:
@@ -73,15 +73,15 @@ def _short(conversation: dict[str, Any], faults: dict[int, list[str]]) -> dict[s
     }
 
 
-def preview_of(wanted: RunConfig, dataset: data.Dataset, row: int, lang: str) -> dict[str, Any]:
+def preview_of(run_config: RunConfig, dataset: data.Dataset, row: int, lang: str) -> dict[str, Any]:
     """A row (its number in the file) in full, with the rows before and after it. A refused row comes with its problems alone."""
     numbers = dataset.conversations.numbers
     place = int(np.searchsorted(numbers, row))
     problems = [
         {
             "kind": one.kind,
-            "reason": words.told(one.reason, lang),
-            "hint": words.told(one.hint, lang),
+            "reason": words.translate(one.reason, lang),
+            "hint": words.translate(one.hint, lang),
             "value": one.value,
             "field": one.field,
         }
@@ -97,7 +97,7 @@ def preview_of(wanted: RunConfig, dataset: data.Dataset, row: int, lang: str) ->
     conversation = dataset.conversations[place]
     answer |= {"line": conversation.get("line"), **conversation_of(conversation)}
     try:
-        return answer | tokens_of(wanted, conversation)
+        return answer | tokens_of(run_config, conversation)
     except StudioError as error:
         return answer | {"fault": words.explain(error, lang)}
 
@@ -113,16 +113,16 @@ def conversation_of(conversation: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def tokens_of(wanted: RunConfig, conversation: dict[str, Any]) -> dict[str, Any]:
+def tokens_of(run_config: RunConfig, conversation: dict[str, Any]) -> dict[str, Any]:
     """The tokens as [text, trained], those that end a turn, and where the cut falls."""
-    folder = measure.folder_of(wanted)
+    folder = measure.folder_of(run_config)
     if folder is None:
         return {"tokens": None}
-    encoder = measure.encoder(wanted, folder)
+    encoder = measure.encoder(run_config, folder)
     found = encoder.encode(conversation)
     pieces, ends, at = [], [], 0
     stops = [place.span() for stop in encoder.template.stop for place in re.finditer(re.escape(stop), found.text)]
-    for n, ((_, end), label) in enumerate(zip(found.offsets[:LONGEST], found.labels, strict=False)):
+    for n, ((_, end), label) in enumerate(zip(found.offsets[:MAX_PREVIEW_TOKENS], found.labels, strict=False)):
         pieces.append(
             [found.text[at:end], int(label != IGNORE_INDEX)]
         )  # what a tokenizer skips belongs to the token after it
@@ -134,7 +134,7 @@ def tokens_of(wanted: RunConfig, conversation: dict[str, Any]) -> dict[str, Any]
         "ends": ends,
         "count": len(found.ids),
         "trained": found.n_trained,
-        "limit": wanted.data.max_length,
+        "limit": run_config.data.max_length,
         "text": found.text[:100_000],
         "template": encoder.template.name,
         "stop": encoder.template.stop,

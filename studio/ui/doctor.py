@@ -14,7 +14,7 @@ from studio.driver import fit
 from studio.errors import DeviceError
 from studio.home import PROJECT, room
 from studio.ui import rights, words
-from studio.ui.live import answered
+from studio.ui.live import json_response
 from studio.ui.who import VISITOR, WATCHER
 
 
@@ -38,14 +38,17 @@ def examined(ask: dict[str, Any]) -> Response:
     answer = found["answer"]
     if answer:
         parts = [
-            {**{key: part[key] for key in ("part", "name", "state", "seconds")}, "why": words.told(part["why"], lang)}
+            {
+                **{key: part[key] for key in ("part", "name", "state", "seconds")},
+                "why": words.translate(part["why"], lang),
+            }
             for part in answer["parts"]
         ]
         answer = {key: answer.get(key) for key in ("devices", "usable", "seconds", "doing", "of")} | {
             "parts": parts,
             "file": _file(answer).name,
         }
-    return answered({"state": found["state"], "answer": answer, "notices": notices(lang)})
+    return json_response({"state": found["state"], "answer": answer, "notices": notices(lang)})
 
 
 def notices(lang: str) -> list[dict[str, str]]:
@@ -55,7 +58,7 @@ def notices(lang: str) -> list[dict[str, str]]:
     if first.traits.cards:
         fit.ask_soon(first, device.environment([first]))
     found: list[Any] = [*([wrong] if (wrong := fit.misfit(first)) else []), *seen.notices]
-    return [{"text": words.told(one.text, lang), "hint": words.told(one.hint, lang)} for one in found]
+    return [{"text": words.translate(one.text, lang), "hint": words.translate(one.hint, lang)} for one in found]
 
 
 @rights.read(WATCHER)

@@ -56,7 +56,7 @@ def allow_voice(name: str) -> None:
     RunError.
     """
     if restricted() and name != "base":
-        live.exact(name.removeprefix("base:").partition("@")[0])
+        live.get_run(name.removeprefix("base:").partition("@")[0])
 
 
 def restricted() -> bool:

@@ -20,11 +20,11 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 
 from studio.ui import who
-from studio.ui.crowd import Crowd
-from studio.ui.door import Door
+from studio.ui.concurrency import ConcurrencyLimit
 from studio.ui.files import PUBLIC, allow, allow_voice
-from studio.ui.names import Names, of_space
-from studio.ui.who import NOBODY, OWNER, VISITOR, WATCHER, Asker
+from studio.ui.host_names import HostNames, of_space
+from studio.ui.login_page import LoginPage
+from studio.ui.who import NOBODY, OWNER, VISITOR, WATCHER, Requester
 
 __all__ = ["PUBLIC", "Guard", "allow", "allow_voice"]  # what an order may name is checked by the jobs (files.py)
 
@@ -54,7 +54,7 @@ UNUSED = (
     "/gradio_api/component_server",
     "/gradio_api/process_recording",
 )  # gradio's, not the page's; each writes or calls
-LARGEST = 4 << 20  # bytes of a call; an upload has a limit of its own
+MAX_BYTES = 4 << 20  # bytes of a call; an upload has a limit of its own
 SLOWEST = 30.0  # seconds for a call to arrive
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
@@ -76,14 +76,14 @@ class Guard:
     def __init__(
         self,
         app: Any,
-        names: Names,
+        names: HostNames,
         role: Callable[[dict[str, Any]], str] | None = None,
         visitors: bool = False,
-        door: Door | None = None,
+        login_page: LoginPage | None = None,
         ending: Callable[[dict[str, Any]], None] | None = None,
     ):
-        self.app, self.names, self.role, self.visitors, self.door = app, names, role, visitors, door
-        self.guarded, self.ending, self.crowd = door is not None or visitors, ending, Crowd()
+        self.app, self.names, self.role, self.visitors, self.login_page = app, names, role, visitors, login_page
+        self.guarded, self.ending, self.concurrency = login_page is not None or visitors, ending, ConcurrencyLimit()
         self.policy = POLICY + ("'self' https://huggingface.co" if of_space() else "'self'")
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
@@ -98,10 +98,10 @@ class Guard:
             await PlainTextResponse(refusal[1], refusal[0])(scope, receive, send)
             return
         address = (scope.get("client") or ("",))[0]
-        scope[who.KEY] = Asker(role, address, self.guarded)
+        scope[who.KEY] = Requester(role, address, self.guarded)
         who.role.set(role)
         who.address.set(address)
-        with self.crowd.within(address, role, scope["path"]) as room:
+        with self.concurrency.within(address, role, scope["path"]) as room:
             if room:
                 await self._pass(scope, receive, send, role)
             else:
@@ -111,7 +111,7 @@ class Guard:
 
     async def _pass(self, scope: dict[str, Any], receive: Any, send: Any, role: str) -> None:
         """What is let through: to the login, to where it was sent, or to a refusal that only the body could tell."""
-        entering = self.door.entering(Request(scope), role) if self.door else None
+        entering = self.login_page.entering(Request(scope), role) if self.login_page else None
         if entering is not None:
             await entering(scope, receive, send)
             return
@@ -159,13 +159,13 @@ class Guard:
     def _beyond(self, method: str, path: str, role: str) -> Refusal | None:
         """What its sender has no right to, or what is not served to anybody. Logging in is for everybody."""
         looks = method in ("GET", "HEAD")
-        if self.door and path == "/login":
+        if self.login_page and path == "/login":
             return None
         if role == NOBODY:
             return None if looks and path in ("", STARTED) else (401, "Log in first.")
         if looks and (path in LOOKED_AT or path.startswith(FOLDERS) or (path in SIGNING and of_space())):
             return None
-        if method == "POST" and (path.startswith(ASK) or (self.door and path == "/logout")):
+        if method == "POST" and (path.startswith(ASK) or (self.login_page and path == "/logout")):
             return None
         if role == OWNER:
             known = (
@@ -204,7 +204,7 @@ class Guard:
             (b"content-security-policy", self.policy.encode()),
         ]
         said += [(b"x-studio-may", may.encode())] if may else []
-        said += [(b"x-studio-login", b"1")] if may and self.door else []
+        said += [(b"x-studio-login", b"1")] if may and self.login_page else []
 
         async def sending(message: dict[str, Any]) -> None:
             if message["type"] == "http.response.start":
@@ -218,11 +218,11 @@ async def _body(scope: dict[str, Any], receive: Any) -> bytes | None:
     """The whole body; None where it is too long or does not arrive."""
     body = b""
     with anyio.move_on_after(SLOWEST):
-        while len(body) <= LARGEST:
+        while len(body) <= MAX_BYTES:
             message = await receive()
             body += message.get("body", b"")
             if message["type"] != "http.request" or not message.get("more_body"):
-                return body if len(body) <= LARGEST else None
+                return body if len(body) <= MAX_BYTES else None
     return None
 
 

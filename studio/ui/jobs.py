@@ -17,7 +17,7 @@ from studio.talk import chat as server
 from studio.ui import guard, measure, rights, space, uploads, zero
 from studio.ui.who import VISITOR, WATCHER
 
-LONGEST = 200_000  # characters of an order or a prompt
+MAX_TEXT_CHARS = 200_000  # characters of an order or a prompt
 ASKED = ("data.encoding", "data.mapping")  # what the page asks about a file that it has kept
 
 
@@ -33,8 +33,8 @@ def build() -> None:
         "chat": chat,
         "time_device": time_device,
     }.items():
-        rights.offered(job, name)
-    zero.lent(_answered)  # marked before the launch, where ZeroGPU looks for one that is
+        rights.register(job, name)
+    zero.with_gpu(_answered)  # marked before the launch, where ZeroGPU looks for one that is
 
 
 @rights.job(waits=True)
@@ -74,28 +74,28 @@ def inspect(source: str, format: str = "auto") -> dict[str, Any]:
 @rights.job(WATCHER, VISITOR, changes=False, waits=True)
 def estimate(order: str) -> dict[str, Any]:
     """Memory, time and disk of an order in YAML, before it starts, under the names `python -m studio estimate` gives."""
-    wanted = _parsed(order)
-    facts = measure.facts_of(wanted)
+    run_config = _parsed(order)
+    facts = measure.facts_of(run_config)
     if facts is None:
         raise OrderError(
-            f"{wanted.model.source} is not on this computer yet.",
+            f"{run_config.model.source} is not on this computer yet.",
             "Start a run or a chat with it once, or give a folder.",
             "model",
         )
     here = device.devices()[0]
-    return record.forecast(facts, wanted, here, measure.rows_of(wanted), advised=True).model_dump(mode="json") | {
-        "record": record.told(record.seen(here))
-    }
+    return record.forecast(facts, run_config, here, measure.rows_of(run_config), advised=True).model_dump(
+        mode="json"
+    ) | {"record": record.told(record.seen(here))}
 
 
 @rights.job()
 def start(order: str) -> dict[str, Any]:
     """Queue a run from an order in YAML; returns {run, state}."""
-    wanted, reason = _parsed(order), space.blocked(space.space())
-    if reason and not wanted.place.remote:
+    run_config, reason = _parsed(order), space.blocked_reason(space.space())
+    if reason and not run_config.place.remote:
         raise OrderError("Nothing can be trained here.", reason, "device")
-    preflight.check(wanted)
-    new = queue.submit(wanted)
+    preflight.check(run_config)
+    new = queue.submit(run_config)
     return {"run": new.id, "state": new.state()}
 
 
@@ -117,7 +117,7 @@ def chat(model: str, prompt: str) -> dict[str, Any]:
     """One answer of a finished run (its id) or of a base (base:MODEL): {answer, tokens, tokens_per_second}."""
     voice, asked = _text(model, "model"), _text(prompt, "prompt")
     guard.allow_voice(voice)
-    return zero.lent(_answered)(voice, asked)
+    return zero.with_gpu(_answered)(voice, asked)
 
 
 def _answered(voice: str, asked: str) -> dict[str, Any]:
@@ -152,9 +152,9 @@ def _readable(path: Path) -> None:
 
 
 def _parsed(order: str) -> config.RunConfig:
-    wanted = config.parse(_text(order, "order"))
-    guard.allow(wanted)
-    return wanted
+    run_config = config.parse(_text(order, "order"))
+    guard.allow(run_config)
+    return run_config
 
 
 def _ordered(plain: dict[str, Any]) -> None:
@@ -163,6 +163,6 @@ def _ordered(plain: dict[str, Any]) -> None:
 
 def _text(value: Any, where: str) -> str:
     """A text from outside, of a bounded length. Raises OrderError."""
-    if not isinstance(value, str) or not value.strip() or len(value) > LONGEST or "\0" in value:
-        raise OrderError(f"{where} should be text, at most {LONGEST} characters.", "", where)
+    if not isinstance(value, str) or not value.strip() or len(value) > MAX_TEXT_CHARS or "\0" in value:
+        raise OrderError(f"{where} should be text, at most {MAX_TEXT_CHARS} characters.", "", where)
     return value

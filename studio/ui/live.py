@@ -21,19 +21,19 @@ from studio.forecast import clock, repair
 from studio.home import bytes_in, inside, room
 from studio.run import ALIVE, Run
 from studio.runs import checkpoints, compare
-from studio.ui import device, output, rights
+from studio.ui import device, log_window, rights
 from studio.ui.tail import COLUMNS, Tail, Tails
 from studio.ui.who import VISITOR, WATCHER
 
-POINTS = 2000  # rows in an answer
-WHOLE = 40_000  # points a page holds of a run; a longer history comes thinned to that
-OTHERS = 400  # other events in an answer
+POINTS_PER_ANSWER = 2000  # rows in an answer
+MAX_POINTS = 40_000  # points a page holds of a run; a longer history comes thinned to that
+MAX_EVENTS = 400  # other events in an answer
 FRESH = 0.8  # seconds for which the list of runs is not read again
 
 tails = Tails()
 
 
-class Seen(NamedTuple):
+class RunsSnapshot(NamedTuple):
     """All runs at one look. rows: the table, the newest first; mark: changes when a row that stands still does; runs: by id, with their rows."""
 
     rows: list[dict[str, Any]]
@@ -45,23 +45,23 @@ class Listing:
     """The table of all runs, read at most once in FRESH seconds and only where a diary has changed."""
 
     def __init__(self) -> None:
-        self._lock, self._at, self._seen = threading.Lock(), float("-inf"), Seen([], "", {})
+        self._lock, self._at, self._seen = threading.Lock(), float("-inf"), RunsSnapshot([], "", {})
         self._known: dict[str, tuple[Any, dict[str, Any]]] = {}
 
     def rows(self) -> list[dict[str, Any]]:
-        return self.look().rows
+        return self.snapshot().rows
 
-    def look(self) -> Seen:
+    def snapshot(self) -> RunsSnapshot:
         with self._lock:
             if time.monotonic() - self._at > FRESH:
                 found = {one.id: (one, row) for one in run.runs() if (row := self._row(one)) is not None}
                 rows = [row for _, row in found.values()]
                 self._known = {name: self._known[name] for name in found if name in self._known}
-                self._seen = Seen(rows, _mark_of(rows), found)
+                self._seen = RunsSnapshot(rows, _mark_of(rows), found)
                 self._at = time.monotonic()
             return self._seen
 
-    def forget(self) -> None:
+    def invalidate(self) -> None:
         """Read again at the next question: something was changed here."""
         with self._lock:
             self._at = float("-inf")
@@ -137,7 +137,7 @@ def _left(row: dict[str, Any], tail: Tail) -> float | None:
 def poll(ask: dict[str, Any]) -> Response:
     """{list?, run?, also?, device?} -> what is new for each. Unknown or deleted runs answer with `gone`."""
     answer: dict[str, Any] = {"at": time.time()}
-    seen = listing.look()
+    seen = listing.snapshot()
     answer["now"] = [row for row in seen.rows if row["state"] in ALIVE]
     answer["waiting"] = sum(row["state"] == "queued" for row in seen.rows)
     answer["count"] = len(seen.rows)
@@ -148,7 +148,7 @@ def poll(ask: dict[str, Any]) -> Response:
     answer["also"] = [_part(item, seen) for item in (ask.get("also") or [])[:8]]
     if ask.get("device"):
         answer["device"] = device.panel(answer["now"][0] if answer["now"] else None)
-    return answered(answer)
+    return json_response(answer)
 
 
 def _mark_of(rows: list[dict[str, Any]]) -> str:
@@ -157,11 +157,11 @@ def _mark_of(rows: list[dict[str, Any]]) -> str:
     return hashlib.sha1(orjson.dumps(still), usedforsecurity=False).hexdigest()[:12]
 
 
-def _part(ask: dict[str, Any], seen: Seen) -> dict[str, Any]:
+def _part(ask: dict[str, Any], seen: RunsSnapshot) -> dict[str, Any]:
     """One run's news. ask: {id, generation, points, others, log}; log: {file, at} or null for none."""
     name = str(ask.get("id", ""))
     try:
-        one, row = seen.runs.get(name) or (exact(name), None)
+        one, row = seen.runs.get(name) or (get_run(name), None)
     except StudioError as error:
         return {"id": name, "gone": error.message}
     tail = tails.of(one)
@@ -170,8 +170,8 @@ def _part(ask: dict[str, Any], seen: Seen) -> dict[str, Any]:
     other = _index(ask.get("others")) if same else 0
     if start > tail.points:
         start, other, same = 0, 0, False
-    stride = max(1, -(-tail.points // WHOLE)) if start == 0 else max(1, _index(ask.get("stride")) or 1)
-    stop = min(tail.points, start + POINTS * stride)
+    stride = max(1, -(-tail.points // MAX_POINTS)) if start == 0 else max(1, _index(ask.get("stride")) or 1)
+    stop = min(tail.points, start + POINTS_PER_ANSWER * stride)
     part: dict[str, Any] = {
         "id": name,
         "generation": tail.generation,
@@ -181,14 +181,14 @@ def _part(ask: dict[str, Any], seen: Seen) -> dict[str, Any]:
         "stride": stride,
         "names": COLUMNS,
         "columns": tail.rows(start, stop, stride),
-        "others": tail.others[other : other + OTHERS],
-        "next": min(len(tail.others), other + OTHERS),
+        "others": tail.others[other : other + MAX_EVENTS],
+        "next": min(len(tail.others), other + MAX_EVENTS),
         "status": (row or status(tail)) | {"signs": tail.signs()},
         "checkpoints": checkpoints.steps(one.checkpoints),
     }
     part["more"] = stop < tail.points or part["next"] < len(tail.others)
     if ask.get("log") is not None:
-        part["log"] = output.since(one, ask["log"])
+        part["log"] = log_window.since(one, ask["log"])
     return part
 
 
@@ -196,7 +196,7 @@ def _index(value: Any) -> int:
     return value if isinstance(value, int) and value >= 0 else 0
 
 
-def exact(name: str) -> Run:
+def get_run(name: str) -> Run:
     """The run of exactly this id. Raises StudioError; never leaves the folder of runs."""
     one = Run(inside(room("runs"), name.replace("\0", "")))
     if one.id != name or name.startswith(".") or not run.is_run(one.folder):
@@ -208,7 +208,7 @@ def exact(name: str) -> Run:
 def whole_log(ask: dict[str, Any]) -> Response:
     """All of log.txt as plain text."""
     try:
-        text = exact(str(ask.get("id", ""))).log.read_bytes()
+        text = get_run(str(ask.get("id", ""))).log.read_bytes()
     except (StudioError, FileNotFoundError):
         text = b""
     return Response(text, media_type="text/plain; charset=utf-8", headers={"X-Content-Type-Options": "nosniff"})
@@ -218,12 +218,12 @@ def whole_log(ask: dict[str, Any]) -> Response:
 def order(ask: dict[str, Any]) -> Response:
     """A run's order and the checkpoints it has: {order: YAML, plain, checkpoints}."""
     try:
-        one = exact(str(ask.get("id", "")))
+        one = get_run(str(ask.get("id", "")))
         config = one.config
     except StudioError as error:
-        return answered({"order": "", "error": str(error)})
+        return json_response({"order": "", "error": str(error)})
     text = config.to_yaml()
-    return answered(
+    return json_response(
         {
             "order": text,
             "plain": yaml.safe_load(text),
@@ -238,10 +238,10 @@ def differences(ask: dict[str, Any]) -> Response:
     found = []
     for name in [str(item) for item in (ask.get("ids") or [])[:8]]:
         try:
-            found.append(exact(name))
+            found.append(get_run(name))
         except StudioError:
             continue
-    return answered(
+    return json_response(
         {"settings": compare.differing(found), "answers": compare.answers([tails.of(one).digest() for one in found])}
     )
 
@@ -250,12 +250,12 @@ def differences(ask: dict[str, Any]) -> Response:
 def repairs(ask: dict[str, Any]) -> Response:
     """After an out-of-memory: what would help, with the predicted saving of each (studio/forecast/repair.py)."""
     try:
-        return answered({"repairs": repair.repairs(exact(str(ask.get("id", ""))))[:6]})
+        return json_response({"repairs": repair.repairs(get_run(str(ask.get("id", ""))))[:6]})
     except StudioError as error:
-        return answered({"repairs": [], "error": str(error)})
+        return json_response({"repairs": [], "error": str(error)})
 
 
-def answered(answer: dict[str, Any]) -> Response:
+def json_response(answer: dict[str, Any]) -> Response:
     """An answer as a response of its own, made once by orjson."""
     return Response(
         orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS), media_type="application/json"

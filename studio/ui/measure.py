@@ -18,12 +18,12 @@ from studio.errors import ModelError, StudioError, TemplateError
 from studio.memory.ours import Rows
 from studio.text import sandbox
 from studio.tokens import Encoder
-from studio.ui.flights import Unanswered, flights
+from studio.ui.singleflight import Unanswered, single_flight
 
 if TYPE_CHECKING:
     from studio.data import Conversations
 
-COUNTED = 4000  # rows; of more, so many spread evenly are counted and the rest is taken to be like them
+SAMPLE_ROWS = 4000  # rows; of more, so many spread evenly are counted and the rest is taken to be like them
 
 
 @dataclass(frozen=True)
@@ -64,32 +64,32 @@ def names_data(order: Any) -> bool:
     return bool(chosen.get("train")) if isinstance(chosen, dict) else chosen is not None
 
 
-def folder_of(wanted: RunConfig) -> Path | None:
+def folder_of(run_config: RunConfig) -> Path | None:
     """The folder whose tokenizer counts: the ordered model's if it is here, else the starter's, else None."""
-    return source.local(wanted.model) or starter.ready()
+    return source.local(run_config.model) or starter.ready()
 
 
-def encoder(wanted: RunConfig, folder: Path, max_length: int | None = None) -> Encoder:
+def encoder(run_config: RunConfig, folder: Path, max_length: int | None = None) -> Encoder:
     """The order's encoder. Raises TemplateError."""
-    return Encoder.of(wanted.data.model_copy(update={"max_length": max_length}), folder)
+    return Encoder.of(run_config.data.model_copy(update={"max_length": max_length}), folder)
 
 
-def lengths(wanted: RunConfig, dataset: data.Dataset) -> Lengths | None:
+def lengths(run_config: RunConfig, dataset: data.Dataset) -> Lengths | None:
     """Lengths of the rows that the decisions leave; None while no tokenizer is on this computer. Raises TemplateError, DataError."""
-    folder = folder_of(wanted)
+    folder = folder_of(run_config)
     if folder is None:
         return None
-    decisions = tuple(sorted(wanted.data.problems.items()))
+    decisions = tuple(sorted(run_config.data.problems.items()))
     return _lengths(
         _Key(
             dataset,
             dataset.fingerprint,
             decisions,
             str(folder),
-            wanted.data.template,
-            wanted.data.train_on,
-            wanted.data.reasoning,
-            wanted.data.new_tokens,
+            run_config.data.template,
+            run_config.data.train_on,
+            run_config.data.reasoning,
+            run_config.data.new_tokens,
         )
     )
 
@@ -138,9 +138,9 @@ def _lengths(key: _Key) -> Lengths:
 def _spread(conversations: Conversations, batch: int = 250) -> Any:
     """At most COUNTED conversations, evenly over the file, a batch at a time."""
     count = len(conversations)
-    wanted = list(range(count)) if count <= COUNTED else [n * count // COUNTED for n in range(COUNTED)]
-    for start in range(0, len(wanted), batch):
-        yield list(conversations.take(wanted[start : start + batch]))
+    run_config = list(range(count)) if count <= SAMPLE_ROWS else [n * count // SAMPLE_ROWS for n in range(SAMPLE_ROWS)]
+    for start in range(0, len(run_config), batch):
+        yield list(conversations.take(run_config[start : start + batch]))
 
 
 def text_of(conversation: dict[str, Any]) -> Any:
@@ -148,47 +148,49 @@ def text_of(conversation: dict[str, Any]) -> Any:
     return conversation["text"] if "text" in conversation else conversation["messages"]
 
 
-def rows_of(wanted: RunConfig) -> Rows | None:
+def rows_of(run_config: RunConfig) -> Rows | None:
     """What an estimate wants to know of an order's data; None while no tokenizer is here. Raises DataError."""
-    found = [read(one.source, wanted) for one in wanted.data.sources()]
-    counted = lengths(wanted, found[0])
+    found = [read(one.source, run_config) for one in run_config.data.sources()]
+    counted = lengths(run_config, found[0])
     if counted is None:
         return None
     usable = sum(
-        len(one.decide(wanted.data.problems).conversations) * item.weight
-        for one, item in zip(found, wanted.data.sources(), strict=True)
+        len(one.decide(run_config.data.problems).conversations) * item.weight
+        for one, item in zip(found, run_config.data.sources(), strict=True)
     )
-    held, split = held_out(wanted, usable), wanted.data.too_long == "split"
-    made = counted.rows(wanted.data.max_length, held, split)
+    held, split = held_out(run_config, usable), run_config.data.too_long == "split"
+    made = counted.rows(run_config.data.max_length, held, split)
     return made if split and counted.texts else made._replace(rows=max(1, round(usable) - held))
 
 
-def held_out(wanted: RunConfig, usable: float) -> int:
+def held_out(run_config: RunConfig, usable: float) -> int:
     """Rows that the ordered share keeps apart."""
-    share = wanted.data.eval if isinstance(wanted.data.eval, float | int) else 0.0
-    return held_count(round(usable), share, wanted.data.eval_rows)
+    share = run_config.data.eval if isinstance(run_config.data.eval, float | int) else 0.0
+    return held_count(round(usable), share, run_config.data.eval_rows)
 
 
-def facts_of(wanted: RunConfig) -> model.ModelFacts | None:
+def facts_of(run_config: RunConfig) -> model.ModelFacts | None:
     """The facts of the ordered model, also of one that is only on the Hub; None where it cannot be asked.
 
     Raises ModelError for a path that is no model.
     """
-    folder = source.check(wanted.model)
+    folder = source.check(run_config.model)
     if folder is not None:
-        return estimate.grown(model.facts(folder), wanted)
+        return estimate.grown(model.facts(folder), run_config)
     try:
-        return estimate.grown(flights.ask(("model", wanted.model), lambda: model.facts_of(wanted.model), hub()), wanted)
+        return estimate.grown(
+            single_flight.ask(("model", run_config.model), lambda: model.facts_of(run_config.model), hub()), run_config
+        )
     except (ModelError, Unanswered):
         return None
 
 
-def silence(wanted: RunConfig) -> str | None:
+def silence(run_config: RunConfig) -> str | None:
     """The service that a question about the ordered model waits for, in a sentence; None where none does."""
-    if source.local(wanted.model) is not None:
+    if source.local(run_config.model) is not None:
         return None
     try:
-        flights.ask(("model", wanted.model), lambda: model.facts_of(wanted.model), hub(), wait=0)
+        single_flight.ask(("model", run_config.model), lambda: model.facts_of(run_config.model), hub(), wait=0)
     except Unanswered as error:
         return str(error)
     except StudioError as error:
@@ -196,11 +198,11 @@ def silence(wanted: RunConfig) -> str | None:
     return None
 
 
-def read(source: str, wanted: RunConfig) -> data.Dataset:
+def read(source: str, run_config: RunConfig) -> data.Dataset:
     """A source of an order, read. One that lies on the Hub is fetched behind the question; raises Unanswered while that takes longer."""
     if not data.here(source):
-        flights.ask(("data", source), lambda: data.locate(source), hub(), wait=10)
-    return data.read(source, wanted.data.format, wanted.data.mapping, encoding=wanted.data.encoding)
+        single_flight.ask(("data", source), lambda: data.locate(source), hub(), wait=10)
+    return data.read(source, run_config.data.format, run_config.data.mapping, encoding=run_config.data.encoding)
 
 
 def hub() -> str:

@@ -20,10 +20,10 @@ from starlette.routing import Route
 from studio.errors import StudioError, in_words, own
 from studio.json_text import NestingError, shallow
 from studio.ui import bar, chat, data, guard, rights, tune, who, words
-from studio.ui.live import answered
+from studio.ui.live import json_response
 
 PARTS = {"studio-bar": bar, "tune": tune, "data": data, "studio-chat": chat}
-LARGEST = 4 << 20  # bytes of a question: an order, and a long text in it
+MAX_BYTES = 4 << 20  # bytes of a question: an order, and a long text in it
 
 
 class Question(BaseModel):
@@ -65,17 +65,17 @@ def route() -> Route:
         read = known.get(request.path_params["name"])
         if read is None:
             return PlainTextResponse("Nothing of this name can be asked.", 404)
-        asker = who.asker_of(request)
-        if not rights.allows(read, asker.role):
+        requester = who.requester_of(request)
+        if not rights.allows(read, requester.role):
             return PlainTextResponse(
-                *(("Log in first.", 401) if asker.role == who.NOBODY else ("Only the owner may do this here.", 403))
+                *(("Log in first.", 401) if requester.role == who.NOBODY else ("Only the owner may do this here.", 403))
             )
         if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
             return PlainTextResponse("Ask in JSON.", 415)
         body = b""
         async for piece in request.stream():
             body += piece
-            if len(body) > LARGEST:
+            if len(body) > MAX_BYTES:
                 return PlainTextResponse("The question is too long.", 413)
         try:
             question = shallow(orjson.loads(body))
@@ -83,8 +83,8 @@ def route() -> Route:
             return PlainTextResponse(str(error) if isinstance(error, NestingError) else "Ask in JSON.", 400)
         if not isinstance(question, dict):
             return PlainTextResponse("Ask with one JSON object.", 400)
-        with who.asking(asker):
-            return await anyio.to_thread.run_sync(_asked, read, question, limiter=rights.threads(read))
+        with who.acting_as(requester):
+            return await anyio.to_thread.run_sync(_asked, read, question, limiter=rights.limiter_for(read))
 
     return Route(f"{guard.ASK}{{name:path}}", answer, methods=["POST"])
 
@@ -94,7 +94,7 @@ def _asked(read: Callable[[dict[str, Any]], Any], question: dict[str, Any]) -> R
     try:
         Question.model_validate(question)
         found = read(question)
-        return found if isinstance(found, Response) else answered(found)
+        return found if isinstance(found, Response) else json_response(found)
     except ValidationError as error:
         first = error.errors()[0]
         return refused(
@@ -110,6 +110,6 @@ def _asked(read: Callable[[dict[str, Any]], Any], question: dict[str, Any]) -> R
 
 def refused(error: StudioError, question: dict[str, Any], status: int = 400) -> Response:
     lang = question.get("lang")
-    told = answered({"error": words.explain(error, words.language(lang if isinstance(lang, str) else ""))})
+    told = json_response({"error": words.explain(error, words.language(lang if isinstance(lang, str) else ""))})
     told.status_code = status
     return told

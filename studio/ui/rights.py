@@ -52,16 +52,16 @@ def read(*roles: str, waits: bool = False) -> Callable[[Function], Function]:
     return job(*roles, changes=False, waits=waits)
 
 
-JOBS, PATIENT, QUICK = (
+JOB_LIMITER, SLOW_READ_LIMITER, READ_LIMITER = (
     anyio.CapacityLimiter(16),
     anyio.CapacityLimiter(8),
     anyio.CapacityLimiter(16),
 )  # threads of jobs and reads that may wait, of other reads
 
 
-def threads(function: Function) -> anyio.CapacityLimiter:
+def limiter_for(function: Function) -> anyio.CapacityLimiter:
     """The threads that a reading question is answered in."""
-    return PATIENT if getattr(function, WAITS, False) else QUICK
+    return SLOW_READ_LIMITER if getattr(function, WAITS, False) else READ_LIMITER
 
 
 def roles_of(function: Function) -> frozenset[str]:
@@ -74,26 +74,26 @@ def allows(function: Function, role: str) -> bool:
     return role != NOBODY and role in roles_of(function)
 
 
-def offered(function: Function, name: str = "") -> None:
+def register(function: Function, name: str = "") -> None:
     """Offer a job under a name, to the page and to gradio_client. Inside a gr.Blocks. Raises TypeError where it names no roles."""
-    gr.api(guarded(function, name or function.__name__), api_name=name or function.__name__, queue=False)
+    gr.api(with_role_check(function, name or function.__name__), api_name=name or function.__name__, queue=False)
 
 
-def guarded(function: Function, name: str) -> Function:
+def with_role_check(function: Function, name: str) -> Function:
     """The job behind the check of its roles; its refusals, and the world's, become gr.Error: the message, and on a second line the hint."""
     if not roles_of(function):
         raise TypeError(f"The job {name} does not say who may call it: put @rights.job(…) on it.")
 
     def checked(request: gr.Request, *args: Any) -> Any:
-        asker = who.asker_of(request)
-        if not allows(function, asker.role):
-            audit.write(asker, name, args, "refused")
+        requester = who.requester_of(request)
+        if not allows(function, requester.role):
+            audit.write(requester, name, args, "refused")
             raise gr.Error(REFUSED, print_exception=False)
-        with who.asking(asker):
-            return _carried_out(function, name, asker, args)
+        with who.acting_as(requester):
+            return _call_and_audit(function, name, requester, args)
 
     async def apart(request: gr.Request, *args: Any) -> Any:
-        return await anyio.to_thread.run_sync(partial(checked, request, *args), limiter=JOBS)
+        return await anyio.to_thread.run_sync(partial(checked, request, *args), limiter=JOB_LIMITER)
 
     careful = wraps(function)(apart if getattr(function, WAITS) else checked)
     signature = inspect.signature(function)
@@ -103,7 +103,7 @@ def guarded(function: Function, name: str) -> Function:
     return careful
 
 
-def _carried_out(function: Function, name: str, asker: who.Asker, args: tuple[Any, ...]) -> Any:
+def _call_and_audit(function: Function, name: str, requester: who.Requester, args: tuple[Any, ...]) -> Any:
     """Call the job, and write down how it went where it changes something."""
     outcome = "failed"
     try:
@@ -118,4 +118,4 @@ def _carried_out(function: Function, name: str, asker: who.Asker, args: tuple[An
         raise gr.Error(f"{spoken.message}\n{spoken.hint}".rstrip(), print_exception=False) from error
     finally:
         if getattr(function, CHANGES):
-            audit.write(asker, name, args, outcome)
+            audit.write(requester, name, args, outcome)

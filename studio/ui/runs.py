@@ -11,10 +11,10 @@ from studio.errors import RunError
 from studio.forecast import repair
 from studio.run import Run
 from studio.runs import afar, goal
-from studio.ui import assets, away, doctor, live, rights
+from studio.ui import assets, doctor, exports, live, rights
 
 LABELS = {"name": str, "note": str, "star": bool}
-LONGEST = 2000  # characters of a note
+MAX_NOTE_CHARS = 2000  # characters of a note
 
 
 def build(page: gr.Blocks) -> None:
@@ -33,14 +33,14 @@ def build(page: gr.Blocks) -> None:
         label,
         move,
         delete,
-        away.take_away,
+        exports.take_away,
         doctor.examine,
     ):
-        rights.offered(job)
+        rights.register(job)
 
 
 def _after(one: Run) -> dict[str, Any]:
-    live.listing.forget()
+    live.listing.invalidate()
     return {"run": one.id, "state": one.state()}
 
 
@@ -55,7 +55,7 @@ def combine(
             "Give the runs' ids, a weight for each, and a name of at most 120 characters.",
             "names",
         )
-    order = combining.order([live.exact(str(one)) for one in names], weights, how, density, name.strip() or None)
+    order = combining.order([live.get_run(str(one)) for one in names], weights, how, density, name.strip() or None)
     return _after(queue.submit(order))
 
 
@@ -113,9 +113,9 @@ def repair_run(name: str, change: dict[str, Any]) -> dict[str, Any]:
     if offered["resumes"]:
         queue.resume(one, change, why=f"after an out-of-memory: {offered['text']}")
         return _after(one)
-    wanted = one.config.changed(**change)
-    preflight.check(wanted)
-    return _after(queue.submit(wanted))
+    run_config = one.config.changed(**change)
+    preflight.check(run_config)
+    return _after(queue.submit(run_config))
 
 
 @rights.job()
@@ -123,10 +123,14 @@ def label(name: str, values: dict[str, Any]) -> dict[str, Any]:
     """Write on a run: {name?, note?, star?}. Returns {run, state}."""
     one = run.find(name)
     for key, value in values.items():
-        if key not in LABELS or not isinstance(value, LABELS[key]) or (isinstance(value, str) and len(value) > LONGEST):
+        if (
+            key not in LABELS
+            or not isinstance(value, LABELS[key])
+            or (isinstance(value, str) and len(value) > MAX_NOTE_CHARS)
+        ):
             raise RunError(
                 f"{key!r} cannot be written on a run as {str(value)[:80]!r}.",
-                f"Give name or note (at most {LONGEST} characters), or star (true or false).",
+                f"Give name or note (at most {MAX_NOTE_CHARS} characters), or star (true or false).",
                 key,
             )
     one.label(**values)
@@ -144,8 +148,8 @@ def move(name: str, place: int) -> dict[str, Any]:
 @rights.job()
 def delete(name: str) -> dict[str, Any]:
     """Remove a run that is not alive, with all its files, those at its place too. Returns {run, bytes, note}: what stays there, if anything does."""
-    one = live.exact(name)
+    one = live.get_run(name)
     left = "" if one.alive() else afar.remove(one)
     freed = run.delete(one)
-    live.listing.forget()
+    live.listing.invalidate()
     return {"run": one.id, "bytes": freed, "note": left}

@@ -11,8 +11,8 @@ import gradio as gr
 from starlette.middleware import Middleware
 
 from studio.home import home
-from studio.ui import assets, connections, files, guard, login, names, questions, space, theme, who
-from studio.ui.door import Door
+from studio.ui import assets, connections, files, guard, host_names, login, questions, space, theme, who
+from studio.ui.login_page import LoginPage
 
 UPLOAD = os.environ.get("STUDIO_MAX_UPLOAD", "2gb")
 
@@ -34,7 +34,7 @@ class Reach(NamedTuple):
     @property
     def public(self) -> bool:
         """Whether others than this computer's own users can reach it."""
-        return self.share or bool(self.allow) or not names.is_local(self.host) or space.space() is not None
+        return self.share or bool(self.allow) or not host_names.is_local(self.host) or space.space() is not None
 
     @property
     def proxied(self) -> bool:
@@ -44,7 +44,7 @@ class Reach(NamedTuple):
 
 def launch(page: gr.Blocks, reach: Reach, wait: bool = True) -> tuple[Any, str, str | None]:
     """Serve the page until the process ends (wait) or in the background. Returns (app, local address, public address)."""
-    door = _door(reach)
+    login_page = _door(reach)
     with connections.proxies(space.space() is not None):
         app, local, public = page.launch(
             server_name=reach.host,
@@ -52,13 +52,13 @@ def launch(page: gr.Blocks, reach: Reach, wait: bool = True) -> tuple[Any, str, 
             share=reach.share,
             prevent_thread_lock=True,
             app_kwargs={
-                "middleware": [_guard(reach, door)],
-                "routes": [questions.route(), assets.route(), *(door.routes() if door else [])],
+                "middleware": [_guard(reach, login_page)],
+                "routes": [questions.route(), assets.route(), *(login_page.routes() if login_page else [])],
             },
             **options(),
         )
     connections.bound(page.server)
-    print(f"Fine-Tuning Studio is ready: {local}{_token(reach, door)}", flush=True)
+    print(f"Fine-Tuning Studio is ready: {local}{_token(reach, login_page)}", flush=True)
     if public:
         print(f"Public address: {public}", flush=True)
     elif reach.share and space.space() is None:
@@ -92,10 +92,10 @@ def options() -> dict[str, Any]:
     }
 
 
-def _door(reach: Reach) -> Door | None:
+def _door(reach: Reach) -> LoginPage | None:
     """The login, where there must be one."""
     gate = _gate(reach)
-    return Door(gate, None if reach.password else gate.owner, framed=space.space() is not None) if gate else None
+    return LoginPage(gate, None if reach.password else gate.owner, framed=space.space() is not None) if gate else None
 
 
 def _gate(reach: Reach) -> login.Gate | None:
@@ -109,7 +109,7 @@ def _gate(reach: Reach) -> login.Gate | None:
     if space.space() is not None:
         os.environ[space.LOGIN] = "1"
     owner = reach.password or login.password()
-    if not names.is_local(reach.host):
+    if not host_names.is_local(reach.host):
         print(f"The page is served on {reach.host}: everybody in your network can reach its login.", file=sys.stderr)
     if not reach.password:
         print(f"Log in as {who.OWNER} with the password {owner}", flush=True)
@@ -118,15 +118,15 @@ def _gate(reach: Reach) -> login.Gate | None:
     return login.Gate(owner, reach.watch_password, strong=not reach.password, proxied=reach.proxied)
 
 
-def _token(reach: Reach, door: Door | None) -> str:
+def _token(reach: Reach, login_page: LoginPage | None) -> str:
     """What the printed address carries on this computer, so that it opens the page. A public address carries none: it is passed on."""
-    return f"?token={door.token}" if door and door.token and not reach.public else ""
+    return f"?token={login_page.token}" if login_page and login_page.token and not reach.public else ""
 
 
-def _guard(reach: Reach, door: Door | None) -> Middleware:
+def _guard(reach: Reach, login_page: LoginPage | None) -> Middleware:
     here = space.space()
-    known = names.Names(reach.host, reach.share, reach.allow)
-    if here is not None and door is None:
+    known = host_names.HostNames(reach.host, reach.share, reach.allow)
+    if here is not None and login_page is None:
         visits = space.Visits(here)
         return Middleware(guard.Guard, names=known, role=visits.role, visitors=True, ending=visits.end)
-    return Middleware(guard.Guard, names=known, role=door.role if door else None, door=door)
+    return Middleware(guard.Guard, names=known, role=login_page.role if login_page else None, login_page=login_page)

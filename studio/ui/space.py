@@ -56,7 +56,7 @@ def space() -> Space | None:
     )
 
 
-def blocked(here: Space | None) -> str | None:
+def blocked_reason(here: Space | None) -> str | None:
     """Why nothing can be trained here, in one sentence; None where it can."""
     if here and here.zero:
         return (

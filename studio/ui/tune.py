@@ -18,7 +18,7 @@ from studio.ui.tune_form import form
 from studio.ui.tune_summary import summary
 from studio.ui.who import VISITOR, WATCHER
 
-LONGEST = 200_000  # characters of an order
+MAX_ORDER_CHARS = 200_000  # characters of an order
 
 
 @rights.read(WATCHER, VISITOR)
@@ -69,16 +69,16 @@ def read(question: dict[str, Any]) -> dict[str, Any]:
     lang = words.language(question.get("lang"))
     text = str(question.get("yaml", ""))
     try:
-        if len(text) > LONGEST:
+        if len(text) > MAX_ORDER_CHARS:
             raise OrderError(
                 "The order is too long.", "Data stands in a file of its own; an order only names it.", "yaml"
             )
-        wanted = config.parse(text)
+        run_config = config.parse(text)
     except StudioError as error:
         return {"error": words.explain(error, lang)}
     return {
-        "order": wanted.model_dump(mode="json", exclude_unset=True)
-        | {"method": wanted.method.model_dump(mode="json", exclude_unset=True)}
+        "order": run_config.model_dump(mode="json", exclude_unset=True)
+        | {"method": run_config.method.model_dump(mode="json", exclude_unset=True)}
     }
 
 

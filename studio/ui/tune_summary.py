@@ -12,7 +12,7 @@ from studio.forecast import record
 from studio.memory import tables
 from studio.text import sandbox
 from studio.ui import doctor, guard, measure, space, words
-from studio.ui.flights import Unanswered
+from studio.ui.singleflight import Unanswered
 
 Summary = dict[str, Any]
 
@@ -26,7 +26,7 @@ def summary(order: Any, lang: str = "en") -> Summary:
         "service": None,
         "missing": None,
         "fault": None,
-        "blocked": words.say(space.blocked(here) or "", lang) or None,
+        "blocked": words.say(space.blocked_reason(here) or "", lang) or None,
         "note": words.say(space.note(here) or "", lang) or None,
         "duplicate": here.duplicate if here else None,
         "notices": doctor.notices(lang),
@@ -34,27 +34,27 @@ def summary(order: Any, lang: str = "en") -> Summary:
     if not measure.names_data(order):
         return answer | {"missing": "data"}
     try:
-        wanted = config.build(order)
-        guard.allow(wanted)
+        run_config = config.build(order)
+        guard.allow(run_config)
     except StudioError as error:
         return answer | {"fault": words.explain(error, lang)}
     answer |= {
-        "rate": wanted.learning_rate,
-        "yaml": wanted.to_yaml(),
-        "place": wanted.place.address if wanted.place.remote else None,
+        "rate": run_config.learning_rate,
+        "yaml": run_config.to_yaml(),
+        "place": run_config.place.address if run_config.place.remote else None,
     }
-    if wanted.place.remote:
+    if run_config.place.remote:
         answer |= {
-            "device": _device(wanted),
+            "device": _device(run_config),
             "blocked": None,
             "notices": [],
         }  # where nothing can be trained here, it can be there
     for part in (_model, _data, _refusals, _forecast):
         try:
             with sandbox.allowance():
-                answer |= part(wanted, answer)
+                answer |= part(run_config, answer)
         except Unanswered as error:
-            answer["service"] = answer["service"] or words.told(str(error), lang)
+            answer["service"] = answer["service"] or words.translate(str(error), lang)
         except StudioError as error:
             answer["fault"] = answer["fault"] or words.explain(error, lang)
     for name in ("rows", "lang"):
@@ -62,30 +62,30 @@ def summary(order: Any, lang: str = "en") -> Summary:
     return answer
 
 
-def _device(wanted: RunConfig | None) -> dict[str, Any] | None:
+def _device(run_config: RunConfig | None) -> dict[str, Any] | None:
     """What the order trains on; None where another computer has not told yet."""
-    one = places.device_of(wanted.place) if wanted else device.devices()[0]
+    one = places.device_of(run_config.place) if run_config else device.devices()[0]
     return one and {"kind": one.kind, "name": one.name, "memory": one.memory, "free": one.free}
 
 
-def _cost(wanted: RunConfig, seconds: float | None) -> dict[str, float] | None:
+def _cost(run_config: RunConfig, seconds: float | None) -> dict[str, float] | None:
     """US dollars for the run, and an hour, where the place has a price."""
-    machine = wanted.place.machine() if wanted.place.remote else None
+    machine = run_config.place.machine() if run_config.place.remote else None
     return {"run": machine.cost(seconds), "hour": machine.price} if machine and machine.price else None
 
 
-def _model(wanted: RunConfig, answer: Summary) -> Summary:
-    facts = measure.facts_of(wanted)
+def _model(run_config: RunConfig, answer: Summary) -> Summary:
+    facts = measure.facts_of(run_config)
     if facts is None:
         return {
-            "model": {"local": False, "kind": wanted.model.kind},
-            "service": words.told(measure.silence(wanted) or "", answer["lang"]) or None,
+            "model": {"local": False, "kind": run_config.model.kind},
+            "service": words.translate(measure.silence(run_config) or "", answer["lang"]) or None,
         }
-    trainable = wanted.method.trainable(facts)
+    trainable = run_config.method.trainable(facts)
     return {
         "model": {
-            "local": source.local(wanted.model) is not None,
-            "kind": wanted.model.kind,
+            "local": source.local(run_config.model) is not None,
+            "kind": run_config.model.kind,
             "parameters": facts.parameters,
             "layers": facts.layers,
             "hidden": facts.hidden,
@@ -98,14 +98,14 @@ def _model(wanted: RunConfig, answer: Summary) -> Summary:
     }
 
 
-def _data(wanted: RunConfig, answer: Summary) -> Summary:
-    sources = wanted.data.sources()
-    found = [measure.read(one.source, wanted) for one in sources]
+def _data(run_config: RunConfig, answer: Summary) -> Summary:
+    sources = run_config.data.sources()
+    found = [measure.read(one.source, run_config) for one in sources]
     usable = sum(
-        len(one.decide(wanted.data.problems).conversations) * item.weight
+        len(one.decide(run_config.data.problems).conversations) * item.weight
         for one, item in zip(found, sources, strict=True)
     )
-    held = measure.held_out(wanted, usable)
+    held = measure.held_out(run_config, usable)
     train = round(usable) - held
     if train < 1:
         raise DataError("No row is left to train on.", "Look at the problems on the Data tab.", "data.train")
@@ -118,29 +118,29 @@ def _data(wanted: RunConfig, answer: Summary) -> Summary:
             "problems": sum(sum(one.counts.values()) for one in found),
             "refused": sum(one.refused for one in found),
         },
-        "steps": wanted.training.steps(train),
-        "effective": wanted.training.effective_batch(train),
-        "accumulation": wanted.training.accumulation_steps(train),
-        "rows": measure.rows_of(wanted),
+        "steps": run_config.training.steps(train),
+        "effective": run_config.training.effective_batch(train),
+        "accumulation": run_config.training.accumulation_steps(train),
+        "rows": measure.rows_of(run_config),
     }
 
 
-def _refusals(wanted: RunConfig, answer: Summary) -> Summary:
-    preflight.check(wanted)
+def _refusals(run_config: RunConfig, answer: Summary) -> Summary:
+    preflight.check(run_config)
     return {}
 
 
-def _forecast(wanted: RunConfig, answer: Summary) -> Summary:
+def _forecast(run_config: RunConfig, answer: Summary) -> Summary:
     """Memory, time, disk and advice, where the model is here to be asked."""
-    facts = measure.facts_of(wanted)
+    facts = measure.facts_of(run_config)
     if facts is None:
         return {}
     if answer["device"] is None:
         return {}
     one = device.devices()[0]
-    found = record.forecast(facts, wanted, one, answer.get("rows"))
+    found = record.forecast(facts, run_config, one, answer.get("rows"))
     if not found.fits:  # what would help takes twenty estimates more
-        found = record.forecast(facts, wanted, one, answer.get("rows"), advised=True)
+        found = record.forecast(facts, run_config, one, answer.get("rows"), advised=True)
     return {
         "memory": {
             "total": found.total,
@@ -154,8 +154,8 @@ def _forecast(wanted: RunConfig, answer: Summary) -> Summary:
             "processes": found.processes,
             "limits": found.limits,
         },
-        "record": None if wanted.place.remote else record.told(record.seen(one)),
-        "cost": _cost(wanted, found.seconds),
+        "record": None if run_config.place.remote else record.told(record.seen(one)),
+        "cost": _cost(run_config, found.seconds),
         "seven": tables.seven(),
         "seconds": found.seconds,
         "speed_from": found.speed_from,

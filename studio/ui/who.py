@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 # watch: logged in to look. visit: anybody on a public Space, who may also chat. NOBODY: not logged in where a login
 # is asked for.
 OWNER, WATCHER, VISITOR, NOBODY = "owner", "watch", "visit", ""
-KEY = "studio.asker"  # in the scope of a request
+KEY = "studio.requester"  # in the scope of a request
 
 
-class Asker(NamedTuple):
+class Requester(NamedTuple):
     """guarded: whether the page has a login or can be reached by others, so that only the studio's own files may be
     named.
     """
@@ -40,15 +40,15 @@ def owns() -> bool:
     return role.get() == OWNER
 
 
-def asker_of(request: Any) -> Asker:
+def requester_of(request: Any) -> Requester:
     """Who sent a request (of Starlette, or gradio's wrapper of one). One that did not pass the guard is nobody's."""
     scope = getattr(getattr(request, "request", None) or request, "scope", None)
     found = scope.get(KEY) if isinstance(scope, dict) else None
-    return found if isinstance(found, Asker) else Asker()
+    return found if isinstance(found, Requester) else Requester()
 
 
 @contextlib.contextmanager
-def asking(one: Asker) -> Iterator[None]:
+def acting_as(one: Requester) -> Iterator[None]:
     """Inside, `role`, `address` and `guarded` are those of this asker."""
     before = role.set(one.role), address.set(one.address), guarded.set(one.guarded)
     try:

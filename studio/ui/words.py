@@ -35,7 +35,7 @@ def say(text: str, lang: str = "en", **values: object) -> str:
     return SLOT.sub(lambda slot: str(values.get(slot[1], slot[0])), said) if values else said
 
 
-def told(message: str, lang: str = "en") -> str:
+def translate(message: str, lang: str = "en") -> str:
     """A message of the core, whose values are filled in already, in a language: by the sentence whose {0} {1} … it fits."""
     words = table(lang)
     if not message or not words:
@@ -46,7 +46,9 @@ def told(message: str, lang: str = "en") -> str:
         found = pattern.fullmatch(message)
         if found:
             return SLOT.sub(
-                lambda slot, found=found: told(found.group(int(slot[1]) + 1), lang) if slot[1].isdigit() else slot[0],
+                lambda slot, found=found: (
+                    translate(found.group(int(slot[1]) + 1), lang) if slot[1].isdigit() else slot[0]
+                ),
                 said,
             )
     return message
@@ -65,7 +67,7 @@ def _patterns(lang: str) -> list[tuple[re.Pattern[str], str]]:
 
 def explain(error: StudioError, lang: str = "en") -> dict[str, str | None]:
     """An error for the page: {message, hint, where} in the reader's language."""
-    return {"message": told(error.message, lang), "hint": told(error.hint, lang), "where": error.where}
+    return {"message": translate(error.message, lang), "hint": translate(error.hint, lang), "where": error.where}
 
 
 def language(wanted: str | None) -> str:

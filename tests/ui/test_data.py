@@ -103,7 +103,7 @@ def test_what_the_template_drops_is_a_problem_on_the_page(home: Path, tmp_path: 
 
 
 def test_many_rows_are_sampled_evenly(mixed: dict, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measure, "COUNTED", 10)
+    monkeypatch.setattr(measure, "SAMPLE_ROWS", 10)
     measure._lengths.cache_clear()
     found = data.lengths(mixed)
     assert len(found["lengths"]) == 10

@@ -155,5 +155,5 @@ def test_only_the_owner_sees_and_does_it(question: dict[str, Any]) -> None:
         assert rights.roles_of(function) == {OWNER}
         assert not any(rights.allows(function, role) for role in (NOBODY, WATCHER, VISITOR))
     change(question, op="delete", rows=[1])
-    with who.asking(who.Asker(WATCHER, "", True)):
+    with who.acting_as(who.Requester(WATCHER, "", True)):
         assert data.inspect(question).get("edits", 0) == 0

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from studio.home import home, private
-from studio.ui import connections, crowd, login, neighbours, sessions, space, who
+from studio.ui import concurrency, connections, login, sessions, shared_host, space, who
 from studio.ui.serving import Reach
 from tests.ui.served import Page, served
 from tests.ui.test_login import Clock, sign_in
@@ -209,7 +209,7 @@ def test_a_token_is_asked_for_where_other_people_have_accounts(monkeypatch: pyte
         monkeypatch.setattr("pwd.getpwall", lambda: list(others))
         monkeypatch.setattr("pwd.getpwuid", lambda number: found[number] if not network else account("far", number))
         monkeypatch.setattr("os.getuid", lambda: me)
-        return neighbours.shared()
+        return shared_host.shared()
 
     root, anna, bob = account("root", 0), account("anna", 2001), account("bob", 2002)
     assert not here(2001, root, anna)
@@ -295,7 +295,7 @@ def locking_cookies(page: Page) -> list[str]:
 def test_heartbeats_need_a_login_and_are_bounded(gated: Page, owner: str) -> None:
     assert gated.ask("GET", "/gradio_api/heartbeat/x").status == 401
     watcher = sign_in(gated, "watch", "only looking")
-    most = crowd.MOST["lasting"] // 4
+    most = concurrency.MOST["lasting"] // 4
     opened = [stream(gated.port, f"/gradio_api/heartbeat/s{n}", watcher) for n in range(most + 4)]
     try:
         statuses = [int(one.recv(64).split()[1]) for one in opened]

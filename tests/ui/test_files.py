@@ -124,8 +124,8 @@ def data_paths(home: Path) -> list[str]:
     return [*inside, *ways, *links]
 
 
-def asker(role: str, guarded: bool = True) -> Any:
-    return who.asking(who.Asker(role, "", guarded))
+def requester(role: str, guarded: bool = True) -> Any:
+    return who.acting_as(who.Requester(role, "", guarded))
 
 
 @pytest.mark.parametrize("role", [OWNER, WATCHER, VISITOR])
@@ -139,7 +139,7 @@ def test_no_way_to_write_a_path_leads_out(full: Path, role: str, key: str) -> No
         }[key]
         if path.startswith("sample:"):
             continue  # refused where samples are looked up
-        with asker(role), pytest.raises(StudioError):
+        with requester(role), pytest.raises(StudioError):
             files.allow(config.build({"data": given}))
 
 
@@ -163,10 +163,10 @@ def test_models_are_those_of_the_studio(full: Path, role: str) -> None:
         "../outside",
         full / "uploads" / "folder",
     ):
-        with asker(role), pytest.raises(OrderError, match="outside"):
+        with requester(role), pytest.raises(OrderError, match="outside"):
             files.allow(config.build({"data": {"train": "sample"}, "model": str(path)}))
     for path in (full / "models" / "own", full / "runs" / "one" / "model", full / "exports" / "one" / "merged"):
-        with asker(role):
+        with requester(role):
             files.allow(config.build({"data": {"train": "sample"}, "model": str(path)}))
 
 
@@ -179,31 +179,31 @@ def test_uploads_and_samples_are_for_everybody(full: Path, role: str) -> None:
         str(full / "uploads" / "sub" / "deep.jsonl"),
         f"{full}/uploads/dataset_info.json:in",
     ):
-        with asker(role):
+        with requester(role):
             files.allow(config.build({"data": {"train": source, "eval": source}}))
 
 
 def test_the_computers_own_user_may_name_any_file(full: Path) -> None:
     out = str(full.parent / "outside" / "secret.jsonl")
-    with asker(OWNER, guarded=False):
+    with requester(OWNER, guarded=False):
         files.allow(config.build({"data": {"train": out}, "model": "/etc"}))
-    with asker(WATCHER, guarded=False), pytest.raises(OrderError):
+    with requester(WATCHER, guarded=False), pytest.raises(OrderError):
         files.allow(config.build({"data": {"train": out}}))
 
 
 def test_who_looks_makes_nothing_be_fetched(full: Path) -> None:
     for role in (WATCHER, VISITOR):
         for plain in ({"data": {"train": "somebody/data"}}, {"data": {"train": "sample"}, "model": "somebody/model"}):
-            with asker(role), pytest.raises(OrderError, match="not in this studio yet"):
+            with requester(role), pytest.raises(OrderError, match="not in this studio yet"):
                 files.allow(config.build(plain))
-    with asker(OWNER):
+    with requester(OWNER):
         files.allow(config.build({"data": {"train": "somebody/data"}, "model": "somebody/model"}))
     (full / "somebody").mkdir(exist_ok=True)
     (full / "somebody" / "data").write_text(ROW)
     before = Path.cwd()
     os.chdir(full)
     try:
-        with asker(OWNER), pytest.raises(OrderError):
+        with requester(OWNER), pytest.raises(OrderError):
             files.allow(
                 config.build({"data": {"train": "somebody/data"}})
             )  # a file where the page stands, not the Hub's

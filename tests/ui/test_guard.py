@@ -12,7 +12,7 @@ from studio import config
 from studio.errors import OrderError
 from studio.run import runs
 from studio.ui import guard
-from studio.ui.names import Names
+from studio.ui.host_names import HostNames
 from tests.ui.served import Page, routes
 
 ROUTES = (
@@ -75,14 +75,14 @@ def test_foreign_names_are_not_served_on_any_route(page: Page, host: str) -> Non
 
 
 def test_names_that_are_served(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "abc.gradio.live" in Names(share=True)
-    assert "192.168.1.5:7860" in Names("0.0.0.0")
-    assert "attacker.test" not in Names("0.0.0.0", share=True)
-    assert "proxy.example" in Names(extra=["Proxy.example"])
-    assert "[::1]:7860" in Names()
+    assert "abc.gradio.live" in HostNames(share=True)
+    assert "192.168.1.5:7860" in HostNames("0.0.0.0")
+    assert "attacker.test" not in HostNames("0.0.0.0", share=True)
+    assert "proxy.example" in HostNames(extra=["Proxy.example"])
+    assert "[::1]:7860" in HostNames()
     monkeypatch.setenv("SPACE_HOST", "anna-studio.hf.space,studio.example.org")  # a Space with a domain of its own
-    assert "studio.example.org" in Names()
-    assert "anna-studio.hf.space" in Names()
+    assert "studio.example.org" in HostNames()
+    assert "anna-studio.hf.space" in HostNames()
 
 
 def test_gradios_own_doors_that_the_page_does_not_use_are_shut(page: Page) -> None:

@@ -11,7 +11,7 @@ import orjson
 import pytest
 
 from studio import events, run
-from studio.ui import live, output
+from studio.ui import live, log_window
 from studio.ui.tail import COLUMNS, Tail
 from tests.ui.fakes import FakeRun
 
@@ -77,13 +77,13 @@ def test_a_long_curve_comes_in_pieces_and_is_complete() -> None:
     fake.start(alive=False)
     fake.train()
     part = asked(run={"id": fake.folder.name})["run"]
-    assert len(part["columns"][0]) == live.POINTS
+    assert len(part["columns"][0]) == live.POINTS_PER_ANSWER
     assert part["more"]
     assert whole(fake.folder.name)["step"] == list(range(1, 4501))
 
 
 def test_a_very_long_curve_is_thinned(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live, "WHOLE", 100)
+    monkeypatch.setattr(live, "MAX_POINTS", 100)
     fake = FakeRun(NAME, steps=450)
     fake.start(alive=False)
     fake.train()
@@ -215,7 +215,7 @@ def test_a_long_log_begins_near_its_end_and_a_replaced_one_anew() -> None:
     fake = FakeRun(NAME)
     fake.print("\n".join(f"line {n}" for n in range(60_000)))
     first = asked(run={"id": NAME, "log": {}})["run"]["log"]
-    assert len(first["text"]) <= output.LOG
+    assert len(first["text"]) <= log_window.LOG_BYTES
     assert first["skipped"] > 0
     assert first["text"].startswith("line ")
     assert first["text"].endswith("line 59999\n")

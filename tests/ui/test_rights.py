@@ -13,7 +13,7 @@ import pytest
 
 from studio.home import home
 from studio.ui import guard, jobs, questions, rights, who
-from studio.ui.names import Names
+from studio.ui.host_names import HostNames
 from studio.ui.serving import Reach
 from studio.ui.who import NOBODY, OWNER, VISITOR, WATCHER
 from tests.ui.served import Page, served
@@ -113,7 +113,7 @@ def test_a_job_that_does_not_say_so_cannot_be_offered() -> None:
         return name
 
     with gr.Blocks(), pytest.raises(TypeError, match="who may call it"):
-        rights.offered(careless)
+        rights.register(careless)
     with pytest.raises(ValueError, match="not logged in"):
         rights.job(NOBODY)(careless)
     assert not any(rights.allows(careless, role) for role in ROLES)
@@ -121,7 +121,7 @@ def test_a_job_that_does_not_say_so_cannot_be_offered() -> None:
 
 def test_both_walls_say_the_same(page: Page) -> None:
     """The addresses the guard lets through, and the roles the jobs declare."""
-    wall = guard.Guard(None, Names())
+    wall = guard.Guard(None, HostNames())
     for role, one in product((WATCHER, VISITOR), functions(page).values()):
         assert rights.allows(one.fn, role) == (one.api_name in wall._allowed(role)), (role, one.api_name)
     assert {one.api_name for one in functions(page).values() if not getattr(one.fn, rights.CHANGES)} == set(
@@ -134,7 +134,7 @@ def test_no_way_leads_to_a_job_that_a_role_may_not_call(pages: Any, role: str, m
     """The jobs themselves are replaced by one that notes it was reached; the walls stand as they are."""
     page, headers = pages[role]
     reached: list[str] = []
-    monkeypatch.setattr(rights, "_carried_out", lambda function, name, asker, args: reached.append(name) or {})
+    monkeypatch.setattr(rights, "_call_and_audit", lambda function, name, requester, args: reached.append(name) or {})
     asked = 0
     for number, one in functions(page).items():
         for path, body in ways(number, one.api_name):
@@ -161,7 +161,7 @@ def test_behind_the_address_each_job_checks_by_itself(pages: Any, role: str, mon
     """
     page, headers = pages[role]
     reached: list[str] = []
-    monkeypatch.setattr(rights, "_carried_out", lambda function, name, asker, args: reached.append(name) or {})
+    monkeypatch.setattr(rights, "_call_and_audit", lambda function, name, requester, args: reached.append(name) or {})
     monkeypatch.setattr(guard.Guard, "_beyond", lambda *_: None)
     monkeypatch.setattr(guard, "_numbered", lambda *_: None)
     allowed = {one.api_name for one in functions(page).values() if rights.allows(one.fn, role)}
@@ -206,12 +206,12 @@ def test_reads_check_by_themselves(pages: Any, role: str, monkeypatch: pytest.Mo
 
 def test_a_request_that_did_not_pass_the_guard_is_nobodys() -> None:
     class Bare:
-        scope: dict[str, Any] = {"type": "http", "headers": [(b"studio.asker", b"owner")]}
+        scope: dict[str, Any] = {"type": "http", "headers": [(b"studio.requester", b"owner")]}
 
     for request in (Bare(), gr.Request(request=Bare()), None, [gr.Request(request=Bare())], gr.Request()):
-        assert who.asker_of(request).role == NOBODY
+        assert who.requester_of(request).role == NOBODY
     with pytest.raises(gr.Error, match="Only the owner"):
-        rights.guarded(jobs.start, "start")(gr.Request(request=Bare()), "data: {train: sample}")
+        rights.with_role_check(jobs.start, "start")(gr.Request(request=Bare()), "data: {train: sample}")
 
 
 def test_what_gradio_offers_beside_is_shut_for_those_who_look(pages: Any) -> None:

@@ -28,7 +28,7 @@ def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
 def test_elsewhere_there_is_no_space(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SPACE_ID", raising=False)
     assert space.space() is None
-    assert space.blocked(None) is None
+    assert space.blocked_reason(None) is None
     assert space.note(None) is None
 
 
@@ -54,7 +54,7 @@ def test_zero_gpu_cannot_train(here: pytest.MonkeyPatch, home: Path) -> None:
 
 def test_only_the_owner_trains(here: pytest.MonkeyPatch) -> None:
     found = space.space()._replace(login=True)
-    assert space.blocked(found) is None
+    assert space.blocked_reason(found) is None
     anna = {"session": {"oauth_info": {"userinfo": {"preferred_username": "anna"}}}}
     assert space.role_of(anna, found) == "owner"
     assert space.role_of({"session": {"oauth_info": {"userinfo": {"preferred_username": "bob"}}}}, found) == "watch"
@@ -120,10 +120,10 @@ def test_in_an_organisations_space_its_maker_and_its_members_train(
 
 
 def test_where_nobody_can_log_in_it_says_how(here: pytest.MonkeyPatch) -> None:
-    assert "STUDIO_PASSWORD" in space.blocked(space.space())
+    assert "STUDIO_PASSWORD" in space.blocked_reason(space.space())
     assert space.role_of({}, space.space()) == "watch"
     here.setenv("STUDIO_OPEN", "1")
-    assert space.blocked(space.space()) is None
+    assert space.blocked_reason(space.space()) is None
     assert space.role_of({}, space.space()) == "owner"
 
 

@@ -66,10 +66,10 @@ def test_values_are_filled_in() -> None:
 def test_a_message_of_the_core_is_told_in_the_language(monkeypatch: pytest.MonkeyPatch) -> None:
     error = OrderError("There is no method 'lorra'.", "Did you mean lora?", "method.name")
     assert words.explain(error, "en")["message"] == "There is no method 'lorra'."
-    told = words.told("There is no file 'a.json'.", "zh")
+    told = words.translate("There is no file 'a.json'.", "zh")
     assert "'a.json'" in told
     assert told != "There is no file 'a.json'."
-    assert words.told("Something nobody ever said.", "zh") == "Something nobody ever said."
+    assert words.translate("Something nobody ever said.", "zh") == "Something nobody ever said."
 
 
 @pytest.mark.parametrize("training", [{}, {"checkpointing": True, "loss": "full"}, {"devices": 2, "sharding": "fsdp"}])
@@ -78,8 +78,8 @@ def test_what_memory_is_for_is_explained_in_the_language(method: str, training: 
     order = config.build({"data": {"train": "x.json"}, "method": method, "training": training})
     said = estimate(tables.facts_of("Qwen/Qwen2.5-0.5B-Instruct"), order, cards.device("NVIDIA A10G")).explained
     for text in said.values():
-        assert re.search("[\u4e00-\u9fff]", words.told(text, "zh")), text
-        assert words.told(text, "zh").count("{") == 0
+        assert re.search("[\u4e00-\u9fff]", words.translate(text, "zh")), text
+        assert words.translate(text, "zh").count("{") == 0
 
 
 def test_the_browsers_wish() -> None:

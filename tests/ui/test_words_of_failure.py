@@ -149,7 +149,7 @@ def test_one_run_that_cannot_be_read_does_not_hide_the_others(page: Page, run: F
 
     other = FakeRun("2026-11-27-1001-other")
     other.start(alive=False)
-    live.listing.forget()
+    live.listing.invalidate()
     other.diary.unlink()
     other.diary.symlink_to(other.diary)  # an ELOOP for whoever reads it
     try:
@@ -158,7 +158,7 @@ def test_one_run_that_cannot_be_read_does_not_hide_the_others(page: Page, run: F
         assert RUN in [row["id"] for row in seen.json["list"]["rows"]]
     finally:
         other.diary.unlink()
-        live.listing.forget()
+        live.listing.invalidate()
 
 
 ODD = st.recursive(
@@ -275,4 +275,4 @@ def test_every_refusal_of_the_system_has_its_chinese() -> None:
         told = errors.in_words(OSError(number, os.strerror(number), "/home/me/file"))
         assert told is not None
         for text in (told.message, told.hint):
-            assert any("\u4e00" <= sign <= "\u9fff" for sign in words.told(text, "zh")), text
+            assert any("\u4e00" <= sign <= "\u9fff" for sign in words.translate(text, "zh")), text

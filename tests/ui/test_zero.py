@@ -41,9 +41,9 @@ def spaces(monkeypatch: pytest.MonkeyPatch) -> Iterator[Spaces]:
     made = Spaces()
     monkeypatch.setitem(sys.modules, "spaces", made)
     monkeypatch.setenv("SPACE_ID", "anna/studio")
-    zero.lent.cache_clear()
+    zero.with_gpu.cache_clear()
     yield made
-    zero.lent.cache_clear()
+    zero.with_gpu.cache_clear()
 
 
 def test_the_built_page_has_a_marked_function_bound_to_chat(
@@ -64,15 +64,15 @@ def test_the_built_page_has_a_marked_function_bound_to_chat(
 
     monkeypatch.setattr(jobs.server, "server", Handle)
     monkeypatch.setattr(jobs.server, "end", lambda: ended.append(True))
-    assert zero.lent(jobs._answered)("base", "2 + 2?") == told
+    assert zero.with_gpu(jobs._answered)("base", "2 + 2?") == told
     assert spaces.lent == 1
     assert ended, "the GPU goes back: its memory is the server's"
 
 
 def test_elsewhere_nothing_is_marked(spaces: Spaces, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert zero.lent(jobs._answered) is jobs._answered, "a Space with a GPU of its own"
-    zero.lent.cache_clear()
+    assert zero.with_gpu(jobs._answered) is jobs._answered, "a Space with a GPU of its own"
+    zero.with_gpu.cache_clear()
     monkeypatch.delenv("SPACE_ID")
     monkeypatch.setenv("SPACES_ZERO_GPU", "true")
-    assert zero.lent(jobs._answered) is jobs._answered
+    assert zero.with_gpu(jobs._answered) is jobs._answered
     assert not spaces.marked

@@ -38,10 +38,10 @@ KINDS = {
 @rights.job(waits=True)
 def take_away(name: str, kind: str) -> dict[str, Any]:
     """Begin an export of a finished run. kind: one of KINDS. Returns {run, kind}; how it goes is read with `taken`."""
-    one = live.exact(name)
+    run_ = live.get_run(name)
     if kind not in KINDS:
         raise ExportError(f"There is no export {kind!r}.", f"Kinds: {', '.join(KINDS)}.", "kind")
-    folder = _folder(one.id)
+    folder = _folder(run_.id)
     lock = Lock(folder / f"{kind}.lock")
     if not lock.take():
         raise ExportError("This export is being written already.", "Wait until it is done.", "kind")
@@ -50,7 +50,7 @@ def take_away(name: str, kind: str) -> dict[str, Any]:
             raise llama_cpp.quantizer_missing()
         from studio.talk.reference import resolve
 
-        export.refuse(resolve(one.id), KINDS[kind][0])
+        export.refuse(resolve(run_.id), KINDS[kind][0])
         to, precision = KINDS[kind]
         out = next(path for n in range(1, 1000) if not (path := folder / (kind if n == 1 else f"{kind}-{n}")).exists())
         command = [
@@ -58,7 +58,7 @@ def take_away(name: str, kind: str) -> dict[str, Any]:
             "-m",
             "studio",
             "export",
-            one.id,
+            run_.id,
             str(out),
             "--to",
             to,
@@ -78,7 +78,7 @@ def take_away(name: str, kind: str) -> dict[str, Any]:
             )
     finally:
         lock.free()
-    return {"run": one.id, "kind": kind}
+    return {"run": run_.id, "kind": kind}
 
 
 @rights.read(WATCHER, VISITOR)
@@ -88,11 +88,11 @@ def taken(ask: dict[str, Any]) -> Response:
     quantizer: whether K-quants can be written here.
     """
     try:
-        one = live.exact(str(ask.get("id", "")))
+        run_ = live.get_run(str(ask.get("id", "")))
     except StudioError as error:
         return Response(orjson.dumps({"exports": {}, "error": str(error)}), media_type="application/json")
     told = {
-        "exports": {kind: _state(_folder(one.id), kind) for kind in KINDS},
+        "exports": {kind: _state(_folder(run_.id), kind) for kind in KINDS},
         "quantizer": bool(llama_cpp.installed()),
     }
     return Response(orjson.dumps(told), media_type="application/json")
@@ -126,14 +126,14 @@ def _state(folder: Path, kind: str) -> dict[str, Any]:
 def download(ask: dict[str, Any]) -> Response:
     """The file of a finished export, or with kind `report` the run's report as one HTML file."""
     try:
-        one, kind = live.exact(str(ask.get("id", ""))), str(ask.get("kind"))
+        run_, kind = live.get_run(str(ask.get("id", ""))), str(ask.get("kind"))
         if kind == "report":
             return Response(
-                page_report.report(one),
+                page_report.report(run_),
                 media_type="text/plain; charset=utf-8",
                 headers={"X-Content-Type-Options": "nosniff"},
             )
-        state = _state(_folder(one.id), kind) if kind in KINDS else {"state": "none"}
+        state = _state(_folder(run_.id), kind) if kind in KINDS else {"state": "none"}
     except StudioError as error:
         return Response(str(error), status_code=404, media_type="text/plain")
     if state["state"] != "done" or not state["answer"]["file"]:

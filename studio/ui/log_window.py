@@ -7,8 +7,8 @@ from typing import Any
 
 from studio.run import Run
 
-LOG = 64_000  # bytes of log in an answer
-BEHIND = 4 * LOG  # a page further behind than this goes on at the log's end
+LOG_BYTES = 64_000  # bytes of log in an answer
+MAX_BEHIND = 4 * LOG_BYTES  # a page further behind than this goes on at the log's end
 
 
 def since(one: Run, ask: dict[str, Any]) -> dict[str, Any]:
@@ -20,15 +20,15 @@ def since(one: Run, ask: dict[str, Any]) -> dict[str, Any]:
         with open(one.log, "rb") as file:
             found = os.fstat(file.fileno())
             at = ask["at"] if isinstance(ask.get("at"), int) and ask["at"] >= 0 else 0
-            same = ask.get("file") == found.st_ino and at <= found.st_size and found.st_size - at <= BEHIND
+            same = ask.get("file") == found.st_ino and at <= found.st_size and found.st_size - at <= MAX_BEHIND
             if not same:
-                at = max(0, found.st_size - LOG)
+                at = max(0, found.st_size - LOG_BYTES)
             file.seek(at)
-            data = file.read(LOG)
+            data = file.read(LOG_BYTES)
     except FileNotFoundError:
         return {"file": 0, "at": 0, "text": "", "fresh": True, "skipped": 0, "more": False, "size": 0}
     head = data.find(b"\n") + 1 if not same and at else 0
-    end = data.rfind(b"\n") + 1 or (len(data) if len(data) == LOG else 0)
+    end = data.rfind(b"\n") + 1 or (len(data) if len(data) == LOG_BYTES else 0)
     return {
         "file": found.st_ino,
         "at": at + end,

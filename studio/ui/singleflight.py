@@ -25,7 +25,7 @@ class Unanswered(StudioError):
     reason = "network"
 
 
-class Flight:
+class PendingCall:
     """One question under way, in a thread of its own that does not keep the process alive."""
 
     def __init__(self, work: Callable[[], Any]):
@@ -44,11 +44,11 @@ class Flight:
         self.over.set()
 
 
-class Flights:
+class SingleFlight:
     """Those under way and the latest answers. Safe from several threads."""
 
     def __init__(self) -> None:
-        self._known: OrderedDict[Hashable, Flight] = OrderedDict()
+        self._known: OrderedDict[Hashable, PendingCall] = OrderedDict()
         self._lock = threading.Lock()
 
     def ask(self, key: Hashable, work: Callable[[], Any], service: str, wait: float = 3.0) -> Any:
@@ -61,7 +61,7 @@ class Flights:
             raise flight.error
         return flight.answer
 
-    def _of(self, key: Hashable, work: Callable[[], Any], service: str) -> Flight:
+    def _of(self, key: Hashable, work: Callable[[], Any], service: str) -> PendingCall:
         with self._lock:
             flight = self._known.get(key)
             if flight and not (flight.error is not None and time.monotonic() - flight.began > AGAIN):
@@ -73,7 +73,7 @@ class Flights:
                     f"{MOST} questions wait for it already. Check the network, or HF_ENDPOINT.",
                     "network",
                 )
-            flight = self._known[key] = Flight(work)
+            flight = self._known[key] = PendingCall(work)
             for old in [name for name, one in self._known.items() if one.over.is_set()][
                 : max(0, len(self._known) - KEPT)
             ]:
@@ -81,4 +81,4 @@ class Flights:
             return flight
 
 
-flights = Flights()
+single_flight = SingleFlight()

@@ -7,7 +7,7 @@ import pwd
 import sys
 from pathlib import Path
 
-FIRST, LAST = (
+FIRST_UID, LAST_UID = (
     (500 if sys.platform == "darwin" else 1000),
     60_000,
 )  # numbers of people's accounts, between those of programs
@@ -20,11 +20,11 @@ def shared() -> bool:
     """
     people = {one.pw_uid for one in pwd.getpwall() if _is_person(one)}
     me = os.getuid()
-    return len(people | ({me} if FIRST <= me < LAST else set())) > 1 or _from_network(me)
+    return len(people | ({me} if FIRST_UID <= me < LAST_UID else set())) > 1 or _from_network(me)
 
 
 def _is_person(one: pwd.struct_passwd) -> bool:
-    return FIRST <= one.pw_uid < LAST and Path(one.pw_shell).name not in NO_SHELLS and Path(one.pw_dir).is_dir()
+    return FIRST_UID <= one.pw_uid < LAST_UID and Path(one.pw_shell).name not in NO_SHELLS and Path(one.pw_dir).is_dir()
 
 
 def _from_network(me: int) -> bool:
@@ -33,4 +33,4 @@ def _from_network(me: int) -> bool:
         pwd.getpwuid(me)
     except KeyError:
         return False  # a number alone, as in a container
-    return me >= FIRST and me not in {one.pw_uid for one in pwd.getpwall()}
+    return me >= FIRST_UID and me not in {one.pw_uid for one in pwd.getpwall()}

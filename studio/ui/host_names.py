@@ -30,7 +30,7 @@ def hostname(authority: str) -> str:
         return ""
 
 
-class Names:
+class HostNames:
     """This computer's names, the one served on, the Space's, the tunnel's, and extra ones.
 
     Addresses made of numbers pass when the page is served to a network: a rebinding attack needs a name.

@@ -13,7 +13,7 @@ import pytest
 
 from studio.errors import StudioError
 from studio.home import room
-from studio.ui import away
+from studio.ui import exports
 from tests.ui.fakes import FakeRun
 
 RUN = "2026-11-22-1200-mine"
@@ -39,11 +39,11 @@ def exporter(monkeypatch: pytest.MonkeyPatch, script: str) -> None:
     def started(command: list[str], **options: Any) -> Any:
         return START([sys.executable, "-c", script, command[5]], **options)
 
-    monkeypatch.setattr("studio.ui.away.subprocess.Popen", started)
+    monkeypatch.setattr("studio.ui.exports.subprocess.Popen", started)
 
 
 def state(kind: str = "adapter") -> dict[str, Any]:
-    return orjson.loads(away.taken({"id": RUN}).body)["exports"][kind]
+    return orjson.loads(exports.taken({"id": RUN}).body)["exports"][kind]
 
 
 def ended(kind: str = "adapter") -> dict[str, Any]:
@@ -56,14 +56,14 @@ def ended(kind: str = "adapter") -> dict[str, Any]:
 def test_an_export_goes_on_by_itself_and_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     exporter(monkeypatch, WRITES)
     assert state()["state"] == "none"
-    away.take_away(RUN, "adapter")
+    exports.take_away(RUN, "adapter")
     assert state()["state"] == "going"
     with pytest.raises(StudioError):
-        away.take_away(RUN, "adapter")
+        exports.take_away(RUN, "adapter")
     done = ended()
     assert (done["state"], done["answer"]["file"]) == ("done", True)
     assert Path(done["answer"]["path"]).is_relative_to(room("exports"))
-    assert away.download({"id": RUN, "kind": "adapter"}).path == done["answer"]["path"]
+    assert exports.download({"id": RUN, "kind": "adapter"}).path == done["answer"]["path"]
 
 
 def test_a_refusal_and_a_crash_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,10 +71,10 @@ def test_a_refusal_and_a_crash_are_told(monkeypatch: pytest.MonkeyPatch) -> None
         monkeypatch,
         "import json; print(json.dumps({'error': {'message': 'The disk is too small.', 'hint': 'Free some space.', 'where': 'OUT'}}))",
     )
-    away.take_away(RUN, "merged")
+    exports.take_away(RUN, "merged")
     assert ended("merged")["error"]["message"] == "The disk is too small."
     exporter(monkeypatch, "import os, sys; print('merging…', file=sys.stderr, flush=True); os._exit(9)")
-    away.take_away(RUN, "merged")
+    exports.take_away(RUN, "merged")
     assert ended("merged")["state"] == "failed"
 
 
@@ -83,8 +83,8 @@ def test_a_refusal_and_a_crash_are_told(monkeypatch: pytest.MonkeyPatch) -> None
 )
 def test_what_cannot_be_taken(name: str, kind: str) -> None:
     with pytest.raises(StudioError):
-        away.take_away(name, kind)
-    assert away.download({"id": name, "kind": kind}).status_code == 404
+        exports.take_away(name, kind)
+    assert exports.download({"id": name, "kind": kind}).status_code == 404
 
 
 def test_k_quants_are_offered_where_the_quantizer_is(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,20 +94,20 @@ def test_k_quants_are_offered_where_the_quantizer_is(monkeypatch: pytest.MonkeyP
         asked.append(command)
         return START([sys.executable, "-c", WRITES, command[5]], **options)
 
-    monkeypatch.setattr("studio.ui.away.subprocess.Popen", started)
+    monkeypatch.setattr("studio.ui.exports.subprocess.Popen", started)
     monkeypatch.setattr("studio.export.llama_cpp.installed", lambda: [])
-    assert orjson.loads(away.taken({"id": RUN}).body)["quantizer"] is False
+    assert orjson.loads(exports.taken({"id": RUN}).body)["quantizer"] is False
     with pytest.raises(StudioError, match="not installed") as refused:
-        away.take_away(RUN, "gguf-q4-imatrix")
+        exports.take_away(RUN, "gguf-q4-imatrix")
     assert "pip install xllamacpp" in refused.value.hint
     monkeypatch.setattr("studio.export.llama_cpp.installed", lambda: ["xllamacpp"])
-    assert orjson.loads(away.taken({"id": RUN}).body)["quantizer"] is True
-    away.take_away(RUN, "gguf-q4-imatrix")
+    assert orjson.loads(exports.taken({"id": RUN}).body)["quantizer"] is True
+    exports.take_away(RUN, "gguf-q4-imatrix")
     assert asked[0][-3:] == ["--precision", "q4_k_m", "--imatrix"]
     assert ended("gguf-q4-imatrix")["state"] == "done"
 
 
 def test_an_export_that_was_cut_off_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     exporter(monkeypatch, "import os, sys; print('merging…', file=sys.stderr, flush=True); os.kill(os.getpid(), 9)")
-    away.take_away(RUN, "merged")
+    exports.take_away(RUN, "merged")
     assert ended("merged")["error"] == {"message": "The export was cut off before it was done.", "hint": "merging…"}

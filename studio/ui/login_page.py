@@ -23,13 +23,13 @@ from starlette.routing import Route
 from studio.ui import assets, audit, who, words
 from studio.ui.login import Gate
 from studio.ui.sessions import LONGEST, Devices, Sessions, cookies
-from studio.ui.who import NOBODY, OWNER, Asker
+from studio.ui.who import NOBODY, OWNER, Requester
 
-SLOWEST, LARGEST = 10.0, 4096  # seconds and bytes of a form
+SLOWEST, MAX_BYTES = 10.0, 4096  # seconds and bytes of a form
 WRONG, LATER = "That is not right.", "Too many wrong tries. Try again in {seconds} seconds."
 
 
-class Door:
+class LoginPage:
     """The login of one page. token: what the printed address carries, the same as a made-up owner's password; None:
     there is none.
 
@@ -73,14 +73,14 @@ class Door:
         user, password = fields.get("username", "").strip(), fields.get("password", "")
         who.peer.set(request.scope.get("state", {}).get("peer", ""))
         who.device.set(self.devices.known(cookies(request.scope).get(_name(request.scope, "device"), "")))
-        asker = Asker(user if user in (OWNER, who.WATCHER) else NOBODY, who.address.get())
+        requester = Requester(user if user in (OWNER, who.WATCHER) else NOBODY, who.address.get())
         plain = "text/html" in request.headers.get("accept", "")
         if self.gate(user, password):
-            audit.write(asker, "login")
+            audit.write(requester, "login")
             return self._welcome(
                 request, user, RedirectResponse("./", 303) if plain else JSONResponse({"success": True})
             )
-        audit.write(asker, "login", outcome="refused")
+        audit.write(requester, "login", outcome="refused")
         seconds = self.gate.locked()
         status, text = (429, LATER) if seconds else (400, WRONG)
         headers = {"Retry-After": str(int(seconds) + 1)} if seconds else {}
@@ -91,7 +91,7 @@ class Door:
     async def _logout(self, request: Request) -> Response:
         """End the session; its cookie opens nothing any more, wherever it was copied to."""
         self.sessions.end(cookies(request.scope).get(_name(request.scope, "session"), ""))
-        audit.write(Asker(who.role.get(), who.address.get()), "logout")
+        audit.write(Requester(who.role.get(), who.address.get()), "logout")
         answer: Response = (
             RedirectResponse("./", 303)
             if "text/html" in request.headers.get("accept", "")
@@ -148,7 +148,7 @@ class Door:
             }.get(slot[1], slot[0]),
             assets.read("login.html"),
         )
-        filled = assets.SAID.sub(lambda found: found[0].replace(f">{found[1]}<", f">{told(found[1])}<"), filled)
+        filled = assets.TRANSLATED.sub(lambda found: found[0].replace(f">{found[1]}<", f">{told(found[1])}<"), filled)
         return HTMLResponse(filled, status, {"cache-control": "no-store", **(headers or {})})
 
 
@@ -160,7 +160,7 @@ def _name(scope: dict[str, Any], kind: str) -> str:
 
 async def _form(request: Request) -> dict[str, str]:
     """The fields of a form, urlencoded or as parts; none where it is too long or too slow."""
-    if int(request.headers.get("content-length", "0") or 0) > LARGEST or "chunked" in request.headers.get(
+    if int(request.headers.get("content-length", "0") or 0) > MAX_BYTES or "chunked" in request.headers.get(
         "transfer-encoding", ""
     ):
         return {}

@@ -15,7 +15,7 @@ MOST = {"lasting": 64, "strangers": 32}  # of each kind at once, and of one addr
 OWNERS = 160  # that the programs of the owner may hold open, each of which holds one or two
 
 
-class Crowd:
+class ConcurrencyLimit:
     """Counts what is going on. Used by the event loop alone, so without a lock."""
 
     def __init__(self) -> None:

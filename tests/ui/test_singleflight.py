@@ -10,8 +10,8 @@ import pytest
 
 from studio import config
 from studio.errors import ModelError
-from studio.ui import flights, measure
-from studio.ui.flights import Flights, Unanswered
+from studio.ui import measure, singleflight
+from studio.ui.singleflight import SingleFlight, Unanswered
 from studio.ui.tune_summary import summary
 from tests.ui.test_load import dead_hub
 
@@ -24,7 +24,7 @@ def test_many_who_ask_the_same_share_one_flight() -> None:
         go.wait(10)
         return "answer"
 
-    those = Flights()
+    those = SingleFlight()
     with pytest.raises(Unanswered, match=r"The Hub does not answer"):
         those.ask("model", work, "The Hub", wait=0.05)
     with ThreadPoolExecutor(20) as pool:
@@ -35,7 +35,7 @@ def test_many_who_ask_the_same_share_one_flight() -> None:
 
 
 def test_who_asks_late_does_not_wait_anew() -> None:
-    those, go = Flights(), threading.Event()
+    those, go = SingleFlight(), threading.Event()
     with pytest.raises(Unanswered):
         those.ask("model", lambda: go.wait(10), "The Hub", wait=0.05)
     began = time.monotonic()
@@ -46,7 +46,7 @@ def test_who_asks_late_does_not_wait_anew() -> None:
 
 
 def test_an_error_is_told_and_asked_anew_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    those, asked = Flights(), []
+    those, asked = SingleFlight(), []
 
     def work() -> None:
         asked.append(1)
@@ -56,15 +56,15 @@ def test_an_error_is_told_and_asked_anew_after_a_while(monkeypatch: pytest.Monke
         with pytest.raises(ModelError, match="No such"):
             those.ask("model", work, "The Hub")
     assert asked == [1]
-    monkeypatch.setattr(flights, "AGAIN", -1.0)
+    monkeypatch.setattr(singleflight, "AGAIN", -1.0)
     with pytest.raises(ModelError):
         those.ask("model", work, "The Hub")
     assert asked == [1, 1]
 
 
 def test_only_so_many_wait() -> None:
-    those, go = Flights(), threading.Event()
-    for number in range(flights.MOST):
+    those, go = SingleFlight(), threading.Event()
+    for number in range(singleflight.MOST):
         with pytest.raises(Unanswered):
             those.ask(number, lambda: go.wait(10), "The Hub", wait=0)
     with pytest.raises(Unanswered, match="wait for it already"):
@@ -79,9 +79,9 @@ def test_the_summary_says_which_service_does_not_answer(home, monkeypatch: pytes
         monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         monkeypatch.setattr(constants, "ENDPOINT", hub)
-        monkeypatch.setattr(measure, "flights", Flights())
-        real = measure.flights.ask
-        monkeypatch.setattr(measure.flights, "ask", lambda *args, wait=3.0: real(*args, wait=min(wait, 0.1)))
+        monkeypatch.setattr(measure, "single_flight", SingleFlight())
+        real = measure.single_flight.ask
+        monkeypatch.setattr(measure.single_flight, "ask", lambda *args, wait=3.0: real(*args, wait=min(wait, 0.1)))
         began = time.monotonic()
         for _ in range(3):
             found = summary({"model": "owner/far-away", "data": {"train": "sample"}, "method": {"name": "lora"}})
