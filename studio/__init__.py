@@ -66,7 +66,7 @@ FLOORS = {
         "doctor",
         "supervise",
         "relay",
-        "box",
+        "bundle",
         "follow",
         "talk",
         "export",

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from studio import commands
-from studio.errors import StudioError, in_words
+from studio.errors import StudioError, as_studio_error
 
 
 def parser() -> argparse.ArgumentParser:
@@ -52,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
     except _Untaken as untaken:
         return untaken.said()
     except Exception as error:
-        spoken = in_words(error)
+        spoken = as_studio_error(error)
         if spoken is None:
             raise
         return _refused(spoken, args)
@@ -68,7 +68,7 @@ class _Untaken(Exception):
         )  # what is left unsaid must not fail again at exit
         if isinstance(self.__cause__, BrokenPipeError):
             return 0
-        spoken = in_words(self.__cause__ or self)
+        spoken = as_studio_error(self.__cause__ or self)
         print(spoken or self, file=sys.stderr)
         return 2
 

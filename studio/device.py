@@ -62,7 +62,7 @@ class Device(BaseModel):
         return "bf16" if self.bf16 else self.traits.half
 
 
-class Seen(NamedTuple):
+class DeviceScan(NamedTuple):
     """devices: never none, the one to use first in front. notices: what a user should know about them."""
 
     devices: list[Device]
@@ -71,31 +71,31 @@ class Seen(NamedTuple):
 
 def devices() -> list[Device]:
     """The accelerators that a run can take (CUDA_VISIBLE_DEVICES and its like honoured), else the CPU. The first one is used by default."""
-    return look().devices
+    return scan_devices().devices
 
 
-def look() -> Seen:
+def scan_devices() -> DeviceScan:
     """What the drivers show: NVIDIA's cards; AMD's or Intel's where the installed torch is made for them; Apple's; else the CPU.
 
     STUDIO_DEVICE=cpu leaves all cards alone. Graphics of AMD or Intel sit in most laptops: beside another torch they are no reason not to use
     the CPU, only worth a notice.
     """
     if os.environ.get(CHOSEN) == "cpu":
-        return Seen([cpu()], [])
+        return DeviceScan([cpu()], [])
     made = build()
     cards, notices = nvidia.cards()
     if made and made.hip and (found := sysfs.amd()):
-        return Seen(_of("rocm", found), notices)
+        return DeviceScan(_of("rocm", found), notices)
     if made and made.xpu and (found := sysfs.intel()):
-        return Seen(_of("xpu", found), notices + _unknown(found))
+        return DeviceScan(_of("xpu", found), notices + _unknown(found))
     if cards:
-        return Seen(_of("cuda", cards), notices)
+        return DeviceScan(_of("cuda", cards), notices)
     if platform.system() == "Darwin" and platform.machine() == "arm64":
         here = cpu()
         recent = tuple(map(int, (platform.mac_ver()[0] or "14").split(".")[:1])) >= (
             14,
         )  # Metal computes in bf16 from macOS 14 on
-        return Seen(
+        return DeviceScan(
             [
                 here.model_copy(
                     update={"kind": "mps", "name": "Apple GPU (shared memory)", "bf16": recent, "shared": True}
@@ -103,7 +103,7 @@ def look() -> Seen:
             ],
             notices,
         )
-    return Seen([cpu()], notices + _unused(made.told() if made else "no torch"))
+    return DeviceScan([cpu()], notices + _unused(made.describe() if made else "no torch"))
 
 
 def environment(chosen: list[Device]) -> dict[str, str]:
@@ -117,7 +117,7 @@ def environment(chosen: list[Device]) -> dict[str, str]:
     )  # HIP reads both; they must agree
 
 
-def here() -> dict[str, str]:
+def default_environment() -> dict[str, str]:
     """For a process of ours that computes on one device: the one that `devices` names first."""
     return environment(devices()[:1])
 
@@ -197,7 +197,7 @@ def cpu() -> Device:
     return Device(kind="cpu", name=_cpu_name(), memory=total, free=free, bf16=_cpu_has_bf16(), cores=cores())
 
 
-def patience() -> dict[str, str]:
+def thread_environment() -> dict[str, str]:
     """Environment for a process that computes beside others: its threads look a few microseconds for their next work, then sleep.
 
     Asleep at once (OMP_WAIT_POLICY=PASSIVE) every small operation waits for its threads to wake: 164 instead of 250 tokens a second on the

@@ -26,8 +26,8 @@ from studio.config import build as order_of
 from studio.driver import fit, nvidia
 from studio.driver.build import build
 from studio.errors import DeviceError, OrderError
-from studio.events import Lock, held
-from studio.home import PROJECT, room, write_whole
+from studio.events import Lock, is_locked
+from studio.home import PROJECT, subfolder, write_atomic
 from studio.methods import METHODS
 from studio.runs import claim, launch
 
@@ -81,12 +81,12 @@ def check(only: Sequence[str] = (), short: bool = False, tell: Tell = lambda _: 
     """
     parts, first = chosen(only), device.devices()[0]
     alive, lock = Lock(_lock()), claim.device_lock(first)
-    if not alive.take():
+    if not alive.acquire():
         raise DeviceError(
             "The doctor is at work already.", "Wait until it is done; its progress stands on the Runs page.", "doctor"
         )
     try:
-        if not lock.take():
+        if not lock.acquire():
             raise DeviceError(
                 f"{first.name} is in use: what is examined beside a run says little.",
                 "Start the doctor when no run is going.",
@@ -95,17 +95,17 @@ def check(only: Sequence[str] = (), short: bool = False, tell: Tell = lambda _: 
         try:
             answer = _examined(parts, short, tell)
         finally:
-            lock.free()
+            lock.release()
         file = save_report(answer)
         answer["report"] = str(file)
-        write_whole(_latest(), json.dumps(answer, ensure_ascii=False))
+        write_atomic(_latest(), json.dumps(answer, ensure_ascii=False))
         return answer
     finally:
-        alive.free()
+        alive.release()
 
 
 def _examined(parts: list[Part], short: bool, tell: Tell) -> dict[str, Any]:
-    began, seen = time.monotonic(), device.look()
+    began, seen = time.monotonic(), device.scan_devices()
     first = seen.devices[0]
     answer: dict[str, Any] = {
         "devices": _devices(seen.devices),
@@ -118,7 +118,7 @@ def _examined(parts: list[Part], short: bool, tell: Tell) -> dict[str, Any]:
     }
 
     def say(part: dict[str, Any]) -> None:
-        write_whole(
+        write_atomic(
             _latest(),
             json.dumps(
                 {**answer, "doing": part["name"] if part["state"] == "going" else None, "of": len(parts)},
@@ -127,14 +127,14 @@ def _examined(parts: list[Part], short: bool, tell: Tell) -> dict[str, Any]:
         )
         tell(part)
 
-    with tempfile.TemporaryDirectory(dir=room("doctor"), prefix="work-") as work:
+    with tempfile.TemporaryDirectory(dir=subfolder("doctor"), prefix="work-") as work:
         for done in _done(parts, short, Path(work), say):
             answer["parts"].append(done)
             said = done["figures"].get("torch") if done["part"] == "devices" else None
             if said:
                 _name_torchs(answer["devices"], said)
                 if first.traits.cards:
-                    fit.keep(first, said)
+                    fit.store_answer(first, said)
             say(done)
     failed = any(part["part"] == "devices" and part["state"] == "failed" for part in answer["parts"])
     return answer | {"usable": fit.misfit(first) is None and not failed, "seconds": round(time.monotonic() - began, 1)}
@@ -142,14 +142,14 @@ def _examined(parts: list[Part], short: bool, tell: Tell) -> dict[str, Any]:
 
 def save_report(answer: dict[str, Any]) -> Path:
     """The report as a file."""
-    file = room("doctor") / f"report-{time.strftime('%Y-%m-%d-%H%M%S')}.json"
-    write_whole(file, json.dumps(answer, indent=1, ensure_ascii=False))
+    file = subfolder("doctor") / f"report-{time.strftime('%Y-%m-%d-%H%M%S')}.json"
+    write_atomic(file, json.dumps(answer, indent=1, ensure_ascii=False))
     return file
 
 
 def latest() -> dict[str, Any]:
     """{state: none, going, done or cut off, answer}: how the newest one stands, from this page or a terminal. answer has `doing` and `of` meanwhile."""
-    going = held(_lock())
+    going = is_locked(_lock())
     try:
         answer = json.loads(_latest().read_text())
     except (OSError, ValueError):
@@ -158,11 +158,11 @@ def latest() -> dict[str, Any]:
 
 
 def _latest() -> Path:
-    return room("doctor") / "latest.json"
+    return subfolder("doctor") / "latest.json"
 
 
 def _lock() -> Path:
-    return room("locks") / "doctor"
+    return subfolder("locks") / "doctor"
 
 
 def versions() -> dict[str, str]:
@@ -199,7 +199,7 @@ def _devices(found: list[device.Device]) -> list[dict[str, Any]]:
             "name": one.name,
             "memory": one.memory,
             "driver": driver.get(one.kind, "none needed"),
-            "torch": made.told() if made else "not installed",
+            "torch": made.describe() if made else "not installed",
         }
         for one in found
     ]
@@ -236,7 +236,7 @@ def _done(parts: list[Part], short: bool, work: Path, tell: Tell) -> Iterator[di
             start_new_session=True,
         )
     try:
-        with process.ended_after(worker, LIMIT + GRACE):
+        with process.kill_after(worker, LIMIT + GRACE):
             for line in worker.stdout or ():
                 told = json.loads(line)
                 if told["state"] == "going":
@@ -272,7 +272,7 @@ def _environment(work: Path) -> dict[str, str]:
         "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
         **os.environ,
         **settled,
-        **device.here(),
+        **device.default_environment(),
         "STUDIO_HOME": str(home),
         "HF_HUB_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",
@@ -282,5 +282,5 @@ def _environment(work: Path) -> dict[str, str]:
 
 def tidy() -> None:
     """Remove what a doctor that was killed left behind."""
-    for folder in room("doctor").glob("work-*"):
+    for folder in subfolder("doctor").glob("work-*"):
         shutil.rmtree(folder, ignore_errors=True)

@@ -73,14 +73,14 @@ class ExportError(StudioError):
 
 
 @contextmanager
-def model_file(what: object) -> Iterator[None]:
+def reading_model_file(what: object) -> Iterator[None]:
     """While a file of a model is read and taken apart: whatever a damaged one makes its readers raise becomes a ModelError that names it."""
     try:
         yield
     except StudioError:
         raise
     except (OSError, MemoryError) as error:
-        raise in_words(error) or error from error
+        raise as_studio_error(error) or error from error
     except Exception as error:
         lines = str(error).strip().splitlines()
         reason = (
@@ -138,7 +138,7 @@ REFUSED: dict[int, tuple[str, str]] = {  # errno -> (what, what to do); {0}: the
 }
 
 
-def in_words(error: BaseException) -> StudioError | None:
+def as_studio_error(error: BaseException) -> StudioError | None:
     """What the world refused, as a sentence with the way out; None for what is a mistake of this program's own.
 
     For the two doors, page and terminal: whatever reaches them is said in words there, with no traceback.
@@ -182,7 +182,7 @@ def in_words(error: BaseException) -> StudioError | None:
     return None
 
 
-def own(error: BaseException) -> StudioError:
+def internal_error(error: BaseException) -> StudioError:
     """For a mistake of this program's own: named, with where to look."""
     return StudioError(
         f"The studio made a mistake: {type(error).__name__}: {str(error)[:200]}".rstrip(": ") + ".",

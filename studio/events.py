@@ -214,7 +214,7 @@ class Lock:
         self.path = path
         self.descriptor: int | None = None
 
-    def take(self, wait: float = 0.0, shared: bool = False) -> bool:
+    def acquire(self, wait: float = 0.0, shared: bool = False) -> bool:
         """True once held; False when somebody else still holds it after `wait` seconds. shared: beside others that share, and unseen by held()."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -231,21 +231,21 @@ class Lock:
                 self.descriptor = descriptor
                 return True
 
-    def free(self) -> None:
+    def release(self) -> None:
         if self.descriptor is not None:
             os.close(self.descriptor)
             self.descriptor = None
 
     def __enter__(self) -> Lock:
-        if not self.take(wait=60):
+        if not self.acquire(wait=60):
             raise TimeoutError(f"{self.path} is held by another process")
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.free()
+        self.release()
 
 
-def held(path: Path) -> bool:
+def is_locked(path: Path) -> bool:
     """Whether some process holds the lock for itself. Asks with a shared lock, given back at once."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

@@ -18,13 +18,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from studio import box, json_text
+from studio import bundle, json_text
 from studio.errors import DeviceError, StudioError
 from studio.events import KINDS
-from studio.home import write_whole
-from studio.place import Box, Unreachable
+from studio.home import write_atomic
+from studio.place import Bundle, Unreachable
 from studio.run import WORKING, Run
-from studio.runs import afar, checkpoints
+from studio.runs import checkpoints, remote
 
 WAITS = (1, 2, 5, 10, 20, 30)  # seconds before a lost connection is tried again; the last one stays
 GIVE_UP_STOP = 120.0  # seconds a stop waits for a place that does not answer
@@ -44,7 +44,7 @@ class Follow:
         self.run, self.place = run, run.config.place
         self.folder = run.folder / "remote"
         self.state_file = self.folder / "state.json"
-        self.box = Box(run.id, self.folder / "box", attempt, lambda: box.seconds(run), self._told)
+        self.bundle = Bundle(run.id, self.folder / "box", attempt, lambda: bundle.seconds(run), self._told)
         self.known = {"log": 0, **json_text.stored(self.state_file, {})}
         relayed = [event for event in run.events() if "relayed" in event]
         self.heard = max(
@@ -53,7 +53,7 @@ class Follow:
         self.seen = {_key(event) for event in relayed}
         self.end: dict[str, Any] | None = None
         self.now = ""  # the phase it is in
-        self.answered = afar.known(run)  # whether the place has ever answered
+        self.answered = remote.known(run)  # whether the place has ever answered
         self.begun = self.state_file.exists()  # whether a run there may go on by itself
         self.asked: str | None = None  # the stop that was passed on
         self.before = ""  # the phase in which the connection was lost
@@ -62,13 +62,13 @@ class Follow:
     def carry_out(self) -> None:
         """Send, follow, fetch, end. Raises StudioError with the reason when it cannot."""
         self.phase("sending")
-        box.pack(self.run, self.box.folder)
-        self._reach(lambda: self.place.send(self.box))
-        write_whole(self.state_file, json.dumps(self.known))
+        bundle.pack(self.run, self.bundle.folder)
+        self._reach(lambda: self.place.send(self.bundle))
+        write_atomic(self.state_file, json.dumps(self.known))
         self.begun, tries = True, 0
         while self.end is None:
             try:
-                for line in _beside(self.place.output(self.box, self.heard, self.known["log"])):
+                for line in _beside(self.place.output(self.bundle, self.heard, self.known["log"])):
                     if line and tries:
                         tries = self._found_again()
                     self._take(line)
@@ -83,23 +83,23 @@ class Follow:
                 self._wait(lost, tries)
                 tries += 1
         self._fetch()
-        shutil.rmtree(self.box.folder, ignore_errors=True)  # packed anew if the run goes on
+        shutil.rmtree(self.bundle.folder, ignore_errors=True)  # packed anew if the run goes on
         self.run.append("end", **self.end)
 
     def phase(self, name: str) -> None:
         self.now = name
-        self.run.append("phase", name=name, attempt=self.box.attempt)
+        self.run.append("phase", name=name, attempt=self.bundle.attempt)
 
     def _told(self, phase: str, line: str) -> None:
         """What the place says while it is sent to. Raises Stopped where nothing has begun there and this run is asked to stop."""
         if not self.answered:
-            afar.mark(self.run)
+            remote.mark(self.run)
             self.answered = True
         if line:
             print(line, flush=True)
         if phase not in ("", self.now):
             self.phase(phase)
-        if self.run.stop_asked() and not self.state_file.exists():
+        if self.run.stop_request() and not self.state_file.exists():
             raise Stopped
 
     # -- what comes
@@ -117,7 +117,7 @@ class Follow:
             if offset > self.known["log"]:
                 print(json.loads(body), end="", flush=True)
                 self.known["log"] = offset
-                write_whole(self.state_file, json.dumps(self.known))
+                write_atomic(self.state_file, json.dumps(self.known))
         else:
             print(line.decode("utf-8", "replace"), flush=True)
 
@@ -133,7 +133,7 @@ class Follow:
         self.seen.add(key)
         if kind == "phase":
             self.now = told["name"]
-        told |= {"attempt": self.box.attempt, "relayed": offset}
+        told |= {"attempt": self.bundle.attempt, "relayed": offset}
         if kind == "end":
             full = (
                 {"cause": f"The disk of {self.place.address} is full.", "action": FREE_THERE}
@@ -152,18 +152,18 @@ class Follow:
 
     def _pass_on(self) -> None:
         """What this run is asked, to the place."""
-        how = self.run.stop_asked()
-        words = sorted(self.run.asked()) + ([_word(how)] if how and how != self.asked else [])
+        how = self.run.stop_request()
+        words = sorted(self.run.take_requests()) + ([_word(how)] if how and how != self.asked else [])
         for word in words:
             try:
-                self.place.ask(self.box, word)
+                self.place.ask(self.bundle, word)
                 if how and word == _word(how):
                     self.asked = how
             except (Unreachable, StudioError) as lost:
                 self.run.append(
                     "note",
                     level="warning",
-                    attempt=self.box.attempt,
+                    attempt=self.bundle.attempt,
                     text=f"{lost} The request ({word}) could not be passed on yet; it is tried again.",
                 )
 
@@ -173,14 +173,14 @@ class Follow:
             self.run.append(
                 "note",
                 level="warning",
-                attempt=self.box.attempt,
+                attempt=self.bundle.attempt,
                 text=f"{lost} {'The run there goes on; the' if self.begun else 'The'} connection is tried again.",
             )
             if self.now in WORKING:
                 self.before = self.now
                 self.phase(LOST)
         now = time.monotonic()
-        if self.run.stop_asked():
+        if self.run.stop_request():
             self.unheard = self.unheard or now
             if now - self.unheard > GIVE_UP_STOP:
                 raise DeviceError(
@@ -189,13 +189,13 @@ class Follow:
                     "place",
                 )
         until = now + WAITS[min(tries, len(WAITS) - 1)]
-        while time.monotonic() < until and not (self.run.stop_asked() and self.unheard is None):
+        while time.monotonic() < until and not (self.run.stop_request() and self.unheard is None):
             time.sleep(0.2)
 
     def _found_again(self) -> int:
         """The place answers again after so many tries: none of them counts any more."""
         self.run.append(
-            "note", level="info", attempt=self.box.attempt, text=f"The connection to {self.place.address} is back."
+            "note", level="info", attempt=self.bundle.attempt, text=f"The connection to {self.place.address} is back."
         )
         if self.now == LOST:
             self.phase(self.before)
@@ -226,14 +226,14 @@ class Follow:
         self.phase("fetching result")
         try:
             with checkpoints.replacing(self.run.result) as target:
-                self._reach(lambda: self.place.fetch(self.box, target))
+                self._reach(lambda: self.place.fetch(self.bundle, target))
                 if not (target / "manifest.json").is_file():
                     raise DeviceError("There is no result there.", "", "place")
         except StudioError:
             if self.end["state"] == "finished":
                 raise
             return  # stopped before there was anything to keep
-        self.run.append("saved", path=str(self.run.result), what="model", attempt=self.box.attempt)
+        self.run.append("saved", path=str(self.run.result), what="model", attempt=self.bundle.attempt)
 
 
 def _key(event: dict[str, Any]) -> tuple[Any, ...]:

@@ -35,7 +35,7 @@ def home() -> Path:
     return path.resolve()
 
 
-def private() -> None:
+def restrict_permissions() -> None:
     """Keep the home from other people on this computer: an older version made it readable for all."""
     path = home()
     found = path.stat()
@@ -43,7 +43,7 @@ def private() -> None:
         path.chmod(0o700)
 
 
-def room(name: str) -> Path:
+def subfolder(name: str) -> Path:
     """A folder under home: runs, models, uploads, datasets, cache, locks. Made if missing."""
     path = home() / name
     path.mkdir(parents=True, exist_ok=True)
@@ -69,13 +69,13 @@ def inside(folder: Path, name: str) -> Path:
     return path
 
 
-def write_whole(path: Path, data: str | bytes, mode: int = 0o666) -> None:
+def write_atomic(path: Path, data: str | bytes, mode: int = 0o666) -> None:
     """Write a file so that a reader, or a crash, sees the old one or the new one and never a half.
 
     Temporary file of a name that no other thread or process uses, in the same folder, fsync, rename, fsync of the folder.
     mode: permissions of the file, less the umask. What is read, changed and written again also needs `changing`.
     """
-    temporary = draft(path)
+    temporary = temporary_path(path)
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
         with open(descriptor, "wb") as file:
@@ -86,10 +86,10 @@ def write_whole(path: Path, data: str | bytes, mode: int = 0o666) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-    sync_folder(path.parent)
+    fsync_path(path.parent)
 
 
-def draft(path: Path) -> Path:
+def temporary_path(path: Path) -> Path:
     """A name beside `path` to write its next content under: .NAME.RANDOM.PID.tmp, short enough for any file system."""
     return path.with_name(f".{path.name[:40]}.{secrets.token_hex(6)}.{os.getpid()}.tmp")
 
@@ -117,7 +117,7 @@ def changing(path: Path, wait: float = 30.0) -> Iterator[None]:
         os.close(descriptor)
 
 
-def sync_folder(folder: Path) -> None:
+def fsync_path(folder: Path) -> None:
     """Make a rename in this folder last a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
@@ -126,7 +126,7 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def bytes_in(folder: Path) -> int:
+def folder_size(folder: Path) -> int:
     """Bytes of all files under a folder; those that vanish while it is walked do not count."""
     total = 0
     for place, _, names in os.walk(folder):

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 from studio import json_text
 from studio.base import families, headers, shards, source
 from studio.base.source import ModelOrder
-from studio.errors import ModelError, model_file
+from studio.errors import ModelError, reading_model_file
 from studio.home import PROJECT
 
 BYTES = {
@@ -220,7 +220,7 @@ def from_config(config: dict[str, Any], tensors: dict[str, Tensor] | None = None
 
     Raises ModelError for a config that says nothing usable.
     """
-    with model_file("config.json"):
+    with reading_model_file("config.json"):
         return _understood(config, tensors)
 
 
@@ -265,7 +265,7 @@ def _understood(config: dict[str, Any], tensors: dict[str, Tensor] | None) -> Mo
 
 def header(file: Path) -> dict[str, Tensor]:
     """Names, types and shapes from the head of a safetensors file (8 bytes of length, then JSON); weights are not read."""
-    with model_file(file):
+    with reading_model_file(file):
         with open(file, "rb") as stream:
             (length,) = struct.unpack("<Q", stream.read(8))
             if length > 100_000_000:
@@ -284,5 +284,5 @@ def _config(folder: Path) -> dict[str, Any]:
         raise ModelError(
             f"{folder} has no config.json.", "Give a folder that transformers' save_pretrained wrote.", "model"
         )
-    with model_file(file):
+    with reading_model_file(file):
         return dict(json_text.read(file.read_text(encoding="utf-8"), "config.json"))

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from studio import model
-from studio.errors import ModelError, StudioError, model_file
-from studio.home import room
+from studio.errors import ModelError, StudioError, reading_model_file
+from studio.home import subfolder
 
 FILES = (
     "tokenizer.json",
@@ -97,7 +97,7 @@ def _numbered(file: Path, stamp: int, texts: tuple[str, ...]) -> tuple[dict[str,
     """(ids of the tokens added, ids of those that are one token already, the highest id in use), as the tokenizers library numbers them."""
     from tokenizers import AddedToken, Tokenizer  # late: a compiled library that the page's first second does not need
 
-    with model_file(file):
+    with reading_model_file(file):
         made = Tokenizer.from_file(str(file))
     known: dict[str, int] = {}
     for text in texts:
@@ -126,7 +126,7 @@ def tokenizer_folder(folder: str | Path, texts: Sequence[str]) -> Path:
     content = hashlib.sha256(json.dumps([folder.name, *ids.items()]).encode())
     for file in files:
         content.update(file.name.encode() + b"\0" + file.read_bytes())
-    final = room("cache") / f"tokenizer-{content.hexdigest()[:32]}" / folder.name
+    final = subfolder("cache") / f"tokenizer-{content.hexdigest()[:32]}" / folder.name
     if not (final / "tokenizer.json").is_file():
         _write(files, ids, final)
     return final
@@ -176,7 +176,7 @@ def _entry(text: str) -> dict[str, Any]:
 
 
 def _edit(file: Path, change: Any) -> None:
-    with model_file(file):
+    with reading_model_file(file):
         told = json.loads(file.read_text(encoding="utf-8"))
         change(told)
     file.write_text(json.dumps(told, indent=2, ensure_ascii=False), encoding="utf-8")

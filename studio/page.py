@@ -70,16 +70,16 @@ def main(given: list[str] | None = None) -> None:
         os.environ.pop(name, None)
     from studio import home, process, queue
 
-    process.unhurried(SLACK)
-    home.private()
-    os.environ.setdefault("GRADIO_TEMP_DIR", str(home.room("cache") / "gradio"))  # read when gradio is imported
-    from studio.runs import afterwards, backup
+    process.set_timer_slack(SLACK)
+    home.restrict_permissions()
+    os.environ.setdefault("GRADIO_TEMP_DIR", str(home.subfolder("cache") / "gradio"))  # read when gradio is imported
+    from studio.runs import backup, end_hooks
     from studio.ui import shared_host, uploads
     from studio.ui.serving import Reach, launch
 
     uploads.sweep()
     backup.watch()
-    queue.watch(then=afterwards.catch_up)
+    queue.watch(then=end_hooks.catch_up)
     owner, watcher = map(passwords.get, credentials.PASSWORDS)
     token = shared_host.shared() if args.token is None else args.token
     launch(

@@ -34,7 +34,7 @@ class Machine(NamedTuple):
         return None if seconds is None or self.price is None else round(self.price * seconds / 3600, 4)
 
 
-class Box(NamedTuple):
+class Bundle(NamedTuple):
     """What is sent, and under which name it stands at the place.
 
     name: the run's id here; folder: holds order.yaml, changes.json and files/; attempt: of the run here, from 1; expected: how many
@@ -78,14 +78,14 @@ class RemotePlace(Place):
     remote: ClassVar[bool] = True
 
     @abstractmethod
-    def send(self, box: Box) -> None:
+    def send(self, bundle: Bundle) -> None:
         """Bring the program and the box there. Idempotent. Raises StudioError where that cannot work, Unreachable.
 
         box.tell is called as soon as the place has answered, and while it takes long.
         """
 
     @abstractmethod
-    def output(self, box: Box, events: int, log: int) -> Iterator[bytes]:
+    def output(self, bundle: Bundle, events: int, log: int) -> Iterator[bytes]:
         """Start the box's run there, or come back to it, and yield the relay's lines; b"" at least every second while there are none.
 
         events, log: bytes of the run's events.jsonl and log.txt there that are known here. What was told already may be
@@ -94,11 +94,11 @@ class RemotePlace(Place):
         """
 
     @abstractmethod
-    def ask(self, box: Box, word: str) -> None:
+    def ask(self, bundle: Bundle, word: str) -> None:
         """Pass a request on: stop, discard, pause, save, evaluate or sample. Raises Unreachable."""
 
     @abstractmethod
-    def fetch(self, box: Box, target: Path) -> None:
+    def fetch(self, bundle: Bundle, target: Path) -> None:
         """Bring the result's files (the run's model/) into an empty folder here. Raises StudioError, Unreachable."""
 
     def remove(self, name: str) -> str:

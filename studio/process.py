@@ -22,7 +22,7 @@ import psutil
 _SET_PARENT_DEATH_SIGNAL, _SET_TIMER_SLACK, _SET_CHILD_SUBREAPER = 1, 29, 36  # linux/prctl.h
 
 
-def die_with(parent: int) -> None:
+def die_with_parent(parent: int) -> None:
     """Linux: SIGKILL for this process when its parent is gone. parent: the parent's id as the starter knew it.
 
     A rank started by torchrun calls this too: it lives in a session of its own, out of reach of its grandparent's group.
@@ -34,7 +34,7 @@ def die_with(parent: int) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def first_to_go() -> None:
+def prefer_oom_kill() -> None:
     """Linux: when memory runs out, the system ends this process before the page or the supervisor."""
     try:
         Path("/proc/self/oom_score_adj").write_text("500")
@@ -48,7 +48,7 @@ def adopt_orphans() -> None:
         ctypes.CDLL(None).prctl(_SET_CHILD_SUBREAPER, 1)
 
 
-def unhurried(milliseconds: float) -> None:
+def set_timer_slack(milliseconds: float) -> None:
     """Linux: waits of this process with a time limit may last so much longer, so that the kernel lets them end together (PR_SET_TIMERSLACK).
 
     What is waited for still wakes at once: a connection, a lock, a child. Holds for threads and processes that are started from now on, too.
@@ -57,12 +57,12 @@ def unhurried(milliseconds: float) -> None:
         ctypes.CDLL(None).prctl(_SET_TIMER_SLACK, ctypes.c_ulong(int(1e6 * milliseconds)))
 
 
-def family() -> list[psutil.Process]:
+def descendants() -> list[psutil.Process]:
     """All living descendants of this process."""
-    return [one for one in psutil.Process().children(recursive=True) if lives(one)]
+    return [one for one in psutil.Process().children(recursive=True) if is_alive(one)]
 
 
-def tree(pid: int) -> list[psutil.Process]:
+def descendants_of(pid: int) -> list[psutil.Process]:
     """All living descendants of a child of ours."""
     try:
         return psutil.Process(pid).children(recursive=True)
@@ -82,19 +82,19 @@ def holders(path: Path) -> list[psutil.Process]:
     return found
 
 
-def end(find: Callable[[], list[psutil.Process]], wait: float = 10.0) -> bool:
+def kill_all(find: Callable[[], list[psutil.Process]], wait: float = 10.0) -> bool:
     """SIGKILL all that find() gives, again until it gives none. False when some are left after `wait` seconds."""
     until = time.monotonic() + wait
     while left := find():
         if time.monotonic() > until:
             return False
         for one in left:
-            send(one, signal.SIGKILL)
+            send_signal(one, signal.SIGKILL)
         psutil.wait_procs(left, timeout=0.2)
     return True
 
 
-def send(one: psutil.Process, number: int) -> None:
+def send_signal(one: psutil.Process, number: int) -> None:
     """A signal, after psutil has compared the id's start time with the one it was found with."""
     try:
         one.send_signal(number)
@@ -113,7 +113,7 @@ def memory_kills() -> int:
     return 0
 
 
-def lives(one: psutil.Process) -> bool:
+def is_alive(one: psutil.Process) -> bool:
     try:
         return one.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -121,7 +121,7 @@ def lives(one: psutil.Process) -> bool:
 
 
 @contextmanager
-def ended_after(child: subprocess.Popen[str], seconds: float) -> Iterator[None]:
+def kill_after(child: subprocess.Popen[str], seconds: float) -> Iterator[None]:
     """Inside, a child is killed once it has gone on for so long."""
     timer = threading.Timer(seconds, child.kill)
     timer.daemon = True

@@ -15,7 +15,7 @@ from studio import crash, events
 from studio.config import RunConfig
 from studio.errors import RunError
 from studio.events import END_STATES, Lock
-from studio.home import PROJECT, home, room
+from studio.home import PROJECT, home, subfolder
 from studio.run import ALIVE, Run, create, runs, sweep
 from studio.runs import claim, launch, recovery, sequence
 
@@ -31,11 +31,11 @@ def submit(config: RunConfig) -> Run:
     return run
 
 
-def shelve(config: RunConfig) -> Run:
+def submit_on_hold(config: RunConfig) -> Run:
     """Make a run that waits on hold: whoever resumes it, or starts its supervisor by hand, lets it run."""
     with _turn():
         run = create(config, order=_behind())
-        _put(run, hold=True, order=_order(run.turn()))
+        _put(run, hold=True, order=_order(run.state_event()))
     return run
 
 
@@ -43,15 +43,15 @@ def waiting() -> list[Run]:
     """Queued runs, the next one first; those on hold too, where they stand."""
     queued = []
     for run in runs():
-        turn = run.turn()
+        state_event = run.state_event()
         if run.state() == "queued":
-            queued.append((_order(turn), run.id, run))
+            queued.append((_order(state_event), run.id, run))
     return [run for _, _, run in sorted(queued, key=lambda item: item[:2])]
 
 
 def on_hold(run: Run) -> bool:
     """Whether a waiting run was paused: it stays in the queue, but is not started before it is resumed."""
-    return bool((run.turn() or {}).get("hold"))
+    return bool((run.state_event() or {}).get("hold"))
 
 
 def advance() -> Run | None:
@@ -68,7 +68,7 @@ def advance() -> Run | None:
         sweep()
         for run in runs():
             try:
-                settle(run)
+                reconcile(run)
             except OSError as error:  # one folder that cannot be written does not hold up the others
                 print(f"queue: {run.id}: {error}", file=sys.stderr, flush=True)
         for run in waiting():
@@ -76,7 +76,7 @@ def advance() -> Run | None:
                 run.append("end", state="stopped", cause="Stopped while it was waiting.", attempt=run.attempt())
             elif not on_hold(run):
                 try:
-                    if blocked and not launch.elsewhere(run):
+                    if blocked and not launch.is_remote(run):
                         continue
                     started = start(run)
                     blocked = blocked or not started
@@ -111,7 +111,7 @@ def watch(every: float = 5.0, then: Callable[[], None] | None = None) -> threadi
 
 def start(run: Run) -> bool:
     """Start the run's supervisor, detached; True once it holds the run's lock, False when no device is free. Raises RunError."""
-    if not launch.elsewhere(run) and all(events.held(lock.path) for lock in claim.device_locks()):
+    if not launch.is_remote(run) and all(events.is_locked(lock.path) for lock in claim.device_locks()):
         return False
     crash.point("queue.start")
     command = [sys.executable, "-m", "studio.supervise", "--detach", str(run.folder)]
@@ -143,10 +143,10 @@ def stop(run: Run, discard: bool = False) -> str:
     The stated delays are in studio/runs/stopping.py. A second stop with discard hurries a first one.
     """
     with _turn():
-        state = settle(run)
+        state = reconcile(run)
         if state not in ("queued", *ALIVE):
             raise RunError(f"{run.id} is not running: it is {state}.", "There is nothing to stop.", "run")
-        run.ask_to_stop("discard" if discard else "keep")
+        run.request_stop("discard" if discard else "keep")
         if state == "queued" and not run.alive():
             run.append("end", state="stopped", cause="Stopped while it was waiting.", attempt=run.attempt())
             run.stop_file.unlink(missing_ok=True)
@@ -156,11 +156,11 @@ def stop(run: Run, discard: bool = False) -> str:
 def pause(run: Run) -> str:
     """Stop a run, keep its checkpoint and put it back in the queue, on hold until it is resumed."""
     with _turn():
-        state = settle(run)
+        state = reconcile(run)
         if state == "queued":
-            _put(run, hold=True, order=_order(run.turn()))
+            _put(run, hold=True, order=_order(run.state_event()))
         elif state in ALIVE:
-            run.ask_to_stop("pause")
+            run.request_stop("pause")
         else:
             raise RunError(f"{run.id} is not running: it is {state}.", "There is nothing to pause.", "run")
     return run.state()
@@ -172,16 +172,16 @@ def resume(run: Run, changes: dict[str, dict[str, Any]] | None = None, why: str 
     changes: of the order from here on, {section: {key: value}}. Raises RunError when they would change the data's sequence.
     """
     with _turn():
-        state = settle(run)
+        state = reconcile(run)
         if state == "queued" and on_hold(run):
-            _put(run, hold=False, order=_order(run.turn()))
+            _put(run, hold=False, order=_order(run.state_event()))
         elif state in ("queued", *ALIVE):
             raise RunError(f"{run.id} is {state} already.", "Wait for it, or stop it first.", "run")
         elif state == "finished" and not changes:
             raise RunError(f"{run.id} is finished.", "Start a new run, or extend it with more epochs.", "run")
         else:
             config = run.config.changed(**changes) if changes else run.config
-            sequence.refuse_other_order(run.checkpoints, config, plan_of(run).get("effective_batch"))
+            sequence.refuse_other_order(run.checkpoints, config, last_plan(run).get("effective_batch"))
             if changes:
                 run.change(why, **changes)
             run.stop_file.unlink(missing_ok=True)
@@ -189,9 +189,9 @@ def resume(run: Run, changes: dict[str, dict[str, Any]] | None = None, why: str 
     advance()
 
 
-def plan_of(run: Run) -> dict[str, Any]:
+def last_plan(run: Run) -> dict[str, Any]:
     """What the trainer settled on the last time; nothing before it has begun."""
-    return events.last(run.diary, ("plan",)) or {}
+    return events.last(run.events_file, ("plan",)) or {}
 
 
 def move(run: Run, place: int) -> list[Run]:
@@ -203,8 +203,8 @@ def move(run: Run, place: int) -> list[Run]:
                 f"{run.id} is not waiting: it is {run.state()}.", "Only a queued run has a place in the queue.", "run"
             )
         index = max(0, min(place - 1, len(others)))
-        before = _order(others[index - 1].turn()) if index else None
-        after = _order(others[index].turn()) if index < len(others) else None
+        before = _order(others[index - 1].state_event()) if index else None
+        after = _order(others[index].state_event()) if index < len(others) else None
         order = (
             (before + after) / 2
             if before is not None and after is not None
@@ -223,19 +223,19 @@ def _put(run: Run, hold: bool, order: float) -> None:
 # -- the end of an attempt
 
 
-def settle(run: Run) -> str:
+def reconcile(run: Run) -> str:
     """recovery.settle, and what a supervisor that died behind the end line did not come to. Returns the state."""
-    state = recovery.settle(run)
+    state = recovery.reconcile(run)
     if state in END_STATES and recovery.unfinished(run):
         with recovery.alone(run) as mine:
             if mine and recovery.end_orphans(run):
-                wind_up(run)
+                finalize(run)
     return run.state()
 
 
-def wind_up(run: Run) -> None:
+def finalize(run: Run) -> None:
     """Behind the end line, under the run's lock: what the stop request asked for beyond it, a goal moved meanwhile, the leftovers."""
-    how, state = run.stop_asked(), (run.turn() or {}).get("state")
+    how, state = run.stop_request(), (run.state_event() or {}).get("state")
     if how == "discard" and state == "stopped":
         shutil.rmtree(run.checkpoints, ignore_errors=True)
         shutil.rmtree(run.result, ignore_errors=True)
@@ -253,16 +253,16 @@ def _extended(run: Run) -> bool:
     return any(change["why"].startswith("extended") for change in run.changes()[known:])
 
 
-def _order(turn: dict[str, Any] | None) -> float:
-    order = (turn or {}).get("order")
-    return order if isinstance(order, (int, float)) else (turn or {}).get("at", 0.0)
+def _order(state_event: dict[str, Any] | None) -> float:
+    order = (state_event or {}).get("order")
+    return order if isinstance(order, (int, float)) else (state_event or {}).get("at", 0.0)
 
 
 def _behind() -> float:
     """A place behind all that wait. Counted, not the time of day: a clock may step."""
-    return max((_order(run.turn()) for run in waiting()), default=0.0) + 1
+    return max((_order(run.state_event()) for run in waiting()), default=0.0) + 1
 
 
 def _turn() -> Lock:
     """One at a time changes the queue."""
-    return Lock(room("locks") / "queue")
+    return Lock(subfolder("locks") / "queue")

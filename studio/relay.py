@@ -29,8 +29,8 @@ import yaml
 from studio import config, preflight, queue, run
 from studio.errors import DeviceError, StudioError
 from studio.events import FULL, Lock, read
-from studio.home import room, write_whole
-from studio.run import ASKS, Run
+from studio.home import subfolder, write_atomic
+from studio.run import REQUESTS, Run
 from studio.runs import backup, log
 
 LOOK = 0.5  # seconds between two looks
@@ -39,7 +39,7 @@ HUB_LOOK = float(os.environ.get("STUDIO_HUB_LOOK", 10))  # seconds between two l
 
 
 def relay(
-    box: Path,
+    bundle: Path,
     attempt: int,
     events_from: int,
     log_from: int,
@@ -52,11 +52,11 @@ def relay(
     attempt: of the run at the other side; a higher one than before lets an ended run go on. each: called at every look; last: behind the
     run's end, before that is told.
     """
-    with Lock(box / "lock"):
-        one = _run(box, attempt)
+    with Lock(bundle / "lock"):
+        one = _run(bundle, attempt)
     cursor, place = events_from, (0, log_from)
     while True:
-        _pass_on(box, one)
+        _pass_on(bundle, one)
         ended = _over(one)
         if ended:
             last(one)
@@ -74,7 +74,7 @@ def relay(
 def _tell_events(one: Run, cursor: int, tell: Callable[[str], None]) -> int:
     """Line by line, each with its own offset, so that whoever is cut off in the middle knows where to go on."""
     while True:
-        found, after = read(one.diary, cursor, limit=1)
+        found, after = read(one.events_file, cursor, limit=1)
         if after == cursor:
             return cursor
         for event in found:
@@ -82,33 +82,33 @@ def _tell_events(one: Run, cursor: int, tell: Callable[[str], None]) -> int:
         cursor = after
 
 
-def _remove(box: Path) -> None:
+def _remove(bundle: Path) -> None:
     """Delete the box's run here, and the box. Raises RunError while it is running."""
     try:
-        one = Run(room("runs") / json.loads((box / "answer.json").read_text())["run"])
+        one = Run(subfolder("runs") / json.loads((bundle / "answer.json").read_text())["run"])
     except FileNotFoundError:
         one = None  # it was sent, and never begun
     if one is not None and one.folder.is_dir():
         run.delete(one)
-    shutil.rmtree(box)
+    shutil.rmtree(bundle)
 
 
 def _over(one: Run) -> bool:
-    state = queue.settle(one)
+    state = queue.reconcile(one)
     return state not in ("queued", *run.ALIVE) and not one.alive() or (state == "queued" and queue.on_hold(one))
 
 
-def _run(box: Path, attempt: int) -> Run:
+def _run(bundle: Path, attempt: int) -> Run:
     """The box's run: ordered the first time, and going on again when the other side has begun another attempt."""
-    answer, changes = box / "answer.json", json.loads((box / "changes.json").read_text())
+    answer, changes = bundle / "answer.json", json.loads((bundle / "changes.json").read_text())
     try:
         known = json.loads(answer.read_text())
     except FileNotFoundError:
-        one = queue.submit(_order(box))
+        one = queue.submit(_order(bundle))
         known = {"run": one.id, "attempt": attempt, "changes": 0}
-    one = Run(room("runs") / known["run"])
-    if attempt > known["attempt"] and not one.alive() and queue.settle(one) not in ("queued", *run.ALIVE):
-        for ask in box.glob("ask-*"):
+    one = Run(subfolder("runs") / known["run"])
+    if attempt > known["attempt"] and not one.alive() and queue.reconcile(one) not in ("queued", *run.ALIVE):
+        for ask in bundle.glob("ask-*"):
             ask.unlink(missing_ok=True)
         new = changes[known["changes"] :]
         merged: dict = {}
@@ -117,40 +117,40 @@ def _run(box: Path, attempt: int) -> Run:
                 merged.setdefault(section, {}).update(values)
         if merged or one.state() != "finished":
             queue.resume(one, merged or None, why=new[-1]["why"] if new else "")
-    write_whole(answer, json.dumps({"run": one.id, "attempt": attempt, "changes": len(changes)}))
-    link = box / "run"
+    write_atomic(answer, json.dumps({"run": one.id, "attempt": attempt, "changes": len(changes)}))
+    link = bundle / "run"
     if not link.is_symlink():
         link.symlink_to(one.folder)
     return one
 
 
-def _order(box: Path) -> config.RunConfig:
+def _order(bundle: Path) -> config.RunConfig:
     """The order with its files' places here."""
-    plain = yaml.safe_load((box / "order.yaml").read_text())
+    plain = yaml.safe_load((bundle / "order.yaml").read_text())
     for section, key in ((plain["data"], "train"), (plain["data"], "eval"), (plain["model"], "source")):
         if key in section:
-            section[key] = _placed(box, section[key])
+            section[key] = _placed(bundle, section[key])
     order = config.build(plain)
     preflight.check(order)
     return order
 
 
-def _placed(box: Path, value: object) -> object:
+def _placed(bundle: Path, value: object) -> object:
     """A path that begins with files/ as it stands here; everything else as it is."""
     if isinstance(value, list):
-        return [{**item, "source": _placed(box, item["source"])} for item in value]
-    return str(box / value) if isinstance(value, str) and value.startswith("files/") else value
+        return [{**item, "source": _placed(bundle, item["source"])} for item in value]
+    return str(bundle / value) if isinstance(value, str) and value.startswith("files/") else value
 
 
-def _pass_on(box: Path, one: Run) -> None:
+def _pass_on(bundle: Path, one: Run) -> None:
     """What the other side asks for: files named ask-WORD, taken away once passed on."""
-    for ask in sorted(box.glob("ask-*")):
+    for ask in sorted(bundle.glob("ask-*")):
         word = ask.name.removeprefix("ask-")
         try:
-            if word in ASKS:
+            if word in REQUESTS:
                 one.ask(word)
             elif word == "pause":
-                one.ask_to_stop("keep")  # it waits in the queue of the other side, not in ours
+                one.request_stop("keep")  # it waits in the queue of the other side, not in ours
             elif word in ("stop", "discard"):
                 queue.stop(one, discard=word == "discard")
         except StudioError as error:
@@ -164,21 +164,21 @@ class Hub:
     def __init__(self, repo: str, name: str):
         from huggingface_hub import HfApi
 
-        self.api, self.repo, self.box = HfApi(), repo, room("relay") / name
+        self.api, self.repo, self.bundle = HfApi(), repo, subfolder("relay") / name
         self.copying: threading.Thread | None = None
         self.looked = 0.0
 
     def unpack(self) -> Path:
         """The box, and the run as an earlier Job left it. A run that was cut off goes on by itself."""
-        self.api.snapshot_download(self.repo, local_dir=self.box.parent / "repository", allow_patterns=["box/**"])
-        shutil.copytree(self.box.parent / "repository" / "box", self.box, dirs_exist_ok=True)
-        for ask in self.box.glob("ask-*"):
+        self.api.snapshot_download(self.repo, local_dir=self.bundle.parent / "repository", allow_patterns=["box/**"])
+        shutil.copytree(self.bundle.parent / "repository" / "box", self.bundle, dirs_exist_ok=True)
+        for ask in self.bundle.glob("ask-*"):
             ask.unlink()  # asked of an earlier Job
         for one in backup.fetch():
-            write_whole(
-                self.box / "answer.json", json.dumps({"run": one.id, "attempt": 0, "changes": len(one.changes())})
+            write_atomic(
+                self.bundle / "answer.json", json.dumps({"run": one.id, "attempt": 0, "changes": len(one.changes())})
             )
-        return self.box
+        return self.bundle
 
     def look(self, one: Run) -> None:
         """Every ten seconds: requests, and a copy of what is new, beside the training."""
@@ -188,12 +188,12 @@ class Hub:
         try:
             for path in self.api.list_repo_files(self.repo):
                 if path.startswith("box/ask-"):
-                    (self.box / path.removeprefix("box/")).touch()
+                    (self.bundle / path.removeprefix("box/")).touch()
                     self.api.delete_file(path, self.repo, commit_message="taken")
         except OSError as error:  # the Hub's own errors are; the next look tries again
             print(f"the Hub does not answer: {type(error).__name__}", file=sys.stderr)
         if self.copying is None or not self.copying.is_alive():
-            self.copying = threading.Thread(target=backup.copied, args=(one,), daemon=True)
+            self.copying = threading.Thread(target=backup.ensure_copied, args=(one,), daemon=True)
             self.copying.start()
 
     def finish(self, one: Run) -> None:
@@ -202,7 +202,7 @@ class Hub:
             self.copying.join()
         for wait in (0, 5, 20, 60, 120):
             time.sleep(wait)
-            if backup.copied(one):
+            if backup.ensure_copied(one):
                 return
         raise DeviceError(
             "The result could not be copied to the Hub.",

@@ -17,18 +17,18 @@ from studio.config import RunConfig, parse
 from studio.data.editing.record import record_of, short
 from studio.errors import RunError
 from studio.events import FULL, Lock
-from studio.home import bytes_in, changing, inside, room, slug, sync_folder, write_whole
+from studio.home import changing, folder_size, fsync_path, inside, slug, subfolder, write_atomic
 from studio.runs import recovery
-from studio.runs.summary import ALIVE, STATES, TURNS, WORKING, current, phase, standing, summary
+from studio.runs.summary import ALIVE, STATE_EVENTS, STATES, WORKING, current_events, derive_state, phase, summary
 
 __all__ = [
     "ALIVE",
-    "ASKS",
+    "REQUESTS",
     "STATES",
     "WORKING",
     "Run",
     "create",
-    "current",
+    "current_events",
     "delete",
     "find",
     "is_run",
@@ -38,7 +38,7 @@ __all__ = [
     "sweep",
 ]
 
-ASKS = ("save", "evaluate", "sample")  # what a living run can be asked to do after its step
+REQUESTS = ("save", "evaluate", "sample")  # what a living run can be asked to do after its step
 RESERVE = 32_768  # bytes kept so that the end line fits on a full disk
 
 
@@ -58,7 +58,7 @@ class Run:
         return self.folder.name
 
     @property
-    def diary(self) -> Path:
+    def events_file(self) -> Path:
         return self.folder / "events.jsonl"
 
     @property
@@ -123,7 +123,7 @@ class Run:
         with changing(file):
             self.__dict__.pop("config", None)  # another process may have changed it since it was read here
             self.config.changed(**sections)
-            write_whole(
+            write_atomic(
                 file,
                 json.dumps([*self.changes(), {"at": round(time.time(), 3), "why": why, "changes": sections}], indent=1),
             )
@@ -136,31 +136,33 @@ class Run:
             return json_text.stored(file, {})
         with changing(file):
             written = json_text.stored(file, {}) | fields
-            write_whole(file, json.dumps(written, ensure_ascii=False))
+            write_atomic(file, json.dumps(written, ensure_ascii=False))
         return written
 
     # -- what it says
 
     def events(self) -> list[dict[str, Any]]:
-        return events.read(self.diary)[0]
+        return events.read(self.events_file)[0]
 
     def alive(self) -> bool:
         """Whether the run's supervisor lives: it alone holds the lock."""
-        return events.held(self.lock)
+        return events.is_locked(self.lock)
 
-    def turn(self) -> dict[str, Any] | None:
+    def state_event(self) -> dict[str, Any] | None:
         """The last phase or end."""
-        return events.last(self.diary, TURNS)
+        return events.last(self.events_file, STATE_EVENTS)
 
     def state(self, diary: list[dict[str, Any]] | None = None, alive: bool | None = None) -> str:
         """One of STATES, from lock and diary. diary: read after `alive` was asked, else a run that ends just now may look lost."""
         alive = self.alive() if alive is None else alive
-        turn = (
-            self.turn() if diary is None else next((event for event in reversed(diary) if event["kind"] in TURNS), None)
+        state_event = (
+            self.state_event()
+            if diary is None
+            else next((event for event in reversed(diary) if event["kind"] in STATE_EVENTS), None)
         )
-        return standing(alive, turn or self.unsaid(), self.stop_file.exists())
+        return derive_state(alive, state_event or self.implied_state_event(), self.stop_file.exists())
 
-    def unsaid(self) -> dict[str, Any] | None:
+    def implied_state_event(self) -> dict[str, Any] | None:
         """For a diary that says nothing: a run that has a log has been started, so its diary was taken away; else it waits."""
         return {"at": 0.0, "kind": "phase", "name": "starting"} if self.log.exists() else None
 
@@ -173,7 +175,7 @@ class Run:
         if self.dropped:
             fields["dropped"] = self.dropped
         try:
-            events.append(self.diary, kind, **fields)
+            events.append(self.events_file, kind, **fields)
         except OSError as error:
             if error.errno not in FULL:
                 raise
@@ -181,7 +183,7 @@ class Run:
                 self.dropped += 1
                 return
             self.give_up_reserve()
-            events.append(self.diary, kind, **fields)
+            events.append(self.events_file, kind, **fields)
         self.dropped = 0
 
     def take_reserve(self) -> None:
@@ -196,13 +198,13 @@ class Run:
 
     # -- what it is asked
 
-    def ask_to_stop(self, how: str | bool = "keep") -> None:
+    def request_stop(self, how: str | bool = "keep") -> None:
         """Leave the stop file. keep: the trainer ends after its step and saves; discard (or True): ends without a result; pause: as keep, then
         back into the queue; disk: as keep, because the disk is almost full."""
         word = "discard" if how is True else "keep" if how is False else how
-        write_whole(self.stop_file, "" if word == "keep" else f"{word}\n")
+        write_atomic(self.stop_file, "" if word == "keep" else f"{word}\n")
 
-    def stop_asked(self) -> str | None:
+    def stop_request(self) -> str | None:
         """keep, discard, pause or disk; None when nobody asked."""
         try:
             return self.stop_file.read_text().strip() or "keep"
@@ -211,25 +213,25 @@ class Run:
 
     def ask(self, what: str) -> None:
         """Ask a living run for something after its present step: one of ASKS."""
-        if what not in ASKS:
-            raise RunError(f"A run cannot be asked to {what}.", f"It can be asked to {', '.join(ASKS)}.", "what")
+        if what not in REQUESTS:
+            raise RunError(f"A run cannot be asked to {what}.", f"It can be asked to {', '.join(REQUESTS)}.", "what")
         if not self.alive():
             raise RunError(
                 f"{self.id} is not running: it is {self.state()}.", "Only a running run can be asked.", "run"
             )
         (self.folder / f"ask-{what}").touch()
 
-    def asked(self) -> set[str]:
+    def take_requests(self) -> set[str]:
         """For the trainer, after each step: what was asked since the last look. The asking files are taken away."""
-        found = {what for what in ASKS if (self.folder / f"ask-{what}").exists()}
+        found = {what for what in REQUESTS if (self.folder / f"ask-{what}").exists()}
         for what in found:
             (self.folder / f"ask-{what}").unlink(missing_ok=True)
         return found
 
     def sizes(self) -> dict[str, int]:
         """Bytes on disk: checkpoints, model, the rest, and the total."""
-        parts = {"checkpoints": bytes_in(self.checkpoints), "model": bytes_in(self.result)}
-        total = bytes_in(self.folder)
+        parts = {"checkpoints": folder_size(self.checkpoints), "model": folder_size(self.result)}
+        total = folder_size(self.folder)
         return {**parts, "rest": total - sum(parts.values()), "total": total}
 
     def size(self) -> int:
@@ -257,8 +259,8 @@ def create(config: RunConfig, model_label: str | None = None, order: float | Non
     label = model_label or Path(config.model.source).stem.lower()
     name = slug(config.name or f"{config.method.name}-{label}", "run")
     stamp = datetime.now().strftime("%Y-%m-%d-%H%M")
-    with Lock(room("locks") / "create"):
-        temporary = room("runs") / f".{os.getpid()}-{time.monotonic_ns()}.tmp"
+    with Lock(subfolder("locks") / "create"):
+        temporary = subfolder("runs") / f".{os.getpid()}-{time.monotonic_ns()}.tmp"
         temporary.mkdir()
         (temporary / "config.yaml").write_text(config.anchored().to_yaml())
         if edited := _edited(config):
@@ -267,15 +269,15 @@ def create(config: RunConfig, model_label: str | None = None, order: float | Non
             temporary / "events.jsonl", "phase", name="queued", attempt=0, order=time.time() if order is None else order
         )
         for file in ("config.yaml", "events.jsonl"):
-            sync_folder(temporary / file)  # an fsync: what waits survives a power cut
+            fsync_path(temporary / file)  # an fsync: what waits survives a power cut
         crash.point("create.written")
         for extra in range(1, 1000):
-            folder = room("runs") / (f"{stamp}-{name}" if extra == 1 else f"{stamp}-{name}-{extra}")
+            folder = subfolder("runs") / (f"{stamp}-{name}" if extra == 1 else f"{stamp}-{name}-{extra}")
             try:
                 os.rename(temporary, folder)  # fails when a non-empty folder stands there
             except OSError:
                 continue
-            sync_folder(folder.parent)
+            fsync_path(folder.parent)
             crash.point("create.renamed")
             return Run(folder)
         shutil.rmtree(temporary)
@@ -284,8 +286,8 @@ def create(config: RunConfig, model_label: str | None = None, order: float | Non
 
 def sweep() -> None:
     """Remove what a crash left half made or half deleted."""
-    with Lock(room("locks") / "create"):
-        for path in room("runs").iterdir():
+    with Lock(subfolder("locks") / "create"):
+        for path in subfolder("runs").iterdir():
             if path.name.startswith(".") and path.name.endswith((".tmp", ".deleted")):
                 shutil.rmtree(path, ignore_errors=True)
 
@@ -297,7 +299,7 @@ def is_run(folder: Path) -> bool:
 
 def runs() -> list[Run]:
     """All runs, newest first."""
-    folders = [path for path in room("runs").iterdir() if not path.name.startswith(".") and is_run(path)]
+    folders = [path for path in subfolder("runs").iterdir() if not path.name.startswith(".") and is_run(path)]
     return [Run(path) for path in sorted(folders, key=lambda path: path.name, reverse=True)]
 
 
@@ -341,9 +343,9 @@ def delete(run: Run, keep_files: bool = False) -> int:
             raise RunError(f"{run.id} is still running.", "Stop it first.", "run")
         size = run.size()
         if keep_files:
-            os.rename(run.folder, inside(room("removed"), run.id))
+            os.rename(run.folder, inside(subfolder("removed"), run.id))
             return size
-        grave = inside(room("runs"), f".{run.id}.deleted")
+        grave = inside(subfolder("runs"), f".{run.id}.deleted")
         shutil.rmtree(grave, ignore_errors=True)
         os.rename(run.folder, grave)
         crash.point("delete.renamed")

@@ -13,7 +13,7 @@ from pathlib import Path
 from studio import crash, process, queue
 from studio.events import Lock
 from studio.run import Run
-from studio.runs import afterwards, claim, launch
+from studio.runs import claim, end_hooks, launch
 from studio.runs.attempt import Attempt
 from studio.talk import chat
 
@@ -24,33 +24,33 @@ def supervise(run: Run, up: int | None = None) -> int:
     Returns queue.UP, or queue.BUSY when no device is free or somebody else supervises the run.
     """
     crash.point("supervise.begin")
-    taken = claim.take_devices(launch.wanted(run))
+    taken = claim.take_devices(launch.device_count(run))
     lock = Lock(run.lock)
-    if taken is None or not lock.take(wait=2):
+    if taken is None or not lock.acquire(wait=2):
         return queue.BUSY
     try:
         crash.point("supervise.locked")
-        turn = run.turn()
-        if turn is None or turn["kind"] == "end" or turn["name"] != "queued":
+        state_event = run.state_event()
+        if state_event is None or state_event["kind"] == "end" or state_event["name"] != "queued":
             return queue.BUSY  # it was stopped, or another attempt came first
         if up is not None:
             os.write(up, b"up")
             os.close(up)
             _quiet(2)  # until here an error was for whoever starts us
-        afterwards.begin(run)
-        if not launch.elsewhere(run):
+        end_hooks.begin(run)
+        if not launch.is_remote(run):
             chat.end_if_idle([device for device, _ in taken])
         Attempt(run, taken).carry_out()
     except OSError as error:  # not even its end could be written; the queue goes on all the same
         print(f"supervisor of {run.id}: {error}", file=sys.stderr)
     finally:
         for _, device in taken:
-            device.free()
-        lock.free()
+            device.release()
+        lock.release()
     crash.point("supervise.over")
     if launch.HOSTS not in os.environ:  # several hosts were lent for this run alone
         queue.advance()
-    afterwards.catch_up()
+    end_hooks.catch_up()
     return queue.UP
 
 
@@ -83,7 +83,7 @@ def main(arguments: list[str]) -> int:
     run = Run(Path([word for word in arguments if word != "--detach"][0]).resolve())
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda number, frame: run.ask_to_stop())
+    signal.signal(signal.SIGTERM, lambda number, frame: run.request_stop())
     if "--detach" in arguments:
         return detach(run)
     process.adopt_orphans()

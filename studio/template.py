@@ -14,7 +14,7 @@ import jinja2
 import orjson
 
 from studio import json_text
-from studio.errors import TemplateError, model_file
+from studio.errors import TemplateError, reading_model_file
 from studio.home import PROJECT
 from studio.text import sandbox, spans
 from studio.text.sandbox import CLOSE, OPEN
@@ -162,7 +162,7 @@ def model_template(model_folder: str | Path | None) -> str | None:
     folder = Path(model_folder)
     own = folder / "chat_template.jinja"
     if own.is_file():
-        with model_file(own):
+        with reading_model_file(own):
             return own.read_text(encoding="utf-8")
     found = _json(folder / "tokenizer_config.json").get("chat_template")
     if isinstance(found, list):  # several, by name
@@ -189,7 +189,7 @@ def _json(path: Path) -> dict[str, Any]:
     """A JSON object among a model's files, {} where there is none. Raises ModelError for a damaged one: what it says must not be lost unsaid."""
     if not path.is_file():
         return {}
-    with model_file(path):
+    with reading_model_file(path):
         return dict(json_text.read(path.read_text(encoding="utf-8"), path.name))
 
 

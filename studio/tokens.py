@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from studio import model, new_tokens
-from studio.errors import ModelError, StudioError, TemplateError, model_file
+from studio.errors import ModelError, StudioError, TemplateError, reading_model_file
 from studio.kernels import IGNORE_INDEX
 from studio.template import Message, Rendered, Template, added_bos, load
 from studio.text import calls
@@ -417,7 +417,7 @@ def _tokenizer(folder: Path) -> Any:
             "Load it once with transformers and save its tokenizer (AutoTokenizer.from_pretrained(…).save_pretrained(…)).",
             "model",
         )
-    with model_file(file):
+    with reading_model_file(file):
         made = Tokenizer.from_file(str(file))
     made.no_truncation()
     made.no_padding()

@@ -144,7 +144,7 @@ def test_mig(monkeypatch: pytest.MonkeyPatch, visible: str | None, wanted: list[
     collate(monkeypatch, H100, kind=Sliced)
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    seen = device.look()
+    seen = device.scan_devices()
     assert [(one.uuid, one.memory // GB) for one in seen.devices if one.kind == "cuda"] == wanted
     assert all(one.bf16 and one.capability == (9, 0) and "MIG" in one.name for one in seen.devices if wanted)
     assert wanted or visible in seen.notices[0].text
@@ -156,7 +156,7 @@ def test_a_slice_that_an_old_library_does_not_know_is_no_whole_card(
 ) -> None:
     collate(monkeypatch, H100)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    seen = device.look()
+    seen = device.scan_devices()
     assert [(one.kind, one.memory // GB, device.environment([one])) for one in seen.devices] == [
         ("cuda", 10, {"CUDA_VISIBLE_DEVICES": visible})
     ]
@@ -166,7 +166,7 @@ def test_a_slice_that_an_old_library_does_not_know_is_no_whole_card(
 def test_a_name_that_is_none_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     collate(monkeypatch, T4)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-zzz")
-    seen = device.look()
+    seen = device.scan_devices()
     assert [one.kind for one in seen.devices] == ["cpu"]
     assert "GPU-zzz" in seen.notices[0].text
 
@@ -194,7 +194,7 @@ def test_one_lost_card_does_not_take_the_others(monkeypatch: pytest.MonkeyPatch,
     cards = [T4, L4]
     cards[place] = {**cards[place], "fails": {where: lost}}
     collate(monkeypatch, *cards)
-    seen = device.look()
+    seen = device.scan_devices()
     assert [one.name for one in seen.devices] == [cards[1 - place]["name"]]
     assert f"card {place}" in seen.notices[0].text
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
@@ -203,7 +203,7 @@ def test_one_lost_card_does_not_take_the_others(monkeypatch: pytest.MonkeyPatch,
 
 def test_all_cards_lost_leave_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     collate(monkeypatch, {**T4, "fails": {"nvmlDeviceGetMemoryInfo": lost}})
-    seen = device.look()
+    seen = device.scan_devices()
     assert [one.kind for one in seen.devices] == ["cpu"]
     assert seen.notices
 
@@ -224,7 +224,7 @@ def test_a_driver_that_was_updated_under_way_is_said(monkeypatch: pytest.MonkeyP
             raise NVMLError("Driver/library version mismatch")
 
     collate(monkeypatch, T4, kind=Broken)
-    seen = device.look()
+    seen = device.scan_devices()
     assert seen.devices[0].kind == "cpu"
     assert "restart" in seen.notices[0].hint
 
@@ -273,7 +273,7 @@ def test_a_card_that_this_torch_cannot_use_is_said(
     """Not silently the CPU. What sits in a laptop's processor is no card to speak of."""
     amd(tmp_path, vram=vram)
     made_for(monkeypatch)
-    seen = device.look()
+    seen = device.scan_devices()
     assert seen.devices[0].kind == "cpu"
     assert [("AMD" in note.text, "rocm" in note.hint) for note in seen.notices] == [(True, True)] * said
 
@@ -365,5 +365,5 @@ def test_the_real_library_without_a_driver(monkeypatch: pytest.MonkeyPatch) -> N
     try:
         ctypes.CDLL("libnvidia-ml.so.1")
     except OSError:
-        assert device.look().devices[0].kind == "cpu"
+        assert device.scan_devices().devices[0].kind == "cpu"
     assert real.nvmlInit

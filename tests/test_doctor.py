@@ -221,14 +221,14 @@ def test_parts_and_groups() -> None:
 def test_never_beside_a_run(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(device.CHOSEN, "cpu")
     lock = claim.device_lock(device.devices()[0])
-    assert lock.take()
+    assert lock.acquire()
     with pytest.raises(DeviceError, match="in use"):
         doctor.check()
-    lock.free()
+    lock.release()
     assert doctor.latest()["state"] == "none"
     alive = Lock(home / "locks" / "doctor")
-    assert alive.take()
+    assert alive.acquire()
     with pytest.raises(DeviceError, match="at work already"):
         doctor.check()
     assert doctor.latest()["state"] == "going"
-    alive.free()
+    alive.release()

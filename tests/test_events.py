@@ -158,38 +158,38 @@ def test_half_a_line_and_dead(diary: Path) -> None:
 
 def test_lock(tmp_path: Path) -> None:
     path = tmp_path / "lock"
-    assert not events.held(path)
+    assert not events.is_locked(path)
     first, second = events.Lock(path), events.Lock(path)
-    assert first.take()
-    assert events.held(path)
-    assert not second.take(wait=0.05)
-    first.free()
-    first.free()
-    assert not events.held(path)
-    assert second.take()
-    second.free()
+    assert first.acquire()
+    assert events.is_locked(path)
+    assert not second.acquire(wait=0.05)
+    first.release()
+    first.release()
+    assert not events.is_locked(path)
+    assert second.acquire()
+    second.release()
 
 
 def test_lock_is_free_when_its_holder_dies(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     code = f"import time; from pathlib import Path; from studio import events; lock = events.Lock(Path({str(path)!r}));"
-    code += "print(lock.take(), flush=True); time.sleep(60)"
+    code += "print(lock.acquire(), flush=True); time.sleep(60)"
     holder = subprocess.Popen([sys.executable, "-c", code], cwd=PROJECT, stdout=subprocess.PIPE)
     assert holder.stdout is not None
     assert holder.stdout.readline() == b"True\n"
-    assert events.held(path)
+    assert events.is_locked(path)
     holder.kill()
     holder.wait()
-    assert not events.held(path)
+    assert not events.is_locked(path)
 
 
 def test_an_heir_keeps_the_lock(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     lock = events.Lock(path)
-    assert lock.take()
+    assert lock.acquire()
     heir = subprocess.Popen(["sleep", "60"], pass_fds=[lock.descriptor])
-    lock.free()
-    assert events.held(path)
+    lock.release()
+    assert events.is_locked(path)
     heir.kill()
     heir.wait()
-    assert not events.held(path)
+    assert not events.is_locked(path)

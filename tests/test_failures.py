@@ -84,15 +84,15 @@ def test_every_command_says_what_the_system_refuses(
     ],
 )
 def test_what_breaks_readers_has_its_sentence(error: BaseException, part: str) -> None:
-    told = errors.in_words(error)
+    told = errors.as_studio_error(error)
     assert told is not None
     assert part in told.message
     assert told.hint
 
 
 def test_a_mistake_of_ours_is_none_of_the_worlds() -> None:
-    assert errors.in_words(KeyError("x")) is None
-    assert "KeyError: 'x'" in errors.own(KeyError("x")).message
+    assert errors.as_studio_error(KeyError("x")) is None
+    assert "KeyError: 'x'" in errors.internal_error(KeyError("x")).message
 
 
 @pytest.mark.parametrize(("target", "status"), [("closed", 0), ("/dev/full", 2)])
@@ -116,4 +116,4 @@ def test_output_that_nobody_takes(home: Path, target: str, status: int) -> None:
 def test_a_path_of_three_hundred_letters(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect", "x" * 300 + ".json", "--json"]) == 2
     assert json.loads(capsys.readouterr().out)["error"]["message"]
-    assert events.held(home / "none") is False
+    assert events.is_locked(home / "none") is False

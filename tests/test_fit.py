@@ -120,7 +120,7 @@ def test_cudas_minor_versions_go_with_every_driver_of_the_major_one(
 def test_an_architecture_that_was_dropped(monkeypatch: pytest.MonkeyPatch, tiny_model: Path) -> None:
     one = here(monkeypatch, V100, Build("2.13.0+cu130", "13.0"))
     assert fit.misfit(one) is None, "torch has not been asked yet"
-    fit.keep(one, said(available=False, error="no kernel image is available"))
+    fit.store_answer(one, said(available=False, error="no kernel image is available"))
     found = fit.misfit(one)
     assert found is not None
     assert found.reason == "architecture"
@@ -133,24 +133,24 @@ def test_an_architecture_that_was_dropped(monkeypatch: pytest.MonkeyPatch, tiny_
 def test_none_of_these(monkeypatch: pytest.MonkeyPatch, tiny_model: Path) -> None:
     """What may have passed by the next start is said, and left to the trainer to find out."""
     one = here(monkeypatch, T4, Build("2.13.0+cu130", "13.0"))
-    fit.keep(one, said(available=False, error="CUDA unknown error"))
+    fit.store_answer(one, said(available=False, error="CUDA unknown error"))
     found = fit.misfit(one)
     assert found is not None
     assert (found.reason, "CUDA unknown error" in found.text) == ("other", True)
     fit.refuse(one)
-    fit.keep(one, said())
+    fit.store_answer(one, said())
     assert fit.misfit(one) is None
 
 
 def test_an_answer_is_of_one_torch_one_driver_one_card(monkeypatch: pytest.MonkeyPatch) -> None:
-    fit.keep(here(monkeypatch, V100, Build("2.13.0+cu130", "13.0")), said(available=False))
-    assert fit.answer(here(monkeypatch, V100, Build("2.13.0+cu130", "13.0"))) is not None
+    fit.store_answer(here(monkeypatch, V100, Build("2.13.0+cu130", "13.0")), said(available=False))
+    assert fit.stored_answer(here(monkeypatch, V100, Build("2.13.0+cu130", "13.0"))) is not None
     for card, made, driver in (
         (T4, Build("2.13.0+cu130", "13.0"), {}),
         (V100, Build("2.13.0+cu126", "12.6"), {}),
         (V100, Build("2.13.0+cu130", "13.0"), {"version": "590.1"}),
     ):
-        assert fit.answer(here(monkeypatch, card, made, **driver)) is None
+        assert fit.stored_answer(here(monkeypatch, card, made, **driver)) is None
 
 
 @pytest.mark.parametrize(

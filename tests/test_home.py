@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from studio.errors import StudioError
-from studio.home import PROJECT, changing, inside, room, slug, write_whole
+from studio.home import PROJECT, changing, inside, slug, subfolder, write_atomic
 from studio.home import home as studio_home
 
 
@@ -67,19 +67,19 @@ def test_inside(tmp_path: Path) -> None:
 def test_home_follows_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STUDIO_HOME", str(tmp_path / "there"))
     assert studio_home() == (tmp_path / "there").resolve()
-    assert room("runs").is_dir()
+    assert subfolder("runs").is_dir()
 
 
-def test_write_whole_leaves_the_old_file_when_it_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_write_atomic_leaves_the_old_file_when_it_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "file"
-    write_whole(file, "old")
+    write_atomic(file, "old")
 
     def broken(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", broken)
     with pytest.raises(OSError, match="No space left"):
-        write_whole(file, "new")
+        write_atomic(file, "new")
     assert file.read_text() == "old"
     assert list(tmp_path.iterdir()) == [file], "no temporary file is left"
 
@@ -90,7 +90,7 @@ def test_many_threads_write_one_file_and_none_loses_its_write(tmp_path: Path) ->
 
     def write(text: str) -> None:
         for _ in range(10):
-            write_whole(file, text)
+            write_atomic(file, text)
             found = file.read_text()
             torn.extend([len(found)] if found not in texts else [])
 
@@ -103,17 +103,17 @@ def test_many_threads_write_one_file_and_none_loses_its_write(tmp_path: Path) ->
 def test_what_is_read_changed_and_written_survives_threads_and_processes(tmp_path: Path) -> None:
     """Ten changes each of four threads and two processes."""
     file = tmp_path / "count.json"
-    write_whole(file, "0")
+    write_atomic(file, "0")
     change = (
-        "import sys; from pathlib import Path; from studio.home import changing, write_whole\nfile = Path(sys.argv[1])\n"
-        "for _ in range(10):\n  with changing(file):\n    write_whole(file, str(int(file.read_text()) + 1))"
+        "import sys; from pathlib import Path; from studio.home import changing, write_atomic\nfile = Path(sys.argv[1])\n"
+        "for _ in range(10):\n  with changing(file):\n    write_atomic(file, str(int(file.read_text()) + 1))"
     )
     others = [subprocess.Popen([sys.executable, "-c", change, str(file)], cwd=PROJECT) for _ in range(2)]
 
     def here(_: int) -> None:
         for _ in range(10):
             with changing(file):
-                write_whole(file, str(int(file.read_text()) + 1))
+                write_atomic(file, str(int(file.read_text()) + 1))
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(here, range(4)))
@@ -132,10 +132,10 @@ def test_a_change_that_never_ends_is_not_waited_for_for_ever(tmp_path: Path) -> 
 
 
 def test_a_name_as_long_as_the_file_system_allows_is_written(tmp_path: Path) -> None:
-    write_whole(tmp_path / ("x" * 255), "whole")
+    write_atomic(tmp_path / ("x" * 255), "whole")
     assert (tmp_path / ("x" * 255)).read_text() == "whole"
 
 
 def test_a_file_for_its_owner_alone(tmp_path: Path) -> None:
-    write_whole(tmp_path / "key", "secret", mode=0o600)
+    write_atomic(tmp_path / "key", "secret", mode=0o600)
     assert (tmp_path / "key").stat().st_mode & 0o777 == 0o600

@@ -11,7 +11,7 @@ from studio.home import PROJECT
 
 WAITS = """import time
 from studio import process
-process.unhurried({milliseconds})
+process.set_timer_slack({milliseconds})
 began, count = time.monotonic(), 0
 while time.monotonic() - began < 0.5:
     time.sleep(0.001)
@@ -42,7 +42,7 @@ def test_what_comes_meanwhile_is_not_kept_waiting() -> None:
     code = """import select, subprocess, time
 from studio import process
 other = subprocess.Popen(["sh", "-c", "sleep 0.1; echo x"], stdout=subprocess.PIPE)
-process.unhurried(5000)
+process.set_timer_slack(5000)
 began = time.monotonic()
 select.select([other.stdout], [], [], 1.0)
 print(time.monotonic() - began)"""

@@ -123,7 +123,7 @@ def test_pause_what_is_over() -> None:
 def test_resume(state: str) -> None:
     run = three()[0]
     end(run, state)
-    run.ask_to_stop()
+    run.request_stop()
     queue.resume(run)
     assert run.state() == "queued"
     assert ids() == ["b", "c", "a"]
@@ -160,7 +160,7 @@ def test_one_folder_that_cannot_be_written_does_not_hold_up_the_others(
     monkeypatch: pytest.MonkeyPatch, started: list[str]
 ) -> None:
     first, second, third = three()
-    settled = recovery.settle
+    settled = recovery.reconcile
 
     def careful(run: Run) -> str:
         if run.id == first.id:
@@ -173,7 +173,7 @@ def test_one_folder_that_cannot_be_written_does_not_hold_up_the_others(
             raise RunError("The supervisor did not start.", "", "run")
         return True
 
-    monkeypatch.setattr(recovery, "settle", careful)
+    monkeypatch.setattr(recovery, "reconcile", careful)
     monkeypatch.setattr(queue, "start", begin)
     started.clear()
     with pytest.raises(RunError, match="did not start"):
@@ -236,7 +236,7 @@ def test_one_run_a_device(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert second is not None
     assert [first[0][0].id, second[0][0].id] == ["cuda:0", "cuda:1"]
     assert claim.take_devices(1) is None
-    first[0][1].free()
+    first[0][1].release()
     assert claim.take_devices(2) is None
     again = claim.take_devices(1)
     assert again is not None
@@ -250,11 +250,11 @@ def test_devices_are_named_as_the_driver_does(home: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3, 1")
     assert [claim.visible_name(device) for device in claim.devices()] == ["3", "1"]
     held = Lock(home / "locks" / "device-3")
-    assert held.take()
+    assert held.acquire()
     taken = claim.take_devices(1)
     assert taken is not None
     assert claim.visible_name(taken[0][0]) == "1"
-    held.free()
+    held.release()
 
 
 @pytest.mark.parametrize("how", [False, True, "pause"])
@@ -262,7 +262,7 @@ def test_a_supervisor_that_died_behind_the_end_line_is_made_up_for(how: bool | s
     run = three()[0]
     save(run.checkpoints, 5)
     end(run, "stopped")
-    run.ask_to_stop(how)
+    run.request_stop(how)
     run.take_reserve()
     queue.advance()
     assert run.state() == ("queued" if how == "pause" else "stopped")

@@ -28,7 +28,7 @@ def one(home: Path) -> Run:
 
 def alive(one: Run) -> Lock:
     lock = Lock(one.lock)
-    assert lock.take()
+    assert lock.acquire()
     return lock
 
 
@@ -64,10 +64,10 @@ def test_state(one: Run, told: list[tuple[str, str]], held: bool, stop: bool, st
         one.append(kind, **{"name" if kind == "phase" else "state": name}, attempt=1)
     lock = alive(one) if held else None
     if stop:
-        one.ask_to_stop()
+        one.request_stop()
     assert one.state() == one.state(one.events()) == summary(one)["state"] == state
     if lock:
-        lock.free()
+        lock.release()
 
 
 def test_putting_in_order_is_not_taken_for_life(one: Run) -> None:
@@ -77,8 +77,8 @@ def test_putting_in_order_is_not_taken_for_life(one: Run) -> None:
         assert (first, second) == (True, False)
         assert not one.alive()
         assert summary(one)["state"] == "lost"
-        assert not supervisor.take()
-    assert supervisor.take()
+        assert not supervisor.acquire()
+    assert supervisor.acquire()
     with recovery.alone(one) as mine:
         assert not mine
         assert one.alive()
@@ -86,41 +86,41 @@ def test_putting_in_order_is_not_taken_for_life(one: Run) -> None:
 
 def test_a_deleted_lock_file_is_no_life(one: Run) -> None:
     one.append("phase", name="training", attempt=1)
-    assert recovery.settle(one) == "lost"
+    assert recovery.reconcile(one) == "lost"
     end = one.events()[-1]
     assert end["kind"] == "end"
     assert end["cause"]
     assert end["action"]
-    assert recovery.settle(one) == "lost"
+    assert recovery.reconcile(one) == "lost"
     assert sum(event["kind"] == "end" for event in one.events()) == 1
 
 
 def test_lost_after_a_stop_request_is_stopped(one: Run) -> None:
     one.append("phase", name="training", attempt=1)
-    one.ask_to_stop()
-    assert recovery.settle(one) == "stopped"
+    one.request_stop()
+    assert recovery.reconcile(one) == "stopped"
 
 
 def test_lost_names_what_the_log_says(one: Run) -> None:
     one.append("phase", name="training", attempt=1)
     one.log.write_text("step 1\nRuntimeError: CUDA out of memory\n")
     assert "memory" in summary(one)["cause"]
-    recovery.settle(one)
+    recovery.reconcile(one)
     assert summary(one)["reason"] == "memory"
 
 
 def test_the_living_are_not_settled(one: Run) -> None:
     one.append("phase", name="training", attempt=1)
     lock = alive(one)
-    assert recovery.settle(one) == "running"
-    lock.free()
+    assert recovery.reconcile(one) == "running"
+    lock.release()
 
 
 def test_an_end_that_lacks_its_newline_counts(one: Run) -> None:
     one.append("phase", name="training", attempt=1)
     one.append("end", state="finished", attempt=1)
-    os.truncate(one.diary, one.diary.stat().st_size - 1)
-    assert recovery.settle(one) == "finished"
+    os.truncate(one.events_file, one.events_file.stat().st_size - 1)
+    assert recovery.reconcile(one) == "finished"
 
 
 def test_steps_beyond_a_resume_are_superseded(one: Run) -> None:
@@ -128,7 +128,7 @@ def test_steps_beyond_a_resume_are_superseded(one: Run) -> None:
         one.append("phase", name="training", from_step=origin)
         for step in range(first, last + 1):
             one.append("step", step=step, loss=100 * origin + step)
-    steps = [event for event in run.current(one.events()) if event["kind"] == "step"]
+    steps = [event for event in run.current_events(one.events()) if event["kind"] == "step"]
     assert [event["step"] for event in steps] == list(range(1, 13))
     assert [event["loss"] for event in steps][5:8] == [506, 507, 708]
 
@@ -204,13 +204,13 @@ def test_a_clock_that_is_set_changes_no_duration(one: Run, monkeypatch: pytest.M
     assert curve == [2.0 * number for number in range(1, 51)]
     assert Tail(one).refresh().columns["time"].tolist() == curve
     one.append("end", state="finished", attempt=1)
-    lock.free()
+    lock.release()
     assert summary(one)["seconds"] == 102.0
 
 
 def test_a_diary_from_before_the_monotonic_clock_still_has_seconds(one: Run) -> None:
     for at, name in ((100.0, "starting"), (110.0, "training"), (20.0, "saving"), (25.0, "saving")):
-        with open(one.diary, "a") as file:
+        with open(one.events_file, "a") as file:
             file.write(json.dumps({"at": at, "kind": "phase", "name": name, "attempt": 1}) + "\n")
     assert summary(one)["seconds"] == 15.0
 
@@ -273,16 +273,16 @@ def test_asking(one: Run) -> None:
     one.ask("sample")
     with pytest.raises(RunError, match="cannot be asked"):
         one.ask("dance")
-    assert one.asked() == {"save", "sample"}
-    assert one.asked() == set()
-    lock.free()
+    assert one.take_requests() == {"save", "sample"}
+    assert one.take_requests() == set()
+    lock.release()
 
 
 @pytest.mark.parametrize(("how", "told"), [(False, "keep"), (True, "discard"), ("pause", "pause"), ("disk", "disk")])
 def test_stop_file(one: Run, how: str | bool, told: str) -> None:
-    assert one.stop_asked() is None
-    one.ask_to_stop(how)
-    assert one.stop_asked() == told
+    assert one.stop_request() is None
+    one.request_stop(how)
+    assert one.stop_request() == told
 
 
 def test_names_and_finding(home: Path) -> None:
@@ -302,7 +302,7 @@ def test_delete(home: Path) -> None:
     lock = alive(one)
     with pytest.raises(RunError, match="still running"):
         run.delete(one)
-    lock.free()
+    lock.release()
     one.result.mkdir()
     (one.result / "weights").write_bytes(bytes(1000))
     sizes = one.sizes()

@@ -106,9 +106,9 @@ def test_more_devices_than_there_are(home: Path, monkeypatch: pytest.MonkeyPatch
 def test_only_one_supervises(home: Path, again: bool) -> None:
     run = create(stage.order())
     lock = Lock(run.lock) if again else claim.device_locks()[0]
-    assert lock.take()
+    assert lock.acquire()
     assert supervise.supervise(run) == queue.BUSY
-    lock.free()
+    lock.release()
     assert run.state() == "queued"
     assert not process.holders(run.lock)
 
@@ -142,5 +142,5 @@ def test_the_last_word_when_all_is_lost(home: Path) -> None:
         stage.until(lambda: run.state() == "lost", "the state")
         queue.advance()
     assert summary(run)["cause"] == LOST.what
-    assert run.turn()["reason"] == "lost"
+    assert run.state_event()["reason"] == "lost"
     stage.until(lambda: not process.holders(run.trainer_lock), "the trainer's end", 5)

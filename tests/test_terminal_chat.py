@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from studio.__main__ import main
-from studio.home import room
+from studio.home import subfolder
 from studio.talk import chats
 from tests.ui.fakes import FakeRun, FakeServer
 
@@ -47,7 +47,7 @@ def test_one_question_as_json(server: FakeServer, capsys: pytest.CaptureFixture[
     assert answer["answer"] == server.answer(RUN, "")
     assert (answer["tokens_per_second"], answer["finish"]) == (21.5, "stop")
     assert {ask["seed"] for ask in server.asked} == {3}
-    assert not list(room("chats").glob("*.json")), "a single question is no conversation to keep"
+    assert not list(subfolder("chats").glob("*.json")), "a single question is no conversation to keep"
 
 
 def test_a_conversation(
@@ -73,7 +73,7 @@ def test_a_conversation(
     one = [("system", "Be brief."), ("user", "one")]
     two = [*one, ("assistant", answer), ("user", "two")]
     assert [said(ask) for ask in server.asked] == [one, two, two, [("system", "Be brief."), ("user", "three")]]
-    row = json.loads((room("uploads") / "mine.jsonl").read_text())
+    row = json.loads((subfolder("uploads") / "mine.jsonl").read_text())
     assert [message["role"] for message in row["messages"]] == ["system", "user", "assistant", "user", "assistant"]
     assert [chats.find(one["id"]).turns[0]["prompt"] for one in chats.listing()] == ["three", "one"]
 

@@ -11,13 +11,13 @@ from pathlib import Path
 
 from studio.base.report import Report
 from studio.errors import ModelError
-from studio.home import PROJECT, draft, room
+from studio.home import PROJECT, subfolder, temporary_path
 
 
 def target_of(path: Path) -> Path:
     """The folder that a file is converted into, named after its path, size and time."""
     mark = hashlib.sha256(f"{path.resolve()}:{path.stat().st_size}:{path.stat().st_mtime_ns}".encode()).hexdigest()[:12]
-    return room("models") / f"gguf-{path.stem}-{mark}"
+    return subfolder("models") / f"gguf-{path.stem}-{mark}"
 
 
 def check(path: Path) -> None:
@@ -41,7 +41,7 @@ def fetch(path: Path, report: Report) -> Path:
 def convert(gguf: Path, target: Path, report: Report) -> Path:
     """GGUF to a folder of bf16 safetensors, in a worker process of its own; the folder appears whole or not at all."""
     report(f"Converting {gguf.name} to safetensors, once", 0, 0)
-    temporary = draft(target)
+    temporary = temporary_path(target)
     done = subprocess.run(
         [sys.executable, "-m", "studio.worker.convert", str(gguf), str(temporary)],
         cwd=PROJECT,

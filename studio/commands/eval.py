@@ -12,7 +12,7 @@ from typing import Any
 from studio import data
 from studio.errors import DataError
 from studio.export import proof
-from studio.home import room
+from studio.home import subfolder
 from studio.run import find
 from studio.talk import reference
 
@@ -47,7 +47,7 @@ def measure(args: Namespace) -> list[dict[str, Any]]:
     if not rows:
         raise DataError("There is nothing to measure on.", "The run held no rows out; give a file with --data.", "data")
     questions = [question for row in rows if (question := proof.prompt_messages(row))][: args.samples]
-    with tempfile.TemporaryDirectory(dir=room("cache")) as scratch:
+    with tempfile.TemporaryDirectory(dir=subfolder("cache")) as scratch:
         asked, told = Path(scratch, "order.json"), Path(scratch, "table.json")
         asked.write_text(
             json.dumps(

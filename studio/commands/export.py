@@ -11,7 +11,7 @@ from studio.errors import ExportError
 from studio.export.folders import ALLOWED, KINDS, PRECISIONS, export
 from studio.export.push import push
 from studio.export.report import report
-from studio.home import write_whole
+from studio.home import write_atomic
 from studio.run import find
 from studio.talk import reference
 
@@ -125,7 +125,7 @@ def as_page(args: Namespace) -> dict[str, Any]:
     one = find(args.model)
     out = Path(args.out).expanduser().absolute() if args.out else one.folder / "report.html"
     try:
-        write_whole(out, report(one))
+        write_atomic(out, report(one))
     except OSError as error:
         raise ExportError(
             f"{out} cannot be written: {error.strerror}.",

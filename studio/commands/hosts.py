@@ -53,7 +53,7 @@ def _made(args: Namespace) -> Run:
     more = [] if args.each is None else [f"training.devices={args.each}"]
     order = config.load(args.name, [*args.settings, *more])
     preflight.check(order)
-    return queue.shelve(order)
+    return queue.submit_on_hold(order)
 
 
 def show(answer: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ from studio import config, model, preflight, queue, run
 from studio.commands import Failed
 from studio.commands.runs import follow
 from studio.errors import OrderError
-from studio.home import write_whole
+from studio.home import write_atomic
 from studio.method import Method
 from studio.methods import METHODS
 from studio.presets import PRESETS
@@ -164,7 +164,7 @@ def compare(args: argparse.Namespace) -> list[dict[str, Any]]:
         table.append(_row(order.method, one))
         if args.save and table[-1]["state"] == "finished":
             args.save.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(args.save, json.dumps([row for row in table if row["state"] == "finished"], indent=1) + "\n")
+            write_atomic(args.save, json.dumps([row for row in table if row["state"] == "finished"], indent=1) + "\n")
     if any(row["state"] != "finished" for row in table):
         raise Failed(table)
     return table

@@ -8,8 +8,8 @@ from typing import Any
 from studio import config, preflight, queue, run, yaml_text
 from studio.commands.runs import _show_list
 from studio.errors import RunError
-from studio.run import ASKS, Run
-from studio.runs import afar, goal
+from studio.run import REQUESTS, Run
+from studio.runs import goal, remote
 
 ONE = "a run's id, a unique part of it, or last"
 
@@ -42,7 +42,7 @@ def add(parsers: Any, common: ArgumentParser) -> None:
     moved = _about(parsers, common, "move", move, "give a waiting run another place in the queue")
     moved.add_argument("place", type=int, help="1 is next")
     asked = _about(parsers, common, "ask", ask, "ask a running run for something after its step")
-    asked.add_argument("what", choices=ASKS)
+    asked.add_argument("what", choices=REQUESTS)
     doubled = _about(parsers, common, "duplicate", duplicate, "queue a new run with the same order")
     doubled.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", dest="settings", help="with this changed"
@@ -131,7 +131,7 @@ def delete(args: Namespace) -> dict[str, Any]:
     one = run.find(args.name)
     if args.dry_run:
         return _told(one, bytes=one.size())
-    left = "" if args.keep_files else afar.remove(one)
+    left = "" if args.keep_files else remote.remove(one)
     return {
         "run": one.id,
         "state": "deleted",

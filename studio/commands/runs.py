@@ -106,7 +106,7 @@ def carried_out(submit: Callable[[], Run], detach: bool) -> dict[str, Any]:
 
 def over(one: Run) -> bool:
     """Whether a run has ended and its processes are gone, or it was paused."""
-    state = queue.settle(one)
+    state = queue.reconcile(one)
     return (state == "queued" and queue.on_hold(one)) or (state not in ("queued", *run.ALIVE) and not one.alive())
 
 
@@ -115,7 +115,7 @@ def follow(one: Run) -> None:
     cursor, steps, quiet = 0, None, not sys.stderr.isatty()
     while True:
         ended = over(one)
-        new, cursor = read(one.diary, cursor)
+        new, cursor = read(one.events_file, cursor)
         for event in new:
             if event["kind"] == "plan":
                 steps = event["steps"]
@@ -156,7 +156,7 @@ def listing(args: Namespace) -> list[dict[str, Any]]:
 
 def show(args: Namespace) -> dict[str, Any]:
     one = run.find(args.name)
-    queue.settle(one)
+    queue.reconcile(one)
     told = run.summary(one)
     told["signs"] = (
         [sign._asdict() for sign in signs(one.events())] if told["state"] in (*run.ALIVE, "finished", "stopped") else []

@@ -30,7 +30,7 @@ from studio.data.encoding import Prepared, Work
 from studio.data.mixing import indices, shuffled
 from studio.data.order import DataOrder
 from studio.errors import DataError
-from studio.events import held as lock_held
+from studio.events import is_locked
 from studio.home import PROJECT
 from studio.kernels import IGNORE_INDEX
 from studio.tokens import Encoded, Encoder
@@ -147,7 +147,7 @@ def beside(
     child.stdin.close()
 
     def running() -> None:
-        if child.poll() is None or (child.returncode == 0 and lock_held(draft.with_suffix(".lock"))):
+        if child.poll() is None or (child.returncode == 0 and is_locked(draft.with_suffix(".lock"))):
             return
         told = draft.with_suffix(".failed")
         if told.is_file():

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from studio.errors import DataError
-from studio.home import room
+from studio.home import subfolder
 
 DATA = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".arrow", ".txt", ".xlsx")
 PACKED = (".gz", ".bz2", ".xz", ".zst")
@@ -90,7 +90,7 @@ class Files:
     def _unpack(self, path: Path) -> None:
         """The archive's data files, in a folder that is removed in the end; folders inside it are kept apart."""
         self.packed = "zip"
-        folder = Path(tempfile.mkdtemp(prefix=".zip-", dir=room("datasets")))
+        folder = Path(tempfile.mkdtemp(prefix=".zip-", dir=subfolder("datasets")))
         self.stack.callback(shutil.rmtree, folder, ignore_errors=True)
         try:
             with zipfile.ZipFile(path) as archive:

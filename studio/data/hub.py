@@ -10,7 +10,7 @@ import xxhash
 
 from studio.base import hub
 from studio.errors import DataError
-from studio.home import draft, room, slug
+from studio.home import slug, subfolder, temporary_path
 
 ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+|[A-Za-z][\w-]{2,})(?::(?P<config>[\w.-]+))??(?::(?P<split>[\w.\[\]%:-]+))?")
 ASKED = 600  # seconds before the Hub is asked again whether it holds a newer one
@@ -31,7 +31,7 @@ def here(text: str) -> bool:
 def _place(text: str) -> Path:
     """The file of a Hub name. Its name is cut at some length, so a few letters over the whole name tell long ones apart."""
     told = xxhash.xxh32_hexdigest(text.encode())
-    return room("uploads") / f"hub-{slug(text.replace('/', '-').replace(':', '-'))}-{told}.parquet"
+    return subfolder("uploads") / f"hub-{slug(text.replace('/', '-').replace(':', '-'))}-{told}.parquet"
 
 
 def path_of(text: str) -> Path:
@@ -67,7 +67,7 @@ def path_of(text: str) -> Path:
             "Check the spelling, the split and the network; a private data set needs HF_TOKEN.",
             "data.train",
         ) from error
-    temporary = draft(kept)
+    temporary = temporary_path(kept)
     dataset.to_parquet(str(temporary))
     temporary.replace(kept)
     noted.write_text(revision or "", encoding="utf-8")

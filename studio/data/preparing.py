@@ -27,7 +27,7 @@ from studio.data.reading import read
 from studio.data.splitting import held_count, split
 from studio.errors import DataError, StudioError
 from studio.events import Lock
-from studio.home import room
+from studio.home import subfolder
 from studio.tokens import Encoder
 
 VERSION = 6  # of what is stored; raise it when ids or labels come out otherwise
@@ -49,7 +49,7 @@ def prepare(
     """
     datasets, own = _datasets(order)
     key = _key(order, [*datasets, *([own] if own else [])], encoder, seed)
-    folder = room("datasets") / f"encoded-{key}"
+    folder = subfolder("datasets") / f"encoded-{key}"
     if not (folder / "record.json").is_file():
         record = Recording(seed, order.problems)
         drawn, held = _drawn(order, datasets, own, seed, record)
@@ -162,12 +162,12 @@ def main(job: dict[str, Any]) -> None:
 
     A failure is left in words beside the folder.
     """
-    process.die_with(job["parent"])
+    process.die_with_parent(job["parent"])
     os.nice(10)  # the trainer and the page come first
     key, order, folder = job["key"], DataOrder.model_validate(job["order"]), Path(job["model"])
     draft = store.folder_of(f".ahead-{key}")
     lock, failed = Lock(draft.with_suffix(".lock")), draft.with_suffix(".failed")
-    if not lock.take():
+    if not lock.acquire():
         return
     try:
         failed.unlink(missing_ok=True)
@@ -178,7 +178,7 @@ def main(job: dict[str, Any]) -> None:
         failed.write_text(json.dumps(error.as_dict()))
         raise SystemExit(1) from error
     finally:
-        lock.free()
+        lock.release()
 
 
 if __name__ == "__main__":

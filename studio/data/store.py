@@ -22,18 +22,18 @@ import pyarrow as pa
 
 from studio.data.dataset import Conversations, Dataset
 from studio.data.problem import Problem
-from studio.home import room
+from studio.home import subfolder
 
 
 def folder_of(fingerprint: str) -> Path:
-    return room("datasets") / fingerprint
+    return subfolder("datasets") / fingerprint
 
 
 def draft(path: Path | None = None) -> Path:
     """A new folder to write a data set into, until `keep` gives it its name; where a path is given, that one, emptied."""
     if path is not None:
         shutil.rmtree(path, ignore_errors=True)
-    path = path or room("datasets") / f".new-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    path = path or subfolder("datasets") / f".new-{os.getpid()}-{uuid.uuid4().hex[:8]}"
     path.mkdir()
     return path
 

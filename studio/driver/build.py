@@ -26,7 +26,7 @@ class Build(NamedTuple):
         built = {"cuda": self.cuda, "rocm": self.hip, "xpu": self.xpu}
         return tuple(kind for kind, version in built.items() if version)
 
-    def told(self) -> str:
+    def describe(self) -> str:
         """For people: "torch 2.13.0 for CUDA 13.0"."""
         parts = {"CUDA": self.cuda, "ROCm": self.hip, "Intel GPUs": self.xpu}
         built = next(

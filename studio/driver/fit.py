@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from studio.driver import nvidia
 from studio.driver.build import Build, build, install
 from studio.errors import DeviceError
-from studio.home import PROJECT, room, write_whole
+from studio.home import PROJECT, subfolder, write_atomic
 
 if TYPE_CHECKING:
     from studio.device import Device
@@ -54,7 +54,11 @@ def misfit(device: Device) -> Misfit | None:
     if not device.traits.cards:
         return None
     known = nvidia.driver() if device.kind == "cuda" else nvidia.Driver(None, None)
-    return _unbuilt(device, made, known) or _too_old(device, made, known) or told(device, answer(device), known)
+    return (
+        _unbuilt(device, made, known)
+        or _too_old(device, made, known)
+        or misfit_of_answer(device, stored_answer(device), known)
+    )
 
 
 def _unbuilt(device: Device, made: Build, known: nvidia.Driver) -> Misfit | None:
@@ -62,7 +66,7 @@ def _unbuilt(device: Device, made: Build, known: nvidia.Driver) -> Misfit | None
         return None
     return Misfit(
         "build",
-        f"The driver{_version(known)} shows {device.name}, but the installed {made.told()} cannot use it.",
+        f"The driver{_version(known)} shows {device.name}, but the installed {made.describe()} cannot use it.",
         _instead(device, known),
     )
 
@@ -75,12 +79,12 @@ def _too_old(device: Device, made: Build, known: nvidia.Driver) -> Misfit | None
     least = next((driver for _, cuda, driver, *_ in WHEELS if cuda[0] == major), "a newer one")
     return Misfit(
         "driver",
-        f"The driver{_version(known)} is too old for the installed {made.told()}.",
+        f"The driver{_version(known)} is too old for the installed {made.describe()}.",
         f"Update NVIDIA's driver to {least} or newer and restart the computer. Or: {_instead(device, known)}",
     )
 
 
-def told(device: Device, said: dict[str, Any] | None, known: nvidia.Driver | None = None) -> Misfit | None:
+def misfit_of_answer(device: Device, said: dict[str, Any] | None, known: nvidia.Driver | None = None) -> Misfit | None:
     """Why torch cannot use the device, by what it said of itself (worker/torch_devices.py); None where it can, or has said nothing yet."""
     known = known or (nvidia.driver() if device.kind == "cuda" else nvidia.Driver(None, None))
     if not said:
@@ -145,7 +149,7 @@ def _instead(device: Device, known: nvidia.Driver) -> str:
 # -- what torch says, kept
 
 
-def answer(device: Device) -> dict[str, Any] | None:
+def stored_answer(device: Device) -> dict[str, Any] | None:
     """What torch said of this card; None before it was asked."""
     try:
         return json.loads(_file(device).read_text())
@@ -153,8 +157,8 @@ def answer(device: Device) -> dict[str, Any] | None:
         return None
 
 
-def keep(device: Device, said: dict[str, Any]) -> None:
-    write_whole(_file(device), json.dumps(said))
+def store_answer(device: Device, said: dict[str, Any]) -> None:
+    write_atomic(_file(device), json.dumps(said))
 
 
 def ask(device: Device, environment: dict[str, str]) -> dict[str, Any]:
@@ -178,15 +182,15 @@ def ask(device: Device, environment: dict[str, str]) -> dict[str, Any]:
             "Start `python -c 'import torch; print(torch.cuda.is_available())'` and read what it says.",
             "device",
         ) from error
-    keep(device, said)
+    store_answer(device, said)
     return said
 
 
-def ask_soon(device: Device, environment: dict[str, str]) -> None:
+def ask_in_background(device: Device, environment: dict[str, str]) -> None:
     """Have torch asked while we go on, where it was not asked yet; the page hears of it at one of its next looks."""
-    if not device.traits.cards or (answer(device) or {}).get("available"):
+    if not device.traits.cards or (stored_answer(device) or {}).get("available"):
         return
-    begun = room("cache") / f"{_file(device).stem}.asked"
+    begun = subfolder("cache") / f"{_file(device).stem}.asked"
     if begun.exists() and time.time() - begun.stat().st_mtime < AGAIN:
         return
     begun.touch()
@@ -210,4 +214,4 @@ def _file(device: Device) -> Path:
     """One a torch, a driver and a card."""
     made = build()
     named = [*(made or ()), sys.executable, *nvidia.driver(), device.kind, device.name, device.uuid]
-    return room("cache") / f"torch-sees-{hashlib.sha256(repr(named).encode()).hexdigest()[:16]}.json"
+    return subfolder("cache") / f"torch-sees-{hashlib.sha256(repr(named).encode()).hexdigest()[:16]}.json"

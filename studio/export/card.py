@@ -15,7 +15,7 @@ from studio.combination import TYPES
 from studio.errors import OrderError, StudioError
 from studio.export import proof, readme
 from studio.export.curve import curve, png
-from studio.home import write_whole
+from studio.home import write_atomic
 from studio.run import Run, summary
 from studio.runs.combined import losses
 from studio.talk import votes
@@ -29,7 +29,7 @@ def write(run: Run, folder: Path) -> None:
     """README.md and its picture into a folder that holds, or will hold, the run's result."""
     if not run.config.combine:
         png(curve(run), folder / PICTURE)
-    write_whole(folder / "README.md", card(run))
+    write_atomic(folder / "README.md", card(run))
 
 
 def card(run: Run) -> str:

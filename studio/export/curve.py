@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from studio.run import Run
-from studio.runs.summary import current
+from studio.runs.summary import current_events
 
 WIDTH, HEIGHT, LEFT, TOP, BOTTOM = 800, 320, 56, 16, 36
 TRAIN, HELD = "#4477aa", "#cc6622"  # told apart by the colour-blind too
@@ -22,7 +22,7 @@ class Curve(NamedTuple):
 
 def curve(run: Run) -> Curve:
     """The losses of a run, without what a resume has superseded."""
-    diary = current(run.events())
+    diary = current_events(run.events())
     points = {
         kind: [
             (event["step"], event["loss"]) for event in diary if event["kind"] == kind and event.get("loss") is not None

@@ -15,10 +15,10 @@ from typing import Any
 
 from studio import model
 from studio.errors import ExportError, StudioError
-from studio.events import Lock, held
+from studio.events import Lock, is_locked
 from studio.export import gguf_families, llama_cpp, modelfile, readme
 from studio.export.proof import prove, run_worker
-from studio.home import write_whole
+from studio.home import write_atomic
 from studio.talk.reference import ModelReference, resolve
 from studio.talk.stopping import never_stops
 
@@ -184,7 +184,7 @@ def whole(out: Path) -> Iterator[Path]:
     What an export that was killed left beside it is removed first. Raises ExportError where another has written `out` meanwhile.
     """
     for left in out.parent.glob(f".{glob.escape(out.name)}.*"):
-        if (left / LOCK).is_file() and not held(left / LOCK):
+        if (left / LOCK).is_file() and not is_locked(left / LOCK):
             shutil.rmtree(left, ignore_errors=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder, Lock(Path(folder, LOCK)):
         temporary = Path(folder, out.name)
@@ -236,7 +236,7 @@ def _merged(found: ModelReference, out: Path, precision: str, tell: Tell) -> Non
         ["studio.worker.export", f"merged-{precision or 'own'}", found.name, str(out)],
         lambda done, total: tell("merging", done, total),
     )
-    write_whole(out / "README.md", readme.merged(found))
+    write_atomic(out / "README.md", readme.merged(found))
 
 
 def _gguf(found: ModelReference, out: Path, precision: str, tell: Tell) -> None:
@@ -250,11 +250,11 @@ def _gguf(found: ModelReference, out: Path, precision: str, tell: Tell) -> None:
 def _ollama(found: ModelReference, out: Path, precision: str, tell: Tell) -> None:
     out.mkdir()
     _gguf(found, out / "model.gguf", precision, tell)
-    write_whole(
+    write_atomic(
         out / "Modelfile",
         modelfile.modelfile(found.template, "model.gguf", found.stop, model.facts(found.base).max_length),
     )
-    write_whole(out / "README.md", readme.ollama(found))
+    write_atomic(out / "README.md", readme.ollama(found))
 
 
 def _proof(found: ModelReference, kind: str, out: Path, precision: str, tell: Tell) -> dict[str, Any]:

@@ -20,9 +20,9 @@ from typing import Any
 
 from studio import data, process, run
 from studio.base import source
-from studio.device import here
+from studio.device import default_environment
 from studio.errors import ExportError, StudioError
-from studio.home import PROJECT, room, write_whole
+from studio.home import PROJECT, subfolder, write_atomic
 from studio.talk.reference import ModelReference
 from studio.tokens import Encoder
 
@@ -187,8 +187,8 @@ def _kept(voice: ModelReference, order: dict[str, Any], tell: Tell) -> dict[str,
     if file.is_file():
         return json.loads(file.read_text())
     found = _asked("trained", voice.name, order, lambda done, total: tell("asking the trained model", done, total))
-    write_whole(file, json.dumps(found, ensure_ascii=False))
-    write_whole(
+    write_atomic(file, json.dumps(found, ensure_ascii=False))
+    write_atomic(
         _file(voice.name, voice.result or voice.base, order["questions"]),
         json.dumps(found["answers"], ensure_ascii=False),
     )
@@ -201,13 +201,13 @@ def _file(name: str, weights: Path, asked: Any) -> Path:
         (file.name, file.stat().st_mtime_ns, file.stat().st_size) for file in sorted(weights.glob("*.safetensors"))
     ]
     return (
-        room("cache")
+        subfolder("cache")
         / f"proof-{hashlib.sha256(json.dumps([name, stamp, asked, MAX_TOKENS]).encode()).hexdigest()[:24]}.json"
     )
 
 
 def _asked(side: str, name: str, order: dict[str, Any], tell: Callable[[int, int], None]) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory(dir=room("cache")) as scratch:
+    with tempfile.TemporaryDirectory(dir=subfolder("cache")) as scratch:
         given, told = Path(scratch, "order.json"), Path(scratch, "answer.json")
         given.write_text(json.dumps(order, ensure_ascii=False))
         run_worker(["studio.worker.prove", side, name, str(given), str(told)], tell)
@@ -218,7 +218,7 @@ def run_worker(command: list[str], tell: Callable[[int, int], None] = lambda *_:
     """Run `python -m …` to its end; lines like 3/20 are progress. Raises ExportError with what it said when it fails."""
     from studio.talk.chat import SERVER_ENVIRONMENT
 
-    environment = {**os.environ, **SERVER_ENVIRONMENT, **here(), "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    environment = {**os.environ, **SERVER_ENVIRONMENT, **default_environment(), "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
     said: list[str] = []
     with subprocess.Popen(
         [sys.executable, "-m", *command],
@@ -229,7 +229,7 @@ def run_worker(command: list[str], tell: Callable[[int, int], None] = lambda *_:
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
-        preexec_fn=partial(process.die_with, os.getpid()),
+        preexec_fn=partial(process.die_with_parent, os.getpid()),
     ) as worker:
         for line in worker.stdout:
             done, slash, total = line.strip().partition("/")

@@ -14,7 +14,7 @@ from studio.device import Device, environment
 from studio.driver import fit
 from studio.errors import DeviceError
 from studio.forecast import clock
-from studio.home import PROJECT, write_whole
+from studio.home import PROJECT, write_atomic
 from studio.runs import claim, launch
 
 
@@ -25,7 +25,7 @@ def calibrate(device: Device) -> clock.Calibration:
     """
     fit.refuse(device)
     lock = claim.device_lock(device)
-    if not lock.take():
+    if not lock.acquire():
         raise DeviceError(
             f"{device.name} is in use: timed beside a run, it would look slow.",
             "Time it when no run is going.",
@@ -34,7 +34,7 @@ def calibrate(device: Device) -> clock.Calibration:
     try:
         return _timed(device)
     finally:
-        lock.free()
+        lock.release()
 
 
 def _timed(device: Device) -> clock.Calibration:
@@ -48,5 +48,5 @@ def _timed(device: Device) -> clock.Calibration:
         raise DeviceError(f"{device.name} could not be timed: {reason}", "Estimates use its data sheet.", "device")
     found = json.loads(done.stdout.strip().splitlines()[-1])
     start = time.monotonic() - began - found.pop("seconds")
-    write_whole(clock.calibration_file(device), json.dumps({**found, "start": round(start, 1), "device": device.name}))
+    write_atomic(clock.calibration_file(device), json.dumps({**found, "start": round(start, 1), "device": device.name}))
     return clock.Calibration(found["rates"], found["launch"], start)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from studio import cards
 from studio.config import RunConfig
 from studio.device import Device
-from studio.home import room
+from studio.home import subfolder
 from studio.kernels import padded_width
 from studio.memory.ours import Rows
 from studio.memory.stack import Stack
@@ -231,7 +231,7 @@ def remaining(
 
 def calibration_file(device: Device) -> Path:
     """Where a device's measured speeds are kept."""
-    return room("cache") / f"speed-{re.sub(r'[^A-Za-z0-9]+', '-', device.name)}-{device.cores or 0}.json"
+    return subfolder("cache") / f"speed-{re.sub(r'[^A-Za-z0-9]+', '-', device.name)}-{device.cores or 0}.json"
 
 
 def calibrated(device: Device) -> Calibration | None:

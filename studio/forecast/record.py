@@ -95,7 +95,7 @@ def seen(device: Device) -> list[Seen]:
     found = []
     for one in run.runs()[:60]:
         try:
-            stamp = one.diary.stat().st_mtime_ns
+            stamp = one.events_file.stat().st_mtime_ns
         except OSError:
             continue
         item = _seen(str(one.folder), stamp)

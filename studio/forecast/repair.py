@@ -20,7 +20,7 @@ def repairs(run: Run) -> list[dict[str, Any]]:
     the others change the rows or the weights and need a new run.
     """
     config = run.config
-    plan = events.last(run.diary, ("plan",)) or {}
+    plan = events.last(run.events_file, ("plan",)) or {}
     before = _bytes(config, plan)
     found = []
     for change, text, cost, resumes in _changes(config, plan):

@@ -17,8 +17,8 @@ from pydantic import Field, StringConstraints
 
 from studio import program
 from studio.errors import DeviceError
-from studio.home import write_whole
-from studio.place import Box, Machine, RemotePlace, Unreachable
+from studio.home import write_atomic
+from studio.place import Bundle, Machine, RemotePlace, Unreachable
 
 GIB = 2**30
 IMAGE = "python:3.11"  # with a compiler, which Triton wants; pip brings torch and CUDA
@@ -94,8 +94,8 @@ class Job(RemotePlace):
 
     # -- what is done there
 
-    def send(self, box: Box) -> None:
-        api, repo = self._api(), self._repo(box)
+    def send(self, bundle: Bundle) -> None:
+        api, repo = self._api(), self._repo(bundle)
         with _trouble("The private repository for the run could not be filled"):
             api.create_repo(repo, private=True, exist_ok=True)
             with tempfile.TemporaryDirectory() as staging:
@@ -113,15 +113,15 @@ class Job(RemotePlace):
                 )
             api.upload_folder(
                 repo_id=repo,
-                folder_path=box.folder,
+                folder_path=bundle.folder,
                 path_in_repo="box",
-                commit_message=f"{box.name}, attempt {box.attempt}",
+                commit_message=f"{bundle.name}, attempt {bundle.attempt}",
             )
 
-    def output(self, box: Box, events: int, log: int) -> Iterator[bytes]:
+    def output(self, bundle: Bundle, events: int, log: int) -> Iterator[bytes]:
         api, told_end = self._api(), False
         with _trouble("The Job could not be followed"):
-            job = self._job(api, box)
+            job = self._job(api, bundle)
             for line in api.fetch_job_logs(job_id=job, namespace=self._owner(api), follow=True):
                 told_end = told_end or (line.startswith("@event ") and '"kind": "end"' in line)
                 yield line.rstrip("\n").encode()
@@ -135,27 +135,27 @@ class Job(RemotePlace):
                 "place",
             )
 
-    def ask(self, box: Box, word: str) -> None:
+    def ask(self, bundle: Bundle, word: str) -> None:
         with _trouble("The request could not be passed on"):
             self._api().upload_file(
-                repo_id=self._repo(box),
+                repo_id=self._repo(bundle),
                 path_or_fileobj=b"\n",
                 path_in_repo=f"box/ask-{word}",
                 commit_message=f"ask: {word}",
             )
 
-    def fetch(self, box: Box, target: Path) -> None:
+    def fetch(self, bundle: Bundle, target: Path) -> None:
         with (
             _trouble("The result could not be fetched"),
             tempfile.TemporaryDirectory(dir=target.parent, prefix=".fetch-") as scratch,
         ):
-            self._api().snapshot_download(self._repo(box), local_dir=scratch, allow_patterns=["runs/*/model/**"])
+            self._api().snapshot_download(self._repo(bundle), local_dir=scratch, allow_patterns=["runs/*/model/**"])
             for folder in Path(scratch).glob("runs/*/model"):
                 for file in folder.iterdir():
                     file.rename(target / file.name)
 
     def remove(self, name: str) -> str:
-        repo = self._repo(Box(name, Path(), 0))
+        repo = self._repo(Bundle(name, Path(), 0))
         return f"Its private repository on the Hub, {repo}, stays: delete it there when its checkpoints and result are no longer wanted."
 
     # -- the Hub
@@ -176,33 +176,33 @@ class Job(RemotePlace):
 
         return self.namespace or _account(api.endpoint, get_token())
 
-    def _repo(self, box: Box) -> str:
-        return f"{self._owner(self._api())}/studio-{box.name}"[:96].rstrip("-.")
+    def _repo(self, bundle: Bundle) -> str:
+        return f"{self._owner(self._api())}/studio-{bundle.name}"[:96].rstrip("-.")
 
-    def _job(self, api: Any, box: Box) -> str:
+    def _job(self, api: Any, bundle: Bundle) -> str:
         """The id of this attempt's Job: as noted down, else one of the run that is still going on, else a new one."""
-        note = box.folder.parent / f"job-{box.attempt}"
+        note = bundle.folder.parent / f"job-{bundle.attempt}"
         if note.is_file():
             return note.read_text()
         going = api.list_jobs(
-            namespace=self._owner(api), labels={"studio": _label(box)}, status=["RUNNING", "SCHEDULING"]
+            namespace=self._owner(api), labels={"studio": _label(bundle)}, status=["RUNNING", "SCHEDULING"]
         )
-        job = next((one.id for one in going), None) or self._start(api, box)
-        write_whole(note, job)
+        job = next((one.id for one in going), None) or self._start(api, bundle)
+        write_atomic(note, job)
         return job
 
-    def _start(self, api: Any, box: Box) -> str:
+    def _start(self, api: Any, bundle: Bundle) -> str:
         from huggingface_hub import get_token
 
-        repo = self._repo(box)
+        repo = self._repo(bundle)
         where = "/tmp/studio"
-        words = shlex.join(["python", "-m", "studio.relay", "--hub", repo, box.name, str(box.attempt)])
+        words = shlex.join(["python", "-m", "studio.relay", "--hub", repo, bundle.name, str(bundle.attempt)])
         command = (
             f"pip install -q --root-user-action=ignore 'huggingface_hub>=1.0' && hf download {repo} --include 'program/**' "
             f"--local-dir {where} >/dev/null && cd {where}/program && pip install -q --root-user-action=ignore -r requirements.txt "
             f"&& exec {words}"
         )
-        limit = self.limit(box.expected() if self.timeout == "auto" else None)
+        limit = self.limit(bundle.expected() if self.timeout == "auto" else None)
         return api.run_job(
             image=IMAGE,
             command=["bash", "-c", command],
@@ -210,7 +210,7 @@ class Job(RemotePlace):
             timeout=int(limit),
             env={"STUDIO_HOME": f"{where}/home", "STUDIO_BACKUP": repo, "PYTHONUNBUFFERED": "1"},
             secrets={"HF_TOKEN": get_token()},
-            labels={"studio": _label(box)},
+            labels={"studio": _label(bundle)},
             namespace=self.namespace,
         ).id
 
@@ -223,9 +223,9 @@ def _account(endpoint: str, token: str) -> str:
     return HfApi(endpoint, token).whoami()["name"]
 
 
-def _label(box: Box) -> str:
+def _label(bundle: Bundle) -> str:
     """A label's value for the run."""
-    return box.name[-60:].strip("-.")
+    return bundle.name[-60:].strip("-.")
 
 
 class _trouble:

@@ -25,8 +25,8 @@ from pydantic import Field, field_validator
 
 from studio import program
 from studio.errors import DeviceError, RunError
-from studio.home import room, slug, write_whole
-from studio.place import Box, Machine, RemotePlace, Unreachable
+from studio.home import slug, subfolder, write_atomic
+from studio.place import Bundle, Machine, RemotePlace, Unreachable
 from studio.places.ssh_trouble import RSYNC_LOST, SSH_LOST, trouble
 
 STILL = "still running"  # what `delete` says of a run that goes on
@@ -92,11 +92,11 @@ class Ssh(RemotePlace):
 
     @property
     def _known(self) -> Path:
-        return room("cache") / f"ssh-{slug(self.address)}.json"
+        return subfolder("cache") / f"ssh-{slug(self.address)}.json"
 
     # -- what is done there
 
-    def send(self, box: Box) -> None:
+    def send(self, bundle: Bundle) -> None:
         for tool in ("ssh", "rsync"):
             if shutil.which(tool) is None:
                 raise DeviceError(
@@ -106,7 +106,7 @@ class Ssh(RemotePlace):
             f"mkdir -p {self._path('code')} {self._path('relay')} && command -v rsync >/dev/null || "
             "{ code=$?; command -v rsync >/dev/null || { echo rsync: not found >&2; exit 127; }; exit $code; }"
         )
-        box.tell("sending", f"{self.address} answers")
+        bundle.tell("sending", f"{self.address} answers")
         code = f"{self.folder}/code/{program.fingerprint()}"
         with tempfile.TemporaryDirectory() as staging:
             for name, source in program.files().items():
@@ -114,13 +114,13 @@ class Ssh(RemotePlace):
             Path(staging, "requirements.txt").write_text(program.requirements())
             self._copy(["-aL", "--exclude=__pycache__", f"{staging}/"], code)
         self._copy(
-            ["-a", "--delete", "--exclude=/answer.json", "--exclude=/ask-*", f"{box.folder}/"],
-            f"{self.folder}/relay/{box.name}",
+            ["-a", "--delete", "--exclude=/answer.json", "--exclude=/ask-*", f"{bundle.folder}/"],
+            f"{self.folder}/relay/{bundle.name}",
         )
         if self.python == "auto":
-            self._set_up(code, box.tell)
+            self._set_up(code, bundle.tell)
         found = json.loads(self._run(self._studio("studio devices --json"), limit=120).splitlines()[-1])
-        write_whole(self._known, json.dumps(_machine(found)))
+        write_atomic(self._known, json.dumps(_machine(found)))
 
     def _set_up(self, code: str, tell: Callable[[str, str], None]) -> None:
         """Where no Python is named: a virtual environment with what the program needs, made anew when that has changed."""
@@ -135,8 +135,8 @@ class Ssh(RemotePlace):
         if ssh.returncode:
             raise trouble(ssh.returncode, "\n".join(said), self.host, self.address)
 
-    def output(self, box: Box, events: int, log: int) -> Iterator[bytes]:
-        words = f"{_path(f'{self.folder}/relay/{box.name}')} {box.attempt} {events} {log}"
+    def output(self, bundle: Bundle, events: int, log: int) -> Iterator[bytes]:
+        words = f"{_path(f'{self.folder}/relay/{bundle.name}')} {bundle.attempt} {events} {log}"
         said: deque[str] = deque(maxlen=20)
         with self._opened(self._studio(f"studio.relay {words}")) as ssh:
             for line in _lines(ssh):
@@ -146,19 +146,19 @@ class Ssh(RemotePlace):
         if ssh.returncode in SSH_LOST or ssh.returncode < 0:
             raise trouble(ssh.returncode, "\n".join(said), self.host, self.address)
 
-    def ask(self, box: Box, word: str) -> None:
-        self._run(f"touch {_path(f'{self.folder}/relay/{box.name}/ask-{word}')}", limit=30)
+    def ask(self, bundle: Bundle, word: str) -> None:
+        self._run(f"touch {_path(f'{self.folder}/relay/{bundle.name}/ask-{word}')}", limit=30)
 
-    def fetch(self, box: Box, target: Path) -> None:
-        self._copy(["-a"], str(target), source=f"{self.folder}/relay/{box.name}/run/model/")
+    def fetch(self, bundle: Bundle, target: Path) -> None:
+        self._copy(["-a"], str(target), source=f"{self.folder}/relay/{bundle.name}/run/model/")
 
     def remove(self, name: str) -> str:
         """The newest program there does it; it refuses while the run is going on there."""
-        box = _path(f"{self.folder}/relay/{name}")
+        bundle = _path(f"{self.folder}/relay/{name}")
         newest = f'cd "$(ls -td {self._path("code")}/*/ | head -n 1)"'
         try:
             self._run(
-                f"test -d {box} || exit 0; {newest} && {self._on_path()} -m studio.relay --remove {box}", limit=60
+                f"test -d {bundle} || exit 0; {newest} && {self._on_path()} -m studio.relay --remove {bundle}", limit=60
             )
         except DeviceError as error:
             if STILL in error.message:

@@ -21,7 +21,7 @@ from studio.run import Run
 from studio.runs import checkpoints, launch, recovery, sequence, stopping
 from studio.runs.diagnosis import DISK, DISK_LOW, diagnose
 from studio.runs.log import ATTEMPT, Log
-from studio.runs.summary import TURNS
+from studio.runs.summary import STATE_EVENTS
 
 EXIT_GRACE = 10.0  # seconds from the trainer's end line to its exit; libraries may hang in their exit handlers
 DISK_VERY_LOW = int(os.environ.get("STUDIO_DISK_VERY_LOW", 100_000_000))  # bytes free below which a run is stopped
@@ -38,8 +38,11 @@ class Attempt:
         self.number = run.attempt() + 1
         self.trainer_lock = Lock(run.trainer_lock)
         self.memory_kills = process.memory_kills()
-        self.cursor = run.diary.stat().st_size
-        self.turn: dict[str, Any] = {"kind": "phase", "name": "starting"}  # the last phase or end of this attempt
+        self.cursor = run.events_file.stat().st_size
+        self.state_event: dict[str, Any] = {
+            "kind": "phase",
+            "name": "starting",
+        }  # the last phase or end of this attempt
         self.pace, self.pointed = (
             0.0,
             0.0,
@@ -49,13 +52,13 @@ class Attempt:
     def carry_out(self) -> None:
         """Start the trainer, stand by it, write the end. An error of our own is written as the run's end too."""
         run = self.run
-        where = [run.config.place.address] if launch.elsewhere(run) else [device.id for device, _ in self.taken]
+        where = [run.config.place.address] if launch.is_remote(run) else [device.id for device, _ in self.taken]
         run.append("phase", name="starting", attempt=self.number, devices=where, changes=len(run.changes()))
         crash.point("supervise.starting")
         run.take_reserve()
         try:
             self._refuse_too_few()
-            if not recovery.end_orphans(run) or not self.trainer_lock.take(wait=5):
+            if not recovery.end_orphans(run) or not self.trainer_lock.acquire(wait=5):
                 raise StudioError(
                     "A trainer of an earlier attempt is still alive and cannot be ended.",
                     "End it by hand, or restart the computer.",
@@ -67,16 +70,16 @@ class Attempt:
         except Exception as error:  # noqa: BLE001 - the top of a process: it must leave an end line, and the queue must go on
             self._end_of_own(error)
         finally:
-            process.end(process.family)
-            self.trainer_lock.free()
+            process.kill_all(process.descendants)
+            self.trainer_lock.release()
             if run.folder.is_dir():
-                queue.wind_up(run)
+                queue.finalize(run)
 
     def _end_of_own(self, error: Exception) -> None:
         if not self.run.folder.is_dir():
             return  # it was moved or deleted: there is nothing left to write on
         if isinstance(error, OSError) and error.errno in FULL:
-            self._end("failed", cause=DISK.what, action=DISK.action, reason=DISK.kind)
+            self._end("failed", cause=DISK.message, action=DISK.action, reason=DISK.kind)
             return
         with Log(self.run.log) as log:
             log.write(traceback.format_exc().encode())
@@ -88,7 +91,7 @@ class Attempt:
         )
 
     def _refuse_too_few(self) -> None:
-        count = launch.wanted(self.run)
+        count = launch.device_count(self.run)
         if (
             count > len(self.taken) > 0 and self.taken[0][0].traits.cards
         ):  # a CPU is one device for as many processes as one likes
@@ -105,7 +108,7 @@ class Attempt:
             self.run.append("note", level="warning", text=what, attempt=self.number)
         checkpoints.tidy_result(self.run.result)
         sequence.begin(self.run.checkpoints, self.run.config)
-        self.run.asked()  # what the attempt before did not come to
+        self.run.take_requests()  # what the attempt before did not come to
 
     # -- the trainer
 
@@ -132,8 +135,8 @@ class Attempt:
         def prepare() -> None:
             for number in DEAF:
                 signal.signal(number, signal.SIG_DFL)  # what we ignore would be ignored by the trainer too
-            process.die_with(parent)
-            process.first_to_go()
+            process.die_with_parent(parent)
+            process.prefer_oom_kill()
 
         return subprocess.Popen(
             command(self.run),
@@ -166,7 +169,7 @@ class Attempt:
                 self._copy(selector, log, LOOK)
                 now = time.monotonic()
                 self._read_on()
-                stop.look(now, self.turn, self.pace)
+                stop.look(now, self.state_event, self.pace)
                 if now - disk_at > DISK_LOOK:
                     disk_at = now
                     self._watch_disk()
@@ -194,7 +197,7 @@ class Attempt:
 
     def _watch_disk(self) -> None:
         free = shutil.disk_usage(self.run.folder).free
-        if free < DISK_VERY_LOW and self.run.stop_asked() is None:
+        if free < DISK_VERY_LOW and self.run.stop_request() is None:
             self.run.append(
                 "note",
                 level="error",
@@ -203,7 +206,7 @@ class Attempt:
                 hint=DISK_LOW.action,
             )
             try:
-                self.run.ask_to_stop("disk")
+                self.run.request_stop("disk")
             except OSError:
                 pass  # not even that fits: the trainer's own writes fail soon, and the next look tries again
 
@@ -211,29 +214,29 @@ class Attempt:
 
     def _read_on(self) -> None:
         """Take what the trainer has written since the last look."""
-        new, self.cursor = read(self.run.diary, self.cursor)
+        new, self.cursor = read(self.run.events_file, self.cursor)
         for event in new:
-            if event["kind"] in TURNS:
-                self.turn = event
+            if event["kind"] in STATE_EVENTS:
+                self.state_event = event
             elif event["kind"] == "step":
                 now = time.monotonic()
                 self.pace, self.pointed = now - (self.pointed or now), now
 
     def _has_end(self) -> bool:
-        return self.turn["kind"] == "end"
+        return self.state_event["kind"] == "end"
 
     def _end(self, state: str, **fields: object) -> None:
         self.run.append("end", state=state, attempt=self.number, **fields)
-        self.turn = {"kind": "end", "state": state}
+        self.state_event = {"kind": "end", "state": state}
         crash.point("supervise.ended")
 
     def _conclude(self, code: int) -> None:
         """The end line, where the trainer wrote none or could not know why."""
         self._read_on()
-        run, how, told = self.run, self.run.stop_asked(), self._has_end()
+        run, how, told = self.run, self.run.stop_request(), self._has_end()
         if not told and how is None:
             cause = diagnose(code, run.log, process.memory_kills() - self.memory_kills, self.muted)
-            self._end("failed", code=code, cause=cause.what, action=cause.action, reason=cause.kind)
+            self._end("failed", code=code, cause=cause.message, action=cause.action, reason=cause.kind)
         elif not told:
             kept = checkpoints.newest(run.checkpoints) and how != "discard"
             self._end(
@@ -242,8 +245,8 @@ class Attempt:
                 cause="Stopped as asked" + ("; the last checkpoint is kept." if kept else " before anything was kept."),
                 action="Resume it to go on from its last checkpoint." if kept else "Resume it to start again.",
             )
-        if how == "disk" and self.turn["state"] == "stopped":
-            self._end("stopped", code=code, cause=DISK_LOW.what, action=DISK_LOW.action, reason=DISK_LOW.kind)
+        if how == "disk" and self.state_event["state"] == "stopped":
+            self._end("stopped", code=code, cause=DISK_LOW.message, action=DISK_LOW.action, reason=DISK_LOW.kind)
 
 
 def command(run: Run) -> list[str]:

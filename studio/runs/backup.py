@@ -18,7 +18,7 @@ from typing import Any
 
 from studio import queue
 from studio.errors import RunError
-from studio.home import home, room
+from studio.home import home, subfolder
 from studio.run import Run, runs
 from studio.runs import checkpoints
 
@@ -27,7 +27,7 @@ MARK = ".copied"  # in a run's folder: what its diary and checkpoints were like 
 TROUBLE = (OSError, ValueError, RunError)  # the Hub's own errors are OSErrors
 
 
-def wanted() -> str | None:
+def repository() -> str | None:
     """The repository, where copies are wanted and can be made."""
     return os.environ.get("STUDIO_BACKUP") if os.environ.get("HF_TOKEN") else None
 
@@ -39,14 +39,14 @@ def minutes() -> float:
         return 15.0
 
 
-def lasting() -> bool:
+def has_persistent_storage() -> bool:
     """Whether what is in home survives a restart: everywhere but on a Space that has no storage at /data."""
     return not os.environ.get("SPACE_ID") or home().resolve().is_relative_to("/data")
 
 
-def copied(run: Run) -> bool:
+def ensure_copied(run: Run) -> bool:
     """Whether the Hub has the run as it is now; a last copy is made for that."""
-    if not wanted():
+    if not repository():
         return False
     try:
         return copy(run) or _mark(run) == _kept(run)
@@ -58,12 +58,12 @@ def copy(run: Run) -> bool:
     """Send a run as it is now; False when nothing has changed since. Raises OSError."""
     from huggingface_hub import HfApi
 
-    repo, mark = wanted(), _mark(run)
+    repo, mark = repository(), _mark(run)
     if repo is None or mark == _kept(run):
         return False
     api = HfApi(token=os.environ["HF_TOKEN"])
     api.create_repo(repo, private=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=room("runs").parent, prefix=".copy-") as scratch:
+    with tempfile.TemporaryDirectory(dir=subfolder("runs").parent, prefix=".copy-") as scratch:
         _lay_out(run, Path(scratch))
         api.upload_folder(
             repo_id=repo,
@@ -89,7 +89,7 @@ def _lay_out(run: Run, scratch: Path) -> None:
 
 def _mark(run: Run) -> list[Any]:
     newest = checkpoints.newest(run.checkpoints)
-    return [newest.name if newest else None, run.result.is_dir(), (run.turn() or {}).get("at")]
+    return [newest.name if newest else None, run.result.is_dir(), (run.state_event() or {}).get("at")]
 
 
 def _kept(run: Run) -> Any:
@@ -101,7 +101,7 @@ def _kept(run: Run) -> Any:
 
 def fetch() -> list[Run]:
     """Runs that the Hub has and this disk has not; those that were cut off are queued again. Raises OSError."""
-    repo = wanted()
+    repo = repository()
     if repo is None:
         return []
     from huggingface_hub import HfApi
@@ -114,7 +114,7 @@ def fetch() -> list[Run]:
     names = sorted(
         {parts[1] for parts in there if parts[0] == "runs" and len(parts) > 2 and not parts[1].startswith(".")} - known
     )
-    with tempfile.TemporaryDirectory(dir=room("runs").parent, prefix=".fetch-") as scratch:
+    with tempfile.TemporaryDirectory(dir=subfolder("runs").parent, prefix=".fetch-") as scratch:
         found = [_take_in(api, repo, Path(scratch), name) for name in names]
     return found
 
@@ -122,18 +122,18 @@ def fetch() -> list[Run]:
 def _take_in(api: Any, repo: str, scratch: Path, name: str) -> Run:
     api.snapshot_download(repo, local_dir=scratch, allow_patterns=f"runs/{name}/*")
     folder = scratch / "runs" / name
-    turn = Run(folder).turn() or {}
-    run = Run(room("runs") / name)
+    state_event = Run(folder).state_event() or {}
+    run = Run(subfolder("runs") / name)
     os.rename(folder, run.folder)
-    if turn.get("kind") == "phase" and turn["name"] != "queued":  # it ran when the disk went
-        queue.settle(run)
+    if state_event.get("kind") == "phase" and state_event["name"] != "queued":  # it ran when the disk went
+        queue.reconcile(run)
         queue.resume(run)
     return run
 
 
 def watch() -> threading.Thread | None:
     """For the page: fetch what there is, then copy what changes, every few minutes. None where no copies are wanted."""
-    if not wanted():
+    if not repository():
         return None
 
     def look() -> None:

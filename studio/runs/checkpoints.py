@@ -19,7 +19,7 @@ from typing import Any
 
 from studio import crash
 from studio.errors import RunError
-from studio.home import sync_folder, write_whole
+from studio.home import fsync_path, write_atomic
 
 NEEDED = ("optimizer.pt", "scheduler.pt", "trainer_state.json")  # and a random state for each process, and weights
 WEIGHTS = (".safetensors", ".bin", ".distcp")
@@ -88,7 +88,7 @@ def complete(folder: Path, step: int, fingerprint: str) -> Path:
     try:
         files = _files(inner)
         _refuse_unsound(inner, step, files)
-        write_whole(
+        write_atomic(
             inner / MANIFEST,
             json.dumps({"step": step, "fingerprint": fingerprint, "versions": versions(), "files": files}, indent=1),
         )
@@ -102,7 +102,7 @@ def complete(folder: Path, step: int, fingerprint: str) -> Path:
         os.rename(target, old)
         crash.point("checkpoint.aside")
     os.rename(inner, target)
-    sync_folder(folder)
+    fsync_path(folder)
     crash.point("checkpoint.renamed")
     shutil.rmtree(old, ignore_errors=True)
     shutil.rmtree(_writing(folder, step), ignore_errors=True)
@@ -113,7 +113,7 @@ def _files(inner: Path) -> dict[str, dict[str, Any]]:
     """Name -> bytes, and the hash of small ones; each file and folder is on the disk afterwards."""
     files: dict[str, dict[str, Any]] = {}
     for path in sorted(inner.rglob("*")):
-        sync_folder(path)  # an fsync of whatever it is
+        fsync_path(path)  # an fsync of whatever it is
         if path.is_file():
             entry: dict[str, Any] = {"bytes": path.stat().st_size}
             if entry["bytes"] <= SMALL:
@@ -282,14 +282,14 @@ def replacing(target: Path) -> Iterator[Path]:
         shutil.rmtree(new, ignore_errors=True)
         raise
     for path in new.rglob("*"):
-        sync_folder(path)
+        fsync_path(path)
     crash.point("result.written")
     if target.exists():
         shutil.rmtree(old, ignore_errors=True)
         os.rename(target, old)
         crash.point("result.aside")
     os.rename(new, target)
-    sync_folder(target.parent)
+    fsync_path(target.parent)
     crash.point("result.renamed")
     shutil.rmtree(old, ignore_errors=True)
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from studio.device import Device, devices, visible
 from studio.events import Lock
-from studio.home import room, slug
+from studio.home import slug, subfolder
 
 
 def device_lock(device: Device) -> Lock:
     """Held by the run that uses the device, its trainer's processes included."""
-    return Lock(room("locks") / f"device-{slug(visible_name(device))}")
+    return Lock(subfolder("locks") / f"device-{slug(visible_name(device))}")
 
 
 def visible_name(device: Device) -> str:
@@ -29,10 +29,10 @@ def take_devices(count: int) -> list[tuple[Device, Lock]] | None:
     taken: list[tuple[Device, Lock]] = []
     for device in devices():
         lock = device_lock(device)
-        if len(taken) < count and lock.take():
+        if len(taken) < count and lock.acquire():
             taken.append((device, lock))
     if len(taken) == count:
         return taken
     for _, lock in taken:
-        lock.free()
+        lock.release()
     return None

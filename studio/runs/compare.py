@@ -7,7 +7,7 @@ from typing import Any
 
 from studio import events
 from studio.errors import StudioError
-from studio.run import Run, current, summary
+from studio.run import Run, current_events, summary
 
 NUMBERS = (
     "state",
@@ -56,7 +56,7 @@ def curves(diary: list[dict[str, Any]]) -> dict[str, list[Any]]:
         "eval": {name: [] for name in (*AXES, "loss")},
     }
     worked, before, tokens = 0.0, None, 0
-    for event in current(diary):
+    for event in current_events(diary):
         if event["kind"] == "phase" and event["name"] in ("queued", "starting"):
             before = None
         if before is not None:
@@ -74,7 +74,7 @@ def curves(diary: list[dict[str, Any]]) -> dict[str, list[Any]]:
 def answers(diaries: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
     """The latest sample of each prompt that at least two runs were asked."""
     latest = [
-        {event.get("prompt"): event.get("answer") for event in current(diary) if event["kind"] == "sample"}
+        {event.get("prompt"): event.get("answer") for event in current_events(diary) if event["kind"] == "sample"}
         for diary in diaries
     ]
     prompts = dict.fromkeys(prompt for asked in latest for prompt in asked)

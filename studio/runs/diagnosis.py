@@ -14,7 +14,7 @@ class Cause(NamedTuple):
     """kind: a short name for programs; what: one sentence; action: one thing to do."""
 
     kind: str
-    what: str
+    message: str
     action: str
 
 
@@ -218,7 +218,7 @@ def _signalled(number: int, who: str = "The trainer") -> Cause:
     )
 
 
-def of_lost(log: Path, no_diary: bool = False) -> Cause:
+def diagnose_lost(log: Path, no_diary: bool = False) -> Cause:
     """The likeliest cause for a run that ended with no word at all: its log says it, or the supervisor went with the trainer."""
     text = latest(log)
     for pattern, cause in MARKS:

@@ -25,12 +25,12 @@ def finish(run: Run) -> None:
 
 def extend(run: Run, epochs: float) -> None:
     """Let a run go on for some more epochs: at once when it has ended, after its present goal while it lives. Recorded in changes.json."""
-    training, plan = run.config.training, queue.plan_of(run)
+    training, plan = run.config.training, queue.last_plan(run)
     if epochs <= 0:
         raise RunError(f"A run cannot be extended by {epochs:g} epochs.", "Give a number above 0.", "epochs")
     longer: dict[str, Any] = {"epochs": training.epochs + epochs}
     if training.max_steps:
-        last = events.last(run.diary, ("step",)) or {}
+        last = events.last(run.events_file, ("step",)) or {}
         share = last["step"] / last["epoch"] if last.get("epoch") else training.max_steps / training.epochs
         longer = {"max_steps": training.max_steps + max(1, round(share * epochs))}
     if training.accumulation == "auto" and plan.get("effective_batch"):

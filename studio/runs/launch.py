@@ -12,7 +12,7 @@ import sys
 from typing import Any
 
 from studio.config import RunConfig
-from studio.device import Device, cores, devices, patience
+from studio.device import Device, cores, devices, thread_environment
 from studio.errors import StudioError
 from studio.run import Run
 
@@ -30,7 +30,7 @@ def processes(config: RunConfig, found: list[Device] | None = None) -> int:
     return min(ordered, len(found)) if found[0].traits.cards else ordered
 
 
-def elsewhere(run: Run) -> bool:
+def is_remote(run: Run) -> bool:
     """Whether the run trains on another computer and needs no device of this one. An unreadable order fails here, with words."""
     try:
         return run.config.place.remote
@@ -38,9 +38,9 @@ def elsewhere(run: Run) -> bool:
         return False
 
 
-def wanted(run: Run) -> int:
+def device_count(run: Run) -> int:
     """How many devices of this computer the run takes; an unreadable order takes one and fails there, with words."""
-    if elsewhere(run):
+    if is_remote(run):
         return 0
     try:
         ordered = run.config.training.devices
@@ -79,7 +79,7 @@ def environment(config: RunConfig) -> dict[str, str]:
     wanted = config.training.threads
     threads = wanted if isinstance(wanted, int) else max(1, cores() // count)
     settled = {
-        **patience(),
+        **thread_environment(),
         "OMP_NUM_THREADS": str(threads),
         "MALLOC_TRIM_THRESHOLD_": str(1 << 32),
         "MALLOC_MMAP_THRESHOLD_": str(1 << 32),

@@ -12,13 +12,13 @@ import psutil
 
 from studio import events, process
 from studio.events import FULL, Lock
-from studio.runs.diagnosis import of_lost
+from studio.runs.diagnosis import diagnose_lost
 
 if TYPE_CHECKING:
     from studio.run import Run
 
 
-def settle(run: Run) -> str:
+def reconcile(run: Run) -> str:
     """Write down the end of a run that has none though nobody holds its lock, and end what is left of its trainer. Returns the state."""
     state = run.state()
     if state != "lost" or not os.access(run.folder, os.W_OK):
@@ -26,11 +26,11 @@ def settle(run: Run) -> str:
     with alone(run) as mine:  # else a supervisor is just starting, or somebody else writes it down
         try:
             if mine:
-                events.close_torn(run.diary)
+                events.close_torn(run.events_file)
             if (
                 mine
                 and run.state(alive=False) == "lost"
-                and (run.turn() or {}).get("kind") != "end"
+                and (run.state_event() or {}).get("kind") != "end"
                 and end_orphans(run)
             ):
                 _write_lost(run)
@@ -48,14 +48,14 @@ def alone(run: Run, wait: float = 0.0) -> Iterator[bool]:
     """
     turn, lock = Lock(run.folder / "recovery.lock"), Lock(run.lock)
     try:
-        yield turn.take(wait) and lock.take(wait, shared=True)
+        yield turn.acquire(wait) and lock.acquire(wait, shared=True)
     finally:
-        lock.free()
-        turn.free()
+        lock.release()
+        turn.release()
 
 
 def _write_lost(run: Run) -> None:
-    how = run.stop_asked()
+    how = run.stop_request()
     if how in ("keep", "discard", "pause"):
         run.append(
             "end",
@@ -65,15 +65,15 @@ def _write_lost(run: Run) -> None:
             action="Resume it to go on from its last checkpoint.",
         )
         return
-    cause = of_lost(run.log, run.turn() is None)
-    run.append("end", state="lost", attempt=run.attempt(), cause=cause.what, action=cause.action, reason=cause.kind)
+    cause = diagnose_lost(run.log, run.state_event() is None)
+    run.append("end", state="lost", attempt=run.attempt(), cause=cause.message, action=cause.action, reason=cause.kind)
 
 
 def end_orphans(run: Run) -> bool:
     """End trainer processes that outlived their supervisor. They are known by the lock they hold, never by an id. True: none left."""
-    if not events.held(run.trainer_lock):
+    if not events.is_locked(run.trainer_lock):
         return True
-    return process.end(lambda: process.holders(run.trainer_lock)) and not events.held(run.trainer_lock)
+    return process.kill_all(lambda: process.holders(run.trainer_lock)) and not events.is_locked(run.trainer_lock)
 
 
 def unfinished(run: Run) -> bool:

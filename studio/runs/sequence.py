@@ -8,7 +8,7 @@ from typing import Any
 
 from studio.config import RunConfig
 from studio.errors import RunError
-from studio.home import write_whole
+from studio.home import write_atomic
 from studio.runs.checkpoints import newest
 
 FILE = "sequence.json"
@@ -47,7 +47,7 @@ def begin(folder: Path, config: RunConfig) -> None:
     refuse_other_order(folder, config)
     if newest(folder) is None:
         folder.mkdir(parents=True, exist_ok=True)
-        write_whole(folder / FILE, json.dumps(sequence(config), indent=1, ensure_ascii=False))
+        write_atomic(folder / FILE, json.dumps(sequence(config), indent=1, ensure_ascii=False))
 
 
 def refuse_other_order(folder: Path, config: RunConfig, effective_batch: int | None = None) -> None:

@@ -6,7 +6,7 @@ from math import exp, log
 from statistics import median
 from typing import Any, NamedTuple
 
-from studio.runs.summary import current
+from studio.runs.summary import current_events
 
 
 class Sign(NamedTuple):
@@ -28,7 +28,7 @@ LEAST = 1e-6  # a loss below counts as this: its logarithm is looked at
 
 def signs(diary: list[dict[str, Any]]) -> list[Sign]:
     """All signs that hold now, the gravest first. diary: a run's events; superseded steps are left out."""
-    told = current(diary)
+    told = current_events(diary)
     steps = [event for event in told if event["kind"] == "step"]
     evals = [event for event in told if event["kind"] == "eval" and event.get("loss") is not None]
     plan: dict[str, Any] = next((event for event in reversed(told) if event["kind"] == "plan"), {})

@@ -26,22 +26,22 @@ class Stopping:
 
     def __init__(self, run: Run, trainer: subprocess.Popen[bytes]):
         self.run, self.trainer = run, trainer
-        self.elsewhere = launch.elsewhere(
+        self.is_remote = launch.is_remote(
             run
         )  # the stop has a way to go, and the trainer there is signalled by the supervisor there
         self.asked: float | None = None
         self.terminated: float | None = None
 
-    def look(self, now: float, turn: dict[str, Any], pace: float = 0.0) -> None:
+    def look(self, now: float, state_event: dict[str, Any], pace: float = 0.0) -> None:
         """turn: the attempt's last phase or end; pace: seconds between its last two points of the curve."""
-        how = self.run.stop_asked()
+        how = self.run.stop_request()
         if how is None:
             return
         if self.asked is None:
             self.asked = now
             crash.point("supervise.stop")
         if self.terminated is None and now - self.asked >= (
-            TERM_SAVING if self.elsewhere else patience(how, turn, pace)
+            TERM_SAVING if self.is_remote else patience(how, state_event, pace)
         ):
             self.terminated = now
             group(self.trainer, signal.SIGTERM)
@@ -49,13 +49,13 @@ class Stopping:
             group(self.trainer, signal.SIGKILL)
 
 
-def patience(how: str, turn: dict[str, Any], pace: float) -> float:
+def patience(how: str, state_event: dict[str, Any], pace: float) -> float:
     """Seconds from the request to SIGTERM."""
-    if turn["kind"] == "end":
+    if state_event["kind"] == "end":
         return TERM_AFTER
-    if how == "discard" or turn["name"] not in WORKING:
+    if how == "discard" or state_event["name"] not in WORKING:
         return TERM_EARLY
-    return TERM_SAVING if turn["name"] == "saving" else min(TERM_SAVING, max(TERM_AFTER, 3 * pace))
+    return TERM_SAVING if state_event["name"] == "saving" else min(TERM_SAVING, max(TERM_AFTER, 3 * pace))
 
 
 def group(trainer: subprocess.Popen[bytes], number: int) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from studio import events
 from studio.errors import OrderError, RunError
-from studio.runs.diagnosis import of_lost
+from studio.runs.diagnosis import diagnose_lost
 
 if TYPE_CHECKING:
     from studio.run import Run
@@ -17,25 +17,25 @@ if TYPE_CHECKING:
 STATES = ("queued", "starting", "running", "stopping", "finished", "stopped", "failed", "lost")
 ALIVE = ("starting", "running", "stopping")
 WORKING = ("training", "evaluating", "saving", "reconnecting")  # phases in which steps have begun
-TURNS = ("phase", "end")  # the kinds of event that a state is derived from
+STATE_EVENTS = ("phase", "end")  # the kinds of event that a state is derived from
 
 
-def standing(alive: bool, turn: dict[str, Any] | None, stop: bool) -> str:
+def derive_state(alive: bool, state_event: dict[str, Any] | None, stop: bool) -> str:
     """One of STATES. alive: whether the lock was held, asked before the diary was read; turn: its last phase or end; stop: the stop file.
 
     A run whose lock is held is never over, even behind its end line: its processes still hold memory.
     """
-    ended = turn is not None and turn["kind"] == "end"
+    ended = state_event is not None and state_event["kind"] == "end"
     if not alive:
         if ended:
-            return turn["state"]
-        return "queued" if turn is None or turn["name"] == "queued" else "lost"
+            return state_event["state"]
+        return "queued" if state_event is None or state_event["name"] == "queued" else "lost"
     if stop:
         return "stopping"
-    return "running" if ended or (turn is not None and turn["name"] in WORKING) else "starting"
+    return "running" if ended or (state_event is not None and state_event["name"] in WORKING) else "starting"
 
 
-def current(diary: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def current_events(diary: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The diary without what a resume has superseded: steps beyond the checkpoint it went on from."""
     kept: list[dict[str, Any]] = []
     for event in diary:
@@ -56,15 +56,19 @@ def summary(run: Run, diary: list[dict[str, Any]] | None = None) -> dict[str, An
     a run that ends just then looks lost: such a caller reads on and asks again.
     """
     alive = run.alive()  # before the diary is read: an end written in between is then seen
-    turn = run.turn() if diary is None else next((event for event in reversed(diary) if event["kind"] in TURNS), None)
-    told = dict(_told_now(run.diary) if diary is None else _told_by(diary))
+    state_event = (
+        run.state_event()
+        if diary is None
+        else next((event for event in reversed(diary) if event["kind"] in STATE_EVENTS), None)
+    )
+    told = dict(_told_now(run.events_file) if diary is None else _told_by(diary))
     spans = told.pop("spans")
-    state = standing(alive, turn or run.unsaid(), run.stop_file.exists())
-    waiting = turn if state == "queued" and turn else {}
-    over: dict[str, Any] = turn if turn and turn["kind"] == "end" else {}
+    state = derive_state(alive, state_event or run.implied_state_event(), run.stop_file.exists())
+    waiting = state_event if state == "queued" and state_event else {}
+    over: dict[str, Any] = state_event if state_event and state_event["kind"] == "end" else {}
     reason, cause, action = over.get("reason"), over.get("cause"), over.get("action")
     if state == "lost" and not cause:
-        reason, cause, action = of_lost(run.log, turn is None)
+        reason, cause, action = diagnose_lost(run.log, state_event is None)
     saved = (run.result / "manifest.json").is_file()
     return {
         "id": run.id,
@@ -101,7 +105,7 @@ def _told(path: Path, inode: int, size: int, changed: int) -> dict[str, Any]:
 
 def _told_by(everything: list[dict[str, Any]]) -> dict[str, Any]:
     """The fields that come from the diary alone."""
-    diary = current(everything)
+    diary = current_events(everything)
     steps = [event for event in diary if event["kind"] == "step"]
     evals = [event for event in diary if event["kind"] == "eval" and event.get("loss") is not None]
     saved = [event for event in diary if event["kind"] == "saved"]

@@ -19,10 +19,10 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from studio import device, run
-from studio.device import here
+from studio.device import default_environment
 from studio.errors import DeviceError, ModelError, StudioError
-from studio.events import Lock, held
-from studio.home import PROJECT, room, write_whole
+from studio.events import Lock, is_locked
+from studio.home import PROJECT, subfolder, write_atomic
 from studio.talk import reference
 from studio.talk.reference import ModelReference
 
@@ -34,7 +34,7 @@ START_WAIT = 60.0  # seconds from start to an open port
 OVERHEAD = 700_000_000  # bytes of torch and its libraries, kernels and a few conversations, beside the weights
 # The server's environment: threads that soon sleep while they wait, and no import of torch's compiler, which answers never use (1.4 s).
 SERVER_ENVIRONMENT = {
-    **device.patience(),
+    **device.thread_environment(),
     "TOKENIZERS_PARALLELISM": "false",
     "PYTHONUNBUFFERED": "1",
     "TORCHDYNAMO_DISABLE": "1",
@@ -68,7 +68,7 @@ class Server:
 
     def ready(self) -> bool:
         """Whether its process lives and its port is open. It may still be loading; see status()."""
-        return held(lock().path) and _told() is not None
+        return is_locked(lock().path) and _told() is not None
 
     def status(self) -> dict[str, Any]:
         """{models, doing, busy, pid, memory (bytes of RAM), seconds}. Raises ServerGone."""
@@ -143,7 +143,7 @@ class Server:
     def _open(
         self, method: str, path: str, body: dict[str, Any] | None, timeout: float
     ) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
-        told = _told() if held(lock().path) else None
+        told = _told() if is_locked(lock().path) else None
         if told is None:
             raise ServerGone("The model server is not running.")
         connection = http.client.HTTPConnection(urlsplit(told["address"]).netloc, timeout=timeout)
@@ -179,11 +179,11 @@ def server() -> Server:
 
 def start() -> None:
     """Start the server, detached, and wait until its port is open. Raises DeviceError with the end of its log when it does not come up."""
-    with Lock(room("locks") / "chat-start"):
-        if held(lock().path) and _told():
+    with Lock(subfolder("locks") / "chat-start"):
+        if is_locked(lock().path) and _told():
             return
         _file().unlink(missing_ok=True)
-        environment = {**os.environ, **SERVER_ENVIRONMENT, **here()}
+        environment = {**os.environ, **SERVER_ENVIRONMENT, **default_environment()}
         command = [sys.executable, "-m", "studio.worker.serve", "--page", "--detach"]
         with open(log(), "wb") as output:
             subprocess.run(
@@ -191,7 +191,7 @@ def start() -> None:
             )
         until = time.monotonic() + START_WAIT
         while time.monotonic() < until:
-            if held(lock().path) and _told():
+            if is_locked(lock().path) and _told():
                 return
             time.sleep(0.02)
     tail = log().read_text(errors="replace").strip().splitlines()[-3:]
@@ -202,7 +202,7 @@ def start() -> None:
 
 def end(wait: float = 10.0) -> int:
     """End the server; every byte it held goes back. Returns the bytes of RAM it held, 0 when there was none."""
-    if not held(lock().path):
+    if not is_locked(lock().path):
         return 0
     memory = 0
     try:
@@ -211,9 +211,9 @@ def end(wait: float = 10.0) -> int:
     except ServerGone:
         pass
     until = time.monotonic() + wait
-    while held(lock().path) and time.monotonic() < until:
+    while is_locked(lock().path) and time.monotonic() < until:
         time.sleep(0.02)
-    if held(lock().path):
+    if is_locked(lock().path):
         raise DeviceError(
             "The model server did not end when asked.",
             f"End the process {(_told() or {}).get('pid')} yourself.",
@@ -228,7 +228,7 @@ def end_if_idle(wanted: Sequence[device.Device]) -> int:
 
     Returns the bytes of RAM it held. On a CPU it stays: `check_room` sees to its RAM.
     """
-    if not held(lock().path) or all(one.kind == "cpu" for one in wanted):
+    if not is_locked(lock().path) or all(one.kind == "cpu" for one in wanted):
         return 0
     try:
         told = server().status()
@@ -283,21 +283,21 @@ def memory_of(pid: int) -> int:
 
 
 def lock() -> Lock:
-    return Lock(room("locks") / "chat")
+    return Lock(subfolder("locks") / "chat")
 
 
 def announce(address: str, key: str) -> None:
     """Tell where the server listens, in a file that nobody else may read."""
-    write_whole(_file(), json.dumps({"address": address, "key": key, "pid": os.getpid()}), mode=0o600)
+    write_atomic(_file(), json.dumps({"address": address, "key": key, "pid": os.getpid()}), mode=0o600)
 
 
 def log() -> Path:
     """What the server printed since it was started."""
-    return room("cache") / "chat-server.log"
+    return subfolder("cache") / "chat-server.log"
 
 
 def _file() -> Path:
-    return room("locks") / "chat.json"
+    return subfolder("locks") / "chat.json"
 
 
 def _told() -> dict[str, Any] | None:

@@ -16,8 +16,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from studio.errors import DataError, StudioError, in_words
-from studio.home import changing, inside, room, slug, write_whole
+from studio.errors import DataError, StudioError, as_studio_error
+from studio.home import changing, inside, slug, subfolder, write_atomic
 from studio.talk import chat, votes
 
 IN_PROGRESS = ("waiting", "loading", "writing")
@@ -57,10 +57,10 @@ class Conversation:
                 self.values["changed"] = time.time()
                 self._written = time.monotonic()
                 try:
-                    write_whole(self.file, json.dumps(self.values, ensure_ascii=False, indent=1))
+                    write_atomic(self.file, json.dumps(self.values, ensure_ascii=False, indent=1))
                     self.write_error = None
                 except OSError as error:
-                    self.write_error = in_words(error)
+                    self.write_error = as_studio_error(error)
 
     def ask(self, prompt: str) -> None:
         """Add a turn and answer it in threads of its own; returns at once. Blind, the sides change places by chance."""
@@ -213,7 +213,7 @@ def _gone(name: str) -> StudioError:
 
 def listing(most: int = 100) -> list[dict[str, Any]]:
     """{id, title, changed, sides} of each, the newest first."""
-    files = sorted(room("chats").glob("*.json"), key=lambda file: file.stat().st_mtime, reverse=True)[:most]
+    files = sorted(subfolder("chats").glob("*.json"), key=lambda file: file.stat().st_mtime, reverse=True)[:most]
     found = []
     for file in files:
         try:
@@ -238,7 +238,7 @@ def delete(name: str) -> None:
 def _file(name: str) -> Path:
     if not NAME.fullmatch(name):
         raise StudioError(f"{name!r} is no conversation.", "Open one from the list.", "conversation")
-    return room("chats") / f"{name}.json"
+    return subfolder("chats") / f"{name}.json"
 
 
 # -- as training rows
@@ -262,10 +262,10 @@ def row(messages: list[Message]) -> dict[str, Any]:
 
 def to_rows(rows: Iterable[dict[str, Any]], name: str = "from-chat") -> Path:
     """Append training rows to the data file uploads/NAME.jsonl, made if need be; returns its path."""
-    file = inside(room("uploads"), slug(name, "from-chat").removesuffix(".jsonl") + ".jsonl")
+    file = inside(subfolder("uploads"), slug(name, "from-chat").removesuffix(".jsonl") + ".jsonl")
     with changing(file):
         before = file.read_text(encoding="utf-8") if file.is_file() else ""
         if before and not before.endswith("\n"):
             before += "\n"
-        write_whole(file, before + "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in rows))
+        write_atomic(file, before + "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in rows))
     return file

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from studio import run
 from studio.errors import RunError
-from studio.home import changing, room, slug
+from studio.home import changing, slug, subfolder
 
 Choice = Literal["left", "right", "tie"]
 
@@ -89,4 +89,4 @@ def file(about: str) -> Path:
     """votes.jsonl in the run's folder; for models that are no run, one in the home."""
     identity = about.partition("@")[0]
     known = [one for one in run.runs() if one.id == identity]
-    return known[0].folder / "votes.jsonl" if known else room("chats") / f"{slug(about, 'votes')}.votes"
+    return known[0].folder / "votes.jsonl" if known else subfolder("chats") / f"{slug(about, 'votes')}.votes"

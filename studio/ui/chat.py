@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from studio import data
 from studio.errors import RunError, StudioError
-from studio.home import room
+from studio.home import subfolder
 from studio.runs import checkpoints
 from studio.talk import chat, chats, votes
 from studio.ui import assets, live, rights, who
@@ -53,7 +53,7 @@ def voices(ask: dict[str, Any]) -> Response:
         same = {"base": f"base:{row['id']}", "under": row["model"], "method": row["method"], "created": row["created"]}
         if row["result"]:
             found.append({"name": row["id"], "label": row["name"], "kind": "run", **same})
-        for step in reversed(checkpoints.steps(room("runs") / row["id"] / "checkpoints")):
+        for step in reversed(checkpoints.steps(subfolder("runs") / row["id"] / "checkpoints")):
             found.append(
                 {
                     "name": f"{row['id']}@checkpoint-{step}",

@@ -12,7 +12,7 @@ from starlette.responses import FileResponse, Response
 from studio import device, doctor
 from studio.driver import fit
 from studio.errors import DeviceError
-from studio.home import PROJECT, room
+from studio.home import PROJECT, subfolder
 from studio.ui import rights, words
 from studio.ui.live import json_response
 from studio.ui.who import VISITOR, WATCHER
@@ -53,10 +53,10 @@ def examined(ask: dict[str, Any]) -> Response:
 
 def notices(lang: str) -> list[dict[str, str]]:
     """What is known of the devices already, without an examination: {text, hint}. Has torch asked, where it was not yet, what it sees."""
-    seen = device.look()
+    seen = device.scan_devices()
     first = seen.devices[0]
     if first.traits.cards:
-        fit.ask_soon(first, device.environment([first]))
+        fit.ask_in_background(first, device.environment([first]))
     found: list[Any] = [*([wrong] if (wrong := fit.misfit(first)) else []), *seen.notices]
     return [{"text": words.translate(one.text, lang), "hint": words.translate(one.hint, lang)} for one in found]
 
@@ -74,8 +74,8 @@ def doctors_report(ask: dict[str, Any]) -> Response:
 
 
 def _file(answer: dict[str, Any]) -> Path:
-    return room("doctor") / Path(answer.get("report") or "-").name
+    return subfolder("doctor") / Path(answer.get("report") or "-").name
 
 
 def _log() -> Path:
-    return room("doctor") / "page.log"
+    return subfolder("doctor") / "page.log"

@@ -15,11 +15,11 @@ import orjson
 from starlette.responses import FileResponse, Response
 
 from studio.errors import ExportError, StudioError
-from studio.events import Lock, held
+from studio.events import Lock, is_locked
 from studio.export import folders as export
 from studio.export import llama_cpp
 from studio.export import report as page_report
-from studio.home import PROJECT, room
+from studio.home import PROJECT, subfolder
 from studio.ui import live, rights
 from studio.ui.who import VISITOR, WATCHER
 
@@ -43,7 +43,7 @@ def take_away(name: str, kind: str) -> dict[str, Any]:
         raise ExportError(f"There is no export {kind!r}.", f"Kinds: {', '.join(KINDS)}.", "kind")
     folder = _folder(run_.id)
     lock = Lock(folder / f"{kind}.lock")
-    if not lock.take():
+    if not lock.acquire():
         raise ExportError("This export is being written already.", "Wait until it is done.", "kind")
     try:
         if kind.removesuffix(WEIGHED) in K_QUANTS and not llama_cpp.installed():
@@ -77,7 +77,7 @@ def take_away(name: str, kind: str) -> dict[str, Any]:
                 pass_fds=[lock.descriptor],
             )
     finally:
-        lock.free()
+        lock.release()
     return {"run": run_.id, "kind": kind}
 
 
@@ -99,7 +99,7 @@ def taken(ask: dict[str, Any]) -> Response:
 
 
 def _state(folder: Path, kind: str) -> dict[str, Any]:
-    going = held(folder / f"{kind}.lock")
+    going = is_locked(folder / f"{kind}.lock")
     try:
         said = (folder / f"{kind}.log").read_text(errors="replace").strip().splitlines()[-1:]
         text = (folder / f"{kind}.json").read_text(errors="replace")
@@ -142,6 +142,6 @@ def download(ask: dict[str, Any]) -> Response:
 
 
 def _folder(identity: str) -> Path:
-    path = room("exports") / identity
+    path = subfolder("exports") / identity
     path.mkdir(exist_ok=True)
     return path

@@ -18,7 +18,7 @@ from starlette.responses import Response
 from studio import run
 from studio.errors import RunError, StudioError
 from studio.forecast import clock, repair
-from studio.home import bytes_in, inside, room
+from studio.home import folder_size, inside, subfolder
 from studio.run import ALIVE, Run
 from studio.runs import checkpoints, compare
 from studio.ui import device, log_window, rights
@@ -86,7 +86,7 @@ listing = Listing()
 def _mark(one: Run) -> tuple[Any, ...]:
     """Changes when anything the row shows may have changed."""
     marks: list[Any] = []
-    for path in (one.diary, one.result, one.folder):
+    for path in (one.events_file, one.result, one.folder):
         try:
             found = path.stat()
             marks.append((found.st_ino, found.st_size, found.st_mtime_ns))
@@ -198,7 +198,7 @@ def _index(value: Any) -> int:
 
 def get_run(name: str) -> Run:
     """The run of exactly this id. Raises StudioError; never leaves the folder of runs."""
-    one = Run(inside(room("runs"), name.replace("\0", "")))
+    one = Run(inside(subfolder("runs"), name.replace("\0", "")))
     if one.id != name or name.startswith(".") or not run.is_run(one.folder):
         raise RunError(f"There is no run {name!r}.", "It may have been deleted. All runs stand in the list.", "run")
     return one
@@ -264,4 +264,9 @@ def json_response(answer: dict[str, Any]) -> Response:
 
 def _checkpoint(one: Run, step: int) -> dict[str, Any]:
     folder = one.checkpoints / f"checkpoint-{step}"
-    return {"step": step, "faults": checkpoints.faults(folder), "at": folder.stat().st_mtime, "bytes": bytes_in(folder)}
+    return {
+        "step": step,
+        "faults": checkpoints.faults(folder),
+        "at": folder.stat().st_mtime,
+        "bytes": folder_size(folder),
+    }

@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from studio.errors import StudioError, in_words, own
+from studio.errors import StudioError, as_studio_error, internal_error
 from studio.json_text import NestingError, shallow
 from studio.ui import bar, chat, data, guard, rights, tune, who, words
 from studio.ui.live import json_response
@@ -102,10 +102,10 @@ def _asked(read: Callable[[dict[str, Any]], Any], question: dict[str, Any]) -> R
             question,
         )
     except Exception as error:  # noqa: BLE001 - the page's door: nobody is answered with a bare 500
-        spoken = in_words(error)
+        spoken = as_studio_error(error)
         if spoken is None:
             traceback.print_exc()
-        return refused(spoken or own(error), question, 400 if spoken else 500)
+        return refused(spoken or internal_error(error), question, 400 if spoken else 500)
 
 
 def refused(error: StudioError, question: dict[str, Any], status: int = 400) -> Response:

@@ -19,7 +19,7 @@ import anyio
 import anyio.to_thread
 import gradio as gr
 
-from studio.errors import in_words, own
+from studio.errors import as_studio_error, internal_error
 from studio.ui import audit, who
 from studio.ui.who import NOBODY, OWNER
 
@@ -111,10 +111,10 @@ def _call_and_audit(function: Function, name: str, requester: who.Requester, arg
         outcome = "done"
         return answer
     except Exception as error:
-        spoken = in_words(error)
+        spoken = as_studio_error(error)
         if spoken is None:
             traceback.print_exc()
-            spoken = own(error)
+            spoken = internal_error(error)
         raise gr.Error(f"{spoken.message}\n{spoken.hint}".rstrip(), print_exception=False) from error
     finally:
         if getattr(function, CHANGES):

@@ -10,7 +10,7 @@ from studio import combining, preflight, queue, run
 from studio.errors import RunError
 from studio.forecast import repair
 from studio.run import Run
-from studio.runs import afar, goal
+from studio.runs import goal, remote
 from studio.ui import assets, doctor, exports, live, rights
 
 LABELS = {"name": str, "note": str, "star": bool}
@@ -149,7 +149,7 @@ def move(name: str, place: int) -> dict[str, Any]:
 def delete(name: str) -> dict[str, Any]:
     """Remove a run that is not alive, with all its files, those at its place too. Returns {run, bytes, note}: what stays there, if anything does."""
     one = live.get_run(name)
-    left = "" if one.alive() else afar.remove(one)
+    left = "" if one.alive() else remote.remove(one)
     freed = run.delete(one)
     live.listing.invalidate()
     return {"run": one.id, "bytes": freed, "note": left}

@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
-from studio.home import room, write_whole
+from studio.home import subfolder, write_atomic
 
 IDLE, LONGEST = 24 * 3600.0, 14 * 24 * 3600.0  # seconds without a request, and in all, after which a session has ended
 MOST = 1000  # sessions at once; the one that was silent longest ends first
@@ -92,13 +92,13 @@ def _hash(token: str) -> str:
 
 def _key() -> bytes:
     """The key that marks are signed with; kept in the home, so that a restarted page knows them."""
-    file = room("locks") / "devices.key"
+    file = subfolder("locks") / "devices.key"
     try:
         return bytes.fromhex(file.read_text())
     except (OSError, ValueError):
         made, before = secrets.token_bytes(32), os.umask(0o077)
         try:
-            write_whole(file, made.hex())
+            write_atomic(file, made.hex())
         finally:
             os.umask(before)
         return made

@@ -75,7 +75,7 @@ def note(here: Space | None) -> str | None:
     """What somebody who trains here should know, in a sentence or two."""
     if here is None or here.zero:
         return None
-    if not here.lasts and backup.wanted():
+    if not here.lasts and backup.repository():
         return (
             "Runs are copied to a private repository of the Hub every few minutes, and fetched again after a restart."
         )

@@ -67,7 +67,7 @@ class Tail:
         """Take in what was appended since the last call. Safe from several threads."""
         with self._lock:
             try:
-                found = os.stat(self.run.diary)
+                found = os.stat(self.run.events_file)
             except FileNotFoundError:
                 return self
             if found.st_ino != self._inode or found.st_size < self._cursor:
@@ -75,7 +75,7 @@ class Tail:
                 self._inode = found.st_ino
                 self._clear()
             while self._cursor < found.st_size:
-                new, cursor = events.read(self.run.diary, self._cursor, READ)
+                new, cursor = events.read(self.run.events_file, self._cursor, READ)
                 if cursor == self._cursor:
                     break
                 self._cursor = cursor

@@ -10,7 +10,7 @@ from studio import config, data, template
 from studio.base import source
 from studio.data.formats import formats
 from studio.errors import OrderError, StudioError
-from studio.home import room
+from studio.home import subfolder
 from studio.presets import PRESETS, applied
 from studio.ui import assets, rights, words
 from studio.ui.files import SUGGESTED, is_upload
@@ -84,7 +84,7 @@ def read(question: dict[str, Any]) -> dict[str, Any]:
 
 def uploads() -> list[dict[str, Any]]:
     """Files that were uploaded before, the newest first."""
-    files = [path for path in room("uploads").iterdir() if is_upload(path)]
+    files = [path for path in subfolder("uploads").iterdir() if is_upload(path)]
     files.sort(key=lambda path: path.stat().st_mtime, reverse=True)
     return [{"name": path.name, "source": str(path), "bytes": path.stat().st_size} for path in files[:100]]
 
@@ -93,7 +93,7 @@ def models() -> list[dict[str, Any]]:
     """Models to offer: the starter, folders in home, and small ones of the Hub that many people take."""
     here = [
         {"source": str(folder), "label": folder.name, "local": True}
-        for folder in sorted(room("models").iterdir())
+        for folder in sorted(subfolder("models").iterdir())
         if (folder / "config.json").is_file() and folder.name != "starter"
     ]
     known = [{"source": name, "label": name, "local": False} for name in SUGGESTED]

@@ -13,7 +13,7 @@ from pathlib import Path
 from gradio.utils import get_upload_folder
 
 from studio.errors import DataError
-from studio.home import room, slug
+from studio.home import slug, subfolder
 
 OWN = re.compile(r"[0-9a-f]{40,64}")  # gradio puts each upload into a folder named by its content's hash
 LEFT = 24 * 3600.0  # seconds
@@ -38,7 +38,7 @@ def keep(path: Path, name: str) -> Path:
     ending = slug(wanted.suffix.lstrip("."), "txt")[:8]
     stem = slug(wanted.stem, "data")[:48]
     for number in range(1, 10_000):
-        target = room("uploads") / f"{stem if number == 1 else f'{stem}-{number}'}.{ending}"
+        target = subfolder("uploads") / f"{stem if number == 1 else f'{stem}-{number}'}.{ending}"
         try:
             _copy(path, target)
         except FileExistsError:

@@ -58,10 +58,10 @@ def apart(job: Job, given: tuple[Any, ...], limit: float, start: str = START) ->
         child.join()
         outcome = Outcome("failed", f"Its process ended without a word ({_how(child.exitcode)}).", {})
     finally:
-        started = process.tree(child.pid or 0)
+        started = process.descendants_of(child.pid or 0)
         child.kill()
         child.join()
-        process.end(lambda: [one for one in started if process.lives(one)])
+        process.kill_all(lambda: [one for one in started if process.is_alive(one)])
     return outcome
 
 
@@ -70,7 +70,7 @@ def _how(code: int | None) -> str:
 
 
 def _carry_out(answer: Connection, job: Job, given: tuple[Any, ...]) -> None:
-    process.die_with(os.getppid())
+    process.die_with_parent(os.getppid())
     sys.stdout = sys.stderr  # what trainers print is not our answer, in an interpreter of its own either
     answer.send(tuple(_outcome(job, given)))
 

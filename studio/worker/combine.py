@@ -20,7 +20,7 @@ from studio.base import shards
 from studio.combination import Combination
 from studio.errors import ModelError, StudioError
 from studio.export import hf_files
-from studio.home import bytes_in, write_whole
+from studio.home import folder_size, write_atomic
 from studio.run import Run, find
 from studio.runs import checkpoints
 from studio.talk.reference import ModelReference
@@ -84,7 +84,7 @@ def combine(run: Run, report: Report) -> None:
         return
     report.phase("saving")
     _save(run, config, joined, parents, table)
-    report.emit("saved", step=0, path=run.result.name, what="model", bytes=bytes_in(run.result))
+    report.emit("saved", step=0, path=run.result.name, what="model", bytes=folder_size(run.result))
     report.emit("end", state="finished", peak_memory=peak_memory(), step=0)
 
 
@@ -191,7 +191,7 @@ def measured(
         nonlocal done
         summed = count = 0.0
         for start in range(0, len(rows), TOGETHER):
-            if run.stop_asked():
+            if run.stop_request():
                 raise Stopped
             some = rows[start : start + TOGETHER]
             weight = sum(map(_trained, some))
@@ -245,7 +245,7 @@ def _save(run: Run, config: Any, joined: Any, parents: list[ModelReference], tab
     with checkpoints.replacing(run.result) as result:
         config.method.save_result(joined, result)
         hf_files.copy_tokenizer(base, result, first.template.text)
-        write_whole(
+        write_atomic(
             result / "manifest.json",
             json.dumps(
                 {

@@ -43,6 +43,6 @@ def main(spec: dict[str, Any], tidy: Callable[[], Any] = lambda: None) -> None:
 
 
 if __name__ == "__main__":
-    process.die_with(os.getppid())
+    process.die_with_parent(os.getppid())
     process.adopt_orphans()
-    main(json.loads(sys.argv[1]), lambda: process.end(process.family))
+    main(json.loads(sys.argv[1]), lambda: process.kill_all(process.descendants))

@@ -40,7 +40,7 @@ def devices(bench: Bench) -> Found:
     first, said = device.devices()[0], torch_devices.inspect()
     figures = {"driver": [one.model_dump(mode="json") for one in device.devices()], "torch": said}
     if first.traits.cards:
-        fit.keep(first, said)
+        fit.store_answer(first, said)
     found = fit.misfit(first)
     if found:
         raise Wrong(f"{found.text} {found.hint}", figures)

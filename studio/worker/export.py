@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
 from studio import device, model
-from studio.errors import ExportError, StudioError, in_words
+from studio.errors import ExportError, StudioError, as_studio_error
 from studio.export import hf_files
 from studio.export.proof import TEXTS
 from studio.runs.checkpoints import disk_is_full
@@ -82,7 +82,7 @@ def main(what: str, name: str, out: Path) -> int:
     except StudioError as error:
         return refused(error)
     except (OSError, RuntimeError, SafetensorError, MemoryError) as error:
-        spoken = FULL if disk_is_full(error) else in_words(error)
+        spoken = FULL if disk_is_full(error) else as_studio_error(error)
         if spoken is None:
             raise
         return refused(spoken)

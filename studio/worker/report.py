@@ -15,7 +15,7 @@ from transformers import TrainerCallback
 
 from studio.device import devices
 from studio.errors import StudioError
-from studio.home import bytes_in
+from studio.home import folder_size
 from studio.run import Run
 from studio.runs import checkpoints
 from studio.runs.diagnosis import DISK
@@ -89,7 +89,7 @@ class Report(TrainerCallback):
         return 0
 
     def saved(self, path: Path, what: str) -> None:
-        size = bytes_in(path)
+        size = folder_size(path)
         self.emit("saved", step=self.trainer.state.global_step, path=path.name, what=what, bytes=size)
 
     def _print(self, text: str) -> None:
@@ -130,7 +130,9 @@ class Report(TrainerCallback):
         self.refuse_nan(logs["loss"], state.global_step, "loss")
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
-        how, asked = distributed.broadcast((self.run.stop_asked(), self.run.asked()) if distributed.is_main() else None)
+        how, asked = distributed.broadcast(
+            (self.run.stop_request(), self.run.take_requests()) if distributed.is_main() else None
+        )
         if how is not None:
             self.stopping = how
             control.should_training_stop, control.should_save = True, how != "discard"
@@ -176,7 +178,7 @@ class Report(TrainerCallback):
 
     def cannot_wait(self) -> bool:
         """In the middle of an evaluation: whether a stop was asked for so long ago that it is cut short. Several processes would have to agree: they wait."""
-        if distributed.world_size() > 1 or self.run.stop_asked() is None:
+        if distributed.world_size() > 1 or self.run.stop_request() is None:
             return False
         self._asked_at = self._asked_at or time.monotonic()
         if time.monotonic() - self._asked_at < STOP_WAIT:

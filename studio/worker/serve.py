@@ -30,7 +30,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from studio import device, json_text, process
-from studio.errors import DeviceError, ModelError, StudioError, in_words, own
+from studio.errors import DeviceError, ModelError, StudioError, as_studio_error, internal_error
 from studio.talk import chat
 from studio.worker import answers
 from studio.worker.batch_scheduler import Asked, BatchScheduler
@@ -80,10 +80,10 @@ class Server:
             except StudioError as error:
                 return _error(error)
             except Exception as error:  # noqa: BLE001 - a request that nobody foresaw ends itself, in words
-                spoken = in_words(error)
+                spoken = as_studio_error(error)
                 if spoken is None:
                     traceback.print_exc()
-                return _error(spoken) if spoken else JSONResponse(_told(own(error)), 500)
+                return _error(spoken) if spoken else JSONResponse(_told(internal_error(error)), 500)
 
         return guarded
 
@@ -305,7 +305,7 @@ def main(arguments: list[str]) -> int:
     )
     args = parser.parse_args(arguments)
     if args.under:
-        process.die_with(args.under)
+        process.die_with_parent(args.under)
     if args.detach:
         if os.fork():
             return 0
@@ -313,7 +313,7 @@ def main(arguments: list[str]) -> int:
     key = secrets.token_urlsafe(24) if args.page else os.environ.get("STUDIO_API_KEY") or secrets.token_urlsafe(24)
     os.environ.pop("STUDIO_API_KEY", None)
     lock = chat.lock()
-    if args.page and not lock.take():
+    if args.page and not lock.acquire():
         return 0  # another one was first
     bound = socket.create_server((args.host, args.port))
     address = f"http://{args.host}:{bound.getsockname()[1]}"

@@ -16,7 +16,7 @@ import torch
 from studio.device import Device
 from studio.driver import fit
 from studio.errors import DeviceError
-from studio.home import write_whole
+from studio.home import write_atomic
 
 
 def inspect(every: bool = True) -> dict[str, Any]:
@@ -77,7 +77,7 @@ def refuse_unusable(device: Device) -> None:
     if not device.traits.cards:
         return
     said = inspect(every=False)
-    fit.keep(device, said)
+    fit.store_answer(device, said)
     found = fit.misfit(device)
     if found:
         raise DeviceError(found.text, found.hint, "device", "device")
@@ -86,6 +86,6 @@ def refuse_unusable(device: Device) -> None:
 if __name__ == "__main__":
     told = json.dumps(inspect())
     if len(sys.argv) > 1:
-        write_whole(Path(sys.argv[1]), told)
+        write_atomic(Path(sys.argv[1]), told)
     else:
         print(told)

@@ -19,7 +19,7 @@ from studio.device import devices
 from studio.errors import OrderError
 from studio.estimate import grown
 from studio.export import hf_files
-from studio.home import write_whole
+from studio.home import write_atomic
 from studio.method import cast_trained_to_float32, is_cast_deferred
 from studio.resolve import Resolved, resolve
 from studio.run import Run
@@ -47,7 +47,7 @@ from studio.worker.trainer import StudioTrainer
 def main(run: Run) -> int:
     """Carry the order out. Exit code 0: the end line says finished or stopped; 1: it says failed, and why."""
     if distributed.world_size() > 1:
-        process.die_with(
+        process.die_with_parent(
             os.getppid()
         )  # torchrun starts its processes in sessions of their own, out of reach of our supervisor
         distributed.set_current_device()
@@ -288,7 +288,7 @@ def _finish(run: Run, config: RunConfig, trainer: StudioTrainer, encoder: Encode
                     dtype=str(finished.config.dtype).removeprefix("torch."),
                     vocabulary=added.size if added.size > model.facts(base).rows else None,
                 )
-            write_whole(
+            write_atomic(
                 result / "manifest.json",
                 json.dumps(
                     {

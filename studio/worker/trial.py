@@ -59,7 +59,7 @@ class Watch(Report):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **more: Any) -> Any:
         if self.stop_at is not None and state.global_step == self.stop_at:
-            self.run.ask_to_stop()
+            self.run.request_stop()
         return super().on_step_end(args, state, control, **more)
 
     def _trained(self) -> list[torch.Tensor]:

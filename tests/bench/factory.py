@@ -18,9 +18,9 @@ from typing import Any
 import yaml
 
 from studio.config import RunConfig
-from studio.device import Device, devices, here
+from studio.device import Device, default_environment, devices
 from studio.errors import StudioError
-from studio.home import PROJECT, room
+from studio.home import PROJECT, subfolder
 
 PACKAGE = "llamafactory==0.9.5"
 LOG = "trainer_log.jsonl"
@@ -29,7 +29,7 @@ LOOK = 0.02  # seconds between two looks at its log
 
 def environment() -> Path:
     """The folder of its environment, made at the first call: some minutes, some gigabytes. Raises StudioError with pip's reason."""
-    place = room("peers") / PACKAGE.replace("==", "-")
+    place = subfolder("peers") / PACKAGE.replace("==", "-")
     if (place / "ready").is_file():
         return place
     print(f"making an environment for {PACKAGE} in {place}", file=sys.stderr, flush=True)
@@ -132,7 +132,7 @@ def measure(run: Path, config: RunConfig, base: Path, folder: Path) -> dict[str,
         "OMP_NUM_THREADS": str(device.cores or 1),
         "HF_HUB_OFFLINE": "1",
         "RECORD_VRAM": "1",
-        **here(),
+        **default_environment(),
         "PYTORCH_CUDA_ALLOC_CONF": os.environ.get("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True"),
     }
     began = time.monotonic()

@@ -16,14 +16,14 @@ from studio.__main__ import main
 from studio.bench import COMPARISONS, comparison
 from studio.bench.apart import apart
 from studio.config import build
-from studio.home import PROJECT, room
+from studio.home import PROJECT, subfolder
 from tests.bench import train as bench
 
 ORDER = build({"data": {"train": "sample"}})
 
 
 def test_what_a_bench_orders_is_in_no_other_home(home: Path) -> None:
-    (room("models") / "kept").mkdir()
+    (subfolder("models") / "kept").mkdir()
     with apart() as place:
         assert run.create(ORDER).folder.is_relative_to(place)
         assert (place / "models" / "kept").is_dir()

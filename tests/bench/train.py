@@ -23,7 +23,7 @@ from studio.base import source
 from studio.bench import utilisation
 from studio.bench.apart import apart
 from studio.config import RunConfig
-from studio.device import devices, here
+from studio.device import default_environment, devices
 from studio.errors import OrderError, StudioError
 from studio.home import PROJECT, home
 from studio.runs import launch
@@ -160,7 +160,10 @@ def one(side: str, chosen: RunConfig) -> dict[str, Any]:
 def surroundings(side: str, chosen: RunConfig) -> dict[str, str]:
     """What a side's environment adds to ours. Every side sees one and the same card: with several, the Trainer of a peer would divide its batch over
     all of them (nn.DataParallel). And every side has the allocator that suits rows of unlike length."""
-    same = {**here(), "PYTORCH_CUDA_ALLOC_CONF": os.environ.get("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")}
+    same = {
+        **default_environment(),
+        "PYTORCH_CUDA_ALLOC_CONF": os.environ.get("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True"),
+    }
     return same | (
         launch.environment(chosen) if side == "studio" else {"OMP_NUM_THREADS": str(devices()[0].cores or 1)}
     )

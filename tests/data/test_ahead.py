@@ -16,7 +16,7 @@ from studio.data import ahead, preparing
 from studio.data.mixing import shuffled
 from studio.data.order import DataOrder
 from studio.errors import DataError
-from studio.home import room
+from studio.home import subfolder
 from studio.tokens import Encoder
 from tests.worker.carrying import carry, order, steps
 
@@ -75,7 +75,7 @@ def test_the_rows_are_the_same_waited_for_and_found_on_disk(tiny_model: Path, fi
     assert late.train.content == early.train.content
     assert late.statistics["rows"] == early.statistics["rows"] == COUNT
     assert late.statistics["tokens"] == sum(len(row["input_ids"]) for row in rows)
-    shutil.rmtree(room("datasets") / f"encoded-{late.fingerprint}")
+    shutil.rmtree(subfolder("datasets") / f"encoded-{late.fingerprint}")
     alone = data.prepare(given, encoder(tiny_model, given), SEED)
     assert [alone.train[number] for number in range(COUNT)] == rows
     assert alone.statistics == late.statistics
@@ -87,7 +87,7 @@ def test_the_first_steps_wait_for_the_first_part_alone(tiny_model: Path, file: P
     whole = data.prepare(given, encoder(tiny_model, given), SEED)
     folder = tmp_path / "draft"
     folder.mkdir()
-    shutil.copy(room("datasets") / f"encoded-{whole.fingerprint}" / "part-00000.arrow", folder)
+    shutil.copy(subfolder("datasets") / f"encoded-{whole.fingerprint}" / "part-00000.arrow", folder)
 
     def nothing_more() -> None:
         raise DataError("waited")
@@ -123,7 +123,7 @@ def test_what_a_killed_run_has_left_is_begun_anew(tiny_model: Path, file: Path) 
     given = ordered(file)
     one = encoder(tiny_model, given)
     key = preparing._key(given, [data.read(str(file))], one, SEED)
-    left = room("datasets") / f".ahead-{key}"
+    left = subfolder("datasets") / f".ahead-{key}"
     left.mkdir()
     (left / "part-00003.arrow").write_bytes(b"cut")
     early = data.prepare(given, one, SEED, ahead=True)
@@ -144,7 +144,7 @@ def test_a_run_on_growing_rows_learns_what_one_on_ready_rows_learns(tiny_model: 
     assert next(event for event in first if event["kind"] == "plan")["data"]["ahead"] == 8
     until(
         lambda: (
-            list(room("datasets").glob("encoded-*/record.json"))
+            list(subfolder("datasets").glob("encoded-*/record.json"))
             or not data.prepare(ordered(file), encoder(tiny_model, ordered(file)), SEED)
         ),
         "all rows",

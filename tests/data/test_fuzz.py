@@ -173,4 +173,4 @@ def test_nothing_half_made_is_left(folder: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(reading, "_gather", broken_off)
     with pytest.raises(DataError):
         data.read(path)
-    assert not [p for p in store.room("datasets").iterdir() if p.name.startswith(".new")]
+    assert not [p for p in store.subfolder("datasets").iterdir() if p.name.startswith(".new")]

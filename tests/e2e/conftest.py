@@ -25,11 +25,11 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STUDIO_HOME", str(home))
         locks = claim.device_locks()
-        assert all(lock.take() for lock in locks)
+        assert all(lock.acquire() for lock in locks)
         with App(home) as served:
             yield served
         for lock in locks:
-            lock.free()
+            lock.release()
 
 
 @pytest.fixture

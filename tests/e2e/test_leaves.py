@@ -84,7 +84,7 @@ def here(whole: Run, cut: Run) -> None:
     def stopping(kind: str, /, **fields: Any) -> None:
         append(kind, **fields)
         if kind == "step" and fields["step"] == STEPS // 2 + 1:
-            cut.ask_to_stop()
+            cut.request_stop()
 
     cut.append = stopping
     assert main(cut) == 0
@@ -98,14 +98,14 @@ def elsewhere(whole: Run | None, cut: Run, steps: int = STEPS // 2) -> None:
     for one in filter(None, (whole, cut)):
         queue.resume(one)
         until = time.monotonic() + 3000
-        while queue.settle(one) in ("queued", *run.ALIVE) and time.monotonic() < until:
+        while queue.reconcile(one) in ("queued", *run.ALIVE) and time.monotonic() < until:
             if one is cut and run.summary(one)["step"] >= steps and not one.stop_file.exists():
                 queue.stop(one)
             time.sleep(0.02)
         if one is cut:
             assert one.state() == "stopped", run.summary(one)
             queue.resume(one)
-            while queue.settle(one) in ("queued", *run.ALIVE) and time.monotonic() < until:
+            while queue.reconcile(one) in ("queued", *run.ALIVE) and time.monotonic() < until:
                 time.sleep(0.1)
         assert one.state() == "finished", run.summary(one)
 
@@ -201,7 +201,7 @@ def older(
 def test_a_tiny_model_in_processes(family: str, home: Path, tmp_path: Path) -> None:
     """Nothing of it inside this process: trainers, exporters, the proofs of the studio itself, the model server."""
     ordered = order(made(tmp_path / "base", family), data(tmp_path))
-    whole, cut = (queue.shelve(ordered) for _ in range(2))
+    whole, cut = (queue.submit_on_hold(ordered) for _ in range(2))
     elsewhere(whole, cut)
     assert weights(cut) == weights(whole)
     wanted = by_studio(whole.id, QUESTIONS, TOKENS)
@@ -217,7 +217,7 @@ def test_the_starter(
     """The run that a newcomer makes, with every default; a second one of the same order is stopped half way and resumed."""
     monkeypatch.setenv("STUDIO_HOME", str(trained["home"]))
     whole = Run(trained["folder"])
-    cut = queue.shelve(whole.config)
+    cut = queue.submit_on_hold(whole.config)
     elsewhere(None, cut, run.summary(whole)["steps"] // 2)
     assert weights(cut) == weights(whole)
     questions = [question[-1]["content"] for question in proof.questions(whole.id) if len(question) == 1][:6]

@@ -30,7 +30,7 @@ def speaking(app: App) -> None:
 def test_a_long_curve_and_a_large_log(app: App, tab: Any) -> None:
     fake = FakeRun("2026-11-22-1100-long", steps=20_000)
     fake.start(alive=False)
-    with open(fake.diary, "a", encoding="utf-8") as diary:
+    with open(fake.events_file, "a", encoding="utf-8") as diary:
         for step in range(1, 20_001):
             values = {"step": step, "loss": 1 + 100 / (step + 50), "tokens": step * 500, "grad_norm": 1.0}
             diary.write(json.dumps({"at": fake.now + step, "kind": "step", "attempt": 1, **values}) + "\n")

@@ -21,7 +21,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from studio.home import write_whole
+from studio.home import write_atomic
 from studio.run import Run
 from studio.runs import checkpoints
 
@@ -106,7 +106,7 @@ class Trainer:
             raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB.")
         loss = float("nan") if self.step == ORDERED["nan_at"] else round(4 / self.step, 4)
         self.say("step", step=self.step, epoch=self.step / 4, loss=loss, learning_rate=1e-4, tokens=10 * self.step)
-        for what in self.run.asked():
+        for what in self.run.take_requests():
             self.say("note", level="info", text=f"asked to {what}")
         if (
             self.step % ORDERED["save_every"] == 0
@@ -140,7 +140,7 @@ class Trainer:
                 file.writestr("data", self.weights * 10)
 
     def finish(self) -> None:
-        stop = self.run.stop_asked() if not ORDERED["blind"] else None
+        stop = self.run.stop_request() if not ORDERED["blind"] else None
         if stop == "discard":
             self.say("end", state="stopped", cause="Stopped and discarded as asked.")
             return
@@ -149,7 +149,7 @@ class Trainer:
             (folder / "model.bin").write_text(self.weights)
             if ORDERED["result"]:
                 (folder / "padding.bin").write_bytes(os.urandom(ORDERED["result"]))
-            write_whole(folder / "manifest.json", json.dumps({"step": self.step}))
+            write_atomic(folder / "manifest.json", json.dumps({"step": self.step}))
         self.say("saved", step=self.step, path="model", what="model")
         self.say(
             "end",

@@ -49,9 +49,9 @@ def cut_diary(cut: int, run: Run, copy: Path) -> None:
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(run.folder, copy)
     one = Run(copy)
-    os.truncate(one.diary, one.diary.stat().st_size - cut)
+    os.truncate(one.events_file, one.events_file.stat().st_size - cut)
     assert one.state() in ("finished", "lost"), one.state()
-    queue.settle(one)
+    queue.reconcile(one)
     if cut <= 1:
         stage.noticed(one, "finished")
     else:
@@ -66,7 +66,7 @@ def cut_diary(cut: int, run: Run, copy: Path) -> None:
 def diary_deleted() -> None:
     """The diary of a run that is over is deleted: the run is not started again by itself, and can be resumed."""
     run = stage.finished_run()
-    run.diary.unlink()
+    run.events_file.unlink()
     stage.noticed(run, "lost", "events.jsonl", "Resume", "diary")
     with stage.surroundings(**stage.fake()):
         queue.advance()
@@ -81,8 +81,8 @@ def diary_deleted_while_running() -> None:
     with stage.surroundings(**stage.fake(pause=0.2)):
         run = queue.submit(stage.order())
         stage.until(lambda: len(stage.steps_told(run)) > 2, "two steps")
-        run.diary.unlink()
-        stage.until(run.diary.exists, "the diary's next line")
+        run.events_file.unlink()
+        stage.until(run.events_file.exists, "the diary's next line")
         assert run.state() in ("starting", "running")
         stage.noticed(run, "finished")
     stage.until(lambda: not run.alive(), "its end")

@@ -57,9 +57,9 @@ def _run(size: int) -> tuple[float, float]:
         while not stage.ended(run):
             spent = max(spent, _spent(above))
             time.sleep(0.05)
-    assert run.state() == "finished", run.turn()
+    assert run.state() == "finished", run.state_event()
     steps = [event["at"] for event in run.events() if event["kind"] == "step"]
-    return steps[-1] - steps[0], spent + run.turn()["cpu"]
+    return steps[-1] - steps[0], spent + run.state_event()["cpu"]
 
 
 def _spent(one: psutil.Process | None) -> float:

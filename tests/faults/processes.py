@@ -13,7 +13,7 @@ import time
 import psutil
 
 from studio import process, queue
-from studio.home import PROJECT, home, room
+from studio.home import PROJECT, home, subfolder
 from studio.run import create, runs, summary
 from studio.runs import claim, goal
 from tests.faults import stage
@@ -55,7 +55,7 @@ def foreign_process() -> None:
         assert run.state() == "lost"
         stage.noticed(run, "lost", "ended without a word", "Resume", "lost")
         queue.advance()
-        stage.until(lambda: run.turn()["kind"] == "end" and not _alive(orphan.pid), "the orphan's end", 10)
+        stage.until(lambda: run.state_event()["kind"] == "end" and not _alive(orphan.pid), "the orphan's end", 10)
         assert foreign.poll() is None
     finally:
         for one in (foreign, orphan):
@@ -224,7 +224,7 @@ def many_runs(count: int = 200) -> str:
     """Processor time of listing a home with many runs, in a fresh process and when asked again; and of moving the queue on."""
     one = stage.finished_run()
     for number in range(count - 1):
-        copy = room("runs") / f"{one.id}-{number}"
+        copy = subfolder("runs") / f"{one.id}-{number}"
         copy.mkdir()
         for name in ("config.yaml", "events.jsonl", "log.txt", "lock"):
             (copy / name).write_bytes((one.folder / name).read_bytes())
@@ -254,7 +254,7 @@ def died_in_the_dark() -> None:
         run = queue.submit(stage.order())
         stage.until(lambda: stage.steps_told(run), "the first step")
         stage.kill(stage.supervisor(run))
-        looks = "from studio.runs import afterwards\nfor _ in range(10):\n    queue.advance()\n    afterwards.catch_up()\n    time.sleep(0.1)\n"
+        looks = "from studio.runs import end_hooks\nfor _ in range(10):\n    queue.advance()\n    end_hooks.catch_up()\n    time.sleep(0.1)\n"
         pages = [stage.page(looks) for _ in range(3)]
         stage.noticed(run, "lost", "ended without a word", "Resume", "lost")
         for one in pages:

@@ -86,12 +86,12 @@ def reference() -> tuple[str, dict[int, float]]:
     with tempfile.TemporaryDirectory() as folder, stage.surroundings(STUDIO_HOME=folder):
         run = create(order("reference"))
         with open(run.log, "w") as log, redirect_stdout(log), redirect_stderr(log):
-            assert train.main(run) == 0, run.turn()
+            assert train.main(run) == 0, run.state_event()
         return weights(run), losses(run)
 
 
 def losses(run: Run) -> dict[int, float]:
-    return {event["step"]: event["loss"] for event in stage.current(run.events()) if event["kind"] == "step"}
+    return {event["step"]: event["loss"] for event in stage.current_events(run.events()) if event["kind"] == "step"}
 
 
 def check(run: Run) -> None:
@@ -148,7 +148,7 @@ def struck(page: subprocess.Popen[bytes], chance: random.Random, most: int) -> t
             if run.state() == "finished" and not run.alive():
                 break
             victim = chance.choice(("page", "supervisor", "trainer", "group"))
-            done.append(f"{victim} in {(run.turn() or {}).get('name', 'end')}")
+            done.append(f"{victim} in {(run.state_event() or {}).get('name', 'end')}")
             if victim == "page":
                 page.kill()
             else:

@@ -18,8 +18,8 @@ import psutil
 from studio import events, process, queue
 from studio.config import RunConfig, build
 from studio.errors import RunError
-from studio.home import PROJECT, home, room
-from studio.run import Run, current, runs, summary
+from studio.home import PROJECT, home, subfolder
+from studio.run import Run, current_events, runs, summary
 from studio.runs import claim
 from tests.faults import fake_trainer
 
@@ -81,7 +81,7 @@ def finished_run(**ordered: object) -> Run:
     with surroundings(**fake(**ordered)):
         run = queue.submit(order())
         until(lambda: ended(run), "the run's end")
-    assert run.state() == "finished", run.turn()
+    assert run.state() == "finished", run.state_event()
     return run
 
 
@@ -90,7 +90,7 @@ def crashed_at_step_10() -> Run:
     with surroundings(**fake(), STUDIO_CRASH_AT="events.step#10"):
         run = queue.submit(order())
         until(lambda: ended(run), "the crash")
-    assert run.state() == "failed", run.turn()
+    assert run.state() == "failed", run.state_event()
     assert summary(run)["action"].startswith("Resume")
     return run
 
@@ -151,7 +151,7 @@ def bring_home(run: Run, wait: float = WAIT) -> int:
     queue.advance()
     while not (run.state() == "finished" and not run.alive()):
         if time.monotonic() > end:
-            raise AssertionError(f"not finished after {wait:.0f} s: {run.state()}, {run.turn()}")
+            raise AssertionError(f"not finished after {wait:.0f} s: {run.state()}, {run.state_event()}")
         queue.advance()
         if ended(run) and run.state() != "finished":
             try:
@@ -165,24 +165,24 @@ def bring_home(run: Run, wait: float = WAIT) -> int:
 
 
 def steps_told(run: Run) -> list[int]:
-    return [event["step"] for event in current(run.events()) if event["kind"] == "step"]
+    return [event["step"] for event in current_events(run.events()) if event["kind"] == "step"]
 
 
 def leftovers() -> list[str]:
     """Temporary files under the home's runs."""
-    return [str(path.relative_to(home())) for path in room("runs").rglob(".*")]
+    return [str(path.relative_to(home())) for path in subfolder("runs").rglob(".*")]
 
 
 def check_whole(run: Run, steps: int, weights: str | None = None) -> None:
     """Finished, each step once and in order, the weights of the reference, no process, no lock, no temporary file."""
-    assert run.state() == "finished", (run.state(), run.turn())
+    assert run.state() == "finished", (run.state(), run.state_event())
     assert steps_told(run) == list(range(1, steps + 1)), steps_told(run)
     assert (run.result / "manifest.json").is_file()
     if weights is not None:
         assert (run.result / "model.bin").read_text() == weights
     until(lambda: not process.holders(run.lock) and not process.holders(run.trainer_lock), "its processes are gone", 10)
     assert not run.alive()
-    assert not any(events.held(lock.path) for lock in claim.device_locks())
+    assert not any(events.is_locked(lock.path) for lock in claim.device_locks())
     assert not leftovers(), leftovers()
 
 
@@ -192,7 +192,7 @@ def check_fake(run: Run, steps: int = 12) -> None:
 
 def kill(one: psutil.Process | None) -> None:
     if one is not None:
-        process.send(one, signal.SIGKILL)
+        process.send_signal(one, signal.SIGKILL)
 
 
 def clear() -> None:

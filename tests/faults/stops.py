@@ -29,7 +29,7 @@ def stop_in(phase: str, how: bool = False, **ordered: object) -> None:
     with stage.surroundings(**stage.fake(**{"child": True, **PHASES[phase], **ordered})):
         run = queue.submit(stage.order())
         seen = "starting" if phase == "import" else phase
-        stage.until(lambda: (run.turn() or {}).get("name") == seen, f"the phase {phase}")
+        stage.until(lambda: (run.state_event() or {}).get("name") == seen, f"the phase {phase}")
         queue.stop(run, how)
         assert run.state() in ("stopping", "stopped")
         began = time.monotonic()

@@ -98,7 +98,7 @@ def test_nonsense_and_the_unfinished_teach_nothing(tiny_model: Path, home: Path)
     assert record.correction(here, wanted) == pytest.approx(1.05)
     assert record.told(here)["runs"] == 3
     torn = finished(wanted, 2.0, 2.1)
-    torn.diary.write_bytes(torn.diary.read_bytes()[:-40])
+    torn.events_file.write_bytes(torn.events_file.read_bytes()[:-40])
     assert record.correction(record.seen(HERE), wanted) == pytest.approx(1.05)
 
 

@@ -85,7 +85,7 @@ def test_a_job_that_met_its_time_limit_is_resumed_in_another(
     queue.resume(rented)
     assert until(rented, over) == "finished", run.summary(rented)
     assert len(hub.jobs) == 2
-    steps = [event["step"] for event in run.current(rented.events()) if event["kind"] == "step"]
+    steps = [event["step"] for event in run.current_events(rented.events()) if event["kind"] == "step"]
     assert steps == list(range(1, 401))
     first = next(event["step"] for event in rented.events() if event["kind"] == "step" and event["attempt"] == 2)
     assert first > 1, "the second Job goes on from the copied checkpoint"
@@ -95,7 +95,7 @@ def _end_all(folder: Path) -> None:
     """The Job's computer is gone, with everything on it."""
     from studio import process
 
-    process.end(lambda: process.holders(folder / "lock") + process.holders(folder / "trainer.lock"))
+    process.kill_all(lambda: process.holders(folder / "lock") + process.holders(folder / "trainer.lock"))
 
 
 def test_a_stop_goes_through(hub: fake.Hub, home: Path, tiny_model: Path, tiny_data: Path) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from studio import config, environment, follow, program, queue, run
-from studio.runs import afar
+from studio.runs import remote
 from tests.places import sshd
 from tests.places.test_ssh import order, over, until
 
@@ -134,7 +134,7 @@ def test_a_bare_home_is_set_up_with_progress_and_trains(
         assert "Installing the program's packages" in capsys.readouterr().out
         assert follow.main(str(second.folder)) == 0
         assert "setting up" not in [event.get("name") for event in second.events()]
-        assert afar.remove(first) == ""
+        assert remote.remove(first) == ""
         assert [one.name for one in (bare / ".fine-tuning-studio" / "relay").iterdir()] == [second.id]
         assert len(list((bare / ".fine-tuning-studio" / "home" / "runs").iterdir())) == 1
 

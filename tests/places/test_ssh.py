@@ -40,7 +40,7 @@ def order(tmp_path: Path, model: Path, rows: Path, **training: object) -> dict:
 def until(one: Run, done, seconds: float = 400) -> str:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        state = queue.settle(one)
+        state = queue.reconcile(one)
         if done(state):
             return state
         time.sleep(0.1)
@@ -61,7 +61,7 @@ def test_the_result_is_the_same_bit_for_bit(
     afar = queue.submit(config.build(there))
     assert until(afar, over) == "finished", run.summary(afar)
     for _, lock in taken:
-        lock.free()
+        lock.release()
     here = queue.submit(config.build({key: value for key, value in there.items() if key != "place"}))
     assert until(here, over) == "finished"
     assert (afar.result / "adapter_model.safetensors").read_bytes() == (
@@ -110,12 +110,12 @@ def test_a_killed_follower_finds_its_run_again(
         config.build(order(tmp_path, tiny_model, tiny_data, max_steps=400, eval_every=1000, save_every=1000))
     )
     until(afar, lambda state: run.summary(afar)["step"] >= 3)
-    process.end(lambda: process.holders(afar.lock) + process.holders(afar.trainer_lock))
+    process.kill_all(lambda: process.holders(afar.lock) + process.holders(afar.trainer_lock))
     assert until(afar, over) == "lost"
     queue.resume(afar)
     assert until(afar, over) == "finished", run.summary(afar)
     assert len(list((tmp_path / "there" / "home" / "runs").iterdir())) == 1
-    steps = [event["step"] for event in run.current(afar.events()) if event["kind"] == "step"]
+    steps = [event["step"] for event in run.current_events(afar.events()) if event["kind"] == "step"]
     assert steps == list(range(1, 401))
 
 

@@ -19,7 +19,7 @@ from studio.place import Unreachable
 from studio.places.ssh import Ssh
 from studio.places.ssh_trouble import RSYNC_LOST, trouble
 from studio.run import Run
-from studio.runs import afar
+from studio.runs import remote
 from tests.places import sshd
 from tests.places.test_ssh import order, over, until, wire  # noqa: F401 - a fixture
 
@@ -119,8 +119,10 @@ def test_one_that_restarts_in_the_middle(
     assert run.summary(one)["cause"]
     queue.resume(one)
     assert until(one, over) == "finished", run.summary(one)
-    assert [event["step"] for event in run.current(one.events()) if event["kind"] == "step"] == list(range(1, 81))
-    assert afar.remove(one) == ""
+    assert [event["step"] for event in run.current_events(one.events()) if event["kind"] == "step"] == list(
+        range(1, 81)
+    )
+    assert remote.remove(one) == ""
     assert not there.exists()
 
 

@@ -69,9 +69,9 @@ def hub(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
 
 def cut_off(run: Run) -> None:
     """The diary as it was when the disk went: no end yet."""
-    lines = run.diary.read_text().splitlines(keepends=True)
+    lines = run.events_file.read_text().splitlines(keepends=True)
     end = next(place for place, line in enumerate(lines) if '"kind":"end"' in line.replace(" ", ""))
-    run.diary.write_text("".join(lines[:end]))
+    run.events_file.write_text("".join(lines[:end]))
     shutil.rmtree(run.result, ignore_errors=True)
 
 
@@ -98,8 +98,8 @@ def test_a_finished_run_comes_back_as_it_was(hub: type[Hub], home: Path) -> None
     run = stage.finished_run()
     run.result.mkdir(exist_ok=True)
     (run.result / "adapter_model.safetensors").write_bytes(b"weights")
-    assert backup.copied(run)
-    assert backup.copied(run)
+    assert backup.ensure_copied(run)
+    assert backup.ensure_copied(run)
     shutil.rmtree(home / "runs")
     backup.fetch()
     assert [one.state() for one in runs()] == ["finished"]
@@ -109,5 +109,5 @@ def test_a_finished_run_comes_back_as_it_was(hub: type[Hub], home: Path) -> None
 def test_without_a_token_nothing_is_sent(hub: type[Hub], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HF_TOKEN")
     assert backup.watch() is None
-    assert not backup.copied(queue.create(stage.order()))
+    assert not backup.ensure_copied(queue.create(stage.order()))
     assert backup.fetch() == []

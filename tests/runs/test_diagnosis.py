@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from studio.runs.diagnosis import diagnose, of_lost
+from studio.runs.diagnosis import diagnose, diagnose_lost
 from studio.runs.log import ATTEMPT
 
 BACK = "Traceback (most recent call last):\n  File x\n"
@@ -62,7 +62,7 @@ def test_named(tmp_path: Path, kind: str, text: str) -> None:
     log.write_text(f"hello\n{BACK}{text}\n")
     cause = diagnose(1, log)
     assert cause.kind == kind
-    assert cause.what
+    assert cause.message
     assert cause.action
 
 
@@ -78,7 +78,7 @@ def test_a_card_that_torch_has_no_code_for_is_not_called_short_of_memory(tmp_pat
     log.write_text(
         f"CUBLAS_STATUS_NOT_INITIALIZED\n{BACK}CUDA error: no kernel image is available for execution on the device\n"
     )
-    assert "no code for this graphics card" in diagnose(1, log).what
+    assert "no code for this graphics card" in diagnose(1, log).message
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_a_card_that_torch_has_no_code_for_is_not_called_short_of_memory(tmp_pat
 def test_signals(tmp_path: Path, code: int, kills: int, kind: str, word: str) -> None:
     cause = diagnose(code, tmp_path / "none", kills)
     assert cause.kind == kind
-    assert word in cause.what
+    assert word in cause.message
 
 
 def test_a_warning_about_the_network_is_not_the_cause(tmp_path: Path) -> None:
@@ -109,4 +109,4 @@ def test_an_older_attempts_error_is_not_this_ones(tmp_path: Path) -> None:
     log.write_text(f"{ATTEMPT}1, x\n{BACK}CUDA out of memory\n{ATTEMPT}2, y\n{BACK}ValueError: odd\n")
     assert diagnose(1, log).kind == "bug"
     log.write_text(f"{ATTEMPT}1, x\n{BACK}CUDA out of memory\n{ATTEMPT}2, y\nfine\n")
-    assert of_lost(log).kind == "lost"
+    assert diagnose_lost(log).kind == "lost"

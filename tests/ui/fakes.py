@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from studio.home import room
+from studio.home import subfolder
 
 PROMPTS = ("How do I clean a window?", "What is a library?")
 
@@ -32,21 +32,21 @@ class FakeRun:
         data: str = "sample",
         hold: bool = False,
     ):
-        self.folder = room("runs") / name
+        self.folder = subfolder("runs") / name
         (self.folder / "checkpoints").mkdir(parents=True)
         knobs = "  rank: 16\n  alpha: 32\n" if "lora" in method else ""
         (self.folder / "config.yaml").write_text(
             f"name: {name[16:]}\nmodel: {model}\ndata:\n  train: {data}\nmethod:\n  name: {method}\n{knobs}"
             f"training:\n  epochs: 3\n  seed: {seed}\n"
         )
-        self.diary, self.log, self.lock = self.folder / "events.jsonl", self.folder / "log.txt", None
+        self.events_file, self.log, self.lock = self.folder / "events.jsonl", self.folder / "log.txt", None
         self.steps, self.attempt, self.tokens, self.best, self.chance = steps, 0, 0, math.inf, random.Random(seed)
         self.now = time.time() - age
         self.say("phase", name="queued", hold=hold)  # on hold: a page that starts does not start it
 
     def say(self, kind: str, **fields: Any) -> None:
         line = {"at": round(self.now, 3), "kind": kind, "attempt": self.attempt, **fields}
-        with open(self.diary, "a", encoding="utf-8") as file:
+        with open(self.events_file, "a", encoding="utf-8") as file:
             file.write(json.dumps(line, ensure_ascii=False, separators=(",", ":")) + "\n")
 
     def print(self, text: str) -> None:
@@ -161,10 +161,10 @@ class FakeServer:
     def __init__(self, pause: float = 0.0):
         self.pause, self.models, self.asked = pause, [], []
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"fake": self}))
-        self.lock = os.open(room("locks") / "chat", os.O_RDWR | os.O_CREAT, 0o644)
+        self.lock = os.open(subfolder("locks") / "chat", os.O_RDWR | os.O_CREAT, 0o644)
         fcntl.flock(self.lock, fcntl.LOCK_EX)
         address = f"http://127.0.0.1:{self.http.server_address[1]}"
-        (room("locks") / "chat.json").write_text(json.dumps({"address": address, "key": "k", "pid": os.getpid()}))
+        (subfolder("locks") / "chat.json").write_text(json.dumps({"address": address, "key": "k", "pid": os.getpid()}))
         threading.Thread(target=self.http.serve_forever, daemon=True).start()
 
     def answer(self, model: str, prompt: str) -> str:
@@ -176,7 +176,7 @@ class FakeServer:
         self.http.shutdown()
         self.http.server_close()
         os.close(self.lock)
-        Path(room("locks") / "chat.json").unlink(missing_ok=True)
+        Path(subfolder("locks") / "chat.json").unlink(missing_ok=True)
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -12,7 +12,7 @@ import orjson
 import pytest
 
 from studio.errors import StudioError
-from studio.home import room
+from studio.home import subfolder
 from studio.talk import chats
 from studio.ui import chat, live
 from tests.ui.fakes import FakeRun, FakeServer
@@ -64,7 +64,7 @@ def test_both_sides_answer_and_the_conversation_is_on_disk(server: FakeServer) -
     assert turn["answers"][1]["usage"]["tokens_per_second"] == 21.5
     assert {ask["model"] for ask in server.asked} == set(BOTH)
     assert all(ask["temperature"] == 0.5 and ask["max_tokens"] == 64 for ask in server.asked)
-    kept = json.loads((room("chats") / f"{name}.json").read_text())
+    kept = json.loads((subfolder("chats") / f"{name}.json").read_text())
     assert kept["turns"][0]["answers"][1]["text"] == turn["answers"][1]["text"]
     assert orjson.loads(chat.talks({}).body)["talks"][0]["title"] == "How do I clean a window?"
 
@@ -150,7 +150,7 @@ def test_a_kept_answer_is_a_row_that_can_be_read(server: FakeServer) -> None:
     name = chat.chat_ask({"prompt": "hello", "sides": BOTH})["id"]
     ended(name)
     kept = chat.chat_keep({"id": name, "turn": 0, "side": 1, "text": " Better. ", "name": "../../evil"})
-    assert Path(kept["path"]).parent == room("uploads")
+    assert Path(kept["path"]).parent == subfolder("uploads")
     row = json.loads(Path(kept["path"]).read_text())
     assert row["messages"] == [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "Better."}]
 
@@ -181,7 +181,7 @@ def test_voices_begin_with_the_newest_finished_run(finished: FakeRun) -> None:
 def test_what_cannot_be_asked_is_refused(values: dict[str, Any], finished: FakeRun) -> None:
     with pytest.raises(StudioError):
         chat.chat_ask(values)
-    assert not list(room("chats").glob("*.json"))
+    assert not list(subfolder("chats").glob("*.json"))
 
 
 def test_delete(server: FakeServer) -> None:
@@ -189,4 +189,4 @@ def test_delete(server: FakeServer) -> None:
     ended(name)
     chat.chat_delete(name)
     assert "gone" in heard(name)
-    assert not (room("chats") / f"{name}.json").exists()
+    assert not (subfolder("chats") / f"{name}.json").exists()

@@ -50,22 +50,22 @@ def test_an_examination_begins_and_is_not_begun_twice(home: Path, monkeypatch: p
     assert doctor.examine() == {"state": "going"}
     assert started[0][1:] == ["-m", "studio", "doctor", "--json"]
     alive = Lock(home / "locks" / "doctor")
-    assert alive.take()
+    assert alive.acquire()
     with pytest.raises(DeviceError, match="at work already"):
         doctor.examine()
-    alive.free()
+    alive.release()
 
 
 def test_how_it_stands(home: Path) -> None:
     """From its file, so that one begun in a terminal shows too; without the figures; in the reader's language."""
     answer = {"devices": [], "usable": True, "seconds": 1.0, "parts": [PART], "doing": "Speed", "of": 3}
     alive = Lock(home / "locks" / "doctor")
-    assert alive.take()
+    assert alive.acquire()
     core._latest().write_text(json.dumps(answer))
     going = asked()
     assert (going["state"], going["answer"]["doing"], going["answer"]["of"]) == ("going", "Speed", 3)
     assert "figures" not in going["answer"]["parts"][0]
-    alive.free()
+    alive.release()
     assert asked()["state"] == "cut off"
     file = core.save_report(answer)
     core._latest().write_text(json.dumps({**answer, "report": str(file)}))
@@ -86,7 +86,7 @@ def test_a_card_that_torch_cannot_use_is_said_before_a_run(monkeypatch: pytest.M
     for where in (fit, build, device):
         monkeypatch.setattr(where, "build", lambda: Build("2.13.0+cpu"))
     begun: list[Any] = []
-    monkeypatch.setattr(fit, "ask_soon", lambda *given: begun.append(given))
+    monkeypatch.setattr(fit, "ask_in_background", lambda *given: begun.append(given))
     assert "CPU only" in asked()["notices"][0]["text"]
     assert "pip install" in asked()["notices"][0]["hint"]
     assert "CPU only" in tune_summary.summary({})["notices"][0]["text"]
@@ -102,7 +102,7 @@ def test_torch_is_asked_once_in_the_background(monkeypatch: pytest.MonkeyPatch) 
     for _ in range(3):
         assert asked()["notices"] == []
     assert len(started) == 1
-    fit.keep(
+    fit.store_answer(
         device.devices()[0], {"version": "2.13.0+cu130", "architectures": ["sm_80"], "available": False, "error": None}
     )
     assert "no code for Tesla T4" in asked()["notices"][0]["text"]

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from studio.home import home, private
+from studio.home import home, restrict_permissions
 from studio.ui import concurrency, connections, login, sessions, shared_host, space, who
 from studio.ui.serving import Reach
 from tests.ui.served import Page, served
@@ -236,7 +236,7 @@ def test_the_home_is_for_its_owner_alone(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("STUDIO_HOME", str(tmp_path / "new"))
     assert home().stat().st_mode & 0o777 == 0o700
     (tmp_path / "new").chmod(0o755)
-    private()
+    restrict_permissions()
     assert home().stat().st_mode & 0o777 == 0o700
 
 

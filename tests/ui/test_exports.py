@@ -12,7 +12,7 @@ import orjson
 import pytest
 
 from studio.errors import StudioError
-from studio.home import room
+from studio.home import subfolder
 from studio.ui import exports
 from tests.ui.fakes import FakeRun
 
@@ -62,7 +62,7 @@ def test_an_export_goes_on_by_itself_and_is_told(monkeypatch: pytest.MonkeyPatch
         exports.take_away(RUN, "adapter")
     done = ended()
     assert (done["state"], done["answer"]["file"]) == ("done", True)
-    assert Path(done["answer"]["path"]).is_relative_to(room("exports"))
+    assert Path(done["answer"]["path"]).is_relative_to(subfolder("exports"))
     assert exports.download({"id": RUN, "kind": "adapter"}).path == done["answer"]["path"]
 
 

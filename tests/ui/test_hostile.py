@@ -18,7 +18,7 @@ import pytest
 
 from studio import config
 from studio.errors import StudioError
-from studio.home import PROJECT, inside, room, slug
+from studio.home import PROJECT, inside, slug, subfolder
 from studio.methods import METHODS
 from studio.run import create, runs
 from studio.ui import guard
@@ -222,8 +222,8 @@ def test_a_name_becomes_a_folder_of_its_own_or_nothing(name: str, home: Path) ->
         except StudioError:
             continue
     for run in made:
-        assert run.folder.parent == room("runs")
-        assert inside(room("runs"), run.id) == run.folder
+        assert run.folder.parent == subfolder("runs")
+        assert inside(subfolder("runs"), run.id) == run.folder
         assert not run.id.startswith((".", "-"))
         assert len(run.id) < 120
         assert run.id.isprintable()

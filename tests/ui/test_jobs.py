@@ -56,12 +56,12 @@ def test_start_status_stop(client: Client, order_yaml: str, monkeypatch: pytest.
 def test_a_device_in_use_is_not_timed(client: Client, page_home: Path) -> None:
     lock = device_lock(devices()[0])
     assert lock.path.is_relative_to(page_home)
-    assert lock.take()
+    assert lock.acquire()
     try:
         with pytest.raises(AppError, match="is in use"):
             client.predict(api_name="/time_device")
     finally:
-        lock.free()
+        lock.release()
 
 
 NAMES = (

@@ -122,7 +122,7 @@ def test_nan_and_torn_lines() -> None:
     fake = FakeRun(NAME, steps=9)
     fake.start(alive=False)
     fake.say("step", step=1, loss=None, epoch=0.1)
-    with open(fake.diary, "a") as file:
+    with open(fake.events_file, "a") as file:
         file.write('{"at": 1, "kind": "step", "st')
     part = asked(run={"id": NAME})["run"]
     assert part["columns"][0] == [1]
@@ -244,5 +244,5 @@ def test_a_tail_forgets_a_replaced_diary() -> None:
     fake.train()
     tail = Tail(run.find(NAME)).refresh()
     assert tail.points == 10
-    fake.diary.write_text(json.dumps({"at": 1, "kind": "phase", "name": "queued"}) + "\n")
+    fake.events_file.write_text(json.dumps({"at": 1, "kind": "phase", "name": "queued"}) + "\n")
     assert tail.refresh().points == 0

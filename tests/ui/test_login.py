@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from studio.home import bytes_in
+from studio.home import folder_size
 from studio.run import runs
 from studio.ui import guard, login, who
 from studio.ui.questions import reads
@@ -199,7 +199,7 @@ def test_who_watches_changes_nothing_by_any_name_or_way(gated: Page, page_home: 
 
 def test_who_watches_lets_nothing_be_fetched(gated: Page, page_home: Path) -> None:
     """Looking at a data set of the Hub would download it."""
-    cookie, before = sign_in(gated, "watch", "only looking"), bytes_in(page_home)
+    cookie, before = sign_in(gated, "watch", "only looking"), folder_size(page_home)
     order = {"data": {"train": "somebody/large-data"}, "model": "starter"}
     for part, name in (
         ("data", "inspect"),
@@ -212,7 +212,7 @@ def test_who_watches_lets_nothing_be_fetched(gated: Page, page_home: Path) -> No
         assert "Only the owner may fetch it" in answer, (part, name, answer)
     assert "Only the owner may fetch it" in gated.job("inspect", "somebody/large-data", "auto", Cookie=cookie).body
     assert "Only the owner may fetch it" in gated.job("estimate", json.dumps(order), Cookie=cookie).body
-    assert bytes_in(page_home) == before
+    assert folder_size(page_home) == before
 
 
 def test_the_owner_may_work(gated: Page) -> None:

@@ -68,7 +68,7 @@ def test_a_living_run_is_asked_and_not_deleted() -> None:
     fake = FakeRun(NAME, steps=10)
     fake.start()
     runs.ask(NAME, "save")
-    assert run.find(NAME).asked() == {"save"}
+    assert run.find(NAME).take_requests() == {"save"}
     with pytest.raises(StudioError):
         runs.ask(NAME, "explode")
     with pytest.raises(StudioError):

@@ -21,9 +21,7 @@ GATHERED = {
     "errors": spoken.error_strings,
     "advice": spoken.advice_strings,
     "repairs": spoken.repair_strings,
-    "causes": lambda: spoken.constant_strings(
-        "runs/diagnosis.py", "runs/signs.py", "ui/space.py", "runs/afterwards.py"
-    ),
+    "causes": lambda: spoken.constant_strings("runs/diagnosis.py", "runs/signs.py", "ui/space.py", "runs/end_hooks.py"),
     "devices": lambda: spoken.constant_strings(
         "device.py",
         "driver/nvidia.py",

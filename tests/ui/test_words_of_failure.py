@@ -150,14 +150,14 @@ def test_one_run_that_cannot_be_read_does_not_hide_the_others(page: Page, run: F
     other = FakeRun("2026-11-27-1001-other")
     other.start(alive=False)
     live.listing.invalidate()
-    other.diary.unlink()
-    other.diary.symlink_to(other.diary)  # an ELOOP for whoever reads it
+    other.events_file.unlink()
+    other.events_file.symlink_to(other.events_file)  # an ELOOP for whoever reads it
     try:
         seen = page.look("studio-bar", "poll", {"list": None})
         assert seen.status == 200
         assert RUN in [row["id"] for row in seen.json["list"]["rows"]]
     finally:
-        other.diary.unlink()
+        other.events_file.unlink()
         live.listing.invalidate()
 
 
@@ -272,7 +272,7 @@ def test_texts_that_break_readers_are_refused(page: Page, body: str) -> None:
 
 def test_every_refusal_of_the_system_has_its_chinese() -> None:
     for number in errors.REFUSED:
-        told = errors.in_words(OSError(number, os.strerror(number), "/home/me/file"))
+        told = errors.as_studio_error(OSError(number, os.strerror(number), "/home/me/file"))
         assert told is not None
         for text in (told.message, told.hint):
             assert any("\u4e00" <= sign <= "\u9fff" for sign in words.translate(text, "zh")), text

@@ -224,7 +224,7 @@ def test_a_base_that_has_changed_is_refused(home: Path, tiny_model: Path, tmp_pa
 
 def test_a_stop_leaves_nothing(home: Path, tiny_model: Path, tiny_data: Path) -> None:
     one = run.create(combining.order([parent(tiny_model, seed, tiny_data) for seed in (1, 2)]))
-    one.ask_to_stop()
+    one.request_stop()
     assert combine.main(one) == 0
     assert one.events()[-1]["state"] == "stopped"
     assert not [path for path in one.folder.iterdir() if "model" in path.name]

@@ -82,7 +82,7 @@ def test_a_stop_cuts_a_long_evaluation_short(tiny_model: Path, data: Path, monke
 
     def asked(self: StudioTrainer, model: torch.nn.Module, piece: dict) -> torch.Tensor:
         if not model.training and self.state.global_step == 3:
-            run.ask_to_stop()
+            run.request_stop()
         return said(self, model, piece)
 
     monkeypatch.setattr(StudioTrainer, "micro_batch_loss", asked)

@@ -40,7 +40,7 @@ def test_a_rank_takes_its_card_before_anything_is_loaded(monkeypatch: pytest.Mon
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", lambda number: done.append(number))
-    monkeypatch.setattr(train.process, "die_with", lambda pid: None)
+    monkeypatch.setattr(train.process, "die_with_parent", lambda pid: None)
     monkeypatch.setattr(train, "Report", lambda *given: SimpleNamespace())
     monkeypatch.setattr(train, "train", lambda *given: done.append("train"))
     train.main(SimpleNamespace(config=order()))
@@ -204,7 +204,7 @@ def test_what_is_no_number_is_told_with_what_this_device_can_do(
 
 
 def test_peers_see_one_card_and_the_same_allocator(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench, "here", lambda: {"CUDA_VISIBLE_DEVICES": "GPU-a"})
+    monkeypatch.setattr(bench, "default_environment", lambda: {"CUDA_VISIBLE_DEVICES": "GPU-a"})
     monkeypatch.delenv("PYTORCH_CUDA_ALLOC_CONF", raising=False)
     for side in ("studio", "trl", "trl-best"):
         told = bench.surroundings(side, order())
@@ -233,7 +233,7 @@ def test_an_idle_server_ends_when_a_run_takes_the_card(monkeypatch: pytest.Monke
     from studio.talk import chat
 
     told: dict[str, Any] = {"busy": 0, "doing": "", "memory": 5}
-    monkeypatch.setattr(chat, "held", lambda path: True)
+    monkeypatch.setattr(chat, "is_locked", lambda path: True)
     monkeypatch.setattr(chat, "server", lambda: SimpleNamespace(status=lambda: told))
     monkeypatch.setattr(chat, "end", lambda: 5)
     assert chat.end_if_idle([T4]) == 5

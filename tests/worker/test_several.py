@@ -119,7 +119,7 @@ def test_a_split_model_under_its_supervisor(home: Path, tiny_model: Path, tmp_pa
     process.holders(run.lock)[0].kill()
     _, alive = psutil.wait_procs(left, timeout=20)
     assert not alive, "no process outlives the supervisor"
-    assert queue.settle(run) == "lost"
+    assert queue.reconcile(run) == "lost"
 
 
 def test_a_base_in_4_bits_is_split_too(home: Path, tiny_model: Path, tmp_path: Path) -> None:

@@ -131,7 +131,7 @@ def test_stop_after_the_step(how: str, tiny_model: Path, data: Path, monkeypatch
     def stopping(self: Report, args: object, state: object, control: object, **given: object) -> None:
         said(self, args, state, control, **given)
         if state.global_step == 4:
-            run.ask_to_stop(how)
+            run.request_stop(how)
 
     monkeypatch.setattr(Report, "on_log", stopping)
     diary = carry(run)

@@ -9,14 +9,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from studio.home import room
+from studio.home import subfolder
 
 
 def record_of(path: Path) -> dict[str, Any] | None:
     """What a file was made from by editing, whatever its name is now; None where it was not, or was changed since."""
     try:
         size = path.stat().st_size
-        alike = list((room("edits") / "saved").glob(f"*-{size}.json"))
+        alike = list((subfolder("edits") / "saved").glob(f"*-{size}.json"))
         if not alike or not path.is_file():
             return None
         with open(path, "rb") as file:
@@ -28,7 +28,7 @@ def record_of(path: Path) -> dict[str, Any] | None:
 
 def place(sha256: str, size: int) -> Path:
     """Where the record of a file of this content is kept."""
-    folder = room("edits") / "saved"
+    folder = subfolder("edits") / "saved"
     folder.mkdir(exist_ok=True)
     return folder / f"{sha256}-{size}.json"
 

@@ -20,14 +20,14 @@ from studio.data.dataset import Dataset
 from studio.data.formats import as_row
 from studio.data.reading import opened
 from studio.errors import DataError
-from studio.home import room
+from studio.home import subfolder
 
 LEFT = 24 * 3600.0  # seconds
 
 
 def folder_of(fingerprint: str) -> Path:
     """Where the edits of a file are kept: of its content and of how it is read, so another content has other edits."""
-    path = room("edits") / fingerprint
+    path = subfolder("edits") / fingerprint
     path.mkdir(exist_ok=True)
     return path
 
@@ -80,7 +80,7 @@ def rows_of(source: str, dataset: Dataset, format: str, mapping: dict[str, Any] 
 
 def _sweep() -> None:
     """Remove rows laid out for files that nobody edited for a day; they are laid out again when somebody does."""
-    for folder in room("edits").glob("*/rows"):
+    for folder in subfolder("edits").glob("*/rows"):
         if time.time() - folder.stat().st_mtime > LEFT:
             shutil.rmtree(folder, ignore_errors=True)
 

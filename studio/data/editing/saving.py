@@ -18,7 +18,7 @@ from studio.data.editing.record import place, record_of
 from studio.data.editing.rows import encoded, writable
 from studio.data.editing.state import State
 from studio.errors import DataError
-from studio.home import draft, room, slug, sync_folder, write_whole
+from studio.home import fsync_path, slug, subfolder, temporary_path, write_atomic
 
 MARK = re.compile(r"(\.edited)?(-\d+)?$")
 
@@ -41,14 +41,14 @@ def write(dataset: Dataset, state: State, out: Path | None = None) -> dict[str, 
     """
     if not state.steps:
         raise DataError("Nothing was changed: there is nothing to save.", "Change a row first.", "revision")
-    target = out or room("uploads") / f"{_stem(dataset.source)}.edited.jsonl"
-    made = draft(target)
+    target = out or subfolder("uploads") / f"{_stem(dataset.source)}.edited.jsonl"
+    made = temporary_path(target)
     try:
         about = _written(made, state)
         if not about["rows"]:
             raise DataError("No row would be left in the new file.", "Undo a deletion, or add a row.", "rows")
         record = _record(dataset, state, about)
-        write_whole(
+        write_atomic(
             place(about["sha256"], about["bytes"]), json.dumps(record)
         )  # before the file: no file is there without it
         crash.point("edit.written")
@@ -129,7 +129,7 @@ def _named(made: Path, target: Path, numbered: bool) -> Path:
             if path.exists():
                 continue
             os.rename(made, path)
-        sync_folder(path.parent)
+        fsync_path(path.parent)
         return path
     raise DataError(f"There is a file {target.name} already.", "Give another name with --out.", "--out")
 

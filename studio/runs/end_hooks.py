@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from studio.events import END_STATES, Lock
-from studio.home import room
+from studio.home import subfolder
 from studio.run import ALIVE, Run, runs, summary
 from studio.runs import backup
 
@@ -47,12 +47,12 @@ def begin(run: Run) -> None:
         (run.folder / MARK).touch()
 
 
-def settle(run: Run) -> None:
+def run_pending(run: Run) -> None:
     """Everything there is to do behind the end of a run, once: whoever comes second finds no mark."""
-    mark, turn = run.folder / MARK, Lock(room("locks") / "afterwards")
+    mark, turn = run.folder / MARK, Lock(subfolder("locks") / "afterwards")
     if not mark.exists() or run.alive() or run.state() not in END_STATES:  # paused or extended: it goes on
         return
-    if not turn.take(wait=2 * PATIENCE):
+    if not turn.acquire(wait=2 * PATIENCE):
         return
     try:
         if mark.exists():
@@ -60,14 +60,14 @@ def settle(run: Run) -> None:
             mark.unlink(missing_ok=True)
             rest(run)
     finally:
-        turn.free()
+        turn.release()
 
 
 def catch_up() -> None:
     """What supervisors that were killed did not come to."""
     for run in runs():
         if (run.folder / MARK).exists():
-            settle(run)
+            run_pending(run)
 
 
 def webhook(run: Run) -> None:
@@ -108,7 +108,7 @@ def rest(run: Run) -> None:
         return
     if any(_waits(other) for other in runs()):
         return
-    if not backup.lasting() and not backup.copied(run):
+    if not backup.has_persistent_storage() and not backup.ensure_copied(run):
         _warn(
             run,
             "The Space was not paused: its disk would be emptied.",
@@ -132,7 +132,7 @@ def rest(run: Run) -> None:
 
 def _waits(run: Run) -> bool:
     state: Any = run.state()
-    return state in ALIVE or (state == "queued" and not (run.turn() or {}).get("hold"))
+    return state in ALIVE or (state == "queued" and not (run.state_event() or {}).get("hold"))
 
 
 def _warn(run: Run, text: str, hint: str) -> None:

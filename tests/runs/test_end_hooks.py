@@ -9,7 +9,7 @@ import pytest
 
 from studio import queue
 from studio.run import Run
-from studio.runs import afterwards, backup
+from studio.runs import backup, end_hooks
 from tests.faults import stage
 from tests.faults.listener import listening
 
@@ -47,11 +47,11 @@ def test_a_webhook_that_fails_leaves_a_note(
 ) -> None:
     run = stage.finished_run()
     monkeypatch.setenv("STUDIO_WEBHOOK", f"{heard[0]}{path}" if path else "file:///etc/secret")
-    afterwards.begin(run)
-    afterwards.settle(run)
+    end_hooks.begin(run)
+    end_hooks.run_pending(run)
     assert run.state() == "finished"
     assert any("webhook" in text for text in notes(run))
-    assert "secret" not in run.diary.read_text()
+    assert "secret" not in run.events_file.read_text()
 
 
 @pytest.fixture
@@ -75,16 +75,16 @@ def test_a_space_rests_when_nothing_is_left(rested: list[str], monkeypatch: pyte
     again(run)
     assert not rested, "its disk would be emptied"
     assert any("not paused" in text for text in notes(run))
-    monkeypatch.setattr(backup, "lasting", lambda: True)
+    monkeypatch.setattr(backup, "has_persistent_storage", lambda: True)
     waits = queue.create(stage.order())
     again(run)
     assert not rested, "another waits"
     waits.append("end", state="stopped")
     again(run)
-    afterwards.settle(run)  # nothing is left to do
+    end_hooks.run_pending(run)  # nothing is left to do
     assert rested == ["me/mine hf_x"]
 
 
 def again(run: Run) -> None:
-    afterwards.begin(run)
-    afterwards.settle(run)
+    end_hooks.begin(run)
+    end_hooks.run_pending(run)

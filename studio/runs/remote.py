@@ -22,7 +22,7 @@ def remove(run: Run) -> str:
 
     Raises RunError while it still runs there.
     """
-    if not launch.elsewhere(run) or not known(run):
+    if not launch.is_remote(run) or not known(run):
         return ""
     place = run.config.place
     try:
