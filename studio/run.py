@@ -14,7 +14,7 @@ from typing import Any
 
 from studio import crash, events, json_text
 from studio.config import RunConfig, parse
-from studio.data.editing.record import record_of, short
+from studio.data.editing.record import edit_summary, record_of
 from studio.errors import RunError
 from studio.events import FULL, Lock
 from studio.home import changing, folder_size, fsync_path, inside, slug, subfolder, write_atomic
@@ -109,7 +109,9 @@ class Run:
 
     def edited(self) -> list[dict[str, Any]]:
         """Of the data files that were made in the editor: {source, from, counts, text}. The whole records, with their logs, stand in edited.json."""
-        return [{"source": one["source"], **short(one)} for one in json_text.stored(self.folder / "edited.json", [])]
+        return [
+            {"source": one["source"], **edit_summary(one)} for one in json_text.stored(self.folder / "edited.json", [])
+        ]
 
     def change(self, why: str, **sections: dict[str, Any]) -> None:
         """Record a change of the order for the next attempt. Raises OrderError when the result is no order."""

@@ -160,8 +160,8 @@ def row(args: Namespace) -> dict[str, Any]:
         token = {"id": e.ids[n], "text": e.text[at : max(at, end)], "trained": label != IGNORE_INDEX}
         tokens.append(token | ({"cut": True} if n >= args.max_length else {}))
         at = max(at, end)
-    noted = data.Noted()
-    noted.look(conversation, e, encoder)
+    noted = data.TemplateProblems()
+    noted.check(conversation, e, encoder)
     problems = [p.as_dict() for p in (*found.problems, *noted.problems) if p.row == args.row]
     return {
         "row": args.row, "conversation": conversation["messages"] or [{"role": "text", "content": conversation["text"]}], "text": e.text,
@@ -216,7 +216,7 @@ def _show_look(answer: dict[str, Any]) -> None:
         print(f"note: {note}")
     if answer["unused"]:
         print(f"columns not used: {', '.join(answer['unused'][:20])}{', …' if len(answer['unused']) > 20 else ''}")
-        if classes := data.classes_of(answer["columns"], answer["unused"], answer["format"]):
+        if classes := data.classification_mapping(answer["columns"], answer["unused"], answer["format"]):
             asked, label = classes["prompt"], classes["answer"]
             print(
                 f"          To learn {label} as the answer to {asked}: --column prompt={asked} --column answer={label}"

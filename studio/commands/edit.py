@@ -11,7 +11,7 @@ from typing import Any
 from studio import data
 from studio.commands.data import pair
 from studio.data.editing.operations import operation
-from studio.data.editing.record import told
+from studio.data.editing.record import describe_counts
 from studio.data.editing.rows import rows_of
 from studio.data.editing.saving import write
 from studio.data.editing.scan import resolved
@@ -98,7 +98,7 @@ def _operations(name: str) -> list[dict[str, Any]]:
 
 
 def _show(answer: dict[str, Any]) -> None:
-    done = told(answer["counts"])
+    done = describe_counts(answer["counts"])
     print(f"{answer['file']}: {answer['rows']:,} rows, edited from {answer['from']['source']}: {done}.")
     print(f"sha256 {answer['sha256']}")
     if left := answer["left_out"]:

@@ -12,9 +12,9 @@ from typing import Any
 _HOME = {
     "check": "checking", "Conversations": "dataset", "Dataset": "dataset", "Selection": "dataset",
     "DataOrder": "order", "Source": "order", "Prepared": "encoding", "prepare": "preparing", "KINDS": "problem", "Problem": "problem",
-    "here": "hub", "locate": "reading", "classes_of": "detect", "columns": "reading", "read": "reading",
+    "is_local": "hub", "locate": "reading", "classification_mapping": "detect", "columns": "reading", "read": "reading",
     "samples": "sample", "split": "splitting", "mix": "mixing", "statistics": "lengths",
-    "Noted": "lengths", "held_out": "preparing", "trained_on": "preparing",
+    "TemplateProblems": "lengths", "held_out": "preparing", "trained_on": "preparing",
 }  # fmt: skip
 __all__ = sorted(_HOME)
 

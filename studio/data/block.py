@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-LONGEST = (
+MAX_ROW_BYTES = (
     64 << 20
 )  # bytes of one line, or characters of one value; what is longer is no row, and would have to be held whole
-SIZE = 1 << 20  # bytes read at a time
-LINES = 1 << 20  # bytes of lines read together
-ROWS = 1000  # rows of a block where a file is not read by bytes
+READ_BYTES = 1 << 20  # bytes read at a time
+LINES_BYTES = 1 << 20  # bytes of lines read together
+ROWS_PER_BLOCK = 1000  # rows of a block where a file is not read by bytes
 
 
 @dataclass
@@ -40,6 +40,6 @@ class Block:
         bad = {n: why for n, why in self.bad.items() if n < count}
         return Block(self.rows[:count], self.lines and self.lines[:count], self.done, self.last, bad, self.notes)
 
-    def spoil(self, line: int, kind: str, value: Any, reason: str) -> None:
+    def add_bad(self, line: int, kind: str, value: Any, reason: str) -> None:
         self.bad[len(self.rows)] = (kind, value, reason)
         self.add(None, line)

@@ -11,13 +11,13 @@ from typing import IO
 
 import orjson
 
-from studio.data.block import LINES, LONGEST, ROWS, SIZE, Block
+from studio.data.block import LINES_BYTES, MAX_ROW_BYTES, READ_BYTES, ROWS_PER_BLOCK, Block
+from studio.data.compression import DECOMPRESSION_ERRORS
 from studio.data.containers import Container, open_bytes
-from studio.data.json_stream import JsonStream, endless, notes_on, once
-from studio.data.mend import mended
-from studio.data.packed import BROKEN
+from studio.data.json_stream import JsonStream, duplicate_key_notes, object_noting_duplicates, row_too_long
+from studio.data.lenient_json import repair
+from studio.data.nested_rows import expand_row, rows_within
 from studio.data.tables import arrow_rows, csv_rows, sheet_rows
-from studio.data.wrapped import rows_within, spread
 from studio.errors import DataError
 
 LOOKED_AT = 200  # lines
@@ -26,8 +26,8 @@ LOOKED_AT = 200  # lines
 def blocks(path: Path, container: Container) -> Iterator[Block]:
     """The file's rows. Raises DataError where the rest of the file cannot be read."""
     try:
-        yield from spread_blocks(_blocks(path, container))
-    except BROKEN as error:
+        yield from expand_blocks(_blocks(path, container))
+    except DECOMPRESSION_ERRORS as error:
         raise DataError(
             f"{path.name} breaks off or is damaged: {error}.", "Fetch or pack the file again.", path.name
         ) from error
@@ -44,17 +44,17 @@ def _blocks(path: Path, container: Container) -> Iterator[Block]:
             yield from read(file, path.name, container)
 
 
-def spread_blocks(found: Iterable[Block]) -> Iterator[Block]:
+def expand_blocks(found: Iterable[Block]) -> Iterator[Block]:
     """The blocks, with each of several rows that stand in one as a row of its own."""
-    return map(_spread, found)
+    return map(_expand, found)
 
 
-def _spread(block: Block) -> Block:
+def _expand(block: Block) -> Block:
     found = {
         n: rows
         for n, row in enumerate(block.rows)
         if type(row) is not dict or "instances" in row
-        if (rows := spread(row))
+        if (rows := expand_row(row))
     }
     if not found:
         return block
@@ -74,11 +74,13 @@ def json_lines(
 ) -> Iterator[Block]:
     """A row a line. limit: bytes to read, counted from where the file stands; a line begun within them is finished."""
     first, done = 1, 0
-    while (limit is None or done < limit) and (data := file.read(LINES if limit is None else min(LINES, limit - done))):
+    while (limit is None or done < limit) and (
+        data := file.read(LINES_BYTES if limit is None else min(LINES_BYTES, limit - done))
+    ):
         if not data.endswith(b"\n"):
-            data += (rest := file.readline(LONGEST))
-            if len(rest) == LONGEST and not rest.endswith(b"\n"):
-                raise endless(name, first + data.count(b"\n"))
+            data += (rest := file.readline(MAX_ROW_BYTES))
+            if len(rest) == MAX_ROW_BYTES and not rest.endswith(b"\n"):
+                raise row_too_long(name, first + data.count(b"\n"))
         done += len(data)
         texts = data.split(b"\n")
         if not texts[-1]:
@@ -96,8 +98,8 @@ def _twice(texts: list[bytes]) -> list[str]:
     found: dict[str, None] = {}
     for text in texts:
         with contextlib.suppress(ValueError, RecursionError):
-            json.loads(text, object_pairs_hook=lambda pairs: once(pairs, found))
-    return notes_on(found)
+            json.loads(text, object_pairs_hook=lambda pairs: object_noting_duplicates(pairs, found))
+    return duplicate_key_notes(found)
 
 
 def parse_lines(texts: list[bytes], numbers: Sequence[int], done: int) -> Block:
@@ -128,14 +130,14 @@ def _second_try(block: Block, text: bytes, line: int, error: orjson.JSONDecodeEr
         block.add(json.loads(text), line)
     except UnicodeDecodeError as broken:
         value = text.decode(errors="replace")
-        block.spoil(
+        block.add_bad(
             line,
             "encoding",
             value,
             f"Line {line} holds bytes that are not UTF-8 (byte {broken.start + 1} of the line).",
         )
     except (ValueError, RecursionError):
-        block.spoil(
+        block.add_bad(
             line,
             "not_json",
             text.decode(errors="replace"),
@@ -145,14 +147,14 @@ def _second_try(block: Block, text: bytes, line: int, error: orjson.JSONDecodeEr
 
 def _json(file: IO[bytes], name: str, container: Container) -> Iterator[Block]:
     """Rows in lists, one after the other, or in an object whose only list they are. A file of moderate size may have small faults."""
-    head = file.read(LONGEST)
-    if len(head) == LONGEST:
+    head = file.read(MAX_ROW_BYTES)
+    if len(head) == MAX_ROW_BYTES:
         yield from _strict(JsonStream(file, name, head))
         return
     try:
         found = list(_strict(JsonStream(io.BytesIO(head), name)))
     except DataError as error:
-        text, what = mended(head.decode("utf-8", "surrogateescape"))
+        text, what = repair(head.decode("utf-8", "surrogateescape"))
         if not what:
             raise
         try:
@@ -187,13 +189,13 @@ def _strict(stream: JsonStream) -> Iterator[Block]:
             stream.skip()
         elif opened and sign != "]":
             raise stream.broken("the list is not closed" if sign == "" else "a comma is missing between two rows")
-        if len(block.rows) >= ROWS:
+        if len(block.rows) >= ROWS_PER_BLOCK:
             block.done = stream.done
             yield block
             block = Block()
     if opened:
         raise stream.broken("the list is not closed")
-    block.notes += notes_on(stream.twice)
+    block.notes += duplicate_key_notes(stream.duplicate_keys)
     if lists > 1:
         block.notes.append(f"{lists} lists stand one behind the other in the file; their rows were joined.")
     block.done = stream.done
@@ -202,7 +204,7 @@ def _strict(stream: JsonStream) -> Iterator[Block]:
 
 def _text(file: IO[bytes], name: str, container: Container) -> Iterator[Block]:
     """Conversations where there are ChatML tags; else paragraphs, parted by blank lines; else a row a line."""
-    begin = file.peek(SIZE) if hasattr(file, "peek") else b""  # type: ignore[attr-defined]
+    begin = file.peek(READ_BYTES) if hasattr(file, "peek") else b""  # type: ignore[attr-defined]
     if begin.lstrip().startswith(b"<|im_start|>"):
         opens = _tagged
     elif b"\n\n" in begin.replace(b"\r", b"").strip():
@@ -219,7 +221,7 @@ def _text(file: IO[bytes], name: str, container: Container) -> Iterator[Block]:
         if line.strip() or held:
             begun = begun if held else number
             held.append(line)
-        if len(block.rows) >= ROWS:
+        if len(block.rows) >= ROWS_PER_BLOCK:
             yield block
             block = Block(done=block.done)
     if held:

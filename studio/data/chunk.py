@@ -14,10 +14,10 @@ import pyarrow as pa
 import xxhash
 
 from studio.data.block import Block
-from studio.data.checks import scan
 from studio.data.converter import Converter
-from studio.data.problem import KEPT_PER_KIND, Problem, problem
-from studio.data.repeats import ending, folded
+from studio.data.problem import MAX_DETAILED_PER_KIND, Problem, problem
+from studio.data.repeats import ending_key, normalized
+from studio.data.text_checks import scan
 from studio.text.calls import said
 
 COMPARED = frozenset(("rejected", "label"))
@@ -25,7 +25,7 @@ MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())])
 SCHEMA = pa.schema([("row", pa.int64()), ("line", pa.int64()), ("messages", MESSAGES), ("more", pa.string())])
 
 
-class Found:
+class ProblemCollector:
     """Collects the problems of one row after the other: all row numbers by kind, and the first of each kind in detail.
 
     row: the number in the file of the row that is looked at; lines: those of the block whose first row is number `first`, or None.
@@ -39,7 +39,7 @@ class Found:
     def __call__(self, kind: str, field: str | None = None, value: Any = "", reason: str = "") -> None:
         rows = self.rows.setdefault(kind, array("q"))
         rows.append(self.row)
-        if len(rows) <= KEPT_PER_KIND:
+        if len(rows) <= MAX_DETAILED_PER_KIND:
             line = self.lines[self.row - self.first] if self.lines else None
             self.problems.append(problem(kind, self.row, line, field, value, reason))
 
@@ -56,7 +56,7 @@ class Chunk:
     endings: np.ndarray
 
 
-def digest(block: Block, first_row: int, convert: Converter, found: Found) -> Chunk:
+def convert_block(block: Block, first_row: int, convert: Converter, found: ProblemCollector) -> Chunk:
     """Convert and check every row of a block. first_row: number of its first row, from 1."""
     kept, numbers, bad = [], [], block.bad
     found.first, found.lines = first_row, block.lines
@@ -70,7 +70,7 @@ def digest(block: Block, first_row: int, convert: Converter, found: Found) -> Ch
     return _chunk(kept, np.array(numbers, np.int64), found)
 
 
-def _chunk(kept: list[dict[str, Any]], numbers: np.ndarray, found: Found) -> Chunk:
+def _chunk(kept: list[dict[str, Any]], numbers: np.ndarray, found: ProblemCollector) -> Chunk:
     """numbers: of each conversation's row in the file."""
     turns = [one.pop("messages") or [{"role": "text", "content": one.pop("text")}] for one in kept]
     flat, after = list(chain.from_iterable(turns)), np.cumsum(list(map(len, turns)), dtype=np.int64)
@@ -137,7 +137,7 @@ class _Texts(NamedTuple):
     after: np.ndarray
     numbers: np.ndarray
 
-    def at(self, text: int, found: Found) -> str:
+    def at(self, text: int, found: ProblemCollector) -> str:
         """Tell `found` in which row a text stands; the turn it is, in words."""
         n = int(np.searchsorted(self.after, text, side="right"))
         found.row = int(self.numbers[n])
@@ -146,7 +146,7 @@ class _Texts(NamedTuple):
         return role if self.after[n] - first <= 2 else f"turn {text - first + 1} ({role})"
 
 
-def _check(texts: _Texts, answers: np.ndarray, broken: dict[int, str], found: Found) -> None:
+def _check(texts: _Texts, answers: np.ndarray, broken: dict[int, str], found: ProblemCollector) -> None:
     """answers: which texts are the assistant's."""
     if not texts.data:
         return
@@ -167,7 +167,8 @@ def _hashes(data: bytes, ends: np.ndarray, after: np.ndarray, beside: list[str])
     """Per row: the hash of all its text, and of its ending. beside: what else tells a row from others, as _beside gives it."""
     rows = [data[a:b] for a, b in pairwise([0, *ends[after - 1].tolist()] if len(after) else [0])]
     exact, endings = (
-        np.fromiter(map(xxhash.xxh3_64_intdigest, texts), np.uint64, len(rows)) for texts in (rows, map(ending, rows))
+        np.fromiter(map(xxhash.xxh3_64_intdigest, texts), np.uint64, len(rows))
+        for texts in (rows, map(ending_key, rows))
     )
     if beside:
         more = np.fromiter(
@@ -179,10 +180,10 @@ def _hashes(data: bytes, ends: np.ndarray, after: np.ndarray, beside: list[str])
     return exact, endings
 
 
-def alike(conversation: dict[str, Any]) -> int:
+def normalized_hash(conversation: dict[str, Any]) -> int:
     """A hash of what a conversation says: equal for those that differ in case, blanks and punctuation alone."""
     turns = conversation["messages"] or [{"content": conversation["text"]}]
-    words = folded("".join(turn["content"] for turn in turns).encode(errors="replace"))
+    words = normalized("".join(turn["content"] for turn in turns).encode(errors="replace"))
     return xxhash.xxh3_64_intdigest(words + _beside(conversation, turns).encode(errors="replace"))
 
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from studio.data.compression import DECOMPRESSION_ERRORS, compression_of, open_decompressed
 from studio.data.dialects import Dialect, dialect_of
 from studio.data.encodings import check_encoding, encoding_of
 from studio.data.files import office
-from studio.data.packed import BROKEN, packing, unpacked
-from studio.data.wrapped import rows_within
+from studio.data.nested_rows import rows_within
 from studio.errors import DataError
 
 HEAD = 1 << 18  # bytes looked at
@@ -36,53 +36,63 @@ FOREIGN = {
 CHOOSE = "Choose a JSON, JSON Lines, CSV, TSV, Excel, Parquet or Arrow file (packed ones are fine)."
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Container:
-    """name: json | jsonl | csv | tsv | xlsx | parquet | arrow | text. packed: as in packed.py. dialect only for csv and tsv."""
+    """How a file is read.
+
+    name: json | jsonl | csv | tsv | xlsx | parquet | arrow | text. compression: gz | bz2 | xz | zst, or "" for none.
+    dialect: of csv and tsv only.
+    """
 
     name: str
-    packed: str = ""
+    compression: str = ""
     encoding: str = "utf-8"
     dialect: Dialect = field(default_factory=Dialect)
 
+    def __repr__(self) -> str:  # part of the fingerprint of stored data sets: must not change
+        return (
+            f"Container(name={self.name!r}, packed={self.compression!r}, encoding={self.encoding!r}, "
+            f"dialect={self.dialect!r})"
+        )
+
     @property
     def title(self) -> str:
-        return f"{self.name}.{self.packed}" if self.packed else self.name
+        return f"{self.name}.{self.compression}" if self.compression else self.name
 
 
 def container_of(path: Path, encoding: str = "auto") -> Container:
     """encoding: "auto", or the one to read a text file in. Raises DataError for an empty file and for what is no data file."""
     with open(path, "rb") as file:
-        packed = packing(file.read(8))
+        compression = compression_of(file.read(8))
     try:
-        with unpacked(path, packed) as file:
+        with open_decompressed(path, compression) as file:
             head = file.read(HEAD)
-    except BROKEN as error:
+    except DECOMPRESSION_ERRORS as error:
         raise DataError(
-            f"{path.name} is packed ({packed}) but damaged: {error}.", "Pack it again.", path.name
+            f"{path.name} is packed ({compression}) but damaged: {error}.", "Pack it again.", path.name
         ) from error
     if not head.strip(b" \t\r\n\x00" + BOM):
         raise DataError(f"{path.name} is empty.", "Choose a file that holds rows.", path.name)
     if head[:4] == b"PAR1":
-        return Container("parquet", packed)
+        return Container("parquet", compression)
     if head[:6] == b"ARROW1" or head[:4] == b"\xff\xff\xff\xff":
-        return Container("arrow", packed)
+        return Container("arrow", compression)
     if head[:4] == b"PK\x03\x04":
-        return _office(path, packed)
+        return _office(path, compression)
     for magic, (what, hint) in FOREIGN.items():
         if head.startswith(magic):
             raise DataError(f"{path.name} is {what}, not data.", hint, path.name)
-    return _of_text(path, head, packed, encoding)
+    return _of_text(path, head, compression, encoding)
 
 
-def _office(path: Path, packed: str) -> Container:
-    what = "a ZIP archive in a packed file" if packed else office(path) or "a ZIP archive inside another"
+def _office(path: Path, compression: str) -> Container:
+    what = "a ZIP archive in a packed file" if compression else office(path) or "a ZIP archive inside another"
     if what != "xlsx":
         raise DataError(f"{path.name} is {what}, not data.", "Unpack it, or save the table as CSV.", path.name)
     return Container("xlsx")
 
 
-def _of_text(path: Path, head: bytes, packed: str, encoding: str) -> Container:
+def _of_text(path: Path, head: bytes, compression: str, encoding: str) -> Container:
     whole = len(head) < HEAD
     encoding = encoding_of(head, path.name, whole) if encoding == "auto" else check_encoding(encoding)
     text = codecs.getincrementaldecoder(encoding)("replace").decode(head).lstrip("\ufeff")
@@ -97,7 +107,7 @@ def _of_text(path: Path, head: bytes, packed: str, encoding: str) -> Container:
             "Export it again as JSON, or name it .txt if it is plain text.",
             path.name,
         )
-    return Container(name, packed, encoding, dialect)
+    return Container(name, compression, encoding, dialect)
 
 
 def _text_kind(text: str, whole: bool, table: bool) -> tuple[str, Dialect]:
@@ -163,7 +173,7 @@ def _later_json(text: str) -> bool:
 
 def open_bytes(path: Path, container: Container) -> IO[bytes]:
     """The file's bytes, unpacked, in UTF-8 (single bytes may still be broken), from behind a byte order mark."""
-    file: Any = unpacked(path, container.packed)
+    file: Any = open_decompressed(path, container.compression)
     if container.encoding != "utf-8":
         return io.BufferedReader(_Recoded(file, container.encoding), 1 << 20)  # type: ignore[return-value]
     if file.peek(3)[:3] == BOM:

@@ -8,7 +8,7 @@ from typing import Any
 
 from studio.data.formats import NESTED, Found, as_row, kto, text
 from studio.data.layouts import OBJECTS, possible, rewritten
-from studio.data.mapping import normal, renamer
+from studio.data.mapping import normalized_mapping, renamer
 
 
 @lru_cache(maxsize=4096)
@@ -22,7 +22,7 @@ class Converter:
 
     def __init__(self, form: ModuleType, mapping: dict[str, Any] | None):
         self.form, self.rename = form, renamer(mapping)
-        self.named = set((normal(mapping) or {"columns": {}})["columns"].values())
+        self.named = set((normalized_mapping(mapping) or {"columns": {}})["columns"].values())
         self.learns = form is not text and getattr(form, "STAGE", "sft") == "sft"
 
     def __call__(self, row: Any, found: Found) -> dict[str, Any] | None:

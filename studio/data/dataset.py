@@ -43,9 +43,9 @@ class Conversations(Sequence[Conversation]):
 
     def __iter__(self) -> Iterator[Conversation]:
         for start in range(0, len(self), 1000):
-            yield from self.some(start, 1000)
+            yield from self.batch(start, 1000)
 
-    def some(self, start: int, count: int) -> list[Conversation]:
+    def batch(self, start: int, count: int) -> list[Conversation]:
         """So many from `start` on."""
         table = (
             self._whole.slice(start, count) if self._order is None else self._chosen(self._order[start : start + count])
@@ -59,16 +59,16 @@ class Conversations(Sequence[Conversation]):
 
     def without(self, rows: set[int]) -> Conversations:
         """All but those with these row numbers."""
-        gone = np.isin(self.numbers, np.fromiter(rows, np.int64, len(rows)))
+        gone = np.isin(self.row_numbers, np.fromiter(rows, np.int64, len(rows)))
         return self.take(np.flatnonzero(~gone)) if gone.any() else self
 
     @property
     def rows(self) -> list[int]:
         """The row number in the file of every conversation."""
-        return self.numbers.tolist()
+        return self.row_numbers.tolist()
 
     @property
-    def numbers(self) -> np.ndarray:
+    def row_numbers(self) -> np.ndarray:
         """As `rows`, in an array."""
         parts = [
             np.frombuffer(part.buffers()[1], np.int64, len(part), 8 * part.offset)
@@ -180,7 +180,7 @@ class Dataset:
             if decision not in ("drop", "keep", "stop"):
                 raise DataError(f"{decision!r} is no decision.", "Decide drop, keep or stop.", f"data.problems.{kind}")
         dropped: dict[str, list[int]] = {}
-        present = self.conversations.numbers
+        present = self.conversations.row_numbers
         for kind, rows in self.by_kind.items():
             decision = decisions.get(kind, DEFAULTS[KINDS[kind].severity])
             if decision == "stop":

@@ -158,7 +158,7 @@ def _near(columns: list[str], rows: list[Row]) -> str:
     return ""
 
 
-def remedy(rows: list[Any], kind: str, field: str, format: str) -> str:
+def suggest_mapping(rows: list[Any], kind: str, field: str, format: str) -> str:
     """A mapping that makes rows usable of which none is, tried on them; "" where there is none."""
     rows = [row for row in map(as_row, rows) if isinstance(row, dict)]
     if kind == "unknown_role":
@@ -242,7 +242,7 @@ def _is_label(column: str, rows: list[Row]) -> bool:
     )
 
 
-def classes_of(columns: list[str], unused: list[str], format: str) -> dict[str, str] | None:
+def classification_mapping(columns: list[str], unused: list[str], format: str) -> dict[str, str] | None:
     """{"prompt", "answer"}: the columns of plain text and of a label that is not used, which as question and answer would be learnt."""
     label = next(
         (name for name in unused if name.lower() in ("label", "labels", "class", "category", "sentiment", "intent")),
@@ -252,7 +252,7 @@ def classes_of(columns: list[str], unused: list[str], format: str) -> dict[str, 
     return {"prompt": said, "answer": label} if label and said and format == "text" else None
 
 
-def by_case(columns: list[str]) -> dict[str, str] | None:
+def match_ignoring_case(columns: list[str]) -> dict[str, str] | None:
     """A mapping where the columns have names that are known but for case and blanks around them, or None."""
     parts = {PARTS[part]: column for column in reversed(columns) if (part := column.strip().lower()) in PARTS}
     enough = {"instruction", "output"} <= set(parts) or "messages" in parts or "text" in parts

@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from studio.data.chunk import alike
+from studio.data.chunk import normalized_hash
 from studio.data.dataset import Conversations, Dataset
 from studio.data.encoded import EncodedRows, Writer, open_rows
-from studio.data.mixing import indices
+from studio.data.mixing import sample_indices
 from studio.data.order import DataOrder
 from studio.data.problem import KINDS
-from studio.data.text_split import pieces
+from studio.data.text_split import split_row
 from studio.errors import DataError, TemplateError
 from studio.tokens import Encoded, Encoder
 
@@ -141,7 +141,7 @@ def encode(work: Work) -> None:
     report(total, total)
     mixed, at = [], 0
     for n, (source, count) in enumerate(zip(order.sources(), counts, strict=True)):
-        mixed.append(at + indices(count, source.weight, seed + n))
+        mixed.append(at + sample_indices(count, source.weight, seed + n))
         at += count
     chosen = np.concatenate(mixed)
     np.save(folder / "order.npy", chosen)
@@ -198,7 +198,7 @@ def write_record(work: Work, counts: list[int], rows: EncodedRows, trained: np.n
 def batches(conversations: Conversations, encoder: Encoder) -> Any:
     """(conversations, their Encoded or the TemplateError of each) batch by batch."""
     for start in range(0, len(conversations), BATCH):
-        batch = conversations.some(start, BATCH)
+        batch = conversations.batch(start, BATCH)
         yield batch, encoder.encode_each(batch)
 
 
@@ -216,7 +216,7 @@ def rows_of(
         if not held:
             record.split.add("split", source, [conversation["row"]])
         whole = encoder.encode(conversation, whole=True)
-        return [piece for piece in pieces(whole, order.max_length, order.overlap) if piece.n_trained]
+        return [piece for piece in split_row(whole, order.max_length, order.overlap) if piece.n_trained]
     one = judged(conversation, e, encoder, source, record, held)
     return [] if one is None else [one]
 
@@ -280,7 +280,7 @@ def _hashes(of: np.ndarray, dataset: Dataset, conversations: Conversations) -> n
     return (
         of
         if conversations is dataset.conversations
-        else of[np.searchsorted(dataset.conversations.numbers, conversations.numbers)]
+        else of[np.searchsorted(dataset.conversations.row_numbers, conversations.row_numbers)]
     )
 
 
@@ -294,16 +294,16 @@ def _leaked(dataset: Dataset, part: Conversations, drawn: list[Drawn]) -> np.nda
     for d in drawn:
         others = _hashes(d.dataset.endings, d.dataset, d.train)
         near |= np.isin(endings, others) & ~same
-        known |= set(map(alike, d.train.take(np.flatnonzero(np.isin(others, endings[near])))))
-    found = [one["row"] for one in part.take(np.flatnonzero(near)) if alike(one) in known]
-    return np.union1d(part.numbers[same], np.array(found, np.int64))
+        known |= set(map(normalized_hash, d.train.take(np.flatnonzero(np.isin(others, endings[near])))))
+    found = [one["row"] for one in part.take(np.flatnonzero(near)) if normalized_hash(one) in known]
+    return np.union1d(part.row_numbers[same], np.array(found, np.int64))
 
 
 def _without_leaks(
     dataset: Dataset, part: Conversations, drawn: list[Drawn], decision: str, record: _Record
 ) -> Conversations:
     """The evaluation rows that are not training rows as well; which those were is recorded."""
-    rows = _leaked(dataset, part, drawn) if len(part) else part.numbers
+    rows = _leaked(dataset, part, drawn) if len(part) else part.row_numbers
     if len(rows) and decision == "stop":
         raise DataError(
             f"{len(rows)} rows of {dataset.source} stand in the training data too: rows {ranges(rows.tolist())[:200]}.",

@@ -23,7 +23,7 @@ def is_hub_id(text: str) -> bool:
     return found is not None and "/" in text and not FILE.search(text) and not text.startswith((".", "/"))
 
 
-def here(text: str) -> bool:
+def is_local(text: str) -> bool:
     """Whether nothing has to be fetched for a source: it is no Hub id, or was fetched before."""
     return not is_hub_id(text) or Path(text).is_file() or _place(text).is_file()
 

@@ -7,7 +7,7 @@ import json
 import re
 from typing import IO, Any
 
-from studio.data.block import LONGEST, SIZE
+from studio.data.block import MAX_ROW_BYTES, READ_BYTES
 from studio.errors import DataError
 
 PRINTED = re.compile(r"double quotes .*near .*\{\s*\\?['\w]")
@@ -20,15 +20,17 @@ class JsonStream:
     def __init__(self, file: IO[bytes], name: str, head: bytes = b""):
         """head: what was read of the file already."""
         self.file, self.name, self.at, self.line, self.done, self.ended = file, name, 0, 1, len(head), False
-        self.twice: dict[str, None] = {}  # keys that stood twice in an object
+        self.duplicate_keys: dict[str, None] = {}  # keys that stood twice in an object
         self.decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
-        self.json = json.JSONDecoder(object_pairs_hook=lambda pairs: once(pairs, self.twice))
+        self.json = json.JSONDecoder(
+            object_pairs_hook=lambda pairs: object_noting_duplicates(pairs, self.duplicate_keys)
+        )
         self.text = self.decoder.decode(head)
 
-    def more(self, size: int = SIZE) -> bool:
-        if len(self.text) - self.at > LONGEST + SIZE:
-            raise endless(self.name, self.line)
-        data = self.file.read(min(size, LONGEST))
+    def more(self, size: int = READ_BYTES) -> bool:
+        if len(self.text) - self.at > MAX_ROW_BYTES + READ_BYTES:
+            raise row_too_long(self.name, self.line)
+        data = self.file.read(min(size, MAX_ROW_BYTES))
         self.done += len(data)
         self.ended = not data
         self.text = self.text[self.at :] + self.decoder.decode(data, final=not data)
@@ -51,7 +53,7 @@ class JsonStream:
         self.at += 1
 
     def value(self) -> Any:
-        size = SIZE
+        size = READ_BYTES
         while True:
             try:
                 value, end = self.json.raw_decode(self.text, self.at)
@@ -82,27 +84,29 @@ class JsonStream:
         return DataError(f"{self.name} is not whole JSON: line {self.line}: {why}.", hint, f"{self.name}:{self.line}")
 
 
-def once(pairs: list[tuple[str, Any]], twice: dict[str, None]) -> dict[str, Any]:
+def object_noting_duplicates(pairs: list[tuple[str, Any]], duplicate_keys: dict[str, None]) -> dict[str, Any]:
     """The object of these pairs; keys that it has twice are noted."""
     made = dict(pairs)
     if len(made) < len(pairs):
         keys = [key for key, _ in pairs]
-        twice |= dict.fromkeys(key for key in made if keys.count(key) > 1)
+        duplicate_keys |= dict.fromkeys(key for key in made if keys.count(key) > 1)
     return made
 
 
-def notes_on(twice: dict[str, None]) -> list[str]:
+def duplicate_key_notes(duplicate_keys: dict[str, None]) -> list[str]:
     """What is said of keys that stand twice."""
     return (
-        [f"Some rows have a key more than once ({', '.join(list(twice)[:5])}): the last value of each is read."]
-        if twice
+        [
+            f"Some rows have a key more than once ({', '.join(list(duplicate_keys)[:5])}): the last value of each is read."
+        ]
+        if duplicate_keys
         else []
     )
 
 
-def endless(name: str, line: int) -> DataError:
+def row_too_long(name: str, line: int) -> DataError:
     hint = "Is the end of a row or a quotation mark missing? Correct that line."
-    return DataError(f"Line {line} of {name} is longer than {LONGEST >> 20} MB.", hint, f"{name}:{line}")
+    return DataError(f"Line {line} of {name} is longer than {MAX_ROW_BYTES >> 20} MB.", hint, f"{name}:{line}")
 
 
 def _in_words(error: json.JSONDecodeError) -> str:

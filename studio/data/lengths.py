@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from studio.data.dataset import Conversations, Dataset
-from studio.data.problem import KEPT_PER_KIND, Problem, problem
+from studio.data.problem import MAX_DETAILED_PER_KIND, Problem, problem
 from studio.errors import TemplateError
 from studio.tokens import Encoded, Encoder
 
@@ -61,12 +61,12 @@ def statistics(
     conversations = dataset.conversations if isinstance(dataset, Dataset) else dataset
     count = len(conversations)
     chosen = conversations if count <= COUNTED else conversations.take([n * count // COUNTED for n in range(COUNTED)])
-    sizes, trained, turns, noted = [], [], 0, Noted()
+    sizes, trained, turns, noted = [], [], 0, TemplateProblems()
     for start in range(0, len(chosen), 250):
-        batch = chosen.some(start, 250)
+        batch = chosen.batch(start, 250)
         turns += sum(len(c["messages"]) or 1 for c in batch)
         for conversation, e in zip(batch, encoder.encode_each(batch, whole=True), strict=True):
-            noted.look(conversation, e, encoder)
+            noted.check(conversation, e, encoder)
             if isinstance(e, Encoded):
                 sizes.append(len(e.ids))
                 trained.append(e.n_trained)
@@ -80,20 +80,20 @@ def statistics(
         "turns": round(turns * factor),
         "unrenderable": counts.get("unrenderable", 0),
     }
-    told |= summary(lengths, int(sum(trained)), factor) | cut_line(
+    told |= summary(lengths, int(sum(trained)), factor) | limit_effects(
         lengths, encoder.max_length, encoder.too_long, factor
     )
     return told | {"languages": languages(chosen), "problems": [p.as_dict() for p in noted.problems], "counts": counts}
 
 
-class Noted:
+class TemplateProblems:
     """Problems that show only once a row meets a template and a model: it cannot be rendered, nothing of it is trained, something is left out."""
 
     def __init__(self) -> None:
         self.problems: list[Problem] = []
         self.counts: Counter[str] = Counter()
 
-    def look(self, conversation: dict[str, Any], e: Encoded | TemplateError, encoder: Encoder) -> None:
+    def check(self, conversation: dict[str, Any], e: Encoded | TemplateError, encoder: Encoder) -> None:
         """Note what is wrong with a row, encoded whole or refused."""
         if isinstance(e, TemplateError):
             self._note("unrenderable", conversation, e.message, e.hint)
@@ -107,7 +107,7 @@ class Noted:
 
     def _note(self, kind: str, conversation: dict[str, Any], reason: str = "", hint: str = "") -> None:
         self.counts[kind] += 1
-        if self.counts[kind] <= KEPT_PER_KIND:
+        if self.counts[kind] <= MAX_DETAILED_PER_KIND:
             value = conversation.get("text") or next(
                 (m["content"] for m in conversation["messages"] if m["role"] == "user"), ""
             )
@@ -147,7 +147,7 @@ def suggested(lengths: np.ndarray) -> int:
     return max(32, int(-(-wanted // 32)) * 32)
 
 
-def cut_line(lengths: np.ndarray, limit: int | None, too_long: str = "cut", factor: float = 1.0) -> dict[str, int]:
+def limit_effects(lengths: np.ndarray, limit: int | None, too_long: str = "cut", factor: float = 1.0) -> dict[str, int]:
     """What a limit does: rows over it, tokens lost (cut off, or gone with the dropped rows), tokens of an epoch that are left."""
     if not limit:
         limit = int(lengths.max(initial=0))

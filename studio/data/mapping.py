@@ -11,8 +11,8 @@ from studio import json_text
 from studio.data.formats import Row, kto
 from studio.data.formats.fields import REASONING
 from studio.data.formats.messages import LISTS
+from studio.data.tracked_row import without
 from studio.data.turns import CONTENT_KEYS, ROLE_KEYS, ROLES
-from studio.data.watched import without
 from studio.errors import DataError
 
 # part named by hand -> the column the formats know it by
@@ -38,7 +38,7 @@ INFO = {"columns", "tags", "formatting", "file_name", "file_sha1", "ranking", "h
 NO_TEXT = ("images", "videos", "audios")
 
 
-def normal(mapping: dict[str, Any] | None) -> dict[str, Any] | None:
+def normalized_mapping(mapping: dict[str, Any] | None) -> dict[str, Any] | None:
     """{"columns": {part: column}, "tags": {…}}, from either way to write a mapping. Raises DataError for an unknown part."""
     if not mapping:
         return None
@@ -108,7 +108,7 @@ def _sha1(path: Path) -> str:
 
 def format_of(mapping: dict[str, Any] | None) -> str | None:
     """The format a mapping leads to."""
-    found = normal(mapping)
+    found = normalized_mapping(mapping)
     if not found:
         return None
     parts = {PARTS.get(part, part) for part in found["columns"]}
@@ -127,7 +127,7 @@ def format_of(mapping: dict[str, Any] | None) -> str | None:
 
 def renamer(mapping: dict[str, Any] | None) -> Callable[[Any], Any] | None:
     """A function that gives a row the column names its format knows, or None when nothing is renamed."""
-    found = normal(mapping)
+    found = normalized_mapping(mapping)
     if not found:
         return None
     if format_of(mapping) == "text" and "text" not in found["columns"]:
@@ -200,9 +200,9 @@ def from_dataset_info(path: Path, name: str) -> tuple[str, dict[str, Any]]:
     )
 
 
-def with_verdict(mapping: dict[str, Any] | None, rows: list[Any]) -> dict[str, Any] | None:
+def with_label_column(mapping: dict[str, Any] | None, rows: list[Any]) -> dict[str, Any] | None:
     """The mapping, and the label of the rows where they have one that it does not name: else bad answers would be taken for good ones."""
-    found = normal(mapping)
+    found = normalized_mapping(mapping)
     if not found or "label" in {PARTS.get(part, "label") for part in found["columns"]} or not found["columns"]:
         return mapping
     labelled = [row for row in rows if isinstance(row, dict) and kto.labelled(row)]
@@ -218,7 +218,7 @@ def with_verdict(mapping: dict[str, Any] | None, rows: list[Any]) -> dict[str, A
 
 def check_columns(mapping: dict[str, Any] | None, columns: list[str], name: str) -> None:
     """Raise DataError when the mapping names a column that the file does not have."""
-    found = normal(mapping)
+    found = normalized_mapping(mapping)
     missing = [c for c in (found["columns"].values() if found else ()) if c not in columns]
     needed = [c for c in missing if not _optional(found, c)] if found else []
     if needed:
@@ -232,7 +232,7 @@ def _optional(found: dict[str, Any], column: str) -> bool:
     return not parts & {"instruction", "output", "messages", "text", "chosen", "rejected"}
 
 
-def entry_of(source: str, mapping: dict[str, Any] | None) -> tuple[str, dict[str, Any] | None]:
+def resolve_entry(source: str, mapping: dict[str, Any] | None) -> tuple[str, dict[str, Any] | None]:
     """(source, mapping) of FOLDER/dataset_info.json:NAME, a mapping by hand going before the entry's; any other source as it is."""
     file, _, name = source.rpartition(":")
     if Path(source).name == INFO_FILE and Path(source).is_file():

@@ -11,7 +11,7 @@ import pyarrow as pa
 from studio.data.dataset import Conversations
 
 
-def indices(count: int, weight: float, seed: int) -> np.ndarray:
+def sample_indices(count: int, weight: float, seed: int) -> np.ndarray:
     """Which of `count` rows an epoch sees at this weight: all of them floor(weight) times, and a random part once more."""
     whole = int(weight)
     part = np.random.default_rng(seed).permutation(count)[: round(count * (weight - whole))]
@@ -27,5 +27,5 @@ def shuffled(rows: int, seed: int, epoch: int) -> list[int]:
 
 def mix(parts: Sequence[tuple[Conversations, float]], seed: int = 42) -> Conversations:
     """One sequence from several, each as often as its weight says, one behind the other (the trainer shuffles)."""
-    tables = [c.take(indices(len(c), weight, seed + n)).table for n, (c, weight) in enumerate(parts)]
+    tables = [c.take(sample_indices(len(c), weight, seed + n)).table for n, (c, weight) in enumerate(parts)]
     return Conversations(pa.concat_tables(tables))

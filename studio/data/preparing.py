@@ -17,14 +17,14 @@ from typing import Any
 import numpy as np
 
 from studio import process
-from studio.data import ahead as large
 from studio.data import store
+from studio.data import streaming as large
 from studio.data.dataset import Dataset
 from studio.data.encoded import open_rows
 from studio.data.encoding import Drawn, Held, Prepared, Recording, Report, Work, encode, held_rows
 from studio.data.order import DataOrder
 from studio.data.reading import read
-from studio.data.splitting import held_count, split
+from studio.data.splitting import num_held_out, split
 from studio.errors import DataError, StudioError
 from studio.events import Lock
 from studio.home import subfolder
@@ -44,7 +44,7 @@ def prepare(
 ) -> Prepared:
     """Read, decide, split, encode, mix. report(rows done, rows in all).
 
-    ahead: a large set is given while its later rows are still being encoded (ahead.py); draft: where they are written meanwhile.
+    ahead: a large set is given while its later rows are still being encoded (streaming.py); draft: where they are written meanwhile.
     Raises DataError or TemplateError before anything would be trained wrongly.
     """
     datasets, own = _datasets(order)
@@ -57,12 +57,12 @@ def prepare(
         _gate(encoder, drawn)
         parted = order.too_long == "split"  # then it is not known before how many rows there are
         if ahead and sum(counts) >= large.LARGE and not parted:
-            return large.beside(order, encoder, seed, key, counts, record.available)
-        made = store.draft(draft)
+            return large.start_streaming(order, encoder, seed, key, counts, record.available)
+        made = store.new_folder(draft)
         try:
             work = Work(order, drawn, held, encoder, seed, made, record, report or (lambda done, total: None))
             (large.encode if sum(counts) >= large.LARGE and not parted else encode)(work)
-            store.keep(made, folder.name)
+            store.publish(made, folder.name)
         finally:
             if made.exists():
                 shutil.rmtree(made)
@@ -134,7 +134,7 @@ def _drawn(
             record.dropped.add(kind, dataset.source, rows)
         chosen.append(selection.conversations)
     share = float(order.eval) if isinstance(order.eval, (int, float)) else 0.0
-    wanted = [held_count(len(one), share) for one in chosen]
+    wanted = [num_held_out(len(one), share) for one in chosen]
     record.available = sum(wanted)
     for dataset, conversations, count in zip(datasets, chosen, wanted, strict=True):
         most = count if record.available <= order.eval_rows else round(count * order.eval_rows / record.available)
@@ -158,7 +158,7 @@ def _gate(encoder: Encoder, drawn: list[Drawn]) -> None:
 
 
 def main(job: dict[str, Any]) -> None:
-    """Encode a large set beside its trainer (ahead.beside), unless another process of the same run does already.
+    """Encode a large set beside its trainer (streaming.start_streaming), unless another process of the same run does already.
 
     A failure is left in words beside the folder.
     """

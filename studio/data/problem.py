@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple
 
 Severity = Literal["refused", "cut", "suspicious"]
-KEPT_PER_KIND = 1000  # problems of a kind held with all detail; beyond it only their row numbers
+MAX_DETAILED_PER_KIND = 1000  # problems of a kind held with all detail; beyond it only their row numbers
 
 
 class Kind(NamedTuple):
@@ -198,10 +198,10 @@ def problem(
 ) -> Problem:
     """A problem of a listed kind; `reason` says more than the kind's own sentence does."""
     about = KINDS[kind]
-    return Problem(row, line, field, kind, about.severity, short(value), reason or about.reason, about.hint)
+    return Problem(row, line, field, kind, about.severity, shorten(value), reason or about.reason, about.hint)
 
 
-def short(value: Any, size: int = 80) -> str:
+def shorten(value: Any, size: int = 80) -> str:
     """The value in at most `size` characters, on one line."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
     text = " ".join(text[: size * 4].split())

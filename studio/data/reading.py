@@ -17,22 +17,30 @@ import xxhash
 from studio.data import store
 from studio.data.block import Block
 from studio.data.blocks import blocks
-from studio.data.chunk import alike
+from studio.data.chunk import normalized_hash
 from studio.data.containers import container_of
 from studio.data.converter import Converter
 from studio.data.dataset import Conversations, Dataset
-from studio.data.detect import Detection, by_case, columns_of, detect, remedy
+from studio.data.detect import Detection, columns_of, detect, match_ignoring_case, suggest_mapping
 from studio.data.files import Files
 from studio.data.formats import as_row, formats
 from studio.data.hub import is_hub_id, path_of
-from studio.data.mapping import check_columns, entry_of, format_of, limit_of, normal, notes_of, with_verdict
-from studio.data.parts import Readers
-from studio.data.problem import KEPT_PER_KIND, KINDS, Problem, problem
+from studio.data.mapping import (
+    check_columns,
+    format_of,
+    limit_of,
+    normalized_mapping,
+    notes_of,
+    resolve_entry,
+    with_label_column,
+)
+from studio.data.parallel import ParallelReaders
+from studio.data.problem import KINDS, MAX_DETAILED_PER_KIND, Problem, problem
 from studio.data.repeats import repeated
 from studio.data.sample import sample_path
 from studio.data.shard import Shard, read_blocks
-from studio.data.threads import Thread, gathered, thread_of
-from studio.data.watched import Watched, names_of
+from studio.data.threads import Thread, detect_thread, group_turns
+from studio.data.tracked_row import TrackedRow, names_of
 from studio.errors import DataError
 
 Report = Callable[[int, int], None]
@@ -54,39 +62,39 @@ def read(source: str | Path, format: str = "auto", mapping: dict[str, Any] | Non
     report(done_bytes, total_bytes) is called as it goes, from the calling thread or another. encoding: of text files.
     Raises DataError for what is hopeless: no such file, nothing in it, not JSON, no known columns, no usable row.
     """
-    source, mapping = entry_of(str(source), mapping)
+    source, mapping = resolve_entry(str(source), mapping)
     path = locate(source)
     if format != "auto" and format not in formats():
         raise DataError(
             f"There is no format named {format!r}.", f"The formats are: auto, {', '.join(formats())}.", "data.format"
         )
-    normal(mapping)
+    normalized_mapping(mapping)
     with Files(path) as files:
-        look = Look(files, format, mapping, encoding)
-        folder = store.folder_of(look.fingerprint)
+        reader = SourceReader(files, format, mapping, encoding)
+        folder = store.folder_of(reader.fingerprint)
         if not (folder / "studio.json").is_file():
-            made = store.draft()
+            made = store.new_folder()
             try:
-                _read_into(made, look, report or (lambda done, total: None))
-                folder = store.keep(made, look.fingerprint)
+                _read_into(made, reader, report or (lambda done, total: None))
+                folder = store.publish(made, reader.fingerprint)
             finally:
                 if made.exists():
                     shutil.rmtree(made)
         elif report:
-            report(look.total, look.total)
+            report(reader.total, reader.total)
     return store.load(str(source), folder)
 
 
 @contextmanager
-def opened(
+def open_source(
     source: str | Path, format: str = "auto", mapping: dict[str, Any] | None = None, encoding: str = "auto"
-) -> Iterator[tuple[First, Iterator[Block]]]:
+) -> Iterator[tuple[Preview, Iterator[Block]]]:
     """What the first rows of a source say, and its rows as they stand there, numbered as `read` numbers them. Raises DataError."""
-    source, mapping = entry_of(str(source), mapping)
+    source, mapping = resolve_entry(str(source), mapping)
     with Files(locate(source)) as files:
-        look = Look(files, format, mapping, encoding)
-        first = _first_look(look)
-        yield first, look.blocks() if first.thread is None else gathered(look.blocks(), first.thread)
+        reader = SourceReader(files, format, mapping, encoding)
+        first = _first_look(reader)
+        yield first, reader.blocks() if first.thread is None else group_turns(reader.blocks(), first.thread)
 
 
 def locate(source: str | Path) -> Path:
@@ -110,7 +118,7 @@ def locate(source: str | Path) -> Path:
     )
 
 
-class Look:
+class SourceReader:
     """What is to be read: files, each in its container, under one fingerprint."""
 
     def __init__(self, files: Files, format: str, mapping: dict[str, Any] | None, encoding: str):
@@ -135,9 +143,9 @@ class Look:
                     return
             done += path.stat().st_size
 
-    def readers(self) -> Readers:
+    def parallel_readers(self) -> ParallelReaders:
         alone = len(self.containers) == 1 and self.limit is None
-        return Readers(self.files.paths[0], self.containers[0] if alone else None)
+        return ParallelReaders(self.files.paths[0], self.containers[0] if alone else None)
 
     @property
     def container(self) -> str:
@@ -156,7 +164,7 @@ class Look:
         return content.hexdigest()
 
 
-class First(NamedTuple):
+class Preview(NamedTuple):
     """What the first rows say: the format, the columns and those of them that nothing is made of, the mapping, and how turns belong together.
 
     The mapping is a guess where only the case of known names differs. rows: some of them, where nothing was chosen by hand.
@@ -170,46 +178,48 @@ class First(NamedTuple):
     rows: list[Any] = []
 
 
-def _read_into(folder: Path, look: Look, report: Report) -> None:
-    with look.readers() as readers:
-        first = _first_look(look)
+def _read_into(folder: Path, reader: SourceReader, report: Report) -> None:
+    with reader.parallel_readers() as readers:
+        first = _first_look(reader)
         if readers.processes and first.thread is None:
             shards = readers.read(first.found.format, first.mapping, folder, report)
         else:
-            found = look.blocks() if first.thread is None else gathered(look.blocks(), first.thread)
-            done = partial(_reported, report, look.total)
+            found = reader.blocks() if first.thread is None else group_turns(reader.blocks(), first.thread)
+            done = partial(_reported, report, reader.total)
             shards = [read_blocks(found, first.found.format, first.mapping, folder / "part-0.arrow", done)]
-    _gather(look, first, shards, folder)
+    _gather(reader, first, shards, folder)
 
 
 def _reported(report: Report, total: int, done: int) -> None:
     report(min(done, total), total)
 
 
-def _first_look(look: Look) -> First:
-    first = next(look.blocks(), None)
+def _first_look(reader: SourceReader) -> Preview:
+    first = next(reader.blocks(), None)
     if first is None or not first.rows:
-        raise _nothing(look.name, 0, [])
+        raise _nothing(reader.name, 0, [])
     if len(first.bad) == len(first.rows):
         kind, value, reason = first.bad[0]
         raise _nothing(
-            look.name, len(first.rows), [problem(kind, 1, first.lines[0] if first.lines else None, None, value, reason)]
+            reader.name,
+            len(first.rows),
+            [problem(kind, 1, first.lines[0] if first.lines else None, None, value, reason)],
         )
-    rows, mapping = first.rows, look.mapping
+    rows, mapping = first.rows, reader.mapping
     columns = columns_of(list(map(as_row, rows[:LOOKED_AT])))
-    check_columns(mapping, columns, look.name)
-    mapping = with_verdict(mapping, rows[:LOOKED_AT])
-    chosen = format_of(mapping) if look.format == "auto" else look.format
+    check_columns(mapping, columns, reader.name)
+    mapping = with_label_column(mapping, rows[:LOOKED_AT])
+    chosen = format_of(mapping) if reader.format == "auto" else reader.format
     if chosen:
-        return First(Detection(chosen, "Chosen by hand."), columns, _unused(rows, chosen, mapping), mapping, None)
-    if thread := thread_of(rows, look.name):
-        rows = next(gathered([first], thread)).rows
+        return Preview(Detection(chosen, "Chosen by hand."), columns, _unused(rows, chosen, mapping), mapping, None)
+    if thread := detect_thread(rows, reader.name):
+        rows = next(group_turns([first], thread)).rows
         used = {getattr(thread, name) for name in ("role", "content", "conversation", "place", "member", "parent")}
-        return First(detect(rows, look.name), columns, [c for c in columns if c not in used], None, thread)
+        return Preview(detect(rows, reader.name), columns, [c for c in columns if c not in used], None, thread)
     try:
-        found = detect(rows, look.name)
+        found = detect(rows, reader.name)
     except DataError:
-        guess = by_case(columns) if not normal(mapping) else None
+        guess = match_ignoring_case(columns) if not normalized_mapping(mapping) else None
         if guess is None:
             raise
         named = ", ".join(f"{column} as {part}" for part, column in guess.items())
@@ -217,14 +227,14 @@ def _first_look(look: Look) -> First:
             Detection(format_of(guess) or "alpaca", f"The columns were taken without regard to case: {named}."),
             guess,
         )
-    return First(found, columns, _unused(rows, found.format, mapping), mapping, None, rows[:LOOKED_AT])
+    return Preview(found, columns, _unused(rows, found.format, mapping), mapping, None, rows[:LOOKED_AT])
 
 
 def _unused(rows: list[Any], format: str, mapping: dict[str, Any] | None) -> list[str]:
     """The columns that hold something, and that no row that can be used was asked for."""
     convert, seen, named = Converter(formats()[format], mapping), set(), {}
     for row in map(as_row, rows[:LOOKED_AT]):
-        if isinstance(row, dict) and convert(Watched(row, seen), lambda *_: None) is not None:
+        if isinstance(row, dict) and convert(TrackedRow(row, seen), lambda *_: None) is not None:
             named |= dict.fromkeys(names_of(row))
     return [
         name
@@ -236,11 +246,11 @@ def _unused(rows: list[Any], format: str, mapping: dict[str, Any] | None) -> lis
 def columns(source: str | Path, encoding: str = "auto") -> list[str]:
     """The columns of a file's first rows, to be named by hand. Raises DataError where it has no rows."""
     with Files(locate(source)) as files:
-        first = next(Look(files, "auto", None, encoding).blocks(), None)
+        first = next(SourceReader(files, "auto", None, encoding).blocks(), None)
     return columns_of(list(map(as_row, first.rows[:LOOKED_AT]))) if first else []
 
 
-def _gather(look: Look, first: First, shards: list[Shard], folder: Path) -> None:
+def _gather(reader: SourceReader, first: Preview, shards: list[Shard], folder: Path) -> None:
     """Join the parts, look for repeats over all of them, and write down what was found."""
     problems, rows, files, first_row, first_line = [], {}, [], 0, 0
     for n, shard in enumerate(shards):
@@ -254,8 +264,12 @@ def _gather(look: Look, first: First, shards: list[Shard], folder: Path) -> None
     by_kind = {kind: np.unique(np.concatenate(parts)) for kind, parts in rows.items()}
     kept = sum(shard.kept for shard in shards)
     if not kept:
-        way = remedy(first.rows, problems[0].kind, problems[0].field or "", first.found.format) if problems else ""
-        raise _nothing(look.name, first_row, problems, way)
+        way = (
+            suggest_mapping(first.rows, problems[0].kind, problems[0].field or "", first.found.format)
+            if problems
+            else ""
+        )
+        raise _nothing(reader.name, first_row, problems, way)
     for kind in STYLES:
         if len(by_kind.get(kind, ())) > max(STYLE * kept, 3):
             by_kind.pop(kind)
@@ -264,18 +278,18 @@ def _gather(look: Look, first: First, shards: list[Shard], folder: Path) -> None
     notes = list(
         dict.fromkeys(
             [
-                *look.files.notes,
+                *reader.files.notes,
                 *(note for shard in shards for note in shard.notes),
-                *notes_of(look.mapping, look.files.paths),
+                *notes_of(reader.mapping, reader.files.paths),
             ]
         )
     )
     about = {
-        "format": first.found.format, "container": look.container, "rows": first_row, "fingerprint": look.fingerprint,
+        "format": first.found.format, "container": reader.container, "rows": first_row, "fingerprint": reader.fingerprint,
         "columns": first.columns, "reason": first.found.reason, "unsure": first.found.unsure, "files": files, "kept": kept,
-        "unused": first.unused, "notes": notes, "encoding": look.containers[0].encoding,
+        "unused": first.unused, "notes": notes, "encoding": reader.containers[0].encoding,
     }  # fmt: skip
-    encoding = look.containers[0].encoding
+    encoding = reader.containers[0].encoding
     if not encoding.startswith("utf-"):
         problems.append(
             problem(
@@ -299,13 +313,13 @@ def _moved(p: Problem, rows: int, lines: int) -> Problem:
 def _repeats(parts: store.Parts, exact: np.ndarray, endings: np.ndarray) -> tuple[list[Problem], dict[str, np.ndarray]]:
     """Rows of the whole data set that say the same as an earlier one, or the same but for case, blanks and punctuation."""
     conversations, problems, rows = Conversations(parts.table), [], {}
-    numbers, same = conversations.numbers, list(repeated(exact))
+    numbers, same = conversations.row_numbers, list(repeated(exact))
     again = {index for index, _ in same}
     near = [pair for pair in _near(conversations, exact, endings, parts.forget) if pair[0] not in again]
     for kind, pairs, words in (("duplicate", same, "The same stands in row {}."), ("near_duplicate", near, ALIKE)):
         if pairs:
             rows[kind] = numbers[[index for index, _ in pairs]]
-        for index, earlier in pairs[:KEPT_PER_KIND]:
+        for index, earlier in pairs[:MAX_DETAILED_PER_KIND]:
             said = conversations[index]
             value = said.get("text") or said["messages"][0]["content"]
             problems.append(problem(kind, said["row"], said["line"], None, value, words.format(numbers[earlier])))
@@ -324,8 +338,8 @@ def _near(
     chosen = conversations.take(candidates)
     hashes = np.empty(len(candidates), np.uint64)
     for start in range(0, len(candidates), 100):  # each row may touch many pages
-        batch = chosen.some(start, 100)
-        hashes[start : start + len(batch)] = list(map(alike, batch))
+        batch = chosen.batch(start, 100)
+        hashes[start : start + len(batch)] = list(map(normalized_hash, batch))
         forget()
     for later, earlier in repeated(hashes):
         yield int(candidates[later]), int(candidates[earlier])

@@ -16,14 +16,14 @@ WINDOW, ENDING = 64, 24  # bytes looked at, bytes compared
 WIDE = re.compile("[\\s。、｡､·•“”„‟‘’‚‛«»‹›「」『』《》〈〉…‥—–¿¡،؛؟।\u200b-\u200f\u2060\ufe00-\ufe0f\ufeff]+")
 
 
-def folded(text: bytes) -> bytes:
+def normalized(text: bytes) -> bytes:
     """The text, in UTF-8, without case, blanks and punctuation, and in compatibility form (NFKC); as it is where nothing would be left."""
     if not text.isascii():
         text = WIDE.sub("", unicodedata.normalize("NFKC", text.decode()).casefold()).encode() or text
     return text.translate(SMALL, LEFT_OUT) or text
 
 
-def ending(text: bytes) -> bytes:
+def ending_key(text: bytes) -> bytes:
     """The first and the last signs of the folded text: equal where two folded texts are, and found in half the time."""
     if text.isascii():
         begin, end = (
@@ -32,7 +32,7 @@ def ending(text: bytes) -> bytes:
         )
         if len(begin) == len(end) == ENDING:
             return begin + end
-    whole = folded(text)
+    whole = normalized(text)
     return whole[:ENDING] + whole[-ENDING:]
 
 

@@ -22,8 +22,8 @@ import numpy as np
 import pyarrow as pa
 
 from studio.data.block import Block
-from studio.data.blocks import json_lines, spread_blocks
-from studio.data.chunk import SCHEMA, Found, digest
+from studio.data.blocks import expand_blocks, json_lines
+from studio.data.chunk import SCHEMA, ProblemCollector, convert_block
 from studio.data.converter import Converter
 from studio.data.formats import formats
 from studio.data.problem import Problem
@@ -49,11 +49,11 @@ def read_blocks(
     source: Iterator[Block], form: str, mapping: dict[str, Any] | None, out: Path, report: Callable[[int], None]
 ) -> Shard:
     """Digest all blocks into the Arrow stream file `out`. report(bytes done) after each."""
-    shard, found, convert = Shard(out.name), Found(), Converter(formats()[form], mapping)
+    shard, found, convert = Shard(out.name), ProblemCollector(), Converter(formats()[form], mapping)
     exact, endings = [], []
     with pa.OSFile(str(out), "wb") as sink, pa.ipc.new_stream(sink, SCHEMA) as writer:
         for block in source:
-            chunk = digest(block, shard.rows + 1, convert, found)
+            chunk = convert_block(block, shard.rows + 1, convert, found)
             if chunk.table.num_rows:
                 writer.write_table(chunk.table)
             shard.rows += len(block.rows)
@@ -78,7 +78,7 @@ def part_of_lines(path: Path, start: int, stop: int) -> tuple[Iterator[Block], i
     begin = file.tell()
     if begin >= stop:
         return iter(()), 0
-    return spread_blocks(json_lines(file, path.name, limit=stop - begin)), stop - begin
+    return expand_blocks(json_lines(file, path.name, limit=stop - begin)), stop - begin
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from studio.data.dataset import Conversations
 
 
-def held_count(rows: int, share: float, most: int | None = None) -> int:
+def num_held_out(rows: int, share: float, most: int | None = None) -> int:
     """How many of these rows a share holds out: at least one and not all, at most `most`."""
     wanted = min(max(round(rows * share), 1), rows - 1) if share > 0 and rows > 1 else 0
     return wanted if most is None else min(wanted, max(1, most))
@@ -25,7 +25,7 @@ def split(
     The same rows, share and seed give the same split. At least one row each when there are two rows and share > 0. most: rows of eval.
     """
     count = len(conversations)
-    wanted = held_count(count, share, most)
+    wanted = num_held_out(count, share, most)
     if not wanted:
         return conversations, conversations.take([])
     order = np.argsort(conversations.sizes(characters), kind="stable").tolist()

@@ -29,7 +29,7 @@ def folder_of(fingerprint: str) -> Path:
     return subfolder("datasets") / fingerprint
 
 
-def draft(path: Path | None = None) -> Path:
+def new_folder(path: Path | None = None) -> Path:
     """A new folder to write a data set into, until `keep` gives it its name; where a path is given, that one, emptied."""
     if path is not None:
         shutil.rmtree(path, ignore_errors=True)
@@ -38,7 +38,7 @@ def draft(path: Path | None = None) -> Path:
     return path
 
 
-def keep(made: Path, fingerprint: str) -> Path:
+def publish(made: Path, fingerprint: str) -> Path:
     """Give a written folder its name. If another process was quicker, its equal work is taken."""
     target = folder_of(fingerprint)
     try:

@@ -12,10 +12,10 @@ from decimal import Decimal
 from pathlib import Path
 from typing import IO, Any
 
-from studio.data.block import ROWS, Block
+from studio.data.block import ROWS_PER_BLOCK, Block
+from studio.data.compression import open_decompressed
 from studio.data.containers import Container
 from studio.data.dialects import above_header
-from studio.data.packed import unpacked
 from studio.errors import DataError
 
 PLAIN = frozenset((str, int, float, bool, type(None)))
@@ -37,12 +37,12 @@ def csv_rows(file: IO[bytes], name: str, container: Container) -> Iterator[Block
         try:
             cells = next(reader, None)
         except csv.Error as error:
-            block.spoil(line, "columns", "", _fault(error, line, reader.line_num))
+            block.add_bad(line, "columns", "", _fault(error, line, reader.line_num))
         if cells is None:
             break
         table.add(block, cells, line, container.dialect.delimiter)
         line = reader.line_num + 1
-        if len(block.rows) >= ROWS:
+        if len(block.rows) >= ROWS_PER_BLOCK:
             yield block
             block = Block()
     yield block
@@ -80,7 +80,7 @@ class _Table:
         extra = cells[len(self.header) :]
         if len(cells) < len(self.header) or any(extra):
             reason = f"Line {line} has {len(cells)} cells, the header {len(self.header)}."
-            block.spoil(line, "columns", delimiter.join(map(str, cells)), reason)
+            block.add_bad(line, "columns", delimiter.join(map(str, cells)), reason)
             return
         block.add(
             {name or "(no name)": cell for name, cell in zip(self.header, cells) if name or cell not in ("", None)},
@@ -133,7 +133,7 @@ def sheet_rows(path: Path, container: Container) -> Iterator[Block]:
     width = max(len(row) for row in rows)
     for line, row in enumerate(rows, 1):
         table.add(block, [cell if cell is not None else "" for cell in row] + [""] * (width - len(row)), line)
-        if len(block.rows) >= ROWS:
+        if len(block.rows) >= ROWS_PER_BLOCK:
             yield block
             block = Block()
     yield block
@@ -171,24 +171,26 @@ def arrow_rows(path: Path, container: Container) -> Iterator[Block]:
 
     done, size = 0, path.stat().st_size
     try:
-        source = pa.BufferReader(_whole(path, container.packed)) if container.packed else pa.memory_map(str(path))
+        source = (
+            pa.BufferReader(_whole(path, container.compression)) if container.compression else pa.memory_map(str(path))
+        )
         batches = (
-            pq.ParquetFile(source).iter_batches(batch_size=ROWS)
+            pq.ParquetFile(source).iter_batches(batch_size=ROWS_PER_BLOCK)
             if container.name == "parquet"
             else _arrow_batches(pa, source)
         )
         for batch in batches:
             done += batch.get_total_buffer_size()  # nbytes would follow offsets that nobody has looked at yet
-            for start in range(0, batch.num_rows, ROWS):
-                yield _block(pa, batch.slice(start, ROWS), min(done, size))
+            for start in range(0, batch.num_rows, ROWS_PER_BLOCK):
+                yield _block(pa, batch.slice(start, ROWS_PER_BLOCK), min(done, size))
     except (pa.ArrowException, UnicodeDecodeError) as error:  # the latter: a column's name is no text
         raise DataError(
             f"{path.name} is a damaged {container.name} file: {error}.", "Write the file again.", path.name
         ) from error
 
 
-def _whole(path: Path, packed: str) -> bytes:
-    with unpacked(path, packed) as file:
+def _whole(path: Path, compression: str) -> bytes:
+    with open_decompressed(path, compression) as file:
         return file.read()
 
 

@@ -11,7 +11,7 @@ from studio.tokens import Encoded
 SENTENCE = re.compile(r"[.!?…][\"'”’)\]]*\s*$|[。！？；][”’」』）]*\s*$")
 
 
-def pieces(whole: Encoded, limit: int, overlap: int = 0) -> list[Encoded]:
+def split_row(whole: Encoded, limit: int, overlap: int = 0) -> list[Encoded]:
     """The row in rows of at most `limit` tokens. overlap: tokens of the piece before that a piece begins with, read and not trained again.
 
     With an overlap every token but the first is trained exactly once; without one, the first token of every piece is only read, since

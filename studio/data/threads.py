@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from studio.data.block import ROWS, Block
+from studio.data.block import ROWS_PER_BLOCK, Block
 from studio.data.formats import LISTS, as_row
 from studio.data.formats.messages import role_of
 from studio.data.turns import CONTENT_KEYS, ROLE_KEYS
@@ -48,7 +48,7 @@ class Thread:
     parent: str | None = None
 
 
-def thread_of(rows: list[Any], name: str) -> Thread | None:
+def detect_thread(rows: list[Any], name: str) -> Thread | None:
     """How rows of one turn each belong together; None where they are no such rows.
 
     Raises DataError where they are, and no column says which conversation a turn is of.
@@ -75,7 +75,7 @@ def thread_of(rows: list[Any], name: str) -> Thread | None:
     return Thread(role, content, conversation, next((k for k in PLACES if k in columns), None))
 
 
-def gathered(blocks: Iterable[Block], how: Thread) -> Iterator[Block]:
+def group_turns(blocks: Iterable[Block], how: Thread) -> Iterator[Block]:
     """Conversations in the order in which they begin, each with the line of its first turn. Held in memory."""
     turns = [
         (row, block.lines[n] if block.lines else None)
@@ -95,7 +95,7 @@ def gathered(blocks: Iterable[Block], how: Thread) -> Iterator[Block]:
         block.rows.append({"messages": messages})
         if block.lines is not None:
             block.lines.append(thread[0][1])
-        if len(block.rows) >= ROWS:
+        if len(block.rows) >= ROWS_PER_BLOCK:
             yield block
             block = Block(lines=None if block.lines is None else [])
     yield block

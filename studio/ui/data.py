@@ -10,9 +10,9 @@ import gradio as gr
 from studio import config, data
 from studio.config import RunConfig
 from studio.data.editing import scan
+from studio.data.editing.fixes import FIX_LABELS
 from studio.data.editing.log import pending
-from studio.data.editing.mending import WAYS
-from studio.data.editing.record import record_of, short
+from studio.data.editing.record import edit_summary, record_of
 from studio.data.lengths import suggested
 from studio.errors import StudioError
 from studio.text import sandbox
@@ -97,7 +97,7 @@ def _inspect(run_config: RunConfig, lang: str) -> Question:
     made = record_of(Path(run_config.data.sources()[0].source))
     return {
         "edits": pending(found.fingerprint) if who.owns() else 0,
-        "made": made and short(made),
+        "made": made and edit_summary(made),
         "source": found.source,
         "format": found.format,
         "container": found.container,
@@ -106,7 +106,7 @@ def _inspect(run_config: RunConfig, lang: str) -> Question:
         "unused": found.unused,
         "notes": [words.translate(note, lang) for note in found.notes],
         "encoding": found.encoding,
-        "classes": data.classes_of(found.columns, found.unused, found.format),
+        "classes": data.classification_mapping(found.columns, found.unused, found.format),
         "rows": found.rows,
         "kept": kept,
         "refused": found.refused,
@@ -130,7 +130,7 @@ def _kind(kind: str, count: int, rows: Any, run_config: RunConfig) -> Question:
         "reason": about.reason,
         "hint": about.hint,
         "rows": [int(row) for row in rows],
-        "mend": WAYS.get(kind),
+        "mend": FIX_LABELS.get(kind),
         "delete": kind not in scan.WHOLE_FILE,
         "default": {"refused": "drop"}.get(about.severity, "keep"),
         "decision": run_config.data.problems.get(kind),
@@ -173,7 +173,7 @@ def _beyond(found: measure.Lengths, run_config: RunConfig) -> list[Question]:
     ]
 
 
-def _told(noted: data.Noted, run_config: RunConfig, lang: str) -> list[Question]:
+def _told(noted: data.TemplateProblems, run_config: RunConfig, lang: str) -> list[Question]:
     """What template and model make of the rows: of each kind how many, which, and why. fixed: there is nothing to decide."""
     found = []
     for kind, count in noted.counts.items():

@@ -18,7 +18,7 @@ from studio.data.editing.log import Edits
 from studio.data.editing.operations import Fix, Replace, operation
 from studio.data.editing.saving import save
 from studio.data.editing.state import State
-from studio.data.mapping import entry_of
+from studio.data.mapping import resolve_entry
 from studio.errors import OrderError, StudioError
 from studio.ui import guard, measure, rights, words
 from studio.ui.data_edit_view import bar_of, in_short, lists_of, roles_of, row_after, text_of
@@ -99,7 +99,7 @@ def data_save(question: Question) -> Question:
 def _mapping(run_config: RunConfig) -> Question | None:
     """The columns of an entry of dataset_info.json, which the new file is no part of; None for any other source."""
     source = run_config.data.sources()[0].source
-    entry = entry_of(source, run_config.data.mapping)[1] if run_config.data.mapping is None else None
+    entry = resolve_entry(source, run_config.data.mapping)[1] if run_config.data.mapping is None else None
     return {key: value for key, value in entry.items() if key in ("columns", "tags", "formatting")} if entry else None
 
 
@@ -159,7 +159,7 @@ def _rows(run_config: RunConfig, edits: Edits, state: State, question: Question)
             "text": in_short(value),
             "fault": row in faults and not state.changed(row),
             "added": row in state.added,
-            "changed": row in state.touched,
+            "changed": row in state.edits_by_row,
         }
         for row, value in scan.pages(state, chosen, start, PAGE)
     ]
@@ -176,11 +176,11 @@ def _rows(run_config: RunConfig, edits: Edits, state: State, question: Question)
 
 def _row(run_config: RunConfig, edits: Edits, state: State, question: Question) -> Question:
     row = _number(question.get("row"))
-    if not state.there(row):
+    if not state.exists(row):
         raise OrderError(f"There is no row {row}.", "It may have been deleted in another tab.", "row")
     broken = state.broken(row)
     value = None if broken else state.value(row)
-    found, table = scan.judged(state, [row])
+    found, table = scan.check_rows(state, [row])
     lang = words.language(question.get("lang"))
     answer = {
         "revision": state.revision,
@@ -190,7 +190,7 @@ def _row(run_config: RunConfig, edits: Edits, state: State, question: Question) 
         "lists": lists_of(value),
         "missing": [name for name in edits.dataset.columns if isinstance(value, dict) and name not in value],
         "added": row in state.added,
-        "changed": row in state.touched,
+        "changed": row in state.edits_by_row,
         "problems": [
             {
                 "kind": one.kind,

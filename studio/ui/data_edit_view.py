@@ -23,7 +23,7 @@ def bar_of(state: State) -> Question:
         "counts": state.counts(),
         "undo": _said(state.steps[-1]) if state.steps else None,
         "redo": _said(state.undone[-1]) if state.undone else None,
-        "unreadable": sum(state.there(row) and state.broken(row) for row in state.base.broken),
+        "unreadable": sum(state.exists(row) and state.broken(row) for row in state.base.broken),
     }
 
 
@@ -48,14 +48,14 @@ def row_after(before: State, after: State) -> int | None:
     steps = after.steps if len(after.steps) >= len(before.steps) else before.steps
     last = steps[-1] if steps else None
     if isinstance(last, Add):
-        row = max(after.added if after.there(max(after.added, default=0)) else {last.after})
+        row = max(after.added if after.exists(max(after.added, default=0)) else {last.after})
     elif isinstance(last, Set):
         row = last.row
     elif isinstance(last, Delete) and last.rows:
         row = last.rows[0]
     else:
         return None
-    return row if after.there(row) else None
+    return row if after.exists(row) else None
 
 
 def roles_of(state: State) -> list[str]:

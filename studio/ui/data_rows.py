@@ -23,7 +23,7 @@ MAX_PREVIEW_TOKENS = 6000  # tokens of a preview
 
 def page_of(dataset: data.Dataset, start: int, search: str, kind: str) -> dict[str, Any]:
     """PAGE rows from `start` on, of all usable ones, of those that hold a text, or of those with a kind of problem."""
-    conversations, numbers = dataset.conversations, dataset.conversations.numbers
+    conversations, numbers = dataset.conversations, dataset.conversations.row_numbers
     chosen = np.arange(len(conversations))
     if kind:
         chosen = chosen[np.isin(numbers, dataset.by_kind.get(kind, np.empty(0, np.int64)))]
@@ -75,7 +75,7 @@ def _short(conversation: dict[str, Any], faults: dict[int, list[str]]) -> dict[s
 
 def preview_of(run_config: RunConfig, dataset: data.Dataset, row: int, lang: str) -> dict[str, Any]:
     """A row (its number in the file) in full, with the rows before and after it. A refused row comes with its problems alone."""
-    numbers = dataset.conversations.numbers
+    numbers = dataset.conversations.row_numbers
     place = int(np.searchsorted(numbers, row))
     problems = [
         {

@@ -43,7 +43,7 @@ def allow(order: RunConfig) -> None:
             raise OrderError(f"{order.model.source[:300]} lies outside the studio's folders.", HINT, "model")
     if not who.owns():
         for text in named:
-            if not data.here(text):
+            if not data.is_local(text):
                 raise OrderError(f"{text} is not in this studio yet.", "Only the owner may fetch it.", "data.train")
         if order.model.kind == "hub" and order.model.source not in SUGGESTED and source.local(order.model) is None:
             raise OrderError(
@@ -81,7 +81,7 @@ def _is_data(text: str) -> bool:
         return True
     listed, _, entry = text.rpartition(":")
     if entry and Path(listed).name == mapping.INFO_FILE:  # a list of data sets, which names the file itself
-        return is_upload(Path(listed)) and is_upload(Path(mapping.entry_of(text, None)[0]))
+        return is_upload(Path(listed)) and is_upload(Path(mapping.resolve_entry(text, None)[0]))
     path = Path(text).expanduser()
     return is_upload(path) or (hub.is_hub_id(text) and not os.path.lexists(path))
 

@@ -13,7 +13,7 @@ import numpy as np
 from studio import data, estimate, model, new_tokens, template
 from studio.base import source, starter
 from studio.config import RunConfig
-from studio.data.splitting import held_count
+from studio.data.splitting import num_held_out
 from studio.errors import ModelError, StudioError, TemplateError
 from studio.memory.ours import Rows
 from studio.text import sandbox
@@ -36,7 +36,7 @@ class Lengths:
     tokens: np.ndarray
     trained: np.ndarray
     of: int
-    noted: data.Noted
+    noted: data.TemplateProblems
     context: int | None  # tokens the model reads
     texts: bool = False
 
@@ -114,14 +114,14 @@ def _lengths(key: _Key) -> Lengths:
     one = Encoder(
         folder, template.load(name, new_tokens.tokenizer_folder(folder, added)), None, "cut", train_on, reasoning, added
     )
-    tokens, trained, noted = [], [], data.Noted()
+    tokens, trained, noted = [], [], data.TemplateProblems()
     for batch in _spread(conversations):
         if sandbox.spent():  # what is left would be counted as failed
             raise TemplateError(
                 "The template takes too long for these rows.", "Choose another template.", "data.template"
             )
         for row, found in zip(batch, one.encode_each(batch), strict=True):
-            noted.look(row, found, one)
+            noted.check(row, found, one)
             if not isinstance(found, TemplateError):
                 tokens.append(len(found.ids))
                 trained.append(found.n_trained)
@@ -166,7 +166,7 @@ def rows_of(run_config: RunConfig) -> Rows | None:
 def held_out(run_config: RunConfig, usable: float) -> int:
     """Rows that the ordered share keeps apart."""
     share = run_config.data.eval if isinstance(run_config.data.eval, float | int) else 0.0
-    return held_count(round(usable), share, run_config.data.eval_rows)
+    return num_held_out(round(usable), share, run_config.data.eval_rows)
 
 
 def facts_of(run_config: RunConfig) -> model.ModelFacts | None:
@@ -200,7 +200,7 @@ def silence(run_config: RunConfig) -> str | None:
 
 def read(source: str, run_config: RunConfig) -> data.Dataset:
     """A source of an order, read. One that lies on the Hub is fetched behind the question; raises Unanswered while that takes longer."""
-    if not data.here(source):
+    if not data.is_local(source):
         single_flight.ask(("data", source), lambda: data.locate(source), hub(), wait=10)
     return data.read(source, run_config.data.format, run_config.data.mapping, encoding=run_config.data.encoding)
 

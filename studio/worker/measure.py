@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from studio import device
-from studio.data.text_split import pieces
+from studio.data.text_split import split_row
 from studio.kernels import IGNORE_INDEX
 from studio.talk.reference import resolve
 from studio.tokens import Encoded, Encoder
@@ -57,7 +57,7 @@ def _encoded(encoder: Encoder, row: dict[str, Any], settings: dict[str, Any]) ->
     """A row as the trainer measures it: a text that is longer than the limit in pieces, where the order says to split it."""
     whole = encoder.encode(row, whole=True) if settings["too_long"] == "split" and "text" in row else None
     return (
-        pieces(whole, settings["max_length"], settings["overlap"])
+        split_row(whole, settings["max_length"], settings["overlap"])
         if whole is not None and whole.cut
         else [encoder.encode(row)]
     )

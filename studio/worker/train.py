@@ -14,7 +14,7 @@ from transformers import TrainingArguments, set_seed
 from studio import auto, data, model, new_tokens, preflight, process, token_rows
 from studio.base import shards, source
 from studio.config import RunConfig
-from studio.data.ahead import Growing
+from studio.data.streaming import StreamedRows
 from studio.device import devices
 from studio.errors import OrderError
 from studio.estimate import grown
@@ -173,7 +173,7 @@ def _tell_held_out(rows: data.Prepared, config: RunConfig, report: Report) -> No
 
 def _tell_left_out(rows: data.Prepared, report: Report) -> None:
     """Of rows that were encoded while the run went on: what the plan could not know yet."""
-    late = rows.train.finished() if isinstance(rows.train, Growing) else None
+    late = rows.train.finished() if isinstance(rows.train, StreamedRows) else None
     if late and late["dropped"]:
         report.note(
             "Rows that could not be trained on: "

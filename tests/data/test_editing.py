@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from studio import config, data, run
 from studio.data.editing import scan
 from studio.data.editing.cells import cells
+from studio.data.editing.fixes import FIX_LABELS, TEXT_FIXES, TURN_FIXES, apply_fix
 from studio.data.editing.log import Edits, StaleError, pending
-from studio.data.editing.mending import TEXTS, TURNS, WAYS, mended
 from studio.data.editing.operations import operation
 from studio.data.editing.record import record_of
 from studio.data.editing.saving import save
@@ -277,10 +277,10 @@ def test_rows_that_are_no_data_are_written_anew_or_left_out_and_said(home: Path,
 
 def test_a_refused_row_is_mended_in_place(home: Path, tmp_path: Path) -> None:
     edits = edits_of(written(tmp_path / "rows.jsonl", [talk("Hi?", "Hello."), talk("What?", "")]))
-    found, table = scan.judged(edits.state(), [2])
+    found, table = scan.check_rows(edits.state(), [2])
     assert ("empty_field" in found.rows, table.num_rows) == (True, 0)
     state = edits.change({"op": "set", "row": 2, "path": ["messages", 1, "content"], "value": "That."})
-    found, table = scan.judged(state, [2])
+    found, table = scan.check_rows(state, [2])
     assert (found.rows, table.num_rows) == ({}, 1)
     assert data.read(save(edits)["file"]).refused == 0
 
@@ -402,7 +402,7 @@ FAULTY = {
 
 
 def test_every_way_to_mend_is_tried_here() -> None:
-    assert set(FAULTY) == set(TEXTS) | set(TURNS) == set(WAYS)
+    assert set(FAULTY) == set(TEXT_FIXES) | set(TURN_FIXES) == set(FIX_LABELS)
 
 
 @pytest.mark.parametrize("kind", FAULTY)
@@ -429,7 +429,7 @@ def test_a_kind_of_problem_is_mended_in_all_its_rows(home: Path, tmp_path: Path,
 @pytest.mark.parametrize("kind", FAULTY)
 def test_mending_a_sound_row_changes_nothing(kind: str) -> None:
     row = talk("Was ist „das“, naïve Ångström?", "Zwei Zeilen:\n- größer < kleiner")
-    assert mended(kind, row) is row
+    assert apply_fix(kind, row) is row
 
 
 def test_deleting_the_rows_of_a_kind_spares_those_that_were_mended(home: Path, tmp_path: Path) -> None:

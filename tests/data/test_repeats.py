@@ -12,7 +12,7 @@ from studio import data, template
 from studio.data import store
 from studio.data.dataset import Conversations
 from studio.data.reading import _near
-from studio.data.repeats import folded
+from studio.data.repeats import normalized
 from studio.tokens import Encoder
 
 SAME = [
@@ -36,12 +36,12 @@ OTHER = [
 
 @pytest.mark.parametrize(("one", "other"), SAME)
 def test_texts_that_say_the_same(one: str, other: str) -> None:
-    assert folded(one.encode()) == folded(other.encode())
+    assert normalized(one.encode()) == normalized(other.encode())
 
 
 @pytest.mark.parametrize(("one", "other"), OTHER)
 def test_texts_that_do_not(one: str, other: str) -> None:
-    assert folded(one.encode()) != folded(other.encode())
+    assert normalized(one.encode()) != normalized(other.encode())
 
 
 def row(question: str, answer: str) -> dict[str, str]:

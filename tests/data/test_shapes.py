@@ -246,7 +246,7 @@ def test_what_is_not_used_is_known(home: Path, tmp_path: Path) -> None:
     assert found.unused == ["id", "messages[].stamp", "images"]
     found = data.read(write(tmp_path, as_lines([{"text": q, "label": n % 2} for n, (q, _) in enumerate(TEA)])))
     assert (found.format, found.unused) == ("text", ["label"])
-    way = data.classes_of(found.columns, found.unused, found.format)
+    way = data.classification_mapping(found.columns, found.unused, found.format)
     assert way == {"prompt": "text", "answer": "label"}
     assert said(data.read(tmp_path / "file", mapping=way).conversations[1]) == [(U, TEA[1][0]), (A, "1")]
     found = data.read(write(tmp_path, rows(lambda q, a: {"messages": turns("<image>\n" + q, a)})))

@@ -4,7 +4,7 @@ file.
 rows        the rows of the file as they stand there, each at hand by its number
 cells       the texts of a row that are for people to read and change, each with its path
 operations  what can be done: set, delete, add, replace, fix; each checked, each a pure function of a row
-mending     what mends each kind of problem
+fixes       what mends each kind of problem
 state       the rows after some operations
 scan        what a replacement or a fix would change, some rows at a time
 log         the operations on one file, kept in the home: undo, redo, revisions

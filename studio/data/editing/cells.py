@@ -54,12 +54,14 @@ def _below(value: Any, path: Path, label: str) -> Iterator[Cell]:
                 yield from _below(one, (*path, key), label)
 
 
-def mapped(row: Any, change: Callable[[str], str], skip: frozenset[str] = frozenset(), only: str | None = None) -> Any:
+def map_texts(
+    row: Any, change: Callable[[str], str], skip: frozenset[str] = frozenset(), only: str | None = None
+) -> Any:
     """The row with every text changed; the very same object where none is."""
     for path, _, text in list(cells(row, skip, only)):
         made = change(text)
         if made != text:
-            row = replaced(row, path, made)
+            row = replace_at(row, path, made)
     return row
 
 
@@ -79,7 +81,7 @@ def value_at(row: Any, path: Path) -> Any:
     return row
 
 
-def replaced(row: Any, path: Path, value: Any) -> Any:
+def replace_at(row: Any, path: Path, value: Any) -> Any:
     """A copy of the row with another value at a path; what it holds beside is shared. A key that is not there is added
     last.
     """
@@ -89,9 +91,9 @@ def replaced(row: Any, path: Path, value: Any) -> Any:
     if isinstance(row, dict) and isinstance(key, str):
         if rest and key not in row:
             raise KeyError(key)
-        return {**row, key: replaced(row.get(key), rest, value)}
+        return {**row, key: replace_at(row.get(key), rest, value)}
     if isinstance(row, list) and isinstance(key, int) and 0 <= key < len(row):
-        return [*row[:key], replaced(row[key], rest, value), *row[key + 1 :]]
+        return [*row[:key], replace_at(row[key], rest, value), *row[key + 1 :]]
     raise KeyError(key)
 
 
@@ -118,7 +120,7 @@ def keys_of(turns: list[Any]) -> tuple[str, str]:
     return next((k for k in ROLE_KEYS if k in first), "role"), next((k for k in CONTENT_KEYS if k in first), "content")
 
 
-def named(path: Path) -> str:
+def path_text(path: Path) -> str:
     """A path in words: messages[2].content."""
     text = ""
     for key in path:
@@ -126,7 +128,7 @@ def named(path: Path) -> str:
     return text or "the row"
 
 
-def check_there(row: Any, path: Path, number: int) -> None:
+def check_path(row: Any, path: Path, number: int) -> None:
     """Raise DataError where a path leads nowhere in a row. The last key of an object may be new."""
     try:
         holder = value_at(row, path[:-1]) if path else {}
@@ -141,7 +143,7 @@ def check_there(row: Any, path: Path, number: int) -> None:
             else "no fields"
         )
         raise DataError(
-            f"Row {number} has no field {named(path)}; it holds {there}.",
+            f"Row {number} has no field {path_text(path)}; it holds {there}.",
             "Load the page again, and choose one of its fields.",
             "path",
         ) from None

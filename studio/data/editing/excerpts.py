@@ -7,12 +7,12 @@ from itertools import islice
 from typing import Any
 
 from studio.data.editing.cells import cells
-from studio.data.editing.operations import Spot
+from studio.data.editing.operations import TextMatch
 
 AROUND, SPOTS = 60, 4  # characters around a match, matches shown of a text
 
 
-def around(text: str, spots: list[Spot]) -> list[list[str]]:
+def match_excerpt(text: str, spots: list[TextMatch]) -> list[list[str]]:
     """A text around its matches."""
     parts: list[list[str]] = []
     at = max(0, spots[0].start - AROUND)
@@ -27,7 +27,7 @@ def around(text: str, spots: list[Spot]) -> list[list[str]]:
     return [part for part in [*parts, ["same", rest + ("…" if at + AROUND < len(text) else "")]] if part[1]]
 
 
-def gone(value: Any) -> dict[str, Any]:
+def deleted_excerpt(value: Any) -> dict[str, Any]:
     """A row that would be deleted, in short."""
     said = " · ".join(cell.text for cell in islice(cells(value), 4)) or json.dumps(
         value, ensure_ascii=False, default=str

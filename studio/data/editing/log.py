@@ -48,7 +48,7 @@ class Edits:
         known = _known.get(self.folder)
         if known is not None and known[0] == (len(lines), hash(lines[-1]) if lines else 0):
             return known[1]
-        made = State(self.base, *_folded(lines), len(lines))
+        made = State(self.base, *_replay(lines), len(lines))
         _known.clear()
         _known[self.folder] = ((len(lines), hash(lines[-1]) if lines else 0), made)
         return made
@@ -91,7 +91,7 @@ class Edits:
 
 def pending(fingerprint: str) -> int:
     """How many operations on a file are not saved, without looking at its rows."""
-    return len(_folded(_lines(folder_of(fingerprint) / "log.jsonl"))[0])
+    return len(_replay(_lines(folder_of(fingerprint) / "log.jsonl"))[0])
 
 
 _known: dict[
@@ -118,7 +118,7 @@ def _append(file: Path, lines: list[bytes], line: dict[str, Any]) -> None:
         os.fsync(out.fileno())
 
 
-def _folded(lines: list[bytes]) -> tuple[list[Step], list[Step]]:
+def _replay(lines: list[bytes]) -> tuple[list[Step], list[Step]]:
     """(the operations that stand, those that were undone, the last first to be done again)."""
     steps: list[Step] = []
     undone: list[Step] = []

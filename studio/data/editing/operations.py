@@ -14,8 +14,8 @@ import regex
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from studio import json_text
-from studio.data.editing.cells import check_there, mapped, named, replaced, value_at
-from studio.data.editing.mending import TEXTS, TURNS, mended
+from studio.data.editing.cells import check_path, map_texts, path_text, replace_at, value_at
+from studio.data.editing.fixes import TEXT_FIXES, TURN_FIXES, apply_fix
 from studio.data.problem import KINDS
 from studio.errors import DataError
 
@@ -40,7 +40,7 @@ class Set(Operation):
     value: Any
 
     def apply(self, value: Any) -> Any:
-        return replaced(value, tuple(self.path), self.value)
+        return replace_at(value, tuple(self.path), self.value)
 
     def check(self, value: Any) -> None:
         """Raise DataError where it does not fit the row as it stands."""
@@ -54,14 +54,14 @@ class Set(Operation):
                     "value",
                 )
             return
-        check_there(value, path, self.row)
+        check_path(value, path, self.row)
         try:
             before = value_at(value, path)
         except LookupError:
             return
         if isinstance(before, str) and not isinstance(self.value, str):
             raise DataError(
-                f"{named(path)} of row {self.row} holds text; {type(self.value).__name__} was given.",
+                f"{path_text(path)} of row {self.row} holds text; {type(self.value).__name__} was given.",
                 "Write it as text.",
                 "value",
             )
@@ -87,7 +87,7 @@ class Add(Operation):
             )
 
 
-class Spot(NamedTuple):
+class TextMatch(NamedTuple):
     """A match in a text: where, and what stands there afterwards."""
 
     start: int
@@ -113,7 +113,7 @@ class Replace(Operation):
     matches: int = 0
 
     def apply(self, value: Any) -> Any:
-        return mapped(value, lambda text: self.change(text, 10 * SECONDS), self.left, self.only)
+        return map_texts(value, lambda text: self.change(text, 10 * SECONDS), self.left, self.only)
 
     @cached_property
     def left(self) -> frozenset[str]:
@@ -143,18 +143,18 @@ class Replace(Operation):
             )
         return made
 
-    def spots(self, text: str, seconds: float = SECONDS) -> Iterator[Spot]:
+    def matches_in(self, text: str, seconds: float = SECONDS) -> Iterator[TextMatch]:
         """The matches in a text, in order. Raises DataError for a pattern that takes too long, or for a group that
         there is not.
         """
         if not self.regex:
             for match in self.pattern.finditer(text):
-                yield Spot(match.start(), match.end(), self.put)
+                yield TextMatch(match.start(), match.end(), self.put)
             return
         try:
             for match in self.pattern.finditer(text, timeout=seconds, concurrent=True):
                 if match.end() > match.start():
-                    yield Spot(match.start(), match.end(), match.expand(self.put))
+                    yield TextMatch(match.start(), match.end(), match.expand(self.put))
         except TimeoutError:
             raise self._slow() from None
         except (regex.error, IndexError, KeyError) as error:
@@ -167,7 +167,7 @@ class Replace(Operation):
     def change(self, text: str, seconds: float = SECONDS) -> str:
         """The text with its matches replaced. Raises DataError."""
         parts, at = [], 0
-        for spot in self.spots(text, seconds):
+        for spot in self.matches_in(text, seconds):
             parts += [text[at : spot.start], spot.text]
             at = spot.stop
         return "".join([*parts, text[at:]]) if parts else text
@@ -194,12 +194,12 @@ class Fix(Operation):
     def _known(self) -> Fix:
         if self.kind not in KINDS:
             raise ValueError(f"there is no kind of problem named {self.kind!r}")
-        if self.way == "mend" and self.kind not in TEXTS and self.kind not in TURNS:
+        if self.way == "mend" and self.kind not in TEXT_FIXES and self.kind not in TURN_FIXES:
             raise ValueError(f"{self.kind} cannot be mended; its rows can be deleted")
         return self
 
     def apply(self, value: Any) -> Any:
-        return mended(self.kind, value)
+        return apply_fix(self.kind, value)
 
 
 Any_ = Annotated[Set | Delete | Add | Replace | Fix, Field(discriminator="op")]

@@ -20,26 +20,30 @@ def record_of(path: Path) -> dict[str, Any] | None:
         if not alike or not path.is_file():
             return None
         with open(path, "rb") as file:
-            found = place(hashlib.file_digest(file, "sha256").hexdigest(), size)
+            found = record_path(hashlib.file_digest(file, "sha256").hexdigest(), size)
         return json.loads(found.read_text(encoding="utf-8")) if found in alike else None
     except (OSError, ValueError):  # not there, no path at all, or spoilt by hand
         return None
 
 
-def place(sha256: str, size: int) -> Path:
+def record_path(sha256: str, size: int) -> Path:
     """Where the record of a file of this content is kept."""
     folder = subfolder("edits") / "saved"
     folder.mkdir(exist_ok=True)
     return folder / f"{sha256}-{size}.json"
 
 
-def short(record: dict[str, Any]) -> dict[str, Any]:
+def edit_summary(record: dict[str, Any]) -> dict[str, Any]:
     """A record in short: {"from", "counts", "text"}; text: "edited from rows.jsonl: 3 cells, 2 rows deleted"."""
     origin = record["from"]["source"]
-    return {"from": origin, "counts": record["counts"], "text": f"edited from {origin}: {told(record['counts'])}"}
+    return {
+        "from": origin,
+        "counts": record["counts"],
+        "text": f"edited from {origin}: {describe_counts(record['counts'])}",
+    }
 
 
-def told(counts: dict[str, int]) -> str:
+def describe_counts(counts: dict[str, int]) -> str:
     """What was changed, in words: "3 cells, 2 rows deleted"."""
     words = {
         "cells": "cell",

@@ -18,11 +18,11 @@ import orjson
 
 from studio.data.dataset import Dataset
 from studio.data.formats import as_row
-from studio.data.reading import opened
+from studio.data.reading import open_source
 from studio.errors import DataError
 from studio.home import subfolder
 
-LEFT = 24 * 3600.0  # seconds
+UNUSED_SECONDS = 24 * 3600.0  # seconds
 
 
 def folder_of(fingerprint: str) -> Path:
@@ -67,7 +67,7 @@ def rows_of(source: str, dataset: Dataset, format: str, mapping: dict[str, Any] 
         made = folder.with_name(f".new-{os.getpid()}-{uuid.uuid4().hex[:8]}")
         made.mkdir()
         try:
-            _lay_out(made, source, format, mapping, encoding)
+            _write_rows(made, source, format, mapping, encoding)
             os.replace(made, folder)
         except OSError:
             if not folder.is_dir():  # else another process was quicker
@@ -81,13 +81,13 @@ def rows_of(source: str, dataset: Dataset, format: str, mapping: dict[str, Any] 
 def _sweep() -> None:
     """Remove rows laid out for files that nobody edited for a day; they are laid out again when somebody does."""
     for folder in subfolder("edits").glob("*/rows"):
-        if time.time() - folder.stat().st_mtime > LEFT:
+        if time.time() - folder.stat().st_mtime > UNUSED_SECONDS:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _lay_out(folder: Path, source: str, format: str, mapping: dict[str, Any] | None, encoding: str) -> None:
+def _write_rows(folder: Path, source: str, format: str, mapping: dict[str, Any] | None, encoding: str) -> None:
     ends, broken, done, count = [], {}, 0, 0
-    with opened(source, format, mapping, encoding) as (first, blocks), open(folder / "rows.jsonl", "wb") as file:
+    with open_source(source, format, mapping, encoding) as (first, blocks), open(folder / "rows.jsonl", "wb") as file:
         for block in blocks:
             for n, row in enumerate(block.rows):
                 count += 1

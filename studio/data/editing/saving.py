@@ -14,7 +14,7 @@ from typing import Any
 from studio import crash
 from studio.data.dataset import Dataset
 from studio.data.editing.log import Edits
-from studio.data.editing.record import place, record_of
+from studio.data.editing.record import record_of, record_path
 from studio.data.editing.rows import encoded, writable
 from studio.data.editing.state import State
 from studio.errors import DataError
@@ -49,7 +49,7 @@ def write(dataset: Dataset, state: State, out: Path | None = None) -> dict[str, 
             raise DataError("No row would be left in the new file.", "Undo a deletion, or add a row.", "rows")
         record = _record(dataset, state, about)
         write_atomic(
-            place(about["sha256"], about["bytes"]), json.dumps(record)
+            record_path(about["sha256"], about["bytes"]), json.dumps(record)
         )  # before the file: no file is there without it
         crash.point("edit.written")
         return {**record, "file": str(_named(made, target, numbered=out is None))}

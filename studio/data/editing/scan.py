@@ -13,11 +13,11 @@ import numpy as np
 import pyarrow as pa
 
 from studio.data.block import Block
-from studio.data.chunk import Found, digest
+from studio.data.chunk import ProblemCollector, convert_block
 from studio.data.converter import Converter
 from studio.data.dataset import Dataset
 from studio.data.editing.cells import cells
-from studio.data.editing.excerpts import around, difference, gone
+from studio.data.editing.excerpts import deleted_excerpt, difference, match_excerpt
 from studio.data.editing.operations import Add, Delete, Fix, Replace, Set
 from studio.data.editing.state import State, Step
 from studio.data.formats import formats
@@ -61,7 +61,7 @@ def find(state: State, step: Replace, start: int = 0, seconds: float | None = No
         found = [
             (cell, spots)
             for cell in cells(state.value(row), step.left, step.only)
-            if (spots := list(step.spots(cell.text)))
+            if (spots := list(step.matches_in(cell.text)))
         ]
         if found:
             rows.append(row)
@@ -73,7 +73,7 @@ def find(state: State, step: Replace, start: int = 0, seconds: float | None = No
                         "row": row,
                         "path": list(cell.path),
                         "label": cell.label,
-                        "parts": around(cell.text, spots),
+                        "parts": match_excerpt(cell.text, spots),
                         "more": len(found) - 1,
                     }
                 )
@@ -92,7 +92,7 @@ def fix(
         )
     rows, shown = [], []
     until = None if seconds is None else time.process_time() + seconds
-    wanted = [row for row in _named(state, dataset, step.kind) if state.there(row)]
+    wanted = [row for row in _named(state, dataset, step.kind) if state.exists(row)]
     if step.rows is not None:
         wanted = sorted(set(wanted) & set(step.rows))
     for place in range(start, len(wanted), TOGETHER):
@@ -109,7 +109,9 @@ def fix(
                     continue
                 rows.append(row)
             if len(shown) < examples:
-                shown.append({"row": row, **(gone(value) if step.way == "delete" else difference(value, made))})
+                shown.append(
+                    {"row": row, **(deleted_excerpt(value) if step.way == "delete" else difference(value, made))}
+                )
     return Hits(rows, len(rows), shown, None)
 
 
@@ -119,8 +121,8 @@ def _named(state: State, dataset: Dataset, kind: str) -> list[int]:
     """
     if kind != "duplicate":
         return dataset.by_kind.get(kind, np.empty(0, np.int64)).tolist()
-    numbers = dataset.conversations.numbers
-    same = np.array([state.there(row) and not state.changed(row) for row in numbers.tolist()], bool)
+    numbers = dataset.conversations.row_numbers
+    same = np.array([state.exists(row) and not state.changed(row) for row in numbers.tolist()], bool)
     _, first = np.unique(dataset.exact[same], return_index=True)
     return np.delete(numbers[same], first).tolist()
 
@@ -133,23 +135,23 @@ def _still(state: State, kind: str, rows: list[int]) -> list[int]:
     if kind in GLOBAL:
         return [row for row in rows if row not in changed]
     listed = sorted(changed)
-    again = {listed[n - 1] for n in judged(state, listed)[0].rows.get(kind, ())}
+    again = {listed[n - 1] for n in check_rows(state, listed)[0].rows.get(kind, ())}
     return [row for row in rows if row not in changed or row in again]
 
 
-def judged(state: State, rows: list[int]) -> tuple[Found, pa.Table]:
+def check_rows(state: State, rows: list[int]) -> tuple[ProblemCollector, pa.Table]:
     """What is wrong with these rows as they stand now, each by itself, and the conversations of those that can be
     trained on.
 
     Both name the rows as 1, 2, …
     """
-    found, block = Found(), Block(lines=None)
+    found, block = ProblemCollector(), Block(lines=None)
     for n, row in enumerate(rows):
         broken = state.broken(row)
         block.rows.append(None if broken else state.value(row))
         if broken:
             block.bad[n] = state.base.broken[row]
-    chunk = digest(block, 1, Converter(formats()[state.base.format], state.base.mapping), found)
+    chunk = convert_block(block, 1, Converter(formats()[state.base.format], state.base.mapping), found)
     return found, chunk.table
 
 
@@ -192,7 +194,7 @@ def resolved(step: Step, state: State, dataset: Dataset) -> Step:
 
 
 def _check_row(state: State, row: int) -> None:
-    if not state.there(row):
+    if not state.exists(row):
         known = row <= len(state.base) or row in state.added
         raise DataError(
             f"Row {row} was deleted." if known else f"There is no row {row}.",

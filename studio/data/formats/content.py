@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from studio.data.formats import Found
-from studio.data.watched import without
+from studio.data.tracked_row import without
 
 TEXTS = ("text", "input_text", "output_text", None)
 THOUGHTS = ("thinking", "reasoning", "thought", "redacted_thinking")

@@ -20,9 +20,9 @@ from types import ModuleType
 from typing import Any
 
 from studio.data.formats import Found, Row
-from studio.data.watched import Watched
+from studio.data.tracked_row import TrackedRow
 
-OBJECTS = frozenset((list, dict, Watched))
+OBJECTS = frozenset((list, dict, TrackedRow))
 
 
 @lru_cache(maxsize=1)
@@ -45,7 +45,7 @@ def layout_of(row: Row) -> ModuleType | None:
     modules = possible(tuple(row), OBJECTS.isdisjoint(map(type, row.values())))
     if not modules:
         return None
-    plain = dict(row) if isinstance(row, Watched) else row  # what is only looked at is not used by that
+    plain = dict(row) if isinstance(row, TrackedRow) else row  # what is only looked at is not used by that
     return next((module for module in modules if module.fits(plain)), None)
 
 

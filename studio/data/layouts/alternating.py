@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from studio.data.formats import Found, Row
 from studio.data.formats.messages import LISTS
-from studio.data.watched import without
+from studio.data.tracked_row import without
 
 TITLE = "texts in turn, as in UltraChat"
 NAMES = ("data", *(name for name in LISTS if name != "turns"))  # `turns` of texts are questions alone, as in MT-bench

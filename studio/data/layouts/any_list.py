@@ -7,7 +7,7 @@ from typing import Any
 from studio.data.formats import Found, Row
 from studio.data.formats.messages import LISTS, is_turn
 from studio.data.formats.prompt import COLUMNS
-from studio.data.watched import without
+from studio.data.tracked_row import without
 
 TITLE = "turns in a column of another name"
 KEYS = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from studio.data.formats import Found, Row
-from studio.data.watched import without
+from studio.data.tracked_row import without
 
 TITLE = "a log of requests and their responses"
 KEYS = frozenset(("response", "completion", "output"))

@@ -7,7 +7,7 @@ from typing import Any
 from studio.data.formats import Found, Row
 from studio.data.formats.history import history_of
 from studio.data.formats.messages import LISTS, is_turn, turns_of
-from studio.data.watched import without
+from studio.data.tracked_row import without
 
 TITLE = "comparisons under other names"
 CHOSEN = ("chosen", "preferred_output", "chosen_messages", "chosen_response", "response_chosen", "answer_chosen", "preferred",

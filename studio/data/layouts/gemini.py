@@ -6,7 +6,7 @@ from typing import Any
 
 from studio.data.formats import Found, Row
 from studio.data.formats.messages import is_turn
-from studio.data.watched import without
+from studio.data.tracked_row import without
 
 TITLE = "contents and parts, as Gemini and Vertex AI write them"
 NAME = "contents"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from studio.data.formats import Found, Row
-from studio.data.watched import without
+from studio.data.tracked_row import without
 
 TITLE = "Human: and Assistant: in text, as in HH-RLHF"
 TEXTS = True

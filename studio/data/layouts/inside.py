@@ -6,7 +6,7 @@ from typing import Any
 
 from studio.data.formats import Found, Row
 from studio.data.formats.messages import LISTS
-from studio.data.watched import without
+from studio.data.tracked_row import without
 
 TITLE = "messages inside an object"
 KEYS = frozenset(("body", "data", "example", "sample", "record", "request", "payload", "item", "json", *LISTS))

@@ -7,7 +7,7 @@ from typing import Any
 from studio.data.formats import Found, Row
 from studio.data.formats.history import pair_of
 from studio.data.formats.messages import LISTS, role_of
-from studio.data.watched import without
+from studio.data.tracked_row import without
 
 TITLE = "turns as lists of two"
 KEYS = frozenset(LISTS)

@@ -6,8 +6,8 @@ from typing import Any
 
 from studio.data.formats import Found, Row
 from studio.data.formats.messages import LISTS
+from studio.data.tracked_row import without
 from studio.data.turns import CONTENT_KEYS, ROLE_KEYS
-from studio.data.watched import without
 
 TITLE = "a text in a turn of its own"
 KEYS = frozenset(LISTS)

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from studio.data.formats import Found, Row
-from studio.data.watched import without
+from studio.data.tracked_row import without
 
 TITLE = "numbered turns, as in MOSS"
 NAME = "chat"

@@ -6,7 +6,7 @@ from typing import Any
 
 from studio.data.formats import Found, Row
 from studio.data.formats.messages import is_turn
-from studio.data.watched import without
+from studio.data.tracked_row import without
 
 TITLE = "prompt and completion as lists of messages, as TRL writes them"
 PROMPTS = ("prompt", "input", "question", "query", "context")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from studio import data
-from studio.data import ahead, preparing
+from studio.data import preparing, streaming
 from studio.data.mixing import shuffled
 from studio.data.order import DataOrder
 from studio.errors import DataError
@@ -26,8 +26,8 @@ UNUSABLE = {7, 50, 51}  # rows whose question alone fills the length
 
 @pytest.fixture(autouse=True)
 def _small(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ahead, "LARGE", 100)
-    monkeypatch.setattr(ahead, "PART", PART)
+    monkeypatch.setattr(streaming, "LARGE", 100)
+    monkeypatch.setattr(streaming, "PART", PART)
     monkeypatch.setenv("STUDIO_LARGE", "100")
     monkeypatch.setenv("STUDIO_PART", str(PART))
 
@@ -92,7 +92,9 @@ def test_the_first_steps_wait_for_the_first_part_alone(tiny_model: Path, file: P
     def nothing_more() -> None:
         raise DataError("waited")
 
-    rows = ahead.Growing(ahead.Places(given, [COUNT], SEED), folder, tmp_path / "none", nothing_more, 96)
+    rows = streaming.StreamedRows(
+        streaming.EpochOrder(given, [COUNT], SEED), folder, tmp_path / "none", nothing_more, 96
+    )
     met = shuffled(COUNT, SEED, 0)
     assert [rows[number] for number in met[:PART]] == [whole.train[number] for number in met[:PART]]
     assert len(rows.first(4)) == 4

@@ -72,7 +72,7 @@ def scan(data: bytes, ends: np.ndarray, answers: np.ndarray) -> Iterator[Hit]:
     yield from _next_to_nothing(data, ends, starts, answers)
     for i in _open_ended(buffer, starts, ends, answers).tolist():
         text = _text(data, ends, i)
-        if breaks_off(text):
+        if is_unfinished(text):
             yield Hit("unfinished", i, "… " + text[-70:])
 
 
@@ -191,7 +191,7 @@ def _open_ended(buffer: np.ndarray, starts: np.ndarray, ends: np.ndarray, answer
     return long[latin | ((last >= 0x80) & (lead >= 0xE4) & (lead <= 0xE9))]
 
 
-def breaks_off(text: str) -> bool:
+def is_unfinished(text: str) -> bool:
     """Does this answer stop in mid-sentence? It has sentences, and its last line is prose that ends in none."""
     text = text.rstrip()
     if not text or text.count("```") % 2 or not SENTENCE.search(text[:-1]):

@@ -27,7 +27,7 @@ import pyarrow as pa
 from studio.data import encoding, store
 from studio.data.encoded import EncodedRows, Row, Writer, open_rows
 from studio.data.encoding import Prepared, Work
-from studio.data.mixing import indices, shuffled
+from studio.data.mixing import sample_indices, shuffled
 from studio.data.order import DataOrder
 from studio.errors import DataError
 from studio.events import is_locked
@@ -41,13 +41,13 @@ LOOK = 0.05  # seconds between two looks for a part
 NOTHING = Encoded([], [], "", [], 0, 0)
 
 
-class Places:
+class EpochOrder:
     """Where each row of an epoch is found. chosen: [places of an epoch] -> candidate; of: [places] -> row of the parts put together."""
 
     def __init__(self, order: DataOrder, counts: Sequence[int], seed: int):
         self.first = np.concatenate(([0], np.cumsum(counts)))
         parts = [
-            indices(count, source.weight, seed + n) + self.first[n]
+            sample_indices(count, source.weight, seed + n) + self.first[n]
             for n, (source, count) in enumerate(zip(order.sources(), counts, strict=True))
         ]
         self.chosen = np.concatenate(parts)
@@ -63,10 +63,10 @@ class Places:
         return -(-len(self.encoded) // PART)
 
 
-class Growing(Sequence[Row]):
+class StreamedRows(Sequence[Row]):
     """The rows of an epoch while they are still being encoded: whoever asks for one waits for its part."""
 
-    def __init__(self, places: Places, draft: Path, final: Path, running: Callable[[], None], bound: int):
+    def __init__(self, places: EpochOrder, draft: Path, final: Path, running: Callable[[], None], bound: int):
         """running: called while waiting; raises StudioError when nothing is to be waited for any more. bound: tokens that no row exceeds."""
         self.places, self.draft, self.final, self.running, self.bound = places, draft, final, running, bound
         self.tables: dict[int, pa.Table] = {}
@@ -76,7 +76,7 @@ class Growing(Sequence[Row]):
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
-            return [self[n] for n in range(*index.indices(len(self)))]
+            return [self[n] for n in range(*index.sample_indices(len(self)))]
         if not -len(self) <= index < len(self):
             raise IndexError(index)
         part, place = divmod(int(self.places.of[index]), PART)
@@ -123,7 +123,7 @@ class Growing(Sequence[Row]):
             time.sleep(LOOK)
 
 
-def beside(
+def start_streaming(
     order: DataOrder, encoder: Encoder, seed: int, key: str, counts: Sequence[int], available: int = 0
 ) -> Prepared:
     """Start the encoding beside this process and give what can be told after its first part. Raises what it raised.
@@ -155,7 +155,7 @@ def beside(
         if not (final / "record.json").is_file():
             raise DataError("The encoding of the data ended without a word.", "Start the run again.", "data.train")
 
-    rows = Growing(Places(order, counts, seed), draft, final, running, encoder.max_length or 0)
+    rows = StreamedRows(EpochOrder(order, counts, seed), draft, final, running, encoder.max_length or 0)
     held = rows.held_out()
     sizes = EncodedRows(rows.part(0)).lengths()
     trained = sum(len(row["labels"]) - row["labels"].count(IGNORE_INDEX) for row in rows.first(PART))
@@ -184,7 +184,7 @@ def beside(
 def encode(work: Work) -> None:
     """Write a large set part by part, and its record at the end."""
     folder, counts = work.folder, [len(part.train) for part in work.drawn]
-    places = Places(work.order, counts, work.seed)
+    places = EpochOrder(work.order, counts, work.seed)
     eval_rows = encoding.write_held(work, folder / ".eval")
     os.replace(folder / ".eval", folder / "eval.arrow")
     trained: list[int] = []

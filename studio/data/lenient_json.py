@@ -11,7 +11,7 @@ ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 RAW = re.compile(r"[\x00-\x1f]")
 
 
-def mended(text: str) -> tuple[str, list[str]]:
+def repair(text: str) -> tuple[str, list[str]]:
     """(the text as JSON, what was mended in it). Line breaks outside texts stay, so that problems name the right line."""
     told: dict[str, None] = {}
 

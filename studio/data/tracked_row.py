@@ -7,7 +7,7 @@ from typing import Any
 from studio.data.turns import ROLE_KEYS
 
 
-class Watched(dict[str, Any]):
+class TrackedRow(dict[str, Any]):
     """seen: the columns asked for; shared with every row that is made from this one by `|`."""
 
     seen: set[str]
@@ -18,25 +18,25 @@ class Watched(dict[str, Any]):
 
     def __getitem__(self, key: str) -> Any:
         self.seen.add(self.path + key)
-        return _watched(super().__getitem__(key), self.seen, f"{self.path}{key}")
+        return _tracked(super().__getitem__(key), self.seen, f"{self.path}{key}")
 
     def get(self, key: str, default: Any = None) -> Any:
         return self[key] if key in self else default  # noqa: SIM401, so that it is seen
 
-    def __or__(self, other: dict[str, Any]) -> Watched:  # type: ignore[override]
-        return Watched(dict.__or__(self, other), self.seen, self.path)
+    def __or__(self, other: dict[str, Any]) -> TrackedRow:  # type: ignore[override]
+        return TrackedRow(dict.__or__(self, other), self.seen, self.path)
 
 
 def without(row: dict[str, Any], *names: str | None) -> dict[str, Any]:
     """The row without these columns; the others are not asked for by that."""
     left = {key: value for key, value in row.items() if key not in names}
-    return Watched(left, row.seen, row.path) if isinstance(row, Watched) else left
+    return TrackedRow(left, row.seen, row.path) if isinstance(row, TrackedRow) else left
 
 
-def _watched(value: Any, seen: set[str], path: str) -> Any:
+def _tracked(value: Any, seen: set[str], path: str) -> Any:
     """The turns of a list are watched too, as `messages[].weight`."""
     if type(value) is list and value and all(type(one) is dict and _speaks(one) for one in value):
-        return [Watched(one, seen, f"{path}[].") for one in value]
+        return [TrackedRow(one, seen, f"{path}[].") for one in value]
     return value
 
 

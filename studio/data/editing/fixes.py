@@ -9,10 +9,10 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from studio.data.checks import CONTROL, FENCE, INVISIBLE, MEDIA, SECRET
-from studio.data.checks import HTML as MARKUP
-from studio.data.editing.cells import keys_of, mapped, replaced, turn_lists
+from studio.data.editing.cells import keys_of, map_texts, replace_at, turn_lists
 from studio.data.formats.messages import role_of
+from studio.data.text_checks import CONTROL, FENCE, INVISIBLE, MEDIA, SECRET
+from studio.data.text_checks import HTML as MARKUP
 
 GARBLED = re.compile(
     "[\u0080-\u00ff\u0152\u0153\u0160\u0161\u0178\u017d\u017e\u0192\u02c6\u02dc\u2013-\u203a\u20ac\u2122]{2,}"
@@ -20,14 +20,14 @@ GARBLED = re.compile(
 CODE = re.compile(f"({FENCE.pattern})", re.DOTALL)
 
 
-def mended(kind: str, row: Any) -> Any:
+def apply_fix(kind: str, row: Any) -> Any:
     """The row without the fault, as far as it can be mended; the very same object where nothing changes."""
-    if kind in TEXTS:
-        return mapped(row, TEXTS[kind])
+    if kind in TEXT_FIXES:
+        return map_texts(row, TEXT_FIXES[kind])
     for path, turns in turn_lists(row):
-        made = TURNS[kind](turns)
+        made = TURN_FIXES[kind](turns)
         if made != turns and made:
-            row = replaced(row, path, made)
+            row = replace_at(row, path, made)
     return row
 
 
@@ -111,7 +111,7 @@ def _from_first_question(turns: list[Any]) -> list[Any]:
     )
 
 
-TEXTS: dict[str, Callable[[str], str]] = {
+TEXT_FIXES: dict[str, Callable[[str], str]] = {
     "crlf": lambda text: text.replace("\r\n", "\n").replace("\r", "\n"),
     "nul": lambda text: INVISIBLE.sub("", text),
     "bom": lambda text: text.replace("\ufeff", ""),
@@ -121,13 +121,13 @@ TEXTS: dict[str, Callable[[str], str]] = {
     "media": lambda text: MEDIA.sub("", text).strip(),
     "secret": lambda text: SECRET.sub("[removed]", text),
 }
-TURNS: dict[str, Callable[[list[Any]], list[Any]]] = {
+TURN_FIXES: dict[str, Callable[[list[Any]], list[Any]]] = {
     "empty_field": _without_empty,
     "role_order": _joined,
     "no_end": _to_last_answer,
     "assistant_first": _from_first_question,
 }
-WAYS = {
+FIX_LABELS = {
     "crlf": "End lines with LF",
     "nul": "Remove the invisible characters",
     "bom": "Remove the marks",

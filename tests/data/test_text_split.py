@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from studio import data, template
-from studio.data.text_split import pieces
+from studio.data.text_split import split_row
 from studio.kernels import IGNORE_INDEX
 from studio.tokens import Encoder
 from tests.data.fixtures import ALPACA, as_lines
@@ -26,7 +26,7 @@ def encoder(tiny_model: Path) -> Encoder:
 @pytest.mark.parametrize("limit", [32, 97, 100_000])
 def test_no_token_is_lost(limit: int, overlap: int, encoder: Encoder) -> None:
     whole = encoder.encode({"messages": [], "text": STORY})
-    made = pieces(whole, limit, overlap)
+    made = split_row(whole, limit, overlap)
     assert all(0 < len(piece.ids) <= limit for piece in made)
     taken = min(overlap, limit // 2)
     joined = made[0].ids + [token for piece in made[1:] for token in piece.ids[taken:]]
@@ -42,7 +42,7 @@ def test_pieces_end_where_the_text_does(encoder: Encoder) -> None:
     whole = encoder.encode({"messages": [], "text": STORY})
     paragraph = len(encoder.encode(STORY.partition("\n\n")[0]).ids)
     for limit, ends in ((3 * paragraph, "\n\n"), (paragraph // 2, ("fish and slept.", "\n\n"))):
-        for piece in pieces(whole, limit)[:-1]:
+        for piece in split_row(whole, limit)[:-1]:
             assert whole.text[: piece.offsets[-1][1]].rstrip(" ").endswith(ends) or whole.text[
                 piece.offsets[-1][1] :
             ].startswith("\n")

@@ -70,7 +70,7 @@ def _deeper(value: dict[str, Any], depth: int) -> list[Any] | None:
     return found[0] if len(found) == 1 and not any(isinstance(v, list) and v for v in value.values()) else None
 
 
-def spread(row: Any) -> list[Any] | None:
+def expand_row(row: Any) -> list[Any] | None:
     """The rows that stand in one row; None where it is one row.
 
     A list of rows in a line; a row written as JSON in a text; one instruction with several instances (Self-Instruct).
@@ -99,7 +99,7 @@ def _decoded(text: str) -> list[Any] | None:
         found = orjson.loads(text)
     except orjson.JSONDecodeError:
         return None
-    return spread(found) or [found]
+    return expand_row(found) or [found]
 
 
 def _is_talk(first: dict[str, Any]) -> bool:

@@ -21,7 +21,7 @@ LARGE = 48 << 20  # bytes from which a file is read in parts
 COMMAND = (sys.executable, "-c", "from studio.data.shard import main; main()")
 
 
-class Readers:
+class ParallelReaders:
     """Processes that wait for their part; none for a file that one process reads. Use with `with`.
 
     container: None where the file is not read alone.
@@ -33,7 +33,7 @@ class Readers:
         plain = (
             container is not None
             and container.name == "jsonl"
-            and not container.packed
+            and not container.compression
             and container.encoding == "utf-8"
         )
         self.path, self.total = path, path.stat().st_size
@@ -44,7 +44,7 @@ class Readers:
         ]
         self.done = [0] * count
 
-    def __enter__(self) -> Readers:
+    def __enter__(self) -> ParallelReaders:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import IO, Any
 
 MAGIC = {b"\x1f\x8b": "gz", b"BZh": "bz2", b"\xfd7zXZ\x00": "xz", b"\x28\xb5\x2f\xfd": "zst"}
-BROKEN = (OSError, EOFError, zlib.error, lzma.LZMAError)  # what reading a damaged one raises
+DECOMPRESSION_ERRORS = (OSError, EOFError, zlib.error, lzma.LZMAError)  # what reading a damaged one raises
 
 
-def packing(head: bytes) -> str:
+def compression_of(head: bytes) -> str:
     """gz, bz2, xz, zst, or "" for what is not packed."""
     return next((name for magic, name in MAGIC.items() if head.startswith(magic)), "")
 
 
-def unpacked(path: Path, how: str) -> IO[bytes]:
+def open_decompressed(path: Path, how: str) -> IO[bytes]:
     """The file's bytes, unpacked. Reading raises one of BROKEN where it is damaged."""
     if how == "gz":
         return gzip.open(path)  # type: ignore[return-value]
