@@ -64,7 +64,9 @@ def seconds(run: Run) -> float | None:
             return None
         if folder is not None and (folder / "tokenizer.json").is_file():
             rows = data.prepare(
-                order.data, Encoder.of(order.data, folder, virtual=order.virtual_tokens), order.training.seed
+                order.data,
+                Encoder.from_order(order.data, folder, num_virtual_tokens=order.virtual_tokens),
+                order.training.seed,
             ).statistics
         return estimate.estimate(model.facts_of(order.model), order, device, rows).seconds
     except StudioError:

@@ -53,7 +53,7 @@ class RunConfig(BaseModel):
         """Tokens that the method puts before every row."""
         return getattr(self.method, "virtual_tokens", 0)
 
-    def sections(self) -> list[tuple[DataOrder, int]]:
+    def data_sections(self) -> list[tuple[DataOrder, int]]:
         """(data, seed) of what was learnt from: its own, or that of each run that a combination is made of."""
         return (
             [(one.data, one.seed) for one in self.combine.held_out]
@@ -71,7 +71,7 @@ class RunConfig(BaseModel):
         order = [key for key in type(self).model_fields if key in plain]
         return yaml.safe_dump({key: plain[key] for key in order}, sort_keys=False, allow_unicode=True)
 
-    def anchored(self) -> RunConfig:
+    def with_absolute_paths(self) -> RunConfig:
         """The order with its relative paths in full, as the caller's folder makes them: a run works in a folder of its own."""
         plain = self.model_dump(mode="json", exclude_unset=True)
         ordered = plain["data"]
@@ -84,8 +84,8 @@ class RunConfig(BaseModel):
             plain["model"]["source"] = _in_full(self.model.source)
         return build(plain)
 
-    def changed(self, **sections: dict[str, Any]) -> RunConfig:
-        """A copy with some keys of some sections set: config.changed(training={"batch_size": 2})."""
+    def with_changes(self, **sections: dict[str, Any]) -> RunConfig:
+        """A copy with some keys of some sections set: config.with_changes(training={"batch_size": 2})."""
         plain = self.model_dump(mode="json", exclude_unset=True)
         for section, values in sections.items():
             plain[section] = {**plain.get(section, {}), **values} if isinstance(values, dict) else values

@@ -190,7 +190,7 @@ def _grown(same: Same, texts: tuple[str, ...], folder: Path | None) -> ModelFact
     facts: ModelFacts = same[0]
     if folder is None or not (folder / "tokenizer.json").is_file():
         return facts.grown(facts.rows + len(texts), len(texts))
-    found = new_tokens.added(folder, texts)
+    found = new_tokens.assign_ids(folder, texts)
     return facts.grown(found.size, len(found.rows))
 
 

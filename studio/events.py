@@ -14,6 +14,7 @@ import json
 import math
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +162,11 @@ def read(path: Path, cursor: int = 0, limit: int | None = None) -> tuple[list[di
         return [], cursor
     whole = data.rfind(b"\n") + 1
     return [event for line in data[:whole].split(b"\n") if (event := _event(line)) is not None], cursor + whole
+
+
+def latest(events: Sequence[dict[str, Any]], *kinds: str) -> dict[str, Any]:
+    """The last of these events that is of one of the kinds; {} where there is none."""
+    return next((event for event in reversed(events) if event["kind"] in kinds), {})
 
 
 def last(path: Path, kinds: tuple[str, ...], block: int = 65536) -> dict[str, Any] | None:

@@ -45,7 +45,7 @@ class Follow:
         self.folder = run.folder / "remote"
         self.state_file = self.folder / "state.json"
         self.bundle = Bundle(run.id, self.folder / "box", attempt, lambda: bundle.seconds(run), self._told)
-        self.known = {"log": 0, **json_text.stored(self.state_file, {})}
+        self.known = {"log": 0, **json_text.read_or_default(self.state_file, {})}
         relayed = [event for event in run.events() if "relayed" in event]
         self.heard = max(
             (event["relayed"] for event in relayed), default=0

@@ -18,12 +18,12 @@ class NestingError(OrderError, ValueError):
 def read(text: str | bytes, where: str = "The request") -> Any:
     """The values in a JSON text. Raises NestingError, or ValueError where it is not JSON."""
     try:
-        return shallow(json.loads(text), where)
+        return check_depth(json.loads(text), where)
     except RecursionError:
-        raise too_deep(where) from None
+        raise nesting_error(where) from None
 
 
-def stored(file: Path, fallback: Any) -> Any:
+def read_or_default(file: Path, fallback: Any) -> Any:
     """What a file of ours holds; the fallback where it is not there yet, spoilt by hand, or of another kind than the fallback."""
     try:
         found = json.loads(file.read_text())
@@ -32,7 +32,7 @@ def stored(file: Path, fallback: Any) -> Any:
     return found if isinstance(found, type(fallback)) else fallback
 
 
-def shallow(value: Any, where: str = "The request") -> Any:
+def check_depth(value: Any, where: str = "The request") -> Any:
     """The value as it is. Raises NestingError where lists and objects are nested more than DEEPEST levels."""
     level = [value]
     for _ in range(DEEPEST + 1):
@@ -43,11 +43,11 @@ def shallow(value: Any, where: str = "The request") -> Any:
             for inner in (one.values() if isinstance(one, dict) else one)
         ]
     if level:
-        raise too_deep(where)
+        raise nesting_error(where)
     return value
 
 
-def too_deep(where: str) -> NestingError:
+def nesting_error(where: str) -> NestingError:
     return NestingError(
         f"{where} is nested too deeply, or made of aliases.", "Write every value where it belongs.", where
     )

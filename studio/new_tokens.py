@@ -32,10 +32,10 @@ FILES = (
     "*.tiktoken",
     "tokenizer.*.json",
 )  # what a tokenizer consists of
-LONGEST = 100  # characters of a new token
+MAX_CHARACTERS = 100  # characters of a new token
 
 
-class Added(NamedTuple):
+class AddedTokens(NamedTuple):
     """What an order's new tokens come to with one base's tokenizer.
 
     ids: the number of each token that is added. known: the number of each that is a single token already; for these nothing changes.
@@ -48,7 +48,7 @@ class Added(NamedTuple):
     rows: tuple[int, ...]
 
 
-NONE = Added({}, {}, 0, ())
+NO_NEW_TOKENS = AddedTokens({}, {}, 0, ())
 
 
 def check(texts: Sequence[str]) -> None:
@@ -56,17 +56,17 @@ def check(texts: Sequence[str]) -> None:
     for text in texts:
         if not text.strip():
             raise ValueError("a new token must hold more than blanks")
-        if len(text) > LONGEST:
-            raise ValueError(f"a new token has at most {LONGEST} characters")
+        if len(text) > MAX_CHARACTERS:
+            raise ValueError(f"a new token has at most {MAX_CHARACTERS} characters")
     twice = sorted({text for text in texts if list(texts).count(text) > 1})
     if twice:
         raise ValueError(f"{twice[0]!r} stands there twice")
 
 
-def added(folder: Path, texts: Sequence[str]) -> Added:
+def assign_ids(folder: Path, texts: Sequence[str]) -> AddedTokens:
     """The tokens that are added to the base in `folder`, and the rows they need. Raises ModelError without a tokenizer.json."""
     if not texts:
-        return NONE
+        return NO_NEW_TOKENS
     file = folder / "tokenizer.json"
     if not file.is_file():
         raise ModelError(
@@ -77,12 +77,12 @@ def added(folder: Path, texts: Sequence[str]) -> Added:
     ids, known, last = _numbered(file, file.stat().st_mtime_ns, tuple(texts))
     rows = _rows(folder)
     if rows is None:  # only a tokenizer is here
-        return Added(ids, known, last + 1, tuple(ids.values()))
+        return AddedTokens(ids, known, last + 1, tuple(ids.values()))
     short = any(
         number >= rows for number in known.values()
     )  # a token of the tokenizer that the model was never given a row for
     size = max(rows, last + 1) if ids or short else rows
-    return Added(ids, known, size, tuple(sorted({*ids.values(), *range(rows, size)})))
+    return AddedTokens(ids, known, size, tuple(sorted({*ids.values(), *range(rows, size)})))
 
 
 def _rows(folder: Path) -> int | None:
@@ -119,7 +119,7 @@ def tokenizer_folder(folder: str | Path, texts: Sequence[str]) -> Path:
     Raises ModelError for a tokenizer that cannot be read.
     """
     folder = Path(folder)
-    ids = added(folder, texts).ids
+    ids = assign_ids(folder, texts).ids
     if not ids:
         return folder
     files = sorted({file for pattern in FILES for file in folder.glob(pattern)})
@@ -182,9 +182,9 @@ def _edit(file: Path, change: Any) -> None:
     file.write_text(json.dumps(told, indent=2, ensure_ascii=False), encoding="utf-8")
 
 
-def known_already(folder: Path, texts: Sequence[str]) -> str:
+def describe_known(folder: Path, texts: Sequence[str]) -> str:
     """A sentence for the ordered tokens that the base has already, or ""."""
-    found = added(folder, texts)
+    found = assign_ids(folder, texts)
     known = {text: number for text, number in found.known.items() if number not in found.rows}
     if not known:
         return ""

@@ -50,7 +50,7 @@ def check(config: RunConfig) -> None:
     config.method.refuse(facts, config.training, device)
     check_new_tokens(config, facts)
     check_settings(config, device)
-    data.check(config.data, folder, virtual=config.virtual_tokens)
+    data.check(config.data, folder, num_virtual_tokens=config.virtual_tokens)
 
 
 def check_new_tokens(config: RunConfig, facts: model.ModelFacts | None) -> None:

@@ -180,7 +180,7 @@ def resume(run: Run, changes: dict[str, dict[str, Any]] | None = None, why: str 
         elif state == "finished" and not changes:
             raise RunError(f"{run.id} is finished.", "Start a new run, or extend it with more epochs.", "run")
         else:
-            config = run.config.changed(**changes) if changes else run.config
+            config = run.config.with_changes(**changes) if changes else run.config
             sequence.refuse_other_order(run.checkpoints, config, last_plan(run).get("effective_batch"))
             if changes:
                 run.change(why, **changes)

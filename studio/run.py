@@ -100,17 +100,18 @@ class Run:
                 f"The run {self.id} has no readable config.yaml.", "Start a new run with the same settings.", str(file)
             ) from error
         for change in self.changes():
-            config = config.changed(**change["changes"])
+            config = config.with_changes(**change["changes"])
         return config
 
     def changes(self) -> list[dict[str, Any]]:
         """What was changed after the start, oldest first: {at, why, changes: {section: {key: value}}}. config.yaml itself never changes."""
-        return json_text.stored(self.folder / "changes.json", [])
+        return json_text.read_or_default(self.folder / "changes.json", [])
 
     def edited(self) -> list[dict[str, Any]]:
         """Of the data files that were made in the editor: {source, from, counts, text}. The whole records, with their logs, stand in edited.json."""
         return [
-            {"source": one["source"], **edit_summary(one)} for one in json_text.stored(self.folder / "edited.json", [])
+            {"source": one["source"], **edit_summary(one)}
+            for one in json_text.read_or_default(self.folder / "edited.json", [])
         ]
 
     def change(self, why: str, **sections: dict[str, Any]) -> None:
@@ -124,7 +125,7 @@ class Run:
         file = self.folder / "changes.json"
         with changing(file):
             self.__dict__.pop("config", None)  # another process may have changed it since it was read here
-            self.config.changed(**sections)
+            self.config.with_changes(**sections)
             write_atomic(
                 file,
                 json.dumps([*self.changes(), {"at": round(time.time(), 3), "why": why, "changes": sections}], indent=1),
@@ -135,9 +136,9 @@ class Run:
         """What its owner wrote on the run: name, note, star; given fields are set first."""
         file = self.folder / "label.json"
         if not fields:
-            return json_text.stored(file, {})
+            return json_text.read_or_default(file, {})
         with changing(file):
-            written = json_text.stored(file, {}) | fields
+            written = json_text.read_or_default(file, {}) | fields
             write_atomic(file, json.dumps(written, ensure_ascii=False))
         return written
 
@@ -242,7 +243,7 @@ class Run:
 
 def _edited(config: RunConfig) -> list[dict[str, Any]]:
     """Of the data files that were made in the editor, the records of what they were made from, each with its "source"."""
-    sections = [section for section, _ in config.sections()]
+    sections = [section for section, _ in config.data_sections()]
     named = [one.source for section in sections for one in section.sources()]
     named += [section.eval for section in sections if isinstance(section.eval, str)]
     return [
@@ -264,7 +265,7 @@ def create(config: RunConfig, model_label: str | None = None, order: float | Non
     with Lock(subfolder("locks") / "create"):
         temporary = subfolder("runs") / f".{os.getpid()}-{time.monotonic_ns()}.tmp"
         temporary.mkdir()
-        (temporary / "config.yaml").write_text(config.anchored().to_yaml())
+        (temporary / "config.yaml").write_text(config.with_absolute_paths().to_yaml())
         if edited := _edited(config):
             (temporary / "edited.json").write_text(json.dumps(edited), encoding="utf-8")
         events.append(

@@ -16,7 +16,7 @@ import orjson
 from studio import json_text
 from studio.errors import TemplateError, reading_model_file
 from studio.home import PROJECT
-from studio.text import sandbox, spans
+from studio.text import assistant_spans, sandbox
 from studio.text.sandbox import CLOSE, OPEN
 
 FOLDER = next(
@@ -138,7 +138,7 @@ def _suited(model_folder: str | Path | None, special: dict[str, str]) -> str:
     for name in SUITED:
         tried = Template(name, (FOLDER / f"{name}.jinja").read_text(encoding="utf-8"), special)
         try:
-            marks = tried.marks
+            marks = tried.control_tokens
         except TemplateError:  # it needs a special token that this tokenizer does not name
             continue
         if marks <= known:
@@ -208,21 +208,21 @@ class Template:
         """
         if add_generation_prompt or TAG.search(self.text):
             return _unmark(self._run(messages, add_generation_prompt, **extra))
-        messages = [message | {"content": spans.clean(message["content"])} for message in messages]
+        messages = [message | {"content": assistant_spans.clean(message["content"])} for message in messages]
         text = self._run(messages, False, **extra)
 
         def run(turns: list[Message], prompt: bool) -> str:
             return self._run(turns, prompt, **extra)
 
-        found = spans.spans(run, messages, text, self._tail, self.stop)
+        found = assistant_spans.spans(run, messages, text, self._tail, self.stop_strings)
         if found is None:
             raise TemplateError(
                 f"With the template {self.name!r} it cannot be told which part of this conversation the assistant wrote.",
                 f"Choose one of: {', '.join(names())}.",
                 "data.template",
             )
-        if self.borrowed and messages and messages[-1]["role"] == "assistant":
-            text += self.borrowed[-1 if messages[-1].get("tool_calls") else 0]
+        if self.borrowed_stops and messages and messages[-1]["role"] == "assistant":
+            text += self.borrowed_stops[-1 if messages[-1].get("tool_calls") else 0]
             found[-1] = (found[-1][0], len(text))
         return Rendered(text, found)
 
@@ -261,30 +261,33 @@ class Template:
         return " ".join(found.group(1).split()) if found else ""
 
     @cached_property
-    def stop(self) -> list[str]:
+    def stop_strings(self) -> list[str]:
         """What ends a turn: the text this template writes after an assistant's words; [] when it writes nothing.
 
         The first ends a conversation's last turn. Raises TemplateError when the template cannot render plain text.
         Where it writes nothing, the tokens that open the next turn (see spans.openers) end one, and `render` puts one behind the last.
         """
-        return spans.turn_ends(self._plain, self.special) or self.borrowed
+        return assistant_spans.turn_ends(self._plain, self.special) or self.borrowed_stops
 
     @cached_property
-    def marks(self) -> set[str]:
+    def control_tokens(self) -> set[str]:
         """What a model should know as single tokens: marks that stand around turns, and what ends one. Raises TemplateError."""
-        talk = [{"role": "user", "content": spans.QUESTION}, {"role": "assistant", "content": spans.ANSWER}]
-        return {*spans.TOKEN.findall(self.render(talk, add_generation_prompt=True).text), *self.stop}
+        talk = [
+            {"role": "user", "content": assistant_spans.QUESTION},
+            {"role": "assistant", "content": assistant_spans.ANSWER},
+        ]
+        return {*assistant_spans.TOKEN.findall(self.render(talk, add_generation_prompt=True).text), *self.stop_strings}
 
     @cached_property
-    def borrowed(self) -> list[str]:
+    def borrowed_stops(self) -> list[str]:
         """What ends a turn although it opens the next: [] where the template writes an end of its own, or marks the spans itself."""
-        if TAG.search(self.text) or spans.turn_ends(self._plain, self.special):
+        if TAG.search(self.text) or assistant_spans.turn_ends(self._plain, self.special):
             return []
-        return spans.openers(self._plain, self._tail)
+        return assistant_spans.openers(self._plain, self._tail)
 
     @cached_property
     def _tail(self) -> str:
-        return spans.prompt_tail(self._plain)
+        return assistant_spans.prompt_tail(self._plain)
 
     def plain(self, messages: list[Message]) -> str:
         """The conversation as the template's own text, without an end of turn that it borrows. Raises TemplateError."""
@@ -294,7 +297,12 @@ class Template:
     def reasoning_key(self) -> str | None:
         """The name under which the template takes the reasoning of a turn; None where it has no place for it."""
         return next(
-            (key for key in REASONING if self._shows([{"role": "assistant", "content": spans.ANSWER, key: MARK}])), None
+            (
+                key
+                for key in REASONING
+                if self._shows([{"role": "assistant", "content": assistant_spans.ANSWER, key: MARK}])
+            ),
+            None,
         )
 
     @cached_property
@@ -309,8 +317,8 @@ class Template:
     def _shows(self, more: list[Message], **extra: Any) -> bool:
         """Whether MARK stands in a small conversation that ends in these messages."""
         messages = [
-            {"role": "user", "content": spans.QUESTION},
-            *(more or [{"role": "assistant", "content": spans.ANSWER}]),
+            {"role": "user", "content": assistant_spans.QUESTION},
+            *(more or [{"role": "assistant", "content": assistant_spans.ANSWER}]),
         ]
         try:
             return MARK in self._run(messages, False, **extra)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from studio.errors import ModelError
 from studio.model import TABLES
-from studio.new_tokens import Added
+from studio.new_tokens import AddedTokens
 
 if TYPE_CHECKING:
     import torch
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 DELTA_SUFFIX = ".token_adapter.trainable_tokens_delta"  # how peft names the trained rows of a table
 
 
-def add_rows(base: Any, added: Added) -> Any:
+def add_rows(base: Any, added: AddedTokens) -> Any:
     """The base with a row for each new token, which starts as the mean of the others; `token_rows` tells which rows are to be trained.
 
     transformers draws added rows close to the mean (resize_token_embeddings, mean_resizing): seed torch before. Rows that the base has to

@@ -17,8 +17,8 @@ from studio import model, new_tokens
 from studio.errors import ModelError, StudioError, TemplateError, reading_model_file
 from studio.kernels import IGNORE_INDEX
 from studio.template import Message, Rendered, Template, added_bos, load
-from studio.text import calls
-from studio.text.gate import check
+from studio.text import tool_calls
+from studio.text.template_check import check
 
 if TYPE_CHECKING:
     from studio.data import DataOrder
@@ -39,7 +39,7 @@ class Encoded:
     """One conversation in tokens. labels: the id where trained, else IGNORE_INDEX; a row's first token never is: nothing predicts it.
 
     offsets: characters of `text` per token.
-    cut: tokens beyond max_length; with too_long="drop" the row is to be dropped, else they are gone from ids.
+    overflow: tokens beyond max_length; with too_long="drop" the row is to be dropped, else they are gone from ids.
     left_out: kinds of problems: what the template has no place for (see Rendered).
     """
 
@@ -47,7 +47,7 @@ class Encoded:
     labels: list[int]
     text: str
     offsets: list[tuple[int, int]]
-    cut: int
+    overflow: int
     n_trained: int
     left_out: tuple[str, ...] = ()
 
@@ -74,19 +74,23 @@ class Encoder:
         self.tokenizer_folder = new_tokens.tokenizer_folder(model_folder, added)
         self.max_length, self.too_long, self.train_on, self.reasoning = max_length, too_long, train_on, reasoning
         self.tokenizer, self.bos = _tokenizer(self.tokenizer_folder), added_bos(self.folder)
-        self.table, self.reads = _limits(self.folder, self.tokenizer)
-        if added and self.table is not None and new_tokens.added(self.folder, added).size > self.table:
-            self.table = None  # every token gets a row
-        self.context: int | None = (
+        self.num_embeddings, self.context_length = _limits(self.folder, self.tokenizer)
+        if (
+            added
+            and self.num_embeddings is not None
+            and new_tokens.assign_ids(self.folder, added).size > self.num_embeddings
+        ):
+            self.num_embeddings = None  # every token gets a row
+        self.context_limit: int | None = (
             None  # tokens beyond which a row is refused; set for an order, whose model will be given the row
         )
-        self.virtual = 0  # tokens that the method puts before every row; the context is without them
+        self.num_virtual_tokens = 0  # tokens that the method puts before every row; the context is without them
 
     @classmethod
-    def of(
-        cls, order: DataOrder, model_folder: str | Path, template: Template | None = None, virtual: int = 0
+    def from_order(
+        cls, order: DataOrder, model_folder: str | Path, template: Template | None = None, num_virtual_tokens: int = 0
     ) -> Encoder:
-        """As an order says. template: where it is loaded already. virtual: tokens that the method puts before every row."""
+        """As an order says. template: where it is loaded already. num_virtual_tokens: tokens that the method puts before every row."""
         made = cls(
             model_folder,
             template or load(order.template, new_tokens.tokenizer_folder(model_folder, order.new_tokens)),
@@ -96,7 +100,10 @@ class Encoder:
             order.reasoning,
             order.new_tokens,
         )
-        made.context, made.virtual = made.reads and made.reads - virtual, virtual
+        made.context_limit, made.num_virtual_tokens = (
+            made.context_length and made.context_length - num_virtual_tokens,
+            num_virtual_tokens,
+        )
         return made
 
     def encode(self, one: Conversation, **extra: Any) -> Encoded:
@@ -126,15 +133,19 @@ class Encoder:
         except TemplateError as error:
             return error
 
-    def beyond(self, e: Encoded) -> str:
+    def describe_overlong(self, e: Encoded) -> str:
         """In words, by how much a row is longer than the model can read; "" where it is not."""
         size = len(e.ids) - (
-            e.cut if self.too_long != "drop" and self.max_length and len(e.ids) > self.max_length else 0
+            e.overflow if self.too_long != "drop" and self.max_length and len(e.ids) > self.max_length else 0
         )
-        if self.context is None or size <= self.context:
+        if self.context_limit is None or size <= self.context_limit:
             return ""
-        words = f"The row has {size} tokens; {self.folder.name} can read {self.context} of a row."
-        return f"{words[:-1]}: its method puts {self.virtual} before each." if self.virtual else words
+        words = f"The row has {size} tokens; {self.folder.name} can read {self.context_limit} of a row."
+        return (
+            f"{words[:-1]}: its method puts {self.num_virtual_tokens} before each."
+            if self.num_virtual_tokens
+            else words
+        )
 
     def prompt_ids(self, messages: list[Message], **extra: Any) -> list[int]:
         """The ids a model is given to answer: the conversation so far and the opening of the assistant's turn."""
@@ -145,7 +156,7 @@ class Encoder:
         tried = [self._tried(given, add_generation_prompt=True, **extra) for given in _as_templates_want(messages)]
         texts = [one.text for one in tried if isinstance(one, Rendered)]
         called = [message for message in messages if message.get("tool_calls")]
-        whole = (text for text in texts if not any(calls.missing(message, text) for message in called))
+        whole = (text for text in texts if not any(tool_calls.missing(message, text) for message in called))
         text = next(whole, texts[0] if texts else None)
         if text is None:
             raise tried[0]
@@ -166,7 +177,7 @@ class Encoder:
         answers = [message for message in messages if message["role"] == "assistant"]
         spans = rendered.spans if len(rendered.spans) == len(answers) else None
         left_out |= self._unspoken(answers, rendered, spans)
-        if extra.get("tools") and any(name not in rendered.text for name in calls.names_of(extra["tools"])):
+        if extra.get("tools") and any(name not in rendered.text for name in tool_calls.names_of(extra["tools"])):
             left_out.add("tools_dropped")
         masked = self._masked(answers, rendered.text, spans)
         trained = (
@@ -288,11 +299,11 @@ class Encoder:
         self._refuse_beyond(ids)
         spans = rendered.spans[-1:] if self.train_on == "last" else rendered.spans
         labels = list(ids) if self.train_on == "all" else [IGNORE_INDEX] * len(ids)
-        for first, last in covered(offsets, rendered.masked) if self.train_on == "all" else ():
+        for first, last in tokens_in_spans(offsets, rendered.masked) if self.train_on == "all" else ():
             labels[first:last] = [IGNORE_INDEX] * (last - first)
-        for first, last in covered(offsets, spans):
+        for first, last in tokens_in_spans(offsets, spans):
             labels[first:last] = ids[first:last]
-        for first, last in ending(offsets, rendered.masked):
+        for first, last in tokens_ending_in_spans(offsets, rendered.masked):
             labels[first:last] = [IGNORE_INDEX] * (last - first)
         labels[:1] = [IGNORE_INDEX] * len(labels[:1])  # nothing stands before the first token to predict it from
         over = max(0, len(ids) - self.max_length) if self.max_length else 0
@@ -303,23 +314,23 @@ class Encoder:
 
     def _refuse_beyond(self, ids: list[int]) -> None:
         """Raise TemplateError for a token that the model's embedding table has no row for: on a GPU it would end the process."""
-        if self.table is not None and ids and max(ids) >= self.table:
+        if self.num_embeddings is not None and ids and max(ids) >= self.num_embeddings:
             token = max(ids)
             raise TemplateError(
                 f"The token {self.tokenizer.id_to_token(token)!r} has the number {token}, but {self.folder.name} has only "
-                f"{self.table} rows in its embedding table.",
+                f"{self.num_embeddings} rows in its embedding table.",
                 "Choose a template without that token, such as alpaca, or take it out of the data.",
                 "data.template",
             )
 
-    def caution(self) -> str:
+    def end_of_turn_warning(self) -> str:
         """A sentence where no single token ends the turns that are trained, or "": programs other than this one then write on."""
-        stops = self.template.stop
+        stops = self.template.stop_strings
         if not stops or any(self.tokenizer.token_to_id(stop) is not None for stop in stops):
             return ""
         parts, lacking = (
             len(self.tokenizer.encode(stops[0], add_special_tokens=False).ids),
-            self.template.marks - set(self.tokenizer.get_vocab()),
+            self.template.control_tokens - set(self.tokenizer.get_vocab()),
         )
         return (
             f"The template {self.template.name!r} ends a turn with {stops[0]!r}, which is {parts} plain tokens in this model: "
@@ -327,11 +338,11 @@ class Encoder:
             f"or add what it lacks: data.new_tokens: {json.dumps(sorted(lacking | {stops[0]}, key=len, reverse=True), ensure_ascii=False)}."
         )
 
-    def note(self) -> str:
+    def new_tokens_note(self) -> str:
         """A sentence for tokens that are to be added and need not be, or ""."""
-        return new_tokens.known_already(self.folder, self.added)
+        return new_tokens.describe_known(self.folder, self.added)
 
-    def gate(self, samples: Iterable[Conversation] = ()) -> None:
+    def check_template(self, samples: Iterable[Conversation] = ()) -> None:
         """Refuse, before a device is touched, what would train wrongly. Raises TemplateError with the reason."""
         check(self, list(samples))
 
@@ -348,7 +359,11 @@ def _as_templates_want(messages: list[Message]) -> list[list[Message]]:
     """The messages as they are, and with the arguments of calls as objects and as text: templates want one or the other."""
     if not any(message.get("tool_calls") for message in messages):
         return [messages]
-    ways = [messages, calls.with_arguments(messages, as_text=False), calls.with_arguments(messages, as_text=True)]
+    ways = [
+        messages,
+        tool_calls.with_arguments(messages, as_text=False),
+        tool_calls.with_arguments(messages, as_text=True),
+    ]
     return [way for n, way in enumerate(ways) if way not in ways[:n]]
 
 
@@ -363,13 +378,13 @@ def _missing_calls(messages: list[Message], rendered: Rendered) -> str:
         (
             lost
             for message, turn in zip(answers, turns, strict=True)
-            if message.get("tool_calls") and (lost := calls.missing(message, turn))
+            if message.get("tool_calls") and (lost := tool_calls.missing(message, turn))
         ),
         "",
     )
 
 
-def covered(offsets: Sequence[tuple[int, int]], spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+def tokens_in_spans(offsets: Sequence[tuple[int, int]], spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     """[first, last) token of every span: the tokens that hold a character of it. Offsets run from left to right.
 
     Tokenizers leave a blank that belongs to the next token out of its offsets, or give it no width; such a token is
@@ -387,12 +402,14 @@ def covered(offsets: Sequence[tuple[int, int]], spans: Sequence[tuple[int, int]]
     return found
 
 
-def ending(offsets: Sequence[tuple[int, int]], spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+def tokens_ending_in_spans(
+    offsets: Sequence[tuple[int, int]], spans: Sequence[tuple[int, int]]
+) -> list[tuple[int, int]]:
     """[first, last) token of every span: the tokens whose last character it holds. (The first one is often a blank that stands before a word.)"""
     return [
         (first, last - (first < last and offsets[last - 1][1] > stop))
         for start, stop in spans
-        for first, last in covered(offsets, [(start, stop)])
+        for first, last in tokens_in_spans(offsets, [(start, stop)])
     ]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from studio.errors import OrderError
-from studio.json_text import too_deep
+from studio.json_text import nesting_error
 
 DEEPEST = 30  # levels of an order, and aliases in it; a real one has five and none
 FAST = getattr(
@@ -48,7 +48,7 @@ def read(text: str, where: str = "the order") -> Any:
     except yaml.YAMLError as error:
         raise _refused(_exact(text, where) or error, where) from error
     except RecursionError:
-        raise too_deep(where) from None
+        raise nesting_error(where) from None
 
 
 def _check_depth(text: str, loader: Any, where: str) -> None:
@@ -60,7 +60,7 @@ def _check_depth(text: str, loader: Any, where: str) -> None:
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         aliases += isinstance(event, yaml.AliasEvent)
         if depth > DEEPEST or aliases > DEEPEST:
-            raise too_deep(where)
+            raise nesting_error(where)
 
 
 def _exact(text: str, where: str) -> yaml.YAMLError | None:

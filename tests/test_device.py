@@ -342,7 +342,7 @@ def test_every_kind_settles_every_method(home: Path, tiny_model: Path, kind: str
     assert set(device.environment([one])) == ({KINDS[kind].visible} - {None}) | (
         {"CUDA_VISIBLE_DEVICES"} if kind == "rocm" else set()
     )
-    assert launch.processes(order.changed(training={"devices": 3}), [one]) == (1 if KINDS[kind].cards else 3)
+    assert launch.processes(order.with_changes(training={"devices": 3}), [one]) == (1 if KINDS[kind].cards else 3)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "cpu"])
@@ -351,7 +351,7 @@ def test_every_kind_without_bf16(tiny_model: Path, kind: str) -> None:
     order = config.build({"data": {"train": "none.json"}})
     assert auto.precision(order, old) == {"fp16": "float16", "fp32": "float32"}[KINDS[kind].half]
     with pytest.raises(config.OrderError, match="bf16"):
-        auto.precision(order.changed(training={"precision": "bf16"}), old)
+        auto.precision(order.with_changes(training={"precision": "bf16"}), old)
 
 
 def test_cores_of_a_space(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,7 +30,7 @@ def started(home: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def three() -> list[Run]:
-    return [queue.submit(ORDER.changed(name=name)) for name in "abc"]
+    return [queue.submit(ORDER.with_changes(name=name)) for name in "abc"]
 
 
 def ids() -> list[str]:
@@ -81,7 +81,7 @@ def test_what_is_over_has_no_place() -> None:
 def test_later_orders_come_behind_a_moved_one() -> None:
     runs = three()
     queue.move(runs[0], 3)
-    queue.submit(ORDER.changed(name="d"))
+    queue.submit(ORDER.with_changes(name="d"))
     assert ids() == ["b", "c", "a", "d"]
 
 
@@ -195,7 +195,7 @@ def test_resume_refuses_another_sequence() -> None:
 
 
 def test_extend_keeps_what_auto_came_to() -> None:
-    run = queue.submit(ORDER.changed(training={"accumulation": "auto"}))
+    run = queue.submit(ORDER.with_changes(training={"accumulation": "auto"}))
     run.append("plan", steps=10, epochs=3, effective_batch=8)
     end(run, "finished")
     goal.extend(run, 1)
@@ -204,7 +204,7 @@ def test_extend_keeps_what_auto_came_to() -> None:
 
 
 def test_extend_by_steps() -> None:
-    run = queue.submit(ORDER.changed(training={"max_steps": 10}))
+    run = queue.submit(ORDER.with_changes(training={"max_steps": 10}))
     run.append("plan", steps=10, epochs=3)
     run.append("step", step=10, epoch=2.0, loss=1.0)
     end(run, "finished")

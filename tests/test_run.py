@@ -329,7 +329,7 @@ def test_sweep(home: Path) -> None:
 
 
 def test_compare(home: Path) -> None:
-    first, second = create(ORDER), create(ORDER.changed(method={"rank": 4}, training={"epochs": 1}))
+    first, second = create(ORDER), create(ORDER.with_changes(method={"rank": 4}, training={"epochs": 1}))
     for one, loss in ((first, 2.0), (second, 1.0)):
         one.append("phase", name="training", from_step=0)
         one.append("step", step=1, loss=loss, tokens=50)

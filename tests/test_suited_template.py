@@ -40,13 +40,13 @@ def test_auto_ends_in_a_token(name: str, tiny_model: Path, tmp_path: Path) -> No
     used = template.load("auto", folder)
     assert used.name == name
     encoder = Encoder(folder, used)
-    assert encoder.tokenizer.token_to_id(used.stop[0]) is not None
-    assert encoder.caution() == ""
-    encoder.gate()
+    assert encoder.tokenizer.token_to_id(used.stop_strings[0]) is not None
+    assert encoder.end_of_turn_warning() == ""
+    encoder.check_template()
 
 
 def test_an_end_of_plain_text_is_warned_about(tiny_model: Path, tmp_path: Path) -> None:
     folder = base(tmp_path / "base", tiny_model, BASES["alpaca"])
-    told = Encoder(folder, template.load("chatml", folder)).caution()
+    told = Encoder(folder, template.load("chatml", folder)).end_of_turn_warning()
     assert "'<|im_end|>', which is 10 plain tokens" in told
     assert "data.new_tokens" in told

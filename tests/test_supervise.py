@@ -123,7 +123,7 @@ def test_what_was_stopped_before_it_began_is_not_started(home: Path) -> None:
 def test_an_order_changed_by_hand_is_refused_in_words(home: Path) -> None:
     run = stage.crashed_at_step_10()
     file = run.folder / "config.yaml"
-    file.write_text(config.parse(file.read_text()).changed(data={"max_length": 64}).to_yaml())
+    file.write_text(config.parse(file.read_text()).with_changes(data={"max_length": 64}).to_yaml())
     run.append("phase", name="queued", attempt=1)
     with stage.surroundings(**stage.fake()):
         queue.advance()
@@ -141,6 +141,6 @@ def test_the_last_word_when_all_is_lost(home: Path) -> None:
         stage.kill(stage.supervisor(run))
         stage.until(lambda: run.state() == "lost", "the state")
         queue.advance()
-    assert summary(run)["cause"] == LOST.what
+    assert summary(run)["cause"] == LOST.message
     assert run.state_event()["reason"] == "lost"
     stage.until(lambda: not process.holders(run.trainer_lock), "the trainer's end", 5)

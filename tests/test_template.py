@@ -32,7 +32,7 @@ def trained(one: Template, messages: list[dict[str, Any]]) -> list[str]:
 @pytest.mark.parametrize("name", sorted(ENDS))
 def test_named_templates(name: str) -> None:
     one = template.load(name)
-    assert one.stop == [ENDS[name]]
+    assert one.stop_strings == [ENDS[name]]
     assert one.about, "each file opens with a comment on whose format it is"
     for messages, answers in ((ONE, ["Hello."]), (SYSTEM, ["Hello."]), (TWO, ["Hello.", "Yes."])):
         found = trained(one, messages)
@@ -153,7 +153,7 @@ BROKEN = {
 def test_the_gate_catches(name: str, tiny_model: Path) -> None:
     one = Template("broken", BROKEN[name], template.special_tokens(tiny_model))
     with pytest.raises(TemplateError) as refused:
-        Encoder(tiny_model, one, 512).gate([ONE, TWO])
+        Encoder(tiny_model, one, 512).check_template([ONE, TWO])
     assert "broken" in refused.value.message
 
 
@@ -170,7 +170,7 @@ def test_the_gate_lets_sound_ones_pass(name: str, tiny_model: Path) -> None:
     assert len(SOUND) >= 12
     special = {"eos_token": "<|im_end|>", "bos_token": "<|im_start|>"} | template.special_tokens(tiny_model)
     one = Template(name, SOUND[name] or template.load(name).text, special)
-    Encoder(tiny_model, one, 512).gate([ONE, SYSTEM, TWO])
+    Encoder(tiny_model, one, 512).check_template([ONE, SYSTEM, TWO])
 
 
 CALL = [
@@ -191,7 +191,7 @@ def test_where_nothing_ends_an_answer_what_opens_the_next_turn_does() -> None:
     if not {"glm4moe", "glm4moe_training"} <= set(paths):
         pytest.skip("trl does not carry this template any more")
     plain, tagged = (Template(n, paths[n], SPECIAL) for n in ("glm4moe", "glm4moe_training"))
-    assert plain.stop == ["<|user|>", "<|observation|>"]
+    assert plain.stop_strings == ["<|user|>", "<|observation|>"]
     for messages in (ONE, SYSTEM, TWO, CALL, CALL[:2]):
         assert plain.render(messages).text == tagged.render(messages).text
         assert trained(plain, messages) == trained(tagged, messages)
@@ -201,11 +201,11 @@ def test_where_nothing_ends_an_answer_what_opens_the_next_turn_does() -> None:
 
 def test_a_borrowed_end_must_be_a_token(tiny_model: Path, tmp_path: Path) -> None:
     one = Template("opener", OPENER, template.special_tokens(tiny_model))
-    assert (one.stop, trained(one, TWO)) == (["<|user|>", "<|tool|>"], ["Hello.<|user|>", "Yes.<|user|>"])
+    assert (one.stop_strings, trained(one, TWO)) == (["<|user|>", "<|tool|>"], ["Hello.<|user|>", "Yes.<|user|>"])
     with pytest.raises(TemplateError, match="<|user|>.*no token of this model's tokenizer") as refused:
-        Encoder(tiny_model, one, 512).gate([ONE, TWO])
+        Encoder(tiny_model, one, 512).check_template([ONE, TWO])
     assert "chatml" in refused.value.hint
-    Encoder(with_tokens(tiny_model, tmp_path, "<|user|>"), one, 512).gate([ONE, TWO])
+    Encoder(with_tokens(tiny_model, tmp_path, "<|user|>"), one, 512).check_template([ONE, TWO])
 
 
 def with_tokens(model: Path, folder: Path, *tokens: str) -> Path:
@@ -221,7 +221,7 @@ def test_the_gate_lets_glm_pass(tiny_model: Path, tmp_path: Path) -> None:
     if path is None:
         pytest.skip("trl does not carry this template any more")
     one = Template("glm4moe", Path(path).read_text(encoding="utf-8"), template.special_tokens(tiny_model))
-    Encoder(with_tokens(tiny_model, tmp_path, "<|user|>", "<|assistant|>", "<|observation|>"), one, 512).gate(
+    Encoder(with_tokens(tiny_model, tmp_path, "<|user|>", "<|assistant|>", "<|observation|>"), one, 512).check_template(
         [ONE, SYSTEM, TWO, CALL]
     )
 
@@ -233,7 +233,7 @@ def test_the_gate_lets_glm_pass(tiny_model: Path, tmp_path: Path) -> None:
 )
 def test_the_gate_lets_the_templates_of_real_models_pass(path: str, tiny_model: Path) -> None:
     special = {"eos_token": "<|im_end|>", "bos_token": "<|im_start|>"} | template.special_tokens(tiny_model)
-    Encoder(tiny_model, Template("real", Path(path).read_text(encoding="utf-8"), special)).gate([ONE])
+    Encoder(tiny_model, Template("real", Path(path).read_text(encoding="utf-8"), special)).check_template([ONE])
 
 
 EVIL = {

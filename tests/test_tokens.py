@@ -12,7 +12,7 @@ from studio.data import DataOrder
 from studio.errors import DataError, ModelError, TemplateError
 from studio.kernels import IGNORE_INDEX
 from studio.template import Template
-from studio.tokens import Encoder, covered
+from studio.tokens import Encoder, tokens_in_spans
 from tests.data.fixtures import ALPACA, FIXTURES, as_lines
 
 CONVERSATIONS: list[list[dict[str, Any]]] = [
@@ -80,15 +80,15 @@ def test_cut_and_drop(tiny_model: Path) -> None:
     one = template.load("model", tiny_model)
     whole = Encoder(tiny_model, one).encode(CONVERSATIONS[2])
     cut = Encoder(tiny_model, one, max_length=len(whole.ids) - 3).encode(CONVERSATIONS[2])
-    assert (len(cut.ids), cut.cut, cut.ids) == (len(whole.ids) - 3, 3, whole.ids[:-3])
+    assert (len(cut.ids), cut.overflow, cut.ids) == (len(whole.ids) - 3, 3, whole.ids[:-3])
     drop = Encoder(tiny_model, one, max_length=len(whole.ids) - 3, too_long="drop").encode(CONVERSATIONS[2])
-    assert (drop.ids, drop.cut) == (whole.ids, 3)
+    assert (drop.ids, drop.overflow) == (whole.ids, 3)
 
 
 def test_covered_gives_skipped_blanks_to_the_next_token() -> None:
-    assert covered([(0, 2), (3, 5), (5, 5), (6, 8)], [(2, 5)]) == [(1, 2)]
-    assert covered([(0, 1), (0, 1), (1, 2)], [(0, 1)]) == [(0, 2)]  # two bytes of one letter
-    assert covered([(0, 2)], [(1, 1)]) == []
+    assert tokens_in_spans([(0, 2), (3, 5), (5, 5), (6, 8)], [(2, 5)]) == [(1, 2)]
+    assert tokens_in_spans([(0, 1), (0, 1), (1, 2)], [(0, 1)]) == [(0, 2)]  # two bytes of one letter
+    assert tokens_in_spans([(0, 2)], [(1, 1)]) == []
 
 
 def test_no_tokenizer_json(tmp_path: Path) -> None:
@@ -120,10 +120,10 @@ def test_preview_colours_are_the_labels_of_the_training_rows(
 def test_the_gate_on_rows(tiny_model: Path) -> None:
     one = template.load("model", tiny_model)
     with pytest.raises(TemplateError, match="no token"):
-        Encoder(tiny_model, one, max_length=8).gate(CONVERSATIONS)
+        Encoder(tiny_model, one, max_length=8).check_template(CONVERSATIONS)
     with pytest.raises(TemplateError, match="train_on to all"):
-        Encoder(tiny_model, one).gate(["A plain text."])
-    Encoder(tiny_model, one, train_on="all").gate(["A plain text.", *CONVERSATIONS])
+        Encoder(tiny_model, one).check_template(["A plain text."])
+    Encoder(tiny_model, one, train_on="all").check_template(["A plain text.", *CONVERSATIONS])
 
 
 def write(path: Path, rows: list[Any]) -> str:

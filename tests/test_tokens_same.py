@@ -109,7 +109,7 @@ def test_unigram_with_tools(unigram: Path) -> None:
         same(unigram, tokenizer, "model", messages, TOOLS)
     encoder = Encoder(unigram, template.load("model", unigram))
     assert "weather" in encoder.encode({"messages": CALL, "tools": TOOLS}).text.split("[INST]")[0]
-    encoder.gate([{"messages": CALL, "tools": TOOLS}])
+    encoder.check_template([{"messages": CALL, "tools": TOOLS}])
 
 
 def test_tools_with_the_templates_of_real_models(tiny_model: Path, tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ def _measured(args: argparse.Namespace) -> list[dict[str, Any]]:
 def _case(method: dict[str, Any], training: dict[str, Any]) -> dict[str, Any]:
     order = config.build({"data": {"train": "sample"}, "method": method, "training": training, "name": "bench pace"})
     here, folder = devices()[0], source.fetch(order.model)
-    encoder = Encoder.of(order.data, folder)
+    encoder = Encoder.from_order(order.data, folder)
     facts, known = model.facts(folder), data.prepare(order.data, encoder, order.training.seed).statistics
     alone, guess = estimate(facts, order, here, known), record.forecast(facts, order, here, known)
     took, early = _run(order)

@@ -7,7 +7,7 @@ from typing import Any
 
 from studio import combining, run
 from studio.combination import DENSITY, TYPES
-from studio.commands.runs import TOLD, carried_out
+from studio.commands.runs import SUMMARY_KEYS, submit_and_follow
 from studio.runs.combined import losses
 
 
@@ -40,13 +40,13 @@ def _numbers(text: str) -> list[float]:
 
 def combine(args: Namespace) -> dict[str, Any]:
     """{run, state, …, combined: {runs, weights, how, density}, losses: [{run, rows, base, parents, combined}]}."""
-    answer = carried_out(
+    answer = submit_and_follow(
         lambda: combining.start(args.names, args.weights, args.how, args.density, args.name), args.detach
     )
     if args.detach:
         return answer
     return {
-        **{key: answer[key] for key in TOLD if key != "train_loss"},
+        **{key: answer[key] for key in SUMMARY_KEYS if key != "train_loss"},
         "combined": answer["combined"],
         "losses": losses(run.find(answer["run"])),
     }

@@ -9,7 +9,7 @@ from typing import Any
 from studio import data, new_tokens, template
 from studio.base import source
 from studio.data.formats import formats
-from studio.data.turns import said_with_calls
+from studio.data.roles import display_text
 from studio.errors import DataError, ModelError
 from studio.kernels import IGNORE_INDEX
 from studio.tokens import Encoder
@@ -108,7 +108,7 @@ def _encoder(args: Namespace, train_on: str = "assistant") -> Encoder:
         ) from error
     chosen = template.load(args.template, new_tokens.tokenizer_folder(folder, added))
     made = Encoder(folder, chosen, args.max_length, "cut", train_on, args.reasoning, added)
-    made.context = made.reads
+    made.context_limit = made.context_length
     return made
 
 
@@ -133,7 +133,7 @@ def look(args: Namespace) -> dict[str, Any]:
     refused = sum(count for kind, count in counts.items() if data.KINDS[kind].severity == "refused")
     return answer | {
         "refused": found.refused + refused, "counts": answer["counts"] | counts, "problems": [*answer["problems"], *more], "tokens": tokens,
-        "template": {"name": encoder.template.name, "stop": encoder.template.stop, "shows_tools": encoder.template.shows_tools},
+        "template": {"name": encoder.template.name, "stop": encoder.template.stop_strings, "shows_tools": encoder.template.shows_tools},
     }  # fmt: skip
 
 
@@ -165,8 +165,8 @@ def row(args: Namespace) -> dict[str, Any]:
     problems = [p.as_dict() for p in (*found.problems, *noted.problems) if p.row == args.row]
     return {
         "row": args.row, "conversation": conversation["messages"] or [{"role": "text", "content": conversation["text"]}], "text": e.text,
-        "tokens": tokens, "stop": encoder.template.stop, "template": encoder.template.name, "trained": e.n_trained, "over": e.cut, "problems": problems,
-        "caution": encoder.caution(), "note": encoder.note(),
+        "tokens": tokens, "stop": encoder.template.stop_strings, "template": encoder.template.name, "trained": e.n_trained, "over": e.overflow, "problems": problems,
+        "caution": encoder.end_of_turn_warning(), "note": encoder.new_tokens_note(),
     }  # fmt: skip
 
 
@@ -180,7 +180,7 @@ def templates(args: Namespace) -> list[dict[str, Any]]:
             {
                 "name": name,
                 "about": one.about,
-                "stop": one.stop,
+                "stop": one.stop_strings,
                 "shows_tools": one.shows_tools,
                 "shows_reasoning": reasoning,
             }
@@ -259,7 +259,7 @@ def _show_kind(kind: str, count: int, problems: list[dict[str, Any]]) -> None:
 def _show_row(answer: dict[str, Any]) -> None:
     colour = sys.stdout.isatty()
     for message in answer["conversation"]:
-        print(f"[{message['role']}] {said_with_calls(message)}")
+        print(f"[{message['role']}] {display_text(message)}")
     print()
     stops, line = answer["stop"], []
     for token in answer["tokens"]:

@@ -69,7 +69,7 @@ def edit(args: Namespace) -> dict[str, Any]:
     state = State(rows_of(args.file, dataset, args.format, mapping, args.encoding), [])
     for number, given in enumerate(operations, 1):
         try:
-            state.take(resolved(operation(given), state, dataset))
+            state.apply(resolved(operation(given), state, dataset))
         except DataError as error:
             raise DataError(f"Operation {number}: {error.message}", error.hint, error.where) from error
     return {key: value for key, value in write(dataset, state, out).items() if key != "log"}

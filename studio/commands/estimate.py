@@ -79,7 +79,9 @@ def statistics(order: config.RunConfig) -> tuple[dict[str, int] | None, dict[str
         return None, None
     try:
         made = data.prepare(
-            order.data, Encoder.of(order.data, folder, virtual=order.virtual_tokens), order.training.seed
+            order.data,
+            Encoder.from_order(order.data, folder, num_virtual_tokens=order.virtual_tokens),
+            order.training.seed,
         )
         return made.statistics, {
             key: made.record[key] for key in ("dropped", "reasons", "cut", "left_out", "tokens_lost")

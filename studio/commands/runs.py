@@ -17,7 +17,7 @@ from studio.runs import compare as comparing
 from studio.runs import log
 from studio.runs.signs import signs
 
-TOLD = ("run", "state", "cause", "action", "train_loss", "eval_loss_before", "eval_loss", "seconds", "result")
+SUMMARY_KEYS = ("run", "state", "cause", "action", "train_loss", "eval_loss_before", "eval_loss", "seconds", "result")
 
 
 def add(parsers: Any, common: ArgumentParser) -> None:
@@ -67,11 +67,11 @@ def start(args: Namespace) -> dict[str, Any]:
         else config.load(args.config, args.settings)
     )
     preflight.check(order)
-    answer = carried_out(lambda: queue.submit(order), args.detach)
-    return answer if args.detach else {key: answer[key] for key in TOLD if key in answer}
+    answer = submit_and_follow(lambda: queue.submit(order), args.detach)
+    return answer if args.detach else {key: answer[key] for key in SUMMARY_KEYS if key in answer}
 
 
-def carried_out(submit: Callable[[], Run], detach: bool) -> dict[str, Any]:
+def submit_and_follow(submit: Callable[[], Run], detach: bool) -> dict[str, Any]:
     """Queue a run and, unless `detach`, follow it to its end: {run, …}, with what `show` tells when it is over. Raises Failed with that."""
     try:
         one = submit()
@@ -100,7 +100,7 @@ def carried_out(submit: Callable[[], Run], detach: bool) -> dict[str, Any]:
         return {"run": one.id, "state": one.state()}
     answer = {"run": one.id, **run.summary(one)}
     if answer["state"] in ("failed", "lost"):
-        raise Failed({key: answer[key] for key in TOLD})
+        raise Failed({key: answer[key] for key in SUMMARY_KEYS})
     return answer
 
 

@@ -18,7 +18,7 @@ from studio.data.converter import Converter
 from studio.data.problem import MAX_DETAILED_PER_KIND, Problem, problem
 from studio.data.repeats import ending_key, normalized
 from studio.data.text_checks import scan
-from studio.text.calls import said
+from studio.text.tool_calls import called_functions
 
 COMPARED = frozenset(("rejected", "label"))
 MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
@@ -189,7 +189,7 @@ def normalized_hash(conversation: dict[str, Any]) -> int:
 
 def _beside(conversation: dict[str, Any], turns: list[dict[str, Any]]) -> str:
     """What tells a row from others of the same words: the calls of its turns, the answer that is worse, the verdict; "" for none."""
-    made = [said(turns), *(conversation.get(name) for name in sorted(COMPARED))]
+    made = [called_functions(turns), *(conversation.get(name) for name in sorted(COMPARED))]
     return json.dumps(made, sort_keys=True, default=str) if any(one or one is False for one in made) else ""
 
 

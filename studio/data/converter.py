@@ -6,7 +6,7 @@ from functools import lru_cache
 from types import ModuleType
 from typing import Any
 
-from studio.data.formats import NESTED, Found, as_row, kto, text
+from studio.data.formats import NESTED, ReportProblem, as_row, kto, text
 from studio.data.layouts import OBJECTS, possible, rewritten
 from studio.data.mapping import normalized_mapping, renamer
 
@@ -25,7 +25,7 @@ class Converter:
         self.named = set((normalized_mapping(mapping) or {"columns": {}})["columns"].values())
         self.learns = form is not text and getattr(form, "STAGE", "sft") == "sft"
 
-    def __call__(self, row: Any, found: Found) -> dict[str, Any] | None:
+    def __call__(self, row: Any, report: ReportProblem) -> dict[str, Any] | None:
         """The row's conversation, or None when it cannot be trained on, which has then been told."""
         if (
             type(row) is dict
@@ -33,7 +33,7 @@ class Converter:
             and _plain(tuple(row))
             and OBJECTS.isdisjoint(map(type, row.values()))
         ):
-            return self.form.convert(row, found)
+            return self.form.convert(row, report)
         row = as_row(row)
         if (
             self.learns
@@ -42,14 +42,14 @@ class Converter:
             and kto.bad(row)
             and (label := kto.labelled(row)) not in self.named
         ):
-            found("bad_answer", label, row[label])
+            report("bad_answer", label, row[label])
             return None
         if self.rename is not None:
             row = self.rename(row)
-        row = rewritten(row, found)
+        row = rewritten(row, report)
         if row is None:
             return None
         if not isinstance(row, dict):
-            found("not_a_row", None, row)
+            report("not_a_row", None, row)
             return None
-        return self.form.convert(row, found)
+        return self.form.convert(row, report)

@@ -11,11 +11,11 @@ from typing import Any
 from studio.data.converter import Converter
 from studio.data.formats import Row, as_row, formats
 from studio.data.formats.fields import kind
-from studio.data.formats.messages import LISTS, is_turn, role_of
+from studio.data.formats.messages import MESSAGE_COLUMNS, is_turn, role_of
 from studio.data.layouts import layout_of, rewritten
 from studio.data.mapping import PARTS, format_of
 from studio.data.problem import KINDS
-from studio.data.turns import ROLE_KEYS
+from studio.data.roles import ROLE_KEYS
 from studio.errors import DataError
 
 ASKED = re.compile(r"input|quest|prompt|query|instruct|ask|frage|问|输入|user|human|problem", re.IGNORECASE)
@@ -153,7 +153,7 @@ def _near(columns: list[str], rows: list[Row]) -> str:
             continue
         if all(is_turn(turn, known=True) for turn in first):
             return f"{column} holds turns, and none of them is the assistant's: add the answers as turns with the role assistant."
-        if column in LISTS:
+        if column in MESSAGE_COLUMNS:
             return f"{column}[0] holds {_listed(list(first[0]))}: write every turn with role and content, or every pair with user and assistant."
     return ""
 

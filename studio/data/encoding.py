@@ -42,7 +42,7 @@ class Prepared:
     stop: list[str] = field(default_factory=list)
 
 
-class _Record:
+class RowsByKind:
     """Row numbers by kind and source."""
 
     def __init__(self) -> None:
@@ -52,7 +52,7 @@ class _Record:
         if len(rows):
             self.rows.setdefault(kind, {}).setdefault(source, []).extend(map(int, rows))
 
-    def told(self) -> dict[str, dict[str, Any]]:
+    def as_dict(self) -> dict[str, dict[str, Any]]:
         return {
             kind: {
                 "count": sum(map(len, by.values())),
@@ -73,7 +73,7 @@ def ranges(rows: list[int]) -> str:
     return ", ".join(f"{a}" if a == b else f"{a}-{b}" for a, b in found)
 
 
-class Drawn(NamedTuple):
+class SourceSplit(NamedTuple):
     """A source after the decisions on its problems: the rows to train on and those held out of it."""
 
     dataset: Dataset
@@ -81,43 +81,43 @@ class Drawn(NamedTuple):
     held: Conversations
 
 
-Held = tuple[Dataset, Conversations]
+EvalPart = tuple[Dataset, Conversations]
 
 
-class Recording:
+class PreparationRecord:
     """What is dropped and cut on the way, and the tokens lost by it. seed: of the split; decisions: drop, keep or stop by kind of problem."""
 
     def __init__(self, seed: int, decisions: dict[str, str] | None = None) -> None:
         self.seed, self.decisions = seed, decisions or {}
         self.dropped, self.cut, self.split, self.held_back, self.lost, self.eval_lost = (
-            _Record(),
-            _Record(),
-            _Record(),
-            _Record(),
+            RowsByKind(),
+            RowsByKind(),
+            RowsByKind(),
+            RowsByKind(),
             0,
             0,
         )
         self.available = 0  # rows that could have been held out
         self.left_out, self.reasons = (
-            _Record(),
+            RowsByKind(),
             {},
         )  # what the template has no place for; in words, why rows were dropped
 
 
-class Work(NamedTuple):
+class EncodingJob(NamedTuple):
     """What is encoded, and where to. held: the rows held out, by the data set they are from."""
 
     order: DataOrder
-    drawn: list[Drawn]
-    held: list[Held]
+    drawn: list[SourceSplit]
+    held: list[EvalPart]
     encoder: Encoder
     seed: int
     folder: Path
-    record: Recording
+    record: PreparationRecord
     report: Report
 
 
-def encode(work: Work) -> None:
+def encode(work: EncodingJob) -> None:
     """Write train.arrow, eval.arrow, order.npy and record.json."""
     order, drawn, held, encoder, seed, folder, record, report = work
     total = sum(len(part.train) for part in drawn) + sum(len(part) for _, part in held)
@@ -137,7 +137,7 @@ def encode(work: Work) -> None:
         trained = np.array(writer.trained, np.int64)
     if not sum(counts):
         raise DataError("No row is left to train on.", why(record), "data")
-    eval_rows = write_held(work, folder / "eval.arrow")
+    eval_rows = write_eval(work, folder / "eval.arrow")
     report(total, total)
     mixed, at = [], 0
     for n, (source, count) in enumerate(zip(order.sources(), counts, strict=True)):
@@ -148,16 +148,16 @@ def encode(work: Work) -> None:
     write_record(work, counts, open_rows(folder / "train.arrow", chosen), trained[chosen], eval_rows)
 
 
-def write_held(work: Work, file: Path) -> int:
+def write_eval(work: EncodingJob, file: Path) -> int:
     """Write the rows held out that are not training rows as well; returns how many."""
     with Writer(file) as writer:
-        for _, encoded in held_rows(work.order, work.drawn, work.held, work.encoder, work.record):
+        for _, encoded in encode_eval(work.order, work.drawn, work.held, work.encoder, work.record):
             writer.add(encoded)
         return writer.rows
 
 
-def held_rows(
-    order: DataOrder, drawn: list[Drawn], held: list[Held], encoder: Encoder, record: Recording
+def encode_eval(
+    order: DataOrder, drawn: list[SourceSplit], held: list[EvalPart], encoder: Encoder, record: PreparationRecord
 ) -> Iterator[tuple[list[dict[str, Any]], list[Encoded]]]:
     """(conversations, their Encoded) of what a run measures on, some at a time: the one place that says which rows these are."""
     decision = order.problems.get("leak", "keep" if isinstance(order.eval, str) else "drop")
@@ -170,7 +170,7 @@ def held_rows(
             yield [c for c, some in zip(batch, made, strict=True) if some], [e for some in made for e in some]
 
 
-def write_record(work: Work, counts: list[int], rows: EncodedRows, trained: np.ndarray, eval_rows: int) -> None:
+def write_record(work: EncodingJob, counts: list[int], rows: EncodedRows, trained: np.ndarray, eval_rows: int) -> None:
     """The record of what an epoch sees (rows; trained: trained tokens of each) and of what was left out. counts: rows kept of each source."""
     order, drawn, held, _, _, folder, record, _ = work
     sizes = rows.lengths()
@@ -186,10 +186,10 @@ def write_record(work: Work, counts: list[int], rows: EncodedRows, trained: np.n
             {"source": part.dataset.source, "format": part.dataset.format, "fingerprint": part.dataset.fingerprint, "rows": part.dataset.rows, "kept": count,
              "weight": source.weight, "found": part.dataset.counts} for part, source, count in zip(drawn, order.sources(), counts, strict=True)
         ],
-        "dropped": record.dropped.told(), "cut": record.cut.told(), "split": record.split.told(), "tokens_lost": record.lost,
-        "left_out": record.left_out.told(), "reasons": record.reasons,
+        "dropped": record.dropped.as_dict(), "cut": record.cut.as_dict(), "split": record.split.as_dict(), "tokens_lost": record.lost,
+        "left_out": record.left_out.as_dict(), "reasons": record.reasons,
         "eval": {"source": held[0][0].source if isinstance(order.eval, str) else "a share", "rows": eval_rows,
-                 "of": record.available, "dropped": record.held_back.told(),
+                 "of": record.available, "dropped": record.held_back.as_dict(),
                  "tokens_lost": record.eval_lost} | ({} if isinstance(order.eval, str) else {"share": order.eval or 0, "seed": record.seed}),
     }  # fmt: skip
     (folder / "record.json").write_text(json.dumps({"record": told, "statistics": statistics}), encoding="utf-8")
@@ -207,26 +207,26 @@ def rows_of(
     e: Encoded | TemplateError,
     order: DataOrder,
     encoder: Encoder,
-    record: Recording,
+    record: PreparationRecord,
     source: str,
     held: bool = False,
 ) -> list[Encoded]:
     """What is trained of a row: itself, nothing, or the pieces of a text that is longer than the limit."""
-    if isinstance(e, Encoded) and e.cut and order.too_long == "split" and "text" in conversation:
+    if isinstance(e, Encoded) and e.overflow and order.too_long == "split" and "text" in conversation:
         if not held:
             record.split.add("split", source, [conversation["row"]])
         whole = encoder.encode(conversation, whole=True)
         return [piece for piece in split_row(whole, order.max_length, order.overlap) if piece.n_trained]
-    one = judged(conversation, e, encoder, source, record, held)
+    one = accept_row(conversation, e, encoder, source, record, held)
     return [] if one is None else [one]
 
 
-def judged(
+def accept_row(
     conversation: dict[str, Any],
     e: Encoded | TemplateError,
     encoder: Encoder,
     source: str,
-    record: Recording,
+    record: PreparationRecord,
     held: bool = False,
 ) -> Encoded | None:
     """The row if it can be trained on; else None, and recorded is why. held: of the rows held out.
@@ -237,7 +237,7 @@ def judged(
     if isinstance(e, TemplateError):
         dropped.add("unrenderable", source, row)
         record.reasons.setdefault("unrenderable", f"{e.message} {e.hint}".strip())
-    elif e.cut and encoder.too_long == "drop":
+    elif e.overflow and encoder.too_long == "drop":
         dropped.add("over_limit", source, row)
     elif e.n_trained == 0:
         dropped.add("untrained", source, row)
@@ -251,26 +251,26 @@ def judged(
             )
         dropped.add(unwanted[0], source, row)
     else:
-        refuse_beyond(conversation, e, encoder, source)
+        check_context_length(conversation, e, encoder, source)
         for kind in () if held else e.left_out:
             record.left_out.add(kind, source, row)
-        if e.cut:
+        if e.overflow:
             (record.held_back if held else record.cut).add("over_limit", source, row)
             if held:
-                record.eval_lost += e.cut
+                record.eval_lost += e.overflow
             else:
-                record.lost += e.cut
+                record.lost += e.overflow
         return e
     return None
 
 
-def refuse_beyond(conversation: dict[str, Any], e: Encoded, encoder: Encoder, source: str) -> None:
+def check_context_length(conversation: dict[str, Any], e: Encoded, encoder: Encoder, source: str) -> None:
     """Raise DataError for a row that is longer than the model can read: it would fail in the middle of the run, or learn nothing there."""
-    beyond = encoder.beyond(e)
+    beyond = encoder.describe_overlong(e)
     if beyond:
         raise DataError(
             f"Row {conversation['row']} of {source}: {beyond}",
-            f"Set data.max_length to {encoder.context} or less, or choose a model that reads more.",
+            f"Set data.max_length to {encoder.context_limit} or less, or choose a model that reads more.",
             "data.max_length",
         )
 
@@ -284,7 +284,7 @@ def _hashes(of: np.ndarray, dataset: Dataset, conversations: Conversations) -> n
     )
 
 
-def _leaked(dataset: Dataset, part: Conversations, drawn: list[Drawn]) -> np.ndarray:
+def _leaked(dataset: Dataset, part: Conversations, drawn: list[SourceSplit]) -> np.ndarray:
     """The numbers of the evaluation rows that stand in the training data too, word for word or but for case, blanks and punctuation."""
     same = np.isin(
         _hashes(dataset.exact, dataset, part),
@@ -300,7 +300,7 @@ def _leaked(dataset: Dataset, part: Conversations, drawn: list[Drawn]) -> np.nda
 
 
 def _without_leaks(
-    dataset: Dataset, part: Conversations, drawn: list[Drawn], decision: str, record: _Record
+    dataset: Dataset, part: Conversations, drawn: list[SourceSplit], decision: str, record: RowsByKind
 ) -> Conversations:
     """The evaluation rows that are not training rows as well; which those were is recorded."""
     rows = _leaked(dataset, part, drawn) if len(part) else part.row_numbers
@@ -314,9 +314,9 @@ def _without_leaks(
     return part.without(set(rows.tolist())) if decision == "drop" else part
 
 
-def why(record: Recording) -> str:
+def why(record: PreparationRecord) -> str:
     """What was dropped, in words, for a set of which nothing is left."""
-    told = ", ".join(f"{kind}: {what['count']}" for kind, what in record.dropped.told().items())
+    told = ", ".join(f"{kind}: {what['count']}" for kind, what in record.dropped.as_dict().items())
     reason = record.reasons.get("unrenderable")
     hint = reason or "Raise max_length, or look at the problems of the data."
     return f"Dropped were {told}. {hint}" if told else "The data is empty."

@@ -100,7 +100,7 @@ class TemplateProblems:
             return
         if not e.n_trained:
             self._note("untrained", conversation, "No token of this row is trained on.")
-        if beyond := encoder.beyond(e):
+        if beyond := encoder.describe_overlong(e):
             self._note("over_context", conversation, beyond)
         for kind in e.left_out:
             self._note(kind, conversation)

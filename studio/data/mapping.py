@@ -10,9 +10,9 @@ from typing import Any
 from studio import json_text
 from studio.data.formats import Row, kto
 from studio.data.formats.fields import REASONING
-from studio.data.formats.messages import LISTS
+from studio.data.formats.messages import MESSAGE_COLUMNS
+from studio.data.roles import CONTENT_KEYS, ROLE_KEYS, ROLES
 from studio.data.tracked_row import without
-from studio.data.turns import CONTENT_KEYS, ROLE_KEYS, ROLES
 from studio.errors import DataError
 
 # part named by hand -> the column the formats know it by
@@ -141,7 +141,9 @@ def renamer(mapping: dict[str, Any] | None) -> Callable[[Any], Any] | None:
         made: Row = {part: row[column] for part, column in columns.items() if column in row}
         if not columns:
             made = row | {}
-        lists = made.get("messages", next((row[name] for name in LISTS if isinstance(row.get(name), list)), None))
+        lists = made.get(
+            "messages", next((row[name] for name in MESSAGE_COLUMNS if isinstance(row.get(name), list)), None)
+        )
         if tags and isinstance(lists, list):
             made["messages"] = [_retag(turn, tags) for turn in lists]
         return made

@@ -6,8 +6,8 @@ from typing import Any
 
 import orjson
 
-from studio.data.formats import LISTS
-from studio.data.turns import ROLE_KEYS, ROLES
+from studio.data.formats import LIST_COLUMNS
+from studio.data.roles import ROLE_KEYS, ROLES
 
 DEEP = 4  # objects around the rows at most
 
@@ -18,7 +18,7 @@ def rows_within(value: Any, depth: int = 0) -> list[Any] | None:
     {"version": 1, "data": [row, …]}, also deeper; {"data": {"columns": […], "data": [[cell, …], …]}}; columns as lists or,
     as pandas writes them, as {"0": cell, …}; {name: row, …}.
     """
-    if not isinstance(value, dict) or any(name in value for name in LISTS) or depth > DEEP:
+    if not isinstance(value, dict) or any(name in value for name in LIST_COLUMNS) or depth > DEEP:
         return None
     return _split(value) or _only_list(value) or _columns(value) or _by_name(value) or _deeper(value, depth)
 

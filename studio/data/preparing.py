@@ -21,7 +21,16 @@ from studio.data import store
 from studio.data import streaming as large
 from studio.data.dataset import Dataset
 from studio.data.encoded import open_rows
-from studio.data.encoding import Drawn, Held, Prepared, Recording, Report, Work, encode, held_rows
+from studio.data.encoding import (
+    EncodingJob,
+    EvalPart,
+    PreparationRecord,
+    Prepared,
+    Report,
+    SourceSplit,
+    encode,
+    encode_eval,
+)
 from studio.data.order import DataOrder
 from studio.data.reading import read
 from studio.data.splitting import num_held_out, split
@@ -51,7 +60,7 @@ def prepare(
     key = _key(order, [*datasets, *([own] if own else [])], encoder, seed)
     folder = subfolder("datasets") / f"encoded-{key}"
     if not (folder / "record.json").is_file():
-        record = Recording(seed, order.problems)
+        record = PreparationRecord(seed, order.problems)
         drawn, held = _drawn(order, datasets, own, seed, record)
         counts = [len(part.train) for part in drawn]
         _gate(encoder, drawn)
@@ -60,7 +69,7 @@ def prepare(
             return large.start_streaming(order, encoder, seed, key, counts, record.available)
         made = store.new_folder(draft)
         try:
-            work = Work(order, drawn, held, encoder, seed, made, record, report or (lambda done, total: None))
+            work = EncodingJob(order, drawn, held, encoder, seed, made, record, report or (lambda done, total: None))
             (large.encode if sum(counts) >= large.LARGE and not parted else encode)(work)
             store.publish(made, folder.name)
         finally:
@@ -72,20 +81,25 @@ def prepare(
         open_rows(folder / "train.arrow", mixed) if (folder / "train.arrow").is_file() else large.parts(folder, mixed)
     )
     return Prepared(
-        train, open_rows(folder / "eval.arrow"), about["record"], about["statistics"], key, encoder.template.stop
+        train,
+        open_rows(folder / "eval.arrow"),
+        about["record"],
+        about["statistics"],
+        key,
+        encoder.template.stop_strings,
     )
 
 
 def held_out(order: DataOrder, encoder: Encoder, seed: int = 42) -> list[dict[str, Any]]:
     """The conversations that a run of this order measures on: those of Prepared.eval, row by row."""
-    record = Recording(seed, order.problems)
+    record = PreparationRecord(seed, order.problems)
     drawn, held = _drawn(order, *_datasets(order), seed, record)
-    return [one for some, _ in held_rows(order, drawn, held, encoder, record) for one in some]
+    return [one for some, _ in encode_eval(order, drawn, held, encoder, record) for one in some]
 
 
 def trained_on(order: DataOrder, seed: int = 42, count: int = 20) -> list[dict[str, Any]]:
     """Some of the conversations that a run of this order is trained on."""
-    drawn, _ = _drawn(order, *_datasets(order), seed, Recording(seed))
+    drawn, _ = _drawn(order, *_datasets(order), seed, PreparationRecord(seed))
     return [one for part in drawn for one in part.train[:count]][:count]
 
 
@@ -118,14 +132,14 @@ def _key(order: DataOrder, datasets: list[Dataset], encoder: Encoder, seed: int)
     what = [
         VERSION, [d.fingerprint for d in datasets], [(s.source, s.weight) for s in order.sources()], order.eval,  # the record names the sources
         order.eval_rows, order.problems, encoder.template.text, encoder.template.special, encoder.max_length, encoder.too_long, order.overlap,
-        encoder.train_on, encoder.reasoning, encoder.bos, encoder.table, encoder.context, seed, tokenizer,
+        encoder.train_on, encoder.reasoning, encoder.bos, encoder.num_embeddings, encoder.context_limit, seed, tokenizer,
     ]  # fmt: skip
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def _drawn(
-    order: DataOrder, datasets: list[Dataset], own: Dataset | None, seed: int, record: Recording
-) -> tuple[list[Drawn], list[Held]]:
+    order: DataOrder, datasets: list[Dataset], own: Dataset | None, seed: int, record: PreparationRecord
+) -> tuple[list[SourceSplit], list[EvalPart]]:
     """Each source after the decisions on its problems, and what is held out."""
     chosen, drawn = [], []
     for dataset in datasets:
@@ -138,7 +152,7 @@ def _drawn(
     record.available = sum(wanted)
     for dataset, conversations, count in zip(datasets, chosen, wanted, strict=True):
         most = count if record.available <= order.eval_rows else round(count * order.eval_rows / record.available)
-        drawn.append(Drawn(dataset, *split(conversations, share, seed, most)))
+        drawn.append(SourceSplit(dataset, *split(conversations, share, seed, most)))
     if own is None:
         return drawn, [(part.dataset, part.held) for part in drawn]
     selection = own.decide(order.problems)
@@ -151,10 +165,10 @@ def _drawn(
     return drawn, [(own, selection.conversations)]
 
 
-def _gate(encoder: Encoder, drawn: list[Drawn]) -> None:
+def _gate(encoder: Encoder, drawn: list[SourceSplit]) -> None:
     for _, train, _ in drawn:
         step = max(1, len(train) // GATED)
-        encoder.gate([train[n] for n in range(0, len(train), step)][:GATED])
+        encoder.check_template([train[n] for n in range(0, len(train), step)][:GATED])
 
 
 def main(job: dict[str, Any]) -> None:
@@ -171,8 +185,8 @@ def main(job: dict[str, Any]) -> None:
         return
     try:
         failed.unlink(missing_ok=True)
-        encoder = Encoder.of(order, folder)
-        encoder.context = job["context"]
+        encoder = Encoder.from_order(order, folder)
+        encoder.context_limit = job["context"]
         prepare(order, encoder, job["seed"], draft=draft)
     except StudioError as error:
         failed.write_text(json.dumps(error.as_dict()))

@@ -26,7 +26,7 @@ import pyarrow as pa
 
 from studio.data import encoding, store
 from studio.data.encoded import EncodedRows, Row, Writer, open_rows
-from studio.data.encoding import Prepared, Work
+from studio.data.encoding import EncodingJob, Prepared
 from studio.data.mixing import sample_indices, shuffled
 from studio.data.order import DataOrder
 from studio.errors import DataError
@@ -76,7 +76,7 @@ class StreamedRows(Sequence[Row]):
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
-            return [self[n] for n in range(*index.sample_indices(len(self)))]
+            return [self[n] for n in range(*index.indices(len(self)))]
         if not -len(self) <= index < len(self):
             raise IndexError(index)
         part, place = divmod(int(self.places.of[index]), PART)
@@ -137,7 +137,7 @@ def start_streaming(
         "seed": seed,
         "key": key,
         "parent": os.getpid(),
-        "context": encoder.context,
+        "context": encoder.context_limit,
     }
     settled = {**os.environ, "TOKENIZERS_PARALLELISM": "true"}
     child = subprocess.Popen(
@@ -178,14 +178,14 @@ def start_streaming(
         "eval": {"rows": len(held), "of": available},
         "ahead": rows.places.parts,
     }
-    return Prepared(rows, held, record, statistics, key, encoder.template.stop)
+    return Prepared(rows, held, record, statistics, key, encoder.template.stop_strings)
 
 
-def encode(work: Work) -> None:
+def encode(work: EncodingJob) -> None:
     """Write a large set part by part, and its record at the end."""
     folder, counts = work.folder, [len(part.train) for part in work.drawn]
     places = EpochOrder(work.order, counts, work.seed)
-    eval_rows = encoding.write_held(work, folder / ".eval")
+    eval_rows = encoding.write_eval(work, folder / ".eval")
     os.replace(folder / ".eval", folder / "eval.arrow")
     trained: list[int] = []
     for number in range(places.parts):
@@ -202,7 +202,7 @@ def encode(work: Work) -> None:
     encoding.write_record(work, counts, rows, np.array(trained, np.int64)[places.of], eval_rows)
 
 
-def _encoded(chunk: np.ndarray, first: np.ndarray, work: Work) -> list[Encoded]:
+def _encoded(chunk: np.ndarray, first: np.ndarray, work: EncodingJob) -> list[Encoded]:
     """Candidates (numbers over all sources), encoded; nothing in the place of one that cannot be trained on."""
     found = [NOTHING] * len(chunk)
     for n, part in enumerate(work.drawn):
@@ -211,7 +211,7 @@ def _encoded(chunk: np.ndarray, first: np.ndarray, work: Work) -> list[Encoded]:
         for batch, encoded in encoding.batches(part.train.take((chunk[mine] - first[n]).tolist()), work.encoder):
             for conversation, one in zip(batch, encoded, strict=True):
                 found[next(place)] = (
-                    encoding.judged(conversation, one, work.encoder, part.dataset.source, work.record) or NOTHING
+                    encoding.accept_row(conversation, one, work.encoder, part.dataset.source, work.record) or NOTHING
                 )
     return found
 

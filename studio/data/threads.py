@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from studio.data.block import ROWS_PER_BLOCK, Block
-from studio.data.formats import LISTS, as_row
+from studio.data.formats import LIST_COLUMNS, as_row
 from studio.data.formats.messages import role_of
-from studio.data.turns import CONTENT_KEYS, ROLE_KEYS
+from studio.data.roles import CONTENT_KEYS, ROLE_KEYS
 from studio.errors import DataError
 
 IDS = ("conversation_id", "conv_id", "conversation", "dialogue_id", "dialog_id", "chat_id", "thread_id", "session_id", "conversationid",
@@ -32,7 +32,18 @@ PLACES = (
 )
 MEMBER, PARENT = ("message_id", "id", "uuid"), ("parent_id", "parent", "parent_message_id", "parentId")
 NOT = frozenset(
-    ("prompt", "completion", "instruction", "output", "response", "answer", "question", "chosen", "rejected", *LISTS)
+    (
+        "prompt",
+        "completion",
+        "instruction",
+        "output",
+        "response",
+        "answer",
+        "question",
+        "chosen",
+        "rejected",
+        *LIST_COLUMNS,
+    )
 ) - {"dialogue", "dialog", "conversation"}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from studio.data.turns import ROLE_KEYS
+from studio.data.roles import ROLE_KEYS
 
 
 class TrackedRow(dict[str, Any]):

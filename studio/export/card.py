@@ -13,6 +13,7 @@ from studio import data, yaml_text
 from studio.base.starter import REPO
 from studio.combination import TYPES
 from studio.errors import OrderError, StudioError
+from studio.events import latest
 from studio.export import proof, readme
 from studio.export.curve import curve, png
 from studio.home import write_atomic
@@ -135,7 +136,7 @@ def cells(row: dict[str, Any], runs: Iterable[str]) -> list[str]:
 
 
 def _data(config: Any, run: Run) -> str:
-    plan = next((event for event in reversed(run.events()) if event["kind"] == "plan"), {})
+    plan = latest(run.events(), "plan")
     lines = [
         f"- `{short(one['source'])}`: {one['rows']:,} rows, format {one['format']}, fingerprint `{one['fingerprint']}`"
         for one in (plan.get("data") or {}).get("sources") or _sources(config)

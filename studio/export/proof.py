@@ -148,8 +148,8 @@ def held_out(order: Any) -> list[dict[str, Any]]:
     """The conversations a run keeps apart to measure on, as its trainer does. Raises StudioError when data or model is gone."""
     folder = source.fetch(order.model)
     parts = [
-        data.held_out(section, Encoder.of(section, folder, virtual=order.virtual_tokens), seed)
-        for section, seed in order.sections()
+        data.held_out(section, Encoder.from_order(section, folder, num_virtual_tokens=order.virtual_tokens), seed)
+        for section, seed in order.data_sections()
     ]
     return [
         row for several in zip_longest(*parts) for row in several if row is not None
@@ -159,7 +159,7 @@ def held_out(order: Any) -> list[dict[str, Any]]:
 def _rows(order: Any) -> list[dict[str, Any]]:
     return [
         *held_out(order),
-        *(row for section, seed in order.sections() for row in data.trained_on(section, seed, PROMPTS)),
+        *(row for section, seed in order.data_sections() for row in data.trained_on(section, seed, PROMPTS)),
     ]
 
 

@@ -6,6 +6,7 @@ import html
 from typing import Any
 
 from studio.combination import TYPES
+from studio.events import latest
 from studio.export import proof
 from studio.export.card import cells, portable, short, versions
 from studio.export.curve import curve, svg
@@ -24,7 +25,7 @@ def report(run: Run) -> str:
     """The whole page as a string; everything that came from data, names or a model is escaped."""
     said, diary = summary(run), run.events()
     config = run.config
-    plan = next((event for event in reversed(diary) if event["kind"] == "plan"), {})
+    plan = latest(diary, "plan")
     parts = [
         f"<h1>{_e(said['name'])}</h1><p>{_e(config.method.label)} on {_e(config.model.source)}, run {_e(run.id)}: {_e(said['state'])}."
         f"{' ' + _e(said['cause']) if said['cause'] else ''}</p>",

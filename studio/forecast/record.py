@@ -18,6 +18,7 @@ from studio.config import RunConfig
 from studio.device import Device
 from studio.errors import OrderError, StudioError
 from studio.estimate import Estimate, estimate
+from studio.events import latest
 from studio.forecast import clock
 from studio.memory.ours import Rows
 from studio.model import ModelFacts
@@ -108,7 +109,7 @@ def seen(device: Device) -> list[Seen]:
 def _seen(folder: str, stamp: int) -> Seen | None:
     one = run.Run(Path(folder))
     diary = one.events()
-    plan: dict[str, Any] = next((event for event in reversed(diary) if event["kind"] == "plan"), {})
+    plan = latest(diary, "plan")
     said = summary.summary(one, diary)
     if said["state"] != "finished" or not plan:
         return None

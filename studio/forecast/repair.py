@@ -25,7 +25,7 @@ def repairs(run: Run) -> list[dict[str, Any]]:
     found = []
     for change, text, cost, resumes in _changes(config, plan):
         try:
-            after = _bytes(config.changed(**change), plan)
+            after = _bytes(config.with_changes(**change), plan)
         except StudioError:
             continue  # this method or model does not take the change
         saves = before - after if before is not None and after is not None else None

@@ -6,6 +6,7 @@ from math import exp, log
 from statistics import median
 from typing import Any, NamedTuple
 
+from studio.events import latest
 from studio.runs.summary import current_events
 
 
@@ -31,7 +32,7 @@ def signs(diary: list[dict[str, Any]]) -> list[Sign]:
     told = current_events(diary)
     steps = [event for event in told if event["kind"] == "step"]
     evals = [event for event in told if event["kind"] == "eval" and event.get("loss") is not None]
-    plan: dict[str, Any] = next((event for event in reversed(told) if event["kind"] == "plan"), {})
+    plan = latest(told, "plan")
     if not steps:
         return []
     found = [

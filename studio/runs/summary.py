@@ -46,7 +46,7 @@ def current_events(diary: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def phase(diary: list[dict[str, Any]]) -> str | None:
-    return next((event["name"] for event in reversed(diary) if event["kind"] == "phase"), None)
+    return events.latest(diary, "phase").get("name")
 
 
 def summary(run: Run, diary: list[dict[str, Any]] | None = None) -> dict[str, Any]:
@@ -109,7 +109,7 @@ def _told_by(everything: list[dict[str, Any]]) -> dict[str, Any]:
     steps = [event for event in diary if event["kind"] == "step"]
     evals = [event for event in diary if event["kind"] == "eval" and event.get("loss") is not None]
     saved = [event for event in diary if event["kind"] == "saved"]
-    plan: dict[str, Any] = next((event for event in reversed(diary) if event["kind"] == "plan"), {})
+    plan = events.latest(diary, "plan")
     last: dict[str, Any] = steps[-1] if steps else {}
     memory = [event.get("memory") or event.get("peak_memory") for event in diary if event["kind"] in ("step", "end")]
     return {
@@ -159,7 +159,7 @@ def _order(folder: Path, kind: type[Run], changed: tuple[int, ...]) -> dict[str,
         config = run.config
     except (OrderError, RunError):
         return {"name": plain, "model": None, "method": None, "data": None, "combined": None, "edited": []}
-    data = ", ".join(dict.fromkeys(item.source for section, _ in config.sections() for item in section.sources()))
+    data = ", ".join(dict.fromkeys(item.source for section, _ in config.data_sections() for item in section.sources()))
     combined = config.combine.model_dump(mode="json", exclude={"held_out"}) if config.combine else None
     return {
         "name": config.name or plain,

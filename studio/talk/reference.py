@@ -13,10 +13,11 @@ from studio.base.quantization import Quantization
 from studio.base.report import Report, silent
 from studio.base.source import ModelOrder
 from studio.errors import ModelError, RunError
+from studio.events import latest
 from studio.memory.states import quantized_bytes
 from studio.method import Method
 from studio.methods import METHODS
-from studio.new_tokens import NONE, Added
+from studio.new_tokens import NO_NEW_TOKENS, AddedTokens
 from studio.runs import checkpoints
 from studio.template import Template
 
@@ -38,7 +39,7 @@ class ModelReference:
     label: str = ""
     manifest: dict[str, Any] = field(default_factory=dict)
     held: Quantization | None = None  # in fewer bits, how the base stood beside what was trained
-    added: Added = NONE  # tokens that the order adds to the base: a checkpoint's own
+    added: AddedTokens = NO_NEW_TOKENS  # tokens that the order adds to the base: a checkpoint's own
 
     @property
     def whole(self) -> bool:
@@ -80,7 +81,7 @@ def resolve(name: str, report: Report = silent) -> ModelReference:
 def of_base(folder: Path, name: str = BASE) -> ModelReference:
     """An untuned model with its own template."""
     own = template.load("auto", folder)
-    return ModelReference(name, folder.resolve(), own, stop=tuple(own.stop), label=folder.name)
+    return ModelReference(name, folder.resolve(), own, stop=tuple(own.stop_strings), label=folder.name)
 
 
 def _under(name: str, report: Report) -> ModelReference:
@@ -95,7 +96,7 @@ def _under(name: str, report: Report) -> ModelReference:
     if template.model_template(made.base) or not (text := template.model_template(one.result)):
         return made
     used = Template("model", text, made.template.special)  # a base that knows no chat format is asked in the run's
-    return replace(made, template=used, stop=tuple(used.stop))
+    return replace(made, template=used, stop=tuple(used.stop_strings))
 
 
 def of_run(one: run.Run, step: str = "", report: Report = silent) -> ModelReference:
@@ -111,7 +112,7 @@ def of_run(one: run.Run, step: str = "", report: Report = silent) -> ModelRefere
         if (text := template.model_template(one.result)) and manifest.get("template")
         else template.load(config.data.template, new_tokens.tokenizer_folder(base, config.data.new_tokens))
     )
-    stop = tuple(manifest.get("stop") or used.stop)
+    stop = tuple(manifest.get("stop") or used.stop_strings)
     if step or config.method.adapter:
         _same_base(one, base, manifest)
     if step:
@@ -126,7 +127,7 @@ def of_run(one: run.Run, step: str = "", report: Report = silent) -> ModelRefere
             True,
             f"{one.id}, {folder.name}",
             held=config.method.quantized(),
-            added=new_tokens.added(base, config.data.new_tokens),
+            added=new_tokens.assign_ids(base, config.data.new_tokens),
         )
     if not manifest:
         there = [f"{one.id}@checkpoint-{n}" for n in checkpoints.steps(one.checkpoints)]
@@ -155,9 +156,7 @@ def _same_base(one: run.Run, base: Path, manifest: dict[str, Any]) -> None:
     """Raise ModelError where the base's weights are no longer those that were trained on."""
     known = manifest.get("base_fingerprint")
     if not known:  # a checkpoint of a run without a result
-        known = next(
-            (event.get("base_fingerprint") for event in reversed(one.events()) if event["kind"] == "plan"), None
-        )
+        known = latest(one.events(), "plan").get("base_fingerprint")
     if known and shards.fingerprint(base) != known:
         raise ModelError(
             f"The base under {one.id} has other weights than when it was trained: {base}.",
@@ -189,7 +188,7 @@ def of_folder(folder: Path, name: str) -> ModelReference:
             own,
             folder,
             method,
-            tuple(manifest.get("stop") or own.stop),
+            tuple(manifest.get("stop") or own.stop_strings),
             False,
             folder.name,
             manifest,

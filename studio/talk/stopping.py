@@ -29,4 +29,4 @@ def text_stops(voice: ModelReference, tokenizer: Any = None) -> tuple[str, ...]:
 
 def never_stops(voice: ModelReference) -> str:
     """A sentence where no single token ends the turns that were trained, or "": see Encoder.caution."""
-    return Encoder(voice.tokenizer, voice.template).caution()
+    return Encoder(voice.tokenizer, voice.template).end_of_turn_warning()

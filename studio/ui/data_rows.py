@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from studio import data
 from studio.config import RunConfig
-from studio.data.turns import said_with_calls
+from studio.data.roles import display_text
 from studio.errors import StudioError
 from studio.kernels import IGNORE_INDEX
 from studio.ui import measure, words
@@ -109,7 +109,7 @@ def conversation_of(conversation: dict[str, Any]) -> dict[str, Any]:
         "text_only": isinstance(messages, str),
         "conversation": [{"role": "text", "content": messages}]
         if isinstance(messages, str)
-        else [{"role": one["role"], "content": said_with_calls(one)} for one in messages],
+        else [{"role": one["role"], "content": display_text(one)} for one in messages],
     }
 
 
@@ -121,7 +121,9 @@ def tokens_of(run_config: RunConfig, conversation: dict[str, Any]) -> dict[str, 
     encoder = measure.encoder(run_config, folder)
     found = encoder.encode(conversation)
     pieces, ends, at = [], [], 0
-    stops = [place.span() for stop in encoder.template.stop for place in re.finditer(re.escape(stop), found.text)]
+    stops = [
+        place.span() for stop in encoder.template.stop_strings for place in re.finditer(re.escape(stop), found.text)
+    ]
     for n, ((_, end), label) in enumerate(zip(found.offsets[:MAX_PREVIEW_TOKENS], found.labels, strict=False)):
         pieces.append(
             [found.text[at:end], int(label != IGNORE_INDEX)]
@@ -137,8 +139,8 @@ def tokens_of(run_config: RunConfig, conversation: dict[str, Any]) -> dict[str, 
         "limit": run_config.data.max_length,
         "text": found.text[:100_000],
         "template": encoder.template.name,
-        "stop": encoder.template.stop,
+        "stop": encoder.template.stop_strings,
         "shown": len(pieces),
-        "caution": encoder.caution(),
-        "note": encoder.note(),
+        "caution": encoder.end_of_turn_warning(),
+        "note": encoder.new_tokens_note(),
     }

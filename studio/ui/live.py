@@ -17,6 +17,7 @@ from starlette.responses import Response
 
 from studio import run
 from studio.errors import RunError, StudioError
+from studio.events import latest
 from studio.forecast import clock, repair
 from studio.home import folder_size, inside, subfolder
 from studio.run import ALIVE, Run
@@ -108,7 +109,7 @@ def status(tail: Tail) -> dict[str, Any]:
     row["loss"] = row["best_eval_loss"] if row["best_eval_loss"] is not None else row["train_loss"]
     row["points"] = tail.points
     if row["state"] == "queued":
-        turn = next((event for event in reversed(tail.others) if event["kind"] == "phase"), {})
+        turn = latest(tail.others, "phase")
         row["order"] = turn.get("order") or turn.get("at", 0.0)
     return row
 
@@ -121,8 +122,8 @@ def _percent(row: dict[str, Any]) -> float | None:
 
 def _left(row: dict[str, Any], tail: Tail) -> float | None:
     """Seconds to the last step: the estimate at first, then the pace of the run, with the evaluations and savings still to come."""
-    plan = next((event for event in reversed(tail.others) if event["kind"] == "plan"), None)
-    if row["state"] not in ALIVE or plan is None:
+    plan = latest(tail.others, "plan")
+    if row["state"] not in ALIVE or not plan:
         return None
     found = clock.remaining(
         tail.columns["step"], tail.columns["time"], clock.pauses(tail.others), plan, tail.columns["tokens"]

@@ -71,7 +71,7 @@ def folder_of(run_config: RunConfig) -> Path | None:
 
 def encoder(run_config: RunConfig, folder: Path, max_length: int | None = None) -> Encoder:
     """The order's encoder. Raises TemplateError."""
-    return Encoder.of(run_config.data.model_copy(update={"max_length": max_length}), folder)
+    return Encoder.from_order(run_config.data.model_copy(update={"max_length": max_length}), folder)
 
 
 def lengths(run_config: RunConfig, dataset: data.Dataset) -> Lengths | None:
@@ -130,7 +130,7 @@ def _lengths(key: _Key) -> Lengths:
         np.array(trained, np.int64),
         len(conversations),
         noted,
-        one.reads,
+        one.context_length,
         key.dataset.format == "text",
     )
 

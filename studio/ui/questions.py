@@ -18,7 +18,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from studio.errors import StudioError, as_studio_error, internal_error
-from studio.json_text import NestingError, shallow
+from studio.json_text import NestingError, check_depth
 from studio.ui import bar, chat, data, guard, rights, tune, who, words
 from studio.ui.live import json_response
 
@@ -78,7 +78,7 @@ def route() -> Route:
             if len(body) > MAX_BYTES:
                 return PlainTextResponse("The question is too long.", 413)
         try:
-            question = shallow(orjson.loads(body))
+            question = check_depth(orjson.loads(body))
         except ValueError as error:
             return PlainTextResponse(str(error) if isinstance(error, NestingError) else "Ask in JSON.", 400)
         if not isinstance(question, dict):

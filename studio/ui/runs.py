@@ -113,7 +113,7 @@ def repair_run(name: str, change: dict[str, Any]) -> dict[str, Any]:
     if offered["resumes"]:
         queue.resume(one, change, why=f"after an out-of-memory: {offered['text']}")
         return _after(one)
-    run_config = one.config.changed(**change)
+    run_config = one.config.with_changes(**change)
     preflight.check(run_config)
     return _after(queue.submit(run_config))
 

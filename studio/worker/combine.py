@@ -19,6 +19,7 @@ from studio import combining, data, device, model, token_rows
 from studio.base import shards
 from studio.combination import Combination
 from studio.errors import ModelError, StudioError
+from studio.events import latest
 from studio.export import hf_files
 from studio.home import folder_size, write_atomic
 from studio.run import Run, find
@@ -133,9 +134,7 @@ def _tell_templates(parents: list[ModelReference], report: Report) -> None:
 
 def _learnt_from(order: Combination) -> dict[str, Any]:
     """Rows and sources as the parents' own diaries tell them."""
-    plans = [
-        next((event for event in reversed(find(name).events()) if event["kind"] == "plan"), {}) for name in order.runs
-    ]
+    plans = [latest(find(name).events(), "plan") for name in order.runs]
     sources = {json.dumps(one): one for plan in plans for one in (plan.get("data") or {}).get("sources") or []}
     return {
         "steps": 0,
@@ -157,7 +156,7 @@ def _held_out(order: Combination, parents: list[ModelReference], report: Report)
     report.phase("reading data")
     found = []
     for section in order.held_out:
-        encoder = Encoder.of(section.data, parents[0].base)
+        encoder = Encoder.from_order(section.data, parents[0].base)
         try:
             rows = data.held_out(section.data, encoder, section.seed)
         except StudioError as error:

@@ -61,12 +61,14 @@ def importance(voice: ModelReference) -> dict[str, numpy.ndarray]:
 def _rows(voice: ModelReference) -> list[list[int]]:
     """ids of rows the voice was trained on, up to TOKENS tokens in all; [] for what is no run, or when the data has gone."""
     order = run.find(voice.name.partition("@")[0]).config
-    sections = order.sections()
+    sections = order.data_sections()
     return [
         ids
         for section, seed in sections
         for ids in _some(
-            data.prepare(section, Encoder.of(section, voice.base, voice.template, order.virtual_tokens), seed).train,
+            data.prepare(
+                section, Encoder.from_order(section, voice.base, voice.template, order.virtual_tokens), seed
+            ).train,
             TOKENS // len(sections),
         )
     ]

@@ -58,7 +58,7 @@ def _encoded(encoder: Encoder, row: dict[str, Any], settings: dict[str, Any]) ->
     whole = encoder.encode(row, whole=True) if settings["too_long"] == "split" and "text" in row else None
     return (
         split_row(whole, settings["max_length"], settings["overlap"])
-        if whole is not None and whole.cut
+        if whole is not None and whole.overflow
         else [encoder.encode(row)]
     )
 

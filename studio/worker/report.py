@@ -83,7 +83,12 @@ class Report(TrainerCallback):
                 raise
             traceback.print_exc()
             self.emit(
-                "end", state="failed", cause=DISK.what, action=DISK.action, reason=DISK.kind, peak_memory=peak_memory()
+                "end",
+                state="failed",
+                cause=DISK.message,
+                action=DISK.action,
+                reason=DISK.kind,
+                peak_memory=peak_memory(),
             )
             return 1
         return 0

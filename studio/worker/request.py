@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from studio.data.turns import ROLES
+from studio.data.roles import ROLES
 from studio.errors import ModelError
 
 Kind = TypeVar("Kind", bound=BaseModel)

@@ -17,7 +17,7 @@ class Samples:
 
     def __init__(self, prompts: tuple[str, ...], encoder: Encoder, trainer: Any):
         self.prompts, self.encoder, self.trainer = prompts, encoder, trainer
-        words = [encoder.tokenizer.token_to_id(word) for word in encoder.template.stop]
+        words = [encoder.tokenizer.token_to_id(word) for word in encoder.template.stop_strings]
         ends = plain(trainer.model).generation_config.eos_token_id
         self.ends = sorted(
             {

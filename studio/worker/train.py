@@ -72,10 +72,10 @@ def train(run: Run, report: Report) -> None:
         report.note(caution, "warning")
 
     report.phase("reading data")
-    encoder = Encoder.of(config.data, folder, virtual=config.virtual_tokens)
-    if caution := encoder.caution():
+    encoder = Encoder.from_order(config.data, folder, num_virtual_tokens=config.virtual_tokens)
+    if caution := encoder.end_of_turn_warning():
         report.note(caution, "warning")
-    if note := encoder.note():
+    if note := encoder.new_tokens_note():
         report.note(note)
     rows = data.prepare(config.data, encoder, config.training.seed, ahead=True)
 
@@ -148,7 +148,7 @@ def _load_and_wrap(config: RunConfig, resolved: Resolved, folder: Path) -> tuple
     if kernel == "sdpa" and config.training.attention == "auto":
         kernel = None  # transformers' own choice: SDPA, or eager where a family has no SDPA
     base = config.method.load(folder, getattr(torch, resolved.dtype), attn_implementation=kernel)
-    base = token_rows.add_rows(base, new_tokens.added(folder, config.data.new_tokens))
+    base = token_rows.add_rows(base, new_tokens.assign_ids(folder, config.data.new_tokens))
     if sharding.may_shard(config):
         base.defer_float32_cast = True  # it need not fit on one device, nor in 32 bits on the host of all processes
     else:
@@ -258,7 +258,7 @@ def _plan(config: RunConfig, folder: Path, resolved: Resolved, tuned: Any, rows:
         "rows": len(rows.train),
         "eval_rows": len(rows.eval),
         "trainable": trainable,
-        **({"new_tokens": list(added)} if (added := new_tokens.added(folder, config.data.new_tokens).ids) else {}),
+        **({"new_tokens": list(added)} if (added := new_tokens.assign_ids(folder, config.data.new_tokens).ids) else {}),
         "effective_batch": resolved.effective,
         "processes": distributed.world_size(),
         **resolved.told(),
@@ -270,7 +270,7 @@ def _plan(config: RunConfig, folder: Path, resolved: Resolved, tuned: Any, rows:
 
 def _finish(run: Run, config: RunConfig, trainer: StudioTrainer, encoder: Encoder, base: Path, report: Report) -> None:
     """Write model/ with a manifest last, then the end line."""
-    template, added = encoder.template, new_tokens.added(base, config.data.new_tokens)
+    template, added = encoder.template, new_tokens.assign_ids(base, config.data.new_tokens)
     if report.discarding():
         report.emit("end", state="stopped", cause="Stopped and discarded as asked.", peak_memory=peak_memory())
         return
@@ -297,7 +297,7 @@ def _finish(run: Run, config: RunConfig, trainer: StudioTrainer, encoder: Encode
                         "model": config.model.model_dump(),
                         "method": config.method.model_dump(mode="json"),
                         "template": template.name,
-                        "stop": template.stop,
+                        "stop": template.stop_strings,
                         "step": step,
                         "special_answers": special_answers(trainer.train_dataset, encoder),
                         **({"own_tokenizer": True, "new_tokens": added.ids} if added.rows else {}),
@@ -322,7 +322,7 @@ def special_answers(rows: Any, encoder: Encoder) -> list[int]:
     """Special tokens that were trained as part of answers, the ends of turns apart: the chat shows them. Looked for in 20,000 rows at most."""
     tokenizer, template = encoder.tokenizer, encoder.template
     special = {token for token, one in tokenizer.get_added_tokens_decoder().items() if one.special}
-    ends = {tokenizer.token_to_id(text) for text in (*template.stop, *template.special.values())}
+    ends = {tokenizer.token_to_id(text) for text in (*template.stop_strings, *template.special.values())}
     trained = {label for row in rows.first(20_000) for label in row["labels"]} if special - ends else set()
     return sorted((special - ends) & trained)
 

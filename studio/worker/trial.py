@@ -14,6 +14,7 @@ import torch
 
 from studio import config, run
 from studio.device import CHOSEN
+from studio.events import latest
 from studio.worker import train
 from studio.worker.report import Report
 
@@ -32,10 +33,10 @@ class Trial:
     seconds: float = 0.0
 
     def end(self) -> dict[str, Any]:
-        return next((event for event in reversed(self.diary) if event["kind"] == "end"), {})
+        return latest(self.diary, "end")
 
     def plan(self) -> dict[str, Any]:
-        return next((event for event in reversed(self.diary) if event["kind"] == "plan"), {})
+        return latest(self.diary, "plan")
 
 
 class Watch(Report):

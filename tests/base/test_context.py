@@ -53,4 +53,4 @@ def test_rows_beyond_learned_positions_are_refused_before_a_run(
     with pytest.raises(DataError, match=rf"Row 2 of .*gpt2 can read {longest - order.virtual_tokens} of a row"):
         preflight.check(order)
     room = longest - order.virtual_tokens
-    preflight.check(order.changed(data={"max_length": room, "train": str(data)}))
+    preflight.check(order.with_changes(data={"max_length": room, "train": str(data)}))

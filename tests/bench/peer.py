@@ -44,7 +44,7 @@ def rows(
     config: RunConfig, folder: Path, steps: int, effective: int
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """(training rows in the order our run meets them, held-out rows)."""
-    encoder = Encoder.of(config.data, folder)
+    encoder = Encoder.from_order(config.data, folder)
     prepared = data.prepare(config.data, encoder, config.training.seed)
     order, numbers, epoch = EffectiveBatchSampler(len(prepared.train), effective, config.training.seed), [], 0
     while len(numbers) < steps * effective:

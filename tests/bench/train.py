@@ -98,7 +98,7 @@ def _save(args: argparse.Namespace, told: dict[str, Any]) -> None:
 def used(chosen: RunConfig, table: list[dict[str, Any]]) -> dict[str, float]:
     """Adds to each row its share of the measured ceiling; returns {flops_per_token, ceiling}."""
     folder = source.fetch(chosen.model)
-    encoder = Encoder.of(chosen.data, folder)
+    encoder = Encoder.from_order(chosen.data, folder)
     lengths = data.prepare(chosen.data, encoder, chosen.training.seed).train.lengths().tolist()
     each = utilisation.flops_per_token(model.facts(folder), not chosen.method.adapter, lengths)
     most = utilisation.ceiling(devices()[0])
@@ -130,7 +130,7 @@ def one(side: str, chosen: RunConfig) -> dict[str, Any]:
     """One side once, in a process of its own: {tokens_per_second, first_step, peak_memory, loss, train_loss, steps}. Seconds and bytes."""
     with apart(), tempfile.TemporaryDirectory() as folder:
         began, told = time.monotonic(), Path(folder, "told.json")
-        room = run.create(chosen.changed(name=f"bench {side}"))
+        room = run.create(chosen.with_changes(name=f"bench {side}"))
         if side == "llamafactory":
             try:
                 return _spoken(factory.measure(room.folder, chosen, source.fetch(chosen.model), Path(folder)))

@@ -163,8 +163,8 @@ def compare(
 def preview(encoder: Encoder, conversation: dict[str, Any]) -> Sequence | None:
     """ids and colours (the id, where the preview says trained) up to the cut that it marks; None where it says that the row is dropped."""
     e = encoder.encode(conversation, whole=True)
-    kept = len(e.ids) - e.cut
-    return None if e.cut and encoder.too_long == "drop" else (tuple(e.ids[:kept]), tuple(e.labels[:kept]))
+    kept = len(e.ids) - e.overflow
+    return None if e.overflow and encoder.too_long == "drop" else (tuple(e.ids[:kept]), tuple(e.labels[:kept]))
 
 
 def sequences(batch: list[dict[str, Any]], sizes: list[int], packed: bool) -> list[Sequence]:

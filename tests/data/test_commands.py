@@ -229,4 +229,4 @@ def test_rows_a_template_cannot_write_are_refused_with_its_reason(
     assert set(told[0]) == PROBLEM
     encoder = Encoder(tiny_model, template.load("alpaca", tiny_model))
     with pytest.raises(TemplateError, match="calls of tools"):
-        encoder.gate(data.read(path).conversations[:50])
+        encoder.check_template(data.read(path).conversations[:50])

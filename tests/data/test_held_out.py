@@ -56,7 +56,7 @@ def test_eval_and_proof_measure_what_the_trainer_held_out(
         (tmp_path / f"{n}.jsonl").write_bytes(as_lines(lines))
         files.append({"source": str(tmp_path / f"{n}.jsonl")})
     order = config.build({"model": str(tiny_model), "data": {"train": files, "max_length": 256, **options}})
-    encoder = Encoder.of(order.data, tiny_model)
+    encoder = Encoder.from_order(order.data, tiny_model)
     made = data.prepare(order.data, encoder, order.training.seed)
     found = proof.held_out(order)
     assert [encoder.encode(one).ids for one in found] == [row["input_ids"] for row in made.eval]

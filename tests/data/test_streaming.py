@@ -51,7 +51,7 @@ def ordered(file: Path, **more: Any) -> DataOrder:
 
 
 def encoder(model: Path, given: DataOrder) -> Encoder:
-    return Encoder.of(given, model)
+    return Encoder.from_order(given, model)
 
 
 def until(true: Any, what: str) -> None:

@@ -52,7 +52,7 @@ def test_a_run_is_given_the_pieces(home: Path, tmp_path: Path, encoder: Encoder,
     file = tmp_path / "book.jsonl"
     file.write_bytes(as_lines([{"text": STORY}, {"text": "A short one."}]))
     order = data.DataOrder(train=str(file), eval=0, max_length=64, too_long="split", overlap=4, train_on="all")
-    made = data.prepare(order, Encoder.of(order, tiny_model))
+    made = data.prepare(order, Encoder.from_order(order, tiny_model))
     whole = sum(len(encoder.encode(text).ids) for text in (STORY, "A short one."))
     assert made.statistics["trained"] == whole - 2
     assert made.statistics["max"] <= 64
@@ -63,5 +63,5 @@ def test_conversations_are_cut_and_told(home: Path, tmp_path: Path, tiny_model: 
     file = tmp_path / "talk.jsonl"
     file.write_bytes(as_lines([*ALPACA, {"instruction": "Tell.", "output": STORY}]))
     order = data.DataOrder(train=str(file), eval=0, max_length=64, too_long="split")
-    made = data.prepare(order, Encoder.of(order, tiny_model))
+    made = data.prepare(order, Encoder.from_order(order, tiny_model))
     assert (len(made.train), made.record["cut"]["over_limit"]["rows"], made.statistics["max"]) == (4, "4", 64)

@@ -293,7 +293,7 @@ def test_qwen3s_empty_block_is_not_trained(policy: Any, thinking: str, plain: st
     assert EMPTY + "Four." in encoder.encode(PLAIN).text, "it is read all the same"
     written = [PLAIN[0], answer(EMPTY + "Four.")]  # by the data itself, as for a /no_think question
     assert trained(encoder, written).startswith(EMPTY) == (policy in ("auto", "keep"))
-    encoder.gate([PLAIN])
+    encoder.check_template([PLAIN])
 
 
 @pytest.mark.parametrize("name", ["qwen3", "qwen3_5_think", "qwen3_5_nothink", "qwen3_6", "glm4moe"])
@@ -511,12 +511,12 @@ def test_rows_longer_than_the_model_reads(tiny_model: Path, home: Path) -> None:
         data.check(order, tiny_model)
     assert "512" in refused.value.hint
     with pytest.raises(DataError, match="Row 2 of"):
-        data.prepare(order, Encoder.of(order, tiny_model))
+        data.prepare(order, Encoder.from_order(order, tiny_model))
     fitting = order.model_copy(update={"max_length": 512})
     data.check(fitting, tiny_model)
     with pytest.raises(DataError, match="can read 492"):
-        data.check(fitting, tiny_model, virtual=20)
-    encoder = Encoder.of(order, tiny_model)
+        data.check(fitting, tiny_model, num_virtual_tokens=20)
+    encoder = Encoder.from_order(order, tiny_model)
     assert data.statistics(found, encoder)["counts"] == {"over_context": 1}
 
 

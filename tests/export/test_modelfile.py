@@ -71,9 +71,9 @@ def written_by_go(jobs: list[dict[str, Any]], folder: Path) -> list[list[str]]:
 
 @pytest.mark.parametrize("used", known(), ids=lambda one: one.name)
 def test_every_shipped_template_is_written(used: Template) -> None:
-    text = modelfile.modelfile(used, "model.gguf", tuple(used.stop))
+    text = modelfile.modelfile(used, "model.gguf", tuple(used.stop_strings))
     assert 'TEMPLATE """' in text
-    assert all(f'PARAMETER stop "{stop}"' in text for stop in used.stop)
+    assert all(f'PARAMETER stop "{stop}"' in text for stop in used.stop_strings)
 
 
 @pytest.mark.skipif(not shutil.which("go"), reason="no Go here to run its templates")

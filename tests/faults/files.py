@@ -99,7 +99,7 @@ def order_while_running(how: str) -> None:
         if how == "deleted":
             file.unlink()
         else:
-            file.write_text(config.parse(file.read_text()).changed(data={"max_length": 77}).to_yaml())
+            file.write_text(config.parse(file.read_text()).with_changes(data={"max_length": 77}).to_yaml())
         assert [one.id for one in runs()] == [run.id], "it stays in the list"
         assert find("last").id == run.id
         stage.noticed(run, "finished")

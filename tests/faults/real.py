@@ -185,7 +185,7 @@ def unreadable_model() -> None:
     good = order("good")
     tiny.write(spoilt)
     (spoilt / "model.safetensors").write_bytes(b"\xff" * 1000)
-    run = queue.submit(good.changed(model={"source": str(spoilt)}, name="spoilt"))
+    run = queue.submit(good.with_changes(model={"source": str(spoilt)}, name="spoilt"))
     stage.until(lambda: summary(run)["phase"] == "fetching model" or stage.ended(run), "the trainer's first word", 120)
     stage.noticed(run, "failed", "", "")
     told = summary(run)
@@ -203,7 +203,7 @@ def out_of_memory(probe: bool, short_of: str = "tokens", batch: int = 8) -> str:
     )
     large = {"batch_size": batch, "accumulation": 1, "max_steps": 2, "packing": False, "probe": probe, "loss": "full"}
     with stage.surroundings(STUDIO_TRAINER="tests.faults.short_of_memory", STUDIO_SHORT_OF=short_of):
-        run = queue.submit(order("large").changed(training=large, data={"train": str(rows), "max_length": 512}))
+        run = queue.submit(order("large").with_changes(training=large, data={"train": str(rows), "max_length": 512}))
         stage.until(lambda: stage.ended(run), "the run's end", 180)
         stage.noticed(
             run, "failed", "ran out of memory" + (" on the largest batch" if probe else ""), "batch", "memory"
@@ -214,7 +214,7 @@ def out_of_memory(probe: bool, short_of: str = "tokens", batch: int = 8) -> str:
         assert saves, offered
         assert saves == sorted(saves, reverse=True), offered
         first = offered[0]
-        training = run.config.changed(**first["change"]).training
+        training = run.config.with_changes(**first["change"]).training
         assert training.batch_size * training.accumulation == batch, first
         queue.resume(run, first["change"], why=f"after an out-of-memory: {first['text']}")
         stage.until(lambda: stage.ended(run), "the repaired run's end", 180)

@@ -222,7 +222,7 @@ def test_free_to_change(tmp_path: Path, changes: dict) -> None:
     order = build(ORDER)
     sequence.begin(tmp_path, order)
     save(tmp_path, 5)
-    sequence.begin(tmp_path, order.changed(**changes))
+    sequence.begin(tmp_path, order.with_changes(**changes))
 
 
 @pytest.mark.parametrize(
@@ -240,7 +240,7 @@ def test_free_to_change(tmp_path: Path, changes: dict) -> None:
 def test_refused(tmp_path: Path, changes: dict, key: str) -> None:
     order = build(ORDER)
     sequence.begin(tmp_path, order)
-    other = order.changed(**changes) if "method" not in changes else build({**ORDER, **changes})
+    other = order.with_changes(**changes) if "method" not in changes else build({**ORDER, **changes})
     sequence.begin(tmp_path, other)  # nothing was saved yet: nothing to lose
     sequence.begin(tmp_path, order)
     save(tmp_path, 5)
@@ -255,11 +255,11 @@ def test_what_auto_came_to_is_kept(tmp_path: Path) -> None:
     sequence.begin(tmp_path, order)
     save(tmp_path, 5)
     sequence.refuse_other_order(
-        tmp_path, order.changed(training={"batch_size": 2, "accumulation": 4}), effective_batch=8
+        tmp_path, order.with_changes(training={"batch_size": 2, "accumulation": 4}), effective_batch=8
     )
     with pytest.raises(RunError, match="was 8 and is 4"):
         sequence.refuse_other_order(
-            tmp_path, order.changed(training={"batch_size": 2, "accumulation": 2}), effective_batch=8
+            tmp_path, order.with_changes(training={"batch_size": 2, "accumulation": 2}), effective_batch=8
         )
 
 

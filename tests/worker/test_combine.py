@@ -34,14 +34,14 @@ def parent(model: Path, seed: int, data: Path | None = None, name: str = "lora",
     """A finished run with an adapter of its own."""
     one = trained(model, name, seed=seed, **knobs)
     if data:
-        text = one.config.changed(data={"train": str(data), "eval": 0.2}).to_yaml()
+        text = one.config.with_changes(data={"train": str(data), "eval": 0.2}).to_yaml()
         (one.folder / "config.yaml").write_text(text)
         one = Run(one.folder)
     one.append("end", state="finished", attempt=1)
     return one
 
 
-def carried_out(order: config.RunConfig) -> Run:
+def submit_and_follow(order: config.RunConfig) -> Run:
     """What the supervisor's worker makes of an order."""
     one = run.create(order)
     assert combine.main(one) == 0, one.events()[-1]
@@ -58,7 +58,7 @@ def on_base(model: Path, folder: Path) -> torch.Tensor:
 @pytest.mark.parametrize("how", TYPES)
 def test_as_plain_peft_combines_them(how: str, home: Path, tiny_model: Path) -> None:
     parents, wanted = [parent(tiny_model, seed, rank=4) for seed in (1, 2)], [0.7, -0.4]
-    one = carried_out(combining.order(parents, wanted, how))
+    one = submit_and_follow(combining.order(parents, wanted, how))
     plain = PeftModel.from_pretrained(
         AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32), parents[0].result, adapter_name="a"
     )
@@ -74,7 +74,7 @@ def test_as_plain_peft_combines_them(how: str, home: Path, tiny_model: Path) -> 
 @pytest.mark.parametrize("how", ["linear", "cat", "svd"])
 def test_one_with_the_whole_weight_is_that_one(how: str, home: Path, tiny_model: Path) -> None:
     parents = [parent(tiny_model, seed, rank=4) for seed in (1, 2)]
-    one = carried_out(combining.order(parents, [1, 0], how))
+    one = submit_and_follow(combining.order(parents, [1, 0], how))
     torch.testing.assert_close(
         on_base(tiny_model, one.result), on_base(tiny_model, parents[0].result), atol=1e-4, rtol=1e-4
     )
@@ -86,7 +86,7 @@ def test_merged_it_is_the_base_and_the_weighted_changes(kind: str, home: Path, t
     base = architectures.write(tmp_path / "base", kind)
     knobs = [{"rank": 4}, {"rank": 2, "alpha": 8, "target_modules": "attention"}]
     parents = [parent(base, seed, **some) for seed, some in enumerate(knobs)]
-    one = carried_out(combining.order(parents, [0.5, 0.25], "cat"))
+    one = submit_and_follow(combining.order(parents, [0.5, 0.25], "cat"))
     wanted = dict(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).state_dict())
     changed = set()
     for weight, made in zip([0.5, 0.25], parents, strict=True):
@@ -112,14 +112,14 @@ def test_what_it_is_worth_on_each_runs_rows(home: Path, tiny_model: Path, tiny_d
     other = tmp_path / "other.json"
     other.write_text(tiny_data.read_text().replace("number", "letter"))
     parents = [parent(tiny_model, 1, tiny_data), parent(tiny_model, 2, other)]
-    one = carried_out(combining.order(parents, name="both"))
+    one = submit_and_follow(combining.order(parents, name="both"))
     table = losses(one)
     assert [row["run"] for row in table] == [made.id for made in parents]
     models = {"base": None, "combined": one.result, **{made.id: made.result for made in parents}}
     for row, made in zip(table, parents, strict=True):
         rows = proof.held_out(made.config)
         assert row["rows"] == row["of"] == len(rows) == 8
-        encoder = combine.Encoder.of(made.config.data, tiny_model)
+        encoder = combine.Encoder.from_order(made.config.data, tiny_model)
         encoded = [encoder.encode(text) for text in rows]
         for name, folder in models.items():
             model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
@@ -245,7 +245,7 @@ def test_the_bits_of_the_base_and_a_combination_of_combinations(home: Path, tiny
     assert combining.order(four).method == METHODS["qlora"](rank=32, alpha=32.0, dropout=0.0)
     assert combining.order([four[0], parent(tiny_model, 3)]).method.name == "lora"
     first = parent(tiny_model, 3, tiny_data)
-    inner = carried_out(combining.order([first, parent(tiny_model, 4, tiny_data)]))
+    inner = submit_and_follow(combining.order([first, parent(tiny_model, 4, tiny_data)]))
     inner.append("end", state="finished", attempt=1)
     order = combining.order([inner, four[0]])
     assert [one.run for one in order.combine.held_out] == [*inner.config.combine.runs, four[0].id]

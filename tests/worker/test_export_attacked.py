@@ -35,7 +35,7 @@ LIMITED = (
 
 def run_with_data(model: Path, data: Path, **knobs) -> Run:
     one = trained(model, **knobs)
-    (one.folder / "config.yaml").write_text(one.config.changed(data={"train": str(data), "eval": 0.2}).to_yaml())
+    (one.folder / "config.yaml").write_text(one.config.with_changes(data={"train": str(data), "eval": 0.2}).to_yaml())
     return Run(one.folder)
 
 

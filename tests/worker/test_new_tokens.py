@@ -20,7 +20,7 @@ from studio.export import card, folders, hf_files, report
 from studio.methods import METHODS
 from studio.talk.reference import resolve
 from studio.tokens import Encoder
-from studio.ui.words import told
+from studio.ui.words import translate
 from studio.worker import combine, gguf_file
 from studio.worker.batches import collate
 from studio.worker.export import merged
@@ -116,7 +116,7 @@ def test_from_order_to_merge(method: str, tied: bool, spare: int, home: Path, tm
     one = run.create(order(folder, data, method))
     assert main(one) == 0
     before = model.facts(folder).rows
-    added = new_tokens.added(folder, MARKS)
+    added = new_tokens.assign_ids(folder, MARKS)
     assert list(added.ids.values()) == [before - spare, before - spare + 1, before - spare + 2]
     assert added.size == max(before, before - spare + 3)
     plan = next(event for event in one.events() if event["kind"] == "plan")
@@ -164,14 +164,14 @@ def test_the_chunked_loss_and_its_gradients_are_transformers_own(kind: str, pack
     folder = base(tmp_path / "base", kind, tied=kind != "phi3")
     method = METHODS["lora"](dropout=0)
     torch.manual_seed(0)
-    tuned = method.wrap(token_rows.add_rows(method.load(folder, torch.float32), new_tokens.added(folder, MARKS)))
+    tuned = method.wrap(token_rows.add_rows(method.load(folder, torch.float32), new_tokens.assign_ids(folder, MARKS)))
     facts = estimate.grown(model.facts(folder), order(folder, tmp_path))
     assert method.trainable(facts) == sum(weight.numel() for weight in tuned.parameters() if weight.requires_grad)
     with torch.no_grad():
         for weight in tuned.parameters():
             if weight.requires_grad:
                 weight.add_(torch.randn(weight.shape) * 0.1)
-    new = list(new_tokens.added(folder, MARKS).ids.values())
+    new = list(new_tokens.assign_ids(folder, MARKS).ids.values())
     given = [
         {"input_ids": [5, new[0], 7, new[2], 9, new[1]], "labels": [-100, new[0], 7, new[2], -100, new[1]]},
         {"input_ids": [new[1], 8, 9], "labels": [-100, 8, 9]},
@@ -202,7 +202,7 @@ def test_the_chunked_loss_and_its_gradients_are_transformers_own(kind: str, pack
 def test_on_a_bf16_base_rows_are_trained_in_float32(tied: bool, tmp_path: Path) -> None:
     """Under autocast, as a card trains: near the loss in float32, a gradient for every row."""
     folder, method = base(tmp_path / "base", tied=tied), METHODS["lora"](dropout=0)
-    added = new_tokens.added(folder, MARKS)
+    added = new_tokens.assign_ids(folder, MARKS)
     new = list(added.ids.values())
     given = [
         collate(
@@ -243,7 +243,7 @@ def test_others_on_the_same_base_keep_its_table(home: Path, tmp_path: Path) -> N
     """One server: the base, a LoRA with new tokens, a checkpoint of it, and another LoRA answer as each alone."""
     folder, data = base(tmp_path / "base", spare=2), rows(tmp_path / "rows.json")
     grown = run.create(order(folder, data))
-    plain = run.create(order(folder, data).changed(data={"new_tokens": []}))
+    plain = run.create(order(folder, data).with_changes(data={"new_tokens": []}))
     assert main(grown) == main(plain) == 0
     names = ["base:" + str(folder), grown.id, f"{grown.id}@checkpoint-4", plain.id]
     ids = torch.tensor([[5, 6, 7, 8]])
@@ -271,15 +271,15 @@ def test_the_hint_leads_to_a_model_that_stops_everywhere(
 ) -> None:
     """A base without chat tokens under ChatML: what the warning names is ordered; merged model and GGUF then end a turn with one token."""
     folder, data = base(tmp_path / "base", tied=tied, spare=spare), rows(tmp_path / "rows.json")
-    first = order(folder, data, method, max_steps=60, save_every=60, eval_every=60, learning_rate=1e-2).changed(
+    first = order(folder, data, method, max_steps=60, save_every=60, eval_every=60, learning_rate=1e-2).with_changes(
         data={"new_tokens": []}
     )
-    told = Encoder.of(first.data, folder).caution()
+    told = Encoder.from_order(first.data, folder).end_of_turn_warning()
     named = json.loads(told.partition("data.new_tokens: ")[2].removesuffix("."))
     assert named == ["<|im_start|>", "<|im_end|>"]
-    followed = first.changed(data={"new_tokens": named})
-    assert not Encoder.of(followed.data, folder).caution()
-    assert Encoder.of(followed.changed(data={"template": "auto"}).data, folder).template.name == "chatml"
+    followed = first.with_changes(data={"new_tokens": named})
+    assert not Encoder.from_order(followed.data, folder).end_of_turn_warning()
+    assert Encoder.from_order(followed.with_changes(data={"template": "auto"}).data, folder).template.name == "chatml"
     one = run.create(followed)
     assert main(one) == 0
 
@@ -365,7 +365,7 @@ def test_a_checkpoint_is_merged_as_it_answers(tied: bool, home: Path, tmp_path: 
     one = run.create(order(folder, data))
     assert main(one) == 0
     found = resolve(f"{one.id}@checkpoint-4")
-    ids = torch.tensor([[5, new_tokens.added(folder, MARKS).ids["<tool>"], 7]])
+    ids = torch.tensor([[5, new_tokens.assign_ids(folder, MARKS).ids["<tool>"], 7]])
     wanted = logits(LoadedModels("cpu", torch.float32).load(found).model, ids)
     merged(found, tmp_path / "out")
     alone = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32)
@@ -381,7 +381,7 @@ def test_tables_trained_whole_need_no_rows_beside(knob: list[str], home: Path, t
     plan = next(event for event in one.events() if event["kind"] == "plan")
     facts = estimate.grown(model.facts(folder), one.config)
     assert plan["trainable"] == one.config.method.trainable(facts)
-    ids = torch.tensor([[5, new_tokens.added(folder, MARKS).ids["<tool>"], 7]])
+    ids = torch.tensor([[5, new_tokens.assign_ids(folder, MARKS).ids["<tool>"], 7]])
     wanted = logits(LoadedModels("cpu", torch.float32).load(resolve(one.id)).model, ids)
     merged(resolve(one.id), tmp_path / "out")
     torch.testing.assert_close(
@@ -412,7 +412,7 @@ def test_tables_trained_whole_need_no_rows_beside(knob: list[str], home: Path, t
 def test_what_cannot_be_is_refused(changes: dict[str, Any], words: str, home: Path, tmp_path: Path) -> None:
     folder, data = base(tmp_path / "base"), rows(tmp_path / "rows.json")
     with pytest.raises(OrderError, match=words):
-        preflight.check(order(folder, data).changed(**changes))
+        preflight.check(order(folder, data).with_changes(**changes))
 
 
 def test_a_head_with_a_bias_is_refused() -> None:
@@ -434,25 +434,25 @@ def test_a_head_with_a_bias_is_refused() -> None:
 def test_what_is_one_token_already_stays(home: Path, tmp_path: Path) -> None:
     """Told with its id, nothing added, the same ids and the same cache; a token that the tokenizer cannot know is not taken for one."""
     folder, data = base(tmp_path / "base"), rows(tmp_path / "rows.json")
-    known = order(folder, data).changed(data={"new_tokens": ["<|endoftext|>", "user", "🦥"]})
-    added = new_tokens.added(folder, known.data.new_tokens)
+    known = order(folder, data).with_changes(data={"new_tokens": ["<|endoftext|>", "user", "🦥"]})
+    added = new_tokens.assign_ids(folder, known.data.new_tokens)
     assert set(added.known) == {"<|endoftext|>", "user"}
     assert set(added.ids) == {"🦥"}
-    encoder = Encoder.of(known.data, folder)
-    assert "'<|endoftext|>' (0)" in encoder.note()
+    encoder = Encoder.from_order(known.data, folder)
+    assert "'<|endoftext|>' (0)" in encoder.new_tokens_note()
     assert encoder.tokenizer.encode("a🦥b", add_special_tokens=False).ids[1] == added.ids["🦥"]
-    assert re.search("[\u4e00-\u9fff]", told(encoder.note(), "zh"))
-    nothing = Encoder.of(known.changed(data={"new_tokens": ["user"]}).data, folder)
+    assert re.search("[\u4e00-\u9fff]", translate(encoder.new_tokens_note(), "zh"))
+    nothing = Encoder.from_order(known.with_changes(data={"new_tokens": ["user"]}).data, folder)
     assert nothing.tokenizer_folder == folder
-    assert new_tokens.added(folder, ["user"]).rows == ()
+    assert new_tokens.assign_ids(folder, ["user"]).rows == ()
 
 
 def test_encoded_data_is_kept_apart(home: Path, tmp_path: Path) -> None:
     folder, file = base(tmp_path / "base"), rows(tmp_path / "rows.json")
-    with_them, without = (order(folder, file).changed(data={"new_tokens": texts}) for texts in (["<tool>"], []))
-    one, other = (data.prepare(each.data, Encoder.of(each.data, folder)) for each in (with_them, without))
+    with_them, without = (order(folder, file).with_changes(data={"new_tokens": texts}) for texts in (["<tool>"], []))
+    one, other = (data.prepare(each.data, Encoder.from_order(each.data, folder)) for each in (with_them, without))
     assert one.fingerprint != other.fingerprint
-    tool = new_tokens.added(folder, ["<tool>"]).ids["<tool>"]
+    tool = new_tokens.assign_ids(folder, ["<tool>"]).ids["<tool>"]
     assert any(tool in row["input_ids"] for row in one.train)
     assert not any(tool in row["input_ids"] for row in other.train)
 
@@ -460,7 +460,7 @@ def test_encoded_data_is_kept_apart(home: Path, tmp_path: Path) -> None:
 def test_the_memory_estimate_knows_the_rows(home: Path, tmp_path: Path) -> None:
     folder, data = base(tmp_path / "base", tied=False), rows(tmp_path / "rows.json")
     ordered = order(folder, data)
-    without = ordered.changed(data={"new_tokens": []})
+    without = ordered.with_changes(data={"new_tokens": []})
     mine, plain = (estimate.estimate(model.facts(folder), one, device.cpu()) for one in (ordered, without))
     assert mine.trainable == plain.trainable + 2 * 3 * 32
     assert mine.total > plain.total

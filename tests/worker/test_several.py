@@ -189,7 +189,7 @@ def test_other_devices_are_another_order(home: Path, tiny_model: Path, tmp_path:
     (tmp_path / sequence.FILE).write_text(json.dumps(sequence.sequence(plain)))
     sequence.refuse_other_order(
         tmp_path,
-        plain.changed(
+        plain.with_changes(
             training={"batch_size": 1, "accumulation": 4, "workers": 2, "precision": "bf16", "sharding": "ddp"}
         ),
     )
@@ -202,7 +202,7 @@ def test_other_devices_are_another_order(home: Path, tiny_model: Path, tmp_path:
         {"sharding": "fsdp"},
     ):
         with pytest.raises(RunError, match=next(iter(changed))):
-            sequence.refuse_other_order(tmp_path, plain.changed(training=changed))
+            sequence.refuse_other_order(tmp_path, plain.with_changes(training=changed))
 
 
 def test_what_will_be_split_waits_in_16_bits(home: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

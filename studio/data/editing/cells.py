@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from studio.data.formats.messages import LISTS, REASONING, is_turn
-from studio.data.turns import CONTENT_KEYS, ROLE_KEYS
+from studio.data.formats.messages import MESSAGE_COLUMNS, REASONING, is_turn
+from studio.data.roles import CONTENT_KEYS, ROLE_KEYS
 from studio.errors import DataError
 
 Path = tuple[str | int, ...]
@@ -106,7 +106,7 @@ def turn_lists(row: Any) -> list[tuple[Path, list[Any]]]:
     return [
         ((key,), value)
         for key, value in row.items()
-        if isinstance(value, list) and (_is_talk(value) or (key in LISTS and not value))
+        if isinstance(value, list) and (_is_talk(value) or (key in MESSAGE_COLUMNS and not value))
     ]
 
 

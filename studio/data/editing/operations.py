@@ -209,7 +209,7 @@ ADAPTER: TypeAdapter[Set | Delete | Add | Replace | Fix] = TypeAdapter(Any_)
 def operation(given: Any) -> Set | Delete | Add | Replace | Fix:
     """An operation from plain values. Raises DataError that names the field and what is wrong with it."""
     try:
-        return ADAPTER.validate_python(json_text.shallow(given, "The operation"))
+        return ADAPTER.validate_python(json_text.check_depth(given, "The operation"))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"][1:]) or "op"
@@ -223,7 +223,7 @@ def operation(given: Any) -> Set | Delete | Add | Replace | Fix:
 
 def _check_size(value: Any, row: int | None) -> None:
     try:
-        size = len(json.dumps(json_text.shallow(value, "The value")))
+        size = len(json.dumps(json_text.check_depth(value, "The value")))
     except (TypeError, ValueError) as error:
         if isinstance(error, DataError | json_text.NestingError):
             raise

@@ -22,7 +22,7 @@ from functools import lru_cache
 from types import ModuleType
 from typing import Any
 
-LISTS = (
+LIST_COLUMNS = (
     "messages",
     "conversations",
     "conversation",
@@ -39,9 +39,9 @@ LISTS = (
     "mapping",
     "instances",
 )  # columns that hold lists or objects, in a cell as JSON
-TURNS = ("prompt", "completion", "response")  # columns that may hold a list of turns
-NESTED = frozenset((*LISTS, *TURNS))
-Found = Callable[..., None]  # found(kind, field=None, value="", reason="")
+TURN_COLUMNS = ("prompt", "completion", "response")  # columns that may hold a list of turns
+NESTED = frozenset((*LIST_COLUMNS, *TURN_COLUMNS))
+ReportProblem = Callable[..., None]  # found(kind, field=None, value="", reason="")
 Row = dict[str, Any]
 
 
@@ -63,8 +63,8 @@ def as_row(value: Any) -> Any:
         if isinstance(value.get("row"), dict) and not set(value) - {"row", "row_idx", "truncated_cells"}:
             value = value["row"]
         if not NESTED.isdisjoint(value):
-            for name in (*LISTS, *TURNS):
-                if isinstance(value.get(name), str) and (turns := _list(value[name], name in TURNS)) is not None:
+            for name in (*LIST_COLUMNS, *TURN_COLUMNS):
+                if isinstance(value.get(name), str) and (turns := _list(value[name], name in TURN_COLUMNS)) is not None:
                     value = value | {name: turns}
         return value
     if isinstance(value, str):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-from studio.data.formats import Found, Row
+from studio.data.formats import ReportProblem, Row
 from studio.data.formats.fields import REASONING, answer_of, text
 from studio.data.formats.history import HISTORY, history_of
 
@@ -31,17 +31,17 @@ def fits(row: Row) -> bool:
     return "instruction" in row and any(name in row for name in COLUMNS["answer"])
 
 
-def convert(row: Row, found: Found) -> dict[str, Any] | None:
+def convert(row: Row, report: ReportProblem) -> dict[str, Any] | None:
     output, given, wide = _columns(tuple(row))
-    more = text(row, given, found, needed=False) if row.get(given) else ""
+    more = text(row, given, report, needed=False) if row.get(given) else ""
     if more and not row.get("instruction", " "):  # the whole task stands in the input
         question, more = more, ""
     else:
-        question = text(row, "instruction", found)
+        question = text(row, "instruction", report)
     if wide:
-        answer, before = answer_of(row, output, found), _before(row, found)
+        answer, before = answer_of(row, output, report), _before(row, report)
     else:
-        said = text(row, output, found)
+        said = text(row, output, report)
         answer, before = said and {"role": "assistant", "content": said}, []
     if question is None or answer is None or more is None or before is None:
         return None
@@ -59,18 +59,18 @@ def _columns(names: tuple[str, ...]) -> tuple[str, str, bool]:
     return output, "input" if "input" in names else "context", not MORE.isdisjoint(names)
 
 
-def _before(row: Row, found: Found) -> list[dict[str, str]] | None:
+def _before(row: Row, report: ReportProblem) -> list[dict[str, str]] | None:
     """The system turn and the turns of the history."""
     turns: list[dict[str, str]] = []
     for name in COLUMNS["system"]:
         if row.get(name):
-            said = text(row, name, found, needed=False)
+            said = text(row, name, report, needed=False)
             if said is None:
                 return None
             turns += [{"role": "system", "content": said}] if said else []
             break
     for name in HISTORY:
         if row.get(name):
-            before = history_of(row[name], found, name)
+            before = history_of(row[name], report, name)
             return None if before is None else turns + before
     return turns

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from studio.data.formats import Found, Row
-from studio.data.formats.messages import LISTS, gather, list_column
-from studio.data.turns import ROLE_KEYS
+from studio.data.formats import ReportProblem, Row
+from studio.data.formats.messages import MESSAGE_COLUMNS, gather, list_column
+from studio.data.roles import ROLE_KEYS
 
 TITLE = "ChatML messages"
 ABOUT = "A conversation a row: messages with role and content, as OpenAI writes them."
 ORDER = 30
 ROLES = [key for key in ROLE_KEYS if key != "from"]  # with `from` it is ShareGPT
-COLUMNS = {"messages": LISTS, "tools": ("tools", "functions"), "system": ("system", "system_prompt")}
+COLUMNS = {"messages": MESSAGE_COLUMNS, "tools": ("tools", "functions"), "system": ("system", "system_prompt")}
 
 
 def fits(row: Row) -> bool:
@@ -20,5 +20,5 @@ def fits(row: Row) -> bool:
     return name is not None and any(isinstance(m, dict) and any(key in m for key in ROLES) for m in row[name])
 
 
-def convert(row: Row, found: Found) -> dict[str, Any] | None:
-    return gather(row, found, "role", "content")
+def convert(row: Row, report: ReportProblem) -> dict[str, Any] | None:
+    return gather(row, report, "role", "content")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from studio.data.formats import Found, Row
-from studio.data.turns import ROLES, verdict
+from studio.data.formats import ReportProblem, Row
+from studio.data.roles import ROLES, role_order_problem
 
 TITLE = "ChatML text"
 ABOUT = "Conversations already written out with <|im_start|> tags."
@@ -20,30 +20,30 @@ def fits(row: Row) -> bool:
     return _column(row) is not None
 
 
-def convert(row: Row, found: Found) -> dict[str, Any] | None:
+def convert(row: Row, report: ReportProblem) -> dict[str, Any] | None:
     name = _column(row)
     if name is None:
-        found("missing_field", "text", list(row))
+        report("missing_field", "text", list(row))
         return None
     whole = row[name]
     starts, ends = whole.count(START), whole.count(END)
     if ends != starts and not (ends == starts - 1 and whole.rfind(START) > whole.rfind(END)):
-        found("broken_tags", name, whole, f"{starts} turns are opened and {ends} are closed.")
+        report("broken_tags", name, whole, f"{starts} turns are opened and {ends} are closed.")
         return None
     messages = []
     for n, (said, content) in enumerate(TURN.findall(whole)):
         role = ROLES.get(said.strip().lower())
         if role is None:
-            found("unknown_role", f"{name}[{n}]", said)
+            report("unknown_role", f"{name}[{n}]", said)
             return None
         if content or role != "assistant":  # an open last turn of the assistant is a prompt, not an answer
             messages.append({"role": role, "content": content})
     if not messages:
-        found("broken_tags", name, whole)
+        report("broken_tags", name, whole)
         return None
-    wrong = verdict(tuple(m["role"] for m in messages))
+    wrong = role_order_problem(tuple(m["role"] for m in messages))
     if wrong:
-        found(wrong[0], f"{name}[{wrong[1]}]", messages[wrong[1]]["content"], wrong[2])
+        report(wrong[0], f"{name}[{wrong[1]}]", messages[wrong[1]]["content"], wrong[2])
         if wrong[0] == "no_assistant":
             return None
     return {"messages": messages}

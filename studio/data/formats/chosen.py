@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from studio.data.formats import Found, Row, preference
+from studio.data.formats import ReportProblem, Row, preference
 
 TITLE = "Chosen answers only"
 ABOUT = "Preference pairs of which the chosen answer is learnt and the rejected one is left."
@@ -16,8 +16,8 @@ def fits(row: Row) -> bool:
     return False
 
 
-def convert(row: Row, found: Found) -> dict[str, Any] | None:
-    conversation = preference.convert(row, found)
+def convert(row: Row, report: ReportProblem) -> dict[str, Any] | None:
+    conversation = preference.convert(row, report)
     if conversation is None:
         return None
     return {key: value for key, value in conversation.items() if key != "rejected"}

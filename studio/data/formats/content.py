@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from studio.data.formats import Found
+from studio.data.formats import ReportProblem
 from studio.data.tracked_row import without
 
 TEXTS = ("text", "input_text", "output_text", None)
@@ -15,7 +15,7 @@ RESULTS = ("tool_result", "tool_response", "function_response", "functionRespons
 Turn = dict[str, Any]
 
 
-def spoken(turn: Turn, key: str, found: Found, where: str) -> list[Turn] | None:
+def spoken(turn: Turn, key: str, report: ReportProblem, where: str) -> list[Turn] | None:
     """The turns that a turn whose content is a list of parts stands for; None when it cannot be trained on, which is then told.
 
     Results of tools are turns of their own, before the words that stand beside them.
@@ -36,9 +36,9 @@ def spoken(turn: Turn, key: str, found: Found, where: str) -> list[Turn] | None:
             results.append(value)
         elif kind:
             reason = f"The turn holds {kind}: training here is on text alone. Take such parts out, or drop the row."
-            return found("wrong_type", f"{where}.{key}[{n}]", part, reason)
+            return report("wrong_type", f"{where}.{key}[{n}]", part, reason)
         else:
-            return found(
+            return report(
                 "wrong_type",
                 f"{where}.{key}[{n}]",
                 part,

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from studio.data.formats import Found, Row
+from studio.data.formats import ReportProblem, Row
 
 EXACT = 2.0**53  # from there on a floating point number does not hold every whole number
 
 
-def text(row: Row, field: str, found: Found, needed: bool = True) -> str | None:
+def text(row: Row, field: str, report: ReportProblem, needed: bool = True) -> str | None:
     """The field's text; None when it cannot be used, which has then been told. An optional field gives ""."""
     value = row.get(field)
     if type(value) is str and value and not value.isspace():
@@ -18,13 +18,13 @@ def text(row: Row, field: str, found: Found, needed: bool = True) -> str | None:
     if value is None or value == "" or value == [] or value == {} or isinstance(value, str):
         if not needed:
             return ""
-        found("empty_field" if field in row else "missing_field", field, value)
+        report("empty_field" if field in row else "missing_field", field, value)
         return None
     if isinstance(value, float) and not math.isfinite(value):
-        found("nan", field, value)
+        report("nan", field, value)
         return None
     if isinstance(value, float) and abs(value) >= EXACT:
-        found(
+        report(
             "wrong_type",
             field,
             value,
@@ -33,7 +33,7 @@ def text(row: Row, field: str, found: Found, needed: bool = True) -> str | None:
         return None
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return str(value)  # a number in a CSV or JSON cell is a short answer, not a fault
-    found("wrong_type", field, value, f"The field must be text, but it is {kind(value)}.")
+    report("wrong_type", field, value, f"The field must be text, but it is {kind(value)}.")
     return None
 
 
@@ -64,13 +64,13 @@ REASONING = (
 _REASONING = frozenset(REASONING)
 
 
-def answer_of(row: Row, field: str, found: Found) -> dict[str, Any] | None:
+def answer_of(row: Row, field: str, report: ReportProblem) -> dict[str, Any] | None:
     """The assistant's turn of a row: the field's text, and the reasoning before it where a column holds some."""
-    said = text(row, field, found)
+    said = text(row, field, report)
     thought: str | None = ""
     if not _REASONING.isdisjoint(row):
         thought = next(
-            (text(row, name, found, needed=False) for name in REASONING if row.get(name) and name != field), ""
+            (text(row, name, report, needed=False) for name in REASONING if row.get(name) and name != field), ""
         )
     if said is None or thought is None:
         return None

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from studio.data.formats import Found
+from studio.data.formats import ReportProblem
 
 FLAGS = ("weight", "loss", "train", "training", "loss_weight")  # OpenAI's, ms-swift's, axolotl's and LLaMA-Factory's
 DETAILS = ("train_detail", "training_detail")
 ENDS = ("begin_offset", "end_offset")  # the first and the last character; the last one is in the range
 
 
-def flags_of(turn: dict[str, Any], role: str, found: Found, where: str) -> dict[str, Any] | None:
+def flags_of(turn: dict[str, Any], role: str, report: ReportProblem, where: str) -> dict[str, Any] | None:
     """{"weight": 0} for an answer that is not trained on, else {}. None for a flag between yes and no, which is told."""
     made: dict[str, Any] = {}
     for flag in FLAGS:
@@ -19,7 +19,7 @@ def flags_of(turn: dict[str, Any], role: str, found: Found, where: str) -> dict[
         if value is None:
             continue
         if not isinstance(value, (bool, int, float)) or value not in (0, 1):
-            found(
+            report(
                 "wrong_type",
                 f"{where}.{flag}",
                 value,
@@ -29,11 +29,13 @@ def flags_of(turn: dict[str, Any], role: str, found: Found, where: str) -> dict[
         if not value and role == "assistant":
             made["weight"] = 0
         elif value and role != "assistant" and flag != "weight":
-            found("unheeded_flag", f"{where}.{flag}", value)
+            report("unheeded_flag", f"{where}.{flag}", value)
     return made
 
 
-def ranges_of(turn: dict[str, Any], role: str, content: str, found: Found, where: str) -> dict[str, Any] | None:
+def ranges_of(
+    turn: dict[str, Any], role: str, content: str, report: ReportProblem, where: str
+) -> dict[str, Any] | None:
     """{"untrained": [[first, end], …]}: the characters of an answer that no range trains; {} where nothing is said. None for a fault, which is told."""
     name = next((name for name in DETAILS if turn.get(name)), None)
     if name is None:
@@ -43,10 +45,10 @@ def ranges_of(turn: dict[str, Any], role: str, content: str, found: Found, where
         reason = (
             "It must be a list of {begin_offset, end_offset, train}: whole numbers within the text, and true or false."
         )
-        return found("wrong_type", f"{where}.{name}", turn[name], reason)
+        return report("wrong_type", f"{where}.{name}", turn[name], reason)
     if role != "assistant":
         if kept:
-            found("unheeded_flag", f"{where}.{name}", turn[name])
+            report("unheeded_flag", f"{where}.{name}", turn[name])
         return {}
     edges = [0, *(edge for one in kept for edge in one), len(content)]
     left = [[a, b] for a, b in zip(edges[::2], edges[1::2]) if a < b]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from studio.data.formats import Found
+from studio.data.formats import ReportProblem
 from studio.data.formats.messages import is_turn, turns_of
 
 HISTORY = ("history", "chat_history", "previous_turns", "past")
@@ -30,7 +30,7 @@ PAIR_KEYS = tuple((asked, answered) for asked in QUESTIONS for answered in ANSWE
 Turn = dict[str, Any]
 
 
-def history_of(value: Any, found: Found, name: str = "history") -> list[Turn] | None:
+def history_of(value: Any, report: ReportProblem, name: str = "history") -> list[Turn] | None:
     """The turns of a history: [[question, answer], …], [{"user", "assistant"}, …], messages, or texts in turn.
 
     None when it is none of these, which has then been told.
@@ -38,45 +38,45 @@ def history_of(value: Any, found: Found, name: str = "history") -> list[Turn] | 
     if value is None or value == "" or value == []:
         return []
     if not isinstance(value, list):
-        return _refused(found, name, value)
+        return _refused(report, name, value)
     if all(map(is_turn, value)):
-        return turns_of(value, found, name, "role", "content")
+        return turns_of(value, report, name, "role", "content")
     if all(isinstance(said, str) for said in value) and len(value) % 2 == 0:
         value = [value[n : n + 2] for n in range(0, len(value), 2)]
     turns: list[Turn] = []
     for n, pair in enumerate(value):
-        made = _pair(pair, found, f"{name}[{n}]")
+        made = _pair(pair, report, f"{name}[{n}]")
         if made is None:
             return None
         turns += made
     return turns
 
 
-def _pair(pair: Any, found: Found, where: str) -> list[Turn] | None:
+def _pair(pair: Any, report: ReportProblem, where: str) -> list[Turn] | None:
     if isinstance(pair, dict):
         keys = next(((q, a) for q, a in PAIR_KEYS if q in pair and a in pair), None)
         if keys is not None and len(pair) == 2:
-            return pair_of(pair, keys, found, where)
+            return pair_of(pair, keys, report, where)
     elif isinstance(pair, (list, tuple)) and len(pair) == 2:
-        return pair_of(pair, (0, 1), found, where)
-    return _refused(found, where, pair)
+        return pair_of(pair, (0, 1), report, where)
+    return _refused(report, where, pair)
 
 
-def pair_of(pair: Any, keys: tuple[Any, Any], found: Found, where: str) -> list[Turn] | None:
+def pair_of(pair: Any, keys: tuple[Any, Any], report: ReportProblem, where: str) -> list[Turn] | None:
     """A question and its answer as two turns; None, and told, where one of them is no text."""
     turns = []
     for key, role in zip(keys, ("user", "assistant"), strict=True):
         said = pair[key]
         if not isinstance(said, str) or not said.strip():
             place = f"{where}[{key}]" if isinstance(key, int) else f"{where}.{key}"
-            found("empty_field" if said is None or isinstance(said, str) else "wrong_type", place, said)
+            report("empty_field" if said is None or isinstance(said, str) else "wrong_type", place, said)
             return None
         turns.append({"role": role, "content": said})
     return turns
 
 
-def _refused(found: Found, where: str, value: Any) -> None:
-    found(
+def _refused(report: ReportProblem, where: str, value: Any) -> None:
+    report(
         "wrong_type",
         where,
         value,

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from studio.data.formats import Found, Row
+from studio.data.formats import ReportProblem, Row
 from studio.data.formats.content import spoken
 from studio.data.formats.fields import kind
 from studio.data.formats.flags import flags_of, ranges_of
-from studio.data.turns import CONTENT_KEYS, ROLE_KEYS, ROLES, verdict
-from studio.text import calls
+from studio.data.roles import CONTENT_KEYS, ROLE_KEYS, ROLES, role_order_problem
+from studio.text import tool_calls
 
-LISTS = ("messages", "conversations", "conversation", "dialogue", "dialog", "chat", "turns", "chat_messages")
+MESSAGE_COLUMNS = ("messages", "conversations", "conversation", "dialogue", "dialog", "chat", "turns", "chat_messages")
 KEPT = ("name", "tool_call_id")
 REASONING = ("reasoning_content", "reasoning", "thinking", "thought")
 CALLING = frozenset({"function_call", "tool_call", "tool_calls"})  # roles whose content is a call
@@ -37,47 +37,49 @@ def role_of(said: Any) -> str | None:
 
 def list_column(row: Row) -> str | None:
     """The column that holds the list of turns."""
-    return next((name for name in LISTS if isinstance(row.get(name), list)), None)
+    return next((name for name in MESSAGE_COLUMNS if isinstance(row.get(name), list)), None)
 
 
-def gather(row: Row, found: Found, role_key: str, content_key: str) -> dict[str, Any] | None:
+def gather(row: Row, report: ReportProblem, role_key: str, content_key: str) -> dict[str, Any] | None:
     """The row's turns as messages, checked. None when it cannot be trained on."""
     name = list_column(row)
     if name is None:
-        present = next((n for n in LISTS if n in row), None)
+        present = next((n for n in MESSAGE_COLUMNS if n in row), None)
         if present is None:
-            found("missing_field", LISTS[0], list(row))
+            report("missing_field", MESSAGE_COLUMNS[0], list(row))
         else:
-            found(
+            report(
                 "wrong_type",
                 present,
                 row[present],
                 f"The field must be a list of turns, but it is {kind(row[present])}.",
             )
         return None
-    messages = turns_of(row[name], found, name, role_key, content_key)
+    messages = turns_of(row[name], report, name, role_key, content_key)
     if messages is None:
         return None
     system = row.get("system") or row.get("system_prompt")
     if isinstance(system, str) and system.strip() and messages[0]["role"] != "system":
         messages.insert(0, {"role": "system", "content": system})
-    wrong = verdict(tuple(m["role"] for m in messages))
+    wrong = role_order_problem(tuple(m["role"] for m in messages))
     if wrong:
-        found(wrong[0], f"{name}[{wrong[1]}]", messages[wrong[1]]["content"], wrong[2])
+        report(wrong[0], f"{name}[{wrong[1]}]", messages[wrong[1]]["content"], wrong[2])
         if wrong[0] in HARD:
             return None
     conversation: dict[str, Any] = {"messages": messages}
-    tools = _tools(row, row[name], found)
+    tools = _tools(row, row[name], report)
     if tools:
         conversation["tools"] = tools
         _bare_calls(messages, tools)
     return conversation
 
 
-def turns_of(turns: list[Any], found: Found, name: str, role_key: str, content_key: str) -> list[dict[str, Any]] | None:
+def turns_of(
+    turns: list[Any], report: ReportProblem, name: str, role_key: str, content_key: str
+) -> list[dict[str, Any]] | None:
     """The turns as messages, each checked by itself."""
     if not turns:
-        found("empty_field", name, turns)
+        report("empty_field", name, turns)
         return None
     messages: list[dict[str, Any]] = []
     for n, turn in enumerate(turns):
@@ -93,12 +95,12 @@ def turns_of(turns: list[Any], found: Found, name: str, role_key: str, content_k
                 and turn[content]
                 and str(turn.get(role)).strip().lower() not in CALLING
             ):
-                spoken_turns = spoken(turn, content, found, where)
+                spoken_turns = spoken(turn, content, report, where)
         if spoken_turns is None:
             return None
         for one in spoken_turns:
             message = _turn(
-                one, found, where, *((role, content) if one is turn or content in one else ("role", "content"))
+                one, report, where, *((role, content) if one is turn or content in one else ("role", "content"))
             )
             if message is None:
                 return None
@@ -112,10 +114,10 @@ def turns_of(turns: list[Any], found: Found, name: str, role_key: str, content_k
     return messages
 
 
-def _turn(turn: Any, found: Found, where: str, role_key: str, content_key: str) -> dict[str, Any] | None:
+def _turn(turn: Any, report: ReportProblem, where: str, role_key: str, content_key: str) -> dict[str, Any] | None:
     """One turn as a message; "call": it is nothing but a call, written as a turn of its own."""
     if not isinstance(turn, dict):
-        found(
+        report(
             "wrong_type",
             where,
             turn,
@@ -126,46 +128,46 @@ def _turn(turn: Any, found: Found, where: str, role_key: str, content_key: str) 
     plain = said.strip().lower() if isinstance(said, str) else ""
     role = role_of(said)
     if role is None:
-        found("missing_field" if said is None else "unknown_role", f"{where}.{role_key}", said)
+        report("missing_field" if said is None else "unknown_role", f"{where}.{role_key}", said)
         return None
     content = turn.get(content_key)
-    extra = _extra(turn, role, found, where) if len(turn) > 2 or content_key not in turn else NOTHING
+    extra = _extra(turn, role, report, where) if len(turn) > 2 or content_key not in turn else NOTHING
     if extra is None:
         return None
     if plain in CALLING:
-        made = calls.calls_of(content)
+        made = tool_calls.calls_of(content)
         if made:
             return {"role": role, "content": "", **extra, "tool_calls": made, "call": True}
-        found("odd_call", f"{where}.{content_key}", content)
+        report("odd_call", f"{where}.{content_key}", content)
     if type(content) is not str:
         content = None
     if content is None:
         if content_key not in turn and "tool_calls" not in extra:
-            found("missing_field", f"{where}.{content_key}", turn)
+            report("missing_field", f"{where}.{content_key}", turn)
         elif turn.get(content_key) is not None:
             value = turn[content_key]
-            found("wrong_type", f"{where}.{content_key}", value, f"The content must be text, but it is {kind(value)}.")
+            report("wrong_type", f"{where}.{content_key}", value, f"The content must be text, but it is {kind(value)}.")
         elif "tool_calls" not in extra:
-            found("empty_field", f"{where}.{content_key}", content)
+            report("empty_field", f"{where}.{content_key}", content)
         if "tool_calls" not in extra:
             return None
         content = ""
     if not content.strip() and role in ("user", "assistant") and "tool_calls" not in extra:
-        found("empty_field", f"{where}.{content_key}", content)
+        report("empty_field", f"{where}.{content_key}", content)
         return None
-    ranges = ranges_of(turn, role, content, found, where) if extra is not NOTHING else NOTHING
+    ranges = ranges_of(turn, role, content, report, where) if extra is not NOTHING else NOTHING
     return None if ranges is None else {"role": role, "content": content, **extra, **ranges}
 
 
-def _extra(turn: dict[str, Any], role: str, found: Found, where: str) -> dict[str, Any] | None:
+def _extra(turn: dict[str, Any], role: str, report: ReportProblem, where: str) -> dict[str, Any] | None:
     """What a turn says beside its words: calls, reasoning, whether it is trained on. None when it cannot be used."""
     extra = {key: turn[key] for key in KEPT if turn.get(key) is not None}
     given = turn.get("tool_calls") or turn.get("function_call")
     if given:
-        made = calls.calls_of(given)
+        made = tool_calls.calls_of(given)
         if made is None:
             field = "tool_calls" if turn.get("tool_calls") else "function_call"
-            found(
+            report(
                 "wrong_type",
                 f"{where}.{field}",
                 given,
@@ -176,11 +178,11 @@ def _extra(turn: dict[str, Any], role: str, found: Found, where: str) -> dict[st
     thought = next((turn[key] for key in REASONING if isinstance(turn.get(key), str) and turn[key].strip()), None)
     if thought and role == "assistant":
         extra["reasoning_content"] = thought
-    flags = flags_of(turn, role, found, where)
+    flags = flags_of(turn, role, report, where)
     return None if flags is None else extra | flags
 
 
-def _tools(row: Row, turns: list[Any], found: Found) -> list[Any]:
+def _tools(row: Row, turns: list[Any], report: ReportProblem) -> list[Any]:
     """The tools a row declares: in a column of their own, or in its system turn. [] for none."""
     for key in ("tools", "functions"):
         for where, holder in (
@@ -188,22 +190,22 @@ def _tools(row: Row, turns: list[Any], found: Found) -> list[Any]:
             *((f"{n}.{key}", turn) for n, turn in enumerate(turns) if isinstance(turn, dict)),
         ):
             if holder.get(key):
-                tools = calls.tools_of(holder[key])
+                tools = tool_calls.tools_of(holder[key])
                 if tools is None:
-                    found("odd_tools", where, holder[key])
+                    report("odd_tools", where, holder[key])
                 return tools or []
     return []
 
 
 def _bare_calls(messages: list[dict[str, Any]], tools: list[Any]) -> None:
     """Answers that are nothing but the JSON of a call to one of the tools become calls, as the template writes them."""
-    names = set(calls.names_of(tools))
+    names = set(tool_calls.names_of(tools))
     for message in messages:
         if (
             message["role"] == "assistant"
             and "tool_calls" not in message
             and message["content"].lstrip()[:1] in ("{", "[")
         ):
-            made = calls.calls_of(message["content"])
+            made = tool_calls.calls_of(message["content"])
             if made and {call["function"]["name"] for call in made} <= names:
                 message |= {"content": "", "tool_calls": made}

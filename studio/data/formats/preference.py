@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from studio.data.formats import Found, Row, named
+from studio.data.formats import ReportProblem, Row, named
 from studio.data.formats.fields import text
-from studio.data.formats.messages import LISTS, turns_of
+from studio.data.formats.messages import MESSAGE_COLUMNS, turns_of
 
 TITLE = "Preference pairs"
 ABOUT = "A prompt with a chosen and a rejected answer (DPO, ORPO, reward models)."
 ORDER = 10
 STAGE = "preference"
 COLUMNS = {
-    "prompt": ("prompt", "question", "instruction", "query", "input", *LISTS),
+    "prompt": ("prompt", "question", "instruction", "query", "input", *MESSAGE_COLUMNS),
     "chosen": ("chosen",),
     "rejected": ("rejected",),
     "system": ("system", "system_prompt"),
@@ -28,36 +28,36 @@ def fits(row: Row) -> bool:
     return "chosen" in row and "rejected" in row
 
 
-def convert(row: Row, found: Found) -> dict[str, Any] | None:
-    before = prompt_turns(row, found)
+def convert(row: Row, report: ReportProblem) -> dict[str, Any] | None:
+    before = prompt_turns(row, report)
     if before is None:
         return None
-    chosen, rejected = _answer(row, "chosen", found), _answer(row, "rejected", found)
+    chosen, rejected = _answer(row, "chosen", report), _answer(row, "rejected", report)
     if chosen is None or rejected is None:
         return None
     if chosen == rejected:
-        found("same_answers", "rejected", rejected[-1]["content"])
+        report("same_answers", "rejected", rejected[-1]["content"])
     if len(chosen) > 1 and not before:  # the whole conversation stands in both
         before, rejected = chosen[:-1], rejected[-1:]
         chosen = chosen[-1:]
     if not before:
-        found("missing_field", "prompt", list(row))
+        report("missing_field", "prompt", list(row))
         return None
     return {"messages": [*before, chosen[-1]], "rejected": rejected[-1]["content"]}
 
 
-def prompt_turns(row: Row, found: Found) -> list[dict[str, Any]] | None:
+def prompt_turns(row: Row, report: ReportProblem) -> list[dict[str, Any]] | None:
     """The turns before the answer; [] when they stand inside the answers."""
     name = named(COLUMNS, row, "prompt")
     if name is None:
         return []
     if isinstance(row[name], list):
-        turns = _turns(row[name], found, name)
+        turns = _turns(row[name], report, name)
         if turns is not None and isinstance(row.get("system"), str) and row["system"].strip():
             turns.insert(0, {"role": "system", "content": row["system"]})
         return turns
-    asked = text(row, name, found)
-    given = text(row, "input", found, needed=False) if name == "instruction" and row.get("input") else ""
+    asked = text(row, name, report)
+    given = text(row, "input", report, needed=False) if name == "instruction" and row.get("input") else ""
     if asked is None or given is None:
         return None
     system = (
@@ -68,12 +68,12 @@ def prompt_turns(row: Row, found: Found) -> list[dict[str, Any]] | None:
     return [*system, {"role": "user", "content": f"{asked}\n{given}" if given else asked}]
 
 
-def _turns(turns: list[Any], found: Found, name: str) -> list[dict[str, Any]] | None:
+def _turns(turns: list[Any], report: ReportProblem, name: str) -> list[dict[str, Any]] | None:
     share = bool(turns) and isinstance(turns[0], dict) and "from" in turns[0]
-    return turns_of(turns, found, name, *(("from", "value") if share else ("role", "content")))
+    return turns_of(turns, report, name, *(("from", "value") if share else ("role", "content")))
 
 
-def _answer(row: Row, name: str, found: Found) -> list[dict[str, Any]] | None:
+def _answer(row: Row, name: str, report: ReportProblem) -> list[dict[str, Any]] | None:
     value = row.get(name)
     if isinstance(value, dict):
         value = [value]
@@ -83,7 +83,7 @@ def _answer(row: Row, name: str, found: Found) -> list[dict[str, Any]] | None:
             said = turn.get("content", turn.get("value")) if isinstance(turn, dict) else None
             role = (turn.get("role") or turn.get("from") or "assistant") if isinstance(turn, dict) else None
             if not isinstance(said, str) or not said.strip():
-                found("wrong_type" if said else "empty_field", name, said)
+                report("wrong_type" if said else "empty_field", name, said)
                 return None
             turns.append(
                 {
@@ -92,5 +92,5 @@ def _answer(row: Row, name: str, found: Found) -> list[dict[str, Any]] | None:
                 }
             )
         return turns
-    said = text(row, name, found)
+    said = text(row, name, report)
     return None if said is None else [{"role": "assistant", "content": said}]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from studio.data.formats import Found, Row, named
+from studio.data.formats import ReportProblem, Row, named
 from studio.data.formats.fields import REASONING, answer_of, text
 from studio.data.formats.history import HISTORY, history_of
 
@@ -50,13 +50,13 @@ def fits(row: Row) -> bool:
     return named(COLUMNS, row, "prompt") is not None and named(COLUMNS, row, "answer") is not None
 
 
-def convert(row: Row, found: Found) -> dict[str, Any] | None:
-    asked = text(row, named(COLUMNS, row, "prompt") or "prompt", found)
-    answer = answer_of(row, named(COLUMNS, row, "answer") or "completion", found)
+def convert(row: Row, report: ReportProblem) -> dict[str, Any] | None:
+    asked = text(row, named(COLUMNS, row, "prompt") or "prompt", report)
+    answer = answer_of(row, named(COLUMNS, row, "answer") or "completion", report)
     system = named(COLUMNS, row, "system")
-    said = text(row, system, found, needed=False) if system else ""
+    said = text(row, system, report, needed=False) if system else ""
     name = named(COLUMNS, row, "history")
-    before = history_of(row[name], found, name) if name else []
+    before = history_of(row[name], report, name) if name else []
     if asked is None or answer is None or said is None or before is None:
         return None
     messages = [*before, {"role": "user", "content": asked}, answer]

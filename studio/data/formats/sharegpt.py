@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from studio.data.formats import Found, Row
-from studio.data.formats.messages import LISTS, gather, list_column
+from studio.data.formats import ReportProblem, Row
+from studio.data.formats.messages import MESSAGE_COLUMNS, gather, list_column
 
 TITLE = "ShareGPT"
 ABOUT = "A conversation a row: turns with from and value (human, gpt, system, …)."
 ORDER = 31
-COLUMNS = {"messages": ("conversations", *LISTS), "tools": ("tools",), "system": ("system", "system_prompt")}
+COLUMNS = {"messages": ("conversations", *MESSAGE_COLUMNS), "tools": ("tools",), "system": ("system", "system_prompt")}
 
 
 def fits(row: Row) -> bool:
@@ -18,5 +18,5 @@ def fits(row: Row) -> bool:
     return name is not None and any(isinstance(m, dict) and "from" in m for m in row[name])
 
 
-def convert(row: Row, found: Found) -> dict[str, Any] | None:
-    return gather(row, found, "from", "value")
+def convert(row: Row, report: ReportProblem) -> dict[str, Any] | None:
+    return gather(row, report, "from", "value")

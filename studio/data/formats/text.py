@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from studio.data.formats import Found, Row, named
+from studio.data.formats import ReportProblem, Row, named
 from studio.data.formats.fields import text
 
 TITLE = "Plain text"
@@ -17,6 +17,6 @@ def fits(row: Row) -> bool:
     return named(COLUMNS, row, "text") is not None
 
 
-def convert(row: Row, found: Found) -> dict[str, Any] | None:
-    said = text(row, named(COLUMNS, row, "text") or "text", found)
+def convert(row: Row, report: ReportProblem) -> dict[str, Any] | None:
+    said = text(row, named(COLUMNS, row, "text") or "text", report)
     return None if said is None else {"messages": [], "text": said}

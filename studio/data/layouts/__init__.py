@@ -19,7 +19,7 @@ from functools import lru_cache
 from types import ModuleType
 from typing import Any
 
-from studio.data.formats import Found, Row
+from studio.data.formats import ReportProblem, Row
 from studio.data.tracked_row import TrackedRow
 
 OBJECTS = frozenset((list, dict, TrackedRow))
@@ -28,8 +28,8 @@ OBJECTS = frozenset((list, dict, TrackedRow))
 @lru_cache(maxsize=1)
 def layouts() -> dict[str, ModuleType]:
     """name -> module, in the order in which they are asked."""
-    found = {m.name: importlib.import_module(f"{__name__}.{m.name}") for m in pkgutil.iter_modules(__path__)}
-    made = {name: module for name, module in found.items() if hasattr(module, "rewrite")}
+    report = {m.name: importlib.import_module(f"{__name__}.{m.name}") for m in pkgutil.iter_modules(__path__)}
+    made = {name: module for name, module in report.items() if hasattr(module, "rewrite")}
     return dict(sorted(made.items(), key=lambda item: getattr(item[1], "ORDER", 50)))
 
 
@@ -49,7 +49,7 @@ def layout_of(row: Row) -> ModuleType | None:
     return next((module for module in modules if module.fits(plain)), None)
 
 
-def rewritten(row: Any, found: Found) -> Any:
+def rewritten(row: Any, report: ReportProblem) -> Any:
     """The row in the columns a format knows. None when it cannot be trained on, which has then been told.
 
     A layout may leave a row that another one reads on (an object around pairs of questions and answers).
@@ -60,20 +60,20 @@ def rewritten(row: Any, found: Found) -> Any:
         module = layout_of(row)
         if module is None:
             return row
-        row = module.rewrite(row, _renamed(found, getattr(module, "NAME", None)))
+        row = module.rewrite(row, _renamed(report, getattr(module, "NAME", None)))
         if row is None:
             return None
     return row
 
 
-def _renamed(found: Found, name: str | None) -> Found:
+def _renamed(report: ReportProblem, name: str | None) -> ReportProblem:
     """`found`, with the layout's own column in place of `messages`."""
     if name is None:
-        return found
+        return report
 
     def told(kind: str, field: str | None = None, value: Any = "", reason: str = "") -> None:
         if field and field.startswith("messages"):
             field = name + field.removeprefix("messages")
-        found(kind, field, value, reason)
+        report(kind, field, value, reason)
 
     return told

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from studio.data.formats import Found, Row
-from studio.data.formats.messages import LISTS
+from studio.data.formats import ReportProblem, Row
+from studio.data.formats.messages import MESSAGE_COLUMNS
 from studio.data.tracked_row import without
 
 TITLE = "texts in turn, as in UltraChat"
-NAMES = ("data", *(name for name in LISTS if name != "turns"))  # `turns` of texts are questions alone, as in MT-bench
+NAMES = (
+    "data",
+    *(name for name in MESSAGE_COLUMNS if name != "turns"),
+)  # `turns` of texts are questions alone, as in MT-bench
 KEYS = frozenset(NAMES)
 
 
@@ -22,7 +25,7 @@ def fits(row: Row) -> bool:
     return _name(row) is not None
 
 
-def rewrite(row: Row, found: Found) -> Row | None:
+def rewrite(row: Row, report: ReportProblem) -> Row | None:
     name = _name(row)
     turns = [{"role": ("user", "assistant")[n % 2], "content": said} for n, said in enumerate(row[name])]
     return without(row, name) | {"messages": turns}

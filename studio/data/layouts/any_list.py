@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from studio.data.formats import Found, Row
-from studio.data.formats.messages import LISTS, is_turn
+from studio.data.formats import ReportProblem, Row
+from studio.data.formats.messages import MESSAGE_COLUMNS, is_turn
 from studio.data.formats.prompt import COLUMNS
 from studio.data.tracked_row import without
 
 TITLE = "turns in a column of another name"
 KEYS = None
 ORDER = 90
-NOT = frozenset(("history", "chosen", "rejected", "tools", "functions", "contents", *LISTS, *COLUMNS["answer"]))
+NOT = frozenset(
+    ("history", "chosen", "rejected", "tools", "functions", "contents", *MESSAGE_COLUMNS, *COLUMNS["answer"])
+)
 
 
 def _name(row: Row) -> str | None:
@@ -32,6 +34,6 @@ def fits(row: Row) -> bool:
     return _name(row) is not None
 
 
-def rewrite(row: Row, found: Found) -> Row | None:
+def rewrite(row: Row, report: ReportProblem) -> Row | None:
     name = _name(row)
     return without(row, name) | {"messages": row[name]}

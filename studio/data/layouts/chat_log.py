@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from studio.data.formats import Found, Row
+from studio.data.formats import ReportProblem, Row
 from studio.data.tracked_row import without
 
 TITLE = "a log of requests and their responses"
@@ -42,10 +42,10 @@ def fits(row: Row) -> bool:
     return _answer(row) is not None and bool(_asked(row)[1])
 
 
-def rewrite(row: Row, found: Found) -> Row | None:
+def rewrite(row: Row, report: ReportProblem) -> Row | None:
     name, choices = _answer(row)
     if len(choices) > 1:
-        found(
+        report(
             "wrong_type",
             f"{name}.choices",
             choices,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from studio.data.formats import Found, Row
+from studio.data.formats import ReportProblem, Row
 from studio.data.tracked_row import without
 
 TITLE = "ChatGPT's export"
@@ -17,7 +17,7 @@ def fits(row: Row) -> bool:
     return isinstance(tree, dict) and bool(tree) and all(isinstance(n, dict) and "message" in n for n in tree.values())
 
 
-def rewrite(row: Row, found: Found) -> Row | None:
+def rewrite(row: Row, report: ReportProblem) -> Row | None:
     tree, messages = row["mapping"], []
     for node in _branch(tree, row.get("current_node")):
         message = tree[node].get("message")

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from studio.data.formats import Found, Row
-from studio.data.formats.messages import CONTENT_KEYS, LISTS, ROLE_KEYS
+from studio.data.formats import ReportProblem, Row
+from studio.data.formats.messages import CONTENT_KEYS, MESSAGE_COLUMNS, ROLE_KEYS
 
 TITLE = "turns as columns"
-KEYS = frozenset(LISTS)
+KEYS = frozenset(MESSAGE_COLUMNS)
 
 
 def _name(row: Row) -> str | None:
-    return next((n for n in LISTS if _is_table(row.get(n))), None)
+    return next((n for n in MESSAGE_COLUMNS if _is_table(row.get(n))), None)
 
 
 def _is_table(value: Any) -> bool:
@@ -25,7 +25,7 @@ def fits(row: Row) -> bool:
     return _name(row) is not None
 
 
-def rewrite(row: Row, found: Found) -> Row | None:
+def rewrite(row: Row, report: ReportProblem) -> Row | None:
     name = _name(row)
     table = row[name]
     return row | {name: [dict(zip(table, cells, strict=True)) for cells in zip(*table.values(), strict=True)]}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from studio.data.formats import Found, Row
+from studio.data.formats import ReportProblem, Row
 from studio.data.formats.history import history_of
-from studio.data.formats.messages import LISTS, is_turn, turns_of
+from studio.data.formats.messages import MESSAGE_COLUMNS, is_turn, turns_of
 from studio.data.tracked_row import without
 
 TITLE = "comparisons under other names"
@@ -25,7 +25,7 @@ def _names(row: Row) -> tuple[str | None, str | None]:
     better = next((n for n in CHOSEN if n in row), None)
     if better is None and worse is not None:  # ms-swift's: the good answer stands where it stands without a bad one
         better = next((n for n in ANSWERS if n in row), None) or next(
-            (n for n in LISTS if isinstance(row.get(n), list)), None
+            (n for n in MESSAGE_COLUMNS if isinstance(row.get(n), list)), None
         )
     return better, worse
 
@@ -48,39 +48,39 @@ def _is_whole(value: Any) -> bool:
     )
 
 
-def rewrite(row: Row, found: Found) -> Row | None:
+def rewrite(row: Row, report: ReportProblem) -> Row | None:
     better, worse = _names(row)
     left = without(row, better, worse, "history")
     chosen, rejected = row[better], row[worse]
-    if better in LISTS:  # the conversation ends with the good answer
+    if better in MESSAGE_COLUMNS:  # the conversation ends with the good answer
         chosen, left = chosen[-1:], left | {"prompt": chosen[:-1]}
     asked = left.get("input")
     if isinstance(asked, dict) and isinstance(asked.get("messages"), list):
         left = without(left, "input") | {"prompt": asked["messages"]}
         left |= {"tools": asked["tools"]} if asked.get("tools") else {}
     if row.get("history"):
-        before = history_of(row["history"], found)
+        before = history_of(row["history"], report)
         name = next((n for n in ASKED if isinstance(row.get(n), str)), None)
         if before is None or name is None:
             return None
         left = without(left, name) | {"prompt": [*before, {"role": "user", "content": row[name]}]}
-    return _parted(left, _inside(chosen), _inside(rejected), found)
+    return _parted(left, _inside(chosen), _inside(rejected), report)
 
 
-def _parted(left: Row, chosen: Any, rejected: Any, found: Found) -> Row | None:
+def _parted(left: Row, chosen: Any, rejected: Any, report: ReportProblem) -> Row | None:
     """The turns that both conversations begin with are the prompt; what follows must be one answer each."""
     if not all(isinstance(turns, list) and turns and all(map(is_turn, turns)) for turns in (chosen, rejected)):
         return left | {"chosen": chosen, "rejected": rejected}
     good, bad = (
-        turns_of(chosen, found, "chosen", "role", "content"),
-        turns_of(rejected, found, "rejected", "role", "content"),
+        turns_of(chosen, report, "chosen", "role", "content"),
+        turns_of(rejected, report, "rejected", "role", "content"),
     )
     if good is None or bad is None:
         return None
     same = next((n for n, (a, b) in enumerate(zip(good, bad)) if a != b), min(len(good), len(bad)) - 1)
     if len(good) != same + 1 or len(bad) != same + 1 or good[same]["role"] != "assistant":
         reason = f"The two conversations must be the same up to one last answer. They part at turn {same + 1}."
-        found("wrong_type", f"rejected[{min(same, len(bad) - 1)}]", rejected[min(same, len(bad) - 1)], reason)
+        report("wrong_type", f"rejected[{min(same, len(bad) - 1)}]", rejected[min(same, len(bad) - 1)], reason)
         return None
     given = left.get("prompt")
     before = (
@@ -90,7 +90,7 @@ def _parted(left: Row, chosen: Any, rejected: Any, found: Found) -> Row | None:
         if isinstance(given, list)
         else []
     )
-    if same and before and turns_of(before, found, "prompt", "role", "content") != good[:same]:
+    if same and before and turns_of(before, report, "prompt", "role", "content") != good[:same]:
         return left | {"prompt": [*before, *good[:same]], "chosen": good[same:], "rejected": bad[same:]}
     return left | {"prompt": good[:same] if same else before, "chosen": good[same:], "rejected": bad[same:]}
 

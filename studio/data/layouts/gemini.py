@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from studio.data.formats import Found, Row
+from studio.data.formats import ReportProblem, Row
 from studio.data.formats.messages import is_turn
 from studio.data.tracked_row import without
 
@@ -19,7 +19,7 @@ def fits(row: Row) -> bool:
     return isinstance(value, list) and bool(value) and all(map(is_turn, value))
 
 
-def rewrite(row: Row, found: Found) -> Row | None:
+def rewrite(row: Row, report: ReportProblem) -> Row | None:
     name = next((n for n in SYSTEM if row.get(n)), None)
     left = without(row, "contents", "tools", name)
     messages = list(row["contents"])

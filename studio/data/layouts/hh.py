@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from studio.data.formats import Found, Row
+from studio.data.formats import ReportProblem, Row
 from studio.data.tracked_row import without
 
 TITLE = "Human: and Assistant: in text, as in HH-RLHF"
@@ -20,13 +20,13 @@ def fits(row: Row) -> bool:
     )
 
 
-def rewrite(row: Row, found: Found) -> Row | None:
+def rewrite(row: Row, report: ReportProblem) -> Row | None:
     chosen, rejected = _turns(row["chosen"]), _turns(row["rejected"])
     same = next((n for n, (a, b) in enumerate(zip(chosen, rejected)) if a != b), min(len(chosen), len(rejected)))
     same = min(same, len(chosen) - 1)  # where both answers are the same
     if chosen[same:][1:] or rejected[same:][1:] or chosen[same]["role"] != "assistant" or not same:
         reason = "The two conversations must be the same up to one last answer."
-        found("wrong_type", "rejected", row["rejected"].strip(), f"{reason} They part at turn {same + 1}.")
+        report("wrong_type", "rejected", row["rejected"].strip(), f"{reason} They part at turn {same + 1}.")
         return None
     left = without(row, "chosen", "rejected")
     return left | {"prompt": chosen[:same], "chosen": chosen[same:], "rejected": rejected[same:]}

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from studio.data.formats import Found, Row
+from studio.data.formats import ReportProblem, Row
 from studio.data.formats.history import pair_of
-from studio.data.formats.messages import LISTS, role_of
+from studio.data.formats.messages import MESSAGE_COLUMNS, role_of
 from studio.data.tracked_row import without
 
 TITLE = "turns as lists of two"
-KEYS = frozenset(LISTS)
+KEYS = frozenset(MESSAGE_COLUMNS)
 
 
 def _name(row: Row) -> str | None:
-    return next((n for n in LISTS if isinstance(row.get(n), list) and row[n] and all(map(_is_two, row[n]))), None)
+    return next(
+        (n for n in MESSAGE_COLUMNS if isinstance(row.get(n), list) and row[n] and all(map(_is_two, row[n]))), None
+    )
 
 
 def _is_two(turn: Any) -> bool:
@@ -25,11 +27,11 @@ def fits(row: Row) -> bool:
     return _name(row) is not None
 
 
-def rewrite(row: Row, found: Found) -> Row | None:
+def rewrite(row: Row, report: ReportProblem) -> Row | None:
     name, turns = _name(row), []
     named = all(role_of(turn[0]) for turn in row[name])
     for n, turn in enumerate(row[name]):
-        made = [{"role": turn[0], "content": turn[1]}] if named else pair_of(turn, (0, 1), found, f"{name}[{n}]")
+        made = [{"role": turn[0], "content": turn[1]}] if named else pair_of(turn, (0, 1), report, f"{name}[{n}]")
         if made is None:
             return None
         turns += made

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from studio.data.formats import Found, Row
-from studio.data.formats.messages import LISTS
+from studio.data.formats import ReportProblem, Row
+from studio.data.formats.messages import MESSAGE_COLUMNS
+from studio.data.roles import CONTENT_KEYS, ROLE_KEYS
 from studio.data.tracked_row import without
-from studio.data.turns import CONTENT_KEYS, ROLE_KEYS
 
 TITLE = "a text in a turn of its own"
-KEYS = frozenset(LISTS)
+KEYS = frozenset(MESSAGE_COLUMNS)
 ROLES = ("pretrain", "text", "plain")
 
 
 def _said(row: Row) -> tuple[str, Any] | None:
     """(the column, the text) of such a row."""
-    for name in LISTS:
+    for name in MESSAGE_COLUMNS:
         turns = row.get(name)
         if (
             isinstance(turns, list)
@@ -32,6 +32,6 @@ def fits(row: Row) -> bool:
     return _said(row) is not None
 
 
-def rewrite(row: Row, found: Found) -> Row | None:
+def rewrite(row: Row, report: ReportProblem) -> Row | None:
     name, text = _said(row)
     return without(row, name) | {"text": text}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from studio.data.formats import Found, Row
+from studio.data.formats import ReportProblem, Row
 from studio.data.tracked_row import without
 
 TITLE = "numbered turns, as in MOSS"
@@ -25,17 +25,17 @@ def fits(row: Row) -> bool:
     )
 
 
-def rewrite(row: Row, found: Found) -> Row | None:
+def rewrite(row: Row, report: ReportProblem) -> Row | None:
     turns: list[dict[str, Any]] = []
     for name, turn in sorted(row["chat"].items(), key=lambda item: int(NUMBER.fullmatch(item[0])[1])):
         used = next((k for k in CALLS if _said(turn.get(k)) not in ("", "None")), None)
         if used:
             reason = "The turn calls a plugin in MOSS' own notation, which no template here writes."
-            found("wrong_type", f"chat.{name}.{used}", turn[used], reason)
+            report("wrong_type", f"chat.{name}.{used}", turn[used], reason)
             return None
         for who, role in (("Human", "user"), ("MOSS", "assistant")):
             if not isinstance(turn.get(who), str):
-                found("missing_field", f"chat.{name}.{who}", turn)
+                report("missing_field", f"chat.{name}.{who}", turn)
                 return None
             turns.append({"role": role, "content": _said(turn[who])})
     system = row.get("meta_instruction")

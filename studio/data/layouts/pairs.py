@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from studio.data.formats import Found, Row
+from studio.data.formats import ReportProblem, Row
 from studio.data.formats.history import PAIR_KEYS, pair_of
-from studio.data.formats.messages import LISTS
+from studio.data.formats.messages import MESSAGE_COLUMNS
 
 TITLE = "pairs of question and answer"
-KEYS = frozenset(LISTS)
+KEYS = frozenset(MESSAGE_COLUMNS)
 
 
 def _name(row: Row) -> str | None:
-    return next((n for n in LISTS if isinstance(row.get(n), list) and row[n] and all(map(_is_pair, row[n][:8]))), None)
+    return next(
+        (n for n in MESSAGE_COLUMNS if isinstance(row.get(n), list) and row[n] and all(map(_is_pair, row[n][:8]))), None
+    )
 
 
 def _is_pair(turn: Any) -> bool:
@@ -24,19 +26,19 @@ def fits(row: Row) -> bool:
     return _name(row) is not None
 
 
-def rewrite(row: Row, found: Found) -> Row | None:
+def rewrite(row: Row, report: ReportProblem) -> Row | None:
     name, turns = _name(row), []
     for n, pair in enumerate(row[name]):
         keys = next(((q, a) for q, a in PAIR_KEYS if isinstance(pair, dict) and q in pair and a in pair), None)
         if keys is None:
-            found(
+            report(
                 "wrong_type",
                 f"{name}[{n}]",
                 pair,
                 "Every entry must hold a question and its answer, as the first one does.",
             )
             return None
-        made = pair_of(pair, keys, found, f"{name}[{n}]")
+        made = pair_of(pair, keys, report, f"{name}[{n}]")
         if made is None:
             return None
         turns += made

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from studio.data.formats import Found, Row
+from studio.data.formats import ReportProblem, Row
 from studio.data.formats.messages import is_turn
 from studio.data.tracked_row import without
 
@@ -30,7 +30,7 @@ def fits(row: Row) -> bool:
     return _names(row) is not None
 
 
-def rewrite(row: Row, found: Found) -> Row | None:
+def rewrite(row: Row, report: ReportProblem) -> Row | None:
     asked, answer = _names(row)
     said = row[answer]
     if isinstance(said, str):
@@ -38,7 +38,7 @@ def rewrite(row: Row, found: Found) -> Row | None:
     elif is_turn(said):
         said = [said]
     if not _is_turns(said):
-        found(
+        report(
             "wrong_type" if said else "empty_field",
             answer,
             said,

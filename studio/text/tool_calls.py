@@ -82,7 +82,7 @@ def names_of(tools: list[Any]) -> list[str]:
     return [tool["name"] for tool in inner if isinstance(tool, dict) and isinstance(tool.get("name"), str)]
 
 
-def said(messages: list[Message]) -> list[Any]:
+def called_functions(messages: list[Message]) -> list[Any]:
     """What the turns call, without the calls' ids: two conversations of the same words may differ in this alone."""
     return [
         call.get("function", call) if isinstance(call, dict) else call

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from studio.errors import TemplateError
 from studio.kernels import IGNORE_INDEX
-from studio.text.spans import ANSWER, QUESTION
+from studio.text.assistant_spans import ANSWER, QUESTION
 
 if TYPE_CHECKING:
     from studio.tokens import Encoded, Encoder
@@ -54,7 +54,7 @@ def check(encoder: Encoder, samples: list[Any]) -> None:
 
 def _rows(encoder: Encoder, encoded: list[Encoded], texts: bool) -> None:
     if not any(e.n_trained for e in encoded):
-        hint = "Raise max_length: the answers lie beyond it." if any(e.cut for e in encoded) else OTHERS
+        hint = "Raise max_length: the answers lie beyond it." if any(e.overflow for e in encoded) else OTHERS
         raise _refused(encoder, "no token of these rows would be trained", hint)
     if encoder.train_on != "all" and all(e.n_trained >= len(e.ids) - 1 for e in encoded):
         hint = (
@@ -97,16 +97,16 @@ def _probe(encoder: Encoder, conversation: list[dict[str, Any]]) -> None:
 
 def _ending(encoder: Encoder, e: Encoded, answers: list[str], trained: list[tuple[int, int]]) -> None:
     """The end of the turn stands behind the answer and is trained: else the model never stops."""
-    if not encoder.template.stop:
+    if not encoder.template.stop_strings:
         raise _refused(
             encoder,
             "nothing ends a turn, so the model would never stop",
             "Choose a template that writes an end-of-turn token, such as chatml.",
         )
-    if encoder.template.borrowed and encoder.tokenizer.token_to_id(encoder.template.stop[0]) is None:
-        why = f"nothing ends a turn but what opens the next ({encoder.template.stop[0]}), and that is no token of this model's tokenizer"
+    if encoder.template.borrowed_stops and encoder.tokenizer.token_to_id(encoder.template.stop_strings[0]) is None:
+        why = f"nothing ends a turn but what opens the next ({encoder.template.stop_strings[0]}), and that is no token of this model's tokenizer"
         raise _refused(encoder, why, "Choose a template that writes an end-of-turn token, such as chatml.")
-    end, after = encoder.template.stop[0], e.text.rindex(answers[-1]) + len(answers[-1])
+    end, after = encoder.template.stop_strings[0], e.text.rindex(answers[-1]) + len(answers[-1])
     at = e.text.find(end, after)
     if at < 0:
         raise _refused(encoder, f"the last answer is not followed by the end of the turn ({end})", OTHERS)

@@ -25,7 +25,7 @@ ROLES = {
 
 
 @lru_cache(maxsize=4096)
-def verdict(roles: Sequence[str]) -> tuple[str, int, str] | None:
+def role_order_problem(roles: Sequence[str]) -> tuple[str, int, str] | None:
     """What is wrong with this tuple of (canonical) roles: (kind, index of the turn, more words), or None."""
     talk = [(n, role) for n, role in enumerate(roles) if role != "system"]
     for n, role in enumerate(roles):
@@ -52,7 +52,7 @@ def verdict(roles: Sequence[str]) -> tuple[str, int, str] | None:
     return None
 
 
-def said_with_calls(message: dict[str, Any]) -> str:
+def display_text(message: dict[str, Any]) -> str:
     """A turn's words, and its calls of tools as JSON, for the eye."""
     calls = [
         json.dumps(call.get("function", call) if isinstance(call, dict) else call, ensure_ascii=False)
