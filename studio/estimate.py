@@ -19,15 +19,15 @@ from studio.base import source
 from studio.config import RunConfig
 from studio.device import Device
 from studio.footprint import Footprint
-from studio.forecast import advice, clock
-from studio.memory import ours, ranks
-from studio.memory.anatomy import Same, anatomy
+from studio.forecast import advice, duration
+from studio.memory import ranks, studio_loop
+from studio.memory.architecture import Same, read_architecture
 from studio.memory.explain import explain
-from studio.memory.ours import Rows
 from studio.memory.overhead import Overhead, overhead
-from studio.memory.stack import Stack
 from studio.memory.states import states
 from studio.memory.step import Step, step
+from studio.memory.studio_loop import RowStatistics
+from studio.memory.training_loop import TrainingLoop
 from studio.methods import AnyMethod
 from studio.model import ModelFacts
 
@@ -90,7 +90,7 @@ class Estimate(BaseModel):
     limits: dict[str, int | None] = {}  # the largest batch_size and max_length that fit, everything else as ordered
     explained: dict[str, str] = {}  # by cause, with these numbers
 
-    def told(self) -> dict[str, Any]:
+    def as_event(self) -> dict[str, Any]:
         """For the diary, where the record finds it again (record.py)."""
         return {
             "total": self.total,
@@ -112,13 +112,13 @@ def estimate(
     facts: ModelFacts,
     config: RunConfig,
     device: Device,
-    rows: Rows | Mapping[str, int] | None = None,
+    rows: RowStatistics | Mapping[str, int] | None = None,
     *,
     advised: bool = False,
     correction: float = 1.0,
     rates: Sequence[float] = (),
 ) -> Estimate:
-    """The estimate of an order on a device. rows: statistics of the data (Rows, or data.prepare's), where they are known.
+    """The estimate of an order on a device. rows: statistics of the data (RowStatistics, or data.prepare's), where they are known.
 
     advised: with advice and limits, some twenty further walks. correction, rates: what this device's finished runs say (record.py).
     Raises OrderError where the method's knobs do not fit the model.
@@ -127,7 +127,7 @@ def estimate(
     walked, around, loop = walk(facts, config, device, known, correction)
     causes, high = by_cause(walked, around, correction), _seen(walked.peak + around.high, around, correction)
     pace = (
-        clock.pace(facts, config, known, loop, clock.speed(device, loop.base, rates, clock.kind(config)))
+        duration.pace(facts, config, known, loop, duration.speed(device, loop.base, rates, duration.kind(config)))
         if known
         else None
     )
@@ -201,9 +201,9 @@ def _seen(size: int, around: Overhead, correction: float) -> int:
 
 
 def _advised(
-    facts: ModelFacts, config: RunConfig, device: Device, rows: Rows | None, made: Estimate, correction: float
+    facts: ModelFacts, config: RunConfig, device: Device, rows: RowStatistics | None, made: Estimate, correction: float
 ) -> dict[str, Any]:
-    def measured(order: RunConfig, rows: Rows | None) -> tuple[int, int]:
+    def measured(order: RunConfig, rows: RowStatistics | None) -> tuple[int, int]:
         walked, around, loop = walk(facts, order, device, rows, correction)
         needed = _seen(walked.peak + around.high, around, correction)
         return sum(
@@ -214,7 +214,9 @@ def _advised(
         [] if made.fits else advice.advise(config, device.free, lambda order: measured(order, rows), made.checkpointing)
     )
     batches = range(1, min(256, rows.rows if rows else 256) + 1)
-    lengths = range(64, max(config.data.max_length, facts.max_length or 8 * config.data.max_length) + 1, 64)
+    lengths = range(
+        64, max(config.data.max_length, facts.max_position_embeddings or 8 * config.data.max_length) + 1, 64
+    )
     long = (
         rows._replace(longest=lengths[-1]) if rows else None
     )  # the longest length that fits, should there be rows as long
@@ -249,7 +251,7 @@ def needs_checkpointing(
     facts: ModelFacts,
     config: RunConfig,
     device: Device,
-    rows: Rows | Mapping[str, int] | None = None,
+    rows: RowStatistics | Mapping[str, int] | None = None,
     correction: float = 1.0,
 ) -> bool:
     """What checkpointing: auto comes to: on where the run would not fit without it, and the method allows it."""
@@ -262,8 +264,8 @@ def needs_checkpointing(
 
 
 def walk(
-    facts: ModelFacts, config: RunConfig, device: Device, rows: Rows | None, correction: float = 1.0
-) -> tuple[Step, Overhead, Stack]:
+    facts: ModelFacts, config: RunConfig, device: Device, rows: RowStatistics | None, correction: float = 1.0
+) -> tuple[Step, Overhead, TrainingLoop]:
     """The walked step, what lies around it, and the loop's settings with checkpointing and optimizer settled."""
     checkpointing = needs_checkpointing(facts, config, device, rows, correction)
     found = _walk(facts, config, device, rows, checkpointing)
@@ -279,7 +281,7 @@ def walk(
     )
 
 
-def _fits(found: tuple[Step, Overhead, Stack], device: Device, correction: float) -> bool:
+def _fits(found: tuple[Step, Overhead, TrainingLoop], device: Device, correction: float) -> bool:
     walked, around, loop = found
     return (
         _seen(walked.peak + around.high, around, correction) * (1 if device.traits.cards else loop.ranks) <= device.free
@@ -290,19 +292,19 @@ def _walk(
     facts: ModelFacts,
     config: RunConfig,
     device: Device,
-    rows: Rows | None,
+    rows: RowStatistics | None,
     checkpointing: bool,
     optimizer: str | None = None,
-) -> tuple[Step, Overhead, Stack]:
+) -> tuple[Step, Overhead, TrainingLoop]:
     footprint, shapes, numbers = tuned(Same((facts,)), config.method)
-    footprint = ours.trained(config, footprint)
-    loop = ours.stack(config, facts, device, rows, footprint, checkpointing)
+    footprint = studio_loop.trained_footprint(config, footprint)
+    loop = studio_loop.studio_loop(config, facts, device, rows, footprint, checkpointing)
     loop = loop._replace(optimizer=optimizer or loop.optimizer)
     whole = states(facts, footprint, shapes, loop)
     if ranks.split(config, device, whole, numbers):
-        loop = ours.divided(loop)
+        loop = studio_loop.with_fsdp(loop)
         whole = states(facts, footprint, shapes, loop)
-    parts = anatomy(facts)
+    parts = read_architecture(facts)
     mine = ranks.share(whole, loop)
     walked = step(parts, loop, footprint, mine, ranks.gathered(facts, parts, footprint, loop))
     return walked, overhead(device, walked, loop, parts, footprint, mine.paged), loop
@@ -331,12 +333,12 @@ def by_cause(walked: Step, around: Overhead, correction: float = 1.0) -> dict[st
     }
 
 
-def steps(config: RunConfig, rows: Rows | None) -> int | None:
+def steps(config: RunConfig, rows: RowStatistics | None) -> int | None:
     """Optimizer steps of the run; None where the rows are not known and no number was ordered."""
     return config.training.max_steps if rows is None else config.training.steps(rows.rows)
 
 
-def _rows(rows: Rows | Mapping[str, int] | None) -> Rows | None:
-    if rows is None or isinstance(rows, Rows):
+def _rows(rows: RowStatistics | Mapping[str, int] | None) -> RowStatistics | None:
+    if rows is None or isinstance(rows, RowStatistics):
         return rows
-    return Rows(rows["rows"], rows["tokens"], rows["trained"], rows["max"], rows.get("eval_rows", 0))
+    return RowStatistics(rows["rows"], rows["tokens"], rows["trained"], rows["max"], rows.get("eval_rows", 0))

@@ -69,15 +69,15 @@ class ModelFacts(BaseModel):
     model_config = ConfigDict(frozen=True)
     architecture: str
     model_type: str
-    layers: int
-    hidden: int
-    heads: int
-    kv_heads: int
+    num_hidden_layers: int
+    hidden_size: int
+    num_attention_heads: int
+    num_key_value_heads: int
     head_dim: int
-    intermediate: int
-    vocabulary: int
-    tied: bool
-    max_length: int | None
+    intermediate_size: int
+    vocab_size: int
+    tie_word_embeddings: bool
+    max_position_embeddings: int | None
     dtype: str  # of the checkpoint: bfloat16, float16, float32
     tensors: dict[str, Tensor]
     config: dict[str, Any]
@@ -97,7 +97,7 @@ class ModelFacts(BaseModel):
         tables = [
             tensor.shape[0] for name, tensor in self.tensors.items() if TOKENS.search(name) and len(tensor.shape) == 2
         ]
-        return tables[0] if tables else self.vocabulary
+        return tables[0] if tables else self.vocab_size
 
     @property
     def text_config(self) -> dict[str, Any]:
@@ -110,14 +110,17 @@ class ModelFacts(BaseModel):
         text = self.text_config
         rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
         factor = rope.get("factor") if isinstance(rope, dict) else None
-        if self.max_length is None or not isinstance(factor, (int, float)):
-            return self.max_length
-        return max(self.max_length, int(factor * (rope.get("original_max_position_embeddings") or self.max_length)))
+        if self.max_position_embeddings is None or not isinstance(factor, (int, float)):
+            return self.max_position_embeddings
+        return max(
+            self.max_position_embeddings,
+            int(factor * (rope.get("original_max_position_embeddings") or self.max_position_embeddings)),
+        )
 
     def tables(self) -> list[str]:
         """The tensors with a row for each token: embedding, and the head where it is a table of its own."""
         found = [name for name, tensor in self.tensors.items() if TABLES.search(name) and len(tensor.shape) == 2]
-        return [name for name in found if TOKENS.search(name) or not self.tied]
+        return [name for name in found if TOKENS.search(name) or not self.tie_word_embeddings]
 
     def grown(self, size: int, rows: int) -> ModelFacts:
         """These facts with tables of `size` rows at least, of which `rows` are trained for new tokens."""
@@ -128,7 +131,7 @@ class ModelFacts(BaseModel):
             for name, tensor in self.tensors.items()
         }
         return self.model_copy(
-            update={"tensors": tensors, "vocabulary": max(size, self.vocabulary), "token_rows": rows}
+            update={"tensors": tensors, "vocab_size": max(size, self.vocab_size), "token_rows": rows}
         )
 
     def linears(self) -> dict[str, tuple[int, int]]:
@@ -248,15 +251,15 @@ def _understood(config: dict[str, Any], tensors: dict[str, Tensor] | None) -> Mo
     return ModelFacts(
         architecture=(config.get("architectures") or ["?"])[0],
         model_type=config.get("model_type", "?"),
-        layers=layers,
-        hidden=hidden,
-        heads=heads,
-        kv_heads=first("num_key_value_heads", default=heads),
+        num_hidden_layers=layers,
+        hidden_size=hidden,
+        num_attention_heads=heads,
+        num_key_value_heads=first("num_key_value_heads", default=heads),
         head_dim=first("head_dim", default=hidden // heads),
-        intermediate=first("intermediate_size", "n_inner", "ffn_dim", "d_ff", default=4 * hidden),
-        vocabulary=vocabulary,
-        tied=bool(first("tie_word_embeddings", default=not any(HEAD.search(name) for name in tensors))),
-        max_length=first("max_position_embeddings", "n_positions"),
+        intermediate_size=first("intermediate_size", "n_inner", "ffn_dim", "d_ff", default=4 * hidden),
+        vocab_size=vocabulary,
+        tie_word_embeddings=bool(first("tie_word_embeddings", default=not any(HEAD.search(name) for name in tensors))),
+        max_position_embeddings=first("max_position_embeddings", "n_positions"),
         dtype=str(first("dtype", "torch_dtype", default="float32")),
         tensors=tensors,
         config=config,

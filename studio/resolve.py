@@ -45,7 +45,7 @@ class Resolved(NamedTuple):
     why: dict[str, str]
     masked: bool = True
 
-    def told(self) -> dict[str, Any]:
+    def as_event(self) -> dict[str, Any]:
         """For the diary."""
         return {
             "device": self.device,
@@ -104,7 +104,7 @@ def resolve(
         workers=auto.workers(config, device),
         compile=training.compile,
         estimated=expected.total,
-        expected=expected.told(),
+        expected=expected.as_event(),
         why={
             "packing": why,
             "checkpointing": _why_checkpointing(config, expected),

@@ -16,8 +16,8 @@ from studio.driver import sysfs
 from studio.driver.build import Build
 from studio.driver.kinds import KINDS
 from studio.estimate import estimate
-from studio.forecast import clock
-from studio.memory.ours import Rows
+from studio.forecast import duration
+from studio.memory.studio_loop import RowStatistics
 from studio.resolve import resolve
 from studio.runs import claim, launch
 from tests.fake_driver import GB, Driver, NVMLError, Sliced, amd, intel, lost
@@ -334,10 +334,10 @@ def test_every_kind_settles_every_method(home: Path, tiny_model: Path, kind: str
     assert settled.dtype == ("float32" if kind == "cpu" else "bfloat16")
     assert ("paged" in settled.optimizer) <= KINDS[kind].pages
     for bf16 in (True, False):
-        found = estimate(facts, order, one.model_copy(update={"bf16": bf16}), Rows(100, 10_000, 5_000, 300))
+        found = estimate(facts, order, one.model_copy(update={"bf16": bf16}), RowStatistics(100, 10_000, 5_000, 300))
         assert found.total > 0
         assert found.seconds > 0
-    assert clock.speed(one, 2).rate > 0
+    assert duration.speed(one, 2).rate > 0
     assert claim.visible_name(one) == (kind if kind in ("cpu", "mps") else "GPU-x")
     assert set(device.environment([one])) == ({KINDS[kind].visible} - {None}) | (
         {"CUDA_VISIBLE_DEVICES"} if kind == "rocm" else set()

@@ -12,10 +12,10 @@ from studio import cards, config, estimate, model
 from studio.bench import memory
 from studio.device import Device
 from studio.errors import DeviceError
-from studio.forecast import advice, clock
+from studio.forecast import advice, duration
 from studio.memory import tables
-from studio.memory.ours import Rows
 from studio.memory.states import nf4_bytes, optimizer_bytes
+from studio.memory.studio_loop import RowStatistics
 from studio.methods import METHODS
 from studio.model import ModelFacts
 from tests.bench import published
@@ -84,7 +84,7 @@ def test_order(small: ModelFacts, less: dict, more: dict) -> None:
 
 def test_shorter_data_takes_less(small: ModelFacts) -> None:
     full, short = (
-        estimate.estimate(small, order(), A10G, Rows(100, 100 * size, 60 * size, size)) for size in (1024, 128)
+        estimate.estimate(small, order(), A10G, RowStatistics(100, 100 * size, 60 * size, size)) for size in (1024, 128)
     )
     assert short.total < full.total
     assert short.seconds < full.seconds
@@ -108,8 +108,8 @@ ORDERS = [
 
 
 @pytest.mark.parametrize(("sections", "memory"), ORDERS)
-@pytest.mark.parametrize("rows", [None, Rows(500, 200_000, 120_000, 900)])
-def test_advice_saves_what_it_says(small: ModelFacts, sections: dict, memory: str, rows: Rows | None) -> None:
+@pytest.mark.parametrize("rows", [None, RowStatistics(500, 200_000, 120_000, 900)])
+def test_advice_saves_what_it_says(small: ModelFacts, sections: dict, memory: str, rows: RowStatistics | None) -> None:
     device, wanted = cards.device(memory=memory), order(**sections)
     made = estimate.estimate(small, wanted, device, rows, advised=True)
     if made.fits:
@@ -156,9 +156,9 @@ def test_runs_seen_correct_the_estimate(small: ModelFacts, by: float) -> None:
 
 
 def test_time_left() -> None:
-    assert clock.left(0, 100, 0.0, 2.0) == 200
-    assert clock.left(5, 100, 15.0, 2.0) == 95 * 3  # after a twentieth, what was seen
-    assert clock.left(100, 100, 300.0, 2.0) == 0
+    assert duration.left(0, 100, 0.0, 2.0) == 200
+    assert duration.left(5, 100, 15.0, 2.0) == 95 * 3  # after a twentieth, what was seen
+    assert duration.left(100, 100, 300.0, 2.0) == 0
 
 
 def test_time_left_of_a_running_run() -> None:
@@ -170,21 +170,21 @@ def test_time_left_of_a_running_run() -> None:
         times.append(now)
         for name, every, seconds in (("evaluating", 10, 5.0), ("saving", 20, 1.0)):
             if step % every == 0:
-                pauses.append(clock.Pause(name, now, now + seconds))
+                pauses.append(duration.Pause(name, now, now + seconds))
                 now += seconds
         whole.append(now)
-    assert clock.remaining([], [], [], plan) == 300
+    assert duration.remaining([], [], [], plan) == 300
     expecting = plan | {"expected": {**plan["expected"], "pauses": {"evaluating": 5.0, "saving": 1.0}}}
-    assert clock.remaining([], [], [], expecting) == 300 + 10 * 5 + 5 * 1
-    assert clock.remaining([12], [45.0], [clock.Pause("evaluating", 36.0, 46.0)], expecting) == pytest.approx(
-        clock.remaining([12], [45.0], [clock.Pause("evaluating", 36.0, 46.0)], plan) + 5 * 1
+    assert duration.remaining([], [], [], expecting) == 300 + 10 * 5 + 5 * 1
+    assert duration.remaining([12], [45.0], [duration.Pause("evaluating", 36.0, 46.0)], expecting) == pytest.approx(
+        duration.remaining([12], [45.0], [duration.Pause("evaluating", 36.0, 46.0)], plan) + 5 * 1
     )
     for step in (12, 25, 50, 90, 99):
         known = [pause for pause in pauses if pause.ended <= whole[step - 1]]
-        told = clock.remaining(range(1, step + 1), times[:step], known, plan)
+        told = duration.remaining(range(1, step + 1), times[:step], known, plan)
         assert told == pytest.approx(whole[-1] - whole[step - 1], rel=0.1, abs=6), step
-    assert clock.remaining(range(1, 101), times, pauses, plan) == 0
-    assert clock.remaining([], [], [], {"steps": 10}) is None
+    assert duration.remaining(range(1, 101), times, pauses, plan) == 0
+    assert duration.remaining([], [], [], {"steps": 10}) is None
 
 
 def test_published_measurements() -> None:
@@ -252,7 +252,7 @@ def test_a_geforce_multiplies_16_bits_at_twice_its_float32_speed(name: str) -> N
 def test_a_slice_has_its_share_of_the_speed() -> None:
     whole = cards.device("NVIDIA H100 80GB")
     slice = whole.model_copy(update={"name": "NVIDIA H100 80GB HBM3 MIG 2g.20gb"})
-    assert clock.speed(slice, 2).rate == pytest.approx(clock.speed(whole, 2).rate * 2 / 7)
+    assert duration.speed(slice, 2).rate == pytest.approx(duration.speed(whole, 2).rate * 2 / 7)
 
 
 def test_a_card_of_the_same_number_is_another_card() -> None:
@@ -299,7 +299,7 @@ def test_a_piece_holds_no_more_than_a_step_has(processor: Device) -> None:
     order = config.build({"data": {"train": "sample"}, "training": {"batch_size": 4, "accumulation": 1}})
     facts = model.facts_of(order.model)
     few, many = (
-        estimate.estimate(facts, one, processor, Rows(87, 6270, 2988, 82, 5))
+        estimate.estimate(facts, one, processor, RowStatistics(87, 6270, 2988, 82, 5))
         for one in (order, order.model_copy(update={"training": order.training.model_copy(update={"accumulation": 4})}))
     )
     assert few.total == pytest.approx(1_746_538_496 if processor.bf16 else 2_332_198_208, rel=0.1)

@@ -13,10 +13,10 @@ from transformers import AttentionInterface, AttentionMaskInterface, AutoConfig,
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from studio import model
-from studio.memory.anatomy import anatomy
-from studio.memory.stack import Stack
+from studio.memory.architecture import read_architecture
 from studio.memory.states import states
 from studio.memory.step import step
+from studio.memory.training_loop import TrainingLoop
 from studio.methods import METHODS
 from studio.worker import attention as attention_of_ours
 from studio.worker import fast_lora
@@ -174,7 +174,7 @@ def test_peak_and_standing(pair) -> None:
     told = json.loads(json.dumps(config.to_dict(), default=str))
     facts = model.from_config(told, {key: model.Tensor(dtype="BF16", shape=shape) for key, shape in shapes.items()})
     footprint, base = method.footprint(facts), each or 4
-    stack = Stack(
+    loop = TrainingLoop(
         device="cpu",
         batch=BATCH,
         length=LENGTH,
@@ -190,7 +190,7 @@ def test_peak_and_standing(pair) -> None:
         input_grads=checkpointing and method.adapter,
         fused_adapters=True,
     )
-    walked = step(anatomy(facts), stack, footprint, states(facts, footprint, method.trained(facts), stack))
+    walked = step(read_architecture(facts), loop, footprint, states(facts, footprint, method.trained(facts), loop))
     count = traced(config, method, checkpointing, "eager" if kernel == "eager" else "unmasked", kind, bool(each))
     assert walked.standing == pytest.approx(count.peaks["load"], rel=2e-3)
     moving = max(count.peaks.values()) - count.peaks["load"]
@@ -242,7 +242,7 @@ def test_on_real_tensors(small: Path, knobs: dict, kernel: str, checkpointing: b
     inputs = collate(rows, kernel == "packed")
     batch, width = inputs["input_ids"].shape
     labels = int((inputs["labels"][:, 1:] != -100).sum())
-    stack = Stack(
+    loop = TrainingLoop(
         device="cpu",
         batch=batch,
         length=width,
@@ -258,7 +258,7 @@ def test_on_real_tensors(small: Path, knobs: dict, kernel: str, checkpointing: b
         input_grads=checkpointing and not whole,
         fused_adapters=True,
     )
-    walked = step(anatomy(facts), stack, footprint, states(facts, footprint, method.trained(facts), stack))
+    walked = step(read_architecture(facts), loop, footprint, states(facts, footprint, method.trained(facts), loop))
     count = Count(BLOCK)
     with Unrolled(), count:
         for weight in made.parameters():

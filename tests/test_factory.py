@@ -72,7 +72,7 @@ def test_what_cannot_be_installed_says_why(monkeypatch: pytest.MonkeyPatch, home
 def test_utilisation_counts_what_the_mathematics_asks_for(tiny_model: Path) -> None:
     """By hand for the tiny Llama: per layer q 32×32, k and v 16×32, o 32×32, three of 64×32; two layers; the tied head."""
     known = facts(tiny_model)
-    weights = 2 * (2 * 32 * 32 + 2 * 16 * 32 + 3 * 64 * 32) + known.vocabulary * 32
+    weights = 2 * (2 * 32 * 32 + 2 * 16 * 32 + 3 * 64 * 32) + known.vocab_size * 32
     lengths = [10, 30]
     seen = (100 + 900) / 40
     assert utilisation.flops_per_token(known, False, lengths) == pytest.approx(4 * weights + 6 * 2 * 32 * seen)

@@ -17,7 +17,7 @@ from studio.base import families, headers
 from studio.base.source import ModelOrder
 from studio.errors import ModelError
 from studio.home import PROJECT
-from studio.memory.anatomy import anatomy
+from studio.memory.architecture import read_architecture
 from tests import fake_hub
 
 TINY = {
@@ -85,7 +85,7 @@ def test_towers_beside_the_language_model_are_no_layers(home: Path) -> None:
     config = {"model_type": "llama", **TINY}
     plain = model.from_config(config)
     tower = {"vision_tower.encoder.layers.0.self_attn.q_proj.weight": model.Tensor(dtype="F32", shape=(8, 8))}
-    assert len(anatomy(model.from_config(config, plain.tensors | tower)).layers) == 2
+    assert len(read_architecture(model.from_config(config, plain.tensors | tower)).layers) == 2
 
 
 def test_headers_agree_with_config_alone(tiny_model: Path) -> None:
@@ -94,8 +94,8 @@ def test_headers_agree_with_config_alone(tiny_model: Path) -> None:
     assert {name: tensor.shape for name, tensor in whole.tensors.items()} == {
         name: tensor.shape for name, tensor in alone.tensors.items()
     }
-    assert len(anatomy(whole).layers) == 2
-    assert [linear.part for linear in anatomy(alone).layers[0].linears] == [
+    assert len(read_architecture(whole).layers) == 2
+    assert [linear.part for linear in read_architecture(alone).layers[0].linears] == [
         "query",
         "key",
         "value",
@@ -109,7 +109,7 @@ def test_headers_agree_with_config_alone(tiny_model: Path) -> None:
 def test_any_other_family_is_built_in_a_helper_once(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = {"model_type": "stablelm", **TINY}
     first = model.from_config(config)
-    assert first.layers == 2
+    assert first.num_hidden_layers == 2
     assert "model.layers.1.mlp.down_proj" in first.linears()
     monkeypatch.setattr(headers.subprocess, "run", lambda *_, **__: pytest.fail("built a second time"))
     assert model.from_config(config) == first
@@ -148,7 +148,13 @@ def test_gguf_without_torch(tmp_path: Path, home: Path) -> None:
     writer.write_tensors_to_file()
     writer.close()
     made = model.facts_of(ModelOrder(source=str(file)))
-    assert (made.layers, made.hidden, made.kv_heads, made.vocabulary, made.tied) == (2, 32, 2, 100, False)
+    assert (
+        made.num_hidden_layers,
+        made.hidden_size,
+        made.num_key_value_heads,
+        made.vocab_size,
+        made.tie_word_embeddings,
+    ) == (2, 32, 2, 100, False)
     assert made.tensors["lm_head.weight"].shape == (100, 32)
 
 

@@ -7,7 +7,7 @@ import pytest
 from studio import cards, config, estimate
 from studio.device import Device
 from studio.memory import tables
-from studio.memory.ours import Rows
+from studio.memory.studio_loop import RowStatistics
 
 MODEL = "meta-llama/Llama-3.1-8B"
 LAYER = 2 * 4096 * 4096 + 2 * 1024 * 4096 + 3 * 14336 * 4096 + 2 * 4096  # q, o; k, v; gate, up, down; two norms
@@ -20,7 +20,7 @@ CARD = cards.device("NVIDIA A100 80GB")
 def made(method: str, device: Device = CARD, **training: object) -> estimate.Estimate:
     settings = {"checkpointing": True, "optimizer": "adamw", "accumulation": 32, **training}
     order = config.build({"data": {"train": "x.json", "max_length": 1024}, "method": method, "training": settings})
-    return estimate.estimate(tables.facts_of(MODEL), order, device, Rows(1000, 1_000_000, 700_000, 1024))
+    return estimate.estimate(tables.facts_of(MODEL), order, device, RowStatistics(1000, 1_000_000, 700_000, 1024))
 
 
 def test_the_model_counted_by_hand() -> None:

@@ -19,10 +19,10 @@ from typing import Any
 
 from studio import cards, config, device, estimate, model, run
 from studio.bench import comparison
-from studio.bench.apart import apart
+from studio.bench.isolated_home import isolated_home
 from studio.home import PROJECT, home
 from studio.memory import tables
-from studio.memory.ours import Rows
+from studio.memory.studio_loop import RowStatistics
 from studio.runs import launch
 
 MIB = 2**20
@@ -114,9 +114,9 @@ def _case(number: int, method: dict[str, Any], length: int, batch: int, training
         )
         here = device.cpu()
         facts = model.facts_of(order.model)
-        known = Rows(4 * batch, 4 * batch * length, int(4 * batch * length * 0.97), length)
+        known = RowStatistics(4 * batch, 4 * batch * length, int(4 * batch * length * 0.97), length)
         guess = estimate.estimate(facts, order, here, known)
-        with apart():
+        with isolated_home():
             measured = peak(order)
     settings = {key: value for key, value in {**method, **training}.items() if key != "name"}
     return {

@@ -18,10 +18,10 @@ from typing import Any
 
 from studio import config, data, model, run
 from studio.base import source
-from studio.bench.apart import apart
+from studio.bench.isolated_home import isolated_home
 from studio.device import devices
 from studio.estimate import estimate
-from studio.forecast import calibration, clock, record
+from studio.forecast import calibration, duration, record
 from studio.home import PROJECT
 from studio.tokens import Encoder
 
@@ -47,13 +47,13 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     """One row a case; seconds, and errors as shares (0.1: said to take a tenth longer than it took)."""
-    with apart():
+    with isolated_home():
         return _measured(args)
 
 
 def _measured(args: argparse.Namespace) -> list[dict[str, Any]]:
     here = devices()[0]
-    if clock.calibrated(here) is None:
+    if duration.calibrated(here) is None:
         calibration.calibrate(here)
     rows = []
     for number in args.only or range(1, len(CASES) + 1):
@@ -63,7 +63,7 @@ def _measured(args: argparse.Namespace) -> list[dict[str, Any]]:
             told = {
                 "device": here.name,
                 "cores": here.cores,
-                "calibration": clock.calibrated(here)._asdict(),
+                "calibration": duration.calibrated(here)._asdict(),
                 **summary(rows),
                 "rows": rows,
             }
@@ -118,10 +118,10 @@ def _run(order: config.RunConfig) -> tuple[float, float]:
     )
     early = [event for event in steps if event["step"] <= max(1, EARLY * plan["steps"])]
     now = early[-1]["time"]
-    said = clock.remaining(
+    said = duration.remaining(
         [event["step"] for event in early],
         [event["time"] for event in early],
-        clock.pauses([event for event in timed if event["time"] <= now]),
+        duration.pauses([event for event in timed if event["time"] <= now]),
         plan,
         [event["tokens"] for event in early],
     )

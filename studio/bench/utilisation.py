@@ -23,9 +23,13 @@ def flops_per_token(facts: ModelFacts, whole: bool, lengths: Sequence[int]) -> f
     Forward 2 a weight and backward 2 for the gradient of its input; 2 more for its own where it is trained: 4N or 6N, N being the weights
     that stand in products (the linears and the head). Attention with a causal mask: 6 · layers · width · the tokens a token's row has.
     """
-    weights = sum(inputs * outputs for inputs, outputs in facts.linears().values()) + facts.vocabulary * facts.hidden
+    weights = (
+        sum(inputs * outputs for inputs, outputs in facts.linears().values()) + facts.vocab_size * facts.hidden_size
+    )
     seen = sum(length * length for length in lengths) / max(1, sum(lengths))
-    return (6 if whole else 4) * weights + 6 * facts.layers * facts.heads * facts.head_dim * seen
+    return (
+        6 if whole else 4
+    ) * weights + 6 * facts.num_hidden_layers * facts.num_attention_heads * facts.head_dim * seen
 
 
 def ceiling(device: Device) -> float:

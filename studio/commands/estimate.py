@@ -12,7 +12,7 @@ from studio.base import source
 from studio.device import Device, devices, scan_devices
 from studio.driver import fit
 from studio.errors import OrderError, StudioError
-from studio.forecast import calibration, clock, record
+from studio.forecast import calibration, duration, record
 from studio.memory import tables
 from studio.tokens import Encoder
 
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     if order.place.remote:
         machine = order.place.machine()
         return answer | {"price": machine.price, "cost": machine.cost(made.seconds)}
-    return answer | {"record": record.told(record.seen(device))}
+    return answer | {"record": record.accuracy(record.finished_runs(device))}
 
 
 def statistics(order: config.RunConfig) -> tuple[dict[str, int] | None, dict[str, Any] | None]:
@@ -156,7 +156,7 @@ def list_devices(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _timed(device: Device) -> dict[str, float] | None:
-    found = clock.calibrated(device)
+    found = duration.calibrated(device)
     return None if found is None else found.rates
 
 

@@ -63,13 +63,18 @@ def _odd(facts: ModelFacts, config: dict[str, Any]) -> str:
     kind = facts.model_type
     scale = config.get("query_pre_attn_scalar")
     if kind in PERIOD and scale is not None:
-        usual = facts.hidden // facts.heads if facts.layers == LARGEST[kind] else facts.head_dim
+        usual = (
+            facts.hidden_size // facts.num_attention_heads
+            if facts.num_hidden_layers == LARGEST[kind]
+            else facts.head_dim
+        )
         if scale != usual:
             return f"scales its queries by {scale}, where {usual} is expected"
     layers = config.get("layer_types")
     if kind in PERIOD and layers:
         usual = [
-            "sliding_attention" if (place + 1) % PERIOD[kind] else "full_attention" for place in range(facts.layers)
+            "sliding_attention" if (place + 1) % PERIOD[kind] else "full_attention"
+            for place in range(facts.num_hidden_layers)
         ]
         if layers != usual:
             return f"has its windows in other layers than all but each {PERIOD[kind]}th"
@@ -81,7 +86,7 @@ def _odd(facts: ModelFacts, config: dict[str, Any]) -> str:
 def caution(facts: ModelFacts) -> str:
     """A sentence where llama.cpp answers as trained only up to some length, or ""."""
     config = facts.text_config
-    window, longest = config.get("sliding_window"), facts.max_length or 0
+    window, longest = config.get("sliding_window"), facts.max_position_embeddings or 0
     looks = facts.model_type in ("mistral", "phi3") or config.get("use_sliding_window")
     if window and looks and window < longest:
         return f"llama.cpp computes this model without its sliding window: beyond {window} tokens its answers differ from the trained model's."

@@ -1,4 +1,4 @@
-"""The calibration: this computer's device timed for some seconds, so that the first run's time can be told (clock.py)."""
+"""The calibration: this computer's device timed for some seconds, so that the first run's time can be told (duration.py)."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from studio.config import build
 from studio.device import Device, environment
 from studio.driver import fit
 from studio.errors import DeviceError
-from studio.forecast import clock
+from studio.forecast import duration
 from studio.home import PROJECT, write_atomic
 from studio.runs import claim, launch
 
 
-def calibrate(device: Device) -> clock.Calibration:
+def calibrate(device: Device) -> duration.Calibration:
     """Time a small model there and back in a process of its own (half a minute), which is set up as a trainer's is, and keep the result in home.
 
     The device is claimed meanwhile: a run that is ordered waits. Raises DeviceError, also when a run has the device.
@@ -37,7 +37,7 @@ def calibrate(device: Device) -> clock.Calibration:
         lock.release()
 
 
-def _timed(device: Device) -> clock.Calibration:
+def _timed(device: Device) -> duration.Calibration:
     began = time.monotonic()
     order = build({"data": {"train": "none.json"}})
     words = [sys.executable, "-m", "studio.worker.calibrate", device.traits.torch, auto.precision(order, device)]
@@ -48,5 +48,7 @@ def _timed(device: Device) -> clock.Calibration:
         raise DeviceError(f"{device.name} could not be timed: {reason}", "Estimates use its data sheet.", "device")
     found = json.loads(done.stdout.strip().splitlines()[-1])
     start = time.monotonic() - began - found.pop("seconds")
-    write_atomic(clock.calibration_file(device), json.dumps({**found, "start": round(start, 1), "device": device.name}))
-    return clock.Calibration(found["rates"], found["launch"], start)
+    write_atomic(
+        duration.calibration_file(device), json.dumps({**found, "start": round(start, 1), "device": device.name})
+    )
+    return duration.Calibration(found["rates"], found["launch"], start)

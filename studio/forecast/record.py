@@ -19,8 +19,8 @@ from studio.device import Device
 from studio.errors import OrderError, StudioError
 from studio.estimate import Estimate, estimate
 from studio.events import latest
-from studio.forecast import clock
-from studio.memory.ours import Rows
+from studio.forecast import duration
+from studio.memory.studio_loop import RowStatistics
 from studio.model import ModelFacts
 from studio.runs import summary
 
@@ -31,7 +31,7 @@ SENSE = (0.5, 2.0)  # measured / estimated, beyond which a measurement is nonsen
 WARM = 2  # steps that compile kernels, and tell nothing of the speed
 
 
-class Seen(NamedTuple):
+class FinishedRun(NamedTuple):
     """One finished run. estimated, measured: bytes of its peak, as the device counts them; raw: the estimate before any correction;
     rate: FLOP/s reached; told, took: seconds from start to end. None where it is not known."""
 
@@ -62,7 +62,7 @@ def forecast(
     facts: ModelFacts,
     config: RunConfig,
     device: Device,
-    rows: Rows | Mapping[str, int] | None = None,
+    rows: RowStatistics | Mapping[str, int] | None = None,
     *,
     advised: bool = False,
 ) -> Estimate:
@@ -79,7 +79,7 @@ def forecast(
                 "place",
             )
         return estimate(facts, config, there, rows, advised=advised)
-    here = seen(device)
+    here = finished_runs(device)
     return estimate(
         facts,
         config,
@@ -87,11 +87,11 @@ def forecast(
         rows,
         advised=advised,
         correction=correction(here, config),
-        rates=rates(here, config, clock.calibrated(device) is not None),
+        rates=rates(here, config, duration.calibrated(device) is not None),
     )
 
 
-def seen(device: Device) -> list[Seen]:
+def finished_runs(device: Device) -> list[FinishedRun]:
     """Finished runs on this device, newest first."""
     found = []
     for one in run.runs()[:60]:
@@ -106,7 +106,7 @@ def seen(device: Device) -> list[Seen]:
 
 
 @lru_cache(maxsize=256)
-def _seen(folder: str, stamp: int) -> Seen | None:
+def _seen(folder: str, stamp: int) -> FinishedRun | None:
     one = run.Run(Path(folder))
     diary = one.events()
     plan = latest(diary, "plan")
@@ -119,7 +119,7 @@ def _seen(folder: str, stamp: int) -> Seen | None:
         estimated -= expected.get("context") or 0
     raw = int(estimated / (expected.get("correction") or 1.0)) if estimated else None
     whole = said["attempt"] <= 1  # a resumed run took other seconds than were told
-    return Seen(
+    return FinishedRun(
         one.id,
         str(said["model"]),
         str(said["method"]),
@@ -151,14 +151,14 @@ def _rate(one: run.Run, plan: dict[str, Any], diary: list[dict[str, Any]]) -> fl
             return None  # a look at finished runs asks no service
         facts = model.facts_of(config.model)
         labelled = min(1.0, told["trained"] / max(1, told["tokens"]))
-        return speed * clock.work(
+        return speed * duration.work(
             facts, config, told["tokens"] / told["rows"], labelled, bool(plan.get("checkpointing"))
         )
     except StudioError:  # the model is gone
         return None
 
 
-def like(runs: list[Seen], config: RunConfig, least: int) -> list[Seen]:
+def like(runs: list[FinishedRun], config: RunConfig, least: int) -> list[FinishedRun]:
     """The runs most like an order of which there are enough: of the same model and method, of the same method, or all."""
     name = config.model.source
     same = [item for item in runs if item.method == config.method.name and item.model == name]
@@ -166,20 +166,20 @@ def like(runs: list[Seen], config: RunConfig, least: int) -> list[Seen]:
     return next((group for group in (same, alike) if len(group) >= least), runs)
 
 
-def correction(runs: list[Seen], config: RunConfig | None = None) -> float:
+def correction(runs: list[FinishedRun], config: RunConfig | None = None) -> float:
     """What to multiply an estimate with, from the median of the last runs like the order; 1.0 until there are some."""
     known = [item for item in runs if item.ratio]
     ratios = [item.ratio for item in (like(known, config, LEAST) if config else known) if item.ratio][:LAST]
     return 1.0 if len(ratios) < LEAST else round(min(BOUNDS[1], max(BOUNDS[0], statistics.median(ratios))), 4)
 
 
-def rates(runs: list[Seen], config: RunConfig, calibrated: bool = False) -> list[float]:
+def rates(runs: list[FinishedRun], config: RunConfig, calibrated: bool = False) -> list[float]:
     """FLOP/s of the last runs like the order, newest first. Those of other methods tell less than a calibration does, where there is one."""
     found = like([item for item in runs if item.rate], config, 1)
     return [item.rate for item in found if item.rate and (item.method == config.method.name or not calibrated)][:LAST]
 
 
-def told(runs: list[Seen]) -> dict[str, Any]:
+def accuracy(runs: list[FinishedRun]) -> dict[str, Any]:
     """For the page: {runs, median_error, text}; "last 12 runs: off by 3 % in the median"."""
     errors = [abs(item.error) for item in runs if item.error is not None][:LAST]
     if not errors:

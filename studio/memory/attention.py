@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from studio.kernels import MATMUL_ATTENTION_MAX_TOKENS
-from studio.memory.anatomy import Layer, Linear
-from studio.memory.tape import Value
-from studio.memory.walk import Walk
+from studio.memory.architecture import Layer, Linear
+from studio.memory.autograd_tape import Value
+from studio.memory.operations import Walk
 
 
 def attention(walk: Walk, layer: Layer, given: Value, mask: Value | None) -> Value:
@@ -24,34 +24,36 @@ def attention(walk: Walk, layer: Layer, given: Value, mask: Value | None) -> Val
 
 def project(walk: Walk, layer: Layer, given: Value) -> tuple[Value, Value, Value]:
     """Queries, keys and values, from three linears or a fused one (whose parts are views of it)."""
-    tape, anatomy = walk.tape, walk.anatomy
+    tape, architecture = walk.tape, walk.architecture
     separate = [layer.part(part) for part in ("query", "key", "value")]
     if all(separate):
         query, key, value = (walk.linear(given, parts[0]) for parts in separate)
         return query, key, value
     fused = layer.part("fused")
-    rows = given.size // anatomy.hidden
+    rows = given.size // architecture.hidden
     if fused:
         together = walk.linear(given, fused[0])
-        query, key, value = (tape.view(together, rows * width) for width in (anatomy.query, anatomy.keys, anatomy.keys))
+        query, key, value = (
+            tape.view(together, rows * width) for width in (architecture.query, architecture.keys, architecture.keys)
+        )
         tape.drop(together)
         return query, key, value
-    widths = (anatomy.query, anatomy.keys, anatomy.keys)
-    query, key, value = (walk.linear(given, Linear("", anatomy.hidden, width, False, "other")) for width in widths)
+    widths = (architecture.query, architecture.keys, architecture.keys)
+    query, key, value = (walk.linear(given, Linear("", architecture.hidden, width, False, "other")) for width in widths)
     return query, key, value
 
 
 def rotate(walk: Walk, value: Value, layer: Layer) -> Value:
     """Queries' or keys' own norm where the model has one, then x·cos + rotate_half(x)·sin, of a part of each head where the family has it so."""
-    tape, traits = walk.tape, walk.anatomy.traits
+    tape, traits = walk.tape, walk.architecture.traits
     if layer.inner:
         before, value = value, walk.norm(value, min(layer.inner[0], value.size), walk.norms_move(layer))
         tape.drop(before)
-    if walk.stack.fused_norms or not traits.rotary:
+    if walk.loop.fused_norms or not traits.rotary:
         return value
     turned = value.size if traits.rotary == 1 else int(value.size * traits.rotary)
     wide = walk.cast(value, 4) if traits.widened else tape.view(value, turned)
-    each = max(wide.each, walk.stack.stream)
+    each = max(wide.each, walk.loop.stream)
     left = tape.op(turned, each, [wide], reads=True)
     half = tape.op(turned // 2, wide.each, [wide])
     swapped = tape.op(turned, wide.each, [wide])
@@ -71,34 +73,34 @@ def rotate(walk: Walk, value: Value, layer: Layer) -> Value:
 
 
 def attend(walk: Walk, query: Value, key: Value, value: Value, mask: Value | None) -> Value:
-    """softmax(q·kᵀ)·v by the stack's kernel. Lets go of query, key and value."""
-    tape, stack, anatomy = walk.tape, walk.stack, walk.anatomy
-    each = stack.autocast or query.each
-    if stack.attention == "flash" and each == 4:
+    """softmax(q·kᵀ)·v by the loop's kernel. Lets go of query, key and value."""
+    tape, loop, architecture = walk.tape, walk.loop, walk.architecture
+    each = loop.autocast or query.each
+    if loop.attention == "flash" and each == 4:
         each = 2
     prefix = walk.footprint.prefix
-    if stack.cached_keys or prefix:
+    if loop.cached_keys or prefix:
         key, value = lengthened(walk, key, prefix), lengthened(walk, value, prefix)
-    expand = anatomy.heads * anatomy.head_dim != key.size // (stack.batch * (stack.length + prefix)) and (
-        stack.expanded or eager(walk)
+    expand = architecture.heads * architecture.head_dim != key.size // (loop.batch * (loop.length + prefix)) and (
+        loop.expanded or eager(walk)
     )
     if expand:
         key, value = expanded(walk, key), expanded(walk, value)
     query, key, value = (narrowed(walk, item, each) for item in (query, key, value))
     dropping = (
-        walk.anatomy.traits.attention_dropout and stack.device == "cpu"
+        walk.architecture.traits.attention_dropout and loop.device == "cpu"
     )  # no CPU kernel has dropout: torch forms the squares
     if eager(walk):
         mixed = scores(walk, query, key, value, mask)
     elif dropping:
         query, key, value = (narrowed(walk, item, 4) for item in (query, key, value))
         mixed = narrowed(walk, row_scores(walk, query, key, value), each)
-    elif stack.attention == "packed" and stack.device == "cpu" and stack.row <= MATMUL_ATTENTION_MAX_TOKENS:
+    elif loop.attention == "packed" and loop.device == "cpu" and loop.row <= MATMUL_ATTENTION_MAX_TOKENS:
         mixed = row_scores(walk, query, key, value)
     else:
         mixed = kernel(walk, query, key, value, mask)
         if (
-            stack.attention == "packed" and stack.expanded
+            loop.attention == "packed" and loop.expanded
         ):  # no kernel for all rows: one after the other, put together and turned
             part, whole = mixed, walk.copy(mixed)
             mixed = walk.copy(whole)
@@ -109,16 +111,16 @@ def attend(walk: Walk, query: Value, key: Value, value: Value, mask: Value | Non
 
 def eager(walk: Walk) -> bool:
     """Whether the squares of scores are formed one after the other: as ordered, or because the family has no other attention."""
-    return walk.stack.attention == "eager" or walk.anatomy.traits.eager
+    return walk.loop.attention == "eager" or walk.architecture.traits.eager
 
 
 def lengthened(walk: Walk, value: Value, prefix: int) -> Value:
     """torch.cat of a prefix (or an empty cache) and the layer's own keys or values. Lets go of value."""
     result = walk.tape.op(
-        value.size + walk.stack.batch * prefix * walk.anatomy.keys,
+        value.size + walk.loop.batch * prefix * walk.architecture.keys,
         value.each,
         [value],
-        weights=walk.stack.batch * prefix * walk.anatomy.keys * value.each if prefix else 0,
+        weights=walk.loop.batch * prefix * walk.architecture.keys * value.each if prefix else 0,
     )
     walk.tape.drop(value)
     return result
@@ -126,7 +128,7 @@ def lengthened(walk: Walk, value: Value, prefix: int) -> Value:
 
 def expanded(walk: Walk, value: Value) -> Value:
     """repeat_kv: shared heads copied to all heads. Lets go of value."""
-    groups = walk.anatomy.query // walk.anatomy.keys
+    groups = walk.architecture.query // walk.architecture.keys
     result = walk.tape.op(value.size * groups, value.each, [value])
     walk.tape.drop(value)
     return result
@@ -140,17 +142,17 @@ def narrowed(walk: Walk, value: Value, each: int) -> Value:
 
 def kernel(walk: Walk, query: Value, key: Value, value: Value, mask: Value | None) -> Value:
     """SDPA's fused kernels keep q, k, v, the output and one float32 a head and row; FlashAttention 2 (arXiv 2307.08691), algorithm 2."""
-    tape, stack, anatomy = walk.tape, walk.stack, walk.anatomy
-    rows = stack.tokens * anatomy.heads
+    tape, loop, architecture = walk.tape, walk.loop, walk.architecture
+    rows = loop.tokens * architecture.heads
     log_sum = Value(tape.take(rows * 4, "activations"), rows, 4, None)
     held = [query, key, value, log_sum]
     bias = None
     if (
-        mask is not None and stack.attention == "sdpa"
+        mask is not None and loop.attention == "sdpa"
     ):  # the boolean mask becomes an additive one of the computing type, in every layer anew
         bias = Value(tape.take(mask.size * query.each, "activations"), mask.size, query.each, None)
         held.append(bias)
-    scratch = rows * 4 + (query.size * 4 if stack.device == "cuda" else 0)  # row sums; dq gathered in float32
+    scratch = rows * 4 + (query.size * 4 if loop.device == "cuda" else 0)  # row sums; dq gathered in float32
     result = tape.op(query.size, query.each, [query, key, value], held, saves_result=True, back_scratch=scratch)
     tape.drop(log_sum, bias)
     return result
@@ -158,13 +160,13 @@ def kernel(walk: Walk, query: Value, key: Value, value: Value, mask: Value | Non
 
 def row_scores(walk: Walk, query: Value, key: Value, value: Value) -> Value:
     """worker/attention.py on a CPU: each row's scores by themselves, the softmax kept in the products' type."""
-    tape, stack = walk.tape, walk.stack
+    tape, loop = walk.tape, walk.loop
     together = tape.op(query.size, query.each, [query])
-    size = walk.anatomy.heads * stack.row * stack.tokens
+    size = walk.architecture.heads * loop.row * loop.tokens
     raw = tape.op(
-        size, query.each, [together, key], [together, key], scratch=size // stack.tokens * stack.row * query.each
+        size, query.each, [together, key], [together, key], scratch=size // loop.tokens * loop.row * query.each
     )
-    soft = walk.dropped(tape.op(size, query.each, [raw], saves_result=True), walk.anatomy.traits.attention_dropout)
+    soft = walk.dropped(tape.op(size, query.each, [raw], saves_result=True), walk.architecture.traits.attention_dropout)
     tape.drop(raw)
     part = tape.op(query.size, query.each, [soft, value], [soft, value])
     tape.drop(soft, together)
@@ -176,8 +178,8 @@ def row_scores(walk: Walk, query: Value, key: Value, value: Value) -> Value:
 
 def scores(walk: Walk, query: Value, key: Value, value: Value, mask: Value | None) -> Value:
     """Eager attention: scores, scaled, bent, masked, softmax in float32, cast back, times v; all of them [batch, heads, length, keys]."""
-    tape, stack, traits = walk.tape, walk.stack, walk.anatomy.traits
-    size = stack.batch * walk.anatomy.heads * stack.length * (stack.length + walk.footprint.prefix)
+    tape, loop, traits = walk.tape, walk.loop, walk.architecture.traits
+    size = loop.batch * walk.architecture.heads * loop.length * (loop.length + walk.footprint.prefix)
     scaled = tape.op(size, query.each, [query, key], [query, key])
     for saved in ([False] if not traits.eager else []) + (
         [False, True, False] if traits.capped else []
@@ -187,10 +189,10 @@ def scores(walk: Walk, query: Value, key: Value, value: Value, mask: Value | Non
     masked = tape.op(size, max(scaled.each, mask.each if mask else 0), [scaled], alias=True)
     tape.drop(scaled)
     wide = (
-        tape.view(masked) if stack.half and stack.device == "cuda" else walk.cast(masked, 4)
+        tape.view(masked) if loop.half and loop.device == "cuda" else walk.cast(masked, 4)
     )  # CUDA's softmax widens fp16 on its way, bf16 in a copy
     soft = tape.op(
-        size, 4, [wide], saves_result=True, back_scratch=size * 4 if stack.device == "cuda" else 0
+        size, 4, [wide], saves_result=True, back_scratch=size * 4 if loop.device == "cuda" else 0
     )  # CUDA's kernel wants grad · soft
     tape.drop(wide, masked)
     narrow = walk.dropped(walk.cast(soft, query.each), traits.attention_dropout)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from studio.memory.anatomy import Layer
+from studio.memory.architecture import Layer
+from studio.memory.autograd_tape import Buffer, Node, Tape, Value
 from studio.memory.layer import decoder_layer
-from studio.memory.tape import Buffer, Node, Tape, Value
-from studio.memory.walk import Walk
+from studio.memory.operations import Walk
 
 
 def checkpointed(walk: Walk, layer: Layer, stream: Value, mask: Value | None) -> Value:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from studio.config import RunConfig
-from studio.memory.stack import Stack
 from studio.memory.states import quantized_bytes
+from studio.memory.training_loop import TrainingLoop
 from studio.model import ModelFacts
 
 
-def explain(causes: dict[str, int], facts: ModelFacts, config: RunConfig, loop: Stack) -> dict[str, str]:
+def explain(causes: dict[str, int], facts: ModelFacts, config: RunConfig, loop: TrainingLoop) -> dict[str, str]:
     """Cause -> a sentence with numbers. The page says them in its languages: each is one of few patterns."""
     trainable, each = f"{config.method.trainable(facts):,}", 2 if config.training.weights == "bf16" else 4
     share = f"1 of {loop.ranks} parts; " if loop.split else ""
@@ -24,9 +24,9 @@ def explain(causes: dict[str, int], facts: ModelFacts, config: RunConfig, loop: 
         + f"A gradient for each trained number: {trainable} × {each} bytes, from the first backward to the step.",
         "optimizer": share + f"{loop.optimizer}: what it keeps of each gradient, for {trainable} trained numbers.",
         "activations": _activations(facts, loop),
-        "logits": f"Head and loss, {facts.vocabulary:,} logits a position, for {loop.labels or loop.tokens:,} labelled positions, some at a time."
+        "logits": f"Head and loss, {facts.vocab_size:,} logits a position, for {loop.labels or loop.tokens:,} labelled positions, some at a time."
         if loop.head == "chunked"
-        else f"Head and loss, {facts.vocabulary:,} logits a position, for all {loop.tokens:,} at once, in float32, with their softmax and two gradients.",
+        else f"Head and loss, {facts.vocab_size:,} logits a position, for all {loop.tokens:,} at once, in float32, with their softmax and two gradients.",
         "workspace": "What is needed for a while: 16-bit copies of trained weights, gradients on their way, unpacked 4-bit weights, cuBLAS.",
         "overhead": "Python with its libraries, and the holes of its heap."
         if loop.device == "cpu"
@@ -34,7 +34,7 @@ def explain(causes: dict[str, int], facts: ModelFacts, config: RunConfig, loop: 
     }
 
 
-def _weights(facts: ModelFacts, config: RunConfig, loop: Stack) -> str:
+def _weights(facts: ModelFacts, config: RunConfig, loop: TrainingLoop) -> str:
     held = config.method.quantized()
     if not held:
         return f"{facts.parameters:,} weights of the model, the frozen ones × {loop.base} bytes."
@@ -42,14 +42,14 @@ def _weights(facts: ModelFacts, config: RunConfig, loop: Stack) -> str:
     return f"{facts.parameters:,} weights of the model: {held.kind} for the layers ({each:.4f} bytes a weight with its scales), {loop.base} bytes for the rest."
 
 
-def _activations(facts: ModelFacts, loop: Stack) -> str:
+def _activations(facts: ModelFacts, loop: TrainingLoop) -> str:
     tokens = f"{loop.batch} × {loop.length} = {loop.tokens:,} tokens"
     if loop.checkpointing:
         return (
-            f"{tokens}; each of {facts.layers} layers keeps its input ({loop.stream} bytes × {facts.hidden} a token), "
+            f"{tokens}; each of {facts.num_hidden_layers} layers keeps its input ({loop.stream} bytes × {facts.hidden_size} a token), "
             "and one at a time is walked again in backward."
         )
     return (
-        f"{tokens}; {facts.layers} layers keep what their backward reads: norms, queries, keys, values, the feed-forward {facts.intermediate} wide, "
+        f"{tokens}; {facts.num_hidden_layers} layers keep what their backward reads: norms, queries, keys, values, the feed-forward {facts.intermediate_size} wide, "
         "adapters' inputs."
     )

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from studio.memory.anatomy import Layer, Linear
+from studio.memory.architecture import Layer, Linear
 from studio.memory.attention import attention
-from studio.memory.tape import Value
-from studio.memory.walk import Walk
+from studio.memory.autograd_tape import Value
+from studio.memory.operations import Walk
 
 
 def decoder_layer(walk: Walk, layer: Layer, stream: Value, mask: Value | None) -> Value:
     """x + attention(norm(x)), then x + feed_forward(norm(x)); or both side by side. Leaves the name of `stream` to the caller."""
-    if walk.anatomy.traits.parallel:
+    if walk.architecture.traits.parallel:
         return side_by_side(walk, layer, stream, mask)
-    outer = sum(1 for width in layer.norms if width == walk.anatomy.hidden)
+    outer = sum(1 for width in layer.norms if width == walk.architecture.hidden)
     middle = half(walk, layer, stream, lambda given: attention(walk, layer, given, mask), min(outer, 1) + (outer >= 4))
     result = half(walk, layer, middle, lambda given: feed_forward(walk, layer, given), (outer >= 2) + (outer >= 4))
     walk.tape.drop(middle)
@@ -24,13 +24,13 @@ def decoder_layer(walk: Walk, layer: Layer, stream: Value, mask: Value | None) -
 
 def half(walk: Walk, layer: Layer, stream: Value, inside: Callable[[Value], Value], norms: int) -> Value:
     """stream + inside(norm(stream)). norms: 2 with one behind as well (Gemma 2 and 3); one stands behind alone where the family has it so."""
-    tape, traits, moves = walk.tape, walk.anatomy.traits, walk.norms_move(layer)
+    tape, traits, moves = walk.tape, walk.architecture.traits, walk.norms_move(layer)
     behind = norms == 2 or norms == 1 and traits.behind
-    given = walk.norm(stream, walk.anatomy.hidden, moves) if norms and not traits.behind else tape.view(stream)
+    given = walk.norm(stream, walk.architecture.hidden, moves) if norms and not traits.behind else tape.view(stream)
     mixed = inside(given)
     tape.drop(given)
     if behind:
-        before, mixed = mixed, walk.norm(mixed, walk.anatomy.hidden, moves)
+        before, mixed = mixed, walk.norm(mixed, walk.architecture.hidden, moves)
         tape.drop(before)
     if traits.multiplied:
         before, mixed = mixed, tape.op(mixed.size, mixed.each, [mixed])
@@ -43,7 +43,7 @@ def half(walk: Walk, layer: Layer, stream: Value, inside: Callable[[Value], Valu
 
 def side_by_side(walk: Walk, layer: Layer, stream: Value, mask: Value | None) -> Value:
     """x + attention(norm(x)) + feed_forward(norm(x)), with one norm for both or one each."""
-    tape, traits, hidden, moves = walk.tape, walk.anatomy.traits, walk.anatomy.hidden, walk.norms_move(layer)
+    tape, traits, hidden, moves = walk.tape, walk.architecture.traits, walk.architecture.hidden, walk.norms_move(layer)
     given = walk.norm(stream, hidden, moves)
     mixed = walk.dropped(attention(walk, layer, given, mask), traits.dropout)
     if not traits.shared:
@@ -103,7 +103,7 @@ def gated(walk: Walk, left: Value, right: Value | Callable[[], Value] | None) ->
 
 def activated(walk: Walk, value: Value) -> Value:
     """act(value): one kernel that keeps its input (ReLU: its result); some are written out in transformers' activations.py. Lets go of value."""
-    tape, name = walk.tape, walk.anatomy.traits.activation
+    tape, name = walk.tape, walk.architecture.traits.activation
     if name in ("gelu_new", "gelu_fast"):
         result = written_gelu(walk, value, name == "gelu_fast")
     elif name == "quick_gelu":
@@ -139,7 +139,7 @@ def written_gelu(walk: Walk, value: Value, fast: bool) -> Value:
         inner = tape.op(size, value.each, [bent, factor], [bent, factor])
         tape.drop(bent, factor)
     else:
-        wide = walk.cast(value, 4) if walk.stack.autocast and walk.stack.device == "cuda" else tape.view(value)
+        wide = walk.cast(value, 4) if walk.loop.autocast and walk.loop.device == "cuda" else tape.view(value)
         cube = then(wide, (wide,))
         inner = then(walk_sum(walk, then(cube), value))
     high = then(then(inner, saves_result=True))
@@ -157,16 +157,16 @@ def walk_sum(walk: Walk, left: Value, right: Value) -> Value:
 
 def experts(walk: Walk, layer: Layer, given: Value) -> Value:
     """A router, then the chosen experts on the rows sent to them, summed back."""
-    tape, anatomy = walk.tape, walk.anatomy
-    rows = given.size // anatomy.hidden * max(1, anatomy.active)
-    sent = tape.op(rows * anatomy.hidden, given.each, [given])
-    left = walk.base_linear(sent, Linear("", anatomy.hidden, layer.width, False, "gate"))
-    right = walk.base_linear(sent, Linear("", anatomy.hidden, layer.width, False, "up"))
+    tape, architecture = walk.tape, walk.architecture
+    rows = given.size // architecture.hidden * max(1, architecture.active)
+    sent = tape.op(rows * architecture.hidden, given.each, [given])
+    left = walk.base_linear(sent, Linear("", architecture.hidden, layer.width, False, "gate"))
+    right = walk.base_linear(sent, Linear("", architecture.hidden, layer.width, False, "up"))
     tape.drop(sent)
     product = gated(walk, left, right)
-    down = walk.base_linear(product, Linear("", layer.width, anatomy.hidden, False, "down"))
+    down = walk.base_linear(product, Linear("", layer.width, architecture.hidden, False, "down"))
     tape.drop(product)
-    weighted = tape.op(rows * anatomy.hidden, down.each, [down], [down])
+    weighted = tape.op(rows * architecture.hidden, down.each, [down], [down])
     tape.drop(down)
     result = tape.op(given.size, weighted.each, [weighted])
     tape.drop(weighted)

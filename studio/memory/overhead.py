@@ -7,9 +7,9 @@ from typing import NamedTuple
 from studio import cards
 from studio.device import Device
 from studio.footprint import Footprint
-from studio.memory.anatomy import Anatomy
-from studio.memory.stack import Stack
+from studio.memory.architecture import Architecture
 from studio.memory.step import Step
+from studio.memory.training_loop import TrainingLoop
 
 MIB = 2**20
 CUBLAS = 2 * 8_519_680  # two workspaces of cuBLAS as PyTorch asks for them; 17,039,360 bytes were seen on a T4
@@ -62,51 +62,51 @@ class Overhead(NamedTuple):
 
 
 def overhead(
-    device: Device, step: Step, stack: Stack, anatomy: Anatomy, footprint: Footprint, paged: int = 0
+    device: Device, step: Step, loop: TrainingLoop, architecture: Architecture, footprint: Footprint, paged: int = 0
 ) -> Overhead:
     """For a device and a walked step. paged: bytes of optimizer states in managed memory."""
-    return cpu(stack, anatomy, footprint) if device.kind == "cpu" else card(device, step, stack, paged)
+    return cpu(loop, architecture, footprint) if device.kind == "cpu" else card(device, step, loop, paged)
 
 
-def gap(stack: Stack) -> tuple[float, float, float]:
+def gap(loop: TrainingLoop) -> tuple[float, float, float]:
     """What the caching allocator reserves beyond the tensors, for a loop."""
-    if not stack.checkpointing:
+    if not loop.checkpointing:
         return STACKED
-    return TORN_UP if stack.head == "full" or stack.attention == "eager" else CHUNKED
+    return TORN_UP if loop.head == "full" or loop.attention == "eager" else CHUNKED
 
 
-def card(device: Device, step: Step, stack: Stack, paged: int) -> Overhead:
+def card(device: Device, step: Step, loop: TrainingLoop, paged: int) -> Overhead:
     """Context, cuBLAS' workspaces, paged states, and what the caching allocator reserves beyond what is allocated."""
     known = cards.find(device.name, device.memory)
     workspace = CUBLAS_HOPPER if (device.capability or (8, 0)) >= (9, 0) else CUBLAS
     context = known.context if known else CONTEXT
     around = context + paged + workspace
     moving = max(0, step.peak - step.standing)
-    low, expected, high = (around + int(share * moving) for share in gap(stack))
+    low, expected, high = (around + int(share * moving) for share in gap(loop))
     return Overhead(low, expected, high, workspace, paged, context, around)
 
 
-def cpu(stack: Stack, anatomy: Anatomy, footprint: Footprint) -> Overhead:
+def cpu(loop: TrainingLoop, architecture: Architecture, footprint: Footprint) -> Overhead:
     """The interpreter with its libraries, the heap's holes, and what packing a base into 4 bits leaves.
 
     The file of a packed base stays mapped where what is not packed is held as the file has it, in 16 bits: in float32 nothing reads it any more.
     Packing leaves about as much of the heap torn as it packs.
     """
-    layers = anatomy.layers
-    tokens = stack.tokens + stack.batch * footprint.virtual
-    holes = tokens * max(layer.width for layer in layers) * stack.stream * len(layers) * _holes(stack, footprint)
+    layers = architecture.layers
+    tokens = loop.tokens + loop.batch * footprint.virtual
+    holes = tokens * max(layer.width for layer in layers) * loop.stream * len(layers) * _holes(loop, footprint)
     numbers = sum(linear.inputs * linear.outputs for layer in layers for linear in layer.linears)
-    packed = UNPACKING + numbers // 2 + (2 * numbers if stack.base == 2 else 0) if footprint.quantized else 0
+    packed = UNPACKING + numbers // 2 + (2 * numbers if loop.base == 2 else 0) if footprint.quantized else 0
     low, expected, high = (PROCESS + packed + int(holes * share) for share in GROWING)
     return Overhead(low, expected, high, 0, fixed=PROCESS + packed)
 
 
-def _holes(stack: Stack, footprint: Footprint) -> float:
+def _holes(loop: TrainingLoop, footprint: Footprint) -> float:
     if footprint.weights:
         return WHOLE
     if footprint.virtual or footprint.prefix:
         return VIRTUAL
-    if stack.checkpointing:
+    if loop.checkpointing:
         return AGAIN
     if footprint.scaled:
         return SCALED

@@ -7,9 +7,9 @@ from typing import NamedTuple
 from studio.config import RunConfig
 from studio.device import Device
 from studio.footprint import Footprint
-from studio.memory.anatomy import Anatomy
-from studio.memory.stack import Stack
+from studio.memory.architecture import Architecture
 from studio.memory.states import States
+from studio.memory.training_loop import TrainingLoop
 from studio.model import ModelFacts
 
 SUMMED = 4  # bytes in which worker/sharding.py sums gradients; weights are gathered in the computing format
@@ -42,11 +42,11 @@ def split(config: RunConfig, device: Device, states: States, numbers: int) -> bo
     return device.traits.torch == "cuda" and states.weights + states.trained + 12 * numbers > device.memory * 2 / 3
 
 
-def share(states: States, stack: Stack) -> States:
+def share(states: States, loop: TrainingLoop) -> States:
     """A rank's part. Of weights that are packed into 4 or 8 bits the numbers are split, their scales stay whole on each."""
-    if not stack.split:
+    if not loop.split:
         return states
-    count = stack.ranks
+    count = loop.ranks
     return states._replace(
         weights=states.scales + -(-(states.weights - states.scales) // count),
         trained=-(-states.trained // count),
@@ -57,20 +57,20 @@ def share(states: States, stack: Stack) -> States:
     )
 
 
-def buckets(states: States, stack: Stack) -> int:
+def buckets(states: States, loop: TrainingLoop) -> int:
     """DDP sums gradients in buckets, which together are as large as all of them and stay (torch's reducer; gradient_as_bucket_view is off)."""
-    return states.gradients if stack.ranks > 1 and not stack.split else 0
+    return states.gradients if loop.ranks > 1 and not loop.split else 0
 
 
-def gathered(facts: ModelFacts, anatomy: Anatomy, footprint: Footprint, stack: Stack) -> Gathered:
+def gathered(facts: ModelFacts, architecture: Architecture, footprint: Footprint, loop: TrainingLoop) -> Gathered:
     """FSDP2 (worker/sharding.py): each layer is a unit, what lies around them another, whole from forward to backward.
 
     In use are the outer unit, the layer that computes, and the next one on its way; in backward a layer's gradients, their copy that is being
     summed, and that of the layer before (torch's FSDPParamGroup).
     """
-    if not stack.split:
+    if not loop.split:
         return NOTHING
-    each = stack.compute
+    each = loop.compute
     packed, narrow = (
         (facts.linears(), 0.5 if footprint.quantized[0] != "int8" else 1) if footprint.quantized else ({}, 0)
     )
@@ -78,7 +78,7 @@ def gathered(facts: ModelFacts, anatomy: Anatomy, footprint: Footprint, stack: S
         name: tensor.size * (narrow if name.removesuffix(".weight") in packed else each)
         for name, tensor in facts.tensors.items()
     }
-    prefixes = tuple(layer.prefix for layer in anatomy.layers)
+    prefixes = tuple(layer.prefix for layer in architecture.layers)
     beside = [_beside(footprint, prefix, facts) for prefix in prefixes]
     layers = [
         sum(size for name, size in whole.items() if name.startswith(prefix)) + each * more
@@ -90,7 +90,7 @@ def gathered(facts: ModelFacts, anatomy: Anatomy, footprint: Footprint, stack: S
     ]
     outside = sum(size for name, size in whole.items() if not name.startswith(prefixes))
     largest = max(tensor.size for tensor in facts.tensors.values()) * (
-        footprint.each if footprint.weights else stack.base
+        footprint.each if footprint.weights else loop.base
     )
     return Gathered(int(outside + 2 * max(layers) + max(moving) * (each + 2 * SUMMED)), largest)
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from studio.footprint import Footprint
 from studio.kernels import ADAMW_CHUNK_SIZE
-from studio.memory.stack import Stack
+from studio.memory.training_loop import TrainingLoop
 from studio.model import ModelFacts
 
 PAGED = 100_000  # numbers from which on a paged optimizer's state is in managed memory (bitsandbytes' get_state_buffer)
@@ -33,29 +33,31 @@ class States(NamedTuple):
         return {"weights": self.weights, "trained": self.trained, "optimizer": self.optimizer}
 
 
-def states(facts: ModelFacts, footprint: Footprint, shapes: Mapping[str, tuple[int, ...]], stack: Stack) -> States:
+def states(
+    facts: ModelFacts, footprint: Footprint, shapes: Mapping[str, tuple[int, ...]], loop: TrainingLoop
+) -> States:
     """For a model, a method's footprint and trained shapes, and a loop."""
     each = footprint.each
     numbers = sum(prod(shape) for shape in shapes.values())
-    packed, scales, rest, largest = weight_bytes(facts, footprint, stack)
-    paged = paged_bytes(shapes, stack.optimizer) if stack.device == "cuda" else 0
+    packed, scales, rest, largest = weight_bytes(facts, footprint, loop)
+    paged = paged_bytes(shapes, loop.optimizer) if loop.device == "cuda" else 0
     return States(
         weights=packed + rest,
         trained=numbers * each,
         gradients=numbers * each,
-        optimizer=optimizer_bytes(shapes, each, stack.optimizer) - paged,
-        step=step_bytes(shapes, each, stack),
+        optimizer=optimizer_bytes(shapes, each, loop.optimizer) - paged,
+        step=step_bytes(shapes, each, loop),
         paged=paged,
         scales=scales,
         loading=2 * largest,
     )
 
 
-def weight_bytes(facts: ModelFacts, footprint: Footprint, stack: Stack) -> tuple[int, int, int, int]:
+def weight_bytes(facts: ModelFacts, footprint: Footprint, loop: TrainingLoop) -> tuple[int, int, int, int]:
     """The frozen weights as loaded, a tied head once, as it is stored once: (bytes of those in 4 or 8 bits, of them the scales, bytes of the rest,
     numbers of the largest packed one)."""
     linears = facts.linears() if footprint.quantized else {}
-    each = 4 if stack.kbit else stack.base
+    each = 4 if loop.kbit else loop.base
     packed = scales = rest = largest = 0
     for name, tensor in facts.tensors.items():
         if name in footprint.weights and name not in footprint.copies:
@@ -117,10 +119,10 @@ def paged_bytes(shapes: Mapping[str, tuple[int, ...]], name: str) -> int:
     return (1 if "lion" in name else 2) * sum(prod(shape) for shape in large.values()) * (1 if "8bit" in name else 4)
 
 
-def step_bytes(shapes: Mapping[str, tuple[int, ...]], each: int, stack: Stack) -> int:
+def step_bytes(shapes: Mapping[str, tuple[int, ...]], each: int, loop: TrainingLoop) -> int:
     """Temporaries of a step: a foreach optimizer (torch's own choice on CUDA) makes one list as long as all trained numbers; fused ones none."""
-    sizes, name = [prod(shape) for shape in shapes.values()], stack.optimizer
-    if "foreach" in name or stack.device == "cuda" and name in FOREACH:
+    sizes, name = [prod(shape) for shape in shapes.values()], loop.optimizer
+    if "foreach" in name or loop.device == "cuda" and name in FOREACH:
         return sum(sizes) * each
     if "rounding" in name:
         return 6 * 4 * min(ADAMW_CHUNK_SIZE, max(sizes, default=0))

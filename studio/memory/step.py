@@ -9,15 +9,15 @@ from typing import NamedTuple
 
 from studio.footprint import Footprint
 from studio.kernels import SAMPLE_MAX_NEW_TOKENS
-from studio.memory.anatomy import Anatomy, Layer
+from studio.memory.architecture import Architecture, Layer
+from studio.memory.autograd_tape import Tape, Value
 from studio.memory.checkpointed import checkpointed
 from studio.memory.head import head_loss
 from studio.memory.layer import decoder_layer
+from studio.memory.operations import Walk
 from studio.memory.ranks import NOTHING, Gathered, buckets
-from studio.memory.stack import Stack
 from studio.memory.states import States
-from studio.memory.tape import Tape, Value
-from studio.memory.walk import Walk
+from studio.memory.training_loop import TrainingLoop
 
 PROMPT_TOKENS = 160  # of a sample prompt
 MOMENTS = ("load", "forward", "loss", "backward", "optimizer", "evaluation", "saving")
@@ -35,26 +35,26 @@ class Step(NamedTuple):
     standing: int  # what is there all through a step
 
 
-def step(anatomy: Anatomy, stack: Stack, footprint: Footprint, states: States, whole: Gathered = NOTHING) -> Step:
+def step(
+    architecture: Architecture, loop: TrainingLoop, footprint: Footprint, states: States, whole: Gathered = NOTHING
+) -> Step:
     """Walk the run of one process: its largest micro-batch and an optimizer step, the optimizer's states being there from the step before.
 
     states: this process's part of them; whole: what of a split model it holds in one piece for a while.
     """
-    if stack.rest:
-        last = stack._replace(
-            length=stack.rest, labels=stack.labels and max(1, stack.labels * stack.rest // stack.length)
-        )
-        both = (stack._replace(accumulates=False), last._replace(accumulates=True))
+    if loop.rest:
+        last = loop._replace(length=loop.rest, labels=loop.labels and max(1, loop.labels * loop.rest // loop.length))
+        both = (loop._replace(accumulates=False), last._replace(accumulates=True))
         return max(
-            (step(anatomy, one._replace(rest=0), footprint, states, whole) for one in both),
+            (step(architecture, one._replace(rest=0), footprint, states, whole) for one in both),
             key=lambda walked: walked.peak,
         )
     if footprint.virtual:
-        stack = stack._replace(length=stack.length + footprint.virtual)
-    tape = Tape(512 if stack.device == "cuda" else 64, stack.accumulates, stack.ranks if stack.split else 1)
-    walk = Walk(tape, stack, anatomy, footprint)
-    _load(tape, states, buckets(states, stack))
-    if stack.accumulates:
+        loop = loop._replace(length=loop.length + footprint.virtual)
+    tape = Tape(512 if loop.device == "cuda" else 64, loop.accumulates, loop.ranks if loop.split else 1)
+    walk = Walk(tape, loop, architecture, footprint)
+    _load(tape, states, buckets(states, loop))
+    if loop.accumulates:
         tape.add(states.gradients, "gradients")
     standing = tape.live
     beside = tape.take(whole.while_running, "workspace")
@@ -62,11 +62,11 @@ def step(anatomy: Anatomy, stack: Stack, footprint: Footprint, states: States, w
     tape.free(beside)
     tape.drop(walk.held)
     tape.enter("optimizer")
-    if not stack.accumulates:
+    if not loop.accumulates:
         tape.add(states.gradients - tape.gradients, "gradients")
     tape.scratch(states.step, "workspace")
     tape.add(-states.gradients, "gradients")
-    if stack.evaluates or stack.answers:
+    if loop.evaluates or loop.answers:
         beside = tape.take(whole.while_running, "workspace")
         _evaluate(walk)
         tape.free(beside)
@@ -90,7 +90,7 @@ def _load(tape: Tape, states: States, summed: int) -> None:
 
 def _forward_backward(walk: Walk) -> int:
     """One micro-batch there and back. Returns what a layer keeps."""
-    tape, anatomy = walk.tape, walk.anatomy
+    tape, architecture = walk.tape, walk.architecture
     inputs = _inputs(walk)
     mask = inputs[-1]
     stream = _embedded(walk)
@@ -100,12 +100,12 @@ def _forward_backward(walk: Walk) -> int:
     chain: list = [tape.nodes]
     tape.nodes = []
     kept = 0
-    for layer, count in _plan(anatomy.layers, walk.footprint):
+    for layer, count in _plan(architecture.layers, walk.footprint):
         stream, used = _block(walk, layer, count, stream, mask, chain)
         kept = max(kept, used)
-    final = walk.norm(stream, anatomy.hidden, walk.final_moves)
+    final = walk.norm(stream, architecture.hidden, walk.final_moves)
     tape.drop(
-        stream, *([] if walk.footprint.virtual else [first]), *([] if walk.stack.checkpointing else [inputs.pop()])
+        stream, *([] if walk.footprint.virtual else [first]), *([] if walk.loop.checkpointing else [inputs.pop()])
     )
     tape.enter("loss")
     loss = head_loss(walk, final)
@@ -127,17 +127,17 @@ def _inputs(walk: Walk) -> list[Value | None]:
 
     Eager attention adds it to the scores (numbers of the stream's type); SDPA is given booleans, and only where its causal flag will not do.
     """
-    tape, stack = walk.tape, walk.stack
-    angles, square = stack.length * walk.anatomy.head_dim * 2, None
-    if stack.attention == "eager" or stack.mask and stack.attention != "flash":
+    tape, loop = walk.tape, walk.loop
+    angles, square = loop.length * walk.architecture.head_dim * 2, None
+    if loop.attention == "eager" or loop.mask and loop.attention != "flash":
         size, each = (
-            stack.batch * stack.length * (stack.length + walk.footprint.prefix),
-            stack.stream if stack.attention == "eager" else 1,
+            loop.batch * loop.length * (loop.length + walk.footprint.prefix),
+            loop.stream if loop.attention == "eager" else 1,
         )
         square = Value(tape.take(size * each, "activations"), size, each, None)
     return [
-        Value(tape.take(stack.tokens * 8 * 3, "activations"), 3 * stack.tokens, 8, None),
-        Value(tape.take(angles * stack.stream, "activations"), angles, stack.stream, None),
+        Value(tape.take(loop.tokens * 8 * 3, "activations"), 3 * loop.tokens, 8, None),
+        Value(tape.take(angles * loop.stream, "activations"), angles, loop.stream, None),
         square,
     ]
 
@@ -175,22 +175,25 @@ def _plan(layers: tuple[Layer, ...], footprint: Footprint) -> list[tuple[Layer, 
 
 
 def _embedded(walk: Walk) -> Value:
-    tape, stack, anatomy = walk.tape, walk.stack, walk.anatomy
-    size = stack.tokens * anatomy.hidden
-    weights = anatomy.embedding * walk.footprint.each if walk.table_moves else walk.footprint.rows * walk.footprint.each
+    tape, loop, architecture = walk.tape, walk.loop, walk.architecture
+    size = loop.tokens * architecture.hidden
+    weights = (
+        architecture.embedding * walk.footprint.each if walk.table_moves else walk.footprint.rows * walk.footprint.each
+    )
     copy = (
-        anatomy.embedding * stack.base if walk.footprint.rows else 0
+        architecture.embedding * loop.base if walk.footprint.rows else 0
     )  # peft looks tokens up in a copy of the table with the trained rows in it
-    stream = tape.op(size, stack.stream, [], weights=weights, scratch=copy, back_scratch=2 * copy)
-    learns_input = walk.footprint.virtual or stack.input_grads
+    stream = tape.op(size, loop.stream, [], weights=weights, scratch=copy, back_scratch=2 * copy)
+    learns_input = walk.footprint.virtual or loop.input_grads
     if learns_input and stream.node is None:  # enable_input_require_grads, or learnt tokens put before the row
         own = (
             [
                 tape.take(
-                    stack.batch * (stack.length - walk.footprint.virtual) * anatomy.hidden * stack.stream, "activations"
+                    loop.batch * (loop.length - walk.footprint.virtual) * architecture.hidden * loop.stream,
+                    "activations",
                 )
             ]
-            if walk.footprint.virtual and stack.input_grads
+            if walk.footprint.virtual and loop.input_grads
             else []
         )  # both: the row's own vectors are a leaf, and stay
         stream.node = tape.node([], own)
@@ -203,7 +206,7 @@ def _block(walk: Walk, layer: Layer, count: int, stream: Value, mask: Value | No
     """Walk one layer forwards; where it stands for several, hold what the others keep as well."""
     tape = walk.tape
     before, copies = tape.live, walk.copied_bytes
-    result = (checkpointed if walk.stack.checkpointing else decoder_layer)(walk, layer, stream, mask)
+    result = (checkpointed if walk.loop.checkpointing else decoder_layer)(walk, layer, stream, mask)
     tape.drop(stream)
     copied = walk.copied_bytes - copies
     used = tape.live - before - copied
@@ -235,25 +238,27 @@ def _back(walk: Walk, chain: list) -> None:
 
 def _evaluate(walk: Walk) -> None:
     """A held-out batch forwards without a graph, then an answer to a sample prompt, with its keys and values kept."""
-    tape, stack, anatomy = walk.tape, walk.stack, walk.anatomy
+    tape, loop, architecture = walk.tape, walk.loop, walk.architecture
     tape.enter("evaluation")
     tape.saving, walk.copies, walk.copied_bytes = False, [], 0
-    if stack.evaluates:
+    if loop.evaluates:
         inputs = _inputs(walk)
         stream = _embedded(walk)
-        for layer, count in _plan(anatomy.layers, walk.footprint):
+        for layer, count in _plan(architecture.layers, walk.footprint):
             before, copies = stream, walk.copied_bytes
             stream = decoder_layer(walk, layer, stream, inputs[-1])
             tape.drop(before)
             if count > 1 and walk.copied_bytes > copies:
                 walk.copies.append(tape.take((walk.copied_bytes - copies) * (count - 1), "workspace"))
-        final = walk.norm(stream, anatomy.hidden, walk.final_moves)
+        final = walk.norm(stream, architecture.hidden, walk.final_moves)
         tape.drop(stream)
         head_loss(walk, final)
         tape.drop(final, *inputs)
         for buffer in walk.copies:
             tape.free(buffer)
         tape.nodes = []
-    if stack.answers:
-        cache = 2 * len(anatomy.layers) * anatomy.keys * (PROMPT_TOKENS + SAMPLE_MAX_NEW_TOKENS) * stack.compute
-        tape.scratch(cache + anatomy.vocabulary * (4 + stack.compute), "activations")
+    if loop.answers:
+        cache = (
+            2 * len(architecture.layers) * architecture.keys * (PROMPT_TOKENS + SAMPLE_MAX_NEW_TOKENS) * loop.compute
+        )
+        tape.scratch(cache + architecture.vocabulary * (4 + loop.compute), "activations")

@@ -9,7 +9,7 @@ from typing import Any
 
 from studio import cards, config, estimate, model
 from studio.device import Device
-from studio.memory.ours import Rows
+from studio.memory.studio_loop import RowStatistics
 from studio.model import ModelFacts
 
 GIB = 2**30
@@ -108,4 +108,6 @@ def _estimate(
             "training": {"batch_size": batch, "precision": "bf16", "checkpointing": checkpointing},
         }
     )
-    return estimate.estimate(facts_of(name), order, device, Rows(10_000, 10_000 * length, 7_000 * length, length))
+    return estimate.estimate(
+        facts_of(name), order, device, RowStatistics(10_000, 10_000 * length, 7_000 * length, length)
+    )

@@ -100,7 +100,7 @@ class Adapter(Method):
     def trained(self, facts: ModelFacts) -> Shapes:
         """2·m·d + d + m a site (Houlsby, section 2.1): both matrices with their biases."""
         shapes: Shapes = {}
-        for name, width in self._sites(facts.linears(), facts.layers).items():
+        for name, width in self._sites(facts.linears(), facts.num_hidden_layers).items():
             shapes |= {
                 f"{name}.adapter_down.weight": (self.size, width),
                 f"{name}.adapter_down.bias": (self.size,),

@@ -57,11 +57,11 @@ class Full(Method):
             for name, tensor in facts.tensors.items()
             if not (BUFFER.search(name) and len(tensor.shape) != 1) and not name.endswith(("inv_freq", "masked_bias"))
         ]
-        if facts.tied:
+        if facts.tie_word_embeddings:
             names = [
                 name for name in names if not name.startswith(("lm_head.", "embed_out.")) or name.endswith(".bias")
             ]
-        return {name: facts.tensors[name].shape for name in self._moving(names, facts.layers)}
+        return {name: facts.tensors[name].shape for name in self._moving(names, facts.num_hidden_layers)}
 
     def _moving(self, names: list[str], layers: int) -> list[str]:
         """Those of the weights' names that are trained. Raises OrderError where the model has fewer layers than asked for."""

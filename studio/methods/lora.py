@@ -163,7 +163,7 @@ class LoRA(Method):
 
     def refuse_tokens(self, facts: ModelFacts) -> None:
         whole = [word for word in self.modules_to_save if TABLES.search(f"{word}.weight")]
-        if facts.tied and len(whole) == 1:
+        if facts.tie_word_embeddings and len(whole) == 1:
             raise OrderError(
                 f"Head and embedding of this model are one table; with {whole[0]} trained apart, the other would have no rows for new tokens.",
                 "Leave method.modules_to_save out: the rows of new tokens are trained anyway; or name both.",
@@ -296,8 +296,8 @@ def _whole(word: str, facts: ModelFacts) -> Shapes:
         if targets.is_called(name.rpartition(".")[0], word)
     }
     head = {"lm_head", "embed_out"} & {word}
-    if not found and head and facts.tied:
-        found = {f"{word}.weight (whole)": (facts.vocabulary, facts.hidden)}
+    if not found and head and facts.tie_word_embeddings:
+        found = {f"{word}.weight (whole)": (facts.vocab_size, facts.hidden_size)}
     if not found:
         known = sorted({name.rpartition(".")[0].rsplit(".", 1)[-1] for name in facts.tensors})
         raise OrderError(

@@ -63,7 +63,7 @@ class PTuning(VirtualTokens):
 
     def trained(self, facts: ModelFacts) -> Shapes:
         """Vectors, and three linears (MLP), or a two-way LSTM and two linears."""
-        wide, inner = facts.hidden, self.hidden_size
+        wide, inner = facts.hidden_size, self.hidden_size
         shapes: Shapes = {"prompt_encoder.embedding": (self.virtual_tokens, wide)}
         if self.encoder == "mlp":
             sizes = [(inner, wide), (inner, inner), (wide, inner)]

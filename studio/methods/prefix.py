@@ -72,8 +72,8 @@ class Prefix(VirtualTokens):
 
     def trained(self, facts: ModelFacts) -> Shapes:
         """Keys and values, layers · 2 · width a virtual token; with projection two linears instead (paper, section 4.3)."""
-        width = facts.head_dim * facts.kv_heads
-        out = facts.layers * 2 * width
+        width = facts.head_dim * facts.num_key_value_heads
+        out = facts.num_hidden_layers * 2 * width
         if not self.projection:
             return {"prompt_encoder.embedding": (self.virtual_tokens, out)}
         inner = self.hidden_size or width

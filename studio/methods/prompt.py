@@ -38,7 +38,7 @@ class Prompt(VirtualTokens):
     )
 
     def trained(self, facts: ModelFacts) -> Shapes:
-        return {"prompt_encoder.embedding": (self.virtual_tokens, facts.hidden)}
+        return {"prompt_encoder.embedding": (self.virtual_tokens, facts.hidden_size)}
 
     def refuse(self, facts: ModelFacts | None, training: Any, device: Any) -> None:
         if self.init == "text" and not self.text.strip():

@@ -85,7 +85,7 @@ def estimate(order: str) -> dict[str, Any]:
     here = device.devices()[0]
     return record.forecast(facts, run_config, here, measure.rows_of(run_config), advised=True).model_dump(
         mode="json"
-    ) | {"record": record.told(record.seen(here))}
+    ) | {"record": record.accuracy(record.finished_runs(here))}
 
 
 @rights.job()

@@ -18,7 +18,7 @@ from starlette.responses import Response
 from studio import run
 from studio.errors import RunError, StudioError
 from studio.events import latest
-from studio.forecast import clock, repair
+from studio.forecast import duration, repair
 from studio.home import folder_size, inside, subfolder
 from studio.run import ALIVE, Run
 from studio.runs import checkpoints, compare
@@ -125,8 +125,8 @@ def _left(row: dict[str, Any], tail: Tail) -> float | None:
     plan = latest(tail.others, "plan")
     if row["state"] not in ALIVE or not plan:
         return None
-    found = clock.remaining(
-        tail.columns["step"], tail.columns["time"], clock.pauses(tail.others), plan, tail.columns["tokens"]
+    found = duration.remaining(
+        tail.columns["step"], tail.columns["time"], duration.pauses(tail.others), plan, tail.columns["tokens"]
     )
     return None if found is None else round(found, 1)
 

@@ -15,7 +15,7 @@ from studio.base import source, starter
 from studio.config import RunConfig
 from studio.data.splitting import num_held_out
 from studio.errors import ModelError, StudioError, TemplateError
-from studio.memory.ours import Rows
+from studio.memory.studio_loop import RowStatistics
 from studio.text import sandbox
 from studio.tokens import Encoder
 from studio.ui.singleflight import Unanswered, single_flight
@@ -45,7 +45,7 @@ class Lengths:
         """(reason, hint) of the first row that the template could not render."""
         return next(((one.reason, one.hint) for one in self.noted.problems if one.kind == "unrenderable"), ("", ""))
 
-    def rows(self, max_length: int, held: int, split: bool = False) -> Rows:
+    def rows(self, max_length: int, held: int, split: bool = False) -> RowStatistics:
         """What the estimate wants to know, scaled to all rows but the held ones. split: too long texts are parted, not cut."""
         cut = np.minimum(self.tokens, max_length)
         if split and self.texts:
@@ -55,7 +55,7 @@ class Lengths:
         share = float(self.trained.sum()) / max(1.0, float(self.tokens.sum()))
         total = int(cut.sum() * factor)
         count = self.of - held if not split or not self.texts else round(len(cut) * factor)
-        return Rows(max(1, count), max(1, total), max(1, int(total * share)), int(cut.max(initial=1)), held)
+        return RowStatistics(max(1, count), max(1, total), max(1, int(total * share)), int(cut.max(initial=1)), held)
 
 
 def names_data(order: Any) -> bool:
@@ -148,7 +148,7 @@ def text_of(conversation: dict[str, Any]) -> Any:
     return conversation["text"] if "text" in conversation else conversation["messages"]
 
 
-def rows_of(run_config: RunConfig) -> Rows | None:
+def rows_of(run_config: RunConfig) -> RowStatistics | None:
     """What an estimate wants to know of an order's data; None while no tokenizer is here. Raises DataError."""
     found = [read(one.source, run_config) for one in run_config.data.sources()]
     counted = lengths(run_config, found[0])

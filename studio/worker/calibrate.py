@@ -2,7 +2,7 @@
 {rates: {kind: FLOP/s}, launch: {kind: seconds a layer and piece take however short it is}, seconds: that all of it took}.
 
 A model of three layers (of the starter's shape; a wider one on a GPU) goes there and back as the trainer has it: rows laid end to end, our
-attention, our loss, under autocast. What its steps take is divided into the work that clock.py counts for them, so that what a count cannot know (casts, small
+attention, our loss, under autocast. What its steps take is divided into the work that duration.py counts for them, so that what a count cannot know (casts, small
 matrices, dropout) lies in the rate.
 """
 
@@ -20,7 +20,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from studio import auto, config, model
 from studio.device import cores, devices
-from studio.forecast import clock
+from studio.forecast import duration
 from studio.worker import attention, fast_lora
 from studio.worker.batches import collate
 from studio.worker.loss import loss
@@ -43,7 +43,7 @@ WIDE = SHAPE | {
     "vocab_size": 32000,
 }  # keeps a GPU busy
 LENGTH, SECONDS = (128, 512), 2.5  # tokens of a row on a CPU, and on a GPU; time a measurement takes at least
-KINDS = {"adapters": "lora", "full": "full", "other": "adapter"}  # clock.kind -> the method that is timed for it
+KINDS = {"adapters": "lora", "full": "full", "other": "adapter"}  # duration.kind -> the method that is timed for it
 
 
 def measure(device: str, dtype: torch.dtype, method: str) -> tuple[float, float]:
@@ -63,7 +63,7 @@ def measure(device: str, dtype: torch.dtype, method: str) -> tuple[float, float]
     each = max(
         (many - one) / (rows - 1), 0.1 * many / rows
     )  # of a row; a busy computer can make the short step look long
-    return length * clock.work(model.from_config(shape), order, length, 1.0, False) / each, max(
+    return length * duration.work(model.from_config(shape), order, length, 1.0, False) / each, max(
         0.0, one - each
     ) / shape["num_hidden_layers"]
 

@@ -18,7 +18,7 @@ from studio import model as models
 from studio.bench import utilisation
 from studio.errors import OrderError
 from studio.estimate import estimate
-from studio.memory.ours import Rows
+from studio.memory.studio_loop import RowStatistics
 from studio.methods import METHODS
 from studio.talk import chat as server
 from studio.worker import matmul_flops, random_model, trial
@@ -128,7 +128,9 @@ def _order(bench: Bench, model: Path | str, data: Path | str, method: str) -> di
 
 def _fits(bench: Bench, method: str, name: str, changes: dict[str, Any]) -> bool:
     order, length = config.build(_order(bench, "/none", "none.json", method)), bench.length
-    guess = estimate(shape(name, changes), order, device.devices()[0], Rows(16, 16 * length, 16 * length, length))
+    guess = estimate(
+        shape(name, changes), order, device.devices()[0], RowStatistics(16, 16 * length, 16 * length, length)
+    )
     return guess.high < ROOM * guess.free
 
 

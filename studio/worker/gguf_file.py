@@ -33,12 +33,12 @@ def write(
     """
     facts = model.facts(voice.base)
     architecture = gguf.MODEL_ARCH[gguf_families.ARCHITECTURES[facts.model_type]]
-    names = gguf.get_tensor_name_map(architecture, facts.layers)
+    names = gguf.get_tensor_name_map(architecture, facts.num_hidden_layers)
     writer = gguf.GGUFWriter(
         out, gguf.MODEL_ARCH_NAMES[architecture], use_temp_file=True
     )  # one tensor in memory at a time
-    rows, twice = facts.vocabulary, facts.tied and "lm_head.weight" in facts.tensors
-    mix = gguf_types.Mix(kind, facts.layers, facts.tied)
+    rows, twice = facts.vocab_size, facts.tie_word_embeddings and "lm_head.weight" in facts.tensors
+    mix = gguf_types.Mix(kind, facts.num_hidden_layers, facts.tie_word_embeddings)
     for name, data in _tensors(voice, facts):
         target = names.get_name(name, try_suffixes=(".weight", ".bias"))
         if target is None:
@@ -74,7 +74,7 @@ def _tensors(voice: ModelReference, facts: ModelFacts) -> Iterator[tuple[str, to
         elif kind.startswith("gemma") and name.endswith("norm.weight"):
             data = data + 1  # transformers multiplies with 1 + weight
         elif kind in ("llama", "mistral") and name.endswith(("q_proj.weight", "k_proj.weight")):
-            data = permuted(data, facts.heads if ".q_proj." in name else facts.kv_heads)
+            data = permuted(data, facts.num_attention_heads if ".q_proj." in name else facts.num_key_value_heads)
         yield name, data
 
 
@@ -127,15 +127,15 @@ def _settings(writer: Settings, facts: ModelFacts, name: str, rows: int) -> None
     config, rope = facts.text_config, gguf_families.rope(facts)
     writer.add_name(name)
     writer.add_vocab_size(rows)
-    writer.add_context_length(facts.max_length or 4096)
-    writer.add_embedding_length(facts.hidden)
-    writer.add_block_count(facts.layers)
-    writer.add_feed_forward_length(facts.intermediate)
-    writer.add_head_count(facts.heads)
+    writer.add_context_length(facts.max_position_embeddings or 4096)
+    writer.add_embedding_length(facts.hidden_size)
+    writer.add_block_count(facts.num_hidden_layers)
+    writer.add_feed_forward_length(facts.intermediate_size)
+    writer.add_head_count(facts.num_attention_heads)
     if facts.model_type == "gpt2":
         writer.add_layer_norm_eps(config.get("layer_norm_epsilon", 1e-5))
         return
-    writer.add_head_count_kv(facts.kv_heads)
+    writer.add_head_count_kv(facts.num_key_value_heads)
     writer.add_key_length(facts.head_dim)
     writer.add_value_length(facts.head_dim)
     writer.add_layer_norm_rms_eps(config.get("rms_norm_eps", 1e-5 if facts.model_type == "phi3" else 1e-6))
@@ -160,12 +160,14 @@ def _stretching(writer: Settings, facts: ModelFacts, rope: dict[str, Any]) -> No
         writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR if kind == "linear" else gguf.RopeScalingType.YARN)
         writer.add_rope_scaling_factor(float(rope["factor"]))
     if kind == "yarn":
-        writer.add_rope_scaling_orig_ctx_len(int(rope.get("original_max_position_embeddings") or facts.max_length))
+        writer.add_rope_scaling_orig_ctx_len(
+            int(rope.get("original_max_position_embeddings") or facts.max_position_embeddings)
+        )
     if kind == "longrope" or facts.model_type == "phi3":
-        old = int(rope.get("original_max_position_embeddings") or facts.max_length)
+        old = int(rope.get("original_max_position_embeddings") or facts.max_position_embeddings)
         writer.add_rope_scaling_orig_ctx_len(old)
     if kind == "longrope":
-        stretch = facts.max_length / old
+        stretch = facts.max_position_embeddings / old
         writer.add_rope_scaling_attn_factors(math.sqrt(1 + math.log(stretch) / math.log(old)) if stretch > 1 else 1.0)
 
 

@@ -87,7 +87,7 @@ def _one_by_one(voice: ModelReference, config: dict[str, Any], matrices: dict[st
     scale = config["lora_alpha"] / (math.sqrt(config["r"]) if config.get("use_rslora") else config["r"])
     facts, alone = model.facts(voice.base), token_rows.saved_indices(voice.result)
     tables = {name: f"base_model.model.{name.removesuffix('.weight')}" for name in facts.tables()}
-    if facts.tied:
+    if facts.tie_word_embeddings:
         tables |= {head: next(iter(tables.values())) for head in _HEADS}  # stored a second time
     for name, weight in _stored(voice.base):
         stem = f"base_model.model.{name.removesuffix('.weight')}"
@@ -110,7 +110,7 @@ def _through_the_model(voice: ModelReference) -> Weights:
     """
     facts = model.facts(voice.base)
     _room(
-        4 * (facts.parameters + facts.vocabulary * facts.hidden),
+        4 * (facts.parameters + facts.vocab_size * facts.hidden_size),
         "To merge this kind of adapter the whole model is opened in float32",
     )
     base = token_rows.add_rows(METHODS["full"]().load(voice.base, torch.float32), voice.added)
@@ -123,7 +123,7 @@ def _through_the_model(voice: ModelReference) -> Weights:
     else:
         merged = voice.method.merge(voice.method.attach(base, voice.result))
     head, table = merged.get_output_embeddings(), merged.get_input_embeddings()
-    same = facts.tied and torch.equal(head.weight, table.weight)
+    same = facts.tie_word_embeddings and torch.equal(head.weight, table.weight)
     for name, weight in merged.state_dict().items():
         if not name.endswith("inv_freq") and not (same and name in _HEADS):
             yield name, _float(weight.detach())
@@ -213,7 +213,7 @@ def own_type(found: ModelReference) -> torch.dtype:
 def still_tied(base: Path, names: Iterable[str]) -> bool:
     """Whether head and embedding of a merged model are one table, as its config has to say; names: the merged tensors."""
     facts = model.facts(base)
-    return facts.tied and not any(head in names and head not in facts.tensors for head in _HEADS)
+    return facts.tie_word_embeddings and not any(head in names and head not in facts.tensors for head in _HEADS)
 
 
 def _rename(out: Path, files: list[list[str]], total: int) -> None:

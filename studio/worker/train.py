@@ -261,7 +261,7 @@ def _plan(config: RunConfig, folder: Path, resolved: Resolved, tuned: Any, rows:
         **({"new_tokens": list(added)} if (added := new_tokens.assign_ids(folder, config.data.new_tokens).ids) else {}),
         "effective_batch": resolved.effective,
         "processes": distributed.world_size(),
-        **resolved.told(),
+        **resolved.as_event(),
         **packing_statistics(rows.train.first(20_000), layout, resolved.effective, config.training.seed),
         "data": rows.record,
         "statistics": rows.statistics,

@@ -33,7 +33,7 @@ def test_context(tiny_model: Path) -> None:
         ).context
         == 512
     )
-    assert facts_with(tiny_model).model_copy(update={"max_length": None}).context is None
+    assert facts_with(tiny_model).model_copy(update={"max_position_embeddings": None}).context is None
 
 
 @pytest.mark.parametrize(("method", "longest"), [("lora", 60), ("prompt", 50)])

@@ -148,5 +148,5 @@ def test_starter_is_prepared_without_the_hub(starter_home: Path) -> None:
 
     found = facts(starter_home / "models" / "starter")
     assert found.parameters == 134_515_008
-    assert found.layers == 30
-    assert found.tied
+    assert found.num_hidden_layers == 30
+    assert found.tie_word_embeddings

@@ -21,7 +21,7 @@ from typing import Any
 from studio import queue, run
 from studio.base import source
 from studio.base.source import ModelOrder
-from studio.bench.apart import apart
+from studio.bench.isolated_home import isolated_home
 from studio.errors import StudioError
 from studio.home import PROJECT
 from studio.run import Run
@@ -55,7 +55,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     """The table as a list of rows {what, value, unit, limit}; milliseconds."""
     source.fetch(ModelOrder(source="starter"))
-    with apart() as place:
+    with isolated_home() as place:
         served = Served(place)
         try:
             return _rows(served, place, args)

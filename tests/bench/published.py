@@ -1,6 +1,6 @@
 """Published measurements of others' training loops against the estimate: every row with what was measured and how far off we are.
 
-A row says in words how its loop computes; `loop` turns that into a Stack. No coefficient of the tape is fitted. What was settled by
+A row says in words how its loop computes; `row_loop` turns that into a TrainingLoop. No coefficient of the tape is fitted. What was settled by
 looking at rows stands in LOOKED, by source; every row says it again as `calibrated`.
 """
 
@@ -16,11 +16,11 @@ from typing import Any
 from studio import cards, model
 from studio.footprint import Footprint, of
 from studio.memory import tables
-from studio.memory.anatomy import anatomy
+from studio.memory.architecture import read_architecture
 from studio.memory.overhead import CONTEXT, CUBLAS, gap
-from studio.memory.stack import Stack
 from studio.memory.states import states
 from studio.memory.step import step
+from studio.memory.training_loop import TrainingLoop
 from studio.model import ModelFacts
 
 TABLE = Path(__file__).parent / "published_memory.csv"
@@ -46,7 +46,7 @@ LENGTH = 704  # tokens of the longest batch of peft's comparison, which has rows
 
 
 def rows(table: Path = TABLE) -> list[dict[str, Any]]:
-    """One dict a row: what was run, measured and estimated GiB, error; `why` where this stack cannot produce the case."""
+    """One dict a row: what was run, measured and estimated GiB, error; `why` where this loop cannot produce the case."""
     with open(table, newline="") as file:
         return [_row(number, row) for number, row in enumerate(csv.DictReader(file), 1)]
 
@@ -68,9 +68,9 @@ def _row(number: int, row: dict[str, str]) -> dict[str, Any]:
         return told | {"why": why}
     facts = facts_of(row["model"])
     shapes, footprint = tuned(row, facts)
-    stack = loop(row, facts, footprint)
-    walked = step(anatomy(facts), stack, footprint, states(facts, footprint, shapes, stack))
-    beyond = 0 if told["quantity"] == "allocated" else int(gap(stack)[1] * (walked.peak - walked.standing))
+    loop = row_loop(row, facts, footprint)
+    walked = step(read_architecture(facts), loop, footprint, states(facts, footprint, shapes, loop))
+    beyond = 0 if told["quantity"] == "allocated" else int(gap(loop)[1] * (walked.peak - walked.standing))
     if told["quantity"] == "card":
         card = cards.find(row["gpu"])
         beyond += card.context if card else CONTEXT
@@ -188,12 +188,14 @@ def tuned(row: dict[str, str], facts: ModelFacts) -> tuple[dict[str, tuple[int, 
         shapes = {tensor: item.shape for tensor, item in facts.tensors.items()}
         return shapes, of(shapes, each=4 if FLOAT32.search(row["precision"]) else 2)
     if method in ("prompt", "p-tuning"):
-        shapes = {"prompt_encoder.embedding": (rank or 20, facts.hidden)} | (
+        shapes = {"prompt_encoder.embedding": (rank or 20, facts.hidden_size)} | (
             _encoder(row, facts) if method == "p-tuning" else {}
         )
         return shapes, of(shapes, virtual=rank or 20, each=wide)
     if method == "prefix":
-        shapes = {"prompt_encoder.embedding": (rank, 2 * facts.layers * facts.kv_heads * facts.head_dim)}
+        shapes = {
+            "prompt_encoder.embedding": (rank, 2 * facts.num_hidden_layers * facts.num_key_value_heads * facts.head_dim)
+        }
         return shapes, of(shapes, prefix=rank, each=wide)
     every = "all-linear" in words or "all" in words
     chosen = {
@@ -224,23 +226,23 @@ def _held(name: str) -> tuple[str, bool] | None:
 def _encoder(row: dict[str, str], facts: ModelFacts) -> dict[str, tuple[int, ...]]:
     """The network of p-tuning: hidden → inner → inner → hidden with biases, inner as the number of trained parameters tells."""
     told = re.search(r"trainable (\d+)", row["notes"])
-    rest = (int(told[1]) if told else 0) - int(row["rank"] or 20) * facts.hidden
+    rest = (int(told[1]) if told else 0) - int(row["rank"] or 20) * facts.hidden_size
     inner = next(
         (
             size
             for size in range(8, 16385, 8)
-            if size * facts.hidden * 2 + size * size + 2 * size + facts.hidden == rest
+            if size * facts.hidden_size * 2 + size * size + 2 * size + facts.hidden_size == rest
         ),
         128,
     )
     return {
-        "prompt_encoder.mlp.0": (inner, facts.hidden),
+        "prompt_encoder.mlp.0": (inner, facts.hidden_size),
         "prompt_encoder.mlp.2": (inner, inner),
-        "prompt_encoder.mlp.4": (facts.hidden, inner),
+        "prompt_encoder.mlp.4": (facts.hidden_size, inner),
     }
 
 
-def loop(row: dict[str, str], facts: ModelFacts, footprint: Footprint) -> Stack:
+def row_loop(row: dict[str, str], facts: ModelFacts, footprint: Footprint) -> TrainingLoop:
     """How the row's loop computes, from its words."""
     words, notes = row["precision"], row["notes"]
     kbit = "kbit" in words
@@ -252,9 +254,9 @@ def loop(row: dict[str, str], facts: ModelFacts, footprint: Footprint) -> Stack:
     compared = "method_comparison" in row["source"]  # peft's: padded batches
     length = int(row["seq_len"]) if row["seq_len"].isdigit() else LENGTH
     own_loss = facts.model_type == "gpt_bigcode"
-    return Stack(
+    return TrainingLoop(
         batch=int(row["batch_size"]),
-        length=min(length, facts.max_length or length) if trainer else length,
+        length=min(length, facts.max_position_embeddings or length) if trainer else length,
         base=each,
         stream=4 if kbit else each,
         autocast=autocast,

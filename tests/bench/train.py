@@ -21,7 +21,7 @@ from typing import Any
 from studio import config, data, model, preflight, run
 from studio.base import source
 from studio.bench import utilisation
-from studio.bench.apart import apart
+from studio.bench.isolated_home import isolated_home
 from studio.config import RunConfig
 from studio.device import default_environment, devices
 from studio.errors import OrderError, StudioError
@@ -128,7 +128,7 @@ def order(args: argparse.Namespace) -> RunConfig:
 
 def one(side: str, chosen: RunConfig) -> dict[str, Any]:
     """One side once, in a process of its own: {tokens_per_second, first_step, peak_memory, loss, train_loss, steps}. Seconds and bytes."""
-    with apart(), tempfile.TemporaryDirectory() as folder:
+    with isolated_home(), tempfile.TemporaryDirectory() as folder:
         began, told = time.monotonic(), Path(folder, "told.json")
         room = run.create(chosen.with_changes(name=f"bench {side}"))
         if side == "llamafactory":

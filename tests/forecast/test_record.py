@@ -66,12 +66,12 @@ def test_three_runs_correct_what_follows(facts: ModelFacts, tiny_model: Path, ho
     wanted = order(tiny_model)
     plain = record.forecast(facts, wanted, HERE)
     for count in range(3):
-        assert record.correction(record.seen(HERE), wanted) == 1.0, f"{count} runs are no record yet"
+        assert record.correction(record.finished_runs(HERE), wanted) == 1.0, f"{count} runs are no record yet"
         finished(wanted, 2.0, 2.2)
     corrected = record.forecast(facts, wanted, HERE)
     assert corrected.correction == pytest.approx(1.1)
     assert corrected.total == pytest.approx(1.1 * plain.total, rel=1e-3)
-    assert record.told(record.seen(HERE))["text"] == "Last 3 runs: off by 9% in the median."
+    assert record.accuracy(record.finished_runs(HERE))["text"] == "Last 3 runs: off by 9% in the median."
 
 
 def test_a_correction_is_not_corrected_again(tiny_model: Path, home: Path) -> None:
@@ -79,9 +79,9 @@ def test_a_correction_is_not_corrected_again(tiny_model: Path, home: Path) -> No
     wanted = order(tiny_model)
     for _ in range(3):
         finished(wanted, 2.2, 2.2, correction=1.1)
-    here = record.seen(HERE)
+    here = record.finished_runs(HERE)
     assert record.correction(here, wanted) == pytest.approx(1.1)
-    assert record.told(here)["median_error"] == 0
+    assert record.accuracy(here)["median_error"] == 0
 
 
 def test_nonsense_and_the_unfinished_teach_nothing(tiny_model: Path, home: Path) -> None:
@@ -94,35 +94,37 @@ def test_nonsense_and_the_unfinished_teach_nothing(tiny_model: Path, home: Path)
         finished(wanted, 2.0, measured)
     finished(wanted, 2.0, 2.4, device="another CPU")
     run.create(wanted)
-    here = record.seen(HERE)
+    here = record.finished_runs(HERE)
     assert record.correction(here, wanted) == pytest.approx(1.05)
-    assert record.told(here)["runs"] == 3
+    assert record.accuracy(here)["runs"] == 3
     torn = finished(wanted, 2.0, 2.1)
     torn.events_file.write_bytes(torn.events_file.read_bytes()[:-40])
-    assert record.correction(record.seen(HERE), wanted) == pytest.approx(1.05)
+    assert record.correction(record.finished_runs(HERE), wanted) == pytest.approx(1.05)
 
 
 def test_corrections_are_bounded(tiny_model: Path, home: Path) -> None:
     for _ in range(4):
         finished(order(tiny_model), 2.0, 3.9)
-    assert record.correction(record.seen(HERE), order(tiny_model)) == record.BOUNDS[1]
+    assert record.correction(record.finished_runs(HERE), order(tiny_model)) == record.BOUNDS[1]
 
 
 def test_runs_of_the_same_method_are_believed_first(tiny_model: Path, home: Path) -> None:
     for _ in range(3):
         finished(order(tiny_model, "full"), 2.0, 1.8)
         finished(order(tiny_model), 2.0, 2.2)
-    here = record.seen(HERE)
+    here = record.finished_runs(HERE)
     assert record.correction(here, order(tiny_model)) == pytest.approx(1.1)
     assert record.correction(here, order(tiny_model, "full")) == pytest.approx(0.9)
 
 
 def test_speed_is_that_of_warm_steps(facts: ModelFacts, tiny_model: Path, home: Path) -> None:
-    from studio.forecast.clock import work
+    from studio.forecast.duration import work
 
     wanted = order(tiny_model)
     finished(wanted, 2.0, 2.0, speed=500.0)
-    assert record.rates(record.seen(HERE), wanted) == [pytest.approx(500 * work(facts, wanted, 200, 0.6, False))]
+    assert record.rates(record.finished_runs(HERE), wanted) == [
+        pytest.approx(500 * work(facts, wanted, 200, 0.6, False))
+    ]
     assert (
         record.forecast(facts, wanted, HERE, {"rows": 100, "tokens": 20_000, "trained": 12_000, "max": 256}).speed_from
         == "runs"

@@ -9,10 +9,10 @@ import pytest
 
 from studio import config, model
 from studio.device import Device
-from studio.memory.anatomy import anatomy
-from studio.memory.ours import stack
+from studio.memory.architecture import read_architecture
 from studio.memory.overhead import cpu
 from studio.memory.states import nf4_bytes
+from studio.memory.studio_loop import studio_loop
 from studio.talk import chat, reference
 from tests.worker.carrying import carry, order, rows
 
@@ -60,7 +60,7 @@ def test_a_packed_base_keeps_its_file_only_in_16_bits(tmp_path: Path) -> None:
 
     folder = random_model.write(tmp_path / "model", "HuggingFaceTB/SmolLM2-135M", num_hidden_layers=1, vocab_size=4096)
     method, facts = QLoRA(), model.facts(folder)
-    parts = anatomy(facts)
+    parts = read_architecture(facts)
     numbers = sum(linear.inputs * linear.outputs for layer in parts.layers for linear in layer.linears)
     around, processor = {}, Device(kind="cpu", name="CPU", memory=16 * 2**30, free=16 * 2**30)
     for dtype, precision in ((torch.bfloat16, "bf16"), (torch.float32, "fp32")):
@@ -75,7 +75,7 @@ def test_a_packed_base_keeps_its_file_only_in_16_bits(tmp_path: Path) -> None:
                 "training": {"precision": precision},
             }
         )
-        loop = stack(ordered, facts, processor, None, method.footprint(facts), False)
+        loop = studio_loop(ordered, facts, processor, None, method.footprint(facts), False)
         around[precision] = cpu(loop, parts, method.footprint(facts)).fixed
         del loaded
     assert around["bf16"] - around["fp32"] == 2 * numbers

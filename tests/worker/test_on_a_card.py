@@ -13,7 +13,7 @@ import torch
 from studio import cards, config, model
 from studio.errors import OrderError
 from studio.estimate import estimate
-from studio.memory import ours
+from studio.memory import studio_loop
 from studio.resolve import resolve
 from studio.worker import attention, distributed, probe, train
 from studio.worker.adamw import RoundedAdamW
@@ -84,10 +84,12 @@ def test_copied_keys_give_what_shared_ones_give() -> None:
 def test_the_estimate_follows_the_kernel(tmp_path: Path) -> None:
     """Keys that are copied out take memory; squares of scores are formed nowhere."""
     facts = model.facts(tiny.write(tmp_path / "tiny", hidden=128, heads=8, kv_heads=2))
-    rows = ours.Rows(100, 40000, 30000, 500)
+    rows = studio_loop.RowStatistics(100, 40000, 30000, 500)
     found = {}
     for name, card, precision in (("T4", T4, "fp16"), ("L4", L4, "fp16"), ("L4, float32", L4, "fp32")):
-        found[name] = ours.stack(order(precision=precision), facts, card, rows, order().method.footprint(facts), False)
+        found[name] = studio_loop.studio_loop(
+            order(precision=precision), facts, card, rows, order().method.footprint(facts), False
+        )
         assert found[name].expanded == (name != "L4")
         assert found[name].attention == "packed"
     taken = {

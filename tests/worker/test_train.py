@@ -55,9 +55,9 @@ def test_a_run_lowers_the_loss_and_leaves_its_result(method: str, tiny_model: Pa
     assert max(peaks) <= diary[-1]["peak_memory"]
     assert plan["expected"]["total"] == plan["estimated_memory"] > max(plan["expected"]["by_phase"].values()) * 0.9
     assert plan["statistics"]["rows"] == plan["rows"]
-    seen = record.seen(device.cpu())
-    assert [one.run for one in seen] == [run.id], "a finished run is on the record"
-    assert seen[0].measured == diary[-1]["peak_memory"]
+    runs = record.finished_runs(device.cpu())
+    assert [one.run for one in runs] == [run.id], "a finished run is on the record"
+    assert runs[0].measured == diary[-1]["peak_memory"]
     manifest = json.loads((run.result / "manifest.json").read_text())
     assert manifest["step"] == 10
     assert manifest["stop"]

@@ -1,11 +1,11 @@
-"""Stack: how a training loop computes: number formats, kernels, head, batch. Ours by default; others' loops by other switches."""
+"""TrainingLoop: how a training loop computes: number formats, kernels, head, batch. Ours by default; others' loops by other switches."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 
-class Stack(NamedTuple):
+class TrainingLoop(NamedTuple):
     """One micro-batch of one training loop.
 
     base: bytes of a stored weight of the base; stream: of a number on the residual stream; autocast: bytes of the format that

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from studio.footprint import Footprint
-from studio.memory.anatomy import LAYER, Anatomy, Layer, Linear
-from studio.memory.stack import Stack
-from studio.memory.tape import Buffer, Tape, Value
+from studio.memory.architecture import LAYER, Architecture, Layer, Linear
+from studio.memory.autograd_tape import Buffer, Tape, Value
+from studio.memory.training_loop import TrainingLoop
 from studio.model import EMBEDDING, HEAD
 
 
 class Walk:
     """A tape with what is walked on it. Every method takes values and leaves their names to the caller unless it says otherwise."""
 
-    def __init__(self, tape: Tape, stack: Stack, anatomy: Anatomy, footprint: Footprint):
-        self.tape, self.stack, self.anatomy, self.footprint = tape, stack, anatomy, footprint
+    def __init__(self, tape: Tape, loop: TrainingLoop, architecture: Architecture, footprint: Footprint):
+        self.tape, self.loop, self.architecture, self.footprint = tape, loop, architecture, footprint
         self.copies: list[Buffer] = []  # of trained weights, which autocast keeps until it ends
         self.copied_bytes = 0
         self.held: Value | None = None  # the model's output, which the caller may keep until after backward
         tables = [name for name in footprint.weights if EMBEDDING.search(name)]
         self.table_moves = bool(tables)
-        self.head_moves = any(HEAD.search(name) for name in footprint.weights) or anatomy.tied and self.table_moves
+        self.head_moves = any(HEAD.search(name) for name in footprint.weights) or architecture.tied and self.table_moves
         self.final_moves = any("norm" in name and not LAYER.match(name) or "ln_f" in name for name in footprint.weights)
 
     # -- small things
@@ -36,13 +36,13 @@ class Walk:
 
     def trained_linear(self, value: Value, inputs: int, outputs: int, each: int, bias: bool = False) -> Value:
         """A linear whose weight is trained: keeps its input, and under autocast the cast copy of its weight (FSDP gathers it as it is needed)."""
-        tape, compute = self.tape, self.stack.autocast or each
+        tape, compute = self.tape, self.loop.autocast or each
         rows = value.size // inputs
         given = self.cast(value, compute)
         numbers = inputs * outputs + (outputs if bias else 0)
         held = [given]
         copied = None
-        if compute != each and not self.stack.split:
+        if compute != each and not self.loop.split:
             copied = Value(tape.take(numbers * compute, "workspace"), numbers, compute, None)
             held.append(copied)
         result = tape.op(
@@ -82,17 +82,17 @@ class Walk:
         return result
 
     def base_linear(self, value: Value, linear: Linear) -> Value:
-        tape, stack = self.tape, self.stack
+        tape, loop = self.tape, self.loop
         rows = value.size // linear.inputs
         if f"{linear.name}.weight" in self.footprint.weights:
             return self.trained_linear(value, linear.inputs, linear.outputs, self.footprint.each, linear.bias)
-        compute = 2 if self.footprint.quantized else stack.compute
+        compute = 2 if self.footprint.quantized else loop.compute
         given = self.cast(value, compute)
         weight = linear.inputs * linear.outputs * 2 if self.footprint.quantized else 0
         result = tape.op(rows * linear.outputs, compute, [given], scratch=weight, back_scratch=weight, reads=not weight)
         tape.drop(given)
         if (
-            self.footprint.quantized and not stack.autocast and value.each != compute
+            self.footprint.quantized and not loop.autocast and value.each != compute
         ):  # bitsandbytes gives back the type it was given
             narrow, result = result, self.cast(result, value.each)
             tape.drop(narrow)
@@ -100,17 +100,17 @@ class Walk:
 
     def low_rank(self, value: Value, result: Value, linear: Linear, rank: int) -> Value:
         """result + B(A(dropout(x))) · scaling, as peft's lora.Linear writes it. Lets go of result."""
-        tape, stack, each = self.tape, self.stack, self.footprint.each
+        tape, loop, each = self.tape, self.loop, self.footprint.each
         rows = value.size // linear.inputs
         quantized = bool(self.footprint.quantized)
         if quantized:  # peft clones what bitsandbytes gives
             first, result = result, self.copy(result)
             tape.drop(first)
         kept = (
-            stack.fused_adapters and not self.footprint.decomposed or quantized and stack.device == "cuda"
+            loop.fused_adapters and not self.footprint.decomposed or quantized and loop.device == "cuda"
         )  # peft asks for CUDA's autocast only
-        given = tape.view(value) if kept and stack.autocast else self.cast(value, each)
-        if self.footprint.dropout and stack.fused_adapters and stack.device == "cpu" and not self.footprint.decomposed:
+        given = tape.view(value) if kept and loop.autocast else self.cast(value, each)
+        if self.footprint.dropout and loop.fused_adapters and loop.device == "cpu" and not self.footprint.decomposed:
             inner = self.dropout_linear(given, linear.inputs, rank)
         else:
             masked = self.dropout(given) if self.footprint.dropout else tape.view(given)
@@ -133,7 +133,7 @@ class Walk:
 
     def dropout_linear(self, given: Value, inputs: int, rank: int) -> Value:
         """worker/fast_lora.py's DropoutLinear: keeps its input as it is and a byte an element; 16 bits an element are drawn for it."""
-        tape, compute = self.tape, self.stack.autocast or self.footprint.each
+        tape, compute = self.tape, self.loop.autocast or self.footprint.each
         kept = Value(tape.take(given.size, "activations"), given.size, 1, None)
         product = given.size * (given.each + (compute if compute != given.each else 0))
         inner = tape.op(
@@ -154,15 +154,15 @@ class Walk:
         That length takes B·A and three sums of the weight's size in the input's type. Behind dropout the base is computed anew, from a
         plain copy of its weight, which backward reads. Lets go of result, given and masked.
         """
-        tape, stack, each = self.tape, self.stack, self.footprint.each
-        square, compute = linear.inputs * linear.outputs, stack.autocast or masked.each
+        tape, loop, each = self.tape, self.loop, self.footprint.each
+        square, compute = linear.inputs * linear.outputs, loop.autocast or masked.each
         tape.scratch(
             linear.inputs**2 * (each + (compute if compute != each else 0))
             + square * (4 * masked.each + (compute if compute != masked.each else 0)),
             "workspace",
         )
         if self.footprint.dropout:
-            copied = compute != stack.base or masked.each != stack.base or self.footprint.quantized
+            copied = compute != loop.base or masked.each != loop.base or self.footprint.quantized
             weight = Value(tape.take(square * compute if copied else 0, "activations"), square, compute, None)
             narrow = self.cast(masked, compute)
             base = tape.op(
@@ -199,7 +199,7 @@ class Walk:
 
     def dropout(self, value: Value) -> Value:
         """CUDA keeps a mask of one byte an element; the CPU keeps the noise in the value's own type."""
-        each = 1 if self.stack.device == "cuda" else value.each
+        each = 1 if self.loop.device == "cuda" else value.each
         mask = Value(self.tape.take(value.size * each, "activations"), value.size, each, None)
         result = self.tape.op(value.size, value.each, [value], [mask])
         self.tape.drop(mask)
@@ -253,11 +253,11 @@ class Walk:
 
     def norm(self, value: Value, width: int, trained: bool) -> Value:
         """RMSNorm as transformers writes it (float32 inside), or torch's layer norm, or a fused one that keeps its input alone."""
-        if self.stack.fused_norms:
+        if self.loop.fused_norms:
             return self.plain_norm(value, width, 4, trained)
-        if self.anatomy.rms:
+        if self.architecture.rms:
             return self.rms_norm(value, width, trained)
-        wide = self.cast(value, 4) if self.stack.autocast and self.stack.device == "cuda" else self.tape.view(value)
+        wide = self.cast(value, 4) if self.loop.autocast and self.loop.device == "cuda" else self.tape.view(value)
         result = self.plain_norm(wide, width, 8, trained)
         self.tape.drop(wide)
         return result
@@ -281,10 +281,12 @@ class Walk:
         tape.drop(mean)
         product = tape.op(size, 4, [wide, root], [wide, root], back_scratch=size * 4)
         tape.drop(wide, root)
-        narrow = product if self.anatomy.traits.late else self.cast(product, value.each)
-        if not self.anatomy.traits.late:
+        narrow = product if self.architecture.traits.late else self.cast(product, value.each)
+        if not self.architecture.traits.late:
             tape.drop(product)
-        each = 4 if self.anatomy.traits.late or self.stack.kbit else self.footprint.each if trained else self.stack.base
+        each = (
+            4 if self.architecture.traits.late or self.loop.kbit else self.footprint.each if trained else self.loop.base
+        )
         result = tape.op(
             size,
             max(narrow.each, each),
@@ -295,7 +297,7 @@ class Walk:
             reads=True,
         )
         tape.drop(narrow)
-        if self.anatomy.traits.late:
+        if self.architecture.traits.late:
             final = self.cast(result, value.each)
             tape.drop(result)
             return final

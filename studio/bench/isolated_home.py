@@ -15,7 +15,7 @@ SHARED = ("models", "cache", "datasets", "uploads")  # what was fetched, convert
 
 
 @contextmanager
-def apart() -> Iterator[Path]:
+def isolated_home() -> Iterator[Path]:
     """STUDIO_HOME is another folder inside, with what the user's home holds of models and data linked into it, and without its runs."""
     place, before, usual = Path(tempfile.mkdtemp(prefix="studio-bench-")), os.environ.get("STUDIO_HOME"), home()
     try:

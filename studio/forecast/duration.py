@@ -14,8 +14,8 @@ from studio.config import RunConfig
 from studio.device import Device
 from studio.home import subfolder
 from studio.kernels import padded_width
-from studio.memory.ours import Rows
-from studio.memory.stack import Stack
+from studio.memory.studio_loop import RowStatistics
+from studio.memory.training_loop import TrainingLoop
 from studio.model import ModelFacts
 
 START = 8.0  # seconds until torch and its libraries are there, where the device was not timed
@@ -74,13 +74,13 @@ def work(facts: ModelFacts, config: RunConfig, row: float, labelled: float, chec
     """
     linears = facts.linears()
     body = sum(inputs * outputs for inputs, outputs in linears.values())
-    head = facts.vocabulary * facts.hidden * labelled
+    head = facts.vocab_size * facts.hidden_size * labelled
     body += _experts(facts)
     names = set(config.method.trained(facts))
     moving = sum(inputs * outputs for name, (inputs, outputs) in linears.items() if f"{name}.weight" in names)
     beside = config.method.trainable(facts) if config.method.adapter else 0
     forward = 2 * (body + head)
-    squares = 6 * facts.layers * row * facts.heads * facts.head_dim
+    squares = 6 * facts.num_hidden_layers * row * facts.num_attention_heads * facts.head_dim
     return 2 * forward + 2 * moving + 6 * beside + squares + (2 * body + squares / 3 if checkpointing else 0)
 
 
@@ -88,27 +88,33 @@ def _experts(facts: ModelFacts) -> int:
     """Weights of the experts that a token visits; they are stacked, and no linears by themselves."""
     told = facts.text_config
     active = told.get("num_experts_per_tok") or told.get("num_experts_per_token") or 0
-    return int(active) * 3 * facts.hidden * int(told.get("moe_intermediate_size") or facts.intermediate) * facts.layers
+    return (
+        int(active)
+        * 3
+        * facts.hidden_size
+        * int(told.get("moe_intermediate_size") or facts.intermediate_size)
+        * facts.num_hidden_layers
+    )
 
 
-def pace(facts: ModelFacts, config: RunConfig, rows: Rows, loop: Stack, speed: Speed) -> Pace:
+def pace(facts: ModelFacts, config: RunConfig, rows: RowStatistics, loop: TrainingLoop, speed: Speed) -> Pace:
     """Of a run whose data is known."""
     training = config.training
-    each = work(facts, config, rows.mean, min(1.0, rows.trained / max(1, rows.tokens)), loop.checkpointing)
+    each = work(facts, config, rows.mean, min(1.0, rows.label_tokens / max(1, rows.tokens)), loop.checkpointing)
     effective, steps = min(training.effective_batch(rows.rows), rows.rows), training.steps(rows.rows)
     devices = loop.ranks if loop.device == "cuda" else 1  # processes on a CPU share its cores
     tokens = effective * rows.mean
     micro_batches = max(1, -(-tokens // (loop.tokens * devices)))
-    moving, launched = config.method.trainable(facts), speed.launch * facts.layers
+    moving, launched = config.method.trainable(facts), speed.launch * facts.num_hidden_layers
     beside = launched * micro_batches + moving * STATE / speed.moved
     each *= (
         padded_width(int(rows.mean + config.method.footprint(facts).virtual)) / rows.mean if loop.batch > 1 else 1.0
     )  # padded rows, not laid end to end
     step = tokens * each / (speed.rate * devices) + beside
     evaluations = (
-        1 + (10 if training.eval_every == "auto" else steps // max(1, training.eval_every)) if rows.held else 0
+        1 + (10 if training.eval_every == "auto" else steps // max(1, training.eval_every)) if rows.eval_rows else 0
     )
-    held = rows.held * rows.mean
+    held = rows.eval_rows * rows.mean
     evaluation = (held * each / speed.rate + launched * -(-held // loop.tokens)) / 3  # forward is a third
     saves = 10 if training.save_every == "auto" else steps // max(1, training.save_every)
     saving = moving * KEPT / WRITE

@@ -1,4 +1,4 @@
-"""Ours: the Stack of our own trainer (worker/train.py) for an order, a device and what is known of the data."""
+"""Ours: the TrainingLoop of our own trainer (worker/train.py) for an order, a device and what is known of the data."""
 
 from __future__ import annotations
 
@@ -10,42 +10,47 @@ from studio.device import Device
 from studio.footprint import Footprint
 from studio.kernels import padded_width
 from studio.memory.ranks import processes
-from studio.memory.stack import Stack
+from studio.memory.training_loop import TrainingLoop
 from studio.model import EMBEDDING, ModelFacts
 
 LABELLED = 0.7  # share of tokens with a label where the data is not known yet
 
 
-class Rows(NamedTuple):
+class RowStatistics(NamedTuple):
     """What an estimate wants to know of the data: usable rows, tokens in all, tokens with a label, tokens of the longest row, rows held out."""
 
     rows: int
     tokens: int
-    trained: int
+    label_tokens: int
     longest: int
-    held: int = 0
+    eval_rows: int = 0
 
     @property
     def mean(self) -> float:
         return self.tokens / max(1, self.rows)
 
 
-def longest(config: RunConfig, rows: Rows | None) -> int:
+def longest_row(config: RunConfig, rows: RowStatistics | None) -> int:
     """Tokens of the longest row."""
     return config.data.max_length if rows is None else min(config.data.max_length, rows.longest)
 
 
-def stack(
-    config: RunConfig, facts: ModelFacts, device: Device, rows: Rows | None, footprint: Footprint, checkpointing: bool
-) -> Stack:
+def studio_loop(
+    config: RunConfig,
+    facts: ModelFacts,
+    device: Device,
+    rows: RowStatistics | None,
+    footprint: Footprint,
+    checkpointing: bool,
+) -> TrainingLoop:
     """The largest piece the run can meet. Raises OrderError where a lever does not fit the device."""
-    training, each, row = config.training, width(config, device), longest(config, rows)
+    training, each, row = config.training, base_itemsize(config, device), longest_row(config, rows)
     packed, kernel, _ = auto.layout(config, facts, device, row)
     batch = 1 if packed else max(1, min(training.batch_size, rows.rows if rows else training.batch_size))
     effective, ranks = training.effective_batch(rows.rows if rows else 1000), processes(config)
     most = -(-effective // ranks) * row  # tokens a process is given in a step
     length = padded_width(min(_filled(auto.packed_tokens(config, device, row), row, rows), most) if packed else row)
-    share = LABELLED if rows is None else min(1.0, rows.trained / max(1, rows.tokens))
+    share = LABELLED if rows is None else min(1.0, rows.label_tokens / max(1, rows.tokens))
     narrow = config.training.weights == "bf16"
     tables = not narrow and any(EMBEDDING.search(name) for name in footprint.weights)
     windowed = not packed and auto.windowed(facts, row)
@@ -58,14 +63,14 @@ def stack(
         and not packed
         and not squares
         and not shares
-        and facts.kv_heads < facts.heads
+        and facts.num_key_value_heads < facts.num_attention_heads
         and auto.masked(config, facts, row)
     ):
         kernel = "eager"  # transformers' own SDPA leaves keys shared, and torch falls back to its math kernel
     tokens = effective * (int(rows.mean) + 1 if rows else row) // ranks  # of a step
     micro_batches = -(-tokens // (batch * length))
     rest = padded_width(tokens - length) if packed and micro_batches == 2 else 0
-    return Stack(
+    return TrainingLoop(
         device="cpu" if device.kind == "cpu" else "cuda",
         batch=batch,
         length=length,
@@ -78,7 +83,7 @@ def stack(
         mask=squares,
         expanded=squares or not shares,
         fused_adapters=True,
-        half=half(config, device),
+        half=uses_fp16(config, device),
         checkpointing=checkpointing,
         head=auto.loss(config),
         accumulates=micro_batches > 1,
@@ -86,7 +91,7 @@ def stack(
         optimizer=auto.optimizer(config, device),
         input_grads=checkpointing and not tables and not narrow,
         ranks=ranks,
-        evaluates=rows.held > 0 if rows else bool(config.data.eval),
+        evaluates=rows.eval_rows > 0 if rows else bool(config.data.eval),
         answers=bool(training.sample_prompts),
     )
 
@@ -96,30 +101,30 @@ def shares_keys(device: Device, each: int) -> bool:
     return device.traits.torch == "cuda" and each == 2 and (device.capability or (8, 0)) >= (8, 0)
 
 
-def _filled(micro_batch: int, row: int, rows: Rows | None) -> int:
+def _filled(micro_batch: int, row: int, rows: RowStatistics | None) -> int:
     """Tokens of the fullest piece of rows laid end to end: all of it, but where rows are nearly alike, as many of them as fit."""
     alike = rows is not None and rows.mean > 0.9 * row
     return micro_batch // row * row if alike else micro_batch
 
 
-def divided(loop: Stack) -> Stack:
+def with_fsdp(loop: TrainingLoop) -> TrainingLoop:
     """The loop where the model is split over devices: numbers travel in the computing format, and bitsandbytes' optimizers give way to AdamW."""
     fits = not any(word in loop.optimizer for word in ("8bit", "paged", "bnb"))
     return loop._replace(split=True, stream=loop.compute, optimizer=loop.optimizer if fits else "adamw_torch_fused")
 
 
-def half(config: RunConfig, device: Device) -> bool:
+def uses_fp16(config: RunConfig, device: Device) -> bool:
     """Whether 16 bits mean fp16: as ordered, or auto on a card without bf16."""
     wanted = config.training.precision
     return wanted == "fp16" or wanted == "auto" and device.precision == "fp16"
 
 
-def trained(config: RunConfig, footprint: Footprint) -> Footprint:
+def trained_footprint(config: RunConfig, footprint: Footprint) -> Footprint:
     """The footprint with the bytes of a trained number as ordered."""
     return footprint._replace(each=2) if config.training.weights == "bf16" else footprint
 
 
-def width(config: RunConfig, device: Device) -> int:
+def base_itemsize(config: RunConfig, device: Device) -> int:
     """Bytes of a number of the frozen base: 2 where 16 bits are ordered, or auto and the device computes in them."""
     wanted = config.training.precision
     return 4 if "fp32" in (wanted, device.precision if wanted == "auto" else wanted) else 2

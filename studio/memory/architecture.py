@@ -1,4 +1,4 @@
-"""Anatomy: of what parts a decoder's layers are made, read from the names and shapes of its tensors."""
+"""Architecture: of what parts a decoder's layers are made, read from the names and shapes of its tensors."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Layer(NamedTuple):
         return [linear for linear in self.linears if linear.part == name]
 
 
-class Anatomy(NamedTuple):
+class Architecture(NamedTuple):
     """layers: in order. embedding: elements looked up, not multiplied. table, final: names of its tensor and of the last norm's."""
 
     layers: tuple[Layer, ...]
@@ -61,8 +61,8 @@ class Anatomy(NamedTuple):
     traits: Traits = Traits()
 
 
-def anatomy(facts: ModelFacts) -> Anatomy:
-    """The anatomy of a model, kept for the next question about the same facts. Raises ModelError where no layers are to be seen."""
+def read_architecture(facts: ModelFacts) -> Architecture:
+    """The architecture of a model, kept for the next question about the same facts. Raises ModelError where no layers are to be seen."""
     return _read(Same((facts,)))
 
 
@@ -77,7 +77,7 @@ class Same(tuple):
 
 
 @lru_cache(maxsize=32)
-def _read(same: Same) -> Anatomy:
+def _read(same: Same) -> Architecture:
     facts: ModelFacts = same[0]
     shapes = {name: tensor.shape for name, tensor in facts.tensors.items()}
     linears = facts.linears()
@@ -92,16 +92,16 @@ def _read(same: Same) -> Anatomy:
         )
     config = facts.text_config
     biased = any(re.search(r"norm.*\.bias$|ln_\w+\.bias$", name) for name in shapes)
-    return Anatomy(
+    return Architecture(
         layers=tuple(_layer(facts, prefix, names, shapes, linears) for prefix, names in groups.items()),
-        hidden=facts.hidden,
-        query=facts.heads * facts.head_dim,
-        keys=facts.kv_heads * facts.head_dim,
-        heads=facts.heads,
+        hidden=facts.hidden_size,
+        query=facts.num_attention_heads * facts.head_dim,
+        keys=facts.num_key_value_heads * facts.head_dim,
+        heads=facts.num_attention_heads,
         head_dim=facts.head_dim,
-        vocabulary=facts.vocabulary,
-        embedding=facts.vocabulary * facts.hidden,
-        tied=facts.tied,
+        vocabulary=facts.vocab_size,
+        embedding=facts.vocab_size * facts.hidden_size,
+        tied=facts.tie_word_embeddings,
         rms=not biased,
         active=int(config.get("num_experts_per_tok") or config.get("num_experts_per_token") or 0),
         traits=traits(facts),
@@ -162,7 +162,9 @@ def _part(inside: str, inputs: int, outputs: int, facts: ModelFacts) -> str:
         return "gate"
     return (
         "down"
-        if outputs == facts.hidden and inputs != facts.hidden or last in ("down_proj", "w2", "c_proj", "fc2", "fc_out")
+        if outputs == facts.hidden_size
+        and inputs != facts.hidden_size
+        or last in ("down_proj", "w2", "c_proj", "fc2", "fc_out")
         else "up"
     )
 
@@ -172,12 +174,12 @@ def _finished(found: list[Linear], norms: list[int], inner: list[int], loose: in
     experts = [linear for linear in found if linear.part == "expert"]
     config = facts.text_config
     down = next((linear for linear in found if linear.part == "down"), None)
-    routed = int(config.get("moe_intermediate_size") or facts.intermediate)
+    routed = int(config.get("moe_intermediate_size") or facts.intermediate_size)
     width = down.inputs if down else routed
     named = next(
         (config[key] for key in ("num_experts", "num_local_experts", "n_routed_experts") if config.get(key)), 0
     )
-    count = int(named) if experts or loose > facts.hidden * width else 0
+    count = int(named) if experts or loose > facts.hidden_size * width else 0
     return Layer(
         tuple(found),
         tuple(norms),

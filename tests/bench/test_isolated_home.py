@@ -14,7 +14,7 @@ import pytest
 from studio import queue, run
 from studio.__main__ import main
 from studio.bench import COMPARISONS, comparison
-from studio.bench.apart import apart
+from studio.bench.isolated_home import isolated_home
 from studio.config import build
 from studio.home import PROJECT, subfolder
 from tests.bench import train as bench
@@ -24,7 +24,7 @@ ORDER = build({"data": {"train": "sample"}})
 
 def test_what_a_bench_orders_is_in_no_other_home(home: Path) -> None:
     (subfolder("models") / "kept").mkdir()
-    with apart() as place:
+    with isolated_home() as place:
         assert run.create(ORDER).folder.is_relative_to(place)
         assert (place / "models" / "kept").is_dir()
     assert os.environ["STUDIO_HOME"] == str(home)
@@ -35,8 +35,8 @@ def test_what_a_bench_orders_is_in_no_other_home(home: Path) -> None:
 
 def test_a_killed_bench_leaves_nothing_in_the_queue(home: Path) -> None:
     code = (
-        "import time; from studio import run; from studio.bench.apart import apart; from studio.config import build\n"
-        "with apart():\n  run.create(build({'data': {'train': 'sample'}})); print('ordered', flush=True); time.sleep(60)"
+        "import time; from studio import run; from studio.bench.isolated_home import isolated_home; from studio.config import build\n"
+        "with isolated_home():\n  run.create(build({'data': {'train': 'sample'}})); print('ordered', flush=True); time.sleep(60)"
     )
     child = subprocess.Popen([sys.executable, "-c", code], cwd=PROJECT, stdout=subprocess.PIPE, text=True)
     assert child.stdout.readline() == "ordered\n"
