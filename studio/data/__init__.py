@@ -10,12 +10,29 @@ import importlib
 from typing import Any
 
 _HOME = {
-    "check": "checking", "Conversations": "dataset", "Dataset": "dataset", "Selection": "dataset",
-    "DataOrder": "order", "Source": "order", "Prepared": "encoding", "prepare": "preparing", "KINDS": "problem", "Problem": "problem",
-    "is_local": "hub", "locate": "reading", "classification_mapping": "detect", "columns": "reading", "read": "reading",
-    "samples": "sample", "split": "splitting", "mix": "mixing", "statistics": "lengths",
-    "TemplateProblems": "lengths", "held_out": "preparing", "trained_on": "preparing",
-}  # fmt: skip
+    "check": "checking",
+    "Conversations": "dataset",
+    "Dataset": "dataset",
+    "Selection": "dataset",
+    "DataOrder": "order",
+    "Source": "order",
+    "Prepared": "encoding",
+    "prepare": "preparing",
+    "KINDS": "problem",
+    "Problem": "problem",
+    "is_local": "hub",
+    "locate": "reading",
+    "classification_mapping": "detect",
+    "columns": "reading",
+    "read": "reading",
+    "samples": "sample",
+    "split": "splitting",
+    "mix": "mixing",
+    "statistics": "lengths",
+    "TemplateProblems": "lengths",
+    "held_out": "preparing",
+    "trained_on": "preparing",
+}
 __all__ = sorted(_HOME)
 
 

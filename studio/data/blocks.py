@@ -1,4 +1,4 @@
-"""From a file to rows, block by block, so that memory stays bounded whatever the file's size."""
+"""Reads the rows of a file block by block; memory stays bounded whatever the file's size."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from studio.data.nested_rows import expand_row, rows_within
 from studio.data.tables import arrow_rows, csv_rows, sheet_rows
 from studio.errors import DataError
 
-LOOKED_AT = 200  # lines
+LINES_CHECKED = 200  # lines
 
 
 def blocks(path: Path, container: Container) -> Iterator[Block]:
@@ -45,7 +45,7 @@ def _blocks(path: Path, container: Container) -> Iterator[Block]:
 
 
 def expand_blocks(found: Iterable[Block]) -> Iterator[Block]:
-    """The blocks, with each of several rows that stand in one as a row of its own."""
+    """The blocks, with rows that hold several rows expanded."""
     return map(_expand, found)
 
 
@@ -58,15 +58,15 @@ def _expand(block: Block) -> Block:
     }
     if not found:
         return block
-    made = Block(lines=None if block.lines is None else [], done=block.done, last=block.last, notes=block.notes)
+    expanded = Block(lines=None if block.lines is None else [], done=block.done, last=block.last, notes=block.notes)
     for n, row in enumerate(block.rows):
         if n in block.bad:
-            made.bad[len(made.rows)] = block.bad[n]
+            expanded.bad[len(expanded.rows)] = block.bad[n]
         rows = found.get(n, [row])
-        made.rows += rows
-        if made.lines is not None:
-            made.lines += [block.lines[n]] * len(rows)
-    return made
+        expanded.rows += rows
+        if expanded.lines is not None:
+            expanded.lines += [block.lines[n]] * len(rows)
+    return expanded
 
 
 def json_lines(
@@ -87,14 +87,14 @@ def json_lines(
             texts.pop()
         block = parse_lines(texts, range(first, first + len(texts)), done)
         if first == 1:
-            block.notes += _twice(texts[:LOOKED_AT])
+            block.notes += _duplicate_key_notes_of(texts[:LINES_CHECKED])
         first += len(texts)
         block.last = first - 1
         yield block
 
 
-def _twice(texts: list[bytes]) -> list[str]:
-    """What is to be said of keys that stand twice in one of these lines. Only some are looked at: a program that writes them does so in every row."""
+def _duplicate_key_notes_of(texts: list[bytes]) -> list[str]:
+    """Notes on keys that occur twice in one of these lines. A program that writes such rows writes them throughout."""
     found: dict[str, None] = {}
     for text in texts:
         with contextlib.suppress(ValueError, RecursionError):
@@ -107,11 +107,11 @@ def parse_lines(texts: list[bytes], numbers: Sequence[int], done: int) -> Block:
     try:
         rows = list(map(orjson.loads, texts))
     except orjson.JSONDecodeError:
-        return _one_by_one(texts, numbers, done)
+        return _parse_line_by_line(texts, numbers, done)
     return Block(rows, list(numbers), done)
 
 
-def _one_by_one(texts: list[bytes], numbers: Sequence[int], done: int) -> Block:
+def _parse_line_by_line(texts: list[bytes], numbers: Sequence[int], done: int) -> Block:
     block = Block(done=done)
     for line, text in zip(numbers, texts, strict=True):
         text = text.strip(b" \t\r\n\x00" if line > 1 else b" \t\r\n\x00\xef\xbb\xbf")
@@ -120,11 +120,11 @@ def _one_by_one(texts: list[bytes], numbers: Sequence[int], done: int) -> Block:
         try:
             block.add(orjson.loads(text), line)
         except orjson.JSONDecodeError as error:
-            _second_try(block, text, line, error)
+            _parse_with_json(block, text, line, error)
     return block
 
 
-def _second_try(block: Block, text: bytes, line: int, error: orjson.JSONDecodeError) -> None:
+def _parse_with_json(block: Block, text: bytes, line: int, error: orjson.JSONDecodeError) -> None:
     """What orjson refuses and the json module reads: NaN, numbers beyond 64 bits, half surrogates."""
     try:
         block.add(json.loads(text), line)
@@ -146,54 +146,56 @@ def _second_try(block: Block, text: bytes, line: int, error: orjson.JSONDecodeEr
 
 
 def _json(file: IO[bytes], name: str, container: Container) -> Iterator[Block]:
-    """Rows in lists, one after the other, or in an object whose only list they are. A file of moderate size may have small faults."""
+    """The rows of a JSON file: in lists, or in an object around them. Small syntax errors are repaired in files that
+    fit memory.
+    """
     head = file.read(MAX_ROW_BYTES)
     if len(head) == MAX_ROW_BYTES:
-        yield from _strict(JsonStream(file, name, head))
+        yield from _json_rows(JsonStream(file, name, head))
         return
     try:
-        found = list(_strict(JsonStream(io.BytesIO(head), name)))
+        found = list(_json_rows(JsonStream(io.BytesIO(head), name)))
     except DataError as error:
         text, what = repair(head.decode("utf-8", "surrogateescape"))
         if not what:
             raise
         try:
-            found = list(_strict(JsonStream(io.BytesIO(text.encode("utf-8", "surrogateescape")), name)))
+            found = list(_json_rows(JsonStream(io.BytesIO(text.encode("utf-8", "surrogateescape")), name)))
         except DataError:
             raise error from None
         found[0].notes.append(f"The file is not strict JSON: {', '.join(what)}.")
     yield from found
 
 
-def _strict(stream: JsonStream) -> Iterator[Block]:
-    block, opened, lists = Block(), False, 0
-    while (sign := stream.peek()) != "":
-        if sign == "[" and not opened:
-            opened, lists = True, lists + 1
+def _json_rows(stream: JsonStream) -> Iterator[Block]:
+    block, in_list, lists = Block(), False, 0
+    while (char := stream.peek()) != "":
+        if char == "[" and not in_list:
+            in_list, lists = True, lists + 1
             stream.skip()
             continue
-        if sign == "]" and opened:
-            opened = False
+        if char == "]" and in_list:
+            in_list = False
             stream.skip()
             if stream.peek() == ",":
                 stream.skip()
             continue
         line = stream.line
         value = stream.value()
-        if lists and not opened:
+        if lists and not in_list:
             raise stream.broken("there is more after the end of the list")
-        for row in [value] if opened else rows_within(value) or [value]:
+        for row in [value] if in_list else rows_within(value) or [value]:
             block.add(row, line)
-        sign = stream.peek()
-        if sign == ",":  # between objects that no list holds it is too much, and harmless
+        char = stream.peek()
+        if char == ",":  # between objects that no list holds it is too much, and harmless
             stream.skip()
-        elif opened and sign != "]":
-            raise stream.broken("the list is not closed" if sign == "" else "a comma is missing between two rows")
+        elif in_list and char != "]":
+            raise stream.broken("the list is not closed" if char == "" else "a comma is missing between two rows")
         if len(block.rows) >= ROWS_PER_BLOCK:
             block.done = stream.done
             yield block
             block = Block()
-    if opened:
+    if in_list:
         raise stream.broken("the list is not closed")
     block.notes += duplicate_key_notes(stream.duplicate_keys)
     if lists > 1:
@@ -204,42 +206,44 @@ def _strict(stream: JsonStream) -> Iterator[Block]:
 
 def _text(file: IO[bytes], name: str, container: Container) -> Iterator[Block]:
     """Conversations where there are ChatML tags; else paragraphs, parted by blank lines; else a row a line."""
-    begin = file.peek(READ_BYTES) if hasattr(file, "peek") else b""  # type: ignore[attr-defined]
-    if begin.lstrip().startswith(b"<|im_start|>"):
-        opens = _tagged
-    elif b"\n\n" in begin.replace(b"\r", b"").strip():
-        opens = _after_blank
+    head = file.peek(READ_BYTES) if hasattr(file, "peek") else b""  # type: ignore[attr-defined]
+    if head.lstrip().startswith(b"<|im_start|>"):
+        starts_conversation = _tagged
+    elif b"\n\n" in head.replace(b"\r", b"").strip():
+        starts_conversation = _after_blank
     else:
-        opens = _every_line
-    block, held, begun = Block(), [], 1
+        starts_conversation = _every_line
+    block, paragraph, first_line = Block(), [], 1
     for number, raw in enumerate(file, 1):
         line = raw.decode("utf-8", errors="surrogateescape").rstrip("\r\n")
         block.done += len(raw)
-        if held and opens(held, line):
-            block.add({"text": "\n".join(held).strip("\n")}, begun)
-            held = []
-        if line.strip() or held:
-            begun = begun if held else number
-            held.append(line)
+        if paragraph and starts_conversation(paragraph, line):
+            block.add({"text": "\n".join(paragraph).strip("\n")}, first_line)
+            paragraph = []
+        if line.strip() or paragraph:
+            first_line = first_line if paragraph else number
+            paragraph.append(line)
         if len(block.rows) >= ROWS_PER_BLOCK:
             yield block
             block = Block(done=block.done)
-    if held:
-        block.add({"text": "\n".join(held).strip("\n")}, begun)
+    if paragraph:
+        block.add({"text": "\n".join(paragraph).strip("\n")}, first_line)
     yield block
 
 
-def _every_line(held: list[str], line: str) -> bool:
+def _every_line(paragraph: list[str], line: str) -> bool:
     return True
 
 
-def _after_blank(held: list[str], line: str) -> bool:
-    return bool(line.strip()) and not held[-1].strip()
+def _after_blank(paragraph: list[str], line: str) -> bool:
+    return bool(line.strip()) and not paragraph[-1].strip()
 
 
-def _tagged(held: list[str], line: str) -> bool:
+def _tagged(paragraph: list[str], line: str) -> bool:
     """A new conversation begins with a system turn, or with a question where the ones before began with one too."""
     if line.startswith("<|im_start|>system"):
         return True
-    alone = not any(h.startswith("<|im_start|>system") for h in held)
-    return alone and line.startswith("<|im_start|>user") and any(h.startswith("<|im_start|>assistant") for h in held)
+    alone = not any(h.startswith("<|im_start|>system") for h in paragraph)
+    return (
+        alone and line.startswith("<|im_start|>user") and any(h.startswith("<|im_start|>assistant") for h in paragraph)
+    )

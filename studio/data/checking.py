@@ -1,4 +1,4 @@
-"""check: whether an order's data can be read, and its template trains the right tokens, before a run exists."""
+"""check(): whether an order's data can be read and its template trains the right tokens, before a run exists."""
 
 from __future__ import annotations
 
@@ -13,30 +13,32 @@ from studio.data.reading import read
 from studio.data.splitting import characters
 from studio.tokens import Encoded, Encoder
 
-GATED = 50  # rows of each source that are looked at
+GATE_ROWS = 50  # rows of each source that are looked at
 
 
 def check(order: DataOrder, model_folder: Path | None = None, num_virtual_tokens: int = 0) -> None:
-    """Read every source of the order (imports are kept, so the run does not read again); with a model's folder, pass the gate too.
+    """Read every source of the order; with a model's folder, check template and labels of the first rows too.
+
+    What was read is stored, so the run does not read it again.
 
     num_virtual_tokens: tokens that the method puts before every row. Raises DataError and TemplateError.
     """
-    read_all = [read(source.source, order.format, order.mapping, encoding=order.encoding) for source in order.sources()]
-    chosen = [one.decide(order.problems).conversations for one in read_all]
+    datasets = [read(source.source, order.format, order.mapping, encoding=order.encoding) for source in order.sources()]
+    chosen = [dataset.decide(order.problems).conversations for dataset in datasets]
     if isinstance(order.eval, str):
         read(order.eval, order.format, order.mapping, encoding=order.encoding)
     if model_folder is None:
         return
     encoder = Encoder.from_order(order, model_folder, num_virtual_tokens=num_virtual_tokens)
-    for one, conversations in zip(read_all, chosen, strict=True):
-        encoder.check_template(conversations[:GATED])
+    for dataset, conversations in zip(datasets, chosen, strict=True):
+        encoder.check_template(conversations[:GATE_ROWS])
         if encoder.context_limit is not None and encoder.context_limit < order.max_length:
-            _refuse_too_long(one.source, conversations, encoder)
+            _refuse_too_long(dataset.source, conversations, encoder)
 
 
 def _refuse_too_long(source: str, conversations: Conversations, encoder: Encoder) -> None:
-    """Look at the rows with the most characters: the trainer looks at all."""
-    longest = np.argsort(-conversations.sizes(characters), kind="stable")[:GATED]
+    """Check the rows with the most characters; the trainer checks all."""
+    longest = np.argsort(-conversations.sizes(characters), kind="stable")[:GATE_ROWS]
     rows = list(conversations.take(longest))
     for conversation, e in zip(rows, encoder.encode_each(rows), strict=True):
         if isinstance(e, Encoded):

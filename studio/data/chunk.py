@@ -1,4 +1,4 @@
-"""From a block of rows to conversations in Arrow, with what is wrong with each."""
+"""Converts a block of rows to conversations in Arrow, and collects the problems of each row."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ SCHEMA = pa.schema([("row", pa.int64()), ("line", pa.int64()), ("messages", MESS
 
 
 class ProblemCollector:
-    """Collects the problems of one row after the other: all row numbers by kind, and the first of each kind in detail.
+    """Collects the problems of rows: all row numbers by kind, and the first of each kind in detail.
 
-    row: the number in the file of the row that is looked at; lines: those of the block whose first row is number `first`, or None.
+    row: number in the file of the current row. first, lines: number of the block's first row, and its lines or None.
     """
 
     def __init__(self) -> None:
@@ -46,9 +46,9 @@ class ProblemCollector:
 
 @dataclass
 class Chunk:
-    """The usable rows of a block as an Arrow table (SCHEMA), and hashes of each (uint64).
+    """The usable rows of a block as an Arrow table (SCHEMA), and two hashes of each (uint64).
 
-    exact: of all its text and calls; endings: of the calls, the beginning and the end of the text, without case, blanks and punctuation.
+    exact: of all text and calls. endings: of the calls and of the first and last bytes of the normalized text.
     """
 
     table: pa.Table
@@ -56,61 +56,68 @@ class Chunk:
     endings: np.ndarray
 
 
-def convert_block(block: Block, first_row: int, convert: Converter, found: ProblemCollector) -> Chunk:
+def convert_block(block: Block, first_row: int, convert: Converter, problems: ProblemCollector) -> Chunk:
     """Convert and check every row of a block. first_row: number of its first row, from 1."""
-    kept, numbers, bad = [], [], block.bad
-    found.first, found.lines = first_row, block.lines
-    for found.row, row in enumerate(block.rows, first_row):
-        if row is None and found.row - first_row in bad:
-            kind, value, reason = bad[found.row - first_row]
-            found(kind, None, value, reason)
-        elif (conversation := convert(row, found)) is not None:
-            kept.append(conversation)
-            numbers.append(found.row)
-    return _chunk(kept, np.array(numbers, np.int64), found)
+    conversations, numbers, bad = [], [], block.bad
+    problems.first, problems.lines = first_row, block.lines
+    for problems.row, row in enumerate(block.rows, first_row):
+        if row is None and problems.row - first_row in bad:
+            kind, value, reason = bad[problems.row - first_row]
+            problems(kind, None, value, reason)
+        elif (conversation := convert(row, problems)) is not None:
+            conversations.append(conversation)
+            numbers.append(problems.row)
+    return _chunk(conversations, np.array(numbers, np.int64), problems)
 
 
-def _chunk(kept: list[dict[str, Any]], numbers: np.ndarray, found: ProblemCollector) -> Chunk:
+def _chunk(conversations: list[dict[str, Any]], numbers: np.ndarray, problems: ProblemCollector) -> Chunk:
     """numbers: of each conversation's row in the file."""
-    turns = [one.pop("messages") or [{"role": "text", "content": one.pop("text")}] for one in kept]
-    flat, after = list(chain.from_iterable(turns)), np.cumsum(list(map(len, turns)), dtype=np.int64)
+    turns = [c.pop("messages") or [{"role": "text", "content": c.pop("text")}] for c in conversations]
+    flat, row_ends = list(chain.from_iterable(turns)), np.cumsum(list(map(len, turns)), dtype=np.int64)
     names = [turn["role"] for turn in flat]
     sizes = np.array(list(map(len, names)), np.int64)
-    data, ends, broken = joined([turn["content"] for turn in flat])
+    data, text_ends, broken = concatenated([turn["content"] for turn in flat])
     _check(
-        _Texts(data, ends, names, after, numbers), sizes == len("assistant"), broken, found
+        _Texts(data, text_ends, names, row_ends, numbers), sizes == len("assistant"), broken, problems
     )  # no other role has as many letters
-    fields = [_strings("".join(names).encode(), np.cumsum(sizes)), _strings(data, ends)]
-    pairs = pa.StructArray.from_arrays(fields, fields=list(MESSAGES.value_type))
-    lists = pa.ListArray.from_buffers(MESSAGES, len(after), [None, _offsets(after)], children=[pairs])
-    wide = max(map(len, flat), default=0) > 2  # turns that say more than role and content
-    beside = list(map(_beside, kept, turns)) if wide or (kept and not COMPARED.isdisjoint(kept[0])) else []
-    if wide:
-        for one, messages in zip(kept, turns, strict=True):
+    fields = [_strings("".join(names).encode(), np.cumsum(sizes)), _strings(data, text_ends)]
+    turn_structs = pa.StructArray.from_arrays(fields, fields=list(MESSAGES.value_type))
+    lists = pa.ListArray.from_buffers(MESSAGES, len(row_ends), [None, _offsets(row_ends)], children=[turn_structs])
+    has_extra_keys = max(map(len, flat), default=0) > 2  # turns that say more than role and content
+    identities = (
+        list(map(_extra_identity, conversations, turns))
+        if has_extra_keys or (conversations and not COMPARED.isdisjoint(conversations[0]))
+        else []
+    )
+    if has_extra_keys:
+        for conversation, messages in zip(conversations, turns, strict=True):
             if more := {
                 n: {k: v for k, v in m.items() if k not in ("role", "content")}
                 for n, m in enumerate(messages)
                 if len(m) > 2
             }:
-                one["turns"] = more
-    more = _optional([_json(one) if one else None for one in kept])
+                conversation["turns"] = more
+    more = _optional([_json(c) if c else None for c in conversations])
     lines = (
-        _numbers(np.array(found.lines, np.int64)[numbers - found.first])
-        if found.lines is not None
-        else pa.nulls(len(kept), pa.int64())
+        _numbers(np.array(problems.lines, np.int64)[numbers - problems.first])
+        if problems.lines is not None
+        else pa.nulls(len(conversations), pa.int64())
     )
-    return Chunk(pa.table([_numbers(numbers), lines, lists, more], schema=SCHEMA), *_hashes(data, ends, after, beside))
+    return Chunk(
+        pa.table([_numbers(numbers), lines, lists, more], schema=SCHEMA),
+        *_hashes(data, text_ends, row_ends, identities),
+    )
 
 
 # Arrow arrays are put together from buffers here: pa.array() would import pandas, a quarter of a second per process.
 
 
-def _offsets(ends: np.ndarray) -> pa.Buffer:
-    return pa.py_buffer(np.concatenate(([0], ends)).astype(np.int32))
+def _offsets(text_ends: np.ndarray) -> pa.Buffer:
+    return pa.py_buffer(np.concatenate(([0], text_ends)).astype(np.int32))
 
 
-def _strings(data: bytes, ends: np.ndarray) -> pa.StringArray:
-    return pa.StringArray.from_buffers(len(ends), _offsets(ends), pa.py_buffer(data))
+def _strings(data: bytes, text_ends: np.ndarray) -> pa.StringArray:
+    return pa.StringArray.from_buffers(len(text_ends), _offsets(text_ends), pa.py_buffer(data))
 
 
 def _numbers(values: np.ndarray) -> pa.Int64Array:
@@ -121,58 +128,62 @@ def _optional(texts: list[str | None]) -> pa.StringArray:
     """Texts of which some are null."""
     if not any(texts):
         return pa.nulls(len(texts), pa.string())
-    data, ends, _ = joined([text or "" for text in texts])
-    there = np.packbits(np.array([text is not None for text in texts]), bitorder="little").tobytes()
+    data, text_ends, _ = concatenated([text or "" for text in texts])
+    valid = np.packbits(np.array([text is not None for text in texts]), bitorder="little").tobytes()
     return pa.StringArray.from_buffers(
-        len(texts), _offsets(ends), pa.py_buffer(data), pa.py_buffer(there), texts.count(None)
+        len(texts), _offsets(text_ends), pa.py_buffer(data), pa.py_buffer(valid), texts.count(None)
     )
 
 
 class _Texts(NamedTuple):
-    """data: all texts end to end in UTF-8; ends, roles: of each; after: texts up to the end of each row; numbers: of each row in the file."""
+    """The texts of a block.
+
+    data: all texts concatenated, in UTF-8. text_ends, roles: of each text. row_ends: number of texts up to the end of
+    each row. numbers: of each row in the file.
+    """
 
     data: bytes
-    ends: np.ndarray
+    text_ends: np.ndarray
     roles: list[str]
-    after: np.ndarray
+    row_ends: np.ndarray
     numbers: np.ndarray
 
-    def at(self, text: int, found: ProblemCollector) -> str:
-        """Tell `found` in which row a text stands; the turn it is, in words."""
-        n = int(np.searchsorted(self.after, text, side="right"))
-        found.row = int(self.numbers[n])
-        first = int(self.after[n - 1]) if n else 0
+    def at(self, text: int, problems: ProblemCollector) -> str:
+        """Set the current row of `problems` to that of a text; returns the name of its turn."""
+        n = int(np.searchsorted(self.row_ends, text, side="right"))
+        problems.row = int(self.numbers[n])
+        first = int(self.row_ends[n - 1]) if n else 0
         role = self.roles[text]
-        return role if self.after[n] - first <= 2 else f"turn {text - first + 1} ({role})"
+        return role if self.row_ends[n] - first <= 2 else f"turn {text - first + 1} ({role})"
 
 
-def _check(texts: _Texts, answers: np.ndarray, broken: dict[int, str], found: ProblemCollector) -> None:
+def _check(texts: _Texts, answers: np.ndarray, broken: dict[int, str], problems: ProblemCollector) -> None:
     """answers: which texts are the assistant's."""
     if not texts.data:
         return
-    for kind, text, value in scan(texts.data, texts.ends, answers):
-        found(kind, texts.at(text, found), value)
+    for kind, text, value in scan(texts.data, texts.text_ends, answers):
+        problems(kind, texts.at(text, problems), value)
     for text, content in broken.items():
-        half = next(sign for sign in content if "\ud800" <= sign <= "\udfff")
-        escaped = "\udc80" <= half <= "\udcff"  # how Python writes a byte that is no UTF-8
-        reason = (
-            ""
-            if escaped
-            else f"The text holds half a sign (\\u{ord(half):04x}): an emoji that was cut in two. Write it whole, or take it out."
-        )
-        found("encoding", texts.at(text, found), content.encode(errors="replace").decode(), reason)
+        surrogate = next(char for char in content if "\ud800" <= char <= "\udfff")
+        escaped = "\udc80" <= surrogate <= "\udcff"  # how Python writes a byte that is no UTF-8
+        reason = f"The text holds half a sign (\\u{ord(surrogate):04x}): an emoji that was cut in two. "
+        reason += "Write it whole, or take it out."
+        value = content.encode(errors="replace").decode()
+        problems("encoding", texts.at(text, problems), value, "" if escaped else reason)
 
 
-def _hashes(data: bytes, ends: np.ndarray, after: np.ndarray, beside: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Per row: the hash of all its text, and of its ending. beside: what else tells a row from others, as _beside gives it."""
-    rows = [data[a:b] for a, b in pairwise([0, *ends[after - 1].tolist()] if len(after) else [0])]
+def _hashes(
+    data: bytes, text_ends: np.ndarray, row_ends: np.ndarray, identities: list[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """(exact, endings) of each row. identities: as _extra_identity, or [] where no row has one."""
+    rows = [data[a:b] for a, b in pairwise([0, *text_ends[row_ends - 1].tolist()] if len(row_ends) else [0])]
     exact, endings = (
         np.fromiter(map(xxhash.xxh3_64_intdigest, texts), np.uint64, len(rows))
         for texts in (rows, map(ending_key, rows))
     )
-    if beside:
+    if identities:
         more = np.fromiter(
-            (xxhash.xxh3_64_intdigest(one.encode(errors="replace")) if one else 0 for one in beside),
+            (xxhash.xxh3_64_intdigest(one.encode(errors="replace")) if one else 0 for one in identities),
             np.uint64,
             len(rows),
         )
@@ -181,20 +192,20 @@ def _hashes(data: bytes, ends: np.ndarray, after: np.ndarray, beside: list[str])
 
 
 def normalized_hash(conversation: dict[str, Any]) -> int:
-    """A hash of what a conversation says: equal for those that differ in case, blanks and punctuation alone."""
+    """A hash of the conversation that ignores case, blanks and punctuation."""
     turns = conversation["messages"] or [{"content": conversation["text"]}]
     words = normalized("".join(turn["content"] for turn in turns).encode(errors="replace"))
-    return xxhash.xxh3_64_intdigest(words + _beside(conversation, turns).encode(errors="replace"))
+    return xxhash.xxh3_64_intdigest(words + _extra_identity(conversation, turns).encode(errors="replace"))
 
 
-def _beside(conversation: dict[str, Any], turns: list[dict[str, Any]]) -> str:
-    """What tells a row from others of the same words: the calls of its turns, the answer that is worse, the verdict; "" for none."""
-    made = [called_functions(turns), *(conversation.get(name) for name in sorted(COMPARED))]
-    return json.dumps(made, sort_keys=True, default=str) if any(one or one is False for one in made) else ""
+def _extra_identity(conversation: dict[str, Any], turns: list[dict[str, Any]]) -> str:
+    """What else tells rows of the same text apart, as JSON: calls, the rejected answer, the label; "" for nothing."""
+    parts = [called_functions(turns), *(conversation.get(name) for name in sorted(COMPARED))]
+    return json.dumps(parts, sort_keys=True, default=str) if any(one or one is False for one in parts) else ""
 
 
 def from_row(record: dict[str, Any]) -> dict[str, Any]:
-    """The conversation of one row of the table: {"messages", "row", "line"}, and "text", "tools", … where there are."""
+    """The conversation of a table row: {"messages", "row", "line"}, with "text", "tools", … where it has any."""
     messages = record["messages"]
     if len(messages) == 1 and messages[0]["role"] == "text":
         return {"messages": [], "text": messages[0]["content"], "row": record["row"], "line": record["line"]}
@@ -211,8 +222,8 @@ def from_row(record: dict[str, Any]) -> dict[str, Any]:
     return conversation
 
 
-def joined(texts: list[str]) -> tuple[bytes, np.ndarray, dict[int, str]]:
-    """All texts end to end in UTF-8, where each ends, and those that UTF-8 cannot say: they hold half surrogates."""
+def concatenated(texts: list[str]) -> tuple[bytes, np.ndarray, dict[int, str]]:
+    """(all texts concatenated in UTF-8, the end of each, {index: text} of those with half surrogates)."""
     whole, broken = "".join(texts), {}
     if whole.isascii():
         return whole.encode(), np.cumsum(np.array(list(map(len, texts)), np.int64)), broken
@@ -220,7 +231,7 @@ def joined(texts: list[str]) -> tuple[bytes, np.ndarray, dict[int, str]]:
         encoded = list(map(str.encode, texts))
     except UnicodeEncodeError:
         encoded = [text.encode(errors="replace") for text in texts]
-        broken = {n: text for n, text in enumerate(texts) if any("\ud800" <= sign <= "\udfff" for sign in text)}
+        broken = {n: text for n, text in enumerate(texts) if any("\ud800" <= char <= "\udfff" for char in text)}
     return b"".join(encoded), np.cumsum(np.array(list(map(len, encoded)), np.int64)), broken
 
 

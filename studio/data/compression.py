@@ -1,4 +1,4 @@
-"""Packed files: gzip, bzip2, xz and zstd, told by their first bytes, and read as they are unpacked."""
+"""Compressed files: gzip, bzip2, xz and zstd, detected by their first bytes and decompressed while reading."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DECOMPRESSION_ERRORS = (OSError, EOFError, zlib.error, lzma.LZMAError)  # what r
 
 
 def compression_of(head: bytes) -> str:
-    """gz, bz2, xz, zst, or "" for what is not packed."""
+    """ "gz", "bz2", "xz", "zst", or "" for uncompressed data."""
     return next((name for magic, name in MAGIC.items() if head.startswith(magic)), "")
 
 

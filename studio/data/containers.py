@@ -1,4 +1,4 @@
-"""What kind of file this is, told from its first bytes and never from its name; and the file opened as UTF-8."""
+"""Detects what kind of file this is from its first bytes, and opens it as UTF-8."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from studio.data.files import office
 from studio.data.nested_rows import rows_within
 from studio.errors import DataError
 
-HEAD = 1 << 18  # bytes looked at
+HEAD_BYTES = 1 << 18  # bytes looked at
 BOM = b"\xef\xbb\xbf"
 FOREIGN = {
     b"%PDF": ("a PDF", "Choose a JSON, JSON Lines, CSV or Parquet file."),
@@ -33,7 +33,7 @@ FOREIGN = {
     b"<!doctype html": ("a web page", "Download the file itself, not the page that shows it."),
     b"<html": ("a web page", "Download the file itself, not the page that shows it."),
 }
-CHOOSE = "Choose a JSON, JSON Lines, CSV, TSV, Excel, Parquet or Arrow file (packed ones are fine)."
+CHOOSE_HINT = "Choose a JSON, JSON Lines, CSV, TSV, Excel, Parquet or Arrow file (packed ones are fine)."
 
 
 @dataclass(frozen=True, repr=False)
@@ -61,12 +61,12 @@ class Container:
 
 
 def container_of(path: Path, encoding: str = "auto") -> Container:
-    """encoding: "auto", or the one to read a text file in. Raises DataError for an empty file and for what is no data file."""
+    """The container of a file, from its first bytes. Raises DataError for an empty file and for unknown content."""
     with open(path, "rb") as file:
         compression = compression_of(file.read(8))
     try:
         with open_decompressed(path, compression) as file:
-            head = file.read(HEAD)
+            head = file.read(HEAD_BYTES)
     except DECOMPRESSION_ERRORS as error:
         raise DataError(
             f"{path.name} is packed ({compression}) but damaged: {error}.", "Pack it again.", path.name
@@ -82,7 +82,7 @@ def container_of(path: Path, encoding: str = "auto") -> Container:
     for magic, (what, hint) in FOREIGN.items():
         if head.startswith(magic):
             raise DataError(f"{path.name} is {what}, not data.", hint, path.name)
-    return _of_text(path, head, compression, encoding)
+    return _text_container(path, head, compression, encoding)
 
 
 def _office(path: Path, compression: str) -> Container:
@@ -92,12 +92,12 @@ def _office(path: Path, compression: str) -> Container:
     return Container("xlsx")
 
 
-def _of_text(path: Path, head: bytes, compression: str, encoding: str) -> Container:
-    whole = len(head) < HEAD
+def _text_container(path: Path, head: bytes, compression: str, encoding: str) -> Container:
+    whole = len(head) < HEAD_BYTES
     encoding = encoding_of(head, path.name, whole) if encoding == "auto" else check_encoding(encoding)
     text = codecs.getincrementaldecoder(encoding)("replace").decode(head).lstrip("\ufeff")
     if "\x00" in text[:4096] and text.count("\x00") > len(text) // 20:
-        raise DataError(f"{path.name} is a binary file of an unknown kind.", CHOOSE, path.name)
+        raise DataError(f"{path.name} is a binary file of an unknown kind.", CHOOSE_HINT, path.name)
     endings = {ending.lower() for ending in path.suffixes}
     name, dialect = _text_kind(text, whole, not endings.isdisjoint((".csv", ".tsv")))
     if name == "text" and {".json", ".jsonl"} & endings:
@@ -117,23 +117,23 @@ def _text_kind(text: str, whole: bool, table: bool) -> tuple[str, Dialect]:
         return _json_kind(start, whole), Dialect()
     if start[:2] in ("//", "/*") and "{" in start[:4096] and not table:
         return "json", Dialect()
-    if start[:1] == '"' and _twice_encoded(start.split("\n")[0]):
+    if start[:1] == '"' and _is_double_encoded(start.split("\n")[0]):
         return "jsonl", Dialect()
-    if not table and _later_json(text):
+    if not table and _is_mostly_json_lines(text):
         return "jsonl", Dialect()
     dialect = None if start.startswith("<|im_start|>") else dialect_of(text, table)
     if dialect is None:
-        return ("jsonl" if _later_json(text) else "text"), Dialect()
+        return ("jsonl" if _is_mostly_json_lines(text) else "text"), Dialect()
     return ("tsv" if dialect.delimiter == "\t" else "csv"), dialect
 
 
-def _twice_encoded(line: str) -> bool:
-    """Is it a text of JSON that holds JSON?"""
+def _is_double_encoded(line: str) -> bool:
+    """Whether the line is a JSON string that holds JSON."""
     try:
-        said = json.loads(line)
+        decoded = json.loads(line)
     except (ValueError, RecursionError):
         return False
-    return isinstance(said, str) and said.lstrip()[:1] in ("{", "[") and _is_value(said)
+    return isinstance(decoded, str) and decoded.lstrip()[:1] in ("{", "[") and _is_value(decoded)
 
 
 def _json_kind(start: str, whole: bool) -> str:
@@ -146,10 +146,14 @@ def _json_kind(start: str, whole: bool) -> str:
         return "json" if start[0] == "[" or not _is_value(lines[0]) or rows_within(json.loads(lines[0])) else "jsonl"
     if start[0] == "[" and not _is_value(lines[0].rstrip().rstrip(",")):
         return "json"
-    return "jsonl" if good * 2 >= min(len(lines), 50) and good else ("jsonl" if _one_a_line(lines[:50]) else "json")
+    return (
+        "jsonl"
+        if good * 2 >= min(len(lines), 50) and good
+        else ("jsonl" if _is_object_per_line(lines[:50]) else "json")
+    )
 
 
-def _one_a_line(lines: list[str]) -> bool:
+def _is_object_per_line(lines: list[str]) -> bool:
     """Every line begins an object and (nearly) every one ends it: JSON Lines with faults in them."""
     return (
         len(lines) > 1
@@ -165,7 +169,7 @@ def _is_value(line: str) -> bool:
         return False
 
 
-def _later_json(text: str) -> bool:
+def _is_mostly_json_lines(text: str) -> bool:
     """JSON Lines whose first line is no JSON (a comment, a broken line)."""
     lines = [line for line in text.split("\n")[:20] if line.strip()]
     return sum(line.lstrip()[:1] == "{" and _is_value(line) for line in lines) * 2 >= max(len(lines), 1)
@@ -185,19 +189,19 @@ class _Recoded(io.RawIOBase):
     """A file of another encoding, read as UTF-8, piece by piece."""
 
     def __init__(self, file: IO[bytes], encoding: str):
-        self.file, self.decoder, self.rest = file, codecs.getincrementaldecoder(encoding)("replace"), b""
+        self.file, self.decoder, self.buffered = file, codecs.getincrementaldecoder(encoding)("replace"), b""
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        while not self.rest:
+        while not self.buffered:
             data = self.file.read(1 << 16)
-            self.rest = self.decoder.decode(data, final=not data).encode()
+            self.buffered = self.decoder.decode(data, final=not data).encode()
             if not data:
                 break
-        count = min(len(buffer), len(self.rest))
-        buffer[:count], self.rest = self.rest[:count], self.rest[count:]
+        count = min(len(buffer), len(self.buffered))
+        buffer[:count], self.buffered = self.buffered[:count], self.buffered[count:]
         return count
 
     def close(self) -> None:

@@ -22,8 +22,8 @@ class Converter:
 
     def __init__(self, form: ModuleType, mapping: dict[str, Any] | None):
         self.form, self.rename = form, renamer(mapping)
-        self.named = set((normalized_mapping(mapping) or {"columns": {}})["columns"].values())
-        self.learns = form is not text and getattr(form, "STAGE", "sft") == "sft"
+        self.mapped_columns = set((normalized_mapping(mapping) or {"columns": {}})["columns"].values())
+        self.is_sft = form is not text and getattr(form, "STAGE", "sft") == "sft"
 
     def __call__(self, row: Any, report: ReportProblem) -> dict[str, Any] | None:
         """The row's conversation, or None when it cannot be trained on, which has then been told."""
@@ -36,11 +36,11 @@ class Converter:
             return self.form.convert(row, report)
         row = as_row(row)
         if (
-            self.learns
+            self.is_sft
             and isinstance(row, dict)
             and not kto.LABELS.isdisjoint(row)
             and kto.bad(row)
-            and (label := kto.labelled(row)) not in self.named
+            and (label := kto.labelled(row)) not in self.mapped_columns
         ):
             report("bad_answer", label, row[label])
             return None

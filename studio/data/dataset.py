@@ -21,14 +21,14 @@ DEFAULTS = {"refused": "drop", "cut": "keep", "suspicious": "keep"}
 
 
 class Conversations(Sequence[Conversation]):
-    """The usable rows of a dataset, read from Arrow when they are asked for; a choice of them copies none."""
+    """The usable rows of a data set, read lazily from Arrow; a selection of them copies nothing."""
 
     def __init__(self, table: pa.Table, order: np.ndarray | None = None):
-        """order: which rows of the table, None for all."""
-        self._whole, self._order = table, order
+        """order: the rows of the table to use, in order; None for all."""
+        self._table, self._indices = table, order
 
     def __len__(self) -> int:
-        return self._whole.num_rows if self._order is None else len(self._order)
+        return self._table.num_rows if self._indices is None else len(self._indices)
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
@@ -37,30 +37,32 @@ class Conversations(Sequence[Conversation]):
             index += len(self)
         if not 0 <= index < len(self):
             raise IndexError(index)
-        place = index if self._order is None else int(self._order[index])
-        part = bisect_right(self._begins, place) - 1
-        return from_row(self._parts[part].slice(place - self._begins[part], 1).to_pylist()[0])
+        table_row = index if self._indices is None else int(self._indices[index])
+        part = bisect_right(self._batch_starts, table_row) - 1
+        return from_row(self._batches[part].slice(table_row - self._batch_starts[part], 1).to_pylist()[0])
 
     def __iter__(self) -> Iterator[Conversation]:
         for start in range(0, len(self), 1000):
             yield from self.batch(start, 1000)
 
     def batch(self, start: int, count: int) -> list[Conversation]:
-        """So many from `start` on."""
+        """`count` conversations from `start` on."""
         table = (
-            self._whole.slice(start, count) if self._order is None else self._chosen(self._order[start : start + count])
+            self._table.slice(start, count)
+            if self._indices is None
+            else self._take(self._indices[start : start + count])
         )
         return list(map(from_row, table.to_pylist()))
 
     def take(self, indices: Any) -> Conversations:
         """These rows only, in this order."""
-        wanted = np.asarray(indices, np.int64)
-        return Conversations(self._whole, wanted if self._order is None else self._order[wanted])
+        indices = np.asarray(indices, np.int64)
+        return Conversations(self._table, indices if self._indices is None else self._indices[indices])
 
     def without(self, rows: set[int]) -> Conversations:
         """All but those with these row numbers."""
-        gone = np.isin(self.row_numbers, np.fromiter(rows, np.int64, len(rows)))
-        return self.take(np.flatnonzero(~gone)) if gone.any() else self
+        dropped_rows = np.isin(self.row_numbers, np.fromiter(rows, np.int64, len(rows)))
+        return self.take(np.flatnonzero(~dropped_rows)) if dropped_rows.any() else self
 
     @property
     def rows(self) -> list[int]:
@@ -69,43 +71,45 @@ class Conversations(Sequence[Conversation]):
 
     @property
     def row_numbers(self) -> np.ndarray:
-        """As `rows`, in an array."""
+        """The row number in the file of every conversation (int64)."""
         parts = [
             np.frombuffer(part.buffers()[1], np.int64, len(part), 8 * part.offset)
-            for part in self._whole.column("row").chunks
+            for part in self._table.column("row").chunks
             if len(part)
         ]
         numbers = np.concatenate(parts) if parts else np.empty(0, np.int64)
-        return numbers if self._order is None else numbers[self._order]
+        return numbers if self._indices is None else numbers[self._indices]
 
     @property
     def table(self) -> pa.Table:
-        """All of them in one table; of a choice a copy."""
-        return self._whole if self._order is None else self._chosen(self._order)
+        """All conversations in one table; a copy where they are a selection."""
+        return self._table if self._indices is None else self._take(self._indices)
 
     def sizes(self, of: Callable[[pa.ListArray], np.ndarray]) -> np.ndarray:
-        """A number for each, made by `of` from the messages of many."""
-        numbers = np.concatenate([np.empty(0, np.int64), *(of(part) for part in self._whole.column("messages").chunks)])
-        return numbers if self._order is None else numbers[self._order]
+        """A number for each conversation; of(messages) computes it for one chunk of the column."""
+        numbers = np.concatenate([np.empty(0, np.int64), *(of(part) for part in self._table.column("messages").chunks)])
+        return numbers if self._indices is None else numbers[self._indices]
 
     @cached_property
-    def _parts(self) -> list[pa.RecordBatch]:
-        return self._whole.to_batches()
+    def _batches(self) -> list[pa.RecordBatch]:
+        return self._table.to_batches()
 
     @cached_property
-    def _begins(self) -> list[int]:
+    def _batch_starts(self) -> list[int]:
         """The first row of each part."""
-        return np.cumsum([0, *(part.num_rows for part in self._parts[:-1])]).tolist()
+        return np.cumsum([0, *(part.num_rows for part in self._batches[:-1])]).tolist()
 
-    def _chosen(self, places: np.ndarray) -> pa.Table:
-        """These rows of the table. Arrow's own take would first join the parts, which two gigabytes of text do not survive."""
-        of = np.searchsorted(self._begins, places, side="right") - 1
-        edges = [0, *(np.flatnonzero(np.diff(of)) + 1).tolist(), len(places)]
-        taken = []
-        for a, b in zip(edges, edges[1:]) if len(places) else ():
-            local = places[a:b] - self._begins[of[a]]
-            taken.append(self._parts[of[a]].take(pa.Array.from_buffers(pa.int64(), b - a, [None, pa.py_buffer(local)])))
-        return pa.Table.from_batches(taken, self._whole.schema)
+    def _take(self, table_rows: np.ndarray) -> pa.Table:
+        """These rows of the table. Arrow's own take would first join the parts, and overflow beyond 2 GB of text."""
+        of = np.searchsorted(self._batch_starts, table_rows, side="right") - 1
+        edges = [0, *(np.flatnonzero(np.diff(of)) + 1).tolist(), len(table_rows)]
+        batches = []
+        for a, b in zip(edges, edges[1:]) if len(table_rows) else ():
+            local = table_rows[a:b] - self._batch_starts[of[a]]
+            batches.append(
+                self._batches[of[a]].take(pa.Array.from_buffers(pa.int64(), b - a, [None, pa.py_buffer(local)]))
+            )
+        return pa.Table.from_batches(batches, self._table.schema)
 
 
 @dataclass(frozen=True)
@@ -125,9 +129,9 @@ class Dataset:
     """rows: how many stand in the source, usable or not; conversations: those that can be rendered at all.
 
     problems: all of them, but of each kind at most KEPT_PER_KIND a part; by_kind: the numbers of all rows of a kind.
-    fingerprint: of the content and of how it was read. reason: why this format; unsure: why a second look is wise, or "".
-    unused: columns, and keys of turns, that nothing is made of. notes: what was mended, gathered or left out on the way, in sentences.
-    exact, endings: hashes per conversation (see chunk.py).
+    fingerprint: of the content and of how it was read. reason: why this format; unsure: why a second look is wise, or
+    "". unused: columns, and keys of turns, that nothing is made of. notes: what was mended, gathered or left out on the
+    way, in sentences. exact, endings: hashes per conversation (see chunk.py).
     """
 
     source: str
@@ -166,8 +170,8 @@ class Dataset:
     def decide(self, decisions: dict[str, str] | None = None) -> Selection:
         """Apply drop, keep or stop per kind; unnamed kinds: refused rows are dropped, the others kept.
 
-        A row that could not be read at all is gone whatever is decided, and is recorded. Raises DataError for an unknown
-        kind or decision, and where the decision is to stop and there are such rows.
+        A row that could not be read at all is gone whatever is decided, and is recorded. Raises DataError for an
+        unknown kind or decision, and where the decision is to stop and there are such rows.
         """
         decisions = decisions or {}
         for kind, decision in decisions.items():
@@ -185,16 +189,17 @@ class Dataset:
             decision = decisions.get(kind, DEFAULTS[KINDS[kind].severity])
             if decision == "stop":
                 raise self._stopped(kind, rows)
-            gone = rows if decision == "drop" else rows[~np.isin(rows, present)]
-            if len(gone):
-                dropped[kind] = gone.tolist()
+            dropped_rows = rows if decision == "drop" else rows[~np.isin(rows, present)]
+            if len(dropped_rows):
+                dropped[kind] = dropped_rows.tolist()
         return Selection(self.conversations.without({row for rows in dropped.values() for row in rows}), dropped)
 
     def _stopped(self, kind: str, rows: np.ndarray) -> DataError:
         p = next(p for p in self.problems if p.kind == kind)
         listed = ", ".join(map(str, rows[:10].tolist())) + (", …" if len(rows) > 10 else "")
         return DataError(
-            f"{self.source} has {len(rows)} rows of the kind {kind!r}, and the order says to stop there: rows {listed}. {p.reason} Found: {p.value}",
+            f"{self.source} has {len(rows)} rows of the kind {kind!r}, and the order says to stop there: "
+            f"rows {listed}. {p.reason} Found: {p.value}",
             p.hint,
             f"{self.source}:{p.line or p.row}",
         )

@@ -18,14 +18,14 @@ from studio.data.problem import KINDS
 from studio.data.roles import ROLE_KEYS
 from studio.errors import DataError
 
-ASKED = re.compile(r"input|quest|prompt|query|instruct|ask|frage|问|输入|user|human|problem", re.IGNORECASE)
-ANSWERED = re.compile(
+QUESTION_NAMES = re.compile(r"input|quest|prompt|query|instruct|ask|frage|问|输入|user|human|problem", re.IGNORECASE)
+ANSWER_NAMES = re.compile(
     r"output|answer|respon|reply|target|complet|antwort|答|输出|assistant|solution|summary|translation", re.IGNORECASE
 )
-RULED = re.compile(r"system", re.IGNORECASE)
+SYSTEM_NAMES = re.compile(r"system", re.IGNORECASE)
 REJECTED = frozenset(("rejected", "non_preferred_output", "rejected_response", "rejected_messages"))
-LOOKED_AT = 200  # rows
-SURE = 0.9  # share of the rows that must look like the format
+SAMPLE_ROWS = 200  # rows
+CONFIDENT_SHARE = 0.9  # share of the rows that must look like the format
 
 
 @dataclass(frozen=True)
@@ -40,30 +40,33 @@ class Detection:
 def detect(rows: list[Any], name: str = "the file") -> Detection:
     """The format most of the rows fit. Raises DataError when none fits.
 
-    Each row counts for the most special format it fits, formats() being in that order; of two with as many the one that more rows fit.
+    Each row counts for the most specific format it fits (the order of formats()); a tie goes to the one more rows fit.
     """
-    looked = [row for row in map(as_row, rows[:LOOKED_AT]) if isinstance(row, dict)]
-    written = [rewritten(row, lambda *_: None) for row in looked]
+    sampled = [row for row in map(as_row, rows[:SAMPLE_ROWS]) if isinstance(row, dict)]
+    written = [rewritten(row, lambda *_: None) for row in sampled]
     fitting = [[n for n, form in formats().items() if form.fits(row)] for row in written if row is not None]
     counts, fits = Counter(names[0] for names in fitting if names), Counter(chain.from_iterable(fitting))
     if (
         not counts and None in written
     ):  # a layout is known that none of them can be read in: what is wrong is told row by row
-        best = "preference" if any("chosen" in row or not REJECTED.isdisjoint(row) for row in looked) else "chatml"
-        return Detection(best, f"The first {len(looked)} rows look like {formats()[best].TITLE}.")
+        best = "preference" if any("chosen" in row or not REJECTED.isdisjoint(row) for row in sampled) else "chatml"
+        return Detection(best, f"The first {len(sampled)} rows look like {formats()[best].TITLE}.")
     if not counts:
-        raise _unknown(columns_of(looked), rows, name)
+        raise _unknown_layout(columns_of(sampled), rows, name)
     best = max(formats(), key=lambda n: (counts[n], fits[n]))
     fit = fits[best]
-    others = Counter(layout.TITLE for layout in map(layout_of, looked) if layout is not None)
+    others = Counter(layout.TITLE for layout in map(layout_of, sampled) if layout is not None)
     way = f", written as {others.most_common(1)[0][0]}" if others else ""
-    reason = f"{fit} of the first {len(looked)} rows look like {formats()[best].TITLE}{way} (columns {_listed(columns_of(looked))})."
+    reason = (
+        f"{fit} of the first {len(sampled)} rows look like {formats()[best].TITLE}{way} (columns "
+        f"{_listed(columns_of(sampled))})."
+    )
     others = ", ".join(
         formats()[n].TITLE for n in counts if n != best and sum(n in names and best not in names for names in fitting)
     )
     unsure = ""
-    if fit < SURE * len(looked):
-        unsure = f"Only {fit} of the first {len(looked)} rows look like {formats()[best].TITLE}."
+    if fit < CONFIDENT_SHARE * len(sampled):
+        unsure = f"Only {fit} of the first {len(sampled)} rows look like {formats()[best].TITLE}."
         unsure += (
             f" Others look like {others}: rows that do not fit are refused; a file for each layout keeps them all."
             if others
@@ -72,7 +75,7 @@ def detect(rows: list[Any], name: str = "the file") -> Detection:
     return Detection(best, reason, unsure)
 
 
-def _unknown(columns: list[str], rows: list[Any], name: str) -> DataError:
+def _unknown_layout(columns: list[str], rows: list[Any], name: str) -> DataError:
     if not columns:
         said = "lists without names" if rows and isinstance(rows[0], list) else "no objects with named columns"
         return DataError(
@@ -81,15 +84,15 @@ def _unknown(columns: list[str], rows: list[Any], name: str) -> DataError:
             name,
         )
     message = f"The rows of {name} have none of the known layouts: {_listed(columns)}."
-    looked = [row for row in map(as_row, rows[:LOOKED_AT]) if isinstance(row, dict)]
-    if len(rows) == 1 and sum(isinstance(value, list) for value in looked[0].values()) > 1:
+    sampled = [row for row in map(as_row, rows[:SAMPLE_ROWS]) if isinstance(row, dict)]
+    if len(rows) == 1 and sum(isinstance(value, list) for value in sampled[0].values()) > 1:
         return DataError(
             message, "Where these hold lists of rows, save the one to train on in a file of its own.", name
         )
     if (
         len(rows) == 1
         and len(columns) > 1
-        and all(isinstance(value, str) for value in looked[0].values())
+        and all(isinstance(value, str) for value in sampled[0].values())
         and any(" " in c for c in columns)
     ):
         return DataError(
@@ -98,7 +101,10 @@ def _unknown(columns: list[str], rows: list[Any], name: str) -> DataError:
             name,
         )
     if {"custom_id", "response"} <= set(columns):
-        hint = "A batch's output holds answers alone: put each beside the question that has its custom_id in the request file, as messages."
+        hint = (
+            "A batch's output holds answers alone: put each beside the question that has its custom_id in the "
+            "request file, as messages."
+        )
         return DataError(message, hint, name)
     if (
         any(sign in columns[0] for sign in ",;|\t")
@@ -106,68 +112,91 @@ def _unknown(columns: list[str], rows: list[Any], name: str) -> DataError:
         or any(len(column) > 40 or column.endswith((".", "?", "!")) for column in columns)
     ):
         return DataError(message, "Does the first line name the columns, and is the separator the right one?", name)
-    return DataError(message, _way(columns, looked), "data.mapping")
+    return DataError(message, _layout_hint(columns, sampled), "data.mapping")
 
 
-def _way(columns: list[str], rows: list[Row]) -> str:
-    """How to read these rows: only a mapping that was tried on them, or what they lack."""
+def _layout_hint(columns: list[str], rows: list[Row]) -> str:
+    """A hint on how to read rows of unknown layout: a mapping that works on them, or what they lack."""
     for column in columns:  # a list of turns whose roles have another name
-        if (keys := _turn_keys(rows, column)) and _works(
+        if (keys := _turn_keys(rows, column)) and _mapping_works(
             {"messages": column, "role": keys[0], "content": keys[1]}, rows
         ):
-            return f"Say which column holds the turns: --column messages={column} --column role={keys[0]} --column content={keys[1]}."
-    if near := _near(columns, rows):
+            return (
+                f"Say which column holds the turns: --column messages={column} --column role={keys[0]} "
+                f"--column content={keys[1]}."
+            )
+    if near := _conversation_hint(columns, rows):
         return near
-    texts = [column for column in _texts(rows) if not _is_label(column, rows)]
-    asked, answer, system = (next((c for c in texts if said.search(c)), None) for said in (ASKED, ANSWERED, RULED))
+    texts = [column for column in _text_columns(rows) if not _is_label(column, rows)]
+    asked, answer, system = (
+        next((c for c in texts if said.search(c)), None) for said in (QUESTION_NAMES, ANSWER_NAMES, SYSTEM_NAMES)
+    )
     mapping = {part: c for part, c in (("prompt", asked), ("answer", answer), ("system", system)) if c}
-    if asked and answer and asked != answer and _works(mapping, rows):
+    if asked and answer and asked != answer and _mapping_works(mapping, rows):
         named = ", ".join(f"{part}: {c}" for part, c in mapping.items())
-        return f"Say which column holds what, as in mapping: {{{named}}}; or rename the columns, as in {{instruction, output}}."
+        return (
+            f"Say which column holds what, as in mapping: {{{named}}}; or rename the columns, as in "
+            f"{{instruction, output}}."
+        )
     if asked and not answer:
-        held = next((c for c in columns if ANSWERED.search(c)), None)
+        held = next((c for c in columns if ANSWER_NAMES.search(c)), None)
         what = (
             f"{held} holds {kind(next((row[held] for row in rows if row.get(held) is not None), None))}"
             if held
             else "there is none"
         )
-        return f"No column holds the answer to {asked} as text: {what}. Write one answer a row as text, in a column such as output."
-    if len(texts) > 1 and _works({"prompt": texts[0], "answer": texts[-1]}, rows):
+        return (
+            f"No column holds the answer to {asked} as text: {what}. Write one answer a row as text, in a "
+            "column such as output."
+        )
+    if len(texts) > 1 and _mapping_works({"prompt": texts[0], "answer": texts[-1]}, rows):
         if len(texts) == 2:
             first = f"mapping: {{prompt: {texts[0]}, answer: {texts[-1]}}}"
             return f"Say which column holds what, as in {first}; or rename the columns, as in {{instruction, output}}."
-        return f"Say which of {_listed(texts)} is the question and which the answer: --column prompt=NAME --column answer=NAME."
-    if len(texts) == 1 and len(rows) > 1 and _works({"text": texts[0]}, rows):
-        return f"Only {texts[0]} holds text: as plain text it is read with mapping: {{text: {texts[0]}}}; else add a column with the answer."
+        return (
+            f"Say which of {_listed(texts)} is the question and which the answer: --column prompt=NAME "
+            "--column answer=NAME."
+        )
+    if len(texts) == 1 and len(rows) > 1 and _mapping_works({"text": texts[0]}, rows):
+        return (
+            f"Only {texts[0]} holds text: as plain text it is read with mapping: {{text: {texts[0]}}}; else "
+            "add a column with the answer."
+        )
     return (
         'No column holds a question or an answer as text. Write each row as {"instruction": "…", "output": "…"} or '
         '{"messages": [{"role", "content"}, …]}; then no mapping is needed.'
     )
 
 
-def _near(columns: list[str], rows: list[Row]) -> str:
+def _conversation_hint(columns: list[str], rows: list[Row]) -> str:
     """What a list that could be a conversation lacks; "" where there is none."""
     for column in columns:
         first = next((row[column] for row in rows if isinstance(row.get(column), list) and row[column]), None)
         if first is None or not isinstance(first[0], dict):
             continue
         if all(is_turn(turn, known=True) for turn in first):
-            return f"{column} holds turns, and none of them is the assistant's: add the answers as turns with the role assistant."
+            return (
+                f"{column} holds turns, and none of them is the assistant's: add the answers as turns with the "
+                "role assistant."
+            )
         if column in MESSAGE_COLUMNS:
-            return f"{column}[0] holds {_listed(list(first[0]))}: write every turn with role and content, or every pair with user and assistant."
+            return (
+                f"{column}[0] holds {_listed(list(first[0]))}: write every turn with role and content, or "
+                "every pair with user and assistant."
+            )
     return ""
 
 
 def suggest_mapping(rows: list[Any], kind: str, field: str, format: str) -> str:
-    """A mapping that makes rows usable of which none is, tried on them; "" where there is none."""
+    """A hint with a mapping that makes unusable rows usable, tried on them; "" where there is none."""
     rows = [row for row in map(as_row, rows) if isinstance(row, dict)]
     if kind == "unknown_role":
-        names, heard = list(dict.fromkeys(_roles(rows))), {role_of(name) for name in _roles(rows)}
-        strange = [name for name in names if role_of(name) is None]
-        free = [part for part in ("user", "assistant") if part not in heard]
-        for parts in (free, free[::-1]):
-            mapping = dict(zip(parts, strange))
-            if mapping and len(strange) <= len(parts) and _works(mapping, rows):
+        names, known_roles = list(dict.fromkeys(_roles(rows))), {role_of(name) for name in _roles(rows)}
+        unknown_roles = [name for name in names if role_of(name) is None]
+        missing_roles = [part for part in ("user", "assistant") if part not in known_roles]
+        for parts in (missing_roles, missing_roles[::-1]):
+            mapping = dict(zip(parts, unknown_roles))
+            if mapping and len(unknown_roles) <= len(parts) and _mapping_works(mapping, rows):
                 return (
                     "Rename it; or say who is who: "
                     + " ".join(f"--column {part}={name}" for part, name in mapping.items())
@@ -175,7 +204,13 @@ def suggest_mapping(rows: list[Any], kind: str, field: str, format: str) -> str:
                 )
     answer = next((name for name in formats()["prompt"].COLUMNS["answer"] if any(name in row for row in rows)), None)
     asked = ("prompt", "alpaca")
-    if kind == "empty_field" and format in asked and answer and field != answer and _works({"text": answer}, rows):
+    if (
+        kind == "empty_field"
+        and format in asked
+        and answer
+        and field != answer
+        and _mapping_works({"text": answer}, rows)
+    ):
         return f"Fill it; or, to learn {answer} as plain text: --column text={answer}."
     return ""
 
@@ -198,28 +233,32 @@ def _turn_keys(rows: list[Row], column: str) -> tuple[str, str] | None:
     if len(turns) < 2 or not all(isinstance(turn, dict) for turn in turns):
         return None
     names = [name for name in turns[0] if all(isinstance(turn.get(name), str) for turn in turns)]
-    who = next((name for name in names if all(role_of(turn[name]) for turn in turns)), None)
+    role_key = next((name for name in names if all(role_of(turn[name]) for turn in turns)), None)
     what = next(
-        (name for name in names if name != who and any(" " in turn[name] or len(turn[name]) > 20 for turn in turns)),
+        (
+            name
+            for name in names
+            if name != role_key and any(" " in turn[name] or len(turn[name]) > 20 for turn in turns)
+        ),
         None,
     )
-    return (who, what) if who and what else None
+    return (role_key, what) if role_key and what else None
 
 
-def _works(mapping: dict[str, str], rows: list[Row]) -> bool:
-    """Tried on the first rows: can nine of ten be trained on so, with nothing to refuse?"""
+def _mapping_works(mapping: dict[str, str], rows: list[Row]) -> bool:
+    """Whether at least 9 of 10 of the first rows are usable with the mapping."""
     convert = Converter(formats()[format_of(mapping) or "alpaca"], mapping)
-    told: list[str] = []
+    problem_kinds: list[str] = []
     good = 0
     for row in rows[:50]:
-        told.clear()
-        good += convert(row, lambda kind, *_, told=told: told.append(kind)) is not None and not any(
-            KINDS[kind].severity == "refused" for kind in told
+        problem_kinds.clear()
+        good += convert(row, lambda kind, *_, told=problem_kinds: problem_kinds.append(kind)) is not None and not any(
+            KINDS[kind].severity == "refused" for kind in problem_kinds
         )
     return good * 10 >= 9 * len(rows[:50]) and good > 0
 
 
-def _texts(rows: list[Row]) -> list[str]:
+def _text_columns(rows: list[Row]) -> list[str]:
     """The columns that hold text in most rows."""
     return [
         c
@@ -230,7 +269,7 @@ def _texts(rows: list[Row]) -> list[str]:
 
 
 def _is_label(column: str, rows: list[Row]) -> bool:
-    """Does a column of texts name its rows, or sort them, rather than say something? By its name, or no text has two words."""
+    """Whether a text column holds ids or categories: by its name, or because no text has two words."""
     if re.fullmatch(
         r"(.*_)?(id|uuid|key|hash|url|source|lang|language|split|date|time|created|model|category|type|tag)s?",
         column.lower(),
@@ -243,7 +282,7 @@ def _is_label(column: str, rows: list[Row]) -> bool:
 
 
 def classification_mapping(columns: list[str], unused: list[str], format: str) -> dict[str, str] | None:
-    """{"prompt", "answer"}: the columns of plain text and of a label that is not used, which as question and answer would be learnt."""
+    """{"prompt", "answer"}: a mapping that trains an unused label column as the answer to the text column."""
     label = next(
         (name for name in unused if name.lower() in ("label", "labels", "class", "category", "sentiment", "intent")),
         None,

@@ -1,4 +1,4 @@
-"""Dialects of tables in text: the separator, how quotation marks inside a cell are written, and where the header stands."""
+"""Dialects of CSV: the delimiter, how quotes inside a cell are escaped, and the line of the header."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from functools import lru_cache
 from studio.data.formats import formats
 
 DELIMITERS = (",", ";", "|", "\t")
-LOOKED_AT = 65_536  # characters
-ROWS, ABOVE = 24, 8  # rows looked at, rows that may stand above the header
+HEAD_CHARACTERS = 65_536  # characters
+SAMPLE_ROWS, MAX_ABOVE = 24, 8  # rows looked at, rows that may stand above the header
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,12 @@ class Dialect:
 
 
 def dialect_of(text: str, named: bool = False) -> Dialect | None:
-    """The dialect of a table, from its beginning; None where the text is no table. named: the file's name says that it is one."""
-    text = text[:LOOKED_AT]
-    noted = re.match(r"sep=(.)\r?\n", text)  # Excel's
-    if noted:
-        found = _quoting(text[noted.end() :], noted[1])
-        return Dialect(noted[1], found.escape, found.spaces, 1)
+    """The dialect of a table, from its beginning; None for other text. named: the file name ends in .csv or .tsv."""
+    text = text[:HEAD_CHARACTERS]
+    excel_note = re.match(r"sep=(.)\r?\n", text)  # Excel's
+    if excel_note:
+        found = _quoting(text[excel_note.end() :], excel_note[1])
+        return Dialect(excel_note[1], found.escape, found.spaces, 1)
     best: tuple[int, Dialect] | None = None
     for delimiter in DELIMITERS:
         dialect = _quoting(text, delimiter)
@@ -56,7 +56,7 @@ def dialect_of(text: str, named: bool = False) -> Dialect | None:
 def above_header(rows: list[list[object]]) -> int:
     """How many filled rows of a sheet stand above its header."""
     texts = [["" if cell is None else str(cell) for cell in row] for row in rows]
-    return _score([row for row in texts if any(row)][:ROWS])[1]
+    return _score([row for row in texts if any(row)][:SAMPLE_ROWS])[1]
 
 
 def _quoting(text: str, delimiter: str) -> Dialect:
@@ -77,20 +77,20 @@ def _rows(text: str, dialect: Dialect) -> list[list[str]]:
         for row in reader:
             if any(row):
                 rows.append(row)
-            if len(rows) > ROWS:
+            if len(rows) > SAMPLE_ROWS:
                 break
     except csv.Error:
         return rows
-    return rows[:-1] if len(text) >= LOOKED_AT and 2 < len(rows) <= ROWS else rows
+    return rows[:-1] if len(text) >= HEAD_CHARACTERS and 2 < len(rows) <= SAMPLE_ROWS else rows
 
 
 def _score(rows: list[list[str]]) -> tuple[int, int]:
     """(how sure it is that these are the rows of a table, 0 for not at all; rows above its header)."""
     if not rows:
         return 0, 0
-    for above, row in enumerate(rows[:ABOVE]):
+    for above, row in enumerate(rows[:MAX_ABOVE]):
         header = _header(row)
-        hits = sum(cell.lower() in _known() for cell in header)
+        hits = sum(cell.lower() in _known_columns() for cell in header)
         below = rows[above + 1 :]
         narrower = all(len(_header(r)) < len(header) for r in rows[:above])
         if header and hits and _are_names(header) and (not above or (len(header) > 1 and narrower and below)):
@@ -104,7 +104,7 @@ def _score(rows: list[list[str]]) -> tuple[int, int]:
 
 
 def _header(row: list[str]) -> list[str]:
-    """The cells that name a column: a nameless first one, as pandas writes its index, and empty ones at the end do not."""
+    """The cells that name a column; pandas leaves the name of its index empty."""
     return [cell.strip().lstrip("\ufeff") for cell in row if cell.strip()]
 
 
@@ -115,6 +115,6 @@ def _are_names(cells: list[str]) -> bool:
 
 
 @lru_cache(maxsize=1)
-def _known() -> frozenset[str]:
+def _known_columns() -> frozenset[str]:
     names = {name for form in formats().values() for part in form.COLUMNS.values() for name in part}
     return frozenset(names | {"chosen", "rejected", "label", "role"})

@@ -8,22 +8,22 @@ from typing import Any
 
 from studio.errors import DataError
 
-MARKED = (
+BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 # what files of today are written in; the codecs' own names, so that no two stand for one table
-KNOWN = ["cp1252", "cp1250", "cp1251", "koi8_r", "cp866", "cp1253", "cp1254", "cp1255", "cp1256", "cp1258", "cp874",
+CANDIDATES = ["cp1252", "cp1250", "cp1251", "koi8_r", "cp866", "cp1253", "cp1254", "cp1255", "cp1256", "cp1258", "cp874",
          "gb18030", "big5", "cp932", "euc_jp", "cp949", "mac_roman"]  # fmt: skip
-WESTERN = frozenset("äöüÄÖÜßàâæçéèêëîïôœùûÿÀÂÆÇÉÈÊËÎÏÔŒÙÛáíóúñÁÍÓÚÑ¿¡ãõÃÕåøÅØìòÌÒ’‘“”„–—…«»€£©®°·•\xa0½¼²³´§")
-MESS = re.compile(
+WESTERN_LETTERS = frozenset("äöüÄÖÜßàâæçéèêëîïôœùûÿÀÂÆÇÉÈÊËÎÏÔŒÙÛáíóúñÁÍÓÚÑ¿¡ãõÃÕåøÅØìòÌÒ’‘“”„–—…«»€£©®°·•\xa0½¼²³´§")
+MISPLACED = re.compile(
     r"(?<=[^\W\d_])(?:[¹²³§©®¶¸¤¦¯´¨¬¥¢£±×÷¼½¾†‡‰™](?![\s.,;:!?)])|[¹³¶¸¤¦¯¨¬])|(?<=[а-яёα-ωà-ÿ])[А-ЯЁΑ-ΩÀ-Ý]"
 )
-WIDE = ("gb18030", "big5", "cp932", "euc_jp", "cp949")
-SAMPLE = 20_000  # bytes judged
-LEAD = 0.05  # of charset-normalizer's measure of mess; a second reading within it is as likely
+MULTIBYTE = ("gb18030", "big5", "cp932", "euc_jp", "cp949")
+SAMPLE_BYTES = 20_000  # bytes judged
+MIN_LEAD = 0.05  # of charset-normalizer's measure of mess; a second reading within it is as likely
 
 
 def encoding_of(head: bytes, name: str, whole: bool) -> str:
@@ -31,11 +31,11 @@ def encoding_of(head: bytes, name: str, whole: bool) -> str:
 
     whole: head is all of the file. Raises DataError where several encodings are as likely and would read different letters.
     """
-    for mark, encoding in MARKED:
+    for mark, encoding in BYTE_ORDER_MARKS:
         if head.startswith(mark):
             return encoding
-    if wide := _without_mark(head):
-        return wide
+    if utf16 := _utf16_without_mark(head):
+        return utf16
     lines = [
         line for line in (head if whole else head.rpartition(b"\n")[0] or head[:-4]).split(b"\n") if not line.isascii()
     ]
@@ -43,8 +43,8 @@ def encoding_of(head: bytes, name: str, whole: bool) -> str:
     if len(broken) * 2 <= len(lines):
         return "utf-8"
     sample = b"\n".join(lines)
-    if len(sample) > SAMPLE:
-        sample = sample[:SAMPLE].rpartition(b"\n")[0] or sample[:SAMPLE]
+    if len(sample) > SAMPLE_BYTES:
+        sample = sample[:SAMPLE_BYTES].rpartition(b"\n")[0] or sample[:SAMPLE_BYTES]
     if len(lines) == 1 and head[:1] in (b"{", b"[") and not _decodes(sample, "gb18030"):
         return "utf-8"  # a file of one line, broken somewhere
     if _is_western(sample):
@@ -57,11 +57,11 @@ def check_encoding(given: str) -> str:
     try:
         return codecs.lookup(given).name
     except LookupError:
-        known = ", ".join(["utf-8", "utf-16", *KNOWN])
+        known = ", ".join(["utf-8", "utf-16", *CANDIDATES])
         raise DataError(f"There is no encoding named {given!r}.", f"Such as: auto, {known}.", "data.encoding") from None
 
 
-def _without_mark(head: bytes) -> str | None:
+def _utf16_without_mark(head: bytes) -> str | None:
     """UTF-16 without a mark: every second byte of Latin letters is zero."""
     first, second = head[:4000:2], head[1:4000:2]
     if not second or b"\x00" not in head[:4000]:
@@ -78,10 +78,10 @@ def _is_western(sample: bytes) -> bool:
     if not _decodes(sample, "cp1252"):
         return False
     text = sample.decode("cp1252", errors="replace")
-    if not set(filter(lambda sign: sign > "\x7f", text)) <= WESTERN:
+    if not set(filter(lambda char: char > "\x7f", text)) <= WESTERN_LETTERS:
         return False
     runs = re.findall(r"[^\W\d_]+", text)
-    mixed = sum(1 for word in runs if not word.isascii() and sum(sign > "\x7f" for sign in word) * 2 <= len(word) + 1)
+    mixed = sum(1 for word in runs if not word.isascii() and sum(char > "\x7f" for char in word) * 2 <= len(word) + 1)
     return mixed >= 0.9 * sum(not word.isascii() for word in runs)
 
 
@@ -90,45 +90,49 @@ def _by_letters(sample: bytes, name: str) -> str:
 
     found = [
         (one.encoding, str(one), one.chaos, one.coherence)
-        for one in from_bytes(sample, cp_isolation=KNOWN, enable_fallback=False)
+        for one in from_bytes(sample, cp_isolation=CANDIDATES, enable_fallback=False)
     ]
-    least = min((_mess(one[1]) for one in found), default=0)
-    found = [one for one in found if _mess(one[1]) <= least + LEAD]
+    least = min((_misplaced_share(one[1]) for one in found), default=0)
+    found = [one for one in found if _misplaced_share(one[1]) <= least + MIN_LEAD]
     runs = re.findall(rb"[\x80-\xff]+", sample)
     if len(runs) > 2 and all(
         len(run) % 2 == 0 for run in runs
     ):  # letters of two bytes: single ones would not always pair up
-        found = [one for one in found if one[0] in WIDE and one[0] != _unlikely(runs)]
+        found = [one for one in found if one[0] in MULTIBYTE and one[0] != _unlikely_multibyte(runs)]
     if not found:
-        raise _unsure(sample, [one for one in KNOWN if _decodes(sample, one)][:4], name)
+        raise _ambiguous(sample, [one for one in CANDIDATES if _decodes(sample, one)][:4], name)
     best = found[0]
-    rivals = [one for one in found[1:] if one[1] != best[1] and one[2] - best[2] < LEAD and best[3] - one[3] < 2 * LEAD]
+    rivals = [
+        one
+        for one in found[1:]
+        if one[1] != best[1] and one[2] - best[2] < MIN_LEAD and best[3] - one[3] < 2 * MIN_LEAD
+    ]
     if not rivals and best[2] <= 0.2:
         return best[0]
-    japanese = next((one for one in found if one[0] in ("euc_jp", "cp932") and _kana(one[1])), None)
+    japanese = next((one for one in found if one[0] in ("euc_jp", "cp932") and _is_mostly_kana(one[1])), None)
     if japanese and all(one[0] in ("gb18030", "big5", "cp949", japanese[0]) for one in [best, *rivals]):
         return japanese[0]
-    raise _unsure(sample, [one[0] for one in [best, *rivals][:4]], name)
+    raise _ambiguous(sample, [one[0] for one in [best, *rivals][:4]], name)
 
 
-def _unlikely(runs: list[bytes]) -> str:
+def _unlikely_multibyte(runs: list[bytes]) -> str:
     """Of Chinese and Korean the one it is not: the first bytes of Hangul end at C8, those of Chinese go on to F7."""
     first = [byte for run in runs for byte in run[::2] if byte >= 0xB0]
     beyond = sum(byte > 0xC8 for byte in first)
     return "cp949" if beyond * 10 > len(first) else "gb18030" if beyond * 50 < len(first) else ""
 
 
-def _mess(text: str) -> float:
+def _misplaced_share(text: str) -> float:
     """The share of foreign letters that stand as no language writes them: capitals inside a word, signs between letters."""
-    return len(MESS.findall(text)) / max(1, sum(sign > "\x7f" for sign in text))
+    return len(MISPLACED.findall(text)) / max(1, sum(char > "\x7f" for char in text))
 
 
-def _kana(text: str) -> bool:
-    letters = [sign for sign in text if sign > "\x7f"]
-    return sum("\u3040" <= sign <= "\u30ff" for sign in letters) * 10 > len(letters)
+def _is_mostly_kana(text: str) -> bool:
+    letters = [char for char in text if char > "\x7f"]
+    return sum("\u3040" <= char <= "\u30ff" for char in letters) * 10 > len(letters)
 
 
-def _unsure(sample: bytes, encodings: list[str], name: str) -> DataError:
+def _ambiguous(sample: bytes, encodings: list[str], name: str) -> DataError:
     line = sample.split(b"\n")[0][:60]
     shown = "; ".join(
         f"{encoding}: {' '.join(line.decode(encoding, errors='replace').split())}" for encoding in encodings

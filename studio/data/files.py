@@ -1,4 +1,4 @@
-"""The files a source stands for: one; a folder or a pattern of shards; the data files in a ZIP archive."""
+"""The files of a source: one file, the shards of a folder or pattern, or the data files in a ZIP archive."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from pathlib import Path
 from studio.errors import DataError
 from studio.home import subfolder
 
-DATA = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".arrow", ".txt", ".xlsx")
-PACKED = (".gz", ".bz2", ".xz", ".zst")
+DATA_ENDINGS = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".arrow", ".txt", ".xlsx")
+COMPRESSED_ENDINGS = (".gz", ".bz2", ".xz", ".zst")
 NOT_DATA = re.compile(
     r"^(\.|_|readme|license|licence|dataset_infos?\.json|config\.json|state\.json|.*\.ya?ml$|metadata\.json)",
     re.IGNORECASE,
 )
 HELD_OUT = re.compile(r"(^|[-_.])(test|tests|testing|valid|validation|val|dev|eval|evaluation)([-_.]|$)", re.IGNORECASE)
-LARGEST, TIMES, MOST = 64 << 30, 200, 10_000  # bytes unpacked, times the archive's size, files
-OFFICE = {
+MAX_UNPACKED, MAX_RATIO, MAX_FILES = 64 << 30, 200, 10_000  # bytes unpacked, times the archive's size, files
+OFFICE_FORMATS = {
     "[content_types].xml": "",
     "word/": "a Word document",
     "ppt/": "a presentation",
@@ -37,18 +37,18 @@ class Files:
     """
 
     def __init__(self, source: str | Path):
-        self.paths, self.notes, self.packed, self.stack = [Path(source)], [], "", ExitStack()
+        self.paths, self.notes, self.archive, self.stack = [Path(source)], [], "", ExitStack()
         path = Path(source)
         try:
             if path.is_dir():
-                self._choose(_below(path), path.name, path)
+                self._choose(_files_below(path), path.name, path)
             elif not path.is_file() and glob.has_magic(str(source)):
                 found = sorted(Path(p) for p in glob.glob(str(source), recursive=True) if Path(p).is_file())
                 if not found:
                     raise DataError(
                         f"No file matches {str(source)!r}.", "Check the pattern, such as folder/*.jsonl.", "data.train"
                     )
-                self.paths = found[:MOST]
+                self.paths = found[:MAX_FILES]
             elif _is_archive(path):
                 self._unpack(path)
         except BaseException:
@@ -56,7 +56,8 @@ class Files:
             raise
         if len(self.paths) > 1:
             self.notes.append(
-                f"Read are {len(self.paths)} files, from {self.paths[0].name} to {self.paths[-1].name}; rows are counted through."
+                f"Read are {len(self.paths)} files, from {self.paths[0].name} to {self.paths[-1].name}; rows are "
+                "counted through."
             )
 
     def __enter__(self) -> Files:
@@ -67,15 +68,19 @@ class Files:
 
     def _choose(self, found: Iterable[Path], name: str, below: Path) -> None:
         """The data files of one kind; those held out to test are left out where there are others."""
-        files = [p for p in found if _kind(p) and not NOT_DATA.match(p.name)]
+        files = [p for p in found if _data_ending(p) and not NOT_DATA.match(p.name)]
         if not files:
             raise DataError(
-                f"{name} holds no data files.", f"Files that can be read end in {', '.join(DATA)}.", "data.train"
+                f"{name} holds no data files.",
+                f"Files that can be read end in {', '.join(DATA_ENDINGS)}.",
+                "data.train",
             )
-        kinds = {_kind(p): p.name[p.name.lower().rindex(_kind(p)) :] for p in files}  # with the ending of their packing
+        kinds = {
+            _data_ending(p): p.name[p.name.lower().rindex(_data_ending(p)) :] for p in files
+        }  # with the ending of their packing
         if len(kinds) > 1:
             hint = "Say which: " + " or ".join(f"{below}/**/*{ending}" for ending in sorted(kinds.values())[:3]) + "."
-            if self.packed:
+            if self.archive:
                 hint = "Unpack it, and name the file that is meant."
             raise DataError(f"{name} holds files of several kinds: {', '.join(sorted(kinds))}.", hint, "data.train")
         held_out = [p for p in files if any(map(HELD_OUT.search, (_stem(p), *p.relative_to(below).parts[:-1])))]
@@ -85,18 +90,22 @@ class Files:
             self.notes.append(
                 f"Left out, as their names say that they are for testing: {named}{', …' if len(held_out) > 5 else ''}."
             )
-        self.paths = sorted(files, key=lambda p: _natural(str(p)))[:MOST]
+        self.paths = sorted(files, key=lambda p: _natural_key(str(p)))[:MAX_FILES]
 
     def _unpack(self, path: Path) -> None:
         """The archive's data files, in a folder that is removed in the end; folders inside it are kept apart."""
-        self.packed = "zip"
+        self.archive = "zip"
         folder = Path(tempfile.mkdtemp(prefix=".zip-", dir=subfolder("datasets")))
         self.stack.callback(shutil.rmtree, folder, ignore_errors=True)
         try:
             with zipfile.ZipFile(path) as archive:
                 inside = [i for i in archive.infolist() if not i.is_dir() and "__MACOSX" not in i.filename]
                 size = sum(i.file_size for i in inside)
-                if size > LARGEST or (size > 1 << 30 and size > TIMES * path.stat().st_size) or len(inside) > MOST:
+                if (
+                    size > MAX_UNPACKED
+                    or (size > 1 << 30 and size > MAX_RATIO * path.stat().st_size)
+                    or len(inside) > MAX_FILES
+                ):
                     raise DataError(
                         f"{path.name} would unpack to {size >> 20:,} MB in {len(inside)} files.",
                         "Unpack it, and name the file.",
@@ -104,7 +113,7 @@ class Files:
                     )
                 for n, info in enumerate(inside):
                     name = Path(info.filename.replace("\\", "/")).name
-                    if not _kind(Path(name)) or NOT_DATA.match(name):
+                    if not _data_ending(Path(name)) or NOT_DATA.match(name):
                         continue
                     target = folder / f"{n:05}" / name
                     target.parent.mkdir()
@@ -121,7 +130,7 @@ class Files:
             raise DataError(
                 f"{path.name} cannot be unpacked: {error}.", "Pack it again, without a password.", path.name
             ) from error
-        self._choose(_below(folder), path.name, folder)
+        self._choose(_files_below(folder), path.name, folder)
 
 
 def _is_archive(path: Path) -> bool:
@@ -135,7 +144,7 @@ def _is_archive(path: Path) -> bool:
 
 
 def office(path: Path) -> str:
-    """xlsx, or what other office document a ZIP archive is; "" for a plain one. Raises DataError where it is damaged."""
+    """ "xlsx", or the kind of office document a ZIP archive is; "" for others. Raises DataError for a damaged one."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = [name.lower() for name in archive.namelist()]
@@ -145,10 +154,10 @@ def office(path: Path) -> str:
         ) from error
     if any(name.startswith("xl/") for name in names):
         return "xlsx"
-    return next((what for name, what in OFFICE.items() if what and any(n.startswith(name) for n in names)), "")
+    return next((what for name, what in OFFICE_FORMATS.items() if what and any(n.startswith(name) for n in names)), "")
 
 
-def _below(folder: Path) -> list[Path]:
+def _files_below(folder: Path) -> list[Path]:
     return [
         p
         for p in folder.rglob("*")
@@ -156,18 +165,18 @@ def _below(folder: Path) -> list[Path]:
     ]
 
 
-def _kind(path: Path) -> str:
+def _data_ending(path: Path) -> str:
     """The ending that says what a file is, without that of its packing; "" for what is no data file."""
     endings = [s.lower() for s in path.suffixes]
-    if endings and endings[-1] in PACKED:
+    if endings and endings[-1] in COMPRESSED_ENDINGS:
         endings.pop()
-    return endings[-1] if endings and endings[-1] in DATA else ""
+    return endings[-1] if endings and endings[-1] in DATA_ENDINGS else ""
 
 
 def _stem(path: Path) -> str:
     return path.name.partition(".")[0]
 
 
-def _natural(name: str) -> list[tuple[bool, int, str]]:
+def _natural_key(name: str) -> list[tuple[bool, int, str]]:
     """part-2 before part-10."""
     return [(piece.isdecimal(), int(piece) if piece.isdecimal() else 0, piece) for piece in re.split(r"(\d+)", name)]

@@ -13,7 +13,7 @@ from studio.errors import DataError
 from studio.home import slug, subfolder, temporary_path
 
 ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+|[A-Za-z][\w-]{2,})(?::(?P<config>[\w.-]+))??(?::(?P<split>[\w.\[\]%:-]+))?")
-ASKED = 600  # seconds before the Hub is asked again whether it holds a newer one
+REVISION_SECONDS = 600  # seconds before the Hub is asked again whether it holds a newer one
 FILE = re.compile(r"\.(jsonl?|csv|tsv|parquet|arrow|txt|gz)$", re.IGNORECASE)
 
 
@@ -24,29 +24,31 @@ def is_hub_id(text: str) -> bool:
 
 
 def is_local(text: str) -> bool:
-    """Whether nothing has to be fetched for a source: it is no Hub id, or was fetched before."""
-    return not is_hub_id(text) or Path(text).is_file() or _place(text).is_file()
+    """Whether nothing has to be downloaded for a source: it is no Hub id, or was downloaded before."""
+    return not is_hub_id(text) or Path(text).is_file() or _local_file(text).is_file()
 
 
-def _place(text: str) -> Path:
-    """The file of a Hub name. Its name is cut at some length, so a few letters over the whole name tell long ones apart."""
-    told = xxhash.xxh32_hexdigest(text.encode())
-    return subfolder("uploads") / f"hub-{slug(text.replace('/', '-').replace(':', '-'))}-{told}.parquet"
+def _local_file(text: str) -> Path:
+    """The local file of a Hub id. The slug is cut at some length; the hash keeps long names apart."""
+    digest = xxhash.xxh32_hexdigest(text.encode())
+    return subfolder("uploads") / f"hub-{slug(text.replace('/', '-').replace(':', '-'))}-{digest}.parquet"
 
 
 def path_of(text: str) -> Path:
-    """A Hub data set's split as a Parquet file among the uploads: fetched once, and anew when the Hub holds a newer one.
+    """The split of a Hub data set as a Parquet file among the uploads; fetched again when the Hub has a newer revision.
 
-    Raises DataError with what the Hub said. Without a network the one that was fetched before is taken.
+    Raises DataError with the Hub's answer. Without a network, an earlier copy is used.
     """
     found = ID.fullmatch(text)
     repo, config, split = found["repo"], found["config"], found["split"] or "train"
-    kept = _place(text)
-    noted = kept.with_suffix(".revision")
-    revision = _revision(repo, noted) if kept.is_file() else None
-    if kept.is_file() and (revision is None or (noted.is_file() and noted.read_text(encoding="utf-8") == revision)):
-        noted.touch()
-        return kept
+    local = _local_file(text)
+    revision_file = local.with_suffix(".revision")
+    revision = _revision(repo, revision_file) if local.is_file() else None
+    if local.is_file() and (
+        revision is None or (revision_file.is_file() and revision_file.read_text(encoding="utf-8") == revision)
+    ):
+        revision_file.touch()
+        return local
     from datasets import load_dataset  # late: half a second, and only where something is fetched
     from huggingface_hub import constants
 
@@ -67,16 +69,20 @@ def path_of(text: str) -> Path:
             "Check the spelling, the split and the network; a private data set needs HF_TOKEN.",
             "data.train",
         ) from error
-    temporary = temporary_path(kept)
+    temporary = temporary_path(local)
     dataset.to_parquet(str(temporary))
-    temporary.replace(kept)
-    noted.write_text(revision or "", encoding="utf-8")
-    return kept
+    temporary.replace(local)
+    revision_file.write_text(revision or "", encoding="utf-8")
+    return local
 
 
-def _revision(repo: str, noted: Path | None = None) -> str | None:
-    """The Hub's newest revision of a data set; None where it cannot be asked, or was asked within ASKED seconds."""
-    if noted is not None and noted.is_file() and time.time() - noted.stat().st_mtime < ASKED:
+def _revision(repo: str, revision_file: Path | None = None) -> str | None:
+    """The Hub's newest revision of a data set; None where it cannot be asked, or was asked within REVISION_SECONDS."""
+    if (
+        revision_file is not None
+        and revision_file.is_file()
+        and time.time() - revision_file.stat().st_mtime < REVISION_SECONDS
+    ):
         return None
     from huggingface_hub import HfApi, constants  # late, as above
     from huggingface_hub.errors import HfHubHTTPError

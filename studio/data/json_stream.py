@@ -10,8 +10,8 @@ from typing import IO, Any
 from studio.data.block import MAX_ROW_BYTES, READ_BYTES
 from studio.errors import DataError
 
-PRINTED = re.compile(r"double quotes .*near .*\{\s*\\?['\w]")
-WIDE = re.compile("[：，“”]")
+PYTHON_REPR = re.compile(r"double quotes .*near .*\{\s*\\?['\w]")
+FULL_WIDTH = re.compile("[：，“”]")
 
 
 class JsonStream:
@@ -19,7 +19,7 @@ class JsonStream:
 
     def __init__(self, file: IO[bytes], name: str, head: bytes = b""):
         """head: what was read of the file already."""
-        self.file, self.name, self.at, self.line, self.done, self.ended = file, name, 0, 1, len(head), False
+        self.file, self.name, self.position, self.line, self.done, self.at_end = file, name, 0, 1, len(head), False
         self.duplicate_keys: dict[str, None] = {}  # keys that stood twice in an object
         self.decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
         self.json = json.JSONDecoder(
@@ -27,77 +27,81 @@ class JsonStream:
         )
         self.text = self.decoder.decode(head)
 
-    def more(self, size: int = READ_BYTES) -> bool:
-        if len(self.text) - self.at > MAX_ROW_BYTES + READ_BYTES:
+    def read_more(self, size: int = READ_BYTES) -> bool:
+        if len(self.text) - self.position > MAX_ROW_BYTES + READ_BYTES:
             raise row_too_long(self.name, self.line)
         data = self.file.read(min(size, MAX_ROW_BYTES))
         self.done += len(data)
-        self.ended = not data
-        self.text = self.text[self.at :] + self.decoder.decode(data, final=not data)
-        self.at = 0
-        return not self.ended
+        self.at_end = not data
+        self.text = self.text[self.position :] + self.decoder.decode(data, final=not data)
+        self.position = 0
+        return not self.at_end
 
     def peek(self) -> str:
         """The next sign that is not blank; "" at the end."""
         while True:
-            while self.at < len(self.text):
-                sign = self.text[self.at]
-                if sign not in " \t\r\n\ufeff":
-                    return sign
-                self.line += sign == "\n"
-                self.at += 1
-            if not self.more():
+            while self.position < len(self.text):
+                char = self.text[self.position]
+                if char not in " \t\r\n\ufeff":
+                    return char
+                self.line += char == "\n"
+                self.position += 1
+            if not self.read_more():
                 return ""
 
     def skip(self) -> None:
-        self.at += 1
+        self.position += 1
 
     def value(self) -> Any:
         size = READ_BYTES
         while True:
             try:
-                value, end = self.json.raw_decode(self.text, self.at)
-                if end < len(self.text) or self.ended:
-                    self.line += self.text.count("\n", self.at, end)
-                    self.at = end
+                value, end = self.json.raw_decode(self.text, self.position)
+                if end < len(self.text) or self.at_end:
+                    self.line += self.text.count("\n", self.position, end)
+                    self.position = end
                     return value
             except json.JSONDecodeError as error:
-                if self.ended or (
+                if self.at_end or (
                     error.pos < len(self.text) - 64
                     and not error.msg.startswith(("Unterminated", "Expecting value", "Invalid"))
                 ):
-                    self.line += self.text.count("\n", self.at, error.pos)
+                    self.line += self.text.count("\n", self.position, error.pos)
                     raise self.broken(_in_words(error)) from error
             except RecursionError as error:
                 raise self.broken("it is nested too deeply") from error
             except ValueError as error:  # a number of thousands of digits
                 raise self.broken(str(error).partition(";")[0]) from error
             size *= 2  # reading twice as much each time keeps the work linear
-            self.more(size)
+            self.read_more(size)
 
     def broken(self, why: str) -> DataError:
         hint = "Correct that line, or export the file again."
-        if PRINTED.search(why):
+        if PYTHON_REPR.search(why):
             hint = "Python or JavaScript printed these rows; write them with json.dumps or JSON.stringify."
-        if WIDE.search(why):
-            hint = "Full-width signs stand where JSON wants : , and plain quotation marks. Replace them in that line, or export the file again."
+        if FULL_WIDTH.search(why):
+            hint = (
+                "Full-width signs stand where JSON wants : , and plain quotation marks. Replace them in that "
+                "line, or export the file again."
+            )
         return DataError(f"{self.name} is not whole JSON: line {self.line}: {why}.", hint, f"{self.name}:{self.line}")
 
 
 def object_noting_duplicates(pairs: list[tuple[str, Any]], duplicate_keys: dict[str, None]) -> dict[str, Any]:
     """The object of these pairs; keys that it has twice are noted."""
-    made = dict(pairs)
-    if len(made) < len(pairs):
+    result = dict(pairs)
+    if len(result) < len(pairs):
         keys = [key for key, _ in pairs]
-        duplicate_keys |= dict.fromkeys(key for key in made if keys.count(key) > 1)
-    return made
+        duplicate_keys |= dict.fromkeys(key for key in result if keys.count(key) > 1)
+    return result
 
 
 def duplicate_key_notes(duplicate_keys: dict[str, None]) -> list[str]:
     """What is said of keys that stand twice."""
     return (
         [
-            f"Some rows have a key more than once ({', '.join(list(duplicate_keys)[:5])}): the last value of each is read."
+            f"Some rows have a key more than once ({', '.join(list(duplicate_keys)[:5])}): the last value of each "
+            "is read."
         ]
         if duplicate_keys
         else []

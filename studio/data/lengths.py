@@ -1,4 +1,4 @@
-"""How long the rows are in tokens, what a limit would cost, and what languages they are in."""
+"""Statistics: lengths of rows in tokens, the effect of a limit, and the languages of the rows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from studio.data.problem import MAX_DETAILED_PER_KIND, Problem, problem
 from studio.errors import TemplateError
 from studio.tokens import Encoded, Encoder
 
-COUNTED = 20_000  # rows; of more, so many spread evenly are counted, and the answer says so
+MAX_COUNTED = 20_000  # rows; of more, so many spread evenly are counted, and the answer says so
 BARS = 24
 SCRIPTS = (
     ("Chinese", re.compile(r"[\u4e00-\u9fff]")),
@@ -53,41 +53,50 @@ def statistics(
 ) -> dict[str, Any]:
     """Lengths of all usable rows in tokens, before any cut, with what the encoder's max_length would do to them.
 
-    {rows, counted, turns, min, median, p95, max, total, trained, trained_share, over_limit, tokens_lost, tokens_per_epoch,
-    histogram: [[upto, rows], …], suggested_max_length, languages: {name: share}, unrenderable, problems, counts}. Where counted < rows, the
-    counted rows are spread evenly, and totals and counts of rows are scaled to all of them. problems: those that template and model make,
-    which the file alone does not show; counts: rows of each kind of them.
+    {rows, counted, turns, min, median, p95, max, total, trained, trained_share, over_limit, tokens_lost,
+    tokens_per_epoch, histogram: [[upto, rows], …], suggested_max_length, languages: {name: share}, unrenderable,
+    problems, counts}. Where counted < rows, the counted rows are spread evenly, and totals and counts of rows are
+    scaled to all of them. problems: those that template and model make, which the file alone does not show; counts:
+    rows of each kind of them.
     """
     conversations = dataset.conversations if isinstance(dataset, Dataset) else dataset
     count = len(conversations)
-    chosen = conversations if count <= COUNTED else conversations.take([n * count // COUNTED for n in range(COUNTED)])
-    sizes, trained, turns, noted = [], [], 0, TemplateProblems()
+    chosen = (
+        conversations
+        if count <= MAX_COUNTED
+        else conversations.take([n * count // MAX_COUNTED for n in range(MAX_COUNTED)])
+    )
+    sizes, trained, turns, template_problems = [], [], 0, TemplateProblems()
     for start in range(0, len(chosen), 250):
         batch = chosen.batch(start, 250)
         turns += sum(len(c["messages"]) or 1 for c in batch)
         for conversation, e in zip(batch, encoder.encode_each(batch, whole=True), strict=True):
-            noted.check(conversation, e, encoder)
+            template_problems.check(conversation, e, encoder)
             if isinstance(e, Encoded):
                 sizes.append(len(e.ids))
                 trained.append(e.n_trained)
         if report:
             report(min(start + 250, len(chosen)), len(chosen))
     lengths, factor = np.array(sizes, np.int64), count / max(1, len(chosen))
-    counts = {kind: round(many * factor) for kind, many in noted.counts.items()}
-    told = {
+    counts = {kind: round(many * factor) for kind, many in template_problems.counts.items()}
+    result = {
         "rows": count,
         "counted": len(chosen),
         "turns": round(turns * factor),
         "unrenderable": counts.get("unrenderable", 0),
     }
-    told |= summary(lengths, int(sum(trained)), factor) | limit_effects(
+    result |= summary(lengths, int(sum(trained)), factor) | limit_effects(
         lengths, encoder.max_length, encoder.too_long, factor
     )
-    return told | {"languages": languages(chosen), "problems": [p.as_dict() for p in noted.problems], "counts": counts}
+    return result | {
+        "languages": languages(chosen),
+        "problems": [p.as_dict() for p in template_problems.problems],
+        "counts": counts,
+    }
 
 
 class TemplateProblems:
-    """Problems that show only once a row meets a template and a model: it cannot be rendered, nothing of it is trained, something is left out."""
+    """Problems that depend on template and model: rows that cannot be rendered, train nothing, or lose a part."""
 
     def __init__(self) -> None:
         self.problems: list[Problem] = []
@@ -96,16 +105,16 @@ class TemplateProblems:
     def check(self, conversation: dict[str, Any], e: Encoded | TemplateError, encoder: Encoder) -> None:
         """Note what is wrong with a row, encoded whole or refused."""
         if isinstance(e, TemplateError):
-            self._note("unrenderable", conversation, e.message, e.hint)
+            self._add("unrenderable", conversation, e.message, e.hint)
             return
         if not e.n_trained:
-            self._note("untrained", conversation, "No token of this row is trained on.")
+            self._add("untrained", conversation, "No token of this row is trained on.")
         if beyond := encoder.describe_overlong(e):
-            self._note("over_context", conversation, beyond)
+            self._add("over_context", conversation, beyond)
         for kind in e.left_out:
-            self._note(kind, conversation)
+            self._add(kind, conversation)
 
-    def _note(self, kind: str, conversation: dict[str, Any], reason: str = "", hint: str = "") -> None:
+    def _add(self, kind: str, conversation: dict[str, Any], reason: str = "", hint: str = "") -> None:
         self.counts[kind] += 1
         if self.counts[kind] <= MAX_DETAILED_PER_KIND:
             value = conversation.get("text") or next(
@@ -124,14 +133,20 @@ def summary(lengths: np.ndarray, trained: int, factor: float = 1.0) -> dict[str,
     median, p95 = (int(np.percentile(lengths, q, method="inverted_cdf")) for q in (50, 95))
     total = int(lengths.sum())
     return {
-        "min": int(lengths.min()), "median": median, "p95": p95, "max": int(lengths.max()), "total": round(total * factor),
-        "trained": round(trained * factor), "trained_share": round(trained / max(1, total), 4),
-        "histogram": histogram(lengths, factor), "suggested_max_length": suggested(lengths),
-    }  # fmt: skip
+        "min": int(lengths.min()),
+        "median": median,
+        "p95": p95,
+        "max": int(lengths.max()),
+        "total": round(total * factor),
+        "trained": round(trained * factor),
+        "trained_share": round(trained / max(1, total), 4),
+        "histogram": histogram(lengths, factor),
+        "suggested_max_length": suggested(lengths),
+    }
 
 
 def histogram(lengths: np.ndarray, factor: float = 1.0) -> list[list[int]]:
-    """[[upto, rows], …]: rows of more than the bar before's and at most `upto` tokens, about BARS bars of one round width."""
+    """[[upto, rows], …]: rows of at most `upto` tokens and more than the bar before; about BARS bars."""
     longest = int(lengths.max(initial=1))
     rough = max(1, longest / BARS)
     unit = 10 ** int(np.log10(rough))
@@ -141,14 +156,14 @@ def histogram(lengths: np.ndarray, factor: float = 1.0) -> list[list[int]]:
 
 
 def suggested(lengths: np.ndarray) -> int:
-    """The smallest multiple of 32 that leaves 99 rows of 100 whole; all of them where that costs at most a quarter more."""
-    nearly, longest = float(np.percentile(lengths, 99)), int(lengths.max())
-    wanted = longest if longest <= 1.25 * nearly else nearly
-    return max(32, int(-(-wanted // 32)) * 32)
+    """The smallest multiple of 32 that fits the 99th percentile; the maximum where that is at most a quarter more."""
+    p99, longest = float(np.percentile(lengths, 99)), int(lengths.max())
+    limit = longest if longest <= 1.25 * p99 else p99
+    return max(32, int(-(-limit // 32)) * 32)
 
 
 def limit_effects(lengths: np.ndarray, limit: int | None, too_long: str = "cut", factor: float = 1.0) -> dict[str, int]:
-    """What a limit does: rows over it, tokens lost (cut off, or gone with the dropped rows), tokens of an epoch that are left."""
+    """Rows over a limit, tokens lost by it (cut off or dropped), and tokens left in an epoch."""
     if not limit:
         limit = int(lengths.max(initial=0))
     over = lengths > limit
@@ -173,16 +188,16 @@ def languages(conversations: Conversations, looked_at: int = 400) -> dict[str, f
 
 
 def language(text: str) -> str:
-    """The language of a text, by its script, and for Latin letters by its commonest words; "other" where nothing fits."""
+    """The language of a text, by its script or (Latin letters) by its most frequent words; "other" where none fits."""
     text = text[:1000]
     letters = sum(map(str.isalpha, text)) or 1
     counts = {name: len(pattern.findall(text)) for name, pattern in SCRIPTS}
     if counts["Japanese"] * 10 > letters:
         return "Japanese"
-    name, most = max(counts.items(), key=lambda item: item[1])
-    if most * 3 > letters:
+    name, highest = max(counts.items(), key=lambda item: item[1])
+    if highest * 3 > letters:
         return name
     words = re.findall(r"[^\W\d_]+", text.lower())
     scores = {name: sum(word in common for word in words) for name, common in COMMON.items()}
-    name, most = max(scores.items(), key=lambda item: item[1])
-    return name if most * 12 >= len(words) and most else "other"
+    name, highest = max(scores.items(), key=lambda item: item[1])
+    return name if highest * 12 >= len(words) and highest else "other"

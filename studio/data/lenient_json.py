@@ -1,4 +1,4 @@
-"""JSON as people write it by hand: comments, commas too many or missing, line breaks inside a text. Mended, and told."""
+"""Repairs JSON written by hand: comments, extra or missing commas, line breaks inside strings."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ RAW = re.compile(r"[\x00-\x1f]")
 
 
 def repair(text: str) -> tuple[str, list[str]]:
-    """(the text as JSON, what was mended in it). Line breaks outside texts stay, so that problems name the right line."""
-    told: dict[str, None] = {}
+    """(the text as JSON, what was repaired). Line breaks outside strings stay, so line numbers remain right."""
+    mended: dict[str, None] = {}
 
-    def token(found: re.Match[str]) -> str:
-        said = found[0]
-        if said[0] != '"':
-            told["comments were left out"] = None
-            return re.sub(r"[^\n]", " ", said)
-        if RAW.search(said):
-            told["line breaks inside texts were kept as such"] = None
-            return RAW.sub(lambda sign: ESCAPES.get(sign[0], f"\\u{ord(sign[0]):04x}"), said)
-        return said
+    def token(match: re.Match[str]) -> str:
+        token_text = match[0]
+        if token_text[0] != '"':
+            mended["comments were left out"] = None
+            return re.sub(r"[^\n]", " ", token_text)
+        if RAW.search(token_text):
+            mended["line breaks inside texts were kept as such"] = None
+            return RAW.sub(lambda sign: ESCAPES.get(sign[0], f"\\u{ord(sign[0]):04x}"), token_text)
+        return token_text
 
-    def extra(found: re.Match[str]) -> str:
-        if found[1]:
-            return found[1]
-        told["commas behind the last entry were left out"] = None
-        return found[2]
+    def extra(match: re.Match[str]) -> str:
+        if match[1]:
+            return match[1]
+        mended["commas behind the last entry were left out"] = None
+        return match[2]
 
-    def missing(found: re.Match[str]) -> str:
-        if found[1]:
-            return found[1]
-        told["missing commas were put in"] = None
-        return f"{found[2]},{found[3]}"
+    def missing(match: re.Match[str]) -> str:
+        if match[1]:
+            return match[1]
+        mended["missing commas were put in"] = None
+        return f"{match[2]},{match[3]}"
 
     text = EXTRA.sub(extra, TOKEN.sub(token, text))
     text = MISSING.sub(missing, text)
-    return text, list(told)
+    return text, list(mended)

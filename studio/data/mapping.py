@@ -17,13 +17,25 @@ from studio.errors import DataError
 
 # part named by hand -> the column the formats know it by
 PARTS = {
-    "prompt": "instruction", "instruction": "instruction", "question": "instruction",
-    "input": "input", "query": "input",
-    "answer": "output", "output": "output", "response": "output", "completion": "output",
-    "system": "system", "history": "history", "messages": "messages", "tools": "tools", "text": "text",
-    "chosen": "chosen", "rejected": "rejected", "label": "label",
+    "prompt": "instruction",
+    "instruction": "instruction",
+    "question": "instruction",
+    "input": "input",
+    "query": "input",
+    "answer": "output",
+    "output": "output",
+    "response": "output",
+    "completion": "output",
+    "system": "system",
+    "history": "history",
+    "messages": "messages",
+    "tools": "tools",
+    "text": "text",
+    "chosen": "chosen",
+    "rejected": "rejected",
+    "label": "label",
     **dict.fromkeys(REASONING, "reasoning"),
-}  # fmt: skip
+}
 TAGS = {
     "role": "role_tag",
     "content": "content_tag",
@@ -31,26 +43,28 @@ TAGS = {
     "assistant": "assistant_tag",
     "tool": "observation_tag",
 }
-OWN = {*TAGS, "format", "use"}  # keys of a mapping that name no column of the row
+NOT_COLUMNS = {*TAGS, "format", "use"}  # keys of a mapping that name no column of the row
 INFO_FILE = "dataset_info.json"
-INFO = {"columns", "tags", "formatting", "file_name", "file_sha1", "ranking", "hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "split",
-        "subset", "num_samples", "folder", "load_from"}  # fmt: skip
-NO_TEXT = ("images", "videos", "audios")
+ENTRY_KEYS = {
+    *("columns", "tags", "formatting", "file_name", "file_sha1", "folder", "split", "subset", "num_samples", "ranking"),
+    *("hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "load_from"),
+}
+MEDIA_COLUMNS = ("images", "videos", "audios")
 
 
 def normalized_mapping(mapping: dict[str, Any] | None) -> dict[str, Any] | None:
-    """{"columns": {part: column}, "tags": {…}}, from either way to write a mapping. Raises DataError for an unknown part."""
+    """{"columns": {part: column}, "tags": {…}} from either notation. Raises DataError for an unknown part."""
     if not mapping:
         return None
     if is_entry(mapping):
-        unknown = set(mapping) - INFO
+        unknown = set(mapping) - ENTRY_KEYS
         columns, tags = dict(mapping.get("columns") or {}), dict(mapping.get("tags") or {})
         if mapping.get("formatting", "alpaca") == "sharegpt":
             columns.setdefault("messages", "conversations")
             tags = {"role_tag": "from", "content_tag": "value"} | tags
-        columns = {part: column for part, column in columns.items() if part not in NO_TEXT and column}
+        columns = {part: column for part, column in columns.items() if part not in MEDIA_COLUMNS and column}
     else:
-        unknown, columns = set(), {part: column for part, column in mapping.items() if part not in OWN}
+        unknown, columns = set(), {part: column for part, column in mapping.items() if part not in NOT_COLUMNS}
         tags = {TAGS[key]: mapping[key] for key in TAGS if key in mapping}
     unknown |= set(columns) - set(PARTS) - {"kto_tag"}
     if unknown:
@@ -93,10 +107,10 @@ def notes_of(mapping: dict[str, Any] | None, files: list[Path]) -> list[str]:
     notes, columns = [], mapping.get("columns") or {}
     if count := limit_of(mapping):
         notes.append(f"num_samples is {count}: the first {count} rows are read.")
-    if media := [f"{part} ({columns[part]})" for part in NO_TEXT if columns.get(part)]:
+    if media := [f"{part} ({columns[part]})" for part in MEDIA_COLUMNS if columns.get(part)]:
         notes.append(f"Training is on text alone; the entry's {', '.join(media)} are not used.")
-    wanted = mapping.get("file_sha1")
-    if wanted and len(files) == 1 and _sha1(files[0]) != wanted:
+    expected = mapping.get("file_sha1")
+    if expected and len(files) == 1 and _sha1(files[0]) != expected:
         notes.append("The file is not the one that file_sha1 of its entry names; it was read all the same.")
     return notes
 
@@ -138,15 +152,15 @@ def renamer(mapping: dict[str, Any] | None) -> Callable[[Any], Any] | None:
     def rename(row: Any) -> Any:
         if not isinstance(row, dict):
             return row
-        made: Row = {part: row[column] for part, column in columns.items() if column in row}
+        result: Row = {part: row[column] for part, column in columns.items() if column in row}
         if not columns:
-            made = row | {}
-        lists = made.get(
+            result = row | {}
+        lists = result.get(
             "messages", next((row[name] for name in MESSAGE_COLUMNS if isinstance(row.get(name), list)), None)
         )
         if tags and isinstance(lists, list):
-            made["messages"] = [_retag(turn, tags) for turn in lists]
-        return made
+            result["messages"] = [_retag(turn, tags) for turn in lists]
+        return result
 
     return rename
 
@@ -157,19 +171,19 @@ def _retag(turn: Any, tags: dict[str, str]) -> Any:
         return turn
     role_key = tags.get("role_tag") or next((key for key in ROLE_KEYS if key in turn), "role")
     content_key = tags.get("content_tag") or next((key for key in CONTENT_KEYS if key in turn), "content")
-    made = without(turn, role_key, content_key)
+    result = without(turn, role_key, content_key)
     if role_key in turn:
-        own = {
+        role_names = {
             tags[f"{name}_tag"]: name
             for name in ("user", "assistant", "observation", "function", "system")
             if f"{name}_tag" in tags
         }
-        said = turn[role_key]
-        meant = own.get(said) if isinstance(said, str) else None
-        made["role"] = "assistant" if meant == "function" else ROLES.get(meant, said)
+        role = turn[role_key]
+        known_role = role_names.get(role) if isinstance(role, str) else None
+        result["role"] = "assistant" if known_role == "function" else ROLES.get(known_role, role)
     if content_key in turn:
-        made["content"] = turn[content_key]
-    return made
+        result["content"] = turn[content_key]
+    return result
 
 
 def from_dataset_info(path: Path, name: str) -> tuple[str, dict[str, Any]]:
@@ -203,7 +217,7 @@ def from_dataset_info(path: Path, name: str) -> tuple[str, dict[str, Any]]:
 
 
 def with_label_column(mapping: dict[str, Any] | None, rows: list[Any]) -> dict[str, Any] | None:
-    """The mapping, and the label of the rows where they have one that it does not name: else bad answers would be taken for good ones."""
+    """The mapping with the label column of the rows added where it names none, so that bad answers are not trained."""
     found = normalized_mapping(mapping)
     if not found or "label" in {PARTS.get(part, "label") for part in found["columns"]} or not found["columns"]:
         return mapping
@@ -235,7 +249,7 @@ def _optional(found: dict[str, Any], column: str) -> bool:
 
 
 def resolve_entry(source: str, mapping: dict[str, Any] | None) -> tuple[str, dict[str, Any] | None]:
-    """(source, mapping) of FOLDER/dataset_info.json:NAME, a mapping by hand going before the entry's; any other source as it is."""
+    """(source, mapping) of FOLDER/dataset_info.json:NAME; a given mapping wins over the entry's. Others unchanged."""
     file, _, name = source.rpartition(":")
     if Path(source).name == INFO_FILE and Path(source).is_file():
         raise DataError(

@@ -12,20 +12,20 @@ from studio.data.dataset import Conversations
 
 
 def sample_indices(count: int, weight: float, seed: int) -> np.ndarray:
-    """Which of `count` rows an epoch sees at this weight: all of them floor(weight) times, and a random part once more."""
+    """The rows of an epoch at this weight: all `count` rows floor(weight) times, and a random part once more."""
     whole = int(weight)
     part = np.random.default_rng(seed).permutation(count)[: round(count * (weight - whole))]
     return np.concatenate([np.tile(np.arange(count), whole), np.sort(part)]).astype(np.int64)
 
 
 def shuffled(rows: int, seed: int, epoch: int) -> list[int]:
-    """The order in which an epoch sees `rows` rows. The same seed and epoch give the same, whatever was drawn before."""
+    """A permutation of `rows` rows for an epoch; depends only on seed and epoch."""
     numbers = list(range(rows))
     random.Random(f"{seed} {epoch}").shuffle(numbers)
     return numbers
 
 
 def mix(parts: Sequence[tuple[Conversations, float]], seed: int = 42) -> Conversations:
-    """One sequence from several, each as often as its weight says, one behind the other (the trainer shuffles)."""
+    """Several data sets, each repeated by its weight, concatenated. The trainer shuffles them."""
     tables = [c.take(sample_indices(len(c), weight, seed + n)).table for n, (c, weight) in enumerate(parts)]
     return Conversations(pa.concat_tables(tables))

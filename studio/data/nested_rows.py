@@ -1,4 +1,4 @@
-"""Rows inside something else: what a JSON document holds that is one object and no row itself."""
+"""Finds the rows inside a JSON object that is no row itself."""
 
 from __future__ import annotations
 
@@ -9,21 +9,27 @@ import orjson
 from studio.data.formats import LIST_COLUMNS
 from studio.data.roles import ROLE_KEYS, ROLES
 
-DEEP = 4  # objects around the rows at most
+MAX_DEPTH = 4  # objects around the rows at most
 
 
 def rows_within(value: Any, depth: int = 0) -> list[Any] | None:
     """The rows in an object, or None when it is a row, or it cannot be told which of its lists the rows are.
 
-    {"version": 1, "data": [row, …]}, also deeper; {"data": {"columns": […], "data": [[cell, …], …]}}; columns as lists or,
-    as pandas writes them, as {"0": cell, …}; {name: row, …}.
+    {"version": 1, "data": [row, …]}, also deeper; {"data": {"columns": […], "data": [[cell, …], …]}}; columns as lists
+    or, as pandas writes them, as {"0": cell, …}; {name: row, …}.
     """
-    if not isinstance(value, dict) or any(name in value for name in LIST_COLUMNS) or depth > DEEP:
+    if not isinstance(value, dict) or any(name in value for name in LIST_COLUMNS) or depth > MAX_DEPTH:
         return None
-    return _split(value) or _only_list(value) or _columns(value) or _by_name(value) or _deeper(value, depth)
+    return (
+        _split_orient(value)
+        or _only_list(value)
+        or _column_orient(value)
+        or _index_orient(value)
+        or _nested_object(value, depth)
+    )
 
 
-def _split(value: dict[str, Any]) -> list[Any] | None:
+def _split_orient(value: dict[str, Any]) -> list[Any] | None:
     """As pandas' to_json(orient="split") writes a table."""
     names, cells = value.get("columns"), value.get("data")
     if not (isinstance(names, list) and isinstance(cells, list) and all(isinstance(name, str) for name in names)):
@@ -40,7 +46,7 @@ def _only_list(value: dict[str, Any]) -> list[Any] | None:
     return value["rows"] if described else lists[0] if len(lists) == 1 else None
 
 
-def _columns(value: dict[str, Any]) -> list[Any] | None:
+def _column_orient(value: dict[str, Any]) -> list[Any] | None:
     columns = list(value.values())
     if (
         len(columns) > 1
@@ -55,7 +61,7 @@ def _columns(value: dict[str, Any]) -> list[Any] | None:
     return [dict(zip(value, cells, strict=True)) for cells in zip(*columns, strict=True)]
 
 
-def _by_name(value: dict[str, Any]) -> list[Any] | None:
+def _index_orient(value: dict[str, Any]) -> list[Any] | None:
     rows = list(value.values())
     alike = (
         len(rows) > 2
@@ -65,7 +71,7 @@ def _by_name(value: dict[str, Any]) -> list[Any] | None:
     return rows if alike and not any(isinstance(cell, (dict, list)) for row in rows for cell in row.values()) else None
 
 
-def _deeper(value: dict[str, Any], depth: int) -> list[Any] | None:
+def _nested_object(value: dict[str, Any], depth: int) -> list[Any] | None:
     found = [rows for rows in (rows_within(v, depth + 1) for v in value.values() if isinstance(v, dict)) if rows]
     return found[0] if len(found) == 1 and not any(isinstance(v, list) and v for v in value.values()) else None
 
@@ -78,17 +84,21 @@ def expand_row(row: Any) -> list[Any] | None:
     if type(row) is str:
         return _decoded(row)
     if type(row) is list:
-        return row if row and all(isinstance(one, dict) for one in row) and not _is_talk(row[0]) else None
+        return (
+            row
+            if row and all(isinstance(instance, dict) for instance in row) and not _is_turn_or_pair(row[0])
+            else None
+        )
     if type(row) is not dict:
         return None
     instances = row.get("instances")
     if (
         isinstance(instances, list)
         and instances
-        and all(isinstance(one, dict) and "output" in one for one in instances)
+        and all(isinstance(instance, dict) and "output" in instance for instance in instances)
     ):
-        left = {key: value for key, value in row.items() if key != "instances"}
-        return [left | one for one in instances]
+        shared = {key: value for key, value in row.items() if key != "instances"}
+        return [shared | instance for instance in instances]
     return None
 
 
@@ -102,7 +112,7 @@ def _decoded(text: str) -> list[Any] | None:
     return expand_row(found) or [found]
 
 
-def _is_talk(first: dict[str, Any]) -> bool:
+def _is_turn_or_pair(first: dict[str, Any]) -> bool:
     """Is this object of a list a turn, or a question with its answer, and so the list a conversation?"""
     if any(key in first for key in ROLE_KEYS):
         return True

@@ -43,7 +43,8 @@ class DataOrder(BaseModel):
 
     train: str | list[Source] = Field(
         title="Training data",
-        description="A file, a Hub id (with :split), sample:NAME, or several with weights. The one thing an order must name.",
+        description="A file, a Hub id (with :split), sample:NAME, or several with weights. The one thing an "
+        "order must name.",
     )
     eval: Annotated[float, Field(ge=0, le=0.5)] | str | None = Field(
         0.05,
@@ -55,7 +56,8 @@ class DataOrder(BaseModel):
         ge=1,
         title="Held-out rows at most",
         json_schema_extra=ADVANCED,
-        description="Of a larger share so many are kept apart, spread over short and long rows, and the rest is trained on: measuring takes time too.",
+        description="Of a larger share so many are kept apart, spread over short and long rows, and the rest is "
+        "trained on: measuring takes time too.",
     )
     format: str = Field(
         "auto",
@@ -67,7 +69,8 @@ class DataOrder(BaseModel):
         "auto",
         title="Encoding",
         json_schema_extra=ADVANCED,
-        description="In which encoding text files are written, such as cp1251, shift_jis or big5; auto stops where it is not sure.",
+        description="In which encoding text files are written, such as cp1251, shift_jis or big5; auto stops "
+        "where it is not sure.",
     )
     mapping: dict[str, Any] | None = Field(
         None,
@@ -78,14 +81,16 @@ class DataOrder(BaseModel):
         "auto",
         title="Chat template",
         json_schema_extra=ADVANCED,
-        description="How a conversation becomes text; auto takes the model's own if it has one, else one whose marks are tokens of the model.",
+        description="How a conversation becomes text; auto takes the model's own if it has one, else one whose "
+        "marks are tokens of the model.",
     )
     new_tokens: Annotated[tuple[str, ...], AfterValidator(_tokens)] = Field(
         (),
         max_length=1000,
         title="New tokens",
         json_schema_extra=ADVANCED,
-        description="Special tokens that the model gets, such as <tool>; their rows of embedding and head are trained, by LoRA, QLoRA or full "
+        description="Special tokens that the model gets, such as <tool>; their rows of embedding and head are "
+        "trained, by LoRA, QLoRA or full "
         "fine-tuning. What is one token already stays as it is.",
     )
     max_length: int = Field(
@@ -99,7 +104,8 @@ class DataOrder(BaseModel):
         "cut",
         title="Rows that are too long",
         json_schema_extra=ADVANCED,
-        description="Cut them at the limit (the end is not learnt), drop them whole, or split plain text into pieces (conversations are cut).",
+        description="Cut them at the limit (the end is not learnt), drop them whole, or split plain text into "
+        "pieces (conversations are cut).",
     )
     overlap: int = Field(
         0,
@@ -107,7 +113,8 @@ class DataOrder(BaseModel):
         le=100_000,
         title="Overlap of pieces",
         json_schema_extra=ADVANCED,
-        description="Tokens that a piece of a split text begins with again, read but not learnt twice; at most half of the longest row.",
+        description="Tokens that a piece of a split text begins with again, read but not learnt twice; at most "
+        "half of the longest row.",
     )
     train_on: Literal["assistant", "last", "all"] = Field(
         "assistant",
@@ -120,7 +127,8 @@ class DataOrder(BaseModel):
         title="Reasoning",
         json_schema_extra=ADVANCED,
         description="Thinking before an answer: keep trains it in every row, drop leaves it out. "
-        "mask_empty and auto keep it where there is some, and do not train the empty block that templates such as qwen3's write where there is none.",
+        "mask_empty and auto keep it where there is some, and do not train the empty block that templates such "
+        "as qwen3's write where there is none.",
     )
     problems: dict[str, Decision] = Field(
         default_factory=dict,

@@ -30,14 +30,14 @@ class ParallelReaders:
     """
 
     def __init__(self, path: Path, container: Container | None):
-        plain = (
+        splittable = (
             container is not None
             and container.name == "jsonl"
             and not container.compression
             and container.encoding == "utf-8"
         )
         self.path, self.total = path, path.stat().st_size
-        count = max(1, min(8, os.cpu_count() or 1)) if plain and self.total > LARGE else 0
+        count = max(1, min(8, os.cpu_count() or 1)) if splittable and self.total > LARGE else 0
         pipe = subprocess.PIPE
         self.processes = [
             subprocess.Popen(COMMAND, stdin=pipe, stdout=pipe, text=True, cwd=PROJECT) for _ in range(count)
@@ -55,7 +55,7 @@ class ParallelReaders:
     def read(
         self, format: str, mapping: dict[str, Any] | None, folder: Path, report: Callable[[int, int], None]
     ) -> list[Shard]:
-        """The shards of all parts, in order; their Arrow files lie in the folder. Raises DataError where a part cannot be read."""
+        """The shards of all parts, in order; their Arrow files are in the folder. Raises DataError."""
         count, shards = len(self.processes), [None] * len(self.processes)
         edges = [self.total * k // count for k in range(count + 1)]
 
@@ -96,7 +96,7 @@ class ParallelReaders:
             report(min(sum(self.done), self.total), self.total)
         if process.wait():
             return None
-        made = Path(job["out"] + ".pickle")
-        found = pickle.loads(made.read_bytes())
-        made.unlink()
-        return found
+        pickled = Path(job["out"] + ".pickle")
+        shard = pickle.loads(pickled.read_bytes())
+        pickled.unlink()
+        return shard

@@ -47,7 +47,8 @@ KINDS: dict[str, Kind] = {
     "role_order": Kind(
         "refused",
         "The turns are out of order: questions and answers must take turns.",
-        "Reorder or merge the turns; or keep them as they are: --set data.problems.role_order=keep, or Keep on the page.",
+        "Reorder or merge the turns; or keep them as they are: --set data.problems.role_order=keep, or Keep on "
+        "the page.",
     ),
     "assistant_first": Kind(
         "refused",
@@ -102,7 +103,8 @@ KINDS: dict[str, Kind] = {
     ),
     "leak": Kind(
         "suspicious",
-        "This row of the evaluation data stands in the training data, but for case, spaces and punctuation: the score will flatter.",
+        "This row of the evaluation data stands in the training data, but for case, spaces and punctuation: the "
+        "score will flatter.",
         "Drop it from one of the two.",
     ),
     "secret": Kind(

@@ -1,4 +1,4 @@
-"""Rows that stand there twice: with equal text, or with equal text but for case, spaces and punctuation."""
+"""Duplicate rows: of equal text, or of equal text but for case, spaces and punctuation."""
 
 from __future__ import annotations
 
@@ -8,43 +8,43 @@ from collections.abc import Iterator
 
 import numpy as np
 
-LEFT_OUT = (
-    bytes(range(33)) + b".,;:!?'\"`*_#"
-)  # blanks and signs of which a text may have more or fewer and still say the same
-SMALL = bytes(range(256)).lower()
-WINDOW, ENDING = 64, 24  # bytes looked at, bytes compared
-WIDE = re.compile("[\\s。、｡､·•“”„‟‘’‚‛«»‹›「」『』《》〈〉…‥—–¿¡،؛؟।\u200b-\u200f\u2060\ufe00-\ufe0f\ufeff]+")
+IGNORED_BYTES = bytes(range(33)) + b".,;:!?'\"`*_#"
+LOWERCASE = bytes(range(256)).lower()
+WINDOW_BYTES, KEY_BYTES = 64, 24  # bytes looked at, bytes compared
+IGNORED_CHARACTERS = re.compile(
+    "[\\s。、｡､·•“”„‟‘’‚‛«»‹›「」『』《》〈〉…‥—–¿¡،؛؟।\u200b-\u200f\u2060\ufe00-\ufe0f\ufeff]+"
+)
 
 
 def normalized(text: bytes) -> bytes:
-    """The text, in UTF-8, without case, blanks and punctuation, and in compatibility form (NFKC); as it is where nothing would be left."""
+    """The UTF-8 text without case, blanks and punctuation, in NFKC; unchanged where nothing would be left."""
     if not text.isascii():
-        text = WIDE.sub("", unicodedata.normalize("NFKC", text.decode()).casefold()).encode() or text
-    return text.translate(SMALL, LEFT_OUT) or text
+        text = IGNORED_CHARACTERS.sub("", unicodedata.normalize("NFKC", text.decode()).casefold()).encode() or text
+    return text.translate(LOWERCASE, IGNORED_BYTES) or text
 
 
 def ending_key(text: bytes) -> bytes:
-    """The first and the last signs of the folded text: equal where two folded texts are, and found in half the time."""
+    """The first and last KEY_BYTES of the normalized text: a cheap key that is equal for equal normalized texts."""
     if text.isascii():
         begin, end = (
-            text[:WINDOW].translate(SMALL, LEFT_OUT)[:ENDING],
-            text[-WINDOW:].translate(SMALL, LEFT_OUT)[-ENDING:],
+            text[:WINDOW_BYTES].translate(LOWERCASE, IGNORED_BYTES)[:KEY_BYTES],
+            text[-WINDOW_BYTES:].translate(LOWERCASE, IGNORED_BYTES)[-KEY_BYTES:],
         )
-        if len(begin) == len(end) == ENDING:
+        if len(begin) == len(end) == KEY_BYTES:
             return begin + end
     whole = normalized(text)
-    return whole[:ENDING] + whole[-ENDING:]
+    return whole[:KEY_BYTES] + whole[-KEY_BYTES:]
 
 
 def repeated(hashes: np.ndarray) -> Iterator[tuple[int, int]]:
-    """(index, index of the first one like it) for every row whose hash stood there before."""
+    """(index, index of the first row with the same hash) of every row whose hash occurred before."""
     in_order = np.sort(hashes)
-    twice = np.unique(in_order[1:][in_order[1:] == in_order[:-1]])
-    if not len(twice):
+    repeated_hashes = np.unique(in_order[1:][in_order[1:] == in_order[:-1]])
+    if not len(repeated_hashes):
         return
-    place = np.minimum(np.searchsorted(twice, hashes), len(twice) - 1)
-    indices = np.flatnonzero(twice[place] == hashes)
-    _, first, inverse = np.unique(hashes[indices], return_index=True, return_inverse=True)
-    for n, earlier in zip(indices.tolist(), indices[first[inverse]].tolist(), strict=True):
+    positions = np.minimum(np.searchsorted(repeated_hashes, hashes), len(repeated_hashes) - 1)
+    indices = np.flatnonzero(repeated_hashes[positions] == hashes)
+    _, first, group = np.unique(hashes[indices], return_index=True, return_inverse=True)
+    for n, earlier in zip(indices.tolist(), indices[first[group]].tolist(), strict=True):
         if n != earlier:
             yield n, earlier

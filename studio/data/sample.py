@@ -19,16 +19,16 @@ def _index() -> list[dict[str, Any]]:
 
 
 def samples() -> list[dict[str, Any]]:
-    """{name, title, description, rows, prompts}: prompts are five questions that are not in the data, to try in chat."""
+    """{name, title, description, rows, prompts}; prompts: five questions to try in chat that are not in the data."""
     return [{key: value for key, value in entry.items() if key != "file"} for entry in _index()]
 
 
 def sample_path(name: str) -> Path:
     """The file of `sample:NAME`; "sample" alone is the first. Raises DataError for an unknown name."""
-    wanted = name.removeprefix("sample").removeprefix(":") or _index()[0]["name"]
+    sample = name.removeprefix("sample").removeprefix(":") or _index()[0]["name"]
     for entry in _index():
-        if entry["name"] == wanted:
+        if entry["name"] == sample:
             return FOLDER / entry["file"]
     raise DataError(
-        f"There is no sample named {wanted!r}.", f"There are: {', '.join(e['name'] for e in _index())}.", "data.train"
+        f"There is no sample named {sample!r}.", f"There are: {', '.join(e['name'] for e in _index())}.", "data.train"
     )

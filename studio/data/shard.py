@@ -1,4 +1,4 @@
-"""One part of a file, read, checked and written as Arrow. A large file is read in several parts, each in a process of its own:
+"""Reads, checks and writes one part of a file as Arrow. A large file is read by several processes, one a part:
 
     python -c "from studio.data.shard import main; main()" < job.json
 
@@ -37,7 +37,7 @@ class Shard:
     file: str
     rows: int = 0
     lines: int = 0
-    kept: int = 0
+    usable: int = 0
     problems: list[Problem] = field(default_factory=list)
     by_kind: dict[str, array[int]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -46,24 +46,24 @@ class Shard:
 
 
 def read_blocks(
-    source: Iterator[Block], form: str, mapping: dict[str, Any] | None, out: Path, report: Callable[[int], None]
+    source: Iterator[Block], format: str, mapping: dict[str, Any] | None, out: Path, report: Callable[[int], None]
 ) -> Shard:
     """Digest all blocks into the Arrow stream file `out`. report(bytes done) after each."""
-    shard, found, convert = Shard(out.name), ProblemCollector(), Converter(formats()[form], mapping)
+    shard, collector, convert = Shard(out.name), ProblemCollector(), Converter(formats()[format], mapping)
     exact, endings = [], []
     with pa.OSFile(str(out), "wb") as sink, pa.ipc.new_stream(sink, SCHEMA) as writer:
         for block in source:
-            chunk = convert_block(block, shard.rows + 1, convert, found)
+            chunk = convert_block(block, shard.rows + 1, convert, collector)
             if chunk.table.num_rows:
                 writer.write_table(chunk.table)
             shard.rows += len(block.rows)
-            shard.kept += chunk.table.num_rows
+            shard.usable += chunk.table.num_rows
             exact.append(chunk.exact)
             endings.append(chunk.endings)
             shard.lines = block.last or shard.lines
             shard.notes += block.notes
             report(block.done)
-    shard.problems, shard.by_kind = found.problems, found.rows
+    shard.problems, shard.by_kind = collector.problems, collector.rows
     if exact:
         shard.exact, shard.endings = np.concatenate(exact), np.concatenate(endings)
     return shard
@@ -90,14 +90,14 @@ def main() -> None:
     job = json.loads(text)
     source, _ = part_of_lines(Path(job["path"]), job["start"], job["stop"])
     try:
-        result: Any = read_blocks(source, job["format"], job["mapping"], Path(job["out"]), _say)
+        result: Any = read_blocks(source, job["format"], job["mapping"], Path(job["out"]), _report_progress)
     except DataError as error:
         result = error
     with open(job["out"] + ".pickle", "wb") as file:
         pickle.dump(result, file)
 
 
-def _say(done: int) -> None:
+def _report_progress(done: int) -> None:
     try:
         os.write(1, b'{"done": %d}\n' % done)
     except BrokenPipeError:

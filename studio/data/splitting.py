@@ -12,9 +12,9 @@ from studio.data.dataset import Conversations
 
 
 def num_held_out(rows: int, share: float, most: int | None = None) -> int:
-    """How many of these rows a share holds out: at least one and not all, at most `most`."""
-    wanted = min(max(round(rows * share), 1), rows - 1) if share > 0 and rows > 1 else 0
-    return wanted if most is None else min(wanted, max(1, most))
+    """How many of these rows a share holds out: at least one and not all, at most `max_rows`."""
+    num_held_out_rows = min(max(round(rows * share), 1), rows - 1) if share > 0 and rows > 1 else 0
+    return num_held_out_rows if most is None else min(num_held_out_rows, max(1, most))
 
 
 def split(
@@ -22,18 +22,19 @@ def split(
 ) -> tuple[Conversations, Conversations]:
     """(train, eval). Stratified by length: of every run of neighbours in length one row goes to eval.
 
-    The same rows, share and seed give the same split. At least one row each when there are two rows and share > 0. most: rows of eval.
+    Deterministic in rows, share and seed. Both have at least one row where there are two rows and share > 0.
+    max_rows: of eval.
     """
     count = len(conversations)
-    wanted = num_held_out(count, share, most)
-    if not wanted:
+    num_held_out_rows = num_held_out(count, share, most)
+    if not num_held_out_rows:
         return conversations, conversations.take([])
     order = np.argsort(conversations.sizes(characters), kind="stable").tolist()
-    draw, held = random.Random(seed), set()
-    for k in range(wanted):
-        a, b = k * count // wanted, (k + 1) * count // wanted
-        held.add(order[draw.randrange(a, b)])
-    chosen = np.array(sorted(held))
+    draw, eval_indices = random.Random(seed), set()
+    for k in range(num_held_out_rows):
+        a, b = k * count // num_held_out_rows, (k + 1) * count // num_held_out_rows
+        eval_indices.add(order[draw.randrange(a, b)])
+    chosen = np.array(sorted(eval_indices))
     return conversations.take(np.delete(np.arange(count), chosen)), conversations.take(chosen)
 
 

@@ -30,7 +30,7 @@ def folder_of(fingerprint: str) -> Path:
 
 
 def new_folder(path: Path | None = None) -> Path:
-    """A new folder to write a data set into, until `keep` gives it its name; where a path is given, that one, emptied."""
+    """A new folder to write a data set into, until `publish` renames it; with a path, that folder, emptied."""
     if path is not None:
         shutil.rmtree(path, ignore_errors=True)
     path = path or subfolder("datasets") / f".new-{os.getpid()}-{uuid.uuid4().hex[:8]}"
@@ -38,34 +38,39 @@ def new_folder(path: Path | None = None) -> Path:
     return path
 
 
-def publish(made: Path, fingerprint: str) -> Path:
+def publish(draft: Path, fingerprint: str) -> Path:
     """Give a written folder its name. If another process was quicker, its equal work is taken."""
     target = folder_of(fingerprint)
     try:
-        os.replace(made, target)
+        os.replace(draft, target)
     except OSError:
-        shutil.rmtree(made)
+        shutil.rmtree(draft)
     return target
 
 
 def write(
     folder: Path,
-    about: dict[str, Any],
+    metadata: dict[str, Any],
     problems: list[Problem],
     rows: dict[str, np.ndarray],
     hashes: dict[str, np.ndarray],
 ) -> None:
     """Everything but the Arrow files, which stand there already under about["files"]."""
-    files = about["files"]
+    files = metadata["files"]
     with open(folder / "problems.jsonl", "w", encoding="utf-8") as file:
         for p in problems:
             file.write(json.dumps(p.as_dict()) + "\n")
     np.savez(folder / "rows.npz", **{f"kind_{kind}": numbers for kind, numbers in rows.items()}, **hashes)
-    (folder / "studio.json").write_text(json.dumps(about), encoding="utf-8")
+    (folder / "studio.json").write_text(json.dumps(metadata), encoding="utf-8")
     state = {
-        "_data_files": [{"filename": name} for name, *_ in files], "_fingerprint": about["fingerprint"], "_format_columns": None,
-        "_format_kwargs": {}, "_format_type": None, "_output_all_columns": False, "_split": None,
-    }  # fmt: skip
+        "_data_files": [{"filename": name} for name, *_ in files],
+        "_fingerprint": metadata["fingerprint"],
+        "_format_columns": None,
+        "_format_kwargs": {},
+        "_format_type": None,
+        "_output_all_columns": False,
+        "_split": None,
+    }
     (folder / "state.json").write_text(json.dumps(state), encoding="utf-8")
     text = {"dtype": "string", "_type": "Value"}
     number = {"dtype": "int64", "_type": "Value"}
@@ -76,15 +81,15 @@ def write(
 
 def load(source: str, folder: Path) -> Dataset:
     """A stored data set; its rows stay on disk until they are asked for."""
-    about = json.loads((folder / "studio.json").read_text(encoding="utf-8"))
+    metadata = json.loads((folder / "studio.json").read_text(encoding="utf-8"))
     with open(folder / "problems.jsonl", encoding="utf-8") as file:
         problems = [Problem(**json.loads(line)) for line in file]
-    with np.load(folder / "rows.npz") as held:
-        rows = {key[5:]: held[key] for key in held.files if key.startswith("kind_")}
-        exact, endings = held["exact"], held["endings"]
-    table = Parts(folder, about["files"]).table
+    with np.load(folder / "rows.npz") as arrays:
+        rows = {key[5:]: arrays[key] for key in arrays.files if key.startswith("kind_")}
+        exact, endings = arrays["exact"], arrays["endings"]
+    table = Parts(folder, metadata["files"]).table
     fields = {
-        key: about[key]
+        key: metadata[key]
         for key in (
             "format",
             "container",
@@ -115,14 +120,14 @@ class Parts:
     def __init__(self, folder: Path, files: list[tuple[str, int, int]]):
         self.maps = [_map(folder / name) for name, *_ in files]
         self.table = pa.concat_tables(
-            [_shifted(held, rows, lines) for held, (_, rows, lines) in zip(self.maps, files, strict=True)]
+            [_shifted(arrays, rows, lines) for arrays, (_, rows, lines) in zip(self.maps, files, strict=True)]
         )
 
     def forget(self) -> None:
         """Give back the memory of the pages that were read; reading them again brings them back from the file."""
-        for held in self.maps:
-            if hasattr(held, "madvise"):  # not on Windows
-                held.madvise(mmap.MADV_DONTNEED)
+        for arrays in self.maps:
+            if hasattr(arrays, "madvise"):  # not on Windows
+                arrays.madvise(mmap.MADV_DONTNEED)
 
 
 def _map(path: Path) -> mmap.mmap:
@@ -130,18 +135,18 @@ def _map(path: Path) -> mmap.mmap:
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
-def _shifted(held: mmap.mmap, first_row: int, first_line: int) -> pa.Table:
+def _shifted(arrays: mmap.mmap, first_row: int, first_line: int) -> pa.Table:
     """A part's table, its row and line numbers counted from the beginning of the whole file."""
-    table = pa.ipc.open_stream(pa.py_buffer(held)).read_all()
-    for place, (name, more) in enumerate((("row", first_row), ("line", first_line))):
-        if more:  # numbers without nulls: only files of lines are read in parts
+    table = pa.ipc.open_stream(pa.py_buffer(arrays)).read_all()
+    for index, (name, offset) in enumerate((("row", first_row), ("line", first_line))):
+        if offset:  # numbers without nulls: only files of lines are read in parts
             numbers = [
                 np.frombuffer(part.buffers()[1], np.int64, len(part), 8 * part.offset)
                 for part in table.column(name).chunks
                 if len(part)
             ]
-            moved = np.concatenate(numbers) + more if numbers else np.empty(0, np.int64)
+            moved = np.concatenate(numbers) + offset if numbers else np.empty(0, np.int64)
             table = table.set_column(
-                place, name, pa.Array.from_buffers(pa.int64(), len(moved), [None, pa.py_buffer(moved)])
+                index, name, pa.Array.from_buffers(pa.int64(), len(moved), [None, pa.py_buffer(moved)])
             )
     return table

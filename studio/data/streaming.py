@@ -1,7 +1,8 @@
 """A large data set is encoded in the order in which it is trained on, part by part, beside its trainer.
 
-The first step waits for the first part alone. Which rows an epoch sees, and in which order, is settled before any of them is encoded, so
-it is the same whether the rows were waited for or found on disk: a row that cannot be trained on keeps its place, and is empty.
+The first training step waits only for the first part. The rows of an epoch and their order are fixed before any row is
+encoded, so they are the same whether the rows are streamed or already on disk. A row that cannot be trained on keeps
+its position and is empty.
 
     part-00000.arrow …   encoded rows, in the order in which the first epoch meets them
     eval.arrow           the rows held out
@@ -37,12 +38,17 @@ from studio.tokens import Encoded, Encoder
 
 LARGE = int(os.environ.get("STUDIO_LARGE", 20_000))  # rows from which on
 PART = int(os.environ.get("STUDIO_PART", 2_000))  # rows written at a time
-LOOK = 0.05  # seconds between two looks for a part
-NOTHING = Encoded([], [], "", [], 0, 0)
+POLL_SECONDS = 0.05  # seconds between two looks for a part
+EMPTY_ROW = Encoded([], [], "", [], 0, 0)
 
 
 class EpochOrder:
-    """Where each row of an epoch is found. chosen: [places of an epoch] -> candidate; of: [places] -> row of the parts put together."""
+    """Maps the positions of an epoch to encoded rows.
+
+    A candidate is the number of a row over all sources; first: the first candidate of each source.
+    chosen: [position] -> candidate. encoded: the candidates in the order in which they are encoded.
+    of: [position] -> row of the concatenated parts.
+    """
 
     def __init__(self, order: DataOrder, counts: Sequence[int], seed: int):
         self.first = np.concatenate(([0], np.cumsum(counts)))
@@ -51,9 +57,9 @@ class EpochOrder:
             for n, (source, count) in enumerate(zip(order.sources(), counts, strict=True))
         ]
         self.chosen = np.concatenate(parts)
-        met = self.chosen[shuffled(len(self.chosen), seed, 0)]
-        _, where = np.unique(met, return_index=True)
-        self.encoded = met[np.sort(where)]  # candidates, each once, as the first epoch meets them
+        visited = self.chosen[shuffled(len(self.chosen), seed, 0)]
+        _, first_visits = np.unique(visited, return_index=True)
+        self.encoded = visited[np.sort(first_visits)]  # each candidate once, in the order of the first epoch
         place = np.empty(self.first[-1], np.int64)
         place[self.encoded] = np.arange(len(self.encoded))
         self.of = place[self.chosen]
@@ -64,10 +70,13 @@ class EpochOrder:
 
 
 class StreamedRows(Sequence[Row]):
-    """The rows of an epoch while they are still being encoded: whoever asks for one waits for its part."""
+    """The rows of an epoch while they are still being encoded. Access to a row waits until its part is written."""
 
     def __init__(self, places: EpochOrder, draft: Path, final: Path, running: Callable[[], None], bound: int):
-        """running: called while waiting; raises StudioError when nothing is to be waited for any more. bound: tokens that no row exceeds."""
+        """running: called while waiting; raises StudioError when the encoder has ended without the row.
+
+        bound: the largest number of tokens of a row.
+        """
         self.places, self.draft, self.final, self.running, self.bound = places, draft, final, running, bound
         self.tables: dict[int, pa.Table] = {}
 
@@ -91,11 +100,11 @@ class StreamedRows(Sequence[Row]):
         return open_rows(self._found("eval.arrow"))
 
     def first(self, count: int) -> list[Row]:
-        """Usable rows that are there soon, in the order of training."""
+        """The first usable rows in training order, from the first part alone."""
         return [row for row in EncodedRows(self.part(0)) if row["input_ids"]][:count]
 
     def longest(self, count: int) -> list[Row]:
-        """What the longest rows may be: the first ones, told over up to the longest that is allowed."""
+        """The first rows, each repeated up to the largest number of tokens: the worst case for memory."""
         return [
             {name: (list(row[name]) * -(-self.bound // len(row[name])))[: self.bound] for name in row}
             for row in self.first(count)
@@ -108,10 +117,13 @@ class StreamedRows(Sequence[Row]):
 
     @cached_property
     def content(self) -> str:
-        """As EncodedRows has it: of all rows, so it waits for the last one. Asked for when the first checkpoint is written."""
+        """The content hash of all rows, as EncodedRows.content; waits for the last part.
+
+        It is needed when the first checkpoint is written.
+        """
         while self.finished() is None:
             self.running()
-            time.sleep(LOOK)
+            time.sleep(POLL_SECONDS)
         return parts(self.final, self.places.of).content
 
     def _found(self, name: str) -> Path:
@@ -120,13 +132,13 @@ class StreamedRows(Sequence[Row]):
                 if (folder / name).is_file():
                     return folder / name
             self.running()
-            time.sleep(LOOK)
+            time.sleep(POLL_SECONDS)
 
 
 def start_streaming(
     order: DataOrder, encoder: Encoder, seed: int, key: str, counts: Sequence[int], available: int = 0
 ) -> Prepared:
-    """Start the encoding beside this process and give what can be told after its first part. Raises what it raised.
+    """Encode in a child process; returns once the first part is written. Raises DataError where the child failed.
 
     available: rows that could have been held out.
     """
@@ -139,9 +151,9 @@ def start_streaming(
         "parent": os.getpid(),
         "context": encoder.context_limit,
     }
-    settled = {**os.environ, "TOKENIZERS_PARALLELISM": "true"}
+    environment = {**os.environ, "TOKENIZERS_PARALLELISM": "true"}
     child = subprocess.Popen(
-        [sys.executable, "-m", "studio.data.preparing"], cwd=PROJECT, env=settled, stdin=subprocess.PIPE, text=True
+        [sys.executable, "-m", "studio.data.preparing"], cwd=PROJECT, env=environment, stdin=subprocess.PIPE, text=True
     )
     child.stdin.write(json.dumps(job))
     child.stdin.close()
@@ -149,20 +161,20 @@ def start_streaming(
     def running() -> None:
         if child.poll() is None or (child.returncode == 0 and is_locked(draft.with_suffix(".lock"))):
             return
-        told = draft.with_suffix(".failed")
-        if told.is_file():
-            raise DataError(**json.loads(told.read_text()))
+        failure = draft.with_suffix(".failed")
+        if failure.is_file():
+            raise DataError(**json.loads(failure.read_text()))
         if not (final / "record.json").is_file():
             raise DataError("The encoding of the data ended without a word.", "Start the run again.", "data.train")
 
     rows = StreamedRows(EpochOrder(order, counts, seed), draft, final, running, encoder.max_length or 0)
-    held = rows.held_out()
+    eval_rows = rows.held_out()
     sizes = EncodedRows(rows.part(0)).lengths()
     trained = sum(len(row["labels"]) - row["labels"].count(IGNORE_INDEX) for row in rows.first(PART))
     share = len(rows) / max(1, len(sizes))
     statistics = {
         "rows": len(rows),
-        "eval_rows": len(held),
+        "eval_rows": len(eval_rows),
         "tokens": int(sizes.sum() * share),
         "trained": int(trained * share),
         "max": rows.bound,
@@ -175,10 +187,10 @@ def start_streaming(
         "dropped": {},
         "cut": {},
         "tokens_lost": 0,
-        "eval": {"rows": len(held), "of": available},
+        "eval": {"rows": len(eval_rows), "of": available},
         "ahead": rows.places.parts,
     }
-    return Prepared(rows, held, record, statistics, key, encoder.template.stop_strings)
+    return Prepared(rows, eval_rows, record, statistics, key, encoder.template.stop_strings)
 
 
 def encode(work: EncodingJob) -> None:
@@ -203,19 +215,20 @@ def encode(work: EncodingJob) -> None:
 
 
 def _encoded(chunk: np.ndarray, first: np.ndarray, work: EncodingJob) -> list[Encoded]:
-    """Candidates (numbers over all sources), encoded; nothing in the place of one that cannot be trained on."""
-    found = [NOTHING] * len(chunk)
+    """The candidates of a part, encoded; EMPTY_ROW for each one that cannot be trained on."""
+    rows = [EMPTY_ROW] * len(chunk)
     for n, part in enumerate(work.drawn):
-        mine = np.flatnonzero((chunk >= first[n]) & (chunk < first[n + 1]))
-        place = iter(mine.tolist())
-        for batch, encoded in encoding.batches(part.train.take((chunk[mine] - first[n]).tolist()), work.encoder):
-            for conversation, one in zip(batch, encoded, strict=True):
-                found[next(place)] = (
-                    encoding.accept_row(conversation, one, work.encoder, part.dataset.source, work.record) or NOTHING
+        source_rows = np.flatnonzero((chunk >= first[n]) & (chunk < first[n + 1]))
+        place = iter(source_rows.tolist())
+        for batch, encoded in encoding.batches(part.train.take((chunk[source_rows] - first[n]).tolist()), work.encoder):
+            for conversation, encoded_row in zip(batch, encoded, strict=True):
+                rows[next(place)] = (
+                    encoding.accept_row(conversation, encoded_row, work.encoder, part.dataset.source, work.record)
+                    or EMPTY_ROW
                 )
-    return found
+    return rows
 
 
 def parts(folder: Path, order: np.ndarray) -> EncodedRows:
-    """All parts of a finished set as one."""
+    """The parts of a finished set as one sequence."""
     return EncodedRows(pa.concat_tables([open_rows(file).table for file in sorted(folder.glob("part-*.arrow"))]), order)

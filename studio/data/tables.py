@@ -18,26 +18,24 @@ from studio.data.containers import Container
 from studio.data.dialects import above_header
 from studio.errors import DataError
 
-PLAIN = frozenset((str, int, float, bool, type(None)))
-MERGED, FORMULA = (
-    re.compile(rb"<mergeCell "),
-    re.compile(rb"<f\b[^>]*(?:/>|>[^<]*</f>)(?:<v\s*/>|<v></v>)?</c>"),
-)  # the latter: without its result
-OVERLAP = 1 << 16  # bytes looked at twice, so that no cell falls between two pieces
+PLAIN_TYPES = frozenset((str, int, float, bool, type(None)))
+MERGED = re.compile(rb"<mergeCell ")
+FORMULA_WITHOUT_RESULT = re.compile(rb"<f\b[^>]*(?:/>|>[^<]*</f>)(?:<v\s*/>|<v></v>)?</c>")
+OVERLAP_BYTES = 1 << 16  # searched twice, so that no cell falls between two chunks
 
 
 def csv_rows(file: IO[bytes], name: str, container: Container) -> Iterator[Block]:
     """csv's own reading, a row at a time: only CR and LF end a line, and a fault costs the lines it spoils."""
     csv.field_size_limit(1 << 30)
     text = io.TextIOWrapper(file, "utf-8", "surrogateescape", newline="")  # type: ignore[arg-type]
-    reader, table = container.dialect.reader(iter(text)), _Table(container.dialect.above)
+    reader, table = container.dialect.reader(iter(text)), _RowBuilder(container.dialect.above)
     block, line = Block(), 1
     while True:
         cells: list[str] | None = []
         try:
             cells = next(reader, None)
         except csv.Error as error:
-            block.add_bad(line, "columns", "", _fault(error, line, reader.line_num))
+            block.add_bad(line, "columns", "", _csv_error_text(error, line, reader.line_num))
         if cells is None:
             break
         table.add(block, cells, line, container.dialect.delimiter)
@@ -48,7 +46,7 @@ def csv_rows(file: IO[bytes], name: str, container: Container) -> Iterator[Block
     yield block
 
 
-def _fault(error: csv.Error, first: int, last: int) -> str:
+def _csv_error_text(error: csv.Error, first: int, last: int) -> str:
     where = f"Line {first}" if last <= first else f"Lines {first} to {last}"
     if "unexpected end" in str(error):
         return f"{where}: a quotation mark is opened and never closed; what stands behind it was not read."
@@ -57,7 +55,7 @@ def _fault(error: csv.Error, first: int, last: int) -> str:
     return f"{where}: {error}."
 
 
-class _Table:
+class _RowBuilder:
     """Rows under a header. above: filled rows before it."""
 
     def __init__(self, above: int):
@@ -70,7 +68,7 @@ class _Table:
             self.skipped.append(" ".join(str(cell) for cell in cells if cell not in ("", None)))
             return
         if self.header is None:
-            self.header = _names(cells)
+            self.header = _column_names(cells)
             titles = [said for said in self.skipped if not said.startswith("sep=")]
             if titles:
                 block.notes.append(
@@ -88,7 +86,7 @@ class _Table:
         )
 
 
-def _names(cells: list[Any]) -> list[str]:
+def _column_names(cells: list[Any]) -> list[str]:
     """The columns' names; one that stands there twice gets a number, so that none hides another."""
     names: list[str] = []
     for cell in cells:
@@ -125,8 +123,8 @@ def sheet_rows(path: Path, container: Container) -> Iterator[Block]:
     if not filled:
         raise DataError(f"{path.name} holds no rows.", "Choose a file that holds rows.", path.name)
     title, rows = filled[0]
-    rows = [[cell if type(cell) in PLAIN else _dated(cell) for cell in row] for row in rows]
-    table, block = _Table(above_header(rows)), Block(notes=_odd_cells(path))
+    rows = [[cell if type(cell) in PLAIN_TYPES else _date_text(cell) for cell in row] for row in rows]
+    table, block = _RowBuilder(above_header(rows)), Block(notes=_cell_notes(path))
     if len(filled) > 1:
         others = ", ".join(other for other, _ in filled[1:10])
         block.notes.append(f"The sheet {title} was read; these were not: {others}.")
@@ -139,7 +137,7 @@ def sheet_rows(path: Path, container: Container) -> Iterator[Block]:
     yield block
 
 
-def _odd_cells(path: Path) -> list[str]:
+def _cell_notes(path: Path) -> list[str]:
     """Of merged cells, and of formulas without a result, in sentences: their places are read as empty."""
     merged = formulas = 0
     with zipfile.ZipFile(path) as book:
@@ -150,17 +148,19 @@ def _odd_cells(path: Path) -> list[str]:
                 rest = b""
                 while data := sheet.read(1 << 20):
                     merged += len(MERGED.findall(data))
-                    found = list(FORMULA.finditer(rest + data))
+                    found = list(FORMULA_WITHOUT_RESULT.finditer(rest + data))
                     formulas += len(found)
-                    rest = (rest + data)[max(found[-1].end() if found else 0, len(rest + data) - OVERLAP) :]
+                    rest = (rest + data)[max(found[-1].end() if found else 0, len(rest + data) - OVERLAP_BYTES) :]
     notes = []
     if merged:
         notes.append(
-            f"{merged} ranges of cells are merged: the first cell of each holds its value, the others are read as empty."
+            f"{merged} ranges of cells are merged: the first cell of each holds its value, the others are read as "
+            "empty."
         )
     if formulas:
         notes.append(
-            f"{formulas} formulas have no saved result and are read as empty: open the file in Excel, save it, and choose it again."
+            f"{formulas} formulas have no saved result and are read as empty: open the file in Excel, save it, "
+            "and choose it again."
         )
     return notes
 
@@ -172,7 +172,9 @@ def arrow_rows(path: Path, container: Container) -> Iterator[Block]:
     done, size = 0, path.stat().st_size
     try:
         source = (
-            pa.BufferReader(_whole(path, container.compression)) if container.compression else pa.memory_map(str(path))
+            pa.BufferReader(_read_all(path, container.compression))
+            if container.compression
+            else pa.memory_map(str(path))
         )
         batches = (
             pq.ParquetFile(source).iter_batches(batch_size=ROWS_PER_BLOCK)
@@ -189,7 +191,7 @@ def arrow_rows(path: Path, container: Container) -> Iterator[Block]:
         ) from error
 
 
-def _whole(path: Path, compression: str) -> bytes:
+def _read_all(path: Path, compression: str) -> bytes:
     with open_decompressed(path, compression) as file:
         return file.read()
 
@@ -205,10 +207,10 @@ def _arrow_batches(pa: Any, source: Any) -> Iterator[Any]:
 
 
 def _block(pa: Any, batch: Any, done: int) -> Block:
-    """The batch as rows. Raises ArrowInvalid where its buffers do not fit together: Arrow would read beyond their ends."""
+    """The batch as rows. Raises ArrowInvalid where its buffers are inconsistent: Arrow would read beyond their ends."""
     try:
         batch.validate(full=True)
-        return Block([_filled(row) for row in batch.to_pylist()], None, done)
+        return Block([_without_filled_nulls(row) for row in batch.to_pylist()], None, done)
     except (pa.ArrowInvalid, UnicodeDecodeError):
         return _row_by_row(pa, batch, done)
 
@@ -222,7 +224,7 @@ def _row_by_row(pa: Any, batch: Any, done: int) -> Block:
     for n in range(batch.num_rows):
         cells = dict(zip(batch.schema.names, (column[n].as_py() for column in columns), strict=True))
         try:
-            block.rows.append(_filled(_texts(cells)))
+            block.rows.append(_without_filled_nulls(_decode_bytes(cells)))
         except UnicodeDecodeError as error:
             block.bad[n] = (
                 "encoding",
@@ -251,25 +253,25 @@ def _bytes_type(pa: Any, kind: Any) -> Any:
     return kind
 
 
-def _texts(value: Any) -> Any:
+def _decode_bytes(value: Any) -> Any:
     """The value with its bytes as text again. Raises UnicodeDecodeError."""
     if isinstance(value, bytes):
         return value.decode()
     if isinstance(value, list):
-        return [_texts(one) for one in value]
-    return {key: _texts(one) for key, one in value.items()} if isinstance(value, dict) else value
+        return [_decode_bytes(one) for one in value]
+    return {key: _decode_bytes(one) for key, one in value.items()} if isinstance(value, dict) else value
 
 
-def _filled(row: dict[str, Any]) -> dict[str, Any]:
-    """The row without the keys that Arrow filled with null inside its objects (a struct has all keys in every row); decimals and dates as text."""
-    return {name: cell if type(cell) in PLAIN else _plain(cell) for name, cell in row.items()}
+def _without_filled_nulls(row: dict[str, Any]) -> dict[str, Any]:
+    """The row as JSON values, without the null keys that Arrow adds inside objects; decimals and dates as text."""
+    return {name: cell if type(cell) in PLAIN_TYPES else _plain_value(cell) for name, cell in row.items()}
 
 
-def _plain(value: Any) -> Any:
+def _plain_value(value: Any) -> Any:
     if type(value) is dict:
-        return {key: _plain(one) for key, one in value.items() if one is not None}
+        return {key: _plain_value(one) for key, one in value.items() if one is not None}
     if type(value) is list:
-        return [_plain(one) for one in value]
+        return [_plain_value(one) for one in value]
     if type(value) is bytes:  # text that was written without its type, or a picture
         try:
             return value.decode()
@@ -278,7 +280,7 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, (date, time, timedelta, Decimal)) else value
 
 
-def _dated(value: Any) -> str:
+def _date_text(value: Any) -> str:
     """A date or a time of a sheet as text. Excel keeps a date as midnight of that day."""
     if isinstance(value, datetime) and value.time() == time.min:
         value = value.date()

@@ -14,28 +14,33 @@ from typing import NamedTuple
 
 import numpy as np
 
-LONG = 100_000  # characters of one text: absurd
+MAX_TEXT_CHARACTERS = 100_000  # characters of one text: absurd
 CONTROL_BYTES = [*range(0, 9), 11, 12, *range(14, 32), 127]
-MARKS = bytes(1 if b in b"{$<@&[\r_JKz-\xc3\xef" or b in CONTROL_BYTES else 0 for b in range(256))
+SUSPICIOUS_BYTES = bytes(1 if b in b"{$<@&[\r_JKz-\xc3\xef" or b in CONTROL_BYTES else 0 for b in range(256))
 
 FENCE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]+`", re.DOTALL)
 PLACEHOLDER = re.compile(
-    r"\{\{\s*[\w .:-]{1,60}\s*\}\}|\$\{\w{1,40}\}|<%=?\s*\w{1,40}\s*%>|\[(?:YOUR|INSERT|ENTER|Your|Insert|Enter)[ _][^\]\n]{1,40}\]"
+    r"\{\{\s*[\w .:-]{1,60}\s*\}\}|\$\{\w{1,40}\}|<%=?\s*\w{1,40}\s*%>|\[(?:YOUR|INSERT|ENTER|Your|Insert|Enter)[ "
+    r"_][^\]\n]{1,40}\]"
 )
 CONTROL = re.compile(
-    r"<\|[^|<>\n]{1,40}\|>|<｜[^｜<>\n]{1,40}｜>|\[/?INST\]|<</?SYS>>|</?s>|<(?:start|end)_of_turn>|<(?:bos|eos|pad|unk)>"
+    r"<\|[^|<>\n]{1,40}\|>|<｜[^｜<>\n]{1,40}｜>|\[/?INST\]|<</?SYS>>|</?s>|<(?:start|end)_of_turn>"
+    r"|<(?:bos|eos|pad|unk)>"
 )
 MEDIA = re.compile(
     r"<(?:image|img|audio|video|speech)(?:_\d+)?>|<\|(?:image|vision|audio|video)[^|<>\n]{0,30}\|>|<image_placeholder>",
     re.IGNORECASE,
 )
 SECRET = re.compile(
-    r"[\w.+-]{1,64}@[\w-]{1,64}(?:\.[\w-]{2,24}){1,4}|\bsk-[A-Za-z0-9_-]{16,}|\bgh[pousr]_[A-Za-z0-9]{20,}|\bgithub_pat_\w{20,}"
-    r"|\bAKIA[0-9A-Z]{16}\b|\bxox[abpr]-[\w-]{10,}|-----BEGIN [A-Z ]{0,30}PRIVATE KEY|\bhf_[A-Za-z0-9]{20,}|\bAIza[\w-]{30,}"
+    r"[\w.+-]{1,64}@[\w-]{1,64}(?:\.[\w-]{2,24}){1,4}|\bsk-[A-Za-z0-9_-]{16,}|\bgh[pousr]_[A-Za-z0-9]{20,}"
+    r"|\bgithub_pat_\w{20,}"
+    r"|\bAKIA[0-9A-Z]{16}\b|\bxox[abpr]-[\w-]{10,}|-----BEGIN [A-Z ]{0,30}PRIVATE "
+    r"KEY|\bhf_[A-Za-z0-9]{20,}|\bAIza[\w-]{30,}"
     r"|\beyJ[\w-]{10,}\.eyJ[\w-]{10,}|\b(?:api|secret|access)_(?:key|token)\s*[:=]\s*\S{8,}"
 )
 HTML = re.compile(
-    r"</?(?:p|div|span|br|a|b|i|em|strong|li|ul|ol|table|tr|td|th|h[1-6]|img|script|style|font|body|html)(?:\s[^<>]{0,300})?/?>"
+    r"</?(?:p|div|span|br|a|b|i|em|strong|li|ul|ol|table|tr|td|th|h[1-6]|img|script|style|font|body|html)"
+    r"(?:\s[^<>]{0,300})?/?>"
     r"|&(?:amp|lt|gt|nbsp|quot|apos|#\d{2,5}|#x[0-9a-fA-F]{2,5});",
     re.IGNORECASE,
 )
@@ -56,28 +61,28 @@ class Hit(NamedTuple):
 def scan(data: bytes, ends: np.ndarray, answers: np.ndarray) -> Iterator[Hit]:
     """Faults of the texts data[ends[i-1]:ends[i]]. answers: which texts an assistant wrote (bool, one per text)."""
     buffer = np.frombuffer(data, np.uint8)
-    for kind, positions, pattern in _marked(data, buffer):
+    for kind, positions, pattern in _candidates(data, buffer):
         for i in np.unique(np.searchsorted(ends, positions, side="right")).tolist():
             text = _text(data, ends, i)
             found = pattern(text)
             if found:
                 yield Hit(kind, i, found)
     starts = np.concatenate(([0], ends[:-1]))
-    for i in np.flatnonzero(ends - starts > LONG).tolist():
+    for i in np.flatnonzero(ends - starts > MAX_TEXT_CHARACTERS).tolist():
         yield Hit(
             "too_long",
             i,
             f"{ends[i] - starts[i]:,} bytes: {data[starts[i] : starts[i] + 160].decode(errors='replace')}",
         )
-    yield from _next_to_nothing(data, ends, starts, answers)
-    for i in _open_ended(buffer, starts, ends, answers).tolist():
+    yield from _nearly_empty(data, ends, starts, answers)
+    for i in _unterminated(buffer, starts, ends, answers).tolist():
         text = _text(data, ends, i)
         if is_unfinished(text):
             yield Hit("unfinished", i, "… " + text[-70:])
 
 
 @lru_cache(maxsize=64)
-def _table(signs: bytes) -> np.ndarray:
+def _byte_set(signs: bytes) -> np.ndarray:
     """Which of the 256 byte values are among these."""
     return np.isin(np.arange(256, dtype=np.uint8), np.frombuffer(signs, np.uint8))
 
@@ -86,26 +91,26 @@ def _text(data: bytes, ends: np.ndarray, i: int) -> str:
     return data[(ends[i - 1] if i else 0) : ends[i]].decode(errors="replace")
 
 
-def _marked(data: bytes, buffer: np.ndarray) -> Iterator[tuple[str, np.ndarray, Callable[[str], str]]]:
+def _candidates(data: bytes, buffer: np.ndarray) -> Iterator[tuple[str, np.ndarray, Callable[[str], str]]]:
     """(kind, positions of signs that such a fault needs, the function that makes sure)."""
-    p = np.flatnonzero(np.frombuffer(data.translate(MARKS), np.bool_))
+    p = np.flatnonzero(np.frombuffer(data.translate(SUSPICIOUS_BYTES), np.bool_))
     if not len(p):
         return
-    sign, after, before = buffer[p], buffer[np.minimum(p + 1, len(buffer) - 1)], buffer[np.maximum(p - 1, 0)]
+    byte, after, before = buffer[p], buffer[np.minimum(p + 1, len(buffer) - 1)], buffer[np.maximum(p - 1, 0)]
     third = buffer[np.minimum(p + 2, len(buffer) - 1)]
 
     def at(mark: str) -> np.ndarray:
-        return sign == ord(mark)
+        return byte == ord(mark)
 
     def one_of(values: np.ndarray, signs: bytes) -> np.ndarray:
-        return _table(signs)[values]
+        return _byte_set(signs)[values]
 
-    opened, tag, bracket = at("{") | at("$"), at("<"), at("[")
+    brace, tag, bracket = at("{") | at("$"), at("<"), at("[")
     letter = ((after | 32) >= 97) & ((after | 32) <= 122)
     rules = (
         (
             "placeholder",
-            (opened & (after == 123)) | (tag & (after == 37)) | (bracket & one_of(after, b"YIEyie")),
+            (brace & (after == 123)) | (tag & (after == 37)) | (bracket & one_of(after, b"YIEyie")),
             _outside_code(PLACEHOLDER),
         ),
         ("control_token", (tag & one_of(after, b"|s/bepu<\xef")) | (bracket & one_of(after, b"I/")), _first(CONTROL)),
@@ -114,13 +119,13 @@ def _marked(data: bytes, buffer: np.ndarray) -> Iterator[tuple[str, np.ndarray, 
         ("secret", _secret_signs(at, one_of, before, after), _masked),
         (
             "mojibake",
-            ((sign == 0xC3) & one_of(after, b"\x82\x83\xa2\xaf"))
-            | ((sign == 0xEF) & (after == 0xBF) & (third == 0xBD)),
+            ((byte == 0xC3) & one_of(after, b"\x82\x83\xa2\xaf"))
+            | ((byte == 0xEF) & (after == 0xBF) & (third == 0xBD)),
             _first(MOJIBAKE),
         ),
-        ("bom", (sign == 0xEF) & (after == 0xBB) & (third == 0xBF), lambda text: "U+FEFF" if "\ufeff" in text else ""),
-        ("nul", one_of(sign, bytes(CONTROL_BYTES)), _code_point),
-        ("crlf", sign == 13, lambda text: "CR LF" if "\r" in text else ""),
+        ("bom", (byte == 0xEF) & (after == 0xBB) & (third == 0xBF), lambda text: "U+FEFF" if "\ufeff" in text else ""),
+        ("nul", one_of(byte, bytes(CONTROL_BYTES)), _code_point),
+        ("crlf", byte == 13, lambda text: "CR LF" if "\r" in text else ""),
     )
     for kind, where, pattern in rules:
         if where.any():
@@ -164,8 +169,8 @@ def _masked(text: str) -> str:
     if not match:
         return ""
     found = match.group()
-    kept = found[0] + "…@" + found.partition("@")[2] if "@" in found else found[:4] + "…"
-    return f"{kept} ({len(found)} characters)"
+    visible = found[0] + "…@" + found.partition("@")[2] if "@" in found else found[:4] + "…"
+    return f"{visible} ({len(found)} characters)"
 
 
 def _code_point(text: str) -> str:
@@ -173,7 +178,7 @@ def _code_point(text: str) -> str:
     return f"U+{ord(match.group()):04X}" if match else ""
 
 
-def _next_to_nothing(data: bytes, ends: np.ndarray, starts: np.ndarray, answers: np.ndarray) -> Iterator[Hit]:
+def _nearly_empty(data: bytes, ends: np.ndarray, starts: np.ndarray, answers: np.ndarray) -> Iterator[Hit]:
     for i in np.flatnonzero(ends - starts <= 4).tolist():
         text = _text(data, ends, i).strip()
         if text.lower() in ("nan", "none", "null"):
@@ -182,17 +187,17 @@ def _next_to_nothing(data: bytes, ends: np.ndarray, starts: np.ndarray, answers:
             yield Hit("too_short", i, text)
 
 
-def _open_ended(buffer: np.ndarray, starts: np.ndarray, ends: np.ndarray, answers: np.ndarray) -> np.ndarray:
-    """Answers of some length whose last sign ends no sentence: an ASCII letter, a comma, an open bracket, or a Chinese letter."""
+def _unterminated(buffer: np.ndarray, starts: np.ndarray, ends: np.ndarray, answers: np.ndarray) -> np.ndarray:
+    """Answers of at least 40 bytes that end in a letter, a comma or an open bracket."""
     long = np.flatnonzero(answers & (ends - starts >= 40))
     last = buffer[ends[long] - 1]
-    latin = (((last | 32) >= 97) & ((last | 32) <= 122)) | _table(b",;(-")[last]
+    latin = (((last | 32) >= 97) & ((last | 32) <= 122)) | _byte_set(b",;(-")[last]
     lead = buffer[ends[long] - 3]
     return long[latin | ((last >= 0x80) & (lead >= 0xE4) & (lead <= 0xE9))]
 
 
 def is_unfinished(text: str) -> bool:
-    """Does this answer stop in mid-sentence? It has sentences, and its last line is prose that ends in none."""
+    """Whether an answer stops in mid-sentence: it has sentences, and its last line is prose without an end."""
     text = text.rstrip()
     if not text or text.count("```") % 2 or not SENTENCE.search(text[:-1]):
         return False

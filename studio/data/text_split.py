@@ -1,4 +1,4 @@
-"""A text longer than the limit, in pieces of it: parted at the end of a paragraph, a sentence or a word. No token is lost."""
+"""Splits a text that is longer than the limit at the end of a paragraph, sentence or word. No token is lost."""
 
 from __future__ import annotations
 
@@ -12,43 +12,44 @@ SENTENCE = re.compile(r"[.!?…][\"'”’)\]]*\s*$|[。！？；][”’」』�
 
 
 def split_row(whole: Encoded, limit: int, overlap: int = 0) -> list[Encoded]:
-    """The row in rows of at most `limit` tokens. overlap: tokens of the piece before that a piece begins with, read and not trained again.
+    """The row as rows of at most `limit` tokens; the first `overlap` tokens of each repeat the one before, with labels
+    ignored.
 
-    With an overlap every token but the first is trained exactly once; without one, the first token of every piece is only read, since
-    nothing stands before it to predict it from.
+    With an overlap, every token but the first is trained exactly once; without one, the first token of every part has
+    no context and is not trained.
     """
     overlap = min(overlap, limit // 2)
-    made, start, seen = [], 0, 0  # seen: tokens that an earlier piece has trained
+    parts, start, trained_until = [], 0, 0  # trained_until: tokens already trained
     while True:
         stop = (
             len(whole.ids)
             if start + limit >= len(whole.ids)
-            else _end(whole, start + max(limit // 2, overlap + 1), start + limit)
+            else _best_split(whole, start + max(limit // 2, overlap + 1), start + limit)
         )
         labels = whole.labels[start:stop]
-        read = max(1, seen - start)
+        read = max(1, trained_until - start)
         labels[:read] = [IGNORE_INDEX] * min(read, len(labels))
         trained = len(labels) - labels.count(IGNORE_INDEX)
-        made.append(Encoded(whole.ids[start:stop], labels, whole.text, whole.offsets[start:stop], 0, trained))
+        parts.append(Encoded(whole.ids[start:stop], labels, whole.text, whole.offsets[start:stop], 0, trained))
         if stop == len(whole.ids):
-            return made
-        seen, start = stop, stop - overlap
+            return parts
+        trained_until, start = stop, stop - overlap
 
 
-def _end(whole: Encoded, first: int, last: int) -> int:
+def _best_split(whole: Encoded, first: int, last: int) -> int:
     """The token from `first` to `last` before which the text parts best; of equals the last one."""
     best, rank = last, -1
     for n in range(last, first - 1, -1):
-        found = _rank(whole.text, whole.offsets, n)
-        if found > rank:
-            best, rank = n, found
+        rank_here = _split_rank(whole.text, whole.offsets, n)
+        if rank_here > rank:
+            best, rank = n, rank_here
         if rank == 4:
             break
     return best
 
 
-def _rank(text: str, offsets: Sequence[tuple[int, int]], n: int) -> int:
-    """4 after a paragraph, 3 after a line, 2 after a sentence, 1 between words, 0 elsewhere, -1 inside a letter of several tokens."""
+def _split_rank(text: str, offsets: Sequence[tuple[int, int]], n: int) -> int:
+    """4 after a paragraph, 3 a line, 2 a sentence, 1 a word, 0 elsewhere, -1 inside a character of several tokens."""
     if offsets[n] == offsets[n - 1] or offsets[n][0] < offsets[n - 1][1]:
         return -1
     at = offsets[n][0]

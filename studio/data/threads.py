@@ -1,4 +1,4 @@
-"""One turn a row: rows with a role and a text are gathered into the conversations they belong to."""
+"""Files of one turn a row: groups the rows into conversations."""
 
 from __future__ import annotations
 
@@ -12,10 +12,36 @@ from studio.data.formats.messages import role_of
 from studio.data.roles import CONTENT_KEYS, ROLE_KEYS
 from studio.errors import DataError
 
-IDS = ("conversation_id", "conv_id", "conversation", "dialogue_id", "dialog_id", "chat_id", "thread_id", "session_id", "conversationid",
-       "conversationId", "sessionId", "threadId", "chatId", "dialogId", "thread", "session", "message_tree_id", "convo_id", "dialogue", "dialog",
-       "sample_id", "example_id", "group_id", "ticket_id", "会话", "会话id", "对话id")  # fmt: skip
-PLACES = (
+CONVERSATION_COLUMNS = (
+    "conversation_id",
+    "conv_id",
+    "conversation",
+    "dialogue_id",
+    "dialog_id",
+    "chat_id",
+    "thread_id",
+    "session_id",
+    "conversationid",
+    "conversationId",
+    "sessionId",
+    "threadId",
+    "chatId",
+    "dialogId",
+    "thread",
+    "session",
+    "message_tree_id",
+    "convo_id",
+    "dialogue",
+    "dialog",
+    "sample_id",
+    "example_id",
+    "group_id",
+    "ticket_id",
+    "会话",
+    "会话id",
+    "对话id",
+)
+POSITION_COLUMNS = (
     "turn",
     "turn_id",
     "turn_index",
@@ -30,8 +56,9 @@ PLACES = (
     "message_index",
     "idx",
 )
-MEMBER, PARENT = ("message_id", "id", "uuid"), ("parent_id", "parent", "parent_message_id", "parentId")
-NOT = frozenset(
+MESSAGE_ID_COLUMNS = ("message_id", "id", "uuid")
+PARENT_COLUMNS = ("parent_id", "parent", "parent_message_id", "parentId")
+OTHER_LAYOUT_COLUMNS = frozenset(
     (
         "prompt",
         "completion",
@@ -48,8 +75,8 @@ NOT = frozenset(
 
 
 @dataclass(frozen=True)
-class Thread:
-    """The columns that say who speaks, what, in which conversation, and at which place; or whom a row answers."""
+class ThreadColumns:
+    """The columns for role, content, conversation and position of a turn; or for its id and its parent's."""
 
     role: str
     content: str
@@ -59,8 +86,8 @@ class Thread:
     parent: str | None = None
 
 
-def detect_thread(rows: list[Any], name: str) -> Thread | None:
-    """How rows of one turn each belong together; None where they are no such rows.
+def detect_thread(rows: list[Any], name: str) -> ThreadColumns | None:
+    """The columns by which rows of one turn each are grouped; None for other rows.
 
     Raises DataError where they are, and no column says which conversation a turn is of.
     """
@@ -68,26 +95,27 @@ def detect_thread(rows: list[Any], name: str) -> Thread | None:
     columns = set().union(*rows) if rows else set()
     role = next((k for k in ROLE_KEYS if k in columns), None)
     content = next((k for k in CONTENT_KEYS if k in columns), None)
-    if role is None or content is None or not NOT.isdisjoint(columns):
+    if role is None or content is None or not OTHER_LAYOUT_COLUMNS.isdisjoint(columns):
         return None
     known = [row for row in rows if role_of(row.get(role)) and isinstance(row.get(content), str)]
     if len(known) * 10 < 9 * len(rows) or len(rows) < 2:
         return None
-    member, parent = (next((k for k in names if k in columns), None) for names in (MEMBER, PARENT))
+    member, parent = (next((k for k in names if k in columns), None) for names in (MESSAGE_ID_COLUMNS, PARENT_COLUMNS))
     if member and parent:
-        return Thread(role, content, member=member, parent=parent)
-    conversation = next((k for k in columns if k.lower() in IDS or k in IDS), None)
+        return ThreadColumns(role, content, member=member, parent=parent)
+    conversation = next((k for k in columns if k.lower() in CONVERSATION_COLUMNS or k in CONVERSATION_COLUMNS), None)
     if conversation is None:
         raise DataError(
             f"{name} holds one turn a row (columns {role}, {content}), and no column says which turns belong together.",
-            'Add a column conversation_id with one number for each conversation; or write each as {"messages": [{"role", "content"}, …]}.',
+            'Add a column conversation_id with one number for each conversation; or write each as {"messages": '
+            '[{"role", "content"}, …]}.',
             name,
         )
-    return Thread(role, content, conversation, next((k for k in PLACES if k in columns), None))
+    return ThreadColumns(role, content, conversation, next((k for k in POSITION_COLUMNS if k in columns), None))
 
 
-def group_turns(blocks: Iterable[Block], how: Thread) -> Iterator[Block]:
-    """Conversations in the order in which they begin, each with the line of its first turn. Held in memory."""
+def group_turns(blocks: Iterable[Block], how: ThreadColumns) -> Iterator[Block]:
+    """The conversations in the order of their first turns, each with the line of its first turn. Held in memory."""
     turns = [
         (row, block.lines[n] if block.lines else None)
         for block in blocks
@@ -123,14 +151,14 @@ def _more(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _groups(turns: list[Turn], how: Thread) -> list[list[Turn]]:
-    found: dict[str, list[Turn]] = {}
+def _groups(turns: list[Turn], how: ThreadColumns) -> list[list[Turn]]:
+    threads: dict[str, list[Turn]] = {}
     for row, line in turns:
         if row.get(how.conversation) not in (None, ""):
-            found.setdefault(str(row[how.conversation]), []).append((row, line))
+            threads.setdefault(str(row[how.conversation]), []).append((row, line))
     if how.place is None:
-        return list(found.values())
-    return [sorted(thread, key=lambda turn: _number(turn[0].get(how.place))) for thread in found.values()]
+        return list(threads.values())
+    return [sorted(thread, key=lambda turn: _number(turn[0].get(how.place))) for thread in threads.values()]
 
 
 def _number(value: Any) -> float:
@@ -140,25 +168,25 @@ def _number(value: Any) -> float:
         return float("inf")
 
 
-def _branches(turns: list[Turn], how: Thread) -> list[list[Turn]]:
+def _branches(turns: list[Turn], how: ThreadColumns) -> list[list[Turn]]:
     """From every first turn the replies, of several the one that was ranked best, else the first."""
     replies: dict[str, list[Turn]] = {}
     known = {str(row.get(how.member)) for row, _ in turns}
-    heads = []
+    roots = []
     for row, line in turns:
         parent = row.get(how.parent)
         if parent in (None, "") or str(parent) not in known:
-            heads.append((row, line))
+            roots.append((row, line))
         else:
             replies.setdefault(str(parent), []).append((row, line))
-    found = []
-    for head in heads:
-        thread, seen = [head], {str(head[0].get(how.member))}
-        while rest := replies.get(str(thread[-1][0].get(how.member))):
-            best = min(rest, key=lambda turn: _number(turn[0].get("rank")))
-            if str(best[0].get(how.member)) in seen:
+    threads = []
+    for root in roots:
+        thread, visited = [root], {str(root[0].get(how.member))}
+        while candidates := replies.get(str(thread[-1][0].get(how.member))):
+            best = min(candidates, key=lambda turn: _number(turn[0].get("rank")))
+            if str(best[0].get(how.member)) in visited:
                 break
-            seen.add(str(best[0].get(how.member)))
+            visited.add(str(best[0].get(how.member)))
             thread.append(best)
-        found.append(thread)
-    return found
+        threads.append(thread)
+    return threads

@@ -131,7 +131,7 @@ def _kind(kind: str, count: int, rows: Any, run_config: RunConfig) -> Question:
         "hint": about.hint,
         "rows": [int(row) for row in rows],
         "mend": FIX_LABELS.get(kind),
-        "delete": kind not in scan.WHOLE_FILE,
+        "delete": kind not in scan.FILE_KINDS,
         "default": {"refused": "drop"}.get(about.severity, "keep"),
         "decision": run_config.data.problems.get(kind),
     }

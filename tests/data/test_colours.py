@@ -1,4 +1,5 @@
-"""What the page colours is what the trainer learns: the preview against the first batch that the trainer's own loader gives.
+"""What the page colours is what the trainer learns: the preview against the first batch that the trainer's own loader
+gives.
 
 For every template and every format that can be trained on, padded and packed, token by token.
 """
@@ -26,9 +27,14 @@ LAYOUTS = {
     "padded": Layout(packed=False, max_tokens=2048, max_rows=2),
 }
 FILES = {  # format -> fixture files
-    "alpaca": ("alpaca-input.jsonl", "alpaca-history.json"), "chatml": ("messages.jsonl", "tools.jsonl"), "chatml_text": ("tagged.jsonl",),
-    "chosen": ("pairs.jsonl", "share-pairs.json"), "prompt": ("questions.csv",), "sharegpt": ("sharegpt.json",), "text": ("story.txt",),
-}  # fmt: skip
+    "alpaca": ("alpaca-input.jsonl", "alpaca-history.json"),
+    "chatml": ("messages.jsonl", "tools.jsonl"),
+    "chatml_text": ("tagged.jsonl",),
+    "chosen": ("pairs.jsonl", "share-pairs.json"),
+    "prompt": ("questions.csv",),
+    "sharegpt": ("sharegpt.json",),
+    "text": ("story.txt",),
+}
 TOOLED = ("chatml", "qwen3")  # templates that write calls of tools
 NAMES = ["model", *template.names()]
 Sequence = tuple[tuple[int, ...], tuple[int, ...]]  # ids, labels
@@ -81,7 +87,9 @@ def test_first_batch_of_rows_over_the_limit(
 def test_first_batch_and_the_page(
     form: str, name: str, limit: int, home: Path, tmp_path: Path, tiny_model: Path
 ) -> None:
-    """The Data tab's own answer, row by row: as many tokens, coloured as the first batch has labels, and their texts make up the row's."""
+    """The Data tab's own answer, row by row: as many tokens, coloured as the first batch has labels, and their texts
+    make up the row's.
+    """
     for file in FILES[form][: 1 if form == "chatml" else None]:
         path = tmp_path / file
         path.write_bytes(next(f for f in FIXTURES if f.name == file).content())
@@ -129,7 +137,9 @@ def test_first_batch_with_the_real_tokenizer(name: str, with_starter: Path, tmp_
 def compare(
     model: Path, name: str, form: str, file: str, folder: Path, train_on: str = "assistant", **limits: Any
 ) -> int:
-    """Prepare the file as a run does; what each layout's first batch learns must be what the preview of its rows colours. Gives the rows."""
+    """Prepare the file as a run does; what each layout's first batch learns must be what the preview of its rows
+    colours. Gives the rows.
+    """
     path = folder / file
     path.write_bytes(next(f for f in FIXTURES if f.name == file).content())
     chosen = template.load(name, model)
@@ -161,14 +171,18 @@ def compare(
 
 
 def preview(encoder: Encoder, conversation: dict[str, Any]) -> Sequence | None:
-    """ids and colours (the id, where the preview says trained) up to the cut that it marks; None where it says that the row is dropped."""
+    """ids and colours (the id, where the preview says trained) up to the cut that it marks; None where it says that the
+    row is dropped.
+    """
     e = encoder.encode(conversation, whole=True)
     kept = len(e.ids) - e.overflow
     return None if e.overflow and encoder.too_long == "drop" else (tuple(e.ids[:kept]), tuple(e.labels[:kept]))
 
 
 def sequences(batch: list[dict[str, Any]], sizes: list[int], packed: bool) -> list[Sequence]:
-    """The rows that stand in a batch's tensors. sizes: tokens of the rows that should; whatever else is there must not be learnt."""
+    """The rows that stand in a batch's tensors. sizes: tokens of the rows that should; whatever else is there must not
+    be learnt.
+    """
     found, left = [], sorted(sizes)
     for piece in batch:
         ids, labels = piece["input_ids"].tolist(), piece["labels"].tolist()

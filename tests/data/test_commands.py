@@ -126,11 +126,14 @@ def test_preview_for_the_eye(file: str, home: Path, tiny_model: Path, capsys: py
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--row", "4"], "Row 4 .* was refused: not_json"), (["--row", "9"], "has no row 9"), (["--row", "1", "--max-length", "0"], "leaves no token"),
-        (["--row", "1", "--template", "chatlm"], "no template named 'chatlm'"), (["--row", "1", "--format", "alpacca"], "no format named"),
+        (["--row", "4"], "Row 4 .* was refused: not_json"),
+        (["--row", "9"], "has no row 9"),
+        (["--row", "1", "--max-length", "0"], "leaves no token"),
+        (["--row", "1", "--template", "chatlm"], "no template named 'chatlm'"),
+        (["--row", "1", "--format", "alpacca"], "no format named"),
         (["--row", "1", "--column", "frage"], "names no column"),
     ],
-)  # fmt: skip
+)
 def test_preview_refuses_in_words(
     arguments: list[str], words: str, file: str, home: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -203,9 +206,8 @@ def test_columns_not_used_and_notes_are_told(
 def test_an_encoding_is_named(home: Path, tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "cz.csv"
     path.write_bytes(
-        "question;answer\nJaké je hlavní město Česka?;Praha je hlavní město České republiky, žije v ní přes milion lidí.\n".encode(
-            "cp1250"
-        )
+        "question;answer\nJaké je hlavní město Česka?;Praha je hlavní město České republiky, žije v ní přes "
+        "milion lidí.\n".encode("cp1250")
     )
     error = said(["inspect", str(path), "--model", str(tiny_model)], capsys, 2)["error"]
     assert ("cp1250: Jaké" in error["message"], error["where"]) == (True, "data.encoding")
@@ -218,8 +220,14 @@ def test_rows_a_template_cannot_write_are_refused_with_its_reason(
     from studio.errors import TemplateError
 
     call = {"type": "function", "function": {"name": "fetch_owl", "arguments": {"kind": "barn"}}}
-    row = {"messages": [{"role": "user", "content": "Fetch it."}, {"role": "assistant", "content": "", "tool_calls": [call]},
-                        {"role": "tool", "content": "done"}, {"role": "assistant", "content": "Here it is."}]}  # fmt: skip
+    row = {
+        "messages": [
+            {"role": "user", "content": "Fetch it."},
+            {"role": "assistant", "content": "", "tool_calls": [call]},
+            {"role": "tool", "content": "done"},
+            {"role": "assistant", "content": "Here it is."},
+        ]
+    }
     path = tmp_path / "calls.jsonl"
     path.write_bytes(as_lines([row] * 3))
     answer = said(["inspect", str(path), "--model", str(tiny_model), "--template", "alpaca"], capsys)

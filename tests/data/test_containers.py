@@ -1,4 +1,6 @@
-"""What rows come in: tables of every dialect against csv's own writer, encodings, packed files, archives, folders, sheets."""
+"""What rows come in: tables of every dialect against csv's own writer, encodings, packed files, archives, folders,
+sheets.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +20,11 @@ from studio import data
 from studio.errors import DataError
 from tests.data.fixtures import as_lines, as_parquet
 
-ROWS = [{"question": "Which birds, if any?", "answer": 'An "owl"; no\nother.'}, {"question": "And\tnow?", "answer": "A\u2028B\u0085C\x0cD|E"},
-        {"question": "C:\\new\\path?", "answer": "Yes: \\n"}]  # fmt: skip
+ROWS = [
+    {"question": "Which birds, if any?", "answer": 'An "owl"; no\nother.'},
+    {"question": "And\tnow?", "answer": "A\u2028B\u0085C\x0cD|E"},
+    {"question": "C:\\new\\path?", "answer": "Yes: \\n"},
+]
 
 
 def table(**dialect: object) -> bytes:
@@ -41,10 +46,20 @@ def write(folder: Path, content: bytes, name: str) -> Path:
 
 
 DIALECTS = {
-    "commas": {}, "semicolons": {"delimiter": ";"}, "tabs": {"delimiter": "\t"}, "bars": {"delimiter": "|"}, "all quoted": {"quoting": csv.QUOTE_ALL},
-    "LF": {"lineterminator": "\n"}, "backslashes": {"escapechar": "\\", "doublequote": False, "quoting": csv.QUOTE_ALL},
-    "backslashes and semicolons": {"escapechar": "\\", "doublequote": False, "quoting": csv.QUOTE_ALL, "delimiter": ";"},
-}  # fmt: skip
+    "commas": {},
+    "semicolons": {"delimiter": ";"},
+    "tabs": {"delimiter": "\t"},
+    "bars": {"delimiter": "|"},
+    "all quoted": {"quoting": csv.QUOTE_ALL},
+    "LF": {"lineterminator": "\n"},
+    "backslashes": {"escapechar": "\\", "doublequote": False, "quoting": csv.QUOTE_ALL},
+    "backslashes and semicolons": {
+        "escapechar": "\\",
+        "doublequote": False,
+        "quoting": csv.QUOTE_ALL,
+        "delimiter": ";",
+    },
+}
 
 
 @pytest.mark.parametrize("name", DIALECTS)
@@ -138,10 +153,14 @@ def zstd(content: bytes) -> bytes:
 
 LINES = as_lines(ROWS)
 PACKED = {
-    "gz": (gzip.compress(LINES), "jsonl.gz"), "bz2": (bz2.compress(LINES), "jsonl.bz2"), "xz": (lzma.compress(LINES), "jsonl.xz"),
-    "zstd": (zstd(LINES), "jsonl.zst"), "zip": (zipped(**{"a__rows.jsonl": LINES, "README.md": b"x", "__MACOSX__a": b"y"}), "jsonl.zip"),
-    "a table in a zip": (zipped(**{"t.csv": table()}), "csv.zip"), "parquet in gzip": (gzip.compress(as_parquet(ROWS)), "parquet.gz"),
-}  # fmt: skip
+    "gz": (gzip.compress(LINES), "jsonl.gz"),
+    "bz2": (bz2.compress(LINES), "jsonl.bz2"),
+    "xz": (lzma.compress(LINES), "jsonl.xz"),
+    "zstd": (zstd(LINES), "jsonl.zst"),
+    "zip": (zipped(**{"a__rows.jsonl": LINES, "README.md": b"x", "__MACOSX__a": b"y"}), "jsonl.zip"),
+    "a table in a zip": (zipped(**{"t.csv": table()}), "csv.zip"),
+    "parquet in gzip": (gzip.compress(as_parquet(ROWS)), "parquet.gz"),
+}
 
 
 @pytest.mark.parametrize("how", PACKED)

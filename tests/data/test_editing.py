@@ -67,21 +67,28 @@ PATHS = st.sampled_from([["instruction"], ["output"], ["input"], ["system"]])
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=12)
 OPERATIONS = st.lists(
     st.one_of(
-        st.fixed_dictionaries(
-            {"op": st.just("set"), "row": st.integers(1, 16), "path": PATHS, "value": TEXT}
-        ),
+        st.fixed_dictionaries({"op": st.just("set"), "row": st.integers(1, 16), "path": PATHS, "value": TEXT}),
         st.fixed_dictionaries({"op": st.just("delete"), "rows": st.lists(st.integers(1, 16), min_size=1, max_size=3)}),
         st.fixed_dictionaries(
-            {"op": st.just("add"), "after": st.integers(0, 16), "value": st.just({"instruction": "New?", "output": "Yes."})}
+            {
+                "op": st.just("add"),
+                "after": st.integers(0, 16),
+                "value": st.just({"instruction": "New?", "output": "Yes."}),
+            }
         ),
         st.fixed_dictionaries(
-            {"op": st.just("replace"), "find": st.sampled_from(["Answer", "e", "1", "."]), "put": TEXT, "case": st.booleans()}
+            {
+                "op": st.just("replace"),
+                "find": st.sampled_from(["Answer", "e", "1", "."]),
+                "put": TEXT,
+                "case": st.booleans(),
+            }
         ),
         st.fixed_dictionaries({"op": st.just("fix"), "kind": st.just("duplicate"), "way": st.just("delete")}),
         st.sampled_from([{"op": "undo"}, {"op": "redo"}]),
     ),
     max_size=8,
-)  # fmt: skip
+)
 
 
 class Model:
@@ -101,8 +108,9 @@ class Model:
         rows, free = [list(pair) for pair in self.past[-1][0]], self.past[-1][1]
         if step["op"] == "set":
             next(pair for pair in rows if pair[0] == step["row"])[1] = {
-                **dict(rows)[step["row"]], step["path"][0]: step["value"]
-            }  # fmt: skip
+                **dict(rows)[step["row"]],
+                step["path"][0]: step["value"],
+            }
         elif step["op"] == "delete":
             rows = [pair for pair in rows if pair[0] not in step["rows"]]
         elif step["op"] == "add":
@@ -395,10 +403,16 @@ FAULTY = {
     "media": (talk("<image>\nOne?", "Yes."), talk("One?", "Yes.")),
     "secret": (talk("One?", "Write to a.b@example.com now."), talk("One?", "Write to [removed] now.")),
     "empty_field": (talk("One?", "Yes.", "", ""), talk("One?", "Yes.")),
-    "role_order": ({"messages": [{"role": "user", "content": "One."}, *talk("Two?", "Yes.")["messages"]]}, talk("One.\n\nTwo?", "Yes.")),
+    "role_order": (
+        {"messages": [{"role": "user", "content": "One."}, *talk("Two?", "Yes.")["messages"]]},
+        talk("One.\n\nTwo?", "Yes."),
+    ),
     "no_end": (talk("One?", "Yes.", "And?"), talk("One?", "Yes.")),
-    "assistant_first": ({"messages": [{"role": "assistant", "content": "Hi."}, *talk("One?", "Yes.")["messages"]]}, talk("One?", "Yes.")),
-}  # fmt: skip
+    "assistant_first": (
+        {"messages": [{"role": "assistant", "content": "Hi."}, *talk("One?", "Yes.")["messages"]]},
+        talk("One?", "Yes."),
+    ),
+}
 
 
 def test_every_way_to_mend_is_tried_here() -> None:
@@ -509,8 +523,12 @@ def test_rows_laid_out_go_after_a_day_and_the_changes_stay(home: Path, tmp_path:
 
 def test_the_same_operations_give_the_same_file(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = written(tmp_path / "rows.jsonl", [*ALPACA, ALPACA[0]])
-    steps = [{"op": "replace", "find": "[0-9]+", "put": r"<\g<0>>", "regex": True}, {"op": "delete", "rows": [4]},
-             {"op": "add", "after": 2, "value": ALPACA[3]}, {"op": "fix", "kind": "duplicate", "way": "delete"}]  # fmt: skip
+    steps = [
+        {"op": "replace", "find": "[0-9]+", "put": r"<\g<0>>", "regex": True},
+        {"op": "delete", "rows": [4]},
+        {"op": "add", "after": 2, "value": ALPACA[3]},
+        {"op": "fix", "kind": "duplicate", "way": "delete"},
+    ]
     made = []
     for name in ("one", "two"):
         (tmp_path / name).mkdir()

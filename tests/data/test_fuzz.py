@@ -1,4 +1,6 @@
-"""Broken files: whatever stands in a file, the reader gives a data set or one DataError, never a traceback, never a hang."""
+"""Broken files: whatever stands in a file, the reader gives a data set or one DataError, never a traceback, never a
+hang.
+"""
 
 from __future__ import annotations
 

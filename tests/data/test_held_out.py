@@ -1,4 +1,6 @@
-"""The rows that are measured on: one place chooses them for the trainer, for eval and for the proof; not more than wanted."""
+"""The rows that are measured on: one place chooses them for the trainer, for eval and for the proof; not more than
+wanted.
+"""
 
 from __future__ import annotations
 
@@ -74,7 +76,7 @@ def test_an_own_file_is_capped_too(home: Path, tmp_path: Path, tiny_model: Path)
 
 
 def test_fifty_thousand_held_out_rows_are_divided_in_no_time() -> None:
-    """Into the same pieces as looking at every piece for every row would; the pieces are kept for the next evaluation."""
+    """Into the same pieces as looking at every piece for every row would; they are kept for the next evaluation."""
     import time
 
     from studio.worker.batches import EvalBatches, Layout, group_rows

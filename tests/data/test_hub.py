@@ -1,4 +1,6 @@
-"""Hub data sets, from a local stand-in of the Hub: a split by its name, the default split, and what is refused in words."""
+"""Hub data sets, from a local stand-in of the Hub: a split by its name, the default split, and what is refused in
+words.
+"""
 
 from __future__ import annotations
 
@@ -74,13 +76,15 @@ def test_a_data_set_of_the_hub(tmp_path: Path) -> None:
 
 
 def test_long_names_and_newer_revisions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Names that agree in their first letters are different files; a newer revision is fetched, once it is asked for again."""
+    """Names that agree in their first letters are different files; a newer revision is fetched, once it is asked for
+    again.
+    """
     from studio.data import hub
 
     monkeypatch.setenv("STUDIO_HOME", str(tmp_path))
     name = "an-owner-with-a-rather-long-name/a-data-set-with-a-name-that-is-longer-still"
-    assert hub._place(f"{name}:train") != hub._place(f"{name}:test")
-    kept, asked = hub._place("owner/rows"), []
+    assert hub._local_file(f"{name}:train") != hub._local_file(f"{name}:test")
+    kept, asked = hub._local_file("owner/rows"), []
     kept.write_bytes(b"old")
     kept.with_suffix(".revision").write_text("one")
     monkeypatch.setattr("studio.base.hub.unreachable", lambda: None)

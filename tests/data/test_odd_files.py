@@ -1,4 +1,6 @@
-"""Files as people really have them: wrapped, half converted, exported by a spreadsheet, mixed. Each is read, or refused in words that help."""
+"""Files as people really have them: wrapped, half converted, exported by a spreadsheet, mixed. Each is read, or refused
+in words that help.
+"""
 
 from __future__ import annotations
 
@@ -32,32 +34,100 @@ def text(value: Any) -> bytes:
 
 READ: dict[str, tuple[bytes, str, int, str]] = {  # what it is -> content, format, rows, the first answer
     "an object of columns": (text(COLUMNS), "alpaca", 3, QA[0][1]),
-    "pandas' to_json": (text({k: {str(n): v for n, v in enumerate(column)} for k, column in COLUMNS.items()}), "alpaca", 3, QA[0][1]),
-    "pandas' to_json, split": (text({"columns": ["question", "answer"], "index": [0, 1, 2], "data": PAIRS}), "prompt", 3, QA[0][1]),
+    "pandas' to_json": (
+        text({k: {str(n): v for n, v in enumerate(column)} for k, column in COLUMNS.items()}),
+        "alpaca",
+        3,
+        QA[0][1],
+    ),
+    "pandas' to_json, split": (
+        text({"columns": ["question", "answer"], "index": [0, 1, 2], "data": PAIRS}),
+        "prompt",
+        3,
+        QA[0][1],
+    ),
     "rows two objects deep": (text({"version": 1, "data": {"rows": ALPACA}}), "alpaca", 3, QA[0][1]),
     "rows by name": (text({f"id{n}": row for n, row in enumerate(ALPACA)}), "alpaca", 3, QA[0][1]),
-    "an answer of the Hub's viewer": (text({"features": [{"name": "instruction"}], "rows": VIEWED}), "alpaca", 3, QA[0][1]),
+    "an answer of the Hub's viewer": (
+        text({"features": [{"name": "instruction"}], "rows": VIEWED}),
+        "alpaca",
+        3,
+        QA[0][1],
+    ),
     "its rows a line": (as_lines(VIEWED), "alpaca", 3, QA[0][1]),
     "a comma behind every line": (b"".join(text(row) + b",\n" for row in ALPACA), "alpaca", 3, QA[0][1]),
     "a comma too much": (b"[" + b",".join(map(text, ALPACA)) + b",]", "alpaca", 3, QA[0][1]),
     "a list over many lines": (b"[\n" + b",\n".join(map(text, ALPACA)) + b"\n]\n", "alpaca", 3, QA[0][1]),
-    "line breaks between quotes": (semicolons([(q, a + "\nMore; and more, too.") for q, a in QA]), "prompt", 3, QA[0][1] + "\nMore; and more, too."),
-    "Excel's text in UTF-16": (as_table(two(("question", "answer")), "\t").decode().encode("utf-16"), "prompt", 3, QA[0][1]),
+    "line breaks between quotes": (
+        semicolons([(q, a + "\nMore; and more, too.") for q, a in QA]),
+        "prompt",
+        3,
+        QA[0][1] + "\nMore; and more, too.",
+    ),
+    "Excel's text in UTF-16": (
+        as_table(two(("question", "answer")), "\t").decode().encode("utf-16"),
+        "prompt",
+        3,
+        QA[0][1],
+    ),
     "Excel's note of the separator": (semicolons(QA, before="sep=;\r\n"), "prompt", 3, QA[0][1]),
     "Latin-1": (semicolons(GERMAN, "latin-1"), "prompt", 2, GERMAN[0][1]),
     "quotes of Windows": (semicolons(QUOTED, "latin-1"), "prompt", 1, "It’s a “quote” of his."),
-    "names in capitals": (as_table([dict(zip(("Instruction", "Output"), pair, strict=True)) for pair in QA]), "alpaca", 3, QA[0][1]),
+    "names in capitals": (
+        as_table([dict(zip(("Instruction", "Output"), pair, strict=True)) for pair in QA]),
+        "alpaca",
+        3,
+        QA[0][1],
+    ),
     "turns in capitals": (as_lines([{"Messages": row["messages"]} for row in MESSAGES]), "chatml", 3, QA[0][1]),
-    "numbers for answers": (as_lines([{"question": f"{n} and {n}?", "answer": 2 * n} for n in range(1, 9)]), "prompt", 8, "2"),
-    "tools and null": (as_lines([{"messages": [
-        {"role": "user", "content": "Weather?"}, {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "w", "arguments": "{}"}}]},
-        {"role": "tool", "content": "sunny"}, {"role": "assistant", "content": "It is sunny."}]}]), "chatml", 1, ""),
-    "a system turn in ShareGPT": (text([{"conversations": [SYSTEM, *row["conversations"]]} for row in SHAREGPT]), "sharegpt", 3, QA[0][1]),
-    "turns written as text": (as_lines([{"messages": json.dumps(row["messages"])} for row in MESSAGES]), "chatml", 3, QA[0][1]),
+    "numbers for answers": (
+        as_lines([{"question": f"{n} and {n}?", "answer": 2 * n} for n in range(1, 9)]),
+        "prompt",
+        8,
+        "2",
+    ),
+    "tools and null": (
+        as_lines(
+            [
+                {
+                    "messages": [
+                        {"role": "user", "content": "Weather?"},
+                        {
+                            "role": "assistant",
+                            "content": None,
+                            "tool_calls": [{"function": {"name": "w", "arguments": "{}"}}],
+                        },
+                        {"role": "tool", "content": "sunny"},
+                        {"role": "assistant", "content": "It is sunny."},
+                    ]
+                }
+            ]
+        ),
+        "chatml",
+        1,
+        "",
+    ),
+    "a system turn in ShareGPT": (
+        text([{"conversations": [SYSTEM, *row["conversations"]]} for row in SHAREGPT]),
+        "sharegpt",
+        3,
+        QA[0][1],
+    ),
+    "turns written as text": (
+        as_lines([{"messages": json.dumps(row["messages"])} for row in MESSAGES]),
+        "chatml",
+        3,
+        QA[0][1],
+    ),
     "a mark and gzip": (gzip.compress(b"\xef\xbb\xbf" + as_lines(ALPACA)), "alpaca", 3, QA[0][1]),
     "verdicts in words": (as_lines(LABELLED), "kto", 3, QA[0][1]),
-    "a line of 5 MB": (as_lines([{"instruction": "Summarise.", "input": "word " * 1_000_000, "output": "Words."}, *ALPACA]), "alpaca", 4, "Words."),
-}  # fmt: skip
+    "a line of 5 MB": (
+        as_lines([{"instruction": "Summarise.", "input": "word " * 1_000_000, "output": "Words."}, *ALPACA]),
+        "alpaca",
+        4,
+        "Words.",
+    ),
+}
 REFUSED: dict[str, tuple[bytes, str, str]] = {  # what it is -> content, what the message says, what the hint says
     "lists without names": (text(PAIRS), "lists without names", "Write each row as an object"),
     "names nobody knows": (as_lines(two(("frage", "antwort"))), "frage, antwort", "prompt: frage, answer: antwort"),

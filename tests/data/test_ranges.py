@@ -50,8 +50,16 @@ def test_overlapping_ranges_and_all_of_it(home: Path, tmp_path: Path, tiny_model
     assert SAID in trained(encoder, conversation)
 
 
-@pytest.mark.parametrize("details", ["yes", [{"train": True}], [{"begin_offset": 3, "end_offset": 99, "train": True}],
-                                     [{"begin_offset": 5, "end_offset": 2, "train": True}], [{"begin_offset": 0, "end_offset": 2, "train": 0.5}]])  # fmt: skip
+@pytest.mark.parametrize(
+    "details",
+    [
+        "yes",
+        [{"train": True}],
+        [{"begin_offset": 3, "end_offset": 99, "train": True}],
+        [{"begin_offset": 5, "end_offset": 2, "train": True}],
+        [{"begin_offset": 0, "end_offset": 2, "train": 0.5}],
+    ],
+)
 def test_ranges_that_are_none_are_refused_by_name(details: Any, home: Path, tmp_path: Path) -> None:
     found = read(tmp_path, train_detail=details)
     assert [(p.row, p.kind, p.field) for p in found.problems] == [(1, "wrong_type", "messages[1].train_detail")]

@@ -1,4 +1,6 @@
-"""Rows that stand there twice, exactly or but for case, spaces and punctuation, in one file or in the training and the held-out data."""
+"""Rows that stand there twice, exactly or but for case, spaces and punctuation, in one file or in the training and the
+held-out data.
+"""
 
 from __future__ import annotations
 

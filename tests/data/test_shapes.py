@@ -1,4 +1,6 @@
-"""The kinds of files that people have, rebuilt small: each is read as told here, or refused with the field and a way that works when followed."""
+"""The kinds of files that people have, rebuilt small: each is read as told here, or refused with the field and a way
+that works when followed.
+"""
 
 from __future__ import annotations
 
@@ -59,67 +61,265 @@ NAMES = [
 ]
 # kind -> content, format, first conversation
 READ: dict[str, tuple[bytes, str, Said]] = {
-    "history of lists": (rows(lambda q, a: {"query": q, "response": a, "history": [["Is there tea?", "There is."]]}), "prompt", MORE),
+    "history of lists": (
+        rows(lambda q, a: {"query": q, "response": a, "history": [["Is there tea?", "There is."]]}),
+        "prompt",
+        MORE,
+    ),
     "history of objects": (
-        rows(lambda q, a: {"instruction": q, "output": a, "history": [{"user": "Is there tea?", "assistant": "There is."}]}), "alpaca", MORE),
-    "history of messages": (rows(lambda q, a: {"prompt": q, "response": a, "history": turns("Is there tea?", "There is.")}), "prompt", MORE),
-    "history of texts": (rows(lambda q, a: {"question": q, "answer": a, "chat_history": ["Is there tea?", "There is."]}), "prompt", MORE),
-    "prompt and completion as messages": (rows(lambda q, a: {"prompt": turns(q, a)[:1], "completion": turns(q, a)[1:]}), "chatml", BOTH),
-    "prompt as messages, completion as text": (rows(lambda q, a: {"prompt": turns(q, a)[:1], "completion": a}), "chatml", BOTH),
-    "pairs": (rows(lambda q, a: {"dialog": [{"question": "Is there tea?", "answer": "There is."}, {"question": q, "answer": a}]}), "chatml", MORE),
+        rows(
+            lambda q, a: {
+                "instruction": q,
+                "output": a,
+                "history": [{"user": "Is there tea?", "assistant": "There is."}],
+            }
+        ),
+        "alpaca",
+        MORE,
+    ),
+    "history of messages": (
+        rows(lambda q, a: {"prompt": q, "response": a, "history": turns("Is there tea?", "There is.")}),
+        "prompt",
+        MORE,
+    ),
+    "history of texts": (
+        rows(lambda q, a: {"question": q, "answer": a, "chat_history": ["Is there tea?", "There is."]}),
+        "prompt",
+        MORE,
+    ),
+    "prompt and completion as messages": (
+        rows(lambda q, a: {"prompt": turns(q, a)[:1], "completion": turns(q, a)[1:]}),
+        "chatml",
+        BOTH,
+    ),
+    "prompt as messages, completion as text": (
+        rows(lambda q, a: {"prompt": turns(q, a)[:1], "completion": a}),
+        "chatml",
+        BOTH,
+    ),
+    "pairs": (
+        rows(
+            lambda q, a: {
+                "dialog": [{"question": "Is there tea?", "answer": "There is."}, {"question": q, "answer": a}]
+            }
+        ),
+        "chatml",
+        MORE,
+    ),
     "pairs of human and bot": (rows(lambda q, a: [{"human": q, "bot": a}]), "chatml", BOTH),
     "lists of two": (rows(lambda q, a: {"messages": [["user", q], ["assistant", a]]}), "chatml", BOTH),
     "pairs in lists": (rows(lambda q, a: {"conversation": [["Is there tea?", "There is."], [q, a]]}), "chatml", MORE),
     "nothing but pairs in lists": (rows(lambda q, a: [[q, a]]), "chatml", BOTH),
     "Chinese columns": (rows(lambda q, a: {"问": q, "答": a}), "prompt", BOTH),
-    "a better and a worse answer": (rows(lambda q, a: {"question": q, "response_j": a, "response_k": "No."}), "preference", BOTH),
+    "a better and a worse answer": (
+        rows(lambda q, a: {"question": q, "response_j": a, "response_k": "No."}),
+        "preference",
+        BOTH,
+    ),
     "roles with a colon": (rows(lambda q, a: {"messages": turns(q, a, names=("User:", "Assistant:"))}), "chatml", BOTH),
-    "parts of text": (rows(lambda q, a: {"messages": [{"role": U, "content": [{"type": "text", "text": q}]}, {"role": A, "content": a}]}), "chatml", BOTH),
+    "parts of text": (
+        rows(
+            lambda q, a: {
+                "messages": [{"role": U, "content": [{"type": "text", "text": q}]}, {"role": A, "content": a}]
+            }
+        ),
+        "chatml",
+        BOTH,
+    ),
     "parts with value": (
-        rows(lambda q, a: {"messages": [{"role": U, "content": [{"type": "text", "value": q}]}, {"role": A, "content": a}]}), "chatml", BOTH),
-    "Responses' parts": (rows(lambda q, a: {"messages": [{"role": U, "content": [{"type": "input_text", "text": q}]},
-                                                         {"role": A, "content": [{"type": "output_text", "text": a}]}]}), "chatml", BOTH),
+        rows(
+            lambda q, a: {
+                "messages": [{"role": U, "content": [{"type": "text", "value": q}]}, {"role": A, "content": a}]
+            }
+        ),
+        "chatml",
+        BOTH,
+    ),
+    "Responses' parts": (
+        rows(
+            lambda q, a: {
+                "messages": [
+                    {"role": U, "content": [{"type": "input_text", "text": q}]},
+                    {"role": A, "content": [{"type": "output_text", "text": a}]},
+                ]
+            }
+        ),
+        "chatml",
+        BOTH,
+    ),
     "role and text": (rows(lambda q, a: {"messages": turns(q, a, "role", "text")}), "chatml", BOTH),
-    "speaker and utterance": (rows(lambda q, a: {"turns": turns(q, a, "speaker", "utterance", ("Human", "AI"))}), "chatml", BOTH),
+    "speaker and utterance": (
+        rows(lambda q, a: {"turns": turns(q, a, "speaker", "utterance", ("Human", "AI"))}),
+        "chatml",
+        BOTH,
+    ),
     "author and message": (rows(lambda q, a: {"chat": turns(q, a, "author", "message")}), "chatml", BOTH),
-    "from and content": (rows(lambda q, a: {"conversation": turns(q, a, "from", "content", ("human", "gpt"))}), "sharegpt", BOTH),
-    "turns in a column of any name": (rows(lambda q, a: {"id": q[:3], "thread": turns(q, a, "from", "value", ("human", "gpt"))}), "sharegpt", BOTH),
-    "turns as columns": (rows(lambda q, a: {"conversations": {"from": ["human", "gpt"], "value": [q, a]}}), "sharegpt", BOTH),
+    "from and content": (
+        rows(lambda q, a: {"conversation": turns(q, a, "from", "content", ("human", "gpt"))}),
+        "sharegpt",
+        BOTH,
+    ),
+    "turns in a column of any name": (
+        rows(lambda q, a: {"id": q[:3], "thread": turns(q, a, "from", "value", ("human", "gpt"))}),
+        "sharegpt",
+        BOTH,
+    ),
+    "turns as columns": (
+        rows(lambda q, a: {"conversations": {"from": ["human", "gpt"], "value": [q, a]}}),
+        "sharegpt",
+        BOTH,
+    ),
     "messages in an object": (rows(lambda q, a: {"body": {"model": "x", "messages": turns(q, a)}}), "chatml", BOTH),
     "a log of an API": (
-        rows(lambda q, a: {"request": {"messages": turns(q, a)[:1]}, "response": {"choices": [{"message": turns(q, a)[1]}]}}), "chatml", BOTH),
+        rows(
+            lambda q, a: {
+                "request": {"messages": turns(q, a)[:1]},
+                "response": {"choices": [{"message": turns(q, a)[1]}]},
+            }
+        ),
+        "chatml",
+        BOTH,
+    ),
     "texts in turn": (rows(lambda q, a: {"id": 1, "data": [q, a]}), "chatml", BOTH),
-    "Gemini": (rows(lambda q, a: {"system_instruction": {"parts": [{"text": "Brief."}]}, "contents": [
-        {"role": "user", "parts": [{"text": q}]}, {"role": "model", "parts": [{"text": a}]}]}), "chatml", [(S, "Brief."), *BOTH]),
-    "MOSS": (rows(lambda q, a: {"meta_instruction": "Brief.", "chat": {"turn_1": {
-        "Human": f"<|Human|>: {q}<eoh>\n", "Inner Thoughts": "<|Inner Thoughts|>: None<eot>\n", "Commands": "<|Commands|>: None<eoc>\n",
-        "MOSS": f"<|MOSS|>: {a}<eom>\n"}}}), "chatml", [(S, "Brief."), *BOTH]),
+    "Gemini": (
+        rows(
+            lambda q, a: {
+                "system_instruction": {"parts": [{"text": "Brief."}]},
+                "contents": [{"role": "user", "parts": [{"text": q}]}, {"role": "model", "parts": [{"text": a}]}],
+            }
+        ),
+        "chatml",
+        [(S, "Brief."), *BOTH],
+    ),
+    "MOSS": (
+        rows(
+            lambda q, a: {
+                "meta_instruction": "Brief.",
+                "chat": {
+                    "turn_1": {
+                        "Human": f"<|Human|>: {q}<eoh>\n",
+                        "Inner Thoughts": "<|Inner Thoughts|>: None<eot>\n",
+                        "Commands": "<|Commands|>: None<eoc>\n",
+                        "MOSS": f"<|MOSS|>: {a}<eom>\n",
+                    }
+                },
+            }
+        ),
+        "chatml",
+        [(S, "Brief."), *BOTH],
+    ),
     "ChatGPT's export": (json.dumps([export(q, a) for q, a in TEA]).encode(), "chatml", BOTH),
-    "Claude's export": (json.dumps([{"uuid": "1", "name": "Tea", "chat_messages": [
-        {"sender": "human", "text": q, "content": [{"type": "text", "text": q}]}, {"sender": "assistant", "text": a, "content": [{"type": "text", "text": a}]},
-    ]} for q, a in TEA]).encode(), "chatml", BOTH),
-    "instances": (rows(lambda q, a: {"id": "s1", "instruction": q, "instances": [{"input": "", "output": a}]}), "alpaca", BOTH),
+    "Claude's export": (
+        json.dumps(
+            [
+                {
+                    "uuid": "1",
+                    "name": "Tea",
+                    "chat_messages": [
+                        {"sender": "human", "text": q, "content": [{"type": "text", "text": q}]},
+                        {"sender": "assistant", "text": a, "content": [{"type": "text", "text": a}]},
+                    ],
+                }
+                for q, a in TEA
+            ]
+        ).encode(),
+        "chatml",
+        BOTH,
+    ),
+    "instances": (
+        rows(lambda q, a: {"id": "s1", "instruction": q, "instances": [{"input": "", "output": a}]}),
+        "alpaca",
+        BOTH,
+    ),
     "the task in the input": (rows(lambda q, a: {"instruction": "", "input": q, "output": a}), "alpaca", BOTH),
     "rows in a list a line": (
-        as_lines([[{"instruction": q, "output": a} for q, a in TEA[:2]], [{"instruction": TEA[2][0], "output": TEA[2][1]}]]), "alpaca", BOTH),
+        as_lines(
+            [[{"instruction": q, "output": a} for q, a in TEA[:2]], [{"instruction": TEA[2][0], "output": TEA[2][1]}]]
+        ),
+        "alpaca",
+        BOTH,
+    ),
     "JSON in a text": (as_lines([json.dumps({"prompt": q, "completion": a}) for q, a in TEA]), "prompt", BOTH),
-    "all of it JSON in a text": (json.dumps(json.dumps([{"prompt": q, "completion": a} for q, a in TEA])).encode(), "prompt", BOTH),
-    "comments": (b'[ // tea\n{"prompt": "a // b?", "completion": "c /* d */"}, # more\n {"prompt": "e?", "completion": "f",},\n]', "prompt",
-                 [(U, "a // b?"), (A, "c /* d */")]),
-    "a break in a text": (b'[{"prompt": "Two\nlines?", "completion": "Yes\tso."}]', "prompt", [(U, "Two\nlines?"), (A, "Yes\tso.")]),
-    "commas left out": (b'[{"prompt": "a } {b?", "completion": "c"}\n{"prompt": "d?", "completion": "e"}]', "prompt", [(U, "a } {b?"), (A, "c")]),
-    "lists one behind the other": (b'[{"prompt": "a?", "completion": "b"}]\n[{"prompt": "c?", "completion": "d"}]', "prompt", [(U, "a?"), (A, "b")]),
+    "all of it JSON in a text": (
+        json.dumps(json.dumps([{"prompt": q, "completion": a} for q, a in TEA])).encode(),
+        "prompt",
+        BOTH,
+    ),
+    "comments": (
+        b'[ // tea\n{"prompt": "a // b?", "completion": "c /* d */"}, # more\n {"prompt": "e?", '
+        b'"completion": "f",},\n]',
+        "prompt",
+        [(U, "a // b?"), (A, "c /* d */")],
+    ),
+    "a break in a text": (
+        b'[{"prompt": "Two\nlines?", "completion": "Yes\tso."}]',
+        "prompt",
+        [(U, "Two\nlines?"), (A, "Yes\tso.")],
+    ),
+    "commas left out": (
+        b'[{"prompt": "a } {b?", "completion": "c"}\n{"prompt": "d?", "completion": "e"}]',
+        "prompt",
+        [(U, "a } {b?"), (A, "c")],
+    ),
+    "lists one behind the other": (
+        b'[{"prompt": "a?", "completion": "b"}]\n[{"prompt": "c?", "completion": "d"}]',
+        "prompt",
+        [(U, "a?"), (A, "b")],
+    ),
     "cells as NumPy prints them": (
-        'turns\n"' + "[{'role': 'user', 'content': \\\"It's tea?\\\"}\n {'role': 'assistant', 'content': 'Yes.'}]".replace('\\"', '""')
-                                   + '"\n', "chatml", [(U, "It's tea?"), (A, "Yes.")]),
-    "HH-RLHF": (rows(lambda q, a: {"chosen": f"\n\nHuman: {q}\n\nAssistant: {a}", "rejected": f"\n\nHuman: {q}\n\nAssistant: No."}), "preference", BOTH),
-    "preferred_output": (rows(lambda q, a: {"input": {"messages": turns(q, a)[:1]}, "preferred_output": turns(q, a)[1:],
-                                            "non_preferred_output": turns(q, "No.")[1:]}), "preference", BOTH),
-    "rejected_response": (rows(lambda q, a: {"query": q, "response": a, "rejected_response": "No."}), "preference", BOTH),
-    "messages and rejected_response": (rows(lambda q, a: {"messages": turns(q, a), "rejected_response": "No."}), "preference", BOTH),
-    "chosen_messages": (rows(lambda q, a: {"prompt": q, "chosen_messages": turns(q, a)[1:], "rejected_messages": turns(q, "No.")[1:]}), "preference", BOTH),
-    **{f"roles {user}, {bot}": (rows(lambda q, a, names=(user, bot): {"messages": turns(q, a, names=names)}), "chatml", BOTH) for user, bot in NAMES},
-}  # fmt: skip
+        'turns\n"'
+        + "[{'role': 'user', 'content': \\\"It's tea?\\\"}\n {'role': 'assistant', 'content': 'Yes.'}]".replace(
+            '\\"', '""'
+        )
+        + '"\n',
+        "chatml",
+        [(U, "It's tea?"), (A, "Yes.")],
+    ),
+    "HH-RLHF": (
+        rows(
+            lambda q, a: {
+                "chosen": f"\n\nHuman: {q}\n\nAssistant: {a}",
+                "rejected": f"\n\nHuman: {q}\n\nAssistant: No.",
+            }
+        ),
+        "preference",
+        BOTH,
+    ),
+    "preferred_output": (
+        rows(
+            lambda q, a: {
+                "input": {"messages": turns(q, a)[:1]},
+                "preferred_output": turns(q, a)[1:],
+                "non_preferred_output": turns(q, "No.")[1:],
+            }
+        ),
+        "preference",
+        BOTH,
+    ),
+    "rejected_response": (
+        rows(lambda q, a: {"query": q, "response": a, "rejected_response": "No."}),
+        "preference",
+        BOTH,
+    ),
+    "messages and rejected_response": (
+        rows(lambda q, a: {"messages": turns(q, a), "rejected_response": "No."}),
+        "preference",
+        BOTH,
+    ),
+    "chosen_messages": (
+        rows(lambda q, a: {"prompt": q, "chosen_messages": turns(q, a)[1:], "rejected_messages": turns(q, "No.")[1:]}),
+        "preference",
+        BOTH,
+    ),
+    **{
+        f"roles {user}, {bot}": (
+            rows(lambda q, a, names=(user, bot): {"messages": turns(q, a, names=names)}),
+            "chatml",
+            BOTH,
+        )
+        for user, bot in NAMES
+    },
+}
 READ = {
     kind: (content.encode() if isinstance(content, str) else content, form, said)
     for kind, (content, form, said) in READ.items()
@@ -146,39 +346,133 @@ def test_read(kind: str, home: Path, tmp_path: Path) -> None:
         assert found.conversations[0]["rejected"] == "No."
 
 
-REFUSED: dict[str, tuple[bytes, str, str, dict[str, str] | None]] = {  # content, message, hint, the mapping that the hint names and that reads it
-    "names for roles": (rows(lambda q, a: {"messages": turns(q, a, names=("Ann", "Ben"))}), 'messages[0].role', "--column user=Ann --column assistant=Ben",
-                        {"user": "Ann", "assistant": "Ben"}),
-    "one strange role": (rows(lambda q, a: {"conversations": turns(q, a, "from", "value", ("humman", "gpt"))}), "conversations[0].from",
-                         "--column user=humman", {"user": "humman"}),
-    "an id before the texts": (as_lines([{"id": f"row-{n}", "frage": q, "antwort": a} for n, (q, a) in enumerate(TEA)]), "id, frage, antwort",
-                               "{prompt: frage, answer: antwort}", {"prompt": "frage", "answer": "antwort"}),
-    "turns of other keys": (rows(lambda q, a: {"id": 1, "log": turns(q, a, "wer", "was")}), "id, log",
-                            "--column messages=log --column role=wer --column content=was", {"messages": "log", "role": "wer", "content": "was"}),
-    "no question": (rows(lambda q, a: {"prompt": "", "completion": a}), "prompt: A field this format needs is empty", "--column text=completion",
-                    {"text": "completion"}),
-    "one text": (as_lines([{"id": n, "essay": q + " " + a} for n, (q, a) in enumerate(TEA)]), "id, essay", "{text: essay}", {"text": "essay"}),
-    "an answer that is an object": (rows(lambda q, a: {"instruction": q, "output": {"tea": a}}), 'output: The field must be text, but it is an object. '
-                                    'Found: {"tea": "Two minutes."}', "json.dumps", None),
-    "a picture": (rows(lambda q, a: {"messages": [{"role": U, "content": [{"type": "image_url", "image_url": {"url": "x"}}, {"type": "text", "text": q}]},
-                                                  {"role": A, "content": a}]}), "messages[0].content[0]: The turn holds an image", "text", None),
-    "history of another kind": (rows(lambda q, a: {"query": q, "response": a, "history": [{"x": 1}]}), "history[0]", "text", None),
-    "an empty turn of a history": (rows(lambda q, a: {"query": q, "response": a, "history": [["Tea?", None]]}), "history[0][1]", "Fill it", None),
+REFUSED: dict[
+    str, tuple[bytes, str, str, dict[str, str] | None]
+] = {  # content, message, hint, the mapping that the hint names and that reads it
+    "names for roles": (
+        rows(lambda q, a: {"messages": turns(q, a, names=("Ann", "Ben"))}),
+        "messages[0].role",
+        "--column user=Ann --column assistant=Ben",
+        {"user": "Ann", "assistant": "Ben"},
+    ),
+    "one strange role": (
+        rows(lambda q, a: {"conversations": turns(q, a, "from", "value", ("humman", "gpt"))}),
+        "conversations[0].from",
+        "--column user=humman",
+        {"user": "humman"},
+    ),
+    "an id before the texts": (
+        as_lines([{"id": f"row-{n}", "frage": q, "antwort": a} for n, (q, a) in enumerate(TEA)]),
+        "id, frage, antwort",
+        "{prompt: frage, answer: antwort}",
+        {"prompt": "frage", "answer": "antwort"},
+    ),
+    "turns of other keys": (
+        rows(lambda q, a: {"id": 1, "log": turns(q, a, "wer", "was")}),
+        "id, log",
+        "--column messages=log --column role=wer --column content=was",
+        {"messages": "log", "role": "wer", "content": "was"},
+    ),
+    "no question": (
+        rows(lambda q, a: {"prompt": "", "completion": a}),
+        "prompt: A field this format needs is empty",
+        "--column text=completion",
+        {"text": "completion"},
+    ),
+    "one text": (
+        as_lines([{"id": n, "essay": q + " " + a} for n, (q, a) in enumerate(TEA)]),
+        "id, essay",
+        "{text: essay}",
+        {"text": "essay"},
+    ),
+    "an answer that is an object": (
+        rows(lambda q, a: {"instruction": q, "output": {"tea": a}}),
+        'output: The field must be text, but it is an object. Found: {"tea": "Two minutes."}',
+        "json.dumps",
+        None,
+    ),
+    "a picture": (
+        rows(
+            lambda q, a: {
+                "messages": [
+                    {
+                        "role": U,
+                        "content": [{"type": "image_url", "image_url": {"url": "x"}}, {"type": "text", "text": q}],
+                    },
+                    {"role": A, "content": a},
+                ]
+            }
+        ),
+        "messages[0].content[0]: The turn holds an image",
+        "text",
+        None,
+    ),
+    "history of another kind": (
+        rows(lambda q, a: {"query": q, "response": a, "history": [{"x": 1}]}),
+        "history[0]",
+        "text",
+        None,
+    ),
+    "an empty turn of a history": (
+        rows(lambda q, a: {"query": q, "response": a, "history": [["Tea?", None]]}),
+        "history[0][1]",
+        "Fill it",
+        None,
+    ),
     "a batch's output": (
-        rows(lambda q, a: {"custom_id": q, "response": {"body": {"choices": [{"message": {"content": a}}]}}}), "custom_id", "request file", None),
-    "answers in a list": (rows(lambda q, a: {"question": q, "answers": [a]}), "question, answers", "answers holds a list", None),
-    "questions alone": (rows(lambda q, a: {"prompt": turns(q, a)[:1], "reward": 1}), "prompt, reward", "none of them is the assistant's", None),
+        rows(lambda q, a: {"custom_id": q, "response": {"body": {"choices": [{"message": {"content": a}}]}}}),
+        "custom_id",
+        "request file",
+        None,
+    ),
+    "answers in a list": (
+        rows(lambda q, a: {"question": q, "answers": [a]}),
+        "question, answers",
+        "answers holds a list",
+        None,
+    ),
+    "questions alone": (
+        rows(lambda q, a: {"prompt": turns(q, a)[:1], "reward": 1}),
+        "prompt, reward",
+        "none of them is the assistant's",
+        None,
+    ),
     "questions in turns": (rows(lambda q, a: {"id": 1, "turns": [q, q]}), "id, turns", "No column holds", None),
-    "turns of strange keys": (rows(lambda q, a: {"messages": [{"in": q, "out": a}]}), "messages", "messages[0] holds in, out", None),
-    "printed by Python": (str([{"prompt": q, "completion": a} for q, a in TEA]).encode(), "not whole JSON", "json.dumps", None),
+    "turns of strange keys": (
+        rows(lambda q, a: {"messages": [{"in": q, "out": a}]}),
+        "messages",
+        "messages[0] holds in, out",
+        None,
+    ),
+    "printed by Python": (
+        str([{"prompt": q, "completion": a} for q, a in TEA]).encode(),
+        "not whole JSON",
+        "json.dumps",
+        None,
+    ),
     "questions as keys": (json.dumps(dict(TEA)).encode(), "How long", "write each as a row", None),
     "nothing but numbers": (as_lines([{"x": 1, "y": 2}] * 3), "x, y", "No column holds a question", None),
-    "conversations that part early": (as_lines([{"chosen": "\n\nHuman: a?\n\nAssistant: b\n\nHuman: c?\n\nAssistant: d",
-                                                 "rejected": "\n\nHuman: a?\n\nAssistant: x\n\nHuman: y?\n\nAssistant: z"}]), "They part at turn 2",
-                                  "text", None),
-    "one turn a row, nothing more": (as_lines([one for q, a in TEA for one in turns(q, a)]), "one turn a row", "conversation_id", None),
+    "conversations that part early": (
+        as_lines(
+            [
+                {
+                    "chosen": "\n\nHuman: a?\n\nAssistant: b\n\nHuman: c?\n\nAssistant: d",
+                    "rejected": "\n\nHuman: a?\n\nAssistant: x\n\nHuman: y?\n\nAssistant: z",
+                }
+            ]
+        ),
+        "They part at turn 2",
+        "text",
+        None,
+    ),
+    "one turn a row, nothing more": (
+        as_lines([one for q, a in TEA for one in turns(q, a)]),
+        "one turn a row",
+        "conversation_id",
+        None,
+    ),
     "full-width signs": ('[{"prompt"：“a”，"completion":"b"}]'.encode(), "line 1", "Full-width", None),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", REFUSED)
@@ -199,11 +493,20 @@ def test_refused_with_a_way_that_works(kind: str, home: Path, tmp_path: Path) ->
 def test_calls_and_results_of_anthropic_are_turns(home: Path, tmp_path: Path) -> None:
     blocks = [
         {"role": U, "content": [{"type": "text", "text": "Boil it."}]},
-        {"role": A, "content": [{"type": "thinking", "thinking": "Eighty."}, {"type": "text", "text": "I do."},
-                                {"type": "tool_use", "id": "t1", "name": "kettle", "input": {"degrees": 80}}]},
-        {"role": U, "content": [{"type": "tool_result", "tool_use_id": "t1", "content": [{"type": "text", "text": "hot"}]}]},
+        {
+            "role": A,
+            "content": [
+                {"type": "thinking", "thinking": "Eighty."},
+                {"type": "text", "text": "I do."},
+                {"type": "tool_use", "id": "t1", "name": "kettle", "input": {"degrees": 80}},
+            ],
+        },
+        {
+            "role": U,
+            "content": [{"type": "tool_result", "tool_use_id": "t1", "content": [{"type": "text", "text": "hot"}]}],
+        },
         {"role": A, "content": [{"type": "text", "text": "It is hot."}]},
-    ]  # fmt: skip
+    ]
     conversation = data.read(write(tmp_path, as_lines([{"messages": blocks}]))).conversations[0]
     assert said(conversation) == [(U, "Boil it."), (A, "I do."), ("tool", "hot"), (A, "It is hot.")]
     assert conversation["messages"][1]["tool_calls"] == [{"type": "function", "function": CALL, "id": "t1"}]
@@ -211,10 +514,15 @@ def test_calls_and_results_of_anthropic_are_turns(home: Path, tmp_path: Path) ->
 
 
 def test_calls_of_gemini(home: Path, tmp_path: Path) -> None:
-    row = {"contents": [
-        {"role": "user", "parts": [{"text": "Boil it."}]}, {"role": "model", "parts": [{"functionCall": {"name": "kettle", "args": {"degrees": 80}}}]},
-        {"role": "user", "parts": [{"functionResponse": {"name": "kettle", "response": {"done": True}}}]}, {"role": "model", "parts": [{"text": "Hot."}]},
-    ], "tools": [{"functionDeclarations": [{"name": "kettle"}]}]}  # fmt: skip
+    row = {
+        "contents": [
+            {"role": "user", "parts": [{"text": "Boil it."}]},
+            {"role": "model", "parts": [{"functionCall": {"name": "kettle", "args": {"degrees": 80}}}]},
+            {"role": "user", "parts": [{"functionResponse": {"name": "kettle", "response": {"done": True}}}]},
+            {"role": "model", "parts": [{"text": "Hot."}]},
+        ],
+        "tools": [{"functionDeclarations": [{"name": "kettle"}]}],
+    }
     conversation = data.read(write(tmp_path, as_lines([row]))).conversations[0]
     assert said(conversation) == [(U, "Boil it."), (A, ""), ("tool", '{"done": true}'), (A, "Hot.")]
     assert conversation["messages"][1]["tool_calls"][0]["function"] == CALL
@@ -232,17 +540,28 @@ def test_one_turn_a_row_is_gathered(home: Path, tmp_path: Path) -> None:
     assert sorted(said(c)[0][1] for c in found.conversations) == sorted(q for q, _ in TEA)
     assert all(said(c)[1][1] == dict(TEA)[said(c)[0][1]] for c in found.conversations)
     assert found.notes == ["6 rows of one turn each were gathered into 3 conversations by the column session_id."]
-    tree = [{"message_id": "q", "parent_id": None, "role": "prompter", "text": "Tea?", "rank": None},
-            {"message_id": "a", "parent_id": "q", "role": "assistant", "text": "No.", "rank": 1},
-            {"message_id": "b", "parent_id": "q", "role": "assistant", "text": "Yes.", "rank": 0}]  # fmt: skip
+    tree = [
+        {"message_id": "q", "parent_id": None, "role": "prompter", "text": "Tea?", "rank": None},
+        {"message_id": "a", "parent_id": "q", "role": "assistant", "text": "No.", "rank": 1},
+        {"message_id": "b", "parent_id": "q", "role": "assistant", "text": "Yes.", "rank": 0},
+    ]
     found = data.read(write(tmp_path, as_lines(tree)))
     assert said(found.conversations[0]) == [(U, "Tea?"), (A, "Yes.")]
     assert "1 rows stand in other branches" in found.notes[0]
 
 
 def test_what_is_not_used_is_known(home: Path, tmp_path: Path) -> None:
-    found = data.read(write(tmp_path, as_lines([{"id": n, "messages": [m | {"stamp": 1} for m in turns(q, a)], "images": ["x.png"], "empty": None}
-                                                for n, (q, a) in enumerate(TEA)])))  # fmt: skip
+    found = data.read(
+        write(
+            tmp_path,
+            as_lines(
+                [
+                    {"id": n, "messages": [m | {"stamp": 1} for m in turns(q, a)], "images": ["x.png"], "empty": None}
+                    for n, (q, a) in enumerate(TEA)
+                ]
+            ),
+        )
+    )
     assert found.unused == ["id", "messages[].stamp", "images"]
     found = data.read(write(tmp_path, as_lines([{"text": q, "label": n % 2} for n, (q, _) in enumerate(TEA)])))
     assert (found.format, found.unused) == ("text", ["label"])
@@ -256,8 +575,12 @@ def test_what_is_not_used_is_known(home: Path, tmp_path: Path) -> None:
 def test_an_entry_of_dataset_info(home: Path, tmp_path: Path) -> None:
     write(tmp_path, rows(lambda q, a: {"instruction": q, "output": a}), "tea.jsonl")
     write(tmp_path, rows(lambda q, a: {"body": q + " " + a}), "web.jsonl")
-    entries = {"plain": {"file_name": "tea.jsonl"}, "sha": {"file_name": "tea.jsonl", "file_sha1": "0" * 40},
-               "two": {"file_name": "tea.jsonl", "num_samples": 2}, "web": {"file_name": "web.jsonl", "columns": {"prompt": "body"}}}  # fmt: skip
+    entries = {
+        "plain": {"file_name": "tea.jsonl"},
+        "sha": {"file_name": "tea.jsonl", "file_sha1": "0" * 40},
+        "two": {"file_name": "tea.jsonl", "num_samples": 2},
+        "web": {"file_name": "web.jsonl", "columns": {"prompt": "body"}},
+    }
     info = write(tmp_path, json.dumps(entries).encode(), "dataset_info.json")
     assert data.read(f"{info}:plain").rows == 3
     assert "file_sha1" in data.read(f"{info}:sha").notes[0]
@@ -274,9 +597,23 @@ def test_nulls_that_arrow_fills_in_are_absent(home: Path, tmp_path: Path) -> Non
 
     def calling(arguments: dict[str, Any]) -> dict[str, Any]:
         call = {"type": "function", "function": {"name": "f", "arguments": arguments}}
-        return {"messages": [{"role": U, "content": "Do."}, {"role": A, "content": "", "tool_calls": [call]}, {"role": "tool", "content": "done"},
-                             {"role": A, "content": "Done."}],
-                "tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {k: {"type": "string"} for k in arguments}}}}]}  # fmt: skip
+        return {
+            "messages": [
+                {"role": U, "content": "Do."},
+                {"role": A, "content": "", "tool_calls": [call]},
+                {"role": "tool", "content": "done"},
+                {"role": A, "content": "Done."},
+            ],
+            "tools": [
+                {
+                    "type": "function",
+                    "function": {
+                        "name": "f",
+                        "parameters": {"type": "object", "properties": {k: {"type": "string"} for k in arguments}},
+                    },
+                }
+            ],
+        }
 
     made = [calling({"x": "1"}), calling({"words": "hello"})]
     pq.write_table(pa.Table.from_pylist(made), tmp_path / "t.parquet")

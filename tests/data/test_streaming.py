@@ -1,4 +1,4 @@
-"""A large data set is trained on while its later rows are still being encoded, and nothing about it is other for that."""
+"""A large data set is trained on while its later rows are still being encoded, with the same result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Nothing is trained that was not meant, nothing is lost without a word: calls of tools, weights of turns, reasoning, verdicts."""
+"""Nothing is trained that was not meant, nothing is lost without a word: calls of tools, weights of turns, reasoning,
+verdicts.
+"""
 
 from __future__ import annotations
 
@@ -70,8 +72,10 @@ FIRST_ONLY = DROPS.replace(
     "{{ m.content }}{% if m.tool_calls %}<call>{{ m.tool_calls[0].function | tojson }}</call>{% endif %}",
 )
 OUTSIDE = (
-    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% for c in m.tool_calls or [] %}{{ c.function | tojson }}{% endfor %}"
-    "{% if m.role == 'assistant' %}{% generation %}{{ m.content }}<|im_end|>{% endgeneration %}{% else %}{{ m.content }}<|im_end|>{% endif %}\n"
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% for c in m.tool_calls or [] %}{{ c.function | tojson "
+    "}}{% endfor %}"
+    "{% if m.role == 'assistant' %}{% generation %}{{ m.content }}<|im_end|>{% endgeneration %}{% else %}{{ "
+    "m.content }}<|im_end|>{% endif %}\n"
     "{% endfor %}" + PROMPT
 )
 LOST = {

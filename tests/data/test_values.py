@@ -1,4 +1,6 @@
-"""Values that are no plain text: numbers that JSON cannot keep, half signs, keys that stand twice, decimals, dates, bytes, formulas."""
+"""Values that are no plain text: numbers that JSON cannot keep, half signs, keys that stand twice, decimals, dates,
+bytes, formulas.
+"""
 
 from __future__ import annotations
 
@@ -62,13 +64,19 @@ def test_keys_that_stand_twice_are_told(name: str, home: Path, tmp_path: Path) -
     assert answers(found) == ["Seven.", "The last."]
 
 
-@pytest.mark.parametrize(("values", "kind", "wanted"), [
-    ([Decimal("1.50"), Decimal("22.00")], pa.decimal128(8, 2), ["1.50", "22.00"]),
-    ([datetime(2024, 1, 1, tzinfo=UTC), datetime(2025, 2, 3, 4, 5, tzinfo=UTC)], pa.timestamp("s", "UTC"),
-     ["2024-01-01 00:00:00+00:00", "2025-02-03 04:05:00+00:00"]),
-    ([date(2024, 1, 1), date(2025, 2, 3)], pa.date32(), ["2024-01-01", "2025-02-03"]),
-    (["grüß dich".encode(), b"hello"], pa.binary(), ["grüß dich", "hello"]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("values", "kind", "wanted"),
+    [
+        ([Decimal("1.50"), Decimal("22.00")], pa.decimal128(8, 2), ["1.50", "22.00"]),
+        (
+            [datetime(2024, 1, 1, tzinfo=UTC), datetime(2025, 2, 3, 4, 5, tzinfo=UTC)],
+            pa.timestamp("s", "UTC"),
+            ["2024-01-01 00:00:00+00:00", "2025-02-03 04:05:00+00:00"],
+        ),
+        ([date(2024, 1, 1), date(2025, 2, 3)], pa.date32(), ["2024-01-01", "2025-02-03"]),
+        (["grüß dich".encode(), b"hello"], pa.binary(), ["grüß dich", "hello"]),
+    ],
+)
 def test_typed_cells_are_read_as_they_are_printed(
     values: list[Any], kind: Any, wanted: list[str], home: Path, tmp_path: Path
 ) -> None:
@@ -81,8 +89,14 @@ def test_typed_cells_are_read_as_they_are_printed(
 def test_formulas_merged_cells_and_dates_of_a_sheet(home: Path, tmp_path: Path) -> None:
     openpyxl = pytest.importorskip("openpyxl")
     book = openpyxl.Workbook()
-    for line in (["instruction", "output"], ["When?", datetime(2024, 5, 1)], ["At what time?", datetime(2024, 5, 1, 12, 30)], ["Both?", "The first."],
-                 [None, "The second."], ["How many?", "=1+1"]):  # fmt: skip
+    for line in (
+        ["instruction", "output"],
+        ["When?", datetime(2024, 5, 1)],
+        ["At what time?", datetime(2024, 5, 1, 12, 30)],
+        ["Both?", "The first."],
+        [None, "The second."],
+        ["How many?", "=1+1"],
+    ):
         book.active.append(line)
     book.active.merge_cells("A4:A5")
     book.save(tmp_path / "a.xlsx")
@@ -115,7 +129,7 @@ def test_an_archive_that_unpacks_to_far_more_than_it_is_is_not_unpacked(
 ) -> None:
     from studio.data import files
 
-    monkeypatch.setattr(files, "LARGEST", 1 << 20)
+    monkeypatch.setattr(files, "MAX_UNPACKED", 1 << 20)
     with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("a.jsonl", as_lines([SOUND]) * 40_000)
     with pytest.raises(DataError, match="would unpack to"):

@@ -2,7 +2,7 @@
 file.
 
 rows        the rows of the file as they stand there, each at hand by its number
-cells       the texts of a row that are for people to read and change, each with its path
+cells       the editable texts of a row, each with its path
 operations  what can be done: set, delete, add, replace, fix; each checked, each a pure function of a row
 fixes       what mends each kind of problem
 state       the rows after some operations

@@ -1,4 +1,4 @@
-"""The texts of a row that are for people to read and change, each with its path from the row."""
+"""The editable texts of a row, each with its path from the row."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from studio.data.roles import CONTENT_KEYS, ROLE_KEYS
 from studio.errors import DataError
 
 Path = tuple[str | int, ...]
-DEEPEST = 12  # levels below which no text is looked for
-MARKS = frozenset(
+MAX_DEPTH = 12  # levels below which no text is looked for
+METADATA_KEYS = frozenset(
     (*ROLE_KEYS, "type", "id", "name", "tool_call_id", "mime_type")
 )  # of a turn: what it is, not what it says
-SPEECH = frozenset((*CONTENT_KEYS, *REASONING))
+TEXT_KEYS = frozenset((*CONTENT_KEYS, *REASONING))
 
 
 class Cell(NamedTuple):
@@ -30,28 +30,28 @@ def cells(row: Any, skip: frozenset[str] = frozenset(), only: str | None = None)
     if isinstance(row, dict):
         for key, value in row.items():
             if key not in skip:
-                yield from (cell for cell in _below(value, (key,), key) if only in (None, key, cell.label))
+                yield from (cell for cell in _cells_in(value, (key,), key) if only in (None, key, cell.label))
     else:
-        yield from (cell for cell in _below(row, (), "text") if only in (None, cell.label))
+        yield from (cell for cell in _cells_in(row, (), "text") if only in (None, cell.label))
 
 
-def _below(value: Any, path: Path, label: str) -> Iterator[Cell]:
+def _cells_in(value: Any, path: Path, label: str) -> Iterator[Cell]:
     if isinstance(value, str):
         yield Cell(path, label, value)
-    elif len(path) > DEEPEST:
+    elif len(path) > MAX_DEPTH:
         return
     elif isinstance(value, list):
-        for n, one in enumerate(value):
-            yield from _below(one, (*path, n), label)
+        for n, item in enumerate(value):
+            yield from _cells_in(item, (*path, n), label)
     elif isinstance(value, dict) and is_turn(value):
-        said = str(next(value[key] for key in ROLE_KEYS if key in value))
+        speaker = str(next(value[key] for key in ROLE_KEYS if key in value))
         for key in value:
-            if key in SPEECH and key not in MARKS:
-                yield from _below(value[key], (*path, key), said)
+            if key in TEXT_KEYS and key not in METADATA_KEYS:
+                yield from _cells_in(value[key], (*path, key), speaker)
     elif isinstance(value, dict):
-        for key, one in value.items():
-            if key not in MARKS:
-                yield from _below(one, (*path, key), label)
+        for key, item in value.items():
+            if key not in METADATA_KEYS:
+                yield from _cells_in(item, (*path, key), label)
 
 
 def map_texts(
@@ -59,9 +59,9 @@ def map_texts(
 ) -> Any:
     """The row with every text changed; the very same object where none is."""
     for path, _, text in list(cells(row, skip, only)):
-        made = change(text)
-        if made != text:
-            row = replace_at(row, path, made)
+        new_text = change(text)
+        if new_text != text:
+            row = replace_at(row, path, new_text)
     return row
 
 
@@ -100,18 +100,18 @@ def replace_at(row: Any, path: Path, value: Any) -> Any:
 def turn_lists(row: Any) -> list[tuple[Path, list[Any]]]:
     """The lists of turns in a row, with their paths."""
     if isinstance(row, list):
-        return [((), row)] if _is_talk(row) else []
+        return [((), row)] if _is_turns(row) else []
     if not isinstance(row, dict):
         return []
     return [
         ((key,), value)
         for key, value in row.items()
-        if isinstance(value, list) and (_is_talk(value) or (key in MESSAGE_COLUMNS and not value))
+        if isinstance(value, list) and (_is_turns(value) or (key in MESSAGE_COLUMNS and not value))
     ]
 
 
-def _is_talk(value: list[Any]) -> bool:
-    return bool(value) and all(isinstance(one, dict) and is_turn(one) for one in value)
+def _is_turns(value: list[Any]) -> bool:
+    return bool(value) and all(isinstance(item, dict) and is_turn(item) for item in value)
 
 
 def keys_of(turns: list[Any]) -> tuple[str, str]:
@@ -135,7 +135,7 @@ def check_path(row: Any, path: Path, number: int) -> None:
         if path and not (isinstance(holder, dict) and isinstance(path[-1], str)):
             value_at(holder, path[-1:])
     except LookupError:
-        there = (
+        fields = (
             ", ".join(map(str, row))[:200]
             if isinstance(row, dict)
             else f"a list of {len(row)}"
@@ -143,7 +143,7 @@ def check_path(row: Any, path: Path, number: int) -> None:
             else "no fields"
         )
         raise DataError(
-            f"Row {number} has no field {path_text(path)}; it holds {there}.",
+            f"Row {number} has no field {path_text(path)}; it holds {fields}.",
             "Load the page again, and choose one of its fields.",
             "path",
         ) from None

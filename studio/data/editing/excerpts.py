@@ -1,4 +1,4 @@
-"""What a change would do to a row, in short: parts of a text as [kind, text], kind being same, old or new."""
+"""Short previews of a change to a row: parts of a text as [kind, text], kind being same, old or new."""
 
 from __future__ import annotations
 
@@ -9,30 +9,38 @@ from typing import Any
 from studio.data.editing.cells import cells
 from studio.data.editing.operations import TextMatch
 
-AROUND, SPOTS = 60, 4  # characters around a match, matches shown of a text
+CONTEXT_CHARACTERS, MAX_MATCHES = 60, 4  # characters around a match, matches shown of a text
 
 
-def match_excerpt(text: str, spots: list[TextMatch]) -> list[list[str]]:
+def match_excerpt(text: str, matches: list[TextMatch]) -> list[list[str]]:
     """A text around its matches."""
     parts: list[list[str]] = []
-    at = max(0, spots[0].start - AROUND)
+    at = max(0, matches[0].start - CONTEXT_CHARACTERS)
     if at:
         parts.append(["same", "…"])
-    for spot in spots[:SPOTS]:
-        between = text[at : spot.start]
-        parts.append(["same", between if len(between) <= 2 * AROUND else f"{between[:AROUND]} … {between[-AROUND:]}"])
-        parts += [["old", text[spot.start : spot.stop][:500]], ["new", spot.text[:500]]]
-        at = spot.stop
-    rest = text[at : at + AROUND]
-    return [part for part in [*parts, ["same", rest + ("…" if at + AROUND < len(text) else "")]] if part[1]]
+    for match in matches[:MAX_MATCHES]:
+        between = text[at : match.start]
+        parts.append(
+            [
+                "same",
+                between
+                if len(between) <= 2 * CONTEXT_CHARACTERS
+                else f"{between[:CONTEXT_CHARACTERS]} … {between[-CONTEXT_CHARACTERS:]}",
+            ]
+        )
+        parts += [["old", text[match.start : match.stop][:500]], ["new", match.text[:500]]]
+        at = match.stop
+    ellipsis = "…" if at + CONTEXT_CHARACTERS < len(text) else ""
+    parts.append(["same", text[at : at + CONTEXT_CHARACTERS] + ellipsis])
+    return [part for part in parts if part[1]]
 
 
 def deleted_excerpt(value: Any) -> dict[str, Any]:
     """A row that would be deleted, in short."""
-    said = " · ".join(cell.text for cell in islice(cells(value), 4)) or json.dumps(
+    text = " · ".join(cell.text for cell in islice(cells(value), 4)) or json.dumps(
         value, ensure_ascii=False, default=str
     )
-    return {"parts": [["old", said[:300] + ("…" if len(said) > 300 else "")]], "label": ""}
+    return {"parts": [["old", text[:300] + ("…" if len(text) > 300 else "")]], "label": ""}
 
 
 def difference(before: Any, after: Any) -> dict[str, Any]:
@@ -55,10 +63,10 @@ def _compared(old: str, new: str) -> list[list[str]]:
     a = next((n for n, (x, y) in enumerate(zip(old, new)) if x != y), min(len(old), len(new)))
     b = next((n for n, (x, y) in enumerate(zip(old[a:][::-1], new[a:][::-1])) if x != y), min(len(old), len(new)) - a)
     parts = [
-        ["same", old[max(0, a - AROUND) : a]],
+        ["same", old[max(0, a - CONTEXT_CHARACTERS) : a]],
         ["old", visible(old[a : len(old) - b][:300])],
         ["new", visible(new[a : len(new) - b][:300])],
-        ["same", old[len(old) - b :][:AROUND]],
+        ["same", old[len(old) - b :][:CONTEXT_CHARACTERS]],
     ]
     return [part for part in parts if part[1]]
 
@@ -67,11 +75,11 @@ def visible(text: str) -> str:
     """The text with its invisible signs drawn."""
     return "".join(
         "␍"
-        if sign == "\r"
+        if char == "\r"
         else "⟨BOM⟩"
-        if sign == "\ufeff"
-        else chr(0x2400 + ord(sign))
-        if sign < " " and sign not in "\n\t"
-        else sign
-        for sign in text
+        if char == "\ufeff"
+        else chr(0x2400 + ord(char))
+        if char < " " and char not in "\n\t"
+        else char
+        for char in text
     )

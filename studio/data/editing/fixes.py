@@ -1,6 +1,4 @@
-"""What mends a kind of problem in a row, where it can be mended without knowing what was meant. Every other kind:
-delete the rows.
-"""
+"""Automatic fixes of a row by kind of problem, where the meaning leaves no doubt. For other kinds, rows are deleted."""
 
 from __future__ import annotations
 
@@ -21,36 +19,36 @@ CODE = re.compile(f"({FENCE.pattern})", re.DOTALL)
 
 
 def apply_fix(kind: str, row: Any) -> Any:
-    """The row without the fault, as far as it can be mended; the very same object where nothing changes."""
+    """The row with the problem fixed as far as possible; the same object where nothing changes."""
     if kind in TEXT_FIXES:
         return map_texts(row, TEXT_FIXES[kind])
     for path, turns in turn_lists(row):
-        made = TURN_FIXES[kind](turns)
-        if made != turns and made:
-            row = replace_at(row, path, made)
+        new_turns = TURN_FIXES[kind](turns)
+        if new_turns != turns and new_turns:
+            row = replace_at(row, path, new_turns)
     return row
 
 
-def _ungarbled(text: str) -> str:
+def _fix_mojibake(text: str) -> str:
     """UTF-8 that was read as Windows-1252, as UTF-8 again; what does not fit stays."""
     return GARBLED.sub(_as_utf8, text)
 
 
 def _as_utf8(found: re.Match[str]) -> str:
     try:
-        return b"".join(_byte(sign) for sign in found[0]).decode("utf-8")
+        return b"".join(_byte(char) for char in found[0]).decode("utf-8")
     except UnicodeError:
         return found[0]
 
 
-def _byte(sign: str) -> bytes:
+def _byte(char: str) -> bytes:
     try:
-        return sign.encode("cp1252")
+        return char.encode("cp1252")
     except UnicodeEncodeError:
-        return sign.encode("latin-1")  # the few bytes that Windows-1252 leaves free
+        return char.encode("latin-1")  # the few bytes that Windows-1252 leaves free
 
 
-def _without_markup(text: str) -> str:
+def _strip_markup(text: str) -> str:
     """Tags out, entities as their signs; code between backticks stays."""
     parts = CODE.split(text)
     return "".join(
@@ -63,51 +61,51 @@ def _space(tag: str) -> str:
     return "\n" if re.match(r"<(?:br|/p|/div|/li|/tr|/h\d)", tag, re.IGNORECASE) else ""
 
 
-def _without_empty(turns: list[Any]) -> list[Any]:
+def _drop_empty_turns(turns: list[Any]) -> list[Any]:
     """Turns that say nothing and call nothing go."""
-    _, said = keys_of(turns)
+    _, content_key = keys_of(turns)
     return [
         turn
         for turn in turns
         if turn.get("tool_calls")
         or turn.get("function_call")
-        or turn.get(said) not in (None, "")
-        and str(turn.get(said)).strip()
+        or turn.get(content_key) not in (None, "")
+        and str(turn.get(content_key)).strip()
     ]
 
 
-def _joined(turns: list[Any]) -> list[Any]:
+def _merge_turns(turns: list[Any]) -> list[Any]:
     """Turns of one speaker that follow one another become one, where they hold words and nothing beside."""
-    who, said = keys_of(turns)
-    made: list[Any] = []
+    role_key, content_key = keys_of(turns)
+    new_turns: list[Any] = []
     for turn in turns:
-        before = made[-1] if made else None
-        plain = (
+        before = new_turns[-1] if new_turns else None
+        mergeable = (
             before is not None
-            and set(before) == set(turn) == {who, said}
-            and isinstance(before[said], str)
-            and isinstance(turn[said], str)
+            and set(before) == set(turn) == {role_key, content_key}
+            and isinstance(before[content_key], str)
+            and isinstance(turn[content_key], str)
         )
-        if plain and role_of(before[who]) == role_of(turn[who]) in ("user", "assistant"):
-            made[-1] = {**before, said: f"{before[said]}\n\n{turn[said]}"}
+        if mergeable and role_of(before[role_key]) == role_of(turn[role_key]) in ("user", "assistant"):
+            new_turns[-1] = {**before, content_key: f"{before[content_key]}\n\n{turn[content_key]}"}
         else:
-            made.append(turn)
-    return made
+            new_turns.append(turn)
+    return new_turns
 
 
-def _to_last_answer(turns: list[Any]) -> list[Any]:
-    who, _ = keys_of(turns)
-    answers = [n for n, turn in enumerate(turns) if role_of(turn.get(who)) == "assistant"]
+def _cut_after_last_answer(turns: list[Any]) -> list[Any]:
+    role_key, _ = keys_of(turns)
+    answers = [n for n, turn in enumerate(turns) if role_of(turn.get(role_key)) == "assistant"]
     return turns[: answers[-1] + 1] if answers else turns
 
 
-def _from_first_question(turns: list[Any]) -> list[Any]:
-    who, _ = keys_of(turns)
-    first = next((n for n, turn in enumerate(turns) if role_of(turn.get(who)) == "user"), None)
+def _start_at_first_question(turns: list[Any]) -> list[Any]:
+    role_key, _ = keys_of(turns)
+    first = next((n for n, turn in enumerate(turns) if role_of(turn.get(role_key)) == "user"), None)
     return (
         turns
         if first is None
-        else [turn for n, turn in enumerate(turns) if n >= first or role_of(turn.get(who)) == "system"]
+        else [turn for n, turn in enumerate(turns) if n >= first or role_of(turn.get(role_key)) == "system"]
     )
 
 
@@ -115,17 +113,17 @@ TEXT_FIXES: dict[str, Callable[[str], str]] = {
     "crlf": lambda text: text.replace("\r\n", "\n").replace("\r", "\n"),
     "nul": lambda text: INVISIBLE.sub("", text),
     "bom": lambda text: text.replace("\ufeff", ""),
-    "mojibake": _ungarbled,
-    "html": _without_markup,
+    "mojibake": _fix_mojibake,
+    "html": _strip_markup,
     "control_token": lambda text: CONTROL.sub("", text),
     "media": lambda text: MEDIA.sub("", text).strip(),
     "secret": lambda text: SECRET.sub("[removed]", text),
 }
 TURN_FIXES: dict[str, Callable[[list[Any]], list[Any]]] = {
-    "empty_field": _without_empty,
-    "role_order": _joined,
-    "no_end": _to_last_answer,
-    "assistant_first": _from_first_question,
+    "empty_field": _drop_empty_turns,
+    "role_order": _merge_turns,
+    "no_end": _cut_after_last_answer,
+    "assistant_first": _start_at_first_question,
 }
 FIX_LABELS = {
     "crlf": "End lines with LF",

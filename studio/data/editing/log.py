@@ -1,8 +1,7 @@
-"""The operations on one file, kept in the home as JSON Lines: only ever appended to, so that a closed tab or a killed
-page loses nothing.
+"""The log of operations on one file: append-only JSON Lines in the home, so a closed tab or killed page loses nothing.
 
-A line is an operation, or one of CONTROLS, or saved. The revision is the number of whole lines: who changes something
-says which one was seen.
+A line is an operation, one of CONTROLS, or "saved". The revision is the number of whole lines; a change names the
+revision it was made on.
 """
 
 from __future__ import annotations
@@ -40,24 +39,24 @@ class Edits:
         self.base = rows_of(dataset.source, dataset, *order)
 
     def state(self) -> State:
-        """As it stands now. A line that was begun and not ended, by a crash, does not count."""
+        """The current state. A line cut off by a crash does not count."""
         lines = _lines(self.file)
         return self._state(lines)
 
     def _state(self, lines: list[bytes]) -> State:
-        known = _known.get(self.folder)
-        if known is not None and known[0] == (len(lines), hash(lines[-1]) if lines else 0):
-            return known[1]
-        made = State(self.base, *_replay(lines), len(lines))
-        _known.clear()
-        _known[self.folder] = ((len(lines), hash(lines[-1]) if lines else 0), made)
-        return made
+        cached = _cached_state.get(self.folder)
+        if cached is not None and cached[0] == (len(lines), hash(lines[-1]) if lines else 0):
+            return cached[1]
+        state = State(self.base, *_replay(lines), len(lines))
+        _cached_state.clear()
+        _cached_state[self.folder] = ((len(lines), hash(lines[-1]) if lines else 0), state)
+        return state
 
     def change(self, given: dict[str, Any], revision: int | None = None) -> State:
-        """Do one operation, or one of undo, redo and discard; returns what stands then.
+        """Apply an operation, or one of undo, redo and discard; returns the new state.
 
-        revision: the one that was seen; None: whatever stands. Raises StaleError where the rows were changed since,
-        DataError for what cannot be done.
+        revision: the one the change was made on; None: the current one. Raises StaleError where the rows were changed
+        since, DataError where the change is impossible.
         """
         with changing(self.file):
             lines = _lines(self.file)
@@ -83,7 +82,7 @@ class Edits:
             )
 
     def note_saved(self, about: dict[str, Any]) -> None:
-        """The operations so far stand in a new file: the log begins anew, and the rows laid out here are not needed."""
+        """Record that the operations were saved to a new file; the log restarts and the cached rows are removed."""
         with changing(self.file):
             _append(self.file, _lines(self.file), {"op": "saved", **about})
         shutil.rmtree(self.folder / "rows", ignore_errors=True)
@@ -94,7 +93,7 @@ def pending(fingerprint: str) -> int:
     return len(_replay(_lines(folder_of(fingerprint) / "log.jsonl"))[0])
 
 
-_known: dict[
+_cached_state: dict[
     Path, tuple[tuple[int, int], State]
 ] = {}  # the state that was folded last: what is asked next is mostly the same
 
@@ -107,31 +106,31 @@ def _lines(file: Path) -> list[bytes]:
 
 
 def _append(file: Path, lines: list[bytes], line: dict[str, Any]) -> None:
-    """A whole line, on the disk. A torn one before it, of a process that was killed, goes."""
-    whole = sum(map(len, lines)) + len(lines)
+    """Append a line and fsync. An incomplete last line of a killed process is overwritten."""
+    size = sum(map(len, lines)) + len(lines)
     descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     with open(descriptor, "wb") as out:
-        out.truncate(whole)
-        out.seek(whole)
+        out.truncate(size)
+        out.seek(size)
         out.write(json.dumps(line).encode() + b"\n")
         out.flush()
         os.fsync(out.fileno())
 
 
 def _replay(lines: list[bytes]) -> tuple[list[Step], list[Step]]:
-    """(the operations that stand, those that were undone, the last first to be done again)."""
+    """(operations in effect, undone operations with the next one to redo last)."""
     steps: list[Step] = []
     undone: list[Step] = []
     for line in lines:
         given = orjson.loads(line)
-        what = given["op"]
-        if what == "undo":
+        op = given["op"]
+        if op == "undo":
             undone.append(steps.pop())
-        elif what == "redo":
+        elif op == "redo":
             steps.append(undone.pop())
-        elif what == "discard":
+        elif op == "discard":
             undone, steps = [*undone, *steps[::-1]], []
-        elif what == "saved":
+        elif op == "saved":
             steps, undone = [], []
         else:
             steps.append(operation(given))

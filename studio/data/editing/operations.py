@@ -1,12 +1,10 @@
-"""What can be done to rows: set, delete, add, replace, fix. Each is one line of JSON, checked here, and a pure function
-of a row.
-"""
+"""The operations on rows: set, delete, add, replace, fix. Each is a line of JSON and a pure function of a row."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cached_property
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -19,14 +17,16 @@ from studio.data.editing.fixes import TEXT_FIXES, TURN_FIXES, apply_fix
 from studio.data.problem import KINDS
 from studio.errors import DataError
 
-LARGEST = 2_000_000  # characters of a value, as JSON
-SECONDS = 1.0  # that a pattern may take for one text; ten times that when it is applied again, on a busier computer
+MAX_VALUE_CHARACTERS = 2_000_000  # characters of a value, as JSON
+PATTERN_SECONDS = (
+    1.0  # that a pattern may take for one text; ten times that when it is applied again, on a busier computer
+)
 Row = Annotated[int, Field(ge=1, lt=2**53)]
 RowList = Annotated[list[Row], Field(max_length=5_000_000)]
 
 
 class Operation(BaseModel):
-    """One step, as it stands in the log."""
+    """A line of the log."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, populate_by_name=True)
 
@@ -113,10 +113,10 @@ class Replace(Operation):
     matches: int = 0
 
     def apply(self, value: Any) -> Any:
-        return map_texts(value, lambda text: self.change(text, 10 * SECONDS), self.left, self.only)
+        return map_texts(value, lambda text: self.change(text, 10 * PATTERN_SECONDS), self.skipped, self.only)
 
     @cached_property
-    def left(self) -> frozenset[str]:
+    def skipped(self) -> frozenset[str]:
         return frozenset(self.skip)
 
     @cached_property
@@ -125,8 +125,8 @@ class Replace(Operation):
         if not self.regex:
             return re.compile(re.escape(self.find), 0 if self.case else re.IGNORECASE)
         try:
-            made = regex.compile(self.find, 0 if self.case else regex.IGNORECASE)
-            empty = made.search("", timeout=SECONDS)
+            compiled = regex.compile(self.find, 0 if self.case else regex.IGNORECASE)
+            empty = compiled.search("", timeout=PATTERN_SECONDS)
         except (regex.error, RecursionError, OverflowError) as error:
             raise DataError(
                 f"{self.find[:80]!r} is no pattern: {error}.",
@@ -141,9 +141,9 @@ class Replace(Operation):
                 "Write a pattern that finds at least one character: + in place of *.",
                 "find",
             )
-        return made
+        return compiled
 
-    def matches_in(self, text: str, seconds: float = SECONDS) -> Iterator[TextMatch]:
+    def matches_in(self, text: str, seconds: float = PATTERN_SECONDS) -> Iterator[TextMatch]:
         """The matches in a text, in order. Raises DataError for a pattern that takes too long, or for a group that
         there is not.
         """
@@ -164,12 +164,12 @@ class Replace(Operation):
                 "put",
             ) from error
 
-    def change(self, text: str, seconds: float = SECONDS) -> str:
+    def change(self, text: str, seconds: float = PATTERN_SECONDS) -> str:
         """The text with its matches replaced. Raises DataError."""
         parts, at = [], 0
-        for spot in self.matches_in(text, seconds):
-            parts += [text[at : spot.start], spot.text]
-            at = spot.stop
+        for match in self.matches_in(text, seconds):
+            parts += [text[at : match.start], match.text]
+            at = match.stop
         return "".join([*parts, text[at:]]) if parts else text
 
     def _slow(self) -> DataError:
@@ -202,8 +202,8 @@ class Fix(Operation):
         return apply_fix(self.kind, value)
 
 
-Any_ = Annotated[Set | Delete | Add | Replace | Fix, Field(discriminator="op")]
-ADAPTER: TypeAdapter[Set | Delete | Add | Replace | Fix] = TypeAdapter(Any_)
+AnyOperation = Annotated[Set | Delete | Add | Replace | Fix, Field(discriminator="op")]
+ADAPTER: TypeAdapter[Set | Delete | Add | Replace | Fix] = TypeAdapter(AnyOperation)
 
 
 def operation(given: Any) -> Set | Delete | Add | Replace | Fix:
@@ -228,13 +228,10 @@ def _check_size(value: Any, row: int | None) -> None:
         if isinstance(error, DataError | json_text.NestingError):
             raise
         raise DataError("The value is no JSON.", "Write text, numbers, lists or objects.", "value") from error
-    if size > LARGEST:
+    if size > MAX_VALUE_CHARACTERS:
         what = f"Row {row}" if row else "The new row"
         raise DataError(
             f"{what} would get {size:,} characters in one field.",
-            f"At most {LARGEST:,} fit; part the text into several rows.",
+            f"At most {MAX_VALUE_CHARACTERS:,} fit; part the text into several rows.",
             "value",
         )
-
-
-Changer = Callable[[Any], Any]

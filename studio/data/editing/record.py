@@ -1,6 +1,4 @@
-"""What a file was made from by editing: a record in the home, found by the file's own fingerprint, whatever the file's
-name is now.
-"""
+"""The record of how a file was made by editing: kept in the home, found by the file's hash, whatever its name."""
 
 from __future__ import annotations
 
@@ -13,21 +11,21 @@ from studio.home import subfolder
 
 
 def record_of(path: Path) -> dict[str, Any] | None:
-    """What a file was made from by editing, whatever its name is now; None where it was not, or was changed since."""
+    """The record of an edited file; None where it was not made by editing, or was changed since."""
     try:
         size = path.stat().st_size
-        alike = list((subfolder("edits") / "saved").glob(f"*-{size}.json"))
-        if not alike or not path.is_file():
+        candidates = list((subfolder("edits") / "saved").glob(f"*-{size}.json"))
+        if not candidates or not path.is_file():
             return None
         with open(path, "rb") as file:
-            found = record_path(hashlib.file_digest(file, "sha256").hexdigest(), size)
-        return json.loads(found.read_text(encoding="utf-8")) if found in alike else None
+            record_file = record_path(hashlib.file_digest(file, "sha256").hexdigest(), size)
+        return json.loads(record_file.read_text(encoding="utf-8")) if record_file in candidates else None
     except (OSError, ValueError):  # not there, no path at all, or spoilt by hand
         return None
 
 
 def record_path(sha256: str, size: int) -> Path:
-    """Where the record of a file of this content is kept."""
+    """The path of the record of a file with this content."""
     folder = subfolder("edits") / "saved"
     folder.mkdir(exist_ok=True)
     return folder / f"{sha256}-{size}.json"
@@ -44,7 +42,7 @@ def edit_summary(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def describe_counts(counts: dict[str, int]) -> str:
-    """What was changed, in words: "3 cells, 2 rows deleted"."""
+    """The changes in words: "3 cells, 2 rows deleted"."""
     words = {
         "cells": "cell",
         "deleted": "row deleted",
@@ -53,12 +51,12 @@ def describe_counts(counts: dict[str, int]) -> str:
         "mended": "row mended",
     }
     return ", ".join(
-        f"{counts[kind]:,} {said if counts[kind] == 1 else _plural(said)}"
-        for kind, said in words.items()
+        f"{counts[kind]:,} {phrase if counts[kind] == 1 else _plural(phrase)}"
+        for kind, phrase in words.items()
         if counts.get(kind)
     )
 
 
-def _plural(said: str) -> str:
-    first, _, rest = said.partition(" ")
+def _plural(phrase: str) -> str:
+    first, _, rest = phrase.partition(" ")
     return f"{first}s {rest}".strip()

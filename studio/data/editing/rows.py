@@ -1,6 +1,4 @@
-"""The rows of a file as they stand there, each at hand by its number: JSON Lines in the home, and where each line
-begins.
-"""
+"""Random access to the raw rows of a file: JSON Lines in the home, and the end of each line."""
 
 from __future__ import annotations
 
@@ -39,9 +37,9 @@ class Rows:
     """
 
     def __init__(self, folder: Path):
-        about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
-        self.format, self.mapping = about["format"], about["mapping"]
-        self.broken = {int(row): tuple(why) for row, why in about["broken"].items()}
+        metadata = json.loads((folder / "about.json").read_text(encoding="utf-8"))
+        self.format, self.mapping = metadata["format"], metadata["mapping"]
+        self.broken = {int(row): tuple(why) for row, why in metadata["broken"].items()}
         self.ends = np.load(folder / "ends.npy")
         with open(folder / "rows.jsonl", "rb") as file:
             self.lines = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -58,28 +56,26 @@ class Rows:
 
 
 def rows_of(source: str, dataset: Dataset, format: str, mapping: dict[str, Any] | None, encoding: str) -> Rows:
-    """The rows of a file that was read; laid out once, and kept until its edits are saved or discarded. Raises
-    DataError.
-    """
+    """The raw rows of a file; written once, and kept until its edits are saved or discarded. Raises DataError."""
     folder = folder_of(dataset.fingerprint) / "rows"
     if not folder.is_dir():
         _sweep()
-        made = folder.with_name(f".new-{os.getpid()}-{uuid.uuid4().hex[:8]}")
-        made.mkdir()
+        draft = folder.with_name(f".new-{os.getpid()}-{uuid.uuid4().hex[:8]}")
+        draft.mkdir()
         try:
-            _write_rows(made, source, format, mapping, encoding)
-            os.replace(made, folder)
+            _write_rows(draft, source, format, mapping, encoding)
+            os.replace(draft, folder)
         except OSError:
             if not folder.is_dir():  # else another process was quicker
                 raise
         finally:
-            shutil.rmtree(made, ignore_errors=True)
+            shutil.rmtree(draft, ignore_errors=True)
     os.utime(folder)
     return Rows(folder)
 
 
 def _sweep() -> None:
-    """Remove rows laid out for files that nobody edited for a day; they are laid out again when somebody does."""
+    """Remove the rows of files that were not edited for a day; they are written again when needed."""
     for folder in subfolder("edits").glob("*/rows"):
         if time.time() - folder.stat().st_mtime > UNUSED_SECONDS:
             shutil.rmtree(folder, ignore_errors=True)
@@ -95,9 +91,9 @@ def _write_rows(folder: Path, source: str, format: str, mapping: dict[str, Any] 
                     broken[count] = block.bad[n]
                 done += file.write(encoded(row) + b"\n")
                 ends.append(done)
-        about = {"format": first.found.format, "mapping": first.mapping, "broken": broken}
+        metadata = {"format": first.detection.format, "mapping": first.mapping, "broken": broken}
     np.save(folder / "ends.npy", np.array(ends, np.int64))
-    (folder / "about.json").write_text(json.dumps(about, default=str), encoding="utf-8")
+    (folder / "about.json").write_text(json.dumps(metadata, default=str), encoding="utf-8")
 
 
 def encoded(value: Any) -> bytes:
@@ -127,5 +123,5 @@ def decoded(line: bytes) -> Any:
 
 def writable(value: Any) -> Any:
     """The row as an object, as a new file holds it; None for what is no row and would spoil the file's layout."""
-    made = value if isinstance(value, dict) else as_row(value)
-    return made if isinstance(made, dict) else None
+    draft = value if isinstance(value, dict) else as_row(value)
+    return draft if isinstance(draft, dict) else None

@@ -20,7 +20,7 @@ from studio.data.editing.state import State
 from studio.errors import DataError
 from studio.home import fsync_path, slug, subfolder, temporary_path, write_atomic
 
-MARK = re.compile(r"(\.edited)?(-\d+)?$")
+EDITED_SUFFIX = re.compile(r"(\.edited)?(-\d+)?$")
 
 
 def save(edits: Edits, revision: int | None = None) -> dict[str, Any]:
@@ -42,9 +42,9 @@ def write(dataset: Dataset, state: State, out: Path | None = None) -> dict[str, 
     if not state.steps:
         raise DataError("Nothing was changed: there is nothing to save.", "Change a row first.", "revision")
     target = out or subfolder("uploads") / f"{_stem(dataset.source)}.edited.jsonl"
-    made = temporary_path(target)
+    draft = temporary_path(target)
     try:
-        about = _written(made, state)
+        about = _write_rows(draft, state)
         if not about["rows"]:
             raise DataError("No row would be left in the new file.", "Undo a deletion, or add a row.", "rows")
         record = _record(dataset, state, about)
@@ -52,9 +52,9 @@ def write(dataset: Dataset, state: State, out: Path | None = None) -> dict[str, 
             record_path(about["sha256"], about["bytes"]), json.dumps(record)
         )  # before the file: no file is there without it
         crash.point("edit.written")
-        return {**record, "file": str(_named(made, target, numbered=out is None))}
+        return {**record, "file": str(_publish(draft, target, numbered=out is None))}
     finally:
-        made.unlink(missing_ok=True)
+        draft.unlink(missing_ok=True)
 
 
 def _stem(source: str) -> str:
@@ -62,24 +62,24 @@ def _stem(source: str) -> str:
     name = source.removeprefix("sample:") if source.startswith("sample:") else Path(source).name
     while (stem := Path(name).stem) != name and len(Path(name).suffix) <= 8:
         name = stem
-    return slug(MARK.sub("", name), "data")[:48]
+    return slug(EDITED_SUFFIX.sub("", name), "data")[:48]
 
 
-def _written(path: Path, state: State) -> dict[str, Any]:
+def _write_rows(path: Path, state: State) -> dict[str, Any]:
     """Write all rows; returns {"sha256", "bytes", "rows", "left_out"}: the rows that are no data."""
-    told, size, count, left_out = hashlib.sha256(), 0, 0, []
+    sha256, size, count, left_out = hashlib.sha256(), 0, 0, []
     with open(path, "xb") as file:
         for row in state.order.tolist():
             line = None if state.broken(row) else _line(state, row)
             if line is None:
                 left_out.append(row)
                 continue
-            told.update(line)
+            sha256.update(line)
             size += file.write(line)
             count += 1
         file.flush()
         os.fsync(file.fileno())
-    return {"sha256": told.hexdigest(), "bytes": size, "rows": count, "left_out": left_out}
+    return {"sha256": sha256.hexdigest(), "bytes": size, "rows": count, "left_out": left_out}
 
 
 def _line(state: State, row: int) -> bytes | None:
@@ -116,25 +116,25 @@ def _sha256(path: Path) -> str | None:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _named(made: Path, target: Path, numbered: bool) -> Path:
+def _publish(draft: Path, target: Path, numbered: bool) -> Path:
     """Give a whole file its name, or where one stands under it the next number. A file that is there is never written
     over.
     """
-    for path in _names(target) if numbered else [target]:
+    for path in _candidate_names(target) if numbered else [target]:
         try:
-            os.link(made, path)
+            os.link(draft, path)
         except FileExistsError:
             continue
         except OSError:  # a file system without links
             if path.exists():
                 continue
-            os.rename(made, path)
+            os.rename(draft, path)
         fsync_path(path.parent)
         return path
     raise DataError(f"There is a file {target.name} already.", "Give another name with --out.", "--out")
 
 
-def _names(target: Path) -> Iterator[Path]:
+def _candidate_names(target: Path) -> Iterator[Path]:
     yield target
     stem = target.name.removesuffix(".jsonl")
     for number in range(2, 10_000):

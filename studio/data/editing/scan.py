@@ -1,6 +1,4 @@
-"""What a replacement or a fix would change, some rows at a time, so that a hundred thousand of them are looked through
-without a wait.
-"""
+"""What a replacement or a fix would change, computed some rows at a time so that large files need no wait."""
 
 from __future__ import annotations
 
@@ -23,14 +21,14 @@ from studio.data.editing.state import State, Step
 from studio.data.formats import formats
 from studio.errors import DataError
 
-TOGETHER = 200  # rows looked at between two looks at the clock
-EXAMPLES = 30  # rows shown of an answer
-WHOLE_FILE = frozenset({"legacy_encoding"})  # kinds that are no row's
-GLOBAL = frozenset({"duplicate", "near_duplicate"})  # kinds that no row has by itself
+BATCH_ROWS = 200  # rows looked at between two looks at the clock
+MAX_EXAMPLES = 30  # rows shown of an answer
+FILE_KINDS = frozenset({"legacy_encoding"})  # kinds that are no row's
+CROSS_ROW_KINDS = frozenset({"duplicate", "near_duplicate"})  # kinds that no row has by itself
 
 
 class Hits(NamedTuple):
-    """What was found in some rows. after: the place in the order to go on from; None: that was all."""
+    """The rows that a change affects. after: the position in the order to continue from; None at the end."""
 
     rows: list[int]
     matches: int
@@ -38,10 +36,12 @@ class Hits(NamedTuple):
     after: int | None
 
 
-def find(state: State, step: Replace, start: int = 0, seconds: float | None = None, examples: int = EXAMPLES) -> Hits:
+def find(
+    state: State, step: Replace, start: int = 0, seconds: float | None = None, examples: int = MAX_EXAMPLES
+) -> Hits:
     """The rows from a place in the order on that a replacement changes. seconds: after which the answer is given."""
-    rows, matches, shown = [], 0, []
-    until = None if seconds is None else time.process_time() + seconds
+    rows, matches, excerpts = [], 0, []
+    deadline = None if seconds is None else time.process_time() + seconds
     needle = (
         json.dumps(step.find, ensure_ascii=False)[1:-1].encode("utf-8", "surrogatepass")
         if step.case and not step.regex
@@ -49,8 +49,8 @@ def find(state: State, step: Replace, start: int = 0, seconds: float | None = No
     )
     step.pattern  # noqa: B018 - refused before the first row
     for n, row in enumerate(state.order[start:].tolist()):
-        if until is not None and n and not n % TOGETHER and time.process_time() > until:
-            return Hits(rows, matches, shown, start + n)
+        if deadline is not None and n and not n % BATCH_ROWS and time.process_time() > deadline:
+            return Hits(rows, matches, excerpts, start + n)
         if (
             needle is not None
             and not state.changed(row)
@@ -59,66 +59,69 @@ def find(state: State, step: Replace, start: int = 0, seconds: float | None = No
         ):
             continue
         found = [
-            (cell, spots)
-            for cell in cells(state.value(row), step.left, step.only)
-            if (spots := list(step.matches_in(cell.text)))
+            (cell, matches)
+            for cell in cells(state.value(row), step.skipped, step.only)
+            if (matches := list(step.matches_in(cell.text)))
         ]
         if found:
             rows.append(row)
-            matches += sum(len(spots) for _, spots in found)
-            if len(shown) < examples:
-                cell, spots = found[0]
-                shown.append(
+            matches += sum(len(matches) for _, matches in found)
+            if len(excerpts) < examples:
+                cell, matches = found[0]
+                excerpts.append(
                     {
                         "row": row,
                         "path": list(cell.path),
                         "label": cell.label,
-                        "parts": match_excerpt(cell.text, spots),
+                        "parts": match_excerpt(cell.text, matches),
                         "more": len(found) - 1,
                     }
                 )
-    return Hits(rows, matches, shown, None)
+    return Hits(rows, matches, excerpts, None)
 
 
 def fix(
-    state: State, dataset: Dataset, step: Fix, start: int = 0, seconds: float | None = None, examples: int = EXAMPLES
+    state: State,
+    dataset: Dataset,
+    step: Fix,
+    start: int = 0,
+    seconds: float | None = None,
+    examples: int = MAX_EXAMPLES,
 ) -> Hits:
     """The rows that a fix touches, of those that have its kind of problem still."""
-    if step.kind in WHOLE_FILE:
+    if step.kind in FILE_KINDS:
         raise DataError(
             f"{step.kind} is a fault of the whole file, not of some rows.",
             "Set the encoding, or save the file as UTF-8.",
             "kind",
         )
-    rows, shown = [], []
-    until = None if seconds is None else time.process_time() + seconds
-    wanted = [row for row in _named(state, dataset, step.kind) if state.exists(row)]
+    rows, excerpts = [], []
+    deadline = None if seconds is None else time.process_time() + seconds
+    candidates = [row for row in _rows_with_kind(state, dataset, step.kind) if state.exists(row)]
     if step.rows is not None:
-        wanted = sorted(set(wanted) & set(step.rows))
-    for place in range(start, len(wanted), TOGETHER):
-        if until is not None and place > start and time.process_time() > until:
-            return Hits(rows, len(rows), shown, place)
-        for row in _still(state, step.kind, wanted[place : place + TOGETHER]):
+        candidates = sorted(set(candidates) & set(step.rows))
+    for place in range(start, len(candidates), BATCH_ROWS):
+        if deadline is not None and place > start and time.process_time() > deadline:
+            return Hits(rows, len(rows), excerpts, place)
+        for row in _still_faulty(state, step.kind, candidates[place : place + BATCH_ROWS]):
             if step.way == "delete":
                 rows.append(row)
                 value = state.base.broken[row][1] if state.broken(row) else state.value(row)
             else:
                 value = None if state.broken(row) else state.value(row)
-                made = step.apply(value)
-                if value is None or made is value:
+                fixed = step.apply(value)
+                if value is None or fixed is value:
                     continue
                 rows.append(row)
-            if len(shown) < examples:
-                shown.append(
-                    {"row": row, **(deleted_excerpt(value) if step.way == "delete" else difference(value, made))}
+            if len(excerpts) < examples:
+                excerpts.append(
+                    {"row": row, **(deleted_excerpt(value) if step.way == "delete" else difference(value, fixed))}
                 )
-    return Hits(rows, len(rows), shown, None)
+    return Hits(rows, len(rows), excerpts, None)
 
 
-def _named(state: State, dataset: Dataset, kind: str) -> list[int]:
-    """The rows that were found with a kind of problem when the file was read; of repeats those whose like stands there
-    still.
-    """
+def _rows_with_kind(state: State, dataset: Dataset, kind: str) -> list[int]:
+    """The rows with a kind of problem when the file was read; of duplicates, those whose original still exists."""
     if kind != "duplicate":
         return dataset.by_kind.get(kind, np.empty(0, np.int64)).tolist()
     numbers = dataset.conversations.row_numbers
@@ -127,12 +130,12 @@ def _named(state: State, dataset: Dataset, kind: str) -> list[int]:
     return np.delete(numbers[same], first).tolist()
 
 
-def _still(state: State, kind: str, rows: list[int]) -> list[int]:
-    """Those that have the problem still; a row that nobody changed has it."""
+def _still_faulty(state: State, kind: str, rows: list[int]) -> list[int]:
+    """Those that still have the problem; an unchanged row has."""
     changed = {row for row in rows if state.changed(row)}
     if not changed:
         return rows
-    if kind in GLOBAL:
+    if kind in CROSS_ROW_KINDS:
         return [row for row in rows if row not in changed]
     listed = sorted(changed)
     again = {listed[n - 1] for n in check_rows(state, listed)[0].rows.get(kind, ())}
@@ -140,11 +143,7 @@ def _still(state: State, kind: str, rows: list[int]) -> list[int]:
 
 
 def check_rows(state: State, rows: list[int]) -> tuple[ProblemCollector, pa.Table]:
-    """What is wrong with these rows as they stand now, each by itself, and the conversations of those that can be
-    trained on.
-
-    Both name the rows as 1, 2, …
-    """
+    """(problems, conversations of the usable rows) of these rows in their current state; both number them 1, 2, …"""
     found, block = ProblemCollector(), Block(lines=None)
     for n, row in enumerate(rows):
         broken = state.broken(row)
@@ -156,9 +155,7 @@ def check_rows(state: State, rows: list[int]) -> tuple[ProblemCollector, pa.Tabl
 
 
 def resolved(step: Step, state: State, dataset: Dataset) -> Step:
-    """The operation with all that it depends on written down: how many it changes, and which. Raises DataError where it
-    cannot be done.
-    """
+    """The operation with the rows and counts that it affects filled in. Raises DataError where it is impossible."""
     if isinstance(step, Set):
         _check_row(state, step.row)
         step.check(state.value(step.row))
@@ -204,6 +201,6 @@ def _check_row(state: State, row: int) -> None:
 
 
 def pages(state: State, chosen: np.ndarray, start: int, count: int) -> Iterator[tuple[int, Any]]:
-    """(number, value) of some rows; the value of one that is no data is the text that stands there."""
+    """(number, value) of some rows; of a row that could not be parsed, the value is its text."""
     for row in chosen[start : start + count].tolist():
         yield row, state.base.broken[row][1] if state.broken(row) else state.value(row)

@@ -1,6 +1,4 @@
-"""The rows of a file after some operations. A row is made when it is asked for, by the operations that touch it;
-nothing is copied.
-"""
+"""The rows of a file after some operations. A row is computed on access; nothing is copied."""
 
 from __future__ import annotations
 
@@ -18,7 +16,7 @@ Step = Set | Delete | Add | Replace | Fix
 
 
 class State:
-    """steps: the operations that were done, in order; undone: those that can be done again, the next one last."""
+    """steps: the operations in effect, in order. undone: those that can be redone, the next one last."""
 
     def __init__(self, base: Rows, steps: list[Step], undone: list[Step] | None = None, revision: int = 0):
         self.base, self.steps, self.undone, self.revision = base, [], undone or [], revision
@@ -31,7 +29,7 @@ class State:
             self.apply(step)
 
     def apply(self, step: Step) -> None:
-        """Do one more. Not with a state that others look at."""
+        """Append a step. Only on a state that is not shared."""
         n = len(self.steps)
         self.steps.append(step)
         self.__dict__.pop("order", None)
@@ -49,7 +47,7 @@ class State:
 
     @cached_property
     def order(self) -> np.ndarray:
-        """The numbers of the rows that there are, in order."""
+        """The numbers of the existing rows, in order."""
         base = np.arange(1, len(self.base) + 1)
         places = [
             (row, new) for row in sorted(self.added_after) if row <= len(self.base) for new in self._following(row)
@@ -61,39 +59,41 @@ class State:
         """The rows that were added behind a row, and behind those, in order."""
         stack = self.added_after.get(row, [])[::-1]
         while stack:
-            yield (one := stack.pop())
-            stack += self.added_after.get(one, [])[::-1]
+            yield (row_added := stack.pop())
+            stack += self.added_after.get(row_added, [])[::-1]
 
     def exists(self, row: int) -> bool:
         return (1 <= row <= len(self.base) or row in self.added) and row not in self.deleted
 
     def changed(self, row: int) -> bool:
-        """Whether a step may have made something else of the row than stands in the file."""
+        """Whether a step may have changed the row."""
         return row in self.edits_by_row or row in self.added or bool(self.replaces)
 
     def value(self, row: int) -> Any:
-        """The row as it stands now; None for one that is no data."""
-        begun = self.added.get(row)
-        value = self.base.value(row) if begun is None else self.steps[begun].value
-        for n in sorted([*self.edits_by_row.get(row, ()), *(n for n in self.replaces if begun is None or n > begun)]):
+        """The current value of the row; None where it could not be parsed."""
+        added_by = self.added.get(row)
+        value = self.base.value(row) if added_by is None else self.steps[added_by].value
+        for n in sorted(
+            [*self.edits_by_row.get(row, ()), *(n for n in self.replaces if added_by is None or n > added_by)]
+        ):
             value = self.steps[n].apply(value)
         return value
 
     def broken(self, row: int) -> bool:
-        """Whether the row is no data still: what stands in the file could not be read, and nobody wrote it anew."""
+        """Whether the row could not be parsed and was not rewritten since."""
         written = any(isinstance(self.steps[n], Set) and not self.steps[n].path for n in self.edits_by_row.get(row, ()))
         return row in self.base.broken and not written
 
     def counts(self) -> dict[str, int]:
-        """What was done: cells, deleted, added, replaced and mended (rows), replacements (places)."""
-        told: Counter[str] = Counter()
+        """Counts of changes: cells; deleted, added, replaced and mended rows; replacements (matches)."""
+        counts: Counter[str] = Counter()
         cells = {(step.row, tuple(step.path)) for step in self.steps if isinstance(step, Set)}
-        told["cells"], told["added"] = len(cells), len(self.added)
-        told["deleted"] = len(self.deleted)
+        counts["cells"], counts["added"] = len(cells), len(self.added)
+        counts["deleted"] = len(self.deleted)
         for step in self.steps:
             if isinstance(step, Replace):
-                told["replaced"] += step.rows
-                told["replacements"] += step.matches
+                counts["replaced"] += step.rows
+                counts["replacements"] += step.matches
             if isinstance(step, Fix) and step.way == "mend":
-                told["mended"] += len(step.rows or ())
-        return {kind: count for kind, count in told.items() if count}
+                counts["mended"] += len(step.rows or ())
+        return {kind: count for kind, count in counts.items() if count}
