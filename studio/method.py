@@ -1,4 +1,4 @@
-"""The contract of a tuning method: its knobs, its arithmetic, and how a worker loads, wraps, saves and attaches it."""
+"""What a tuning method is: its knobs, its arithmetic, and how a worker loads, wraps, saves and attaches it."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ if TYPE_CHECKING:
 
 Shapes = dict[str, tuple[int, ...]]  # tensor name -> shape
 ADVANCED: dict[str, Any] = {"advanced": True}
-KEPT = "trained.safetensors"  # the trained tensors of a checkpoint
+TRAINED_WEIGHTS = "trained.safetensors"  # file of a checkpoint
 
 
 class Method(BaseModel, ABC):
-    """One tuning method with its knobs set; an instance is an order: LoRA(rank=16).
+    """One tuning method with its knobs set: LoRA(rank=16).
 
     Knobs are pydantic fields, each with title, description and bounds; `json_schema_extra={"advanced": True}` puts one
-    behind the Advanced switch, "choices" names the presets of a knob that takes free text too. Form, help, YAML, bounds
-    check and README row all come from the field.
+    behind the Advanced switch, "choices" names the presets of a knob that takes free text too. The page's form and
+    help, the YAML check and the README row come from the field.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
-    list_position: ClassVar[int] = 99  # where it stands in a list
+    list_position: ClassVar[int] = 99  # in lists of methods, ascending
     label: ClassVar[str]  # "LoRA"
     about: ClassVar[str]  # one sentence: what it does
     advice: ClassVar[str]  # two sentences: when to take it, what it costs
@@ -58,24 +58,24 @@ class Method(BaseModel, ABC):
         return sum(prod(shape) for shape in self.trained(facts).values())
 
     def quantized(self) -> Quantization | None:
-        """How the base's linears are held, where not in 16 or 32 bits."""
+        """How the base's linears are quantized; None where they are in 16 or 32 bits."""
         return None
 
     def footprint(self, facts: ModelFacts) -> Footprint:
-        """What the method puts on the model, for the estimate; the names of `trained` tell most of it."""
-        held = self.quantized()
+        """What the method adds to the model, for the memory estimate."""
+        quantization = self.quantized()
         return footprint.of(
             self.trained(facts),
             dropout=getattr(self, "dropout", 0.0),
-            quantized=(held.kind, held.double) if held else None,
+            quantized=(quantization.kind, quantization.double) if quantization else None,
         )
 
     def optimizer(self, device: Device) -> str | None:
-        """The optimizer that training.optimizer = auto comes to where memory is short; None: fused AdamW in any case."""
+        """The optimizer of training.optimizer = auto where memory is short; None: fused AdamW in any case."""
         return None
 
     def cautions(self, training: Any) -> list[str]:
-        """Warnings with their advice, one sentence or two each, for an order that can be carried out all the same."""
+        """Warnings with their advice, one sentence or two each, for an order that is allowed."""
         return []
 
     def refuse(self, facts: ModelFacts | None, training: Any, device: Device) -> None:
@@ -96,8 +96,8 @@ class Method(BaseModel, ABC):
             raise OrderError(
                 f"{device.name} cannot compute in bf16.", "Set training.precision to auto.", "training.precision"
             )
-        if (held := self.quantized()) is not None:
-            held.refuse(device)
+        if (quantization := self.quantized()) is not None:
+            quantization.refuse(device)
         if facts is not None:
             self.trained(facts)
 
@@ -107,69 +107,55 @@ class Method(BaseModel, ABC):
     # -- with torch, in a worker only; imports inside
 
     def load(self, folder: Path, dtype: Any, **options: Any) -> Any:
-        """The base model from a folder, in the bits the method holds it in. dtype: a torch.dtype."""
+        """The base model from a folder, quantized where the method says so. dtype: a torch.dtype."""
         from transformers import AutoModelForCausalLM
 
-        held = self.quantized()
-        if held is not None:
-            options = {**held.options(dtype), **options}
+        quantization = self.quantized()
+        if quantization is not None:
+            options = {**quantization.options(dtype), **options}
         model = AutoModelForCausalLM.from_pretrained(
             folder, dtype=dtype, use_safetensors=True, local_files_only=True, trust_remote_code=False, **options
         )
-        return model if held is None else held.unpacked(model)
+        return model if quantization is None else quantization.unpacked(model)
 
     @abstractmethod
     def wrap(self, model: Any) -> Any:
         """The model with what is trained set to float32 and requires_grad, and nothing else."""
 
     def initialize(self, model: Any, batches: Callable[[], Iterable[dict[str, Any]]]) -> None:
-        """Where the start depends on the data (EVA): look at batches before step 1 of a run, not of a resumed one."""
+        """Set initial values that depend on the data (EVA), before step 1 of a run. batches: model inputs."""
 
     def parameter_groups(self, model: Any, learning_rate: float) -> list[dict[str, Any]] | None:
         """Optimizer parameter groups where the method wants its own (LoRA+), else None."""
         return None
 
     def save_checkpoint(self, model: Any, folder: Path) -> None:
-        """Write the trained tensors as they are into a checkpoint's folder: all that a resume needs of the model."""
+        """Write the trained weights into a checkpoint's folder: all that a resume needs of the model."""
         from safetensors.torch import save_file
 
         folder.mkdir(parents=True, exist_ok=True)
-        save_file(
-            {
-                name: weight.detach().cpu().contiguous()
-                for name, weight in model.named_parameters()
-                if weight.requires_grad
-            },
-            folder / KEPT,
-        )
+        weights = {name: weight.detach().cpu().contiguous() for name, weight in trained_weights(model).items()}
+        save_file(weights, folder / TRAINED_WEIGHTS)
 
     def load_checkpoint(self, model: Any, folder: Path) -> None:
-        """Undo of save_checkpoint: the trained tensors of a wrapped model set to a checkpoint's. Raises RunError where they do not fit."""
+        """Load what save_checkpoint wrote into a wrapped model. Raises RunError where the weights do not fit."""
         import torch
         from safetensors.torch import load_file
 
-        kept = load_file(folder / KEPT)
-        weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
-        if {name: weight.shape for name, weight in kept.items()} != {
-            name: weight.shape for name, weight in weights.items()
-        }:
-            raise RunError(
-                f"The checkpoint {folder.name} holds other trained weights than this order trains.",
-                "Start the run anew.",
-                str(folder),
-            )
+        stored, weights = load_file(folder / TRAINED_WEIGHTS), trained_weights(model)
+        check_same_weights(stored, weights, folder)
         with torch.no_grad():
             for name, weight in weights.items():
-                weight.copy_(kept[name])
+                weight.copy_(stored[name])
 
     def save_result(self, model: Any, folder: Path) -> None:
         """Write the result (adapter or weights) into folder."""
         model.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
 
     def attach(self, model: Any, folder: Path, name: str = "default") -> Any:
-        """A loaded base with a finished result put on it and switched to, ready to answer. Undo of save_result.
+        """The base with a result that save_result wrote attached and activated, in eval mode.
 
-        Several results of one kind go on one base, each under its name (without dots): set_adapter(name) switches,
+        A base takes several results of one kind, each under its name (without dots): set_adapter(name) switches,
         disable_adapter() gives the base. Raises ModelError where the base already carries another kind.
         """
         from peft import PeftConfig, PeftModel
@@ -183,11 +169,11 @@ class Method(BaseModel, ABC):
                 "Load the base a second time for it.",
                 str(folder),
             )
-        kind = PeftConfig._get_peft_type(str(folder))
-        if model.peft_type != kind:
+        peft_type = PeftConfig._get_peft_type(str(folder))
+        if model.peft_type != peft_type:
             raise ModelError(
-                f"This base already carries {str(getattr(model.peft_type, 'value', model.peft_type)).lower()} adapters, "
-                f"which do not mix with {kind.lower()}.",
+                f"This base already carries {str(getattr(model.peft_type, 'value', model.peft_type)).lower()} "
+                f"adapters, which do not mix with {peft_type.lower()}.",
                 "Load the base a second time for it.",
                 str(folder),
             )
@@ -196,7 +182,7 @@ class Method(BaseModel, ABC):
         return model
 
     def merge(self, model: Any) -> Any:
-        """A plain model with the attached result worked into its weights. Raises ExportError where that cannot be."""
+        """The plain model with the attached result merged into its weights. Raises ExportError where that cannot be."""
         if not self.mergeable:
             raise ExportError(
                 f"{self.label} cannot be merged. {self.cannot_merge}", "Export the adapter instead.", "method.name"
@@ -210,21 +196,36 @@ class Method(BaseModel, ABC):
         return model.merge_and_unload(safe_merge=True)
 
 
-def in_float32(model: Any) -> Any:
-    """What is trained set to float32: AdamW's small steps are lost in bf16's 8 bits of mantissa.
+def trained_weights(model: Any) -> dict[str, Any]:
+    """Name -> parameter of all that is trained."""
+    return {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
 
-    A model whose `defer_float32_cast` is set stays as it is: its layers are cast one by one on their device (worker/sharding.py).
+
+def check_same_weights(stored: dict[str, Any], weights: dict[str, Any], folder: Path) -> None:
+    """Raise RunError where a checkpoint's tensors have other names or shapes than the weights they are loaded into."""
+    if {name: weight.shape for name, weight in stored.items()} != {n: weight.shape for n, weight in weights.items()}:
+        raise RunError(
+            f"The checkpoint {folder.name} holds other trained weights than this order trains.",
+            "Start the run anew.",
+            str(folder),
+        )
+
+
+def in_float32(model: Any) -> Any:
+    """The model with its trained weights in float32: AdamW's small steps are lost in bf16's 8 bits of mantissa.
+
+    Where `defer_float32_cast` is set, the cast is left to worker/sharding.py, which does it layer by layer.
     """
     return model if is_cast_deferred(model) else cast_trained_to_float32(model)
 
 
 def is_cast_deferred(model: Any) -> bool:
-    """Whether what is trained of a model waits in 16 bits until the model is split over its devices."""
+    """Whether the trained weights stay in 16 bits until the model is sharded over its devices."""
     return getattr(model, "defer_float32_cast", False)
 
 
 def cast_trained_to_float32(module: Any) -> Any:
-    """The module with its trained parameters in float32, cast where they lie, one after the other."""
+    """The module with its trained parameters in float32, cast one after the other on their device."""
     import torch
 
     for weight in module.parameters():

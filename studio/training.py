@@ -14,7 +14,10 @@ MIN_STEPS = 60  # below about this many steps a LoRA at its usual rate has hardl
 
 
 class Training(BaseModel):
-    """How long, how fast, in which precision. `auto` is settled by studio/auto.py and studio/resolve.py, from device, model and data."""
+    """How long, how fast, in which precision.
+
+    `auto` is resolved by studio/auto.py and studio/resolve.py, from device, model and data.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -42,8 +45,8 @@ class Training(BaseModel):
     accumulation: Auto | int = Field(
         "auto",
         title="Gradient accumulation",
-        description="Batches gathered before one optimizer step. Effective batch = batch size × accumulation; costs no memory. "
-        "auto: 4, fewer on small data, so that the run has steps enough to learn.",
+        description="Batches gathered before one optimizer step. Effective batch = batch size × accumulation; costs "
+        "no memory. auto: 4, fewer on small data, so that the run has steps enough to learn.",
     )
     learning_rate: float | None = Field(
         None,
@@ -106,8 +109,8 @@ class Training(BaseModel):
     weights: Literal["auto", "fp32", "bf16"] = Field(
         "auto",
         title="Trained weights",
-        description="Number format of what is trained. auto: float32. bf16 halves the memory of full fine-tuning; every step is "
-        "rounded at random, so that small ones are not lost.",
+        description="Number format of what is trained. auto: float32. bf16 halves the memory of full fine-tuning; "
+        "every step is rounded at random, so that small ones are not lost.",
         json_schema_extra=ADVANCED,
     )
     checkpointing: bool | Auto = Field(
@@ -235,11 +238,11 @@ class Training(BaseModel):
 
     @property
     def warmup_ratio(self) -> float:
-        """The share of the steps over which the rate rises: a constant schedule has a warm-up only where one is asked for."""
+        """Share of the steps over which the rate rises; none for a constant schedule unless `warmup` was set."""
         return 0.0 if self.schedule == "constant" and "warmup" not in self.model_fields_set else self.warmup
 
     def accumulation_steps(self, rows: int) -> int:
-        """Batches per optimizer step for a training set of `rows` rows: as ordered, else 4, lowered until the run has ENOUGH_STEPS."""
+        """Batches per optimizer step for `rows` rows: as ordered, else 4, lowered until the run has MIN_STEPS."""
         if self.accumulation != "auto":
             return self.accumulation
         batches = math.ceil(rows / self.batch_size) * self.epochs
@@ -255,7 +258,7 @@ class Training(BaseModel):
         return self.max_steps or max(1, math.ceil(math.ceil(batches / self.accumulation_steps(rows)) * self.epochs))
 
     @model_validator(mode="after")
-    def _fits(self) -> Training:
+    def _check_auto_bounds(self) -> Training:
         for key in ("accumulation", "eval_every", "save_every", "devices", "threads"):
             value = getattr(self, key)
             if isinstance(value, int) and value < 1:

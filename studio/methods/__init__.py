@@ -15,19 +15,19 @@ from studio.method import Method
 
 
 def _discover() -> dict[str, type[Method]]:
-    """Every class of every module here that can be made, by `place`."""
-    found: dict[str, type[Method]] = {}
+    """Method name -> class, for every concrete class of every module here, by `list_position`."""
+    methods: dict[str, type[Method]] = {}
     for module in pkgutil.iter_modules(__path__):
         namespace = importlib.import_module(f"{__name__}.{module.name}")
-        for thing in vars(namespace).values():
+        for value in vars(namespace).values():
             if (
-                isinstance(thing, type)
-                and issubclass(thing, Method)
-                and thing.__module__ == namespace.__name__
-                and not isabstract(thing)
+                isinstance(value, type)
+                and issubclass(value, Method)
+                and value.__module__ == namespace.__name__
+                and not isabstract(value)
             ):
-                found[thing.model_fields["name"].default] = thing
-    return dict(sorted(found.items(), key=lambda item: (item[1].list_position, item[0])))
+                methods[value.model_fields["name"].default] = value
+    return dict(sorted(methods.items(), key=lambda item: (item[1].list_position, item[0])))
 
 
 METHODS: dict[str, type[Method]] = _discover()

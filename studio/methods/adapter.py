@@ -1,4 +1,7 @@
-"""Adapter: a small bottleneck network after each sublayer, Adapter(x) = x + f(x·W_down)·W_up; the model itself stays untouched."""
+"""Adapter: a small bottleneck network after each sublayer, Adapter(x) = x + f(x·W_down)·W_up.
+
+The model itself stays untouched.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +20,10 @@ PARTS = {"houlsby": ("attention", "feed-forward"), "pfeiffer": ("feed-forward",)
 
 
 class Adapter(Method):
-    """Houlsby et al. 2019, arXiv 1902.00751; Pfeiffer et al. 2020, arXiv 2005.00247. Size 64 is Houlsby's middle; rate 1e-3 from
-    the range of their sweep (3e-5 to 3e-3)."""
+    """Houlsby et al. 2019, arXiv 1902.00751; Pfeiffer et al. 2020, arXiv 2005.00247.
+
+    Size 64 is the middle of Houlsby's sizes; rate 1e-3 is in the range of their sweep (3e-5 to 3e-3).
+    """
 
     name: Literal["adapter"] = Field("adapter", frozen=True, title="Method", description="Adapter.")
     list_position: ClassVar[int] = 3
@@ -26,7 +31,8 @@ class Adapter(Method):
     about: ClassVar[str] = "Puts a small trained network after the attention and the feed-forward part of every layer."
     advice: ClassVar[str] = (
         "Take it to keep many tasks beside one model, each in a small file that is switched in and out. "
-        "It costs one to five percent of trained parameters and, unlike LoRA, a little time at every answer: it cannot be merged."
+        "It costs one to five percent of trained parameters and, unlike LoRA, a little time at every answer: it "
+        "cannot be merged."
     )
     learning_rate: ClassVar[float] = 1e-3
     mergeable: ClassVar[bool] = False
@@ -35,7 +41,8 @@ class Adapter(Method):
     placement: Literal["houlsby", "pfeiffer"] = Field(
         "houlsby",
         title="Placement",
-        description="houlsby: after attention and after feed-forward. pfeiffer: after feed-forward only, half the parameters, nearly as good.",
+        description="houlsby: after attention and after feed-forward. pfeiffer: after feed-forward only, half the "
+        "parameters, nearly as good.",
     )
     size: int = Field(
         64,
@@ -48,19 +55,22 @@ class Adapter(Method):
         "gelu",
         title="Activation",
         json_schema_extra=ADVANCED,
-        description="The bend between the two matrices; without it they would be one. gelu is as modern models have it.",
+        description="The bend between the two matrices; without it they would be one. gelu is as modern models have "
+        "it.",
     )
     residual: bool = Field(
         True,
         title="Residual",
         json_schema_extra=ADVANCED,
-        description="Adds the input to what the adapter makes. Switched off, it must learn to pass everything through: seldom good.",
+        description="Adds the input to what the adapter makes. Switched off, it must learn to pass everything "
+        "through: seldom good.",
     )
     init: Literal["identity", "near"] = Field(
         "identity",
         title="Start",
         json_schema_extra=ADVANCED,
-        description="identity: changes nothing before the first step. near: tiny random numbers, as in the paper; training starts a trifle faster.",
+        description="identity: changes nothing before the first step. near: tiny random numbers, as in the paper; "
+        "training starts a trifle faster.",
     )
     dropout: float = Field(
         0.0,
@@ -68,7 +78,8 @@ class Adapter(Method):
         lt=1,
         title="Dropout",
         json_schema_extra=ADVANCED,
-        description="Share of the bottleneck switched off at random while training; a little hinders learning by heart.",
+        description="Share of the bottleneck switched off at random while training; a little hinders learning by "
+        "heart.",
     )
     quantization: Literal["none", "nf4", "fp4", "int8"] = Field(
         "none",
@@ -80,27 +91,28 @@ class Adapter(Method):
     def quantized(self) -> Quantization | None:
         return None if self.quantization == "none" else Quantization(self.quantization)
 
-    def _sites(self, linears: targets.Linears, layers: int) -> dict[str, int]:
-        """Module name -> width of every linear that gets a bottleneck behind it. Raises OrderError where a sublayer ends in none."""
-        found = targets.ends(linears)
+    def _target_widths(self, linears: targets.Linears, layers: int) -> dict[str, int]:
+        """Module name -> width of every linear that gets a bottleneck behind it.
+
+        Raises OrderError where a sublayer ends in none.
+        """
+        ends = targets.ends(linears)
         for part in PARTS[self.placement]:
-            if len(found[part]) != layers:
-                other = (
-                    "Take lora"
-                    if part == "feed-forward" or not found["feed-forward"]
-                    else "Take placement pfeiffer, or lora"
-                )
+            if len(ends[part]) != layers:
+                has_pfeiffer = part != "feed-forward" and ends["feed-forward"]
+                other = "Take placement pfeiffer, or lora" if has_pfeiffer else "Take lora"
                 raise OrderError(
-                    f"{len(found[part])} of the {layers} layers have a {part} part that ends in one linear; an adapter must stand behind each.",
+                    f"{len(ends[part])} of the {layers} layers have a {part} part that ends in one linear; an "
+                    "adapter must stand behind each.",
                     f"{other}.",
                     "method.placement",
                 )
-        return {name: linears[name][1] for part in PARTS[self.placement] for name in found[part].values()}
+        return {name: linears[name][1] for part in PARTS[self.placement] for name in ends[part].values()}
 
     def trained(self, facts: ModelFacts) -> Shapes:
-        """2·m·d + d + m a site (Houlsby, section 2.1): both matrices with their biases."""
+        """2·m·d + d + m for each target linear (Houlsby, section 2.1): both matrices with their biases."""
         shapes: Shapes = {}
-        for name, width in self._sites(facts.linears(), facts.num_hidden_layers).items():
+        for name, width in self._target_widths(facts.linears(), facts.num_hidden_layers).items():
             shapes |= {
                 f"{name}.adapter_down.weight": (self.size, width),
                 f"{name}.adapter_down.bias": (self.size,),
@@ -114,7 +126,7 @@ class Adapter(Method):
 
         from studio.worker.bottleneck import BottleneckConfig
 
-        sites = self._sites(targets.live(model), model.config.get_text_config().num_hidden_layers)
+        widths = self._target_widths(targets.live(model), model.config.get_text_config().num_hidden_layers)
         config = BottleneckConfig(
             size=self.size,
             activation=self.activation,
@@ -122,11 +134,11 @@ class Adapter(Method):
             init=self.init,
             dropout=self.dropout,
             task_type="CAUSAL_LM",
-            target_modules=targets.condense(sites, [name for name, _ in model.named_modules()]),
+            target_modules=targets.condense(widths, [name for name, _ in model.named_modules()]),
         )
         return in_float32(get_peft_model(model, config))
 
     def attach(self, model: Any, folder: Path, name: str = "default") -> Any:
-        import studio.worker.bottleneck  # noqa: F401 - enters the tuner in peft's tables
+        import studio.worker.bottleneck  # noqa: F401 - registers the tuner in peft
 
         return super().attach(model, folder, name)

@@ -27,7 +27,8 @@ class Full(Method):
     about: ClassVar[str] = "Trains every weight of the model, or the parts you choose."
     advice: ClassVar[str] = (
         "Take it for a small model, or when the result must differ deeply from the base and the data is plenty. "
-        "It costs about 16 bytes of memory per trained weight, a whole model on disk, and the model can forget what it knew."
+        "It costs about 16 bytes of memory per trained weight, a whole model on disk, and the model can forget what "
+        "it knew."
     )
     learning_rate: ClassVar[float] = 2e-5
     mergeable: ClassVar[bool] = False
@@ -40,15 +41,15 @@ class Full(Method):
         ge=1,
         le=1000,
         title="Only the last layers",
-        description="Trains the last N layers, the last norm and a head of its own; all before stays. Left out: all layers. "
-        "Fewer layers: less memory, faster, less forgotten.",
+        description="Trains the last N layers, the last norm and a head of its own; all before stays. Left out: all "
+        "layers. Fewer layers: less memory, faster, less forgotten.",
     )
     freeze_embeddings: bool = Field(
         False,
         title="Freeze embeddings",
         json_schema_extra=ADVANCED,
-        description="Leaves the table of word vectors as it is (and the head, where it is the same table): saves memory; "
-        "words keep their meaning.",
+        description="Leaves the table of word vectors as it is (and the head, where it is the same table): saves "
+        "memory; words keep their meaning.",
     )
 
     def trained(self, facts: ModelFacts) -> Shapes:
@@ -61,10 +62,13 @@ class Full(Method):
             names = [
                 name for name in names if not name.startswith(("lm_head.", "embed_out.")) or name.endswith(".bias")
             ]
-        return {name: facts.tensors[name].shape for name in self._moving(names, facts.num_hidden_layers)}
+        return {name: facts.tensors[name].shape for name in self._trained_names(names, facts.num_hidden_layers)}
 
-    def _moving(self, names: list[str], layers: int) -> list[str]:
-        """Those of the weights' names that are trained. Raises OrderError where the model has fewer layers than asked for."""
+    def _trained_names(self, names: list[str], layers: int) -> list[str]:
+        """The names of the weights that are trained.
+
+        Raises OrderError where the model has fewer layers than asked for.
+        """
         if self.last_layers is not None and self.last_layers > layers:
             raise OrderError(
                 f"The model has {layers} layers, but the last {self.last_layers} are to be trained.",
@@ -72,12 +76,12 @@ class Full(Method):
                 "method.last_layers",
             )
         first = 0 if self.last_layers is None else layers - self.last_layers
-        keep_tables = self.freeze_embeddings or first > 0
+        freeze_embeddings = self.freeze_embeddings or first > 0
         return [
             name
             for name in names
             if (targets.layer_of(name) is None or targets.layer_of(name) >= first)
-            and not (keep_tables and EMBEDDING.search(name))
+            and not (freeze_embeddings and EMBEDDING.search(name))
         ]
 
     def refuse_tokens(self, facts: ModelFacts) -> None:
@@ -92,17 +96,20 @@ class Full(Method):
     def cautions(self, training: Any) -> list[str]:
         """Catastrophic forgetting, with what the tutorials advise against it."""
         rate = getattr(training, "learning_rate", None) or self.learning_rate
-        advice = "Full fine-tuning can make the model forget what it knew: mix some general conversations into the data, and compare it with the base in Chat."
-        return (
-            [advice]
-            if rate <= 5e-5
-            else [advice, f"A learning rate of {rate:g} is high for training every weight; 1e-5 to 2e-5 forgets less."]
-        )
+        cautions = [
+            "Full fine-tuning can make the model forget what it knew: mix some general conversations into the data, "
+            "and compare it with the base in Chat."
+        ]
+        if rate > 5e-5:
+            cautions.append(
+                f"A learning rate of {rate:g} is high for training every weight; 1e-5 to 2e-5 forgets less."
+            )
+        return cautions
 
     def wrap(self, model: Any) -> Any:
         model.requires_grad_(False)
         weights = dict(model.named_parameters())
-        for name in self._moving(list(weights), model.config.get_text_config().num_hidden_layers):
+        for name in self._trained_names(list(weights), model.config.get_text_config().num_hidden_layers):
             weights[name].requires_grad_(True)
         return in_float32(model)
 

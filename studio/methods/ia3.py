@@ -15,15 +15,15 @@ KEY_VALUE = re.compile(r"(?:^|\.)(?:k|k_proj|k_lin|key|wk|v|v_proj|v_lin|value|w
 
 
 class IA3(Method):
-    """Liu et al. 2022 (T-Few), arXiv 2205.05638: rate 3e-3, vectors start at 1, so nothing changes before the first step."""
+    """Liu et al. 2022 (T-Few), arXiv 2205.05638: rate 3e-3; vectors start at 1 and change nothing before step 1."""
 
     name: Literal["ia3"] = Field("ia3", frozen=True, title="Method", description="IA³.")
     list_position: ClassVar[int] = 7
     label: ClassVar[str] = "IA³"
     about: ClassVar[str] = "Trains one factor for each key, value and inner activation: louder or softer, nothing new."
     advice: ClassVar[str] = (
-        "Take it when there are only a few dozen examples, or when the result must be tiny: about 0.01 percent of the model. "
-        "It costs almost nothing and merges away, but cannot teach much that is new."
+        "Take it when there are only a few dozen examples, or when the result must be tiny: about 0.01 percent of "
+        "the model. It costs almost nothing and merges away, but cannot teach much that is new."
     )
     learning_rate: ClassVar[float] = 3e-3
     mergeable: ClassVar[bool] = True
@@ -38,7 +38,8 @@ class IA3(Method):
         "auto",
         title="Feed-forward modules",
         json_schema_extra={"choices": ["auto", "none"], **ADVANCED},
-        description="Layers whose input is scaled. auto: the last linear of the feed-forward, as in the paper; none; or names of your own.",
+        description="Layers whose input is scaled. auto: the last linear of the feed-forward, as in the paper; none; "
+        "or names of your own.",
     )
 
     @field_validator("target_modules", "feedforward_modules", mode="before")
@@ -50,46 +51,48 @@ class IA3(Method):
 
     @field_validator("target_modules")
     @classmethod
-    def _some(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+    def _not_empty(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
         if not value or value == "none":
             raise ValueError("name at least one layer, or auto")
         return value
 
-    def _chosen(self, linears: targets.Linears) -> tuple[targets.Linears, targets.Linears]:
-        """Linears whose output is scaled, and those whose input is. Raises OrderError where a name matches nothing."""
+    def _choose(self, linears: targets.Linears) -> tuple[targets.Linears, targets.Linears]:
+        """(linears whose output is scaled, linears whose input is scaled).
+
+        Raises OrderError where a name matches nothing.
+        """
         if self.target_modules == "auto":
-            outer = {name: shape for name, shape in linears.items() if KEY_VALUE.search(name)} or targets.choose(
-                "q-v", linears
-            )
+            keys_and_values = {name: shape for name, shape in linears.items() if KEY_VALUE.search(name)}
+            by_output = keys_and_values or targets.choose("q-v", linears)
         else:
-            outer = targets.choose(self.target_modules, linears)
+            by_output = targets.choose(self.target_modules, linears)
         if self.feedforward_modules == "auto":
-            inner = {name: linears[name] for name in targets.ends(linears)["feed-forward"].values()}
+            by_input = {name: linears[name] for name in targets.ends(linears)["feed-forward"].values()}
         elif self.feedforward_modules in ("none", ()):
-            inner = {}
+            by_input = {}
         else:
-            inner = targets.choose(self.feedforward_modules, linears, "method.feedforward_modules")
-        return {name: shape for name, shape in outer.items() if name not in inner}, inner
+            by_input = targets.choose(self.feedforward_modules, linears, "method.feedforward_modules")
+        return {name: shape for name, shape in by_output.items() if name not in by_input}, by_input
 
     def trained(self, facts: ModelFacts) -> Shapes:
         """A factor an output of each target, an input of each feed-forward module."""
-        outer, inner = self._chosen(facts.linears())
-        return {f"{name}.ia3_l": (out,) for name, (_, out) in outer.items()} | {
-            f"{name}.ia3_l": (inputs,) for name, (inputs, _) in inner.items()
+        by_output, by_input = self._choose(facts.linears())
+        return {f"{name}.ia3_l": (out,) for name, (_, out) in by_output.items()} | {
+            f"{name}.ia3_l": (inputs,) for name, (inputs, _) in by_input.items()
         }
 
     def wrap(self, model: Any) -> Any:
         from peft import IA3Config, get_peft_model
 
-        outer, inner = self._chosen(targets.live(model))
+        by_output, by_input = self._choose(targets.live(model))
         names = [name for name, _ in model.named_modules()]
-        feed_forward = targets.condense(inner, names)
+        feed_forward = targets.condense(by_input, names)
         return in_float32(
             get_peft_model(
                 model,
                 IA3Config(
                     task_type="CAUSAL_LM",
-                    target_modules=targets.condense(outer, names) + feed_forward,
+                    target_modules=targets.condense(by_output, names) + feed_forward,
                     feedforward_modules=feed_forward,
                 ),
             )

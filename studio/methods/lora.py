@@ -13,7 +13,7 @@ from pydantic import Field, field_validator
 from studio import token_rows
 from studio.base import targets
 from studio.errors import OrderError
-from studio.method import ADVANCED, Method, Shapes, in_float32
+from studio.method import ADVANCED, Method, Shapes, in_float32, trained_weights
 from studio.model import TABLES, ModelFacts
 
 HEAD_BIAS = re.compile(r"(^|\.)(lm_head|embed_out)\.bias$")
@@ -51,8 +51,8 @@ class LoRA(Method):
         ge=1,
         le=1024,
         title="Rank",
-        description="Width r of the two small matrices: 8 for simple tasks, 16-32 for complex ones, 64 for a new field of "
-        "knowledge. Twice the rank is twice the trained parameters: r · (in + out) a layer.",
+        description="Width r of the two small matrices: 8 for simple tasks, 16-32 for complex ones, 64 for a new "
+        "field of knowledge. Twice the rank is twice the trained parameters: r · (in + out) a layer.",
     )
     alpha: float | None = Field(
         None,
@@ -66,33 +66,37 @@ class LoRA(Method):
         ge=0,
         lt=1,
         title="Dropout",
-        description="Share of the input switched off at random while training; a little (0.05) hinders learning by heart.",
+        description="Share of the input switched off at random while training; a little (0.05) hinders learning by "
+        "heart.",
     )
     target_modules: str | tuple[str, ...] = Field(
         "all-linear",
         title="Target modules",
         json_schema_extra={"choices": list(targets.PRESETS)},
-        description="Which layers get matrices: q-v (the first to take, smallest), attention (then k and o), all-linear (feed-forward too, "
-        "best quality), or names of your own. Embeddings and head are left alone.",
+        description="Which layers get matrices: q-v (the first to take, smallest), attention (then k and o), "
+        "all-linear (feed-forward too, best quality), or names of your own. Embeddings and head are left "
+        "alone.",
     )
     rslora: bool = Field(
         False,
         title="Rank-stabilised scaling",
         json_schema_extra=ADVANCED,
-        description="Scales by alpha / √rank instead of alpha / rank, so that ranks of 64 and more really learn more (rsLoRA).",
+        description="Scales by alpha / √rank instead of alpha / rank, so that ranks of 64 and more really learn more "
+        "(rsLoRA).",
     )
     dora: bool = Field(
         False,
         title="DoRA",
         json_schema_extra=ADVANCED,
-        description="Learns the length of each weight row apart from its direction: often better at low rank, slower to train.",
+        description="Learns the length of each weight row apart from its direction: often better at low rank, slower "
+        "to train.",
     )
     init: Literal["kaiming", "gaussian", "pissa", "olora", "eva"] = Field(
         "kaiming",
         title="Start",
         json_schema_extra=ADVANCED,
-        description="What the matrices hold at the start. kaiming and gaussian: no change yet. pissa and olora start from the weight's own main "
-        "directions, eva from those of your data: fewer steps, a longer start.",
+        description="What the matrices hold at the start. kaiming and gaussian: no change yet. pissa and olora start "
+        "from the weight's own main directions, eva from those of your data: fewer steps, a longer start.",
     )
     plus_ratio: float = Field(
         1.0,
@@ -107,7 +111,8 @@ class LoRA(Method):
         max_length=16,
         title="Modules trained in full",
         json_schema_extra=ADVANCED,
-        description="Parts trained and saved whole beside the matrices, such as lm_head or embed_tokens for new words. Costs their full size in memory.",
+        description="Parts trained and saved whole beside the matrices, such as lm_head or embed_tokens for new "
+        "words. Costs their full size in memory.",
     )
 
     @field_validator("target_modules", "modules_to_save", mode="before")
@@ -120,40 +125,43 @@ class LoRA(Method):
 
     @field_validator("target_modules")
     @classmethod
-    def _some(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+    def _not_empty(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
         if not value:
             raise ValueError("name at least one layer, or all-linear")
         return value
 
     @property
-    def scale_alpha(self) -> float:
+    def effective_alpha(self) -> float:
         return 2.0 * self.rank if self.alpha is None else self.alpha
 
     # -- arithmetic
 
     def targets(self, facts: ModelFacts) -> targets.Linears:
-        """Module name -> (in, out) of every linear that gets matrices. Raises OrderError where a name matches nothing."""
+        """Module name -> (in, out) of every linear that gets matrices.
+
+        Raises OrderError where a name matches nothing.
+        """
         return targets.choose(self.target_modules, facts.linears())
 
     def trained(self, facts: ModelFacts) -> Shapes:
-        """A is rank × in, B is out × rank: rank · (in + out) a layer (paper, section 4.1); DoRA: a length a row as well."""
+        """A is rank × in, B is out × rank: rank · (in + out) a layer (paper, section 4.1); DoRA adds a length a row."""
         shapes: Shapes = {}
         for name, (inputs, outputs) in self.targets(facts).items():
-            self._fits(name, inputs, outputs)
+            self._check_rank(name, inputs, outputs)
             shapes[f"{name}.lora_A"] = (self.rank, inputs)
             shapes[f"{name}.lora_B"] = (outputs, self.rank)
             if self.dora:
                 shapes[f"{name}.lora_magnitude_vector"] = (outputs,)
         for word in self.modules_to_save:
-            shapes |= _whole(word, facts)
+            shapes |= _fully_trained(word, facts)
         if facts.token_rows:
             shapes |= {
                 name.removesuffix(".weight") + token_rows.DELTA_SUFFIX: (facts.token_rows, facts.tensors[name].shape[1])
-                for name in self._grown(facts)
+                for name in self._tables_with_new_rows(facts)
             }
         return shapes
 
-    def _grown(self, facts: ModelFacts) -> list[str]:
+    def _tables_with_new_rows(self, facts: ModelFacts) -> list[str]:
         """The tables of which only the rows of new tokens are trained."""
         return [
             name
@@ -165,11 +173,12 @@ class LoRA(Method):
         whole = [word for word in self.modules_to_save if TABLES.search(f"{word}.weight")]
         if facts.tie_word_embeddings and len(whole) == 1:
             raise OrderError(
-                f"Head and embedding of this model are one table; with {whole[0]} trained apart, the other would have no rows for new tokens.",
+                f"Head and embedding of this model are one table; with {whole[0]} trained apart, the other would have "
+                "no rows for new tokens.",
                 "Leave method.modules_to_save out: the rows of new tokens are trained anyway; or name both.",
                 "method.modules_to_save",
             )
-        if self.init == "eva" and self._grown(facts):
+        if self.init == "eva" and self._tables_with_new_rows(facts):
             raise OrderError(
                 "Start eva takes the directions of every layer's inputs, and peft's rows for new tokens have none.",
                 "Set method.init to kaiming, or leave data.new_tokens out.",
@@ -183,10 +192,11 @@ class LoRA(Method):
                 "data.new_tokens",
             )
 
-    def _fits(self, name: str, inputs: int, outputs: int) -> None:
+    def _check_rank(self, name: str, inputs: int, outputs: int) -> None:
         if self.init in ("pissa", "olora", "eva") and self.rank > min(inputs, outputs):
             raise OrderError(
-                f"Start {self.init} finds at most {min(inputs, outputs)} directions in {name}, but the rank is {self.rank}.",
+                f"Start {self.init} finds at most {min(inputs, outputs)} directions in {name}, but the rank is "
+                f"{self.rank}.",
                 f"Set method.rank to {min(inputs, outputs)} or less, or method.init to kaiming.",
                 "method.rank",
             )
@@ -224,16 +234,15 @@ class LoRA(Method):
             for name, _ in model.named_modules()
             if any(targets.is_called(name, word) for word in self.modules_to_save)
         ]
-        start = {"kaiming": True, "gaussian": "gaussian"}.get(self.init, self.init)
         config = LoraConfig(
             r=self.rank,
-            lora_alpha=self.scale_alpha,
+            lora_alpha=self.effective_alpha,
             lora_dropout=self.dropout,
             bias="none",
             task_type="CAUSAL_LM",
             use_rslora=self.rslora,
             use_dora=self.dora,
-            init_lora_weights=start,
+            init_lora_weights=True if self.init == "kaiming" else self.init,
             eva_config=EvaConfig(rho=1.0) if self.init == "eva" else None,
             target_modules=targets.condense(chosen, [name for name, _ in model.named_modules()]),
             modules_to_save=whole or None,
@@ -241,44 +250,51 @@ class LoRA(Method):
         )
         wrapped = in_float32(get_peft_model(model, config, autocast_adapter_dtype=True))
         if self.init in ("pissa", "olora"):
-            # These starts take their part out of W. The first A and B are kept, so that the result can be told as a change of the real W.
-            wrapped.first = {
+            # These inits subtract B·A from W: save_result needs the first A and B to express the change of the original
+            # W.
+            wrapped.initial_lora = {
                 name: weight.detach().clone() for name, weight in wrapped.named_parameters() if ".lora_" in name
             }
         return wrapped
 
     def initialize(self, model: Any, batches: Callable[[], Iterable[dict[str, Any]]]) -> None:
-        """EVA (arXiv 2410.07170): A starts as the main directions of each layer's inputs; ranks are not moved between layers."""
+        """EVA (arXiv 2410.07170): A starts as the main directions of each layer's inputs.
+
+        Ranks are not moved between layers.
+        """
         if self.init != "eva":
             return
         from peft import initialize_lora_eva_weights
 
-        initialize_lora_eva_weights(model, list(batches()), forward_fn=_forward, show_progress_bar=False)
+        def forward_without_labels(model: Any, inputs: dict[str, Any]) -> Any:
+            return model(**{key: value for key, value in inputs.items() if key != "labels"})
+
+        initialize_lora_eva_weights(model, list(batches()), forward_fn=forward_without_labels, show_progress_bar=False)
 
     def parameter_groups(self, model: Any, learning_rate: float) -> list[dict[str, Any]] | None:
         """LoRA+ (arXiv 2402.12354): B learns plus_ratio times faster."""
         if self.plus_ratio == 1.0:
             return None
-        weights = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
+        weights = trained_weights(model)
         return [
-            {"params": [weight for name, weight in weights if ".lora_B." not in name], "lr": learning_rate},
+            {"params": [weight for name, weight in weights.items() if ".lora_B." not in name], "lr": learning_rate},
             {
-                "params": [weight for name, weight in weights if ".lora_B." in name],
+                "params": [weight for name, weight in weights.items() if ".lora_B." in name],
                 "lr": learning_rate * self.plus_ratio,
             },
         ]
 
     def save_result(self, model: Any, folder: Path) -> None:
-        """As a plain LoRA that any program reads: a start from W's own directions becomes a change of W of twice the rank."""
+        """As a plain LoRA; PiSSA and OLoRA become a change of the original W of twice the rank."""
         from peft import get_peft_model_state_dict
         from safetensors.torch import save_file
 
         state = get_peft_model_state_dict(model, save_embedding_layers=False)
         config = copy.copy(model.peft_config[model.active_adapter])
         config.init_lora_weights, config.eva_config, config.inference_mode = True, None, True
-        if hasattr(model, "first"):
-            state = _as_change(state, model.first)
-            config.r, config.lora_alpha = 2 * self.rank, self.scale_alpha * (2**0.5 if self.rslora else 2)
+        if hasattr(model, "initial_lora"):
+            state = _as_weight_change(state, model.initial_lora)
+            config.r, config.lora_alpha = 2 * self.rank, self.effective_alpha * (2**0.5 if self.rslora else 2)
         folder.mkdir(parents=True, exist_ok=True)
         save_file(
             {name: weight.cpu().contiguous().clone() for name, weight in state.items()},
@@ -288,31 +304,30 @@ class LoRA(Method):
         config.save_pretrained(str(folder))
 
 
-def _whole(word: str, facts: ModelFacts) -> Shapes:
+def _fully_trained(word: str, facts: ModelFacts) -> Shapes:
     """Tensors of the modules called `word`; a head tied to the embeddings gets a copy of its own when it is trained."""
-    found = {
+    shapes = {
         f"{name} (whole)": tensor.shape
         for name, tensor in facts.tensors.items()
         if targets.is_called(name.rpartition(".")[0], word)
     }
-    head = {"lm_head", "embed_out"} & {word}
-    if not found and head and facts.tie_word_embeddings:
-        found = {f"{word}.weight (whole)": (facts.vocab_size, facts.hidden_size)}
-    if not found:
+    if not shapes and word in ("lm_head", "embed_out") and facts.tie_word_embeddings:
+        shapes = {f"{word}.weight (whole)": (facts.vocab_size, facts.hidden_size)}
+    if not shapes:
         known = sorted({name.rpartition(".")[0].rsplit(".", 1)[-1] for name in facts.tensors})
         raise OrderError(
             f"No part of this model is called {word!r}.", f"It has: {', '.join(known)}.", "method.modules_to_save"
         )
-    return found
+    return shapes
 
 
-def _as_change(state: dict[str, Any], first: dict[str, Any]) -> dict[str, Any]:
+def _as_weight_change(state: dict[str, Any], initial: dict[str, Any]) -> dict[str, Any]:
     """(W - s·B₀A₀) + s·BA = W + s·[B, -B₀]·[A; A₀]: the last step of PiSSA, arXiv 2404.02948, appendix C."""
     import torch
 
     changed = {}
     for name, weight in state.items():
-        start = first.get(re.sub(r"(\.lora_[AB])\.weight$", r"\1.default.weight", name))
+        start = initial.get(re.sub(r"(\.lora_[AB])\.weight$", r"\1.default.weight", name))
         if start is None:
             changed[name] = weight
         elif ".lora_A." in name:
@@ -320,8 +335,3 @@ def _as_change(state: dict[str, Any], first: dict[str, Any]) -> dict[str, Any]:
         else:
             changed[name] = torch.cat([weight, -start], dim=1)
     return changed
-
-
-def _forward(model: Any, inputs: dict[str, Any]) -> Any:
-    """A pass without labels: EVA wants the layers' inputs only."""
-    return model(**{key: value for key, value in inputs.items() if key != "labels"})

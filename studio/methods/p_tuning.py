@@ -54,7 +54,7 @@ class PTuning(VirtualTokens):
     )
 
     @model_validator(mode="after")
-    def _used(self) -> PTuning:
+    def _check_used(self) -> PTuning:
         if self.encoder == "mlp" and (self.layers != 2 or self.dropout):
             raise ValueError("layers and dropout belong to encoder lstm; an mlp has neither")
         if self.dropout and self.layers == 1:
@@ -63,30 +63,33 @@ class PTuning(VirtualTokens):
 
     def trained(self, facts: ModelFacts) -> Shapes:
         """Vectors, and three linears (MLP), or a two-way LSTM and two linears."""
-        wide, inner = facts.hidden_size, self.hidden_size
-        shapes: Shapes = {"prompt_encoder.embedding": (self.virtual_tokens, wide)}
+        hidden, inner = facts.hidden_size, self.hidden_size
+        shapes: Shapes = {"prompt_encoder.embedding": (self.virtual_tokens, hidden)}
         if self.encoder == "mlp":
-            sizes = [(inner, wide), (inner, inner), (wide, inner)]
+            sizes = [(inner, hidden), (inner, inner), (hidden, inner)]
         else:
-            sizes = [(2 * inner, 2 * inner), (wide, 2 * inner)]
+            sizes = [(2 * inner, 2 * inner), (hidden, 2 * inner)]
             for layer in range(self.layers):
-                for way in ("", "_reverse"):
-                    end = f"_l{layer}{way}"
+                for direction in ("", "_reverse"):
+                    suffix = f"_l{layer}{direction}"
                     shapes |= {
-                        f"prompt_encoder.lstm.weight_ih{end}": (4 * inner, wide if layer == 0 else 2 * inner),
-                        f"prompt_encoder.lstm.weight_hh{end}": (4 * inner, inner),
-                        f"prompt_encoder.lstm.bias_ih{end}": (4 * inner,),
-                        f"prompt_encoder.lstm.bias_hh{end}": (4 * inner,),
+                        f"prompt_encoder.lstm.weight_ih{suffix}": (4 * inner, hidden if layer == 0 else 2 * inner),
+                        f"prompt_encoder.lstm.weight_hh{suffix}": (4 * inner, inner),
+                        f"prompt_encoder.lstm.bias_ih{suffix}": (4 * inner,),
+                        f"prompt_encoder.lstm.bias_hh{suffix}": (4 * inner,),
                     }
-        for place, (out, inputs) in enumerate(sizes):
-            shapes |= {f"prompt_encoder.mlp.{place}.weight": (out, inputs), f"prompt_encoder.mlp.{place}.bias": (out,)}
+        for index, (outputs, inputs) in enumerate(sizes):
+            shapes |= {
+                f"prompt_encoder.mlp.{index}.weight": (outputs, inputs),
+                f"prompt_encoder.mlp.{index}.bias": (outputs,),
+            }
         return shapes
 
     def wrap(self, model: Any) -> Any:
         from peft import PromptEncoderConfig
 
         lstm = {"encoder_num_layers": self.layers, "encoder_dropout": self.dropout} if self.encoder == "lstm" else {}
-        return self.wrapped(
+        return self.wrap_with(
             model,
             PromptEncoderConfig(
                 task_type="CAUSAL_LM",

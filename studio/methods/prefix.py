@@ -1,4 +1,4 @@
-"""Prefix tuning: trained keys and values stand before the text in every layer's attention: Attention([P_k; K], [P_v; V], Q)."""
+"""Prefix tuning: trained keys and values stand before the text in every layer: Attention([P_k; K], [P_v; V], Q)."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class Prefix(VirtualTokens):
     projection: bool = Field(
         False,
         title="Projection",
-        description="Trains the prefix through a small network (reparametrisation): steadier in small data, many more parameters "
-        "while training; only the prefix is stored.",
+        description="Trains the prefix through a small network (reparametrisation): steadier in small data, many "
+        "more parameters while training; only the prefix is stored.",
     )
     hidden_size: int | None = Field(
         None,
@@ -45,18 +45,20 @@ class Prefix(VirtualTokens):
         "text",
         title="Start",
         json_schema_extra=ADVANCED,
-        description="text: what the model itself keeps of the words below, so that it starts undisturbed. random: noise, which first must be unlearnt. "
-        "zero: keys and values of nought. A projection always starts at random.",
+        description="text: what the model itself keeps of the words below, so that it starts undisturbed. random: "
+        "noise, which first must be unlearnt. zero: keys and values of nought. A projection always "
+        "starts at random.",
     )
     text: str = Field(
         VirtualTokens.START,
         max_length=4000,
         title="Text to start from",
-        description="An instruction for the task, repeated or cut to the number of virtual tokens; only used with start text.",
+        description="An instruction for the task, repeated or cut to the number of virtual tokens; only used with "
+        "start text.",
     )
 
     @model_validator(mode="after")
-    def _used(self) -> Prefix:
+    def _check_used(self) -> Prefix:
         if self.hidden_size is not None and not self.projection:
             raise ValueError("hidden_size is the projection's width; set projection to true, or leave it out")
         return self
@@ -71,7 +73,10 @@ class Prefix(VirtualTokens):
         super().refuse(facts, training, device)
 
     def trained(self, facts: ModelFacts) -> Shapes:
-        """Keys and values, layers · 2 · width a virtual token; with projection two linears instead (paper, section 4.3)."""
+        """Keys and values, layers · 2 · width a virtual token.
+
+        With projection two linears instead (paper, section 4.3).
+        """
         width = facts.head_dim * facts.num_key_value_heads
         out = facts.num_hidden_layers * 2 * width
         if not self.projection:
@@ -91,7 +96,7 @@ class Prefix(VirtualTokens):
     def wrap(self, model: Any) -> Any:
         from peft import PrefixTuningConfig
 
-        wrapped = self.wrapped(
+        wrapped = self.wrap_with(
             model,
             PrefixTuningConfig(
                 task_type="CAUSAL_LM",
@@ -102,16 +107,16 @@ class Prefix(VirtualTokens):
             ),
         )
         if self.init == "text" and not self.projection:
-            self._from_text(wrapped, model)
+            self._init_from_text(wrapped, model)
         return wrapped
 
-    def _from_text(self, wrapped: Any, model: Any) -> None:
-        """Start from the keys and values of real words (paper, section 7.4: better than noise, most of all on few rows)."""
+    def _init_from_text(self, wrapped: Any, model: Any) -> None:
+        """Start from the keys and values of real words: better than noise, most of all on few rows (section 7.4)."""
         import torch
         from peft import initialize_kv_prefix_from_past_key_values
         from transformers import DynamicCache
 
-        ids = torch.tensor([self.words(model, self.text)], device=model.device)
+        ids = torch.tensor([self.text_ids(model, self.text)], device=model.device)
         with torch.no_grad():
             # A cache of no configuration keeps every token; the model's own would keep a sliding window's only.
             cache = model(input_ids=ids, past_key_values=DynamicCache(), use_cache=True).past_key_values

@@ -13,7 +13,7 @@ from studio.model import ModelFacts
 
 
 class Prompt(VirtualTokens):
-    """Lester et al. 2021, arXiv 2104.08691: starting from words beats starting from noise; rates are hundreds of times LoRA's."""
+    """Lester et al. 2021, arXiv 2104.08691: a start from words beats one from noise; rates are far above LoRA's."""
 
     name: Literal["prompt"] = Field("prompt", frozen=True, title="Method", description="Prompt tuning.")
     list_position: ClassVar[int] = 6
@@ -28,13 +28,15 @@ class Prompt(VirtualTokens):
     init: Literal["text", "words", "random"] = Field(
         "text",
         title="Start",
-        description="text: the vectors of your words below. words: of words drawn at random. random: noise, which learns slowest.",
+        description="text: the vectors of your words below. words: of words drawn at random. random: noise, which "
+        "learns slowest.",
     )
     text: str = Field(
         VirtualTokens.START,
         max_length=4000,
         title="Text to start from",
-        description="An instruction for the task, repeated or cut to the number of virtual tokens; only used with start text.",
+        description="An instruction for the task, repeated or cut to the number of virtual tokens; only used with "
+        "start text.",
     )
 
     def trained(self, facts: ModelFacts) -> Shapes:
@@ -52,7 +54,7 @@ class Prompt(VirtualTokens):
     def wrap(self, model: Any) -> Any:
         from peft import PromptTuningConfig
 
-        wrapped = self.wrapped(
+        wrapped = self.wrap_with(
             model,
             PromptTuningConfig(
                 task_type="CAUSAL_LM",
@@ -63,5 +65,5 @@ class Prompt(VirtualTokens):
         if self.init == "text":
             # Filled in here rather than by peft, which would write the tokenizer's local path into the result.
             vectors = wrapped.prompt_encoder[wrapped.active_adapter].embedding.weight
-            vectors.data.copy_(model.get_input_embeddings().weight.data[self.words(model, self.text)])
+            vectors.data.copy_(model.get_input_embeddings().weight.data[self.text_ids(model, self.text)])
         return wrapped

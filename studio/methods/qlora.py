@@ -1,4 +1,7 @@
-"""QLoRA: LoRA beside a base held in 4 bits. Only the small matrices are trained; the base is unpacked layer by layer."""
+"""QLoRA: LoRA beside a base held in 4 bits.
+
+Only the small matrices are trained; the base is unpacked layer by layer.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from studio.model import ModelFacts
 
 
 class QLoRA(LoRA):
-    """Dettmers et al. 2023, arXiv 2305.14314. NF4, double quantization, all linears; rate 2e-4 (their table 9, up to 13B)."""
+    """Dettmers et al. 2023, arXiv 2305.14314: NF4, double quantization, all linears; rate 2e-4 (table 9, to 13B)."""
 
     name: Literal["qlora"] = Field("qlora", frozen=True, title="Method", description="QLoRA.")
     list_position: ClassVar[int] = 2
@@ -29,7 +32,8 @@ class QLoRA(LoRA):
     quantization: Literal["nf4", "fp4", "int8"] = Field(
         "nf4",
         title="Bits of the base",
-        description="How the base is held: nf4 (4 bits, made for the bell curve of weights), fp4 (4 bits, plain), int8 (8 bits, twice the memory).",
+        description="How the base is held: nf4 (4 bits, made for the bell curve of weights), fp4 (4 bits, plain), "
+        "int8 (8 bits, twice the memory).",
     )
     double_quant: bool = Field(
         True,
@@ -41,29 +45,32 @@ class QLoRA(LoRA):
         "auto",
         title="Compute type",
         json_schema_extra=ADVANCED,
-        description="The number format that 4-bit weights are unpacked to for multiplying. auto: as the run's precision.",
+        description="The number format that 4-bit weights are unpacked to for multiplying. auto: as the run's "
+        "precision.",
     )
     init: Literal["kaiming", "gaussian", "eva"] = Field(
         "kaiming",
         title="Start",
         json_schema_extra=ADVANCED,
-        description="What the matrices hold at the start. kaiming and gaussian: no change yet. eva: the main directions of your data; "
-        "fewer steps, a longer start.",
+        description="What the matrices hold at the start. kaiming and gaussian: no change yet. eva: the main "
+        "directions of your data; fewer steps, a longer start.",
     )
 
     def quantized(self) -> Quantization:
         return Quantization(self.quantization, self.double_quant, self.compute)
 
     def optimizer(self, device: Any) -> str | None:
-        """Paged 8-bit AdamW where CUDA is (paper, section 3): states spill to RAM instead of running out of memory. It waits for the device after
-        every tensor, and so is not taken where there is room."""
+        """Paged 8-bit AdamW on CUDA (paper, section 3), whose states spill to RAM where memory is short.
+
+        It waits for the device after every tensor, and so is not taken where there is room.
+        """
         return "paged_adamw_8bit" if device.traits.pages else None
 
     def refuse(self, facts: ModelFacts | None, training: Any, device: Any) -> None:
-        already = facts.config.get("quantization_config", {}).get("quant_method") if facts else None
-        if already:
+        quantizer = facts.config.get("quantization_config", {}).get("quant_method") if facts else None
+        if quantizer:
             raise OrderError(
-                f"This model is already quantized ({already}).",
+                f"This model is already quantized ({quantizer}).",
                 "Take the model it was made from, or method lora.",
                 "model",
             )

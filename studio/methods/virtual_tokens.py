@@ -12,7 +12,10 @@ from studio.model import ModelFacts
 
 
 class VirtualTokens(Method):
-    """Vectors that the model reads before the text as if they were words. Their gradient goes through the whole model."""
+    """Vectors that the model reads before the text as if they were token embeddings.
+
+    Their gradient goes through the whole model.
+    """
 
     allows_packing: ClassVar[bool] = False
     mergeable: ClassVar[bool] = False
@@ -25,23 +28,24 @@ class VirtualTokens(Method):
         ge=1,
         le=1024,
         title="Virtual tokens",
-        description="How many trained vectors stand before the text. More can hold more, learn slower and take a share of the context.",
+        description="How many trained vectors stand before the text. More can hold more, learn slower and take a "
+        "share of the context.",
     )
 
     def footprint(self, facts: ModelFacts) -> Footprint:
         return super().footprint(facts)._replace(virtual=self.virtual_tokens, dropout=0.0)
 
-    def wrapped(self, model: Any, config: Any) -> Any:
-        """The frozen model with the vectors of a peft prompt-learning config before it."""
+    def wrap_with(self, model: Any, config: Any) -> Any:
+        """The frozen model under a peft prompt-learning config."""
         from peft import get_peft_model
 
         model.requires_grad_(False)
         wrapped = in_float32(get_peft_model(model, config))
-        # peft keeps the vectors' numbers on the host and copies them to the device in every step.
-        wrapped.prompt_tokens = {name: numbers.to(model.device) for name, numbers in wrapped.prompt_tokens.items()}
+        # peft keeps the vectors' indices on the host and copies them to the device in every step.
+        wrapped.prompt_tokens = {name: indices.to(model.device) for name, indices in wrapped.prompt_tokens.items()}
         return wrapped
 
-    def words(self, model: Any, text: str) -> list[int]:
+    def text_ids(self, model: Any, text: str) -> list[int]:
         """Token ids of a text, repeated or cut to the number of virtual tokens."""
         from transformers import AutoTokenizer
 

@@ -1,11 +1,13 @@
-"""Attention over packed rows: each row attends to itself alone, and no square mask over all of them is ever made.
+"""Attention over packed rows: each row attends to itself alone, and no mask over all of them is ever formed.
 
-Entered in transformers' registry under the name LAID, beside "sdpa" and "eager". Batches say where rows begin by `cu_seq_lens_q` (a tensor,
-for kernels) and `row_starts` (the same as Python ints, so that no device is asked); without them (padded rows, generation) it is plain causal
-SDPA. On CUDA torch's own variable-length flash attention does the work. On the CPU products of small matrices do, which ran two to three times
-faster there than the flash kernel (forward and backward, rows up to some hundred tokens).
+Registered in transformers under the name PACKED_ATTENTION, beside "sdpa" and "eager". Micro-batches say where rows
+begin by `cu_seq_lens_q` (a tensor, for kernels) and `row_starts` (the same as Python ints: no GPU sync). Without them
+(padded rows, generation) it is plain causal SDPA. On CUDA torch's variable-length flash attention computes it. On the
+CPU products of small matrices do, two to three times faster there than the flash kernel (forward and backward, rows up
+to some hundred tokens).
 
-No mask function is registered for the name: transformers then makes no mask, and does not ask the device whether rows are packed.
+No mask function is registered for the name: transformers then forms no mask, and does not ask the device whether rows
+are packed.
 """
 
 from __future__ import annotations
@@ -22,6 +24,10 @@ from studio.kernels import MATMUL_ATTENTION_MAX_TOKENS
 PACKED_ATTENTION = "packed"
 
 
+def register() -> None:
+    AttentionInterface.register(PACKED_ATTENTION, packed_attention)
+
+
 def packed_attention(
     module: Any,
     query: torch.Tensor,
@@ -30,66 +36,75 @@ def packed_attention(
     attention_mask: torch.Tensor | None,
     scaling: float | None = None,
     dropout: float = 0.0,
-    **given: Any,
+    **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """query [b, heads, t, d], key and value [b, kv heads, t, d]; gives [b, t, heads, d]."""
-    starts, ends = given.pop("cu_seq_lens_q", None), given.pop("row_starts", None)
-    query, key, value = (_narrow(one) for one in (query, key, value))
+    """query: [b, heads, t, d]; key and value: [b, kv heads, t, d].
+
+    Returns [b, t, heads, d] and no attention weights.
+    """
+    cu_seq_lens, row_starts = kwargs.pop("cu_seq_lens_q", None), kwargs.pop("row_starts", None)
+    query, key, value = _autocast(query), _autocast(key), _autocast(value)
     if attention_mask is not None or query.shape[2] != key.shape[2]:
         return sdpa_attention_forward(
-            module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **given
+            module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs
         )
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
-    if starts is None:
+    if cu_seq_lens is None:
         return _causal(query, key, value, scale, dropout).transpose(1, 2).contiguous(), None
-    if not dropout and _flash(query):
-        return _varlen(query, key, value, starts, given["max_length_q"], scale), None
-    places = ends if ends is not None else starts.tolist()
-    parts = [
-        _one(query[0, :, start:end], key[0, :, start:end], value[0, :, start:end], scale, dropout)
-        for start, end in zip(places, places[1:])
+    if not dropout and _has_flash(query):
+        return _varlen(query, key, value, cu_seq_lens, kwargs["max_length_q"], scale), None
+    starts = row_starts if row_starts is not None else cu_seq_lens.tolist()
+    rows = [
+        _row_attention(query[0, :, start:end], key[0, :, start:end], value[0, :, start:end], scale, dropout)
+        for start, end in zip(starts, starts[1:])
     ]
-    return torch.cat(parts, 1).transpose(0, 1).unsqueeze(0).contiguous(), None
+    return torch.cat(rows, 1).transpose(0, 1).unsqueeze(0).contiguous(), None
 
 
-def _narrow(tensor: torch.Tensor) -> torch.Tensor:
-    """In autocast's type where autocast is on. Rotary embeddings leave float32 queries and keys where all weights are trained in float32;
-    the variable-length kernel is no operation that autocast knows, and takes 16 bits only."""
-    kind = tensor.device.type
-    widened = (
-        tensor.dtype == torch.float32 and torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
-    )
-    return tensor.to(torch.get_autocast_dtype(kind)) if widened else tensor
+def _autocast(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor in autocast's dtype where autocast is on.
+
+    Rotary embeddings give float32 queries and keys where all weights are trained in float32; autocast does not know the
+    variable-length kernel, which takes 16 bits only.
+    """
+    device = tensor.device.type
+    if tensor.dtype != torch.float32 or not torch.amp.is_autocast_available(device):
+        return tensor
+    return tensor.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else tensor
 
 
-def _one(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float, dropout: float) -> torch.Tensor:
-    """One row: query [heads, n, d], key and value [kv heads, n, d]; gives [heads, n, d]."""
-    heads, length, width = query.shape
+def _row_attention(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float, dropout: float
+) -> torch.Tensor:
+    """One row. query: [heads, t, d]; key and value: [kv heads, t, d]. Returns [heads, t, d]."""
+    heads, length, head_dim = query.shape
     if query.device.type != "cpu" or dropout or length > MATMUL_ATTENTION_MAX_TOKENS:
         return _causal(query[None], key[None], value[None], scale, dropout)[0]
-    groups = heads // key.shape[0]
-    ahead = (
-        torch.full((length, length), float("-inf"), dtype=query.dtype, device=query.device).triu_(1).repeat(groups, 1)
-    )
-    together = query.reshape(key.shape[0], groups * length, width)  # the heads that share a key stand below each other
-    scores = torch.baddbmm(ahead, together, key.transpose(1, 2), alpha=scale)
-    return torch.bmm(scores.softmax(-1), value).reshape(heads, length, width)
+    kv_heads = key.shape[0]
+    groups = heads // kv_heads
+    mask = torch.full((length, length), float("-inf"), dtype=query.dtype, device=query.device).triu_(1)
+    grouped_query = query.reshape(kv_heads, groups * length, head_dim)  # query heads that share a key, below each other
+    scores = torch.baddbmm(mask.repeat(groups, 1), grouped_query, key.transpose(1, 2), alpha=scale)
+    return torch.bmm(scores.softmax(-1), value).reshape(heads, length, head_dim)
 
 
 def _causal(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float, dropout: float) -> torch.Tensor:
-    """torch's SDPA, [b, heads, t, d] as given. Shared keys and values are expanded where only the flash kernel takes them shared: SDPA would else
-    fall back to the math kernel, which forms heads · t² numbers a layer."""
+    """torch's causal SDPA, [b, heads, t, d].
+
+    Shared keys and values are repeated except where the flash kernel takes them shared: SDPA would otherwise fall back
+    to the math kernel, which forms heads · t² scores a layer.
+    """
     groups = query.shape[1] // key.shape[1]
-    shared = groups > 1 and (query.device.type == "cpu" or _flash(query))
-    if groups > 1 and not shared:
+    enable_gqa = groups > 1 and (query.device.type == "cpu" or _has_flash(query))
+    if groups > 1 and not enable_gqa:
         key, value = repeat_kv(key, groups), repeat_kv(value, groups)
     return scaled_dot_product_attention(
-        query, key, value, is_causal=query.shape[2] > 1, scale=scale, dropout_p=dropout, enable_gqa=shared
+        query, key, value, is_causal=query.shape[2] > 1, scale=scale, dropout_p=dropout, enable_gqa=enable_gqa
     )
 
 
-def _flash(query: torch.Tensor) -> bool:
-    """Whether torch's flash attention can take it: CUDA, 16 bits, heads of at most 256, Ampere or newer."""
+def _has_flash(query: torch.Tensor) -> bool:
+    """Whether torch's flash attention takes the query: CUDA, 16 bits, heads of at most 256, Ampere or newer."""
     return (
         query.is_cuda
         and query.dtype in (torch.bfloat16, torch.float16)
@@ -99,23 +114,22 @@ def _flash(query: torch.Tensor) -> bool:
 
 
 def _varlen(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, starts: torch.Tensor, longest: int, scale: float
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    cu_seq_lens: torch.Tensor,
+    max_length: int,
+    scale: float,
 ) -> torch.Tensor:
     from torch.nn.attention.varlen import varlen_attn
 
-    flat = [one[0].transpose(0, 1) for one in (query, key, value)]  # [t, heads, d]
     return varlen_attn(
-        *flat,
-        starts,
-        starts,
-        longest,
-        longest,
+        *(tensor[0].transpose(0, 1) for tensor in (query, key, value)),  # [t, heads, d]
+        cu_seq_lens,
+        cu_seq_lens,
+        max_length,
+        max_length,
         scale=scale,
         window_size=(-1, 0),
         enable_gqa=query.shape[1] != key.shape[1],
     ).unsqueeze(0)
-
-
-def register() -> None:
-    """Make the name known to transformers."""
-    AttentionInterface.register(PACKED_ATTENTION, packed_attention)

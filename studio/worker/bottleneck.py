@@ -1,6 +1,6 @@
-"""Bottleneck adapters (Houlsby, Pfeiffer) as a tuner of peft: get_peft_model, save, load, switch and disable are peft's own.
+"""Bottleneck adapters (Houlsby, Pfeiffer) as a tuner of peft, which saves, loads, switches and disables them.
 
-A site is the last linear of a sublayer; what stands behind it sees the sublayer's output before it is added to the stream.
+Target modules are the last linears of sublayers: an adapter sees a sublayer's output before the residual addition.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_PREFIX_MAPPIN
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer, _get_in_out_features
 from torch import nn
 
-NEAR = 0.01  # standard deviation of a near-identity start (Houlsby, section 3.6)
+NEAR_IDENTITY_STD = 0.01  # of the initial weights (Houlsby, section 3.6)
 
 
 class BottleneckType(str, Enum):  # noqa: UP042 - the same kind of enum as peft's PeftType
@@ -26,7 +26,7 @@ class BottleneckType(str, Enum):  # noqa: UP042 - the same kind of enum as peft'
 
 @dataclass
 class BottleneckConfig(PeftConfig):
-    """What adapter_config.json says of a bottleneck adapter."""
+    """The contents of adapter_config.json."""
 
     target_modules: list[str] | str | None = field(
         default=None, metadata={"help": "Linears that get a bottleneck behind them."}
@@ -49,7 +49,7 @@ ACTIVATIONS = {"relu": nn.functional.relu, "gelu": nn.functional.gelu, "silu": n
 
 
 class BottleneckLayer(nn.Module, BaseTunerLayer):
-    """A linear and, behind it, one bottleneck an adapter name: y + up(f(down(y))), y the linear's output [..., d]."""
+    """A linear with a bottleneck behind it for each adapter: y + up(f(down(y))), where y [..., d] is its output."""
 
     adapter_layer_names = ("adapter_down", "adapter_up")
     other_param_names = ("settings",)
@@ -63,13 +63,13 @@ class BottleneckLayer(nn.Module, BaseTunerLayer):
         self.update_layer(adapter_name, config)
 
     def update_layer(self, adapter_name: str, config: BottleneckConfig) -> None:
-        """Put in the bottleneck of one more adapter."""
+        """Add the bottleneck of one more adapter."""
         _, width = _get_in_out_features(self.get_base_layer())
         down, up = nn.Linear(width, config.size), nn.Linear(config.size, width)
         nn.init.zeros_(up.bias)
         if config.init == "near":
             for weight in (down.weight, up.weight):
-                nn.init.trunc_normal_(weight, std=NEAR, a=-2 * NEAR, b=2 * NEAR)
+                nn.init.trunc_normal_(weight, std=NEAR_IDENTITY_STD, a=-2 * NEAR_IDENTITY_STD, b=2 * NEAR_IDENTITY_STD)
             nn.init.zeros_(down.bias)
         else:
             nn.init.zeros_(up.weight)
@@ -83,15 +83,13 @@ class BottleneckLayer(nn.Module, BaseTunerLayer):
         if self.disable_adapters:
             return out
         for name in self.active_adapters:
-            if name in self.adapter_down:
-                out = self._behind(out, name)
+            if name not in self.adapter_down:
+                continue
+            down, up, config = self.adapter_down[name], self.adapter_up[name], self.settings[name]
+            hidden = ACTIVATIONS[config.activation](down(out.to(down.weight.dtype)))
+            delta = up(nn.functional.dropout(hidden, config.dropout, self.training)).to(out.dtype)
+            out = out + delta if config.residual else delta
         return out
-
-    def _behind(self, out: torch.Tensor, name: str) -> torch.Tensor:
-        down, up, config = self.adapter_down[name], self.adapter_up[name], self.settings[name]
-        hidden = ACTIVATIONS[config.activation](down(out.to(down.weight.dtype)))
-        made = up(nn.functional.dropout(hidden, config.dropout, self.training)).to(out.dtype)
-        return out + made if config.residual else made
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
         raise ValueError("A bottleneck adapter bends between its matrices and cannot be merged.")

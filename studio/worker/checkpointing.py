@@ -1,7 +1,8 @@
-"""Checkpoints complete or absent: where the Trainer's public interface does not reach, and so two of its private methods are set aside.
+"""Checkpoints that are complete or absent.
 
-`_save_checkpoint` writes what transformers writes, but under a temporary name, looked through and renamed when whole. `_load_from_checkpoint` reads
-the trained tensors as the method wrote them. Both are called by the Trainer; transformers is held to one minor version for them.
+The Trainer's public interface does not reach here, so two of its private methods are overridden, and transformers is
+pinned to one minor version for them: `_save_checkpoint` has the Trainer write under a temporary name, verifies and
+renames; `_load_from_checkpoint` reads the trained weights as the method wrote them.
 """
 
 from __future__ import annotations
@@ -16,52 +17,56 @@ import torch
 from safetensors import SafetensorError
 from transformers import Trainer, TrainerState
 
+from studio.method import trained_weights
 from studio.runs import checkpoints
 from studio.worker import distributed, sharding
 
 
 class CheckpointedTrainer(Trainer):
-    """Its heir sets `method`, `report`, `keep` (checkpoints kept), `split` (the model is split over the processes), `rank` and `world`."""
+    """The subclass sets `method`, `report`, `checkpoints_to_keep`, `sharded` (FSDP), `rank` and `world_size`."""
 
-    resumed: Path | None = None  # the checkpoint that weights were read from last
+    resumed_from: Path | None = None  # the checkpoint that weights were last read from
 
     def train_from(self, checkpoint: Path | None, steps: int) -> None:
-        """Train, from a checkpoint where there is one. From that of the last step nothing is left to train: the Trainer would take one step more.
+        """Train up to `steps`, from a checkpoint where there is one.
 
-        The last step of a run that stops early is the one at which it did, unless its goal was moved since.
+        From the checkpoint of the last step nothing is left to train, but the Trainer would take one step more. A run
+        that stopped early is finished too, unless its number of steps was changed since.
         """
         state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json")) if checkpoint else None
-        over = state is not None and (
-            state.global_step >= steps or (state.max_steps == steps and self.report.patience_is_over(state))
+        is_finished = state is not None and (
+            state.global_step >= steps or (state.max_steps == steps and self.report.is_patience_over(state))
         )
-        if not over:
-            self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        else:
+        if is_finished:
             self._load_from_checkpoint(str(checkpoint))
             self.state = state
+        else:
+            self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """Written beside, verified, completed by a manifest, renamed into place; older ones go only then. A full disk costs only this one."""
+        """Write under a temporary name, verify, add a manifest, rename; only then delete older ones.
+
+        A full disk is noted.
+        """
         self.report.phase("saving")
         folder, step = Path(self.args.output_dir), self.state.global_step
-        self._refuse_spoilt(step)
+        self._check_weights_are_finite(step)
         try:
             with (
                 checkpoints.writing(folder, step)
                 if self.rank == 0
                 else contextlib.nullcontext(folder / f".writing-{step}") as temporary
             ):
-                self._together()
-                self._write(model, trial, temporary)
-                self._together()
+                self._barrier()
+                self._write_checkpoint(model, trial, temporary)
+                self._barrier()
             if self.rank == 0:
                 path = checkpoints.complete(folder, step, self.train_dataset.content)
                 self.report.saved(path, "checkpoint")
-                checkpoints.rotate(
-                    folder, self.keep, {self.state.best_global_step} if self.report.keep_best else frozenset()
-                )
+                protected = {self.state.best_global_step} if self.report.keep_best else frozenset()
+                checkpoints.rotate(folder, self.checkpoints_to_keep, protected)
         except (OSError, RuntimeError, SafetensorError) as error:
-            if self.world > 1 or not checkpoints.disk_is_full(error):
+            if self.world_size > 1 or not checkpoints.disk_is_full(error):
                 raise
             self.report.note(
                 "The disk is full: this checkpoint was not written. The earlier one stands.",
@@ -70,58 +75,50 @@ class CheckpointedTrainer(Trainer):
             )
         self.report.phase("training")
 
-    def _refuse_spoilt(self, step: int) -> None:
-        """A checkpoint with a NaN in it would look whole, and every resume from it would be lost: the run ends here, on the one before."""
-        weights = (
-            getattr(weight, "to_local", lambda weight=weight: weight)()
-            for weight in self.model.parameters()
-            if weight.requires_grad
-        )
-        finite = all(bool(torch.isfinite(weight).all()) for weight in weights)
-        if not all(distributed.gather(finite)):
-            self.report.refuse_nan(float("nan"), step, "weights")
+    def _check_weights_are_finite(self, step: int) -> None:
+        """End the run, on the checkpoint before, rather than write one from which every resume would be lost."""
+        weights = trained_weights(self.model).values()
+        is_finite = all(bool(torch.isfinite(distributed.to_local(weight)).all()) for weight in weights)
+        if not all(distributed.gather(is_finite)):
+            self.report.check_finite(float("nan"), step, "weights")
 
-    def take_best(self) -> int:
-        """Set the weights to those of the checkpoint with the lowest held-out loss; returns its step. Without one all stays as it is."""
-        best = Path(self.args.output_dir) / f"checkpoint-{self.state.best_global_step}"
-        if (
-            not self.state.best_global_step
-            or self.state.best_global_step == self.state.global_step
-            or checkpoints.faults(best)
-        ):
-            return self.state.global_step
-        self._load_from_checkpoint(str(best), self.model_wrapped)
-        self.report.note(
-            f"The result is the checkpoint at step {self.state.best_global_step}: it has the lowest held-out loss."
-        )
-        return self.state.best_global_step
-
-    def _write(self, model: Any, trial: Any, temporary: Path) -> None:
-        self.args.output_dir, kept = str(temporary), self.args.output_dir
+    def _write_checkpoint(self, model: Any, trial: Any, temporary: Path) -> None:
+        output_dir = self.args.output_dir
+        self.args.output_dir = str(temporary)
         try:
             super()._save_checkpoint(model, trial)
         finally:
-            self.args.output_dir = kept
-        inner = temporary / f"checkpoint-{self.state.global_step}"
-        if self.rank == 0 and self.world > 1:
-            shutil.copy(inner / "rng_state_0.pth", inner / "rng_state.pth")
+            self.args.output_dir = output_dir
+        written = temporary / f"checkpoint-{self.state.global_step}"
+        if self.rank == 0 and self.world_size > 1:
+            shutil.copy(written / "rng_state_0.pth", written / "rng_state.pth")
 
-    def _together(self) -> None:
-        if self.world > 1:
+    def _barrier(self) -> None:
+        if self.world_size > 1:
             torch.distributed.barrier()
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Of the model a checkpoint holds what is trained, as it is; of a split one each process its part."""
+        """Write what is trained of the model into a checkpoint; of a sharded model each process its shard."""
         os.makedirs(output_dir, exist_ok=True)
-        if self.split:
+        if self.sharded:
             sharding.save_shard(self.model, self.optimizer, Path(output_dir))
         elif self.rank == 0:
             self.method.save_checkpoint(self.accelerator.unwrap_model(self.model), Path(output_dir))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        """The trained weights alone; optimizer, schedule and random states are read by the Trainer."""
-        self.resumed = Path(resume_from_checkpoint)
-        if self.split:
-            sharding.load_shard(self.model, self.resumed)
+        """Read the trained weights; optimizer, schedule and random states are read by the Trainer."""
+        self.resumed_from = Path(resume_from_checkpoint)
+        if self.sharded:
+            sharding.load_shard(self.model, self.resumed_from)
         else:
-            self.method.load_checkpoint(self.accelerator.unwrap_model(self.model), self.resumed)
+            self.method.load_checkpoint(self.accelerator.unwrap_model(self.model), self.resumed_from)
+
+    def load_best_weights(self) -> int:
+        """Load the checkpoint with the lowest held-out loss, where there is one; returns the step of the weights."""
+        best_step = self.state.best_global_step
+        best = Path(self.args.output_dir) / f"checkpoint-{best_step}"
+        if not best_step or best_step == self.state.global_step or checkpoints.faults(best):
+            return self.state.global_step
+        self._load_from_checkpoint(str(best), self.model_wrapped)
+        self.report.note(f"The result is the checkpoint at step {best_step}: it has the lowest held-out loss.")
+        return best_step

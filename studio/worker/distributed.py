@@ -1,4 +1,4 @@
-"""Several processes of one run that must do the same: who is first, and how a word gets round without waiting for a GPU."""
+"""The processes of one run: rank, world size, and small values exchanged over gloo, which does not wait for a GPU."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def local_world_size() -> int:
 
 
 def local_rank() -> int:
-    """Which of this host's processes this is, and so which of its devices it takes."""
+    """This process's number on its host, and so that of its device."""
     return int(os.environ.get("LOCAL_RANK", 0))
 
 
 def set_current_device() -> None:
-    """Tell torch this process's card before anything is put on one: bitsandbytes and from_pretrained ask for the current one."""
+    """Make this process's device torch's current one, on which bitsandbytes and from_pretrained put things."""
     if torch.cuda.is_available():
         torch.cuda.set_device(local_rank() % torch.cuda.device_count())
     elif torch.accelerator.is_available() and torch.accelerator.device_count() > 1:
@@ -37,36 +37,40 @@ def set_current_device() -> None:
 
 
 def to_device(model: Any, kind: str) -> Any:
-    """The model on this process's device of a kind (cuda, cpu, …). One in 4 or 8 bits is there already: its packing is done by the device."""
+    """The model on this process's device of a kind (cuda, cpu, …). A quantized one is there already."""
     if kind == "cpu" or getattr(model, "quantization_method", None):
         return model
     return model.to(torch.device(kind, local_rank()) if world_size() > 1 else torch.device(kind))
 
 
+def to_local(tensor: Any) -> Any:
+    """This process's shard of a tensor that FSDP has split (DTensor), else the value itself."""
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
+
+
 def is_main() -> bool:
-    """Whether this process is the one that writes and decides."""
+    """Whether this is the process that writes and decides."""
     return rank() == 0
 
 
 @lru_cache(maxsize=1)
-def _group() -> Any:
-    """A group of its own on the CPU: words do not queue up behind the GPU's work."""
+def _gloo_group() -> Any:
     return distributed.new_group(backend="gloo")
 
 
-def broadcast(word: Any) -> Any:
-    """What the first process says, on every process."""
+def broadcast(value: Any) -> Any:
+    """The first process's value, on every process."""
     if world_size() == 1:
-        return word
-    box = [word]
-    distributed.broadcast_object_list(box, src=0, group=_group())
-    return box[0]
+        return value
+    values = [value]
+    distributed.broadcast_object_list(values, src=0, group=_gloo_group())
+    return values[0]
 
 
-def gather(number: int) -> list[int]:
-    """Every process's number, in the order of ranks."""
+def gather(value: Any) -> list[Any]:
+    """Every process's value, in the order of ranks, on every process."""
     if world_size() == 1:
-        return [number]
-    box: list[Any] = [None] * world_size()
-    distributed.all_gather_object(box, number, group=_group())
-    return box
+        return [value]
+    values: list[Any] = [None] * world_size()
+    distributed.all_gather_object(values, value, group=_gloo_group())
+    return values

@@ -1,7 +1,9 @@
-"""Before every run: does the model compute the loss that training will use as transformers alone computes it?
+"""Checks of the loss before a run.
 
-The truth is independent of this studio's layouts, attention and loss: the model is called with each row by itself, transformers' eager attention
-is set, and torch's cross entropy is taken of its logits. A model that computes otherwise is trained the plain way instead.
+`check_loss`: is the loss that training will use the one that transformers computes alone? The reference is independent
+of this studio's collation, attention and loss: each row by itself, transformers' eager attention, torch's cross entropy
+of the logits. A model that computes otherwise is trained the plain way instead. `is_finite`: does fp16 hold the model's
+numbers?
 """
 
 from __future__ import annotations
@@ -17,127 +19,138 @@ from studio.auto import CAPPED
 from studio.errors import StudioError
 from studio.resolve import Resolved
 from studio.worker import distributed, sharding
-from studio.worker.batches import MicroBatchCollator, Row
-from studio.worker.loss import plain
-from studio.worker.probe import NO_MEMORY, untouched
+from studio.worker.batches import MicroBatchCollator, Row, collate
+from studio.worker.loss import loss, unwrap
+from studio.worker.memory import is_out_of_memory
+from studio.worker.side_effects import without_side_effects
 
 LENGTHS = (31, 48)  # tokens of the rows compared, unlike each other so that padding shows
-NEAR, NEAR_ROUNDED = (
-    5e-5,
-    3e-2,
-)  # how far the mean losses may lie apart, relative: computed in float32; in 16 bits or on a quantized base
+TOLERANCE = 5e-5  # relative difference of the mean losses, computed in float32
+TOLERANCE_ROUNDED = 3e-2  # in 16 bits or on a quantized base
 
 
-def agreed(trainer: Any, resolved: Resolved) -> Resolved:
-    """The settings as they are, or with padded rows, transformers' own attention and the full loss where the model computes otherwise.
+def check_loss(trainer: Any, resolved: Resolved) -> Resolved:
+    """The settings unchanged, or with padded rows, transformers' attention and the full loss where the losses differ.
 
-    The trainer and its model are changed alike, with a warning in the report. All processes decide the same. Random states are left as found.
+    The trainer and its model are changed alike, with a warning in the report. All processes decide the same.
     """
-    with untouched(trainer.model), torch.no_grad(), trainer.accelerator.autocast():
-        resolved = _compared(trainer, resolved, _rows(trainer.train_dataset))
-    if trainer.split:
+    with without_side_effects(trainer.model), torch.no_grad(), trainer.accelerator.autocast():
+        resolved = _compare(trainer, resolved, _short_rows(trainer.train_dataset))
+    if trainer.sharded:
         sharding.reshard(trainer.model)
     return resolved
 
 
-def _compared(trainer: Any, resolved: Resolved, rows: list[Row]) -> Resolved:
-    truth, found = _truth(trainer, rows), _ours(trainer, rows)
-    if _apart(trainer, found, truth):
-        why = f"({found:.4f} instead of {truth:.4f})" if isinstance(found, float) else f"({found})"
-        resolved = _take_the_plain_way(trainer, resolved, why)
+def is_finite(model: Any, rows: list[Row], dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether the loss of every row is finite with products in dtype: fp16 ends at 65,504, which Gemma exceeds."""
+    model.eval()
+    for row in rows:
+        micro_batch = {key: value.to(device) for key, value in collate([row], False).items()}
+        micro_batch["labels"] = micro_batch["input_ids"]
+        with torch.no_grad(), torch.autocast(device.type, dtype):
+            if not torch.isfinite(loss(model, micro_batch, "full", dtype)):
+                return False
+    return True
+
+
+def _compare(trainer: Any, resolved: Resolved, rows: list[Row]) -> Resolved:
+    reference, actual = _reference_loss(trainer, rows), _training_loss(trainer, rows)
+    if not _differ(trainer, actual, reference):
+        return resolved
+    why = f"({actual:.4f} instead of {reference:.4f})" if isinstance(actual, float) else f"({actual})"
+    resolved = _take_the_plain_way(trainer, resolved, why)
+    trainer.report.note(
+        f"This model computes differently when rows share a batch or the head is cut {why}: "
+        "it is trained the plain way, slower and with more memory.",
+        "warning",
+    )
+    actual = _training_loss(trainer, rows)
+    if _differ(trainer, actual, reference):
         trainer.report.note(
-            f"This model computes differently when rows share a batch or the head is cut {why}: "
-            "it is trained the plain way, slower and with more memory.",
+            f"Even the plain way this model's loss on padded rows is not that of each row by itself ({actual} instead "
+            f"of {reference:.4f}). Set training.batch_size to 1, and compare the result with another program's.",
             "warning",
         )
-        found = _ours(trainer, rows)
-        if _apart(trainer, found, truth):
-            trainer.report.note(
-                f"Even the plain way this model's loss on padded rows is not that of each row by itself ({found} instead of {truth:.4f}). "
-                "Set training.batch_size to 1, and compare the result with another program's.",
-                "warning",
-            )
     return resolved
 
 
-def _rows(dataset: Any) -> list[Row]:
-    """Two short rows with every token trained on; of a dataset of one row the same twice."""
-    first = list(dataset.first(2))
-    cut = [list(row["input_ids"][:length]) for row, length in zip(first * 2, LENGTHS)]
-    return [{"input_ids": ids, "labels": list(ids)} for ids in cut if ids]
+def _short_rows(dataset: Any) -> list[Row]:
+    """Two short rows with every token a target; of a dataset of one row the same twice."""
+    rows = list(dataset.first(2))
+    token_ids = [list(row["input_ids"][:length]) for row, length in zip(rows * 2, LENGTHS)]
+    return [{"input_ids": ids, "labels": list(ids)} for ids in token_ids if ids]
 
 
-def _truth(trainer: Any, rows: list[Row]) -> float:
+def _reference_loss(trainer: Any, rows: list[Row]) -> float:
     """The mean loss per token as transformers computes it, each row by itself."""
     total = torch.zeros((), device=trainer.args.device)
-    with _attention(trainer.model, "eager"):
+    model = trainer.model.eval()
+    with _attention_set_to(model, "eager"):
         for row in rows:
             ids = torch.tensor([row["input_ids"]], device=trainer.args.device)
-            logits = trainer.model.eval()(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits[
-                0, -ids.shape[1] :
-            ]
+            logits = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits
+            logits = logits[0, -ids.shape[1] :]  # virtual tokens stand before the row's own
             total += cross_entropy(logits[:-1].float(), ids[0, 1:], reduction="sum")
-    return total.item() / max(1, _count(rows))
+    return total.item() / _count_targets(rows)
 
 
-def _ours(trainer: Any, rows: list[Row]) -> float | str:
-    """The mean loss per token of the same rows in one micro-batch, as training computes it; what went wrong where the model cannot."""
+def _training_loss(trainer: Any, rows: list[Row]) -> float | str:
+    """The mean loss per token of the rows in one micro-batch as training computes it, or the error that it raises."""
     layout = trainer.layout._replace(max_tokens=max(trainer.layout.max_tokens, 2 * sum(LENGTHS)))
+    micro_batches = MicroBatchCollator(layout)(rows)
     try:
-        parts = [
-            trainer.micro_batch_loss(trainer.model.eval(), micro_batch)
-            for micro_batch in MicroBatchCollator(layout)(rows)
-        ]
+        losses = [trainer.micro_batch_loss(trainer.model.eval(), micro_batch) for micro_batch in micro_batches]
     except StudioError:
         raise
     except (TypeError, ValueError, LookupError, AttributeError, RuntimeError) as error:
-        if any(words in str(error) for words in NO_MEMORY):
+        if is_out_of_memory(error):
             raise
         return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-    return sum(parts).item() / max(1, _count(rows))
+    return sum(losses).item() / _count_targets(rows)
 
 
-def _apart(trainer: Any, found: float | str, truth: float) -> bool:
-    """Whether they differ by more than rounding, on any process."""
-    exact = trainer.dtype == torch.float32 and trainer.method.quantized() is None
-    near = isinstance(found, float) and abs(found - truth) <= (NEAR if exact else NEAR_ROUNDED) * max(1.0, abs(truth))
-    return any(distributed.gather(not near))
+def _differ(trainer: Any, actual: float | str, reference: float) -> bool:
+    """Whether the losses differ by more than rounding, on any process."""
+    is_exact = trainer.dtype == torch.float32 and trainer.method.quantized() is None
+    limit = (TOLERANCE if is_exact else TOLERANCE_ROUNDED) * max(1.0, abs(reference))
+    is_near = isinstance(actual, float) and abs(actual - reference) <= limit
+    return any(distributed.gather(not is_near))
 
 
 def _take_the_plain_way(trainer: Any, resolved: Resolved, why: str) -> Resolved:
-    base = plain(trainer.model)
-    capped = any(getattr(base.config.get_text_config(), key, None) for key in CAPPED)
-    own = "sdpa" if base._supports_sdpa and base._can_set_attn_implementation() and not capped else "eager"
-    _set_attention(base, own)
-    trainer.kind, trainer.layout = "full", trainer.layout._replace(packed=False)
+    base = unwrap(trainer.model)
+    has_softcap = any(getattr(base.config.get_text_config(), key, None) for key in CAPPED)
+    takes_sdpa = base._supports_sdpa and base._can_set_attn_implementation() and not has_softcap
+    attention = "sdpa" if takes_sdpa else "eager"
+    _set_attention(base, attention)
+    trainer.loss_kind, trainer.layout = "full", trainer.layout._replace(packed=False)
     return resolved._replace(
         packed=False,
         loss="full",
-        attention=own,
+        attention=attention,
         masked=True,
         why={**resolved.why, "packing": f"the loss is off when rows share a batch or the head is cut {why}"},
     )
 
 
-def _count(rows: list[Row]) -> int:
-    return sum(len(row["input_ids"]) - 1 for row in rows)
+def _count_targets(rows: list[Row]) -> int:
+    return max(1, sum(len(row["input_ids"]) - 1 for row in rows))
 
 
 @contextmanager
-def _attention(model: Any, kind: str) -> Iterator[None]:
-    """Set the attention function, and put the one that was there back."""
-    base = plain(model)
+def _attention_set_to(model: Any, name: str) -> Iterator[None]:
+    base = unwrap(model)
     before = base.config._attn_implementation
-    _set_attention(base, kind)
+    _set_attention(base, name)
     try:
         yield
     finally:
         _set_attention(base, before)
 
 
-def _set_attention(base: Any, kind: str) -> None:
-    """Families outside transformers' attention interface read the name only where they make their mask; eager's mask suits all they have."""
+def _set_attention(base: Any, name: str) -> None:
+    """Families outside transformers' attention interface read the name for their mask only; eager's suits them."""
     if base._can_set_attn_implementation():
-        base.set_attn_implementation(kind)
+        base.set_attn_implementation(name)
     else:
-        base.config._attn_implementation = kind
+        base.config._attn_implementation = name

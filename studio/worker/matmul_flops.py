@@ -1,4 +1,4 @@
-"""python -m studio.worker.matmul_flops KIND DTYPE: the FLOP/s of one large matrix product here, over and over. Prints one number."""
+"""python -m studio.worker.matmul_flops KIND DTYPE: prints the FLOP/s that one large matrix product reaches here."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ def measure(kind: str, dtype: torch.dtype, width: int | None = None, seconds: fl
     """2 · width³ by the median time of a product, the first three not counted."""
     width = width or WIDTH.get(kind, 4096)
     left, right, out = (torch.randn(width, width, device=kind).to(dtype) for _ in range(3))
-    times, began = [], time.perf_counter()
+    times: list[float] = []
+    began = time.perf_counter()
     while len(times) < 8 or time.perf_counter() - began < seconds:
         start = time.perf_counter()
         torch.mm(left, right, out=out)

@@ -17,7 +17,7 @@ OUT_OF_MEMORY = (
     "CUBLAS_STATUS_NOT_INITIALIZED",
     "CUDNN_STATUS_ALLOC_FAILED",
 )  # words of torch's RuntimeErrors that mean it
-# The counters that were returned last. The kernel sums up its threads' counts now and then, so its mark may fall by some pages.
+# The counters returned last: the kernel's own mark may fall by some pages when it sums up its threads' counts.
 _peaks: dict[str, int] = {}
 
 
@@ -33,7 +33,10 @@ def empty_cache() -> None:
 
 
 def peak_counters() -> dict[str, int]:
-    """Bytes: {"reserved", "allocated"} of the CUDA allocator, or {"resident"} of this process's RAM. Never less than before."""
+    """Bytes: {"reserved", "allocated"} of the CUDA allocator, or {"resident"} of this process's RAM.
+
+    Never less than before.
+    """
     if torch.cuda.is_available():
         counters = {"reserved": torch.cuda.max_memory_reserved(), "allocated": torch.cuda.max_memory_allocated()}
     else:

@@ -1,4 +1,4 @@
-"""The trainer's callback: events as they happen, peak memory, what the user asks for meanwhile, early stopping, the best so far."""
+"""The trainer's callback: events, peak memory, requests of the user, early stopping, the best loss so far."""
 
 from __future__ import annotations
 
@@ -26,80 +26,72 @@ STOP_WAIT = 5.0  # seconds for which an evaluation goes on when a stop is asked 
 
 
 class Report(TrainerCallback):
-    """Writes the diary from the trainer's callbacks and looks, after every step, for what the run is asked.
+    """Writes the run's events from the trainer's callbacks and reads, after every step, what the run is asked for.
 
-    On several processes only the first one writes, and what it sees is told to the others, so that all do the same.
+    Of several processes only the first one reads and writes; it broadcasts what it reads, so that all do the same.
     """
 
     def __init__(self, run: Run, attempt: int, early_stopping: int | None = None, keep_best: bool = False):
-        self.run, self.attempt, self.early_stopping, self.keep_best = run, attempt, early_stopping, keep_best
+        self.run, self.attempt = run, attempt
+        self.early_stopping, self.keep_best = early_stopping, keep_best
         self.trainer: Any = None
-        self.precision: str | None = None  # in which products are computed, as torch names it
+        self.precision: str | None = None  # torch's name of the dtype of the products
         self.samples: Any = None  # writes sample events: a function of the step
-        self.tokens, self._seen, self._began, self._since, self._now = 0, 0, time.monotonic(), time.monotonic(), ""
-        self.stopping: str | None = None
-        self.peaks: dict[str, dict[str, int]] = {}  # phase -> the highest memory up to its end
-        self._asked_at: float | None = None  # when an evaluation first saw that the run is asked to stop
+        self.num_tokens = 0  # trained on so far
+        self.stopping: str | None = None  # "keep" or "discard" once the run is asked to stop
+        self.peaks: dict[str, dict[str, int]] = {}  # phase -> peak memory up to its end
+        self._phase = ""
+        self._started = time.monotonic()
+        self._restart_clock()
+        self._stop_noticed: float | None = None  # when an evaluation first saw that the run is asked to stop
 
     def emit(self, kind: str, **fields: Any) -> None:
         if distributed.is_main():
             self.run.append(kind, attempt=self.attempt, **fields)
 
     def phase(self, name: str, **fields: Any) -> None:
-        if name == self._now and not fields:
+        if name == self._phase and not fields:
             return
-        self.mark()
-        self._now = name
+        self.record_peak()
+        self._phase = name
         self.emit("phase", name=name, **fields)
         self._print(f"[{time.strftime('%H:%M:%S')}] {name}")
 
-    def mark(self) -> dict[str, dict[str, int]]:
-        """Note the highest memory so far under the phase that it is; returns all marks."""
-        if self._now:
-            self.peaks[self._now] = peak_counters()
+    def record_peak(self) -> dict[str, dict[str, int]]:
+        """Record the peak memory under the current phase; returns those of all phases."""
+        if self._phase:
+            self.peaks[self._phase] = peak_counters()
         return self.peaks
 
     def note(self, text: str, level: str = "info", **fields: Any) -> None:
         self.emit("note", level=level, text=text, **fields)
         self._print(f"{level}: {text}")
 
+    def saved(self, path: Path, what: str) -> None:
+        self.emit("saved", step=self.trainer.state.global_step, path=path.name, what=what, bytes=folder_size(path))
+
+    def _print(self, text: str) -> None:
+        if distributed.is_main():
+            print(text, flush=True)
+
     def run_to_exit_code(self, work: Callable[[], None]) -> int:
-        """The exit code of `work`: 0; 1 where it ended in words, or on a full disk, which are then the run's end."""
+        """Do `work`. Returns 0, or 1 after an end event where it raised a StudioError or the disk was full."""
         try:
             work()
         except StudioError as error:
             print(f"error: {error}", file=sys.stderr)
-            self.emit(
-                "end",
-                state="failed",
-                cause=error.message,
-                action=error.hint,
-                reason=error.reason,
-                peak_memory=peak_memory(),
-            )
+            self._emit_failure(error.message, error.hint, error.reason)
             return 1
         except (OSError, RuntimeError, SafetensorError) as error:
             if not checkpoints.disk_is_full(error):
                 raise
             traceback.print_exc()
-            self.emit(
-                "end",
-                state="failed",
-                cause=DISK.message,
-                action=DISK.action,
-                reason=DISK.kind,
-                peak_memory=peak_memory(),
-            )
+            self._emit_failure(DISK.message, DISK.action, DISK.kind)
             return 1
         return 0
 
-    def saved(self, path: Path, what: str) -> None:
-        size = folder_size(path)
-        self.emit("saved", step=self.trainer.state.global_step, path=path.name, what=what, bytes=size)
-
-    def _print(self, text: str) -> None:
-        if distributed.is_main():
-            print(text, flush=True)
+    def _emit_failure(self, cause: str, action: str | None, reason: str | None) -> None:
+        self.emit("end", state="failed", cause=cause, action=action, reason=reason, peak_memory=peak_memory())
 
     # -- called by the Trainer
 
@@ -107,17 +99,16 @@ class Report(TrainerCallback):
         schedule.sync_learning_rates(lr_scheduler)
         if distributed.world_size() > 1:
             sharding.report_shard_sizes(self.trainer.model_wrapped, self)
-        self._began = self._since = time.monotonic()
+        self._started = self._clock_start = time.monotonic()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
         if not logs or "loss" not in logs:
             return
         self.phase("training")
         now = time.monotonic()
-        speed = (self.tokens - self._seen) / max(now - self._since, 1e-9)
-        self._seen, self._since = self.tokens, now
+        tokens_per_second = (self.num_tokens - self._clock_tokens) / max(now - self._clock_start, 1e-9)
+        self._clock_start, self._clock_tokens = now, self.num_tokens
         memories = distributed.gather(peak_memory())
-        more = {"memories": memories} if len(memories) > 1 else {}
         self.emit(
             "step",
             step=state.global_step,
@@ -125,100 +116,105 @@ class Report(TrainerCallback):
             loss=logs["loss"],
             learning_rate=logs.get("learning_rate"),
             grad_norm=logs.get("grad_norm"),
-            tokens=self.tokens,
-            tokens_per_second=round(speed, 1),
+            tokens=self.num_tokens,
+            tokens_per_second=round(tokens_per_second, 1),
             memory=max(memories),
-            seconds=round(now - self._began, 2),
-            **more,
+            seconds=round(now - self._started, 2),
+            **({"memories": memories} if len(memories) > 1 else {}),
         )
-        self._print(f"step {state.global_step}/{state.max_steps}  loss {logs['loss']:.4f}  {speed:.0f} tokens/s")
-        self.refuse_nan(logs["loss"], state.global_step, "loss")
+        progress = f"step {state.global_step}/{state.max_steps}"
+        self._print(f"{progress}  loss {logs['loss']:.4f}  {tokens_per_second:.0f} tokens/s")
+        self.check_finite(logs["loss"], state.global_step, "loss")
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
-        how, asked = distributed.broadcast(
+        how_to_stop, requests = distributed.broadcast(
             (self.run.stop_request(), self.run.take_requests()) if distributed.is_main() else None
         )
-        if how is not None:
-            self.stopping = how
-            control.should_training_stop, control.should_save = True, how != "discard"
+        if how_to_stop is not None:
+            self.stopping = how_to_stop
+            control.should_training_stop = True
+            control.should_save = how_to_stop != "discard"
             control.should_evaluate = False
             return control
-        if "save" in asked:
+        if "save" in requests:
             control.should_save = True
-        if "evaluate" in asked and self.trainer.eval_dataset is not None:
+        if "evaluate" in requests and self.trainer.eval_dataset is not None:
             control.should_evaluate = True
-        if "sample" in asked and self.samples is not None:
+        if "sample" in requests and self.samples is not None:
             self.samples(state.global_step)
         return control
 
     def on_evaluate(
         self, args: Any, state: Any, control: Any, metrics: dict[str, float] | None = None, **_: Any
     ) -> Any:
-        """Notes the best loss so far in the state, which checkpoints hold. An evaluation that was cut short has no loss, and says nothing."""
+        """Keeps the best loss in the state, which checkpoints hold. An evaluation that was cut short has no loss."""
         loss = (metrics or {}).get("eval_loss")
         if loss is None:
             return control
-        best = state.global_step > 0 and (state.best_metric is None or loss < state.best_metric)
-        self.emit("eval", step=state.global_step, loss=loss, best=best)
+        is_best = state.global_step > 0 and (state.best_metric is None or loss < state.best_metric)
+        self.emit("eval", step=state.global_step, loss=loss, best=is_best)
         self._print(f"step {state.global_step}  held-out loss {loss:.4f}")
-        self.refuse_nan(loss, state.global_step, "held-out loss")
-        if best:
+        self.check_finite(loss, state.global_step, "held-out loss")
+        if is_best:
             state.best_metric, state.best_global_step = loss, state.global_step
         if self.samples is not None:
             self.samples(state.global_step)
-        if best and self.keep_best:
+        if is_best and self.keep_best:
             control.should_save = True
-        if not best and self.patience_is_over(state):
+        if not is_best and self.is_patience_over(state):
             self.note(f"The held-out loss has not improved for {self.early_stopping} evaluations: stopped early.")
             control.should_training_stop = control.should_save = True
         if not control.should_save:
             self.phase("training")
-        self._since, self._seen = time.monotonic(), self.tokens  # evaluation does not count as training time
+        self._restart_clock()
         return control
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._since, self._seen = time.monotonic(), self.tokens
+        self._restart_clock()
 
-    # --
+    def _restart_clock(self) -> None:
+        """Begin to measure tokens per second anew: evaluating and saving do not count as training time."""
+        self._clock_start, self._clock_tokens = time.monotonic(), self.num_tokens
 
-    def cannot_wait(self) -> bool:
-        """In the middle of an evaluation: whether a stop was asked for so long ago that it is cut short. Several processes would have to agree: they wait."""
+    # -- asked by the trainer
+
+    def must_cut_evaluation_short(self) -> bool:
+        """Whether a stop was asked for longer than STOP_WAIT ago. Several processes would have to agree: they wait."""
         if distributed.world_size() > 1 or self.run.stop_request() is None:
             return False
-        self._asked_at = self._asked_at or time.monotonic()
-        if time.monotonic() - self._asked_at < STOP_WAIT:
+        self._stop_noticed = self._stop_noticed or time.monotonic()
+        if time.monotonic() - self._stop_noticed < STOP_WAIT:
             return False
         self.note("The evaluation was cut short: the run is asked to stop.")
         return True
 
-    def patience_is_over(self, state: Any) -> bool:
-        """Whether there were so many evaluations since the best one that the run stops early; from the state, so that a resume does not forget."""
-        waited = sum(
-            1 for entry in state.log_history if "eval_loss" in entry and entry["step"] > (state.best_global_step or 0)
-        )
-        return bool(self.early_stopping) and waited >= self.early_stopping
+    def is_patience_over(self, state: Any) -> bool:
+        """Whether there were `early_stopping` evaluations since the best one, counted in the state.
 
-    def refuse_nan(self, loss: float, step: int, what: str) -> None:
-        """Raise StudioError when a number is none: what follows would only go on with it."""
-        if math.isfinite(loss):
+        A resume goes on counting.
+        """
+        if not self.early_stopping:
+            return False
+        best_step = state.best_global_step or 0
+        evaluations = [entry for entry in state.log_history if "eval_loss" in entry and entry["step"] > best_step]
+        return len(evaluations) >= self.early_stopping
+
+    def check_finite(self, value: float, step: int, what: str) -> None:
+        """Raise StudioError for a NaN or an infinity."""
+        if math.isfinite(value):
             return
         self.note(f"The {what} at step {step} is not a number.", "error")
-        text, other = f"The {what} became not a number at step {step}.", self._wider()
-        if other:
+        # The quickest precision of this device that holds larger numbers than the run's.
+        wider = {"float16": "bf16" if devices()[0].bf16 else "fp32", "bfloat16": "fp32"}.get(self.precision or "")
+        if wider:
             raise StudioError(
-                text,
-                f"Lower training.learning_rate to a half or less, or set training.precision to {other}; "
+                f"The {what} became not a number at step {step}.",
+                f"Lower training.learning_rate to a half or less, or set training.precision to {wider}; "
                 "then resume from the last checkpoint.",
                 reason="nan",
             )
         raise StudioError(
-            text, "Lower training.learning_rate to a half or less; then resume from the last checkpoint.", reason="nan"
+            f"The {what} became not a number at step {step}.",
+            "Lower training.learning_rate to a half or less; then resume from the last checkpoint.",
+            reason="nan",
         )
-
-    def _wider(self) -> str | None:
-        """The quickest precision of this run's device that holds larger numbers than the run's."""
-        return {"float16": "bf16" if devices()[0].bf16 else "fp32", "bfloat16": "fp32"}.get(self.precision or "")
-
-    def discarding(self) -> bool:
-        """Whether the stop file asks to keep nothing."""
-        return self.stopping == "discard"

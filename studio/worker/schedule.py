@@ -1,4 +1,4 @@
-"""The learning rate over a run: transformers' schedules, with a warm-up that begins above zero and a rate that fits its step after a resume."""
+"""transformers' learning rate schedules, with a warm-up that begins above zero and the right rate after a resume."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import torch
 from transformers import get_scheduler
 
 MIN_LR_RATIO = 0.1  # of the rate, at which cosine_with_min_lr ends
-OWN: dict[str, dict[str, Any]] = {"cosine_with_min_lr": {"min_lr_rate": MIN_LR_RATIO}}
-CONSTANT = {"constant": "constant_with_warmup"}  # where a warm-up is asked for
+SCHEDULER_KWARGS: dict[str, dict[str, Any]] = {"cosine_with_min_lr": {"min_lr_rate": MIN_LR_RATIO}}
+WITH_WARMUP = {"constant": "constant_with_warmup"}  # the schedule to take where a warm-up is ordered
 
 
 def create_scheduler(
@@ -17,27 +17,32 @@ def create_scheduler(
 ) -> torch.optim.lr_scheduler.LambdaLR:
     """A schedule over `steps` optimizer steps, of which the first `warmup` rise from rate/warmup to the whole rate.
 
-    transformers' own begins with a step at rate 0, which learns nothing: of a run of one step, all of it. Here step k of the
-    warm-up has the rate that transformers gives to step k + 1, and one step at least is left for the rest.
+    transformers' warm-up begins with a step at rate 0, which learns nothing. Here step k of the warm-up has the rate
+    that transformers gives to step k + 1, and at least one step is left for the rest.
     """
     warmup = min(warmup, steps - 1)
-    named = CONSTANT.get(name, name) if warmup else name
-    made = get_scheduler(named, optimizer, warmup, steps, scheduler_specific_kwargs=OWN.get(name))
-    made.lr_lambdas = [_shifted(factor, warmup) for factor in made.lr_lambdas]
-    sync_learning_rates(made)
-    return made
+    name_with_warmup = WITH_WARMUP.get(name, name) if warmup else name
+    kwargs = SCHEDULER_KWARGS.get(name)
+    scheduler = get_scheduler(name_with_warmup, optimizer, warmup, steps, scheduler_specific_kwargs=kwargs)
+    scheduler.lr_lambdas = [_warm_up_above_zero(factor, warmup) for factor in scheduler.lr_lambdas]
+    sync_learning_rates(scheduler)
+    return scheduler
 
 
-def _shifted(factor: Any, warmup: int) -> Any:
+def _warm_up_above_zero(factor: Any, warmup: int) -> Any:
     return lambda step: (step + 1) / warmup if step < warmup else factor(step)
 
 
-def sync_learning_rates(made: torch.optim.lr_scheduler.LambdaLR) -> None:
-    """Set the optimizer's rates to those of the step that comes next. After a resume it holds those of the step before, as its old schedule had it."""
-    rates = [base * factor(made.last_epoch) for base, factor in zip(made.base_lrs, made.lr_lambdas, strict=True)]
-    for group, rate in zip(made.optimizer.param_groups, rates, strict=True):
+def sync_learning_rates(scheduler: torch.optim.lr_scheduler.LambdaLR) -> None:
+    """Set the optimizer's rates to those of the coming step.
+
+    A resume has loaded those that the old schedule ended with.
+    """
+    factors = [factor(scheduler.last_epoch) for factor in scheduler.lr_lambdas]
+    rates = [base * factor for base, factor in zip(scheduler.base_lrs, factors, strict=True)]
+    for group, rate in zip(scheduler.optimizer.param_groups, rates, strict=True):
         if isinstance(group["lr"], torch.Tensor):
             group["lr"].fill_(rate)
         else:
             group["lr"] = rate
-    made._last_lr = rates
+    scheduler._last_lr = rates

@@ -1,6 +1,9 @@
-"""python -m studio.worker.shapes CONFIG.json: the tensors of any model that transformers knows, built on the meta device.
+"""python -m studio.worker.shapes CONFIG.json.
 
-Prints one JSON object, tensor name -> shape, tied ones once. No weight is made and no code of the model's repository is run.
+The tensors of any model that transformers knows, built on the meta device.
+
+Prints one JSON object, tensor name -> shape, tied ones once. No weight is allocated and no code of the model's
+repository is run.
 """
 
 from __future__ import annotations
@@ -14,10 +17,10 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 
 def shapes(config: dict) -> dict[str, list[int]]:
-    """Names as a checkpoint has them. Raises ValueError for a type that transformers does not know."""
-    kind = config.pop("model_type")
+    """Tensor name (as in a checkpoint) -> shape. Raises ValueError for a model type that transformers does not know."""
+    model_type = config.pop("model_type")
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **config))
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **config))
     return {name: list(weight.shape) for name, weight in model.named_parameters()}
 
 

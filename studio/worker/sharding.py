@@ -1,4 +1,4 @@
-"""One run on several devices: a copy of the model on each (DDP), or the model itself split over them (FSDP2)."""
+"""One run on several devices: a copy of the model on each (DDP), or the model itself sharded over them (FSDP2)."""
 
 from __future__ import annotations
 
@@ -11,35 +11,42 @@ from torch.utils._pytree import tree_map
 from transformers import TrainingArguments
 
 from studio.config import RunConfig
-from studio.errors import RunError
-from studio.method import KEPT, cast_trained_to_float32, is_cast_deferred
+from studio.method import (
+    TRAINED_WEIGHTS,
+    cast_trained_to_float32,
+    check_same_weights,
+    is_cast_deferred,
+    trained_weights,
+)
 from studio.worker import distributed
-from studio.worker.layer_compile import layers
-from studio.worker.loss import has_plain_linear_head, plain
+from studio.worker.distributed import to_local
+from studio.worker.layer_compile import decoder_layers
+from studio.worker.loss import has_plain_linear_head, unwrap
 
 
 def strategy(config: RunConfig, model: Any) -> str:
-    """ddp or fsdp. auto: split only where a copy with its training state would fill more than two thirds of a device."""
-    if config.data.new_tokens:  # a table with rows of its own is not proved in parts
+    """ddp or fsdp. auto: fsdp only where a copy with its training state would fill more than two thirds of a device."""
+    if config.data.new_tokens:  # an embedding with trained rows of its own is not proved under FSDP
         return "ddp"
-    if config.training.sharding != "auto" or not torch.cuda.is_available():
-        return "ddp" if config.training.sharding == "auto" else config.training.sharding
-    later = is_cast_deferred(model)
-    state = sum(
-        weight.numel()
-        * (12 + (4 if later else weight.element_size()) if weight.requires_grad else weight.element_size())
-        for weight in model.parameters()
-    )
-    return "fsdp" if state > torch.cuda.get_device_properties(0).total_memory * 2 / 3 else "ddp"
+    if config.training.sharding != "auto":
+        return config.training.sharding
+    if not torch.cuda.is_available():
+        return "ddp"
+    num_bytes = 0
+    for weight in model.parameters():
+        num_bytes += weight.numel() * weight.element_size()
+        if weight.requires_grad:  # gradient and two moments; the float32 weight instead of the 16-bit one
+            num_bytes += weight.numel() * (16 - weight.element_size() if is_cast_deferred(model) else 12)
+    return "fsdp" if num_bytes > torch.cuda.get_device_properties(0).total_memory * 2 / 3 else "ddp"
 
 
 def may_shard(config: RunConfig) -> bool:
-    """Whether the model may come to be split over several devices, which the size of what is trained tells (kind)."""
+    """Whether `strategy` may come to fsdp once the model is there."""
     return distributed.world_size() > 1 and config.training.sharding != "ddp" and not config.data.new_tokens
 
 
 class ShardedTrainingArguments(TrainingArguments):
-    """For a model that is split: it lies where it belongs."""
+    """A sharded model lies where it belongs already."""
 
     @property
     def place_model_on_device(self) -> bool:
@@ -47,17 +54,18 @@ class ShardedTrainingArguments(TrainingArguments):
 
 
 def distributed_arguments() -> dict[str, Any]:
-    """What the Trainer is told of several processes; nothing where there is one. A split model sees to its own placement."""
+    """TrainingArguments of several processes; none where there is one."""
     if distributed.world_size() == 1:
         return {}
     return {"ddp_find_unused_parameters": False, "ddp_backend": "nccl" if torch.cuda.is_available() else "gloo"}
 
 
 def shard_model(model: Any, device: torch.device, dtype: torch.dtype) -> None:
-    """Split every weight over the processes (FSDP2): each layer is put together while it computes, and what lies around them as one more.
+    """Shard every weight over the processes (FSDP2): one unit for each layer, one for what lies around them.
 
-    dtype: that in which weights are sent and products computed; gradients are summed in float32. What is trained is cast to float32 layer by
-    layer, on the device: the host of N processes holds N models in 16 bits, and a device one whole layer in 32.
+    dtype: in which weights are gathered and products computed; gradients are reduced in float32. Trained weights are
+    cast to float32 layer by layer on the device: the host of N processes holds N models in 16 bits, a device one layer
+    in 32.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
@@ -65,113 +73,92 @@ def shard_model(model: Any, device: torch.device, dtype: torch.dtype) -> None:
     mesh = init_device_mesh(device.type, (distributed.world_size(),))
     policy = MixedPrecisionPolicy(param_dtype=None if dtype == torch.float32 else dtype, reduce_dtype=torch.float32)
     cast = is_cast_deferred(model)
-    for layer in layers(plain(model)):
+    for layer in decoder_layers(unwrap(model)):
         if cast:
             cast_trained_to_float32(layer.to(device))
         fully_shard(layer, mesh=mesh, mp_policy=policy)
     if cast:
         cast_trained_to_float32(model)
-    # What lies around the layers stays together until its gradients are there: our loss leaves the model before its output (loss.py),
-    # so nothing on the way back would tell FSDP that they are needed again.
+    # The outer unit stays gathered from forward to backward: our loss leaves the model before its output (loss.py), so
+    # nothing in backward would tell FSDP that it is needed again.
     fully_shard(model, mesh=mesh, reshard_after_forward=False, mp_policy=policy)
 
 
 def supported_optimizer(name: str, report: Any) -> str:
-    """For a split model: bitsandbytes' optimizers take no parts of tensors."""
+    """The optimizer, or fused AdamW in place of bitsandbytes', which do not take DTensors."""
     if not any(word in name for word in ("8bit", "paged", "bnb")):
         return name
     report.note(f"The optimizer {name} does not work on a split model: fused AdamW takes its place.", "warning")
     return "adamw_torch_fused"
 
 
-def supported_loss(config: RunConfig, wanted: str, model: Any, report: Any) -> str:
-    """The loss as settled, or the full one where the head is not a plain linear whose weight is all there is to it."""
-    if wanted == "chunked" and not has_plain_linear_head(model):
+def supported_loss(kind: str, model: Any, report: Any) -> str:
+    """The kind of loss, or the full one where the head is not a plain linear."""
+    if kind == "chunked" and not has_plain_linear_head(model):
         report.note("The head is more than one linear layer: its logits are computed in full.")
         return "full"
-    return wanted
+    return kind
 
 
 def report_shard_sizes(model: Any, report: Any) -> None:
-    """How much of the model each process holds, as a note with `held` (bytes, in the order of ranks) and `whole`."""
-    mine = everything = 0
-    for weight in model.parameters():
-        part = _part(weight)
-        mine += part.numel() * part.element_size()
-        everything += weight.numel() * weight.element_size()
-    held = distributed.gather(mine)
+    """Note how much of the model each process holds: `held` (bytes, in the order of ranks) and `whole`."""
+    local_bytes = sum(to_local(weight).numel() * weight.element_size() for weight in model.parameters())
+    total_bytes = sum(weight.numel() * weight.element_size() for weight in model.parameters())
+    held = distributed.gather(local_bytes)
     sizes = " + ".join(f"{size / 1e9:.2f}" for size in held)
     text = (
         f"Each of {len(held)} processes holds the whole model."
-        if min(held) == everything
-        else f"The model is split over {len(held)} processes: {sizes} GB of {everything / 1e9:.2f}."
+        if min(held) == total_bytes
+        else f"The model is split over {len(held)} processes: {sizes} GB of {total_bytes / 1e9:.2f}."
     )
-    report.note(text, held=held, whole=everything)
+    report.note(text, held=held, whole=total_bytes)
 
 
-# -- a split model's part of a checkpoint: each process writes and reads its own
+# -- a sharded model's checkpoint: each process writes and reads its own shard
 
 
 def save_shard(model: Any, optimizer: Any, folder: Path) -> None:
-    """Write this process's part of the trained weights, and of the optimizer's state where the Trainer does not: it writes the first one's."""
+    """Write this process's shard of the trained weights.
+
+    Of the optimizer's state too, except the first one's, which the Trainer writes.
+    """
     reshard(model)
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(
-        {
-            name: _part(weight).detach().cpu().contiguous()
-            for name, weight in model.named_parameters()
-            if weight.requires_grad
-        },
-        folder / _named(KEPT),
-    )
+    shards = {name: to_local(weight).detach().cpu().contiguous() for name, weight in trained_weights(model).items()}
+    save_file(shards, folder / _rank_file(TRAINED_WEIGHTS))
     if not distributed.is_main():
-        torch.save(optimizer.state_dict(), folder / _named("optimizer.pt"))
+        torch.save(optimizer.state_dict(), folder / _rank_file("optimizer.pt"))
 
 
 def load_shard(model: Any, folder: Path) -> None:
-    """Undo of keep, for the weights. Raises RunError where they do not fit."""
+    """Load the weights that save_shard wrote. Raises RunError where they do not fit."""
     reshard(model)
-    kept, weights = (
-        load_file(folder / _named(KEPT)),
-        {name: weight for name, weight in model.named_parameters() if weight.requires_grad},
-    )
-    if {name: part.shape for name, part in kept.items()} != {
-        name: _part(weight).shape for name, weight in weights.items()
-    }:
-        raise RunError(
-            f"The checkpoint {folder.name} holds other trained weights than this order trains.",
-            "Start the run anew.",
-            str(folder),
-        )
+    stored = load_file(folder / _rank_file(TRAINED_WEIGHTS))
+    shards = {name: to_local(weight) for name, weight in trained_weights(model).items()}
+    check_same_weights(stored, shards, folder)
     with torch.no_grad():
-        for name, weight in weights.items():
-            _part(weight).copy_(kept[name])
+        for name, shard in shards.items():
+            shard.copy_(stored[name])
 
 
 def shard_optimizer_state(optimizer: torch.optim.Optimizer, trainer: Any) -> torch.optim.Optimizer:
-    """Have an optimizer's state_dict hold this process's part, and load_state_dict make parts of whole tensors of it again, as the weights are.
+    """The optimizer, whose state_dict now holds this process's shards and whose load_state_dict makes DTensors of them.
 
-    The Trainer loads the first process's file everywhere; the others then take their own, beside it in the checkpoint that is resumed.
+    The Trainer loads the first process's file everywhere; the others then read their own from the same checkpoint.
     """
     from torch.distributed.tensor import DTensor
 
-    def own(_: Any, state: dict[str, Any]) -> dict[str, Any] | None:
-        resuming = state["state"] and not distributed.is_main()
-        return (
-            torch.load(trainer.resumed / _named("optimizer.pt"), map_location="cpu", weights_only=True)
-            if resuming
-            else None
-        )
+    def read_own_file(_: Any, state: dict[str, Any]) -> dict[str, Any] | None:
+        if not state["state"] or distributed.is_main():
+            return None
+        return torch.load(trainer.resumed_from / _rank_file("optimizer.pt"), map_location="cpu", weights_only=True)
 
-    def joined(_: Any) -> None:
+    def make_dtensors(_: Any) -> None:
         for weight, state in optimizer.state.items():
+            if not isinstance(weight, DTensor):
+                continue
             for key, value in state.items():
-                if (
-                    isinstance(weight, DTensor)
-                    and isinstance(value, torch.Tensor)
-                    and value.shape == _part(weight).shape
-                    and value.dim()
-                ):
+                if isinstance(value, torch.Tensor) and value.dim() and value.shape == to_local(weight).shape:
                     state[key] = DTensor.from_local(
                         value,
                         weight.device_mesh,
@@ -181,14 +168,14 @@ def shard_optimizer_state(optimizer: torch.optim.Optimizer, trainer: Any) -> tor
                         stride=weight.stride(),
                     )
 
-    optimizer.register_state_dict_post_hook(lambda _, state: tree_map(_part, state))
-    optimizer.register_load_state_dict_pre_hook(own)
-    optimizer.register_load_state_dict_post_hook(joined)
+    optimizer.register_state_dict_post_hook(lambda _, state: tree_map(to_local, state))
+    optimizer.register_load_state_dict_pre_hook(read_own_file)
+    optimizer.register_load_state_dict_post_hook(make_dtensors)
     return optimizer
 
 
 def reshard(model: Any) -> None:
-    """What an evaluation has left together is given back."""
+    """Free what an evaluation has left gathered."""
     from torch.distributed.fsdp import FSDPModule
 
     for module in model.modules():
@@ -196,34 +183,33 @@ def reshard(model: Any) -> None:
             module.reshard()
 
 
-def _part(value: Any) -> Any:
-    return value.to_local() if hasattr(value, "to_local") else value
-
-
-def _named(file: str) -> str:
+def _rank_file(name: str) -> str:
     """trained.safetensors for the first process, trained_1.safetensors for the next."""
-    stem, _, ending = file.rpartition(".")
-    return file if distributed.is_main() else f"{stem}_{distributed.rank()}.{ending}"
+    stem, _, ending = name.rpartition(".")
+    return name if distributed.is_main() else f"{stem}_{distributed.rank()}.{ending}"
 
 
 def gather_full_model(trainer: Any) -> Any:
-    """The trained model in one piece, to be saved by the first process. A split one is put together in its RAM, weight by weight: all must call it."""
+    """The trained model, to be saved by the first process.
+
+    A sharded one is gathered weight by weight: all must call it.
+    """
     model = trainer.accelerator.unwrap_model(trainer.model, keep_torch_compile=False)
-    if not trainer.split:
+    if not trainer.sharded:
         return model
     from torch.distributed.fsdp import FSDPModule
 
     reshard(model)
-    made: dict[torch.nn.Parameter, torch.nn.Parameter] = {}
+    gathered: dict[torch.nn.Parameter, torch.nn.Parameter] = {}
     for module in model.modules():
         for name, weight in module._parameters.items():
-            if hasattr(weight, "full_tensor"):
-                if weight not in made:
-                    full = weight.detach().full_tensor()
-                    made[weight] = torch.nn.Parameter(
-                        full.cpu() if distributed.is_main() else full.new_empty(0), weight.requires_grad
-                    )
-                module._parameters[name] = made[weight]
+            if not hasattr(weight, "full_tensor"):
+                continue
+            if weight not in gathered:
+                full = weight.detach().full_tensor()
+                full = full.cpu() if distributed.is_main() else full.new_empty(0)
+                gathered[weight] = torch.nn.Parameter(full, weight.requires_grad)
+            module._parameters[name] = gathered[weight]
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.__class__ = type(module).__bases__[1]

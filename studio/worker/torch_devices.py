@@ -1,6 +1,7 @@
-"""python -m studio.worker.torch_devices [FILE]: which devices torch sees, and what it was made for, as one JSON object (printed, or into FILE).
+"""python -m studio.worker.torch_devices [FILE]: the devices that torch sees and what it was built for.
 
-{version, cuda, hip, xpu, architectures, available, error, devices: [{name, memory, free, capability}]}. Sizes in bytes.
+One JSON object, printed or written into FILE: {version, cuda, hip, xpu, architectures, available, error, devices:
+[{name, memory, free, capability}]}. Sizes in bytes.
 """
 
 from __future__ import annotations
@@ -20,7 +21,10 @@ from studio.home import write_atomic
 
 
 def inspect(every: bool = True) -> dict[str, Any]:
-    """What torch says of every device, or of the current one. Nothing is raised: what goes wrong is the answer's `error`."""
+    """What torch reports of every device, or of the current one.
+
+    Raises nothing: what goes wrong is the answer's `error`.
+    """
     answer: dict[str, Any] = {
         "version": torch.__version__,
         "cuda": torch.version.cuda,
@@ -31,61 +35,64 @@ def inspect(every: bool = True) -> dict[str, Any]:
         "error": None,
         "devices": [],
     }
-    with warnings.catch_warnings(record=True) as said:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
             answer |= {"available": torch.accelerator.is_available(), "devices": usable_devices(every)}
-        except Exception as error:  # noqa: BLE001 - whatever keeps torch from its device is the answer that was asked for
+        except Exception as error:  # noqa: BLE001 - whatever keeps torch from its device is the answer
             answer["error"] = str(error).splitlines()[0] if str(error) else type(error).__name__
-    if not answer["available"] and answer["error"] is None and said:
-        answer["error"] = str(said[-1].message).splitlines()[0]
+    if not answer["available"] and answer["error"] is None and caught:
+        answer["error"] = str(caught[-1].message).splitlines()[0]
     return answer
 
 
 def architectures() -> list[str]:
-    """sm_75, compute_90, … that its kernels were compiled for; known without a driver too."""
+    """sm_75, compute_90, … that torch's kernels were compiled for; known without a driver too."""
     flags = getattr(torch._C, "_cuda_getArchFlags", lambda: "")()
     return (flags or "").split()
 
 
 def usable_devices(every: bool) -> list[dict[str, Any]]:
-    """Each device (or the current one) on which a first product succeeds. Raises what torch raises where one does not."""
+    """Each device (or the current one) after a first matrix product on it.
+
+    Raises what torch raises where that fails.
+    """
     if not torch.accelerator.is_available():
         return []
-    kind, found = torch.accelerator.current_accelerator().type, []
+    kind = torch.accelerator.current_accelerator().type
+    module = getattr(torch, kind)
+    devices = []
     for index in range(torch.accelerator.device_count()) if every else [torch.accelerator.current_device_index()]:
-        place = torch.device(kind, index)
-        one = torch.ones(64, 64, device=place)
-        (one @ one).sum().item()
-        module = getattr(torch, kind)
+        matrix = torch.ones(64, 64, device=torch.device(kind, index))
+        (matrix @ matrix).sum().item()
         properties = module.get_device_properties(index) if hasattr(module, "get_device_properties") else None
-        free = module.mem_get_info(index)[0] if hasattr(module, "mem_get_info") else None
-        capability = list(module.get_device_capability(index)) if kind == "cuda" else None
-        found.append(
+        devices.append(
             {
                 "name": getattr(properties, "name", kind),
                 "memory": getattr(properties, "total_memory", None),
-                "free": free,
-                "capability": capability,
+                "free": module.mem_get_info(index)[0] if hasattr(module, "mem_get_info") else None,
+                "capability": list(module.get_device_capability(index)) if kind == "cuda" else None,
             }
         )
-    return found
+    return devices
 
 
 def refuse_unusable(device: Device) -> None:
-    """Raise DeviceError where torch cannot use the device that its driver shows; keeps what was seen for the page. Nothing for a CPU."""
+    """Raise DeviceError where torch cannot use the device that its driver shows; stores torch's answer.
+
+    Nothing for a CPU.
+    """
     if not device.traits.cards:
         return
-    said = inspect(every=False)
-    fit.store_answer(device, said)
-    found = fit.misfit(device)
-    if found:
-        raise DeviceError(found.text, found.hint, "device", "device")
+    fit.store_answer(device, inspect(every=False))
+    misfit = fit.misfit(device)
+    if misfit:
+        raise DeviceError(misfit.text, misfit.hint, "device", "device")
 
 
 if __name__ == "__main__":
-    told = json.dumps(inspect())
+    answer = json.dumps(inspect())
     if len(sys.argv) > 1:
-        write_atomic(Path(sys.argv[1]), told)
+        write_atomic(Path(sys.argv[1]), answer)
     else:
-        print(told)
+        print(answer)

@@ -1,4 +1,8 @@
-"""python -m studio.worker.train RUN-FOLDER: one run, from order to result. Read `train` from top to bottom."""
+"""python -m studio.worker.train RUN-FOLDER: one run, from order to result. Read `train` from top to bottom.
+
+The training step itself is in trainer.py, its batches in batches.py, its loss in loss.py, checkpoints in
+checkpointing.py.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +24,7 @@ from studio.errors import OrderError
 from studio.estimate import grown
 from studio.export import hf_files
 from studio.home import write_atomic
-from studio.method import cast_trained_to_float32, is_cast_deferred
+from studio.method import cast_trained_to_float32, is_cast_deferred, trained_weights
 from studio.resolve import Resolved, resolve
 from studio.run import Run
 from studio.runs import checkpoints
@@ -38,18 +42,19 @@ from studio.worker import (
     torch_devices,
 )
 from studio.worker.batches import Layout, packing_statistics
-from studio.worker.memory import peak_memory
 from studio.worker.report import Report
 from studio.worker.samples import Samples
 from studio.worker.trainer import StudioTrainer
 
+ROWS_LOOKED_AT = 20_000  # for statistics and special tokens of a large data set
+
 
 def main(run: Run) -> int:
-    """Carry the order out. Exit code 0: the end line says finished or stopped; 1: it says failed, and why."""
+    """Train. Exit code 0: the end event says finished or stopped; 1: it says failed, and why."""
     if distributed.world_size() > 1:
         process.die_with_parent(
             os.getppid()
-        )  # torchrun starts its processes in sessions of their own, out of reach of our supervisor
+        )  # torchrun's processes have sessions of their own, out of our supervisor's reach
         distributed.set_current_device()
     training = run.config.training
     report = Report(run, int(os.environ.get("STUDIO_ATTEMPT", 1)), training.early_stopping, training.keep_best)
@@ -57,7 +62,7 @@ def main(run: Run) -> int:
 
 
 def train(run: Run, report: Report) -> None:
-    """Fetch, read, load, wrap, train, save."""
+    """Fetch the base model, prepare the data, load and wrap, check, train, save."""
     config, device = run.config, devices()[0]
     torch_devices.refuse_unusable(device)
     set_seed(config.training.seed)
@@ -78,22 +83,21 @@ def train(run: Run, report: Report) -> None:
     if note := encoder.new_tokens_note():
         report.note(note)
     rows = data.prepare(config.data, encoder, config.training.seed, ahead=True)
-
-    _tell_held_out(rows, config, report)
+    _note_eval_rows(rows, config, report)
 
     report.phase("loading model")
     resolved = resolve(config, facts, device, rows.statistics, distributed.local_world_size())
     torch.set_num_threads(resolved.threads)
-    torch.set_flush_denormal(True)  # numbers next to zero cost a CPU many times an ordinary one, and say nothing
+    torch.set_flush_denormal(True)  # denormal numbers are many times slower on a CPU, and add nothing
     resolved, base, tuned = _load_in_finite_precision(config, resolved, folder, rows, report)
     if base.config._attn_implementation == "eager":
         resolved = resolved._replace(attention="eager")
 
-    resumed = checkpoints.newest(run.checkpoints)
-    if resumed:
-        checkpoints.refuse_other_data(resumed, rows.train.content)
-    trainer = _trainer(run, config, resolved, tuned, rows, report, bool(resumed))
-    resolved = loss_check.agreed(trainer, resolved)
+    checkpoint = checkpoints.newest(run.checkpoints)
+    if checkpoint:
+        checkpoints.refuse_other_data(checkpoint, rows.train.content)
+    trainer = _make_trainer(run, config, resolved, tuned, rows, report, resumes=bool(checkpoint))
+    resolved = loss_check.check_loss(trainer, resolved)
     report.emit(
         "plan",
         parameters=facts.parameters,
@@ -102,26 +106,29 @@ def train(run: Run, report: Report) -> None:
     )
     if config.training.sample_prompts:
         report.samples = Samples(config.training.sample_prompts, encoder, trainer)
-    if not resumed:
-        config.method.initialize(tuned, trainer.inputs)
+    if not checkpoint:
+        config.method.initialize(tuned, trainer.first_inputs)
     if resolved.compile:
         trainer.add_callback(layer_compile.CompileCallback(base, report))
     if config.training.probe:
         trainer.add_callback(probe.MemoryProbe(trainer))
-    report.phase("training", from_step=int(resumed.name.rpartition("-")[2]) if resumed else 0)
-    trainer.train_from(resumed, resolved.steps)
-    _tell_left_out(rows, report)
-    _finish(run, config, trainer, encoder, folder, report)
+    report.phase("training", from_step=int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0)
+    trainer.train_from(checkpoint, resolved.steps)
+    _note_dropped_rows(rows, report)
+    _save_result(run, config, trainer, encoder, folder, report)
 
 
 def _load_in_finite_precision(
     config: RunConfig, resolved: Resolved, folder: Path, rows: data.Prepared, report: Report
 ) -> tuple[Resolved, Any, Any]:
-    """(settled, base, tuned); in float32 where fp16 cannot hold this model's numbers. Raises OrderError where fp16 was ordered."""
+    """(resolved, base, tuned), in float32 where fp16 cannot hold this model's numbers.
+
+    Raises OrderError where fp16 was ordered and cannot.
+    """
     base, tuned = _load_and_wrap(config, resolved, folder)
     report.precision = resolved.dtype
-    place = next(tuned.parameters()).device
-    if resolved.dtype != "float16" or probe.finite(tuned, rows.train.first(4), torch.float16, place):
+    device = next(tuned.parameters()).device
+    if resolved.dtype != "float16" or loss_check.is_finite(tuned, rows.train.first(4), torch.float16, device):
         return resolved, base, tuned
     if config.training.precision == "fp16":
         raise OrderError(
@@ -131,10 +138,8 @@ def _load_in_finite_precision(
         )
     why = "this model's numbers go beyond what fp16 holds"
     report.note(f"Computed in float32: {why}. That is slower, and the base takes twice the memory.", "warning")
-    report.precision, resolved = (
-        "float32",
-        resolved._replace(dtype="float32", autocast=None, why={**resolved.why, "precision": why}),
-    )
+    report.precision = "float32"
+    resolved = resolved._replace(dtype="float32", autocast=None, why={**resolved.why, "precision": why})
     del base, tuned
     memory.empty_cache()
     set_seed(config.training.seed)
@@ -142,7 +147,11 @@ def _load_in_finite_precision(
 
 
 def _load_and_wrap(config: RunConfig, resolved: Resolved, folder: Path) -> tuple[Any, Any]:
-    """(base, base with what is trained on it), on the device: what wrapping makes and computes is made there, and in float32 only there."""
+    """(base model, the model that the method makes of it), on the device.
+
+    The base is moved before it is wrapped: what wrapping adds and computes, partly in float32, is then on the device
+    too.
+    """
     attention.register()
     kernel = attention.PACKED_ATTENTION if resolved.attention == "sdpa" and not resolved.masked else resolved.attention
     if kernel == "sdpa" and config.training.attention == "auto":
@@ -155,42 +164,41 @@ def _load_and_wrap(config: RunConfig, resolved: Resolved, folder: Path) -> tuple
         base = distributed.to_device(base, resolved.device)
     tuned = config.method.wrap(base)
     if resolved.weights == "bfloat16":
-        adamw.narrow(tuned).defer_float32_cast = False
+        adamw.cast_trained_to_bf16(tuned).defer_float32_cast = False
     fast_lora.speed_up_lora(tuned, resolved.autocast is not None)
     return base, tuned
 
 
-def _tell_held_out(rows: data.Prepared, config: RunConfig, report: Report) -> None:
-    """Of many rows only some are measured on: which choice that was."""
-    held = rows.record["eval"]
-    if held.get("of", 0) > config.data.eval_rows:
+def _note_eval_rows(rows: data.Prepared, config: RunConfig, report: Report) -> None:
+    """Where only some of the held-out rows are evaluated on, say how they were chosen."""
+    evaluated = rows.record["eval"]
+    if evaluated.get("of", 0) > config.data.eval_rows:
         others = "not used" if isinstance(config.data.eval, str) else "trained on"
         report.note(
-            f"Measured on are {held['rows']} of the {held['of']} rows of the held-out data, spread over short and long ones; "
-            f"the others are {others}. data.eval_rows sets how many."
+            f"Measured on are {evaluated['rows']} of the {evaluated['of']} rows of the held-out data, spread over "
+            f"short and long ones; the others are {others}. data.eval_rows sets how many."
         )
 
 
-def _tell_left_out(rows: data.Prepared, report: Report) -> None:
-    """Of rows that were encoded while the run went on: what the plan could not know yet."""
+def _note_dropped_rows(rows: data.Prepared, report: Report) -> None:
+    """Of rows that were encoded during training: those dropped after the plan was written."""
     late = rows.train.finished() if isinstance(rows.train, StreamedRows) else None
     if late and late["dropped"]:
-        report.note(
-            "Rows that could not be trained on: "
-            + "; ".join(f"{kind}: {told['count']}" for kind, told in late["dropped"].items())
-            + ".",
-            data=late,
-        )
+        counts = "; ".join(f"{kind}: {dropped['count']}" for kind, dropped in late["dropped"].items())
+        report.note(f"Rows that could not be trained on: {counts}.", data=late)
 
 
-def _trainer(
-    run: Run, config: RunConfig, resolved: Resolved, tuned: Any, rows: data.Prepared, report: Report, resumed: bool
+def _make_trainer(
+    run: Run, config: RunConfig, resolved: Resolved, tuned: Any, rows: data.Prepared, report: Report, resumes: bool
 ) -> StudioTrainer:
-    training, held = config.training, len(rows.eval) > 0
-    split = distributed.world_size() > 1 and sharding.strategy(config, tuned) == "fsdp"
-    named = sharding.supported_optimizer(resolved.optimizer, report) if split else resolved.optimizer
-    own = (adamw.RoundedAdamW, {"lr": config.learning_rate, "seed": training.seed}) if named == auto.ROUNDING else None
-    arguments = (sharding.ShardedTrainingArguments if split else TrainingArguments)(
+    training, evaluates = config.training, len(rows.eval) > 0
+    sharded = distributed.world_size() > 1 and sharding.strategy(config, tuned) == "fsdp"
+    optimizer = sharding.supported_optimizer(resolved.optimizer, report) if sharded else resolved.optimizer
+    rounded_adamw = None
+    if optimizer == auto.ROUNDING:
+        optimizer = "adamw_torch"
+        rounded_adamw = (adamw.RoundedAdamW, {"lr": config.learning_rate, "seed": training.seed})
+    arguments = (sharding.ShardedTrainingArguments if sharded else TrainingArguments)(
         output_dir=str(run.checkpoints),
         num_train_epochs=training.epochs,
         max_steps=training.max_steps or -1,
@@ -203,7 +211,7 @@ def _trainer(
         max_grad_norm=training.max_grad_norm,
         neftune_noise_alpha=training.neftune,
         label_smoothing_factor=training.label_smoothing,
-        optim="adamw_torch" if own else named,
+        optim=optimizer,
         bf16=resolved.autocast == "bfloat16",
         fp16=resolved.autocast == "float16",
         use_cpu=resolved.device == "cpu",
@@ -213,9 +221,9 @@ def _trainer(
         logging_steps=training.log_every,
         logging_first_step=True,
         logging_nan_inf_filter=False,
-        eval_strategy="steps" if held else "no",
+        eval_strategy="steps" if evaluates else "no",
         eval_steps=resolved.eval_every,
-        eval_on_start=held and not resumed,
+        eval_on_start=evaluates and not resumes,
         save_strategy="steps",
         save_steps=resolved.save_every,
         save_total_limit=None,
@@ -226,105 +234,107 @@ def _trainer(
         dataloader_num_workers=resolved.workers,
         **sharding.distributed_arguments(),
     )
-    if split:
+    if sharded:
         sharding.shard_model(tuned, arguments.device, getattr(torch, resolved.dtype))
     elif is_cast_deferred(tuned):
         cast_trained_to_float32(distributed.to_device(tuned, resolved.device))
     return StudioTrainer(
         method=config.method,
         report=report,
-        layout=Layout(resolved.packed, resolved.micro_batch_tokens, resolved.batch_size),
-        effective=resolved.effective,
-        kind=sharding.supported_loss(config, resolved.loss, tuned, report),
-        keep=training.keep_checkpoints,
+        layout=_layout(resolved),
+        effective_batch_size=resolved.effective,
+        loss_kind=sharding.supported_loss(resolved.loss, tuned, report),
+        checkpoints_to_keep=training.keep_checkpoints,
         dtype=getattr(torch, resolved.dtype),
-        split=split,
-        optimizer_cls_and_kwargs=own,
+        sharded=sharded,
+        optimizer_cls_and_kwargs=rounded_adamw,
         model=tuned,
         args=arguments,
         train_dataset=rows.train,
-        eval_dataset=rows.eval if held else None,
+        eval_dataset=rows.eval if evaluates else None,
         callbacks=[report],
     )
 
 
+def _layout(resolved: Resolved) -> Layout:
+    return Layout(resolved.packed, resolved.micro_batch_tokens, resolved.batch_size)
+
+
 def _plan(config: RunConfig, folder: Path, resolved: Resolved, tuned: Any, rows: data.Prepared) -> dict[str, Any]:
     """What is known before the first step."""
-    trainable = sum(weight.numel() for weight in tuned.parameters() if weight.requires_grad)
-    layout = Layout(resolved.packed, resolved.micro_batch_tokens, resolved.batch_size)
+    first_rows = rows.train.first(ROWS_LOOKED_AT)
+    added = new_tokens.assign_ids(folder, config.data.new_tokens).ids
     return {
         "steps": resolved.steps,
         "epochs": config.training.epochs,
         "rows": len(rows.train),
         "eval_rows": len(rows.eval),
-        "trainable": trainable,
-        **({"new_tokens": list(added)} if (added := new_tokens.assign_ids(folder, config.data.new_tokens).ids) else {}),
+        "trainable": sum(weight.numel() for weight in trained_weights(tuned).values()),
+        **({"new_tokens": list(added)} if added else {}),
         "effective_batch": resolved.effective,
         "processes": distributed.world_size(),
         **resolved.as_event(),
-        **packing_statistics(rows.train.first(20_000), layout, resolved.effective, config.training.seed),
+        **packing_statistics(first_rows, _layout(resolved), resolved.effective, config.training.seed),
         "data": rows.record,
         "statistics": rows.statistics,
     }
 
 
-def _finish(run: Run, config: RunConfig, trainer: StudioTrainer, encoder: Encoder, base: Path, report: Report) -> None:
-    """Write model/ with a manifest last, then the end line."""
-    template, added = encoder.template, new_tokens.assign_ids(base, config.data.new_tokens)
-    if report.discarding():
-        report.emit("end", state="stopped", cause="Stopped and discarded as asked.", peak_memory=peak_memory())
+def _save_result(
+    run: Run, config: RunConfig, trainer: StudioTrainer, encoder: Encoder, base: Path, report: Report
+) -> None:
+    """Write model/ with its manifest last, then the end event."""
+    if report.stopping == "discard":
+        peak = memory.peak_memory()
+        report.emit("end", state="stopped", cause="Stopped and discarded as asked.", peak_memory=peak)
         return
     report.phase("saving")
-    step = trainer.take_best() if config.training.keep_best else trainer.state.global_step
-    finished = sharding.gather_full_model(trainer)
+    step = trainer.load_best_weights() if config.training.keep_best else trainer.state.global_step
+    full_model = sharding.gather_full_model(trainer)
     if distributed.is_main():
+        added = new_tokens.assign_ids(base, config.data.new_tokens)
         with checkpoints.replacing(run.result) as result:
-            config.method.save_result(finished, result)
-            hf_files.copy_tokenizer(encoder.tokenizer_folder, result, template.text)
+            config.method.save_result(full_model, result)
+            hf_files.copy_tokenizer(encoder.tokenizer_folder, result, encoder.template.text)
             if not config.method.adapter:
                 hf_files.write_config(
                     base,
                     result,
-                    dtype=str(finished.config.dtype).removeprefix("torch."),
+                    dtype=str(full_model.config.dtype).removeprefix("torch."),
                     vocabulary=added.size if added.size > model.facts(base).rows else None,
                 )
-            write_atomic(
-                result / "manifest.json",
-                json.dumps(
-                    {
-                        "base": str(base),
-                        "base_fingerprint": shards.fingerprint(base),
-                        "model": config.model.model_dump(),
-                        "method": config.method.model_dump(mode="json"),
-                        "template": template.name,
-                        "stop": template.stop_strings,
-                        "step": step,
-                        "special_answers": special_answers(trainer.train_dataset, encoder),
-                        **({"own_tokenizer": True, "new_tokens": added.ids} if added.rows else {}),
-                    },
-                    indent=1,
-                    ensure_ascii=False,
-                ),
-            )
+            manifest = {
+                "base": str(base),
+                "base_fingerprint": shards.fingerprint(base),
+                "model": config.model.model_dump(),
+                "method": config.method.model_dump(mode="json"),
+                "template": encoder.template.name,
+                "stop": encoder.template.stop_strings,
+                "step": step,
+                "special_answers": special_answers(trainer.train_dataset, encoder),
+                **({"own_tokenizer": True, "new_tokens": added.ids} if added.rows else {}),
+            }
+            write_atomic(result / "manifest.json", json.dumps(manifest, indent=1, ensure_ascii=False))
         report.saved(run.result, "model")
     stopped = report.stopping is not None
     report.emit(
         "end",
         state="stopped" if stopped else "finished",
         cause="Stopped as asked; the model so far is kept." if stopped else None,
-        peak_memory=max(distributed.gather(peak_memory())),
-        memory_by_phase=report.mark(),
+        peak_memory=max(distributed.gather(memory.peak_memory())),
+        memory_by_phase=report.record_peak(),
         step=step,
     )
 
 
 def special_answers(rows: Any, encoder: Encoder) -> list[int]:
-    """Special tokens that were trained as part of answers, the ends of turns apart: the chat shows them. Looked for in 20,000 rows at most."""
+    """Special tokens, other than the ends of turns, that are targets in the first rows: the chat shows them."""
     tokenizer, template = encoder.tokenizer, encoder.template
-    special = {token for token, one in tokenizer.get_added_tokens_decoder().items() if one.special}
-    ends = {tokenizer.token_to_id(text) for text in (*template.stop_strings, *template.special.values())}
-    trained = {label for row in rows.first(20_000) for label in row["labels"]} if special - ends else set()
-    return sorted((special - ends) & trained)
+    special = {token for token, added in tokenizer.get_added_tokens_decoder().items() if added.special}
+    special -= {tokenizer.token_to_id(text) for text in (*template.stop_strings, *template.special.values())}
+    if not special:
+        return []
+    return sorted(special & {label for row in rows.first(ROWS_LOOKED_AT) for label in row["labels"]})
 
 
 if __name__ == "__main__":

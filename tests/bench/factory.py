@@ -115,7 +115,7 @@ def order(config: RunConfig, base: Path, rows: Path, out: Path, device: Device) 
     if method.adapter:
         named |= {
             "lora_rank": method.rank,
-            "lora_alpha": int(method.scale_alpha),
+            "lora_alpha": int(method.effective_alpha),
             "lora_dropout": method.dropout,
             "lora_target": "all",
         }

@@ -63,7 +63,7 @@ def adapter(config: RunConfig) -> Any:
         return None
     return LoraConfig(
         r=method.rank,
-        lora_alpha=method.scale_alpha,
+        lora_alpha=method.effective_alpha,
         lora_dropout=method.dropout,
         target_modules="all-linear",
         task_type="CAUSAL_LM",

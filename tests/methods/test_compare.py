@@ -1,4 +1,4 @@
-"""compare-methods and methods in the terminal: one order a method, one table; the trainer is stood in for by a diary."""
+"""compare-methods and methods in the terminal: one order a method, one table; events stand in for the trainer."""
 
 from __future__ import annotations
 

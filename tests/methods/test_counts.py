@@ -1,4 +1,4 @@
-"""What a method says it trains, without torch, is what the wrapped model trains: on every architecture, to the number."""
+"""A method's count of what it trains, without torch, is what the wrapped model trains, on every architecture."""
 
 from __future__ import annotations
 

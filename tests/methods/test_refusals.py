@@ -153,9 +153,10 @@ def test_without_bitsandbytes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_refusing_loads_no_torch(tiny_model: Path) -> None:
     code = (
-        "import sys\nfrom pathlib import Path\nfrom studio import model\nfrom studio.methods import METHODS\nfrom studio.device import devices\n"
-        f"facts = model.facts(Path({str(tiny_model)!r}))\nfor kind in METHODS.values(): kind().refuse(facts, None, devices()[0])\n"
-        "print([name for name in ('torch', 'peft', 'transformers', 'bitsandbytes') if name in sys.modules])"
+        "import sys\nfrom pathlib import Path\nfrom studio import model\nfrom studio.methods import METHODS\nfrom "
+        f"studio.device import devices\nfacts = model.facts(Path({str(tiny_model)!r}))\nfor kind in METHODS.values(): "
+        "kind().refuse(facts, None, devices()[0])\nprint([name for name in ('torch', 'peft', 'transformers', "
+        "'bitsandbytes') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == "[]", done.stderr

@@ -1,8 +1,9 @@
-"""Run by test_pretended_accelerator.py: every method goes there and back on a pretended accelerator, from loading on. No tensor is made on the host,
-and the device is asked nothing.
+"""Run by test_pretended_accelerator.py: every method goes there and back on a pretended accelerator, from loading on.
 
-The order is the trainer's: load, move, wrap, then StudioTrainer's own training step and the optimizer's. What is computed is not tested here; that a
-card could compute it, and would not be waited for, is.
+No tensor is made on the host, and the device is asked nothing.
+
+The order is the trainer's: load, move, wrap, then StudioTrainer's own training step and the optimizer's. What is
+computed is not tested here; that a card could compute it, and would not be waited for, is.
 """
 
 from __future__ import annotations
@@ -51,8 +52,9 @@ class Trainer(StudioTrainer):
 
     def __init__(self, resolved: Resolved, backward: Any):
         self.args = SimpleNamespace(device=torch.device(pretended.NAME), label_smoothing_factor=0.0)
-        self.world, self.kind, self.dtype, self.optimizer = 1, resolved.loss, getattr(torch, resolved.dtype), None
-        self.report = SimpleNamespace(tokens=0)
+        self.world_size, self.loss_kind, self.dtype = 1, resolved.loss, getattr(torch, resolved.dtype)
+        self.optimizer = None
+        self.report = SimpleNamespace(num_tokens=0)
         self.accelerator = SimpleNamespace(no_sync=lambda model: contextlib.nullcontext(), backward=backward)
 
 
@@ -141,7 +143,10 @@ def test_their_variants_train(method: dict[str, Any], folder: Path) -> None:
 def test_packed_rows_take_the_variable_length_kernel(
     method: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On Ampere and newer, in 16 bits, whatever is trained: float32 weights leave float32 queries and keys under autocast."""
+    """On Ampere and newer, in 16 bits, whatever is trained.
+
+    Float32 weights leave float32 queries and keys under autocast.
+    """
     taken = []
 
     def kernel(
@@ -150,7 +155,7 @@ def test_packed_rows_take_the_variable_length_kernel(
         taken.append((query.dtype, key.dtype, value.dtype))
         return query[0].transpose(0, 1).unsqueeze(0) + (key.sum() + value.sum()) * 0
 
-    monkeypatch.setattr(attention, "_flash", lambda query: query.dtype in (torch.bfloat16, torch.float16))
+    monkeypatch.setattr(attention, "_has_flash", lambda query: query.dtype in (torch.bfloat16, torch.float16))
     monkeypatch.setattr(attention, "_varlen", kernel)
     steps(folder, method, True, "bf16")
     assert taken == [(torch.bfloat16,) * 3], "one layer, one piece"
@@ -169,7 +174,7 @@ def test_dropout_drawn_on_the_host_is_caught(folder: Path, monkeypatch: pytest.M
 
 
 def test_a_model_that_was_not_moved_is_caught(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(distributed, "placed", lambda base, kind: base)
+    monkeypatch.setattr(distributed, "to_device", lambda base, kind: base)
     with pytest.raises(AssertionError, match="lies on cpu"):
         steps(folder, "lora", True, "bf16")
 

@@ -6,19 +6,23 @@ import pytest
 import torch
 
 from studio.worker import adamw
-from studio.worker.adamw import RoundedAdamW, random_bits, rounded
+from studio.worker.adamw import RoundedAdamW, round_stochastically
+from studio.worker.random_bits import random_int16
 
 
 def noise(count: int, seed: int = 0) -> torch.Tensor:
-    return random_bits(count, torch.Generator().manual_seed(seed))
+    return random_int16(count, torch.device("cpu"), torch.Generator().manual_seed(seed))
 
 
 def test_rounding_is_right_in_the_mean() -> None:
-    """1 + k/512: bf16 has 1 and 1 + 1/128 there. Of many roundings the share that went up is how near the upper one lies."""
+    """1 + k/512: bf16 has 1 and 1 + 1/128 there.
+
+    Of many roundings the share that went up is how near the upper one lies.
+    """
     many = 200_000
     for wanted in (0.0, 0.1, 0.5, 0.9):
         exact = 1 + wanted / 128
-        found = rounded(torch.full((many,), exact), noise(many)).float()
+        found = round_stochastically(torch.full((many,), exact), noise(many)).float()
         assert set(found.unique().tolist()) <= {1.0, 1 + 1 / 128}
         share = (found > 1).float().mean().item()
         assert abs(share - wanted) < 5 * (max(wanted * (1 - wanted), 1e-9) / many) ** 0.5 + 1e-6, (
@@ -28,9 +32,9 @@ def test_rounding_is_right_in_the_mean() -> None:
 
 def test_what_bf16_can_hold_stays_as_it_is() -> None:
     exact = torch.randn(1000, generator=torch.Generator().manual_seed(1)).to(torch.bfloat16)
-    assert torch.equal(rounded(exact.float(), noise(1000)), exact)
+    assert torch.equal(round_stochastically(exact.float(), noise(1000)), exact)
     odd = torch.tensor([float("inf"), float("-inf"), float("nan"), 0.0, -0.0])
-    found = rounded(odd.clone(), noise(5))
+    found = round_stochastically(odd.clone(), noise(5))
     assert torch.equal(found[:2].float(), odd[:2])
     assert found[2].isnan()
     assert not found[3:].any()
@@ -45,7 +49,10 @@ def test_chances_are_uniform() -> None:
 
 
 def walk(dtype: torch.dtype, optimizer: type, steps: int = 400, **options: float) -> torch.Tensor:
-    """Weights of 1 with a constant gradient: AdamW moves each by its rate a step, here a hundredth of what bf16 can tell beside 1."""
+    """Weights of 1 with a constant gradient.
+
+    AdamW moves each by its rate a step, here a hundredth of what bf16 can tell beside 1.
+    """
     weight = torch.nn.Parameter(torch.ones(5000, dtype=dtype))
     made = optimizer([weight], lr=1 / 128 / 100, weight_decay=0.0, **options)
     for _ in range(steps):

@@ -33,7 +33,10 @@ def test_bytes_are_those_of_bitsandbytes(shape: tuple[int, int], double: bool) -
 def test_a_base_stands_in_its_bits_where_sixteen_do_not_fit(
     home: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A QLoRA run and its base on a small device: one base in 4 bits for both; a merge goes into the 16 bits of the files all the same."""
+    """A QLoRA run and its base on a small device: one base in 4 bits for both.
+
+    A merge goes into the 16 bits of the files all the same.
+    """
     run = order(tiny_model, rows(tmp_path / "rows.json"), "method.name=qlora", "training.max_steps=2")
     carry(run)
     both = [reference.resolve(run.id), reference.resolve(f"base:{run.id}")]
@@ -52,7 +55,7 @@ def test_a_base_stands_in_its_bits_where_sixteen_do_not_fit(
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's table of maps")
 def test_a_packed_base_keeps_its_file_only_in_16_bits(tmp_path: Path) -> None:
-    """Of a file in bf16 the embeddings stay views while they are held in bf16, and all pages that were read stay with them; the estimate says the same."""
+    """Embeddings in bf16 stay views of a bf16 file, whose pages stay in memory; the estimate says the same."""
     import torch
 
     from studio.methods.qlora import QLoRA

@@ -1,4 +1,7 @@
-"""The check before every run, the probe off: a model that computes otherwise than transformers' plain forward is trained the plain way, and it is said."""
+"""The check before every run, the probe off.
+
+A model that computes otherwise than transformers' plain forward is trained the plain way, and it is said.
+"""
 
 from __future__ import annotations
 
@@ -98,7 +101,7 @@ def test_a_family_outside_the_list_is_trained_as_it_is(
 def test_attention_that_looks_into_the_neighbour_is_noticed(
     tiny_model: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The kernel sees one long row; the pieces of training are padded afterwards, and the model's attention is transformers' own."""
+    """The kernel sees one long row: micro-batches are padded afterwards, and attention is transformers' own."""
     sound, seen = attention.packed_attention, []
 
     def leaking(module: Any, query: torch.Tensor, *given: Any, **more: Any) -> Any:

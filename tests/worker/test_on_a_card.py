@@ -1,4 +1,7 @@
-"""What a run does on a card, as far as it can be seen without one: places, kernels, precision, the probe's steps, the peers' settings."""
+"""What a run does on a card, as far as it can be seen without one.
+
+Places, kernels, precision, the probe's steps, the peers' settings.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +44,7 @@ def test_a_rank_takes_its_card_before_anything_is_loaded(monkeypatch: pytest.Mon
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", lambda number: done.append(number))
     monkeypatch.setattr(train.process, "die_with_parent", lambda pid: None)
-    monkeypatch.setattr(train, "Report", lambda *given: SimpleNamespace())
+    monkeypatch.setattr(train, "Report", lambda *given: SimpleNamespace(run_to_exit_code=lambda work: work()))
     monkeypatch.setattr(train, "train", lambda *given: done.append("train"))
     train.main(SimpleNamespace(config=order()))
     assert done == [1, "train"]
@@ -198,7 +201,7 @@ def test_what_is_no_number_is_told_with_what_this_device_can_do(
     report = Report(SimpleNamespace(append=lambda *given, **more: None), 1)
     report.precision = precision
     with pytest.raises(Exception, match="not a number") as caught:
-        report.refuse_nan(float("nan"), 3, "loss")
+        report.check_finite(float("nan"), 3, "loss")
     assert said in caught.value.hint
 
 

@@ -1,5 +1,8 @@
-"""Every method on a pretended accelerator (pretended_cases.py), in a process of its own: torch takes such a device only before its first backward pass,
-and everything that asks torch for an accelerator would find it from then on."""
+"""Every method on a pretended accelerator (pretended_cases.py), in a process of its own.
+
+Torch takes such a device only before its first backward pass, and everything that asks torch for an accelerator would
+find it from then on.
+"""
 
 from __future__ import annotations
 

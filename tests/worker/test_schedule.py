@@ -1,4 +1,4 @@
-"""The learning rate: no step at rate 0, transformers' own schedule otherwise, and the right rate after a resume with more steps."""
+"""Learning rate: no step at rate 0, transformers' schedule otherwise, the right rate after a resume with more steps."""
 
 from __future__ import annotations
 

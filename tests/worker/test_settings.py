@@ -29,7 +29,10 @@ BF16 = (*FULL, "training.precision=bf16")
 
 
 class Pull(NamedTuple):
-    """settings: the lever pulled; usual: the order it is compared with; near: how far the losses of five steps may lie apart."""
+    """settings: the lever pulled; usual: the order it is compared with; near.
+
+    How far the losses of five steps may lie apart.
+    """
 
     settings: tuple[str, ...]
     usual: tuple[str, ...] = FIXED
@@ -165,8 +168,8 @@ REACH: dict[
 ] = {  # training.KEY -> (another value than the default, whether it arrived)
     "epochs": ("2", lambda trainer, ordered: trainer.args.num_train_epochs == 2),
     "max_steps": ("7", lambda trainer, ordered: trainer.args.max_steps == 7),
-    "batch_size": ("3", lambda trainer, ordered: trainer.layout.max_rows == 3 and trainer.effective == 6),
-    "accumulation": ("5", lambda trainer, ordered: trainer.effective == 10),
+    "batch_size": ("3", lambda trainer, ordered: trainer.layout.max_rows == 3 and trainer.effective_batch_size == 6),
+    "accumulation": ("5", lambda trainer, ordered: trainer.effective_batch_size == 10),
     "learning_rate": ("0.003", lambda trainer, ordered: trainer.args.learning_rate == 0.003),
     "schedule": ("linear", lambda trainer, ordered: trainer.args.lr_scheduler_type == "linear"),
     "warmup": ("0.25", lambda trainer, ordered: trainer.args.get_warmup_steps(100) == 25),
@@ -175,7 +178,7 @@ REACH: dict[
     "neftune": ("5", lambda trainer, ordered: trainer.args.neftune_noise_alpha == 5),
     "label_smoothing": (
         "0.1",
-        lambda trainer, ordered: trainer.args.label_smoothing_factor == 0.1 and trainer.kind == "full",
+        lambda trainer, ordered: trainer.args.label_smoothing_factor == 0.1 and trainer.loss_kind == "full",
     ),
     "precision": ("bf16", lambda trainer, ordered: trainer.dtype == torch.bfloat16 and trainer.args.bf16),
     "weights": (
@@ -188,7 +191,7 @@ REACH: dict[
     "checkpointing": ("true", lambda trainer, ordered: trainer.args.activation_checkpointing),
     "packing": ("false", lambda trainer, ordered: not trainer.layout.packed),
     "optimizer": ("adafactor", lambda trainer, ordered: trainer.create_optimizer().__class__.__name__ == "Adafactor"),
-    "loss": ("full", lambda trainer, ordered: trainer.kind == "full"),
+    "loss": ("full", lambda trainer, ordered: trainer.loss_kind == "full"),
     "attention": ("eager", lambda trainer, ordered: trainer.model.config._attn_implementation == "eager"),
     "compile": (
         "true",
@@ -201,7 +204,7 @@ REACH: dict[
     "log_every": ("4", lambda trainer, ordered: trainer.args.logging_steps == 4),
     "eval_every": ("6", lambda trainer, ordered: trainer.args.eval_steps == 6),
     "save_every": ("9", lambda trainer, ordered: trainer.args.save_steps == 9),
-    "keep_checkpoints": ("5", lambda trainer, ordered: trainer.keep == 5),
+    "keep_checkpoints": ("5", lambda trainer, ordered: trainer.checkpoints_to_keep == 5),
     "early_stopping": ("3", lambda trainer, ordered: trainer.report.early_stopping == 3),
     "keep_best": ("true", lambda trainer, ordered: trainer.report.keep_best),
     "sample_prompts": ('["Hello?"]', lambda trainer, ordered: trainer.report.samples.prompts == ("Hello?",)),
@@ -231,7 +234,7 @@ def test_every_training_key_reaches_the_trainer(
     """Everything up to the first step is done; the trainer as it stands then is looked at."""
     seen: list[StudioTrainer] = []
     monkeypatch.setattr(StudioTrainer, "train_from", lambda self, checkpoint, steps: seen.append(self))
-    monkeypatch.setattr(train, "_finish", lambda *given: None)
+    monkeypatch.setattr(train, "_save_result", lambda *given: None)
     monkeypatch.setattr(
         "transformers.trainer.get_reporting_integration_callbacks", lambda names: [Tracker] * len(names)
     )
@@ -244,7 +247,10 @@ def test_every_training_key_reaches_the_trainer(
 
 
 def test_of_the_trainer_only_two_private_methods_are_set_aside() -> None:
-    """What its documented interface can carry goes through it: every private method that is replaced ties us to one version of transformers."""
+    """What its documented interface can carry goes through it.
+
+    Every private method that is replaced ties us to one version of transformers.
+    """
     own = {name for kind in StudioTrainer.__mro__[: StudioTrainer.__mro__.index(Trainer)] for name in vars(kind)}
     assert {name for name in own & {*dir(Trainer)} if name.startswith("_") and not name.startswith("__")} == {
         "_save_checkpoint",

@@ -1,4 +1,4 @@
-"""One run on several processes: the losses of one, a model really split, a killed one told as what it is, resume, hosts."""
+"""One run on several processes: the losses of one, a sharded model, a killed process and its cause, resume, hosts."""
 
 from __future__ import annotations
 
@@ -70,7 +70,10 @@ def ranks(run: Run) -> list[psutil.Process]:
 
 
 def test_a_split_model_under_its_supervisor(home: Path, tiny_model: Path, tmp_path: Path) -> None:
-    """Full fine-tuning split over two processes: one is killed, the run is resumed and ends as one process ends; then its supervisor is killed."""
+    """Full fine-tuning split over two processes: one is killed, the run is resumed and ends as one process ends.
+
+    Then its supervisor is killed.
+    """
     data = rows(tmp_path / "rows.json", 23)
     alone = order(tiny_model, data, "method.name=full", *FIXED)
     expected = carry(alone)
@@ -206,9 +209,10 @@ def test_other_devices_are_another_order(home: Path, tiny_model: Path, tmp_path:
 
 
 def test_what_will_be_split_waits_in_16_bits(home: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every process of a host loads the whole model: it is cast to float32 only where it is split, a layer at a time."""
+    """Every process of a host loads the whole model: it is cast to float32 only when it is sharded, layer by layer."""
     order = config.parse(
-        f"{{model: {tiny_model}, data: {{train: x.json}}, method: {{name: full}}, training: {{precision: bf16, devices: 2, sharding: fsdp}}}}"
+        f"{{model: {tiny_model}, data: {{train: x.json}}, method: {{name: full}}, "
+        "training: {precision: bf16, devices: 2, sharding: fsdp}}"
     )
     resolved = resolve(
         order, model.facts(tiny_model), devices()[0], {"rows": 9, "tokens": 99, "trained": 99, "max": 11}

@@ -81,7 +81,8 @@ def test_too_large_a_batch_ends_at_the_probe(tiny_model: Path, data: Path, monke
         if not model.training:
             return said(self, model, micro_batch)
         raise RuntimeError(
-            "[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes"
+            "[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 "
+            "bytes"
         )
 
     monkeypatch.setattr(StudioTrainer, "micro_batch_loss", full)
