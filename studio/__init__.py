@@ -13,7 +13,7 @@ What lies flat are the product's nouns; a room beside a noun holds what it is ma
 
     device     driver/    each maker's cards and what is known of them, by kind; the installed torch, read from its files
     model      base/      where a base model comes from, its headers, its linears, how it is held in few bits
-    template   text/      the sandbox, which characters an assistant wrote, the gate before launch
+    template   text/      the sandbox, the assistant's spans, the check of a template before launch
     estimate   memory/    bytes, cause by cause;  forecast/  time, advice, what earlier runs teach
     auto                  the rule of each `auto` setting; resolve.py: all of them with what the estimate says; preflight.py: checks before a run
     place      places/    here, over SSH, as a Hub Job: relay.py tells of a run there, follow.py takes it in here
@@ -45,6 +45,7 @@ FLOORS = {
     2: (
         "new_tokens",
         "token_rows",
+        "rendering",
         "tokens",
         "data",
         "combination",

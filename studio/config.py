@@ -56,7 +56,7 @@ class RunConfig(BaseModel):
     def data_sections(self) -> list[tuple[DataOrder, int]]:
         """(data, seed) of what was learnt from: its own, or that of each run that a combination is made of."""
         return (
-            [(one.data, one.seed) for one in self.combine.held_out]
+            [(parent.data, parent.seed) for parent in self.combine.held_out]
             if self.combine
             else [(self.data, self.training.seed)]
         )
@@ -72,16 +72,18 @@ class RunConfig(BaseModel):
         return yaml.safe_dump({key: plain[key] for key in order}, sort_keys=False, allow_unicode=True)
 
     def with_absolute_paths(self) -> RunConfig:
-        """The order with its relative paths in full, as the caller's folder makes them: a run works in a folder of its own."""
+        """The order with absolute paths: a run works in a folder of its own."""
         plain = self.model_dump(mode="json", exclude_unset=True)
         ordered = plain["data"]
-        for one in [ordered] if isinstance(ordered["train"], str) else ordered["train"]:
-            key = "train" if one is ordered else "source"
-            one[key] = _in_full(one[key])
+        if isinstance(ordered["train"], str):
+            ordered["train"] = _absolute(ordered["train"])
+        else:
+            for source in ordered["train"]:
+                source["source"] = _absolute(source["source"])
         if isinstance(ordered.get("eval"), str):
-            ordered["eval"] = _in_full(ordered["eval"])
+            ordered["eval"] = _absolute(ordered["eval"])
         if self.model.kind in ("folder", "gguf"):
-            plain["model"]["source"] = _in_full(self.model.source)
+            plain["model"]["source"] = _absolute(self.model.source)
         return build(plain)
 
     def with_changes(self, **sections: dict[str, Any]) -> RunConfig:
@@ -92,8 +94,11 @@ class RunConfig(BaseModel):
         return build(plain)
 
 
-def _in_full(text: str) -> str:
-    """The path of what is there, absolute; a sample, a Hub id and what is nowhere as they are. FOLDER/dataset_info.json:NAME keeps its name."""
+def _absolute(text: str) -> str:
+    """The absolute path of what exists; a sample, a Hub id and a missing path as they are.
+
+    FOLDER/dataset_info.json:NAME keeps its name.
+    """
     if text.partition(":")[0] == "sample":
         return text
     file, _, name = text.rpartition(":")
@@ -153,21 +158,21 @@ def _set(plain: dict[str, Any], setting: str) -> None:
     key, sign, value = setting.partition("=")
     if not sign or not key:
         raise OrderError(f"--set {setting!r} has no value.", "Write --set method.rank=16.", setting)
-    here = plain
+    section = plain
     *parents, last = key.strip().split(".")
     for parent in parents:
-        inner = here.get(parent)
+        inner = section.get(parent)
         if isinstance(inner, str) and parent == "method":
             inner = {"name": inner}
         if isinstance(inner, str) and parent == "model":
             inner = {"source": inner}
         if isinstance(inner, str) and parent == "place":
             inner = {"kind": inner}
-        here[parent] = inner = dict(inner) if isinstance(inner, dict) else {}
-        here = inner
-    if parents == ["method"] and last == "name" and here.get("name") != value:
-        here.clear()  # another method has other knobs
-    here[last] = yaml_text.read(value, f"--set {key}")
+        section[parent] = dict(inner) if isinstance(inner, dict) else {}
+        section = section[parent]
+    if parents == ["method"] and last == "name" and section.get("name") != value:
+        section.clear()  # another method has other knobs
+    section[last] = yaml_text.read(value, f"--set {key}")
 
 
 def _dotted(loc: tuple) -> str:
@@ -187,10 +192,8 @@ def _fault(item: Mapping[str, Any]) -> tuple[str, str]:
     if kind == "missing":
         if where == "place.host":
             return "place.host is missing.", "Name the computer as after ssh: gpu-box or me@203.0.113.7."
-        return f"{where} is missing.", "It says which data to train on: a file, a Hub id or sample." if where in (
-            "data",
-            "data.train",
-        ) else ""
+        hint = "It says which data to train on: a file, a Hub id or sample."
+        return f"{where} is missing.", hint if where in ("data", "data.train") else ""
     if kind in ("union_tag_invalid", "union_tag_not_found") and where == "place":
         return (
             f"There is no place {value.get('kind') if isinstance(value, dict) else value!r}.",

@@ -1,4 +1,4 @@
-"""JSON from outside, as plain values of a bounded depth: Python's parser and much that walks its values recurse, and end in RecursionError."""
+"""JSON from outside, as plain values of a bounded depth: Python's parser and code that walks values recurse."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def read(text: str | bytes, where: str = "The request") -> Any:
 
 
 def read_or_default(file: Path, fallback: Any) -> Any:
-    """What a file of ours holds; the fallback where it is not there yet, spoilt by hand, or of another kind than the fallback."""
+    """The value in a JSON file of ours; the fallback where it is missing, damaged, or of another type."""
     try:
-        found = json.loads(file.read_text())
+        value = json.loads(file.read_text())
     except (OSError, ValueError):
         return fallback
-    return found if isinstance(found, type(fallback)) else fallback
+    return value if isinstance(value, type(fallback)) else fallback
 
 
 def check_depth(value: Any, where: str = "The request") -> Any:
@@ -38,9 +38,9 @@ def check_depth(value: Any, where: str = "The request") -> Any:
     for _ in range(DEEPEST + 1):
         level = [
             inner
-            for one in level
-            if isinstance(one, dict | list)
-            for inner in (one.values() if isinstance(one, dict) else one)
+            for outer in level
+            if isinstance(outer, dict | list)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
         ]
     if level:
         raise nesting_error(where)

@@ -44,13 +44,13 @@ Message = dict[str, Any]
 class Rendered:
     """A conversation as text. spans: [start, end) in characters of what the assistant wrote, end of turn included.
 
-    masked: what of it is never trained, whatever is trained on (an encoder's spans are without it); left_out: kinds of problems: what the
-    template has no place for.
+    masked_spans: what of it is never trained, whatever is trained on (a Renderer's spans begin behind it).
+    left_out: kinds of problems: what the template cannot write.
     """
 
     text: str
     spans: list[tuple[int, int]]
-    masked: Sequence[tuple[int, int]] = ()
+    masked_spans: Sequence[tuple[int, int]] = ()
     left_out: tuple[str, ...] = ()
 
 
@@ -60,10 +60,10 @@ def names() -> list[str]:
 
 
 def load(name: str = "auto", model_folder: str | Path | None = None) -> Template:
-    """A template by name; "model": the model's own; "auto": the model's own if it has one, else one whose marks are tokens of this model.
+    """A template by name. "model": the model's own; "auto": the model's own, else one whose marks are its tokens.
 
-    Where the model's tokenizer begins a text with a BOS and the named template writes none, it is made to: so training, chat, the
-    saved template and GGUF agree. A model's own template stays as its makers wrote it.
+    Where the model's tokenizer begins a text with a BOS and the named template writes none, the BOS is added to it:
+    training, chat, the saved template and GGUF then agree. A model's own template stays as it is.
     Raises TemplateError when there is none of that name, or it is no valid Jinja.
     """
     special = special_tokens(model_folder)
@@ -97,28 +97,27 @@ def _with_bos(text: str, bos: str, special: dict[str, str]) -> str:
 
 
 def added_bos(model_folder: str | Path | None) -> str:
-    """The token that a model's tokenizer puts before every text by itself, as tokenizer.json's post-processor says; "" for none."""
+    """The token that the post-processor in tokenizer.json puts before every text; "" for none."""
     file = Path(model_folder, "tokenizer.json") if model_folder is not None else None
     if file is None or not file.is_file():
         return ""
-    told = file.stat()
-    return _added_bos(file, told.st_mtime_ns, told.st_size)
+    stat = file.stat()
+    return _added_bos(file, stat.st_mtime_ns, stat.st_size)
 
 
 @lru_cache(maxsize=64)
-def _added_bos(file: Path, changed: int, size: int) -> str:
+def _added_bos(file: Path, mtime_ns: int, size: int) -> str:
     try:
-        whole = orjson.loads(file.read_bytes())
+        tokenizer = orjson.loads(file.read_bytes())
     except (OSError, ValueError):
         return ""
-    last = whole.get("post_processor") or {}
-    for step in last.get("processors") or [last]:
+    post_processor = tokenizer.get("post_processor") or {}
+    for step in post_processor.get("processors") or [post_processor]:
         kind = step.get("type")
         if kind in ("BertProcessing", "RobertaProcessing"):
             return str(step["cls"][0])
         if kind == "TemplateProcessing":
-            single: dict[str, Any] = next(iter(step.get("single") or []), {})
-            first = single.get("SpecialToken")
+            first = next(iter(step.get("single") or []), {}).get("SpecialToken")
             if first:
                 return str(
                     next(iter((step.get("special_tokens") or {}).get(first["id"], {}).get("tokens") or []), first["id"])
@@ -127,32 +126,32 @@ def _added_bos(file: Path, changed: int, size: int) -> str:
 
 
 def _suited(model_folder: str | Path | None, special: dict[str, str]) -> str:
-    """The first template whose marks are single tokens of the model's tokenizer: else a model never stops outside the studio.
+    """The first template whose control tokens are single tokens of the model: other programs stop only at such.
 
-    Alpaca, the last one, needs no token but the tokenizer's own end. ChatML where nothing is known of the tokenizer, or nothing suits.
+    Alpaca, the last one, needs no token but the tokenizer's own end. ChatML where the tokenizer is unknown or none fits.
     """
     file = Path(model_folder or "-", "tokenizer.json")
     if not file.is_file():
         return FALLBACK
     known = _vocabulary(file, file.stat().st_mtime_ns)
     for name in SUITED:
-        tried = Template(name, (FOLDER / f"{name}.jinja").read_text(encoding="utf-8"), special)
+        candidate = Template(name, (FOLDER / f"{name}.jinja").read_text(encoding="utf-8"), special)
         try:
-            marks = tried.control_tokens
+            control_tokens = candidate.control_tokens
         except TemplateError:  # it needs a special token that this tokenizer does not name
             continue
-        if marks <= known:
+        if control_tokens <= known:
             return name
     return FALLBACK
 
 
 @lru_cache(maxsize=8)
-def _vocabulary(file: Path, stamp: int) -> frozenset[str]:
+def _vocabulary(file: Path, mtime_ns: int) -> frozenset[str]:
     """Every token of a tokenizer.json, added ones included."""
-    told = _json(file)
-    words = (told.get("model") or {}).get("vocab") or {}
-    found = words if isinstance(words, dict) else (piece for piece, *_ in words)
-    return frozenset(found) | {one["content"] for one in told.get("added_tokens") or ()}
+    tokenizer = _json(file)
+    vocab = (tokenizer.get("model") or {}).get("vocab") or {}
+    tokens = vocab if isinstance(vocab, dict) else (token for token, *_ in vocab)  # Unigram: [token, score]
+    return frozenset(tokens) | {token["content"] for token in tokenizer.get("added_tokens") or ()}
 
 
 def model_template(model_folder: str | Path | None) -> str | None:
@@ -186,7 +185,7 @@ def special_tokens(model_folder: str | Path | None) -> dict[str, str]:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    """A JSON object among a model's files, {} where there is none. Raises ModelError for a damaged one: what it says must not be lost unsaid."""
+    """A JSON object among a model's files, {} where there is none. Raises ModelError for a damaged one."""
     if not path.is_file():
         return {}
     with reading_model_file(path):
@@ -217,7 +216,8 @@ class Template:
         found = assistant_spans.spans(run, messages, text, self._tail, self.stop_strings)
         if found is None:
             raise TemplateError(
-                f"With the template {self.name!r} it cannot be told which part of this conversation the assistant wrote.",
+                f"With the template {self.name!r} it cannot be told which part of this conversation "
+                "the assistant wrote.",
                 f"Choose one of: {', '.join(names())}.",
                 "data.template",
             )
@@ -265,13 +265,14 @@ class Template:
         """What ends a turn: the text this template writes after an assistant's words; [] when it writes nothing.
 
         The first ends a conversation's last turn. Raises TemplateError when the template cannot render plain text.
-        Where it writes nothing, the tokens that open the next turn (see spans.openers) end one, and `render` puts one behind the last.
+        Where it writes nothing, the tokens that open the next turn end one (see assistant_spans.openers), and `render`
+        puts one behind the last.
         """
         return assistant_spans.turn_ends(self._plain, self.special) or self.borrowed_stops
 
     @cached_property
     def control_tokens(self) -> set[str]:
-        """What a model should know as single tokens: marks that stand around turns, and what ends one. Raises TemplateError."""
+        """What a model should know as single tokens: the marks around turns and what ends one. Raises TemplateError."""
         talk = [
             {"role": "user", "content": assistant_spans.QUESTION},
             {"role": "assistant", "content": assistant_spans.ANSWER},
@@ -280,7 +281,7 @@ class Template:
 
     @cached_property
     def borrowed_stops(self) -> list[str]:
-        """What ends a turn although it opens the next: [] where the template writes an end of its own, or marks the spans itself."""
+        """The tokens that open the next turn, where nothing else ends one; [] for other templates."""
         if TAG.search(self.text) or assistant_spans.turn_ends(self._plain, self.special):
             return []
         return assistant_spans.openers(self._plain, self._tail)
@@ -338,15 +339,14 @@ def _unmark(marked: str) -> Rendered:
     """Take the span markers out of a rendered text and note where they stood."""
     if OPEN not in marked:
         return Rendered(marked, [])
-    parts: list[str] = []
-    found: list[tuple[int, int]] = []
-    at = 0
-    for piece in marked.split(OPEN):
-        inside, closed, after = piece.partition(CLOSE)
-        if closed and found and not "".join(parts)[found[-1][1] :].strip():
-            found[-1] = (found[-1][0], at + len(inside))  # one turn in several tags
+    text = ""
+    spans: list[tuple[int, int]] = []
+    for part in marked.split(OPEN):
+        inside, closed, after = part.partition(CLOSE)
+        stop = len(text) + len(inside)
+        if closed and spans and not text[spans[-1][1] :].strip():
+            spans[-1] = (spans[-1][0], stop)  # one turn in several tags
         elif closed:
-            found.append((at, at + len(inside)))
-        parts += [inside, after]
-        at += len(inside) + len(after)
-    return Rendered("".join(parts), found)
+            spans.append((len(text), stop))
+        text += inside + after
+    return Rendered(text, spans)

@@ -23,20 +23,20 @@ class Loader(FAST):  # type: ignore[misc, valid-type]
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
         if isinstance(node, yaml.MappingNode):
-            seen: dict[Any, int] = {}
+            lines: dict[Any, int] = {}
             for name, _ in node.value:
                 if name.tag == "tag:yaml.org,2002:merge":
                     continue  # <<: another mapping's keys
                 key, line = self.construct_object(name, deep=True), name.start_mark.line + 1
                 if not isinstance(key, Hashable):
                     continue  # the loader says so itself
-                if key in seen:
+                if key in lines:
                     raise OrderError(
-                        f"The key {key} stands twice, on line {seen[key]} and on line {line}.",
+                        f"The key {key} stands twice, on line {lines[key]} and on line {line}.",
                         "Keep one of the two lines: which one was meant cannot be told.",
                         str(key),
                     )
-                seen[key] = line
+                lines[key] = line
         return super().construct_mapping(node, deep)
 
 
@@ -46,7 +46,7 @@ def read(text: str, where: str = "the order") -> Any:
         _check_depth(text, FAST, where)
         return yaml.load(text, Loader=Loader)
     except yaml.YAMLError as error:
-        raise _refused(_exact(text, where) or error, where) from error
+        raise _refused(_python_error(text, where) or error, where) from error
     except RecursionError:
         raise nesting_error(where) from None
 
@@ -63,7 +63,7 @@ def _check_depth(text: str, loader: Any, where: str) -> None:
             raise nesting_error(where)
 
 
-def _exact(text: str, where: str) -> yaml.YAMLError | None:
+def _python_error(text: str, where: str) -> yaml.YAMLError | None:
     """The mistake as the parser in Python finds it: it names the place more exactly, and has no limit of depth before
     ours, as libyaml has one.
     """

@@ -1,1 +1,1 @@
-"""What a template needs: the sandbox it runs in, which characters an assistant wrote, and the gate that refuses one that would train the wrong tokens."""
+"""What a template needs: its sandbox, the spans an assistant wrote, and the check that refuses wrong training."""

@@ -34,27 +34,27 @@ def turn_ends(run: Run, special: dict[str, str]) -> list[str]:
     """
     opening = [{"role": "user", "content": QUESTION}, {"role": "assistant", "content": ANSWER}]
     last = _after(run(opening, False))
-    pieces = _pieces(last, special)
-    if not pieces:
+    tokens = _control_tokens(last, special)
+    if not tokens:
         return []
     try:
         middle = _after(
             run([*opening, {"role": "user", "content": QUESTION}, {"role": "assistant", "content": ""}], False)
         )
     except StudioError:  # a template of one turn
-        return [pieces[0]]
-    shared = [n for n in range(1, len(pieces) + 1) if middle.startswith("".join(pieces[:n]))]
+        return [tokens[0]]
+    shared = [n for n in range(1, len(tokens) + 1) if middle.startswith("".join(tokens[:n]))]
     if shared:
-        return ["".join(pieces[: shared[-1]])]
-    other = _pieces(middle, special)
-    return [pieces[0], *other[:1]]
+        return ["".join(tokens[: shared[-1]])]
+    other = _control_tokens(middle, special)
+    return [tokens[0], *other[:1]]
 
 
 def openers(run: Run, tail: str) -> list[str]:
-    """The control tokens that open what may follow an answer, of a template that writes nothing after it, as GLM's does.
+    """The control tokens that open the turn after an answer, for a template that writes nothing behind one (GLM's).
 
-    There the model stops by beginning the next turn: first as the user does, then as a tool's result does. Not one that
-    opens the assistant's own turn too: it would say nothing. tail: the prompt's.
+    There the model stops by beginning the next turn, the user's or a tool's. A token that opens the assistant's turn
+    too is left out. tail: what stands between a question and the place where the model begins to answer.
     """
     opening = [{"role": "user", "content": QUESTION}, {"role": "assistant", "content": ANSWER}]
     found = []
@@ -75,7 +75,7 @@ def _after(text: str) -> str:
     return text[text.index(ANSWER) + len(ANSWER) :].lstrip() if ANSWER in text else ""
 
 
-def _pieces(tail: str, special: dict[str, str]) -> list[str]:
+def _control_tokens(tail: str, special: dict[str, str]) -> list[str]:
     """The control tokens the tail begins with, one directly after the other; else its first line."""
     known = sorted(filter(None, special.values()), key=len, reverse=True)
     found: list[str] = []
@@ -156,7 +156,7 @@ def _marked_call(message: Message) -> Message:
 def _turn_by_turn(
     run: Run, messages: list[Message], text: str, answers: list[int], ends: list[str]
 ) -> list[tuple[int, int]] | None:
-    """What each assistant turn adds to the conversation before it. Needs a template that never changes earlier turns."""
+    """What each assistant turn adds to the conversation before it; needs a template that keeps earlier turns."""
     found = []
     for n in answers:
         start, whole = _common(run(messages[:n], True), text), run(messages[: n + 1], False)

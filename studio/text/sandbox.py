@@ -53,10 +53,10 @@ class Allowance:
 def allowance() -> Iterator[Allowance]:
     """Inside, all renders of this thread share QUESTION seconds. Within another, it is that one's."""
     shared = _allowance.get()
-    one = shared or Allowance()
-    token = _allowance.set(one)
+    current = shared or Allowance()
+    token = _allowance.set(current)
     try:
-        yield one
+        yield current
     finally:
         _allowance.reset(token)
 
@@ -72,11 +72,13 @@ class Budget:
 
     def __init__(self) -> None:
         self.begun = time.thread_time()
-        self.steps, self.size, self.end = 0, 0, time.monotonic() + SECONDS
+        self.steps = 0
+        self.size = 0
+        self.deadline = time.monotonic() + SECONDS
 
     def step(self) -> str:
         self.steps += 1
-        if self.steps > STEPS or time.monotonic() > self.end:
+        if self.steps > STEPS or time.monotonic() > self.deadline:
             raise SecurityError("it loops too long")
         return ""
 
@@ -141,17 +143,18 @@ class _Glue(NodeTransformer):
 
 
 def measured(value: Any) -> Any:
-    """The value, refused where it is too large, everything in its lists and dicts counted as often as it stands there."""
+    """The value, refused where it is too large; elements count as often as they stand in its lists and dicts."""
     if isinstance(value, NESTED):
-        elements, size, rest = 0, 0, [value]
+        elements = size = 0
+        rest = [value]
         while rest:
-            one = rest.pop()
-            if isinstance(one, str):
-                size += len(one)
-            elif isinstance(one, dict):
-                rest += [*one.keys(), *one.values()]
-            elif isinstance(one, (list, tuple)):
-                rest += one
+            element = rest.pop()
+            if isinstance(element, str):
+                size += len(element)
+            elif isinstance(element, dict):
+                rest += [*element.keys(), *element.values()]
+            elif isinstance(element, (list, tuple)):
+                rest += element
             elements += 1
             if elements > ELEMENTS or size > SIZE or len(rest) > 2 * ELEMENTS:
                 raise SecurityError("it produces too much text")
@@ -191,10 +194,10 @@ class Sandbox(ImmutableSandboxedEnvironment):
         if operator == "+" and isinstance(left, (str, list, tuple)):
             _budget.get().grow(len(left) + (len(right) if isinstance(right, (str, list, tuple)) else 0))
         if operator == "*":
-            for one, other in ((left, right), (right, left)):
-                if isinstance(one, (str, list, tuple)) and isinstance(other, int):
-                    _budget.get().grow(len(one) * max(other, 0))
-                    if not isinstance(one, str) and len(one) * max(other, 0) > ELEMENTS:
+            for sequence, times in ((left, right), (right, left)):
+                if isinstance(sequence, (str, list, tuple)) and isinstance(times, int):
+                    _budget.get().grow(len(sequence) * max(times, 0))
+                    if not isinstance(sequence, str) and len(sequence) * max(times, 0) > ELEMENTS:
                         raise SecurityError("it produces too much text")
         if operator == "%" and isinstance(left, str):
             _check_format(left)
@@ -294,18 +297,18 @@ class Namespace(jinja2.utils.Namespace):
 @lru_cache(maxsize=1)
 def environment() -> Sandbox:
     """The one environment, as transformers sets it up: trim_blocks, lstrip_blocks, loop controls."""
-    made = Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=[Bounds, loopcontrols], finalize=_counted)
+    sandbox = Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=[Bounds, loopcontrols], finalize=_counted)
     for name in ("lipsum", "cycler", "joiner"):
-        made.globals.pop(name, None)
-    made.globals |= {
+        sandbox.globals.pop(name, None)
+    sandbox.globals |= {
         "raise_exception": _fail,
         "strftime_now": lambda pattern: datetime.now().strftime(pattern),
         "namespace": Namespace,
         "range": _range,
     }
-    made.filters = {name: _filter(name, inner) for name, inner in made.filters.items() if name not in REFUSED}
-    made.filters["tojson"] = _filter("tojson", _tojson)
-    return made
+    sandbox.filters = {name: _filter(name, inner) for name, inner in sandbox.filters.items() if name not in REFUSED}
+    sandbox.filters["tojson"] = _filter("tojson", _tojson)
+    return sandbox
 
 
 @lru_cache(maxsize=64)
@@ -315,7 +318,7 @@ def compiled(source: str) -> jinja2.Template:
 
 
 def render(source: str, variables: dict[str, Any]) -> str:
-    """The text, with OPEN and CLOSE around what {% generation %} spans. Raises jinja2.TemplateError or RecursionError."""
+    """The text, with OPEN and CLOSE around {% generation %} spans. Raises jinja2.TemplateError or RecursionError."""
     budget = Budget()
     if spent():
         raise SecurityError("it took too long for one question")

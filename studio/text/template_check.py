@@ -1,4 +1,4 @@
-"""The gate before launch: a template that would train the wrong tokens is refused, with the reason in words."""
+"""The check of a template before launch: one that would train the wrong tokens is refused, with the reason."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def check(encoder: Encoder, samples: list[Any]) -> None:
 
     Two small made-up conversations show what the template does; then the user's own rows are looked at.
     """
-    texts = [one for one in samples if isinstance(one, str) or (isinstance(one, dict) and "text" in one)]
+    texts = [sample for sample in samples if isinstance(sample, str) or (isinstance(sample, dict) and "text" in sample)]
     if len(texts) < len(samples) or not samples:
         _probe(encoder, PROBES[0])
         for conversation in PROBES[1:]:
@@ -44,12 +44,12 @@ def check(encoder: Encoder, samples: list[Any]) -> None:
                 continue  # no system role, or no second turn: the rows that have one are refused one by one
             _probe(encoder, conversation)
         _prompt(encoder)
-    found = encoder.encode_each(samples)
-    encoded = [one for one in found if not isinstance(one, TemplateError)]
+    results = encoder.encode_each(samples)
+    encoded = [result for result in results if not isinstance(result, TemplateError)]
     if encoded:
         _rows(encoder, encoded, bool(texts))
-    elif found:  # every row that was looked at would be dropped: the run would have nothing to train on
-        raise found[0]
+    elif results:  # every row that was looked at would be dropped: the run would have nothing to train on
+        raise results[0]
 
 
 def _rows(encoder: Encoder, encoded: list[Encoded], texts: bool) -> None:
@@ -71,15 +71,15 @@ def _probe(encoder: Encoder, conversation: list[dict[str, Any]]) -> None:
     trained = [(a, b) for (a, b), label in zip(e.offsets, e.labels, strict=True) if label != IGNORE_INDEX]
     if not trained:
         raise _refused(encoder, "no token would be trained", OTHERS)
-    said = "".join(e.text[a:b] for a, b in _joined(trained))
+    trained_text = "".join(e.text[a:b] for a, b in _joined(trained))
     answers = [m["content"] for m in conversation if m["role"] == "assistant"]
-    wanted = answers[-1:] if encoder.train_on == "last" else answers
+    expected = answers[-1:] if encoder.train_on == "last" else answers
     for answer in answers:
         if answer not in e.text:
             raise _refused(encoder, "the answers do not stand in the text", OTHERS)
-    for answer in wanted:
-        if answer not in said:
-            raise _refused(encoder, f"the answer is not what is trained, but {said[:80]!r}", OTHERS)
+    for answer in expected:
+        if answer not in trained_text:
+            raise _refused(encoder, f"the answer is not what is trained, but {trained_text[:80]!r}", OTHERS)
     if encoder.train_on != "all":
         if len(trained) >= len(e.ids) - 1:
             raise _refused(
@@ -88,11 +88,11 @@ def _probe(encoder: Encoder, conversation: list[dict[str, Any]]) -> None:
                 "Choose another template, or set train_on to all.",
             )
         for message in conversation:
-            if message["role"] != "assistant" and message["content"] in said:
+            if message["role"] != "assistant" and message["content"] in trained_text:
                 raise _refused(
                     encoder, f"the {message['role']}'s words would be trained as if the model had to say them", OTHERS
                 )
-    _ending(encoder, e, wanted, trained)
+    _ending(encoder, e, expected, trained)
 
 
 def _ending(encoder: Encoder, e: Encoded, answers: list[str], trained: list[tuple[int, int]]) -> None:
@@ -104,7 +104,10 @@ def _ending(encoder: Encoder, e: Encoded, answers: list[str], trained: list[tupl
             "Choose a template that writes an end-of-turn token, such as chatml.",
         )
     if encoder.template.borrowed_stops and encoder.tokenizer.token_to_id(encoder.template.stop_strings[0]) is None:
-        why = f"nothing ends a turn but what opens the next ({encoder.template.stop_strings[0]}), and that is no token of this model's tokenizer"
+        why = (
+            f"nothing ends a turn but what opens the next ({encoder.template.stop_strings[0]}), "
+            "and that is no token of this model's tokenizer"
+        )
         raise _refused(encoder, why, "Choose a template that writes an end-of-turn token, such as chatml.")
     end, after = encoder.template.stop_strings[0], e.text.rindex(answers[-1]) + len(answers[-1])
     at = e.text.find(end, after)
@@ -141,13 +144,13 @@ def _prompt(encoder: Encoder) -> None:
 
 def _joined(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
     """Ranges that touch or overlap, or have only a blank between them, as one: tokenizers leave blanks out."""
-    made: list[tuple[int, int]] = []
-    for a, b in ranges:
-        if made and a <= made[-1][1] + 1:
-            made[-1] = (made[-1][0], max(b, made[-1][1]))
+    joined: list[tuple[int, int]] = []
+    for start, stop in ranges:
+        if joined and start <= joined[-1][1] + 1:
+            joined[-1] = (joined[-1][0], max(stop, joined[-1][1]))
         else:
-            made.append((a, b))
-    return made
+            joined.append((start, stop))
+    return joined
 
 
 def _refused(encoder: Encoder, why: str, hint: str) -> TemplateError:

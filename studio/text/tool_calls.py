@@ -1,4 +1,4 @@
-"""Tool calls and tool declarations: every spelling of them as OpenAI's, and whether a rendered turn holds a call whole."""
+"""Tool calls and declarations: every spelling of them as OpenAI's, and whether a rendered turn holds a call whole."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ NAMES, ARGUMENTS = ("name", "function", "tool"), ("arguments", "parameters", "ar
 
 
 def calls_of(value: Any) -> list[Message] | None:
-    """Calls from an object, a list of them, or their JSON (also several objects, a line each); None where it is no call.
+    """Calls from an object, a list of objects, or their JSON (also one object a line); None where it is no call.
 
     Each comes out as {"type": "function", "function": {"name", "arguments"}}, with its id where it has one.
     """
     if isinstance(value, str):
         return _from_text(value.strip())
     if isinstance(value, list):
-        found = [_call(one) for one in value]
-        return found if found and all(found) else None
-    one = _call(value)
-    return [one] if one else None
+        calls = [_call(item) for item in value]
+        return calls if calls and all(calls) else None
+    call = _call(value)
+    return [call] if call else None
 
 
 def _from_text(text: str) -> list[Message] | None:
@@ -55,12 +55,15 @@ def _call(value: Any) -> Message | None:
     arguments = {} if given is None or inner[given] is None else inner[given]
     if not isinstance(arguments, (dict, str)):
         return None
-    made: Message = {"type": "function", "function": {"name": name, "arguments": arguments}}
-    return {"id": value["id"], **made} if isinstance(value.get("id"), str) else made
+    call: Message = {"type": "function", "function": {"name": name, "arguments": arguments}}
+    return {"id": value["id"], **call} if isinstance(value.get("id"), str) else call
 
 
 def tools_of(value: Any) -> list[Any] | None:
-    """Declared tools as a list of {"type": "function", "function": {…}}, from a list, one object, or their JSON; None where there are none."""
+    """Declared tools as [{"type": "function", "function": {…}}, …], from a list, an object, or their JSON.
+
+    None where there are none.
+    """
     if isinstance(value, str):
         try:
             value = json_text.read(value)
@@ -92,35 +95,35 @@ def called_functions(messages: list[Message]) -> list[Any]:
 
 
 def with_arguments(messages: list[Message], as_text: bool) -> list[Message]:
-    """The messages with all arguments of calls as JSON text, or as objects where the text is one: templates want one or the other."""
+    """The messages with the arguments of calls as JSON text, or as objects where the text is one."""
 
-    def turned(call: Any) -> Any:
+    def convert(call: Any) -> Any:
         function = call.get("function", call) if isinstance(call, dict) else None
         if not isinstance(function, dict):
             return call
-        made = function | {"arguments": _turned(function.get("arguments"), as_text)}
-        return call | {"function": made} if "function" in call else made
+        converted = function | {"arguments": _convert_arguments(function.get("arguments"), as_text)}
+        return call | {"function": converted} if "function" in call else converted
 
     return [
-        m | {"tool_calls": list(map(turned, m["tool_calls"]))} if isinstance(m.get("tool_calls"), list) else m
+        m | {"tool_calls": list(map(convert, m["tool_calls"]))} if isinstance(m.get("tool_calls"), list) else m
         for m in messages
     ]
 
 
-def _turned(arguments: Any, as_text: bool) -> Any:
+def _convert_arguments(arguments: Any, as_text: bool) -> Any:
     if as_text:
         return arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
     if not isinstance(arguments, str):
         return arguments
     try:
-        found = json_text.read(arguments or "{}")
+        parsed = json_text.read(arguments or "{}")
     except ValueError:
         return arguments
-    return found if isinstance(found, dict) else arguments
+    return parsed if isinstance(parsed, dict) else arguments
 
 
 def missing(message: Message, text: str) -> str:
-    """What of a message's calls does not stand in `text`, its rendered turn: a function's name, or a name with an argument; else "".
+    """A function's name, or a name with an argument, that `text`, the message's rendered turn, lacks; else "".
 
     The words of the message itself do not count: they may well name the function and its arguments without calling it.
     """
@@ -136,7 +139,7 @@ def missing(message: Message, text: str) -> str:
         if not isinstance(name, str) or not name:
             return "a call without a name"
         arguments = function.get("arguments")
-        plain = _turned(arguments, as_text=False)
+        plain = _convert_arguments(arguments, as_text=False)
         if (
             isinstance(arguments, str)
             and isinstance(plain, dict)
@@ -148,7 +151,7 @@ def missing(message: Message, text: str) -> str:
             needed[spellings] += 1
             owners.setdefault(spellings, name if value is name else f"{name}: {str(value)[:60]}")
     for spellings, times in needed.items():
-        if sum(text.count(one) for one in spellings) < times:
+        if sum(text.count(spelling) for spelling in spellings) < times:
             return owners[spellings]
     return ""
 
