@@ -1,4 +1,4 @@
-"""What is sent to another computer for a run: its order with the files it names, and how long the run will take there."""
+"""The bundle sent to another computer for a run: its order and files, and the expected duration there."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from studio.tokens import Encoder
 
 
 def pack(run: Run, folder: Path) -> None:
-    """The box's files: order.yaml, changes.json, and under files/ what the order names on this computer (as hard links or copies)."""
+    """Write order.yaml, changes.json and, under files/, hard links or copies of the local files that the order names."""
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "files").mkdir(parents=True)
     plain = run.config.model_dump(mode="json", exclude_unset=True)
     plain.pop("place", None)
     plain["model"] = run.config.model.model_dump(mode="json", exclude_none=True)
-    sources = [{**item.model_dump(), "source": _packed(item.source, folder)} for item in run.config.data.sources()]
+    sources = [{**item.model_dump(), "source": _copy_source(item.source, folder)} for item in run.config.data.sources()]
     plain["data"]["train"] = sources[0]["source"] if isinstance(plain["data"]["train"], str) else sources
     if isinstance(plain["data"].get("eval"), str):
-        plain["data"]["eval"] = _packed(plain["data"]["eval"], folder)
+        plain["data"]["eval"] = _copy_source(plain["data"]["eval"], folder)
     if run.config.model.kind in ("folder", "gguf"):
-        plain["model"]["source"] = _packed(plain["model"]["source"], folder)
+        plain["model"]["source"] = _copy_source(plain["model"]["source"], folder)
     plain["name"] = run.id
     (folder / "order.yaml").write_text(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
     (folder / "changes.json").write_text(json.dumps(run.changes()))
 
 
-def _packed(source: str, folder: Path) -> str:
-    """A file or folder of this computer into files/; a name of the Hub or a sample stays as it is."""
+def _copy_source(source: str, folder: Path) -> str:
+    """Copy a local file or folder into files/ and return its new path; a Hub name or a sample is returned unchanged."""
     path = Path(source).expanduser()
     if source.startswith("sample") or not path.exists():
         return source
@@ -56,7 +56,7 @@ def _link(source: str | Path, target: str | Path) -> None:
 
 
 def seconds(run: Run) -> float | None:
-    """How long the run will take there, as far as that can be told from here: without the model's tokenizer every row counts as long."""
+    """Expected seconds of the run at its place, None if unknown. Without the tokenizer every row counts as full length."""
     order, rows = run.config, None
     try:
         device, folder = places.device_of(order.place), source.local(order.model)

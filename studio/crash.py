@@ -1,6 +1,6 @@
-"""Named points at which a test has this process die as if its power were cut. Costs one comparison when unset.
+"""Named points at which tests kill this process, as a power cut would. Costs one comparison when unset.
 
-STUDIO_CRASH_AT=NAME kills at the first pass of the point, NAME#3 at the third.
+STUDIO_CRASH_AT=NAME kills when the point is first reached, NAME#3 at the third time.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ _AT, _, _NTH = os.environ.get("STUDIO_CRASH_AT", "").partition("#")
 _left = [int(_NTH or 1)]
 
 
-def here(name: str) -> bool:
-    """Whether the process is to die at this point, now; for places that first want to leave a half behind."""
+def is_due(name: str) -> bool:
+    """Whether the process is to die at this point now; for callers that first leave a partial write behind."""
     if not _AT or name != _AT:
         return False
     _left[0] -= 1
@@ -21,10 +21,10 @@ def here(name: str) -> bool:
 
 
 def point(name: str) -> None:
-    """Die here by SIGKILL if so ordered: no handler, no finally, no flush."""
-    if _AT and here(name):
-        die()
+    """SIGKILL this process if STUDIO_CRASH_AT names this point."""
+    if _AT and is_due(name):
+        kill_self()
 
 
-def die() -> None:
+def kill_self() -> None:
     os.kill(os.getpid(), signal.SIGKILL)

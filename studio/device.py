@@ -1,4 +1,4 @@
-"""Which accelerators there are, asked of their drivers (driver/), never of torch."""
+"""The available accelerators, as reported by their drivers (driver/), without torch."""
 
 from __future__ import annotations
 
@@ -14,13 +14,10 @@ from studio.driver.build import build, install
 from studio.driver.card import Card, Notice
 from studio.driver.kinds import KINDS, Kind
 
-os.environ["CUDA_DEVICE_ORDER"] = (
-    "PCI_BUS_ID"  # for every process we start, and for ours: a card's number is the driver's (nvidia-smi's)
-)
+os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # in all our processes a card's index is nvidia-smi's
 
-
-CHOSEN = "STUDIO_DEVICE"  # "cpu": the cards are left alone
-SMALLEST = 4 * 2**30  # bytes of a card that is worth a notice
+DEVICE_VARIABLE = "STUDIO_DEVICE"  # "cpu": no card is used
+MIN_NOTICE_MEMORY = 4 * 2**30  # bytes of a card from which on a notice is shown
 
 
 class Device(BaseModel):
@@ -28,7 +25,7 @@ class Device(BaseModel):
 
     model_config = ConfigDict(frozen=True)
     kind: str  # a row of driver/kinds.py: "cuda", "rocm", "xpu", "mps" or "cpu"
-    index: int = 0  # its place among those that this process sees
+    index: int = 0  # among the devices visible to this process
     name: str
     memory: int
     free: int
@@ -37,13 +34,13 @@ class Device(BaseModel):
     utilisation: int | None = None  # percent
     temperature: int | None = None  # °C
     cores: int | None = None
-    uuid: str | None = None  # the driver's name for it, the same in every process
-    number: int = 0  # its place among all of the computer's
+    uuid: str | None = None  # the same in every process
+    number: int = 0  # among all of the computer's devices
     shared: bool = False  # whether its memory is the computer's RAM
 
     @property
     def traits(self) -> Kind:
-        """What holds for all devices of its kind."""
+        """The properties of its kind."""
         return KINDS[self.kind]
 
     @property
@@ -53,90 +50,80 @@ class Device(BaseModel):
 
     @property
     def id(self) -> str:
-        """What the diary calls it: "cuda:0", "rocm:1", "cpu"."""
+        """Its name in a run's events: "cuda:0", "rocm:1", "cpu"."""
         return f"{self.kind}:{self.index}" if self.traits.cards else self.kind
 
     @property
     def precision(self) -> str:
-        """The precision it trains in when the order leaves it open: bf16, fp16 or fp32."""
+        """The precision of `auto`: bf16, fp16 or fp32."""
         return "bf16" if self.bf16 else self.traits.half
 
 
 class DeviceScan(NamedTuple):
-    """devices: never none, the one to use first in front. notices: what a user should know about them."""
+    """devices: at least one, the default first. notices: what a user should know about them."""
 
     devices: list[Device]
     notices: list[Notice]
 
 
 def devices() -> list[Device]:
-    """The accelerators that a run can take (CUDA_VISIBLE_DEVICES and its like honoured), else the CPU. The first one is used by default."""
+    """The accelerators visible to this process (CUDA_VISIBLE_DEVICES and the like), else the CPU. The first is the default."""
     return scan_devices().devices
 
 
 def scan_devices() -> DeviceScan:
-    """What the drivers show: NVIDIA's cards; AMD's or Intel's where the installed torch is made for them; Apple's; else the CPU.
+    """AMD's or Intel's cards if the installed torch is built for them, else NVIDIA's, else Apple's GPU, else the CPU.
 
-    STUDIO_DEVICE=cpu leaves all cards alone. Graphics of AMD or Intel sit in most laptops: beside another torch they are no reason not to use
-    the CPU, only worth a notice.
+    STUDIO_DEVICE=cpu uses no card. AMD or Intel graphics are in most laptops: with another torch they only get a notice.
     """
-    if os.environ.get(CHOSEN) == "cpu":
+    if os.environ.get(DEVICE_VARIABLE) == "cpu":
         return DeviceScan([cpu()], [])
-    made = build()
+    installed = build()
     cards, notices = nvidia.cards()
-    if made and made.hip and (found := sysfs.amd()):
-        return DeviceScan(_of("rocm", found), notices)
-    if made and made.xpu and (found := sysfs.intel()):
-        return DeviceScan(_of("xpu", found), notices + _unknown(found))
+    if installed and installed.hip and (amd := sysfs.amd()):
+        return DeviceScan(_to_devices("rocm", amd), notices)
+    if installed and installed.xpu and (intel := sysfs.intel()):
+        return DeviceScan(_to_devices("xpu", intel), notices + _unknown_memory_notices(intel))
     if cards:
-        return DeviceScan(_of("cuda", cards), notices)
+        return DeviceScan(_to_devices("cuda", cards), notices)
     if platform.system() == "Darwin" and platform.machine() == "arm64":
-        here = cpu()
-        recent = tuple(map(int, (platform.mac_ver()[0] or "14").split(".")[:1])) >= (
-            14,
-        )  # Metal computes in bf16 from macOS 14 on
-        return DeviceScan(
-            [
-                here.model_copy(
-                    update={"kind": "mps", "name": "Apple GPU (shared memory)", "bf16": recent, "shared": True}
-                )
-            ],
-            notices,
-        )
-    return DeviceScan([cpu()], notices + _unused(made.describe() if made else "no torch"))
+        bf16 = int((platform.mac_ver()[0] or "14").split(".")[0]) >= 14  # Metal has bf16 from macOS 14 on
+        mps = {"kind": "mps", "name": "Apple GPU (shared memory)", "bf16": bf16, "shared": True}
+        return DeviceScan([cpu().model_copy(update=mps)], notices)
+    return DeviceScan([cpu()], notices + _unused_card_notices(installed.describe() if installed else "no torch"))
 
 
 def environment(chosen: list[Device]) -> dict[str, str]:
-    """For a process that is to see these cards and no other, in this order; empty for what is no card."""
+    """Variables that make a process see only these cards, in this order; {} for other kinds."""
     variable = chosen[0].traits.visible if chosen else None
     if variable is None:
         return {}
-    words = ",".join(visible(one) for one in chosen)
-    return (
-        {variable: words} if chosen[0].kind != "rocm" else {variable: words, "CUDA_VISIBLE_DEVICES": words}
-    )  # HIP reads both; they must agree
+    value = ",".join(visible(device) for device in chosen)
+    if chosen[0].kind == "rocm":
+        return {variable: value, "CUDA_VISIBLE_DEVICES": value}  # HIP reads both
+    return {variable: value}
 
 
 def default_environment() -> dict[str, str]:
-    """For a process of ours that computes on one device: the one that `devices` names first."""
+    """Variables for a process that computes on the default device."""
     return environment(devices()[:1])
 
 
 def visible(device: Device) -> str:
-    """What names a card in its kind's variable. By its driver's name where the variable takes one, so that every process means the same card."""
-    named = [word.strip() for word in os.environ.get(device.traits.visible or "", "").split(",") if word.strip()]
+    """The card's name in its kind's variable: its UUID if the variable allows it, the same in every process."""
+    names = [word.strip() for word in os.environ.get(device.traits.visible or "", "").split(",") if word.strip()]
     if device.kind == "cuda":
-        return device.uuid or (named[device.index] if device.index < len(named) else str(device.index))
+        return device.uuid or (names[device.index] if device.index < len(names) else str(device.index))
     return str(device.number)
 
 
-def _of(kind: str, cards: list[Card]) -> list[Device]:
-    """Devices in the order in which this process counts them, but those with more memory in front where the user has chosen none."""
+def _to_devices(kind: str, cards: list[Card]) -> list[Device]:
+    """Devices in the order of this process's indexes if the user has selected cards, else those with more memory first."""
     total, free = _ram()
     found = [
         Device(
             kind=kind,
-            index=place,
+            index=index,
             name=card.name,
             memory=card.memory or total,
             free=free if card.memory is None else card.free or 0,
@@ -149,71 +136,71 @@ def _of(kind: str, cards: list[Card]) -> list[Device]:
             number=card.number,
             shared=card.memory is None,
         )
-        for place, card in enumerate(cards)
+        for index, card in enumerate(cards)
     ]
     if KINDS[kind].visible in os.environ:
         return found
-    return sorted(found, key=lambda one: (one.shared, -round(one.memory / 2**30)))
+    return sorted(found, key=lambda device: (device.shared, -round(device.memory / 2**30)))
 
 
-def _unknown(cards: list[Card]) -> list[Notice]:
+def _unknown_memory_notices(cards: list[Card]) -> list[Notice]:
     return [
         Notice(
             f"The memory of {card.name} ({card.uuid}) is not known: it is taken for the computer's.",
             "Install xpu-smi, which tells it.",
         )
         for card in cards
-        if card.memory is None and card.uuid != f"PCI-{sysfs.INSIDE}"
+        if card.memory is None and card.uuid != f"PCI-{sysfs.INTEGRATED}"
     ]
 
 
-def _unused(torch: str) -> list[Notice]:
-    """Cards that could compute, were there what they need."""
-    found = []
-    if sysfs.others(sysfs.NVIDIA) and not sysfs.ROOT.joinpath("module", "nvidia").exists():
-        found.append(
+def _unused_card_notices(torch: str) -> list[Notice]:
+    """Notices of cards that lack a driver or a torch."""
+    notices = []
+    if sysfs.pci_addresses(sysfs.NVIDIA) and not sysfs.ROOT.joinpath("module", "nvidia").exists():
+        notices.append(
             Notice(
                 "There is an NVIDIA card, but NVIDIA's driver is not loaded: the CPU is used.",
                 "Install the driver your system offers for it, restart the computer, and start again.",
             )
         )
     for kind, cards in (
-        ("rocm", [card for card in sysfs.amd() if (card.memory or 0) >= SMALLEST]),
-        ("xpu", [card for card in sysfs.intel() if (card.memory or 0) >= SMALLEST]),
+        ("rocm", [card for card in sysfs.amd() if (card.memory or 0) >= MIN_NOTICE_MEMORY]),
+        ("xpu", [card for card in sysfs.intel() if (card.memory or 0) >= MIN_NOTICE_MEMORY]),
     ):
-        found += [
+        notices += [
             Notice(
                 f"There is {card.name}, which this {torch} cannot use: the CPU is used.",
                 f"Install the one for it: {install(KINDS[kind].index)}",
             )
             for card in cards[:1]
         ]
-    return found
+    return notices
 
 
 def cpu() -> Device:
-    """The CPU and its RAM; inside a container, the container's limit and its own use."""
+    """The CPU and its RAM, within the container's limit."""
     total, free = _ram()
     return Device(kind="cpu", name=_cpu_name(), memory=total, free=free, bf16=_cpu_has_bf16(), cores=cores())
 
 
 def thread_environment() -> dict[str, str]:
-    """Environment for a process that computes beside others: its threads look a few microseconds for their next work, then sleep.
+    """Variables for a process that computes beside others: idle OpenMP threads spin for a few microseconds, then sleep.
 
-    Asleep at once (OMP_WAIT_POLICY=PASSIVE) every small operation waits for its threads to wake: 164 instead of 250 tokens a second on the
-    bundled sample, 2 cores. Spinning on (libgomp's default), two such processes on the same cores took a quarter longer. What the user has
-    set stands.
+    If they slept at once (OMP_WAIT_POLICY=PASSIVE), every small operation would wait for them: 164 instead of 250 tokens/s on
+    the bundled sample, 2 cores. If they kept spinning (libgomp's default), two such processes on the same cores would take a
+    quarter longer. The user's own setting is kept.
     """
-    return (
-        {} if "OMP_WAIT_POLICY" in os.environ else {"GOMP_SPINCOUNT": "10000", "KMP_BLOCKTIME": "1"}
-    )  # libgomp: turns; LLVM's and Intel's: ms
+    if "OMP_WAIT_POLICY" in os.environ:
+        return {}
+    return {"GOMP_SPINCOUNT": "10000", "KMP_BLOCKTIME": "1"}  # libgomp: iterations; LLVM and Intel: ms
 
 
 def cores() -> int:
     """Cores this process may use: CPU_CORES on a Space, else the affinity mask."""
-    named = os.environ.get("CPU_CORES", "")
-    if named.replace(".", "", 1).isdigit() and float(named) >= 1:
-        return int(float(named))
+    count = os.environ.get("CPU_CORES", "")
+    if count.replace(".", "", 1).isdigit() and float(count) >= 1:
+        return int(float(count))
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -251,6 +238,6 @@ def _cpu_name() -> str:
 
 
 def _cpu_has_bf16() -> bool:
-    """bf16 products in hardware (AVX512-BF16 or AMX, or Arm's bf16): without them bf16 is slower than float32."""
+    """Whether it has bf16 products (AVX512-BF16, AMX or Arm's bf16), without which bf16 is slower than float32."""
     flags = _cpu_flags()
     return any(f" {flag}" in flags for flag in ("avx512_bf16", "amx_bf16", "bf16"))

@@ -179,7 +179,7 @@ def versions() -> dict[str, str]:
             found[package] = "not installed"
     chosen = {
         name: os.environ[name]
-        for name in ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ZE_AFFINITY_MASK", device.CHOSEN)
+        for name in ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ZE_AFFINITY_MASK", device.DEVICE_VARIABLE)
         if name in os.environ
     }
     return found | chosen

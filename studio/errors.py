@@ -1,4 +1,4 @@
-"""Trouble the user can act on: what was found, what would be right, what to do."""
+"""Errors the user can act on: what was found, what would be right, what to do."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from contextlib import contextmanager
 
 
 class StudioError(Exception):
-    """A refusal in words.
+    """An error with a message for the user.
 
     message: what was found, with the value. hint: what would be right and what to do.
     where: the key, file or row it concerns, e.g. "method.rank" or "data.json:12".
-    reason: a short name of the cause for programs, written into a run's end: "memory", "nan", "gated", …; else that of the kind of trouble.
+    reason: a short name of the cause for programs, written into a run's end event ("memory", "nan", "gated", …); the
+    class's own by default.
     """
 
     reason = "refused"
@@ -74,7 +75,7 @@ class ExportError(StudioError):
 
 @contextmanager
 def reading_model_file(what: object) -> Iterator[None]:
-    """While a file of a model is read and taken apart: whatever a damaged one makes its readers raise becomes a ModelError that names it."""
+    """Context in which a model's file is read: any error a damaged file causes becomes a ModelError that names it."""
     try:
         yield
     except StudioError:
@@ -83,11 +84,9 @@ def reading_model_file(what: object) -> Iterator[None]:
         raise as_studio_error(error) or error from error
     except Exception as error:
         lines = str(error).strip().splitlines()
-        reason = (
-            "it is nested too deeply"
-            if isinstance(error, RecursionError)
-            else f"{type(error).__name__} {lines[0][:120] if lines else ''}".strip()
-        )
+        reason = f"{type(error).__name__} {lines[0][:120] if lines else ''}".strip()
+        if isinstance(error, RecursionError):
+            reason = "it is nested too deeply"
         raise ModelError(
             f"{what} is damaged or of an unknown kind ({reason}).",
             "Download the model again, or take another one.",
@@ -95,11 +94,12 @@ def reading_model_file(what: object) -> Iterator[None]:
         ) from error
 
 
-# -- what the world refuses: disks, permissions, limits of the system, texts that no reader takes
+# -- errors of the system: disks, permissions, limits, unreadable text
 
 SPACE = "Free some space, or give another home with --home or STUDIO_HOME."
 RIGHTS = "Change its permissions, or give another home with --home or STUDIO_HOME."
-REFUSED: dict[int, tuple[str, str]] = {  # errno -> (what, what to do); {0}: the file, {1}: the number of its characters
+# errno -> (message, hint); {0}: the file, {1}: the length of its name
+SYSTEM_ERRORS: dict[int, tuple[str, str]] = {
     errno.ENOSPC: ("The disk is full: {0} could not be written.", SPACE),
     errno.EDQUOT: ("Your share of the disk is used up: {0} could not be written.", SPACE),
     errno.EFBIG: ("{0} would be larger than files may be there.", "Use another disk or file system."),
@@ -139,21 +139,20 @@ REFUSED: dict[int, tuple[str, str]] = {  # errno -> (what, what to do); {0}: the
 
 
 def as_studio_error(error: BaseException) -> StudioError | None:
-    """What the world refused, as a sentence with the way out; None for what is a mistake of this program's own.
+    """A system error as a StudioError with a hint; None for a bug of this program.
 
-    For the two doors, page and terminal: whatever reaches them is said in words there, with no traceback.
+    Page and terminal show it instead of a traceback.
     """
     if isinstance(error, StudioError):
         return error
-    if not isinstance(error, OSError) and (
-        told := re.search(r"\(os error (\d+)\)", str(error))
-    ):  # a library in Rust tells it in words only
-        error = OSError(int(told[1]), os.strerror(int(told[1])))
+    rust_error = re.search(r"\(os error (\d+)\)", str(error))  # libraries in Rust raise no OSError
+    if rust_error and not isinstance(error, OSError):
+        error = OSError(int(rust_error[1]), os.strerror(int(rust_error[1])))
     if isinstance(error, TimeoutError):
         return StudioError(f"It took too long: {str(error) or 'no answer came'}.", "Try again.", reason="time")
     if isinstance(error, OSError):
         file = str(error.filename if error.filename is not None else "a file")
-        what, hint = REFUSED.get(
+        what, hint = SYSTEM_ERRORS.get(
             error.errno or 0, ("{0}: " + (error.strerror or str(error) or type(error).__name__) + ".", "Try again.")
         )
         shown = file if len(file) <= 200 else f"{file[:120]}…{file[-40:]}"
@@ -183,7 +182,7 @@ def as_studio_error(error: BaseException) -> StudioError | None:
 
 
 def internal_error(error: BaseException) -> StudioError:
-    """For a mistake of this program's own: named, with where to look."""
+    """A StudioError for a bug of this program."""
     return StudioError(
         f"The studio made a mistake: {type(error).__name__}: {str(error)[:200]}".rstrip(": ") + ".",
         "Its terminal shows where. Please report it with those lines.",

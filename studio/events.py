@@ -1,9 +1,9 @@
-"""A run's diary (events.jsonl) and the lock that means "alive".
+"""A run's events (events.jsonl), and Lock, whose holder is alive.
 
-One JSON object a line, always with `at` (seconds since 1970, UTC: for display), `monotonic` (seconds of this computer's monotonic clock, for
-durations: see `seconds`) and `kind`; a run's events also carry `attempt`. Whole lines,
-appended with one write each under a lock of the file, so that supervisor and trainer can both write, a reader with a byte
-cursor never sees a half, and a crash costs at most the line being written.
+One JSON object a line, always with `at` (seconds since 1970, UTC, for display), `monotonic` (seconds of this computer's
+monotonic clock, for durations: see `seconds`) and `kind`; a run's events also have `attempt`. Each line is appended by a
+single write under a lock of the file: supervisor and trainer can both write, a reader with a byte cursor never sees half
+a line, and a crash loses at most the line being written.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 
 from studio import crash
 
-#  phase   {name, detail?, from_step?}  what the run is doing now; see PHASES. `queued` carries {order, hold?}
+#  phase   {name, detail?, from_step?}  the current activity; see PHASES. `queued` carries {order, hold?}
 #  plan    {steps, epochs, rows, eval_rows, trainable, parameters, estimated_memory, …}  known before the first step
 #  step    {step, epoch, loss, learning_rate, grad_norm, tokens, tokens_per_second, memory, seconds}
 #  eval    {step, loss, best?}
@@ -48,65 +48,61 @@ PHASES = (
 
 END_STATES = ("finished", "stopped", "failed", "lost")
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)  # errors of a disk that takes no more
-_LASTING = ("saved", "end")  # kinds that are on the disk before append returns
-_TURN_WAIT = 2.0  # seconds to wait for the other writer; it may be a stopped process that never gives the turn back
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)  # errors of a full or failing disk
+_FSYNCED = ("saved", "end")  # kinds that are synced to disk before append returns
+_LOCK_TIMEOUT = 2.0  # seconds to wait for the other writer, which may be a stopped process
 
 
-def _plain(value: Any) -> Any:
-    """JSON has no NaN or infinity: they become null, at any depth."""
+def _without_nan(value: Any) -> Any:
+    """NaN and infinity become None at any depth, since JSON has neither."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: _without_nan(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [_without_nan(item) for item in value]
     return value
 
 
 def append(path: Path, kind: str, /, **fields: Any) -> dict[str, Any]:
-    """Append one event and return it. A torn last line left by a crash is closed first.
+    """Append one event and return it. An incomplete last line left by a crash is ended first.
 
-    Raises ValueError for an unknown kind, OSError when the disk is full (the diary is then as it was).
+    Raises ValueError for an unknown kind, OSError if the disk is full (the file is then unchanged).
     """
     if kind not in KINDS:
         raise ValueError(f"unknown kind of event: {kind}")
-    event = _plain({"at": round(time.time(), 3), "monotonic": round(time.monotonic(), 3), "kind": kind, **fields})
+    event = _without_nan({"at": round(time.time(), 3), "monotonic": round(time.monotonic(), 3), "kind": kind, **fields})
     line = (json.dumps(event, ensure_ascii=False, separators=(",", ":")) + "\n").encode()
     descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
-        alone = _turn(descriptor)
-        if _torn(descriptor):
+        locked = _lock_for_append(descriptor)
+        if _is_torn(descriptor):
             line = b"\n" + line
-        if crash.here("events.half"):
+        if crash.is_due("events.half"):
             os.write(descriptor, line[: len(line) // 2])
-            crash.die()
+            crash.kill_self()
         size = os.fstat(descriptor).st_size
         written = os.write(descriptor, line)
-        if written != len(
-            line
-        ):  # disk full in the middle: take the half back, unless another may have written behind it
-            if alone:
+        if written != len(line):  # disk full: remove the partial line, unless another may have written behind it
+            if locked:
                 os.ftruncate(descriptor, size)
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
-        if kind in _LASTING:
+        if kind in _FSYNCED:
             os.fsync(descriptor)
     finally:
-        os.close(descriptor)  # gives the turn back too
+        os.close(descriptor)  # releases the lock too
     crash.point(f"events.{fields.get('name', kind)}")
     return event
 
 
 def seconds(before: dict[str, Any], after: dict[str, Any] | None = None) -> float:
-    """Seconds from one event of an attempt to a later one (None: to now); never negative.
+    """Seconds from one event of an attempt to a later one (None: to now), at least 0.
 
-    By the monotonic clock, which no correction of the time of day moves; by `at` where an older diary has no other.
+    Uses the monotonic clock, which clock adjustments do not affect; `at` for files of older versions without it.
     """
-    key, now = (
-        ("monotonic", time.monotonic)
-        if _has_clock(before) and (after is None or _has_clock(after))
-        else ("at", time.time)
-    )
+    key, now = "at", time.time
+    if _has_clock(before) and (after is None or _has_clock(after)):
+        key, now = "monotonic", time.monotonic
     return max(0.0, (now() if after is None else after[key]) - before[key])
 
 
@@ -115,22 +111,22 @@ def _has_clock(event: dict[str, Any]) -> bool:
 
 
 def close_torn(path: Path) -> None:
-    """End a last line that a crash left without its newline: if it was whole but for that, it counts from now on."""
+    """Add the newline that a crash left off the last line; the line is read from then on if it is otherwise complete."""
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
     except FileNotFoundError:
         return
     try:
-        _turn(descriptor)
-        if _torn(descriptor):
+        _lock_for_append(descriptor)
+        if _is_torn(descriptor):
             os.write(descriptor, b"\n")
     finally:
         os.close(descriptor)
 
 
-def _turn(descriptor: int) -> bool:
-    """Wait for the other writer; False when it did not come to an end (a single append is whole even then)."""
-    until = time.monotonic() + _TURN_WAIT
+def _lock_for_append(descriptor: int) -> bool:
+    """Lock the file. Returns False on timeout; a single append is atomic even then."""
+    until = time.monotonic() + _LOCK_TIMEOUT
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -142,15 +138,15 @@ def _turn(descriptor: int) -> bool:
             return True
 
 
-def _torn(descriptor: int) -> bool:
+def _is_torn(descriptor: int) -> bool:
     size = os.fstat(descriptor).st_size
     return size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
 
 
 def read(path: Path, cursor: int = 0, limit: int | None = None) -> tuple[list[dict[str, Any]], int]:
-    """The whole lines after `cursor` (bytes) and the new cursor. Lines that are no event are passed over.
+    """Return the events in the complete lines after byte `cursor`, and the new cursor. Invalid lines are skipped.
 
-    limit: at most that many bytes are read; a caller loops until the cursor stands still.
+    limit: bytes to read at most; a caller loops until the cursor no longer moves.
     """
     try:
         with open(path, "rb") as file:
@@ -160,17 +156,17 @@ def read(path: Path, cursor: int = 0, limit: int | None = None) -> tuple[list[di
                 data += file.readline()
     except FileNotFoundError:
         return [], cursor
-    whole = data.rfind(b"\n") + 1
-    return [event for line in data[:whole].split(b"\n") if (event := _event(line)) is not None], cursor + whole
+    end = data.rfind(b"\n") + 1
+    return [event for line in data[:end].split(b"\n") if (event := _event(line)) is not None], cursor + end
 
 
 def latest(events: Sequence[dict[str, Any]], *kinds: str) -> dict[str, Any]:
-    """The last of these events that is of one of the kinds; {} where there is none."""
+    """The last of these events that is of one of the kinds; {} if there is none."""
     return next((event for event in reversed(events) if event["kind"] in kinds), {})
 
 
 def last(path: Path, kinds: tuple[str, ...], block: int = 65536) -> dict[str, Any] | None:
-    """The last event of one of these kinds, looked for from the end of the file in ever larger bites."""
+    """The last event of one of these kinds, read backwards from the end of the file in growing blocks."""
     marks = [f'"{kind}"'.encode() for kind in kinds]
     try:
         with open(path, "rb") as file:
@@ -192,7 +188,7 @@ def last(path: Path, kinds: tuple[str, ...], block: int = 65536) -> dict[str, An
 
 
 def _event(line: bytes) -> dict[str, Any] | None:
-    """A line as an event, or None for anything else: torn, foreign, or lacking what its kind needs."""
+    """Parse a line; None if it is incomplete, not an event, or lacks fields that its kind needs."""
     try:
         event = json.loads(line)
     except (ValueError, RecursionError):
@@ -211,9 +207,9 @@ def _event(line: bytes) -> dict[str, Any] | None:
 
 
 class Lock:
-    """An exclusive flock on a file. The kernel frees it when the holder dies, however it dies.
+    """An exclusive flock on a file, which the kernel releases when its holder dies.
 
-    The lock belongs to the open file: a child that inherits `descriptor` holds it too, and it is free when all have closed it.
+    The lock belongs to the open file: a child that inherits `descriptor` holds it too, until all have closed it.
     """
 
     def __init__(self, path: Path):
@@ -221,7 +217,10 @@ class Lock:
         self.descriptor: int | None = None
 
     def acquire(self, wait: float = 0.0, shared: bool = False) -> bool:
-        """True once held; False when somebody else still holds it after `wait` seconds. shared: beside others that share, and unseen by held()."""
+        """Acquire the lock; False if another process still holds it after `wait` seconds.
+
+        shared: take a shared lock, which is_locked() does not report.
+        """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         until = time.monotonic() + wait
@@ -252,7 +251,7 @@ class Lock:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether some process holds the lock for itself. Asks with a shared lock, given back at once."""
+    """Whether a process holds the lock exclusively. Probes with a shared lock that is released at once."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:

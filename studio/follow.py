@@ -1,8 +1,8 @@
-"""python -m studio.follow RUN-FOLDER: stands where the trainer would, for a run whose place is another computer.
+"""python -m studio.follow RUN-FOLDER: runs in place of the trainer for a run whose place is another computer.
 
-It sends the order there, takes what the relay tells into this run's events.jsonl and log.txt, passes requests on, and fetches the
-result. A lost connection is taken up again; the run there does not notice. What it knows lies in RUN/remote/, so that another
-attempt goes on where this one was killed.
+It sends the bundle, copies the relay's lines into this run's events.jsonl and log.txt, forwards requests and fetches the
+result. It reconnects after a lost connection, which does not affect the remote run. Its progress is stored in RUN/remote/,
+so a later attempt continues where a killed one stopped.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from studio.place import Bundle, Unreachable
 from studio.run import WORKING, Run
 from studio.runs import checkpoints, remote
 
-WAITS = (1, 2, 5, 10, 20, 30)  # seconds before a lost connection is tried again; the last one stays
-GIVE_UP_STOP = 120.0  # seconds a stop waits for a place that does not answer
-LOST = "reconnecting"  # the phase while the place does not answer
+RETRY_DELAYS = (1, 2, 5, 10, 20, 30)  # seconds before a lost connection is tried again; the last one stays
+STOP_TIMEOUT = 120.0  # seconds a stop waits for a place that does not answer
+RECONNECTING = "reconnecting"  # the phase while the place does not answer
 GOES_ON = "What was begun there may go on: resume the run here, and it is taken up again."
 FREE_THERE = "Free some space there (`df -h` shows it), then resume the run."
 
 
 class Stopped(Exception):
-    """The run was asked to stop before anything had begun at the place."""
+    """The run was asked to stop before anything had started at the place."""
 
 
 class Follow:
@@ -44,35 +44,34 @@ class Follow:
         self.run, self.place = run, run.config.place
         self.folder = run.folder / "remote"
         self.state_file = self.folder / "state.json"
-        self.bundle = Bundle(run.id, self.folder / "box", attempt, lambda: bundle.seconds(run), self._told)
-        self.known = {"log": 0, **json_text.read_or_default(self.state_file, {})}
+        self.bundle = Bundle(run.id, self.folder / "box", attempt, lambda: bundle.seconds(run), self._on_progress)
+        self.offsets = {"log": 0, **json_text.read_or_default(self.state_file, {})}
         relayed = [event for event in run.events() if "relayed" in event]
-        self.heard = max(
-            (event["relayed"] for event in relayed), default=0
-        )  # bytes of the run's events there that are here
-        self.seen = {_key(event) for event in relayed}
+        # bytes of the remote events.jsonl that were copied
+        self.events_offset = max((event["relayed"] for event in relayed), default=0)
+        self.received = {_event_key(event) for event in relayed}
         self.end: dict[str, Any] | None = None
-        self.now = ""  # the phase it is in
+        self.phase_name = ""  # the current phase
         self.answered = remote.known(run)  # whether the place has ever answered
-        self.begun = self.state_file.exists()  # whether a run there may go on by itself
-        self.asked: str | None = None  # the stop that was passed on
-        self.before = ""  # the phase in which the connection was lost
-        self.unheard: float | None = None  # since when a stop has waited for an answer
+        self.started = self.state_file.exists()  # whether the remote run may be in progress
+        self.forwarded_stop: str | None = None  # the stop mode that was forwarded
+        self.interrupted_phase = ""  # the phase in which the connection was lost
+        self.unanswered_since: float | None = None  # monotonic time since when a stop request is unanswered
 
-    def carry_out(self) -> None:
-        """Send, follow, fetch, end. Raises StudioError with the reason when it cannot."""
+    def execute(self) -> None:
+        """Send the bundle, follow the run, fetch the result and write the end event. Raises StudioError."""
         self.phase("sending")
         bundle.pack(self.run, self.bundle.folder)
-        self._reach(lambda: self.place.send(self.bundle))
-        write_atomic(self.state_file, json.dumps(self.known))
-        self.begun, tries = True, 0
+        self._retry(lambda: self.place.send(self.bundle))
+        write_atomic(self.state_file, json.dumps(self.offsets))
+        self.started, tries = True, 0
         while self.end is None:
             try:
-                for line in _beside(self.place.output(self.bundle, self.heard, self.known["log"])):
+                for line in _read_in_thread(self.place.output(self.bundle, self.events_offset, self.offsets["log"])):
                     if line and tries:
-                        tries = self._found_again()
-                    self._take(line)
-                    self._pass_on()
+                        tries = self._reconnected()
+                    self._handle_line(line)
+                    self._forward_requests()
                 if self.end is None:
                     raise DeviceError(
                         f"The studio at {self.place.address} ended without a word about the run.",
@@ -80,85 +79,84 @@ class Follow:
                         "place",
                     )
             except Unreachable as lost:
-                self._wait(lost, tries)
+                self._wait_to_reconnect(lost, tries)
                 tries += 1
         self._fetch()
         shutil.rmtree(self.bundle.folder, ignore_errors=True)  # packed anew if the run goes on
         self.run.append("end", **self.end)
 
     def phase(self, name: str) -> None:
-        self.now = name
+        self.phase_name = name
         self.run.append("phase", name=name, attempt=self.bundle.attempt)
 
-    def _told(self, phase: str, line: str) -> None:
-        """What the place says while it is sent to. Raises Stopped where nothing has begun there and this run is asked to stop."""
+    def _on_progress(self, phase: str, line: str) -> None:
+        """Record progress of Place.send. Raises Stopped if a stop is requested before the remote run has started."""
         if not self.answered:
             remote.mark(self.run)
             self.answered = True
         if line:
             print(line, flush=True)
-        if phase not in ("", self.now):
+        if phase not in ("", self.phase_name):
             self.phase(phase)
         if self.run.stop_request() and not self.state_file.exists():
             raise Stopped
 
-    # -- what comes
+    # -- from the place
 
-    def _take(self, line: bytes) -> None:
-        """A line of the relay into events or log; whatever else was printed there is output."""
+    def _handle_line(self, line: bytes) -> None:
+        """Copy a relay line into events or log; any other line is printed as output."""
         if not line:
             return
         kind, _, rest = line.partition(b" ")
         first, _, body = rest.partition(b" ")
         offset = int(first) if first.isdigit() else None
         if kind == b"@event" and offset is not None:
-            self._event(json.loads(body), offset)
+            self._handle_event(json.loads(body), offset)
         elif kind == b"@log" and offset is not None:
-            if offset > self.known["log"]:
+            if offset > self.offsets["log"]:
                 print(json.loads(body), end="", flush=True)
-                self.known["log"] = offset
-                write_atomic(self.state_file, json.dumps(self.known))
+                self.offsets["log"] = offset
+                write_atomic(self.state_file, json.dumps(self.offsets))
         else:
             print(line.decode("utf-8", "replace"), flush=True)
 
-    def _event(self, told: dict[str, Any], offset: int) -> None:
-        """An event of the run there, once, as one of this run. Its end is kept until the result is here."""
-        key, self.heard = _key(told), max(self.heard, offset)
-        kind = told.pop("kind", None)
-        if kind == "phase" and told.get("name") in ("queued", "starting"):
-            self.end = None  # it goes on
+    def _handle_event(self, event: dict[str, Any], offset: int) -> None:
+        """Append a remote event once to this run. The end event is held back until the result has been fetched."""
+        key, self.events_offset = _event_key(event), max(self.events_offset, offset)
+        kind = event.pop("kind", None)
+        if kind == "phase" and event.get("name") in ("queued", "starting"):
+            self.end = None  # the run was resumed
             return
-        if kind not in KINDS or key in self.seen:
+        if kind not in KINDS or key in self.received:
             return
-        self.seen.add(key)
+        self.received.add(key)
         if kind == "phase":
-            self.now = told["name"]
-        told |= {"attempt": self.bundle.attempt, "relayed": offset}
+            self.phase_name = event["name"]
+        event |= {"attempt": self.bundle.attempt, "relayed": offset}
         if kind == "end":
-            full = (
-                {"cause": f"The disk of {self.place.address} is full.", "action": FREE_THERE}
-                if told.get("reason") == "disk"
-                else {}
-            )
-            self.end = told | full
+            self.end = event
+            if event.get("reason") == "disk":
+                self.end |= {"cause": f"The disk of {self.place.address} is full.", "action": FREE_THERE}
             return
         if kind == "saved":
-            if told.get("what") == "model":
-                return  # told when it is here
-            told["path"] = f"{self.place.address}:{told.get('path')}"
-        self.run.append(kind, **told)
+            if event.get("what") == "model":
+                return  # reported after it has been fetched
+            event["path"] = f"{self.place.address}:{event.get('path')}"
+        self.run.append(kind, **event)
 
-    # -- what goes
+    # -- to the place
 
-    def _pass_on(self) -> None:
-        """What this run is asked, to the place."""
-        how = self.run.stop_request()
-        words = sorted(self.run.take_requests()) + ([_word(how)] if how and how != self.asked else [])
+    def _forward_requests(self) -> None:
+        """Forward this run's requests to the place."""
+        stop_mode = self.run.stop_request()
+        words = sorted(self.run.take_requests())
+        if stop_mode and stop_mode != self.forwarded_stop:
+            words.append(_stop_request_word(stop_mode))
         for word in words:
             try:
                 self.place.ask(self.bundle, word)
-                if how and word == _word(how):
-                    self.asked = how
+                if stop_mode and word == _stop_request_word(stop_mode):
+                    self.forwarded_stop = stop_mode
             except (Unreachable, StudioError) as lost:
                 self.run.append(
                     "note",
@@ -167,48 +165,48 @@ class Follow:
                     text=f"{lost} The request ({word}) could not be passed on yet; it is tried again.",
                 )
 
-    def _wait(self, lost: Unreachable, tries: int) -> None:
-        """Until the next attempt to reach the place. A stop does not wait for ever."""
+    def _wait_to_reconnect(self, lost: Unreachable, tries: int) -> None:
+        """Wait before the next attempt to reach the place. Raises DeviceError once a stop has waited STOP_TIMEOUT seconds."""
         if tries == 0:
             self.run.append(
                 "note",
                 level="warning",
                 attempt=self.bundle.attempt,
-                text=f"{lost} {'The run there goes on; the' if self.begun else 'The'} connection is tried again.",
+                text=f"{lost} {'The run there goes on; the' if self.started else 'The'} connection is tried again.",
             )
-            if self.now in WORKING:
-                self.before = self.now
-                self.phase(LOST)
+            if self.phase_name in WORKING:
+                self.interrupted_phase = self.phase_name
+                self.phase(RECONNECTING)
         now = time.monotonic()
         if self.run.stop_request():
-            self.unheard = self.unheard or now
-            if now - self.unheard > GIVE_UP_STOP:
+            self.unanswered_since = self.unanswered_since or now
+            if now - self.unanswered_since > STOP_TIMEOUT:
                 raise DeviceError(
                     f"{self.place.address} does not answer, so the run there could not be stopped.",
                     "It may still be running there. Resume the run here when the connection is back, then stop it.",
                     "place",
                 )
-        until = now + WAITS[min(tries, len(WAITS) - 1)]
-        while time.monotonic() < until and not (self.run.stop_request() and self.unheard is None):
+        until = now + RETRY_DELAYS[min(tries, len(RETRY_DELAYS) - 1)]
+        while time.monotonic() < until and not (self.run.stop_request() and self.unanswered_since is None):
             time.sleep(0.2)
 
-    def _found_again(self) -> int:
-        """The place answers again after so many tries: none of them counts any more."""
+    def _reconnected(self) -> int:
+        """Note that the place answers again. Returns the new number of failed tries: 0."""
         self.run.append(
             "note", level="info", attempt=self.bundle.attempt, text=f"The connection to {self.place.address} is back."
         )
-        if self.now == LOST:
-            self.phase(self.before)
-        self.unheard = None
+        if self.phase_name == RECONNECTING:
+            self.phase(self.interrupted_phase)
+        self.unanswered_since = None
         return 0
 
-    def _reach(self, do: Any) -> None:
-        """Do something at the place, again while it does not answer. One that has never answered fails at once."""
+    def _retry(self, do: Any) -> None:
+        """Call `do`, and again while the place does not answer. Raises DeviceError if it has never answered."""
         tries = 0
         while True:
             try:
                 do()
-                return self._found_again() if tries else None
+                return self._reconnected() if tries else None
             except Unreachable as lost:
                 if not self.answered:
                     raise DeviceError(
@@ -216,17 +214,17 @@ class Follow:
                         "Check that it is on and that its name is right, then resume the run.",
                         "place",
                     ) from lost
-                self._wait(lost, tries)
+                self._wait_to_reconnect(lost, tries)
                 tries += 1
 
     def _fetch(self) -> None:
-        """The result, whole or not at all; a run that kept none there has none here."""
-        if self.end["state"] not in ("finished", "stopped") or self.asked == "discard":
+        """Fetch the result, complete or not at all. A stopped run may have none."""
+        if self.end["state"] not in ("finished", "stopped") or self.forwarded_stop == "discard":
             return
         self.phase("fetching result")
         try:
             with checkpoints.replacing(self.run.result) as target:
-                self._reach(lambda: self.place.fetch(self.bundle, target))
+                self._retry(lambda: self.place.fetch(self.bundle, target))
                 if not (target / "manifest.json").is_file():
                     raise DeviceError("There is no result there.", "", "place")
         except StudioError:
@@ -236,17 +234,17 @@ class Follow:
         self.run.append("saved", path=str(self.run.result), what="model", attempt=self.bundle.attempt)
 
 
-def _key(event: dict[str, Any]) -> tuple[Any, ...]:
-    """What tells an event from every other of its run: it may be told again after a break."""
+def _event_key(event: dict[str, Any]) -> tuple[Any, ...]:
+    """Identifies an event within its run, since the relay may repeat events after a reconnect."""
     return event.get("at"), event.get("kind"), event.get("step"), event.get("name")
 
 
-def _word(how: str) -> str:
-    return {"discard": "discard", "pause": "pause"}.get(how, "stop")
+def _stop_request_word(stop_mode: str) -> str:
+    return {"discard": "discard", "pause": "pause"}.get(stop_mode, "stop")
 
 
-def _beside(lines: Iterator[bytes]) -> Iterator[bytes]:
-    """The same lines, read by a thread: b"" at least twice a second, also while the connection is dead in the middle of a read."""
+def _read_in_thread(lines: Iterator[bytes]) -> Iterator[bytes]:
+    """The same lines, read by a thread; b"" at least twice a second, even while a read hangs."""
     ready: queue.Queue[Any] = queue.Queue(maxsize=10_000)
 
     def read() -> None:
@@ -260,27 +258,27 @@ def _beside(lines: Iterator[bytes]) -> Iterator[bytes]:
     threading.Thread(target=read, daemon=True).start()
     while True:
         try:
-            found = ready.get(timeout=0.5)
+            item = ready.get(timeout=0.5)
         except queue.Empty:
             yield b""
             continue
-        if isinstance(found, StopIteration):
+        if isinstance(item, StopIteration):
             return
-        if isinstance(found, Exception):
-            raise found
-        yield found
+        if isinstance(item, Exception):
+            raise item
+        yield item
 
 
 def main(folder: str) -> int:
-    """Exit status as the trainer's: 0 an end line says finished or stopped, 1 it says failed and why."""
+    """Exit status, as of the trainer: 0 if the run finished or was stopped, 1 if it failed."""
     run = Run(Path(folder))
     attempt = int(os.environ.get("STUDIO_ATTEMPT", 1))
     follow = Follow(run, attempt)
     try:
-        follow.carry_out()
+        follow.execute()
     except StudioError as error:
         print(f"error: {error}", file=sys.stderr)
-        hint = f"{error.hint} {GOES_ON}" if follow.begun and follow.end is None else error.hint
+        hint = f"{error.hint} {GOES_ON}" if follow.started and follow.end is None else error.hint
         run.append("end", state="failed", cause=error.message, action=hint, reason=error.reason, attempt=attempt)
         return 1
     except Stopped:

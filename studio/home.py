@@ -1,4 +1,4 @@
-"""Where uploads, models, datasets and runs live, and which names are safe in there."""
+"""The studio's home folder, safe names in it, and atomic writes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PROJECT = Path(__file__).resolve().parent.parent  # the checkout: app.py, templa
 
 
 def home() -> Path:
-    """STUDIO_HOME, else the lasting disk of a Space (/data), else ~/.fine-tuning-studio. Made if missing."""
+    """STUDIO_HOME, else the persistent disk of a Space (/data), else ~/.fine-tuning-studio. Created if missing."""
     named = os.environ.get("STUDIO_HOME")
     if named:
         path = Path(named).expanduser()
@@ -36,15 +36,15 @@ def home() -> Path:
 
 
 def restrict_permissions() -> None:
-    """Keep the home from other people on this computer: an older version made it readable for all."""
+    """Make the home unreadable for other users; older versions created it readable for all."""
     path = home()
-    found = path.stat()
-    if found.st_uid == os.geteuid() and found.st_mode & 0o077:
+    status = path.stat()
+    if status.st_uid == os.geteuid() and status.st_mode & 0o077:
         path.chmod(0o700)
 
 
 def subfolder(name: str) -> Path:
-    """A folder under home: runs, models, uploads, datasets, cache, locks. Made if missing."""
+    """A folder under home: runs, models, uploads, datasets, cache, locks. Created if missing."""
     path = home() / name
     path.mkdir(parents=True, exist_ok=True)
     return path
@@ -62,7 +62,7 @@ def slug(text: str, fallback: str = "run") -> str:
 
 
 def inside(folder: Path, name: str) -> Path:
-    """folder/name, refused when it would leave the folder (.., absolute, a link that leads outside)."""
+    """Return folder/name. Raises StudioError if it lies outside the folder (.., absolute, a symbolic link)."""
     path = (folder / name).resolve()
     if not name or path == folder.resolve() or not path.is_relative_to(folder.resolve()):
         raise StudioError(f"The name {name!r} leads outside {folder}.", "Give a plain name without slashes.", "name")
@@ -70,10 +70,10 @@ def inside(folder: Path, name: str) -> Path:
 
 
 def write_atomic(path: Path, data: str | bytes, mode: int = 0o666) -> None:
-    """Write a file so that a reader, or a crash, sees the old one or the new one and never a half.
+    """Write a file atomically: a reader, or a crash, sees the old content or the new.
 
-    Temporary file of a name that no other thread or process uses, in the same folder, fsync, rename, fsync of the folder.
-    mode: permissions of the file, less the umask. What is read, changed and written again also needs `changing`.
+    Writes a temporary file in the same folder, then fsync, rename, fsync of the folder. mode: permissions, less the umask.
+    A read-modify-write also needs `changing`.
     """
     temporary = temporary_path(path)
     try:
@@ -90,15 +90,15 @@ def write_atomic(path: Path, data: str | bytes, mode: int = 0o666) -> None:
 
 
 def temporary_path(path: Path) -> Path:
-    """A name beside `path` to write its next content under: .NAME.RANDOM.PID.tmp, short enough for any file system."""
+    """A unique path beside `path` for its next content: .NAME.RANDOM.PID.tmp, short enough for any file system."""
     return path.with_name(f".{path.name[:40]}.{secrets.token_hex(6)}.{os.getpid()}.tmp")
 
 
 @contextmanager
 def changing(path: Path, wait: float = 30.0) -> Iterator[None]:
-    """While a file is read, changed and written: no other thread or process that asks this changes a file of the same folder.
+    """Lock for a read-modify-write of a file against other threads and processes that use this on the same folder.
 
-    The lock is a flock on the folder: it leaves no file behind, and the kernel frees it when its holder dies. Not to be nested.
+    A flock on the folder: it leaves no file behind, and the kernel releases it when its holder dies. Not reentrant.
     Raises TimeoutError after `wait` seconds.
     """
     descriptor = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
@@ -117,9 +117,9 @@ def changing(path: Path, wait: float = 30.0) -> Iterator[None]:
         os.close(descriptor)
 
 
-def fsync_path(folder: Path) -> None:
-    """Make a rename in this folder last a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def fsync_path(path: Path) -> None:
+    """fsync a file or folder; of a folder: its renames survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
@@ -127,12 +127,12 @@ def fsync_path(folder: Path) -> None:
 
 
 def folder_size(folder: Path) -> int:
-    """Bytes of all files under a folder; those that vanish while it is walked do not count."""
+    """Bytes of all files under a folder; files that vanish meanwhile do not count."""
     total = 0
-    for place, _, names in os.walk(folder):
+    for parent, _, names in os.walk(folder):
         for name in names:
             try:
-                total += os.lstat(os.path.join(place, name)).st_size
+                total += os.lstat(os.path.join(parent, name)).st_size
             except FileNotFoundError:
-                continue  # a checkpoint rotated away meanwhile
+                continue  # a checkpoint was rotated meanwhile
     return total

@@ -1,7 +1,7 @@
-"""Process trees: whom we started, who holds a file, and how to end them without ever trusting a process id.
+"""Process trees: descendants, holders of a file, and how to kill them safely.
 
-An id is reused. So we signal only our own descendants (the kernel keeps an unreaped child's id for us) or processes that are seen
-to hold the very file a trainer holds.
+The system reuses process ids. So only our own descendants (an unreaped child keeps its id) or processes that hold a
+trainer's lock file are signalled.
 """
 
 from __future__ import annotations
@@ -23,35 +23,35 @@ _SET_PARENT_DEATH_SIGNAL, _SET_TIMER_SLACK, _SET_CHILD_SUBREAPER = 1, 29, 36  # 
 
 
 def die_with_parent(parent: int) -> None:
-    """Linux: SIGKILL for this process when its parent is gone. parent: the parent's id as the starter knew it.
+    """Linux: this process gets SIGKILL when its parent dies. parent: the parent's id as the starter knew it.
 
-    A rank started by torchrun calls this too: it lives in a session of its own, out of reach of its grandparent's group.
+    Ranks started by torchrun call this too: each has its own session, which no signal to the trainer's group reaches.
     """
     if sys.platform != "linux":
         return
     ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before we asked
+    if os.getppid() != parent:  # it died before the call above
         os.kill(os.getpid(), signal.SIGKILL)
 
 
 def prefer_oom_kill() -> None:
-    """Linux: when memory runs out, the system ends this process before the page or the supervisor."""
+    """Linux: when memory runs out, the system kills this process before the page or the supervisor."""
     try:
         Path("/proc/self/oom_score_adj").write_text("500")
     except OSError:
-        pass  # not Linux, or a sandbox that does not allow it: the system then chooses by size, which is us as well
+        pass  # not Linux, or not permitted: the system then chooses the largest process
 
 
 def adopt_orphans() -> None:
-    """Linux: grandchildren whose parent dies become our children, so that we see them and can end them."""
+    """Linux: become the subreaper, so that orphaned grandchildren become our children."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_SET_CHILD_SUBREAPER, 1)
 
 
 def set_timer_slack(milliseconds: float) -> None:
-    """Linux: waits of this process with a time limit may last so much longer, so that the kernel lets them end together (PR_SET_TIMERSLACK).
+    """Linux: let the kernel delay this process's timers by so much, to group wake-ups (PR_SET_TIMERSLACK).
 
-    What is waited for still wakes at once: a connection, a lock, a child. Holds for threads and processes that are started from now on, too.
+    Events such as a connection, a lock or a child still wake it at once. Threads and processes started later inherit it.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_SET_TIMER_SLACK, ctypes.c_ulong(int(1e6 * milliseconds)))
@@ -59,7 +59,7 @@ def set_timer_slack(milliseconds: float) -> None:
 
 def descendants() -> list[psutil.Process]:
     """All living descendants of this process."""
-    return [one for one in psutil.Process().children(recursive=True) if is_alive(one)]
+    return [process for process in psutil.Process().children(recursive=True) if is_alive(process)]
 
 
 def descendants_of(pid: int) -> list[psutil.Process]:
@@ -71,39 +71,39 @@ def descendants_of(pid: int) -> list[psutil.Process]:
 
 
 def holders(path: Path) -> list[psutil.Process]:
-    """Processes that have this file open, ourselves left out. What belongs to other users is not seen."""
-    found, wanted = [], str(path.resolve())
-    for one in psutil.process_iter():
+    """Other processes that have this file open, of this user only."""
+    found, resolved = [], str(path.resolve())
+    for process in psutil.process_iter():
         try:
-            if one.pid != os.getpid() and any(file.path == wanted for file in one.open_files()):
-                found.append(one)
+            if process.pid != os.getpid() and any(file.path == resolved for file in process.open_files()):
+                found.append(process)
         except (psutil.Error, OSError):
             continue
     return found
 
 
 def kill_all(find: Callable[[], list[psutil.Process]], wait: float = 10.0) -> bool:
-    """SIGKILL all that find() gives, again until it gives none. False when some are left after `wait` seconds."""
+    """SIGKILL what find() returns, until it returns nothing. False if processes are left after `wait` seconds."""
     until = time.monotonic() + wait
     while left := find():
         if time.monotonic() > until:
             return False
-        for one in left:
-            send_signal(one, signal.SIGKILL)
+        for process in left:
+            send_signal(process, signal.SIGKILL)
         psutil.wait_procs(left, timeout=0.2)
     return True
 
 
-def send_signal(one: psutil.Process, number: int) -> None:
-    """A signal, after psutil has compared the id's start time with the one it was found with."""
+def send_signal(process: psutil.Process, number: int) -> None:
+    """Send a signal; psutil first checks that the id still belongs to the same process."""
     try:
-        one.send_signal(number)
+        process.send_signal(number)
     except (psutil.NoSuchProcess, PermissionError, psutil.AccessDenied):
-        pass  # it is gone, or was never ours to signal
+        pass  # it has ended, or belongs to another user
 
 
 def memory_kills() -> int:
-    """How often this system (in a container: the container) has killed a process for memory; 0 where it does not tell."""
+    """How many processes the system (or this container) has killed for memory; 0 if unknown."""
     for file, key in ((Path("/sys/fs/cgroup/memory.events"), "oom_kill"), (Path("/proc/vmstat"), "oom_kill")):
         try:
             pairs = dict(line.split() for line in file.read_text().splitlines())
@@ -113,16 +113,16 @@ def memory_kills() -> int:
     return 0
 
 
-def is_alive(one: psutil.Process) -> bool:
+def is_alive(process: psutil.Process) -> bool:
     try:
-        return one.status() != psutil.STATUS_ZOMBIE
+        return process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
 
 
 @contextmanager
 def kill_after(child: subprocess.Popen[str], seconds: float) -> Iterator[None]:
-    """Inside, a child is killed once it has gone on for so long."""
+    """Context in which the child is killed after so many seconds."""
     timer = threading.Timer(seconds, child.kill)
     timer.daemon = True
     timer.start()

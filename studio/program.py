@@ -1,4 +1,4 @@
-"""This very program, as it is sent to another computer: its files, a hash of them, and the packages it needs."""
+"""This program as it is sent to another computer: its files, their hash, and its requirements."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ NAME = "fine-tuning-studio"
 
 
 def files() -> dict[str, Path]:
-    """What must lie beside each other for `python -m studio` to run: name -> file or folder here."""
-    found = {"studio": PACKAGE}
+    """Files and folders that `python -m studio` needs side by side: {name: path here}."""
+    paths = {"studio": PACKAGE}
     if not template.FOLDER.is_relative_to(PACKAGE):
-        found[template.FOLDER.name] = template.FOLDER
-    return found
+        paths[template.FOLDER.name] = template.FOLDER
+    return paths
 
 
 @lru_cache(maxsize=1)
 def fingerprint() -> str:
-    """Twelve hex digits that change with any of the files or requirements."""
+    """Twelve hex digits of a SHA-256 over all files and requirements."""
     digest = hashlib.sha256(requirements().encode())
     for name, top in sorted(files().items()):
         for file in sorted(path for path in top.rglob("*") if path.is_file() and "__pycache__" not in path.parts):
@@ -33,7 +33,7 @@ def fingerprint() -> str:
 
 
 def requirements() -> str:
-    """The text of a requirements file: the checkout's own, else what the installed package declares."""
+    """The text of requirements.txt: the checkout's, else the requirements of the installed package."""
     file = PACKAGE.parent / "requirements.txt"
     if file.is_file():
         return file.read_text()

@@ -1,4 +1,4 @@
-"""Which run is next: one run at a time on a device. No server: whoever ends, starts or looks at a run moves the queue on."""
+"""The queue: one run at a time per device. No server: whoever starts, ends or lists runs advances it."""
 
 from __future__ import annotations
 
@@ -19,57 +19,56 @@ from studio.home import PROJECT, home, subfolder
 from studio.run import ALIVE, Run, create, runs, sweep
 from studio.runs import claim, launch, recovery, sequence
 
-START_WAIT = 60.0  # seconds a supervisor may take to show itself
-UP, BUSY = 0, 3  # how python -m studio.supervise --detach answers: it holds the run's lock; no device is free
+START_WAIT = 60.0  # seconds a supervisor may take to start
+UP, BUSY = 0, 3  # exit statuses of studio.supervise --detach: it holds the run's lock; no device is free
 
 
 def submit(config: RunConfig) -> Run:
-    """Put an order in the queue and start it if its device is free."""
-    with _turn():
-        run = create(config, order=_behind())
+    """Queue an order and start it if a device is free."""
+    with _queue_lock():
+        run = create(config, order=_last_position())
     advance()
     return run
 
 
 def submit_on_hold(config: RunConfig) -> Run:
-    """Make a run that waits on hold: whoever resumes it, or starts its supervisor by hand, lets it run."""
-    with _turn():
-        run = create(config, order=_behind())
-        _put(run, hold=True, order=_order(run.state_event()))
+    """Queue an order on hold, until it is resumed or its supervisor is started by hand."""
+    with _queue_lock():
+        run = create(config, order=_last_position())
+        _requeue(run, hold=True, order=_position(run.state_event()))
     return run
 
 
 def waiting() -> list[Run]:
-    """Queued runs, the next one first; those on hold too, where they stand."""
+    """Queued runs in order, including those on hold."""
     queued = []
     for run in runs():
-        state_event = run.state_event()
         if run.state() == "queued":
-            queued.append((_order(state_event), run.id, run))
+            queued.append((_position(run.state_event()), run.id, run))
     return [run for _, _, run in sorted(queued, key=lambda item: item[:2])]
 
 
 def on_hold(run: Run) -> bool:
-    """Whether a waiting run was paused: it stays in the queue, but is not started before it is resumed."""
+    """Whether a queued run is paused: it is not started before it is resumed."""
     return bool((run.state_event() or {}).get("hold"))
 
 
 def advance() -> Run | None:
-    """Write down what was lost, then start the next queued runs as far as devices are free; returns the first one started.
+    """Record lost runs, then start queued runs while devices are free. Returns the first one started.
 
-    Safe to call from anywhere, any number of times: at the page's start, every few seconds while it is open, after each run. Raises RunError
-    when the supervisor of one did not start; those behind it were tried.
+    Idempotent: called at the page's start, every few seconds while it is open, and after each run. Raises RunError if a
+    supervisor did not start; the runs behind it were tried.
     """
-    first = trouble = None
-    blocked = False  # a run waits for a device here: none behind it takes one, those that train elsewhere may start
+    first = failure = None
+    blocked = False  # a run waits for a device here, so only remote runs behind it may start
     if not os.access(home(), os.W_OK):
-        return None  # a home that may only be read is looked at
-    with _turn():
+        return None  # a read-only home
+    with _queue_lock():
         sweep()
         for run in runs():
             try:
                 reconcile(run)
-            except OSError as error:  # one folder that cannot be written does not hold up the others
+            except OSError as error:  # one unwritable folder does not block the others
                 print(f"queue: {run.id}: {error}", file=sys.stderr, flush=True)
         for run in waiting():
             if run.stop_file.exists():
@@ -81,20 +80,17 @@ def advance() -> Run | None:
                     started = start(run)
                     blocked = blocked or not started
                     first = first or (run if started else None)
-                except RunError as error:  # the next one may have better luck
-                    trouble = trouble or error
-    if trouble is not None:
-        raise trouble
+                except RunError as error:  # the next one may start
+                    failure = failure or error
+    if failure is not None:
+        raise failure
     return first
 
 
 def watch(every: float = 5.0, then: Callable[[], None] | None = None) -> threading.Thread:
-    """For the page: a thread that advances the queue now and every few seconds, so that what was lost is said while somebody looks.
+    """Start a thread that advances the queue every `every` seconds, for the page. then: called after each time."""
 
-    then: called after each time.
-    """
-
-    def look() -> None:
+    def loop() -> None:
         while True:
             try:
                 advance()
@@ -104,13 +100,13 @@ def watch(every: float = 5.0, then: Callable[[], None] | None = None) -> threadi
                 print(f"queue: {error}", file=sys.stderr, flush=True)
             time.sleep(every)
 
-    thread = threading.Thread(target=look, name="queue", daemon=True)
+    thread = threading.Thread(target=loop, name="queue", daemon=True)
     thread.start()
     return thread
 
 
 def start(run: Run) -> bool:
-    """Start the run's supervisor, detached; True once it holds the run's lock, False when no device is free. Raises RunError."""
+    """Start the run's supervisor; True once it holds the run's lock, False if no device is free. Raises RunError."""
     if not launch.is_remote(run) and all(events.is_locked(lock.path) for lock in claim.device_locks()):
         return False
     crash.point("queue.start")
@@ -134,15 +130,15 @@ def start(run: Run) -> bool:
     )
 
 
-# -- what can be done with a run in the queue or on a device
+# -- actions on a queued or running run
 
 
 def stop(run: Run, discard: bool = False) -> str:
-    """Ask a run to stop and keep what it learnt, or with discard keep nothing; a waiting one ends at once. Returns the state after.
+    """Ask a run to stop and save, or with discard to keep nothing; a queued run ends at once. Returns the new state.
 
-    The stated delays are in studio/runs/stopping.py. A second stop with discard hurries a first one.
+    The delays are in studio/runs/stopping.py. A second stop with discard shortens a first one's.
     """
-    with _turn():
+    with _queue_lock():
         state = reconcile(run)
         if state not in ("queued", *ALIVE):
             raise RunError(f"{run.id} is not running: it is {state}.", "There is nothing to stop.", "run")
@@ -154,11 +150,11 @@ def stop(run: Run, discard: bool = False) -> str:
 
 
 def pause(run: Run) -> str:
-    """Stop a run, keep its checkpoint and put it back in the queue, on hold until it is resumed."""
-    with _turn():
+    """Stop a run, keep its checkpoint and queue it again, on hold until it is resumed."""
+    with _queue_lock():
         state = reconcile(run)
         if state == "queued":
-            _put(run, hold=True, order=_order(run.state_event()))
+            _requeue(run, hold=True, order=_position(run.state_event()))
         elif state in ALIVE:
             run.request_stop("pause")
         else:
@@ -167,14 +163,14 @@ def pause(run: Run) -> str:
 
 
 def resume(run: Run, changes: dict[str, dict[str, Any]] | None = None, why: str = "resumed with changes") -> None:
-    """Queue a run again; it goes on from its newest complete checkpoint, or from the start when it has none.
+    """Queue a run again; it continues from its newest complete checkpoint, or starts anew without one.
 
-    changes: of the order from here on, {section: {key: value}}. Raises RunError when they would change the data's sequence.
+    changes: of the order from now on, {section: {key: value}}. Raises RunError if a resume does not allow them.
     """
-    with _turn():
+    with _queue_lock():
         state = reconcile(run)
         if state == "queued" and on_hold(run):
-            _put(run, hold=False, order=_order(run.state_event()))
+            _requeue(run, hold=False, order=_position(run.state_event()))
         elif state in ("queued", *ALIVE):
             raise RunError(f"{run.id} is {state} already.", "Wait for it, or stop it first.", "run")
         elif state == "finished" and not changes:
@@ -185,38 +181,37 @@ def resume(run: Run, changes: dict[str, dict[str, Any]] | None = None, why: str 
             if changes:
                 run.change(why, **changes)
             run.stop_file.unlink(missing_ok=True)
-            _put(run, hold=False, order=_behind())
+            _requeue(run, hold=False, order=_last_position())
     advance()
 
 
 def last_plan(run: Run) -> dict[str, Any]:
-    """What the trainer settled on the last time; nothing before it has begun."""
+    """The last plan event; {} before training has started."""
     return events.last(run.events_file, ("plan",)) or {}
 
 
 def move(run: Run, place: int) -> list[Run]:
-    """Put a waiting run at a place in the queue (1 is next); returns the new order."""
-    with _turn():
+    """Move a queued run to a place in the queue (1 is next); returns the new queue."""
+    with _queue_lock():
         others = [other for other in waiting() if other.id != run.id]
         if run.state() != "queued":
             raise RunError(
                 f"{run.id} is not waiting: it is {run.state()}.", "Only a queued run has a place in the queue.", "run"
             )
         index = max(0, min(place - 1, len(others)))
-        before = _order(others[index - 1].state_event()) if index else None
-        after = _order(others[index].state_event()) if index < len(others) else None
-        order = (
-            (before + after) / 2
-            if before is not None and after is not None
-            else after - 1
-            if after is not None
-            else (before or 0) + 1
-        )
-        _put(run, hold=on_hold(run), order=order)
+        before = _position(others[index - 1].state_event()) if index else None
+        after = _position(others[index].state_event()) if index < len(others) else None
+        if after is None:
+            order = (before or 0) + 1
+        elif before is None:
+            order = after - 1
+        else:
+            order = (before + after) / 2
+        _requeue(run, hold=on_hold(run), order=order)
         return waiting()
 
 
-def _put(run: Run, hold: bool, order: float) -> None:
+def _requeue(run: Run, hold: bool, order: float) -> None:
     run.append("phase", name="queued", attempt=run.attempt(), order=order, hold=hold)
 
 
@@ -224,45 +219,45 @@ def _put(run: Run, hold: bool, order: float) -> None:
 
 
 def reconcile(run: Run) -> str:
-    """recovery.settle, and what a supervisor that died behind the end line did not come to. Returns the state."""
+    """recovery.reconcile, and finalize if the supervisor died after the end event. Returns the state."""
     state = recovery.reconcile(run)
     if state in END_STATES and recovery.unfinished(run):
-        with recovery.alone(run) as mine:
-            if mine and recovery.end_orphans(run):
+        with recovery.exclusive(run) as locked:
+            if locked and recovery.end_orphans(run):
                 finalize(run)
     return run.state()
 
 
 def finalize(run: Run) -> None:
-    """Behind the end line, under the run's lock: what the stop request asked for beyond it, a goal moved meanwhile, the leftovers."""
-    how, state = run.stop_request(), (run.state_event() or {}).get("state")
-    if how == "discard" and state == "stopped":
+    """After the end event, under the run's lock: discard, queue again (paused or extended), remove temporary files."""
+    stop_mode, state = run.stop_request(), (run.state_event() or {}).get("state")
+    if stop_mode == "discard" and state == "stopped":
         shutil.rmtree(run.checkpoints, ignore_errors=True)
         shutil.rmtree(run.result, ignore_errors=True)
     run.stop_file.unlink(missing_ok=True)
-    if (how == "pause" and state == "stopped") or (state == "finished" and _extended(run)):
-        _put(run, hold=how == "pause", order=_behind())
+    if (stop_mode == "pause" and state == "stopped") or (state == "finished" and _extended(run)):
+        _requeue(run, hold=stop_mode == "pause", order=_last_position())
     recovery.tidy(run)
-    run.give_up_reserve()  # last: as long as it is there, this is to be done
+    run.release_reserve()  # last: its presence means that finalize has not completed
 
 
 def _extended(run: Run) -> bool:
-    """Whether the goal was moved while the last attempt ran."""
+    """Whether the run was extended during its last attempt."""
     started = [event for event in run.events() if event["kind"] == "phase" and event["name"] == "starting"]
-    known = started[-1].get("changes", 0) if started else 0  # counted, not the time of day: a clock may step
+    known = started[-1].get("changes", 0) if started else 0  # a count, since the clock may be adjusted
     return any(change["why"].startswith("extended") for change in run.changes()[known:])
 
 
-def _order(state_event: dict[str, Any] | None) -> float:
-    order = (state_event or {}).get("order")
-    return order if isinstance(order, (int, float)) else (state_event or {}).get("at", 0.0)
+def _position(state_event: dict[str, Any] | None) -> float:
+    event = state_event or {}
+    return event["order"] if isinstance(event.get("order"), (int, float)) else event.get("at", 0.0)
 
 
-def _behind() -> float:
-    """A place behind all that wait. Counted, not the time of day: a clock may step."""
-    return max((_order(run.state_event()) for run in waiting()), default=0.0) + 1
+def _last_position() -> float:
+    """A position behind all queued runs; a count, since the clock may be adjusted."""
+    return max((_position(run.state_event()) for run in waiting()), default=0.0) + 1
 
 
-def _turn() -> Lock:
-    """One at a time changes the queue."""
+def _queue_lock() -> Lock:
+    """Held while the queue is changed."""
     return Lock(subfolder("locks") / "queue")

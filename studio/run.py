@@ -1,4 +1,4 @@
-"""A run is a folder. Run reads it and answers; whoever can read the folder knows all there is to know."""
+"""Run: everything about a run is read from its folder."""
 
 from __future__ import annotations
 
@@ -43,15 +43,16 @@ RESERVE = 32_768  # bytes kept so that the end line fits on a full disk
 
 
 class Run:
-    """One run's folder: its order, diary, log, checkpoints and result."""
+    """One run's folder: its order, events, log, checkpoints and result."""
 
     def __init__(self, folder: Path):
-        self.folder, self.dropped = Path(folder), 0
+        self.folder = Path(folder)
+        self.dropped = 0  # events not written because the disk was full
 
     def __repr__(self) -> str:
         return f"Run({self.id!r})"
 
-    # -- where things are
+    # -- paths
 
     @property
     def id(self) -> str:
@@ -72,7 +73,7 @@ class Run:
 
     @property
     def trainer_lock(self) -> Path:
-        """Held by every process of the trainer: they inherit it."""
+        """Held by every process of the trainer, which inherit it."""
         return self.folder / "trainer.lock"
 
     @property
@@ -91,7 +92,7 @@ class Run:
 
     @cached_property
     def config(self) -> RunConfig:
-        """The order as given, with the changes recorded since. Raises RunError when the file is gone or unreadable."""
+        """The order with the changes recorded since. Raises RunError if config.yaml is missing or unreadable."""
         file = self.folder / "config.yaml"
         try:
             config = parse(file.read_text(), where=str(file))
@@ -104,18 +105,19 @@ class Run:
         return config
 
     def changes(self) -> list[dict[str, Any]]:
-        """What was changed after the start, oldest first: {at, why, changes: {section: {key: value}}}. config.yaml itself never changes."""
+        """Changes of the order since the start, oldest first: {at, why, changes: {section: {key: value}}}.
+
+        config.yaml itself never changes.
+        """
         return json_text.read_or_default(self.folder / "changes.json", [])
 
     def edited(self) -> list[dict[str, Any]]:
-        """Of the data files that were made in the editor: {source, from, counts, text}. The whole records, with their logs, stand in edited.json."""
-        return [
-            {"source": one["source"], **edit_summary(one)}
-            for one in json_text.read_or_default(self.folder / "edited.json", [])
-        ]
+        """{source, from, counts, text} of each data file that was made in the editor; edited.json has the full records."""
+        records = json_text.read_or_default(self.folder / "edited.json", [])
+        return [{"source": record["source"], **edit_summary(record)} for record in records]
 
     def change(self, why: str, **sections: dict[str, Any]) -> None:
-        """Record a change of the order for the next attempt. Raises OrderError when the result is no order."""
+        """Record a change of the order for the next attempt. Raises OrderError if the result is invalid."""
         if self.config.combine:
             raise RunError(
                 f"{self.id} was combined, not trained: there is nothing to go on with.",
@@ -133,7 +135,7 @@ class Run:
             self.__dict__.pop("config", None)
 
     def label(self, **fields: Any) -> dict[str, Any]:
-        """What its owner wrote on the run: name, note, star; given fields are set first."""
+        """The run's label: name, note, star. Given fields are set first."""
         file = self.folder / "label.json"
         if not fields:
             return json_text.read_or_default(file, {})
@@ -142,31 +144,30 @@ class Run:
             write_atomic(file, json.dumps(written, ensure_ascii=False))
         return written
 
-    # -- what it says
+    # -- events and state
 
     def events(self) -> list[dict[str, Any]]:
         return events.read(self.events_file)[0]
 
     def alive(self) -> bool:
-        """Whether the run's supervisor lives: it alone holds the lock."""
+        """Whether the run's supervisor is alive: only it holds the lock."""
         return events.is_locked(self.lock)
 
     def state_event(self) -> dict[str, Any] | None:
-        """The last phase or end."""
+        """The last phase or end event."""
         return events.last(self.events_file, STATE_EVENTS)
 
-    def state(self, diary: list[dict[str, Any]] | None = None, alive: bool | None = None) -> str:
-        """One of STATES, from lock and diary. diary: read after `alive` was asked, else a run that ends just now may look lost."""
+    def state(self, run_events: list[dict[str, Any]] | None = None, alive: bool | None = None) -> str:
+        """One of STATES, from lock and events.
+
+        run_events: read after `alive` was, otherwise a run that ends in between looks lost.
+        """
         alive = self.alive() if alive is None else alive
-        state_event = (
-            self.state_event()
-            if diary is None
-            else next((event for event in reversed(diary) if event["kind"] in STATE_EVENTS), None)
-        )
+        state_event = self.state_event() if run_events is None else events.latest(run_events, *STATE_EVENTS)
         return derive_state(alive, state_event or self.implied_state_event(), self.stop_file.exists())
 
     def implied_state_event(self) -> dict[str, Any] | None:
-        """For a diary that says nothing: a run that has a log has been started, so its diary was taken away; else it waits."""
+        """In place of missing events: a run with a log was started, so its events were deleted; without one it is queued."""
         return {"at": 0.0, "kind": "phase", "name": "starting"} if self.log.exists() else None
 
     def attempt(self) -> int:
@@ -174,7 +175,7 @@ class Run:
         return max((event.get("attempt") or 0 for event in self.events()), default=0)
 
     def append(self, kind: str, /, **fields: Any) -> None:
-        """Write into the diary. On a full disk an event is dropped and counted in the next one; the end line always gets in."""
+        """Append an event. On a full disk it is dropped and counted in the next one; the end event uses the reserve."""
         if self.dropped:
             fields["dropped"] = self.dropped
         try:
@@ -185,37 +186,40 @@ class Run:
             if kind != "end":
                 self.dropped += 1
                 return
-            self.give_up_reserve()
+            self.release_reserve()
             events.append(self.events_file, kind, **fields)
         self.dropped = 0
 
-    def take_reserve(self) -> None:
-        """Keep a little room for the end line."""
+    def allocate_reserve(self) -> None:
+        """Allocate a file that makes room for the end event on a full disk."""
         try:
             (self.folder / ".reserve").write_bytes(os.urandom(RESERVE))
         except OSError:
-            self.give_up_reserve()
+            self.release_reserve()
 
-    def give_up_reserve(self) -> None:
+    def release_reserve(self) -> None:
         (self.folder / ".reserve").unlink(missing_ok=True)
 
-    # -- what it is asked
+    # -- requests
 
     def request_stop(self, how: str | bool = "keep") -> None:
-        """Leave the stop file. keep: the trainer ends after its step and saves; discard (or True): ends without a result; pause: as keep, then
-        back into the queue; disk: as keep, because the disk is almost full."""
+        """Write the stop file.
+
+        keep: the trainer saves after its step and ends; discard (or True): it ends without a result; pause: as keep, then
+        back into the queue; disk: as keep, because the disk is almost full.
+        """
         word = "discard" if how is True else "keep" if how is False else how
         write_atomic(self.stop_file, "" if word == "keep" else f"{word}\n")
 
     def stop_request(self) -> str | None:
-        """keep, discard, pause or disk; None when nobody asked."""
+        """keep, discard, pause or disk; None without a request."""
         try:
             return self.stop_file.read_text().strip() or "keep"
         except FileNotFoundError:
             return None
 
     def ask(self, what: str) -> None:
-        """Ask a living run for something after its present step: one of ASKS."""
+        """Ask a running run to do one of REQUESTS after its current step. Raises RunError."""
         if what not in REQUESTS:
             raise RunError(f"A run cannot be asked to {what}.", f"It can be asked to {', '.join(REQUESTS)}.", "what")
         if not self.alive():
@@ -225,11 +229,11 @@ class Run:
         (self.folder / f"ask-{what}").touch()
 
     def take_requests(self) -> set[str]:
-        """For the trainer, after each step: what was asked since the last look. The asking files are taken away."""
-        found = {what for what in REQUESTS if (self.folder / f"ask-{what}").exists()}
-        for what in found:
+        """Return and clear the requests made since the last call. Called by the trainer after each step."""
+        requests = {what for what in REQUESTS if (self.folder / f"ask-{what}").exists()}
+        for what in requests:
             (self.folder / f"ask-{what}").unlink(missing_ok=True)
-        return found
+        return requests
 
     def sizes(self) -> dict[str, int]:
         """Bytes on disk: checkpoints, model, the rest, and the total."""
@@ -242,22 +246,22 @@ class Run:
 
 
 def _edited(config: RunConfig) -> list[dict[str, Any]]:
-    """Of the data files that were made in the editor, the records of what they were made from, each with its "source"."""
+    """The records of the data files that were made in the editor, each with its "source"."""
     sections = [section for section, _ in config.data_sections()]
-    named = [one.source for section in sections for one in section.sources()]
-    named += [section.eval for section in sections if isinstance(section.eval, str)]
+    sources = [item.source for section in sections for item in section.sources()]
+    sources += [section.eval for section in sections if isinstance(section.eval, str)]
     return [
-        {"source": source, **found}
-        for source in dict.fromkeys(named)
-        if (found := record_of(Path(source).expanduser()))
+        {"source": source, **record}
+        for source in dict.fromkeys(sources)
+        if (record := record_of(Path(source).expanduser()))
     ]
 
 
 def create(config: RunConfig, model_label: str | None = None, order: float | None = None) -> Run:
-    """Make a run's folder with its order in it, whole or not at all. Its first event says that it is queued.
+    """Create a run's folder atomically, with its order and a first event that says it is queued.
 
-    Relative paths are written in full, as the caller's folder makes them. order: its place in the queue; the smallest goes first, the
-    time of day when left out.
+    Relative paths are resolved against the caller's folder. order: position in the queue, the smallest first; the current
+    time by default.
     """
     label = model_label or Path(config.model.source).stem.lower()
     name = slug(config.name or f"{config.method.name}-{label}", "run")
@@ -288,7 +292,7 @@ def create(config: RunConfig, model_label: str | None = None, order: float | Non
 
 
 def sweep() -> None:
-    """Remove what a crash left half made or half deleted."""
+    """Remove run folders that a crash left half created or half deleted."""
     with Lock(subfolder("locks") / "create"):
         for path in subfolder("runs").iterdir():
             if path.name.startswith(".") and path.name.endswith((".tmp", ".deleted")):
@@ -296,7 +300,7 @@ def sweep() -> None:
 
 
 def is_run(folder: Path) -> bool:
-    """Whether a folder is a run's: it has an order, or at least a diary that outlived it."""
+    """Whether the folder belongs to a run: it has an order or events."""
     return (folder / "config.yaml").is_file() or (folder / "events.jsonl").is_file()
 
 
@@ -308,21 +312,21 @@ def runs() -> list[Run]:
 
 def find(name: str) -> Run:
     """A run by its id, by a unique part of it, or `last`. Raises RunError that lists near ones."""
-    everything = runs()
-    if name == "last" and everything:
-        return max(everything, key=lambda run: _made(run.folder))
-    exact = [run for run in everything if run.id == name]
-    partly = exact or [run for run in everything if name and name in run.id]
-    if len(partly) == 1:
-        return partly[0]
-    if len(partly) > 1:
+    all_runs = runs()
+    if name == "last" and all_runs:
+        return max(all_runs, key=lambda run: _created(run.folder))
+    exact = [run for run in all_runs if run.id == name]
+    matching = exact or [run for run in all_runs if name and name in run.id]
+    if len(matching) == 1:
+        return matching[0]
+    if len(matching) > 1:
         raise RunError(
-            f"{len(partly)} runs have {name!r} in their name: {', '.join(run.id for run in partly[:5])}.",
+            f"{len(matching)} runs have {name!r} in their name: {', '.join(run.id for run in matching[:5])}.",
             "Give more of the name.",
             "run",
         )
     near = sorted(
-        everything,
+        all_runs,
         key=lambda run: max(SequenceMatcher(None, name, part).ratio() for part in (run.id, run.id[16:])),
         reverse=True,
     )
@@ -330,27 +334,28 @@ def find(name: str) -> Run:
     raise RunError(f"There is no run {name!r}.", f"Runs: {known}.", "run")
 
 
-def _made(folder: Path) -> int:
-    """When its order was written; 0 when that is gone."""
+def _created(folder: Path) -> int:
+    """When its order was written, in ns; 0 if it is missing."""
     file = folder / "config.yaml"
     return file.stat().st_mtime_ns if file.exists() else 0
 
 
 def delete(run: Run, keep_files: bool = False) -> int:
-    """Remove a run that is not alive; returns its bytes. The folder is renamed first, so no half of it is ever listed.
+    """Delete a run that is not alive and return its size in bytes. Raises RunError while it is alive.
 
-    keep_files: it only leaves the list; its folder moves to STUDIO_HOME/removed.
+    The folder is renamed first, so that a half deleted run is never listed. keep_files: move the folder to
+    STUDIO_HOME/removed instead.
     """
-    with recovery.alone(run, wait=2) as mine:
-        if not mine or not recovery.end_orphans(run):
+    with recovery.exclusive(run, wait=2) as locked:
+        if not locked or not recovery.end_orphans(run):
             raise RunError(f"{run.id} is still running.", "Stop it first.", "run")
         size = run.size()
         if keep_files:
             os.rename(run.folder, inside(subfolder("removed"), run.id))
             return size
-        grave = inside(subfolder("runs"), f".{run.id}.deleted")
-        shutil.rmtree(grave, ignore_errors=True)
-        os.rename(run.folder, grave)
+        trash = inside(subfolder("runs"), f".{run.id}.deleted")
+        shutil.rmtree(trash, ignore_errors=True)
+        os.rename(run.folder, trash)
         crash.point("delete.renamed")
-        shutil.rmtree(grave)
+        shutil.rmtree(trash)
         return size

@@ -1,6 +1,6 @@
-"""python -m studio.supervise RUN-FOLDER: the small parent of one run's trainer. No torch, no gradio.
+"""python -m studio.supervise RUN-FOLDER: the parent process of one run's trainer. No torch, no gradio.
 
-It takes a device and holds the run's lock, carries one attempt out (attempt.py), and then starts the next queued run.
+It locks devices and the run, executes one attempt (runs/attempt.py), and then starts the next queued run.
 """
 
 from __future__ import annotations
@@ -19,68 +19,69 @@ from studio.talk import chat
 
 
 def supervise(run: Run, up: int | None = None) -> int:
-    """Carry out one attempt of a run, from lock to end line, and move the queue on. up: a pipe that hears when the locks are held.
+    """Execute one attempt of a run, from lock to end event, and advance the queue.
 
-    Returns queue.UP, or queue.BUSY when no device is free or somebody else supervises the run.
+    up: file descriptor of a pipe, written to once the locks are held. Returns queue.UP, or queue.BUSY if no device is free
+    or another process supervises the run.
     """
     crash.point("supervise.begin")
-    taken = claim.take_devices(launch.device_count(run))
+    claimed = claim.take_devices(launch.device_count(run))
     lock = Lock(run.lock)
-    if taken is None or not lock.acquire(wait=2):
+    if claimed is None or not lock.acquire(wait=2):
         return queue.BUSY
     try:
         crash.point("supervise.locked")
         state_event = run.state_event()
         if state_event is None or state_event["kind"] == "end" or state_event["name"] != "queued":
-            return queue.BUSY  # it was stopped, or another attempt came first
+            return queue.BUSY  # stopped, or another attempt was first
         if up is not None:
             os.write(up, b"up")
             os.close(up)
-            _quiet(2)  # until here an error was for whoever starts us
+            _redirect_to_devnull(2)  # errors up to here were for the starter
         end_hooks.begin(run)
         if not launch.is_remote(run):
-            chat.end_if_idle([device for device, _ in taken])
-        Attempt(run, taken).carry_out()
-    except OSError as error:  # not even its end could be written; the queue goes on all the same
+            chat.end_if_idle([device for device, _ in claimed])
+        Attempt(run, claimed).execute()
+    except OSError as error:  # not even the end event could be written; the queue is advanced all the same
         print(f"supervisor of {run.id}: {error}", file=sys.stderr)
     finally:
-        for _, device in taken:
-            device.release()
+        for _, device_lock in claimed:
+            device_lock.release()
         lock.release()
     crash.point("supervise.over")
-    if launch.HOSTS not in os.environ:  # several hosts were lent for this run alone
+    if launch.HOSTS not in os.environ:  # several hosts serve this run only
         queue.advance()
     end_hooks.catch_up()
     return queue.UP
 
 
 def detach(run: Run) -> int:
-    """Fork into a session of its own and return once the child holds its locks, so that nobody has to reap it."""
-    listen, tell = os.pipe()
+    """Supervise in a forked process with its own session; the parent returns once the child holds its locks."""
+    read_end, write_end = os.pipe()
     if os.fork():
-        os.close(tell)
-        with os.fdopen(listen, "rb") as heard:
-            word = heard.read()
-        return queue.UP if word == b"up" else queue.BUSY if word == b"busy" else 1
-    os.close(listen)
+        os.close(write_end)
+        with os.fdopen(read_end, "rb") as pipe:
+            answer = pipe.read()
+        return {b"up": queue.UP, b"busy": queue.BUSY}.get(answer, 1)
+    os.close(read_end)
     os.setsid()
-    process.adopt_orphans()  # a fork does not inherit it
-    _quiet(0, 1)
-    code = supervise(run, tell)
+    process.adopt_orphans()  # not inherited by a fork
+    _redirect_to_devnull(0, 1)
+    code = supervise(run, write_end)
     if code == queue.BUSY:
-        os.write(tell, b"busy")
+        os.write(write_end, b"busy")
     return code
 
 
-def _quiet(*streams: int) -> None:
-    nothing = os.open(os.devnull, os.O_RDWR)
+def _redirect_to_devnull(*streams: int) -> None:
+    devnull = os.open(os.devnull, os.O_RDWR)
     for stream in streams:
-        os.dup2(nothing, stream)
+        os.dup2(devnull, stream)
 
 
 def main(arguments: list[str]) -> int:
-    """--detach: answer queue.UP or queue.BUSY at once and go on in the background. SIGTERM: stop the run and keep what it learnt."""
-    run = Run(Path([word for word in arguments if word != "--detach"][0]).resolve())
+    """--detach: return queue.UP or queue.BUSY at once and continue in the background. SIGTERM stops and saves the run."""
+    run = Run(Path(next(word for word in arguments if word != "--detach")).resolve())
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda number, frame: run.request_stop())

@@ -44,7 +44,7 @@ def _nothing_chosen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No card is chosen by the environment, and the computer's own cards stay out."""
     for kind in KINDS.values():
         monkeypatch.delenv(kind.visible or "", raising=False)
-    for name in ("ROCR_VISIBLE_DEVICES", device.CHOSEN):
+    for name in ("ROCR_VISIBLE_DEVICES", device.DEVICE_VARIABLE):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(sysfs, "ROOT", tmp_path)
     monkeypatch.setitem(sys.modules, "pynvml", Driver())
@@ -61,7 +61,8 @@ def test_cpu_tells_its_memory() -> None:
     assert here.kind == here.id == here.torch == "cpu"
     assert 0 < here.free <= here.memory
     assert here.cores >= 1
-    assert device.devices() == [device.cpu().model_copy(update={"free": device.devices()[0].free})]
+    (only,) = device.devices()
+    assert only.model_copy(update={"free": here.free}) == here
 
 
 @pytest.mark.parametrize(
@@ -110,7 +111,7 @@ def test_lock_memory_precision_and_training_are_of_one_card(
         assert claim.device_lock(one).path.name == f"device-{card['uuid']}"
         with monkeypatch.context() as inside:
             inside.setenv("CUDA_VISIBLE_DEVICES", card["uuid"])
-            assert [(two.name, two.torch, claim.visible_name(two)) for two in device.devices()] == [
+            assert [(two.name, two.torch, claim.device_key(two)) for two in device.devices()] == [
                 (one.name, "cuda:0", card["uuid"])
             ]
     assert os.environ["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
@@ -249,13 +250,13 @@ def test_rocm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     )
     assert (small.torch, small.bf16, small.precision) == ("cuda:0", False, "fp16")
     assert device.environment([large]) == {"HIP_VISIBLE_DEVICES": "1", "CUDA_VISIBLE_DEVICES": "1"}
-    assert claim.visible_name(large) == "GPU-abc1"
+    assert claim.device_key(large) == "GPU-abc1"
     monkeypatch.setenv("HIP_VISIBLE_DEVICES", "1")
-    assert [(one.torch, claim.visible_name(one)) for one in device.devices()] == [("cuda:0", "GPU-abc1")]
+    assert [(one.torch, claim.device_key(one)) for one in device.devices()] == [("cuda:0", "GPU-abc1")]
     assert device.environment(device.devices())["HIP_VISIBLE_DEVICES"] == "1"
     monkeypatch.setenv("ROCR_VISIBLE_DEVICES", "GPU-abc1")
     monkeypatch.setenv("HIP_VISIBLE_DEVICES", "0")
-    assert [claim.visible_name(one) for one in device.devices()] == ["GPU-abc1"]
+    assert [claim.device_key(one) for one in device.devices()] == ["GPU-abc1"]
 
 
 def test_amd_processor_with_graphics_counts_the_memory_it_may_take(
@@ -338,7 +339,7 @@ def test_every_kind_settles_every_method(home: Path, tiny_model: Path, kind: str
         assert found.total > 0
         assert found.seconds > 0
     assert duration.speed(one, 2).rate > 0
-    assert claim.visible_name(one) == (kind if kind in ("cpu", "mps") else "GPU-x")
+    assert claim.device_key(one) == (kind if kind in ("cpu", "mps") else "GPU-x")
     assert set(device.environment([one])) == ({KINDS[kind].visible} - {None}) | (
         {"CUDA_VISIBLE_DEVICES"} if kind == "rocm" else set()
     )

@@ -30,11 +30,11 @@ SHORT = "devices,lora,prompt,resume,memory-lora,speed,chat"
 def examined(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The doctor's short form through the terminal, on the CPU."""
     home = tmp_path_factory.mktemp("doctor")
-    os.environ[device.CHOSEN] = "cpu"
+    os.environ[device.DEVICE_VARIABLE] = "cpu"
     try:
         done = terminal(["doctor", "--short", "--json", "--only", SHORT], home, timeout=500)
     finally:
-        os.environ.pop(device.CHOSEN)
+        os.environ.pop(device.DEVICE_VARIABLE)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return {**json.loads(done.stdout), "home": home, "said": done.stderr}
 
@@ -153,7 +153,7 @@ def test_what_no_time_is_left_for_is_left_out(
 
 
 def test_a_worker_that_does_not_start_is_told(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(device.CHOSEN, "cpu")
+    monkeypatch.setenv(device.DEVICE_VARIABLE, "cpu")
     monkeypatch.setattr(doctor, "WORKER", "studio.worker.nothing_of_this_name")
     answer = doctor.check(["lora", "speed"])
     assert [part["state"] for part in answer["parts"]] == ["failed", "failed"]
@@ -172,7 +172,7 @@ def test_a_method_that_computes_wrongly_is_found(
     home: Path, monkeypatch: pytest.MonkeyPatch, fault: str, word: str
 ) -> None:
     """Packed rows are made to go wrong; the doctor names the variants, and that the padded ones are right."""
-    monkeypatch.setenv(device.CHOSEN, "cpu")
+    monkeypatch.setenv(device.DEVICE_VARIABLE, "cpu")
     sound = StudioTrainer.micro_batch_loss
 
     def spoilt(self: StudioTrainer, model: Any, micro_batch: dict[str, Any]) -> Any:
@@ -219,7 +219,7 @@ def test_parts_and_groups() -> None:
 
 
 def test_never_beside_a_run(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(device.CHOSEN, "cpu")
+    monkeypatch.setenv(device.DEVICE_VARIABLE, "cpu")
     lock = claim.device_lock(device.devices()[0])
     assert lock.acquire()
     with pytest.raises(DeviceError, match="in use"):

@@ -246,14 +246,14 @@ def test_one_run_a_device(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_devices_are_named_as_the_driver_does(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cards(monkeypatch, 2)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert [claim.visible_name(device) for device in claim.devices()] == ["0", "1"]
+    assert [claim.device_key(device) for device in claim.devices()] == ["0", "1"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3, 1")
-    assert [claim.visible_name(device) for device in claim.devices()] == ["3", "1"]
+    assert [claim.device_key(device) for device in claim.devices()] == ["3", "1"]
     held = Lock(home / "locks" / "device-3")
     assert held.acquire()
     taken = claim.take_devices(1)
     assert taken is not None
-    assert claim.visible_name(taken[0][0]) == "1"
+    assert claim.device_key(taken[0][0]) == "1"
     held.release()
 
 
@@ -263,7 +263,7 @@ def test_a_supervisor_that_died_behind_the_end_line_is_made_up_for(how: bool | s
     save(run.checkpoints, 5)
     end(run, "stopped")
     run.request_stop(how)
-    run.take_reserve()
+    run.allocate_reserve()
     queue.advance()
     assert run.state() == ("queued" if how == "pause" else "stopped")
     assert queue.on_hold(run) == (how == "pause")

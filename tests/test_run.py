@@ -73,13 +73,13 @@ def test_state(one: Run, told: list[tuple[str, str]], held: bool, stop: bool, st
 def test_putting_in_order_is_not_taken_for_life(one: Run) -> None:
     one.append("phase", name="training", attempt=1)
     supervisor = Lock(one.lock)
-    with recovery.alone(one) as first, recovery.alone(one) as second:
+    with recovery.exclusive(one) as first, recovery.exclusive(one) as second:
         assert (first, second) == (True, False)
         assert not one.alive()
         assert summary(one)["state"] == "lost"
         assert not supervisor.acquire()
     assert supervisor.acquire()
-    with recovery.alone(one) as mine:
+    with recovery.exclusive(one) as mine:
         assert not mine
         assert one.alive()
 
@@ -216,7 +216,7 @@ def test_a_diary_from_before_the_monotonic_clock_still_has_seconds(one: Run) -> 
 
 
 def test_full_disk_drops_events_counts_them_and_still_ends(one: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    one.take_reserve()
+    one.allocate_reserve()
     append, room = events.append, [0]
 
     def full(path: Path, kind: str, /, **fields: object) -> None:

@@ -142,7 +142,7 @@ def peak(order: config.RunConfig) -> int:
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,
-            env=os.environ | launch.environment(order) | {"STUDIO_HOME": str(home()), device.CHOSEN: "cpu"},
+            env=os.environ | launch.environment(order) | {"STUDIO_HOME": str(home()), device.DEVICE_VARIABLE: "cpu"},
         )
         _, status, usage = os.wait4(child.pid, 0)
     if status != 0:

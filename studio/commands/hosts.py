@@ -38,7 +38,7 @@ def add(parsers: Any, common: ArgumentParser) -> None:
 def told(args: Namespace) -> dict[str, Any]:
     """The command for every host, and the two files' text."""
     one = _made(args) if Path(args.name).is_file() else run.find(args.name)
-    each = launch.devices_each(one.config)
+    each = launch.devices_per_host(one.config)
     if args.each not in (None, each):
         raise OrderError(
             f"The order of {one.id} wants {each} devices on each host, not {args.each}.",

@@ -1,5 +1,5 @@
-"""What each maker's driver says of its cards: kinds.py is the table of device kinds, then one file a maker. Never torch.
+"""Cards as reported by their drivers, one file per vendor, without torch; kinds.py is the table of device kinds.
 
-A maker's file gives plain Card tuples in the order in which a process counts them, and Notices: sentences on what is missing and
-what to do about it. studio/device.py makes Devices of them.
+A vendor's file returns Card tuples in the order in which a process counts them, and Notices on what is missing.
+studio/device.py makes Devices of them.
 """

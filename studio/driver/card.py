@@ -1,4 +1,4 @@
-"""Card: what a driver says of one accelerator. Notice: what a user should know of it."""
+"""Card: a driver's description of one accelerator. Notice: something a user should know about it."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 
 class Card(NamedTuple):
-    """One accelerator. memory, free: bytes, None where the driver does not tell them (the card then shares the computer's RAM).
+    """One accelerator.
 
-    uuid: its stable name, None where there is none; number: its place in the variable that chooses cards, where it has no name;
-    bf16: whether it multiplies in bf16.
+    memory, free: bytes, None if unknown (the card then shares the computer's RAM); uuid: its stable name or None; number:
+    its index in the variable that selects cards; bf16: whether it has bf16 products.
     """
 
     name: str
@@ -24,7 +24,7 @@ class Card(NamedTuple):
 
 
 class Notice(NamedTuple):
-    """Something about the devices that a user would otherwise find out too late: what is so, and what to do."""
+    """Something about the devices that a user should know, and what to do."""
 
     text: str
     hint: str = ""

@@ -1,4 +1,4 @@
-"""The kinds of device, one row each. Every place that treats devices unlike asks this table, and a test walks it."""
+"""The kinds of device, one row each. All code that distinguishes devices uses this table."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from typing import NamedTuple
 
 
 class Kind(NamedTuple):
-    """torch: the type of its torch.device. cards: cards with memory of their own, one run each; else all share the computer's RAM.
+    """Properties of a kind of device.
 
-    visible: the environment variable that chooses cards. half: the precision that auto means where there is no bf16. fp16: whether
-    training in fp16 works. quantizes, pages: bitsandbytes' 4- and 8-bit bases, and its optimizers in managed memory. workers:
-    processes that prepare batches ahead. launch: seconds a layer and piece take however short; moved: bytes a second, to and from
-    memory; speed: dense 16-bit FLOP/s of a card whose data sheet is not known (of a CPU: counted by its cores). index: of torch's wheels
-    for it (those of torch 2.13).
+    torch: the type of its torch.device. cards: whether it is cards with their own memory, one run each; else all share the
+    computer's RAM. visible: the environment variable that selects cards. half: the precision of `auto` without bf16. fp16:
+    whether training in fp16 works. quantizes, pages: whether bitsandbytes' 4- and 8-bit base models, and its paged
+    optimizers, work. workers: data loader processes. launch: least seconds of a layer per micro-batch; moved: memory
+    bandwidth in bytes/s; speed: dense 16-bit FLOP/s of a card without a data sheet (None for a CPU: from its cores). index:
+    the index of torch 2.13's wheels for it.
     """
 
     torch: str

@@ -1,7 +1,8 @@
-"""NVIDIA's cards, asked of the driver (NVML, through nvidia-ml-py).
+"""NVIDIA's cards, read from the driver (NVML, through nvidia-ml-py).
 
-Numbers are nvidia-smi's, in PCI order; children are told so by CUDA_DEVICE_ORDER and are given their cards by UUID. A card that is
-cut by MIG is its slices. What an old library or a card does not know is left open; a card that does not answer is left out.
+Indexes are nvidia-smi's, in PCI order; child processes get CUDA_DEVICE_ORDER and their cards by UUID. A card in MIG mode is
+listed as its slices. Values that an old library or a card does not support are None; a card that does not answer is
+omitted.
 """
 
 from __future__ import annotations
@@ -14,61 +15,64 @@ from studio.driver.card import Card, Notice
 VARIABLE = "CUDA_VISIBLE_DEVICES"
 LOST = ("lost", "requires restart", "reset required")
 SLICES = 8  # at most seven slices of equal size, with an eighth of the memory or more each (NVIDIA's MIG User Guide)
-_session: list[Any] = []  # the library whose nvmlInit was called, and in which process
+_session: list[Any] = []  # [library, process id] of the last nvmlInit
 
 
 class Driver(NamedTuple):
-    """version: of the driver ("550.54.15"); cuda: the newest CUDA it can run, (12, 4). None where it does not tell."""
+    """version: of the driver ("550.54.15"); cuda: the newest CUDA version it supports, (12, 4). None if unknown."""
 
     version: str | None
     cuda: tuple[int, int] | None
 
 
 class Lost(Exception):
-    """A card has fallen off its bus, or wants to be reset."""
+    """A card has fallen off its bus or needs a reset."""
 
 
-class Place(NamedTuple):
-    """A card, or a slice of one: then whole is the card. number: the card's in PCI order; share: of how many equal parts it is taken to be
-    one, where nobody tells."""
+class Unit(NamedTuple):
+    """A card or a MIG slice.
+
+    number: the card's index in PCI order; card: the handle of a slice's card; share: of how many equal parts of the card's
+    memory a slice is assumed to have one, 1 if its memory is known.
+    """
 
     handle: Any
     number: int
     uuid: str | None
-    whole: Any = None
+    card: Any = None
     share: int = 1
 
 
 def cards() -> tuple[list[Card], list[Notice]]:
-    """The cards that CUDA_VISIBLE_DEVICES lets a process see, in its order; without it, in PCI order."""
+    """The cards that CUDA_VISIBLE_DEVICES allows, in its order; without it all, in PCI order."""
     library, notices = _library()
     if library is None:
         return [], notices
-    places = _visible(library, _all(library, notices), notices)
-    return [card for place in places if (card := _card(library, place, notices)) is not None], notices
+    units = _visible(library, _units_by_card(library, notices), notices)
+    return [card for unit in units if (card := _card(library, unit, notices)) is not None], notices
 
 
 def driver() -> Driver:
-    """What the driver says of itself."""
+    """The driver's versions."""
     library, _ = _library()
     if library is None:
         return Driver(None, None)
-    version, cuda = _ask(library, "nvmlSystemGetDriverVersion"), _ask(library, "nvmlSystemGetCudaDriverVersion")
+    version, cuda = _query(library, "nvmlSystemGetDriverVersion"), _query(library, "nvmlSystemGetCudaDriverVersion")
     return Driver(_text(version), (int(cuda) // 1000, int(cuda) % 1000 // 10) if cuda else None)
 
 
 def _library() -> tuple[Any, list[Notice]]:
-    """The library, ready to be asked; it is set up once a process. None where there is no driver, with a notice where one is broken."""
+    """The initialised library, once per process. None without a driver, with a notice if it is broken."""
     try:
         import pynvml
     except ImportError:
         return None, []
-    if _session == [pynvml, os.getpid()] and _ask(pynvml, "nvmlDeviceGetCount") is not None:
+    if _session == [pynvml, os.getpid()] and _query(pynvml, "nvmlDeviceGetCount") is not None:
         return pynvml, []
     _session.clear()
     try:
         pynvml.nvmlInit()
-    except Exception as error:  # noqa: BLE001 - no driver shows itself in many ways (missing library, no permission); most mean: no card
+    except Exception as error:  # noqa: BLE001 - many errors mean that there is no driver
         if "mismatch" not in str(error).lower():
             return None, []
         return None, [
@@ -78,68 +82,68 @@ def _library() -> tuple[Any, list[Notice]]:
     return pynvml, []
 
 
-def _ask(library: Any, name: str, *given: Any) -> Any:
-    """One question; None where the library does not know it or the card cannot answer."""
+def _query(library: Any, name: str, *arguments: Any) -> Any:
+    """Call a function of the library; None if it does not exist or the card does not support it."""
     try:
-        return _of_card(library, name, *given)
+        return _query_card(library, name, *arguments)
     except Lost:
         return None
 
 
-def _of_card(library: Any, name: str, *given: Any) -> Any:
-    """As _ask, but raises Lost where the card is gone."""
+def _query_card(library: Any, name: str, *arguments: Any) -> Any:
+    """As _query, but raises Lost if the card is lost."""
     try:
-        return getattr(library, name)(*given)
+        return getattr(library, name)(*arguments)
     except Exception as error:
         if "lost" in type(error).__name__.lower() or any(word in str(error).lower() for word in LOST):
             raise Lost(str(error) or type(error).__name__) from error
         return None
 
 
-def _all(library: Any, notices: list[Notice]) -> list[list[Place]]:
-    """Each card of the computer: itself, or its slices; empty where it does not answer."""
-    found: list[list[Place]] = []
-    for number in range(_ask(library, "nvmlDeviceGetCount") or 0):
+def _units_by_card(library: Any, notices: list[Notice]) -> list[list[Unit]]:
+    """For each card of the computer: itself or its slices; empty if it does not answer."""
+    by_card: list[list[Unit]] = []
+    for number in range(_query(library, "nvmlDeviceGetCount") or 0):
         try:
-            handle = _of_card(library, "nvmlDeviceGetHandleByIndex", number)
-            found.append([] if handle is None else _parts(library, handle, number))
+            handle = _query_card(library, "nvmlDeviceGetHandleByIndex", number)
+            by_card.append([] if handle is None else _units_of_card(library, handle, number))
             if handle is None:
-                notices.append(_gone(number, "it does not answer"))
+                notices.append(_lost_card_notice(number, "it does not answer"))
         except Lost as lost:
-            found.append([])
-            notices.append(_gone(number, str(lost)))
-    return found
+            by_card.append([])
+            notices.append(_lost_card_notice(number, str(lost)))
+    return by_card
 
 
-def _gone(number: int, why: str) -> Notice:
+def _lost_card_notice(number: int, why: str) -> Notice:
     return Notice(
         f"Graphics card {number} is left out: {why}.",
         "Restart the computer; if it stays away, look at the card, its power and its cooling.",
     )
 
 
-def _parts(library: Any, handle: Any, number: int) -> list[Place]:
-    """A card as one place, or a place for each of its MIG slices."""
-    mode = _of_card(library, "nvmlDeviceGetMigMode", handle)
+def _units_of_card(library: Any, handle: Any, number: int) -> list[Unit]:
+    """A card as one unit, or a unit for each of its MIG slices."""
+    mode = _query_card(library, "nvmlDeviceGetMigMode", handle)
     if not mode or not mode[0]:
-        return [Place(handle, number, _text(_of_card(library, "nvmlDeviceGetUUID", handle)))]
-    most = _ask(library, "nvmlDeviceGetMaxMigDeviceCount", handle) or 0
-    slices = [_ask(library, "nvmlDeviceGetMigDeviceHandleByIndex", handle, index) for index in range(most)]
+        return [Unit(handle, number, _text(_query_card(library, "nvmlDeviceGetUUID", handle)))]
+    count = _query(library, "nvmlDeviceGetMaxMigDeviceCount", handle) or 0
+    slices = [_query(library, "nvmlDeviceGetMigDeviceHandleByIndex", handle, index) for index in range(count)]
     return [
-        Place(one, number, _text(_ask(library, "nvmlDeviceGetUUID", one)), handle) for one in slices if one is not None
+        Unit(mig, number, _text(_query(library, "nvmlDeviceGetUUID", mig)), handle) for mig in slices if mig is not None
     ]
 
 
-def _visible(library: Any, computer: list[list[Place]], notices: list[Notice]) -> list[Place]:
-    """Those that the variable names, in its order. As CUDA does, it stops at the first name that is none ("-1" hides all)."""
-    named = os.environ.get(VARIABLE)
-    if named is None:
-        return [place for parts in computer for place in parts]
-    chosen: list[Place] = []
-    for word in filter(None, (part.strip() for part in named.split(","))):
+def _visible(library: Any, computer: list[list[Unit]], notices: list[Notice]) -> list[Unit]:
+    """The units that the variable names, in its order. Like CUDA, it stops at the first invalid name ("-1" hides all)."""
+    value = os.environ.get(VARIABLE)
+    if value is None:
+        return [unit for parts in computer for unit in parts]
+    chosen: list[Unit] = []
+    for word in filter(None, (part.strip() for part in value.split(","))):
         if word.isdigit() and int(word) < len(computer):
-            place = next(iter(computer[int(word)]), None)  # none where the card is left out: it hides no other
-        elif (place := None if word == "-1" else _named(library, computer, word)) is None:
+            unit = next(iter(computer[int(word)]), None)  # None if the card is omitted; it hides no other
+        elif (unit := None if word == "-1" else _unit_named(library, computer, word)) is None:
             if word != "-1":
                 notices.append(
                     Notice(
@@ -148,76 +152,81 @@ def _visible(library: Any, computer: list[list[Place]], notices: list[Notice]) -
                     )
                 )
             break
-        if place is not None and place not in chosen:
-            chosen.append(place)
+        if unit is not None and unit not in chosen:
+            chosen.append(unit)
     return chosen
 
 
-def _named(library: Any, computer: list[list[Place]], word: str) -> Place | None:
-    """What a name means: the beginning of a card's or a slice's UUID, or MIG-GPU-uuid/instance/instance."""
-    lower, places = word.lower(), [place for parts in computer for place in parts]
-    slices = [place for place in places if place.whole is not None]
+def _unit_named(library: Any, computer: list[list[Unit]], word: str) -> Unit | None:
+    """The unit for a name: the start of a card's or slice's UUID, or MIG-GPU-uuid/instance/instance."""
+    lower, units = word.lower(), [unit for parts in computer for unit in parts]
+    slices = [unit for unit in units if unit.card is not None]
     if not lower.startswith(("gpu-", "mig-")):
         return None
-    for place in places:
-        if place.uuid and place.uuid.lower().startswith(lower):
-            return place
-    card, *instances = lower.removeprefix("mig-").split("/")
-    if card.startswith("gpu-"):
-        mine = [
-            place
-            for place in slices
-            if (_text(_ask(library, "nvmlDeviceGetUUID", place.whole)) or "").lower().startswith(card)
+    for unit in units:
+        if unit.uuid and unit.uuid.lower().startswith(lower):
+            return unit
+    card_uuid, *instances = lower.removeprefix("mig-").split("/")
+    if card_uuid.startswith("gpu-"):
+        slices_of_card = [
+            unit
+            for unit in slices
+            if (_text(_query(library, "nvmlDeviceGetUUID", unit.card)) or "").lower().startswith(card_uuid)
         ]
-        found = next((place for place in mine if _instances(library, place)[: len(instances)] == instances), None)
-        return found or (_assumed(library, places, word, card) if lower.startswith("mig-") else None)
-    return _assumed(library, places, word, "")
+        match = next(
+            (unit for unit in slices_of_card if _instances(library, unit)[: len(instances)] == instances), None
+        )
+        return match or (_unlisted_slice(library, units, word, card_uuid) if lower.startswith("mig-") else None)
+    return _unlisted_slice(library, units, word, "")
 
 
-def _instances(library: Any, place: Place) -> list[str]:
+def _instances(library: Any, unit: Unit) -> list[str]:
     return [
-        str(_ask(library, name, place.handle))
+        str(_query(library, name, unit.handle))
         for name in ("nvmlDeviceGetGpuInstanceId", "nvmlDeviceGetComputeInstanceId")
     ]
 
 
-def _assumed(library: Any, places: list[Place], word: str, card: str) -> Place | None:
-    """A slice that the library does not list: asked for by its name, or taken to be the smallest there can be."""
-    handle = _ask(library, "nvmlDeviceGetHandleByUUID", word)
+def _unlisted_slice(library: Any, units: list[Unit], word: str, card_uuid: str) -> Unit | None:
+    """A slice that the library does not list: queried by its name, or assumed to be the smallest possible one."""
+    handle = _query(library, "nvmlDeviceGetHandleByUUID", word)
     if handle is not None:
-        return Place(handle, -1, word, _ask(library, "nvmlDeviceGetDeviceHandleFromMigDeviceHandle", handle))
-    if any(place.whole is not None for place in places):
-        return None  # slices are known, and it is none of them
-    whole = next((place for place in places if (place.uuid or "").lower().startswith(card)), None)
-    return whole and Place(whole.handle, whole.number, word, whole.handle, SLICES)
+        return Unit(handle, -1, word, _query(library, "nvmlDeviceGetDeviceHandleFromMigDeviceHandle", handle))
+    if any(unit.card is not None for unit in units):
+        return None  # slices are listed, and it is not among them
+    sliced = next((unit for unit in units if (unit.uuid or "").lower().startswith(card_uuid)), None)
+    return sliced and Unit(sliced.handle, sliced.number, word, sliced.handle, SLICES)
 
 
-def _card(library: Any, place: Place, notices: list[Notice]) -> Card | None:
-    """What is asked of one card or slice; None, and a notice, where it has gone."""
-    handle = place.handle
+def _card(library: Any, unit: Unit, notices: list[Notice]) -> Card | None:
+    """Read a card's or slice's properties; None, with a notice, if it is lost."""
+    handle = unit.handle
     try:
-        memory = _of_card(library, "nvmlDeviceGetMemoryInfo", handle)
-        capability = _of_card(library, "nvmlDeviceGetCudaComputeCapability", handle)
-        if capability is None and place.whole is not None:
-            capability = _of_card(library, "nvmlDeviceGetCudaComputeCapability", place.whole)
-        rates = _of_card(library, "nvmlDeviceGetUtilizationRates", handle)
-        temperature = _of_card(library, "nvmlDeviceGetTemperature", handle, getattr(library, "NVML_TEMPERATURE_GPU", 0))
-        name = _text(_of_card(library, "nvmlDeviceGetName", handle)) or "NVIDIA card"
+        memory = _query_card(library, "nvmlDeviceGetMemoryInfo", handle)
+        capability = _query_card(library, "nvmlDeviceGetCudaComputeCapability", handle)
+        if capability is None and unit.card is not None:
+            capability = _query_card(library, "nvmlDeviceGetCudaComputeCapability", unit.card)
+        rates = _query_card(library, "nvmlDeviceGetUtilizationRates", handle)
+        temperature = _query_card(
+            library, "nvmlDeviceGetTemperature", handle, getattr(library, "NVML_TEMPERATURE_GPU", 0)
+        )
+        name = _text(_query_card(library, "nvmlDeviceGetName", handle)) or "NVIDIA card"
     except Lost as lost:
-        notices.append(_gone(place.number, str(lost)))
+        notices.append(_lost_card_notice(unit.number, str(lost)))
         return None
-    total = getattr(memory, "total", 0) // place.share
-    if place.share > 1:
+    total = getattr(memory, "total", 0) // unit.share
+    if unit.share > 1:
         notices.append(
             Notice(
-                f"The memory of {place.uuid} is not known: it is taken for {total / 2**30:.0f} GiB, the least a slice of this card has.",
+                f"The memory of {unit.uuid} is not known: it is taken for {total / 2**30:.0f} GiB, the least a slice of "
+                "this card has.",
                 "Install a newer nvidia-ml-py (pip install --upgrade nvidia-ml-py), and start again.",
             )
         )
     return Card(
-        name if place.whole is None or "MIG" in name else f"{name} MIG",
-        place.uuid,
-        place.number,
+        name if unit.card is None or "MIG" in name else f"{name} MIG",
+        unit.uuid,
+        unit.number,
         total or None,
         min(total, getattr(memory, "free", 0)) if total else None,
         bool(capability) and tuple(capability) >= (8, 0),

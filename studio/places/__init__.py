@@ -1,4 +1,4 @@
-"""Where a run can be trained: one file each, found by looking into this folder. To add one, add a file; nothing else."""
+"""Places where a run can be trained: one file each, discovered in this folder. To add one, add a file."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from studio.place import Place
 
 
 def _discover() -> dict[str, type[Place]]:
-    """Every class of every module here that can be made, by its kind."""
-    found: dict[str, type[Place]] = {}
+    """All concrete Place classes of the modules in this folder, by kind."""
+    classes: dict[str, type[Place]] = {}
     for module in pkgutil.iter_modules(__path__):
         namespace = importlib.import_module(f"{__name__}.{module.name}")
-        for thing in vars(namespace).values():
-            own = isinstance(thing, type) and issubclass(thing, Place) and thing.__module__ == namespace.__name__
-            if own and not isabstract(thing):
-                found[thing.model_fields["kind"].default] = thing
-    return dict(sorted(found.items(), key=lambda item: (item[1].remote, item[0])))
+        for value in vars(namespace).values():
+            defined_here = isinstance(value, type) and value.__module__ == namespace.__name__
+            if defined_here and issubclass(value, Place) and not isabstract(value):
+                classes[value.model_fields["kind"].default] = value
+    return dict(sorted(classes.items(), key=lambda item: (item[1].remote, item[0])))
 
 
 PLACES: dict[str, type[Place]] = _discover()
 
 
-def _in_full(value: Any) -> Any:
-    """The short forms `here`, `ssh:me@gpu-box` and `job:l4x1` as the objects they stand for."""
+def _expand_short_form(value: Any) -> Any:
+    """Expand the short forms `here`, `ssh:me@gpu-box` and `job:l4x1`."""
     if not isinstance(value, str):
         return value
     kind, _, rest = value.partition(":")
@@ -43,11 +43,11 @@ def _in_full(value: Any) -> Any:
 if TYPE_CHECKING:
     AnyPlace = Place
 else:
-    AnyPlace = Annotated[reduce(or_, PLACES.values()), Field(discriminator="kind"), BeforeValidator(_in_full)]
+    AnyPlace = Annotated[reduce(or_, PLACES.values()), Field(discriminator="kind"), BeforeValidator(_expand_short_form)]
 
 
 def device_of(place: Place) -> Device | None:
-    """The device a run trains on: this computer's first, or that of the place; None where a place has not told yet what it has."""
+    """The device a run trains on: this computer's first, or the place's; None if a place's hardware is not known yet."""
     if not place.remote:
         return devices()[0]
     machine = place.machine()

@@ -1,4 +1,4 @@
-"""This computer: the trainer is started right here."""
+"""This computer: the trainer is started locally."""
 
 from __future__ import annotations
 

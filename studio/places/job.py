@@ -1,7 +1,8 @@
 """A Hugging Face Job: a computer of the Hub, rented by the minute.
 
-The run has a private repository of its own (OWNER/studio-RUN): the program and what is sent lie there, and the run's checkpoints and
-result are copied there by runs/backup.py, so that a Job that met its time limit goes on in another. Its lines come through the Job's log.
+Each run has a private repository (OWNER/studio-RUN) with the program and the bundle. runs/backup.py copies the run's
+checkpoints and result there, so that another Job can continue after one met its time limit. The relay's lines are read from
+the Job's log.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ from studio.home import write_atomic
 from studio.place import Bundle, Machine, RemotePlace, Unreachable
 
 GIB = 2**30
-IMAGE = "python:3.11"  # with a compiler, which Triton wants; pip brings torch and CUDA
-SETTING_UP = 900.0  # seconds for packages and the model, beside the forecast
-LEAST = 1800.0  # seconds; the Hub's own default
+IMAGE = "python:3.11"  # with a compiler, which Triton needs; pip installs torch and CUDA
+SET_UP_SECONDS = 900.0  # for packages and the model, added to the forecast
+MIN_TIMEOUT = 1800.0  # seconds; the Hub's default
 
 
-# The Hub's hardware, its RAM and its price an hour in US dollars, as its documentation told in 2026-08. Prices change: the Hub's own
-# list (`hf jobs hardware`) stands above these.
+# The Hub's hardware, RAM and price an hour in US dollars, from its documentation of 2026-08. Prices change: see
+# `hf jobs hardware`.
 FLAVOURS: dict[str, Machine] = {
     "cpu-basic": Machine(None, ram=16 * GIB, price=0.01),
     "cpu-upgrade": Machine(None, ram=32 * GIB, price=0.03),
@@ -87,16 +88,16 @@ class Job(RemotePlace):
         return FLAVOURS[self.flavor]
 
     def limit(self, seconds: float | None) -> float:
-        """Seconds after which the Hub ends the Job; seconds: the forecast, None where there is none."""
+        """Seconds after which the Hub ends the Job; seconds: the forecast or None."""
         if self.timeout != "auto":
             return float(self.timeout[:-1]) * SECONDS[self.timeout[-1]]
-        return max(LEAST, 1.5 * (seconds or 4 * 3600) + SETTING_UP)
+        return max(MIN_TIMEOUT, 1.5 * (seconds or 4 * 3600) + SET_UP_SECONDS)
 
-    # -- what is done there
+    # -- the interface
 
     def send(self, bundle: Bundle) -> None:
         api, repo = self._api(), self._repo(bundle)
-        with _trouble("The private repository for the run could not be filled"):
+        with _hub_errors("The private repository for the run could not be filled"):
             api.create_repo(repo, private=True, exist_ok=True)
             with tempfile.TemporaryDirectory() as staging:
                 (Path(staging) / "requirements.txt").write_text(program.requirements())
@@ -119,14 +120,14 @@ class Job(RemotePlace):
             )
 
     def output(self, bundle: Bundle, events: int, log: int) -> Iterator[bytes]:
-        api, told_end = self._api(), False
-        with _trouble("The Job could not be followed"):
+        api, has_end = self._api(), False
+        with _hub_errors("The Job could not be followed"):
             job = self._job(api, bundle)
             for line in api.fetch_job_logs(job_id=job, namespace=self._owner(api), follow=True):
-                told_end = told_end or (line.startswith("@event ") and '"kind": "end"' in line)
+                has_end = has_end or (line.startswith("@event ") and '"kind": "end"' in line)
                 yield line.rstrip("\n").encode()
             status = api.inspect_job(job_id=job, namespace=self._owner(api)).status
-        if not told_end:
+        if not has_end:
             raise DeviceError(
                 f"The Job ended before the run did: {status.stage}{f', {status.message}' if status.message else ''}.",
                 "If it met its time limit, set place.timeout higher. Resume the run: it goes on in a new Job from the last "
@@ -136,7 +137,7 @@ class Job(RemotePlace):
             )
 
     def ask(self, bundle: Bundle, word: str) -> None:
-        with _trouble("The request could not be passed on"):
+        with _hub_errors("The request could not be passed on"):
             self._api().upload_file(
                 repo_id=self._repo(bundle),
                 path_or_fileobj=b"\n",
@@ -146,7 +147,7 @@ class Job(RemotePlace):
 
     def fetch(self, bundle: Bundle, target: Path) -> None:
         with (
-            _trouble("The result could not be fetched"),
+            _hub_errors("The result could not be fetched"),
             tempfile.TemporaryDirectory(dir=target.parent, prefix=".fetch-") as scratch,
         ):
             self._api().snapshot_download(self._repo(bundle), local_dir=scratch, allow_patterns=["runs/*/model/**"])
@@ -156,7 +157,10 @@ class Job(RemotePlace):
 
     def remove(self, name: str) -> str:
         repo = self._repo(Bundle(name, Path(), 0))
-        return f"Its private repository on the Hub, {repo}, stays: delete it there when its checkpoints and result are no longer wanted."
+        return (
+            f"Its private repository on the Hub, {repo}, stays: delete it there when its checkpoints and result are no "
+            "longer wanted."
+        )
 
     # -- the Hub
 
@@ -166,7 +170,8 @@ class Job(RemotePlace):
         if not get_token():
             raise DeviceError(
                 "A Hugging Face Job needs a token, and there is none.",
-                "Set HF_TOKEN (with the right to write repositories and to run Jobs) and start the studio again, or run `hf auth login`.",
+                "Set HF_TOKEN (with the right to write repositories and to run Jobs) and start the studio again, "
+                "or run `hf auth login`.",
                 "place",
             )
         return HfApi()
@@ -180,27 +185,27 @@ class Job(RemotePlace):
         return f"{self._owner(self._api())}/studio-{bundle.name}"[:96].rstrip("-.")
 
     def _job(self, api: Any, bundle: Bundle) -> str:
-        """The id of this attempt's Job: as noted down, else one of the run that is still going on, else a new one."""
-        note = bundle.folder.parent / f"job-{bundle.attempt}"
-        if note.is_file():
-            return note.read_text()
-        going = api.list_jobs(
+        """The id of this attempt's Job: the stored one, else one of the run in progress, else a new one."""
+        id_file = bundle.folder.parent / f"job-{bundle.attempt}"
+        if id_file.is_file():
+            return id_file.read_text()
+        active = api.list_jobs(
             namespace=self._owner(api), labels={"studio": _label(bundle)}, status=["RUNNING", "SCHEDULING"]
         )
-        job = next((one.id for one in going), None) or self._start(api, bundle)
-        write_atomic(note, job)
+        job = next((found.id for found in active), None) or self._start(api, bundle)
+        write_atomic(id_file, job)
         return job
 
     def _start(self, api: Any, bundle: Bundle) -> str:
         from huggingface_hub import get_token
 
         repo = self._repo(bundle)
-        where = "/tmp/studio"
-        words = shlex.join(["python", "-m", "studio.relay", "--hub", repo, bundle.name, str(bundle.attempt)])
+        folder = "/tmp/studio"
+        relay = shlex.join(["python", "-m", "studio.relay", "--hub", repo, bundle.name, str(bundle.attempt)])
         command = (
-            f"pip install -q --root-user-action=ignore 'huggingface_hub>=1.0' && hf download {repo} --include 'program/**' "
-            f"--local-dir {where} >/dev/null && cd {where}/program && pip install -q --root-user-action=ignore -r requirements.txt "
-            f"&& exec {words}"
+            "pip install -q --root-user-action=ignore 'huggingface_hub>=1.0' "
+            f"&& hf download {repo} --include 'program/**' --local-dir {folder} >/dev/null && cd {folder}/program "
+            f"&& pip install -q --root-user-action=ignore -r requirements.txt && exec {relay}"
         )
         limit = self.limit(bundle.expected() if self.timeout == "auto" else None)
         return api.run_job(
@@ -208,7 +213,7 @@ class Job(RemotePlace):
             command=["bash", "-c", command],
             flavor=self.flavor,
             timeout=int(limit),
-            env={"STUDIO_HOME": f"{where}/home", "STUDIO_BACKUP": repo, "PYTHONUNBUFFERED": "1"},
+            env={"STUDIO_HOME": f"{folder}/home", "STUDIO_BACKUP": repo, "PYTHONUNBUFFERED": "1"},
             secrets={"HF_TOKEN": get_token()},
             labels={"studio": _label(bundle)},
             namespace=self.namespace,
@@ -217,19 +222,19 @@ class Job(RemotePlace):
 
 @lru_cache(maxsize=8)
 def _account(endpoint: str, token: str) -> str:
-    """Whose token it is: asked once, since every request there needs it and the Hub limits how often it may be asked."""
+    """The token's account. Cached, since every request needs it and the Hub limits requests."""
     from huggingface_hub import HfApi
 
     return HfApi(endpoint, token).whoami()["name"]
 
 
 def _label(bundle: Bundle) -> str:
-    """A label's value for the run."""
+    """The label that marks the run's Jobs."""
     return bundle.name[-60:].strip("-.")
 
 
-class _trouble:
-    """Errors of the Hub in words: DeviceError where it refused, Unreachable where it does not answer. The token is never among them."""
+class _hub_errors:
+    """Context that turns the Hub's errors into DeviceError, or Unreachable if it does not answer. Never shows the token."""
 
     def __init__(self, what: str):
         self.what = what

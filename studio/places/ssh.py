@@ -1,7 +1,7 @@
-"""Another computer, reached by the system's own ssh and rsync: the user's keys, agent, known hosts and ~/.ssh/config apply.
+"""Another computer, reached by the system's ssh and rsync: the user's keys, agent, known hosts and ~/.ssh/config apply.
 
-Everything lies under one folder there: code/HASH (this very program), venv (made once, unless a Python is named), relay/NAME (what was
-sent) and the studio's home with its runs.
+One folder there has code/HASH (this program), venv (created once, unless a Python is named), relay/NAME (the bundles) and
+the studio's home with its runs.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from studio.home import slug, subfolder, write_atomic
 from studio.place import Bundle, Machine, RemotePlace, Unreachable
 from studio.places.ssh_trouble import RSYNC_LOST, SSH_LOST, trouble
 
-STILL = "still running"  # what `delete` says of a run that goes on
+STILL_RUNNING = "still running"  # in the message of run.delete for a run that is alive
 
 
 class Ssh(RemotePlace):
@@ -84,17 +84,17 @@ class Ssh(RemotePlace):
         return self.host if self.port is None else f"{self.host}:{self.port}"
 
     def machine(self) -> Machine | None:
-        """As it said the last time that something was sent there."""
+        """As reported when something was last sent there."""
         try:
-            return Machine(**json.loads(self._known.read_text()))
+            return Machine(**json.loads(self._machine_file.read_text()))
         except (OSError, ValueError, TypeError):
             return None
 
     @property
-    def _known(self) -> Path:
+    def _machine_file(self) -> Path:
         return subfolder("cache") / f"ssh-{slug(self.address)}.json"
 
-    # -- what is done there
+    # -- the interface
 
     def send(self, bundle: Bundle) -> None:
         for tool in ("ssh", "rsync"):
@@ -119,32 +119,35 @@ class Ssh(RemotePlace):
         )
         if self.python == "auto":
             self._set_up(code, bundle.tell)
-        found = json.loads(self._run(self._studio("studio devices --json"), limit=120).splitlines()[-1])
-        write_atomic(self._known, json.dumps(_machine(found)))
+        answer = json.loads(self._run(self._studio("studio devices --json"), limit=120).splitlines()[-1])
+        write_atomic(self._machine_file, json.dumps(_machine(answer)))
 
     def _set_up(self, code: str, tell: Callable[[str, str], None]) -> None:
-        """Where no Python is named: a virtual environment with what the program needs, made anew when that has changed."""
-        made = f"command -v python3 >/dev/null || {{ echo python3: not found; exit 127; }}; exec python3 {_path(f'{code}/studio/environment.py')}"
-        said: list[str] = []
-        with self._opened(f"{made} {self._path('venv')} {_path(f'{code}/requirements.txt')}") as ssh:
+        """Create a virtual environment with the program's packages, or a new one if they have changed."""
+        script = (
+            "command -v python3 >/dev/null || { echo python3: not found; exit 127; }; "
+            f"exec python3 {_path(f'{code}/studio/environment.py')}"
+        )
+        lines: list[str] = []
+        with self._opened(f"{script} {self._path('venv')} {_path(f'{code}/requirements.txt')}") as ssh:
             for line in _lines(ssh):
                 text = line.decode("utf-8", "replace")
-                said += [text] if text else []
-                if said and not said[-1].startswith("@trouble"):
+                lines += [text] if text else []
+                if lines and not lines[-1].startswith("@trouble"):
                     tell("setting up", text)
         if ssh.returncode:
-            raise trouble(ssh.returncode, "\n".join(said), self.host, self.address)
+            raise trouble(ssh.returncode, "\n".join(lines), self.host, self.address)
 
     def output(self, bundle: Bundle, events: int, log: int) -> Iterator[bytes]:
         words = f"{_path(f'{self.folder}/relay/{bundle.name}')} {bundle.attempt} {events} {log}"
-        said: deque[str] = deque(maxlen=20)
+        last_lines: deque[str] = deque(maxlen=20)
         with self._opened(self._studio(f"studio.relay {words}")) as ssh:
             for line in _lines(ssh):
                 if line and not line.startswith(b"@"):
-                    said.append(line.decode("utf-8", "replace"))
+                    last_lines.append(line.decode("utf-8", "replace"))
                 yield line
         if ssh.returncode in SSH_LOST or ssh.returncode < 0:
-            raise trouble(ssh.returncode, "\n".join(said), self.host, self.address)
+            raise trouble(ssh.returncode, "\n".join(last_lines), self.host, self.address)
 
     def ask(self, bundle: Bundle, word: str) -> None:
         self._run(f"touch {_path(f'{self.folder}/relay/{bundle.name}/ask-{word}')}", limit=30)
@@ -153,15 +156,16 @@ class Ssh(RemotePlace):
         self._copy(["-a"], str(target), source=f"{self.folder}/relay/{bundle.name}/run/model/")
 
     def remove(self, name: str) -> str:
-        """The newest program there does it; it refuses while the run is going on there."""
+        """Delete the run with the newest program there, which refuses while the run is alive."""
         bundle = _path(f"{self.folder}/relay/{name}")
         newest = f'cd "$(ls -td {self._path("code")}/*/ | head -n 1)"'
         try:
             self._run(
-                f"test -d {bundle} || exit 0; {newest} && {self._on_path()} -m studio.relay --remove {bundle}", limit=60
+                f"test -d {bundle} || exit 0; {newest} && {self._python_command()} -m studio.relay --remove {bundle}",
+                limit=60,
             )
         except DeviceError as error:
-            if STILL in error.message:
+            if STILL_RUNNING in error.message:
                 raise RunError(
                     f"{name} still runs on {self.address}.", "Resume it here, and stop it; then delete it.", "run"
                 ) from error
@@ -171,25 +175,14 @@ class Ssh(RemotePlace):
     # -- ssh and rsync
 
     def _ssh(self) -> list[str]:
-        """ssh with what a program needs: no question is ever asked, a dead line is noticed after some fifteen seconds."""
+        """The ssh command: it asks no questions and notices a dead connection after about 15 seconds."""
         config = os.environ.get("STUDIO_SSH_CONFIG")
-        return [
-            "ssh",
-            *(["-F", config] if config else []),
-            "-o",
-            "BatchMode=yes",
-            "-o",
-            "ConnectTimeout=10",
-            "-o",
-            "ServerAliveInterval=5",
-            "-o",
-            "ServerAliveCountMax=3",
-            *(["-p", str(self.port)] if self.port else []),
-        ]
+        options = ["-oBatchMode=yes", "-oConnectTimeout=10", "-oServerAliveInterval=5", "-oServerAliveCountMax=3"]
+        return ["ssh", *(["-F", config] if config else []), *options, *(["-p", str(self.port)] if self.port else [])]
 
     @contextmanager
     def _opened(self, command: str) -> Iterator[subprocess.Popen[bytes]]:
-        """A command there, with its standard output and errors to be read as one; ended here when the block is left."""
+        """A remote command whose standard output and errors are read as one stream; killed when the block ends."""
         ssh = subprocess.Popen(
             [*self._ssh(), self.host, command],
             stdin=subprocess.DEVNULL,
@@ -203,10 +196,10 @@ class Ssh(RemotePlace):
             ssh.wait()
 
     def _studio(self, module: str) -> str:
-        """The command that runs `python -m MODULE WORDS` of the sent program."""
-        return f"cd {_path(f'{self.folder}/code/{program.fingerprint()}')} && exec {self._on_path()} -m {module}"
+        """The shell command that runs `python -m MODULE` of the sent program; module: with its arguments."""
+        return f"cd {_path(f'{self.folder}/code/{program.fingerprint()}')} && exec {self._python_command()} -m {module}"
 
-    def _on_path(self) -> str:
+    def _python_command(self) -> str:
         python = f"{self._path('venv')}/bin/python" if self.python == "auto" else _path(self.python)
         return f"env STUDIO_HOME={self._path('home')} PYTHONUNBUFFERED=1 {python}"
 
@@ -214,7 +207,7 @@ class Ssh(RemotePlace):
         return _path(f"{self.folder}/{name}")
 
     def _run(self, command: str, limit: float = 60) -> str:
-        """A command's output there. Raises Unreachable, or DeviceError with the command's own words."""
+        """Run a remote command and return its output. Raises Unreachable, or DeviceError with the command's message."""
         try:
             done = subprocess.run(
                 [*self._ssh(), self.host, command],
@@ -230,7 +223,7 @@ class Ssh(RemotePlace):
         return done.stdout
 
     def _copy(self, words: list[str], target: str, source: str | None = None) -> None:
-        """rsync to the place, or from it when a source there is given."""
+        """rsync to the place, or from it if a remote source is given."""
         ends = [f"{self.host}:{source}", f"{target}/"] if source else [f"{self.host}:{target}/"]
         done = subprocess.run(
             ["rsync", *words, "--mkpath", "--timeout=60", "-e", shlex.join(self._ssh()), *ends],
@@ -245,12 +238,14 @@ class Ssh(RemotePlace):
 
 
 def _path(path: str) -> str:
-    """A path quoted for the shell there, with a leading ~ left to it."""
-    return f'"$HOME"{shlex.quote(path[1:]) if len(path) > 1 else ""}' if path.startswith("~") else shlex.quote(path)
+    """A path quoted for the remote shell, which expands a leading ~."""
+    if path.startswith("~"):
+        return '"$HOME"' + (shlex.quote(path[1:]) if len(path) > 1 else "")
+    return shlex.quote(path)
 
 
 def _lines(process: subprocess.Popen[bytes]) -> Iterator[bytes]:
-    """Lines of a process as they come; b"" about every second while there are none."""
+    """Yield a process's lines; b"" about every second without any."""
     rest = b""
     with selectors.DefaultSelector() as selector:
         selector.register(process.stdout, selectors.EVENT_READ)
@@ -261,9 +256,9 @@ def _lines(process: subprocess.Popen[bytes]) -> Iterator[bytes]:
             data = os.read(process.stdout.fileno(), 1 << 16)
             if not data:
                 break
-            *whole, rest = (rest + data).split(b"\n")
-            yield from (line for line in whole if line)
-    if rest and not rest.startswith(b"@"):  # half a line of the relay: it is told again
+            *lines, rest = (rest + data).split(b"\n")
+            yield from (line for line in lines if line)
+    if rest and not rest.startswith(b"@"):  # not an incomplete relay line, which will be repeated
         yield rest
     until = time.monotonic() + 10
     while process.poll() is None and time.monotonic() < until:
@@ -272,7 +267,7 @@ def _lines(process: subprocess.Popen[bytes]) -> Iterator[bytes]:
 
 
 def _machine(answer: dict) -> dict:
-    """A Machine's fields from what `devices --json` says."""
+    """A Machine's fields from the output of `devices --json`."""
     devices = answer["here"]
     first = devices[0]
     card = None if first["kind"] == "cpu" else first["name"]

@@ -1,1 +1,1 @@
-"""What keeps a run going and its word true: attempts, claims, checkpoints, stops, recovery, diagnosis, and what is read off its diary."""
+"""A run's attempts, device locks, checkpoints, stops, recovery and diagnosis, and what is derived from its events."""

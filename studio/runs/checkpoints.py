@@ -1,7 +1,7 @@
-"""A run's checkpoints: complete or absent. No torch.
+"""A run's checkpoints, complete or absent. No torch.
 
-A checkpoint is written under a temporary name, looked through, gets a manifest last, and is renamed into place; what has no sound
-manifest is none. Older ones go only then. Resume takes the newest complete one, by path.
+A checkpoint is written under a temporary name, verified, given a manifest last, and renamed into place; older ones are
+deleted only then. A folder without a valid manifest is no checkpoint. Resume takes the newest complete one.
 """
 
 from __future__ import annotations
@@ -21,10 +21,16 @@ from studio import crash
 from studio.errors import RunError
 from studio.home import fsync_path, write_atomic
 
-NEEDED = ("optimizer.pt", "scheduler.pt", "trainer_state.json")  # and a random state for each process, and weights
+REQUIRED_FILES = (
+    "optimizer.pt",
+    "scheduler.pt",
+    "trainer_state.json",
+)  # besides an RNG state for each process, and weights
 WEIGHTS = (".safetensors", ".bin", ".distcp")
-SMALL = 5_000_000  # bytes up to which a file's hash is kept too
-LOW = int(os.environ.get("STUDIO_DISK_LOW", 300_000_000))  # bytes that must stay free beyond a checkpoint's own size
+HASHED_UP_TO = 5_000_000  # bytes up to which a file's hash is stored too
+MIN_FREE = int(
+    os.environ.get("STUDIO_DISK_LOW", 300_000_000)
+)  # bytes that must stay free beyond a checkpoint's own size
 FULL_DISK_WORDS = (
     "No space left",
     "os error 28",
@@ -44,9 +50,9 @@ def _writing(folder: Path, step: int) -> Path:
 
 @contextmanager
 def writing(folder: Path, step: int) -> Iterator[Path]:
-    """An empty folder to write checkpoint-STEP under; gone again if the block fails.
+    """An empty folder to write checkpoint-STEP in, removed if the block fails.
 
-    Raises OSError (disk full) before anything is written when too little room is left for one more.
+    Raises OSError (disk full) before anything is written if too little space is left for one more checkpoint.
     """
     temporary = _writing(folder, step)
     shutil.rmtree(temporary, ignore_errors=True)
@@ -62,7 +68,7 @@ def writing(folder: Path, step: int) -> Iterator[Path]:
 
 def _refuse_when_low(folder: Path) -> None:
     free, last = shutil.disk_usage(folder).free, newest(folder)
-    need = LOW + (sum(entry["bytes"] for entry in _manifest(last)["files"].values()) if last else 0)
+    need = MIN_FREE + (sum(entry["bytes"] for entry in _manifest(last)["files"].values()) if last else 0)
     if free < need:
         raise OSError(
             errno.ENOSPC,
@@ -71,7 +77,7 @@ def _refuse_when_low(folder: Path) -> None:
 
 
 def disk_is_full(error: BaseException) -> bool:
-    """Whether a failed write means a full disk. torch and safetensors say it in words only."""
+    """Whether a failed write means a full disk. torch and safetensors only say so in the message."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return True
     text = str(error)
@@ -79,9 +85,10 @@ def disk_is_full(error: BaseException) -> bool:
 
 
 def complete(folder: Path, step: int, fingerprint: str) -> Path:
-    """Look through, manifest, fsync, rename: from here on the checkpoint exists. fingerprint: of the data, for resume to compare.
+    """Verify the written checkpoint, add its manifest, fsync and rename it into place. Returns its path.
 
-    Raises OSError when the folder lacks a file that a resume needs, or one is cut; nothing stands there then.
+    fingerprint: of the data, which a resume compares. Raises OSError, and removes the folder, if a file that a resume
+    needs is missing or truncated.
     """
     inner = _writing(folder, step) / f"checkpoint-{step}"
     crash.point("checkpoint.written")
@@ -97,7 +104,7 @@ def complete(folder: Path, step: int, fingerprint: str) -> Path:
         raise
     crash.point("checkpoint.manifest")
     target, old = folder / f"checkpoint-{step}", folder / f".old-{step}"
-    if target.exists():  # written again, after a resume: the first is kept until the second stands
+    if target.exists():  # written again after a resume: keep the old one until the new one is in place
         shutil.rmtree(old, ignore_errors=True)
         os.rename(target, old)
         crash.point("checkpoint.aside")
@@ -110,55 +117,50 @@ def complete(folder: Path, step: int, fingerprint: str) -> Path:
 
 
 def _files(inner: Path) -> dict[str, dict[str, Any]]:
-    """Name -> bytes, and the hash of small ones; each file and folder is on the disk afterwards."""
+    """fsync all files and folders; returns {name: {"bytes", "sha256" (small files only)}}."""
     files: dict[str, dict[str, Any]] = {}
     for path in sorted(inner.rglob("*")):
-        fsync_path(path)  # an fsync of whatever it is
+        fsync_path(path)
         if path.is_file():
             entry: dict[str, Any] = {"bytes": path.stat().st_size}
-            if entry["bytes"] <= SMALL:
+            if entry["bytes"] <= HASHED_UP_TO:
                 entry["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
             files[str(path.relative_to(inner))] = entry
     return files
 
 
 def _refuse_unsound(inner: Path, step: int, files: dict[str, Any]) -> None:
-    missing = [name for name in NEEDED if name not in files]
+    missing = [name for name in REQUIRED_FILES if name not in files]
     if not any(name.startswith("rng_state") for name in files):
         missing.append("rng_state.pth")
     if not any(name.endswith(WEIGHTS) for name in files):
         missing.append("weights")
-    cut = [name for name in files if not _whole(inner / name)]
-    if missing or cut:
-        raise OSError(
-            f"the checkpoint at step {step} "
-            + "; ".join(
-                filter(
-                    None, (missing and f"lacks {', '.join(missing)}", cut and f"has damaged files: {', '.join(cut)}")
-                )
-            )
-        )
+    truncated = [name for name in files if not _is_whole(inner / name)]
+    if missing or truncated:
+        problems = [f"lacks {', '.join(missing)}"] if missing else []
+        problems += [f"has damaged files: {', '.join(truncated)}"] if truncated else []
+        raise OSError(f"the checkpoint at step {step} {'; '.join(problems)}")
     state = json.loads((inner / "trainer_state.json").read_text())
     if state.get("global_step") != step:
         raise OSError(f"the checkpoint at step {step} holds the state of step {state.get('global_step')}")
 
 
-def _whole(file: Path) -> bool:
-    """Whether a file is what its ending says, as far as its frame tells: torch's zip has its directory at the end, safetensors its length in front."""
+def _is_whole(file: Path) -> bool:
+    """Whether a file is complete, judged by its format: a zip's directory is at its end, safetensors states its length."""
     if file.suffix in (".pt", ".pth"):
         return zipfile.is_zipfile(file)
     if file.suffix == ".safetensors":
-        with open(file, "rb") as opened:
-            length = int.from_bytes(opened.read(8), "little")
+        with open(file, "rb") as file_object:
+            length = int.from_bytes(file_object.read(8), "little")
             size = file.stat().st_size
-            header = json.loads(opened.read(length)) if 0 < length <= size - 8 else {}
+            header = json.loads(file_object.read(length)) if 0 < length <= size - 8 else {}
         ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
         return size == 8 + length + max(ends, default=0)
     return True
 
 
 def rotate(folder: Path, keep: int, spare: set[int] = frozenset()) -> None:
-    """Delete all but the newest `keep`, and those at the steps in `spare`."""
+    """Delete all but the newest `keep` checkpoints and those at the steps in `spare`."""
     for step in steps(folder)[:-keep]:
         if step not in spare:
             _remove(folder, f"checkpoint-{step}")
@@ -166,11 +168,11 @@ def rotate(folder: Path, keep: int, spare: set[int] = frozenset()) -> None:
 
 
 def _remove(folder: Path, name: str) -> None:
-    """Renamed first: a half deleted checkpoint is never seen."""
-    grave = folder / f".old-{name.rpartition('-')[2]}.deleted"
-    shutil.rmtree(grave, ignore_errors=True)
-    os.rename(folder / name, grave)
-    shutil.rmtree(grave, ignore_errors=True)
+    """Delete a checkpoint; it is renamed first, so that a half deleted one is never read."""
+    trash = folder / f".old-{name.rpartition('-')[2]}.deleted"
+    shutil.rmtree(trash, ignore_errors=True)
+    os.rename(folder / name, trash)
+    shutil.rmtree(trash, ignore_errors=True)
 
 
 # -- reading
@@ -181,25 +183,25 @@ def _manifest(checkpoint: Path) -> dict[str, Any]:
 
 
 def faults(checkpoint: Path) -> list[str]:
-    """What is wrong with a checkpoint, in words; empty when it is whole."""
+    """What is wrong with a checkpoint, in words; [] for a complete one."""
     try:
         files = dict(_manifest(checkpoint)["files"])
     except (OSError, ValueError, KeyError, TypeError):
         return ["it has no manifest: it was never completed"]
-    found = []
+    problems = []
     for name, entry in files.items():
         file = checkpoint / name
         if not file.is_file():
-            found.append(f"{name} is missing")
+            problems.append(f"{name} is missing")
         elif file.stat().st_size != entry["bytes"]:
-            found.append(f"{name} has {file.stat().st_size} bytes instead of {entry['bytes']}")
+            problems.append(f"{name} has {file.stat().st_size} bytes instead of {entry['bytes']}")
         elif "sha256" in entry and hashlib.sha256(file.read_bytes()).hexdigest() != entry["sha256"]:
-            found.append(f"{name} was changed")
-    return found
+            problems.append(f"{name} was changed")
+    return problems
 
 
 def steps(folder: Path) -> list[int]:
-    """Steps at which something like a checkpoint stands, ascending."""
+    """Steps of all checkpoint folders, complete or not, ascending."""
     names = [path.name.removeprefix("checkpoint-") for path in folder.glob("checkpoint-*")] if folder.is_dir() else []
     return sorted(int(name) for name in names if name.isdigit())
 
@@ -216,55 +218,54 @@ def newest(folder: Path) -> Path | None:
 
 
 def tidy(folder: Path) -> list[str]:
-    """Remove what a crash left half written, move broken checkpoints to broken/; returns what was moved and why, in words."""
+    """Remove partial writes and move damaged checkpoints to broken/. Returns sentences on what was moved and why."""
     if not folder.is_dir():
         return []
     for path in folder.glob(".*"):
         step = path.name.removeprefix(".old-")
         if step.isdigit() and not (folder / f"checkpoint-{step}").exists():
-            os.rename(
-                path, folder / f"checkpoint-{step}"
-            )  # the crash came between taking it aside and the new one's arrival
+            os.rename(path, folder / f"checkpoint-{step}")  # the crash came before its replacement was in place
         elif path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
-    told = []
+    messages = []
     for step in steps(folder):
-        found = faults(folder / f"checkpoint-{step}")
-        if found:
-            place = folder / BROKEN / f"checkpoint-{step}"
-            place.parent.mkdir(exist_ok=True)
-            shutil.rmtree(place, ignore_errors=True)
-            os.rename(folder / f"checkpoint-{step}", place)
-            told.append(
-                f"The checkpoint at step {step} is damaged ({'; '.join(found[:3])}); it was moved to checkpoints/{BROKEN}."
+        problems = faults(folder / f"checkpoint-{step}")
+        if problems:
+            target = folder / BROKEN / f"checkpoint-{step}"
+            target.parent.mkdir(exist_ok=True)
+            shutil.rmtree(target, ignore_errors=True)
+            os.rename(folder / f"checkpoint-{step}", target)
+            messages.append(
+                f"The checkpoint at step {step} is damaged ({'; '.join(problems[:3])}); it was moved to checkpoints/{BROKEN}."
             )
-    return told
+    return messages
 
 
 def refuse_other_data(checkpoint: Path, fingerprint: str) -> None:
-    """For the trainer, before it loads a checkpoint: raise RunError when the data is not what it was trained on so far."""
+    """Raise RunError if the data is not what the checkpoint was trained on. Called by the trainer before a resume."""
     before = _manifest(checkpoint)["fingerprint"]
     if before != fingerprint:
         raise RunError(
-            "The rows to train on are not those the checkpoint was made with: the data file has changed, or how it is read.",
+            "The rows to train on are not those the checkpoint was made with: "
+            "the data file has changed, or how it is read.",
             "Put the old file back to resume, or start a new run with the new one.",
             "data.train",
         )
 
 
 def versions() -> dict[str, str]:
-    """The libraries that wrote a checkpoint."""
+    """Versions of the libraries that write a checkpoint."""
     from importlib.metadata import PackageNotFoundError, version
 
-    found = {}
+    installed = {}
     for name in ("torch", "transformers", "peft", "accelerate", "bitsandbytes"):
         try:
-            found[name] = version(name)
+            installed[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 # -- the result
@@ -272,7 +273,7 @@ def versions() -> dict[str, str]:
 
 @contextmanager
 def replacing(target: Path) -> Iterator[Path]:
-    """An empty folder that takes the place of `target` when the block ends: the old result stands until the new one is whole."""
+    """An empty folder that replaces `target` when the block ends; the old result stays until the new one is complete."""
     new, old = target.with_name(f".{target.name}.new"), target.with_name(f".{target.name}.old")
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True)
@@ -295,9 +296,9 @@ def replacing(target: Path) -> Iterator[Path]:
 
 
 def tidy_result(target: Path) -> None:
-    """Undo what a crash in `replacing` left."""
+    """Clean up after a crash in `replacing`."""
     old = target.with_name(f".{target.name}.old")
     if old.exists() and not target.exists():
         os.rename(old, target)
-    for rest in (old, target.with_name(f".{target.name}.new")):
-        shutil.rmtree(rest, ignore_errors=True)
+    for leftover in (old, target.with_name(f".{target.name}.new")):
+        shutil.rmtree(leftover, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""A device is claimed by a lock that the run's supervisor takes and its trainer inherits: free only when all of them are gone."""
+"""Device locks: acquired by a run's supervisor, inherited by its trainer, released once all these processes are gone."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from studio.home import slug, subfolder
 
 
 def device_lock(device: Device) -> Lock:
-    """Held by the run that uses the device, its trainer's processes included."""
-    return Lock(subfolder("locks") / f"device-{slug(visible_name(device))}")
+    """The lock of the run that uses the device."""
+    return Lock(subfolder("locks") / f"device-{slug(device_key(device))}")
 
 
-def visible_name(device: Device) -> str:
-    """What names the device, so that two pages that see different cards still mean the same one; its kind where there is only one of it."""
+def device_key(device: Device) -> str:
+    """The device's name, the same in all processes even if they see different cards; its kind if there is only one."""
     if not device.traits.cards:
         return device.kind
     return device.uuid or visible(device)
@@ -24,15 +24,15 @@ def device_locks() -> list[Lock]:
 
 
 def take_devices(count: int) -> list[tuple[Device, Lock]] | None:
-    """So many free devices, locked; all or none. More than there are: all that there are, for the trainer to refuse in words."""
+    """Lock `count` free devices, or all existing ones if fewer. None, and no lock, if too few are free."""
     count = min(count, len(devices()))
-    taken: list[tuple[Device, Lock]] = []
+    claimed: list[tuple[Device, Lock]] = []
     for device in devices():
         lock = device_lock(device)
-        if len(taken) < count and lock.acquire():
-            taken.append((device, lock))
-    if len(taken) == count:
-        return taken
-    for _, lock in taken:
+        if len(claimed) < count and lock.acquire():
+            claimed.append((device, lock))
+    if len(claimed) == count:
+        return claimed
+    for _, lock in claimed:
         lock.release()
     return None

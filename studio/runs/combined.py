@@ -1,4 +1,4 @@
-"""What a combination's diary says of its worth."""
+"""The evaluation of a combination."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from studio.run import Run
 
 
 def losses(run: Run) -> list[dict[str, Any]]:
-    """[{run, rows, of, tokens, base, parents: {run: loss}, combined}] as the worker measured them last; [] where nothing was."""
+    """[{run, rows, of, tokens, base, parents: {run: loss}, combined}] of the last evaluation, [] without one."""
     return next(
         (event["table"] for event in reversed(run.events()) if event["kind"] == "eval" and "table" in event), []
     )

@@ -1,4 +1,4 @@
-"""Why a trainer ended, and the one action that helps: from its exit code or signal and the end of its log."""
+"""Why a trainer ended and what to do, from its exit code or signal and the end of its log."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import signal
 from pathlib import Path
 from typing import NamedTuple
 
-from studio.runs.log import latest
+from studio.runs.log import attempt_tail
 
 
 class Cause(NamedTuple):
-    """kind: a short name for programs; what: one sentence; action: one thing to do."""
+    """kind: a short name for programs; message: one sentence; action: one thing to do."""
 
     kind: str
     message: str
@@ -44,13 +44,12 @@ LOST = Cause(
     "The run ended without a word: the computer was restarted, or its supervisor was killed.",
     "Resume the run: it goes on from its last checkpoint.",
 )
-NO_DIARY = Cause(
+NO_EVENTS = Cause(
     "diary",
     "The run's diary (events.jsonl) is gone, and with it how it ended.",
     "Resume the run: it goes on from its last checkpoint; its curve begins there.",
 )
 
-# First match wins. Sources of the texts: torch's OutOfMemoryError and allocator, CPython's OSError, huggingface_hub.errors, NCCL, bitsandbytes.
 NO_KERNEL = Cause(
     "device",
     "The installed torch has no code for this graphics card.",
@@ -61,14 +60,17 @@ OLD_DRIVER = Cause(
     "The graphics driver is too old for the installed torch.",
     "Run `python -m studio doctor --only devices`: it names the driver, or the torch, to install.",
 )
-MARKS = (
+# The first match counts. Sources: torch's OutOfMemoryError and allocator, CPython's OSError, huggingface_hub.errors, NCCL,
+# bitsandbytes.
+PATTERNS = (
     (r"[Nn]o kernel image is available", NO_KERNEL),
     (r"driver version is insufficient|NVIDIA driver on your system is too old", OLD_DRIVER),
     (
-        r"(CUDA|HIP|XPU) out of memory|OutOfMemoryError|(CUBLAS|CUSOLVER|CUSPARSE|CUDNN|HIPBLAS|ROCBLAS)_STATUS_(INTERNAL_ERROR_)?(ALLOC_FAILED|NOT_INITIALIZED)|"
+        r"(CUDA|HIP|XPU) out of memory|OutOfMemoryError|"
+        r"(CUBLAS|CUSOLVER|CUSPARSE|CUDNN|HIPBLAS|ROCBLAS)_STATUS_(INTERNAL_ERROR_)?(ALLOC_FAILED|NOT_INITIALIZED)|"
         r"CUDA driver error: out of memory|hipErrorOutOfMemory|OUT_OF_DEVICE_MEMORY|rocblas_status_memory_error|"
-        r"CUDA error: out of memory|can't allocate memory|Cannot allocate memory|not enough memory: you tried|std::bad_alloc|\bMemoryError\b|"
-        r"MPS backend out of memory",
+        r"CUDA error: out of memory|can't allocate memory|Cannot allocate memory|not enough memory: you tried|"
+        r"std::bad_alloc|\bMemoryError\b|MPS backend out of memory",
         MEMORY,
     ),
     (r"No space left on device|Disk quota exceeded|enforce fail at inline_container|PytorchStreamWriter failed", DISK),
@@ -82,7 +84,8 @@ MARKS = (
         ),
     ),
     (
-        r"RepositoryNotFoundError|RevisionNotFoundError|is not a valid model identifier|EntryNotFoundError|is not a local folder",
+        r"RepositoryNotFoundError|RevisionNotFoundError|is not a valid model identifier|EntryNotFoundError|"
+        r"is not a local folder",
         Cause("model", "The model was not found.", "Check its name, revision or path; a private one needs HF_TOKEN."),
     ),
     (
@@ -94,8 +97,8 @@ MARKS = (
         ),
     ),
     (
-        r"Name or service not known|Temporary failure in name resolution|Max retries exceeded|LocalEntryNotFoundError|OfflineModeIsEnabled|"
-        r"ConnectionError|ConnectTimeout|ReadTimeout|ConnectError|Network is unreachable",
+        r"Name or service not known|Temporary failure in name resolution|Max retries exceeded|LocalEntryNotFoundError|"
+        r"OfflineModeIsEnabled|ConnectionError|ConnectTimeout|ReadTimeout|ConnectError|Network is unreachable",
         Cause(
             "network",
             "The network could not be reached.",
@@ -106,8 +109,10 @@ MARKS = (
         r"device-side assert",
         Cause(
             "device",
-            "A number was out of a table's range on the graphics card, mostly a token that the model's vocabulary does not have.",
-            "Check that tokenizer and model belong together; with CUDA_LAUNCH_BLOCKING=1 before the command the log names the very line.",
+            "A number was out of a table's range on the graphics card, mostly a token that the model's vocabulary "
+            "does not have.",
+            "Check that tokenizer and model belong together; with CUDA_LAUNCH_BLOCKING=1 before the command the log "
+            "names the very line.",
         ),
     ),
     (
@@ -131,7 +136,8 @@ MARKS = (
         Cause(
             "device",
             "The graphics card or its driver reported an error.",
-            "Resume: it goes on from its last checkpoint. If it happens again, run `python -m studio doctor`, which says what does not work on this card.",
+            "Resume: it goes on from its last checkpoint. If it happens again, run `python -m studio doctor`, which says "
+            "what does not work on this card.",
         ),
     ),
     (
@@ -151,40 +157,35 @@ MARKS = (
         Cause("interrupted", "The trainer was interrupted.", "Resume: it goes on from its last checkpoint."),
     ),
 )
-ANYWHERE = (MEMORY, DISK)  # said by the system, so also believed outside the last traceback
+SYSTEM_CAUSES = (MEMORY, DISK)  # reported by the system, so also searched for outside the last traceback
 
 
-RANK_DIED = re.compile(
-    r"failed \(exitcode: -(\d+)\) local_rank: (\d+)"
-)  # torchrun, when a signal ended one of its processes
+# of torchrun, when a signal ended one of its processes
+RANK_DIED = re.compile(r"failed \(exitcode: -(\d+)\) local_rank: (\d+)")
 
 
-def diagnose(code: int, log: Path, memory_kills: int = 0, muted: bool = False) -> Cause:
-    """The cause of an end without a word.
+def diagnose(code: int, log: Path, memory_kills: int = 0, output_lost: bool = False) -> Cause:
+    """The cause of an end without an end event.
 
-    code: as subprocess gives it, negative for a signal. memory_kills: how many processes the system killed for memory meanwhile. muted: the
-    last words are not in the log, because the disk was full.
+    code: as of subprocess, negative for a signal. memory_kills: processes that the system killed for memory meanwhile.
+    output_lost: the end of the output is not in the log, because the disk was full.
     """
-    text = latest(log)
+    text = attempt_tail(log)
     if code in (-signal.SIGKILL, 128 + signal.SIGKILL) and memory_kills:
         return KILLED_FOR_MEMORY
     died = RANK_DIED.search(text)
-    if died:  # the other processes' words are about losing this one
-        return (
-            KILLED_FOR_MEMORY
-            if died[1] == "9" and memory_kills
-            else _signalled(int(died[1]), f"Process {died[2]} of the trainer")
-        )
-    error = (
-        text[text.rfind("Traceback (most recent call last)") :] if "Traceback (most recent call last)" in text else text
-    )
-    for pattern, cause in MARKS:
-        if re.search(pattern, error) or (cause in ANYWHERE and re.search(pattern, text)):
+    if died:  # the errors of the other processes follow from losing this one
+        if died[1] == "9" and memory_kills:
+            return KILLED_FOR_MEMORY
+        return _killed_by_signal(int(died[1]), f"Process {died[2]} of the trainer")
+    error = text[max(0, text.rfind("Traceback (most recent call last)")) :]
+    for pattern, cause in PATTERNS:
+        if re.search(pattern, error) or (cause in SYSTEM_CAUSES and re.search(pattern, text)):
             return cause
-    if muted:
+    if output_lost:
         return DISK
     if code < 0:
-        return _signalled(-code)
+        return _killed_by_signal(-code)
     lines = [line for line in text.strip().splitlines() if line.strip()]
     last = lines[-1].strip()[:300] if lines else "it said nothing."
     return Cause(
@@ -194,7 +195,7 @@ def diagnose(code: int, log: Path, memory_kills: int = 0, muted: bool = False) -
     )
 
 
-def _signalled(number: int, who: str = "The trainer") -> Cause:
+def _killed_by_signal(number: int, who: str = "The trainer") -> Cause:
     if number == signal.SIGKILL:
         return Cause(
             "killed",
@@ -218,10 +219,10 @@ def _signalled(number: int, who: str = "The trainer") -> Cause:
     )
 
 
-def diagnose_lost(log: Path, no_diary: bool = False) -> Cause:
-    """The likeliest cause for a run that ended with no word at all: its log says it, or the supervisor went with the trainer."""
-    text = latest(log)
-    for pattern, cause in MARKS:
-        if cause in ANYWHERE and re.search(pattern, text):
+def diagnose_lost(log: Path, no_events: bool = False) -> Cause:
+    """The likeliest cause for a run without an end event: from its log, else that supervisor and trainer were killed."""
+    text = attempt_tail(log)
+    for pattern, cause in PATTERNS:
+        if cause in SYSTEM_CAUSES and re.search(pattern, text):
             return cause
-    return NO_DIARY if no_diary else LOST
+    return NO_EVENTS if no_events else LOST

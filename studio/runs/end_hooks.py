@@ -1,7 +1,8 @@
-"""What the environment asks to be done once a run has ended: STUDIO_WEBHOOK hears of it, STUDIO_PAUSE_SPACE lets the Space rest.
+"""Hooks that run after a run has ended: STUDIO_WEBHOOK is called, STUDIO_PAUSE_SPACE pauses the Space.
 
-A run that begins while one of them is set gets a mark, which goes when all is done. The supervisor does it behind the end of its run, when
-the queue has moved on; for a supervisor that was killed the page or the next supervisor does. Whatever fails here leaves a note and no more.
+A run that starts while one of them is set gets a marker file, removed once the hooks have run. The supervisor runs them
+after its run's end and after advancing the queue; if it was killed, the page or the next supervisor does. A failure only
+leaves a note in the run's events.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ from studio.home import subfolder
 from studio.run import ALIVE, Run, runs, summary
 from studio.runs import backup
 
-PATIENCE = 10.0  # seconds a webhook has for its answer
-ORDERS = ("STUDIO_WEBHOOK", "STUDIO_PAUSE_SPACE")
-MARK = ".afterwards"  # in a run's folder: something is still to be done behind its end
-TOLD = (
+WEBHOOK_TIMEOUT = 10.0  # seconds until a webhook must have answered
+VARIABLES = ("STUDIO_WEBHOOK", "STUDIO_PAUSE_SPACE")
+MARKER = ".afterwards"  # in a run's folder: its hooks have not run yet
+WEBHOOK_FIELDS = (
     "id",
     "attempt",
     "name",
@@ -42,53 +43,53 @@ TOLD = (
 
 
 def begin(run: Run) -> None:
-    """At the start of an attempt: mark what is to be done behind its end, if anything is."""
-    if any(os.environ.get(name) for name in ORDERS):
-        (run.folder / MARK).touch()
+    """Mark the run at the start of an attempt if any hook is set."""
+    if any(os.environ.get(name) for name in VARIABLES):
+        (run.folder / MARKER).touch()
 
 
 def run_pending(run: Run) -> None:
-    """Everything there is to do behind the end of a run, once: whoever comes second finds no mark."""
-    mark, turn = run.folder / MARK, Lock(subfolder("locks") / "afterwards")
-    if not mark.exists() or run.alive() or run.state() not in END_STATES:  # paused or extended: it goes on
+    """Run the hooks of an ended run, once: a second caller finds no marker."""
+    marker, lock = run.folder / MARKER, Lock(subfolder("locks") / "afterwards")
+    if not marker.exists() or run.alive() or run.state() not in END_STATES:  # paused or extended: not the end
         return
-    if not turn.acquire(wait=2 * PATIENCE):
+    if not lock.acquire(wait=2 * WEBHOOK_TIMEOUT):
         return
     try:
-        if mark.exists():
+        if marker.exists():
             webhook(run)
-            mark.unlink(missing_ok=True)
-            rest(run)
+            marker.unlink(missing_ok=True)
+            pause_space(run)
     finally:
-        turn.release()
+        lock.release()
 
 
 def catch_up() -> None:
-    """What supervisors that were killed did not come to."""
+    """Run the hooks that killed supervisors left."""
     for run in runs():
-        if (run.folder / MARK).exists():
+        if (run.folder / MARKER).exists():
             run_pending(run)
 
 
 def webhook(run: Run) -> None:
-    """Post {"event": "run", "run": {…}} to STUDIO_WEBHOOK, as JSON; the names are those of `python -m studio show`.
+    """Post {"event": "run", "run": {…}} as JSON to STUDIO_WEBHOOK; the keys are those of `python -m studio show`.
 
-    Whoever is killed between the post and the removal of the mark leaves it to be posted again: the same id and attempt.
+    It may be posted twice (same id and attempt) if the process is killed before the marker is removed.
     """
     address = os.environ.get("STUDIO_WEBHOOK", "")
     if not address:
         return
-    import urllib.request  # late: few runs are told of
+    import urllib.request  # late: rarely needed
 
-    told = summary(run)
-    body = json.dumps({"event": "run", "run": {name: told.get(name) for name in TOLD}}).encode()
+    run_summary = summary(run)
+    body = json.dumps({"event": "run", "run": {name: run_summary.get(name) for name in WEBHOOK_FIELDS}}).encode()
     try:
         if urlsplit(address).scheme not in ("http", "https"):
             raise ValueError("it is no http address")
-        post = urllib.request.Request(
+        request = urllib.request.Request(
             address, body, {"Content-Type": "application/json", "User-Agent": "fine-tuning-studio"}
         )
-        urllib.request.urlopen(post, timeout=PATIENCE).close()
+        urllib.request.urlopen(request, timeout=WEBHOOK_TIMEOUT).close()
     except (OSError, ValueError) as error:  # the address itself may hold a secret: it is not repeated
         reason = getattr(error, "reason", None) or (
             str(error) if isinstance(error, ValueError) else type(error).__name__
@@ -101,12 +102,12 @@ def webhook(run: Run) -> None:
         )
 
 
-def rest(run: Run) -> None:
-    """Pause the Space where STUDIO_PAUSE_SPACE is set, when nothing runs or waits any more and what was learnt is kept somewhere."""
+def pause_space(run: Run) -> None:
+    """Pause the Space if STUDIO_PAUSE_SPACE is set, no run is alive or waiting and the result is stored persistently."""
     space, token = os.environ.get("SPACE_ID"), os.environ.get("HF_TOKEN")
     if not space or os.environ.get("STUDIO_PAUSE_SPACE", "").lower() not in ("1", "true", "yes", "on"):
         return
-    if any(_waits(other) for other in runs()):
+    if any(_is_pending(other) for other in runs()):
         return
     if not backup.has_persistent_storage() and not backup.ensure_copied(run):
         _warn(
@@ -130,7 +131,7 @@ def rest(run: Run) -> None:
             )
 
 
-def _waits(run: Run) -> bool:
+def _is_pending(run: Run) -> bool:
     state: Any = run.state()
     return state in ALIVE or (state == "queued" and not (run.state_event() or {}).get("hold"))
 

@@ -1,4 +1,4 @@
-"""A run's goal moved: further than ordered, or to where its newest checkpoint stands."""
+"""Changes of a run's length: more epochs, or an end at its newest checkpoint."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from studio.runs import checkpoints
 
 
 def finish(run: Run) -> None:
-    """Let a run that ended without a result come to one: the model of its newest checkpoint, without another step. Raises RunError without one."""
+    """Make the newest checkpoint of an ended run its result, without another step. Raises RunError without a checkpoint."""
     newest = checkpoints.newest(run.checkpoints)
     if newest is None or (run.result / "manifest.json").is_file():
         raise RunError(
@@ -24,19 +24,17 @@ def finish(run: Run) -> None:
 
 
 def extend(run: Run, epochs: float) -> None:
-    """Let a run go on for some more epochs: at once when it has ended, after its present goal while it lives. Recorded in changes.json."""
+    """Train for some more epochs: at once if the run has ended, else after its current end. Recorded in changes.json."""
     training, plan = run.config.training, queue.last_plan(run)
     if epochs <= 0:
         raise RunError(f"A run cannot be extended by {epochs:g} epochs.", "Give a number above 0.", "epochs")
     longer: dict[str, Any] = {"epochs": training.epochs + epochs}
     if training.max_steps:
         last = events.last(run.events_file, ("step",)) or {}
-        share = last["step"] / last["epoch"] if last.get("epoch") else training.max_steps / training.epochs
-        longer = {"max_steps": training.max_steps + max(1, round(share * epochs))}
+        steps_per_epoch = last["step"] / last["epoch"] if last.get("epoch") else training.max_steps / training.epochs
+        longer = {"max_steps": training.max_steps + max(1, round(steps_per_epoch * epochs))}
     if training.accumulation == "auto" and plan.get("effective_batch"):
-        longer["accumulation"] = max(
-            1, plan["effective_batch"] // training.batch_size
-        )  # auto looks at the length of the run
+        longer["accumulation"] = max(1, plan["effective_batch"] // training.batch_size)  # auto depends on the length
     why = f"extended by {epochs:g} epochs"
     if run.state() in ("queued", *ALIVE):
         run.change(why, training=longer)

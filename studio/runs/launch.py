@@ -1,7 +1,7 @@
-"""How the trainer's process, or its several ones, are started: the command line, the environment, and what to type on each host.
+"""How the trainer's processes are started: command line, environment, and the commands for several hosts.
 
-On several hosts the first one has the run's supervisor, which holds its lock, keeps its log and writes its end; the others have
-torchrun alone. STUDIO_HOSTS tells that supervisor how many hosts there are and under which name the others find this one.
+Of several hosts the first one runs the run's supervisor, which holds its lock and writes its log and end event; the others
+run torchrun only. STUDIO_HOSTS tells the supervisor the number of hosts and the name by which the others reach this one.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ PORT = 29500
 HOSTS = "STUDIO_HOSTS"  # "2 node0:29500"
 
 
-def processes(config: RunConfig, found: list[Device] | None = None) -> int:
-    """Trainer processes on this host: one a device. auto: one."""
+def processes(config: RunConfig, available: list[Device] | None = None) -> int:
+    """Number of trainer processes on this host: one per device. auto: one."""
     ordered = config.training.devices
     if ordered == "auto":
         return 1
-    found = devices() if found is None else found
-    return min(ordered, len(found)) if found[0].traits.cards else ordered
+    available = devices() if available is None else available
+    return min(ordered, len(available)) if available[0].traits.cards else ordered
 
 
 def is_remote(run: Run) -> bool:
-    """Whether the run trains on another computer and needs no device of this one. An unreadable order fails here, with words."""
+    """Whether the run trains on another computer; False for an unreadable order, which then fails here with a message."""
     try:
         return run.config.place.remote
     except StudioError:
@@ -39,7 +39,7 @@ def is_remote(run: Run) -> bool:
 
 
 def device_count(run: Run) -> int:
-    """How many devices of this computer the run takes; an unreadable order takes one and fails there, with words."""
+    """How many devices of this computer the run uses; 1 for an unreadable order, which then fails with a message."""
     if is_remote(run):
         return 0
     try:
@@ -50,35 +50,34 @@ def device_count(run: Run) -> int:
 
 
 def command(run: Run) -> list[str]:
-    """The trainer's command line: plain python, torchrun with one process a device, or what follows a run at another place."""
+    """The trainer's command line: plain python, torchrun with a process per device, or studio.follow for a remote place."""
     if run.config.place.remote:
         return [sys.executable, "-m", "studio.follow", str(run.folder)]
     if run.config.combine:
         return [sys.executable, "-m", COMBINER, str(run.folder)]
-    several = os.environ.get(HOSTS)
-    count = devices_each(run.config) if several else processes(run.config)
-    if count == 1 and not several:
+    hosts = os.environ.get(HOSTS)
+    count = devices_per_host(run.config) if hosts else processes(run.config)
+    if count == 1 and not hosts:
         return [sys.executable, "-m", TRAINER, str(run.folder)]
-    where = _meeting(*several.split(), rank="0") if several else ["--standalone"]
-    return [sys.executable, *torchrun(count, where), str(run.folder)]
+    rendezvous = _rendezvous(*hosts.split(), rank="0") if hosts else ["--standalone"]
+    return [sys.executable, *torchrun(count, rendezvous), str(run.folder)]
 
 
-def torchrun(each: int, where: list[str]) -> list[str]:
-    """torchrun as a module, no restarts: a run goes on from its checkpoint by being resumed."""
-    return ["-m", "torch.distributed.run", f"--nproc-per-node={each}", "--max-restarts=0", *where, "-m", TRAINER]
+def torchrun(each: int, rendezvous: list[str]) -> list[str]:
+    """torchrun's module and arguments, without restarts: a run continues from its checkpoint by being resumed."""
+    return ["-m", "torch.distributed.run", f"--nproc-per-node={each}", "--max-restarts=0", *rendezvous, "-m", TRAINER]
 
 
 def environment(config: RunConfig) -> dict[str, str]:
-    """What the trainer's environment adds to ours; what the user has set himself stands.
+    """Variables to add to the trainer's environment; those that the user has set are left out.
 
-    Waiting threads soon sleep, so that page and model server get their share of a CPU. Freed memory stays with the process: a CPU
-    training takes and frees the same large blocks every step, and each fresh one would be filled with zeros page by page (pages
-    of 2 MB, where the kernel gives them).
+    Waiting threads sleep soon, so that page and model server get their share of a CPU. malloc keeps freed memory: training
+    on a CPU allocates and frees the same large blocks every step, and the kernel zeroes the pages of each fresh one.
     """
     count = processes(config)
-    wanted = config.training.threads
-    threads = wanted if isinstance(wanted, int) else max(1, cores() // count)
-    settled = {
+    ordered = config.training.threads
+    threads = ordered if isinstance(ordered, int) else max(1, cores() // count)
+    variables = {
         **thread_environment(),
         "OMP_NUM_THREADS": str(threads),
         "MALLOC_TRIM_THRESHOLD_": str(1 << 32),
@@ -89,19 +88,20 @@ def environment(config: RunConfig) -> dict[str, str]:
         "TRANSFORMERS_VERBOSITY": "error",
     }
     if not config.training.compile:
-        settled["TORCHDYNAMO_DISABLE"] = "1"  # libraries decorate functions for it at import, which loads the compiler
-    return {key: value for key, value in settled.items() if key not in os.environ}
+        variables["TORCHDYNAMO_DISABLE"] = "1"  # else libraries load the compiler at import
+    return {key: value for key, value in variables.items() if key not in os.environ}
 
 
 # -- several hosts
 
 
 def hosts(config: RunConfig, count: int, run: str = "RUN") -> dict[str, Any]:
-    """The same run on `count` hosts, training.devices on each: the command for every host, and the files for Slurm and SkyPilot.
+    """The run on `count` hosts, training.devices on each: the command for every host, and files for Slurm and SkyPilot.
 
-    run: the run's folder, on a file system that all hosts share. Put the first host's name for HOST0. All are typed in the checkout.
+    run: the run's folder, on a file system that all hosts share. HOST0 stands for the first host's name. The commands are
+    for the checkout's folder.
     """
-    each = devices_each(config)
+    each = devices_per_host(config)
     folder, head = shlex.quote(run), f"HOST0:{PORT}"
     return {
         "commands": [
@@ -113,13 +113,13 @@ def hosts(config: RunConfig, count: int, run: str = "RUN") -> dict[str, Any]:
     }
 
 
-def devices_each(config: RunConfig) -> int:
-    """Devices of every host, as ordered; auto: one."""
+def devices_per_host(config: RunConfig) -> int:
+    """Ordered devices per host; auto: one."""
     return 1 if config.training.devices == "auto" else config.training.devices
 
 
-def _meeting(count: str, head: str, rank: str) -> list[str]:
-    """torchrun's words for where the processes of all hosts meet; head: name:port."""
+def _rendezvous(count: str, head: str, rank: str) -> list[str]:
+    """torchrun's rendezvous arguments; head: name:port."""
     name, _, port = head.rpartition(":")
     return [f"--nnodes={count}", f"--node-rank={rank}", f"--master-addr={name}", f"--master-port={port}"]
 
@@ -129,11 +129,11 @@ def _first(count: str, head: str, run: str) -> str:
 
 
 def _other(count: str, each: int, rank: str, head: str, run: str) -> str:
-    return " ".join(["python", *torchrun(each, _meeting(count, head, rank)), run])
+    return " ".join(["python", *torchrun(each, _rendezvous(count, head, rank)), run])
 
 
 def _either(count: str, each: int, rank: str, head: str) -> str:
-    """One shell line for all hosts, which does what its host's rank asks for."""
+    """One shell line for all hosts, which chooses the command by the host's rank."""
     run = '"$RUN"'
     return f'if [ "{rank}" = 0 ]; then {_first(count, head, run)}; else {_other(count, each, rank, head, run)}; fi'
 
@@ -162,7 +162,7 @@ def _slurm(config: RunConfig, count: int, each: int) -> str:
 
 
 def _skypilot(config: RunConfig, count: int, each: int) -> str:
-    """sky launch FILE --env RUN=…; the run's folder and its model lie under a mounted home."""
+    """sky launch FILE --env RUN=…; the run's folder and its model are in a mounted home."""
     lines = [
         'HEAD=$(echo "$SKYPILOT_NODE_IPS" | head -n 1)',
         _either(str(count), each, "$SKYPILOT_NODE_RANK", f"$HEAD:{PORT}"),

@@ -1,4 +1,4 @@
-"""log.txt: the trainer's output as it came, progress bars collapsed, bounded in size."""
+"""log.txt: the trainer's output, with progress bars collapsed and its size bounded."""
 
 from __future__ import annotations
 
@@ -7,26 +7,28 @@ import re
 from pathlib import Path
 
 HEAD, TAIL = 2_000_000, 8_000_000  # bytes kept of the beginning and of the end
-LONGEST = 65_536  # bytes of a line kept while its end has not come
+LONGEST = 65_536  # bytes kept of an unfinished line
 SECRET = re.compile(rb"hf_[A-Za-z0-9]{20,}")
-ATTEMPT = "──── attempt "  # begins each attempt's part of the log
+ATTEMPT = "──── attempt "  # starts each attempt's part of the log
 
 
 class Log:
-    """Append-only while small; past HEAD + 2·TAIL the middle is cut out and a line says so. Never raises for a full disk."""
+    """Writes a log; beyond HEAD + 2·TAIL bytes the middle is replaced by a line that says so. Never raises on a full disk."""
 
     def __init__(self, path: Path):
-        self.path, self.lost, self._line = path, 0, b""
+        self.path = path
+        self.lost = 0  # bytes not written because the disk was full
+        self._line = b""
         self._descriptor = _open(path)
         self._size = os.fstat(self._descriptor).st_size
 
     def write(self, data: bytes) -> None:
-        """Take output as it comes. A carriage return begins its line anew, as on a terminal."""
-        *whole, self._line = (self._line + data).split(b"\n")
-        if len(self._line) > LONGEST:  # a bar that never ends its line, or a line without end
-            self._line = _shown(self._line)[-LONGEST // 2 :]
-        if whole:
-            self._put(b"".join(SECRET.sub(b"hf_***", _shown(line)) + b"\n" for line in whole))
+        """Write output. A carriage return restarts its line, as on a terminal."""
+        *lines, self._line = (self._line + data).split(b"\n")
+        if len(self._line) > LONGEST:  # a progress bar, or a line without an end
+            self._line = _visible(self._line)[-LONGEST // 2 :]
+        if lines:
+            self._put(b"".join(SECRET.sub(b"hf_***", _visible(line)) + b"\n" for line in lines))
 
     def _put(self, text: bytes) -> None:
         if self.lost:
@@ -41,7 +43,7 @@ class Log:
             self._cut()
 
     def _cut(self) -> None:
-        """Leave out the middle. With no room for the copy, everything behind the head goes."""
+        """Remove the middle. Without space for the copy, everything after the head is removed."""
         temporary = self.path.with_name(f".{self.path.name}.tmp")
         try:
             with open(self.path, "rb") as file:
@@ -64,7 +66,7 @@ class Log:
 
     def close(self) -> None:
         if self._line:
-            self._put(SECRET.sub(b"hf_***", _shown(self._line)) + b"\n")
+            self._put(SECRET.sub(b"hf_***", _visible(self._line)) + b"\n")
             self._line = b""
         os.close(self._descriptor)
 
@@ -79,13 +81,13 @@ def _open(path: Path) -> int:
     return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
 
 
-def _shown(line: bytes) -> bytes:
-    """What a terminal would show of a line: what follows its last carriage return."""
+def _visible(line: bytes) -> bytes:
+    """What a terminal shows of a line: the part after its last carriage return."""
     return line.rstrip(b"\r").rpartition(b"\r")[2]
 
 
 def tail(path: Path, size: int = 20_000) -> str:
-    """The last `size` bytes as text, whole lines."""
+    """The complete lines within the last `size` bytes, as text."""
     try:
         with open(path, "rb") as file:
             file.seek(0, os.SEEK_END)
@@ -97,22 +99,25 @@ def tail(path: Path, size: int = 20_000) -> str:
     return (data[data.find(b"\n") + 1 :] if start else data).decode("utf-8", "replace")
 
 
-def latest(path: Path, size: int = 20_000) -> str:
-    """The tail of the newest attempt alone: an older attempt's error is not this one's."""
+def attempt_tail(path: Path, size: int = 20_000) -> str:
+    """The tail of the newest attempt's part of the log."""
     text = tail(path, size)
     return text.rpartition(ATTEMPT)[2].partition("\n")[2] if ATTEMPT in text else text
 
 
-def follow(path: Path, place: tuple[int, int] = (0, 0)) -> tuple[bytes, tuple[int, int]]:
-    """What was added since `place` (the file's inode and a byte), and the new place. After a cut it goes on at the new end's tail."""
+def follow(path: Path, position: tuple[int, int] = (0, 0)) -> tuple[bytes, tuple[int, int]]:
+    """What was appended since `position` (inode, byte offset), and the new position.
+
+    If the log was cut meanwhile, it continues within the tail of the new file.
+    """
     try:
         with open(path, "rb") as file:
             status = os.fstat(file.fileno())
-            inode, start = place
+            inode, start = position
             if inode and (inode != status.st_ino or status.st_size < start):
                 start = max(0, status.st_size - TAIL // 8)
             file.seek(start)
             data = file.read()
             return data, (status.st_ino, start + len(data))
     except FileNotFoundError:
-        return b"", place
+        return b"", position

@@ -1,4 +1,4 @@
-"""What a crash left of a run is put in order by whoever looks: its end written, its orphans ended, its halves removed."""
+"""Cleans up after a crashed run: writes its end event, kills orphaned processes, removes partial files."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 
 
 def reconcile(run: Run) -> str:
-    """Write down the end of a run that has none though nobody holds its lock, and end what is left of its trainer. Returns the state."""
+    """Write the end event of a lost run and kill what is left of its trainer. Returns the state."""
     state = run.state()
     if state != "lost" or not os.access(run.folder, os.W_OK):
         return state
-    with alone(run) as mine:  # else a supervisor is just starting, or somebody else writes it down
+    with exclusive(run) as locked:  # else a supervisor is starting, or another process is recovering it
         try:
-            if mine:
+            if locked:
                 events.close_torn(run.events_file)
             if (
-                mine
+                locked
                 and run.state(alive=False) == "lost"
                 and (run.state_event() or {}).get("kind") != "end"
                 and end_orphans(run)
@@ -36,27 +36,26 @@ def reconcile(run: Run) -> str:
                 _write_lost(run)
         except OSError as error:
             if error.errno not in FULL:
-                raise  # else there is no room for the word; the state is lost all the same
+                raise  # on a full disk the state is "lost" even without an end event
     return run.state()
 
 
 @contextmanager
-def alone(run: Run, wait: float = 0.0) -> Iterator[bool]:
-    """True inside when nobody supervises this run and nobody else puts it in order, and none can begin to.
+def exclusive(run: Run, wait: float = 0.0) -> Iterator[bool]:
+    """Yields whether this process alone may change the run: no supervisor and no other recovery, nor can one start.
 
-    The run's lock is held shared: that keeps a supervisor out, but is not taken for one by who asks whether the run is alive.
+    The run's lock is held shared, which keeps supervisors out without making the run look alive.
     """
-    turn, lock = Lock(run.folder / "recovery.lock"), Lock(run.lock)
+    recovery_lock, lock = Lock(run.folder / "recovery.lock"), Lock(run.lock)
     try:
-        yield turn.acquire(wait) and lock.acquire(wait, shared=True)
+        yield recovery_lock.acquire(wait) and lock.acquire(wait, shared=True)
     finally:
         lock.release()
-        turn.release()
+        recovery_lock.release()
 
 
 def _write_lost(run: Run) -> None:
-    how = run.stop_request()
-    if how in ("keep", "discard", "pause"):
+    if run.stop_request() in ("keep", "discard", "pause"):
         run.append(
             "end",
             state="stopped",
@@ -70,19 +69,19 @@ def _write_lost(run: Run) -> None:
 
 
 def end_orphans(run: Run) -> bool:
-    """End trainer processes that outlived their supervisor. They are known by the lock they hold, never by an id. True: none left."""
+    """Kill trainer processes that outlived their supervisor, found by the lock they hold. True if none is left."""
     if not events.is_locked(run.trainer_lock):
         return True
     return process.kill_all(lambda: process.holders(run.trainer_lock)) and not events.is_locked(run.trainer_lock)
 
 
 def unfinished(run: Run) -> bool:
-    """Whether something still stands here that goes with the end of an attempt."""
+    """Whether queue.finalize has not completed for the last attempt."""
     return (run.folder / ".reserve").exists() or run.stop_file.exists()
 
 
 def tidy(run: Run) -> None:
-    """Remove files that a crash left half written: .NAME.PID.tmp of a process that is gone."""
+    """Remove temporary files (.NAME.PID.tmp) of processes that have ended."""
     for file in run.folder.glob(".*.tmp"):
         pid = file.name.split(".")[-2]
         if not pid.isdigit() or not _writes(int(pid), file):
@@ -90,7 +89,7 @@ def tidy(run: Run) -> None:
 
 
 def _writes(pid: int, file: Path) -> bool:
-    """Whether the process that began this file may still be at it: it lives, and was there before the file was."""
+    """Whether the process that created the file may still be writing it: it is alive and older than the file."""
     try:
         return psutil.Process(pid).create_time() <= file.stat().st_mtime + 1
     except (psutil.NoSuchProcess, FileNotFoundError):

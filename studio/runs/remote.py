@@ -1,4 +1,4 @@
-"""What a run has at another computer, as far as it is known here."""
+"""What a run has left on another computer, as far as it is known here."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from studio.runs import launch
 
 
 def mark(run: Run) -> None:
-    """Note that the place has answered: from now on something of the run may lie there."""
+    """Note that the place has answered: files of the run may be there from now on."""
     (run.folder / "remote" / "answered").touch()
 
 
@@ -18,9 +18,9 @@ def known(run: Run) -> bool:
 
 
 def remove(run: Run) -> str:
-    """Take away what the run has at its place. Returns a sentence about what stays there, "" where nothing does.
+    """Delete the run's files at its place. Returns a sentence about what is left there, or "".
 
-    Raises RunError while it still runs there.
+    Raises RunError while it is still running there.
     """
     if not launch.is_remote(run) or not known(run):
         return ""

@@ -1,4 +1,4 @@
-"""Under which order a run's checkpoints were made, and which changes of it a resume can bear."""
+"""The order under which a run's checkpoints were made, and which changes of it a resume allows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from studio.home import write_atomic
 from studio.runs.checkpoints import newest
 
 FILE = "sequence.json"
-BATCH = "training.batch_size × training.accumulation"  # `auto` is settled by the trainer, from the rows
+BATCH = "training.batch_size × training.accumulation"  # the trainer resolves `auto` from the rows
 FREE_TO_CHANGE = (
     "epochs, max_steps, learning rate, schedule, checkpointing, loss, attention, how often it logs, evaluates and saves, and "
     "batch size with accumulation as long as their product stays"
@@ -20,30 +20,25 @@ FREE_TO_CHANGE = (
 
 
 def sequence(config: RunConfig) -> dict[str, Any]:
-    """What of an order decides which row comes when, and what the weights and the optimizer's state mean: a resume needs it unchanged."""
-    plain = config.model_dump(mode="json")
-    training = plain["training"]
-    kept = {
-        f"{section}.{key}": value for section in ("model", "data", "method") for key, value in plain[section].items()
+    """The settings that a resume needs unchanged: they determine the order of rows, the weights and the optimizer state."""
+    order = config.model_dump(mode="json")
+    training = order["training"]
+    fields = {
+        f"{section}.{key}": value for section in ("model", "data", "method") for key, value in order[section].items()
     }
     batch, accumulation = config.training.batch_size, config.training.accumulation
-    kept[BATCH] = f"{batch} × auto" if accumulation == "auto" else batch * accumulation
-    settled = {
+    fields[BATCH] = f"{batch} × auto" if accumulation == "auto" else batch * accumulation
+    fields |= {
         f"training.{key}": training[key] for key in ("seed", "packing", "optimizer", "devices") if key in training
     }
-    return (
-        kept
-        | settled
-        | {
-            f"training.{key}": other
-            for key, other in (("weights", "bf16"), ("sharding", "fsdp"))
-            if training.get(key) == other
-        }
-    )
+    for key, value in (("weights", "bf16"), ("sharding", "fsdp")):
+        if training.get(key) == value:
+            fields[f"training.{key}"] = value
+    return fields
 
 
 def begin(folder: Path, config: RunConfig) -> None:
-    """Note under which order the checkpoints here are made, when there is none yet. Raises RunError when there are some under another."""
+    """Store the order for a run without checkpoints. Raises RunError if there are checkpoints of another order."""
     refuse_other_order(folder, config)
     if newest(folder) is None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -51,22 +46,20 @@ def begin(folder: Path, config: RunConfig) -> None:
 
 
 def refuse_other_order(folder: Path, config: RunConfig, effective_batch: int | None = None) -> None:
-    """Raise RunError when a resume with this order would go on with other rows, weights or optimizer than the checkpoints have.
+    """Raise RunError if a resume with this order would change the checkpoints' rows, weights or optimizer.
 
-    effective_batch: what the trainer settled on before, where it is known.
+    effective_batch: of the earlier attempts, if known.
     """
     if newest(folder) is None:
         return
     try:
         before = json.loads((folder / FILE).read_text())
     except (OSError, ValueError):
-        return  # made before this file was kept
+        return  # written by a version without this file
     now = json.loads(json.dumps(sequence(config)))
     keys = sorted(before.keys() | now.keys())
     if before.get("method.name") != now.get("method.name"):
-        keys = [
-            key for key in keys if key == "method.name" or not key.startswith("method.")
-        ]  # another method has other knobs
+        keys = [key for key in keys if key == "method.name" or not key.startswith("method.")]  # methods differ in keys
     changed = [
         f"{key} was {before.get(key)!r} and is {now.get(key)!r}"
         for key in keys

@@ -1,4 +1,4 @@
-"""Signs of trouble while a run goes on, in words and with the rule of thumb behind each. Pure functions over the diary."""
+"""Warnings about a running training, each with the rule of thumb behind it. Pure functions of the run's events."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ from studio.runs.summary import current_events
 
 
 class Sign(NamedTuple):
-    """kind: a short name for programs; level: warning or error; text: what is seen; rule: why that counts; action: one thing to do; step: where."""
+    """A warning.
+
+    kind: a short name for programs; level: warning or error; text: the observation; rule: why it matters; action: one
+    thing to do; step: where.
+    """
 
     kind: str
     level: str
@@ -21,21 +25,21 @@ class Sign(NamedTuple):
     step: int
 
 
-RECENT = 20  # steps a spike stays worth saying
-EARLY = 20  # steps before which nothing is said about the course
-SURE = 3.0  # standard errors by which a course must stand out of its own noise before anything is said of it
-LEAST = 1e-6  # a loss below counts as this: its logarithm is looked at
+RECENT = 20  # steps for which a spike is reported
+MIN_STEPS = 20  # steps before the course of the loss is judged
+Z_SCORE = 3.0  # standard errors by which a change must exceed the noise to be reported
+MIN_LOSS = 1e-6  # losses are clamped to this before their logarithm is taken
 
 
-def signs(diary: list[dict[str, Any]]) -> list[Sign]:
-    """All signs that hold now, the gravest first. diary: a run's events; superseded steps are left out."""
-    told = current_events(diary)
-    steps = [event for event in told if event["kind"] == "step"]
-    evals = [event for event in told if event["kind"] == "eval" and event.get("loss") is not None]
-    plan = latest(told, "plan")
+def signs(events: list[dict[str, Any]]) -> list[Sign]:
+    """All current signs, errors first. events: of a run; superseded steps are ignored."""
+    events = current_events(events)
+    steps = [event for event in events if event["kind"] == "step"]
+    evals = [event for event in events if event["kind"] == "eval" and event.get("loss") is not None]
+    plan = latest(events, "plan")
     if not steps:
         return []
-    found = [
+    candidates = [
         not_a_number(steps),
         nothing_trained(steps, plan),
         rate_too_high(steps, evals),
@@ -43,18 +47,18 @@ def signs(diary: list[dict[str, Any]]) -> list[Sign]:
         overfitting(steps, evals),
         spike(steps),
     ]
-    grave = {sign.kind for sign in found if sign}
-    hidden = {
+    kinds = {sign.kind for sign in candidates if sign}
+    hidden_by = {
         "flat": {"nothing trained", "rate too high", "not a number"},
         "spike": {"rate too high", "not a number"},
         "rate too high": {"not a number"},
     }
-    kept = [sign for sign in found if sign and not grave & hidden.get(sign.kind, set())]
-    return sorted(kept, key=lambda sign: sign.level != "error")
+    shown = [sign for sign in candidates if sign and not kinds & hidden_by.get(sign.kind, set())]
+    return sorted(shown, key=lambda sign: sign.level != "error")
 
 
 def not_a_number(steps: list[dict[str, Any]]) -> Sign | None:
-    """The newest loss is null: that is how the diary writes NaN and infinity."""
+    """The newest loss is None: NaN or infinity."""
     if steps[-1]["loss"] is not None:
         return None
     since = next(
@@ -71,7 +75,7 @@ def not_a_number(steps: list[dict[str, Any]]) -> Sign | None:
 
 
 def nothing_trained(steps: list[dict[str, Any]], plan: dict[str, Any]) -> Sign | None:
-    """No gradient flows: nothing is trainable, the gradient is zero, or the loss does not move in its last digit."""
+    """Nothing is trainable, or gradient or loss are exactly zero."""
     if plan.get("trainable") == 0:
         return Sign(
             "nothing trained",
@@ -84,15 +88,15 @@ def nothing_trained(steps: list[dict[str, Any]], plan: dict[str, Any]) -> Sign |
     last = steps[-5:]
     if len(last) < 5:
         return None
-    still = all(event.get("grad_norm") == 0 for event in last)
-    zero = all(event["loss"] == 0 for event in last) and steps[0]["loss"] == 0
-    if not still and not zero:
+    zero_gradient = all(event.get("grad_norm") == 0 for event in last)
+    zero_loss = all(event["loss"] == 0 for event in last) and steps[0]["loss"] == 0
+    if not zero_gradient and not zero_loss:
         return None
-    what = "The gradient is exactly zero" if still else "The loss is exactly zero from the start"
+    observation = "The gradient is exactly zero" if zero_gradient else "The loss is exactly zero from the start"
     return Sign(
         "nothing trained",
         "error",
-        f"{what}: nothing is learnt.",
+        f"{observation}: nothing is learnt.",
         "Five steps in a row with a zero gradient or loss mean that no token or no weight is trained on.",
         "Stop, look at the coloured tokens of a row on the Data page, and check what is trained on.",
         last[-1]["step"],
@@ -100,17 +104,18 @@ def nothing_trained(steps: list[dict[str, Any]], plan: dict[str, Any]) -> Sign |
 
 
 def rate_too_high(steps: list[dict[str, Any]], evals: list[dict[str, Any]]) -> Sign | None:
-    """The loss has climbed above where it began, or far above its best, and by more than its noise explains; the held-out loss has none."""
-    losses = _known(steps)
-    if len(losses) < EARLY:
+    """The loss is above its start, or far above its best, by more than its noise; or the held-out loss has risen."""
+    losses = _finite_losses(steps)
+    if len(losses) < MIN_STEPS:
         return None
     width = max(5, len(losses) // 10)
     last = median(losses[-width:])
-    best = min(median(losses[place : place + width]) for place in range(0, len(losses) - width + 1, max(1, width // 2)))
-    sure = exp(SURE * error_of_median(losses, width))
-    starts = {count: median(losses[:count]) for count in (1, 5)}  # steps that are far too long throw it off at once
+    starts_of_windows = range(0, len(losses) - width + 1, max(1, width // 2))
+    best = min(median(losses[start : start + width]) for start in starts_of_windows)
+    margin = exp(Z_SCORE * error_of_median(losses, width))
+    starts = {count: median(losses[:count]) for count in (1, 5)}  # a far too high rate diverges within the first steps
     above_start = any(
-        last > 1.1 * start * exp(SURE * error_of_median(losses, count)) for count, start in starts.items()
+        last > 1.1 * start * exp(Z_SCORE * error_of_median(losses, count)) for count, start in starts.items()
     )
     above_start |= (
         len(evals) > 1
@@ -118,15 +123,15 @@ def rate_too_high(steps: list[dict[str, Any]], evals: list[dict[str, Any]]) -> S
         and evals[-1]["loss"] > 1.1 * evals[0]["loss"]
         and last > 0.9 * starts[1]
     )
-    if not above_start and last <= max(
-        1.5 * best * sure * sure, best + 0.5
-    ):  # the best of many medians is low by chance as well
+    # margin squared, since the minimum of many medians is low by chance as well
+    if not above_start and last <= max(1.5 * best * margin * margin, best + 0.5):
         return None
     return Sign(
         "rate too high",
         "warning",
         f"The loss rises: {last:.3g} now, {best:.3g} at its best, {min(starts.values()):.3g} at the start.",
-        "A loss that ends a tenth above its start, or half above its best, has been thrown off by steps that were too long.",
+        "A loss that ends a tenth above its start, or half above its best, has been thrown off by steps that were "
+        "too long.",
         "Stop, and start again with a third of the learning rate.",
         steps[-1]["step"],
     )
@@ -135,29 +140,31 @@ def rate_too_high(steps: list[dict[str, Any]], evals: list[dict[str, Any]]) -> S
 def error_of_median(losses: list[float], count: int) -> float:
     """Standard error of the logarithm of a ratio of two medians of `count` losses each.
 
-    From the steps' differences, so that a trend does not count: the median of |x - y| of two normal numbers is 0.954 of their standard
-    deviation; a median's error is 1.25 of a mean's (Kenney and Keeping, Mathematics of Statistics, 1962).
+    Computed from differences of consecutive losses, so that a trend does not count: the median of |x - y| of two normal
+    numbers is 0.954 of their standard deviation; a median's standard error is 1.25 of a mean's (Kenney and Keeping,
+    Mathematics of Statistics, 1962).
     """
-    logs = [log(max(loss, LEAST)) for loss in losses]
+    logs = [log(max(loss, MIN_LOSS)) for loss in losses]
     spread = median(abs(after - before) for before, after in zip(logs, logs[1:])) / 0.954
     return 1.25 * spread * (2 / count) ** 0.5
 
 
 def flat(steps: list[dict[str, Any]], evals: list[dict[str, Any]], plan: dict[str, Any]) -> Sign | None:
-    """The loss has fallen by less than two hundredths although a good part of the run is over: the held-out one where there is one."""
-    losses = _known(steps)
-    if len(losses) < 2 * EARLY or (plan.get("steps") and steps[-1]["step"] < plan["steps"] / 5):
+    """The loss (the held-out loss if there is one) has fallen by less than 2 % after a fifth of the run."""
+    losses = _finite_losses(steps)
+    if len(losses) < 2 * MIN_STEPS or (plan.get("steps") and steps[-1]["step"] < plan["steps"] / 5):
         return None
     quarter = len(losses) // 4
     first, last = median(losses[:5]), median(losses[-quarter:])
     text = f"The loss does not fall: {first:.3g} at the start, {last:.3g} in the last quarter."
-    unsure = 2 * error_of_median(losses, quarter)
+    uncertainty = 2 * error_of_median(losses, quarter)
     if len(evals) > 1 and evals[0]["step"] == 0:
-        if last < 0.98 * first * exp(-unsure):
-            return None  # the rows trained on are learnt, whatever the others say
-        first, last, unsure = evals[0]["loss"], min(event["loss"] for event in evals[1:]), 0.0
+        if last < 0.98 * first * exp(-uncertainty):
+            return None  # the training rows are learnt, whatever the held-out loss is
+        first, last = evals[0]["loss"], min(event["loss"] for event in evals[1:])
+        uncertainty = 0.0
         text = f"The held-out loss does not fall: {first:.3g} at the start, {last:.3g} at its best."
-    if last < 0.98 * first or first < 0.05 or unsure > 0.04:
+    if last < 0.98 * first or first < 0.05 or uncertainty > 0.04:
         return None
     return Sign(
         "flat",
@@ -170,15 +177,15 @@ def flat(steps: list[dict[str, Any]], evals: list[dict[str, Any]], plan: dict[st
 
 
 def overfitting(steps: list[dict[str, Any]], evals: list[dict[str, Any]]) -> Sign | None:
-    """The held-out loss has risen twice since its best while the training loss went on falling."""
+    """The held-out loss has risen twice since its best while the training loss kept falling."""
     if len(evals) < 3:
         return None
     best = min(evals, key=lambda event: event["loss"])
     after = [event for event in evals if event["step"] > best["step"]]
     if len(after) < 2 or after[-1]["loss"] < 1.02 * best["loss"] or after[-1]["loss"] < after[0]["loss"]:
         return None
-    before = _known([event for event in steps if event["step"] <= best["step"]])[-10:]
-    since = _known([event for event in steps if event["step"] > best["step"]])[-10:]
+    before = _finite_losses([event for event in steps if event["step"] <= best["step"]])[-10:]
+    since = _finite_losses([event for event in steps if event["step"] > best["step"]])[-10:]
     if not before or not since or median(since) >= median(before):
         return None
     return Sign(
@@ -186,34 +193,34 @@ def overfitting(steps: list[dict[str, Any]], evals: list[dict[str, Any]]) -> Sig
         "warning",
         f"The held-out loss has risen from {best['loss']:.3g} at step {best['step']} to {after[-1]['loss']:.3g}, "
         "while the training loss falls: it learns the data by heart.",
-        "Held-out loss up twice in a row while training loss falls: what is learnt now does not carry over to new questions.",
+        "Held-out loss up twice in a row while training loss falls: what is learnt now does not carry over to new "
+        "questions.",
         f"Stop; the best state was near step {best['step']}. Next time: fewer epochs, more data, or a smaller rank.",
         after[-1]["step"],
     )
 
 
 def spike(steps: list[dict[str, Any]]) -> Sign | None:
-    """One of the latest steps lies far above those before it."""
-    for place in range(len(steps) - 1, max(EARLY, len(steps) - RECENT) - 1, -1):
-        loss, before = steps[place]["loss"], _known(steps[place - EARLY : place])
-        if loss is None or len(before) < EARLY // 2:
+    """One of the latest losses is far above those before it."""
+    for index in range(len(steps) - 1, max(MIN_STEPS, len(steps) - RECENT) - 1, -1):
+        loss, before = steps[index]["loss"], _finite_losses(steps[index - MIN_STEPS : index])
+        if loss is None or len(before) < MIN_STEPS // 2:
             continue
         usual = median(before)
-        spread = 1.483 * median(
-            abs(log(max(one, LEAST) / max(usual, LEAST))) for one in before
-        )  # of normal numbers: their standard deviation
+        deviations = [abs(log(max(earlier, MIN_LOSS) / max(usual, MIN_LOSS))) for earlier in before]
+        spread = 1.483 * median(deviations)  # the standard deviation of normal numbers
         if loss > max(2.0, exp(6 * spread)) * usual and loss > usual + 0.5:
             return Sign(
                 "spike",
                 "warning",
-                f"The loss jumped to {loss:.3g} at step {steps[place]['step']}; it was about {usual:.3g}.",
-                f"A step above twice the median of the {EARLY} before, and far outside their spread, is a spike; "
+                f"The loss jumped to {loss:.3g} at step {steps[index]['step']}; it was about {usual:.3g}.",
+                f"A step above twice the median of the {MIN_STEPS} before, and far outside their spread, is a spike; "
                 f"a single one is harmless if the loss is back within {RECENT} steps.",
                 "Wait; if it does not come back or spikes return, lower the learning rate or the max gradient norm.",
-                steps[place]["step"],
+                steps[index]["step"],
             )
     return None
 
 
-def _known(steps: list[dict[str, Any]]) -> list[float]:
+def _finite_losses(steps: list[dict[str, Any]]) -> list[float]:
     return [event["loss"] for event in steps if event["loss"] is not None]

@@ -1,4 +1,4 @@
-"""What a run's diary says, in one look: the fields that `runs`, `show` and the page's table give. Pure reading."""
+"""A run's summary, derived from its events: the fields shown by `runs`, `show` and the page's table. Read only."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from studio import events
 from studio.errors import OrderError, RunError
+from studio.events import latest, read, seconds
 from studio.runs.diagnosis import diagnose_lost
 
 if TYPE_CHECKING:
@@ -16,14 +16,16 @@ if TYPE_CHECKING:
 
 STATES = ("queued", "starting", "running", "stopping", "finished", "stopped", "failed", "lost")
 ALIVE = ("starting", "running", "stopping")
-WORKING = ("training", "evaluating", "saving", "reconnecting")  # phases in which steps have begun
-STATE_EVENTS = ("phase", "end")  # the kinds of event that a state is derived from
+WORKING = ("training", "evaluating", "saving", "reconnecting")  # phases after the first step
+STATE_EVENTS = ("phase", "end")  # kinds of event that determine the state
 
 
 def derive_state(alive: bool, state_event: dict[str, Any] | None, stop: bool) -> str:
-    """One of STATES. alive: whether the lock was held, asked before the diary was read; turn: its last phase or end; stop: the stop file.
+    """One of STATES.
 
-    A run whose lock is held is never over, even behind its end line: its processes still hold memory.
+    alive: whether the lock was held, asked before the events were read; state_event: the last phase or end event; stop:
+    whether the stop file exists. A run whose lock is held has not ended, even after its end event: its processes still
+    hold memory.
     """
     ended = state_event is not None and state_event["kind"] == "end"
     if not alive:
@@ -35,38 +37,36 @@ def derive_state(alive: bool, state_event: dict[str, Any] | None, stop: bool) ->
     return "running" if ended or (state_event is not None and state_event["name"] in WORKING) else "starting"
 
 
-def current_events(diary: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The diary without what a resume has superseded: steps beyond the checkpoint it went on from."""
-    kept: list[dict[str, Any]] = []
-    for event in diary:
+def current_events(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The events without those superseded by a resume: steps after the checkpoint it continued from."""
+    remaining: list[dict[str, Any]] = []
+    for event in events:
         if event["kind"] == "phase" and event.get("from_step") is not None:
-            kept = [old for old in kept if old.get("step") is None or old["step"] <= event["from_step"]]
-        kept.append(event)
-    return kept
+            remaining = [
+                earlier for earlier in remaining if earlier.get("step") is None or earlier["step"] <= event["from_step"]
+            ]
+        remaining.append(event)
+    return remaining
 
 
-def phase(diary: list[dict[str, Any]]) -> str | None:
-    return events.latest(diary, "phase").get("name")
+def phase(events: list[dict[str, Any]]) -> str | None:
+    return latest(events, "phase").get("name")
 
 
-def summary(run: Run, diary: list[dict[str, Any]] | None = None) -> dict[str, Any]:
-    """What a run is and how it stands, under the names of the surface; unknown values are None. Bytes and seconds.
+def summary(run: Run, events: list[dict[str, Any]] | None = None) -> dict[str, Any]:
+    """The run's settings, state and figures; unknown values are None. Bytes and seconds.
 
-    diary: given by who has read it already, in its order; it may lack steps in the middle. It was read before the lock is asked here, so
-    a run that ends just then looks lost: such a caller reads on and asks again.
+    events: if already read, in order; steps in the middle may be missing. Since they were read before the lock is checked
+    here, a run that ends in between looks lost: such a caller reads the new events and asks again.
     """
-    alive = run.alive()  # before the diary is read: an end written in between is then seen
-    state_event = (
-        run.state_event()
-        if diary is None
-        else next((event for event in reversed(diary) if event["kind"] in STATE_EVENTS), None)
-    )
-    told = dict(_told_now(run.events_file) if diary is None else _told_by(diary))
-    spans = told.pop("spans")
+    alive = run.alive()  # before the events are read, so that an end event written in between is read
+    state_event = run.state_event() if events is None else latest(events, *STATE_EVENTS) or None
+    fields = dict(_fields_of_file(run.events_file) if events is None else _fields_of_events(events))
+    spans = fields.pop("spans")
     state = derive_state(alive, state_event or run.implied_state_event(), run.stop_file.exists())
     waiting = state_event if state == "queued" and state_event else {}
-    over: dict[str, Any] = state_event if state_event and state_event["kind"] == "end" else {}
-    reason, cause, action = over.get("reason"), over.get("cause"), over.get("action")
+    end_event: dict[str, Any] = state_event if state_event and state_event["kind"] == "end" else {}
+    reason, cause, action = end_event.get("reason"), end_event.get("cause"), end_event.get("action")
     if state == "lost" and not cause:
         reason, cause, action = diagnose_lost(run.log, state_event is None)
     saved = (run.result / "manifest.json").is_file()
@@ -76,45 +76,43 @@ def summary(run: Run, diary: list[dict[str, Any]] | None = None) -> dict[str, An
         "cause": cause,
         "action": action,
         "reason": reason,
-        **_ordered(run),
-        **told,
+        **_order_fields(run),
+        **fields,
         "seconds": _seconds(spans, state),
-        "created": told["created"] or run.folder.stat().st_mtime,
-        "trained": over.get("state") == "finished" or saved,
+        "created": fields["created"] or run.folder.stat().st_mtime,
+        "trained": end_event.get("state") == "finished" or saved,
         "saved": saved,
         "hold": bool(waiting.get("hold")),
         "result": str(run.result) if saved else None,
     }
 
 
-def _told_now(diary: Path) -> dict[str, Any]:
+def _fields_of_file(events: Path) -> dict[str, Any]:
     try:
-        status = diary.stat()
+        status = events.stat()
     except FileNotFoundError:
-        return _told(diary, 0, 0, 0)
-    return _told(diary, status.st_ino, status.st_size, status.st_mtime_ns)
+        return _cached_fields(events, 0, 0, 0)
+    return _cached_fields(events, status.st_ino, status.st_size, status.st_mtime_ns)
 
 
-@lru_cache(
-    maxsize=1024
-)  # a diary only grows: the same size and time mean the same lines, and an ended run is read once
-def _told(path: Path, inode: int, size: int, changed: int) -> dict[str, Any]:
-    """Do not change the answer: it is shared."""
-    return _told_by(events.read(path)[0])
+@lru_cache(maxsize=1024)  # the file only grows: the same size and time mean the same events
+def _cached_fields(path: Path, inode: int, size: int, changed: int) -> dict[str, Any]:
+    """Shared by all callers: do not modify it."""
+    return _fields_of_events(read(path)[0])
 
 
-def _told_by(everything: list[dict[str, Any]]) -> dict[str, Any]:
-    """The fields that come from the diary alone."""
-    diary = current_events(everything)
-    steps = [event for event in diary if event["kind"] == "step"]
-    evals = [event for event in diary if event["kind"] == "eval" and event.get("loss") is not None]
-    saved = [event for event in diary if event["kind"] == "saved"]
-    plan = events.latest(diary, "plan")
+def _fields_of_events(all_events: list[dict[str, Any]]) -> dict[str, Any]:
+    """The fields that depend on the events only."""
+    events = current_events(all_events)
+    steps = [event for event in events if event["kind"] == "step"]
+    evals = [event for event in events if event["kind"] == "eval" and event.get("loss") is not None]
+    saved = [event for event in events if event["kind"] == "saved"]
+    plan = latest(events, "plan")
     last: dict[str, Any] = steps[-1] if steps else {}
-    memory = [event.get("memory") or event.get("peak_memory") for event in diary if event["kind"] in ("step", "end")]
+    memory = [event.get("memory") or event.get("peak_memory") for event in events if event["kind"] in ("step", "end")]
     return {
-        "phase": phase(diary),
-        "attempt": max((event.get("attempt") or 0 for event in diary), default=0),
+        "phase": phase(events),
+        "attempt": max((event.get("attempt") or 0 for event in events), default=0),
         "step": last.get("step", 0),
         "steps": plan.get("steps"),
         "epoch": last.get("epoch"),
@@ -126,43 +124,45 @@ def _told_by(everything: list[dict[str, Any]]) -> dict[str, Any]:
         "learning_rate": last.get("learning_rate"),
         "tokens_per_second": _speed(steps),
         "peak_memory": max((value for value in memory if value), default=None),
-        "memories": last.get("memories"),  # of every process, where there are several
+        "memories": last.get("memories"),  # of each process, if there are several
         "estimated_memory": plan.get("estimated_memory"),
         "trainable": plan.get("trainable"),
         "parameters": plan.get("parameters"),
         "exported": [event.get("path") for event in saved if event.get("what") == "export"],
         "uploaded": [event.get("path") for event in saved if event.get("what") == "upload"],
-        "created": everything[0]["at"] if everything else None,
-        "spans": _spans(everything),
+        "created": all_events[0]["at"] if all_events else None,
+        "spans": _spans(all_events),
     }
 
 
-def _ordered(run: Run) -> dict[str, Any]:
-    """Name, model, method and data as ordered, and what its owner wrote on it."""
+def _order_fields(run: Run) -> dict[str, Any]:
+    """Name, model, method and data of the order, and the run's label."""
     label = run.label()
     files = (run.folder / "config.yaml", run.folder / "changes.json")
-    told = _order(run.folder, type(run), tuple(file.stat().st_mtime_ns if file.exists() else 0 for file in files))
+    fields = _cached_order_fields(
+        run.folder, type(run), tuple(file.stat().st_mtime_ns if file.exists() else 0 for file in files)
+    )
     return {
-        **told,
-        "name": label.get("name") or told["name"],
+        **fields,
+        "name": label.get("name") or fields["name"],
         "note": label.get("note", ""),
         "star": bool(label.get("star")),
     }
 
 
 @lru_cache(maxsize=1024)
-def _order(folder: Path, kind: type[Run], changed: tuple[int, ...]) -> dict[str, Any]:
-    """The order's part of the summary, read once for each change of its files."""
-    plain = re.sub(r"^\d{4}-\d\d-\d\d-\d{4}-", "", folder.name)
+def _cached_order_fields(folder: Path, kind: type[Run], changed: tuple[int, ...]) -> dict[str, Any]:
+    """The order's part of the summary, read again only when its files change."""
+    default_name = re.sub(r"^\d{4}-\d\d-\d\d-\d{4}-", "", folder.name)
     try:
         run = kind(folder)
         config = run.config
     except (OrderError, RunError):
-        return {"name": plain, "model": None, "method": None, "data": None, "combined": None, "edited": []}
+        return {"name": default_name, "model": None, "method": None, "data": None, "combined": None, "edited": []}
     data = ", ".join(dict.fromkeys(item.source for section, _ in config.data_sections() for item in section.sources()))
     combined = config.combine.model_dump(mode="json", exclude={"held_out"}) if config.combine else None
     return {
-        "name": config.name or plain,
+        "name": config.name or default_name,
         "model": config.model.source,
         "method": config.method.name,
         "data": data,
@@ -172,28 +172,28 @@ def _order(folder: Path, kind: type[Run], changed: tuple[int, ...]) -> dict[str,
 
 
 def _speed(steps: list[dict[str, Any]]) -> float | None:
-    """Tokens per second over the last ten points."""
+    """Mean tokens per second over the last ten step events."""
     speeds = [event["tokens_per_second"] for event in steps[-10:] if event.get("tokens_per_second")]
     return round(sum(speeds) / len(speeds), 1) if speeds else None
 
 
-def _spans(diary: list[dict[str, Any]]) -> tuple[tuple[float, dict[str, Any], bool], ...]:
-    """(seconds to its last sign of life, that sign, whether it ended) of each attempt."""
+def _spans(events: list[dict[str, Any]]) -> tuple[tuple[float, dict[str, Any], bool], ...]:
+    """(seconds until its last event, that event, whether it has ended) of each attempt."""
     spans: list[list[Any]] = []
-    for event in diary:
+    for event in events:
         if event["kind"] == "phase" and event["name"] == "starting":
             spans.append([0.0, event, False])
         elif spans and not spans[-1][2] and not (event["kind"] == "phase" and event["name"] == "queued"):
-            lost = event["kind"] == "end" and event["state"] == "lost"  # written by whoever noticed, maybe days later
+            lost = event["kind"] == "end" and event["state"] == "lost"  # written when noticed, maybe days later
             if not lost:
-                spans[-1][:2] = [spans[-1][0] + events.seconds(spans[-1][1], event), event]
+                spans[-1][:2] = [spans[-1][0] + seconds(spans[-1][1], event), event]
             spans[-1][2] = event["kind"] == "end"
     return tuple((took, last, ended) for took, last, ended in spans)
 
 
 def _seconds(spans: tuple[tuple[float, dict[str, Any], bool], ...], state: str) -> float:
-    """Seconds of work over all attempts: from each start to its end, or to the last sign of life; to now while it lives."""
+    """Seconds of work of all attempts, each from its start to its end or last event; to now while the run is alive."""
     total = sum(took for took, _, _ in spans)
     if spans and state in ALIVE and not spans[-1][2]:
-        total += events.seconds(spans[-1][1])
+        total += seconds(spans[-1][1])
     return round(total, 1)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from studio import config, run
-from studio.device import CHOSEN
+from studio.device import DEVICE_VARIABLE
 from studio.events import latest
 from studio.worker import train
 from studio.worker.report import Report
@@ -100,14 +100,14 @@ def carry(
 @contextmanager
 def on_cpu() -> Iterator[None]:
     """Trials meanwhile are of the CPU, whatever cards there are."""
-    before = os.environ.get(CHOSEN)
-    os.environ[CHOSEN] = "cpu"
+    before = os.environ.get(DEVICE_VARIABLE)
+    os.environ[DEVICE_VARIABLE] = "cpu"
     try:
         yield
     finally:
-        os.environ.pop(CHOSEN)
+        os.environ.pop(DEVICE_VARIABLE)
         if before is not None:
-            os.environ[CHOSEN] = before
+            os.environ[DEVICE_VARIABLE] = before
 
 
 def order(model: Path, data: Path, method: dict[str, Any], steps: int, **training: Any) -> dict[str, Any]:

@@ -107,7 +107,7 @@ def test_no_network(tmp_path: Path) -> None:
     ],
 )
 def test_why_packages_could_not_be_installed(said: str, found: str) -> None:
-    assert found in environment.reason(said).message
+    assert found in environment.diagnose(said).message
 
 
 def test_a_bare_home_is_set_up_with_progress_and_trains(

@@ -133,7 +133,7 @@ def test_a_full_disk_there(wire: sshd.Wire, home: Path, tmp_path: Path, tiny_mod
         assert follow.main(str(one.folder)) == 1
     assert run.summary(one)["cause"] == "The disk of there is full."
     told = follow.Follow(one, 1)
-    told._event(
+    told._handle_event(
         {
             "kind": "end",
             "at": 1.0,

@@ -120,7 +120,7 @@ def test_a_failed_write_costs_nothing(tmp_path: Path) -> None:
 
 def test_too_little_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save(tmp_path, 5)
-    monkeypatch.setattr(checkpoints, "LOW", 10**18)
+    monkeypatch.setattr(checkpoints, "MIN_FREE", 10**18)
     with pytest.raises(OSError, match="free") as caught, checkpoints.writing(tmp_path, 10):
         pass
     assert checkpoints.disk_is_full(caught.value)

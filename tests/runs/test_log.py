@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from studio.runs import log
-from studio.runs.log import Log, follow, latest, tail
+from studio.runs.log import Log, attempt_tail, follow, tail
 
 
 def test_progress_bars_show_their_last_state(tmp_path: Path) -> None:
@@ -73,9 +73,9 @@ def test_full_disk_loses_output_and_says_so(tmp_path: Path, monkeypatch: pytest.
 
 def test_tail_and_latest(tmp_path: Path) -> None:
     path = tmp_path / "log.txt"
-    assert tail(path) == latest(path) == ""
+    assert tail(path) == attempt_tail(path) == ""
     path.write_text(f"{log.ATTEMPT}1, then\nold error\n{log.ATTEMPT}2, now\nnew\n")
-    assert latest(path) == "new\n"
+    assert attempt_tail(path) == "new\n"
     assert tail(path, 9) == "new\n"
 
 

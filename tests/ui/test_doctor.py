@@ -34,7 +34,7 @@ PART = {
 @pytest.fixture
 def t4(home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.delenv(device.CHOSEN, raising=False)
+    monkeypatch.delenv(device.DEVICE_VARIABLE, raising=False)
     monkeypatch.setattr(sysfs, "ROOT", tmp_path)
     monkeypatch.setitem(sys.modules, "pynvml", Driver(T4))
 

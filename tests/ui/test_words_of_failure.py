@@ -271,7 +271,7 @@ def test_texts_that_break_readers_are_refused(page: Page, body: str) -> None:
 
 
 def test_every_refusal_of_the_system_has_its_chinese() -> None:
-    for number in errors.REFUSED:
+    for number in errors.SYSTEM_ERRORS:
         told = errors.as_studio_error(OSError(number, os.strerror(number), "/home/me/file"))
         assert told is not None
         for text in (told.message, told.hint):
