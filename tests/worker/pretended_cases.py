@@ -71,7 +71,7 @@ def _honest(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def steps(folder: Path, method: Any, packed: bool, precision: str, checkpointing: bool = False, count: int = 1) -> Any:
-    """Train `count` steps of as many pieces; returns the tuned model."""
+    """Train `count` steps of as many micro-batches; returns the tuned model."""
     order = config.build(
         {
             "data": {"train": "none.json"},
@@ -158,7 +158,7 @@ def test_packed_rows_take_the_variable_length_kernel(
     monkeypatch.setattr(attention, "_has_flash", lambda query: query.dtype in (torch.bfloat16, torch.float16))
     monkeypatch.setattr(attention, "_varlen", kernel)
     steps(folder, method, True, "bf16")
-    assert taken == [(torch.bfloat16,) * 3], "one layer, one piece"
+    assert taken == [(torch.bfloat16,) * 3], "one layer, one micro-batch"
 
 
 # -- what this file is for is really caught

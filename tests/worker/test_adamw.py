@@ -20,12 +20,12 @@ def test_rounding_is_right_in_the_mean() -> None:
     Of many roundings the share that went up is how near the upper one lies.
     """
     many = 200_000
-    for wanted in (0.0, 0.1, 0.5, 0.9):
-        exact = 1 + wanted / 128
+    for expected in (0.0, 0.1, 0.5, 0.9):
+        exact = 1 + expected / 128
         found = round_stochastically(torch.full((many,), exact), noise(many)).float()
         assert set(found.unique().tolist()) <= {1.0, 1 + 1 / 128}
         share = (found > 1).float().mean().item()
-        assert abs(share - wanted) < 5 * (max(wanted * (1 - wanted), 1e-9) / many) ** 0.5 + 1e-6, (
+        assert abs(share - expected) < 5 * (max(expected * (1 - expected), 1e-9) / many) ** 0.5 + 1e-6, (
             "five standard deviations"
         )
 
@@ -40,7 +40,7 @@ def test_what_bf16_can_hold_stays_as_it_is() -> None:
     assert not found[3:].any()
 
 
-def test_chances_are_uniform() -> None:
+def test_random_bits_are_uniform() -> None:
     drawn = noise(400_001)
     assert len(drawn) == 400_001
     assert abs(drawn.float().mean().item()) < 32768 * 5 / 400_001**0.5
@@ -62,18 +62,18 @@ def walk(dtype: torch.dtype, optimizer: type, steps: int = 400, **options: float
 
 
 def test_small_steps_are_not_lost() -> None:
-    wanted = walk(torch.float32, torch.optim.AdamW)
+    expected = walk(torch.float32, torch.optim.AdamW)
     lost = walk(torch.bfloat16, torch.optim.AdamW)
     found = walk(torch.bfloat16, RoundedAdamW, seed=3)
     assert torch.equal(lost, torch.ones_like(lost)), "rounded to the nearest, four hundred steps leave no trace"
-    moved = (1 - wanted).mean().item()
+    moved = (1 - expected).mean().item()
     assert (1 - found).mean().item() == pytest.approx(moved, rel=0.03)
 
 
 def test_it_is_adamw_where_nothing_is_rounded_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Against torch's own on float32, step by step, within what bf16 can tell; in pieces as in one."""
+    """Against torch's own on float32, step by step, within what bf16 can tell; in chunks as in one."""
     torch.manual_seed(0)
-    start, slopes = torch.randn(37, 11), [torch.randn(37, 11) for _ in range(30)]
+    start, grads = torch.randn(37, 11), [torch.randn(37, 11) for _ in range(30)]
     weights = {kind: torch.nn.Parameter(start.clone().to(kind)) for kind in (torch.float32, torch.bfloat16)}
     options = {"lr": 0.01, "weight_decay": 0.1}
     monkeypatch.setattr(adamw, "ADAMW_CHUNK_SIZE", 100)
@@ -81,9 +81,9 @@ def test_it_is_adamw_where_nothing_is_rounded_away(monkeypatch: pytest.MonkeyPat
         torch.float32: torch.optim.AdamW([weights[torch.float32]], **options),
         torch.bfloat16: RoundedAdamW([weights[torch.bfloat16]], seed=1, **options),
     }
-    for slope in slopes:
+    for grad in grads:
         for kind, weight in weights.items():
-            weight.grad = slope.to(kind)
+            weight.grad = grad.to(kind)
             made[kind].step()
     torch.testing.assert_close(weights[torch.bfloat16].float(), weights[torch.float32], atol=0.04, rtol=0.03)
     assert (weights[torch.bfloat16].float() - weights[torch.float32]).mean().abs() < 2e-3

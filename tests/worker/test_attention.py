@@ -1,4 +1,4 @@
-"""Rows laid end to end give the logits that each gives alone."""
+"""Packed rows give the logits that each gives alone."""
 
 from __future__ import annotations
 
@@ -69,12 +69,12 @@ def test_gradients_are_those_of_sdpa() -> None:
     where = torch.tensor([0, 12, 40], dtype=torch.int32)
     given = [torch.randn(1, heads, 40, 8, requires_grad=True) for heads in (4, 2, 2)]
     out = attention.packed_attention(None, *given, None, cu_seq_lens_q=where, max_length_q=28)[0]
-    slope = torch.randn_like(out)
-    ours = torch.autograd.grad(out, given, slope)
+    grad_output = torch.randn_like(out)
+    ours = torch.autograd.grad(out, given, grad_output)
     mask = torch.block_diag(torch.ones(12, 12), torch.ones(28, 28)).tril().bool()
     plain = torch.nn.functional.scaled_dot_product_attention(*given, attn_mask=mask, enable_gqa=True).transpose(1, 2)
     torch.testing.assert_close(out, plain, atol=1e-5, rtol=1e-4)
-    for mine, theirs in zip(ours, torch.autograd.grad(plain, given, slope), strict=True):
+    for mine, theirs in zip(ours, torch.autograd.grad(plain, given, grad_output), strict=True):
         torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-4)
 
 

@@ -1,4 +1,4 @@
-"""Which rows a step sees, and how they are laid out."""
+"""Which rows a step sees, and how they are collated into micro-batches."""
 
 from __future__ import annotations
 
@@ -59,21 +59,21 @@ def test_no_row_is_lost_or_cut(lengths: list[int], packed: bool, most: int) -> N
     rows = [row(length, number) for number, length in enumerate(lengths)]
     layout = Layout(packed, max(lengths) + 50, most)
     found = group_rows(rows, layout)
-    assert Counter(one["input_ids"][0] for group in found for one in group) == Counter(
-        one["input_ids"][0] for one in rows
+    assert Counter(row["input_ids"][0] for group in found for row in group) == Counter(
+        row["input_ids"][0] for row in rows
     )
     for group in found:
         if packed:
-            assert sum(len(one["input_ids"]) for one in group) <= layout.max_tokens
+            assert sum(len(row["input_ids"]) for row in group) <= layout.max_tokens
         else:
             assert len(group) <= most
 
 
 @settings(deadline=None, max_examples=40)
 @given(LENGTHS, st.booleans(), st.integers(1, 4))
-def test_pieces_of_all_processes_hold_every_label_once(lengths: list[int], packed: bool, world: int) -> None:
+def test_micro_batches_of_all_processes_hold_every_label_once(lengths: list[int], packed: bool, world: int) -> None:
     rows = [row(length, number) for number, length in enumerate(lengths)]
-    items = sum(count_target_tokens(one) for one in rows)
+    items = sum(count_target_tokens(row) for row in rows)
     shapes = set()
     labels: Counter[int] = Counter()
     for rank in range(world):
@@ -88,7 +88,7 @@ def test_pieces_of_all_processes_hold_every_label_once(lengths: list[int], packe
     assert sum(count for label, count in labels.items() if label != -100) == items
 
 
-def test_end_to_end_positions_begin_anew_and_no_row_predicts_the_next() -> None:
+def test_packed_positions_begin_anew_and_no_row_predicts_the_next() -> None:
     micro_batch = MicroBatchCollator(Layout(True, 64, 4))([row(10, 1), row(20, 2)])[0]
     assert micro_batch["cu_seq_lens_q"].tolist() == [0, 20, 30, 64]
     assert micro_batch["position_ids"][0].tolist() == [*range(20), *range(10), *range(34)]
@@ -96,22 +96,22 @@ def test_end_to_end_positions_begin_anew_and_no_row_predicts_the_next() -> None:
     assert micro_batch["max_length_q"] == 34
 
 
-def test_padded_pieces_are_cut_where_it_costs_least() -> None:
+def test_padded_micro_batches_are_cut_where_it_costs_least() -> None:
     found = group_rows([row(length) for length in (300, 290, 20, 18, 16)], Layout(False, 0, 4))
-    assert [[len(one["input_ids"]) for one in group] for group in found] == [[300, 290], [20, 18, 16]]
+    assert [[len(row["input_ids"]) for row in group] for group in found] == [[300, 290], [20, 18, 16]]
 
 
 def test_processes_get_like_loads() -> None:
     loads = [
-        sum(len(one["input_ids"]) for one in part)
+        sum(len(row["input_ids"]) for row in part)
         for part in split_rows_over_ranks([row(length) for length in (100, 90, 50, 40, 30, 20)], 2)
     ]
     assert abs(loads[0] - loads[1]) <= 20
 
 
 @pytest.mark.parametrize("packed", [True, False])
-def test_padding_is_told(packed: bool) -> None:
-    told = packing_statistics([row(30)] * 64, Layout(packed, 512, 4), 16, 0)
-    assert told["micro_batches_per_step"] == (1 if packed else 4)
-    assert told["padding"] == pytest.approx(1 - 480 / 512 if packed else 1 - 30 / 64, abs=1e-4)
-    assert told["packed"] == (1.0 if packed else 0.0)
+def test_packing_statistics(packed: bool) -> None:
+    statistics = packing_statistics([row(30)] * 64, Layout(packed, 512, 4), 16, 0)
+    assert statistics["micro_batches_per_step"] == (1 if packed else 4)
+    assert statistics["padding"] == pytest.approx(1 - 480 / 512 if packed else 1 - 30 / 64, abs=1e-4)
+    assert statistics["packed"] == (1.0 if packed else 0.0)

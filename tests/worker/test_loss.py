@@ -25,7 +25,7 @@ def rows() -> list[dict[str, list[int]]]:
     return made
 
 
-def plain(model: Any, micro_batch: dict[str, Any]) -> torch.Tensor:
+def reference_loss(model: Any, micro_batch: dict[str, Any]) -> torch.Tensor:
     """Full logits, torch's own cross entropy."""
     logits = model(input_ids=micro_batch["input_ids"], attention_mask=(micro_batch["input_ids"] != 0).long()).logits[
         :, -micro_batch["labels"].shape[1] :
@@ -53,11 +53,11 @@ def test_head_loss_and_gradients(
 
     logits = functional.linear(hidden, weight, bias) * transform.scale
     logits = torch.tanh(logits / transform.cap) * transform.cap if transform.cap else logits
-    wanted = functional.cross_entropy(logits, targets, reduction="sum")
+    expected = functional.cross_entropy(logits, targets, reduction="sum")
     found = HeadLoss.apply(hidden, weight, bias, targets, transform, torch.float32)
-    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-4)
     for mine, theirs in zip(
-        torch.autograd.grad(found * 0.3, leaves), torch.autograd.grad(wanted * 0.3, leaves), strict=True
+        torch.autograd.grad(found * 0.3, leaves), torch.autograd.grad(expected * 0.3, leaves), strict=True
     ):
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
 
@@ -83,10 +83,10 @@ def test_every_method_loses_the_same_either_way(name: str, tiny_model: Path) -> 
     found.backward()
     mine = [weight.grad.clone() for weight in model.parameters() if weight.grad is not None]
     model.zero_grad()
-    wanted = plain(model, micro_batch)
-    wanted.backward()
+    expected = reference_loss(model, micro_batch)
+    expected.backward()
     theirs = [weight.grad for weight in model.parameters() if weight.grad is not None]
-    assert abs(found.item() - wanted.item()) < 1e-3
+    assert abs(found.item() - expected.item()) < 1e-3
     assert len(mine) == len(theirs)
     for one, other in zip(mine, theirs, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
@@ -96,10 +96,10 @@ def test_full_with_smoothing_is_torchs(tiny_model: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(tiny_model).eval()
     micro_batch = collate(rows(), packed=False)
     logits = model(input_ids=micro_batch["input_ids"]).logits
-    wanted = functional.cross_entropy(
+    expected = functional.cross_entropy(
         logits[:, :-1].flatten(0, 1), micro_batch["labels"][:, 1:].flatten(), reduction="sum", label_smoothing=0.1
     )
-    torch.testing.assert_close(loss(model, micro_batch, "full", torch.float32, 0.1), wanted)
+    torch.testing.assert_close(loss(model, micro_batch, "full", torch.float32, 0.1), expected)
 
 
 def test_nothing_trained_adds_nothing(tiny_model: Path) -> None:

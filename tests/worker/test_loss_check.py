@@ -58,12 +58,12 @@ def architecture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[s
     return made
 
 
-def plan(diary: list[dict[str, Any]]) -> dict[str, Any]:
-    return next(event for event in diary if event["kind"] == "plan")
+def plan(events: list[dict[str, Any]]) -> dict[str, Any]:
+    return next(event for event in events if event["kind"] == "plan")
 
 
-def warned(diary: list[dict[str, Any]]) -> bool:
-    return any("trained the plain way" in event.get("text", "") for event in diary)
+def warned(events: list[dict[str, Any]]) -> bool:
+    return any("trained the plain way" in event.get("text", "") for event in events)
 
 
 ALONE = (*FIXED, "training.batch_size=1", "training.accumulation=4")
@@ -78,13 +78,13 @@ def test_a_family_that_does_not_pack_is_padded_even_where_the_list_says_otherwis
     alone = carry(order(folder, data, *ALONE, "training.loss=full"))
     assert alone[-1]["state"] == "finished"
     monkeypatch.setattr(auto, "PROVED", auto.PROVED | {kind})
-    diary = carry(order(folder, data, *FIXED))
-    assert diary[-1]["state"] == "finished"
-    assert [warned(alone), warned(diary)] == [False, True]
-    assert (plan(diary)["packing"], plan(diary)["loss"]) == (False, "full")
-    assert plan(diary)["attention"] in ("sdpa", "eager")
-    assert steps(diary) == pytest.approx(steps(alone), abs=2e-3)
-    assert evals(diary) == pytest.approx(evals(alone), abs=2e-3)
+    events = carry(order(folder, data, *FIXED))
+    assert events[-1]["state"] == "finished"
+    assert [warned(alone), warned(events)] == [False, True]
+    assert (plan(events)["packing"], plan(events)["loss"]) == (False, "full")
+    assert plan(events)["attention"] in ("sdpa", "eager")
+    assert steps(events) == pytest.approx(steps(alone), abs=2e-3)
+    assert evals(events) == pytest.approx(evals(alone), abs=2e-3)
 
 
 @pytest.mark.parametrize("kind", ["falcon", "gptj", "gpt_neo"])
@@ -92,10 +92,10 @@ def test_a_family_outside_the_list_is_trained_as_it_is(
     kind: str, architecture: Callable[[str], Path], data: Path
 ) -> None:
     """Also one that has no SDPA (gptj, gpt_neo: eager)."""
-    diary = carry(order(architecture(kind), data, *FIXED))
-    assert diary[-1]["state"] == "finished"
-    assert not warned(diary)
-    assert plan(diary)["attention"] == ("sdpa" if kind == "falcon" else "eager")
+    events = carry(order(architecture(kind), data, *FIXED))
+    assert events[-1]["state"] == "finished"
+    assert not warned(events)
+    assert plan(events)["attention"] == ("sdpa" if kind == "falcon" else "eager")
 
 
 def test_attention_that_looks_into_the_neighbour_is_noticed(
@@ -113,8 +113,8 @@ def test_attention_that_looks_into_the_neighbour_is_noticed(
     assert not warned(expected)
     assert plan(expected)["packing"] is True
     monkeypatch.setattr(attention, "packed_attention", leaking)
-    diary = carry(order(tiny_model, data, *FIXED))
-    assert warned(diary)
+    events = carry(order(tiny_model, data, *FIXED))
+    assert warned(events)
     assert seen
     assert not any(seen), "no step ran through it"
-    assert steps(diary) == pytest.approx(steps(expected), abs=2e-3)
+    assert steps(events) == pytest.approx(steps(expected), abs=2e-3)

@@ -1,4 +1,7 @@
-"""Every lever, pulled: the curve stays, only speed and memory change. And every training.KEY reaches what it is for."""
+"""Every setting of speed and memory: the curve stays, only speed and memory change.
+
+And every training.KEY reaches what it is for.
+"""
 
 from __future__ import annotations
 
@@ -28,46 +31,51 @@ FULL = ("method.name=full", "training.max_steps=5", "training.learning_rate=0.00
 BF16 = (*FULL, "training.precision=bf16")
 
 
-class Pull(NamedTuple):
-    """settings: the lever pulled; usual: the order it is compared with; near.
-
-    How far the losses of five steps may lie apart.
-    """
+class SettingCase(NamedTuple):
+    """settings: what is changed; usual: the order it is compared with; tolerance: of the losses of five steps."""
 
     settings: tuple[str, ...]
     usual: tuple[str, ...] = FIXED
-    near: float = 2e-3
+    tolerance: float = 2e-3
 
 
-TABLE: dict[str, dict[str, Pull]] = {
+TABLE: dict[str, dict[str, SettingCase]] = {
     "precision": {
-        "bf16": Pull(("training.precision=bf16",), near=0.05),
-        "bf16, all weights": Pull(("training.precision=bf16",), FULL, 0.05),
+        "bf16": SettingCase(("training.precision=bf16",), tolerance=0.05),
+        "bf16, all weights": SettingCase(("training.precision=bf16",), FULL, 0.05),
     },
-    "weights": {"bf16, rounded at random": Pull(("training.weights=bf16",), BF16, 0.05)},
+    "weights": {"bf16, rounded at random": SettingCase(("training.weights=bf16",), BF16, 0.05)},
     "packing": {
-        "padded": Pull(("training.packing=false",)),
-        "padded, full loss": Pull(("training.packing=false", "training.loss=full")),
-        "padded, one row each": Pull(("training.packing=false", "training.batch_size=1", "training.accumulation=4")),
+        "padded": SettingCase(("training.packing=false",)),
+        "padded, full loss": SettingCase(("training.packing=false", "training.loss=full")),
+        "padded, one row each": SettingCase(
+            ("training.packing=false", "training.batch_size=1", "training.accumulation=4")
+        ),
     },
     "batch_size": {
-        "one batch": Pull(("training.batch_size=4", "training.accumulation=1")),
-        "single rows": Pull(("training.batch_size=1", "training.accumulation=4")),
+        "one batch": SettingCase(("training.batch_size=4", "training.accumulation=1")),
+        "single rows": SettingCase(("training.batch_size=1", "training.accumulation=4")),
     },
-    "loss": {"full": Pull(("training.loss=full",)), "full, all weights": Pull(("training.loss=full",), FULL)},
-    "attention": {"sdpa": Pull(("training.attention=sdpa",)), "eager": Pull(("training.attention=eager",))},
+    "loss": {
+        "full": SettingCase(("training.loss=full",)),
+        "full, all weights": SettingCase(("training.loss=full",), FULL),
+    },
+    "attention": {
+        "sdpa": SettingCase(("training.attention=sdpa",)),
+        "eager": SettingCase(("training.attention=eager",)),
+    },
     "checkpointing": {
-        "on": Pull(("training.checkpointing=true",)),
-        "on, all weights": Pull(("training.checkpointing=true",), FULL),
+        "on": SettingCase(("training.checkpointing=true",)),
+        "on, all weights": SettingCase(("training.checkpointing=true",), FULL),
     },
     "optimizer": {
-        "plain": Pull(("training.optimizer=adamw_torch",)),
-        "8-bit states": Pull(("training.optimizer=adamw_8bit",), FULL, 0.02),
+        "plain": SettingCase(("training.optimizer=adamw_torch",)),
+        "8-bit states": SettingCase(("training.optimizer=adamw_8bit",), FULL, 0.02),
     },
     "compile": {},  # by itself below: half a minute of a C++ compiler
-    "threads": {"two": Pull(("training.threads=2",))},
-    "workers": {"two": Pull(("training.workers=2",))},
-    "probe": {"on": Pull(("training.probe=true",))},
+    "threads": {"two": SettingCase(("training.threads=2",))},
+    "workers": {"two": SettingCase(("training.workers=2",))},
+    "probe": {"on": SettingCase(("training.probe=true",))},
     "devices": {},
     "sharding": {},  # tests/worker/test_several.py: two processes, a copy on each or the model split
 }
@@ -84,24 +92,24 @@ def _bf16(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("studio.device._cpu_has_bf16", lambda: True)
 
 
-def test_every_lever_has_its_switch_its_rule_and_its_test() -> None:
+def test_every_auto_setting_has_its_rule_and_its_test() -> None:
     assert set(auto.RULES) <= set(Training.model_fields)
     assert set(TABLE) == set(auto.RULES)
 
 
 @pytest.mark.parametrize(
-    ("lever", "variant"), [(lever, variant) for lever, variants in TABLE.items() for variant in variants]
+    ("setting", "variant"), [(setting, variant) for setting, variants in TABLE.items() for variant in variants]
 )
-def test_no_lever_changes_what_is_learnt(lever: str, variant: str, tiny_model: Path, data: Path) -> None:
-    pull = TABLE[lever][variant]
-    if pull.usual not in KNOWN:
-        diary = carry(order(tiny_model, data, *pull.usual))
-        KNOWN[pull.usual] = steps(diary), evals(diary)
-    changed = carry(order(tiny_model, data, *pull.usual, *pull.settings))
+def test_no_setting_changes_what_is_learnt(setting: str, variant: str, tiny_model: Path, data: Path) -> None:
+    case = TABLE[setting][variant]
+    if case.usual not in KNOWN:
+        events = carry(order(tiny_model, data, *case.usual))
+        KNOWN[case.usual] = steps(events), evals(events)
+    changed = carry(order(tiny_model, data, *case.usual, *case.settings))
     assert changed[-1]["state"] == "finished"
-    assert steps(changed) == pytest.approx(KNOWN[pull.usual][0], abs=pull.near)
-    assert evals(changed)[-1] == pytest.approx(KNOWN[pull.usual][1][-1], abs=pull.near)
-    assert evals(changed)[-1] < evals(changed)[0] - 3 * pull.near or pull.near < 0.01, "and it learns"
+    assert steps(changed) == pytest.approx(KNOWN[case.usual][0], abs=case.tolerance)
+    assert evals(changed)[-1] == pytest.approx(KNOWN[case.usual][1][-1], abs=case.tolerance)
+    assert evals(changed)[-1] < evals(changed)[0] - 3 * case.tolerance or case.tolerance < 0.01, "and it learns"
 
 
 @pytest.mark.slow
@@ -151,7 +159,7 @@ def test_compiling_is_refused_before_a_run_where_it_cannot_be(
         ("training.weights=bf16", "full fine-tuning"),
     ],
 )
-def test_a_lever_that_cannot_be_pulled_is_refused_before_a_run(
+def test_a_setting_that_cannot_work_is_refused_before_a_run(
     setting: str, words: str, tiny_model: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(auto, "installed", lambda name: name != "swanlab")

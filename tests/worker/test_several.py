@@ -40,9 +40,9 @@ def until(true: Callable[[], Any], what: str, seconds: float = 180) -> None:
         time.sleep(0.1)
 
 
-def held(diary: list[dict[str, Any]]) -> list[float]:
+def held(events: list[dict[str, Any]]) -> list[float]:
     """Each process's share of the model's bytes."""
-    told = next(event for event in diary if "held" in event)
+    told = next(event for event in events if "held" in event)
     return [size / told["whole"] for size in told["held"]]
 
 
@@ -107,7 +107,7 @@ def test_a_split_model_under_its_supervisor(home: Path, tiny_model: Path, tmp_pa
     again = [event for event in run.events() if event.get("attempt") == 2]
     assert [event["step"] for event in again if event["kind"] == "step"] == [5, 6, 7, 8, 9, 10]
     assert steps(again) == pytest.approx(steps(expected)[4:], abs=1e-3)
-    norms = [[event["grad_norm"] for event in diary if event["kind"] == "step"] for diary in (again, expected)]
+    norms = [[event["grad_norm"] for event in events if event["kind"] == "step"] for events in (again, expected)]
     assert norms[0] == pytest.approx(norms[1][4:], rel=1e-3)
     assert evals(again)[-1] == pytest.approx(evals(expected)[-1], abs=1e-3)
     same_result(run, alone)

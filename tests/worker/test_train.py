@@ -28,16 +28,16 @@ def data(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("method", ["lora", "full"])
 def test_a_run_lowers_the_loss_and_leaves_its_result(method: str, tiny_model: Path, data: Path) -> None:
     run = order(tiny_model, data, f"method.name={method}")
-    diary = carry(run)
-    plan = next(event for event in diary if event["kind"] == "plan")
-    assert diary[-1]["kind"] == "end"
-    assert diary[-1]["state"] == "finished"
-    assert len(steps(diary)) == plan["steps"] == 10
-    assert evals(diary)[-1] < evals(diary)[0] * 0.9
-    assert next(event for event in diary if event["kind"] == "eval")["step"] == 0
+    events = carry(run)
+    plan = next(event for event in events if event["kind"] == "plan")
+    assert events[-1]["kind"] == "end"
+    assert events[-1]["state"] == "finished"
+    assert len(steps(events)) == plan["steps"] == 10
+    assert evals(events)[-1] < evals(events)[0] * 0.9
+    assert next(event for event in events if event["kind"] == "eval")["step"] == 0
     assert plan["packing"] is True
     assert 0 <= plan["padding"] < 1
-    step = next(event for event in diary if event["kind"] == "step")
+    step = next(event for event in events if event["kind"] == "step")
     assert {
         "step",
         "epoch",
@@ -50,14 +50,14 @@ def test_a_run_lowers_the_loss_and_leaves_its_result(method: str, tiny_model: Pa
         "seconds",
     } <= step.keys()
     assert step["memory"] > 1e6
-    peaks = [marks["resident"] for marks in diary[-1]["memory_by_phase"].values()]
-    assert {"loading model", "training", "evaluating"} <= diary[-1]["memory_by_phase"].keys()
-    assert max(peaks) <= diary[-1]["peak_memory"]
+    peaks = [marks["resident"] for marks in events[-1]["memory_by_phase"].values()]
+    assert {"loading model", "training", "evaluating"} <= events[-1]["memory_by_phase"].keys()
+    assert max(peaks) <= events[-1]["peak_memory"]
     assert plan["expected"]["total"] == plan["estimated_memory"] > max(plan["expected"]["by_phase"].values()) * 0.9
     assert plan["statistics"]["rows"] == plan["rows"]
     runs = record.finished_runs(device.cpu())
     assert [one.run for one in runs] == [run.id], "a finished run is on the record"
-    assert runs[0].measured == diary[-1]["peak_memory"]
+    assert runs[0].measured == events[-1]["peak_memory"]
     manifest = json.loads((run.result / "manifest.json").read_text())
     assert manifest["step"] == 10
     assert manifest["stop"]
@@ -75,35 +75,35 @@ def test_the_probe_leaves_no_trace(tiny_model: Path, data: Path) -> None:
 
 
 def test_too_large_a_batch_ends_at_the_probe(tiny_model: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    said = StudioTrainer.micro_batch_loss
+    original = StudioTrainer.micro_batch_loss
 
     def full(self: StudioTrainer, model: torch.nn.Module, micro_batch: object) -> torch.Tensor:
         if not model.training:
-            return said(self, model, micro_batch)
+            return original(self, model, micro_batch)
         raise RuntimeError(
             "[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 "
             "bytes"
         )
 
     monkeypatch.setattr(StudioTrainer, "micro_batch_loss", full)
-    diary = carry(order(tiny_model, data, "training.probe=true"))
-    assert diary[-1]["state"] == "failed"
-    assert "ran out of memory on the largest batch" in diary[-1]["cause"]
-    assert not steps(diary)
+    events = carry(order(tiny_model, data, "training.probe=true"))
+    assert events[-1]["state"] == "failed"
+    assert "ran out of memory on the largest batch" in events[-1]["cause"]
+    assert not steps(events)
 
 
 def test_a_model_that_computes_otherwise_is_trained_the_plain_way(
     tiny_model: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said = trainer.loss
+    original = trainer.loss
     monkeypatch.setattr(
         trainer,
         "loss",
-        lambda model, inputs, kind, *more: said(model, inputs, kind, *more) * (1.1 if kind == "chunked" else 1),
+        lambda model, inputs, kind, *more: original(model, inputs, kind, *more) * (1.1 if kind == "chunked" else 1),
     )
-    diary = carry(order(tiny_model, data, "training.max_steps=2"))
-    assert diary[-1]["state"] == "finished"
-    assert any("trained the plain way" in event.get("text", "") for event in diary)
+    events = carry(order(tiny_model, data, "training.max_steps=2"))
+    assert events[-1]["state"] == "finished"
+    assert any("trained the plain way" in event.get("text", "") for event in events)
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])
@@ -127,17 +127,17 @@ def test_a_resumed_run_ends_bit_for_bit_where_the_whole_one_does(
 @pytest.mark.parametrize("how", ["keep", "discard"])
 def test_stop_after_the_step(how: str, tiny_model: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = order(tiny_model, data)
-    said = Report.on_log
+    original = Report.on_log
 
     def stopping(self: Report, args: object, state: object, control: object, **given: object) -> None:
-        said(self, args, state, control, **given)
+        original(self, args, state, control, **given)
         if state.global_step == 4:
             run.request_stop(how)
 
     monkeypatch.setattr(Report, "on_log", stopping)
-    diary = carry(run)
-    assert diary[-1]["state"] == "stopped"
-    assert len(steps(diary)) == 5
+    events = carry(run)
+    assert events[-1]["state"] == "stopped"
+    assert len(steps(events)) == 5
     assert (run.result / "manifest.json").exists() == (how == "keep")
     if how == "keep":
         assert (run.checkpoints / "checkpoint-5").is_dir()
@@ -153,10 +153,10 @@ def test_asked_for_meanwhile(tiny_model: Path, data: Path) -> None:
     )
     for what in ("save", "evaluate", "sample"):
         (run.folder / f"ask-{what}").touch()
-    diary = carry(run)
-    assert [event["step"] for event in diary if event["kind"] == "saved" and event["what"] == "checkpoint"] == [1, 10]
-    assert [event["step"] for event in diary if event["kind"] == "eval"] == [0, 1, 10]
-    samples = [event for event in diary if event["kind"] == "sample"]
+    events = carry(run)
+    assert [event["step"] for event in events if event["kind"] == "saved" and event["what"] == "checkpoint"] == [1, 10]
+    assert [event["step"] for event in events if event["kind"] == "eval"] == [0, 1, 10]
+    samples = [event for event in events if event["kind"] == "sample"]
     assert {event["step"] for event in samples} == {0, 1, 10}
     assert samples[0]["prompt"] == "Say the number 3."
 
@@ -180,15 +180,15 @@ def test_the_best_is_kept_and_becomes_the_result(tiny_model: Path, data: Path) -
         "training.max_grad_norm=0",
         "training.schedule=constant",
     )
-    diary = carry(run)
-    told = [(event["loss"], event["step"]) for event in diary if event["kind"] == "eval" and event["step"]]
+    events = carry(run)
+    told = [(event["loss"], event["step"]) for event in events if event["kind"] == "eval" and event["step"]]
     best = min(told)[1]
     assert json.loads((run.result / "manifest.json").read_text())["step"] == best
     assert {f"checkpoint-{best}", "checkpoint-10"} <= {path.name for path in run.checkpoints.iterdir()}
 
 
 def test_early_stopping(tiny_model: Path, data: Path) -> None:
-    diary = carry(
+    events = carry(
         order(
             tiny_model,
             data,
@@ -200,25 +200,27 @@ def test_early_stopping(tiny_model: Path, data: Path) -> None:
             "training.schedule=constant",
         )
     )
-    assert diary[-1]["state"] == "finished"
-    assert len(steps(diary)) < 100
-    assert any("stopped early" in event.get("text", "") for event in diary)
+    assert events[-1]["state"] == "finished"
+    assert len(steps(events)) < 100
+    assert any("stopped early" in event.get("text", "") for event in events)
 
 
 def test_not_a_number_ends_the_run_with_its_cause(
     tiny_model: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said = StudioTrainer.micro_batch_loss
+    original = StudioTrainer.micro_batch_loss
 
     def spoilt(self: StudioTrainer, model: torch.nn.Module, micro_batch: dict) -> torch.Tensor:
-        return said(self, model, micro_batch) * (float("nan") if model.training and self.state.global_step == 4 else 1)
+        return original(self, model, micro_batch) * (
+            float("nan") if model.training and self.state.global_step == 4 else 1
+        )
 
     monkeypatch.setattr(StudioTrainer, "micro_batch_loss", spoilt)
-    diary = carry(order(tiny_model, data))
-    assert steps(diary)[-1] is None
-    assert diary[-1]["state"] == "failed"
-    assert "not a number at step 5" in diary[-1]["cause"]
-    assert "learning_rate" in diary[-1]["action"]
+    events = carry(order(tiny_model, data))
+    assert steps(events)[-1] is None
+    assert events[-1]["state"] == "failed"
+    assert "not a number at step 5" in events[-1]["cause"]
+    assert "learning_rate" in events[-1]["action"]
 
 
 def test_extending_goes_on_from_the_end(tiny_model: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -247,8 +249,8 @@ def test_settings_that_reach_the_trainer(
     setting: str, tiny_model: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("studio.device._cpu_has_bf16", lambda: True)
-    diary = carry(order(tiny_model, data, setting))
-    assert diary[-1]["state"] == "finished"
-    assert all(loss is not None for loss in steps(diary))
+    events = carry(order(tiny_model, data, setting))
+    assert events[-1]["state"] == "finished"
+    assert all(loss is not None for loss in steps(events))
     if "max_steps" in setting:
-        assert len(steps(diary)) == 3
+        assert len(steps(events)) == 3
