@@ -66,10 +66,7 @@ def saved_indices(folder: Path) -> dict[str, list[int]]:
 
 
 def table_rows(folder: Path) -> int | None:
-    """Rows of the embedding or head that an adapter brings whole; None where it brings neither.
-
-    Raises ModelError where the two differ.
-    """
+    """Rows of the embedding or head that an adapter brings whole, else None. Raises ModelError where they differ."""
     from safetensors import safe_open
 
     file = folder / "adapter_model.safetensors"
@@ -122,10 +119,7 @@ def prepare_base(model: Any, folder: Path) -> None:
 
 
 def merge_rows(model: Any) -> Any:
-    """The model with trained rows written into the tables that `prepare_base` copied.
-
-    Without this, peft would copy the tables at every forward.
-    """
+    """Write trained rows into the tables that `prepare_base` copied; peft would copy them at every forward."""
     from peft.utils.other import TrainableTokensWrapper
 
     for module in list(model.modules()):

@@ -14,10 +14,7 @@ MIN_STEPS = 60  # below about this many steps a LoRA at its usual rate has hardl
 
 
 class Training(BaseModel):
-    """How long, how fast, in which precision.
-
-    `auto` is resolved by studio/auto.py and studio/resolve.py, from device, model and data.
-    """
+    """How long, how fast, in which precision. studio/auto.py and studio/resolve.py resolve `auto`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

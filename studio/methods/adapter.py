@@ -92,10 +92,7 @@ class Adapter(Method):
         return None if self.quantization == "none" else Quantization(self.quantization)
 
     def _target_widths(self, linears: targets.Linears, layers: int) -> dict[str, int]:
-        """Module name -> width of every linear that gets a bottleneck behind it.
-
-        Raises OrderError where a sublayer ends in none.
-        """
+        """Module name -> width of every linear with a bottleneck. Raises OrderError where a sublayer ends in none."""
         ends = targets.ends(linears)
         for part in PARTS[self.placement]:
             if len(ends[part]) != layers:

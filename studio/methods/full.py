@@ -65,10 +65,7 @@ class Full(Method):
         return {name: facts.tensors[name].shape for name in self._trained_names(names, facts.num_hidden_layers)}
 
     def _trained_names(self, names: list[str], layers: int) -> list[str]:
-        """The names of the weights that are trained.
-
-        Raises OrderError where the model has fewer layers than asked for.
-        """
+        """The names that are trained. Raises OrderError where the model has fewer layers than ordered."""
         if self.last_layers is not None and self.last_layers > layers:
             raise OrderError(
                 f"The model has {layers} layers, but the last {self.last_layers} are to be trained.",

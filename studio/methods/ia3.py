@@ -57,10 +57,7 @@ class IA3(Method):
         return value
 
     def _choose(self, linears: targets.Linears) -> tuple[targets.Linears, targets.Linears]:
-        """(linears whose output is scaled, linears whose input is scaled).
-
-        Raises OrderError where a name matches nothing.
-        """
+        """(linears scaled at the output, at the input). Raises OrderError where a name matches nothing."""
         if self.target_modules == "auto":
             keys_and_values = {name: shape for name, shape in linears.items() if KEY_VALUE.search(name)}
             by_output = keys_and_values or targets.choose("q-v", linears)

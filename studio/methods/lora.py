@@ -137,10 +137,7 @@ class LoRA(Method):
     # -- arithmetic
 
     def targets(self, facts: ModelFacts) -> targets.Linears:
-        """Module name -> (in, out) of every linear that gets matrices.
-
-        Raises OrderError where a name matches nothing.
-        """
+        """Module name -> (in, out) of every linear adapted. Raises OrderError where a name matches nothing."""
         return targets.choose(self.target_modules, facts.linears())
 
     def trained(self, facts: ModelFacts) -> Shapes:
@@ -258,10 +255,7 @@ class LoRA(Method):
         return wrapped
 
     def initialize(self, model: Any, batches: Callable[[], Iterable[dict[str, Any]]]) -> None:
-        """EVA (arXiv 2410.07170): A starts as the main directions of each layer's inputs.
-
-        Ranks are not moved between layers.
-        """
+        """EVA (arXiv 2410.07170): A starts as the main directions of each layer's inputs; ranks stay equal."""
         if self.init != "eva":
             return
         from peft import initialize_lora_eva_weights

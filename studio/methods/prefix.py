@@ -73,10 +73,7 @@ class Prefix(VirtualTokens):
         super().refuse(facts, training, device)
 
     def trained(self, facts: ModelFacts) -> Shapes:
-        """Keys and values, layers · 2 · width a virtual token.
-
-        With projection two linears instead (paper, section 4.3).
-        """
+        """layers · 2 · width a virtual token; with projection two linears instead (paper, section 4.3)."""
         width = facts.head_dim * facts.num_key_value_heads
         out = facts.num_hidden_layers * 2 * width
         if not self.projection:

@@ -1,7 +1,4 @@
-"""QLoRA: LoRA beside a base held in 4 bits.
-
-Only the small matrices are trained; the base is unpacked layer by layer.
-"""
+"""QLoRA: LoRA beside a base held in 4 bits, which is dequantized layer by layer."""
 
 from __future__ import annotations
 

@@ -12,10 +12,7 @@ from studio.model import ModelFacts
 
 
 class VirtualTokens(Method):
-    """Vectors that the model reads before the text as if they were token embeddings.
-
-    Their gradient goes through the whole model.
-    """
+    """Trained vectors that the model reads before the text as if they were token embeddings."""
 
     allows_packing: ClassVar[bool] = False
     mergeable: ClassVar[bool] = False

@@ -21,10 +21,7 @@ LOW_BITS = 0xFFFF  # the bits of a float32 that bf16 has not
 
 
 class RoundedAdamW(torch.optim.Optimizer):
-    """Loshchilov and Hutter 2019, arXiv 1711.05101, on bf16 weights. seed: of the rounding alone.
-
-    The rounding depends on seed, step and index of the weight only: a resume and copies on other devices draw the same.
-    """
+    """Loshchilov and Hutter 2019, arXiv 1711.05101. The rounding depends on seed, step and index of the weight only."""
 
     def __init__(
         self,
@@ -83,10 +80,7 @@ def _adamw(
     step: int,
     generator: torch.Generator,
 ) -> None:
-    """One step in place; the tensors are [n] of bf16.
-
-    exp_avg is rounded to the nearest: it moves by a tenth a step, so nothing is lost.
-    """
+    """One step in place, on [n] of bf16. exp_avg moves by a tenth a step: rounding it to nearest loses nothing."""
     beta1, beta2 = group["betas"]
     wide_grad = grad.float()
     wide_exp_avg = exp_avg.float().lerp_(wide_grad, 1 - beta1)

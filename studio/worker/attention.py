@@ -38,10 +38,7 @@ def packed_attention(
     dropout: float = 0.0,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """query: [b, heads, t, d]; key and value: [b, kv heads, t, d].
-
-    Returns [b, t, heads, d] and no attention weights.
-    """
+    """query: [b, heads, t, d]; key, value: [b, kv heads, t, d]. Returns [b, t, heads, d], no attention weights."""
     cu_seq_lens, row_starts = kwargs.pop("cu_seq_lens_q", None), kwargs.pop("row_starts", None)
     query, key, value = _autocast(query), _autocast(key), _autocast(value)
     if attention_mask is not None or query.shape[2] != key.shape[2]:

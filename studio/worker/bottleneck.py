@@ -1,7 +1,4 @@
-"""Bottleneck adapters (Houlsby, Pfeiffer) as a tuner of peft, which saves, loads, switches and disables them.
-
-Target modules are the last linears of sublayers: an adapter sees a sublayer's output before the residual addition.
-"""
+"""Bottleneck adapters (Houlsby, Pfeiffer) as a tuner of peft, behind the last linear of a sublayer."""
 
 from __future__ import annotations
 

@@ -44,10 +44,7 @@ class CheckpointedTrainer(Trainer):
             self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """Write under a temporary name, verify, add a manifest, rename; only then delete older ones.
-
-        A full disk is noted.
-        """
+        """Write under a temporary name, verify, rename; only then delete older ones. A full disk is noted."""
         self.report.phase("saving")
         folder, step = Path(self.args.output_dir), self.state.global_step
         self._check_weights_are_finite(step)

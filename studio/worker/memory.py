@@ -33,10 +33,7 @@ def empty_cache() -> None:
 
 
 def peak_counters() -> dict[str, int]:
-    """Bytes: {"reserved", "allocated"} of the CUDA allocator, or {"resident"} of this process's RAM.
-
-    Never less than before.
-    """
+    """Bytes, never less than before: "reserved" and "allocated" by the CUDA allocator, else "resident" in RAM."""
     if torch.cuda.is_available():
         counters = {"reserved": torch.cuda.max_memory_reserved(), "allocated": torch.cuda.max_memory_allocated()}
     else:

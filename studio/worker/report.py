@@ -189,10 +189,7 @@ class Report(TrainerCallback):
         return True
 
     def is_patience_over(self, state: Any) -> bool:
-        """Whether there were `early_stopping` evaluations since the best one, counted in the state.
-
-        A resume goes on counting.
-        """
+        """Whether `early_stopping` evaluations, counted in the state, have passed since the best one."""
         if not self.early_stopping:
             return False
         best_step = state.best_global_step or 0

@@ -34,10 +34,7 @@ def _warm_up_above_zero(factor: Any, warmup: int) -> Any:
 
 
 def sync_learning_rates(scheduler: torch.optim.lr_scheduler.LambdaLR) -> None:
-    """Set the optimizer's rates to those of the coming step.
-
-    A resume has loaded those that the old schedule ended with.
-    """
+    """Set the optimizer's rates to those of the coming step; a resume has loaded its old schedule's last ones."""
     factors = [factor(scheduler.last_epoch) for factor in scheduler.lr_lambdas]
     rates = [base * factor for base, factor in zip(scheduler.base_lrs, factors, strict=True)]
     for group, rate in zip(scheduler.optimizer.param_groups, rates, strict=True):

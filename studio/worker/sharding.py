@@ -118,10 +118,7 @@ def report_shard_sizes(model: Any, report: Any) -> None:
 
 
 def save_shard(model: Any, optimizer: Any, folder: Path) -> None:
-    """Write this process's shard of the trained weights.
-
-    Of the optimizer's state too, except the first one's, which the Trainer writes.
-    """
+    """Write this process's shard of weights and optimizer state; the Trainer writes the first one's state."""
     reshard(model)
     folder.mkdir(parents=True, exist_ok=True)
     shards = {name: to_local(weight).detach().cpu().contiguous() for name, weight in trained_weights(model).items()}
@@ -190,10 +187,7 @@ def _rank_file(name: str) -> str:
 
 
 def gather_full_model(trainer: Any) -> Any:
-    """The trained model, to be saved by the first process.
-
-    A sharded one is gathered weight by weight: all must call it.
-    """
+    """The trained model, to be saved by the first process. All must call it: a sharded one is gathered."""
     model = trainer.accelerator.unwrap_model(trainer.model, keep_torch_compile=False)
     if not trainer.sharded:
         return model

@@ -21,10 +21,7 @@ from studio.home import write_atomic
 
 
 def inspect(every: bool = True) -> dict[str, Any]:
-    """What torch reports of every device, or of the current one.
-
-    Raises nothing: what goes wrong is the answer's `error`.
-    """
+    """What torch reports of every device, or of the current one; what goes wrong is the answer's `error`."""
     answer: dict[str, Any] = {
         "version": torch.__version__,
         "cuda": torch.version.cuda,
@@ -53,10 +50,7 @@ def architectures() -> list[str]:
 
 
 def usable_devices(every: bool) -> list[dict[str, Any]]:
-    """Each device (or the current one) after a first matrix product on it.
-
-    Raises what torch raises where that fails.
-    """
+    """Each device (or the current one). Raises what torch raises where a first matrix product fails on it."""
     if not torch.accelerator.is_available():
         return []
     kind = torch.accelerator.current_accelerator().type
@@ -78,10 +72,7 @@ def usable_devices(every: bool) -> list[dict[str, Any]]:
 
 
 def refuse_unusable(device: Device) -> None:
-    """Raise DeviceError where torch cannot use the device that its driver shows; stores torch's answer.
-
-    Nothing for a CPU.
-    """
+    """Raise DeviceError where torch cannot use the device that its driver shows. Nothing for a CPU."""
     if not device.traits.cards:
         return
     fit.store_answer(device, inspect(every=False))

@@ -72,10 +72,7 @@ class StudioTrainer(CheckpointedTrainer):
     def training_step(
         self, model: Any, micro_batches: list[dict[str, Any]], num_items_in_batch: Any = None
     ) -> torch.Tensor:
-        """Forward and backward of every micro-batch.
-
-        Returns the loss per target token that this process adds to the step.
-        """
+        """Forward and backward of all micro-batches; returns this process's part of the loss per target token."""
         model.train()
         if hasattr(self.optimizer, "train") and callable(self.optimizer.train):
             self.optimizer.train()  # schedule-free optimizers keep two sets of weights
@@ -152,10 +149,7 @@ class StudioTrainer(CheckpointedTrainer):
     # -- optimizer and schedule
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        """The method's parameter groups where it has some, else all that is trained.
-
-        Weight decay as the Trainer does it.
-        """
+        """The method's parameter groups where it has some, else all that is trained."""
         groups = self.method.parameter_groups(self.model if model is None else model, self.args.learning_rate)
         if self.optimizer is not None or groups is None:
             super().create_optimizer(model)

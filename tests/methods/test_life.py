@@ -57,10 +57,7 @@ def logits(model: Any) -> torch.Tensor:
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=title)
 def test_train_save_attach(tiny_model: Path, tmp_path: Path, variant: dict[str, Any]) -> None:
-    """Loss falls; the result on a fresh base answers as the trained model did; without it the base answers.
-
-    A merge changes nothing.
-    """
+    """Loss falls; the result on a fresh base answers as trained, without it the base does; a merge changes nothing."""
     method = made(variant)
     model, losses = trained(method, tiny_model)
     assert losses[-1] < losses[0]
@@ -232,10 +229,7 @@ def test_loraplus_groups(tiny_model: Path) -> None:
 
 
 def test_start_from_main_directions_leaves_the_model(tiny_model: Path, tmp_path: Path) -> None:
-    """PiSSA and OLoRA take their part out of W: untrained, the model still answers as the base.
-
-    Saved, the change of W is nought.
-    """
+    """PiSSA and OLoRA take their part out of W: untrained the model answers as the base; saved, W is unchanged."""
     for init in ("pissa", "olora"):
         method = METHODS["lora"](init=init)
         model = method.wrap(method.load(tiny_model, torch.float32)).eval()
@@ -249,10 +243,7 @@ def test_start_from_main_directions_leaves_the_model(tiny_model: Path, tmp_path:
 
 
 def test_a_prefix_starts_as_its_words(tiny_model: Path) -> None:
-    """Before the first step the prefix is what the base keeps of the same words before the text.
-
-    Nothing must be unlearnt.
-    """
+    """Before the first step the prefix is what the base keeps of the same words: nothing must be unlearnt."""
     method = METHODS["prefix"](virtual_tokens=5)
     base = method.load(tiny_model, torch.float32).eval()
     words = torch.tensor([method.text_ids(base, method.text)]).expand(len(IDS), -1)

@@ -1,7 +1,4 @@
-"""Orders that set every knob of every method at least once to something else than its default.
-
-Test_variants holds that.
-"""
+"""Orders that set every knob of every method at least once to something else than its default (test_life)."""
 
 from __future__ import annotations
 

@@ -15,10 +15,7 @@ def noise(count: int, seed: int = 0) -> torch.Tensor:
 
 
 def test_rounding_is_right_in_the_mean() -> None:
-    """1 + k/512: bf16 has 1 and 1 + 1/128 there.
-
-    Of many roundings the share that went up is how near the upper one lies.
-    """
+    """bf16 has 1 and 1 + 1/128: the share of values that are rounded up is how near the upper one lies."""
     many = 200_000
     for expected in (0.0, 0.1, 0.5, 0.9):
         exact = 1 + expected / 128
@@ -49,10 +46,7 @@ def test_random_bits_are_uniform() -> None:
 
 
 def walk(dtype: torch.dtype, optimizer: type, steps: int = 400, **options: float) -> torch.Tensor:
-    """Weights of 1 with a constant gradient.
-
-    AdamW moves each by its rate a step, here a hundredth of what bf16 can tell beside 1.
-    """
+    """Weights of 1, constant gradient: AdamW moves each by lr a step, a hundredth of bf16's resolution there."""
     weight = torch.nn.Parameter(torch.ones(5000, dtype=dtype))
     made = optimizer([weight], lr=1 / 128 / 100, weight_decay=0.0, **options)
     for _ in range(steps):

@@ -33,10 +33,7 @@ def test_bytes_are_those_of_bitsandbytes(shape: tuple[int, int], double: bool) -
 def test_a_base_stands_in_its_bits_where_sixteen_do_not_fit(
     home: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A QLoRA run and its base on a small device: one base in 4 bits for both.
-
-    A merge goes into the 16 bits of the files all the same.
-    """
+    """A QLoRA run and its base on a small device share one base in 4 bits; a merge still takes the 16-bit files."""
     run = order(tiny_model, rows(tmp_path / "rows.json"), "method.name=qlora", "training.max_steps=2")
     carry(run)
     both = [reference.resolve(run.id), reference.resolve(f"base:{run.id}")]

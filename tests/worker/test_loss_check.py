@@ -1,7 +1,4 @@
-"""The check before every run, the probe off.
-
-A model that computes otherwise than transformers' plain forward is trained the plain way, and it is said.
-"""
+"""The loss check before every run: a model that computes otherwise than transformers is trained the plain way."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""What a run does on a card, as far as it can be seen without one.
-
-Places, kernels, precision, the probe's steps, the peers' settings.
-"""
+"""What a run does on a card, as far as a computer without one shows it."""
 
 from __future__ import annotations
 

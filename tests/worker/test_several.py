@@ -70,10 +70,7 @@ def ranks(run: Run) -> list[psutil.Process]:
 
 
 def test_a_split_model_under_its_supervisor(home: Path, tiny_model: Path, tmp_path: Path) -> None:
-    """Full fine-tuning split over two processes: one is killed, the run is resumed and ends as one process ends.
-
-    Then its supervisor is killed.
-    """
+    """FSDP over two processes: one is killed, the resumed run ends as one process does; then the supervisor dies."""
     data = rows(tmp_path / "rows.json", 23)
     alone = order(tiny_model, data, "method.name=full", *FIXED)
     expected = carry(alone)
@@ -237,7 +234,7 @@ def test_what_will_be_split_waits_in_16_bits(home: Path, tiny_model: Path, monke
 
     monkeypatch.setattr(fsdp, "fully_shard", counted)
     monkeypatch.setattr(distributed, "world_size", lambda: 1)
-    dist.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
     try:
         sharding.shard_model(tuned, torch.device("cpu"), torch.bfloat16)
         for name, weight in tuned.named_parameters():
