@@ -80,8 +80,7 @@ class StudioTrainer(CheckpointedTrainer):
         for index, micro_batch in enumerate(micro_batches):
             is_last = index == len(micro_batches) - 1
             with contextlib.nullcontext() if is_last else self.accelerator.no_sync(model):
-                # Processes average their gradients, and num_items_in_batch is that of all processes: hence ×
-                # world_size.
+                # Gradients are averaged over processes, but num_items_in_batch is that of all: hence × world_size.
                 scale = self.world_size / max(1, micro_batch["num_items_in_batch"])
                 micro_batch_loss = self.micro_batch_loss(model, micro_batch) * scale
                 self.accelerator.backward(micro_batch_loss)
