@@ -87,13 +87,13 @@ def json_lines(
             texts.pop()
         block = parse_lines(texts, range(first, first + len(texts)), done)
         if first == 1:
-            block.notes += _duplicate_key_notes_of(texts[:LINES_CHECKED])
+            block.notes += _notes_on_duplicate_keys(texts[:LINES_CHECKED])
         first += len(texts)
         block.last = first - 1
         yield block
 
 
-def _duplicate_key_notes_of(texts: list[bytes]) -> list[str]:
+def _notes_on_duplicate_keys(texts: list[bytes]) -> list[str]:
     """Notes on keys that occur twice in one of these lines. A program that writes such rows writes them throughout."""
     found: dict[str, None] = {}
     for text in texts:

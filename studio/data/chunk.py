@@ -97,14 +97,14 @@ def _chunk(conversations: list[dict[str, Any]], numbers: np.ndarray, problems: P
                 if len(m) > 2
             }:
                 conversation["turns"] = more
-    more = _optional([_json(c) if c else None for c in conversations])
+    extras = _optional([_json(c) if c else None for c in conversations])
     lines = (
         _numbers(np.array(problems.lines, np.int64)[numbers - problems.first])
         if problems.lines is not None
         else pa.nulls(len(conversations), pa.int64())
     )
     return Chunk(
-        pa.table([_numbers(numbers), lines, lists, more], schema=SCHEMA),
+        pa.table([_numbers(numbers), lines, lists, extras], schema=SCHEMA),
         *_hashes(data, text_ends, row_ends, identities),
     )
 

@@ -55,62 +55,48 @@ def detect(rows: list[Any], name: str = "the file") -> Detection:
         raise _unknown_layout(columns_of(sampled), rows, name)
     best = max(formats(), key=lambda n: (counts[n], fits[n]))
     fit = fits[best]
-    others = Counter(layout.TITLE for layout in map(layout_of, sampled) if layout is not None)
-    way = f", written as {others.most_common(1)[0][0]}" if others else ""
-    reason = (
-        f"{fit} of the first {len(sampled)} rows look like {formats()[best].TITLE}{way} (columns "
-        f"{_listed(columns_of(sampled))})."
-    )
-    others = ", ".join(
-        formats()[n].TITLE for n in counts if n != best and sum(n in names and best not in names for names in fitting)
-    )
-    unsure = ""
-    if fit < CONFIDENT_SHARE * len(sampled):
-        unsure = f"Only {fit} of the first {len(sampled)} rows look like {formats()[best].TITLE}."
+    look = f"{fit} of the first {len(sampled)} rows look like {formats()[best].TITLE}"
+    layouts = Counter(layout.TITLE for layout in map(layout_of, sampled) if layout is not None)
+    layout = f", written as {layouts.most_common(1)[0][0]}" if layouts else ""
+    reason = f"{look}{layout} (columns {_listed(columns_of(sampled))})."
+    if fit >= CONFIDENT_SHARE * len(sampled):
+        return Detection(best, reason)
+    unsure = f"Only {look}."
+    others = [n for n in counts if n != best and any(n in names and best not in names for names in fitting)]
+    if others:
         unsure += (
-            f" Others look like {others}: rows that do not fit are refused; a file for each layout keeps them all."
-            if others
-            else ""
+            f" Others look like {', '.join(formats()[n].TITLE for n in others)}: rows that do not fit are refused; "
         )
+        unsure += "a file for each layout keeps them all."
     return Detection(best, reason, unsure)
 
 
 def _unknown_layout(columns: list[str], rows: list[Any], name: str) -> DataError:
     if not columns:
-        said = "lists without names" if rows and isinstance(rows[0], list) else "no objects with named columns"
+        found = "lists without names" if rows and isinstance(rows[0], list) else "no objects with named columns"
         return DataError(
-            f"The rows of {name} are {said}.",
+            f"The rows of {name} are {found}.",
             'Write each row as an object, such as {"instruction": "…", "output": "…"}.',
             name,
         )
     message = f"The rows of {name} have none of the known layouts: {_listed(columns)}."
     sampled = [row for row in map(as_row, rows[:SAMPLE_ROWS]) if isinstance(row, dict)]
-    if len(rows) == 1 and sum(isinstance(value, list) for value in sampled[0].values()) > 1:
-        return DataError(
-            message, "Where these hold lists of rows, save the one to train on in a file of its own.", name
-        )
-    if (
-        len(rows) == 1
-        and len(columns) > 1
-        and all(isinstance(value, str) for value in sampled[0].values())
-        and any(" " in c for c in columns)
-    ):
-        return DataError(
-            message,
-            'Where these are questions and their answers, write each as a row: {"prompt": "…", "completion": "…"}.',
-            name,
-        )
+    if len(rows) == 1:
+        values = list(sampled[0].values())
+        if sum(isinstance(value, list) for value in values) > 1:
+            hint = "Where these hold lists of rows, save the one to train on in a file of its own."
+            return DataError(message, hint, name)
+        if len(columns) > 1 and all(isinstance(value, str) for value in values) and any(" " in c for c in columns):
+            hint = "Where these are questions and their answers, write each as a row: "
+            return DataError(message, hint + '{"prompt": "…", "completion": "…"}.', name)
     if {"custom_id", "response"} <= set(columns):
         hint = (
             "A batch's output holds answers alone: put each beside the question that has its custom_id in the "
             "request file, as messages."
         )
         return DataError(message, hint, name)
-    if (
-        any(sign in columns[0] for sign in ",;|\t")
-        and len(columns) < 2
-        or any(len(column) > 40 or column.endswith((".", "?", "!")) for column in columns)
-    ):
+    unsplit = len(columns) == 1 and any(delimiter in columns[0] for delimiter in ",;|\t")
+    if unsplit or any(len(column) > 40 or column.endswith((".", "?", "!")) for column in columns):
         return DataError(message, "Does the first line name the columns, and is the separator the right one?", name)
     return DataError(message, _layout_hint(columns, sampled), "data.mapping")
 
@@ -125,28 +111,26 @@ def _layout_hint(columns: list[str], rows: list[Row]) -> str:
                 f"Say which column holds the turns: --column messages={column} --column role={keys[0]} "
                 f"--column content={keys[1]}."
             )
-    if near := _conversation_hint(columns, rows):
-        return near
+    if hint := _conversation_hint(columns, rows):
+        return hint
     texts = [column for column in _text_columns(rows) if not _is_label(column, rows)]
-    asked, answer, system = (
-        next((c for c in texts if said.search(c)), None) for said in (QUESTION_NAMES, ANSWER_NAMES, SYSTEM_NAMES)
-    )
-    mapping = {part: c for part, c in (("prompt", asked), ("answer", answer), ("system", system)) if c}
-    if asked and answer and asked != answer and _mapping_works(mapping, rows):
+    mapping = {}
+    for part, names in (("prompt", QUESTION_NAMES), ("answer", ANSWER_NAMES), ("system", SYSTEM_NAMES)):
+        if column := next((c for c in texts if names.search(c)), None):
+            mapping[part] = column
+    question, answer = mapping.get("prompt"), mapping.get("answer")
+    if question and answer and question != answer and _mapping_works(mapping, rows):
         named = ", ".join(f"{part}: {c}" for part, c in mapping.items())
         return (
             f"Say which column holds what, as in mapping: {{{named}}}; or rename the columns, as in "
             f"{{instruction, output}}."
         )
-    if asked and not answer:
-        held = next((c for c in columns if ANSWER_NAMES.search(c)), None)
-        what = (
-            f"{held} holds {kind(next((row[held] for row in rows if row.get(held) is not None), None))}"
-            if held
-            else "there is none"
-        )
+    if question and not answer:
+        found = "there is none"
+        if column := next((c for c in columns if ANSWER_NAMES.search(c)), None):
+            found = f"{column} holds {kind(next((row[column] for row in rows if row.get(column) is not None), None))}"
         return (
-            f"No column holds the answer to {asked} as text: {what}. Write one answer a row as text, in a "
+            f"No column holds the answer to {question} as text: {found}. Write one answer a row as text, in a "
             "column such as output."
         )
     if len(texts) > 1 and _mapping_works({"prompt": texts[0], "answer": texts[-1]}, rows):
@@ -191,39 +175,26 @@ def suggest_mapping(rows: list[Any], kind: str, field: str, format: str) -> str:
     """A hint with a mapping that makes unusable rows usable, tried on them; "" where there is none."""
     rows = [row for row in map(as_row, rows) if isinstance(row, dict)]
     if kind == "unknown_role":
-        names, known_roles = list(dict.fromkeys(_roles(rows))), {role_of(name) for name in _roles(rows)}
+        names = list(dict.fromkeys(_roles(rows)))
+        known_roles = {role_of(name) for name in names}
         unknown_roles = [name for name in names if role_of(name) is None]
         missing_roles = [part for part in ("user", "assistant") if part not in known_roles]
         for parts in (missing_roles, missing_roles[::-1]):
             mapping = dict(zip(parts, unknown_roles))
             if mapping and len(unknown_roles) <= len(parts) and _mapping_works(mapping, rows):
-                return (
-                    "Rename it; or say who is who: "
-                    + " ".join(f"--column {part}={name}" for part, name in mapping.items())
-                    + "."
-                )
+                options = " ".join(f"--column {part}={name}" for part, name in mapping.items())
+                return f"Rename it; or say who is who: {options}."
     answer = next((name for name in formats()["prompt"].COLUMNS["answer"] if any(name in row for row in rows)), None)
-    asked = ("prompt", "alpaca")
-    if (
-        kind == "empty_field"
-        and format in asked
-        and answer
-        and field != answer
-        and _mapping_works({"text": answer}, rows)
-    ):
+    if kind != "empty_field" or format not in ("prompt", "alpaca") or not answer or field == answer:
+        return ""
+    if _mapping_works({"text": answer}, rows):
         return f"Fill it; or, to learn {answer} as plain text: --column text={answer}."
     return ""
 
 
 def _roles(rows: list[Row]) -> list[str]:
-    turns = [
-        turn
-        for row in rows
-        for value in row.values()
-        if isinstance(value, list)
-        for turn in value
-        if isinstance(turn, dict)
-    ]
+    lists = [value for row in rows for value in row.values() if isinstance(value, list)]
+    turns = [turn for value in lists for turn in value if isinstance(turn, dict)]
     return [turn[key] for turn in turns for key in ROLE_KEYS if isinstance(turn.get(key), str)]
 
 
@@ -234,38 +205,31 @@ def _turn_keys(rows: list[Row], column: str) -> tuple[str, str] | None:
         return None
     names = [name for name in turns[0] if all(isinstance(turn.get(name), str) for turn in turns)]
     role_key = next((name for name in names if all(role_of(turn[name]) for turn in turns)), None)
-    what = next(
-        (
-            name
-            for name in names
-            if name != role_key and any(" " in turn[name] or len(turn[name]) > 20 for turn in turns)
-        ),
-        None,
-    )
-    return (role_key, what) if role_key and what else None
+    others = [name for name in names if name != role_key]
+    content_key = next((k for k in others if any(" " in turn[k] or len(turn[k]) > 20 for turn in turns)), None)
+    return (role_key, content_key) if role_key and content_key else None
 
 
 def _mapping_works(mapping: dict[str, str], rows: list[Row]) -> bool:
     """Whether at least 9 of 10 of the first rows are usable with the mapping."""
     convert = Converter(formats()[format_of(mapping) or "alpaca"], mapping)
-    problem_kinds: list[str] = []
-    good = 0
+    refused: list[str] = []
+
+    def report(kind: str, *_: Any) -> None:
+        if KINDS[kind].severity == "refused":
+            refused.append(kind)
+
+    usable = 0
     for row in rows[:50]:
-        problem_kinds.clear()
-        good += convert(row, lambda kind, *_, told=problem_kinds: problem_kinds.append(kind)) is not None and not any(
-            KINDS[kind].severity == "refused" for kind in problem_kinds
-        )
-    return good * 10 >= 9 * len(rows[:50]) and good > 0
+        refused.clear()
+        usable += convert(row, report) is not None and not refused
+    return usable * 10 >= 9 * len(rows[:50]) and usable > 0
 
 
 def _text_columns(rows: list[Row]) -> list[str]:
-    """The columns that hold text in most rows."""
-    return [
-        c
-        for c in columns_of(rows)
-        if c != "(no name)"
-        and sum(isinstance(row.get(c), str) and bool(row[c].strip()) for row in rows) * 10 >= 9 * len(rows)
-    ]
+    """The columns that hold text in at least 9 of 10 rows."""
+    counts = Counter(name for row in rows for name, value in row.items() if isinstance(value, str) and value.strip())
+    return [name for name in columns_of(rows) if name != "(no name)" and counts[name] * 10 >= 9 * len(rows)]
 
 
 def _is_label(column: str, rows: list[Row]) -> bool:
@@ -275,10 +239,10 @@ def _is_label(column: str, rows: list[Row]) -> bool:
         column.lower(),
     ):
         return True
-    said = [row[column].strip() for row in rows if isinstance(row.get(column), str)]
-    return (
-        all(text.isascii() and " " not in text and (len(text) > 3 or text.isdigit()) for text in said) and len(said) > 1
-    )
+    texts = [row[column].strip() for row in rows if isinstance(row.get(column), str)]
+    if len(texts) < 2:
+        return False
+    return all(text.isascii() and " " not in text and (len(text) > 3 or text.isdigit()) for text in texts)
 
 
 def classification_mapping(columns: list[str], unused: list[str], format: str) -> dict[str, str] | None:
@@ -287,8 +251,8 @@ def classification_mapping(columns: list[str], unused: list[str], format: str) -
         (name for name in unused if name.lower() in ("label", "labels", "class", "category", "sentiment", "intent")),
         None,
     )
-    said = next((name for name in formats()["text"].COLUMNS["text"] if name in columns), None)
-    return {"prompt": said, "answer": label} if label and said and format == "text" else None
+    text = next((name for name in formats()["text"].COLUMNS["text"] if name in columns), None)
+    return {"prompt": text, "answer": label} if label and text and format == "text" else None
 
 
 def match_ignoring_case(columns: list[str]) -> dict[str, str] | None:

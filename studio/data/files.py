@@ -83,7 +83,9 @@ class Files:
             if self.archive:
                 hint = "Unpack it, and name the file that is meant."
             raise DataError(f"{name} holds files of several kinds: {', '.join(sorted(kinds))}.", hint, "data.train")
-        held_out = [p for p in files if any(map(HELD_OUT.search, (_stem(p), *p.relative_to(below).parts[:-1])))]
+        held_out = [
+            p for p in files if any(map(HELD_OUT.search, (p.name.partition(".")[0], *p.relative_to(below).parts[:-1])))
+        ]
         if held_out and len(held_out) < len(files):
             files = [p for p in files if p not in held_out]
             named = ", ".join(str(p.relative_to(below)) for p in held_out[:5])
@@ -171,10 +173,6 @@ def _data_ending(path: Path) -> str:
     if endings and endings[-1] in COMPRESSED_ENDINGS:
         endings.pop()
     return endings[-1] if endings and endings[-1] in DATA_ENDINGS else ""
-
-
-def _stem(path: Path) -> str:
-    return path.name.partition(".")[0]
 
 
 def _natural_key(name: str) -> list[tuple[bool, int, str]]:

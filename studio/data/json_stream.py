@@ -67,7 +67,8 @@ class JsonStream:
                     and not error.msg.startswith(("Unterminated", "Expecting value", "Invalid"))
                 ):
                     self.line += self.text.count("\n", self.position, error.pos)
-                    raise self.broken(_in_words(error)) from error
+                    near = " ".join(error.doc[max(0, error.pos - 20) : error.pos + 20].split())
+                    raise self.broken(f"{error.msg} (near {near!r})") from error
             except RecursionError as error:
                 raise self.broken("it is nested too deeply") from error
             except ValueError as error:  # a number of thousands of digits
@@ -111,8 +112,3 @@ def duplicate_key_notes(duplicate_keys: dict[str, None]) -> list[str]:
 def row_too_long(name: str, line: int) -> DataError:
     hint = "Is the end of a row or a quotation mark missing? Correct that line."
     return DataError(f"Line {line} of {name} is longer than {MAX_ROW_BYTES >> 20} MB.", hint, f"{name}:{line}")
-
-
-def _in_words(error: json.JSONDecodeError) -> str:
-    near = " ".join(error.doc[max(0, error.pos - 20) : error.pos + 20].split())
-    return f"{error.msg} (near {near!r})"

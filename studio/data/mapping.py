@@ -36,6 +36,7 @@ PARTS = {
     "label": "label",
     **dict.fromkeys(REASONING, "reasoning"),
 }
+REQUIRED_PARTS = frozenset(("instruction", "output", "messages", "text", "chosen", "rejected"))
 TAGS = {
     "role": "role_tag",
     "content": "content_tag",
@@ -234,18 +235,11 @@ def with_label_column(mapping: dict[str, Any] | None, rows: list[Any]) -> dict[s
 
 def check_columns(mapping: dict[str, Any] | None, columns: list[str], name: str) -> None:
     """Raise DataError when the mapping names a column that the file does not have."""
-    found = normalized_mapping(mapping)
-    missing = [c for c in (found["columns"].values() if found else ()) if c not in columns]
-    needed = [c for c in missing if not _optional(found, c)] if found else []
-    if needed:
-        raise DataError(
-            f"{name} has no column {needed[0]!r}.", f"Its columns are: {', '.join(columns[:20])}.", "data.mapping"
-        )
-
-
-def _optional(found: dict[str, Any], column: str) -> bool:
-    parts = {PARTS.get(part, part) for part, name in found["columns"].items() if name == column}
-    return not parts & {"instruction", "output", "messages", "text", "chosen", "rejected"}
+    normalized = normalized_mapping(mapping) or {"columns": {}}
+    for part, column in normalized["columns"].items():
+        if column not in columns and PARTS.get(part, part) in REQUIRED_PARTS:
+            hint = f"Its columns are: {', '.join(columns[:20])}."
+            raise DataError(f"{name} has no column {column!r}.", hint, "data.mapping")
 
 
 def resolve_entry(source: str, mapping: dict[str, Any] | None) -> tuple[str, dict[str, Any] | None]:

@@ -118,7 +118,10 @@ class Parts:
     """All parts of a data set as one table, on disk. files: (name, rows before it, lines before it)."""
 
     def __init__(self, folder: Path, files: list[tuple[str, int, int]]):
-        self.maps = [_map(folder / name) for name, *_ in files]
+        self.maps = []
+        for name, *_ in files:
+            with open(folder / name, "rb") as file:
+                self.maps.append(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
         self.table = pa.concat_tables(
             [_shifted(arrays, rows, lines) for arrays, (_, rows, lines) in zip(self.maps, files, strict=True)]
         )
@@ -128,11 +131,6 @@ class Parts:
         for arrays in self.maps:
             if hasattr(arrays, "madvise"):  # not on Windows
                 arrays.madvise(mmap.MADV_DONTNEED)
-
-
-def _map(path: Path) -> mmap.mmap:
-    with open(path, "rb") as file:
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
 def _shifted(arrays: mmap.mmap, first_row: int, first_line: int) -> pa.Table:

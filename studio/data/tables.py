@@ -171,11 +171,11 @@ def arrow_rows(path: Path, container: Container) -> Iterator[Block]:
 
     done, size = 0, path.stat().st_size
     try:
-        source = (
-            pa.BufferReader(_read_all(path, container.compression))
-            if container.compression
-            else pa.memory_map(str(path))
-        )
+        if container.compression:
+            with open_decompressed(path, container.compression) as file:
+                source = pa.BufferReader(file.read())
+        else:
+            source = pa.memory_map(str(path))
         batches = (
             pq.ParquetFile(source).iter_batches(batch_size=ROWS_PER_BLOCK)
             if container.name == "parquet"
@@ -189,11 +189,6 @@ def arrow_rows(path: Path, container: Container) -> Iterator[Block]:
         raise DataError(
             f"{path.name} is a damaged {container.name} file: {error}.", "Write the file again.", path.name
         ) from error
-
-
-def _read_all(path: Path, compression: str) -> bytes:
-    with open_decompressed(path, compression) as file:
-        return file.read()
 
 
 def _arrow_batches(pa: Any, source: Any) -> Iterator[Any]:
@@ -217,7 +212,7 @@ def _block(pa: Any, batch: Any, done: int) -> Block:
 
 def _row_by_row(pa: Any, batch: Any, done: int) -> Block:
     """Rows whose text is not UTF-8 are told apart from sound ones."""
-    columns = [_as_bytes(pa, column) for column in batch.columns]
+    columns = [column.view(_bytes_type(pa, column.type)) for column in batch.columns]
     for column in columns:
         column.validate(full=True)
     block = Block(lines=None, done=done)
@@ -235,12 +230,8 @@ def _row_by_row(pa: Any, batch: Any, done: int) -> Block:
     return block
 
 
-def _as_bytes(pa: Any, column: Any) -> Any:
-    """The column with every text in it as its bytes, which any bytes are."""
-    return column.view(_bytes_type(pa, column.type))
-
-
 def _bytes_type(pa: Any, kind: Any) -> Any:
+    """The type with binary in the place of every string: any bytes are valid in it."""
     if pa.types.is_string(kind):
         return pa.binary()
     if pa.types.is_large_string(kind):

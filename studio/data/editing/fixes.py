@@ -29,12 +29,8 @@ def apply_fix(kind: str, row: Any) -> Any:
     return row
 
 
-def _fix_mojibake(text: str) -> str:
-    """UTF-8 that was read as Windows-1252, as UTF-8 again; what does not fit stays."""
-    return GARBLED.sub(_as_utf8, text)
-
-
 def _as_utf8(found: re.Match[str]) -> str:
+    """UTF-8 that was decoded as Windows-1252, decoded again; unchanged where it is no UTF-8."""
     try:
         return b"".join(_byte(char) for char in found[0]).decode("utf-8")
     except UnicodeError:
@@ -113,7 +109,7 @@ TEXT_FIXES: dict[str, Callable[[str], str]] = {
     "crlf": lambda text: text.replace("\r\n", "\n").replace("\r", "\n"),
     "nul": lambda text: INVISIBLE.sub("", text),
     "bom": lambda text: text.replace("\ufeff", ""),
-    "mojibake": _fix_mojibake,
+    "mojibake": lambda text: GARBLED.sub(_as_utf8, text),
     "html": _strip_markup,
     "control_token": lambda text: CONTROL.sub("", text),
     "media": lambda text: MEDIA.sub("", text).strip(),

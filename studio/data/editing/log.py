@@ -64,7 +64,10 @@ class Edits:
             self.check_seen(state, revision)
             control = given.get("op") if isinstance(given, dict) else None
             if control in CONTROLS:
-                _check_control(state, str(control))
+                if control == "redo" and not state.undone:
+                    raise DataError("There is nothing to do again.", "", "op")
+                if control != "redo" and not state.steps:
+                    raise DataError("There is nothing to undo.", "", "op")
                 line: dict[str, Any] = {"op": control}
             else:
                 line = resolved(operation(given), state, self.dataset).model_dump(exclude_defaults=False)
@@ -136,10 +139,3 @@ def _replay(lines: list[bytes]) -> tuple[list[Step], list[Step]]:
             steps.append(operation(given))
             undone = []
     return steps, undone
-
-
-def _check_control(state: State, control: str) -> None:
-    if control == "redo" and not state.undone:
-        raise DataError("There is nothing to do again.", "", "op")
-    if control != "redo" and not state.steps:
-        raise DataError("There is nothing to undo.", "", "op")
