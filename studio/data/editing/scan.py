@@ -40,44 +40,38 @@ def find(
     state: State, step: Replace, start: int = 0, seconds: float | None = None, examples: int = MAX_EXAMPLES
 ) -> Hits:
     """The rows from a place in the order on that a replacement changes. seconds: after which the answer is given."""
-    rows, matches, excerpts = [], 0, []
+    rows, num_matches, excerpts = [], 0, []
     deadline = None if seconds is None else time.process_time() + seconds
-    needle = (
-        json.dumps(step.find, ensure_ascii=False)[1:-1].encode("utf-8", "surrogatepass")
-        if step.case and not step.regex
-        else None
-    )
+    needle = None
+    if step.case and not step.regex:
+        needle = json.dumps(step.find, ensure_ascii=False)[1:-1].encode("utf-8", "surrogatepass")
     step.pattern  # noqa: B018 - refused before the first row
     for n, row in enumerate(state.order[start:].tolist()):
         if deadline is not None and n and not n % BATCH_ROWS and time.process_time() > deadline:
-            return Hits(rows, matches, excerpts, start + n)
-        if (
-            needle is not None
-            and not state.changed(row)
-            and needle not in (line := state.base.line(row))
-            and b"\\u" not in line
-        ):
-            continue
-        found = [
-            (cell, matches)
-            for cell in cells(state.value(row), step.skipped, step.only)
-            if (matches := list(step.matches_in(cell.text)))
-        ]
-        if found:
+            return Hits(rows, num_matches, excerpts, start + n)
+        if needle is not None and not state.changed(row):
+            line = state.base.line(row)
+            if needle not in line and b"\\u" not in line:
+                continue
+        matched = []
+        for cell in cells(state.value(row), step.skipped, step.only):
+            if matches := list(step.matches_in(cell.text)):
+                matched.append((cell, matches))
+        if matched:
             rows.append(row)
-            matches += sum(len(matches) for _, matches in found)
+            num_matches += sum(len(matches) for _, matches in matched)
             if len(excerpts) < examples:
-                cell, matches = found[0]
+                cell, matches = matched[0]
                 excerpts.append(
                     {
                         "row": row,
                         "path": list(cell.path),
                         "label": cell.label,
                         "parts": match_excerpt(cell.text, matches),
-                        "more": len(found) - 1,
+                        "more": len(matched) - 1,
                     }
                 )
-    return Hits(rows, matches, excerpts, None)
+    return Hits(rows, num_matches, excerpts, None)
 
 
 def fix(
