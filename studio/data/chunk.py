@@ -166,8 +166,10 @@ def _check(texts: _Texts, answers: np.ndarray, broken: dict[int, str], problems:
     for text, content in broken.items():
         surrogate = next(char for char in content if "\ud800" <= char <= "\udfff")
         escaped = "\udc80" <= surrogate <= "\udcff"  # how Python writes a byte that is no UTF-8
-        reason = f"The text holds half a sign (\\u{ord(surrogate):04x}): an emoji that was cut in two. "
-        reason += "Write it whole, or take it out."
+        reason = (
+            f"The text holds half a sign (\\u{ord(surrogate):04x}): an emoji that was cut in two. "
+            "Write it whole, or take it out."
+        )
         value = content.encode(errors="replace").decode()
         problems("encoding", texts.at(text, problems), value, "" if escaped else reason)
 

@@ -55,19 +55,20 @@ def detect(rows: list[Any], name: str = "the file") -> Detection:
         raise _unknown_layout(columns_of(sampled), rows, name)
     best = max(formats(), key=lambda n: (counts[n], fits[n]))
     fit = fits[best]
-    look = f"{fit} of the first {len(sampled)} rows look like {formats()[best].TITLE}"
+    title = formats()[best].TITLE
     layouts = Counter(layout.TITLE for layout in map(layout_of, sampled) if layout is not None)
     layout = f", written as {layouts.most_common(1)[0][0]}" if layouts else ""
-    reason = f"{look}{layout} (columns {_listed(columns_of(sampled))})."
+    columns = _listed(columns_of(sampled))
+    reason = f"{fit} of the first {len(sampled)} rows look like {title}{layout} (columns {columns})."
     if fit >= CONFIDENT_SHARE * len(sampled):
         return Detection(best, reason)
-    unsure = f"Only {look}."
-    others = [n for n in counts if n != best and any(n in names and best not in names for names in fitting)]
-    if others:
+    unsure = f"Only {fit} of the first {len(sampled)} rows look like {title}."
+    other_names = [n for n in counts if n != best and any(n in names and best not in names for names in fitting)]
+    if other_names:
+        others = ", ".join(formats()[n].TITLE for n in other_names)
         unsure += (
-            f" Others look like {', '.join(formats()[n].TITLE for n in others)}: rows that do not fit are refused; "
+            f" Others look like {others}: rows that do not fit are refused; a file for each layout keeps them all."
         )
-        unsure += "a file for each layout keeps them all."
     return Detection(best, reason, unsure)
 
 
@@ -87,8 +88,11 @@ def _unknown_layout(columns: list[str], rows: list[Any], name: str) -> DataError
             hint = "Where these hold lists of rows, save the one to train on in a file of its own."
             return DataError(message, hint, name)
         if len(columns) > 1 and all(isinstance(value, str) for value in values) and any(" " in c for c in columns):
-            hint = "Where these are questions and their answers, write each as a row: "
-            return DataError(message, hint + '{"prompt": "…", "completion": "…"}.', name)
+            return DataError(
+                message,
+                'Where these are questions and their answers, write each as a row: {"prompt": "…", "completion": "…"}.',
+                name,
+            )
     if {"custom_id", "response"} <= set(columns):
         hint = (
             "A batch's output holds answers alone: put each beside the question that has its custom_id in the "

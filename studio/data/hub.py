@@ -39,8 +39,8 @@ def path_of(text: str) -> Path:
 
     Raises DataError with the Hub's answer. Without a network, an earlier copy is used.
     """
-    found = ID.fullmatch(text)
-    repo, config, split = found["repo"], found["config"], found["split"] or "train"
+    match = ID.fullmatch(text)
+    repo, config, split = match["repo"], match["config"], match["split"] or "train"
     local = _local_file(text)
     revision_file = local.with_suffix(".revision")
     revision = _revision(repo, revision_file) if local.is_file() else None

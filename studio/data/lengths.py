@@ -61,14 +61,12 @@ def statistics(
     """
     conversations = dataset.conversations if isinstance(dataset, Dataset) else dataset
     count = len(conversations)
-    chosen = (
-        conversations
-        if count <= MAX_COUNTED
-        else conversations.take([n * count // MAX_COUNTED for n in range(MAX_COUNTED)])
-    )
+    counted = conversations
+    if count > MAX_COUNTED:
+        counted = conversations.take([n * count // MAX_COUNTED for n in range(MAX_COUNTED)])
     sizes, trained, turns, template_problems = [], [], 0, TemplateProblems()
-    for start in range(0, len(chosen), 250):
-        batch = chosen.batch(start, 250)
+    for start in range(0, len(counted), 250):
+        batch = counted.batch(start, 250)
         turns += sum(len(c["messages"]) or 1 for c in batch)
         for conversation, e in zip(batch, encoder.encode_each(batch, whole=True), strict=True):
             template_problems.check(conversation, e, encoder)
@@ -76,12 +74,12 @@ def statistics(
                 sizes.append(len(e.ids))
                 trained.append(e.n_trained)
         if report:
-            report(min(start + 250, len(chosen)), len(chosen))
-    lengths, factor = np.array(sizes, np.int64), count / max(1, len(chosen))
+            report(min(start + 250, len(counted)), len(counted))
+    lengths, factor = np.array(sizes, np.int64), count / max(1, len(counted))
     counts = {kind: round(many * factor) for kind, many in template_problems.counts.items()}
     result = {
         "rows": count,
-        "counted": len(chosen),
+        "counted": len(counted),
         "turns": round(turns * factor),
         "unrenderable": counts.get("unrenderable", 0),
     }
@@ -89,7 +87,7 @@ def statistics(
         lengths, encoder.max_length, encoder.too_long, factor
     )
     return result | {
-        "languages": languages(chosen),
+        "languages": languages(counted),
         "problems": [p.as_dict() for p in template_problems.problems],
         "counts": counts,
     }
@@ -109,8 +107,8 @@ class TemplateProblems:
             return
         if not e.n_trained:
             self._add("untrained", conversation, "No token of this row is trained on.")
-        if beyond := encoder.describe_overlong(e):
-            self._add("over_context", conversation, beyond)
+        if reason := encoder.describe_overlong(e):
+            self._add("over_context", conversation, reason)
         for kind in e.left_out:
             self._add(kind, conversation)
 

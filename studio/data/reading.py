@@ -220,7 +220,7 @@ def _preview(reader: SourceReader) -> Preview:
         )
     if thread := detect_thread(rows, reader.name):
         rows = next(group_turns([first], thread)).rows
-        used = {getattr(thread, name) for name in ("role", "content", "conversation", "place", "member", "parent")}
+        used = {getattr(thread, name) for name in ("role", "content", "conversation", "position", "member", "parent")}
         return Preview(detect(rows, reader.name), columns, [c for c in columns if c not in used], None, thread)
     try:
         detection = detect(rows, reader.name)

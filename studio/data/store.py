@@ -24,6 +24,19 @@ from studio.data.dataset import Conversations, Dataset
 from studio.data.problem import Problem
 from studio.home import subfolder
 
+DATASET_FIELDS = (
+    "format",
+    "container",
+    "rows",
+    "fingerprint",
+    "columns",
+    "reason",
+    "unsure",
+    "unused",
+    "notes",
+    "encoding",
+)
+
 
 def folder_of(fingerprint: str) -> Path:
     return subfolder("datasets") / fingerprint
@@ -55,7 +68,7 @@ def write(
     rows: dict[str, np.ndarray],
     hashes: dict[str, np.ndarray],
 ) -> None:
-    """Everything but the Arrow files, which stand there already under about["files"]."""
+    """Write everything but the Arrow files, which exist already: metadata["files"]."""
     files = metadata["files"]
     with open(folder / "problems.jsonl", "w", encoding="utf-8") as file:
         for p in problems:
@@ -80,7 +93,7 @@ def write(
 
 
 def load(source: str, folder: Path) -> Dataset:
-    """A stored data set; its rows stay on disk until they are asked for."""
+    """A stored data set; its rows are read from disk on access."""
     metadata = json.loads((folder / "studio.json").read_text(encoding="utf-8"))
     with open(folder / "problems.jsonl", encoding="utf-8") as file:
         problems = [Problem(**json.loads(line)) for line in file]
@@ -88,21 +101,6 @@ def load(source: str, folder: Path) -> Dataset:
         rows = {key[5:]: arrays[key] for key in arrays.files if key.startswith("kind_")}
         exact, endings = arrays["exact"], arrays["endings"]
     table = Parts(folder, metadata["files"]).table
-    fields = {
-        key: metadata[key]
-        for key in (
-            "format",
-            "container",
-            "rows",
-            "fingerprint",
-            "columns",
-            "reason",
-            "unsure",
-            "unused",
-            "notes",
-            "encoding",
-        )
-    }
     return Dataset(
         source=source,
         conversations=Conversations(table),
@@ -110,7 +108,7 @@ def load(source: str, folder: Path) -> Dataset:
         by_kind=rows,
         exact=exact,
         endings=endings,
-        **fields,
+        **{key: metadata[key] for key in DATASET_FIELDS},
     )
 
 

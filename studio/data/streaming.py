@@ -4,9 +4,9 @@ The first training step waits only for the first part. The rows of an epoch and 
 encoded, so they are the same whether the rows are streamed or already on disk. A row that cannot be trained on keeps
 its position and is empty.
 
-    part-00000.arrow …   encoded rows, in the order in which the first epoch meets them
+    part-00000.arrow …   encoded rows, in the order of the first epoch
     eval.arrow           the rows held out
-    order.npy            which of the rows stands at each place of an epoch
+    order.npy            the row at each position of an epoch
     record.json          as for small sets; written last, when the folder gets its name
 """
 
@@ -60,9 +60,9 @@ class EpochOrder:
         visited = self.chosen[shuffled(len(self.chosen), seed, 0)]
         _, first_visits = np.unique(visited, return_index=True)
         self.encoded = visited[np.sort(first_visits)]  # each candidate once, in the order of the first epoch
-        place = np.empty(self.first[-1], np.int64)
-        place[self.encoded] = np.arange(len(self.encoded))
-        self.of = place[self.chosen]
+        row_of_candidate = np.empty(self.first[-1], np.int64)
+        row_of_candidate[self.encoded] = np.arange(len(self.encoded))
+        self.of = row_of_candidate[self.chosen]
 
     @property
     def parts(self) -> int:
@@ -72,32 +72,32 @@ class EpochOrder:
 class StreamedRows(Sequence[Row]):
     """The rows of an epoch while they are still being encoded. Access to a row waits until its part is written."""
 
-    def __init__(self, places: EpochOrder, draft: Path, final: Path, running: Callable[[], None], bound: int):
+    def __init__(self, epoch_order: EpochOrder, draft: Path, final: Path, running: Callable[[], None], bound: int):
         """running: called while waiting; raises StudioError when the encoder has ended without the row.
 
         bound: the largest number of tokens of a row.
         """
-        self.places, self.draft, self.final, self.running, self.bound = places, draft, final, running, bound
+        self.epoch_order, self.draft, self.final, self.running, self.bound = epoch_order, draft, final, running, bound
         self.tables: dict[int, pa.Table] = {}
 
     def __len__(self) -> int:
-        return len(self.places.of)
+        return len(self.epoch_order.of)
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
             return [self[n] for n in range(*index.indices(len(self)))]
         if not -len(self) <= index < len(self):
             raise IndexError(index)
-        part, place = divmod(int(self.places.of[index]), PART)
-        return EncodedRows(self.part(part))[place]
+        part, row = divmod(int(self.epoch_order.of[index]), PART)
+        return EncodedRows(self.part(part))[row]
 
     def part(self, number: int) -> pa.Table:
         if number not in self.tables:
-            self.tables[number] = open_rows(self._found(f"part-{number:05}.arrow")).table
+            self.tables[number] = open_rows(self._wait_for(f"part-{number:05}.arrow")).table
         return self.tables[number]
 
     def held_out(self) -> EncodedRows:
-        return open_rows(self._found("eval.arrow"))
+        return open_rows(self._wait_for("eval.arrow"))
 
     def first(self, count: int) -> list[Row]:
         """The first usable rows in training order, from the first part alone."""
@@ -124,9 +124,9 @@ class StreamedRows(Sequence[Row]):
         while self.finished() is None:
             self.running()
             time.sleep(POLL_SECONDS)
-        return parts(self.final, self.places.of).content
+        return parts(self.final, self.epoch_order.of).content
 
-    def _found(self, name: str) -> Path:
+    def _wait_for(self, name: str) -> Path:
         while True:
             for folder in (self.draft, self.final):
                 if (folder / name).is_file():
@@ -188,42 +188,42 @@ def start_streaming(
         "cut": {},
         "tokens_lost": 0,
         "eval": {"rows": len(eval_rows), "of": available},
-        "ahead": rows.places.parts,
+        "ahead": rows.epoch_order.parts,
     }
     return Prepared(rows, eval_rows, record, statistics, key, encoder.template.stop_strings)
 
 
-def encode(work: EncodingJob) -> None:
+def encode(job: EncodingJob) -> None:
     """Write a large set part by part, and its record at the end."""
-    folder, counts = work.folder, [len(part.train) for part in work.drawn]
-    places = EpochOrder(work.order, counts, work.seed)
-    eval_rows = encoding.write_eval(work, folder / ".eval")
+    folder, counts = job.folder, [len(part.train) for part in job.drawn]
+    epoch_order = EpochOrder(job.order, counts, job.seed)
+    eval_rows = encoding.write_eval(job, folder / ".eval")
     os.replace(folder / ".eval", folder / "eval.arrow")
     trained: list[int] = []
-    for number in range(places.parts):
-        chunk = places.encoded[number * PART : (number + 1) * PART]
+    for number in range(epoch_order.parts):
+        chunk = epoch_order.encoded[number * PART : (number + 1) * PART]
         with Writer(folder / ".part") as writer:
-            writer.add(_encoded(chunk, places.first, work))
+            writer.add(_encoded(chunk, epoch_order.first, job))
         os.replace(folder / ".part", folder / f"part-{number:05}.arrow")
         trained += writer.trained
-        work.report(min((number + 1) * PART, len(places.encoded)), len(places.encoded))
-    rows = parts(folder, places.of)
+        job.report(min((number + 1) * PART, len(epoch_order.encoded)), len(epoch_order.encoded))
+    rows = parts(folder, epoch_order.of)
     if not sum(trained):
-        raise DataError("No row is left to train on.", encoding.why(work.record), "data")
-    np.save(folder / "order.npy", places.of)
-    encoding.write_record(work, counts, rows, np.array(trained, np.int64)[places.of], eval_rows)
+        raise DataError("No row is left to train on.", encoding.why(job.record), "data")
+    np.save(folder / "order.npy", epoch_order.of)
+    encoding.write_record(job, counts, rows, np.array(trained, np.int64)[epoch_order.of], eval_rows)
 
 
-def _encoded(chunk: np.ndarray, first: np.ndarray, work: EncodingJob) -> list[Encoded]:
+def _encoded(chunk: np.ndarray, first: np.ndarray, job: EncodingJob) -> list[Encoded]:
     """The candidates of a part, encoded; EMPTY_ROW for each one that cannot be trained on."""
     rows = [EMPTY_ROW] * len(chunk)
-    for n, part in enumerate(work.drawn):
+    for n, part in enumerate(job.drawn):
         source_rows = np.flatnonzero((chunk >= first[n]) & (chunk < first[n + 1]))
         place = iter(source_rows.tolist())
-        for batch, encoded in encoding.batches(part.train.take((chunk[source_rows] - first[n]).tolist()), work.encoder):
+        for batch, encoded in encoding.batches(part.train.take((chunk[source_rows] - first[n]).tolist()), job.encoder):
             for conversation, encoded_row in zip(batch, encoded, strict=True):
                 rows[next(place)] = (
-                    encoding.accept_row(conversation, encoded_row, work.encoder, part.dataset.source, work.record)
+                    encoding.accept_row(conversation, encoded_row, job.encoder, part.dataset.source, job.record)
                     or EMPTY_ROW
                 )
     return rows

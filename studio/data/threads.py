@@ -81,7 +81,7 @@ class ThreadColumns:
     role: str
     content: str
     conversation: str | None = None
-    place: str | None = None
+    position: str | None = None
     member: str | None = None
     parent: str | None = None
 
@@ -156,9 +156,9 @@ def _groups(turns: list[Turn], how: ThreadColumns) -> list[list[Turn]]:
     for row, line in turns:
         if row.get(how.conversation) not in (None, ""):
             threads.setdefault(str(row[how.conversation]), []).append((row, line))
-    if how.place is None:
+    if how.position is None:
         return list(threads.values())
-    return [sorted(thread, key=lambda turn: _number(turn[0].get(how.place))) for thread in threads.values()]
+    return [sorted(thread, key=lambda turn: _number(turn[0].get(how.position))) for thread in threads.values()]
 
 
 def _number(value: Any) -> float:

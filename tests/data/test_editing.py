@@ -118,12 +118,12 @@ class Model:
             rows.insert(at, [free, step["value"]])
             free += 1
         elif step["op"] == "replace":
-            rows = [[n, {key: self.put(step, text) for key, text in row.items()}] for n, row in rows]
+            rows = [[n, {key: self.replace_text(step, text) for key, text in row.items()}] for n, row in rows]
         self.past.append((rows, free))
         self.future = []
 
     @staticmethod
-    def collate(step: dict[str, Any], text: str) -> str:
+    def replace_text(step: dict[str, Any], text: str) -> str:
         if step["case"]:
             return text.replace(step["find"], step["put"])
         return step["put"].join(_split(text, step["find"]))

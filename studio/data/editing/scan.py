@@ -94,10 +94,10 @@ def fix(
     candidates = [row for row in _rows_with_kind(state, dataset, step.kind) if state.exists(row)]
     if step.rows is not None:
         candidates = sorted(set(candidates) & set(step.rows))
-    for place in range(start, len(candidates), BATCH_ROWS):
-        if deadline is not None and place > start and time.process_time() > deadline:
-            return Hits(rows, len(rows), excerpts, place)
-        for row in _still_faulty(state, step.kind, candidates[place : place + BATCH_ROWS]):
+    for start_row in range(start, len(candidates), BATCH_ROWS):
+        if deadline is not None and start_row > start and time.process_time() > deadline:
+            return Hits(rows, len(rows), excerpts, start_row)
+        for row in _still_faulty(state, step.kind, candidates[start_row : start_row + BATCH_ROWS]):
             if step.way == "delete":
                 rows.append(row)
                 value = state.base.broken[row][1] if state.broken(row) else state.value(row)
