@@ -21,7 +21,7 @@ from studio.device import Device
 from studio.footprint import Footprint
 from studio.forecast import advice, duration
 from studio.memory import ranks, studio_loop
-from studio.memory.architecture import Same, read_architecture
+from studio.memory.architecture import ByIdentity, read_architecture
 from studio.memory.explain import explain
 from studio.memory.overhead import Overhead, overhead
 from studio.memory.states import states
@@ -127,20 +127,22 @@ def estimate(
     walked, around, loop = walk(facts, config, device, known, correction)
     causes, high = by_cause(walked, around, correction), _seen(walked.peak + around.high, around, correction)
     pace = (
-        duration.pace(facts, config, known, loop, duration.speed(device, loop.base, rates, duration.kind(config)))
+        duration.pace(
+            facts, config, known, loop, duration.speed(device, loop.weight_itemsize, rates, duration.kind(config))
+        )
         if known
         else None
     )
     disk = on_disk(facts, config)
     sharing: dict[str, Any] = {}
-    if loop.ranks > 1:
+    if loop.world_size > 1:
         one = {"total": sum(causes.values()), "high": high, "by_cause": causes}
         sharing = {
-            "processes": loop.ranks,
-            "sharding": "fsdp" if loop.split else "ddp",
-            "by_rank": tuple({"rank": rank, **one} for rank in range(loop.ranks)),
+            "processes": loop.world_size,
+            "sharding": "fsdp" if loop.fsdp else "ddp",
+            "by_rank": tuple({"rank": rank, **one} for rank in range(loop.world_size)),
         }
-    needed = high * loop.ranks if not device.traits.cards else high  # processes on a CPU share its RAM
+    needed = high * loop.world_size if not device.traits.cards else high  # processes on a CPU share its RAM
     made = Estimate(
         total=sum(causes.values()),
         low=_seen(walked.peak + around.low, around, correction),
@@ -148,10 +150,10 @@ def estimate(
         allocated=walked.peak + around.workspace,
         by_cause=causes,
         by_phase={
-            moment: _seen(around.at(size, walked), around, correction) for moment, size in walked.by_moment.items()
+            moment: _seen(around.at(size, walked), around, correction) for moment, size in walked.peak_by_phase.items()
         },
-        peak_phase=walked.moment,
-        trainable=tuned(Same((facts,)), config.method)[2],
+        peak_phase=walked.peak_phase,
+        trainable=tuned(ByIdentity((facts,)), config.method)[2],
         parameters=facts.parameters,
         checkpointing=loop.checkpointing,
         optimizer=loop.optimizer,
@@ -182,11 +184,11 @@ def grown(facts: ModelFacts, config: RunConfig) -> ModelFacts:
     """Facts with the rows that data.new_tokens needs; without the base's tokenizer, a row for each."""
     if not config.data.new_tokens or facts.token_rows:
         return facts
-    return _grown(Same((facts,)), config.data.new_tokens, source.local(config.model))
+    return _grown(ByIdentity((facts,)), config.data.new_tokens, source.local(config.model))
 
 
 @lru_cache(maxsize=16)
-def _grown(same: Same, texts: tuple[str, ...], folder: Path | None) -> ModelFacts:
+def _grown(same: ByIdentity, texts: tuple[str, ...], folder: Path | None) -> ModelFacts:
     facts: ModelFacts = same[0]
     if folder is None or not (folder / "tokenizer.json").is_file():
         return facts.grown(facts.rows + len(texts), len(texts))
@@ -208,7 +210,7 @@ def _advised(
         needed = _seen(walked.peak + around.high, around, correction)
         return sum(
             by_cause(walked, around, correction).values()
-        ), needed * loop.ranks if not device.traits.cards else needed
+        ), needed * loop.world_size if not device.traits.cards else needed
 
     found = (
         [] if made.fits else advice.advise(config, device.free, lambda order: measured(order, rows), made.checkpointing)
@@ -284,7 +286,8 @@ def walk(
 def _fits(found: tuple[Step, Overhead, TrainingLoop], device: Device, correction: float) -> bool:
     walked, around, loop = found
     return (
-        _seen(walked.peak + around.high, around, correction) * (1 if device.traits.cards else loop.ranks) <= device.free
+        _seen(walked.peak + around.high, around, correction) * (1 if device.traits.cards else loop.world_size)
+        <= device.free
     )
 
 
@@ -296,7 +299,7 @@ def _walk(
     checkpointing: bool,
     optimizer: str | None = None,
 ) -> tuple[Step, Overhead, TrainingLoop]:
-    footprint, shapes, numbers = tuned(Same((facts,)), config.method)
+    footprint, shapes, numbers = tuned(ByIdentity((facts,)), config.method)
     footprint = studio_loop.trained_footprint(config, footprint)
     loop = studio_loop.studio_loop(config, facts, device, rows, footprint, checkpointing)
     loop = loop._replace(optimizer=optimizer or loop.optimizer)
@@ -311,7 +314,7 @@ def _walk(
 
 
 @lru_cache(maxsize=64)
-def tuned(same: Same, method: AnyMethod) -> tuple[Footprint, Mapping[str, tuple[int, ...]], int]:
+def tuned(same: ByIdentity, method: AnyMethod) -> tuple[Footprint, Mapping[str, tuple[int, ...]], int]:
     """Footprint, trained shapes and their sum: they stay the same while batch and length are moved."""
     shapes = method.trained(same[0])
     return method.footprint(same[0]), shapes, sum(prod(shape) for shape in shapes.values())

@@ -16,7 +16,7 @@ class Footprint(NamedTuple):
     rows: elements of a table's rows that are trained alone, for new tokens.
     weights: names of the model's own tensors that are trained; copies: of them, those of which a copy is trained beside the original.
     virtual: tokens put before every row; prefix: keys and values put before every layer's own; encoder: elements of the trained network
-    that makes either. each: bytes of a trained number.
+    that makes either. trained_itemsize: bytes of a trained number.
     quantized: how the linears of the frozen base are held, (kind, double), or None.
     """
 
@@ -32,7 +32,7 @@ class Footprint(NamedTuple):
     prefix: int = 0
     encoder: int = 0
     quantized: tuple[str, bool] | None = None
-    each: int = 4
+    trained_itemsize: int = 4
 
 
 def of(shapes: Mapping[str, Shape], **more: Any) -> Footprint:

@@ -95,14 +95,14 @@ def test_headers_agree_with_config_alone(tiny_model: Path) -> None:
         name: tensor.shape for name, tensor in alone.tensors.items()
     }
     assert len(read_architecture(whole).layers) == 2
-    assert [linear.part for linear in read_architecture(alone).layers[0].linears] == [
-        "query",
-        "key",
-        "value",
-        "output",
-        "gate",
-        "up",
-        "down",
+    assert [linear.role for linear in read_architecture(alone).layers[0].linears] == [
+        "q_proj",
+        "k_proj",
+        "v_proj",
+        "o_proj",
+        "gate_proj",
+        "up_proj",
+        "down_proj",
     ]
 
 

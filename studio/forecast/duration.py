@@ -102,7 +102,7 @@ def pace(facts: ModelFacts, config: RunConfig, rows: RowStatistics, loop: Traini
     training = config.training
     each = work(facts, config, rows.mean, min(1.0, rows.label_tokens / max(1, rows.tokens)), loop.checkpointing)
     effective, steps = min(training.effective_batch(rows.rows), rows.rows), training.steps(rows.rows)
-    devices = loop.ranks if loop.device == "cuda" else 1  # processes on a CPU share its cores
+    devices = loop.world_size if loop.device == "cuda" else 1  # processes on a CPU share its cores
     tokens = effective * rows.mean
     micro_batches = max(1, -(-tokens // (loop.tokens * devices)))
     moving, launched = config.method.trainable(facts), speed.launch * facts.num_hidden_layers
@@ -119,7 +119,13 @@ def pace(facts: ModelFacts, config: RunConfig, rows: RowStatistics, loop: Traini
     saves = 10 if training.save_every == "auto" else steps // max(1, training.save_every)
     saving = moving * KEPT / WRITE
     probe = loop.tokens * each / speed.rate + launched if training.probe else 0.0
-    around = speed.start + facts.parameters * loop.base / READ + probe + evaluations * evaluation + (saves + 1) * saving
+    around = (
+        speed.start
+        + facts.parameters * loop.weight_itemsize / READ
+        + probe
+        + evaluations * evaluation
+        + (saves + 1) * saving
+    )
     return Pace(around + steps * step, step, tokens / step, speed.source, tokens * each, beside, evaluation, saving)
 
 

@@ -12,180 +12,162 @@ from studio.memory.traits import Traits, traits
 from studio.model import ModelFacts
 
 LAYER = re.compile(r"(.*?\.)?(layers|h|blocks|layer)\.(\d+)\.")
-BESIDE = re.compile(r"vision|visual|image|audio|speech")  # towers beside the language model
+OTHER_TOWERS = re.compile(r"vision|visual|image|audio|speech")  # beside the language model
 ATTENTION = re.compile(r"(^|\.)(self_attn|attn|attention|self_attention|mixer|temporal_block)(\.|$)")
-OUTPUT = re.compile(r"(^|\.)(o_proj|out_proj|dense|c_proj|wo)$")
-QUERY, KEY, VALUE = (re.compile(rf"(^|\.){name}") for name in ("q(_proj|_b_proj|$)", "k(_proj|$)", "v(_proj|$)"))
+O_PROJ = re.compile(r"(^|\.)(o_proj|out_proj|dense|c_proj|wo)$")
+QKV = {
+    "q_proj": re.compile("q(_proj|_b_proj|$)"),
+    "k_proj": re.compile("k(_proj|$)"),
+    "v_proj": re.compile("v(_proj|$)"),
+}
+DOWN_PROJ = ("down_proj", "w2", "c_proj", "fc2", "fc_out")
+NUM_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 
 
 class Linear(NamedTuple):
-    """One linear: its full module name, widths, whether it has a bias, and of which part it is."""
+    """name: of its module in the model. role: q_proj, k_proj, v_proj, qkv_proj, o_proj, gate_proj, up_proj, gate_up_proj,
+    down_proj, router, expert or other, whatever the family calls it."""
 
     name: str
-    inputs: int
-    outputs: int
+    in_features: int
+    out_features: int
     bias: bool
-    part: str  # query, key, value, fused, output, gate, up, down, router, expert, other
+    role: str
 
 
 class Layer(NamedTuple):
-    """Parts of one layer. norms: widths of those before and after the two halves; inner: widths of norms on queries and keys."""
+    """A decoder layer. norms: widths of those before and after attention and mlp; qk_norms: of those on queries and keys."""
 
     linears: tuple[Linear, ...]
     norms: tuple[int, ...]
-    inner: tuple[int, ...]
+    qk_norms: tuple[int, ...]
     gated: bool
-    width: int  # of the feed-forward
-    experts: int  # 0: dense
-    loose: int  # elements in tensors that are neither linear nor norm (stacked experts, convolutions)
+    intermediate_size: int
+    num_experts: int  # 0: dense
+    other_numel: int  # elements of tensors that are neither linear nor norm (stacked experts, convolutions)
     prefix: str = ""  # "model.layers.0."
 
-    def part(self, name: str) -> list[Linear]:
-        return [linear for linear in self.linears if linear.part == name]
+    def linears_of(self, role: str) -> list[Linear]:
+        return [linear for linear in self.linears if linear.role == role]
 
 
 class Architecture(NamedTuple):
-    """layers: in order. embedding: elements looked up, not multiplied. table, final: names of its tensor and of the last norm's."""
+    """A decoder: its layers in order, and widths. q_size, kv_size: of all heads' queries, and of all keys."""
 
     layers: tuple[Layer, ...]
-    hidden: int
-    query: int
-    keys: int
-    heads: int
+    hidden_size: int
+    q_size: int
+    kv_size: int
+    num_heads: int
     head_dim: int
-    vocabulary: int
-    embedding: int
+    vocab_size: int
+    embedding_numel: int
     tied: bool
-    rms: bool
-    active: int  # experts a token visits
+    rms_norm: bool
+    num_experts_per_tok: int
     traits: Traits = Traits()
 
 
 def read_architecture(facts: ModelFacts) -> Architecture:
-    """The architecture of a model, kept for the next question about the same facts. Raises ModelError where no layers are to be seen."""
-    return _read(Same((facts,)))
+    """The architecture of a model, cached by the identity of its facts. Raises ModelError where it has no layers."""
+    return _read(ByIdentity((facts,)))
 
 
-class Same(tuple):
-    """A one-tuple that is equal by identity of what it holds: facts are frozen but hold dicts, which cannot be hashed."""
+class ByIdentity(tuple):
+    """A one-tuple that is equal by identity of its element: facts are frozen but hold dicts, which cannot be hashed."""
 
     def __hash__(self) -> int:
         return id(self[0])
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Same) and self[0] is other[0]
+        return isinstance(other, ByIdentity) and self[0] is other[0]
 
 
 @lru_cache(maxsize=32)
-def _read(same: Same) -> Architecture:
-    facts: ModelFacts = same[0]
-    shapes = {name: tensor.shape for name, tensor in facts.tensors.items()}
+def _read(key: ByIdentity) -> Architecture:
+    facts: ModelFacts = key[0]
     linears = facts.linears()
-    groups: dict[str, list[str]] = {}
-    for name in shapes:
-        found = LAYER.match(name)
-        if found and not BESIDE.search(found.group(0)):
-            groups.setdefault(found.group(0), []).append(name)
-    if not groups:
+    names_of: dict[str, list[str]] = {}
+    for name in facts.tensors:
+        match = LAYER.match(name)
+        if match and not OTHER_TOWERS.search(match.group(0)):
+            names_of.setdefault(match.group(0), []).append(name)
+    if not names_of:
         raise ModelError(
             "The model's tensors show no layers.", "Only decoder-only language models can be tuned here.", "model"
         )
     config = facts.text_config
-    biased = any(re.search(r"norm.*\.bias$|ln_\w+\.bias$", name) for name in shapes)
+    biased_norms = any(re.search(r"norm.*\.bias$|ln_\w+\.bias$", name) for name in facts.tensors)
     return Architecture(
-        layers=tuple(_layer(facts, prefix, names, shapes, linears) for prefix, names in groups.items()),
-        hidden=facts.hidden_size,
-        query=facts.num_attention_heads * facts.head_dim,
-        keys=facts.num_key_value_heads * facts.head_dim,
-        heads=facts.num_attention_heads,
+        layers=tuple(_layer(facts, prefix, names, linears) for prefix, names in names_of.items()),
+        hidden_size=facts.hidden_size,
+        q_size=facts.num_attention_heads * facts.head_dim,
+        kv_size=facts.num_key_value_heads * facts.head_dim,
+        num_heads=facts.num_attention_heads,
         head_dim=facts.head_dim,
-        vocabulary=facts.vocab_size,
-        embedding=facts.vocab_size * facts.hidden_size,
+        vocab_size=facts.vocab_size,
+        embedding_numel=facts.vocab_size * facts.hidden_size,
         tied=facts.tie_word_embeddings,
-        rms=not biased,
-        active=int(config.get("num_experts_per_tok") or config.get("num_experts_per_token") or 0),
+        rms_norm=not biased_norms,
+        num_experts_per_tok=int(config.get("num_experts_per_tok") or config.get("num_experts_per_token") or 0),
         traits=traits(facts),
     )
 
 
-def _layer(
-    facts: ModelFacts,
-    prefix: str,
-    names: list[str],
-    shapes: dict[str, tuple[int, ...]],
-    linears: dict[str, tuple[int, int]],
-) -> Layer:
-    found: list[Linear] = []
+def _layer(facts: ModelFacts, prefix: str, names: list[str], module_shapes: dict[str, tuple[int, int]]) -> Layer:
+    linears: list[Linear] = []
     norms: list[int] = []
-    inner: list[int] = []
-    loose = 0
+    qk_norms: list[int] = []
+    other_numel = 0
     for name in names:
-        module, shape = name.removesuffix(".weight"), shapes[name]
-        inside = name[len(prefix) :]
-        if module in linears and name.endswith(".weight"):
-            inputs, outputs = linears[module]
-            found.append(
-                Linear(
-                    module,
-                    inputs,
-                    outputs,
-                    f"{module}.bias" in shapes,
-                    _part(inside.removesuffix(".weight"), inputs, outputs, facts),
-                )
-            )
+        module, shape = name.removesuffix(".weight"), facts.tensors[name].shape
+        inside = module[len(prefix) :]
+        if module in module_shapes and name.endswith(".weight"):
+            in_features, out_features = module_shapes[module]
+            role = _role(inside, in_features, out_features, facts.hidden_size)
+            linears.append(Linear(module, in_features, out_features, f"{module}.bias" in facts.tensors, role))
         elif len(shape) == 1 and name.endswith(".weight") and re.search(r"norm|ln_|(^|\.)ln\d", inside):
-            (inner if ATTENTION.search(inside) else norms).append(shape[0])
+            (qk_norms if ATTENTION.search(inside) else norms).append(shape[0])
         elif not name.endswith(".bias"):
-            loose += prod(shape)
-    return _finished(found, norms, inner, loose, facts)._replace(prefix=prefix)
+            other_numel += prod(shape)
+    config, roles = facts.text_config, {linear.role for linear in linears}
+    expert_size = int(config.get("moe_intermediate_size") or facts.intermediate_size)
+    down_proj = next((linear for linear in linears if linear.role == "down_proj"), None)
+    intermediate_size = down_proj.in_features if down_proj else expert_size
+    num_experts = 0
+    if "expert" in roles or other_numel > facts.hidden_size * intermediate_size:
+        num_experts = int(next((config[key] for key in NUM_EXPERTS if config.get(key)), 0))
+    return Layer(
+        linears=tuple(linears),
+        norms=tuple(norms),
+        qk_norms=tuple(qk_norms),
+        gated="gate_proj" in roles or "gate_up_proj" in roles or num_experts > 0,
+        intermediate_size=expert_size if num_experts else intermediate_size,
+        num_experts=num_experts,
+        other_numel=other_numel,
+        prefix=prefix,
+    )
 
 
-def _part(inside: str, inputs: int, outputs: int, facts: ModelFacts) -> str:
-    """Which part of a layer a linear is, from its name inside the layer and its widths."""
+def _role(inside: str, in_features: int, out_features: int, hidden_size: int) -> str:
+    """A linear's role, from its name inside the layer and its widths."""
     last = inside.rsplit(".", 1)[-1]
     if ATTENTION.search(inside):
-        for pattern, part in ((QUERY, "query"), (KEY, "key"), (VALUE, "value")):
+        for role, pattern in QKV.items():
             if pattern.match(last):
-                return part
-        if OUTPUT.search(inside) and "query_key_value" not in inside:
-            return "output"
-        return (
-            "fused" if outputs > inputs or "qkv" in last.lower() or last in ("c_attn", "query_key_value") else "other"
-        )
-    if "expert" in inside and re.search(r"experts\.\d+", inside):
+                return role
+        if O_PROJ.search(inside) and "query_key_value" not in inside:
+            return "o_proj"
+        fused = out_features > in_features or "qkv" in last.lower() or last in ("c_attn", "query_key_value")
+        return "qkv_proj" if fused else "other"
+    if re.search(r"experts\.\d+", inside):
         return "expert"
-    if last in ("gate", "router") or outputs <= 512 < inputs and "gate" in last and "proj" not in last:
+    narrow_gate = out_features <= 512 < in_features and "gate" in last and "proj" not in last
+    if last in ("gate", "router") or narrow_gate:
         return "router"
-    if "gate_up" in last or last == "gate_up_proj":
-        return "gate_up"
+    if "gate_up" in last:
+        return "gate_up_proj"
     if last in ("gate_proj", "w1"):
-        return "gate"
-    return (
-        "down"
-        if outputs == facts.hidden_size
-        and inputs != facts.hidden_size
-        or last in ("down_proj", "w2", "c_proj", "fc2", "fc_out")
-        else "up"
-    )
-
-
-def _finished(found: list[Linear], norms: list[int], inner: list[int], loose: int, facts: ModelFacts) -> Layer:
-    parts = {linear.part for linear in found}
-    experts = [linear for linear in found if linear.part == "expert"]
-    config = facts.text_config
-    down = next((linear for linear in found if linear.part == "down"), None)
-    routed = int(config.get("moe_intermediate_size") or facts.intermediate_size)
-    width = down.inputs if down else routed
-    named = next(
-        (config[key] for key in ("num_experts", "num_local_experts", "n_routed_experts") if config.get(key)), 0
-    )
-    count = int(named) if experts or loose > facts.hidden_size * width else 0
-    return Layer(
-        tuple(found),
-        tuple(norms),
-        tuple(inner),
-        "gate" in parts or "gate_up" in parts or bool(count),
-        routed if count else width,
-        count,
-        loose,
-    )
+        return "gate_proj"
+    narrows = out_features == hidden_size and in_features != hidden_size
+    return "down_proj" if narrows or last in DOWN_PROJ else "up_proj"

@@ -1,145 +1,143 @@
-"""A tape that allocates, holds and frees like PyTorch's autograd, but counts bytes instead of computing.
+"""A tape that allocates, keeps and frees as PyTorch's autograd does, but counts bytes instead of computing.
 
-What autograd keeps of an operation is what its derivative needs (torch's tools/autograd/derivatives.yaml); a buffer lives
-while a Python name, a node of the graph or the gradient on its way holds it. Walking one layer forwards and backwards by
-these rules gives the peak and its causes without a single fitted number.
+What autograd saves of an operation is what its derivative reads (torch's tools/autograd/derivatives.yaml). A storage lives
+while a Python name, a node of the graph or a gradient on its way refers to it. Walking one layer forwards and backwards by
+these rules gives the peak and its causes without a fitted number.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 
-class Buffer:
-    """Some bytes with a cause, alive while somebody holds it."""
+@dataclass(slots=True, eq=False)
+class Storage:
+    """Bytes with a cause, alive while refcount is not 0."""
 
-    __slots__ = ("bytes", "cause", "holders")
+    nbytes: int
+    cause: str
+    refcount: int = 1
 
-    def __init__(self, size: int, cause: str):
-        self.bytes, self.cause, self.holders = size, cause, 1
 
+@dataclass(slots=True, eq=False)
+class FakeTensor:
+    """A tensor without data. itemsize: bytes of an element; grad_fn: None where it has no gradient."""
 
-class Value:
-    """A tensor as Python sees it: its buffer, its elements and bytes each, and the node that made it (None: no gradient)."""
-
-    __slots__ = ("buffer", "size", "each", "node")
-
-    def __init__(self, buffer: Buffer, size: int, each: int, node: Node | None):
-        self.buffer, self.size, self.each, self.node = buffer, size, each, node
+    storage: Storage
+    numel: int
+    itemsize: int
+    grad_fn: Node | None
 
     @property
-    def bytes(self) -> int:
-        return self.size * self.each
+    def nbytes(self) -> int:
+        return self.numel * self.itemsize
 
 
+@dataclass(slots=True, eq=False)
 class Node:
-    """One step of the backward pass: edges lead to (node, bytes of its gradient; 0: the same tensor is passed on).
+    """A step of the backward pass.
 
-    reads: whether it reads something that forward kept, be it a weight.
+    edges: (node, bytes of the gradient that it is given; 0: the same tensor is passed on). weights: bytes of the gradients of
+    trained weights that it makes. recompute: runs instead of the plain step. reads: whether it reads what forward saved.
     """
 
-    __slots__ = ("edges", "saved", "scratch", "weights", "gradient", "replay", "reads")
-
-    def __init__(
-        self,
-        edges: list[tuple[Node, int]],
-        saved: list[Buffer],
-        scratch: int,
-        weights: int,
-        replay: Callable | None,
-        reads: bool,
-    ):
-        self.edges, self.saved, self.scratch, self.weights, self.replay, self.reads = (
-            edges,
-            saved,
-            scratch,
-            weights,
-            replay,
-            reads,
-        )
-        self.gradient: Buffer | None = None
+    edges: list[tuple[Node, int]]
+    saved: list[Storage]
+    workspace: int
+    weights: int
+    recompute: Callable | None
+    reads: bool
+    grad: Storage | None = None
 
 
 class Tape:
-    """Live bytes by cause, their highest sum, and at which moment it was. block: sizes are rounded up to it (512 on CUDA).
+    """Live bytes by cause, and the highest sum of each phase.
 
-    gradients: bytes of trained weights' gradients; of each, one part in `shards` stays (FSDP). reads: operations so far that keep something
-    for backward; left: how many of them a recomputation still has to do, None outside of one; mute: it has done them all, and stops.
+    block: sizes are rounded up to it (512 on CUDA). gradients_stay: those of trained weights are there before and after.
+    shards: of each such gradient one part stays (FSDP). gradients: their bytes so far. reads: operations so far that save
+    something for backward. recompute_left: how many of them a recomputation still has to do, None outside of one; stopped: it
+    has done them all.
     """
 
     def __init__(self, block: int = 512, gradients_stay: bool = False, shards: int = 1):
         self.block, self.gradients_stay, self.shards = block, gradients_stay, shards
         self.live = self.gradients = self.reads = 0
-        self.left: int | None = None
-        self.mute = False
+        self.recompute_left: int | None = None
+        self.stopped = False
+        self.saving = True  # False: no graph is kept (torch.no_grad)
         self.causes: dict[str, int] = defaultdict(int)
-        self.peaks: dict[str, int] = defaultdict(int)  # moment -> highest
-        self.at_peak: dict[str, dict[str, int]] = {}  # moment -> causes then
-        self.moment = "load"
+        self.peaks: dict[str, int] = defaultdict(int)  # phase -> highest
+        self.at_peak: dict[str, dict[str, int]] = {}  # phase -> causes then
+        self.phase = "load"
         self.nodes: list[Node] = []
-        self.saving = True
 
-    def enter(self, moment: str) -> None:
-        """From here on it is this moment."""
-        self.moment = moment
-        if self.live > self.peaks[moment]:
-            self.peaks[moment], self.at_peak[moment] = self.live, dict(self.causes)
+    def enter_phase(self, phase: str) -> None:
+        self.phase = phase
+        self._note_peak()
 
-    # -- buffers
+    def _note_peak(self) -> None:
+        if self.live > self.peaks[self.phase]:
+            self.peaks[self.phase], self.at_peak[self.phase] = self.live, dict(self.causes)
 
-    def take(self, size: int, cause: str) -> Buffer:
-        """A new buffer with one holder."""
-        buffer = Buffer(0 if self.mute else -(-int(size) // self.block) * self.block, cause)
-        self.live += buffer.bytes
-        self.causes[cause] += buffer.bytes
-        if self.live > self.peaks[self.moment]:
-            self.peaks[self.moment] = self.live
-            self.at_peak[self.moment] = dict(self.causes)
-        return buffer
+    # -- storages
+
+    def allocate(self, size: int, cause: str) -> Storage:
+        """A new storage of `size` bytes with one reference."""
+        storage = Storage(0 if self.stopped else -(-int(size) // self.block) * self.block, cause)
+        self.live += storage.nbytes
+        self.causes[cause] += storage.nbytes
+        self._note_peak()
+        return storage
+
+    def allocate_briefly(self, size: int, cause: str) -> None:
+        """Bytes that are freed at once."""
+        if size:
+            self.release(self.allocate(size, cause))
 
     def add(self, size: int, cause: str) -> None:
-        """Bytes that stay (negative: that go)."""
+        """Bytes that stay to the end, or, where negative, that go."""
         if size >= 0:
-            self.take(size, cause)
+            self.allocate(size, cause)
         else:
             self.live += size
             self.causes[cause] += size
 
-    def hold(self, buffer: Buffer) -> Buffer:
-        buffer.holders += 1
-        return buffer
+    def retain(self, storage: Storage) -> Storage:
+        storage.refcount += 1
+        return storage
 
-    def free(self, buffer: Buffer) -> None:
-        buffer.holders -= 1
-        if buffer.holders == 0:
-            self.live -= buffer.bytes
-            self.causes[buffer.cause] -= buffer.bytes
+    def release(self, storage: Storage) -> None:
+        storage.refcount -= 1
+        if storage.refcount == 0:
+            self.live -= storage.nbytes
+            self.causes[storage.cause] -= storage.nbytes
 
-    def drop(self, *values: Value | None) -> None:
-        """Python lets go of these names."""
-        for value in values:
-            if value is not None:
-                self.free(value.buffer)
+    def delete(self, *tensors: FakeTensor | None) -> None:
+        """Python's `del` of these names."""
+        for tensor in tensors:
+            if tensor is not None:
+                self.release(tensor.storage)
 
-    def name(self, value: Value) -> Value:
+    def alias(self, tensor: FakeTensor) -> FakeTensor:
         """Another Python name for the same tensor."""
-        self.hold(value.buffer)
-        return value
+        self.retain(tensor.storage)
+        return tensor
 
-    def scratch(self, size: int, cause: str) -> None:
-        """Bytes that live for a moment only."""
-        if size:
-            self.free(self.take(size, cause))
+    def view(self, tensor: FakeTensor, numel: int | None = None) -> FakeTensor:
+        """The same storage under another shape."""
+        self.retain(tensor.storage)
+        return FakeTensor(tensor.storage, tensor.numel if numel is None else numel, tensor.itemsize, tensor.grad_fn)
 
     # -- operations
 
     def op(
         self,
-        size: int,
-        each: int,
-        parents: Iterable[Value],
-        saves: Sequence[Value] = (),
+        numel: int,
+        itemsize: int,
+        parents: Iterable[FakeTensor],
+        saves: Sequence[FakeTensor] = (),
         *,
         cause: str = "activations",
         scratch: int = 0,
@@ -148,106 +146,100 @@ class Tape:
         alias: bool = False,
         saves_result: bool = False,
         reads: bool = False,
-    ) -> Value:
-        """An operation with a new result of `size` elements; gradients have the parents' size, or are passed on as they are (alias).
+    ) -> FakeTensor:
+        """An operation's result, a new tensor.
 
-        weights: bytes of the gradients of trained weights that its backward makes; saves: what its backward reads; reads: it reads a frozen weight.
+        saves, saves_result: what its backward reads; reads: it reads a frozen weight. scratch, back_scratch: bytes needed
+        meanwhile. weights: bytes of the gradients of trained weights that its backward makes. Gradients are as large as the
+        parents; with alias they are passed on as they are.
         """
-        edges = [
-            (parent.node, 0 if alias and parent.each == each and parent.size == size else parent.size * parent.each)
-            for parent in parents
-            if parent.node is not None
-        ]
-        kept = bool(edges or weights) and (reads or saves_result or len(saves) > 0)
-        if kept and not saves_result:
-            self._keep()
-        result = self.take(size * each, cause)
-        self.scratch(scratch, "workspace")
-        if kept and saves_result:
-            self._keep()
+        edges = []
+        for parent in parents:
+            if parent.grad_fn is not None:
+                passed_on = alias and parent.itemsize == itemsize and parent.numel == numel
+                edges.append((parent.grad_fn, 0 if passed_on else parent.nbytes))
+        saving = bool(edges or weights) and (reads or saves_result or len(saves) > 0)
+        if saving and not saves_result:
+            self._count_read()
+        result = self.allocate(numel * itemsize, cause)
+        self.allocate_briefly(scratch, "workspace")
+        if saving and saves_result:
+            self._count_read()
         if not edges and not weights:
-            return Value(result, size, each, None)
-        held = [value.buffer for value in saves] + ([result] if saves_result else [])
-        return Value(result, size, each, self.node(edges, held, back_scratch, weights, reads=kept))
+            return FakeTensor(result, numel, itemsize, None)
+        saved = [tensor.storage for tensor in saves] + ([result] if saves_result else [])
+        return FakeTensor(result, numel, itemsize, self.node(edges, saved, back_scratch, weights, reads=saving))
 
-    def _keep(self) -> None:
-        """Count an operation that keeps something; a recomputation ends at the last of them (torch.utils.checkpoint's early stop)."""
-        if self.left is None:
+    def _count_read(self) -> None:
+        """A recomputation ends at the last operation that saves something (torch.utils.checkpoint's early stop)."""
+        if self.recompute_left is None:
             self.reads += 1
         else:
-            self.left -= 1
-            self.mute = self.left <= 0
+            self.recompute_left -= 1
+            self.stopped = self.recompute_left <= 0
 
     def node(
         self,
         edges: list[tuple[Node, int]],
-        held: list[Buffer],
-        scratch: int = 0,
+        saved: list[Storage],
+        workspace: int = 0,
         weights: int = 0,
-        replay: Callable | None = None,
+        recompute: Callable | None = None,
         reads: bool = False,
     ) -> Node:
-        saved = [self.hold(buffer) for buffer in held] if self.saving or replay else []
-        node = Node(edges, saved, scratch, weights, replay, reads)
+        kept = [self.retain(storage) for storage in saved] if self.saving or recompute else []
+        node = Node(edges, kept, workspace, weights, recompute, reads)
         self.nodes.append(node)
         return node
 
-    def view(self, value: Value, size: int | None = None) -> Value:
-        """The same bytes under another shape (one more name)."""
-        self.hold(value.buffer)
-        return Value(value.buffer, value.size if size is None else size, value.each, value.node)
-
-    # -- the way back
+    # -- backward
 
     def backward(self, nodes: list[Node], until_read: bool = False) -> None:
-        """Run nodes in reverse order of their making; the last one's gradient must have been set. until_read: up to the first that reads."""
+        """Run nodes in reverse order; the last one's grad must be set. until_read: stop before the first one that reads."""
         while nodes:
-            if until_read and nodes[-1].reads and nodes[-1].gradient is not None:
+            if until_read and nodes[-1].reads and nodes[-1].grad is not None:
                 return
             node = nodes.pop()
-            given = node.gradient
-            if given is None:  # nothing downstream used it
-                for buffer in node.saved:
-                    self.free(buffer)
-                continue
-            node.gradient = None
-            if node.replay is not None:
-                node.replay(self, node, given)
-            else:
-                self._step(node, given)
-            for buffer in node.saved:
-                self.free(buffer)
-            self.free(given)
+            grad, node.grad = node.grad, None
+            if grad is not None:  # None: nothing downstream used its result
+                if node.recompute is not None:
+                    node.recompute(self, node, grad)
+                else:
+                    self._step(node, grad)
+            for storage in node.saved:
+                self.release(storage)
+            if grad is not None:
+                self.release(grad)
 
-    def _step(self, node: Node, given: Buffer) -> None:
-        workspace = self.take(node.scratch, "workspace") if node.scratch else None
+    def _step(self, node: Node, grad: Storage) -> None:
+        workspace = self.allocate(node.workspace, "workspace") if node.workspace else None
         for parent, size in node.edges:
-            self.send(parent, self.take(size, "gradients in flight") if size else self.hold(given))
+            self.accumulate_grad(parent, self.allocate(size, "gradients in flight") if size else self.retain(grad))
         if node.weights:
             self.weight_gradient(node.weights)
         if workspace is not None:
-            self.free(workspace)
+            self.release(workspace)
 
     def weight_gradient(self, size: int) -> None:
         """The gradient of a trained weight: kept, or added to the one that is there already."""
         part = -(-size // self.shards)
         if self.gradients_stay:
-            self.scratch(part, "gradients in flight")
+            self.allocate_briefly(part, "gradients in flight")
         else:
-            self.gradients += self.take(part, "gradients").bytes
+            self.gradients += self.allocate(part, "gradients").nbytes
 
     def grow(self, size: int) -> None:
         """Gradients of layers that are not walked themselves."""
         self.gradients += size
         self.add(size, "gradients")
 
-    def send(self, node: Node, gradient: Buffer) -> None:
-        """Hand a gradient (one holder) to a node, adding to what it has: in place when nobody else holds that."""
-        if node.gradient is None:
-            node.gradient = gradient
+    def accumulate_grad(self, node: Node, grad: Storage) -> None:
+        """Give a node a gradient (one reference); it is added to what the node has, in place where nobody else refers to that."""
+        if node.grad is None:
+            node.grad = grad
             return
-        if node.gradient.holders > 1:
-            both = self.take(max(node.gradient.bytes, gradient.bytes), "gradients in flight")
-            self.free(node.gradient)
-            node.gradient = both
-        self.free(gradient)
+        if node.grad.refcount > 1:
+            total = self.allocate(max(node.grad.nbytes, grad.nbytes), "gradients in flight")
+            self.release(node.grad)
+            node.grad = total
+        self.release(grad)

@@ -10,18 +10,18 @@ from studio.model import ModelFacts
 
 def explain(causes: dict[str, int], facts: ModelFacts, config: RunConfig, loop: TrainingLoop) -> dict[str, str]:
     """Cause -> a sentence with numbers. The page says them in its languages: each is one of few patterns."""
-    trainable, each = f"{config.method.trainable(facts):,}", 2 if config.training.weights == "bf16" else 4
-    share = f"1 of {loop.ranks} parts; " if loop.split else ""
+    trainable, itemsize = f"{config.method.trainable(facts):,}", 2 if config.training.weights == "bf16" else 4
+    share = f"1 of {loop.world_size} parts; " if loop.fsdp else ""
     return {
         "weights": share + _weights(facts, config, loop) if causes["weights"] else "No weight is frozen.",
         "trained": share
         + (
-            f"{trainable} trained numbers × {each} bytes (bf16, rounded at random so that small steps are not lost)."
-            if each == 2
-            else f"{trainable} trained numbers × {each} bytes (float32: small steps would be lost in 16 bits)."
+            f"{trainable} trained numbers × {itemsize} bytes (bf16, rounded at random so that small steps are not lost)."
+            if itemsize == 2
+            else f"{trainable} trained numbers × {itemsize} bytes (float32: small steps would be lost in 16 bits)."
         ),
         "gradients": share
-        + f"A gradient for each trained number: {trainable} × {each} bytes, from the first backward to the step.",
+        + f"A gradient for each trained number: {trainable} × {itemsize} bytes, from the first backward to the step.",
         "optimizer": share + f"{loop.optimizer}: what it keeps of each gradient, for {trainable} trained numbers.",
         "activations": _activations(facts, loop),
         "logits": f"Head and loss, {facts.vocab_size:,} logits a position, for {loop.labels or loop.tokens:,} labelled positions, some at a time."
@@ -37,16 +37,16 @@ def explain(causes: dict[str, int], facts: ModelFacts, config: RunConfig, loop: 
 def _weights(facts: ModelFacts, config: RunConfig, loop: TrainingLoop) -> str:
     held = config.method.quantized()
     if not held:
-        return f"{facts.parameters:,} weights of the model, the frozen ones × {loop.base} bytes."
-    each = quantized_bytes((4096, 4096), held.kind, held.double) / 4096**2
-    return f"{facts.parameters:,} weights of the model: {held.kind} for the layers ({each:.4f} bytes a weight with its scales), {loop.base} bytes for the rest."
+        return f"{facts.parameters:,} weights of the model, the frozen ones × {loop.weight_itemsize} bytes."
+    itemsize = quantized_bytes((4096, 4096), held.kind, held.double) / 4096**2
+    return f"{facts.parameters:,} weights of the model: {held.kind} for the layers ({itemsize:.4f} bytes a weight with its scales), {loop.weight_itemsize} bytes for the rest."
 
 
 def _activations(facts: ModelFacts, loop: TrainingLoop) -> str:
     tokens = f"{loop.batch} × {loop.length} = {loop.tokens:,} tokens"
     if loop.checkpointing:
         return (
-            f"{tokens}; each of {facts.num_hidden_layers} layers keeps its input ({loop.stream} bytes × {facts.hidden_size} a token), "
+            f"{tokens}; each of {facts.num_hidden_layers} layers keeps its input ({loop.hidden_itemsize} bytes × {facts.hidden_size} a token), "
             "and one at a time is walked again in backward."
         )
     return (

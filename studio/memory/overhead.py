@@ -94,9 +94,15 @@ def cpu(loop: TrainingLoop, architecture: Architecture, footprint: Footprint) ->
     """
     layers = architecture.layers
     tokens = loop.tokens + loop.batch * footprint.virtual
-    holes = tokens * max(layer.width for layer in layers) * loop.stream * len(layers) * _holes(loop, footprint)
-    numbers = sum(linear.inputs * linear.outputs for layer in layers for linear in layer.linears)
-    packed = UNPACKING + numbers // 2 + (2 * numbers if loop.base == 2 else 0) if footprint.quantized else 0
+    holes = (
+        tokens
+        * max(layer.intermediate_size for layer in layers)
+        * loop.hidden_itemsize
+        * len(layers)
+        * _holes(loop, footprint)
+    )
+    numbers = sum(linear.in_features * linear.out_features for layer in layers for linear in layer.linears)
+    packed = UNPACKING + numbers // 2 + (2 * numbers if loop.weight_itemsize == 2 else 0) if footprint.quantized else 0
     low, expected, high = (PROCESS + packed + int(holes * share) for share in GROWING)
     return Overhead(low, expected, high, 0, fixed=PROCESS + packed)
 

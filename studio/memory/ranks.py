@@ -44,9 +44,9 @@ def split(config: RunConfig, device: Device, states: States, numbers: int) -> bo
 
 def share(states: States, loop: TrainingLoop) -> States:
     """A rank's part. Of weights that are packed into 4 or 8 bits the numbers are split, their scales stay whole on each."""
-    if not loop.split:
+    if not loop.fsdp:
         return states
-    count = loop.ranks
+    count = loop.world_size
     return states._replace(
         weights=states.scales + -(-(states.weights - states.scales) // count),
         trained=-(-states.trained // count),
@@ -59,7 +59,7 @@ def share(states: States, loop: TrainingLoop) -> States:
 
 def buckets(states: States, loop: TrainingLoop) -> int:
     """DDP sums gradients in buckets, which together are as large as all of them and stay (torch's reducer; gradient_as_bucket_view is off)."""
-    return states.gradients if loop.ranks > 1 and not loop.split else 0
+    return states.gradients if loop.world_size > 1 and not loop.fsdp else 0
 
 
 def gathered(facts: ModelFacts, architecture: Architecture, footprint: Footprint, loop: TrainingLoop) -> Gathered:
@@ -68,20 +68,20 @@ def gathered(facts: ModelFacts, architecture: Architecture, footprint: Footprint
     In use are the outer unit, the layer that computes, and the next one on its way; in backward a layer's gradients, their copy that is being
     summed, and that of the layer before (torch's FSDPParamGroup).
     """
-    if not loop.split:
+    if not loop.fsdp:
         return NOTHING
-    each = loop.compute
+    itemsize = loop.compute_itemsize
     packed, narrow = (
         (facts.linears(), 0.5 if footprint.quantized[0] != "int8" else 1) if footprint.quantized else ({}, 0)
     )
     whole = {
-        name: tensor.size * (narrow if name.removesuffix(".weight") in packed else each)
+        name: tensor.size * (narrow if name.removesuffix(".weight") in packed else itemsize)
         for name, tensor in facts.tensors.items()
     }
     prefixes = tuple(layer.prefix for layer in architecture.layers)
     beside = [_beside(footprint, prefix, facts) for prefix in prefixes]
     layers = [
-        sum(size for name, size in whole.items() if name.startswith(prefix)) + each * more
+        sum(size for name, size in whole.items() if name.startswith(prefix)) + itemsize * more
         for prefix, more in zip(prefixes, beside, strict=True)
     ]
     moving = [
@@ -90,9 +90,9 @@ def gathered(facts: ModelFacts, architecture: Architecture, footprint: Footprint
     ]
     outside = sum(size for name, size in whole.items() if not name.startswith(prefixes))
     largest = max(tensor.size for tensor in facts.tensors.values()) * (
-        footprint.each if footprint.weights else loop.base
+        footprint.trained_itemsize if footprint.weights else loop.weight_itemsize
     )
-    return Gathered(int(outside + 2 * max(layers) + max(moving) * (each + 2 * SUMMED)), largest)
+    return Gathered(int(outside + 2 * max(layers) + max(moving) * (itemsize + 2 * SUMMED)), largest)
 
 
 def _beside(footprint: Footprint, prefix: str, facts: ModelFacts) -> int:

@@ -37,16 +37,16 @@ def states(
     facts: ModelFacts, footprint: Footprint, shapes: Mapping[str, tuple[int, ...]], loop: TrainingLoop
 ) -> States:
     """For a model, a method's footprint and trained shapes, and a loop."""
-    each = footprint.each
+    itemsize = footprint.trained_itemsize
     numbers = sum(prod(shape) for shape in shapes.values())
     packed, scales, rest, largest = weight_bytes(facts, footprint, loop)
     paged = paged_bytes(shapes, loop.optimizer) if loop.device == "cuda" else 0
     return States(
         weights=packed + rest,
-        trained=numbers * each,
-        gradients=numbers * each,
-        optimizer=optimizer_bytes(shapes, each, loop.optimizer) - paged,
-        step=step_bytes(shapes, each, loop),
+        trained=numbers * itemsize,
+        gradients=numbers * itemsize,
+        optimizer=optimizer_bytes(shapes, itemsize, loop.optimizer) - paged,
+        step=step_bytes(shapes, itemsize, loop),
         paged=paged,
         scales=scales,
         loading=2 * largest,
@@ -57,7 +57,7 @@ def weight_bytes(facts: ModelFacts, footprint: Footprint, loop: TrainingLoop) ->
     """The frozen weights as loaded, a tied head once, as it is stored once: (bytes of those in 4 or 8 bits, of them the scales, bytes of the rest,
     numbers of the largest packed one)."""
     linears = facts.linears() if footprint.quantized else {}
-    each = 4 if loop.kbit else loop.base
+    itemsize = 4 if loop.kbit else loop.weight_itemsize
     packed = scales = rest = largest = 0
     for name, tensor in facts.tensors.items():
         if name in footprint.weights and name not in footprint.copies:
@@ -71,7 +71,7 @@ def weight_bytes(facts: ModelFacts, footprint: Footprint, loop: TrainingLoop) ->
             )
             largest = max(largest, tensor.size)
         else:
-            rest += tensor.size * each
+            rest += tensor.size * itemsize
     return packed, scales, rest, largest
 
 
@@ -89,7 +89,7 @@ def nf4_bytes(size: int, double: bool) -> int:
     return -(-size // 2) + scales + -(-scales // 256) * 4 + 256 * 4 + 4 + table
 
 
-def optimizer_bytes(shapes: Mapping[str, tuple[int, ...]], each: int, name: str) -> int:
+def optimizer_bytes(shapes: Mapping[str, tuple[int, ...]], itemsize: int, name: str) -> int:
     """Bytes of an optimizer's states. each: bytes of a trained number, whose type torch's optimizers give their states."""
     if "adafactor" in name:  # a row and a column of second moments (Shazeer and Stern 2018, arXiv 1804.04235), float32
         return sum(
@@ -107,7 +107,7 @@ def optimizer_bytes(shapes: Mapping[str, tuple[int, ...]], each: int, name: str)
     if name.startswith("sgd"):
         return 0
     states = 1 if any(word in name for word in ("lion", "rmsprop", "adagrad")) else 2
-    wide = 4 if "paged" in name or "32bit" in name else each
+    wide = 4 if "paged" in name or "32bit" in name else itemsize
     return states * numbers * wide
 
 
@@ -119,11 +119,11 @@ def paged_bytes(shapes: Mapping[str, tuple[int, ...]], name: str) -> int:
     return (1 if "lion" in name else 2) * sum(prod(shape) for shape in large.values()) * (1 if "8bit" in name else 4)
 
 
-def step_bytes(shapes: Mapping[str, tuple[int, ...]], each: int, loop: TrainingLoop) -> int:
+def step_bytes(shapes: Mapping[str, tuple[int, ...]], itemsize: int, loop: TrainingLoop) -> int:
     """Temporaries of a step: a foreach optimizer (torch's own choice on CUDA) makes one list as long as all trained numbers; fused ones none."""
     sizes, name = [prod(shape) for shape in shapes.values()], loop.optimizer
     if "foreach" in name or loop.device == "cuda" and name in FOREACH:
-        return sum(sizes) * each
+        return sum(sizes) * itemsize
     if "rounding" in name:
         return 6 * 4 * min(ADAMW_CHUNK_SIZE, max(sizes, default=0))
     if "adafactor" in name:
@@ -131,5 +131,5 @@ def step_bytes(shapes: Mapping[str, tuple[int, ...]], each: int, loop: TrainingL
     return (
         0
         if any(word in name for word in ("fused", "8bit", "paged", "lion_32bit", "sgd"))
-        else 2 * each * max(sizes, default=0)
+        else 2 * itemsize * max(sizes, default=0)
     )

@@ -44,7 +44,7 @@ def studio_loop(
     checkpointing: bool,
 ) -> TrainingLoop:
     """The largest piece the run can meet. Raises OrderError where a lever does not fit the device."""
-    training, each, row = config.training, base_itemsize(config, device), longest_row(config, rows)
+    training, itemsize, row = config.training, base_itemsize(config, device), longest_row(config, rows)
     packed, kernel, _ = auto.layout(config, facts, device, row)
     batch = 1 if packed else max(1, min(training.batch_size, rows.rows if rows else training.batch_size))
     effective, ranks = training.effective_batch(rows.rows if rows else 1000), processes(config)
@@ -57,7 +57,7 @@ def studio_loop(
     squares = (
         bool(footprint.prefix) or windowed or packed and kernel in ("sdpa", "eager")
     )  # a mask that SDPA's causal flag cannot replace
-    shares = device.kind == "cpu" or shares_keys(device, each)
+    shares = device.kind == "cpu" or shares_keys(device, itemsize)
     if (
         kernel == "sdpa"
         and not packed
@@ -74,31 +74,31 @@ def studio_loop(
         device="cpu" if device.kind == "cpu" else "cuda",
         batch=batch,
         length=length,
-        row=min(row, length),
+        longest_row=min(row, length),
         labels=max(1, int(batch * length * share)),
-        base=each,
-        stream=4 if tables else each,
-        autocast=0 if each == 4 or narrow else each,
+        weight_itemsize=itemsize,
+        hidden_itemsize=4 if tables else itemsize,
+        autocast_itemsize=0 if itemsize == 4 or narrow else itemsize,
         attention="flash" if "flash" in kernel else kernel,
         mask=squares,
-        expanded=squares or not shares,
+        repeats_kv=squares or not shares,
         fused_adapters=True,
-        half=uses_fp16(config, device),
+        fp16=uses_fp16(config, device),
         checkpointing=checkpointing,
         head=auto.loss(config),
         accumulates=micro_batches > 1,
-        rest=rest if rest < length else 0,
+        last_length=rest if rest < length else 0,
         optimizer=auto.optimizer(config, device),
         input_grads=checkpointing and not tables and not narrow,
-        ranks=ranks,
+        world_size=ranks,
         evaluates=rows.eval_rows > 0 if rows else bool(config.data.eval),
-        answers=bool(training.sample_prompts),
+        samples=bool(training.sample_prompts),
     )
 
 
-def shares_keys(device: Device, each: int) -> bool:
+def shares_keys(device: Device, itemsize: int) -> bool:
     """Whether torch's flash kernel is taken, which alone reads keys that heads share without copies (worker/attention.py). each: bytes of a number."""
-    return device.traits.torch == "cuda" and each == 2 and (device.capability or (8, 0)) >= (8, 0)
+    return device.traits.torch == "cuda" and itemsize == 2 and (device.capability or (8, 0)) >= (8, 0)
 
 
 def _filled(micro_batch: int, row: int, rows: RowStatistics | None) -> int:
@@ -110,7 +110,9 @@ def _filled(micro_batch: int, row: int, rows: RowStatistics | None) -> int:
 def with_fsdp(loop: TrainingLoop) -> TrainingLoop:
     """The loop where the model is split over devices: numbers travel in the computing format, and bitsandbytes' optimizers give way to AdamW."""
     fits = not any(word in loop.optimizer for word in ("8bit", "paged", "bnb"))
-    return loop._replace(split=True, stream=loop.compute, optimizer=loop.optimizer if fits else "adamw_torch_fused")
+    return loop._replace(
+        fsdp=True, hidden_itemsize=loop.compute_itemsize, optimizer=loop.optimizer if fits else "adamw_torch_fused"
+    )
 
 
 def uses_fp16(config: RunConfig, device: Device) -> bool:
@@ -121,7 +123,7 @@ def uses_fp16(config: RunConfig, device: Device) -> bool:
 
 def trained_footprint(config: RunConfig, footprint: Footprint) -> Footprint:
     """The footprint with the bytes of a trained number as ordered."""
-    return footprint._replace(each=2) if config.training.weights == "bf16" else footprint
+    return footprint._replace(trained_itemsize=2) if config.training.weights == "bf16" else footprint
 
 
 def base_itemsize(config: RunConfig, device: Device) -> int:

@@ -78,7 +78,7 @@ def _row(number: int, row: dict[str, str]) -> dict[str, Any]:
     return told | {
         "estimate": round(guess, 4),
         "error": round(guess / told["measured"] - 1, 4),
-        "moment": walked.moment,
+        "moment": walked.peak_phase,
         "calibrated": LOOKED.get(source(row), "no"),
     }
 
@@ -186,17 +186,17 @@ def tuned(row: dict[str, str], facts: ModelFacts) -> tuple[dict[str, tuple[int, 
     wide = 2 if re.search(r"adapters (in )?(bf16|fp16|bfloat16|float16)", row["precision"]) else 4
     if method == "full":
         shapes = {tensor: item.shape for tensor, item in facts.tensors.items()}
-        return shapes, of(shapes, each=4 if FLOAT32.search(row["precision"]) else 2)
+        return shapes, of(shapes, trained_itemsize=4 if FLOAT32.search(row["precision"]) else 2)
     if method in ("prompt", "p-tuning"):
         shapes = {"prompt_encoder.embedding": (rank or 20, facts.hidden_size)} | (
             _encoder(row, facts) if method == "p-tuning" else {}
         )
-        return shapes, of(shapes, virtual=rank or 20, each=wide)
+        return shapes, of(shapes, virtual=rank or 20, trained_itemsize=wide)
     if method == "prefix":
         shapes = {
             "prompt_encoder.embedding": (rank, 2 * facts.num_hidden_layers * facts.num_key_value_heads * facts.head_dim)
         }
-        return shapes, of(shapes, prefix=rank, each=wide)
+        return shapes, of(shapes, prefix=rank, trained_itemsize=wide)
     every = "all-linear" in words or "all" in words
     chosen = {
         module: widths for module, widths in facts.linears().items() if every or module.rsplit(".", 1)[-1] in words
@@ -206,14 +206,14 @@ def tuned(row: dict[str, str], facts: ModelFacts) -> tuple[dict[str, tuple[int, 
             f"{module}.ia3_l": (inputs if module.rsplit(".", 1)[-1] in FED else outputs,)
             for module, (inputs, outputs) in chosen.items()
         }
-        return shapes, of(shapes, each=wide)
+        return shapes, of(shapes, trained_itemsize=wide)
     shapes = {}
     for module, (inputs, outputs) in chosen.items():
         shapes |= {f"{module}.lora_A": (rank, inputs), f"{module}.lora_B": (outputs, rank)}
         if "dora" in name:
             shapes[f"{module}.lora_magnitude_vector"] = (outputs,)
     found = re.search(r"dropout (0?\.\d+)", row["notes"])
-    return shapes, of(shapes, quantized=_held(name), dropout=float(found[1]) if found else 0.0, each=wide)
+    return shapes, of(shapes, quantized=_held(name), dropout=float(found[1]) if found else 0.0, trained_itemsize=wide)
 
 
 def _held(name: str) -> tuple[str, bool] | None:
@@ -257,20 +257,20 @@ def row_loop(row: dict[str, str], facts: ModelFacts, footprint: Footprint) -> Tr
     return TrainingLoop(
         batch=int(row["batch_size"]),
         length=min(length, facts.max_position_embeddings or length) if trainer else length,
-        base=each,
-        stream=4 if kbit else each,
-        autocast=autocast,
-        half="fp16" in words or "float16" in words.replace("bfloat16", ""),
+        weight_itemsize=each,
+        hidden_itemsize=4 if kbit else each,
+        autocast_itemsize=autocast,
+        fp16="fp16" in words or "float16" in words.replace("bfloat16", ""),
         attention=attention,
         mask=compared,
-        expanded=compared or "expanded" in notes,
+        repeats_kv=compared or "expanded" in notes,
         checkpointing=checkpointing,
         head="fused" if re.search("liger(?!_)", config_word(notes)) else "full",
-        output=2 if own_loss else 0 if trainer else 4,
+        keeps_output=2 if own_loss else 0 if trainer else 4,
         shifted=trainer,
         early_upcast=trainer and "requirements" in notes,
         in_place=foak and not own_loss,
-        raw_loss=own_loss,
+        loss_in_logits_dtype=own_loss,
         optimizer=optimizer(row["optimizer"]),
         kbit=kbit,
         fused_norms=foak and not own_loss,

@@ -61,7 +61,7 @@ def test_a_packed_base_keeps_its_file_only_in_16_bits(tmp_path: Path) -> None:
     folder = random_model.write(tmp_path / "model", "HuggingFaceTB/SmolLM2-135M", num_hidden_layers=1, vocab_size=4096)
     method, facts = QLoRA(), model.facts(folder)
     parts = read_architecture(facts)
-    numbers = sum(linear.inputs * linear.outputs for layer in parts.layers for linear in layer.linears)
+    numbers = sum(linear.in_features * linear.out_features for layer in parts.layers for linear in layer.linears)
     around, processor = {}, Device(kind="cpu", name="CPU", memory=16 * 2**30, free=16 * 2**30)
     for dtype, precision in ((torch.bfloat16, "bf16"), (torch.float32, "fp32")):
         loaded = method.load(folder, dtype)
