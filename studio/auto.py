@@ -1,7 +1,9 @@
-"""Every `auto` of the training settings that follows from order, device and model alone: precision, loss, attention, packing, …
+"""Every `auto` of the training settings that follows from order, device and model alone: precision, loss, attention,
+packing, …
 
-No setting here changes what is learnt: an optimizer step sees the same rows under each of them. Only speed and memory change.
-RULES says every rule in words; the functions below are those rules. What needs an estimate as well is settled in resolve.py.
+No setting here changes what is learnt: an optimizer step sees the same rows under each of them. Only speed and memory
+change. RULES says every rule in words; the functions below are those rules. What needs an estimate as well is settled
+in resolve.py.
 """
 
 from __future__ import annotations
@@ -16,17 +18,24 @@ from studio.model import ModelFacts
 RULES = {  # training.KEY -> what it is when the order leaves it alone
     "precision": "bf16 where the device computes in it, fp16 with a scaler on older CUDA cards, else float32.",
     "weights": "Trained weights in float32, whatever the base is held in; bf16 with random rounding only when asked.",
-    "packing": "Rows laid end to end wherever method, model and attention allow it; else padded in batches cut by length to few widths.",
-    "batch_size": "4 rows at once; with accumulation it makes the effective batch, and only their product is what is learnt from.",
-    "loss": "The head on trained tokens only, in chunks; full logits for label smoothing or a head that is more than one linear.",
-    "attention": "Over rows laid end to end our own (torch's variable-length flash kernel on Ampere and newer, small products on a CPU), else SDPA.",
+    "packing": "Rows laid end to end wherever method, model and attention allow it; else padded in batches cut by "
+    "length to few widths.",
+    "batch_size": "4 rows at once; with accumulation it makes the effective batch, and only their product is what "
+    "is learnt from.",
+    "loss": "The head on trained tokens only, in chunks; full logits for label smoothing or a head that is more "
+    "than one linear.",
+    "attention": "Over rows laid end to end our own (torch's variable-length flash kernel on Ampere and newer, "
+    "small products on a CPU), else SDPA.",
     "checkpointing": "Only when the estimate says that the run does not fit without it.",
-    "optimizer": "Fused AdamW; where memory is short the method's own (QLoRA on CUDA: paged 8-bit AdamW, which waits for the device after every tensor).",
+    "optimizer": "Fused AdamW; where memory is short the method's own (QLoRA on CUDA: paged 8-bit AdamW, which "
+    "waits for the device after every tensor).",
     "compile": "Off: it pays only in long runs of equal shapes.",
-    "threads": "All cores on fewer than four, else all but one, divided among the processes; waiting threads soon sleep.",
+    "threads": "All cores on fewer than four, else all but one, divided among the processes; waiting threads soon "
+    "sleep.",
     "workers": "One process that prepares batches ahead on CUDA; none on a CPU, whose cores are busy with products.",
     "devices": "One.",
-    "sharding": "A copy on each device; the model split over them (FSDP2) where a copy with its states would fill two thirds of one.",
+    "sharding": "A copy on each device; the model split over them (FSDP2) where a copy with its states would fill "
+    "two thirds of one.",
     "probe": "The largest batch goes there and back once before the start, and leaves nothing behind.",
 }
 ROUNDING = "adamw_rounding"  # worker/adamw.py
@@ -37,7 +46,9 @@ CPU_TOKENS_FULL = (
 WINDOWED = ("sliding_window", "attention_window_size", "attention_chunk_size")
 CAPPED = ("attn_logit_softcapping", "attn_logit_softcap")
 CHANGED_SCORES = (*CAPPED, "alibi", "attention_sinks")
-PROVED = frozenset(  # families whose packed and padded rows were held against transformers' eager attention, row by row (tests/worker/test_families.py)
+# families whose packed and padded rows were held against transformers' eager attention, row by row
+# (tests/worker/test_families.py)
+PROVED = frozenset(
     (
         "llama",
         "mistral",
@@ -88,7 +99,9 @@ def installed(package: str) -> bool:
 
 
 def precision(config: RunConfig, device: Device) -> str:
-    """bf16 where the device computes in it, fp16 on older CUDA cards, else float32. Trained weights are float32 in any case."""
+    """bf16 where the device computes in it, fp16 on older CUDA cards, else float32. Trained weights are float32 in any
+    case.
+    """
     wanted: str = config.training.precision
     if wanted == "bf16" and not device.bf16 and device.kind != "cpu":
         other = "auto or fp16" if device.traits.fp16 else "auto"
@@ -103,13 +116,16 @@ def precision(config: RunConfig, device: Device) -> str:
 
 
 def weights(config: RunConfig, device: Device) -> str:
-    """float32, in which AdamW's small steps are not lost; bf16 alone, with random rounding, where ordered: 8 instead of 16 bytes a weight."""
+    """float32, in which AdamW's small steps are not lost; bf16 alone, with random rounding, where ordered: 8 instead of
+    16 bytes a weight.
+    """
     training = config.training
     if training.weights != "bf16":
         return "float32"
     if config.method.adapter:
         raise OrderError(
-            f"Trained weights in bf16 are for full fine-tuning; {config.method.label} trains few, and keeps them in float32.",
+            f"Trained weights in bf16 are for full fine-tuning; {config.method.label} trains few, and keeps them in "
+            "float32.",
             "Set training.weights to auto.",
             "training.weights",
         )
@@ -138,7 +154,9 @@ def loss(config: RunConfig) -> str:
 
 
 def optimizer(config: RunConfig, device: Device) -> str:
-    """As ordered, else fused AdamW; the estimate takes the method's own where memory is short. 8-bit and paged ones need CUDA."""
+    """As ordered, else fused AdamW; the estimate takes the method's own where memory is short. 8-bit and paged ones
+    need CUDA.
+    """
     wanted = config.training.optimizer
     if config.training.weights == "bf16":
         return ROUNDING
@@ -172,7 +190,9 @@ def layout(config: RunConfig, facts: ModelFacts, device: Device, longest: int) -
 
 
 def _padded(kernel: str, facts: ModelFacts) -> str:
-    """The attention of padded rows: as ordered, else SDPA, or eager where scores go through a soft cap (Gemma 2), which SDPA has not."""
+    """The attention of padded rows: as ordered, else SDPA, or eager where scores go through a soft cap (Gemma 2), which
+    SDPA has not.
+    """
     told = facts.text_config
     if not any(told.get(key) for key in CAPPED):
         return "sdpa" if kernel == "packed" else kernel
@@ -186,7 +206,9 @@ def _padded(kernel: str, facts: ModelFacts) -> str:
 
 
 def attention(config: RunConfig, device: Device) -> str:
-    """The attention function: our own over rows end to end, or the one ordered. Raises OrderError when flash attention is not there."""
+    """The attention function: our own over rows end to end, or the one ordered. Raises OrderError when flash attention
+    is not there.
+    """
     wanted = config.training.attention
     if wanted != "flash":
         return "packed" if wanted == "auto" else wanted
@@ -234,8 +256,9 @@ def windowed(facts: ModelFacts, longest: int) -> bool:
 
 
 def masked(config: RunConfig, facts: ModelFacts, longest: int) -> bool:
-    """Whether padded rows need the mask that transformers makes. A causal mask alone they do not: what fills a row up stands behind it, and a
-    kernel that knows it is causal takes no memory for a mask and asks the device nothing."""
+    """Whether padded rows need the mask that transformers makes. A causal mask alone they do not: what fills a row up
+    stands behind it, and a kernel that knows it is causal takes no memory for a mask and asks the device nothing.
+    """
     plain = config.training.attention in ("auto", "sdpa") and facts.model_type in PROVED and not config.training.compile
     return not plain or windowed(facts, longest) or config.method.footprint(facts).prefix > 0
 
@@ -249,7 +272,9 @@ def packed_tokens(config: RunConfig, device: Device, longest: int) -> int:
 
 
 def threads(config: RunConfig, device: Device, processes: int) -> int:
-    """Cores for each trainer process. The page needs little: on four cores and more one is left to it; its waits are passive (launch.py)."""
+    """Cores for each trainer process. The page needs little: on four cores and more one is left to it; its waits are
+    passive (launch.py).
+    """
     if config.training.threads != "auto":
         return config.training.threads
     cores = device.cores or 1

@@ -1,4 +1,6 @@
-"""Cards: accelerators people have, with what their makers say: memory, bandwidth, dense 16-bit speed. For devices that are not here."""
+"""Cards: accelerators people have, with what their makers say: memory, bandwidth, dense 16-bit speed. For devices that
+are not here.
+"""
 
 from __future__ import annotations
 
@@ -24,8 +26,9 @@ MARKS = {
 
 
 class Card(NamedTuple):
-    """memory: bytes as the driver shows them (a little less than the label); bandwidth: bytes a second; speed: dense 16-bit FLOP a second;
-    context: bytes that CUDA itself takes before the first tensor."""
+    """memory: bytes as the driver shows them (a little less than the label); bandwidth: bytes a second; speed: dense
+    16-bit FLOP a second; context: bytes that CUDA itself takes before the first tensor.
+    """
 
     name: str
     memory: int
@@ -109,7 +112,9 @@ def _words(name: str) -> set[str]:
 
 
 def find(name: str, memory: int | None = None) -> Card | None:
-    """The card a device's name means ("NVIDIA A100-SXM4-80GB", "RTX 4090"), the one nearest in memory where several fit; None if none does."""
+    """The card a device's name means ("NVIDIA A100-SXM4-80GB", "RTX 4090"), the one nearest in memory where several
+    fit; None if none does.
+    """
     wanted = _words(name)
     fitting = []
     for card in CARDS:
@@ -155,8 +160,9 @@ def device(name: str | None = None, memory: str | int | None = None) -> Device:
 
 
 def size_of(text: str | int) -> int:
-    """Bytes from "24GB", "24 GiB", "24g", "16000MB", or a number (up to 4096: of GiB). Cards are labelled in GiB, so GB and GiB mean the same
-    here. Raises DeviceError."""
+    """Bytes from "24GB", "24 GiB", "24g", "16000MB", or a number (up to 4096: of GiB). Cards are labelled in GiB, so GB
+    and GiB mean the same here. Raises DeviceError.
+    """
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?\s*", str(text).lower())
     if not found or float(found[1]) <= 0:
         raise DeviceError(f"{text!r} is no amount of memory.", "Write --memory 24GB.", "memory")

@@ -1,7 +1,7 @@
 """estimate: what a run will take, in bytes by cause, before it starts. Arithmetic only: no torch, a few milliseconds.
 
-A training step is walked on a tape that counts memory as autograd would hold it (memory/step.py); around it lie the context
-and the allocator's gaps (memory/overhead.py). The page calls `estimate` at every move of a slider.
+A training step is walked on a tape that counts memory as autograd would hold it (memory/step.py); around it lie the
+context and the allocator's gaps (memory/overhead.py). The page calls `estimate` at every move of a slider.
 """
 
 from __future__ import annotations
@@ -45,13 +45,14 @@ class Change(BaseModel):
 
 
 class Estimate(BaseModel):
-    """Bytes and seconds. total is the expected peak as the device shows it; low and high its band; by_cause sums to total.
+    """Bytes and seconds. total is the expected peak as the device shows it; low and high its band; by_cause sums to
+    total.
 
-    allocated: tensors alone, kernels' workspaces with them, as torch.cuda.max_memory_allocated counts. by_phase: the peak of each moment.
-    headroom: share of the free memory that `high` leaves (negative: lacks).
-    checkpointing: as settled. seconds is None where nothing is known of the data. Where several devices share the run (processes), total and
-    its parts are of one rank, by_rank lists all. context: bytes of total that torch's allocator does not reserve. correction: what runs of this
-    device said of estimates before this one.
+    allocated: tensors alone, kernels' workspaces with them, as torch.cuda.max_memory_allocated counts. by_phase: the
+    peak of each moment. headroom: share of the free memory that `high` leaves (negative: lacks). checkpointing: as
+    settled. seconds is None where nothing is known of the data. Where several devices share the run (processes), total
+    and its parts are of one rank, by_rank lists all. context: bytes of total that torch's allocator does not reserve.
+    correction: what runs of this device said of estimates before this one.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -118,10 +119,11 @@ def estimate(
     correction: float = 1.0,
     rates: Sequence[float] = (),
 ) -> Estimate:
-    """The estimate of an order on a device. rows: statistics of the data (RowStatistics, or data.prepare's), where they are known.
+    """The estimate of an order on a device. rows: statistics of the data (RowStatistics, or data.prepare's), where they
+    are known.
 
-    advised: with advice and limits, some twenty further walks. correction, rates: what this device's finished runs say (record.py).
-    Raises OrderError where the method's knobs do not fit the model.
+    advised: with advice and limits, some twenty further walks. correction, rates: what this device's finished runs say
+    (record.py). Raises OrderError where the method's knobs do not fit the model.
     """
     known, facts = _rows(rows), grown(facts, config)
     walked, around, loop = walk(facts, config, device, known, correction)
@@ -239,7 +241,9 @@ def _advised(
 
 
 def on_disk(facts: ModelFacts, config: RunConfig) -> dict[str, int]:
-    """Bytes by cause: checkpoints kept (trained weights, two optimizer states), one more while it is written, and the result."""
+    """Bytes by cause: checkpoints kept (trained weights, two optimizer states), one more while it is written, and the
+    result.
+    """
     trained = config.method.trainable(facts) * (2 if config.training.weights == "bf16" else 4)
     kept = config.training.keep_checkpoints + 1
     return {
@@ -321,8 +325,9 @@ def tuned(same: ByIdentity, method: AnyMethod) -> tuple[Footprint, Mapping[str, 
 
 
 def by_cause(walked: Step, around: Overhead, correction: float = 1.0) -> dict[str, int]:
-    """The peak's bytes under the eight names the page shows. What runs here took beyond the estimate, or below it, is put down to what lies
-    around the tensors, and where that is not enough to all causes alike."""
+    """The peak's bytes under the eight names the page shows. What runs here took beyond the estimate, or below it, is
+    put down to what lies around the tensors, and where that is not enough to all causes alike.
+    """
     causes = {cause: walked.causes.get(cause, 0) for cause in CAUSES}
     causes["workspace"] += walked.causes.get("gradients in flight", 0) + around.workspace
     causes["optimizer"] += around.paged

@@ -1,4 +1,6 @@
-"""Footprint: what a tuning method puts on a model, as far as memory is concerned; read from the names of what it trains."""
+"""Footprint: what a tuning method puts on a model, as far as memory is concerned; read from the names of what it
+trains.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +13,13 @@ Shape = tuple[int, ...]
 class Footprint(NamedTuple):
     """Module names are the model's own ("model.layers.0.self_attn.q_proj").
 
-    low_rank: module -> rank of the pair of matrices beside it, with dropout on their input; decomposed: DoRA's length vector is there.
-    bottleneck: module -> width of the network behind it. scaled: module -> elements of the vector its input or output is multiplied by.
-    rows: elements of a table's rows that are trained alone, for new tokens.
-    weights: names of the model's own tensors that are trained; copies: of them, those of which a copy is trained beside the original.
-    virtual: tokens put before every row; prefix: keys and values put before every layer's own; encoder: elements of the trained network
-    that makes either. trained_itemsize: bytes of a trained number.
-    quantized: how the linears of the frozen base are held, (kind, double), or None.
+    low_rank: module -> rank of the pair of matrices beside it, with dropout on their input; decomposed: DoRA's length
+    vector is there. bottleneck: module -> width of the network behind it. scaled: module -> elements of the vector its
+    input or output is multiplied by. rows: elements of a table's rows that are trained alone, for new tokens. weights:
+    names of the model's own tensors that are trained; copies: of them, those of which a copy is trained beside the
+    original. virtual: tokens put before every row; prefix: keys and values put before every layer's own; encoder:
+    elements of the trained network that makes either. trained_itemsize: bytes of a trained number. quantized: how the
+    linears of the frozen base are held, (kind, double), or None.
     """
 
     low_rank: Mapping[str, int] = {}

@@ -33,9 +33,11 @@ BYTES = {
     "BOOL": 1,
 }
 
-# Tables that are looked up, not multiplied: they are no target for LoRA and its like, and stay 16-bit under 4-bit loading.
+# Tables that are looked up, not multiplied: they are no target for LoRA and its like, and stay 16-bit under 4-bit
+# loading.
 EMBEDDING = re.compile(
-    r"(^|\.)(embed_tokens|embed_positions|tokens_embed|positions_embed|wte|wpe|word_embeddings|tok_embeddings|embed_in|embeddings?)(\.|$)"
+    r"(^|\.)(embed_tokens|embed_positions|tokens_embed|positions_embed|wte|wpe|word_embeddings|tok_embeddings|"
+    r"embed_in|embeddings?)(\.|$)"
 )
 TOKENS = re.compile(r"(^|\.)(embed_tokens|tokens_embed|wte|word_embeddings|tok_embeddings|embed_in)\.weight$")
 TABLES = re.compile(
@@ -135,7 +137,9 @@ class ModelFacts(BaseModel):
         )
 
     def linears(self) -> dict[str, tuple[int, int]]:
-        """Module name -> (in, out) of every linear inside the layers; embeddings and head left out, as peft's all-linear does."""
+        """Module name -> (in, out) of every linear inside the layers; embeddings and head left out, as peft's
+        all-linear does.
+        """
         conv1d = self.model_type in ("gpt2", "openai-gpt")  # GPT and GPT-2 store their linears transposed
         routers = {name.partition(".experts.")[0] + ".gate" for name in self.tensors if ".experts." in name}
         found = {}
@@ -150,7 +154,9 @@ class ModelFacts(BaseModel):
 
 
 def facts(folder: Path) -> ModelFacts:
-    """Read a model folder's config.json and safetensors headers. Raises ModelError when either is missing or unusable."""
+    """Read a model folder's config.json and safetensors headers. Raises ModelError when either is missing or
+    unusable.
+    """
     stamp = tuple(
         sorted((f.name, f.stat().st_mtime_ns) for f in folder.glob("*") if f.suffix in (".json", ".safetensors"))
     )
@@ -167,9 +173,11 @@ def _facts(folder: Path, stamp: tuple) -> ModelFacts:
 
 
 def facts_of(order: ModelOrder) -> ModelFacts:
-    """Facts of an ordered model the cheapest way there is: headers on this disk, a config.json alone, a GGUF's head, the Hub's metadata.
+    """Facts of an ordered model the cheapest way there is: headers on this disk, a config.json alone, a GGUF's head,
+    the Hub's metadata.
 
     Raises ModelError where none of them can be had.
+
     """
     folder = source.local(order)
     if folder is not None:
@@ -267,7 +275,9 @@ def _understood(config: dict[str, Any], tensors: dict[str, Tensor] | None) -> Mo
 
 
 def header(file: Path) -> dict[str, Tensor]:
-    """Names, types and shapes from the head of a safetensors file (8 bytes of length, then JSON); weights are not read."""
+    """Names, types and shapes from the head of a safetensors file (8 bytes of length, then JSON); weights are not
+    read.
+    """
     with reading_model_file(file):
         with open(file, "rb") as stream:
             (length,) = struct.unpack("<Q", stream.read(8))

@@ -20,15 +20,18 @@ from studio.device import Device, devices
 from studio.driver import fit
 from studio.errors import OrderError
 
-OPTIMIZERS: dict[str, str] = {  # of transformers, those that need no more than their name -> the package that brings them
-    **dict.fromkeys(("adamw", "adamw_torch", "adamw_torch_fused", "adafactor", "sgd", "adagrad", "rmsprop"), "torch"),
-    **dict.fromkeys(("adamw_8bit", "adamw_bnb_8bit", "ademamix", "ademamix_8bit", "lion_8bit", "lion_32bit", "paged_adamw_8bit", "paged_adamw_32bit",
-                     "paged_ademamix_8bit", "paged_ademamix_32bit", "paged_lion_8bit", "paged_lion_32bit", "rmsprop_bnb", "rmsprop_bnb_8bit",
-                     "rmsprop_bnb_32bit"), "bitsandbytes"),
-    **dict.fromkeys(("adamw_torch_4bit", "adamw_torch_8bit"), "torchao"),
-    **dict.fromkeys(("schedule_free_adamw", "schedule_free_radam", "schedule_free_sgd"), "schedulefree"),
-    "stable_adamw": "optimi", "grokadamw": "grokadamw",
-}  # fmt: skip
+# of transformers, those that need no more than their name -> the package that brings them
+OPTIMIZERS_BY_PACKAGE = {  # of transformers, those that need no more than their name
+    "torch": "adamw adamw_torch adamw_torch_fused adafactor sgd adagrad rmsprop",
+    "bitsandbytes": "adamw_8bit adamw_bnb_8bit ademamix ademamix_8bit lion_8bit lion_32bit paged_adamw_8bit "
+    "paged_adamw_32bit paged_ademamix_8bit paged_ademamix_32bit paged_lion_8bit paged_lion_32bit rmsprop_bnb "
+    "rmsprop_bnb_8bit rmsprop_bnb_32bit",
+    "torchao": "adamw_torch_4bit adamw_torch_8bit",
+    "schedulefree": "schedule_free_adamw schedule_free_radam schedule_free_sgd",
+    "optimi": "stable_adamw",
+    "grokadamw": "grokadamw",
+}
+OPTIMIZERS = {name: package for package, names in OPTIMIZERS_BY_PACKAGE.items() for name in names.split()}
 ON_EVALUATION = ("keep_best", "early_stopping", "sample_prompts")
 
 
@@ -54,7 +57,9 @@ def check(config: RunConfig) -> None:
 
 
 def check_new_tokens(config: RunConfig, facts: model.ModelFacts | None) -> None:
-    """Raise OrderError where the rows of data.new_tokens would not be trained. facts: of the model, where it is here."""
+    """Raise OrderError where the rows of data.new_tokens would not be trained. facts: of the model, where it is
+    here.
+    """
     if not config.data.new_tokens:
         return
     if config.training.sharding == "fsdp":
@@ -74,7 +79,9 @@ def check_new_tokens(config: RunConfig, facts: model.ModelFacts | None) -> None:
 
 
 def check_settings(config: RunConfig, device: Device) -> None:
-    """Raise OrderError for a setting that this device cannot run; asked before a run exists, and again by its trainer."""
+    """Raise OrderError for a setting that this device cannot run; asked before a run exists, and again by its
+    trainer.
+    """
     check_options(config)
     auto.precision(config, device)
     auto.weights(config, device)
@@ -131,7 +138,9 @@ def _check_optimizer(name: str) -> None:
 
 
 def _check_compiler() -> None:
-    """torch.compile writes C++ (for a CPU, and to start its CUDA kernels) and needs a compiler and Python's headers for it."""
+    """torch.compile writes C++ (for a CPU, and to start its CUDA kernels) and needs a compiler and Python's headers for
+    it.
+    """
     compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
     if shutil.which(compiler) is None:
         raise OrderError(

@@ -1,4 +1,6 @@
-"""Presets by goal: what a first-time user wants, as changes to an order. Plain data; the order says in full what it became."""
+"""Presets by goal: what a first-time user wants, as changes to an order. Plain data; the order says in full what it
+became.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,8 @@ PRESETS: dict[str, Preset] = {
         Preset(
             "quick",
             "Quick try",
-            "One pass over the data with a small LoRA, to see whether data and template are right; it learns the tone, not much more.",
+            "One pass over the data with a small LoRA, to see whether data and template are right; it learns the "
+            "tone, not much more.",
             {
                 "method": {"name": "lora", "rank": 8, "target_modules": "attention"},
                 "training": {"epochs": 1, "eval_every": "auto"},
@@ -30,13 +33,15 @@ PRESETS: dict[str, Preset] = {
         Preset(
             "balanced",
             "Balanced",
-            "The defaults that the tutorials teach: LoRA of rank 16 on every linear, three passes; right for most data.",
+            "The defaults that the tutorials teach: LoRA of rank 16 on every linear, three passes; right for most "
+            "data.",
             {"method": {"name": "lora", "rank": 16, "target_modules": "all-linear"}, "training": {"epochs": 3}},
         ),
         Preset(
             "best",
             "Best quality",
-            "A large rank, a smaller rate, and the checkpoint with the lowest held-out loss; takes the longest of the LoRAs.",
+            "A large rank, a smaller rate, and the checkpoint with the lowest held-out loss; takes the longest of "
+            "the LoRAs.",
             {
                 "method": {"name": "lora", "rank": 64, "rslora": True, "target_modules": "all-linear"},
                 "training": {
@@ -51,7 +56,8 @@ PRESETS: dict[str, Preset] = {
         Preset(
             "smallest",
             "Smallest memory",
-            "The base in 4 bits, one row at a time, activations computed twice: fits where nothing else does, at half speed.",
+            "The base in 4 bits, one row at a time, activations computed twice: fits where nothing else does, at "
+            "half speed.",
             {
                 "method": {"name": "qlora", "rank": 8, "target_modules": "all-linear"},
                 "training": {
@@ -81,7 +87,9 @@ TOUCHED = (
 
 
 def applied(name: str, order: dict[str, Any]) -> dict[str, Any]:
-    """A plain order with a preset on it. What another preset may have set goes back to its default first. Raises KeyError."""
+    """A plain order with a preset on it. What another preset may have set goes back to its default first. Raises
+    KeyError.
+    """
     changed = deepcopy(order)
     training = changed.setdefault("training", {})
     for key in TOUCHED:

@@ -1,4 +1,6 @@
-"""The training settings with no `auto` left, and why each was chosen: the rules of auto.py, and what the estimate says."""
+"""The training settings with no `auto` left, and why each was chosen: the rules of auto.py, and what the estimate
+says.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +20,9 @@ class Resolved(NamedTuple):
     """dtype, weights and autocast are torch's names; dtype: of the base and of products, weights: of what is
     trained, autocast None: off. attention: as transformers names it, or laid.
 
-    laid: rows end to end; piece: most tokens of such a piece; masked: whether padded rows need a mask that transformers makes;
-    expected: what the estimate said, for the record; why: a sentence for each choice that a reader may wonder about.
+    laid: rows end to end; piece: most tokens of such a piece; masked: whether padded rows need a mask that transformers
+    makes; expected: what the estimate said, for the record; why: a sentence for each choice that a reader may wonder
+    about.
     """
 
     device: str

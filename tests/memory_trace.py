@@ -1,4 +1,6 @@
-"""A dispatch mode that counts live bytes of tensors while a real training step runs, under fake tensors: nothing is computed."""
+"""A dispatch mode that counts live bytes of tensors while a real training step runs, under fake tensors: nothing is
+computed.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ from torch.utils._pytree import tree_iter
 
 
 class Count(TorchDispatchMode):
-    """live, and peaks[moment]: the highest while `moment` was set. Bytes of every storage an operation makes, until it is freed."""
+    """live, and peaks[moment]: the highest while `moment` was set. Bytes of every storage an operation makes, until it
+    is freed.
+    """
 
     def __init__(self, block: int = 1):
         super().__init__()
@@ -44,7 +48,9 @@ class Count(TorchDispatchMode):
 
 
 class Unrolled(TorchFunctionMode):
-    """torch.softmax with a type and `out` widens its input into a copy that no dispatch mode sees: the same in two steps."""
+    """torch.softmax with a type and `out` widens its input into a copy that no dispatch mode sees: the same in two
+    steps.
+    """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         given = kwargs or {}

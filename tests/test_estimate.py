@@ -48,7 +48,9 @@ def test_weights_are_the_sum_of_tensors(small: ModelFacts) -> None:
 
 
 def test_four_bits_as_bitsandbytes_has_them() -> None:
-    """1024 × 1024 weights: half a byte each, an absmax of a float32 per 64, or a byte per 64 and a float32 per 256 of those, and the tables."""
+    """1024 × 1024 weights: half a byte each, an absmax of a float32 per 64, or a byte per 64 and a float32 per 256 of
+    those, and the tables.
+    """
     assert nf4_bytes(2**20, double=False) == 2**19 + 2**14 * 4 + 64
     assert nf4_bytes(2**20, double=True) == 2**19 + 2**14 + 64 * 4 + 1024 + 4 + 64
 
@@ -245,7 +247,9 @@ GEFORCE = {
 
 @pytest.mark.parametrize("name", GEFORCE)
 def test_a_geforce_multiplies_16_bits_at_twice_its_float32_speed(name: str) -> None:
-    """NVIDIA's white papers on GA102, AD102 and GB202: dense, with float32 accumulation, which training takes; half of that with 16 bits."""
+    """NVIDIA's white papers on GA102, AD102 and GB202: dense, with float32 accumulation, which training takes; half of
+    that with 16 bits.
+    """
     assert cards.find(name).speed == pytest.approx(2e12 * GEFORCE[name], rel=0.05)
 
 
@@ -295,7 +299,9 @@ def test_a_folder_with_only_a_config(tmp_path: Path, home: Path) -> None:
 
 
 def test_a_piece_holds_no_more_than_a_step_has(processor: Device) -> None:
-    """Four rows of 82 tokens fill no piece of 768: with bf16 the bundled sample ended at 1.63 GiB, six percent above this."""
+    """Four rows of 82 tokens fill no piece of 768: with bf16 the bundled sample ended at 1.63 GiB, six percent above
+    this.
+    """
     order = config.build({"data": {"train": "sample"}, "training": {"batch_size": 4, "accumulation": 1}})
     facts = model.facts_of(order.model)
     few, many = (

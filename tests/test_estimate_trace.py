@@ -1,4 +1,6 @@
-"""The estimate against real training steps of the real models, methods and loss, run under fake tensors that are counted, not computed."""
+"""The estimate against real training steps of the real models, methods and loss, run under fake tensors that are
+counted, not computed.
+"""
 
 from __future__ import annotations
 
@@ -102,7 +104,9 @@ def config_of(family: str):
 
 
 def built(config, method, checkpointing: bool, kernel: str, dtype: torch.dtype, mode: FakeTensorMode):
-    """The model as the trainer wraps it: shapes on the meta device first (peft cannot wrap fake tensors), then fake ones on the CPU."""
+    """The model as the trainer wraps it: shapes on the meta device first (peft cannot wrap fake tensors), then fake
+    ones on the CPU.
+    """
     with torch.device("meta"):
         made = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=kernel)
         made.requires_grad_(False)

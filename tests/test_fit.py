@@ -171,7 +171,9 @@ def test_an_answer_is_of_one_torch_one_driver_one_card(monkeypatch: pytest.Monke
     ],
 )
 def test_architectures(architectures: list[str], capability: tuple[int, int], wanted: bool) -> None:
-    """Code runs on later cards of its generation, PTX on all later ones (NVIDIA's CUDA C++ programming guide, compute capabilities)."""
+    """Code runs on later cards of its generation, PTX on all later ones (NVIDIA's CUDA C++ programming guide, compute
+    capabilities).
+    """
     assert fit.covers(architectures, capability) is wanted
 
 
@@ -189,7 +191,9 @@ def test_torch_says_what_it_sees() -> None:
 def test_a_run_says_it_too(
     monkeypatch: pytest.MonkeyPatch, tiny_model: Path, tmp_path: Path, card: dict[str, Any]
 ) -> None:
-    """The real trainer, the real torch for CPUs, a driver that shows a card: neither a ValueError nor a training on the CPU."""
+    """The real trainer, the real torch for CPUs, a driver that shows a card: neither a ValueError nor a training on the
+    CPU.
+    """
     run = order(tiny_model, rows(tmp_path / "rows.json"))
     monkeypatch.setitem(sys.modules, "pynvml", Driver(card))
     end = carry(run)[-1]

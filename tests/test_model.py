@@ -1,4 +1,6 @@
-"""What a model is made of, from every place that can tell: headers, config.json alone, GGUF, the Hub's metadata, a meta build."""
+"""What a model is made of, from every place that can tell: headers, config.json alone, GGUF, the Hub's metadata, a meta
+build.
+"""
 
 from __future__ import annotations
 

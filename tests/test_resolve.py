@@ -163,7 +163,9 @@ def test_hosts_get_their_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("file", ["slurm", "skypilot"])
 def test_each_host_of_a_cluster_types_its_own_line(file: str, tmp_path: Path) -> None:
-    """The files run through a shell, with the cluster's own commands faked: the first host has the supervisor, the other torchrun."""
+    """The files run through a shell, with the cluster's own commands faked: the first host has the supervisor, the
+    other torchrun.
+    """
     told = launch.hosts(order("training.devices=2"), 2, "/shared/run")
     script = told["slurm"] if file == "slurm" else yaml.safe_load(told["skypilot"])["run"]
     for name, text in {

@@ -1,7 +1,9 @@
-"""Families: the tensors of well-known plain decoders from config.json alone, by arithmetic; None for a family that is not here.
+"""Families: the tensors of well-known plain decoders from config.json alone, by arithmetic; None for a family that is
+not here.
 
 Checked against transformers' own modules in tests/test_model.py. Any other family is built on the meta device by
 worker/shapes.py, in a process of its own.
+
 """
 
 from __future__ import annotations
@@ -67,7 +69,9 @@ def completed(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def tensors(config: dict[str, Any]) -> Shapes | None:
-    """Tensor name -> shape, in the order of the model; None where the family is unknown or has experts. config: completed."""
+    """Tensor name -> shape, in the order of the model; None where the family is unknown or has experts. config:
+    completed.
+    """
     kind = config.get("model_type")
     if kind in ("gpt2", "gpt_bigcode"):
         return _gpt2(config)
@@ -143,7 +147,9 @@ def _phi3(config: dict[str, Any]) -> Shapes:
 
 
 def _gpt2(config: dict[str, Any]) -> Shapes:
-    """GPT-2 stores its linears as (in, out), GPT-BigCode as (out, in), with one head of keys and values for all queries."""
+    """GPT-2 stores its linears as (in, out), GPT-BigCode as (out, in), with one head of keys and values for all
+    queries.
+    """
     big = config["model_type"] == "gpt_bigcode"
     wide, inner = config["n_embd"], config.get("n_inner") or 4 * config["n_embd"]
     shapes: Shapes = {

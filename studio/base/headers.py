@@ -1,6 +1,8 @@
-"""Headers: what a model is made of, from places that are no local safetensors folder: a GGUF file, the Hub, a config.json alone.
+"""Headers: what a model is made of, from places that are no local safetensors folder: a GGUF file, the Hub, a
+config.json alone.
 
-Each gives plain values, (config, {tensor name: (type, shape)}); studio/model.py makes ModelFacts of them. No weight is read.
+Each gives plain values, (config, {tensor name: (type, shape)}); studio/model.py makes ModelFacts of them. No weight is
+read.
 """
 
 from __future__ import annotations
@@ -26,7 +28,9 @@ GGUF_NAMES = {"gemma3": "gemma3_text"} | {
 
 
 def from_config(config: dict[str, Any]) -> Headers:
-    """Tensors from config.json alone: by arithmetic for plain families, else built on the meta device by a helper process, once."""
+    """Tensors from config.json alone: by arithmetic for plain families, else built on the meta device by a helper
+    process, once.
+    """
     text = families.completed(families.text_config(config))
     shapes = (None if "text_config" in config else families.tensors(text)) or _built(config)
     kind = KINDS.get(str(text.get("dtype") or text.get("torch_dtype") or "bfloat16"), "BF16")
@@ -51,7 +55,8 @@ def _built(config: dict[str, Any]) -> dict[str, list[int]]:
         if done.returncode != 0:
             reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
             raise ModelError(
-                f"The shapes of a {config.get('model_type')!r} model could not be found: {reason.split('. ')[0][:200].rstrip('.')}.",
+                f"The shapes of a {config.get('model_type')!r} model could not be found: "
+                f"{reason.split('. ')[0][:200].rstrip('.')}.",
                 "Only decoder-only language models that transformers knows can be tuned here.",
                 "model",
             )
@@ -60,7 +65,9 @@ def _built(config: dict[str, Any]) -> dict[str, list[int]]:
 
 
 def gguf(path: Path) -> Headers:
-    """From a .gguf file's key-value head (llama.cpp's spec). Raises ModelError for an architecture without arithmetic here."""
+    """From a .gguf file's key-value head (llama.cpp's spec). Raises ModelError for an architecture without arithmetic
+    here.
+    """
     from gguf import GGUFReader
 
     try:
@@ -100,7 +107,9 @@ def gguf(path: Path) -> Headers:
 
 
 def hub(repo: str, revision: str | None) -> Headers:
-    """From the Hub: config.json and the safetensors headers, some kilobytes, no weights. Raises ModelError where it cannot be reached."""
+    """From the Hub: config.json and the safetensors headers, some kilobytes, no weights. Raises ModelError where it
+    cannot be reached.
+    """
     from huggingface_hub import get_safetensors_metadata, hf_hub_download
     from huggingface_hub.errors import (
         EntryNotFoundError,

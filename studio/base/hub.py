@@ -109,7 +109,9 @@ def download(repo: str, revision: str | None, report: Report = silent) -> Path:
 
 
 def unreachable() -> str:
-    """Why the Hub cannot be asked at all, or "". Asked once with a short limit: the client's own retries take half a minute."""
+    """Why the Hub cannot be asked at all, or "". Asked once with a short limit: the client's own retries take half a
+    minute.
+    """
     import httpx
     from huggingface_hub import constants
 

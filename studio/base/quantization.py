@@ -32,7 +32,8 @@ class Quantization(NamedTuple):
             )
         if device.kind == "cuda" and device.capability and device.capability < least:
             raise OrderError(
-                f"{device.name} (compute capability {device.capability[0]}.{device.capability[1]}) is too old for {self.kind}; "
+                f"{device.name} (compute capability {device.capability[0]}.{device.capability[1]}) is too old for "
+                f"{self.kind}; "
                 f"it needs {least[0]}.{least[1]}.",
                 "Take nf4, or method lora.",
                 "method.quantization",

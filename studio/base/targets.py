@@ -1,6 +1,8 @@
-"""Which linears of a model a method touches: chosen by role or by name, alike from the weights list and from the live model.
+"""Which linears of a model a method touches: chosen by role or by name, alike from the weights list and from the live
+model.
 
-A `Linears` is module name -> (in, out). ModelFacts.linears() gives it without torch, `live` from a loaded model; both agree.
+A `Linears` is module name -> (in, out). ModelFacts.linears() gives it without torch, `live` from a loaded model; both
+agree.
 """
 
 from __future__ import annotations
@@ -40,7 +42,9 @@ def is_called(name: str, word: str) -> bool:
 
 
 def choose(wanted: str | tuple[str, ...], linears: Linears, where: str = "method.target_modules") -> Linears:
-    """The linears meant by a preset or by names. Raises OrderError for every name that matches nothing, with the nearest ones."""
+    """The linears meant by a preset or by names. Raises OrderError for every name that matches nothing, with the
+    nearest ones.
+    """
     if wanted == "all-linear":
         return dict(linears)
     if wanted == "attention":
@@ -103,7 +107,9 @@ def condense(chosen: Linears, names: list[str]) -> list[str]:
 
 
 def ends(linears: Linears) -> dict[str, dict[int, str]]:
-    """ "attention" and "feed-forward" -> layer number -> the linear the sublayer ends in, where there is exactly one."""
+    """ "attention" and "feed-forward" -> layer number -> the linear the sublayer ends in, where there is exactly
+    one.
+    """
     found: dict[str, dict[int, list[str]]] = {"attention": {}, "feed-forward": {}}
     for name in linears:
         layer, inside = layer_of(name), LAYER.search(name)

@@ -1,5 +1,6 @@
-"""What a user measures on this computer: one file each, found by looking into this folder. Each has add(parser), which gives its options and
-sets run and show. What compares with other programs is in the checkout alone, in tests/bench/."""
+"""What a user measures on this computer: one file each, found by looking into this folder. Each has add(parser), which
+gives its options and sets run and show. What compares with other programs is in the checkout alone, in tests/bench/.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""A home of a bench's own: what it orders stands there alone, and goes with it. A bench that is killed leaves nothing that a page would start."""
+"""A home of a bench's own: what it orders stands there alone, and goes with it. A bench that is killed leaves nothing
+that a page would start.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ SHARED = ("models", "cache", "datasets", "uploads")  # what was fetched, convert
 
 @contextmanager
 def isolated_home() -> Iterator[Path]:
-    """STUDIO_HOME is another folder inside, with what the user's home holds of models and data linked into it, and without its runs."""
+    """STUDIO_HOME is another folder inside, with what the user's home holds of models and data linked into it, and
+    without its runs.
+    """
     place, before, usual = Path(tempfile.mkdtemp(prefix="studio-bench-")), os.environ.get("STUDIO_HOME"), home()
     try:
         for name in SHARED:

@@ -1,7 +1,8 @@
-"""bench memory: the estimate against what the trainer really took, on this computer; --published: against what others measured.
+"""bench memory: the estimate against what the trainer really took, on this computer; --published: against what others
+measured.
 
-Each case is one real training process on the starter model, two optimizer steps long, whose highest resident memory the kernel
-counts. Rows are cut at the limit, so that every batch is as long as the order says.
+Each case is one real training process on the starter model, two optimizer steps long, whose highest resident memory the
+kernel counts. Rows are cut at the limit, so that every batch is as long as the order says.
 """
 
 from __future__ import annotations
@@ -132,7 +133,9 @@ def _case(number: int, method: dict[str, Any], length: int, batch: int, training
 
 
 def peak(order: config.RunConfig) -> int:
-    """Highest resident bytes of a training process for an order. Raises RuntimeError with the end of its output when it fails."""
+    """Highest resident bytes of a training process for an order. Raises RuntimeError with the end of its output when it
+    fails.
+    """
     made = run.create(order)
     output = made.folder / "bench.txt"
     with open(output, "wb") as file:

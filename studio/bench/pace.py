@@ -1,8 +1,9 @@
-"""bench pace: how long runs were said to take, before their start and after a twentieth of their steps, against what they took.
+"""bench pace: how long runs were said to take, before their start and after a twentieth of their steps, against what
+they took.
 
-Each case is a whole run as `train` starts it, on the starter model and the bundled sample. Before its start it is estimated twice: from this
-device's calibration alone (made first where there is none), and as the page does, from the finished runs of the cases before it. The runs stand
-in a home of the bench's own.
+Each case is a whole run as `train` starts it, on the starter model and the bundled sample. Before its start it is
+estimated twice: from this device's calibration alone (made first where there is none), and as the page does, from the
+finished runs of the cases before it. The runs stand in a home of the bench's own.
 """
 
 from __future__ import annotations
@@ -96,7 +97,9 @@ def _error(said: float | None, took: float) -> float | None:
 
 
 def _run(order: config.RunConfig) -> tuple[float, float]:
-    """(seconds the run took, error of what was said to be left after a twentieth of its steps, as a share of what was left)."""
+    """(seconds the run took, error of what was said to be left after a twentieth of its steps, as a share of what was
+    left).
+    """
     room = run.create(order)
     began = time.monotonic()
     subprocess.run(

@@ -1,7 +1,8 @@
-"""Model FLOP utilisation: the work a model's training asks for, by the time it took, by what one large matrix product reaches here.
+"""Model FLOP utilisation: the work a model's training asks for, by the time it took, by what one large matrix product
+reaches here.
 
-Counted is what the mathematics asks for, not what a program happens to do: recomputed activations, padding and a head that is left out
-where no label is do not count (Chowdhery et al. 2022, arXiv 2204.02311, appendix B).
+Counted is what the mathematics asks for, not what a program happens to do: recomputed activations, padding and a head
+that is left out where no label is do not count (Chowdhery et al. 2022, arXiv 2204.02311, appendix B).
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ from studio.model import ModelFacts
 def flops_per_token(facts: ModelFacts, whole: bool, lengths: Sequence[int]) -> float:
     """FLOP of a token's training. whole: every weight is trained; lengths: tokens of the rows.
 
-    Forward 2 a weight and backward 2 for the gradient of its input; 2 more for its own where it is trained: 4N or 6N, N being the weights
-    that stand in products (the linears and the head). Attention with a causal mask: 6 · layers · width · the tokens a token's row has.
+    Forward 2 a weight and backward 2 for the gradient of its input; 2 more for its own where it is trained: 4N or 6N, N
+    being the weights that stand in products (the linears and the head). Attention with a causal mask: 6 · layers ·
+    width · the tokens a token's row has.
     """
     weights = (
         sum(inputs * outputs for inputs, outputs in facts.linears().values()) + facts.vocab_size * facts.hidden_size
@@ -33,7 +35,9 @@ def flops_per_token(facts: ModelFacts, whole: bool, lengths: Sequence[int]) -> f
 
 
 def ceiling(device: Device) -> float:
-    """FLOP/s of a large 16-bit matrix product (float32 on a CPU without bf16), measured in a process of its own. Raises DeviceError."""
+    """FLOP/s of a large 16-bit matrix product (float32 on a CPU without bf16), measured in a process of its own. Raises
+    DeviceError.
+    """
     dtype = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}[device.precision]
     words = ["studio.worker.matmul_flops", device.traits.torch, dtype]
     done = subprocess.run(

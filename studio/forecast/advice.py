@@ -1,4 +1,6 @@
-"""Advice: what to change where a run does not fit, what each change saves and costs; and how large batch and length may be."""
+"""Advice: what to change where a run does not fit, what each change saves and costs; and how large batch and length may
+be.
+"""
 
 from __future__ import annotations
 
@@ -96,8 +98,8 @@ def apply(config: RunConfig, change: dict[str, Any]) -> RunConfig:
 def largest(config: RunConfig, key: str, values: range, free: int, measure: Measure) -> int | None:
     """The largest of `values` of a setting whose high band fits; None if not even the first does.
 
-    First by doubling, from the top: where gradients no longer stay between pieces a larger batch can take less. Then by halving between
-    the largest that fits and the next that does not.
+    First by doubling, from the top: where gradients no longer stay between pieces a larger batch can take less. Then by
+    halving between the largest that fits and the next that does not.
     """
 
     def fits(place: int) -> bool:

@@ -1,4 +1,6 @@
-"""The calibration: this computer's device timed for some seconds, so that the first run's time can be told (duration.py)."""
+"""The calibration: this computer's device timed for some seconds, so that the first run's time can be told
+(duration.py).
+"""
 
 from __future__ import annotations
 
@@ -19,9 +21,11 @@ from studio.runs import claim, launch
 
 
 def calibrate(device: Device) -> duration.Calibration:
-    """Time a small model there and back in a process of its own (half a minute), which is set up as a trainer's is, and keep the result in home.
+    """Time a small model there and back in a process of its own (half a minute), which is set up as a trainer's is, and
+    keep the result in home.
 
     The device is claimed meanwhile: a run that is ordered waits. Raises DeviceError, also when a run has the device.
+
     """
     fit.refuse(device)
     lock = claim.device_lock(device)

@@ -1,4 +1,6 @@
-"""How long a run takes: work (floating point operations) by speed, and the speed from this device's own runs where there are any."""
+"""How long a run takes: work (floating point operations) by speed, and the speed from this device's own runs where
+there are any.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ from studio.model import ModelFacts
 
 START = 8.0  # seconds until torch and its libraries are there, where the device was not timed
 READ = 1.5e9  # bytes of weights a second, from disk to device
-USED = 0.30  # of a card's dense speed: 0.20 to 0.35 is usual for transformers with LoRA (fms-acceleration's and LLaMA-Factory's figures)
+# of a card's dense speed: 0.20 to 0.35 is usual for transformers with LoRA (fms-acceleration's and LLaMA-Factory's
+# figures)
+USED = 0.30
 CORE = {
     2: 100e9,
     4: 45e9,
@@ -32,8 +36,10 @@ STATE = 28  # bytes that AdamW reads and writes a trained number: weight, gradie
 
 
 class Speed(NamedTuple):
-    """FLOP/s a device reaches in training, and where that is from: runs, calibration, data sheet; launch: seconds a layer and piece beside;
-    start: seconds until a trainer's libraries are there; moved: bytes a second, to and from memory."""
+    """FLOP/s a device reaches in training, and where that is from: runs, calibration, data sheet; launch: seconds a
+    layer and piece beside; start: seconds until a trainer's libraries are there; moved: bytes a second, to and from
+    memory.
+    """
 
     rate: float
     source: str
@@ -43,7 +49,9 @@ class Speed(NamedTuple):
 
 
 class Calibration(NamedTuple):
-    """What worker/calibrate.py found. rates: FLOP/s, launch: seconds a layer and piece, by kind of method; start: as in Speed."""
+    """What worker/calibrate.py found. rates: FLOP/s, launch: seconds a layer and piece, by kind of method; start: as in
+    Speed.
+    """
 
     rates: dict[str, float]
     launch: dict[str, float]
@@ -69,8 +77,9 @@ class Pace(NamedTuple):
 def work(facts: ModelFacts, config: RunConfig, row: float, labelled: float, checkpointing: bool) -> float:
     """FLOP a real token costs. row: its mean tokens; labelled: share of tokens the head is applied to.
 
-    Forward 2 a weight; backward 2 more for the gradient of what goes in, and 2 for that of the weight where it is trained;
-    attention 6·L·row·width with a causal mask (Kaplan et al. 2020, arXiv 2001.08361, table 1); checkpointing walks forward again.
+    Forward 2 a weight; backward 2 more for the gradient of what goes in, and 2 for that of the weight where it is
+    trained; attention 6·L·row·width with a causal mask (Kaplan et al. 2020, arXiv 2001.08361, table 1);
+    checkpointing walks forward again.
     """
     linears = facts.linears()
     body = sum(inputs * outputs for inputs, outputs in linears.values())
@@ -130,13 +139,17 @@ def pace(facts: ModelFacts, config: RunConfig, rows: RowStatistics, loop: Traini
 
 
 def kind(config: RunConfig) -> str:
-    """What an order is timed as: matrices or vectors beside the layers' linears (adapters), every weight (full), or other."""
+    """What an order is timed as: matrices or vectors beside the layers' linears (adapters), every weight (full), or
+    other.
+    """
     method = config.method
     return "full" if not method.adapter else "adapters" if hasattr(method, "target_modules") else "other"
 
 
 def speed(device: Device, each: int, rates: Sequence[float] = (), timed: str = "adapters") -> Speed:
-    """rates: FLOP/s of this device's own runs of like shape, newest first; each: bytes of a number; timed: the order's kind."""
+    """rates: FLOP/s of this device's own runs of like shape, newest first; each: bytes of a number; timed: the order's
+    kind.
+    """
     kept = calibrated(device)
     launch, start = (kept.launch[timed], kept.start) if kept else (device.traits.launch, START)
     moved = device.traits.moved
@@ -179,7 +192,9 @@ class Pause(NamedTuple):
 
 
 def pauses(events: Sequence[Mapping[str, Any]]) -> list[Pause]:
-    """Probes, evaluations and savings that are over, from a run's events with the `time` at which each happened (ui/tail.py)."""
+    """Probes, evaluations and savings that are over, from a run's events with the `time` at which each happened
+    (ui/tail.py).
+    """
     turns = [event for event in events if event["kind"] == "phase"]
     return [
         Pause(one["name"], one["time"], after["time"])
@@ -195,10 +210,11 @@ def remaining(
     plan: Mapping[str, Any],
     tokens: Sequence[float] = (),
 ) -> float | None:
-    """Seconds a running run still takes. steps, times, tokens: of its points so far; plan: its plan event. None where nothing can be said.
+    """Seconds a running run still takes. steps, times, tokens: of its points so far; plan: its plan event. None where
+    nothing can be said.
 
-    Tokens go on as those of the last half went, the first steps not counted, which compile kernels; evaluations and savings still to come
-    take what those so far took, the first ones what was expected.
+    Tokens go on as those of the last half went, the first steps not counted, which compile kernels; evaluations and
+    savings still to come take what those so far took, the first ones what was expected.
     """
     total, told = plan.get("steps"), plan.get("expected") or {}
     expected = told.get("seconds_per_step")

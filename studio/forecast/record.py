@@ -1,7 +1,8 @@
-"""The record: what finished runs on a device took, against what had been estimated. Read from the runs' folders; nothing else is kept.
+"""The record: what finished runs on a device took, against what had been estimated. Read from the runs' folders;
+nothing else is kept.
 
-Estimates go through `forecast`, which corrects them by it. A run counts once it has finished, and not where its figures cannot be:
-a measurement far beyond any error of an estimate tells of a broken counter, not of memory.
+Estimates go through `forecast`, which corrects them by it. A run counts once it has finished, and not where its figures
+cannot be: a measurement far beyond any error of an estimate tells of a broken counter, not of memory.
 """
 
 from __future__ import annotations
@@ -32,8 +33,9 @@ WARM = 2  # steps that compile kernels, and tell nothing of the speed
 
 
 class FinishedRun(NamedTuple):
-    """One finished run. estimated, measured: bytes of its peak, as the device counts them; raw: the estimate before any correction;
-    rate: FLOP/s reached; told, took: seconds from start to end. None where it is not known."""
+    """One finished run. estimated, measured: bytes of its peak, as the device counts them; raw: the estimate before any
+    correction; rate: FLOP/s reached; told, took: seconds from start to end. None where it is not known.
+    """
 
     run: str
     model: str
@@ -66,9 +68,11 @@ def forecast(
     *,
     advised: bool = False,
 ) -> Estimate:
-    """The estimate of an order on this computer's device, corrected by its finished runs; of one that trains elsewhere, on what is there.
+    """The estimate of an order on this computer's device, corrected by its finished runs; of one that trains elsewhere,
+    on what is there.
 
     Raises OrderError as estimate does, and where it is not known what another computer has.
+
     """
     if config.place.remote:
         there = places.device_of(config.place)
@@ -134,7 +138,9 @@ def _seen(folder: str, stamp: int) -> FinishedRun | None:
 
 
 def _rate(one: run.Run, plan: dict[str, Any], diary: list[dict[str, Any]]) -> float | None:
-    """FLOP/s of the steps behind the first ones, from their tokens a second and the work a step is, without the seconds that lie beside it."""
+    """FLOP/s of the steps behind the first ones, from their tokens a second and the work a step is, without the seconds
+    that lie beside it.
+    """
     counted = [event for event in diary if event["kind"] == "step" and event.get("tokens_per_second")]
     counted = counted[WARM:] if len(counted) > 3 * WARM else []
     told = plan.get("statistics") or {}
@@ -159,7 +165,9 @@ def _rate(one: run.Run, plan: dict[str, Any], diary: list[dict[str, Any]]) -> fl
 
 
 def like(runs: list[FinishedRun], config: RunConfig, least: int) -> list[FinishedRun]:
-    """The runs most like an order of which there are enough: of the same model and method, of the same method, or all."""
+    """The runs most like an order of which there are enough: of the same model and method, of the same method, or
+    all.
+    """
     name = config.model.source
     same = [item for item in runs if item.method == config.method.name and item.model == name]
     alike = [item for item in runs if item.method == config.method.name]
@@ -174,7 +182,9 @@ def correction(runs: list[FinishedRun], config: RunConfig | None = None) -> floa
 
 
 def rates(runs: list[FinishedRun], config: RunConfig, calibrated: bool = False) -> list[float]:
-    """FLOP/s of the last runs like the order, newest first. Those of other methods tell less than a calibration does, where there is one."""
+    """FLOP/s of the last runs like the order, newest first. Those of other methods tell less than a calibration does,
+    where there is one.
+    """
     found = like([item for item in runs if item.rate], config, 1)
     return [item.rate for item in found if item.rate and (item.method == config.method.name or not calibrated)][:LAST]
 

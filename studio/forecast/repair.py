@@ -14,10 +14,11 @@ from studio.run import Run
 
 
 def repairs(run: Run) -> list[dict[str, Any]]:
-    """[{change: {section: {key: value}}, text, saves, cost, resumes}], the greatest saving among those that resume first.
+    """[{change: {section: {key: value}}, text, saves, cost, resumes}], the greatest saving among those that resume
+    first.
 
-    saves: bytes by the estimate, None where the model's files are not at hand. resumes: whether the run can go on from its checkpoint with it;
-    the others change the rows or the weights and need a new run.
+    saves: bytes by the estimate, None where the model's files are not at hand. resumes: whether the run can go on from
+    its checkpoint with it; the others change the rows or the weights and need a new run.
     """
     config = run.config
     plan = events.last(run.events_file, ("plan",)) or {}

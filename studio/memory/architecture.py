@@ -25,8 +25,9 @@ NUM_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 
 
 class Linear(NamedTuple):
-    """name: of its module in the model. role: q_proj, k_proj, v_proj, qkv_proj, o_proj, gate_proj, up_proj, gate_up_proj,
-    down_proj, router, expert or other, whatever the family calls it."""
+    """name: of its module in the model. role: q_proj, k_proj, v_proj, qkv_proj, o_proj, gate_proj, up_proj,
+    gate_up_proj, down_proj, router, expert or other, whatever the family calls it.
+    """
 
     name: str
     in_features: int
@@ -36,7 +37,9 @@ class Linear(NamedTuple):
 
 
 class Layer(NamedTuple):
-    """A decoder layer. norms: widths of those before and after attention and mlp; qk_norms: of those on queries and keys."""
+    """A decoder layer. norms: widths of those before and after attention and mlp; qk_norms: of those on queries and
+    keys.
+    """
 
     linears: tuple[Linear, ...]
     norms: tuple[int, ...]

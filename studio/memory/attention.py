@@ -1,4 +1,6 @@
-"""Attention on the tape: queries, keys and values, their rotation, and the kernel, as transformers' modeling files write them."""
+"""Attention on the tape: queries, keys and values, their rotation, and the kernel, as transformers' modeling files
+write them.
+"""
 
 from __future__ import annotations
 
@@ -47,10 +49,12 @@ def project(ops: Operations, layer: Layer, given: FakeTensor) -> tuple[FakeTenso
 
 
 def rotate(ops: Operations, value: FakeTensor, layer: Layer) -> FakeTensor:
-    """Queries' or keys' own norm where the model has one, then x·cos + rotate_half(x)·sin, of a part of each head where the family has it so."""
+    """Queries' or keys' own norm where the model has one, then x·cos + rotate_half(x)·sin, of a part of each head
+    where the family has it so.
+    """
     tape, traits = ops.tape, ops.architecture.traits
     if layer.qk_norms:
-        before, value = value, ops.norm(value, min(layer.qk_norms[0], value.numel), ops.norms_move(layer))
+        before, value = value, ops.norm(value, min(layer.qk_norms[0], value.numel), ops.trains_norms(layer))
         tape.delete(before)
     if ops.loop.fused_norms or not traits.rotary:
         return value
@@ -115,7 +119,9 @@ def attend(
 
 
 def eager(ops: Operations) -> bool:
-    """Whether the squares of scores are formed one after the other: as ordered, or because the family has no other attention."""
+    """Whether the squares of scores are formed one after the other: as ordered, or because the family has no other
+    attention.
+    """
     return ops.loop.attention == "eager" or ops.architecture.traits.eager
 
 
@@ -148,7 +154,9 @@ def narrowed(ops: Operations, value: FakeTensor, itemsize: int) -> FakeTensor:
 def kernel(
     ops: Operations, query: FakeTensor, key: FakeTensor, value: FakeTensor, mask: FakeTensor | None
 ) -> FakeTensor:
-    """SDPA's fused kernels keep q, k, v, the output and one float32 a head and row; FlashAttention 2 (arXiv 2307.08691), algorithm 2."""
+    """SDPA's fused kernels keep q, k, v, the output and one float32 a head and row; FlashAttention 2 (arXiv
+    2307.08691), algorithm 2.
+    """
     tape, loop, architecture = ops.tape, ops.loop, ops.architecture
     rows = loop.tokens * architecture.num_heads
     log_sum = FakeTensor(tape.allocate(rows * 4, "activations"), rows, 4, None)
@@ -192,7 +200,9 @@ def row_scores(ops: Operations, query: FakeTensor, key: FakeTensor, value: FakeT
 def scores(
     ops: Operations, query: FakeTensor, key: FakeTensor, value: FakeTensor, mask: FakeTensor | None
 ) -> FakeTensor:
-    """Eager attention: scores, scaled, bent, masked, softmax in float32, cast back, times v; all of them [batch, heads, length, keys]."""
+    """Eager attention: scores, scaled, bent, masked, softmax in float32, cast back, times v; all of them [batch, heads,
+    length, keys].
+    """
     tape, loop, traits = ops.tape, ops.loop, ops.architecture.traits
     size = loop.batch * ops.architecture.num_heads * loop.length * (loop.length + ops.footprint.prefix)
     scaled = tape.op(size, query.itemsize, [query, key], [query, key])

@@ -1,8 +1,8 @@
 """A tape that allocates, keeps and frees as PyTorch's autograd does, but counts bytes instead of computing.
 
-What autograd saves of an operation is what its derivative reads (torch's tools/autograd/derivatives.yaml). A storage lives
-while a Python name, a node of the graph or a gradient on its way refers to it. Walking one layer forwards and backwards by
-these rules gives the peak and its causes without a fitted number.
+What autograd saves of an operation is what its derivative reads (torch's tools/autograd/derivatives.yaml). A storage
+lives while a Python name, a node of the graph or a gradient on its way refers to it. Walking one layer forwards and
+backwards by these rules gives the peak and its causes without a fitted number.
 """
 
 from __future__ import annotations
@@ -39,8 +39,9 @@ class FakeTensor:
 class Node:
     """A step of the backward pass.
 
-    edges: (node, bytes of the gradient that it is given; 0: the same tensor is passed on). weights: bytes of the gradients of
-    trained weights that it makes. recompute: runs instead of the plain step. reads: whether it reads what forward saved.
+    edges: (node, bytes of the gradient that it is given; 0: the same tensor is passed on). weights: bytes of the
+    gradients of trained weights that it makes. recompute: runs instead of the plain step. reads: whether it reads what
+    forward saved.
     """
 
     edges: list[tuple[Node, int]]
@@ -55,10 +56,10 @@ class Node:
 class Tape:
     """Live bytes by cause, and the highest sum of each phase.
 
-    block: sizes are rounded up to it (512 on CUDA). gradients_stay: those of trained weights are there before and after.
-    shards: of each such gradient one part stays (FSDP). gradients: their bytes so far. reads: operations so far that save
-    something for backward. recompute_left: how many of them a recomputation still has to do, None outside of one; stopped: it
-    has done them all.
+    block: sizes are rounded up to it (512 on CUDA). gradients_stay: those of trained weights are there before and
+    after. shards: of each such gradient one part stays (FSDP). gradients: their bytes so far. reads: operations so far
+    that save something for backward. recompute_left: how many of them a recomputation still has to do, None outside of
+    one; stopped: it has done them all.
     """
 
     def __init__(self, block: int = 512, gradients_stay: bool = False, shards: int = 1):
@@ -149,9 +150,9 @@ class Tape:
     ) -> FakeTensor:
         """An operation's result, a new tensor.
 
-        saves, saves_result: what its backward reads; reads: it reads a frozen weight. scratch, back_scratch: bytes needed
-        meanwhile. weights: bytes of the gradients of trained weights that its backward makes. Gradients are as large as the
-        parents; with alias they are passed on as they are.
+        saves, saves_result: what its backward reads; reads: it reads a frozen weight. scratch, back_scratch: bytes
+        needed meanwhile. weights: bytes of the gradients of trained weights that its backward makes. Gradients are as
+        large as the parents; with alias they are passed on as they are.
         """
         edges = []
         for parent in parents:
@@ -195,7 +196,9 @@ class Tape:
     # -- backward
 
     def backward(self, nodes: list[Node], until_read: bool = False) -> None:
-        """Run nodes in reverse order; the last one's grad must be set. until_read: stop before the first one that reads."""
+        """Run nodes in reverse order; the last one's grad must be set. until_read: stop before the first one that
+        reads.
+        """
         while nodes:
             if until_read and nodes[-1].reads and nodes[-1].grad is not None:
                 return
@@ -234,7 +237,9 @@ class Tape:
         self.add(size, "gradients")
 
     def accumulate_grad(self, node: Node, grad: Storage) -> None:
-        """Give a node a gradient (one reference); it is added to what the node has, in place where nobody else refers to that."""
+        """Give a node a gradient (one reference); it is added to what the node has, in place where nobody else refers
+        to that.
+        """
         if node.grad is None:
             node.grad = grad
             return

@@ -9,8 +9,9 @@ from studio.memory.operations import Operations
 
 
 def checkpointed(ops: Operations, layer: Layer, stream: FakeTensor, mask: FakeTensor | None) -> FakeTensor:
-    """Forward keeps the layer's input alone; backward walks the layer again (Chen et al. 2016, arXiv 1604.06174), as torch.utils.checkpoint does
-    it: only when the first thing that was not kept is asked for, and no further than to the last such thing.
+    """Forward keeps the layer's input alone; backward walks the layer again (Chen et al. 2016, arXiv 1604.06174), as
+    torch.utils.checkpoint does it: only when the first thing that was not kept is asked for, and no further than to the
+    last such thing.
     """
     tape, source = ops.tape, stream.grad_fn
 

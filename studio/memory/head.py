@@ -14,8 +14,10 @@ def head_loss(ops: Operations, final: FakeTensor) -> FakeTensor:
 
 
 def chunked(ops: Operations, final: FakeTensor) -> FakeTensor:
-    """worker/loss.py: hidden states of labelled positions, logits of some of them at a time, gradient formed in forward."""
-    tape, loop, architecture, moves = ops.tape, ops.loop, ops.architecture, ops.head_moves
+    """worker/loss.py: hidden states of labelled positions, logits of some of them at a time, gradient formed in
+    forward.
+    """
+    tape, loop, architecture, moves = ops.tape, ops.loop, ops.architecture, ops.trains_head
     labels = loop.tokens if loop.labels is None else loop.labels
     stored, itemsize = ops.footprint.trained_itemsize if moves else loop.weight_itemsize, loop.compute_itemsize
     flat = _flat(ops, final)
@@ -56,7 +58,9 @@ def chunked(ops: Operations, final: FakeTensor) -> FakeTensor:
 
 
 def _flat(ops: Operations, final: FakeTensor) -> FakeTensor:
-    """All positions but the rows' last in one list: a copy of several rows, a view of one; its gradient is a tensor of its own in either case."""
+    """All positions but the rows' last in one list: a copy of several rows, a view of one; its gradient is a tensor of
+    its own in either case.
+    """
     if ops.loop.batch > 1 or final.grad_fn is None:
         return ops.tape.op(final.numel, final.itemsize, [final]) if ops.loop.batch > 1 else ops.tape.view(final)
     return FakeTensor(
@@ -69,7 +73,9 @@ def _extra(ops: Operations, size: int, itemsize: int) -> FakeTensor:
 
 
 def fused(ops: Operations, final: FakeTensor) -> FakeTensor:
-    """Liger's fused linear cross entropy (arXiv 2410.10989, section 3.2): chunks of T·h/V rows, gradient of the hidden states kept."""
+    """Liger's fused linear cross entropy (arXiv 2410.10989, section 3.2): chunks of T·h/V rows, gradient of the hidden
+    states kept.
+    """
     tape, loop, architecture = ops.tape, ops.loop, ops.architecture
     itemsize = loop.compute_itemsize
     shifted = tape.op(final.numel, itemsize, [final])
@@ -83,7 +89,7 @@ def fused(ops: Operations, final: FakeTensor) -> FakeTensor:
         4,
         [shifted],
         [inner],
-        weights=architecture.embedding_numel * ops.footprint.trained_itemsize if ops.head_moves else 0,
+        weights=architecture.embedding_numel * ops.footprint.trained_itemsize if ops.trains_head else 0,
     )
     tape.delete(shifted, inner)
     return loss
@@ -94,7 +100,7 @@ def full(ops: Operations, final: FakeTensor) -> FakeTensor:
     tape, loop, architecture = ops.tape, ops.loop, ops.architecture
     itemsize = (
         ops.footprint.trained_itemsize
-        if ops.head_moves and not loop.autocast_itemsize
+        if ops.trains_head and not loop.autocast_itemsize
         else 4
         if loop.kbit and not loop.autocast_itemsize
         else loop.compute_itemsize
@@ -104,9 +110,9 @@ def full(ops: Operations, final: FakeTensor) -> FakeTensor:
         loop.tokens * architecture.vocab_size,
         itemsize,
         [given],
-        [given] if ops.head_moves else [],
+        [given] if ops.trains_head else [],
         cause="logits",
-        weights=architecture.embedding_numel * ops.footprint.trained_itemsize if ops.head_moves else 0,
+        weights=architecture.embedding_numel * ops.footprint.trained_itemsize if ops.trains_head else 0,
     )
     tape.delete(given)
     wide = _upcast(ops, logits)
@@ -131,7 +137,9 @@ def _upcast(ops: Operations, logits: FakeTensor) -> FakeTensor:
 
 
 def _cross_entropy(ops: Operations, wide: FakeTensor) -> FakeTensor:
-    """Of float32 logits (of raw ones autocast lifts a copy); where it writes its gradient over them, nothing else is needed."""
+    """Of float32 logits (of raw ones autocast lifts a copy); where it writes its gradient over them, nothing else is
+    needed.
+    """
     tape, loop, itemsize = ops.tape, ops.loop, 4 if ops.loop.autocast_itemsize else wide.itemsize
     part = tape.op(wide.numel, wide.itemsize, [wide], cause="logits") if loop.shifted else tape.view(wide)
     if loop.in_place:

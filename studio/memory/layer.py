@@ -1,9 +1,13 @@
-"""One decoder layer, forwards, on the tape: its two halves and the feed-forward, as transformers' modeling files write them."""
+"""One decoder layer, forwards, on the tape: attention, mlp and the residual sums, as transformers' modeling files write
+them.
+
+Each function leaves the names of its arguments to the caller unless its docstring says that it deletes them.
+
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from studio.memory.architecture import Layer, Linear
 from studio.memory.attention import attention
@@ -11,172 +15,168 @@ from studio.memory.autograd_tape import FakeTensor
 from studio.memory.operations import Operations
 
 
-def decoder_layer(ops: Operations, layer: Layer, stream: FakeTensor, mask: FakeTensor | None) -> FakeTensor:
-    """x + attention(norm(x)), then x + feed_forward(norm(x)); or both side by side. Leaves the name of `stream` to the caller."""
+def decoder_layer(ops: Operations, layer: Layer, hidden_states: FakeTensor, mask: FakeTensor | None) -> FakeTensor:
+    """x + attention(norm(x)), then x + mlp(norm(x)); or both side by side."""
     if ops.architecture.traits.parallel:
-        return side_by_side(ops, layer, stream, mask)
-    outer = sum(1 for width in layer.norms if width == ops.architecture.hidden_size)
-    middle = half(ops, layer, stream, lambda given: attention(ops, layer, given, mask), min(outer, 1) + (outer >= 4))
-    result = half(ops, layer, middle, lambda given: feed_forward(ops, layer, given), (outer >= 2) + (outer >= 4))
-    ops.tape.delete(middle)
+        return parallel_layer(ops, layer, hidden_states, mask)
+    norms = sum(1 for width in layer.norms if width == ops.architecture.hidden_size)
+    before_mlp = sublayer(
+        ops, layer, hidden_states, lambda x: attention(ops, layer, x, mask), min(norms, 1) + (norms >= 4)
+    )
+    result = sublayer(ops, layer, before_mlp, lambda x: mlp(ops, layer, x), (norms >= 2) + (norms >= 4))
+    ops.tape.delete(before_mlp)
     return result
 
 
-def half(
-    ops: Operations, layer: Layer, stream: FakeTensor, inside: Callable[[FakeTensor], FakeTensor], norms: int
+def sublayer(
+    ops: Operations, layer: Layer, residual: FakeTensor, inside: Callable[[FakeTensor], FakeTensor], norms: int
 ) -> FakeTensor:
-    """stream + inside(norm(stream)). norms: 2 with one behind as well (Gemma 2 and 3); one stands behind alone where the family has it so."""
-    tape, traits, moves = ops.tape, ops.architecture.traits, ops.norms_move(layer)
-    behind = norms == 2 or norms == 1 and traits.post_norm
-    given = (
-        ops.norm(stream, ops.architecture.hidden_size, moves) if norms and not traits.post_norm else tape.view(stream)
-    )
-    mixed = inside(given)
-    tape.delete(given)
-    if behind:
-        before, mixed = mixed, ops.norm(mixed, ops.architecture.hidden_size, moves)
+    """residual + inside(norm(residual)). norms: 2 where one stands behind as well (Gemma 2 and 3)."""
+    tape, traits, hidden_size = ops.tape, ops.architecture.traits, ops.architecture.hidden_size
+    trained = ops.trains_norms(layer)
+    normed = ops.norm(residual, hidden_size, trained) if norms and not traits.post_norm else tape.view(residual)
+    output = inside(normed)
+    tape.delete(normed)
+    if norms == 2 or norms == 1 and traits.post_norm:
+        before, output = output, ops.norm(output, hidden_size, trained)
         tape.delete(before)
     if traits.scaled_residual:
-        before, mixed = mixed, tape.op(mixed.numel, mixed.itemsize, [mixed])
+        before, output = output, tape.op(output.numel, output.itemsize, [output])
         tape.delete(before)
-    mixed = ops.dropped(mixed, traits.dropout)
-    result = ops.add(stream, mixed)
-    tape.delete(mixed)
+    output = ops.dropped(output, traits.dropout)
+    result = ops.add(residual, output)
+    tape.delete(output)
     return result
 
 
-def side_by_side(ops: Operations, layer: Layer, stream: FakeTensor, mask: FakeTensor | None) -> FakeTensor:
-    """x + attention(norm(x)) + feed_forward(norm(x)), with one norm for both or one each."""
-    tape, traits, hidden, moves = ops.tape, ops.architecture.traits, ops.architecture.hidden_size, ops.norms_move(layer)
-    given = ops.norm(stream, hidden, moves)
-    mixed = ops.dropped(attention(ops, layer, given, mask), traits.dropout)
+def parallel_layer(ops: Operations, layer: Layer, residual: FakeTensor, mask: FakeTensor | None) -> FakeTensor:
+    """x + attention(norm(x)) + mlp(norm(x)), with one norm for both or one each."""
+    tape, traits, hidden_size = ops.tape, ops.architecture.traits, ops.architecture.hidden_size
+    trained = ops.trains_norms(layer)
+    normed = ops.norm(residual, hidden_size, trained)
+    attn_output = ops.dropped(attention(ops, layer, normed, mask), traits.dropout)
     if not traits.shared_norm:
-        tape.delete(given)
-        given = ops.norm(stream, hidden, moves)
-    fed = ops.dropped(feed_forward(ops, layer, given), traits.dropout)
-    tape.delete(given)
-    both = ops.add(mixed, fed)
-    tape.delete(mixed, fed)
-    result = ops.add(both, stream)
+        tape.delete(normed)
+        normed = ops.norm(residual, hidden_size, trained)
+    mlp_output = ops.dropped(mlp(ops, layer, normed), traits.dropout)
+    tape.delete(normed)
+    both = ops.add(attn_output, mlp_output)
+    tape.delete(attn_output, mlp_output)
+    result = ops.add(both, residual)
     tape.delete(both)
     return result
 
 
-def feed_forward(ops: Operations, layer: Layer, given: FakeTensor) -> FakeTensor:
-    """down(act(gate(x)) · up(x)), or down(act(up(x))); of experts with what all tokens share beside them."""
+def mlp(ops: Operations, layer: Layer, hidden_states: FakeTensor) -> FakeTensor:
+    """down_proj(act(gate_proj(x)) · up_proj(x)), or down_proj(act(up_proj(x))); or experts, and a shared one beside
+    them.
+    """
     if not layer.num_experts:
-        return dense(ops, layer, given)
-    chosen = experts(ops, layer, given)
+        return dense_mlp(ops, layer, hidden_states)
+    routed = experts(ops, layer, hidden_states)
     if not layer.linears_of("down_proj"):
-        return chosen
-    shared = dense(ops, layer, given)
+        return routed
+    shared = dense_mlp(ops, layer, hidden_states)
     weighted = ops.tape.op(shared.numel, shared.itemsize, [shared], [shared])
-    result = ops.add(chosen, weighted)
-    ops.tape.delete(chosen, shared, weighted)
+    result = ops.add(routed, weighted)
+    ops.tape.delete(routed, shared, weighted)
     return result
 
 
-def dense(ops: Operations, layer: Layer, given: FakeTensor) -> FakeTensor:
-    tape, gate, up, down = (
-        ops.tape,
-        layer.linears_of("gate_proj"),
-        layer.linears_of("up_proj"),
-        layer.linears_of("down_proj"),
-    )
-    together = layer.linears_of("gate_up_proj")
-    if together:
-        both = ops.linear(given, together[0])
-        left, right = tape.view(both, both.numel // 2), tape.view(both, both.numel // 2)
-        tape.delete(both)
-    elif gate and up:
-        left, right = ops.linear(given, gate[0]), None
+def dense_mlp(ops: Operations, layer: Layer, hidden_states: FakeTensor) -> FakeTensor:
+    tape = ops.tape
+    gate_up_proj, gate_proj = layer.linears_of("gate_up_proj"), layer.linears_of("gate_proj")
+    up_proj, down_proj = layer.linears_of("up_proj"), layer.linears_of("down_proj")
+    if gate_up_proj:
+        gate_up = ops.linear(hidden_states, gate_up_proj[0])
+        gate, up = tape.view(gate_up, gate_up.numel // 2), tape.view(gate_up, gate_up.numel // 2)
+        tape.delete(gate_up)
+        product = multiplied(ops, activation(ops, gate), up)
+    elif gate_proj and up_proj:
+        active = activation(ops, ops.linear(hidden_states, gate_proj[0]))
+        product = multiplied(ops, active, ops.linear(hidden_states, up_proj[0]))
     else:
-        left, right = (ops.linear(given, up[0]) if up else tape.view(given)), None
-    product = gated(ops, left, right if together else (lambda: ops.linear(given, up[0])) if gate and up else None)
-    result = ops.linear(product, down[0]) if down else tape.view(product, given.numel)
+        product = activation(ops, ops.linear(hidden_states, up_proj[0]) if up_proj else tape.view(hidden_states))
+    result = ops.linear(product, down_proj[0]) if down_proj else tape.view(product, hidden_states.numel)
     tape.delete(product)
     return result
 
 
-def gated(ops: Operations, left: FakeTensor, right: FakeTensor | Callable[[], FakeTensor] | None) -> FakeTensor:
-    """act(left) · right; the product keeps both factors. Lets go of left and right."""
-    tape = ops.tape
-    active = activated(ops, left)
-    if right is None:
-        return active
-    other = right() if callable(right) else right
-    product = tape.op(other.numel, other.itemsize, [active, other], [active, other])
-    tape.delete(active, other)
+def experts(ops: Operations, layer: Layer, hidden_states: FakeTensor) -> FakeTensor:
+    """The chosen experts on the tokens routed to them, weighted and summed back."""
+    tape, hidden_size, inner = ops.tape, ops.architecture.hidden_size, layer.intermediate_size
+    tokens = hidden_states.numel // hidden_size * max(1, ops.architecture.num_experts_per_tok)
+    routed = tape.op(tokens * hidden_size, hidden_states.itemsize, [hidden_states])
+    gate = ops.base_linear(routed, Linear("", hidden_size, inner, False, "gate_proj"))
+    up = ops.base_linear(routed, Linear("", hidden_size, inner, False, "up_proj"))
+    tape.delete(routed)
+    product = multiplied(ops, activation(ops, gate), up)
+    down = ops.base_linear(product, Linear("", inner, hidden_size, False, "down_proj"))
+    tape.delete(product)
+    weighted = tape.op(tokens * hidden_size, down.itemsize, [down], [down])
+    tape.delete(down)
+    result = tape.op(hidden_states.numel, weighted.itemsize, [weighted])
+    tape.delete(weighted)
+    return result
+
+
+def multiplied(ops: Operations, left: FakeTensor, right: FakeTensor) -> FakeTensor:
+    """left · right; backward reads both factors. Deletes both."""
+    product = ops.tape.op(right.numel, right.itemsize, [left, right], [left, right])
+    ops.tape.delete(left, right)
     return product
 
 
-def activated(ops: Operations, value: FakeTensor) -> FakeTensor:
-    """act(value): one kernel that keeps its input (ReLU: its result); some are written out in transformers' activations.py. Lets go of value."""
+def activation(ops: Operations, x: FakeTensor) -> FakeTensor:
+    """act(x): one kernel that saves its input (ReLU: its result), or written out as in transformers' activations.py.
+
+    Deletes x.
+    """
     tape, name = ops.tape, ops.architecture.traits.activation
     if name in ("gelu_new", "gelu_fast"):
-        result = written_gelu(ops, value, name == "gelu_fast")
-    elif name == "quick_gelu":
-        steep = tape.op(value.numel, value.itemsize, [value])
-        gate = tape.op(value.numel, value.itemsize, [steep], saves_result=True)
-        tape.delete(steep)
-        result = tape.op(value.numel, value.itemsize, [value, gate], [value, gate])
-        tape.delete(gate)
+        result = gelu_new(ops, x, name == "gelu_fast")
+    elif name == "quick_gelu":  # x · sigmoid(1.702·x)
+        scaled = tape.op(x.numel, x.itemsize, [x])
+        sigmoid = tape.op(x.numel, x.itemsize, [scaled], saves_result=True)
+        tape.delete(scaled)
+        result = tape.op(x.numel, x.itemsize, [x, sigmoid], [x, sigmoid])
+        tape.delete(sigmoid)
     elif name.startswith("relu"):
-        result = tape.op(value.numel, value.itemsize, [value], saves_result=True)
+        result = tape.op(x.numel, x.itemsize, [x], saves_result=True)
     else:
-        result = tape.op(value.numel, value.itemsize, [value], [value])
-    tape.delete(value)
+        result = tape.op(x.numel, x.itemsize, [x], [x])
+    tape.delete(x)
     return result
 
 
-def written_gelu(ops: Operations, value: FakeTensor, fast: bool) -> FakeTensor:
-    """0.5·x · (1 + tanh(√(2/π)·(x + 0.044715·x³))), each operation by itself; CUDA's autocast takes the power in float32, and all that follows."""
-    tape, size = ops.tape, value.numel
+def gelu_new(ops: Operations, x: FakeTensor, fast: bool) -> FakeTensor:
+    """0.5·x · (1 + tanh(√(2/π)·(x + 0.044715·x³))), each operation by itself.
 
-    def then(before: FakeTensor, saves: tuple[FakeTensor, ...] = (), **more: Any) -> FakeTensor:
-        made = tape.op(size, before.itemsize, [before], saves, **more)
+    CUDA's autocast takes the power in float32, and all that follows.
+    """
+    tape, numel = ops.tape, x.numel
+
+    def then(before: FakeTensor, *saves: FakeTensor, saves_result: bool = False) -> FakeTensor:
+        result = tape.op(numel, before.itemsize, [before], saves, saves_result=saves_result)
         tape.delete(before)
-        return made
+        return result
 
-    low = tape.op(size, value.itemsize, [value])  # 0.5·x
+    half = tape.op(numel, x.itemsize, [x])  # 0.5·x
     if fast:  # x·√(2/π) · (1 + 0.044715·x·x)
-        bent = tape.op(size, value.itemsize, [value])
-        small = tape.op(size, value.itemsize, [value])
-        square = tape.op(size, value.itemsize, [small, value], [small, value])
+        scaled = tape.op(numel, x.itemsize, [x])
+        small = tape.op(numel, x.itemsize, [x])
+        square = tape.op(numel, x.itemsize, [small, x], [small, x])
         tape.delete(small)
         factor = then(square)
-        inner = tape.op(size, value.itemsize, [bent, factor], [bent, factor])
-        tape.delete(bent, factor)
+        inner = tape.op(numel, x.itemsize, [scaled, factor], [scaled, factor])
+        tape.delete(scaled, factor)
     else:
-        wide = ops.cast(value, 4) if ops.loop.autocast_itemsize and ops.loop.device == "cuda" else tape.view(value)
-        cube = then(wide, (wide,))
-        inner = then(walk_sum(ops, then(cube), value))
-    high = then(then(inner, saves_result=True))
-    result = tape.op(size, max(low.itemsize, high.itemsize), [low, high], [low, high])
-    tape.delete(low, high)
-    return result
-
-
-def walk_sum(ops: Operations, left: FakeTensor, right: FakeTensor) -> FakeTensor:
-    """left + right; lets go of left."""
-    made = ops.add(left, right)
-    ops.tape.delete(left)
-    return made
-
-
-def experts(ops: Operations, layer: Layer, given: FakeTensor) -> FakeTensor:
-    """A router, then the chosen experts on the rows sent to them, summed back."""
-    tape, architecture = ops.tape, ops.architecture
-    rows = given.numel // architecture.hidden_size * max(1, architecture.num_experts_per_tok)
-    sent = tape.op(rows * architecture.hidden_size, given.itemsize, [given])
-    left = ops.base_linear(sent, Linear("", architecture.hidden_size, layer.intermediate_size, False, "gate_proj"))
-    right = ops.base_linear(sent, Linear("", architecture.hidden_size, layer.intermediate_size, False, "up_proj"))
-    tape.delete(sent)
-    product = gated(ops, left, right)
-    down = ops.base_linear(product, Linear("", layer.intermediate_size, architecture.hidden_size, False, "down_proj"))
-    tape.delete(product)
-    weighted = tape.op(rows * architecture.hidden_size, down.itemsize, [down], [down])
-    tape.delete(down)
-    result = tape.op(given.numel, weighted.itemsize, [weighted])
-    tape.delete(weighted)
+        wide = ops.cast(x, 4) if ops.loop.autocast_itemsize and ops.loop.device == "cuda" else tape.view(x)
+        cube = then(then(wide, wide))  # 0.044715·x³
+        total = ops.add(cube, x)
+        tape.delete(cube)
+        inner = then(total)
+    tanh = then(then(inner, saves_result=True))
+    result = tape.op(numel, max(half.itemsize, tanh.itemsize), [half, tanh], [half, tanh])
+    tape.delete(half, tanh)
     return result

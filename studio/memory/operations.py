@@ -10,7 +10,9 @@ from studio.model import EMBEDDING, HEAD
 
 
 class Operations:
-    """A tape with what is walked on it. Every method takes values and leaves their names to the caller unless it says otherwise."""
+    """A tape with what is walked on it. Every method takes values and leaves their names to the caller unless it says
+    otherwise.
+    """
 
     def __init__(self, tape: Tape, loop: TrainingLoop, architecture: Architecture, footprint: Footprint):
         self.tape, self.loop, self.architecture, self.footprint = tape, loop, architecture, footprint
@@ -18,9 +20,13 @@ class Operations:
         self.copied_bytes = 0
         self.kept_output: FakeTensor | None = None  # the model's output, which the caller may keep until after backward
         tables = [name for name in footprint.weights if EMBEDDING.search(name)]
-        self.table_moves = bool(tables)
-        self.head_moves = any(HEAD.search(name) for name in footprint.weights) or architecture.tied and self.table_moves
-        self.final_moves = any("norm" in name and not LAYER.match(name) or "ln_f" in name for name in footprint.weights)
+        self.trains_embedding = bool(tables)
+        self.trains_head = (
+            any(HEAD.search(name) for name in footprint.weights) or architecture.tied and self.trains_embedding
+        )
+        self.trains_final_norm = any(
+            "norm" in name and not LAYER.match(name) or "ln_f" in name for name in footprint.weights
+        )
 
     # -- small things
 
@@ -37,7 +43,9 @@ class Operations:
     def trained_linear(
         self, value: FakeTensor, inputs: int, outputs: int, itemsize: int, bias: bool = False
     ) -> FakeTensor:
-        """A linear whose weight is trained: keeps its input, and under autocast the cast copy of its weight (FSDP gathers it as it is needed)."""
+        """A linear whose weight is trained: keeps its input, and under autocast the cast copy of its weight (FSDP
+        gathers it as it is needed).
+        """
         tape, compute = self.tape, self.loop.autocast_itemsize or itemsize
         rows = value.numel // inputs
         given = self.cast(value, compute)
@@ -138,7 +146,9 @@ class Operations:
         return final
 
     def dropout_linear(self, given: FakeTensor, inputs: int, rank: int) -> FakeTensor:
-        """worker/fast_lora.py's DropoutLinear: keeps its input as it is and a byte an element; 16 bits an element are drawn for it."""
+        """worker/fast_lora.py's DropoutLinear: keeps its input as it is and a byte an element; 16 bits an element are
+        drawn for it.
+        """
         tape, compute = self.tape, self.loop.autocast_itemsize or self.footprint.trained_itemsize
         kept = FakeTensor(tape.allocate(given.numel, "activations"), given.numel, 1, None)
         product = given.numel * (given.itemsize + (compute if compute != given.itemsize else 0))
@@ -157,10 +167,11 @@ class Operations:
     def decomposed(
         self, result: FakeTensor, given: FakeTensor, masked: FakeTensor, linear: Linear, rank: int
     ) -> FakeTensor:
-        """DoRA as peft's DoraLinearLayer writes it: result + (m - 1)·base + m·B(A(x))·scaling, m: length learnt over length of the row of W + BA.
+        """DoRA as peft's DoraLinearLayer writes it: result + (m - 1)·base + m·B(A(x))·scaling, m: length learnt over
+        length of the row of W + BA.
 
-        That length takes B·A and three sums of the weight's size in the input's type. Behind dropout the base is computed anew, from a
-        plain copy of its weight, which backward reads. Lets go of result, given and masked.
+        That length takes B·A and three sums of the weight's size in the input's type. Behind dropout the base is
+        computed anew, from a plain copy of its weight, which backward reads. Lets go of result, given and masked.
         """
         tape, loop, itemsize = self.tape, self.loop, self.footprint.trained_itemsize
         square, compute = linear.in_features * linear.out_features, loop.autocast_itemsize or masked.itemsize
@@ -259,14 +270,16 @@ class Operations:
 
     # -- norms
 
-    def norms_move(self, layer: Layer) -> bool:
+    def trains_norms(self, layer: Layer) -> bool:
         """Whether a layer's norms are trained."""
         return any(
             name.startswith(layer.prefix) and ("norm" in name or ".ln_" in name) for name in self.footprint.weights
         )
 
     def norm(self, value: FakeTensor, width: int, trained: bool) -> FakeTensor:
-        """RMSNorm as transformers writes it (float32 inside), or torch's layer norm, or a fused one that keeps its input alone."""
+        """RMSNorm as transformers writes it (float32 inside), or torch's layer norm, or a fused one that keeps its
+        input alone.
+        """
         if self.loop.fused_norms:
             return self.plain_norm(value, width, 4, trained)
         if self.architecture.rms_norm:

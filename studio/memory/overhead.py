@@ -15,7 +15,8 @@ MIB = 2**20
 CUBLAS = 2 * 8_519_680  # two workspaces of cuBLAS as PyTorch asks for them; 17,039,360 bytes were seen on a T4
 CUBLAS_HOPPER = 2 * 32 * MIB
 CONTEXT = 450 * MIB  # of a card that is not in cards.py
-# Reserved beyond allocated, as share of what is not standing: low, expected, high. Read off the published rows that tell both.
+# Reserved beyond allocated, as share of what is not standing: low, expected, high. Read off the published rows that
+# tell both.
 STACKED = (0.02, 0.06, 0.14)  # without checkpointing, activations pile up and go in turn (L40S)
 CHUNKED = (0.06, 0.12, 0.17)  # checkpointed, logits in chunks: 0.11 to 0.15 on A100s
 TORN_UP = (
@@ -26,7 +27,8 @@ TORN_UP = (
 PROCESS = 640 * MIB  # Python with torch, transformers and peft loaded, before the model
 
 
-# A CPU's heap keeps holes, counted in feed-forward activations a token and layer. Measured on the starter (tests/bench/results/memory_cpu.md):
+# A CPU's heap keeps holes, counted in feed-forward activations a token and layer. Measured on the starter
+# (tests/bench/results/memory_cpu.md):
 HOLES = 3.0  # 2.7 to 3.2
 AGAIN = 1.3  # 1.0 to 1.7 where layers are walked again
 WHOLE = 3.0  # 2.3 to 3.7 where every weight is trained
@@ -44,8 +46,10 @@ UNPACKING = (
 
 
 class Overhead(NamedTuple):
-    """Bytes: low, expected, high of all that torch's allocator does not count as tensors; of it `workspace` belongs to kernels, `paged` to the
-    optimizer (managed memory), and `context` (with paged) is what the allocator does not reserve either."""
+    """Bytes: low, expected, high of all that torch's allocator does not count as tensors; of it `workspace` belongs to
+    kernels, `paged` to the optimizer (managed memory), and `context` (with paged) is what the allocator does not
+    reserve either.
+    """
 
     low: int
     expected: int
@@ -89,8 +93,8 @@ def card(device: Device, step: Step, loop: TrainingLoop, paged: int) -> Overhead
 def cpu(loop: TrainingLoop, architecture: Architecture, footprint: Footprint) -> Overhead:
     """The interpreter with its libraries, the heap's holes, and what packing a base into 4 bits leaves.
 
-    The file of a packed base stays mapped where what is not packed is held as the file has it, in 16 bits: in float32 nothing reads it any more.
-    Packing leaves about as much of the heap torn as it packs.
+    The file of a packed base stays mapped where what is not packed is held as the file has it, in 16 bits: in float32
+    nothing reads it any more. Packing leaves about as much of the heap torn as it packs.
     """
     layers = architecture.layers
     tokens = loop.tokens + loop.batch * footprint.virtual

@@ -1,4 +1,6 @@
-"""Ranks: what one of several devices holds, where a run is shared between them: a copy each (DDP), or the model split over them (FSDP2)."""
+"""Ranks: what one of several devices holds, where a run is shared between them: a copy each (DDP), or the model split
+over them (FSDP2).
+"""
 
 from __future__ import annotations
 
@@ -16,8 +18,9 @@ SUMMED = 4  # bytes in which worker/sharding.py sums gradients; weights are gath
 
 
 class Gathered(NamedTuple):
-    """Bytes of a split model that are whole for a while. while_running: beside the shards from forward to backward; at_end: one weight after
-    the other, to be saved."""
+    """Bytes of a split model that are whole for a while. while_running: beside the shards from forward to backward;
+    at_end: one weight after the other, to be saved.
+    """
 
     while_running: int = 0
     at_end: int = 0
@@ -32,7 +35,9 @@ def processes(config: RunConfig) -> int:
 
 
 def split(config: RunConfig, device: Device, states: States, numbers: int) -> bool:
-    """Whether the model is split over the devices. auto: as worker/sharding.py, where a copy with its states would fill two thirds of one."""
+    """Whether the model is split over the devices. auto: as worker/sharding.py, where a copy with its states would fill
+    two thirds of one.
+    """
     if processes(config) == 1:
         return False
     if config.data.new_tokens:
@@ -43,7 +48,9 @@ def split(config: RunConfig, device: Device, states: States, numbers: int) -> bo
 
 
 def share(states: States, loop: TrainingLoop) -> States:
-    """A rank's part. Of weights that are packed into 4 or 8 bits the numbers are split, their scales stay whole on each."""
+    """A rank's part. Of weights that are packed into 4 or 8 bits the numbers are split, their scales stay whole on
+    each.
+    """
     if not loop.fsdp:
         return states
     count = loop.world_size
@@ -58,15 +65,17 @@ def share(states: States, loop: TrainingLoop) -> States:
 
 
 def buckets(states: States, loop: TrainingLoop) -> int:
-    """DDP sums gradients in buckets, which together are as large as all of them and stay (torch's reducer; gradient_as_bucket_view is off)."""
+    """DDP sums gradients in buckets, which together are as large as all of them and stay (torch's reducer;
+    gradient_as_bucket_view is off).
+    """
     return states.gradients if loop.world_size > 1 and not loop.fsdp else 0
 
 
 def gathered(facts: ModelFacts, architecture: Architecture, footprint: Footprint, loop: TrainingLoop) -> Gathered:
     """FSDP2 (worker/sharding.py): each layer is a unit, what lies around them another, whole from forward to backward.
 
-    In use are the outer unit, the layer that computes, and the next one on its way; in backward a layer's gradients, their copy that is being
-    summed, and that of the layer before (torch's FSDPParamGroup).
+    In use are the outer unit, the layer that computes, and the next one on its way; in backward a layer's gradients,
+    their copy that is being summed, and that of the layer before (torch's FSDPParamGroup).
     """
     if not loop.fsdp:
         return NOTHING

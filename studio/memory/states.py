@@ -54,8 +54,9 @@ def states(
 
 
 def weight_bytes(facts: ModelFacts, footprint: Footprint, loop: TrainingLoop) -> tuple[int, int, int, int]:
-    """The frozen weights as loaded, a tied head once, as it is stored once: (bytes of those in 4 or 8 bits, of them the scales, bytes of the rest,
-    numbers of the largest packed one)."""
+    """The frozen weights as loaded, a tied head once, as it is stored once: (bytes of those in 4 or 8 bits, of them the
+    scales, bytes of the rest, numbers of the largest packed one).
+    """
     linears = facts.linears() if footprint.quantized else {}
     itemsize = 4 if loop.kbit else loop.weight_itemsize
     packed = scales = rest = largest = 0
@@ -81,7 +82,9 @@ def quantized_bytes(shape: tuple[int, ...], kind: str, double: bool) -> int:
 
 
 def nf4_bytes(size: int, double: bool) -> int:
-    """Half a byte a weight and a float32 scale per 64; doubled: 8-bit scales, a float32 per 256 of them, a code table of 256 floats."""
+    """Half a byte a weight and a float32 scale per 64; doubled: 8-bit scales, a float32 per 256 of them, a code table
+    of 256 floats.
+    """
     scales = -(-size // BLOCK)
     table = 16 * 4
     if not double:
@@ -90,14 +93,18 @@ def nf4_bytes(size: int, double: bool) -> int:
 
 
 def optimizer_bytes(shapes: Mapping[str, tuple[int, ...]], itemsize: int, name: str) -> int:
-    """Bytes of an optimizer's states. each: bytes of a trained number, whose type torch's optimizers give their states."""
+    """Bytes of an optimizer's states. each: bytes of a trained number, whose type torch's optimizers give their
+    states.
+    """
     if "adafactor" in name:  # a row and a column of second moments (Shazeer and Stern 2018, arXiv 1804.04235), float32
         return sum(
             4 * (sum(shape[-2:]) * prod(shape[:-2]) if len(shape) > 1 else prod(shape)) for shape in shapes.values()
         )
     if (
         "8bit" in name
-    ):  # two states of a byte with a float32 per 256 (Dettmers et al. 2021, arXiv 2110.02861); below 4096 elements 32-bit
+        # two states of a byte with a float32 per 256 (Dettmers et al. 2021, arXiv 2110.02861); below 4096 elements
+        # 32-bit
+    ):
         halves = 1 if "lion" in name or "rmsprop" in name else 2
         return sum(
             halves * (prod(shape) + -(-prod(shape) // 256) * 4 if prod(shape) >= 4096 else 4 * prod(shape))
@@ -112,7 +119,9 @@ def optimizer_bytes(shapes: Mapping[str, tuple[int, ...]], itemsize: int, name: 
 
 
 def paged_bytes(shapes: Mapping[str, tuple[int, ...]], name: str) -> int:
-    """Of optimizer_bytes, the states that bitsandbytes asks of CUDA itself: its paged optimizers page tensors of 100,000 numbers and more."""
+    """Of optimizer_bytes, the states that bitsandbytes asks of CUDA itself: its paged optimizers page tensors of
+    100,000 numbers and more.
+    """
     if "paged" not in name:
         return 0
     large = {key: shape for key, shape in shapes.items() if prod(shape) >= PAGED}
@@ -120,7 +129,9 @@ def paged_bytes(shapes: Mapping[str, tuple[int, ...]], name: str) -> int:
 
 
 def step_bytes(shapes: Mapping[str, tuple[int, ...]], itemsize: int, loop: TrainingLoop) -> int:
-    """Temporaries of a step: a foreach optimizer (torch's own choice on CUDA) makes one list as long as all trained numbers; fused ones none."""
+    """Temporaries of a step: a foreach optimizer (torch's own choice on CUDA) makes one list as long as all trained
+    numbers; fused ones none.
+    """
     sizes, name = [prod(shape) for shape in shapes.values()], loop.optimizer
     if "foreach" in name or loop.device == "cuda" and name in FOREACH:
         return sum(sizes) * itemsize

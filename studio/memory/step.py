@@ -1,6 +1,8 @@
-"""A run on the tape: load, then one step (embed, layers, head and loss, the way back, the optimizer), an evaluation, and saving.
+"""A run on the tape: load, then one step (embed, layers, head and loss, the way back, the optimizer), an evaluation,
+and saving.
 
 Gives the peak of every moment.
+
 """
 
 from __future__ import annotations
@@ -24,7 +26,9 @@ PHASES = ("load", "forward", "loss", "backward", "optimizer", "evaluation", "sav
 
 
 class Step(NamedTuple):
-    """Bytes. by_moment: the highest of each moment; causes: what was alive at the highest of all; by_phase: the same for each."""
+    """Bytes. by_moment: the highest of each moment; causes: what was alive at the highest of all; by_phase: the same
+    for each.
+    """
 
     peak: int
     peak_phase: str
@@ -38,9 +42,11 @@ class Step(NamedTuple):
 def step(
     architecture: Architecture, loop: TrainingLoop, footprint: Footprint, states: States, whole: Gathered = NOTHING
 ) -> Step:
-    """Walk the run of one process: its largest micro-batch and an optimizer step, the optimizer's states being there from the step before.
+    """Walk the run of one process: its largest micro-batch and an optimizer step, the optimizer's states being there
+    from the step before.
 
     states: this process's part of them; whole: what of a split model it holds in one piece for a while.
+
     """
     if loop.last_length:
         last = loop._replace(
@@ -80,7 +86,9 @@ def step(
 
 
 def _load(tape: Tape, states: States, summed: int) -> None:
-    """Weights, one by one where they are packed on the way; then what is trained; the optimizer's states come with the first step."""
+    """Weights, one by one where they are packed on the way; then what is trained; the optimizer's states come with the
+    first step.
+    """
     tape.add(states.weights, "weights")
     tape.allocate_briefly(states.loading, "workspace")
     tape.add(states.trained, "trained")
@@ -105,7 +113,7 @@ def _forward_backward(ops: Operations) -> int:
     for layer, count in _plan(architecture.layers, ops.footprint):
         stream, used = _block(ops, layer, count, stream, mask, chain)
         kept = max(kept, used)
-    final = ops.norm(stream, architecture.hidden_size, ops.final_moves)
+    final = ops.norm(stream, architecture.hidden_size, ops.trains_final_norm)
     tape.delete(
         stream, *([] if ops.footprint.virtual else [first]), *([] if ops.loop.checkpointing else [inputs.pop()])
     )
@@ -127,7 +135,8 @@ def _forward_backward(ops: Operations) -> int:
 def _inputs(ops: Operations) -> list[FakeTensor | None]:
     """Ids, labels and mask of the rows; cosines and sines of the positions; the square mask, else None.
 
-    Eager attention adds it to the scores (numbers of the stream's type); SDPA is given booleans, and only where its causal flag will not do.
+    Eager attention adds it to the scores (numbers of the stream's type); SDPA is given booleans, and only where its
+    causal flag will not do.
     """
     tape, loop = ops.tape, ops.loop
     angles, square = loop.length * ops.architecture.head_dim * 2, None
@@ -145,7 +154,9 @@ def _inputs(ops: Operations) -> list[FakeTensor | None]:
 
 
 def _plan(layers: tuple[Layer, ...], footprint: Footprint) -> list[tuple[Layer, int]]:
-    """Stretches of equal layers. The first and the last layer of all are walked by themselves, the others stand for each other."""
+    """Stretches of equal layers. The first and the last layer of all are walked by themselves, the others stand for
+    each other.
+    """
     plan: list[tuple[Layer, int]] = []
     marks: list[tuple] = []
     for place, layer in enumerate(layers):
@@ -181,7 +192,7 @@ def _embedded(ops: Operations) -> FakeTensor:
     size = loop.tokens * architecture.hidden_size
     weights = (
         architecture.embedding_numel * ops.footprint.trained_itemsize
-        if ops.table_moves
+        if ops.trains_embedding
         else ops.footprint.rows * ops.footprint.trained_itemsize
     )
     copy = (
@@ -259,7 +270,7 @@ def _evaluate(ops: Operations) -> None:
             tape.delete(before)
             if count > 1 and ops.copied_bytes > copies:
                 ops.copies.append(tape.allocate((ops.copied_bytes - copies) * (count - 1), "workspace"))
-        final = ops.norm(stream, architecture.hidden_size, ops.final_moves)
+        final = ops.norm(stream, architecture.hidden_size, ops.trains_final_norm)
         tape.delete(stream)
         head_loss(ops, final)
         tape.delete(final, *inputs)

@@ -17,7 +17,9 @@ LABELLED = 0.7  # share of tokens with a label where the data is not known yet
 
 
 class RowStatistics(NamedTuple):
-    """What an estimate wants to know of the data: usable rows, tokens in all, tokens with a label, tokens of the longest row, rows held out."""
+    """What an estimate wants to know of the data: usable rows, tokens in all, tokens with a label, tokens of the
+    longest row, rows held out.
+    """
 
     rows: int
     tokens: int
@@ -97,18 +99,24 @@ def studio_loop(
 
 
 def shares_keys(device: Device, itemsize: int) -> bool:
-    """Whether torch's flash kernel is taken, which alone reads keys that heads share without copies (worker/attention.py). each: bytes of a number."""
+    """Whether torch's flash kernel is taken, which alone reads keys that heads share without copies
+    (worker/attention.py). each: bytes of a number.
+    """
     return device.traits.torch == "cuda" and itemsize == 2 and (device.capability or (8, 0)) >= (8, 0)
 
 
 def _filled(micro_batch: int, row: int, rows: RowStatistics | None) -> int:
-    """Tokens of the fullest piece of rows laid end to end: all of it, but where rows are nearly alike, as many of them as fit."""
+    """Tokens of the fullest piece of rows laid end to end: all of it, but where rows are nearly alike, as many of them
+    as fit.
+    """
     alike = rows is not None and rows.mean > 0.9 * row
     return micro_batch // row * row if alike else micro_batch
 
 
 def with_fsdp(loop: TrainingLoop) -> TrainingLoop:
-    """The loop where the model is split over devices: numbers travel in the computing format, and bitsandbytes' optimizers give way to AdamW."""
+    """The loop where the model is split over devices: numbers travel in the computing format, and bitsandbytes'
+    optimizers give way to AdamW.
+    """
     fits = not any(word in loop.optimizer for word in ("8bit", "paged", "bnb"))
     return loop._replace(
         fsdp=True, hidden_itemsize=loop.compute_itemsize, optimizer=loop.optimizer if fits else "adamw_torch_fused"

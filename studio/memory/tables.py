@@ -1,4 +1,6 @@
-"""The page on memory: an 8B model under full, LoRA and QLoRA line by line, and the tutorials' 7B table, by the same code as every estimate."""
+"""The page on memory: an 8B model under full, LoRA and QLoRA line by line, and the tutorials' 7B table, by the same
+code as every estimate.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +60,9 @@ SIZES = (8, 12, 16, 24, 40, 48, 80, 141)  # GB of cards people have
 
 @lru_cache(maxsize=1)
 def seven() -> tuple[dict[str, Any], ...]:
-    """The tutorials' table of a 7B model, by this code: {method, said, total, card (GB, None: several)}, at one row of 512 tokens, their least."""
+    """The tutorials' table of a 7B model, by this code: {method, said, total, card (GB, None: several)}, at one row of
+    512 tokens, their least.
+    """
     rows = []
     for name in METHODS:
         made = _estimate(SEVEN, name, 512, 1, cards.device("NVIDIA A100 80GB"), checkpointing=True)
@@ -82,13 +86,15 @@ def _tutorials() -> list[str]:
         "|---|---|---:|---|",
     ]
     lines += [
-        f"| {row['method']} | {row['said']} | {row['total'] / GIB:.1f} GiB | {str(row['card']) + ' GB and more' if row['card'] else 'several cards'} |"
+        f"| {row['method']} | {row['said']} | {row['total'] / GIB:.1f} GiB | "
+        f"{str(row['card']) + ' GB and more' if row['card'] else 'several cards'} |"
         for row in seven()
     ]
     return [
         *lines,
         "",
-        "LLaMA-Factory's README gives 120 GB (full, mixed precision), 60 GB (pure bf16), 16 GB (LoRA) and 6 GB (QLoRA), whatever the batch.",
+        "LLaMA-Factory's README gives 120 GB (full, mixed precision), 60 GB (pure bf16), 16 GB (LoRA) and 6 GB "
+        "(QLoRA), whatever the batch.",
     ]
 
 

@@ -1,4 +1,6 @@
-"""TrainingLoop: how a training loop computes: number formats, kernels, head, batch. The defaults are a plain loop's on CUDA."""
+"""TrainingLoop: how a training loop computes: number formats, kernels, head, batch. The defaults are a plain loop's on
+CUDA.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,9 @@ from typing import NamedTuple
 
 
 class TrainingLoop(NamedTuple):
-    """One micro-batch of one training loop, ours (studio_loop.py) or another program's. Item sizes are bytes of a number."""
+    """One micro-batch of one training loop, ours (studio_loop.py) or another program's. Item sizes are bytes of a
+    number.
+    """
 
     device: str = "cuda"
     batch: int = 1

@@ -1,7 +1,7 @@
 """How a family's decoder layer computes, where its tensors' names and shapes do not tell.
 
-FAMILIES has a line for each family, as its modeling file in transformers writes the layer; a key of config.json comes first.
-tests/test_estimate_trace.py compares them with real steps.
+FAMILIES has a line for each family, as its modeling file in transformers writes the layer; a key of config.json comes
+first. tests/test_estimate_trace.py compares them with real steps.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""How much of a row a model reads: GPT-2's learned positions, virtual tokens before them, positions that are stretched."""
+"""How much of a row a model reads: GPT-2's learned positions, virtual tokens before them, positions that are
+stretched.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""A model folder that is damaged in any way is refused in words that name it: by the page's questions and jobs, and by the terminal."""
+"""A model folder that is damaged in any way is refused in words that name it: by the page's questions and jobs, and by
+the terminal.
+"""
 
 from __future__ import annotations
 

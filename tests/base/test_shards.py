@@ -77,7 +77,9 @@ def test_a_config_alone_is_still_estimated(tiny_model: Path, tmp_path: Path) -> 
 def test_weights_are_known_again_wherever_they_lie(
     sharded: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One file or two make no difference; one changed number in the middle of a tensor does, also where samples alone are read."""
+    """One file or two make no difference; one changed number in the middle of a tensor does, also where samples alone
+    are read.
+    """
     assert shards.fingerprint(sharded) == shards.fingerprint(tiny_model)
     changed = tmp_path / "changed"
     shutil.copytree(tiny_model, changed)

@@ -88,7 +88,8 @@ from studio.base.source import ModelOrder, fetch, local
 from studio.errors import StudioError
 seen = []
 try:
-    path = fetch(ModelOrder(source=sys.argv[1], revision=sys.argv[2] if len(sys.argv) > 2 else None), lambda *told: seen.append(told))
+    revision = sys.argv[2] if len(sys.argv) > 2 else None
+    path = fetch(ModelOrder(source=sys.argv[1], revision=revision), lambda *report: seen.append(report))
     print("PATH", path, "FILES", *sorted(file.name for file in path.iterdir()))
     print("SEEN", max((done for _, done, _ in seen), default=0))
 except StudioError as error:

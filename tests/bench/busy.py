@@ -1,9 +1,10 @@
 """bench busy: how fast the page answers while a training uses the CPU, beside how fast it does alone.
 
-First what the page takes of the processor while nobody looks, beside a bare page of gradio's. Then a real run of the starter is started
-as the page starts one, in steps of about a second. Meanwhile the page is asked what an open page asks (the list, the news of the run, the device) and
-for its first view, over HTTP; the same questions before the run began are the measure. Then the run's page is opened in a browser
-without a GPU, in turn with nobody looking: the run's speed, and what all processes of the browser take.
+First what the page takes of the processor while nobody looks, beside a bare page of gradio's. Then a real run of the
+starter is started as the page starts one, in steps of about a second. Meanwhile the page is asked what an open page
+asks (the list, the news of the run, the device) and for its first view, over HTTP; the same questions before the run
+began are the measure. Then the run's page is opened in a browser without a GPU, in turn with nobody looking: the run's
+speed, and what all processes of the browser take.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """bench data: a large file imported and checked, against merely parsing it: seconds, processor seconds, peak memory.
 
-Every measurement runs in a process of its own, so that its peak memory is its own (its children included), and after the file
-was read once, so that all find it in memory. The readers take turns, and a ratio is the median of those of the turns.
+Every measurement runs in a process of its own, so that its peak memory is its own (its children included), and after
+the file was read once, so that all find it in memory. The readers take turns, and a ratio is the median of those of the
+turns.
 """
 
 from __future__ import annotations
@@ -39,7 +40,9 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def measure(args: argparse.Namespace) -> list[Row]:
-    """The table as a list of rows {reader, rows, bytes, seconds, processor_seconds, peak, ratio}; peak in bytes, ratio: of the import to it."""
+    """The table as a list of rows {reader, rows, bytes, seconds, processor_seconds, peak, ratio}; peak in bytes, ratio:
+    of the import to it.
+    """
     with tempfile.TemporaryDirectory() as home:
         path = (args.folder or Path(home)) / f"{args.format}-{args.rows}.jsonl"
         if not path.exists():
@@ -60,11 +63,13 @@ def measure(args: argparse.Namespace) -> list[Row]:
 def show(rows: list[Row]) -> None:
     """The table to read."""
     print(
-        f"{rows[0]['rows']:,} rows, {rows[0]['bytes'] / 1e6:,.0f} MB\n{'':10}{'seconds':>9}{'processor':>11}{'peak':>10}{'import takes':>14}"
+        f"{rows[0]['rows']:,} rows, {rows[0]['bytes'] / 1e6:,.0f} "
+        f"MB\n{'':10}{'seconds':>9}{'processor':>11}{'peak':>10}{'import takes':>14}"
     )
     for row in rows:
         print(
-            f"{row['reader']:10}{row['seconds']:9.2f}{row['processor_seconds']:9.2f} s{row['peak'] / 1e6:7,.0f} MB{row['ratio']:13.2f}x"
+            f"{row['reader']:10}{row['seconds']:9.2f}{row['processor_seconds']:9.2f} s{row['peak'] / 1e6:7,.0f} "
+            f"MB{row['ratio']:13.2f}x"
         )
 
 
@@ -111,14 +116,18 @@ def part(reader: str, path: str) -> None:
 
 
 def _peak() -> int:
-    """Peak resident bytes of this process plus the largest of its ended children times their number (an upper bound)."""
+    """Peak resident bytes of this process plus the largest of its ended children times their number (an upper
+    bound).
+    """
     own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     return (own + children * min(8, os.cpu_count() or 1)) * 1024
 
 
 def write(path: Path, rows: int, form: str) -> None:
-    """JSON Lines of distinct rows of about 800 bytes, with a few of some common faults; some answers have quotes and several paragraphs."""
+    """JSON Lines of distinct rows of about 800 bytes, with a few of some common faults; some answers have quotes and
+    several paragraphs.
+    """
     draw = random.Random(7)
     words = re.findall(r"[a-z']+", WORDS.read_text(encoding="utf-8").lower())
     sentences = [" ".join(draw.choices(words, k=draw.randint(6, 16))).capitalize() + "." for _ in range(20000)]

@@ -1,6 +1,8 @@
-"""LLaMA-Factory as the peer of `bench train`: an environment of its own, the same order in its words, and what its trainer log says.
+"""LLaMA-Factory as the peer of `bench train`: an environment of its own, the same order in its words, and what its
+trainer log says.
 
-It is given our rows, tokenized and in the order our run meets them, through its `tokenized_path`; everything else is its default.
+It is given our rows, tokenized and in the order our run meets them, through its `tokenized_path`; everything else is
+its default.
 """
 
 from __future__ import annotations
@@ -28,7 +30,9 @@ LOOK = 0.02  # seconds between two looks at its log
 
 
 def environment() -> Path:
-    """The folder of its environment, made at the first call: some minutes, some gigabytes. Raises StudioError with pip's reason."""
+    """The folder of its environment, made at the first call: some minutes, some gigabytes. Raises StudioError with
+    pip's reason.
+    """
     place = subfolder("peers") / PACKAGE.replace("==", "-")
     if (place / "ready").is_file():
         return place
@@ -45,7 +49,9 @@ def environment() -> Path:
 
 
 def _without_what_does_not_load(python: Path) -> None:
-    """Pictures and sound have wheels for CUDA only, which do not load beside a torch for CPUs; text needs neither, but torchaudio is asked for by name."""
+    """Pictures and sound have wheels for CUDA only, which do not load beside a torch for CPUs; text needs neither, but
+    torchaudio is asked for by name.
+    """
     for package in ("torchvision", "torchaudio"):
         if (
             subprocess.run(
@@ -123,7 +129,9 @@ def order(config: RunConfig, base: Path, rows: Path, out: Path, device: Device) 
 
 
 def measure(run: Path, config: RunConfig, base: Path, folder: Path) -> dict[str, Any]:
-    """Train once in its environment: {points, peak_memory, train_loss, loss}, as peer.py tells it of TRL. folder: to work in."""
+    """Train once in its environment: {points, peak_memory, train_loss, loss}, as peer.py tells it of TRL. folder: to
+    work in.
+    """
     place, device = environment(), devices()[0]
     _ours("prepare", run, folder)
     lengths = json.loads((folder / "lengths.json").read_text())
@@ -177,7 +185,9 @@ def _watch(process: subprocess.Popen[bytes], log: Path) -> tuple[list[tuple[floa
 
 
 def told(moments: list[tuple[float, dict[str, Any]]], lengths: list[int], effective: int, peak: int) -> dict[str, Any]:
-    """What its log says: (moment, tokens so far) of each step, mean loss; peak memory of the GPU where it tells of one."""
+    """What its log says: (moment, tokens so far) of each step, mean loss; peak memory of the GPU where it tells of
+    one.
+    """
     steps = [(at, entry) for at, entry in moments if "loss" in entry]
     reserved = max((entry.get("vram_reserved", 0) for _, entry in moments), default=0)
     return {

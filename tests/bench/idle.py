@@ -24,7 +24,9 @@ PATIENCE, SETTLE = 120.0, 5.0  # seconds until it must answer, and until both ha
 
 
 def cost(served: Served, seconds: float) -> list[dict[str, Any]]:
-    """Rows {what, value, unit, limit} in percent of a core, of both at the same time: what else the computer does falls on both."""
+    """Rows {what, value, unit, limit} in percent of a core, of both at the same time: what else the computer does falls
+    on both.
+    """
     port = free_port()
     bare = subprocess.Popen(
         [sys.executable, "-c", BARE, str(port)],

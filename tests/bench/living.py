@@ -15,7 +15,9 @@ NAME = "2026-01-01-0000-bench"
 
 
 class Living:
-    """`points` steps at once, then one a second. `written`: step -> the moment (seconds since 1970) its line was whole on disk."""
+    """`points` steps at once, then one a second. `written`: step -> the moment (seconds since 1970) its line was whole
+    on disk.
+    """
 
     def __init__(self, home: Path, points: int):
         self.folder, self.step, self.written = home / "runs" / NAME, 0, {}

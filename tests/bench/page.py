@@ -1,7 +1,8 @@
 """bench page: the served page in a headless Chromium, on a run that another process writes.
 
-Measured: seconds from a metric written to its point drawn; what the open page costs the processor with a long curve; what a question
-costs the server; requests to any other address; eight tabs on one run; start-up beside gradio's own import.
+Measured: seconds from a metric written to its point drawn; what the open page costs the processor with a long curve;
+what a question costs the server; requests to any other address; eight tabs on one run; start-up beside gradio's own
+import.
 """
 
 from __future__ import annotations
@@ -128,18 +129,22 @@ def _watched(chromium: Any, served: Served, living: Living, seconds: float) -> d
 
 _POINTS = "Number(document.querySelector('.chart-loss .chart-stage')?.dataset.points)"
 _LAST = "Number(document.querySelector('.chart-loss .chart-stage')?.dataset.last || 0)"
-_ANSWERED = """performance.getEntriesByType("resource").filter(one => one.name.endsWith("/poll")).map(one => one.responseEnd - one.requestStart).slice(-20)"""
+_ANSWERED = """performance.getEntriesByType("resource")
+  .filter(one => one.name.endsWith("/poll")).map(one => one.responseEnd - one.requestStart).slice(-20)"""
 _NOTE_DRAWN = """() => {
   window.drawnAt = {};
   const stage = document.querySelector(".chart-loss .chart-stage");
-  new MutationObserver(() => { window.drawnAt[stage.dataset.last] ??= Date.now(); }).observe(stage, {attributes: true, attributeFilter: ["data-last"]});
+  new MutationObserver(() => { window.drawnAt[stage.dataset.last] ??= Date.now(); })
+    .observe(stage, {attributes: true, attributeFilter: ["data-last"]});
 }"""
 _PLACE = """(() => { const one = [...studio.live.tracks.values()][0];
   return [studio.live.mark, {generation: one.generation, points: one.points, others: one.next, stride: 1}]; })()"""
 
 
 def _busy(session: Any) -> float:
-    """Seconds the page's main thread has worked: scripts, layout and painting (DevTools' TaskDuration, in processor time)."""
+    """Seconds the page's main thread has worked: scripts, layout and painting (DevTools' TaskDuration, in processor
+    time).
+    """
     return next(
         item["value"] for item in session.send("Performance.getMetrics")["metrics"] if item["name"] == "TaskDuration"
     )

@@ -1,6 +1,8 @@
-"""python -m tests.bench.peer SIDE RUN-FOLDER ANSWER-FILE: the same order carried out by TRL's SFTTrainer, for `bench train`.
+"""python -m tests.bench.peer SIDE RUN-FOLDER ANSWER-FILE: the same order carried out by TRL's SFTTrainer, for `bench
+train`.
 
-The rows are ours, tokenized and in the order our run meets them; only the trainer is theirs. What it says is written as JSON.
+The rows are ours, tokenized and in the order our run meets them; only the trainer is theirs. What it says is written as
+JSON.
 """
 
 from __future__ import annotations
@@ -116,9 +118,10 @@ def trainer(side: str, config: RunConfig, folder: Path, train: list[dict[str, An
 
 
 def best_settings(card: bool) -> dict[str, Any]:
-    """TRL's quickest for the same rows a step: nothing is computed twice; on a GPU also Liger's kernels, and rows laid end to end without padding
-    (padding_free, which is packing that leaves each step its own rows; it needs flash attention, which keeps them apart). A GPU without flash
-    attention, and a CPU, group rows of like length instead."""
+    """TRL's quickest for the same rows a step: nothing is computed twice; on a GPU also Liger's kernels, and rows laid
+    end to end without padding (padding_free, which is packing that leaves each step its own rows; it needs flash
+    attention, which keeps them apart). A GPU without flash attention, and a CPU, group rows of like length instead.
+    """
     free = card and flash() is not None
     settings: dict[str, Any] = {
         "gradient_checkpointing": False,
@@ -132,7 +135,9 @@ def best_settings(card: bool) -> dict[str, Any]:
 
 
 def flash() -> str | None:
-    """The flash attention that transformers can use here: its own package or that of the Hub's kernels; None where neither or no Ampere card is."""
+    """The flash attention that transformers can use here: its own package or that of the Hub's kernels; None where
+    neither or no Ampere card is.
+    """
     if torch.cuda.get_device_capability() < (8, 0):
         return None
     return (

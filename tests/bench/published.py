@@ -1,7 +1,8 @@
-"""Published measurements of others' training loops against the estimate: every row with what was measured and how far off we are.
+"""Published measurements of others' training loops against the estimate: every row with what was measured and how far
+off we are.
 
-A row says in words how its loop computes; `row_loop` turns that into a TrainingLoop. No coefficient of the tape is fitted. What was settled by
-looking at rows stands in LOOKED, by source; every row says it again as `calibrated`.
+A row says in words how its loop computes; `row_loop` turns that into a TrainingLoop. No coefficient of the tape is
+fitted. What was settled by looking at rows stands in LOOKED, by source; every row says it again as `calibrated`.
 """
 
 from __future__ import annotations
@@ -46,7 +47,9 @@ LENGTH = 704  # tokens of the longest batch of peft's comparison, which has rows
 
 
 def rows(table: Path = TABLE) -> list[dict[str, Any]]:
-    """One dict a row: what was run, measured and estimated GiB, error; `why` where this loop cannot produce the case."""
+    """One dict a row: what was run, measured and estimated GiB, error; `why` where this loop cannot produce the
+    case.
+    """
     with open(table, newline="") as file:
         return [_row(number, row) for number, row in enumerate(csv.DictReader(file), 1)]
 
@@ -84,7 +87,9 @@ def _row(number: int, row: dict[str, str]) -> dict[str, Any]:
 
 
 def quantity(notes: str) -> str:
-    """What was measured: tensors (allocated), what the allocator holds (reserved), or what the card shows, context and all."""
+    """What was measured: tensors (allocated), what the allocator holds (reserved), or what the card shows, context and
+    all.
+    """
     first = re.search(r"max_memory_reserved|allocated|reserved|nvidia-smi|nvml|process|card", notes)
     return (
         {"max_memory_reserved": "reserved", "reserved": "reserved", "allocated": "allocated"}.get(first[0], "card")
@@ -153,7 +158,9 @@ def _models() -> dict[str, dict[str, Any]]:
 
 @lru_cache
 def known(name: str) -> str | None:
-    """The entry of models.json that a name means: by itself, or by its last part without what a tuned or packed copy adds."""
+    """The entry of models.json that a name means: by itself, or by its last part without what a tuned or packed copy
+    adds.
+    """
     models = _models()
     if name in models:
         return name
@@ -224,7 +231,9 @@ def _held(name: str) -> tuple[str, bool] | None:
 
 
 def _encoder(row: dict[str, str], facts: ModelFacts) -> dict[str, tuple[int, ...]]:
-    """The network of p-tuning: hidden → inner → inner → hidden with biases, inner as the number of trained parameters tells."""
+    """The network of p-tuning: hidden → inner → inner → hidden with biases, inner as the number of trained
+    parameters tells.
+    """
     told = re.search(r"trainable (\d+)", row["notes"])
     rest = (int(told[1]) if told else 0) - int(row["rank"] or 20) * facts.hidden_size
     inner = next(

@@ -1,4 +1,6 @@
-"""The page served in a process of its own, for a bench: how long it takes to start, and what a question costs its processor."""
+"""The page served in a process of its own, for a bench: how long it takes to start, and what a question costs its
+processor.
+"""
 
 from __future__ import annotations
 
@@ -68,7 +70,9 @@ def free_port() -> int:
 
 
 def start_up(home: Path, first: float, turns: int = 3) -> float:
-    """Seconds from the command to the first answer, beyond those of `import gradio`: medians of turns taken one after the other."""
+    """Seconds from the command to the first answer, beyond those of `import gradio`: medians of turns taken one after
+    the other.
+    """
     starts, imports = [first], [_import_gradio()]
     for _ in range(turns - 1):
         served = Served(home)
@@ -87,7 +91,9 @@ def _import_gradio() -> float:
 
 
 class Asker(threading.Thread):
-    """What one open page asks, once a second, until it is ended: the list, the news of one run, the device. Over one connection, as a browser does."""
+    """What one open page asks, once a second, until it is ended: the list, the news of one run, the device. Over one
+    connection, as a browser does.
+    """
 
     def __init__(self, served: Served, run: str, mark: str | None, place: dict[str, Any], wait: float):
         super().__init__(daemon=True)
@@ -120,7 +126,9 @@ class Asker(threading.Thread):
 
 
 def per_question(served: Served, askers: list[Asker], seconds: float) -> float:
-    """Milliseconds of the server's processor for one question: these askers' questions against none, for so long each."""
+    """Milliseconds of the server's processor for one question: these askers' questions against none, for so long
+    each.
+    """
     before = served.seconds()
     time.sleep(seconds)
     idle = served.seconds() - before

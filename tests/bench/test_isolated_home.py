@@ -1,4 +1,6 @@
-"""A bench's orders stand in a home of its own: killed in the middle, it leaves nothing that the next page would train unbidden."""
+"""A bench's orders stand in a home of its own: killed in the middle, it leaves nothing that the next page would train
+unbidden.
+"""
 
 from __future__ import annotations
 
@@ -35,8 +37,10 @@ def test_what_a_bench_orders_is_in_no_other_home(home: Path) -> None:
 
 def test_a_killed_bench_leaves_nothing_in_the_queue(home: Path) -> None:
     code = (
-        "import time; from studio import run; from studio.bench.isolated_home import isolated_home; from studio.config import build\n"
-        "with isolated_home():\n  run.create(build({'data': {'train': 'sample'}})); print('ordered', flush=True); time.sleep(60)"
+        "import time; from studio import run; from studio.bench.isolated_home import isolated_home; from "
+        "studio.config import build\n"
+        "with isolated_home():\n  run.create(build({'data': {'train': 'sample'}})); print('ordered', flush=True); "
+        "time.sleep(60)"
     )
     child = subprocess.Popen([sys.executable, "-c", code], cwd=PROJECT, stdout=subprocess.PIPE, text=True)
     assert child.stdout.readline() == "ordered\n"

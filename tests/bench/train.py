@@ -1,7 +1,8 @@
 """bench train: our training against TRL's, side by side, on the same model, rows, effective batch, steps and seed.
 
-Every measurement is a process of its own; ours is the trainer as a run starts it. Sides take turns within a round, so that a busy
-computer slows all of them; ratios are formed round by round. Losses are compared on the same held-out rows, by the same function.
+Every measurement is a process of its own; ours is the trainer as a run starts it. Sides take turns within a round, so
+that a busy computer slows all of them; ratios are formed round by round. Losses are compared on the same held-out rows,
+by the same function.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ from tests.bench import factory
 SIDES = {
     "studio": "ours, every setting on auto",
     "trl": "TRL's SFTTrainer with its defaults (float32 weights, bf16 autocast, checkpointing, random order)",
-    "trl-best": "TRL's SFTTrainer at its best settings (bf16 base under LoRA, no checkpointing, length grouping; on a GPU Liger, and flash without padding)",
+    "trl-best": "TRL's SFTTrainer at its best settings (bf16 base under LoRA, no checkpointing, length grouping; on "
+    "a GPU Liger, and flash without padding)",
     "llamafactory": "LLaMA-Factory with its defaults, in an environment of its own",
 }
 PEERS = {"trl": ("trl", "trl-best"), "llamafactory": ("llamafactory",), "none": ()}
@@ -127,7 +129,9 @@ def order(args: argparse.Namespace) -> RunConfig:
 
 
 def one(side: str, chosen: RunConfig) -> dict[str, Any]:
-    """One side once, in a process of its own: {tokens_per_second, first_step, peak_memory, loss, train_loss, steps}. Seconds and bytes."""
+    """One side once, in a process of its own: {tokens_per_second, first_step, peak_memory, loss, train_loss, steps}.
+    Seconds and bytes.
+    """
     with isolated_home(), tempfile.TemporaryDirectory() as folder:
         began, told = time.monotonic(), Path(folder, "told.json")
         room = run.create(chosen.with_changes(name=f"bench {side}"))
@@ -158,8 +162,10 @@ def one(side: str, chosen: RunConfig) -> dict[str, Any]:
 
 
 def surroundings(side: str, chosen: RunConfig) -> dict[str, str]:
-    """What a side's environment adds to ours. Every side sees one and the same card: with several, the Trainer of a peer would divide its batch over
-    all of them (nn.DataParallel). And every side has the allocator that suits rows of unlike length."""
+    """What a side's environment adds to ours. Every side sees one and the same card: with several, the Trainer of a
+    peer would divide its batch over all of them (nn.DataParallel). And every side has the allocator that suits rows of
+    unlike length.
+    """
     same = {
         **default_environment(),
         "PYTORCH_CUDA_ALLOC_CONF": os.environ.get("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True"),
@@ -240,11 +246,13 @@ def show(table: list[dict[str, Any]]) -> None:
     """For people."""
     last = f" {'utilisation':>11}" if "utilisation" in table[0] else ""
     print(
-        f"{'':12} {'tokens/s':>9} {'first step':>11} {'peak':>8} {'held-out loss':>14} {'ours is':>9} {'our memory':>11}{last}"
+        f"{'':12} {'tokens/s':>9} {'first step':>11} {'peak':>8} {'held-out loss':>14} {'ours is':>9} "
+        f"{'our memory':>11}{last}"
     )
     for row in table:
         share = f" {100 * row['utilisation']:9.1f} %" if last else ""
         print(
-            f"{row['side']:12} {row['tokens_per_second']:9.0f} {row['first_step']:9.1f} s {row['peak_memory'] / 1e9:5.2f} GB {row['loss']:14.4f} "
+            f"{row['side']:12} {row['tokens_per_second']:9.0f} {row['first_step']:9.1f} s "
+            f"{row['peak_memory'] / 1e9:5.2f} GB {row['loss']:14.4f} "
             f"{row['times']:8.2f}× {row['memory_ratio']:10.2f}×{share}"
         )

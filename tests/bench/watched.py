@@ -1,4 +1,6 @@
-"""A run's page open in a browser of its own, in turn with nobody looking: what watching costs the run, and the processor over all processes of the browser."""
+"""A run's page open in a browser of its own, in turn with nobody looking: what watching costs the run, and the
+processor over all processes of the browser.
+"""
 
 from __future__ import annotations
 
@@ -74,9 +76,11 @@ def found() -> str:
 
 
 def cost(address: str, one: Run, seconds: float) -> list[dict[str, Any]]:
-    """Rows {what, value, unit, limit | least}: the run's speed with the page open against without, and the browser's share of a core.
+    """Rows {what, value, unit, limit | least}: the run's speed with the page open against without, and the browser's
+    share of a core.
 
     seconds: how long each of ROUNDS rounds watches with the page open, and as long without.
+
     """
     alone, watched, used = [], [], []
     for number in range(ROUNDS):
@@ -114,9 +118,11 @@ def cost(address: str, one: Run, seconds: float) -> list[dict[str, Any]]:
 
 
 def speed(one: Run, seconds: float) -> float:
-    """Tokens a second that a run learns from now on, for so long: between the first and the last step that fall into it.
+    """Tokens a second that a run learns from now on, for so long: between the first and the last step that fall into
+    it.
 
     On a computer that is too busy for LEAST steps in that time it is waited for them, ten times as long at most.
+
     """
     seen, until = len(one.events()), time.monotonic() + 10 * seconds
     time.sleep(seconds)
