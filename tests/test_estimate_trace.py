@@ -229,7 +229,7 @@ def scales(weight) -> list[torch.Tensor]:
 )
 def test_on_real_tensors(small: Path, knobs: dict, kernel: str, checkpointing: bool) -> None:
     """4-bit weights, and rows laid end to end under our own attention, which fake tensors cannot run."""
-    attention_of_ours.enter()
+    attention_of_ours.register()
     method = METHODS[knobs["name"]](**{key: value for key, value in knobs.items() if key != "name"})
     facts = model.facts(small)
     footprint, whole = method.footprint(facts), not method.adapter
