@@ -17,7 +17,7 @@ from studio.tokens import Encoder
 
 
 def pack(run: Run, folder: Path) -> None:
-    """Write order.yaml, changes.json and, under files/, hard links or copies of the local files that the order names."""
+    """Write order.yaml, changes.json and, under files/, hard links or copies of local files that the order names."""
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "files").mkdir(parents=True)
     plain = run.config.model_dump(mode="json", exclude_unset=True)
@@ -56,7 +56,10 @@ def _link(source: str | Path, target: str | Path) -> None:
 
 
 def seconds(run: Run) -> float | None:
-    """Expected seconds of the run at its place, None if unknown. Without the tokenizer every row counts as full length."""
+    """Expected seconds of the run at its place, None if unknown.
+
+    Without the tokenizer every row counts as full length.
+    """
     order, rows = run.config, None
     try:
         device, folder = places.device_of(order.place), source.local(order.model)

@@ -1,7 +1,8 @@
 """Removes passwords and tokens from the process's environment.
 
-The system shows a process's environment as it was at its start (/proc/PID/environ, `ps e`), whatever the process removes
-later. So a program that was given secrets replaces itself (execve) without them and passes them through a pipe.
+The system shows a process's environment as it was at its start (/proc/PID/environ, `ps e`), whatever the process
+removes later. So a program that was given secrets replaces itself (execve) without them and passes them through a
+pipe.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ LARGEST = 60_000  # bytes; a pipe buffers 65,536
 def take() -> dict[str, str]:
     """Return the passwords. Call it first in a program.
 
-    They are in no environment afterwards. Other secrets, such as the Hub's token, are set again for this process and its
-    children, but the system no longer shows them for this one.
+    They are in no environment afterwards. Other secrets, such as the Hub's token, are set again for this process
+    and its children, but the system no longer shows them for this one.
     """
     secrets = _read_handed_over() if SECRETS_DESCRIPTOR in os.environ else _restart_without_secrets()
     os.environ.update({name: value for name, value in secrets.items() if name not in PASSWORDS})

@@ -67,14 +67,18 @@ class DeviceScan(NamedTuple):
 
 
 def devices() -> list[Device]:
-    """The accelerators visible to this process (CUDA_VISIBLE_DEVICES and the like), else the CPU. The first is the default."""
+    """The accelerators visible to this process (CUDA_VISIBLE_DEVICES and the like), else the CPU.
+
+    The first is the default.
+    """
     return scan_devices().devices
 
 
 def scan_devices() -> DeviceScan:
     """AMD's or Intel's cards if the installed torch is built for them, else NVIDIA's, else Apple's GPU, else the CPU.
 
-    STUDIO_DEVICE=cpu uses no card. AMD or Intel graphics are in most laptops: with another torch they only get a notice.
+    STUDIO_DEVICE=cpu uses no card. AMD or Intel graphics are in most laptops: with another torch they only get a
+    notice.
     """
     if os.environ.get(DEVICE_VARIABLE) == "cpu":
         return DeviceScan([cpu()], [])
@@ -118,7 +122,9 @@ def visible(device: Device) -> str:
 
 
 def _to_devices(kind: str, cards: list[Card]) -> list[Device]:
-    """Devices in the order of this process's indexes if the user has selected cards, else those with more memory first."""
+    """Devices in the order of this process's indexes if the user has selected cards, else those with more memory
+    first.
+    """
     total, free = _ram()
     found = [
         Device(
@@ -185,11 +191,12 @@ def cpu() -> Device:
 
 
 def thread_environment() -> dict[str, str]:
-    """Variables for a process that computes beside others: idle OpenMP threads spin for a few microseconds, then sleep.
+    """Variables for a process that computes beside others: idle OpenMP threads spin for a few microseconds, then
+    sleep.
 
-    If they slept at once (OMP_WAIT_POLICY=PASSIVE), every small operation would wait for them: 164 instead of 250 tokens/s on
-    the bundled sample, 2 cores. If they kept spinning (libgomp's default), two such processes on the same cores would take a
-    quarter longer. The user's own setting is kept.
+    If they slept at once (OMP_WAIT_POLICY=PASSIVE), every small operation would wait for them: 164 instead of 250
+    tokens/s on the bundled sample, 2 cores. If they kept spinning (libgomp's default), two such processes on the
+    same cores would take a quarter longer. The user's own setting is kept.
     """
     if "OMP_WAIT_POLICY" in os.environ:
         return {}

@@ -1,8 +1,8 @@
 """python3 environment.py FOLDER REQUIREMENTS: creates a virtual environment with the packages on another computer.
 
-Any Python there runs this file alone: it imports nothing of the studio and uses nothing newer than Python 3.6, so that it
-can report a Python that is too old. It prints its progress; a failure ends with a line
-`@trouble {"message": ..., "hint": ...}` and exit status 9.
+Any Python there runs this file alone: it imports nothing of the studio and uses nothing newer than Python 3.6, so
+that it can report a Python that is too old. It prints its progress; a failure ends with a line `@trouble
+{"message": ..., "hint": ...}` and exit status 9.
 """
 
 import fcntl
@@ -121,8 +121,8 @@ def diagnose(output: str) -> SetUpFailure:
     if any(word in output for word in NO_NETWORK):
         return SetUpFailure(
             "That computer cannot reach the package index, so that nothing could be installed.",
-            "Give it a way to pypi.org, or name a mirror in its pip configuration (PIP_INDEX_URL, ~/.config/pip/pip.conf). "
-            + BY_HAND,
+            "Give it a way to pypi.org, or name a mirror in its pip configuration (PIP_INDEX_URL, "
+            "~/.config/pip/pip.conf). " + BY_HAND,
         )
     errors = (
         [line for line in output.splitlines() if "ERROR" in line or "Error" in line]

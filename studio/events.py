@@ -1,9 +1,9 @@
 """A run's events (events.jsonl), and Lock, whose holder is alive.
 
-One JSON object a line, always with `at` (seconds since 1970, UTC, for display), `monotonic` (seconds of this computer's
-monotonic clock, for durations: see `seconds`) and `kind`; a run's events also have `attempt`. Each line is appended by a
-single write under a lock of the file: supervisor and trainer can both write, a reader with a byte cursor never sees half
-a line, and a crash loses at most the line being written.
+One JSON object a line, always with `at` (seconds since 1970, UTC, for display), `monotonic` (seconds of this
+computer's monotonic clock, for durations: see `seconds`) and `kind`; a run's events also have `attempt`. Each
+line is appended by a single write under a lock of the file: supervisor and trainer can both write, a reader with
+a byte cursor never sees half a line, and a crash loses at most the line being written.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def _has_clock(event: dict[str, Any]) -> bool:
 
 
 def close_torn(path: Path) -> None:
-    """Add the newline that a crash left off the last line; the line is read from then on if it is otherwise complete."""
+    """Add the newline that a crash left off the last line; the line is read from then on if otherwise complete."""
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
     except FileNotFoundError:

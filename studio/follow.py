@@ -1,8 +1,8 @@
 """python -m studio.follow RUN-FOLDER: runs in place of the trainer for a run whose place is another computer.
 
-It sends the bundle, copies the relay's lines into this run's events.jsonl and log.txt, forwards requests and fetches the
-result. It reconnects after a lost connection, which does not affect the remote run. Its progress is stored in RUN/remote/,
-so a later attempt continues where a killed one stopped.
+It sends the bundle, copies the relay's lines into this run's events.jsonl and log.txt, forwards requests and
+fetches the result. It reconnects after a lost connection, which does not affect the remote run. Its progress is
+stored in RUN/remote/, so a later attempt continues where a killed one stopped.
 """
 
 from __future__ import annotations
@@ -166,7 +166,10 @@ class Follow:
                 )
 
     def _wait_to_reconnect(self, lost: Unreachable, tries: int) -> None:
-        """Wait before the next attempt to reach the place. Raises DeviceError once a stop has waited STOP_TIMEOUT seconds."""
+        """Wait before the next attempt to reach the place.
+
+        Raises DeviceError once a stop has waited STOP_TIMEOUT seconds.
+        """
         if tries == 0:
             self.run.append(
                 "note",

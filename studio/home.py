@@ -72,8 +72,8 @@ def inside(folder: Path, name: str) -> Path:
 def write_atomic(path: Path, data: str | bytes, mode: int = 0o666) -> None:
     """Write a file atomically: a reader, or a crash, sees the old content or the new.
 
-    Writes a temporary file in the same folder, then fsync, rename, fsync of the folder. mode: permissions, less the umask.
-    A read-modify-write also needs `changing`.
+    Writes a temporary file in the same folder, then fsync, rename, fsync of the folder. mode: permissions, less
+    the umask. A read-modify-write also needs `changing`.
     """
     temporary = temporary_path(path)
     try:

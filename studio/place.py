@@ -1,9 +1,10 @@
 """Place: the interface of where a run is trained. One file each in places/; this computer is one of them.
 
-A run is a folder, so a remote run is the same folder on another computer. What is sent is a bundle: the order, the data and
-model files it names, the changes made since. There, `python -m studio.relay BUNDLE` executes it and reports on its standard
-output. Here, `python -m studio.follow RUN` runs in place of the trainer: it sends the bundle, copies the reported lines into
-the run's events.jsonl and log.txt, forwards requests, and fetches the result.
+A run is a folder, so a remote run is the same folder on another computer. What is sent is a bundle: the order,
+the data and model files it names, the changes made since. There, `python -m studio.relay BUNDLE` executes it and
+reports on its standard output. Here, `python -m studio.follow RUN` runs in place of the trainer: it sends the
+bundle, copies the reported lines into the run's events.jsonl and log.txt, forwards requests, and fetches the
+result.
 """
 
 from __future__ import annotations
@@ -39,9 +40,10 @@ class Machine(NamedTuple):
 class Bundle(NamedTuple):
     """What is sent to a place.
 
-    name: the run's id here, and the bundle's name at the place; folder: holds order.yaml, changes.json and files/; attempt:
-    of the run here, from 1; expected: returns the expected seconds of the run or None. It is a function because it encodes
-    the data. tell: called with a phase ("sending", "setting up") and a line of progress, about every second, "" without news.
+    name: the run's id here, and the bundle's name at the place; folder: holds order.yaml, changes.json and
+    files/; attempt: of the run here, from 1; expected: returns the expected seconds of the run or None. It is a
+    function because it encodes the data. tell: called with a phase ("sending", "setting up") and a line of
+    progress, about every second, "" without news.
     """
 
     name: str
@@ -88,10 +90,12 @@ class RemotePlace(Place):
 
     @abstractmethod
     def output(self, bundle: Bundle, events: int, log: int) -> Iterator[bytes]:
-        """Start the bundle's run, or reconnect to it, and yield the relay's lines; b"" at least every second without any.
+        """Start the bundle's run, or reconnect to it, and yield the relay's lines; b"" at least every second without
+        any.
 
-        events, log: bytes of the remote events.jsonl and log.txt that are known here; lines may be repeated. Ends when the
-        relay has ended. Raises Unreachable if the connection is lost, StudioError if the relay cannot be started.
+        events, log: bytes of the remote events.jsonl and log.txt that are known here; lines may be repeated. Ends
+        when the relay has ended. Raises Unreachable if the connection is lost, StudioError if the relay cannot be
+        started.
         """
 
     @abstractmethod

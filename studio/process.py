@@ -51,7 +51,8 @@ def adopt_orphans() -> None:
 def set_timer_slack(milliseconds: float) -> None:
     """Linux: let the kernel delay this process's timers by so much, to group wake-ups (PR_SET_TIMERSLACK).
 
-    Events such as a connection, a lock or a child still wake it at once. Threads and processes started later inherit it.
+    Events such as a connection, a lock or a child still wake it at once. Threads and processes started later
+    inherit it.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_SET_TIMER_SLACK, ctypes.c_ulong(int(1e6 * milliseconds)))

@@ -212,7 +212,9 @@ class Hub:
 
 
 def main(words: list[str]) -> int:
-    """Exit status: 0 if the run has ended, 1 if the connection was lost, 2 if the order was refused (with an end event)."""
+    """Exit status: 0 if the run has ended, 1 if the connection was lost, 2 if the order was refused (with an end
+    event).
+    """
 
     def send(line: str) -> None:
         print(line, flush=True)

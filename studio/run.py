@@ -112,7 +112,9 @@ class Run:
         return json_text.read_or_default(self.folder / "changes.json", [])
 
     def edited(self) -> list[dict[str, Any]]:
-        """{source, from, counts, text} of each data file that was made in the editor; edited.json has the full records."""
+        """{source, from, counts, text} of each data file that was made in the editor; edited.json has the full
+        records.
+        """
         records = json_text.read_or_default(self.folder / "edited.json", [])
         return [{"source": record["source"], **edit_summary(record)} for record in records]
 
@@ -167,7 +169,9 @@ class Run:
         return derive_state(alive, state_event or self.implied_state_event(), self.stop_file.exists())
 
     def implied_state_event(self) -> dict[str, Any] | None:
-        """In place of missing events: a run with a log was started, so its events were deleted; without one it is queued."""
+        """In place of missing events: a run with a log was started, so its events were deleted; without one it is
+        queued.
+        """
         return {"at": 0.0, "kind": "phase", "name": "starting"} if self.log.exists() else None
 
     def attempt(self) -> int:
@@ -205,8 +209,8 @@ class Run:
     def request_stop(self, how: str | bool = "keep") -> None:
         """Write the stop file.
 
-        keep: the trainer saves after its step and ends; discard (or True): it ends without a result; pause: as keep, then
-        back into the queue; disk: as keep, because the disk is almost full.
+        keep: the trainer saves after its step and ends; discard (or True): it ends without a result; pause: as
+        keep, then back into the queue; disk: as keep, because the disk is almost full.
         """
         word = "discard" if how is True else "keep" if how is False else how
         write_atomic(self.stop_file, "" if word == "keep" else f"{word}\n")
@@ -260,8 +264,8 @@ def _edited(config: RunConfig) -> list[dict[str, Any]]:
 def create(config: RunConfig, model_label: str | None = None, order: float | None = None) -> Run:
     """Create a run's folder atomically, with its order and a first event that says it is queued.
 
-    Relative paths are resolved against the caller's folder. order: position in the queue, the smallest first; the current
-    time by default.
+    Relative paths are resolved against the caller's folder. order: position in the queue, the smallest first; the
+    current time by default.
     """
     label = model_label or Path(config.model.source).stem.lower()
     name = slug(config.name or f"{config.method.name}-{label}", "run")

@@ -21,8 +21,8 @@ from studio.talk import chat
 def supervise(run: Run, up: int | None = None) -> int:
     """Execute one attempt of a run, from lock to end event, and advance the queue.
 
-    up: file descriptor of a pipe, written to once the locks are held. Returns queue.UP, or queue.BUSY if no device is free
-    or another process supervises the run.
+    up: file descriptor of a pipe, written to once the locks are held. Returns queue.UP, or queue.BUSY if no
+    device is free or another process supervises the run.
     """
     crash.point("supervise.begin")
     claimed = claim.take_devices(launch.device_count(run))
@@ -80,7 +80,10 @@ def _redirect_to_devnull(*streams: int) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """--detach: return queue.UP or queue.BUSY at once and continue in the background. SIGTERM stops and saves the run."""
+    """--detach: return queue.UP or queue.BUSY at once and continue in the background.
+
+    SIGTERM stops and saves the run.
+    """
     run = Run(Path(next(word for word in arguments if word != "--detach")).resolve())
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)

@@ -100,7 +100,7 @@ def test_cuda(monkeypatch: pytest.MonkeyPatch, visible: str | None, names: list[
 def test_lock_memory_precision_and_training_are_of_one_card(
     monkeypatch: pytest.MonkeyPatch, visible: str | None
 ) -> None:
-    """CUDA counts unlike cards otherwise than the driver: so a process is given its card by the driver's name for it."""
+    """CUDA and driver number cards differently: a process is given its card by the driver's name for it."""
     collate(monkeypatch, SMALL, LARGE)
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
@@ -321,7 +321,9 @@ def of_kind(kind: str) -> device.Device:
 @pytest.mark.parametrize("name", ["lora", "full", "qlora", "adapter", "prefix", "p_tuning", "prompt", "ia3"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_settles_every_method(home: Path, tiny_model: Path, kind: str, name: str) -> None:
-    """Every place that treats devices unlike, walked: refusals, memory, time, settings, locks, the trainer's environment."""
+    """Every place that treats devices unlike, walked: refusals, memory, time, settings, locks, the trainer's
+    environment.
+    """
     one, facts = of_kind(kind), model.facts(tiny_model)
     order = config.build({"model": str(tiny_model), "data": {"train": "none.json"}, "method": name})
     if name == "qlora" and not KINDS[kind].quantizes:

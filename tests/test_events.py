@@ -146,7 +146,8 @@ def test_full_disk_leaves_the_diary_as_it_was(diary: Path, monkeypatch: pytest.M
 
 
 def test_half_a_line_and_dead(diary: Path) -> None:
-    code = f"from pathlib import Path; from studio import events\nfor n in range(9): events.append(Path({str(diary)!r}), 'step', step=n, loss=1.0)"
+    code = "from pathlib import Path; from studio import events\n"
+    code += f"for n in range(9): events.append(Path({str(diary)!r}), 'step', step=n, loss=1.0)"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=PROJECT, env={**os.environ, "STUDIO_CRASH_AT": "events.half#4"}
     )

@@ -1,4 +1,6 @@
-"""The terminal's door: what the world refuses is a sentence there too, whatever the command; a closed pipe and a full disk end it quietly."""
+"""The terminal's door: what the world refuses is a sentence there too, whatever the command; a closed pipe and a
+full disk end it quietly.
+"""
 
 from __future__ import annotations
 

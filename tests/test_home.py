@@ -105,7 +105,8 @@ def test_what_is_read_changed_and_written_survives_threads_and_processes(tmp_pat
     file = tmp_path / "count.json"
     write_atomic(file, "0")
     change = (
-        "import sys; from pathlib import Path; from studio.home import changing, write_atomic\nfile = Path(sys.argv[1])\n"
+        "import sys; from pathlib import Path; from studio.home import changing, write_atomic\nfile = "
+        "Path(sys.argv[1])\n"
         "for _ in range(10):\n  with changing(file):\n    write_atomic(file, str(int(file.read_text()) + 1))"
     )
     others = [subprocess.Popen([sys.executable, "-c", change, str(file)], cwd=PROJECT) for _ in range(2)]

@@ -180,7 +180,9 @@ def test_seconds_leave_out_the_waiting(one: Run, monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("step", [-32_400, 32_400])
 def test_a_clock_that_is_set_changes_no_duration(one: Run, monkeypatch: pytest.MonkeyPatch, step: int) -> None:
-    """The time of day is set by nine hours in the middle of a training: elapsed, left and the curve's seconds go on as they were."""
+    """The time of day is set by nine hours in the middle of a training: elapsed, left and the curve's seconds go on
+    as they were.
+    """
     wall, passed = [1_800_000_000.0], [500.0]
 
     def pass_by(seconds: float) -> None:

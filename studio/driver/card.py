@@ -8,8 +8,8 @@ from typing import NamedTuple
 class Card(NamedTuple):
     """One accelerator.
 
-    memory, free: bytes, None if unknown (the card then shares the computer's RAM); uuid: its stable name or None; number:
-    its index in the variable that selects cards; bf16: whether it has bf16 products.
+    memory, free: bytes, None if unknown (the card then shares the computer's RAM); uuid: its stable name or None;
+    number: its index in the variable that selects cards; bf16: whether it has bf16 products.
     """
 
     name: str

@@ -1,8 +1,8 @@
 """Whether the installed torch can use a card that the driver shows; if not, why, and what to install.
 
-Two reasons are read from torch's files and the driver: a torch for the CPU only, and a driver too old for torch's CUDA. The
-others only torch knows: a separate process asks it (worker/torch_devices.py), and its answer is stored until torch, driver
-or card change.
+Two reasons are read from torch's files and the driver: a torch for the CPU only, and a driver too old for torch's
+CUDA. The others only torch knows: a separate process asks it (worker/torch_devices.py), and its answer is stored
+until torch, driver or card change.
 """
 
 from __future__ import annotations
@@ -89,7 +89,9 @@ def _driver_too_old(device: Device, installed: Build, driver: nvidia.Driver) -> 
 def misfit_of_answer(
     device: Device, answer: dict[str, Any] | None, driver: nvidia.Driver | None = None
 ) -> Misfit | None:
-    """Why torch cannot use the device, from its answer (worker/torch_devices.py); None if it can, or without an answer."""
+    """Why torch cannot use the device, from its answer (worker/torch_devices.py); None if it can, or without an
+    answer.
+    """
     driver = driver or (nvidia.driver() if device.kind == "cuda" else nvidia.Driver(None, None))
     if not answer:
         return None
@@ -108,7 +110,8 @@ def misfit_of_answer(
     return Misfit(
         "other",
         f"The driver{_version(driver)} shows {device.name}, but the installed {name} finds no device: {why}.",
-        "In a container, start it with the cards (docker run --gpus all). Else restart the computer, or update the driver. "
+        "In a container, start it with the cards (docker run --gpus all). Else restart the computer, or "
+        "update the driver. "
         f"{CPU_INSTEAD}",
     )
 

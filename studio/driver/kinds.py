@@ -8,12 +8,12 @@ from typing import NamedTuple
 class Kind(NamedTuple):
     """Properties of a kind of device.
 
-    torch: the type of its torch.device. cards: whether it is cards with their own memory, one run each; else all share the
-    computer's RAM. visible: the environment variable that selects cards. half: the precision of `auto` without bf16. fp16:
-    whether training in fp16 works. quantizes, pages: whether bitsandbytes' 4- and 8-bit base models, and its paged
-    optimizers, work. workers: data loader processes. launch: least seconds of a layer per micro-batch; moved: memory
-    bandwidth in bytes/s; speed: dense 16-bit FLOP/s of a card without a data sheet (None for a CPU: from its cores). index:
-    the index of torch 2.13's wheels for it.
+    torch: the type of its torch.device. cards: whether it is cards with their own memory, one run each; else all
+    share the computer's RAM. visible: the environment variable that selects cards. half: the precision of `auto`
+    without bf16. fp16: whether training in fp16 works. quantizes, pages: whether bitsandbytes' 4- and 8-bit base
+    models, and its paged optimizers, work. workers: data loader processes. launch: least seconds of a layer per
+    micro-batch; moved: memory bandwidth in bytes/s; speed: dense 16-bit FLOP/s of a card without a data sheet
+    (None for a CPU: from its cores). index: the index of torch 2.13's wheels for it.
     """
 
     torch: str

@@ -1,8 +1,8 @@
 """NVIDIA's cards, read from the driver (NVML, through nvidia-ml-py).
 
-Indexes are nvidia-smi's, in PCI order; child processes get CUDA_DEVICE_ORDER and their cards by UUID. A card in MIG mode is
-listed as its slices. Values that an old library or a card does not support are None; a card that does not answer is
-omitted.
+Indexes are nvidia-smi's, in PCI order; child processes get CUDA_DEVICE_ORDER and their cards by UUID. A card in
+MIG mode is listed as its slices. Values that an old library or a card does not support are None; a card that does
+not answer is omitted.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class Lost(Exception):
 class Unit(NamedTuple):
     """A card or a MIG slice.
 
-    number: the card's index in PCI order; card: the handle of a slice's card; share: of how many equal parts of the card's
-    memory a slice is assumed to have one, 1 if its memory is known.
+    number: the card's index in PCI order; card: the handle of a slice's card; share: of how many equal parts of
+    the card's memory a slice is assumed to have one, 1 if its memory is known.
     """
 
     handle: Any
@@ -135,7 +135,10 @@ def _units_of_card(library: Any, handle: Any, number: int) -> list[Unit]:
 
 
 def _visible(library: Any, computer: list[list[Unit]], notices: list[Notice]) -> list[Unit]:
-    """The units that the variable names, in its order. Like CUDA, it stops at the first invalid name ("-1" hides all)."""
+    """The units that the variable names, in its order.
+
+    Like CUDA, it stops at the first invalid name ("-1" hides all).
+    """
     value = os.environ.get(VARIABLE)
     if value is None:
         return [unit for parts in computer for unit in parts]
@@ -218,7 +221,8 @@ def _card(library: Any, unit: Unit, notices: list[Notice]) -> Card | None:
     if unit.share > 1:
         notices.append(
             Notice(
-                f"The memory of {unit.uuid} is not known: it is taken for {total / 2**30:.0f} GiB, the least a slice of "
+                f"The memory of {unit.uuid} is not known: it is taken for {total / 2**30:.0f} GiB, the "
+                "least a slice of "
                 "this card has.",
                 "Install a newer nvidia-ml-py (pip install --upgrade nvidia-ml-py), and start again.",
             )

@@ -1,7 +1,8 @@
 """Graphics cards from the kernel's files in /sys: AMD's of amdgpu and kfd, Intel's of i915 and xe.
 
-Sources: the kernel's documentation of amdgpu (mem_info_vram_total, mem_info_vram_used, gpu_busy_percent), amdkfd's topology
-(gfx_target_version, unique_id, drm_render_minor), and that of xe and i915 (tile0/physical_vram_size_bytes, lmem_total_bytes).
+Sources: the kernel's documentation of amdgpu (mem_info_vram_total, mem_info_vram_used, gpu_busy_percent),
+amdkfd's topology (gfx_target_version, unique_id, drm_render_minor), and that of xe and i915
+(tile0/physical_vram_size_bytes, lmem_total_bytes).
 """
 
 from __future__ import annotations

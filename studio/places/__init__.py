@@ -47,7 +47,7 @@ else:
 
 
 def device_of(place: Place) -> Device | None:
-    """The device a run trains on: this computer's first, or the place's; None if a place's hardware is not known yet."""
+    """The device a run trains on: this computer's first, or the place's; None if its hardware is not known yet."""
     if not place.remote:
         return devices()[0]
     machine = place.machine()

@@ -1,8 +1,8 @@
 """A Hugging Face Job: a computer of the Hub, rented by the minute.
 
-Each run has a private repository (OWNER/studio-RUN) with the program and the bundle. runs/backup.py copies the run's
-checkpoints and result there, so that another Job can continue after one met its time limit. The relay's lines are read from
-the Job's log.
+Each run has a private repository (OWNER/studio-RUN) with the program and the bundle. runs/backup.py copies the
+run's checkpoints and result there, so that another Job can continue after one met its time limit. The relay's
+lines are read from the Job's log.
 """
 
 from __future__ import annotations
@@ -60,7 +60,8 @@ class Job(RemotePlace):
 
     label: ClassVar[str] = "A Hugging Face Job"
     about: ClassVar[str] = (
-        "A GPU of the Hub for as long as the run takes, paid by the minute. Needs HF_TOKEN of an account that may run Jobs."
+        "A GPU of the Hub for as long as the run takes, paid by the minute. Needs HF_TOKEN of an account "
+        "that may run Jobs."
     )
     kind: Literal["job"] = Field("job", title="Place", description="A Hugging Face Job.")
     flavor: Literal[tuple(FLAVOURS)] = Field(
@@ -130,7 +131,8 @@ class Job(RemotePlace):
         if not has_end:
             raise DeviceError(
                 f"The Job ended before the run did: {status.stage}{f', {status.message}' if status.message else ''}.",
-                "If it met its time limit, set place.timeout higher. Resume the run: it goes on in a new Job from the last "
+                "If it met its time limit, set place.timeout higher. Resume the run: it goes on in a new "
+                "Job from the last "
                 "checkpoint that was copied to the Hub.",
                 "place",
                 "place",
@@ -234,7 +236,10 @@ def _label(bundle: Bundle) -> str:
 
 
 class _hub_errors:
-    """Context that turns the Hub's errors into DeviceError, or Unreachable if it does not answer. Never shows the token."""
+    """Context that turns the Hub's errors into DeviceError, or Unreachable if it does not answer.
+
+    Never shows the token.
+    """
 
     def __init__(self, what: str):
         self.what = what

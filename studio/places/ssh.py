@@ -1,7 +1,8 @@
-"""Another computer, reached by the system's ssh and rsync: the user's keys, agent, known hosts and ~/.ssh/config apply.
+"""Another computer, reached by the system's ssh and rsync: the user's keys, agent, known hosts and ~/.ssh/config
+apply.
 
-One folder there has code/HASH (this program), venv (created once, unless a Python is named), relay/NAME (the bundles) and
-the studio's home with its runs.
+One folder there has code/HASH (this program), venv (created once, unless a Python is named), relay/NAME (the
+bundles) and the studio's home with its runs.
 """
 
 from __future__ import annotations

@@ -79,7 +79,8 @@ def _refused(output: str, host: str, address: str, last: str) -> StudioError | N
     if "Permission denied" in output:
         return DeviceError(
             f"{address} does not let this computer in without a password: {last}",
-            f"`ssh-copy-id {host}` puts your key there; a key with a passphrase goes into the agent with `ssh-add`. `ssh {host}` "
+            f"`ssh-copy-id {host}` puts your key there; a key with a passphrase goes into the agent with "
+            f"`ssh-add`. `ssh {host}` "
             "must work without asking for anything; then resume the run.",
             "place",
         )

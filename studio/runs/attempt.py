@@ -89,7 +89,8 @@ class Attempt:
         count = launch.device_count(self.run)
         if count > len(self.devices) > 0 and self.devices[0][0].traits.cards:  # a CPU serves any number of processes
             raise DeviceError(
-                f"The order wants {count} devices; here {'is' if len(self.devices) == 1 else 'are'} {len(self.devices)}.",
+                f"The order wants {count} devices; here {'is' if len(self.devices) == 1 else 'are'} "
+                f"{len(self.devices)}.",
                 "Set training.devices to what is here, or leave it out.",
                 "training.devices",
             )
@@ -176,7 +177,10 @@ class Attempt:
                 pass
 
     def _copy(self, selector: selectors.BaseSelector, log: Log, wait: float) -> bool:
-        """Copy available output to the log; False if there was none. With a closed pipe it only sleeps for `wait` seconds."""
+        """Copy available output to the log; False if there was none.
+
+        With a closed pipe it only sleeps for `wait` seconds.
+        """
         if not selector.get_map():
             time.sleep(wait)
             return False

@@ -129,7 +129,7 @@ def _restore(api: Any, repo: str, scratch: Path, name: str) -> Run:
 
 
 def watch() -> threading.Thread | None:
-    """Start a thread that downloads missing runs, then copies changed ones every few minutes. None if not configured."""
+    """Start a thread that downloads missing runs, then copies changed ones every few minutes. None if unset."""
     if not repository():
         return None
 

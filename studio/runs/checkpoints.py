@@ -146,7 +146,9 @@ def _refuse_unsound(inner: Path, step: int, files: dict[str, Any]) -> None:
 
 
 def _is_whole(file: Path) -> bool:
-    """Whether a file is complete, judged by its format: a zip's directory is at its end, safetensors states its length."""
+    """Whether a file is complete, judged by its format: a zip's directory is at its end, safetensors states its
+    length.
+    """
     if file.suffix in (".pt", ".pth"):
         return zipfile.is_zipfile(file)
     if file.suffix == ".safetensors":
@@ -238,7 +240,8 @@ def tidy(folder: Path) -> list[str]:
             shutil.rmtree(target, ignore_errors=True)
             os.rename(folder / f"checkpoint-{step}", target)
             messages.append(
-                f"The checkpoint at step {step} is damaged ({'; '.join(problems[:3])}); it was moved to checkpoints/{BROKEN}."
+                f"The checkpoint at step {step} is damaged ({'; '.join(problems[:3])}); it was moved to "
+                f"checkpoints/{BROKEN}."
             )
     return messages
 
@@ -273,7 +276,7 @@ def versions() -> dict[str, str]:
 
 @contextmanager
 def replacing(target: Path) -> Iterator[Path]:
-    """An empty folder that replaces `target` when the block ends; the old result stays until the new one is complete."""
+    """An empty folder that replaces `target` when the block ends; the old result stays until the new is complete."""
     new, old = target.with_name(f".{target.name}.new"), target.with_name(f".{target.name}.old")
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True)

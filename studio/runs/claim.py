@@ -1,4 +1,4 @@
-"""Device locks: acquired by a run's supervisor, inherited by its trainer, released once all these processes are gone."""
+"""Device locks: acquired by a run's supervisor, inherited by its trainer, released once all of them are gone."""
 
 from __future__ import annotations
 

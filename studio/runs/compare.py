@@ -53,7 +53,9 @@ def differing(runs: list[Run]) -> list[dict[str, Any]]:
 
 
 def curves(events: list[dict[str, Any]]) -> dict[str, list[Any]]:
-    """{train: {step, tokens, time, loss}, eval: {…}} of one run; time: seconds of work, without pauses between attempts."""
+    """{train: {step, tokens, time, loss}, eval: {…}} of one run; time: seconds of work, without pauses between
+    attempts.
+    """
     points: dict[str, Any] = {
         "train": {name: [] for name in (*AXES, "loss")},
         "eval": {name: [] for name in (*AXES, "loss")},

@@ -60,8 +60,8 @@ OLD_DRIVER = Cause(
     "The graphics driver is too old for the installed torch.",
     "Run `python -m studio doctor --only devices`: it names the driver, or the torch, to install.",
 )
-# The first match counts. Sources: torch's OutOfMemoryError and allocator, CPython's OSError, huggingface_hub.errors, NCCL,
-# bitsandbytes.
+# The first match counts. Sources: torch's OutOfMemoryError and allocator, CPython's OSError, huggingface_hub.errors,
+# NCCL, bitsandbytes.
 PATTERNS = (
     (r"[Nn]o kernel image is available", NO_KERNEL),
     (r"driver version is insufficient|NVIDIA driver on your system is too old", OLD_DRIVER),
@@ -136,7 +136,8 @@ PATTERNS = (
         Cause(
             "device",
             "The graphics card or its driver reported an error.",
-            "Resume: it goes on from its last checkpoint. If it happens again, run `python -m studio doctor`, which says "
+            "Resume: it goes on from its last checkpoint. If it happens again, run `python -m studio "
+            "doctor`, which says "
             "what does not work on this card.",
         ),
     ),
@@ -220,7 +221,7 @@ def _killed_by_signal(number: int, who: str = "The trainer") -> Cause:
 
 
 def diagnose_lost(log: Path, no_events: bool = False) -> Cause:
-    """The likeliest cause for a run without an end event: from its log, else that supervisor and trainer were killed."""
+    """The likeliest cause for a run without an end event: from its log, else that both processes were killed."""
     text = attempt_tail(log)
     for pattern, cause in PATTERNS:
         if cause in SYSTEM_CAUSES and re.search(pattern, text):

@@ -1,8 +1,8 @@
 """Hooks that run after a run has ended: STUDIO_WEBHOOK is called, STUDIO_PAUSE_SPACE pauses the Space.
 
-A run that starts while one of them is set gets a marker file, removed once the hooks have run. The supervisor runs them
-after its run's end and after advancing the queue; if it was killed, the page or the next supervisor does. A failure only
-leaves a note in the run's events.
+A run that starts while one of them is set gets a marker file, removed once the hooks have run. The supervisor
+runs them after its run's end and after advancing the queue; if it was killed, the page or the next supervisor
+does. A failure only leaves a note in the run's events.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def webhook(run: Run) -> None:
 
 
 def pause_space(run: Run) -> None:
-    """Pause the Space if STUDIO_PAUSE_SPACE is set, no run is alive or waiting and the result is stored persistently."""
+    """Pause the Space if STUDIO_PAUSE_SPACE is set, no run is alive or waiting and the result is persistent."""
     space, token = os.environ.get("SPACE_ID"), os.environ.get("HF_TOKEN")
     if not space or os.environ.get("STUDIO_PAUSE_SPACE", "").lower() not in ("1", "true", "yes", "on"):
         return

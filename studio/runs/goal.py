@@ -11,7 +11,10 @@ from studio.runs import checkpoints
 
 
 def finish(run: Run) -> None:
-    """Make the newest checkpoint of an ended run its result, without another step. Raises RunError without a checkpoint."""
+    """Make the newest checkpoint of an ended run its result, without another step.
+
+    Raises RunError without a checkpoint.
+    """
     newest = checkpoints.newest(run.checkpoints)
     if newest is None or (run.result / "manifest.json").is_file():
         raise RunError(
@@ -24,7 +27,7 @@ def finish(run: Run) -> None:
 
 
 def extend(run: Run, epochs: float) -> None:
-    """Train for some more epochs: at once if the run has ended, else after its current end. Recorded in changes.json."""
+    """Train for some more epochs: at once if the run has ended, else after its end. Recorded in changes.json."""
     training, plan = run.config.training, queue.last_plan(run)
     if epochs <= 0:
         raise RunError(f"A run cannot be extended by {epochs:g} epochs.", "Give a number above 0.", "epochs")

@@ -1,7 +1,8 @@
 """How the trainer's processes are started: command line, environment, and the commands for several hosts.
 
-Of several hosts the first one runs the run's supervisor, which holds its lock and writes its log and end event; the others
-run torchrun only. STUDIO_HOSTS tells the supervisor the number of hosts and the name by which the others reach this one.
+Of several hosts the first one runs the run's supervisor, which holds its lock and writes its log and end event;
+the others run torchrun only. STUDIO_HOSTS tells the supervisor the number of hosts and the name by which the
+others reach this one.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ def processes(config: RunConfig, available: list[Device] | None = None) -> int:
 
 
 def is_remote(run: Run) -> bool:
-    """Whether the run trains on another computer; False for an unreadable order, which then fails here with a message."""
+    """Whether the run trains on another computer; False for an unreadable order, which then fails here with a
+    message.
+    """
     try:
         return run.config.place.remote
     except StudioError:
@@ -50,7 +53,9 @@ def device_count(run: Run) -> int:
 
 
 def command(run: Run) -> list[str]:
-    """The trainer's command line: plain python, torchrun with a process per device, or studio.follow for a remote place."""
+    """The trainer's command line: plain python, torchrun with a process per device, or studio.follow for a remote
+    place.
+    """
     if run.config.place.remote:
         return [sys.executable, "-m", "studio.follow", str(run.folder)]
     if run.config.combine:
@@ -71,8 +76,9 @@ def torchrun(each: int, rendezvous: list[str]) -> list[str]:
 def environment(config: RunConfig) -> dict[str, str]:
     """Variables to add to the trainer's environment; those that the user has set are left out.
 
-    Waiting threads sleep soon, so that page and model server get their share of a CPU. malloc keeps freed memory: training
-    on a CPU allocates and frees the same large blocks every step, and the kernel zeroes the pages of each fresh one.
+    Waiting threads sleep soon, so that page and model server get their share of a CPU. malloc keeps freed memory:
+    training on a CPU allocates and frees the same large blocks every step, and the kernel zeroes the pages of
+    each fresh one.
     """
     count = processes(config)
     ordered = config.training.threads
@@ -96,10 +102,11 @@ def environment(config: RunConfig) -> dict[str, str]:
 
 
 def hosts(config: RunConfig, count: int, run: str = "RUN") -> dict[str, Any]:
-    """The run on `count` hosts, training.devices on each: the command for every host, and files for Slurm and SkyPilot.
+    """The run on `count` hosts, training.devices on each: the command for every host, and files for Slurm and
+    SkyPilot.
 
-    run: the run's folder, on a file system that all hosts share. HOST0 stands for the first host's name. The commands are
-    for the checkout's folder.
+    run: the run's folder, on a file system that all hosts share. HOST0 stands for the first host's name. The
+    commands are for the checkout's folder.
     """
     each = devices_per_host(config)
     folder, head = shlex.quote(run), f"HOST0:{PORT}"

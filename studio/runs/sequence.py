@@ -14,13 +14,16 @@ from studio.runs.checkpoints import newest
 FILE = "sequence.json"
 BATCH = "training.batch_size × training.accumulation"  # the trainer resolves `auto` from the rows
 FREE_TO_CHANGE = (
-    "epochs, max_steps, learning rate, schedule, checkpointing, loss, attention, how often it logs, evaluates and saves, and "
+    "epochs, max_steps, learning rate, schedule, checkpointing, loss, attention, how often it logs, "
+    "evaluates and saves, and "
     "batch size with accumulation as long as their product stays"
 )
 
 
 def sequence(config: RunConfig) -> dict[str, Any]:
-    """The settings that a resume needs unchanged: they determine the order of rows, the weights and the optimizer state."""
+    """The settings that a resume needs unchanged: they determine the order of rows, the weights and the optimizer
+    state.
+    """
     order = config.model_dump(mode="json")
     training = order["training"]
     fields = {

@@ -1,8 +1,9 @@
 """Signals the trainer when a stop request has not been followed within the delays stated here.
 
-The trainer reads the stop file at the end of each step, then saves and ends. Before the first step, or if nothing is to be
-kept (discard), it gets SIGTERM after 1 s; else after 60 s (STUDIO_STOP_TERM) or three of its own steps, whichever is longer,
-but 600 s at most; during a save after 600 s. 5 s after SIGTERM its process group gets SIGKILL.
+The trainer reads the stop file at the end of each step, then saves and ends. Before the first step, or if nothing
+is to be kept (discard), it gets SIGTERM after 1 s; else after 60 s (STUDIO_STOP_TERM) or three of its own steps,
+whichever is longer, but 600 s at most; during a save after 600 s. 5 s after SIGTERM its process group gets
+SIGKILL.
 """
 
 from __future__ import annotations
@@ -56,7 +57,10 @@ def seconds_to_sigterm(stop_mode: str, state_event: dict[str, Any], seconds_per_
 
 
 def signal_group(trainer: subprocess.Popen[bytes], number: int) -> None:
-    """Signal the trainer's process group. Its id is not reused while the trainer is unreaped or the group has members."""
+    """Signal the trainer's process group.
+
+    Its id is not reused while the trainer is unreaped or the group has members.
+    """
     try:
         os.killpg(trainer.pid, number)
     except (ProcessLookupError, PermissionError):

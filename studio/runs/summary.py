@@ -56,8 +56,8 @@ def phase(events: list[dict[str, Any]]) -> str | None:
 def summary(run: Run, events: list[dict[str, Any]] | None = None) -> dict[str, Any]:
     """The run's settings, state and figures; unknown values are None. Bytes and seconds.
 
-    events: if already read, in order; steps in the middle may be missing. Since they were read before the lock is checked
-    here, a run that ends in between looks lost: such a caller reads the new events and asks again.
+    events: if already read, in order; steps in the middle may be missing. Since they were read before the lock is
+    checked here, a run that ends in between looks lost: such a caller reads the new events and asks again.
     """
     alive = run.alive()  # before the events are read, so that an end event written in between is read
     state_event = run.state_event() if events is None else latest(events, *STATE_EVENTS) or None

@@ -1,4 +1,5 @@
-"""python -m tests.faults [--full] [--seed N] [--rounds N] [--real-rounds N] [--only PATTERN]: every fault, and a table of what was said of the run.
+"""python -m tests.faults [--full] [--seed N] [--rounds N] [--real-rounds N] [--only PATTERN]: every fault, and a
+table of what was said of the run.
 
 --full: every point and cell, and each must be said rightly within 10 seconds. Exit 1 when any cell failed.
 """
@@ -24,7 +25,7 @@ Cell = tuple[str, Callable[[], object]]
 
 
 class Row(NamedTuple):
-    """A cell and how it went: good, or skipped with the reason; what was said of the run, and after how many seconds."""
+    """A cell and how it went: good, or skipped with the reason; what was said of the run, after how many seconds."""
 
     name: str
     good: bool

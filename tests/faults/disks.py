@@ -48,7 +48,9 @@ NO_MARKS = {"STUDIO_DISK_LOW": "0", "STUDIO_DISK_VERY_LOW": "0"}
 
 
 def full_disk() -> None:
-    """The disk fills in the middle of a run: no checkpoint is lost, the end line gets in, freed and resumed it finishes."""
+    """The disk fills in the middle of a run: no checkpoint is lost, the end line gets in, freed and resumed it
+    finishes.
+    """
     with (
         small_disk("4m") as place,
         stage.surroundings(**stage.fake(pause=0.1, weight=500_000, result=500_000), **NO_MARKS),
@@ -66,7 +68,9 @@ def full_disk() -> None:
 
 
 def full_at_the_result() -> None:
-    """The disk is full just when the result is written: no half of it stays, and a resume writes nothing but the result."""
+    """The disk is full just when the result is written: no half of it stays, and a resume writes nothing but the
+    result.
+    """
     with small_disk("4m") as place, stage.surroundings(**stage.fake(pause=0.05, result=4_120_000), **NO_MARKS):
         (place / "filler").write_bytes(b"x" * 100_000)
         run = queue.submit(stage.order())

@@ -1,10 +1,11 @@
 """A trainer without torch: a chain of hashes instead of weights, the same files, diary and manners as the real one.
 
-STUDIO_FAKE: JSON of what it should do; a run whose name begins with `bad` ends at step 2 with a traceback.
-  steps, pause (seconds a step), save_every, phases {name: seconds}, output (bytes of log a step), deaf (ignores SIGTERM),
-  weight (bytes of a checkpoint), clock (seconds by which the time of day steps at step 5), linger (seconds after the end line),
-  child (starts one that outlives it), orphan (outlives its supervisor), nan_at, blind (does not look at the stop file),
-  oom_at (runs out of memory at that step), line (bytes of one line that never ends), result (bytes of the model)
+STUDIO_FAKE: JSON of what it should do; a run whose name begins with `bad` ends at step 2 with a traceback. steps,
+pause (seconds a step), save_every, phases {name: seconds}, output (bytes of log a step), deaf (ignores SIGTERM),
+weight (bytes of a checkpoint), clock (seconds by which the time of day steps at step 5), linger (seconds after
+the end line), child (starts one that outlives it), orphan (outlives its supervisor), nan_at, blind (does not look
+at the stop file), oom_at (runs out of memory at that step), line (bytes of one line that never ends), result
+(bytes of the model)
 """
 
 from __future__ import annotations

@@ -15,7 +15,9 @@ CHECKPOINT = ("model.bin", "optimizer.pt", "scheduler.pt", "rng_state.pth", "tra
 
 
 def damaged_checkpoint(name: str, how: str) -> None:
-    """The newest checkpoint lacks a file, or one is cut: it is moved aside and said so; the run goes on from the one before, exactly."""
+    """The newest checkpoint lacks a file, or one is cut: it is moved aside and said so; the run goes on from the one
+    before, exactly.
+    """
     with stage.surroundings(**stage.fake()):
         run = stage.crashed_at_step_10()
         damage(run.checkpoints / "checkpoint-8" / name, how)
@@ -45,7 +47,9 @@ def every_cut() -> None:
 
 
 def cut_diary(cut: int, run: Run, copy: Path) -> None:
-    """The diary of a finished run loses its last `cut` bytes: the state is right, no step counts twice, and it can be written on."""
+    """The diary of a finished run loses its last `cut` bytes: the state is right, no step counts twice, and it can
+    be written on.
+    """
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(run.folder, copy)
     one = Run(copy)
@@ -91,7 +95,9 @@ def diary_deleted_while_running() -> None:
 
 
 def order_while_running(how: str) -> None:
-    """config.yaml is deleted or edited while the run lives: the run ends as it began, stays in the list, and says what is wrong at a resume."""
+    """config.yaml is deleted or edited while the run lives: the run ends as it began, stays in the list, and says
+    what is wrong at a resume.
+    """
     with stage.surroundings(**stage.fake(pause=0.1)):
         run = queue.submit(stage.order())
         stage.until(lambda: stage.steps_told(run), "the first step")
@@ -116,7 +122,9 @@ def order_while_running(how: str) -> None:
 
 
 def folder_moved() -> None:
-    """A run's folder is moved away while it runs: its processes end, nothing is written in the old place, the next run starts; back again, it is resumed."""
+    """A run's folder is moved away while it runs: its processes end, nothing is written in the old place, the next
+    run starts; back again, it is resumed.
+    """
     with stage.surroundings(**stage.fake(pause=0.1)):
         run, after = queue.submit(stage.order()), queue.submit(stage.order("after"))
         stage.until(lambda: len(stage.steps_told(run)) > 4, "some steps")

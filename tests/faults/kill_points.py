@@ -7,7 +7,8 @@ from studio.errors import RunError
 from studio.run import Run
 from tests.faults import stage
 
-# (point, what starts the run there, how the fake trainer behaves). `page`: the point lies in the page's process, which is a process of its own then.
+# (point, what starts the run there, how the fake trainer behaves). `page`: the point is in the page's process, which is
+# a process of its own then.
 PAGE = ("create.written", "events.queued", "create.renamed", "queue.start", "queue.started")
 SUPERVISOR = (
     "supervise.begin",

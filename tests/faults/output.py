@@ -38,7 +38,8 @@ STEPS, PAUSE, PAIRS = 100, 0.1, 3
 
 
 def cost() -> str:
-    """1 MB of output with no page open, against none, in pairs: what it costs trainer and supervisor in processor time, as a share of the run's time.
+    """1 MB of output with no page open, against none, in pairs: what it costs trainer and supervisor in processor
+    time, as a share of the run's time.
 
     Processor time, because a busy machine stretches the run's own by more than the output does; that one is told too.
     """

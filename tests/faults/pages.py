@@ -1,4 +1,6 @@
-"""The real page's process beside the terminal: each sees what the other starts, and a page that is killed changes nothing."""
+"""The real page's process beside the terminal: each sees what the other starts, and a page that is killed changes
+nothing.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ def both_ways() -> str:
 
 
 def page_killed() -> None:
-    """Three runs are queued on the page, the middle one bad; the page is killed; all three end as they should, and a new page says so."""
+    """Three runs are queued on the page, the middle one bad; the page is killed; all three end as they should, and a
+    new page says so.
+    """
     with stage.surroundings(**stage.fake(pause=0.2)):
         app = App(home()).start()
         try:

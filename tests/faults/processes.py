@@ -19,7 +19,10 @@ from studio.runs import claim, goal
 from tests.faults import stage
 from tests.faults.listener import listening
 
-HOLDER = "import fcntl, sys, time; file = open(sys.argv[1], 'a'); fcntl.flock(file, fcntl.LOCK_EX); print('held', flush=True); time.sleep(600)"
+HOLDER = (
+    "import fcntl, sys, time; file = open(sys.argv[1], 'a'); fcntl.flock(file, fcntl.LOCK_EX); "
+    "print('held', flush=True); time.sleep(600)"
+)
 
 
 def standing_still(who: str, seconds: float) -> None:
@@ -42,7 +45,9 @@ def standing_still(who: str, seconds: float) -> None:
 
 
 def foreign_process() -> None:
-    """A process that has nothing to do with us, on an id that our files name, is never signalled; an orphan that holds the lock is ended."""
+    """A process that has nothing to do with us, on an id that our files name, is never signalled; an orphan that
+    holds the lock is ended.
+    """
     run = stage.finished_run()
     foreign = subprocess.Popen(["sleep", "600"])
     orphan = subprocess.Popen([sys.executable, "-c", HOLDER, str(run.trainer_lock)], stdout=subprocess.PIPE)
@@ -64,7 +69,9 @@ def foreign_process() -> None:
 
 
 def reboot() -> None:
-    """All is killed at once as by a reboot; lock files stay, temporary files name ids that others have now: lost, then resumed to the end."""
+    """All is killed at once as by a reboot; lock files stay, temporary files name ids that others have now: lost,
+    then resumed to the end.
+    """
     with stage.surroundings(**stage.fake(pause=0.2)):
         run, waits = queue.submit(stage.order()), queue.submit(stage.order("waits"))
         stage.until(lambda: len(stage.steps_told(run)) > 4, "some steps")
@@ -104,7 +111,9 @@ def device_stays_taken() -> None:
 
 
 def supervisor_without_death_signal() -> None:
-    """Where the system knows no parent-death signal the trainer outlives its supervisor: it is found by its lock and ended before a resume."""
+    """Where the system knows no parent-death signal the trainer outlives its supervisor: it is found by its lock and
+    ended before a resume.
+    """
     with stage.surroundings(**stage.fake(pause=0.1, orphan=True)):
         run = queue.submit(stage.order())
         stage.until(lambda: stage.steps_told(run), "the first step")
@@ -164,7 +173,9 @@ def two_pages() -> None:
 
 
 def two_supervisors() -> None:
-    """Four supervisors are started on one run at the same moment: one carries it out, the others say that they are not needed."""
+    """Four supervisors are started on one run at the same moment: one carries it out, the others say that they are
+    not needed.
+    """
     with stage.surroundings(**stage.fake(pause=0.1)):
         run = create(stage.order())
         each = [
@@ -221,7 +232,9 @@ def middle_ones_bad() -> None:
 
 
 def many_runs(count: int = 200) -> str:
-    """Processor time of listing a home with many runs, in a fresh process and when asked again; and of moving the queue on."""
+    """Processor time of listing a home with many runs, in a fresh process and when asked again; and of moving the
+    queue on.
+    """
     one = stage.finished_run()
     for number in range(count - 1):
         copy = subfolder("runs") / f"{one.id}-{number}"
@@ -230,9 +243,11 @@ def many_runs(count: int = 200) -> str:
             (copy / name).write_bytes((one.folder / name).read_bytes())
     code = (
         "import time\nfrom studio import queue, run\nfrom studio.ui.live import listing\n"
-        "def took(what):\n    began = time.process_time(); what(); return round(1000 * (time.process_time() - began), 1)\n"
+        "def took(what):\n    began = time.process_time(); what(); return round(1000 * "
+        "(time.process_time() - began), 1)\n"
         "first = took(lambda: [run.summary(one) for one in run.runs()])\nadvanced = took(queue.advance)\n"
-        "listing.rows(); listing.forget()\nprint(first, took(lambda: [run.summary(one) for one in run.runs()]), advanced, took(listing.rows))"
+        "listing.rows(); listing.forget()\nprint(first, took(lambda: [run.summary(one) for one in "
+        "run.runs()]), advanced, took(listing.rows))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -245,7 +260,10 @@ def many_runs(count: int = 200) -> str:
     first, again, advanced, page = map(float, done.stdout.split())
     stage.noticed(one, "finished")
     assert max(first, again, advanced, page) < stage.within[0] * 1000 / 50, done.stdout  # 200 ms in the long form
-    return f"{count} runs: {first} ms at first, {again} ms again, {advanced} ms to move the queue on, {page} ms for the page"
+    return (
+        f"{count} runs: {first} ms at first, {again} ms again, {advanced} ms to move the queue on, "
+        f"{page} ms for the page"
+    )
 
 
 def died_in_the_dark() -> None:
@@ -254,7 +272,10 @@ def died_in_the_dark() -> None:
         run = queue.submit(stage.order())
         stage.until(lambda: stage.steps_told(run), "the first step")
         stage.kill(stage.supervisor(run))
-        looks = "from studio.runs import end_hooks\nfor _ in range(10):\n    queue.advance()\n    end_hooks.catch_up()\n    time.sleep(0.1)\n"
+        looks = (
+            "from studio.runs import end_hooks\nfor _ in range(10):\n"
+            "    queue.advance()\n    end_hooks.catch_up()\n    time.sleep(0.1)\n"
+        )
         pages = [stage.page(looks) for _ in range(3)]
         stage.noticed(run, "lost", "ended without a word", "Resume", "lost")
         for one in pages:

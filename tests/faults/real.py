@@ -1,4 +1,6 @@
-"""The same with the real trainer on a tiny model: after any kill the final weights are those of the uninterrupted run, bit for bit."""
+"""The same with the real trainer on a tiny model: after any kill the final weights are those of the uninterrupted
+run, bit for bit.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,9 @@ MOVES_ON = "while True:\n    queue.advance()\n    time.sleep(0.1)\n"  # what a p
 
 
 def order(name: str) -> RunConfig:
-    """Twelve steps with dropout, accumulation and a checkpoint every three, so that a resume comes in the middle of an epoch."""
+    """Twelve steps with dropout, accumulation and a checkpoint every three, so that a resume comes in the middle of
+    an epoch.
+    """
     rows, model = home() / "rows.json", home() / "tiny"
     if not rows.exists():
         tiny.write(model)
@@ -80,7 +84,9 @@ def weights(run: Run) -> str:
 
 @lru_cache(maxsize=1)
 def reference() -> tuple[str, dict[int, float]]:
-    """Hash and losses of a run that nothing disturbs; carried out in this process, which has torch already where more than one cell asks."""
+    """Hash and losses of a run that nothing disturbs; carried out in this process, which has torch already where
+    more than one cell asks.
+    """
     from studio.worker import train
 
     with tempfile.TemporaryDirectory() as folder, stage.surroundings(STUDIO_HOME=folder):
@@ -133,8 +139,9 @@ def random_kill(seed: int) -> str:
 
 
 def struck(page: subprocess.Popen[bytes], chance: random.Random, most: int) -> tuple[str, Run]:
-    """A run that this page submits, and up to `most` kills of page, supervisor, trainer or group, each up to 30 lines of the diary and a moment
-    after the one before: so they come in every phase, however long each takes. After each the owner starts the app again.
+    """A run that this page submits, and up to `most` kills of page, supervisor, trainer or group, each up to 30
+    lines of the diary and a moment after the one before: so they come in every phase, however long each takes.
+    After each the owner starts the app again.
 
     Returns what was done, and the run.
     """
@@ -194,8 +201,8 @@ def unreadable_model() -> None:
 
 
 def out_of_memory(probe: bool, short_of: str = "tokens", batch: int = 8) -> str:
-    """A device that is full: with the probe it is said before the first step, without it at the first large batch; ranked changes are offered,
-    and the first of them, one click, finishes with the same effective batch.
+    """A device that is full: with the probe it is said before the first step, without it at the first large batch;
+    ranked changes are offered, and the first of them, one click, finishes with the same effective batch.
     """
     rows = home() / "long.json"
     rows.write_text(

@@ -1,5 +1,6 @@
-"""The real trainer where memory is short. STUDIO_SHORT_OF: `tokens`, torch's own error of a full card beyond so many tokens at once; `space`, its
-address space is bounded when the first batch comes, so that the allocator itself fails.
+"""The real trainer where memory is short. STUDIO_SHORT_OF: `tokens`, torch's own error of a full card beyond so many
+tokens at once; `space`, its address space is bounded when the first batch comes, so that the allocator itself
+fails.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""What the fault tests share: an order, ways to start, kill and recover a run, and what must be true of a run in the end."""
+"""What the fault tests share: an order, ways to start, kill and recover a run, and what must be true of a run in the
+end.
+"""
 
 from __future__ import annotations
 
@@ -122,7 +124,10 @@ def fake(**ordered: Any) -> dict[str, str]:
 
 def page(code: str) -> subprocess.Popen[bytes]:
     """A process that stands for the page: it imports the core and runs some lines. It can be killed."""
-    lines = "import os, time\nfrom pathlib import Path\nfrom studio import queue, run\nfrom studio.config import build\nfrom tests.faults.stage import order\n"
+    lines = (
+        "import os, time\nfrom pathlib import Path\nfrom studio import queue, run\n"
+        "from studio.config import build\nfrom tests.faults.stage import order\n"
+    )
     return subprocess.Popen([sys.executable, "-c", lines + code], cwd=PROJECT, start_new_session=True)
 
 
@@ -146,7 +151,10 @@ def ended(run: Run) -> bool:
 
 
 def bring_home(run: Run, wait: float = WAIT) -> int:
-    """What the owner does after a crash: start the app again, press resume until the run is finished. Returns how often it was resumed."""
+    """What the owner does after a crash: start the app again, press resume until the run is finished.
+
+    Returns how often it was resumed.
+    """
     times, end = 0, time.monotonic() + wait
     queue.advance()
     while not (run.state() == "finished" and not run.alive()):

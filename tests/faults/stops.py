@@ -61,7 +61,9 @@ def stopped_while_standing_still() -> None:
 
 
 def result_killed_while_stopping() -> None:
-    """A stop whose trainer dies while it writes the result: stopped, the checkpoint is kept, and `finish` makes the model of it, without a step."""
+    """A stop whose trainer dies while it writes the result: stopped, the checkpoint is kept, and `finish` makes the
+    model of it, without a step.
+    """
     with stage.surroundings(**stage.fake(pause=0.2), STUDIO_CRASH_AT="result.written"):
         run = queue.submit(stage.order())
         stage.until(lambda: stage.steps_told(run), "the first step")

@@ -90,5 +90,7 @@ def test_stop(phase: str, how: bool) -> None:
 
 
 def test_real_trainer() -> None:
-    """One kill of the real trainer in the middle of a checkpoint: bit for bit the weights of a run that nothing disturbs."""
+    """One kill of the real trainer in the middle of a checkpoint: bit for bit the weights of a run that nothing
+    disturbs.
+    """
     real.die_at("checkpoint.manifest#2")

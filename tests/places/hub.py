@@ -26,7 +26,9 @@ DATE = "2026-11-01T00:00:00.000Z"
 
 
 class Job:
-    """One Job: its relay runs here, in a home of its own, without the installation that stands before it in the command."""
+    """One Job: its relay runs here, in a home of its own, without the installation that stands before it in the
+    command.
+    """
 
     def __init__(self, number: int, spec: dict[str, Any], home: Path, endpoint: str):
         self.id, self.spec, self.lines = f"job{number}", spec, []

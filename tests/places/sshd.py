@@ -18,7 +18,9 @@ ABLE = Path(SSHD).exists() and shutil.which("ssh") and shutil.which("rsync")
 
 
 class Wire:
-    """Forwards a loopback port to another. cut(): nothing passes any more, either way, and nobody is told, as when a cable is pulled."""
+    """Forwards a loopback port to another. cut(): nothing passes any more, either way, and nobody is told, as when a
+    cable is pulled.
+    """
 
     def __init__(self, target: int):
         self.target, self.alive = target, True
@@ -64,7 +66,8 @@ class Wire:
 
 @contextlib.contextmanager
 def serving(folder: Path, **environment: str) -> Iterator[Wire]:
-    """sshd with one allowed key. STUDIO_SSH_CONFIG must name `folder/ssh_config` for whoever is to be let in as host `there`.
+    """sshd with one allowed key. STUDIO_SSH_CONFIG must name `folder/ssh_config` for whoever is to be let in as host
+    `there`.
 
     environment: what whoever is let in finds set, HOME and PATH among it.
     """
@@ -75,13 +78,15 @@ def serving(folder: Path, **environment: str) -> Iterator[Wire]:
     os.chmod(folder, 0o700)
     shutil.copy(folder / "me.pub", folder / "authorized_keys")
     (folder / "sshd_config").write_text(
-        f"ListenAddress 127.0.0.1\nPort {port}\nHostKey {folder}/host\nAuthorizedKeysFile {folder}/authorized_keys\nPidFile none\n"
+        f"ListenAddress 127.0.0.1\nPort {port}\nHostKey {folder}/host\nAuthorizedKeysFile "
+        f"{folder}/authorized_keys\nPidFile none\n"
         "StrictModes no\nUsePAM no\nPasswordAuthentication no\nPermitRootLogin prohibit-password\n"
         + (f"SetEnv {' '.join(f'{key}={value}' for key, value in environment.items())}\n" if environment else "")
     )
     wire = Wire(port)
     (folder / "ssh_config").write_text(
-        f"Host there\n  HostName 127.0.0.1\n  Port {wire.port}\n  User {getpass.getuser()}\n  IdentityFile {folder}/me\n  IdentitiesOnly yes\n"
+        f"Host there\n  HostName 127.0.0.1\n  Port {wire.port}\n  User {getpass.getuser()}\n  "
+        f"IdentityFile {folder}/me\n  IdentitiesOnly yes\n"
         f"  UserKnownHostsFile {folder}/known_hosts\n  StrictHostKeyChecking accept-new\n  LogLevel ERROR\n"
     )
     if os.geteuid() == 0:

@@ -1,4 +1,6 @@
-"""`python: auto`: the environment that is made on another computer, over a real sshd with a bare home, and what is said where that cannot work."""
+"""`python: auto`: the environment that is made on another computer, over a real sshd with a bare home, and what is
+said where that cannot work.
+"""
 
 from __future__ import annotations
 
@@ -96,7 +98,8 @@ def test_no_network(tmp_path: Path) -> None:
     ("said", "found"),
     [
         (
-            "ERROR: Could not find a version that satisfies the requirement torch==9\nERROR: No matching distribution found for torch==9",
+            "ERROR: Could not find a version that satisfies the requirement torch==9\nERROR: No matching "
+            "distribution found for torch==9",
             "torch==9",
         ),
         (

@@ -1,4 +1,6 @@
-"""A run on another computer over a real sshd on loopback: sent, watched, cut off and taken up again, stopped, resumed, fetched."""
+"""A run on another computer over a real sshd on loopback: sent, watched, cut off and taken up again, stopped,
+resumed, fetched.
+"""
 
 from __future__ import annotations
 

@@ -48,7 +48,8 @@ pytestmark = pytest.mark.skipif(not sshd.ABLE, reason="no sshd, ssh or rsync on 
         ),
         (
             255,
-            "No ED25519 host key is known for gpu-box and you have requested strict checking.\nHost key verification failed.",
+            "No ED25519 host key is known for gpu-box and you have requested strict checking.\nHost key "
+            "verification failed.",
             DeviceError,
             "known hosts",
             "answer yes",
@@ -126,7 +127,13 @@ def test_one_that_restarts_in_the_middle(
     assert not there.exists()
 
 
-def test_a_full_disk_there(wire: sshd.Wire, home: Path, tmp_path: Path, tiny_model: Path, tiny_data: Path) -> None:  # noqa: F811
+def test_a_full_disk_there(
+    wire: sshd.Wire,  # noqa: F811
+    home: Path,
+    tmp_path: Path,
+    tiny_model: Path,
+    tiny_data: Path,
+) -> None:
     """Before anything is sent, and told by the run there: the page must not take it for the disk of this computer."""
     one = run.create(config.build(order(tmp_path, tiny_model, tiny_data, max_steps=2)))
     with small(tmp_path / "there", "200k"):

@@ -160,7 +160,8 @@ def test_killed_while_saving_the_same_step_again(tmp_path: Path, point: str) -> 
     save(tmp_path, 5)
     save(tmp_path, 10)
     code = (
-        f"from pathlib import Path; from tests.runs.test_checkpoints import save; from studio.runs import checkpoints; folder = Path({str(tmp_path)!r})\n"
+        "from pathlib import Path; from tests.runs.test_checkpoints import save; from studio.runs import "
+        f"checkpoints; folder = Path({str(tmp_path)!r})\n"
         "save(folder, 10); checkpoints.rotate(folder, 1)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, env={**os.environ, "STUDIO_CRASH_AT": point})
@@ -187,7 +188,8 @@ def test_killed_while_replacing(tmp_path: Path, point: str) -> None:
     target.mkdir()
     (target / "weights").write_text("old")
     code = (
-        f"from pathlib import Path; from studio.runs import checkpoints\nwith checkpoints.replacing(Path({str(target)!r})) as folder:\n"
+        "from pathlib import Path; from studio.runs import checkpoints\nwith "
+        f"checkpoints.replacing(Path({str(target)!r})) as folder:\n"
         "    (folder / 'weights').write_text('new')"
     )
     assert (

@@ -84,7 +84,10 @@ def test_trouble_is_seen_through_noise(spread: float) -> None:
 
 
 def test_thrown_off_at_once() -> None:
-    """As measured: full fine-tuning of a tiny model at a rate of 1.0 without clipping. It comes back, far above where it was."""
+    """As measured: full fine-tuning of a tiny model at a rate of 1.0 without clipping.
+
+    It comes back, far above where it was.
+    """
     losses = [
         5.9,
         14.0,
