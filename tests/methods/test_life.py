@@ -146,7 +146,7 @@ def test_several_on_one_base(tiny_model: Path, tmp_path: Path, name: str) -> Non
     alone = []
     for place, steps in enumerate((2, 5)):
         model, _ = trained(METHODS[name](), tiny_model, steps)
-        METHODS[name]().save(model, tmp_path / str(place))
+        METHODS[name]().save_result(model, tmp_path / str(place))
         alone.append(logits(model))
     base = METHODS[name]().load(tiny_model, torch.float32).eval()
     plain = logits(base)
@@ -164,7 +164,7 @@ def test_several_on_one_base(tiny_model: Path, tmp_path: Path, name: str) -> Non
 def test_kinds_do_not_mix_on_one_base(tiny_model: Path, tmp_path: Path) -> None:
     for name in ("lora", "prompt"):
         model, _ = trained(METHODS[name](), tiny_model, 1)
-        METHODS[name]().save(model, tmp_path / name)
+        METHODS[name]().save_result(model, tmp_path / name)
     base = METHODS["lora"]().attach(METHODS["lora"]().load(tiny_model, torch.float32), tmp_path / "lora")
     with pytest.raises(ModelError, match="do not mix"):
         METHODS["prompt"]().attach(base, tmp_path / "prompt", "other")
