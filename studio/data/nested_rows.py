@@ -15,8 +15,8 @@ MAX_DEPTH = 4  # objects around the rows at most
 def rows_within(value: Any, depth: int = 0) -> list[Any] | None:
     """The rows in an object, or None when it is a row, or it cannot be told which of its lists the rows are.
 
-    {"version": 1, "data": [row, …]}, also deeper; {"data": {"columns": […], "data": [[cell, …], …]}}; columns as lists
-    or, as pandas writes them, as {"0": cell, …}; {name: row, …}.
+    {"version": 1, "data": [row, …]}, also deeper; {"data": {"columns": […], "data": [[cell, …], …]}}; columns as
+    lists or, as pandas writes them, as {"0": cell, …}; {name: row, …}.
     """
     if not isinstance(value, dict) or any(name in value for name in LIST_COLUMNS) or depth > MAX_DEPTH:
         return None

@@ -106,7 +106,7 @@ def two(names: tuple[str, str]) -> list[dict[str, str]]:
 
 
 class Fixture(NamedTuple):
-    """A file's name and content; the format, container and number of usable rows it must be read as; the first answer."""
+    """A file's name and content; the format, container and number of usable rows it is read as; the first answer."""
 
     name: str
     content: Callable[[], bytes]
