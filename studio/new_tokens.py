@@ -1,6 +1,6 @@
-"""data.new_tokens: tokens that an order adds to the base's tokenizer, the rows they need, and the tokenizer that a run uses.
+"""data.new_tokens: tokens that an order adds to the base's tokenizer, and the embedding rows they need.
 
-The tokenizer with the tokens added is a folder of files like a base's own: whatever reads a tokenizer is given that folder.
+The tokenizer with the tokens added is a folder of files like a base's own, for whatever reads a tokenizer.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ MAX_CHARACTERS = 100  # characters of a new token
 class AddedTokens(NamedTuple):
     """What an order's new tokens come to with one base's tokenizer.
 
-    ids: the number of each token that is added. known: the number of each that is a single token already; for these nothing changes.
-    size: rows that embedding and head need. rows: those of them that are trained: of the tokens added, and all that the base lacks.
+    ids: the id of each token that is added. known: the id of each that is a single token already.
+    size: rows that embedding and head need. rows: those that are trained: of the tokens added, and all the base lacks.
     """
 
     ids: dict[str, int]
@@ -64,17 +64,18 @@ def check(texts: Sequence[str]) -> None:
 
 
 def assign_ids(folder: Path, texts: Sequence[str]) -> AddedTokens:
-    """The tokens that are added to the base in `folder`, and the rows they need. Raises ModelError without a tokenizer.json."""
+    """The ids of the tokens added to the base in `folder`, and their rows. Raises ModelError without tokenizer.json."""
     if not texts:
         return NO_NEW_TOKENS
     file = folder / "tokenizer.json"
     if not file.is_file():
         raise ModelError(
             f"{folder.name} has no tokenizer.json to add tokens to.",
-            "Load its tokenizer once with transformers and save it (AutoTokenizer.from_pretrained(…).save_pretrained(…)).",
+            "Load its tokenizer once with transformers and save it "
+            "(AutoTokenizer.from_pretrained(…).save_pretrained(…)).",
             "data.new_tokens",
         )
-    ids, known, last = _numbered(file, file.stat().st_mtime_ns, tuple(texts))
+    ids, known, last = _assign_ids(file, file.stat().st_mtime_ns, tuple(texts))
     rows = _rows(folder)
     if rows is None:  # only a tokenizer is here
         return AddedTokens(ids, known, last + 1, tuple(ids.values()))
@@ -93,28 +94,32 @@ def _rows(folder: Path) -> int | None:
 
 
 @lru_cache(maxsize=32)
-def _numbered(file: Path, stamp: int, texts: tuple[str, ...]) -> tuple[dict[str, int], dict[str, int], int]:
-    """(ids of the tokens added, ids of those that are one token already, the highest id in use), as the tokenizers library numbers them."""
+def _assign_ids(file: Path, mtime_ns: int, texts: tuple[str, ...]) -> tuple[dict[str, int], dict[str, int], int]:
+    """(ids of the tokens added, ids of those known already, the highest id in use), as `tokenizers` assigns them."""
     from tokenizers import AddedToken, Tokenizer  # late: a compiled library that the page's first second does not need
 
     with reading_model_file(file):
-        made = Tokenizer.from_file(str(file))
+        tokenizer = Tokenizer.from_file(str(file))
     known: dict[str, int] = {}
     for text in texts:
-        alone = made.encode(text, add_special_tokens=False).ids
-        if (there := made.token_to_id(text)) is not None:
-            known[text] = there
+        alone = tokenizer.encode(text, add_special_tokens=False).ids
+        if (token_id := tokenizer.token_to_id(text)) is not None:
+            known[text] = token_id
         elif (
-            len(alone) == 1 and made.decode(alone, skip_special_tokens=False).strip() == text
+            len(alone) == 1 and tokenizer.decode(alone, skip_special_tokens=False).strip() == text
         ):  # not the token for what is unknown
             known[text] = alone[0]
     new = [text for text in texts if text not in known]
-    made.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in new])
-    return {text: made.token_to_id(text) for text in new}, known, max(made.get_vocab(with_added_tokens=True).values())
+    tokenizer.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in new])
+    return (
+        {text: tokenizer.token_to_id(text) for text in new},
+        known,
+        max(tokenizer.get_vocab(with_added_tokens=True).values()),
+    )
 
 
 def tokenizer_folder(folder: str | Path, texts: Sequence[str]) -> Path:
-    """The folder of the tokenizer that a run uses: the base's own, or its files with the tokens added. Made once, kept under home.
+    """The folder of the tokenizer that a run uses: the base's own, or a cached copy with the tokens added.
 
     Raises ModelError for a tokenizer that cannot be read.
     """
@@ -143,19 +148,18 @@ def _write(files: Sequence[Path], ids: dict[str, int], final: Path) -> None:
         entries = {str(number): _entry(text) for text, number in ids.items()}
         _edit(
             draft / "tokenizer.json",
-            lambda told: told.update(
+            lambda content: content.update(
                 added_tokens=[
-                    *(told.get("added_tokens") or []),
+                    *(content.get("added_tokens") or []),
                     *({"id": int(number), **entry} for number, entry in entries.items()),
                 ]
             ),
         )
         if (draft / "added_tokens.json").is_file():
-            _edit(draft / "added_tokens.json", lambda told: told.update(ids))
+            _edit(draft / "added_tokens.json", lambda content: content.update(ids))
         if (draft / "tokenizer_config.json").is_file():
             _edit(
-                draft / "tokenizer_config.json",
-                lambda told: "added_tokens_decoder" in told and told["added_tokens_decoder"].update(entries),
+                draft / "tokenizer_config.json", lambda content: content.get("added_tokens_decoder", {}).update(entries)
             )
         try:
             os.rename(draft, final)
@@ -177,9 +181,9 @@ def _entry(text: str) -> dict[str, Any]:
 
 def _edit(file: Path, change: Any) -> None:
     with reading_model_file(file):
-        told = json.loads(file.read_text(encoding="utf-8"))
-        change(told)
-    file.write_text(json.dumps(told, indent=2, ensure_ascii=False), encoding="utf-8")
+        content = json.loads(file.read_text(encoding="utf-8"))
+        change(content)
+    file.write_text(json.dumps(content, indent=2, ensure_ascii=False), encoding="utf-8")
 
 
 def describe_known(folder: Path, texts: Sequence[str]) -> str:

@@ -26,7 +26,8 @@ def build():
 def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description="Fine-Tuning Studio: your own language model, on one page.",
-        epilog="With a command instead (train, runs, chat, …): the same jobs in the terminal; `fine-tuning-studio train --help`.",
+        epilog="With a command instead (train, runs, chat, …): the same jobs in the terminal; "
+        "`fine-tuning-studio train --help`.",
     )
     parser.add_argument("--version", action="version", version=__version__)
     parser.add_argument(
@@ -52,13 +53,14 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
         "--token",
         action=argparse.BooleanOptionalAction,
         default=None,
-        help="ask for a token, which the printed address carries (by default where other people have accounts on this computer)",
+        help="ask for a token, which the printed address carries "
+        "(by default where other people have accounts on this computer)",
     )
     return parser.parse_args(given)
 
 
 def main(given: list[str] | None = None) -> None:
-    """Passwords come from STUDIO_PASSWORD and STUDIO_WATCH_PASSWORD, never from the command line, which everybody here can read."""
+    """Launch the page. Passwords come from STUDIO_PASSWORD and STUDIO_WATCH_PASSWORD: all users see command lines."""
     args = arguments(given)
     from studio import credentials
 

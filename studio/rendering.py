@@ -1,6 +1,6 @@
 """Conversations as training text: a template's output with the spans that are trained and those that never are.
 
-The template alone does not decide this: reasoning, tool calls and untrained turns are checked here against what it wrote.
+The template alone does not decide this: reasoning, tool calls and untrained turns are checked against what it wrote.
 """
 
 from __future__ import annotations
@@ -208,7 +208,7 @@ def _empty_reasoning_end(text: str, start: int, stop: int) -> int:
 
 
 def argument_variants(messages: list[Message]) -> list[list[Message]]:
-    """The messages as they are, and with call arguments as objects and as JSON text: templates want one or the other."""
+    """The messages as they are, and with call arguments as objects and as JSON text: templates differ in this."""
     if not any(message.get("tool_calls") for message in messages):
         return [messages]
     variants = [

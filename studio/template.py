@@ -128,7 +128,7 @@ def _added_bos(file: Path, mtime_ns: int, size: int) -> str:
 def _suited(model_folder: str | Path | None, special: dict[str, str]) -> str:
     """The first template whose control tokens are single tokens of the model: other programs stop only at such.
 
-    Alpaca, the last one, needs no token but the tokenizer's own end. ChatML where the tokenizer is unknown or none fits.
+    Alpaca, the last one, needs no token but the tokenizer's own end. ChatML where no tokenizer is known or none fits.
     """
     file = Path(model_folder or "-", "tokenizer.json")
     if not file.is_file():

@@ -27,7 +27,7 @@ TooLong = Literal["cut", "drop", "split"]
 
 
 def make_labels(rendered: Rendered, ids: list[int], offsets: Sequence[Span], train_on: TrainOn) -> list[int]:
-    """The label of every token: its id where it is trained, else IGNORE_INDEX. Labels are not shifted, as in transformers.
+    """The label of every token: its id where it is trained, else IGNORE_INDEX. Not shifted, as in transformers.
 
     offsets: [start, end) in characters of rendered.text for each token.
     """

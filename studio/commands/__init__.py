@@ -1,7 +1,8 @@
 """The terminal: one module a group of commands. Each has add(parsers, common) and is found by looking into this folder.
 
-A command sets `run`, a function of the parsed arguments that returns a JSON-able answer, and may set `show`, which prints that
-answer for people. Raise StudioError for a refused order (exit 2), Failed(answer) for a job that failed (exit 1).
+A command sets `run`, a function of the parsed arguments that returns a JSON-able answer, and may set `show`, which
+prints that answer for people. Raise StudioError for a refused order (exit 2), Failed(answer) for a job that failed
+(exit 1).
 """
 
 from __future__ import annotations

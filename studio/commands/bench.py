@@ -1,4 +1,4 @@
-"""bench: what we claim, measured on this computer: `bench train`, `bench memory`, … of studio/bench/ and, in a checkout, tests/bench/."""
+"""bench: what we claim, measured here: `bench train`, `bench memory`, … of studio/bench/ and tests/bench/."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ def add(parsers: Any, common: ArgumentParser) -> None:
         dest="bench", required=True, metavar="WHAT"
     )
     for module in pkgutil.iter_modules(bench.__path__):
-        one = importlib.import_module(f"studio.bench.{module.name}")
-        if hasattr(one, "add"):
-            one.add(
+        bench_module = importlib.import_module(f"studio.bench.{module.name}")
+        if hasattr(bench_module, "add"):
+            bench_module.add(
                 inner.add_parser(
-                    module.name, parents=[common], help=(one.__doc__ or "").splitlines()[0].partition(": ")[2]
+                    module.name, parents=[common], help=(bench_module.__doc__ or "").splitlines()[0].partition(": ")[2]
                 )
             )
     for name, about in bench.COMPARISONS.items():

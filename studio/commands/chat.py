@@ -115,7 +115,7 @@ def _line() -> str | None:
 
 
 def _command(talk: chats.Conversation, word: str, rest: str) -> tuple[chats.Conversation, str]:
-    """Carry out a line that begins with a slash: the conversation that goes on, and a question to be asked now, if any."""
+    """Carry out a slash command. Returns the conversation that goes on, and a question to be asked now, or ""."""
     if word == "/system":
         talk.values["system"] = rest.strip()
     elif word == "/reset":
@@ -136,7 +136,7 @@ def _command(talk: chats.Conversation, word: str, rest: str) -> tuple[chats.Conv
 
 
 def _answered(talk: chats.Conversation, out: Any) -> dict[str, Any]:
-    """Write the last turn's answers to `out` as they come, one after the other. Raises the error that kept a side from answering."""
+    """Write the last turn's answers to `out` as they come. Raises the error that kept a side from answering."""
     told, turn = [], talk.turns[-1]
     for side, answer in zip(turn["sides"], turn["answers"], strict=True):
         if len(turn["sides"]) > 1:
@@ -176,7 +176,7 @@ def _follow(talk: chats.Conversation, answer: dict[str, Any], out: Any) -> None:
 
 
 def serve(args: Namespace) -> Any:
-    """Run the server in the foreground until Ctrl-C or a request to end. Its key comes from STUDIO_API_KEY, else it is made up and printed."""
+    """Run the server in the foreground until Ctrl-C. Its key is STUDIO_API_KEY, else a new one, which is printed."""
     names = [reference.canonical_name(name) for name in args.models]
     chat.check_room([], [reference.resolve(name, lambda what, *_: print(what, file=sys.stderr)) for name in names])
     key = os.environ.get("STUDIO_API_KEY") or secrets.token_urlsafe(24)

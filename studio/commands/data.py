@@ -116,8 +116,9 @@ def look(args: Namespace) -> dict[str, Any]:
     """The verdict on a file. tokens is null where no model was named and the starter cannot be had."""
     found = _read(args)
     answer: dict[str, Any] = {
-        "format": found.format, "container": found.container, "stage": found.stage, "rows": found.rows, "refused": found.refused, "reason": found.reason,
-        "unsure": found.unsure, "columns": found.columns, "counts": found.counts, "problems": [p.as_dict() for p in found.problems],
+        "format": found.format, "container": found.container, "stage": found.stage, "rows": found.rows,
+        "refused": found.refused, "reason": found.reason, "unsure": found.unsure, "columns": found.columns,
+        "counts": found.counts, "problems": [problem.as_dict() for problem in found.problems],
     }  # fmt: skip
     answer |= {"unused": found.unused, "notes": found.notes, "encoding": found.encoding}
     answer |= {"fingerprint": found.fingerprint, "tokens": None, "template": None}
@@ -128,12 +129,13 @@ def look(args: Namespace) -> dict[str, Any]:
             raise
         print(f"tokens are not counted: {error}", file=sys.stderr)
         return answer
-    tokens = data.statistics(found, encoder)
+    used, tokens = encoder.template, data.statistics(found, encoder)
     more, counts = tokens.pop("problems"), tokens.pop("counts")
     refused = sum(count for kind, count in counts.items() if data.KINDS[kind].severity == "refused")
     return answer | {
-        "refused": found.refused + refused, "counts": answer["counts"] | counts, "problems": [*answer["problems"], *more], "tokens": tokens,
-        "template": {"name": encoder.template.name, "stop": encoder.template.stop_strings, "shows_tools": encoder.template.shows_tools},
+        "refused": found.refused + refused, "counts": answer["counts"] | counts,
+        "problems": [*answer["problems"], *more], "tokens": tokens,
+        "template": {"name": used.name, "stop": used.stop_strings, "shows_tools": used.shows_tools},
     }  # fmt: skip
 
 
@@ -164,8 +166,10 @@ def row(args: Namespace) -> dict[str, Any]:
     noted.check(conversation, e, encoder)
     problems = [p.as_dict() for p in (*found.problems, *noted.problems) if p.row == args.row]
     return {
-        "row": args.row, "conversation": conversation["messages"] or [{"role": "text", "content": conversation["text"]}], "text": e.text,
-        "tokens": tokens, "stop": encoder.template.stop_strings, "template": encoder.template.name, "trained": e.n_trained, "over": e.overflow, "problems": problems,
+        "row": args.row,
+        "conversation": conversation["messages"] or [{"role": "text", "content": conversation["text"]}],
+        "text": e.text, "tokens": tokens, "stop": encoder.template.stop_strings, "template": encoder.template.name,
+        "trained": e.n_trained, "over": e.overflow, "problems": problems,
         "caution": encoder.end_of_turn_warning(), "note": encoder.new_tokens_note(),
     }  # fmt: skip
 
@@ -208,7 +212,8 @@ def listed(args: Namespace) -> list[dict[str, Any]]:
 def _show_look(answer: dict[str, Any]) -> None:
     tokens = answer["tokens"]
     print(
-        f"{answer['format']} in {answer['container']}: {answer['rows']:,} rows, {answer['refused']:,} refused. {answer['reason']}"
+        f"{answer['format']} in {answer['container']}: {answer['rows']:,} rows, {answer['refused']:,} refused. "
+        f"{answer['reason']}"
     )
     if answer["unsure"]:
         print(f"unsure: {answer['unsure']}")
@@ -231,10 +236,14 @@ def _show_look(answer: dict[str, Any]) -> None:
     if tokens is None or not tokens["max"]:
         return
     print(
-        f"tokens with {answer['template']['name']}: {tokens['min']} to {tokens['max']}, median {tokens['median']}, 95 % up to {tokens['p95']}"
+        f"tokens with {answer['template']['name']}: {tokens['min']} to {tokens['max']}, median {tokens['median']}, "
+        f"95 % up to {tokens['p95']}"
     )
-    print(f"{tokens['total']:,} tokens in all, {tokens['trained_share']:.0%} trained; {tokens['over_limit']:,} rows over the limit, "
-          f"{tokens['tokens_lost']:,} tokens lost; suggested max_length {tokens['suggested_max_length']}")  # fmt: skip
+    print(
+        f"{tokens['total']:,} tokens in all, {tokens['trained_share']:.0%} trained; "
+        f"{tokens['over_limit']:,} rows over the limit, {tokens['tokens_lost']:,} tokens lost; "
+        f"suggested max_length {tokens['suggested_max_length']}"
+    )
     most = max((count for _, count in tokens["histogram"]), default=1)
     first = next((n for n, (_, count) in enumerate(tokens["histogram"]) if count), 0)
     for upto, count in tokens["histogram"][first:]:
@@ -246,7 +255,8 @@ def _show_kind(kind: str, count: int, problems: list[dict[str, Any]]) -> None:
     about = data.KINDS[kind]
     rows = ", ".join(dict.fromkeys(str(p["row"]) for p in problems))
     print(
-        f"{count:>8,}  {kind} ({about.severity}): {about.reason} {about.hint}\n          rows {rows[:100]}{' …' if len(rows) > 100 else ''}"
+        f"{count:>8,}  {kind} ({about.severity}): {about.reason} {about.hint}\n"
+        f"          rows {rows[:100]}{' …' if len(rows) > 100 else ''}"
     )
     if problems and problems[0]["field"]:
         first = problems[0]
@@ -272,7 +282,8 @@ def _show_row(answer: dict[str, Any]) -> None:
             line.append(f"⟦{text}⟧" if token["trained"] and not token.get("cut") else text)
     print("".join(line))
     print(
-        f"\n{len(answer['tokens'])} tokens, {answer['trained']} trained, {answer['over']} beyond the limit; a turn ends with {', '.join(stops) or 'nothing'}"
+        f"\n{len(answer['tokens'])} tokens, {answer['trained']} trained, {answer['over']} beyond the limit; "
+        f"a turn ends with {', '.join(stops) or 'nothing'}"
     )
     if answer["caution"]:
         print(f"warning: {answer['caution']}")

@@ -1,4 +1,4 @@
-"""edit: carry out operations on the rows of a data file, and write them as a new one. The file itself stays as it is."""
+"""edit: carry out operations on the rows of a data file and write the result as a new file."""
 
 from __future__ import annotations
 
@@ -54,13 +54,11 @@ def edit(args: Namespace) -> dict[str, Any]:
     mapping = dict(pair(given) for given in args.column) or None
     out = None if args.out is None else Path(args.out).expanduser()
     if out is not None and (out.suffix != ".jsonl" or out.exists() or not out.parent.is_dir()):
-        why = (
-            "exists already"
-            if out.exists()
-            else "lies in no folder that there is"
-            if out.suffix == ".jsonl"
-            else "does not end in .jsonl"
-        )
+        why = "does not end in .jsonl"
+        if out.exists():
+            why = "exists already"
+        elif out.suffix == ".jsonl":
+            why = "lies in no folder that there is"
         raise DataError(
             f"{args.out} {why}.", "Give a new name that ends in .jsonl, in a folder that there is.", "--out"
         )

@@ -68,8 +68,11 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def statistics(order: config.RunConfig) -> tuple[dict[str, int] | None, dict[str, Any] | None]:
-    """(figures, record) of the order's data, encoded as the trainer will. Figures are None where data or tokenizer are not here, and a word
-    on standard error says so; the record then is {"error": {…}} where the data is here and cannot be trained on."""
+    """(figures, record) of the order's data, encoded as the trainer will.
+
+    Figures are None, with a word on standard error, where data or tokenizer are not here; where the data cannot be
+    trained on, the record is {"error": {…}}.
+    """
     folder = source.local(order.model)
     if folder is None or not (folder / "tokenizer.json").is_file():
         print(
@@ -99,7 +102,8 @@ def show(answer: dict[str, Any]) -> None:
         print(answer["markdown"])
         return
     print(
-        f"{size(answer['total'])} expected ({size(answer['low'])} to {size(answer['high'])}), peak at {answer['peak_phase']}; "
+        f"{size(answer['total'])} expected ({size(answer['low'])} to {size(answer['high'])}), "
+        f"peak at {answer['peak_phase']}; "
         f"{'fits' if answer['fits'] else 'does NOT fit'} {answer['device']} with {size(answer['free'])} free"
     )
     for cause, count in sorted(answer["by_cause"].items(), key=lambda item: -item[1]):
@@ -107,7 +111,8 @@ def show(answer: dict[str, Any]) -> None:
     print(f"trains {answer['trainable']:,} of {answer['parameters']:,} parameters; {size(answer['disk'])} on disk")
     if answer["seconds"]:
         print(
-            f"about {answer['seconds'] / 60:.1f} minutes: {answer['steps']} steps of {answer['seconds_per_step']:.2f} s (from {answer['speed_from']})"
+            f"about {answer['seconds'] / 60:.1f} minutes: {answer['steps']} steps "
+            f"of {answer['seconds_per_step']:.2f} s (from {answer['speed_from']})"
         )
     if answer.get("cost") is not None:
         print(f"about ${answer['cost']:.2f} at ${answer['price']:.2f} an hour, setting up not counted")
@@ -127,7 +132,8 @@ def _show_data(told: dict[str, Any]) -> None:
     for kind, rows in (told.get("cut", {}) | told.get("left_out", {})).items():
         lost = f" {told['tokens_lost']:,} tokens are lost." if kind == "over_limit" else ""
         print(
-            f"{rows['count']} rows lose something ({kind}): rows {rows['rows'][:80]}. {data.KINDS[kind].reason}{lost} {data.KINDS[kind].hint}"
+            f"{rows['count']} rows lose something ({kind}): rows {rows['rows'][:80]}. "
+            f"{data.KINDS[kind].reason}{lost} {data.KINDS[kind].hint}"
         )
 
 

@@ -77,7 +77,8 @@ def measure(args: Namespace) -> list[dict[str, Any]]:
 def show(table: list[dict[str, Any]]) -> None:
     for row in table:
         print(
-            f"{row['model']:60} loss {row['loss']:.4f}  perplexity {row['perplexity']:.2f}  ({row['tokens']} tokens of {row['rows']} rows)"
+            f"{row['model']:60} loss {row['loss']:.4f}  perplexity {row['perplexity']:.2f}  "
+            f"({row['tokens']} tokens of {row['rows']} rows)"
         )
     for place, question in enumerate(table[0].get("questions", [])):
         print(f"\n{question}")

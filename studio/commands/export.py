@@ -89,12 +89,12 @@ def show(answer: dict[str, Any]) -> None:
 def proven(proof: dict[str, Any]) -> list[str]:
     """What a proof says, in lines."""
     if "failed" in proof:
-        return [
-            f"The file stands, but the proof could not be made: {proof['failed']['message']} {proof['failed']['hint']}".rstrip()
-        ]
+        failed = proof["failed"]
+        return [f"The file stands, but the proof could not be made: {failed['message']} {failed['hint']}".rstrip()]
     ids = proof["tokenizer"]
     lines = [
-        f"Proof by {proof['by']}: {proof['agree']} of {proof['prompts']} answers are the trained model's, token for token; "
+        f"Proof by {proof['by']}: {proof['agree']} of {proof['prompts']} answers are the trained model's, "
+        f"token for token; "
         f"{proof['stopped']} stopped at an end token; {ids['same']} of {ids['texts']} texts give the same ids."
     ]
     lines += [
@@ -107,7 +107,8 @@ def proven(proof: dict[str, Any]) -> list[str]:
         lines.append(f"Held-out loss: {', '.join(told)} ({loss['rows']} rows).")
     for one in proof["differences"]:
         lines.append(
-            f"  asked    {one['question'][:100]!r}\n  trained  {one['trained'][:200]!r}\n  exported {one['exported'][:200]!r}"
+            f"  asked    {one['question'][:100]!r}\n  trained  {one['trained'][:200]!r}\n"
+            f"  exported {one['exported'][:200]!r}"
         )
     return lines + [line for other in proof.get("also", []) for line in proven(other)]
 

@@ -128,9 +128,8 @@ SIGNS = {
 def show(answer: list[dict[str, Any]]) -> None:
     for method in answer:
         print(f"{method['label']}  (method: {method['name']})\n  {method['about']}\n  {method['advice']}")
-        print(
-            f"  learning rate {method['learning_rate']:g}; {'can be merged' if method['mergeable'] else 'cannot be merged. ' + method['cannot_merge']}"
-        )
+        merging = "can be merged" if method["mergeable"] else f"cannot be merged. {method['cannot_merge']}"
+        print(f"  learning rate {method['learning_rate']:g}; {merging}")
         if len(answer) == 1:
             print(f"  {method['source']}")
         for knob in method["knobs"]:
@@ -139,7 +138,8 @@ def show(answer: list[dict[str, Any]]) -> None:
             )
             default = json.dumps(knob["default"], ensure_ascii=False)
             print(
-                f"    {knob['key']:20} {default:14} {'[' + limits + ']' if limits else ''}{' advanced' if knob['advanced'] else ''}"
+                f"    {knob['key']:20} {default:14} {f'[{limits}]' if limits else ''}"
+                f"{' advanced' if knob['advanced'] else ''}"
             )
             if len(answer) == 1:
                 print(f"      {knob['help']}")

@@ -59,7 +59,7 @@ def add(parsers: Any, common: ArgumentParser) -> None:
 
 
 def start(args: Namespace) -> dict[str, Any]:
-    """Queue an order and, unless --detach, follow it to its end. Ctrl-C asks it to stop; a second one leaves it to itself."""
+    """Queue an order and, unless --detach, follow it. Ctrl-C asks it to stop; a second one leaves it to itself."""
     sample = args.config == "sample"
     order = (
         config.parse("data: {train: sample}", args.settings, where="sample")
@@ -72,7 +72,7 @@ def start(args: Namespace) -> dict[str, Any]:
 
 
 def submit_and_follow(submit: Callable[[], Run], detach: bool) -> dict[str, Any]:
-    """Queue a run and, unless `detach`, follow it to its end: {run, …}, with what `show` tells when it is over. Raises Failed with that."""
+    """Queue a run and, unless `detach`, follow it to its end: {run, …} and its summary. Raises Failed with them."""
     try:
         one = submit()
     except KeyboardInterrupt:
@@ -185,10 +185,11 @@ def _show_list(rows: list[dict[str, Any]]) -> None:
     if not rows:
         print("No runs. Start one with: python -m studio train sample")
     for row in rows:
+        cause = f"  {row['cause']}" if row["cause"] and row["state"] in ("failed", "lost") else ""
         loss = "" if row["best_eval_loss"] is None else f"held-out loss {row['best_eval_loss']:.4f}"
         print(
-            f"{row['state']:9}{'★' if row['star'] else ' '} {row['id']:50} {row['method'] or '':8} {row['step']}/{row['steps'] or '?'}  {loss}"
-            f"{'  ' + row['cause'] if row['cause'] and row['state'] in ('failed', 'lost') else ''}{'  on hold' if row['hold'] else ''}"
+            f"{row['state']:9}{'★' if row['star'] else ' '} {row['id']:50} {row['method'] or '':8} "
+            f"{row['step']}/{row['steps'] or '?'}  {loss}{cause}{'  on hold' if row['hold'] else ''}"
         )
 
 

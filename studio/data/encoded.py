@@ -32,8 +32,8 @@ class EncodedRows(Sequence[Row]):
         if not -len(self) <= index < len(self):
             raise IndexError(index)
         index = int(index) % len(self)
-        place = index if self.order is None else int(self.order[index])
-        return {name: self.table.column(name)[place].values.to_numpy().tolist() for name in SCHEMA.names}
+        row = index if self.order is None else int(self.order[index])
+        return {name: self.table.column(name)[row].values.to_numpy().tolist() for name in SCHEMA.names}
 
     def __iter__(self) -> Iterator[Row]:
         return (self[n] for n in range(len(self)))
@@ -49,12 +49,12 @@ class EncodedRows(Sequence[Row]):
     def lengths(self) -> np.ndarray:
         """Tokens of every row."""
         sizes = [np.diff(chunk.offsets.to_numpy()) for chunk in self.table.column("input_ids").chunks]
-        found = np.concatenate(sizes) if sizes else np.empty(0, np.int64)
-        return found.astype(np.int64) if self.order is None else found[self.order].astype(np.int64)
+        lengths = np.concatenate(sizes) if sizes else np.empty(0, np.int64)
+        return lengths.astype(np.int64) if self.order is None else lengths[self.order].astype(np.int64)
 
     @cached_property
     def content(self) -> str:
-        """128 bits over the rows themselves, ids, labels and order: equal rows are equal, whatever version of the program made them."""
+        """A 128-bit hash of ids, labels and order: equal for equal rows, whatever version of the program made them."""
         bits = xxhash.xxh3_128(np.ascontiguousarray(self.lengths()).tobytes())
         for name in SCHEMA.names:
             for chunk in self.table.column(name).chunks:
@@ -68,7 +68,9 @@ class Writer:
 
     def __init__(self, path: Path):
         self.sink = pa.OSFile(str(path), "wb")
-        self.stream, self.rows, self.trained = pa.ipc.new_stream(self.sink, SCHEMA), 0, []
+        self.stream = pa.ipc.new_stream(self.sink, SCHEMA)
+        self.rows = 0
+        self.trained: list[int] = []  # trained tokens of each row
 
     def __enter__(self) -> Writer:
         return self

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,20 +26,19 @@ BATCH = 250  # rows encoded at a time
 
 @dataclass(frozen=True)
 class Prepared:
-    """train, eval: sequences of {"input_ids", "labels"}. stop: what ends a turn.
+    """train, eval: sequences of {"input_ids", "labels"}.
 
-    record: {"sources": [{"kept", "weight", "found": {kind: rows}, …}], "dropped": {kind: {"count", "rows"}}, "cut" and "split": the same, "tokens_lost",
-    "eval": {…}};
-    rows as text, "3, 7-12", with the source in front where there are several.
+    record: {"sources": [{"kept", "weight", "found": {kind: rows}, …}], "dropped": {kind: {"count", "rows"}},
+    "cut" and "split": as dropped, "tokens_lost", "eval": {…}}. Rows are text, "3, 7-12", after the source where there
+    are several.
     statistics: rows, eval_rows, tokens, trained (tokens), max (tokens of the longest row), of the training rows.
     """
 
-    train: Any  # EncodedRows, or ahead.Growing
+    train: Any  # EncodedRows, or the growing rows of streaming.py
     eval: EncodedRows
     record: dict[str, Any]
     statistics: dict[str, Any]
     fingerprint: str
-    stop: list[str] = field(default_factory=list)
 
 
 class RowsByKind:
@@ -64,13 +63,13 @@ class RowsByKind:
 
 def ranges(rows: list[int]) -> str:
     """Row numbers in short: "3, 7-12"."""
-    found: list[list[int]] = []
+    runs: list[list[int]] = []
     for row in sorted(set(rows)):
-        if found and row == found[-1][1] + 1:
-            found[-1][1] = row
+        if runs and row == runs[-1][1] + 1:
+            runs[-1][1] = row
         else:
-            found.append([row, row])
-    return ", ".join(f"{a}" if a == b else f"{a}-{b}" for a, b in found)
+            runs.append([row, row])
+    return ", ".join(f"{first}" if first == last else f"{first}-{last}" for first, last in runs)
 
 
 class SourceSplit(NamedTuple):
@@ -78,38 +77,38 @@ class SourceSplit(NamedTuple):
 
     dataset: Dataset
     train: Conversations
-    held: Conversations
+    eval: Conversations
 
 
 EvalPart = tuple[Dataset, Conversations]
 
 
 class PreparationRecord:
-    """What is dropped and cut on the way, and the tokens lost by it. seed: of the split; decisions: drop, keep or stop by kind of problem."""
+    """What is dropped and cut on the way, and the tokens lost by it.
+
+    seed: of the split. decisions: drop, keep or stop by kind of problem.
+    """
 
     def __init__(self, seed: int, decisions: dict[str, str] | None = None) -> None:
-        self.seed, self.decisions = seed, decisions or {}
-        self.dropped, self.cut, self.split, self.held_back, self.lost, self.eval_lost = (
-            RowsByKind(),
-            RowsByKind(),
-            RowsByKind(),
-            RowsByKind(),
-            0,
-            0,
-        )
+        self.seed = seed
+        self.decisions = decisions or {}
+        self.dropped = RowsByKind()
+        self.cut = RowsByKind()
+        self.split = RowsByKind()
+        self.eval_dropped = RowsByKind()
+        self.left_out = RowsByKind()  # what the template cannot write
+        self.reasons: dict[str, str] = {}  # why rows were dropped, by kind
+        self.tokens_lost = 0
+        self.eval_tokens_lost = 0
         self.available = 0  # rows that could have been held out
-        self.left_out, self.reasons = (
-            RowsByKind(),
-            {},
-        )  # what the template has no place for; in words, why rows were dropped
 
 
 class EncodingJob(NamedTuple):
-    """What is encoded, and where to. held: the rows held out, by the data set they are from."""
+    """What is encoded, and where to. eval_parts: the rows held out, by the data set they are from."""
 
     order: DataOrder
-    drawn: list[SourceSplit]
-    held: list[EvalPart]
+    splits: list[SourceSplit]
+    eval_parts: list[EvalPart]
     encoder: Encoder
     seed: int
     folder: Path
@@ -117,62 +116,67 @@ class EncodingJob(NamedTuple):
     report: Report
 
 
-def encode(work: EncodingJob) -> None:
+def encode(job: EncodingJob) -> None:
     """Write train.arrow, eval.arrow, order.npy and record.json."""
-    order, drawn, held, encoder, seed, folder, record, report = work
-    total = sum(len(part.train) for part in drawn) + sum(len(part) for _, part in held)
+    order, encoder, record = job.order, job.encoder, job.record
+    total = sum(len(split.train) for split in job.splits) + sum(len(part) for _, part in job.eval_parts)
     done, counts = 0, []
-    with Writer(folder / "train.arrow") as writer:
-        for dataset, train, _ in drawn:
+    rows: list[Encoded] = []
+    with Writer(job.folder / "train.arrow") as writer:
+        for dataset, train, _ in job.splits:
             before = writer.rows
             for batch, encoded in batches(train, encoder):
-                made = [
-                    rows_of(c, e, work.order, encoder, record, dataset.source)
-                    for c, e in zip(batch, encoded, strict=True)
-                ]
-                writer.add([e for some in made for e in some])
+                for conversation, result in zip(batch, encoded, strict=True):
+                    rows += training_rows(conversation, result, order, encoder, record, dataset.source)
+                writer.add(rows)
+                rows = []
                 done += len(batch)
-                report(done, total)
+                job.report(done, total)
             counts.append(writer.rows - before)
         trained = np.array(writer.trained, np.int64)
     if not sum(counts):
-        raise DataError("No row is left to train on.", why(record), "data")
-    eval_rows = write_eval(work, folder / "eval.arrow")
-    report(total, total)
-    mixed, at = [], 0
+        raise DataError("No row is left to train on.", describe_dropped(record), "data")
+    eval_rows = write_eval(job, job.folder / "eval.arrow")
+    job.report(total, total)
+    mixed, offset = [], 0
     for n, (source, count) in enumerate(zip(order.sources(), counts, strict=True)):
-        mixed.append(at + sample_indices(count, source.weight, seed + n))
-        at += count
-    chosen = np.concatenate(mixed)
-    np.save(folder / "order.npy", chosen)
-    write_record(work, counts, open_rows(folder / "train.arrow", chosen), trained[chosen], eval_rows)
+        mixed.append(offset + sample_indices(count, source.weight, job.seed + n))
+        offset += count
+    indices = np.concatenate(mixed)
+    np.save(job.folder / "order.npy", indices)
+    write_record(job, counts, open_rows(job.folder / "train.arrow", indices), trained[indices], eval_rows)
 
 
-def write_eval(work: EncodingJob, file: Path) -> int:
-    """Write the rows held out that are not training rows as well; returns how many."""
+def write_eval(job: EncodingJob, file: Path) -> int:
+    """Write the evaluation rows; returns how many."""
     with Writer(file) as writer:
-        for _, encoded in encode_eval(work.order, work.drawn, work.held, work.encoder, work.record):
+        for _, encoded in encode_eval(job.order, job.splits, job.eval_parts, job.encoder, job.record):
             writer.add(encoded)
         return writer.rows
 
 
 def encode_eval(
-    order: DataOrder, drawn: list[SourceSplit], held: list[EvalPart], encoder: Encoder, record: PreparationRecord
+    order: DataOrder, splits: list[SourceSplit], parts: list[EvalPart], encoder: Encoder, record: PreparationRecord
 ) -> Iterator[tuple[list[dict[str, Any]], list[Encoded]]]:
-    """(conversations, their Encoded) of what a run measures on, some at a time: the one place that says which rows these are."""
+    """(conversations, their Encoded) of what a run evaluates on, batch by batch, without rows that are trained on."""
     decision = order.problems.get("leak", "keep" if isinstance(order.eval, str) else "drop")
-    for dataset, part in held:
-        for batch, encoded in batches(_without_leaks(dataset, part, drawn, decision, record.held_back), encoder):
-            made = [
-                rows_of(c, e, order, encoder, record, dataset.source, held=True)
-                for c, e in zip(batch, encoded, strict=True)
-            ]
-            yield [c for c, some in zip(batch, made, strict=True) if some], [e for some in made for e in some]
+    for dataset, part in parts:
+        for batch, encoded in batches(_without_leaks(dataset, part, splits, decision, record.eval_dropped), encoder):
+            conversations: list[dict[str, Any]] = []
+            rows: list[Encoded] = []
+            for conversation, result in zip(batch, encoded, strict=True):
+                made = training_rows(conversation, result, order, encoder, record, dataset.source, for_eval=True)
+                conversations += [conversation] if made else []
+                rows += made
+            yield conversations, rows
 
 
-def write_record(work: EncodingJob, counts: list[int], rows: EncodedRows, trained: np.ndarray, eval_rows: int) -> None:
-    """The record of what an epoch sees (rows; trained: trained tokens of each) and of what was left out. counts: rows kept of each source."""
-    order, drawn, held, _, _, folder, record, _ = work
+def write_record(job: EncodingJob, counts: list[int], rows: EncodedRows, trained: np.ndarray, eval_rows: int) -> None:
+    """Write record.json: what an epoch sees and what was left out.
+
+    counts: rows kept of each source. rows: those of an epoch; trained: trained tokens of each.
+    """
+    order, record = job.order, job.record
     sizes = rows.lengths()
     statistics = {
         "rows": len(rows),
@@ -181,18 +185,39 @@ def write_record(work: EncodingJob, counts: list[int], rows: EncodedRows, traine
         "trained": int(trained.sum()),
         "max": int(sizes.max()),
     }
-    told = {
-        "sources": [
-            {"source": part.dataset.source, "format": part.dataset.format, "fingerprint": part.dataset.fingerprint, "rows": part.dataset.rows, "kept": count,
-             "weight": source.weight, "found": part.dataset.counts} for part, source, count in zip(drawn, order.sources(), counts, strict=True)
-        ],
-        "dropped": record.dropped.as_dict(), "cut": record.cut.as_dict(), "split": record.split.as_dict(), "tokens_lost": record.lost,
-        "left_out": record.left_out.as_dict(), "reasons": record.reasons,
-        "eval": {"source": held[0][0].source if isinstance(order.eval, str) else "a share", "rows": eval_rows,
-                 "of": record.available, "dropped": record.held_back.as_dict(),
-                 "tokens_lost": record.eval_lost} | ({} if isinstance(order.eval, str) else {"share": order.eval or 0, "seed": record.seed}),
-    }  # fmt: skip
-    (folder / "record.json").write_text(json.dumps({"record": told, "statistics": statistics}), encoding="utf-8")
+    sources = [
+        {
+            "source": split.dataset.source,
+            "format": split.dataset.format,
+            "fingerprint": split.dataset.fingerprint,
+            "rows": split.dataset.rows,
+            "kept": count,
+            "weight": source.weight,
+            "found": split.dataset.counts,
+        }
+        for split, source, count in zip(job.splits, order.sources(), counts, strict=True)
+    ]
+    own_file = isinstance(order.eval, str)
+    evaluation = {
+        "source": job.eval_parts[0][0].source if own_file else "a share",
+        "rows": eval_rows,
+        "of": record.available,
+        "dropped": record.eval_dropped.as_dict(),
+        "tokens_lost": record.eval_tokens_lost,
+    }
+    if not own_file:
+        evaluation |= {"share": order.eval or 0, "seed": record.seed}
+    summary = {
+        "sources": sources,
+        "dropped": record.dropped.as_dict(),
+        "cut": record.cut.as_dict(),
+        "split": record.split.as_dict(),
+        "tokens_lost": record.tokens_lost,
+        "left_out": record.left_out.as_dict(),
+        "reasons": record.reasons,
+        "eval": evaluation,
+    }
+    (job.folder / "record.json").write_text(json.dumps({"record": summary, "statistics": statistics}), encoding="utf-8")
 
 
 def batches(conversations: Conversations, encoder: Encoder) -> Any:
@@ -202,23 +227,23 @@ def batches(conversations: Conversations, encoder: Encoder) -> Any:
         yield batch, encoder.encode_each(batch)
 
 
-def rows_of(
+def training_rows(
     conversation: dict[str, Any],
     e: Encoded | TemplateError,
     order: DataOrder,
     encoder: Encoder,
     record: PreparationRecord,
     source: str,
-    held: bool = False,
+    for_eval: bool = False,
 ) -> list[Encoded]:
-    """What is trained of a row: itself, nothing, or the pieces of a text that is longer than the limit."""
+    """The encoded rows of a conversation: itself, none, or the parts of a text that is longer than the limit."""
     if isinstance(e, Encoded) and e.overflow and order.too_long == "split" and "text" in conversation:
-        if not held:
+        if not for_eval:
             record.split.add("split", source, [conversation["row"]])
         whole = encoder.encode(conversation, whole=True)
-        return [piece for piece in split_row(whole, order.max_length, order.overlap) if piece.n_trained]
-    one = accept_row(conversation, e, encoder, source, record, held)
-    return [] if one is None else [one]
+        return [part for part in split_row(whole, order.max_length, order.overlap) if part.n_trained]
+    row = accept_row(conversation, e, encoder, source, record, for_eval)
+    return [] if row is None else [row]
 
 
 def accept_row(
@@ -227,13 +252,14 @@ def accept_row(
     encoder: Encoder,
     source: str,
     record: PreparationRecord,
-    held: bool = False,
+    for_eval: bool = False,
 ) -> Encoded | None:
-    """The row if it can be trained on; else None, and recorded is why. held: of the rows held out.
+    """The row if it can be trained on; else None, with the reason in the record.
 
-    Raises DataError for a row that is longer than the model can read, and where the decision on what the template leaves out is to stop.
+    Raises DataError for a row that is longer than the model can read, and for a kind of problem whose decision is stop.
     """
-    dropped, row = record.held_back if held else record.dropped, [conversation["row"]]
+    dropped = record.eval_dropped if for_eval else record.dropped
+    row = [conversation["row"]]
     if isinstance(e, TemplateError):
         dropped.add("unrenderable", source, row)
         record.reasons.setdefault("unrenderable", f"{e.message} {e.hint}".strip())
@@ -252,20 +278,21 @@ def accept_row(
         dropped.add(unwanted[0], source, row)
     else:
         check_context_length(conversation, e, encoder, source)
-        for kind in () if held else e.left_out:
+        for kind in () if for_eval else e.left_out:
             record.left_out.add(kind, source, row)
         if e.overflow:
-            (record.held_back if held else record.cut).add("over_limit", source, row)
-            if held:
-                record.eval_lost += e.overflow
+            if for_eval:
+                record.eval_dropped.add("over_limit", source, row)
+                record.eval_tokens_lost += e.overflow
             else:
-                record.lost += e.overflow
+                record.cut.add("over_limit", source, row)
+                record.tokens_lost += e.overflow
         return e
     return None
 
 
 def check_context_length(conversation: dict[str, Any], e: Encoded, encoder: Encoder, source: str) -> None:
-    """Raise DataError for a row that is longer than the model can read: it would fail in the middle of the run, or learn nothing there."""
+    """Raise DataError for a row that is longer than the model can read: the run would fail there, or learn nothing."""
     beyond = encoder.describe_overlong(e)
     if beyond:
         raise DataError(
@@ -284,26 +311,26 @@ def _hashes(of: np.ndarray, dataset: Dataset, conversations: Conversations) -> n
     )
 
 
-def _leaked(dataset: Dataset, part: Conversations, drawn: list[SourceSplit]) -> np.ndarray:
-    """The numbers of the evaluation rows that stand in the training data too, word for word or but for case, blanks and punctuation."""
+def _leaked(dataset: Dataset, part: Conversations, splits: list[SourceSplit]) -> np.ndarray:
+    """The numbers of the evaluation rows that are trained on too, apart from case, blanks and punctuation."""
     same = np.isin(
         _hashes(dataset.exact, dataset, part),
-        np.concatenate([_hashes(d.dataset.exact, d.dataset, d.train) for d in drawn]),
+        np.concatenate([_hashes(split.dataset.exact, split.dataset, split.train) for split in splits]),
     )
     endings, near, known = _hashes(dataset.endings, dataset, part), np.zeros(len(part), bool), set()
-    for d in drawn:
-        others = _hashes(d.dataset.endings, d.dataset, d.train)
+    for split in splits:
+        others = _hashes(split.dataset.endings, split.dataset, split.train)
         near |= np.isin(endings, others) & ~same
-        known |= set(map(normalized_hash, d.train.take(np.flatnonzero(np.isin(others, endings[near])))))
+        known |= set(map(normalized_hash, split.train.take(np.flatnonzero(np.isin(others, endings[near])))))
     found = [one["row"] for one in part.take(np.flatnonzero(near)) if normalized_hash(one) in known]
     return np.union1d(part.row_numbers[same], np.array(found, np.int64))
 
 
 def _without_leaks(
-    dataset: Dataset, part: Conversations, drawn: list[SourceSplit], decision: str, record: RowsByKind
+    dataset: Dataset, part: Conversations, splits: list[SourceSplit], decision: str, record: RowsByKind
 ) -> Conversations:
     """The evaluation rows that are not training rows as well; which those were is recorded."""
-    rows = _leaked(dataset, part, drawn) if len(part) else part.row_numbers
+    rows = _leaked(dataset, part, splits) if len(part) else part.row_numbers
     if len(rows) and decision == "stop":
         raise DataError(
             f"{len(rows)} rows of {dataset.source} stand in the training data too: rows {ranges(rows.tolist())[:200]}.",
@@ -314,9 +341,9 @@ def _without_leaks(
     return part.without(set(rows.tolist())) if decision == "drop" else part
 
 
-def why(record: PreparationRecord) -> str:
+def describe_dropped(record: PreparationRecord) -> str:
     """What was dropped, in words, for a set of which nothing is left."""
-    told = ", ".join(f"{kind}: {what['count']}" for kind, what in record.dropped.as_dict().items())
+    counts = ", ".join(f"{kind}: {rows['count']}" for kind, rows in record.dropped.as_dict().items())
     reason = record.reasons.get("unrenderable")
     hint = reason or "Raise max_length, or look at the problems of the data."
-    return f"Dropped were {told}. {hint}" if told else "The data is empty."
+    return f"Dropped were {counts}. {hint}" if counts else "The data is empty."

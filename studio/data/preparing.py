@@ -40,7 +40,7 @@ from studio.home import subfolder
 from studio.tokens import Encoder
 
 VERSION = 6  # of what is stored; raise it when ids or labels come out otherwise
-GATED = 50  # rows the gate looks at
+CHECKED_ROWS = 50  # rows that the template is checked with
 
 
 def prepare(
@@ -53,28 +53,31 @@ def prepare(
 ) -> Prepared:
     """Read, decide, split, encode, mix. report(rows done, rows in all).
 
-    ahead: a large set is given while its later rows are still being encoded (streaming.py); draft: where they are written meanwhile.
+    ahead: a large set is returned while its later rows are still being encoded (streaming.py).
+    draft: where they are written meanwhile.
     Raises DataError or TemplateError before anything would be trained wrongly.
     """
     datasets, own = _datasets(order)
-    key = _key(order, [*datasets, *([own] if own else [])], encoder, seed)
+    key = _fingerprint(order, [*datasets, *([own] if own else [])], encoder, seed)
     folder = subfolder("datasets") / f"encoded-{key}"
     if not (folder / "record.json").is_file():
         record = PreparationRecord(seed, order.problems)
-        drawn, held = _drawn(order, datasets, own, seed, record)
-        counts = [len(part.train) for part in drawn]
-        _gate(encoder, drawn)
+        splits, eval_parts = _split_sources(order, datasets, own, seed, record)
+        counts = [len(part.train) for part in splits]
+        _check_template(encoder, splits)
         parted = order.too_long == "split"  # then it is not known before how many rows there are
         if ahead and sum(counts) >= large.LARGE and not parted:
             return large.start_streaming(order, encoder, seed, key, counts, record.available)
-        made = store.new_folder(draft)
+        scratch = store.new_folder(draft)
         try:
-            work = EncodingJob(order, drawn, held, encoder, seed, made, record, report or (lambda done, total: None))
-            (large.encode if sum(counts) >= large.LARGE and not parted else encode)(work)
-            store.publish(made, folder.name)
+            job = EncodingJob(
+                order, splits, eval_parts, encoder, seed, scratch, record, report or (lambda done, total: None)
+            )
+            (large.encode if sum(counts) >= large.LARGE and not parted else encode)(job)
+            store.publish(scratch, folder.name)
         finally:
-            if made.exists():
-                shutil.rmtree(made)
+            if scratch.exists():
+                shutil.rmtree(scratch)
     about = json.loads((folder / "record.json").read_text(encoding="utf-8"))
     mixed = np.load(folder / "order.npy")
     train = (
@@ -93,14 +96,16 @@ def prepare(
 def held_out(order: DataOrder, encoder: Encoder, seed: int = 42) -> list[dict[str, Any]]:
     """The conversations that a run of this order measures on: those of Prepared.eval, row by row."""
     record = PreparationRecord(seed, order.problems)
-    drawn, held = _drawn(order, *_datasets(order), seed, record)
-    return [one for some, _ in encode_eval(order, drawn, held, encoder, record) for one in some]
+    splits, eval_parts = _split_sources(order, *_datasets(order), seed, record)
+    return [
+        conversation for batch, _ in encode_eval(order, splits, eval_parts, encoder, record) for conversation in batch
+    ]
 
 
 def trained_on(order: DataOrder, seed: int = 42, count: int = 20) -> list[dict[str, Any]]:
     """Some of the conversations that a run of this order is trained on."""
-    drawn, _ = _drawn(order, *_datasets(order), seed, PreparationRecord(seed))
-    return [one for part in drawn for one in part.train[:count]][:count]
+    splits, _ = _split_sources(order, *_datasets(order), seed, PreparationRecord(seed))
+    return [row for part in splits for row in part.train[:count]][:count]
 
 
 def _datasets(order: DataOrder) -> tuple[list[Dataset], Dataset | None]:
@@ -118,63 +123,68 @@ def _datasets(order: DataOrder) -> tuple[list[Dataset], Dataset | None]:
 
 def _usable(dataset: Dataset) -> None:
     if dataset.stage != "sft":
+        hint = "Take the good answers alone, as prompt and completion."
+        if dataset.format == "preference":
+            hint = "Set data.format to chosen to learn the chosen answers, or take other data."
         raise DataError(
-            f"{dataset.source} holds preference data ({dataset.reason or dataset.format}); no method here learns from comparisons.",
-            "Set data.format to chosen to learn the chosen answers, or take other data."
-            if dataset.format == "preference"
-            else "Take the good answers alone, as prompt and completion.",
+            f"{dataset.source} holds preference data ({dataset.reason or dataset.format}); "
+            "no method here learns from comparisons.",
+            hint,
             "data.train",
         )
 
 
-def _key(order: DataOrder, datasets: list[Dataset], encoder: Encoder, seed: int) -> str:
+def _fingerprint(order: DataOrder, datasets: list[Dataset], encoder: Encoder, seed: int) -> str:
     tokenizer = hashlib.sha256((encoder.tokenizer_folder / "tokenizer.json").read_bytes()).hexdigest()
-    what = [
-        VERSION, [d.fingerprint for d in datasets], [(s.source, s.weight) for s in order.sources()], order.eval,  # the record names the sources
-        order.eval_rows, order.problems, encoder.template.text, encoder.template.special, encoder.max_length, encoder.too_long, order.overlap,
-        encoder.train_on, encoder.reasoning, encoder.bos, encoder.num_embeddings, encoder.context_limit, seed, tokenizer,
-    ]  # fmt: skip
-    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:32]
+    inputs = [
+        VERSION,
+        [dataset.fingerprint for dataset in datasets],
+        [(source.source, source.weight) for source in order.sources()],  # the record names the sources
+        *(order.eval, order.eval_rows, order.problems, encoder.template.text, encoder.template.special),
+        *(encoder.max_length, encoder.too_long, order.overlap, encoder.train_on, encoder.reasoning, encoder.bos),
+        *(encoder.num_embeddings, encoder.context_limit, seed, tokenizer),
+    ]
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def _drawn(
+def _split_sources(
     order: DataOrder, datasets: list[Dataset], own: Dataset | None, seed: int, record: PreparationRecord
 ) -> tuple[list[SourceSplit], list[EvalPart]]:
     """Each source after the decisions on its problems, and what is held out."""
-    chosen, drawn = [], []
+    chosen, splits = [], []
     for dataset in datasets:
         selection = dataset.decide(order.problems)
         for kind, rows in selection.dropped.items():
             record.dropped.add(kind, dataset.source, rows)
         chosen.append(selection.conversations)
     share = float(order.eval) if isinstance(order.eval, (int, float)) else 0.0
-    wanted = [num_held_out(len(one), share) for one in chosen]
-    record.available = sum(wanted)
-    for dataset, conversations, count in zip(datasets, chosen, wanted, strict=True):
+    counts = [num_held_out(len(one), share) for one in chosen]
+    record.available = sum(counts)
+    for dataset, conversations, count in zip(datasets, chosen, counts, strict=True):
         most = count if record.available <= order.eval_rows else round(count * order.eval_rows / record.available)
-        drawn.append(SourceSplit(dataset, *split(conversations, share, seed, most)))
+        splits.append(SourceSplit(dataset, *split(conversations, share, seed, most)))
     if own is None:
-        return drawn, [(part.dataset, part.held) for part in drawn]
+        return splits, [(part.dataset, part.eval) for part in splits]
     selection = own.decide(order.problems)
     for kind, rows in selection.dropped.items():
-        record.held_back.add(kind, own.source, rows)
+        record.eval_dropped.add(kind, own.source, rows)
     record.available = len(selection.conversations)
     if record.available > order.eval_rows:
         _, measured = split(selection.conversations, order.eval_rows / record.available, seed, order.eval_rows)
-        return drawn, [(own, measured)]
-    return drawn, [(own, selection.conversations)]
+        return splits, [(own, measured)]
+    return splits, [(own, selection.conversations)]
 
 
-def _gate(encoder: Encoder, drawn: list[SourceSplit]) -> None:
-    for _, train, _ in drawn:
-        step = max(1, len(train) // GATED)
-        encoder.check_template([train[n] for n in range(0, len(train), step)][:GATED])
+def _check_template(encoder: Encoder, splits: list[SourceSplit]) -> None:
+    for _, train, _ in splits:
+        step = max(1, len(train) // CHECKED_ROWS)
+        encoder.check_template([train[n] for n in range(0, len(train), step)][:CHECKED_ROWS])
 
 
 def main(job: dict[str, Any]) -> None:
-    """Encode a large set beside its trainer (streaming.start_streaming), unless another process of the same run does already.
+    """Encode a large set beside its trainer, unless another process of the same run does already.
 
-    A failure is left in words beside the folder.
+    streaming.start_streaming starts this; a failure is written beside the folder.
     """
     process.die_with_parent(job["parent"])
     os.nice(10)  # the trainer and the page come first

@@ -9,19 +9,16 @@ from typing import Any
 
 ROLE_KEYS = ("role", "from", "speaker", "author", "sender", "角色")
 CONTENT_KEYS = ("content", "value", "text", "message", "parts", "utterance", "内容")
-ROLES = {
-    "system": "system", "developer": "system",
-    "user": "user", "human": "user", "prompter": "user", "customer": "user", "instruction": "user", "question": "user", "asker": "user",
-    "student": "user", "client": "user", "questioner": "user", "person": "user",
-    "用户": "user", "人类": "user", "问": "user", "提问者": "user", "客户": "user",
-    "助手": "assistant", "助理": "assistant", "机器人": "assistant", "模型": "assistant", "答": "assistant", "客服": "assistant", "系统": "system",
-    "工具": "tool",
-    "assistant": "assistant", "gpt": "assistant", "model": "assistant", "bot": "assistant", "chatgpt": "assistant", "ai": "assistant",
-    "chatbot": "assistant", "bard": "assistant", "bing": "assistant", "claude": "assistant", "function_call": "assistant",
-    "tool_call": "assistant", "tool_calls": "assistant", "answer": "assistant",
-    "moss": "assistant", "llm": "assistant", "agent": "assistant", "tutor": "assistant", "completion": "assistant", "output": "assistant",
-    "tool": "tool", "function": "tool", "observation": "tool", "tool_response": "tool", "ipython": "tool", "function_response": "tool",
-}  # fmt: skip
+SPELLINGS = {
+    "system": "system developer 系统",
+    "user": "user human prompter customer instruction question asker student client "
+    "questioner person 用户 人类 问 提问者 客户",
+    "assistant": "助手 助理 机器人 模型 答 客服 assistant gpt model bot chatgpt ai chatbot bard bing "
+    "claude function_call tool_call tool_calls answer moss llm agent tutor "
+    "completion output",
+    "tool": "工具 tool function observation tool_response ipython function_response",
+}
+ROLES = {spelling: role for role, spellings in SPELLINGS.items() for spelling in spellings.split()}
 
 
 @lru_cache(maxsize=4096)

@@ -190,12 +190,12 @@ def start_streaming(
         "eval": {"rows": len(eval_rows), "of": available},
         "ahead": rows.epoch_order.parts,
     }
-    return Prepared(rows, eval_rows, record, statistics, key, encoder.template.stop_strings)
+    return Prepared(rows, eval_rows, record, statistics, key)
 
 
 def encode(job: EncodingJob) -> None:
     """Write a large set part by part, and its record at the end."""
-    folder, counts = job.folder, [len(part.train) for part in job.drawn]
+    folder, counts = job.folder, [len(part.train) for part in job.splits]
     epoch_order = EpochOrder(job.order, counts, job.seed)
     eval_rows = encoding.write_eval(job, folder / ".eval")
     os.replace(folder / ".eval", folder / "eval.arrow")
@@ -209,7 +209,7 @@ def encode(job: EncodingJob) -> None:
         job.report(min((number + 1) * PART, len(epoch_order.encoded)), len(epoch_order.encoded))
     rows = parts(folder, epoch_order.of)
     if not sum(trained):
-        raise DataError("No row is left to train on.", encoding.why(job.record), "data")
+        raise DataError("No row is left to train on.", encoding.describe_dropped(job.record), "data")
     np.save(folder / "order.npy", epoch_order.of)
     encoding.write_record(job, counts, rows, np.array(trained, np.int64)[epoch_order.of], eval_rows)
 
@@ -217,7 +217,7 @@ def encode(job: EncodingJob) -> None:
 def _encoded(chunk: np.ndarray, first: np.ndarray, job: EncodingJob) -> list[Encoded]:
     """The candidates of a part, encoded; EMPTY_ROW for each one that cannot be trained on."""
     rows = [EMPTY_ROW] * len(chunk)
-    for n, part in enumerate(job.drawn):
+    for n, part in enumerate(job.splits):
         source_rows = np.flatnonzero((chunk >= first[n]) & (chunk < first[n + 1]))
         place = iter(source_rows.tolist())
         for batch, encoded in encoding.batches(part.train.take((chunk[source_rows] - first[n]).tolist()), job.encoder):

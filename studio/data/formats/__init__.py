@@ -4,8 +4,8 @@ A format is a module with
   TITLE, ABOUT          for the page
   ORDER                 detection asks the lower first: the more special formats
   fits(row) -> bool     does this row (a dict) look like the format? Cheap; asked of the first rows only
-  convert(row, found)   -> conversation (a dict with "messages", or "text") or None when the row cannot be trained on;
-                           what is wrong is told through found(kind, field, value, reason)
+  convert(row, report)  -> conversation (a dict with "messages", or "text") or None when the row cannot be trained on;
+                           what is wrong is passed to report(kind, field, value, reason)
   STAGE                 optional: "preference" where only learning from comparisons can use it
   COLUMNS               {part: names it goes by}; a mapping by hand renames a file's columns to the first name of a part
 """
@@ -41,7 +41,7 @@ LIST_COLUMNS = (
 )  # columns that hold lists or objects, in a cell as JSON
 TURN_COLUMNS = ("prompt", "completion", "response")  # columns that may hold a list of turns
 NESTED = frozenset((*LIST_COLUMNS, *TURN_COLUMNS))
-ReportProblem = Callable[..., None]  # found(kind, field=None, value="", reason="")
+ReportProblem = Callable[..., None]  # report(kind, field=None, value="", reason="")
 Row = dict[str, Any]
 
 
@@ -58,7 +58,7 @@ def named(columns: dict[str, tuple[str, ...]], row: Row, part: str) -> str | Non
 
 
 def as_row(value: Any) -> Any:
-    """A bare list of turns and a bare text are rows too; a list written into a cell as JSON is read, a row of the Hub's viewer unwrapped."""
+    """The row as a dict: a list of turns or a text wrapped, JSON in a cell read, a row of the Hub's viewer unwrapped."""
     if isinstance(value, dict):
         if isinstance(value.get("row"), dict) and not set(value) - {"row", "row_idx", "truncated_cells"}:
             value = value["row"]

@@ -54,7 +54,7 @@ def convert(row: Row, report: ReportProblem) -> dict[str, Any] | None:
 
 @lru_cache(maxsize=4096)
 def _columns(names: tuple[str, ...]) -> tuple[str, str, bool]:
-    """(the column of the answer, that of the input, whether system, history or reasoning may be there) among these columns."""
+    """(answer column, input column, whether a column of system, history or reasoning is present)."""
     output = next((name for name in COLUMNS["answer"] if name in names), "output")
     return output, "input" if "input" in names else "context", not MORE.isdisjoint(names)
 

@@ -1,4 +1,4 @@
-"""The chosen answers of preference data, learnt as plain answers. Only by order (format: chosen), never by detection."""
+"""The chosen answers of preference data, learnt as plain answers. Never detected: the order says format: chosen."""
 
 from __future__ import annotations
 

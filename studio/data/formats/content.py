@@ -1,4 +1,4 @@
-"""A turn's content as a list of parts: text, thoughts, calls of tools and their results, in the words of several makers."""
+"""A turn's content as a list of parts: text, reasoning, tool calls and results, as several makers write them."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ RESULTS = ("tool_result", "tool_response", "function_response", "functionRespons
 Turn = dict[str, Any]
 
 
-def spoken(turn: Turn, key: str, report: ReportProblem, where: str) -> list[Turn] | None:
-    """The turns that a turn whose content is a list of parts stands for; None when it cannot be trained on, which is then told.
+def turns_from_parts(turn: Turn, key: str, report: ReportProblem, where: str) -> list[Turn] | None:
+    """The turns that a turn with a list of parts stands for; None, and reported, when it cannot be trained on.
 
     Results of tools are turns of their own, before the words that stand beside them.
     """
@@ -58,7 +58,7 @@ def spoken(turn: Turn, key: str, report: ReportProblem, where: str) -> list[Turn
 
 
 def _kind(part: Any) -> tuple[str, Any]:
-    """("text" | "thought" | "call" | "result", what it says), (what it holds, …) for pictures and sounds, or ("", …)."""
+    """("text" | "thought" | "call" | "result", value); (its medium, None) for pictures and sounds; else ("", None)."""
     if isinstance(part, str):
         return "text", part
     if not isinstance(part, dict):

@@ -11,7 +11,7 @@ EXACT = 2.0**53  # from there on a floating point number does not hold every who
 
 
 def text(row: Row, field: str, report: ReportProblem, needed: bool = True) -> str | None:
-    """The field's text; None when it cannot be used, which has then been told. An optional field gives ""."""
+    """The field's text; None when it cannot be used, which has then been reported. An optional field gives ""."""
     value = row.get(field)
     if type(value) is str and value and not value.isspace():
         return value
@@ -28,7 +28,8 @@ def text(row: Row, field: str, report: ReportProblem, needed: bool = True) -> st
             "wrong_type",
             field,
             value,
-            "The number has more digits than a number in JSON keeps when it is read: write it as text, between quotation marks.",
+            "The number has more digits than a number in JSON keeps when it is read: "
+            "write it as text, between quotation marks.",
         )
         return None
     if isinstance(value, (int, float)) and not isinstance(value, bool):

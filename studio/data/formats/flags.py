@@ -12,7 +12,7 @@ ENDS = ("begin_offset", "end_offset")  # the first and the last character; the l
 
 
 def flags_of(turn: dict[str, Any], role: str, report: ReportProblem, where: str) -> dict[str, Any] | None:
-    """{"weight": 0} for an answer that is not trained on, else {}. None for a flag between yes and no, which is told."""
+    """{"weight": 0} for an answer that is not trained on, else {}. None, and reported, for a value between."""
     made: dict[str, Any] = {}
     for flag in FLAGS:
         value = turn.get(flag)
@@ -36,7 +36,10 @@ def flags_of(turn: dict[str, Any], role: str, report: ReportProblem, where: str)
 def ranges_of(
     turn: dict[str, Any], role: str, content: str, report: ReportProblem, where: str
 ) -> dict[str, Any] | None:
-    """{"untrained": [[first, end], …]}: the characters of an answer that no range trains; {} where nothing is said. None for a fault, which is told."""
+    """{"untrained": [[first, end], …]}: the characters of an answer that no range trains; {} without ranges.
+
+    None, and reported, for a fault.
+    """
     name = next((name for name in DETAILS if turn.get(name)), None)
     if name is None:
         return {}
@@ -50,7 +53,7 @@ def ranges_of(
         if kept:
             report("unheeded_flag", f"{where}.{name}", turn[name])
         return {}
-    edges = [0, *(edge for one in kept for edge in one), len(content)]
+    edges = [0, *(edge for span in kept for edge in span), len(content)]
     left = [[a, b] for a, b in zip(edges[::2], edges[1::2]) if a < b]
     return {"untrained": left} if left else {}
 

@@ -33,7 +33,7 @@ Turn = dict[str, Any]
 def history_of(value: Any, report: ReportProblem, name: str = "history") -> list[Turn] | None:
     """The turns of a history: [[question, answer], …], [{"user", "assistant"}, …], messages, or texts in turn.
 
-    None when it is none of these, which has then been told.
+    None when it is none of these, which has then been reported.
     """
     if value is None or value == "" or value == []:
         return []
@@ -63,7 +63,7 @@ def _pair(pair: Any, report: ReportProblem, where: str) -> list[Turn] | None:
 
 
 def pair_of(pair: Any, keys: tuple[Any, Any], report: ReportProblem, where: str) -> list[Turn] | None:
-    """A question and its answer as two turns; None, and told, where one of them is no text."""
+    """A question and its answer as two turns; None, and reported, where one of them is no text."""
     turns = []
     for key, role in zip(keys, ("user", "assistant"), strict=True):
         said = pair[key]

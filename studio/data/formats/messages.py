@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from studio.data.formats import ReportProblem, Row
-from studio.data.formats.content import spoken
+from studio.data.formats.content import turns_from_parts
 from studio.data.formats.fields import kind
 from studio.data.formats.flags import flags_of, ranges_of
 from studio.data.roles import CONTENT_KEYS, ROLE_KEYS, ROLES, role_order_problem
@@ -84,7 +84,7 @@ def turns_of(
     messages: list[dict[str, Any]] = []
     for n, turn in enumerate(turns):
         where, role, content = f"{name}[{n}]", role_key, content_key
-        spoken_turns: list[Any] | None = [turn]
+        expanded: list[Any] | None = [turn]
         if isinstance(turn, dict):
             if role not in turn:
                 role = next((k for k in ROLE_KEYS if k in turn), role)
@@ -95,13 +95,12 @@ def turns_of(
                 and turn[content]
                 and str(turn.get(role)).strip().lower() not in CALLING
             ):
-                spoken_turns = spoken(turn, content, report, where)
-        if spoken_turns is None:
+                expanded = turns_from_parts(turn, content, report, where)
+        if expanded is None:
             return None
-        for one in spoken_turns:
-            message = _turn(
-                one, report, where, *((role, content) if one is turn or content in one else ("role", "content"))
-            )
+        for part in expanded:
+            keys = (role, content) if part is turn or content in part else ("role", "content")
+            message = _turn(part, report, where, *keys)
             if message is None:
                 return None
             if (

@@ -7,8 +7,8 @@ A layout rewrites a row into the columns that a format knows; everything after t
   ORDER                 the lower is asked first (default 50)
   NAME                  optional: its column that becomes `messages`, so that a problem names the column of the file
   fits(row) -> bool     is the row (a dict) written this way?
-  rewrite(row, found)   -> the row for the format, or None when it cannot be trained on; what is wrong is told through
-                           found(kind, field, value, reason)
+  rewrite(row, report)  -> the row for the format, or None when it cannot be trained on; what is wrong is passed to
+                           report(kind, field, value, reason)
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ OBJECTS = frozenset((list, dict, TrackedRow))
 @lru_cache(maxsize=1)
 def layouts() -> dict[str, ModuleType]:
     """name -> module, in the order in which they are asked."""
-    report = {m.name: importlib.import_module(f"{__name__}.{m.name}") for m in pkgutil.iter_modules(__path__)}
-    made = {name: module for name, module in report.items() if hasattr(module, "rewrite")}
-    return dict(sorted(made.items(), key=lambda item: getattr(item[1], "ORDER", 50)))
+    modules = {m.name: importlib.import_module(f"{__name__}.{m.name}") for m in pkgutil.iter_modules(__path__)}
+    modules = {name: module for name, module in modules.items() if hasattr(module, "rewrite")}
+    return dict(sorted(modules.items(), key=lambda item: getattr(item[1], "ORDER", 50)))
 
 
 @lru_cache(maxsize=4096)
@@ -50,7 +50,7 @@ def layout_of(row: Row) -> ModuleType | None:
 
 
 def rewritten(row: Any, report: ReportProblem) -> Any:
-    """The row in the columns a format knows. None when it cannot be trained on, which has then been told.
+    """The row in the columns a format knows. None when it cannot be trained on, which has then been reported.
 
     A layout may leave a row that another one reads on (an object around pairs of questions and answers).
     """
@@ -67,13 +67,13 @@ def rewritten(row: Any, report: ReportProblem) -> Any:
 
 
 def _renamed(report: ReportProblem, name: str | None) -> ReportProblem:
-    """`found`, with the layout's own column in place of `messages`."""
+    """`report`, with the layout's own column in place of `messages`."""
     if name is None:
         return report
 
-    def told(kind: str, field: str | None = None, value: Any = "", reason: str = "") -> None:
+    def report_renamed(kind: str, field: str | None = None, value: Any = "", reason: str = "") -> None:
         if field and field.startswith("messages"):
             field = name + field.removeprefix("messages")
         report(kind, field, value, reason)
 
-    return told
+    return report_renamed

@@ -1,4 +1,7 @@
-"""A log of an OpenAI-style API: {"request": {"messages": […]}, "response": {"choices": [{"message": …}]}}, with or without `body`."""
+"""A log of an OpenAI-style API, with or without `body`.
+
+{"request": {"messages": […]}, "response": {"choices": [{"message": …}]}}
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A conversation as columns: {"from": ["human", "gpt"], "value": ["…", "…"]}, as `datasets` stores a Sequence of turns."""
+"""A conversation as columns, as `datasets` stores a Sequence: {"from": ["human", "gpt"], "value": ["…", "…"]}."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Preference data under other names: preferred_output, chosen_messages, rejected_response, OpenAI's input with messages."""
+"""Preference data under other names: preferred_output, chosen_messages, OpenAI's input with messages."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from studio.data.formats.messages import MESSAGE_COLUMNS, is_turn, turns_of
 from studio.data.tracked_row import without
 
 TITLE = "comparisons under other names"
-CHOSEN = ("chosen", "preferred_output", "chosen_messages", "chosen_response", "response_chosen", "answer_chosen", "preferred",
-          "preferred_response", "accepted", "accepted_response", "response_j")  # fmt: skip
-REJECTED = ("rejected", "non_preferred_output", "rejected_messages", "rejected_response", "response_rejected", "answer_rejected",
-            "non_preferred", "dispreferred", "rejected_output", "non_preferred_response", "response_k")  # fmt: skip
+CHOSEN = ("chosen", "preferred_output", "chosen_messages", "chosen_response", "response_chosen", "answer_chosen",
+          "preferred", "preferred_response", "accepted", "accepted_response", "response_j")  # fmt: skip
+REJECTED = ("rejected", "non_preferred_output", "rejected_messages", "rejected_response", "response_rejected",
+            "answer_rejected", "non_preferred", "dispreferred", "rejected_output", "non_preferred_response", "response_k")  # fmt: skip
 ANSWERS = ("response", "output", "answer", "completion")
 TEXTS = True
 KEYS = frozenset(REJECTED) | {"chosen"}
@@ -83,13 +83,9 @@ def _parted(left: Row, chosen: Any, rejected: Any, report: ReportProblem) -> Row
         report("wrong_type", f"rejected[{min(same, len(bad) - 1)}]", rejected[min(same, len(bad) - 1)], reason)
         return None
     given = left.get("prompt")
-    before = (
-        [{"role": "user", "content": given}]
-        if isinstance(given, str) and given.strip() and not same
-        else given
-        if isinstance(given, list)
-        else []
-    )
+    before: list[Any] = given if isinstance(given, list) else []
+    if isinstance(given, str) and given.strip() and not same:
+        before = [{"role": "user", "content": given}]
     if same and before and turns_of(before, report, "prompt", "role", "content") != good[:same]:
         return left | {"prompt": [*before, *good[:same]], "chosen": good[same:], "rejected": bad[same:]}
     return left | {"prompt": good[:same] if same else before, "chosen": good[same:], "rejected": bad[same:]}

@@ -24,10 +24,8 @@ def rewrite(row: Row, report: ReportProblem) -> Row | None:
     left = without(row, "contents", "tools", name)
     messages = list(row["contents"])
     if name:
-        said = row[name]
-        turn = (
-            {"content": said} if isinstance(said, str) else dict(said) if isinstance(said, dict) else {"content": said}
-        )
+        content = row[name]
+        turn = dict(content) if isinstance(content, dict) else {"content": content}
         messages.insert(0, turn | {"role": "system"})
     return left | {"messages": messages} | ({"tools": _tools(row["tools"])} if row.get("tools") else {})
 

@@ -1,4 +1,4 @@
-"""HH-RLHF: chosen and rejected are whole conversations written as text, with Human: and Assistant: at the head of a turn."""
+"""HH-RLHF: chosen and rejected are whole conversations as text, with Human: and Assistant: before the turns."""
 
 from __future__ import annotations
 

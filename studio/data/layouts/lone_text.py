@@ -1,4 +1,4 @@
-"""A text to go on with, written as a conversation of one turn: {"messages": [{"role": "pretrain", "content": "…"}]}, as XTuner does."""
+"""A plain text as a conversation of one turn, as XTuner writes it: {"messages": [{"role": "pretrain", …}]}."""
 
 from __future__ import annotations
 

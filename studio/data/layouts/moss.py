@@ -1,4 +1,4 @@
-"""MOSS: {"meta_instruction": …, "chat": {"turn_1": {"Human": "<|Human|>: …<eoh>", "MOSS": "<|MOSS|>: …<eom>"}, …}}."""
+"""MOSS: {"chat": {"turn_1": {"Human": "<|Human|>: …<eoh>", "MOSS": "<|MOSS|>: …<eom>"}, …}}."""
 
 from __future__ import annotations
 
