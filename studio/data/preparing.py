@@ -83,14 +83,7 @@ def prepare(
     train = (
         open_rows(folder / "train.arrow", mixed) if (folder / "train.arrow").is_file() else large.parts(folder, mixed)
     )
-    return Prepared(
-        train,
-        open_rows(folder / "eval.arrow"),
-        about["record"],
-        about["statistics"],
-        key,
-        encoder.template.stop_strings,
-    )
+    return Prepared(train, open_rows(folder / "eval.arrow"), about["record"], about["statistics"], key)
 
 
 def held_out(order: DataOrder, encoder: Encoder, seed: int = 42) -> list[dict[str, Any]]:

@@ -58,7 +58,7 @@ def named(columns: dict[str, tuple[str, ...]], row: Row, part: str) -> str | Non
 
 
 def as_row(value: Any) -> Any:
-    """The row as a dict: a list of turns or a text wrapped, JSON in a cell read, a row of the Hub's viewer unwrapped."""
+    """The row as a dict: a list of turns or a text wrapped, JSON in a cell parsed, a Hub viewer's row unwrapped."""
     if isinstance(value, dict):
         if isinstance(value.get("row"), dict) and not set(value) - {"row", "row_idx", "truncated_cells"}:
             value = value["row"]

@@ -13,7 +13,8 @@ TITLE = "comparisons under other names"
 CHOSEN = ("chosen", "preferred_output", "chosen_messages", "chosen_response", "response_chosen", "answer_chosen",
           "preferred", "preferred_response", "accepted", "accepted_response", "response_j")  # fmt: skip
 REJECTED = ("rejected", "non_preferred_output", "rejected_messages", "rejected_response", "response_rejected",
-            "answer_rejected", "non_preferred", "dispreferred", "rejected_output", "non_preferred_response", "response_k")  # fmt: skip
+            "answer_rejected", "non_preferred", "dispreferred", "rejected_output", "non_preferred_response",
+            "response_k")  # fmt: skip
 ANSWERS = ("response", "output", "answer", "completion")
 TEXTS = True
 KEYS = frozenset(REJECTED) | {"chosen"}
