@@ -46,8 +46,10 @@ name: my-first-run
 model: starter
 data: {train: data.json, eval: 0.05, format: auto, template: auto, max_length: 1024, too_long: cut, train_on: assistant}
 method: {name: lora, rank: 16, alpha: 32, target_modules: all-linear}
-training: {epochs: 3, batch_size: 4, accumulation: 4, learning_rate: 2.0e-4, schedule: cosine, warmup: 0.03, precision: auto,
-  checkpointing: auto, packing: auto, optimizer: auto, loss: auto, attention: auto, seed: 42, eval_every: 50, save_every: 50}
+training: {epochs: 3, batch_size: 4, accumulation: 4, learning_rate: 2.0e-4, schedule: cosine, warmup: 0.03,
+  precision: auto,
+  checkpointing: auto, packing: auto, optimizer: auto, loss: auto, attention: auto, seed: 42, eval_every: 50,
+  save_every: 50}
 """)
     assert order.training.effective_batch(1000) == 16
     assert order.training.eval_every == 50

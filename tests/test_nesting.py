@@ -30,7 +30,7 @@ DEEP = [
 
 
 class Shallow(yaml.SafeLoader):
-    """A parser with a limit of its own, as libyaml's is since PyYAML 6.0.4: what is deeper is an error of YAML before any event."""
+    """A parser with a depth limit of its own, as libyaml's since PyYAML 6.0.4: beyond it, an error before any event."""
 
     def __init__(self, stream: Any):
         super().__init__(stream)

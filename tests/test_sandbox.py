@@ -13,11 +13,16 @@ from studio.home import PROJECT
 from studio.template import Template
 from studio.text import sandbox
 
-LAUGHS = "{% set ns = namespace(x=['ha'], y=['ha']) %}{% for i in range(40) %}{% set ns.x = [ns.x, ns.x] %}{% set ns.y = (ns.y, ns.y) %}{% endfor %}"
+LAUGHS = (
+    "{% set ns = namespace(x=['ha'], y=['ha']) %}{% for i in range(40) %}{% set ns.x = [ns.x, ns.x] %}{% set ns.y ="
+    " (ns.y, ns.y) %}{% endfor %}"
+)
 EVIL = {
     **{
-        f"{name} again and again": "{% set x = range(20000)|list %}{% for i in range(20000) %}{{ x|FILTER|length }}{% endfor %}".replace(
-            "FILTER", made
+        f"{name} again and again": (
+            "{% set x = range(20000)|list %}{% for i in range(20000) %}{{ x|FILTER|length }}{% endfor %}".replace(
+                "FILTER", made
+            )
         )
         for name, made in {
             "sort": "sort",
@@ -49,11 +54,25 @@ EVIL = {
             "summed": "{{ ns.x + ns.y }}",
         }.items()
     },
-    "laughs, dict": "{% set ns = namespace(x=1) %}{% for i in range(40) %}{% set ns.x = {'a': ns.x, 'b': ns.x} %}{% endfor %}{{ ns.x|string|length }}",
-    "laughs, dict()": "{% set ns = namespace(x=1) %}{% for i in range(40) %}{% set ns.x = dict(a=ns.x, b=ns.x) %}{% endfor %}{{ ns.x|string|length }}",
-    "laughs, in a list of lists": "{% set ns = namespace(x=[['a' * 1000] * 1000]) %}{% for i in range(9) %}{% set ns.x = ns.x * 100 %}{% endfor %}{{ ns.x }}",
-    "powers of powers": "{% set ns = namespace(x=10) %}{% for i in range(8) %}{% set ns.x = ns.x ** 64 %}{% endfor %}{{ ns.x > 1 }}",
-    "products": "{% set ns = namespace(x=999999999) %}{% for i in range(100000) %}{% set ns.x = ns.x * 999999999 %}{% endfor %}{{ ns.x > 1 }}",
+    "laughs, dict": (
+        "{% set ns = namespace(x=1) %}{% for i in range(40) %}{% set ns.x = {'a': ns.x, 'b': ns.x} %}{% endfor %}{{"
+        " ns.x|string|length }}"
+    ),
+    "laughs, dict()": (
+        "{% set ns = namespace(x=1) %}{% for i in range(40) %}{% set ns.x = dict(a=ns.x, b=ns.x) %}{% endfor %}{{"
+        " ns.x|string|length }}"
+    ),
+    "laughs, in a list of lists": (
+        "{% set ns = namespace(x=[['a' * 1000] * 1000]) %}{% for i in range(9) %}{% set ns.x = ns.x * 100 %}{% endfor"
+        " %}{{ ns.x }}"
+    ),
+    "powers of powers": (
+        "{% set ns = namespace(x=10) %}{% for i in range(8) %}{% set ns.x = ns.x ** 64 %}{% endfor %}{{ ns.x > 1 }}"
+    ),
+    "products": (
+        "{% set ns = namespace(x=999999999) %}{% for i in range(100000) %}{% set ns.x = ns.x * 999999999 %}{% endfor"
+        " %}{{ ns.x > 1 }}"
+    ),
     **{name: "{{ ('www.a.com ' * 300000)|FILTER|length }}".replace("FILTER", name) for name in sandbox.REFUSED},
 }
 MESSAGES = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
@@ -90,10 +109,13 @@ def test_what_templates_do_every_day_is_what_jinja_does() -> None:
     code = """
 import jinja2.sandbox, random, time
 from studio.text import sandbox
-texts = ["{{ [1, 2] + [3] }}{{ (1, 'a') }}{{ {'a': [1]} }}", "{% for a, b in [(1, 2), (3, 4)] %}{{ a ~ b }}{% endfor %}", "{{ 2 ** 10 * 3 + 1 }}",
+texts = ["{{ [1, 2] + [3] }}{{ (1, 'a') }}{{ {'a': [1]} }}",
+         "{% for a, b in [(1, 2), (3, 4)] %}{{ a ~ b }}{% endfor %}",
+         "{{ 2 ** 10 * 3 + 1 }}",
          "{% set x = {'a': 1} %}{{ x.a }}{{ x|items|list }}", "{{ messages|map(attribute='role')|join(',') }}",
          "{{ ('a', 'b')|tojson }}{{ [] }}{{ {} }}{{ () }}",
-         "{{ messages[1:]|length }}{{ messages[0] in messages }}{{ 'a' if [] else 'b' }}{{ 1.5 * 2 }}{{ '-' * 10 }}{{ [0] * 3 }}"]
+         "{{ messages[1:]|length }}{{ messages[0] in messages }}"
+         "{{ 'a' if [] else 'b' }}{{ 1.5 * 2 }}{{ '-' * 10 }}{{ [0] * 3 }}"]
 plain = jinja2.sandbox.ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
 plain.filters["tojson"] = sandbox._tojson
 for text in texts:

@@ -19,7 +19,8 @@ ONE = [{"role": "user", "content": "Hi there."}, {"role": "assistant", "content"
 SYSTEM = [{"role": "system", "content": "Be nice."}, *ONE]
 TWO = [*ONE, {"role": "user", "content": "More?"}, {"role": "assistant", "content": "Yes."}]
 ENDS = {
-    "alpaca": "</s>", "alpaca_original": "</s>", "chatml": "<|im_end|>", "deepseek": "<｜end▁of▁sentence｜>", "gemma": "<end_of_turn>", "llama3": "<|eot_id|>",
+    "alpaca": "</s>", "alpaca_original": "</s>", "chatml": "<|im_end|>", "deepseek": "<｜end▁of▁sentence｜>",
+    "gemma": "<end_of_turn>", "llama3": "<|eot_id|>",
     "mistral": "</s>", "phi": "<|end|>", "qwen3": "<|im_end|>",
 }  # fmt: skip
 
@@ -112,8 +113,9 @@ CHATML = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 TAGGED = (
-    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{% if m['role'] == 'assistant' %}{% generation %}{{ m['content'] }}<|im_end|>{% endgeneration %}\n"
-    "{% else %}{{ m['content'] }}<|im_end|>\n{% endif %}{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{% if m['role'] == 'assistant' %}{% generation %}{{"
+    " m['content'] }}<|im_end|>{% endgeneration %}\n{% else %}{{ m['content'] }}<|im_end|>\n{% endif %}{% endfor %}{%"
+    " if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 WORDS = "{{ m['content'] }}"
 SPAN = "{% generation %}" + WORDS + "<|im_end|>{% endgeneration %}"
@@ -122,13 +124,17 @@ BROKEN = {
     "nothing in the tag": TAGGED.replace(SPAN, "{% generation %}{% endgeneration %}" + WORDS + "<|im_end|>"),
     "tag around everything": "{% generation %}" + CHATML + "{% endgeneration %}",
     "tag around the user": TAGGED.replace("== 'assistant'", "== 'user'"),
-    "tag around every turn": "{% for m in messages %}{% generation %}<|im_start|>{{ m['role'] }}\n"
-    + WORDS
-    + "<|im_end|>\n{% endgeneration %}{% endfor %}",
+    "tag around every turn": (
+        "{% for m in messages %}{% generation %}<|im_start|>{{ m['role'] }}\n"
+        + WORDS
+        + "<|im_end|>\n{% endgeneration %}{% endfor %}"
+    ),
     "no end of turn": CHATML.replace("<|im_end|>", ""),
     "no end of turn, and every turn opens alike": CHATML.replace("<|im_end|>\n", ""),
-    "no end of turn, and words open the next": "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}{% endfor %}"
-    "{% if add_generation_prompt %}assistant: {% endif %}",
+    "no end of turn, and words open the next": (
+        "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}{% endfor %}"
+        "{% if add_generation_prompt %}assistant: {% endif %}"
+    ),
     "answers left out": CHATML.replace("{{ m['content'] }}", "{{ m['content'] if m['role'] != 'assistant' else '' }}"),
     "questions left out": CHATML.replace(
         "{{ m['content'] }}", "{{ m['content'] if m['role'] == 'assistant' else '' }}"
@@ -161,7 +167,8 @@ def test_twelve_of_each() -> None:
     assert len(BROKEN) >= 12
 
 
-SOUND = {**dict.fromkeys(ENDS), "tagged": TAGGED, "untagged": CHATML, "space after the end": CHATML.replace("<|im_end|>\n", "<|im_end|> \n\n"),
+SOUND = {**dict.fromkeys(ENDS), "tagged": TAGGED, "untagged": CHATML,
+         "space after the end": CHATML.replace("<|im_end|>\n", "<|im_end|> \n\n"),
          "trimmed": CHATML.replace("m['content']", "m['content'] | trim")}  # fmt: skip
 
 
@@ -175,7 +182,11 @@ def test_the_gate_lets_sound_ones_pass(name: str, tiny_model: Path) -> None:
 
 CALL = [
     {"role": "user", "content": "Warm?"},
-    {"role": "assistant", "content": "", "tool_calls": [{"type": "function", "function": {"name": "weather", "arguments": {"place": "Rome"}}}]},
+    {
+        "role": "assistant",
+        "content": "",
+        "tool_calls": [{"type": "function", "function": {"name": "weather", "arguments": {"place": "Rome"}}}],
+    },
     {"role": "tool", "content": "31 degrees"}, {"role": "assistant", "content": "Yes."},
 ]  # fmt: skip
 OPENER = (
@@ -237,11 +248,21 @@ def test_the_gate_lets_the_templates_of_real_models_pass(path: str, tiny_model: 
 
 
 EVIL = {
-    "endless loops": "{% for a in range(9999) %}{% for b in range(9999) %}{% for c in range(9999) %}{% endfor %}{% endfor %}{% endfor %}",
+    "endless loops": (
+        "{% for a in range(9999) %}{% for b in range(9999) %}{% for c in range(9999) %}{% endfor %}{% endfor %}{%"
+        " endfor %}"
+    ),
     "huge range": "{% for a in range(10**9) %}x{% endfor %}",
-    "doubling": "{% set n = namespace(x='aaaaaaaa') %}{% for i in range(60) %}{% set n.x = n.x ~ n.x %}{% endfor %}{{ n.x }}",
-    "doubling by plus": "{% set n = namespace(x='aaaaaaaa') %}{% for i in range(60) %}{% set n.x = n.x + n.x %}{% endfor %}{{ n.x }}",
-    "doubling by block": "{% set n = namespace(x='aaaaaaaa') %}{% for i in range(60) %}{% set y %}{{ n.x }}{{ n.x }}{% endset %}{% set n.x = y %}{% endfor %}",
+    "doubling": (
+        "{% set n = namespace(x='aaaaaaaa') %}{% for i in range(60) %}{% set n.x = n.x ~ n.x %}{% endfor %}{{ n.x }}"
+    ),
+    "doubling by plus": (
+        "{% set n = namespace(x='aaaaaaaa') %}{% for i in range(60) %}{% set n.x = n.x + n.x %}{% endfor %}{{ n.x }}"
+    ),
+    "doubling by block": (
+        "{% set n = namespace(x='aaaaaaaa') %}{% for i in range(60) %}{% set y %}{{ n.x }}{{ n.x }}{% endset %}{% set"
+        " n.x = y %}{% endfor %}"
+    ),
     "repetition": "{{ 'a' * 10**10 }}",
     "padding": "{{ 'a'.ljust(10**10) }}{{ 'a' | center(10**10) }}",
     "format": "{{ '%099999999d' % 1 }}",

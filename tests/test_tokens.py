@@ -17,7 +17,11 @@ from tests.data.fixtures import ALPACA, FIXTURES, as_lines
 
 CONVERSATIONS: list[list[dict[str, Any]]] = [
     [{"role": "user", "content": "Hi there."}, {"role": "assistant", "content": "Hello, you."}],
-    [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Naïve café — 怎样?"}, {"role": "assistant", "content": "用水。 🙂 Done\n\n  "}],
+    [
+        {"role": "system", "content": "Be kind."},
+        {"role": "user", "content": "Naïve café — 怎样?"},
+        {"role": "assistant", "content": "用水。 🙂 Done\n\n  "},
+    ],
     [
         {"role": "user", "content": "One"}, {"role": "assistant", "content": " Two "},
         {"role": "user", "content": "Three <|im_end|> x"}, {"role": "assistant", "content": "Four\n- a\n- b"},

@@ -1,4 +1,4 @@
-"""Ids are those that transformers' own apply_chat_template gives: a sentencepiece-like tokenizer, the real starter, tools."""
+"""Ids are those of transformers' apply_chat_template: a sentencepiece-like tokenizer, the real starter, tools."""
 
 from __future__ import annotations
 
@@ -28,10 +28,11 @@ TOOLS = [
     }
 ]
 WITH_TOOLS = (
-    "{{ bos_token }}{% if tools %}[AVAILABLE_TOOLS] {{ tools | tojson }}[/AVAILABLE_TOOLS]{% endif %}"
-    "{% for m in messages %}{% if m['role'] == 'user' %}[INST] {{ m['content'] }} [/INST]{% elif m['role'] == 'system' %}{{ m['content'] }}\n"
-    "{% elif m['role'] == 'tool' %}[TOOL_RESULTS] {{ m['content'] }}[/TOOL_RESULTS]{% else %} {{ m['content'] }}"
-    "{% for c in m.tool_calls or [] %}[TOOL_CALLS] {{ c.function | tojson }}{% endfor %}{{ eos_token }}{% endif %}{% endfor %}"
+    "{{ bos_token }}{% if tools %}[AVAILABLE_TOOLS] {{ tools | tojson }}[/AVAILABLE_TOOLS]{% endif %}{% for m in"
+    " messages %}{% if m['role'] == 'user' %}[INST] {{ m['content'] }} [/INST]{% elif m['role'] == 'system' %}{{"
+    " m['content'] }}\n{% elif m['role'] == 'tool' %}[TOOL_RESULTS] {{ m['content'] }}[/TOOL_RESULTS]{% else %} {{"
+    " m['content'] }}{% for c in m.tool_calls or [] %}[TOOL_CALLS] {{ c.function | tojson }}{% endfor %}{{ eos_token"
+    " }}{% endif %}{% endfor %}"
 )
 SCHEMES = ["first", "always", "never"]
 NAMES = ["model", *template.names()]
@@ -39,7 +40,7 @@ NAMES = ["model", *template.names()]
 
 @pytest.fixture(scope="module", params=SCHEMES)
 def unigram(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a Unigram tokenizer as sentencepiece makes them: Metaspace, byte fallback, and a post-processor that would add a BOS too."""
+    """A Unigram tokenizer as sentencepiece makes them: Metaspace, byte fallback, a post-processor that adds a BOS."""
     words = Tokenizer(models.Unigram())
     words.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=request.param)
     words.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])

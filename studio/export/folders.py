@@ -252,7 +252,7 @@ def _ollama(found: ModelReference, out: Path, precision: str, tell: Tell) -> Non
     _gguf(found, out / "model.gguf", precision, tell)
     write_atomic(
         out / "Modelfile",
-        modelfile.modelfile(found.template, "model.gguf", found.stop, model.facts(found.base).max_length),
+        modelfile.modelfile(found.template, "model.gguf", found.stop, model.facts(found.base).max_position_embeddings),
     )
     write_atomic(out / "README.md", readme.ollama(found))
 

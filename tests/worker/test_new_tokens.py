@@ -111,7 +111,7 @@ def logits(loaded: Any, ids: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("method", ["lora", "full"])
 def test_from_order_to_merge(method: str, tied: bool, spare: int, home: Path, tmp_path: Path) -> None:
-    """The run's rows move; transformers alone, peft alone and the chat compute the same; the ids are the same everywhere."""
+    """The run's rows move; transformers alone, peft alone and the chat compute the same from the same ids."""
     folder, data = base(tmp_path / "base", tied=tied, spare=spare), rows(tmp_path / "rows.json")
     one = run.create(order(folder, data, method))
     assert main(one) == 0
@@ -269,7 +269,7 @@ def test_others_on_the_same_base_keep_its_table(home: Path, tmp_path: Path) -> N
 def test_the_hint_leads_to_a_model_that_stops_everywhere(
     tied: bool, spare: int, method: str, home: Path, tmp_path: Path
 ) -> None:
-    """A base without chat tokens under ChatML: what the warning names is ordered; merged model and GGUF then end a turn with one token."""
+    """A base without chat tokens under ChatML: with the tokens that the warning names, one token ends a turn."""
     folder, data = base(tmp_path / "base", tied=tied, spare=spare), rows(tmp_path / "rows.json")
     first = order(folder, data, method, max_steps=60, save_every=60, eval_every=60, learning_rate=1e-2).with_changes(
         data={"new_tokens": []}
@@ -432,7 +432,7 @@ def test_a_head_with_a_bias_is_refused() -> None:
 
 
 def test_what_is_one_token_already_stays(home: Path, tmp_path: Path) -> None:
-    """Told with its id, nothing added, the same ids and the same cache; a token that the tokenizer cannot know is not taken for one."""
+    """Named with its id, nothing added, the same ids and cache; the token for unknown text does not count."""
     folder, data = base(tmp_path / "base"), rows(tmp_path / "rows.json")
     known = order(folder, data).with_changes(data={"new_tokens": ["<|endoftext|>", "user", "🦥"]})
     added = new_tokens.assign_ids(folder, known.data.new_tokens)
