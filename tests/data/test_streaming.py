@@ -124,7 +124,7 @@ def test_what_goes_wrong_beside_is_said_in_words(tiny_model: Path, file: Path) -
 def test_what_a_killed_run_has_left_is_begun_anew(tiny_model: Path, file: Path) -> None:
     given = ordered(file)
     one = encoder(tiny_model, given)
-    key = preparing._key(given, [data.read(str(file))], one, SEED)
+    key = preparing._fingerprint(given, [data.read(str(file))], one, SEED)
     left = subfolder("datasets") / f".ahead-{key}"
     left.mkdir()
     (left / "part-00003.arrow").write_bytes(b"cut")
