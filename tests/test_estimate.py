@@ -134,7 +134,7 @@ def test_limits_are_the_last_that_fit(small: ModelFacts, sections: dict, memory:
     limits = estimate.estimate(small, wanted, device, advised=True).limits
     for dotted, step, top in (
         ("training.batch_size", 1, 256),
-        ("data.max_length", 64, small.max_length or 8 * wanted.data.max_length),
+        ("data.max_length", 64, small.max_position_embeddings or 8 * wanted.data.max_length),
     ):
         limit = limits[dotted.rpartition(".")[2]]
         least = {"training.batch_size": 1, "data.max_length": 64}[dotted]
