@@ -1,4 +1,7 @@
-"""A headless Chromium and a served page in a process of its own, for tests and shots. Nothing but the page's own address is reached."""
+"""A headless Chromium and a served page in a process of its own, for tests and shots.
+
+Nothing but the page's own address is reached.
+"""
 
 from __future__ import annotations
 

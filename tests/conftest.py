@@ -23,8 +23,10 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 for heard, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
     if signal.getsignal(heard) == signal.SIG_IGN:
         signal.signal(
-            heard, usual
-        )  # started in the background, or under nohup: what the tests start must still hear Ctrl-C and a closed terminal
+            heard,
+            usual,
+            # started in the background, or under nohup: what the tests start must still hear Ctrl-C and a closed terminal
+        )
 settings.register_profile("studio", deadline=None, print_blob=True)
 settings.load_profile("studio")
 
@@ -101,7 +103,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(autouse=True)
 def _whole_floats() -> Iterator[None]:
-    """A trainer that ran inside this process has told the processor to round tiny numbers to zero; the next test gets them back."""
+    """A trainer that ran inside this process has told the processor to round tiny numbers to zero; the next test gets
+    them back.
+    """
     yield
     torch = sys.modules.get("torch")
     if torch is not None:
@@ -120,7 +124,10 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(params=[True, False], ids=["bf16", "no-bf16"])
 def processor(request: pytest.FixtureRequest) -> Device:
-    """A pretended computer without a GPU: two cores, 24 GiB; with and without bf16 instructions. Bytes and seconds are told for it, not for this one."""
+    """A pretended computer without a GPU: two cores, 24 GiB; with and without bf16 instructions.
+
+    Bytes and seconds are told for it, not for this one.
+    """
     return Device(
         kind="cpu", name="a pretended processor", memory=24 * 2**30, free=20 * 2**30, bf16=request.param, cores=2
     )
@@ -175,8 +182,8 @@ def trained(
 ) -> dict[str, Any]:
     """The main job, done once for all workers through the terminal: the sample, the starter, LoRA.
 
-    Every default with --rare, as the page's first run always has it; else a few steps at a higher rate, which learn as much in a third of the
-    time. Gives the answer of `train sample --json` with `home` and `folder` added.
+    Every default with --rare, as the page's first run always has it; else a few steps at a higher rate, which learn as
+    much in a third of the time. Gives the answer of `train sample --json` with `home` and `folder` added.
     """
     home = _shared(tmp_path_factory) / "trained"
     with FileLock(f"{home}.lock"):
@@ -197,7 +204,9 @@ def trained(
 
 @pytest.fixture(scope="session")
 def transformers_4(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Transformers4]:
-    """transformers 4.55 in an environment of its own: that of STUDIO_TRANSFORMERS_4=/path/to/python, else one made here (a gigabyte)."""
+    """transformers 4.55 in an environment of its own: that of STUDIO_TRANSFORMERS_4=/path/to/python, else one made here
+    (a gigabyte).
+    """
     python = os.environ.get("STUDIO_TRANSFORMERS_4")
     if not python:
         folder = tmp_path_factory.mktemp("transformers4") / "venv"

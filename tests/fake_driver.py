@@ -19,7 +19,10 @@ def lost(*_: Any) -> Any:
 
 
 class Driver(SimpleNamespace):
-    """pynvml with these cards: {name, uuid, memory?, capability?, slices?, fails?: {function: exception raiser}}. started: calls of nvmlInit."""
+    """pynvml with these cards: {name, uuid, memory?, capability?, slices?, fails?: {function: exception raiser}}.
+
+    started: calls of nvmlInit.
+    """
 
     NVMLError = NVMLError
     NVML_TEMPERATURE_GPU = 0

@@ -16,7 +16,10 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 @contextmanager
 def serving(repos: dict[str, Path], gated: tuple[str, ...] = ()) -> Iterator[tuple[str, list[str]]]:
-    """repos: "owner/name" (a data set: "datasets/owner/name") -> folder. Yields the endpoint (for HF_ENDPOINT) and the list of "METHOD path" seen so far."""
+    """repos: "owner/name" (a data set: "datasets/owner/name") -> folder.
+
+    Yields the endpoint (for HF_ENDPOINT) and the list of "METHOD path" seen so far.
+    """
     seen: list[str] = []
 
     class Hub(BaseHTTPRequestHandler):

@@ -1,7 +1,9 @@
-"""A pretended accelerator: torch's Python PrivateUse1 backend under fake tensors, as a context in which a training step runs without a card.
+"""A pretended accelerator: torch's Python PrivateUse1 backend under fake tensors, as a context in which a training step
+runs without a card.
 
-Nothing is computed; shapes, types and devices are those of a real one. What a real accelerator forbids or pays for raises here: tensors of two
-devices in one operation, a tensor made on the host, a copy to the host, and every question to the device (item, nonzero, bool of a tensor).
+Nothing is computed; shapes, types and devices are those of a real one. What a real accelerator forbids or pays for
+raises here: tensors of two devices in one operation, a tensor made on the host, a copy to the host, and every question
+to the device (item, nonzero, bool of a tensor).
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 NAME = "pretended"
-# What CUDA's autocast computes in the narrow type, and what in float32 (torch's "Autocast Op Reference"), as far as language models use them.
+# What CUDA's autocast computes in the narrow type, and what in float32 (torch's "Autocast Op Reference"), as far as
+# language models use them.
 NARROW = ("linear", "matmul", "mm", "addmm", "bmm", "baddbmm", "scaled_dot_product_attention")
 WIDE = (
     "softmax.int",
@@ -116,7 +119,10 @@ def _empty(size: Any, dtype: Any = None, **_: Any) -> torch.Tensor:
 
 
 class Strict(TorchDispatchMode):
-    """Raises WrongDevice and HostSync. Single numbers on the host (a step count, a wrapped constant) are allowed: they cost nothing."""
+    """Raises WrongDevice and HostSync.
+
+    Single numbers on the host (a step count, a wrapped constant) are allowed: they cost nothing.
+    """
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = str(func)
@@ -150,7 +156,9 @@ def accelerator() -> Iterator[FakeTensorMode]:
 
 
 def loaded(load: Any, *args: Any, **kwargs: Any) -> Any:
-    """What load(…) gives from files, as a model of fake tensors: on the host, or on the device where it is in 4 bits, as bitsandbytes puts it there."""
+    """What load(…) gives from files, as a model of fake tensors: on the host, or on the device where it is in 4 bits,
+    as bitsandbytes puts it there.
+    """
     with unset_fake_temporarily():
         model = load(*args, **kwargs)
     place = NAME if getattr(model, "quantization_method", None) else "cpu"
@@ -163,7 +171,9 @@ def given(value: Any, device: str = NAME) -> Any:
 
 
 def _apply(model: torch.nn.Module, change: Any, recurse: bool = True) -> torch.nn.Module:
-    """torch.nn.Module._apply for fake tensors, which cannot take other data in: parameters are exchanged; tied ones stay tied."""
+    """torch.nn.Module._apply for fake tensors, which cannot take other data in: parameters are exchanged; tied ones
+    stay tied.
+    """
     made: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def changed(value: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,6 @@
-"""python -m tests.readme: write the README's tables anew, from the code and from what was measured (tests/bench/results)."""
+"""python -m tests.readme: write the README's tables anew, from the code and from what was measured
+(tests/bench/results).
+"""
 
 from __future__ import annotations
 

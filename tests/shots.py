@@ -1,4 +1,5 @@
-"""python -m tests.shots [FOLDER] [STATE…]: pictures of every state of the page, light, dark, on a phone and in Chinese, on made-up runs.
+"""python -m tests.shots [FOLDER] [STATE…]: pictures of every state of the page, light, dark, on a phone and in Chinese,
+on made-up runs.
 
 With --readme instead of a folder: those of the README, in tests/pictures.
 """

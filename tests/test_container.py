@@ -1,4 +1,6 @@
-"""The Dockerfile and compose.yaml, as far as they can be held without an engine: their steps are done in a clean folder."""
+"""The Dockerfile and compose.yaml, as far as they can be held without an engine: their steps are done in a clean
+folder.
+"""
 
 from __future__ import annotations
 

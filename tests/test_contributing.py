@@ -1,4 +1,6 @@
-"""The worked examples of CONTRIBUTING.md work: each is put where it says, in a copy of the program, and is found and used there."""
+"""The worked examples of CONTRIBUTING.md work: each is put where it says, in a copy of the program, and is found and
+used there.
+"""
 
 from __future__ import annotations
 

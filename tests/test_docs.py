@@ -35,7 +35,9 @@ def test_front_matter_matches_the_pins() -> None:
 
 
 def test_the_lock_lies_within_the_ranges() -> None:
-    """Exact versions of everything the ranges name, without what belongs to one machine: local versions, addresses, hashes."""
+    """Exact versions of everything the ranges name, without what belongs to one machine: local versions, addresses,
+    hashes.
+    """
     lines = [line for line in (PROJECT / "requirements.lock").read_text().splitlines() if not line.startswith("#")]
     assert all(re.fullmatch(r"[\w.-]+==[\w.!]+", line) for line in lines)
     locked = {canonicalize_name(line.partition("==")[0]): line.partition("==")[2] for line in lines}

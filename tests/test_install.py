@@ -49,7 +49,9 @@ def _resolved(python: str, wanted: str, folder: Path) -> str:
 
 @pytest.mark.parametrize("python", [FRONT["python_version"], "3.13"])
 def test_a_space_can_be_built(python: str, tmp_path: Path) -> None:
-    """The builder's own line: requirements.txt together with gradio[oauth,mcp] of the front matter's version, uvicorn, websockets and spaces."""
+    """The builder's own line: requirements.txt together with gradio[oauth,mcp] of the front matter's version, uvicorn,
+    websockets and spaces.
+    """
     ours = "".join(
         line
         for line in (PROJECT / "requirements.txt").read_text().splitlines(keepends=True)
@@ -71,7 +73,9 @@ def test_extras_resolve(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bin folder of an environment with the wheel in it, and nothing of the checkout; the libraries are those of this environment."""
+    """The bin folder of an environment with the wheel in it, and nothing of the checkout; the libraries are those of
+    this environment.
+    """
     room = tmp_path_factory.mktemp("wheel")
     for name in ("studio", "templates"):
         shutil.copytree(PROJECT / name, room / "source" / name, ignore=shutil.ignore_patterns("__pycache__"))

@@ -20,7 +20,10 @@ NAMES = {_name(path): path for path in MODULES}
 
 
 def _imports(path: Path, top_only: bool) -> set[str]:
-    """Dotted names a module imports; `from studio import run` counts as studio.run. TYPE_CHECKING blocks do not count."""
+    """Dotted names a module imports; `from studio import run` counts as studio.run.
+
+    TYPE_CHECKING blocks do not count.
+    """
     tree = ast.parse(path.read_text())
     found: set[str] = set()
 
@@ -70,7 +73,9 @@ def test_walls(name: str) -> None:
 
 
 def _graph() -> dict[str, set[str]]:
-    """Module -> modules of this project it imports, inside functions too: a late import is for start-up time, not for a knot."""
+    """Module -> modules of this project it imports, inside functions too: a late import is for start-up time, not for a
+    knot.
+    """
     return {
         name: {found for found in _imports(path, top_only=False) if found in NAMES and found != name} - {"studio"}
         for name, path in NAMES.items()

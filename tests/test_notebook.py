@@ -36,7 +36,8 @@ def _run(folder: Path, monkeypatch: pytest.MonkeyPatch, train: list[str]) -> Non
     nbformat.validate(notebook)
     (chosen,) = (cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", []))
     assert 'PAGE = ["--share"]' in chosen.source
-    chosen.source = f'SOURCE, PAGE, TRAIN = "", ["--host", "0.0.0.0"], {train!r}'  # what others can reach asks for a login, as --share does
+    # what others can reach asks for a login, as --share does
+    chosen.source = f'SOURCE, PAGE, TRAIN = "", ["--host", "0.0.0.0"], {train!r}'
     NotebookClient(
         notebook, timeout=1500, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
     ).execute()

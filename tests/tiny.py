@@ -47,7 +47,9 @@ def write(
     intermediate: int = 64,
     seed: int = 0,
 ) -> Path:
-    """A model folder as save_pretrained writes it: config.json, model.safetensors (float32), tokenizer and chat template."""
+    """A model folder as save_pretrained writes it: config.json, model.safetensors (float32), tokenizer and chat
+    template.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     words = tokenizer()
     vocabulary, width, kv = words.get_vocab_size(), hidden, hidden // heads * kv_heads

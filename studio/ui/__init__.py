@@ -1,9 +1,9 @@
 """The page: a header, and four tabs that are one file each. Never torch, never studio.worker.
 
-A tab's module offers `build(page)`, called inside the tab's column. A tab is a gr.HTML whose script (static/NAME.js, a function
-studio.parts.NAME) draws it and asks read-only server functions; what changes something is a named job in jobs.py, called by the
-page's script (studio.call) and by gradio_client alike. All four columns are in the page from the start and CSS shows the open one,
-so a part that measures itself listens to the "studio:tab" event. There is no gr.State and no generator held open by a page.
+A tab's module offers `build(page)`, called inside the tab's column. A tab is a gr.HTML whose script (static/NAME.js, a
+function studio.parts.NAME) draws it and asks read-only server functions. What changes something is a named job, called
+by the page's script (studio.call) and by gradio_client alike. All four columns are in the page from the start and CSS
+shows the open one: a part that measures itself listens to the "studio:tab" event. No gr.State and no generator is used.
 """
 
 from __future__ import annotations
@@ -20,10 +20,9 @@ TITLE = "Fine-Tuning Studio"
 
 def build() -> gr.Blocks:
     """The whole page."""
-    here = space.space()
-    signing = (
-        _sign_in() if here and here.login else None
-    )  # elsewhere gradio would log in with this machine's own account
+    hosting = space.space()
+    # elsewhere gradio would log in with this machine's own account
+    login_button = _login_button() if hosting and hosting.login else None
     with gr.Blocks(title=TITLE, fill_width=True, analytics_enabled=False) as page:
         gr.HTML(
             html_template=assets.read("header.html"),
@@ -31,8 +30,8 @@ def build() -> gr.Blocks:
             apply_default_css=False,
             elem_id="studio-header",
         )
-        if signing:
-            signing.render()
+        if login_button:
+            login_button.render()
         bar.build(page)
         for name in TABS:
             with gr.Column(elem_id=f"tab-{name}", elem_classes="studio-tab"):
@@ -41,8 +40,11 @@ def build() -> gr.Blocks:
     return page
 
 
-def _sign_in() -> gr.LoginButton:
-    """Gradio's login as a plain link, made outside a page: inside one it asks at every load who one is, which the guard refuses to visitors."""
+def _login_button() -> gr.LoginButton:
+    """Gradio's login button as a plain link.
+
+    It is made outside of a page: inside one it asks who is logged in at every load, which the guard refuses visitors.
+    """
     return gr.LoginButton(
         elem_id="studio-login",
         icon=None,

@@ -1,4 +1,4 @@
-"""The page's own scripts and styles: plain files in static/, handed to the page whole, so that nothing else is ever fetched."""
+"""The page's own scripts and styles: plain files in static/ that are written into the page's head."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from starlette.staticfiles import StaticFiles
 from studio.ui import words
 
 STATIC = Path(__file__).parent / "static"
-TRANSLATED = re.compile(
-    r'data-say="([^"]+)">[^<]*<'
-)  # a sentence of a file in static/ that is shown in other languages too
+# a sentence of a file in static/ that is shown in other languages too
+TRANSLATED = re.compile(r'data-say="([^"]+)"\s*>[^<]*<')
 LIBRARIES = ("vendored/markdown-it.min.js",)  # of others, as they are published; the licence stands beside each
 URL_PREFIX = "/studio/"  # where those are fetched from, once
 LOAD_FIRST = ("frames.js", "words.js", "page.js", "live.js")  # what every other script stands on

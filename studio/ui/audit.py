@@ -1,6 +1,4 @@
-"""The audit log: who did what and when, one JSON line for every job that changes something, every login and every
-refusal.
-"""
+"""The audit log: one JSON line for every job that changes something, every login and every refusal."""
 
 from __future__ import annotations
 
@@ -28,9 +26,7 @@ def path() -> Path:
 
 
 def write(requester: Requester, what: str, values: tuple[Any, ...] = (), outcome: str = "done") -> None:
-    """Append one line {at, who, from, what, with, outcome}. A disk that takes no more never stops the job; it is said
-    once.
-    """
+    """Append one line {at, who, from, what, with, outcome}. A full disk never stops the job; it is reported once."""
     line = {
         "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "who": requester.role or "nobody",

@@ -1,4 +1,4 @@
-"""The Chat tab: ask the base and the tuned model the same thing, side by side. Jobs that ask, and what the page reads meanwhile."""
+"""The Chat tab: the base and the tuned model answer the same prompt, side by side."""
 
 from __future__ import annotations
 
@@ -47,7 +47,10 @@ def build(page: gr.Blocks) -> None:
 
 @rights.read(WATCHER, VISITOR)
 def voices(ask: dict[str, Any]) -> Response:
-    """{voices: [{name, label, base, prompts, kind}], server: {ready, models, doing, memory}}. The newest finished run comes first."""
+    """The models that can be asked, the newest finished run first, and the model server's state.
+
+    Returns {voices: [{name, label, base, under, kind, method, created}], server: {ready, models, …}, prompts}.
+    """
     found = []
     for row in live.listing.rows():
         same = {"base": f"base:{row['id']}", "under": row["model"], "method": row["method"], "created": row["created"]}
@@ -87,7 +90,7 @@ def _server() -> dict[str, Any]:
 
 
 def prompts(name: str) -> list[str]:
-    """Questions to begin with: those that belong to the run's sample data and are not in it, its own sample prompts, else plain ones."""
+    """Prompts to begin with: the run's own sample prompts, those of its sample data, else PROMPTS."""
     try:
         config = live.get_run(name.removeprefix("base:").partition("@")[0]).config
     except StudioError:
@@ -111,26 +114,26 @@ def talks(ask: dict[str, Any]) -> Response:
 
 @rights.read(WATCHER, VISITOR)
 def said(ask: dict[str, Any]) -> Response:
-    """A conversation: {id, going, turns}; with `seen` {turns, texts} only the last turn, its texts from what was seen."""
+    """A conversation: {id, going, count, turns}; with `last` only the last turn, where their count is the same."""
     try:
-        one = _talk(str(ask.get("id", "")))
+        talk = _talk(str(ask.get("id", "")))
     except StudioError as error:
         return live.json_response({"gone": error.message})
-    with one.lock:
-        turns = [_shown(one.values["blind"], turn) for turn in one.turns]
-        told = {key: one.values[key] for key in ("id", "title", "sides", "blind", "system", "sampling")} | {
-            "going": one.in_progress(),
+    with talk.lock:
+        turns = [_shown(talk.values["blind"], turn) for turn in talk.turns]
+        told = {key: talk.values[key] for key in ("id", "title", "sides", "blind", "system", "sampling")} | {
+            "going": talk.in_progress(),
             "count": len(turns),
         }
         if ask.get("last") and len(turns) == ask.get("turns"):
             told["last"] = turns[-1]
         else:
             told["turns"] = turns
-    if one.values["blind"]:
+    if talk.values["blind"]:
         told["sides"] = sorted(told["sides"])
-    if one.write_error is not None:
-        told["trouble"] = one.write_error.as_dict()
-    if one.in_progress():
+    if talk.write_error is not None:
+        told["trouble"] = talk.write_error.as_dict()
+    if talk.in_progress():
         told["server"] = _server()
     return live.json_response(told)
 
@@ -146,14 +149,14 @@ def _shown(blind: bool, turn: dict[str, Any]) -> dict[str, Any]:
 
 
 def _pair(sides: list[str]) -> tuple[str, str]:
-    """(the voice that a vote is about, the other): the tuned one before the base."""
-    one, other = sorted(sides, key=lambda side: side.partition(":")[0] == "base")[:2]
-    return one, other
+    """(the model that a vote is about, the other): the tuned one before the base."""
+    tuned, other = sorted(sides, key=lambda side: side.partition(":")[0] == "base")[:2]
+    return tuned, other
 
 
 @rights.read(WATCHER)
 def cast_votes(ask: dict[str, Any]) -> Response:
-    """All votes about a voice as JSON lines, to take away."""
+    """All votes about a model as JSON lines."""
     found = votes.votes(_side(str(ask.get("name") or "base")))
     return Response(
         "".join(json.dumps(vote, ensure_ascii=False) + "\n" for vote in found), media_type="text/plain; charset=utf-8"
@@ -168,43 +171,43 @@ READS = (voices, talks, said, cast_votes)
 
 @rights.job(VISITOR)
 def chat_ask(values: dict[str, Any]) -> dict[str, Any]:
-    """Ask one or two voices. {prompt, sides: [voice], id?, turn?, system?, sampling?, blind?} -> {id, turn}; read the answers with `said`.
+    """Ask one or two models. {prompt, sides: [name], id?, turn?, system?, sampling?, blind?} -> {id, turn}.
 
-    id: go on with a conversation; turn: from that turn on it is told anew (retry, edit).
+    id: go on with a conversation; turn: drop the turns from that one on (retry, edit). Answers are read with `said`.
     """
     prompt = values.get("prompt")
     if not isinstance(prompt, str) or not prompt.strip() or len(prompt) > MAX_PROMPT_CHARS:
         raise StudioError("There is no question.", f"Write one, of at most {MAX_PROMPT_CHARS} characters.", "prompt")
     sides = [_side(str(name)) for name in (values.get("sides") or ["base"])[:2]]
-    one = _talk(str(values["id"])) if values.get("id") else chats.new(sides)
-    if one.in_progress():
-        one.stop()
-    with one.lock:
-        if not one.turns:
-            one.values["visited"] = who.role.get() == VISITOR
-        one.values.update(
+    talk = _talk(str(values["id"])) if values.get("id") else chats.new(sides)
+    if talk.in_progress():
+        talk.stop()
+    with talk.lock:
+        if not talk.turns:
+            talk.values["visited"] = who.role.get() == VISITOR
+        talk.values.update(
             sides=sides,
             blind=bool(values.get("blind")) and len(sides) == 2,
             system=str(values.get("system") or "")[:MAX_PROMPT_CHARS],
             sampling=_sampling(values.get("sampling") or {}),
         )
         turn = values.get("turn")
-        if isinstance(turn, int) and 0 <= turn < len(one.turns):
-            del one.turns[turn:]
-        one.ask(prompt)
-    return {"id": one.id, "turn": len(one.turns) - 1}
+        if isinstance(turn, int) and 0 <= turn < len(talk.turns):
+            del talk.turns[turn:]
+        talk.ask(prompt)
+    return {"id": talk.id, "turn": len(talk.turns) - 1}
 
 
 def _talk(name: str) -> chats.Conversation:
     """A conversation by its id; for a visitor only one that a visitor began. Raises StudioError."""
-    one = chats.find(name)
-    if who.role.get() == VISITOR and not one.values.get("visited"):
+    talk = chats.find(name)
+    if who.role.get() == VISITOR and not talk.values.get("visited"):
         raise StudioError(f"There is no conversation {name!r}.", "It may have been deleted.", "conversation")
-    return one
+    return talk
 
 
 def _side(name: str) -> str:
-    """A voice of this studio: base, base:RUN, RUN or RUN@checkpoint-N. Folders and other sources are for the terminal."""
+    """The name of a model of this studio: base, base:RUN, RUN or RUN@checkpoint-N. Raises RunError for any other."""
     if name != "base":
         live.get_run(name.removeprefix("base:").partition("@")[0])
     return name
@@ -234,25 +237,25 @@ def chat_stop(id: str) -> dict[str, Any]:
 @rights.job()
 def chat_vote(id: str, turn: int, choice: str) -> dict[str, Any]:
     """Vote left, right or tie on a turn, as it was shown; who spoke is told from then on. Returns {id}."""
-    one = chats.find(id)
-    with one.lock:
+    talk = chats.find(id)
+    with talk.lock:
         if (
             choice not in ("left", "right", "tie")
-            or not 0 <= turn < len(one.turns)
-            or len(one.turns[turn]["sides"]) < 2
+            or not 0 <= turn < len(talk.turns)
+            or len(talk.turns[turn]["sides"]) < 2
         ):
             raise StudioError(
                 f"{choice!r} is no vote on turn {turn}.", "Vote left, right or tie on an answered turn.", "choice"
             )
-        there = one.turns[turn]
-        if there["vote"] is None:
-            there["vote"] = choice
-            one.write()
+        turn_record = talk.turns[turn]
+        if turn_record["vote"] is None:
+            turn_record["vote"] = choice
+            talk.write()
             left, right = (
                 {"model": side, "answer": answer["text"]}
-                for side, answer in zip(there["sides"], there["answers"], strict=True)
+                for side, answer in zip(turn_record["sides"], turn_record["answers"], strict=True)
             )
-            votes.vote(left, right, choice, there["prompt"], _pair(there["sides"])[0])
+            votes.vote(left, right, choice, turn_record["prompt"], _pair(turn_record["sides"])[0])
     return {"id": id}
 
 
@@ -265,7 +268,7 @@ def chat_delete(id: str) -> dict[str, Any]:
 
 @rights.job(VISITOR, waits=True)
 def chat_load(names: list[str]) -> dict[str, Any]:
-    """Put voices into memory before the first question, starting the model server if need be. Returns {models}."""
+    """Load models before the first question, starting the model server if need be. Returns {models}."""
     return {"models": chat.server().load([_side(str(name)) for name in names[:2]])}
 
 
@@ -277,19 +280,22 @@ def chat_unload() -> dict[str, Any]:
 
 @rights.job()
 def chat_keep(values: dict[str, Any]) -> dict[str, Any]:
-    """Append an answer, as it is or corrected, to a data set as a training row. {id, turn, side, text, name} -> {path, rows}."""
-    one = chats.find(str(values.get("id", "")))
+    """Append an answer, as it is or corrected, to a data set as a training row.
+
+    {id, turn, side, text, name} -> {path, rows}.
+    """
+    talk = chats.find(str(values.get("id", "")))
     turn, side, text = values.get("turn"), values.get("side"), values.get("text")
     if (
         not isinstance(turn, int)
-        or not 0 <= turn < len(one.turns)
+        or not 0 <= turn < len(talk.turns)
         or side not in (0, 1)
         or not isinstance(text, str)
         or not text.strip()
     ):
         raise RunError("There is no answer to keep.", "Keep an answer that stands there, or write one.", "text")
-    there = one.turns[turn]
-    messages = one.messages(there, there["sides"][min(side, len(there["sides"]) - 1)])
+    turn_record = talk.turns[turn]
+    messages = talk.messages(turn_record, turn_record["sides"][min(side, len(turn_record["sides"]) - 1)])
     path = chats.to_rows(
         [chats.row([*messages, {"role": "assistant", "content": text.strip()}])],
         str(values.get("name") or "kept-answers"),

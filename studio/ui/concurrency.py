@@ -1,6 +1,4 @@
-"""How much may go on at once: connections that stay open (heartbeats and streams of events), and requests of people
-who are not logged in.
-"""
+"""Limits of what goes on at once: connections that stay open, and requests of people who are not logged in."""
 
 from __future__ import annotations
 

@@ -1,8 +1,6 @@
-"""How the server treats its connections: who is believed about whom it asks for, and how long a request may take to
-arrive.
+"""Limits of the server's connections: which proxies are trusted, and how long a request's head may take to arrive.
 
-Uvicorn has no limit of its own for a head that never ends, so that a few hundred half-sent ones use up the process's
-descriptors.
+Uvicorn has no limit for a head that never ends: a few hundred half-sent ones would use up the process's descriptors.
 """
 
 from __future__ import annotations
@@ -21,7 +19,7 @@ PROXIES = "FORWARDED_ALLOW_IPS"  # uvicorn's: addresses of proxies whose X-Forwa
 # where a Space's proxy stands; nobody else reaches it
 PRIVATE = "127.0.0.1,::1,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,fc00::/7"
 SLOWEST = 10.0  # seconds for the head of a request
-DESCRIPTORS = 16_384  # wanted, where the system allows
+DESCRIPTORS = 16_384  # asked for, where the system allows
 SHARE = 8  # half-sent heads take at most one in so many of the descriptors
 
 
@@ -39,15 +37,13 @@ def proxies(in_space: bool) -> Iterator[None]:
 
 
 def bound(server: Any) -> None:
-    """Give a running uvicorn server the bounds, for every connection from now on; and the process as many descriptors
-    as it may have.
-    """
+    """Give a running uvicorn server these bounds, and the process as many descriptors as it may have."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
+    limit = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
+    if soft != resource.RLIM_INFINITY and soft < limit:
         with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-            soft = wanted
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+            soft = limit
     most = max(16, (DESCRIPTORS if soft == resource.RLIM_INFINITY else soft) // SHARE)
     server.config.http_protocol_class = type("Bounded", (Bounded,), {"most": most, "half": {}})
 

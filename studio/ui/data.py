@@ -1,4 +1,4 @@
-"""The Data tab: what a file is, what is wrong with it, and exactly what of it will be trained on. Drawn by static/data.js."""
+"""The Data tab: a file's format, its problems, and exactly what will be trained on. Drawn by static/data.js."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ Question = dict[str, Any]
 
 @rights.read(WATCHER, VISITOR, waits=True)
 def inspect(question: Question) -> Question:
-    """{order, lang} -> format with reason, rows, the kinds of problem with counts and rows; or {error}, with the columns where there are."""
-    found = answered(_inspect, question)
-    return found | {"columns": answered(_columns, question).get("columns", [])} if "error" in found else found
+    """{order, lang} -> format with its reason, rows, kinds of problem with counts and rows; or {error, columns}."""
+    found = answer_of(_inspect, question)
+    return found | {"columns": answer_of(_columns, question).get("columns", [])} if "error" in found else found
 
 
 @rights.read(WATCHER, VISITOR, waits=True)
 def rows(question: Question) -> Question:
     """{order, lang, start, search, kind} -> some rows in short, and how many there are; or {error}."""
-    return answered(
+    return answer_of(
         lambda run_config, lang: page_of(
             read(run_config),
             _number(question.get("start")),
@@ -48,7 +48,7 @@ def rows(question: Question) -> Question:
 @rights.read(WATCHER, VISITOR, waits=True)
 def preview(question: Question) -> Question:
     """{order, lang, row} -> one row as conversation, as rendered text and as tokens; or {error}."""
-    return answered(
+    return answer_of(
         lambda run_config, lang: preview_of(run_config, read(run_config), _number(question.get("row")), lang), question
     )
 
@@ -56,10 +56,10 @@ def preview(question: Question) -> Question:
 @rights.read(WATCHER, VISITOR, waits=True)
 def lengths(question: Question) -> Question:
     """{order, lang} -> sorted token lengths of the counted rows, and sums; or {error}."""
-    return answered(_lengths, question)
+    return answer_of(_lengths, question)
 
 
-def answered(job: Any, question: Question) -> Question:
+def answer_of(job: Any, question: Question) -> Question:
     """The job's answer about the order in a question; a refusal as {error: {message, hint, where}}."""
     lang = words.language(question.get("lang"))
     order = question.get("order")
@@ -155,7 +155,7 @@ def _lengths(run_config: RunConfig, lang: str) -> Question:
         "tokens": int(found.tokens.sum()),
         "of": found.of,
         "failed": found.noted.counts["unrenderable"],
-        "why": " ".join(words.translate(said, lang) for said in found.why if said),
+        "why": " ".join(words.translate(text, lang) for text in found.why if text),
         "texts": found.texts,
         "fingerprint": dataset.fingerprint,
         "told": _told(found.noted, run_config, lang) + _beyond(found, run_config),
@@ -163,7 +163,10 @@ def _lengths(run_config: RunConfig, lang: str) -> Question:
 
 
 def _beyond(found: measure.Lengths, run_config: RunConfig) -> list[Question]:
-    """The rows that are longer than the model can read, where the cut line leaves them so. virtual: tokens that the method puts before each."""
+    """The rows that are longer than the model's context although the cut leaves them so.
+
+    virtual: tokens that the method puts before each.
+    """
     context = found.context and found.context - run_config.virtual_tokens
     if context is None or run_config.data.max_length <= context or not (count := int((found.tokens > context).sum())):
         return []
@@ -174,7 +177,7 @@ def _beyond(found: measure.Lengths, run_config: RunConfig) -> list[Question]:
 
 
 def _told(noted: data.TemplateProblems, run_config: RunConfig, lang: str) -> list[Question]:
-    """What template and model make of the rows: of each kind how many, which, and why. fixed: there is nothing to decide."""
+    """What template and model make of the rows: of each kind how many, which, and why. fixed: nothing to decide."""
     found = []
     for kind, count in noted.counts.items():
         if kind == "unrenderable":

@@ -1,6 +1,4 @@
-"""The data editor of the Data tab: rows as they stand with their edits, a change, what a replacement would change, the
-new file.
-"""
+"""The data editor of the Data tab: rows with their edits, a change, the preview of a replacement, the new file."""
 
 from __future__ import annotations
 
@@ -37,9 +35,7 @@ def build() -> None:
 
 @rights.read(waits=True)
 def edit_rows(question: Question) -> Question:
-    """{order, start, kind} -> some rows in short as they stand now, how many there are, and what is not saved; or
-    {error}.
-    """
+    """{order, start, kind} -> some rows in short as they stand now, their count, and what is not saved; or {error}."""
     return _answered(_rows, question)
 
 
@@ -51,8 +47,9 @@ def edit_row(question: Question) -> Question:
 
 @rights.read(waits=True)
 def edit_find(question: Question) -> Question:
-    """{order, find, put, regex, case, only, start} -> what would be replaced, in as many rows as AT_ONCE allows, and
-    where to go on; or {error}.
+    """{order, find, put, regex, case, only, start} -> what would be replaced, and where to go on; or {error}.
+
+    It scans as many rows as SCAN_SECONDS allows.
     """
     return _answered(_find, question)
 
@@ -65,8 +62,9 @@ def edit_fix(question: Question) -> Question:
 
 @rights.job(waits=True)
 def data_edit(question: Question) -> Question:
-    """{order, revision, change: an operation, or {"op": undo, redo or discard}} -> what is not saved now, and the row
-    it was about.
+    """Apply a change: an operation, or {"op": undo, redo or discard}.
+
+    {order, revision, change} -> what is not saved now, and the row it was about.
     """
     run_config = _wanted(question)
     edits = _edits(run_config)
@@ -152,7 +150,7 @@ def _rows(run_config: RunConfig, edits: Edits, state: State, question: Question)
     if row := _number(question.get("around")):  # the page of rows that a row stands on
         at = np.flatnonzero(chosen == row)
         start = int(at[0]) // PAGE * PAGE if len(at) else start
-    faults = {one.row for one in edits.dataset.problems}
+    faults = {problem.row for problem in edits.dataset.problems}
     shown = [
         {
             "row": row,
@@ -193,14 +191,14 @@ def _row(run_config: RunConfig, edits: Edits, state: State, question: Question) 
         "changed": row in state.edits_by_row,
         "problems": [
             {
-                "kind": one.kind,
-                "severity": one.severity,
-                "reason": words.translate(one.reason, lang),
-                "hint": words.translate(one.hint, lang),
-                "field": one.field,
-                "value": one.value,
+                "kind": problem.kind,
+                "severity": problem.severity,
+                "reason": words.translate(problem.reason, lang),
+                "hint": words.translate(problem.hint, lang),
+                "field": problem.field,
+                "value": problem.value,
             }
-            for one in found.problems
+            for problem in found.problems
         ],
     }
     if not table.num_rows:

@@ -1,4 +1,4 @@
-"""What the data editor tells its page: what is not saved, what undo would do, a row in short and in full."""
+"""What the data editor shows: what is not saved, what undo would do, a row in short and in full."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ def bar_of(state: State) -> Question:
         "revision": state.revision,
         "changes": len(state.steps),
         "counts": state.counts(),
-        "undo": _said(state.steps[-1]) if state.steps else None,
-        "redo": _said(state.undone[-1]) if state.undone else None,
+        "undo": _described(state.steps[-1]) if state.steps else None,
+        "redo": _described(state.undone[-1]) if state.undone else None,
         "unreadable": sum(state.exists(row) and state.broken(row) for row in state.base.broken),
     }
 
 
-def _said(step: Step) -> Question:
+def _described(step: Step) -> Question:
     """An operation in short, for the page to say in its language."""
-    told: Question = {"op": step.op}
+    described: Question = {"op": step.op}
     if isinstance(step, Set):
-        told |= {"row": step.row, "field": str(next((key for key in step.path if isinstance(key, str)), ""))}
+        described |= {"row": step.row, "field": str(next((key for key in step.path if isinstance(key, str)), ""))}
     elif isinstance(step, Delete):
-        told |= {"count": len(step.rows), "row": step.rows[0]}
+        described |= {"count": len(step.rows), "row": step.rows[0]}
     elif isinstance(step, Add):
-        told |= {"row": step.after}
+        described |= {"row": step.after}
     elif isinstance(step, Replace):
-        told |= {"find": step.find[:40], "put": step.put[:40], "count": step.matches}
+        described |= {"find": step.find[:40], "put": step.put[:40], "count": step.matches}
     else:
-        told |= {"kind": step.kind, "way": step.way, "count": len(step.rows or ())}
-    return told
+        described |= {"kind": step.kind, "way": step.way, "count": len(step.rows or ())}
+    return described
 
 
 def row_after(before: State, after: State) -> int | None:

@@ -1,4 +1,4 @@
-"""Rows of a data set for the eye: some of them in short, and one of them in full, as text and as the tokens it will be trained on."""
+"""Rows of a data set: some of them in short, and one in full, as text and as the tokens it will be trained on."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ def page_of(dataset: data.Dataset, start: int, search: str, kind: str) -> dict[s
 def _holding(table: pa.Table, search: str) -> np.ndarray:
     """For each conversation: does one of its texts hold the search, whatever the case?"""
     found = [np.zeros(0, bool)]
-    for part in table.column(
-        "messages"
-    ).chunks:  # part by part: together they would be copied, and a million rows are a gigabyte
+    for part in table.column("messages").chunks:  # combined they would be copied: a million rows are a gigabyte
         hits = pc.fill_null(
             pc.match_substring(pc.struct_field(pc.list_flatten(part), "content"), search, ignore_case=True), False
         )
-        held = np.zeros(len(part), bool)
-        held[pc.list_parent_indices(part).to_numpy(zero_copy_only=False)[hits.to_numpy(zero_copy_only=False)]] = True
-        found.append(held)
+        contains = np.zeros(len(part), bool)
+        contains[pc.list_parent_indices(part).to_numpy(zero_copy_only=False)[hits.to_numpy(zero_copy_only=False)]] = (
+            True
+        )
+        found.append(contains)
     return np.concatenate(found)
 
 
@@ -74,7 +74,10 @@ def _short(conversation: dict[str, Any], faults: dict[int, list[str]]) -> dict[s
 
 
 def preview_of(run_config: RunConfig, dataset: data.Dataset, row: int, lang: str) -> dict[str, Any]:
-    """A row (its number in the file) in full, with the rows before and after it. A refused row comes with its problems alone."""
+    """A row (by its number in the file) in full, and the numbers before and after it.
+
+    A refused row comes with its problems alone.
+    """
     numbers = dataset.conversations.row_numbers
     place = int(np.searchsorted(numbers, row))
     problems = [
@@ -120,19 +123,18 @@ def tokens_of(run_config: RunConfig, conversation: dict[str, Any]) -> dict[str, 
         return {"tokens": None}
     encoder = measure.encoder(run_config, folder)
     found = encoder.encode(conversation)
-    pieces, ends, at = [], [], 0
+    shown_tokens, ends, at = [], [], 0
     stops = [
-        place.span() for stop in encoder.template.stop_strings for place in re.finditer(re.escape(stop), found.text)
+        match.span() for stop in encoder.template.stop_strings for match in re.finditer(re.escape(stop), found.text)
     ]
     for n, ((_, end), label) in enumerate(zip(found.offsets[:MAX_PREVIEW_TOKENS], found.labels, strict=False)):
-        pieces.append(
-            [found.text[at:end], int(label != IGNORE_INDEX)]
-        )  # what a tokenizer skips belongs to the token after it
+        # what a tokenizer skips belongs to the token after it
+        shown_tokens.append([found.text[at:end], int(label != IGNORE_INDEX)])
         if label != IGNORE_INDEX and any(first < end and at < last for first, last in stops):
             ends.append(n)
         at = max(at, end)
     return {
-        "tokens": pieces,
+        "tokens": shown_tokens,
         "ends": ends,
         "count": len(found.ids),
         "trained": found.n_trained,
@@ -140,7 +142,7 @@ def tokens_of(run_config: RunConfig, conversation: dict[str, Any]) -> dict[str, 
         "text": found.text[:100_000],
         "template": encoder.template.name,
         "stop": encoder.template.stop_strings,
-        "shown": len(pieces),
+        "shown": len(shown_tokens),
         "caution": encoder.end_of_turn_warning(),
         "note": encoder.new_tokens_note(),
     }

@@ -21,21 +21,21 @@ _seen: dict[str, Any] = {"at": float("-inf")}
 def panel(running: dict[str, Any] | None) -> dict[str, Any]:
     """{devices, ram, disk, load}. Bytes and percent; unknown values are None.
 
-    running: the row of the live run. What its trainer reports, and on a card what the card's driver takes for it before the first tensor, is
-    its share; the rest of what is taken is others'.
+    running: the row of the live run. Its share of a device is what its trainer reports and, on a card, the context
+    that the driver takes before the first tensor; the rest of what is used belongs to others.
     """
     with _lock:
         if time.monotonic() - _seen["at"] > FRESH:
             _seen.update(at=time.monotonic(), answer=_read())
         answer = _seen["answer"]
-    return {**answer, "devices": [_shared(one, running, place) for place, one in enumerate(answer["devices"])]}
+    return {**answer, "devices": [_shared(entry, running, place) for place, entry in enumerate(answer["devices"])]}
 
 
 def _read() -> dict[str, Any]:
     import psutil  # arrives with the first question, not with the page
 
     memory, disk = psutil.virtual_memory(), shutil.disk_usage(home())
-    seen = [one.model_dump() | {"context": _context(one)} for one in devices()]
+    seen = [entry.model_dump() | {"context": _context(entry)} for entry in devices()]
     return {
         "devices": seen,
         "ram": {"total": memory.total, "used": memory.total - memory.available},
@@ -44,16 +44,16 @@ def _read() -> dict[str, Any]:
     }
 
 
-def _context(one: Device) -> int:
+def _context(entry: Device) -> int:
     """Bytes that a process takes of a card beside what torch's allocator counts."""
-    if not one.traits.cards:
+    if not entry.traits.cards:
         return 0
-    card = cards.find(one.name, one.memory)
+    card = cards.find(entry.name, entry.memory)
     return card.context if card else CONTEXT
 
 
-def _shared(one: dict[str, Any], running: dict[str, Any] | None, place: int) -> dict[str, Any]:
-    used = one["memory"] - one["free"]
+def _shared(entry: dict[str, Any], running: dict[str, Any] | None, place: int) -> dict[str, Any]:
+    used = entry["memory"] - entry["free"]
     reported = (running or {}).get("memory_now") or 0
-    mine = min(used, reported + one["context"]) if place == 0 and reported else 0
-    return {**one, "used": used, "mine": mine, "others": used - mine}
+    mine = min(used, reported + entry["context"]) if place == 0 and reported else 0
+    return {**entry, "used": used, "mine": mine, "others": used - mine}

@@ -1,4 +1,4 @@
-"""The doctor's card on the Runs page: begin an examination (a process of its own, python -m studio doctor), see how it goes, take its report."""
+"""The doctor's card on the Runs page: start `python -m studio doctor` as a process, follow it, fetch its report."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from studio.ui.who import VISITOR, WATCHER
 
 @rights.job()
 def examine(short: bool = False) -> dict[str, Any]:
-    """Begin an examination of this computer; it outlives the page. Returns {state}. Raises DeviceError while one goes on."""
+    """Start an examination, which outlives the page. Returns {state}. Raises DeviceError while one runs."""
     if doctor.latest()["state"] == "going":
         raise DeviceError(
             "The doctor is at work already.", "Wait until it is done; its progress stands on the Runs page.", "doctor"
@@ -33,7 +33,7 @@ def examine(short: bool = False) -> dict[str, Any]:
 
 @rights.read(WATCHER, VISITOR)
 def examined(ask: dict[str, Any]) -> Response:
-    """How it stands: {state: none, going, done or cut off, answer, notices}; without the figures, which are for the report. Words in `lang`."""
+    """{lang} -> {state: none, going, done or cut off, answer, notices}; the figures are left to the report."""
     lang, found = words.language(str(ask.get("lang") or "")), doctor.latest()
     answer = found["answer"]
     if answer:
@@ -52,13 +52,13 @@ def examined(ask: dict[str, Any]) -> Response:
 
 
 def notices(lang: str) -> list[dict[str, str]]:
-    """What is known of the devices already, without an examination: {text, hint}. Has torch asked, where it was not yet, what it sees."""
+    """What is known of the devices without an examination: {text, hint}. Starts torch's own check."""
     seen = device.scan_devices()
     first = seen.devices[0]
     if first.traits.cards:
         fit.ask_in_background(first, device.environment([first]))
     found: list[Any] = [*([wrong] if (wrong := fit.misfit(first)) else []), *seen.notices]
-    return [{"text": words.translate(one.text, lang), "hint": words.translate(one.hint, lang)} for one in found]
+    return [{"text": words.translate(known.text, lang), "hint": words.translate(known.hint, lang)} for known in found]
 
 
 @rights.read(WATCHER)

@@ -1,6 +1,6 @@
-"""Take a run away, from its page: an export runs as a process of its own (python -m studio export) and outlives the page.
+"""Exports of a run, from its page: `python -m studio export` as a process of its own, which outlives the page.
 
-exports/RUN/KIND.json holds its answer, KIND.log what it said, KIND.lock is held while it goes on.
+exports/RUN/KIND.json holds its answer, KIND.log its messages; KIND.lock is held while it runs.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from studio.ui import live, rights
 from studio.ui.who import VISITOR, WATCHER
 
 BITS = {"": "f16", "-q8": "q8_0", "-q6": "q6_k", "-q5": "q5_k_m", "-q4": "q4_k_m"}
-WEIGHED = "-imatrix"  # at the end of a kind: columns are weighed by what training rows put through them
+IMATRIX = "-imatrix"  # at the end of a kind: columns are weighed by what training rows put through them
 K_QUANTS = [f"gguf{end}" for end, precision in BITS.items() if "_k" in precision]
 KINDS = {
     "adapter": ("adapter", ""),
     "merged": ("merged", ""),
     **{f"gguf{end}": ("gguf", precision) for end, precision in BITS.items()},
-    **{kind + WEIGHED: ("gguf", BITS[kind.removeprefix("gguf")]) for kind in K_QUANTS},
+    **{kind + IMATRIX: ("gguf", BITS[kind.removeprefix("gguf")]) for kind in K_QUANTS},
     "ollama": ("ollama", ""),
 }
 
@@ -46,7 +46,7 @@ def take_away(name: str, kind: str) -> dict[str, Any]:
     if not lock.acquire():
         raise ExportError("This export is being written already.", "Wait until it is done.", "kind")
     try:
-        if kind.removesuffix(WEIGHED) in K_QUANTS and not llama_cpp.installed():
+        if kind.removesuffix(IMATRIX) in K_QUANTS and not llama_cpp.installed():
             raise llama_cpp.quantizer_missing()
         from studio.talk.reference import resolve
 
@@ -64,7 +64,7 @@ def take_away(name: str, kind: str) -> dict[str, Any]:
             to,
             "--json",
             *(["--precision", precision] if precision else []),
-            *(["--imatrix"] if kind.endswith(WEIGHED) else []),
+            *(["--imatrix"] if kind.endswith(IMATRIX) else []),
         ]
         with open(folder / f"{kind}.json", "wb") as answer, open(folder / f"{kind}.log", "wb") as log:
             subprocess.Popen(
@@ -83,36 +83,39 @@ def take_away(name: str, kind: str) -> dict[str, Any]:
 
 @rights.read(WATCHER, VISITOR)
 def taken(ask: dict[str, Any]) -> Response:
-    """How each export of a run stands: {exports: {kind: {state, said, answer}}, quantizer}; state: none, going, done, failed.
+    """The state of each export of a run: {exports: {kind: {state, said, answer}}, quantizer}.
 
-    quantizer: whether K-quants can be written here.
+    state: none, going, done or failed. quantizer: whether K-quants can be written here.
     """
     try:
         run_ = live.get_run(str(ask.get("id", "")))
     except StudioError as error:
         return Response(orjson.dumps({"exports": {}, "error": str(error)}), media_type="application/json")
-    told = {
+    answer = {
         "exports": {kind: _state(_folder(run_.id), kind) for kind in KINDS},
         "quantizer": bool(llama_cpp.installed()),
     }
-    return Response(orjson.dumps(told), media_type="application/json")
+    return Response(orjson.dumps(answer), media_type="application/json")
 
 
 def _state(folder: Path, kind: str) -> dict[str, Any]:
     going = is_locked(folder / f"{kind}.lock")
     try:
-        said = (folder / f"{kind}.log").read_text(errors="replace").strip().splitlines()[-1:]
+        last_line = (folder / f"{kind}.log").read_text(errors="replace").strip().splitlines()[-1:]
         text = (folder / f"{kind}.json").read_text(errors="replace")
     except OSError:
         return {"state": "none"}
     if going:
-        return {"state": "going", "said": said[0] if said else ""}
+        return {"state": "going", "said": last_line[0] if last_line else ""}
     try:
         answer = json.loads(text)
     except ValueError:
         return {
             "state": "failed",
-            "error": {"message": "The export was cut off before it was done.", "hint": said[0] if said else ""},
+            "error": {
+                "message": "The export was cut off before it was done.",
+                "hint": last_line[0] if last_line else "",
+            },
         }
     if "error" in answer:
         return {"state": "failed", "error": answer["error"]}

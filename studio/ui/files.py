@@ -1,5 +1,6 @@
-"""Which files an order may name. A page on this computer without a login serves its user, who may name any; every
-other page only the
+"""Which files an order may name.
+
+A page on this computer without a login serves its user, who may name any file. Every other page allows only the
 studio's own: uploads and samples as data, models and results as models, and no link that leads out of them.
 """
 
@@ -29,9 +30,7 @@ HINT = "On a page with a login, or that others can reach, use an upload, a sampl
 
 
 def allow(order: RunConfig) -> None:
-    """Refuse an order that names files it may not, or what would have to be fetched for somebody who only looks.
-    Raises OrderError.
-    """
+    """Refuse an order that names files it may not, or a download for somebody who only looks. Raises OrderError."""
     named = [one.source for one in order.data.sources()] + (
         [order.data.eval] if isinstance(order.data.eval, str) else []
     )
@@ -52,17 +51,13 @@ def allow(order: RunConfig) -> None:
 
 
 def allow_voice(name: str) -> None:
-    """Refuse to load what is no model of this studio, a base or a run's, where not every file may be named. Raises
-    RunError.
-    """
+    """Refuse to load what is no base or run of this studio, where files are restricted. Raises RunError."""
     if restricted() and name != "base":
         live.get_run(name.removeprefix("base:").partition("@")[0])
 
 
 def restricted() -> bool:
-    """Whether only the studio's own files may be named: the page has a login, can be reached by others, or the asker
-    does not own it.
-    """
+    """Whether only the studio's own files may be named: there is a login, others can reach it, or no owner asks."""
     return bool(os.environ.get(PUBLIC)) or who.guarded.get() or not who.owns()
 
 

@@ -1,11 +1,8 @@
-"""What a request may do: which Host names are answered, which posts are the page's own, which addresses each role may
-use.
+"""What a request may do: which Host names are answered, which posts are the page's own, which paths a role may use.
 
 Gradio checks none of this: any name that points here is answered (DNS rebinding), a few of its routes take plain-text
-and form posts
-from any web site, and who is logged in may call everything. This is the second wall; the first is at each function
-(rights.py).
-What is not listed here is not served.
+and form posts from any web site, and who is logged in may call everything. This is the second wall; the first is at
+each function (rights.py). What is not listed here is not served.
 """
 
 from __future__ import annotations
@@ -33,7 +30,7 @@ ASK = "/studio/ask/"  # the page's reading questions (questions.py)
 STARTED = f"{API}/startup-events"  # gradio asks itself whether it is up; tells nothing
 WATCHED = ("status", "inspect", "estimate")  # the jobs that change nothing
 VISITED = ("chat", "chat_ask", "chat_stop", "chat_load")  # and those a visitor of a Space may use as well
-LOOKED_AT = (
+READ_PATHS = (
     "",
     "/config",
     "/theme.css",
@@ -48,7 +45,7 @@ READ = tuple(
 )  # by the owner's gradio_client
 POSTED = tuple(API + path for path in ("/queue/join", "/upload", "/reset", "/cancel"))
 CALLED = tuple(f"{API}/{way}/" for way in ("run", "api", "call"))
-SIGNING = ("/login/huggingface", "/login/callback", "/logout")  # of a Space
+LOGIN_PATHS = ("/login/huggingface", "/login/callback", "/logout")  # of a Space
 UNUSED = (
     "/gradio_api/deep_link",
     "/gradio_api/component_server",
@@ -57,20 +54,21 @@ UNUSED = (
 MAX_BYTES = 4 << 20  # bytes of a call; an upload has a limit of its own
 SLOWEST = 30.0  # seconds for a call to arrive
 POLICY = (
-    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
-    "font-src 'self' data:; media-src 'self' blob:; worker-src 'self' blob:; connect-src 'self'; object-src 'none'; base-uri 'self'; "
-    "form-action 'self'; frame-ancestors "
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data: blob:; font-src 'self' data:; media-src 'self' blob:; worker-src 'self' blob:; "
+    "connect-src 'self'; object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors "
 )
 Refusal = tuple[int, str]
 
 
 class Guard:
-    """ASGI middleware: 400 for a foreign Host, 401 and 403 beyond one's rights, 404 for what the page does not use,
-    429 for too much at once.
+    """ASGI middleware.
 
-    role: who sends a request, by its scope. visitors: who is not logged in may look and chat. door: the login, if
-    there is one. ending: told when
-    somebody leaves a login that is not ours.
+    It answers 400 for a foreign Host, 401 and 403 beyond one's rights, 404 for what the page does not use, and 429 for
+    too much at once.
+
+    role: who sends a request, by its scope. visitors: who is not logged in may look and chat. login_page: the login, if
+    there is one. ending: called when somebody leaves a login that is not ours.
     """
 
     def __init__(
@@ -111,9 +109,9 @@ class Guard:
 
     async def _pass(self, scope: dict[str, Any], receive: Any, send: Any, role: str) -> None:
         """What is let through: to the login, to where it was sent, or to a refusal that only the body could tell."""
-        entering = self.login_page.entering(Request(scope), role) if self.login_page else None
-        if entering is not None:
-            await entering(scope, receive, send)
+        response = self.login_page.response_for(Request(scope), role) if self.login_page else None
+        if response is not None:
+            await response(scope, receive, send)
             return
         if self.ending and scope["path"].rstrip("/") == "/logout":
             self.ending(scope)
@@ -123,11 +121,11 @@ class Guard:
             and scope["path"].startswith((*CALLED, f"{API}/queue/"))
         ):
             body = await _body(scope, receive)
-            refusal = (413, "That is too long, or came too slowly.") if body is None else _numbered(body, role)
+            refusal = (413, "That is too long, or came too slowly.") if body is None else _refuse_by_number(body, role)
             if refusal:
                 await PlainTextResponse(refusal[1], refusal[0])(scope, receive, send)
                 return
-            receive = _again(body or b"", receive)
+            receive = _replay(body or b"", receive)
         await self.app(scope, receive, send)
 
     def refusal(self, scope: dict[str, Any], role: str = OWNER) -> Refusal | None:
@@ -141,11 +139,11 @@ class Guard:
 
     def _foreign(self, scope: dict[str, Any], host: str) -> Refusal | None:
         """What another site's page sends: every post; of the rest, all but what a person opens by a link."""
-        headers, looks = dict(scope["headers"]), scope["method"] in ("GET", "HEAD")
+        headers, reads = dict(scope["headers"]), scope["method"] in ("GET", "HEAD")
         own = headers.get(b"sec-fetch-site", b"none") in (b"same-origin", b"none")
-        opened = looks and headers.get(b"sec-fetch-mode") == b"navigate" and scope["path"].rstrip("/") != "/logout"
+        opened = reads and headers.get(b"sec-fetch-mode") == b"navigate" and scope["path"].rstrip("/") != "/logout"
         origin = headers.get(b"origin")
-        if not (own or opened) or (not looks and origin is not None and not self._own(origin.decode("latin-1"), host)):
+        if not (own or opened) or (not reads and origin is not None and not self._own(origin.decode("latin-1"), host)):
             return 403, "Posts from other sites are refused."
         return None
 
@@ -158,19 +156,19 @@ class Guard:
 
     def _beyond(self, method: str, path: str, role: str) -> Refusal | None:
         """What its sender has no right to, or what is not served to anybody. Logging in is for everybody."""
-        looks = method in ("GET", "HEAD")
+        reads = method in ("GET", "HEAD")
         if self.login_page and path == "/login":
             return None
         if role == NOBODY:
-            return None if looks and path in ("", STARTED) else (401, "Log in first.")
-        if looks and (path in LOOKED_AT or path.startswith(FOLDERS) or (path in SIGNING and of_space())):
+            return None if reads and path in ("", STARTED) else (401, "Log in first.")
+        if reads and (path in READ_PATHS or path.startswith(FOLDERS) or (path in LOGIN_PATHS and of_space())):
             return None
         if method == "POST" and (path.startswith(ASK) or (self.login_page and path == "/logout")):
             return None
         if role == OWNER:
             known = (
                 path in READ or path.startswith(CALLED)
-                if looks
+                if reads
                 else method == "POST" and (path in POSTED or path.startswith(CALLED))
             )
             return None if known else (404, "Not found.")
@@ -182,7 +180,7 @@ class Guard:
             return 404, "There is no login here."
         return (
             (404, "Not found.")
-            if looks and path not in READ and not path.startswith(CALLED)
+            if reads and path not in READ and not path.startswith(CALLED)
             else (403, "Only the owner may do this here.")
         )
 
@@ -190,25 +188,23 @@ class Guard:
         return WATCHED + (VISITED if role == VISITOR else ())
 
     def may(self, scope: dict[str, Any], role: str = OWNER) -> str | None:
-        """The jobs that somebody may call, for the page to grey the others; "*" for all. Said with every answer to a
-        reading question, None elsewhere.
-        """
+        """The jobs that a role may call, as a header of every answer to a reading question; "*" for all, else None."""
         if role == NOBODY or not scope["path"].startswith(ASK):
             return None
         return "*" if role == OWNER else " ".join(self._allowed(role))
 
     def _with_headers(self, send: Any, may: str | None) -> Any:
-        said = [
+        headers = [
             (b"x-content-type-options", b"nosniff"),
             (b"referrer-policy", b"same-origin"),
             (b"content-security-policy", self.policy.encode()),
         ]
-        said += [(b"x-studio-may", may.encode())] if may else []
-        said += [(b"x-studio-login", b"1")] if may and self.login_page else []
+        headers += [(b"x-studio-may", may.encode())] if may else []
+        headers += [(b"x-studio-login", b"1")] if may and self.login_page else []
 
         async def sending(message: dict[str, Any]) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", []), *said]
+                message["headers"] = [*message.get("headers", []), *headers]
             await send(message)
 
         return sending
@@ -226,7 +222,7 @@ async def _body(scope: dict[str, Any], receive: Any) -> bytes | None:
     return None
 
 
-def _again(body: bytes, receive: Any) -> Any:
+def _replay(body: bytes, receive: Any) -> Any:
     """A receive that hands out a body that was read already."""
     given = False
 
@@ -240,10 +236,8 @@ def _again(body: bytes, receive: Any) -> Any:
     return receiving
 
 
-def _numbered(body: bytes, role: str) -> Refusal | None:
-    """A function asked for by its number, which gradio prefers to the name in the address: only the owner's programs
-    do that.
-    """
+def _refuse_by_number(body: bytes, role: str) -> Refusal | None:
+    """Refuse a call by function number, which gradio prefers to the name in the path, to all but the owner."""
     if role == OWNER:
         return None
     try:

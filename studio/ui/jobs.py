@@ -1,8 +1,7 @@
-"""The jobs that can be called by name, by the page and by gradio_client alike: import, inspect, estimate, start, status, stop, chat,
-time_device.
+"""The jobs that the page and gradio_client call by name: import, inspect, estimate, start, status, stop, chat, …
 
-Every argument is checked here, whatever the page checked before, and each job says who may call it (rights.py). A refusal comes as one
-sentence and one hint.
+Every argument is checked here, whatever the page checked before, and each job declares who may call it (rights.py).
+A refusal comes as one sentence and one hint.
 """
 
 from __future__ import annotations
@@ -34,14 +33,15 @@ def build() -> None:
         "time_device": time_device,
     }.items():
         rights.register(job, name)
-    zero.with_gpu(_answered)  # marked before the launch, where ZeroGPU looks for one that is
+    zero.with_gpu(_answered)  # before the launch, when ZeroGPU looks for marked functions
 
 
 @rights.job(waits=True)
 def import_file(file: dict[str, Any], name: str = "") -> dict[str, Any]:
-    """Keep an uploaded data file in the studio; returns {source, name, bytes}. file: what gradio_client's handle_file gives.
+    """Keep an uploaded data file in the studio; returns {source, name, bytes}.
 
-    The name is made safe; a second file of a name gets a number. Raises DataError when it is no upload or no data.
+    file: what gradio_client's handle_file gives. The name is made safe; a second file of a name gets a number.
+    Raises DataError when it is no upload or no data.
     """
     path = uploads.uploaded(file.get("path") if isinstance(file, dict) else file)
     try:
@@ -54,7 +54,7 @@ def import_file(file: dict[str, Any], name: str = "") -> dict[str, Any]:
 
 @rights.job(WATCHER, VISITOR, changes=False, waits=True)
 def inspect(source: str, format: str = "auto") -> dict[str, Any]:
-    """What a data file is: {format, container, rows, refused, problems: {kind: rows}, columns, unused, notes, reason, fingerprint}."""
+    """A data file's format, container, rows, problems ({kind: rows}), columns, notes and fingerprint."""
     _ordered({"data": {"train": _text(source, "source"), "format": _text(format, "format")}})
     found = data.read(source, format)
     return {
@@ -73,7 +73,7 @@ def inspect(source: str, format: str = "auto") -> dict[str, Any]:
 
 @rights.job(WATCHER, VISITOR, changes=False, waits=True)
 def estimate(order: str) -> dict[str, Any]:
-    """Memory, time and disk of an order in YAML, before it starts, under the names `python -m studio estimate` gives."""
+    """Memory, time and disk of an order in YAML, with the keys of `python -m studio estimate --json`."""
     run_config = _parsed(order)
     facts = measure.facts_of(run_config)
     if facts is None:
@@ -101,7 +101,7 @@ def start(order: str) -> dict[str, Any]:
 
 @rights.job(WATCHER, VISITOR, changes=False)
 def status(name: str) -> dict[str, Any]:
-    """What a run is and how it stands, under the names `python -m studio show` gives. name: the run, a part of it, or last."""
+    """A run's summary, with the keys of `python -m studio show --json`. name: the run, a part of it, or last."""
     return run.summary(run.find(_text(name, "name")))
 
 
@@ -115,25 +115,26 @@ def stop(name: str, discard: bool = False) -> dict[str, Any]:
 @rights.job(VISITOR, waits=True)
 def chat(model: str, prompt: str) -> dict[str, Any]:
     """One answer of a finished run (its id) or of a base (base:MODEL): {answer, tokens, tokens_per_second}."""
-    voice, asked = _text(model, "model"), _text(prompt, "prompt")
-    guard.allow_voice(voice)
-    return zero.with_gpu(_answered)(voice, asked)
+    reference, prompt = _text(model, "model"), _text(prompt, "prompt")
+    guard.allow_voice(reference)
+    return zero.with_gpu(_answered)(reference, prompt)
 
 
-def _answered(voice: str, asked: str) -> dict[str, Any]:
+def _answered(reference: str, prompt: str) -> dict[str, Any]:
     handle = server.server()
-    handle.load([voice])
+    handle.load([reference])
     text, usage = [], {}
-    for piece in handle.stream(voice, [{"role": "user", "content": asked}]):
-        text.append(piece.text)
-        usage = piece.usage or usage
+    for chunk in handle.stream(reference, [{"role": "user", "content": prompt}]):
+        text.append(chunk.text)
+        usage = chunk.usage or usage
     return {"answer": "".join(text), "tokens": usage.get("tokens"), "tokens_per_second": usage.get("tokens_per_second")}
 
 
 @rights.job(waits=True)
 def time_device() -> dict[str, Any]:
-    """Time this computer's first device, so that forecasts rest on it (half a minute); returns {device, rates}: FLOP/s by kind of method.
+    """Time this computer's first device, so that forecasts rest on it; returns {device, rates (FLOP/s by method)}.
 
+    It takes half a minute.
     Raises DeviceError when a run has the device.
     """
     one = device.devices()[0]

@@ -1,7 +1,7 @@
 """What a page asks once a second: only what is new since its last question. Reads, never changes anything.
 
-Every answer is small (POINTS rows, output.LOG bytes) and says with `more` that the page should ask again at once. Answers are encoded here,
-because the web framework's own encoder takes tens of milliseconds for a thousand rows.
+Every answer is small (POINTS_PER_ANSWER rows, LOG_BYTES of log) and says with `more` that the page should ask again at
+once. Answers are encoded by orjson: the web framework's own encoder takes tens of milliseconds for a thousand rows.
 """
 
 from __future__ import annotations
@@ -35,7 +35,10 @@ tails = Tails()
 
 
 class RunsSnapshot(NamedTuple):
-    """All runs at one look. rows: the table, the newest first; mark: changes when a row that stands still does; runs: by id, with their rows."""
+    """All runs at one moment.
+
+    rows: the table, the newest first. mark: changes when a row that is not alive does. runs: by id, with their rows.
+    """
 
     rows: list[dict[str, Any]]
     mark: str
@@ -43,7 +46,7 @@ class RunsSnapshot(NamedTuple):
 
 
 class Listing:
-    """The table of all runs, read at most once in FRESH seconds and only where a diary has changed."""
+    """The table of all runs, read at most once in FRESH seconds and only where events have changed."""
 
     def __init__(self) -> None:
         self._lock, self._at, self._seen = threading.Lock(), float("-inf"), RunsSnapshot([], "", {})
@@ -55,7 +58,7 @@ class Listing:
     def snapshot(self) -> RunsSnapshot:
         with self._lock:
             if time.monotonic() - self._at > FRESH:
-                found = {one.id: (one, row) for one in run.runs() if (row := self._row(one)) is not None}
+                found = {run_.id: (run_, row) for run_ in run.runs() if (row := self._row(run_)) is not None}
                 rows = [row for _, row in found.values()]
                 self._known = {name: self._known[name] for name in found if name in self._known}
                 self._seen = RunsSnapshot(rows, _mark_of(rows), found)
@@ -67,27 +70,27 @@ class Listing:
         with self._lock:
             self._at = float("-inf")
 
-    def _row(self, one: Run) -> dict[str, Any] | None:
-        """One run's row; the last one known of a run that cannot be read just now, None where none is: it does not hide the others."""
-        mark = _mark(one)
-        known = self._known.get(one.id)
+    def _row(self, run_: Run) -> dict[str, Any] | None:
+        """One run's row; the last one known where the run cannot be read just now; None without one."""
+        mark = _mark(run_)
+        known = self._known.get(run_.id)
         if known and known[0] == mark and known[1]["state"] not in ("queued", *ALIVE):
             return known[1]
         try:
-            row = status(tails.of(one))
+            row = status(tails.of(run_))
         except OSError:  # deleted between two looks, or not readable
-            return known[1] if known and one.folder.is_dir() else None
-        self._known[one.id] = (mark, row)
+            return known[1] if known and run_.folder.is_dir() else None
+        self._known[run_.id] = (mark, row)
         return row
 
 
 listing = Listing()
 
 
-def _mark(one: Run) -> tuple[Any, ...]:
+def _mark(run_: Run) -> tuple[Any, ...]:
     """Changes when anything the row shows may have changed."""
     marks: list[Any] = []
-    for path in (one.events_file, one.result, one.folder):
+    for path in (run_.events_file, run_.result, run_.folder):
         try:
             found = path.stat()
             marks.append((found.st_ino, found.st_size, found.st_mtime_ns))
@@ -98,19 +101,19 @@ def _mark(one: Run) -> tuple[Any, ...]:
 
 def status(tail: Tail) -> dict[str, Any]:
     """The summary of the surface, and what a page shows beside it: percent, seconds left, bytes on disk."""
-    one = tail.run  # it keeps its order, so no YAML is read again
-    row = run.summary(one, tail.digest())
+    run_ = tail.run  # it caches its config, so no YAML is read again
+    row = run.summary(run_, tail.digest())
     if row["state"] == "lost":  # it may have ended between our reading and the lock's answer
-        row = run.summary(one, tail.refresh().digest())
+        row = run.summary(run_, tail.refresh().digest())
     row["memory_now"] = tail.recent[-1][1].get("memory") if tail.recent else None
     row["percent"] = _percent(row)
     row["left"] = _left(row, tail)
-    row["bytes"] = one.size() if row["state"] not in ALIVE else None
+    row["bytes"] = run_.size() if row["state"] not in ALIVE else None
     row["loss"] = row["best_eval_loss"] if row["best_eval_loss"] is not None else row["train_loss"]
     row["points"] = tail.points
     if row["state"] == "queued":
-        turn = latest(tail.others, "phase")
-        row["order"] = turn.get("order") or turn.get("at", 0.0)
+        queued = latest(tail.others, "phase")
+        row["order"] = queued.get("order") or queued.get("at", 0.0)
     return row
 
 
@@ -121,7 +124,7 @@ def _percent(row: dict[str, Any]) -> float | None:
 
 
 def _left(row: dict[str, Any], tail: Tail) -> float | None:
-    """Seconds to the last step: the estimate at first, then the pace of the run, with the evaluations and savings still to come."""
+    """Seconds to the last step: from the estimate at first, then from the run's pace and the pauses still to come."""
     plan = latest(tail.others, "plan")
     if row["state"] not in ALIVE or not plan:
         return None
@@ -162,10 +165,10 @@ def _part(ask: dict[str, Any], seen: RunsSnapshot) -> dict[str, Any]:
     """One run's news. ask: {id, generation, points, others, log}; log: {file, at} or null for none."""
     name = str(ask.get("id", ""))
     try:
-        one, row = seen.runs.get(name) or (get_run(name), None)
+        run_, row = seen.runs.get(name) or (get_run(name), None)
     except StudioError as error:
         return {"id": name, "gone": error.message}
-    tail = tails.of(one)
+    tail = tails.of(run_)
     same = ask.get("generation") == tail.generation
     start = _index(ask.get("points")) if same else 0
     other = _index(ask.get("others")) if same else 0
@@ -185,11 +188,11 @@ def _part(ask: dict[str, Any], seen: RunsSnapshot) -> dict[str, Any]:
         "others": tail.others[other : other + MAX_EVENTS],
         "next": min(len(tail.others), other + MAX_EVENTS),
         "status": (row or status(tail)) | {"signs": tail.signs()},
-        "checkpoints": checkpoints.steps(one.checkpoints),
+        "checkpoints": checkpoints.steps(run_.checkpoints),
     }
     part["more"] = stop < tail.points or part["next"] < len(tail.others)
     if ask.get("log") is not None:
-        part["log"] = log_window.since(one, ask["log"])
+        part["log"] = log_window.since(run_, ask["log"])
     return part
 
 
@@ -199,10 +202,10 @@ def _index(value: Any) -> int:
 
 def get_run(name: str) -> Run:
     """The run of exactly this id. Raises StudioError; never leaves the folder of runs."""
-    one = Run(inside(subfolder("runs"), name.replace("\0", "")))
-    if one.id != name or name.startswith(".") or not run.is_run(one.folder):
+    run_ = Run(inside(subfolder("runs"), name.replace("\0", "")))
+    if run_.id != name or name.startswith(".") or not run.is_run(run_.folder):
         raise RunError(f"There is no run {name!r}.", "It may have been deleted. All runs stand in the list.", "run")
-    return one
+    return run_
 
 
 @rights.read(WATCHER, VISITOR, waits=True)
@@ -219,8 +222,8 @@ def whole_log(ask: dict[str, Any]) -> Response:
 def order(ask: dict[str, Any]) -> Response:
     """A run's order and the checkpoints it has: {order: YAML, plain, checkpoints}."""
     try:
-        one = get_run(str(ask.get("id", "")))
-        config = one.config
+        run_ = get_run(str(ask.get("id", "")))
+        config = run_.config
     except StudioError as error:
         return json_response({"order": "", "error": str(error)})
     text = config.to_yaml()
@@ -228,7 +231,7 @@ def order(ask: dict[str, Any]) -> Response:
         {
             "order": text,
             "plain": yaml.safe_load(text),
-            "checkpoints": [_checkpoint(one, step) for step in checkpoints.steps(one.checkpoints)],
+            "checkpoints": [_checkpoint(run_, step) for step in checkpoints.steps(run_.checkpoints)],
         }
     )
 
@@ -243,7 +246,7 @@ def differences(ask: dict[str, Any]) -> Response:
         except StudioError:
             continue
     return json_response(
-        {"settings": compare.differing(found), "answers": compare.answers([tails.of(one).digest() for one in found])}
+        {"settings": compare.differing(found), "answers": compare.answers([tails.of(run_).digest() for run_ in found])}
     )
 
 
@@ -263,8 +266,8 @@ def json_response(answer: dict[str, Any]) -> Response:
     )
 
 
-def _checkpoint(one: Run, step: int) -> dict[str, Any]:
-    folder = one.checkpoints / f"checkpoint-{step}"
+def _checkpoint(run_: Run, step: int) -> dict[str, Any]:
+    folder = run_.checkpoints / f"checkpoint-{step}"
     return {
         "step": step,
         "faults": checkpoints.faults(folder),

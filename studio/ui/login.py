@@ -22,10 +22,10 @@ REMEMBERED = 4096  # addresses
 class Gate:
     """Whether a name and a password are right. While an address is locked out, nothing it gives is.
 
-    strong: the owner's password is made of random bits, which nobody guesses; it opens at any time, so no stranger's
-    tries shut the owner out.
+    strong: the owner's password is made of random bits, which nobody guesses; it is accepted at any time, so that no
+    stranger's tries lock the owner out.
     proxied: connections come from a known proxy (a tunnel, a Space's), so many people share one.
-    A browser that was let in before (who.device) is counted by itself.
+    A browser that logged in before (who.device) is counted by itself.
     """
 
     def __init__(
@@ -54,19 +54,19 @@ class Gate:
             if self._shut(where):
                 return False
             if right:
-                for one in where:
-                    self._wrong.pop(one, None)
+                for key in where:
+                    self._wrong.pop(key, None)
                 self._friends.update(where)
                 return True
             self._count(where)
             return False
 
     def locked(self) -> float:
-        """Seconds until the asker may try again; 0 where it may now."""
+        """Seconds until the requester may try again; 0 where it may now."""
         with self._lock:
             now, where = self._clock(), self._where()
             closed = 0.0 if self._friends & set(where) or who.device.get() else self._closed
-            return max(0.0, closed - now, *(self._until.get(one, 0.0) - now for one in where))
+            return max(0.0, closed - now, *(self._until.get(key, 0.0) - now for key in where))
 
     def _where(self) -> list[str]:
         """What the asker's tries are counted by."""
@@ -79,29 +79,27 @@ class Gate:
     def _shut(self, where: list[str]) -> bool:
         now = self._clock()
         known = who.device.get() or where[0] in self._friends
-        return any(now < self._until.get(one, 0.0) for one in where) or (now < self._closed and not known)
+        return any(now < self._until.get(key, 0.0) for key in where) or (now < self._closed and not known)
 
     def _count(self, where: list[str]) -> None:
         """A wrong password more."""
         now = self._clock()
-        for one in where:
-            mine = [*(at for at in self._wrong.pop(one, []) if now - at < WINDOW), now]
-            self._wrong[one] = mine
-            if len(mine) >= (PEER if one.startswith("over ") else TRIES):
-                self._until[one] = now + WINDOW
-                del self._wrong[one]
+        for key in where:
+            mine = [*(at for at in self._wrong.pop(key, []) if now - at < WINDOW), now]
+            self._wrong[key] = mine
+            if len(mine) >= (PEER if key.startswith("over ") else TRIES):
+                self._until[key] = now + WINDOW
+                del self._wrong[key]
         self._everybody = [*(at for at in self._everybody if now - at < WINDOW), now]
         if len(self._everybody) >= CEILING:
             self._closed, self._everybody = now + WINDOW, []
-        self._until = {one: until for one, until in self._until.items() if until > now}
+        self._until = {key: until for key, until in self._until.items() if until > now}
         while len(self._wrong) > REMEMBERED:
             self._wrong.popitem(last=False)
 
 
 def network(address: str) -> str:
-    """Whose tries are counted together: an IPv4 address; of IPv6 the first half, since one household has all of the
-    second.
-    """
+    """The network whose tries are counted together: an IPv4 address, or the /64 prefix of an IPv6 address."""
     try:
         found = ipaddress.ip_address(address)
     except ValueError:

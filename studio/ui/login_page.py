@@ -30,9 +30,9 @@ WRONG, LATER = "That is not right.", "Too many wrong tries. Try again in {second
 
 
 class LoginPage:
-    """The login of one page. token: what the printed address carries, the same as a made-up owner's password; None:
-    there is none.
+    """The login of one page.
 
+    token: what the printed address carries, the same as a generated owner's password; None without one.
     framed: whether the page stands in a frame of another site, as a Space's does.
     """
 
@@ -51,7 +51,7 @@ class LoginPage:
             Route("/logout", self._logout, methods=["POST"]),
         ]
 
-    def entering(self, request: Request, role: str) -> Response | None:
+    def response_for(self, request: Request, role: str) -> Response | None:
         """The answer to a look at the page that carries a token, or comes from nobody; None for every other request."""
         if request.method not in ("GET", "HEAD") or request.url.path.rstrip("/"):
             return None
@@ -113,42 +113,45 @@ class LoginPage:
             )
         if self.framed:  # Starlette knows the word from Python 3.14 on
             answer.raw_headers[:] = [
-                (key, said + b"; Partitioned" if key == b"set-cookie" else said) for key, said in answer.raw_headers
+                (key, value + b"; Partitioned" if key == b"set-cookie" else value) for key, value in answer.raw_headers
             ]
         answer.headers["cache-control"] = "no-store"
         return answer
 
     def _attributes(self, request: Request) -> dict[str, Any]:
-        """Only this site's own pages send the cookie; inside another site's frame it must say more, and is kept apart
-        there.
-        """
+        """The cookie's attributes: sent by this site's pages alone, or inside another site's frame on a Space."""
         secure = request.headers.get("x-forwarded-proto", request.url.scheme) == "https"
         if self.framed and secure:
             return {"path": "/", "httponly": True, "secure": True, "samesite": "none"}
         return {"path": "/", "httponly": True, "secure": secure, "samesite": "lax"}
 
     def _page(
-        self, request: Request, said: str = "", status: int = 200, headers: dict[str, str] | None = None, **values: Any
+        self,
+        request: Request,
+        message: str = "",
+        status: int = 200,
+        headers: dict[str, str] | None = None,
+        **values: Any,
     ) -> Response:
-        """The login page in the language that the browser or `?lang` asks for. gradio_client reads in it that there
-        is a login.
-        """
+        """The login page in the language of the browser or `?lang`; gradio_client reads in it that there is a login."""
         lang = words.language(request.query_params.get("lang") or request.headers.get("accept-language"))
 
-        def told(text: str) -> str:
+        def translated(text: str) -> str:
             return html.escape(words.say(text, lang, **values))
 
         other = "en" if lang == "zh" else "zh"
         filled = words.SLOT.sub(
             lambda slot: {
-                "said": f'<p role="alert">{told(said)}</p>' if said else "",
+                "said": f'<p role="alert">{translated(message)}</p>' if message else "",
                 "lang": {"zh": "zh-CN"}.get(lang, lang),
                 "other": other,
                 "tongue": words.LANGUAGES[other],
             }.get(slot[1], slot[0]),
             assets.read("login.html"),
         )
-        filled = assets.TRANSLATED.sub(lambda found: found[0].replace(f">{found[1]}<", f">{told(found[1])}<"), filled)
+        filled = assets.TRANSLATED.sub(
+            lambda found: found[0].replace(f">{found[1]}<", f">{translated(found[1])}<"), filled
+        )
         return HTMLResponse(filled, status, {"cache-control": "no-store", **(headers or {})})
 
 

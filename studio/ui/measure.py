@@ -1,4 +1,4 @@
-"""How long the rows of an order are in tokens, counted with the model's own tokenizer and template; kept until something changes."""
+"""Lengths in tokens of an order's rows, counted with the model's tokenizer and template; cached by their inputs."""
 
 from __future__ import annotations
 
@@ -28,9 +28,10 @@ SAMPLE_ROWS = 4000  # rows; of more, so many spread evenly are counted and the r
 
 @dataclass(frozen=True)
 class Lengths:
-    """Per counted row: tokens, and those of them with a label, before any cut. of: usable rows in all. noted: what template and model make of them.
+    """Per counted row: its tokens and its labels, before any cut.
 
-    context: tokens the model reads. texts: whether the rows are plain texts, which can be split.
+    of: usable rows in all. noted: what template and model make of them. texts: whether rows are plain texts, which can
+    be split.
     """
 
     tokens: np.ndarray
@@ -45,21 +46,23 @@ class Lengths:
         """(reason, hint) of the first row that the template could not render."""
         return next(((one.reason, one.hint) for one in self.noted.problems if one.kind == "unrenderable"), ("", ""))
 
-    def rows(self, max_length: int, held: int, split: bool = False) -> RowStatistics:
-        """What the estimate wants to know, scaled to all rows but the held ones. split: too long texts are parted, not cut."""
+    def rows(self, max_length: int, held_out: int, split: bool = False) -> RowStatistics:
+        """What the estimate needs, scaled to all rows but those held out. split: long texts are split, not cut."""
         cut = np.minimum(self.tokens, max_length)
         if split and self.texts:
             whole, rest = np.divmod(self.tokens, max_length)
             cut = np.concatenate((np.full(int(whole.sum()), max_length), rest[rest > 0]))
-        factor = max(0, self.of - held) / max(1, len(self.tokens))
+        factor = max(0, self.of - held_out) / max(1, len(self.tokens))
         share = float(self.trained.sum()) / max(1.0, float(self.tokens.sum()))
         total = int(cut.sum() * factor)
-        count = self.of - held if not split or not self.texts else round(len(cut) * factor)
-        return RowStatistics(max(1, count), max(1, total), max(1, int(total * share)), int(cut.max(initial=1)), held)
+        count = self.of - held_out if not split or not self.texts else round(len(cut) * factor)
+        return RowStatistics(
+            max(1, count), max(1, total), max(1, int(total * share)), int(cut.max(initial=1)), held_out
+        )
 
 
 def names_data(order: Any) -> bool:
-    """Whether a plain order names training data, or something else in its place, which is to be refused; else nothing is chosen yet."""
+    """Whether a plain order names training data (or something invalid in its place)."""
     chosen = order.get("data") if isinstance(order, dict) else None
     return bool(chosen.get("train")) if isinstance(chosen, dict) else chosen is not None
 
@@ -75,7 +78,7 @@ def encoder(run_config: RunConfig, folder: Path, max_length: int | None = None) 
 
 
 def lengths(run_config: RunConfig, dataset: data.Dataset) -> Lengths | None:
-    """Lengths of the rows that the decisions leave; None while no tokenizer is on this computer. Raises TemplateError, DataError."""
+    """Lengths of the rows that the decisions keep; None without a tokenizer. Raises TemplateError, DataError."""
     folder = folder_of(run_config)
     if folder is None:
         return None
@@ -111,7 +114,7 @@ class _Key:
 def _lengths(key: _Key) -> Lengths:
     _, decisions, folder, name, train_on, reasoning, added = key.rest
     conversations = key.dataset.decide(dict(decisions)).conversations
-    one = Encoder(
+    encoder_ = Encoder(
         folder, template.load(name, new_tokens.tokenizer_folder(folder, added)), None, "cut", train_on, reasoning, added
     )
     tokens, trained, noted = [], [], data.TemplateProblems()
@@ -120,8 +123,8 @@ def _lengths(key: _Key) -> Lengths:
             raise TemplateError(
                 "The template takes too long for these rows.", "Choose another template.", "data.template"
             )
-        for row, found in zip(batch, one.encode_each(batch), strict=True):
-            noted.check(row, found, one)
+        for row, found in zip(batch, encoder_.encode_each(batch), strict=True):
+            noted.check(row, found, encoder_)
             if not isinstance(found, TemplateError):
                 tokens.append(len(found.ids))
                 trained.append(found.n_trained)
@@ -130,7 +133,7 @@ def _lengths(key: _Key) -> Lengths:
         np.array(trained, np.int64),
         len(conversations),
         noted,
-        one.context_length,
+        encoder_.context_length,
         key.dataset.format == "text",
     )
 
@@ -138,9 +141,9 @@ def _lengths(key: _Key) -> Lengths:
 def _spread(conversations: Conversations, batch: int = 250) -> Any:
     """At most COUNTED conversations, evenly over the file, a batch at a time."""
     count = len(conversations)
-    run_config = list(range(count)) if count <= SAMPLE_ROWS else [n * count // SAMPLE_ROWS for n in range(SAMPLE_ROWS)]
-    for start in range(0, len(run_config), batch):
-        yield list(conversations.take(run_config[start : start + batch]))
+    indices = list(range(count)) if count <= SAMPLE_ROWS else [n * count // SAMPLE_ROWS for n in range(SAMPLE_ROWS)]
+    for start in range(0, len(indices), batch):
+        yield list(conversations.take(indices[start : start + batch]))
 
 
 def text_of(conversation: dict[str, Any]) -> Any:
@@ -185,7 +188,7 @@ def facts_of(run_config: RunConfig) -> model.ModelFacts | None:
         return None
 
 
-def silence(run_config: RunConfig) -> str | None:
+def unanswered_by(run_config: RunConfig) -> str | None:
     """The service that a question about the ordered model waits for, in a sentence; None where none does."""
     if source.local(run_config.model) is not None:
         return None
@@ -199,7 +202,7 @@ def silence(run_config: RunConfig) -> str | None:
 
 
 def read(source: str, run_config: RunConfig) -> data.Dataset:
-    """A source of an order, read. One that lies on the Hub is fetched behind the question; raises Unanswered while that takes longer."""
+    """A source of an order, read. One on the Hub is fetched in the background; raises Unanswered while that lasts."""
     if not data.is_local(source):
         single_flight.ask(("data", source), lambda: data.locate(source), hub(), wait=10)
     return data.read(source, run_config.data.format, run_config.data.mapping, encoding=run_config.data.encoding)

@@ -1,7 +1,7 @@
 """What the page may ask: the reading functions of its parts, by name, over one plain route of their own.
 
-A tab's module names them in READS. They change nothing, take one JSON object, and give one, or a response. Gradio has a route for such
-functions too; it costs three times as much a call, and reads posts of any content type.
+A tab's module names them in READS. They change nothing, take one JSON object, and return one, or a response. Gradio
+has a route for such functions too; it costs three times as much a call, and reads posts of any content type.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ MAX_BYTES = 4 << 20  # bytes of a question: an order, and a long text in it
 
 
 class Question(BaseModel):
-    """What may stand in a question, and as what. Numbers that count are taken as 0 where they are none: a page may be older than its server."""
+    """The keys of a question and their types. A count of a wrong type is read as 0: a page may be outdated."""
 
     model_config = ConfigDict(extra="allow", strict=True)
     order: dict[str, Any] | None = None
@@ -73,8 +73,8 @@ def route() -> Route:
         if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
             return PlainTextResponse("Ask in JSON.", 415)
         body = b""
-        async for piece in request.stream():
-            body += piece
+        async for chunk in request.stream():
+            body += chunk
             if len(body) > MAX_BYTES:
                 return PlainTextResponse("The question is too long.", 413)
         try:
@@ -84,13 +84,13 @@ def route() -> Route:
         if not isinstance(question, dict):
             return PlainTextResponse("Ask with one JSON object.", 400)
         with who.acting_as(requester):
-            return await anyio.to_thread.run_sync(_asked, read, question, limiter=rights.limiter_for(read))
+            return await anyio.to_thread.run_sync(_answer, read, question, limiter=rights.limiter_for(read))
 
     return Route(f"{guard.ASK}{{name:path}}", answer, methods=["POST"])
 
 
-def _asked(read: Callable[[dict[str, Any]], Any], question: dict[str, Any]) -> Response:
-    """The answer; what is refused, by us or by the world, as {error: {message, hint, where}} with 400, a mistake of ours with 500."""
+def _answer(read: Callable[[dict[str, Any]], Any], question: dict[str, Any]) -> Response:
+    """The answer; a refusal as {error: {message, hint, where}} with status 400, an error of ours with 500."""
     try:
         Question.model_validate(question)
         found = read(question)
@@ -101,15 +101,15 @@ def _asked(read: Callable[[dict[str, Any]], Any], question: dict[str, Any]) -> R
             StudioError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}.", "Ask as the page does.", "question"),
             question,
         )
-    except Exception as error:  # noqa: BLE001 - the page's door: nobody is answered with a bare 500
-        spoken = as_studio_error(error)
-        if spoken is None:
+    except Exception as error:  # noqa: BLE001 - the route's last resort: nobody is answered with a bare 500
+        explained = as_studio_error(error)
+        if explained is None:
             traceback.print_exc()
-        return refused(spoken or internal_error(error), question, 400 if spoken else 500)
+        return refused(explained or internal_error(error), question, 400 if explained else 500)
 
 
 def refused(error: StudioError, question: dict[str, Any], status: int = 400) -> Response:
     lang = question.get("lang")
-    told = json_response({"error": words.explain(error, words.language(lang if isinstance(lang, str) else ""))})
-    told.status_code = status
-    return told
+    response = json_response({"error": words.explain(error, words.language(lang if isinstance(lang, str) else ""))})
+    response.status_code = status
+    return response

@@ -1,10 +1,11 @@
-"""Who may call what. A job or a read names its roles where it is defined, and checks them itself, by whatever way it was reached.
+"""Who may call what. A job or a read declares its roles where it is defined, and they are checked at every call.
 
     @rights.job(WATCHER, VISITOR)          # these besides the owner; nobody else
     def status(name: str) -> dict: ...
 
-Gradio reaches a function by its name, by its number in a body sent to another name's address, and through its queue, which runs it
-outside of the request. All of them hand over the request, and that says who asks (who.py). What names no roles cannot be declared.
+Gradio reaches a function by its name, by its number in a body sent to another name's address, and through its queue,
+which runs it outside of the request. All of them hand over the request, and that says who asks (who.py). A function
+without roles cannot be declared.
 """
 
 from __future__ import annotations
@@ -31,9 +32,11 @@ Function = Callable[..., Any]
 
 
 def job(*roles: str, changes: bool = True, waits: bool = False) -> Callable[[Function], Function]:
-    """Declare who besides the owner may call a job. changes: whether it changes something, so that it is written into the audit log.
-    waits: whether it may take long, for a model, a service elsewhere or a large file: such jobs share a few threads of their own, so that
-    watching, logging in and stopping a run never wait for them.
+    """Declare who besides the owner may call a job.
+
+    changes: whether it changes something, so that it is written into the audit log.
+    waits: whether it may take long, for a model, a service elsewhere or a large file. Such jobs share a few threads of
+    their own, so that watching, logging in and stopping a run never wait for them.
     """
     if NOBODY in roles:
         raise ValueError("a job cannot be open to those who are not logged in")
@@ -52,11 +55,10 @@ def read(*roles: str, waits: bool = False) -> Callable[[Function], Function]:
     return job(*roles, changes=False, waits=waits)
 
 
-JOB_LIMITER, SLOW_READ_LIMITER, READ_LIMITER = (
-    anyio.CapacityLimiter(16),
-    anyio.CapacityLimiter(8),
-    anyio.CapacityLimiter(16),
-)  # threads of jobs and reads that may wait, of other reads
+# threads of jobs that may wait, of reads that may wait, and of other reads
+JOB_LIMITER = anyio.CapacityLimiter(16)
+SLOW_READ_LIMITER = anyio.CapacityLimiter(8)
+READ_LIMITER = anyio.CapacityLimiter(16)
 
 
 def limiter_for(function: Function) -> anyio.CapacityLimiter:
@@ -75,12 +77,12 @@ def allows(function: Function, role: str) -> bool:
 
 
 def register(function: Function, name: str = "") -> None:
-    """Offer a job under a name, to the page and to gradio_client. Inside a gr.Blocks. Raises TypeError where it names no roles."""
+    """Register a job with gradio under a name. Inside a gr.Blocks. Raises TypeError where it declares no roles."""
     gr.api(with_role_check(function, name or function.__name__), api_name=name or function.__name__, queue=False)
 
 
 def with_role_check(function: Function, name: str) -> Function:
-    """The job behind the check of its roles; its refusals, and the world's, become gr.Error: the message, and on a second line the hint."""
+    """The job behind the check of its roles. Errors become gr.Error: the message, and on a second line the hint."""
     if not roles_of(function):
         raise TypeError(f"The job {name} does not say who may call it: put @rights.job(…) on it.")
 
@@ -92,15 +94,16 @@ def with_role_check(function: Function, name: str) -> Function:
         with who.acting_as(requester):
             return _call_and_audit(function, name, requester, args)
 
-    async def apart(request: gr.Request, *args: Any) -> Any:
+    async def in_thread(request: gr.Request, *args: Any) -> Any:
         return await anyio.to_thread.run_sync(partial(checked, request, *args), limiter=JOB_LIMITER)
 
-    careful = wraps(function)(apart if getattr(function, WAITS) else checked)
+    checked_job = wraps(function)(in_thread if getattr(function, WAITS) else checked)
     signature = inspect.signature(function)
     first = inspect.Parameter("request", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=gr.Request)
-    careful.__signature__ = signature.replace(parameters=[first, *signature.parameters.values()])  # type: ignore[attr-defined]
-    careful.__annotations__ = {"request": gr.Request, **inspect.get_annotations(function, eval_str=True)}
-    return careful
+    parameters = [first, *signature.parameters.values()]
+    checked_job.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    checked_job.__annotations__ = {"request": gr.Request, **inspect.get_annotations(function, eval_str=True)}
+    return checked_job
 
 
 def _call_and_audit(function: Function, name: str, requester: who.Requester, args: tuple[Any, ...]) -> Any:
@@ -111,11 +114,11 @@ def _call_and_audit(function: Function, name: str, requester: who.Requester, arg
         outcome = "done"
         return answer
     except Exception as error:
-        spoken = as_studio_error(error)
-        if spoken is None:
+        explained = as_studio_error(error)
+        if explained is None:
             traceback.print_exc()
-            spoken = internal_error(error)
-        raise gr.Error(f"{spoken.message}\n{spoken.hint}".rstrip(), print_exception=False) from error
+            explained = internal_error(error)
+        raise gr.Error(f"{explained.message}\n{explained.hint}".rstrip(), print_exception=False) from error
     finally:
         if getattr(function, CHANGES):
             audit.write(requester, name, args, outcome)

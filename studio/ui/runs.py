@@ -1,4 +1,4 @@
-"""The Runs tab: all runs, one run's page, several side by side. The jobs here change runs; what is shown comes from live.py."""
+"""The Runs tab: the jobs that change runs. What the tab shows comes from live.py."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ def build(page: gr.Blocks) -> None:
         rights.register(job)
 
 
-def _after(one: Run) -> dict[str, Any]:
+def _after(chosen: Run) -> dict[str, Any]:
     live.listing.invalidate()
-    return {"run": one.id, "state": one.state()}
+    return {"run": chosen.id, "state": chosen.state()}
 
 
 @rights.job(waits=True)
@@ -55,65 +55,69 @@ def combine(
             "Give the runs' ids, a weight for each, and a name of at most 120 characters.",
             "names",
         )
-    order = combining.order([live.get_run(str(one)) for one in names], weights, how, density, name.strip() or None)
+    parents = [live.get_run(str(parent)) for parent in names]
+    order = combining.order(parents, weights, how, density, name.strip() or None)
     return _after(queue.submit(order))
 
 
 @rights.job()
 def resume(name: str) -> dict[str, Any]:
     """Queue a run again; it goes on from its newest complete checkpoint. Returns {run, state}."""
-    one = run.find(name)
-    queue.resume(one)
-    return _after(one)
+    chosen = run.find(name)
+    queue.resume(chosen)
+    return _after(chosen)
 
 
 @rights.job()
 def pause(name: str) -> dict[str, Any]:
     """Stop a run, keep its checkpoint, and let it wait in the queue until it is resumed. Returns {run, state}."""
-    one = run.find(name)
-    queue.pause(one)
-    return _after(one)
+    chosen = run.find(name)
+    queue.pause(chosen)
+    return _after(chosen)
 
 
 @rights.job()
 def ask(name: str, what: str) -> dict[str, Any]:
     """Ask a living run to save, evaluate or sample after its present step. Returns {run, state}."""
-    one = run.find(name)
-    one.ask(what)
-    return _after(one)
+    chosen = run.find(name)
+    chosen.ask(what)
+    return _after(chosen)
 
 
 @rights.job()
 def finish(name: str) -> dict[str, Any]:
     """Make the model of a run's newest checkpoint its result, without another step. Returns {run, state}."""
-    one = run.find(name)
-    goal.finish(one)
-    return _after(one)
+    chosen = run.find(name)
+    goal.finish(chosen)
+    return _after(chosen)
 
 
 @rights.job()
 def extend(name: str, epochs: float) -> dict[str, Any]:
     """Let a run go on for some epochs more. Returns {run, state}."""
-    one = run.find(name)
+    chosen = run.find(name)
     if not isinstance(epochs, (int, float)) or not 0 < epochs <= 1000:
         raise RunError(
             f"A run cannot be extended by {epochs!r} epochs.", "Give a number above 0, at most 1000.", "epochs"
         )
-    goal.extend(one, float(epochs))
-    return _after(one)
+    goal.extend(chosen, float(epochs))
+    return _after(chosen)
 
 
 @rights.job()
 def repair_run(name: str, change: dict[str, Any]) -> dict[str, Any]:
-    """Go on with a change that was offered after an out-of-memory: resume where the checkpoint allows it, else start anew. Returns {run, state}."""
-    one = run.find(name)
-    offered = next((item for item in repair.repairs(one) if item["change"] == change), None)
+    """Apply a change that was offered after an out-of-memory: resume where the checkpoint allows it, else start anew.
+
+    Returns {run, state}.
+    """
+    chosen = run.find(name)
+    offered = next((item for item in repair.repairs(chosen) if item["change"] == change), None)
     if offered is None:
         raise RunError("That change was not offered for this run.", "Choose one of those on its page.", "change")
     if offered["resumes"]:
-        queue.resume(one, change, why=f"after an out-of-memory: {offered['text']}")
-        return _after(one)
-    run_config = one.config.with_changes(**change)
+        queue.resume(chosen, change, why=f"after an out-of-memory: {offered['text']}")
+        return _after(chosen)
+    run_config = chosen.config.with_changes(**change)
     preflight.check(run_config)
     return _after(queue.submit(run_config))
 
@@ -121,7 +125,7 @@ def repair_run(name: str, change: dict[str, Any]) -> dict[str, Any]:
 @rights.job()
 def label(name: str, values: dict[str, Any]) -> dict[str, Any]:
     """Write on a run: {name?, note?, star?}. Returns {run, state}."""
-    one = run.find(name)
+    chosen = run.find(name)
     for key, value in values.items():
         if (
             key not in LABELS
@@ -133,23 +137,26 @@ def label(name: str, values: dict[str, Any]) -> dict[str, Any]:
                 f"Give name or note (at most {MAX_NOTE_CHARS} characters), or star (true or false).",
                 key,
             )
-    one.label(**values)
-    return _after(one)
+    chosen.label(**values)
+    return _after(chosen)
 
 
 @rights.job()
 def move(name: str, place: int) -> dict[str, Any]:
     """Put a waiting run at a place in the queue; 1 is next. Returns {run, state}."""
-    one = run.find(name)
-    queue.move(one, int(place))
-    return _after(one)
+    chosen = run.find(name)
+    queue.move(chosen, int(place))
+    return _after(chosen)
 
 
 @rights.job()
 def delete(name: str) -> dict[str, Any]:
-    """Remove a run that is not alive, with all its files, those at its place too. Returns {run, bytes, note}: what stays there, if anything does."""
-    one = live.get_run(name)
-    left = "" if one.alive() else remote.remove(one)
-    freed = run.delete(one)
+    """Remove a run that is not alive, with all its files, those on another computer too.
+
+    Returns {run, bytes, note}; note: what stays on the other computer, if anything does.
+    """
+    chosen = live.get_run(name)
+    left = "" if chosen.alive() else remote.remove(chosen)
+    freed = run.delete(chosen)
     live.listing.invalidate()
-    return {"run": one.id, "bytes": freed, "note": left}
+    return {"run": chosen.id, "bytes": freed, "note": left}

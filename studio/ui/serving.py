@@ -18,8 +18,9 @@ UPLOAD = os.environ.get("STUDIO_MAX_UPLOAD", "2gb")
 
 
 class Reach(NamedTuple):
-    """Who can reach the page. host, port: where it is served; share: through Gradio's tunnel; allow: further Host names, such as a proxy's.
+    """Who can reach the page.
 
+    host, port: where it is served. share: through Gradio's tunnel. allow: further Host names, such as a proxy's.
     token: asks for a login on this computer too, with a token that the printed address carries.
     """
 
@@ -38,12 +39,12 @@ class Reach(NamedTuple):
 
     @property
     def proxied(self) -> bool:
-        """Whether people come through a proxy that says for whom it asks: the tunnel, a Space's, or one that was named."""
+        """Whether people come through a trusted proxy: the tunnel, a Space's, or one that was named."""
         return self.share or space.space() is not None or bool(os.environ.get(connections.PROXIES))
 
 
 def launch(page: gr.Blocks, reach: Reach, wait: bool = True) -> tuple[Any, str, str | None]:
-    """Serve the page until the process ends (wait) or in the background. Returns (app, local address, public address)."""
+    """Serve the page until the process ends, or in the background. Returns (app, local address, public address)."""
     login_page = _door(reach)
     with connections.proxies(space.space() is not None):
         app, local, public = page.launch(
@@ -63,7 +64,8 @@ def launch(page: gr.Blocks, reach: Reach, wait: bool = True) -> tuple[Any, str, 
         print(f"Public address: {public}", flush=True)
     elif reach.share and space.space() is None:
         print(
-            "No public address could be made: Gradio's tunnel was not reached. The page is served at the address above, behind its login.",
+            "No public address could be made: Gradio's tunnel was not reached. "
+            "The page is served at the address above, behind its login.",
             flush=True,
         )
     if wait:
@@ -73,7 +75,7 @@ def launch(page: gr.Blocks, reach: Reach, wait: bool = True) -> tuple[Any, str, 
 
 
 def options() -> dict[str, Any]:
-    """What launch() is told, whoever looks on."""
+    """The arguments of launch() that never change."""
     return {
         "theme": theme.theme(),
         "css_paths": assets.styles(),
@@ -119,14 +121,14 @@ def _gate(reach: Reach) -> login.Gate | None:
 
 
 def _token(reach: Reach, login_page: LoginPage | None) -> str:
-    """What the printed address carries on this computer, so that it opens the page. A public address carries none: it is passed on."""
+    """The query of the printed address that logs its user in; none where the address is public."""
     return f"?token={login_page.token}" if login_page and login_page.token and not reach.public else ""
 
 
 def _guard(reach: Reach, login_page: LoginPage | None) -> Middleware:
-    here = space.space()
+    hosting = space.space()
     known = host_names.HostNames(reach.host, reach.share, reach.allow)
-    if here is not None and login_page is None:
-        visits = space.Visits(here)
+    if hosting is not None and login_page is None:
+        visits = space.Visits(hosting)
         return Middleware(guard.Guard, names=known, role=visits.role, visitors=True, ending=visits.end)
     return Middleware(guard.Guard, names=known, role=login_page.role if login_page else None, login_page=login_page)

@@ -23,39 +23,37 @@ class Sessions:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic):
         self._clock, self._lock = clock, threading.Lock()
-        self._kept: OrderedDict[str, tuple[str, float, float]] = OrderedDict()  # hash -> (role, begun, last seen)
+        self._sessions: OrderedDict[str, tuple[str, float, float]] = OrderedDict()  # hash -> (role, begun, last seen)
 
     def begin(self, role: str) -> str:
         """A new session's token."""
         token, now = secrets.token_urlsafe(32), self._clock()
         with self._lock:
-            self._kept[_hash(token)] = (role, now, now)
-            while len(self._kept) > MOST:
-                self._kept.popitem(last=False)
+            self._sessions[_hash(token)] = (role, now, now)
+            while len(self._sessions) > MOST:
+                self._sessions.popitem(last=False)
         return token
 
     def role(self, token: str) -> str:
         """The role of a living session, which lives on; "" for any other token."""
         key, now = _hash(token), self._clock()
         with self._lock:
-            role, begun, seen = self._kept.get(key, ("", 0.0, 0.0))
+            role, begun, seen = self._sessions.get(key, ("", 0.0, 0.0))
             if not role or now - seen > IDLE or now - begun > LONGEST:
-                self._kept.pop(key, None)
+                self._sessions.pop(key, None)
                 return ""
-            self._kept[key] = (role, begun, now)
-            self._kept.move_to_end(key)
+            self._sessions[key] = (role, begun, now)
+            self._sessions.move_to_end(key)
             return role
 
     def end(self, token: str) -> None:
         """End a session: its token opens nothing any more."""
         with self._lock:
-            self._kept.pop(_hash(token), None)
+            self._sessions.pop(_hash(token), None)
 
 
 class Devices:
-    """Marks browsers that gave the right password once, by a signed cookie: strangers' wrong tries never lock those
-    out.
-    """
+    """Marks browsers that logged in before, by a signed cookie: strangers' wrong tries never lock those out."""
 
     def __init__(self) -> None:
         self._key = _key()
@@ -80,9 +78,9 @@ def cookies(scope: dict[str, Any]) -> dict[str, str]:
     for key, value in scope["headers"]:
         if key == b"cookie":
             for part in value.decode("latin-1").split(";"):
-                name, sign, said = part.strip().partition("=")
+                name, sign, value = part.strip().partition("=")
                 if sign and name:
-                    found.setdefault(name, said.strip().strip('"'))
+                    found.setdefault(name, value.strip().strip('"'))
     return found
 
 
@@ -96,9 +94,9 @@ def _key() -> bytes:
     try:
         return bytes.fromhex(file.read_text())
     except (OSError, ValueError):
-        made, before = secrets.token_bytes(32), os.umask(0o077)
+        key, before = secrets.token_bytes(32), os.umask(0o077)
         try:
-            write_atomic(file, made.hex())
+            write_atomic(file, key.hex())
         finally:
             os.umask(before)
-        return made
+        return key

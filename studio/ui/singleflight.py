@@ -1,6 +1,6 @@
-"""Questions to services elsewhere, such as the Hub: one flight for each thing asked, a short wait, and a sentence while it is under way.
+"""Calls to services elsewhere, such as the Hub: one call for each key at a time (single flight), with a short wait.
 
-A flight goes on behind a question that did not wait for it; the next question of the same thing finds it, or its answer.
+A call goes on in the background after a caller gave up waiting; the next one with the same key finds it or its answer.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from studio.errors import StudioError
 ASKING = "The studio goes on asking, and this page looks again by itself. Check the network, or HF_ENDPOINT."
 AGAIN = 60.0  # seconds before a thing that failed is asked anew
 KEPT = 64  # answers
-MOST = 8  # flights at a time
+MOST = 8  # calls at a time
 
 
 class Unanswered(StudioError):
@@ -32,9 +32,9 @@ class PendingCall:
         self.began, self.over = time.monotonic(), threading.Event()
         self.answer: Any = None
         self.error: StudioError | None = None
-        threading.Thread(target=self._fly, args=(work,), name="flight", daemon=True).start()
+        threading.Thread(target=self._run, args=(work,), name="call", daemon=True).start()
 
-    def _fly(self, work: Callable[[], Any]) -> None:
+    def _run(self, work: Callable[[], Any]) -> None:
         try:
             self.answer = work()
         except StudioError as error:
@@ -52,33 +52,33 @@ class SingleFlight:
         self._lock = threading.Lock()
 
     def ask(self, key: Hashable, work: Callable[[], Any], service: str, wait: float = 3.0) -> Any:
-        """The answer of `work`. Raises what it raised, or Unanswered where `wait` seconds from its start are not enough."""
-        flight = self._of(key, work, service)
-        flight.over.wait(max(0.0, wait - (time.monotonic() - flight.began)))
-        if not flight.over.is_set():
+        """The answer of `work`. Raises what it raised, or Unanswered where it takes more than `wait` seconds."""
+        call = self._of(key, work, service)
+        call.over.wait(max(0.0, wait - (time.monotonic() - call.began)))
+        if not call.over.is_set():
             raise Unanswered(f"{service} does not answer.", ASKING, "network")
-        if flight.error is not None:
-            raise flight.error
-        return flight.answer
+        if call.error is not None:
+            raise call.error
+        return call.answer
 
     def _of(self, key: Hashable, work: Callable[[], Any], service: str) -> PendingCall:
         with self._lock:
-            flight = self._known.get(key)
-            if flight and not (flight.error is not None and time.monotonic() - flight.began > AGAIN):
+            call = self._known.get(key)
+            if call and not (call.error is not None and time.monotonic() - call.began > AGAIN):
                 self._known.move_to_end(key)
-                return flight
+                return call
             if sum(not one.over.is_set() for one in self._known.values()) >= MOST:
                 raise Unanswered(
                     f"{service} does not answer.",
                     f"{MOST} questions wait for it already. Check the network, or HF_ENDPOINT.",
                     "network",
                 )
-            flight = self._known[key] = PendingCall(work)
+            call = self._known[key] = PendingCall(work)
             for old in [name for name, one in self._known.items() if one.over.is_set()][
                 : max(0, len(self._known) - KEPT)
             ]:
                 del self._known[old]
-            return flight
+            return call
 
 
 single_flight = SingleFlight()

@@ -1,4 +1,4 @@
-"""What a Hugging Face Space is like for training: its GPU or none, ZeroGPU, whether its disk lasts; and what that means in words."""
+"""The Hugging Face Space the page runs in: its hardware, ZeroGPU, whether its disk lasts, and who owns it."""
 
 from __future__ import annotations
 
@@ -56,14 +56,14 @@ def space() -> Space | None:
     )
 
 
-def blocked_reason(here: Space | None) -> str | None:
+def blocked_reason(hosting: Space | None) -> str | None:
     """Why nothing can be trained here, in one sentence; None where it can."""
-    if here and here.zero:
+    if hosting and hosting.zero:
         return (
             "This Space runs on ZeroGPU, which lends a GPU for a minute at a time: a training cannot run here. "
             "Duplicate the Space to a CPU or GPU of your own; checking data and forecasts work here."
         )
-    if here and not here.login and not any(map(os.environ.get, ("STUDIO_PASSWORD", LOGIN, "STUDIO_OPEN"))):
+    if hosting and not hosting.login and not any(map(os.environ.get, ("STUDIO_PASSWORD", LOGIN, "STUDIO_OPEN"))):
         return (
             "Nobody can log in to this Space yet: put hf_oauth: true into its README, or set a secret STUDIO_PASSWORD. "
             "In a private Space the variable STUDIO_OPEN=1 lets everybody who sees it train."
@@ -71,58 +71,58 @@ def blocked_reason(here: Space | None) -> str | None:
     return None
 
 
-def note(here: Space | None) -> str | None:
+def note(hosting: Space | None) -> str | None:
     """What somebody who trains here should know, in a sentence or two."""
-    if here is None or here.zero:
+    if hosting is None or hosting.zero:
         return None
-    if not here.lasts and backup.repository():
+    if not hosting.lasts and backup.repository():
         return (
             "Runs are copied to a private repository of the Hub every few minutes, and fetched again after a restart."
         )
-    if not here.lasts:
+    if not hosting.lasts:
         return (
-            "The disk of this Space is emptied when it restarts or sleeps. Attach a storage bucket at /data, or download the result "
-            "as soon as the run has finished."
+            "The disk of this Space is emptied when it restarts or sleeps. Attach a storage bucket at /data, "
+            "or download the result as soon as the run has finished."
         )
     return "Runs are kept in the storage bucket at /data and survive a restart of the Space."
 
 
 class Visits:
-    """Who visits a Space, by the Hugging Face login in a signed cookie; and which of those logins were ended here, whoever kept a copy."""
+    """Who visits a Space, by the Hugging Face login in a signed cookie, and which of those logins were ended here."""
 
-    def __init__(self, here: Space):
-        self._here, self._ended = here, dict[str, float]()  # hash of what the Hub gave -> when it ends by itself
+    def __init__(self, hosting: Space):
+        self._space, self._ended = hosting, dict[str, float]()  # hash of what the Hub gave -> when it ends by itself
 
     def role(self, scope: dict[str, Any]) -> str:
-        return WATCHER if _mark(scope) in self._ended else role_of(scope, self._here)
+        return WATCHER if _mark(scope) in self._ended else role_of(scope, self._space)
 
     def end(self, scope: dict[str, Any]) -> None:
         """Log out: gradio takes the cookie from the browser, this ends what stands in it."""
-        told, now = (scope.get("session") or {}).get("oauth_info") or {}, time.time()
+        oauth, now = (scope.get("session") or {}).get("oauth_info") or {}, time.time()
         self._ended = {mark: until for mark, until in self._ended.items() if until > now}
-        if told:
-            self._ended[_mark(scope)] = told.get("expires_at", now + MONTH)
+        if oauth:
+            self._ended[_mark(scope)] = oauth.get("expires_at", now + MONTH)
 
 
 def _mark(scope: dict[str, Any]) -> str:
-    told = (scope.get("session") or {}).get("oauth_info") or {}
-    return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest() if told else ""
+    oauth = (scope.get("session") or {}).get("oauth_info") or {}
+    return hashlib.sha256(json.dumps(oauth, sort_keys=True, default=str).encode()).hexdigest() if oauth else ""
 
 
-def role_of(scope: dict[str, Any], here: Space) -> str:
-    """The owner's by the Hugging Face login, else a visitor's; without a login everybody is a visitor, unless STUDIO_OPEN is set."""
-    if not here.login:
+def role_of(scope: dict[str, Any], hosting: Space) -> str:
+    """The owner's role by the Hugging Face login, else a visitor's; without a login STUDIO_OPEN decides."""
+    if not hosting.login:
         return OWNER if os.environ.get("STUDIO_OPEN") else WATCHER
-    told = (scope.get("session") or {}).get("oauth_info") or {}
-    fresh = told.get("expires_at", float("inf")) > time.time()  # afterwards gradio counts it as logged out too
-    return OWNER if fresh and _owns(told.get("userinfo") or {}, here) else WATCHER
+    oauth = (scope.get("session") or {}).get("oauth_info") or {}
+    fresh = oauth.get("expires_at", float("inf")) > time.time()  # afterwards gradio counts it as logged out too
+    return OWNER if fresh and _owns(oauth.get("userinfo") or {}, hosting) else WATCHER
 
 
-def _owns(person: dict[str, Any], here: Space) -> bool:
-    """Whose name the Space bears, who made it, or who may write in the organisation it belongs to. person: OpenID claims as the Hub tells them."""
-    if person.get("preferred_username") == here.owner or (here.creator and person.get("sub") == here.creator):
+def _owns(person: dict[str, Any], hosting: Space) -> bool:
+    """Whether somebody is the Space's owner, its creator, or may write in its organisation. person: OpenID claims."""
+    if person.get("preferred_username") == hosting.owner or (hosting.creator and person.get("sub") == hosting.creator):
         return True
     return any(
-        here.owner == one.get("preferred_username", one.get("name")) and one.get("roleInOrg", "write") in WRITES
+        hosting.owner == one.get("preferred_username", one.get("name")) and one.get("roleInOrg", "write") in WRITES
         for one in person.get("orgs") or []
     )

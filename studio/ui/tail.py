@@ -1,4 +1,4 @@
-"""A run's diary as the charts need it: columns of numbers that only grow, read once however many pages look on."""
+"""A run's events as the charts need them: columns of numbers that only grow, read once for all open pages."""
 
 from __future__ import annotations
 
@@ -34,24 +34,21 @@ class Tail:
     def __init__(self, run: Run):
         self.run, self._lock = run, threading.Lock()
         self._inode, self._cursor, self._undone = 0, 0, 0
-        self._told: tuple[Any, list[dict[str, Any]]] = (None, [])
-        self._told_at = float("-inf")
+        self._signs: tuple[Any, list[dict[str, Any]]] = (None, [])
+        self._signs_at = float("-inf")
         self._clear()
 
     def _clear(self) -> None:
         self.columns = {name: array("d") for name in COLUMNS}
-        self.others: list[
-            dict[str, Any]
-        ] = []  # every event that is no step, with `time` and `tokens` where it happened
-        self._places: list[int] = []  # where in the diary each of `others` stands
+        # every event that is no step, with the run's `time` and tokens at that moment
+        self.others: list[dict[str, Any]] = []
+        self._positions: list[int] = []  # where in events.jsonl each of `others` stands
         self._count = 0
-        self.recent: list[tuple[int, dict[str, Any]]] = []  # (place, event) of the last steps
+        self.recent: list[tuple[int, dict[str, Any]]] = []  # (position, event) of the last steps
         self.peak: tuple[int, dict[str, Any]] | None = None  # of the step with the highest memory
-        self._time, self._before, self._attempt = (
-            0.0,
-            None,
-            None,
-        )  # seconds of work; the last event since the training began
+        self._time = 0.0  # seconds of work
+        self._before = None  # the last event since the training began
+        self._attempt = None
         self._tokens, self._offset = 0.0, 0.0  # tokens of former attempts; what is added to this attempt's count
         self._cursor = 0
 
@@ -84,12 +81,14 @@ class Tail:
         return self
 
     def digest(self) -> list[dict[str, Any]]:
-        """A short diary, in its order, that gives the same summary as the whole one: everything but most steps."""
+        """A shortened list of events that gives the same summary as the whole one: everything but most steps."""
         with self._lock:
             steps = ([self.peak] if self.peak and self.peak not in self.recent else []) + self.recent
             return [
                 event
-                for _, event in sorted([*zip(self._places, self.others, strict=True), *steps], key=lambda pair: pair[0])
+                for _, event in sorted(
+                    [*zip(self._positions, self.others, strict=True), *steps], key=lambda pair: pair[0]
+                )
             ]
 
     def rows(self, start: int, stop: int, stride: int = 1) -> list[list[float]]:
@@ -98,11 +97,11 @@ class Tail:
             return [self.columns[name][start:stop:stride].tolist() for name in COLUMNS]
 
     def signs(self) -> list[dict[str, Any]]:
-        """Signs of trouble that hold now (studio/runs/signs.py), told from a thinned course: the last steps whole, of the earlier ones some hundred."""
+        """Signs of trouble that hold now (studio/runs/signs.py), from the last steps and a sample of earlier ones."""
         with self._lock:
             mark = (self.generation, self.points, len(self.others))
-            if self._told[0] != mark and time.monotonic() - self._told_at > AGAIN:
-                self._told_at = time.monotonic()
+            if self._signs[0] != mark and time.monotonic() - self._signs_at > AGAIN:
+                self._signs_at = time.monotonic()
                 count = self.points
                 places = [*range(0, max(0, count - WHOLE), max(1, count // THIN)), *range(max(0, count - WHOLE), count)]
                 step, loss, norm = (self.columns[name] for name in ("step", "loss", "grad_norm"))
@@ -110,9 +109,9 @@ class Tail:
                     {"kind": "step", "step": int(step[at]), "loss": _known(loss[at]), "grad_norm": _known(norm[at])}
                     for at in places
                 ]
-                course = [event for event in self.others if event["kind"] in ("plan", "eval")] + steps
-                self._told = (mark, [sign._asdict() for sign in signs.signs(course)])
-            return self._told[1]
+                history = [event for event in self.others if event["kind"] in ("plan", "eval")] + steps
+                self._signs = (mark, [sign._asdict() for sign in signs.signs(history)])
+            return self._signs[1]
 
     # -- one event
 
@@ -125,7 +124,7 @@ class Tail:
             if event["name"] == "training" and self._before is None:
                 self._before = event
             if event.get("from_step") is not None:
-                self._take_back(event["from_step"])
+                self._rewind(event["from_step"])
         self._attempt = event.get("attempt", self._attempt)
         if self._before is not None:
             self._time, self._before = self._time + events.seconds(self._before, event), event
@@ -135,7 +134,7 @@ class Tail:
             return
         if kind == "end":
             self._pause()
-        self._places.append(self._count)
+        self._positions.append(self._count)
         self.others.append({**event, "time": round(now, 2), "total": self._total()})
 
     def _pause(self) -> None:
@@ -164,7 +163,7 @@ class Tail:
         if event.get("memory") and (self.peak is None or event["memory"] > self.peak[1]["memory"]):
             self.peak = self._count, event
 
-    def _take_back(self, step: int) -> None:
+    def _rewind(self, step: int) -> None:
         """A resume goes on from `step`: what lay beyond did not count."""
         steps = self.columns["step"]
         keep = len(steps)
@@ -175,9 +174,13 @@ class Tail:
             return
         for column in self.columns.values():
             del column[keep:]
-        kept = [(place, event) for place, event in zip(self._places, self.others, strict=True) if event not in later]
-        self._places, self.others = [place for place, _ in kept], [event for _, event in kept]
-        self.recent = [(place, event) for place, event in self.recent if event["step"] <= step]
+        remaining = [
+            (position, event)
+            for position, event in zip(self._positions, self.others, strict=True)
+            if event not in later
+        ]
+        self._positions, self.others = [position for position, _ in remaining], [event for _, event in remaining]
+        self.recent = [(position, event) for position, event in self.recent if event["step"] <= step]
         self._tokens, self._offset = self._total(), None
         self._undone += 1
 

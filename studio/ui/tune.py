@@ -1,4 +1,4 @@
-"""The Tune tab: model, data, method and settings on one page, beside a summary that stays in view. Drawn by static/tune.js."""
+"""The Tune tab: model, data, method and settings, beside a summary that stays in view. Drawn by static/tune.js."""
 
 from __future__ import annotations
 

@@ -13,10 +13,8 @@ from studio.places import PLACES
 from studio.training import Training
 
 Knob = dict[str, Any]
-HIDDEN = {
-    "data": ("train", "problems", "mapping"),
-    "model": ("source",),
-}  # drawn by the cards themselves, or by the Data tab
+# fields that the cards themselves or the Data tab draw
+HIDDEN = {"data": ("train", "problems", "mapping"), "model": ("source",)}
 
 
 def form() -> dict[str, Any]:
@@ -54,9 +52,9 @@ def knobs(model: type[BaseModel], without: tuple[str, ...] = ()) -> list[Knob]:
 def knob(key: str, field: dict[str, Any], definitions: dict[str, Any]) -> Knob:
     """One field of a JSON schema as {key, title, help, kind, default, advanced, …}.
 
-    kind: switch, choice, integer, number, text or list. `auto`: the word auto is a value too. `empty`: it may be left out.
+    kind: switch, choice, integer, number, text or list. auto: "auto" is a value too. empty: it may be left out.
     """
-    made: Knob = {
+    control: Knob = {
         "key": key,
         "title": field.get("title", key),
         "help": field.get("description", ""),
@@ -64,20 +62,20 @@ def knob(key: str, field: dict[str, Any], definitions: dict[str, Any]) -> Knob:
         "advanced": bool(field.get("advanced")),
     }
     if "choices" in field:
-        made["suggestions"] = field["choices"]
+        control["suggestions"] = field["choices"]
     kinds = [definitions.get(kind.get("$ref", "").rsplit("/", 1)[-1], kind) for kind in field.get("anyOf", [field])]
-    made["empty"] = any(kind.get("type") == "null" for kind in kinds)
-    made["auto"] = any(kind.get("const") == "auto" for kind in kinds)
+    control["empty"] = any(kind.get("type") == "null" for kind in kinds)
+    control["auto"] = any(kind.get("const") == "auto" for kind in kinds)
     kinds = [kind for kind in kinds if kind.get("type") != "null" and kind.get("const") != "auto"]
-    return made | _shape(made, kinds)
+    return control | _shape(control, kinds)
 
 
-def _shape(made: Knob, kinds: list[dict[str, Any]]) -> Knob:
+def _shape(control: Knob, kinds: list[dict[str, Any]]) -> Knob:
     """What kind of control a field wants, and its bounds."""
     types = [kind.get("type") for kind in kinds]
     first = kinds[0] if kinds else {"type": "string"}
     if types == ["boolean"]:
-        return {"kind": "choice", "choices": ["auto", True, False]} if made["auto"] else {"kind": "switch"}
+        return {"kind": "choice", "choices": ["auto", True, False]} if control["auto"] else {"kind": "switch"}
     if "enum" in first:
         return {"kind": "choice", "choices": list(first["enum"])}
     if "array" in types and "string" not in types:

@@ -1,4 +1,4 @@
-"""What the summary card says about an order: model, data, method, steps, memory by cause, time, disk; or what stands in the way."""
+"""The summary card of an order: model, data, method, steps, memory by cause, time, disk; or what is wrong with it."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ Summary = dict[str, Any]
 
 
 def summary(order: Any, lang: str = "en") -> Summary:
-    """Everything the card shows. Never raises for a wrong order: `fault` says what is wrong, `missing` what is still to be chosen."""
-    here = space.space()
+    """Everything the card shows. For an invalid order `fault` says what is wrong, `missing` what is to be chosen."""
+    hosting = space.space()
     answer: Summary = {
         "device": _device(None),
         "lang": lang,
         "service": None,
         "missing": None,
         "fault": None,
-        "blocked": words.say(space.blocked_reason(here) or "", lang) or None,
-        "note": words.say(space.note(here) or "", lang) or None,
-        "duplicate": here.duplicate if here else None,
+        "blocked": words.say(space.blocked_reason(hosting) or "", lang) or None,
+        "note": words.say(space.note(hosting) or "", lang) or None,
+        "duplicate": hosting.duplicate if hosting else None,
         "notices": doctor.notices(lang),
     }
     if not measure.names_data(order):
@@ -79,7 +79,7 @@ def _model(run_config: RunConfig, answer: Summary) -> Summary:
     if facts is None:
         return {
             "model": {"local": False, "kind": run_config.model.kind},
-            "service": words.translate(measure.silence(run_config) or "", answer["lang"]) or None,
+            "service": words.translate(measure.unanswered_by(run_config) or "", answer["lang"]) or None,
         }
     trainable = run_config.method.trainable(facts)
     return {

@@ -1,6 +1,4 @@
-"""From gradio's upload folder into the studio's: a file is kept once. What is left there, of a page that was closed,
-goes after a day.
-"""
+"""Moves uploads from gradio's folder into the studio's; what a closed page left there is removed after a day."""
 
 from __future__ import annotations
 
@@ -31,12 +29,10 @@ def uploaded(given: object) -> Path:
 
 
 def keep(path: Path, name: str) -> Path:
-    """Move an upload into the studio's uploads; returns where it is. The name is made safe; a second file of a name
-    gets a number.
-    """
-    wanted = Path(name)
-    ending = slug(wanted.suffix.lstrip("."), "txt")[:8]
-    stem = slug(wanted.stem, "data")[:48]
+    """Move an upload into the studio's uploads; returns its path. A second file of a name gets a number."""
+    given = Path(name)
+    ending = slug(given.suffix.lstrip("."), "txt")[:8]
+    stem = slug(given.stem, "data")[:48]
     for number in range(1, 10_000):
         target = subfolder("uploads") / f"{stem if number == 1 else f'{stem}-{number}'}.{ending}"
         try:

@@ -1,8 +1,7 @@
 """Who asks: the role and the address of the request that is being answered.
 
-The guard (guard.py) finds out once, from cookie and address, and leaves an Asker in the request's ASGI scope, which
-no client can write.
-Whatever answers (rights.py) takes it from there and makes it known to the code below, in its thread too.
+The guard (guard.py) finds out once, from cookie and address, and leaves a Requester in the request's ASGI scope, which
+no client can write. Jobs and reads (rights.py) take it from there and set it for the code below, in its thread too.
 """
 
 from __future__ import annotations
@@ -19,9 +18,7 @@ KEY = "studio.requester"  # in the scope of a request
 
 
 class Requester(NamedTuple):
-    """guarded: whether the page has a login or can be reached by others, so that only the studio's own files may be
-    named.
-    """
+    """guarded: whether there is a login or others can reach the page: only the studio's own files may be named."""
 
     role: str = NOBODY
     address: str = ""
@@ -30,7 +27,7 @@ class Requester(NamedTuple):
 
 role: ContextVar[str] = ContextVar("role", default=OWNER)  # outside of a request: a terminal, a test
 address: ContextVar[str] = ContextVar("address", default="")
-peer: ContextVar[str] = ContextVar("peer", default="")  # who holds the connection: a proxy, or the asker itself
+peer: ContextVar[str] = ContextVar("peer", default="")  # who holds the connection: a proxy, or the requester itself
 device: ContextVar[str] = ContextVar("device", default="")  # a browser that has logged in here before
 guarded: ContextVar[bool] = ContextVar("guarded", default=False)
 
@@ -48,9 +45,9 @@ def requester_of(request: Any) -> Requester:
 
 
 @contextlib.contextmanager
-def acting_as(one: Requester) -> Iterator[None]:
-    """Inside, `role`, `address` and `guarded` are those of this asker."""
-    before = role.set(one.role), address.set(one.address), guarded.set(one.guarded)
+def acting_as(requester: Requester) -> Iterator[None]:
+    """Inside, `role`, `address` and `guarded` are those of this requester."""
+    before = role.set(requester.role), address.set(requester.address), guarded.set(requester.guarded)
     try:
         yield
     finally:

@@ -1,6 +1,6 @@
-"""What the page says, in its languages. The English sentence is the key; studio/ui/strings/LANGUAGE/*.json hold the others.
+"""Translations of what the page shows, by the English sentence: studio/ui/strings/LANGUAGE/*.json.
 
-The page's own script translates what it shows (static/words.js has the same `say`), so the language is switched without a reload.
+The page's script translates what it shows (static/words.js has the same `say`), so a switch needs no reload.
 Python translates only what is made here and carries values: errors and causes.
 """
 
@@ -31,25 +31,25 @@ def table(lang: str) -> dict[str, str]:
 
 def say(text: str, lang: str = "en", **values: object) -> str:
     """The text in a language, with {name} filled in; a text that has no translation stays English."""
-    said = table(lang).get(text, text)
-    return SLOT.sub(lambda slot: str(values.get(slot[1], slot[0])), said) if values else said
+    translation = table(lang).get(text, text)
+    return SLOT.sub(lambda slot: str(values.get(slot[1], slot[0])), translation) if values else translation
 
 
 def translate(message: str, lang: str = "en") -> str:
-    """A message of the core, whose values are filled in already, in a language: by the sentence whose {0} {1} … it fits."""
+    """A message of the core, its values filled in already, in a language: by the sentence whose {0} {1} … it fits."""
     words = table(lang)
     if not message or not words:
         return message
     if message in words:
         return words[message]
-    for pattern, said in _patterns(lang):
-        found = pattern.fullmatch(message)
-        if found:
+    for pattern, translation in _patterns(lang):
+        match = pattern.fullmatch(message)
+        if match:
             return SLOT.sub(
-                lambda slot, found=found: (
-                    translate(found.group(int(slot[1]) + 1), lang) if slot[1].isdigit() else slot[0]
+                lambda slot, match=match: (
+                    translate(match.group(int(slot[1]) + 1), lang) if slot[1].isdigit() else slot[0]
                 ),
-                said,
+                translation,
             )
     return message
 
@@ -70,9 +70,9 @@ def explain(error: StudioError, lang: str = "en") -> dict[str, str | None]:
     return {"message": translate(error.message, lang), "hint": translate(error.hint, lang), "where": error.where}
 
 
-def language(wanted: str | None) -> str:
+def language(requested: str | None) -> str:
     """The language of a browser's wish ("zh-CN", "de"): one that there is, else English."""
-    start = (wanted or "").lower().split("-")[0].split("_")[0]
+    start = (requested or "").lower().split("-")[0].split("_")[0]
     return start if start in LANGUAGES else "en"
 
 

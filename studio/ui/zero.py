@@ -15,9 +15,9 @@ SECONDS = 120  # a GPU is lent for: a small model is read and answers within the
 
 @lru_cache
 def with_gpu(work: Callable[..., Any]) -> Callable[..., Any]:
-    """The work with a GPU lent to it on ZeroGPU, and the model server ended after it, which holds the GPU; anywhere else the work as it is."""
-    here = space.space()
-    if not (here and here.zero and find_spec("spaces")):
+    """The function with a GPU lent to it, after which the model server ends; outside of ZeroGPU the function itself."""
+    hosting = space.space()
+    if not (hosting and hosting.zero and find_spec("spaces")):
         return work
     import spaces
 

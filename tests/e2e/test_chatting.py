@@ -1,4 +1,5 @@
-"""Chat and take-away in a headless Chromium, with a real run of the tiny model: a model server killed under the page, an export through
+"""Chat and take-away in a headless Chromium, with a real run of the tiny model: a model server killed under the page,
+an export through
 the page, and the report opened with no network."""
 
 from __future__ import annotations

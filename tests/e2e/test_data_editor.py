@@ -1,4 +1,6 @@
-"""The data editor in a browser: a turn changed in place, find and replace with its preview, undo, a fix, the new file and what is trained of it."""
+"""The data editor in a browser: a turn changed in place, find and replace with its preview, undo, a fix, the new file
+and what is trained of it.
+"""
 
 from __future__ import annotations
 

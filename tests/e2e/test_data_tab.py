@@ -1,4 +1,6 @@
-"""The Data tab in a browser: columns named by hand, problems jumped to, rows searched and walked through, the cut line moved."""
+"""The Data tab in a browser: columns named by hand, problems jumped to, rows searched and walked through, the cut line
+moved.
+"""
 
 from __future__ import annotations
 

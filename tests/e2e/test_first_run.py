@@ -1,4 +1,6 @@
-"""A newcomer's first run, for real: fresh page, starter model, sample data, three clicks to two answers; the page is killed on the way."""
+"""A newcomer's first run, for real: fresh page, starter model, sample data, three clicks to two answers; the page is
+killed on the way.
+"""
 
 from __future__ import annotations
 

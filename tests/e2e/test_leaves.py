@@ -1,7 +1,9 @@
-"""What was trained answers alike wherever it goes, for every family of the README's table: order, stop, resume, merge, GGUF, Ollama folder, and then
-the same greedy text from the studio's chat, transformers 5, llama.cpp and, with --rare, transformers 4.55 in an environment of its own.
+"""What was trained answers alike wherever it goes, for every family of the README's table: order, stop, resume, merge,
+GGUF, Ollama folder, and then the same greedy text from the studio's chat, transformers 5, llama.cpp and, with --rare,
+transformers 4.55 in an environment of its own.
 
-Always: tiny models, trained and exported inside this process. With --rare: supervised processes, the real model server, and the starter.
+Always: tiny models, trained and exported inside this process. With --rare: supervised processes, the real model server,
+and the starter.
 """
 
 from __future__ import annotations
@@ -35,7 +37,9 @@ STEPS = 50
 
 
 def order(model: Path, rows: Path) -> config.RunConfig:
-    """LoRA, with the table and the head trained beside it: so small a model learns whole answers by heart only with these (and is untied by them)."""
+    """LoRA, with the table and the head trained beside it: so small a model learns whole answers by heart only with
+    these (and is untied by them).
+    """
     table = "wte" if json.loads((model / "config.json").read_text())["model_type"] == "gpt2" else "embed_tokens"
     return config.build(
         {
@@ -75,7 +79,9 @@ def weights(one: Run) -> bytes:
 
 
 def here(whole: Run, cut: Run) -> None:
-    """Both to their end inside this process; the second is stopped after a step that no checkpoint was due at, and resumed."""
+    """Both to their end inside this process; the second is stopped after a step that no checkpoint was due at, and
+    resumed.
+    """
     from studio.worker.train import main
 
     assert main(whole) == 0
@@ -126,7 +132,9 @@ def exported(one: Run, folder: Path, proven: bool) -> dict[str, Path]:
 
 
 def compare(found: dict[str, Path], wanted: list[dict[str, Any]], questions: list[str], tokens: int) -> None:
-    """transformers 5, llama.cpp on each GGUF file, and the Ollama folder: ids of the prompt, of the answer, and its text."""
+    """transformers 5, llama.cpp on each GGUF file, and the Ollama folder: ids of the prompt, of the answer, and its
+    text.
+    """
     assert by_transformers(found["merged-f32"], questions, tokens)["answers"] == wanted
     for name in ("gguf-f32", "gguf-f16"):
         assert by_llama_cpp(found[name], questions, tokens) == wanted, name
@@ -140,7 +148,9 @@ def compare(found: dict[str, Path], wanted: list[dict[str, Any]], questions: lis
 def asked_by_ollama(
     folder: Path, file: Path, modelfile: str, wanted: list[dict[str, Any]], questions: list[str]
 ) -> None:
-    """Ollama renders the Modelfile's TEMPLATE with Go and stops at its stop texts: the same prompt, and no answer holds one of them."""
+    """Ollama renders the Modelfile's TEMPLATE with Go and stops at its stop texts: the same prompt, and no answer holds
+    one of them.
+    """
     from studio.worker.llama_cpp import readers
 
     program = re.search(r'^TEMPLATE """(.*?)"""', modelfile, re.M | re.S)[1]
@@ -214,7 +224,9 @@ def test_a_tiny_model_in_processes(family: str, home: Path, tmp_path: Path) -> N
 def test_the_starter(
     transformers_4: Transformers4, trained: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The run that a newcomer makes, with every default; a second one of the same order is stopped half way and resumed."""
+    """The run that a newcomer makes, with every default; a second one of the same order is stopped half way and
+    resumed.
+    """
     monkeypatch.setenv("STUDIO_HOME", str(trained["home"]))
     whole = Run(trained["folder"])
     cut = queue.submit_on_hold(whole.config)

@@ -1,4 +1,6 @@
-"""`python -m studio serve` on the real run: the README's examples as printed, Ctrl-C, and what two adapters on one base cost."""
+"""`python -m studio serve` on the real run: the README's examples as printed, Ctrl-C, and what two adapters on one base
+cost.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,10 @@ def answers(port: int) -> bool:
 
 @pytest.mark.skipif(answers(8000), reason="the README's port is taken on this computer")
 def test_the_readmes_examples_as_printed(trained: dict[str, Any]) -> None:
-    """In a shell; `python` there is this one. The last answer is the tuned model's; then Ctrl-C ends it without a trace."""
+    """In a shell; `python` there is this one.
+
+    The last answer is the tuned model's; then Ctrl-C ends it without a trace.
+    """
     environment = {
         **os.environ,
         "STUDIO_HOME": str(trained["home"]),
@@ -72,7 +77,9 @@ def test_the_readmes_examples_as_printed(trained: dict[str, Any]) -> None:
 def test_two_adapters_on_one_base_take_turns(
     trained: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Asked alternately they answer each with its own words, no slower than one asked again and again; memory grows by the adapter."""
+    """Asked alternately they answer each with its own words, no slower than one asked again and again; memory grows by
+    the adapter.
+    """
     monkeypatch.setenv("STUDIO_HOME", str(trained["home"]))
     other = tmp_path / "other"
     shutil.copytree(trained["folder"] / "model", other)

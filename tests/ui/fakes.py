@@ -1,4 +1,7 @@
-"""A run folder as a trainer writes it, without a trainer; and a model server that answers from a list. For the page's tests and shots."""
+"""A run folder as a trainer writes it, without a trainer; and a model server that answers from a list.
+
+For the page's tests and shots.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,9 @@ PROMPTS = ("How do I clean a window?", "What is a library?")
 
 
 class FakeRun:
-    """Writes config.yaml, events.jsonl and log.txt the way supervisor and trainer do; holds the lock while it is `alive`."""
+    """Writes config.yaml, events.jsonl and log.txt the way supervisor and trainer do; holds the lock while it is
+    `alive`.
+    """
 
     def __init__(
         self,

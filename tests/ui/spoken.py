@@ -38,6 +38,7 @@ def script_strings() -> set[str]:
     for file in sorted(STATIC.glob("*.js")):
         text = re.sub(r"^\s*//.*$", "", file.read_text(encoding="utf-8"), flags=re.MULTILINE)
         text = re.sub(r'"class"?: ?`[^`]*`', "", text)
+        text = re.sub(r'"\s*\+ "', "", text)  # a sentence over two lines
         found |= {json.loads(f'"{said}"') for said in re.findall(r'(?:say|told)\(\s*"((?:[^"\\\n]|\\.)*)"', text)}
         found |= {json.loads(f'"{said}"') for said in re.findall(r'"data-say(?:-\w+)?": "((?:[^"\\\n]|\\.)*)"', text)}
         for said in STRING.findall(text):
@@ -125,7 +126,9 @@ def advice_strings() -> set[str]:
 
 
 def repair_strings() -> set[str]:
-    """What would help after an out-of-memory (studio/forecast/repair.py): tuples of a change, its text, its cost, and whether it resumes."""
+    """What would help after an out-of-memory (studio/forecast/repair.py): tuples of a change, its text, its cost, and
+    whether it resumes.
+    """
     found = (node.elts for node in ast.walk(_source("repair.py")) if isinstance(node, ast.Tuple))
     return {
         said

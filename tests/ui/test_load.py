@@ -1,7 +1,8 @@
-"""All at once: forty clients, a Hub that takes connections and never answers, three hundred half-sent requests, and a disk that is full.
-The owner's poll stays under 300 ms.
+"""All at once: forty clients, a Hub that takes connections and never answers, three hundred half-sent requests, and a
+disk that is full. The owner's poll stays under 300 ms.
 
-The page runs in a process of its own. STUDIO_LOAD=60 makes this a load test of a minute; without it a few seconds are measured.
+The page runs in a process of its own. STUDIO_LOAD=60 makes this a load test of a minute; without it a few seconds are
+measured.
 """
 
 from __future__ import annotations
@@ -62,7 +63,9 @@ def ask(port: int, path: str, question: dict) -> tuple[int, float]:
 
 
 def client(port: int, number: int, end: threading.Event, seen: list[int]) -> None:
-    """Asks as an open page does; every fourth one of a model that only the Hub knows, or has a note written to the full disk."""
+    """Asks as an open page does; every fourth one of a model that only the Hub knows, or has a note written to the full
+    disk.
+    """
     while not end.wait(1.0):
         with contextlib.suppress(OSError, http.client.HTTPException):
             if number % 4 == 0:

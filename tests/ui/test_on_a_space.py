@@ -1,4 +1,6 @@
-"""The page as a Hugging Face Space serves it, in a process with a Space's environment: owner and visitors, ZeroGPU, the lasting disk."""
+"""The page as a Hugging Face Space serves it, in a process with a Space's environment: owner and visitors, ZeroGPU, the
+lasting disk.
+"""
 
 from __future__ import annotations
 

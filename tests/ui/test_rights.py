@@ -163,7 +163,7 @@ def test_behind_the_address_each_job_checks_by_itself(pages: Any, role: str, mon
     reached: list[str] = []
     monkeypatch.setattr(rights, "_call_and_audit", lambda function, name, requester, args: reached.append(name) or {})
     monkeypatch.setattr(guard.Guard, "_beyond", lambda *_: None)
-    monkeypatch.setattr(guard, "_numbered", lambda *_: None)
+    monkeypatch.setattr(guard, "_refuse_by_number", lambda *_: None)
     allowed = {one.api_name for one in functions(page).values() if rights.allows(one.fn, role)}
     for number, one in functions(page).items():
         for path, body in (

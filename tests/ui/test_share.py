@@ -1,4 +1,6 @@
-"""--share, as far as the tunnel: what is printed, who gets in under the public name, and what is said when there is no tunnel."""
+"""--share, as far as the tunnel: what is printed, who gets in under the public name, and what is said when there is no
+tunnel.
+"""
 
 from __future__ import annotations
 

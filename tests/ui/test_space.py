@@ -110,7 +110,10 @@ def test_only_the_owner_trains(here: pytest.MonkeyPatch) -> None:
 def test_in_an_organisations_space_its_maker_and_its_members_train(
     here: pytest.MonkeyPatch, person: dict, role: str
 ) -> None:
-    """Nobody's name is the organisation's: who made the Space counts, and who may write there. A display name proves nothing."""
+    """Nobody's name is the organisation's: who made the Space counts, and who may write there.
+
+    A display name proves nothing.
+    """
     here.setenv("SPACE_ID", "lab/studio")
     here.setenv("SPACE_AUTHOR_NAME", "lab")
     here.setenv("SPACE_CREATOR_USER_ID", "u1")

@@ -1,4 +1,6 @@
-"""Nothing on the page moves unless something has changed: a style that animates for ever makes the browser draw sixty times a second."""
+"""Nothing on the page moves unless something has changed: a style that animates for ever makes the browser draw sixty
+times a second.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What a stranger's model could do: code beside it, pickles in it. And what becomes of our own token while one is trained."""
+"""What a stranger's model could do: code beside it, pickles in it.
+
+And what becomes of our own token while one is trained.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +49,9 @@ def changed_copy(model: Path, to: Path, **config_values: Any) -> Path:
 def test_code_beside_a_model_is_not_run_and_our_token_is_written_nowhere(
     home: Path, tmp_path: Path, marker: Path, tiny_model: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Named in config.json, in a configuration within it, and in the tokenizer's: a model that trains as if the code were not there."""
+    """Named in config.json, in a configuration within it, and in the tokenizer's: a model that trains as if the code
+    were not there.
+    """
     token = "hf_" + "Secret" * 5
     monkeypatch.setenv("HF_TOKEN", token)
     codes = {

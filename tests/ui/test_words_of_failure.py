@@ -1,4 +1,6 @@
-"""Every failure that is the world's is a sentence: each job and each reading question, with each thing a system can refuse."""
+"""Every failure that is the world's is a sentence: each job and each reading question, with each thing a system can
+refuse.
+"""
 
 from __future__ import annotations
 

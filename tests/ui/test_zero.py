@@ -1,4 +1,6 @@
-"""ZeroGPU with a fake of the package `spaces`: one function is marked before the launch, and the server goes back after each answer."""
+"""ZeroGPU with a fake of the package `spaces`: one function is marked before the launch, and the server goes back after
+each answer.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-// One turn of a conversation: the question, one or two answers beside each other, votes, and what can be done with each.
+// One turn of a conversation: the question, one or two answers beside each other, votes, and what can be done with
+// each.
 (() => {
   const studio = window.studio, make = studio.element;
   const GOING = ["waiting", "loading", "writing"];
@@ -6,13 +7,15 @@
 
   const progress = (answer, server) => {
     if (answer.state === "waiting") return studio.say("Waiting…");
-    if (answer.state === "loading") return server?.doing ? `${studio.told(server.doing)}…` : studio.say("Loading the model; this happens once…");
+    if (answer.state === "loading")
+      return server?.doing ? `${studio.told(server.doing)}…` : studio.say("Loading the model; this happens once…");
     return "";
   };
   const numbers = (answer) => {
     const usage = answer.usage;
     if (!usage) return answer.state === "stopped" ? studio.say("stopped") : "";
-    return [studio.say("{n} tokens", { n: studio.number(usage.tokens) }), usage.tokens_per_second ? studio.say("{n} tokens/s", { n: studio.number(usage.tokens_per_second, 1) }) : null,
+    return [studio.say("{n} tokens", { n: studio.number(usage.tokens) }),
+      usage.tokens_per_second ? studio.say("{n} tokens/s", { n: studio.number(usage.tokens_per_second, 1) }) : null,
       answer.finish === "length" ? studio.say("cut at the longest answer") : null].filter(Boolean).join(" · ");
   };
 
@@ -33,14 +36,23 @@
       this.node.setAttribute("aria-busy", String(GOING.includes(answer.state)));
       const { thoughts, text, open } = studio.thoughts(answer.text);
       this.thinking.hidden = !thoughts;
-      this.thinking.firstChild.textContent = open && answer.state === "writing" ? studio.say("Thinking…") : studio.say("Thoughts");
+      this.thinking.firstChild.textContent = open && answer.state === "writing"
+        ? studio.say("Thinking…")
+        : studio.say("Thoughts");
       this.thinking.lastChild.textContent = thoughts;
       const waits = progress(answer, server);
       if (answer.error) {
-        this.text.replaceChildren(...studio.markdown(text), make("div", { class: "call bad" }, make("div", {}, make("b", {}, studio.told(answer.error.message)), answer.error.hint ? make("p", {}, studio.told(answer.error.hint)) : null), acts.again));
+        this.text.replaceChildren(...studio.markdown(text),
+          make("div", { class: "call bad" },
+            make("div", {}, make("b", {}, studio.told(answer.error.message)),
+              answer.error.hint ? make("p", {}, studio.told(answer.error.hint)) : null),
+            acts.again));
       } else if (waits) this.text.replaceChildren(make("p", { class: "quiet said-wait", role: "status" }, waits));
-      else this.text.replaceChildren(...studio.markdown(text || (answer.state === "done" ? studio.say("(an empty answer)") : "")));
-      this.foot.replaceChildren(...[make("span", { class: "quiet num" }, numbers(answer)), make("span", { class: "grow" }), ...(GOING.includes(answer.state) ? [] : acts.each)].filter(Boolean));
+      else
+        this.text.replaceChildren(...studio.markdown(text
+          || (answer.state === "done" ? studio.say("(an empty answer)") : "")));
+      this.foot.replaceChildren(...[make("span", { class: "quiet num" }, numbers(answer)),
+        make("span", { class: "grow" }), ...(GOING.includes(answer.state) ? [] : acts.each)].filter(Boolean));
     }
   }
 
@@ -58,33 +70,61 @@
       if (this.said !== turn.prompt + studio.language) {
         this.said = turn.prompt + studio.language;
         this.prompt.replaceChildren(make("p", {}, turn.prompt), make("span", { class: "asked-acts" },
-          make("button", { type: "button", job: "chat_ask", class: "icon", title: studio.say("Edit and ask again"), onclick: () => chat.edit(place) }, studio.say("Edit")),
-          make("button", { type: "button", job: "chat_ask", class: "icon", title: studio.say("Ask again"), onclick: () => chat.retry(place) }, studio.say("Again"))));
+          make("button", {
+            type: "button", job: "chat_ask", class: "icon", title: studio.say("Edit and ask again"),
+            onclick: () => chat.edit(place)
+          }, studio.say("Edit")),
+          make("button", {
+            type: "button", job: "chat_ask", class: "icon", title: studio.say("Ask again"),
+            onclick: () => chat.retry(place)
+          }, studio.say("Again"))));
       }
-      while (this.answers.length < turn.answers.length) { const made = new Answer(); this.answers.push(made); this.pair.append(made.node); }
+      while (this.answers.length < turn.answers.length) {
+        const made = new Answer();
+        this.answers.push(made);
+        this.pair.append(made.node);
+      }
       while (this.answers.length > turn.answers.length) this.answers.pop().node.remove();
       this.pair.classList.toggle("two", turn.answers.length === 2);
       turn.answers.forEach((answer, side) => {
-        const name = turn.hidden ? studio.say("Answer {letter}", { letter: "AB"[side] }) : chat.nameOf(turn.sides[side]);
+        const name = turn.hidden
+          ? studio.say("Answer {letter}", { letter: "AB"[side] })
+          : chat.nameOf(turn.sides[side]);
         const acts = { each: [
-          make("button", { type: "button", class: "icon", onclick: () => navigator.clipboard?.writeText(answer.text).then(() => studio.tell({ message: studio.say("Copied.") }, "good")) }, studio.say("Copy")),
-          make("button", { type: "button", job: "chat_keep", class: "icon", title: studio.say("Keep as a training row, as it is or corrected"), onclick: () => chat.keep(place, side, answer) }, studio.say("Keep"))],
-        again: make("button", { type: "button", class: "button", onclick: () => chat.retry(place) }, answer.error?.where === "server" ? studio.say("Restart and ask again") : studio.say("Ask again")) };
+          make("button", {
+            type: "button", class: "icon",
+            onclick: () => navigator.clipboard?.writeText(answer.text)
+              .then(() => studio.tell({ message: studio.say("Copied.") }, "good"))
+          }, studio.say("Copy")),
+          make("button", {
+            type: "button", job: "chat_keep", class: "icon",
+            title: studio.say("Keep as a training row, as it is or corrected"),
+            onclick: () => chat.keep(place, side, answer)
+          }, studio.say("Keep"))],
+        again: make("button", { type: "button", class: "button", onclick: () => chat.retry(place) },
+          answer.error?.where === "server" ? studio.say("Restart and ask again") : studio.say("Ask again"))
+      };
         this.answers[side].draw(answer, name, server, acts);
         this.answers[side].node.classList.toggle("won", turn.vote in WINNER && WINNER[turn.vote] === side);
       });
       this.drawVote(turn);
     }
     drawVote(turn) {
-      const done = turn.answers.every((answer) => !GOING.includes(answer.state)), key = JSON.stringify([turn.hidden, turn.vote, turn.rate, done, studio.language]);
+      const done = turn.answers.every((answer) => !GOING.includes(answer.state));
+      const key = JSON.stringify([turn.hidden, turn.vote, turn.rate, done, studio.language]);
       if (key === this.voted) return;
       this.voted = key;
-      const cast = (choice, name) => make("button", { type: "button", job: "chat_vote", class: "button", onclick: () => this.chat.vote(this.place, choice) }, name);
-      if (turn.hidden && done) this.vote.replaceChildren(make("span", { class: "quiet" }, studio.say("Which one is better?")), cast("left", studio.say("A is better")), cast("tie", studio.say("Equally good")), cast("right", studio.say("B is better")));
+      const cast = (choice, name) => make("button",
+        { type: "button", job: "chat_vote", class: "button", onclick: () => this.chat.vote(this.place, choice) }, name);
+      if (turn.hidden && done)
+        this.vote.replaceChildren(make("span", { class: "quiet" }, studio.say("Which one is better?")),
+          cast("left", studio.say("A is better")), cast("tie", studio.say("Equally good")),
+          cast("right", studio.say("B is better")));
       else if (turn.rate?.rate != null) {
         const { name, rate, low, high, votes } = turn.rate, percent = (value) => studio.number(100 * value);
-        this.vote.replaceChildren(make("p", { class: "quiet" }, studio.say("{name} is preferred in {share} % of {n} votes (95 % interval: {low}–{high} %).",
-          { name: this.chat.nameOf(name), share: percent(rate), n: votes, low: percent(low), high: percent(high) })));
+        this.vote.replaceChildren(make("p", { class: "quiet" },
+          studio.say("{name} is preferred in {share} % of {n} votes (95 % interval: {low}–{high} %).",
+            { name: this.chat.nameOf(name), share: percent(rate), n: votes, low: percent(low), high: percent(high) })));
       } else this.vote.replaceChildren();
     }
   }

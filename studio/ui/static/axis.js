@@ -7,7 +7,8 @@
   const ticks = (low, high, count) => {
     if (!(high > low)) return [low];
     const step = nice(high - low, count), found = [];
-    for (let at = Math.ceil(low / step - 1e-9) * step; at <= high + step * 1e-9; at += step) found.push(Math.abs(at) < step * 1e-9 ? 0 : at);
+    for (let at = Math.ceil(low / step - 1e-9) * step; at <= high + step * 1e-9; at += step)
+      found.push(Math.abs(at) < step * 1e-9 ? 0 : at);
     return found;
   };
   const logTicks = (low, high) => {
@@ -30,16 +31,21 @@
   // Digits behind the point that tell all marks of an axis apart, the same for each.
   const decimals = (values) => {
     for (let digits = 0; digits < 6; digits += 1) {
-      if (values.every((value) => Math.abs(+value.toFixed(digits) - value) <= Math.abs(value) * 1e-6 + 1e-12)) return digits;
+      if (values.every((value) => Math.abs(+value.toFixed(digits) - value) <= Math.abs(value) * 1e-6 + 1e-12))
+        return digits;
     }
     return 6;
   };
   // The first place whose x is not below the value; x never falls.
   const place = (column, n, value) => {
     let low = 0, high = n;
-    while (low < high) { const middle = (low + high) >> 1; if (column[middle] < value) low = middle + 1; else high = middle; }
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (column[middle] < value) low = middle + 1; else high = middle;
+    }
     return low;
   };
-  const quantile = (sorted, share) => sorted[Math.min(sorted.length - 1, Math.max(0, Math.round(share * (sorted.length - 1))))];
+  const quantile = (sorted, share) => sorted[Math.min(sorted.length - 1,
+    Math.max(0, Math.round(share * (sorted.length - 1))))];
   window.studio.axis = { ticks, logTicks, ahead, widened, decimals, place, quantile };
 })();

@@ -3,23 +3,36 @@
   const studio = window.studio, make = studio.element;
   const live = studio.live;
 
-  // A cause or action that the core has filled with values, in the page's language: by the sentence whose {0} {1} … it fits.
+  // A cause or action that the core has filled with values, in the page's language: by the sentence whose {0} {1} …
+  // it fits.
   studio.told = studio.told || ((message) => {
     const table = (window.studioWords || {})[studio.language] || {};
     if (!message || message in table || studio.language === "en") return studio.say(message || "");
     for (const [key, said] of Object.entries(table)) {
       if (!/\{\d+\}/.test(key)) continue;
-      const pattern = key.split(/\{\d+\}/).map((part) => part.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")).join("([\\s\\S]*?)");
+      const pattern = key.split(/\{\d+\}/)
+        .map((part) => part.replace(/[.*+?^${}()|[\]\\]/g, "\\$&"))
+        .join("([\\s\\S]*?)");
       const found = message.match(new RegExp(`^${pattern}$`));
       if (found) return said.replace(/\{(\d+)\}/g, (slot, n) => studio.told(found[+n + 1] ?? slot));
     }
     return message;
   });
 
-  const PHASES = { queued: "Waiting", starting: "Starting", sending: "Sending it there", "setting up": "Installing what it needs there", reconnecting: "The connection is lost; trying again", "fetching model": "Fetching the model", "reading data": "Reading the data", "loading model": "Loading the model",
-    probing: "Trying the longest batch", training: "Training", evaluating: "Evaluating", saving: "Saving", "fetching result": "Fetching the result" };
-  const STATES = { queued: "waiting", starting: "starting", running: "running", stopping: "stopping", finished: "finished", stopped: "stopped", failed: "failed", lost: "lost" };
-  studio.phase = (row) => studio.say(row.state === "stopping" ? "Stopping" : PHASES[row.phase] || row.phase || "Starting");
+  const PHASES = {
+    queued: "Waiting", starting: "Starting", sending: "Sending it there",
+    "setting up": "Installing what it needs there", reconnecting: "The connection is lost; trying again",
+    "fetching model": "Fetching the model", "reading data": "Reading the data", "loading model": "Loading the model",
+    probing: "Trying the longest batch", training: "Training", evaluating: "Evaluating", saving: "Saving",
+    "fetching result": "Fetching the result"
+  };
+  const STATES = {
+    queued: "waiting", starting: "starting", running: "running", stopping: "stopping", finished: "finished",
+    stopped: "stopped", failed: "failed", lost: "lost"
+  };
+  studio.phase = (row) => studio.say(row.state === "stopping"
+    ? "Stopping"
+    : PHASES[row.phase] || row.phase || "Starting");
   studio.state = (state) => make("span", { class: `state state-${state}` }, studio.say(STATES[state] || state));
 
   // A note of the browser when a run ends that was seen alive, for those who asked for it.
@@ -27,9 +40,11 @@
   const notify = () => {
     for (const row of live.rows) {
       const before = seen.get(row.id), ended = ENDED.includes(row.state);
-      if (before && ended && !ENDED.includes(before) && studio.stored("studio-notify") === "on" && window.Notification?.permission === "granted") {
-        new Notification(`${row.name}: ${studio.say(STATES[row.state])}`, { body: row.cause ? studio.told(row.cause) : "", tag: row.id });
-      }
+      if (before && ended && !ENDED.includes(before) && studio.stored("studio-notify") === "on"
+        && window.Notification?.permission === "granted") {
+          new Notification(`${row.name}: ${studio.say(STATES[row.state])}`,
+            { body: row.cause ? studio.told(row.cause) : "", tag: row.id });
+        }
       seen.set(row.id, row.state);
     }
   };
@@ -37,7 +52,11 @@
     if (studio.stored("studio-notify") === "on") { studio.store("studio-notify", "off"); return; }
     const granted = window.Notification && (await Notification.requestPermission()) === "granted";
     if (granted) studio.store("studio-notify", "on");
-    else studio.tell({ message: studio.say("The browser does not allow notifications here."), hint: studio.say("Allow them for this page in the browser's settings.") });
+    else
+      studio.tell({
+        message: studio.say("The browser does not allow notifications here."),
+        hint: studio.say("Allow them for this page in the browser's settings.")
+      });
   };
 
   studio.parts.bar = (element) => {
@@ -48,8 +67,12 @@
     const root = document.documentElement.style;
     if (header) new ResizeObserver(() => root.setProperty("--header", `${header.offsetHeight}px`)).observe(header);
     new ResizeObserver(() => root.setProperty("--bar", `${element.offsetHeight}px`)).observe(element);
-    const meter = make("i", {}), name = make("b", {}), doing = make("span", { class: "bar-doing" }), numbers = make("span", { class: "bar-numbers num" });
-    job.append(make("span", { class: "bar-dot", "aria-hidden": "true" }), name, doing, numbers, make("span", { class: "bar-meter", "aria-hidden": "true" }, meter));
+    const meter = make("i", {});
+    const name = make("b", {});
+    const doing = make("span", { class: "bar-doing" });
+    const numbers = make("span", { class: "bar-numbers num" });
+    job.append(make("span", { class: "bar-dot", "aria-hidden": "true" }), name, doing, numbers,
+      make("span", { class: "bar-meter", "aria-hidden": "true" }, meter));
     job.addEventListener("click", (event) => {
       if (event.metaKey || event.ctrlKey) return;
       event.preventDefault();
@@ -58,13 +81,19 @@
     const draw = () => {
       link.hidden = !live.since;
       if (live.since) {
-        const time = new Intl.DateTimeFormat(studio.language === "zh" ? "zh-CN" : "en-GB", { timeStyle: "medium" }).format(live.since);
+        const time = new Intl.DateTimeFormat(studio.language === "zh" ? "zh-CN" : "en-GB",
+          { timeStyle: "medium" }).format(live.since);
         link.textContent = live.lapsed ? studio.say("You are no longer logged in. Load the page again.")
-          : live.fault ? `${live.fault.message} ${live.fault.hint}` : studio.say("Server unreachable since {time}. A run goes on by itself; this page fills in what it missed.", { time });
+          : live.fault
+          ? `${live.fault.message} ${live.fault.hint}`
+          : studio.say("Server unreachable since {time}. A run goes on by itself; this page fills in what it missed.",
+            { time });
       }
       const row = live.now[0];
       job.hidden = !row;
-      const title = row ? `${row.percent == null ? "" : `${Math.floor(row.percent)} % · `}${row.name} · Fine-Tuning Studio` : "Fine-Tuning Studio";
+      const title = row
+        ? `${row.percent == null ? "" : `${Math.floor(row.percent)} % · `}${row.name} · Fine-Tuning Studio`
+        : "Fine-Tuning Studio";
       if (document.title !== title) document.title = title;
       if (!row) return;
       job.dataset.run = row.id;
@@ -73,14 +102,17 @@
       studio.write(doing, studio.phase(row));
       const others = live.now.length - 1 + live.waiting;
       studio.write(numbers, [row.train_loss == null ? null : `${studio.say("loss")} ${studio.figure(row.train_loss)}`,
-        row.percent == null ? null : `${studio.number(row.percent)} %`, row.left == null ? null : studio.say("{time} left", { time: studio.duration(row.left) }),
+        row.percent == null ? null : `${studio.number(row.percent)} %`,
+        row.left == null ? null : studio.say("{time} left", { time: studio.duration(row.left) }),
         others ? studio.say("{n} more", { n: others }) : null].filter(Boolean).join(" · "));
       meter.style.width = `${row.percent || 0}%`;
     };
-    // A page opened without a wish of its own shows the job that is running, once, before the visitor has gone anywhere.
+    // A page opened without a wish of its own shows the job that is running, once, before the visitor has gone
+    // anywhere.
     let landed = false;
     const land = () => {
-      if (!landed && live.now.length && !/[?&](tab|run|compare|talk|model)=/.test(location.search)) studio.open("runs", { run: live.now[0].id }, true);
+      if (!landed && live.now.length && !/[?&](tab|run|compare|talk|model)=/.test(location.search))
+        studio.open("runs", { run: live.now[0].id }, true);
       landed = true;
     };
     live.listen((what) => { draw(); if (what.list) { notify(); land(); } });

@@ -8,29 +8,64 @@
     const list = make("div", { class: "repairs", hidden: true });
     studio.ask("studio-bar", "repairs", { id: row.id }).then((answer) => {
       if (!answer.repairs.length) { list.remove(); return; }
-      const rows = answer.repairs.map((one, place) => make("div", { class: "repair" }, make("div", {}, make("b", {}, studio.told(one.text)),
-        make("p", { class: "quiet" }, [one.saves ? studio.say("saves about {size}", { size: studio.bytes(one.saves) }) : null, studio.told(one.cost)].filter(Boolean).join(" · "))),
-      make("button", { type: "button", job: "repair_run", class: `button ${place ? "" : "primary"}`, disabled: studio.locked(row), onclick: () => studio.repair(row, one) }, one.resumes ? studio.say("Resume with it") : studio.say("Start anew with it"))));
+      const rows = answer.repairs.map((one, place) => make("div", { class: "repair" },
+        make("div", {}, make("b", {}, studio.told(one.text)),
+          make("p", { class: "quiet" },
+            [one.saves ? studio.say("saves about {size}", { size: studio.bytes(one.saves) }) : null,
+              studio.told(one.cost)].filter(Boolean)
+              .join(" · "))),
+      make("button", {
+        type: "button", job: "repair_run", class: `button ${place ? "" : "primary"}`, disabled: studio.locked(row),
+        onclick: () => studio.repair(row, one)
+      }, one.resumes ? studio.say("Resume with it") : studio.say("Start anew with it"))));
       list.hidden = false;
       list.append(make("h3", {}, studio.say("What would make it fit")), ...rows.slice(0, 3));
-      if (rows.length > 3) list.append(make("details", { class: "repairs-more" }, make("summary", {}, studio.say("{n} more", { n: rows.length - 3 })), rows.slice(3)));
+      if (rows.length > 3)
+        list.append(make("details", { class: "repairs-more" },
+          make("summary", {}, studio.say("{n} more", { n: rows.length - 3 })), rows.slice(3)));
     }).catch(() => list.remove());
     return list;
   };
 
-  studio.runNotes = (track) => (track?.others || []).filter((event) => event.kind === "note" && event.level !== "info").slice(-3);
+  studio.runNotes = (track) => (track?.others || []).filter((event) => event.kind === "note" && event.level !== "info")
+    .slice(-3);
   studio.runCalls = (row, track, toLog) => {
-    const calls = [], call = (kind, title, text, ...acts) => calls.push(make("div", { class: `call ${kind}`, role: kind === "bad" ? "alert" : "status" }, make("div", {}, make("b", {}, title), text ? make("p", {}, text) : null), acts.filter(Boolean)));
-    const log = () => make("button", { type: "button", class: "button", onclick: () => toLog() }, studio.say("Read the log"));
-    if (row.state === "failed" || row.state === "lost") call("bad", studio.told(row.cause || (row.state === "lost" ? "The run was cut off." : "The run failed.")), studio.told(row.action || ""),
-      row.reason === "memory" ? null : make("button", { type: "button", job: "resume", class: "button primary", disabled: studio.locked(row), onclick: () => studio.ACTS.resume.run(row) }, studio.say("Resume")), log());
+    const calls = [];
+    const call = (kind, title, text, ...acts) => calls.push(make("div",
+      { class: `call ${kind}`, role: kind === "bad" ? "alert" : "status" },
+      make("div", {}, make("b", {}, title), text ? make("p", {}, text) : null), acts.filter(Boolean)));
+    const log = () => make("button", { type: "button", class: "button", onclick: () => toLog() },
+      studio.say("Read the log"));
+    if (row.state === "failed" || row.state === "lost")
+      call("bad", studio.told(row.cause || (row.state === "lost" ? "The run was cut off." : "The run failed.")),
+        studio.told(row.action || ""),
+        row.reason === "memory"
+          ? null
+          : make("button", {
+            type: "button", job: "resume", class: "button primary", disabled: studio.locked(row),
+            onclick: () => studio.ACTS.resume.run(row)
+          }, studio.say("Resume")),
+        log());
     if (["failed", "lost"].includes(row.state) && ["memory", "killed"].includes(row.reason)) calls.push(repairs(row));
     if (row.state === "stopped" && row.cause) call("warn", studio.told(row.cause), studio.told(row.action || ""));
-    if (row.state === "queued") call("info", row.hold ? studio.say("This run is paused.") : studio.say("This run waits for the device."), row.hold ? studio.say("Resume puts it back in line.") : studio.say("It starts by itself when the run before it has ended."), ...[studio.steps(row)].filter(Boolean));
-    for (const sign of row.signs || []) call(sign.level === "error" ? "bad" : "warn", studio.told(sign.text), studio.told(ALIVE.includes(row.state) ? sign.action : sign.rule));
-    for (const note of studio.runNotes(track)) call(note.level === "error" ? "bad" : "warn", studio.told(note.text), studio.told(note.hint || ""));
-    if (row.state === "finished") call("good", studio.say("Finished. See what it learnt."), studio.say("Ask it and the base model the same question, side by side."),
-      make("button", { type: "button", job: "chat_ask", class: "button primary", onclick: () => studio.open("chat", { model: row.id, run: null }) }, studio.say("Chat with it")));
+    if (row.state === "queued")
+      call("info", row.hold ? studio.say("This run is paused.") : studio.say("This run waits for the device."),
+        row.hold
+          ? studio.say("Resume puts it back in line.")
+          : studio.say("It starts by itself when the run before it has ended."),
+        ...[studio.steps(row)].filter(Boolean));
+    for (const sign of row.signs || [])
+      call(sign.level === "error" ? "bad" : "warn", studio.told(sign.text),
+        studio.told(ALIVE.includes(row.state) ? sign.action : sign.rule));
+    for (const note of studio.runNotes(track))
+      call(note.level === "error" ? "bad" : "warn", studio.told(note.text), studio.told(note.hint || ""));
+    if (row.state === "finished")
+      call("good", studio.say("Finished. See what it learnt."),
+        studio.say("Ask it and the base model the same question, side by side."),
+        make("button", {
+          type: "button", job: "chat_ask", class: "button primary",
+          onclick: () => studio.open("chat", { model: row.id, run: null })
+        }, studio.say("Chat with it")));
     return calls;
   };
 })();

@@ -1,4 +1,5 @@
-// A chart on a canvas: raw faint, smoothed strong, one line of values that follows the cursor. Draws any number of runs.
+// A chart on a canvas: raw faint, smoothed strong, one line of values that follows the cursor. Draws any number of
+// runs.
 (() => {
   const studio = window.studio;
   const PAD = (studio.chartPad = { left: 52, right: 12, top: 8, bottom: 24 });
@@ -14,11 +15,18 @@
       this.canvas = make("canvas", { "aria-hidden": "true" });
       this.over = make("canvas", { class: "chart-over", "aria-hidden": "true" });
       this.empty = make("p", { class: "chart-empty", hidden: true });
-      this.stage = make("div", { class: "chart-stage", tabindex: "0", role: "img" }, this.canvas, this.over, this.empty);
+      this.stage = make("div", { class: "chart-stage", tabindex: "0", role: "img" }, this.canvas, this.over,
+        this.empty);
       this.title = make("h4", {});
-      this.node = make("figure", { class: `chart chart-${spec.key}` }, make("figcaption", {}, this.title, this.readout), this.stage);
-      new ResizeObserver(([seen]) => { this.box = seen.contentRect; this.dirty = true; board.redraw(); }).observe(this.stage);
-      new IntersectionObserver(([seen]) => { this.inSight = seen.isIntersecting; if (this.inSight) board.redraw(); }, { rootMargin: "50px" }).observe(this.stage);
+      this.node = make("figure", { class: `chart chart-${spec.key}` }, make("figcaption", {}, this.title, this.readout),
+        this.stage);
+      new ResizeObserver(([seen]) => {
+        this.box = seen.contentRect;
+        this.dirty = true;
+        board.redraw();
+      }).observe(this.stage);
+      new IntersectionObserver(([seen]) => { this.inSight = seen.isIntersecting; if (this.inSight) board.redraw(); },
+        { rootMargin: "50px" }).observe(this.stage);
       this.hands();
     }
 
@@ -28,7 +36,10 @@
       let from = null;
       stage.addEventListener("pointermove", (event) => {
         board.point(at(event));
-        if (from != null && Math.abs(event.clientX - from.pixel) > 4) { board.brush = [from.x, at(event)]; board.hover(); }
+        if (from != null && Math.abs(event.clientX - from.pixel) > 4) {
+          board.brush = [from.x, at(event)];
+          board.hover();
+        }
       });
       stage.addEventListener("pointerleave", () => { if (from == null) board.point(null); });
       stage.addEventListener("pointerdown", (event) => {
@@ -37,7 +48,11 @@
         stage.setPointerCapture(event.pointerId);
       });
       const end = () => {
-        if (board.brush) { const [a, b] = board.brush; board.brush = null; if (a !== b) board.zoom(Math.min(a, b), Math.max(a, b)); }
+        if (board.brush) {
+          const [a, b] = board.brush;
+          board.brush = null;
+          if (a !== b) board.zoom(Math.min(a, b), Math.max(a, b));
+        }
         from = null;
       };
       stage.addEventListener("pointerup", end);
@@ -55,8 +70,10 @@
         ArrowLeft: () => board.point(Math.max(range[0], middle - span / (event.shiftKey ? 10 : 100))),
         ArrowRight: () => board.point(Math.min(range[1], middle + span / (event.shiftKey ? 10 : 100))),
         Home: () => board.point(range[0]), End: () => board.point(range[1]),
-        "+": () => board.zoom(middle - span / 4, middle + span / 4), "=": () => board.zoom(middle - span / 4, middle + span / 4),
-        "-": () => board.zoom(middle - span, middle + span), 0: () => board.zoom(null), Escape: () => { board.zoom(null); board.point(null); },
+        "+": () => board.zoom(middle - span / 4, middle + span / 4),
+        "=": () => board.zoom(middle - span / 4, middle + span / 4),
+        "-": () => board.zoom(middle - span, middle + span), 0: () => board.zoom(null),
+        Escape: () => { board.zoom(null); board.point(null); },
       };
       if (acts[event.key]) { event.preventDefault(); acts[event.key](); this.describe(); }
     }
@@ -74,7 +91,8 @@
       return board.shown().map((entry) => {
         const { track } = entry, x = track.columns[board.axis], raw = track.columns[spec.column];
         if (!x || !raw || !track.n) return { ...entry, n: 0, evals: spec.evals ? this.evals(track, range) : [] };
-        const first = Math.max(0, place(x, track.n, range[0]) - 1), last = Math.min(track.n, place(x, track.n, range[1]) + 1);
+        const first = Math.max(0, place(x, track.n, range[0]) - 1);
+        const last = Math.min(track.n, place(x, track.n, range[1]) + 1);
         const weight = spec.smooth ? board.smoothing : 0, strong = track.smooth(spec.column, weight);
         return { ...entry, x, raw, strong, weight: track.weight(weight), soft: weight > 0, first, last, n: last - first,
           evals: spec.evals ? this.evals(track, range) : [] };
@@ -93,7 +111,9 @@
 
     yRange(lines) {
       let low = Infinity, high = -Infinity;
-      const sample = [], { board, spec } = this, fits = (value) => Number.isFinite(value) && (!board.log || !spec.log || value > 0);
+      const sample = [];
+      const { board, spec } = this;
+      const fits = (value) => Number.isFinite(value) && (!board.log || !spec.log || value > 0);
       const widen = (value) => { if (fits(value)) { if (value < low) low = value; if (value > high) high = value; } };
       for (const line of lines) {
         const hop = Math.max(1, Math.floor(line.n / 2000));
@@ -108,7 +128,8 @@
         sample.sort((a, b) => a - b);
         const inner = [quantile(sample, 0.02), quantile(sample, 0.98)], slack = (inner[1] - inner[0]) * 0.15;
         low = Math.max(low, inner[0] - slack); high = Math.min(high, inner[1] + slack);
-        for (const line of lines) for (const point of line.evals) { low = Math.min(low, point.y); high = Math.max(high, point.y); }
+        for (const line of lines)
+          for (const point of line.evals) { low = Math.min(low, point.y); high = Math.max(high, point.y); }
       }
       const level = spec.level && this.level();
       if (level) widen(level);
@@ -117,7 +138,8 @@
       if (high === low) { const slack = Math.abs(high) * 0.1 || 1; low -= spec.zero ? 0 : slack; high += slack; }
       if (board.log && spec.log) return widened([Math.log10(low) - 0.02, Math.log10(high) + 0.02], 30);
       const slack = (high - low) * 0.03;
-      return widened([spec.zero || (low >= 0 && low - slack < 0) ? Math.max(0, low - slack) : low - slack, high + slack]);
+      return widened([spec.zero || (low >= 0 && low - slack < 0) ? Math.max(0, low - slack) : low - slack,
+        high + slack]);
     }
 
     level() { const first = this.board.shown()[0]; return first?.track.status?.[this.spec.level] ?? null; }
@@ -136,13 +158,17 @@
     draw() {
       if (!this.fit()) return;
       this.dirty = false;
-      const pen = this.canvas.getContext("2d"), scene = this.scene(this.width, this.height), frame = this.frameOf(scene);
+      const pen = this.canvas.getContext("2d");
+      const scene = this.scene(this.width, this.height);
+      const frame = this.frameOf(scene);
       pen.setTransform(this.ratio, 0, 0, this.ratio, 0, 0);
-      if (scene && frame === this.frame && scene.lines.every((line, i) => (line.last || 0) >= this.ends[i])) this.extend(pen, scene, this.ends);
+      if (scene && frame === this.frame && scene.lines.every((line, i) => (line.last || 0) >= this.ends[i]))
+        this.extend(pen, scene, this.ends);
       else { pen.clearRect(0, 0, this.width, this.height); this.paint(pen, scene); }
       Object.assign(this, { seen: scene, frame, ends: scene?.lines.map((line) => line.last || 0) });
       const first = this.board.shown()[0]?.track;
-      Object.assign(this.stage.dataset, { points: first?.n ?? 0, last: first?.n ? first.last("step") : 0 }); // what is drawn, for tests and measurements
+      // what is drawn, for tests and measurements
+      Object.assign(this.stage.dataset, { points: first?.n ?? 0, last: first?.n ? first.last("step") : 0 });
       this.drawOver();
       this.describe();
     }
@@ -156,7 +182,10 @@
 
     // Where everything stands in a picture of this size; null: there is nothing to draw yet.
     scene(width, height) {
-      const { board, spec } = this, xr = board.range(), lines = xr ? this.lines() : [], yr = xr ? this.yRange(lines) : null;
+      const { board, spec } = this;
+      const xr = board.range();
+      const lines = xr ? this.lines() : [];
+      const yr = xr ? this.yRange(lines) : null;
       if (!yr) return null;
       const plot = { x: PAD.left, y: PAD.top, w: width - PAD.left - PAD.right, h: height - PAD.top - PAD.bottom };
       const scale = board.log && spec.log ? Math.log10 : (value) => value;
@@ -167,8 +196,11 @@
     // Everything that is painted but the points: while it is the same, only new points are painted.
     frameOf(scene) {
       const { board, spec, width, height, ratio } = this;
-      return scene && JSON.stringify([scene.xr, scene.yr, width, height, ratio, studio.language, board.ink().paper, board.log, board.axis, spec.level && this.level(),
-        scene.lines.map((line) => [line.track.id, line.track.generation, line.colour, line.weight, line.first, line.n > 3 * width, line.evals.length, spec.marks && line.track.others.length])]);
+      return scene
+        && JSON.stringify([scene.xr, scene.yr, width, height, ratio, studio.language, board.ink().paper, board.log,
+          board.axis, spec.level && this.level(),
+          scene.lines.map((line) => [line.track.id, line.track.generation, line.colour, line.weight, line.first,
+            line.n > 3 * width, line.evals.length, spec.marks && line.track.others.length])]);
     }
 
     // The values under the cursor, else the last ones.
@@ -177,9 +209,14 @@
       for (const line of this.seen?.lines || []) {
         const many = this.seen.lines.length > 1;
         const value = this.valueAt(line, board.cursor ?? Infinity);
-        if (value) said.push({ colour: line.colour, name: many ? line.label : spec.evals ? studio.say("train") : "", text: spec.format(value.strong), raw: value.raw });
+        if (value)
+          said.push({
+            colour: line.colour, name: many ? line.label : spec.evals ? studio.say("train") : "",
+            text: spec.format(value.strong), raw: value.raw
+          });
         const evals = board.cursor == null ? line.evals : line.evals.filter((point) => point.x <= board.cursor);
-        if (evals.length && !many) said.push({ colour: line.evalColour, name: studio.say("held-out"), text: spec.format(evals.at(-1).y) });
+        if (evals.length && !many)
+          said.push({ colour: line.evalColour, name: studio.say("held-out"), text: spec.format(evals.at(-1).y) });
       }
       return said;
     }
@@ -190,13 +227,15 @@
       if (key === this.told) return;
       this.told = key;
       this.readout.replaceChildren(...said.slice(0, 6).map((one) => studio.element("span", { title: one.name || null },
-        studio.element("i", { style: `background:${one.colour}` }), one.name ? `${one.name} ` : "", studio.element("b", {}, one.text))));
+        studio.element("i", { style: `background:${one.colour}` }), one.name ? `${one.name} ` : "",
+        studio.element("b", {}, one.text))));
     }
 
     describe() {
       const said = this.values().map((one) => `${one.name} ${one.text}`.trim()).join(", ");
       const where = this.board.cursor == null ? "" : ` · ${this.board.tell(this.board.cursor, true)}`;
-      this.stage.setAttribute("aria-label", `${studio.say(this.spec.title)}: ${said || studio.say(this.spec.empty)}${where}`);
+      this.stage.setAttribute("aria-label",
+        `${studio.say(this.spec.title)}: ${said || studio.say(this.spec.empty)}${where}`);
     }
   }
 

@@ -1,17 +1,24 @@
-// The Chat tab: the base and the tuned model side by side, conversations kept on disk, a blind comparison. Answers are read by asking
-// for what is new, so a refresh or a second tab shows the same, and no connection is held open.
+// The Chat tab: the base and the tuned model side by side, conversations kept on disk, a blind comparison. Answers are
+// read by asking for what is new, so a refresh or a second tab shows the same, and no connection is held open.
 (() => {
   const studio = window.studio, make = studio.element, live = studio.live;
   const QUICK = 140, SLOW = 4000; // milliseconds between two looks, while an answer is written and else
-  const voices = () => JSON.stringify(live.rows.map((row) => [row.id, row.name, row.state, row.saved])); // what decides who can be talked to
+  // what decides who can be talked to
+  const voices = () => JSON.stringify(live.rows.map((row) => [row.id, row.name, row.state, row.saved]));
   studio.parts.chat = (element) => new Chat(element);
 
   class Chat {
     constructor(element) {
-      Object.assign(this, { voices: [], server: { ready: false }, turns: [], id: null, going: false, count: 0, started: [] });
-      this.picks = [0, 1].map((side) => make("select", { class: "field", onchange: () => { this.chosen[side] = this.picks[side].value; this.keepPicks(); } }));
+      Object.assign(this,
+        { voices: [], server: { ready: false }, turns: [], id: null, going: false, count: 0, started: [] });
+      this.picks = [0,
+        1].map((side) => make("select",
+          { class: "field", onchange: () => { this.chosen[side] = this.picks[side].value; this.keepPicks(); } }));
       this.chosen = ["", ""];
-      this.blind = make("button", { type: "button", job: "chat_vote", class: "chip", "aria-pressed": "false", onclick: () => { this.blind.setAttribute("aria-pressed", String(!this.isBlind())); } });
+      this.blind = make("button", {
+        type: "button", job: "chat_vote", class: "chip", "aria-pressed": "false",
+        onclick: () => { this.blind.setAttribute("aria-pressed", String(!this.isBlind())); }
+      });
       this.status = make("div", { class: "server", role: "status" });
       this.talks = new studio.Talks(this);
       this.stream = make("div", { class: "turns" });
@@ -19,10 +26,15 @@
       this.box = make("textarea", { class: "field", rows: "2", oninput: () => this.grow(), onkeydown: (event) => {
         if (event.key === "Enter" && !event.shiftKey && !event.isComposing) { event.preventDefault(); this.send(); }
       } });
-      this.go = make("button", { type: "button", job: "chat_ask", class: "button primary send", onclick: () => (this.going ? this.stop() : this.send()) });
+      this.go = make("button", {
+        type: "button", job: "chat_ask", class: "button primary send",
+        onclick: () => (this.going ? this.stop() : this.send())
+      });
       this.knobs = new studio.Knobs();
       this.voicesLine = make("div", { class: "voices" });
-      this.sheet = make("div", { class: "chat-main" }, this.voicesLine, this.stream, make("div", { class: "composer card" }, this.suggest, make("div", { class: "compose" }, this.box, this.go), this.knobs.node));
+      this.sheet = make("div", { class: "chat-main" }, this.voicesLine, this.stream,
+        make("div", { class: "composer card" }, this.suggest, make("div", { class: "compose" }, this.box, this.go),
+          this.knobs.node));
       this.aside = make("aside", { class: "chat-side" }, this.talks.node, this.status);
       element.replaceChildren(make("div", { class: "chat-page" }, this.aside, this.sheet));
       this.speak();
@@ -38,11 +50,14 @@
       this.picks[0].setAttribute("aria-label", say("Left voice"));
       this.picks[1].setAttribute("aria-label", say("Right voice"));
       this.blind.textContent = say("Blind comparison");
-      if (!this.blind.disabled) this.blind.title = say("Hides which answer is whose, shuffles the sides and lets you vote.");
+      if (!this.blind.disabled)
+        this.blind.title = say("Hides which answer is whose, shuffles the sides and lets you vote.");
       this.box.placeholder = say("Ask something");
       this.box.setAttribute("aria-label", say("Your question"));
-      const fresh = make("button", { type: "button", class: "button", onclick: () => this.fresh() }, say("New conversation"));
-      this.voicesLine.replaceChildren(this.picks[0], make("span", { class: "quiet" }, say("beside")), this.picks[1], this.blind, make("span", { class: "grow" }), fresh);
+      const fresh = make("button", { type: "button", class: "button", onclick: () => this.fresh() },
+        say("New conversation"));
+      this.voicesLine.replaceChildren(this.picks[0], make("span", { class: "quiet" }, say("beside")), this.picks[1],
+        this.blind, make("span", { class: "grow" }), fresh);
       this.knobs.speak();
       this.drawSend();
     }
@@ -85,14 +100,18 @@
       this.meet();
     }
     drawPicks() {
-      const options = [...new Map(this.voices.flatMap((one) => (one.base ? [[one.name, one.label], [one.base, studio.say("{name}, untuned", { name: one.under })]] : [[one.name, studio.say("{name}, untuned", { name: one.label })]]))).entries()];
+      const options = [...new Map(this.voices.flatMap((one) => (one.base
+        ? [[one.name, one.label], [one.base, studio.say("{name}, untuned", { name: one.under })]]
+        : [[one.name, studio.say("{name}, untuned", { name: one.label })]]))).entries()];
       const several = new Map();
-      for (const [value, label] of options) if (!several.has(label) || this.chosen.includes(value)) several.set(label, value);
+      for (const [value, label] of options)
+        if (!several.has(label) || this.chosen.includes(value)) several.set(label, value);
       const key = JSON.stringify([...several, this.chosen, studio.language]);
       if (key === this.picked) return;
       this.picked = key;
       this.picks.forEach((pick, side) => {
-        pick.replaceChildren(...(side ? [make("option", { value: "" }, studio.say("nobody else"))] : []), ...[...several].map(([label, value]) => make("option", { value }, label)));
+        pick.replaceChildren(...(side ? [make("option", { value: "" }, studio.say("nobody else"))] : []),
+          ...[...several].map(([label, value]) => make("option", { value }, label)));
         pick.value = this.chosen[side];
       });
       this.blind.hidden = !this.chosen[1];
@@ -105,16 +124,30 @@
       this.server = server;
     }
     drawServer() {
-      const { server } = this, say = studio.say, key = JSON.stringify([this.warming, server.ready, server.doing, server.models, Math.round((server.memory || 0) / 5e7), studio.language, this.died]);
+      const { server } = this;
+      const say = studio.say;
+      const key = JSON.stringify([this.warming, server.ready, server.doing, server.models,
+        Math.round((server.memory || 0) / 5e7), studio.language, this.died]);
       if (key === this.served) return;
       this.served = key;
       const parts = [];
-      if (this.warming && !server.doing) parts.push(make("p", { class: "quiet server-load" }, say("Loading the model; this happens once…")));
-      else if (this.died && !server.ready) parts.push(make("p", { class: "bad" }, say("The model server has ended.")), make("button", { type: "button", job: "chat_load", class: "button", onclick: () => this.warm() }, say("Restart it")));
-      else if (!server.ready) parts.push(make("p", { class: "quiet" }, say("No model in memory. It is loaded with your first question.")));
+      if (this.warming && !server.doing)
+        parts.push(make("p", { class: "quiet server-load" }, say("Loading the model; this happens once…")));
+      else if (this.died && !server.ready)
+        parts.push(make("p", { class: "bad" }, say("The model server has ended.")),
+          make("button", { type: "button", job: "chat_load", class: "button", onclick: () => this.warm() },
+            say("Restart it")));
+      else if (!server.ready)
+        parts.push(make("p", { class: "quiet" }, say("No model in memory. It is loaded with your first question.")));
       else {
-        parts.push(make("p", { class: "quiet num" }, server.doing ? `${studio.told(server.doing)}…` : say("{n} in memory, {size}", { n: (server.models || []).length, size: studio.bytes(server.memory) })));
-        parts.push(make("button", { type: "button", job: "chat_unload", class: "chip", title: say("Ends the model server; all its memory is given back."), onclick: () => this.unload() }, say("Unload")));
+        parts.push(make("p", { class: "quiet num" },
+          server.doing
+            ? `${studio.told(server.doing)}…`
+            : say("{n} in memory, {size}", { n: (server.models || []).length, size: studio.bytes(server.memory) })));
+        parts.push(make("button", {
+          type: "button", job: "chat_unload", class: "chip",
+          title: say("Ends the model server; all its memory is given back."), onclick: () => this.unload()
+        }, say("Unload")));
       }
       this.status.replaceChildren(...parts);
     }
@@ -132,7 +165,8 @@
         const answer = await studio.call("chat_unload");
         this.died = false;
         this.server = { ready: false };
-        studio.tell({ message: studio.say("Unloaded; {size} given back.", { size: studio.bytes(answer.bytes) }) }, "good");
+        studio.tell({ message: studio.say("Unloaded; {size} given back.", { size: studio.bytes(answer.bytes) }) },
+          "good");
       } catch (problem) { studio.tell(problem); }
       this.drawServer();
     }
@@ -148,7 +182,8 @@
     async open(id) {
       const answer = await studio.ask("studio-chat", "said", { id }).catch(() => null);
       if (!answer || answer.gone) { if (answer) studio.open("chat", { talk: null }, true); return; }
-      Object.assign(this, { id, turns: answer.turns, going: answer.going, count: answer.count, started: [], title: answer.title });
+      Object.assign(this,
+        { id, turns: answer.turns, going: answer.going, count: answer.count, started: [], title: answer.title });
       this.stream.replaceChildren();
       if (answer.sides?.length && !answer.blind) this.chosen = [answer.sides[0], answer.sides[1] || ""];
       this.knobs.system.value = answer.system || "";
@@ -161,7 +196,10 @@
       this.sending = true;
       const from = turn ?? this.editing;
       try {
-        const answer = await studio.call("chat_ask", { prompt, id: this.id, turn: from, sides: this.sides(), system: this.knobs.system.value, sampling: this.knobs.sampling(), blind: this.isBlind() });
+        const answer = await studio.call("chat_ask", {
+          prompt, id: this.id, turn: from, sides: this.sides(), system: this.knobs.system.value,
+          sampling: this.knobs.sampling(), blind: this.isBlind()
+        });
         if (turn == null) this.box.value = "";
         this.editing = null;
         if (this.id !== answer.id) { this.id = answer.id; studio.open("chat", { talk: answer.id }, true); }
@@ -173,17 +211,35 @@
       this.grow();
       this.look();
     }
-    async stop() { try { await studio.call("chat_stop", this.id); } catch (problem) { studio.tell(problem); } this.look(); }
+    async stop() {
+      try { await studio.call("chat_stop", this.id); } catch (problem) { studio.tell(problem); }
+      this.look();
+    }
     retry(place) { this.send(this.turns[place].prompt, place); }
     edit(place) { this.editing = place; this.box.value = this.turns[place].prompt; this.grow(); this.box.focus(); }
-    async vote(place, choice) { try { await studio.call("chat_vote", this.id, place, choice); this.count = -1; } catch (problem) { studio.tell(problem); } this.look(); }
+    async vote(place, choice) {
+      try {
+        await studio.call("chat_vote", this.id, place, choice);
+        this.count = -1;
+      } catch (problem) { studio.tell(problem); }
+      this.look();
+    }
     async keep(place, side, answer) {
-      const text = await studio.inquire({ title: studio.say("Keep as a training row"), text: studio.say("The conversation up to this answer becomes one row of the data set kept-answers. Correct the answer first if it should be better."),
-        field: { label: studio.say("Answer"), value: studio.thoughts(answer.text).text, long: true }, act: studio.say("Keep") });
+      const text = await studio.inquire({
+        title: studio.say("Keep as a training row"),
+        text:
+          studio.say("The conversation up to this answer becomes one row of the data set kept-answers. Correct the "
+            + "answer first if it should be better."),
+        field: { label: studio.say("Answer"), value: studio.thoughts(answer.text).text, long: true },
+        act: studio.say("Keep")
+      });
       if (!text) return;
       try {
         const kept = await studio.call("chat_keep", { id: this.id, turn: place, side, text });
-        studio.tell({ message: studio.say("Kept: the data set kept-answers now has {n} rows.", { n: studio.number(kept.rows) }) }, "good");
+        studio.tell({
+          message: studio.say("Kept: the data set kept-answers now has {n} rows.", { n: studio.number(kept.rows) })
+        },
+          "good");
       } catch (problem) { studio.tell(problem); }
     }
 
@@ -192,7 +248,8 @@
       clearTimeout(this.timer);
       if (studio.tab() !== "chat" || document.hidden) return;
       if (this.id) {
-        const answer = await studio.ask("studio-chat", "said", { id: this.id, last: true, turns: this.count }).catch(() => null);
+        const answer = await studio.ask("studio-chat", "said", { id: this.id, last: true, turns: this.count })
+          .catch(() => null);
         if (answer && !answer.gone && answer.id === this.id) this.take(answer);
       }
       if (!this.going && Date.now() - (this.metAt || 0) > SLOW) { this.metAt = Date.now(); this.meet(); }
@@ -200,12 +257,16 @@
     }
     take(answer) {
       const was = this.going;
-      if (answer.turns) this.turns = answer.turns; else if (answer.last) this.turns[this.turns.length - 1] = answer.last;
+      if (answer.turns)
+        this.turns = answer.turns;
+      else if (answer.last) this.turns[this.turns.length - 1] = answer.last;
       this.going = answer.going;
       this.count = answer.count;
       if (answer.server) { this.note(answer.server); this.drawServer(); }
       const trouble = answer.trouble?.message;
-      if (trouble && trouble !== this.troubled) studio.tell({ message: studio.told(trouble), hint: studio.told(answer.trouble.hint) }); // once: the answer goes on
+      // once: the answer goes on
+      if (trouble && trouble !== this.troubled)
+        studio.tell({ message: studio.told(trouble), hint: studio.told(answer.trouble.hint) });
       this.troubled = trouble;
       this.drawTurns();
       this.drawSend();
@@ -215,25 +276,45 @@
     drawTurns() {
       const low = this.sheet.getBoundingClientRect().bottom - innerHeight < 120;
       if (this.turns.length) { this.stream.querySelector(".hello")?.remove(); this.suggested = null; }
-      while (this.started.length < this.turns.length) { const made = new studio.Turn(this.started.length, this); this.started.push(made); this.stream.append(made.node); }
+      while (this.started.length < this.turns.length) {
+        const made = new studio.Turn(this.started.length, this);
+        this.started.push(made);
+        this.stream.append(made.node);
+      }
       while (this.started.length > this.turns.length) this.started.pop().node.remove();
       this.turns.forEach((turn, place) => this.started[place].draw(turn, this.server));
       this.suggest.hidden = this.turns.length > 0;
       this.sheet.classList.toggle("begun", this.turns.length > 0);
       if (!this.turns.length && !this.stream.childElementCount) this.drawSuggest();
-      if (this.going && (low || this.end)) { window.scrollTo({ top: document.documentElement.scrollHeight }); this.end = false; }
+      if (this.going && (low || this.end)) {
+        window.scrollTo({ top: document.documentElement.scrollHeight });
+        this.end = false;
+      }
     }
-    drawSend() { this.go.textContent = this.going ? studio.say("Stop") : studio.say("Send"); this.go.classList.toggle("primary", !this.going); }
+    drawSend() {
+      this.go.textContent = this.going ? studio.say("Stop") : studio.say("Send");
+      this.go.classList.toggle("primary", !this.going);
+    }
     drawSuggest() {
       if (this.turns.length) return;
       const prompts = (this.prompts || []).slice(0, 5), tuned = this.voices.find((one) => one.name === this.chosen[1]);
       const key = JSON.stringify([prompts, this.chosen, studio.language]);
       if (key !== this.suggested) {
         this.suggested = key;
-        this.stream.replaceChildren(make("div", { class: "hello" }, make("h2", {}, tuned ? studio.say("See what {name} learnt", { name: tuned.label }) : studio.say("Talk to a model")),
-          make("p", { class: "quiet" }, tuned ? studio.say("The same question goes to both: on the left the untuned model, on the right yours.") : studio.say("When a run has finished, it stands here beside the untuned model."))));
-        this.suggest.replaceChildren(...prompts.map((prompt) => make("button", { type: "button", class: "chip", onclick: () => { this.box.value = prompt; this.grow(); this.box.focus(); } }, prompt)));
-        if (prompts.length && (!this.box.value || this.filled === this.box.value)) { this.box.value = this.filled = prompts[0]; this.grow(); }
+        this.stream.replaceChildren(make("div", { class: "hello" },
+          make("h2", {},
+            tuned ? studio.say("See what {name} learnt", { name: tuned.label }) : studio.say("Talk to a model")),
+          make("p", { class: "quiet" },
+            tuned
+              ? studio.say("The same question goes to both: on the left the untuned model, on the right yours.")
+              : studio.say("When a run has finished, it stands here beside the untuned model."))));
+        this.suggest.replaceChildren(...prompts.map((prompt) => make("button",
+          { type: "button", class: "chip", onclick: () => { this.box.value = prompt; this.grow(); this.box.focus(); } },
+          prompt)));
+        if (prompts.length && (!this.box.value || this.filled === this.box.value)) {
+          this.box.value = this.filled = prompts[0];
+          this.grow();
+        }
       } else if (!this.stream.childElementCount) { this.suggested = null; this.drawSuggest(); }
     }
     grow() { this.box.style.height = "auto"; this.box.style.height = `${Math.min(240, this.box.scrollHeight + 2)}px`; }

@@ -1,29 +1,54 @@
-// The board of charts: one cursor, one zoom, one smoothing for all of them; runs laid over each other; picture and table of the numbers.
+// The board of charts: one cursor, one zoom, one smoothing for all of them; runs laid over each other; picture and
+// table of the numbers.
 (() => {
   const studio = window.studio, make = studio.element;
 
   const short = (value) => {
     if (!Number.isFinite(value)) return "–";
     const size = Math.abs(value);
-    if (size !== 0 && size < 0.001) return value.toExponential(size < 1e-12 ? 0 : 1).replace(/\.0e/, "e").replace("e-", "e−");
-    if (size >= 10000) return new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 }).format(value);
+    if (size !== 0 && size < 0.001)
+      return value.toExponential(size < 1e-12 ? 0 : 1).replace(/\.0e/, "e").replace("e-", "e−");
+    if (size >= 10000)
+      return new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 }).format(value);
     return String(+value.toPrecision(size >= 1000 ? 4 : 3));
   };
-  const figure = (value, axis, digits = 0) => (axis ? (Math.abs(value) >= 1e4 || digits > 4 ? short(value) : value.toFixed(digits)) : !Number.isFinite(value) ? "–" : Math.abs(value) >= 0.001 && Math.abs(value) < 1000 ? value.toFixed(Math.abs(value) < 10 ? 4 : 2) : short(value));
+  const figure = (value, axis, digits = 0) => (axis
+    ? (Math.abs(value) >= 1e4 || digits > 4 ? short(value) : value.toFixed(digits))
+    : !Number.isFinite(value)
+    ? "–"
+    : Math.abs(value) >= 0.001 && Math.abs(value) < 1000
+    ? value.toFixed(Math.abs(value) < 10 ? 4 : 2)
+    : short(value));
   const whole = (value) => (Number.isFinite(value) ? short(Math.round(value)) : "–");
   studio.figure = figure;
 
   const SPECS = [
     { key: "loss", title: "Loss", column: "loss", smooth: true, evals: true, marks: true, log: true, format: figure,
       empty: "The curve begins with the first step." },
-    { key: "rate", title: "Learning rate", column: "learning_rate", zero: true, format: (value) => (value === 0 ? "0" : short(value)), empty: "Shown from the first step on." },
-    { key: "gradient", title: "Gradient norm", column: "grad_norm", smooth: true, log: true, format: (value, axis, digits) => (axis ? figure(value, true, digits) : short(value)), empty: "Shown from the first step on." },
-    { key: "speed", title: "Tokens per second", column: "tokens_per_second", smooth: true, zero: true, format: whole, empty: "Shown from the first step on." },
-    { key: "memory", title: "Memory", column: "memory", level: "estimated_memory", zero: true, format: (value) => studio.bytes(value), empty: "Shown from the first step on.", hidden: true },
+    {
+      key: "rate", title: "Learning rate", column: "learning_rate", zero: true,
+      format: (value) => (value === 0 ? "0" : short(value)), empty: "Shown from the first step on."
+    },
+    {
+      key: "gradient", title: "Gradient norm", column: "grad_norm", smooth: true, log: true,
+      format: (value, axis, digits) => (axis ? figure(value, true, digits) : short(value)),
+      empty: "Shown from the first step on."
+    },
+    {
+      key: "speed", title: "Tokens per second", column: "tokens_per_second", smooth: true, zero: true, format: whole,
+      empty: "Shown from the first step on."
+    },
+    {
+      key: "memory", title: "Memory", column: "memory", level: "estimated_memory", zero: true,
+      format: (value) => studio.bytes(value), empty: "Shown from the first step on.", hidden: true
+    },
   ];
   const ALIVE = ["starting", "running", "stopping"];
   const AXES = [["step", "Step"], ["tokens", "Tokens"], ["time", "Time"]];
-  const FIRST = { smoothing: 0.8, log: false, clip: false, axis: "step", hidden: SPECS.filter((spec) => spec.hidden).map((spec) => spec.key) };
+  const FIRST = {
+    smoothing: 0.8, log: false, clip: false, axis: "step",
+    hidden: SPECS.filter((spec) => spec.hidden).map((spec) => spec.key)
+  };
 
   class Curves {
     // beside: a node that stands among the tools.
@@ -37,10 +62,12 @@
       this.legend = make("div", { class: "curve-legend" });
       this.table = make("div", { class: "curve-table" });
       this.grid = make("div", { class: "curve-grid" }, this.charts.map((chart) => chart.node));
-      this.details = make("details", { class: "curve-values" }, make("summary", { "data-say": "Last values as a table" }), this.table);
+      this.details = make("details", { class: "curve-values" },
+        make("summary", { "data-say": "Last values as a table" }), this.table);
       this.node = make("section", { class: "curves" }, this.tools, this.legend, this.grid, this.details);
       this.details.addEventListener("toggle", () => this.fillTable());
-      for (const name of ["studio:shade", "studio:language"]) window.addEventListener(name, () => { this.colours = null; this.drawTools(); this.all(); });
+      for (const name of ["studio:shade", "studio:language"])
+        window.addEventListener(name, () => { this.colours = null; this.drawTools(); this.all(); });
       window.addEventListener("studio:tab", () => this.all());
       this.drawTools();
     }
@@ -58,14 +85,23 @@
         return { ...entry, colour, evalColour: many ? colour : this.ink().series[1] };
       });
     }
-    keep() { studio.store("studio-curves", JSON.stringify({ smoothing: this.smoothing, log: this.log, clip: this.clip, axis: this.axis, hidden: this.hidden })); }
+    keep() {
+      studio.store("studio-curves",
+        JSON.stringify({
+          smoothing: this.smoothing, log: this.log, clip: this.clip, axis: this.axis, hidden: this.hidden
+        }));
+    }
 
     ink() {
       if (!this.colours) {
         const style = getComputedStyle(document.body), of = (name) => style.getPropertyValue(name).trim();
         const dark = document.body.classList.contains("dark");
-        this.colours = { series: [1, 2, 3, 4, 5, 6, 7, 8].map((n) => of(`--series-${n}`)), line: of("--line"), quiet: of("--quiet"), paper: of("--card"), ink: of("--ink"),
-          tag: of("--ink"), tagText: of("--card"), faint: dark ? 0.32 : 0.26, brush: dark ? "rgb(255 255 255 / 10%)" : "rgb(0 0 0 / 7%)" };
+        this.colours = {
+          series: [1, 2, 3, 4, 5, 6, 7, 8].map((n) => of(`--series-${n}`)), line: of("--line"), quiet: of("--quiet"),
+          paper: of("--card"), ink: of("--ink"),
+          tag: of("--ink"), tagText: of("--card"), faint: dark ? 0.32 : 0.26,
+          brush: dark ? "rgb(255 255 255 / 10%)" : "rgb(0 0 0 / 7%)"
+        };
       }
       return this.colours;
     }
@@ -100,7 +136,14 @@
       this.all();
     }
     tell(x, exact) {
-      if (this.axis === "time") return exact ? studio.duration(x) : x < 120 ? `${short(x)} s` : x < 7200 ? `${short(x / 60)} min` : `${short(x / 3600)} h`;
+      if (this.axis === "time")
+        return exact
+          ? studio.duration(x)
+          : x < 120
+          ? `${short(x)} s`
+          : x < 7200
+          ? `${short(x / 60)} min`
+          : `${short(x / 3600)} h`;
       const number = this.axis === "tokens" ? short(Math.round(x)) : studio.number(Math.round(x));
       return exact ? `${studio.say(this.axis === "step" ? "step" : "tokens")} ${number}` : number;
     }
@@ -126,25 +169,55 @@
     }
 
     drawTools() {
-      const slider = make("input", { type: "range", min: "0", max: "0.99", step: "0.01", "aria-label": studio.say("Smoothing"),
-        oninput: (event) => { this.smoothing = +event.target.value; event.target.nextElementSibling.textContent = this.smoothing.toFixed(2); this.keep(); this.all(); } });
+      const slider = make("input",
+        { type: "range", min: "0", max: "0.99", step: "0.01", "aria-label": studio.say("Smoothing"),
+          oninput: (event) => {
+            this.smoothing = +event.target.value;
+            event.target.nextElementSibling.textContent = this.smoothing.toFixed(2);
+            this.keep();
+            this.all();
+          }
+        });
       slider.value = this.smoothing;
-      const toggle = (name, key, title) => make("button", { type: "button", class: "chip", title: studio.say(title), "aria-pressed": String(this[key]),
-        onclick: () => { this[key] = !this[key]; this.keep(); this.drawTools(); this.all(); } }, studio.say(name));
-      const axis = make("div", { class: "segments", role: "group", "aria-label": studio.say("Horizontal axis") }, AXES.map(([key, name]) => make("button", { type: "button",
-        "aria-pressed": String(this.axis === key), onclick: () => { this.axis = key; this.view = null; this.cursor = null; this.keep(); this.drawTools(); this.all(); } }, studio.say(name))));
-      const chips = make("div", { class: "chip-row", role: "group", "aria-label": studio.say("Charts shown") }, SPECS.slice(1).map((spec) => make("button", { type: "button", class: "chip",
-        "aria-pressed": String(!this.hidden.includes(spec.key)), onclick: () => {
-          this.hidden = this.hidden.includes(spec.key) ? this.hidden.filter((key) => key !== spec.key) : [...this.hidden, spec.key];
-          this.keep(); this.drawTools(); this.all();
-        } }, studio.say(spec.title))));
-      const row = (...parts) => make("div", { class: "tool-row" }, parts.filter(Boolean)), gap = () => make("span", { class: "grow" });
+      const toggle = (name, key, title) => make("button",
+        { type: "button", class: "chip", title: studio.say(title), "aria-pressed": String(this[key]),
+          onclick: () => { this[key] = !this[key]; this.keep(); this.drawTools(); this.all(); } }, studio.say(name));
+      const axis = make("div", { class: "segments", role: "group", "aria-label": studio.say("Horizontal axis") },
+        AXES.map(([key, name]) => make("button", { type: "button",
+          "aria-pressed": String(this.axis === key),
+          onclick: () => {
+            this.axis = key;
+            this.view = null;
+            this.cursor = null;
+            this.keep();
+            this.drawTools();
+            this.all();
+          }
+        },
+          studio.say(name))));
+      const chips = make("div", { class: "chip-row", role: "group", "aria-label": studio.say("Charts shown") },
+        SPECS.slice(1).map((spec) => make("button", { type: "button", class: "chip",
+          "aria-pressed": String(!this.hidden.includes(spec.key)), onclick: () => {
+            this.hidden = this.hidden.includes(spec.key)
+              ? this.hidden.filter((key) => key !== spec.key)
+              : [...this.hidden, spec.key];
+            this.keep(); this.drawTools(); this.all();
+          } }, studio.say(spec.title))));
+      const row = (...parts) => make("div", { class: "tool-row" }, parts.filter(Boolean));
+      const gap = () => make("span", { class: "grow" });
       this.tools.replaceChildren(
-        row(make("label", { class: "smoothing" }, make("span", {}, studio.say("Smoothing")), slider, make("output", { class: "num" }, this.smoothing.toFixed(2))), axis,
+        row(make("label", { class: "smoothing" }, make("span", {}, studio.say("Smoothing")), slider,
+          make("output", { class: "num" }, this.smoothing.toFixed(2))),
+          axis,
           toggle("Log scale", "log", "Draws loss and gradient norm on a logarithmic scale."),
-          toggle("Clip outliers", "clip", "Leaves the rarest 2 % of values out of the scale, so that one spike does not flatten the curve."),
-          this.view && make("button", { type: "button", class: "chip strong", onclick: () => this.zoom(null) }, studio.say("Show all")), gap(),
-          make("span", { class: "saves" }, make("button", { type: "button", class: "chip", onclick: () => this.picture() }, studio.say("Save PNG")),
+          toggle("Clip outliers", "clip",
+            "Leaves the rarest 2 % of values out of the scale, so that one spike does not flatten the curve."),
+          this.view
+            && make("button", { type: "button", class: "chip strong", onclick: () => this.zoom(null) },
+              studio.say("Show all")),
+          gap(),
+          make("span", { class: "saves" },
+            make("button", { type: "button", class: "chip", onclick: () => this.picture() }, studio.say("Save PNG")),
             make("button", { type: "button", class: "chip", onclick: () => this.numbers() }, studio.say("Save CSV")))),
         row(chips, gap(), this.beside));
       this.charts.forEach((chart) => { chart.node.hidden = this.hidden.includes(chart.spec.key); });
@@ -154,36 +227,52 @@
 
     drawLegend() {
       this.legend.hidden = this.entries.length < 2;
-      this.legend.replaceChildren(...this.entries.map((entry) => make("button", { type: "button", class: "chip", "aria-pressed": String(!this.off.has(entry.track.id)), onclick: () => {
-        if (!this.off.delete(entry.track.id)) this.off.add(entry.track.id);
-        this.drawLegend(); this.all();
-      } }, make("i", { style: `background:${this.ink().series[entry.place % 8]}` }), entry.label)));
+      this.legend.replaceChildren(...this.entries.map((entry) => make("button",
+        { type: "button", class: "chip", "aria-pressed": String(!this.off.has(entry.track.id)), onclick: () => {
+          if (!this.off.delete(entry.track.id)) this.off.add(entry.track.id);
+          this.drawLegend(); this.all();
+        } }, make("i", { style: `background:${this.ink().series[entry.place % 8]}` }), entry.label)));
     }
 
     fillTable() {
       if (!this.details.open) return;
-      const head = ["Run", "Step", "Loss", "Held-out loss", "Learning rate", "Gradient norm", "Tokens per second", "Memory"];
+      const head = ["Run", "Step", "Loss", "Held-out loss", "Learning rate", "Gradient norm", "Tokens per second",
+        "Memory"];
       const rows = this.entries.map(({ track, label }) => {
         const evals = track.others.filter((event) => event.kind === "eval" && event.loss != null);
-        return [label, studio.number(track.last("step")), figure(track.last("loss")), evals.length ? figure(evals.at(-1).loss) : "–", short(track.last("learning_rate")),
+        return [label, studio.number(track.last("step")), figure(track.last("loss")),
+          evals.length ? figure(evals.at(-1).loss) : "–", short(track.last("learning_rate")),
           short(track.last("grad_norm")), whole(track.last("tokens_per_second")), studio.bytes(track.last("memory"))];
       });
-      this.table.replaceChildren(make("table", {}, make("thead", {}, make("tr", {}, head.map((name) => make("th", { scope: "col" }, studio.say(name))))),
-        make("tbody", {}, rows.map((row) => make("tr", {}, row.map((cell, place) => make(place ? "td" : "th", place ? { class: "num" } : { scope: "row" }, cell)))))));
+      this.table.replaceChildren(make("table", {},
+        make("thead", {}, make("tr", {}, head.map((name) => make("th", { scope: "col" }, studio.say(name))))),
+        make("tbody", {},
+          rows.map((row) => make("tr", {},
+            row.map((cell, place) => make(place ? "td" : "th", place ? { class: "num" } : { scope: "row" }, cell)))))));
     }
 
     picture() {
-      const charts = this.charts.filter((chart) => !this.hidden.includes(chart.spec.key)), width = 1200, height = 340, scale = 2;
+      const charts = this.charts.filter((chart) => !this.hidden.includes(chart.spec.key));
+      const width = 1200;
+      const height = 340;
+      const scale = 2;
       const canvas = make("canvas", {}), ink = this.ink();
       canvas.width = width * scale; canvas.height = height * charts.length * scale;
       const pen = canvas.getContext("2d");
       charts.forEach((chart, place) => {
         pen.setTransform(scale, 0, 0, scale, 0, place * height * scale);
         pen.fillStyle = ink.paper; pen.fillRect(0, 0, width, height);
-        pen.fillStyle = ink.ink; pen.font = "600 15px system-ui, sans-serif"; pen.textAlign = "left"; pen.textBaseline = "top";
+        pen.fillStyle = ink.ink;
+        pen.font = "600 15px system-ui, sans-serif";
+        pen.textAlign = "left";
+        pen.textBaseline = "top";
         pen.fillText(studio.say(chart.spec.title), 16, 12);
         let left = 180;
-        for (const entry of this.shown()) { pen.fillStyle = entry.colour; pen.fillText(entry.label, left, 12); left += pen.measureText(entry.label).width + 24; }
+        for (const entry of this.shown()) {
+          pen.fillStyle = entry.colour;
+          pen.fillText(entry.label, left, 12);
+          left += pen.measureText(entry.label).width + 24;
+        }
         pen.setTransform(scale, 0, 0, scale, 8 * scale, (place * height + 40) * scale);
         const hidden = chart.empty.hidden;
         chart.paint(pen, chart.scene(width - 20, height - 48));
@@ -194,14 +283,21 @@
 
     // Spreadsheets take cells that begin with = + - @ for formulas: text is quoted and gets an apostrophe in front.
     numbers() {
-      const names = ["run", "step", "epoch", "loss", "held_out_loss", "learning_rate", "grad_norm", "tokens", "tokens_per_second", "memory", "time"], lines = [names.join(",")];
+      const names = ["run", "step", "epoch", "loss", "held_out_loss", "learning_rate", "grad_norm", "tokens",
+        "tokens_per_second", "memory", "time"];
+      const lines = [names.join(",")];
       const text = (value) => `"${(/^[=+\-@\t\r]/.test(value) ? `'${value}` : value).replaceAll('"', '""')}"`;
       for (const { track } of this.entries) {
-        const evals = new Map(track.others.filter((event) => event.kind === "eval").map((event) => [event.step, event.loss]));
+        const evals = new Map(track.others.filter((event) => event.kind === "eval")
+          .map((event) => [event.step, event.loss]));
         const cell = (name, i) => (Number.isFinite(track.columns[name]?.[i]) ? track.columns[name][i] : "");
         if (evals.has(0)) lines.push([text(track.id), 0, 0, "", evals.get(0), "", "", "", "", "", 0].join(","));
         for (let i = 0; i < track.n; i += 1) {
-          lines.push([text(track.id), ...names.slice(1).map((name) => (name === "held_out_loss" ? evals.get(track.columns.step[i]) ?? "" : cell(name, i)))].join(","));
+          lines.push([text(track.id),
+            ...names.slice(1)
+              .map((name) => (name === "held_out_loss"
+                ? evals.get(track.columns.step[i]) ?? ""
+                : cell(name, i)))].join(","));
         }
       }
       studio.save(new Blob([lines.join("\n") + "\n"], { type: "text/csv" }), `${this.entries[0]?.label || "run"}.csv`);

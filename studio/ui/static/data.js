@@ -9,12 +9,19 @@
     const at = (selector) => element.querySelector(selector);
     const main = at(".data-main"), sources = at(".sources");
     let asked = 0, found = null, sending = null, trouble = null, drawn = "", told = null, source = "";
-    const about = el("section", { class: "card about" }), problems = el("section", { class: "card problems", hidden: true });
-    const edit = el("button", { type: "button", job: "data_edit", class: "button edit-open", onclick: () => editing(() => editor.open()) });
+    const about = el("section", { class: "card about" });
+    const problems = el("section", { class: "card problems", hidden: true });
+    const edit = el("button",
+      { type: "button", job: "data_edit", class: "button edit-open", onclick: () => editing(() => editor.open()) });
     const measured = studio.histogram(server, () => drawProblems()), rows = studio.rows(server, edit);
-    const editor = studio.editor(server, { saved: (made) => written(made), closed: () => { rows.element.hidden = false; drawn = ""; look(); } });
+    const editor = studio.editor(server,
+      { saved: (made) => written(made), closed: () => { rows.element.hidden = false; drawn = ""; look(); } });
     main.append(about, problems, measured.element, rows.element, editor.element);
-    const editing = (begin) => { rows.element.hidden = true; begin(); editor.element.scrollIntoView({ behavior: "smooth", block: "start" }); };
+    const editing = (begin) => {
+      rows.element.hidden = true;
+      begin();
+      editor.element.scrollIntoView({ behavior: "smooth", block: "start" });
+    };
     const go = (row) => (editor.isOpen ? editing(() => editor.open(row)) : rows.show(row, true));
     at(".onward").addEventListener("click", () => studio.open("tune"));
     const question = (more = {}) => ({ order: studio.order.value, lang: studio.language, ...more });
@@ -26,17 +33,35 @@
         const made = await studio.call("import", path, file.name);
         studio.order.use(made.source);
         window.dispatchEvent(new CustomEvent("studio:uploads"));
-      } catch (error) { trouble = error.message ? error : { message: studio.say("The file could not be sent."), hint: String(error) }; }
+      } catch (error) {
+        trouble = error.message ? error : { message: studio.say("The file could not be sent."), hint: String(error) };
+      }
       sending = null; drawSources();
     };
 
     // The edited rows stand in a new file: it takes the place of the one they are from.
     const written = (made) => {
-      const train = studio.order.value.data.train, data = { ...studio.order.value.data, train: Array.isArray(train) ? [{ ...train[0], source: made.source }, ...train.slice(1)] : made.source };
+      const train = studio.order.value.data.train;
+      const data = {
+        ...studio.order.value.data,
+        train: Array.isArray(train) ? [{ ...train[0], source: made.source }, ...train.slice(1)] : made.source
+      };
       delete data.encoding;
       if (made.mapping) data.mapping = made.mapping;
-      told = { source: made.source, text: studio.say("Saved as {name}: {n} rows. It is what will be trained on now; the file it was made from is unchanged.", { name: made.name, n: studio.number(made.rows) })
-        + (made.left_out ? " " + studio.say(made.left_out === 1 ? "1 row that could not be read is not in it." : "{n} rows that could not be read are not in it.", { n: studio.number(made.left_out) }) : "") };
+      told = {
+        source: made.source,
+        text:
+          studio.say(
+            "Saved as {name}: {n} rows. It is what will be trained on now; the file it was made from is unchanged.",
+            { name: made.name, n: studio.number(made.rows) })
+        + (made.left_out
+          ? " "
+            + studio.say(made.left_out === 1
+              ? "1 row that could not be read is not in it."
+              : "{n} rows that could not be read are not in it.",
+              { n: studio.number(made.left_out) })
+          : "")
+      };
       studio.order.replace({ ...studio.order.value, data }, "data");
       window.dispatchEvent(new CustomEvent("studio:uploads"));
       about.scrollIntoView({ behavior: "smooth", block: "center" });
@@ -44,93 +69,190 @@
 
     function drawSources() {
       const offer = studio.offer || { samples: [], uploads: [] }, chosen = studio.order.train();
-      const pick = (source, name, note) => el("button", { type: "button", class: "source", "aria-pressed": String(source === chosen), onclick: () => studio.order.use(source) },
+      const pick = (source, name, note) => el("button", {
+        type: "button", class: "source", "aria-pressed": String(source === chosen),
+        onclick: () => studio.order.use(source)
+      },
         el("b", {}, name), el("span", { class: "quiet" }, note));
-      const file = el("input", { type: "file", job: "import", class: "hidden-but-read", id: "bring", accept: ".json,.jsonl,.ndjson,.csv,.tsv,.xlsx,.parquet,.arrow,.txt,.zip,.gz,.bz2,.xz,.zst", onchange: (event) => { if (event.target.files[0]) bring(event.target.files[0]); } });
-      const drop = el("label", { class: `drop ${studio.may("import") ? "" : "off"}`, for: "bring" }, el("b", {}, sending ? studio.say("Sending {name}…", { name: sending }) : studio.say("Bring your own file")),
-        el("span", { class: "quiet" }, studio.say("Drop it here or press. JSON, JSON Lines, CSV, TSV, Excel, Parquet, Arrow or text, packed or not.")));
+      const file = el("input", {
+        type: "file", job: "import", class: "hidden-but-read", id: "bring",
+        accept: ".json,.jsonl,.ndjson,.csv,.tsv,.xlsx,.parquet,.arrow,.txt,.zip,.gz,.bz2,.xz,.zst",
+        onchange: (event) => { if (event.target.files[0]) bring(event.target.files[0]); }
+      });
+      const drop = el("label", { class: `drop ${studio.may("import") ? "" : "off"}`, for: "bring" },
+        el("b", {}, sending ? studio.say("Sending {name}…", { name: sending }) : studio.say("Bring your own file")),
+        el("span", { class: "quiet" },
+          studio.say("Drop it here or press. JSON, JSON Lines, CSV, TSV, Excel, Parquet, Arrow or text, packed or "
+            + "not.")));
       for (const name of ["dragover", "dragleave", "drop"]) {
-        drop.addEventListener(name, (event) => { event.preventDefault(); drop.classList.toggle("over", name === "dragover"); if (name === "drop" && studio.may("import") && event.dataTransfer.files[0]) bring(event.dataTransfer.files[0]); });
+        drop.addEventListener(name, (event) => {
+          event.preventDefault();
+          drop.classList.toggle("over", name === "dragover");
+          if (name === "drop" && studio.may("import") && event.dataTransfer.files[0])
+            bring(event.dataTransfer.files[0]);
+        });
       }
       const known = [...offer.samples.map((one) => `sample:${one.name}`), ...offer.uploads.map((one) => one.source)];
-      const other = el("input", { id: "other-source", type: "text", value: known.includes(chosen) ? "" : chosen, placeholder: studio.say("owner/data-set or a path"), spellcheck: "false", autocomplete: "off" });
+      const other = el("input", {
+        id: "other-source", type: "text", value: known.includes(chosen) ? "" : chosen,
+        placeholder: studio.say("owner/data-set or a path"), spellcheck: "false", autocomplete: "off"
+      });
       other.addEventListener("change", () => other.value.trim() && studio.order.use(other.value.trim()));
       sources.replaceChildren(...[el("div", { class: "bring" }, file, drop),
         trouble && el("p", { class: "fault", role: "alert" }, el("b", {}, trouble.message), " ", trouble.hint || ""),
-        offer.uploads.length > 0 && el("h3", {}, studio.say("Yours")), ...offer.uploads.slice(0, 12).map((one) => pick(one.source, one.name, studio.bytes(one.bytes))),
-        el("h3", {}, studio.say("Sample data")), ...offer.samples.map((one) => pick(`sample:${one.name}`, studio.say(one.title), studio.say(one.description))),
-        el("h3", {}, el("label", { for: "other-source" }, studio.say("From the Hub or this computer"))), other].filter(Boolean));
+        offer.uploads.length > 0 && el("h3", {}, studio.say("Yours")),
+        ...offer.uploads.slice(0, 12).map((one) => pick(one.source, one.name, studio.bytes(one.bytes))),
+        el("h3", {}, studio.say("Sample data")),
+        ...offer.samples.map((one) => pick(`sample:${one.name}`, studio.say(one.title), studio.say(one.description))),
+        el("h3", {}, el("label", { for: "other-source" }, studio.say("From the Hub or this computer"))),
+        other].filter(Boolean));
     }
 
     function drawAbout() {
-      if (!found || found.nothing) { about.replaceChildren(el("p", { class: "quiet" }, studio.say(found ? "Choose a data set on the left, or bring your own file." : "Reading…"))); return; }
-      if (found.error) { about.replaceChildren(el("p", { class: "fault", role: "alert" }, el("b", {}, found.error.message), " ", found.error.hint), ...encoded(found.error.where === "data.encoding"), ...naming(true)); return; }
-      const figure = (value, label, tone) => el("div", { class: `figure ${tone || ""}` }, el("b", { class: "num" }, value), el("span", {}, studio.say(label)));
+      if (!found || found.nothing) {
+        about.replaceChildren(el("p", { class: "quiet" },
+          studio.say(found ? "Choose a data set on the left, or bring your own file." : "Reading…")));
+        return;
+      }
+      if (found.error) {
+        about.replaceChildren(el("p", { class: "fault", role: "alert" }, el("b", {}, found.error.message), " ",
+          found.error.hint),
+          ...encoded(found.error.where === "data.encoding"), ...naming(true));
+        return;
+      }
+      const figure = (value, label, tone) => el("div", { class: `figure ${tone || ""}` },
+        el("b", { class: "num" }, value), el("span", {}, studio.say(label)));
       const total = Math.max(1, found.train + found.held);
       about.replaceChildren(...[
         told?.source === found.source && el("p", { class: "saved-note", role: "status" }, told.text),
-        el("div", { class: "figures" }, figure(studio.number(found.rows), "rows in the file"), figure(studio.number(found.train), "to train on"),
-          figure(studio.number(found.held), "held out to measure on"), found.rows - found.kept > 0 && figure(studio.number(found.rows - found.kept), "dropped", "bad")),
-        el("div", { class: "split", role: "img", "aria-label": studio.say("{train} to train on, {held} held out", { train: found.train, held: found.held }) },
-          el("i", { class: "split-train", style: `width:${(100 * found.train) / total}%` }), el("i", { class: "split-held", style: `width:${(100 * found.held) / total}%` })),
-        el("p", {}, el("span", { class: "tag" }, found.format), el("span", { class: "tag" }, found.container), " ", found.reason),
-        found.made && el("p", { class: "quiet small made-from" }, studio.say("Made in the editor from {name}: {what}.", { name: found.made.from, what: studio.editedCounts(found.made.counts) })),
-        found.unsure && el("p", { class: "note" }, found.unsure), ...(found.notes || []).map((note) => el("p", { class: "note" }, note)),
-        found.unused?.length > 0 && el("p", { class: "unused small" }, studio.say("Columns not used:"), " ", ...found.unused.slice(0, 20).map((name) => el("span", { class: "tag idle" }, name)),
-          found.unused.length > 20 && studio.say("and {n} more", { n: studio.number(found.unused.length - 20) }), found.classes && el("span", { class: "quiet" }, " ", studio.say("To learn {label} as the answer to {text}, name the columns below.", { label: found.classes.answer, text: found.classes.prompt }))),
-        ...encoded(!found.encoding?.startsWith("utf-")), ...naming(Boolean(found.unsure || found.classes)), found.stopped && el("p", { class: "fault", role: "alert" }, el("b", {}, found.stopped.message), " ", found.stopped.hint)].filter(Boolean));
+        el("div", { class: "figures" }, figure(studio.number(found.rows), "rows in the file"),
+          figure(studio.number(found.train), "to train on"),
+          figure(studio.number(found.held), "held out to measure on"),
+          found.rows - found.kept > 0 && figure(studio.number(found.rows - found.kept), "dropped", "bad")),
+        el("div", {
+          class: "split", role: "img",
+          "aria-label": studio.say("{train} to train on, {held} held out", { train: found.train, held: found.held })
+        },
+          el("i", { class: "split-train", style: `width:${(100 * found.train) / total}%` }),
+          el("i", { class: "split-held", style: `width:${(100 * found.held) / total}%` })),
+        el("p", {}, el("span", { class: "tag" }, found.format), el("span", { class: "tag" }, found.container), " ",
+          found.reason),
+        found.made
+          && el("p", { class: "quiet small made-from" },
+            studio.say("Made in the editor from {name}: {what}.",
+              { name: found.made.from, what: studio.editedCounts(found.made.counts) })),
+        found.unsure && el("p", { class: "note" }, found.unsure),
+        ...(found.notes || []).map((note) => el("p", { class: "note" }, note)),
+        found.unused?.length > 0
+          && el("p", { class: "unused small" }, studio.say("Columns not used:"), " ",
+            ...found.unused.slice(0, 20).map((name) => el("span", { class: "tag idle" }, name)),
+            found.unused.length > 20 && studio.say("and {n} more", { n: studio.number(found.unused.length - 20) }),
+            found.classes
+              && el("span", { class: "quiet" }, " ",
+                studio.say("To learn {label} as the answer to {text}, name the columns below.",
+                  { label: found.classes.answer, text: found.classes.prompt }))),
+        ...encoded(!found.encoding?.startsWith("utf-")), ...naming(Boolean(found.unsure || found.classes)),
+        found.stopped
+          && el("p", { class: "fault", role: "alert" }, el("b", {}, found.stopped.message), " ",
+            found.stopped.hint)].filter(Boolean));
     }
 
     // The encoding of a text file, chosen by hand: where it is not UTF-8, or not sure.
     function encoded(wanted) {
       const chosen = studio.order.get("data.encoding");
       if (!wanted && !(chosen && chosen !== "auto")) return [];
-      const names = ["auto", "utf-8", "gb18030", "big5", "shift_jis", "euc_jp", "euc_kr", "cp1251", "koi8_r", "cp1252", "cp1250", "cp1253", "cp1254", "cp1255", "cp1256", "utf-16"];
-      const select = el("select", { id: "file-encoding" }, ...[...new Set([...names, chosen || "auto"])].map((name) => el("option", { value: name }, name === "auto" ? studio.say("recognise it") : name)));
+      const names = ["auto", "utf-8", "gb18030", "big5", "shift_jis", "euc_jp", "euc_kr", "cp1251", "koi8_r", "cp1252",
+        "cp1250", "cp1253", "cp1254", "cp1255", "cp1256", "utf-16"];
+      const select = el("select", { id: "file-encoding" },
+        ...[...new Set([...names, chosen || "auto"])].map((name) => el("option", { value: name },
+          name === "auto" ? studio.say("recognise it") : name)));
       select.value = chosen || "auto";
       select.addEventListener("change", () => studio.order.set("data.encoding", select.value, "auto", "data"));
-      return [el("div", { class: "columns encoding" }, el("label", { for: "file-encoding" }, studio.say("Encoding"), select))];
+      return [el("div", { class: "columns encoding" },
+        el("label", { for: "file-encoding" }, studio.say("Encoding"), select))];
     }
 
     // The columns, named by hand: where the layout is not known, or may not be what was meant.
     function naming(wanted) {
       const mapping = studio.order.get("data.mapping");
       if (!found.columns?.length || !(wanted || mapping)) return [];
-      const parts = [["prompt", "Question"], ["answer", "Answer"], ["input", "More input"], ["system", "System text"], ["reasoning", "Reasoning"], ["messages", "List of turns"]];
-      const selects = Object.fromEntries(parts.map(([part]) => [part, el("select", { id: `column-${part}` }, el("option", { value: "" }, studio.say("none")), ...found.columns.map((name) => el("option", { value: name }, name)))]));
-      for (const [part, select] of Object.entries(selects)) select.value = mapping?.[part] || found.classes?.[part] || "";
+      const parts = [["prompt", "Question"], ["answer", "Answer"], ["input", "More input"], ["system", "System text"],
+        ["reasoning", "Reasoning"], ["messages", "List of turns"]];
+      const selects = Object.fromEntries(parts.map(([part]) => [part,
+        el("select", { id: `column-${part}` }, el("option", { value: "" }, studio.say("none")),
+          ...found.columns.map((name) => el("option", { value: name }, name)))]));
+      for (const [part, select] of Object.entries(selects))
+        select.value = mapping?.[part] || found.classes?.[part] || "";
       const trouble = el("p", { class: "quiet small", role: "status" });
       const read = () => {
-        const chosen = Object.fromEntries(Object.entries(selects).filter(([, select]) => select.value).map(([part, select]) => [part, select.value]));
-        if (!chosen.messages && !(chosen.prompt && chosen.answer)) { trouble.textContent = studio.say("Give a question and an answer, or a list of turns."); return; }
+        const chosen = Object.fromEntries(Object.entries(selects)
+          .filter(([, select]) => select.value)
+          .map(([part, select]) => [part, select.value]));
+        if (!chosen.messages && !(chosen.prompt && chosen.answer)) {
+          trouble.textContent = studio.say("Give a question and an answer, or a list of turns.");
+          return;
+        }
         studio.order.set("data.mapping", chosen, undefined, "data");
       };
       return [el("details", { class: "naming", open: true }, el("summary", {}, studio.say("Name the columns")),
-        el("div", { class: "columns", role: "group", "aria-label": studio.say("Which column holds what") }, parts.map(([part, label]) => el("label", { for: `column-${part}` }, studio.say(label), selects[part]))),
-        el("div", { class: "row-head" }, trouble, mapping && el("button", { type: "button", class: "plain", onclick: () => studio.order.set("data.mapping", undefined, undefined, "data") }, studio.say("Recognise it again")) || "",
+        el("div", { class: "columns", role: "group", "aria-label": studio.say("Which column holds what") },
+          parts.map(([part, label]) => el("label", { for: `column-${part}` }, studio.say(label), selects[part]))),
+        el("div", { class: "row-head" }, trouble,
+          mapping
+            && el("button", {
+              type: "button", class: "plain",
+              onclick: () => studio.order.set("data.mapping", undefined, undefined, "data")
+            }, studio.say("Recognise it again"))
+            || "",
           el("button", { type: "button", class: "primary read-so", onclick: read }, studio.say("Read it this way"))))];
     }
 
     // What can be done about the rows of a kind at once; shown first, done when it was looked at.
     const mends = (one) => studio.may("data_edit") && el("p", { class: "small jump mends" },
-      one.mend && el("button", { type: "button", class: "plain", "data-mend": one.kind, onclick: () => editing(() => editor.fix(one.kind, "mend")) }, `${studio.say(one.mend)}…`),
-      one.delete && el("button", { type: "button", class: "plain", "data-delete": one.kind, onclick: () => editing(() => editor.fix(one.kind, "delete")) }, `${studio.say("Delete these rows")}…`));
+      one.mend
+        && el("button", {
+          type: "button", class: "plain", "data-mend": one.kind,
+          onclick: () => editing(() => editor.fix(one.kind, "mend"))
+        }, `${studio.say(one.mend)}…`),
+      one.delete
+        && el("button", {
+          type: "button", class: "plain", "data-delete": one.kind,
+          onclick: () => editing(() => editor.fix(one.kind, "delete"))
+        }, `${studio.say("Delete these rows")}…`));
 
     function drawProblems() {
       problems.hidden = !found?.problems;
       if (problems.hidden) return;
-      const known = [...found.problems, ...measured.told(found.fingerprint)]; // of the file, and of what template and model make of it
-      const head = el("div", { class: "card-head plain-head" }, el("div", {}, el("h2", {}, studio.say("Problems")), el("p", { class: "quiet" },
-        studio.say(known.length ? "Decide for each kind what becomes of its rows. Nothing is dropped unless it stands here." : "None found. Every row can be trained on."))));
+      // of the file, and of what template and model make of it
+      const known = [...found.problems, ...measured.told(found.fingerprint)];
+      const head = el("div", { class: "card-head plain-head" },
+        el("div", {}, el("h2", {}, studio.say("Problems")), el("p", { class: "quiet" },
+          studio.say(known.length
+            ? "Decide for each kind what becomes of its rows. Nothing is dropped unless it stands here."
+            : "None found. Every row can be trained on."))));
       const lines = known.map((one) => {
         const chosen = one.decision || one.default;
-        const decide = (value) => { const all = { ...(studio.order.get("data.problems") || {}) }; if (value === one.default) delete all[one.kind]; else all[one.kind] = value;
+        const decide = (value) => {
+          const all = { ...(studio.order.get("data.problems") || {}) };
+          if (value === one.default) delete all[one.kind]; else all[one.kind] = value;
           studio.order.set("data.problems", Object.keys(all).length ? all : undefined, undefined, "data"); };
-        return el("li", { class: "problem" }, el("span", { class: `dot ${one.severity}`, title: studio.say(SEVERITY[one.severity]) }), el("div", {},
-          el("p", {}, el("b", { class: "num" }, studio.number(one.count)), " · ", studio.say(one.reason)),
-          el("p", { class: "quiet small" }, studio.say(one.hint), " ", one.virtual > 0 && studio.say("The method takes {n} tokens of it for itself.", { n: studio.number(one.virtual) }), one.value && el("code", {}, one.value)),
-          one.rows.length > 0 && el("p", { class: "small jump" }, studio.say("Rows"), " ", one.rows.map((row) => el("button", { type: "button", class: "plain num", onclick: () => go(row) }, String(row))),
-            one.count > one.rows.length && found.problems.includes(one) && el("button", { type: "button", class: "plain", onclick: () => (editor.isOpen ? editor.only(one.kind) : rows.only(one.kind)) }, studio.say("all {n}", { n: studio.number(one.count) }))), found.problems.includes(one) && mends(one)),
+        return el("li", { class: "problem" },
+          el("span", { class: `dot ${one.severity}`, title: studio.say(SEVERITY[one.severity]) }), el("div", {},
+            el("p", {}, el("b", { class: "num" }, studio.number(one.count)), " · ", studio.say(one.reason)),
+            el("p", { class: "quiet small" }, studio.say(one.hint), " ",
+              one.virtual > 0
+                && studio.say("The method takes {n} tokens of it for itself.", { n: studio.number(one.virtual) }),
+              one.value && el("code", {}, one.value)),
+            one.rows.length > 0
+              && el("p", { class: "small jump" }, studio.say("Rows"), " ",
+                one.rows.map((row) => el("button", { type: "button", class: "plain num", onclick: () => go(row) },
+                  String(row))),
+                one.count > one.rows.length && found.problems.includes(one)
+                  && el("button", {
+                    type: "button", class: "plain",
+                    onclick: () => (editor.isOpen ? editor.only(one.kind) : rows.only(one.kind))
+                  }, studio.say("all {n}", { n: studio.number(one.count) }))),
+                found.problems.includes(one) && mends(one)),
           !one.fixed && studio.segments("What becomes of these rows", DECISIONS, chosen, decide));
       });
       problems.replaceChildren(head, ...(lines.length ? [el("ul", {}, lines)] : []));
@@ -148,12 +270,20 @@
       if (found.source !== source) { source = found.source; editor.begin(); }
       measured.element.hidden = !fine;
       rows.element.hidden = !fine || editor.isOpen;
-      edit.textContent = found.edits ? studio.say(found.edits === 1 ? "Go on editing (1 change not saved)" : "Go on editing ({n} changes not saved)", { n: studio.number(found.edits) }) : studio.say("Edit the rows");
+      edit.textContent = found.edits
+        ? studio.say(found.edits === 1 ? "Go on editing (1 change not saved)" : "Go on editing ({n} changes not saved)",
+          { n: studio.number(found.edits) })
+        : studio.say("Edit the rows");
       edit.hidden = !studio.may("data_edit");
       if (fine) { measured.refresh(); rows.refresh(found); }
     };
     const watched = () => JSON.stringify([studio.order.value?.data, studio.order.value?.model]);
-    const look = () => { if (studio.tab() !== "data" || !studio.order.value || watched() === drawn) return; const anew = !drawn || JSON.parse(drawn)[0]?.train !== studio.order.value.data.train; drawn = watched(); ask(anew); };
+    const look = () => {
+      if (studio.tab() !== "data" || !studio.order.value || watched() === drawn) return;
+      const anew = !drawn || JSON.parse(drawn)[0]?.train !== studio.order.value.data.train;
+      drawn = watched();
+      ask(anew);
+    };
     window.addEventListener("studio:order", look);
     window.addEventListener("studio:tab", look);
     window.addEventListener("studio:summary", look);

@@ -1,34 +1,63 @@
-// The data editor: any row changed in place, find and replace with a preview, fixes of one kind of problem, undo; saved as a new file.
+// The data editor: any row changed in place, find and replace with a preview, fixes of one kind of problem, undo; saved
+// as a new file.
 (() => {
   const studio = window.studio, el = studio.element;
   const STANDARD = ["system", "user", "assistant", "tool"], PAGE = 20;
   const same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
 
-  const COUNTED = { cells: ["1 cell changed", "{n} cells changed"], added: ["1 row added", "{n} rows added"], deleted: ["1 row deleted", "{n} rows deleted"],
+  const COUNTED = {
+    cells: ["1 cell changed", "{n} cells changed"], added: ["1 row added", "{n} rows added"],
+    deleted: ["1 row deleted", "{n} rows deleted"],
     replacements: ["1 place replaced", "{n} places replaced"], mended: ["1 row mended", "{n} rows mended"] };
   const counted = (n, [one, many]) => studio.say(n === 1 ? one : many, { n: studio.number(n) });
-  studio.editedCounts = (counts) => Object.entries(COUNTED).filter(([key]) => counts[key]).map(([key, texts]) => counted(counts[key], texts)).join(" · ");
+  studio.editedCounts = (counts) => Object.entries(COUNTED)
+    .filter(([key]) => counts[key])
+    .map(([key, texts]) => counted(counts[key], texts))
+    .join(" · ");
 
   // saved(answer) is told of a new file, closed() that the editor was left.
   studio.editor = (server, { saved, closed }) => {
-    const list = el("div", { class: "rows-list", tabindex: "0", role: "group" }), view = el("div", { class: "edit-view" });
-    const title = el("h2"), counter = el("p", { class: "quiet small num" }), bar = el("div", { class: "edit-bar" }), notice = el("div", { class: "edit-notice", role: "status" });
-    const finder = el("form", { class: "edit-find" }), results = el("div", { class: "edit-results", hidden: true }), verdict = el("div", { class: "edit-verdict" });
+    const list = el("div", { class: "rows-list", tabindex: "0", role: "group" });
+    const view = el("div", { class: "edit-view" });
+    const title = el("h2");
+    const counter = el("p", { class: "quiet small num" });
+    const bar = el("div", { class: "edit-bar" });
+    const notice = el("div", { class: "edit-notice", role: "status" });
+    const finder = el("form", { class: "edit-find" });
+    const results = el("div", { class: "edit-results", hidden: true });
+    const verdict = el("div", { class: "edit-verdict" });
     const leave = el("button", { type: "button", class: "button", onclick: () => close() });
-    const element = el("section", { class: "card editor", hidden: true }, el("div", { class: "rows-head" }, title, counter, leave), notice, bar, finder, results, el("div", { class: "rows-columns" }, list, view));
-    let state = { revision: 0, changes: 0, counts: {} }, page = { count: 0, rows: [], columns: [], roles: [] }, start = 0, kind = "", chosen = null, shown = null;
+    const element = el("section", { class: "card editor", hidden: true },
+      el("div", { class: "rows-head" }, title, counter, leave), notice, bar, finder, results,
+      el("div", { class: "rows-columns" }, list, view));
+    let state = { revision: 0, changes: 0, counts: {} };
+    let page = { count: 0, rows: [], columns: [], roles: [] };
+    let start = 0;
+    let kind = "";
+    let chosen = null;
+    let shown = null;
     let asked = 0, looked = 0, searched = 0, going = Promise.resolve();
     const question = (more) => ({ order: studio.order.value, lang: studio.language, ...more });
     const say = studio.say, number = studio.number;
 
     // -- what was done, in words
     const did = (one) => ({
-      set: () => (one.field ? say("{field} in row {n}", { field: one.field, n: one.row }) : say("row {n}", { n: one.row })),
-      add: () => say("a new row"), delete: () => (one.count > 1 ? say("deletion of {n} rows", { n: number(one.count) }) : say("deletion of row {n}", { n: one.row })),
+      set: () => (one.field
+        ? say("{field} in row {n}", { field: one.field, n: one.row })
+        : say("row {n}", { n: one.row })),
+      add: () => say("a new row"),
+      delete: () => (one.count > 1
+        ? say("deletion of {n} rows", { n: number(one.count) })
+        : say("deletion of row {n}", { n: one.row })),
       replace: () => say("{find} → {put}, {n} ×", { find: one.find, put: one.put || "∅", n: number(one.count) }),
-      fix: () => counted(one.count, one.way === "delete" ? ["deletion of 1 row", "deletion of {n} rows"] : ["mending of 1 row", "mending of {n} rows"]),
+      fix: () => counted(one.count,
+        one.way === "delete"
+          ? ["deletion of 1 row", "deletion of {n} rows"]
+          : ["mending of 1 row", "mending of {n} rows"]),
     }[one.op] || (() => ""))();
-    const tell = (problem) => notice.replaceChildren(...(problem ? [el("p", { class: "fault", role: "alert" }, el("b", {}, problem.message), " ", problem.hint || "")] : []));
+    const tell = (problem) => notice.replaceChildren(...(problem
+      ? [el("p", { class: "fault", role: "alert" }, el("b", {}, problem.message), " ", problem.hint || "")]
+      : []));
 
     // -- changes go one after the other, each with the revision that the one before it left
     const change = (op) => (going = going.then(async () => {
@@ -51,15 +80,25 @@
     };
 
     // -- the bar: what is not saved
-    const undo = el("button", { type: "button", class: "button edit-undo", onclick: () => step({ op: "undo" }) }), redo = el("button", { type: "button", class: "button edit-redo", onclick: () => step({ op: "redo" }) });
-    const discard = el("button", { type: "button", class: "button edit-discard", onclick: () => step({ op: "discard" }) }), keep = el("button", { type: "button", class: "primary edit-save", onclick: () => save() });
+    const undo = el("button", { type: "button", class: "button edit-undo", onclick: () => step({ op: "undo" }) });
+    const redo = el("button", { type: "button", class: "button edit-redo", onclick: () => step({ op: "redo" }) });
+    const discard = el("button",
+      { type: "button", class: "button edit-discard", onclick: () => step({ op: "discard" }) });
+    const keep = el("button", { type: "button", class: "primary edit-save", onclick: () => save() });
     const count = el("p", { class: "edit-count" });
     bar.append(count, undo, redo, discard, keep);
     function drawBar() {
       const n = state.changes;
-      count.replaceChildren(el("b", {}, n ? counted(n, ["1 change, not saved", "{n} changes, not saved"]) : say("Nothing changed yet")),
-        el("span", { class: "quiet small" }, n ? studio.editedCounts(state.counts) : say("The file itself stays as it is; changes become a new file.")),
-        state.unreadable > 0 && n > 0 ? el("span", { class: "small warn-text" }, counted(state.unreadable, ["1 row cannot be read and will not be in the new file.", "{n} rows cannot be read and will not be in the new file."])) : "");
+      count.replaceChildren(el("b", {},
+        n ? counted(n, ["1 change, not saved", "{n} changes, not saved"]) : say("Nothing changed yet")),
+        el("span", { class: "quiet small" },
+          n ? studio.editedCounts(state.counts) : say("The file itself stays as it is; changes become a new file.")),
+        state.unreadable > 0 && n > 0
+          ? el("span", { class: "small warn-text" },
+            counted(state.unreadable,
+              ["1 row cannot be read and will not be in the new file.",
+                "{n} rows cannot be read and will not be in the new file."]))
+          : "");
       undo.textContent = state.undo ? say("Undo: {what}", { what: did(state.undo) }) : say("Undo");
       redo.textContent = state.redo ? say("Redo: {what}", { what: did(state.redo) }) : say("Redo");
       undo.disabled = !state.undo; redo.hidden = !state.redo; discard.disabled = keep.disabled = !n;
@@ -67,37 +106,70 @@
     }
     const save = () => (going = going.then(async () => {
       keep.disabled = true; keep.textContent = say("Saving…");
-      try { const made = await studio.call("data_save", question({ revision: state.revision })); tell(null); clear(); saved(made); }
-      catch (problem) { tell(problem); drawBar(); }
+      try {
+        const made = await studio.call("data_save", question({ revision: state.revision }));
+        tell(null);
+        clear();
+        saved(made);
+      } catch (problem) { tell(problem); drawBar(); }
     }));
 
     // -- the list
     async function load({ around = null, quiet = false } = {}) {
       const mine = (asked += 1);
-      const answer = await server.edit_rows(question({ start, kind, around })).catch((problem) => ({ error: studio.trouble(problem) }));
+      const answer = await server.edit_rows(question({ start, kind, around }))
+        .catch((problem) => ({ error: studio.trouble(problem) }));
       if (mine !== asked || element.hidden) return;
       if (answer.error) { tell(answer.error); return; }
       page = state = answer; start = answer.start;
       drawList(); drawBar();
       if (quiet) return;
       if (!page.rows.some((one) => one.row === chosen)) chosen = page.rows[0]?.row ?? null;
-      if (chosen != null) await show(chosen); else { shown = null; view.replaceChildren(el("p", { class: "quiet" }, say("No row fits."))); }
+      if (chosen != null) await show(chosen); else {
+        shown = null;
+        view.replaceChildren(el("p", { class: "quiet" }, say("No row fits.")));
+      }
     }
     const turn = (to) => { start = Math.max(0, to); chosen = null; load(); };
     function drawList() {
       title.textContent = say("Edit {name}", { name: page.from || "" }); leave.textContent = say("Leave the editor");
       list.setAttribute("aria-label", say("Rows; arrow keys go from one to the next, Enter edits"));
       const last = Math.min(start + page.rows.length, page.count);
-      counter.replaceChildren(page.count ? say("{first}–{last} of {n}", { first: number(start + 1), last: number(last), n: number(page.count) }) : "–", " ",
-        el("button", { type: "button", class: "plain", disabled: start === 0, "aria-label": say("Earlier rows"), onclick: () => turn(start - PAGE) }, "←"), " ",
-        el("button", { type: "button", class: "plain", disabled: last >= page.count, "aria-label": say("Later rows"), onclick: () => turn(start + PAGE) }, "→"), " ",
-        kind ? el("button", { type: "button", class: "plain", onclick: () => { kind = ""; turn(0); } }, say("Show all rows")) : "");
-      list.replaceChildren(...page.rows.map((one) => el("button", { type: "button", class: "row-line", tabIndex: -1, "data-row": String(one.row), "aria-pressed": String(one.row === chosen), onclick: () => show(one.row) },
+      counter.replaceChildren(page.count
+        ? say("{first}–{last} of {n}", { first: number(start + 1), last: number(last), n: number(page.count) })
+        : "–",
+        " ",
+        el("button", {
+          type: "button", class: "plain", disabled: start === 0, "aria-label": say("Earlier rows"),
+          onclick: () => turn(start - PAGE)
+        }, "←"),
+        " ",
+        el("button", {
+          type: "button", class: "plain", disabled: last >= page.count, "aria-label": say("Later rows"),
+          onclick: () => turn(start + PAGE)
+        }, "→"),
+        " ",
+        kind
+          ? el("button", { type: "button", class: "plain", onclick: () => { kind = ""; turn(0); } },
+            say("Show all rows"))
+          : "");
+      list.replaceChildren(...page.rows.map((one) => el("button", {
+        type: "button", class: "row-line", tabIndex: -1, "data-row": String(one.row),
+        "aria-pressed": String(one.row === chosen), onclick: () => show(one.row)
+      },
         el("span", { class: "num quiet" }, String(one.row)), el("span", { class: "row-text" }, one.text || "–"),
-        one.added || one.changed ? el("i", { class: "dot edited", title: say(one.added ? "new" : "changed") }) : one.fault ? el("i", { class: "dot suspicious", title: say("worth a look") }) : "")));
+        one.added || one.changed
+          ? el("i", { class: "dot edited", title: say(one.added ? "new" : "changed") })
+          : one.fault
+          ? el("i", { class: "dot suspicious", title: say("worth a look") })
+          : "")));
     }
     list.addEventListener("keydown", (event) => {
-      if (event.key === "Enter" && event.target === list) { event.preventDefault(); view.querySelector("textarea")?.focus(); return; }
+      if (event.key === "Enter" && event.target === list) {
+        event.preventDefault();
+        view.querySelector("textarea")?.focus();
+        return;
+      }
       const by = { ArrowDown: 1, ArrowRight: 1, ArrowUp: -1, ArrowLeft: -1 }[event.key];
       if (!by) return;
       event.preventDefault();
@@ -114,7 +186,11 @@
       for (const line of list.children) line.setAttribute("aria-pressed", String(line.dataset.row === String(row)));
       const answer = await server.edit_row(question({ row })).catch((problem) => ({ error: studio.trouble(problem) }));
       if (mine !== looked || chosen !== row) return;
-      if (answer.error) { view.replaceChildren(el("p", { class: "fault", role: "alert" }, answer.error.message, " ", answer.error.hint || "")); return; }
+      if (answer.error) {
+        view.replaceChildren(el("p", { class: "fault", role: "alert" }, answer.error.message, " ",
+          answer.error.hint || ""));
+        return;
+      }
       shown = answer;
       if (fields) drawRow();
       drawVerdict();
@@ -131,7 +207,10 @@
     const area = (path, stored, label, read = (text) => text) => {
       let before = stored;
       const plain = () => before.replace(/\r\n?/g, "\n"); // as a text field holds it
-      const field = el("textarea", { class: "cell", "aria-label": label, spellcheck: "true", rows: String(Math.min(14, Math.max(1, plain().split("\n").length, Math.ceil(before.length / 90)))) });
+      const field = el("textarea", {
+        class: "cell", "aria-label": label, spellcheck: "true",
+        rows: String(Math.min(14, Math.max(1, plain().split("\n").length, Math.ceil(before.length / 90))))
+      });
       field.value = before;
       let sent = null; // Ctrl+Enter commits, and leaving the field then would once more
       const commit = async () => {
@@ -139,80 +218,175 @@
         if (field.value === sent) return;
         const text = before.includes("\r\n") ? field.value.replace(/\n/g, "\r\n") : field.value;
         let value;
-        try { value = read(text); } catch { tell({ message: say("This is no JSON."), hint: say("Correct it; Esc takes the change back.") }); field.classList.add("unsaved"); return; }
+        try {
+          value = read(text);
+        } catch {
+          tell({ message: say("This is no JSON."), hint: say("Correct it; Esc takes the change back.") });
+          field.classList.add("unsaved");
+          return;
+        }
         sent = field.value;
         if (await put(path, value, field)) before = text;
         sent = null;
       };
       field.addEventListener("change", commit);
       field.addEventListener("keydown", (event) => {
-        if (event.key === "Escape") { event.stopPropagation(); field.value = before; field.classList.remove("unsaved"); tell(null); list.focus(); }
-        if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) { event.preventDefault(); commit(); const all = [...view.querySelectorAll("textarea")]; (all[all.indexOf(field) + 1] || list).focus(); }
+        if (event.key === "Escape") {
+          event.stopPropagation();
+          field.value = before;
+          field.classList.remove("unsaved");
+          tell(null);
+          list.focus();
+        }
+        if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
+          event.preventDefault();
+          commit();
+          const all = [...view.querySelectorAll("textarea")];
+          (all[all.indexOf(field) + 1] || list).focus();
+        }
       });
       return field;
     };
-    const json = (path, value, label) => el("div", { class: "json" }, area(path, JSON.stringify(value, null, 1), label, JSON.parse));
-    const cell = (path, value, label) => el("div", { class: "cell-box" }, el("b", {}, label), typeof value === "string" ? area(path, value, label) : json(path, value, label));
+    const json = (path, value, label) => el("div", { class: "json" },
+      area(path, JSON.stringify(value, null, 1), label, JSON.parse));
+    const cell = (path, value, label) => el("div", { class: "cell-box" }, el("b", {}, label),
+      typeof value === "string" ? area(path, value, label) : json(path, value, label));
 
     function drawTurns({ path, who, said }, turns) {
       const at = turns.map((one) => one[who]), known = [...new Set([...page.roles, ...at])];
       const roles = known.every((role) => STANDARD.includes(role)) ? STANDARD : [...new Set([...known, "system"])];
-      const insert = (n, role) => put(path, [...turns.slice(0, n), { [who]: role, [said]: "" }, ...turns.slice(n)]).then(() => view.querySelectorAll(".turn-edit")[n]?.querySelector("textarea")?.focus());
-      const following = (role) => { const talk = roles.filter((one) => !["system", "tool"].includes(one)); return talk[(talk.indexOf(role) + 1) % talk.length] || role; };
-      return el("div", { class: "turns-edit" }, at[0] !== "system" ? el("button", { type: "button", class: "plain small", onclick: () => insert(0, "system") }, "+ " + say("System text")) : "",
+      const insert = (n, role) => put(path, [...turns.slice(0, n), { [who]: role, [said]: "" }, ...turns.slice(n)])
+        .then(() => view.querySelectorAll(".turn-edit")[n]?.querySelector("textarea")?.focus());
+      const following = (role) => {
+        const talk = roles.filter((one) => !["system", "tool"].includes(one));
+        return talk[(talk.indexOf(role) + 1) % talk.length] || role;
+      };
+      return el("div", { class: "turns-edit" },
+        at[0] !== "system"
+          ? el("button", { type: "button", class: "plain small", onclick: () => insert(0, "system") },
+            "+ " + say("System text"))
+          : "",
         turns.map((one, n) => {
-          const label = `${one[who]} ${n + 1}`, role = el("select", { "aria-label": say("Who speaks in turn {n}", { n: n + 1 }) }, roles.map((name) => el("option", { value: name }, name)));
+          const label = `${one[who]} ${n + 1}`;
+          const role = el("select", { "aria-label": say("Who speaks in turn {n}", { n: n + 1 }) },
+            roles.map((name) => el("option", { value: name }, name)));
           role.value = one[who];
           role.addEventListener("change", () => put([...path, n, who], role.value));
           return el("div", { class: "turn-edit" }, el("div", { class: "turn-head" }, role,
-            el("button", { type: "button", class: "plain small", onclick: () => insert(n + 1, following(one[who])) }, "+ " + say("Turn below")),
-            el("button", { type: "button", class: "plain small", disabled: turns.length < 2, onclick: () => put(path, turns.filter((_, place) => place !== n)) }, say("Remove"))),
-            typeof one[said] === "string" ? area([...path, n, said], one[said], label) : one[said] === undefined ? "" : json([...path, n, said], one[said], label),
-            Object.keys(one).filter((key) => key !== who && key !== said).map((key) => cell([...path, n, key], one[key], key)));
+            el("button", { type: "button", class: "plain small", onclick: () => insert(n + 1, following(one[who])) },
+              "+ " + say("Turn below")),
+            el("button", {
+              type: "button", class: "plain small", disabled: turns.length < 2,
+              onclick: () => put(path, turns.filter((_, place) => place !== n))
+            }, say("Remove"))),
+            typeof one[said] === "string"
+              ? area([...path, n, said], one[said], label)
+              : one[said] === undefined
+              ? ""
+              : json([...path, n, said], one[said], label),
+            Object.keys(one)
+              .filter((key) => key !== who && key !== said)
+              .map((key) => cell([...path, n, key], one[key], key)));
         }));
     }
     function drawRow() {
       const row = shown.row, value = shown.value;
-      const parts = value == null ? [el("p", { class: "note" }, say("This line could not be read. Write it as JSON, or delete the row."))]
-        : Array.isArray(value) ? (shown.lists.length ? [drawTurns(shown.lists[0], value)] : [json([], value, say("Row"))])
+      const parts = value == null
+        ? [el("p", { class: "note" }, say("This line could not be read. Write it as JSON, or delete the row."))]
+        : Array.isArray(value)
+        ? (shown.lists.length ? [drawTurns(shown.lists[0], value)] : [json([], value, say("Row"))])
         : typeof value !== "object" ? [area([], String(value), say("Row"), (text) => ({ text }))]
-        : Object.entries(value).map(([key, one]) => { const turns = shown.lists.find((each) => same(each.path, [key])); return turns ? drawTurns(turns, one) : cell([key], one, key); });
+        : Object.entries(value).map(([key, one]) => {
+          const turns = shown.lists.find((each) => same(each.path, [key]));
+          return turns ? drawTurns(turns, one) : cell([key], one, key);
+        });
       if (value == null) parts.push(el("div", { class: "json" }, area([], shown.text, say("Row"), JSON.parse)));
       const copy = value && typeof value === "object" ? value : {};
-      view.replaceChildren(el("div", { class: "row-head" }, el("b", { class: "num" }, say("Row {n}", { n: number(row) }), shown.added || shown.changed ? el("span", { class: "tag edited-tag" }, say(shown.added ? "new" : "changed")) : ""),
-        el("div", { class: "row-acts" }, el("button", { type: "button", class: "button edit-add", onclick: () => step({ op: "add", after: row, value: emptied(copy) }) }, say("Add a row below")),
-          el("button", { type: "button", class: "button edit-delete", onclick: () => remove(row) }, say("Delete this row")))),
-        ...parts, shown.missing.length ? el("p", { class: "small quiet jump" }, say("Empty columns:"), " ", shown.missing.slice(0, 12).map((name) => el("button", { type: "button", class: "plain", onclick: () => put([name], "") }, "+ " + name))) : "", verdict);
+      view.replaceChildren(el("div", { class: "row-head" },
+        el("b", { class: "num" }, say("Row {n}", { n: number(row) }),
+          shown.added || shown.changed
+            ? el("span", { class: "tag edited-tag" }, say(shown.added ? "new" : "changed"))
+            : ""),
+        el("div", { class: "row-acts" },
+          el("button", {
+            type: "button", class: "button edit-add",
+            onclick: () => step({ op: "add", after: row, value: emptied(copy) })
+          }, say("Add a row below")),
+          el("button", { type: "button", class: "button edit-delete", onclick: () => remove(row) },
+            say("Delete this row")))),
+        ...parts,
+        shown.missing.length
+          ? el("p", { class: "small quiet jump" }, say("Empty columns:"), " ",
+            shown.missing.slice(0, 12)
+              .map((name) => el("button", { type: "button", class: "plain", onclick: () => put([name], "") },
+                "+ " + name)))
+          : "",
+        verdict);
     }
-    const remove = (row) => { const place = page.rows.findIndex((one) => one.row === row); chosen = (page.rows[place + 1] || page.rows[place - 1])?.row ?? null; return step({ op: "delete", rows: [row] }); };
+    const remove = (row) => {
+      const place = page.rows.findIndex((one) => one.row === row);
+      chosen = (page.rows[place + 1] || page.rows[place - 1])?.row ?? null;
+      return step({ op: "delete", rows: [row] });
+    };
     // A row of the same shape without its words.
     const emptied = (value) => {
-      if (Array.isArray(value)) { const { who, said } = shown.lists[0] || { who: "role", said: "content" }; return { [who === "from" ? "conversations" : "messages"]: talk(value, who, said) }; }
-      const made = Object.fromEntries(Object.entries(value).map(([key, one]) => { const turns = shown.lists.find((each) => same(each.path, [key])); return [key, turns ? talk(one, turns.who, turns.said) : typeof one === "string" ? "" : one]; }));
-      return Object.keys(made).length ? made : Object.fromEntries((page.columns.length ? page.columns : ["instruction", "output"]).map((name) => [name, ""]));
+      if (Array.isArray(value)) {
+        const { who, said } = shown.lists[0] || { who: "role", said: "content" };
+        return { [who === "from" ? "conversations" : "messages"]: talk(value, who, said) };
+      }
+      const made = Object.fromEntries(Object.entries(value).map(([key, one]) => {
+        const turns = shown.lists.find((each) => same(each.path, [key]));
+        return [key, turns ? talk(one, turns.who, turns.said) : typeof one === "string" ? "" : one];
+      }));
+      return Object.keys(made).length
+        ? made
+        : Object.fromEntries((page.columns.length
+          ? page.columns
+          : ["instruction", "output"]).map((name) => [name, ""]));
     };
-    const talk = (turns, who, said) => turns.filter((one) => !["system", "tool", "function"].includes(one[who])).slice(0, 2).map((one) => ({ [who]: one[who], [said]: "" }));
+    const talk = (turns, who, said) => turns.filter((one) => !["system", "tool", "function"].includes(one[who]))
+      .slice(0, 2)
+      .map((one) => ({ [who]: one[who], [said]: "" }));
     function drawVerdict() {
       const open = verdict.querySelector("details")?.open ?? false;
-      verdict.replaceChildren(...[...shown.problems.map((one) => el("p", { class: "note" }, el("b", {}, one.field || ""), " ", one.reason, " ", one.hint, one.value && el("code", {}, one.value))),
+      verdict.replaceChildren(...[...shown.problems.map((one) => el("p", { class: "note" },
+        el("b", {}, one.field || ""), " ", one.reason, " ", one.hint, one.value && el("code", {}, one.value))),
         shown.fault && el("p", { class: "fault" }, shown.fault.message, " ", shown.fault.hint || ""),
-        shown.refused ? el("p", { class: "quiet small" }, say("As it stands, this row is not trained on.")) : !shown.fault && shown.tokens ? el("details", { open }, el("summary", {}, say("What is trained of it: {trained} of {n} tokens", { trained: number(shown.trained), n: number(shown.count) })), studio.tokens(shown)) : null].filter(Boolean));
+        shown.refused
+          ? el("p", { class: "quiet small" }, say("As it stands, this row is not trained on."))
+          : !shown.fault && shown.tokens
+          ? el("details", { open },
+            el("summary", {},
+              say("What is trained of it: {trained} of {n} tokens",
+                { trained: number(shown.trained), n: number(shown.count) })),
+            studio.tokens(shown))
+          : null].filter(Boolean));
     }
 
     // -- find and replace, and fixes: a preview first
-    const find = el("input", { type: "search", id: "edit-find" }), other = el("input", { type: "text", id: "edit-put" }), where = el("select", { id: "edit-only" });
-    const exact = el("input", { type: "checkbox", id: "edit-case", checked: true }), pattern = el("input", { type: "checkbox", id: "edit-regex" }), look = el("button", { type: "submit", class: "button edit-look" });
+    const find = el("input", { type: "search", id: "edit-find" });
+    const other = el("input", { type: "text", id: "edit-put" });
+    const where = el("select", { id: "edit-only" });
+    const exact = el("input", { type: "checkbox", id: "edit-case", checked: true });
+    const pattern = el("input", { type: "checkbox", id: "edit-regex" });
+    const look = el("button", { type: "submit", class: "button edit-look" });
     for (const field of [find, other]) { field.autocomplete = "off"; field.spellcheck = false; }
     finder.addEventListener("submit", (event) => { event.preventDefault(); if (find.value) preview("replace"); });
     for (const field of [find, other, where, exact, pattern]) field.addEventListener("input", () => hideResults());
     function drawFinder() {
       const value = where.value;
-      find.placeholder = say("Find"); other.placeholder = say("Replace by"); find.setAttribute("aria-label", say("Find")); other.setAttribute("aria-label", say("Replace by"));
+      find.placeholder = say("Find");
+      other.placeholder = say("Replace by");
+      find.setAttribute("aria-label", say("Find"));
+      other.setAttribute("aria-label", say("Replace by"));
       where.setAttribute("aria-label", say("Where to look"));
-      where.replaceChildren(el("option", { value: "" }, say("in all text")), ...[...new Set([...page.roles, ...page.columns])].map((name) => el("option", { value: name }, say("in {name}", { name }))));
+      where.replaceChildren(el("option", { value: "" }, say("in all text")),
+        ...[...new Set([...page.roles, ...page.columns])].map((name) => el("option", { value: name },
+          say("in {name}", { name }))));
       where.value = value; if (where.selectedIndex < 0) where.value = "";
       look.textContent = say("Preview");
-      finder.replaceChildren(find, other, where, el("label", { for: "edit-case" }, exact, " ", say("Match case")), el("label", { for: "edit-regex" }, pattern, " ", say("Pattern (regular expression)")), look);
+      finder.replaceChildren(find, other, where, el("label", { for: "edit-case" }, exact, " ", say("Match case")),
+        el("label", { for: "edit-regex" }, pattern, " ", say("Pattern (regular expression)")), look);
     }
     const hideResults = () => { searched += 1; results.hidden = true; results.replaceChildren(); };
 
@@ -220,32 +394,66 @@
     async function preview(what) {
       hideResults();
       const mine = searched, total = { rows: 0, matches: 0, examples: [] };
-      const asking = what === "replace" ? { find: find.value, put: other.value, regex: pattern.checked, case: exact.checked, only: where.value || null } : what;
-      const status = el("div", { class: "edit-found" }), lines = el("div", { class: "edit-lines" }), apply = el("button", { type: "button", class: "primary edit-apply", hidden: true });
+      const asking = what === "replace"
+        ? { find: find.value, put: other.value, regex: pattern.checked, case: exact.checked, only: where.value || null }
+        : what;
+      const status = el("div", { class: "edit-found" });
+      const lines = el("div", { class: "edit-lines" });
+      const apply = el("button", { type: "button", class: "primary edit-apply", hidden: true });
       results.hidden = false;
-      results.replaceChildren(el("div", { class: "row-head" }, status, el("div", { class: "row-acts" }, el("button", { type: "button", class: "button", onclick: hideResults }, say("Close")), apply)), lines);
+      results.replaceChildren(el("div", { class: "row-head" }, status,
+        el("div", { class: "row-acts" },
+          el("button", { type: "button", class: "button", onclick: hideResults }, say("Close")), apply)),
+        lines);
       status.textContent = say("Looking through the rows…");
       for (let from = 0; from != null;) {
-        const answer = await (what === "replace" ? server.edit_find : server.edit_fix)(question({ ...asking, start: from })).catch((problem) => ({ error: studio.trouble(problem) }));
+        const answer = await (what === "replace"
+          ? server.edit_find
+          : server.edit_fix)(question({ ...asking, start: from }))
+          .catch((problem) => ({ error: studio.trouble(problem) }));
         if (mine !== searched) return;
-        if (answer.error) { status.replaceChildren(el("p", { class: "fault", role: "alert" }, el("b", {}, answer.error.message), " ", answer.error.hint || "")); return; }
+        if (answer.error) {
+          status.replaceChildren(el("p", { class: "fault", role: "alert" }, el("b", {}, answer.error.message), " ",
+            answer.error.hint || ""));
+          return;
+        }
         if (answer.revision !== state.revision) await load({ quiet: true });
         total.rows += answer.rows; total.matches += answer.matches;
         for (const one of answer.examples) if (total.examples.push(one) <= 30) lines.append(example(one));
         from = answer.after;
-        if (from != null) status.textContent = say("Looking through the rows… {n} of {of}", { n: number(from), of: number(answer.of) });
+        if (from != null)
+          status.textContent = say("Looking through the rows… {n} of {of}",
+            { n: number(from), of: number(answer.of) });
       }
       const n = number(total.rows);
-      status.replaceChildren(el("b", {}, !total.rows ? say(what === "replace" ? "Found nowhere." : "No row is left that this would change.") : what === "replace" ? say("Found: {n} in {rows} rows", { n: number(total.matches), rows: n })
-        : counted(total.rows, what.way === "delete" ? ["1 row would be deleted", "{n} rows would be deleted"] : ["1 row would be mended", "{n} rows would be mended"])),
+      status.replaceChildren(el("b", {},
+        !total.rows
+          ? say(what === "replace" ? "Found nowhere." : "No row is left that this would change.")
+          : what === "replace"
+          ? say("Found: {n} in {rows} rows", { n: number(total.matches), rows: n })
+        : counted(total.rows,
+          what.way === "delete"
+            ? ["1 row would be deleted", "{n} rows would be deleted"]
+            : ["1 row would be mended", "{n} rows would be mended"])),
         total.rows > 30 ? el("span", { class: "quiet small" }, " ", say("The first 30 are shown.")) : "");
       apply.hidden = !total.rows;
-      apply.textContent = what === "replace" ? say("Replace all {n}", { n: number(total.matches) }) : counted(total.rows, what.way === "delete" ? ["Delete 1 row", "Delete all {n} rows"] : ["Fix 1 row", "Fix all {n} rows"]);
-      apply.addEventListener("click", () => { apply.disabled = true; step(what === "replace" ? { op: "replace", ...asking } : { op: "fix", ...asking }); });
+      apply.textContent = what === "replace"
+        ? say("Replace all {n}", { n: number(total.matches) })
+        : counted(total.rows,
+          what.way === "delete" ? ["Delete 1 row", "Delete all {n} rows"] : ["Fix 1 row", "Fix all {n} rows"]);
+      apply.addEventListener("click", () => {
+        apply.disabled = true;
+        step(what === "replace" ? { op: "replace", ...asking } : { op: "fix", ...asking });
+      });
     }
     const KINDS = { same: "span", old: "del", new: "ins" };
-    const example = (one) => el("p", { class: "edit-line" }, el("button", { type: "button", class: "plain num", onclick: () => { chosen = one.row; kind = ""; load({ around: one.row }); } }, String(one.row)), one.label ? el("span", { class: "quiet small" }, one.label) : "",
-      el("span", { class: "edit-text" }, one.parts.map(([what, text]) => el(KINDS[what], {}, text)), one.more > 0 ? el("span", { class: "quiet small" }, " ", say("and {n} more", { n: one.more })) : ""));
+    const example = (one) => el("p", { class: "edit-line" },
+      el("button", {
+        type: "button", class: "plain num", onclick: () => { chosen = one.row; kind = ""; load({ around: one.row }); }
+      }, String(one.row)),
+      one.label ? el("span", { class: "quiet small" }, one.label) : "",
+      el("span", { class: "edit-text" }, one.parts.map(([what, text]) => el(KINDS[what], {}, text)),
+        one.more > 0 ? el("span", { class: "quiet small" }, " ", say("and {n} more", { n: one.more })) : ""));
 
     const open = async (row = null) => {
       if (row != null) { chosen = row; kind = ""; }
@@ -256,12 +464,22 @@
       await load({ around: row });
       drawFinder();
     };
-    const clear = () => { asked += 1; looked += 1; element.hidden = true; for (const part of [list, view, counter]) part.replaceChildren(); hideResults(); };
+    const clear = () => {
+      asked += 1;
+      looked += 1;
+      element.hidden = true;
+      for (const part of [list, view, counter]) part.replaceChildren();
+      hideResults();
+    };
     const close = () => { clear(); page = { ...page, rows: [] }; closed(); };
     return {
       element, open,
       get isOpen() { return !element.hidden; },
-      async fix(which, way) { await open(); await preview({ kind: which, way }); results.scrollIntoView({ behavior: "smooth", block: "center" }); },
+      async fix(which, way) {
+        await open();
+        await preview({ kind: which, way });
+        results.scrollIntoView({ behavior: "smooth", block: "center" });
+      },
       async only(which) { await open(); kind = which; turn(0); },
       // Another file, another language, or the same file anew.
       begin() {

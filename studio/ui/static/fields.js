@@ -1,11 +1,18 @@
 // A control for every knob that studio/ui/tune_form.py describes: label, control, one sentence of help.
 (() => {
   const studio = window.studio, el = studio.element;
-  const shown = (choice) => (choice === true ? studio.say("on") : choice === false ? studio.say("off") : studio.say(String(choice)));
+  const shown = (choice) => (choice === true
+    ? studio.say("on")
+    : choice === false
+    ? studio.say("off")
+    : studio.say(String(choice)));
   const plain = (value) => (Array.isArray(value) ? value.join(", ") : value == null ? "" : String(value));
 
   // A knob's title; a word that means something else on a button is kept apart as "word|knob".
-  const title = (knob) => { const apart = studio.say(`${knob.title}|knob`); return apart.endsWith("|knob") ? studio.say(knob.title) : apart; };
+  const title = (knob) => {
+    const apart = studio.say(`${knob.title}|knob`);
+    return apart.endsWith("|knob") ? studio.say(knob.title) : apart;
+  };
 
   // What was typed, as the value the order wants; undefined: left out.
   const parsed = (knob, text) => {
@@ -13,33 +20,49 @@
     if (word === "") return knob.empty || knob.default == null ? null : undefined;
     if (knob.kind === "integer" || knob.kind === "number") {
       if (knob.auto && word === "auto") return "auto";
-      return /^[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$/i.test(word) ? Number(word) : word; // a wrong word travels on, and is refused in words
+      // a wrong word travels on, and is refused in words
+      return /^[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$/i.test(word) ? Number(word) : word;
     }
     if (knob.numeric && /^[-+]?(\d+\.?\d*|\.\d+)$/.test(word)) return Number(word);
-    if (knob.kind === "list") return word.split(knob.choices ? /[\s,]+/ : /\n/).map((one) => one.trim()).filter(Boolean);
+    if (knob.kind === "list")
+      return word.split(knob.choices ? /[\s,]+/ : /\n/).map((one) => one.trim()).filter(Boolean);
     return word;
   };
 
   const choice = (knob, id, value, change) => {
-    const options = knob.choices.map((one) => el("option", { value: JSON.stringify(one), selected: one === value }, shown(one)));
+    const options = knob.choices.map((one) => el("option", { value: JSON.stringify(one), selected: one === value },
+      shown(one)));
     return el("select", { id, onchange: (event) => change(JSON.parse(event.target.value)) }, options);
   };
-  const toggle = (knob, id, value, change) => el("button", { id, type: "button", class: "switch", role: "switch", "aria-checked": String(Boolean(value)),
-    onclick: (event) => { const on = event.currentTarget.getAttribute("aria-checked") !== "true"; event.currentTarget.setAttribute("aria-checked", String(on)); change(on); } });
+  const toggle = (knob, id, value, change) => el("button",
+    { id, type: "button", class: "switch", role: "switch", "aria-checked": String(Boolean(value)),
+      onclick: (event) => {
+        const on = event.currentTarget.getAttribute("aria-checked") !== "true";
+        event.currentTarget.setAttribute("aria-checked", String(on));
+        change(on);
+      }
+    });
   const line = (knob, id, value, change, hint) => {
     const number = knob.kind === "integer" || knob.kind === "number";
     const made = knob.kind === "list" && !knob.choices
       ? el("textarea", { id, rows: 3, placeholder: studio.say("one a line") }, (value || []).join("\n"))
-      : el("input", { id, type: "text", inputMode: number ? "decimal" : "text", class: number ? "num" : "", value: plain(value), spellcheck: "false",
-        autocomplete: "off", placeholder: hint ?? (knob.auto ? "auto" : knob.empty ? studio.say("left out") : "") });
+      : el("input",
+        {
+          id, type: "text", inputMode: number ? "decimal" : "text", class: number ? "num" : "", value: plain(value),
+          spellcheck: "false",
+          autocomplete: "off", placeholder: hint ?? (knob.auto ? "auto" : knob.empty ? studio.say("left out") : "") });
     if (knob.suggestions || (knob.kind === "list" && knob.choices)) {
-      const list = el("datalist", { id: `${id}-list` }, (knob.suggestions || knob.choices).map((one) => el("option", { value: one })));
+      const list = el("datalist", { id: `${id}-list` },
+        (knob.suggestions || knob.choices).map((one) => el("option", { value: one })));
       made.setAttribute("list", list.id);
       made.append(list);
       queueMicrotask(() => made.after(list));
     }
     made.addEventListener("change", () => change(parsed(knob, made.value)));
-    made.addEventListener("input", () => { clearTimeout(made.later); made.later = setTimeout(() => change(parsed(knob, made.value)), 500); });
+    made.addEventListener("input", () => {
+      clearTimeout(made.later);
+      made.later = setTimeout(() => change(parsed(knob, made.value)), 500);
+    });
     return made;
   };
 
@@ -48,22 +71,33 @@
     const id = `knob-${path.replace(/\W/g, "-")}`, given = studio.order.get(path);
     const value = given === undefined ? knob.default : given;
     const change = (wanted) => { studio.order.set(path, wanted, knob.default, "form"); mark(); };
-    const control = knob.kind === "switch" ? toggle(knob, id, value, change) : knob.kind === "choice" ? choice(knob, id, value, change)
+    const control = knob.kind === "switch"
+      ? toggle(knob, id, value, change)
+      : knob.kind === "choice"
+      ? choice(knob, id, value, change)
       : line(knob, id, value, change, hint);
     control.setAttribute("aria-describedby", `${id}-help`);
     const label = el("label", { for: id }, title(knob));
     const field = el("div", { class: `field field-${knob.kind}`, "data-path": path },
-      el("div", { class: "field-head" }, label), control, el("p", { class: "help", id: `${id}-help` }, studio.say(knob.help)));
-    const mark = () => { const now = studio.order.get(path); field.classList.toggle("changed", now !== undefined && JSON.stringify(now) !== JSON.stringify(knob.default)); };
+      el("div", { class: "field-head" }, label), control,
+      el("p", { class: "help", id: `${id}-help` }, studio.say(knob.help)));
+    const mark = () => {
+      const now = studio.order.get(path);
+      field.classList.toggle("changed", now !== undefined && JSON.stringify(now) !== JSON.stringify(knob.default));
+    };
     mark();
     return field;
   };
 
   // How many knobs behind the Advanced switch are set to something else.
-  studio.changed = (knobs, section) => knobs.filter((knob) => knob.advanced && studio.order.get(`${section}.${knob.key}`) !== undefined
+  studio.changed = (knobs, section) => knobs.filter((knob) => knob.advanced
+    && studio.order.get(`${section}.${knob.key}`) !== undefined
     && JSON.stringify(studio.order.get(`${section}.${knob.key}`)) !== JSON.stringify(knob.default)).length;
 
   // A row of buttons of which one is pressed: [[value, text]…].
-  studio.segments = (label, choices, chosen, change) => el("div", { class: "segments", role: "group", "aria-label": studio.say(label) },
-    choices.map(([value, text]) => el("button", { type: "button", "aria-pressed": String(value === chosen), onclick: () => change(value) }, studio.say(text))));
+  studio.segments = (label, choices, chosen, change) => el("div",
+    { class: "segments", role: "group", "aria-label": studio.say(label) },
+    choices.map(([value,
+      text]) => el("button", { type: "button", "aria-pressed": String(value === chosen), onclick: () => change(value) },
+        studio.say(text))));
 })();

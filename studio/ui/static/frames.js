@@ -1,12 +1,14 @@
-// Gradio's loading screen has a clock that asks for its next frame in every frame, sixty times a second, and goes on for ever when the
-// screen is taken away while it says "pending" (gradio 6.31; its scripts run before these). The clock reads performance.now in its frame:
-// there the frame that it asks for next is cancelled, and it has ended. The watch for it is over with the clock, or after some frames.
+// Gradio's loading screen has a clock that asks for its next frame in every frame, sixty times a second, and goes on
+// for ever when the screen is taken away while it says "pending" (gradio 6.31; its scripts run before these). The clock
+// reads performance.now in its frame: there the frame that it asks for next is cancelled, and it has ended. The watch
+// for it is over with the clock, or after some frames.
 (() => {
   let frames = 60;
   const unwatch = () => { frames = 0; delete performance.now; };
   const end = () => {
     unwatch();
-    queueMicrotask(() => { // right after the clock's frame: handles are counted up, so the one before the next is the clock's
+    // right after the clock's frame: handles are counted up, so the one before the next is the clock's
+    queueMicrotask(() => {
       const next = requestAnimationFrame(() => {});
       cancelAnimationFrame(next - 1);
       cancelAnimationFrame(next);

@@ -1,28 +1,48 @@
-// The drawer that says what the words mean, with the user's own numbers in the formulas. Entries: window.studioGlossary (glossary.json).
+// The drawer that says what the words mean, with the user's own numbers in the formulas. Entries: window.studioGlossary
+// (glossary.json).
 (() => {
   const studio = window.studio, el = studio.element;
 
   studio.glossary = (drawer, opener, summary, method) => {
     const numbers = () => {
-      const found = summary.last || {}, rank = studio.order.get("method.rank") ?? method().knobs.find((knob) => knob.key === "rank")?.default ?? 16;
+      const found = summary.last || {};
+      const rank = studio.order.get("method.rank") ?? method().knobs.find((knob) => knob.key === "rank")?.default ?? 16;
       const alpha = studio.order.get("method.alpha") ?? 2 * rank, hidden = found.model?.hidden ?? 576;
-      const batch = studio.order.get("training.batch_size") ?? 4, gathered = studio.order.get("training.accumulation") ?? 4;
-      return { rank, alpha, scale: studio.number(alpha / rank, 3), hidden: studio.number(hidden), pair: studio.number(rank * 2 * hidden), square: studio.number(hidden * hidden),
-        ratio: studio.number((100 * rank * 2 * hidden) / (hidden * hidden), 1), batch, gathered, effective: batch * gathered, rows: studio.number(found.data?.train ?? 88),
-        steps: studio.number(found.steps ?? 18), epochs: studio.number(studio.order.get("training.epochs") ?? 3, 2), rate: found.rate ?? 0.0002,
-        parameters: studio.number(found.model?.parameters ?? 134515008), trained: studio.number(found.trainable ?? 0), percent: studio.number(100 * (found.share ?? 0), 2),
-        sixteen: studio.bytes(2 * (found.model?.parameters ?? 134515008)), four: studio.bytes(0.52 * (found.model?.parameters ?? 134515008)) };
+      const batch = studio.order.get("training.batch_size") ?? 4;
+      const gathered = studio.order.get("training.accumulation") ?? 4;
+      return {
+        rank, alpha, scale: studio.number(alpha / rank, 3), hidden: studio.number(hidden),
+        pair: studio.number(rank * 2 * hidden), square: studio.number(hidden * hidden),
+        ratio: studio.number((100 * rank * 2 * hidden) / (hidden * hidden), 1), batch, gathered,
+        effective: batch * gathered, rows: studio.number(found.data?.train ?? 88),
+        steps: studio.number(found.steps ?? 18), epochs: studio.number(studio.order.get("training.epochs") ?? 3, 2),
+        rate: found.rate ?? 0.0002,
+        parameters: studio.number(found.model?.parameters ?? 134515008), trained: studio.number(found.trainable ?? 0),
+        percent: studio.number(100 * (found.share ?? 0), 2),
+        sixteen: studio.bytes(2 * (found.model?.parameters ?? 134515008)),
+        four: studio.bytes(0.52 * (found.model?.parameters ?? 134515008))
+      };
     };
     const draw = (filter = "") => {
       const values = numbers(), words = window.studioGlossary || [];
-      const entries = words.filter((one) => `${one.word} ${studio.say(one.word)} ${studio.say(one.text)}`.toLowerCase().includes(filter.toLowerCase()))
-        .map((one) => el("div", { class: "entry" }, el("dt", {}, studio.say(one.word)), el("dd", {}, el("p", {}, studio.say(one.text)),
-          one.formula && el("p", { class: "formula" }, one.formula), one.yours && el("p", { class: "yours" }, el("b", {}, studio.say("Yours") + ": "), studio.say(one.yours, values)))));
-      list.replaceChildren(...(entries.length ? entries : [el("p", { class: "quiet" }, studio.say("No such word here."))]));
+      const entries = words.filter((one) => `${one.word} ${studio.say(one.word)} ${studio.say(one.text)}`.toLowerCase()
+        .includes(filter.toLowerCase()))
+        .map((one) => el("div", { class: "entry" }, el("dt", {}, studio.say(one.word)),
+          el("dd", {}, el("p", {}, studio.say(one.text)),
+            one.formula && el("p", { class: "formula" }, one.formula),
+            one.yours
+              && el("p", { class: "yours" }, el("b", {}, studio.say("Yours") + ": "), studio.say(one.yours, values)))));
+      list.replaceChildren(...(entries.length
+        ? entries
+        : [el("p", { class: "quiet" }, studio.say("No such word here."))]));
     };
-    const list = el("dl", {}), search = el("input", { type: "search", "data-say-placeholder": "Search", "data-say-label": "Search" });
+    const list = el("dl", {});
+    const search = el("input", { type: "search", "data-say-placeholder": "Search", "data-say-label": "Search" });
     const title = el("h2", { "data-say": "What the words mean" });
-    drawer.append(el("div", { class: "drawer-head" }, title, el("button", { type: "button", class: "plain", "data-say-label": "Close", onclick: () => drawer.close() }, "✕")), search, list);
+    drawer.append(el("div", { class: "drawer-head" }, title,
+      el("button", { type: "button", class: "plain", "data-say-label": "Close", onclick: () => drawer.close() },
+        "✕")),
+      search, list);
     search.addEventListener("input", () => draw(search.value));
     drawer.addEventListener("click", (event) => { if (event.target === drawer) drawer.close(); });
     opener.addEventListener("click", () => { studio.translate(drawer); draw(search.value); drawer.showModal(); });

@@ -1,22 +1,37 @@
-// How long the rows are in tokens, with a cut line that can be dragged or moved with the arrow keys: it is data.max_length.
+// How long the rows are in tokens, with a cut line that can be dragged or moved with the arrow keys: it is
+// data.max_length.
 (() => {
   const studio = window.studio, el = studio.element;
   const SVG = "http://www.w3.org/2000/svg", WIDE = 720, HIGH = 150, BARS = 48;
-  const svg = (tag, attributes) => { const made = document.createElementNS(SVG, tag); for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value); return made; };
+  const svg = (tag, attributes) => {
+    const made = document.createElementNS(SVG, tag);
+    for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+    return made;
+  };
 
   // changed: called when it is known anew what template and model make of the rows.
   studio.histogram = (server, changed) => {
     const element = el("section", { class: "card lengths", hidden: true });
     let found = null, asked = 0, dragging = null;
     const limit = () => dragging ?? studio.order.get("data.max_length") ?? 1024;
-    const quantile = (share) => found.lengths[Math.min(found.lengths.length - 1, Math.floor(share * found.lengths.length))];
+    const quantile = (share) => found.lengths[Math.min(found.lengths.length - 1,
+      Math.floor(share * found.lengths.length))];
     const most = () => Math.max(found.lengths.at(-1) * 1.08, 64);
     const span = () => Math.max(most(), Math.min(limit() * 1.05, most() * 1.6));
-    const over = () => {  // rows beyond the line, the tokens that are lost with them, and those of an epoch that are left; scaled to all rows
-      const factor = found.of / found.lengths.length, way = studio.order.get("data.too_long"), drop = way === "drop", split = way === "split" && found.texts;
+    // rows beyond the line, the tokens that are lost with them, and those of an epoch that are left; scaled to all rows
+    const over = () => {
+      const factor = found.of / found.lengths.length;
+      const way = studio.order.get("data.too_long");
+      const drop = way === "drop";
+      const split = way === "split" && found.texts;
       let n = 0, lost = 0;
-      for (let i = found.lengths.length - 1; i >= 0 && found.lengths[i] > limit(); i -= 1) { n += 1; lost += split ? 0 : drop ? found.lengths[i] : found.lengths[i] - limit(); }
-      return { n: Math.round(n * factor), lost: Math.round(lost * factor), left: Math.round((found.tokens - lost) * factor) };
+      for (let i = found.lengths.length - 1; i >= 0 && found.lengths[i] > limit(); i -= 1) {
+        n += 1;
+        lost += split ? 0 : drop ? found.lengths[i] : found.lengths[i] - limit();
+      }
+      return {
+        n: Math.round(n * factor), lost: Math.round(lost * factor), left: Math.round((found.tokens - lost) * factor)
+      };
     };
 
     const bars = () => {
@@ -26,53 +41,126 @@
     };
     const draw = () => {
       if (!found) return;
-      const counts = bars(), high = Math.max(...counts), top = span(), wide = WIDE / BARS, x = Math.min(1, limit() / top) * WIDE, beyond = over();
-      const picture = svg("svg", { viewBox: `0 0 ${WIDE} ${HIGH + 22}`, class: "histogram", role: "slider", tabindex: "0", "aria-label": studio.say("Cut line: longest row in tokens"),
-        "aria-valuemin": 8, "aria-valuemax": 1048576, "aria-valuenow": limit(), "aria-valuetext": studio.say("{n} tokens", { n: studio.number(limit()) }) });
-      counts.forEach((count, place) => { if (count) picture.append(svg("rect", { x: place * wide + 1, width: wide - 2, y: HIGH - (count / high) * (HIGH - 14), height: (count / high) * (HIGH - 14), rx: 2, class: (place + 0.5) * wide > x ? "beyond" : "within" })); });
+      const counts = bars();
+      const high = Math.max(...counts);
+      const top = span();
+      const wide = WIDE / BARS;
+      const x = Math.min(1, limit() / top) * WIDE;
+      const beyond = over();
+      const picture = svg("svg",
+        {
+          viewBox: `0 0 ${WIDE} ${HIGH + 22}`, class: "histogram", role: "slider", tabindex: "0",
+          "aria-label": studio.say("Cut line: longest row in tokens"),
+          "aria-valuemin": 8, "aria-valuemax": 1048576, "aria-valuenow": limit(),
+          "aria-valuetext": studio.say("{n} tokens", { n: studio.number(limit()) })
+        });
+      counts.forEach((count, place) => {
+        if (count)
+          picture.append(svg("rect", {
+            x: place * wide + 1, width: wide - 2, y: HIGH - (count / high) * (HIGH - 14),
+            height: (count / high) * (HIGH - 14), rx: 2, class: (place + 0.5) * wide > x ? "beyond" : "within"
+          }));
+      });
       picture.append(svg("line", { x1: 0, x2: WIDE, y1: HIGH, y2: HIGH, class: "axis" }));
-      for (const share of [0, 0.25, 0.5, 0.75, 1]) { const text = svg("text", { x: share * WIDE, y: HIGH + 16, class: "tick", "text-anchor": share === 0 ? "start" : share === 1 ? "end" : "middle" }); text.textContent = studio.number(Math.round(share * top)); picture.append(text); }
-      if (limit() <= top) picture.append(svg("line", { x1: x, x2: x, y1: 4, y2: HIGH, class: "cut" }), svg("rect", { x: x - 5, y: 2, width: 10, height: 18, rx: 4, class: "grip" }));
-      const move = (event) => { const box = picture.getBoundingClientRect(); dragging = Math.max(8, Math.round(((event.clientX - box.left) / box.width) * top)); };
-      picture.addEventListener("pointerdown", (event) => { picture.setPointerCapture(event.pointerId); move(event); words(); place(); });
+      for (const share of [0, 0.25, 0.5, 0.75, 1]) {
+        const text = svg("text", {
+          x: share * WIDE, y: HIGH + 16, class: "tick",
+          "text-anchor": share === 0 ? "start" : share === 1 ? "end" : "middle"
+        });
+        text.textContent = studio.number(Math.round(share * top));
+        picture.append(text);
+      }
+      if (limit() <= top)
+        picture.append(svg("line", { x1: x, x2: x, y1: 4, y2: HIGH, class: "cut" }),
+          svg("rect", { x: x - 5, y: 2, width: 10, height: 18, rx: 4, class: "grip" }));
+      const move = (event) => {
+        const box = picture.getBoundingClientRect();
+        dragging = Math.max(8, Math.round(((event.clientX - box.left) / box.width) * top));
+      };
+      picture.addEventListener("pointerdown", (event) => {
+        picture.setPointerCapture(event.pointerId);
+        move(event);
+        words();
+        place();
+      });
       picture.addEventListener("pointermove", (event) => { if (dragging != null) { move(event); words(); place(); } });
       picture.addEventListener("pointerup", () => { const value = dragging; dragging = null; set(value); });
       picture.addEventListener("pointercancel", () => { dragging = null; draw(); });
       picture.addEventListener("keydown", (event) => {
-        const step = { ArrowRight: 16, ArrowUp: 16, ArrowLeft: -16, ArrowDown: -16, PageUp: 128, PageDown: -128 }[event.key];
+        const step = {
+          ArrowRight: 16, ArrowUp: 16, ArrowLeft: -16, ArrowDown: -16, PageUp: 128, PageDown: -128
+        }[event.key];
         if (step) { event.preventDefault(); set(Math.max(8, limit() + step)); element.querySelector("svg")?.focus(); }
       });
-      const place = () => { const at = Math.min(1, limit() / top) * WIDE, line = picture.querySelector(".cut"), grip = picture.querySelector(".grip"); line?.setAttribute("x1", at); line?.setAttribute("x2", at); grip?.setAttribute("x", at - 5);
-        for (const bar of picture.querySelectorAll("rect.within, rect.beyond")) bar.setAttribute("class", Number(bar.getAttribute("x")) + wide / 2 > at ? "beyond" : "within"); };
+      const place = () => {
+        const at = Math.min(1, limit() / top) * WIDE;
+        const line = picture.querySelector(".cut");
+        const grip = picture.querySelector(".grip");
+        line?.setAttribute("x1", at);
+        line?.setAttribute("x2", at);
+        grip?.setAttribute("x", at - 5);
+        for (const bar of picture.querySelectorAll("rect.within, rect.beyond"))
+          bar.setAttribute("class", Number(bar.getAttribute("x")) + wide / 2 > at ? "beyond" : "within");
+      };
       const note = el("p", { class: "cut-note", "aria-live": "polite" });
       const words = () => {
-        const told = Object.fromEntries(Object.entries({ limit: limit(), ...(dragging == null ? beyond : over()) }).map(([key, value]) => [key, studio.number(value)]));
-        note.textContent = told.n === "0" ? studio.say("At {limit} tokens no row is cut; an epoch is {left} tokens.", told)
-          : found.texts && studio.order.get("data.too_long") === "split" ? studio.say("At {limit} tokens {n} texts are longer: they are split at the end of a paragraph or sentence, and no token is lost.", told)
+        const told = Object.fromEntries(Object.entries({ limit: limit(), ...(dragging == null ? beyond : over()) })
+          .map(([key, value]) => [key, studio.number(value)]));
+        note.textContent = told.n === "0"
+          ? studio.say("At {limit} tokens no row is cut; an epoch is {left} tokens.", told)
+          : found.texts && studio.order.get("data.too_long") === "split"
+          ? studio.say(
+            "At {limit} tokens {n} texts are longer: they are split at the end of a paragraph or sentence, and no "
+              + "token is lost.",
+            told)
           : studio.say("At {limit} tokens {n} rows are longer: {lost} tokens are lost, an epoch is {left}.", told);
       };
       words();
-      const figure = (value, label) => el("div", { class: "figure small-figure" }, el("b", { class: "num" }, studio.number(value)), el("span", {}, studio.say(label)));
+      const figure = (value, label) => el("div", { class: "figure small-figure" },
+        el("b", { class: "num" }, studio.number(value)), el("span", {}, studio.say(label)));
       const fits = found.suggested;
-      element.replaceChildren(...[el("div", { class: "card-head plain-head" }, el("div", {}, el("h2", {}, studio.say("Length")), el("p", { class: "quiet" }, studio.say("In tokens of this model. Drag the line: what lies beyond it is cut.")))),
-        el("div", { class: "figures" }, figure(quantile(0.5), "median"), figure(quantile(0.95), "95 % are shorter than"), figure(found.lengths.at(-1), "longest"),
-          figure(Math.round((found.tokens * found.of) / found.lengths.length), "tokens in all"), figure(Math.round((100 * found.trained) / Math.max(1, found.tokens)), "% of them trained on")),
-        picture, el("div", { class: "cut-line" }, note, fits !== limit() && el("button", { type: "button", class: "plain", onclick: () => set(fits) }, studio.say("Set it to {n}", { n: studio.number(fits) })),
-          studio.segments("Rows that are too long", [["cut", "Cut them"], ["drop", "Drop them"], ...(found.texts || studio.order.get("data.too_long") === "split" ? [["split", "Split them"]] : [])], studio.order.get("data.too_long") || "cut", (value) => { studio.order.set("data.too_long", value, "cut", "data"); draw(); })),
-        found.lengths.length < found.of && el("p", { class: "quiet small" }, studio.say("Counted on {n} rows spread over the file.", { n: studio.number(found.lengths.length) })),
-        found.failed > 0 && el("p", { class: "note" }, studio.say("{n} rows cannot be rendered with this template.", { n: found.failed }), " ", found.why)].filter(Boolean));
+      element.replaceChildren(...[el("div", { class: "card-head plain-head" },
+        el("div", {}, el("h2", {}, studio.say("Length")),
+          el("p", { class: "quiet" },
+            studio.say("In tokens of this model. Drag the line: what lies beyond it is cut.")))),
+        el("div", { class: "figures" }, figure(quantile(0.5), "median"),
+          figure(quantile(0.95), "95 % are shorter than"), figure(found.lengths.at(-1), "longest"),
+          figure(Math.round((found.tokens * found.of) / found.lengths.length), "tokens in all"),
+          figure(Math.round((100 * found.trained) / Math.max(1, found.tokens)), "% of them trained on")),
+        picture,
+        el("div", { class: "cut-line" }, note,
+          fits !== limit()
+            && el("button", { type: "button", class: "plain", onclick: () => set(fits) },
+              studio.say("Set it to {n}", { n: studio.number(fits) })),
+          studio.segments("Rows that are too long",
+            [["cut", "Cut them"], ["drop", "Drop them"],
+              ...(found.texts || studio.order.get("data.too_long") === "split" ? [["split", "Split them"]] : [])],
+            studio.order.get("data.too_long") || "cut",
+            (value) => { studio.order.set("data.too_long", value, "cut", "data"); draw(); })),
+        found.lengths.length < found.of
+          && el("p", { class: "quiet small" },
+            studio.say("Counted on {n} rows spread over the file.", { n: studio.number(found.lengths.length) })),
+        found.failed > 0
+          && el("p", { class: "note" },
+            studio.say("{n} rows cannot be rendered with this template.", { n: found.failed }), " ",
+            found.why)].filter(Boolean));
     };
     const set = (value) => { studio.order.set("data.max_length", value, 1024, "data"); draw(); };
     return {
       element,
       told: (fingerprint) => (found?.fingerprint === fingerprint ? found.told : []),
       async refresh() {
-        const mine = (asked += 1), answer = await server.lengths({ order: studio.order.value, lang: studio.language }).catch(() => null);
+        const mine = (asked += 1);
+        const answer = await server.lengths({ order: studio.order.value, lang: studio.language }).catch(() => null);
         if (mine !== asked) return;
         found = answer && answer.lengths?.length ? answer : null;
         changed();
         element.hidden = !found && !answer?.failed;
-        if (!found && answer?.failed) element.replaceChildren(el("h2", {}, studio.say("Length")), el("p", { class: "fault", role: "alert" }, el("b", {}, studio.say("{n} rows cannot be rendered with this template.", { n: answer.failed })), " ", answer.why));
+        if (!found && answer?.failed)
+          element.replaceChildren(el("h2", {}, studio.say("Length")),
+            el("p", { class: "fault", role: "alert" },
+              el("b", {}, studio.say("{n} rows cannot be rendered with this template.", { n: answer.failed })), " ",
+              answer.why));
         draw();
       },
     };

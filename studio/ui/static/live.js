@@ -1,14 +1,16 @@
-// One question a second for the whole page: what is new? Only new points travel. A page that is hidden asks nothing, or seldom and for the
-// list alone where the visitor wants to be told when a run ends.
+// One question a second for the whole page: what is new? Only new points travel. A page that is hidden asks nothing, or
+// seldom and for the list alone where the visitor wants to be told when a run ends.
 (() => {
   const studio = window.studio;
   const away = /\.hf\.space$/.test(location.hostname);
-  const BUSY = away ? 3000 : 1000, IDLE = away ? 6000 : 3000, HIDDEN = 20000, SLOWEST = 8000, PATIENCE = 12000; // milliseconds
+  // milliseconds
+  const BUSY = away ? 3000 : 1000, IDLE = away ? 6000 : 3000, HIDDEN = 20000, SLOWEST = 8000, PATIENCE = 12000;
 
-  // Asks a reading function of a part of the page (studio/ui/questions.py). Rejects with {status, message, hint}; status 0: no answer came.
+  // Asks a reading function of a part of the page (studio/ui/questions.py). Rejects with {status, message, hint};
+  // status 0: no answer came.
   studio.ask = (id, name, data, patience = PATIENCE) => asked(id, name, data, patience, reading);
-  // The reading functions of a part, each as one of its own: asking("tune").look(order). Of those in `latest` only the newest question
-  // counts: an older one is given up, so that its connection is free. A browser holds six.
+  // The reading functions of a part, each as one of its own: asking("tune").look(order). Of those in `latest` only the
+  // newest question counts: an older one is given up, so that its connection is free. A browser holds six.
   studio.asking = (id, ...latest) => {
     const going = new Map();
     return new Proxy({}, { get: (_, name) => (data) => {
@@ -18,13 +20,16 @@
     } });
   };
   studio.askFile = (id, name, data) => asked(id, name, data, 600000, (answer) => answer.blob());
-  const reading = (answer) => ((answer.headers.get("content-type") || "").includes("json") ? answer.json() : answer.text());
+  const reading = (answer) => ((answer.headers.get("content-type") || "").includes("json")
+    ? answer.json()
+    : answer.text());
   const asked = async (id, name, data, patience, read, stop = new AbortController()) => {
     const base = (window.gradio_config?.root || "").replace(/\/$/, "");
     const timer = setTimeout(() => stop.abort(), patience);
     try {
-      const answer = await fetch(`${base}/studio/ask/${id}/${name}`, { method: "POST", headers: { "Content-Type": "application/json" },
-        body: JSON.stringify(data), signal: stop.signal });
+      const answer = await fetch(`${base}/studio/ask/${id}/${name}`,
+        { method: "POST", headers: { "Content-Type": "application/json" },
+          body: JSON.stringify(data), signal: stop.signal });
       if (!answer.ok) throw { status: answer.status, ...(await answer.json().catch(() => ({}))).error };
       studio.permit(answer.headers.get("x-studio-may"));
       if (answer.headers.get("x-studio-login")) document.querySelector(".studio-leave")?.removeAttribute("hidden");
@@ -39,11 +44,20 @@
   // Why a question or a call got no answer, as {message, hint}. That nobody answers is said only where nobody did.
   studio.trouble = (problem) => {
     if (problem?.message && !(problem instanceof Error)) return problem;
-    if (problem?.status === 401) return { message: studio.say("You are no longer logged in."), hint: studio.say("Load the page again.") };
-    if (problem?.status === 403) return { message: studio.say("Only the owner may do this here."), hint: studio.say("Log in as the owner.") };
+    if (problem?.status === 401)
+      return { message: studio.say("You are no longer logged in."), hint: studio.say("Load the page again.") };
+    if (problem?.status === 403)
+      return { message: studio.say("Only the owner may do this here."), hint: studio.say("Log in as the owner.") };
     if (problem?.status === 413) return { message: studio.say("The question is too long."), hint: "" };
-    if (problem?.status > 0) return { message: studio.say("The studio answered with {status}.", { status: problem.status }), hint: studio.say("Its terminal says more.") };
-    return { message: studio.say("The studio does not answer."), hint: studio.say("Is it still running in its terminal? This page goes on by itself when it is back.") };
+    if (problem?.status > 0)
+      return {
+        message: studio.say("The studio answered with {status}.", { status: problem.status }),
+        hint: studio.say("Its terminal says more.")
+      };
+    return {
+      message: studio.say("The studio does not answer."),
+      hint: studio.say("Is it still running in its terminal? This page goes on by itself when it is back.")
+    };
   };
 
   // What the page holds of one run: columns of numbers that grow, and every other event.
@@ -53,7 +67,9 @@
       this.generation = null; this.points = 0; this.next = 0; this.stride = 1; this.n = 0;
       this.columns = {}; this.others = []; this.smoothed = new Map(); this.version = (this.version || 0) + 1;
     }
-    question() { return { id: this.id, generation: this.generation, points: this.points, others: this.next, stride: this.stride }; }
+    question() {
+      return { id: this.id, generation: this.generation, points: this.points, others: this.next, stride: this.stride };
+    }
     take(part) {
       this.gone = part.gone || null;
       if (part.gone) return false;
@@ -78,9 +94,12 @@
       for (let i = 0; i < values.length; i += 1) column[this.n + i] = values[i] == null ? NaN : values[i];
     }
     // How strongly a curve of this length is smoothed.
-    weight(weight) { return weight > 0 && this.n > 1000 ? weight ** (1 / 2 ** Math.ceil(Math.log2(this.n / 1000))) : weight; }
-    // Exponential moving average without the bias of its start (as in Adam, Kingma & Ba 2015), extended as points arrive.
-    // The weight is meant for a thousand points; a longer curve is smoothed over as much of its width (in doublings, so that it seldom changes).
+    weight(weight) {
+      return weight > 0 && this.n > 1000 ? weight ** (1 / 2 ** Math.ceil(Math.log2(this.n / 1000))) : weight;
+    }
+    // Exponential moving average without the bias of its start (as in Adam, Kingma & Ba 2015), extended as points
+    // arrive. The weight is meant for a thousand points; a longer curve is smoothed over as much of its width (in
+    // doublings, so that it seldom changes).
     smooth(name, weight) {
       weight = this.weight(weight);
       const key = `${name} ${weight}`, column = this.columns[name];
@@ -98,7 +117,10 @@
       }
       for (; kept.n < this.n; kept.n += 1) {
         const value = column[kept.n];
-        if (Number.isFinite(value)) { kept.sum = weight * kept.sum + (1 - weight) * value; kept.share = weight * kept.share + (1 - weight); }
+        if (Number.isFinite(value)) {
+          kept.sum = weight * kept.sum + (1 - weight) * value;
+          kept.share = weight * kept.share + (1 - weight);
+        }
         kept.values[kept.n] = kept.share ? kept.sum / kept.share : NaN;
       }
       return kept.values;
@@ -107,19 +129,23 @@
   }
 
   const live = studio.live = {
-    tracks: new Map(), now: [], waiting: 0, count: null, rows: [], mark: null, ready: false, since: null, lapsed: false, fault: null,
+    tracks: new Map(), now: [], waiting: 0, count: null, rows: [], mark: null, ready: false, since: null, lapsed: false,
+    fault: null,
     open: null, compared: [], listing: false, device: null, wantsDevice: false, wantsLog: false, log: null,
   };
   const listeners = new Set();
   live.listen = (heard) => { listeners.add(heard); return () => listeners.delete(heard); };
-  const tell = (what) => { for (const heard of listeners) { try { heard(what); } catch (error) { console.error(error); } } };
+  const tell = (what) => {
+    for (const heard of listeners) { try { heard(what); } catch (error) { console.error(error); } }
+  };
   live.track = (id) => { if (!live.tracks.has(id)) live.tracks.set(id, new Track(id)); return live.tracks.get(id); };
   // The run whose page is open (null: none), and runs laid over it.
   live.show = (id, others = []) => {
     if (live.open !== id) live.log = { file: null, at: 0, lines: [], half: "" };
     live.open = id;
     live.compared = others.filter((other) => other !== id);
-    for (const known of live.tracks.keys()) if (known !== id && !live.compared.includes(known)) live.tracks.delete(known);
+    for (const known of live.tracks.keys())
+      if (known !== id && !live.compared.includes(known)) live.tracks.delete(known);
     live.hurry();
   };
   // Another tab is open: only the bar's news is asked for.
@@ -129,7 +155,10 @@
     const ask = { device: live.wantsDevice && !document.hidden };
     ask.list = live.mark;
     if (document.hidden) return ask;
-    if (live.open) ask.run = { ...live.track(live.open).question(), log: live.wantsLog ? { file: live.log.file, at: live.log.at } : null };
+    if (live.open)
+      ask.run = {
+        ...live.track(live.open).question(), log: live.wantsLog ? { file: live.log.file, at: live.log.at } : null
+      };
     ask.also = live.compared.map((id) => live.track(id).question());
     return ask;
   };
@@ -142,7 +171,8 @@
     log.file = part.file; log.at = part.at; log.size = part.size;
     const fresh = part.text ? part.text.replace(/\n$/, "").split("\n") : [];
     log.lines.push(...fresh);
-    if (log.lines.length > 2 * LINES) { log.lines.splice(0, log.lines.length - LINES); log.skipped = 1; } // the whole file is one click away
+    // the whole file is one click away
+    if (log.lines.length > 2 * LINES) { log.lines.splice(0, log.lines.length - LINES); log.skipped = 1; }
     return fresh;
   };
 
@@ -187,7 +217,12 @@
       const ask = question();
       const more = receive(await studio.ask("studio-bar", "poll", ask), ask);
       misses = 0;
-      if (live.since || live.lapsed) { live.since = null; live.lapsed = false; live.fault = null; tell({ link: true }); }
+      if (live.since || live.lapsed) {
+        live.since = null;
+        live.lapsed = false;
+        live.fault = null;
+        tell({ link: true });
+      }
       wait = more ? 0 : document.hidden ? HIDDEN : live.now.length || live.waiting ? BUSY : IDLE;
     } catch (error) {
       if (typeof error?.status !== "number") console.error(error);

@@ -2,20 +2,26 @@
 (() => {
   const studio = window.studio, make = studio.element;
   const KEPT = 3000; // lines in the page
-  const LEVELS = [[/\b(error|traceback|exception|fatal|critical)\b|Error:/i, "bad"], [/\bwarn(ing)?\b/i, "warn"], [/^\[\d\d:\d\d:\d\d\]/, "phase"]];
+  const LEVELS = [[/\b(error|traceback|exception|fatal|critical)\b|Error:/i, "bad"], [/\bwarn(ing)?\b/i, "warn"],
+    [/^\[\d\d:\d\d:\d\d\]/, "phase"]];
   const level = (line) => (LEVELS.find(([pattern]) => pattern.test(line)) || [null, ""])[1];
 
   class LogView {
     constructor() {
-      this.box = make("div", { class: "log-box", tabindex: "0", role: "log", "aria-live": "off", onscroll: () => this.scrolled() });
+      this.box = make("div",
+        { class: "log-box", tabindex: "0", role: "log", "aria-live": "off", onscroll: () => this.scrolled() });
       this.search = make("input", { type: "search", class: "field", oninput: () => this.filter() });
       this.count = make("span", { class: "quiet num", role: "status" });
       this.only = make("button", { type: "button", class: "chip", "aria-pressed": "false", onclick: () => {
-        this.only.setAttribute("aria-pressed", String(this.only.getAttribute("aria-pressed") !== "true")); this.filter();
+        this.only.setAttribute("aria-pressed", String(this.only.getAttribute("aria-pressed") !== "true"));
+        this.filter();
       } });
       this.file = make("button", { type: "button", class: "chip", onclick: () => this.whole() });
-      this.follow = make("button", { type: "button", class: "log-follow", hidden: true, onclick: () => { this.end = true; this.settle(); } });
-      this.node = make("section", { class: "logview" }, make("div", { class: "log-tools" }, this.search, this.only, this.count, make("span", { class: "grow" }), this.file),
+      this.follow = make("button",
+        { type: "button", class: "log-follow", hidden: true, onclick: () => { this.end = true; this.settle(); } });
+      this.node = make("section", { class: "logview" },
+        make("div", { class: "log-tools" }, this.search, this.only, this.count, make("span", { class: "grow" }),
+          this.file),
         make("div", { class: "log-frame" }, this.box, this.follow));
       this.end = true;
       this.speak();
@@ -34,9 +40,12 @@
       this.id = id;
       this.turn = studio.live.log?.turn;
       this.box.replaceChildren();
-      if (skipped) this.box.append(make("p", { class: "log-note" }, studio.say("Earlier lines are in the whole file.")));
+      if (skipped)
+        this.box.append(make("p", { class: "log-note" }, studio.say("Earlier lines are in the whole file.")));
       this.add(lines.slice(-KEPT));
-      if (!lines.length) this.box.append(make("p", { class: "log-note" }, studio.say("No output yet: it comes with the run's first words.")));
+      if (!lines.length)
+        this.box.append(make("p", { class: "log-note" },
+          studio.say("No output yet: it comes with the run's first words.")));
       this.end = true;
       this.settle();
     }
@@ -63,7 +72,8 @@
       const wanted = this.search.value.trim().toLowerCase(), grave = this.only.getAttribute("aria-pressed") === "true";
       let found = 0;
       for (const line of this.box.children) {
-        const fits = (!wanted || line.textContent.toLowerCase().includes(wanted)) && (!grave || ["bad", "warn"].includes(line.className));
+        const fits = (!wanted || line.textContent.toLowerCase().includes(wanted))
+          && (!grave || ["bad", "warn"].includes(line.className));
         line.hidden = !fits;
         if (fits) found += 1;
       }

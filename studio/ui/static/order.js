@@ -24,7 +24,8 @@
       const keys = path.split("."), last = keys.pop();
       let here = value;
       for (const key of keys) {
-        if (typeof here[key] !== "object" || here[key] == null) here[key] = key === "model" && typeof here[key] === "string" ? { source: here[key] } : {};
+        if (typeof here[key] !== "object" || here[key] == null)
+          here[key] = key === "model" && typeof here[key] === "string" ? { source: here[key] } : {};
         here = here[key];
       }
       if (wanted === undefined || same(wanted, fallback)) delete here[last]; else here[last] = wanted;
@@ -34,9 +35,19 @@
     replace(wanted, from) { value = wanted; tell(from); },
     model() { return typeof value.model === "object" && value.model ? value.model.source : value.model || "starter"; },
     method() { return typeof value.method === "object" && value.method ? value.method.name : value.method || "lora"; },
-    place() { return typeof value.place === "object" && value.place ? value.place.kind : (value.place || "here").split(":")[0]; },
-    train() { const train = value.data?.train; return Array.isArray(train) ? train.map((one) => one.source).join(" + ") : train || ""; },
+    place() {
+      return typeof value.place === "object" && value.place ? value.place.kind : (value.place || "here").split(":")[0];
+    },
+    train() {
+      const train = value.data?.train;
+      return Array.isArray(train) ? train.map((one) => one.source).join(" + ") : train || "";
+    },
     // Choose a data set; what was decided about another one's problems and columns does not hold for it.
-    use(source) { if (studio.order.train() === source) return; const { problems, mapping, format, ...rest } = value.data || {}; value.data = { ...rest, train: source }; tell("data"); },
+    use(source) {
+      if (studio.order.train() === source) return;
+      const { problems, mapping, format, ...rest } = value.data || {};
+      value.data = { ...rest, train: source };
+      tell("data");
+    },
   };
 })();

@@ -23,7 +23,10 @@
     const before = root.dataset.tab;
     root.dataset.tab = TABS.includes(wanted) ? wanted : "tune";
     for (const link of document.querySelectorAll(".studio-nav a")) {
-      if (link.dataset.tab === root.dataset.tab) link.setAttribute("aria-current", "page"); else link.removeAttribute("aria-current");
+      if (link.dataset.tab === root.dataset.tab)
+        link.setAttribute("aria-current", "page");
+      else
+        link.removeAttribute("aria-current");
     }
     if (before && before !== root.dataset.tab) window.scrollTo({ top: 0 });
     window.dispatchEvent(new CustomEvent("studio:tab", { detail: root.dataset.tab }));
@@ -37,14 +40,16 @@
     window.dispatchEvent(new CustomEvent("studio:shade", { detail: wanted ? "dark" : "light" }));
   };
 
-  // Calls an event of the page that changes something (a gr.api of studio/ui/jobs.py). Rejects with {message, hint, where}.
+  // Calls an event of the page that changes something (a gr.api of studio/ui/jobs.py). Rejects with {message, hint,
+  // where}.
   studio.call = async (name, ...data) => {
     const base = (window.gradio_config?.root || "").replace(/\/$/, "");
     const prefix = window.gradio_config?.api_prefix ?? "/gradio_api";
     let answer;
     try {
-      answer = await fetch(`${base}${prefix}/run/${name}`, { method: "POST", headers: { "Content-Type": "application/json" },
-        body: JSON.stringify({ data }) });
+      answer = await fetch(`${base}${prefix}/run/${name}`,
+        { method: "POST", headers: { "Content-Type": "application/json" },
+          body: JSON.stringify({ data }) });
     } catch {
       throw studio.trouble({ status: 0 });
     }
@@ -53,21 +58,27 @@
     return body.data[0];
   };
   const refusal = (status, body) => {
-    if (status === 401) return { message: studio.say("You are no longer logged in."), hint: studio.say("Load the page again.") };
-    if (status === 403) return { message: studio.say("Only the owner may do this here."), hint: studio.say("Log in as the owner.") };
+    if (status === 401)
+      return { message: studio.say("You are no longer logged in."), hint: studio.say("Load the page again.") };
+    if (status === 403)
+      return { message: studio.say("Only the owner may do this here."), hint: studio.say("Log in as the owner.") };
     const [message, ...hint] = typeof body.error === "string" ? body.error.split("\n") : [""];
-    return { message: studio.told(message) || studio.say("The studio answered with {status}.", { status }), hint: studio.told(hint.join(" ")) };
+    return {
+      message: studio.told(message) || studio.say("The studio answered with {status}.", { status }),
+      hint: studio.told(hint.join(" "))
+    };
   };
 
-  // Which jobs this visitor may call, as the server says with every answer ("*": all). What an element with {job: name} would do
-  // is greyed where the server would refuse it.
+  // Which jobs this visitor may call, as the server says with every answer ("*": all). What an element with {job: name}
+  // would do is greyed where the server would refuse it.
   let allowed = null;
   studio.may = (job) => allowed == null || allowed.includes("*") || allowed.includes(job);
   studio.permit = (list) => {
     if (list == null || list === allowed?.join(" ")) return;
     allowed = list.split(" ");
     for (const node of document.querySelectorAll("[data-job]")) if (!studio.may(node.dataset.job)) forbid(node);
-    const door = document.getElementById("studio-login"); // of a Space: who is let in there as the owner is offered the way out
+    // of a Space: who is let in there as the owner is offered the way out
+    const door = document.getElementById("studio-login");
     if (door && studio.may("*")) { door.href = "/logout?_target_url=/"; studio.write(door, studio.say("Log out")); }
     window.dispatchEvent(new CustomEvent("studio:permit"));
   };
@@ -94,16 +105,25 @@
   studio.parts.header = (element) => {
     const toggle = element.querySelector(".studio-shade"), tongue = element.querySelector(".studio-tongue");
     for (const link of element.querySelectorAll("a[data-tab]")) {
-      link.addEventListener("click", (event) => { if (!event.metaKey && !event.ctrlKey) { event.preventDefault(); studio.open(link.dataset.tab); } });
+      link.addEventListener("click", (event) => {
+        if (!event.metaKey && !event.ctrlKey) { event.preventDefault(); studio.open(link.dataset.tab); }
+      });
     }
     const kept = studio.stored("studio-shade") || (new URLSearchParams(location.search).get("__theme"));
     shade(kept ? kept === "dark" : matchMedia("(prefers-color-scheme: dark)").matches);
     element.querySelector(".skip").addEventListener("click", () => {
       const part = document.querySelector(`#tab-${studio.tab()}`);
-      (part.querySelector(".start .primary:not(:disabled)") || part.querySelector("a[href], button:not(:disabled), input, select, textarea"))?.focus();
+      (part.querySelector(".start .primary:not(:disabled)")
+        || part.querySelector("a[href], button:not(:disabled), input, select, textarea"))?.focus();
     });
-    toggle.addEventListener("click", () => { shade(!dark()); studio.store("studio-shade", dark() ? "dark" : "light"); });
-    const label = () => { tongue.textContent = studio.language === "zh" ? "English" : "中文"; tongue.lang = studio.language === "zh" ? "en" : "zh-CN"; };
+    toggle.addEventListener("click", () => {
+      shade(!dark());
+      studio.store("studio-shade", dark() ? "dark" : "light");
+    });
+    const label = () => {
+      tongue.textContent = studio.language === "zh" ? "English" : "中文";
+      tongue.lang = studio.language === "zh" ? "en" : "zh-CN";
+    };
     tongue.addEventListener("click", () => { studio.speak(studio.language === "zh" ? "en" : "zh"); label(); });
     root.lang = studio.language === "zh" ? "zh-CN" : "en";
     studio.translate();

@@ -18,11 +18,17 @@
     },
     // The points that have come since those at `ends` were painted, and no others.
     extend(pen, scene, ends) {
-      const fresh = scene.lines.map((line, i) => ({ ...line, first: Math.max(line.first, ends[i] - 1), added: line.last > ends[i] })).filter((line) => line.added);
-      if (fresh.length) this.within(pen, scene.plot, () => this.strokes(pen, scene, fresh.map((line) => ({ ...line, n: line.last - line.first }))));
+      const fresh = scene.lines.map((line, i) => ({
+        ...line, first: Math.max(line.first, ends[i] - 1), added: line.last > ends[i]
+      }))
+        .filter((line) => line.added);
+      if (fresh.length)
+        this.within(pen, scene.plot,
+          () => this.strokes(pen, scene, fresh.map((line) => ({ ...line, n: line.last - line.first }))));
     },
     strokes(pen, { X, Y, width }, lines) {
-      for (const line of lines) if (line.n && line.soft) this.stroke(pen, line, line.raw, X, Y, line.colour, 1, this.board.ink().faint, width);
+      for (const line of lines)
+        if (line.n && line.soft) this.stroke(pen, line, line.raw, X, Y, line.colour, 1, this.board.ink().faint, width);
       for (const line of lines) if (line.n) this.stroke(pen, line, line.strong, X, Y, line.colour, 2, 1, width);
     },
     within(pen, plot, draw) {
@@ -45,7 +51,11 @@
       const values = logs ? rows.map((at) => 10 ** at) : rows, digits = decimals(values);
       for (const [place, at] of rows.entries()) {
         const y = Math.round(plot.y + plot.h - ((at - yr[0]) / (yr[1] - yr[0])) * plot.h) + 0.5;
-        pen.strokeStyle = ink.line; pen.beginPath(); pen.moveTo(plot.x, y); pen.lineTo(plot.x + plot.w, y); pen.stroke();
+        pen.strokeStyle = ink.line;
+        pen.beginPath();
+        pen.moveTo(plot.x, y);
+        pen.lineTo(plot.x + plot.w, y);
+        pen.stroke();
         pen.fillStyle = ink.quiet; pen.fillText(spec.format(values[place], true, digits), plot.x - 8, y);
       }
       pen.textBaseline = "top";
@@ -57,7 +67,8 @@
       }
     },
 
-    // A pixel column holds one stroke from its lowest to its highest value: thousands of points cost no more than the width.
+    // A pixel column holds one stroke from its lowest to its highest value: thousands of points cost no more than the
+    // width.
     stroke(pen, line, values, X, Y, colour, thick, alpha, width) {
       pen.strokeStyle = colour; pen.globalAlpha = alpha; pen.lineWidth = thick; pen.lineJoin = "round";
       pen.beginPath();
@@ -76,11 +87,20 @@
         if (!Number.isFinite(y)) { open = false; continue; }
         if (!dense) { if (open) pen.lineTo(x, y); else { pen.moveTo(x, y); open = true; } continue; }
         const at = Math.round(x);
-        if (at !== column) { flush(); column = at; start = low = high = end = y; } else { low = Math.min(low, y); high = Math.max(high, y); end = y; }
+        if (at !== column) {
+          flush();
+          column = at;
+          start = low = high = end = y;
+        } else { low = Math.min(low, y); high = Math.max(high, y); end = y; }
       }
       if (dense) flush();
       pen.stroke();
-      if (line.n === 1) { pen.beginPath(); pen.arc(X(line.x[line.first]), Y(values[line.first]), 2.5, 0, 7); pen.fillStyle = colour; pen.fill(); }
+      if (line.n === 1) {
+        pen.beginPath();
+        pen.arc(X(line.x[line.first]), Y(values[line.first]), 2.5, 0, 7);
+        pen.fillStyle = colour;
+        pen.fill();
+      }
       pen.globalAlpha = 1;
     },
 
@@ -104,7 +124,10 @@
       const y = Y(this.level());
       pen.strokeStyle = ink.quiet; pen.setLineDash([6, 5]); pen.lineWidth = 1.2;
       pen.beginPath(); pen.moveTo(plot.x, y); pen.lineTo(plot.x + plot.w, y); pen.stroke(); pen.setLineDash([]);
-      pen.fillStyle = ink.quiet; pen.textAlign = "right"; pen.textBaseline = "bottom"; pen.font = "11px system-ui, sans-serif";
+      pen.fillStyle = ink.quiet;
+      pen.textAlign = "right";
+      pen.textBaseline = "bottom";
+      pen.font = "11px system-ui, sans-serif";
       pen.fillText(studio.say("estimate"), plot.x + plot.w - 4, y - 3);
     },
 
@@ -117,11 +140,19 @@
         const x = X(at);
         if (x < plot.x - 1 || x > plot.x + plot.w + 1) continue;
         if (event.kind === "saved" && event.what === "checkpoint") {
-          pen.fillStyle = ink.quiet; pen.beginPath(); pen.moveTo(x - 4, foot + 6); pen.lineTo(x + 4, foot + 6); pen.lineTo(x, foot); pen.fill();
+          pen.fillStyle = ink.quiet;
+          pen.beginPath();
+          pen.moveTo(x - 4, foot + 6);
+          pen.lineTo(x + 4, foot + 6);
+          pen.lineTo(x, foot);
+          pen.fill();
         } else if (event.kind === "phase" && event.from_step > 0) {
           pen.strokeStyle = ink.quiet; pen.setLineDash([2, 3]); pen.lineWidth = 1.2;
           pen.beginPath(); pen.moveTo(x, plot.y); pen.lineTo(x, foot); pen.stroke(); pen.setLineDash([]);
-          pen.fillStyle = ink.quiet; pen.textAlign = "left"; pen.textBaseline = "top"; pen.font = "11px system-ui, sans-serif";
+          pen.fillStyle = ink.quiet;
+          pen.textAlign = "left";
+          pen.textBaseline = "top";
+          pen.font = "11px system-ui, sans-serif";
           pen.fillText(studio.say("resumed"), x + 4, plot.y + 2);
         }
       }
@@ -146,7 +177,12 @@
       if (board.cursor == null) return;
       const x = Math.round(X(board.cursor)) + 0.5;
       if (x < plot.x || x > plot.x + plot.w + 1) return;
-      pen.strokeStyle = ink.quiet; pen.lineWidth = 1; pen.beginPath(); pen.moveTo(x, plot.y); pen.lineTo(x, plot.y + plot.h); pen.stroke();
+      pen.strokeStyle = ink.quiet;
+      pen.lineWidth = 1;
+      pen.beginPath();
+      pen.moveTo(x, plot.y);
+      pen.lineTo(x, plot.y + plot.h);
+      pen.stroke();
       for (const line of lines) {
         const value = this.valueAt(line, board.cursor);
         if (value && Number.isFinite(value.strong)) {
@@ -154,10 +190,14 @@
           pen.strokeStyle = ink.paper; pen.lineWidth = 1.5; pen.stroke();
         }
       }
-      const text = board.tell(board.cursor, true), wide = (pen.font = "11px system-ui, sans-serif", pen.measureText(text).width + 10);
+      const text = board.tell(board.cursor, true);
+      const wide = (pen.font = "11px system-ui, sans-serif", pen.measureText(text).width + 10);
       const left = Math.min(plot.x + plot.w - wide, Math.max(plot.x, x - wide / 2));
       pen.fillStyle = ink.tag; pen.beginPath(); pen.roundRect(left, plot.y + plot.h + 4, wide, 17, 4); pen.fill();
-      pen.fillStyle = ink.tagText; pen.textAlign = "left"; pen.textBaseline = "middle"; pen.fillText(text, left + 5, plot.y + plot.h + 13);
+      pen.fillStyle = ink.tagText;
+      pen.textAlign = "left";
+      pen.textBaseline = "middle";
+      pen.fillText(text, left + 5, plot.y + plot.h + 13);
     },
   });
 })();

@@ -5,25 +5,43 @@
 
   // A row as the tokens it would be trained on, coloured, with the place of the cut.
   studio.tokens = (shown) => {
-    if (!shown.tokens) return el("p", { class: "quiet" }, studio.say("Tokens are shown once the model is on this computer."));
+    if (!shown.tokens)
+      return el("p", { class: "quiet" }, studio.say("Tokens are shown once the model is on this computer."));
     const box = el("div", { class: "tokens", role: "group", "aria-label": studio.say("Tokens") });
     const ends = new Set(shown.ends);
     shown.tokens.forEach(([text, trained], place) => {
-      if (place === shown.limit) box.append(el("span", { class: "cut-mark" }, studio.say("cut here: {n} tokens", { n: shown.limit })));
-      box.append(el("span", { class: `token ${trained ? "trained" : ""} ${ends.has(place) ? "ends" : ""} ${place >= shown.limit ? "gone" : ""} t${place % 2}` }, text.replace(/\n/g, "↵\n") || "·"));
+      if (place === shown.limit)
+        box.append(el("span", { class: "cut-mark" }, studio.say("cut here: {n} tokens", { n: shown.limit })));
+      const flags = { trained, ends: ends.has(place), gone: place >= shown.limit };
+      const classes = Object.keys(flags).filter((flag) => flags[flag]);
+      box.append(el("span", { class: ["token", ...classes, `t${place % 2}`].join(" ") },
+        text.replace(/\n/g, "↵\n") || "·"));
     });
-    return el("div", {}, el("p", { class: "quiet small key" }, el("span", { class: "token trained" }, studio.say("trained on")), el("span", { class: "token" }, studio.say("only read")),
-      el("span", { class: "token trained ends" }, studio.say("end of turn")), el("span", { class: "num" }, studio.say("{n} tokens, {trained} trained on · template {template}",
-        { n: studio.number(shown.count), trained: studio.number(shown.trained), template: shown.template }))), shown.caution && !shown.text_only ? el("p", { class: "fault" }, studio.told(shown.caution)) : null,
+    return el("div", {},
+      el("p", { class: "quiet small key" }, el("span", { class: "token trained" }, studio.say("trained on")),
+        el("span", { class: "token" }, studio.say("only read")),
+        el("span", { class: "token trained ends" }, studio.say("end of turn")),
+        el("span", { class: "num" }, studio.say("{n} tokens, {trained} trained on · template {template}",
+          { n: studio.number(shown.count), trained: studio.number(shown.trained), template: shown.template }))),
+          shown.caution && !shown.text_only ? el("p", { class: "fault" }, studio.told(shown.caution)) : null,
       shown.note ? el("p", { class: "quiet small" }, studio.told(shown.note)) : null, box,
-      shown.shown < shown.count && el("p", { class: "quiet small" }, studio.say("The first {n} tokens are shown.", { n: shown.shown })));
+      shown.shown < shown.count
+        && el("p", { class: "quiet small" }, studio.say("The first {n} tokens are shown.", { n: shown.shown })));
   };
 
   studio.rows = (server, tools = null) => {
-    const list = el("div", { class: "rows-list", tabindex: "0", role: "group" }), view = el("div", { class: "row-view" });
-    const search = el("input", { type: "search", class: "row-search" }), counter = el("p", { class: "quiet small num" });
+    const list = el("div", { class: "rows-list", tabindex: "0", role: "group" });
+    const view = el("div", { class: "row-view" });
+    const search = el("input", { type: "search", class: "row-search" });
+    const counter = el("p", { class: "quiet small num" });
     const title = el("h2"), element = el("section", { class: "card rows" });
-    let page = { count: 0, rows: [] }, start = 0, kind = "", chosen = null, shape = studio.stored("studio-row-shape") || "tokens", shown = null, asked = 0;
+    let page = { count: 0, rows: [] };
+    let start = 0;
+    let kind = "";
+    let chosen = null;
+    let shape = studio.stored("studio-row-shape") || "tokens";
+    let shown = null;
+    let asked = 0;
     const question = (more) => ({ order: studio.order.value, lang: studio.language, ...more });
 
     const turn = async (to) => { start = Math.max(0, to); await load(); };
@@ -44,50 +62,97 @@
       search.setAttribute("aria-label", search.placeholder);
       list.setAttribute("aria-label", studio.say("Rows; arrow keys go from one to the next"));
       const last = Math.min(start + page.rows.length, page.count);
-      counter.replaceChildren(page.count ? studio.say("{first}–{last} of {n}", { first: studio.number(start + 1), last: studio.number(last), n: studio.number(page.count) }) : "–", " ",
-        el("button", { type: "button", class: "plain", disabled: start === 0, "aria-label": studio.say("Earlier rows"), onclick: () => turn(start - 20) }, "←"), " ",
-        el("button", { type: "button", class: "plain", disabled: last >= page.count, "aria-label": studio.say("Later rows"), onclick: () => turn(start + 20) }, "→"),
-        kind && el("button", { type: "button", class: "plain", onclick: () => { kind = ""; turn(0); } }, studio.say("Show all rows")) || "");
-      list.replaceChildren(...page.rows.map((one) => el("button", { type: "button", class: "row-line", tabIndex: -1, "aria-pressed": String(one.row === chosen), onclick: () => { show(one.row); list.focus(); } },
-        el("span", { class: "num quiet" }, String(one.row)), el("span", { class: "row-text" }, one.asked || one.answered), one.kinds.length > 0 && el("i", { class: "dot suspicious", title: one.kinds.join(", ") }))));
+      counter.replaceChildren(page.count
+        ? studio.say("{first}–{last} of {n}",
+          { first: studio.number(start + 1), last: studio.number(last), n: studio.number(page.count) })
+        : "–",
+        " ",
+        el("button", {
+          type: "button", class: "plain", disabled: start === 0, "aria-label": studio.say("Earlier rows"),
+          onclick: () => turn(start - 20)
+        }, "←"),
+        " ",
+        el("button", {
+          type: "button", class: "plain", disabled: last >= page.count, "aria-label": studio.say("Later rows"),
+          onclick: () => turn(start + 20)
+        }, "→"),
+        kind
+          && el("button", { type: "button", class: "plain", onclick: () => { kind = ""; turn(0); } },
+            studio.say("Show all rows"))
+          || "");
+      list.replaceChildren(...page.rows.map((one) => el("button", {
+        type: "button", class: "row-line", tabIndex: -1, "aria-pressed": String(one.row === chosen),
+        onclick: () => { show(one.row); list.focus(); }
+      },
+        el("span", { class: "num quiet" }, String(one.row)),
+        el("span", { class: "row-text" }, one.asked || one.answered),
+        one.kinds.length > 0 && el("i", { class: "dot suspicious", title: one.kinds.join(", ") }))));
     };
 
     async function show(row, jump) {
       chosen = row;
-      for (const line of list.children) line.setAttribute("aria-pressed", String(line.firstChild.textContent === String(row)));
+      for (const line of list.children)
+        line.setAttribute("aria-pressed", String(line.firstChild.textContent === String(row)));
       const answer = await server.preview(question({ row })).catch(() => null);
       if (!answer || chosen !== row) return;
-      if (answer.error) { view.replaceChildren(el("p", { class: "fault", role: "alert" }, answer.error.message, " ", answer.error.hint || "")); return; }
+      if (answer.error) {
+        view.replaceChildren(el("p", { class: "fault", role: "alert" }, answer.error.message, " ",
+          answer.error.hint || ""));
+        return;
+      }
       shown = answer;
       drawView();
       if (jump) element.scrollIntoView({ behavior: "smooth", block: "start" });
     }
 
-    const talk = () => el("div", { class: "talk" }, shown.conversation.map((one) => el("div", { class: `turn ${one.role}` }, el("b", {}, studio.say(ROLES[one.role] || one.role)), el("p", {}, one.content))));
+    const talk = () => el("div", { class: "talk" },
+      shown.conversation.map((one) => el("div", { class: `turn ${one.role}` },
+        el("b", {}, studio.say(ROLES[one.role] || one.role)), el("p", {}, one.content))));
     const drawView = () => {
       const change = (wanted) => { shape = wanted; studio.store("studio-row-shape", wanted); drawView(); };
-      const inside = shown.refused ? el("p", { class: "quiet" }, studio.say("This row could not be read as a conversation.")) : shown.fault && shape !== "talk" ? el("p", { class: "fault" }, shown.fault.message, " ", shown.fault.hint)
-        : shape === "talk" ? talk() : shape === "text" ? el("pre", { class: "rendered", tabindex: "0" }, shown.text ?? "") : studio.tokens(shown);
-      view.replaceChildren(...[el("div", { class: "row-head" }, el("b", { class: "num" }, studio.say("Row {n}", { n: studio.number(shown.row) }), shown.line ? el("span", { class: "quiet" }, " · " + studio.say("line {n}", { n: shown.line })) : ""),
-        studio.segments("Show the row as", [["tokens", "Tokens"], ["text", "Text"], ["talk", "Conversation"]], shape, change)),
-        ...shown.problems.map((one) => el("p", { class: "note" }, one.reason, " ", one.hint, one.value && el("code", {}, one.value))), inside].filter(Boolean));
+      const inside = shown.refused
+        ? el("p", { class: "quiet" }, studio.say("This row could not be read as a conversation."))
+        : shown.fault && shape !== "talk"
+        ? el("p", { class: "fault" }, shown.fault.message, " ", shown.fault.hint)
+        : shape === "talk"
+        ? talk()
+        : shape === "text"
+        ? el("pre", { class: "rendered", tabindex: "0" }, shown.text ?? "")
+        : studio.tokens(shown);
+      view.replaceChildren(...[el("div", { class: "row-head" },
+        el("b", { class: "num" }, studio.say("Row {n}", { n: studio.number(shown.row) }),
+          shown.line ? el("span", { class: "quiet" }, " · " + studio.say("line {n}", { n: shown.line })) : ""),
+        studio.segments("Show the row as", [["tokens", "Tokens"], ["text", "Text"], ["talk", "Conversation"]], shape,
+          change)),
+        ...shown.problems.map((one) => el("p", { class: "note" }, one.reason, " ", one.hint,
+          one.value && el("code", {}, one.value))),
+        inside].filter(Boolean));
     };
 
     list.addEventListener("keydown", (event) => {
       const next = { ArrowDown: "after", ArrowRight: "after", ArrowUp: "before", ArrowLeft: "before" }[event.key];
       if (!next || !shown) return;
       event.preventDefault();
-      const place = page.rows.findIndex((one) => one.row === chosen), there = page.rows[place + (next === "after" ? 1 : -1)];
+      const place = page.rows.findIndex((one) => one.row === chosen);
+      const there = page.rows[place + (next === "after" ? 1 : -1)];
       if (there) { show(there.row); list.children[page.rows.indexOf(there)]?.scrollIntoView({ block: "nearest" }); }
       else if (next === "after" && start + page.rows.length < page.count) turn(start + 20);
       else if (next === "before" && start > 0) { chosen = null; turn(start - 20); }
     });
-    search.addEventListener("input", () => { clearTimeout(search.later); search.later = setTimeout(() => turn(0), 250); });
-    element.append(el("div", { class: "rows-head" }, title, counter, search, tools), el("div", { class: "rows-columns" }, list, view));
+    search.addEventListener("input", () => {
+      clearTimeout(search.later);
+      search.later = setTimeout(() => turn(0), 250);
+    });
+    element.append(el("div", { class: "rows-head" }, title, counter, search, tools),
+      el("div", { class: "rows-columns" }, list, view));
     let source = null;
     return {
-      element, show, only: (wanted) => { kind = wanted; search.value = ""; turn(0); element.scrollIntoView({ behavior: "smooth" }); },
-      refresh(found) { if (found.source !== source) { source = found.source; start = 0; kind = ""; chosen = null; search.value = ""; } load(); },
+      element, show,
+      only: (wanted) => { kind = wanted; search.value = ""; turn(0); element.scrollIntoView({ behavior: "smooth" }); },
+      refresh(found) {
+        if (found.source !== source) { source = found.source; start = 0; kind = ""; chosen = null; search.value = ""; }
+        load();
+      },
     };
   };
 })();

@@ -1,7 +1,8 @@
 // One run's page: how it stands in large, what went wrong or what comes next, curves, samples, log, order, checkpoints.
 (() => {
   const studio = window.studio, make = studio.element, live = studio.live;
-  const VIEWS = [["curves", "Curves"], ["samples", "Samples"], ["log", "Log"], ["order", "Order"], ["checkpoints", "Checkpoints"], ["away", "Take away"]];
+  const VIEWS = [["curves", "Curves"], ["samples", "Samples"], ["log", "Log"], ["order", "Order"],
+    ["checkpoints", "Checkpoints"], ["away", "Take away"]];
   const ALIVE = ["starting", "running", "stopping"];
 
   class RunPage {
@@ -16,12 +17,19 @@
       this.views = make("div", { class: "run-views", role: "tablist" });
       this.body = make("div", { class: "run-body" });
       this.made = make("div");
-      this.panels = { curves: make("div", { class: "card" }, this.made, this.curves.node), samples: make("div", { class: "card" }),
-        log: make("div", { class: "card" }, this.logview.node), order: this.ordered.order, checkpoints: this.ordered.checkpoints,
+      this.panels = {
+        curves: make("div", { class: "card" }, this.made, this.curves.node), samples: make("div", { class: "card" }),
+        log: make("div", { class: "card" }, this.logview.node), order: this.ordered.order,
+        checkpoints: this.ordered.checkpoints,
         away: (this.away = studio.takeAway()).node };
-      for (const [key, panel] of Object.entries(this.panels)) { panel.id = `run-panel-${key}`; panel.setAttribute("role", "tabpanel"); this.body.append(panel); }
+      for (const [key, panel] of Object.entries(this.panels)) {
+        panel.id = `run-panel-${key}`;
+        panel.setAttribute("role", "tabpanel");
+        this.body.append(panel);
+      }
       this.device = studio.devicePanel();
-      this.node = make("div", { class: "run-page", hidden: true }, this.head, this.hero, this.calls, this.views, this.body, this.device);
+      this.node = make("div", { class: "run-page", hidden: true }, this.head, this.hero, this.calls, this.views,
+        this.body, this.device);
       this.view = "curves";
       this.over = [];
       this.choose(this.view);
@@ -46,10 +54,13 @@
 
     heard(what) {
       if (what.run || what.link) this.draw();
-      if ((what.changed || what.also) && this.view === "curves") this.curves.all(); // else they are drawn when they are looked at
+      // else they are drawn when they are looked at
+      if ((what.changed || what.also) && this.view === "curves") this.curves.all();
       if (what.log) {
-        if (this.logged !== `${this.id} ${live.log.turn}`) { this.logged = `${this.id} ${live.log.turn}`; this.logview.fill(live.log.lines, live.log.skipped, this.id); }
-        else this.logview.add(what.log);
+        if (this.logged !== `${this.id} ${live.log.turn}`) {
+          this.logged = `${this.id} ${live.log.turn}`;
+          this.logview.fill(live.log.lines, live.log.skipped, this.id);
+        } else this.logview.add(what.log);
       }
       if (what.changed && this.view === "samples") studio.drawSamples(this.panels.samples, this.id);
       if (what.run && this.view === "checkpoints") this.ordered.draw();
@@ -57,9 +68,18 @@
 
     choose(view) {
       this.view = view;
-      this.views.replaceChildren(...VIEWS.map(([key, name]) => make("button", { type: "button", role: "tab", id: `run-view-${key}`, "aria-selected": String(key === view), "aria-controls": `run-panel-${key}`,
-        tabindex: key === view ? "0" : "-1", onclick: () => this.choose(key), onkeydown: (event) => this.step(event) }, studio.say(key === "curves" && this.row?.combined ? "Combination" : name))));
-      for (const [key, panel] of Object.entries(this.panels)) { panel.hidden = key !== view; panel.setAttribute("aria-labelledby", `run-view-${key}`); }
+      this.views.replaceChildren(...VIEWS.map(([key,
+        name]) => make("button",
+          {
+            type: "button", role: "tab", id: `run-view-${key}`, "aria-selected": String(key === view),
+            "aria-controls": `run-panel-${key}`,
+            tabindex: key === view ? "0" : "-1", onclick: () => this.choose(key), onkeydown: (event) => this.step(event)
+          },
+            studio.say(key === "curves" && this.row?.combined ? "Combination" : name))));
+      for (const [key, panel] of Object.entries(this.panels)) {
+        panel.hidden = key !== view;
+        panel.setAttribute("aria-labelledby", `run-view-${key}`);
+      }
       live.wantsLog = view === "log";
       if (view === "log") { this.logview.id = this.id; live.hurry(); }
       if (view === "samples") studio.drawSamples(this.panels.samples, this.id);
@@ -68,7 +88,8 @@
       this.away.show(view === "away" ? this.row : null);
     }
     step(event) {
-      const place = VIEWS.findIndex(([key]) => key === this.view), to = { ArrowRight: place + 1, ArrowLeft: place - 1, Home: 0, End: VIEWS.length - 1 }[event.key];
+      const place = VIEWS.findIndex(([key]) => key === this.view);
+      const to = { ArrowRight: place + 1, ArrowLeft: place - 1, Home: 0, End: VIEWS.length - 1 }[event.key];
       if (to == null) return;
       event.preventDefault();
       this.choose(VIEWS[(to + VIEWS.length) % VIEWS.length][0]);
@@ -92,7 +113,9 @@
     drawMade(row, track) {
       this.curves.node.hidden = Boolean(row.combined);
       this.made.hidden = !row.combined;
-      if (row.combined) this.part("made", this.made, [row.id, row.combined, row.state, track?.version, live.mark], () => [studio.combined(row, track)]);
+      if (row.combined)
+        this.part("made", this.made, [row.id, row.combined, row.state, track?.version, live.mark],
+          () => [studio.combined(row, track)]);
       if (this.spoken !== Boolean(row.combined)) { this.spoken = Boolean(row.combined); this.choose(this.view); }
     }
 
@@ -101,40 +124,86 @@
       const gone = track?.gone;
       for (const part of [this.hero, this.calls, this.views, this.body]) part.hidden = Boolean(gone) || !row;
       if (gone || !row) {
-        this.part("head", this.head, [gone, this.id], () => [this.back(), make("div", { class: "empty card" }, make("h3", {}, gone ? studio.say("This run is not here") : studio.say("Reading the run…")),
-          gone ? make("p", {}, studio.say("It may have been deleted, or the link is from another studio.")) : null)]);
+        this.part("head", this.head, [gone,
+          this.id],
+          () => [this.back(),
+            make("div", { class: "empty card" },
+              make("h3", {}, gone ? studio.say("This run is not here") : studio.say("Reading the run…")),
+              gone
+                ? make("p", {}, studio.say("It may have been deleted, or the link is from another studio."))
+                : null)]);
         return;
       }
       this.hero.hidden = row.state === "queued" && !row.step; // nothing has happened yet
       this.drawMade(row, track);
       const locked = studio.locked(row);
-      this.part("head", this.head, [row.name, row.star, row.state, row.model, row.method, row.data, row.note, row.hold, locked, row.saved], () => this.drawHead(row));
-      this.part("hero", this.hero, [row.state, row.phase, row.train_loss, row.eval_loss, row.eval_loss_before, row.best_eval_loss, row.percent, studio.duration(row.left), row.step, row.tokens_per_second, row.memory_now, studio.duration(row.seconds)], () => studio.runHero(row));
-      this.part("calls", this.calls, [row.state, row.hold, row.cause, row.action, row.saved, studio.runNotes(track), row.signs, studio.locked(row), row.state === "queued" && [studio.place(row), studio.queue().length]], () => studio.runCalls(row, track, () => { this.choose("log"); this.views.scrollIntoView({ block: "start" }); }));
+      this.part("head", this.head,
+        [row.name, row.star, row.state, row.model, row.method, row.data, row.note, row.hold, locked, row.saved],
+        () => this.drawHead(row));
+      this.part("hero", this.hero,
+        [row.state, row.phase, row.train_loss, row.eval_loss, row.eval_loss_before, row.best_eval_loss, row.percent,
+          studio.duration(row.left), row.step, row.tokens_per_second, row.memory_now, studio.duration(row.seconds)],
+        () => studio.runHero(row));
+      this.part("calls", this.calls,
+        [row.state, row.hold, row.cause, row.action, row.saved, studio.runNotes(track), row.signs, studio.locked(row),
+          row.state === "queued" && [studio.place(row), studio.queue().length]],
+        () => studio.runCalls(row, track, () => {
+          this.choose("log");
+          this.views.scrollIntoView({ block: "start" });
+        }));
       this.part("overlay", this.overlay, [this.over, live.rows.map((one) => one.id)], () => this.drawOverlay());
     }
 
     back() {
-      return make("a", { class: "back", href: "?tab=runs", onclick: (event) => { event.preventDefault(); studio.open("runs", { run: null, compare: null }); } }, `← ${studio.say("All runs")}`);
+      return make("a", {
+        class: "back", href: "?tab=runs",
+        onclick: (event) => { event.preventDefault(); studio.open("runs", { run: null, compare: null }); }
+      }, `← ${studio.say("All runs")}`);
     }
     drawHead(row) {
-      const star = make("button", { type: "button", job: "label", class: `star ${row.star ? "on" : ""}`, "aria-pressed": String(Boolean(row.star)), "aria-label": studio.say("Star {name}", { name: row.name }), onclick: () => studio.ACTS.star.run(row) }, row.star ? "★" : "☆");
-      const chat = row.saved && row.state !== "finished" ? make("button", { type: "button", job: "chat_ask", class: "button", onclick: () => studio.open("chat", { model: row.id, run: null }) }, studio.say("Chat with it")) : null;
+      const star = make("button", {
+        type: "button", job: "label", class: `star ${row.star ? "on" : ""}`, "aria-pressed": String(Boolean(row.star)),
+        "aria-label": studio.say("Star {name}", { name: row.name }), onclick: () => studio.ACTS.star.run(row)
+      }, row.star ? "★" : "☆");
+      const chat = row.saved && row.state !== "finished"
+        ? make("button", {
+          type: "button", job: "chat_ask", class: "button",
+          onclick: () => studio.open("chat", { model: row.id, run: null })
+        }, studio.say("Chat with it"))
+        : null;
       const acts = studio.acts(row);
       if (chat) acts.prepend(chat);
-      if (ALIVE.includes(row.state) || row.state === "queued") acts.prepend(make("button", { type: "button", class: "button", "aria-pressed": String(studio.stored("studio-notify") === "on"),
-        title: studio.say("The browser says so when a run ends, as long as this page is open."), onclick: async () => { await studio.wantNotes(); this.drawn.head = null; this.draw(); } }, studio.say("Notify me")));
-      return [this.back(), make("div", { class: "run-title" }, make("div", {}, make("h2", {}, star, row.name, studio.state(row.state)),
-        make("p", { class: "quiet" }, [row.model, row.method, row.data, studio.date(row.created)].filter(Boolean).join(" · ")),
-        ...(row.edited || []).map((one) => make("p", { class: "quiet small run-edited" }, studio.say("Edited from {name}: {what}", { name: one.from, what: studio.editedCounts(one.counts) }))), row.note ? make("p", { class: "row-note" }, row.note) : null), acts)];
+      if (ALIVE.includes(row.state) || row.state === "queued")
+        acts.prepend(make("button",
+          { type: "button", class: "button", "aria-pressed": String(studio.stored("studio-notify") === "on"),
+            title: studio.say("The browser says so when a run ends, as long as this page is open."),
+            onclick: async () => { await studio.wantNotes(); this.drawn.head = null; this.draw(); }
+          },
+            studio.say("Notify me")));
+      return [this.back(),
+        make("div", { class: "run-title" }, make("div", {}, make("h2", {}, star, row.name, studio.state(row.state)),
+          make("p", { class: "quiet" },
+            [row.model, row.method, row.data, studio.date(row.created)].filter(Boolean).join(" · ")),
+          ...(row.edited
+            || []).map((one) => make("p", { class: "quiet small run-edited" },
+              studio.say("Edited from {name}: {what}", { name: one.from, what: studio.editedCounts(one.counts) }))),
+          row.note ? make("p", { class: "row-note" }, row.note) : null),
+          acts)];
     }
 
     drawOverlay() {
       const others = live.rows.filter((row) => row.id !== this.id && !this.over.includes(row.id) && row.points);
       if (!others.length && !this.over.length) return [];
-      const pick = make("select", { class: "field", "aria-label": studio.say("Lay another run over this one"), onchange: () => { if (pick.value) this.lay([...this.over, pick.value]); } },
-        make("option", { value: "" }, studio.say("Lay another run over this one…")), others.slice(0, 200).map((row) => make("option", { value: row.id }, row.name + ` (${row.state})`)));
-      return [this.over.length < 7 ? pick : null, this.over.length ? make("button", { type: "button", class: "chip", onclick: () => this.lay([]) }, studio.say("Only this run")) : null];
+      const pick = make("select", {
+        class: "field", "aria-label": studio.say("Lay another run over this one"),
+        onchange: () => { if (pick.value) this.lay([...this.over, pick.value]); }
+      },
+        make("option", { value: "" }, studio.say("Lay another run over this one…")),
+        others.slice(0, 200).map((row) => make("option", { value: row.id }, row.name + ` (${row.state})`)));
+      return [this.over.length < 7 ? pick : null,
+        this.over.length
+          ? make("button", { type: "button", class: "chip", onclick: () => this.lay([]) }, studio.say("Only this run"))
+          : null];
     }
     lay(ids) { this.over = ids; live.show(this.id, ids); this.entries(); this.draw(); }
   }

@@ -1,4 +1,5 @@
-// The Runs tab: the table of all runs, one run's page, and several runs side by side. What is open stands in the address.
+// The Runs tab: the table of all runs, one run's page, and several runs side by side. What is open stands in the
+// address.
 (() => {
   const studio = window.studio, make = studio.element, live = studio.live;
   const STATES = ["running", "queued", "finished", "stopped", "failed", "lost"];
@@ -8,7 +9,9 @@
     element.replaceChildren(table.node, page.node, compared.node);
     const route = () => {
       if (studio.tab() !== "runs") { live.rest(); return; }
-      const query = new URLSearchParams(location.search), several = (query.get("compare") || "").split(",").filter(Boolean), id = several.length ? null : query.get("run");
+      const query = new URLSearchParams(location.search);
+      const several = (query.get("compare") || "").split(",").filter(Boolean);
+      const id = several.length ? null : query.get("run");
       table.node.hidden = Boolean(id || several.length);
       page.node.hidden = !id;
       compared.node.hidden = !several.length;
@@ -29,7 +32,10 @@
   };
 
   // What of a row can be seen: the time as it is said, and nothing of what only the run's own page shows.
-  const shown = (row) => ({ ...row, seconds: studio.duration(row.seconds), left: 0, points: 0, memory_now: 0, peak_memory: 0, tokens_per_second: 0, learning_rate: 0, epoch: 0 });
+  const shown = (row) => ({
+    ...row, seconds: studio.duration(row.seconds), left: 0, points: 0, memory_now: 0, peak_memory: 0,
+    tokens_per_second: 0, learning_rate: 0, epoch: 0
+  });
 
   class List {
     constructor() {
@@ -39,19 +45,34 @@
       this.body = make("div", { class: "runs-body" });
       this.device = studio.devicePanel();
       this.doctor = studio.doctorPanel();
-      this.node = make("div", { class: "runs-list" }, this.head, make("div", { class: "runs-frame" }, this.body, this.device, this.doctor.node));
+      this.node = make("div", { class: "runs-list" }, this.head,
+        make("div", { class: "runs-frame" }, this.body, this.device, this.doctor.node));
       this.speak();
     }
     speak() {
-      const search = make("input", { type: "search", class: "field", placeholder: studio.say("Filter by name, model, method or data"), "aria-label": studio.say("Filter the runs"),
-        oninput: (event) => { this.wanted = event.target.value.toLowerCase(); this.draw(); } });
+      const search = make("input",
+        {
+          type: "search", class: "field", placeholder: studio.say("Filter by name, model, method or data"),
+          "aria-label": studio.say("Filter the runs"),
+          oninput: (event) => { this.wanted = event.target.value.toLowerCase(); this.draw(); } });
       search.value = this.wanted;
-      const states = make("select", { class: "field", "aria-label": studio.say("State"), onchange: (event) => { this.state = event.target.value; this.draw(); } },
-        make("option", { value: "" }, studio.say("All states")), STATES.map((state) => make("option", { value: state }, studio.say(state === "queued" ? "waiting" : state))));
+      const states = make("select", {
+        class: "field", "aria-label": studio.say("State"),
+        onchange: (event) => { this.state = event.target.value; this.draw(); }
+      },
+        make("option", { value: "" }, studio.say("All states")),
+        STATES.map((state) => make("option", { value: state }, studio.say(state === "queued" ? "waiting" : state))));
       states.value = this.state;
-      this.star = make("button", { type: "button", class: "chip", "aria-pressed": String(this.starred), onclick: () => { this.starred = !this.starred; this.speak(); this.draw(); } }, `★ ${studio.say("Starred")}`);
-      this.compare = make("button", { type: "button", class: "button", onclick: () => studio.open("runs", { compare: [...this.chosen].join(","), run: null }) });
-      this.combine = make("button", { type: "button", job: "combine", class: "button", onclick: () => studio.combine(this.taken()) });
+      this.star = make("button", {
+        type: "button", class: "chip", "aria-pressed": String(this.starred),
+        onclick: () => { this.starred = !this.starred; this.speak(); this.draw(); }
+      }, `★ ${studio.say("Starred")}`);
+      this.compare = make("button", {
+        type: "button", class: "button",
+        onclick: () => studio.open("runs", { compare: [...this.chosen].join(","), run: null })
+      });
+      this.combine = make("button",
+        { type: "button", job: "combine", class: "button", onclick: () => studio.combine(this.taken()) });
       this.tools = make("div", { class: "runs-tools" }, search, states, this.star, this.compare, this.combine);
       this.title = make("h2", {}, studio.say("Runs"));
       this.head.replaceChildren(this.title, this.tools);
@@ -59,36 +80,55 @@
     }
     taken() { return live.rows.filter((row) => this.chosen.has(row.id)); }
     rows() {
-      const fits = (row) => (!this.state || row.state === this.state || (this.state === "running" && ["starting", "stopping"].includes(row.state)))
-        && (!this.starred || row.star) && (!this.wanted || [row.id, row.name, row.model, row.method, row.data, row.note].some((text) => (text || "").toLowerCase().includes(this.wanted)));
+      const fits = (row) => (!this.state || row.state === this.state
+        || (this.state === "running" && ["starting", "stopping"].includes(row.state)))
+        && (!this.starred || row.star)
+        && (!this.wanted
+          || [row.id, row.name, row.model, row.method, row.data,
+            row.note].some((text) => (text || "").toLowerCase().includes(this.wanted)));
       return live.rows.filter(fits);
     }
     draw() {
-      if (!live.ready) { this.body.replaceChildren(make("p", { class: "quiet" }, studio.say("Reading the runs…"))); return; }
+      if (!live.ready) {
+        this.body.replaceChildren(make("p", { class: "quiet" }, studio.say("Reading the runs…")));
+        return;
+      }
       for (const id of this.chosen) if (!live.rows.some((row) => row.id === id)) this.chosen.delete(id);
       studio.write(this.compare, studio.say("Compare {n}", { n: this.chosen.size }));
       this.compare.hidden = this.combine.hidden = this.chosen.size < 2;
       studio.write(this.combine, studio.say("Combine {n}…", { n: this.chosen.size }));
       this.combine.disabled = !studio.may("combine") || !studio.combinable(this.taken());
-      this.combine.title = this.combine.disabled ? studio.say("Only finished runs of LoRA or QLoRA can be combined.") : studio.say("Make one adapter of them.");
+      this.combine.title = this.combine.disabled
+        ? studio.say("Only finished runs of LoRA or QLoRA can be combined.")
+        : studio.say("Make one adapter of them.");
       this.tools.hidden = !live.rows.length;
-      const rows = this.rows(), key = JSON.stringify([rows.map(shown), [...this.chosen], studio.language, rows.map((row) => studio.locked(row))]);
+      const rows = this.rows();
+      const key = JSON.stringify([rows.map(shown), [...this.chosen], studio.language,
+        rows.map((row) => studio.locked(row))]);
       if (key === this.drawn || this.body.querySelector("details[open]")) return;
       this.drawn = key;
       const table = this.body.querySelector("tbody"), ids = rows.map((row) => row.id).join("\n");
-      if (table && rows.length && ids === this.ids && studio.language === this.spoken) { this.redraw(table, rows); return; }
+      if (table && rows.length && ids === this.ids && studio.language === this.spoken) {
+        this.redraw(table, rows);
+        return;
+      }
       const focus = document.activeElement?.dataset?.key;
       Object.assign(this, { ids, spoken: studio.language, keys: rows.map((row) => this.key(row)) });
-      this.body.replaceChildren(!live.rows.length ? this.empty() : !rows.length ? make("p", { class: "quiet empty" }, studio.say("No run fits this filter."))
+      this.body.replaceChildren(!live.rows.length
+        ? this.empty()
+        : !rows.length
+        ? make("p", { class: "quiet empty" }, studio.say("No run fits this filter."))
         : make("table", { class: "runs-table" }, this.heading(), make("tbody", {}, rows.map((row) => this.row(row)))));
       this.focus(focus);
     }
-    // The same runs in the same order: only the rows that changed are made anew, so a table of hundreds costs what its one running run costs.
+    // The same runs in the same order: only the rows that changed are made anew, so a table of hundreds costs what its
+    // one running run costs.
     redraw(table, rows) {
       rows.forEach((row, place) => {
         const key = this.key(row);
         if (key === this.keys[place]) return;
-        const old = table.children[place], focus = old.contains(document.activeElement) ? document.activeElement.dataset.key : null;
+        const old = table.children[place];
+        const focus = old.contains(document.activeElement) ? document.activeElement.dataset.key : null;
         this.keys[place] = key;
         old.replaceWith(this.row(row));
         this.focus(focus);
@@ -98,29 +138,55 @@
     focus(key) { if (key) this.body.querySelector(`[data-key="${CSS.escape(key)}"]`)?.focus(); }
     empty() {
       return make("div", { class: "empty card" }, make("h3", {}, studio.say("No runs yet")),
-        make("p", {}, studio.say("A run appears here as soon as you start one, with its curve, its log and its result. Everything is ready for a first one: sample data and a small model.")),
-        make("button", { type: "button", class: "button primary", onclick: () => studio.open("tune") }, studio.say("Go to Tune")));
+        make("p", {},
+          studio.say("A run appears here as soon as you start one, with its curve, its log and its result. Everything "
+            + "is ready for a first one: sample data and a small model.")),
+        make("button", { type: "button", class: "button primary", onclick: () => studio.open("tune") },
+          studio.say("Go to Tune")));
     }
     heading() {
       const names = ["", "", "Run", "State", "Method", "Best loss", "Time", "Size", ""];
-      return make("thead", {}, make("tr", {}, names.map((name) => make("th", { scope: "col" }, name ? studio.say(name) : make("span", { class: "hidden-but-read" }, studio.say("Actions"))))));
+      return make("thead", {},
+        make("tr", {},
+          names.map((name) => make("th", { scope: "col" },
+            name ? studio.say(name) : make("span", { class: "hidden-but-read" }, studio.say("Actions"))))));
     }
     row(row) {
       const href = `?tab=runs&run=${encodeURIComponent(row.id)}`;
-      const go = (event) => { if (!event.metaKey && !event.ctrlKey) { event.preventDefault(); studio.open("runs", { run: row.id, compare: null }); } };
-      const box = make("input", { type: "checkbox", "aria-label": studio.say("Choose {name} for comparing", { name: row.name }), "data-key": `box ${row.id}`,
-        onchange: () => { if (!this.chosen.delete(row.id)) this.chosen.add(row.id); this.draw(); } });
+      const go = (event) => {
+        if (!event.metaKey && !event.ctrlKey) {
+          event.preventDefault();
+          studio.open("runs", { run: row.id, compare: null });
+        }
+      };
+      const box = make("input",
+        {
+          type: "checkbox", "aria-label": studio.say("Choose {name} for comparing", { name: row.name }),
+          "data-key": `box ${row.id}`,
+          onchange: () => { if (!this.chosen.delete(row.id)) this.chosen.add(row.id); this.draw(); } });
       box.checked = this.chosen.has(row.id);
-      const star = make("button", { type: "button", job: "label", class: `star ${row.star ? "on" : ""}`, "aria-pressed": String(Boolean(row.star)), "aria-label": studio.say("Star {name}", { name: row.name }),
-        "data-key": `star ${row.id}`, onclick: () => studio.ACTS.star.run(row) }, row.star ? "★" : "☆");
+      const star = make("button",
+        {
+          type: "button", job: "label", class: `star ${row.star ? "on" : ""}`,
+          "aria-pressed": String(Boolean(row.star)), "aria-label": studio.say("Star {name}", { name: row.name }),
+          "data-key": `star ${row.id}`, onclick: () => studio.ACTS.star.run(row) }, row.star ? "★" : "☆");
       const alive = ["starting", "running", "stopping"].includes(row.state);
-      const progress = alive && row.percent != null ? make("span", { class: "row-meter", role: "img", "aria-label": `${row.percent} %` }, make("i", { style: `width:${row.percent}%` })) : null;
+      const progress = alive && row.percent != null
+        ? make("span", { class: "row-meter", role: "img", "aria-label": `${row.percent} %` },
+          make("i", { style: `width:${row.percent}%` }))
+        : null;
       const cell = (name, content, kind = "") => make("td", { class: `at-${name} ${kind}` }, content);
       return make("tr", { class: alive ? "alive" : "" }, cell("box", box), cell("star", star),
-        cell("name", [make("a", { href, onclick: go, "data-key": `run ${row.id}` }, row.name), make("span", { class: "quiet" }, `${studio.date(row.created)} · ${[row.model, row.data].filter(Boolean).join(" · ")}`),
-          row.note ? make("span", { class: "row-note" }, row.note) : null]),
-        cell("state", [studio.state(row.state), progress, studio.steps(row)].filter(Boolean)), cell("method", row.combined ? `${row.method}, ${studio.say("combined")}` : row.method || "–"), cell("loss", studio.figure(row.loss ?? NaN), "num"),
-        cell("time", row.seconds ? studio.duration(row.seconds) : "–", "num"), cell("size", row.bytes == null ? "–" : studio.bytes(row.bytes), "num"), cell("menu", studio.menu(row)));
+        cell("name",
+          [make("a", { href, onclick: go, "data-key": `run ${row.id}` }, row.name),
+            make("span", { class: "quiet" },
+              `${studio.date(row.created)} · ${[row.model, row.data].filter(Boolean).join(" · ")}`),
+            row.note ? make("span", { class: "row-note" }, row.note) : null]),
+        cell("state", [studio.state(row.state), progress, studio.steps(row)].filter(Boolean)),
+        cell("method", row.combined ? `${row.method}, ${studio.say("combined")}` : row.method || "–"),
+        cell("loss", studio.figure(row.loss ?? NaN), "num"),
+        cell("time", row.seconds ? studio.duration(row.seconds) : "–", "num"),
+        cell("size", row.bytes == null ? "–" : studio.bytes(row.bytes), "num"), cell("menu", studio.menu(row)));
     }
   }
 })();

@@ -1,45 +1,91 @@
 // The card that stays in view: what the order amounts to, and the one button, whose label says what is missing.
 (() => {
   const studio = window.studio, el = studio.element;
-  const CAUSES = { weights: "Model", trained: "Trained parameters", gradients: "Gradients", optimizer: "Optimizer", activations: "Activations", logits: "Logits",
+  const CAUSES = {
+    weights: "Model", trained: "Trained parameters", gradients: "Gradients", optimizer: "Optimizer",
+    activations: "Activations", logits: "Logits",
     workspace: "Workspace", overhead: "Overhead" };
-  const SPEEDS = { runs: "forecast from this computer's runs", calibration: "forecast from a timing of this computer", "data sheet": "forecast from a data sheet" };
+  const SPEEDS = {
+    runs: "forecast from this computer's runs", calibration: "forecast from a timing of this computer",
+    "data sheet": "forecast from a data sheet"
+  };
   const AGAIN = 10000; // milliseconds until a service that did not answer is looked at again
   const TAUGHT = { full: "Full fine-tuning", lora: "LoRA", qlora: "QLoRA" };
 
   studio.summary = (box, server, method) => {
     let last = null, asked = 0, starting = false, timing = false, refused = null, later = 0, again = 0;
 
-    const row = (label, value, note) => el("div", { class: "row" }, el("dt", {}, studio.say(label)), el("dd", { class: "num" }, value, note && el("small", {}, note)));
-    const training = (key) => { const given = studio.order.get(`training.${key}`); return given === undefined ? studio.offer.form.training.find((knob) => knob.key === key)?.default : given; };
+    const row = (label, value, note) => el("div", { class: "row" }, el("dt", {}, studio.say(label)),
+      el("dd", { class: "num" }, value, note && el("small", {}, note)));
+    const training = (key) => {
+      const given = studio.order.get(`training.${key}`);
+      return given === undefined ? studio.offer.form.training.find((knob) => knob.key === key)?.default : given;
+    };
 
     const memory = (found) => {
       const forecast = found.memory;
-      if (!found.device) return el("div", { class: "memory" }, el("p", { class: "quiet small" }, studio.say("What {place} computes with is known once something was sent there.", { place: found.place })));
-      if (!forecast) return el("div", { class: "memory" }, el("p", { class: "quiet small" }, studio.say(found.model && !found.model.local
-        ? "Memory and time are known once the model is on this computer." : "No forecast for this order.")));
-      const whole = Math.max(found.device.memory, forecast.total), parts = Object.entries(forecast.by_cause).filter(([, bytes]) => bytes > 0);
+      if (!found.device)
+        return el("div", { class: "memory" },
+          el("p", { class: "quiet small" },
+            studio.say("What {place} computes with is known once something was sent there.", { place: found.place })));
+      if (!forecast)
+        return el("div", { class: "memory" },
+          el("p", { class: "quiet small" }, studio.say(found.model && !found.model.local
+            ? "Memory and time are known once the model is on this computer." : "No forecast for this order.")));
+      const whole = Math.max(found.device.memory, forecast.total);
+      const parts = Object.entries(forecast.by_cause).filter(([, bytes]) => bytes > 0);
       const over = forecast.high > found.device.memory;
       return el("div", { class: "memory" },
-        el("div", { class: "row" }, el("span", {}, studio.say(found.device.kind === "cpu" ? "Memory (RAM)" : "GPU memory")),
-          el("b", { class: `num ${over ? "bad" : ""}` }, `${studio.bytes(forecast.total)} / ${studio.bytes(found.device.memory)}`)),
-        el("div", { class: "bar", role: "img", "aria-label": parts.map(([cause, bytes]) => `${studio.say(CAUSES[cause] || cause)} ${studio.bytes(bytes)}`).join(", ") },
-          parts.map(([cause, bytes], place) => el("i", { class: `cause cause-${place}`, style: `width:${(100 * bytes) / whole}%`, title: reason(forecast, cause, bytes) }))),
-        el("ul", { class: "legend" }, parts.map(([cause, bytes], place) => el("li", { title: reason(forecast, cause, bytes) }, el("i", { class: `cause-${place}` }), studio.say(CAUSES[cause] || cause), el("span", { class: "num" }, studio.bytes(bytes))))),
-        el("p", { class: "quiet small" }, studio.say("Between {low} and {high}.", { low: studio.bytes(forecast.low), high: studio.bytes(forecast.high) }),
-          over ? " " + studio.say("This does not fit.") : "", found.record?.runs ? " " + studio.told(found.record.text) : ""),
-        found.seven && el("details", { class: "seven" }, el("summary", { class: "quiet small" }, studio.say("What a 7B model takes")),
-          el("table", { class: "small" }, found.seven.map((one) => el("tr", {}, el("td", {}, studio.say(TAUGHT[one.method])), el("td", { class: "num" }, studio.bytes(one.total)),
-            el("td", { class: "quiet" }, studio.say("tutorials say {size}", { size: one.said })))))));
+        el("div", { class: "row" },
+          el("span", {}, studio.say(found.device.kind === "cpu" ? "Memory (RAM)" : "GPU memory")),
+          el("b", { class: `num ${over ? "bad" : ""}` },
+            `${studio.bytes(forecast.total)} / ${studio.bytes(found.device.memory)}`)),
+        el("div", {
+          class: "bar", role: "img",
+          "aria-label": parts.map(([cause, bytes]) => `${studio.say(CAUSES[cause] || cause)} ${studio.bytes(bytes)}`)
+            .join(", ")
+        },
+          parts.map(([cause,
+            bytes], place) => el("i", {
+              class: `cause cause-${place}`, style: `width:${(100 * bytes) / whole}%`,
+              title: reason(forecast, cause, bytes)
+            }))),
+        el("ul", { class: "legend" },
+          parts.map(([cause,
+            bytes], place) => el("li", { title: reason(forecast, cause, bytes) }, el("i", { class: `cause-${place}` }),
+              studio.say(CAUSES[cause] || cause), el("span", { class: "num" }, studio.bytes(bytes))))),
+        el("p", { class: "quiet small" },
+          studio.say("Between {low} and {high}.",
+            { low: studio.bytes(forecast.low), high: studio.bytes(forecast.high) }),
+          over ? " " + studio.say("This does not fit.") : "",
+          found.record?.runs ? " " + studio.told(found.record.text) : ""),
+        found.seven
+          && el("details", { class: "seven" },
+            el("summary", { class: "quiet small" }, studio.say("What a 7B model takes")),
+            el("table", { class: "small" },
+              found.seven.map((one) => el("tr", {}, el("td", {}, studio.say(TAUGHT[one.method])),
+                el("td", { class: "num" }, studio.bytes(one.total)),
+                el("td", { class: "quiet" }, studio.say("tutorials say {size}", { size: one.said })))))));
     };
     const limits = (forecast) => { const { batch_size: batch, max_length: length } = forecast?.limits || {};
-      return el("p", { class: "quiet small" }, [batch && studio.say("The largest batch that fits: {n}.", { n: studio.number(batch) }),
-        length && studio.say("The longest rows that fit: {n} tokens.", { n: studio.number(length) })].filter(Boolean).join(" ")); };
-    const reason = (forecast, cause, bytes) => `${studio.say(CAUSES[cause] || cause)}: ${studio.bytes(bytes)}\n${studio.told(forecast.explained?.[cause] || "")}`;
+      return el("p", { class: "quiet small" },
+        [batch && studio.say("The largest batch that fits: {n}.", { n: studio.number(batch) }),
+          length && studio.say("The longest rows that fit: {n} tokens.", { n: studio.number(length) })].filter(Boolean)
+            .join(" "));
+        };
+    const reason = (forecast, cause, bytes) => {
+      const explained = studio.told(forecast.explained?.[cause] || "");
+      return `${studio.say(CAUSES[cause] || cause)}: ${studio.bytes(bytes)}\n${explained}`;
+    };
 
-    const advice = (found) => (found.advice || []).slice(0, 3).map((one) => el("button", { type: "button", class: "advice-line", onclick: () => take(one) },
-      el("b", {}, studio.told(one.text)), el("span", {}, one.saves ? studio.say("saves {bytes}", { bytes: studio.bytes(one.saves) }) : ""), one.cost && el("small", {}, studio.told(one.cost))));
-    const take = (one) => { for (const [path, value] of Object.entries(one.change)) studio.order.set(path, value, undefined, "advice"); };
+    const advice = (found) => (found.advice || []).slice(0, 3)
+      .map((one) => el("button", { type: "button", class: "advice-line", onclick: () => take(one) },
+        el("b", {}, studio.told(one.text)),
+        el("span", {}, one.saves ? studio.say("saves {bytes}", { bytes: studio.bytes(one.saves) }) : ""),
+        one.cost && el("small", {}, studio.told(one.cost))));
+    const take = (one) => {
+      for (const [path, value] of Object.entries(one.change)) studio.order.set(path, value, undefined, "advice");
+    };
 
     const label = (found) => {
       if (starting) return studio.say("Starting…");
@@ -47,7 +93,11 @@
       if (!studio.may("start")) return studio.say("Only the owner can train here");
       if (found.missing === "data") return studio.say("Choose a data set");
       if (found.blocked) return studio.say("Training is switched off here");
-      if (found.fault) return studio.say({ model: "Choose another model", data: "The data needs a look", place: "Name the computer" }[(found.fault.where || "").split(".")[0]] || "Something does not fit");
+      if (found.fault)
+        return studio.say({
+          model: "Choose another model", data: "The data needs a look", place: "Name the computer"
+        }[(found.fault.where || "").split(".")[0]]
+          || "Something does not fit");
       return studio.say("Start training");
     };
 
@@ -55,36 +105,63 @@
       const found = last, ready = found && !found.missing && !found.fault && !found.blocked && !starting;
       const name = studio.order.model() === "starter" ? "SmolLM2-135M-Instruct" : studio.order.model().split("/").pop();
       const fault = refused || found?.fault;
-      const batch = `${training("batch_size")} × ${found?.accumulation ?? training("accumulation")} = ${found?.effective ?? "–"}`;
+      const accumulation = found?.accumulation ?? training("accumulation");
+      const batch = `${training("batch_size")} × ${accumulation} = ${found?.effective ?? "–"}`;
       const rank = studio.order.method().includes("lora") ? ` · r = ${studio.order.get("method.rank") ?? 16}` : "";
       box.replaceChildren(...[
         el("p", { class: "eyebrow" }, studio.say("This run")),
         el("h2", { class: "summary-model", title: studio.order.model() }, name),
         el("dl", {},
           row("Data", found?.data ? studio.say("{n} rows", { n: studio.number(found.data.train) }) : "–",
-            found?.data ? (found.data.held ? studio.say("+ {n} held out", { n: studio.number(found.data.held) }) : studio.say("none held out")) : ""),
+            found?.data
+              ? (found.data.held
+                ? studio.say("+ {n} held out", { n: studio.number(found.data.held) })
+                : studio.say("none held out"))
+              : ""),
           row("Method", studio.say(method().label) + rank),
-          row("Trained", found?.trainable != null ? studio.number(found.trainable) : "–", found?.share != null ? `${studio.number(100 * found.share, found.share < 0.01 ? 3 : 1)} %` : ""),
+          row("Trained", found?.trainable != null ? studio.number(found.trainable) : "–",
+            found?.share != null ? `${studio.number(100 * found.share, found.share < 0.01 ? 3 : 1)} %` : ""),
           row("Batch", batch, studio.say("rows a step")),
-          row("Steps", found?.steps != null ? studio.number(found.steps) : "–", studio.say("{n} epochs", { n: studio.number(training("epochs"), 2) })),
+          row("Steps", found?.steps != null ? studio.number(found.steps) : "–",
+            studio.say("{n} epochs", { n: studio.number(training("epochs"), 2) })),
           row("Learning rate", found?.rate != null ? String(found.rate) : "–"),
-          row("Time", found?.seconds != null ? "≈ " + studio.duration(found.seconds) : "–", found?.seconds != null ? said(found.speed_from) : ""),
+          row("Time", found?.seconds != null ? "≈ " + studio.duration(found.seconds) : "–",
+            found?.seconds != null ? said(found.speed_from) : ""),
           found?.speed_from === "data sheet" && !found.place && timer(),
-          found?.cost && row("Cost", found.cost.run == null ? "–" : found.cost.run < 0.01 ? "< $0.01" : `≈ $${found.cost.run.toFixed(2)}`, studio.say("{price} an hour, setting up not counted", { price: "$" + found.cost.hour.toFixed(2) })),
+          found?.cost
+            && row("Cost",
+              found.cost.run == null ? "–" : found.cost.run < 0.01 ? "< $0.01" : `≈ $${found.cost.run.toFixed(2)}`,
+              studio.say("{price} an hour, setting up not counted", { price: "$" + found.cost.hour.toFixed(2) })),
           row("Disk", found?.disk != null ? studio.bytes(found.disk) : "–")),
-        found?.model && !found.model.local && el("p", { class: "quiet small" }, found.model.bytes ? studio.say("{bytes} are downloaded at the start.", { bytes: studio.bytes(found.model.bytes) })
-          : studio.say("The model is downloaded at the start.")),
+        found?.model && !found.model.local
+          && el("p", { class: "quiet small" },
+            found.model.bytes
+              ? studio.say("{bytes} are downloaded at the start.", { bytes: studio.bytes(found.model.bytes) })
+            : studio.say("The model is downloaded at the start.")),
         found && memory(found),
-        found && advice(found).length > 0 && el("div", { class: "advices" }, el("p", { class: "quiet small" }, studio.say("What would help:")), advice(found), limits(found.memory)),
+        found && advice(found).length > 0
+          && el("div", { class: "advices" }, el("p", { class: "quiet small" }, studio.say("What would help:")),
+            advice(found), limits(found.memory)),
         found?.service && el("p", { class: "note", role: "status" }, found.service),
         found?.note && el("p", { class: "note" }, found.note),
         el("div", { class: "start" },
-          el("button", { type: "button", job: "start", class: "primary", disabled: !ready, onclick: start }, label(found)),
-          fault && el("p", { class: "fault", role: "alert" }, el("b", {}, fault.message), fault.hint ? " " + fault.hint : "",
-            (fault.where || "").startsWith("data") && el("button", { type: "button", class: "plain", onclick: () => studio.open("data") }, studio.say("Look at the data"))),
-          found?.blocked && el("p", { class: "fault" }, found.blocked, found.duplicate && el("a", { class: "plain", href: found.duplicate, target: "_blank", rel: "noopener" }, studio.say("Duplicate this Space"))),
-          ...(found?.notices || []).filter((one) => one.text !== fault?.message).map((one) => el("p", { class: "note" }, el("b", {}, one.text), one.hint ? " " + one.hint : "")),
-          el("p", { class: "quiet small device" }, found ? [found.place, found.device?.name].filter(Boolean).join(": ") : "")),
+          el("button", { type: "button", job: "start", class: "primary", disabled: !ready, onclick: start },
+            label(found)),
+          fault
+            && el("p", { class: "fault", role: "alert" }, el("b", {}, fault.message),
+              fault.hint ? " " + fault.hint : "",
+              (fault.where || "").startsWith("data")
+                && el("button", { type: "button", class: "plain", onclick: () => studio.open("data") },
+                  studio.say("Look at the data"))),
+          found?.blocked
+            && el("p", { class: "fault" }, found.blocked,
+              found.duplicate
+                && el("a", { class: "plain", href: found.duplicate, target: "_blank", rel: "noopener" },
+                  studio.say("Duplicate this Space"))),
+          ...(found?.notices || []).filter((one) => one.text !== fault?.message)
+            .map((one) => el("p", { class: "note" }, el("b", {}, one.text), one.hint ? " " + one.hint : "")),
+          el("p", { class: "quiet small device" },
+            found ? [found.place, found.device?.name].filter(Boolean).join(": ") : "")),
       ].filter(Boolean));
     };
 
@@ -100,8 +177,11 @@
 
     const said = (from) => el("span", { title: studio.say(SPEEDS[from]) }, studio.say("forecast"));
     const timer = () => el("div", { class: "row" }, el("dt", {}, studio.say("By a data sheet")), el("dd", {},
-      el("button", { type: "button", job: "time_device", class: "plain", title: studio.say("A small model is trained for half a minute; a run that is ordered meanwhile waits."),
-        disabled: timing, onclick: time }, studio.say(timing ? "Timing… 30 s" : "Time this computer"))));
+      el("button",
+        {
+          type: "button", job: "time_device", class: "plain",
+          title: studio.say("A small model is trained for half a minute; a run that is ordered meanwhile waits."),
+          disabled: timing, onclick: time }, studio.say(timing ? "Timing… 30 s" : "Time this computer"))));
     async function time() {
       if (timing) return;
       timing = true; draw();
@@ -109,7 +189,8 @@
       timing = false; ask();
     }
 
-    // A question can take long (a model looked up at the Hub) and a browser holds few connections: only the tab in sight asks.
+    // A question can take long (a model looked up at the Hub) and a browser holds few connections: only the tab in
+    // sight asks.
     let owed = false;
     const inSight = () => !document.hidden && studio.tab() !== "runs" && studio.tab() !== "chat";
     const settle = () => { if (owed && inSight()) ask(); };
@@ -127,8 +208,13 @@
         if (mine === asked) refused = studio.trouble(error);
       }
       clearTimeout(again);
-      if (mine === asked && last?.service) again = setTimeout(ask, AGAIN); // somebody else was asked, and has not answered yet
-      if (mine === asked) { box.classList.remove("waiting"); draw(); window.dispatchEvent(new CustomEvent("studio:summary", { detail: last })); }
+      // somebody else was asked, and has not answered yet
+      if (mine === asked && last?.service) again = setTimeout(ask, AGAIN);
+      if (mine === asked) {
+        box.classList.remove("waiting");
+        draw();
+        window.dispatchEvent(new CustomEvent("studio:summary", { detail: last }));
+      }
     };
     window.addEventListener("studio:permit", draw);
     studio.live.listen((what) => { if (what.link && !studio.live.since) ask(); });

@@ -2,15 +2,24 @@
 (() => {
   const studio = window.studio, el = studio.element;
 
-  const icon = (path) => { const box = el("span", { class: "card-icon", "aria-hidden": "true" });
-    box.innerHTML = `<svg viewBox="0 0 24 24" width="20" height="20" fill="none" stroke="currentColor" stroke-width="1.7" stroke-linecap="round" stroke-linejoin="round">${path}</svg>`; return box; };
+  const icon = (path) => {
+    const box = el("span", { class: "card-icon", "aria-hidden": "true" });
+    const stroke = 'stroke="currentColor" stroke-width="1.7" stroke-linecap="round" stroke-linejoin="round"';
+    box.innerHTML = `<svg viewBox="0 0 24 24" width="20" height="20" fill="none" ${stroke}>${path}</svg>`;
+    return box;
+  };
   const ICONS = { model: '<path d="M12 3 4 7.5v9L12 21l8-4.5v-9L12 3Z"/><path d="M4 7.5 12 12l8-4.5M12 12v9"/>',
-    data: '<ellipse cx="12" cy="6" rx="7" ry="3"/><path d="M5 6v12c0 1.7 3.1 3 7 3s7-1.3 7-3V6M5 12c0 1.7 3.1 3 7 3s7-1.3 7-3"/>',
+    data: '<ellipse cx="12" cy="6" rx="7" ry="3"/>'
+      + '<path d="M5 6v12c0 1.7 3.1 3 7 3s7-1.3 7-3V6M5 12c0 1.7 3.1 3 7 3s7-1.3 7-3"/>',
     method: '<path d="M4 20 14 10M13 5l6 6M16 3l5 5-4 4-5-5 4-4Z"/>',
     training: '<path d="M4 7h10M18 7h2M4 17h2M10 17h10"/><circle cx="16" cy="7" r="2"/><circle cx="8" cy="17" r="2"/>',
     place: '<rect x="3" y="4" width="18" height="12" rx="2"/><path d="M8 20h8M12 16v4"/>' };
-  const card = (name, title, about, ...inside) => el("section", { class: `card card-${name}`, "aria-labelledby": `card-${name}` },
-    el("div", { class: "card-head" }, icon(ICONS[name]), el("div", {}, el("h2", { id: `card-${name}` }, studio.say(title)), el("p", { class: "quiet" }, studio.say(about)))), ...inside);
+  const card = (name, title, about, ...inside) => el("section",
+    { class: `card card-${name}`, "aria-labelledby": `card-${name}` },
+    el("div", { class: "card-head" }, icon(ICONS[name]),
+      el("div", {}, el("h2", { id: `card-${name}` }, studio.say(title)),
+        el("p", { class: "quiet" }, studio.say(about)))),
+    ...inside);
   const grid = (...fields) => el("div", { class: "fields" }, ...fields);
 
   studio.parts.tune = async (element) => {
@@ -20,7 +29,12 @@
     let offer = null, shape = "form", written = null;
     let advanced = studio.stored("studio-advanced") === "yes";
     while (!offer) { // the studio may be starting anew under the page
-      try { offer = await server.offer({}); } catch (problem) { at(".lead").textContent = studio.trouble(problem).message; await new Promise((go) => setTimeout(go, 2000)); }
+      try {
+        offer = await server.offer({});
+      } catch (problem) {
+        at(".lead").textContent = studio.trouble(problem).message;
+        await new Promise((go) => setTimeout(go, 2000));
+      }
     }
     studio.offer = offer;
     studio.order.begin(structuredClone(offer.first));
@@ -33,39 +47,78 @@
       .map((knob) => studio.field(knob, `${section}.${knob.key}`, { hint: hints[knob.key] }));
 
     const source = (label, help, value, options, list, change) => {
-      const input = el("input", { id: `source-${list}`, type: "text", value, spellcheck: "false", autocomplete: "off", list });
+      const input = el("input",
+        { id: `source-${list}`, type: "text", value, spellcheck: "false", autocomplete: "off", list });
       input.addEventListener("change", () => change(input.value.trim()));
-      return el("div", { class: "field" }, el("div", { class: "field-head" }, el("label", { for: `source-${list}` }, studio.say(label))), input,
-        el("datalist", { id: list }, options.map((one) => el("option", { value: one.source }, one.label))), el("p", { class: "help" }, studio.say(help)));
+      return el("div", { class: "field" },
+        el("div", { class: "field-head" }, el("label", { for: `source-${list}` }, studio.say(label))), input,
+        el("datalist", { id: list }, options.map((one) => el("option", { value: one.source }, one.label))),
+        el("p", { class: "help" }, studio.say(help)));
     };
-    const chips = (label, options, chosen, change) => el("div", { class: "chips", role: "group", "aria-label": studio.say(label) },
-      options.map((one) => el("button", { type: "button", class: "chip", title: one.title, "aria-pressed": String(one.source === chosen), onclick: () => change(one.source) },
+    const chips = (label, options, chosen, change) => el("div",
+      { class: "chips", role: "group", "aria-label": studio.say(label) },
+      options.map((one) => el("button", {
+        type: "button", class: "chip", title: one.title, "aria-pressed": String(one.source === chosen),
+        onclick: () => change(one.source)
+      },
         el("b", {}, one.label), one.note && el("span", { class: "quiet" }, one.note))));
 
     const drawModel = () => {
       const choose = (wanted) => { if (wanted) { studio.order.set("model", wanted, undefined, "form"); draw(); } };
       return card("model", "Model", "What you start from.",
-        chips("Model", offer.models.slice(0, 4).map((one) => ({ source: one.source, label: one.label.split("/").pop().replace(/-Instruct$/, ""), title: one.label,
-          note: studio.say(one.source === "starter" ? "small; learns on a laptop" : one.local ? "on this computer" : "from the Hub") })), studio.order.model(), choose),
-        grid(source("Another model", "A Hugging Face id, a folder with safetensors, or a .gguf file.", studio.order.model(), offer.models, "model-list", choose),
+        chips("Model",
+          offer.models.slice(0, 4)
+            .map((one) => ({
+              source: one.source, label: one.label.split("/").pop().replace(/-Instruct$/, ""), title: one.label,
+              note: studio.say(one.source === "starter"
+                ? "small; learns on a laptop"
+                : one.local
+                ? "on this computer"
+                : "from the Hub")
+            })),
+              studio.order.model(), choose),
+        grid(source("Another model", "A Hugging Face id, a folder with safetensors, or a .gguf file.",
+          studio.order.model(), offer.models, "model-list", choose),
           ...some(offer.form.model, "model")));
     };
     const drawData = () => {
-      const parts = (title) => title.match(/^(.*?)\s*[(（](.*)[)）]$/) || [title, title, ""]; // "Three lines (Alpaca, English)"
-      const options = [...offer.samples.map((one) => ({ source: `sample:${one.name}`, label: parts(studio.say(one.title))[1],
-        note: [parts(studio.say(one.title))[2].split(/[,，]/)[0], studio.say("{n} rows", { n: one.rows })].filter(Boolean).join(" · ") })),
-        ...offer.uploads.slice(0, 4).map((one) => ({ source: one.source, label: one.name, note: studio.bytes(one.bytes) }))];
+      // "Three lines (Alpaca, English)"
+      const parts = (title) => title.match(/^(.*?)\s*[(（](.*)[)）]$/) || [title, title, ""];
+      const options = [...offer.samples.map((one) => ({
+        source: `sample:${one.name}`, label: parts(studio.say(one.title))[1],
+        note: [parts(studio.say(one.title))[2].split(/[,，]/)[0],
+          studio.say("{n} rows", { n: one.rows })].filter(Boolean)
+          .join(" · ")
+      })),
+        ...offer.uploads.slice(0, 4)
+          .map((one) => ({ source: one.source, label: one.name, note: studio.bytes(one.bytes) }))];
       const choose = (wanted) => { studio.order.use(wanted); draw(); };
       return card("data", "Data", "What it learns: questions and the answers you want.",
         chips("Data", options, studio.order.train(), choose),
-        el("p", { class: "card-more" }, el("button", { type: "button", class: "plain", onclick: () => studio.open("data") }, studio.say("Bring your own file, look at the rows →"))),
-        grid(source("Another source", "A file on this computer, or a Hugging Face data set id.", studio.order.train(), [], "data-list", choose), ...some(named(offer.form.data), "data")));
+        el("p", { class: "card-more" },
+          el("button", { type: "button", class: "plain", onclick: () => studio.open("data") },
+            studio.say("Bring your own file, look at the rows →"))),
+        grid(source("Another source", "A file on this computer, or a Hugging Face data set id.", studio.order.train(),
+          [], "data-list", choose),
+          ...some(named(offer.form.data), "data")));
     };
-    const named = (knobs) => knobs.map((knob) => (knob.key === "template" ? { ...knob, suggestions: offer.templates } : knob.key === "format" ? { ...knob, suggestions: offer.formats } : knob));
+    const named = (knobs) => knobs.map((knob) => (knob.key === "template"
+      ? { ...knob, suggestions: offer.templates }
+      : knob.key === "format"
+      ? { ...knob, suggestions: offer.formats }
+      : knob));
     const drawMethod = () => {
-      const pick = (name) => { if (name !== studio.order.method()) { studio.order.set("method", { name }, undefined, "form"); draw(); element.querySelector(`[data-method="${name}"]`)?.focus(); } };
-      const choices = offer.form.methods.map((one) => el("button", { type: "button", class: "method", role: "radio", "data-method": one.name,
-        "aria-checked": String(one === method()), tabIndex: one === method() ? 0 : -1, onclick: () => pick(one.name) },
+      const pick = (name) => {
+        if (name !== studio.order.method()) {
+          studio.order.set("method", { name }, undefined, "form");
+          draw();
+          element.querySelector(`[data-method="${name}"]`)?.focus();
+        }
+      };
+      const choices = offer.form.methods.map((one) => el("button",
+        { type: "button", class: "method", role: "radio", "data-method": one.name,
+          "aria-checked": String(one === method()), tabIndex: one === method() ? 0 : -1, onclick: () => pick(one.name)
+        },
         el("b", {}, studio.say(one.label)), el("span", {}, studio.say(one.about))));
       const group = el("div", { class: "methods", role: "radiogroup", "aria-label": studio.say("Method") }, choices);
       group.addEventListener("keydown", (event) => {
@@ -76,41 +129,76 @@
         pick(all[(all.indexOf(method()) + step + all.length) % all.length].name);
       });
       const hints = { alpha: studio.say("2 × rank") };
-      return card("method", "Method", "How the model is changed.", group, el("p", { class: "advice" }, studio.say(method().advice)), grid(some(method().knobs, "method", hints)));
+      return card("method", "Method", "How the model is changed.", group,
+        el("p", { class: "advice" }, studio.say(method().advice)), grid(some(method().knobs, "method", hints)));
     };
-    const drawTraining = () => card("training", "Settings", "How long, how fast.", grid(some(offer.form.training, "training",
-      { learning_rate: studio.say("{rate} (this method's own)", { rate: method().rate }) })));
+    const drawTraining = () => card("training", "Settings", "How long, how fast.",
+      grid(some(offer.form.training, "training",
+        { learning_rate: studio.say("{rate} (this method's own)", { rate: method().rate }) })));
 
     const place = () => offer.form.places.find((one) => one.kind === studio.order.place()) || offer.form.places[0];
     const drawPlace = () => {
-      const choose = (kind) => { if (kind !== studio.order.place()) { studio.order.set("place", kind === "here" ? undefined : { kind }, undefined, "form"); draw(); } };
+      const choose = (kind) => {
+        if (kind !== studio.order.place()) {
+          studio.order.set("place", kind === "here" ? undefined : { kind }, undefined, "form");
+          draw();
+        }
+      };
       return card("place", "Where it trains", "Which computer does the work.",
-        chips("Where it trains", offer.form.places.map((one) => ({ source: one.kind, label: studio.say(one.label), title: studio.say(one.about) })), place().kind, choose),
+        chips("Where it trains",
+          offer.form.places.map((one) => ({
+            source: one.kind, label: studio.say(one.label), title: studio.say(one.about)
+          })),
+          place().kind, choose),
         place().kind !== "here" && el("p", { class: "advice" }, studio.say(place().about)),
         place().kind !== "here" && grid(some(place().knobs, "place", { namespace: studio.say("you") })));
     };
 
-    const sections = () => [["model", offer.form.model], ["data", offer.form.data], ["method", method().knobs], ["training", offer.form.training], ["place", place().knobs]];
+    const sections = () => [["model", offer.form.model], ["data", offer.form.data], ["method", method().knobs],
+      ["training", offer.form.training], ["place", place().knobs]];
     const drawSwitch = () => {
       const count = sections().reduce((sum, [section, knobs]) => sum + studio.changed(knobs, section), 0);
       return el("div", { class: "switch-line" },
-        el("div", { class: "presets" }, (offer.presets || []).map((one) => el("button", { type: "button", class: "chip preset", "aria-pressed": String(chosen(one)), title: studio.say(one.about), onclick: () => preset(one) }, studio.say(one.label)))),
+        el("div", { class: "presets" },
+          (offer.presets
+            || []).map((one) => el("button", {
+              type: "button", class: "chip preset", "aria-pressed": String(chosen(one)), title: studio.say(one.about),
+              onclick: () => preset(one)
+            }, studio.say(one.label)))),
         el("label", { class: "advanced" }, el("span", {}, studio.say("Advanced")),
-          count > 0 && el("span", { class: "count", title: studio.say("{n} advanced values changed", { n: count }) }, String(count)),
-          el("button", { type: "button", class: "switch", role: "switch", "aria-label": studio.say("Advanced"), "aria-checked": String(advanced),
-            onclick: () => { advanced = !advanced; studio.store("studio-advanced", advanced ? "yes" : "no"); draw(); } })),
-        el("button", { type: "button", class: "plain", onclick: () => { studio.order.replace(structuredClone(offer.first), "reset"); } }, studio.say("Start over")));
+          count > 0
+            && el("span", { class: "count", title: studio.say("{n} advanced values changed", { n: count }) },
+              String(count)),
+          el("button",
+            {
+              type: "button", class: "switch", role: "switch", "aria-label": studio.say("Advanced"),
+              "aria-checked": String(advanced),
+              onclick: () => { advanced = !advanced; studio.store("studio-advanced", advanced ? "yes" : "no"); draw(); }
+            })),
+        el("button", {
+          type: "button", class: "plain",
+          onclick: () => { studio.order.replace(structuredClone(offer.first), "reset"); }
+        }, studio.say("Start over")));
     };
-    const preset = async (one) => { const made = await server.preset({ order: studio.order.value, name: one.name }).catch(() => ({})); if (made.order) studio.order.replace(made.order, "preset"); };
-    const chosen = (one) => Object.entries(one.patch).every(([section, keys]) => Object.entries(keys).every(([key, value]) => {
-      const knob = section === "method" ? method().knobs.find((found) => found.key === key) : offer.form.training.find((found) => found.key === key);
-      return JSON.stringify((key === "name" ? studio.order.method() : studio.order.get(`${section}.${key}`)) ?? knob?.default) === JSON.stringify(value);
-    }));
+    const preset = async (one) => {
+      const made = await server.preset({ order: studio.order.value, name: one.name }).catch(() => ({}));
+      if (made.order) studio.order.replace(made.order, "preset");
+    };
+    const chosen = (one) => Object.entries(one.patch)
+      .every(([section, keys]) => Object.entries(keys).every(([key, value]) => {
+        const knob = section === "method"
+          ? method().knobs.find((found) => found.key === key)
+          : offer.form.training.find((found) => found.key === key);
+        return JSON.stringify((key === "name" ? studio.order.method() : studio.order.get(`${section}.${key}`))
+          ?? knob?.default) === JSON.stringify(value);
+      }));
 
     function draw() {
       const focused = document.activeElement?.id;
       form.replaceChildren(drawSwitch(), drawModel(), drawData(), drawMethod(), drawTraining(), drawPlace());
-      at(".lead").textContent = studio.say("Everything is set for a first run: a small model, sample data and LoRA. Press Start, or change what you like.");
+      at(".lead").textContent =
+        studio.say("Everything is set for a first run: a small model, sample data and LoRA. Press Start, or change "
+          + "what you like.");
       at(".shape").replaceChildren(studio.segments("Form or YAML", [["form", "Form"], ["yaml", "YAML"]], shape, turn));
       if (focused && element.contains(document.activeElement) === false) document.getElementById(focused)?.focus();
     }
@@ -128,14 +216,26 @@
     }
     const typed = async () => {
       const found = await server.read({ yaml: yaml.value, lang: studio.language })
-        .catch((problem) => ({ error: problem.status === 413 ? { message: studio.say("The order is too long."), hint: "" } : studio.trouble(problem) }));
+        .catch((problem) => ({
+          error: problem.status === 413
+            ? { message: studio.say("The order is too long."), hint: "" }
+            : studio.trouble(problem)
+        }));
       at(".yaml-fault").hidden = !found.error;
-      if (found.error) { at(".yaml-fault").textContent = `${found.error.message} ${found.error.hint}`; summary.refuse(found.error); return; }
+      if (found.error) {
+        at(".yaml-fault").textContent = `${found.error.message} ${found.error.hint}`;
+        summary.refuse(found.error);
+        return;
+      }
       written = yaml.value;
       studio.order.replace(found.order, "yaml");
     };
     yaml.addEventListener("input", () => { clearTimeout(yaml.later); yaml.later = setTimeout(typed, 400); });
-    yaml.addEventListener("keydown", (event) => { if (event.key === "Tab" && !event.shiftKey && yaml.selectionStart !== yaml.selectionEnd) { event.preventDefault(); } });
+    yaml.addEventListener("keydown", (event) => {
+      if (event.key === "Tab" && !event.shiftKey && yaml.selectionStart !== yaml.selectionEnd) {
+        event.preventDefault();
+      }
+    });
 
     window.addEventListener("studio:order", ({ detail }) => {
       if (detail.from !== "yaml") { written = null; if (shape === "yaml") { shape = "form"; turn("yaml"); } }
@@ -145,7 +245,11 @@
     window.addEventListener("studio:language", () => { draw(); summary.refresh(true); });
     window.addEventListener("studio:uploads", async () => {
       const answer = await server.offer({}).catch(() => null);
-      if (answer?.form) { offer = studio.offer = answer; draw(); window.dispatchEvent(new CustomEvent("studio:offered")); }
+      if (answer?.form) {
+        offer = studio.offer = answer;
+        draw();
+        window.dispatchEvent(new CustomEvent("studio:offered"));
+      }
     });
     studio.translate(element);
     draw();

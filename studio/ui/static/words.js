@@ -5,11 +5,14 @@
   const known = window.studioWords || {};
 
   const stored = (key) => { try { return localStorage.getItem(key); } catch { return null; } };
-  const store = (key, value) => { try { localStorage.setItem(key, value); } catch { /* private mode: lasts as long as the page */ } };
+  const store = (key, value) => {
+    try { localStorage.setItem(key, value); } catch { /* private mode: lasts as long as the page */ }
+  };
   studio.stored = stored;
   studio.store = store;
 
-  const wish = new URLSearchParams(location.search).get("lang") || stored("studio-language") || navigator.language || "en";
+  const wish = new URLSearchParams(location.search).get("lang") || stored("studio-language") || navigator.language
+    || "en";
   const start = wish.toLowerCase().split(/[-_]/)[0];
   studio.language = known[start] ? start : "en";
 
@@ -23,7 +26,8 @@
   const locale = () => (studio.language === "zh" ? "zh-CN" : "en");
   studio.number = (value, digits = 0) => value == null || Number.isNaN(value) ? "–"
     : new Intl.NumberFormat(locale(), { maximumFractionDigits: digits, minimumFractionDigits: 0 }).format(value);
-  studio.date = (seconds) => new Intl.DateTimeFormat(locale(), { dateStyle: "medium", timeStyle: "short" }).format(new Date(seconds * 1000));
+  studio.date = (seconds) => new Intl.DateTimeFormat(locale(),
+    { dateStyle: "medium", timeStyle: "short" }).format(new Date(seconds * 1000));
   studio.bytes = (value) => {
     if (value == null || Number.isNaN(value)) return "–";
     const units = ["B", "KB", "MB", "GB", "TB"];
@@ -35,16 +39,22 @@
     if (seconds == null || !Number.isFinite(seconds)) return "–";
     const s = Math.max(0, Math.round(seconds));
     if (s < 60) return studio.say("{s} s", { s });
-    if (s < 3600) return studio.say("{m} min", { m: s < 600 && s % 60 ? `${Math.floor(s / 60)}:${String(s % 60).padStart(2, "0")}` : Math.round(s / 60) });
+    if (s < 3600)
+      return studio.say("{m} min",
+        { m: s < 600 && s % 60 ? `${Math.floor(s / 60)}:${String(s % 60).padStart(2, "0")}` : Math.round(s / 60) });
     return studio.say("{h} h {m} min", { h: Math.floor(s / 3600), m: Math.round((s % 3600) / 60) });
   };
 
   // Static text in HTML: <b data-say="Data"></b>, and data-say-label, -title, -placeholder for the attributes.
-  const ATTRIBUTES = { "data-say-label": "aria-label", "data-say-title": "title", "data-say-placeholder": "placeholder" };
+  const ATTRIBUTES = {
+    "data-say-label": "aria-label", "data-say-title": "title", "data-say-placeholder": "placeholder"
+  };
   studio.translate = (root = document) => {
-    for (const node of root.querySelectorAll("[data-say]")) node.textContent = studio.say(node.getAttribute("data-say"));
+    for (const node of root.querySelectorAll("[data-say]"))
+      node.textContent = studio.say(node.getAttribute("data-say"));
     for (const [mark, attribute] of Object.entries(ATTRIBUTES)) {
-      for (const node of root.querySelectorAll(`[${mark}]`)) node.setAttribute(attribute, studio.say(node.getAttribute(mark)));
+      for (const node of root.querySelectorAll(`[${mark}]`))
+        node.setAttribute(attribute, studio.say(node.getAttribute(mark)));
     }
   };
 
