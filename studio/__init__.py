@@ -18,7 +18,7 @@ What lies flat are the product's nouns; a room beside a noun holds what it is ma
     auto                  the rule of each `auto` setting; resolve.py: all of them with what the estimate says; preflight.py: checks before a run
     place      places/    here, over SSH, as a Hub Job: relay.py tells of a run there, follow.py takes it in here
     run        runs/      attempts, claims, checkpoints, stops, recovery, diagnosis
-    (a result) talk/      voices and their server, conversations, votes;  export/  folders and proof, card, report, the Hub
+    (a result) talk/      models and their server, conversations, votes;  export/  folders and proof, card, report, the Hub
 
 Numbers are floors: a file imports only from its own floor or below, and there is no cycle. tests/test_layers.py holds that.
 """

@@ -1,4 +1,4 @@
-"""Combination: the part of an order that makes a run out of the adapters of finished runs, instead of training one."""
+"""Combination: the part of an order that builds one adapter from those of finished runs, instead of training one."""
 
 from __future__ import annotations
 
@@ -8,13 +8,21 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from studio.data.order import DataOrder
 
-# peft's combination types, with what each makes of the adapters' changes ΔWᵢ = sᵢ·Bᵢ·Aᵢ and the weights wᵢ.
+# peft's combination types and how each combines the changes ΔWᵢ = sᵢ·Bᵢ·Aᵢ with the weights wᵢ
 TYPES = {
     "cat": "The exact weighted sum of the changes. Ranks may differ; the rank of the result is their sum.",
-    "svd": "The weighted sum of the changes, brought back to the largest of their ranks by singular values. Slow on large models.",
-    "linear": "The matrices A and B are averaged apart: as small as one adapter, and only roughly the sum of the changes. Needs equal ranks.",
+    "svd": (
+        "The weighted sum of the changes, brought back to the largest of their ranks by singular values. "
+        "Slow on large models."
+    ),
+    "linear": (
+        "The matrices A and B are averaged apart: as small as one adapter, and only roughly the sum of the changes. "
+        "Needs equal ranks."
+    ),
     "ties": "TIES: small numbers are dropped and signs agreed on before A and B are averaged. Needs equal ranks.",
-    "dare_linear": "DARE: numbers are dropped at random, the others scaled up, before A and B are averaged. Needs equal ranks.",
+    "dare_linear": (
+        "DARE: numbers are dropped at random, the others scaled up, before A and B are averaged. Needs equal ranks."
+    ),
     "dare_ties": "DARE, then signs are agreed on as in TIES. Needs equal ranks.",
 }
 PRUNING = ("ties", "dare_linear", "dare_ties")  # those that take a density
@@ -32,7 +40,7 @@ class HeldOut(BaseModel):
 
 
 class Combination(BaseModel):
-    """TIES: arXiv 2306.01708; DARE: arXiv 2311.03099; both on A and B apart, as peft's add_weighted_adapter has them."""
+    """A combination as peft's add_weighted_adapter takes it. TIES: arXiv 2306.01708; DARE: arXiv 2311.03099."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     how: Literal["cat", "svd", "linear", "ties", "dare_linear", "dare_ties"] = "cat"
@@ -41,7 +49,7 @@ class Combination(BaseModel):
     density: float | None = Field(None, gt=0, le=1)  # the share of numbers that is kept
     held_out: tuple[HeldOut, ...] = ()
 
-    def told(self) -> str:
-        """Runs, weights and method in one line."""
+    def describe(self) -> str:
+        """The runs, weights and combination type in one line."""
         parts = ", ".join(f"{name} × {weight:g}" for name, weight in zip(self.runs, self.weights, strict=True))
         return f"{parts} ({self.how}{f', density {self.density:g}' if self.density is not None else ''})"

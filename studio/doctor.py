@@ -1,7 +1,8 @@
-"""The doctor: does everything the studio does on this computer's device, with small random models, and says in plain words what works.
+"""The doctor: checks on this computer's device, with small random models, that everything the studio does works.
 
-Each part is done by the very modules that train and chat (worker/doctor.py starts them), in a process of its own that is ended at its limit:
-a part that crashes or hangs does not stop the others. The report is kept in doctor/ in home, for a user to send along with a question.
+Each part is done by the modules that train and chat (started by worker/doctor.py) in a process of its own with a time
+limit: a part that crashes or hangs does not stop the others. The report is kept in doctor/ in home, to be sent along
+with a question.
 """
 
 from __future__ import annotations
@@ -31,15 +32,15 @@ from studio.home import PROJECT, subfolder, write_atomic
 from studio.methods import METHODS
 from studio.runs import claim, launch
 
-Tell = Callable[[dict[str, Any]], None]
+Progress = Callable[[dict[str, Any]], None]
 WORKER = "studio.worker.doctor"
-LIMIT = 560.0  # seconds of the whole; what has not begun by then is left out
+LIMIT = 560.0  # seconds in all; parts that have not begun by then are skipped
 GRACE = 20.0
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "trl", "gradio", "nvidia-ml-py")
 
 
 class Part(NamedTuple):
-    """part: its name for --only; name: for people; limit: seconds; group: a name for several."""
+    """part: its name for --only. name: its name on the page. limit: seconds. group: a name for several parts."""
 
     part: str
     name: str
@@ -60,8 +61,8 @@ PARTS = (
 )
 
 
-def chosen(only: Sequence[str] = ()) -> list[Part]:
-    """The parts meant by --only, each or by group; all without. Raises OrderError for one that there is not."""
+def select_parts(only: Sequence[str] = ()) -> list[Part]:
+    """The parts named by --only, one by one or by group; all by default. Raises OrderError for an unknown one."""
     known = {part.part for part in PARTS} | {part.group for part in PARTS if part.group}
     for name in only:
         if name not in known:
@@ -73,13 +74,15 @@ def chosen(only: Sequence[str] = ()) -> list[Part]:
     return [part for part in PARTS if not only or {part.part, part.group} & set(only)]
 
 
-def check(only: Sequence[str] = (), short: bool = False, tell: Tell = lambda _: None) -> dict[str, Any]:
-    """Do the parts, one after the other, and keep the report. tell: is given every part when it begins (state "going") and when it is done.
+def check(only: Sequence[str] = (), short: bool = False, progress: Progress = lambda _: None) -> dict[str, Any]:
+    """Run the parts one after the other and save the report.
 
-    {devices: [{kind, name, memory, driver, torch}], usable, notices, parts: [{part, name, state: ok, failed or skipped, seconds, figures, why}],
-    seconds, short, versions, report}. Raises OrderError for a part that there is not, DeviceError while a run or another doctor has the device.
+    progress: called with every part when it begins (state "going") and when it ends. Returns {devices: [{kind, name,
+    memory, driver, torch}], usable, notices, parts: [{part, name, state (ok, failed, skipped), seconds, figures, why}],
+    seconds, short, versions, report}. Raises OrderError for an unknown part, DeviceError while a run or another doctor
+    has the device.
     """
-    parts, first = chosen(only), device.devices()[0]
+    parts, first = select_parts(only), device.devices()[0]
     alive, lock = Lock(_lock()), claim.device_lock(first)
     if not alive.acquire():
         raise DeviceError(
@@ -93,7 +96,7 @@ def check(only: Sequence[str] = (), short: bool = False, tell: Tell = lambda _: 
                 "device",
             )
         try:
-            answer = _examined(parts, short, tell)
+            answer = _check_parts(parts, short, progress)
         finally:
             lock.release()
         file = save_report(answer)
@@ -104,57 +107,55 @@ def check(only: Sequence[str] = (), short: bool = False, tell: Tell = lambda _: 
         alive.release()
 
 
-def _examined(parts: list[Part], short: bool, tell: Tell) -> dict[str, Any]:
-    began, seen = time.monotonic(), device.scan_devices()
-    first = seen.devices[0]
+def _check_parts(parts: list[Part], short: bool, progress: Progress) -> dict[str, Any]:
+    started, detected = time.monotonic(), device.scan_devices()
+    first = detected.devices[0]
     answer: dict[str, Any] = {
-        "devices": _devices(seen.devices),
+        "devices": _devices(detected.devices),
         "usable": True,
-        "notices": [f"{note.text} {note.hint}".strip() for note in seen.notices],
+        "notices": [f"{note.text} {note.hint}".strip() for note in detected.notices],
         "parts": [],
         "seconds": 0.0,
         "short": short,
         "versions": versions(),
     }
 
-    def say(part: dict[str, Any]) -> None:
-        write_atomic(
-            _latest(),
-            json.dumps(
-                {**answer, "doing": part["name"] if part["state"] == "going" else None, "of": len(parts)},
-                ensure_ascii=False,
-            ),
-        )
-        tell(part)
+    def publish(part: dict[str, Any]) -> None:
+        doing = part["name"] if part["state"] == "going" else None
+        write_atomic(_latest(), json.dumps({**answer, "doing": doing, "of": len(parts)}, ensure_ascii=False))
+        progress(part)
 
     with tempfile.TemporaryDirectory(dir=subfolder("doctor"), prefix="work-") as work:
-        for done in _done(parts, short, Path(work), say):
-            answer["parts"].append(done)
-            said = done["figures"].get("torch") if done["part"] == "devices" else None
-            if said:
-                _name_torchs(answer["devices"], said)
+        for outcome in _outcomes(parts, short, Path(work), publish):
+            answer["parts"].append(outcome)
+            seen_by_torch = outcome["figures"].get("torch") if outcome["part"] == "devices" else None
+            if seen_by_torch:
+                _add_torch_names(answer["devices"], seen_by_torch)
                 if first.traits.cards:
-                    fit.store_answer(first, said)
-            say(done)
+                    fit.store_answer(first, seen_by_torch)
+            publish(outcome)
     failed = any(part["part"] == "devices" and part["state"] == "failed" for part in answer["parts"])
-    return answer | {"usable": fit.misfit(first) is None and not failed, "seconds": round(time.monotonic() - began, 1)}
+    usable = fit.misfit(first) is None and not failed
+    return answer | {"usable": usable, "seconds": round(time.monotonic() - started, 1)}
 
 
 def save_report(answer: dict[str, Any]) -> Path:
-    """The report as a file."""
+    """Write the report to a file of its own."""
     file = subfolder("doctor") / f"report-{time.strftime('%Y-%m-%d-%H%M%S')}.json"
     write_atomic(file, json.dumps(answer, indent=1, ensure_ascii=False))
     return file
 
 
 def latest() -> dict[str, Any]:
-    """{state: none, going, done or cut off, answer}: how the newest one stands, from this page or a terminal. answer has `doing` and `of` meanwhile."""
+    """{state (none, going, done, cut off), answer} of the newest check. While going, answer has `doing` and `of`."""
     going = is_locked(_lock())
     try:
         answer = json.loads(_latest().read_text())
     except (OSError, ValueError):
         return {"state": "going" if going else "none", "answer": None}
-    return {"state": "done" if "report" in answer else "going" if going else "cut off", "answer": answer}
+    if "report" in answer:
+        return {"state": "done", "answer": answer}
+    return {"state": "going" if going else "cut off", "answer": answer}
 
 
 def _latest() -> Path:
@@ -166,27 +167,23 @@ def _lock() -> Path:
 
 
 def versions() -> dict[str, str]:
-    """Of the system, Python, the driver and the libraries: what a reader of the report asks first."""
-    found = {
+    """The versions of the system, Python, the driver and the libraries, and the variables that choose a device."""
+    installed = {
         "system": platform.platform(),
         "python": platform.python_version(),
         "driver": nvidia.driver().version or "none",
     }
     for package in PACKAGES:
         try:
-            found[package] = metadata.version(package)
+            installed[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    chosen = {
-        name: os.environ[name]
-        for name in ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ZE_AFFINITY_MASK", device.DEVICE_VARIABLE)
-        if name in os.environ
-    }
-    return found | chosen
+            installed[package] = "not installed"
+    variables = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ZE_AFFINITY_MASK", device.DEVICE_VARIABLE)
+    return installed | {name: os.environ[name] for name in variables if name in os.environ}
 
 
-def _devices(found: list[device.Device]) -> list[dict[str, Any]]:
-    made, version = build(), nvidia.driver().version
+def _devices(devices: list[device.Device]) -> list[dict[str, Any]]:
+    torch_build, version = build(), nvidia.driver().version
     driver = {
         "cuda": f"NVIDIA {version or '?'}",
         "rocm": "amdgpu",
@@ -195,28 +192,28 @@ def _devices(found: list[device.Device]) -> list[dict[str, Any]]:
     }
     return [
         {
-            "kind": one.kind,
-            "name": one.name,
-            "memory": one.memory,
-            "driver": driver.get(one.kind, "none needed"),
-            "torch": made.describe() if made else "not installed",
+            "kind": entry.kind,
+            "name": entry.name,
+            "memory": entry.memory,
+            "driver": driver.get(entry.kind, "none needed"),
+            "torch": torch_build.describe() if torch_build else "not installed",
         }
-        for one in found
+        for entry in devices
     ]
 
 
-def _name_torchs(devices: list[dict[str, Any]], said: dict[str, Any]) -> None:
-    """Beside what torch is made for, the name it has for each device, where it sees as many."""
-    if len(said["devices"]) == len(devices):
-        for one, known in zip(devices, said["devices"], strict=True):
-            one["torch"] = f"{one['torch']}: {known['name']}"
+def _add_torch_names(devices: list[dict[str, Any]], seen_by_torch: dict[str, Any]) -> None:
+    """Add torch's name of each device, where torch sees as many as the driver."""
+    if len(seen_by_torch["devices"]) == len(devices):
+        for entry, torch_device in zip(devices, seen_by_torch["devices"], strict=True):
+            entry["torch"] = f"{entry['torch']}: {torch_device['name']}"
 
 
 # -- the worker
 
 
-def _done(parts: list[Part], short: bool, work: Path, tell: Tell) -> Iterator[dict[str, Any]]:
-    """Each part's outcome as the worker tells it; where the worker ends without a word, the rest fails with its last words."""
+def _outcomes(parts: list[Part], short: bool, work: Path, progress: Progress) -> Iterator[dict[str, Any]]:
+    """Yield each part's outcome from the worker. If the worker dies, the rest fails with the last line of its log."""
     left, log = {part.part: part for part in parts}, work / "log.txt"
     spec = {
         "parts": [[part.part, part.limit] for part in parts],
@@ -238,15 +235,13 @@ def _done(parts: list[Part], short: bool, work: Path, tell: Tell) -> Iterator[di
     try:
         with process.kill_after(worker, LIMIT + GRACE):
             for line in worker.stdout or ():
-                told = json.loads(line)
-                if told["state"] == "going":
-                    tell({"part": told["part"], "name": left[told["part"]].name, "state": "going"})
+                event = json.loads(line)
+                name = event["part"]
+                if event["state"] == "going":
+                    progress({"part": name, "name": left[name].name, "state": "going"})
                 else:
-                    yield {
-                        "part": told["part"],
-                        "name": left.pop(told["part"]).name,
-                        **{key: told[key] for key in ("state", "seconds", "figures", "why")},
-                    }
+                    keys = ("state", "seconds", "figures", "why")
+                    yield {"part": name, "name": left.pop(name).name, **{key: event[key] for key in keys}}
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(worker.pid, signal.SIGKILL)  # it leads a session of its own
@@ -264,14 +259,13 @@ def _done(parts: list[Part], short: bool, work: Path, tell: Tell) -> Iterator[di
 
 
 def _environment(work: Path) -> dict[str, str]:
-    """As a run's trainer has it, in a home of its own."""
+    """The environment of a run's trainer, with a home of its own."""
     home = work / "home"
     home.mkdir()
-    settled = launch.environment(order_of({"data": {"train": "none.json"}}))
     return {
         "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
         **os.environ,
-        **settled,
+        **launch.environment(order_of({"data": {"train": "none.json"}})),
         **device.default_environment(),
         "STUDIO_HOME": str(home),
         "HF_HUB_OFFLINE": "1",
@@ -281,6 +275,6 @@ def _environment(work: Path) -> dict[str, str]:
 
 
 def tidy() -> None:
-    """Remove what a doctor that was killed left behind."""
+    """Remove the work folders of doctors that were killed."""
     for folder in subfolder("doctor").glob("work-*"):
         shutil.rmtree(folder, ignore_errors=True)

@@ -1,4 +1,5 @@
-"""What is proved of each model family (transformers' model_type), for the tests that prove it and for the README's table.
+"""What is proved of each model family (transformers' model_type), for the tests that prove it and for the README's
+table.
 
 Whoever adds a family here adds a test case with it: every test named below is parametrized over its line.
 """

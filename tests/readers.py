@@ -1,6 +1,8 @@
-"""Programs other than the studio that read what it exports, all asked alike: each answers with {prompt, ids, text}, greedily.
+"""Programs other than the studio that read what it exports, all asked alike: each answers with {prompt, ids, text},
+greedily.
 
-This file is also the program that another environment runs (transformers 4, see `Transformers4`): it imports nothing of the studio at the top.
+This file is also the program that another environment runs (transformers 4, see `Transformers4`): it imports nothing of
+the studio at the top.
 """
 
 from __future__ import annotations
@@ -17,7 +19,9 @@ Answers = list[dict[str, Any]]
 def by_transformers(
     folder: str | Path, questions: list[str], tokens: int, texts: list[str] | tuple[str, ...] = ()
 ) -> dict[str, Any]:
-    """{answers, ids}: AutoTokenizer with its chat template, and generate as the folder's generation config has it; weights widened to float32."""
+    """{answers, ids}: AutoTokenizer with its chat template, and generate as the folder's generation config has it;
+    weights widened to float32.
+    """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -61,8 +65,8 @@ def by_studio(name: str, questions: list[str], tokens: int) -> Answers:
     from studio.worker.loaded import LoadedModels
     from studio.worker.prove import answers
 
-    speaker = LoadedModels("cpu", torch.float32).load(resolve(name))
-    told = answers(speaker, [[{"role": "user", "content": question}] for question in questions], tokens)
+    loaded_model = LoadedModels("cpu", torch.float32).load(resolve(name))
+    told = answers(loaded_model, [[{"role": "user", "content": question}] for question in questions], tokens)
     return [{key: one[key] for key in ("prompt", "ids", "text")} for one in told]
 
 

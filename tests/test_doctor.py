@@ -16,8 +16,8 @@ from studio.driver import build, sysfs
 from studio.errors import DeviceError, OrderError
 from studio.events import Lock
 from studio.runs import claim
-from studio.worker import apart, examine
 from studio.worker import doctor as worker
+from studio.worker import examine, isolation
 from studio.worker.examine_memory import Bench
 from studio.worker.trainer import StudioTrainer
 from tests.conftest import terminal
@@ -85,11 +85,11 @@ def refuses() -> tuple[str, dict[str, Any]]:
 
 
 def leaves_out() -> tuple[str, dict[str, Any]]:
-    raise apart.Skipped("too small")
+    raise isolation.PartSkipped("too small")
 
 
 def wrong() -> tuple[str, dict[str, Any]]:
-    raise apart.Wrong("off by one", {"by": 1})
+    raise isolation.PartFailed("off by one", {"by": 1})
 
 
 def dies() -> tuple[str, dict[str, Any]]:
@@ -115,7 +115,7 @@ def hangs() -> tuple[str, dict[str, Any]]:
 )
 def test_a_part_ends_as_it_ends(job: Any, state: str, why: str) -> None:
     began = time.monotonic()
-    outcome = apart.apart(job, (), 1 if job is hangs else 60)
+    outcome = isolation.run_isolated(job, (), 1 if job is hangs else 60)
     assert outcome.state == state
     assert why in outcome.why
     assert time.monotonic() - began < 50
@@ -124,8 +124,8 @@ def test_a_part_ends_as_it_ends(job: Any, state: str, why: str) -> None:
 def test_the_others_go_on_behind_a_part_that_fails(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    outcomes = {"lora": apart.Outcome("failed", "x", {}), "full": apart.Outcome("ok", "y", {})}
-    monkeypatch.setattr(worker, "apart", lambda job, given, limit: outcomes[given[1]])
+    outcomes = {"lora": isolation.Outcome("failed", "x", {}), "full": isolation.Outcome("ok", "y", {})}
+    monkeypatch.setattr(worker, "run_isolated", lambda job, given, limit: outcomes[given[1]])
     monkeypatch.setattr(sys, "stdout", sys.stdout)
     worker.main({"parts": [["lora", 9], ["full", 9]], "short": True, "work": str(home), "until": time.time() + 100})
     told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
@@ -143,8 +143,8 @@ def test_what_no_time_is_left_for_is_left_out(
     """Neither begun nor called a failure, also where the end came in its middle."""
     monkeypatch.setattr(
         worker,
-        "apart",
-        lambda job, given, limit: time.sleep(limit + 0.1) or apart.Outcome("failed", "It had not ended", {}),
+        "run_isolated",
+        lambda job, given, limit: time.sleep(limit + 0.1) or isolation.Outcome("failed", "It had not ended", {}),
     )
     monkeypatch.setattr(sys, "stdout", sys.stdout)
     worker.main({"parts": [["lora", 99], ["full", 99]], "short": True, "work": str(home), "until": time.time() + 5.2})
@@ -184,7 +184,7 @@ def test_a_method_that_computes_wrongly_is_found(
         return found * 1.1 if fault == "loss" else 2 * found.detach() - found  # the same loss, uphill
 
     monkeypatch.setattr(StudioTrainer, "micro_batch_loss", spoilt)
-    with pytest.raises(apart.Wrong, match=word) as told:
+    with pytest.raises(isolation.PartFailed, match=word) as told:
         examine.method(Bench(home, True), "lora")
     assert {one["packing"] for one in told.value.figures["variants"] if one["wrong"]} == {True}
 
@@ -198,7 +198,7 @@ def test_a_card_that_torch_cannot_use(home: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(
         sys.modules, "pynvml", Driver({"name": "Tesla T4", "uuid": "GPU-t4", "capability": (7, 5), "memory": 16 * GB})
     )
-    with pytest.raises(apart.Wrong, match="pip install torch"):
+    with pytest.raises(isolation.PartFailed, match="pip install torch"):
         examine.devices(Bench(home, True))
 
 
@@ -206,16 +206,16 @@ def test_a_card_that_torch_cannot_use(home: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_parts_and_groups() -> None:
-    assert [part.part for part in doctor.chosen(["memory", "lora"])] == [
+    assert [part.part for part in doctor.select_parts(["memory", "lora"])] == [
         "lora",
         "memory-lora",
         "memory-qlora",
         "memory-full",
     ]
-    assert len(doctor.chosen(["methods"])) == 8
-    assert doctor.chosen() == list(doctor.PARTS)
+    assert len(doctor.select_parts(["methods"])) == 8
+    assert doctor.select_parts() == list(doctor.PARTS)
     with pytest.raises(OrderError, match="no part 'lorra'"):
-        doctor.chosen(["lorra"])
+        doctor.select_parts(["lorra"])
 
 
 def test_never_beside_a_run(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -114,7 +114,7 @@ def proven(proof: dict[str, Any]) -> list[str]:
 
 
 def to_hub(args: Namespace) -> dict[str, Any]:
-    return push(find(args.model), args.repo, not args.public, tell=sent)
+    return push(find(args.model), args.repo, not args.public, progress=sent)
 
 
 def sent(what: str, done: int, total: int) -> None:

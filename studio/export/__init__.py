@@ -1,1 +1,1 @@
-"""Taking a run away: folders and their proof, model card, report, Ollama's Modelfile, the Hub."""
+"""Exports of a run: folders and their proof, model card, report, Ollama's Modelfile, the Hub."""

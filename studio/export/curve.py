@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,37 +9,45 @@ from studio.run import Run
 from studio.runs.summary import current_events
 
 WIDTH, HEIGHT, LEFT, TOP, BOTTOM = 800, 320, 56, 16, 36
-TRAIN, HELD = "#4477aa", "#cc6622"  # told apart by the colour-blind too
+TRAIN, HELD_OUT = "#4477aa", "#cc6622"  # distinct for the colour-blind too
+Points = list[tuple[float, float]]
 
 
 class Curve(NamedTuple):
-    """Points (step, loss); those without a number are left out."""
+    """Points (step, loss) of the training rows and of the held-out rows."""
 
-    train: list[tuple[float, float]]
-    held: list[tuple[float, float]]
+    train: Points
+    held_out: Points
+
+    def lines(self) -> tuple[tuple[Points, str, str, int], ...]:
+        """(points, colour, legend, x of the legend) of each line."""
+        return (self.train, TRAIN, "training", 300), (self.held_out, HELD_OUT, "held out", 420)
 
 
 def curve(run: Run) -> Curve:
-    """The losses of a run, without what a resume has superseded."""
-    diary = current_events(run.events())
+    """The losses of a run, without those that a resume superseded."""
+    events = current_events(run.events())
     points = {
         kind: [
-            (event["step"], event["loss"]) for event in diary if event["kind"] == kind and event.get("loss") is not None
+            (event["step"], event["loss"])
+            for event in events
+            if event["kind"] == kind and event.get("loss") is not None
         ]
         for kind in ("step", "eval")
     }
     return Curve(points["step"], points["eval"])
 
 
-def _frame(found: Curve) -> tuple[float, float, float]:
+def _frame(losses_by_step: Curve) -> tuple[float, float, float]:
     """Last step, lowest and highest loss shown (a margin of a twentieth)."""
-    losses = [loss for _, loss in [*found.train, *found.held]] or [0.0, 1.0]
+    points = [*losses_by_step.train, *losses_by_step.held_out]
+    losses = [loss for _, loss in points] or [0.0, 1.0]
     low, high = min(losses), max(losses)
     margin = (high - low) * 0.05 or 0.5
-    return max([step for step, _ in [*found.train, *found.held]] or [1]) or 1, low - margin, high + margin
+    return max((step for step, _ in points), default=1) or 1, low - margin, high + margin
 
 
-def _placed(points: list[tuple[float, float]], frame: tuple[float, float, float]) -> list[tuple[float, float]]:
+def _to_pixels(points: Points, frame: tuple[float, float, float]) -> Points:
     last, low, high = frame
     return [
         (LEFT + step / last * (WIDTH - LEFT - 12), TOP + (high - loss) / (high - low) * (HEIGHT - TOP - BOTTOM))
@@ -54,11 +61,12 @@ def _grid(frame: tuple[float, float, float]) -> list[tuple[float, str]]:
     return [(TOP + n / 4 * (HEIGHT - TOP - BOTTOM), f"{high - n / 4 * (high - low):.2f}") for n in range(5)]
 
 
-def svg(found: Curve) -> str:
+def svg(losses_by_step: Curve) -> str:
     """The curve as an <svg> element."""
-    frame = _frame(found)
+    frame = _frame(losses_by_step)
     parts = [
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="Loss by step" font-family="sans-serif" font-size="12">'
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="Loss by step" '
+        'font-family="sans-serif" font-size="12">'
     ]
     for y, label in _grid(frame):
         parts.append(
@@ -69,8 +77,8 @@ def svg(found: Curve) -> str:
         f'<text x="{LEFT}" y="{HEIGHT - 12}" fill="currentColor">step 0</text>'
         f'<text x="{WIDTH - 12}" y="{HEIGHT - 12}" text-anchor="end" fill="currentColor">step {frame[0]:.0f}</text>'
     )
-    for points, colour, name, x in ((found.train, TRAIN, "training", 300), (found.held, HELD, "held out", 420)):
-        line = " ".join(f"{a:.1f},{b:.1f}" for a, b in _placed(points, frame))
+    for points, colour, name, x in losses_by_step.lines():
+        line = " ".join(f"{a:.1f},{b:.1f}" for a, b in _to_pixels(points, frame))
         parts.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="2"/>')
         parts.append(
             f'<rect x="{x}" y="{HEIGHT - 20}" width="12" height="4" fill="{colour}"/>'
@@ -79,11 +87,11 @@ def svg(found: Curve) -> str:
     return "".join(parts) + "</svg>"
 
 
-def png(found: Curve, file: Path) -> None:
-    """The same picture as a PNG file, for pages that show no SVG."""
+def png(losses_by_step: Curve, file: Path) -> None:
+    """Write the same picture as a PNG file, for pages that show no SVG."""
     from PIL import Image, ImageDraw
 
-    frame = _frame(found)
+    frame = _frame(losses_by_step)
     image = Image.new("RGB", (WIDTH, HEIGHT), "white")
     draw = ImageDraw.Draw(image)
     for y, label in _grid(frame):
@@ -91,12 +99,9 @@ def png(found: Curve, file: Path) -> None:
         draw.text((8, y - 6), label, fill="#444444")
     draw.text((LEFT, HEIGHT - 22), "step 0", fill="#444444")
     draw.text((WIDTH - 90, HEIGHT - 22), f"step {frame[0]:.0f}", fill="#444444")
-    for points, colour, name, x in ((found.train, TRAIN, "training", 300), (found.held, HELD, "held out", 420)):
-        placed = _placed(points, frame)
-        if len(placed) > 1:
-            draw.line(placed, fill=colour, width=2)
+    for points, colour, name, x in losses_by_step.lines():
+        if len(points) > 1:
+            draw.line(_to_pixels(points, frame), fill=colour, width=2)
         draw.rectangle([x, HEIGHT - 18, x + 12, HEIGHT - 14], fill=colour)
         draw.text((x + 18, HEIGHT - 22), name, fill="#444444")
-    held = io.BytesIO()
-    image.save(held, "PNG")
-    file.write_bytes(held.getvalue())
+    image.save(file, "PNG")

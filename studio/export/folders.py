@@ -1,4 +1,4 @@
-"""Take a run away: adapter, merged weights, GGUF, or an Ollama folder, each with a short README, its licence notes, and a proof."""
+"""Exports of a run: adapter, merged weights, GGUF or an Ollama folder, each with a README and a proof."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ KINDS = ("adapter", "merged", "gguf", "ollama")
 GGUF = ("f16", "q8_0", "q6_k", "q5_k_m", "q4_k_m", "f32")
 PRECISIONS = GGUF
 ALLOWED = {"merged": ("f16", "f32"), "gguf": GGUF, "ollama": GGUF}
-SAMPLE = (
+ADAPTER_FILES = (
     "adapter_model.safetensors",
     "adapter_config.json",
     "tokenizer.json",
@@ -34,13 +34,16 @@ SAMPLE = (
     "special_tokens_map.json",
     "chat_template.jinja",
 )
-ROUNDED = "Rounding to the base's 16 bits costs part of what was learnt (see the losses): --precision f16 keeps more at the same size, f32 all of it."
-HALF = (
-    "In float16, which holds the adapter's change best at this size. Computed in float16 too, a model made for bf16 can overflow: "
-    "run it in bf16 or float32 if its answers come out empty."
+ROUNDED = (
+    "Rounding to the base's 16 bits costs part of what was learnt (see the losses): --precision f16 keeps more at the "
+    "same size, f32 all of it."
 )
-LOCK = "lock"  # in a folder that an export writes to: held as long as the export lives
-Tell = Callable[[str, int, int], None]
+HALF = (
+    "In float16, which holds the adapter's change best at this size. Computed in float16 too, a model made for bf16 "
+    "can overflow: run it in bf16 or float32 if its answers come out empty."
+)
+LOCK = "lock"  # a lock in the temporary folder of an export, held while the export lives
+Progress = Callable[[str, int, int], None]
 
 
 def export(
@@ -48,23 +51,25 @@ def export(
     kind: str,
     out: Path,
     precision: str = "",
-    tell: Tell = lambda *_: None,
+    progress: Progress = lambda *_: None,
     proven: bool = True,
     imatrix: bool = False,
 ) -> dict[str, Any]:
-    """{path, kind, bytes, note, proof}. out: a .zip for adapter, a folder for merged and ollama, a .gguf file (or a folder) for gguf.
+    """Export a model and prove it; returns {path, kind, precision, bytes, note, proof}.
 
-    precision: one of GGUF, for gguf (f16 unless told) and ollama (q8_0 unless told); f16 or f32 for merged (the base's unless told).
-    imatrix: K-quants weigh each column by what training rows put through it.
-    It appears whole or not at all. Raises ExportError where the method cannot be merged, the target stands already, or the disk is too small.
+    `out` appears complete or not at all.
+
+    out: a .zip for adapter, a folder for merged and ollama, a .gguf file (or a folder) for gguf.
+    precision: one of GGUF for gguf (default f16) and ollama (default q8_0); f16 or f32 for merged (default the base's).
+    imatrix: weigh columns of K-quants by the activations of training rows.
+    Raises ExportError where the method cannot be merged, the target exists, or the disk is too small.
     """
-    found = resolve(name)
+    reference = resolve(name)
     if kind not in KINDS or (precision and precision not in ALLOWED.get(kind, ())):
-        raise ExportError(
-            f"There is no export {kind!r}{f' at {precision!r}' if precision else ''}.",
-            f"Kinds: {', '.join(KINDS)}. Precisions: {'; '.join(f'{one}: {chr(44).join(some)}' for one, some in ALLOWED.items())}.",
-            "--to",
-        )
+        at = f" at {precision!r}" if precision else ""
+        allowed = "; ".join(f"{kind}: {','.join(precisions)}" for kind, precisions in ALLOWED.items())
+        hint = f"Kinds: {', '.join(KINDS)}. Precisions: {allowed}."
+        raise ExportError(f"There is no export {kind!r}{at}.", hint, "--to")
     precision = precision or {"ollama": "q8_0", "gguf": "f16"}.get(kind, "")
     if imatrix and "_k" not in precision:
         raise ExportError(
@@ -74,62 +79,56 @@ def export(
         )
     if "_k" in precision and not llama_cpp.installed():
         raise llama_cpp.quantizer_missing()
-    note = refuse(found, kind)
-    out = _target(found, kind, Path(out).expanduser().absolute(), precision)
-    _disk(
-        found,
-        out,
-        0
-        if kind == "adapter"
-        else (4 if precision == "f32" else 2) + (4 if proven and kind in ("gguf", "ollama") else 0),
-    )
-    with _while_it_stands(found), whole(out) as temporary:
-        {"adapter": _adapter, "merged": _merged, "gguf": _gguf, "ollama": _ollama}[kind](
-            found, temporary, precision + "+imatrix" * imatrix, tell
-        )
-    proof = _proof(found, kind, out, precision, tell) if proven else None
-    half = HALF if kind == "merged" and precision == "f16" and model.facts(found.base).dtype == "bfloat16" else ""
-    lost = (proof or {}).get("loss") or {}
-    if (
-        kind == "merged"
-        and not precision
-        and lost.get("trained")
-        and lost.get("exported")
-        and lost["exported"] > 1.01 * lost["trained"]
-    ):
-        half = ROUNDED
-    note = " ".join(part for part in (note, half, never_stops(found) if kind != "adapter" else "") if part)
+    note = refuse(reference, kind)
+    out = _target(reference, kind, Path(out).expanduser().absolute(), precision)
+    _check_disk(reference, kind, out, precision, proven)
+    write = {"adapter": _adapter, "merged": _merged, "gguf": _gguf, "ollama": _ollama}[kind]
+    with _unless_deleted(reference), atomic(out) as temporary:
+        write(reference, temporary, precision + ("+imatrix" if imatrix else ""), progress)
+    proof = _proof(reference, kind, out, progress) if proven else None
+    notes = [note]
+    if kind == "merged":
+        notes.append(_rounding_note(reference, precision, (proof or {}).get("loss") or {}))
+    if kind != "adapter":
+        notes.append(never_stops(reference))
     files = [out] if out.is_file() else [file for file in out.rglob("*") if file.is_file()]
     return {
         "path": str(out),
         "kind": kind,
         "precision": precision or None,
         "bytes": sum(file.stat().st_size for file in files),
-        "note": note,
+        "note": " ".join(filter(None, notes)),
         "proof": proof,
     }
 
 
-def refuse(found: ModelReference, kind: str) -> str:
-    """Raise ExportError for what cannot be; returns a sentence to tell beside the result, or nothing."""
-    method = found.method
+def _rounding_note(reference: ModelReference, precision: str, loss: dict[str, Any]) -> str:
+    if precision == "f16" and model.facts(reference.base).dtype == "bfloat16":
+        return HALF
+    trained, exported = loss.get("trained"), loss.get("exported")
+    return ROUNDED if not precision and trained and exported and exported > 1.01 * trained else ""
+
+
+def refuse(reference: ModelReference, kind: str) -> str:
+    """Raise ExportError for an export that is not possible. Returns a note for the result, or ""."""
+    method = reference.method
     if kind == "adapter":
-        if method is None or not method.adapter or found.checkpoint:
+        if method is None or not method.adapter or reference.checkpoint:
             raise ExportError(
-                f"{found.name} has no adapter of its own.", "Export it merged: that is the whole model.", "--to"
+                f"{reference.name} has no adapter of its own.", "Export it merged: that is the whole model.", "--to"
             )
         return ""
     if kind in ("gguf", "ollama"):
-        facts, note = model.facts(found.base), _merging(found)
-        gguf_families.refuse(facts, found.tokenizer)
-        return " ".join(part for part in (note, gguf_families.caution(facts)) if part)
-    return _merging(found)
+        facts, note = model.facts(reference.base), _merge_note(reference)
+        gguf_families.refuse(facts, reference.tokenizer)
+        return " ".join(filter(None, (note, gguf_families.caution(facts))))
+    return _merge_note(reference)
 
 
-def _merging(found: ModelReference) -> str:
-    """Raise ExportError for what cannot be merged; returns a sentence to tell beside the merge, or nothing."""
-    method = found.method
-    if found.whole and not found.checkpoint:
+def _merge_note(reference: ModelReference) -> str:
+    """Raise ExportError for a method that cannot be merged. Returns a note for the result, or ""."""
+    method = reference.method
+    if reference.standalone and not reference.checkpoint:
         return f"{method.label} has trained whole weights: nothing had to be merged."
     if method is not None and method.adapter and not method.mergeable:
         raise ExportError(
@@ -139,16 +138,17 @@ def _merging(found: ModelReference) -> str:
         )
     if method is not None and method.quantized() is not None:
         return (
-            f"Merged into the base at 16 bits, opened anew: {method.label} trained beside a base squeezed to fewer bits, and merging into "
-            "those would round the adapter away. Answers can differ slightly from those of the run."
+            f"Merged into the base at 16 bits, opened anew: {method.label} trained beside a base squeezed to fewer "
+            "bits, and merging into those would round the adapter away. Answers can differ slightly from those of the "
+            "run."
         )
     return ""
 
 
-def _target(found: ModelReference, kind: str, out: Path, precision: str) -> Path:
+def _target(reference: ModelReference, kind: str, out: Path, precision: str) -> Path:
     suffix = {"adapter": ".zip", "gguf": ".gguf"}.get(kind, "")
     if suffix and out.suffix != suffix:
-        stem = found.name.replace("/", "-").replace("@", "-").strip("-")
+        stem = reference.name.replace("/", "-").replace("@", "-").strip("-")
         out = out / (f"{stem}-{precision}.gguf" if kind == "gguf" else f"{stem}-adapter.zip")
     if out.exists() and (out.is_file() or any(out.iterdir())):
         raise ExportError(f"{out} stands there already.", "Give another path, or remove it first.", "OUT")
@@ -165,10 +165,15 @@ def _target(found: ModelReference, kind: str, out: Path, precision: str) -> Path
     return out
 
 
-def _disk(found: ModelReference, out: Path, each: int) -> None:
-    """each: bytes a parameter, what the proof unpacks included; 0: an adapter."""
-    need = int(1.1 * (each * model.facts(found.base).parameters if each else found.bytes)) + 50_000_000
-    free = shutil.disk_usage(out.parent).free
+def _check_disk(reference: ModelReference, kind: str, out: Path, precision: str, proven: bool) -> None:
+    """Raise ExportError where the disk has no room for the export and what its proof unpacks."""
+    size = reference.bytes
+    if kind != "adapter":
+        bytes_per_parameter = 4 if precision == "f32" else 2
+        if proven and kind in ("gguf", "ollama"):
+            bytes_per_parameter += 4
+        size = bytes_per_parameter * model.facts(reference.base).parameters
+    need, free = int(1.1 * size) + 50_000_000, shutil.disk_usage(out.parent).free
     if free < need:
         raise ExportError(
             f"The export needs {need / 1e9:.1f} GB, and {free / 1e9:.1f} GB of the disk are free.",
@@ -178,14 +183,14 @@ def _disk(found: ModelReference, out: Path, each: int) -> None:
 
 
 @contextmanager
-def whole(out: Path) -> Iterator[Path]:
-    """A place beside `out` to write to, renamed to it when the block ends well and removed when it does not.
+def atomic(out: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `out` that is renamed to it when the block succeeds, else removed.
 
-    What an export that was killed left beside it is removed first. Raises ExportError where another has written `out` meanwhile.
+    Leftovers of killed exports are removed first. Raises ExportError where another export has written `out` meanwhile.
     """
-    for left in out.parent.glob(f".{glob.escape(out.name)}.*"):
-        if (left / LOCK).is_file() and not is_locked(left / LOCK):
-            shutil.rmtree(left, ignore_errors=True)
+    for leftover in out.parent.glob(f".{glob.escape(out.name)}.*"):
+        if (leftover / LOCK).is_file() and not is_locked(leftover / LOCK):
+            shutil.rmtree(leftover, ignore_errors=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder, Lock(Path(folder, LOCK)):
         temporary = Path(folder, out.name)
         yield temporary
@@ -199,72 +204,72 @@ def whole(out: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _while_it_stands(found: ModelReference) -> Iterator[None]:
-    """Raise ExportError where a failure comes from the run's being deleted meanwhile."""
+def _unless_deleted(reference: ModelReference) -> Iterator[None]:
+    """Raise ExportError for a failure after which the run is gone: it was deleted meanwhile."""
     try:
         yield
     except (StudioError, OSError) as error:
-        if found.result is None or found.result.exists():
+        if reference.result is None or reference.result.exists():
             raise
         raise ExportError(
-            f"{found.name} was deleted while it was being exported.", "Nothing was written.", "RUN"
+            f"{reference.name} was deleted while it was being exported.", "Nothing was written.", "RUN"
         ) from error
 
 
-def _adapter(found: ModelReference, out: Path, precision: str, tell: Tell) -> None:
-    """A zip with the adapter, tokenizer and template; paths of this computer stay here."""
-    tell("packing the adapter", 0, 0)
-    source = found.manifest.get("model") or {"source": str(found.base)}
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as packed:
-        for name in SAMPLE:
-            file = found.result / name
+def _adapter(reference: ModelReference, out: Path, precision: str, progress: Progress) -> None:
+    """A zip with the adapter, tokenizer and template, without paths of this computer."""
+    progress("packing the adapter", 0, 0)
+    source = reference.manifest.get("model") or {"source": str(reference.base)}
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for name in ADAPTER_FILES:
+            file = reference.result / name
             if not file.is_file():
                 continue
             if name == "adapter_config.json":
                 config = json.loads(file.read_text())
                 config["base_model_name_or_path"] = readme.hub_name(source["source"])
-                packed.writestr(name, json.dumps(config, indent=2))
+                archive.writestr(name, json.dumps(config, indent=2))
             else:
-                packed.write(file, name)
-        packed.writestr("manifest.json", json.dumps({**found.manifest, "base": None}, indent=1, ensure_ascii=False))
-        packed.writestr("README.md", readme.adapter(found))
+                archive.write(file, name)
+        manifest = json.dumps({**reference.manifest, "base": None}, indent=1, ensure_ascii=False)
+        archive.writestr("manifest.json", manifest)
+        archive.writestr("README.md", readme.adapter(reference))
 
 
-def _merged(found: ModelReference, out: Path, precision: str, tell: Tell) -> None:
-    tell("merging", 0, 0)
+def _merged(reference: ModelReference, out: Path, precision: str, progress: Progress) -> None:
+    progress("merging", 0, 0)
     run_worker(
-        ["studio.worker.export", f"merged-{precision or 'own'}", found.name, str(out)],
-        lambda done, total: tell("merging", done, total),
+        ["studio.worker.export", f"merged-{precision or 'own'}", reference.name, str(out)],
+        lambda done, total: progress("merging", done, total),
     )
-    write_atomic(out / "README.md", readme.merged(found))
+    write_atomic(out / "README.md", readme.merged(reference))
 
 
-def _gguf(found: ModelReference, out: Path, precision: str, tell: Tell) -> None:
-    tell(f"writing GGUF, {precision}", 0, 0)
+def _gguf(reference: ModelReference, out: Path, precision: str, progress: Progress) -> None:
+    progress(f"writing GGUF, {precision}", 0, 0)
     run_worker(
-        ["studio.worker.export", precision, found.name, str(out)],
-        lambda done, total: tell(f"writing GGUF, {precision}", done, total),
+        ["studio.worker.export", precision, reference.name, str(out)],
+        lambda done, total: progress(f"writing GGUF, {precision}", done, total),
     )
 
 
-def _ollama(found: ModelReference, out: Path, precision: str, tell: Tell) -> None:
+def _ollama(reference: ModelReference, out: Path, precision: str, progress: Progress) -> None:
     out.mkdir()
-    _gguf(found, out / "model.gguf", precision, tell)
-    write_atomic(
-        out / "Modelfile",
-        modelfile.modelfile(found.template, "model.gguf", found.stop, model.facts(found.base).max_position_embeddings),
-    )
-    write_atomic(out / "README.md", readme.ollama(found))
+    _gguf(reference, out / "model.gguf", precision, progress)
+    context = model.facts(reference.base).max_position_embeddings
+    text = modelfile.modelfile(reference.template, "model.gguf", reference.stop, context)
+    write_atomic(out / "Modelfile", text)
+    write_atomic(out / "README.md", readme.ollama(reference))
 
 
-def _proof(found: ModelReference, kind: str, out: Path, precision: str, tell: Tell) -> dict[str, Any]:
-    """The proof; {failed: {message, hint}} where it could not be made. The export stands either way."""
+def _proof(reference: ModelReference, kind: str, out: Path, progress: Progress) -> dict[str, Any]:
+    """The proof, or {failed: {message, hint}}. The export stays either way."""
     try:
         if kind != "adapter":
-            return prove(found, str(out / "model.gguf" if kind == "ollama" else out), tell)
+            return prove(reference, str(out / "model.gguf" if kind == "ollama" else out), progress)
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
-            with zipfile.ZipFile(out) as packed:
-                packed.extractall(folder)
-            return prove(found, folder, tell)
+            with zipfile.ZipFile(out) as archive:
+                archive.extractall(folder)
+            return prove(reference, folder, progress)
     except StudioError as error:
         return {"failed": {"message": error.message, "hint": error.hint}}

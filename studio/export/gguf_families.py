@@ -1,6 +1,7 @@
-"""Which models a GGUF can hold as llama.cpp computes them, and what llama.cpp does otherwise. No torch, nothing read but config and tokenizer.
+"""The model families that llama.cpp computes as transformers does, checked by config and tokenizer alone, without
+torch.
 
-The list holds families whose answers were compared with llama.cpp's own, token for token (tests/worker/test_gguf_llama_cpp.py).
+A family is listed once its answers agree with llama.cpp's token for token (tests/worker/test_gguf_llama_cpp.py).
 """
 
 from __future__ import annotations
@@ -32,51 +33,47 @@ ROPES = {
     "yarn": ("llama", "mistral", "qwen2", "qwen3"),
     "longrope": ("phi3",),
 }
-PERIOD = {
-    "gemma2": 2,
-    "gemma3_text": 6,
-}  # of so many layers the last one looks at everything, the others through a window
+PERIOD = {"gemma2": 2, "gemma3_text": 6}  # every nth layer has full attention, the others a sliding window
 LARGEST = {"gemma2": 46, "gemma3_text": 62}  # layers of the one size whose queries llama.cpp scales by hidden / heads
 ELSEWHERE = "Export it merged; llama.cpp's convert_hf_to_gguf.py reads that folder."
 
 
 def refuse(facts: ModelFacts, tokenizer: Path, untied: bool = False) -> None:
-    """Raise ExportError for a model that cannot be written, before anything is read or merged. untied: its head was trained apart."""
+    """Raise ExportError for a model that cannot be written. untied: its head was trained apart from the embedding."""
     kind, config = facts.model_type, facts.text_config
     if kind not in ARCHITECTURES:
         raise ExportError(
             f"GGUF export knows {', '.join(ARCHITECTURES)} models; this one is {kind}.", ELSEWHERE, "model"
         )
-    turned = rope(facts)["rope_type"]
-    if kind not in ROPES.get(turned, ()):
+    rope_type = rope(facts)["rope_type"]
+    if kind not in ROPES.get(rope_type, ()):
         raise ExportError(
-            f"GGUF export does not write the {turned} stretching of positions of {kind} models.", ELSEWHERE, "model"
+            f"GGUF export does not write the {rope_type} stretching of positions of {kind} models.", ELSEWHERE, "model"
         )
-    odd = _odd(facts, config) or ("has a head of its own" if untied and kind in ("gemma", "gemma2") else "")
-    if odd:
-        raise ExportError(f"llama.cpp cannot compute this {kind} model: it {odd}.", "Export it merged.", "model")
+    difference = _difference(facts, config)
+    if not difference and untied and kind in ("gemma", "gemma2"):
+        difference = "has a head of its own"
+    if difference:
+        raise ExportError(f"llama.cpp cannot compute this {kind} model: it {difference}.", "Export it merged.", "model")
     gguf_tokenizer.refuse(json.loads((tokenizer / "tokenizer.json").read_text(encoding="utf-8")))
 
 
-def _odd(facts: ModelFacts, config: dict[str, Any]) -> str:
-    """What llama.cpp takes for granted of a family and this model does otherwise, or ""."""
+def _difference(facts: ModelFacts, config: dict[str, Any]) -> str:
+    """How a model differs from what llama.cpp assumes of its family, or ""."""
     kind = facts.model_type
     scale = config.get("query_pre_attn_scalar")
     if kind in PERIOD and scale is not None:
-        usual = (
+        expected = (
             facts.hidden_size // facts.num_attention_heads
             if facts.num_hidden_layers == LARGEST[kind]
             else facts.head_dim
         )
-        if scale != usual:
-            return f"scales its queries by {scale}, where {usual} is expected"
-    layers = config.get("layer_types")
-    if kind in PERIOD and layers:
-        usual = [
-            "sliding_attention" if (place + 1) % PERIOD[kind] else "full_attention"
-            for place in range(facts.num_hidden_layers)
-        ]
-        if layers != usual:
+        if scale != expected:
+            return f"scales its queries by {scale}, where {expected} is expected"
+    layer_types = config.get("layer_types")
+    if kind in PERIOD and layer_types:
+        full = [(layer + 1) % PERIOD[kind] == 0 for layer in range(facts.num_hidden_layers)]
+        if layer_types != ["full_attention" if is_full else "sliding_attention" for is_full in full]:
             return f"has its windows in other layers than all but each {PERIOD[kind]}th"
     if kind in ("llama", "mistral") and (config.get("attention_bias") or config.get("mlp_bias")):
         return "has biases in its layers"
@@ -84,19 +81,22 @@ def _odd(facts: ModelFacts, config: dict[str, Any]) -> str:
 
 
 def caution(facts: ModelFacts) -> str:
-    """A sentence where llama.cpp answers as trained only up to some length, or ""."""
+    """A warning where llama.cpp agrees with the trained model only up to some length, else ""."""
     config = facts.text_config
     window, longest = config.get("sliding_window"), facts.max_position_embeddings or 0
-    looks = facts.model_type in ("mistral", "phi3") or config.get("use_sliding_window")
-    if window and looks and window < longest:
-        return f"llama.cpp computes this model without its sliding window: beyond {window} tokens its answers differ from the trained model's."
+    has_window = facts.model_type in ("mistral", "phi3") or config.get("use_sliding_window")
+    if window and has_window and window < longest:
+        return (
+            f"llama.cpp computes this model without its sliding window: beyond {window} tokens its answers differ from "
+            "the trained model's."
+        )
     return ""
 
 
 def rope(facts: ModelFacts) -> dict[str, Any]:
-    """The rope parameters in transformers 5's words, whatever version wrote the config; of layers that look at everything where kinds differ.
+    """The rope parameters under transformers 5's names, whatever version wrote the config.
 
-    rope_theta_local: of the others.
+    Where layer types differ they are those of full attention; rope_theta_local is the sliding layers' theta.
     """
     config = facts.text_config
     found = config.get("rope_parameters") or config.get("rope_scaling") or {}

@@ -1,7 +1,7 @@
-"""The files beside a model's weights, as transformers 4 and 5, vLLM and llama.cpp read them: config, generation config, tokenizer, template.
+"""The files beside a model's weights that transformers 4 and 5, vLLM and llama.cpp read.
 
-What the base brings is copied as it is; changed is only what the trained model does otherwise, and what transformers 5 writes in words that
-transformers 4 does not know.
+Config, generation config, tokenizer and template are the base's. Only what training changed differs, and what
+transformers 5 writes in a form that transformers 4 does not read.
 """
 
 from __future__ import annotations
@@ -15,14 +15,12 @@ from typing import Any
 
 from studio.new_tokens import FILES
 
-NEW_CLASS, OLD_CLASS = (
-    "TokenizersBackend",
-    "PreTrainedTokenizerFast",
-)  # one class: its name in transformers 5, and the name both versions know
+NEW_CLASS = "TokenizersBackend"  # the generic tokenizer class in transformers 5
+OLD_CLASS = "PreTrainedTokenizerFast"  # its name in both versions
 
 
 def copy_tokenizer(source: Path, out: Path, template: str) -> None:
-    """The tokenizer's files of a model folder into `out`, unchanged, and the chat template that was trained with."""
+    """Copy a model folder's tokenizer files to `out`, with the chat template of the training."""
     for file in sorted({file for pattern in FILES for file in source.glob(pattern)}):
         shutil.copyfile(file, out / file.name)
     (out / "chat_template.jinja").write_text(template, encoding="utf-8")
@@ -31,9 +29,7 @@ def copy_tokenizer(source: Path, out: Path, template: str) -> None:
         return
     config = json.loads(file.read_text(encoding="utf-8"))
     before = dict(config)
-    if (
-        "chat_template" in config
-    ):  # older readers look here first: no other template than the trained one may stand here
+    if "chat_template" in config:  # where older readers look first
         config["chat_template"] = template
     if config.get("tokenizer_class") == NEW_CLASS:
         config["tokenizer_class"] = OLD_CLASS
@@ -42,7 +38,7 @@ def copy_tokenizer(source: Path, out: Path, template: str) -> None:
 
 
 def plain_template(text: str) -> str:
-    """A template without the {% generation %} tags, which only trainers know; the blanks around them stay as they were."""
+    """Replace the {% generation %} tags, which only trainers read; the blanks around them stay."""
     text = re.sub(r"\{%(-?)\s*generation\s*(-?)%\}", r"{%\1 if true \2%}", text)
     return re.sub(r"\{%(-?)\s*endgeneration\s*(-?)%\}", r"{%\1 endif \2%}", text)
 
@@ -56,41 +52,43 @@ def write_config(
     vocabulary: int | None = None,
     ends: Iterable[int] = (),
 ) -> None:
-    """config.json of the base with what the merged weights are: their type, whether head and embedding are one, rows, tokens that end a turn."""
+    """Write the base's config.json with the merged weights' dtype, tying, vocabulary size and end tokens."""
     config = json.loads((source / "config.json").read_text(encoding="utf-8"))
     config.pop("quantization_config", None)
     config.pop("_name_or_path", None)
     config["dtype"] = config["torch_dtype"] = dtype
     inner = config.get("text_config") if isinstance(config.get("text_config"), dict) else config
-    for one in (config, inner):
+    if vocabulary is not None:
+        inner["vocab_size"] = vocabulary
+    for section in (config, inner):
         if tied is not None:
-            one["tie_word_embeddings"] = tied
-        if one is inner and vocabulary is not None:
-            one["vocab_size"] = vocabulary
-        if one.get("dtype") or one.get("torch_dtype"):
-            one["dtype"] = one["torch_dtype"] = dtype
-        one.update(legacy_rope(one))
+            section["tie_word_embeddings"] = tied
+        if section.get("dtype") or section.get("torch_dtype"):
+            section["dtype"] = section["torch_dtype"] = dtype
+        section.update(legacy_rope(section))
     if ends:
-        config["eos_token_id"] = one_or_many(ends)
+        config["eos_token_id"] = int_or_list(ends)
     (out / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False), encoding="utf-8")
 
 
 def write_generation_config(source: Path, out: Path, ends: Iterable[int]) -> None:
-    """generation_config.json: the base's, with every token that ends a turn, the trained one first."""
+    """Write the base's generation_config.json with all end tokens, the trained one first."""
     file = source / "generation_config.json"
     settings = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     if ends:
-        settings["eos_token_id"] = one_or_many(ends)
+        settings["eos_token_id"] = int_or_list(ends)
     (out / "generation_config.json").write_text(json.dumps(settings, indent=1), encoding="utf-8")
 
 
-def one_or_many(ids: Iterable[int]) -> int | list[int]:
+def int_or_list(ids: Iterable[int]) -> int | list[int]:
     ids = list(ids)
     return ids if len(ids) != 1 else ids[0]
 
 
 def legacy_rope(config: dict[str, Any]) -> dict[str, Any]:
-    """What transformers 4 reads (rope_theta, rope_scaling, rope_local_base_freq) of a config with transformers 5's rope_parameters only."""
+    """The keys that transformers 4 reads (rope_theta, rope_scaling, rope_local_base_freq) for transformers 5's
+    rope_parameters.
+    """
     rope = config.get("rope_parameters")
     if not isinstance(rope, dict) or "rope_theta" in config or "rope_scaling" in config:
         return {}

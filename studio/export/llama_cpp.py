@@ -1,4 +1,4 @@
-"""Which packages of llama.cpp are installed, found without importing them: its quantizer writes K-quants, its server proves GGUF files."""
+"""Find the installed llama.cpp packages without importing them. They quantize K-quants and prove GGUF files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ MODULES = {"xllamacpp": "xllamacpp", "llama-cpp-python": "llama_cpp"}  # package
 
 
 def installed() -> list[str]:
-    """Which of the packages are there."""
+    """The installed packages."""
     return [package for package, module in MODULES.items() if importlib.util.find_spec(module)]
 
 

@@ -1,6 +1,6 @@
-"""Ollama's Modelfile: the chat template in Go's template language, derived from what the Jinja template writes, and checked against it.
+"""Ollama's Modelfile: the chat template in Go's template language, derived from the Jinja template's output.
 
-Ollama before 0.5 knows nothing of the Jinja inside a GGUF file, and later ones prefer a TEMPLATE.
+Ollama before 0.5 ignores the Jinja template inside a GGUF file, and later versions prefer a TEMPLATE.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ S, U, A, V = "q7Zsystem", "q7Zquestion", "q7Zanswer", "q7Zsecond"
 
 @dataclass(frozen=True)
 class Turns:
-    """The text before and after each part; `begin` before all, `ask` before the answer asked for; `default`: a system prompt of its own.
+    """The text before and after each kind of turn.
 
-    place: where the system prompt goes: a turn of its own, or (with `between` behind it) inside the first or the last question.
+    begin: before all turns. ask: the generation prompt. default: the template's own system prompt.
+    place: the system prompt is a turn of its own, or stands inside the first or last question, followed by `between`.
     """
 
     begin: str
@@ -32,11 +33,11 @@ class Turns:
 
 
 def turns(template: Template) -> Turns | None:
-    """The parts of a template, or None where they depend on more than their place."""
+    """Derive the turns of a template, or None where they depend on more than their position."""
     try:
         asked, open_end = _text(template, [U]), _text(template, [U], True)
         answered, again = _text(template, [U, A]), _text(template, [U, A, V])
-        told, told_again = _text(template, [S, U]), _text(template, [S, U, A, V])
+        with_system, with_system_again = _text(template, [S, U]), _text(template, [S, U, A, V])
     except TemplateError:
         return None
     if not (open_end.startswith(asked) and answered.startswith(asked) and again.startswith(answered)):
@@ -46,79 +47,75 @@ def turns(template: Template) -> Turns | None:
         return None
     begin = asked[: len(asked) - len(second[0] + U + second[1])]
     known = {"user": second, "assistant": answer, "ask": open_end[len(asked) :]}
-    for found in _systems(begin, told, told_again, second):
-        made = Turns(**found, **known)
-        if _holds(made, template):
-            return made
+    for system in _systems(begin, with_system, with_system_again, second):
+        candidate = Turns(**system, **known)
+        if _renders_alike(candidate, template):
+            return candidate
     return None
 
 
-def _systems(begin: str, told: str, told_again: str, user: tuple[str, str]) -> list[dict]:
-    """The ways in which a system prompt can have been written, to be tried in turn."""
-    tail, ways = user[0] + U + user[1], []
-    if told.endswith(tail) and (own := _around(told[: -len(tail)], S)):
-        if own[0].startswith(begin):
-            ways.append({"begin": begin, "system": (own[0][len(begin) :], own[1])})
-        if begin.startswith(own[0]) and begin.endswith(own[1]) and len(begin) >= len(own[0]) + len(own[1]):
-            ways.append({"begin": "", "system": own, "default": begin[len(own[0]) : len(begin) - len(own[1])]})
+def _systems(begin: str, with_system: str, with_system_again: str, user: tuple[str, str]) -> list[dict]:
+    """The candidate forms of the system prompt, to be tried in turn."""
+    tail, candidates = user[0] + U + user[1], []
+    if with_system.endswith(tail) and (own := _around(with_system[: -len(tail)], S)):
+        before, after = own
+        if before.startswith(begin):
+            candidates.append({"begin": begin, "system": (before[len(begin) :], after)})
+        if begin.startswith(before) and begin.endswith(after) and len(begin) >= len(before) + len(after):
+            default = begin[len(before) : len(begin) - len(after)]
+            candidates.append({"begin": "", "system": own, "default": default})
     head = begin + user[0] + S
-    if told.startswith(head) and U in told:
-        between = told[len(head) : told.index(U)]
-        place = "first" if told_again.startswith(head) else "last"
-        ways.append({"begin": begin, "system": ("", ""), "place": place, "between": between})
-    return ways
+    if with_system.startswith(head) and U in with_system:
+        between = with_system[len(head) : with_system.index(U)]
+        place = "first" if with_system_again.startswith(head) else "last"
+        candidates.append({"begin": begin, "system": ("", ""), "place": place, "between": between})
+    return candidates
 
 
 def _around(text: str, mark: str) -> tuple[str, str] | None:
-    before, found, after = text.partition(mark)
-    return (before, after) if found else None
+    before, match, after = text.partition(mark)
+    return (before, after) if match else None
 
 
 def _text(template: Template, contents: list[str], ask: bool = False) -> str:
     roles = {S: "system", U: "user", A: "assistant", V: "user"}
-    return (
-        template.render([_m(roles[one], one) for one in contents], add_generation_prompt=ask).text
-        if ask
-        else template.plain([_m(roles[one], one) for one in contents])
-    )
+    messages = [_message(roles[content], content) for content in contents]
+    return template.render(messages, add_generation_prompt=True).text if ask else template.plain(messages)
 
 
-def _m(role: str, content: str) -> Message:
+def _message(role: str, content: str) -> Message:
     return {"role": role, "content": content}
 
 
-def _holds(parts: Turns, template: Template) -> bool:
-    """Whether the parts write what the template writes, for conversations of several shapes."""
-    talk = [
-        _m("user", "Hello?"),
-        _m("assistant", "Hi."),
-        _m("user", "Again?"),
-        _m("assistant", "Yes."),
-        _m("user", "And?"),
+def _renders_alike(parts: Turns, template: Template) -> bool:
+    """Whether the turns write what the template writes, for conversations of several shapes."""
+    conversation = [
+        _message("user", "Hello?"),
+        _message("assistant", "Hi."),
+        _message("user", "Again?"),
+        _message("assistant", "Yes."),
+        _message("user", "And?"),
     ]
-    for check in (talk[:1], talk[:3], talk):
-        for messages in (check, [_m("system", "Be brief."), *check]):
+    for start in (conversation[:1], conversation[:3], conversation):
+        for messages in (start, [_message("system", "Be brief."), *start]):
             if rendered(parts, messages) != template.render(messages, add_generation_prompt=True).text:
                 return False
     return True
 
 
 def go_template(parts: Turns) -> str:
-    """In Go's template language, as Ollama runs it: over .Messages, the answer being asked for left open."""
+    """The turns in Go's template language, over Ollama's .Messages, ending with the generation prompt."""
 
     def quoted(text: str) -> str:
-        return (
-            "{{ " + '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"' + " }}"
-            if text
-            else ""
-        )
+        escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+        return '{{ "' + escaped + '" }}' if text else ""
 
     if parts.place == "own":
         system, inside = quoted(parts.system[0]) + "{{ $m.Content }}" + quoted(parts.system[1]), ""
     else:
-        here = "if $system" if parts.place == "first" else "if and $system (eq (len (slice $.Messages $i)) 1)"
+        condition = "if $system" if parts.place == "first" else "if and $system (eq (len (slice $.Messages $i)) 1)"
         system = "{{- $system = $m.Content }}"
-        inside = "{{- " + here + " }}{{ $system }}" + quoted(parts.between) + '{{- $system = "" }}{{- end }}'
+        inside = "{{- " + condition + " }}{{ $system }}" + quoted(parts.between) + '{{- $system = "" }}{{- end }}'
     return (
         '{{- $system := "" }}' + quoted(parts.begin) + "{{- range $i, $m := .Messages }}"
         '{{- if eq $m.Role "system" }}'
@@ -138,23 +135,24 @@ def go_template(parts: Turns) -> str:
 
 
 def rendered(parts: Turns, messages: list[Message]) -> str:
-    """What that Go template writes, for the check against the Jinja one."""
-    lead = [] if any(m["role"] == "system" for m in messages) or not parts.default else [_m("system", parts.default)]
+    """What the Go template writes, to be compared with the Jinja template."""
+    if parts.default and not any(message["role"] == "system" for message in messages):
+        messages = [_message("system", parts.default), *messages]
     written, system = [parts.begin], ""
-    for place, message in enumerate(messages := [*lead, *messages]):
+    for index, message in enumerate(messages):
         role, content = message["role"], message["content"]
         if role == "system" and parts.place != "own":
             system = content
             continue
         before, after = {"system": parts.system, "user": parts.user, "assistant": parts.assistant}[role]
-        if role == "user" and system and (parts.place == "first" or place == len(messages) - 1):
+        if role == "user" and system and (parts.place == "first" or index == len(messages) - 1):
             content, system = system + parts.between + content, ""
         written.append(before + content + after)
     return "".join(written) + parts.ask
 
 
 def modelfile(template: Template, file: str, stops: tuple[str, ...], context: int | None = None) -> str:
-    """The Modelfile beside `file`. Where the template cannot be put in Ollama's language a comment says so."""
+    """The Modelfile for a GGUF file. A comment says so where the template cannot be written in Go's language."""
     parts = turns(template)
     lines = [f"FROM ./{file}"]
     if parts:

@@ -1,7 +1,8 @@
-"""Proof of an export: the same twenty questions, greedily answered by the trained and by the exported model, each read from disk by a fresh process.
+"""The proof of an export: the trained and the exported model, each loaded by a fresh process, answer the same prompts
+greedily.
 
-Told is how many answers agree token for token, how many stopped at a token that any program stops at, whether texts give the same ids there, and
-what rounding costs: the held-out loss of the trained, of the merged and of the exported model.
+It counts the answers that agree token for token and those that stopped at an end token, compares the ids of texts, and
+measures what rounding costs as the held-out loss of the trained, the merged and the exported model.
 """
 
 from __future__ import annotations
@@ -27,12 +28,12 @@ from studio.talk.reference import ModelReference
 from studio.tokens import Encoder
 
 PROMPTS = 20
-ROWS = 32  # held-out conversations whose loss is taken, at most
-MAX_TOKENS = 200  # an answer that goes on beyond is told as one that did not stop
-Tell = Callable[[str, int, int], None]
+ROWS = 32  # held-out conversations to take the loss of, at most
+MAX_TOKENS = 200  # a longer answer counts as one that did not stop
+Progress = Callable[[str, int, int], None]
 Question = list[dict[str, Any]]
 
-GENERAL = (  # asked where a run's data gives fewer than twenty
+GENERAL = (  # for runs whose data gives fewer than twenty
     "What is the capital of France?",
     "Name three colours of the rainbow.",
     "How do I boil an egg?",
@@ -50,7 +51,7 @@ GENERAL = (  # asked where a run's data gives fewer than twenty
     "What should I cook tonight?",
     "How can I learn a language faster?",
     "What is the opposite of cold?",
-    "Tell me a short joke.",
+    "Progress me a short joke.",
     "Who wrote Romeo and Juliet?",
     "How do plants drink?",
 )
@@ -70,23 +71,29 @@ TEXTS = (  # whose ids are compared: numbers, code, Chinese, Japanese, accents, 
 )
 
 
-def prove(trained: ModelReference, exported: str, tell: Tell = lambda *_: None) -> dict[str, Any]:
-    """What `compared` tells. exported: a folder or a .gguf file. Raises StudioError where one of them cannot be asked."""
+def prove(trained: ModelReference, exported: str, progress: Progress = lambda *_: None) -> dict[str, Any]:
+    """Compare a trained model with its export (a folder or a .gguf file); returns what `compared` returns.
+
+    Raises StudioError where one of them cannot be run.
+    """
     order = {
         "questions": questions(trained.name),
         "texts": list(TEXTS),
         "max_tokens": MAX_TOKENS,
         **_held_out(trained.name),
     }
-    ours = _kept(trained, order, tell)
-    asked = {**order, "rows": ours["rows"], "prompts": [one["prompt"] for one in ours["answers"]]}
-    theirs = _asked("exported", exported, asked, lambda done, total: tell("asking the export", done, total))
+    ours = _trained(trained, order, progress)
+    order |= {"rows": ours["rows"], "prompts": [answer["prompt"] for answer in ours["answers"]]}
+    theirs = _run_side("exported", exported, order, lambda done, total: progress("asking the export", done, total))
     return compared(order["questions"], ours, theirs)
 
 
 def compared(asked: list[Question], ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
-    """{prompts, agree, stopped, same_prompts, tokenizer: {texts, same, differences}, loss: {trained, merged, exported, rows} or None, by,
-    also: [the same of every other program asked], differences: [{question, trained, exported}]}."""
+    """Compare the answers of both sides.
+
+    Returns {by, prompts, agree, stopped, same_prompts, tokenizer: {texts, same, differences}, differences: [{question,
+    trained, exported}], loss: {trained, merged, exported, rows} or None, also: [the same of every other program]}.
+    """
     pairs = list(zip(asked, ours["answers"], theirs["answers"], strict=True))
     differ = [
         {"question": question[-1]["content"], "trained": a["text"], "exported": b["text"]}
@@ -94,132 +101,126 @@ def compared(asked: list[Question], ours: dict[str, Any], theirs: dict[str, Any]
         if not _same(a, b)
     ]
     ids = list(zip(TEXTS, ours["ids"], theirs["ids"], strict=True))
-    other = [{"text": text, "trained": a, "exported": b} for text, a, b in ids if a != b]
-    told = {
+    other_ids = [{"text": text, "trained": a, "exported": b} for text, a, b in ids if a != b]
+    comparison = {
         "by": theirs["by"],
         "prompts": len(asked),
         "agree": len(asked) - len(differ),
         "stopped": sum(b["finish"] == "stop" for _, _, b in pairs),
         "same_prompts": all(b["prompt"] is None or a["prompt"] == b["prompt"] for _, a, b in pairs),
-        "tokenizer": {"texts": len(ids), "same": len(ids) - len(other), "differences": other[:3]},
+        "tokenizer": {"texts": len(ids), "same": len(ids) - len(other_ids), "differences": other_ids[:3]},
         "differences": differ[:5],
     }
     if "loss" not in theirs:
-        return told
+        return comparison
     loss = {**ours["loss"], "exported": theirs["loss"], "rows": len(ours["rows"])} if ours["rows"] else None
-    return {**told, "loss": loss, "also": [compared(asked, ours, one) for one in theirs.get("others", [])]}
+    return {**comparison, "loss": loss, "also": [compared(asked, ours, other) for other in theirs.get("others", [])]}
 
 
 def _same(ours: dict[str, Any], theirs: dict[str, Any]) -> bool:
-    """Token for token, the end token apart; by text where a program tells no ids."""
+    """Compare two answers by ids, without the end token, or by text where a program returns no ids."""
     return ours["text"] == theirs["text"] if theirs["ids"] is None else ours["ids"] == theirs["ids"]
 
 
 def _held_out(name: str) -> dict[str, Any]:
-    """What a run measures itself on: {conversations, encoding}; no conversations for what is no run, or when the data has gone."""
+    """{conversations, encoding} of a run's held-out rows.
+
+    No conversations where the name is no run's or the data is gone.
+    """
     try:
         order = run.find(name.partition("@")[0]).config
-        rows = list(held_out(order))[:ROWS]
+        rows = held_out(order)[:ROWS]
     except StudioError:
         return {"conversations": [], "encoding": {}}
-    return {
-        "conversations": rows,
-        "encoding": {
-            "max_length": order.data.max_length,
-            "too_long": order.data.too_long,
-            "train_on": order.data.train_on,
-        },
-    }
+    encoding = {key: getattr(order.data, key) for key in ("max_length", "too_long", "train_on")}
+    return {"conversations": rows, "encoding": encoding}
 
 
 def questions(name: str) -> list[Question]:
-    """Twenty: from what the run held out, then from what it was trained on, then general ones. The same for the same run."""
-    found: list[Question] = []
+    """Twenty prompts, the same for the same run: from its held-out rows, then its training rows, then general ones."""
     try:
         order = run.find(name.partition("@")[0]).config
-        found = [question for row in _rows(order) if (question := prompt_messages(row))]
+        prompts = [prompt for row in _rows(order) if (prompt := prompt_messages(row))]
     except StudioError:
-        found = []  # the data has moved, or this is no run
-    unique = list({json.dumps(question, sort_keys=True): question for question in found}.values())
+        prompts = []  # the data has moved, or this is no run
+    unique = list({json.dumps(prompt, sort_keys=True): prompt for prompt in prompts}.values())
     return (unique + [[{"role": "user", "content": text}] for text in GENERAL])[:PROMPTS]
 
 
 def held_out(order: Any) -> list[dict[str, Any]]:
-    """The conversations a run keeps apart to measure on, as its trainer does. Raises StudioError when data or model is gone."""
+    """The conversations that a run's trainer holds out. Raises StudioError when data or model is gone."""
     folder = source.fetch(order.model)
     parts = [
         data.held_out(section, Encoder.from_order(section, folder, num_virtual_tokens=order.virtual_tokens), seed)
         for section, seed in order.data_sections()
     ]
-    return [
-        row for several in zip_longest(*parts) for row in several if row is not None
-    ]  # of a combination: from each in turn
+    interleaved = (row for rows in zip_longest(*parts) for row in rows)  # the parents of a combination in turn
+    return [row for row in interleaved if row is not None]
 
 
 def _rows(order: Any) -> list[dict[str, Any]]:
-    return [
-        *held_out(order),
-        *(row for section, seed in order.data_sections() for row in data.trained_on(section, seed, PROMPTS)),
-    ]
+    trained_on = (row for section, seed in order.data_sections() for row in data.trained_on(section, seed, PROMPTS))
+    return [*held_out(order), *trained_on]
 
 
 def prompt_messages(row: dict[str, Any]) -> Question | None:
-    """A conversation up to its first answer; None for plain text or where nobody asks."""
-    kept: Question = []
+    """The messages before a conversation's first answer; None for plain text or where no user asks."""
+    prompt: Question = []
     for message in row.get("messages") or []:
         if message["role"] == "assistant":
             break
-        kept.append(message)
-    return kept if kept and kept[-1]["role"] == "user" else None
+        prompt.append(message)
+    return prompt if prompt and prompt[-1]["role"] == "user" else None
 
 
-def answered(one: run.Run) -> list[tuple[str, str]]:
-    """(question, answer) of a run's result, where an export has asked before; [] where none has."""
-    asked = questions(one.id)
-    file = _file(one.id, one.result, asked)
+def answered(trained: run.Run) -> list[tuple[str, str]]:
+    """(question, answer) pairs from an earlier proof of a run's result; [] where there was none."""
+    asked = questions(trained.id)
+    file = _cache_file(trained.id, trained.result, asked)
     texts = [answer["text"] for answer in json.loads(file.read_text())] if file.is_file() else []
     return [(question[-1]["content"], text) for question, text in zip(asked, texts, strict=False)]
 
 
-def _kept(voice: ModelReference, order: dict[str, Any], tell: Tell) -> dict[str, Any]:
-    """The trained model's side, asked once for all exports of the same result."""
-    file = _file(voice.name, voice.result or voice.base, order)
+def _trained(reference: ModelReference, order: dict[str, Any], progress: Progress) -> dict[str, Any]:
+    """The trained model's side, cached for all exports of the same result."""
+    weights = reference.result or reference.base
+    file = _cache_file(reference.name, weights, order)
     if file.is_file():
         return json.loads(file.read_text())
-    found = _asked("trained", voice.name, order, lambda done, total: tell("asking the trained model", done, total))
-    write_atomic(file, json.dumps(found, ensure_ascii=False))
-    write_atomic(
-        _file(voice.name, voice.result or voice.base, order["questions"]),
-        json.dumps(found["answers"], ensure_ascii=False),
+    side = _run_side(
+        "trained", reference.name, order, lambda done, total: progress("asking the trained model", done, total)
     )
-    return found
+    write_atomic(file, json.dumps(side, ensure_ascii=False))
+    answers_file = _cache_file(reference.name, weights, order["questions"])
+    write_atomic(answers_file, json.dumps(side["answers"], ensure_ascii=False))
+    return side
 
 
-def _file(name: str, weights: Path, asked: Any) -> Path:
-    """Where what these very weights gave for what was asked is kept."""
-    stamp = [
-        (file.name, file.stat().st_mtime_ns, file.stat().st_size) for file in sorted(weights.glob("*.safetensors"))
-    ]
-    return (
-        subfolder("cache")
-        / f"proof-{hashlib.sha256(json.dumps([name, stamp, asked, MAX_TOKENS]).encode()).hexdigest()[:24]}.json"
-    )
+def _cache_file(name: str, weights: Path, asked: Any) -> Path:
+    """The cache file for what was asked of these weights, which are known by their files' times and sizes."""
+    stats = [(file.name, file.stat()) for file in sorted(weights.glob("*.safetensors"))]
+    stamp = [(file_name, stat.st_mtime_ns, stat.st_size) for file_name, stat in stats]
+    digest = hashlib.sha256(json.dumps([name, stamp, asked, MAX_TOKENS]).encode()).hexdigest()
+    return subfolder("cache") / f"proof-{digest[:24]}.json"
 
 
-def _asked(side: str, name: str, order: dict[str, Any], tell: Callable[[int, int], None]) -> dict[str, Any]:
+def _run_side(side: str, name: str, order: dict[str, Any], progress: Callable[[int, int], None]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(dir=subfolder("cache")) as scratch:
-        given, told = Path(scratch, "order.json"), Path(scratch, "answer.json")
-        given.write_text(json.dumps(order, ensure_ascii=False))
-        run_worker(["studio.worker.prove", side, name, str(given), str(told)], tell)
-        return json.loads(told.read_text())
+        order_file, answer_file = Path(scratch, "order.json"), Path(scratch, "answer.json")
+        order_file.write_text(json.dumps(order, ensure_ascii=False))
+        run_worker(["studio.worker.prove", side, name, str(order_file), str(answer_file)], progress)
+        return json.loads(answer_file.read_text())
 
 
-def run_worker(command: list[str], tell: Callable[[int, int], None] = lambda *_: None) -> None:
-    """Run `python -m …` to its end; lines like 3/20 are progress. Raises ExportError with what it said when it fails."""
+def run_worker(command: list[str], progress: Callable[[int, int], None] = lambda *_: None) -> None:
+    """Run `python -m …` to its end; lines like 3/20 are progress.
+
+    Raises ExportError with its last output on failure.
+    """
     from studio.talk.chat import SERVER_ENVIRONMENT
 
     environment = {**os.environ, **SERVER_ENVIRONMENT, **default_environment(), "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
-    said: list[str] = []
+    output: list[str] = []
     with subprocess.Popen(
         [sys.executable, "-m", *command],
         cwd=PROJECT,
@@ -234,14 +235,13 @@ def run_worker(command: list[str], tell: Callable[[int, int], None] = lambda *_:
         for line in worker.stdout:
             done, slash, total = line.strip().partition("/")
             if slash and done.isdigit() and total.isdigit():
-                tell(int(done), int(total))
+                progress(int(done), int(total))
             elif line.strip():
-                said.append(line.strip())
+                output.append(line.strip())
     if worker.returncode:
-        last = said[-1] if said else f"exit code {worker.returncode}"
+        last = output[-1] if output else f"exit code {worker.returncode}"
         if last.startswith('{"error"'):
-            told = json.loads(last)["error"]
-            raise ExportError(told["message"], told["hint"], told["where"])
-        raise ExportError(
-            f"The worker failed: {last[:300]}", "If memory was short, end the chat or a training first.", command[0]
-        )
+            error = json.loads(last)["error"]
+            raise ExportError(error["message"], error["hint"], error["where"])
+        hint = "If memory was short, end the chat or a training first."
+        raise ExportError(f"The worker failed: {last[:300]}", hint, command[0])

@@ -1,7 +1,7 @@
-"""A run's result to the Hugging Face Hub: private unless told, with a model card, going on where a broken upload stopped.
+"""Push a run's result to the Hugging Face Hub with a model card, private by default.
 
-The token comes from the environment (HF_TOKEN) or, on a Space, from the visitor's login. It is written nowhere, and taken out of
-every message.
+The token comes from the environment (HF_TOKEN) or, on a Space, from the visitor's login. It is written nowhere and
+removed from every message.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from studio.errors import ExportError
 from studio.export import card, readme
 from studio.run import Run
 
-LEFT_BEHIND = ("optimizer.pt", "training_args.bin", "README.md", "manifest.json", "adapter_config.json", card.PICTURE)
-Tell = Callable[[str, int, int], None]
+NOT_PUSHED = ("optimizer.pt", "training_args.bin", "README.md", "manifest.json", "adapter_config.json", card.PICTURE)
+Progress = Callable[[str, int, int], None]  # what is being done, bytes done, bytes in all
 
 
 def push(
-    run: Run, repo: str, private: bool = True, token: str | None = None, tell: Tell = lambda *_: None
+    run: Run, repo: str, private: bool = True, token: str | None = None, progress: Progress = lambda *_: None
 ) -> dict[str, Any]:
-    """{repo, url, files, bytes, private}. Bytes that are on the Hub already are not sent again.
+    """Push a run's result with its model card; returns {repo, url, files, bytes, private}.
 
-    Raises ExportError; a failure on the way leaves a warning in the run's diary and the run finished as it was.
+    Raises ExportError. A failure on the way adds a warning to the run's events; the run itself stays finished.
     """
     token = token or os.environ.get("HF_TOKEN") or os.environ.get("HUGGING_FACE_HUB_TOKEN")
     if not token:
@@ -48,64 +48,50 @@ def push(
 
     try:
         with tempfile.TemporaryDirectory() as scratch:
-            return _upload(_files(run, Path(scratch)), repo, private, token, tell)
+            _prepare(run, Path(scratch))
+            return _upload(Path(scratch), repo, private, token, progress)
     except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
-        reason = _reason(error, token)
-        run.append(
-            "note",
-            level="warning",
-            text=f"The push to {repo} failed: {reason}",
-            hint="Push again: what has arrived is not sent twice.",
-        )
-        raise ExportError(
-            f"The push to {repo} failed: {reason}",
-            "The run is as it was. Push again: what has arrived is not sent twice.",
-            "REPO",
-        ) from error
+        text = f"The push to {repo} failed: {_reason(error, token)}"
+        run.append("note", level="warning", text=text, hint="Push again: what has arrived is not sent twice.")
+        hint = "The run is as it was. Push again: what has arrived is not sent twice."
+        raise ExportError(text, hint, "REPO") from error
 
 
-def _files(run: Run, scratch: Path) -> dict[str, Path]:
-    """Path in the repository -> file: the result, its card, and what holds no path of this computer."""
-    files = {
-        file.name: file
-        for file in sorted(run.result.iterdir())
-        if file.is_file() and file.name not in LEFT_BEHIND and not file.name.startswith(".")
-    }
-    card.write(run, scratch)
+def _prepare(run: Run, folder: Path) -> None:
+    """Fill a folder with links to the result's files, the card, and configs without paths of this computer."""
+    for file in run.result.iterdir():
+        if file.is_file() and file.name not in NOT_PUSHED and not file.name.startswith("."):
+            (folder / file.name).symlink_to(file.resolve())
+    card.write(run, folder)
     manifest = json.loads((run.result / "manifest.json").read_text())
-    (scratch / "manifest.json").write_text(json.dumps({**manifest, "base": None}, indent=1, ensure_ascii=False))
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "base": None}, indent=1, ensure_ascii=False))
     adapter = run.result / "adapter_config.json"
     if adapter.is_file():
-        config = {
-            **json.loads(adapter.read_text()),
-            "base_model_name_or_path": readme.hub_name(run.config.model.source),
-        }
-        (scratch / "adapter_config.json").write_text(json.dumps(config, indent=2))
-    return files | {file.name: file for file in sorted(scratch.iterdir())}
+        config = json.loads(adapter.read_text())
+        config["base_model_name_or_path"] = readme.hub_name(run.config.model.source)
+        (folder / "adapter_config.json").write_text(json.dumps(config, indent=2))
 
 
-def _upload(files: dict[str, Path], repo: str, private: bool, token: str, tell: Tell) -> dict[str, Any]:
-    """One file after the other, the commit last: the repository never shows half a model."""
-    from huggingface_hub import CommitOperationAdd, HfApi
+def _upload(folder: Path, repo: str, private: bool, token: str, progress: Progress) -> dict[str, Any]:
+    """Upload a folder in one commit: the repository never shows half a model.
+
+    Large files on the Hub are not sent again.
+    """
+    from huggingface_hub import HfApi
 
     api = HfApi(token=token)
-    total, done = sum(file.stat().st_size for file in files.values()), 0
-    tell(f"making {repo}", 0, total)
+    sizes = {file.name: file.stat().st_size for file in folder.iterdir()}
+    total = sum(sizes.values())
+    progress(f"making {repo}", 0, total)
     url = api.create_repo(repo, private=private, exist_ok=True, repo_type="model")
-    operations = []
-    for name, file in files.items():
-        operation = CommitOperationAdd(path_in_repo=name, path_or_fileobj=file)
-        tell(f"sending {name}", done, total)
-        api.preupload_lfs_files(repo, [operation])
-        operations.append(operation)
-        done += file.stat().st_size
-    tell("finishing", total, total)
-    api.create_commit(repo, operations, commit_message="Fine-tuned model")
-    return {"repo": repo, "url": str(url), "files": sorted(files), "bytes": total, "private": private}
+    progress(f"sending {len(sizes)} files", 0, total)
+    api.upload_folder(repo_id=repo, folder_path=folder, repo_type="model", commit_message="Fine-tuned model")
+    progress("finishing", total, total)
+    return {"repo": repo, "url": str(url), "files": sorted(sizes), "bytes": total, "private": private}
 
 
 def _reason(error: Exception, token: str) -> str:
-    """The first line of what went wrong, without the token."""
+    """The first line of an error, without the token."""
     status = getattr(getattr(error, "response", None), "status_code", None)
     known = {
         401: "the token is not valid",

@@ -7,38 +7,38 @@ from studio.talk.reference import ModelReference
 
 
 def hub_name(source: str) -> str:
-    """What another computer knows a base by: its Hub id; a folder's last name where there is none."""
+    """The name that another computer knows a base by: its Hub id, or the name of its folder."""
     if source == "starter":
         return REPO
     return source.rstrip("/").rpartition("/")[2] if source.startswith(("/", "~", ".")) else source
 
 
-def _head(voice: ModelReference, kind: str) -> str:
-    source = hub_name((voice.manifest.get("model") or {}).get("source") or str(voice.base))
-    method = voice.method.label if voice.method else "untuned"
-    stops = ", ".join(f"`{stop}`" for stop in voice.stop) or "the tokenizer's end token"
-    added = ", ".join(f"`{text}`" for text in voice.manifest.get("new_tokens") or ())
+def _head(reference: ModelReference, kind: str) -> str:
+    source = hub_name((reference.manifest.get("model") or {}).get("source") or str(reference.base))
+    method = reference.method.label if reference.method else "untuned"
+    stops = ", ".join(f"`{stop}`" for stop in reference.stop) or "the tokenizer's end token"
+    added = ", ".join(f"`{text}`" for text in reference.manifest.get("new_tokens") or ())
     tokens = f"New tokens: {added}.\n" if added else ""
     return (
-        f"# {voice.label or voice.name}: {kind}\n\nMade with Fine-Tuning Studio from `{source}` ({method}).\n"
-        f"Chat template: `{voice.template.name}`, inside. A turn ends with {stops}.\n{tokens}The licence of the base model applies to this file too.\n"
+        f"# {reference.label or reference.name}: {kind}\n\nMade with Fine-Tuning Studio from `{source}` ({method}).\n"
+        f"Chat template: `{reference.template.name}`, inside. A turn ends with {stops}.\n{tokens}"
+        "The licence of the base model applies to this file too.\n"
     )
 
 
-def adapter(voice: ModelReference) -> str:
-    source = hub_name((voice.manifest.get("model") or {}).get("source") or str(voice.base))
-    note = (
-        ""
-        if type(voice.method).__name__ != "Adapter"
-        else "\nThis kind of adapter is read by Fine-Tuning Studio only: `python -m studio chat ./FOLDER`.\n"
-    )
-    if count := len(voice.manifest.get("new_tokens") or {}):
+def adapter(reference: ModelReference) -> str:
+    source = hub_name((reference.manifest.get("model") or {}).get("source") or str(reference.base))
+    note = ""
+    if type(reference.method).__name__ == "Adapter":
+        note = "\nThis kind of adapter is read by Fine-Tuning Studio only: `python -m studio chat ./FOLDER`.\n"
+    if count := len(reference.manifest.get("new_tokens") or {}):
+        tokens = f"{count} new tokens and trained rows for them" if count > 1 else "1 new token and trained rows for it"
         note += (
-            f"\nIt brings {count} new token{'s' if count > 1 else ''} and trained rows for {'them' if count > 1 else 'it'}; the lines below make room for "
-            "them. vLLM does not load adapters with rows of their own: export the model merged for it.\n"
+            f"\nIt brings {tokens}; the lines below make room for them. vLLM does not load adapters with rows of their "
+            "own: export the model merged for it.\n"
         )
     return (
-        _head(voice, "adapter")
+        _head(reference, "adapter")
         + note
         + f"""
 It needs its base model. With transformers and peft:
@@ -49,7 +49,8 @@ from transformers import AutoTokenizer
 
 model = AutoPeftModelForCausalLM.from_pretrained("./")  # fetches {source}
 tokenizer = AutoTokenizer.from_pretrained("./")
-prompt = tokenizer.apply_chat_template([{{"role": "user", "content": "Hello!"}}], add_generation_prompt=True, return_tensors="pt", return_dict=True)
+messages = [{{"role": "user", "content": "Hello!"}}]
+prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
 print(tokenizer.decode(model.generate(**prompt, max_new_tokens=200)[0]))
 ```
 
@@ -58,9 +59,9 @@ With vLLM: `vllm serve {source} --enable-lora --lora-modules mine=./`
     )
 
 
-def merged(voice: ModelReference) -> str:
+def merged(reference: ModelReference) -> str:
     return (
-        _head(voice, "merged model")
+        _head(reference, "merged model")
         + """
 A whole model; nothing else is needed. With transformers:
 
@@ -76,9 +77,9 @@ With vLLM: `vllm serve ./`. With Fine-Tuning Studio: `python -m studio chat ./`.
     )
 
 
-def ollama(voice: ModelReference) -> str:
+def ollama(reference: ModelReference) -> str:
     return (
-        _head(voice, "for Ollama")
+        _head(reference, "for Ollama")
         + """
 In this folder:
 

@@ -1,1 +1,1 @@
-"""Talking to models: voices and the server that speaks them, conversations kept on disk, blind votes."""
+"""Chatting with models: model references and the client of their server, conversations on disk, blind votes."""

@@ -1,8 +1,8 @@
-"""Conversations with one voice or two: one file each under STUDIO_HOME/chats, written on while the answers stream in, so that they
-can be reopened, exported, and turned into training rows.
+"""Conversations with one model or two, one file each under STUDIO_HOME/chats, written while the answers stream in.
 
-{id, title, at, sides: [voice name], blind, system, sampling, turns: [{prompt, sides: [voice name in the order shown], answers:
-[{text, state, usage, finish, error}], vote}]}. States of an answer: waiting, loading, writing, done, stopped, failed.
+A file is {id, title, at, sides: [model name], blind, system, sampling, turns: [{prompt, sides: [model name in the order
+shown], answers: [{text, state, usage, finish, error}], vote}]}. States of an answer: waiting, loading, writing, done,
+stopped, failed.
 """
 
 from __future__ import annotations
@@ -21,18 +21,21 @@ from studio.home import changing, inside, slug, subfolder, write_atomic
 from studio.talk import chat, votes
 
 IN_PROGRESS = ("waiting", "loading", "writing")
-WRITE = 1.0  # seconds between two writes of a conversation while answers stream in
+WRITE = 1.0  # seconds between two writes of a file while answers stream in
 NAME = re.compile(r"[0-9a-f]{12}")
 Message = dict[str, Any]
 
 
 class Conversation:
-    """One conversation: in memory while it is answered, else its file. saved: whether it has a file at all."""
+    """One conversation. saved: whether it has a file."""
 
     def __init__(self, values: dict[str, Any], saved: bool = True):
-        self.values, self.saved, self.lock, self._written = values, saved, threading.RLock(), 0.0
+        self.values = values
+        self.saved = saved
         self.deleted = False
-        self.write_error: StudioError | None = None  # why it could not be written the last time
+        self.lock = threading.RLock()
+        self.write_error: StudioError | None = None  # of the last write
+        self._written_at = 0.0
         self._stop = threading.Event()
 
     @property
@@ -51,19 +54,24 @@ class Conversation:
         return bool(self.turns) and any(answer["state"] in IN_PROGRESS for answer in self.turns[-1]["answers"])
 
     def write(self, at_once: bool = True) -> None:
-        """Write the file, where it has one. A disk that takes nothing does not end an answer: `trouble` says that it is not kept."""
+        """Write the file, if there is one and it is due.
+
+        A full disk does not end an answer: `write_error` keeps the reason.
+        """
         with self.lock:
-            if self.saved and not self.deleted and (at_once or time.monotonic() - self._written > WRITE):
-                self.values["changed"] = time.time()
-                self._written = time.monotonic()
-                try:
-                    write_atomic(self.file, json.dumps(self.values, ensure_ascii=False, indent=1))
-                    self.write_error = None
-                except OSError as error:
-                    self.write_error = as_studio_error(error)
+            due = at_once or time.monotonic() - self._written_at > WRITE
+            if not self.saved or self.deleted or not due:
+                return
+            self.values["changed"] = time.time()
+            self._written_at = time.monotonic()
+            try:
+                write_atomic(self.file, json.dumps(self.values, ensure_ascii=False, indent=1))
+                self.write_error = None
+            except OSError as error:
+                self.write_error = as_studio_error(error)
 
     def ask(self, prompt: str) -> None:
-        """Add a turn and answer it in threads of its own; returns at once. Blind, the sides change places by chance."""
+        """Add a turn and answer it in threads of its own; returns at once. A blind conversation shuffles its sides."""
         sides = list(self.values["sides"])
         if self.values["blind"] and len(sides) == 2:
             sides = list(votes.shuffled(*sides))
@@ -83,7 +91,7 @@ class Conversation:
         threading.Thread(target=self._load, args=(turn, self._stop), daemon=True).start()
 
     def stop(self) -> None:
-        """Stop what is being written; what is there stays."""
+        """Stop the answers in progress; their text stays."""
         with self.lock:
             self._stop.set()
             for answer in self.turns[-1]["answers"] if self.turns else []:
@@ -103,14 +111,14 @@ class Conversation:
         except StudioError as error:
             self._fail(turn["answers"], error)
             return
-        for place in range(0 if stop.is_set() else len(turn["sides"])):
-            threading.Thread(target=self._answer, args=(turn, place, stop), daemon=True).start()
+        if stop.is_set():
+            return
+        for side, answer in zip(turn["sides"], turn["answers"], strict=True):
+            messages = self.messages(turn, side)
+            threading.Thread(target=self._answer, args=(side, messages, answer, stop), daemon=True).start()
 
-    def _answer(self, turn: dict[str, Any], place: int, stop: threading.Event) -> None:
-        answer = turn["answers"][place]
-        stream = chat.server().stream(
-            turn["sides"][place], self.messages(turn, turn["sides"][place]), **self.values["sampling"]
-        )
+    def _answer(self, side: str, messages: list[Message], answer: dict[str, Any], stop: threading.Event) -> None:
+        stream = chat.server().stream(side, messages, **self.values["sampling"])
         try:
             for delta in stream:
                 with self.lock:
@@ -137,52 +145,52 @@ class Conversation:
             self.write()
 
     def messages(self, until: dict[str, Any], side: str) -> list[Message]:
-        """What a side is asked: the system prompt, the earlier turns with its own answers, the new prompt.
+        """The messages a side is asked: the system prompt, earlier turns with its own answers, the prompt of turn
+        `until`.
 
-        Answers stand as they were given, thinking and all: the template decides what of them the model is shown again, as in training.
-        A turn whose answer failed before its first word is left out: an empty answer would be an example to follow.
+        Answers keep their reasoning: the template decides what of it the model is shown again, as in training. A turn
+        whose
+        answer failed before its first word is left out: an empty answer would be an example to follow.
         """
-        said = [{"role": "system", "content": self.values["system"]}] if self.values["system"] else []
+        messages = [{"role": "system", "content": self.values["system"]}] if self.values["system"] else []
         for turn in self.turns:
-            asked = {"role": "user", "content": turn["prompt"]}
+            prompt = {"role": "user", "content": turn["prompt"]}
             if turn is until:
-                said.append(asked)
+                messages.append(prompt)
                 break
             answer = turn["answers"][turn["sides"].index(side) if side in turn["sides"] else 0]
             if answer["text"] or answer["state"] == "done":
-                said += [asked, {"role": "assistant", "content": answer["text"]}]
-        return said
+                messages += [prompt, {"role": "assistant", "content": answer["text"]}]
+        return messages
 
 
-# -- the conversations that there are
+# -- all conversations
 
-_open: dict[str, Conversation] = {}  # those that were asked in this process
+_open: dict[str, Conversation] = {}  # used in this process
 _guard = threading.Lock()
 
 
 def new(
     sides: list[str], blind: bool = False, system: str = "", sampling: dict[str, Any] | None = None, saved: bool = True
 ) -> Conversation:
-    talk = Conversation(
-        {
-            "id": uuid.uuid4().hex[:12],
-            "title": "",
-            "at": time.time(),
-            "sides": sides,
-            "blind": blind,
-            "system": system,
-            "sampling": sampling or {},
-            "turns": [],
-        },
-        saved,
-    )
+    values = {
+        "id": uuid.uuid4().hex[:12],
+        "title": "",
+        "at": time.time(),
+        "sides": sides,
+        "blind": blind,
+        "system": system,
+        "sampling": sampling or {},
+        "turns": [],
+    }
+    conversation = Conversation(values, saved)
     with _guard:
-        _open[talk.id] = talk
-    return talk
+        _open[conversation.id] = conversation
+    return conversation
 
 
 def find(name: str) -> Conversation:
-    """A conversation by its id. Raises StudioError. Answers that were cut off by the end of their process count as stopped."""
+    """Return a conversation by its id; answers cut off by the end of their process are stopped. Raises StudioError."""
     with _guard:
         if name not in _open:
             _open[name] = Conversation(_read(name))
@@ -212,24 +220,24 @@ def _gone(name: str) -> StudioError:
 
 
 def listing(most: int = 100) -> list[dict[str, Any]]:
-    """{id, title, changed, sides} of each, the newest first."""
+    """{id, title, changed, sides} of the newest conversations, the newest first."""
     files = sorted(subfolder("chats").glob("*.json"), key=lambda file: file.stat().st_mtime, reverse=True)[:most]
-    found = []
+    rows = []
     for file in files:
         try:
             values = json.loads(file.read_text(encoding="utf-8"))
-            found.append({key: values.get(key) for key in ("id", "title", "changed", "sides")})
+            rows.append({key: values.get(key) for key in ("id", "title", "changed", "sides")})
         except (OSError, ValueError, AttributeError, RecursionError):
             continue
-    return found
+    return rows
 
 
 def delete(name: str) -> None:
-    """Remove a conversation. What it is still being told is thrown away."""
-    talk = find(name)
-    with talk.lock:
-        talk.deleted = True  # before the file goes: an answer that is still being written does not bring it back
-        talk.stop()
+    """Stop and remove a conversation."""
+    conversation = find(name)
+    with conversation.lock:
+        conversation.deleted = True  # before its file: an answer in progress must not write it again
+        conversation.stop()
     with _guard:
         _open.pop(name, None)
         _file(name).unlink(missing_ok=True)
@@ -245,27 +253,30 @@ def _file(name: str) -> Path:
 
 
 def row(messages: list[Message]) -> dict[str, Any]:
-    """A training row in the chatml format. Raises DataError where no answer would be left to learn."""
-    kept = [
+    """Convert messages to a training row in the chatml format.
+
+    Raises DataError where no answer would be left to learn.
+    """
+    trained = [
         {"role": message["role"], "content": message["content"]} for message in messages if message["content"].strip()
     ]
-    while kept and kept[-1]["role"] != "assistant":
-        kept.pop()
-    if not any(message["role"] == "user" for message in kept):
+    while trained and trained[-1]["role"] != "assistant":
+        trained.pop()
+    if not any(message["role"] == "user" for message in trained):
         raise DataError(
             "This conversation has no question with an answer.",
             "Ask something first, and keep the answer or correct it.",
             "chat",
         )
-    return {"messages": kept}
+    return {"messages": trained}
 
 
 def to_rows(rows: Iterable[dict[str, Any]], name: str = "from-chat") -> Path:
-    """Append training rows to the data file uploads/NAME.jsonl, made if need be; returns its path."""
+    """Append training rows to the data file uploads/NAME.jsonl and return its path."""
     file = inside(subfolder("uploads"), slug(name, "from-chat").removesuffix(".jsonl") + ".jsonl")
     with changing(file):
         before = file.read_text(encoding="utf-8") if file.is_file() else ""
         if before and not before.endswith("\n"):
             before += "\n"
-        write_atomic(file, before + "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in rows))
+        write_atomic(file, before + "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     return file

@@ -1,4 +1,4 @@
-"""Blind votes between two models: which side stood left is drawn, kept with the vote, and shown only afterwards."""
+"""Blind votes between two models: the sides are shuffled, and the names are shown after the vote."""
 
 from __future__ import annotations
 
@@ -16,15 +16,18 @@ from studio.home import changing, slug, subfolder
 Choice = Literal["left", "right", "tie"]
 
 
-def shuffled(one: str, other: str, draw: random.Random | None = None) -> tuple[str, str]:
-    """(left, right): the two names in an order drawn by chance."""
-    names = [one, other]
-    (draw or random.SystemRandom()).shuffle(names)
+def shuffled(first: str, second: str, generator: random.Random | None = None) -> tuple[str, str]:
+    """Return the two names as (left, right) in random order."""
+    names = [first, second]
+    (generator or random.SystemRandom()).shuffle(names)
     return names[0], names[1]
 
 
 def vote(left: dict[str, str], right: dict[str, str], choice: Choice, question: str, about: str) -> dict[str, Any]:
-    """Keep one vote with the run it is about. left, right: {"model", "answer"}. Raises RunError for a choice that is none."""
+    """Append a vote to the file of the run it is about and return it.
+
+    left, right: {"model", "answer"}. Raises RunError.
+    """
     if choice not in ("left", "right", "tie"):
         raise RunError(f"{choice!r} is no vote.", "Vote left, right or tie.", "choice")
     winner = {"left": left["model"], "right": right["model"], "tie": None}[choice]
@@ -36,8 +39,8 @@ def vote(left: dict[str, str], right: dict[str, str], choice: Choice, question: 
         "choice": choice,
         "winner": winner,
     }
-    kept = file(about)
-    with changing(kept), open(kept, "ab") as lines:
+    path = file(about)
+    with changing(path), open(path, "ab") as lines:
         lines.write((json.dumps(line, ensure_ascii=False) + "\n").encode())
     return line
 
@@ -48,20 +51,23 @@ def votes(about: str) -> list[dict[str, Any]]:
         lines = file(about).read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
         return []
-    found = []
+    parsed = []
     for line in lines:
         try:
-            found.append(json.loads(line))
+            parsed.append(json.loads(line))
         except ValueError:
             continue  # torn by a crash
-    return found
+    return parsed
 
 
 def tally(about: str, other: str | None = None) -> dict[str, Any]:
-    """{votes, wins, losses, ties, rate, low, high} of `about` (against `other` only, if named); a tie counts half for each."""
-    counted = [one for one in votes(about) if other is None or other in (one["left"]["model"], one["right"]["model"])]
-    wins = sum(one["winner"] == about for one in counted)
-    ties = sum(one["winner"] is None for one in counted)
+    """{votes, wins, losses, ties, rate, low, high} of `about`, against `other` only if given.
+
+    A tie counts half for each.
+    """
+    counted = [vote for vote in votes(about) if other in (None, vote["left"]["model"], vote["right"]["model"])]
+    wins = sum(vote["winner"] == about for vote in counted)
+    ties = sum(vote["winner"] is None for vote in counted)
     rate = (wins + ties / 2) / len(counted) if counted else None
     low, high = wilson(wins + ties / 2, len(counted))
     return {
@@ -76,7 +82,7 @@ def tally(about: str, other: str | None = None) -> dict[str, Any]:
 
 
 def wilson(wins: float, count: int, z: float = 1.96) -> tuple[float, float]:
-    """The 95 % interval of a share by Wilson's score (1927): sound for few votes and at 0 or 100 %, where wins/count ± … is not."""
+    """The 95 % interval of a share by Wilson's score (1927), which holds for few votes and at 0 or 100 %."""
     if not count:
         return 0.0, 1.0
     share, spread = wins / count, z * z / count

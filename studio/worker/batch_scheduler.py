@@ -1,4 +1,7 @@
-"""Turns: the one thread that computes. Every answer being written gets its step in turn; nothing else touches a model."""
+"""The batch scheduler: the only thread that touches a model.
+
+It prefills prompts and steps every running answer in turn.
+"""
 
 from __future__ import annotations
 
@@ -11,57 +14,58 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from studio.errors import ModelError, StudioError
-from studio.talk.reference import BASE, BASE_PREFIX, of_base, resolve
+from studio.talk.reference import BASE, BASE_PREFIX, ModelReference, of_base, resolve
 
 Deliver = Callable[[dict[str, Any]], None]
+LOG_HINT = "Look at the server's log for the whole story."
 
 
 @dataclass
-class Asked:
-    """A question on its way: where its events go ({"text"}, {"finish"}, {"error"}), and whether somebody still listens."""
+class PendingAnswer:
+    """A request being answered. `deliver` takes its events: {text, logprobs}, {finish, usage} or {error}."""
 
     name: str
-    messages: list[dict[str, Any]] | str  # a text is gone on with as it stands
+    messages: list[dict[str, Any]] | str  # a text is continued as it is
     sampling: dict[str, Any]
-    deliver: Deliver
-    extra: dict[str, Any] = field(default_factory=dict)  # variables of the chat template, like tools
+    template_variables: dict[str, Any] = field(default_factory=dict)  # like tools
+    deliver: Deliver = lambda event: None
     cancelled: bool = False
     answer: Any = None
-    at: float = field(default_factory=time.monotonic)
-    first: float | None = None  # seconds to the first token
+    created_at: float = field(default_factory=time.monotonic)
+    first_token_seconds: float = 0.0
 
     def usage(self) -> dict[str, Any]:
-        """Tokens and seconds so far; the speed counts from the first token on."""
-        made, read = len(self.answer.new), len(self.answer.prompt)
-        seconds = time.monotonic() - self.at - (self.first or 0.0)
+        """Tokens and seconds so far. The speed counts from the first token on."""
+        completion, prompt = len(self.answer.output_ids), len(self.answer.prompt_ids)
+        seconds = time.monotonic() - self.created_at - self.first_token_seconds
         return {
-            "prompt_tokens": read,
-            "completion_tokens": made,
-            "total_tokens": read + made,
-            "first_token_seconds": round(self.first or 0.0, 3),
-            "tokens_per_second": round((made - 1) / seconds, 1) if made > 1 and seconds > 0 else None,
+            "prompt_tokens": prompt,
+            "completion_tokens": completion,
+            "total_tokens": prompt + completion,
+            "first_token_seconds": round(self.first_token_seconds, 3),
+            "tokens_per_second": round((completion - 1) / seconds, 1) if completion > 1 and seconds > 0 else None,
         }
 
 
 class BatchScheduler(threading.Thread):
-    """Loads voices and writes answers. Other threads call ask, load and unload only; answers come through `deliver`."""
+    """Loads models and generates answers. Other threads call `ask`, `load` and `unload` only."""
 
     def __init__(self, threads: int, names: Sequence[str] = ()):
-        """names: voices that are going to be loaded first; told from the start, since a question to them waits for them."""
-        super().__init__(name="turns", daemon=True)
+        """names: models that will be loaded first. They are listed at once, since a request to them waits for them."""
+        super().__init__(name="batch-scheduler", daemon=True)
         self.threads = threads
         self.inbox: queue.Queue[Callable[[], None]] = queue.Queue()
         self.doing, self.failure = "starting", ""
         self.names = list(names)
-        self.touched = time.monotonic()
-        self._speakers: Any = None
-        self._reading: dict[str, list[Asked]] = {}
-        self._writing: dict[str, list[Asked]] = {}
+        self.last_used = time.monotonic()
+        self._models: Any = None
+        self._prefilling: dict[str, list[PendingAnswer]] = {}
+        self._decoding: dict[str, list[PendingAnswer]] = {}
 
-    # -- from other threads
+    # -- called from other threads
 
-    def ask(self, asked: Asked) -> None:
-        self.inbox.put(lambda: self._begin(asked))
+    def ask(self, pending: PendingAnswer) -> None:
+        self.inbox.put(lambda: self._begin(pending))
 
     def load(self, names: list[str], deliver: Deliver) -> None:
         self.inbox.put(lambda: self._load(names, deliver))
@@ -71,8 +75,8 @@ class BatchScheduler(threading.Thread):
 
     @property
     def busy(self) -> int:
-        """Answers being read or written."""
-        return sum(map(len, self._reading.values())) + sum(map(len, self._writing.values()))
+        """The number of answers being prefilled or decoded."""
+        return sum(map(len, self._prefilling.values())) + sum(map(len, self._decoding.values()))
 
     # -- in this thread
 
@@ -81,168 +85,142 @@ class BatchScheduler(threading.Thread):
         while True:
             while not self.inbox.empty() or not self.busy:
                 self.inbox.get()()
-            self.touched = time.monotonic()
-            for name in list(self._speakers.named):
+            self.last_used = time.monotonic()
+            for name in list(self._models.by_name):
                 try:
-                    self._turn(name)
-                except Exception as error:  # noqa: BLE001 - out of memory and the like end these answers, not the server
+                    self._step(name)
+                except Exception as error:  # noqa: BLE001 - out of memory ends these answers, not the server
                     traceback.print_exc()
                     self._fail(name, error)
 
     def _prepare(self) -> None:
-        """The heavy imports, after the port is open."""
+        """Import torch, after the port is open."""
         self.doing = "loading torch"
         import torch
 
         from studio.worker.loaded import LoadedModels
 
         torch.set_num_threads(self.threads)
-        self._speakers, self.doing = LoadedModels(), ""
+        self._models, self.doing = LoadedModels(), ""
 
     def _load(self, names: list[str], deliver: Deliver) -> None:
         from studio.talk.chat import check_room
 
         try:
             for name in names:
-                if name in self._speakers.named:
+                if name in self._models.by_name:
                     continue
                 self.doing = f"loading {name}"
-                found = self._voice(name)
-                check_room([*(one.voice for one in self._speakers.named.values())], [found])
-                began = time.monotonic()
-                self._speakers.load(found)
-                print(f"loaded {name} in {time.monotonic() - began:.1f} s", flush=True)
-            deliver({"done": list(self._speakers.named)})
+                reference = self._resolve(name)
+                check_room(self._references(), [reference])
+                started = time.monotonic()
+                self._models.load(reference)
+                print(f"loaded {name} in {time.monotonic() - started:.1f} s", flush=True)
+            deliver({"done": list(self._models.by_name)})
         except StudioError as error:
             deliver({"error": error})
         except Exception as error:  # noqa: BLE001 - whatever a model's files hold, the server goes on and says so
             traceback.print_exc()
-            deliver(
-                {
-                    "error": ModelError(
-                        f"{name} could not be loaded: {_short(error)}.",
-                        "Look at the server's log for the whole story.",
-                        "model",
-                    )
-                }
-            )
+            deliver({"error": ModelError(f"{name} could not be loaded: {_first_line(error)}.", LOG_HINT, "model")})
         finally:
-            self.doing, self.names, self.touched = "", list(self._speakers.named), time.monotonic()
+            self.doing, self.names = "", list(self._models.by_name)
+            self.last_used = time.monotonic()
 
-    def _voice(self, name: str) -> Any:
-        """`base` is the base of what is loaded already; else the starter."""
-        loaded = [one.voice for one in self._speakers.named.values() if not one.voice.name.startswith(BASE_PREFIX)]
-        return (
-            of_base(loaded[0].base)
-            if name == BASE and loaded
-            else resolve(name, lambda what, *_: setattr(self, "doing", what))
-        )
+    def _references(self) -> list[ModelReference]:
+        return [loaded_model.reference for loaded_model in self._models.by_name.values()]
+
+    def _resolve(self, name: str) -> ModelReference:
+        """Resolve a name. `base` is the base of the first loaded run, or the starter where there is none."""
+        runs = [reference for reference in self._references() if not reference.name.startswith(BASE_PREFIX)]
+        if name == BASE and runs:
+            return of_base(runs[0].base)
+        return resolve(name, lambda what, *_: setattr(self, "doing", what))
 
     def _unload(self, names: list[str], deliver: Deliver) -> None:
         for name in names:
-            for asked in self._reading.pop(name, []) + self._writing.pop(name, []):
-                asked.deliver({"error": ModelError(f"{name} was unloaded.", "Load it again.", "model")})
-            self._speakers.unload(name)
-        self.names = list(self._speakers.named)
+            for pending in self._prefilling.pop(name, []) + self._decoding.pop(name, []):
+                pending.deliver({"error": ModelError(f"{name} was unloaded.", "Load it again.", "model")})
+            self._models.unload(name)
+        self.names = list(self._models.by_name)
         deliver({"done": self.names})
 
-    def _begin(self, asked: Asked) -> None:
+    def _begin(self, pending: PendingAnswer) -> None:
         from studio.worker.generate import Sampling
 
         try:
-            if asked.name not in self._speakers.named:
-                raise ModelError(
-                    f"There is no model {asked.name!r} here.",
-                    f"Loaded: {', '.join(self._speakers.named) or 'none'}.",
-                    "model",
-                )
-            asked.answer = self._speakers.named[asked.name].answer(
-                asked.messages, Sampling(**asked.sampling), **asked.extra
-            )
+            if pending.name not in self._models.by_name:
+                loaded = ", ".join(self._models.by_name) or "none"
+                raise ModelError(f"There is no model {pending.name!r} here.", f"Loaded: {loaded}.", "model")
+            loaded_model = self._models.by_name[pending.name]
+            sampling = Sampling(**pending.sampling)
+            pending.answer = loaded_model.answer(pending.messages, sampling, **pending.template_variables)
         except StudioError as error:
-            asked.deliver({"error": error})
+            pending.deliver({"error": error})
             return
         except Exception as error:  # noqa: BLE001 - a request that nobody foresaw ends itself, not the server
             traceback.print_exc()
-            asked.deliver(
-                {
-                    "error": ModelError(
-                        f"The question could not be read: {_short(error)}.",
-                        "Look at the server's log for the whole story.",
-                        "messages",
-                    )
-                }
-            )
+            message = f"The question could not be read: {_first_line(error)}."
+            pending.deliver({"error": ModelError(message, LOG_HINT, "messages")})
             return
-        self._reading.setdefault(asked.name, []).append(asked)
+        self._prefilling.setdefault(pending.name, []).append(pending)
 
-    def _turn(self, name: str) -> None:
-        """One part of one waiting prompt, then one token for every answer of this model."""
-        batch = self._speakers.named[name].batch
-        reading, writing = self._reading.get(name, []), self._writing.setdefault(name, [])
-        for asked in [one for one in reading if one.cancelled]:
-            reading.remove(asked)
-        for asked in writing:
-            if asked.cancelled:
-                asked.answer.finish = asked.answer.finish or "cancelled"
-        if reading:
-            asked = reading[0]
-            shown = batch.read(asked.answer)
-            if shown is not None:
-                reading.pop(0)
-                writing.append(asked)
-                asked.first = time.monotonic() - asked.at
-                self._tell(asked, shown)
-        fresh = batch.step()
-        for asked in list(writing):
-            for answer, shown in fresh:
-                if answer is asked.answer:
-                    self._tell(asked, shown)
-            if asked.answer.finish is not None:
-                writing.remove(asked)
+    def _step(self, name: str) -> None:
+        """Prefill one chunk of one prompt, then generate one token for every answer of this model."""
+        batch = self._models.by_name[name].batch
+        prefilling = [pending for pending in self._prefilling.get(name, []) if not pending.cancelled]
+        decoding = self._decoding.setdefault(name, [])
+        self._prefilling[name] = prefilling
+        for pending in decoding:
+            if pending.cancelled:
+                pending.answer.finish_reason = pending.answer.finish_reason or "cancelled"
+        if prefilling:
+            pending = prefilling[0]
+            text = batch.prefill(pending.answer)
+            if text is not None:
+                decoding.append(prefilling.pop(0))
+                pending.first_token_seconds = time.monotonic() - pending.created_at
+                self._deliver_text(pending, text)
+        texts = {id(answer): text for answer, text in batch.step()}
+        for pending in list(decoding):
+            if id(pending.answer) in texts:
+                self._deliver_text(pending, texts[id(pending.answer)])
+            if pending.answer.finish_reason is not None:
+                decoding.remove(pending)
 
-    def _tell(self, asked: Asked, shown: str) -> None:
-        odds, asked.answer.odds = asked.answer.odds, []
-        if shown or odds:
-            asked.deliver({"text": shown, "odds": [self._named(asked.name, one) for one in odds]})
-        if asked.answer.error is not None:
-            error = asked.answer.error
-            asked.deliver(
-                {
-                    "error": ModelError(
-                        f"The answer could not be written: {_short(error)}.",
-                        "Change the settings of the question.",
-                        "sampling",
-                    )
-                }
-            )
-        elif asked.answer.finish is not None:
-            asked.deliver({"finish": asked.answer.finish, "usage": asked.usage()})
+    def _deliver_text(self, pending: PendingAnswer, text: str) -> None:
+        answer = pending.answer
+        logprobs, answer.logprobs = answer.logprobs, []
+        if text or logprobs:
+            logprobs = [self._openai_logprobs(pending.name, token) for token in logprobs]
+            pending.deliver({"text": text, "logprobs": logprobs})
+        if answer.error is not None:
+            message = f"The answer could not be written: {_first_line(answer.error)}."
+            pending.deliver({"error": ModelError(message, "Change the settings of the question.", "sampling")})
+        elif answer.finish_reason is not None:
+            pending.deliver({"finish": answer.finish_reason, "usage": pending.usage()})
 
-    def _named(self, name: str, odds: dict[str, Any]) -> dict[str, Any]:
-        """Token ids to text, in OpenAI's shape."""
-        tokenizer = self._speakers.named[name].encoder.tokenizer
+    def _openai_logprobs(self, name: str, logprobs: dict[str, Any]) -> dict[str, Any]:
+        """Convert token ids to text, in OpenAI's shape."""
+        tokenizer = self._models.by_name[name].encoder.tokenizer
 
-        def one(token: int, logprob: float) -> dict[str, Any]:
+        def describe(token: int, logprob: float) -> dict[str, Any]:
             text = tokenizer.decode([token], skip_special_tokens=False)
             return {"token": text, "logprob": logprob, "bytes": list(text.encode())}
 
-        return {**one(odds["token"], odds["logprob"]), "top_logprobs": [one(*pair) for pair in odds["top"]]}
+        top = [describe(*pair) for pair in logprobs["top"]]
+        return {**describe(logprobs["token"], logprobs["logprob"]), "top_logprobs": top}
 
     def _fail(self, name: str, error: Exception) -> None:
         from studio.worker.generate import Batch
 
-        told = ModelError(
-            f"{name} could not go on: {_short(error)}.",
-            "Ask again, with a shorter conversation if memory was short.",
-            "model",
-        )
-        for asked in self._reading.pop(name, []) + self._writing.pop(name, []):
-            asked.deliver({"error": told})
-        speaker = self._speakers.named[name]
-        speaker.batch = Batch(speaker.model)
+        hint = "Ask again, with a shorter conversation if memory was short."
+        failure = ModelError(f"{name} could not go on: {_first_line(error)}.", hint, "model")
+        for pending in self._prefilling.pop(name, []) + self._decoding.pop(name, []):
+            pending.deliver({"error": failure})
+        loaded_model = self._models.by_name[name]
+        loaded_model.batch = Batch(loaded_model.model)
 
 
-def _short(error: BaseException) -> str:
-    text = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {text[0][:200]}".rstrip(". ")
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0][:200]}".rstrip(". ")

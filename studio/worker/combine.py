@@ -1,6 +1,6 @@
-"""python -m studio.worker.combine RUN-FOLDER: the adapters of several runs made into one by peft, and measured.
+"""python -m studio.worker.combine RUN-FOLDER: combine the adapters of several runs with peft, and evaluate the result.
 
-Each run's held-out rows are given to the base, to every run and to the combination.
+The base, every run and the combination are evaluated on each run's held-out rows.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from studio.errors import ModelError, StudioError
 from studio.events import latest
 from studio.export import hf_files
 from studio.home import folder_size, write_atomic
+from studio.kernels import IGNORE_INDEX
 from studio.run import Run, find
 from studio.runs import checkpoints
 from studio.talk.reference import ModelReference
@@ -32,8 +33,8 @@ from studio.worker.memory import peak_memory
 from studio.worker.prove import Rows, mean_loss
 from studio.worker.report import Report
 
-ROWS = 200  # held-out rows of a run that are measured on, at most
-TOGETHER = 8  # rows between two looks at the stop file
+ROWS = 200  # held-out rows to evaluate per run, at most
+ROWS_PER_STOP_CHECK = 8
 
 
 class Stopped(Exception):
@@ -41,7 +42,7 @@ class Stopped(Exception):
 
 
 def main(run: Run) -> int:
-    """Exit code 0: the end line says finished or stopped; 1: it says failed, and why."""
+    """Exit code 0: the end event is finished or stopped; 1: it is failed, with the cause."""
     report = Report(run, int(os.environ.get("STUDIO_ATTEMPT", 1)))
     return report.run_to_exit_code(lambda: combine(run, report))
 
@@ -52,7 +53,7 @@ def combine(run: Run, report: Report) -> None:
     torch.set_num_threads(device.cores())
     torch_devices.refuse_unusable(device.devices()[0])
     report.phase("fetching model")
-    parents = combining.voices(
+    parents = combining.resolve_parents(
         [find(name) for name in order.runs]
     )  # looked at again: they may have changed while this run waited
     _tell_templates(parents, report)
@@ -90,9 +91,9 @@ def combine(run: Run, report: Report) -> None:
 
 
 def combined(base: Any, adapters: list[Path], order: Combination, seed: int) -> Any:
-    """A PeftModel with the adapters as p0, p1, … and their combination as `default`, switched to.
+    """Return a PeftModel with the adapters as p0, p1, … and their combination as the active adapter `default`.
 
-    seed: of the numbers that DARE drops. Raises ModelError where peft refuses.
+    seed: for what DARE drops. Raises ModelError where peft refuses.
     """
     from peft import PeftModel
 
@@ -102,7 +103,7 @@ def combined(base: Any, adapters: list[Path], order: Combination, seed: int) -> 
             "Combine adapters of runs without data.new_tokens, or merge this one and train on the merged model.",
             "runs",
         )
-    names = [f"p{place}" for place in range(len(adapters))]
+    names = [f"p{index}" for index in range(len(adapters))]
     joined = PeftModel.from_pretrained(base, str(adapters[0]), adapter_name=names[0])
     for name, folder in zip(names[1:], adapters[1:], strict=True):
         joined.load_adapter(str(folder), adapter_name=name)
@@ -123,17 +124,18 @@ def combined(base: Any, adapters: list[Path], order: Combination, seed: int) -> 
 
 
 def _tell_templates(parents: list[ModelReference], report: Report) -> None:
-    others = [one.name for one in parents[1:] if one.template.text != parents[0].template.text]
+    first = parents[0]
+    others = [parent.name for parent in parents[1:] if parent.template.text != first.template.text]
     if others:
         report.note(
-            f"{', '.join(others)} learnt in another chat template than {parents[0].name}. "
-            f"The result is asked in that of {parents[0].name}.",
+            f"{', '.join(others)} learnt in another chat template than {first.name}. "
+            f"The result is asked in that of {first.name}.",
             "warning",
         )
 
 
 def _learnt_from(order: Combination) -> dict[str, Any]:
-    """Rows and sources as the parents' own diaries tell them."""
+    """The plan's rows and sources, summed over the parents' plans."""
     plans = [latest(find(name).events(), "plan") for name in order.runs]
     sources = {json.dumps(one): one for plan in plans for one in (plan.get("data") or {}).get("sources") or []}
     return {
@@ -145,16 +147,13 @@ def _learnt_from(order: Combination) -> dict[str, Any]:
     }
 
 
-# -- what it is worth
+# -- evaluation
 
 
 def _held_out(order: Combination, parents: list[ModelReference], report: Report) -> list[tuple[str, int, Rows]]:
-    """(run, how many rows it held out, those that are measured on) of every run that rows were held out for.
-
-    At most ROWS of each, spread evenly over what it held out.
-    """
+    """(run, number of held-out rows, the at most ROWS encoded ones, spread evenly) of every run with held-out rows."""
     report.phase("reading data")
-    found = []
+    held_out = []
     for section in order.held_out:
         encoder = Encoder.from_order(section.data, parents[0].base)
         try:
@@ -165,68 +164,69 @@ def _held_out(order: Combination, parents: list[ModelReference], report: Report)
             )
             continue
         encoded = [encoder.encode(row) for row in rows[:: max(1, -(-len(rows) // ROWS))]]
-        if kept := [{"ids": one.ids, "labels": one.labels} for one in encoded if one.n_trained]:
-            found.append((section.run, len(rows), kept))
-    if not found:
+        trained = [{"ids": row.ids, "labels": row.labels} for row in encoded if row.n_trained]
+        if trained:
+            held_out.append((section.run, len(rows), trained))
+    if not held_out:
         report.note(
             "The runs held no rows out: what the combination is worth was not measured.",
             "warning",
             hint="Chat with it, or measure it on a file: python -m studio eval.",
         )
-    return found
+    return held_out
 
 
 def measured(
-    joined: Any, order: Combination, held: list[tuple[str, int, Rows]], report: Report, run: Run
+    joined: Any, order: Combination, held_out: list[tuple[str, int, Rows]], report: Report, run: Run
 ) -> list[dict[str, Any]]:
     """[{run, rows, of, tokens, base, parents: {run: loss}, combined}]: mean losses on each run's held-out rows.
 
     Raises Stopped when the run is asked to stop.
     """
-    table, tokens = [], [sum(_trained(row) for row in rows) for _, _, rows in held]
-    total, done = sum(len(rows) for _, _, rows in held) * (len(order.runs) + 2), 0
+    table = []
+    total, done = sum(len(rows) for _, _, rows in held_out) * (len(order.runs) + 2), 0
 
     def loss(name: str, rows: Rows) -> float:
         nonlocal done
-        summed = count = 0.0
-        for start in range(0, len(rows), TOGETHER):
+        loss_sum = num_tokens = 0.0
+        for start in range(0, len(rows), ROWS_PER_STOP_CHECK):
             if run.stop_request():
                 raise Stopped
-            some = rows[start : start + TOGETHER]
-            weight = sum(map(_trained, some))
-            summed, count, done = (
-                summed + (_loss_of(joined, name, some) or 0.0) * weight,
-                count + weight,
-                done + len(some),
-            )
+            chunk = rows[start : start + ROWS_PER_STOP_CHECK]
+            chunk_tokens = sum(map(_trained_tokens, chunk))
+            loss_sum += (_adapter_loss(joined, name, chunk) or 0.0) * chunk_tokens
+            num_tokens += chunk_tokens
+            done += len(chunk)
             report.phase("evaluating", detail=f"{done}/{total}")
-        return summed / max(1.0, count)
+        return loss_sum / max(1.0, num_tokens)
 
-    for (origin, of, rows), weight in zip(held, tokens, strict=True):
-        parents = {name: loss(f"p{place}", rows) for place, name in enumerate(order.runs)}
+    for parent, available, rows in held_out:
+        parents = {name: loss(f"p{index}", rows) for index, name in enumerate(order.runs)}
         table.append(
             {
-                "run": origin,
+                "run": parent,
                 "rows": len(rows),
-                "of": of,
-                "tokens": weight,
+                "of": available,
+                "tokens": sum(map(_trained_tokens, rows)),
                 "base": loss("", rows),
                 "parents": parents,
                 "combined": loss("default", rows),
             }
         )
-    for step, name in enumerate(("base", "combined")) if table else ():
-        mean = sum(row[name] * row["tokens"] for row in table) / sum(tokens)
-        report.emit("eval", step=step, loss=mean, **({"table": table} if step else {}))
+    if table:
+        tokens = sum(row["tokens"] for row in table)
+        base, combination = (sum(row[name] * row["tokens"] for row in table) / tokens for name in ("base", "combined"))
+        report.emit("eval", step=0, loss=base)
+        report.emit("eval", step=1, loss=combination, table=table)
     return table
 
 
-def _trained(row: dict[str, list[int]]) -> int:
-    return sum(label != -100 for label in row["labels"][1:])
+def _trained_tokens(row: dict[str, list[int]]) -> int:
+    return sum(label != IGNORE_INDEX for label in row["labels"][1:])
 
 
-def _loss_of(joined: Any, name: str, rows: Rows) -> float | None:
-    """Mean loss with an adapter switched on; with none for an empty name."""
+def _adapter_loss(joined: Any, name: str, rows: Rows) -> float | None:
+    """The mean loss with one adapter active, or with none for an empty name."""
     if not name:
         with joined.disable_adapter():
             return mean_loss(joined, rows)
@@ -238,8 +238,9 @@ def _loss_of(joined: Any, name: str, rows: Rows) -> float | None:
 
 
 def _save(run: Run, config: Any, joined: Any, parents: list[ModelReference], table: list[dict[str, Any]]) -> None:
-    """model/ with a manifest last, whole or not at all."""
+    """Write the result folder, with its manifest last, complete or not at all."""
     first, base = parents[0], parents[0].base
+    special_answers = {token for parent in parents for token in parent.manifest.get("special_answers") or ()}
     joined.set_adapter("default")
     with checkpoints.replacing(run.result) as result:
         config.method.save_result(joined, result)
@@ -255,9 +256,7 @@ def _save(run: Run, config: Any, joined: Any, parents: list[ModelReference], tab
                     "template": first.template.name,
                     "stop": list(first.stop),
                     "step": 0,
-                    "special_answers": sorted(
-                        {token for one in parents for token in one.manifest.get("special_answers") or ()}
-                    ),
+                    "special_answers": sorted(special_answers),
                     "combined": {**config.combine.model_dump(mode="json", exclude={"held_out"}), "losses": table},
                 },
                 indent=1,

@@ -1,4 +1,6 @@
-"""python -m studio.worker.convert FILE.gguf FOLDER: a GGUF model as bf16 safetensors with its tokenizer and template."""
+"""python -m studio.worker.convert FILE.gguf FOLDER: convert a GGUF model to bf16 safetensors with tokenizer and
+template.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 
 def convert(gguf: Path, folder: Path, dtype: torch.dtype = torch.bfloat16) -> None:
-    """Write config, weights (bf16 unless told) and tokenizer into folder. transformers dequantizes; what it keeps of the quantizer goes."""
+    """Write config, weights and tokenizer into a folder.
+
+    transformers dequantizes; its traces of the quantizer are removed.
+    """
     model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=dtype)
     model.config.__dict__.pop("quantization_config", None)
     model.hf_quantizer = None

@@ -1,4 +1,6 @@
-"""Examine memory and speed: a run's peak against its estimate, tokens a second, and what the model server gives back."""
+"""The doctor's parts on memory, speed and chat: peak against estimate, tokens a second, memory the model server
+returns.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,7 @@ from studio.memory.studio_loop import RowStatistics
 from studio.methods import METHODS
 from studio.talk import chat as server
 from studio.worker import matmul_flops, random_model, trial
-from studio.worker.apart import START, Skipped, Wrong, apart
+from studio.worker.isolation import START, PartFailed, PartSkipped, run_isolated
 
 LLAMA, QWEN, SMOL, LESS = (
     "meta-llama/Llama-3.2-1B",
@@ -33,85 +35,90 @@ LLAMA, QWEN, SMOL, LESS = (
 ON_CARDS = ((LLAMA, {}), (QWEN, {}), (SMOL, {}), (LESS, {}))  # the largest first
 ON_CPU = ((LESS, {"num_hidden_layers": 6}), (LESS, {"num_hidden_layers": 2}))
 SHORT = ((LESS, {"num_hidden_layers": 1, "vocab_size": 4096}),)
-ROOM = 0.8  # of what is free, that a case may be expected to take
-TOO_MUCH = 1.10  # of the estimate's upper bound: more than that, and a run that was said to fit would have died
+ROOM = 0.8  # largest expected share of the free memory
+TOO_MUCH = 1.10  # largest measured share of the estimate's upper bound
 
 
 @dataclass(frozen=True)
 class Bench:
-    """Where the doctor works. short: smaller and fewer."""
+    """The doctor's work folder and sizes. short: smaller models and fewer of them."""
 
     work: Path
     short: bool
 
     def model(self, name: str, **changes: Any) -> Path:
-        """A random model in a real shape; made once."""
-        folder = (
-            self.work
-            / "models"
-            / "-".join([name.rpartition("/")[2], *(f"{key[4:8]}{value}" for key, value in changes.items())])
-        )
+        """A random model in a real shape, written once."""
+        parts = [name.rpartition("/")[2], *(f"{key[4:8]}{value}" for key, value in changes.items())]
+        folder = self.work / "models" / "-".join(parts)
         if not (folder / "tokenizer.json").is_file():
             random_model.write(folder, name, **changes)
         return folder
 
     def sizes(self) -> tuple[tuple[str, dict[str, Any]], ...]:
-        return SHORT if self.short else ON_CARDS if device.devices()[0].traits.cards else ON_CPU
+        if self.short:
+            return SHORT
+        return ON_CARDS if device.devices()[0].traits.cards else ON_CPU
 
     @property
     def length(self) -> int:
-        """Tokens of a row, about."""
-        return 64 if self.short else 512 if device.devices()[0].traits.cards else 96
+        """About the number of tokens in a row."""
+        if self.short:
+            return 64
+        return 512 if device.devices()[0].traits.cards else 96
 
 
 def shape(name: str, changes: dict[str, Any]) -> models.ModelFacts:
-    """A model's facts before it is made."""
+    """A model's facts before it is written."""
     return models.from_config({**json.loads(random_model.SHAPES.read_text())[name], **changes})
 
 
 def can(method: str, first: device.Device) -> None:
-    """Raise Skipped for a method that this device is known not to do."""
+    """Raise PartSkipped for a method that this device does not support."""
     try:
         METHODS[method]().refuse(None, None, first)
     except OrderError as refused:
-        raise Skipped(str(refused)) from refused
+        raise PartSkipped(str(refused)) from refused
 
 
 # -- memory
 
 
 def memory(bench: Bench, method: str) -> tuple[str, dict[str, Any]]:
-    """Estimated against measured, for the two largest sizes that fit: by torch's allocator and by the driver, by the kernel on a CPU."""
+    """Compare estimated and measured memory for the two largest sizes that fit.
+
+    Measured by torch's allocator and by the driver, or by the kernel on a CPU.
+    """
     first = device.devices()[0]
     can(method, first)
-    start = (
-        START if first.traits.cards else "spawn"
-    )  # of libraries mapped before a fork the kernel counts no page to the child: 120 MiB fewer than a run has
+    # a forked child is not charged for libraries mapped before the fork, 120 MiB that a run has: spawn on a CPU
+    start = START if first.traits.cards else "spawn"
     cases = []
     for name, changes in [one for one in bench.sizes() if _fits(bench, method, *one)][:2]:
-        outcome = apart(_made, (bench, name, changes), 200)  # whoever has computed must not fork
+        outcome = run_isolated(_made, (bench, name, changes), 200)  # whoever has computed must not fork
         before, lowest = first.free, [first.free]
         if outcome.state == "ok":
             with _watched(lowest):
-                outcome = apart(_case, (bench, method, name, changes), 200, start)
+                outcome = run_isolated(_case, (bench, method, name, changes), 200, start)
         if outcome.state != "ok":
-            raise Wrong(f"{METHODS[method].label} on {name}: {outcome.why}", {"cases": cases, **outcome.figures})
+            raise PartFailed(f"{METHODS[method].label} on {name}: {outcome.why}", {"cases": cases, **outcome.figures})
         cases.append(
             {**outcome.figures, "driver": before - min(lowest) if first.traits.cards and not first.shared else None}
         )
     if not cases:
-        raise Skipped(f"None of the doctor's models would fit: {first.free / 2**30:.1f} GiB of {first.name} are free.")
-    for one in cases:
-        one["error"] = round(one["estimated"] / one["measured"] - 1, 4)
-        one["above_bound"] = one["measured"] > TOO_MUCH * one["high"]
-    told = "; ".join(
-        f"{one['model']} ({one['parameters'] / 1e6:.0f}M): {one['estimated'] / 2**30:.2f} GiB estimated, {one['measured'] / 2**30:.2f} measured "
-        f"({one['error']:+.1%})"
-        for one in cases
+        raise PartSkipped(
+            f"None of the doctor's models would fit: {first.free / 2**30:.1f} GiB of {first.name} are free."
+        )
+    for case in cases:
+        case["error"] = round(case["estimated"] / case["measured"] - 1, 4)
+        case["above_bound"] = case["measured"] > TOO_MUCH * case["high"]
+    summary = "; ".join(
+        f"{case['model']} ({case['parameters'] / 1e6:.0f}M): {case['estimated'] / 2**30:.2f} GiB estimated, "
+        f"{case['measured'] / 2**30:.2f} measured ({case['error']:+.1%})"
+        for case in cases
     )
-    if any(one["above_bound"] for one in cases):
-        raise Wrong(f"It takes more than the estimate's upper bound. {told}.", {"cases": cases})
-    return f"{told}.", {"cases": cases}
+    if any(case["above_bound"] for case in cases):
+        raise PartFailed(f"It takes more than the estimate's upper bound. {summary}.", {"cases": cases})
+    return f"{summary}.", {"cases": cases}
 
 
 def _order(bench: Bench, model: Path | str, data: Path | str, method: str) -> dict[str, Any]:
@@ -140,12 +147,14 @@ def _made(bench: Bench, name: str, changes: dict[str, Any]) -> tuple[str, dict[s
 
 
 def _case(bench: Bench, method: str, name: str, changes: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """One run, in a process of its own: {estimated, high, measured, allocated, …}; bytes, as the allocator reserves (a CPU: as the kernel counts)."""
+    """Run once: {estimated, high, measured, allocated, …} in bytes, as reserved by the allocator or counted by the
+    kernel.
+    """
     model, data = (
         bench.model(name, **changes),
         random_model.rows(bench.work / "long.json", 16, bench.length // 4, alike=True),
     )
-    done = trial.carry(_order(bench, model, data, method), watched=False)
+    done = trial.run_trial(_order(bench, model, data, method), watched=False)
     plan, peaks = done.plan(), done.end()["memory_by_phase"]
     expected, most = plan["expected"], max(peaks.values(), key=lambda one: next(iter(one.values())))
     facts, rows = models.facts(model), plan["statistics"]
@@ -167,31 +176,33 @@ def _case(bench: Bench, method: str, name: str, changes: dict[str, Any]) -> tupl
 
 @contextmanager
 def _watched(lowest: list[int]) -> Iterator[None]:
-    """Meanwhile the driver is asked what is free, five times a second."""
-    over = threading.Event()
+    """Append the driver's free memory to `lowest` five times a second."""
+    ended = threading.Event()
 
-    def look() -> None:
-        while not over.wait(0.2):
+    def poll() -> None:
+        while not ended.wait(0.2):
             lowest.append(device.devices()[0].free)
 
-    watcher = threading.Thread(target=look, daemon=True)
-    watcher.start()
+    poller = threading.Thread(target=poll, daemon=True)
+    poller.start()
     try:
         yield
     finally:
-        over.set()
-        watcher.join()
+        ended.set()
+        poller.join()
 
 
 # -- speed
 
 
 def speed(bench: Bench) -> tuple[str, dict[str, Any]]:
-    """Tokens a second of a LoRA, and which share of one large matrix product's speed its mathematics is."""
+    """Measure tokens a second of a LoRA, and its FLOP/s as a share of a large matrix product's."""
     first = device.devices()[0]
     fitting = [one for one in bench.sizes() if _fits(bench, "lora", *one)]
     if not fitting:
-        raise Skipped(f"None of the doctor's models would fit: {first.free / 2**30:.1f} GiB of {first.name} are free.")
+        raise PartSkipped(
+            f"None of the doctor's models would fit: {first.free / 2**30:.1f} GiB of {first.name} are free."
+        )
     name, changes = fitting[0]
     model, data = (
         bench.model(name, **changes),
@@ -199,8 +210,8 @@ def speed(bench: Bench) -> tuple[str, dict[str, Any]]:
     )
     order = _order(bench, model, data, "lora")
     order["training"] |= {"max_steps": 4 if bench.short else 8}
-    done = trial.carry(order, watched=False)
-    steps = [event for event in done.diary if event["kind"] == "step"]
+    done = trial.run_trial(order, watched=False)
+    steps = [event for event in done.events if event["kind"] == "step"]
     warm = steps[1:] if bench.short else steps[3:]
     rate = len(warm) / sum(1 / event["tokens_per_second"] for event in warm)
     rows = done.plan()["statistics"]
@@ -215,7 +226,8 @@ def speed(bench: Bench) -> tuple[str, dict[str, Any]]:
         "utilisation": round(rate * work / most, 4),
     }
     return (
-        f"LoRA on {name}: {rate:,.0f} tokens a second, {figures['utilisation']:.0%} of what a large product reaches ({most / 1e12:.2f} TFLOP/s).",
+        f"LoRA on {name}: {rate:,.0f} tokens a second, {figures['utilisation']:.0%} of what a large product reaches "
+        f"({most / 1e12:.2f} TFLOP/s).",
         figures,
     )
 
@@ -224,26 +236,26 @@ def speed(bench: Bench) -> tuple[str, dict[str, Any]]:
 
 
 def chat(bench: Bench) -> tuple[str, dict[str, Any]]:
-    """The model server: load a model, have it answer, unload it, end; what it held must come back."""
+    """Load a model into the model server, ask it, unload it, end the server; its memory must come back."""
     first, (name, changes) = device.devices()[0], bench.sizes()[-1]
-    voice = f"base:{bench.model(name, **changes)}"
-    handle, held = server.server(), {"before": _free(first)}
+    model_name = f"base:{bench.model(name, **changes)}"
+    handle, free_memory = server.server(), {"before": _free(first)}
     try:
-        handle.load([voice])
-        held["loaded"], ram_loaded = _free(first), handle.status()["memory"]
-        text, usage = "", {}
-        for micro_batch in handle.stream(voice, [{"role": "user", "content": "Hello"}], max_tokens=8, temperature=0):
-            text, usage = text + micro_batch.text, micro_batch.usage or usage
-        handle.unload([voice])
+        handle.load([model_name])
+        free_memory["loaded"], ram_loaded = _free(first), handle.status()["memory"]
+        usage = {}
+        for delta in handle.stream(model_name, [{"role": "user", "content": "Hello"}], max_tokens=8, temperature=0):
+            usage = delta.usage or usage
+        handle.unload([model_name])
         time.sleep(0.5)
-        held["unloaded"], ram_unloaded = _free(first), handle.status()["memory"]
+        free_memory["unloaded"], ram_unloaded = _free(first), handle.status()["memory"]
     finally:
         server.end()
     time.sleep(0.5)
-    held["ended"] = _free(first)
-    taken = held["before"] - held["loaded"]
+    free_memory["ended"] = _free(first)
+    taken = free_memory["before"] - free_memory["loaded"]
     figures = {
-        "free": held,
+        "free": free_memory,
         "server_loaded": ram_loaded,
         "server_unloaded": ram_unloaded,
         "tokens": usage.get("tokens"),
@@ -251,23 +263,25 @@ def chat(bench: Bench) -> tuple[str, dict[str, Any]]:
         "tokens_per_second": usage.get("tokens_per_second"),
     }
     if not usage.get("tokens"):
-        raise Wrong("The model server gave no answer.", figures)
+        raise PartFailed("The model server gave no answer.", figures)
     if first.traits.cards and not first.shared:
-        weights = sum(file.stat().st_size for file in Path(voice.removeprefix("base:")).glob("*.safetensors"))
-        back, all_back = held["unloaded"] - held["loaded"], held["ended"] - held["loaded"]
+        weights = sum(file.stat().st_size for file in Path(model_name.removeprefix("base:")).glob("*.safetensors"))
+        back, all_back = free_memory["unloaded"] - free_memory["loaded"], free_memory["ended"] - free_memory["loaded"]
         if back < 0.8 * min(weights, taken) or all_back < 0.95 * taken:
-            raise Wrong(
-                f"Loading took {taken / 2**20:.0f} MiB; unloading gave {back / 2**20:.0f} MiB back, ending the server {all_back / 2**20:.0f}.",
+            raise PartFailed(
+                f"Loading took {taken / 2**20:.0f} MiB; unloading gave {back / 2**20:.0f} MiB back, "
+                f"ending the server {all_back / 2**20:.0f}.",
                 figures,
             )
         return (
-            f"It answers ({usage['tokens']} tokens); unloading gave {back / 2**20:.0f} of {taken / 2**20:.0f} MiB back, ending the server "
-            f"{all_back / 2**20:.0f}.",
+            f"It answers ({usage['tokens']} tokens); unloading gave {back / 2**20:.0f} of {taken / 2**20:.0f} MiB "
+            f"back, ending the server {all_back / 2**20:.0f}.",
             figures,
         )
     gone = max(0, ram_loaded - ram_unloaded) / 2**20
     return (
-        f"It answers ({usage['tokens']} tokens); unloading gave {gone:.0f} MiB back, and its end all {ram_loaded / 2**20:.0f}.",
+        f"It answers ({usage['tokens']} tokens); unloading gave {gone:.0f} MiB back, "
+        f"and its end all {ram_loaded / 2**20:.0f}.",
         figures,
     )
 

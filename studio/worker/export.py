@@ -1,5 +1,7 @@
-"""python -m studio.worker.export WHAT MODEL OUT: the part of an export that needs torch. WHAT: merged-own, -f16 or -f32; of a GGUF f16, q8_0, q4_k_m, …, with
-+imatrix behind it where columns are weighed."""
+"""python -m studio.worker.export FORMAT MODEL OUT: the part of an export that needs torch.
+
+FORMAT: merged-own, merged-f16 or merged-f32; for a GGUF file f16, q8_0, q4_k_m, …, with +imatrix to weigh columns.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,7 @@ from studio.talk.reference import ModelReference, resolve
 from studio.talk.stopping import end_tokens
 from studio.worker import gguf_file
 from studio.worker.importance import importance
-from studio.worker.merge import merge, own_type, still_tied
+from studio.worker.merge import base_dtype, merge, still_tied
 
 TABLE = re.compile(r"(^|\.)(embed_tokens|wte|word_embeddings|tok_embeddings|embed_in)\.weight$")
 FULL = ExportError(
@@ -32,60 +34,61 @@ FULL = ExportError(
 TYPES = {"f16": torch.float16, "f32": torch.float32}
 
 
-def merged(found: ModelReference, out: Path, precision: str = "own") -> None:
-    """A folder that transformers, vLLM and their like load: weights in the base's precision (own) or another, tokenizer, template, stop tokens."""
+def merged(reference: ModelReference, out: Path, precision: str = "own") -> None:
+    """Write a folder that transformers and vLLM load: merged weights, tokenizer, template and end tokens.
+
+    precision: own (the base's dtype), f16 or f32.
+    """
     out.mkdir(parents=True, exist_ok=True)
-    dtype = TYPES.get(precision) or own_type(found)
-    shapes = merge(found, out, dtype)
-    rows = {shape[0] for name, shape in shapes.items() if TABLE.search(name)} - {model.facts(found.base).vocabulary}
-    ends = end_tokens(found)
+    dtype = TYPES.get(precision) or base_dtype(reference)
+    shapes = merge(reference, out, dtype)
+    rows = {shape[0] for name, shape in shapes.items() if TABLE.search(name)} - {model.facts(reference.base).vocab_size}
+    ends = end_tokens(reference)
     hf_files.write_config(
-        found.base,
+        reference.base,
         out,
         dtype=str(dtype).removeprefix("torch."),
-        tied=still_tied(found.base, shapes),
+        tied=still_tied(reference.base, shapes),
         vocabulary=max(rows, default=None),
         ends=ends,
     )
-    hf_files.write_generation_config(found.base, out, ends)
-    hf_files.copy_tokenizer(found.tokenizer, out, hf_files.plain_template(found.template.text))
-    _read_as_it_is(out)
+    hf_files.write_generation_config(reference.base, out, ends)
+    hf_files.copy_tokenizer(reference.tokenizer, out, hf_files.plain_template(reference.template.text))
+    _fix_tokenizer_class(out)
 
 
-def _read_as_it_is(folder: Path) -> None:
-    """Name the class that takes tokenizer.json as it is, where the one named builds another tokenizer from its parts: transformers 5 does so."""
-    encoder, file = Tokenizer.from_file(str(folder / "tokenizer.json")), folder / "tokenizer_config.json"
-    wanted = [encoder.encode(text, add_special_tokens=False).ids for text in TEXTS]
-    if (
-        file.is_file()
-        and [AutoTokenizer.from_pretrained(folder).encode(text, add_special_tokens=False) for text in TEXTS] != wanted
-    ):
+def _fix_tokenizer_class(folder: Path) -> None:
+    """Name the generic tokenizer class where transformers 5 builds another tokenizer than tokenizer.json describes."""
+    file = folder / "tokenizer_config.json"
+    if not file.is_file():
+        return
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    expected = [tokenizer.encode(text, add_special_tokens=False).ids for text in TEXTS]
+    loaded = AutoTokenizer.from_pretrained(folder)
+    if [loaded.encode(text, add_special_tokens=False) for text in TEXTS] != expected:
         config = json.loads(file.read_text(encoding="utf-8"))
-        file.write_text(
-            json.dumps({**config, "tokenizer_class": hf_files.OLD_CLASS}, indent=2, ensure_ascii=False),
-            encoding="utf-8",
-        )
+        config["tokenizer_class"] = hf_files.OLD_CLASS
+        file.write_text(json.dumps(config, indent=2, ensure_ascii=False), encoding="utf-8")
 
 
 def main(what: str, name: str, out: Path) -> int:
     torch.set_num_threads(device.cores())
-    tempfile.tempdir = str(out.parent)  # where the room for it has been looked at
+    tempfile.tempdir = str(out.parent)  # the disk whose room was checked
     try:
-        found = resolve(name)
+        reference = resolve(name)
         if what.startswith("merged"):
-            merged(found, out, what.removeprefix("merged-"))
+            merged(reference, out, what.removeprefix("merged-"))
         else:
-            kind, _, weighed = what.partition("+")
-            gguf_file.write(
-                found, out, kind, hf_files.plain_template(found.template.text), importance(found) if weighed else None
-            )
+            kind, _, imatrix = what.partition("+")
+            template = hf_files.plain_template(reference.template.text)
+            gguf_file.write(reference, out, kind, template, importance(reference) if imatrix else None)
     except StudioError as error:
         return refused(error)
     except (OSError, RuntimeError, SafetensorError, MemoryError) as error:
-        spoken = FULL if disk_is_full(error) else as_studio_error(error)
-        if spoken is None:
+        known = FULL if disk_is_full(error) else as_studio_error(error)
+        if known is None:
             raise
-        return refused(spoken)
+        return refused(known)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""One GGUF file from a voice: weights in the names, order and blocks llama.cpp expects, tokenizer, chat template and stop tokens inside."""
+"""Write a model as one GGUF file: weights as llama.cpp expects them, tokenizer, chat template and end tokens."""
 
 from __future__ import annotations
 
@@ -25,13 +25,14 @@ Settings = gguf.GGUFWriter
 
 
 def write(
-    voice: ModelReference, out: Path, kind: str, template: str, importance: dict[str, numpy.ndarray] | None = None
+    reference: ModelReference, out: Path, kind: str, template: str, importance: dict[str, numpy.ndarray] | None = None
 ) -> None:
-    """out: the .gguf file. kind: one of gguf_types.KINDS. template: Jinja without {% generation %}. importance: of a linear's columns, by its name.
+    """Write `out`. Raises ExportError; gguf_families.refuse checks beforehand.
 
-    Raises ExportError; gguf_families.refuse tells what cannot be written at all.
+    kind: one of gguf_types.KINDS. template: Jinja without {% generation %}. importance: of the columns of linear layers
+    by name.
     """
-    facts = model.facts(voice.base)
+    facts = model.facts(reference.base)
     architecture = gguf.MODEL_ARCH[gguf_families.ARCHITECTURES[facts.model_type]]
     names = gguf.get_tensor_name_map(architecture, facts.num_hidden_layers)
     writer = gguf.GGUFWriter(
@@ -39,7 +40,7 @@ def write(
     )  # one tensor in memory at a time
     rows, twice = facts.vocab_size, facts.tie_word_embeddings and "lm_head.weight" in facts.tensors
     mix = gguf_types.Mix(kind, facts.num_hidden_layers, facts.tie_word_embeddings)
-    for name, data in _tensors(voice, facts):
+    for name, data in _tensors(reference, facts):
         target = names.get_name(name, try_suffixes=(".weight", ".bias"))
         if target is None:
             raise ExportError(f"The tensor {name} has no name in GGUF.", "Export it merged instead.", "model")
@@ -50,10 +51,10 @@ def write(
         _add(writer, target, data.numpy(), mix, (importance or {}).get(name.removesuffix(".weight")))
     for name, factors in _rope_factors(facts).items():
         writer.add_tensor(name, numpy.asarray(factors, numpy.float32))
-    _settings(writer, facts, voice.label or voice.name, rows)
+    _settings(writer, facts, reference.label or reference.name, rows)
     writer.add_file_type(gguf_types.KINDS[kind][1])
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
-    _tokenizer(writer, voice, rows)
+    _tokenizer(writer, reference, rows)
     writer.add_chat_template(template)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -61,10 +62,10 @@ def write(
     writer.close()
 
 
-def _tensors(voice: ModelReference, facts: ModelFacts) -> Iterator[tuple[str, torch.Tensor]]:
-    """The merged weights in float32 as llama.cpp's graph of the family wants them."""
+def _tensors(reference: ModelReference, facts: ModelFacts) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield the merged weights in float32 as llama.cpp's graph of the family expects them."""
     kind = facts.model_type
-    for name, weight in weights(voice):
+    for name, weight in weights(reference):
         data = weight.float()
         if kind == "gpt2":
             if name.endswith((".attn.bias", ".attn.masked_bias")):
@@ -79,7 +80,7 @@ def _tensors(voice: ModelReference, facts: ModelFacts) -> Iterator[tuple[str, to
 
 
 def permuted(weight: torch.Tensor, heads: int) -> torch.Tensor:
-    """Rows of q or k from transformers' order (halves) to llama.cpp's (pairs), which is how each turns positions (RoPE)."""
+    """Reorder rows of q or k from transformers' RoPE layout (halves) to llama.cpp's (pairs)."""
     return (
         weight.reshape(heads, 2, weight.shape[0] // heads // 2, *weight.shape[1:]).swapaxes(1, 2).reshape(weight.shape)
     )
@@ -88,7 +89,7 @@ def permuted(weight: torch.Tensor, heads: int) -> torch.Tensor:
 def _add(
     writer: Settings, name: str, data: numpy.ndarray, mix: gguf_types.Mix, importance: numpy.ndarray | None
 ) -> None:
-    """Vectors and positions stay float32, as llama.cpp wants them; tables in the type that the mix has for them."""
+    """Add a tensor: vectors and position embeddings in float32, as llama.cpp requires, matrices in the mix's type."""
     if data.ndim == 1 or name.startswith("position_embd"):
         writer.add_tensor(name, data.astype(numpy.float32))
         return
@@ -102,7 +103,7 @@ def _add(
 
 
 def _rope_factors(facts: ModelFacts) -> dict[str, list[float]]:
-    """Tensors of one factor a frequency: Llama 3's stretching, LongRoPE's two sets."""
+    """The tensors of per-frequency factors: one for Llama 3's scaling, two for LongRoPE."""
     rope = gguf_families.rope(facts)
     if rope["rope_type"] == "longrope":
         return {"rope_factors_long.weight": rope["long_factor"], "rope_factors_short.weight": rope["short_factor"]}
@@ -110,17 +111,24 @@ def _rope_factors(facts: ModelFacts) -> dict[str, list[float]]:
 
 
 def llama3_factors(rope: dict[str, Any], width: int) -> list[float]:
-    """By what each frequency is divided: 1 for short waves, `factor` for long ones, a blend between (Llama 3.1's rope scaling)."""
+    """The divisor of each frequency: 1 for short waves, `factor` for long ones, a blend between (Llama 3.1's rope
+    scaling).
+    """
     factor, low, high, old = (
         float(rope[key])
         for key in ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
     )
-    found = []
-    for place in range(0, width, 2):
-        wave = 2 * math.pi * rope["rope_theta"] ** (place / width)
-        smooth = (old / wave - low) / (high - low)
-        found.append(1.0 if wave < old / high else factor if wave > old / low else 1 / ((1 - smooth) / factor + smooth))
-    return found
+    factors = []
+    for index in range(0, width, 2):
+        wavelength = 2 * math.pi * rope["rope_theta"] ** (index / width)
+        smooth = (old / wavelength - low) / (high - low)
+        if wavelength < old / high:
+            factors.append(1.0)
+        elif wavelength > old / low:
+            factors.append(factor)
+        else:
+            factors.append(1 / ((1 - smooth) / factor + smooth))
+    return factors
 
 
 def _settings(writer: Settings, facts: ModelFacts, name: str, rows: int) -> None:
@@ -141,7 +149,7 @@ def _settings(writer: Settings, facts: ModelFacts, name: str, rows: int) -> None
     writer.add_layer_norm_rms_eps(config.get("rms_norm_eps", 1e-5 if facts.model_type == "phi3" else 1e-6))
     writer.add_rope_freq_base(float(rope["rope_theta"]))
     writer.add_rope_dimension_count(int(facts.head_dim * rope.get("partial_rotary_factor", 1.0)))
-    _stretching(writer, facts, rope)
+    _rope_scaling(writer, facts, rope)
     if facts.model_type in gguf_families.PERIOD:
         writer.add_sliding_window(config.get("sliding_window") or 4096)
     if facts.model_type == "gemma3_text":
@@ -154,7 +162,7 @@ def _settings(writer: Settings, facts: ModelFacts, name: str, rows: int) -> None
             add(float(config[key]))
 
 
-def _stretching(writer: Settings, facts: ModelFacts, rope: dict[str, Any]) -> None:
+def _rope_scaling(writer: Settings, facts: ModelFacts, rope: dict[str, Any]) -> None:
     kind = rope["rope_type"]
     if kind in ("linear", "yarn"):
         writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR if kind == "linear" else gguf.RopeScalingType.YARN)
@@ -171,18 +179,20 @@ def _stretching(writer: Settings, facts: ModelFacts, rope: dict[str, Any]) -> No
         writer.add_rope_scaling_attn_factors(math.sqrt(1 + math.log(stretch) / math.log(old)) if stretch > 1 else 1.0)
 
 
-def _tokenizer(writer: Settings, voice: ModelReference, size: int) -> None:
-    """Tokens with their kinds, and the tokens that begin and end: the end is the one that was trained to end a turn."""
-    told = gguf_tokenizer.vocabulary(json.loads((voice.tokenizer / "tokenizer.json").read_text(encoding="utf-8")), size)
-    writer.add_tokenizer_model(told.model)
-    writer.add_tokenizer_pre(told.pre)
-    writer.add_token_list(told.tokens)
-    if told.scores:
-        writer.add_token_scores(told.scores)
-    writer.add_token_types(told.types)
-    if told.merges:
-        writer.add_token_merges(told.merges)
-    ends = end_tokens(voice)
+def _tokenizer(writer: Settings, reference: ModelReference, size: int) -> None:
+    """Write the tokens with their types, and the special ones; the end token is the one trained to end a turn."""
+    vocabulary = gguf_tokenizer.vocabulary(
+        json.loads((reference.tokenizer / "tokenizer.json").read_text(encoding="utf-8")), size
+    )
+    writer.add_tokenizer_model(vocabulary.model)
+    writer.add_tokenizer_pre(vocabulary.pre)
+    writer.add_token_list(vocabulary.tokens)
+    if vocabulary.scores:
+        writer.add_token_scores(vocabulary.scores)
+    writer.add_token_types(vocabulary.types)
+    if vocabulary.merges:
+        writer.add_token_merges(vocabulary.merges)
+    ends = end_tokens(reference)
     if not ends:
         raise ExportError(
             "No single token ends a turn in this template, so a GGUF of it would never stop.",
@@ -191,15 +201,15 @@ def _tokenizer(writer: Settings, voice: ModelReference, size: int) -> None:
         )
     writer.add_eos_token_id(ends[0])
     writer.add_eot_token_id(ends[0])
-    place, special = {name: number for number, name in enumerate(told.tokens)}, voice.template.special
+    ids, special = {token: token_id for token_id, token in enumerate(vocabulary.tokens)}, reference.template.special
     for key, add in (
         ("bos_token", writer.add_bos_token_id),
         ("pad_token", writer.add_pad_token_id),
         ("unk_token", writer.add_unk_token_id),
     ):
-        if special.get(key) in place:
-            add(place[special[key]])
+        if special.get(key) in ids:
+            add(ids[special[key]])
     writer.add_add_bos_token(False)  # where one is wanted the template writes it
     writer.add_add_eos_token(False)
-    if told.model == "llama":
-        writer.add_add_space_prefix(told.space_prefix)
+    if vocabulary.model == "llama":
+        writer.add_add_space_prefix(vocabulary.space_prefix)

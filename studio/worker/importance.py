@@ -1,11 +1,14 @@
-"""An importance matrix as llama.cpp's llama-imatrix takes it: the mean square of what each column of a linear layer is given, over training rows.
+"""An importance matrix as llama.cpp's llama-imatrix computes it: the mean square of each input column of a linear
+layer.
 
-K-quants with it err less where the model looks most. It is asked for by name (--imatrix): without, an export depends on no data.
+The activations are those of training rows. K-quants then err less on columns that matter. It is opt-in (--imatrix),
+since an export then depends on data.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import numpy
@@ -17,57 +20,52 @@ from studio.errors import ExportError
 from studio.talk.reference import ModelReference
 from studio.tokens import Encoder
 from studio.worker.loaded import LoadedModels
-from studio.worker.merge import own_type
-from studio.worker.prove import merged_into, room
+from studio.worker.merge import base_dtype
+from studio.worker.prove import load_merged_weights, placement
 
-TOKENS = 16_384  # of training rows that go through the model
+TOKENS = 16_384  # of training rows
 
 
-def importance(voice: ModelReference) -> dict[str, numpy.ndarray]:
-    """Module name -> float32 [columns]. Raises ExportError where there are no rows, DeviceError where there is no memory for the model."""
-    rows = _rows(voice)
+def importance(reference: ModelReference) -> dict[str, numpy.ndarray]:
+    """Module name -> float32 [columns]. Raises ExportError without rows, DeviceError without memory for the model."""
+    rows = _rows(reference)
     if not rows:
         raise ExportError(
             "There are no training rows to measure importance on.",
             "Leave --imatrix out, or put the data back where it was.",
             "--imatrix",
         )
-    place, dtype = room(model.facts(voice.base).parameters, own_type(voice))
-    speakers = LoadedModels(place, dtype)
-    loaded = speakers.load(voice).model
-    whole = (
-        loaded if voice.whole else merged_into(next(iter(speakers.bases.values())), voice) if voice.result else loaded
-    )
+    loaded_models = LoadedModels(*placement(model.facts(reference.base).parameters, base_dtype(reference)))
+    merged = loaded_models.load(reference).model
+    if reference.result and not reference.standalone:
+        merged = load_merged_weights(next(iter(loaded_models.bases.values())), reference)
     sums: dict[str, torch.Tensor] = {}
     counts: dict[str, int] = {}
 
-    def seen(name: str) -> Any:
-        def hook(_: Any, given: tuple[torch.Tensor, ...]) -> None:
-            flat = given[0].detach().float().flatten(0, -2)
-            sums[name] = sums.get(name, 0) + flat.square().sum(0)
-            counts[name] = counts.get(name, 0) + len(flat)
+    def accumulate(name: str, _: Any, inputs: tuple[torch.Tensor, ...]) -> None:
+        flat = inputs[0].detach().float().flatten(0, -2)
+        sums[name] = sums.get(name, 0) + flat.square().sum(0)
+        counts[name] = counts.get(name, 0) + len(flat)
 
-        return hook
-
-    for name, layer in whole.named_modules():
+    for name, layer in merged.named_modules():
         if isinstance(layer, torch.nn.Linear | Conv1D):
-            layer.register_forward_pre_hook(seen(name))
+            layer.register_forward_pre_hook(partial(accumulate, name))
     with torch.inference_mode():
         for ids in rows:
-            whole(input_ids=torch.tensor([ids], device=place))
+            merged(input_ids=torch.tensor([ids], device=loaded_models.device))
     return {name: (total / counts[name]).cpu().numpy() for name, total in sums.items()}
 
 
-def _rows(voice: ModelReference) -> list[list[int]]:
-    """ids of rows the voice was trained on, up to TOKENS tokens in all; [] for what is no run, or when the data has gone."""
-    order = run.find(voice.name.partition("@")[0]).config
+def _rows(reference: ModelReference) -> list[list[int]]:
+    """Token ids of rows the model was trained on, about TOKENS tokens in all."""
+    order = run.find(reference.name.partition("@")[0]).config
     sections = order.data_sections()
     return [
         ids
         for section, seed in sections
         for ids in _some(
             data.prepare(
-                section, Encoder.from_order(section, voice.base, voice.template, order.virtual_tokens), seed
+                section, Encoder.from_order(section, reference.base, reference.template, order.virtual_tokens), seed
             ).train,
             TOKENS // len(sections),
         )
@@ -75,11 +73,11 @@ def _rows(voice: ModelReference) -> list[list[int]]:
 
 
 def _some(rows: Iterable[dict[str, Any]], most: int) -> list[list[int]]:
-    """ids of the first rows, `most` tokens in all."""
-    found: list[list[int]] = []
+    """Token ids of the first rows, `most` tokens in all."""
+    ids: list[list[int]] = []
     for row in rows:
-        found.append(list(row["input_ids"])[:most])
-        most -= len(found[-1])
+        ids.append(list(row["input_ids"])[:most])
+        most -= len(ids[-1])
         if most <= 0:
             break
-    return found
+    return ids

@@ -1,7 +1,7 @@
-"""llama.cpp itself, where a wheel brings it: its answers and ids for an export's proof, and its quantizer.
+"""llama.cpp through its Python packages: answers and ids for an export's proof, and its quantizer.
 
-xllamacpp brings llama.cpp's server with its own Jinja, llama-cpp-python is the best known binding. Both are optional; neither is imported
-before it is asked for.
+xllamacpp has llama.cpp's server with its own Jinja; llama-cpp-python is the best known binding. Both are optional and
+imported only when used.
 """
 
 from __future__ import annotations
@@ -30,17 +30,18 @@ class Reader(Protocol):
     name: str
 
     def ids(self, text: str) -> list[int]:
-        """Tokens of a text, special ones in it understood, nothing put before or behind."""
+        """Token ids of a text; special tokens in it are parsed, none are added."""
 
     def answer(self, messages: Messages, max_tokens: int) -> dict[str, Any]:
-        """{text, ids, prompt, finish}, greedily, through the template in the file; finish "stop": at a token that ends generation.
+        """Answer greedily through the file's template; returns {text, ids, prompt, finish}.
 
-        ids: without that token; ids and prompt are None where a package does not tell them.
+        finish is "stop" at an end token, which ids leaves out. ids and prompt are None where a package does not return
+        them.
         """
 
 
 def readers(file: Path, context: int) -> list[Reader]:
-    """One reader for each package that is installed. context: tokens that a question and its answer take at most."""
+    """One reader per installed package. context: the most tokens that a question and its answer take together."""
     kinds: dict[str, Any] = {"xllamacpp": Server, "llama-cpp-python": Python}
     return [kinds[package](file, context) for package in installed()]
 
@@ -57,20 +58,26 @@ class Server:
 
         self.name = _named("xllamacpp")
         params = xllamacpp.CommonParams()
-        params.model.path, params.n_ctx, params.n_parallel, params.n_gpu_layers = str(file), context, 1, 0
-        params.warmup, params.verbosity, params.use_jinja, params.cpuparams.n_threads = False, 0, True, device.cores()
+        params.model.path = str(file)
+        params.n_ctx = context
+        params.n_parallel = 1
+        params.n_gpu_layers = 0
+        params.warmup = False
+        params.verbosity = 0
+        params.use_jinja = True
+        params.cpuparams.n_threads = device.cores()
         self.server = xllamacpp.Server(params)
 
     def ids(self, text: str) -> list[int]:
-        asked = json.dumps({"content": text, "add_special": False, "parse_special": True}).encode()
+        body = json.dumps({"content": text, "add_special": False, "parse_special": True}).encode()
         request = urllib.request.Request(
-            f"{self.server.listening_address}/tokenize", asked, {"Content-Type": "application/json"}
+            f"{self.server.listening_address}/tokenize", body, {"Content-Type": "application/json"}
         )
-        with urllib.request.urlopen(request, timeout=60) as found:
-            return json.loads(found.read())["tokens"]
+        with urllib.request.urlopen(request, timeout=60) as response:
+            return json.loads(response.read())["tokens"]
 
     def answer(self, messages: Messages, max_tokens: int) -> dict[str, Any]:
-        told = self.server.handle_chat_completions(
+        response = self.server.handle_chat_completions(
             {
                 "messages": messages,
                 "max_tokens": max_tokens,
@@ -82,12 +89,13 @@ class Server:
                 "reasoning_format": "none",
             }
         )
-        if "choices" not in told:
-            raise ExportError(f"llama.cpp refuses a question: {told.get('message') or told}.", "", "model")
-        inner = told["__verbose"]
+        if "choices" not in response:
+            reason = response.get("message") or response
+            raise ExportError(f"llama.cpp refuses a question: {reason}.", "", "model")
+        inner = response["__verbose"]
         stopped = inner["stop_type"] == "eos"
         return {
-            "text": told["choices"][0]["message"]["content"] or "",
+            "text": response["choices"][0]["message"]["content"] or "",
             "ids": inner["tokens"][:-1] if stopped else inner["tokens"],
             "prompt": self.ids(inner["prompt"]),
             "finish": "stop" if stopped else "length",
@@ -107,30 +115,33 @@ class Python:
         return list(self.llama.tokenize(text.encode(), add_bos=False, special=True))
 
     def answer(self, messages: Messages, max_tokens: int) -> dict[str, Any]:
-        told = self.llama.create_chat_completion(
+        response = self.llama.create_chat_completion(
             messages=messages, max_tokens=max_tokens, temperature=0.0, repeat_penalty=1.0
-        )["choices"][0]
-        return {"text": told["message"]["content"] or "", "ids": None, "prompt": None, "finish": told["finish_reason"]}
+        )
+        choice = response["choices"][0]
+        text = choice["message"]["content"] or ""
+        return {"text": text, "ids": None, "prompt": None, "finish": choice["finish_reason"]}
 
 
 @functools.lru_cache
 def quantizer() -> Any:
     """ggml_quantize_chunk of an installed package's library. Raises ExportError where there is none."""
     for package in installed():
-        place = Path(importlib.util.find_spec(MODULES[package]).origin).parent
-        for file in (*sorted(place.glob("*.so")), *sorted(place.rglob("*ggml-base*"))):
+        folder = Path(importlib.util.find_spec(MODULES[package]).origin).parent
+        for file in (*sorted(folder.glob("*.so")), *sorted(folder.rglob("*ggml-base*"))):
             try:
-                found = ctypes.CDLL(str(file)).ggml_quantize_chunk
+                function = ctypes.CDLL(str(file)).ggml_quantize_chunk
             except (OSError, AttributeError):
                 continue
-            found.restype = ctypes.c_size_t
-            found.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, *[ctypes.c_int64] * 3, ctypes.c_void_p]
-            return found
+            pointer, integer = ctypes.c_void_p, ctypes.c_int64
+            function.restype = ctypes.c_size_t
+            function.argtypes = [ctypes.c_int, pointer, pointer, integer, integer, integer, pointer]
+            return function
     raise quantizer_missing()
 
 
 def quantized(rows: numpy.ndarray, kind: Any, importance: numpy.ndarray | None = None) -> numpy.ndarray:
-    """float32 [rows, columns] in blocks of a GGML type, uint8 [rows, bytes]. importance: float32 [columns], how much each column counts."""
+    """Quantize float32 [rows, columns] to blocks of a GGML type, uint8 [rows, bytes]. importance: float32 [columns]."""
     import gguf
 
     block, size = gguf.GGML_QUANT_SIZES[kind]

@@ -1,8 +1,7 @@
-"""Speakers: voices with their weights in memory. One base in memory serves every adapter that was trained on it.
+"""Models in memory. Every adapter trained on a base shares that one base.
 
-Every adapter gets a tree of modules of its own whose weights are the base's own tensors: nothing is switched when another
-is asked, two can answer at once, kinds of adapters that peft cannot mix on one model stand side by side, and memory grows
-by the adapter only.
+Each adapter gets its own tree of modules whose weights are the base's tensors. Nothing is switched between requests,
+adapters that peft cannot mix on one model stand side by side, and memory grows by the adapter only.
 """
 
 from __future__ import annotations
@@ -24,147 +23,153 @@ from studio.talk.reference import ModelReference
 from studio.talk.stopping import end_tokens, text_stops
 from studio.tokens import Encoder
 from studio.worker import memory, torch_devices
-from studio.worker.generate import Answer, Batch, Sampling, Text
+from studio.worker.generate import Answer, Batch, IncrementalText, Sampling
 
 THINKING = "<think>"
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
 class LoadedModel:
-    """A voice that can answer: its model on a device, its encoder, what ends its turns."""
+    """A model on its device with its encoder, its end tokens and its batch of running answers."""
 
-    def __init__(self, voice: ModelReference, loaded: Any, encoder: Encoder | None = None):
-        self.voice, self.model = voice, loaded
+    def __init__(self, reference: ModelReference, loaded: Any, encoder: Encoder | None = None):
+        self.reference = reference
+        self.model = loaded
         self.batch = Batch(loaded)
-        self.encoder = encoder or Encoder(voice.tokenizer, voice.template)
-        config = self.batch.inner.config.get_text_config()
-        virtual = getattr(voice.method, "virtual_tokens", 0)  # they stand before the conversation, and take positions
-        self.room = int(getattr(config, "max_position_embeddings", 0) or 1 << 20) - virtual
-        self.ends = frozenset(end_tokens(voice, self.encoder.tokenizer))
-        self.stops = text_stops(voice, self.encoder.tokenizer)
-        special = {token for token, one in self.encoder.tokenizer.get_added_tokens_decoder().items() if one.special}
-        self.hidden = special - {*(voice.manifest.get("special_answers") or ()), *voice.added.ids.values()}
+        self.encoder = encoder or Encoder(reference.tokenizer, reference.template)
+        tokenizer = self.encoder.tokenizer
+        config = self.batch.base_model.config.get_text_config()
+        virtual_tokens = getattr(reference.method, "virtual_tokens", 0)  # they take positions before the conversation
+        self.context_length = int(getattr(config, "max_position_embeddings", 0) or 1 << 20) - virtual_tokens
+        self.end_ids = frozenset(end_tokens(reference, tokenizer))
+        self.stop_texts = text_stops(reference, tokenizer)
+        special = {token_id for token_id, token in tokenizer.get_added_tokens_decoder().items() if token.special}
+        trained = {*(reference.manifest.get("special_answers") or ()), *reference.added_tokens.ids.values()}
+        self.hidden_ids = special - trained
 
     def decode(self, ids: list[int]) -> str:
-        """Text of tokens; special ones are left out unless they were trained as part of answers, or a stop text may hold one."""
-        shown = ids if self.stops else [token for token in ids if token not in self.hidden]
+        """Decode tokens without special ones, except those that were trained in answers or may be in a stop text."""
+        shown = ids if self.stop_texts else [token for token in ids if token not in self.hidden_ids]
         return self.encoder.tokenizer.decode(shown, skip_special_tokens=False)
 
-    def answer(self, messages: list[dict[str, Any]] | str, sampling: Sampling, **extra: Any) -> Answer:
-        """An answer to be written; to a text, what follows it. extra: variables of the chat template, like tools.
+    def answer(self, messages: list[dict[str, Any]] | str, sampling: Sampling, **template_variables: Any) -> Answer:
+        """Return the answer to a conversation, or the continuation of a text, ready to be prefilled.
 
         Raises TemplateError, and ModelError when the conversation is longer than the model's context.
         """
-        plain = isinstance(messages, str)
-        ids = self.encoder.tokenizer.encode(messages).ids if plain else self.encoder.prompt_ids(messages, **extra)
-        if len(ids) >= self.room:
+        if isinstance(messages, str):
+            ids = self.encoder.tokenizer.encode(messages).ids
+            text = IncrementalText(self.decode, sampling.stop)
+        else:
+            ids = self.encoder.prompt_ids(messages, **template_variables)
+            prompt = self.encoder.prompt(messages, **template_variables).rstrip()
+            first = THINKING + "\n" if prompt.endswith(THINKING) else ""  # opened by the template, shown in the answer
+            text = IncrementalText(self.decode, (*self.stop_texts, *sampling.stop), first)
+        if len(ids) >= self.context_length:
             raise ModelError(
-                f"The conversation has {len(ids)} tokens; {self.voice.name} can hold {self.room}.",
+                f"The conversation has {len(ids)} tokens; {self.reference.name} can hold {self.context_length}.",
                 "Start a new one, or shorten it.",
                 "messages",
             )
-        if plain:
-            return Answer(ids, sampling, Text(self.decode, sampling.stop), self.ends, self.room)
-        opening = self.encoder.prompt(messages, **extra).rstrip()
-        first = (
-            THINKING + "\n" if opening.endswith(THINKING) else ""
-        )  # the template opened the thinking; show that it did
-        return Answer(ids, sampling, Text(self.decode, (*self.stops, *sampling.stop), first), self.ends, self.room)
+        return Answer(ids, sampling, text, self.end_ids, self.context_length)
 
 
 class LoadedModels:
-    """All voices in memory, by name, and the bases they share."""
+    """All models in memory, by name, and the bases they share."""
 
-    def __init__(self, place: str | None = None, precision: torch.dtype | None = None):
-        self.place, self.dtype = place or where(), precision or dtype()
+    def __init__(self, torch_device: str | None = None, dtype: torch.dtype | None = None):
+        self.device = torch_device or default_device()
+        self.dtype = dtype or DTYPES[device.devices()[0].precision]
         self.bases: dict[tuple[Path, Quantization | None], Any] = {}
-        self.named: dict[str, LoadedModel] = {}
+        self.by_name: dict[str, LoadedModel] = {}
 
-    def load(self, voice: ModelReference) -> LoadedModel:
-        """Put a voice into memory; one that is there already is given back."""
-        if voice.name not in self.named:
-            if self.place != "cpu":
+    def load(self, reference: ModelReference) -> LoadedModel:
+        """Load a model into memory, or return it if it is loaded."""
+        if reference.name not in self.by_name:
+            if self.device != "cpu":
                 torch_devices.refuse_unusable(device.devices()[0])
-            self.named[voice.name] = speaker = LoadedModel(voice, self._model(voice), self._encoder(voice))
-            warm(speaker)
-        return self.named[voice.name]
+            loaded_model = LoadedModel(reference, self._model(reference), self._encoder(reference))
+            self.by_name[reference.name] = loaded_model
+            warm_up(loaded_model)
+        return self.by_name[reference.name]
 
     def unload(self, name: str) -> None:
-        """Take a voice out; its base goes with the last voice that stands on it."""
-        self.named.pop(name, None)
-        needed = {one.voice.base for one in self.named.values() if not one.voice.whole}
+        """Remove a model; a base goes with the last model that stands on it."""
+        self.by_name.pop(name, None)
+        references = [loaded_model.reference for loaded_model in self.by_name.values()]
+        needed = {reference.base for reference in references if not reference.standalone}
         self.bases = {key: base for key, base in self.bases.items() if key[0] in needed}
         memory.empty_cache()
 
-    def _encoder(self, voice: ModelReference) -> Encoder:
-        """With the tokenizer of another voice on the same base, if there is one: it takes as much memory as a small adapter."""
-        made = copy.copy(
-            next((one.encoder for one in self.named.values() if one.voice.tokenizer == voice.tokenizer), None)
-        ) or Encoder(voice.tokenizer, voice.template)
-        made.template = voice.template
-        return made
+    def _encoder(self, reference: ModelReference) -> Encoder:
+        """An encoder that shares a loaded model's tokenizer, which takes as much memory as a small adapter."""
+        for loaded_model in self.by_name.values():
+            if loaded_model.reference.tokenizer == reference.tokenizer:
+                encoder = copy.copy(loaded_model.encoder)
+                encoder.template = reference.template
+                return encoder
+        return Encoder(reference.tokenizer, reference.template)
 
-    def _model(self, voice: ModelReference) -> Any:
-        held = self._held(voice)
-        if voice.whole and voice.checkpoint:
-            wrapped = voice.method.wrap(token_rows.add_rows(self._fresh(voice.base, held), voice.added))
-            voice.method.load_checkpoint(wrapped, voice.result)
-            return _ready(token_rows.merge_rows(wrapped), self.dtype, voice.method)
-        if voice.whole:
-            return _ready(self._fresh(voice.result, None), self.dtype, voice.method)
-        key = (voice.base, held)
+    def _model(self, reference: ModelReference) -> Any:
+        quantization = self._quantization(reference)
+        if reference.standalone and reference.checkpoint:
+            base = token_rows.add_rows(self._load_weights(reference.base, quantization), reference.added_tokens)
+            wrapped = reference.method.wrap(base)
+            reference.method.load_checkpoint(wrapped, reference.result)
+            return _for_inference(token_rows.merge_rows(wrapped), self.dtype, reference.method)
+        if reference.standalone:
+            return _for_inference(self._load_weights(reference.result, None), self.dtype, reference.method)
+        key = (reference.base, quantization)
         if key not in self.bases:
-            self.bases[key] = _ready(self._fresh(*key), self.dtype, None)
+            self.bases[key] = _for_inference(self._load_weights(*key), self.dtype, None)
         base = self.bases[key]
-        if voice.result is None:
+        if reference.result is None:
             return base
-        return _ready(voice.method.attach(tree(base), voice.result), self.dtype, voice.method)
+        adapted = reference.method.attach(share_weights(base), reference.result)
+        return _for_inference(adapted, self.dtype, reference.method)
 
-    def _held(self, voice: ModelReference) -> Quantization | None:
-        """The base in 16 bits where that fits the device beside what else runs, else as it stood in training (4 bits for QLoRA)."""
-        there = (voice.base, None) in self.bases
-        return (
-            None
-            if there or 1.2 * model.facts(voice.base).bytes < device.devices()[0].free - chat.reserved_by_training()[1]
-            else voice.held
-        )
+    def _quantization(self, reference: ModelReference) -> Quantization | None:
+        """None (16 bits) where the base fits the device beside a running training, else the quantization of the
+        training.
+        """
+        if (reference.base, None) in self.bases:
+            return None
+        free = device.devices()[0].free - chat.reserved_by_training()[1]
+        return None if 1.2 * model.facts(reference.base).bytes < free else reference.quantization
 
-    def _fresh(self, folder: Path, held: Quantization | None) -> Any:
-        """A model from its files, on the device; held: in fewer bits."""
-        if held is None:
-            return METHODS["full"]().load(folder, self.dtype).to(self.place)
-        return held.unpacked(METHODS["full"]().load(folder, self.dtype, **held.options(self.dtype)))
+    def _load_weights(self, folder: Path, quantization: Quantization | None) -> Any:
+        if quantization is None:
+            return METHODS["full"]().load(folder, self.dtype).to(self.device)
+        options = quantization.options(self.dtype)
+        return quantization.unpacked(METHODS["full"]().load(folder, self.dtype, **options))
 
 
-def where() -> str:
-    """The torch device for answers: the first the driver shows, STUDIO_CHAT_DEVICE if set."""
+def default_device() -> str:
+    """The torch device for answers: STUDIO_CHAT_DEVICE, or the first one the driver shows."""
     return os.environ.get("STUDIO_CHAT_DEVICE") or device.devices()[0].torch
 
 
-def dtype() -> torch.dtype:
-    """bf16 where the device multiplies in it; fp16 on older cards; else float32."""
-    return {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[device.devices()[0].precision]
-
-
-def tree(base: Any) -> Any:
-    """The base's modules anew, their weights and buffers (and 4-bit states) the very same tensors."""
+def share_weights(base: Any) -> Any:
+    """Copy the base's modules; parameters, buffers and 4-bit states stay the same tensors."""
     shared: list[Any] = [*base.parameters(), *base.buffers()]
     shared += [state for weight in base.parameters() if (state := getattr(weight, "quant_state", None)) is not None]
-    return copy.deepcopy(base, {id(thing): thing for thing in shared})
+    return copy.deepcopy(base, {id(tensor): tensor for tensor in shared})
 
 
-def warm(speaker: LoadedModel) -> None:
-    """One short answer, thrown away: the first real one then finds kernels compiled and pages in memory."""
-    ids = (speaker.encoder.prompt_ids([{"role": "user", "content": "Hi"}]) or [0]) * 2
-    answer = Answer(ids[:32], Sampling(max_tokens=2, temperature=0), Text(lambda _: ""), frozenset(), speaker.room)
-    while answer.finish is None:
-        if speaker.batch.read(answer) is not None:
-            speaker.batch.step()
+def warm_up(loaded_model: LoadedModel) -> None:
+    """Generate one short answer and drop it, so that the first real one finds kernels compiled and pages in memory."""
+    ids = (loaded_model.encoder.prompt_ids([{"role": "user", "content": "Hi"}]) or [0]) * 2
+    sampling, text = Sampling(max_tokens=2, temperature=0), IncrementalText(lambda _: "")
+    answer = Answer(ids[:32], sampling, text, frozenset(), loaded_model.context_length)
+    while answer.finish_reason is None:
+        if loaded_model.batch.prefill(answer) is not None:
+            loaded_model.batch.step()
 
 
-def _ready(loaded: Any, precision: torch.dtype, method: Method | None) -> Any:
-    """For answering only: no gradients, no dropout, adapters in the base's precision as autocast had them in training."""
+def _for_inference(loaded: Any, dtype: torch.dtype, method: Method | None) -> Any:
+    """Freeze a model, without dropout. Adapters take the base's dtype, as autocast computed them in training."""
     for weight in loaded.parameters():
         weight.requires_grad_(False)
-        if weight.is_floating_point() and weight.dtype == torch.float32 != precision and method is not None:
-            weight.data = weight.data.to(precision)
+        if weight.is_floating_point() and weight.dtype == torch.float32 != dtype and method is not None:
+            weight.data = weight.data.to(dtype)
     return loaded.eval()

@@ -1,4 +1,4 @@
-"""python -m studio.worker.measure ORDER.json ANSWER.json: the loss of several models on the same conversations, in one process."""
+"""python -m studio.worker.measure ORDER.json ANSWER.json: the loss of several models on the same conversations."""
 
 from __future__ import annotations
 
@@ -20,9 +20,11 @@ from studio.worker.prove import answers
 
 
 @torch.inference_mode()
-def loss(speaker: LoadedModel, rows: list[dict[str, Any]], settings: dict[str, Any]) -> dict[str, Any]:
-    """Mean cross entropy over the trained tokens of all rows, as the trainer's evaluation counts it. {loss, perplexity, tokens, rows}."""
-    encoder = speaker.encoder
+def loss(loaded_model: LoadedModel, rows: list[dict[str, Any]], settings: dict[str, Any]) -> dict[str, Any]:
+    """{loss, perplexity, tokens, rows}: mean cross entropy over the trained tokens, as the trainer's evaluation counts
+    it.
+    """
+    encoder = loaded_model.encoder
     encoder.max_length, encoder.too_long, encoder.train_on = (
         settings["max_length"],
         settings["too_long"],
@@ -36,7 +38,7 @@ def loss(speaker: LoadedModel, rows: list[dict[str, Any]], settings: dict[str, A
         wanted = labels != IGNORE_INDEX
         if wanted.any():
             logits = (
-                speaker.model(input_ids=torch.tensor([found.ids], device=speaker.batch.device))
+                loaded_model.model(input_ids=torch.tensor([found.ids], device=loaded_model.batch.device))
                 .logits[0, -len(found.ids) :][:-1]
                 .float()
                 .cpu()
@@ -54,7 +56,9 @@ def loss(speaker: LoadedModel, rows: list[dict[str, Any]], settings: dict[str, A
 
 
 def _encoded(encoder: Encoder, row: dict[str, Any], settings: dict[str, Any]) -> list[Encoded]:
-    """A row as the trainer measures it: a text that is longer than the limit in pieces, where the order says to split it."""
+    """A row as the trainer measures it: a text that is longer than the limit in pieces, where the order says to split
+    it.
+    """
     whole = encoder.encode(row, whole=True) if settings["too_long"] == "split" and "text" in row else None
     return (
         split_row(whole, settings["max_length"], settings["overlap"])
@@ -65,12 +69,12 @@ def _encoded(encoder: Encoder, row: dict[str, Any], settings: dict[str, Any]) ->
 
 def main(order: dict[str, Any], out: Path) -> None:
     torch.set_num_threads(device.cores())
-    speakers, table = LoadedModels(), []
+    loaded_models, table = LoadedModels(), []
     for name in order["models"]:
-        speaker = speakers.load(resolve(name))
-        row = {"model": name, **loss(speaker, order["rows"], order)}
+        loaded_model = loaded_models.load(resolve(name))
+        row = {"model": name, **loss(loaded_model, order["rows"], order)}
         if order["questions"]:
-            row["answers"] = [one["text"] for one in answers(speaker, order["questions"], 128)]
+            row["answers"] = [one["text"] for one in answers(loaded_model, order["questions"], 128)]
         table.append(row)
     out.write_text(json.dumps(table, ensure_ascii=False))
 

@@ -1,6 +1,6 @@
-"""Merge: an adapter worked into the weights of its base: W' = W + s·B·A in float32, rounded once to the type of the file.
+"""Merging: W' = W + s·B·A in float32, rounded once to the dtype of the file.
 
-Tensor by tensor where the adapter is plain LoRA; through the whole model, opened in float32, where it is not.
+A plain LoRA is merged tensor by tensor, any other adapter through the whole model in float32.
 """
 
 from __future__ import annotations
@@ -28,42 +28,42 @@ SHARD = 4_000_000_000  # bytes of one file of a merged model
 Weights = Iterator[tuple[str, torch.Tensor]]
 
 
-def weights(voice: ModelReference) -> Weights:
-    """Every stored tensor of the merged model, in float32, one at a time. Raises ExportError where the method cannot be merged.
+def weights(reference: ModelReference) -> Weights:
+    """Yield every stored tensor of the merged model in float32.
 
-    A plain LoRA goes through the base's files with one tensor in memory; DoRA, (IA)³ and whole copies of modules need the model.
+    Raises ExportError where the method cannot be merged.
     """
-    if voice.result is None:
-        yield from _stored(voice.base)
-    elif voice.whole and not voice.checkpoint:
-        yield from _stored(voice.result)
-    elif voice.whole:
-        yield from _through_the_model(voice)
-    elif not voice.method.mergeable:
+    if reference.result is None:
+        yield from _stored_tensors(reference.base)
+    elif reference.standalone and not reference.checkpoint:
+        yield from _stored_tensors(reference.result)
+    elif reference.standalone:
+        yield from _merge_model(reference)
+    elif not reference.method.mergeable:
         raise ExportError(
-            f"{voice.method.label} cannot be merged. {voice.method.cannot_merge}",
+            f"{reference.method.label} cannot be merged. {reference.method.cannot_merge}",
             "Export the adapter instead.",
             "method.name",
         )
-    elif (plain := _plain_lora(voice.result, voice.base)) is not None:
-        yield from _one_by_one(voice, *plain)
+    elif (plain := _plain_lora(reference.result, reference.base)) is not None:
+        yield from _merge_lora(reference, *plain)
     else:
-        yield from _through_the_model(voice)
+        yield from _merge_model(reference)
 
 
-def _stored(folder: Path) -> Weights:
+def _stored_tensors(folder: Path) -> Weights:
     for file in weight_files(folder):
         with safe_open(file, "pt") as stored:
             for name in stored.keys():  # noqa: SIM118 - not a dict
-                yield name, _float(stored.get_tensor(name))
+                yield name, _widened(stored.get_tensor(name))
 
 
-def _float(weight: torch.Tensor) -> torch.Tensor:
+def _widened(weight: torch.Tensor) -> torch.Tensor:
     return weight.float() if weight.is_floating_point() else weight
 
 
 def _plain_lora(folder: Path, base: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]] | None:
-    """The adapter's config and matrices if each is a B·A beside a stored weight and nothing more; else None."""
+    """The adapter's config and matrices if it has only A and B matrices and token rows of stored weights, else None."""
     if not (folder / "adapter_config.json").is_file():
         return None
     config = json.loads((folder / "adapter_config.json").read_text())
@@ -76,70 +76,73 @@ def _plain_lora(folder: Path, base: Path) -> tuple[dict[str, Any], dict[str, tor
     with safe_open(folder / "adapter_model.safetensors", "pt") as stored:
         matrices = {name: stored.get_tensor(name).float() for name in stored.keys()}  # noqa: SIM118
     names = {name for file in weight_files(base) for name in safe_open(file, "pt").keys()}  # noqa: SIM118
-    known = re.compile(rf"base_model\.model\.(.+)(?:\.lora_[AB]\.weight|{re.escape(DELTA_SUFFIX)})")
-    if not all((found := known.fullmatch(name)) and found[1] + ".weight" in names for name in matrices):
-        return None
-    return config, matrices
+    pattern = re.compile(rf"base_model\.model\.(.+)(?:\.lora_[AB]\.weight|{re.escape(DELTA_SUFFIX)})")
+    targets = [pattern.fullmatch(name) for name in matrices]
+    plain = all(target and target[1] + ".weight" in names for target in targets)
+    return (config, matrices) if plain else None
 
 
-def _one_by_one(voice: ModelReference, config: dict[str, Any], matrices: dict[str, torch.Tensor]) -> Weights:
-    """s = alpha / r (LoRA, arXiv 2106.09685, section 4.1), alpha / √r with rsLoRA (arXiv 2312.03732)."""
+def _merge_lora(reference: ModelReference, config: dict[str, Any], matrices: dict[str, torch.Tensor]) -> Weights:
+    """Merge with s = alpha / r (LoRA, arXiv 2106.09685, section 4.1), alpha / √r with rsLoRA (arXiv 2312.03732)."""
     scale = config["lora_alpha"] / (math.sqrt(config["r"]) if config.get("use_rslora") else config["r"])
-    facts, alone = model.facts(voice.base), token_rows.saved_indices(voice.result)
+    facts, row_indices = model.facts(reference.base), token_rows.saved_indices(reference.result)
     tables = {name: f"base_model.model.{name.removesuffix('.weight')}" for name in facts.tables()}
     if facts.tie_word_embeddings:
         tables |= {head: next(iter(tables.values())) for head in _HEADS}  # stored a second time
-    for name, weight in _stored(voice.base):
+    for name, weight in _stored_tensors(reference.base):
         stem = f"base_model.model.{name.removesuffix('.weight')}"
         if f"{stem}.lora_A.weight" in matrices:
             weight = weight + scale * (matrices[f"{stem}.lora_B.weight"] @ matrices[f"{stem}.lora_A.weight"])
-        if alone and (values := matrices.get(tables.get(name, stem) + DELTA_SUFFIX)) is not None:
-            weight = token_rows.overwrite_rows(weight, _rows_of(alone, tables.get(name, stem)), values)
+        table = tables.get(name, stem)
+        values = matrices.get(table + DELTA_SUFFIX) if row_indices else None
+        if values is not None:
+            # peft names tables by the end of their name, and the embedding by ""
+            named = (rows for end, rows in row_indices.items() if end and table.endswith(end))
+            weight = token_rows.overwrite_rows(weight, next(named, row_indices.get("", [])), values)
         yield name, weight
 
 
-def _rows_of(alone: dict[str, list[int]], stem: str) -> list[int]:
-    """The rows of a table that an adapter trains alone: peft names tables by the end of their name, or the embedding not at all."""
-    return next((rows for name, rows in alone.items() if name and stem.endswith(name)), alone.get("", []))
+def _merge_model(reference: ModelReference) -> Weights:
+    """Load the base in float32, attach the result and merge with peft.
 
-
-def _through_the_model(voice: ModelReference) -> Weights:
-    """The base as 16-bit files hold it, opened in float32, with the result attached and merged by peft.
-
-    A head that shares the embedding's table gets a copy first: an adapter may change one of them alone. Where both are the same still, one is told.
+    A tied head gets its own copy first, since an adapter may change head or embedding alone. If both are still equal,
+    one is yielded.
     """
-    facts = model.facts(voice.base)
-    _room(
+    facts = model.facts(reference.base)
+    _require_memory(
         4 * (facts.parameters + facts.vocab_size * facts.hidden_size),
         "To merge this kind of adapter the whole model is opened in float32",
     )
-    base = token_rows.add_rows(METHODS["full"]().load(voice.base, torch.float32), voice.added)
-    if voice.method.adapter and not _rows_alone(voice):
+    base = token_rows.add_rows(METHODS["full"]().load(reference.base, torch.float32), reference.added_tokens)
+    if reference.method.adapter and not _only_rows(reference):
         base = untied(base)
-    if voice.checkpoint:
-        wrapped = voice.method.wrap(base)
-        voice.method.load_checkpoint(wrapped, voice.result)
-        merged = voice.method.merge(wrapped) if voice.method.adapter else wrapped
+    if reference.checkpoint:
+        wrapped = reference.method.wrap(base)
+        reference.method.load_checkpoint(wrapped, reference.result)
+        merged = reference.method.merge(wrapped) if reference.method.adapter else wrapped
     else:
-        merged = voice.method.merge(voice.method.attach(base, voice.result))
+        merged = reference.method.merge(reference.method.attach(base, reference.result))
     head, table = merged.get_output_embeddings(), merged.get_input_embeddings()
     same = facts.tie_word_embeddings and torch.equal(head.weight, table.weight)
     for name, weight in merged.state_dict().items():
         if not name.endswith("inv_freq") and not (same and name in _HEADS):
-            yield name, _float(weight.detach())
+            yield name, _widened(weight.detach())
 
 
-def _rows_alone(voice: ModelReference) -> bool:
-    """Whether of the tables only rows are trained, which are one and the same in a tied head."""
-    whole = any(TABLES.search(f"{word}.weight") for word in getattr(voice.method, "modules_to_save", ()))
-    return bool(voice.added.rows) and not whole if voice.checkpoint else bool(token_rows.saved_indices(voice.result))
+def _only_rows(reference: ModelReference) -> bool:
+    """Whether only rows of the token tables are trained; a tied head shares those."""
+    if not reference.checkpoint:
+        return bool(token_rows.saved_indices(reference.result))
+    modules = getattr(reference.method, "modules_to_save", ())
+    full_table = any(TABLES.search(f"{module}.weight") for module in modules)
+    return bool(reference.added_tokens.rows) and not full_table
 
 
 _HEADS = ("lm_head.weight", "embed_out.weight")
 
 
 def untied(whole: Any) -> Any:
-    """The model with a head of its own, where its head was the embedding's table."""
+    """Give a model whose head is the embedding's table a head of its own."""
     head, table = whole.get_output_embeddings(), whole.get_input_embeddings()
     if head is not None and head.weight is table.weight:
         head.weight = torch.nn.Parameter(table.weight.detach().clone(), requires_grad=False)
@@ -147,8 +150,8 @@ def untied(whole: Any) -> Any:
     return whole
 
 
-def _room(need: int, what: str) -> None:
-    """Raise DeviceError where the computer's memory has not so many bytes free."""
+def _require_memory(need: int, what: str) -> None:
+    """Raise DeviceError where fewer than `need` bytes of RAM are free."""
     free = device.cpu().free
     if need > free:
         raise DeviceError(
@@ -158,41 +161,44 @@ def _room(need: int, what: str) -> None:
         )
 
 
-def merge(voice: ModelReference, out: Path, dtype: torch.dtype) -> dict[str, torch.Size]:
-    """Write the merged weights as safetensors shards with their index; returns name -> shape. Raises ExportError, and DeviceError without memory."""
+def merge(reference: ModelReference, out: Path, dtype: torch.dtype) -> dict[str, torch.Size]:
+    """Write the merged weights as safetensors shards with their index; returns name -> shape.
+
+    Raises ExportError, and DeviceError where there is too little memory.
+    """
     from safetensors.torch import save_file
 
-    facts = model.facts(voice.base)
+    facts = model.facts(reference.base)
     largest = max(tensor.size for tensor in facts.tensors.values())
-    _room(
+    _require_memory(
         min(SHARD, facts.parameters * dtype.itemsize) + 12 * largest,
         "Merging holds one file of the result and a tensor at a time",
     )
     shard: dict[str, torch.Tensor] = {}
     files: list[list[str]] = []
     shapes: dict[str, torch.Size] = {}
-    held = total = 0
+    shard_size = total = 0
 
     def write() -> None:
-        nonlocal shard, held
+        nonlocal shard, shard_size
         save_file(shard, out / f"part-{len(files)}.safetensors", metadata={"format": "pt"})
         files.append(list(shard))
-        shard, held = {}, 0
+        shard, shard_size = {}, 0
 
-    for name, weight in weights(voice):
+    for name, weight in weights(reference):
         weight = rounded(weight, dtype).contiguous().clone()
-        size = weight.numel() * weight.element_size()
-        if shard and held + size > SHARD:
+        if shard and shard_size + weight.nbytes > SHARD:
             write()
         shard[name], shapes[name] = weight, weight.shape
-        held, total = held + size, total + size
+        shard_size += weight.nbytes
+        total += weight.nbytes
     write()
     _rename(out, files, total)
     return shapes
 
 
 def rounded(weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """float32 to the type of the file, to the nearest. Raises ExportError for what float16 cannot hold."""
+    """Round a float32 weight to the dtype of the file. Raises ExportError for what float16 cannot hold."""
     if not weight.is_floating_point():
         return weight
     if dtype == torch.float16 and weight.abs().max() > torch.finfo(dtype).max:
@@ -204,28 +210,27 @@ def rounded(weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return weight.to(dtype)
 
 
-def own_type(found: ModelReference) -> torch.dtype:
-    """The type of the base's files; bfloat16 where they hold another than programs compute in."""
+def base_dtype(found: ModelReference) -> torch.dtype:
+    """The dtype of the base's files; bfloat16 where models are not computed in theirs."""
     named = model.facts(found.base).dtype
     return getattr(torch, named) if named in ("bfloat16", "float16", "float32") else torch.bfloat16
 
 
 def still_tied(base: Path, names: Iterable[str]) -> bool:
-    """Whether head and embedding of a merged model are one table, as its config has to say; names: the merged tensors."""
+    """Whether head and embedding of a merged model, given its tensors' names, are one table."""
     facts = model.facts(base)
     return facts.tie_word_embeddings and not any(head in names and head not in facts.tensors for head in _HEADS)
 
 
 def _rename(out: Path, files: list[list[str]], total: int) -> None:
-    """The names that transformers looks for: model.safetensors alone, or numbered shards with an index."""
+    """Give the files the names that transformers looks for: model.safetensors, or numbered shards with an index."""
     if len(files) == 1:
         (out / "part-0.safetensors").rename(out / "model.safetensors")
         return
-    where = {}
-    for place, names in enumerate(files):
-        target = f"model-{place + 1:05}-of-{len(files):05}.safetensors"
-        (out / f"part-{place}.safetensors").rename(out / target)
-        where |= dict.fromkeys(names, target)
-    (out / "model.safetensors.index.json").write_text(
-        json.dumps({"metadata": {"total_size": total}, "weight_map": where}, indent=1)
-    )
+    weight_map = {}
+    for index, names in enumerate(files):
+        target = f"model-{index + 1:05}-of-{len(files):05}.safetensors"
+        (out / f"part-{index}.safetensors").rename(out / target)
+        weight_map |= dict.fromkeys(names, target)
+    text = json.dumps({"metadata": {"total_size": total}, "weight_map": weight_map}, indent=1)
+    (out / "model.safetensors.index.json").write_text(text)

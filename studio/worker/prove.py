@@ -1,7 +1,7 @@
-"""python -m studio.worker.prove trained|exported WHAT ORDER.json ANSWER.json: one side of an export's proof, in a process of its own.
+"""python -m studio.worker.prove trained|exported MODEL ORDER.json ANSWER.json: one side of an export's proof.
 
-The trained model answers through the studio's own chat; a merged folder through transformers' generate, a GGUF file through llama.cpp where it is
-installed: what the export is for. Weights are loaded in the type of the file, on what has room for them.
+The trained model answers through the studio's own chat, a merged folder through transformers' generate, and a GGUF file
+through llama.cpp where it is installed. Weights are loaded in the dtype of the file, on the device that has room.
 """
 
 from __future__ import annotations
@@ -19,14 +19,16 @@ from studio.errors import DeviceError, StudioError
 from studio.kernels import IGNORE_INDEX
 from studio.talk import chat
 from studio.talk.reference import ModelReference, of_folder, resolve
-from studio.tokens import Encoder
 from studio.worker import llama_cpp
-from studio.worker.generate import Answer, Sampling
+from studio.worker.generate import Sampling
 from studio.worker.loaded import LoadedModel, LoadedModels
-from studio.worker.merge import own_type, rounded, still_tied, untied, weights
+from studio.worker.merge import base_dtype, rounded, still_tied, untied, weights
 
-TOGETHER = 20  # answers that transformers writes side by side
-SINGLE = ("longrope", "dynamic")  # positions of these depend on the longest neighbour: one answer at a time
+BATCH_SIZE = 20  # answers that transformers generates in one batch
+LENGTH_DEPENDENT = (
+    "longrope",
+    "dynamic",
+)  # rope types for which the longest row changes the others: one answer at a time
 Rows = list[dict[str, list[int]]]
 
 
@@ -38,76 +40,74 @@ def main(side: str, name: str, order: dict[str, Any]) -> dict[str, Any]:
     if path.suffix == ".gguf":
         return of_gguf(path, order)
     if (path / "adapter_config.json").is_file():
-        return of_voice(of_folder(path, name), order)
+        return of_adapter(of_folder(path, name), order)
     return of_transformers(path, order)
 
 
 # -- the two sides
 
 
-def trained(found: ModelReference, order: dict[str, Any]) -> dict[str, Any]:
-    """{answers, ids, rows, loss: {trained, merged}}: rows as {ids, labels}; merged: in the base's type, None where nothing is merged."""
-    place, dtype = room(model.facts(found.base).parameters, own_type(found))
-    speakers = LoadedModels(place, dtype)
-    speaker = speakers.load(found)
-    told = _of_speaker(speaker, order)
-    rows = encoded(speaker, order)
-    loss = {"trained": mean_loss(speaker.model, rows), "merged": None}
-    mergeable = found.result is not None and not found.whole and found.method.mergeable
-    if rows and mergeable and speakers.bases:
-        base = next(iter(speakers.bases.values()))
+def trained(reference: ModelReference, order: dict[str, Any]) -> dict[str, Any]:
+    """The trained model's side: {answers, ids, rows: [{ids, labels}], loss: {trained, merged}}.
+
+    The merged loss is taken in the base's dtype; it is None where nothing is merged.
+    """
+    loaded_models = LoadedModels(*placement(model.facts(reference.base).parameters, base_dtype(reference)))
+    loaded_model = loaded_models.load(reference)
+    side = _answers_and_ids(loaded_model, order)
+    rows = encoded(loaded_model, order)
+    loss = {"trained": mean_loss(loaded_model.model, rows), "merged": None}
+    mergeable = reference.result is not None and not reference.standalone and reference.method.mergeable
+    if rows and mergeable and loaded_models.bases:
+        base = next(iter(loaded_models.bases.values()))
         try:
-            loss["merged"] = mean_loss(merged_into(base, found), rows)
+            loss["merged"] = mean_loss(load_merged_weights(base, reference), rows)
         except (StudioError, NotImplementedError, RuntimeError) as error:
             print(f"the merged model's loss could not be taken: {error}", file=sys.stderr)
-    return {**told, "rows": rows, "loss": loss}
+    return {**side, "rows": rows, "loss": loss}
 
 
-def merged_into(base: Any, found: ModelReference) -> Any:
-    """A loaded base whose weights become those of the merged model, rounded to the base's type. The base is lost."""
-    token_rows.prepare_base(base, found.result)
-    dtype, base = own_type(found), untied(base)
-    held, written = dict(base.named_parameters()), set()
+def load_merged_weights(base: Any, reference: ModelReference) -> Any:
+    """Overwrite a loaded base with the merged weights, rounded to the base's dtype, and return it."""
+    token_rows.prepare_base(base, reference.result)
+    dtype, base = base_dtype(reference), untied(base)
+    parameters, written = dict(base.named_parameters()), set()
     with torch.no_grad():
-        for name, weight in weights(found):
-            if name in held:
-                held[name].copy_(rounded(weight, dtype))
+        for name, weight in weights(reference):
+            if name in parameters:
+                parameters[name].copy_(rounded(weight, dtype))
                 written.add(name)
-        head, table = base.get_output_embeddings(), base.get_input_embeddings()
-        if still_tied(found.base, written):
-            head.weight.copy_(table.weight)
+        if still_tied(reference.base, written):
+            base.get_output_embeddings().weight.copy_(base.get_input_embeddings().weight)
     return base
 
 
-def of_voice(found: ModelReference, order: dict[str, Any]) -> dict[str, Any]:
-    """An exported adapter on its base, opened anew by the studio."""
-    place, dtype = room(model.facts(found.base).parameters, own_type(found))
-    speaker = LoadedModels(place, dtype).load(found)
-    return {**_of_speaker(speaker, order), "loss": mean_loss(speaker.model, order["rows"]), "by": "Fine-Tuning Studio"}
+def of_adapter(reference: ModelReference, order: dict[str, Any]) -> dict[str, Any]:
+    """An exported adapter on its base, loaded anew by the studio."""
+    loaded_models = LoadedModels(*placement(model.facts(reference.base).parameters, base_dtype(reference)))
+    loaded_model = loaded_models.load(reference)
+    loss = mean_loss(loaded_model.model, order["rows"])
+    return {**_answers_and_ids(loaded_model, order), "loss": loss, "by": "Fine-Tuning Studio"}
 
 
 def of_transformers(folder: Path, order: dict[str, Any]) -> dict[str, Any]:
-    """A folder as a program finds it: AutoTokenizer, its chat template, generate with the generation config beside the weights."""
+    """A merged folder through AutoTokenizer, its chat template, and generate with the folder's generation config."""
     import transformers
 
     facts = model.facts(folder)
-    place, dtype = room(facts.parameters, getattr(torch, facts.dtype))
+    torch_device, dtype = placement(facts.parameters, getattr(torch, facts.dtype))
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    loaded = (
-        transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True).to(place).eval()
-    )
-    prompts = [
-        tokenizer(
-            tokenizer.apply_chat_template(question, add_generation_prompt=True, tokenize=False),
-            add_special_tokens=False,
-        )["input_ids"]
-        for question in order["questions"]
-    ]
+    loaded = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
+    loaded = loaded.to(torch_device).eval()
+    prompts = []
+    for question in order["questions"]:
+        text = tokenizer.apply_chat_template(question, add_generation_prompt=True, tokenize=False)
+        prompts.append(tokenizer(text, add_special_tokens=False)["input_ids"])
     rope = getattr(loaded.config.get_text_config(), "rope_parameters", None) or {}
-    width = 1 if rope.get("rope_type") in SINGLE else TOGETHER
+    batch_size = 1 if rope.get("rope_type") in LENGTH_DEPENDENT else BATCH_SIZE
     answers = []
-    for start in range(0, len(prompts), width):
-        answers += _generated(loaded, tokenizer, prompts[start : start + width], order["max_tokens"])
+    for start in range(0, len(prompts), batch_size):
+        answers += _generate(loaded, tokenizer, prompts[start : start + batch_size], order["max_tokens"])
         print(f"{len(answers)}/{len(prompts)}", flush=True)
     return {
         "answers": answers,
@@ -117,15 +117,18 @@ def of_transformers(folder: Path, order: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _generated(loaded: Any, tokenizer: Any, prompts: list[list[int]], max_tokens: int) -> list[dict[str, Any]]:
-    """Greedy answers, padded on the left; what the base's generation config says of sampling and penalties is left out on both sides."""
+def _generate(loaded: Any, tokenizer: Any, prompts: list[list[int]], max_tokens: int) -> list[dict[str, Any]]:
+    """Greedy answers to a batch padded on the left.
+
+    Both sides ignore the generation config's sampling and penalties.
+    """
     longest = max(map(len, prompts))
-    ids = torch.tensor([[0] * (longest - len(one)) + one for one in prompts], device=loaded.device)
-    mask = torch.tensor([[0] * (longest - len(one)) + [1] * len(one) for one in prompts], device=loaded.device)
-    settings = loaded.generation_config
-    ends = settings.eos_token_id if isinstance(settings.eos_token_id, list) else [settings.eos_token_id]
+    ids = torch.tensor([[0] * (longest - len(prompt)) + prompt for prompt in prompts], device=loaded.device)
+    mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=loaded.device)
+    eos = loaded.generation_config.eos_token_id
+    end_ids = eos if isinstance(eos, list) else [eos]
     with torch.inference_mode():
-        made = loaded.generate(
+        outputs = loaded.generate(
             input_ids=ids,
             attention_mask=mask,
             max_new_tokens=max_tokens,
@@ -134,45 +137,42 @@ def _generated(loaded: Any, tokenizer: Any, prompts: list[list[int]], max_tokens
             top_p=None,
             top_k=None,
             repetition_penalty=1.0,
-            pad_token_id=next((end for end in ends if end is not None), 0),
+            pad_token_id=next((end for end in end_ids if end is not None), 0),
         )
-    found = []
-    for prompt, row in zip(prompts, made[:, longest:].tolist(), strict=True):
-        stop = next((place for place, token in enumerate(row) if token in ends), None)
-        new = row[:stop]
-        found.append(
+    answers = []
+    for prompt, output_ids in zip(prompts, outputs[:, longest:].tolist(), strict=True):
+        stop = next((position for position, token in enumerate(output_ids) if token in end_ids), None)
+        answers.append(
             {
-                "text": tokenizer.decode(new, skip_special_tokens=True),
-                "ids": new,
+                "text": tokenizer.decode(output_ids[:stop], skip_special_tokens=True),
+                "ids": output_ids[:stop],
                 "prompt": prompt,
                 "finish": "length" if stop is None else "stop",
             }
         )
-    return found
+    return answers
 
 
 def of_gguf(file: Path, order: dict[str, Any]) -> dict[str, Any]:
-    """By llama.cpp where it is installed, else as transformers reads the file; the loss is of the weights that transformers reads from it."""
+    """A GGUF file through every installed llama.cpp, else through transformers, which always takes the loss."""
     longest = max((len(ids) for ids in order["prompts"]), default=0) + order["max_tokens"] + 64
-    opened_by = [_of_llama_cpp(reader, order) for reader in llama_cpp.readers(file, longest)]
+    sides = [_of_llama_cpp(reader, order) for reader in llama_cpp.readers(file, longest)]
     try:
         with tempfile.TemporaryDirectory(dir=file.parent) as scratch:
-            read = of_transformers(
-                opened(str(file), Path(scratch)).base, order if not opened_by else {**order, "questions": []}
-            )
-        read["by"] = read["by"].split(",")[0] + ", read from the GGUF"
+            folder = read_back(str(file), Path(scratch)).base
+            by_transformers = of_transformers(folder, {**order, "questions": []} if sides else order)
+        by_transformers["by"] = by_transformers["by"].split(",")[0] + ", read from the GGUF"
     except (StudioError, ValueError, RuntimeError, KeyError, NotImplementedError, OSError) as error:
-        if not opened_by:
+        if not sides:
             raise DeviceError(
                 f"transformers does not read this GGUF file ({error}), and no llama.cpp is installed to ask.",
                 "pip install xllamacpp",
                 "gguf",
             ) from error
-        read = {"loss": None}
-    if not opened_by:
-        return read
-    first, *others = opened_by
-    return {**first, "loss": read["loss"], "others": others}
+        by_transformers = {"loss": None}
+    if not sides:
+        return by_transformers
+    return {**sides[0], "loss": by_transformers["loss"], "others": sides[1:]}
 
 
 def _of_llama_cpp(reader: llama_cpp.Reader, order: dict[str, Any]) -> dict[str, Any]:
@@ -183,100 +183,102 @@ def _of_llama_cpp(reader: llama_cpp.Reader, order: dict[str, Any]) -> dict[str, 
     return {"answers": answers, "ids": [reader.ids(text) for text in order["texts"]], "by": reader.name}
 
 
-def opened(name: str, scratch: Path) -> ModelReference:
-    """A voice by name; a .gguf file is read back through transformers with the template and stop token it carries."""
+def read_back(name: str, scratch: Path) -> ModelReference:
+    """Resolve a name; a .gguf file is converted by transformers, with the template and end token it carries."""
     if not name.endswith(".gguf"):
         return resolve(name)
     from studio.worker.convert import convert
 
-    convert(
-        Path(name),
-        scratch / "model",
-        torch.float32 if 8 * Path(name).stat().st_size < device.cpu().free else torch.float16,
-    )
+    fits_float32 = 8 * Path(name).stat().st_size < device.cpu().free
+    convert(Path(name), scratch / "model", torch.float32 if fits_float32 else torch.float16)
     return of_folder(scratch / "model", name)
 
 
-# -- what both are asked
+# -- what both sides compute
 
 
 def answers(
-    speaker: LoadedModel, questions: list[list[dict[str, Any]]], max_tokens: int, tell: Any = None
+    loaded_model: LoadedModel, questions: list[list[dict[str, Any]]], max_tokens: int, progress: Any = None
 ) -> list[dict[str, Any]]:
-    """[{text, ids, prompt, finish}] in the order of the questions; all are written side by side."""
-    asked = [speaker.answer(messages, Sampling(max_tokens=max_tokens, temperature=0)) for messages in questions]
-    texts = [""] * len(asked)
-    for place, answer in enumerate(asked):
-        while (shown := speaker.batch.read(answer)) is None:
+    """[{text, ids, prompt, finish}] of the questions, generated in one batch.
+
+    ids: without the end token. finish: "text" where only the studio's search for a stop text ended the answer.
+    """
+    sampling = Sampling(max_tokens=max_tokens, temperature=0)
+    running = [loaded_model.answer(messages, sampling) for messages in questions]
+    texts = dict.fromkeys(map(id, running), "")
+    for answer in running:
+        while (text := loaded_model.batch.prefill(answer)) is None:
             pass
-        texts[place] += shown
-    while speaker.batch.rows:
-        for answer, shown in speaker.batch.step():
-            texts[asked.index(answer)] += shown
-        if tell:
-            tell(sum(one.finish is not None for one in asked), len(asked))
-    return [_told(text, answer) for text, answer in zip(texts, asked, strict=True)]
+        texts[id(answer)] += text
+    while loaded_model.batch.answers:
+        for answer, text in loaded_model.batch.step():
+            texts[id(answer)] += text
+        if progress:
+            progress(sum(answer.finish_reason is not None for answer in running), len(running))
+    rows = []
+    for answer in running:
+        ended = answer.output_ids[-1] in answer.end_ids
+        rows.append(
+            {
+                "text": texts[id(answer)],
+                "ids": answer.output_ids[:-1] if ended else answer.output_ids,
+                "prompt": answer.prompt_ids,
+                "finish": "text" if answer.finish_reason == "stop" and not ended else answer.finish_reason,
+            }
+        )
+    return rows
 
 
-def _told(text: str, answer: Answer) -> dict[str, Any]:
-    """ids: without the token that ended it. finish: "text" where only this program's look-out for a stop text ended it."""
-    by_token = answer.new[-1] in answer.ends
+def _answers_and_ids(loaded_model: LoadedModel, order: dict[str, Any]) -> dict[str, Any]:
+    def progress(done: int, total: int) -> None:
+        print(f"{done}/{total}", flush=True)
+
+    tokenizer = loaded_model.encoder.tokenizer
     return {
-        "text": text,
-        "ids": answer.new[:-1] if by_token else answer.new,
-        "prompt": answer.prompt,
-        "finish": "text" if answer.finish == "stop" and not by_token else answer.finish,
+        "answers": answers(loaded_model, order["questions"], order["max_tokens"], progress),
+        "ids": [tokenizer.encode(text, add_special_tokens=False).ids for text in order["texts"]],
     }
 
 
-def _of_speaker(speaker: LoadedModel, order: dict[str, Any]) -> dict[str, Any]:
-    told = answers(
-        speaker, order["questions"], order["max_tokens"], lambda done, total: print(f"{done}/{total}", flush=True)
-    )
-    return {"answers": told, "ids": token_ids(speaker.encoder, order["texts"])}
-
-
-def token_ids(encoder: Encoder, texts: list[str]) -> list[list[int]]:
-    return [encoder.tokenizer.encode(text, add_special_tokens=False).ids for text in texts]
-
-
-def encoded(speaker: LoadedModel, order: dict[str, Any]) -> Rows:
-    """The held-out conversations as the trainer's evaluation has them."""
-    encoder = speaker.encoder
+def encoded(loaded_model: LoadedModel, order: dict[str, Any]) -> Rows:
+    """The held-out conversations as the trainer's evaluation encodes them."""
+    encoder = loaded_model.encoder
     for key, value in order["encoding"].items():
         setattr(encoder, key, value)
-    found = [encoder.encode(row) for row in order["conversations"]]
-    return [{"ids": one.ids, "labels": one.labels} for one in found if one.n_trained]
+    rows = [encoder.encode(conversation) for conversation in order["conversations"]]
+    return [{"ids": row.ids, "labels": row.labels} for row in rows if row.n_trained]
 
 
 @torch.inference_mode()
 def mean_loss(loaded: Any, rows: Rows) -> float | None:
-    """Mean cross entropy over the trained tokens of all rows; None without rows. Virtual tokens before a row are left out."""
-    total, count, place = 0.0, 0, next(loaded.parameters()).device
+    """Mean cross entropy over the trained tokens of all rows; None without rows. Virtual tokens are left out."""
+    torch_device = next(loaded.parameters()).device
+    total, count = 0.0, 0
     for row in rows:
         labels = torch.tensor(row["labels"][1:])
-        logits = (
-            loaded(input_ids=torch.tensor([row["ids"]], device=place)).logits[0, -len(row["ids"]) :][:-1].float().cpu()
-        )
+        logits = loaded(input_ids=torch.tensor([row["ids"]], device=torch_device)).logits
+        logits = logits[0, -len(row["ids"]) :][:-1].float().cpu()
         total += float(torch.nn.functional.cross_entropy(logits, labels, reduction="sum"))
         count += int((labels != IGNORE_INDEX).sum())
     return total / count if count else None
 
 
-def room(parameters: int, dtype: torch.dtype) -> tuple[str, torch.dtype]:
-    """(device, type to compute in) for a model whose weights are of a type. Raises DeviceError where there is room nowhere.
+def placement(parameters: int, dtype: torch.dtype) -> tuple[str, torch.dtype]:
+    """(device, dtype to compute in) for weights of a dtype. Raises DeviceError where there is no room.
 
-    On a CPU the weights are widened to float32 if they fit: the same numbers, and no rounding of the arithmetic between them.
+    On a CPU the weights are widened to float32 if they fit: the same numbers, without rounding between operations.
     """
     first, ram = device.devices()[0], device.cpu().free
     free = first.free - chat.reserved_by_training()[1]
     if first.kind != "cpu" and 1.2 * parameters * dtype.itemsize < free:
         return first.id, dtype
-    for kind in (torch.float32, dtype):
-        if 1.2 * parameters * kind.itemsize < ram:
-            return "cpu", kind
+    for wider in (torch.float32, dtype):
+        if 1.2 * parameters * wider.itemsize < ram:
+            return "cpu", wider
     raise DeviceError(
-        f"The proof loads the model, {parameters * dtype.itemsize / 1e9:.1f} GB, and {ram / 1e9:.1f} GB of memory are free.",
+        f"The proof loads the model, {parameters * dtype.itemsize / 1e9:.1f} GB, and {ram / 1e9:.1f} GB of memory are "
+        "free.",
         "End the chat and trainings, and export again, or go without it: --no-proof.",
         "memory",
     )
@@ -284,8 +286,8 @@ def room(parameters: int, dtype: torch.dtype) -> tuple[str, torch.dtype]:
 
 if __name__ == "__main__":
     try:
-        found = main(sys.argv[1], sys.argv[2], json.loads(Path(sys.argv[3]).read_text()))
+        side = main(sys.argv[1], sys.argv[2], json.loads(Path(sys.argv[3]).read_text()))
     except StudioError as error:
         print(json.dumps({"error": error.as_dict()}))
         sys.exit(2)
-    Path(sys.argv[4]).write_text(json.dumps(found, ensure_ascii=False))
+    Path(sys.argv[4]).write_text(json.dumps(side, ensure_ascii=False))

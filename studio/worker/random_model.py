@@ -1,4 +1,7 @@
-"""A model of random weights in a real model's shape (bench/models.json), with a tokenizer and rows made here: no network needed."""
+"""Models of random weights in a real model's shape (bench/models.json), with a tokenizer and rows.
+
+No network is needed.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,9 @@ from studio.home import PROJECT
 SHAPES = PROJECT / "studio" / "bench" / "models.json"
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 CHATML = (
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}{% endfor %}"
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
+    "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 TEXTS = (
@@ -26,24 +31,23 @@ TEXTS = (
 
 
 def write(folder: Path, name: str, dtype: torch.dtype = torch.bfloat16, **changes: Any) -> Path:
-    """The model `name` of models.json, some of its config's values changed, as save_pretrained writes it. The same numbers every time."""
-    told = {**json.loads(SHAPES.read_text())[name], **changes, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
-    kind = told.pop("model_type")
+    """Save the model `name` of models.json with changes to its config; the weights are the same every time."""
+    shape = json.loads(SHAPES.read_text())[name]
+    settings = {**shape, **changes, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+    settings.pop("dtype", None)
+    config = AutoConfig.for_model(settings.pop("model_type"), **settings)
     torch.manual_seed(0)
-    made = AutoModelForCausalLM.from_config(
-        AutoConfig.for_model(kind, **{key: value for key, value in told.items() if key != "dtype"}), dtype=dtype
-    )
-    made.save_pretrained(folder)
+    AutoModelForCausalLM.from_config(config, dtype=dtype).save_pretrained(folder)
     tokenizer().save_pretrained(folder)
     return folder
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
-    """Byte-level BPE of a few hundred tokens: every text can be encoded and comes back as it was."""
-    made = Tokenizer(models.BPE())
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    made.decoder = decoders.ByteLevel()
-    made.train_from_iterator(
+    """A byte-level BPE of a few hundred tokens that encodes any text without loss."""
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    bpe.train_from_iterator(
         TEXTS,
         trainers.BpeTrainer(
             vocab_size=384,
@@ -53,23 +57,16 @@ def tokenizer() -> PreTrainedTokenizerFast:
         ),
     )
     return PreTrainedTokenizerFast(
-        tokenizer_object=made, bos_token=SPECIAL[1], eos_token=SPECIAL[2], pad_token=SPECIAL[0], chat_template=CHATML
+        tokenizer_object=bpe, bos_token=SPECIAL[1], eos_token=SPECIAL[2], pad_token=SPECIAL[0], chat_template=CHATML
     )
 
 
 def rows(file: Path, count: int, words: int, alike: bool = False) -> Path:
-    """Alpaca rows of up to `words` numbers to count through; alike: all equally long."""
-    long = [words if alike else 1 + (7 * n + 3) % words for n in range(count)]
-    file.write_text(
-        json.dumps(
-            [
-                {
-                    "instruction": f"Count on from {n}.",
-                    "input": "",
-                    "output": " ".join(str(n + step) for step in range(length)),
-                }
-                for n, length in enumerate(long)
-            ]
-        )
-    )
+    """Write Alpaca rows that count up to `words` numbers; alike: all equally long."""
+    lengths = [words if alike else 1 + (7 * n + 3) % words for n in range(count)]
+    alpaca = []
+    for n, length in enumerate(lengths):
+        output = " ".join(str(n + step) for step in range(length))
+        alpaca.append({"instruction": f"Count on from {n}.", "input": "", "output": output})
+    file.write_text(json.dumps(alpaca))
     return file

@@ -1,6 +1,6 @@
-"""What a request to the model server asks for: OpenAI's chat completion and completion, with the few settings that others have added.
+"""The schemas of requests to the model server: OpenAI's chat completions and completions, and a few common extensions.
 
-Everything is checked here, by one schema a kind of request. What would change an answer and is not done here is refused, never ignored.
+A setting that would change an answer and is not supported is refused, never ignored.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from studio.data.roles import ROLES
 from studio.errors import ModelError
 
 Kind = TypeVar("Kind", bound=BaseModel)
-RESERVED = {"messages", "add_generation_prompt"}  # of the template's variables, those that are ours to set
+RESERVED = {"messages", "add_generation_prompt"}  # template variables that a request may not set
 Stop = Annotated[str, Field(min_length=1, max_length=1000)]
 Bias = Annotated[float, Field(ge=-100, le=100)]
 
@@ -32,7 +32,7 @@ class Plain(Options):
 
 
 class Part(BaseModel):
-    """A part of a message. Only text: these models see no images and hear no sound."""
+    """A part of a message. Only text is supported."""
 
     model_config = ConfigDict(extra="allow", strict=True)
     type: Literal["text"]
@@ -40,7 +40,7 @@ class Part(BaseModel):
 
 
 class Message(BaseModel):
-    """One turn. What else stands in it, like tool_calls, goes to the chat template as it is."""
+    """One turn. Other keys, like tool_calls, go to the chat template unchanged."""
 
     model_config = ConfigDict(extra="allow", strict=True)
     role: str
@@ -55,13 +55,13 @@ class Message(BaseModel):
         return ROLES[role]
 
     def plain(self) -> dict[str, Any]:
-        """As the templates take it: the content as one text."""
+        """The message for a template: its content as one text."""
         content = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content or [])
         return {**self.model_dump(exclude_none=True), "content": content}
 
 
 class Sampled(Options):
-    """What both kinds of request have."""
+    """The settings of both kinds of request."""
 
     model: str = ""
     stream: bool | None = None
@@ -93,7 +93,7 @@ class Sampled(Options):
         return bias
 
     def sampling(self) -> dict[str, Any]:
-        """As worker/generate.py's Sampling takes it."""
+        """The arguments of worker/generate.py's Sampling."""
         names = (
             "temperature",
             "top_p",
@@ -134,7 +134,7 @@ class ChatRequest(Sampled):
 
     @property
     def calls(self) -> bool:
-        """Whether calls of tools are looked for in the answer."""
+        """Whether tool calls are looked for in the answer."""
         return bool(self.tools) and self.tool_choice != "none"
 
     def sampling(self) -> dict[str, Any]:
@@ -144,12 +144,12 @@ class ChatRequest(Sampled):
         return found | ({"logprobs": self.top_logprobs or 0} if self.logprobs else {})
 
     def variables(self) -> dict[str, Any]:
-        """What the chat template is told beside the messages."""
+        """The variables of the chat template besides the messages."""
         return {**(self.chat_template_kwargs or {}), **({"tools": self.tools} if self.calls else {})}
 
 
 class TextRequest(Sampled):
-    """POST /v1/completions: a text is gone on with, without any template."""
+    """POST /v1/completions: a text is continued without a template."""
 
     prompt: Annotated[str, Field(min_length=1)] | Annotated[list[str], Field(min_length=1, max_length=1)]
     echo: Literal[False] | None = None
@@ -169,37 +169,38 @@ class Names(Options):
 
 
 class RequestError(ModelError, ValueError):
-    """A request that cannot be meant."""
+    """A request that does not fit its schema."""
 
 
 def read(kind: type[Kind], body: Any) -> Kind:
-    """A request of a kind, checked. Raises RequestError that names the field, its value and what is wrong with it."""
+    """Validate a request. Raises RequestError that names the field, its value and what is wrong with it."""
     try:
         return kind.model_validate(body)
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
+        field = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
-            raise RequestError(f"There is no setting {place} here.", "Leave it out.", place) from None
-        given = "" if first["type"] == "missing" else f" It is {str(first['input'])[:80]!r}."
+            raise RequestError(f"There is no setting {field} here.", "Leave it out.", field) from None
+        value = "" if first["type"] == "missing" else f" It is {str(first['input'])[:80]!r}."
         raise RequestError(
-            f"{place or 'The request'}: {first['msg'].removeprefix('Value error, ')}.{given}",
+            f"{field or 'The request'}: {first['msg'].removeprefix('Value error, ')}.{value}",
             "Correct it, or leave it out where it is optional.",
-            place or "body",
+            field or "body",
         ) from None
 
 
-def wanted(body: Any) -> tuple[str, list[dict[str, Any]], dict[str, Any], dict[str, Any]]:
-    """(model, messages, sampling, variables of the chat template) of a chat request. Raises RequestError for what cannot be meant."""
-    asked = read(ChatRequest, body)
-    return asked.model, [message.plain() for message in asked.messages], asked.sampling(), asked.variables()
+def parse_chat(body: Any) -> tuple[str, list[dict[str, Any]], dict[str, Any], dict[str, Any]]:
+    """(model, messages, sampling, variables of the chat template) of a chat request. Raises RequestError."""
+    request = read(ChatRequest, body)
+    messages = [message.plain() for message in request.messages]
+    return request.model, messages, request.sampling(), request.variables()
 
 
-def described() -> dict[str, Any]:
+def openapi() -> dict[str, Any]:
     """The server's OpenAPI description."""
     schemas: dict[str, Any] = {}
 
-    def taken(kind: type[BaseModel]) -> dict[str, Any]:
+    def request_body(kind: type[BaseModel]) -> dict[str, Any]:
         schema = kind.model_json_schema(ref_template="#/components/schemas/{model}")
         schemas.update(schema.pop("$defs", {}))
         schemas[kind.__name__] = schema
@@ -208,23 +209,27 @@ def described() -> dict[str, Any]:
             "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{kind.__name__}"}}},
         }
 
-    told = {
+    descriptions = {
         200: "The answer.",
         400: "Refused, with a sentence.",
         401: "The key is missing or wrong.",
         404: "No such model.",
         503: "No room for it.",
     }
-    answers = {str(status): {"description": text} for status, text in told.items()}
+    answers = {str(status): {"description": text} for status, text in descriptions.items()}
     name = [{"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}]
     paths: dict[str, Any] = {
         "/v1/models": {"get": {"summary": "The models in memory", "responses": answers}},
         "/v1/models/{model}": {"get": {"summary": "One of them", "parameters": name, "responses": answers}},
         "/v1/chat/completions": {
-            "post": {"summary": "An answer in a conversation", "requestBody": taken(ChatRequest), "responses": answers}
+            "post": {
+                "summary": "An answer in a conversation",
+                "requestBody": request_body(ChatRequest),
+                "responses": answers,
+            }
         },
         "/v1/completions": {
-            "post": {"summary": "A text gone on with", "requestBody": taken(TextRequest), "responses": answers}
+            "post": {"summary": "A text gone on with", "requestBody": request_body(TextRequest), "responses": answers}
         },
     }
     return {

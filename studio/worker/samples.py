@@ -7,9 +7,9 @@ from typing import Any
 import torch
 
 from studio.kernels import SAMPLE_MAX_NEW_TOKENS
+from studio.talk.stopping import end_token_ids
 from studio.tokens import Encoder
 from studio.worker import distributed
-from studio.worker.loss import unwrap
 
 
 class Samples:
@@ -17,13 +17,8 @@ class Samples:
 
     def __init__(self, prompts: tuple[str, ...], encoder: Encoder, trainer: Any):
         self.prompts, self.encoder, self.trainer = prompts, encoder, trainer
-        stop_tokens = {encoder.tokenizer.token_to_id(text) for text in encoder.template.stop_strings} - {None}
-        eos_token_id = unwrap(trainer.model).generation_config.eos_token_id
-        if isinstance(eos_token_id, list):
-            stop_tokens |= set(eos_token_id)
-        elif eos_token_id is not None:
-            stop_tokens.add(eos_token_id)
-        self.stop_tokens = sorted(stop_tokens)
+        template = encoder.template
+        self.stop_tokens = end_token_ids(encoder.tokenizer, template.stop_strings, template, encoder.folder)
 
     def __call__(self, step: int) -> None:
         if self.trainer.sharded or not distributed.is_main():

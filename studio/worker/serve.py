@@ -1,7 +1,7 @@
 """python -m studio.worker.serve MODEL… [--port N]: the model server, an OpenAI-style API on loopback behind a key.
 
-The port opens first; torch and the models come in the thread that computes (batch_scheduler.py). One base in memory, any number of
-adapters beside it, chosen by `model` in each request.
+The port opens first; torch and the models come in the thread that computes (batch_scheduler.py). One base in memory,
+any number of adapters beside it, chosen by `model` in each request.
 """
 
 from __future__ import annotations
@@ -32,138 +32,141 @@ from starlette.routing import Route
 from studio import device, json_text, process
 from studio.errors import DeviceError, ModelError, StudioError, as_studio_error, internal_error
 from studio.talk import chat
-from studio.worker import answers
-from studio.worker.batch_scheduler import Asked, BatchScheduler
-from studio.worker.request import ChatRequest, Names, Sampled, TextRequest, described, read
+from studio.worker import openai_answers
+from studio.worker.batch_scheduler import BatchScheduler, PendingAnswer
+from studio.worker.request import ChatRequest, Names, Sampled, TextRequest, openapi, read
 
-CANCEL_EVERY = 0.5  # seconds between two looks whether the client is still there
+DISCONNECT_CHECK = 0.5  # seconds between two checks that the client is still connected
+Event = dict[str, Any]
+Events = asyncio.Queue[Event]
 
 
 class Server:
-    """The routes. Every one wants the key as `Authorization: Bearer KEY`."""
+    """The routes. Every one requires the key as `Authorization: Bearer KEY`."""
 
-    def __init__(self, turns: BatchScheduler, key: str):
-        self.turns, self.key = turns, key
+    def __init__(self, scheduler: BatchScheduler, key: str):
+        self.scheduler, self.key = scheduler, key
         self.end: Callable[[], None] = lambda: None
-        self.created, self.began = int(time.time()), time.monotonic()
+        self.created, self.started = int(time.time()), time.monotonic()
 
     def app(self) -> Starlette:
         routes = [
             ("/v1/models", self.models, "GET"),
             ("/v1/models/{name:path}", self.model, "GET"),
             ("/v1/chat/completions", self.complete, "POST"),
-            ("/v1/completions", self.go_on, "POST"),
+            ("/v1/completions", self.continue_text, "POST"),
             ("/studio/status", self.status, "GET"),
             ("/studio/load", self.load, "POST"),
             ("/studio/unload", self.unload, "POST"),
             ("/studio/end", self.finish, "POST"),
         ]
-        made = [Route(path, self._guarded(function), methods=[method]) for path, function, method in routes]
-        # pages of other programs may ask: what protects is the key, which no browser sends by itself
-        across = Middleware(CORSMiddleware, allow_origins=["*"], allow_methods=["*"], allow_headers=["*"], max_age=600)
+        guarded = [Route(path, self._guarded(function), methods=[method]) for path, function, method in routes]
+        # other programs' pages may ask: what protects is the key, which no browser sends by itself
+        cors = Middleware(CORSMiddleware, allow_origins=["*"], allow_methods=["*"], allow_headers=["*"], max_age=600)
         return Starlette(
-            routes=[*made, Route("/openapi.json", self.describe, methods=["GET"])],
-            middleware=[across],
+            routes=[*guarded, Route("/openapi.json", self.describe, methods=["GET"])],
+            middleware=[cors],
             exception_handlers={HTTPException: _no_route},
         )
 
     def _guarded(self, function: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
         async def guarded(request: Request) -> Response:
-            given = request.headers.get("authorization", "").removeprefix("Bearer ").strip()
-            if not hmac.compare_digest(given.encode(), self.key.encode()):
+            key = request.headers.get("authorization", "").removeprefix("Bearer ").strip()
+            if not hmac.compare_digest(key.encode(), self.key.encode()):
                 return _refused(
                     401, "The key is missing or wrong.", "Send the header Authorization: Bearer KEY.", "invalid_api_key"
                 )
-            self.turns.touched = time.monotonic()
+            self.scheduler.last_used = time.monotonic()
             try:
                 return await function(request)
             except StudioError as error:
                 return _error(error)
             except Exception as error:  # noqa: BLE001 - a request that nobody foresaw ends itself, in words
-                spoken = as_studio_error(error)
-                if spoken is None:
-                    traceback.print_exc()
-                return _error(spoken) if spoken else JSONResponse(_told(internal_error(error)), 500)
+                known = as_studio_error(error)
+                if known is not None:
+                    return _error(known)
+                traceback.print_exc()
+                return JSONResponse(_error_body(internal_error(error)), 500)
 
         return guarded
 
     # -- OpenAI's
 
     async def models(self, request: Request) -> Response:
-        return JSONResponse({"object": "list", "data": list(map(self._model, self.turns.names))})
+        return JSONResponse({"object": "list", "data": list(map(self._model, self.scheduler.names))})
 
     async def model(self, request: Request) -> Response:
         name = request.path_params["name"]
-        if name not in self.turns.names:
-            raise ModelError(
-                f"There is no model {name!r} here.", f"Loaded: {', '.join(self.turns.names) or 'none'}.", "model"
-            )
+        if name not in self.scheduler.names:
+            loaded = ", ".join(self.scheduler.names) or "none"
+            raise ModelError(f"There is no model {name!r} here.", f"Loaded: {loaded}.", "model")
         return JSONResponse(self._model(name))
 
     def _model(self, name: str) -> dict[str, Any]:
         return {"id": name, "object": "model", "created": self.created, "owned_by": "studio"}
 
     async def describe(self, request: Request) -> Response:
-        return JSONResponse(described())
+        return JSONResponse(openapi())
 
     async def complete(self, request: Request) -> Response:
         body = read(ChatRequest, await _body(request))
-        asked = Asked(
-            body.model, [message.plain() for message in body.messages], body.sampling(), _deaf, body.variables()
-        )
-        return await self._answered(request, asked, body, answers.Chat(body.model, body.calls))
+        messages = [message.plain() for message in body.messages]
+        pending = PendingAnswer(body.model, messages, body.sampling(), body.variables())
+        return await self._answer(request, pending, body, openai_answers.Chat(body.model, body.calls))
 
-    async def go_on(self, request: Request) -> Response:
+    async def continue_text(self, request: Request) -> Response:
         body = read(TextRequest, await _body(request))
-        asked = Asked(body.model, body.text, {"max_tokens": 16, **body.sampling()}, _deaf)  # OpenAI's default
-        return await self._answered(request, asked, body, answers.Text(body.model))
+        pending = PendingAnswer(body.model, body.text, {"max_tokens": 16, **body.sampling()})  # OpenAI's default
+        return await self._answer(request, pending, body, openai_answers.Text(body.model))
 
-    async def _answered(self, request: Request, asked: Asked, body: Sampled, shape: answers.Shape) -> Response:
-        """Ask, and answer whole or as a stream once the first event has come: a refusal then has its own status."""
-        events: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    async def _answer(
+        self, request: Request, pending: PendingAnswer, body: Sampled, shape: openai_answers.Shape
+    ) -> Response:
+        """Answer whole or as a stream. The first event is awaited, so that a refusal has its own status."""
+        events: Events = asyncio.Queue()
         loop = asyncio.get_running_loop()
-        asked.deliver = lambda event: _hand(loop, events, event)
-        self.turns.ask(asked)
+        pending.deliver = lambda event: _put(loop, events, event)
+        self.scheduler.ask(pending)
         try:
             first = await _next(events, request)
         except ConnectionResetError:
-            asked.cancelled = True
+            pending.cancelled = True
             return Response(status_code=499)
         if "error" in first:
             return _error(first["error"])
         if body.stream:
             usage = bool(body.stream_options and body.stream_options.include_usage)
             return StreamingResponse(
-                _stream(shape, asked, first, events, usage),
+                _stream(shape, pending, first, events, usage),
                 media_type="text/event-stream",
                 headers={"Cache-Control": "no-store"},
             )
-        return await _whole(shape, asked, first, events, request)
+        return await _whole(shape, pending, first, events, request)
 
     # -- the studio's own
 
     async def status(self, request: Request) -> Response:
         return JSONResponse(
             {
-                "models": self.turns.names,
-                "doing": self.turns.doing,
-                "busy": self.turns.busy,
+                "models": self.scheduler.names,
+                "doing": self.scheduler.doing,
+                "busy": self.scheduler.busy,
                 "pid": os.getpid(),
                 "memory": chat.memory_of(os.getpid()),
-                "seconds": round(time.monotonic() - self.began, 1),
+                "seconds": round(time.monotonic() - self.started, 1),
             }
         )
 
     async def load(self, request: Request) -> Response:
-        return await self._job(self.turns.load, read(Names, await _body(request)).names)
+        return await self._job(self.scheduler.load, read(Names, await _body(request)).names)
 
     async def unload(self, request: Request) -> Response:
-        return await self._job(self.turns.unload, read(Names, await _body(request)).names)
+        return await self._job(self.scheduler.unload, read(Names, await _body(request)).names)
 
     async def _job(self, job: Callable[..., None], names: list[str]) -> Response:
-        events: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        events: Events = asyncio.Queue()
         loop = asyncio.get_running_loop()
-        job(names, lambda event: _hand(loop, events, event))
+        job(names, lambda event: _put(loop, events, event))
         event = await events.get()
         return _error(event["error"]) if "error" in event else JSONResponse({"models": event["done"]})
 
@@ -172,40 +175,40 @@ class Server:
         return JSONResponse({"ended": True})
 
 
-def _hand(loop: asyncio.AbstractEventLoop, events: asyncio.Queue[dict[str, Any]], event: dict[str, Any]) -> None:
+def _put(loop: asyncio.AbstractEventLoop, events: Events, event: Event) -> None:
     if not loop.is_closed():
         loop.call_soon_threadsafe(events.put_nowait, event)
 
 
-async def _next(events: asyncio.Queue[dict[str, Any]], request: Request) -> dict[str, Any]:
-    """The next event. Raises ConnectionResetError once the client has gone."""
+async def _next(events: Events, request: Request) -> Event:
+    """Return the next event. Raises ConnectionResetError once the client has disconnected."""
     while True:
         try:
-            return await asyncio.wait_for(events.get(), CANCEL_EVERY)
+            return await asyncio.wait_for(events.get(), DISCONNECT_CHECK)
         except TimeoutError:
             if await request.is_disconnected():
                 raise ConnectionResetError from None
 
 
 async def _stream(
-    shape: answers.Shape, asked: Asked, event: dict[str, Any], events: asyncio.Queue[dict[str, Any]], usage: bool
+    shape: openai_answers.Shape, pending: PendingAnswer, event: Event, events: Events, usage: bool
 ) -> AsyncIterator[str]:
-    """Server-sent events in OpenAI's shape. Starlette closes this generator when the client goes away.
+    """Yield server-sent events in OpenAI's shape. Starlette closes this generator when the client disconnects.
 
-    While nothing comes, a comment is sent from time to time, so that a client can tell a long wait from a dead server.
+    A comment is sent every HEARTBEAT seconds without text, so that a client can tell a long wait from a dead server.
     """
     try:
         for line in shape.opening():
             yield _event(line)
         while "finish" not in event:
             if "error" in event:
-                yield _event(_told(event["error"]))
+                yield _event(_error_body(event["error"]))
                 return
-            for line in shape.part(event["text"], event["odds"]):
+            for line in shape.part(event["text"], event["logprobs"]):
                 yield _event(line)
             while True:
                 try:
-                    event = await asyncio.wait_for(events.get(), chat.SIGN_OF_LIFE)
+                    event = await asyncio.wait_for(events.get(), chat.HEARTBEAT)
                     break
                 except TimeoutError:
                     yield ": working\n\n"
@@ -213,43 +216,38 @@ async def _stream(
             yield _event(line)
         yield "data: [DONE]\n\n"
     finally:
-        asked.cancelled = True
+        pending.cancelled = True
 
 
-def _event(told: dict[str, Any]) -> str:
-    return "data: " + json.dumps(told, ensure_ascii=False) + "\n\n"
+def _event(body: dict[str, Any]) -> str:
+    return "data: " + json.dumps(body, ensure_ascii=False) + "\n\n"
 
 
 async def _whole(
-    shape: answers.Shape, asked: Asked, event: dict[str, Any], events: asyncio.Queue[dict[str, Any]], request: Request
+    shape: openai_answers.Shape, pending: PendingAnswer, event: Event, events: Events, request: Request
 ) -> Response:
-    text, odds = "", []
+    text, logprobs = "", []
     try:
         while "finish" not in event:
             if "error" in event:
                 return _error(event["error"])
             text += event["text"]
-            odds += event["odds"]
+            logprobs += event["logprobs"]
             event = await _next(events, request)
     except ConnectionResetError:
         return Response(status_code=499)
     finally:
-        asked.cancelled = True
-    return JSONResponse(shape.whole(text, odds, event["finish"], event["usage"]))
+        pending.cancelled = True
+    return JSONResponse(shape.whole(text, logprobs, event["finish"], event["usage"]))
 
 
 async def _body(request: Request) -> Any:
-    """The JSON of a request. Raises ModelError where it is none."""
+    """Parse a request's JSON. Raises ModelError where it is none."""
     try:
         return json_text.read(await request.body())
     except (ValueError, UnicodeError) as error:
-        raise ModelError(
-            f"The request cannot be read: {error}.", "Send a JSON object with model and messages.", "body"
-        ) from error
-
-
-def _deaf(event: dict[str, Any]) -> None:
-    """Before anybody listens."""
+        hint = "Send a JSON object with model and messages."
+        raise ModelError(f"The request cannot be read: {error}.", hint, "body") from error
 
 
 async def _no_route(request: Request, error: HTTPException) -> Response:
@@ -261,7 +259,7 @@ async def _no_route(request: Request, error: HTTPException) -> Response:
     )
 
 
-def _told(error: StudioError) -> dict[str, Any]:
+def _error_body(error: StudioError) -> dict[str, Any]:
     code = "model_not_found" if error.where == "model" else error.where
     return {
         "error": {
@@ -276,7 +274,7 @@ def _told(error: StudioError) -> dict[str, Any]:
 
 def _error(error: StudioError) -> Response:
     status = 503 if isinstance(error, DeviceError) else 404 if error.where in ("model", "run") else 400
-    return JSONResponse(_told(error), status)
+    return JSONResponse(_error_body(error), status)
 
 
 def _refused(status: int, message: str, hint: str, code: str) -> Response:
@@ -295,7 +293,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument(
-        "--page", action="store_true", help="the page's own server: tells its address in a file, ends when idle"
+        "--page", action="store_true", help="the page's own server: writes its address to a file, ends when idle"
     )
     parser.add_argument(
         "--detach", action="store_true", help="return at once; the server goes on in a session of its own"
@@ -315,36 +313,37 @@ def main(arguments: list[str]) -> int:
     lock = chat.lock()
     if args.page and not lock.acquire():
         return 0  # another one was first
-    bound = socket.create_server((args.host, args.port))
-    address = f"http://{args.host}:{bound.getsockname()[1]}"
-    turns = BatchScheduler(threads=int(os.environ.get("STUDIO_CHAT_THREADS") or device.cores()), names=args.models)
-    server = Server(turns, key)
+    listener = socket.create_server((args.host, args.port))
+    address = f"http://{args.host}:{listener.getsockname()[1]}"
+    threads = int(os.environ.get("STUDIO_CHAT_THREADS") or device.cores())
+    scheduler = BatchScheduler(threads, names=args.models)
+    server = Server(scheduler, key)
     http = uvicorn.Server(
         uvicorn.Config(server.app(), log_level="warning", timeout_graceful_shutdown=1, lifespan="off")
     )
     server.end = lambda: setattr(http, "should_exit", True)
     if args.page:
         chat.announce(address, key)
-        threading.Thread(target=_end_when_idle, args=(turns, server), daemon=True).start()
-    turns.start()
+        threading.Thread(target=_end_when_idle, args=(scheduler, server), daemon=True).start()
+    scheduler.start()
     if args.models:
-        turns.load(args.models, lambda event: _loaded(event, address, key, server))
-    http.run(sockets=[bound])
+        scheduler.load(args.models, lambda event: _loaded(event, address, key, server))
+    http.run(sockets=[listener])
     sys.stdout.flush()
-    os._exit(1 if turns.failure else 0)  # no waiting for torch to tidy up: the kernel takes the memory back at once
+    os._exit(1 if scheduler.failure else 0)  # no waiting for torch to tidy up: the kernel takes the memory back at once
 
 
 def _loaded(event: dict[str, Any], address: str, key: str, server: Server) -> None:
     if "error" in event:
         print(json.dumps({"error": event["error"].as_dict()}, ensure_ascii=False), flush=True)
-        server.turns.failure = str(event["error"])
+        server.scheduler.failure = str(event["error"])
         server.end()
     else:
         print(json.dumps({"address": f"{address}/v1", "key": key, "models": event["done"]}), flush=True)
 
 
-def _end_when_idle(turns: BatchScheduler, server: Server) -> None:
-    while turns.busy or turns.doing or time.monotonic() - turns.touched < chat.IDLE:
+def _end_when_idle(scheduler: BatchScheduler, server: Server) -> None:
+    while scheduler.busy or scheduler.doing or time.monotonic() - scheduler.last_used < chat.IDLE:
         time.sleep(min(5.0, chat.IDLE / 4))
     server.end()
 

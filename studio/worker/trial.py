@@ -1,4 +1,6 @@
-"""Trial: an order carried out by the trainer itself (worker/train.py) in this process, watched: losses, the first step's gradient, the diary."""
+"""A trial: the trainer (worker/train.py) runs an order in this process, and its losses, first gradient and events are
+kept.
+"""
 
 from __future__ import annotations
 
@@ -18,40 +20,43 @@ from studio.events import latest
 from studio.worker import train
 from studio.worker.report import Report
 
-PUSHED = 0.02  # standard deviation of what is put in the place of zeros, so that every gradient has something to say
+INIT_STD = 0.02  # standard deviation that replaces zero weights, so that no gradient vanishes
 
 
 @dataclass
 class Trial:
-    """losses: of each step. gradient: [numbers] float64, of the first one, of all that is trained. start: the trained weights before it."""
+    """losses: one per step. gradient: float64, flat, of all trained weights at the first step. start: those weights."""
 
     folder: run.Run
     losses: list[float] = field(default_factory=list)
     gradient: torch.Tensor | None = None
     start: list[torch.Tensor] = field(default_factory=list)
-    diary: list[dict[str, Any]] = field(default_factory=list)
+    events: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0
 
     def end(self) -> dict[str, Any]:
-        return latest(self.diary, "end")
+        return latest(self.events, "end")
 
     def plan(self) -> dict[str, Any]:
-        return latest(self.diary, "plan")
+        return latest(self.events, "plan")
 
 
 class Watch(Report):
-    """The run's own report, which also takes the gradient down, starts from given weights, and asks to stop where it is told to."""
+    """The run's report; it also records the first gradient, sets the start weights, and asks to stop at a step."""
 
     def __init__(
         self, trial: Trial, attempt: int, start: list[torch.Tensor] | None, stop_at: int | None, watched: bool
     ):
         super().__init__(trial.folder, attempt)
-        self.trial, self.given, self.stop_at, self.watched = trial, start, stop_at, watched
+        self.trial = trial
+        self.start = start
+        self.stop_at = stop_at
+        self.watched = watched
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **more: Any) -> None:
         super().on_train_begin(args, state, control, **more)
         if self.attempt == 1 and self.watched:
-            self.trial.start = _begin(self._trained(), self.given)
+            self.trial.start = _set_start(self._trained(), self.start)
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if state.global_step == 0 and self.watched:
@@ -68,38 +73,43 @@ class Watch(Report):
 
 
 @torch.no_grad()
-def _begin(trained: list[torch.Tensor], given: list[torch.Tensor] | None) -> list[torch.Tensor]:
-    """Start from the weights given, else from one's own with zeros pushed off; returns them. Devices draw unlike random numbers."""
-    draws = torch.Generator().manual_seed(0)
-    for place, weight in enumerate(trained):
-        if given is not None:
-            weight.copy_(given[place])
+def _set_start(trained: list[torch.Tensor], start: list[torch.Tensor] | None) -> list[torch.Tensor]:
+    """Copy in the start weights, or replace zero weights by random ones, and return the weights.
+
+    A reference's weights are passed on because devices draw different random numbers.
+    """
+    generator = torch.Generator().manual_seed(0)
+    for index, weight in enumerate(trained):
+        if start is not None:
+            weight.copy_(start[index])
         elif not weight.any():
-            weight.copy_(PUSHED * torch.randn(weight.shape, generator=draws))
+            weight.copy_(INIT_STD * torch.randn(weight.shape, generator=generator))
     return [weight.detach().float().cpu().clone() for weight in trained]
 
 
-def carry(
+def run_trial(
     order: dict[str, Any],
     start: list[torch.Tensor] | None = None,
     stop_at: int | None = None,
     again: Trial | None = None,
     watched: bool = True,
 ) -> Trial:
-    """Carry out an order as a run; again: go on with a trial that was stopped; watched: keep
-    the start and the gradient, which takes memory of its own. Raises what the trainer raises."""
-    began = time.monotonic()
+    """Run an order. Raises what the trainer raises.
+
+    again: a stopped trial to resume. watched: keep the start weights and the gradient, which takes memory.
+    """
+    started = time.monotonic()
     trial = again or Trial(run.create(config.build(order)))
     trial.folder.stop_file.unlink(missing_ok=True)
     train.train(trial.folder, Watch(trial, 2 if again else 1, start, stop_at, watched))
-    trial.diary, trial.seconds = trial.folder.events(), time.monotonic() - began
-    trial.losses = [event["loss"] for event in trial.diary if event["kind"] == "step"]
+    trial.events, trial.seconds = trial.folder.events(), time.monotonic() - started
+    trial.losses = [event["loss"] for event in trial.events if event["kind"] == "step"]
     return trial
 
 
 @contextmanager
 def on_cpu() -> Iterator[None]:
-    """Trials meanwhile are of the CPU, whatever cards there are."""
+    """Run the trials inside on the CPU, whatever devices there are."""
     before = os.environ.get(DEVICE_VARIABLE)
     os.environ[DEVICE_VARIABLE] = "cpu"
     try:
@@ -111,7 +121,7 @@ def on_cpu() -> Iterator[None]:
 
 
 def order(model: Path, data: Path, method: dict[str, Any], steps: int, **training: Any) -> dict[str, Any]:
-    """A short order that neither evaluates nor probes, with the same rows in the same order every time."""
+    """A short order without evaluation and memory probe, with the same rows in the same order every time."""
     usual = {
         "max_steps": steps,
         "batch_size": 2,
@@ -121,7 +131,7 @@ def order(model: Path, data: Path, method: dict[str, Any], steps: int, **trainin
         "save_every": 1000,
         "probe": False,
         "threads": 1,
-    }  # so small a model gains nothing from more, and loses much where others compute too
+    }
     return {
         "model": str(model),
         "data": {"train": str(data), "eval": 0, "max_length": 512},
@@ -130,6 +140,6 @@ def order(model: Path, data: Path, method: dict[str, Any], steps: int, **trainin
     }
 
 
-def cosine(one: torch.Tensor, other: torch.Tensor) -> float:
-    """Of the angle between two gradients."""
-    return float(one @ other / (one.norm() * other.norm()).clamp_min(1e-300))
+def cosine(first: torch.Tensor, second: torch.Tensor) -> float:
+    """The cosine similarity of two flat gradients."""
+    return float(first @ second / (first.norm() * second.norm()).clamp_min(1e-300))

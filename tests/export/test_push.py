@@ -1,4 +1,6 @@
-"""The push to the Hub, against a fake of its HTTP on loopback: private, whole, going on after a break, and never telling the token."""
+"""The push to the Hub, against a fake of its HTTP on loopback: private, whole, going on after a break, and never
+telling the token.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,7 @@ TOKEN = "hf_secretsecretsecret"
 
 
 class Fake:
-    """What the Hub would hold: repositories made, large files by their hash, commits; `fail`: a path that answers 500."""
+    """What the Hub would hold: repositories, large files by hash, commits. fail: a path that answers 500."""
 
     def __init__(self) -> None:
         self.repos: list[dict] = []
@@ -140,7 +142,7 @@ def committed(fake: Fake) -> dict[str, bytes]:
 
 def test_push_is_private_and_whole(hub: Fake, finished: Run, tiny_model: Path) -> None:
     told = []
-    answer = push.push(finished, "me/mine", tell=lambda *step: told.append(step))
+    answer = push.push(finished, "me/mine", progress=lambda *step: told.append(step))
     assert hub.repos[0].get("visibility", hub.repos[0].get("private")) in ("private", True)
     files = committed(hub)
     assert set(files) == set(answer["files"])
@@ -199,7 +201,7 @@ def test_what_an_export_asked_stands_in_for_samples(finished: Run) -> None:
     assert "## Samples" not in card.card(finished)
     asked = proof.questions(finished.id)
     assert len(asked) == 20
-    proof._file(finished.id, finished.result, asked).write_text(
+    proof._cache_file(finished.id, finished.result, asked).write_text(
         json.dumps([{"text": f"Answer {n}."} for n in range(20)])
     )
     assert "> Answer 0." in card.card(finished)

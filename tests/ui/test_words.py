@@ -26,7 +26,7 @@ GATHERED = {
         "device.py",
         "driver/nvidia.py",
         "driver/fit.py",
-        "worker/apart.py",
+        "worker/isolation.py",
         "worker/doctor.py",
         "worker/examine.py",
         "worker/examine_memory.py",

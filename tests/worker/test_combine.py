@@ -1,4 +1,4 @@
-"""Combining adapters: held against plain peft, against the sum of the changes, and refused in words where it cannot be."""
+"""Combining adapters: compared with plain peft and with the sum of the changes, and refused where it cannot be."""
 
 from __future__ import annotations
 
@@ -108,7 +108,9 @@ def test_merged_it_is_the_base_and_the_weighted_changes(kind: str, home: Path, t
 
 
 def test_what_it_is_worth_on_each_runs_rows(home: Path, tiny_model: Path, tiny_data: Path, tmp_path: Path) -> None:
-    """The losses against transformers' own, over rows that the run did not train on; told in diary, manifest, card and report."""
+    """The losses against transformers' own, over rows that the run did not train on; told in diary, manifest, card and
+    report.
+    """
     other = tmp_path / "other.json"
     other.write_text(tiny_data.read_text().replace("number", "letter"))
     parents = [parent(tiny_model, 1, tiny_data), parent(tiny_model, 2, other)]

@@ -58,7 +58,9 @@ def test_an_early_stop_that_died_at_its_result_trains_no_further(
 
 
 def test_no_checkpoint_holds_a_nan(tiny_model: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The loss is told every tenth step only; the weights are spoilt at the fourth, and a checkpoint is due at the sixth."""
+    """The loss is told every tenth step only; the weights are spoilt at the fourth, and a checkpoint is due at the
+    sixth.
+    """
     said = StudioTrainer.training_step
 
     def spoilt(self: StudioTrainer, model: torch.nn.Module, *given: object) -> torch.Tensor:
@@ -97,7 +99,9 @@ def test_a_stop_cuts_a_long_evaluation_short(tiny_model: Path, data: Path, monke
 def test_the_plain_way_is_taken_again_after_a_resume(
     tiny_model: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A model that computes otherwise with a cut head is trained the plain way in every attempt, and the resumed one ends where the whole one does."""
+    """A model that computes otherwise with a cut head is trained the plain way in every attempt, and the resumed one
+    ends where the whole one does.
+    """
     said = trainer.loss
     monkeypatch.setattr(
         trainer,
@@ -139,7 +143,9 @@ def test_a_disk_that_is_full_at_the_result_is_named(
 def test_a_newer_program_goes_on_with_the_same_rows(
     tiny_model: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is kept of read data is read anew after an update; the rows decide whether a resume is the same run, not the number of the version."""
+    """What is kept of read data is read anew after an update; the rows decide whether a resume is the same run, not the
+    number of the version.
+    """
     run = order(tiny_model, data, "training.save_every=4")
     whole, weights = carry(run), result(run)
     for step in (8, 10):

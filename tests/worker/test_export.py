@@ -163,7 +163,7 @@ def test_rounded_once_to_the_nearest() -> None:
 
 
 def test_q_and_k_are_reordered_as_llama_cpp_has_them() -> None:
-    """Row 2i of a head is transformers' row i, row 2i + 1 its row i + half (convert_hf_to_gguf.py, LlamaModel.permute)."""
+    """Row 2i of a head is transformers' row i, row 2i + 1 row i + half (convert_hf_to_gguf.py, LlamaModel.permute)."""
     rows = torch.arange(16.0)[:, None]
     assert permuted(rows, 2)[:, 0].tolist() == [0, 4, 1, 5, 2, 6, 3, 7, 8, 12, 9, 13, 10, 14, 11, 15]
 

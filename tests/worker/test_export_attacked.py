@@ -1,4 +1,6 @@
-"""Exports under attack: killed, a full disk, the run deleted meanwhile, two to one place; and K-quants with an importance matrix."""
+"""Exports under attack: killed, a full disk, the run deleted meanwhile, two to one place; and K-quants with an
+importance matrix.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,8 @@ from tests.worker.test_export import logits, trained
 
 LIMITED = (
     "import resource, sys; from pathlib import Path; from studio.worker import export;"
-    "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)); sys.exit(export.main(sys.argv[1], sys.argv[2], Path(sys.argv[3])))"
+    "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000));"
+    "sys.exit(export.main(sys.argv[1], sys.argv[2], Path(sys.argv[3])))"
 )
 
 
@@ -61,7 +64,7 @@ def test_an_export_that_is_killed_leaves_no_worker_and_the_next_one_cleans_up(
     assert not any(map(_lives, children)), "the worker outlived the export"
     assert not out.exists()
     assert list(out.parent.glob(".merged.*"))
-    with folders.whole(out) as temporary:
+    with folders.atomic(out) as temporary:
         assert [path.name for path in out.parent.iterdir()] == [temporary.parent.name]
         temporary.mkdir()
     assert [path.name for path in out.parent.iterdir()] == ["merged"]
@@ -86,9 +89,9 @@ def test_two_exports_to_one_place(tmp_path: Path) -> None:
     out = tmp_path / "a.gguf"
 
     def twice() -> None:
-        with folders.whole(out) as first:
+        with folders.atomic(out) as first:
             first.write_text("first")
-            with folders.whole(out) as second:
+            with folders.atomic(out) as second:
                 second.write_text("second")
 
     with pytest.raises(ExportError, match="by another export meanwhile"):

@@ -1,6 +1,8 @@
-"""Model families whose rows we pack, and pad without a mask: held against transformers' own eager attention, each row by itself.
+"""Model families whose rows we pack, and pad without a mask: held against transformers' own eager attention, each row
+by itself.
 
-Logits row by row, and the gradient of every weight. Families that are not proved here are padded, with transformers' own attention and mask.
+Logits row by row, and the gradient of every weight. Families that are not proved here are padded, with transformers'
+own attention and mask.
 """
 
 from __future__ import annotations

@@ -43,11 +43,11 @@ def test_a_base_stands_in_its_bits_where_sixteen_do_not_fit(
 
     from studio.worker.loaded import LoadedModels
 
-    speakers = LoadedModels("cpu", torch.float32)
-    tuned, base = (speakers.load(one) for one in both)
-    assert len(speakers.bases) == 1
-    for speaker in (tuned, base):
-        assert any(type(layer).__name__ == "Linear4bit" for layer in speaker.batch.inner.modules())
+    loaded_models = LoadedModels("cpu", torch.float32)
+    tuned, base = (loaded_models.load(one) for one in both)
+    assert len(loaded_models.bases) == 1
+    for loaded_model in (tuned, base):
+        assert any(type(layer).__name__ == "Linear4bit" for layer in loaded_model.batch.base_model.modules())
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's table of maps")

@@ -11,8 +11,8 @@ from studio.errors import ModelError
 from studio.methods import METHODS
 from studio.talk.reference import of_base, resolve
 from studio.tokens import Encoder
-from studio.worker.generate import Answer, Sampling, Text, choose
-from studio.worker.loaded import LoadedModel, LoadedModels, tree
+from studio.worker.generate import Answer, IncrementalText, Sampling, choose
+from studio.worker.loaded import LoadedModel, LoadedModels, share_weights
 
 QUESTIONS = [
     "What is the capital of France?",
@@ -22,49 +22,49 @@ QUESTIONS = [
 
 
 @pytest.fixture
-def speaker(tiny_model: Path) -> LoadedModel:
+def loaded_model(tiny_model: Path) -> LoadedModel:
     return LoadedModels("cpu", torch.float32).load(of_base(tiny_model))
 
 
-def write(speaker: LoadedModel, questions: list[str], **sampling) -> list[Answer]:
+def write(loaded_model: LoadedModel, questions: list[str], **sampling) -> list[Answer]:
     """Answers written side by side; each joins while the ones before it are being written."""
     made = [
-        speaker.answer(
+        loaded_model.answer(
             [{"role": "user", "content": text}], Sampling(**{"temperature": 0, "max_tokens": 20, **sampling})
         )
         for text in questions
     ]
     for answer in made:
-        while speaker.batch.read(answer) is None:
+        while loaded_model.batch.prefill(answer) is None:
             pass
-        speaker.batch.step()
-    while speaker.batch.rows:
-        speaker.batch.step()
+        loaded_model.batch.step()
+    while loaded_model.batch.answers:
+        loaded_model.batch.step()
     return made
 
 
-def test_side_by_side_as_alone(speaker: LoadedModel) -> None:
-    alone = [write(speaker, [question])[0].new for question in QUESTIONS]
-    assert [answer.new for answer in write(speaker, QUESTIONS)] == alone
-    assert [answer.new for answer in write(speaker, QUESTIONS[::-1])] == alone[::-1]
+def test_side_by_side_as_alone(loaded_model: LoadedModel) -> None:
+    alone = [write(loaded_model, [question])[0].output_ids for question in QUESTIONS]
+    assert [answer.output_ids for answer in write(loaded_model, QUESTIONS)] == alone
+    assert [answer.output_ids for answer in write(loaded_model, QUESTIONS[::-1])] == alone[::-1]
 
 
-def test_as_transformers_generates(speaker: LoadedModel) -> None:
-    answer = write(speaker, QUESTIONS[:1])[0]
-    ids = torch.tensor([answer.prompt])
-    theirs = speaker.model.generate(ids, do_sample=False, max_new_tokens=20, attention_mask=torch.ones_like(ids))[
+def test_as_transformers_generates(loaded_model: LoadedModel) -> None:
+    answer = write(loaded_model, QUESTIONS[:1])[0]
+    ids = torch.tensor([answer.prompt_ids])
+    theirs = loaded_model.model.generate(ids, do_sample=False, max_new_tokens=20, attention_mask=torch.ones_like(ids))[
         0, ids.shape[1] :
     ].tolist()
-    assert answer.new == theirs
+    assert answer.output_ids == theirs
 
 
-def test_long_prompts_are_read_in_parts(speaker: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = write(speaker, QUESTIONS[2:])[0].new
-    monkeypatch.setattr("studio.worker.generate.CHUNK", 7)
-    assert write(speaker, QUESTIONS[2:])[0].new == whole
+def test_long_prompts_are_read_in_parts(loaded_model: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = write(loaded_model, QUESTIONS[2:])[0].output_ids
+    monkeypatch.setattr("studio.worker.generate.PREFILL_CHUNK", 7)
+    assert write(loaded_model, QUESTIONS[2:])[0].output_ids == whole
 
 
-def test_prompt_ids_are_those_of_training(tiny_model: Path, speaker: LoadedModel) -> None:
+def test_prompt_ids_are_those_of_training(tiny_model: Path, loaded_model: LoadedModel) -> None:
     """For every template: what chat asks is what training saw before the answer."""
     from studio import template
 
@@ -93,45 +93,45 @@ def test_every_method_answers_beside_its_base(name: str, tiny_model: Path, tmp_p
             if weight.requires_grad:
                 weight.add_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(1)) * 0.3)
     method.save_result(wrapped, tmp_path)
-    speakers = LoadedModels("cpu", torch.float32)
-    base = speakers.load(of_base(tiny_model))
-    before = write(base, QUESTIONS[:1])[0].new
+    loaded_models = LoadedModels("cpu", torch.float32)
+    base = loaded_models.load(of_base(tiny_model))
+    before = write(base, QUESTIONS[:1])[0].output_ids
     found = of_base(tiny_model)
     tuned = LoadedModel(
         type(found)("tuned", found.base, found.template, tmp_path, method, found.stop),
-        method.attach(tree(base.model), tmp_path),
+        method.attach(share_weights(base.model), tmp_path),
     )
     answers = write(tuned, QUESTIONS)
-    assert write(base, QUESTIONS[:1])[0].new == before
+    assert write(base, QUESTIONS[:1])[0].output_ids == before
     with torch.inference_mode():
-        logits = wrapped.eval()(input_ids=torch.tensor([answers[1].prompt + answers[1].new[:-1]])).logits[0]
-    wanted = logits[-len(answers[1].new) :].argmax(-1).tolist()
-    assert answers[1].new == wanted
+        logits = wrapped.eval()(input_ids=torch.tensor([answers[1].prompt_ids + answers[1].output_ids[:-1]])).logits[0]
+    wanted = logits[-len(answers[1].output_ids) :].argmax(-1).tolist()
+    assert answers[1].output_ids == wanted
 
 
 def test_trees_share_their_weights(tiny_model: Path) -> None:
     base = METHODS["full"]().load(tiny_model, torch.float32)
-    copy = tree(base)
+    copy = share_weights(base)
     assert copy is not base
     assert all(a is b for a, b in zip(base.parameters(), copy.parameters(), strict=True))
 
 
-def test_too_long_a_conversation_is_refused(speaker: LoadedModel) -> None:
+def test_too_long_a_conversation_is_refused(loaded_model: LoadedModel) -> None:
     with pytest.raises(ModelError, match="can hold 512"):
-        speaker.answer([{"role": "user", "content": "word " * 800}], Sampling())
+        loaded_model.answer([{"role": "user", "content": "word " * 800}], Sampling())
 
 
 def test_text_comes_in_whole_characters() -> None:
     pieces = {(): "", (1,): "\ufffd", (1, 2): "é", (2,): "\ufffd", (1, 2, 3): "é!", (2, 3): "\ufffd!", (3,): "!"}
-    text = Text(lambda ids: pieces[tuple(ids)])
+    text = IncrementalText(lambda ids: pieces[tuple(ids)])
     assert [text.add(1), text.add(2), text.add(3)] == ["", "é", "!"]
 
 
 def test_text_that_may_be_a_stop_is_held_back() -> None:
-    text = Text(lambda ids: "".join(map(chr, ids)), ["END"])
+    text = IncrementalText(lambda ids: "".join(map(chr, ids)), ["END"])
     assert [text.add(ord(letter)) for letter in "aENbEND"] == ["a", "", "", "ENb", "", "", ""]
     assert text.stopped
-    open_end = Text(lambda ids: "".join(map(chr, ids)), ["END"])
+    open_end = IncrementalText(lambda ids: "".join(map(chr, ids)), ["END"])
     assert [open_end.add(ord(letter)) for letter in "aE"] == ["a", ""]
     assert open_end.add(None) == "E"
 
@@ -163,10 +163,10 @@ def test_checkpoint_answers_as_its_result(home: Path, tiny_model: Path, monkeypa
     (one.result / "manifest.json").write_text('{"stop": ["<|im_end|>"]}')
     method.save_checkpoint(wrapped, one.checkpoints / "checkpoint-5")
     monkeypatch.setattr(checkpoints, "faults", lambda folder: [])
-    speakers = LoadedModels("cpu", torch.float32)
+    loaded_models = LoadedModels("cpu", torch.float32)
     answers = [
-        write(speakers.load(resolve(name)), QUESTIONS[:1])[0].new
+        write(loaded_models.load(resolve(name)), QUESTIONS[:1])[0].output_ids
         for name in (one.id, f"{one.id}@checkpoint-5", f"base:{one.id}")
     ]
     assert answers[0] == answers[1]
-    assert set(speakers.bases) == {(tiny_model.resolve(), None)}
+    assert set(loaded_models.bases) == {(tiny_model.resolve(), None)}

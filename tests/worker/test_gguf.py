@@ -1,4 +1,6 @@
-"""GGUF files read back by others' code (the gguf package, transformers): architectures, tied and untied heads, tokenizers, templates."""
+"""GGUF files read back by others' code (the gguf package, transformers): architectures, tied and untied heads,
+tokenizers, templates.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,7 @@ from studio.methods import METHODS
 from studio.talk.reference import of_base
 from studio.tokens import Encoder
 from studio.worker import gguf_file
-from studio.worker.prove import opened
+from studio.worker.prove import read_back
 from tests import tiny
 from tests.methods import architectures
 
@@ -70,7 +72,9 @@ def told(file: Path, key: str) -> Any:
 def test_read_back_it_computes_the_same(
     kind: str, to: str, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Through transformers: names, order of query's and key's rows, biases, norms of heads, tied (llama, qwen) and untied (mistral) heads."""
+    """Through transformers: names, order of query's and key's rows, biases, norms of heads, tied (llama, qwen) and
+    untied (mistral) heads.
+    """
     monkeypatch.setitem(
         architectures.CONFIGS, "qwen3", {**architectures.CONFIGS["qwen3"], "head_dim": 128}
     )  # transformers reads no other from a GGUF
@@ -79,7 +83,7 @@ def test_read_back_it_computes_the_same(
     with torch.inference_mode():
         ours, theirs = (
             METHODS["full"]().load(one, torch.float32).eval()(input_ids=ids).logits
-            for one in (made, opened(str(file), tmp_path).base)
+            for one in (made, read_back(str(file), tmp_path).base)
         )
     assert (ours - theirs).norm() < (0.002 if to == "f16" else 0.05) * ours.norm()
     untied = any(tensor.name == "output.weight" for tensor in gguf.GGUFReader(file).tensors)
@@ -96,7 +100,7 @@ def test_what_a_reader_must_know_of_the_tokenizer(cut: str, home: Path, tmp_path
     assert [words.token_to_id(token) for token in tokens[: len(words.get_vocab())]] == list(
         range(len(words.get_vocab()))
     )
-    assert len(tokens) == model.facts(made).vocabulary
+    assert len(tokens) == model.facts(made).vocab_size
     assert [tokens[n] for n, one in enumerate(types) if one == gguf_tokenizer.CONTROL] == tiny.SPECIAL
     assert (
         told(file, "tokenizer.ggml.eos_token_id")
@@ -112,7 +116,7 @@ def test_prompts_are_the_same_ids(cut: str, home: Path, tmp_path: Path) -> None:
     made, file = written(tmp_path, "qwen2" if cut == "qwen2" else "llama", cut)
     said = [{"role": "user", "content": TEXT}]
     ours, theirs = (
-        Encoder(one.base, one.template).prompt_ids(said) for one in (of_base(made), opened(str(file), tmp_path))
+        Encoder(one.base, one.template).prompt_ids(said) for one in (of_base(made), read_back(str(file), tmp_path))
     )
     assert ours == theirs
 

@@ -1,4 +1,6 @@
-"""GGUF files in llama.cpp itself: the same ids, the same greedy tokens as transformers' own generate, for every family that is written."""
+"""GGUF files in llama.cpp itself: the same ids, the same greedy tokens as transformers' own generate, for every family
+that is written.
+"""
 
 from __future__ import annotations
 
@@ -102,7 +104,9 @@ def test_stretched_positions(rope: str, home: Path, tmp_path: Path) -> None:
 
 
 def sentencepiece(folder: Path, prefix: bool) -> None:
-    """A tokenizer as Llama 2's (prefix) or Gemma's is converted: BPE of pieces, bytes to fall back on, every pair that makes a piece merged."""
+    """A tokenizer as Llama 2's (prefix) or Gemma's is converted: BPE of pieces, bytes to fall back on, every pair that
+    makes a piece merged.
+    """
     words = sorted(
         {piece for text in tiny.TEXT for word in text.split() for piece in (word[:2], word[:3], word[:4], word)},
         key=lambda one: (len(one), one),
@@ -148,7 +152,9 @@ def test_sentencepiece(prefix: bool, home: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", [kind for kind in gguf_types.KINDS if "_k" in kind])
 def test_k_quants_run_and_stay_near(kind: str, home: Path, tmp_path: Path) -> None:
-    """256 wide, so that the K-blocks themselves are written: llama.cpp loads the file, and most greedy tokens are those of the exact one."""
+    """256 wide, so that the K-blocks themselves are written: llama.cpp loads the file, and most greedy tokens are those
+    of the exact one.
+    """
     import gguf
 
     folder = made(tmp_path / "model", "llama", hidden_size=256, intermediate_size=512, head_dim=64)

@@ -1,4 +1,6 @@
-"""What leaves is what was trained: heads of their own, the base's tokenizer and config, stops, memory, and a proof that may fail."""
+"""What leaves is what was trained: heads of their own, the base's tokenizer and config, stops, memory, and a proof that
+may fail.
+"""
 
 from __future__ import annotations
 
@@ -150,17 +152,17 @@ def test_the_proof_takes_what_has_room(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(
             device, "devices", lambda: [device.Device(name="card", kind="cuda", memory=card, free=card, bf16=True), ram]
         )
-        monkeypatch.setattr(prove.chat, "claimed", lambda: (0, 0))
+        monkeypatch.setattr(prove.chat, "reserved_by_training", lambda: (0, 0))
 
     free(100, 100)
-    assert prove.room(10, torch.bfloat16)[1] == torch.bfloat16
+    assert prove.placement(10, torch.bfloat16)[1] == torch.bfloat16
     free(100, 10)
-    assert prove.room(10, torch.bfloat16) == ("cpu", torch.float32)
+    assert prove.placement(10, torch.bfloat16) == ("cpu", torch.float32)
     free(30, 10)
-    assert prove.room(10, torch.bfloat16) == ("cpu", torch.bfloat16)
+    assert prove.placement(10, torch.bfloat16) == ("cpu", torch.bfloat16)
     free(10, 10)
     with pytest.raises(DeviceError, match="The proof loads the model"):
-        prove.room(10, torch.bfloat16)
+        prove.placement(10, torch.bfloat16)
 
 
 def test_a_proof_that_fails_leaves_the_export(
@@ -181,7 +183,9 @@ def test_a_proof_that_fails_leaves_the_export(
 
 
 def test_both_sides_of_a_proof(home: Path, tiny_model: Path, tmp_path: Path) -> None:
-    """The trained side through the chat, the merged folder through transformers, in this process: the same, with three losses."""
+    """The trained side through the chat, the merged folder through transformers, in this process: the same, with three
+    losses.
+    """
     found = resolve(trained(tiny_model).id)
     merged(found, tmp_path / "out")
     rows = [
@@ -208,7 +212,9 @@ def test_both_sides_of_a_proof(home: Path, tiny_model: Path, tmp_path: Path) -> 
 
 
 def test_a_base_with_other_weights_is_refused(home: Path, tiny_model: Path, tmp_path: Path) -> None:
-    """In chat, merge and export, which all ask for the voice; put back, it is taken again, and a copy of it elsewhere too."""
+    """In chat, merge and export, which all ask for the voice; put back, it is taken again, and a copy of it elsewhere
+    too.
+    """
     from safetensors.torch import load_file, save_file
 
     from studio.base import shards
@@ -237,7 +243,9 @@ def test_a_base_with_other_weights_is_refused(home: Path, tiny_model: Path, tmp_
 
 @pytest.mark.parametrize("how", ["modules_to_save", "embedding layers", "no rows"])
 def test_an_adapter_from_elsewhere_with_new_words(how: str, home: Path, tiny_model: Path, tmp_path: Path) -> None:
-    """Made with peft alone: its own tokenizer and table are used in the chat and in the merged model; without rows it says what is missing."""
+    """Made with peft alone: its own tokenizer and table are used in the chat and in the merged model; without rows it
+    says what is missing.
+    """
     from peft import LoraConfig, get_peft_model
 
     base, folder = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32), tmp_path / "adapter"
@@ -270,12 +278,12 @@ def test_an_adapter_from_elsewhere_with_new_words(how: str, home: Path, tiny_mod
             resolve(str(folder))
         return
     found = resolve(str(folder))
-    speaker = LoadedModels("cpu", torch.float32).load(found)
+    loaded_model = LoadedModels("cpu", torch.float32).load(found)
     new = len(words) - 1
-    assert speaker.encoder.tokenizer.encode("<|call|>", add_special_tokens=False).ids == [new]
+    assert loaded_model.encoder.tokenizer.encode("<|call|>", add_special_tokens=False).ids == [new]
     ids = torch.tensor([[5, 6, new, 7, 8]])
     wanted = logits(tuned, ids)
-    assert torch.allclose(logits(speaker.model, ids), wanted, atol=1e-4)
+    assert torch.allclose(logits(loaded_model.model, ids), wanted, atol=1e-4)
     merged(found, tmp_path / "out")
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32)
     assert loaded.config.vocab_size == len(words)

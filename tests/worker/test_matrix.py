@@ -52,7 +52,9 @@ def test_trained(trained: dict[str, Run], name: str) -> None:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_chat(trained: dict[str, Run], name: str) -> None:
-    """All results stand in one server beside each other and beside their base; each answers with its own words, twice the same."""
+    """All results stand in one server beside each other and beside their base; each answers with its own words, twice
+    the same.
+    """
     server = chat.server()
     server.load([trained[name].id, f"base:{trained[name].id}"])
 

@@ -111,7 +111,9 @@ def logits(loaded: Any, ids: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("method", ["lora", "full"])
 def test_from_order_to_merge(method: str, tied: bool, spare: int, home: Path, tmp_path: Path) -> None:
-    """The run's rows move; transformers alone, peft alone and the chat compute the same from the same ids."""
+    """The run's rows move; transformers alone, peft alone and the chat compute the same; the ids are the same
+    everywhere.
+    """
     folder, data = base(tmp_path / "base", tied=tied, spare=spare), rows(tmp_path / "rows.json")
     one = run.create(order(folder, data, method))
     assert main(one) == 0
@@ -130,10 +132,10 @@ def test_from_order_to_merge(method: str, tied: bool, spare: int, home: Path, tm
         assert plan["trainable"] == METHODS["lora"]().trainable(model.facts(folder)) + 3 * 32 * (1 if tied else 2)
 
     found = resolve(one.id)
-    speaker = LoadedModels("cpu", torch.float32).load(found)
-    ids = speaker.encoder.tokenizer.encode("<|im_start|>user\nHello<tool><|im_end|>", add_special_tokens=False).ids
+    loaded_model = LoadedModels("cpu", torch.float32).load(found)
+    ids = loaded_model.encoder.tokenizer.encode("<|im_start|>user\nHello<tool><|im_end|>", add_special_tokens=False).ids
     assert set(added.ids.values()) <= set(ids)
-    wanted = logits(speaker.model, torch.tensor([ids]))
+    wanted = logits(loaded_model.model, torch.tensor([ids]))
     merged(found, tmp_path / "out")
     alone, words = (
         AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32),
@@ -252,24 +254,26 @@ def test_others_on_the_same_base_keep_its_table(home: Path, tmp_path: Path) -> N
     for name in names:
         together.load(resolve(name))
     for name, wanted in zip(names, alone, strict=True):
-        assert torch.equal(logits(together.named[name].model, ids), wanted), name
+        assert torch.equal(logits(together.by_name[name].model, ids), wanted), name
     assert [one.shape[-1] for one in alone] == [
         model.facts(folder).rows,
         *[model.facts(folder).rows + 1] * 2,
         model.facts(folder).rows,
     ]
-    words, same, fewer = (together.named[name].encoder.tokenizer for name in names[1:])
+    words, same, fewer = (together.by_name[name].encoder.tokenizer for name in names[1:])
     assert words.get_vocab_size() == same.get_vocab_size() > fewer.get_vocab_size()
     tool = words.token_to_id("<tool>")
     for name in names[1:3]:
-        assert together.named[name].decode([tool]) == "<tool>", "a token that was trained as part of answers is shown"
+        assert together.by_name[name].decode([tool]) == "<tool>", "a token that was trained as part of answers is shown"
 
 
 @pytest.mark.parametrize(("tied", "spare", "method"), [(True, 0, "lora"), (False, SPARE, "full"), (False, 0, "lora")])
 def test_the_hint_leads_to_a_model_that_stops_everywhere(
     tied: bool, spare: int, method: str, home: Path, tmp_path: Path
 ) -> None:
-    """A base without chat tokens under ChatML: with the tokens that the warning names, one token ends a turn."""
+    """A base without chat tokens under ChatML: what the warning names is ordered; merged model and GGUF then end a turn
+    with one token.
+    """
     folder, data = base(tmp_path / "base", tied=tied, spare=spare), rows(tmp_path / "rows.json")
     first = order(folder, data, method, max_steps=60, save_every=60, eval_every=60, learning_rate=1e-2).with_changes(
         data={"new_tokens": []}
@@ -340,9 +344,9 @@ def test_made_elsewhere_with_trained_rows(tied: bool, spare: int, home: Path, tm
     ids = torch.tensor([[5, new[0], 7, new[1]]])
     wanted = logits(tuned, ids)
     found = resolve(str(made))
-    speaker = LoadedModels("cpu", torch.float32).load(found)
-    assert speaker.encoder.tokenizer.encode("<b>").ids == [new[1]]
-    torch.testing.assert_close(logits(speaker.model, ids), wanted, atol=1e-4, rtol=1e-4)
+    loaded_model = LoadedModels("cpu", torch.float32).load(found)
+    assert loaded_model.encoder.tokenizer.encode("<b>").ids == [new[1]]
+    torch.testing.assert_close(logits(loaded_model.model, ids), wanted, atol=1e-4, rtol=1e-4)
     merged(found, tmp_path / "out")
     torch.testing.assert_close(
         logits(AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32), ids),
@@ -432,7 +436,9 @@ def test_a_head_with_a_bias_is_refused() -> None:
 
 
 def test_what_is_one_token_already_stays(home: Path, tmp_path: Path) -> None:
-    """Named with its id, nothing added, the same ids and cache; the token for unknown text does not count."""
+    """Told with its id, nothing added, the same ids and the same cache; a token that the tokenizer cannot know is not
+    taken for one.
+    """
     folder, data = base(tmp_path / "base"), rows(tmp_path / "rows.json")
     known = order(folder, data).with_changes(data={"new_tokens": ["<|endoftext|>", "user", "🦥"]})
     added = new_tokens.assign_ids(folder, known.data.new_tokens)

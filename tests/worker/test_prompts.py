@@ -1,7 +1,8 @@
-"""What a chat asks is what training saw before the answer, id for id: every template, several turns, system, thinking, tools.
+"""What a chat asks is what training saw before the answer, id for id: every template, several turns, system, thinking,
+tools.
 
-Both ways are walked whole: rows through the reader and the encoder; questions as the page keeps them, or as a client sends them, through
-the server's reading of the request.
+Both ways are walked whole: rows through the reader and the encoder; questions as the page keeps them, or as a client
+sends them, through the server's reading of the request.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from studio.kernels import IGNORE_INDEX
 from studio.talk import chats
 from studio.template import Template
 from studio.tokens import Encoder
-from studio.worker.request import wanted
+from studio.worker.request import parse_chat
 
 NO_THOUGHT = "<think>\n\n</think>\n\n"
 NAMES = ["model", *template.names()]
@@ -68,21 +69,24 @@ CALL = [
     {"role": "assistant", "content": "Yes."},
 ]
 CALLING = (
-    "{{ bos_token }}{% if tools %}{{ tools | tojson }}{% endif %}{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}"
+    "{{ bos_token }}{% if tools %}{{ tools | tojson }}{% endif %}"
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}"
     "{% for c in m.tool_calls or [] %}{{ c.function | tojson }}{% endfor %}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 
 
 def same(encoder: Encoder, row: dict[str, Any], asked: list[int], turn: int) -> None:
-    """asked: the ids before answer number `turn` of a row (from 0), which ends the conversation: Mistral's template looks for the last question."""
+    """asked: the ids before answer number `turn` of a row (from 0), which ends the conversation: Mistral's template
+    looks for the last question.
+    """
     answers = [n for n, message in enumerate(row["messages"]) if message["role"] == "assistant"]
     e = encoder.encode({**row, "messages": row["messages"][: answers[turn] + 1]})
     starts = [n for n, label in enumerate(e.labels) if label != IGNORE_INDEX and e.labels[n - 1] == IGNORE_INDEX]
     assert asked == e.ids[: len(asked)], encoder.tokenizer.decode(asked, skip_special_tokens=False)
     between = encoder.tokenizer.decode(e.ids[len(asked) : starts[turn]], skip_special_tokens=False)
     if between.removesuffix(" ") == NO_THOUGHT:
-        return  # Qwen 3's empty block of an answer without reasoning: read, never trained, and not put into a chat's mouth
+        return  # Qwen 3's empty block of an answer without reasoning is in the prompt, not trained, and not in a chat
     assert (
         starts[turn] <= len(asked) <= starts[turn] + 1
     )  # one: a blank that the template writes, and that is trained as the answer's first
@@ -96,13 +100,13 @@ def test_the_page_asks_what_training_saw(name: str, said: str, tiny_model: Path,
     row = data.read(str(file)).conversations[0]
     encoder = Encoder(tiny_model, template.load(name, tiny_model))
     talk = chats.Conversation(
-        {"system": next((text for role, text in SAID[said] if role == "system"), ""), "turns": []}, kept=False
+        {"system": next((text for role, text in SAID[said] if role == "system"), ""), "turns": []}, saved=False
     )
     for role, text in SAID[said]:
         if role == "user":
             talk.turns.append({"prompt": text, "sides": ["mine"], "answers": [{"text": ""}]})
         elif role == "assistant":
-            _, messages, _, extra = wanted({"model": "mine", "messages": talk.messages(talk.turns[-1], "mine")})
+            _, messages, _, extra = parse_chat({"model": "mine", "messages": talk.messages(talk.turns[-1], "mine")})
             same(encoder, row, encoder.prompt_ids(messages, **extra), len(talk.turns) - 1)
             talk.turns[-1]["answers"][0]["text"] = text
 
@@ -119,7 +123,7 @@ def test_tools_and_what_they_gave(
     sent = [
         {**message, "content": message["content"] or None} for message in CALL[: (1, 3)[turn]]
     ]  # a client sends no text beside a call
-    _, messages, _, extra = wanted({"model": "mine", "messages": sent, "tools": tools})
+    _, messages, _, extra = parse_chat({"model": "mine", "messages": sent, "tools": tools})
     same(encoder, row, encoder.prompt_ids(messages, **extra), turn)
 
 
@@ -137,4 +141,4 @@ def test_tools_and_what_they_gave(
 )
 def test_what_cannot_be_meant_is_refused(body: dict[str, Any]) -> None:
     with pytest.raises((ValueError, TypeError)):
-        wanted({"messages": [{"role": "user", "content": "Hi"}], **body})
+        parse_chat({"messages": [{"role": "user", "content": "Hi"}], **body})

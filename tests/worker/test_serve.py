@@ -17,8 +17,8 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from studio.errors import ModelError
 from studio.talk import chat
-from studio.worker import answers
-from studio.worker.calls import calls
+from studio.worker import openai_answers
+from studio.worker.tool_calls import parse_calls
 
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
 
@@ -249,12 +249,12 @@ CALL = '<tool_call>\n{"name": "look_up", "arguments": {"city": "Paris"}}\n</tool
 
 
 def test_calls_are_told_apart_from_text() -> None:
-    text, found = calls(f"Let me see.\n{CALL}\n{CALL}")
+    text, found = parse_calls(f"Let me see.\n{CALL}\n{CALL}")
     assert text == "Let me see."
     assert [(one["function"]["name"], json.loads(one["function"]["arguments"])) for one in found] == [
         ("look_up", {"city": "Paris"})
     ] * 2
-    assert calls('[TOOL_CALLS] [{"name": "a", "arguments": {}}]')[1][0]["function"]["name"] == "a"
+    assert parse_calls('[TOOL_CALLS] [{"name": "a", "arguments": {}}]')[1][0]["function"]["name"] == "a"
     for plain in (
         "no call",
         "<tool_call>\n{broken",
@@ -262,14 +262,14 @@ def test_calls_are_told_apart_from_text() -> None:
         "[TOOL_CALLS]",
         "<tool_call>[1]</tool_call>",
     ):
-        assert calls(plain) == (plain, [])
+        assert parse_calls(plain) == (plain, [])
 
 
 @pytest.mark.parametrize("size", [1, 3, 1000])
 def test_a_streamed_call_is_what_a_whole_answer_has(size: int) -> None:
     """Whatever the pieces; in the types of OpenAI's own client."""
     said = f"Let me see. {CALL}"
-    shape = answers.Chat("m", calls=True)
+    shape = openai_answers.Chat("m", calls=True)
     lines = [
         *shape.opening(),
         *(line for at in range(0, len(said), size) for line in shape.part(said[at : at + size], [])),
@@ -280,7 +280,7 @@ def test_a_streamed_call_is_what_a_whole_answer_has(size: int) -> None:
     assert [one.function.name for part in parts for one in part.choices[0].delta.tool_calls or []] == ["look_up"]
     assert parts[-1].choices[0].finish_reason == "tool_calls"
     usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
-    whole = ChatCompletion.model_validate(answers.Chat("m", calls=True).whole(said, [], "stop", usage))
+    whole = ChatCompletion.model_validate(openai_answers.Chat("m", calls=True).whole(said, [], "stop", usage))
     assert whole.choices[0].message.tool_calls[0].function.arguments == '{"city": "Paris"}'
     assert whole.choices[0].finish_reason == "tool_calls"
 
@@ -294,8 +294,8 @@ def test_the_description_fits_the_server(client: openai.OpenAI) -> None:
 
 def test_a_stopped_server_is_noticed(server: chat.Server, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """SIGSTOP: it neither answers nor ends. Nobody waits ten minutes for it."""
-    monkeypatch.setattr(chat, "SILENCE", 0.5)
-    monkeypatch.setattr(chat, "SIGN_OF_LIFE", 0.2)
+    monkeypatch.setattr(chat, "TIMEOUT", 0.5)
+    monkeypatch.setattr(chat, "HEARTBEAT", 0.2)
     pid = server.status()["pid"]
     os.kill(pid, signal.SIGSTOP)
     began = time.monotonic()

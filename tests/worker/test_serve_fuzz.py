@@ -1,4 +1,6 @@
-"""The model server under requests made from its own description (schemathesis): lawful ones, and ones that break it in one place."""
+"""The model server under requests made from its own description (schemathesis): lawful ones, and ones that break it in
+one place.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ MODES = [GenerationMode.POSITIVE, GenerationMode.NEGATIVE]
 
 
 def aimed(body: Any, model: str) -> Any:
-    """The same body at the model that is there, with a short answer: else every request ends at a name that nobody knows."""
+    """The same body at the model that is there, with a short answer: else every request ends at a name that nobody
+    knows.
+    """
     if not isinstance(body, dict):
         return body
     short = {
@@ -30,7 +34,10 @@ def aimed(body: Any, model: str) -> Any:
 
 
 def sent(told: dict[str, Any], model: str, mode: GenerationMode, examples: int) -> dict[int, int]:
-    """How often each status was answered over every operation, `examples` requests each. Fails at an answer of 500 or more."""
+    """How often each status was answered over every operation, `examples` requests each.
+
+    Fails at an answer of 500 or more.
+    """
     schema = schemathesis.openapi.from_dict(httpx.get(f"{told['address']}/openapi.json").json())
     statuses: dict[int, int] = {}
     headers = {"Authorization": f"Bearer {told['key']}"}

@@ -1,4 +1,6 @@
-"""Models whose positions follow the length read (LongRoPE, dynamic NTK): the chat answers as transformers' generate, whoever writes beside it."""
+"""Models whose positions follow the length read (LongRoPE, dynamic NTK): the chat answers as transformers' generate,
+whoever writes beside it.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,8 @@ ROPES: dict[str, dict[str, Any]] = {
 }
 QUESTIONS = [
     "Short.",
-    "One that lies beyond the switch from its first token on, for it has so many words that no one counts them all to the end of it.",
+    "One that lies beyond the switch from its first token on, "
+    "for it has so many words that no one counts them all to the end of it.",
 ]
 
 
@@ -38,11 +41,11 @@ def test_as_transformers_generates(kind: str, tmp_path: Path) -> None:
         max_position_embeddings=256 if kind == "phi3" else 40,
         **({"original_max_position_embeddings": 40} if kind == "phi3" else {}),
     )
-    speaker = LoadedModels("cpu", torch.float32).load(of_base(folder))
-    speaker.ends, speaker.room = frozenset(), 256
+    loaded_model = LoadedModels("cpu", torch.float32).load(of_base(folder))
+    loaded_model.end_ids, loaded_model.context_length = frozenset(), 256
     wanted = []
-    for answer in write(speaker, QUESTIONS, max_tokens=1):
-        ids = torch.tensor([answer.prompt])
+    for answer in write(loaded_model, QUESTIONS, max_tokens=1):
+        ids = torch.tensor([answer.prompt_ids])
         theirs = LoadedModels("cpu", torch.float32).load(of_base(folder)).model
         made_ids = theirs.generate(
             ids,
@@ -53,8 +56,8 @@ def test_as_transformers_generates(kind: str, tmp_path: Path) -> None:
             pad_token_id=0,
         )
         wanted.append(made_ids[0, ids.shape[1] :].tolist())
-    assert [answer.new for answer in write(speaker, QUESTIONS, max_tokens=48)] == wanted, "side by side"
-    assert [answer.new for answer in write(speaker, QUESTIONS[::-1], max_tokens=48)] == wanted[::-1]
+    assert [answer.output_ids for answer in write(loaded_model, QUESTIONS, max_tokens=48)] == wanted, "side by side"
+    assert [answer.output_ids for answer in write(loaded_model, QUESTIONS[::-1], max_tokens=48)] == wanted[::-1]
 
 
 @pytest.mark.parametrize(("top_k", "top_p"), [(3, 0.5), (4, 0.9), (0, 0.7), (2, 1.0)])
@@ -80,7 +83,7 @@ def test_special_tokens_that_were_trained_are_shown(tiny_model: Path) -> None:
 
     from studio.worker.loaded import LoadedModel
 
-    speaker = LoadedModels("cpu", torch.float32).load(of_base(tiny_model))
-    assert speaker.decode([0, 42, 1]) == "H"
-    trained = LoadedModel(replace(speaker.voice, manifest={"special_answers": [0]}), speaker.model)
+    loaded_model = LoadedModels("cpu", torch.float32).load(of_base(tiny_model))
+    assert loaded_model.decode([0, 42, 1]) == "H"
+    trained = LoadedModel(replace(loaded_model.reference, manifest={"special_answers": [0]}), loaded_model.model)
     assert trained.decode([0, 42, 1]) == "<|endoftext|>H"

@@ -1,4 +1,5 @@
-"""Merged models in transformers 4.55, in an environment of its own: the same ids and greedy tokens as in the version that is installed here.
+"""Merged models in transformers 4.55, in an environment of its own: the same ids and greedy tokens as in the version
+that is installed here.
 
 Stretched positions too; what is trained for real is held against it in tests/e2e/test_leaves.py.
 """
@@ -31,13 +32,13 @@ KINDS += [
 def test_text_for_text(
     kind: str, changes: dict[str, Any], transformers_4: Transformers4, home: Path, tmp_path: Path
 ) -> None:
-    found = resolve(
+    reference = resolve(
         trained(
             made(tmp_path / "base", kind, **changes),
             modules_to_save=["lm_head"] if kind == "llama" and not changes else [],
         ).id
     )
-    merged(found, tmp_path / "merged")
+    merged(reference, tmp_path / "merged")
     assert transformers_4(tmp_path / "merged", QUESTIONS, 24, TEXTS) == by_transformers(
         tmp_path / "merged", QUESTIONS, 24, TEXTS
     )

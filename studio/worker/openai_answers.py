@@ -1,0 +1,98 @@
+"""Answers in OpenAI's shapes: chat completions with tool calls, and text completions, each whole or as a stream of
+chunks.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from typing import Any, Protocol
+
+from studio.worker.tool_calls import calls_start, parse_calls
+
+Line = dict[str, Any]
+
+
+class Shape(Protocol):
+    """How the server writes one kind of answer."""
+
+    def opening(self) -> list[Line]: ...
+    def part(self, text: str, logprobs: list[Line]) -> list[Line]: ...
+    def closing(self, finish: str, usage: Line | None) -> list[Line]: ...
+    def whole(self, text: str, logprobs: list[Line], finish: str, usage: Line) -> Line: ...
+
+
+class Chat:
+    """A chat completion. calls: look for tool calls, and withhold text that may be the start of one."""
+
+    def __init__(self, model: str, calls: bool):
+        self.head = {"id": f"chatcmpl-{uuid.uuid4().hex[:24]}", "created": int(time.time()), "model": model}
+        self.calls, self.pending = calls, ""
+
+    def _line(self, delta: Line, finish: str | None = None, logprobs: list[Line] | None = None) -> Line:
+        choice: Line = {"index": 0, "delta": delta, "finish_reason": finish}
+        if logprobs:
+            choice["logprobs"] = {"content": logprobs}
+        return {**self.head, "object": "chat.completion.chunk", "choices": [choice]}
+
+    def opening(self) -> list[Line]:
+        return [self._line({"role": "assistant", "content": ""})]
+
+    def part(self, text: str, logprobs: list[Line]) -> list[Line]:
+        if self.calls:
+            self.pending += text
+            start = calls_start(self.pending)
+            text, self.pending = self.pending[:start], self.pending[start:]
+        return [self._line({"content": text}, logprobs=logprobs)] if text or logprobs else []
+
+    def closing(self, finish: str, usage: Line | None) -> list[Line]:
+        content, tool_calls = parse_calls(self.pending) if self.calls else ("", [])
+        lines = [self._line({"content": content})] if content else []
+        if tool_calls:
+            indexed = [{"index": index, **tool_call} for index, tool_call in enumerate(tool_calls)]
+            lines.append(self._line({"tool_calls": indexed}))
+            finish = "tool_calls"
+        lines.append(self._line({}, finish))
+        if usage:
+            lines.append({**self.head, "object": "chat.completion.chunk", "choices": [], "usage": usage})
+        return lines
+
+    def whole(self, text: str, logprobs: list[Line], finish: str, usage: Line) -> Line:
+        content, tool_calls = parse_calls(text) if self.calls else (text, [])
+        message: Line = {"role": "assistant", "content": content}
+        if tool_calls:
+            message |= {"tool_calls": tool_calls, "content": content or None}
+        choice = {
+            "index": 0,
+            "message": message,
+            "finish_reason": "tool_calls" if tool_calls else finish,
+            "logprobs": {"content": logprobs} if logprobs else None,
+        }
+        return {**self.head, "object": "chat.completion", "choices": [choice], "usage": usage}
+
+
+class Text:
+    """A text completion."""
+
+    def __init__(self, model: str):
+        self.head = {
+            "id": f"cmpl-{uuid.uuid4().hex[:24]}",
+            "created": int(time.time()),
+            "model": model,
+            "object": "text_completion",
+        }
+
+    def _line(self, text: str, finish: str | None) -> Line:
+        return {**self.head, "choices": [{"index": 0, "text": text, "finish_reason": finish, "logprobs": None}]}
+
+    def opening(self) -> list[Line]:
+        return []
+
+    def part(self, text: str, logprobs: list[Line]) -> list[Line]:
+        return [self._line(text, None)]
+
+    def closing(self, finish: str, usage: Line | None) -> list[Line]:
+        return [self._line("", finish)] + ([{**self.head, "choices": [], "usage": usage}] if usage else [])
+
+    def whole(self, text: str, logprobs: list[Line], finish: str, usage: Line) -> Line:
+        return self._line(text, finish) | {"usage": usage}
