@@ -97,7 +97,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.quick)
     if not config.getoption("--rare"):
         for item in items:
-            if "rare" in item.keywords:
+            if item.get_closest_marker("rare"):  # not by keyword: a folder may have that name
                 item.add_marker(pytest.mark.skip(reason="a long form: --rare runs it"))
 
 
