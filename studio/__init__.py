@@ -1,26 +1,29 @@
 """Fine-Tuning Studio: the map. Read this first, then methods/lora.py, config.py, worker/train.py, ui/tune.py.
 
-Two ideas. A run is a folder: what was ordered, what happened and what came out are files in it, and nothing about a run is
-kept anywhere else. And three kinds of process, one wall: the page's process knows gradio and not torch; a worker knows torch
-and not gradio; both know the core, which knows neither. Between page and trainer stands one small supervisor per run.
+Two ideas. A run is a folder: what was ordered, what happened and what came out are files in it, and nothing about a
+run is kept anywhere else. And three kinds of process, one wall: the page's process knows gradio and not torch; a
+worker knows torch and not gradio; both know the core, which knows neither. Between page and trainer stands one small
+supervisor per run.
 
-    browser ── page ── writes config.yaml, starts ──▶ python -m studio.supervise RUN ──▶ python -m studio.worker.train RUN
-                ▲                                                                                  │ appends
-                └────────────────── reads only the new lines, once a second ──────────── events.jsonl
-    browser ── page ◀── OpenAI-style HTTP, loopback, secret token ──▶ python -m studio.worker.serve MODEL…
+    browser -- page -- writes config.yaml, starts --> studio.supervise RUN --> studio.worker.train RUN
+                ^                                                                     | appends
+                +----------- reads only the new lines, once a second ---------- events.jsonl
+    browser -- page <-- OpenAI-style HTTP, loopback, secret token --> studio.worker.serve MODEL...
 
-What lies flat are the product's nouns; a room beside a noun holds what it is made of:
+The top level holds the product's nouns; a folder beside a noun holds what it is made of:
 
-    device     driver/    each maker's cards and what is known of them, by kind; the installed torch, read from its files
+    device     driver/    each maker's cards and what is known of them, by kind; the installed torch
     model      base/      where a base model comes from, its headers, its linears, how it is held in few bits
     template   text/      the sandbox, the assistant's spans, the check of a template before launch
     estimate   memory/    bytes, cause by cause;  forecast/  time, advice, what earlier runs teach
-    auto                  the rule of each `auto` setting; resolve.py: all of them with what the estimate says; preflight.py: checks before a run
+    auto                  the rule of each `auto` setting; resolve.py: all of them, with what the estimate says
+    preflight             the checks before a run exists
     place      places/    here, over SSH, as a Hub Job: relay.py tells of a run there, follow.py takes it in here
     run        runs/      attempts, claims, checkpoints, stops, recovery, diagnosis
-    (a result) talk/      models and their server, conversations, votes;  export/  folders and proof, card, report, the Hub
+    (a result) talk/      models and their server, conversations, votes
+               export/    folders and their proof, card, report, the Hub
 
-Numbers are floors: a file imports only from its own floor or below, and there is no cycle. tests/test_layers.py holds that.
+Numbers are floors: a file imports only from its own floor or below, and there is no cycle (tests/test_layers.py).
 """
 
 __version__ = "0.1.0"

@@ -25,7 +25,8 @@ for heard, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP
         signal.signal(
             heard,
             usual,
-            # started in the background, or under nohup: what the tests start must still hear Ctrl-C and a closed terminal
+            # started in the background, or under nohup: what the tests start must still hear Ctrl-C and a closed
+            # terminal
         )
 settings.register_profile("studio", deadline=None, print_blob=True)
 settings.load_profile("studio")

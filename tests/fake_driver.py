@@ -1,4 +1,6 @@
-"""Drivers that are simpler than the real ones: NVIDIA's library, and the kernel's files about AMD's and Intel's cards."""
+"""Drivers that are simpler than the real ones: NVIDIA's library, and the kernel's files about AMD's and Intel's
+cards.
+"""
 
 from __future__ import annotations
 
@@ -128,7 +130,10 @@ def amd(
     file(nodes / "0" / "properties", "cpu_cores_count 16\nsimd_count 0")
     file(
         nodes / str(number + 1) / "properties",
-        f"cpu_cores_count {cores}\nsimd_count 96\ngfx_target_version {gfx}\nunique_id {unique + number}\ndrm_render_minor {128 + number}",
+        (
+            f"cpu_cores_count {cores}\nsimd_count 96\ngfx_target_version {gfx}\n"
+            f"unique_id {unique + number}\ndrm_render_minor {128 + number}"
+        ),
     )
 
 

@@ -46,7 +46,8 @@ def test_its_log_is_read_as_it_grows(tmp_path: Path) -> None:
         "import json, sys, time\n"
         "for step in (1, 2, 3):\n"
         "    time.sleep(0.2)\n"
-        "    with open(sys.argv[1], 'a') as file: file.write(json.dumps({'current_steps': step, 'loss': 3.0 - step}) + chr(10))\n"
+        "    with open(sys.argv[1], 'a') as file: file.write(json.dumps({'current_steps': step, 'loss': 3.0 - "
+        "step}) + chr(10))\n"
         "with open(sys.argv[1], 'a') as file: file.write(json.dumps({'current_steps': 3, 'epoch': 1.0}) + chr(10))\n"
     )
     process = subprocess.Popen([sys.executable, "-c", script, str(log)])
@@ -70,7 +71,9 @@ def test_what_cannot_be_installed_says_why(monkeypatch: pytest.MonkeyPatch, home
 
 
 def test_utilisation_counts_what_the_mathematics_asks_for(tiny_model: Path) -> None:
-    """By hand for the tiny Llama: per layer q 32×32, k and v 16×32, o 32×32, three of 64×32; two layers; the tied head."""
+    """By hand for the tiny Llama: per layer q 32×32, k and v 16×32, o 32×32, three of 64×32; two layers; the tied
+    head.
+    """
     known = facts(tiny_model)
     weights = 2 * (2 * 32 * 32 + 2 * 16 * 32 + 3 * 64 * 32) + known.vocab_size * 32
     lengths = [10, 30]
@@ -80,7 +83,9 @@ def test_utilisation_counts_what_the_mathematics_asks_for(tiny_model: Path) -> N
 
 
 def test_utilisation_of_a_known_shape() -> None:
-    """Llama-3.2-1B: 1,235,746,816 weights in products (its norms stand in none), rows of 2048 tokens, 16 layers of width 2048."""
+    """Llama-3.2-1B: 1,235,746,816 weights in products (its norms stand in none), rows of 2048 tokens, 16 layers of
+    width 2048.
+    """
     shapes = json.loads((Path(utilisation.__file__).parent / "models.json").read_text())
     known = from_config(shapes["meta-llama/Llama-3.2-1B"])
     attention = 6 * 16 * 2048 * 2048

@@ -113,7 +113,8 @@ def test_the_wheel_trains_outside_the_checkout(installed: Path, tmp_path: Path, 
         json.dumps([{"instruction": f"Say {n}.", "output": f"It is {n}."} for n in range(12)])
     )
     (tmp_path / "order.yaml").write_text(
-        "model: models/tiny\ndata: {train: rows.json, eval: 0, max_length: 400, template: alpaca}\ntraining: {max_steps: 2}\n"
+        "model: models/tiny\ndata: {train: rows.json, eval: 0, max_length: 400, template: alpaca}\ntraining: "
+        "{max_steps: 2}\n"
     )
 
     def said(*words: str) -> Any:

@@ -11,7 +11,8 @@ from studio.home import PROJECT
 PROBE = """
 import sys
 {code}
-heavy = sorted(name for name in sys.modules if name.split('.')[0] in ('torch', 'peft', 'trl', 'bitsandbytes', 'accelerate'))
+HEAVY = ('torch', 'peft', 'trl', 'bitsandbytes', 'accelerate')
+heavy = sorted(name for name in sys.modules if name.split('.')[0] in HEAVY)
 print('HEAVY', heavy[:5])
 print('GRADIO', 'gradio' in sys.modules)
 """

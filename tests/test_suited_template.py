@@ -1,4 +1,6 @@
-"""A base without a chat format: `auto` takes a template that ends in a real token, and what ends in plain text is warned about."""
+"""A base without a chat format: `auto` takes a template that ends in a real token, and what ends in plain text is
+warned about.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Every template file against the one its model's makers published: as trl carries it, or as their own code or card prints it."""
+"""Every template file against the one its model's makers published: as trl carries it, or as their own code or card
+prints it.
+"""
 
 from __future__ import annotations
 
@@ -89,7 +91,8 @@ def test_qwen3_with_tools() -> None:
 
 
 MISTRAL = (  # mistralai/Mistral-7B-Instruct-v0.3, as its card prints it
-    "{{ bos_token }}{% for message in messages %}{% if message['role'] == 'user' %}{{ '[INST] ' + message['content'] + '[/INST]' }}"
+    "{{ bos_token }}{% for message in messages %}{% if message['role'] == 'user' %}{{ '[INST] ' + "
+    "message['content'] + '[/INST]' }}"
     "{% elif message['role'] == 'assistant' %}{{ ' ' + message['content'] + eos_token }}{% endif %}{% endfor %}"
 )
 
@@ -104,7 +107,8 @@ STANFORD = {  # PROMPT_DICT of stanford_alpaca's train.py
     True: "Below is an instruction that describes a task, paired with an input that provides further context. "
     "Write a response that appropriately completes the request.\n\n"
     "### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n### Response:",
-    False: "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"
+    False: "Below is an instruction that describes a task. "
+    "Write a response that appropriately completes the request.\n\n"
     "### Instruction:\n{instruction}\n\n### Response:",
 }
 

@@ -1,4 +1,6 @@
-"""In which encoding a text file is written. Told only where it is sure; else the file is refused, and the choices are shown."""
+"""In which encoding a text file is written. Told only where it is sure; else the file is refused, and the choices are
+shown.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +17,25 @@ BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 # what files of today are written in; the codecs' own names, so that no two stand for one table
-CANDIDATES = ["cp1252", "cp1250", "cp1251", "koi8_r", "cp866", "cp1253", "cp1254", "cp1255", "cp1256", "cp1258", "cp874",
-         "gb18030", "big5", "cp932", "euc_jp", "cp949", "mac_roman"]  # fmt: skip
+CANDIDATES = [
+    "cp1252",
+    "cp1250",
+    "cp1251",
+    "koi8_r",
+    "cp866",
+    "cp1253",
+    "cp1254",
+    "cp1255",
+    "cp1256",
+    "cp1258",
+    "cp874",
+    "gb18030",
+    "big5",
+    "cp932",
+    "euc_jp",
+    "cp949",
+    "mac_roman",
+]
 WESTERN_LETTERS = frozenset("äöüÄÖÜßàâæçéèêëîïôœùûÿÀÂÆÇÉÈÊËÎÏÔŒÙÛáíóúñÁÍÓÚÑ¿¡ãõÃÕåøÅØìòÌÒ’‘“”„–—…«»€£©®°·•\xa0½¼²³´§")
 MISPLACED = re.compile(
     r"(?<=[^\W\d_])(?:[¹²³§©®¶¸¤¦¯´¨¬¥¢£±×÷¼½¾†‡‰™](?![\s.,;:!?)])|[¹³¶¸¤¦¯¨¬])|(?<=[а-яёα-ωà-ÿ])[А-ЯЁΑ-ΩÀ-Ý]"
@@ -29,7 +48,8 @@ MIN_LEAD = 0.05  # of charset-normalizer's measure of mess; a second reading wit
 def encoding_of(head: bytes, name: str, whole: bool) -> str:
     """utf-8 (also where single lines are broken), utf-16 and utf-32, or an older one where it is sure.
 
-    whole: head is all of the file. Raises DataError where several encodings are as likely and would read different letters.
+    whole: head is all of the file. Raises DataError where several encodings are as likely and would read different
+    letters.
     """
     for mark, encoding in BYTE_ORDER_MARKS:
         if head.startswith(mark):
@@ -123,7 +143,9 @@ def _unlikely_multibyte(runs: list[bytes]) -> str:
 
 
 def _misplaced_share(text: str) -> float:
-    """The share of foreign letters that stand as no language writes them: capitals inside a word, signs between letters."""
+    """The share of foreign letters that stand as no language writes them: capitals inside a word, signs between
+    letters.
+    """
     return len(MISPLACED.findall(text)) / max(1, sum(char > "\x7f" for char in text))
 
 

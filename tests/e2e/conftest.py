@@ -1,4 +1,4 @@
-"""What every test of the open page stands on: a headless Chromium, a page on a computer whose device is taken, a tab."""
+"""What the tests of the open page share: a headless Chromium, a page on a taken device, a tab."""
 
 from __future__ import annotations
 

@@ -25,7 +25,8 @@ PLACES = {
 FAULTS = """async () => {
   const found = await axe.run(document, {resultTypes: ["violations"]});
   return found.violations.filter((one) => ["serious", "critical"].includes(one.impact))
-    .flatMap((one) => one.nodes.map((node) => `${one.id} (${one.impact}): ${node.target.join(" ")} ${node.any.concat(node.all, node.none)[0]?.message ?? ""}`));
+    .flatMap((one) => one.nodes.map((node) => `${one.id} (${one.impact}): ${node.target.join(" ")} ` +
+      `${node.any.concat(node.all, node.none)[0]?.message ?? ""}`));
 }"""
 
 

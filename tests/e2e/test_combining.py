@@ -63,7 +63,8 @@ def test_two_runs_are_combined_on_the_page(home: Path) -> None:
         asked.get_by_label("Share of numbers to keep").fill("0.3")
         assert "signs are agreed on" in asked.inner_text()
         assert page.evaluate(
-            "(() => { const box = document.querySelector('.dialogue').getBoundingClientRect(); return box.left >= 0 && box.right <= 375; })()"
+            "(() => { const box = document.querySelector('.dialogue').getBoundingClientRect(); "
+            "return box.left >= 0 && box.right <= 375; })()"
         )
         with page.expect_request("**/run/combine") as sent:
             asked.get_by_role("button", name="Combine").click()

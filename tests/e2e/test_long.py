@@ -1,4 +1,6 @@
-"""The open page for long, and in every shape: a large curve and log, a night of questions, any width, keyboard, links, what stays in view."""
+"""The open page for long, and in every shape: a large curve and log, a night of questions, any width, keyboard,
+links, what stays in view.
+"""
 
 from __future__ import annotations
 
@@ -64,7 +66,9 @@ def test_from_narrow_to_wide_and_back(app: App, tab: Any, query: str) -> None:
 
 
 def test_a_night_of_questions_keeps_no_memory(app: App, tab: Any) -> None:
-    """The page's own loop, turned as fast as it goes. What grows must be the run's points, a few dozen bytes each, and nothing else."""
+    """The page's own loop, turned as fast as it goes. What grows must be the run's points, a few dozen bytes each,
+    and nothing else.
+    """
     fake = FakeRun("2026-11-22-1200-night", steps=100_000)
     fake.start()
     fake.train(300)
@@ -82,7 +86,8 @@ def test_a_night_of_questions_keeps_no_memory(app: App, tab: Any) -> None:
     def ask(count: int) -> None:
         tab.evaluate(
             """count => new Promise((done) => { let left = count;
-          const off = studio.live.listen(() => { left -= 1; if (left > 0) setTimeout(() => studio.live.hurry()); else { off(); done(); } });
+          const off = studio.live.listen(() => {
+            left -= 1; if (left > 0) setTimeout(() => studio.live.hurry()); else { off(); done(); } });
           studio.live.hurry(); })""",
             count,
         )
@@ -144,7 +149,8 @@ def test_reduced_motion_is_kept_to(app: App, chromium: Any) -> None:
     page.goto(f"{app.address}/?tab=runs")
     page.wait_for_function("window.studio?.live?.ready", timeout=60_000)
     moving = page.evaluate("""[...document.querySelectorAll('*')].filter((one) => { const style = getComputedStyle(one);
-      return Math.max(...style.animationDuration.split(',').map(parseFloat), ...style.transitionDuration.split(',').map(parseFloat)) > 0.001; }).length""")
+      return Math.max(...style.animationDuration.split(',').map(parseFloat),
+        ...style.transitionDuration.split(',').map(parseFloat)) > 0.001; }).length""")
     assert moving == 0
     context.close()
 
@@ -155,7 +161,8 @@ def test_a_notice_when_a_run_ends(app: App, chromium: Any) -> None:
     fake.train(20)
     context = chromium.new_context(locale="en-GB", permissions=["notifications"])
     page = context.new_page()
-    page.add_init_script("""window.notices = []; window.Notification = class { constructor(title, more) { window.notices.push([title, more.body]); }
+    page.add_init_script("""window.notices = [];
+    window.Notification = class { constructor(title, more) { window.notices.push([title, more.body]); }
       static permission = 'granted'; static requestPermission() { return Promise.resolve('granted'); } };""")
     page.goto(f"{app.address}/?run=2026-11-22-1300-noticed")
     page.get_by_role("button", name="Notify me").click(timeout=60_000)
@@ -178,7 +185,8 @@ def test_header_bar_and_start_stay_in_view(app: App, chromium: Any, size: tuple[
     page.locator(".bar-job").wait_for(timeout=60_000)
     page.evaluate("window.scrollTo(0, document.documentElement.scrollHeight)")
     page.wait_for_timeout(300)
-    tops = page.evaluate("""['#studio-header', '#studio-bar', '.summary .primary'].map((one) => document.querySelector(one).getBoundingClientRect())
+    tops = page.evaluate("""['#studio-header', '#studio-bar', '.summary .primary']
+      .map((one) => document.querySelector(one).getBoundingClientRect())
       .map((box) => [box.top, box.bottom])""")
     assert page.evaluate("scrollY") > 300
     (top, bottom), (bar, _), (start, end) = tops

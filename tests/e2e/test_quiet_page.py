@@ -1,4 +1,6 @@
-"""An open page on a running run works only where something has changed: frames, paintings, changes of the document and questions are counted."""
+"""An open page on a running run works only where something has changed: frames, paintings, changes of the document
+and questions are counted.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(chromium_path() is None, reas
 RUN = "2026-11-22-1200-alive"
 COUNT = """() => {
   window.counted = {frames: 0, cleared: 0, lines: 0, changes: [], asked: []};
-  const frame = Object.getOwnPropertyDescriptor(Window.prototype, "requestAnimationFrame")?.value ?? window.requestAnimationFrame;
+  const frame = Object.getOwnPropertyDescriptor(Window.prototype, "requestAnimationFrame")?.value
+    ?? window.requestAnimationFrame;
   window.requestAnimationFrame = (draw) => { counted.frames += 1; return frame.call(window, draw); };
   const pen = CanvasRenderingContext2D.prototype;
   for (const [name, count] of [["clearRect", "cleared"], ["lineTo", "lines"]]) {
@@ -26,9 +29,12 @@ COUNT = """() => {
   new MutationObserver((seen) => {
     for (const one of seen) {
       if (one.type === "attributes" && one.target.getAttribute(one.attributeName) === one.oldValue) continue;
-      counted.changes.push(`${one.type} ${one.attributeName || ""} ${one.target.className || one.target.parentNode?.className}`);
+      counted.changes.push(`${one.type} ${one.attributeName || ""} ` +
+        `${one.target.className || one.target.parentNode?.className}`);
     }
-  }).observe(document, {subtree: true, childList: true, characterData: true, attributes: true, attributeOldValue: true});
+  }).observe(document, {
+    subtree: true, childList: true, characterData: true, attributes: true, attributeOldValue: true
+  });
 }"""
 DRAWN = "Number(document.querySelector('.chart-{} .chart-stage')?.dataset.points || 0)"
 
@@ -108,7 +114,8 @@ def test_what_was_added_point_by_point_is_the_picture_of_the_whole(place: tuple[
         run.train(step, first=step)
         page.wait_for_function(f"{DRAWN.format('loss')} === {step}", timeout=20000)
     other = page.evaluate("""() => {
-      const chart = document.querySelector('.chart-loss canvas'), take = () => chart.getContext('2d').getImageData(0, 0, chart.width, chart.height).data;
+      const chart = document.querySelector('.chart-loss canvas');
+      const take = () => chart.getContext('2d').getImageData(0, 0, chart.width, chart.height).data;
       const added = take(), {width, height} = chart;
       window.dispatchEvent(new Event('resize'));
       return new Promise((done) => {
@@ -151,7 +158,8 @@ def test_what_is_out_of_sight_draws_and_asks_nothing(place: tuple[App, FakeRun],
     asked = page.evaluate("counted.asked.map(JSON.parse)")
     assert [sorted(one) for one in asked] == [["device", "list"]]
     page.evaluate(
-        "studio.store('studio-notify', 'off'); delete document.hidden; document.dispatchEvent(new Event('visibilitychange'))"
+        "studio.store('studio-notify', 'off'); delete document.hidden; "
+        "document.dispatchEvent(new Event('visibilitychange'))"
     )
     page.locator(".run-page .chart-loss").scroll_into_view_if_needed()
     page.wait_for_function(f"{DRAWN.format('loss')} === {last + 1}", timeout=20000)

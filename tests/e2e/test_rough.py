@@ -173,7 +173,10 @@ def test_hostile_texts_stay_texts(app: App, tab: Any, tmp_path: Path) -> None:
     tab.goto(f"{app.address}/?tab=runs&compare={one.id},{one.id}")
     tab.wait_for_timeout(1000)
     tab.evaluate(
-        "text => { const box = document.createElement('div'); box.append(...studio.markdown(text)); document.body.append(box); }",
+        (
+            "text => { const box = document.createElement('div'); box.append(...studio.markdown(text)); "
+            "document.body.append(box); }"
+        ),
         "\n\n".join(ALERTS),
     )
     assert tab.evaluate("document.querySelectorAll('a[href^=javascript]').length") == 0

@@ -1,4 +1,6 @@
-"""The open page, in a headless Chromium: live curves, many tabs, a server killed under it, languages, phone, keyboard."""
+"""The open page, in a headless Chromium: live curves, many tabs, a server killed under it, languages, phone,
+keyboard.
+"""
 
 from __future__ import annotations
 
@@ -147,7 +149,10 @@ def test_the_log_follows_only_at_its_end(place: tuple[App, FakeRun], tab: Any) -
     tab.locator("#run-view-log").click(timeout=60000)
     box = tab.locator(".log-box")
     tab.wait_for_function("document.querySelectorAll('.log-box p').length > 50", timeout=60000)
-    at_end = "(() => { const box = document.querySelector('.log-box'); return box.scrollHeight - box.scrollTop - box.clientHeight < 30; })()"
+    at_end = (
+        "(() => { const box = document.querySelector('.log-box'); "
+        "return box.scrollHeight - box.scrollTop - box.clientHeight < 30; })()"
+    )
     assert tab.evaluate(at_end)
     last = go_on(run, 3)
     tab.wait_for_function(f"document.querySelector('.log-box').textContent.includes('step {last}/')", timeout=60000)

@@ -1,4 +1,6 @@
-"""The studio from another program, with gradio_client: the README's example. ADDRESS and a data file are given on the command line."""
+"""The studio from another program, with gradio_client: the README's example. ADDRESS and a data file are given on the
+command line.
+"""
 
 import sys
 import time

@@ -174,8 +174,14 @@ class FakeServer:
 
     def answer(self, model: str, prompt: str) -> str:
         if model.startswith("base"):
-            return f"Sure! {prompt} That is a very good question, and there are many things one could say about it. First of all, it depends."
-        return "**In short:** wipe it with warm water and a drop of soap.\n\n**Why:** soap loosens grease.\n\n**Try:** dry it with newspaper."
+            return (
+                f"Sure! {prompt} That is a very good question, "
+                "and there are many things one could say about it. First of all, it depends."
+            )
+        return (
+            "**In short:** wipe it with warm water and a drop of soap.\n\n**Why:** soap loosens grease.\n\n"
+            "**Try:** dry it with newspaper."
+        )
 
     def close(self) -> None:
         self.http.shutdown()

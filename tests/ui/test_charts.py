@@ -110,7 +110,10 @@ def test_a_long_curve_is_smoothed_over_the_same_share_of_its_width(page: Any) ->
 )
 def test_an_answer_never_becomes_html(text: str, page: Any) -> None:
     made = page.evaluate(
-        "text => { const box = document.createElement('div'); box.append(...studio.markdown(text)); return box.innerHTML; }",
+        (
+            "text => { const box = document.createElement('div'); box.append(...studio.markdown(text)); "
+            "return box.innerHTML; }"
+        ),
         text,
     )
     for tag in ("<img", "<script", "<b>", "<i>", "<u>", 'javascript:alert(1)"'):
@@ -140,7 +143,8 @@ def test_an_answer_never_becomes_html(text: str, page: Any) -> None:
 def test_only_a_few_harmless_elements_come_of_an_answer(text: str, page: Any) -> None:
     made = page.evaluate(
         """text => { const box = document.createElement('div'); box.append(...studio.markdown(text));
-        return [...box.querySelectorAll('*')].map((node) => [node.tagName, Object.fromEntries([...node.attributes].map((one) => [one.name, one.value]))]); }""",
+        return [...box.querySelectorAll('*')].map((node) => [node.tagName,
+          Object.fromEntries([...node.attributes].map((one) => [one.name, one.value]))]); }""",
         text,
     )
     for tag, attributes in made:
@@ -170,7 +174,10 @@ def test_no_answer_overflows_the_page(text: str, page: Any) -> None:
     """The page's own Markdown called itself for every sign of a quotation, and 5,000 of them ended it."""
     page.set_default_timeout(20_000)
     length = page.evaluate(
-        "text => { const box = document.createElement('div'); box.append(...studio.markdown(text)); return box.textContent.length; }",
+        (
+            "text => { const box = document.createElement('div'); box.append(...studio.markdown(text)); "
+            "return box.textContent.length; }"
+        ),
         text,
     )
     assert length >= 0
@@ -179,7 +186,10 @@ def test_no_answer_overflows_the_page(text: str, page: Any) -> None:
 def test_markdown_is_drawn(page: Any) -> None:
     text = "# A\n\n**b** *c* `d`\ne\n\n1. x\n2. y\n\n> q\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\n```py\nf()\n```\n[l](https://a.test)"
     made = page.evaluate(
-        "text => { const box = document.createElement('div'); box.append(...studio.markdown(text)); return box.innerHTML; }",
+        (
+            "text => { const box = document.createElement('div'); box.append(...studio.markdown(text)); "
+            "return box.innerHTML; }"
+        ),
         text,
     )
     for part in (
@@ -206,7 +216,8 @@ def test_a_table_of_numbers_has_no_formula(page: Any) -> None:
     text = page.evaluate(
         """async part => { let saved; const save = studio.save; studio.save = (blob) => { saved = blob; };
         const curves = new studio.Curves(), track = studio.live.track("=HYPERLINK(1)"); track.take(part);
-        curves.entries = [{ track, label: "x", place: 0 }]; curves.numbers(); studio.save = save; return saved.text(); }""",
+        curves.entries = [{ track, label: "x", place: 0 }]; curves.numbers(); studio.save = save;
+        return saved.text(); }""",
         part([1.0, None]),
     )
     lines = text.splitlines()

@@ -19,8 +19,10 @@ from tests.ui.fakes import FakeRun
 RUN = "2026-11-22-1200-mine"
 START = subprocess.Popen
 WRITES = (
-    "import json, pathlib, sys, time; out = pathlib.Path(sys.argv[1]); print('packing…', file=sys.stderr, flush=True); time.sleep(0.5); "
-    "out.write_bytes(b'zip'); print(json.dumps({'path': str(out), 'bytes': 3, 'note': '', 'proof': {'agree': 20, 'prompts': 20}}))"
+    "import json, pathlib, sys, time; out = pathlib.Path(sys.argv[1]); "
+    "print('packing…', file=sys.stderr, flush=True); time.sleep(0.5); "
+    "out.write_bytes(b'zip'); print(json.dumps({'path': str(out), 'bytes': 3, 'note': '', 'proof': {'agree': "
+    "20, 'prompts': 20}}))"
 )
 
 
@@ -69,7 +71,10 @@ def test_an_export_goes_on_by_itself_and_is_told(monkeypatch: pytest.MonkeyPatch
 def test_a_refusal_and_a_crash_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     exporter(
         monkeypatch,
-        "import json; print(json.dumps({'error': {'message': 'The disk is too small.', 'hint': 'Free some space.', 'where': 'OUT'}}))",
+        (
+            "import json; print(json.dumps({'error': {'message': 'The disk is too small.', 'hint': 'Free some "
+            "space.', 'where': 'OUT'}}))"
+        ),
     )
     exports.take_away(RUN, "merged")
     assert ended("merged")["error"]["message"] == "The disk is too small."

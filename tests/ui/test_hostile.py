@@ -144,7 +144,9 @@ def test_a_huge_order_is_refused(page: Page) -> None:
 def test_no_text_of_any_job_or_question_reads_or_writes_elsewhere(
     gated: Page, page_home: Path, evil: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A page that others can reach, and its owner's own cookie: a password that was guessed must not open the rest of the computer."""
+    """A page that others can reach, and its owner's own cookie: a password that was guessed must not open the rest of
+    the computer.
+    """
     from tests.ui.test_login import sign_in
 
     monkeypatch.setattr("studio.queue.advance", lambda *a, **k: None)
@@ -242,7 +244,8 @@ try:
     print("read", data.read(sys.argv[1]).rows)
 except DataError as error:
     print("refused", error.message)
-print(re.search(r"VmHWM:\\s+(\\d+)", pathlib.Path("/proc/self/status").read_text())[1])  # ru_maxrss would tell the parent's too
+print(re.search(r"VmHWM:\\s+(\\d+)", pathlib.Path("/proc/self/status").read_text())[1])
+# ru_maxrss would tell the parent's too
 """
 
 
@@ -315,7 +318,7 @@ def test_tools_for_machines_are_off(page: Page) -> None:
 
 
 def test_pins_are_above_the_advisories() -> None:
-    """gradio 6.31 (routes, CORS, path checks), torch 2.10 (weights_only), transformers 5.3 (remote code in a config)."""
+    """gradio 6.31 (routes, CORS, paths), torch 2.10 (weights_only), transformers 5.3 (remote code in a config)."""
     text = (PROJECT / "requirements.txt").read_text()
     pins = dict(
         line.replace("==", ">=").split(",")[0].split(">=")

@@ -122,6 +122,7 @@ def test_the_owners_poll_answers_under_everything_at_once(home: Path, monkeypatc
         assert seen.count(200) > CLIENTS / 4, "the clients were answered too"
         assert set(seen) <= {200, 400, 500}  # 500: a job's refusal, in words
         print(
-            f"poll under load: median {1000 * statistics.median(times):.0f} ms, most {1000 * max(times):.0f} ms of {len(times)}"
+            f"poll under load: median {1000 * statistics.median(times):.0f} ms, most {1000 * max(times):.0f} ms "
+            f"of {len(times)}"
         )
         assert statistics.median(times) < LIMIT

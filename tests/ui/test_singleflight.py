@@ -1,4 +1,6 @@
-"""A service elsewhere that does not answer holds nobody: one flight for each thing asked, a short wait, and a sentence."""
+"""A service elsewhere that does not answer holds nobody: one flight for each thing asked, a short wait, and a
+sentence.
+"""
 
 from __future__ import annotations
 

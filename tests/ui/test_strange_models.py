@@ -68,7 +68,8 @@ def test_code_beside_a_model_is_not_run_and_our_token_is_written_nowhere(
     file.write_text(json.dumps((json.loads(file.read_text()) if file.is_file() else {}) | {"auto_map": codes}))
     order = tmp_path / "order.yaml"
     order.write_text(
-        f"model: '{model}'\ndata: {{train: '{tiny_data}', max_length: 64}}\nmethod: {{name: lora, rank: 2}}\ntraining: {{max_steps: 1}}\n"
+        f"model: '{model}'\ndata: {{train: '{tiny_data}', max_length: 64}}\nmethod: {{name: lora, rank: "
+        f"2}}\ntraining: {{max_steps: 1}}\n"
     )
     done = terminal(["train", str(order), "--json"], home, timeout=240)
     assert not marker.exists()
