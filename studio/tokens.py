@@ -67,13 +67,16 @@ def tokens_in_spans(offsets: Sequence[Span], spans: Sequence[Span]) -> list[Span
 def tokens_ending_in_spans(offsets: Sequence[Span], spans: Sequence[Span]) -> list[Span]:
     """[first, last) token of every span: the tokens whose last character it holds.
 
-    The first of them is often a blank that stands before a word.
+    The first of them is often a blank that stands before a word. Tokens that share their offsets (bytes of one
+    character, and what a byte-fallback tokenizer fuses with them) go together.
     """
-    return [
-        (first, last - (first < last and offsets[last - 1][1] > stop))
-        for start, stop in spans
-        for first, last in tokens_in_spans(offsets, [(start, stop)])
-    ]
+    ranges = []
+    for start, stop in spans:
+        for first, last in tokens_in_spans(offsets, [(start, stop)]):
+            while first < last and offsets[last - 1][1] > stop:
+                last -= 1
+            ranges.append((first, last))
+    return ranges
 
 
 @dataclass(frozen=True)
