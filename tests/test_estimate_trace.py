@@ -151,7 +151,11 @@ def traced(config, method, checkpointing: bool, kernel: str, kind: str, autocast
             count.moment = "forward"
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
                 total = loss(
-                    made, {"input_ids": ids, "labels": ids}, kind, dtype, places=torch.arange(BATCH * (LENGTH - 1))
+                    made,
+                    {"input_ids": ids, "labels": ids},
+                    kind,
+                    dtype,
+                    target_positions=torch.arange(BATCH * (LENGTH - 1)),
                 )
             count.moment = "backward"
             total.backward()
