@@ -108,20 +108,21 @@ def added_bos(model_folder: str | Path | None) -> str:
 @lru_cache(maxsize=64)
 def _added_bos(file: Path, mtime_ns: int, size: int) -> str:
     try:
-        tokenizer = orjson.loads(file.read_bytes())
+        tokenizer: dict[str, Any] = orjson.loads(file.read_bytes())
     except (OSError, ValueError):
         return ""
-    post_processor = tokenizer.get("post_processor") or {}
+    post_processor: dict[str, Any] = tokenizer.get("post_processor") or {}
     for step in post_processor.get("processors") or [post_processor]:
         kind = step.get("type")
         if kind in ("BertProcessing", "RobertaProcessing"):
             return str(step["cls"][0])
         if kind == "TemplateProcessing":
-            first = next(iter(step.get("single") or []), {}).get("SpecialToken")
+            single: list[dict[str, Any]] = step.get("single") or [{}]
+            first = single[0].get("SpecialToken")
             if first:
-                return str(
-                    next(iter((step.get("special_tokens") or {}).get(first["id"], {}).get("tokens") or []), first["id"])
-                )
+                special: dict[str, Any] = step.get("special_tokens") or {}
+                tokens: dict[str, Any] = special.get(first["id"]) or {}
+                return str(next(iter(tokens.get("tokens") or []), first["id"]))
     return ""
 
 

@@ -166,7 +166,7 @@ def compare(
             )
         )
         assert sorted(sequences(batch, [len(ids) for ids, _ in wanted], layout.packed)) == wanted
-        assert batch[0]["items"] == sum(label != IGNORE_INDEX for _, labels in wanted for label in labels)
+        assert batch[0]["num_items_in_batch"] == sum(label != IGNORE_INDEX for _, labels in wanted for label in labels)
     return len(rows)
 
 

@@ -74,8 +74,8 @@ def test_a_model_is_taken_away_through_the_page(place: tuple[App, Run], page: An
     app, run = place
     page.goto(f"{app.address}/?run={run.id}")
     page.get_by_role("tab", name="Take away").click(timeout=MINUTE)
+    page.locator(".away .repair", has_text="GGUF").get_by_role("button", name="Write it").click()
     line = page.locator(".away .repair", has_text="GGUF, 16 bits")
-    line.get_by_role("button", name="Write it").click()
     line.get_by_text(re.compile("GGUF|asking")).last.wait_for(timeout=MINUTE)
     line.get_by_text(re.compile(r"\d+ of 20 answers equal .* 10 of 10 texts read alike")).wait_for(timeout=3 * MINUTE)
     found = re.search(r"Held-out loss: trained (\d+\.\d+), merged \d+\.\d+, exported (\d+\.\d+)", line.inner_text())

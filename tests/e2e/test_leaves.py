@@ -178,7 +178,7 @@ def test_a_tiny_model(
     from studio.worker import export
 
     monkeypatch.setattr(
-        folders, "work", lambda words, tell: export.main(words[1], words[2], Path(words[3]))
+        folders, "run_worker", lambda words, tell: export.main(words[1], words[2], Path(words[3]))
     )  # the exporter's process, in this one
     ordered = order(made(tmp_path / "base", family), data(tmp_path))
     whole, cut = (run.create(ordered) for _ in range(2))

@@ -61,6 +61,8 @@ JOBS = {
     "finish",
     "take_away",
     "combine",  # a run's page
+    "data_edit",
+    "data_save",  # the Data tab
     "examine",  # the list of runs
     "chat_ask",
     "chat_stop",

@@ -125,7 +125,7 @@ def test_a_run_deleted_meanwhile(home: Path, tiny_model: Path, tmp_path: Path, m
         shutil.rmtree(one.folder)
         raise ExportError("The worker failed: No such file.", "", "")
 
-    monkeypatch.setattr(folders, "work", gone)
+    monkeypatch.setattr(folders, "run_worker", gone)
     with pytest.raises(ExportError, match="was deleted while it was being exported"):
         folders.export(one.id, "merged", tmp_path / "out")
     assert list(tmp_path.glob("*out*")) == []

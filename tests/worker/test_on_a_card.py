@@ -90,7 +90,7 @@ def test_the_estimate_follows_the_kernel(tmp_path: Path) -> None:
         found[name] = studio_loop.studio_loop(
             order(precision=precision), facts, card, rows, order().method.footprint(facts), False
         )
-        assert found[name].expanded == (name != "L4")
+        assert found[name].repeats_kv == (name != "L4")
         assert found[name].attention == "packed"
     taken = {
         name: estimate(facts, order(precision="fp16"), card, rows).by_cause["activations"]
