@@ -166,7 +166,7 @@ def test_hostile_texts_stay_texts(app: App, tab: Any, tmp_path: Path) -> None:
     tab.goto(f"{app.address}/?tab=runs")
     tab.locator(".runs-table").wait_for(timeout=60_000)
     tab.goto(f"{app.address}/?run={one.id}")
-    tab.locator(".chart-loss").scroll_into_view_if_needed(timeout=60_000)  # out of sight nothing is drawn
+    tab.locator(".chart-loss").first.scroll_into_view_if_needed(timeout=60_000)  # out of sight nothing is drawn
     tab.wait_for_function(f"{POINTS} === 40", timeout=60_000)
     for view in ("samples", "log", "order", "checkpoints", "away", "curves"):
         tab.locator(f"#run-view-{view}").click()
