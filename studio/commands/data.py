@@ -53,6 +53,11 @@ def _what(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--reasoning", default="auto", choices=("auto", "keep", "drop", "mask_empty"), help="what becomes of thinking"
     )
+    add_reading_options(parser)
+
+
+def add_reading_options(parser: ArgumentParser) -> None:
+    """--format, --encoding and --column: how a data file is read."""
     parser.add_argument("--format", default="auto", metavar="F", help="auto, or one of `formats`")
     parser.add_argument(
         "--encoding",
@@ -70,13 +75,16 @@ def _what(parser: ArgumentParser) -> None:
 
 
 def _read(args: Namespace) -> data.Dataset:
-    mapping = dict(pair(given) for given in args.column) or None
-    return data.read(
-        args.file, args.format, mapping, report=_progress if sys.stderr.isatty() else None, encoding=args.encoding
-    )
+    report = _progress if sys.stderr.isatty() else None
+    return data.read(args.file, args.format, mapping_of(args), report=report, encoding=args.encoding)
 
 
-def pair(given: str) -> tuple[str, str]:
+def mapping_of(args: Namespace) -> dict[str, str] | None:
+    """The columns named with --column. Raises DataError for one that is not PART=COLUMN."""
+    return dict(_pair(given) for given in args.column) or None
+
+
+def _pair(given: str) -> tuple[str, str]:
     part, sign, column = given.partition("=")
     if not (part and sign and column):
         raise DataError(f"--column {given!r} names no column.", "Write it as --column prompt=frage.", "--column")

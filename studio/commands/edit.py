@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from studio import data
-from studio.commands.data import pair
+from studio.commands.data import add_reading_options, mapping_of
 from studio.data.editing.operations import operation
 from studio.data.editing.record import describe_counts
 from studio.data.editing.rows import rows_of
@@ -32,26 +32,13 @@ def add(parsers: Any, common: ArgumentParser) -> None:
     parser.add_argument(
         "--out", metavar="NEW", help="the new file, .jsonl; left out: NAME.edited.jsonl among the uploads"
     )
-    parser.add_argument("--format", default="auto", metavar="F", help="auto, or one of `formats`")
-    parser.add_argument(
-        "--encoding",
-        default="auto",
-        metavar="E",
-        help="of a text file, such as cp1251; auto stops where it is not sure",
-    )
-    parser.add_argument(
-        "--column",
-        action="append",
-        default=[],
-        metavar="PART=COLUMN",
-        help="name a column by hand: --column prompt=frage",
-    )
+    add_reading_options(parser)
     parser.set_defaults(run=edit, show=_show)
 
 
 def edit(args: Namespace) -> dict[str, Any]:
     """The record of the new file, without its log: file, rows, bytes, sha256, from, operations, counts, left_out."""
-    mapping = dict(pair(given) for given in args.column) or None
+    mapping = mapping_of(args)
     out = None if args.out is None else Path(args.out).expanduser()
     if out is not None and (out.suffix != ".jsonl" or out.exists() or not out.parent.is_dir()):
         why = "does not end in .jsonl"
