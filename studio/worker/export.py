@@ -73,7 +73,7 @@ def _fix_tokenizer_class(folder: Path) -> None:
 
 def main(what: str, name: str, out: Path) -> int:
     torch.set_num_threads(device.cores())
-    tempfile.tempdir = str(out.parent)  # the disk whose room was checked
+    before, tempfile.tempdir = tempfile.tempdir, str(out.parent)  # the disk whose room was checked
     try:
         reference = resolve(name)
         if what.startswith("merged"):
@@ -89,6 +89,8 @@ def main(what: str, name: str, out: Path) -> int:
         if known is None:
             raise
         return refused(known)
+    finally:
+        tempfile.tempdir = before
     return 0
 
 

@@ -122,7 +122,7 @@ def test_nonsense_in_the_yaml_is_said_and_forgotten(app: App, tab: Any) -> None:
         box.fill(text)
         tab.locator(".yaml-fault").wait_for(timeout=60_000)
         assert tab.locator(".yaml-fault").inner_text().strip()
-        assert tab.locator(".summary .fault").first.is_visible()
+        tab.locator(".summary .fault").first.wait_for(timeout=60_000)  # told by the next forecast
         box.fill(was)
         tab.wait_for_function(f"{READY} && document.querySelector('.yaml-fault').hidden", timeout=60_000)
 
