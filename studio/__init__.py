@@ -21,6 +21,7 @@ The top level holds the product's nouns; a folder beside a noun holds what it is
     place      places/    here, over SSH, as a Hub Job: relay.py tells of a run there, follow.py takes it in here
     run        runs/      attempts, claims, checkpoints, stops, recovery, diagnosis
     (a result) talk/      models and their server, conversations, votes
+               evaluation/ what answers are worth: scores, intervals, verdict; evaluating.py measures a run
                export/    folders and their proof, card, report, the Hub
 
 Numbers are floors: a file imports only from its own floor or below, and there is no cycle (tests/test_layers.py).
@@ -52,6 +53,7 @@ FLOORS = {
         "tokens",
         "data",
         "combination",
+        "evaluation",
         "footprint",
         "method",
         "methods",
@@ -65,6 +67,7 @@ FLOORS = {
     4: ("memory", "estimate", "forecast", "run", "runs", "queue"),
     5: (
         "combining",
+        "evaluating",
         "preflight",
         "resolve",
         "doctor",

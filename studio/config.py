@@ -16,6 +16,7 @@ from studio.combination import Combination
 from studio.data.mapping import INFO_FILE
 from studio.data.order import DataOrder
 from studio.errors import OrderError
+from studio.evaluation.order import EvaluationOrder
 from studio.methods import METHODS, AnyMethod
 from studio.places import PLACES, AnyPlace
 from studio.places.here import Here
@@ -38,6 +39,12 @@ class RunConfig(BaseModel):
     training: Training = Field(default_factory=Training)
     place: AnyPlace = Field(
         default_factory=Here, title="Place", description="Which computer does the work: here, ssh:HOST or job:HARDWARE."
+    )
+    evaluation: EvaluationOrder | None = Field(
+        None,
+        title="Evaluation",
+        description="After training base and tuned model answer held-out questions, which are scored; {} for the "
+        "defaults. Left out: on request only.",
     )
     combine: Combination | None = Field(
         None, title="Combination", description="Nothing is trained: the adapters of these runs are made into one."
@@ -142,6 +149,8 @@ def build(plain: dict[str, Any]) -> RunConfig:
         plain["method"] = {"name": plain["method"]}
     elif isinstance(plain.get("method"), dict):
         plain["method"] = {"name": DEFAULT_METHOD, **plain["method"]}
+    if isinstance(plain.get("evaluation"), bool):
+        plain["evaluation"] = {} if plain["evaluation"] else None
     try:
         return RunConfig.model_validate(plain)
     except ValidationError as error:

@@ -109,6 +109,8 @@ def check_options(config: RunConfig) -> None:
                 f"Hold rows out (data.eval: 0.05), or leave training.{key} out.",
                 f"training.{key}",
             )
+    if config.evaluation is not None:
+        _check_evaluation(config)
     method = config.method
     if getattr(method, "quantization", None) == "int8" and (compute := getattr(method, "compute", "auto")) != "auto":
         raise OrderError(
@@ -117,6 +119,21 @@ def check_options(config: RunConfig) -> None:
             "method.compute",
         )
     _check_optimizer(training.optimizer)
+
+
+def _check_evaluation(config: RunConfig) -> None:
+    if config.place.remote:
+        raise OrderError(
+            "evaluation follows a training on this computer, and this run is for another one.",
+            "Leave it out, and evaluate the run when its result is here: python -m studio eval RUN.",
+            "evaluation",
+        )
+    if not config.data.eval:
+        raise OrderError(
+            f"evaluation asks held-out questions, and with data.eval {config.data.eval or 0} there are none.",
+            "Hold rows out (data.eval: 0.05), or leave evaluation out.",
+            "evaluation",
+        )
 
 
 def _check_optimizer(name: str) -> None:

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from studio import crash, process, queue
+from studio.errors import StudioError
 from studio.events import Lock
 from studio.run import Run
 from studio.runs import claim, end_hooks, launch
@@ -42,6 +43,7 @@ def supervise(run: Run, up: int | None = None) -> int:
         if not launch.is_remote(run):
             chat.end_if_idle([device for device, _ in claimed])
         Attempt(run, claimed).execute()
+        _evaluate(run)
     except OSError as error:  # not even the end event could be written; the queue is advanced all the same
         print(f"supervisor of {run.id}: {error}", file=sys.stderr)
     finally:
@@ -53,6 +55,18 @@ def supervise(run: Run, up: int | None = None) -> int:
         queue.advance()
     end_hooks.catch_up()
     return queue.UP
+
+
+def _evaluate(run: Run) -> None:
+    """What the order asks for after a finished training, with the device still held."""
+    try:
+        is_ordered = run.config.evaluation is not None
+    except StudioError:
+        return
+    if is_ordered:
+        from studio import evaluating  # late: data and numpy, for the runs that ask for it
+
+        evaluating.after_training(run)
 
 
 def detach(run: Run) -> int:

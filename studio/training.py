@@ -196,7 +196,16 @@ class Training(BaseModel):
         (),
         max_length=8,
         title="Sample prompts",
-        description="Asked at every evaluation, so that one can read how the answers change.",
+        description="Asked at every evaluation, so that one can read how the answers change. Empty: held-out ones.",
+        json_schema_extra=ADVANCED,
+    )
+    samples: int = Field(
+        3,
+        ge=0,
+        le=8,
+        title="Held-out samples",
+        description="Where no sample prompts are given, so many questions of the held-out rows are asked. Samples take "
+        "at most 3 % of the run's time.",
         json_schema_extra=ADVANCED,
     )
     probe: bool = Field(

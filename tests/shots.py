@@ -63,6 +63,10 @@ def states() -> States:
         ("run-waiting", of(WAITING), LAPTOP, None),
         ("run-log", of(FAILED), LAPTOP, press("#run-view-log")),
         ("run-samples", of(FINISHED), LAPTOP, press("#run-view-samples")),
+        ("run-results", of(FINISHED), TALL, press("#run-view-results")),
+        ("run-offer", of(RESUMED), LAPTOP, press("#run-view-results")),
+        ("phone-results", of(FINISHED), PHONE, press("#run-view-results")),
+        ("phone-samples", of(FINISHED), PHONE, press("#run-view-samples")),
         ("run-order", of(FINISHED), LAPTOP, press("#run-view-order")),
         ("run-gone", of("2026-01-01-0000-nobody"), LAPTOP, None),
         ("compare", f"?tab=runs&compare={FINISHED},{RESUMED},{FAILED}", LAPTOP, None),
@@ -91,7 +95,7 @@ def make_runs() -> Any:
         run = FakeRun(name, **options)
         run.start(alive=False)
         if name == FINISHED:
-            run.train().finish()
+            run.train().finish().evaluated()
         elif name == RESUMED:
             run.train(140)
             run.start(alive=False, from_step=120)

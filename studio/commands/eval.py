@@ -1,86 +1,113 @@
-"""eval: a run against its base on the same conversations."""
+"""eval: a run against its base on the same conversations, by loss and by answers."""
 
 from __future__ import annotations
 
 import json
 import sys
-import tempfile
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
-from studio import data
-from studio.errors import DataError
-from studio.export import proof
-from studio.home import subfolder
-from studio.run import find
+from pydantic import ValidationError
+
+from studio import evaluating, queue
+from studio.errors import OrderError
+from studio.evaluation.order import ROWS, EvaluationOrder
+from studio.run import find, summary
 from studio.talk import reference
 
-ROWS = 200  # of a file that is named
+FIGURES = {
+    "loss": "held-out loss",
+    "perplexity": "perplexity",
+    "token_accuracy": "token accuracy",
+    "exact_match": "exact match",
+    "label_accuracy": "label accuracy",
+    "macro_f1": "macro F1",
+    "json_valid": "valid JSON",
+    "json_schema": "fulfils the schema",
+    "json_equal": "the same JSON",
+    "regex": "matches the pattern",
+    "chrf": "chrF",
+    "bleu": "BLEU",
+    "rouge_l": "ROUGE-L",
+    "length": "tokens an answer",
+    "ended": "ended by itself",
+}
 
 
 def add(parsers: Any, common: ArgumentParser) -> None:
+    """eval."""
     one = parsers.add_parser(
         "eval",
         parents=[common],
-        help="held-out loss of a run and of its base, on its own held-out rows or another file",
+        help="a run against its base: held-out loss, and the scores of their answers, with intervals and a verdict",
     )
     one.add_argument("model", metavar="RUN", help="a run's id, a unique part of it, last, or RUN@checkpoint-N")
     one.add_argument("--data", metavar="FILE", help="measure on this file instead of what the run held out")
+    one.add_argument("--rows", type=int, help="at most so many rows (all that the run held out; 200 of another file)")
     one.add_argument(
-        "--rows", type=int, help=f"at most so many rows (all that the run held out; {ROWS} of another file)"
+        "--questions", type=int, metavar="N", help=f"of them, so many are answered by both models ({ROWS}; 0: none)"
     )
-    one.add_argument("--samples", type=int, default=0, metavar="N", help="show the answers to N questions of them too")
+    one.add_argument("--max-new-tokens", type=int, metavar="N", help="longest answer; by default from the data's own")
+    one.add_argument("--regex", metavar="PATTERN", help="an answer must match it as a whole")
+    one.add_argument("--schema", metavar="FILE", help="a JSON Schema that an answer must fulfil")
+    one.add_argument("--samples", type=int, default=0, metavar="N", help="show the answers to N questions too")
+    one.add_argument("--order", metavar="JSON", help="all of that as the order's `evaluation` has it")
     one.set_defaults(run=measure, show=show)
 
 
-def measure(args: Namespace) -> list[dict[str, Any]]:
-    """Rows {model, loss, perplexity, tokens, rows, answers?}: the run, then its base."""
+def measure(args: Namespace) -> dict[str, Any]:
+    """{run, base: {…}, tuned: {…}, difference, verdict, forgetting, table}."""
     name = reference.canonical_name(args.model)
-    order = find(name.partition("@")[0]).config
-    found = (
-        list(data.read(args.data).conversations)[: args.rows or ROWS]
-        if args.data
-        else proof.held_out(order)[: args.rows]
-    )
-    rows = [{key: row[key] for key in ("text", "messages", "tools") if row.get(key)} for row in found]
-    if not rows:
-        raise DataError("There is nothing to measure on.", "The run held no rows out; give a file with --data.", "data")
-    questions = [question for row in rows if (question := proof.prompt_messages(row))][: args.samples]
-    with tempfile.TemporaryDirectory(dir=subfolder("cache")) as scratch:
-        asked, told = Path(scratch, "order.json"), Path(scratch, "table.json")
-        asked.write_text(
-            json.dumps(
-                {
-                    "models": [name, f"base:{name.partition('@')[0]}"],
-                    "rows": rows,
-                    "questions": questions,
-                    "max_length": order.data.max_length,
-                    "too_long": order.data.too_long,
-                    "train_on": order.data.train_on,
-                    "reasoning": order.data.reasoning,
-                    "overlap": order.data.overlap,
-                }
-            )
-        )
-        proof.run_worker(
-            ["studio.worker.measure", str(asked), str(told)],
-            lambda done, total: print(f"\r{done}/{total}", end="", file=sys.stderr),
-        )
-        print(file=sys.stderr)
-        table = json.loads(told.read_text())
-    return [
-        {**row, "questions": [question[-1]["content"] for question in questions]} if questions else row for row in table
-    ]
+    run = find(name.partition("@")[0])
+    answer = evaluating.evaluate(run, _order(args, run.config), name, args.data, args.rows, _tell)
+    print(file=sys.stderr)
+    for row in answer["table"][: args.samples]:
+        print(f"\n{row['prompt']}\n  [base] {row['base']}\n  [tuned] {row['tuned']}", file=sys.stderr)
+    queue.advance()  # what was ordered meanwhile
+    return {**answer, "forgetting": summary(run).get("forgetting")}
 
 
-def show(table: list[dict[str, Any]]) -> None:
-    for row in table:
-        print(
-            f"{row['model']:60} loss {row['loss']:.4f}  perplexity {row['perplexity']:.2f}  "
-            f"({row['tokens']} tokens of {row['rows']} rows)"
-        )
-    for place, question in enumerate(table[0].get("questions", [])):
-        print(f"\n{question}")
-        for row in table:
-            print(f"  [{row['model']}] {row['answers'][place]}")
+def _order(args: Namespace, config: Any) -> EvaluationOrder:
+    """The run's own order of an evaluation, with what is given here."""
+    settings = config.evaluation.model_dump(exclude_unset=True) if config.evaluation else {}
+    options = {"rows": args.questions, "max_new_tokens": args.max_new_tokens, "regex": args.regex}
+    try:
+        if args.order:
+            settings |= json.loads(args.order)
+        if args.schema:
+            settings["json_schema"] = json.loads(Path(args.schema).read_text(encoding="utf-8"))
+        return EvaluationOrder(**settings | {key: value for key, value in options.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise OrderError(
+            f"evaluation.{first['loc'][0]}: {first['msg'].removeprefix('Value error, ')}.",
+            "python -m studio eval --help says what can be given.",
+            f"evaluation.{first['loc'][0]}",
+        ) from error
+    except (OSError, ValueError) as error:
+        raise OrderError(f"The order of the evaluation cannot be read: {error}.", "Give JSON.", "evaluation") from error
+
+
+def _tell(progress: dict[str, Any]) -> None:
+    print(f"\r{progress['doing']} {progress['done']}/{progress['of']} ", end="", file=sys.stderr, flush=True)
+
+
+def show(answer: dict[str, Any]) -> None:
+    """The verdict and the figures of both sides."""
+    if answer["verdict"]:
+        print(answer["verdict"]["text"])
+    tuned, base = answer["tuned"], answer["base"]
+    print(f"{'':24} {'base':>22} {'tuned':>22}")
+    for key, name in FIGURES.items():
+        if tuned.get(key) is not None:
+            print(f"{name:24} {_figure(base, key):>22} {_figure(tuned, key):>22}")
+    print(f"{tuned['rows']} rows, {tuned['answered']} answered, in {answer['seconds']:.0f} seconds.")
+    for note in answer["notes"]:
+        print(f"- {note}")
+
+
+def _figure(side: dict[str, Any], key: str) -> str:
+    low, high = side["intervals"].get(key, (None, None))
+    spread = "" if low is None else f" ({low:.3f} to {high:.3f})"
+    return f"{side[key]:.3f}{spread}"

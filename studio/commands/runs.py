@@ -14,7 +14,7 @@ from studio.events import read
 from studio.forecast.repair import repairs
 from studio.run import Run
 from studio.runs import compare as comparing
-from studio.runs import log
+from studio.runs import evaluations, leaderboard, log
 from studio.runs.signs import signs
 
 SUMMARY_KEYS = ("run", "state", "cause", "action", "train_loss", "eval_loss_before", "eval_loss", "seconds", "result")
@@ -39,6 +39,11 @@ def add(parsers: Any, common: ArgumentParser) -> None:
         "--search", metavar="TEXT", default="", help="only those with this in name, note, model, method or data"
     )
     listed.add_argument("--star", action="store_true", help="only those with a star")
+    listed.add_argument(
+        "--leaderboard",
+        metavar="DATA",
+        help="the finished runs on this data by gain, forgetting, memory, time, size; * marks what none beats",
+    )
     listed.set_defaults(run=listing, show=_show_list)
     shown = parsers.add_parser(
         "show",
@@ -143,6 +148,8 @@ def _line(event: dict[str, Any], steps: int | None) -> str:
 
 def listing(args: Namespace) -> list[dict[str, Any]]:
     queue.advance()
+    if args.leaderboard:
+        return leaderboard.leaderboard(args.leaderboard)
     rows = [run.summary(one) for one in run.runs()]
     wanted = args.search.casefold()
     return [
@@ -162,7 +169,7 @@ def show(args: Namespace) -> dict[str, Any]:
         [sign._asdict() for sign in signs(one.events())] if told["state"] in (*run.ALIVE, "finished", "stopped") else []
     )
     told["repairs"] = repairs(one) if told["reason"] in ("memory", "killed") else []
-    return {**told, "changes": one.changes(), "bytes": one.sizes()}
+    return {**told, "metrics": evaluations.metrics(one), "changes": one.changes(), "bytes": one.sizes()}
 
 
 def show_log(args: Namespace) -> dict[str, Any]:
@@ -184,12 +191,26 @@ def compare(args: Namespace) -> dict[str, Any]:
 def _show_list(rows: list[dict[str, Any]]) -> None:
     if not rows:
         print("No runs. Start one with: python -m studio train sample")
+    if rows and "front" in rows[0]:
+        _show_leaders(rows)
+        return
     for row in rows:
         cause = f"  {row['cause']}" if row["cause"] and row["state"] in ("failed", "lost") else ""
         loss = "" if row["best_eval_loss"] is None else f"held-out loss {row['best_eval_loss']:.4f}"
         print(
             f"{row['state']:9}{'★' if row['star'] else ' '} {row['id']:50} {row['method'] or '':8} "
             f"{row['step']}/{row['steps'] or '?'}  {loss}{cause}{'  on hold' if row['hold'] else ''}"
+        )
+
+
+def _show_leaders(rows: list[dict[str, Any]]) -> None:
+    print(f"  {'run':44} {'method':9} {'gain':>8} {'forgot':>8} {'memory':>10} {'seconds':>9} {'size':>10}")
+    for row in rows:
+        gain, forgot = ("–" if row[key] is None else f"{row[key]:.4f}" for key in ("gain", "forgetting"))
+        memory, size = ("–" if row[key] is None else f"{row[key] / 1e6:.0f} MB" for key in ("memory", "size"))
+        print(
+            f"{'*' if row['front'] else ' '} {row['run']:44} {row['method']:9} {gain:>8} {forgot:>8} {memory:>10} "
+            f"{row['seconds']:9.0f} {size:>10}"
         )
 
 

@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import sys
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -86,13 +87,12 @@ def prepare(
     return Prepared(train, open_rows(folder / "eval.arrow"), about["record"], about["statistics"], key)
 
 
-def held_out(order: DataOrder, encoder: Encoder, seed: int = 42) -> list[dict[str, Any]]:
-    """The conversations that a run of this order measures on: those of Prepared.eval, row by row."""
+def held_out(order: DataOrder, encoder: Encoder, seed: int = 42, most: int | None = None) -> list[dict[str, Any]]:
+    """The conversations that a run of this order measures on: those of Prepared.eval, row by row; the first `most`."""
     record = PreparationRecord(seed, order.problems)
     splits, eval_parts = _split_sources(order, *_datasets(order), seed, record)
-    return [
-        conversation for batch, _ in encode_eval(order, splits, eval_parts, encoder, record) for conversation in batch
-    ]
+    batches = encode_eval(order, splits, eval_parts, encoder, record)
+    return list(islice((conversation for batch, _ in batches for conversation in batch), most))
 
 
 def trained_on(order: DataOrder, seed: int = 42, count: int = 20) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from studio.base.starter import REPO
 from studio.combination import TYPES
 from studio.errors import StudioError
 from studio.events import latest
-from studio.export import proof, readme
+from studio.export import evaluation, proof, readme
 from studio.export.curve import curve, png
 from studio.home import write_atomic
 from studio.run import Run, summary
@@ -52,7 +52,8 @@ def card(run: Run) -> str:
         body = _combined(config, base, run)
     else:
         results = _results(run, run_summary)
-        body = [_opening(config, base, run_summary), _data(config, run), _method(config), results, _samples(run)]
+        body = [_opening(config, base, run_summary), _data(config, run), _method(config), results, *_evaluation(run)]
+        body.append(_samples(run))
     parts = [
         f"---\n{metadata.to_yaml()}\n---\n",
         f"# {run_summary['name']}\n",
@@ -195,6 +196,23 @@ def _results(run: Run, summary: dict[str, Any]) -> str:
         lines.append(f"| blind votes won | {tally['rate']:.0%} of {tally['votes']} ({interval}) |")
     table = "| figure | value |\n|---|---|\n" + "\n".join(lines) + "\n" if lines else ""
     return f"## Results\n\n![Loss by step]({PICTURE})\n\n{table}"
+
+
+def _evaluation(run: Run) -> list[str]:
+    """What base and tuned model were measured at, and the other runs on the same data."""
+    verdict, figures = evaluation.figures(run)
+    sections = []
+    if figures:
+        sections.append(f"## Evaluation\n\n{verdict}\n\n{_table(evaluation.HEAD, figures)}")
+    if leaders := evaluation.leaders(run):
+        sections.append(f"## Runs on the same data\n\n{_table(evaluation.LEADERS_HEAD, leaders)}")
+    return sections
+
+
+def _table(head: Iterable[str], rows: Iterable[list[str]]) -> str:
+    lines = [list(head), *([_quoted(cell) for cell in row] for row in rows)]
+    lines.insert(1, ["---"] * len(lines[0]))
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
 def _samples(run: Run) -> str:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import html
+import math
+from collections.abc import Iterable
 from typing import Any
 
 from studio.combination import TYPES
 from studio.events import latest
-from studio.export import proof
+from studio.export import evaluation, proof
 from studio.export.card import cells, portable, short, versions
 from studio.export.curve import curve, svg
+from studio.export.evaluation import figure
 from studio.run import Run, summary
 from studio.runs.combined import losses
 from studio.talk import votes
@@ -36,7 +39,7 @@ def report(run: Run) -> str:
     if config.combine:
         results = [_combined(run)]
     else:
-        results = ["<h2>Curves</h2>", svg(curve(run)), _data(plan, run), _evaluations(events)]
+        results = ["<h2>Curves</h2>", svg(curve(run)), _data(plan, run), _evaluations(events), *_evaluation(run)]
     parts = [
         f"<h1>{_e(run_summary['name'])}</h1><p>{_e(config.method.label)} on {_e(config.model.source)}, "
         f"run {_e(run.id)}: {_e(run_summary['state'])}.{cause}</p>",
@@ -101,11 +104,29 @@ def _data(plan: dict[str, Any], run: Run) -> str:
 
 def _evaluations(events: list[dict[str, Any]]) -> str:
     rows = "".join(
-        f"<tr><td>{event['step']}</td><td>{event['loss']:.4f}</td></tr>"
+        f"<tr><td>{event['step']}</td><td>{event['loss']:.4f}</td><td>{math.exp(min(event['loss'], 50)):.2f}</td>"
+        f"<td>{figure(event.get('accuracy'), 1, 100)}</td></tr>"
         for event in events
         if event["kind"] == "eval" and event.get("loss") is not None
     )
-    return f"<h2>Held-out loss</h2><table><tr><th>step</th><th>loss</th></tr>{rows}</table>" if rows else ""
+    head = _row(("step", "loss", "perplexity", "token accuracy, %"), "th")
+    return f"<h2>Held-out loss</h2><table>{head}{rows}</table>" if rows else ""
+
+
+def _evaluation(run: Run) -> list[str]:
+    """What base and tuned model were measured at, and the other runs on the same data."""
+    verdict, figures = evaluation.figures(run)
+    tables = [(f"Evaluation</h2><p><b>{_e(verdict)}</b></p>", evaluation.HEAD, figures)]
+    tables.append(("Runs on the same data</h2>", evaluation.LEADERS_HEAD, evaluation.leaders(run)))
+    return [
+        f"<h2>{title}<table>{_row(head, 'th')}{''.join(map(_row, rows))}</table>"
+        for title, head, rows in tables
+        if rows
+    ]
+
+
+def _row(cells: Iterable[str], tag: str = "td") -> str:
+    return "<tr>" + "".join(f"<{tag}>{_e(cell)}</{tag}>" for cell in cells) + "</tr>"
 
 
 def _combined(run: Run) -> str:

@@ -72,6 +72,7 @@ def studio_loop(
     tokens = effective * (int(rows.mean) + 1 if rows else row) // ranks  # of a step
     micro_batches = -(-tokens // (batch * length))
     rest = padded_width(tokens - length) if packed and micro_batches == 2 else 0
+    evaluates = rows.eval_rows > 0 if rows else bool(config.data.eval)
     return TrainingLoop(
         device="cpu" if device.kind == "cpu" else "cuda",
         batch=batch,
@@ -93,8 +94,8 @@ def studio_loop(
         optimizer=auto.optimizer(config, device),
         input_grads=checkpointing and not tables and not narrow,
         world_size=ranks,
-        evaluates=rows.eval_rows > 0 if rows else bool(config.data.eval),
-        samples=bool(training.sample_prompts),
+        evaluates=evaluates,
+        samples=bool(training.sample_prompts) or evaluates and training.samples > 0,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from functools import lru_cache
 from pathlib import Path
@@ -121,6 +122,7 @@ def _fields_of_events(all_events: list[dict[str, Any]]) -> dict[str, Any]:
         "eval_loss": evals[-1]["loss"] if evals else None,
         "eval_loss_before": next((event["loss"] for event in evals if event["step"] == 0), None),
         "best_eval_loss": min((event["loss"] for event in evals), default=None),
+        **_held_out_fields(evals),
         "learning_rate": last.get("learning_rate"),
         "tokens_per_second": _speed(steps),
         "peak_memory": max((value for value in memory if value), default=None),
@@ -133,6 +135,16 @@ def _fields_of_events(all_events: list[dict[str, Any]]) -> dict[str, Any]:
         "created": all_events[0]["at"] if all_events else None,
         "spans": _spans(all_events),
     }
+
+
+def _held_out_fields(evals: list[dict[str, Any]]) -> dict[str, Any]:
+    """Perplexity and token accuracy before the first step and at the last evaluation."""
+    ends = {"_before": next((event for event in evals if event["step"] == 0), None), "": evals[-1] if evals else None}
+    fields: dict[str, Any] = {}
+    for name, event in ends.items():
+        fields[f"eval_perplexity{name}"] = math.exp(min(event["loss"], 50)) if event else None
+        fields[f"eval_accuracy{name}"] = event.get("accuracy") if event else None
+    return fields
 
 
 def _order_fields(run: Run) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gradio as gr
 
-from studio.ui import assets, doctor, exports, live
+from studio.ui import assets, doctor, evaluation, exports, live
 
 READS = (
     live.poll,
@@ -16,6 +16,9 @@ READS = (
     exports.download,
     doctor.examined,
     doctor.doctors_report,
+    evaluation.evaluation,
+    evaluation.evaluation_file,
+    evaluation.leaders,
 )
 
 

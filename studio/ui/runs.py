@@ -11,7 +11,7 @@ from studio.errors import RunError
 from studio.forecast import repair
 from studio.run import Run
 from studio.runs import goal, remote
-from studio.ui import assets, doctor, exports, live, rights
+from studio.ui import assets, doctor, evaluation, exports, live, rights
 
 LABELS = {"name": str, "note": str, "star": bool}
 MAX_NOTE_CHARS = 2000  # characters of a note
@@ -35,6 +35,8 @@ def build(page: gr.Blocks) -> None:
         delete,
         exports.take_away,
         doctor.examine,
+        evaluation.evaluate,
+        evaluation.stop_evaluation,
     ):
         rights.register(job)
 

@@ -6,6 +6,7 @@ so that the head is applied only once (the idea of Liger's fused linear cross en
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -21,18 +22,22 @@ def loss(
     dtype: torch.dtype,
     label_smoothing: float = 0.0,
     target_positions: torch.Tensor | None = None,
+    correct: list[torch.Tensor] | None = None,
 ) -> torch.Tensor:
     """The loss summed over the labels of a batch (-100: none).
 
     kind: "chunked", or "full" as transformers computes it; inputs: those of the model, with labels; dtype: of the
     chunked loss's products; label_smoothing: as torch's cross_entropy has it (full only); target_positions: the indices
     into labels[:, 1:].flatten() that hold a label, where they are known, so that no GPU sync is needed (chunked only).
+    correct: takes counts of labels that are the likeliest token, where no gradient is asked for.
     """
     model_inputs = {key: value for key, value in inputs.items() if key != "labels"}
     labels = inputs["labels"]
     if kind == "chunked":
-        return _chunked(model, model_inputs, labels, dtype, target_positions)
+        return _chunked(model, model_inputs, labels, dtype, target_positions, correct)
     logits = model(**model_inputs).logits[:, -labels.shape[1] :]  # virtual tokens stand before the row's own
+    if correct is not None:
+        correct.append((logits[:, :-1].argmax(-1) == labels[:, 1:]).sum())
     with torch.autocast(logits.device.type, enabled=False):
         return functional.cross_entropy(
             logits[:, :-1].float().flatten(0, 1),
@@ -49,6 +54,7 @@ def _chunked(
     labels: torch.Tensor,
     dtype: torch.dtype,
     target_positions: torch.Tensor | None,
+    correct: list[torch.Tensor] | None,
 ) -> torch.Tensor:
     """The loss from a pre-hook on the head, which sees its input and leaves it one position to compute.
 
@@ -65,7 +71,7 @@ def _chunked(
 
     def compute_loss(head: Any, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         hidden = args[0][:, -labels.shape[1] :][:, :-1].flatten(0, 1)
-        head_loss = HeadLoss.apply if torch.is_grad_enabled() else _head_loss_value
+        head_loss = HeadLoss.apply if torch.is_grad_enabled() else partial(_head_loss_value, correct)
         weight, rows, row_values = _head_weight(head)
         with torch.autocast(hidden.device.type, enabled=False):
             losses.append(
@@ -178,6 +184,7 @@ class HeadLoss(torch.autograd.Function):
 
 
 def _head_loss_value(
+    correct: list[torch.Tensor] | None,
     hidden: torch.Tensor,
     weight: torch.Tensor,
     bias: torch.Tensor | None,
@@ -187,13 +194,16 @@ def _head_loss_value(
     rows: torch.Tensor | None = None,
     row_values: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """HeadLoss's value without the products for its gradients, for evaluation."""
+    """HeadLoss's value without the products for its gradients, for evaluation; `correct` as in `loss`."""
     narrow_hidden = hidden.to(dtype)
     narrow_weight = _with_rows(weight.to(dtype), rows, row_values)
     total = hidden.new_zeros((), dtype=torch.float32)
     chunk = _chunk_size(hidden, len(weight))
     for start in range(0, len(hidden), chunk):
         logits = narrow_hidden[start : start + chunk] @ narrow_weight.t()
+        if correct is not None:
+            scores = logits if bias is None else logits + bias
+            correct.append((scores.argmax(-1) == targets[start : start + chunk]).sum())
         buffer = torch.empty_like(logits, dtype=torch.float32)
         total += _cross_entropy(logits, buffer, bias, targets[start : start + chunk, None], transform)
     return total

@@ -141,7 +141,7 @@ class Report(TrainerCallback):
         if "evaluate" in requests and self.trainer.eval_dataset is not None:
             control.should_evaluate = True
         if "sample" in requests and self.samples is not None:
-            self.samples(state.global_step)
+            self.samples(state.global_step, whole=True)
         return control
 
     def on_evaluate(
@@ -152,7 +152,8 @@ class Report(TrainerCallback):
         if loss is None:
             return control
         is_best = state.global_step > 0 and (state.best_metric is None or loss < state.best_metric)
-        self.emit("eval", step=state.global_step, loss=loss, best=is_best)
+        accuracy = metrics.get("eval_accuracy")
+        self.emit("eval", step=state.global_step, loss=loss, accuracy=accuracy, best=is_best)
         self._print(f"step {state.global_step}  held-out loss {loss:.4f}")
         self.check_finite(loss, state.global_step, "held-out loss")
         if is_best:

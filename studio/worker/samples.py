@@ -1,51 +1,144 @@
-"""Answers to the sample prompts during training, as sample events: one reads how they change."""
+"""Answers to the sample prompts over time, as sample events: the untouched base, every evaluation, the end.
+
+They may take SHARE of the run's time. Every round is measured; the next one is shortened to what is left for it, or
+left out where that would not be a sentence. Rounds that the user asks for are answered whole.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import contextlib
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 
+from studio.evaluation.questions import Question
 from studio.kernels import SAMPLE_MAX_NEW_TOKENS
 from studio.talk.stopping import end_token_ids
 from studio.tokens import Encoder
 from studio.worker import distributed
 
+SHARE = 0.03  # of the run's time
+LEAST_SECONDS = 1.0  # that they may take in all, however short the run
+LEAST_TOKENS = 12  # of an answer; a round that has no time for so many is left out
+GUESSED_TOKEN = 0.05  # seconds, until a token was measured
+
+
+class Budget(NamedTuple):
+    """seconds: for the next round; tokens: of each of its answers."""
+
+    seconds: float
+    tokens: int
+
+
+def budget(total: float, spent: float, rounds_left: int, prompts: int, token_seconds: float, is_end: bool) -> Budget:
+    """What the next round may take.
+
+    total: seconds that the run takes; spent: by samples so far; rounds_left: with this one; token_seconds: of one
+    token. The untouched base and the end have LEAST_TOKENS in any case (is_end).
+    """
+    seconds = max(0.0, max(LEAST_SECONDS, SHARE * total) - spent) / max(1, rounds_left)
+    tokens = int(seconds / max(1, prompts) / max(token_seconds, 1e-6))
+    tokens = max(tokens, LEAST_TOKENS) if is_end else tokens
+    return Budget(seconds, min(tokens, SAMPLE_MAX_NEW_TOKENS))
+
 
 class Samples:
     """Called with a step, emits the answer to every prompt. Decoding is greedy: no random number is drawn."""
 
-    def __init__(self, prompts: tuple[str, ...], encoder: Encoder, trainer: Any):
-        self.prompts, self.encoder, self.trainer = prompts, encoder, trainer
+    def __init__(
+        self, questions: Sequence[Question], encoder: Encoder, trainer: Any, seconds: float | None, rounds: int
+    ):
+        """seconds: that the run is expected to take; rounds: of samples in it."""
+        self.questions, self.encoder, self.trainer = tuple(questions), encoder, trainer
+        self.expected, self.rounds = seconds or 0.0, rounds
+        self.spent, self.asked, self.token_seconds = 0.0, 0, GUESSED_TOKEN
+        self._started, self._first_step, self._first_at = time.monotonic(), 0, None
+        self._said = False
         template = encoder.template
         self.stop_tokens = end_token_ids(encoder.tokenizer, template.stop_strings, template, encoder.folder)
 
-    def __call__(self, step: int) -> None:
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        return tuple(question.text for question in self.questions)
+
+    def __call__(self, step: int, whole: bool = False) -> None:
+        """whole: the user asked for it."""
         if self.trainer.sharded or not distributed.is_main():
             return  # a sharded model answers only when all processes ask at once
+        allowed = Budget(0.0, SAMPLE_MAX_NEW_TOKENS) if whole else self._allowed(step)
+        if allowed.tokens < LEAST_TOKENS:
+            self._say("Samples are left out at some evaluations: they would take more than {share:.0%} of the time.")
+            return
+        if allowed.tokens < SAMPLE_MAX_NEW_TOKENS:
+            self._say("Answers to the sample prompts are cut short: they may take {share:.0%} of the run's time.")
+        began = time.monotonic()
+        tokens = self._answer_all(step, allowed.tokens)
+        seconds = time.monotonic() - began
+        self.token_seconds = seconds / max(1, tokens)
+        self.spent += 0.0 if whole else seconds
+
+    def _allowed(self, step: int) -> Budget:
+        self.asked += 1
+        steps = self.trainer.state.max_steps or 1
+        now = time.monotonic()
+        if self._first_at is None:
+            self._first_at, self._first_step = now, step
+        done = step - self._first_step
+        measured = (now - self._first_at) / done * steps if done > 0 else self.expected
+        total = measured + self._first_at - self._started
+        rounds_left = max(1, self.rounds - self.asked + 1)
+        is_end = self.asked == 1 or step >= steps
+        return budget(total, self.spent, rounds_left, len(self.questions), self.token_seconds, is_end)
+
+    def _say(self, text: str) -> None:
+        if not self._said:
+            self.trainer.report.note(text.format(share=SHARE))
+        self._said = True
+
+    def _answer_all(self, step: int, tokens: int) -> int:
+        """Emit the answers; returns the number of tokens generated."""
         model = self.trainer.accelerator.unwrap_model(self.trainer.model)
-        was_training = model.training
+        was_training, generated = model.training, 0
         model.eval()
         try:
-            for prompt in self.prompts:
-                self.trainer.report.emit("sample", step=step, prompt=prompt, answer=self.answer(model, prompt))
+            with untouched(model) if step == 0 else contextlib.nullcontext():
+                for question in self.questions:
+                    ids = self._generate(model, question, tokens)
+                    generated += len(ids)
+                    is_cut = len(ids) >= tokens and not set(ids[-1:]) & set(self.stop_tokens)
+                    self.trainer.report.emit(
+                        "sample",
+                        step=step,
+                        prompt=question.text,
+                        answer=self.encoder.tokenizer.decode(ids, skip_special_tokens=True),
+                        **({"reference": question.reference} if step == 0 and question.reference else {}),
+                        **({"cut": True} if is_cut and tokens < SAMPLE_MAX_NEW_TOKENS else {}),
+                    )
         finally:
             model.train(was_training)
+        return generated
 
-    def answer(self, model: Any, prompt: str) -> str:
-        prompt_ids = self.encoder.prompt_ids([{"role": "user", "content": prompt}])
+    def _generate(self, model: Any, question: Question, tokens: int) -> list[int]:
+        variables = {"tools": question.tools} if question.tools else {}
+        prompt_ids = self.encoder.prompt_ids(question.messages, **variables)
         input_ids = torch.tensor([prompt_ids], device=self.trainer.args.device)
         dtype = self.trainer.dtype
         with torch.no_grad(), torch.autocast(input_ids.device.type, dtype, enabled=dtype != torch.float32):
             output = model.generate(
                 input_ids=input_ids,
                 attention_mask=torch.ones_like(input_ids),
-                max_new_tokens=SAMPLE_MAX_NEW_TOKENS,
+                max_new_tokens=tokens,
                 do_sample=False,
                 use_cache=True,
                 eos_token_id=self.stop_tokens or None,
                 pad_token_id=self.stop_tokens[0] if self.stop_tokens else 0,
             )
-        # Behind virtual tokens peft generates from embeddings, and the new tokens are returned alone.
-        new_tokens = output[0, len(prompt_ids) :] if output.shape[1] > len(prompt_ids) else output[0]
-        return self.encoder.tokenizer.decode(new_tokens.tolist(), skip_special_tokens=True)
+        ids = output[0].tolist()  # behind virtual tokens peft generates from embeddings: the new tokens alone
+        return ids[len(prompt_ids) :] if ids[: len(prompt_ids)] == prompt_ids else ids
+
+
+def untouched(model: Any) -> Any:
+    """The base under an adapter while the block lasts: freshly made virtual tokens would change its answers."""
+    return model.disable_adapter() if hasattr(model, "disable_adapter") else contextlib.nullcontext()

@@ -22,6 +22,7 @@ from studio.data.streaming import StreamedRows
 from studio.device import devices
 from studio.errors import OrderError
 from studio.estimate import grown
+from studio.evaluation.questions import Question, distinct
 from studio.export import hf_files
 from studio.home import write_atomic
 from studio.method import cast_trained_to_float32, is_cast_deferred, trained_weights
@@ -46,6 +47,7 @@ from studio.worker.report import Report
 from studio.worker.samples import Samples
 from studio.worker.trainer import StudioTrainer
 
+LOOKED_AT_FOR_SAMPLES = 50  # held-out rows
 ROWS_LOOKED_AT = 20_000  # for statistics and special tokens of a large data set
 
 
@@ -104,8 +106,9 @@ def train(run: Run, report: Report) -> None:
         base_fingerprint=shards.fingerprint(folder),
         **_plan(config, folder, resolved, tuned, rows),
     )
-    if config.training.sample_prompts:
-        report.samples = Samples(config.training.sample_prompts, encoder, trainer)
+    if questions := _sample_questions(config, encoder, rows):
+        rounds = 1 + -(-resolved.steps // resolved.eval_every)
+        report.samples = Samples(questions, encoder, trainer, resolved.expected.get("seconds"), rounds)
     if not checkpoint:
         config.method.initialize(tuned, trainer.first_inputs)
     if resolved.compile:
@@ -116,6 +119,17 @@ def train(run: Run, report: Report) -> None:
     trainer.train_from(checkpoint, resolved.steps)
     _note_dropped_rows(rows, report)
     _save_result(run, config, trainer, encoder, folder, report)
+
+
+def _sample_questions(config: RunConfig, encoder: Encoder, rows: data.Prepared) -> list[Question]:
+    """The sample prompts as ordered, else the first distinct questions of what is held out."""
+    if config.training.sample_prompts:
+        return [Question(text, [{"role": "user", "content": text}]) for text in config.training.sample_prompts]
+    count = config.training.samples if len(rows.eval) else 0
+    if not count or not distributed.is_main():
+        return []
+    few = data.held_out(config.data, encoder, config.training.seed, LOOKED_AT_FOR_SAMPLES)
+    return distinct(few, count, config.data.train_on == "last")
 
 
 def _load_in_finite_precision(

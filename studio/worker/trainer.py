@@ -88,12 +88,14 @@ class StudioTrainer(CheckpointedTrainer):
         self.report.num_tokens += micro_batches[0]["num_tokens"]
         return total
 
-    def micro_batch_loss(self, model: Any, micro_batch: dict[str, Any]) -> torch.Tensor:
-        """The loss of one micro-batch, summed over its target tokens."""
+    def micro_batch_loss(
+        self, model: Any, micro_batch: dict[str, Any], correct: list[torch.Tensor] | None = None
+    ) -> torch.Tensor:
+        """The loss of one micro-batch, summed over its target tokens. correct: as of `loss`."""
         label_smoothing = self.args.label_smoothing_factor if model.training else 0.0
         target_positions = self._to_device(micro_batch.get("target_positions"))
         inputs = self.model_inputs(micro_batch)
-        return loss(model, inputs, self.loss_kind, self.dtype, label_smoothing, target_positions)
+        return loss(model, inputs, self.loss_kind, self.dtype, label_smoothing, target_positions, correct)
 
     def model_inputs(self, micro_batch: dict[str, Any]) -> dict[str, Any]:
         """What the model and the loss are given of a micro-batch, on the device."""
@@ -119,25 +121,30 @@ class StudioTrainer(CheckpointedTrainer):
     def evaluation_loop(
         self, dataloader: Any, description: str, *_: Any, metric_key_prefix: str = "eval", **__: Any
     ) -> EvalLoopOutput:
-        """The mean loss over all held-out target tokens of all processes; no metrics where the run is asked to stop."""
+        """The mean loss over all held-out target tokens of all processes, and the share of them that is the likeliest.
+
+        No metrics where the run is asked to stop.
+        """
         self.report.phase("evaluating")
         model = self.model_wrapped
         model.eval()
         if hasattr(self.optimizer, "eval") and callable(self.optimizer.eval):
             self.optimizer.eval()
-        total = torch.zeros((), device=self.args.device)
+        total = torch.zeros(2, device=self.args.device, dtype=torch.float32)
         with torch.no_grad():
             for micro_batch in dataloader:
-                total += self.micro_batch_loss(model, micro_batch)
+                correct: list[torch.Tensor] = []
+                total[0] += self.micro_batch_loss(model, micro_batch, correct)
+                total[1] += sum(correct)
                 if self.report.must_cut_evaluation_short():
                     return EvalLoopOutput(predictions=None, label_ids=None, metrics={}, num_samples=0)
         if self.world_size > 1:
             total = self.accelerator.reduce(total, "sum")
-        mean = total.item() / max(1, dataloader.num_target_tokens)
+        mean, accuracy = (total / max(1, dataloader.num_target_tokens)).tolist()
         return EvalLoopOutput(
             predictions=None,
             label_ids=None,
-            metrics={f"{metric_key_prefix}_loss": mean},
+            metrics={f"{metric_key_prefix}_loss": mean, f"{metric_key_prefix}_accuracy": accuracy},
             num_samples=len(self.eval_dataset),
         )
 

@@ -16,6 +16,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from studio.evaluation import results
+from studio.evaluation.order import EvaluationOrder
+from studio.evaluation.task import detect
 from studio.home import subfolder
 
 PROMPTS = ("How do I clean a window?", "What is a library?")
@@ -46,7 +49,7 @@ class FakeRun:
         )
         self.events_file, self.log, self.lock = self.folder / "events.jsonl", self.folder / "log.txt", None
         self.steps, self.attempt, self.tokens, self.best, self.chance = steps, 0, 0, math.inf, random.Random(seed)
-        self.now = time.time() - age
+        self.now, self.data = time.time() - age, data
         self.say("phase", name="queued", hold=hold)  # on hold: a page that starts does not start it
 
     def say(self, kind: str, **fields: Any) -> None:
@@ -85,10 +88,15 @@ class FakeRun:
             parameters=134_515_008,
             estimated_memory=1_450_000_000,
             effective_batch=16,
+            data={
+                "sources": [{"source": self.data, "fingerprint": f"of {self.data}", "rows": 128, "format": "alpaca"}]
+            },
         )
         if not from_step:
             self.say("phase", name="evaluating")
-            self.say("eval", step=0, loss=3.1, best=True)
+            self.say("eval", step=0, loss=3.1, accuracy=0.41, best=True)
+            for prompt in PROMPTS:
+                self.say("sample", step=0, prompt=prompt, answer=f"Sure! {prompt}", reference="In short: the answer.")
         self.say("phase", name="training", from_step=from_step)
 
     def step(self, at: int) -> None:
@@ -122,7 +130,7 @@ class FakeRun:
 
     def evaluate(self, at: int, loss: float) -> None:
         self.say("phase", name="evaluating")
-        self.say("eval", step=at, loss=round(loss, 4), best=loss < self.best)
+        self.say("eval", step=at, loss=round(loss, 4), accuracy=round(0.9 - loss / 6, 4), best=loss < self.best)
         self.best = min(self.best, loss)
         for prompt in PROMPTS:
             self.say(
@@ -147,6 +155,39 @@ class FakeRun:
         self.say("saved", step=self.steps, path="model", what="model", bytes=19_800_000)
         self.say("end", state="finished", peak_memory=1_300_000_000, step=self.steps)
         self.free()
+        return self
+
+    def evaluated(self, rows: int = 60) -> FakeRun:
+        """An evaluation of short answers: the base is right at every eighth, the tuned one at two thirds."""
+        order, task = EvaluationOrder(), detect(["Paris", "Rome", "Oslo"])
+        table = []
+        for n in range(1, rows + 1):
+            asked = {"prompt": f"What is the capital of country {n}?\nAnswer in one word.", "reference": f"City {n}"}
+            right = {"base": n % 8 == 0, "tuned": n % 3 != 0}
+            answers = {
+                side: {
+                    "text": asked["reference"] if right[side] else f"I think that it is town {n} 城市。",
+                    "finish": "stop" if side == "tuned" or n % 2 else "length",
+                    "tokens": 3 if right[side] else 9,
+                }
+                for side in right
+            }
+            table.append(results.table_row(n, asked, answers, task, order))
+        losses = {
+            side: [{"loss": 10 * each + n % 7, "tokens": 10.0, "correct": hit} for n in range(rows)]
+            for side, each, hit in (("base", 3.1, 4.0), ("tuned", 0.9, 7.0))
+        }
+        (self.folder / "evaluation").mkdir()
+        found = {
+            "at": self.now,
+            "seconds": 84.0,
+            "state": "done",
+            "questions": rows,
+            "notes": [],
+            **results.collect(losses, table, task),
+            "table": table,
+        }
+        (self.folder / "evaluation" / "results.json").write_text(json.dumps(found))
         return self
 
     def fail(

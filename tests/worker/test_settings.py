@@ -216,6 +216,7 @@ REACH: dict[
     "early_stopping": ("3", lambda trainer, ordered: trainer.report.early_stopping == 3),
     "keep_best": ("true", lambda trainer, ordered: trainer.report.keep_best),
     "sample_prompts": ('["Hello?"]', lambda trainer, ordered: trainer.report.samples.prompts == ("Hello?",)),
+    "samples": ("2", lambda trainer, ordered: len(trainer.report.samples.prompts) == 2),
     "probe": (
         "true",
         lambda trainer, ordered: any(isinstance(one, MemoryProbe) for one in trainer.callback_handler.callbacks),

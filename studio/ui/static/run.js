@@ -1,8 +1,8 @@
 // One run's page: how it stands in large, what went wrong or what comes next, curves, samples, log, order, checkpoints.
 (() => {
   const studio = window.studio, make = studio.element, live = studio.live;
-  const VIEWS = [["curves", "Curves"], ["samples", "Samples"], ["log", "Log"], ["order", "Order"],
-    ["checkpoints", "Checkpoints"], ["away", "Take away"]];
+  const VIEWS = [["curves", "Curves"], ["results", "Results"], ["samples", "Samples"], ["log", "Log"],
+    ["order", "Order"], ["checkpoints", "Checkpoints"], ["away", "Take away"]];
   const ALIVE = ["starting", "running", "stopping"];
 
   class RunPage {
@@ -18,7 +18,10 @@
       this.body = make("div", { class: "run-body" });
       this.made = make("div");
       this.panels = {
-        curves: make("div", { class: "card" }, this.made, this.curves.node), samples: make("div", { class: "card" }),
+        curves: make("div", { class: "card" }, this.made, this.curves.node),
+        results: make("div", { class: "run-results" }, (this.cards = studio.resultCards.map((card) => card()))
+          .map((card) => card.node)),
+        samples: make("div", { class: "card" }),
         log: make("div", { class: "card" }, this.logview.node), order: this.ordered.order,
         checkpoints: this.ordered.checkpoints,
         away: (this.away = studio.takeAway()).node };
@@ -64,6 +67,7 @@
       }
       if (what.changed && this.view === "samples") studio.drawSamples(this.panels.samples, this.id);
       if (what.run && this.view === "checkpoints") this.ordered.draw();
+      if (what.run && this.view === "results") for (const card of this.cards) card.show(this.row);
     }
 
     choose(view) {
@@ -86,6 +90,7 @@
       if (view === "order" || view === "checkpoints") this.ordered.fetch();
       if (view === "curves") this.curves.all();
       this.away.show(view === "away" ? this.row : null);
+      for (const card of this.cards) card.show(view === "results" ? this.row : null);
     }
     step(event) {
       const place = VIEWS.findIndex(([key]) => key === this.view);

@@ -45,8 +45,9 @@
       this.body = make("div", { class: "runs-body" });
       this.device = studio.devicePanel();
       this.doctor = studio.doctorPanel();
+      this.leaders = studio.leaderboard();
       this.node = make("div", { class: "runs-list" }, this.head,
-        make("div", { class: "runs-frame" }, this.body, this.device, this.doctor.node));
+        make("div", { class: "runs-frame" }, this.body, this.leaders.node, this.device, this.doctor.node));
       this.speak();
     }
     speak() {
@@ -77,6 +78,7 @@
       this.title = make("h2", {}, studio.say("Runs"));
       this.head.replaceChildren(this.title, this.tools);
       this.drawn = null;
+      this.leaders.speak();
     }
     taken() { return live.rows.filter((row) => this.chosen.has(row.id)); }
     rows() {
@@ -93,6 +95,7 @@
         this.body.replaceChildren(make("p", { class: "quiet" }, studio.say("Reading the runs…")));
         return;
       }
+      this.leaders.draw();
       for (const id of this.chosen) if (!live.rows.some((row) => row.id === id)) this.chosen.delete(id);
       studio.write(this.compare, studio.say("Compare {n}", { n: this.chosen.size }));
       this.compare.hidden = this.combine.hidden = this.chosen.size < 2;

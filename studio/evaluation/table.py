@@ -1,0 +1,35 @@
+"""The table of an evaluation as files: CSV and JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from studio.evaluation.scores import NAMES
+
+SIDES = ("base", "tuned")
+
+
+def as_json(results: Mapping[str, Any]) -> str:
+    return json.dumps(results, ensure_ascii=False, indent=1)
+
+
+def as_csv(table: Sequence[Mapping[str, Any]]) -> str:
+    """Row, prompt, reference, both answers, how they ended, and every score of both sides; with a mark of UTF-8, by
+    which spreadsheets read Chinese.
+    """
+    names = [name for name in NAMES if any(name in row["scores"]["tuned"] for row in table)]
+    out = io.StringIO()
+    writer = csv.writer(out)
+    writer.writerow(
+        ["row", "prompt", "reference", *SIDES, "change", *(f"{side}_finish" for side in SIDES)]
+        + [f"{side}_{name}" for side in SIDES for name in names]
+    )
+    for row in table:
+        texts = [row["row"], row["prompt"], row["reference"], row["base"], row["tuned"], row["change"]]
+        ends = [row["finish"][side] for side in SIDES]
+        writer.writerow([*texts, *ends, *(row["scores"][side].get(name, "") for side in SIDES for name in names)])
+    return "\ufeff" + out.getvalue()

@@ -1,0 +1,78 @@
+"""The evaluation and the leaderboard of a run, as rows for its model card and its report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from studio.run import Run
+from studio.runs import evaluations, leaderboard
+
+FIGURES = {  # name, digits, factor
+    "exact_match": ("exact match, %", 1, 100),
+    "label_accuracy": ("label accuracy, %", 1, 100),
+    "macro_f1": ("macro F1, %", 1, 100),
+    "json_valid": ("valid JSON, %", 1, 100),
+    "json_schema": ("fulfils the schema, %", 1, 100),
+    "json_equal": ("the same JSON, %", 1, 100),
+    "regex": ("matches the pattern, %", 1, 100),
+    "rouge_l": ("ROUGE-L, %", 1, 100),
+    "chrf": ("chrF", 1, 1),
+    "bleu": ("BLEU", 1, 1),
+    "ended": ("ended by itself, %", 1, 100),
+    "length": ("tokens an answer", 1, 1),
+    "loss": ("held-out loss", 4, 1),
+    "perplexity": ("perplexity", 2, 1),
+    "token_accuracy": ("token accuracy, %", 1, 100),
+}
+HEAD = ("figure", "base", "tuned", "difference")
+LEADERS_HEAD = ("run", "method", "gain", "forgetting", "memory", "minutes", "size", "beaten by none")
+
+
+def figures(run: Run) -> tuple[str, list[list[str]]]:
+    """(verdict, rows of HEAD) of what was measured of base and tuned, with 95 % intervals; ("", []) without any."""
+    found = evaluations.metrics(run)
+    base, tuned = found.get("base") or {}, found.get("tuned") or {}
+    rows = []
+    for key, (name, digits, factor) in FIGURES.items():
+        if tuned.get(key) is None:
+            continue
+        change = (found.get("difference") or {}).get(key) or {}
+        bounds = [change.get("low"), change.get("high")]
+        cells = [
+            figure(base.get(key), digits, factor, (base.get("intervals") or {}).get(key)),
+            figure(tuned[key], digits, factor, (tuned.get("intervals") or {}).get(key)),
+            figure(change.get("value"), digits, factor, bounds, signed=True),
+        ]
+        rows.append([name, *cells])
+    return (found.get("verdict") or {}).get("text", ""), rows
+
+
+def figure(
+    value: float | None, digits: int, factor: float, bounds: Sequence[float | None] | None = None, signed: bool = False
+) -> str:
+    """A number with its interval: 61.0 (55.0 to 67.0)."""
+    if value is None:
+        return "–"
+    text = f"{factor * value:{'+' if signed else ''}.{digits}f}"
+    if not bounds or None in bounds:
+        return text
+    return f"{text} ({factor * (bounds[0] or 0):.{digits}f} to {factor * (bounds[1] or 0):.{digits}f})"
+
+
+def leaders(run: Run) -> list[list[str]]:
+    """Rows of LEADERS_HEAD: the finished runs on the same data; [] where this is the only one."""
+    return [_leader(row) for row in leaderboard.beside(run)]
+
+
+def _leader(row: Mapping[str, Any]) -> list[str]:
+    return [
+        row["name"],
+        row["method"],
+        figure(row["gain"], 4, 1),
+        figure(row["forgetting"], 4, 1),
+        f"{row['memory'] / 1e9:.2f} GB" if row["memory"] else "–",
+        f"{row['seconds'] / 60:.1f}",
+        f"{row['size'] / 1e6:.1f} MB",
+        "yes" if row["front"] else "",
+    ]

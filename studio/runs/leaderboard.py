@@ -1,0 +1,118 @@
+"""The leaderboard of the runs on one data set: gain, forgetting, memory, time and size, and who is beaten by nobody."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from studio.errors import RunError, StudioError
+from studio.events import latest
+from studio.home import folder_size
+from studio.run import Run, runs, summary
+from studio.runs import evaluations
+
+MORE = ("gain", "score")  # more is better; of the others less is
+LESS = ("forgetting", "memory", "seconds", "size")
+
+
+def leaderboard(source: str, known: Sequence[Run] | None = None) -> list[dict[str, Any]]:
+    """The finished runs on a data set, the largest gain first: {run, name, method, model, gain, loss_before, loss,
+    score, metric, forgetting, memory, seconds, size, trainable, front}.
+
+    source: a data file as an order names it, its fingerprint, or a run. gain: fall of the held-out loss. score: of its
+    evaluation by answers, where it has one. front: whether no other run is at least as good in all and better in one.
+    A file that was changed since counts as another data set; of a name's the newest is meant. Raises RunError where no
+    finished run is of this data.
+    """
+    finished = [row for run in (runs() if known is None else known) if (row := _row(run))]
+    wanted = _key_of(source)
+    newest = next((row["data"] for row in finished if wanted in (row["run"], row["data"], *row["names"])), None)
+    rows = [row for row in finished if row["data"] == newest]
+    if not rows:
+        names = sorted({row["names"][0] for row in finished})
+        raise RunError(
+            f"There is no finished run on {source}.",
+            f"Data sets with finished runs: {', '.join(names[:8]) or 'none yet'}.",
+            "data",
+        )
+    mark_front(rows)
+    return sorted(rows, key=lambda row: (row["gain"] is None, -(row["gain"] or 0.0)))
+
+
+def groups(known: Sequence[Run] | None = None) -> list[dict[str, Any]]:
+    """[{data, name, runs}] of the data sets with at least two finished runs, the newest first."""
+    found: dict[str, dict[str, Any]] = {}
+    for run in runs() if known is None else known:
+        if row := _row(run):
+            entry = found.setdefault(row["data"], {"data": row["data"], "name": row["names"][0], "runs": 0})
+            entry["runs"] += 1
+    return [entry for entry in found.values() if entry["runs"] > 1]
+
+
+def beside(run: Run) -> list[dict[str, Any]]:
+    """The leaderboard of a run's data; [] where it is the only one."""
+    row = _row(run)
+    if row is None:
+        return []
+    rows = leaderboard(row["data"])
+    return rows if len(rows) > 1 else []
+
+
+def mark_front(rows: Sequence[dict[str, Any]]) -> None:
+    """Set `front` of each row: the Pareto front over the figures that all rows have. None without a gain."""
+    measured = [row for row in rows if row["gain"] is not None]
+    keys = [key for key in (*MORE, *LESS) if all(row.get(key) is not None for row in measured)]
+    points = {
+        id(row): tuple(row[key] if key in MORE else -row[key] for key in keys) for row in measured
+    }  # more is better
+    for row in rows:
+        row["front"] = id(row) in points and not any(
+            _beats(other, points[id(row)]) for name, other in points.items() if name != id(row)
+        )
+
+
+def _beats(first: tuple[float, ...], second: tuple[float, ...]) -> bool:
+    """Whether a point is at least as good in all and better in one (more is better)."""
+    return all(a >= b for a, b in zip(first, second, strict=True)) and first != second
+
+
+def _key_of(source: str) -> str:
+    """The source as an order keeps it: files by their absolute paths."""
+    path = Path(source).expanduser()
+    return str(path.absolute()) if path.exists() else source
+
+
+def _row(run: Run) -> dict[str, Any] | None:
+    """One run's figures; None where it has no result of a training."""
+    try:
+        row = summary(run)
+    except (OSError, StudioError):
+        return None
+    sources = (latest(run.events(), "plan").get("data") or {}).get("sources") or []
+    if not row["saved"] or row["combined"] or not sources:
+        return None
+    found = evaluations.results(run)
+    verdict = found.get("verdict") or {}
+    metric = verdict.get("metric") if verdict.get("metric") != "loss" else None
+    before, after = row["eval_loss_before"], row["eval_loss"]
+    forgetting = row.get("forgetting") or {}
+    return {
+        "run": run.id,
+        "name": row["name"],
+        "method": row["method"],
+        "model": row["model"],
+        "data": "+".join(sorted(str(part["fingerprint"]) for part in sources)),
+        "names": (row["data"], *(str(part["source"]) for part in sources)),
+        "loss_before": before,
+        "loss": after,
+        "gain": None if before is None or after is None else before - after,
+        "metric": metric,
+        "score": found["tuned"].get(metric) if metric else None,
+        "forgetting": forgetting.get("loss_rise"),
+        "kept": forgetting.get("verdict"),
+        "memory": row["peak_memory"],
+        "seconds": row["seconds"],
+        "size": folder_size(run.result),
+        "trainable": row["trainable"],
+    }

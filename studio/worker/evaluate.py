@@ -1,0 +1,224 @@
+"""python -m studio.worker.evaluate ORDER.json: base and tuned model on the same held-out rows, losses and answers.
+
+Prints a JSON object a line: {kind: doing, loss, answer, note}. Answers come from the chat's own continuous batching;
+an answer that has no room halves the batch and is begun again. Adapters answer beside their base, in turns of a few
+questions, so that what has been answered is always of both; full weights are loaded one after the other.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from studio import device
+from studio.data.text_split import split_row
+from studio.errors import StudioError
+from studio.kernels import IGNORE_INDEX
+from studio.talk.reference import ModelReference, resolve
+from studio.tokens import Encoded, Encoder
+from studio.worker import memory
+from studio.worker.generate import Answer, Batch, Sampling
+from studio.worker.loaded import LoadedModel, LoadedModels
+from studio.worker.loss import has_plain_linear_head, loss
+
+MOST_AT_ONCE = {"cpu": 16}  # answers; elsewhere 64
+USED_SHARE = 0.5  # of the free memory, for the caches of answers
+TURN = 4  # batches of questions that one side answers before the other does
+SIDES = ("base", "tuned")
+Emit = Callable[..., None]
+
+
+def emit(kind: str, **fields: Any) -> None:
+    print(json.dumps({"kind": kind, **fields}, ensure_ascii=False), flush=True)
+
+
+class Ended(NamedTuple):
+    """An answer as it ended. finish: stop, length, failed or too long (the question has no room in the context)."""
+
+    text: str
+    finish: str
+    tokens: int
+
+
+def main(order: dict[str, Any]) -> None:
+    torch.set_num_threads(device.cores())
+    references = {side: resolve(order[side]) for side in SIDES}
+    models = LoadedModels()
+    if references["tuned"].standalone:
+        for side in SIDES:
+            _one_side(models, references, side, order, order["questions"])
+            models.unload(references[side].name)
+        return
+    for side in SIDES:
+        _load(models, references[side], side)
+        _losses(models.by_name[references[side].name], _encoder(models, references, side), side, order)
+    size = batch_size(models.by_name[references["tuned"].name], order)
+    questions = order["questions"]
+    for start in range(0, len(questions), TURN * size):
+        for side in SIDES:
+            _answers(models.by_name[references[side].name], side, order, questions[start : start + TURN * size])
+
+
+def _one_side(
+    models: LoadedModels,
+    references: dict[str, ModelReference],
+    side: str,
+    order: dict[str, Any],
+    questions: list[dict[str, Any]],
+) -> None:
+    loaded = _load(models, references[side], side)
+    _losses(loaded, _encoder(models, references, side), side, order)
+    _answers(loaded, side, order, questions)
+
+
+def _load(models: LoadedModels, reference: ModelReference, side: str) -> LoadedModel:
+    emit("doing", doing=f"loading {side}")
+    return models.load(reference)
+
+
+def _encoder(models: LoadedModels, references: dict[str, ModelReference], side: str) -> Encoder:
+    """The encoder for losses: the tuned model's for both, so that they are of the same tokens as in training.
+
+    The base's own where the tuned model has tokens that the base does not know.
+    """
+    tuned = references["tuned"]
+    if tuned.tokenizer != references[side].tokenizer:
+        return models.by_name[references[side].name].encoder
+    return Encoder(tuned.tokenizer, tuned.template)
+
+
+# -- losses
+
+
+@torch.inference_mode()
+def _losses(loaded_model: LoadedModel, encoder: Encoder, side: str, order: dict[str, Any]) -> None:
+    """Emit {loss, tokens, correct} of each row: sums over its trained tokens, as the trainer's evaluation has them."""
+    for key, value in order["encoding"].items():
+        setattr(encoder, key, value)
+    emit("doing", doing=f"loss of {side}")
+    for place, row in enumerate(order["rows"]):
+        total, tokens, hits = 0.0, 0, 0
+        for piece in pieces(encoder, row, order):
+            piece_loss, piece_tokens, piece_hits = row_loss(loaded_model.model, piece.ids, piece.labels)
+            total, tokens, hits = total + piece_loss, tokens + piece_tokens, hits + piece_hits
+        emit("loss", side=side, row=place, loss=total, tokens=tokens, correct=hits)
+
+
+def pieces(encoder: Encoder, row: dict[str, Any], order: dict[str, Any]) -> list[Encoded]:
+    """A row as the trainer measures it: a text beyond the limit in pieces, where the order says to split it."""
+    limit = order["encoding"]["max_length"]
+    splits = order["encoding"]["too_long"] == "split" and "text" in row
+    whole = encoder.encode(row, whole=True) if splits else None
+    return split_row(whole, limit, order["overlap"]) if whole is not None and whole.overflow else [encoder.encode(row)]
+
+
+def row_loss(model: Any, ids: Sequence[int], labels: Sequence[int]) -> tuple[float, int, int]:
+    """(loss summed over targets, targets, targets that are the likeliest token) of one row; logits only in chunks."""
+    targets = len(labels) - 1 - list(labels[1:]).count(IGNORE_INDEX)
+    if targets <= 0:
+        return 0.0, 0, 0
+    weights = next(model.parameters())
+    inputs = {
+        name: torch.tensor([values], device=weights.device) for name, values in (("input_ids", ids), ("labels", labels))
+    }
+    correct: list[torch.Tensor] = []
+    head = "chunked" if has_plain_linear_head(model) else "full"
+    dtype = weights.dtype if weights.is_floating_point() else torch.bfloat16
+    total = loss(model, {**inputs, "use_cache": False}, head, dtype, correct=correct)
+    return float(total), targets, int(sum(correct))
+
+
+# -- answers
+
+
+def _answers(loaded_model: LoadedModel, side: str, order: dict[str, Any], questions: list[dict[str, Any]]) -> None:
+    emit("doing", doing=f"answers of {side}")
+    sampling = Sampling(max_tokens=order["max_new_tokens"], temperature=0)
+    asked = [
+        (question["messages"], {"tools": question["tools"]} if question.get("tools") else {}) for question in questions
+    ]
+    for place, ended in answered(loaded_model, asked, sampling, batch_size(loaded_model, order)):
+        emit("answer", side=side, row=questions[place]["row"], **ended._asdict())
+
+
+def answered(
+    loaded_model: LoadedModel,
+    asked: Sequence[tuple[list[dict[str, Any]], dict[str, Any]]],
+    sampling: Sampling,
+    size: int,
+) -> Iterator[tuple[int, Ended]]:
+    """(place, answer) of every question (messages, template variables), each as soon as it has ended.
+
+    size: answers that are generated at once; halved where memory does not suffice. A single answer without room ends
+    as failed.
+    """
+    waiting = deque(range(len(asked)))
+    running: dict[int, tuple[Answer, int, list[str]]] = {}  # by the id of the answer
+    while waiting or running:
+        try:
+            while waiting and len(running) < size:
+                place = waiting[0]
+                try:
+                    answer = loaded_model.answer(asked[place][0], sampling, **asked[place][1])
+                except StudioError as error:
+                    waiting.popleft()
+                    yield place, Ended("", "too long" if error.where == "messages" else "failed", 0)
+                    continue
+                running[id(answer)] = (answer, place, [])
+                waiting.popleft()
+                while (text := loaded_model.batch.prefill(answer)) is None:
+                    pass
+                running[id(answer)][2].append(text)
+            for answer, text in loaded_model.batch.step():
+                running[id(answer)][2].append(text)
+        except RuntimeError as error:
+            if not memory.is_out_of_memory(error):
+                raise
+            places = sorted(place for _, place, _ in running.values())
+            running.clear()
+            loaded_model.batch = Batch(loaded_model.model)
+            memory.empty_cache()
+            if len(places) <= 1 and size == 1:
+                for place in places:
+                    emit(
+                        "note",
+                        text=f"Question {place + 1} has no room in memory even alone: it counts as not answered.",
+                    )
+                    yield place, Ended("", "failed", 0)
+                continue
+            waiting.extendleft(reversed(places))
+            size = max(1, min(size, len(places)) // 2)
+            emit("note", text=f"Memory was short: {size} answers at once from now on.")
+            continue
+        for key, (answer, place, texts) in list(running.items()):
+            if answer.finish_reason is not None:
+                del running[key]
+                yield place, Ended("".join(texts), answer.finish_reason, len(answer.output_ids))
+
+
+def batch_size(loaded_model: LoadedModel, order: dict[str, Any]) -> int:
+    """Answers at once for which USED_SHARE of the free memory suffices, by their caches and logits."""
+    config = loaded_model.batch.base_model.config.get_text_config()
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    weights = next(loaded_model.batch.base_model.parameters())
+    itemsize = weights.element_size() if weights.is_floating_point() else 2
+    length = order["prompt_tokens"] + order["max_new_tokens"]
+    cache = 2 * config.num_hidden_layers * heads * head_dim * itemsize * length
+    each = 2 * cache + 12 * config.vocab_size  # a join copies the cache; logits in float32, three times
+    size = int(USED_SHARE * device.devices()[0].free / max(1, each))
+    return max(1, min(size, MOST_AT_ONCE.get(loaded_model.batch.device.type, 64)))
+
+
+if __name__ == "__main__":
+    try:
+        main(json.loads(Path(sys.argv[1]).read_text()))
+    except StudioError as error:
+        emit("error", **error.as_dict())
+        sys.exit(2)

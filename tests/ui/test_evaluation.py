@@ -1,0 +1,93 @@
+"""The evaluation card and the leaderboard: what the page is told and may fetch, from run folders made up for it."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import Any
+
+import orjson
+import pytest
+
+from studio import evaluating
+from studio.errors import StudioError
+from studio.run import Run
+from studio.runs import evaluations
+from studio.ui import evaluation
+from tests.ui.fakes import FakeRun
+
+RUN, OTHER = "2026-11-22-1200-mine", "2026-11-22-1300-other"
+
+
+@pytest.fixture(autouse=True)
+def finished(home: Any) -> None:
+    for name in (RUN, OTHER):
+        run = FakeRun(name, steps=20, seed=len(name))
+        run.start(alive=False)
+        run.train().finish()
+        if name == RUN:
+            run.evaluated(rows=12)
+
+
+def asked(**ask: Any) -> dict[str, Any]:
+    return orjson.loads(evaluation.evaluation({"id": RUN, **ask}).body)
+
+
+def test_results_come_once_and_only_when_they_changed() -> None:
+    first = asked()
+    assert first["state"] == "done"
+    assert first["results"]["verdict"]["state"] == "better"
+    assert len(first["results"]["table"]) == first["results"]["of"] == 12
+    assert "results" not in asked(mark=first["mark"])
+
+
+def test_a_run_without_an_evaluation_tells_its_held_out_figures() -> None:
+    told = orjson.loads(evaluation.evaluation({"id": OTHER}).body)
+    assert told["state"] == "none"
+    assert told["metrics"]["base"]["token_accuracy"] == 0.41
+    assert told["metrics"]["tuned"]["loss"] < told["metrics"]["base"]["loss"]
+
+
+def test_rows_stream_while_it_goes_on() -> None:
+    run = Run(evaluating.subfolder("runs") / OTHER)
+    place, lock = evaluations.folder(run), evaluations.lock(run)
+    place.mkdir()
+    (place / "rows.jsonl").write_text('{"row": 1}\n{"row": 2}\n{"row": 3')
+    (place / "progress.json").write_text('{"doing": "answers of base", "done": 5, "of": 40}')
+    assert lock.acquire()
+    told = orjson.loads(evaluation.evaluation({"id": OTHER, "rows": 1}).body)
+    assert (told["state"], told["doing"], told["done"], told["rows"]) == ("going", "answers of base", 5, [{"row": 2}])
+    evaluation.stop_evaluation(OTHER)
+    assert evaluations.stop_requested(run)
+    lock.release()
+    assert orjson.loads(evaluation.evaluation({"id": OTHER}).body)["state"] == "cut off"
+
+
+def test_files_hold_the_table() -> None:
+    text = evaluation.evaluation_file({"id": RUN, "kind": "csv"}).body.decode()
+    rows = list(csv.DictReader(io.StringIO(text[1:])))
+    assert len(rows) == 12
+    assert rows[0]["tuned_exact_match"] == "1.0"
+    everything = orjson.loads(evaluation.evaluation_file({"id": RUN, "kind": "json"}).body)
+    assert everything["tuned"]["exact_match"] == pytest.approx(8 / 12)
+
+
+@pytest.mark.parametrize(("name", "kind"), [(RUN, "../config.yaml"), (RUN, None), (OTHER, "csv"), ("../" + RUN, "csv")])
+def test_no_other_file_is_given(name: str, kind: Any) -> None:
+    with pytest.raises(StudioError):
+        evaluation.evaluation_file({"id": name, "kind": kind})
+
+
+@pytest.mark.parametrize("settings", [{"rows": -1}, {"regex": "("}, {"path": "/etc/passwd"}, 7])
+def test_settings_are_checked_before_anything_starts(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluating.subprocess, "Popen", lambda *_, **__: pytest.fail("started"))
+    with pytest.raises(StudioError):
+        evaluation.evaluate(RUN, settings)
+
+
+def test_leaders_of_the_newest_data_set() -> None:
+    told = orjson.loads(evaluation.leaders({}).body)
+    assert [(one["name"], one["runs"]) for one in told["groups"]] == [("sample", 2)]
+    assert {row["run"] for row in told["rows"]} == {RUN, OTHER}
+    assert next(row for row in told["rows"] if row["run"] == RUN)["metric"] == "exact_match"
+    assert orjson.loads(evaluation.leaders({"kind": "nothing"}).body)["rows"] == []
