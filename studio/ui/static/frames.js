@@ -1,7 +1,8 @@
 // Gradio's loading screen has a clock that asks for its next frame in every frame, sixty times a second, and goes on
 // for ever when the screen is taken away while it says "pending" (gradio 6.31; its scripts run before these). The clock
 // reads performance.now in its frame: there the frame that it asks for next is cancelled, and it has ended. The watch
-// for it is over with the clock, or after some frames.
+// for it is over with the clock, or after some frames. No setting reaches it: the screen stands before any component,
+// so it is no event's show_progress.
 (() => {
   let frames = 60;
   const unwatch = () => { frames = 0; delete performance.now; };
