@@ -47,14 +47,14 @@ def studio(copy: Path, home: Path, *words: str) -> dict | list:
     return json.loads(done.stdout)
 
 
-def test_all_five_are_found(copy: Path, home: Path, tmp_path: Path) -> None:
+def test_all_five_are_found(copy: Path, home: Path, tmp_path: Path, tiny_model: Path) -> None:
     assert "norms" in [one["name"] for one in studio(copy, home, "methods")]
     assert "plainchat" in json.dumps(studio(copy, home, "templates"))
     assert "folder" in [one["kind"] for one in studio(copy, home, "places")]
     assert studio(copy, home, "count") == {}
     rows = tmp_path / "faq.json"
     rows.write_text(json.dumps([{"faq": {"q": "Why?", "a": "Because."}}] * 3 + [{"faq": {"q": "How?", "a": ""}}]))
-    told = studio(copy, home, "inspect", str(rows))
+    told = studio(copy, home, "inspect", str(rows), "--model", str(tiny_model))
     assert (told["format"], told["rows"], told["refused"]) == ("faq", 4, 1)
 
 

@@ -92,7 +92,7 @@ def test_two_adapters_on_one_base_take_turns(
             held.append(server.status()["memory"])
         texts = {name: _answer(server, name)[0] for name in names}
         assert texts[names[0]] != texts[names[1]]
-        asked = [names[n // 2 % 2] for n in range(40)]  # each twice in a row: the first of two comes after a switch
+        asked = [names[n // 2 % 2] for n in range(16)]  # each twice in a row: the first of two comes after a switch
         first = [_answer(server, name, 1)[1] for name in asked]
         assert {name: _answer(server, name)[0] for name in names} == texts
     finally:
@@ -114,7 +114,7 @@ def _halved(file: Path) -> None:
     save_file({name: weight / 2 for name, weight in load_file(file).items()}, file, metadata={"format": "pt"})
 
 
-def _answer(server: chat.Server, name: str, tokens: int = 40) -> tuple[str, float]:
+def _answer(server: chat.Server, name: str, tokens: int = 12) -> tuple[str, float]:
     """(text, seconds to the first token)"""
     parts = list(
         server.stream(name, [{"role": "user", "content": "How do I clean a window?"}], temperature=0, max_tokens=tokens)

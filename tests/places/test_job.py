@@ -73,7 +73,7 @@ def test_a_job_gives_the_same_result_and_never_the_token(
 def test_a_job_that_met_its_time_limit_is_resumed_in_another(
     hub: fake.Hub, home: Path, tiny_model: Path, tiny_data: Path
 ) -> None:
-    rented = queue.submit(config.build(order(tiny_model, tiny_data, max_steps=400, save_every=20, eval_every=20)))
+    rented = queue.submit(config.build(order(tiny_model, tiny_data, max_steps=160, save_every=20, eval_every=160)))
     until(rented, lambda state: any((hub.folder / "me").glob("*/runs/*/checkpoints/*/manifest.json")))
     for folder in hub.folder.glob("home-0/runs/*"):
         os.killpg(hub.jobs[0].process.pid, signal.SIGKILL)
@@ -86,7 +86,7 @@ def test_a_job_that_met_its_time_limit_is_resumed_in_another(
     assert until(rented, over) == "finished", run.summary(rented)
     assert len(hub.jobs) == 2
     steps = [event["step"] for event in run.current_events(rented.events()) if event["kind"] == "step"]
-    assert steps == list(range(1, 401))
+    assert steps == list(range(1, 161))
     first = next(event["step"] for event in rented.events() if event["kind"] == "step" and event["attempt"] == 2)
     assert first > 1, "the second Job goes on from the copied checkpoint"
 
