@@ -174,11 +174,18 @@ def like(runs: list[FinishedRun], config: RunConfig, least: int) -> list[Finishe
     return next((group for group in (same, alike) if len(group) >= least), runs)
 
 
-def correction(runs: list[FinishedRun], config: RunConfig | None = None) -> float:
-    """What to multiply an estimate with, from the median of the last runs like the order; 1.0 until there are some."""
-    known = [item for item in runs if item.ratio]
-    ratios = [item.ratio for item in (like(known, config, LEAST) if config else known) if item.ratio][:LAST]
-    return 1.0 if len(ratios) < LEAST else round(min(BOUNDS[1], max(BOUNDS[0], statistics.median(ratios))), 4)
+def correction(runs: list[FinishedRun], config: RunConfig) -> float:
+    """What to multiply a memory estimate with, from the median of the last runs like the order (1.0: too few).
+
+    What another method took tells nothing of this one's memory. What another model took may raise the estimate, never
+    lower it: a fixed part that is estimated too high is much of a small model and little of a large one.
+    """
+    alike = like([item for item in runs if item.ratio and item.method == config.method.name], config, LEAST)
+    ratios = [item.ratio for item in alike if item.ratio][:LAST]
+    if len(ratios) < LEAST:
+        return 1.0
+    lowest = BOUNDS[0] if all(item.model == config.model.source for item in alike) else 1.0
+    return round(min(BOUNDS[1], max(lowest, statistics.median(ratios))), 4)
 
 
 def rates(runs: list[FinishedRun], config: RunConfig, calibrated: bool = False) -> list[float]:

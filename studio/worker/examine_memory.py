@@ -164,7 +164,7 @@ def _case(bench: Bench, method: str, name: str, changes: dict[str, Any]) -> tupl
         "parameters": facts.parameters,
         "method": method,
         "tokens_of_a_row": rows["max"],
-        "estimated": expected["total"] - expected["context"],
+        "estimated": int((expected["total"] - expected["context"]) / expected["correction"]),
         "high": guess.high - guess.context,
         "measured": next(iter(most.values())),
         "estimated_allocated": expected["allocated"],

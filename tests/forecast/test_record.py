@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,18 @@ def test_runs_of_the_same_method_are_believed_first(tiny_model: Path, home: Path
     here = record.finished_runs(HERE)
     assert record.correction(here, order(tiny_model)) == pytest.approx(1.1)
     assert record.correction(here, order(tiny_model, "full")) == pytest.approx(0.9)
+    assert record.correction(here, order(tiny_model, "prefix")) == 1.0, "another method's memory tells nothing"
+
+
+def test_another_models_runs_never_lower_an_estimate(tiny_model: Path, home: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(tiny_model, tmp_path / "other")
+    for _ in range(3):
+        finished(order(tiny_model), 2.0, 1.8)
+    assert record.correction(record.finished_runs(HERE), order(tiny_model)) == pytest.approx(0.9)
+    assert record.correction(record.finished_runs(HERE), order(other)) == 1.0
+    for _ in range(5):
+        finished(order(tiny_model), 2.0, 2.2)
+    assert record.correction(record.finished_runs(HERE), order(other)) == pytest.approx(1.1)
 
 
 def test_speed_is_that_of_warm_steps(facts: ModelFacts, tiny_model: Path, home: Path) -> None:
