@@ -6,7 +6,14 @@ setup(
     packages=[*find_packages(include=["studio", "studio.*"]), "studio.templates"],
     package_dir={"studio.templates": "templates"},
     package_data={
-        "studio": ["py.typed", "samples/**/*", "ui/static/**/*", "ui/strings/**/*", "bench/models.json"],
+        "studio": [
+            "py.typed",
+            "samples/**/*",
+            "ui/static/**/*",
+            "ui/strings/**/*",
+            "general/items/*",
+            "bench/models.json",
+        ],
         "studio.templates": ["*"],
     },
     exclude_package_data={"": ["*.pyc"]},

@@ -52,6 +52,7 @@ FLOORS = {
         "rendering",
         "tokens",
         "data",
+        "general",
         "combination",
         "evaluation",
         "footprint",

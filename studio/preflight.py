@@ -19,6 +19,7 @@ from studio.config import RunConfig
 from studio.device import Device, devices
 from studio.driver import fit
 from studio.errors import OrderError
+from studio.training import Training
 
 # of transformers, those that need no more than their name -> the package that brings them
 OPTIMIZERS_BY_PACKAGE = {  # of transformers, those that need no more than their name
@@ -118,6 +119,7 @@ def check_options(config: RunConfig) -> None:
             "Leave method.compute at auto, or hold the base in nf4.",
             "method.compute",
         )
+    _check_forgetting(training)
     _check_optimizer(training.optimizer)
 
 
@@ -133,6 +135,22 @@ def _check_evaluation(config: RunConfig) -> None:
             f"evaluation asks held-out questions, and with data.eval {config.data.eval or 0} there are none.",
             "Hold rows out (data.eval: 0.05), or leave evaluation out.",
             "evaluation",
+        )
+
+
+def _check_forgetting(training: Training) -> None:
+    if training.keep_general_by != "kl" and not training.keep_general:
+        raise OrderError(
+            f"training.keep_general_by is {training.keep_general_by}, but the brake is off.",
+            "Set training.keep_general to 1, or leave training.keep_general_by out.",
+            "training.keep_general_by",
+        )
+    if training.best_by == "frontier" and (not training.keep_best or training.forgetting is False):
+        lacking = "training.forgetting is false" if training.keep_best else "no best checkpoint is kept"
+        raise OrderError(
+            f"training.best_by is frontier, but {lacking}.",
+            "Set training.keep_best to true and leave training.forgetting out, or leave training.best_by out.",
+            "training.best_by",
         )
 
 

@@ -189,7 +189,38 @@ class Training(BaseModel):
     keep_best: bool = Field(
         False,
         title="Keep the best",
-        description="The result is the checkpoint with the lowest held-out loss, not the last.",
+        description="The result is the best checkpoint, not the last: that with the lowest held-out loss, or the best "
+        "on the frontier of loss and forgetting (see Best by).",
+        json_schema_extra=ADVANCED,
+    )
+    keep_general: float = Field(
+        0.0,
+        ge=0,
+        le=100,
+        title="Keep general abilities",
+        description="A brake on forgetting: every step also looks at some general prompts, and is penalised for "
+        "answering them otherwise than the base. 0: off; 1 is a good start; more forgets less and learns slower. "
+        "Costs up to 256 tokens a step.",
+    )
+    keep_general_by: Literal["kl", "replay"] = Field(
+        "kl",
+        title="Keep by",
+        description="kl: the base's probabilities of every next token. replay: the answers that the base itself "
+        "writes to the prompts, trained on like data.",
+        json_schema_extra=ADVANCED,
+    )
+    best_by: Literal["auto", "loss", "frontier"] = Field(
+        "auto",
+        title="Best by",
+        description="What the best checkpoint is chosen by. loss: held-out loss alone. frontier: held-out loss plus "
+        "what was forgotten (KL to the base), both per token. auto: frontier where forgetting is measured.",
+        json_schema_extra=ADVANCED,
+    )
+    forgetting: bool | Auto = Field(
+        "auto",
+        title="Measure forgetting",
+        description="Asks general questions before, during and after, and compares with the base. auto: as many as "
+        "add at most 4 % to the run's work, none in a run too short for 20.",
         json_schema_extra=ADVANCED,
     )
     sample_prompts: tuple[str, ...] = Field(

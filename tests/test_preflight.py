@@ -15,6 +15,12 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "early_stopping": ({"data": {"eval": None}, "training": {"early_stopping": 3}}, "training.early_stopping"),
     "sample_prompts": ({"data": {"eval": 0}, "training": {"sample_prompts": ["Hi"]}}, "training.sample_prompts"),
     "compute of int8": ({"method": INT8}, "method.compute"),
+    "keep_general_by": ({"training": {"keep_general_by": "replay"}}, "training.keep_general_by"),
+    "best_by": ({"training": {"best_by": "frontier"}}, "training.best_by"),
+    "best_by of nothing": (
+        {"training": {"best_by": "frontier", "keep_best": True, "forgetting": False}},
+        "training.best_by",
+    ),
     "an unknown optimizer": ({"training": {"optimizer": "adamv"}}, "training.optimizer"),
     "one that wants more than its name": ({"training": {"optimizer": "galore_adamw"}}, "training.optimizer"),
 }

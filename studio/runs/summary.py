@@ -8,6 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from studio import general
 from studio.errors import OrderError, RunError
 from studio.events import latest, read, seconds
 from studio.runs.diagnosis import diagnose_lost
@@ -108,6 +109,7 @@ def _fields_of_events(all_events: list[dict[str, Any]]) -> dict[str, Any]:
     steps = [event for event in events if event["kind"] == "step"]
     evals = [event for event in events if event["kind"] == "eval" and event.get("loss") is not None]
     saved = [event for event in events if event["kind"] == "saved"]
+    forgetting = [event for event in events if event["kind"] == "forgetting"]
     plan = latest(events, "plan")
     last: dict[str, Any] = steps[-1] if steps else {}
     memory = [event.get("memory") or event.get("peak_memory") for event in events if event["kind"] in ("step", "end")]
@@ -123,6 +125,7 @@ def _fields_of_events(all_events: list[dict[str, Any]]) -> dict[str, Any]:
         "eval_loss_before": next((event["loss"] for event in evals if event["step"] == 0), None),
         "best_eval_loss": min((event["loss"] for event in evals), default=None),
         **_held_out_fields(evals),
+        "forgetting": general.last(forgetting),
         "learning_rate": last.get("learning_rate"),
         "tokens_per_second": _speed(steps),
         "peak_memory": max((value for value in memory if value), default=None),

@@ -111,11 +111,12 @@ class CheckpointedTrainer(Trainer):
             self.method.load_checkpoint(self.accelerator.unwrap_model(self.model), self.resumed_from)
 
     def load_best_weights(self) -> int:
-        """Load the checkpoint with the lowest held-out loss, where there is one; returns the step of the weights."""
+        """Load the best checkpoint (see Report.on_evaluate), where there is one; returns the step of the weights."""
         best_step = self.state.best_global_step
         best = Path(self.args.output_dir) / f"checkpoint-{best_step}"
         if not best_step or best_step == self.state.global_step or checkpoints.faults(best):
             return self.state.global_step
         self._load_from_checkpoint(str(best), self.model_wrapped)
-        self.report.note(f"The result is the checkpoint at step {best_step}: it has the lowest held-out loss.")
+        least = "the least of held-out loss and forgetting" if self.report.by_frontier else "the lowest held-out loss"
+        self.report.note(f"The result is the checkpoint at step {best_step}: it has {least}.")
         return best_step

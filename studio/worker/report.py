@@ -15,6 +15,7 @@ from transformers import TrainerCallback
 
 from studio.device import devices
 from studio.errors import StudioError
+from studio.general import verdict
 from studio.home import folder_size
 from studio.run import Run
 from studio.runs import checkpoints
@@ -31,12 +32,16 @@ class Report(TrainerCallback):
     Of several processes only the first one reads and writes; it broadcasts what it reads, so that all do the same.
     """
 
-    def __init__(self, run: Run, attempt: int, early_stopping: int | None = None, keep_best: bool = False):
+    def __init__(
+        self, run: Run, attempt: int, early_stopping: int | None = None, keep_best: bool = False, best_by: str = "auto"
+    ):
         self.run, self.attempt = run, attempt
-        self.early_stopping, self.keep_best = early_stopping, keep_best
+        self.early_stopping, self.keep_best, self.best_by = early_stopping, keep_best, best_by
         self.trainer: Any = None
         self.precision: str | None = None  # torch's name of the dtype of the products
         self.samples: Any = None  # writes sample events: a function of the step
+        self.forgetting: Any = None  # measures and writes forgetting events: a function of the step
+        self.brake: Any = None  # the last step's penalty for leaving the base, on the device
         self.num_tokens = 0  # trained on so far
         self.stopping: str | None = None  # "keep" or "discard" once the run is asked to stop
         self.peaks: dict[str, dict[str, int]] = {}  # phase -> peak memory up to its end
@@ -120,6 +125,7 @@ class Report(TrainerCallback):
             tokens_per_second=round(tokens_per_second, 1),
             memory=max(memories),
             seconds=round(now - self._started, 2),
+            **({"brake": float(self.brake)} if self.brake is not None else {}),
             **({"memories": memories} if len(memories) > 1 else {}),
         )
         progress = f"step {state.global_step}/{state.max_steps}"
@@ -147,17 +153,23 @@ class Report(TrainerCallback):
     def on_evaluate(
         self, args: Any, state: Any, control: Any, metrics: dict[str, float] | None = None, **_: Any
     ) -> Any:
-        """Keeps the best loss in the state, which checkpoints hold. An evaluation that was cut short has no loss."""
+        """Keeps the best score in the state, which checkpoints hold. An evaluation that was cut short has no loss.
+
+        The score is the held-out loss, and of a run that keeps its best by the frontier the forgetting as well.
+        """
         loss = (metrics or {}).get("eval_loss")
         if loss is None:
             return control
-        is_best = state.global_step > 0 and (state.best_metric is None or loss < state.best_metric)
-        accuracy = metrics.get("eval_accuracy")
+        forgotten = self.forgetting(state.global_step) if self.forgetting is not None else None
+        score = verdict.score(loss, forgotten if self.by_frontier else None)
+        is_best = state.global_step > 0 and (state.best_metric is None or score < state.best_metric)
+        accuracy = (metrics or {}).get("eval_accuracy")
         self.emit("eval", step=state.global_step, loss=loss, accuracy=accuracy, best=is_best)
-        self._print(f"step {state.global_step}  held-out loss {loss:.4f}")
+        general = f"  forgetting {forgotten['kl']:.3f}" if forgotten else ""
+        self._print(f"step {state.global_step}  held-out loss {loss:.4f}{general}")
         self.check_finite(loss, state.global_step, "held-out loss")
         if is_best:
-            state.best_metric, state.best_global_step = loss, state.global_step
+            state.best_metric, state.best_global_step = score, state.global_step
         if self.samples is not None:
             self.samples(state.global_step)
         if is_best and self.keep_best:
@@ -178,6 +190,12 @@ class Report(TrainerCallback):
         self._clock_start, self._clock_tokens = time.monotonic(), self.num_tokens
 
     # -- asked by the trainer
+
+    @property
+    def by_frontier(self) -> bool:
+        """Whether the best checkpoint is chosen by held-out loss and forgetting together."""
+        measures = self.forgetting is not None and self.forgetting.plan.at_evaluations > 0
+        return measures and self.keep_best and self.best_by != "loss"
 
     def must_cut_evaluation_short(self) -> bool:
         """Whether a stop was asked for longer than STOP_WAIT ago. Several processes would have to agree: they wait."""

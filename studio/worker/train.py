@@ -35,6 +35,8 @@ from studio.worker import (
     attention,
     distributed,
     fast_lora,
+    forgetting,
+    keep_general,
     layer_compile,
     loss_check,
     memory,
@@ -59,7 +61,9 @@ def main(run: Run) -> int:
         )  # torchrun's processes have sessions of their own, out of our supervisor's reach
         distributed.set_current_device()
     training = run.config.training
-    report = Report(run, int(os.environ.get("STUDIO_ATTEMPT", 1)), training.early_stopping, training.keep_best)
+    report = Report(
+        run, int(os.environ.get("STUDIO_ATTEMPT", 1)), training.early_stopping, training.keep_best, training.best_by
+    )
     return report.run_to_exit_code(lambda: train(run, report))
 
 
@@ -106,6 +110,7 @@ def train(run: Run, report: Report) -> None:
         base_fingerprint=shards.fingerprint(folder),
         **_plan(config, folder, resolved, tuned, rows),
     )
+    _ask_base(trainer, encoder, config, resolved, rows, report)
     if questions := _sample_questions(config, encoder, rows):
         rounds = 1 + -(-resolved.steps // resolved.eval_every)
         report.samples = Samples(questions, encoder, trainer, resolved.expected.get("seconds"), rounds)
@@ -119,6 +124,16 @@ def train(run: Run, report: Report) -> None:
     trainer.train_from(checkpoint, resolved.steps)
     _note_dropped_rows(rows, report)
     _save_result(run, config, trainer, encoder, folder, report)
+
+
+def _ask_base(
+    trainer: StudioTrainer, encoder: Encoder, config: RunConfig, resolved: Resolved, rows: data.Prepared, report: Report
+) -> None:
+    """What the base says to the general prompts, to measure forgetting by and to hold on to."""
+    training = config.training
+    measures = True if training.keep_best and training.best_by == "frontier" else training.forgetting
+    report.forgetting = forgetting.start(trainer, encoder, resolved, measures, rows.statistics)
+    trainer.brake = keep_general.start(trainer, encoder, training.keep_general, training.keep_general_by)
 
 
 def _sample_questions(config: RunConfig, encoder: Encoder, rows: data.Prepared) -> list[Question]:
@@ -304,6 +319,8 @@ def _save_result(
         return
     report.phase("saving")
     step = trainer.load_best_weights() if config.training.keep_best else trainer.state.global_step
+    if report.forgetting is not None and report.stopping is None:
+        report.forgetting(step, final=True)
     full_model = sharding.gather_full_model(trainer)
     if distributed.is_main():
         added = new_tokens.assign_ids(base, config.data.new_tokens)

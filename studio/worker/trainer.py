@@ -50,6 +50,7 @@ class StudioTrainer(CheckpointedTrainer):
         self.loss_kind, self.dtype = loss_kind, dtype
         self.checkpoints_to_keep = checkpoints_to_keep
         self.rank, self.world_size = self.args.process_index, self.args.world_size
+        self.brake: Any = None  # worker/keep_general.py: the penalty of a step
         self._eval_batches: EvalBatches | None = None
         # The Trainer then neither wraps the model nor reduces its gradients.
         self.is_distributed_loading_by_transformers = sharded
@@ -72,19 +73,26 @@ class StudioTrainer(CheckpointedTrainer):
     def training_step(
         self, model: Any, micro_batches: list[dict[str, Any]], num_items_in_batch: Any = None
     ) -> torch.Tensor:
-        """Forward and backward of all micro-batches; returns this process's part of the loss per target token."""
+        """Forward and backward of all micro-batches, then of the brake; returns this process's part of the loss.
+
+        The loss is that per target token of the data, without the brake's penalty.
+        """
         model.train()
         if hasattr(self.optimizer, "train") and callable(self.optimizer.train):
             self.optimizer.train()  # schedule-free optimizers keep two sets of weights
         total = torch.zeros((), device=self.args.device)
         for index, micro_batch in enumerate(micro_batches):
-            is_last = index == len(micro_batches) - 1
+            is_last = index == len(micro_batches) - 1 and self.brake is None
             with contextlib.nullcontext() if is_last else self.accelerator.no_sync(model):
                 # Gradients are averaged over processes, but num_items_in_batch is that of all: hence × world_size.
                 scale = self.world_size / max(1, micro_batch["num_items_in_batch"])
                 micro_batch_loss = self.micro_batch_loss(model, micro_batch) * scale
                 self.accelerator.backward(micro_batch_loss)
             total += micro_batch_loss.detach()
+        if self.brake is not None:
+            penalty = self.brake(model, self.state.global_step)
+            self.accelerator.backward(penalty)
+            self.report.brake = penalty.detach()
         self.report.num_tokens += micro_batches[0]["num_tokens"]
         return total
 

@@ -215,6 +215,10 @@ REACH: dict[
     "keep_checkpoints": ("5", lambda trainer, ordered: trainer.checkpoints_to_keep == 5),
     "early_stopping": ("3", lambda trainer, ordered: trainer.report.early_stopping == 3),
     "keep_best": ("true", lambda trainer, ordered: trainer.report.keep_best),
+    "best_by": ("frontier", lambda trainer, ordered: trainer.report.by_frontier),
+    "forgetting": ("true", lambda trainer, ordered: trainer.report.forgetting.plan.at_end == 200),
+    "keep_general": ("0.5", lambda trainer, ordered: trainer.brake.strength == 0.5),
+    "keep_general_by": ("replay", lambda trainer, ordered: trainer.brake.base is None),
     "sample_prompts": ('["Hello?"]', lambda trainer, ordered: trainer.report.samples.prompts == ("Hello?",)),
     "samples": ("2", lambda trainer, ordered: len(trainer.report.samples.prompts) == 2),
     "probe": (
@@ -229,6 +233,13 @@ REACH: dict[
     "sharding": ("fsdp", lambda trainer, ordered: sharding.strategy(ordered, trainer.model) == "fsdp"),
     "threads": ("2", lambda trainer, ordered: torch.get_num_threads() == 2),
     "workers": ("3", lambda trainer, ordered: trainer.get_train_dataloader().num_workers == 3),
+}
+
+
+ALONGSIDE = {  # what a key needs beside it
+    "weights": ("method.name=full", "training.precision=bf16"),
+    "best_by": ("training.keep_best=true",),
+    "keep_general_by": ("training.keep_general=1",),
 }
 
 
@@ -249,9 +260,10 @@ def test_every_training_key_reaches_the_trainer(
     )
     monkeypatch.setattr(auto, "installed", lambda name: True)
     value, arrived = REACH[key]
-    more = ("method.name=full", "training.precision=bf16") if key == "weights" else ()
+    more = ALONGSIDE.get(key, ())
     run = order(tiny_model, data, *more, f"training.{key}={value}")
-    train.train(run, train.Report(run, 1, run.config.training.early_stopping, run.config.training.keep_best))
+    training = run.config.training
+    train.train(run, train.Report(run, 1, training.early_stopping, training.keep_best, training.best_by))
     assert arrived(seen[0], run.config)
 
 

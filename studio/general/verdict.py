@@ -1,0 +1,70 @@
+"""Kept, slightly or badly: what a measure of forgetting means, and what to do about it.
+
+Two figures, each a mean over the general items of a mean per token, in nats:
+
+  loss_rise   loss of the tuned model minus that of the base on the items' good answers: what it can do less well
+  kl          KL(base ‖ tuned) of the next token: how far its answers have moved at all, for better or worse
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+Verdict = Literal["kept", "slightly", "badly"]
+
+SLIGHT_RISE, BAD_RISE = 0.05, 0.3
+SLIGHT_KL, BAD_KL = 0.1, 0.5
+
+SENTENCES: dict[Verdict, str] = {
+    "kept": "What the base knew is kept.",
+    "slightly": "A little of what the base knew is lost.",
+    "badly": "Much of what the base knew is lost.",
+}
+
+
+def judge(loss_rise: float, kl: float) -> Verdict:
+    """The verdict of the worse of the two figures."""
+    if loss_rise > BAD_RISE or kl > BAD_KL:
+        return "badly"
+    if loss_rise > SLIGHT_RISE or kl > SLIGHT_KL:
+        return "slightly"
+    return "kept"
+
+
+def advice(verdict: Verdict, full: bool, keep_general: float) -> list[str]:
+    """What to change in the next run, most useful first; nothing where all is kept."""
+    if verdict == "kept":
+        return []
+    steps = []
+    if not keep_general:
+        steps.append("Set training.keep_general to 1: it holds the model near the base on general questions.")
+    else:
+        steps.append(f"Raise training.keep_general above {keep_general:g}.")
+    steps.append("Lower training.learning_rate to a half or less.")
+    steps.append("Train for fewer epochs, or set training.keep_best: the best checkpoint is often an early one.")
+    if full:
+        steps.append("Take LoRA instead of full fine-tuning: it moves less of the model.")
+    return steps if verdict == "badly" else steps[:2]
+
+
+def score(loss: float, forgetting: dict[str, Any] | None) -> float:
+    """What the best checkpoint has least of: held-out loss plus KL to the base, both in nats per token.
+
+    The least of a sum with positive weights lies on the frontier: no other checkpoint is better in both. Alike weights
+    say that a nat learnt is worth a nat by which general answers have moved.
+    """
+    return loss if forgetting is None else loss + max(0.0, forgetting["kl"])
+
+
+def frontier(points: list[dict[str, Any]]) -> list[int]:
+    """Indices of the points {loss, kl} that no other point beats in both."""
+    return [
+        index
+        for index, point in enumerate(points)
+        if not any(
+            other["loss"] <= point["loss"]
+            and other["kl"] <= point["kl"]
+            and (other["loss"], other["kl"]) != (point["loss"], point["kl"])
+            for other in points
+        )
+    ]

@@ -1,0 +1,251 @@
+"""Forgetting: how far a tuned model has moved from its base on the general set (studio/general/).
+
+The base is asked once, before the first step: with adapters switched off, or as the untouched weights of full
+fine-tuning (a resume loads the base too, before its checkpoint). Kept of its answer are, for every target token, its
+loss and its TOP most likely next tokens with their log-probabilities, 512 bytes a token on the host; so the base is
+never needed again. The KL is taken over those tokens and one more outcome, "any other": a lower bound of the KL over
+the whole vocabulary, exact where the base puts all its weight on the tokens kept.
+
+Nothing here draws a random number or changes a weight: a run is the same with and without it.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, NamedTuple
+
+import torch
+from peft import PeftModel
+
+from studio import general
+from studio.errors import TemplateError
+from studio.general.verdict import judge
+from studio.kernels import IGNORE_INDEX, LOGIT_CHUNK_BYTES
+from studio.tokens import Encoder
+from studio.worker import distributed, sharding
+from studio.worker.batches import Row, collate
+from studio.worker.loss import unwrap
+from studio.worker.memory import is_out_of_memory
+
+TOP = 64  # tokens of the base's distribution that are kept at every position
+MAX_LENGTH = 256  # tokens of an item; the rest is cut
+MAX_TOKENS = 1024  # of a padded batch
+
+
+class Target(NamedTuple):
+    """The base's answer to one item. ids, log_probs: [targets, TOP]; loss: [targets]. On the host."""
+
+    ids: torch.Tensor
+    log_probs: torch.Tensor
+    loss: torch.Tensor
+
+
+def encode(
+    encoder: Encoder, items: Sequence[general.Item], max_length: int = MAX_LENGTH
+) -> list[tuple[general.Item, Row]]:
+    """The items as rows whose answers (texts: all) are targets; those that the template cannot write are left out."""
+    encoder = copy.copy(encoder)
+    limit = min(max_length, encoder.context_limit or max_length)
+    encoder.max_length, encoder.too_long, encoder.train_on = limit, "cut", "assistant"
+    rows = []
+    for item, encoded in zip(items, encoder.encode_each([item.conversation for item in items]), strict=True):
+        if not isinstance(encoded, TemplateError) and encoded.n_trained:
+            rows.append((item, {"input_ids": encoded.ids, "labels": encoded.labels}))
+    return rows
+
+
+def targets_of(row: Row) -> list[int]:
+    """Positions of row["labels"][1:] that are targets."""
+    return [place for place, label in enumerate(row["labels"][1:]) if label != IGNORE_INDEX]
+
+
+def batches(rows: Sequence[Row], vocabulary: int, device: str) -> Iterator[list[int]]:
+    """Row numbers, alike in length, of batches whose logits fit where training's fit."""
+    max_targets = max(1, LOGIT_CHUNK_BYTES.get(device, 2**27) // (8 * vocabulary))
+    batch: list[int] = []
+    num_targets = 0
+    for number in sorted(range(len(rows)), key=lambda number: len(rows[number]["input_ids"])):
+        targets, width = len(targets_of(rows[number])), len(rows[number]["input_ids"])
+        if batch and (num_targets + targets > max_targets or (len(batch) + 1) * width > MAX_TOKENS):
+            yield batch
+            batch, num_targets = [], 0
+        batch.append(number)
+        num_targets += targets
+    if batch:
+        yield batch
+
+
+def target_log_probs(model: Any, rows: Sequence[Row], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """(log-probabilities [targets, vocabulary] in float32, the targets [targets]) of rows, padded into one batch.
+
+    The head is applied at the targets only: a hook leaves it their hidden states, and what the model does to the
+    logits afterwards (scale, soft cap) is its own.
+    """
+    micro_batch = collate(list(rows), False)
+    input_ids, labels = micro_batch["input_ids"].to(device), micro_batch["labels"][:, 1:].flatten()
+    positions = (labels != IGNORE_INDEX).nonzero().flatten()
+    targets, positions = labels[positions].to(device), positions.to(device)
+    width, hooked = input_ids.shape[1], []
+
+    def keep_targets(_: Any, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        hidden = args[0][:, -width:][:, :-1].flatten(0, 1)  # virtual tokens stand before the row's own
+        hooked.append(True)
+        return (hidden[positions][None], *args[1:])
+
+    head = unwrap(model).get_output_embeddings()
+    hook = head.register_forward_pre_hook(keep_targets) if isinstance(head, torch.nn.Module) else None
+    try:
+        logits = model(input_ids=input_ids).logits
+    finally:
+        if hook is not None:
+            hook.remove()
+    logits = logits[0] if hooked else logits[:, -width:][:, :-1].flatten(0, 1)[positions]
+    return torch.log_softmax(logits, -1, dtype=torch.float32), targets
+
+
+@torch.no_grad()
+def ask_base(model: Any, rows: Sequence[Row], device: torch.device) -> list[Target]:
+    """The answers of a model that is the base as it stands."""
+    answers: dict[int, Target] = {}
+    for numbers in batches(rows, unwrap(model).config.get_text_config().vocab_size, device.type):
+        log_probs, targets = target_log_probs(model, [rows[number] for number in numbers], device)
+        loss = -log_probs.gather(-1, targets[:, None])[:, 0]
+        top, ids = log_probs.topk(min(TOP, log_probs.shape[-1]), -1)
+        sizes = [len(targets_of(rows[number])) for number in numbers]
+        parts = zip(numbers, *(value.cpu().split(sizes) for value in (ids.int(), top, loss)), strict=True)
+        answers |= {number: Target(*parts_of_item) for number, *parts_of_item in parts}
+    return [answers[number] for number in range(len(rows))]
+
+
+def divergence(log_probs: torch.Tensor, base: Target) -> torch.Tensor:
+    """KL(base ‖ model) at every position [targets], over the kept tokens and "any other"."""
+    model_top = log_probs.gather(-1, base.ids.long())
+    base_rest, model_rest = (1 - top.exp().sum(-1) for top in (base.log_probs, model_top))
+    base_rest, model_rest = base_rest.clamp_min(1e-7), model_rest.clamp_min(1e-7)
+    among_top = (base.log_probs.exp() * (base.log_probs - model_top)).sum(-1)
+    return among_top + base_rest * (base_rest.log() - model_rest.log())
+
+
+@torch.no_grad()
+def compare(model: Any, rows: Sequence[Row], base: Sequence[Target], device: torch.device) -> list[tuple[float, float]]:
+    """(loss rise, KL) of every row against the base's answers: means over its targets, in nats per token."""
+    figures: dict[int, tuple[float, float]] = {}
+    for numbers in batches(rows, unwrap(model).config.get_text_config().vocab_size, device.type):
+        log_probs, targets = target_log_probs(model, [rows[number] for number in numbers], device)
+        answers = Target(*(torch.cat(parts).to(device) for parts in zip(*(base[number] for number in numbers))))
+        rise = -log_probs.gather(-1, targets[:, None])[:, 0] - answers.loss
+        kl = divergence(log_probs, answers)
+        sizes = [len(targets_of(rows[number])) for number in numbers]
+        for number, *parts in zip(numbers, rise.split(sizes), kl.split(sizes), strict=True):
+            figures[number] = (parts[0].mean().item(), parts[1].mean().item())
+    return [figures[number] for number in range(len(rows))]
+
+
+def summarise(items: Sequence[general.Item], figures: Sequence[tuple[float, float]]) -> dict[str, Any]:
+    """{loss_rise, kl, verdict, low, high, items, kinds}; low and high: the 95 % interval of the loss rise."""
+    rises = torch.tensor([rise for rise, _ in figures], dtype=torch.float64)
+    half = 1.96 * float(rises.std()) / len(figures) ** 0.5 if len(figures) > 1 else 0.0
+    loss_rise, kl = float(rises.mean()), sum(kl for _, kl in figures) / len(figures)
+    kinds = {}
+    for key in (*general.KINDS, *general.LANGUAGES):
+        chosen = [pair for item, pair in zip(items, figures, strict=True) if key in (item.kind, item.language)]
+        if chosen:
+            means = (sum(values) / len(chosen) for values in zip(*chosen))
+            kinds[key] = dict(zip(("loss_rise", "kl"), (round(value, 4) for value in means)))
+    return {
+        "loss_rise": round(loss_rise, 4),
+        "kl": round(kl, 4),
+        "verdict": judge(loss_rise, kl),
+        "low": round(loss_rise - half, 4),
+        "high": round(loss_rise + half, 4),
+        "items": len(figures),
+        "kinds": kinds,
+    }
+
+
+def as_base(model: Any) -> AbstractContextManager[Any]:
+    """A context in which a wrapped model that was not trained yet computes what the base does.
+
+    Adapters are switched off. PiSSA and OLoRA have taken their start out of the weights: with it they are the base.
+    """
+    if isinstance(model, PeftModel) and not hasattr(model, "initial_lora"):
+        return model.disable_adapter()
+    return nullcontext()
+
+
+@contextmanager
+def evaluating(trainer: Any) -> Iterator[Any]:
+    """The trainer's model without DDP around it, in eval mode and in the precision of the run."""
+    model = trainer.accelerator.unwrap_model(trainer.model, keep_torch_compile=False)
+    was_training = model.training
+    model.eval()
+    try:
+        with trainer.accelerator.autocast():
+            yield model
+    finally:
+        model.train(was_training)
+        if trainer.sharded:
+            sharding.reshard(model)
+
+
+class Forgetting:
+    """Called with a step, measures, emits a forgetting event, and returns its figures.
+
+    Of several processes the first one measures for all; a sharded model needs all of them, and all find the same.
+    """
+
+    def __init__(self, trainer: Any, rows: list[tuple[general.Item, Row]], plan: general.Plan):
+        self.trainer, self.plan = trainer, plan
+        self.items, self.rows = [item for item, _ in rows[: plan.at_end]], [row for _, row in rows[: plan.at_end]]
+        self.base: list[Target] = []
+        if self._takes_part():
+            trainer.report.phase("probing")
+            with evaluating(trainer) as model, as_base(model):
+                self.base = ask_base(model, self.rows, trainer.args.device)
+
+    def _takes_part(self) -> bool:
+        return self.trainer.sharded or distributed.is_main()
+
+    def __call__(self, step: int, final: bool = False) -> dict[str, Any] | None:
+        """The figures, the same on all processes; None where evaluations do without, or where memory was short."""
+        count = self.plan.at_end if final else self.plan.at_evaluations
+        if not count:
+            return None
+        self.trainer.report.phase("evaluating")
+        measured = self._measure(count) if self._takes_part() else None
+        measured = distributed.broadcast(measured)
+        if measured is None:
+            self.plan = general.Plan(0, 0)
+            self.trainer.report.note("Forgetting is not measured: memory is too short for it.", "warning")
+            return None
+        self.trainer.report.emit("forgetting", step=step, **measured, **({"final": True} if final else {}))
+        return measured
+
+    def _measure(self, count: int) -> dict[str, Any] | None:
+        try:
+            with evaluating(self.trainer) as model:
+                figures = compare(model, self.rows[:count], self.base[:count], self.trainer.args.device)
+        except (RuntimeError, MemoryError) as error:
+            if self.trainer.sharded or not is_out_of_memory(error):
+                raise
+            return None
+        return summarise(self.items[:count], figures)
+
+
+def start(trainer: Any, encoder: Encoder, resolved: Any, order: Any, statistics: dict[str, int]) -> Forgetting | None:
+    """Ask the base, before the first step and before a checkpoint is loaded. None where the run does not measure.
+
+    order: training.forgetting; statistics: rows and tokens of the training data.
+    """
+    if order is False:
+        return None
+    rows = encode(encoder, general.measured())
+    training_tokens = resolved.steps * resolved.effective * statistics["tokens"] / max(1, statistics["rows"])
+    evaluations = 1 + resolved.steps // resolved.eval_every if trainer.eval_dataset is not None else 0
+    lengths = [len(row["input_ids"]) for _, row in rows]
+    plan = general.plan(lengths, training_tokens, evaluations, forced=order is True)
+    if plan is None or not rows:
+        return None
+    return Forgetting(trainer, rows, plan)

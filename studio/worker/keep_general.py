@@ -1,0 +1,116 @@
+"""The brake on forgetting: in every step a few general prompts on which the model is to stay what the base was.
+
+kl: strength · KL(base ‖ model), the base's distribution taken before the first step (worker/forgetting.py), as
+knowledge distillation does (Hinton et al. 2015, arXiv 1503.02531; against forgetting: Li and Hoiem 2016, arXiv
+1606.09282). replay: strength · cross entropy of the base's own greedy answers (self-distillation). Both per token.
+
+The prompts are not those that forgetting is measured on. Which ones a step sees depends on its number only, so that a
+resumed run goes on as if it had not stopped; every process sees the same.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from studio import general
+from studio.errors import OrderError
+from studio.kernels import IGNORE_INDEX
+from studio.talk.stopping import end_token_ids
+from studio.tokens import Encoder
+from studio.worker.batches import Row
+from studio.worker.forgetting import Target, as_base, ask_base, divergence, encode, evaluating, target_log_probs
+from studio.worker.loss import unwrap
+
+ANSWER_TOKENS = 64  # most new tokens of a replayed answer
+TEXT_PROMPT = 8  # first tokens of a plain text that the base continues
+ANSWERED_AT_ONCE = 20
+
+
+class Brake:
+    """Called with the model and the number of a step, returns the penalty of that step, with its gradient."""
+
+    def __init__(self, trainer: Any, strength: float, rows: list[Row], base: list[Target] | None):
+        self.device, self.strength, self.rows, self.base = trainer.args.device, strength, rows, base
+        self.batches = group(rows)
+
+    def __call__(self, model: Any, step: int) -> torch.Tensor:
+        numbers = self.batches[step % len(self.batches)]
+        log_probs, targets = target_log_probs(model, [self.rows[number] for number in numbers], self.device)
+        if self.base is None:
+            penalty = functional.nll_loss(log_probs, targets)
+        else:
+            parts = zip(*(self.base[number] for number in numbers), strict=True)
+            penalty = divergence(log_probs, Target(*(torch.cat(part).to(self.device) for part in parts))).mean()
+        return self.strength * penalty
+
+
+def group(rows: Sequence[Row]) -> list[list[int]]:
+    """Row numbers of the batches, alike in length, in an order that mixes kinds and lengths."""
+    order = sorted(range(len(rows)), key=lambda number: len(rows[number]["input_ids"]))
+    groups: list[list[int]] = []
+    for number in order:
+        width = len(rows[number]["input_ids"])
+        full = not groups or len(groups[-1]) == general.BRAKE_ROWS
+        if full or (len(groups[-1]) + 1) * width > general.BRAKE_TOKENS:
+            groups.append([])
+        groups[-1].append(number)
+    random.Random(0).shuffle(groups)
+    return groups
+
+
+def start(trainer: Any, encoder: Encoder, strength: float, by: str) -> Brake | None:
+    """Ask the base, before the first step and before a checkpoint is loaded. None where strength is 0."""
+    if not strength:
+        return None
+    if by == "replay" and trainer.sharded:
+        raise OrderError(
+            "The base's own answers cannot be written while the model is split over several devices.",
+            "Set training.keep_general_by to kl.",
+            "training.keep_general_by",
+        )
+    items = encode(encoder, general.braked(), general.BRAKE_TOKENS)
+    rows, base = [row for _, row in items], None
+    with evaluating(trainer) as model, as_base(model):
+        if by == "replay":
+            rows = own_answers(model, encoder, [item for item, _ in items], trainer.args.device)
+        else:
+            base = ask_base(model, rows, trainer.args.device)
+    return Brake(trainer, strength, rows, base)
+
+
+@torch.no_grad()
+def own_answers(model: Any, encoder: Encoder, items: Sequence[general.Item], device: torch.device) -> list[Row]:
+    """The base's greedy answers to the items' prompts, and its continuations of the texts, as rows to train on."""
+    template = encoder.template
+    ends = end_token_ids(encoder.tokenizer, template.stop_strings, template, encoder.folder)
+    prompts = [_prompt(encoder, item)[: general.BRAKE_TOKENS - ANSWER_TOKENS] for item in items]
+    rows = []
+    for start in range(0, len(prompts), ANSWERED_AT_ONCE):
+        several = prompts[start : start + ANSWERED_AT_ONCE]
+        longest = max(map(len, several))
+        ids = torch.tensor([[0] * (longest - len(prompt)) + prompt for prompt in several], device=device)
+        mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in several], device=device)
+        output = unwrap(model).generate(
+            input_ids=ids,
+            attention_mask=mask,
+            max_new_tokens=ANSWER_TOKENS,
+            do_sample=False,
+            eos_token_id=ends or None,
+            pad_token_id=ends[0] if ends else 0,
+        )
+        for prompt, answer in zip(several, output[:, longest:].tolist(), strict=True):
+            end = next((place + 1 for place, token in enumerate(answer) if token in ends), len(answer))
+            labels = [IGNORE_INDEX] * len(prompt) + answer[:end]
+            rows.append({"input_ids": prompt + answer[:end], "labels": labels})
+    return rows
+
+
+def _prompt(encoder: Encoder, item: general.Item) -> list[int]:
+    if item.text:
+        return encoder.encode({"text": item.text}, whole=True).ids[:TEXT_PROMPT]
+    return encoder.prompt_ids([{"role": "user", "content": item.prompt}])
