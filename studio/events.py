@@ -24,7 +24,7 @@ from studio import crash
 #  plan    {steps, epochs, rows, eval_rows, trainable, parameters, estimated_memory, …}  known before the first step
 #  step    {step, epoch, loss, learning_rate, grad_norm, tokens, tokens_per_second, memory, seconds}
 #  eval    {step, loss, accuracy?, best?}  of held-out tokens; accuracy: share that is the likeliest token
-#  forgetting  {step, loss_rise, kl, verdict, low, high, items, kinds, final?}  against the base (worker/forgetting.py)
+#  forgetting  {step, loss_rise, kl, verdict, low, high, items, kinds, final?, advice?}  against the base
 #  sample  {step, prompt, answer, reference?, cut?}  cut: by the share of time that samples may take
 #  saved   {step, path, what: "checkpoint" | "model" | "export" | "upload", bytes?}
 #  note    {level: "info" | "warning" | "error", text, hint?}

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from studio import evaluating, queue
 from studio.errors import OrderError
 from studio.evaluation.order import ROWS, EvaluationOrder
+from studio.general.verdict import describe
 from studio.run import find, summary
 from studio.talk import reference
 
@@ -102,6 +103,8 @@ def show(answer: dict[str, Any]) -> None:
     for key, name in FIGURES.items():
         if tuned.get(key) is not None:
             print(f"{name:24} {_figure(base, key):>22} {_figure(tuned, key):>22}")
+    for line in describe(answer["forgetting"]) if answer.get("forgetting") else ():
+        print(line)
     print(f"{tuned['rows']} rows, {tuned['answered']} answered, in {answer['seconds']:.0f} seconds.")
     for note in answer["notes"]:
         print(f"- {note}")

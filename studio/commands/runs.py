@@ -8,10 +8,11 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from typing import Any
 
-from studio import config, preflight, queue, run
+from studio import config, general, preflight, queue, run
 from studio.commands import Failed
 from studio.events import read
 from studio.forecast.repair import repairs
+from studio.general.verdict import describe
 from studio.run import Run
 from studio.runs import compare as comparing
 from studio.runs import evaluations, leaderboard, log
@@ -141,6 +142,8 @@ def _line(event: dict[str, Any], steps: int | None) -> str:
         return f"step {event['step']}/{steps}  loss {loss}  {event.get('tokens_per_second') or 0:.0f} tokens/s   "
     if kind == "eval" and event["loss"] is not None:
         return f"step {event['step']}  held-out loss {event['loss']:.4f}"
+    if kind == "forgetting" and event.get("final"):
+        return "\n".join(describe(event))
     if kind == "note":
         return f"{event.get('level', 'info')}: {event.get('text', '')}"
     return ""
@@ -169,6 +172,7 @@ def show(args: Namespace) -> dict[str, Any]:
         [sign._asdict() for sign in signs(one.events())] if told["state"] in (*run.ALIVE, "finished", "stopped") else []
     )
     told["repairs"] = repairs(one) if told["reason"] in ("memory", "killed") else []
+    told["forgetting_curve"] = general.curve(run.current_events(one.events()))
     return {**told, "metrics": evaluations.metrics(one), "changes": one.changes(), "bytes": one.sizes()}
 
 

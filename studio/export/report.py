@@ -9,7 +9,7 @@ from typing import Any
 
 from studio.combination import TYPES
 from studio.events import latest
-from studio.export import evaluation, proof
+from studio.export import evaluation, forgetting, proof
 from studio.export.card import cells, portable, short, versions
 from studio.export.curve import curve, svg
 from studio.export.evaluation import figure
@@ -39,7 +39,14 @@ def report(run: Run) -> str:
     if config.combine:
         results = [_combined(run)]
     else:
-        results = ["<h2>Curves</h2>", svg(curve(run)), _data(plan, run), _evaluations(events), *_evaluation(run)]
+        results = [
+            "<h2>Curves</h2>",
+            svg(curve(run)),
+            _data(plan, run),
+            _evaluations(events),
+            forgetting.section(run),
+            *_evaluation(run),
+        ]
     parts = [
         f"<h1>{_e(run_summary['name'])}</h1><p>{_e(config.method.label)} on {_e(config.model.source)}, "
         f"run {_e(run.id)}: {_e(run_summary['state'])}.{cause}</p>",

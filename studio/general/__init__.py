@@ -15,6 +15,8 @@ from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from studio.general.verdict import frontier
+
 LANGUAGES = ("en", "zh")
 KINDS = ("instruction", "fact", "arithmetic", "code", "text")
 FEWEST = 20  # items below which a mean says nothing: two of each kind and language
@@ -96,7 +98,29 @@ def last(events: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     """The figures of the last forgetting event, with `final` where it is that of the result; None without one."""
     if not events:
         return None
-    return {key: events[-1].get(key) for key in FIGURES} | {"final": bool(events[-1].get("final"))}
+    return {key: events[-1].get(key) for key in FIGURES} | {
+        "final": bool(events[-1].get("final")),
+        "advice": events[-1].get("advice") or [],
+    }
+
+
+def curve(events: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """[{step, loss, gain, loss_rise, kl, front}] of a run's evaluations at which forgetting was measured.
+
+    gain: fall of the held-out loss since before the first step; front: whether no other evaluation is better in both
+    loss and KL. The events are those that a resume has not superseded.
+    """
+    losses = {event["step"]: event["loss"] for event in events if event["kind"] == "eval" and event.get("loss")}
+    points = [
+        {key: event[key] for key in ("step", "loss_rise", "kl")} | {"loss": losses[event["step"]]}
+        for event in events
+        if event["kind"] == "forgetting" and not event.get("final") and event["step"] in losses
+    ]
+    front = set(frontier(points))
+    return [
+        {**point, "gain": losses[0] - point["loss"] if 0 in losses else None, "front": index in front}
+        for index, point in enumerate(points)
+    ]
 
 
 def _affordable(lengths: Sequence[int], tokens: float, passes: int) -> int:

@@ -47,6 +47,15 @@ def advice(verdict: Verdict, full: bool, keep_general: float) -> list[str]:
     return steps if verdict == "badly" else steps[:2]
 
 
+def describe(found: dict[str, Any]) -> list[str]:
+    """The figures of a forgetting event in sentences, with what to do."""
+    text = (
+        f"{SENTENCES[found['verdict']]} On {found['items']} general questions the loss changed by "
+        f"{found['loss_rise']:+.3f} per token and the answers moved by {found['kl']:.3f} (KL to the base)."
+    )
+    return [text, *(found.get("advice") or [])]
+
+
 def score(loss: float, forgetting: dict[str, Any] | None) -> float:
     """What the best checkpoint has least of: held-out loss plus KL to the base, both in nats per token.
 

@@ -21,7 +21,7 @@ from peft import PeftModel
 
 from studio import general
 from studio.errors import TemplateError
-from studio.general.verdict import judge
+from studio.general.verdict import advice, judge
 from studio.kernels import IGNORE_INDEX, LOGIT_CHUNK_BYTES
 from studio.tokens import Encoder
 from studio.worker import distributed, sharding
@@ -220,7 +220,10 @@ class Forgetting:
             self.plan = general.Plan(0, 0)
             self.trainer.report.note("Forgetting is not measured: memory is too short for it.", "warning")
             return None
-        self.trainer.report.emit("forgetting", step=step, **measured, **({"final": True} if final else {}))
+        brake = self.trainer.brake.strength if self.trainer.brake is not None else 0
+        steps = advice(measured["verdict"], not self.trainer.method.adapter, brake)
+        extra = {"final": True, "advice": steps} if final else {}
+        self.trainer.report.emit("forgetting", step=step, **measured, **extra)
         return measured
 
     def _measure(self, count: int) -> dict[str, Any] | None:

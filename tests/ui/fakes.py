@@ -95,6 +95,7 @@ class FakeRun:
         if not from_step:
             self.say("phase", name="evaluating")
             self.say("eval", step=0, loss=3.1, accuracy=0.41, best=True)
+            self.forget(0)
             for prompt in PROMPTS:
                 self.say("sample", step=0, prompt=prompt, answer=f"Sure! {prompt}", reference="In short: the answer.")
         self.say("phase", name="training", from_step=from_step)
@@ -132,6 +133,7 @@ class FakeRun:
         self.say("phase", name="evaluating")
         self.say("eval", step=at, loss=round(loss, 4), accuracy=round(0.9 - loss / 6, 4), best=loss < self.best)
         self.best = min(self.best, loss)
+        self.forget(at)
         for prompt in PROMPTS:
             self.say(
                 "sample",
@@ -141,6 +143,13 @@ class FakeRun:
             )
         self.say("saved", step=at, path=f"checkpoints/checkpoint-{at}", what="checkpoint", bytes=58_000_000)
         self.say("phase", name="training")
+
+    def forget(self, at: int, **more: Any) -> None:
+        share = at / self.steps
+        kinds = {"code": {"loss_rise": 0.2 * share, "kl": 0.3 * share}, "zh": {"loss_rise": 0.1, "kl": 0.2 * share}}
+        figures = {"loss_rise": round(0.12 * share, 4), "kl": round(0.24 * share**2, 4), "low": 0.08, "high": 0.16}
+        verdict = "slightly" if share > 0.6 else "kept"
+        self.say("forgetting", step=at, **figures, verdict=verdict, items=200, kinds=kinds, **more)
 
     def train(self, upto: int | None = None, first: int = 1) -> FakeRun:
         for at in range(first, (upto or self.steps) + 1):
@@ -152,6 +161,8 @@ class FakeRun:
         (self.folder / "model").mkdir(exist_ok=True)
         manifest = {"base": "starter", "method": {"name": "lora"}, "template": "chatml", "step": self.steps}
         (self.folder / "model" / "manifest.json").write_text(json.dumps(manifest))
+        steps = ["Set training.keep_general to 1: it holds the model near the base on general questions."]
+        self.forget(self.steps, final=True, advice=steps)
         self.say("saved", step=self.steps, path="model", what="model", bytes=19_800_000)
         self.say("end", state="finished", peak_memory=1_300_000_000, step=self.steps)
         self.free()
