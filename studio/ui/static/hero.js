@@ -21,6 +21,10 @@
       : dropped >= 0
       ? studio.say("{n} % lower than before", { n: studio.number(dropped) })
       : studio.say("{n} % higher than before", { n: studio.number(-dropped) });
+    const lost = row.forgetting
+      ? big("Forgetting", studio.say(row.forgetting.verdict),
+        studio.say("KL to the base {n}", { n: studio.number(row.forgetting.kl, 3) }))
+      : null;
     const time = alive
       ? big("Time left", row.left == null ? "–" : studio.duration(row.left),
         studio.say("{time} so far", { time: studio.duration(row.seconds) }))
@@ -43,7 +47,7 @@
         : null].filter(Boolean);
     return [make("div", { class: "figures" },
       big("Loss", row.train_loss == null ? "–" : row.train_loss.toFixed(3), speed),
-      big("Held-out loss", row.eval_loss == null ? "–" : row.eval_loss.toFixed(3), held),
+      big("Held-out loss", row.eval_loss == null ? "–" : row.eval_loss.toFixed(3), held), lost,
       big("Done", row.percent == null ? "–" : `${studio.number(Math.floor(row.percent))} %`, steps), time),
     make("div", {
       class: `meter ${alive ? "alive" : row.state}`, role: "progressbar", "aria-label": studio.say("Progress"),

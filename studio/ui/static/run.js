@@ -147,7 +147,8 @@
         () => this.drawHead(row));
       this.part("hero", this.hero,
         [row.state, row.phase, row.train_loss, row.eval_loss, row.eval_loss_before, row.best_eval_loss, row.percent,
-          studio.duration(row.left), row.step, row.tokens_per_second, row.memory_now, studio.duration(row.seconds)],
+          studio.duration(row.left), row.step, row.tokens_per_second, row.memory_now, studio.duration(row.seconds),
+          row.forgetting],
         () => studio.runHero(row));
       this.part("calls", this.calls,
         [row.state, row.hold, row.cause, row.action, row.saved, studio.runNotes(track), row.signs, studio.locked(row),
