@@ -32,16 +32,25 @@ class Budget(NamedTuple):
     tokens: int
 
 
-def budget(total: float, spent: float, rounds_left: int, prompts: int, token_seconds: float, is_end: bool) -> Budget:
+def budget(
+    total: float, spent: float, rounds_left: int, prompts: int, token_seconds: float, is_end: bool, waited: int = 0
+) -> Budget:
     """What the next round may take.
 
     total: seconds that the run takes; spent: by samples so far; rounds_left: with this one; token_seconds: of one
-    token. The untouched base and the end have LEAST_TOKENS in any case (is_end).
+    token; waited: rounds left out since the last. The untouched base and the end (is_end) have LEAST_TOKENS in any
+    case, and the others leave room for the end; where not all have room, as many as have are spread evenly.
     """
-    seconds = max(0.0, max(LEAST_SECONDS, SHARE * total) - spent) / max(1, rounds_left)
-    tokens = int(seconds / max(1, prompts) / max(token_seconds, 1e-6))
-    tokens = max(tokens, LEAST_TOKENS) if is_end else tokens
-    return Budget(seconds, min(tokens, SAMPLE_MAX_NEW_TOKENS))
+    pool, least = max(LEAST_SECONDS, SHARE * total) - spent, prompts * LEAST_TOKENS * token_seconds
+    if is_end:
+        seconds = max(pool / max(1, rounds_left), least)
+    else:
+        pool, rounds_left = pool - least, max(1, rounds_left - 1)
+        seconds = pool / rounds_left
+        if seconds < least <= pool and (waited + 1) * pool >= rounds_left * least:
+            seconds = least
+    tokens = int(max(0.0, seconds) / max(1, prompts) / max(token_seconds, 1e-6) + 1e-6)
+    return Budget(max(0.0, seconds), min(tokens, SAMPLE_MAX_NEW_TOKENS))
 
 
 class Samples:
@@ -55,7 +64,8 @@ class Samples:
         self.expected, self.rounds = seconds or 0.0, rounds
         self.spent, self.asked, self.token_seconds = 0.0, 0, GUESSED_TOKEN
         self._started, self._first_step, self._first_at = time.monotonic(), 0, None
-        self._said = False
+        self._said: set[str] = set()
+        self._waited = 0  # rounds left out since the last
         template = encoder.template
         self.stop_tokens = end_token_ids(encoder.tokenizer, template.stop_strings, template, encoder.folder)
 
@@ -70,7 +80,9 @@ class Samples:
         allowed = Budget(0.0, SAMPLE_MAX_NEW_TOKENS) if whole else self._allowed(step)
         if allowed.tokens < LEAST_TOKENS:
             self._say("Samples are left out at some evaluations: they would take more than {share:.0%} of the time.")
+            self._waited += 1
             return
+        self._waited = 0
         if allowed.tokens < SAMPLE_MAX_NEW_TOKENS:
             self._say("Answers to the sample prompts are cut short: they may take {share:.0%} of the run's time.")
         began = time.monotonic()
@@ -90,12 +102,14 @@ class Samples:
         total = measured + self._first_at - self._started
         rounds_left = max(1, self.rounds - self.asked + 1)
         is_end = self.asked == 1 or step >= steps
-        return budget(total, self.spent, rounds_left, len(self.questions), self.token_seconds, is_end)
+        prompts = len(self.questions)
+        return budget(total, self.spent, rounds_left, prompts, self.token_seconds, is_end, self._waited)
 
     def _say(self, text: str) -> None:
-        if not self._said:
+        """Say it once a run."""
+        if text not in self._said:
             self.trainer.report.note(text.format(share=SHARE))
-        self._said = True
+        self._said.add(text)
 
     def _answer_all(self, step: int, tokens: int) -> int:
         """Emit the answers; returns the number of tokens generated."""
@@ -112,7 +126,7 @@ class Samples:
                         "sample",
                         step=step,
                         prompt=question.text,
-                        answer=self.encoder.tokenizer.decode(ids, skip_special_tokens=True),
+                        answer=self.encoder.tokenizer.decode(ids, skip_special_tokens=True).rstrip("\ufffd"),
                         **({"reference": question.reference} if step == 0 and question.reference else {}),
                         **({"cut": True} if is_cut and tokens < SAMPLE_MAX_NEW_TOKENS else {}),
                     )

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from studio.evaluation import results, statistics
+from studio.evaluation import results, scores, statistics
+from studio.evaluation.order import EvaluationOrder
 from studio.evaluation.task import detect
 from studio.evaluation.verdict import judge
 from studio.runs.leaderboard import mark_front
@@ -65,6 +66,20 @@ def test_plain_text_is_judged_by_its_loss() -> None:
 def test_losses_of_one_side_alone_are_no_comparison() -> None:
     found = results.collect({}, [], detect([]))
     assert (found["verdict"], found["tuned"]["loss"]) == (None, None)
+
+
+def test_where_nothing_is_the_very_same_the_verdict_goes_by_likeness() -> None:
+    row = {"reference": "The number is 5.", "base": "?", "tuned": "The number is 4.", "finish": {}, "change": 1.0}
+    task = detect([row["reference"]] * 12)
+    scored = {
+        side: scores.score(
+            {"text": row[side], "finish": "stop", "tokens": 3}, row["reference"], task, EvaluationOrder()
+        )
+        for side in ("base", "tuned")
+    }
+    found = results.collect({}, [{**row, "scores": scored}] * 12, task)
+    assert (found["verdict"]["metric"], found["verdict"]["state"]) == ("rouge_l", "better")
+    assert found["tuned"]["rouge_l"] == 0.75
 
 
 # -- the leaderboard

@@ -88,7 +88,7 @@
 
     const MARKS = { better: "good", worse: "bad", same: "", few: "" };
     const verdict = (one) => make("p", { class: `verdict ${MARKS[one.state]}` },
-      make("b", {}, studio.told(one.text)));
+      make("b", {}, studio.told(one.text).replaceAll(" %", "\u00a0%")));
     const figures = (base, tuned, difference = {}) => {
       const lines = FIGURES.filter(([name]) => tuned?.[name] != null || base?.[name] != null);
       return make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": studio.say("Figures") },
