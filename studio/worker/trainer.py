@@ -52,6 +52,7 @@ class StudioTrainer(CheckpointedTrainer):
         self.rank, self.world_size = self.args.process_index, self.args.world_size
         self.brake: Any = None  # worker/keep_general.py: the penalty of a step
         self._eval_batches: EvalBatches | None = None
+        self._correct: list[torch.Tensor] | None = None  # of an evaluation: counts of targets that are the likeliest
         # The Trainer then neither wraps the model nor reduces its gradients.
         self.is_distributed_loading_by_transformers = sharded
         report.trainer = self
@@ -96,14 +97,12 @@ class StudioTrainer(CheckpointedTrainer):
         self.report.num_tokens += micro_batches[0]["num_tokens"]
         return total
 
-    def micro_batch_loss(
-        self, model: Any, micro_batch: dict[str, Any], correct: list[torch.Tensor] | None = None
-    ) -> torch.Tensor:
-        """The loss of one micro-batch, summed over its target tokens. correct: as of `loss`."""
+    def micro_batch_loss(self, model: Any, micro_batch: dict[str, Any]) -> torch.Tensor:
+        """The loss of one micro-batch, summed over its target tokens."""
         label_smoothing = self.args.label_smoothing_factor if model.training else 0.0
         target_positions = self._to_device(micro_batch.get("target_positions"))
         inputs = self.model_inputs(micro_batch)
-        return loss(model, inputs, self.loss_kind, self.dtype, label_smoothing, target_positions, correct)
+        return loss(model, inputs, self.loss_kind, self.dtype, label_smoothing, target_positions, self._correct)
 
     def model_inputs(self, micro_batch: dict[str, Any]) -> dict[str, Any]:
         """What the model and the loss are given of a micro-batch, on the device."""
@@ -141,9 +140,10 @@ class StudioTrainer(CheckpointedTrainer):
         total = torch.zeros(2, device=self.args.device, dtype=torch.float32)
         with torch.no_grad():
             for micro_batch in dataloader:
-                correct: list[torch.Tensor] = []
-                total[0] += self.micro_batch_loss(model, micro_batch, correct)
-                total[1] += sum(correct)
+                self._correct = []
+                total[0] += self.micro_batch_loss(model, micro_batch)
+                total[1] += sum(self._correct)
+                self._correct = None
                 if self.report.must_cut_evaluation_short():
                     return EvalLoopOutput(predictions=None, label_ids=None, metrics={}, num_samples=0)
         if self.world_size > 1:
