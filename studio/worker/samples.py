@@ -20,9 +20,9 @@ from studio.tokens import Encoder
 from studio.worker import distributed
 
 SHARE = 0.03  # of the run's time
-LEAST_SECONDS = 1.0  # that they may take in all, however short the run
+LEAST_SECONDS = 3.0  # that they may take in all, however short the run
 LEAST_TOKENS = 12  # of an answer; a round that has no time for so many is left out
-GUESSED_TOKEN = 0.05  # seconds, until a token was measured
+TIMED_TOKENS = 4  # generated before the first round, to know what a token costs
 
 
 class Budget(NamedTuple):
@@ -62,7 +62,7 @@ class Samples:
         """seconds: that the run is expected to take; rounds: of samples in it."""
         self.questions, self.encoder, self.trainer = tuple(questions), encoder, trainer
         self.expected, self.rounds = seconds or 0.0, rounds
-        self.spent, self.asked, self.token_seconds = 0.0, 0, GUESSED_TOKEN
+        self.spent, self.asked, self.token_seconds = 0.0, 0, 0.0
         self._started, self._first_step, self._first_at = time.monotonic(), 0, None
         self._said: set[str] = set()
         self._waited = 0  # rounds left out since the last
@@ -77,6 +77,9 @@ class Samples:
         """whole: the user asked for it."""
         if self.trainer.sharded or not distributed.is_main():
             return  # a sharded model answers only when all processes ask at once
+        if not self.token_seconds:
+            for tokens in (1, TIMED_TOKENS):  # the first answer of a process is slower than all others
+                self._answer_all(step, tokens, self.questions[:1], quiet=True)
         allowed = Budget(0.0, SAMPLE_MAX_NEW_TOKENS) if whole else self._allowed(step)
         if allowed.tokens < LEAST_TOKENS:
             self._say("Samples are left out at some evaluations: they would take more than {share:.0%} of the time.")
@@ -85,11 +88,9 @@ class Samples:
         self._waited = 0
         if allowed.tokens < SAMPLE_MAX_NEW_TOKENS:
             self._say("Answers to the sample prompts are cut short: they may take {share:.0%} of the run's time.")
-        began = time.monotonic()
-        tokens = self._answer_all(step, allowed.tokens)
-        seconds = time.monotonic() - began
-        self.token_seconds = seconds / max(1, tokens)
-        self.spent += 0.0 if whole else seconds
+        before = self.spent
+        self._answer_all(step, allowed.tokens, self.questions)
+        self.spent = before if whole else self.spent
 
     def _allowed(self, step: int) -> Budget:
         self.asked += 1
@@ -111,16 +112,19 @@ class Samples:
             self.trainer.report.note(text.format(share=SHARE))
         self._said.add(text)
 
-    def _answer_all(self, step: int, tokens: int) -> int:
-        """Emit the answers; returns the number of tokens generated."""
+    def _answer_all(self, step: int, tokens: int, questions: Sequence[Question], quiet: bool = False) -> None:
+        """Answer, emit the answers unless `quiet`, and take the time."""
+        began = time.monotonic()
         model = self.trainer.accelerator.unwrap_model(self.trainer.model)
         was_training, generated = model.training, 0
         model.eval()
         try:
             with untouched(model) if step == 0 else contextlib.nullcontext():
-                for question in self.questions:
+                for question in questions:
                     ids = self._generate(model, question, tokens)
                     generated += len(ids)
+                    if quiet:
+                        continue
                     is_cut = len(ids) >= tokens and not set(ids[-1:]) & set(self.stop_tokens)
                     self.trainer.report.emit(
                         "sample",
@@ -132,7 +136,9 @@ class Samples:
                     )
         finally:
             model.train(was_training)
-        return generated
+        seconds = time.monotonic() - began
+        self.spent += seconds
+        self.token_seconds = seconds / max(1, generated)
 
     def _generate(self, model: Any, question: Question, tokens: int) -> list[int]:
         variables = {"tools": question.tools} if question.tools else {}

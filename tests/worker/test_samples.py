@@ -24,8 +24,11 @@ def data(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("method", ["lora", "prefix"])
-def test_three_held_out_questions_by_default(method: str, tiny_model: Path, data: Path) -> None:
+def test_three_held_out_questions_by_default(
+    method: str, tiny_model: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The first round is of the base as transformers loads it, whatever the method puts before or beside it."""
+    monkeypatch.setattr(samples, "LEAST_SECONDS", 1e6)  # however slow this machine is just now
     run = order(tiny_model, data, "data.eval=0.3", "training.eval_every=5", f"method.name={method}")
     found = [event for event in carry(run) if event["kind"] == "sample"]
     assert {event["step"] for event in found} == {0, 5, 10}
