@@ -19,6 +19,7 @@ The top level holds the product's nouns; a folder beside a noun holds what it is
     auto                  the rule of each `auto` setting; resolve.py: all of them, with what the estimate says
     preflight             the checks before a run exists
     place      places/    here, over SSH, as a Hub Job: relay.py tells of a run there, follow.py takes it in here
+    race       contest    several settings in turns over one base (worker/race.py); plan.py: over shares of the rows
     run        runs/      attempts, claims, checkpoints, stops, recovery, diagnosis
     (a result) talk/      models and their server, conversations, votes
                evaluation/ what answers are worth: scores, intervals, verdict; evaluating.py measures a run
@@ -55,6 +56,7 @@ FLOORS = {
         "general",
         "combination",
         "evaluation",
+        "contest",
         "footprint",
         "method",
         "methods",
@@ -69,6 +71,8 @@ FLOORS = {
     5: (
         "combining",
         "evaluating",
+        "race",
+        "plan",
         "preflight",
         "resolve",
         "doctor",

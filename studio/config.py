@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from studio import yaml_text
 from studio.base.source import ModelOrder
 from studio.combination import Combination
+from studio.contest import Contest
 from studio.data.mapping import INFO_FILE
 from studio.data.order import DataOrder
 from studio.errors import OrderError
@@ -48,6 +49,9 @@ class RunConfig(BaseModel):
     )
     combine: Combination | None = Field(
         None, title="Combination", description="Nothing is trained: the adapters of these runs are made into one."
+    )
+    race: Contest | None = Field(
+        None, title="Race", description="Several settings are trained in turns over one base, the better ones on."
     )
 
     @property

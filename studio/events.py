@@ -22,13 +22,14 @@ from studio import crash
 
 #  phase   {name, detail?, from_step?}  the current activity; see PHASES. `queued` carries {order, hold?}
 #  plan    {steps, epochs, rows, eval_rows, trainable, parameters, estimated_memory, …}  known before the first step
-#  step    {step, epoch, loss, learning_rate, grad_norm, tokens, tokens_per_second, memory, seconds}
-#  eval    {step, loss, accuracy?, best?}  of held-out tokens; accuracy: share that is the likeliest token
+#  step    {step, epoch, loss, learning_rate, grad_norm, tokens, tokens_per_second, memory, seconds, contestant?}
+#  eval    {step, loss, accuracy?, best?, table?}  of held-out tokens; accuracy: share that is the likeliest token;
+#          table: of a combination (worker/combine.py) or a race (race.new_row)
 #  forgetting  {step, loss_rise, kl, verdict, low, high, items, kinds, final?, advice?}  against the base
 #  sample  {step, prompt, answer, reference?, cut?}  cut: by the share of time that samples may take
 #  saved   {step, path, what: "checkpoint" | "model" | "export" | "upload", bytes?}
 #  note    {level: "info" | "warning" | "error", text, hint?}
-#  end     {state, cause?, action?, code?, signal?, …}  the last line of an attempt
+#  end     {state, cause?, action?, code?, signal?, plan?, …}  the last line of an attempt; plan: plan.conclude
 KINDS = ("phase", "plan", "step", "eval", "forgetting", "sample", "saved", "note", "end")
 
 PHASES = (

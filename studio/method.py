@@ -118,6 +118,11 @@ class Method(BaseModel, ABC):
         )
         return model if quantization is None else quantization.unpacked(model)
 
+    @property
+    def shares_base(self) -> bool:
+        """Whether the base's own weights stay as they are, so that other adapters can be trained over the same ones."""
+        return self.adapter
+
     @abstractmethod
     def wrap(self, model: Any) -> Any:
         """The model with what is trained set to float32 and requires_grad, and nothing else."""

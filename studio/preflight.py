@@ -47,6 +47,12 @@ def check(config: RunConfig) -> None:
             "Combine them anew: python -m studio combine RUN RUN.",
             "combine",
         )
+    if config.race:
+        raise OrderError(
+            "This order is a race of several settings, not one to train from.",
+            "Race them anew: python -m studio race DATA --set method.rank=8,16.",
+            "race",
+        )
     folder, device = source.check(config.model), places.device_of(config.place) or devices()[0]
     if not config.place.remote:
         fit.refuse(device)

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from studio import crash, events
@@ -23,12 +24,20 @@ START_WAIT = 60.0  # seconds a supervisor may take to start
 UP, BUSY = 0, 3  # exit statuses of studio.supervise --detach: it holds the run's lock; no device is free
 
 
-def submit(config: RunConfig) -> Run:
-    """Queue an order and start it if a device is free."""
+def submit(config: RunConfig, begun: Path | None = None) -> Run:
+    """Queue an order and start it if a device is free. begun: a folder with the checkpoints and events it goes on
+    from.
+    """
     with _queue_lock():
-        run = create(config, order=_last_position())
+        run = create(config, order=_last_position(), begun=begun)
     advance()
     return run
+
+
+def adopt(config: RunConfig, folder: Path) -> Run:
+    """Make a run of a copy of a folder in which one has finished."""
+    with _queue_lock():
+        return create(config, begun=folder, queued=False)
 
 
 def submit_on_hold(config: RunConfig) -> Run:

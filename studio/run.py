@@ -126,6 +126,12 @@ class Run:
                 "Combine its runs anew with other weights.",
                 "run",
             )
+        if self.config.race:
+            raise RunError(
+                f"{self.id} is a race: its settings are changed by a new one.",
+                "Go on with one of its settings as an ordinary run.",
+                "run",
+            )
         file = self.folder / "changes.json"
         with changing(file):
             self.__dict__.pop("config", None)  # another process may have changed it since it was read here
@@ -261,24 +267,34 @@ def _edited(config: RunConfig) -> list[dict[str, Any]]:
     ]
 
 
-def create(config: RunConfig, model_label: str | None = None, order: float | None = None) -> Run:
+def create(
+    config: RunConfig,
+    model_label: str | None = None,
+    order: float | None = None,
+    begun: Path | None = None,
+    queued: bool = True,
+) -> Run:
     """Create a run's folder atomically, with its order and a first event that says it is queued.
 
     Relative paths are resolved against the caller's folder. order: position in the queue, the smallest first; the
-    current time by default.
+    current time by default. begun: a folder whose events, checkpoints and result are copied first; with queued False
+    nothing is added to its events.
     """
     label = model_label or Path(config.model.source).stem.lower()
     name = slug(config.name or f"{config.method.name}-{label}", "run")
     stamp = datetime.now().strftime("%Y-%m-%d-%H%M")
     with Lock(subfolder("locks") / "create"):
         temporary = subfolder("runs") / f".{os.getpid()}-{time.monotonic_ns()}.tmp"
-        temporary.mkdir()
+        if begun:
+            shutil.copytree(begun, temporary)
+        else:
+            temporary.mkdir()
         (temporary / "config.yaml").write_text(config.with_absolute_paths().to_yaml())
         if edited := _edited(config):
             (temporary / "edited.json").write_text(json.dumps(edited), encoding="utf-8")
-        events.append(
-            temporary / "events.jsonl", "phase", name="queued", attempt=0, order=time.time() if order is None else order
-        )
+        if queued:
+            position = time.time() if order is None else order
+            events.append(temporary / "events.jsonl", "phase", name="queued", attempt=0, order=position)
         for file in ("config.yaml", "events.jsonl"):
             fsync_path(temporary / file)  # an fsync: what waits survives a power cut
         crash.point("create.written")

@@ -8,7 +8,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from typing import Any
 
-from studio import config, general, preflight, queue, run
+from studio import config, general, preflight, queue, race, run
 from studio.commands import Failed
 from studio.events import read
 from studio.forecast.repair import repairs
@@ -139,7 +139,10 @@ def _line(event: dict[str, Any], steps: int | None) -> str:
         return f"{event['name']}{' ' + event['detail'] if event.get('detail') else ''}…"
     if kind == "step":
         loss = "not a number" if event["loss"] is None else f"{event['loss']:.4f}"
-        return f"step {event['step']}/{steps}  loss {loss}  {event.get('tokens_per_second') or 0:.0f} tokens/s   "
+        setting = f"  setting {event['contestant']}" if "contestant" in event else ""
+        return (
+            f"step {event['step']}/{steps}{setting}  loss {loss}  {event.get('tokens_per_second') or 0:.0f} tokens/s   "
+        )
     if kind == "eval" and event["loss"] is not None:
         return f"step {event['step']}  held-out loss {event['loss']:.4f}"
     if kind == "forgetting" and event.get("final"):
@@ -173,7 +176,9 @@ def show(args: Namespace) -> dict[str, Any]:
     )
     told["repairs"] = repairs(one) if told["reason"] in ("memory", "killed") else []
     told["forgetting_curve"] = general.curve(run.current_events(one.events()))
-    return {**told, "metrics": evaluations.metrics(one), "changes": one.changes(), "bytes": one.sizes()}
+    standing = {"table": race.table(one)} if told["race"] else {}
+    measured = evaluations.metrics(one)
+    return {**told, "metrics": measured, **standing, "changes": one.changes(), "bytes": one.sizes()}
 
 
 def show_log(args: Namespace) -> dict[str, Any]:

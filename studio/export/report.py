@@ -9,7 +9,7 @@ from typing import Any
 
 from studio.combination import TYPES
 from studio.events import latest
-from studio.export import evaluation, forgetting, proof
+from studio.export import evaluation, forgetting, proof, races
 from studio.export.card import cells, portable, short, versions
 from studio.export.curve import curve, svg
 from studio.export.evaluation import figure
@@ -38,6 +38,8 @@ def report(run: Run) -> str:
     cause = f" {_e(run_summary['cause'])}" if run_summary["cause"] else ""
     if config.combine:
         results = [_combined(run)]
+    elif config.race:
+        results = [races.section(run)]
     else:
         results = [
             "<h2>Curves</h2>",

@@ -131,6 +131,11 @@ class LoRA(Method):
         return value
 
     @property
+    def shares_base(self) -> bool:
+        """pissa and olora take their start out of the base's weights."""
+        return self.init not in ("pissa", "olora")
+
+    @property
     def effective_alpha(self) -> float:
         return 2.0 * self.rank if self.alpha is None else self.alpha
 

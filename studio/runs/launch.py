@@ -18,6 +18,7 @@ from studio.errors import StudioError
 from studio.run import Run
 
 TRAINER, COMBINER = "studio.worker.train", "studio.worker.combine"
+RACER, PLANNER = "studio.worker.race", "studio.worker.plan"
 PORT = 29500
 HOSTS = "STUDIO_HOSTS"  # "2 node0:29500"
 
@@ -60,6 +61,8 @@ def command(run: Run) -> list[str]:
         return [sys.executable, "-m", "studio.follow", str(run.folder)]
     if run.config.combine:
         return [sys.executable, "-m", COMBINER, str(run.folder)]
+    if run.config.race:
+        return [sys.executable, "-m", PLANNER if run.config.race.plan else RACER, str(run.folder)]
     hosts = os.environ.get(HOSTS)
     count = devices_per_host(run.config) if hosts else processes(run.config)
     if count == 1 and not hosts:

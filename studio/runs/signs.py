@@ -37,7 +37,7 @@ def signs(events: list[dict[str, Any]]) -> list[Sign]:
     steps = [event for event in events if event["kind"] == "step"]
     evals = [event for event in events if event["kind"] == "eval" and event.get("loss") is not None]
     plan = latest(events, "plan")
-    if not steps:
+    if not steps or "contestant" in steps[-1]:  # the steps of a race are those of several settings
         return []
     candidates = [
         not_a_number(steps),

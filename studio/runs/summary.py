@@ -173,7 +173,8 @@ def _cached_order_fields(folder: Path, kind: type[Run], changed: tuple[int, ...]
         run = kind(folder)
         config = run.config
     except (OrderError, RunError):
-        return {"name": default_name, "model": None, "method": None, "data": None, "combined": None, "edited": []}
+        unknown = dict.fromkeys(("model", "method", "data", "combined", "race"))
+        return {"name": default_name, **unknown, "edited": []}
     data = ", ".join(dict.fromkeys(item.source for section, _ in config.data_sections() for item in section.sources()))
     combined = config.combine.model_dump(mode="json", exclude={"held_out"}) if config.combine else None
     return {
@@ -182,6 +183,7 @@ def _cached_order_fields(folder: Path, kind: type[Run], changed: tuple[int, ...]
         "method": config.method.name,
         "data": data,
         "combined": combined,
+        "race": {"settings": len(config.race.settings), "plan": bool(config.race.plan)} if config.race else None,
         "edited": run.edited(),
     }
 

@@ -11,7 +11,7 @@ from studio.errors import RunError
 from studio.forecast import repair
 from studio.run import Run
 from studio.runs import goal, remote
-from studio.ui import assets, doctor, evaluation, exports, live, rights
+from studio.ui import assets, doctor, evaluation, exports, live, races, rights
 
 LABELS = {"name": str, "note": str, "star": bool}
 MAX_NOTE_CHARS = 2000  # characters of a note
@@ -37,6 +37,9 @@ def build(page: gr.Blocks) -> None:
         doctor.examine,
         evaluation.evaluate,
         evaluation.stop_evaluation,
+        races.start_race,
+        races.start_plan,
+        races.keep_setting,
     ):
         rights.register(job)
 

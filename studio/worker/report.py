@@ -134,7 +134,7 @@ class Report(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
         how_to_stop, requests = distributed.broadcast(
-            (self.run.stop_request(), self.run.take_requests()) if distributed.is_main() else None
+            (self.stop_request(), self.run.take_requests()) if distributed.is_main() else None
         )
         if how_to_stop is not None:
             self.stopping = how_to_stop
@@ -197,9 +197,13 @@ class Report(TrainerCallback):
         measures = self.forgetting is not None and self.forgetting.plan.at_evaluations > 0
         return measures and self.keep_best and self.best_by != "loss"
 
+    def stop_request(self) -> str | None:
+        """How the run is asked to stop, if it is."""
+        return self.run.stop_request()
+
     def must_cut_evaluation_short(self) -> bool:
         """Whether a stop was asked for longer than STOP_WAIT ago. Several processes would have to agree: they wait."""
-        if distributed.world_size() > 1 or self.run.stop_request() is None:
+        if distributed.world_size() > 1 or self.stop_request() is None:
             return False
         self._stop_noticed = self._stop_noticed or time.monotonic()
         if time.monotonic() - self._stop_noticed < STOP_WAIT:

@@ -102,13 +102,13 @@ def train(run: Run, report: Report) -> None:
     checkpoint = checkpoints.newest(run.checkpoints)
     if checkpoint:
         checkpoints.refuse_other_data(checkpoint, rows.train.content)
-    trainer = _make_trainer(run, config, resolved, tuned, rows, report, resumes=bool(checkpoint))
+    trainer = make_trainer(run, config, resolved, tuned, rows, report, resumes=bool(checkpoint))
     resolved = loss_check.check_loss(trainer, resolved)
     report.emit(
         "plan",
         parameters=facts.parameters,
         base_fingerprint=shards.fingerprint(folder),
-        **_plan(config, folder, resolved, tuned, rows),
+        **plan_fields(config, folder, resolved, tuned, rows),
     )
     _ask_base(trainer, encoder, config, resolved, rows, report)
     if questions := _sample_questions(config, encoder, rows):
@@ -123,7 +123,7 @@ def train(run: Run, report: Report) -> None:
     report.phase("training", from_step=int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0)
     trainer.train_from(checkpoint, resolved.steps)
     _note_dropped_rows(rows, report)
-    _save_result(run, config, trainer, encoder, folder, report)
+    save_result(run, config, trainer, encoder, folder, report)
 
 
 def _ask_base(
@@ -181,21 +181,38 @@ def _load_and_wrap(config: RunConfig, resolved: Resolved, folder: Path) -> tuple
     The base is moved before it is wrapped: what wrapping adds and computes, partly in float32, is then on the device
     too.
     """
+    base = load_base(config, resolved, folder)
+    return base, wrap_base(config, resolved, base)
+
+
+def attention_kernel(config: RunConfig, resolved: Resolved) -> str | None:
+    """The attention that a base is loaded with; None: transformers' own choice, SDPA or eager where a family has no
+    SDPA.
+    """
     attention.register()
     kernel = attention.PACKED_ATTENTION if resolved.attention == "sdpa" and not resolved.masked else resolved.attention
-    if kernel == "sdpa" and config.training.attention == "auto":
-        kernel = None  # transformers' own choice: SDPA, or eager where a family has no SDPA
+    return None if kernel == "sdpa" and config.training.attention == "auto" else kernel
+
+
+def load_base(config: RunConfig, resolved: Resolved, folder: Path) -> Any:
+    """The base model on the device, with rows for the order's new tokens."""
+    kernel = attention_kernel(config, resolved)
     base = config.method.load(folder, getattr(torch, resolved.dtype), attn_implementation=kernel)
     base = token_rows.add_rows(base, new_tokens.assign_ids(folder, config.data.new_tokens))
     if sharding.may_shard(config):
         base.defer_float32_cast = True  # it need not fit on one device, nor in 32 bits on the host of all processes
-    else:
-        base = distributed.to_device(base, resolved.device)
+        return base
+    return distributed.to_device(base, resolved.device)
+
+
+def wrap_base(config: RunConfig, resolved: Resolved, base: Any) -> Any:
+    """The model that the method makes of a base. What starts at random does so from the order's seed."""
+    set_seed(config.training.seed)
     tuned = config.method.wrap(base)
     if resolved.weights == "bfloat16":
         adamw.cast_trained_to_bf16(tuned).defer_float32_cast = False
     fast_lora.speed_up_lora(tuned, resolved.autocast is not None)
-    return base, tuned
+    return tuned
 
 
 def _note_eval_rows(rows: data.Prepared, config: RunConfig, report: Report) -> None:
@@ -217,7 +234,7 @@ def _note_dropped_rows(rows: data.Prepared, report: Report) -> None:
         report.note(f"Rows that could not be trained on: {counts}.", data=late)
 
 
-def _make_trainer(
+def make_trainer(
     run: Run, config: RunConfig, resolved: Resolved, tuned: Any, rows: data.Prepared, report: Report, resumes: bool
 ) -> StudioTrainer:
     training, evaluates = config.training, len(rows.eval) > 0
@@ -289,7 +306,7 @@ def _layout(resolved: Resolved) -> Layout:
     return Layout(resolved.packed, resolved.micro_batch_tokens, resolved.batch_size)
 
 
-def _plan(config: RunConfig, folder: Path, resolved: Resolved, tuned: Any, rows: data.Prepared) -> dict[str, Any]:
+def plan_fields(config: RunConfig, folder: Path, resolved: Resolved, tuned: Any, rows: data.Prepared) -> dict[str, Any]:
     """What is known before the first step."""
     first_rows = rows.train.first(ROWS_LOOKED_AT)
     added = new_tokens.assign_ids(folder, config.data.new_tokens).ids
@@ -309,7 +326,7 @@ def _plan(config: RunConfig, folder: Path, resolved: Resolved, tuned: Any, rows:
     }
 
 
-def _save_result(
+def save_result(
     run: Run, config: RunConfig, trainer: StudioTrainer, encoder: Encoder, base: Path, report: Report
 ) -> None:
     """Write model/ with its manifest last, then the end event."""

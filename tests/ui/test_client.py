@@ -60,7 +60,10 @@ JOBS = {
     "delete",
     "finish",
     "take_away",
-    "combine",  # a run's page
+    "combine",
+    "start_race",
+    "start_plan",
+    "keep_setting",  # a run's page
     "data_edit",
     "data_save",  # the Data tab
     "examine",  # the list of runs

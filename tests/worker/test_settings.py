@@ -254,7 +254,7 @@ def test_every_training_key_reaches_the_trainer(
     """Everything up to the first step is done; the trainer as it stands then is looked at."""
     seen: list[StudioTrainer] = []
     monkeypatch.setattr(StudioTrainer, "train_from", lambda self, checkpoint, steps: seen.append(self))
-    monkeypatch.setattr(train, "_save_result", lambda *given: None)
+    monkeypatch.setattr(train, "save_result", lambda *given: None)
     monkeypatch.setattr(
         "transformers.trainer.get_reporting_integration_callbacks", lambda names: [Tracker] * len(names)
     )

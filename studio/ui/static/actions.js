@@ -188,8 +188,10 @@
       step("earlier", "↑"), step("later", "↓"));
   };
   const TRAINED = ["extend", "duplicate", "finish"]; // of a run that was combined there is no order to train from
+  const ONE = [...TRAINED, "save", "evaluate", "sample"]; // what a race of several settings cannot be asked
   studio.menu = (row, names = (BY_STATE[row.state] || [[], []]).flat()) => {
     if (row.combined) names = names.filter((name) => !TRAINED.includes(name));
+    if (row.race) names = names.filter((name) => !ONE.includes(name));
     const list = make("div", { class: "menu-list", role: "menu" },
       names.map((name) => make("button",
         { type: "button", role: "menuitem", job: ACTS[name].job, class: ACTS[name].grave ? "grave" : "",

@@ -59,7 +59,10 @@
         studio.told(ALIVE.includes(row.state) ? sign.action : sign.rule));
     for (const note of studio.runNotes(track))
       call(note.level === "error" ? "bad" : "warn", studio.told(note.text), studio.told(note.hint || ""));
-    if (row.state === "finished")
+    if (row.state === "finished" && row.race && !row.race.plan)
+      call("good", studio.say("The race is over."),
+        studio.say("Take the winner's settings, or go on with it as an ordinary run."));
+    if (row.state === "finished" && !row.race)
       call("good", studio.say("Finished. See what it learnt."),
         studio.say("Ask it and the base model the same question, side by side."),
         make("button", {

@@ -17,8 +17,9 @@
       this.views = make("div", { class: "run-views", role: "tablist" });
       this.body = make("div", { class: "run-body" });
       this.made = make("div");
+      this.race = studio.raceView();
       this.panels = {
-        curves: make("div", { class: "card" }, this.made, this.curves.node),
+        curves: make("div", { class: "card" }, this.made, this.race.node, this.curves.node),
         results: make("div", { class: "run-results" }, (this.cards = studio.resultCards.map((card) => card()))
           .map((card) => card.node)),
         samples: make("div", { class: "card" }),
@@ -79,7 +80,7 @@
             "aria-controls": `run-panel-${key}`,
             tabindex: key === view ? "0" : "-1", onclick: () => this.choose(key), onkeydown: (event) => this.step(event)
           },
-            studio.say(key === "curves" && this.row?.combined ? "Combination" : name))));
+            studio.say(key === "curves" ? this.firstName() : name))));
       for (const [key, panel] of Object.entries(this.panels)) {
         panel.hidden = key !== view;
         panel.setAttribute("aria-labelledby", `run-view-${key}`);
@@ -114,14 +115,21 @@
       if (focus) [...node.querySelectorAll("button, a, summary")].find((one) => one.textContent === focus)?.focus();
     }
 
-    // In the place of curves: what a combination was made of.
+    // The name of the first view, by what it shows.
+    firstName() {
+      const row = this.row;
+      return row?.combined ? "Combination" : row?.race?.plan ? "Verdict" : row?.race ? "Race" : "Curves";
+    }
+    // In the place of curves: what a combination was made of, or the settings of a race.
     drawMade(row, track) {
-      this.curves.node.hidden = Boolean(row.combined);
+      this.curves.node.hidden = Boolean(row.combined || row.race);
       this.made.hidden = !row.combined;
+      this.race.node.hidden = !row.race;
+      if (row.race) this.race.update(row, track);
       if (row.combined)
         this.part("made", this.made, [row.id, row.combined, row.state, track?.version, live.mark],
           () => [studio.combined(row, track)]);
-      if (this.spoken !== Boolean(row.combined)) { this.spoken = Boolean(row.combined); this.choose(this.view); }
+      if (this.spoken !== this.firstName()) { this.spoken = this.firstName(); this.choose(this.view); }
     }
 
     draw() {

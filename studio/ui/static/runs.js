@@ -186,7 +186,9 @@
               `${studio.date(row.created)} · ${[row.model, row.data].filter(Boolean).join(" · ")}`),
             row.note ? make("span", { class: "row-note" }, row.note) : null]),
         cell("state", [studio.state(row.state), progress, studio.steps(row)].filter(Boolean)),
-        cell("method", row.combined ? `${row.method}, ${studio.say("combined")}` : row.method || "–"),
+        cell("method", row.race
+          ? studio.say(row.race.plan ? "plan" : "race of {n}", { n: row.race.settings })
+          : row.combined ? `${row.method}, ${studio.say("combined")}` : row.method || "–"),
         cell("loss", studio.figure(row.loss ?? NaN), "num"),
         cell("time", row.seconds ? studio.duration(row.seconds) : "–", "num"),
         cell("size", row.bytes == null ? "–" : studio.bytes(row.bytes), "num"), cell("menu", studio.menu(row)));

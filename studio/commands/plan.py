@@ -1,0 +1,65 @@
+"""plan: will training help, and are there rows enough? A short look before the real run."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+import yaml
+
+from studio import config, model, plan, run
+from studio.base import source
+from studio.commands import Failed
+from studio.commands.estimate import statistics
+from studio.commands.runs import submit_and_follow
+
+
+def add(parsers: argparse._SubParsersAction, common: argparse.ArgumentParser) -> None:
+    """plan DATA."""
+    parser = parsers.add_parser(
+        "plan",
+        parents=[common],
+        help="short runs on shares of the rows against examples in the prompt: will training help, how many rows?",
+    )
+    parser.add_argument("data", help="a data file, a Hub id, sample, or an order (FILE.yaml)")
+    parser.add_argument("--minutes", type=float, default=10, help="how long it may take (10)")
+    parser.add_argument("--shots", type=int, default=4, help="examples in the prompt (4)")
+    parser.add_argument("--model", default="starter", help="the base model (starter)")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", dest="settings", help="change the order"
+    )
+    parser.add_argument("--detach", action="store_true", help="return at once; it goes on by itself")
+    parser.set_defaults(run=look, show=show)
+
+
+def look(args: argparse.Namespace) -> dict[str, Any]:
+    """{sentence, verdict, few_shot_loss, curve, rows_needed, …, run}; with --detach {run, state}."""
+    if args.data.endswith((".yaml", ".yml")):
+        base = config.load(args.data, args.settings)
+    else:
+        plain = {"model": args.model, "data": {"train": args.data}}
+        base = config.parse(yaml.safe_dump(plain), args.settings, where="plan")
+    folder = source.check(base.model)
+    facts = model.facts(folder) if folder else None
+    rows, _ = statistics(base)
+    order = plan.order(base, args.minutes, facts, rows, args.shots)
+    answer = submit_and_follow(lambda: plan.start(order, rows), args.detach)
+    if args.detach or "eval_loss" not in answer:
+        return answer
+    found = plan.answer(run.find(answer["run"]))
+    if found is None:
+        raise Failed({key: answer[key] for key in ("run", "state", "cause", "action")})
+    return {**found, "run": answer["run"]}
+
+
+def show(answer: dict[str, Any]) -> None:
+    if "sentence" not in answer:
+        print(f"run: {answer['run']}\nstate: {answer['state']}")
+        return
+    print(answer["sentence"])
+    few = answer["few_shot_loss"]
+    print(f"  base {answer['base_loss']:.4f}" + (f", with examples {few:.4f}" if few is not None else ""))
+    for point in answer["curve"]:
+        print(f"  {point['rows']:>7} rows  {point['loss']:.4f}  ({point['low']:.4f} to {point['high']:.4f})")
+    print(f"verdict: {answer['verdict']}; the runs: {', '.join(answer['runs'])}", file=sys.stderr)

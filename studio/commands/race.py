@@ -1,0 +1,213 @@
+"""race, keep, compare-methods: several settings over one base, measured; one table, and the winner goes on."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from studio import config, race, run
+from studio.commands import Failed
+from studio.commands.estimate import statistics
+from studio.commands.runs import submit_and_follow
+from studio.config import RunConfig
+from studio.errors import OrderError
+from studio.home import write_atomic
+from studio.methods import METHODS
+
+COLUMNS = (
+    ("place", "place"),
+    ("label", "setting"),
+    ("trainable", "trained"),
+    ("share", "of model"),
+    ("eval_loss_before", "loss before"),
+    ("eval_loss", "loss"),
+    ("step", "steps"),
+    ("train_seconds", "seconds"),
+    ("estimated_memory", "memory alone"),
+    ("state", "state"),
+)
+COMPARED = (
+    ("label", "method"),
+    ("trainable", "trained"),
+    ("share", "of model"),
+    ("eval_loss_before", "loss before"),
+    ("eval_loss", "loss after"),
+    ("train_seconds", "seconds"),
+    ("estimated_memory", "memory"),
+)
+
+
+def add(parsers: argparse._SubParsersAction, common: argparse.ArgumentParser) -> None:
+    """race DATA, keep RUN, compare-methods DATA."""
+    parser = parsers.add_parser(
+        "race",
+        parents=[common],
+        help="train several settings in turns over one base, stop the worse half again and again, print one table",
+    )
+    parser.add_argument("data", help="a data file, a Hub id, sample, or an order (FILE.yaml)")
+    _add_order(parser, "change the order; several values are raced: --set method.rank=8,16")
+    parser.add_argument("--keep", action="store_true", help="let the winner go on as an ordinary run")
+    parser.add_argument("--all", action="store_true", help="stop nobody: train every setting to the end")
+    parser.add_argument("--detach", action="store_true", help="return at once; the race goes on by itself")
+    parser.set_defaults(run=race_settings, show=lambda rows: show_table(rows, COLUMNS))
+    kept = parsers.add_parser("keep", parents=[common], help="let a setting of a race go on as an ordinary run")
+    kept.add_argument("name", metavar="RUN", help="a race's id, a unique part of it, or last")
+    kept.add_argument("setting", metavar="N", nargs="?", type=int, help="its number in the table; left out: the winner")
+    kept.set_defaults(run=keep)
+    compared = parsers.add_parser(
+        "compare-methods", parents=[common], help="train every method on your data and print one table"
+    )
+    compared.add_argument("data", help="a data file, a Hub id or sample")
+    compared.add_argument("--methods", metavar="A,B", help=f"only these of: {','.join(METHODS)}")
+    compared.add_argument("--ranks", metavar="4,8,16", help="compare LoRA of several ranks instead of methods")
+    _add_order(compared, "change every order: --set training.batch_size=2")
+    compared.add_argument("--epochs", type=float, default=1, help="passes over the data for each (1)")
+    compared.add_argument(
+        "--save",
+        metavar="FILE",
+        type=Path,
+        help="also write the table as JSON; rows already there are kept and not measured again",
+    )
+    compared.set_defaults(run=compare, show=lambda rows: show_table(rows, COMPARED))
+
+
+def _add_order(parser: argparse.ArgumentParser, about: str) -> None:
+    parser.add_argument("--model", default="starter", help="the base model (starter)")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings", help=about)
+
+
+# -- race and keep
+
+
+def race_settings(args: argparse.Namespace) -> list[dict[str, Any]] | dict[str, Any]:
+    """The table, the best first, each row with its order; with --detach {run, state}."""
+    common, settings = race.variants(args.settings)
+    base = _base(args, common)
+    order = race.order(base, settings or race.default_settings(base), halving=not args.all, keep=args.keep)
+    rows, _ = statistics(base)
+    answer = submit_and_follow(lambda: race.start(order, rows), args.detach)
+    return answer if args.detach or "eval_loss" not in answer else answered(run.find(answer["run"]))
+
+
+def _base(args: argparse.Namespace, settings: list[str]) -> RunConfig:
+    """The order that all settings change: that of a YAML file, or DATA with a tenth held out."""
+    if args.data.endswith((".yaml", ".yml")):
+        return config.load(args.data, settings)
+    plain = {"model": args.model, "data": {"train": args.data, "eval": 0.1}}
+    return config.parse(yaml.safe_dump(plain), settings, where="race")
+
+
+def answered(one: run.Run) -> list[dict[str, Any]]:
+    """The table of a race: each row with its run and its order as a plain object."""
+    made = race.orders(one.config)
+    return [
+        {"run": one.id, **row, "order": yaml.safe_load(made[row["contestant"] - 1].to_yaml())}
+        for row in race.table(one)
+    ]
+
+
+def keep(args: argparse.Namespace) -> dict[str, Any]:
+    """{run, state} of the ordinary run."""
+    kept = race.keep(run.find(args.name), args.setting)
+    return {"run": kept.id, "state": kept.state()}
+
+
+# -- compare-methods
+
+
+def compare(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """A race in which nobody is stopped; the table as a list of rows, in the order asked for."""
+    plain = {"model": args.model, "data": {"train": args.data, "eval": 0.1}, "training": {"epochs": args.epochs}}
+    base = config.parse(yaml.safe_dump(plain), args.settings, where="compare-methods")
+    settings = _compared(args)
+    made = race.orders(race.order(base, settings, halving=False))
+    known = json.loads(args.save.read_text()) if args.save and args.save.is_file() else []
+    missing = [number for number, order in enumerate(made) if not _find(known, order)]
+    table = list(known)
+    if missing:
+        order = race.order(base, [settings[number] for number in missing], halving=False)
+        answer = submit_and_follow(lambda: race.start(order, statistics(base)[0]), detach=False)
+        one = run.find(answer["run"])
+        rows = sorted(race.table(one), key=lambda row: row["contestant"])
+        table += [_row(made[number], row, one.id) for number, row in zip(missing, rows, strict=True)]
+    if args.save:
+        args.save.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(args.save, json.dumps([row for row in table if row["state"] == "finished"], indent=1) + "\n")
+    table = [row for order in made if (row := _find(table, order))]
+    if any(row["state"] != "finished" for row in table):
+        raise Failed(table)
+    return table
+
+
+def _compared(args: argparse.Namespace) -> list[tuple[str, ...]]:
+    """One contestant a method or rank."""
+    if not args.ranks:
+        return [(f"method.name={name.strip()}",) for name in (args.methods.split(",") if args.methods else METHODS)]
+    try:
+        return [("method.name=lora", f"method.rank={int(rank)}") for rank in args.ranks.split(",")]
+    except ValueError:
+        raise OrderError(
+            f"--ranks {args.ranks!r} is no list of whole numbers.", "Write --ranks 4,8,16,32,64.", "--ranks"
+        ) from None
+
+
+def _asked(order: RunConfig) -> dict[str, Any]:
+    """What a row was measured on: a saved one is taken again only for the very same order."""
+    plain = order.model_dump(mode="json", exclude_unset=True)
+    return {
+        "method": order.method.model_dump(mode="json"),
+        "model": order.model.source,
+        "data": order.data.train,
+        "training": plain["training"],
+    }
+
+
+def _find(table: list[dict[str, Any]], order: RunConfig) -> dict[str, Any] | None:
+    asked = _asked(order)
+    return next((row for row in table if all(row.get(key) == value for key, value in asked.items())), None)
+
+
+def _row(order: RunConfig, row: dict[str, Any], race_id: str) -> dict[str, Any]:
+    """A race's row under the name of its method, with what was asked. Memory: estimated, for this method alone."""
+    method = order.method
+    label = f"{method.label} {method.rank}" if getattr(method, "rank", None) else method.label
+    return {**row, **_asked(order), "label": label, "run": race_id, "seconds": row["train_seconds"]}
+
+
+# -- the table
+
+
+def show_table(table: list[dict[str, Any]] | dict[str, Any], columns: tuple[tuple[str, str], ...]) -> None:
+    """The rows in columns, as wide as they need."""
+    if isinstance(table, dict):
+        print(f"run: {table['run']}\nstate: {table['state']}")
+        return
+    lines = [[title for _, title in columns], *([_cell(key, row.get(key)) for key, _ in columns] for row in table)]
+    widths = [max(len(line[place]) for line in lines) for place in range(len(columns))]
+    left = {place for place, (key, _) in enumerate(columns) if key in ("label", "state")}
+    for line in lines:
+        print(
+            "  ".join(
+                cell.ljust(width) if place in left else cell.rjust(width)
+                for place, (cell, width) in enumerate(zip(line, widths, strict=True))
+            )
+        )
+    if table and table[0].get("place") == 1 and columns is COLUMNS:
+        print(f"best: {table[0]['label']}; go on with it: python -m studio keep {table[0]['run']}", file=sys.stderr)
+
+
+def _cell(key: str, value: Any) -> str:
+    if value is None:
+        return "-"
+    if key == "estimated_memory":
+        return f"{value / 2**20:,.0f} MiB"
+    if key == "share":
+        return f"{value:.3g} %"
+    if key == "trainable":
+        return f"{value:,}"
+    return f"{value:.3f}" if key.startswith("eval") else f"{value:.1f}" if isinstance(value, float) else str(value)

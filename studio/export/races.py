@@ -1,0 +1,73 @@
+"""A race's or a plan's part of the report: the table of all settings, or the verdict with its curve."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from typing import Any
+
+from studio import plan, race
+from studio.run import Run
+
+HEAD = (
+    "place",
+    "setting",
+    "held-out loss before",
+    "held-out loss",
+    "trained parameters",
+    "of the model",
+    "memory alone (estimated)",
+    "training seconds",
+    "steps",
+    "state",
+)
+
+
+def section(run: Run) -> str:
+    """HTML; everything from data, names or a model is escaped."""
+    found = plan.answer(run)
+    if found:
+        points = [
+            (point["rows"], f"{point['loss']:.4f}", f"{point['low']:.4f} to {point['high']:.4f}")
+            for point in found["curve"]
+        ]
+        return (
+            f"<h2>Verdict</h2><p><b>{html.escape(found['sentence'])}</b></p>"
+            + _table(("rows", "held-out loss", "95 % band"), points)
+            + f"<p>The base as it is: {found['base_loss']:.4f}"
+            + (f"; with examples in its prompt: {found['few_shot_loss']:.4f}" if found["few_shot_loss"] else "")
+            + ".</p>"
+        )
+    return "<h2>Race of settings</h2>" + _table(HEAD, [_cells(row) for row in race.table(run)])
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    memory, share = row["estimated_memory"], row["share"]
+    return [
+        _known(row["place"]),
+        row["label"],
+        _loss(row["eval_loss_before"]),
+        _loss(row["eval_loss"]),
+        f"{row['trainable']:,}" if row["trainable"] else "–",
+        f"{share:.3g} %" if share else "–",
+        f"{memory / 1e9:.2f} GB" if memory else "–",
+        _known(row["train_seconds"]),
+        f"{row['step']} of {_known(row['steps'])}",
+        row["cause"] or row["state"],
+    ]
+
+
+def _loss(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"
+
+
+def _known(value: Any) -> str:
+    return "–" if value is None else str(value)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    lines = ["".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) for row in rows]
+    return (
+        f"<table><tr>{''.join(f'<th>{name}</th>' for name in head)}</tr>"
+        f"{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
+    )

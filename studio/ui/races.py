@@ -1,0 +1,110 @@
+"""Races and plans on the page: start one, watch it, go on with a setting. The core is studio/race.py and plan.py."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+from starlette.responses import Response
+
+from studio import config, plan, preflight, queue, race
+from studio.config import RunConfig
+from studio.errors import OrderError, StudioError
+from studio.run import Run
+from studio.runs import compare
+from studio.ui import guard, live, measure, rights, space
+from studio.ui.who import VISITOR, WATCHER
+
+MAX_TEXT_CHARS = 200_000  # characters of an order
+MOST_POINTS = 200  # of a setting's training curve
+
+
+@rights.job(waits=True)
+def start_race(order: str, settings: list[str], halving: bool = True) -> dict[str, Any]:
+    """Race settings of an order in YAML: settings as `--set` takes them, ["method.rank=8,16"]. Returns {run, state}."""
+    base = _ordered(order)
+    if not isinstance(settings, list) or not all(isinstance(one, str) and len(one) < 2000 for one in settings):
+        raise OrderError("These are no settings.", "Give a list such as method.rank=8,16.", "settings")
+    common, varied = race.variants(settings)
+    if common:
+        raise OrderError(f"{common[0]} has one value.", "Give several, or write it into the order.", "settings")
+    if not base.data.eval:
+        base = base.with_changes(data={"eval": 0.1})
+    made = race.order(base, varied or race.default_settings(base), halving=halving is True)
+    return _answer(race.start(made, measure.rows_of(base)))
+
+
+@rights.job(waits=True)
+def start_plan(order: str, minutes: float = 10) -> dict[str, Any]:
+    """Look whether an order's data would help, in so many minutes (studio/plan.py). Returns {run, state}."""
+    base = _ordered(order)
+    if not isinstance(minutes, int | float):
+        raise OrderError("The minutes are no number.", "Give a number from 1 to 1440.", "minutes")
+    preflight.check(base)
+    rows = measure.rows_of(base)
+    figures = rows and {
+        "rows": rows.rows,
+        "tokens": rows.tokens,
+        "trained": rows.label_tokens,
+        "max": rows.longest,
+        "eval_rows": rows.eval_rows,
+    }
+    return _answer(plan.start(plan.order(base, float(minutes), measure.facts_of(base), figures), figures))
+
+
+@rights.job()
+def keep_setting(name: str, setting: int | None = None) -> dict[str, Any]:
+    """Let a setting of a race that is over go on as an ordinary run; the winner by default. Returns {run, state}."""
+    if setting is not None and (not isinstance(setting, int) or isinstance(setting, bool)):
+        raise OrderError("The setting is no number.", "Give its number in the table.", "setting")
+    return _answer(race.keep(live.get_run(str(name)), setting))
+
+
+def _ordered(order: Any) -> RunConfig:
+    """An order from outside, with all its paths allowed. Raises OrderError."""
+    if not isinstance(order, str) or not order.strip() or len(order) > MAX_TEXT_CHARS or "\0" in order:
+        raise OrderError(f"order should be text, at most {MAX_TEXT_CHARS} characters.", "", "order")
+    made = config.parse(order)
+    guard.allow(made)
+    if made.race or made.combine:
+        raise OrderError("This order is a race or a combination already.", "Give the order of one run.", "race")
+    if reason := space.blocked_reason(space.space()):
+        raise OrderError("Nothing can be trained here.", reason, "device")
+    return made
+
+
+def _answer(run: Run) -> dict[str, Any]:
+    queue.advance()
+    live.listing.invalidate()
+    return {"run": run.id, "state": run.state()}
+
+
+@rights.read(WATCHER, VISITOR, waits=True)
+def standing(ask: dict[str, Any]) -> Response:
+    """A race's table with each setting's order and curves: {rows: [{…, order, curves}], plan}; plan: what a look found.
+
+    {error} where the race cannot be read.
+    """
+    try:
+        run = live.get_run(str(ask.get("id", "")))
+        orders, rows = race.orders(run.config), race.table(run)
+    except StudioError as error:
+        return live.json_response({"rows": [], "plan": None, "error": error.message})
+    for row in rows:
+        row["order"] = yaml.safe_load(orders[row["contestant"] - 1].to_yaml())
+        row["order"].pop("name", None)
+        row["curves"] = _curves(race.contestant(run, row["contestant"]))
+    return live.json_response({"rows": rows, "plan": plan.answer(run)})
+
+
+def _curves(part: Run) -> dict[str, list[list[float]]]:
+    """{train, eval}: [[step, loss]…] of a setting, its training losses thinned."""
+    lines = compare.curves(part.events())
+    made = {}
+    for name, line in lines.items():
+        points = [[step, loss] for step, loss in zip(line["step"], line["loss"], strict=True) if loss is not None]
+        made[name] = points[:: max(1, -(-len(points) // MOST_POINTS))]
+    return made
+
+
+READS = (standing,)

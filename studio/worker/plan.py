@@ -1,0 +1,193 @@
+"""python -m studio.worker.plan RUN-FOLDER: short runs on shares of the rows, against examples in the base's prompt."""
+
+from __future__ import annotations
+
+import copy
+import os
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from studio import data, plan, queue
+from studio.contest import FOLDER
+from studio.data.mixing import shuffled
+from studio.errors import StudioError
+from studio.run import Run
+from studio.worker.batches import Row, collate, count_target_tokens
+from studio.worker.loss import loss
+from studio.worker.race import Contestant, RaceRun
+from studio.worker.report import Report
+from studio.worker.trainer import BOOKKEEPING
+
+LONGEST = 2048  # tokens of a prompt with examples, where the model reads so many
+TRIED = 200  # training rows that examples are drawn from
+Conversation = dict[str, Any]
+
+
+def main(run: Run) -> int:
+    """Exit code 0: the end event says finished or stopped; 1: it says failed, and why."""
+    report = Report(run, int(os.environ.get("STUDIO_ATTEMPT", 1)))
+    return report.run_to_exit_code(lambda: PlanRun(run, report).run_race())
+
+
+class PlanRun(RaceRun):
+    """A race over shares of the rows that also measures the held-out answers row by row."""
+
+    def __init__(self, run: Run, report: Report):
+        super().__init__(run, report)
+        self.turns = plan.TURNS
+        self.deadline = time.monotonic() + 60 * self.contest.plan.minutes
+        self.best: dict[int, plan.Losses] = {}  # of each contestant's turns
+        self.base: dict[str, plan.Losses | None] = {}
+        self.swapped_tuned: plan.Losses | None = None
+        self.held_out: list[Conversation] = []
+        self.swapped: list[Conversation] | None = None
+
+    def prepare(self) -> None:
+        """A look that was cut off begins anew: what it measured row by row is gone."""
+        shutil.rmtree(self.run.folder / FOLDER, ignore_errors=True)
+        super().prepare()
+
+    def is_time_over(self) -> bool:
+        return time.monotonic() > self.deadline
+
+    def group_begins(self, base: Any, group: list[Contestant]) -> None:
+        """Measure the untouched base, without and with examples."""
+        if self.base:
+            return
+        full = self.contestants[-1]
+        self.held_out = data.held_out(full.config.data, full.encoder, full.config.training.seed)
+        if not self.held_out:
+            raise StudioError("No row is held out to measure on.", "Give more rows, or data.eval.", "data.eval")
+        self.swapped = swapped_answers(self.held_out)
+        self.report.phase("evaluating", detail="the base")
+        shots = self._examples(full)
+        for name, rows in (("zero", self.held_out), ("few", self.held_out if shots else None)):
+            self.base[name] = self._losses(base, full, rows, shots if name == "few" else [])
+        better = shots if self.base["few"] and self.base["few"].mean < self.base["zero"].mean else []
+        self.base["swapped"] = self._losses(base, full, self.swapped, better)
+
+    def rows_of(self, one: Contestant) -> data.Prepared:
+        """Without held-out rows: those are measured one by one in turn_ended."""
+        return replace(one.rows, eval=())
+
+    def turn_ended(self, one: Contestant, step: int) -> None:
+        """Measure the held-out answers; the best of a run's turns counts, as early stopping would take it."""
+        if self.stopping:
+            return
+        self.report.phase("evaluating", detail=one.row["label"])
+        losses = self._losses(one.tuned, one, self.held_out)
+        if one.number not in self.best:
+            one.run.append("eval", step=0, loss=self.base["zero"].mean, attempt=self.report.attempt)
+        one.run.append("eval", step=step, loss=losses.mean, attempt=self.report.attempt)
+        if one.number not in self.best or losses.mean < self.best[one.number].mean:
+            self.best[one.number] = losses
+            if one is self.contestants[-1]:
+                self.swapped_tuned = self._losses(one.tuned, one, self.swapped)
+
+    def _examples(self, one: Contestant) -> list[Conversation]:
+        """Training rows with question and answer, as many as ordered; fewer where the prompts would be too long."""
+        order = one.config.data
+        rows = data.trained_on(order, one.config.training.seed, TRIED)
+        rows = [rows[number] for number in shuffled(len(rows), one.config.training.seed, 0)]
+        shots = [row for row in rows if _is_answered(row)][: self.contest.plan.shots]
+        if not all(_is_answered(row) for row in self.held_out):
+            return []
+        limit = min(LONGEST, one.encoder.context_length or LONGEST)
+        while shots and max(len(row["input_ids"]) for row in self._encoded(one, self.held_out, shots)) > limit:
+            shots = shots[:-1]
+        return shots
+
+    def _encoded(self, one: Contestant, rows: Sequence[Conversation], shots: Sequence[Conversation] = ()) -> list[Row]:
+        """Rows in tokens, of which only the last answer counts; plain texts whole."""
+        encoder = copy.copy(one.encoder)
+        if all(_is_answered(row) for row in rows):
+            encoder.train_on = "last"
+        if shots:
+            encoder.max_length = None
+            rows = [with_examples(row, shots) for row in rows]
+        return [{"input_ids": row.ids, "labels": row.labels} for row in encoder.encode_batch(rows)]
+
+    def _losses(
+        self, model: Any, one: Contestant, rows: Sequence[Conversation] | None, shots: Sequence[Conversation] = ()
+    ) -> plan.Losses | None:
+        if rows is None:
+            return None
+        resolved, device = one.resolved, next(model.parameters()).device
+        dtype, sums, counts = getattr(torch, resolved.dtype), [], []
+        autocast = torch.autocast(device.type, dtype, enabled=resolved.autocast is not None)
+        training = model.training
+        model.eval()
+        for row in self._encoded(one, rows, shots):
+            if self.run.stop_request():
+                self.stopping = self.run.stop_request()
+            batch = collate([row], resolved.packed)
+            inputs = {
+                key: value.to(device) if isinstance(value, torch.Tensor) else value
+                for key, value in batch.items()
+                if key not in BOOKKEEPING
+            }
+            with torch.no_grad(), autocast:
+                sums.append(float(loss(model, inputs, resolved.loss, dtype)))
+            counts.append(max(1, count_target_tokens(row)))
+        model.train(training)
+        return plan.Losses(np.array(sums), np.array(counts, float))
+
+    def ending(self) -> dict[str, Any]:
+        """The answer for the end event; the runs become ordinary ones of the history."""
+        measured = [one for one in self.contestants if one.number in self.best]
+        found = None
+        if self.stopping is None and len(measured) < len(self.contestants):
+            failed = next((one.row["cause"] for one in self.contestants if one.row["cause"]), None)
+            raise StudioError(failed or "The time was over before every run had begun.", "Give it more minutes.")
+        if self.stopping is None:
+            batch = measured[0].resolved.effective
+            curve = [
+                plan.Point(min(len(one.rows.train), one.row["step"] * batch), self.best[one.number]) for one in measured
+            ]
+            found = plan.conclude(
+                plan.Figures(self.base["zero"], self.base["few"], curve, self.base["swapped"], self.swapped_tuned)
+            )
+        runs = []
+        for one in self.contestants if self.stopping != "discard" else ():
+            if one.row["step"]:
+                runs.append(queue.adopt(one.config, one.run.folder).id)
+        shutil.rmtree(self.run.folder / FOLDER, ignore_errors=True)
+        return {"plan": {**found, "runs": runs} if found else None, "runs": runs}
+
+
+def with_examples(row: Conversation, shots: Sequence[Conversation]) -> Conversation:
+    """A conversation with those of others before it, behind its own system message."""
+    messages = row["messages"]
+    system = [message for message in messages[:1] if message["role"] == "system"]
+    turns = [message for shot in shots for message in shot["messages"] if message["role"] != "system"]
+    return {**row, "messages": [*system, *turns, *messages[len(system) :]]}
+
+
+def swapped_answers(rows: Sequence[Conversation]) -> list[Conversation] | None:
+    """The rows with the last answers of other rows; None where rows are plain texts, or too few answers differ."""
+    if not all(_is_answered(row) for row in rows):
+        return None
+    answers = [row["messages"][-1] for row in rows]
+    texts = [answer["content"] for answer in answers]
+    order = sorted(range(len(rows)), key=lambda number: (len(texts[number]), texts[number]))
+    others = dict(zip(order, order[1:] + order[:1], strict=True))  # of a like length, so that lengths tell nothing
+    if sum(texts[number] != texts[other] for number, other in others.items()) < len(rows) / 2:
+        return None
+    return [{**row, "messages": [*row["messages"][:-1], answers[others[number]]]} for number, row in enumerate(rows)]
+
+
+def _is_answered(row: Conversation) -> bool:
+    messages = row.get("messages") or []
+    return len(messages) > 1 and messages[-1]["role"] == "assistant"
+
+
+if __name__ == "__main__":
+    sys.exit(main(Run(Path(sys.argv[1]))))

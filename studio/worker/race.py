@@ -1,0 +1,367 @@
+"""python -m studio.worker.race RUN-FOLDER: train several settings in turns over one frozen base. Read `run_race`.
+
+Every setting has a run's folder of its own inside the race's, and its turn is a piece of that run: it goes on from its
+checkpoint (weights, optimizer, schedule, random states, place in the data) and ends with the next one. So its steps are
+those of a run by itself, whatever else took turns meanwhile, and the winner can go on as one.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from studio import data, model, race
+from studio.base import shards, source
+from studio.config import RunConfig
+from studio.device import devices
+from studio.errors import StudioError
+from studio.estimate import grown
+from studio.events import latest
+from studio.home import write_atomic
+from studio.method import trained_weights
+from studio.resolve import resolve
+from studio.run import Run
+from studio.runs import checkpoints, sequence
+from studio.tokens import Encoder
+from studio.worker import loss_check, memory, probe, torch_devices, train
+from studio.worker.loaded import share_weights
+from studio.worker.memory import peak_memory
+from studio.worker.report import Report
+from studio.worker.turn import Contestant, TurnReport, forward_restored, step_of, training_seconds
+
+TURNS = 2  # turns between two rungs, so that all curves grow at once
+TURNS_OF_A_LONG_LEG = 4  # where nobody is stopped on the way
+NEVER = 10**9  # steps: a turn evaluates and saves at its end
+
+
+def main(run: Run) -> int:
+    """Exit code 0: the end event says finished or stopped; 1: it says failed, and why."""
+    report = Report(run, int(os.environ.get("STUDIO_ATTEMPT", 1)))
+    return report.run_to_exit_code(lambda: RaceRun(run, report).run_race())
+
+
+class RaceRun:
+    """A race from order to end event. Raises StudioError where no setting can be trained."""
+
+    def __init__(self, run: Run, report: Report):
+        self.run, self.report, self.contest = run, report, run.config.race
+        self.turns = TURNS if self.contest.halving else TURNS_OF_A_LONG_LEG
+        self.stopping: str | None = None
+        self.done: dict[int, int] = {}  # steps by contestant
+        self.folder = Path()
+        self.contestants: list[Contestant] = []
+
+    def run_race(self) -> None:
+        """Prepare all settings, race them group by group, tell the end."""
+        self.prepare()
+        shared = race.groups([one.config for one in self.contestants])
+        self._note_groups(shared)
+        entrants = 0
+        for numbers in shared:
+            group = [self.contestants[number] for number in numbers]
+            entrants += len(group)
+            if self.stopping is None:
+                self.race_group(group, entrants, alone=len(shared) == 1)
+        self.finish()
+
+    # -- before the first turn
+
+    def prepare(self) -> None:
+        """The base's folder, and each contestant with its data and resolved settings."""
+        config, device = self.run.config, devices()[0]
+        torch_devices.refuse_unusable(device)
+        self.report.phase("fetching model")
+        self.folder = source.fetch(config.model, report=lambda *progress: print(*progress, flush=True))
+        facts = model.facts(self.folder)
+        self.report.phase("reading data")
+        told = {row["contestant"]: row for row in race.table(self.run)}
+        prepared: dict[Any, tuple[Encoder, data.Prepared]] = {}
+        for number, (order, label) in enumerate(zip(race.orders(config), race.labels(self.contest), strict=True), 1):
+            order.method.refuse(facts, order.training, device)
+            key = (order.data.model_dump_json(), order.virtual_tokens)
+            if key not in prepared:
+                encoder = Encoder.from_order(order.data, self.folder, num_virtual_tokens=order.virtual_tokens)
+                prepared[key] = encoder, data.prepare(order.data, encoder, order.training.seed)
+            encoder, rows = prepared[key]
+            row = told.get(number) or race.new_row(number, order, label)
+            resolved = resolve(order, grown(facts, order), device, rows.statistics)
+            row |= {"steps": resolved.steps, "estimated_memory": resolved.estimated, "parameters": facts.parameters}
+            one = Contestant(number, self._begin(number, order), order, row, encoder, rows, resolved)
+            if row["state"] in ("waiting", "racing", "stopped"):
+                checkpoint = checkpoints.newest(one.run.checkpoints)
+                row["state"] = "racing" if checkpoint else "waiting"
+                self._read(one, step_of(checkpoint))
+            self.contestants.append(one)
+            self.done[number] = row["step"]
+        torch.set_num_threads(self.contestants[0].resolved.threads)
+        torch.set_flush_denormal(True)
+        self._emit_plan(facts)
+
+    def _begin(self, number: int, order: RunConfig) -> Run:
+        """The setting's folder, tidied where an earlier attempt was cut off."""
+        part = race.contestant(self.run, number)
+        if not race.begun(part.folder):
+            part.folder.mkdir(parents=True, exist_ok=True)
+            write_atomic(part.folder / "config.yaml", order.with_absolute_paths().to_yaml())
+        checkpoints.tidy(part.checkpoints)
+        sequence.begin(part.checkpoints, order)
+        return part
+
+    def _emit_plan(self, facts: model.ModelFacts) -> None:
+        first = self.contestants[0]
+        cost = race.price(self.run.config, facts, devices()[0], first.rows.statistics)
+        total = sum(one.resolved.steps for one in self.contestants)
+        self.report.emit(
+            "plan",
+            steps=max(1, round(total * self.contest.cost())),
+            epochs=first.config.training.epochs,
+            rows=len(first.rows.train),
+            eval_rows=len(first.rows.eval),
+            parameters=facts.parameters,
+            base_fingerprint=shards.fingerprint(self.folder),
+            estimated_memory=cost.total,
+            settings=[one.row["label"] for one in self.contestants],
+            rungs=self.contest.rungs(),
+            data=first.rows.record,
+        )
+
+    def _note_groups(self, shared: list[list[int]]) -> None:
+        """Say which settings have a base of their own and so run one after the other."""
+        for numbers in shared[1:]:
+            names = ", ".join(self.contestants[number].row["label"] for number in numbers)
+            for number in numbers:
+                self.contestants[number].row["shared"] = len(numbers) > 1
+            self.report.note(f"Trained after the others, over a base of its own: {names}.")
+        if len(shared[0]) == 1:
+            self.contestants[shared[0][0]].row["shared"] = False
+
+    # -- what a plan adds (worker/plan.py)
+
+    def is_time_over(self) -> bool:
+        """Whether the turns end at once."""
+        return False
+
+    def group_begins(self, base: Any, group: list[Contestant]) -> None:
+        """Called with a loaded base, before it is wrapped."""
+
+    def rows_of(self, one: Contestant) -> data.Prepared:
+        """What a setting is trained and measured on."""
+        return one.rows
+
+    def turn_ended(self, one: Contestant, step: int) -> None:
+        """Called after each turn, with the setting's model still here."""
+
+    def ending(self) -> dict[str, Any]:
+        """Fields of the end event."""
+        return {}
+
+    # -- a group: settings over one base
+
+    def race_group(self, group: list[Contestant], entrants: int, alone: bool) -> None:
+        """Load the base and let the group's settings take turns, rung by rung, until one is left or all are through.
+
+        entrants: settings of this group and those before. alone: there is no other group.
+        """
+        racing = [one for one in group if one.row["state"] not in (*race.STOPPED_STATES, "finished")]
+        if not racing:
+            return
+        base = self._load_base(racing)
+        self.group_begins(base, racing)
+        before = 0.0
+        for level, share in enumerate(self.contest.rungs()):
+            turns = self.turns if len(group) > 1 else 1
+            for turn in range(1, turns + 1):
+                upto = before + (share - before) * turn / turns
+                for one in [one for one in racing if one.row["state"] not in race.STOPPED_STATES]:
+                    self.stopping = self.stopping or self.run.stop_request()
+                    if self.stopping is None:
+                        self.turn(one, one.steps_at(upto), base, len(racing) > 1)
+            if self.stopping is not None:
+                break
+            self.judge(group, level, entrants)
+            racing = [one for one in racing if one.row["state"] not in race.STOPPED_STATES]
+            before = share
+            if not racing or (alone and self.contest.halving and len(racing) == 1):
+                break
+        for one in group:
+            one.tuned = None
+        del base
+        memory.empty_cache()
+
+    def _load_base(self, group: list[Contestant]) -> Any:
+        """The base for all of the group, in float32 where fp16 cannot hold this model's numbers."""
+        self.report.phase("loading model")
+        first = group[0]
+        base = train.load_base(first.config, first.resolved, self.folder)
+        device = next(base.parameters()).device
+        rows = first.rows.train.first(4)
+        if first.resolved.dtype == "float16" and not loss_check.is_finite(base, rows, torch.float16, device):
+            self.report.note("Computed in float32: this model's numbers go beyond what fp16 holds.", "warning")
+            for one in group:
+                one.resolved = one.resolved._replace(dtype="float32", autocast=None)
+            del base
+            memory.empty_cache()
+            base = train.load_base(first.config, first.resolved, self.folder)
+        return base
+
+    def _wrap(self, one: Contestant, base: Any, shared: bool) -> Any:
+        """The setting's model: modules of its own around the group's weights, with its own attention."""
+        if shared:
+            base = share_weights(base)
+            kernel = train.attention_kernel(one.config, one.resolved) or "sdpa"
+            if base.config._attn_implementation not in (kernel, "eager") and base._can_set_attn_implementation():
+                base.set_attn_implementation(kernel)
+        if base.config._attn_implementation == "eager":
+            one.resolved = one.resolved._replace(attention="eager")
+        return train.wrap_base(one.config, one.resolved, base)
+
+    def turn(self, one: Contestant, upto: int, base: Any, shared: bool) -> None:
+        """Train a setting up to a step, from its checkpoint. What fails ends this setting, not the race."""
+        trained = one.row["step"] >= one.resolved.steps
+        saved = (one.run.result / "manifest.json").is_file()  # else it was cut off between its last step and its result
+        if (one.row["step"] >= upto and (saved or not trained)) or self.is_time_over():
+            return
+        one.row["state"] = "racing"
+        report = TurnReport(self, one, upto)
+        report.emit("phase", name="starting")
+        try:
+            trainer = self._train(one, report, base, shared)
+        except StudioError as error:
+            one.row |= {"state": "failed", "cause": error.message, "train_seconds": training_seconds(one.run.events())}
+            report.emit("end", state="failed", cause=error.message, action=error.hint, reason=error.reason)
+            self.report.note(f"{one.row['label']}: {error.message}", "warning")
+            one.tuned = None
+        else:
+            self.stopping = report.stopping
+            self.turn_ended(one, trainer.state.global_step)
+            self._read(one, trainer.state.global_step)
+            if self.stopping is None and one.row["step"] >= one.resolved.steps:
+                train.save_result(one.run, one.config, trainer, one.encoder, self.folder, report)
+        memory.empty_cache()
+        self.tell()
+
+    def _train(self, one: Contestant, report: TurnReport, base: Any, shared: bool) -> Any:
+        """One turn: as train.train, from the wrapped model on."""
+        config, checkpoint = one.config, checkpoints.newest(one.run.checkpoints)
+        first = one.tuned is None
+        if first:
+            one.tuned = self._wrap(one, base, shared)
+        resolved = one.resolved._replace(eval_every=NEVER, save_every=NEVER) if shared else one.resolved
+        rows = self.rows_of(one)
+        trainer = train.make_trainer(one.run, config, resolved, one.tuned, rows, report, resumes=bool(checkpoint))
+        if first:
+            checked = loss_check.check_loss(trainer, one.resolved)
+            one.resolved = checked
+            one.row["trainable"] = sum(weight.numel() for weight in trained_weights(one.tuned).values())
+            one.row["share"] = round(100 * one.row["trainable"] / one.row["parameters"], 4)
+            report.emit(
+                "plan",
+                parameters=one.row["parameters"],
+                base_fingerprint=shards.fingerprint(self.folder),
+                **train.plan_fields(config, self.folder, one.resolved, one.tuned, one.rows),
+            )
+            if not checkpoint:
+                config.method.initialize(one.tuned, trainer.first_inputs)
+            if config.training.probe:
+                trainer.add_callback(probe.MemoryProbe(trainer))
+        report.phase("training", from_step=step_of(checkpoint))
+        with forward_restored(one.tuned):
+            trainer.train_from(checkpoint, one.resolved.steps)
+        return trainer
+
+    def _read(self, one: Contestant, step: int) -> None:
+        """What a turn has brought, from the setting's own events."""
+        events = one.run.events()
+        evals = [event for event in events if event["kind"] == "eval" and event["step"] <= step]
+        evals = [event for event in evals if event["loss"] is not None]
+        one.row |= {
+            "step": step,
+            "eval_loss_before": next((event["loss"] for event in evals if event["step"] == 0), None),
+            "eval_loss": evals[-1]["loss"] if evals else None,
+            "train_loss": latest(events, "step").get("loss"),
+            "train_seconds": training_seconds(events),
+        }
+        self.done[one.number] = step
+
+    def judge(self, group: list[Contestant], level: int, entrants: int) -> None:
+        """At a rung: the better half of all that have come so far goes on."""
+        for one in group:
+            if one.row["state"] == "racing" and len(one.row["losses"]) == level and one.row["eval_loss"] is not None:
+                one.row["losses"].append(one.row["eval_loss"])
+                if one.row["step"] >= one.resolved.steps:
+                    one.row["state"] = "finished"
+        pool = [one for one in self.contestants if len(one.row["losses"]) > level]
+        pool.sort(key=lambda one: one.row["losses"][level])
+        for place, one in enumerate(pool[self.contest.kept(level, entrants) :], self.contest.kept(level, entrants) + 1):
+            if one not in group or one.row["state"] != "racing":
+                continue
+            loss = one.row["losses"][level]
+            cause = (
+                f"Stopped at step {one.row['step']}: its held-out loss {loss:.4f} was number {place} of {len(pool)}."
+            )
+            one.row |= {"state": "out", "cause": cause}
+            one.run.append("end", state="stopped", cause=cause, attempt=self.report.attempt)
+            one.tuned = None
+        memory.empty_cache()
+        self.tell()
+
+    # -- what the race's own folder says
+
+    def count(self, one: Contestant, step: dict[str, Any]) -> None:
+        """A setting's step as one of the race's."""
+        self.done[one.number] = step["step"]
+        self.report.emit("step", **{**step, "step": sum(self.done.values()), "contestant": one.number})
+
+    def tell(self) -> None:
+        """The standing, as an evaluation of the race: the table, and the best held-out loss."""
+        rows = [one.row for one in self.contestants]
+        race.rank(rows)
+        best = next((row["eval_loss"] for row in rows if row["place"] == 1), None)
+        self.report.emit("eval", step=sum(self.done.values()), loss=best, table=rows)
+
+    def finish(self) -> None:
+        """Ends of the settings that are still racing, the winner's order, and the race's end event."""
+        rows = [one.row for one in self.contestants]
+        if all(row["state"] == "failed" for row in rows):
+            raise StudioError(f"Every setting failed. {rows[0]['label']}: {rows[0]['cause']}", "Change the order.")
+        race.rank(rows)
+        for one in self.contestants:
+            if one.row["state"] in ("racing", "waiting") and one.row["step"]:
+                won = self.stopping is None and self.contest.halving and one.row["place"] == 1
+                one.row["state"] = "won" if won else "stopped"
+                cause = f"{'Won' if won else 'Stopped with'} the race at step {one.row['step']}."
+                action = "Go on with it as an ordinary run."
+                one.run.append("end", state="stopped", cause=cause, action=action, attempt=self.report.attempt)
+            if self.stopping == "discard":
+                shutil.rmtree(one.run.checkpoints, ignore_errors=True)
+                shutil.rmtree(one.run.result, ignore_errors=True)
+        self.tell()
+        fields = self.ending()
+        if self.stopping is None and (order := race.winner_order(self.run)):
+            write_atomic(self.run.folder / "winner.yaml", order)
+        if self.stopping is None and self.contest.keep:
+            kept = race.keep_part(self.run, rows)
+            self.report.note(f"The winner goes on as the run {kept.id}.", run=kept.id)
+        self.report.emit(
+            "end",
+            state="finished" if self.stopping is None else "stopped",
+            cause=None if self.stopping is None else STOPPED[self.stopping == "discard"],
+            peak_memory=peak_memory(),
+            step=sum(self.done.values()),
+            **fields,
+        )
+
+
+STOPPED = {
+    False: "Stopped as asked; what each setting has learnt so far is kept.",
+    True: "Stopped and discarded as asked.",
+}
+
+
+if __name__ == "__main__":
+    sys.exit(main(Run(Path(sys.argv[1]))))

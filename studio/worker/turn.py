@@ -1,0 +1,103 @@
+"""A setting's turn in a race (worker/race.py): what it trains with, its report, and what is put back after it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from studio import data
+from studio.config import RunConfig
+from studio.events import seconds
+from studio.resolve import Resolved
+from studio.run import Run
+from studio.tokens import Encoder
+from studio.worker.report import Report
+
+
+class Race(Protocol):
+    """What a turn needs of its race."""
+
+    run: Run
+    report: Report
+
+    def count(self, one: Contestant, step: dict[str, Any]) -> None: ...
+
+    def is_time_over(self) -> bool: ...
+
+
+@dataclass
+class Contestant:
+    """One setting: its run's folder, its order and row of the table, and what training it needs."""
+
+    number: int
+    run: Run
+    config: RunConfig
+    row: dict[str, Any]
+    encoder: Encoder
+    rows: data.Prepared
+    resolved: Resolved
+    tuned: Any = None
+
+    def steps_at(self, share: float) -> int:
+        return max(1, math.ceil(self.resolved.steps * share))
+
+
+class TurnReport(Report):
+    """The report of one turn: events go into the setting's folder, steps and phases into the race's too; a stop is
+    asked for in the race's folder. upto: the step at which the turn ends, with an evaluation and a checkpoint.
+    """
+
+    def __init__(self, race_run: Race, contestant: Contestant, upto: int):
+        super().__init__(contestant.run, race_run.report.attempt)
+        self.race_run, self.contestant, self.upto = race_run, contestant, upto
+        self.precision = contestant.resolved.dtype
+
+    def emit(self, kind: str, **fields: Any) -> None:
+        super().emit(kind, **fields)
+        if kind == "step":
+            self.race_run.count(self.contestant, fields)
+        if kind == "phase" and fields["name"] != "starting":
+            self.race_run.report.emit("phase", name=fields["name"], detail=self.contestant.row["label"])
+
+    def stop_request(self) -> str | None:
+        return self.race_run.run.stop_request()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **more: Any) -> Any:
+        control = super().on_step_end(args, state, control, **more)
+        if self.stopping is None and (state.global_step >= self.upto or self.race_run.is_time_over()):
+            control.should_training_stop = control.should_save = True
+            control.should_evaluate = self.trainer.eval_dataset is not None
+        return control
+
+
+@contextmanager
+def forward_restored(model: Any) -> Iterator[None]:
+    """Take off what accelerate puts around a model's forward: each turn has an accelerator of its own."""
+    before = vars(model).get("forward")
+    try:
+        yield
+    finally:
+        vars(model).pop("forward", None)
+        if before is not None:
+            model.forward = before
+
+
+def step_of(checkpoint: Path | None) -> int:
+    return int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
+
+
+def training_seconds(events: list[dict[str, Any]]) -> float:
+    """Seconds in the phase training, over all turns."""
+    total, began = 0.0, None
+    for event in events:
+        if began is not None and event.get("name") != "starting":  # between two turns others train
+            total += seconds(began, event)
+        if event["kind"] == "phase":
+            began = event if event["name"] == "training" else None
+        elif began is not None:
+            began = None if event["kind"] == "end" else event
+    return round(total, 2)
