@@ -229,6 +229,12 @@ def check(config: RunConfig, rows: RowStatistics | Mapping[str, int] | None = No
         )
     for one in orders(config):
         preflight.check(one)
+        if one.training.keep_general and not one.method.adapter:
+            raise OrderError(
+                "In a race the brake on forgetting works for adapters only: between two turns the base is gone.",
+                "Set training.keep_general to 0, or leave full out.",
+                "training.keep_general",
+            )
     folder = source.check(config.model)
     if folder is None:
         return None

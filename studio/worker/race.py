@@ -28,7 +28,7 @@ from studio.resolve import resolve
 from studio.run import Run
 from studio.runs import checkpoints, sequence
 from studio.tokens import Encoder
-from studio.worker import loss_check, memory, probe, torch_devices, train
+from studio.worker import keep_general, loss_check, memory, probe, torch_devices, train
 from studio.worker.loaded import share_weights
 from studio.worker.memory import peak_memory
 from studio.worker.report import Report
@@ -269,6 +269,8 @@ class RaceRun:
                 config.method.initialize(one.tuned, trainer.first_inputs)
             if config.training.probe:
                 trainer.add_callback(probe.MemoryProbe(trainer))
+        brake = config.training.keep_general, config.training.keep_general_by
+        trainer.brake = keep_general.start(trainer, one.encoder, *brake)
         report.phase("training", from_step=step_of(checkpoint))
         with forward_restored(one.tuned):
             trainer.train_from(checkpoint, one.resolved.steps)
