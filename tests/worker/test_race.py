@@ -19,7 +19,7 @@ from studio.worker import train
 
 BASE: dict[str, Any] = {
     "data": {"eval": 0.2},
-    "training": {"max_steps": 8, "batch_size": 4, "accumulation": 1, "threads": 1},
+    "training": {"max_steps": 8, "batch_size": 4, "accumulation": 1, "threads": 1, "forgetting": False, "samples": 0},
 }
 METHODS = [
     ("method.name=lora", "method.rank=4"),
