@@ -27,8 +27,9 @@ from studio.evaluation.order import AUTO, EvaluationOrder
 from studio.evaluation.questions import question, spread
 from studio.evaluation.task import Task, detect
 from studio.export import proof
+from studio.general.verdict import advice
 from studio.home import PROJECT, subfolder, write_atomic
-from studio.run import Run
+from studio.run import Run, summary
 from studio.runs import claim, evaluations
 from studio.talk import chat, reference
 from studio.tokens import Encoder
@@ -161,6 +162,7 @@ def _worker_order(
         "questions": [{key: entry[key] for key in ("row", "messages", "tools")} for entry in asked],
         "encoding": {key: getattr(config.data, key) for key in ENCODING},
         "overlap": config.data.overlap,
+        "measure_forgetting": not (summary(run)["forgetting"] or {}).get("final") and name == run.id,
         "prompt_tokens": longest,
         "max_new_tokens": _longest_answer(asked, encoder) if order.max_new_tokens == AUTO else order.max_new_tokens,
     }
@@ -240,6 +242,8 @@ class _Job:
                 self.doing = event["doing"]
             case "loss":
                 self.losses.setdefault(event["side"], {})[event["row"]] = event
+            case "forgetting":
+                self._forgotten({key: value for key, value in event.items() if key != "kind"})
             case "answer":
                 self.answered += 1
                 self._pair(event)
@@ -248,6 +252,12 @@ class _Job:
             case "error":
                 self.error = event
         self._tell(event["kind"] == "doing")
+
+    def _forgotten(self, found: dict[str, Any]) -> None:
+        """Write what a training too short to measure it by itself has forgotten into the run's events."""
+        config = self.run.config
+        steps = advice(found["verdict"], not config.method.adapter, config.training.keep_general)
+        self.run.append("forgetting", step=summary(self.run)["step"], final=True, advice=steps, **found)
 
     def _pair(self, event: dict[str, Any]) -> None:
         """Take one answer; with the other side's it makes a line of the table."""

@@ -7,8 +7,10 @@ from collections import Counter
 
 import pytest
 
-from studio import general
+from studio import cards, config, estimate, general
 from studio.general import verdict
+from studio.memory import tables
+from studio.memory.studio_loop import RowStatistics
 
 
 def test_two_hundred_items_half_of_them_chinese() -> None:
@@ -76,3 +78,19 @@ def test_the_verdict_is_that_of_the_worse_figure() -> None:
     assert verdict.judge(0.0, verdict.BAD_KL + 0.01) == "badly"
     assert verdict.advice("kept", True, 0) == []
     assert "keep_general" in verdict.advice("badly", True, 0)[0]
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_the_brake_is_in_the_estimate(method: str) -> None:
+    """In time by its tokens; in memory where its batch is the largest of a step."""
+    facts, device = tables.facts_of("Qwen/Qwen2.5-1.5B-Instruct"), cards.device("NVIDIA A10G")
+    order = config.build({"data": {"train": "rows.json"}, "method": method, "training": {"batch_size": 1}})
+    rows = RowStatistics(200, 6000, 3000, 40)
+    plain, braked = (
+        estimate.estimate(facts, order.with_changes(training={"keep_general": strength}), device, rows)
+        for strength in (0, 1)
+    )
+    assert braked.total >= plain.total
+    assert braked.total > plain.total or method == "full", "its peak is that of the optimizer here"
+    assert braked.seconds is not None
+    assert braked.seconds > (plain.seconds or 0)

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from studio import cards
+from studio import cards, general
 from studio.config import RunConfig
 from studio.device import Device
 from studio.home import subfolder
@@ -119,7 +119,8 @@ def pace(facts: ModelFacts, config: RunConfig, rows: RowStatistics, loop: Traini
     each *= (
         padded_width(int(rows.mean + config.method.footprint(facts).virtual)) / rows.mean if loop.batch > 1 else 1.0
     )  # padded rows, not laid end to end
-    step = tokens * each / (speed.rate * devices) + beside
+    worked = tokens + (general.BRAKE_TOKENS * devices if training.keep_general else 0)
+    step = worked * each / (speed.rate * devices) + beside
     evaluations = (
         1 + (10 if training.eval_every == "auto" else steps // max(1, training.eval_every)) if rows.eval_rows else 0
     )
@@ -128,14 +129,16 @@ def pace(facts: ModelFacts, config: RunConfig, rows: RowStatistics, loop: Traini
     saves = 10 if training.save_every == "auto" else steps // max(1, training.save_every)
     saving = moving * KEPT / WRITE
     probe = loop.tokens * each / speed.rate + launched if training.probe else 0.0
+    measuring = general.SHARE * steps * step if general.is_measured(training.forgetting, steps * tokens) else 0.0
     around = (
         speed.start
+        + measuring
         + facts.parameters * loop.weight_itemsize / READ
         + probe
         + evaluations * evaluation
         + (saves + 1) * saving
     )
-    return Pace(around + steps * step, step, tokens / step, speed.source, tokens * each, beside, evaluation, saving)
+    return Pace(around + steps * step, step, tokens / step, speed.source, worked * each, beside, evaluation, saving)
 
 
 def kind(config: RunConfig) -> str:

@@ -123,6 +123,14 @@ def curve(events: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
+USUAL_TOKENS = 50  # of an item
+
+
+def is_measured(order: bool | str, training_tokens: float) -> bool:
+    """Whether a run will measure forgetting, as far as that is known before its tokenizer has seen the items."""
+    return order is True or order == "auto" and plan([USUAL_TOKENS] * FEWEST, training_tokens, 0) is not None
+
+
 def _affordable(lengths: Sequence[int], tokens: float, passes: int) -> int:
     """How many of the first items fit into so many tokens, gone through `passes` times."""
     for count, length in enumerate(lengths):

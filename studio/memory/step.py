@@ -48,6 +48,12 @@ def step(
     states: this process's part of them; whole: what of a split model it holds in one piece for a while.
 
     """
+    if loop.brake:  # a batch of its own beside the gradients of the data's, its logits kept for the way back
+        alone = loop._replace(brake=0)
+        brake = alone._replace(batch=1, length=loop.brake, longest_row=loop.brake, last_length=0, labels=None)
+        brake = brake._replace(head="full", accumulates=True, evaluates=False, samples=False)
+        walks = [step(architecture, one, footprint, states, whole) for one in (alone, brake)]
+        return max(walks, key=lambda walked: walked.peak)
     if loop.last_length:
         last = loop._replace(
             length=loop.last_length, labels=loop.labels and max(1, loop.labels * loop.last_length // loop.length)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from studio import auto
+from studio import auto, general
 from studio.config import RunConfig
 from studio.device import Device
 from studio.footprint import Footprint
@@ -94,6 +94,7 @@ def studio_loop(
         optimizer=auto.optimizer(config, device),
         input_grads=checkpointing and not tables and not narrow,
         world_size=ranks,
+        brake=general.BRAKE_TOKENS if training.keep_general else 0,
         evaluates=evaluates,
         samples=bool(training.sample_prompts) or evaluates and training.samples > 0,
     )

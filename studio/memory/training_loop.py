@@ -45,6 +45,7 @@ class TrainingLoop(NamedTuple):
     world_size: int = 1  # processes that share the run, a device each
     fsdp: bool = False  # the model is split over them
     evaluates: bool = False  # rows are held out
+    brake: int = 0  # tokens of the brake's batch at the end of a step (worker/keep_general.py)
     samples: bool = False  # sample prompts are answered meanwhile
     input_grads: bool = False  # the embeddings' output asks for a gradient (enable_input_require_grads)
 

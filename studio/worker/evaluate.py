@@ -1,8 +1,8 @@
 """python -m studio.worker.evaluate ORDER.json: base and tuned model on the same held-out rows, losses and answers.
 
-Prints a JSON object a line: {kind: doing, loss, answer, note}. Answers come from the chat's own continuous batching;
-an answer that has no room halves the batch and is begun again. Adapters answer beside their base, in turns of a few
-questions, so that what has been answered is always of both; full weights are loaded one after the other.
+Prints a JSON object a line: {kind: doing, loss, forgetting, answer, note}. Answers come from the chat's own continuous
+batching; an answer that has no room halves the batch and is begun again. Adapters answer beside their base, in turns of
+a few questions, so that what has been answered is always of both; full weights are loaded one after the other.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from studio.kernels import IGNORE_INDEX
 from studio.talk.reference import ModelReference, resolve
 from studio.tokens import Encoded, Encoder
 from studio.worker import memory
+from studio.worker.forgetting import AfterTraining
 from studio.worker.generate import Answer, Batch, Sampling
 from studio.worker.loaded import LoadedModel, LoadedModels
 from studio.worker.loss import has_plain_linear_head, loss
@@ -49,6 +50,8 @@ class Ended(NamedTuple):
 def main(order: dict[str, Any]) -> None:
     torch.set_num_threads(device.cores())
     references = {side: resolve(order[side]) for side in SIDES}
+    if order.get("measure_forgetting"):
+        order = {**order, "general": AfterTraining()}
     models = LoadedModels()
     if references["tuned"].standalone:
         for side in SIDES:
@@ -108,6 +111,10 @@ def _losses(loaded_model: LoadedModel, encoder: Encoder, side: str, order: dict[
             piece_loss, piece_tokens, piece_hits = row_loss(loaded_model.model, piece.ids, piece.labels)
             total, tokens, hits = total + piece_loss, tokens + piece_tokens, hits + piece_hits
         emit("loss", side=side, row=place, loss=total, tokens=tokens, correct=hits)
+    if general := order.get("general"):
+        emit("doing", doing=f"general questions to {side}")
+        if (found := general(side, loaded_model.model, encoder)) is not None:
+            emit("forgetting", **found)
 
 
 def pieces(encoder: Encoder, row: dict[str, Any], order: dict[str, Any]) -> list[Encoded]:

@@ -237,6 +237,33 @@ class Forgetting:
         return summarise(self.items[:count], figures)
 
 
+class AfterTraining:
+    """The whole general set asked of a base and then of what became of it, in a process that loads both.
+
+    Called with a side ("base" first, then "tuned"), its model and the encoder; returns the figures of the second.
+    """
+
+    def __init__(self) -> None:
+        self.base: dict[str, Target] = {}
+
+    def __call__(self, side: str, model: Any, encoder: Encoder) -> dict[str, Any] | None:
+        device = next(model.parameters()).device
+        rows = encode(encoder, general.measured())
+        if side == "base":
+            answers = ask_base(model, [row for _, row in rows], device)
+            self.base = {item.id: answer for (item, _), answer in zip(rows, answers, strict=True)}
+            return None
+        rows = [(item, row) for item, row in rows if self._is_of_same_tokens(item, row)]
+        if not rows:
+            return None
+        answers = [self.base[item.id] for item, _ in rows]
+        return summarise([item for item, _ in rows], compare(model, [row for _, row in rows], answers, device))
+
+    def _is_of_same_tokens(self, item: general.Item, row: Row) -> bool:
+        """A tuned model with tokens of its own may cut a text otherwise than its base."""
+        return item.id in self.base and len(self.base[item.id].loss) == len(targets_of(row))
+
+
 def start(trainer: Any, encoder: Encoder, resolved: Any, order: Any, statistics: dict[str, int]) -> Forgetting | None:
     """Ask the base, before the first step and before a checkpoint is loaded. None where the run does not measure.
 

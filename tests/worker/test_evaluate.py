@@ -76,6 +76,10 @@ def test_losses_and_answers_are_those_of_transformers(
         assert row["reference"].startswith("The number is")
     assert evaluations.results(tuned)["table"] == found["table"], "kept in the run's folder"
     assert evaluations.status(tuned)["state"] == "done"
+    forgotten = runs.summary(tuned)["forgetting"]  # the run was too short to measure it by itself
+    assert forgotten["final"]
+    assert forgotten["items"] == 200
+    assert forgotten["kl"] > 0
     assert runs.summary(tuned)["eval_accuracy"] == pytest.approx(events[-1]["accuracy"])
 
 
