@@ -32,6 +32,7 @@ _HOME = {
     "TemplateProblems": "lengths",
     "held_out": "preparing",
     "trained_on": "preparing",
+    "training_examples": "preparing",
 }
 __all__ = sorted(_HOME)
 

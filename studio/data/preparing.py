@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,10 @@ from studio.data.encoding import (
     Prepared,
     Report,
     SourceSplit,
+    batches,
     encode,
     encode_eval,
+    training_rows,
 )
 from studio.data.order import DataOrder
 from studio.data.reading import read
@@ -38,7 +41,7 @@ from studio.data.splitting import num_held_out, split
 from studio.errors import DataError, StudioError
 from studio.events import Lock
 from studio.home import subfolder
-from studio.tokens import Encoder
+from studio.tokens import Encoded, Encoder
 
 VERSION = 6  # of what is stored; raise it when ids or labels come out otherwise
 CHECKED_ROWS = 50  # rows that the template is checked with
@@ -99,6 +102,20 @@ def trained_on(order: DataOrder, seed: int = 42, count: int = 20) -> list[dict[s
     """Some of the conversations that a run of this order is trained on."""
     splits, _ = _split_sources(order, *_datasets(order), seed, PreparationRecord(seed))
     return [row for part in splits for row in part.train[:count]][:count]
+
+
+def training_examples(
+    order: DataOrder, encoder: Encoder, seed: int = 42
+) -> Iterator[tuple[Dataset, dict[str, Any], list[Encoded]]]:
+    """(data set, conversation, its encoded rows) of what a run of this order is trained on, each conversation once."""
+    record = PreparationRecord(seed, order.problems)
+    splits, _ = _split_sources(order, *_datasets(order), seed, record)
+    for part in splits:
+        for conversations, encoded in batches(part.train, encoder):
+            for conversation, result in zip(conversations, encoded, strict=True):
+                rows = training_rows(conversation, result, order, encoder, record, part.dataset.source)
+                if rows:
+                    yield part.dataset, conversation, rows
 
 
 def _datasets(order: DataOrder) -> tuple[list[Dataset], Dataset | None]:

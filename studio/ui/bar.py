@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gradio as gr
 
-from studio.ui import assets, doctor, evaluation, exports, live
+from studio.ui import assets, doctor, evaluation, exports, influence, live
 
 READS = (
     live.poll,
@@ -19,6 +19,7 @@ READS = (
     evaluation.evaluation,
     evaluation.evaluation_file,
     evaluation.leaders,
+    influence.influences,
 )
 
 

@@ -11,7 +11,7 @@ from studio.errors import RunError
 from studio.forecast import repair
 from studio.run import Run
 from studio.runs import goal, remote
-from studio.ui import assets, doctor, evaluation, exports, live, races, rights
+from studio.ui import assets, doctor, evaluation, exports, influence, live, races, rights
 
 LABELS = {"name": str, "note": str, "star": bool}
 MAX_NOTE_CHARS = 2000  # characters of a note
@@ -40,6 +40,9 @@ def build(page: gr.Blocks) -> None:
         races.start_race,
         races.start_plan,
         races.keep_setting,
+        influence.find_influence,
+        influence.stop_influence,
+        influence.train_without,
     ):
         rights.register(job)
 

@@ -100,7 +100,7 @@
             type: "button", job: "chat_keep", class: "icon",
             title: studio.say("Keep as a training row, as it is or corrected"),
             onclick: () => chat.keep(place, side, answer)
-          }, studio.say("Keep"))],
+          }, studio.say("Keep")), chat.taught(place, side)],
         again: make("button", { type: "button", class: "button", onclick: () => chat.retry(place) },
           answer.error?.where === "server" ? studio.say("Restart and ask again") : studio.say("Ask again"))
       };

@@ -224,6 +224,21 @@
       } catch (problem) { studio.tell(problem); }
       this.look();
     }
+    // The button that finds the rows behind an answer of a run with an adapter; null where there is none to ask.
+    taught(place, side) {
+      const turn = this.turns[place], voice = turn.sides[side];
+      const run = live.rows.find((row) => row.id === voice);
+      if (turn.hidden || !run || run.method === "full" || !turn.answers[side].text) return null;
+      const earlier = this.turns.slice(0, place).flatMap((one) => {
+        const own = one.answers[one.sides.indexOf(voice)];
+        return own?.text
+          ? [{ role: "user", content: one.prompt }, { role: "assistant", content: own.text }]
+          : [];
+      });
+      const system = this.knobs.system.value.trim();
+      if (system) earlier.unshift({ role: "system", content: system });
+      return studio.taughtButton(voice, [...earlier, { role: "user", content: turn.prompt }], turn.answers[side].text);
+    }
     async keep(place, side, answer) {
       const text = await studio.inquire({
         title: studio.say("Keep as a training row"),

@@ -275,11 +275,19 @@
           { n: studio.number(found.edits) })
         : studio.say("Edit the rows");
       edit.hidden = !studio.may("data_edit");
-      if (fine) { measured.refresh(); rows.refresh(found); }
+      if (fine) { measured.refresh(); rows.refresh(found); showWanted(); }
+    };
+    // A row that another tab points to.
+    const showWanted = () => {
+      if (studio.wantedRow == null || found?.error || found?.source !== studio.order.train()) return;
+      const row = studio.wantedRow;
+      studio.wantedRow = null;
+      go(row);
     };
     const watched = () => JSON.stringify([studio.order.value?.data, studio.order.value?.model]);
     const look = () => {
-      if (studio.tab() !== "data" || !studio.order.value || watched() === drawn) return;
+      if (studio.tab() !== "data" || !studio.order.value) return;
+      if (watched() === drawn) { if (found) showWanted(); return; }
       const anew = !drawn || JSON.parse(drawn)[0]?.train !== studio.order.value.data.train;
       drawn = watched();
       ask(anew);

@@ -71,6 +71,7 @@
             make("section", {}, make("h5", {}, named(step)),
               make("p", { class: "answer" },
                 now ? (step === first ? now.answer : studio.marked(before, now.answer)) : "–"),
+              now && step === steps.at(-1) && step !== first ? studio.taughtButton(id, prompt, now.answer) : null,
               now?.cut
                 ? make("p", { class: "quiet small" }, studio.say("Cut short: samples may take 3 % of the run's time."))
                 : null),

@@ -1,0 +1,229 @@
+"""A job beside a finished run, such as a search for influential rows: a folder in the run's, a lock, progress, a stop.
+
+FOLDER/lock is held while the job lives, progress.json says what it does, stop asks for its end, failed.json says why it
+failed, and results.json is the last complete answer. So page, terminal and a second browser see the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from studio import events, json_text, process
+from studio.device import default_environment, devices
+from studio.errors import DeviceError, ModelError, RunError, StudioError
+from studio.events import Lock
+from studio.home import PROJECT, subfolder, write_atomic
+from studio.run import Run
+from studio.runs import claim
+from studio.talk import chat
+
+STARTING = 30.0  # seconds that a process that was just begun has until it holds the lock
+Progress = Callable[[dict[str, Any]], None]
+
+
+class SideJob:
+    """kind: the folder's name. name: of the job in sentences, as "The search"."""
+
+    def __init__(self, run: Run, kind: str, name: str, progress: Progress = lambda _: None):
+        self.run, self.kind, self.name, self.progress = run, kind, name, progress
+        self.folder = run.folder / kind
+        self._told = 0.0
+
+    # -- how it stands
+
+    def results(self) -> dict[str, Any]:
+        """The last complete answer; {} without one."""
+        return json_text.read_or_default(self.folder / "results.json", {})
+
+    def going(self) -> bool:
+        """Whether the job is going on or has just been started."""
+        if events.is_locked(self.folder / "lock"):
+            return True
+        progress = self.folder / "progress.json"
+        try:
+            return time.time() - progress.stat().st_mtime < STARTING and '"starting"' in progress.read_text()
+        except OSError:
+            return False
+
+    def status(self) -> dict[str, Any]:
+        """{state: none, going, done, failed or cut off; doing, done, of, error}."""
+        progress, failure = (
+            json_text.read_or_default(self.folder / f"{name}.json", {}) for name in ("progress", "failed")
+        )
+        if self.going():
+            return {**progress, "state": "going"}
+        if failure:
+            return {"state": "failed", "error": failure}
+        if progress:
+            return {"state": "cut off"}
+        return {"state": "done" if self.results() else "none"}
+
+    def request_stop(self) -> None:
+        if self.folder.is_dir():
+            (self.folder / "stop").touch()
+
+    def stop_requested(self) -> bool:
+        return (self.folder / "stop").exists()
+
+    # -- carrying it out
+
+    @contextlib.contextmanager
+    def working(self, device: bool = True) -> Iterator[None]:
+        """Hold the job's lock and, with `device`, that of the device; a failure is written down for the page.
+
+        Raises RunError or DeviceError where one of them is held by another.
+        """
+        lock, device_lock = Lock(self.folder / "lock"), claim.device_lock(devices()[0])
+        if not lock.acquire():
+            raise self._going_already()
+        try:
+            for name in ("stop", "failed.json"):
+                (self.folder / name).unlink(missing_ok=True)
+            if device:
+                if not device_lock.acquire():
+                    raise self._device_in_use()
+                chat.end_if_idle(devices()[:1])
+            self.tell("starting", at_once=True)
+            yield
+        except StudioError as error:
+            write_atomic(self.folder / "failed.json", json.dumps(error.as_dict(), ensure_ascii=False))
+            raise
+        finally:
+            for name in ("progress.json", "stop"):
+                (self.folder / name).unlink(missing_ok=True)
+            device_lock.release()
+            lock.release()
+
+    def tell(self, doing: str, done: int = 0, of: int = 0, at_once: bool = False) -> None:
+        """Write progress down, twice a second at most."""
+        if not at_once and time.monotonic() - self._told < 0.5:
+            return
+        self._told = time.monotonic()
+        told = {"doing": doing, "done": done, "of": of}
+        write_atomic(self.folder / "progress.json", json.dumps(told))
+        self.progress(told)
+
+    def keep(self, answer: dict[str, Any]) -> dict[str, Any]:
+        write_atomic(self.folder / "results.json", json.dumps(answer, ensure_ascii=False))
+        return answer
+
+    def carry_out(self, module: str, order: dict[str, Any]) -> list[dict[str, Any]]:
+        """Run a worker on an order; returns the objects that it printed, a line each, but for kind `doing` (progress).
+
+        Raises RunError where it was stopped, ModelError with what the worker says where it failed.
+        """
+        environment = {
+            **os.environ,
+            **chat.SERVER_ENVIRONMENT,
+            **default_environment(),
+            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        }
+        printed: list[dict[str, Any]] = []
+        stopped = threading.Event()
+        log_file = self.folder / "log.txt"
+        with tempfile.TemporaryDirectory(dir=subfolder("cache")) as scratch, open(log_file, "wb") as log:
+            order_file = Path(scratch, "order.json")
+            order_file.write_text(json.dumps(order, ensure_ascii=False))
+            with subprocess.Popen(
+                [sys.executable, "-m", module, str(order_file)],
+                cwd=PROJECT,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                errors="replace",
+                preexec_fn=partial(process.die_with_parent, os.getpid()),
+            ) as worker:
+                threading.Thread(target=self._stop_when_asked, args=(worker, stopped), daemon=True).start()
+                for line in worker.stdout or ():
+                    if line.startswith('{"kind"'):
+                        self._take(json.loads(line), printed)
+        if stopped.is_set():
+            raise self.stopped()
+        if worker.returncode:
+            raise self._failure(worker.returncode, printed, log_file)
+        return printed
+
+    def _take(self, event: dict[str, Any], printed: list[dict[str, Any]]) -> None:
+        if event["kind"] == "doing":
+            self.tell(event["doing"], event.get("done", 0), event.get("of", 0), at_once=not event.get("done"))
+        else:
+            printed.append(event)
+
+    def _stop_when_asked(self, worker: subprocess.Popen[str], stopped: threading.Event) -> None:
+        while worker.poll() is None:
+            if self.stop_requested():
+                stopped.set()
+                worker.terminate()
+                return
+            time.sleep(0.2)
+
+    def _failure(self, code: int, printed: list[dict[str, Any]], log_file: Path) -> StudioError:
+        for event in printed:
+            if event["kind"] == "error":
+                return ModelError(event["message"], event["hint"], event["where"])
+        last = log_file.read_text(errors="replace").strip().splitlines()[-1:] or [f"exit code {code}"]
+        hint = f"The whole output is in {log_file}. If memory was short, end the chat and try again."
+        return ModelError(f"{self.name} failed: {last[0][:300]}", hint, self.kind)
+
+    def stopped(self) -> StudioError:
+        return RunError(f"{self.name} was stopped as asked.", "Start it again when you like.", "run")
+
+    def _going_already(self) -> StudioError:
+        return RunError(f"{self.name} is going on already.", "Wait until it is done, or stop it.", "run")
+
+    def _device_in_use(self) -> StudioError:
+        return DeviceError(
+            f"{devices()[0].name} is in use: a run or another examination has it.",
+            "Try again when it has ended, or stop it.",
+            "device",
+        )
+
+    # -- from the page
+
+    def start(self, command: list[str], request: dict[str, Any], device: bool = True) -> None:
+        """Begin `python -m studio COMMAND RUN --request FILE` as a process of its own, which outlives the caller.
+
+        Raises RunError or DeviceError where it cannot begin.
+        """
+        if self.going():
+            raise self._going_already()
+        if device:
+            lock = claim.device_lock(devices()[0])
+            if not lock.acquire():
+                raise self._device_in_use()
+            lock.release()
+        self.folder.mkdir(exist_ok=True)
+        write_atomic(self.folder / "request.json", json.dumps(request, ensure_ascii=False))
+        (self.folder / "failed.json").unlink(missing_ok=True)
+        self.tell("starting", at_once=True)
+        arguments = [*command, self.run.id, "--json", "--request", str(self.folder / "request.json")]
+        with open(self.folder / "page.log", "wb") as log:
+            subprocess.Popen(
+                [sys.executable, "-m", "studio", *arguments],
+                cwd=PROJECT,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+                start_new_session=True,
+            )
+
+
+def read_request(file: str) -> dict[str, Any]:
+    """What the page asked for. Raises RunError."""
+    try:
+        return json.loads(Path(file).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"The request cannot be read: {error}.", "Ask again.", "request") from error

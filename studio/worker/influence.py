@@ -1,0 +1,240 @@
+"""python -m studio.worker.influence ORDER.json: how each training row's gradient lies to that of an answer.
+
+The gradient of a row's loss with respect to the adapter's weights, at the finished adapter, is projected at random and
+normalised, as LESS does (Xia et al. 2024, arXiv 2402.04333, after TracIn, Pruthi et al. 2020, arXiv 2002.08484); the
+score is the cosine with the answer's. The projection is a count sketch (Charikar et al. 2002): every weight is added to
+one of a few thousand sums with a random sign, which keeps inner products and costs no matrix.
+Prints a JSON object a line: {kind: doing, answer, scores, error}.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from studio import data, device
+from studio.errors import DataError, DeviceError, OrderError, StudioError
+from studio.run import find
+from studio.talk.reference import ModelReference, resolve
+from studio.tokens import Encoded, Encoder
+from studio.worker import memory
+from studio.worker.evaluate import answered, emit
+from studio.worker.generate import Sampling
+from studio.worker.loaded import LoadedModel, LoadedModels
+from studio.worker.loss import has_plain_linear_head, loss
+
+KEPT_EVERY = 25  # rows: how often it is written down up to where the kept gradients are whole
+LONGEST_ANSWER = 256  # tokens
+
+
+class Example(NamedTuple):
+    """A conversation with its encoded rows. source: of data.train, its place in the order."""
+
+    source: int
+    row: int
+    pieces: list[Encoded]
+    is_text: bool
+
+
+def main(order: dict[str, Any]) -> None:
+    torch.set_num_threads(device.cores())
+    run, reference = find(order["run"]), resolve(order["model"])
+    emit("doing", doing="loading the model")
+    models = LoadedModels()
+    loaded = models.load(reference)
+    encoder = training_encoder(reference, run.config.data)
+    emit("doing", doing="reading data")
+    examples = chosen(_examples(run.config, encoder), order["most_rows"], order["seed"])
+    if not examples:
+        raise DataError("There is no row that the run was trained on.", "Look at its data.", "data")
+    answer = None
+    if order["prompt"] is not None:
+        answer = order["answer"]
+        if answer is None:
+            emit("doing", doing="the model answers")
+            answer = own_answer(loaded, order["prompt"], examples[0].is_text)
+        emit("answer", text=answer)
+    gradients = Gradients(loaded, adapter_weights(models, loaded), order["dimension"], order["seed"])
+    rows = gradients.kept([example.pieces for example in examples], Path(order["cache"]), "training rows")
+    named = [[example.source, example.row] for example in examples]
+    if answer is not None:
+        target = gradients.of(answer_rows(encoder, order["prompt"], answer, examples[0].is_text))
+        emit("scores", of="answer", rows=named, scores=_rounded(rows.astype(np.float32) @ target))
+    held = _held_out(run.config, encoder, order["most_held_out"]) if order["held_out"] else []
+    if held:
+        other = gradients.kept(held, Path(order["cache"]), "held-out rows")
+        target = other.astype(np.float32).mean(0)
+        target /= np.linalg.norm(target) or 1.0
+        emit("scores", of="held_out", rows=named, scores=_rounded(rows.astype(np.float32) @ target))
+    left_out = int((~rows.any(1)).sum())
+    if left_out:
+        emit("note", rows=left_out)
+
+
+def _rounded(scores: np.ndarray) -> list[float]:
+    return [round(float(score), 5) for score in scores]
+
+
+# -- rows
+
+
+def training_encoder(reference: ModelReference, order: data.DataOrder) -> Encoder:
+    """The encoder of the training, as the run's order set it."""
+    encoder = Encoder(reference.tokenizer, reference.template)
+    for key in ("max_length", "too_long", "train_on", "reasoning"):
+        setattr(encoder, key, getattr(order, key))
+    return encoder
+
+
+def _examples(config: Any, encoder: Encoder) -> Iterator[Example]:
+    places = {source.source: place for place, source in enumerate(config.data.sources())}
+    for dataset, conversation, pieces in data.training_examples(config.data, encoder, config.training.seed):
+        yield Example(places.get(dataset.source, 0), int(conversation["row"]), pieces, "text" in conversation)
+
+
+def chosen(examples: Iterator[Example], most: int, seed: int) -> list[Example]:
+    """At most `most` of the examples, each as likely as any other (Vitter 1985, algorithm R), in their order."""
+    generator, kept = np.random.default_rng(seed), []
+    for place, example in enumerate(examples):
+        if len(kept) < most:
+            kept.append((place, example))
+        elif (spot := int(generator.integers(place + 1))) < most:
+            kept[spot] = (place, example)
+    return [example for _, example in sorted(kept, key=lambda entry: entry[0])]
+
+
+def _held_out(config: Any, encoder: Encoder, most: int) -> list[list[Encoded]]:
+    conversations = data.held_out(config.data, encoder, config.training.seed, most)
+    rows = [encoder.encode(conversation) for conversation in conversations]
+    return [[row] for row in rows if row.n_trained]
+
+
+def answer_rows(encoder: Encoder, prompt: Any, answer: str, is_text: bool) -> list[Encoded]:
+    """A question and its answer as a training row of which only the answer is a target. Raises DataError."""
+    encoder.train_on = "last"
+    row = encoder.encode({"text": prompt + answer} if is_text else {"messages": [*_messages(prompt), _turn(answer)]})
+    if not row.n_trained:
+        raise DataError(
+            "Nothing of this answer fits into the length that the run was trained with.",
+            "Give a shorter prompt, or an answer with words in it.",
+            "answer",
+        )
+    return [row]
+
+
+def _messages(prompt: Any) -> list[dict[str, Any]]:
+    return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+
+
+def _turn(answer: str) -> dict[str, Any]:
+    return {"role": "assistant", "content": answer}
+
+
+def own_answer(loaded: LoadedModel, prompt: Any, is_text: bool) -> str:
+    """The run's own answer, without chance. Raises DataError where there is none."""
+    asked = [(prompt if is_text else _messages(prompt), {})]
+    [(_, ended)] = answered(loaded, asked, Sampling(max_tokens=LONGEST_ANSWER, temperature=0), 1)
+    if not ended.text.strip():
+        raise DataError("The model answers nothing to this prompt.", "Give the answer yourself.", "answer")
+    return ended.text
+
+
+# -- gradients
+
+
+def adapter_weights(models: LoadedModels, loaded: LoadedModel) -> list[torch.nn.Parameter]:
+    """The weights that the adapter adds to the base, set to take gradients. Raises OrderError where there are none.
+
+    Whole tables of tokens, which new tokens bring, are left out.
+    """
+    others = {id(weight) for base in models.bases.values() for weight in base.parameters()}
+    network = loaded.batch.base_model
+    for table in (network.get_input_embeddings(), network.get_output_embeddings()):
+        others |= {id(weight) for weight in (table.parameters() if table is not None else ())}
+    weights = [weight for weight in loaded.model.parameters() if id(weight) not in others]
+    weights = [weight for weight in weights if weight.is_floating_point()]
+    if not weights:
+        raise OrderError("This model carries no adapter whose gradients could be taken.", "Choose another run.", "run")
+    for weight in weights:
+        weight.requires_grad_(True)
+    return weights
+
+
+class Gradients:
+    """Projected, normalised gradients of rows. dimension: numbers that are kept of each."""
+
+    def __init__(self, loaded: LoadedModel, weights: Sequence[torch.nn.Parameter], dimension: int, seed: int):
+        self.model, self.weights, self.dimension = loaded.model, list(weights), dimension
+        self.device = self.weights[0].device
+        generator = torch.Generator().manual_seed(seed)
+        self.buckets, self.signs = [], []
+        for weight in self.weights:
+            count = weight.numel()
+            self.buckets.append(torch.randint(dimension, (count,), generator=generator).int().to(self.device))
+            self.signs.append((2 * torch.randint(2, (count,), generator=generator) - 1).to(torch.int8).to(self.device))
+        self.head = "chunked" if has_plain_linear_head(loaded.model) else "full"
+
+    def of(self, pieces: Sequence[Encoded]) -> np.ndarray:
+        """The gradient of the summed loss of these pieces [dimension], of length 1; zeros where there is none."""
+        sums = torch.zeros(self.dimension, device=self.device)
+        for piece in pieces:
+            for gradient, bucket, sign in zip(self._gradients(piece), self.buckets, self.signs, strict=True):
+                if gradient is not None:
+                    sums.index_add_(0, bucket, gradient.float().flatten() * sign)
+        found = sums.cpu().numpy()
+        norm = float(np.linalg.norm(found))
+        return found / norm if np.isfinite(norm) and norm > 0 else np.zeros_like(found)
+
+    def _gradients(self, piece: Encoded) -> Sequence[torch.Tensor | None]:
+        inputs = {
+            name: torch.tensor([list(values)], device=self.device)
+            for name, values in (("input_ids", piece.ids), ("labels", piece.labels))
+        }
+        dtype = self.weights[0].dtype
+        with torch.enable_grad(), torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
+            total = loss(self.model, {**inputs, "use_cache": False}, self.head, dtype)
+            return torch.autograd.grad(total, self.weights, allow_unused=True)
+
+    def kept(self, rows: Sequence[Sequence[Encoded]], stem: Path, what: str) -> np.ndarray:
+        """[rows, dimension] float16, kept in a file beside the run and gone on with where an earlier look ended.
+
+        A row for which memory does not suffice is all zeros.
+        """
+        file = stem.with_name(f"{stem.name}-{what.partition(' ')[0]}.npy")
+        count_file = file.with_suffix(".done")
+        shape = (len(rows), self.dimension)
+        done = int(count_file.read_text()) if file.is_file() and count_file.is_file() else 0
+        table = np.lib.format.open_memmap(file, "r+" if done else "w+", np.float16, None if done else shape)
+        for place in range(done, len(rows)):
+            try:
+                table[place] = self.of(rows[place])
+            except RuntimeError as error:
+                if not memory.is_out_of_memory(error):
+                    raise
+                memory.empty_cache()
+                if place == 0:
+                    raise DeviceError(
+                        "There is not enough memory for the gradient of one row.",
+                        "End the chat and other programs on this device, and try again.",
+                        "memory",
+                    ) from error
+                table[place] = 0
+            if (place + 1) % KEPT_EVERY == 0 or place + 1 == len(rows):
+                table.flush()
+                count_file.write_text(str(place + 1))
+            emit("doing", doing=f"gradients of the {what}", done=place + 1, of=len(rows))
+        return table
+
+
+if __name__ == "__main__":
+    try:
+        main(json.loads(Path(sys.argv[1]).read_text()))
+    except StudioError as error:
+        emit("error", **error.as_dict())
+        sys.exit(2)
