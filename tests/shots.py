@@ -50,6 +50,12 @@ def states() -> States:
     def hover(page: Any) -> None:
         page.locator(".run-page .chart-loss .chart-stage").hover(position={"x": 500, "y": 120})
 
+    def influence(page: Any) -> None:
+        page.locator("#run-view-results").click()
+        page.wait_for_timeout(1200)
+        page.locator(".influence").scroll_into_view_if_needed()
+        page.evaluate("document.querySelector('.influence').scrollIntoView()")
+
     chat, of = f"?tab=chat&model={FINISHED}", "?run={}".format
     return [
         ("data", "?tab=data", TALL, None),
@@ -67,6 +73,8 @@ def states() -> States:
         ("run-offer", of(RESUMED), LAPTOP, press("#run-view-results")),
         ("phone-results", of(FINISHED), PHONE, press("#run-view-results")),
         ("phone-samples", of(FINISHED), PHONE, press("#run-view-samples")),
+        ("run-influence", of(FINISHED), TALL, influence),
+        ("phone-influence", of(FINISHED), PHONE, influence),
         ("run-order", of(FINISHED), LAPTOP, press("#run-view-order")),
         ("run-gone", of("2026-01-01-0000-nobody"), LAPTOP, None),
         ("compare", f"?tab=runs&compare={FINISHED},{RESUMED},{FAILED}", LAPTOP, None),
@@ -95,7 +103,7 @@ def make_runs() -> Any:
         run = FakeRun(name, **options)
         run.start(alive=False)
         if name == FINISHED:
-            run.train().finish().evaluated()
+            run.train().finish().evaluated().influenced()
         elif name == RESUMED:
             run.train(140)
             run.start(alive=False, from_step=120)

@@ -201,6 +201,28 @@ class FakeRun:
         (self.folder / "evaluation" / "results.json").write_text(json.dumps(found))
         return self
 
+    def influenced(self) -> FakeRun:
+        """A search for influential rows: ten that pushed, some that pulled against, some that hurt."""
+        text = "user: How do I clean a window?\nassistant: Answer: Wipe it with vinegar and paper. 用醋和报纸擦。"
+
+        def entries(first: float, numbers: range) -> list[dict[str, Any]]:
+            return [{"row": n, "score": first - n / 200, "source": self.data, "text": text} for n in numbers]
+
+        found = {
+            "at": self.now,
+            "seconds": 42.0,
+            "prompt": "How do I clean a window?",
+            "answer": "Wipe it with vinegar.",
+            "rows": entries(0.7, range(3, 13)),
+            "against": entries(-0.1, range(20, 24)),
+            "harmful": entries(-0.2, range(40, 43)),
+            "of": 92,
+            "left_out": 0,
+        }
+        (self.folder / "influence").mkdir()
+        (self.folder / "influence" / "results.json").write_text(json.dumps(found))
+        return self
+
     def fail(
         self, cause: str = "The device ran out of memory.", action: str = "Use a smaller batch with more accumulation."
     ) -> FakeRun:
