@@ -3,8 +3,8 @@
 (() => {
   const studio = window.studio, make = studio.element;
   studio.resultCards = studio.resultCards || [];
-  const SVG = "http://www.w3.org/2000/svg", WIDE = 460, HIGH = 220;
-  const LEFT = 46, RIGHT = 14, TOP = 12, BOTTOM = 34;
+  const SVG = "http://www.w3.org/2000/svg", WIDE = 340, HIGH = 200;
+  const LEFT = 40, RIGHT = 14, TOP = 24, BOTTOM = 34;
   const COLOURS = { kept: "good", slightly: "warn", badly: "bad" };
   const SENTENCES = {
     kept: "What the base knew is kept.", slightly: "A little of what the base knew is lost.",
@@ -13,9 +13,10 @@
   const svg = (tag, attributes, ...children) => {
     const made = document.createElementNS(SVG, tag);
     for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-    made.append(...children.flat().filter((child) => child != null));
+    made.append(...children.flat(Infinity).filter((child) => child != null));
     return made;
   };
+  const KINDS = { en: "English", zh: "Chinese" };
   const figure = (value) => studio.number(value, 3);
 
   // A chart of points {x, y, name, front}; a line joins `line`.
@@ -34,7 +35,7 @@
       xTicks.map((tick) => svg("text", { x: x(tick), y: HIGH - 18, "text-anchor": "middle" },
         tick.toFixed(digits(xTicks)))),
       svg("text", { x: WIDE - RIGHT, y: HIGH - 3, "text-anchor": "end", class: "axis-name" }, xName),
-      svg("text", { x: LEFT + 4, y: TOP + 2, class: "axis-name" }, yName),
+      svg("text", { x: LEFT + 4, y: TOP - 12, class: "axis-name" }, yName),
       svg("polyline", { class: "front", points: line.map((point) => `${x(point.x)},${y(point.y)}`).join(" ") }),
       points.map((point) => svg("circle", {
         cx: x(point.x), cy: y(point.y), r: point.front ? 5 : 3.5, class: point.front ? "front" : "behind"
@@ -71,7 +72,7 @@
       make("thead", {}, make("tr", {}, ["Kind", "Loss rise", "forgetting (KL)"].map((name) =>
         make("th", { scope: "col" }, studio.say(name))))),
       make("tbody", {}, Object.entries(found).map(([kind, one]) => make("tr", {},
-        make("td", {}, studio.say(kind)), make("td", { class: "num" }, figure(one.loss_rise)),
+        make("td", {}, studio.say(KINDS[kind] || kind)), make("td", { class: "num" }, figure(one.loss_rise)),
         make("td", { class: "num" }, figure(one.kl))))))));
 
   const card = () => {
