@@ -12,8 +12,8 @@ from studio import cards, config, estimate, model
 from studio.bench import memory
 from studio.device import Device
 from studio.errors import DeviceError
-from studio.forecast import advice, duration
-from studio.memory import tables
+from studio.forecast import duration, remedies
+from studio.memory import peak, tables
 from studio.memory.states import nf4_bytes, optimizer_bytes
 from studio.memory.studio_loop import RowStatistics
 from studio.methods import METHODS
@@ -38,7 +38,7 @@ def test_every_method_has_an_estimate(small: ModelFacts, name: str) -> None:
     assert sum(made.by_cause.values()) == made.total
     assert made.low <= made.total <= made.high
     assert made.trainable == METHODS[name]().trainable(small)
-    assert set(made.explained) == set(estimate.CAUSES)
+    assert set(made.explained) == set(peak.CAUSES)
 
 
 def test_weights_are_the_sum_of_tensors(small: ModelFacts) -> None:
@@ -93,9 +93,9 @@ def test_shorter_data_takes_less(small: ModelFacts) -> None:
 
 
 def test_auto_checkpointing_turns_on_where_it_must(small: ModelFacts) -> None:
-    assert not estimate.needs_checkpointing(small, order(), cards.device("NVIDIA H200"))
-    assert estimate.needs_checkpointing(small, order(), cards.device(memory="8GB"))
-    assert not estimate.needs_checkpointing(small, order(method="prefix"), cards.device(memory="8GB"))
+    assert not peak.needs_checkpointing(small, order(), cards.device("NVIDIA H200"))
+    assert peak.needs_checkpointing(small, order(), cards.device(memory="8GB"))
+    assert not peak.needs_checkpointing(small, order(method="prefix"), cards.device(memory="8GB"))
 
 
 ORDERS = [
@@ -120,7 +120,7 @@ def test_advice_saves_what_it_says(small: ModelFacts, sections: dict, memory: st
     assert made.advice
     fitting = []
     for item in made.advice:
-        changed = estimate.estimate(small, advice.apply(wanted, item.change), device, rows)
+        changed = estimate.estimate(small, remedies.apply(wanted, item.change), device, rows)
         assert made.total - changed.total == item.saves > 0, item.text
         fitting.append(changed.fits)
     assert fitting == sorted(fitting, reverse=True), "what makes it fit stands first"
@@ -139,12 +139,12 @@ def test_limits_are_the_last_that_fit(small: ModelFacts, sections: dict, memory:
         limit = limits[dotted.rpartition(".")[2]]
         least = {"training.batch_size": 1, "data.max_length": 64}[dotted]
         if limit is None:
-            assert not estimate.estimate(small, advice.apply(wanted, {dotted: least}), device).fits
+            assert not estimate.estimate(small, remedies.apply(wanted, {dotted: least}), device).fits
             continue
-        assert estimate.estimate(small, advice.apply(wanted, {dotted: limit}), device).fits
+        assert estimate.estimate(small, remedies.apply(wanted, {dotted: limit}), device).fits
         for beyond in (limit + step, 2 * limit):
             if beyond <= top:
-                assert not estimate.estimate(small, advice.apply(wanted, {dotted: beyond}), device).fits
+                assert not estimate.estimate(small, remedies.apply(wanted, {dotted: beyond}), device).fits
 
 
 @pytest.mark.parametrize("by", [0.85, 1.1])

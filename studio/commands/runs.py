@@ -11,7 +11,7 @@ from typing import Any
 from studio import config, general, preflight, queue, race, run
 from studio.commands import Failed
 from studio.events import read
-from studio.forecast.repair import repairs
+from studio.forecast.remedies import repairs
 from studio.general.verdict import describe
 from studio.run import Run
 from studio.runs import compare as comparing

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from studio import auto, general
@@ -14,12 +15,11 @@ from studio.memory.training_loop import TrainingLoop
 from studio.model import EMBEDDING, ModelFacts
 
 LABELLED = 0.7  # share of tokens with a label where the data is not known yet
+ASSUMED_ROWS = 1000  # where the data is not known yet
 
 
 class RowStatistics(NamedTuple):
-    """What an estimate wants to know of the data: usable rows, tokens in all, tokens with a label, tokens of the
-    longest row, rows held out.
-    """
+    """Usable rows, tokens in all, tokens with a label, tokens of the longest row, rows held out."""
 
     rows: int
     tokens: int
@@ -27,8 +27,16 @@ class RowStatistics(NamedTuple):
     longest: int
     eval_rows: int = 0
 
+    @classmethod
+    def of(cls, rows: RowStatistics | Mapping[str, int] | None) -> RowStatistics | None:
+        """From the statistics that data.prepare returns."""
+        if rows is None or isinstance(rows, RowStatistics):
+            return rows
+        return cls(rows["rows"], rows["tokens"], rows["trained"], rows["max"], rows.get("eval_rows", 0))
+
     @property
     def mean(self) -> float:
+        """Tokens of a row."""
         return self.tokens / max(1, self.rows)
 
 
@@ -49,7 +57,7 @@ def studio_loop(
     training, itemsize, row = config.training, base_itemsize(config, device), longest_row(config, rows)
     packed, kernel, _ = auto.layout(config, facts, device, row)
     batch = 1 if packed else max(1, min(training.batch_size, rows.rows if rows else training.batch_size))
-    effective, ranks = training.effective_batch(rows.rows if rows else 1000), processes(config)
+    effective, ranks = training.effective_batch(rows.rows if rows else ASSUMED_ROWS), processes(config)
     most = -(-effective // ranks) * row  # tokens a process is given in a step
     length = padded_width(min(_filled(auto.packed_tokens(config, device, row), row, rows), most) if packed else row)
     share = LABELLED if rows is None else min(1.0, rows.label_tokens / max(1, rows.tokens))

@@ -11,6 +11,7 @@ from typing import Any
 
 from studio import cards, config, estimate, model
 from studio.device import Device
+from studio.memory.peak import CAUSES
 from studio.memory.studio_loop import RowStatistics
 from studio.model import ModelFacts
 
@@ -32,7 +33,7 @@ def page(card: str = "NVIDIA A100 80GB", length: int = 2048, batch: int = 4) -> 
     ]
     lines += [
         f"| {cause} | " + " | ".join(f"{made[name].by_cause[cause] / GIB:.2f}" for name in METHODS) + " |"
-        for cause in estimate.CAUSES
+        for cause in CAUSES
     ]
     lines += [
         "| **expected** | " + " | ".join(f"**{made[name].total / GIB:.1f}**" for name in METHODS) + " |",

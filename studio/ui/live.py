@@ -18,7 +18,7 @@ from starlette.responses import Response
 from studio import run
 from studio.errors import RunError, StudioError
 from studio.events import latest
-from studio.forecast import duration, repair
+from studio.forecast import duration, remedies
 from studio.home import folder_size, inside, subfolder
 from studio.run import ALIVE, Run
 from studio.runs import checkpoints, compare
@@ -252,9 +252,9 @@ def differences(ask: dict[str, Any]) -> Response:
 
 @rights.read(WATCHER, VISITOR, waits=True)
 def repairs(ask: dict[str, Any]) -> Response:
-    """After an out-of-memory: what would help, with the predicted saving of each (studio/forecast/repair.py)."""
+    """After an out-of-memory: what would help, with the predicted saving of each (studio/forecast/remedies.py)."""
     try:
-        return json_response({"repairs": repair.repairs(get_run(str(ask.get("id", ""))))[:6]})
+        return json_response({"repairs": remedies.repairs(get_run(str(ask.get("id", ""))))[:6]})
     except StudioError as error:
         return json_response({"repairs": [], "error": str(error)})
 

@@ -8,7 +8,7 @@ import gradio as gr
 
 from studio import combining, preflight, queue, run
 from studio.errors import RunError
-from studio.forecast import repair
+from studio.forecast import remedies
 from studio.run import Run
 from studio.runs import goal, remote
 from studio.ui import assets, doctor, evaluation, exports, influence, live, races, rights
@@ -119,7 +119,7 @@ def repair_run(name: str, change: dict[str, Any]) -> dict[str, Any]:
     Returns {run, state}.
     """
     chosen = run.find(name)
-    offered = next((item for item in repair.repairs(chosen) if item["change"] == change), None)
+    offered = next((item for item in remedies.repairs(chosen) if item["change"] == change), None)
     if offered is None:
         raise RunError("That change was not offered for this run.", "Choose one of those on its page.", "change")
     if offered["resumes"]:

@@ -15,7 +15,7 @@ from functools import lru_cache
 
 from studio import queue
 from studio.config import RunConfig, build
-from studio.forecast.repair import repairs
+from studio.forecast.remedies import repairs
 from studio.home import home
 from studio.run import Run, create, summary
 from tests import tiny

@@ -113,35 +113,17 @@ def constant_strings(*modules: str) -> set[str]:
     return found
 
 
-def advice_strings() -> set[str]:
-    """Every piece of advice of studio/forecast/advice.py: what to change, and what it costs."""
-    calls = (node for node in ast.walk(_source("advice.py")) if isinstance(node, ast.Call))
+def remedy_strings() -> set[str]:
+    """Every out-of-memory remedy of studio/forecast/remedies.py: what to change, and what it costs."""
+    source = (PROJECT / "studio" / "forecast" / "remedies.py").read_text(encoding="utf-8")
+    calls = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call))
     return {
         numbered(text)
         for call in calls
-        if _name(call.func) == "Change"
-        for argument in call.args[1:]
+        if _name(call.func) == "Remedy"
+        for argument in call.args[1:3]
         for text in texts(argument)
     }
-
-
-def repair_strings() -> set[str]:
-    """What would help after an out-of-memory (studio/forecast/repair.py): tuples of a change, its text, its cost, and
-    whether it resumes.
-    """
-    found = (node.elts for node in ast.walk(_source("repair.py")) if isinstance(node, ast.Tuple))
-    return {
-        said
-        for parts in found
-        if len(parts) == 4
-        for part in parts[1:3]
-        for text in texts(part)
-        if (said := numbered(text)) != "{0}"
-    }
-
-
-def _source(name: str) -> ast.Module:
-    return ast.parse((PROJECT / "studio" / "forecast" / name).read_text(encoding="utf-8"))
 
 
 def _name(node: ast.expr) -> str:

@@ -9,7 +9,7 @@ import pytest
 
 from studio import preflight, queue, run
 from studio.errors import StudioError
-from studio.forecast import repair
+from studio.forecast import remedies
 from studio.ui import live, runs
 from tests.runs.test_checkpoints import save
 from tests.ui.fakes import FakeRun
@@ -107,7 +107,7 @@ def test_one_click_goes_on_with_a_repair_that_was_offered(monkeypatch: pytest.Mo
         {"change": small, "text": "Batch size 1", "saves": 10, "cost": "slower", "resumes": True},
         {"change": short, "text": "Rows of at most 128 tokens", "saves": 5, "cost": "cut", "resumes": False},
     ]
-    monkeypatch.setattr(repair, "repairs", lambda asked: offers if asked.id == NAME else [])
+    monkeypatch.setattr(remedies, "repairs", lambda asked: offers if asked.id == NAME else [])
     monkeypatch.setattr(preflight, "check", lambda order: None)
     with pytest.raises(StudioError, match="not offered"):
         runs.repair_run(NAME, {"training": {"batch_size": 2}})

@@ -19,8 +19,7 @@ GATHERED = {
     "knobs": spoken.knob_strings,
     "glossary": spoken.glossary_strings,
     "errors": spoken.error_strings,
-    "advice": spoken.advice_strings,
-    "repairs": spoken.repair_strings,
+    "remedies": spoken.remedy_strings,
     "causes": lambda: spoken.constant_strings("runs/diagnosis.py", "runs/signs.py", "ui/space.py", "runs/end_hooks.py"),
     "devices": lambda: spoken.constant_strings(
         "device.py",
