@@ -10,12 +10,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from studio.data.chunk import normalized_hash
 from studio.data.dataset import Conversations, Dataset
 from studio.data.encoded import EncodedRows, Writer, open_rows
+from studio.data.leaks import without_leaks
 from studio.data.mixing import sample_indices
 from studio.data.order import DataOrder
 from studio.data.problem import KINDS
+from studio.data.record import PreparationRecord, describe_dropped
+from studio.data.splitting import SourceSplit
 from studio.data.text_split import split_row
 from studio.errors import DataError, TemplateError
 from studio.tokens import Encoded, Encoder
@@ -41,66 +43,7 @@ class Prepared:
     fingerprint: str
 
 
-class RowsByKind:
-    """Row numbers by kind and source."""
-
-    def __init__(self) -> None:
-        self.rows: dict[str, dict[str, list[int]]] = {}
-
-    def add(self, kind: str, source: str, rows: Any) -> None:
-        if len(rows):
-            self.rows.setdefault(kind, {}).setdefault(source, []).extend(map(int, rows))
-
-    def as_dict(self) -> dict[str, dict[str, Any]]:
-        return {
-            kind: {
-                "count": sum(map(len, by.values())),
-                "rows": "; ".join(f"{s}: {ranges(r)}" if len(by) > 1 else ranges(r) for s, r in by.items()),
-            }
-            for kind, by in self.rows.items()
-        }
-
-
-def ranges(rows: list[int]) -> str:
-    """Row numbers in short: "3, 7-12"."""
-    runs: list[list[int]] = []
-    for row in sorted(set(rows)):
-        if runs and row == runs[-1][1] + 1:
-            runs[-1][1] = row
-        else:
-            runs.append([row, row])
-    return ", ".join(f"{first}" if first == last else f"{first}-{last}" for first, last in runs)
-
-
-class SourceSplit(NamedTuple):
-    """A source after the decisions on its problems: the rows to train on and those held out of it."""
-
-    dataset: Dataset
-    train: Conversations
-    eval: Conversations
-
-
 EvalPart = tuple[Dataset, Conversations]
-
-
-class PreparationRecord:
-    """What is dropped and cut on the way, and the tokens lost by it.
-
-    seed: of the split. decisions: drop, keep or stop by kind of problem.
-    """
-
-    def __init__(self, seed: int, decisions: dict[str, str] | None = None) -> None:
-        self.seed = seed
-        self.decisions = decisions or {}
-        self.dropped = RowsByKind()
-        self.cut = RowsByKind()
-        self.split = RowsByKind()
-        self.eval_dropped = RowsByKind()
-        self.left_out = RowsByKind()  # what the template cannot write
-        self.reasons: dict[str, str] = {}  # why rows were dropped, by kind
-        self.tokens_lost = 0
-        self.eval_tokens_lost = 0
-        self.available = 0  # rows that could have been held out
 
 
 class EncodingJob(NamedTuple):
@@ -161,7 +104,7 @@ def encode_eval(
     """(conversations, their Encoded) of what a run evaluates on, batch by batch, without rows that are trained on."""
     decision = order.problems.get("leak", "keep" if isinstance(order.eval, str) else "drop")
     for dataset, part in parts:
-        for batch, encoded in batches(_without_leaks(dataset, part, splits, decision, record.eval_dropped), encoder):
+        for batch, encoded in batches(without_leaks(dataset, part, splits, decision, record.eval_dropped), encoder):
             conversations: list[dict[str, Any]] = []
             rows: list[Encoded] = []
             for conversation, result in zip(batch, encoded, strict=True):
@@ -300,50 +243,3 @@ def check_context_length(conversation: dict[str, Any], e: Encoded, encoder: Enco
             f"Set data.max_length to {encoder.context_limit} or less, or choose a model that reads more.",
             "data.max_length",
         )
-
-
-def _hashes(of: np.ndarray, dataset: Dataset, conversations: Conversations) -> np.ndarray:
-    """Of the hashes of all rows of a dataset those of these rows."""
-    return (
-        of
-        if conversations is dataset.conversations
-        else of[np.searchsorted(dataset.conversations.row_numbers, conversations.row_numbers)]
-    )
-
-
-def _leaked(dataset: Dataset, part: Conversations, splits: list[SourceSplit]) -> np.ndarray:
-    """The numbers of the evaluation rows that are trained on too, apart from case, blanks and punctuation."""
-    same = np.isin(
-        _hashes(dataset.exact, dataset, part),
-        np.concatenate([_hashes(split.dataset.exact, split.dataset, split.train) for split in splits]),
-    )
-    endings, near, known = _hashes(dataset.endings, dataset, part), np.zeros(len(part), bool), set()
-    for split in splits:
-        others = _hashes(split.dataset.endings, split.dataset, split.train)
-        near |= np.isin(endings, others) & ~same
-        known |= set(map(normalized_hash, split.train.take(np.flatnonzero(np.isin(others, endings[near])))))
-    found = [one["row"] for one in part.take(np.flatnonzero(near)) if normalized_hash(one) in known]
-    return np.union1d(part.row_numbers[same], np.array(found, np.int64))
-
-
-def _without_leaks(
-    dataset: Dataset, part: Conversations, splits: list[SourceSplit], decision: str, record: RowsByKind
-) -> Conversations:
-    """The evaluation rows that are not training rows as well; which those were is recorded."""
-    rows = _leaked(dataset, part, splits) if len(part) else part.row_numbers
-    if len(rows) and decision == "stop":
-        raise DataError(
-            f"{len(rows)} rows of {dataset.source} stand in the training data too: rows {ranges(rows.tolist())[:200]}.",
-            "Take them out of one of the two.",
-            "data.eval",
-        )
-    record.add("leak" if decision == "drop" else "leak_kept", dataset.source, rows)
-    return part.without(set(rows.tolist())) if decision == "drop" else part
-
-
-def describe_dropped(record: PreparationRecord) -> str:
-    """What was dropped, in words, for a set of which nothing is left."""
-    counts = ", ".join(f"{kind}: {rows['count']}" for kind, rows in record.dropped.as_dict().items())
-    reason = record.reasons.get("unrenderable")
-    hint = reason or "Raise max_length, or look at the problems of the data."
-    return f"Dropped were {counts}. {hint}" if counts else "The data is empty."

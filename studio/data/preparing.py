@@ -23,21 +23,11 @@ from studio.data import store
 from studio.data import streaming as large
 from studio.data.dataset import Dataset
 from studio.data.encoded import open_rows
-from studio.data.encoding import (
-    EncodingJob,
-    EvalPart,
-    PreparationRecord,
-    Prepared,
-    Report,
-    SourceSplit,
-    batches,
-    encode,
-    encode_eval,
-    training_rows,
-)
+from studio.data.encoding import EncodingJob, EvalPart, Prepared, Report, batches, encode, encode_eval, training_rows
 from studio.data.order import DataOrder
 from studio.data.reading import read
-from studio.data.splitting import num_held_out, split
+from studio.data.record import PreparationRecord
+from studio.data.splitting import SourceSplit, num_held_out, split
 from studio.errors import DataError, StudioError
 from studio.events import Lock
 from studio.home import subfolder

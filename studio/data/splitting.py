@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import random
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from studio.data.dataset import Conversations
+from studio.data.dataset import Conversations, Dataset
+
+
+class SourceSplit(NamedTuple):
+    """A source after the decisions on its problems: the rows to train on and those held out of it."""
+
+    dataset: Dataset
+    train: Conversations
+    eval: Conversations
 
 
 def num_held_out(rows: int, share: float, most: int | None = None) -> int:

@@ -30,6 +30,7 @@ from studio.data.encoded import EncodedRows, Row, Writer, open_rows
 from studio.data.encoding import EncodingJob, Prepared
 from studio.data.mixing import sample_indices, shuffled
 from studio.data.order import DataOrder
+from studio.data.record import describe_dropped
 from studio.errors import DataError
 from studio.events import is_locked
 from studio.home import PROJECT
@@ -209,7 +210,7 @@ def encode(job: EncodingJob) -> None:
         job.report(min((number + 1) * PART, len(epoch_order.encoded)), len(epoch_order.encoded))
     rows = parts(folder, epoch_order.of)
     if not sum(trained):
-        raise DataError("No row is left to train on.", encoding.describe_dropped(job.record), "data")
+        raise DataError("No row is left to train on.", describe_dropped(job.record), "data")
     np.save(folder / "order.npy", epoch_order.of)
     encoding.write_record(job, counts, rows, np.array(trained, np.int64)[epoch_order.of], eval_rows)
 

@@ -1,0 +1,155 @@
+"""A source as it is read: its files with their containers, its rows block by block, and what the first rows show."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import xxhash
+
+from studio.data.block import Block
+from studio.data.blocks import blocks
+from studio.data.containers import container_of
+from studio.data.converter import Converter
+from studio.data.detect import Detection, columns_of, detect, match_ignoring_case
+from studio.data.files import Files
+from studio.data.formats import as_row, formats
+from studio.data.mapping import check_columns, format_of, limit_of, normalized_mapping, with_label_column
+from studio.data.parallel import ParallelReaders
+from studio.data.problem import Problem, problem
+from studio.data.threads import ThreadColumns, detect_thread, group_turns
+from studio.data.tracked_row import TrackedRow, names_of
+from studio.errors import DataError
+
+VERSION = 9  # of stored data sets; raise it when a check or a format changes
+SAMPLE_ROWS = 200  # rows by which columns are judged to be used or not
+
+
+class SourceReader:
+    """The files of a source, each with its container, and their common fingerprint."""
+
+    def __init__(self, files: Files, format: str, mapping: dict[str, Any] | None, encoding: str):
+        self.files, self.format, self.mapping = files, format, mapping
+        self.containers = [container_of(path, encoding) for path in files.paths]
+        self.total = sum(path.stat().st_size for path in files.paths)
+        self.limit = limit_of(mapping)
+        self.name = files.paths[0].name
+        self.fingerprint = self._fingerprint(encoding)
+
+    def blocks(self) -> Iterator[Block]:
+        """The rows of all files, up to the limit."""
+        remaining, done = self.limit, 0
+        for path, container in zip(self.files.paths, self.containers, strict=True):
+            for block in blocks(path, container):
+                block.done += done
+                if remaining is not None:
+                    block = block.first(remaining)
+                    remaining -= len(block.rows)
+                yield block
+                if remaining == 0:
+                    return
+            done += path.stat().st_size
+
+    def parallel_readers(self) -> ParallelReaders:
+        single_file = len(self.containers) == 1 and self.limit is None
+        return ParallelReaders(self.files.paths[0], self.containers[0] if single_file else None)
+
+    @property
+    def container(self) -> str:
+        """In short: jsonl.gz, parquet.zip."""
+        return self.containers[0].title + (f".{self.files.archive}" if self.files.archive else "")
+
+    def _fingerprint(self, encoding: str) -> str:
+        """A 128-bit hash of the files' bytes and of how they are read."""
+        content = xxhash.xxh3_128()
+        for path in self.files.paths:
+            with open(path, "rb") as file:
+                while chunk := file.read(1 << 22):
+                    content.update(chunk)
+        settings = [VERSION, self.format, self.mapping, encoding, list(map(repr, self.containers)), self.files.notes]
+        content.update(json.dumps(settings, sort_keys=True).encode())
+        return content.hexdigest()
+
+
+class Preview(NamedTuple):
+    """What the first rows of a source show.
+
+    unused: columns that the format does not read. mapping: as given, or guessed where column names differ from known
+    ones only in case. thread: how rows of one turn each form conversations. rows: a sample, where the format was
+    detected.
+    """
+
+    detection: Detection
+    columns: list[str]
+    unused: list[str]
+    mapping: dict[str, Any] | None
+    thread: ThreadColumns | None
+    rows: list[Any] = []
+
+
+def preview(reader: SourceReader) -> Preview:
+    """Read the first rows. Raises DataError where there are none, or their layout is unknown."""
+    first = next(reader.blocks(), None)
+    if first is None or not first.rows:
+        raise no_rows_error(reader.name, 0, [])
+    if len(first.bad) == len(first.rows):
+        kind, value, reason = first.bad[0]
+        raise no_rows_error(
+            reader.name,
+            len(first.rows),
+            [problem(kind, 1, first.lines[0] if first.lines else None, None, value, reason)],
+        )
+    rows, mapping = first.rows, reader.mapping
+    columns = columns_of(list(map(as_row, rows[:SAMPLE_ROWS])))
+    check_columns(mapping, columns, reader.name)
+    mapping = with_label_column(mapping, rows[:SAMPLE_ROWS])
+    chosen = format_of(mapping) if reader.format == "auto" else reader.format
+    if chosen:
+        return Preview(
+            Detection(chosen, "Chosen by hand."), columns, unused_columns(rows, chosen, mapping), mapping, None
+        )
+    if thread := detect_thread(rows, reader.name):
+        rows = next(group_turns([first], thread)).rows
+        used = {getattr(thread, name) for name in ("role", "content", "conversation", "position", "member", "parent")}
+        return Preview(detect(rows, reader.name), columns, [c for c in columns if c not in used], None, thread)
+    try:
+        detection = detect(rows, reader.name)
+    except DataError:
+        mapping_guess = match_ignoring_case(columns) if not normalized_mapping(mapping) else None
+        if mapping_guess is None:
+            raise
+        named = ", ".join(f"{column} as {part}" for part, column in mapping_guess.items())
+        reason = f"The columns were taken without regard to case: {named}."
+        detection = Detection(format_of(mapping_guess) or "alpaca", reason)
+        mapping = mapping_guess
+    return Preview(
+        detection, columns, unused_columns(rows, detection.format, mapping), mapping, None, rows[:SAMPLE_ROWS]
+    )
+
+
+def unused_columns(rows: list[Any], format: str, mapping: dict[str, Any] | None) -> list[str]:
+    """The non-empty columns that the conversion of no usable row reads."""
+    convert = Converter(formats()[format], mapping)
+    accessed: set[str] = set()
+    present: dict[str, None] = {}
+    for row in map(as_row, rows[:SAMPLE_ROWS]):
+        if isinstance(row, dict) and convert(TrackedRow(row, accessed), lambda *_: None) is not None:
+            present |= dict.fromkeys(names_of(row))
+    unused = [name for name in present if name not in accessed]
+    return [name for name in unused if "[]." not in name or name.partition("[].")[0] in accessed]
+
+
+def no_rows_error(name: str, rows: int, problems: list[Problem], hint: str = "") -> DataError:
+    """That a source has no usable row, with its first problem."""
+    if not problems:
+        return DataError(f"{name} holds no rows.", "Choose a file that holds rows.", name)
+    p = problems[0]
+    where = f"row {p.row}" + (f", {p.field}" if p.field else "")
+    printed = p.kind == "not_json" and p.value.startswith("{'")
+    hint = "Python printed these rows; write them with json.dumps." if printed else hint or p.hint
+    return DataError(
+        f"None of the {rows} rows of {name} can be trained on. The first, {where}: {p.reason} Found: {p.value}",
+        hint,
+        name,
+    )
