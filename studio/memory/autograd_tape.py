@@ -92,6 +92,10 @@ class Tape:
         self._note_peak()
         return storage
 
+    def new(self, numel: int, itemsize: int, cause: str = "activations") -> FakeTensor:
+        """A new tensor without a gradient."""
+        return FakeTensor(self.allocate(numel * itemsize, cause), numel, itemsize, None)
+
     def allocate_briefly(self, size: int, cause: str) -> None:
         """Bytes that are freed at once."""
         if size:

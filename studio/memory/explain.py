@@ -1,6 +1,4 @@
-"""What each cause is, as a formula with the user's numbers: for the page's hover, and for the page on memory that
-people read.
-"""
+"""What each cause is, as a formula with the user's numbers."""
 
 from __future__ import annotations
 

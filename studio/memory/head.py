@@ -9,67 +9,58 @@ from studio.memory.operations import Operations
 
 def head_loss(ops: Operations, final: FakeTensor) -> FakeTensor:
     """The loss of a batch from its final hidden states [tokens, hidden]."""
-    kinds = {"chunked": chunked, "fused": fused, "full": full}
-    return kinds[ops.loop.head](ops, final)
+    return {"chunked": chunked, "fused": fused, "full": full}[ops.loop.head](ops, final)
 
 
 def chunked(ops: Operations, final: FakeTensor) -> FakeTensor:
     """worker/loss.py: hidden states of labelled positions, logits of some of them at a time, gradient formed in
     forward.
     """
-    tape, loop, architecture, moves = ops.tape, ops.loop, ops.architecture, ops.trains_head
+    tape, loop, vocab_size, trained = ops.tape, ops.loop, ops.architecture.vocab_size, ops.trains_head
+    hidden_size, head_numel = ops.architecture.hidden_size, ops.architecture.embedding_numel
     labels = loop.tokens if loop.labels is None else loop.labels
-    stored, itemsize = ops.footprint.trained_itemsize if moves else loop.weight_itemsize, loop.compute_itemsize
+    itemsize, head_itemsize = loop.compute_itemsize, ops.footprint.trained_itemsize if trained else loop.weight_itemsize
     flat = _flat(ops, final)
-    chosen = tape.op(labels * architecture.hidden_size, final.itemsize, [flat])
-    made = [flat, ops.cast(chosen, itemsize)]
-    if stored != itemsize or ops.footprint.rows:
-        made.append(_extra(ops, architecture.embedding_numel, itemsize))
-    inner = _extra(ops, labels * architecture.hidden_size, itemsize)
-    rows = max(1, min(labels, LOGIT_CHUNK_BYTES[loop.device] // (4 * architecture.vocab_size)))
-    block = max(rows, min(labels, HEAD_GRAD_POSITIONS)) if moves else rows
-    several = (
-        labels > block
-    )  # the head's gradient is then summed in float32; of one block it is there after the softmax only
-    weight = _extra(ops, architecture.embedding_numel, 4) if moves and several else None
-    made += [_extra(ops, block * architecture.vocab_size, itemsize), _extra(ops, rows * architecture.vocab_size, 4)]
-    converted = itemsize == 2 and not (
-        loop.fp16 and loop.device == "cuda"
-    )  # torch's softmax widens bf16 into a copy of its own
-    tape.allocate_briefly(
-        rows * architecture.vocab_size * 4 * (architecture.traits.logit_buffers or int(converted)), "logits"
-    )
-    if moves and several:
-        tape.allocate_briefly(architecture.embedding_numel * itemsize, "logits")
-    elif moves:
-        weight = _extra(ops, architecture.embedding_numel, itemsize)
-    narrow = moves and ops.footprint.trained_itemsize == 2  # the table's gradient is formed in float32 all the same
+    labelled = tape.op(labels * hidden_size, final.itemsize, [flat])
+    temporary = [flat, ops.cast(labelled, itemsize)]
+    if head_itemsize != itemsize or ops.footprint.rows:
+        temporary.append(tape.new(head_numel, itemsize, "logits"))
+    hidden_grad = tape.new(labels * hidden_size, itemsize, "logits")
+    chunk = max(1, min(labels, LOGIT_CHUNK_BYTES[loop.device] // (4 * vocab_size)))
+    block = max(chunk, min(labels, HEAD_GRAD_POSITIONS)) if trained else chunk
+    several = labels > block  # the head's gradient is then summed in float32; else it exists after the softmax only
+    head_grad = tape.new(head_numel, 4, "logits") if trained and several else None
+    temporary += [tape.new(block * vocab_size, itemsize, "logits"), tape.new(chunk * vocab_size, 4, "logits")]
+    widens = itemsize == 2 and not (loop.fp16 and loop.device == "cuda")  # torch's softmax widens bf16 into a copy
+    tape.allocate_briefly(chunk * vocab_size * 4 * (ops.architecture.traits.logit_buffers or int(widens)), "logits")
+    if trained and several:
+        tape.allocate_briefly(head_numel * itemsize, "logits")
+    elif trained:
+        head_grad = tape.new(head_numel, itemsize, "logits")
+    narrow = trained and head_itemsize == 2  # the table's gradient is formed in float32 all the same
     loss = tape.op(
         1,
         4,
-        [chosen],
-        [inner] + ([weight] if weight else []),
-        weights=architecture.embedding_numel * ops.footprint.trained_itemsize if moves else 0,
-        back_scratch=architecture.embedding_numel * 4 if narrow else 0,
+        [labelled],
+        [hidden_grad] + ([head_grad] if head_grad else []),
+        weights=head_numel * head_itemsize if trained else 0,
+        back_scratch=head_numel * 4 if narrow else 0,
     )
-    tape.delete(chosen, inner, weight, *made)
-    tape.allocate_briefly(loop.batch * architecture.vocab_size * itemsize, "logits")  # the head's one position a row
+    tape.delete(labelled, hidden_grad, head_grad, *temporary)
+    tape.allocate_briefly(loop.batch * vocab_size * itemsize, "logits")  # the head's one position a row
     return loss
 
 
 def _flat(ops: Operations, final: FakeTensor) -> FakeTensor:
-    """All positions but the rows' last in one list: a copy of several rows, a view of one; its gradient is a tensor of
+    """All positions but the rows' last in one list: a copy of several rows, a view of one. Its gradient is a tensor of
     its own in either case.
     """
-    if ops.loop.batch > 1 or final.grad_fn is None:
-        return ops.tape.op(final.numel, final.itemsize, [final]) if ops.loop.batch > 1 else ops.tape.view(final)
-    return FakeTensor(
-        ops.tape.retain(final.storage), final.numel, final.itemsize, ops.tape.node([(final.grad_fn, final.nbytes)], [])
-    )
-
-
-def _extra(ops: Operations, size: int, itemsize: int) -> FakeTensor:
-    return FakeTensor(ops.tape.allocate(size * itemsize, "logits"), size, itemsize, None)
+    if ops.loop.batch > 1:
+        return ops.tape.op(final.numel, final.itemsize, [final])
+    flat = ops.tape.view(final)
+    if final.grad_fn is not None:
+        flat.grad_fn = ops.tape.node([(final.grad_fn, final.nbytes)], [])
+    return flat
 
 
 def fused(ops: Operations, final: FakeTensor) -> FakeTensor:
@@ -79,32 +70,24 @@ def fused(ops: Operations, final: FakeTensor) -> FakeTensor:
     tape, loop, architecture = ops.tape, ops.loop, ops.architecture
     itemsize = loop.compute_itemsize
     shifted = tape.op(final.numel, itemsize, [final])
-    rows = (
-        1 << max(0, -(-loop.tokens // max(1, -(-architecture.vocab_size // architecture.hidden_size))) - 1).bit_length()
-    )  # its next power of two
-    inner = FakeTensor(tape.allocate(final.numel * itemsize, "logits"), final.numel, itemsize, None)
+    chunks = max(1, -(-architecture.vocab_size // architecture.hidden_size))
+    rows = 1 << max(0, -(-loop.tokens // chunks) - 1).bit_length()  # the next power of two
+    hidden_grad = tape.new(final.numel, itemsize, "logits")
     tape.allocate_briefly(rows * architecture.vocab_size * (itemsize + 4), "logits")
-    loss = tape.op(
-        1,
-        4,
-        [shifted],
-        [inner],
-        weights=architecture.embedding_numel * ops.footprint.trained_itemsize if ops.trains_head else 0,
-    )
-    tape.delete(shifted, inner)
+    weights = architecture.embedding_numel * ops.footprint.trained_itemsize if ops.trains_head else 0
+    loss = tape.op(1, 4, [shifted], [hidden_grad], weights=weights)
+    tape.delete(shifted, hidden_grad)
     return loss
 
 
 def full(ops: Operations, final: FakeTensor) -> FakeTensor:
     """All logits, a float32 copy, its log-softmax kept, two gradients of that size (transformers' ForCausalLMLoss)."""
     tape, loop, architecture = ops.tape, ops.loop, ops.architecture
-    itemsize = (
-        ops.footprint.trained_itemsize
-        if ops.trains_head and not loop.autocast_itemsize
-        else 4
-        if loop.kbit and not loop.autocast_itemsize
-        else loop.compute_itemsize
-    )
+    itemsize = loop.compute_itemsize
+    if not loop.autocast_itemsize and ops.trains_head:
+        itemsize = ops.footprint.trained_itemsize
+    elif not loop.autocast_itemsize and loop.kbit:
+        itemsize = 4
     given = ops.cast(final, itemsize)
     logits = tape.op(
         loop.tokens * architecture.vocab_size,
@@ -115,7 +98,10 @@ def full(ops: Operations, final: FakeTensor) -> FakeTensor:
         weights=architecture.embedding_numel * ops.footprint.trained_itemsize if ops.trains_head else 0,
     )
     tape.delete(given)
-    wide = _upcast(ops, logits)
+    if logits.itemsize == 4 or loop.loss_in_logits_dtype:
+        wide = tape.view(logits)
+    else:
+        wide = tape.op(logits.numel, 4, [logits], cause="logits")
     if loop.early_upcast:
         tape.delete(logits)
         logits = tape.alias(wide)
@@ -128,36 +114,22 @@ def full(ops: Operations, final: FakeTensor) -> FakeTensor:
     return loss
 
 
-def _upcast(ops: Operations, logits: FakeTensor) -> FakeTensor:
-    return (
-        ops.tape.view(logits)
-        if logits.itemsize == 4 or ops.loop.loss_in_logits_dtype
-        else ops.tape.op(logits.numel, 4, [logits], cause="logits")
-    )
-
-
 def _cross_entropy(ops: Operations, wide: FakeTensor) -> FakeTensor:
-    """Of float32 logits (of raw ones autocast lifts a copy); where it writes its gradient over them, nothing else is
-    needed.
-    """
+    """Of float32 logits (of others autocast widens a copy). in_place: the gradient is written over the logits."""
     tape, loop, itemsize = ops.tape, ops.loop, 4 if ops.loop.autocast_itemsize else wide.itemsize
     part = tape.op(wide.numel, wide.itemsize, [wide], cause="logits") if loop.shifted else tape.view(wide)
     if loop.in_place:
-        loss = FakeTensor(
-            tape.allocate(4, "logits"),
-            1,
-            4,
-            tape.node(
-                [],
-                [part.storage],
-                recompute=lambda tape, node, given: tape.accumulate_grad(part.grad_fn, tape.retain(part.storage)),
-            ),
+        loss = tape.new(1, 4, "logits")
+        loss.grad_fn = tape.node(
+            [],
+            [part.storage],
+            recompute=lambda tape, node, grad: tape.accumulate_grad(part.grad_fn, tape.retain(part.storage)),
         )
     else:
-        lifted = ops.cast(part, itemsize)
-        soft = tape.op(wide.numel, itemsize, [lifted], saves_result=True, cause="logits")
-        tape.delete(lifted)
-        loss = tape.op(1, 4, [soft], cause="logits")
-        tape.delete(soft)
+        widened = ops.cast(part, itemsize)
+        softmax = tape.op(wide.numel, itemsize, [widened], saves_result=True, cause="logits")
+        tape.delete(widened)
+        loss = tape.op(1, 4, [softmax], cause="logits")
+        tape.delete(softmax)
     tape.delete(part)
     return loss

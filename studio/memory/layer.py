@@ -1,8 +1,6 @@
-"""One decoder layer, forwards, on the tape: attention, mlp and the residual sums, as transformers' modeling files write
-them.
+"""One decoder layer on the tape: attention, mlp and residual sums, as transformers' modeling files write them.
 
 Each function leaves the names of its arguments to the caller unless its docstring says that it deletes them.
-
 """
 
 from __future__ import annotations
@@ -12,6 +10,7 @@ from collections.abc import Callable
 from studio.memory.architecture import Layer, Linear
 from studio.memory.attention import attention
 from studio.memory.autograd_tape import FakeTensor
+from studio.memory.linear import base_linear, linear
 from studio.memory.operations import Operations
 
 
@@ -88,16 +87,16 @@ def dense_mlp(ops: Operations, layer: Layer, hidden_states: FakeTensor) -> FakeT
     gate_up_proj, gate_proj = layer.linears_of("gate_up_proj"), layer.linears_of("gate_proj")
     up_proj, down_proj = layer.linears_of("up_proj"), layer.linears_of("down_proj")
     if gate_up_proj:
-        gate_up = ops.linear(hidden_states, gate_up_proj[0])
+        gate_up = linear(ops, hidden_states, gate_up_proj[0])
         gate, up = tape.view(gate_up, gate_up.numel // 2), tape.view(gate_up, gate_up.numel // 2)
         tape.delete(gate_up)
         product = multiplied(ops, activation(ops, gate), up)
     elif gate_proj and up_proj:
-        active = activation(ops, ops.linear(hidden_states, gate_proj[0]))
-        product = multiplied(ops, active, ops.linear(hidden_states, up_proj[0]))
+        active = activation(ops, linear(ops, hidden_states, gate_proj[0]))
+        product = multiplied(ops, active, linear(ops, hidden_states, up_proj[0]))
     else:
-        product = activation(ops, ops.linear(hidden_states, up_proj[0]) if up_proj else tape.view(hidden_states))
-    result = ops.linear(product, down_proj[0]) if down_proj else tape.view(product, hidden_states.numel)
+        product = activation(ops, linear(ops, hidden_states, up_proj[0]) if up_proj else tape.view(hidden_states))
+    result = linear(ops, product, down_proj[0]) if down_proj else tape.view(product, hidden_states.numel)
     tape.delete(product)
     return result
 
@@ -107,11 +106,11 @@ def experts(ops: Operations, layer: Layer, hidden_states: FakeTensor) -> FakeTen
     tape, hidden_size, inner = ops.tape, ops.architecture.hidden_size, layer.intermediate_size
     tokens = hidden_states.numel // hidden_size * max(1, ops.architecture.num_experts_per_tok)
     routed = tape.op(tokens * hidden_size, hidden_states.itemsize, [hidden_states])
-    gate = ops.base_linear(routed, Linear("", hidden_size, inner, False, "gate_proj"))
-    up = ops.base_linear(routed, Linear("", hidden_size, inner, False, "up_proj"))
+    gate = base_linear(ops, routed, Linear("", hidden_size, inner, False, "gate_proj"))
+    up = base_linear(ops, routed, Linear("", hidden_size, inner, False, "up_proj"))
     tape.delete(routed)
     product = multiplied(ops, activation(ops, gate), up)
-    down = ops.base_linear(product, Linear("", inner, hidden_size, False, "down_proj"))
+    down = base_linear(ops, product, Linear("", inner, hidden_size, False, "down_proj"))
     tape.delete(product)
     weighted = tape.op(tokens * hidden_size, down.itemsize, [down], [down])
     tape.delete(down)

@@ -15,17 +15,13 @@ MIB = 2**20
 CUBLAS = 2 * 8_519_680  # two workspaces of cuBLAS as PyTorch asks for them; 17,039,360 bytes were seen on a T4
 CUBLAS_HOPPER = 2 * 32 * MIB
 CONTEXT = 450 * MIB  # of a card that is not in cards.py
-# Reserved beyond allocated, as share of what is not standing: low, expected, high. Read off the published rows that
-# tell both.
+# Bytes reserved beyond the allocated ones, as share of what is not standing: low, expected, high. From the published
+# measurements that give both.
 STACKED = (0.02, 0.06, 0.14)  # without checkpointing, activations pile up and go in turn (L40S)
 CHUNKED = (0.06, 0.12, 0.17)  # checkpointed, logits in chunks: 0.11 to 0.15 on A100s
-TORN_UP = (
-    0.05,
-    0.25,
-    0.50,
-)  # checkpointed, with whole logits or squares of scores: 0.02 to 0.6 on A100s, 0.08 to 0.47 on a T4
+# checkpointed, with whole logits or all scores: 0.02 to 0.6 on A100s, 0.08 to 0.47 on a T4
+TORN_UP = (0.05, 0.25, 0.50)
 PROCESS = 640 * MIB  # Python with torch, transformers and peft loaded, before the model
-
 
 # A CPU's heap keeps holes, counted in feed-forward activations a token and layer. Measured on the starter
 # (tests/bench/results/memory_cpu.md):
@@ -35,20 +31,17 @@ WHOLE = 3.0  # 2.3 to 3.7 where every weight is trained
 VIRTUAL = 3.9  # 1.2 to 6.5 where virtual tokens stand before the rows, or keys and values before every layer's own
 TORN = 6.2  # 5.2 to 6.4 with dropout's draws, or numbers that go through float32 and back, in every layer
 SCALED = 5.4  # 4.2 to 7.5 with (IA)3's vectors in float32
-GROWING = (
-    0.7,
-    1.0,
-    2.2,
-)  # low, expected, high: runs of many steps over rows of unlike lengths were seen to tear the heap up to twice as far
-UNPACKING = (
-    46 * MIB
-)  # bitsandbytes with its buffers, on a CPU: 46 to 50 MiB beside the tensors of 7 and 21 million packed numbers
+# low, expected, high: many steps over rows of unlike lengths fragmented the heap up to twice as far
+GROWING = (0.7, 1.0, 2.2)
+# bitsandbytes with its buffers, on a CPU: 46 to 50 MiB beside the tensors of 7 and 21 million packed numbers
+UNPACKING = 46 * MIB
 
 
 class Overhead(NamedTuple):
-    """Bytes: low, expected, high of all that torch's allocator does not count as tensors; of it `workspace` belongs to
-    kernels, `paged` to the optimizer (managed memory), and `context` (with paged) is what the allocator does not
-    reserve either.
+    """Bytes: low, expected, high of all that torch's allocator does not count as tensors.
+
+    workspace: of kernels. paged: of the optimizer, in managed memory. context: what the allocator does not reserve
+    either, beside paged.
     """
 
     low: int
@@ -73,7 +66,7 @@ def overhead(
 
 
 def gap(loop: TrainingLoop) -> tuple[float, float, float]:
-    """What the caching allocator reserves beyond the tensors, for a loop."""
+    """Share of the moving tensors that the caching allocator reserves beyond them: low, expected, high."""
     if not loop.checkpointing:
         return STACKED
     return TORN_UP if loop.head == "full" or loop.attention == "eager" else CHUNKED
@@ -93,20 +86,17 @@ def card(device: Device, step: Step, loop: TrainingLoop, paged: int) -> Overhead
 def cpu(loop: TrainingLoop, architecture: Architecture, footprint: Footprint) -> Overhead:
     """The interpreter with its libraries, the heap's holes, and what packing a base into 4 bits leaves.
 
-    The file of a packed base stays mapped where what is not packed is held as the file has it, in 16 bits: in float32
-    nothing reads it any more. Packing leaves about as much of the heap torn as it packs.
+    The file of a packed base stays mapped where the rest is held in its 16 bits; in float32 nothing reads it any more.
+    Packing fragments about as much of the heap as it packs.
     """
     layers = architecture.layers
     tokens = loop.tokens + loop.batch * footprint.virtual
-    holes = (
-        tokens
-        * max(layer.intermediate_size for layer in layers)
-        * loop.hidden_itemsize
-        * len(layers)
-        * _holes(loop, footprint)
-    )
-    numbers = sum(linear.in_features * linear.out_features for layer in layers for linear in layer.linears)
-    packed = UNPACKING + numbers // 2 + (2 * numbers if loop.weight_itemsize == 2 else 0) if footprint.quantized else 0
+    widest = max(layer.intermediate_size for layer in layers)
+    holes = tokens * widest * loop.hidden_itemsize * len(layers) * _holes(loop, footprint)
+    packed = 0
+    if footprint.quantized:
+        numel = sum(linear.in_features * linear.out_features for layer in layers for linear in layer.linears)
+        packed = UNPACKING + numel // 2 + (2 * numel if loop.weight_itemsize == 2 else 0)
     low, expected, high = (PROCESS + packed + int(holes * share) for share in GROWING)
     return Overhead(low, expected, high, 0, fixed=PROCESS + packed)
 

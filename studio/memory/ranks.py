@@ -1,6 +1,4 @@
-"""Ranks: what one of several devices holds, where a run is shared between them: a copy each (DDP), or the model split
-over them (FSDP2).
-"""
+"""What one of several devices holds that share a run: a copy of the model (DDP), or a part of it (FSDP2)."""
 
 from __future__ import annotations
 
@@ -18,8 +16,9 @@ SUMMED = 4  # bytes in which worker/sharding.py sums gradients; weights are gath
 
 
 class Gathered(NamedTuple):
-    """Bytes of a split model that are whole for a while. while_running: beside the shards from forward to backward;
-    at_end: one weight after the other, to be saved.
+    """Bytes of a split model that are gathered for a while.
+
+    while_running: beside the shards, from forward to backward. at_end: one weight after the other, to be saved.
     """
 
     while_running: int = 0
@@ -35,12 +34,11 @@ def processes(config: RunConfig) -> int:
 
 
 def split(config: RunConfig, device: Device, states: States, numbers: int) -> bool:
-    """Whether the model is split over the devices. auto: as worker/sharding.py, where a copy with its states would fill
-    two thirds of one.
+    """Whether the model is split over the devices.
+
+    auto: where a copy with its states would fill two thirds of one, as in worker/sharding.py. numbers: trained ones.
     """
-    if processes(config) == 1:
-        return False
-    if config.data.new_tokens:
+    if processes(config) == 1 or config.data.new_tokens:
         return False
     if config.training.sharding != "auto":
         return config.training.sharding == "fsdp"
@@ -48,9 +46,7 @@ def split(config: RunConfig, device: Device, states: States, numbers: int) -> bo
 
 
 def share(states: States, loop: TrainingLoop) -> States:
-    """A rank's part. Of weights that are packed into 4 or 8 bits the numbers are split, their scales stay whole on
-    each.
-    """
+    """A rank's part. The scales of weights in 4 or 8 bits stay whole on each."""
     if not loop.fsdp:
         return states
     count = loop.world_size
@@ -65,50 +61,43 @@ def share(states: States, loop: TrainingLoop) -> States:
 
 
 def buckets(states: States, loop: TrainingLoop) -> int:
-    """DDP sums gradients in buckets, which together are as large as all of them and stay (torch's reducer;
-    gradient_as_bucket_view is off).
-    """
+    """DDP's buckets, which together are as large as all gradients and stay (gradient_as_bucket_view is off)."""
     return states.gradients if loop.world_size > 1 and not loop.fsdp else 0
 
 
 def gathered(facts: ModelFacts, architecture: Architecture, footprint: Footprint, loop: TrainingLoop) -> Gathered:
-    """FSDP2 (worker/sharding.py): each layer is a unit, what lies around them another, whole from forward to backward.
+    """FSDP2 (worker/sharding.py): each layer is a unit, what lies around them another.
 
-    In use are the outer unit, the layer that computes, and the next one on its way; in backward a layer's gradients,
-    their copy that is being summed, and that of the layer before (torch's FSDPParamGroup).
+    Gathered are the outer unit, the layer that computes, and the next one; in backward also a layer's gradients, their
+    copy that is being summed, and that of the layer before (torch's FSDPParamGroup).
     """
     if not loop.fsdp:
         return NOTHING
     itemsize = loop.compute_itemsize
-    packed, narrow = (
-        (facts.linears(), 0.5 if footprint.quantized[0] != "int8" else 1) if footprint.quantized else ({}, 0)
-    )
-    whole = {
-        name: tensor.size * (narrow if name.removesuffix(".weight") in packed else itemsize)
+    packed = facts.linears() if footprint.quantized else {}
+    packed_itemsize = 1 if footprint.quantized and footprint.quantized[0] == "int8" else 0.5
+    nbytes = {
+        name: tensor.size * (packed_itemsize if name.removesuffix(".weight") in packed else itemsize)
         for name, tensor in facts.tensors.items()
     }
     prefixes = tuple(layer.prefix for layer in architecture.layers)
-    beside = [_beside(footprint, prefix, facts) for prefix in prefixes]
-    layers = [
-        sum(size for name, size in whole.items() if name.startswith(prefix)) + itemsize * more
-        for prefix, more in zip(prefixes, beside, strict=True)
-    ]
-    moving = [
-        sum(facts.tensors[name].size for name in footprint.weights if name in whole and name.startswith(prefix)) + more
-        for prefix, more in zip(prefixes, beside, strict=True)
-    ]
-    outside = sum(size for name, size in whole.items() if not name.startswith(prefixes))
-    largest = max(tensor.size for tensor in facts.tensors.values()) * (
-        footprint.trained_itemsize if footprint.weights else loop.weight_itemsize
+    layers, trained = [], []
+    for prefix in prefixes:
+        added = _added(footprint, prefix, facts)
+        weights = [name for name in footprint.weights if name in nbytes and name.startswith(prefix)]
+        layers.append(sum(size for name, size in nbytes.items() if name.startswith(prefix)) + itemsize * added)
+        trained.append(sum(facts.tensors[name].size for name in weights) + added)
+    outside = sum(size for name, size in nbytes.items() if not name.startswith(prefixes))
+    largest = max(tensor.size for tensor in facts.tensors.values())
+    largest *= footprint.trained_itemsize if footprint.weights else loop.weight_itemsize
+    return Gathered(int(outside + 2 * max(layers) + max(trained) * (itemsize + 2 * SUMMED)), largest)
+
+
+def _added(footprint: Footprint, prefix: str, facts: ModelFacts) -> int:
+    """Trained numbers that a method adds to a layer."""
+    linears = {name: widths for name, widths in facts.linears().items() if name.startswith(prefix)}
+    return (
+        sum(rank * sum(linears[name]) for name, rank in footprint.low_rank.items() if name in linears)
+        + sum(2 * width * linears[name][1] for name, width in footprint.bottleneck.items() if name in linears)
+        + sum(width for name, width in footprint.scaled.items() if name.startswith(prefix))
     )
-    return Gathered(int(outside + 2 * max(layers) + max(moving) * (itemsize + 2 * SUMMED)), largest)
-
-
-def _beside(footprint: Footprint, prefix: str, facts: ModelFacts) -> int:
-    """Trained numbers that a method puts beside a layer's linears."""
-    linears, found = facts.linears(), 0
-    for name, rank in footprint.low_rank.items():
-        found += rank * sum(linears[name]) if name.startswith(prefix) and name in linears else 0
-    for name, width in footprint.bottleneck.items():
-        found += 2 * width * linears[name][1] if name.startswith(prefix) and name in linears else 0
-    return found + sum(size for name, size in footprint.scaled.items() if name.startswith(prefix))

@@ -11,7 +11,9 @@ from studio.kernels import ADAMW_CHUNK_SIZE
 from studio.memory.training_loop import TrainingLoop
 from studio.model import ModelFacts
 
-PAGED = 100_000  # numbers from which on a paged optimizer's state is in managed memory (bitsandbytes' get_state_buffer)
+PAGED = (
+    100_000  # elements from which on a paged optimizer's state is in managed memory (bitsandbytes' get_state_buffer)
+)
 FOREACH = ("adamw_torch", "rmsprop", "adagrad")  # transformers' names of torch optimizers that take lists of tensors
 BLOCK = 64  # weights that share a scale under NF4 (arXiv 2305.14314, section 3)
 
@@ -65,11 +67,9 @@ def weight_bytes(facts: ModelFacts, footprint: Footprint, loop: TrainingLoop) ->
             continue
         module = name.removesuffix(".weight")
         if footprint.quantized and module in linears and module != name:
-            held = quantized_bytes(tensor.shape, *footprint.quantized)
-            packed, scales = (
-                packed + held,
-                scales + held - (tensor.size if footprint.quantized[0] == "int8" else -(-tensor.size // 2)),
-            )
+            nbytes = quantized_bytes(tensor.shape, *footprint.quantized)
+            packed += nbytes
+            scales += nbytes - (tensor.size if footprint.quantized[0] == "int8" else -(-tensor.size // 2))
             largest = max(largest, tensor.size)
         else:
             rest += tensor.size * itemsize
@@ -93,21 +93,16 @@ def nf4_bytes(size: int, double: bool) -> int:
 
 
 def optimizer_bytes(shapes: Mapping[str, tuple[int, ...]], itemsize: int, name: str) -> int:
-    """Bytes of an optimizer's states. each: bytes of a trained number, whose type torch's optimizers give their
-    states.
-    """
+    """Bytes of an optimizer's states. itemsize: of a trained number, and of torch's optimizers' states for it."""
     if "adafactor" in name:  # a row and a column of second moments (Shazeer and Stern 2018, arXiv 1804.04235), float32
         return sum(
             4 * (sum(shape[-2:]) * prod(shape[:-2]) if len(shape) > 1 else prod(shape)) for shape in shapes.values()
         )
-    if (
-        "8bit" in name
-        # two states of a byte with a float32 per 256 (Dettmers et al. 2021, arXiv 2110.02861); below 4096 elements
-        # 32-bit
-    ):
-        halves = 1 if "lion" in name or "rmsprop" in name else 2
+    # two states of a byte with a float32 per 256 (Dettmers et al. 2021, arXiv 2110.02861); below 4096 elements 32-bit
+    if "8bit" in name:
+        states = 1 if "lion" in name or "rmsprop" in name else 2
         return sum(
-            halves * (prod(shape) + -(-prod(shape) // 256) * 4 if prod(shape) >= 4096 else 4 * prod(shape))
+            states * (prod(shape) + -(-prod(shape) // 256) * 4 if prod(shape) >= 4096 else 4 * prod(shape))
             for shape in shapes.values()
         )
     numbers = sum(prod(shape) for shape in shapes.values())
@@ -119,19 +114,15 @@ def optimizer_bytes(shapes: Mapping[str, tuple[int, ...]], itemsize: int, name: 
 
 
 def paged_bytes(shapes: Mapping[str, tuple[int, ...]], name: str) -> int:
-    """Of optimizer_bytes, the states that bitsandbytes asks of CUDA itself: its paged optimizers page tensors of
-    100,000 numbers and more.
-    """
+    """Of optimizer_bytes, the states that bitsandbytes' paged optimizers hold in managed memory."""
     if "paged" not in name:
         return 0
-    large = {key: shape for key, shape in shapes.items() if prod(shape) >= PAGED}
-    return (1 if "lion" in name else 2) * sum(prod(shape) for shape in large.values()) * (1 if "8bit" in name else 4)
+    numel = sum(prod(shape) for shape in shapes.values() if prod(shape) >= PAGED)
+    return (1 if "lion" in name else 2) * numel * (1 if "8bit" in name else 4)
 
 
 def step_bytes(shapes: Mapping[str, tuple[int, ...]], itemsize: int, loop: TrainingLoop) -> int:
-    """Temporaries of a step: a foreach optimizer (torch's own choice on CUDA) makes one list as long as all trained
-    numbers; fused ones none.
-    """
+    """Temporaries of a step: of a foreach optimizer (torch's choice on CUDA) as many as all trained numbers."""
     sizes, name = [prod(shape) for shape in shapes.values()], loop.optimizer
     if "foreach" in name or loop.device == "cuda" and name in FOREACH:
         return sum(sizes) * itemsize
@@ -139,8 +130,6 @@ def step_bytes(shapes: Mapping[str, tuple[int, ...]], itemsize: int, loop: Train
         return 6 * 4 * min(ADAMW_CHUNK_SIZE, max(sizes, default=0))
     if "adafactor" in name:
         return 2 * 4 * max(sizes, default=0)
-    return (
-        0
-        if any(word in name for word in ("fused", "8bit", "paged", "lion_32bit", "sgd"))
-        else 2 * itemsize * max(sizes, default=0)
-    )
+    if any(word in name for word in ("fused", "8bit", "paged", "lion_32bit", "sgd")):
+        return 0
+    return 2 * itemsize * max(sizes, default=0)

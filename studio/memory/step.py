@@ -1,9 +1,4 @@
-"""A run on the tape: load, then one step (embed, layers, head and loss, the way back, the optimizer), an evaluation,
-and saving.
-
-Gives the peak of every moment.
-
-"""
+"""A run on the tape: load, one step (embed, layers, head and loss, backward, optimizer), an evaluation, saving."""
 
 from __future__ import annotations
 
@@ -26,9 +21,7 @@ PHASES = ("load", "forward", "loss", "backward", "optimizer", "evaluation", "sav
 
 
 class Step(NamedTuple):
-    """Bytes. by_moment: the highest of each moment; causes: what was alive at the highest of all; by_phase: the same
-    for each.
-    """
+    """Bytes. causes: what was alive at the peak; causes_by_phase: at the peak of each phase."""
 
     peak: int
     peak_phase: str
@@ -42,11 +35,10 @@ class Step(NamedTuple):
 def step(
     architecture: Architecture, loop: TrainingLoop, footprint: Footprint, states: States, whole: Gathered = NOTHING
 ) -> Step:
-    """Walk the run of one process: its largest micro-batch and an optimizer step, the optimizer's states being there
-    from the step before.
+    """Walk the run of one process: its largest micro-batch and an optimizer step, with the optimizer's states of the
+    step before.
 
     states: this process's part of them; whole: what of a split model it holds in one piece for a while.
-
     """
     if loop.brake:  # a batch of its own beside the gradients of the data's, its logits kept for the way back
         alone = loop._replace(brake=0)
@@ -55,19 +47,22 @@ def step(
         walks = [step(architecture, one, footprint, states, whole) for one in (alone, brake)]
         return max(walks, key=lambda walked: walked.peak)
     if loop.last_length:
-        last = loop._replace(
-            length=loop.last_length, labels=loop.labels and max(1, loop.labels * loop.last_length // loop.length)
-        )
-        both = (loop._replace(accumulates=False), last._replace(accumulates=True))
-        return max(
-            (step(architecture, one._replace(last_length=0), footprint, states, whole) for one in both),
-            key=lambda walked: walked.peak,
-        )
+        labels = loop.labels and max(1, loop.labels * loop.last_length // loop.length)
+        first = loop._replace(last_length=0, accumulates=False)
+        last = loop._replace(last_length=0, accumulates=True, length=loop.last_length, labels=labels)
+        steps = [step(architecture, micro_batch, footprint, states, whole) for micro_batch in (first, last)]
+        return max(steps, key=lambda walked: walked.peak)
     if footprint.virtual:
         loop = loop._replace(length=loop.length + footprint.virtual)
     tape = Tape(512 if loop.device == "cuda" else 64, loop.accumulates, loop.world_size if loop.fsdp else 1)
     ops = Operations(tape, loop, architecture, footprint)
-    _load(tape, states, buckets(states, loop))
+    # weights, one by one where they are packed on the way; the optimizer's states come with the first step
+    tape.add(states.weights, "weights")
+    tape.allocate_briefly(states.loading, "workspace")
+    tape.add(states.trained, "trained")
+    tape.enter_phase("forward")
+    tape.add(states.optimizer, "optimizer")
+    tape.add(buckets(states, loop), "gradients")
     if loop.accumulates:
         tape.add(states.gradients, "gradients")
     standing = tape.live
@@ -91,28 +86,13 @@ def step(
     return Step(tape.peaks[phase], phase, dict(tape.peaks), tape.at_peak[phase], dict(tape.at_peak), kept, standing)
 
 
-def _load(tape: Tape, states: States, summed: int) -> None:
-    """Weights, one by one where they are packed on the way; then what is trained; the optimizer's states come with the
-    first step.
-    """
-    tape.add(states.weights, "weights")
-    tape.allocate_briefly(states.loading, "workspace")
-    tape.add(states.trained, "trained")
-    tape.enter_phase("forward")
-    tape.add(states.optimizer, "optimizer")
-    if summed:
-        tape.add(summed, "gradients")
-
-
 def _forward_backward(ops: Operations) -> int:
-    """One micro-batch there and back. Returns what a layer keeps."""
+    """One micro-batch forwards and backwards. Returns the bytes that a layer keeps."""
     tape, architecture = ops.tape, ops.architecture
     inputs = _inputs(ops)
     mask = inputs[-1]
     stream = _embedded(ops)
-    first = tape.alias(
-        stream
-    )  # the model's own frame, or peft's where virtual tokens are put before it, keeps this name
+    first = tape.alias(stream)  # held by the model's frame, or by peft's where virtual tokens are put before it
     chain: list = [tape.nodes]
     tape.nodes = []
     kept = 0
@@ -141,34 +121,25 @@ def _forward_backward(ops: Operations) -> int:
 def _inputs(ops: Operations) -> list[FakeTensor | None]:
     """Ids, labels and mask of the rows; cosines and sines of the positions; the square mask, else None.
 
-    Eager attention adds it to the scores (numbers of the stream's type); SDPA is given booleans, and only where its
-    causal flag will not do.
+    Eager attention adds it to the scores (in the stream's type); SDPA is given booleans, and only where its causal flag
+    will not do.
     """
     tape, loop = ops.tape, ops.loop
     angles, square = loop.length * ops.architecture.head_dim * 2, None
     if loop.attention == "eager" or loop.mask and loop.attention != "flash":
-        size, itemsize = (
-            loop.batch * loop.length * (loop.length + ops.footprint.prefix),
-            loop.hidden_itemsize if loop.attention == "eager" else 1,
-        )
-        square = FakeTensor(tape.allocate(size * itemsize, "activations"), size, itemsize, None)
-    return [
-        FakeTensor(tape.allocate(loop.tokens * 8 * 3, "activations"), 3 * loop.tokens, 8, None),
-        FakeTensor(tape.allocate(angles * loop.hidden_itemsize, "activations"), angles, loop.hidden_itemsize, None),
-        square,
-    ]
+        numel = loop.batch * loop.length * (loop.length + ops.footprint.prefix)
+        square = tape.new(numel, loop.hidden_itemsize if loop.attention == "eager" else 1)
+    return [tape.new(3 * loop.tokens, 8), tape.new(angles, loop.hidden_itemsize), square]
 
 
 def _plan(layers: tuple[Layer, ...], footprint: Footprint) -> list[tuple[Layer, int]]:
-    """Stretches of equal layers. The first and the last layer of all are walked by themselves, the others stand for
-    each other.
-    """
+    """(layer, number of equal layers that it stands for). The first and the last layer stand for themselves alone."""
     plan: list[tuple[Layer, int]] = []
-    marks: list[tuple] = []
-    for place, layer in enumerate(layers):
-        mark = (
-            place == 0,
-            place == len(layers) - 1,
+    last_shape: tuple | None = None
+    for index, layer in enumerate(layers):
+        shape = (
+            index == 0,
+            index == len(layers) - 1,
             layer.norms,
             layer.qk_norms,
             layer.other_numel,
@@ -185,44 +156,34 @@ def _plan(layers: tuple[Layer, ...], footprint: Footprint) -> list[tuple[Layer, 
                 for linear in layer.linears
             ),
         )
-        if marks and marks[-1] == mark:
+        if shape == last_shape:
             plan[-1] = (plan[-1][0], plan[-1][1] + 1)
         else:
             plan.append((layer, 1))
-            marks.append(mark)
+        last_shape = shape
     return plan
 
 
 def _embedded(ops: Operations) -> FakeTensor:
-    tape, loop, architecture = ops.tape, ops.loop, ops.architecture
-    size = loop.tokens * architecture.hidden_size
-    weights = (
-        architecture.embedding_numel * ops.footprint.trained_itemsize
-        if ops.trains_embedding
-        else ops.footprint.rows * ops.footprint.trained_itemsize
+    tape, loop, architecture, footprint = ops.tape, ops.loop, ops.architecture, ops.footprint
+    trained_numel = architecture.embedding_numel if ops.trains_embedding else footprint.rows
+    # peft looks tokens up in a copy of the table with the trained rows in it
+    copy = architecture.embedding_numel * loop.weight_itemsize if footprint.rows else 0
+    stream = tape.op(
+        loop.tokens * architecture.hidden_size,
+        loop.hidden_itemsize,
+        [],
+        weights=trained_numel * footprint.trained_itemsize,
+        scratch=copy,
+        back_scratch=2 * copy,
     )
-    copy = (
-        architecture.embedding_numel * loop.weight_itemsize if ops.footprint.rows else 0
-    )  # peft looks tokens up in a copy of the table with the trained rows in it
-    stream = tape.op(size, loop.hidden_itemsize, [], weights=weights, scratch=copy, back_scratch=2 * copy)
-    learns_input = ops.footprint.virtual or loop.input_grads
-    if learns_input and stream.grad_fn is None:  # enable_input_require_grads, or learnt tokens put before the row
-        own = (
-            [
-                tape.allocate(
-                    loop.batch
-                    * (loop.length - ops.footprint.virtual)
-                    * architecture.hidden_size
-                    * loop.hidden_itemsize,
-                    "activations",
-                )
-            ]
-            if ops.footprint.virtual and loop.input_grads
-            else []
-        )  # both: the row's own vectors are a leaf, and stay
-        stream.grad_fn = tape.node([], own)
-        for storage in own:
-            tape.release(storage)
+    if stream.grad_fn is not None or not (footprint.virtual or loop.input_grads):
+        return stream
+    row = None  # enable_input_require_grads beside learnt tokens: the row's own vectors are a leaf, and stay
+    if footprint.virtual and loop.input_grads:
+        row = tape.new(loop.batch * (loop.length - footprint.virtual) * architecture.hidden_size, loop.hidden_itemsize)
+    stream.grad_fn = tape.node([], [row.storage] if row else [])
+    tape.delete(row)
     return stream
 
 
@@ -245,7 +206,7 @@ def _block(
 
 
 def _back(ops: Operations, chain: list) -> None:
-    """The way back through the chain; a stretch of equal layers is walked once and its share of held bytes let go."""
+    """Backward through the chain; a stretch of equal layers is walked once, and what the others kept is released."""
     tape = ops.tape
     tape.enter_phase("loss")
     tape.backward(chain.pop())
@@ -284,11 +245,6 @@ def _evaluate(ops: Operations) -> None:
             tape.release(storage)
         tape.nodes = []
     if loop.samples:
-        cache = (
-            2
-            * len(architecture.layers)
-            * architecture.kv_size
-            * (PROMPT_TOKENS + SAMPLE_MAX_NEW_TOKENS)
-            * loop.compute_itemsize
-        )
+        tokens = PROMPT_TOKENS + SAMPLE_MAX_NEW_TOKENS
+        cache = 2 * len(architecture.layers) * architecture.kv_size * tokens * loop.compute_itemsize
         tape.allocate_briefly(cache + architecture.vocab_size * (4 + loop.compute_itemsize), "activations")

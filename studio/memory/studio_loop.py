@@ -1,4 +1,4 @@
-"""Ours: the TrainingLoop of our own trainer (worker/train.py) for an order, a device and what is known of the data."""
+"""The TrainingLoop of our own trainer (worker/train.py) for an order, a device and what is known of the data."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def studio_loop(
     footprint: Footprint,
     checkpointing: bool,
 ) -> TrainingLoop:
-    """The largest piece the run can meet. Raises OrderError where a lever does not fit the device."""
+    """The loop at the largest micro-batch of the run. Raises OrderError where a setting does not fit the device."""
     training, itemsize, row = config.training, base_itemsize(config, device), longest_row(config, rows)
     packed, kernel, _ = auto.layout(config, facts, device, row)
     batch = 1 if packed else max(1, min(training.batch_size, rows.rows if rows else training.batch_size))
@@ -64,18 +64,11 @@ def studio_loop(
     narrow = config.training.weights == "bf16"
     tables = not narrow and any(EMBEDDING.search(name) for name in footprint.weights)
     windowed = not packed and auto.windowed(facts, row)
-    squares = (
-        bool(footprint.prefix) or windowed or packed and kernel in ("sdpa", "eager")
-    )  # a mask that SDPA's causal flag cannot replace
+    # a mask that SDPA's causal flag cannot replace
+    mask = bool(footprint.prefix) or windowed or packed and kernel in ("sdpa", "eager")
     shares = device.kind == "cpu" or shares_keys(device, itemsize)
-    if (
-        kernel == "sdpa"
-        and not packed
-        and not squares
-        and not shares
-        and facts.num_key_value_heads < facts.num_attention_heads
-        and auto.masked(config, facts, row)
-    ):
+    grouped = facts.num_key_value_heads < facts.num_attention_heads
+    if kernel == "sdpa" and not (packed or mask or shares) and grouped and auto.masked(config, facts, row):
         kernel = "eager"  # transformers' own SDPA leaves keys shared, and torch falls back to its math kernel
     tokens = effective * (int(rows.mean) + 1 if rows else row) // ranks  # of a step
     micro_batches = -(-tokens // (batch * length))
@@ -91,8 +84,8 @@ def studio_loop(
         hidden_itemsize=4 if tables else itemsize,
         autocast_itemsize=0 if itemsize == 4 or narrow else itemsize,
         attention="flash" if "flash" in kernel else kernel,
-        mask=squares,
-        repeats_kv=squares or not shares,
+        mask=mask,
+        repeats_kv=mask or not shares,
         fused_adapters=True,
         fp16=uses_fp16(config, device),
         checkpointing=checkpointing,
@@ -110,22 +103,20 @@ def studio_loop(
 
 def shares_keys(device: Device, itemsize: int) -> bool:
     """Whether torch's flash kernel is taken, which alone reads keys that heads share without copies
-    (worker/attention.py). each: bytes of a number.
+    (worker/attention.py). itemsize: bytes of a number.
     """
     return device.traits.torch == "cuda" and itemsize == 2 and (device.capability or (8, 0)) >= (8, 0)
 
 
 def _filled(micro_batch: int, row: int, rows: RowStatistics | None) -> int:
-    """Tokens of the fullest piece of rows laid end to end: all of it, but where rows are nearly alike, as many of them
-    as fit.
-    """
+    """Tokens of the fullest packed micro-batch: all of it, or as many rows as fit where they are nearly alike."""
     alike = rows is not None and rows.mean > 0.9 * row
     return micro_batch // row * row if alike else micro_batch
 
 
 def with_fsdp(loop: TrainingLoop) -> TrainingLoop:
-    """The loop where the model is split over devices: numbers travel in the computing format, and bitsandbytes'
-    optimizers give way to AdamW.
+    """The loop where the model is split over devices: computed in one format, with AdamW in place of bitsandbytes'
+    optimizers.
     """
     fits = not any(word in loop.optimizer for word in ("8bit", "paged", "bnb"))
     return loop._replace(
@@ -135,8 +126,8 @@ def with_fsdp(loop: TrainingLoop) -> TrainingLoop:
 
 def uses_fp16(config: RunConfig, device: Device) -> bool:
     """Whether 16 bits mean fp16: as ordered, or auto on a card without bf16."""
-    wanted = config.training.precision
-    return wanted == "fp16" or wanted == "auto" and device.precision == "fp16"
+    precision = config.training.precision
+    return (device.precision if precision == "auto" else precision) == "fp16"
 
 
 def trained_footprint(config: RunConfig, footprint: Footprint) -> Footprint:
@@ -146,5 +137,5 @@ def trained_footprint(config: RunConfig, footprint: Footprint) -> Footprint:
 
 def base_itemsize(config: RunConfig, device: Device) -> int:
     """Bytes of a number of the frozen base: 2 where 16 bits are ordered, or auto and the device computes in them."""
-    wanted = config.training.precision
-    return 4 if "fp32" in (wanted, device.precision if wanted == "auto" else wanted) else 2
+    precision = config.training.precision
+    return 4 if (device.precision if precision == "auto" else precision) == "fp32" else 2

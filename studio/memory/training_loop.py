@@ -1,6 +1,4 @@
-"""TrainingLoop: how a training loop computes: number formats, kernels, head, batch. The defaults are a plain loop's on
-CUDA.
-"""
+"""How a training loop computes: number formats, kernels, head, batch. The defaults are a plain loop's on CUDA."""
 
 from __future__ import annotations
 
@@ -8,9 +6,7 @@ from typing import NamedTuple
 
 
 class TrainingLoop(NamedTuple):
-    """One micro-batch of one training loop, ours (studio_loop.py) or another program's. Item sizes are bytes of a
-    number.
-    """
+    """One micro-batch of a training loop, ours (studio_loop.py) or another program's. Item sizes: bytes of a number."""
 
     device: str = "cuda"
     batch: int = 1
@@ -27,16 +23,12 @@ class TrainingLoop(NamedTuple):
     head: str = "chunked"  # chunked (ours), fused (Liger's: chunks of the hidden size), full
     keeps_output: int = 0  # bytes a logit that the caller keeps holding during backward
     accumulates: bool = False  # gradients stay from micro-batch to micro-batch
-    last_length: int = (
-        0  # tokens of a step's second and last micro-batch, where it is shorter; the first meets no gradients
-    )
+    last_length: int = 0  # tokens of a step's second and last micro-batch, where it is shorter than the first
     optimizer: str = "adamw_torch_fused"
     kbit: bool = False  # peft's prepare_model_for_kbit_training: norms, embeddings and head in float32
     cached_keys: bool = False  # the loop forgot use_cache=False
     fused_norms: bool = False  # norms and rotary positions in kernels that keep only their inputs (Liger, fms' foak)
-    fused_adapters: bool = (
-        False  # adapters take their input in the computing format, kept once (fast_lora.speed_up_lora, foak)
-    )
+    fused_adapters: bool = False  # adapters keep their input once, in the computing format (fast_lora.py, foak)
     shifted: bool = False  # the loss copies the logits without the last position (transformers before 4.50)
     early_upcast: bool = False  # the model gives float32 logits and forgets the others (transformers before 4.45)
     loss_in_logits_dtype: bool = False  # the loss does not lift logits to float32 itself (GPT-BigCode's own loss)

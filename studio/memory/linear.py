@@ -1,0 +1,181 @@
+"""A linear on the tape, and what tuning puts on it: LoRA and DoRA matrices, (IA)3's vectors, bottlenecks, 4 or 8 bits.
+
+As in layer.py, each function leaves the names of its arguments to the caller unless its docstring says that it deletes
+them.
+"""
+
+from __future__ import annotations
+
+from studio.memory.architecture import Linear
+from studio.memory.autograd_tape import FakeTensor
+from studio.memory.operations import Operations
+
+
+def linear(ops: Operations, x: FakeTensor, module: Linear) -> FakeTensor:
+    """The linear with all that the method has put on it."""
+    footprint, name = ops.footprint, module.name
+    width = footprint.scaled.get(name)
+    if width == module.in_features != module.out_features:
+        wide = ops.cast(x, footprint.trained_itemsize)  # peft casts the input of a feed-forward module first
+        scaled_input = scaled(ops, wide, module.in_features)
+        ops.tape.delete(wide)
+        result = base_linear(ops, scaled_input, module)
+        ops.tape.delete(scaled_input)
+    else:
+        result = base_linear(ops, x, module)
+    if footprint.low_rank.get(name):
+        result = low_rank(ops, x, result, module, footprint.low_rank[name])
+    if width == module.out_features:
+        before, result = result, scaled(ops, result, module.out_features)
+        ops.tape.delete(before)
+    if footprint.bottleneck.get(name):
+        result = bottleneck(ops, result, module.out_features, footprint.bottleneck[name])
+    return result
+
+
+def base_linear(ops: Operations, x: FakeTensor, module: Linear) -> FakeTensor:
+    """The linear alone: trained, frozen, or frozen in 4 or 8 bits, which are unpacked for the product."""
+    tape, loop, footprint = ops.tape, ops.loop, ops.footprint
+    if f"{module.name}.weight" in footprint.weights:
+        return ops.trained_linear(x, module.in_features, module.out_features, footprint.trained_itemsize, module.bias)
+    itemsize = 2 if footprint.quantized else loop.compute_itemsize
+    unpacked = module.in_features * module.out_features * 2 if footprint.quantized else 0
+    numel = x.numel // module.in_features * module.out_features
+    given = ops.cast(x, itemsize)
+    result = tape.op(numel, itemsize, [given], scratch=unpacked, back_scratch=unpacked, reads=not unpacked)
+    tape.delete(given)
+    if footprint.quantized and not loop.autocast_itemsize:  # bitsandbytes gives back the type it was given
+        return ops.convert(result, x.itemsize)
+    return result
+
+
+def low_rank(ops: Operations, x: FakeTensor, result: FakeTensor, module: Linear, rank: int) -> FakeTensor:
+    """result + B(A(dropout(x))) · scaling, as peft's lora.Linear writes it. Deletes result."""
+    tape, loop, footprint, itemsize = ops.tape, ops.loop, ops.footprint, ops.footprint.trained_itemsize
+    if footprint.quantized:  # peft clones what bitsandbytes gives
+        before, result = result, ops.copy(result)
+        tape.delete(before)
+    # peft asks for CUDA's autocast only
+    autocast = loop.fused_adapters and not footprint.decomposed or footprint.quantized and loop.device == "cuda"
+    given = tape.view(x) if autocast and loop.autocast_itemsize else ops.cast(x, itemsize)
+    if footprint.decomposed:
+        return decomposed(ops, result, given, module, rank)
+    if footprint.dropout and loop.fused_adapters and loop.device == "cpu":
+        inner = dropout_linear(ops, given, module.in_features, rank)
+    else:
+        masked = ops.dropout(given) if footprint.dropout else tape.view(given)
+        inner = ops.trained_linear(masked, module.in_features, rank, itemsize)
+        tape.delete(masked)
+    outer = ops.trained_linear(inner, rank, module.out_features, itemsize)
+    tape.delete(inner)
+    change = tape.op(outer.numel, outer.itemsize, [outer])
+    tape.delete(outer)
+    if footprint.quantized:
+        change = ops.convert(change, result.itemsize)
+    total = ops.add(result, change)
+    tape.delete(change)
+    final = ops.convert(total, result.itemsize)
+    tape.delete(result, given)
+    return final
+
+
+def dropout_linear(ops: Operations, given: FakeTensor, in_features: int, rank: int) -> FakeTensor:
+    """worker/fast_lora.py's DropoutLinear: keeps its input as it is and a byte an element; 16 bits an element are
+    drawn for it.
+    """
+    tape, compute = ops.tape, ops.loop.autocast_itemsize or ops.footprint.trained_itemsize
+    mask = tape.new(given.numel, 1)
+    product = given.numel * (given.itemsize + (compute if compute != given.itemsize else 0))
+    inner = tape.op(
+        given.numel // in_features * rank,
+        compute,
+        [given],
+        [given, mask],
+        scratch=max(product, 2 * given.numel),
+        weights=in_features * rank * ops.footprint.trained_itemsize,
+        back_scratch=product,
+    )
+    tape.delete(mask)
+    return inner
+
+
+def decomposed(ops: Operations, result: FakeTensor, given: FakeTensor, module: Linear, rank: int) -> FakeTensor:
+    """DoRA as peft's DoraLinearLayer writes it: result + (m - 1)·base + m·B(A(x))·scaling.
+
+    m: learnt length over the length of the row of W + BA. That length takes B·A and three sums of the weight's size in
+    the input's type. Behind dropout the base is computed anew, from a plain copy of its weight, which backward reads.
+    Deletes result and given.
+    """
+    tape, loop, itemsize = ops.tape, ops.loop, ops.footprint.trained_itemsize
+    masked = ops.dropout(given) if ops.footprint.dropout else tape.view(given)
+    square, compute = module.in_features * module.out_features, loop.autocast_itemsize or masked.itemsize
+    tape.allocate_briefly(
+        module.in_features**2 * (itemsize + (compute if compute != itemsize else 0))
+        + square * (4 * masked.itemsize + (compute if compute != masked.itemsize else 0)),
+        "workspace",
+    )
+    base = base_again(ops, masked, module, compute) if ops.footprint.dropout else tape.view(result)
+    inner = ops.trained_linear(masked, module.in_features, rank, itemsize)
+    outer = ops.trained_linear(inner, rank, module.out_features, itemsize)
+    tape.delete(inner, masked, given)
+    own = tape.op(
+        base.numel,
+        max(itemsize, base.itemsize),
+        [base],
+        [base],
+        weights=module.out_features * itemsize,
+        back_scratch=base.numel * itemsize,
+    )
+    product = tape.op(outer.numel, max(itemsize, outer.itemsize), [outer], [outer], back_scratch=outer.numel * itemsize)
+    scaled_product = tape.op(product.numel, product.itemsize, [product])
+    tape.delete(base, outer, product)
+    change = ops.add(own, scaled_product)
+    tape.delete(own, scaled_product)
+    total = ops.add(result, change)
+    tape.delete(change)
+    final = ops.convert(total, result.itemsize)
+    tape.delete(result)
+    return final
+
+
+def base_again(ops: Operations, masked: FakeTensor, module: Linear, itemsize: int) -> FakeTensor:
+    """The base's product of an input behind dropout, whose weight is copied where its type or packing differs."""
+    tape, loop, square = ops.tape, ops.loop, module.in_features * module.out_features
+    copied = ops.footprint.quantized or {itemsize, masked.itemsize} != {loop.weight_itemsize}
+    weight = FakeTensor(tape.allocate(square * itemsize if copied else 0, "activations"), square, itemsize, None)
+    narrow = ops.cast(masked, itemsize)
+    numel = masked.numel // module.in_features * module.out_features
+    base = tape.op(numel, itemsize, [narrow], [weight], scratch=square * masked.itemsize if copied else 0)
+    tape.delete(weight, narrow)
+    return base
+
+
+def scaled(ops: Operations, x: FakeTensor, width: int) -> FakeTensor:
+    """(IA)3: x times a trained vector in float32, back in x's type."""
+    itemsize = ops.footprint.trained_itemsize
+    product = ops.tape.op(
+        x.numel,
+        max(x.itemsize, itemsize),
+        [x],
+        [x],
+        weights=width * itemsize,
+        back_scratch=(2 if x.itemsize < itemsize else 1) * x.numel * itemsize,
+    )
+    return ops.convert(product, x.itemsize)
+
+
+def bottleneck(ops: Operations, hidden_states: FakeTensor, width: int, inner_width: int) -> FakeTensor:
+    """h + up(act(down(h))), Houlsby et al. 2019. Deletes h."""
+    tape, itemsize = ops.tape, ops.footprint.trained_itemsize
+    given = ops.cast(hidden_states, itemsize)
+    down = ops.trained_linear(given, width, inner_width, itemsize, bias=True)
+    tape.delete(given)
+    active = tape.op(down.numel, down.itemsize, [down], [down])
+    tape.delete(down)
+    up = ops.trained_linear(active, inner_width, width, itemsize, bias=True)
+    tape.delete(active)
+    total = ops.add(hidden_states, up)
+    tape.delete(up)
+    result = ops.convert(total, hidden_states.itemsize)
+    tape.delete(hidden_states)
+    return result
