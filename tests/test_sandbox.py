@@ -11,7 +11,7 @@ import pytest
 from studio.errors import TemplateError
 from studio.home import PROJECT
 from studio.template import Template
-from studio.text import sandbox
+from studio.text import bounds, sandbox
 
 LAUGHS = (
     "{% set ns = namespace(x=['ha'], y=['ha']) %}{% for i in range(40) %}{% set ns.x = [ns.x, ns.x] %}{% set ns.y ="
@@ -80,7 +80,7 @@ MESSAGES = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": 
 
 @pytest.mark.parametrize("name", EVIL)
 def test_nothing_holds_a_render(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sandbox, "SECONDS", 0.3)
+    monkeypatch.setattr(bounds, "SECONDS", 0.3)
     began = time.thread_time()
     with pytest.raises(TemplateError):
         Template("evil", EVIL[name]).render(MESSAGES, add_generation_prompt=True)

@@ -15,7 +15,7 @@ from studio.commands import Failed
 from studio.device import default_environment
 from studio.errors import ModelError, OrderError, StudioError
 from studio.home import PROJECT
-from studio.talk import chat, chats, reference
+from studio.talk import chat, chats, reference, room
 
 NAMES = "a run (its id, a unique part of it, or last), RUN@checkpoint-N, base, base:MODEL, or a folder"
 HELP = """/system TEXT   what the model is told beforehand; alone: nothing any more
@@ -178,7 +178,7 @@ def _follow(talk: chats.Conversation, answer: dict[str, Any], out: Any) -> None:
 def serve(args: Namespace) -> Any:
     """Run the server in the foreground until Ctrl-C. Its key is STUDIO_API_KEY, else a new one, which is printed."""
     names = [reference.canonical_name(name) for name in args.models]
-    chat.check_room([], [reference.resolve(name, lambda what, *_: print(what, file=sys.stderr)) for name in names])
+    room.check([], [reference.resolve(name, lambda what, *_: print(what, file=sys.stderr)) for name in names])
     key = os.environ.get("STUDIO_API_KEY") or secrets.token_urlsafe(24)
     environment = {**os.environ, "STUDIO_API_KEY": key, **chat.SERVER_ENVIRONMENT, **default_environment()}
     command = [sys.executable, "-m", "studio.worker.serve", *names, "--host", args.host, "--port", str(args.port)]

@@ -20,20 +20,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from studio import device, run
+from studio import device
 from studio.device import default_environment
 from studio.errors import DeviceError, ModelError, StudioError
 from studio.events import Lock, is_locked
 from studio.home import PROJECT, subfolder, write_atomic
-from studio.talk import reference
-from studio.talk.reference import ModelReference
 
 STATUS = "/studio/status"
 IDLE = float(os.environ.get("STUDIO_CHAT_IDLE", 900))  # seconds without a request after which the server ends itself
 HEARTBEAT = 5.0  # seconds between two signs of life of a waiting stream
 TIMEOUT = 30.0  # seconds without a sign of life after which a server counts as gone
 START_WAIT = 60.0  # seconds from start to an open port
-OVERHEAD = 700_000_000  # bytes of torch and its libraries, kernels and a few conversations, beside the weights
 # waiting threads soon sleep; torch's compiler, which answers never use, is not imported (1.4 s)
 SERVER_ENVIRONMENT = {
     **device.thread_environment(),
@@ -70,7 +67,7 @@ class Server:
 
     def ready(self) -> bool:
         """Whether its process lives and its port is open. It may still be loading; see status()."""
-        return _running()
+        return _address() is not None
 
     def status(self) -> dict[str, Any]:
         """{models, doing, busy, pid, memory (bytes of RAM), seconds}. Raises ServerGone."""
@@ -143,7 +140,7 @@ class Server:
     def _open(
         self, method: str, path: str, body: dict[str, Any] | None, timeout: float
     ) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
-        address = _read_address() if is_locked(lock().path) else None
+        address = _address()
         if address is None:
             raise ServerGone("The model server is not running.")
         connection = http.client.HTTPConnection(urlsplit(address["address"]).netloc, timeout=timeout)
@@ -176,7 +173,7 @@ def server() -> Server:
 def start() -> None:
     """Start the server, detached, and wait until its port is open. Raises DeviceError with the end of its log."""
     with Lock(subfolder("locks") / "chat-start"):
-        if _running():
+        if server().ready():
             return
         _file().unlink(missing_ok=True)
         environment = {**os.environ, **SERVER_ENVIRONMENT, **default_environment()}
@@ -187,7 +184,7 @@ def start() -> None:
             )
         deadline = time.monotonic() + START_WAIT
         while time.monotonic() < deadline:
-            if _running():
+            if server().ready():
                 return
             time.sleep(0.02)
     tail = " ".join(log().read_text(errors="replace").strip().splitlines()[-3:])
@@ -209,7 +206,7 @@ def end(wait: float = 10.0) -> int:
     while is_locked(lock().path) and time.monotonic() < deadline:
         time.sleep(0.02)
     if is_locked(lock().path):
-        pid = (_read_address() or {}).get("pid")
+        pid = (_address() or {}).get("pid")
         raise DeviceError("The model server did not end when asked.", f"End the process {pid} yourself.", "server")
     _file().unlink(missing_ok=True)
     return memory
@@ -218,7 +215,7 @@ def end(wait: float = 10.0) -> int:
 def end_if_idle(taken: Sequence[device.Device]) -> int:
     """End the server where a run takes an accelerator and nothing is being answered; the next question starts it again.
 
-    Returns the bytes of RAM it held. On a CPU it stays: `check_room` sees to its RAM.
+    Returns the bytes of RAM it held. On a CPU it stays: room.check sees to its RAM.
     """
     if not is_locked(lock().path) or all(accelerator.kind == "cpu" for accelerator in taken):
         return 0
@@ -226,50 +223,6 @@ def end_if_idle(taken: Sequence[device.Device]) -> int:
         status = server().status()
         return 0 if status["busy"] or status["doing"] else end()
     except StudioError:
-        return 0
-
-
-def check_room(loaded: Sequence[ModelReference], new: Sequence[ModelReference]) -> None:
-    """Raise DeviceError where `new` beside `loaded` does not fit, or takes what a running training still needs."""
-    need = reference.size([*loaded, *new], True) - reference.size(list(loaded), True) + (0 if loaded else OVERHEAD)
-    first = device.devices()[0]
-    names = ", ".join(model.name for model in new)
-    training, reserve = reserved_by_training()
-    if need <= first.free - reserve:
-        return
-    if training and need <= first.free:
-        raise DeviceError(
-            f"{names} needs {_gb(need)}, and {_gb(first.free)} of {first.name} are free, but the running training "
-            f"{training} will still take {_gb(reserve)} of them: it would run out of memory.",
-            "Wait until it has ended, stop it, or load a smaller model.",
-            "memory",
-        )
-    raise DeviceError(
-        f"{names} needs {_gb(need)}, but only {_gb(first.free)} of {first.name} are free.",
-        "End what else uses the memory, or load a smaller model.",
-        "memory",
-    )
-
-
-def reserved_by_training() -> tuple[str, int]:
-    """(run, bytes) of the running training: what it was estimated to need and has not taken yet.
-
-    ("", 0) without one.
-    """
-    for training in run.runs():
-        if training.state(training.events()) in run.ALIVE:
-            summary = run.summary(training)
-            return training.id, max(0, (summary["estimated_memory"] or 0) - (summary["peak_memory"] or 0))
-    return "", 0
-
-
-def memory_of(pid: int) -> int:
-    """The resident bytes of a process; 0 when it has ended."""
-    import psutil
-
-    try:
-        return psutil.Process(pid).memory_info().rss
-    except psutil.Error:
         return 0
 
 
@@ -294,15 +247,12 @@ def _file() -> Path:
     return subfolder("locks") / "chat.json"
 
 
-def _read_address() -> dict[str, Any] | None:
+def _address() -> dict[str, Any] | None:
+    """{address, key, pid} of the living server; None without one, or while its port is not open yet."""
     try:
-        return json.loads(_file().read_text())
+        return json.loads(_file().read_text()) if is_locked(lock().path) else None
     except (OSError, ValueError):
         return None
-
-
-def _running() -> bool:
-    return is_locked(lock().path) and _read_address() is not None
 
 
 def _error(event: dict[str, Any]) -> StudioError:
@@ -313,7 +263,3 @@ def _error(event: dict[str, Any]) -> StudioError:
     fields = error["studio"]
     kind = DeviceError if fields["where"] in ("memory", "server") else ModelError
     return kind(fields["message"], fields["hint"], fields["where"])
-
-
-def _gb(count: int) -> str:
-    return f"{count / 1e9:.1f} GB"

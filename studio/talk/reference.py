@@ -14,7 +14,6 @@ from studio.base.report import Report, silent
 from studio.base.source import ModelOrder
 from studio.errors import ModelError, RunError
 from studio.events import latest
-from studio.memory.states import quantized_bytes
 from studio.method import Method
 from studio.methods import METHODS
 from studio.new_tokens import NO_NEW_TOKENS, AddedTokens
@@ -186,11 +185,15 @@ def of_folder(folder: Path, name: str) -> ModelReference:
 
 
 def _of_adapter(folder: Path, name: str, manifest: dict[str, Any]) -> ModelReference:
-    base = _base_of_adapter(folder, manifest)
+    config = json_text.read((folder / "adapter_config.json").read_text(), "adapter_config.json")
+    name_of_base = manifest.get("base") or config.get("base_model_name_or_path") or ""
+    base = Path(name_of_base)
+    if not (base / "config.json").is_file():
+        base = source.fetch(ModelOrder.model_validate(manifest.get("model") or {"source": name_of_base}))
+    base = base.resolve()
     own = template.load("auto", folder if template.model_template(folder) else base)
-    if (
-        not manifest and (folder / "tokenizer.json").is_file()
-    ):  # not exported by the studio: its tokenizer may be larger
+    # an adapter that was not exported by the studio: its tokenizer may be larger than the base's
+    if not manifest and (folder / "tokenizer.json").is_file():
         manifest = {"own_tokenizer": True}
         _check_rows(folder, base)
     own = Template(own.name, own.text, template.special_tokens(folder if manifest.get("own_tokenizer") else base))
@@ -227,15 +230,6 @@ def _check_rows(folder: Path, base: Path) -> None:
         )
 
 
-def _base_of_adapter(folder: Path, manifest: dict[str, Any]) -> Path:
-    text = (folder / "adapter_config.json").read_text()
-    config = json_text.read(text, "adapter_config.json")
-    name = manifest.get("base") or config.get("base_model_name_or_path") or ""
-    if (Path(name) / "config.json").is_file():
-        return Path(name).resolve()
-    return source.fetch(ModelOrder.model_validate(manifest.get("model") or {"source": name})).resolve()
-
-
 def _checkpoint(parent: run.Run, step: str) -> Path:
     if step == "newest":
         folder = checkpoints.newest(parent.checkpoints)
@@ -261,33 +255,6 @@ def _manifest(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return manifest if isinstance(manifest, dict) else {}
-
-
-def size(references: list[ModelReference], quantized: bool = False) -> int:
-    """Bytes of weights these models hold in memory together: each base once, adapters beside it, full weights apart.
-
-    quantized: count bases in the bits they had during training.
-    """
-    adapters = [reference for reference in references if not reference.standalone]
-    bases = {(reference.base, reference.quantization if quantized else None) for reference in adapters}
-    full = [reference for reference in references if reference.standalone]
-    return (
-        sum(_base_bytes(base, quantization) for base, quantization in bases)
-        + sum(reference.bytes for reference in adapters)
-        + sum(max(reference.bytes, model.facts(reference.base).bytes) for reference in full)
-    )
-
-
-def _base_bytes(base: Path, quantization: Quantization | None) -> int:
-    """Bytes of a base's weights as in its files, or with its linears quantized and the rest in 16 bits."""
-    facts = model.facts(base)
-    if quantization is None:
-        return facts.bytes
-    linears = {f"{name}.weight" for name in facts.linears()}
-    return sum(
-        quantized_bytes(tensor.shape, quantization.kind, quantization.double) if name in linears else 2 * tensor.size
-        for name, tensor in facts.tensors.items()
-    )
 
 
 def canonical_name(name: str) -> str:

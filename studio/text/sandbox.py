@@ -1,18 +1,14 @@
 """The only Jinja this program runs: sandboxed, bounded, and telling which characters an assistant wrote.
 
 Chat templates come from the Hub with a model: they are programs by strangers. They see plain strings, lists and dicts,
-can call nothing of Python, and are stopped when they loop, grow or run too long. The environment offers what
-transformers' own renderer offers (a test compares them), without its import of a second, but for some filters that
+can call nothing of Python, and are stopped when they loop, grow or run too long (bounds.py). The environment offers
+what transformers' own renderer offers (a test compares them), without its import of a second, but for some filters that
 no chat template needs and that take long over a long text.
-
-Python cannot be stopped within one of its own functions. So every value that goes into one is measured first, through
-lists within lists, and the clock is looked at before each.
 """
 
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,17 +24,23 @@ from jinja2.ext import Extension, loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
 
-SIZE = 16_000_000  # characters one render may produce or hold
-STEPS = 400_000  # loop turns and macro calls of one render
-SECONDS = 3.0  # of one render
+from studio.text.bounds import (
+    ELEMENTS,
+    Budget,
+    budget,
+    check_call,
+    check_format,
+    check_numbers,
+    check_text,
+    counted,
+    measure_arguments,
+    measured,
+)
+
 QUESTION = 20.0  # of processor time, of all renders that answer one question of the page
-ELEMENTS = 200_000  # of a value, those in its lists and theirs counted as often as they stand there
-NESTED = (list, tuple, dict)
-BITS = 4096  # of a number
 # Filters over text of any length, by patterns or piece by piece; for web pages, not for chats.
 REFUSED = ("pprint", "striptags", "truncate", "urlize", "wordcount", "wordwrap", "xmlattr")
 OPEN, CLOSE = "\ufdd0", "\ufdd1"  # noncharacters: never valid in text that is exchanged
-_budget: ContextVar[Budget] = ContextVar("budget")
 _allowance: ContextVar[Allowance | None] = ContextVar("allowance", default=None)
 
 
@@ -67,32 +69,6 @@ def spent() -> bool:
     return allowed is not None and allowed.left <= 0
 
 
-class Budget:
-    """What one render has used so far."""
-
-    def __init__(self) -> None:
-        self.begun = time.thread_time()
-        self.steps = 0
-        self.size = 0
-        self.deadline = time.monotonic() + SECONDS
-
-    def step(self) -> str:
-        self.steps += 1
-        if self.steps > STEPS or time.monotonic() > self.deadline:
-            raise SecurityError("it loops too long")
-        return ""
-
-    def close(self) -> None:
-        allowed = _allowance.get()
-        if allowed:
-            allowed.left -= time.thread_time() - self.begun
-
-    def grow(self, size: int) -> None:
-        self.size += size
-        if self.size > SIZE:
-            raise SecurityError("it produces too much text")
-
-
 class Bounds(Extension):
     """Makes loops, macros, `~` and the {% generation %} tag go through the budget and the span markers."""
 
@@ -107,10 +83,10 @@ class Bounds(Extension):
         return OPEN + caller() + CLOSE
 
     def tick(self) -> str:
-        return _budget.get().step()
+        return budget.get().step()
 
     def glue(self, *parts: Any) -> str:
-        return _counted("".join(map(str, map(measured, parts))))
+        return counted("".join(map(str, map(measured, parts))))
 
     def hold(self, value: Any) -> Any:
         return measured(value)
@@ -142,40 +118,6 @@ class _Glue(NodeTransformer):
     visit_List = visit_Tuple = visit_Dict = _held
 
 
-def measured(value: Any) -> Any:
-    """The value, refused where it is too large; elements count as often as they stand in its lists and dicts."""
-    if isinstance(value, NESTED):
-        elements = size = 0
-        rest = [value]
-        while rest:
-            element = rest.pop()
-            if isinstance(element, str):
-                size += len(element)
-            elif isinstance(element, dict):
-                rest += [*element.keys(), *element.values()]
-            elif isinstance(element, (list, tuple)):
-                rest += element
-            elements += 1
-            if elements > ELEMENTS or size > SIZE or len(rest) > 2 * ELEMENTS:
-                raise SecurityError("it produces too much text")
-    return value
-
-
-def _measure(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    for value in args:
-        if isinstance(value, NESTED):
-            measured(value)
-    for value in kwargs.values():
-        measured(value)
-
-
-def _counted(value: Any) -> Any:
-    if isinstance(value, NESTED):
-        measured(value)
-    _budget.get().grow(len(value) if isinstance(value, (str, list, tuple, dict)) else 8)
-    return value
-
-
 class Sandbox(ImmutableSandboxedEnvironment):
     """Jinja's immutable sandbox with bounds on operators, calls and filters."""
 
@@ -186,65 +128,27 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         if operator == "+" and isinstance(left, str) and isinstance(right, str):  # nearly all there are
-            _budget.get().grow(len(left) + len(right))
+            budget.get().grow(len(left) + len(right))
             return left + right
-        _check_numbers(operator, left, right)
+        check_numbers(operator, left, right)
         measured(left)
         measured(right)
         if operator == "+" and isinstance(left, (str, list, tuple)):
-            _budget.get().grow(len(left) + (len(right) if isinstance(right, (str, list, tuple)) else 0))
+            budget.get().grow(len(left) + (len(right) if isinstance(right, (str, list, tuple)) else 0))
         if operator == "*":
             for sequence, times in ((left, right), (right, left)):
                 if isinstance(sequence, (str, list, tuple)) and isinstance(times, int):
-                    _budget.get().grow(len(sequence) * max(times, 0))
+                    budget.get().grow(len(sequence) * max(times, 0))
                     if not isinstance(sequence, str) and len(sequence) * max(times, 0) > ELEMENTS:
                         raise SecurityError("it produces too much text")
         if operator == "%" and isinstance(left, str):
-            _check_format(left)
+            check_format(left)
         return measured(super().call_binop(context, operator, left, right))
 
     def call(__self, __context: Any, __obj: Any, *args: Any, **kwargs: Any) -> Any:
-        _check_call(__obj, args)
-        _measure(args, kwargs)
+        check_call(__obj, args)
+        measure_arguments(args, kwargs)
         return measured(super().call(__context, __obj, *args, **kwargs))
-
-
-def _check_numbers(operator: str, left: Any, right: Any) -> None:
-    """Refuse numbers that fill memory: powers of powers, and products of those."""
-    if not isinstance(left, (int, float)) or not isinstance(right, (int, float)):
-        return
-    bits = [value.bit_length() if isinstance(value, int) else 64 for value in (left, right)]
-    size = bits[0] * abs(right) if operator == "**" else sum(bits)
-    if not size <= BITS:
-        raise SecurityError("it computes with enormous numbers")
-
-
-def _check_format(pattern: str) -> None:
-    if re.search(r"\d{6}|\*", pattern):
-        raise SecurityError("it pads text without measure")
-
-
-def _check_call(function: Any, args: tuple[Any, ...]) -> None:
-    """Refuse, before it happens, a call of a str method that would build an enormous string."""
-    owner, name = getattr(function, "__self__", None), getattr(function, "__name__", "")
-    if any(isinstance(a, int) and abs(a) > 1_000_000 for a in args):
-        raise SecurityError("it passes an enormous number")
-    if isinstance(owner, str):
-        _check_text(owner, name, args)
-    _budget.get().step()
-
-
-def _check_text(text: str, name: str, args: tuple[Any, ...]) -> None:
-    size = len(text)
-    if name == "replace" and len(args) >= 2:
-        size += text.count(str(args[0])) * len(str(args[1]))
-    elif name == "join" and args and isinstance(args[0], (list, tuple)):
-        size = sum(len(str(a)) + len(text) for a in args[0])
-    elif name in ("ljust", "rjust", "center", "zfill", "expandtabs") and args:
-        size += int(args[0])
-    elif name in ("format", "format_map"):
-        _check_format(text)
-    _budget.get().grow(size)
 
 
 def _filter(name: str, inner: Any) -> Any:
@@ -253,14 +157,14 @@ def _filter(name: str, inner: Any) -> Any:
 
     def bounded(*args: Any, **kwargs: Any) -> Any:
         rest = args[skip:]
-        _budget.get().step()
-        _measure(rest, kwargs)
+        budget.get().step()
+        measure_arguments(rest, kwargs)
         if any(isinstance(a, int) and abs(a) > 10_000 for a in (*rest[1:], *kwargs.values())):
             raise SecurityError("it passes an enormous number")
         if rest and isinstance(rest[0], str):
-            _check_text(rest[0], name, rest[1:])
+            check_text(rest[0], name, rest[1:])
         elif name == "join" and rest and isinstance(rest[0], (list, tuple)):
-            _check_text(str(rest[1]) if len(rest) > 1 else "", "join", (rest[0],))
+            check_text(str(rest[1]) if len(rest) > 1 else "", "join", (rest[0],))
         return measured(inner(*args, **kwargs))
 
     if skip:
@@ -297,7 +201,7 @@ class Namespace(jinja2.utils.Namespace):
 @lru_cache(maxsize=1)
 def environment() -> Sandbox:
     """The one environment, as transformers sets it up: trim_blocks, lstrip_blocks, loop controls."""
-    sandbox = Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=[Bounds, loopcontrols], finalize=_counted)
+    sandbox = Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=[Bounds, loopcontrols], finalize=counted)
     for name in ("lipsum", "cycler", "joiner"):
         sandbox.globals.pop(name, None)
     sandbox.globals |= {
@@ -319,12 +223,12 @@ def compiled(source: str) -> jinja2.Template:
 
 def render(source: str, variables: dict[str, Any]) -> str:
     """The text, with OPEN and CLOSE around {% generation %} spans. Raises jinja2.TemplateError or RecursionError."""
-    budget = Budget()
     if spent():
         raise SecurityError("it took too long for one question")
-    token = _budget.set(budget)
+    allowed, begun, token = _allowance.get(), time.thread_time(), budget.set(Budget())
     try:
         return compiled(source).render(variables)
     finally:
-        budget.close()
-        _budget.reset(token)
+        budget.reset(token)
+        if allowed:
+            allowed.left -= time.thread_time() - begun

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from studio.errors import ModelError, StudioError
+from studio.talk import room
 from studio.talk.reference import BASE, BASE_PREFIX, ModelReference, of_base, resolve
 
 Deliver = Callable[[dict[str, Any]], None]
@@ -104,15 +105,13 @@ class BatchScheduler(threading.Thread):
         self._models, self.doing = LoadedModels(), ""
 
     def _load(self, names: list[str], deliver: Deliver) -> None:
-        from studio.talk.chat import check_room
-
         try:
             for name in names:
                 if name in self._models.by_name:
                     continue
                 self.doing = f"loading {name}"
                 reference = self._resolve(name)
-                check_room(self._references(), [reference])
+                room.check(self._references(), [reference])
                 started = time.monotonic()
                 self._models.load(reference)
                 print(f"loaded {name} in {time.monotonic() - started:.1f} s", flush=True)

@@ -18,7 +18,7 @@ from studio.base.quantization import Quantization
 from studio.errors import ModelError
 from studio.method import Method
 from studio.methods import METHODS
-from studio.talk import chat
+from studio.talk import room
 from studio.talk.reference import ModelReference
 from studio.talk.stopping import end_tokens, text_stops
 from studio.tokens import Encoder
@@ -134,7 +134,7 @@ class LoadedModels:
         """
         if (reference.base, None) in self.bases:
             return None
-        free = device.devices()[0].free - chat.reserved_by_training()[1]
+        free = device.devices()[0].free - room.reserved_by_training()[1]
         return None if 1.2 * model.facts(reference.base).bytes < free else reference.quantization
 
     def _load_weights(self, folder: Path, quantization: Quantization | None) -> Any:

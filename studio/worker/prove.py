@@ -17,7 +17,7 @@ import torch
 from studio import device, model, token_rows
 from studio.errors import DeviceError, StudioError
 from studio.kernels import IGNORE_INDEX
-from studio.talk import chat
+from studio.talk import room
 from studio.talk.reference import ModelReference, of_folder, resolve
 from studio.worker import llama_cpp
 from studio.worker.generate import Sampling
@@ -270,7 +270,7 @@ def placement(parameters: int, dtype: torch.dtype) -> tuple[str, torch.dtype]:
     On a CPU the weights are widened to float32 if they fit: the same numbers, without rounding between operations.
     """
     first, ram = device.devices()[0], device.cpu().free
-    free = first.free - chat.reserved_by_training()[1]
+    free = first.free - room.reserved_by_training()[1]
     if first.kind != "cpu" and 1.2 * parameters * dtype.itemsize < free:
         return first.id, dtype
     for wider in (torch.float32, dtype):

@@ -20,6 +20,7 @@ import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
+import psutil
 import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -152,7 +153,7 @@ class Server:
                 "doing": self.scheduler.doing,
                 "busy": self.scheduler.busy,
                 "pid": os.getpid(),
-                "memory": chat.memory_of(os.getpid()),
+                "memory": psutil.Process().memory_info().rss,
                 "seconds": round(time.monotonic() - self.started, 1),
             }
         )

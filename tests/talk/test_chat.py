@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from studio import device
 from studio.errors import DataError, DeviceError, ModelError, RunError, StudioError
-from studio.talk import chat, chats, reference, votes
+from studio.talk import chat, chats, reference, room, votes
 from tests.faults.refusing import refusing
 
 
@@ -39,17 +39,17 @@ def test_no_room_is_refused_with_figures(home: Path, tiny_model: Path, monkeypat
     small = device.Device(kind="cpu", name="a small computer", memory=10**9, free=10**8)
     monkeypatch.setattr(device, "devices", lambda: [small])
     with pytest.raises(DeviceError, match="only 0.1 GB of a small computer"):
-        chat.check_room([], [reference.of_base(tiny_model)])
+        room.check([], [reference.of_base(tiny_model)])
 
 
 def test_running_training_is_not_starved(home: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         device, "devices", lambda: [device.Device(kind="cpu", name="a computer", memory=8 * 10**9, free=4 * 10**9)]
     )
-    chat.check_room([], [reference.of_base(tiny_model)])
-    monkeypatch.setattr(chat, "reserved_by_training", lambda: ("my-run", 39 * 10**8))
+    room.check([], [reference.of_base(tiny_model)])
+    monkeypatch.setattr(room, "reserved_by_training", lambda: ("my-run", 39 * 10**8))
     with pytest.raises(DeviceError, match="the running training my-run will still take 3.9 GB"):
-        chat.check_room([], [reference.of_base(tiny_model)])
+        room.check([], [reference.of_base(tiny_model)])
 
 
 def test_names(home: Path, tiny_model: Path) -> None:

@@ -13,7 +13,7 @@ from studio.memory.architecture import read_architecture
 from studio.memory.overhead import cpu
 from studio.memory.states import nf4_bytes
 from studio.memory.studio_loop import studio_loop
-from studio.talk import chat, reference
+from studio.talk import reference, room
 from tests.worker.carrying import carry, order, rows
 
 
@@ -37,8 +37,8 @@ def test_a_base_stands_in_its_bits_where_sixteen_do_not_fit(
     run = order(tiny_model, rows(tmp_path / "rows.json"), "method.name=qlora", "training.max_steps=2")
     carry(run)
     both = [reference.resolve(run.id), reference.resolve(f"base:{run.id}")]
-    assert reference.size(both, True) < 0.8 * reference.size(both)
-    monkeypatch.setattr(chat, "reserved_by_training", lambda: ("another training", 10**15))
+    assert room.size(both, True) < 0.8 * room.size(both)
+    monkeypatch.setattr(room, "reserved_by_training", lambda: ("another training", 10**15))
     import torch
 
     from studio.worker.loaded import LoadedModels

@@ -152,7 +152,7 @@ def test_the_proof_takes_what_has_room(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(
             device, "devices", lambda: [device.Device(name="card", kind="cuda", memory=card, free=card, bf16=True), ram]
         )
-        monkeypatch.setattr(prove.chat, "reserved_by_training", lambda: (0, 0))
+        monkeypatch.setattr(prove.room, "reserved_by_training", lambda: (0, 0))
 
     free(100, 100)
     assert prove.placement(10, torch.bfloat16)[1] == torch.bfloat16
