@@ -1,9 +1,7 @@
-"""Families: the tensors of well-known plain decoders from config.json alone, by arithmetic; None for a family that is
-not here.
+"""The tensors of well-known plain decoders from config.json alone, by arithmetic.
 
 Checked against transformers' own modules in tests/test_model.py. Any other family is built on the meta device by
 worker/shapes.py, in a process of its own.
-
 """
 
 from __future__ import annotations
@@ -12,8 +10,8 @@ from typing import Any
 
 Shapes = dict[str, tuple[int, ...]]
 
-# What a family's class in transformers takes where config.json is silent; the others' shapes are always written out.
-SILENT: dict[str, dict[str, Any]] = {
+# Defaults of a family's class in transformers that config.json may leave out.
+DEFAULTS: dict[str, dict[str, Any]] = {
     "llama": {"tie_word_embeddings": False},
     "qwen2": {"tie_word_embeddings": False},
     "granite": {"tie_word_embeddings": False},
@@ -63,14 +61,15 @@ def text_config(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def completed(config: dict[str, Any]) -> dict[str, Any]:
-    """A text model's config with what its family takes for granted."""
-    told = {key: value for key, value in config.items() if value is not None}
-    return config | SILENT.get(str(config.get("model_type")), {}) | told
+    """A text model's config with its family's defaults."""
+    given = {key: value for key, value in config.items() if value is not None}
+    return config | DEFAULTS.get(str(config.get("model_type")), {}) | given
 
 
 def tensors(config: dict[str, Any]) -> Shapes | None:
-    """Tensor name -> shape, in the order of the model; None where the family is unknown or has experts. config:
-    completed.
+    """Tensor name -> shape, in the order of the model; None where the family is unknown or has experts.
+
+    config: as `completed` returns it.
     """
     kind = config.get("model_type")
     if kind in ("gpt2", "gpt_bigcode"):
@@ -89,15 +88,16 @@ def tensors(config: dict[str, Any]) -> Shapes | None:
 
 
 def _widths(config: dict[str, Any]) -> tuple[int, int, int]:
+    """Widths of a head, of all queries, and of all keys."""
     heads = config["num_attention_heads"]
-    each = config.get("head_dim") or config["hidden_size"] // heads
-    return each, heads * each, (config.get("num_key_value_heads") or heads) * each
+    head_dim = config.get("head_dim") or config["hidden_size"] // heads
+    return head_dim, heads * head_dim, (config.get("num_key_value_heads") or heads) * head_dim
 
 
 def _separate(config: dict[str, Any], kind: str) -> Shapes:
-    """One layer with q, k, v, o, gate, up, down each for itself."""
+    """A layer with q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj and down_proj."""
     hidden, inner = config["hidden_size"], config["intermediate_size"]
-    each, query, keys = _widths(config)
+    head_dim, query, keys = _widths(config)
     shapes: Shapes = {
         "self_attn.q_proj.weight": (query, hidden),
         "self_attn.k_proj.weight": (keys, hidden),
@@ -113,7 +113,7 @@ def _separate(config: dict[str, Any], kind: str) -> Shapes:
     if config.get("attention_bias"):
         shapes["self_attn.o_proj.bias"] = (hidden,)
     if kind in HEAD_NORMS:
-        shapes |= {"self_attn.q_norm.weight": (each,), "self_attn.k_norm.weight": (each,)}
+        shapes |= {"self_attn.q_norm.weight": (head_dim,), "self_attn.k_norm.weight": (head_dim,)}
     if kind == "olmo2":
         shapes |= {"self_attn.q_norm.weight": (query,), "self_attn.k_norm.weight": (keys,)}
     shapes |= {
@@ -123,17 +123,16 @@ def _separate(config: dict[str, Any], kind: str) -> Shapes:
     }
     if config.get("mlp_bias"):
         shapes |= {"mlp.gate_proj.bias": (inner,), "mlp.up_proj.bias": (inner,), "mlp.down_proj.bias": (hidden,)}
-    names = (
-        ["post_attention_layernorm", "post_feedforward_layernorm"]
-        if kind == "olmo2"
-        else ["input_layernorm", "post_attention_layernorm"]
-    )
-    names += ["pre_feedforward_layernorm", "post_feedforward_layernorm"] if kind in FOUR_NORMS else []
-    return shapes | {f"{name}.weight": (hidden,) for name in names}
+    norms = ["input_layernorm", "post_attention_layernorm"]
+    if kind == "olmo2":
+        norms = ["post_attention_layernorm", "post_feedforward_layernorm"]
+    if kind in FOUR_NORMS:
+        norms += ["pre_feedforward_layernorm", "post_feedforward_layernorm"]
+    return shapes | {f"{name}.weight": (hidden,) for name in norms}
 
 
 def _phi3(config: dict[str, Any]) -> Shapes:
-    """One layer with queries, keys and values in one matrix, gate and up in another."""
+    """A layer with queries, keys and values in one matrix, gate and up in another."""
     hidden, inner = config["hidden_size"], config["intermediate_size"]
     _, query, keys = _widths(config)
     return {
@@ -147,9 +146,7 @@ def _phi3(config: dict[str, Any]) -> Shapes:
 
 
 def _gpt2(config: dict[str, Any]) -> Shapes:
-    """GPT-2 stores its linears as (in, out), GPT-BigCode as (out, in), with one head of keys and values for all
-    queries.
-    """
+    """GPT-2 stores its linears as (in, out); GPT-BigCode as (out, in), with one head of keys for all queries."""
     big = config["model_type"] == "gpt_bigcode"
     wide, inner = config["n_embd"], config.get("n_inner") or 4 * config["n_embd"]
     shapes: Shapes = {
@@ -157,7 +154,7 @@ def _gpt2(config: dict[str, Any]) -> Shapes:
         "transformer.wpe.weight": (config["n_positions"], wide),
     }
     for number in range(config["n_layer"]):
-        here = f"transformer.h.{number}"
+        layer = f"transformer.h.{number}"
         fused = wide + 2 * wide // config["n_head"] if big else 3 * wide
         for name, shape in (
             ("attn.c_attn", (wide, fused)),
@@ -165,7 +162,7 @@ def _gpt2(config: dict[str, Any]) -> Shapes:
             ("mlp.c_fc", (wide, inner)),
             ("mlp.c_proj", (inner, wide)),
         ):
-            shapes |= {f"{here}.{name}.weight": shape[::-1] if big else shape, f"{here}.{name}.bias": (shape[1],)}
+            shapes |= {f"{layer}.{name}.weight": shape[::-1] if big else shape, f"{layer}.{name}.bias": (shape[1],)}
         for name in ("ln_1", "ln_2"):
-            shapes |= {f"{here}.{name}.weight": (wide,), f"{here}.{name}.bias": (wide,)}
+            shapes |= {f"{layer}.{name}.weight": (wide,), f"{layer}.{name}.bias": (wide,)}
     return shapes | {"transformer.ln_f.weight": (wide,), "transformer.ln_f.bias": (wide,)}

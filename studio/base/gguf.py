@@ -16,8 +16,9 @@ from studio.home import PROJECT, subfolder, temporary_path
 
 def target_of(path: Path) -> Path:
     """The folder that a file is converted into, named after its path, size and time."""
-    mark = hashlib.sha256(f"{path.resolve()}:{path.stat().st_size}:{path.stat().st_mtime_ns}".encode()).hexdigest()[:12]
-    return subfolder("models") / f"gguf-{path.stem}-{mark}"
+    stat = path.stat()
+    digest = hashlib.sha256(f"{path.resolve()}:{stat.st_size}:{stat.st_mtime_ns}".encode()).hexdigest()[:12]
+    return subfolder("models") / f"gguf-{path.stem}-{digest}"
 
 
 def check(path: Path) -> None:

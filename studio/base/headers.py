@@ -1,8 +1,7 @@
-"""Headers: what a model is made of, from places that are no local safetensors folder: a GGUF file, the Hub, a
-config.json alone.
+"""Config and tensor shapes of a model that is no local safetensors folder: of a GGUF file, the Hub, a config.json.
 
-Each gives plain values, (config, {tensor name: (type, shape)}); studio/model.py makes ModelFacts of them. No weight is
-read.
+Each function returns plain values, (config, {tensor name: (type, shape)}), of which studio/model.py makes ModelFacts.
+No weight is read.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from typing import Any
 
 from studio import json_text
 from studio.base import families
-from studio.base.hub import unreachable
+from studio.base.hub import first_line, unreachable
 from studio.errors import ModelError
 from studio.home import PROJECT, subfolder, temporary_path, write_atomic
 
@@ -28,9 +27,7 @@ GGUF_NAMES = {"gemma3": "gemma3_text"} | {
 
 
 def from_config(config: dict[str, Any]) -> Headers:
-    """Tensors from config.json alone: by arithmetic for plain families, else built on the meta device by a helper
-    process, once.
-    """
+    """From config.json alone: by arithmetic for plain families, else on the meta device in another process, once."""
     text = families.completed(families.text_config(config))
     shapes = (None if "text_config" in config else families.tensors(text)) or _built(config)
     kind = KINDS.get(str(text.get("dtype") or text.get("torch_dtype") or "bfloat16"), "BF16")
@@ -38,20 +35,20 @@ def from_config(config: dict[str, Any]) -> Headers:
 
 
 def _built(config: dict[str, Any]) -> dict[str, list[int]]:
-    """What worker/shapes.py prints for a config, kept under home. Raises ModelError with its last line."""
+    """The shapes that worker/shapes.py prints for a config, cached. Raises ModelError with its last line."""
     text = json.dumps(config, sort_keys=True)
-    kept = subfolder("cache") / f"shapes-{hashlib.sha256(text.encode()).hexdigest()[:24]}.json"
-    if not kept.is_file():
-        asked = temporary_path(kept)
-        write_atomic(asked, text)
+    cached = subfolder("cache") / f"shapes-{hashlib.sha256(text.encode()).hexdigest()[:24]}.json"
+    if not cached.is_file():
+        config_file = temporary_path(cached)
+        write_atomic(config_file, text)
         done = subprocess.run(
-            [sys.executable, "-m", "studio.worker.shapes", str(asked)],
+            [sys.executable, "-m", "studio.worker.shapes", str(config_file)],
             cwd=PROJECT,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
         )
-        asked.unlink(missing_ok=True)
+        config_file.unlink(missing_ok=True)
         if done.returncode != 0:
             reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
             raise ModelError(
@@ -60,14 +57,12 @@ def _built(config: dict[str, Any]) -> dict[str, list[int]]:
                 "Only decoder-only language models that transformers knows can be tuned here.",
                 "model",
             )
-        write_atomic(kept, done.stdout.strip().splitlines()[-1])
-    return json.loads(kept.read_text())
+        write_atomic(cached, done.stdout.strip().splitlines()[-1])
+    return json.loads(cached.read_text())
 
 
 def gguf(path: Path) -> Headers:
-    """From a .gguf file's key-value head (llama.cpp's spec). Raises ModelError for an architecture without arithmetic
-    here.
-    """
+    """From a .gguf file's key-value head (llama.cpp's spec). Raises ModelError for an unknown architecture."""
     from gguf import GGUFReader
 
     try:
@@ -83,33 +78,31 @@ def gguf(path: Path) -> Headers:
             "model",
         )
 
-    def told(name: str, default: Any = None) -> Any:
+    def value(name: str, default: Any = None) -> Any:
         return values.get(f"{kind}.{name}", default)
 
     shapes = {tensor.name: tuple(int(size) for size in reversed(tensor.shape)) for tensor in reader.tensors}
-    heads, hidden = int(told("attention.head_count")), int(told("embedding_length"))
+    heads, hidden = int(value("attention.head_count")), int(value("embedding_length"))
     config = {
         "model_type": GGUF_NAMES[kind],
         "architectures": [f"gguf {kind}"],
         "hidden_size": hidden,
-        "num_hidden_layers": int(told("block_count")),
-        "intermediate_size": int(told("feed_forward_length")),
+        "num_hidden_layers": int(value("block_count")),
+        "intermediate_size": int(value("feed_forward_length")),
         "num_attention_heads": heads,
-        "num_key_value_heads": int(told("attention.head_count_kv", heads)),
-        "head_dim": int(told("attention.key_length", hidden // heads)),
+        "num_key_value_heads": int(value("attention.head_count_kv", heads)),
+        "head_dim": int(value("attention.key_length", hidden // heads)),
         "vocab_size": shapes["token_embd.weight"][0],
         "dtype": "bfloat16",
         "tie_word_embeddings": "output.weight" not in shapes,
-        "max_position_embeddings": int(told("context_length", 0)) or None,
+        "max_position_embeddings": int(value("context_length", 0)) or None,
         "attention_bias": kind not in ("qwen2",) and "blk.0.attn_q.bias" in shapes,
     }
     return from_config(config)
 
 
 def hub(repo: str, revision: str | None) -> Headers:
-    """From the Hub: config.json and the safetensors headers, some kilobytes, no weights. Raises ModelError where it
-    cannot be reached.
-    """
+    """From the Hub: config.json and the safetensors headers, some kilobytes. Raises ModelError without an answer."""
     from huggingface_hub import get_safetensors_metadata, hf_hub_download
     from huggingface_hub.errors import (
         EntryNotFoundError,
@@ -131,7 +124,7 @@ def hub(repo: str, revision: str | None) -> Headers:
         config = json_text.read(
             Path(hf_hub_download(repo, "config.json", revision=revision)).read_text(), "config.json"
         )
-        told = get_safetensors_metadata(repo, revision=revision)
+        metadata = get_safetensors_metadata(repo, revision=revision)
     except NotASafetensorsRepoError as error:
         raise ModelError(
             f"{repo} has no .safetensors weights.",
@@ -139,14 +132,13 @@ def hub(repo: str, revision: str | None) -> Headers:
             "model",
         ) from error
     except (EntryNotFoundError, LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160].rstrip(".")
         raise ModelError(
-            f"What {repo} is made of could not be asked of the Hub ({reason}).",
+            f"What {repo} is made of could not be asked of the Hub ({first_line(error)}).",
             "Check the name and the network (HF_ENDPOINT, HF_TOKEN), or give a local folder.",
             "model",
         ) from error
     return config, {
         name: (item.dtype, tuple(item.shape))
-        for file in told.files_metadata.values()
+        for file in metadata.files_metadata.values()
         for name, item in file.tensors.items()
     }

@@ -10,7 +10,7 @@ from studio.base.report import Report, silent
 from studio.errors import ModelError
 from studio.events import FULL
 
-WANTED = [
+MODEL_FILES = [
     "*.safetensors",
     "*.safetensors.index.json",
     "config.json",
@@ -31,10 +31,10 @@ def cached(repo: str, revision: str | None) -> Path | None:
     from huggingface_hub import snapshot_download
 
     try:
-        path = Path(snapshot_download(repo, revision=revision, allow_patterns=WANTED, local_files_only=True))
+        path = Path(snapshot_download(repo, revision=revision, allow_patterns=MODEL_FILES, local_files_only=True))
     except (OSError, ValueError):
         return None
-    return path if shards.there(path) else None
+    return path if shards.complete(path) else None
 
 
 def download(repo: str, revision: str | None, report: Report = silent) -> Path:
@@ -52,9 +52,9 @@ def download(repo: str, revision: str | None, report: Report = silent) -> Path:
 
     why = unreachable()
     if why:
-        kept = cached(repo, revision)
-        if kept:
-            return kept
+        snapshot = cached(repo, revision)
+        if snapshot:
+            return snapshot
         raise ModelError(
             f"{repo} is not on this computer and the Hub could not be reached ({why}).",
             "Check the network (HF_ENDPOINT, HF_HUB_OFFLINE), or use starter or a local folder.",
@@ -67,7 +67,7 @@ def download(repo: str, revision: str | None, report: Report = silent) -> Path:
             snapshot_download(
                 repo,
                 revision=revision,
-                allow_patterns=WANTED,
+                allow_patterns=MODEL_FILES,
                 ignore_patterns=[*shards.IGNORED],
                 tqdm_class=_progress(repo, report),
                 etag_timeout=10,
@@ -99,7 +99,7 @@ def download(repo: str, revision: str | None, report: Report = silent) -> Path:
     except (LocalEntryNotFoundError, HfHubHTTPError, httpx.HTTPError, OSError) as error:
         reason = "disk" if getattr(error, "errno", None) in FULL else "network"
         raise ModelError(
-            f"{repo} could not be downloaded ({_short(error)}).",
+            f"{repo} could not be downloaded ({first_line(error)}).",
             "Try again; what came already is kept.",
             "model",
             reason,
@@ -109,9 +109,7 @@ def download(repo: str, revision: str | None, report: Report = silent) -> Path:
 
 
 def unreachable() -> str:
-    """Why the Hub cannot be asked at all, or "". Asked once with a short limit: the client's own retries take half a
-    minute.
-    """
+    """Why the Hub cannot be asked, or "". One short request: the client's own retries take half a minute."""
     import httpx
     from huggingface_hub import constants
 
@@ -120,11 +118,11 @@ def unreachable() -> str:
     try:
         httpx.head(constants.ENDPOINT, timeout=5)
     except httpx.HTTPError as error:
-        return f"{constants.ENDPOINT}: {_short(error)}"
+        return f"{constants.ENDPOINT}: {first_line(error)}"
     return ""
 
 
-def _short(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     text = str(error).strip().splitlines() or [type(error).__name__]
     return text[0][:160].rstrip(".")
 

@@ -44,14 +44,13 @@ class Quantization(NamedTuple):
             )
 
     def options(self, dtype: Any) -> dict[str, Any]:
-        """What from_pretrained needs. dtype: a torch.dtype, of what is not quantized and, by default, of computing."""
+        """Arguments of from_pretrained. dtype: of what is not quantized and, by default, of computing (torch.dtype)."""
         import torch
         from transformers import BitsAndBytesConfig
 
         if self.kind == "int8":
-            logging.getLogger("bitsandbytes.autograd._functions").setLevel(
-                logging.ERROR
-            )  # it tells of every product that it computes in 16 bits
+            # it warns at every product that it computes in 16 bits
+            logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
             return {"quantization_config": BitsAndBytesConfig(load_in_8bit=True)}
         compute = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}.get(self.compute, dtype)
         return {
@@ -65,10 +64,10 @@ class Quantization(NamedTuple):
 
     @staticmethod
     def unpacked(model: Any) -> Any:
-        """Keeps bitsandbytes from repacking 4-bit weights for AVX512 CPUs at the first pass without gradient.
+        """Keep bitsandbytes from repacking 4-bit weights for AVX512 CPUs at the first pass without gradient.
 
-        The repacked kernel has no backward pass: after one evaluation no gradient would come through the base any more,
-        without a word; and it needs widths that are multiples of 64.
+        The repacked kernel has no backward pass: after one evaluation no gradient would come through the base, and no
+        error would say so. It also needs widths that are multiples of 64.
         """
         for module in model.modules():
             if hasattr(module, "support_avx512bf16_for_cpu"):

@@ -1,4 +1,4 @@
-"""How a long piece of work on a model's files tells how far it is."""
+"""Report: how long work on a model's files reports its progress."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a base model comes from: the starter, a Hub id, a local folder, a .gguf file. One place, no torch.
+"""Where a base model comes from: the starter, a Hub id, a local folder, a .gguf file. No torch.
 
 `fetch` ends with a folder of safetensors and a tokenizer that every worker can load from.
 """
@@ -44,20 +44,12 @@ class ModelOrder(BaseModel):
             return "starter"
         if self.source.lower().endswith(".gguf"):
             return "gguf"
-        path = Path(self.source).expanduser()
-        if (
-            path.exists()
-            or self.source.startswith(("/", "./", "../", "~"))
-            or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", self.source)
-        ):
-            return "folder"
-        return "hub"
+        is_path = self.source.startswith(("/", "./", "../", "~")) or Path(self.source).expanduser().exists()
+        return "folder" if is_path or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", self.source) else "hub"
 
 
 def fetch(order: ModelOrder, report: Report = silent) -> Path:
-    """A local folder with the model's safetensors and tokenizer, made if need be. Raises ModelError with what was
-    tried.
-    """
+    """A local folder with the model's safetensors and tokenizer, made if need be. Raises ModelError."""
     if order.kind == "starter":
         return starter.prepare(report)
     if order.kind == "gguf":
@@ -82,9 +74,7 @@ def local(order: ModelOrder) -> Path | None:
 
 
 def check(order: ModelOrder) -> Path | None:
-    """The local folder if there is one already, None if one has to be fetched; raises ModelError for a path that is no
-    model.
-    """
+    """The local folder, None if it has to be fetched. Raises ModelError for a path that is no model."""
     if order.kind == "folder":
         return _folder(Path(order.source).expanduser())
     if order.kind == "gguf":

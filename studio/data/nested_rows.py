@@ -40,10 +40,9 @@ def _split_orient(value: dict[str, Any]) -> list[Any] | None:
 
 def _only_list(value: dict[str, Any]) -> list[Any] | None:
     lists = [v for v in value.values() if isinstance(v, list) and v and all(isinstance(x, dict) for x in v[:50])]
-    described = isinstance(value.get("features"), list) and isinstance(
-        value.get("rows"), list
-    )  # an answer of the Hub's viewer
-    return value["rows"] if described else lists[0] if len(lists) == 1 else None
+    if isinstance(value.get("features"), list) and isinstance(value.get("rows"), list):  # from the Hub's viewer
+        return value["rows"]
+    return lists[0] if len(lists) == 1 else None
 
 
 def _column_orient(value: dict[str, Any]) -> list[Any] | None:

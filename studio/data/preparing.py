@@ -58,7 +58,9 @@ def prepare(
         record = PreparationRecord(seed, order.problems)
         splits, eval_parts = _split_sources(order, datasets, own, seed, record)
         counts = [len(part.train) for part in splits]
-        _check_template(encoder, splits)
+        for part in splits:
+            step = max(1, len(part.train) // CHECKED_ROWS)
+            encoder.check_template([part.train[n] for n in range(0, len(part.train), step)][:CHECKED_ROWS])
         parted = order.too_long == "split"  # then it is not known before how many rows there are
         if ahead and sum(counts) >= large.LARGE and not parted:
             return large.start_streaming(order, encoder, seed, key, counts, record.available)
@@ -173,12 +175,6 @@ def _split_sources(
         _, measured = split(selection.conversations, order.eval_rows / record.available, seed, order.eval_rows)
         return splits, [(own, measured)]
     return splits, [(own, selection.conversations)]
-
-
-def _check_template(encoder: Encoder, splits: list[SourceSplit]) -> None:
-    for _, train, _ in splits:
-        step = max(1, len(train) // CHECKED_ROWS)
-        encoder.check_template([train[n] for n in range(0, len(train), step)][:CHECKED_ROWS])
 
 
 def main(job: dict[str, Any]) -> None:

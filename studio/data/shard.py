@@ -89,16 +89,16 @@ def main() -> None:
         return
     job = json.loads(text)
     source, _ = part_of_lines(Path(job["path"]), job["start"], job["stop"])
+
+    def report(done: int) -> None:
+        try:
+            os.write(1, b'{"done": %d}\n' % done)
+        except BrokenPipeError:
+            sys.exit(1)
+
     try:
-        result: Any = read_blocks(source, job["format"], job["mapping"], Path(job["out"]), _report_progress)
+        result: Any = read_blocks(source, job["format"], job["mapping"], Path(job["out"]), report)
     except DataError as error:
         result = error
     with open(job["out"] + ".pickle", "wb") as file:
         pickle.dump(result, file)
-
-
-def _report_progress(done: int) -> None:
-    try:
-        os.write(1, b'{"done": %d}\n' % done)
-    except BrokenPipeError:
-        sys.exit(1)

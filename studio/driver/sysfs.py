@@ -23,13 +23,8 @@ ROOT = Path(os.environ.get("STUDIO_SYSFS", "/sys"))  # tests set a tree of their
 IDS = Path("/usr/share/libdrm/amdgpu.ids")  # "744C, C8, AMD Radeon RX 7900 XTX"
 AMD, INTEL, NVIDIA = "0x1002", "0x8086", "0x10de"
 INTEGRATED = "0000:00:02.0"  # the PCI address of Intel's integrated graphics
-BF16_ARCHITECTURES = (
-    (9, 0, 8),
-    (9, 0, 10),
-    (9, 4, 0),
-    (9, 5, 0),
-    (11, 0, 0),
-)  # MI100; MI200; MI300; MI350; RDNA 3 and what follows
+# MI100; MI200; MI300; MI350; RDNA 3 and what follows
+BF16_ARCHITECTURES = ((9, 0, 8), (9, 0, 10), (9, 4, 0), (9, 5, 0), (11, 0, 0))
 
 
 def amd() -> list[Card]:
@@ -94,20 +89,17 @@ def _nodes() -> list[tuple[dict[str, int], Path | None]]:
     nodes = [properties for folder in folders if (properties := _properties(folder / "properties")).get("simd_count")]
     if not folders:
         return [({}, card) for card in _cards(AMD)]
-    return [
-        (properties, _rendered(properties.get("drm_render_minor", 0)) or next(iter(_cards(AMD)[index:]), None))
-        for index, properties in enumerate(nodes)
-    ]
+    cards = _cards(AMD)
+    pairs: list[tuple[dict[str, int], Path | None]] = []
+    for index, properties in enumerate(nodes):
+        card = ROOT / "class" / "drm" / f"renderD{properties.get('drm_render_minor', 0)}" / "device"
+        pairs.append((properties, card if card.exists() else next(iter(cards[index:]), None)))
+    return pairs
 
 
 def _properties(file: Path) -> dict[str, int]:
     pairs = (line.split() for line in (_text(file) or "").splitlines())
     return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdigit()}
-
-
-def _rendered(minor: int) -> Path | None:
-    card = ROOT / "class" / "drm" / f"renderD{minor}" / "device"
-    return card if card.exists() else None
 
 
 def _amd_card(number: int, properties: dict[str, int], card: Path | None) -> Card | None:

@@ -140,7 +140,9 @@ def questions(name: str) -> list[Question]:
     """Twenty prompts, the same for the same run: from its held-out rows, then its training rows, then general ones."""
     try:
         order = run.find(name.partition("@")[0]).config
-        prompts = [prompt for row in _rows(order) if (prompt := prompt_messages(row))]
+        rows = held_out(order)
+        rows += [row for section, seed in order.data_sections() for row in data.trained_on(section, seed, PROMPTS)]
+        prompts = [prompt for row in rows if (prompt := prompt_messages(row))]
     except StudioError:
         prompts = []  # the data has moved, or this is no run
     unique = list({json.dumps(prompt, sort_keys=True): prompt for prompt in prompts}.values())
@@ -156,11 +158,6 @@ def held_out(order: Any) -> list[dict[str, Any]]:
     ]
     interleaved = (row for rows in zip_longest(*parts) for row in rows)  # the parents of a combination in turn
     return [row for row in interleaved if row is not None]
-
-
-def _rows(order: Any) -> list[dict[str, Any]]:
-    trained_on = (row for section, seed in order.data_sections() for row in data.trained_on(section, seed, PROMPTS))
-    return [*held_out(order), *trained_on]
 
 
 def prompt_messages(row: dict[str, Any]) -> Question | None:

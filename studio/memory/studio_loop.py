@@ -59,7 +59,13 @@ def studio_loop(
     batch = 1 if packed else max(1, min(training.batch_size, rows.rows if rows else training.batch_size))
     effective, ranks = training.effective_batch(rows.rows if rows else ASSUMED_ROWS), processes(config)
     most = -(-effective // ranks) * row  # tokens a process is given in a step
-    length = padded_width(min(_filled(auto.packed_tokens(config, device, row), row, rows), most) if packed else row)
+    length = row
+    if packed:
+        length = auto.packed_tokens(config, device, row)
+        if rows is not None and rows.mean > 0.9 * row:  # nearly alike: as many whole rows as fit
+            length = length // row * row
+        length = min(length, most)
+    length = padded_width(length)
     share = LABELLED if rows is None else min(1.0, rows.label_tokens / max(1, rows.tokens))
     narrow = config.training.weights == "bf16"
     tables = not narrow and any(EMBEDDING.search(name) for name in footprint.weights)
@@ -106,12 +112,6 @@ def shares_keys(device: Device, itemsize: int) -> bool:
     (worker/attention.py). itemsize: bytes of a number.
     """
     return device.traits.torch == "cuda" and itemsize == 2 and (device.capability or (8, 0)) >= (8, 0)
-
-
-def _filled(micro_batch: int, row: int, rows: RowStatistics | None) -> int:
-    """Tokens of the fullest packed micro-batch: all of it, or as many rows as fit where they are nearly alike."""
-    alike = rows is not None and rows.mean > 0.9 * row
-    return micro_batch // row * row if alike else micro_batch
 
 
 def with_fsdp(loop: TrainingLoop) -> TrainingLoop:

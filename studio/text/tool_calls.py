@@ -48,9 +48,7 @@ def _call(value: Any) -> Message | None:
     inner = value.get("function") if isinstance(value.get("function"), dict) else value
     name = next((inner[key] for key in NAMES if isinstance(inner.get(key), str)), None)
     given = next((key for key in ARGUMENTS if key in inner), None)
-    if (
-        not name or (given is None and inner is value) or "description" in inner
-    ):  # described, it is declared and not called
+    if not name or (given is None and inner is value) or "description" in inner:  # described: a declaration, no call
         return None
     arguments = {} if given is None or inner[given] is None else inner[given]
     if not isinstance(arguments, (dict, str)):

@@ -11,9 +11,8 @@ from studio.errors import DataError
 
 Path = tuple[str | int, ...]
 MAX_DEPTH = 12  # levels below which no text is looked for
-METADATA_KEYS = frozenset(
-    (*ROLE_KEYS, "type", "id", "name", "tool_call_id", "mime_type")
-)  # of a turn: what it is, not what it says
+# of a turn: what it is, not what it says
+METADATA_KEYS = frozenset((*ROLE_KEYS, "type", "id", "name", "tool_call_id", "mime_type"))
 TEXT_KEYS = frozenset((*CONTENT_KEYS, *REASONING))
 
 
@@ -68,16 +67,10 @@ def map_texts(
 def value_at(row: Any, path: Path) -> Any:
     """What stands at a path. Raises LookupError."""
     for key in path:
-        if (
-            isinstance(row, dict)
-            and isinstance(key, str)
-            or isinstance(row, list)
-            and isinstance(key, int)
-            and key >= 0
-        ):
-            row = row[key]
-        else:
+        in_object = isinstance(row, dict) and isinstance(key, str)
+        if not in_object and not (isinstance(row, list) and isinstance(key, int) and key >= 0):
             raise KeyError(key)
+        row = row[key]
     return row
 
 
@@ -135,13 +128,11 @@ def check_path(row: Any, path: Path, number: int) -> None:
         if path and not (isinstance(holder, dict) and isinstance(path[-1], str)):
             value_at(holder, path[-1:])
     except LookupError:
-        fields = (
-            ", ".join(map(str, row))[:200]
-            if isinstance(row, dict)
-            else f"a list of {len(row)}"
-            if isinstance(row, list)
-            else "no fields"
-        )
+        fields = "no fields"
+        if isinstance(row, dict):
+            fields = ", ".join(map(str, row))[:200]
+        elif isinstance(row, list):
+            fields = f"a list of {len(row)}"
         raise DataError(
             f"Row {number} has no field {path_text(path)}; it holds {fields}.",
             "Load the page again, and choose one of its fields.",

@@ -29,12 +29,12 @@ def apply_fix(kind: str, row: Any) -> Any:
     return row
 
 
-def _as_utf8(found: re.Match[str]) -> str:
+def _as_utf8(match: re.Match[str]) -> str:
     """UTF-8 that was decoded as Windows-1252, decoded again; unchanged where it is no UTF-8."""
     try:
-        return b"".join(_byte(char) for char in found[0]).decode("utf-8")
+        return b"".join(map(_byte, match[0])).decode("utf-8")
     except UnicodeError:
-        return found[0]
+        return match[0]
 
 
 def _byte(char: str) -> bytes:
@@ -45,33 +45,30 @@ def _byte(char: str) -> bytes:
 
 
 def _strip_markup(text: str) -> str:
-    """Tags out, entities as their signs; code between backticks stays."""
+    """The text without tags, and with characters in place of entities; code between backticks stays."""
+
+    def replacement(match: re.Match[str]) -> str:
+        if match[0].startswith("&"):
+            return match[0]
+        return "\n" if re.match(r"<(?:br|/p|/div|/li|/tr|/h\d)", match[0], re.IGNORECASE) else ""
+
     parts = CODE.split(text)
-    return "".join(
-        part if n % 2 else html.unescape(MARKUP.sub(lambda f: f[0] if f[0][0] == "&" else _space(f[0]), part))
-        for n, part in enumerate(parts)
-    )
-
-
-def _space(tag: str) -> str:
-    return "\n" if re.match(r"<(?:br|/p|/div|/li|/tr|/h\d)", tag, re.IGNORECASE) else ""
+    return "".join(part if n % 2 else html.unescape(MARKUP.sub(replacement, part)) for n, part in enumerate(parts))
 
 
 def _drop_empty_turns(turns: list[Any]) -> list[Any]:
-    """Turns that say nothing and call nothing go."""
+    """The turns without those that say nothing and call nothing."""
     _, content_key = keys_of(turns)
-    return [
-        turn
-        for turn in turns
-        if turn.get("tool_calls")
-        or turn.get("function_call")
-        or turn.get(content_key) not in (None, "")
-        and str(turn.get(content_key)).strip()
-    ]
+
+    def has_content(turn: dict[str, Any]) -> bool:
+        content = turn.get(content_key)
+        return content is not None and bool(str(content).strip())
+
+    return [turn for turn in turns if turn.get("tool_calls") or turn.get("function_call") or has_content(turn)]
 
 
 def _merge_turns(turns: list[Any]) -> list[Any]:
-    """Turns of one speaker that follow one another become one, where they hold words and nothing beside."""
+    """The turns with those of one speaker joined that follow one another and hold nothing but text."""
     role_key, content_key = keys_of(turns)
     new_turns: list[Any] = []
     for turn in turns:
@@ -97,12 +94,8 @@ def _cut_after_last_answer(turns: list[Any]) -> list[Any]:
 
 def _start_at_first_question(turns: list[Any]) -> list[Any]:
     role_key, _ = keys_of(turns)
-    first = next((n for n, turn in enumerate(turns) if role_of(turn.get(role_key)) == "user"), None)
-    return (
-        turns
-        if first is None
-        else [turn for n, turn in enumerate(turns) if n >= first or role_of(turn.get(role_key)) == "system"]
-    )
+    first = next((n for n, turn in enumerate(turns) if role_of(turn.get(role_key)) == "user"), 0)
+    return [turn for n, turn in enumerate(turns) if n >= first or role_of(turn.get(role_key)) == "system"]
 
 
 TEXT_FIXES: dict[str, Callable[[str], str]] = {

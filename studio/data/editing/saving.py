@@ -7,7 +7,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -48,9 +48,8 @@ def write(dataset: Dataset, state: State, out: Path | None = None) -> dict[str, 
         if not about["rows"]:
             raise DataError("No row would be left in the new file.", "Undo a deletion, or add a row.", "rows")
         record = _record(dataset, state, about)
-        write_atomic(
-            record_path(about["sha256"], about["bytes"]), json.dumps(record)
-        )  # before the file: no file is there without it
+        # before the file: no file is there without its record
+        write_atomic(record_path(about["sha256"], about["bytes"]), json.dumps(record))
         crash.point("edit.written")
         return {**record, "file": str(_publish(draft, target, numbered=out is None))}
     finally:
@@ -92,11 +91,15 @@ def _line(state: State, row: int) -> bytes | None:
 def _record(dataset: Dataset, state: State, about: dict[str, Any]) -> dict[str, Any]:
     source = Path(dataset.source)
     earlier = record_of(source)
+    sha256 = None
+    if source.is_file():
+        with open(source, "rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     origin = {
         "source": source.name if source.is_absolute() else dataset.source,
         "fingerprint": dataset.fingerprint,
         "rows": dataset.rows,
-        "sha256": _sha256(source),
+        "sha256": sha256,
     }
     return {
         "at": time.time(),
@@ -109,18 +112,12 @@ def _record(dataset: Dataset, state: State, about: dict[str, Any]) -> dict[str, 
     }
 
 
-def _sha256(path: Path) -> str | None:
-    if not path.is_file():
-        return None
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _publish(draft: Path, target: Path, numbered: bool) -> Path:
     """Give a whole file its name, or where one stands under it the next number. A file that is there is never written
     over.
     """
-    for path in _candidate_names(target) if numbered else [target]:
+    numbers = range(2, 10_000) if numbered else ()
+    for path in chain([target], (target.with_name(f"{target.stem}-{number}.jsonl") for number in numbers)):
         try:
             os.link(draft, path)
         except FileExistsError:
@@ -132,10 +129,3 @@ def _publish(draft: Path, target: Path, numbered: bool) -> Path:
         fsync_path(path.parent)
         return path
     raise DataError(f"There is a file {target.name} already.", "Give another name with --out.", "--out")
-
-
-def _candidate_names(target: Path) -> Iterator[Path]:
-    yield target
-    stem = target.name.removesuffix(".jsonl")
-    for number in range(2, 10_000):
-        yield target.with_name(f"{stem}-{number}.jsonl")

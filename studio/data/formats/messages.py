@@ -103,9 +103,8 @@ def turns_of(
             message = _turn(part, report, where, *keys)
             if message is None:
                 return None
-            if (
-                message.pop("call", False) and messages and messages[-1]["role"] == "assistant"
-            ):  # a turn for each call, or for words and call
+            is_call = message.pop("call", False)  # a turn for each call, or for words and call
+            if is_call and messages and messages[-1]["role"] == "assistant":
                 before = messages[-1]
                 before["tool_calls"] = [*before.get("tool_calls", ()), *message["tool_calls"]]
             else:

@@ -52,7 +52,8 @@ def prompt_turns(row: Row, report: ReportProblem) -> list[dict[str, Any]] | None
     if name is None:
         return []
     if isinstance(row[name], list):
-        turns = _turns(row[name], report, name)
+        sharegpt = bool(row[name]) and isinstance(row[name][0], dict) and "from" in row[name][0]
+        turns = turns_of(row[name], report, name, *(("from", "value") if sharegpt else ("role", "content")))
         if turns is not None and isinstance(row.get("system"), str) and row["system"].strip():
             turns.insert(0, {"role": "system", "content": row["system"]})
         return turns
@@ -66,11 +67,6 @@ def prompt_turns(row: Row, report: ReportProblem) -> list[dict[str, Any]] | None
         else []
     )
     return [*system, {"role": "user", "content": f"{asked}\n{given}" if given else asked}]
-
-
-def _turns(turns: list[Any], report: ReportProblem, name: str) -> list[dict[str, Any]] | None:
-    share = bool(turns) and isinstance(turns[0], dict) and "from" in turns[0]
-    return turns_of(turns, report, name, *(("from", "value") if share else ("role", "content")))
 
 
 def _answer(row: Row, name: str, report: ReportProblem) -> list[dict[str, Any]] | None:

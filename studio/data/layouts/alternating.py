@@ -7,10 +7,8 @@ from studio.data.formats.messages import MESSAGE_COLUMNS
 from studio.data.tracked_row import without
 
 TITLE = "texts in turn, as in UltraChat"
-NAMES = (
-    "data",
-    *(name for name in MESSAGE_COLUMNS if name != "turns"),
-)  # `turns` of texts are questions alone, as in MT-bench
+# `turns` of texts are questions alone, as in MT-bench
+NAMES = ("data", *(name for name in MESSAGE_COLUMNS if name != "turns"))
 KEYS = frozenset(NAMES)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from studio.data.formats import ReportProblem, Row
 from studio.data.formats.messages import MESSAGE_COLUMNS, is_turn
 from studio.data.formats.prompt import COLUMNS
@@ -20,14 +18,12 @@ NOT = frozenset(
 def _name(row: Row) -> str | None:
     if not NOT.isdisjoint(row):
         return None
-    holding = [
-        name for name, value in row.items() if type(value) is list and len(value) > 1 and all(map(_known, value))
+    names = [
+        name
+        for name, value in row.items()
+        if type(value) is list and len(value) > 1 and all(is_turn(turn, known=True) for turn in value)
     ]
-    return holding[0] if len(holding) == 1 else None
-
-
-def _known(turn: Any) -> bool:
-    return is_turn(turn, known=True)
+    return names[0] if len(names) == 1 else None
 
 
 def fits(row: Row) -> bool:

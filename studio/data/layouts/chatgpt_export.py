@@ -25,11 +25,11 @@ def rewrite(row: Row, report: ReportProblem) -> Row | None:
             continue
         role, content = message.get("author"), message.get("content")
         said = _content(content)
-        if _of(role) == "system" and not said:  # the empty turn that stands at the head of every export
+        # the empty turn that stands at the head of every export
+        if (role.get("role") if isinstance(role, dict) else role) == "system" and not said:
             continue
         messages.append({"role": role, "content": said})
-    dropped = ("mapping", "current_node")
-    return without(row, *dropped) | {"messages": messages}
+    return without(row, "mapping", "current_node") | {"messages": messages}
 
 
 def _branch(tree: dict[str, Any], last: Any) -> list[str]:
@@ -41,10 +41,6 @@ def _branch(tree: dict[str, Any], last: Any) -> list[str]:
         path.append(last)
         last = tree[last].get("parent")
     return path[::-1]
-
-
-def _of(author: Any) -> Any:
-    return author.get("role") if isinstance(author, dict) else author
 
 
 def _content(content: Any) -> Any:

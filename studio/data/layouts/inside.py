@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from studio.data.formats import ReportProblem, Row
 from studio.data.formats.messages import MESSAGE_COLUMNS
 from studio.data.tracked_row import without
@@ -19,12 +17,13 @@ ORDER = 60
 def _name(row: Row) -> str | None:
     if any(isinstance(row.get(n), list) for n in MESSAGE_COLUMNS) or not ANSWERS.isdisjoint(row):
         return None
-    holding = [n for n, value in row.items() if n in KEYS and isinstance(value, dict) and _holds(value)]
-    return holding[0] if len(holding) == 1 else None
-
-
-def _holds(value: dict[str, Any]) -> bool:
-    return any(isinstance(value.get(n), list) and value[n] for n in MESSAGE_COLUMNS)
+    names = [
+        name
+        for name, value in row.items()
+        if name in KEYS and isinstance(value, dict)
+        if any(isinstance(value.get(column), list) and value[column] for column in MESSAGE_COLUMNS)
+    ]
+    return names[0] if len(names) == 1 else None
 
 
 def fits(row: Row) -> bool:

@@ -41,8 +41,7 @@ def rewrite(row: Row, report: ReportProblem) -> Row | None:
     system = row.get("meta_instruction")
     if isinstance(system, str) and system.strip():
         turns.insert(0, {"role": "system", "content": system.strip()})
-    dropped = ("chat", "meta_instruction")
-    return without(row, *dropped) | {"messages": turns}
+    return without(row, "chat", "meta_instruction") | {"messages": turns}
 
 
 def _said(text: Any) -> str:
