@@ -126,7 +126,7 @@ def _to_devices(kind: str, cards: list[Card]) -> list[Device]:
     first.
     """
     total, free = _ram()
-    found = [
+    listed = [
         Device(
             kind=kind,
             index=index,
@@ -145,8 +145,8 @@ def _to_devices(kind: str, cards: list[Card]) -> list[Device]:
         for index, card in enumerate(cards)
     ]
     if KINDS[kind].visible in os.environ:
-        return found
-    return sorted(found, key=lambda device: (device.shared, -round(device.memory / 2**30)))
+        return listed
+    return sorted(listed, key=lambda device: (device.shared, -round(device.memory / 2**30)))
 
 
 def _unknown_memory_notices(cards: list[Card]) -> list[Notice]:

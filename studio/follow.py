@@ -149,10 +149,10 @@ class Follow:
     def _forward_requests(self) -> None:
         """Forward this run's requests to the place."""
         stop_mode = self.run.stop_request()
-        words = sorted(self.run.take_requests())
+        requests = sorted(self.run.take_requests())
         if stop_mode and stop_mode != self.forwarded_stop:
-            words.append(_stop_request_word(stop_mode))
-        for word in words:
+            requests.append(_stop_request_word(stop_mode))
+        for word in requests:
             try:
                 self.place.ask(self.bundle, word)
                 if stop_mode and word == _stop_request_word(stop_mode):

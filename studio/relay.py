@@ -211,7 +211,7 @@ class Hub:
         )
 
 
-def main(words: list[str]) -> int:
+def main(arguments: list[str]) -> int:
     """Exit status: 0 if the run has ended, 1 if the connection was lost, 2 if the order was refused (with an end
     event).
     """
@@ -221,14 +221,14 @@ def main(words: list[str]) -> int:
 
     events_from = 0
     try:
-        if words[0] == "--remove":
-            _remove(Path(words[1]).expanduser())
-        elif words[0] == "--hub":
-            hub = Hub(words[1], words[2])
-            relay(hub.unpack(), int(words[3]), 0, 0, send, hub.look, hub.finish)
+        if arguments[0] == "--remove":
+            _remove(Path(arguments[1]).expanduser())
+        elif arguments[0] == "--hub":
+            hub = Hub(arguments[1], arguments[2])
+            relay(hub.unpack(), int(arguments[3]), 0, 0, send, hub.look, hub.finish)
         else:
-            events_from = int(words[2])
-            relay(Path(words[0]).expanduser(), int(words[1]), events_from, int(words[3]), send)
+            events_from = int(arguments[2])
+            relay(Path(arguments[0]).expanduser(), int(arguments[1]), events_from, int(arguments[3]), send)
     except BrokenPipeError:
         return 1  # the connection was lost; the run continues
     except OSError as error:
@@ -245,7 +245,7 @@ def main(words: list[str]) -> int:
         send(f"@event {events_from + 1} {json.dumps(end)}")
         return 2
     except StudioError as error:
-        if words[0] == "--remove":
+        if arguments[0] == "--remove":
             print(error, file=sys.stderr)
             return 2
         end = {

@@ -44,25 +44,25 @@ def _blocks(path: Path, container: Container) -> Iterator[Block]:
             yield from read(file, path.name, container)
 
 
-def expand_blocks(found: Iterable[Block]) -> Iterator[Block]:
+def expand_blocks(source: Iterable[Block]) -> Iterator[Block]:
     """The blocks, with rows that hold several rows expanded."""
-    return map(_expand, found)
+    return map(_expand, source)
 
 
 def _expand(block: Block) -> Block:
-    found = {
+    rows_of = {
         n: rows
         for n, row in enumerate(block.rows)
         if type(row) is not dict or "instances" in row
         if (rows := expand_row(row))
     }
-    if not found:
+    if not rows_of:
         return block
     expanded = Block(lines=None if block.lines is None else [], done=block.done, last=block.last, notes=block.notes)
     for n, row in enumerate(block.rows):
         if n in block.bad:
             expanded.bad[len(expanded.rows)] = block.bad[n]
-        rows = found.get(n, [row])
+        rows = rows_of.get(n, [row])
         expanded.rows += rows
         if expanded.lines is not None:
             expanded.lines += [block.lines[n]] * len(rows)
@@ -95,11 +95,11 @@ def json_lines(
 
 def _notes_on_duplicate_keys(texts: list[bytes]) -> list[str]:
     """Notes on keys that occur twice in one of these lines. A program that writes such rows writes them throughout."""
-    found: dict[str, None] = {}
+    duplicate_keys: dict[str, None] = {}
     for text in texts:
         with contextlib.suppress(ValueError, RecursionError):
-            json.loads(text, object_pairs_hook=lambda pairs: object_noting_duplicates(pairs, found))
-    return duplicate_key_notes(found)
+            json.loads(text, object_pairs_hook=lambda pairs: object_noting_duplicates(pairs, duplicate_keys))
+    return duplicate_key_notes(duplicate_keys)
 
 
 def parse_lines(texts: list[bytes], numbers: Sequence[int], done: int) -> Block:
@@ -154,17 +154,17 @@ def _json(file: IO[bytes], name: str, container: Container) -> Iterator[Block]:
         yield from _json_rows(JsonStream(file, name, head))
         return
     try:
-        found = list(_json_rows(JsonStream(io.BytesIO(head), name)))
+        file_blocks = list(_json_rows(JsonStream(io.BytesIO(head), name)))
     except DataError as error:
-        text, what = repair(head.decode("utf-8", "surrogateescape"))
-        if not what:
+        text, repairs = repair(head.decode("utf-8", "surrogateescape"))
+        if not repairs:
             raise
         try:
-            found = list(_json_rows(JsonStream(io.BytesIO(text.encode("utf-8", "surrogateescape")), name)))
+            file_blocks = list(_json_rows(JsonStream(io.BytesIO(text.encode("utf-8", "surrogateescape")), name)))
         except DataError:
             raise error from None
-        found[0].notes.append(f"The file is not strict JSON: {', '.join(what)}.")
-    yield from found
+        file_blocks[0].notes.append(f"The file is not strict JSON: {', '.join(repairs)}.")
+    yield from file_blocks
 
 
 def _json_rows(stream: JsonStream) -> Iterator[Block]:

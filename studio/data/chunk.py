@@ -183,26 +183,26 @@ def _hashes(
         for texts in (rows, map(ending_key, rows))
     )
     if identities:
-        more = np.fromiter(
-            (xxhash.xxh3_64_intdigest(one.encode(errors="replace")) if one else 0 for one in identities),
+        extra = np.fromiter(
+            (xxhash.xxh3_64_intdigest(identity.encode(errors="replace")) if identity else 0 for identity in identities),
             np.uint64,
             len(rows),
         )
-        exact, endings = exact ^ more, endings ^ more
+        exact, endings = exact ^ extra, endings ^ extra
     return exact, endings
 
 
 def normalized_hash(conversation: dict[str, Any]) -> int:
     """A hash of the conversation that ignores case, blanks and punctuation."""
     turns = conversation["messages"] or [{"content": conversation["text"]}]
-    words = normalized("".join(turn["content"] for turn in turns).encode(errors="replace"))
-    return xxhash.xxh3_64_intdigest(words + _extra_identity(conversation, turns).encode(errors="replace"))
+    text = normalized("".join(turn["content"] for turn in turns).encode(errors="replace"))
+    return xxhash.xxh3_64_intdigest(text + _extra_identity(conversation, turns).encode(errors="replace"))
 
 
 def _extra_identity(conversation: dict[str, Any], turns: list[dict[str, Any]]) -> str:
     """What else tells rows of the same text apart, as JSON: calls, the rejected answer, the label; "" for nothing."""
     parts = [called_functions(turns), *(conversation.get(name) for name in sorted(COMPARED))]
-    return json.dumps(parts, sort_keys=True, default=str) if any(one or one is False for one in parts) else ""
+    return json.dumps(parts, sort_keys=True, default=str) if any(part or part is False for part in parts) else ""
 
 
 def from_row(record: dict[str, Any]) -> dict[str, Any]:

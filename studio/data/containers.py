@@ -78,13 +78,13 @@ def container_of(path: Path, encoding: str = "auto") -> Container:
     if head[:6] == b"ARROW1" or head[:4] == b"\xff\xff\xff\xff":
         return Container("arrow", compression)
     if head[:4] == b"PK\x03\x04":
-        what = "a ZIP archive in a packed file" if compression else office(path) or "a ZIP archive inside another"
-        if what != "xlsx":
-            raise DataError(f"{path.name} is {what}, not data.", "Unpack it, or save the table as CSV.", path.name)
+        kind = "a ZIP archive in a packed file" if compression else office(path) or "a ZIP archive inside another"
+        if kind != "xlsx":
+            raise DataError(f"{path.name} is {kind}, not data.", "Unpack it, or save the table as CSV.", path.name)
         return Container("xlsx")
-    for magic, (what, hint) in FOREIGN.items():
+    for magic, (kind, hint) in FOREIGN.items():
         if head.startswith(magic):
-            raise DataError(f"{path.name} is {what}, not data.", hint, path.name)
+            raise DataError(f"{path.name} is {kind}, not data.", hint, path.name)
     return _text_container(path, head, compression, encoding)
 
 

@@ -72,9 +72,9 @@ def detect(rows: list[Any], name: str = "the file") -> Detection:
 
 def _unknown_layout(columns: list[str], rows: list[Any], name: str) -> DataError:
     if not columns:
-        found = "lists without names" if rows and isinstance(rows[0], list) else "no objects with named columns"
+        content = "lists without names" if rows and isinstance(rows[0], list) else "no objects with named columns"
         return DataError(
-            f"The rows of {name} are {found}.",
+            f"The rows of {name} are {content}.",
             'Write each row as an object, such as {"instruction": "…", "output": "…"}.',
             name,
         )
@@ -128,11 +128,11 @@ def _layout_hint(columns: list[str], rows: list[Row]) -> str:
             f"{{instruction, output}}."
         )
     if question and not answer:
-        found = "there is none"
+        reason = "there is none"
         if column := next((c for c in columns if ANSWER_NAMES.search(c)), None):
-            found = f"{column} holds {kind(next((row[column] for row in rows if row.get(column) is not None), None))}"
+            reason = f"{column} holds {kind(next((row[column] for row in rows if row.get(column) is not None), None))}"
         return (
-            f"No column holds the answer to {question} as text: {found}. Write one answer a row as text, in a "
+            f"No column holds the answer to {question} as text: {reason}. Write one answer a row as text, in a "
             "column such as output."
         )
     if len(texts) > 1 and _mapping_works({"prompt": texts[0], "answer": texts[-1]}, rows):

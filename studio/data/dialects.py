@@ -39,8 +39,8 @@ def dialect_of(text: str, named: bool = False) -> Dialect | None:
     text = text[:HEAD_CHARACTERS]
     excel_note = re.match(r"sep=(.)\r?\n", text)  # Excel's
     if excel_note:
-        found = _quoting(text[excel_note.end() :], excel_note[1])
-        return Dialect(excel_note[1], found.escape, found.spaces, 1)
+        quoting = _quoting(text[excel_note.end() :], excel_note[1])
+        return Dialect(excel_note[1], quoting.escape, quoting.spaces, 1)
     best: tuple[int, Dialect] | None = None
     for delimiter in DELIMITERS:
         dialect = _quoting(text, delimiter)

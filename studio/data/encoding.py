@@ -108,9 +108,9 @@ def encode_eval(
             conversations: list[dict[str, Any]] = []
             rows: list[Encoded] = []
             for conversation, result in zip(batch, encoded, strict=True):
-                made = training_rows(conversation, result, order, encoder, record, dataset.source, for_eval=True)
-                conversations += [conversation] if made else []
-                rows += made
+                accepted = training_rows(conversation, result, order, encoder, record, dataset.source, for_eval=True)
+                conversations += [conversation] if accepted else []
+                rows += accepted
             yield conversations, rows
 
 

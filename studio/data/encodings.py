@@ -49,8 +49,8 @@ def encoding_of(head: bytes, name: str, whole: bool) -> str:
     whole: head is all of the file. Raises DataError where several encodings are as likely and would read different
     letters.
     """
-    for mark, encoding in BYTE_ORDER_MARKS:
-        if head.startswith(mark):
+    for byte_order_mark, encoding in BYTE_ORDER_MARKS:
+        if head.startswith(byte_order_mark):
             return encoding
     if utf16 := _utf16_without_mark(head):
         return utf16
@@ -70,13 +70,15 @@ def encoding_of(head: bytes, name: str, whole: bool) -> str:
     return _by_letters(sample, name)
 
 
-def check_encoding(given: str) -> str:
+def check_encoding(encoding: str) -> str:
     """The codec's name. Raises DataError for one that Python does not know."""
     try:
-        return codecs.lookup(given).name
+        return codecs.lookup(encoding).name
     except LookupError:
         known = ", ".join(["utf-8", "utf-16", *CANDIDATES])
-        raise DataError(f"There is no encoding named {given!r}.", f"Such as: auto, {known}.", "data.encoding") from None
+        raise DataError(
+            f"There is no encoding named {encoding!r}.", f"Such as: auto, {known}.", "data.encoding"
+        ) from None
 
 
 def _utf16_without_mark(head: bytes) -> str | None:

@@ -43,12 +43,12 @@ class Files:
             if path.is_dir():
                 self._choose(_files_below(path), path.name, path)
             elif not path.is_file() and glob.has_magic(str(source)):
-                found = sorted(Path(p) for p in glob.glob(str(source), recursive=True) if Path(p).is_file())
-                if not found:
+                matches = sorted(Path(p) for p in glob.glob(str(source), recursive=True) if Path(p).is_file())
+                if not matches:
                     raise DataError(
                         f"No file matches {str(source)!r}.", "Check the pattern, such as folder/*.jsonl.", "data.train"
                     )
-                self.paths = found[:MAX_FILES]
+                self.paths = matches[:MAX_FILES]
             elif _is_archive(path):
                 self._unpack(path)
         except BaseException:
@@ -66,9 +66,9 @@ class Files:
     def __exit__(self, *_: object) -> None:
         self.stack.close()
 
-    def _choose(self, found: Iterable[Path], name: str, below: Path) -> None:
+    def _choose(self, paths: Iterable[Path], name: str, below: Path) -> None:
         """The data files of one kind; those held out to test are left out where there are others."""
-        files = [p for p in found if _data_ending(p) and not NOT_DATA.match(p.name)]
+        files = [p for p in paths if _data_ending(p) and not NOT_DATA.match(p.name)]
         if not files:
             raise DataError(
                 f"{name} holds no data files.",
@@ -149,7 +149,7 @@ def office(path: Path) -> str:
         ) from error
     if any(name.startswith("xl/") for name in names):
         return "xlsx"
-    return next((what for name, what in OFFICE_FORMATS.items() if what and any(n.startswith(name) for n in names)), "")
+    return next((kind for name, kind in OFFICE_FORMATS.items() if kind and any(n.startswith(name) for n in names)), "")
 
 
 def _files_below(folder: Path) -> list[Path]:

@@ -19,8 +19,8 @@ FILE = re.compile(r"\.(jsonl?|csv|tsv|parquet|arrow|txt|gz)$", re.IGNORECASE)
 
 def is_hub_id(text: str) -> bool:
     """owner/name with an optional :split; nothing that looks like a file."""
-    found = ID.fullmatch(text)
-    return found is not None and "/" in text and not FILE.search(text) and not text.startswith((".", "/"))
+    match = ID.fullmatch(text)
+    return match is not None and "/" in text and not FILE.search(text) and not text.startswith((".", "/"))
 
 
 def is_local(text: str) -> bool:

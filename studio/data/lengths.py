@@ -118,8 +118,8 @@ class TemplateProblems:
             value = conversation.get("text") or next(
                 (m["content"] for m in conversation["messages"] if m["role"] == "user"), ""
             )
-            found = problem(kind, conversation["row"], conversation.get("line"), None, value, reason)
-            self.problems.append(replace(found, hint=hint or found.hint))
+            described = problem(kind, conversation["row"], conversation.get("line"), None, value, reason)
+            self.problems.append(replace(described, hint=hint or described.hint))
 
 
 def summary(lengths: np.ndarray, trained: int, factor: float = 1.0) -> dict[str, Any]:
@@ -177,12 +177,12 @@ def limit_effects(lengths: np.ndarray, limit: int | None, too_long: str = "cut",
 
 def languages(conversations: Conversations, looked_at: int = 400) -> dict[str, float]:
     """Roughly which languages the rows are in, as shares, from a few hundred of them."""
-    step, found = max(1, len(conversations) // looked_at), Counter()
+    step, counts = max(1, len(conversations) // looked_at), Counter()
     for n in range(0, len(conversations), step):
         c = conversations[n]
-        found[language(c.get("text") or " ".join(m["content"] for m in c["messages"]))] += 1
-    total = sum(found.values())
-    return {name: round(share / total, 3) for name, share in found.most_common()}
+        counts[language(c.get("text") or " ".join(m["content"] for m in c["messages"]))] += 1
+    total = sum(counts.values())
+    return {name: round(share / total, 3) for name, share in counts.most_common()}
 
 
 def language(text: str) -> str:
@@ -195,7 +195,7 @@ def language(text: str) -> str:
     name, highest = max(counts.items(), key=lambda item: item[1])
     if highest * 3 > letters:
         return name
-    words = re.findall(r"[^\W\d_]+", text.lower())
-    scores = {name: sum(word in common for word in words) for name, common in COMMON.items()}
+    tokens = re.findall(r"[^\W\d_]+", text.lower())
+    scores = {name: sum(word in common for word in tokens) for name, common in COMMON.items()}
     name, highest = max(scores.items(), key=lambda item: item[1])
-    return name if highest * 12 >= len(words) and highest else "other"
+    return name if highest * 12 >= len(tokens) and highest else "other"

@@ -123,15 +123,15 @@ def _sha1(path: Path) -> str:
 
 def format_of(mapping: dict[str, Any] | None) -> str | None:
     """The format a mapping leads to."""
-    found = normalized_mapping(mapping)
-    if not found:
+    normalized = normalized_mapping(mapping)
+    if not normalized:
         return None
-    parts = {PARTS.get(part, part) for part in found["columns"]}
+    parts = {PARTS.get(part, part) for part in normalized["columns"]}
     if {"chosen", "rejected"} <= parts:
         return "preference"
     if parts & {"label", "kto_tag"} and parts & {"instruction", "output", "messages"}:
         return "kto"
-    if "messages" in parts or found["tags"]:
+    if "messages" in parts or normalized["tags"]:
         return "chatml"
     if parts == {"instruction"} and is_entry(mapping):  # LLaMA-Factory's way to name a text to go on with
         return "text"
@@ -142,13 +142,13 @@ def format_of(mapping: dict[str, Any] | None) -> str | None:
 
 def renamer(mapping: dict[str, Any] | None) -> Callable[[Any], Any] | None:
     """A function that gives a row the column names its format knows, or None when nothing is renamed."""
-    found = normalized_mapping(mapping)
-    if not found:
+    normalized = normalized_mapping(mapping)
+    if not normalized:
         return None
-    if format_of(mapping) == "text" and "text" not in found["columns"]:
-        found = {"columns": {"text": next(iter(found["columns"].values()))}, "tags": {}}
-    columns = {PARTS.get(part, "label"): column for part, column in found["columns"].items()}
-    tags = found["tags"]
+    if format_of(mapping) == "text" and "text" not in normalized["columns"]:
+        normalized = {"columns": {"text": next(iter(normalized["columns"].values()))}, "tags": {}}
+    columns = {PARTS.get(part, "label"): column for part, column in normalized["columns"].items()}
+    tags = normalized["tags"]
 
     def rename(row: Any) -> Any:
         if not isinstance(row, dict):
@@ -219,18 +219,16 @@ def from_dataset_info(path: Path, name: str) -> tuple[str, dict[str, Any]]:
 
 def with_label_column(mapping: dict[str, Any] | None, rows: list[Any]) -> dict[str, Any] | None:
     """The mapping with the label column of the rows added where it names none, so that bad answers are not trained."""
-    found = normalized_mapping(mapping)
-    if not found or "label" in {PARTS.get(part, "label") for part in found["columns"]} or not found["columns"]:
+    columns = (normalized_mapping(mapping) or {"columns": {}})["columns"]
+    if not columns or "label" in {PARTS.get(part, "label") for part in columns}:
         return mapping
     labelled = [row for row in rows if isinstance(row, dict) and kto.labelled(row)]
     if not labelled or len(labelled) < len(rows) or format_of(mapping) not in ("chatml", "alpaca"):
         return mapping
     label = kto.labelled(labelled[0])
-    return (
-        {**mapping, "columns": {**found["columns"], "label": label}}
-        if "columns" in mapping
-        else {**mapping, "label": label}
-    )
+    if "columns" in mapping:
+        return {**mapping, "columns": {**columns, "label": label}}
+    return {**mapping, "label": label}
 
 
 def check_columns(mapping: dict[str, Any] | None, columns: list[str], name: str) -> None:
@@ -251,5 +249,5 @@ def resolve_entry(source: str, mapping: dict[str, Any] | None) -> tuple[str, dic
         )
     if not name or Path(file).name != INFO_FILE:
         return source, mapping
-    found, entry = from_dataset_info(Path(file), name)
-    return found, mapping or entry
+    entry_source, entry = from_dataset_info(Path(file), name)
+    return entry_source, mapping or entry

@@ -71,8 +71,11 @@ def _index_orient(value: dict[str, Any]) -> list[Any] | None:
 
 
 def _nested_object(value: dict[str, Any], depth: int) -> list[Any] | None:
-    found = [rows for rows in (rows_within(v, depth + 1) for v in value.values() if isinstance(v, dict)) if rows]
-    return found[0] if len(found) == 1 and not any(isinstance(v, list) and v for v in value.values()) else None
+    if any(isinstance(inner, list) and inner for inner in value.values()):
+        return None
+    candidates = [rows_within(inner, depth + 1) for inner in value.values() if isinstance(inner, dict)]
+    candidates = [rows for rows in candidates if rows]
+    return candidates[0] if len(candidates) == 1 else None
 
 
 def expand_row(row: Any) -> list[Any] | None:
@@ -105,10 +108,10 @@ def _decoded(text: str) -> list[Any] | None:
     if text.lstrip()[:1] not in ("{", "["):
         return None
     try:
-        found = orjson.loads(text)
+        value = orjson.loads(text)
     except orjson.JSONDecodeError:
         return None
-    return expand_row(found) or [found]
+    return expand_row(value) or [value]
 
 
 def _is_turn_or_pair(first: dict[str, Any]) -> bool:

@@ -160,7 +160,7 @@ def _split_sources(
             record.dropped.add(kind, dataset.source, rows)
         chosen.append(selection.conversations)
     share = float(order.eval) if isinstance(order.eval, (int, float)) else 0.0
-    counts = [num_held_out(len(one), share) for one in chosen]
+    counts = [num_held_out(len(conversations), share) for conversations in chosen]
     record.available = sum(counts)
     for dataset, conversations, count in zip(datasets, chosen, counts, strict=True):
         most = count if record.available <= order.eval_rows else round(count * order.eval_rows / record.available)

@@ -100,9 +100,9 @@ def _read_into(folder: Path, reader: SourceReader, report: Report) -> None:
         if readers.processes and first.thread is None:
             shards = readers.read(first.detection.format, first.mapping, folder, report)
         else:
-            found = reader.blocks() if first.thread is None else group_turns(reader.blocks(), first.thread)
+            blocks = reader.blocks() if first.thread is None else group_turns(reader.blocks(), first.thread)
             shard = read_blocks(
-                found,
+                blocks,
                 first.detection.format,
                 first.mapping,
                 folder / "part-0.arrow",

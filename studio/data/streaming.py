@@ -220,10 +220,10 @@ def _encoded(chunk: np.ndarray, first: np.ndarray, job: EncodingJob) -> list[Enc
     rows = [EMPTY_ROW] * len(chunk)
     for n, part in enumerate(job.splits):
         source_rows = np.flatnonzero((chunk >= first[n]) & (chunk < first[n + 1]))
-        place = iter(source_rows.tolist())
+        positions = iter(source_rows.tolist())
         for batch, encoded in encoding.batches(part.train.take((chunk[source_rows] - first[n]).tolist()), job.encoder):
             for conversation, encoded_row in zip(batch, encoded, strict=True):
-                rows[next(place)] = (
+                rows[next(positions)] = (
                     encoding.accept_row(conversation, encoded_row, job.encoder, part.dataset.source, job.record)
                     or EMPTY_ROW
                 )

@@ -69,7 +69,7 @@ class _RowBuilder:
             return
         if self.header is None:
             self.header = _column_names(cells)
-            titles = [said for said in self.skipped if not said.startswith("sep=")]
+            titles = [title for title in self.skipped if not title.startswith("sep=")]
             if titles:
                 block.notes.append(
                     f"The header is line {line}; above it stands, and was left out: {'; '.join(titles)[:200]}."
@@ -148,9 +148,9 @@ def _cell_notes(path: Path) -> list[str]:
                 rest = b""
                 while data := sheet.read(1 << 20):
                     merged += len(MERGED.findall(data))
-                    found = list(FORMULA_WITHOUT_RESULT.finditer(rest + data))
-                    formulas += len(found)
-                    rest = (rest + data)[max(found[-1].end() if found else 0, len(rest + data) - OVERLAP_BYTES) :]
+                    matches = list(FORMULA_WITHOUT_RESULT.finditer(rest + data))
+                    formulas += len(matches)
+                    rest = (rest + data)[max(matches[-1].end() if matches else 0, len(rest + data) - OVERLAP_BYTES) :]
     notes = []
     if merged:
         notes.append(
@@ -249,8 +249,8 @@ def _decode_bytes(value: Any) -> Any:
     if isinstance(value, bytes):
         return value.decode()
     if isinstance(value, list):
-        return [_decode_bytes(one) for one in value]
-    return {key: _decode_bytes(one) for key, one in value.items()} if isinstance(value, dict) else value
+        return [_decode_bytes(inner) for inner in value]
+    return {key: _decode_bytes(inner) for key, inner in value.items()} if isinstance(value, dict) else value
 
 
 def _without_filled_nulls(row: dict[str, Any]) -> dict[str, Any]:
@@ -260,9 +260,9 @@ def _without_filled_nulls(row: dict[str, Any]) -> dict[str, Any]:
 
 def _plain_value(value: Any) -> Any:
     if type(value) is dict:
-        return {key: _plain_value(one) for key, one in value.items() if one is not None}
+        return {key: _plain_value(inner) for key, inner in value.items() if inner is not None}
     if type(value) is list:
-        return [_plain_value(one) for one in value]
+        return [_plain_value(inner) for inner in value]
     if type(value) is bytes:  # text that was written without its type, or a picture
         try:
             return value.decode()

@@ -64,9 +64,9 @@ def scan(data: bytes, ends: np.ndarray, answers: np.ndarray) -> Iterator[Hit]:
     for kind, positions, pattern in _candidates(data, buffer):
         for i in np.unique(np.searchsorted(ends, positions, side="right")).tolist():
             text = _text(data, ends, i)
-            found = pattern(text)
-            if found:
-                yield Hit(kind, i, found)
+            excerpt = pattern(text)
+            if excerpt:
+                yield Hit(kind, i, excerpt)
     starts = np.concatenate(([0], ends[:-1]))
     for i in np.flatnonzero(ends - starts > MAX_TEXT_CHARACTERS).tolist():
         yield Hit(
@@ -99,8 +99,8 @@ def _candidates(data: bytes, buffer: np.ndarray) -> Iterator[tuple[str, np.ndarr
     byte, after, before = buffer[p], buffer[np.minimum(p + 1, len(buffer) - 1)], buffer[np.maximum(p - 1, 0)]
     third = buffer[np.minimum(p + 2, len(buffer) - 1)]
 
-    def at(mark: str) -> np.ndarray:
-        return byte == ord(mark)
+    def at(sign: str) -> np.ndarray:
+        return byte == ord(sign)
 
     def one_of(values: np.ndarray, signs: bytes) -> np.ndarray:
         return _byte_set(signs)[values]
@@ -168,9 +168,9 @@ def _masked(text: str) -> str:
     match = SECRET.search(text)
     if not match:
         return ""
-    found = match.group()
-    visible = found[0] + "…@" + found.partition("@")[2] if "@" in found else found[:4] + "…"
-    return f"{visible} ({len(found)} characters)"
+    secret = match.group()
+    visible = secret[0] + "…@" + secret.partition("@")[2] if "@" in secret else secret[:4] + "…"
+    return f"{visible} ({len(secret)} characters)"
 
 
 def _code_point(text: str) -> str:

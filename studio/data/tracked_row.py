@@ -53,6 +53,6 @@ def names_of(row: dict[str, Any]) -> list[str]:
         names.append(str(key))
         if type(value) is list and all(type(turn) is dict and _is_turn(turn) for turn in value):
             names += dict.fromkeys(
-                f"{key}[].{inner}" for turn in value for inner, said in turn.items() if said not in (None, "", [], {})
+                f"{key}[].{inner}" for turn in value for inner, cell in turn.items() if cell not in (None, "", [], {})
             )
     return names

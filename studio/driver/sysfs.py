@@ -172,14 +172,14 @@ def _xpu_smi(addresses: tuple[str, ...]) -> dict[str, dict[str, Any]]:
                 ["xpu-smi", "discovery", "-j"], capture_output=True, text=True, timeout=20, stdin=subprocess.DEVNULL
             ).stdout
         )
-        found = {}
+        properties = {}
         for card in listed.get("device_list", []):
-            words = ["xpu-smi", "discovery", "-d", str(card["device_id"]), "-j"]
-            more = json.loads(
-                subprocess.run(words, capture_output=True, text=True, timeout=20, stdin=subprocess.DEVNULL).stdout
+            command = ["xpu-smi", "discovery", "-d", str(card["device_id"]), "-j"]
+            details = json.loads(
+                subprocess.run(command, capture_output=True, text=True, timeout=20, stdin=subprocess.DEVNULL).stdout
             )
-            found[str(card.get("pci_bdf_address", "")).lower()] = {**card, **more}
-        return found
+            properties[str(card.get("pci_bdf_address", "")).lower()] = {**card, **details}
+        return properties
     except (OSError, ValueError, KeyError, subprocess.TimeoutExpired):
         return {}
 

@@ -224,8 +224,8 @@ def _samples(run: Run) -> str:
 
 def _quoted(text: str) -> str:
     """Escape text for a Markdown quotation."""
-    for mark in "\\`*_<>[]#|":
-        text = text.replace(mark, "\\" + mark)
+    for sign in "\\`*_<>[]#|":
+        text = text.replace(sign, "\\" + sign)
     return text.replace("\n", "\n> ")
 
 

@@ -99,18 +99,18 @@ def rope(facts: ModelFacts) -> dict[str, Any]:
     Where layer types differ they are those of full attention; rope_theta_local is the sliding layers' theta.
     """
     config = facts.text_config
-    found = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    parameters = config.get("rope_parameters") or config.get("rope_scaling") or {}
     local = config.get("rope_local_base_freq")
-    if "full_attention" in found:
-        local = (found.get("sliding_attention") or {}).get("rope_theta", local)
-        found = found["full_attention"] or {}
+    if "full_attention" in parameters:
+        local = (parameters.get("sliding_attention") or {}).get("rope_theta", local)
+        parameters = parameters["full_attention"] or {}
     usual = 1_000_000.0 if facts.model_type == "gemma3_text" else 10_000.0
     outside = {
         key: config[key]
         for key in ("rope_theta", "partial_rotary_factor", "original_max_position_embeddings")
         if config.get(key) is not None
     }
-    kind = found.get("rope_type", found.get("type")) or "default"
-    inside = {key: value for key, value in found.items() if value is not None}
-    made = {"rope_theta": usual, **outside, **inside, "rope_type": "longrope" if kind == "su" else kind}
-    return {**made, "rope_theta_local": local or 10_000.0} if facts.model_type == "gemma3_text" else made
+    kind = parameters.get("rope_type", parameters.get("type")) or "default"
+    inside = {key: value for key, value in parameters.items() if value is not None}
+    merged = {"rope_theta": usual, **outside, **inside, "rope_type": "longrope" if kind == "su" else kind}
+    return {**merged, "rope_theta_local": local or 10_000.0} if facts.model_type == "gemma3_text" else merged

@@ -72,8 +72,8 @@ def _systems(begin: str, with_system: str, with_system_again: str, user: tuple[s
     return candidates
 
 
-def _around(text: str, mark: str) -> tuple[str, str] | None:
-    before, match, after = text.partition(mark)
+def _around(text: str, content: str) -> tuple[str, str] | None:
+    before, match, after = text.partition(content)
     return (before, after) if match else None
 
 

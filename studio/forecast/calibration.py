@@ -1,6 +1,4 @@
-"""The calibration: this computer's device timed for some seconds, so that the first run's time can be told
-(duration.py).
-"""
+"""The calibration: this computer's device, timed for half a minute for the forecast of a first run (duration.py)."""
 
 from __future__ import annotations
 
@@ -21,13 +19,14 @@ from studio.runs import claim, launch
 
 
 def calibrate(device: Device) -> duration.Calibration:
-    """Time a small model there and back in a process of its own (half a minute), which is set up as a trainer's is, and
-    keep the result in home.
+    """Time a small model forwards and backwards in a process set up as a trainer's, and store the result.
 
     The device is claimed meanwhile: a run that is ordered waits. Raises DeviceError, also when a run has the device.
-
     """
     fit.refuse(device)
+    order = build({"data": {"train": "none.json"}})
+    command = [sys.executable, "-m", "studio.worker.calibrate", device.traits.torch, auto.precision(order, device)]
+    variables = os.environ | launch.environment(order) | environment([device])
     lock = claim.device_lock(device)
     if not lock.acquire():
         raise DeviceError(
@@ -35,24 +34,18 @@ def calibrate(device: Device) -> duration.Calibration:
             "Time it when no run is going.",
             "device",
         )
+    began = time.monotonic()
     try:
-        return _timed(device)
+        done = subprocess.run(
+            command, cwd=PROJECT, stdin=subprocess.DEVNULL, env=variables, capture_output=True, text=True
+        )
     finally:
         lock.release()
-
-
-def _timed(device: Device) -> duration.Calibration:
-    began = time.monotonic()
-    order = build({"data": {"train": "none.json"}})
-    words = [sys.executable, "-m", "studio.worker.calibrate", device.traits.torch, auto.precision(order, device)]
-    resolved = os.environ | launch.environment(order) | environment([device])
-    done = subprocess.run(words, cwd=PROJECT, stdin=subprocess.DEVNULL, env=resolved, capture_output=True, text=True)
     if done.returncode != 0:
         reason = (done.stderr.strip().splitlines() or ["no reason"])[-1][:200]
         raise DeviceError(f"{device.name} could not be timed: {reason}", "Estimates use its data sheet.", "device")
-    found = json.loads(done.stdout.strip().splitlines()[-1])
-    start = time.monotonic() - began - found.pop("seconds")
-    write_atomic(
-        duration.calibration_file(device), json.dumps({**found, "start": round(start, 1), "device": device.name})
-    )
-    return duration.Calibration(found["rates"], found["launch"], start)
+    result = json.loads(done.stdout.strip().splitlines()[-1])
+    start = time.monotonic() - began - result.pop("seconds")
+    file = duration.calibration_file(device)
+    write_atomic(file, json.dumps({**result, "start": round(start, 1), "device": device.name}))
+    return duration.Calibration(result["rates"], result["launch"], start)

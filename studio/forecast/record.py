@@ -1,8 +1,7 @@
-"""The record: what finished runs on a device took, against what had been estimated. Read from the runs' folders;
-nothing else is kept.
+"""The record: what finished runs on a device took, against their estimates. Read from the runs' folders.
 
-Estimates go through `forecast`, which corrects them by it. A run counts once it has finished, and not where its figures
-cannot be: a measurement far beyond any error of an estimate tells of a broken counter, not of memory.
+Estimates go through `forecast`, which corrects them by it. A run counts once it has finished; a measurement that is far
+beyond any error of an estimate does not count: it comes from a broken counter.
 """
 
 from __future__ import annotations
@@ -28,13 +27,15 @@ from studio.runs import summary
 LAST = 12
 LEAST = 3  # runs before a correction is made
 BOUNDS = (0.8, 1.25)  # how far a correction may go
-SENSE = (0.5, 2.0)  # measured / estimated, beyond which a measurement is nonsense
-WARM = 2  # steps that compile kernels, and tell nothing of the speed
+PLAUSIBLE = (0.5, 2.0)  # measured / estimated
+WARMUP_STEPS = 2  # that compile kernels
 
 
 class FinishedRun(NamedTuple):
-    """One finished run. estimated, measured: bytes of its peak, as the device counts them; raw: the estimate before any
-    correction; rate: FLOP/s reached; told, took: seconds from start to end. None where it is not known.
+    """One finished run; None where a figure is not known.
+
+    estimated, measured: bytes of its peak, as the device counts them. raw: the estimate before its correction. rate:
+    FLOP/s reached.
     """
 
     run: str
@@ -45,18 +46,16 @@ class FinishedRun(NamedTuple):
     raw: int | None
     measured: int | None
     rate: float | None
-    told: float | None
-    took: float | None
 
     @property
     def ratio(self) -> float | None:
-        """measured / raw estimate; None where it is unknown or nonsense."""
-        found = self.measured / self.raw if self.measured and self.raw else 0.0
-        return found if SENSE[0] <= found <= SENSE[1] else None
+        """measured / raw; None where it is not known or not plausible."""
+        ratio = self.measured / self.raw if self.measured and self.raw else 0.0
+        return ratio if PLAUSIBLE[0] <= ratio <= PLAUSIBLE[1] else None
 
     @property
     def error(self) -> float | None:
-        """How far the estimate that was shown was off, as a share of what was measured."""
+        """The error of the estimate that was shown, as a share of the measured bytes."""
         return self.estimated / self.measured - 1 if self.ratio and self.estimated and self.measured else None
 
 
@@ -68,106 +67,98 @@ def forecast(
     *,
     advised: bool = False,
 ) -> Estimate:
-    """The estimate of an order on this computer's device, corrected by its finished runs; of one that trains elsewhere,
-    on what is there.
+    """The estimate of an order on this computer's device, corrected by its finished runs, or on that of its place.
 
     Raises OrderError as estimate does, and where it is not known what another computer has.
-
     """
     if config.place.remote:
-        there = places.device_of(config.place)
-        if there is None:
+        remote_device = places.device_of(config.place)
+        if remote_device is None:
             raise OrderError(
                 f"What {config.place.address} computes with is not known yet.",
                 "It is told once something was sent there: start the run, or train on a known card.",
                 "place",
             )
-        return estimate(facts, config, there, rows, advised=advised)
-    here = finished_runs(device)
+        return estimate(facts, config, remote_device, rows, advised=advised)
+    finished = finished_runs(device)
     return estimate(
         facts,
         config,
         device,
         rows,
         advised=advised,
-        correction=correction(here, config),
-        rates=rates(here, config, duration.calibrated(device) is not None),
+        correction=correction(finished, config),
+        rates=rates(finished, config, duration.calibrated(device) is not None),
     )
 
 
 def finished_runs(device: Device) -> list[FinishedRun]:
     """Finished runs on this device, newest first."""
-    found = []
-    for one in run.runs()[:60]:
+    finished = []
+    for known in run.runs()[:60]:
         try:
-            stamp = one.events_file.stat().st_mtime_ns
+            modified = known.events_file.stat().st_mtime_ns
         except OSError:
             continue
-        item = _seen(str(one.folder), stamp)
-        if item is not None and item.device in (device.name, device.kind):
-            found.append(item)
-    return found
+        figures = _figures(str(known.folder), modified)
+        if figures is not None and figures.device in (device.name, device.kind):
+            finished.append(figures)
+    return finished
 
 
 @lru_cache(maxsize=256)
-def _seen(folder: str, stamp: int) -> FinishedRun | None:
-    one = run.Run(Path(folder))
-    diary = one.events()
-    plan = latest(diary, "plan")
-    said = summary.summary(one, diary)
-    if said["state"] != "finished" or not plan:
+def _figures(folder: str, modified: int) -> FinishedRun | None:
+    """The figures of a run; None where it has not finished. modified: of its events, for the cache."""
+    past = run.Run(Path(folder))
+    events = past.events()
+    plan = latest(events, "plan")
+    outcome = summary.summary(past, events)
+    if outcome["state"] != "finished" or not plan:
         return None
     expected: dict[str, Any] = plan.get("expected") or {}
     estimated = plan.get("estimated_memory")
     if estimated:
         estimated -= expected.get("context") or 0
     raw = int(estimated / (expected.get("correction") or 1.0)) if estimated else None
-    whole = said["attempt"] <= 1  # a resumed run took other seconds than were told
     return FinishedRun(
-        one.id,
-        str(said["model"]),
-        str(said["method"]),
+        past.id,
+        str(outcome["model"]),
+        str(outcome["method"]),
         expected.get("device") or plan.get("device", "cpu"),
         estimated,
         raw,
-        said["peak_memory"],
-        _rate(one, plan, diary),
-        expected.get("seconds") if whole else None,
-        said["seconds"] if whole else None,
+        outcome["peak_memory"],
+        _rate(past, plan, events),
     )
 
 
-def _rate(one: run.Run, plan: dict[str, Any], diary: list[dict[str, Any]]) -> float | None:
-    """FLOP/s of the steps behind the first ones, from their tokens a second and the work a step is, without the seconds
-    that lie beside it.
-    """
-    counted = [event for event in diary if event["kind"] == "step" and event.get("tokens_per_second")]
-    counted = counted[WARM:] if len(counted) > 3 * WARM else []
-    told = plan.get("statistics") or {}
-    if not counted or not told.get("rows"):
+def _rate(past: run.Run, plan: dict[str, Any], events: list[dict[str, Any]]) -> float | None:
+    """FLOP/s of the steps after the first ones: the work of a step by its seconds, without those beside its work."""
+    steps = [event for event in events if event["kind"] == "step" and event.get("tokens_per_second")]
+    steps = steps[WARMUP_STEPS:] if len(steps) > 3 * WARMUP_STEPS else []
+    data = plan.get("statistics") or {}
+    if not steps or not data.get("rows"):
         return None
-    speed = len(counted) / sum(1 / event["tokens_per_second"] for event in counted)
+    tokens_per_second = len(steps) / sum(1 / event["tokens_per_second"] for event in steps)
+    row_tokens = data["tokens"] / data["rows"]
     expected = plan.get("expected") or {}
     if expected.get("step_work") and plan.get("effective_batch"):
-        took = min(plan["effective_batch"], told["rows"]) * told["tokens"] / told["rows"] / speed
-        return expected["step_work"] / max(0.2 * took, took - expected["step_beside"])
+        seconds = min(plan["effective_batch"], data["rows"]) * row_tokens / tokens_per_second
+        return expected["step_work"] / max(0.2 * seconds, seconds - expected["step_beside"])
     try:
-        config = one.config
+        config = past.config
         if source.local(config.model) is None:
             return None  # a look at finished runs asks no service
         facts = model.facts_of(config.model)
-        labelled = min(1.0, told["trained"] / max(1, told["tokens"]))
-        return speed * duration.work(
-            facts, config, told["tokens"] / told["rows"], labelled, bool(plan.get("checkpointing"))
-        )
+        labelled = min(1.0, data["trained"] / max(1, data["tokens"]))
+        token_work = duration.work(facts, config, row_tokens, labelled, bool(plan.get("checkpointing")))
+        return tokens_per_second * token_work
     except StudioError:  # the model is gone
         return None
 
 
 def like(runs: list[FinishedRun], config: RunConfig, least: int) -> list[FinishedRun]:
-    """The runs most like an order of which there are enough: of the same model and method, of the same method, or
-    all.
-    """
+    """The runs most like an order of which there are `least`: of its model and method, of its method, or all."""
     name = config.model.source
     same = [item for item in runs if item.method == config.method.name and item.model == name]
     alike = [item for item in runs if item.method == config.method.name]
@@ -175,10 +166,10 @@ def like(runs: list[FinishedRun], config: RunConfig, least: int) -> list[Finishe
 
 
 def correction(runs: list[FinishedRun], config: RunConfig) -> float:
-    """What to multiply a memory estimate with, from the median of the last runs like the order (1.0: too few).
+    """The factor of a memory estimate: the median ratio of the last runs like the order; 1.0 with fewer than LEAST.
 
-    What another method took tells nothing of this one's memory. What another model took may raise the estimate, never
-    lower it: a fixed part that is estimated too high is much of a small model and little of a large one.
+    Runs of another method do not count. Those of another model may raise the estimate, never lower it: a fixed part that
+    is estimated too high is much of a small model and little of a large one.
     """
     alike = like([item for item in runs if item.ratio and item.method == config.method.name], config, LEAST)
     ratios = [item.ratio for item in alike if item.ratio][:LAST]
@@ -189,11 +180,9 @@ def correction(runs: list[FinishedRun], config: RunConfig) -> float:
 
 
 def rates(runs: list[FinishedRun], config: RunConfig, calibrated: bool = False) -> list[float]:
-    """FLOP/s of the last runs like the order, newest first. Those of other methods tell less than a calibration does,
-    where there is one.
-    """
-    found = like([item for item in runs if item.rate], config, 1)
-    return [item.rate for item in found if item.rate and (item.method == config.method.name or not calibrated)][:LAST]
+    """FLOP/s of the last runs like the order, newest first. A calibration counts more than runs of other methods."""
+    alike = like([item for item in runs if item.rate], config, 1)
+    return [item.rate for item in alike if item.rate and (item.method == config.method.name or not calibrated)][:LAST]
 
 
 def accuracy(runs: list[FinishedRun]) -> dict[str, Any]:

@@ -141,7 +141,7 @@ def repairs(run: Run) -> list[dict[str, Any]]:
     halves = [training.batch_size >> shift for shift in range(1, training.batch_size.bit_length())]
     batch_sizes = [size for size in halves if effective_batch % size == 0]
     expected = _expected_bytes(config, plan)
-    found = []
+    offered = []
     for change, text, cost, resumes in remedies(config, checkpointing, effective_batch, batch_sizes):
         try:
             changed = _expected_bytes(config.with_changes(**change), plan)
@@ -149,8 +149,8 @@ def repairs(run: Run) -> list[dict[str, Any]]:
             continue  # this method or model does not take the change
         saves = expected - changed if expected is not None and changed is not None else None
         if saves is None or saves > 0:
-            found.append({"change": change, "text": text, "saves": saves, "cost": cost, "resumes": resumes})
-    return sorted(found, key=lambda repair: (not repair["resumes"], -(repair["saves"] or 0)))
+            offered.append({"change": change, "text": text, "saves": saves, "cost": cost, "resumes": resumes})
+    return sorted(offered, key=lambda repair: (not repair["resumes"], -(repair["saves"] or 0)))
 
 
 def _expected_bytes(config: RunConfig, plan: dict[str, Any]) -> int | None:

@@ -11,9 +11,9 @@ from studio.memory.linear import linear
 from studio.memory.operations import Operations
 
 
-def attention(ops: Operations, layer: Layer, given: FakeTensor, mask: FakeTensor | None) -> FakeTensor:
+def attention(ops: Operations, layer: Layer, hidden_states: FakeTensor, mask: FakeTensor | None) -> FakeTensor:
     """Project, rotate, attend, project back."""
-    query, key, value = project(ops, layer, given)
+    query, key, value = project(ops, layer, hidden_states)
     query, key = rotate(ops, query, layer), rotate(ops, key, layer)
     mixed = attend(ops, query, key, value, mask)
     o_proj = layer.linears_of("o_proj")
@@ -24,22 +24,22 @@ def attention(ops: Operations, layer: Layer, given: FakeTensor, mask: FakeTensor
     return result
 
 
-def project(ops: Operations, layer: Layer, given: FakeTensor) -> tuple[FakeTensor, FakeTensor, FakeTensor]:
+def project(ops: Operations, layer: Layer, hidden_states: FakeTensor) -> tuple[FakeTensor, FakeTensor, FakeTensor]:
     """Queries, keys and values, from three linears or a fused one (whose parts are views of it)."""
     tape, architecture = ops.tape, ops.architecture
     widths = (architecture.q_size, architecture.kv_size, architecture.kv_size)
     separate = [layer.linears_of(role) for role in ("q_proj", "k_proj", "v_proj")]
     fused = layer.linears_of("qkv_proj")
     if all(separate):
-        query, key, value = (linear(ops, given, modules[0]) for modules in separate)
+        query, key, value = (linear(ops, hidden_states, modules[0]) for modules in separate)
     elif fused:
-        qkv = linear(ops, given, fused[0])
-        tokens = given.numel // architecture.hidden_size
+        qkv = linear(ops, hidden_states, fused[0])
+        tokens = hidden_states.numel // architecture.hidden_size
         query, key, value = (tape.view(qkv, tokens * width) for width in widths)
         tape.delete(qkv)
     else:
         modules = [Linear("", architecture.hidden_size, width, False, "other") for width in widths]
-        query, key, value = (linear(ops, given, module) for module in modules)
+        query, key, value = (linear(ops, hidden_states, module) for module in modules)
     return query, key, value
 
 

@@ -192,8 +192,8 @@ class Tape:
         recompute: Callable | None = None,
         reads: bool = False,
     ) -> Node:
-        kept = [self.retain(storage) for storage in saved] if self.saving or recompute else []
-        node = Node(edges, kept, workspace, weights, recompute, reads)
+        retained = [self.retain(storage) for storage in saved] if self.saving or recompute else []
+        node = Node(edges, retained, workspace, weights, recompute, reads)
         self.nodes.append(node)
         return node
 

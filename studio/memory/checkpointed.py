@@ -18,21 +18,21 @@ def checkpointed(ops: Operations, layer: Layer, stream: FakeTensor, mask: FakeTe
     def again() -> tuple[FakeTensor, list[Node]]:
         outer, tape.nodes = tape.nodes, []
         inner = tape.node([], []) if source is not None else None
-        made = decoder_layer(ops, layer, FakeTensor(stream.storage, stream.numel, stream.itemsize, inner), mask)
+        output = decoder_layer(ops, layer, FakeTensor(stream.storage, stream.numel, stream.itemsize, inner), mask)
         nodes, tape.nodes = tape.nodes, outer
-        return made, nodes
+        return output, nodes
 
     tape.saving, tape.reads = False, 0
     result, first = again()
     tape.saving, end, count = True, result.grad_fn, tape.reads
 
-    def recompute(tape: Tape, node: Node, given: Storage) -> None:
+    def recompute(tape: Tape, node: Node, grad: Storage) -> None:
         if end is not None:
-            end.grad = tape.retain(given)
+            end.grad = tape.retain(grad)
         tape.backward(first, until_read=True)
         tape.recompute_left = count
-        made, nodes = again()
-        tape.delete(made)
+        output, nodes = again()
+        tape.delete(output)
         tape.recompute_left, tape.stopped = None, False
         nodes = nodes[: len(first)]
         for new, old in zip(nodes, first, strict=True):

@@ -39,12 +39,12 @@ def explain(causes: dict[str, int], facts: ModelFacts, config: RunConfig, loop: 
 
 
 def _weights(facts: ModelFacts, config: RunConfig, loop: TrainingLoop) -> str:
-    held = config.method.quantized()
-    if not held:
+    quantization = config.method.quantized()
+    if not quantization:
         return f"{facts.parameters:,} weights of the model, the frozen ones × {loop.weight_itemsize} bytes."
-    itemsize = quantized_bytes((4096, 4096), held.kind, held.double) / 4096**2
+    itemsize = quantized_bytes((4096, 4096), quantization.kind, quantization.double) / 4096**2
     return (
-        f"{facts.parameters:,} weights of the model: {held.kind} for the layers ({itemsize:.4f} bytes a weight "
+        f"{facts.parameters:,} weights of the model: {quantization.kind} for the layers ({itemsize:.4f} bytes a weight "
         f"with its scales), {loop.weight_itemsize} bytes for the rest."
     )
 

@@ -88,16 +88,16 @@ def full(ops: Operations, final: FakeTensor) -> FakeTensor:
         itemsize = ops.footprint.trained_itemsize
     elif not loop.autocast_itemsize and loop.kbit:
         itemsize = 4
-    given = ops.cast(final, itemsize)
+    hidden_states = ops.cast(final, itemsize)
     logits = tape.op(
         loop.tokens * architecture.vocab_size,
         itemsize,
-        [given],
-        [given] if ops.trains_head else [],
+        [hidden_states],
+        [hidden_states] if ops.trains_head else [],
         cause="logits",
         weights=architecture.embedding_numel * ops.footprint.trained_itemsize if ops.trains_head else 0,
     )
-    tape.delete(given)
+    tape.delete(hidden_states)
     if logits.itemsize == 4 or loop.loss_in_logits_dtype:
         wide = tape.view(logits)
     else:

@@ -41,9 +41,9 @@ def base_linear(ops: Operations, x: FakeTensor, module: Linear) -> FakeTensor:
     itemsize = 2 if footprint.quantized else loop.compute_itemsize
     unpacked = module.in_features * module.out_features * 2 if footprint.quantized else 0
     numel = x.numel // module.in_features * module.out_features
-    given = ops.cast(x, itemsize)
-    result = tape.op(numel, itemsize, [given], scratch=unpacked, back_scratch=unpacked, reads=not unpacked)
-    tape.delete(given)
+    x_cast = ops.cast(x, itemsize)
+    result = tape.op(numel, itemsize, [x_cast], scratch=unpacked, back_scratch=unpacked, reads=not unpacked)
+    tape.delete(x_cast)
     if footprint.quantized and not loop.autocast_itemsize:  # bitsandbytes gives back the type it was given
         return ops.convert(result, x.itemsize)
     return result
@@ -57,13 +57,13 @@ def low_rank(ops: Operations, x: FakeTensor, result: FakeTensor, module: Linear,
         tape.delete(before)
     # peft asks for CUDA's autocast only
     autocast = loop.fused_adapters and not footprint.decomposed or footprint.quantized and loop.device == "cuda"
-    given = tape.view(x) if autocast and loop.autocast_itemsize else ops.cast(x, itemsize)
+    x_cast = tape.view(x) if autocast and loop.autocast_itemsize else ops.cast(x, itemsize)
     if footprint.decomposed:
-        return decomposed(ops, result, given, module, rank)
+        return decomposed(ops, result, x_cast, module, rank)
     if footprint.dropout and loop.fused_adapters and loop.device == "cpu":
-        inner = dropout_linear(ops, given, module.in_features, rank)
+        inner = dropout_linear(ops, x_cast, module.in_features, rank)
     else:
-        masked = ops.dropout(given) if footprint.dropout else tape.view(given)
+        masked = ops.dropout(x_cast) if footprint.dropout else tape.view(x_cast)
         inner = ops.trained_linear(masked, module.in_features, rank, itemsize)
         tape.delete(masked)
     outer = ops.trained_linear(inner, rank, module.out_features, itemsize)
@@ -75,23 +75,23 @@ def low_rank(ops: Operations, x: FakeTensor, result: FakeTensor, module: Linear,
     total = ops.add(result, change)
     tape.delete(change)
     final = ops.convert(total, result.itemsize)
-    tape.delete(result, given)
+    tape.delete(result, x_cast)
     return final
 
 
-def dropout_linear(ops: Operations, given: FakeTensor, in_features: int, rank: int) -> FakeTensor:
+def dropout_linear(ops: Operations, x: FakeTensor, in_features: int, rank: int) -> FakeTensor:
     """worker/fast_lora.py's DropoutLinear: keeps its input as it is and a byte an element; 16 bits an element are
     drawn for it.
     """
     tape, compute = ops.tape, ops.loop.autocast_itemsize or ops.footprint.trained_itemsize
-    mask = tape.new(given.numel, 1)
-    product = given.numel * (given.itemsize + (compute if compute != given.itemsize else 0))
+    mask = tape.new(x.numel, 1)
+    product = x.numel * (x.itemsize + (compute if compute != x.itemsize else 0))
     inner = tape.op(
-        given.numel // in_features * rank,
+        x.numel // in_features * rank,
         compute,
-        [given],
-        [given, mask],
-        scratch=max(product, 2 * given.numel),
+        [x],
+        [x, mask],
+        scratch=max(product, 2 * x.numel),
         weights=in_features * rank * ops.footprint.trained_itemsize,
         back_scratch=product,
     )
@@ -99,7 +99,7 @@ def dropout_linear(ops: Operations, given: FakeTensor, in_features: int, rank: i
     return inner
 
 
-def decomposed(ops: Operations, result: FakeTensor, given: FakeTensor, module: Linear, rank: int) -> FakeTensor:
+def decomposed(ops: Operations, result: FakeTensor, x: FakeTensor, module: Linear, rank: int) -> FakeTensor:
     """DoRA as peft's DoraLinearLayer writes it: result + (m - 1)·base + m·B(A(x))·scaling.
 
     m: learnt length over the length of the row of W + BA. That length takes B·A and three sums of the weight's size in
@@ -107,7 +107,7 @@ def decomposed(ops: Operations, result: FakeTensor, given: FakeTensor, module: L
     Deletes result and given.
     """
     tape, loop, itemsize = ops.tape, ops.loop, ops.footprint.trained_itemsize
-    masked = ops.dropout(given) if ops.footprint.dropout else tape.view(given)
+    masked = ops.dropout(x) if ops.footprint.dropout else tape.view(x)
     square, compute = module.in_features * module.out_features, loop.autocast_itemsize or masked.itemsize
     tape.allocate_briefly(
         module.in_features**2 * (itemsize + (compute if compute != itemsize else 0))
@@ -117,7 +117,7 @@ def decomposed(ops: Operations, result: FakeTensor, given: FakeTensor, module: L
     base = base_again(ops, masked, module, compute) if ops.footprint.dropout else tape.view(result)
     inner = ops.trained_linear(masked, module.in_features, rank, itemsize)
     outer = ops.trained_linear(inner, rank, module.out_features, itemsize)
-    tape.delete(inner, masked, given)
+    tape.delete(inner, masked, x)
     own = tape.op(
         base.numel,
         max(itemsize, base.itemsize),
@@ -167,9 +167,9 @@ def scaled(ops: Operations, x: FakeTensor, width: int) -> FakeTensor:
 def bottleneck(ops: Operations, hidden_states: FakeTensor, width: int, inner_width: int) -> FakeTensor:
     """h + up(act(down(h))), Houlsby et al. 2019. Deletes h."""
     tape, itemsize = ops.tape, ops.footprint.trained_itemsize
-    given = ops.cast(hidden_states, itemsize)
-    down = ops.trained_linear(given, width, inner_width, itemsize, bias=True)
-    tape.delete(given)
+    x_cast = ops.cast(hidden_states, itemsize)
+    down = ops.trained_linear(x_cast, width, inner_width, itemsize, bias=True)
+    tape.delete(x_cast)
     active = tape.op(down.numel, down.itemsize, [down], [down])
     tape.delete(down)
     up = ops.trained_linear(active, inner_width, width, itemsize, bias=True)

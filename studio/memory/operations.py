@@ -54,21 +54,21 @@ class Operations:
         gathers it as it is needed).
         """
         tape, compute = self.tape, self.loop.autocast_itemsize or itemsize
-        given = self.cast(x, compute)
+        x_cast = self.cast(x, compute)
         numel = (in_features + bias) * out_features
         copied = tape.new(numel, compute, "workspace") if compute != itemsize and not self.loop.fsdp else None
         result = tape.op(
             x.numel // in_features * out_features,
             compute,
-            [given],
-            [given, copied] if copied else [given],
+            [x_cast],
+            [x_cast, copied] if copied else [x_cast],
             weights=numel * itemsize,
             back_scratch=copied.nbytes if copied else 0,
         )
         if copied and not tape.saving:
             self.copies.append(tape.retain(copied.storage))
             self.copied_bytes += copied.storage.nbytes
-        tape.delete(given, copied)
+        tape.delete(x_cast, copied)
         return result
 
     def dropout(self, value: FakeTensor) -> FakeTensor:

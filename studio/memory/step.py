@@ -95,10 +95,10 @@ def _forward_backward(ops: Operations) -> int:
     first = tape.alias(stream)  # held by the model's frame, or by peft's where virtual tokens are put before it
     chain: list = [tape.nodes]
     tape.nodes = []
-    kept = 0
+    kept_bytes = 0
     for layer, count in _plan(architecture.layers, ops.footprint):
         stream, used = _block(ops, layer, count, stream, mask, chain)
-        kept = max(kept, used)
+        kept_bytes = max(kept_bytes, used)
     final = ops.norm(stream, architecture.hidden_size, ops.trains_final_norm)
     tape.delete(
         stream, *([] if ops.footprint.virtual else [first]), *([] if ops.loop.checkpointing else [inputs.pop()])
@@ -115,7 +115,7 @@ def _forward_backward(ops: Operations) -> int:
         loss.grad_fn.grad = seed
     _back(ops, chain)
     tape.delete(*inputs)
-    return kept
+    return kept_bytes
 
 
 def _inputs(ops: Operations) -> list[FakeTensor | None]:

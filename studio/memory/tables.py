@@ -24,7 +24,7 @@ EIGHT, SEVEN = "meta-llama/Llama-3.1-8B", "mistralai/Mistral-7B-v0.1"
 def page(card: str = "NVIDIA A100 80GB", length: int = 2048, batch: int = 4) -> str:
     """Markdown. Generated, so that it can never say anything else than the estimate does."""
     device = cards.device(card)
-    made = {name: _estimate(EIGHT, name, length, batch, device) for name in METHODS}
+    estimates = {name: _estimate(EIGHT, name, length, batch, device) for name in METHODS}
     lines = [
         f"## Where the memory of an 8B model goes ({batch} rows of {length} tokens, {device.name})",
         "",
@@ -32,25 +32,29 @@ def page(card: str = "NVIDIA A100 80GB", length: int = 2048, batch: int = 4) -> 
         "|---|---:|---:|---:|",
     ]
     lines += [
-        f"| {cause} | " + " | ".join(f"{made[name].by_cause[cause] / GIB:.2f}" for name in METHODS) + " |"
+        f"| {cause} | " + " | ".join(f"{estimates[name].by_cause[cause] / GIB:.2f}" for name in METHODS) + " |"
         for cause in CAUSES
     ]
     lines += [
-        "| **expected** | " + " | ".join(f"**{made[name].total / GIB:.1f}**" for name in METHODS) + " |",
+        "| **expected** | " + " | ".join(f"**{estimates[name].total / GIB:.1f}**" for name in METHODS) + " |",
         "| band | "
-        + " | ".join(f"{made[name].low / GIB:.1f} to {made[name].high / GIB:.1f}" for name in METHODS)
+        + " | ".join(f"{estimates[name].low / GIB:.1f} to {estimates[name].high / GIB:.1f}" for name in METHODS)
         + " |",
-        "| fits | " + " | ".join("yes" if made[name].fits else "no" for name in METHODS) + " |",
+        "| fits | " + " | ".join("yes" if estimates[name].fits else "no" for name in METHODS) + " |",
         "| checkpointing (auto) | "
-        + " | ".join("on" if made[name].checkpointing else "off" for name in METHODS)
+        + " | ".join("on" if estimates[name].checkpointing else "off" for name in METHODS)
         + " |",
     ]
     for name in METHODS:
-        lines += ["", f"**{name}** ({made[name].trainable:,} trained numbers; peak at {made[name].peak_phase}):", ""]
         lines += [
-            f"- {cause}, {made[name].by_cause[cause] / GIB:.2f} GiB. {text}"
-            for cause, text in made[name].explained.items()
-            if made[name].by_cause[cause]
+            "",
+            f"**{name}** ({estimates[name].trainable:,} trained numbers; peak at {estimates[name].peak_phase}):",
+            "",
+        ]
+        lines += [
+            f"- {cause}, {estimates[name].by_cause[cause] / GIB:.2f} GiB. {text}"
+            for cause, text in estimates[name].explained.items()
+            if estimates[name].by_cause[cause]
         ]
     return "\n".join([*lines, "", *_tutorials(), ""])
 
@@ -66,13 +70,13 @@ def seven() -> tuple[dict[str, Any], ...]:
     """
     rows = []
     for name in METHODS:
-        made = _estimate(SEVEN, name, 512, 1, cards.device("NVIDIA A100 80GB"), checkpointing=True)
+        expected = _estimate(SEVEN, name, 512, 1, cards.device("NVIDIA A100 80GB"), checkpointing=True)
         rows.append(
             {
                 "method": name,
                 "said": SAID[name],
-                "total": made.total,
-                "card": next((size for size in SIZES if made.high <= size * GIB * 0.97), None),
+                "total": expected.total,
+                "card": next((size for size in SIZES if expected.high <= size * GIB * 0.97), None),
             }
         )
     return tuple(rows)

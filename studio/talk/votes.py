@@ -94,5 +94,5 @@ def wilson(wins: float, count: int, z: float = 1.96) -> tuple[float, float]:
 def file(about: str) -> Path:
     """votes.jsonl in the run's folder; for models that are no run, one in the home."""
     identity = about.partition("@")[0]
-    known = [one for one in run.runs() if one.id == identity]
+    known = [known_run for known_run in run.runs() if known_run.id == identity]
     return known[0].folder / "votes.jsonl" if known else subfolder("chats") / f"{slug(about, 'votes')}.votes"

@@ -57,7 +57,7 @@ def openers(run: Run, tail: str) -> list[str]:
     too is left out. tail: what stands between a question and the place where the model begins to answer.
     """
     opening = [{"role": "user", "content": QUESTION}, {"role": "assistant", "content": ANSWER}]
-    found = []
+    tokens = []
     for role in ("user", "tool"):
         try:
             text = run([*opening, {"role": role, "content": QUESTION}, {"role": "assistant", "content": ""}], False)
@@ -65,10 +65,10 @@ def openers(run: Run, tail: str) -> list[str]:
             continue
         opens = TOKEN.match(text, text.index(ANSWER) + len(ANSWER)) if ANSWER in text else None
         if opens and opens.group() not in tail:
-            found.append(opens.group())
+            tokens.append(opens.group())
         elif role == "user":
             return []
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(tokens))
 
 
 def _after(text: str) -> str:
@@ -78,7 +78,7 @@ def _after(text: str) -> str:
 def _control_tokens(tail: str, special: dict[str, str]) -> list[str]:
     """The control tokens the tail begins with, one directly after the other; else its first line."""
     known = sorted(filter(None, special.values()), key=len, reverse=True)
-    found: list[str] = []
+    tokens: list[str] = []
     rest = tail
     while rest:
         token = next((t for t in known if rest.startswith(t)), None) or (
@@ -86,10 +86,10 @@ def _control_tokens(tail: str, special: dict[str, str]) -> list[str]:
         )
         if token is None:
             break
-        found.append(token)
+        tokens.append(token)
         rest = rest[len(token) :]
     line = tail.strip().split("\n")[0].strip()
-    return found or ([line] if line else [])
+    return tokens or ([line] if line else [])
 
 
 def prompt_tail(run: Run) -> str:
@@ -104,14 +104,14 @@ def spans(run: Run, messages: list[Message], text: str, tail: str, ends: list[st
     marks = _marks(run, messages, text) if answers else []
     if marks is None or len(marks) != len(answers):
         return _turn_by_turn(run, messages, text, answers, ends)
-    found, before = [], 0
+    answer_spans, before = [], 0
     for k, (n, (opened, closed)) in enumerate(zip(answers, marks, strict=True)):
         limit = marks[k + 1][0] if k + 1 < len(marks) else len(text)
         at = text.rfind(tail, before, opened) if tail else -1
         start = at + len(tail) if at >= 0 else min(opened, _common(run(messages[:n], True), text))
         before = _first(text, ends, closed, limit) or closed
-        found.append((max(start, found[-1][1] if found else 0), before))
-    return found
+        answer_spans.append((max(start, answer_spans[-1][1] if answer_spans else 0), before))
+    return answer_spans
 
 
 def _marks(run: Run, messages: list[Message], text: str) -> list[tuple[int, int]] | None:
@@ -119,16 +119,16 @@ def _marks(run: Run, messages: list[Message], text: str) -> list[tuple[int, int]
     marked = run([_marked(m) if m["role"] == "assistant" else m for m in messages], False)
     if marked.replace(BEGIN, "").replace(END, "") != text:
         return None
-    found, opened, at = [], None, 0
+    answer_marks, opened, at = [], None, 0
     for piece in re.split(f"([{BEGIN}{END}])", marked):
         if piece == BEGIN:
             opened = at
         elif piece == END:
-            found.append((at if opened is None else opened, at))
+            answer_marks.append((at if opened is None else opened, at))
             opened = None
         else:
             at += len(piece)
-    return found
+    return answer_marks
 
 
 def _marked(message: Message) -> Message:
@@ -157,7 +157,7 @@ def _turn_by_turn(
     run: Run, messages: list[Message], text: str, answers: list[int], ends: list[str]
 ) -> list[tuple[int, int]] | None:
     """What each assistant turn adds to the conversation before it; needs a template that keeps earlier turns."""
-    found = []
+    answer_spans = []
     for n in answers:
         start, whole = _common(run(messages[:n], True), text), run(messages[: n + 1], False)
         shared = _common(whole, text)
@@ -168,8 +168,8 @@ def _turn_by_turn(
             return None  # behind this turn the template wrote otherwise when it was the last
         stop = stop or len(text[:shared].rstrip())
         begun = next((end for end in ends if text.startswith(end, stop)), "")  # the end is what opens the next turn
-        found.append((start, stop if text.endswith(begun, start, stop) else stop + len(begun)))
-    return found
+        answer_spans.append((start, stop if text.endswith(begun, start, stop) else stop + len(begun)))
+    return answer_spans
 
 
 def _first(text: str, ends: list[str], start: int, limit: int) -> int | None:

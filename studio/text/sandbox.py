@@ -183,10 +183,10 @@ def _tojson(
 
 
 def _range(*args: int) -> range:
-    made = range(*args)
-    if len(made) > 20_000:
+    numbers = range(*args)
+    if len(numbers) > 20_000:
         raise SecurityError("it loops too long")
-    return made
+    return numbers
 
 
 class Namespace(jinja2.utils.Namespace):

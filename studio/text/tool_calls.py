@@ -47,10 +47,12 @@ def _call(value: Any) -> Message | None:
         return None
     inner = value.get("function") if isinstance(value.get("function"), dict) else value
     name = next((inner[key] for key in NAMES if isinstance(inner.get(key), str)), None)
-    given = next((key for key in ARGUMENTS if key in inner), None)
-    if not name or (given is None and inner is value) or "description" in inner:  # described: a declaration, no call
+    arguments_key = next((key for key in ARGUMENTS if key in inner), None)
+    if (
+        not name or (arguments_key is None and inner is value) or "description" in inner
+    ):  # described: a declaration, no call
         return None
-    arguments = {} if given is None or inner[given] is None else inner[given]
+    arguments = {} if arguments_key is None or inner[arguments_key] is None else inner[arguments_key]
     if not isinstance(arguments, (dict, str)):
         return None
     call: Message = {"type": "function", "function": {"name": name, "arguments": arguments}}
@@ -125,8 +127,10 @@ def missing(message: Message, text: str) -> str:
 
     The words of the message itself do not count: they may well name the function and its arguments without calling it.
     """
-    for words in (message.get("content"), message.get("reasoning_content")):
-        for part in (words or "").replace("<think>", "</think>").split("</think>") if isinstance(words, str) else ():
+    for own_text in (message.get("content"), message.get("reasoning_content")):
+        for part in (
+            (own_text or "").replace("<think>", "</think>").split("</think>") if isinstance(own_text, str) else ()
+        ):
             if part.strip():
                 text = text.replace(part.strip(), "", 1)
     needed: Counter[tuple[str, ...]] = Counter()

@@ -52,7 +52,7 @@ class Edits:
         _cached_state[self.folder] = ((len(lines), hash(lines[-1]) if lines else 0), state)
         return state
 
-    def change(self, given: dict[str, Any], revision: int | None = None) -> State:
+    def change(self, values: dict[str, Any], revision: int | None = None) -> State:
         """Apply an operation, or one of undo, redo and discard; returns the new state.
 
         revision: the one the change was made on; None: the current one. Raises StaleError where the rows were changed
@@ -62,7 +62,7 @@ class Edits:
             lines = _lines(self.file)
             state = self._state(lines)
             self.check_seen(state, revision)
-            control = given.get("op") if isinstance(given, dict) else None
+            control = values.get("op") if isinstance(values, dict) else None
             if control in CONTROLS:
                 if control == "redo" and not state.undone:
                     raise DataError("There is nothing to do again.", "", "op")
@@ -70,7 +70,7 @@ class Edits:
                     raise DataError("There is nothing to undo.", "", "op")
                 line: dict[str, Any] = {"op": control}
             else:
-                line = resolved(operation(given), state, self.dataset).model_dump(exclude_defaults=False)
+                line = resolved(operation(values), state, self.dataset).model_dump(exclude_defaults=False)
             _append(self.file, lines, line)
         return self.state()
 
@@ -125,8 +125,8 @@ def _replay(lines: list[bytes]) -> tuple[list[Step], list[Step]]:
     steps: list[Step] = []
     undone: list[Step] = []
     for line in lines:
-        given = orjson.loads(line)
-        op = given["op"]
+        values = orjson.loads(line)
+        op = values["op"]
         if op == "undo":
             undone.append(steps.pop())
         elif op == "redo":
@@ -136,6 +136,6 @@ def _replay(lines: list[bytes]) -> tuple[list[Step], list[Step]]:
         elif op == "saved":
             steps, undone = [], []
         else:
-            steps.append(operation(given))
+            steps.append(operation(values))
             undone = []
     return steps, undone

@@ -206,10 +206,10 @@ AnyOperation = Annotated[Set | Delete | Add | Replace | Fix, Field(discriminator
 ADAPTER: TypeAdapter[Set | Delete | Add | Replace | Fix] = TypeAdapter(AnyOperation)
 
 
-def operation(given: Any) -> Set | Delete | Add | Replace | Fix:
+def operation(values: Any) -> Set | Delete | Add | Replace | Fix:
     """An operation from plain values. Raises DataError that names the field and what is wrong with it."""
     try:
-        return ADAPTER.validate_python(json_text.check_depth(given, "The operation"))
+        return ADAPTER.validate_python(json_text.check_depth(values, "The operation"))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"][1:]) or "op"
@@ -229,9 +229,9 @@ def _check_size(value: Any, row: int | None) -> None:
             raise
         raise DataError("The value is no JSON.", "Write text, numbers, lists or objects.", "value") from error
     if size > MAX_VALUE_CHARACTERS:
-        what = f"Row {row}" if row else "The new row"
+        subject = f"Row {row}" if row else "The new row"
         raise DataError(
-            f"{what} would get {size:,} characters in one field.",
+            f"{subject} would get {size:,} characters in one field.",
             f"At most {MAX_VALUE_CHARACTERS:,} fit; part the text into several rows.",
             "value",
         )

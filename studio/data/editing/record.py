@@ -43,7 +43,7 @@ def edit_summary(record: dict[str, Any]) -> dict[str, Any]:
 
 def describe_counts(counts: dict[str, int]) -> str:
     """The changes in words: "3 cells, 2 rows deleted"."""
-    words = {
+    phrases = {
         "cells": "cell",
         "deleted": "row deleted",
         "added": "row added",
@@ -52,7 +52,7 @@ def describe_counts(counts: dict[str, int]) -> str:
     }
     return ", ".join(
         f"{counts[kind]:,} {phrase if counts[kind] == 1 else _plural(phrase)}"
-        for kind, phrase in words.items()
+        for kind, phrase in phrases.items()
         if counts.get(kind)
     )
 

@@ -138,14 +138,14 @@ def _still_faulty(state: State, kind: str, rows: list[int]) -> list[int]:
 
 def check_rows(state: State, rows: list[int]) -> tuple[ProblemCollector, pa.Table]:
     """(problems, conversations of the usable rows) of these rows in their current state; both number them 1, 2, …"""
-    found, block = ProblemCollector(), Block(lines=None)
+    problems, block = ProblemCollector(), Block(lines=None)
     for n, row in enumerate(rows):
         broken = state.broken(row)
         block.rows.append(None if broken else state.value(row))
         if broken:
             block.bad[n] = state.base.broken[row]
-    chunk = convert_block(block, 1, Converter(formats()[state.base.format], state.base.mapping), found)
-    return found, chunk.table
+    chunk = convert_block(block, 1, Converter(formats()[state.base.format], state.base.mapping), problems)
+    return problems, chunk.table
 
 
 def resolved(step: Step, state: State, dataset: Dataset) -> Step:

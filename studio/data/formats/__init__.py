@@ -48,8 +48,8 @@ Row = dict[str, Any]
 @lru_cache(maxsize=1)
 def formats() -> dict[str, ModuleType]:
     """name -> module, in the order in which detection asks them."""
-    found = {m.name: importlib.import_module(f"{__name__}.{m.name}") for m in pkgutil.iter_modules(__path__)}
-    return dict(sorted(((n, m) for n, m in found.items() if hasattr(m, "convert")), key=lambda item: item[1].ORDER))
+    modules = {m.name: importlib.import_module(f"{__name__}.{m.name}") for m in pkgutil.iter_modules(__path__)}
+    return dict(sorted(((n, m) for n, m in modules.items() if hasattr(m, "convert")), key=lambda item: item[1].ORDER))
 
 
 def named(columns: dict[str, tuple[str, ...]], row: Row, part: str) -> str | None:
@@ -69,14 +69,10 @@ def as_row(value: Any) -> Any:
         return value
     if isinstance(value, str):
         return {"text": value}
-    if isinstance(value, list) and value and all(isinstance(turn, dict) for turn in value):
-        return {"messages": value}
-    if (
-        isinstance(value, list)
-        and value
-        and all(isinstance(two, list) and len(two) == 2 and all(isinstance(x, str) for x in two) for two in value)
-    ):
-        return {"messages": value}
+    if isinstance(value, list) and value:
+        turns = all(isinstance(turn, dict) for turn in value)
+        pairs = all(isinstance(p, list) and len(p) == 2 and all(isinstance(text, str) for text in p) for p in value)
+        return {"messages": value} if turns or pairs else value
     return value
 
 
@@ -85,21 +81,13 @@ def _list(text: str, of_turns: bool) -> Any:
     if text[:1] not in ("[", "{"):
         return None
     try:
-        found = json.loads(text)
+        value = json.loads(text)
     except (ValueError, RecursionError):
-        found = _printed(text)
-    if of_turns:
-        turns = (
-            isinstance(found, list)
-            and bool(found)
-            and all(isinstance(one, dict) and {"role", "from"} & set(one) for one in found)
-        )
-        return found if turns else None
-    return (
-        found
-        if isinstance(found, dict) or (isinstance(found, list) and all(isinstance(one, (dict, list)) for one in found))
-        else None
-    )
+        value = _printed(text)
+    if isinstance(value, list):
+        turns = bool(value) and all(isinstance(item, dict) and {"role", "from"} & set(item) for item in value)
+        return value if turns or not of_turns and all(isinstance(item, (dict, list)) for item in value) else None
+    return value if isinstance(value, dict) and not of_turns else None
 
 
 PRINTED = re.compile(
@@ -111,7 +99,7 @@ def _printed(text: str) -> Any:
     """A list or object as Python or NumPy prints it; None where it is none."""
     if len(text) > 1_000_000 or not text.rstrip().endswith(("]", "}")):
         return None
-    text = PRINTED.sub(lambda found: found[1] or ("}," + found[2] if found[2] else ""), text)
+    text = PRINTED.sub(lambda match: match[1] or ("}," + match[2] if match[2] else ""), text)
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError, RecursionError, MemoryError):

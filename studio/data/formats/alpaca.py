@@ -32,23 +32,24 @@ def fits(row: Row) -> bool:
 
 
 def convert(row: Row, report: ReportProblem) -> dict[str, Any] | None:
-    output, given, wide = _columns(tuple(row))
-    more = text(row, given, report, needed=False) if row.get(given) else ""
-    if more and not row.get("instruction", " "):  # the whole task stands in the input
-        question, more = more, ""
+    output, input_column, has_more = _columns(tuple(row))
+    input_text = text(row, input_column, report, needed=False) if row.get(input_column) else ""
+    if input_text and not row.get("instruction", " "):  # the whole task stands in the input
+        instruction, input_text = input_text, ""
     else:
-        question = text(row, "instruction", report)
-    if wide:
+        instruction = text(row, "instruction", report)
+    before: list[dict[str, str]] | None = []
+    if has_more:
         answer, before = answer_of(row, output, report), _before(row, report)
     else:
-        said = text(row, output, report)
-        answer, before = said and {"role": "assistant", "content": said}, []
-    if question is None or answer is None or more is None or before is None:
+        content = text(row, output, report)
+        answer = content and {"role": "assistant", "content": content}
+    if instruction is None or answer is None or input_text is None or before is None:
         return None
-    asked = {"role": "user", "content": f"{question}\n{more}" if more else question}
-    conversation = {"messages": [*before, asked, answer]}
-    if more:
-        conversation["split"] = len(question)
+    question = {"role": "user", "content": f"{instruction}\n{input_text}" if input_text else instruction}
+    conversation = {"messages": [*before, question, answer]}
+    if input_text:
+        conversation["split"] = len(instruction)
     return conversation
 
 
@@ -64,10 +65,10 @@ def _before(row: Row, report: ReportProblem) -> list[dict[str, str]] | None:
     turns: list[dict[str, str]] = []
     for name in COLUMNS["system"]:
         if row.get(name):
-            said = text(row, name, report, needed=False)
-            if said is None:
+            system = text(row, name, report, needed=False)
+            if system is None:
                 return None
-            turns += [{"role": "system", "content": said}] if said else []
+            turns += [{"role": "system", "content": system}] if system else []
             break
     for name in HISTORY:
         if row.get(name):

@@ -31,10 +31,10 @@ def convert(row: Row, report: ReportProblem) -> dict[str, Any] | None:
         report("broken_tags", name, whole, f"{starts} turns are opened and {ends} are closed.")
         return None
     messages = []
-    for n, (said, content) in enumerate(TURN.findall(whole)):
-        role = ROLES.get(said.strip().lower())
+    for n, (role_name, content) in enumerate(TURN.findall(whole)):
+        role = ROLES.get(role_name.strip().lower())
         if role is None:
-            report("unknown_role", f"{name}[{n}]", said)
+            report("unknown_role", f"{name}[{n}]", role_name)
             return None
         if content or role != "assistant":  # an open last turn of the assistant is a prompt, not an answer
             messages.append({"role": role, "content": content})

@@ -24,37 +24,24 @@ def turns_from_parts(turn: Turn, key: str, report: ReportProblem, where: str) ->
     thoughts: list[str] = []
     calls: list[Turn] = []
     results: list[Turn] = []
+    by_kind: dict[str, list[Any]] = {"text": texts, "thought": thoughts, "call": calls, "result": results}
     for n, part in enumerate(turn[key]):
         kind, value = _kind(part)
-        if kind == "text":
-            texts.append(value)
-        elif kind == "thought":
-            thoughts.append(value)
-        elif kind == "call":
-            calls.append(value)
-        elif kind == "result":
-            results.append(value)
-        elif kind:
+        if kind in by_kind:
+            by_kind[kind].append(value)
+            continue
+        reason = 'A part of a content must be text, such as {"type": "text", "text": "…"}.'
+        if kind:
             reason = f"The turn holds {kind}: training here is on text alone. Take such parts out, or drop the row."
-            return report("wrong_type", f"{where}.{key}[{n}]", part, reason)
-        else:
-            return report(
-                "wrong_type",
-                f"{where}.{key}[{n}]",
-                part,
-                'A part of a content must be text, such as {"type": "text", "text": "…"}.',
-            )
-    left = without(turn, key)
+        return report("wrong_type", f"{where}.{key}[{n}]", part, reason)
+    if results and not (texts or calls or thoughts):
+        return results
+    own_turn = without(turn, key)
     if calls:
-        left["tool_calls"] = [*(turn.get("tool_calls") or []), *calls]
+        own_turn["tool_calls"] = [*(turn.get("tool_calls") or []), *calls]
     if thoughts:
-        left["reasoning_content"] = "\n".join(thoughts)
-    said = (
-        [left | {key: "\n".join(texts) if texts or not calls else None}]
-        if texts or calls or thoughts or not results
-        else []
-    )
-    return [*results, *said]
+        own_turn["reasoning_content"] = "\n".join(thoughts)
+    return [*results, own_turn | {key: "\n".join(texts) if texts or not calls else None}]
 
 
 def _kind(part: Any) -> tuple[str, Any]:
@@ -63,51 +50,52 @@ def _kind(part: Any) -> tuple[str, Any]:
         return "text", part
     if not isinstance(part, dict):
         return "", None
-    named = part.get("type")
-    said = next(
+    part_type = part.get("type")
+    text = next(
         (part[k] for k in ("text", "value", "content", "thinking", "reasoning") if isinstance(part.get(k), str)), None
     )
-    if part.get("thought") is True or named in THOUGHTS:
-        return ("thought", said) if said is not None else ("", None)
-    if named in CALLS or any(k in part for k in CALLS):
-        call = _call(part, said)
+    if part.get("thought") is True or part_type in THOUGHTS:
+        return ("thought", text) if text is not None else ("", None)
+    if part_type in CALLS or any(k in part for k in CALLS):
+        call = _call(part, text)
         return ("call", call) if call else ("", None)
-    if named in RESULTS or any(k in part for k in RESULTS):
+    if part_type in RESULTS or any(k in part for k in RESULTS):
         return "result", _result(part)
-    if named in TEXTS and said is not None:
-        return "text", said
-    for what in ("image", "audio", "video", "file", "document", "inlineData", "inline_data", "fileData"):
-        if what in str(named).lower() or any(what in str(k) for k in part):
-            return "a file" if what.startswith(
-                ("inline", "file")
-            ) else f"{'an' if what[0] in 'ai' else 'a'} {what}", None
+    if part_type in TEXTS and text is not None:
+        return "text", text
+    for medium in ("image", "audio", "video", "file", "document", "inlineData", "inline_data", "fileData"):
+        if medium in str(part_type).lower() or any(medium in str(k) for k in part):
+            article = "an" if medium[0] in "ai" else "a"
+            return "a file" if medium.startswith(("inline", "file")) else f"{article} {medium}", None
     return "", None
 
 
-def _call(part: Turn, said: str | None) -> Turn | None:
+def _call(part: Turn, text: str | None) -> Turn | None:
     """A call as OpenAI writes it: {"id"?, "type": "function", "function": {"name", "arguments"}}."""
     called = next((part[k] for k in CALLS if isinstance(part.get(k), dict)), part)
-    if said is not None and "name" not in called:
+    if text is not None and "name" not in called:
         try:
-            called = json.loads(said)
+            called = json.loads(text)
         except ValueError:
             return None
     if not isinstance(called, dict) or not isinstance(called.get("name"), str):
         return None
     arguments = next((called[k] for k in ("arguments", "input", "args", "parameters") if k in called), {})
-    made = {"type": "function", "function": {"name": called["name"], "arguments": arguments}}
-    return made | ({"id": part["id"]} if isinstance(part.get("id"), str) else {})
+    call = {"type": "function", "function": {"name": called["name"], "arguments": arguments}}
+    return call | ({"id": part["id"]} if isinstance(part.get("id"), str) else {})
 
 
 def _result(part: Turn) -> Turn:
-    given = next((part[k] for k in RESULTS if isinstance(part.get(k), dict)), part)
-    said = next((given[k] for k in ("content", "response", "output", "value", "text", "result") if k in given), "")
-    if isinstance(said, list) and all(isinstance(one, dict) and isinstance(one.get("text"), str) for one in said):
-        said = "\n".join(one["text"] for one in said)
-    made = {"role": "tool", "content": said if isinstance(said, str) else json.dumps(said, ensure_ascii=False)}
-    name, answered = given.get("name"), part.get("tool_use_id", part.get("tool_call_id"))
-    return (
-        made
-        | ({"name": name} if isinstance(name, str) else {})
-        | ({"tool_call_id": answered} if isinstance(answered, str) else {})
-    )
+    """A tool's result as a turn: {"role": "tool", "content", "name"?, "tool_call_id"?}."""
+    result = next((part[k] for k in RESULTS if isinstance(part.get(k), dict)), part)
+    keys = ("content", "response", "output", "value", "text", "result")
+    content = next((result[k] for k in keys if k in result), "")
+    if isinstance(content, list) and all(isinstance(p, dict) and isinstance(p.get("text"), str) for p in content):
+        content = "\n".join(p["text"] for p in content)
+    turn = {"role": "tool", "content": content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)}
+    name, call_id = result.get("name"), part.get("tool_use_id", part.get("tool_call_id"))
+    if isinstance(name, str):
+        turn["name"] = name
+    if isinstance(call_id, str):
+        turn["tool_call_id"] = call_id
+    return turn

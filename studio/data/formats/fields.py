@@ -67,12 +67,11 @@ _REASONING = frozenset(REASONING)
 
 def answer_of(row: Row, field: str, report: ReportProblem) -> dict[str, Any] | None:
     """The assistant's turn of a row: the field's text, and the reasoning before it where a column holds some."""
-    said = text(row, field, report)
-    thought: str | None = ""
+    content = text(row, field, report)
+    reasoning: str | None = ""
     if not _REASONING.isdisjoint(row):
-        thought = next(
-            (text(row, name, report, needed=False) for name in REASONING if row.get(name) and name != field), ""
-        )
-    if said is None or thought is None:
+        columns = (name for name in REASONING if row.get(name) and name != field)
+        reasoning = next((text(row, name, report, needed=False) for name in columns), "")
+    if content is None or reasoning is None:
         return None
-    return {"role": "assistant", "content": said} | ({"reasoning_content": thought} if thought else {})
+    return {"role": "assistant", "content": content} | ({"reasoning_content": reasoning} if reasoning else {})

@@ -13,7 +13,7 @@ ENDS = ("begin_offset", "end_offset")  # the first and the last character; the l
 
 def flags_of(turn: dict[str, Any], role: str, report: ReportProblem, where: str) -> dict[str, Any] | None:
     """{"weight": 0} for an answer that is not trained on, else {}. None, and reported, for a value between."""
-    made: dict[str, Any] = {}
+    flags: dict[str, Any] = {}
     for flag in FLAGS:
         value = turn.get(flag)
         if value is None:
@@ -27,10 +27,10 @@ def flags_of(turn: dict[str, Any], role: str, report: ReportProblem, where: str)
             )
             return None
         if not value and role == "assistant":
-            made["weight"] = 0
+            flags["weight"] = 0
         elif value and role != "assistant" and flag != "weight":
             report("unheeded_flag", f"{where}.{flag}", value)
-    return made
+    return flags
 
 
 def ranges_of(
@@ -43,34 +43,34 @@ def ranges_of(
     name = next((name for name in DETAILS if turn.get(name)), None)
     if name is None:
         return {}
-    kept = _kept(turn[name], len(content))
-    if kept is None:
+    trained = _kept(turn[name], len(content))
+    if trained is None:
         reason = (
             "It must be a list of {begin_offset, end_offset, train}: whole numbers within the text, and true or false."
         )
         return report("wrong_type", f"{where}.{name}", turn[name], reason)
     if role != "assistant":
-        if kept:
+        if trained:
             report("unheeded_flag", f"{where}.{name}", turn[name])
         return {}
-    edges = [0, *(edge for span in kept for edge in span), len(content)]
-    left = [[a, b] for a, b in zip(edges[::2], edges[1::2]) if a < b]
-    return {"untrained": left} if left else {}
+    edges = [0, *(edge for span in trained for edge in span), len(content)]
+    untrained = [[a, b] for a, b in zip(edges[::2], edges[1::2]) if a < b]
+    return {"untrained": untrained} if untrained else {}
 
 
 def _kept(details: Any, size: int) -> list[tuple[int, int]] | None:
     """The ranges to be trained, [first, end), in order and apart; None where they are not written as they must be."""
     if not isinstance(details, list) or not all(
-        isinstance(one, dict) and isinstance(one.get("train"), bool) for one in details
+        isinstance(detail, dict) and isinstance(detail.get("train"), bool) for detail in details
     ):
         return None
-    pairs = [tuple(one.get(key) for key in ENDS) for one in details]
+    pairs = [tuple(detail.get(key) for key in ENDS) for detail in details]
     if not all(type(a) is int and type(b) is int and 0 <= a <= b < size for a, b in pairs):
         return None
-    kept: list[tuple[int, int]] = []
-    for a, b in sorted((a, b + 1) for (a, b), one in zip(pairs, details, strict=True) if one["train"]):
-        if kept and a <= kept[-1][1]:
-            kept[-1] = kept[-1][0], max(b, kept[-1][1])
+    trained: list[tuple[int, int]] = []
+    for a, b in sorted((a, b + 1) for (a, b), detail in zip(pairs, details, strict=True) if detail["train"]):
+        if trained and a <= trained[-1][1]:
+            trained[-1] = trained[-1][0], max(b, trained[-1][1])
         else:
-            kept.append((a, b))
-    return kept
+            trained.append((a, b))
+    return trained

@@ -45,10 +45,10 @@ def history_of(value: Any, report: ReportProblem, name: str = "history") -> list
         value = [value[n : n + 2] for n in range(0, len(value), 2)]
     turns: list[Turn] = []
     for n, pair in enumerate(value):
-        made = _pair(pair, report, f"{name}[{n}]")
-        if made is None:
+        pair_turns = _pair(pair, report, f"{name}[{n}]")
+        if pair_turns is None:
             return None
-        turns += made
+        turns += pair_turns
     return turns
 
 
@@ -66,12 +66,12 @@ def pair_of(pair: Any, keys: tuple[Any, Any], report: ReportProblem, where: str)
     """A question and its answer as two turns; None, and reported, where one of them is no text."""
     turns = []
     for key, role in zip(keys, ("user", "assistant"), strict=True):
-        said = pair[key]
-        if not isinstance(said, str) or not said.strip():
-            place = f"{where}[{key}]" if isinstance(key, int) else f"{where}.{key}"
-            report("empty_field" if said is None or isinstance(said, str) else "wrong_type", place, said)
+        content = pair[key]
+        if not isinstance(content, str) or not content.strip():
+            field = f"{where}[{key}]" if isinstance(key, int) else f"{where}.{key}"
+            report("empty_field" if content is None or isinstance(content, str) else "wrong_type", field, content)
             return None
-        turns.append({"role": role, "content": said})
+        turns.append({"role": role, "content": content})
     return turns
 
 

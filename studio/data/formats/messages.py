@@ -24,15 +24,15 @@ def is_turn(turn: Any, known: bool = False) -> bool:
     if not isinstance(turn, dict):
         return False
     role = next((turn[k] for k in ROLE_KEYS if k in turn), None)
-    said = any(k in turn for k in CONTENT_KEYS) or "tool_calls" in turn
-    return said and role is not None and (not known or role_of(role) is not None)
+    has_content = any(k in turn for k in CONTENT_KEYS) or "tool_calls" in turn
+    return has_content and role is not None and (not known or role_of(role) is not None)
 
 
-def role_of(said: Any) -> str | None:
+def role_of(name: Any) -> str | None:
     """The role in our words: system, user, assistant or tool; None where it is none of the known spellings."""
-    if isinstance(said, dict):  # an author, as in ChatGPT's export
-        said = said.get("role")
-    return ROLES.get(said) or ROLES.get(said.strip(" :\t\n").lower()) if isinstance(said, str) else None
+    if isinstance(name, dict):  # an author, as in ChatGPT's export
+        name = name.get("role")
+    return ROLES.get(name) or ROLES.get(name.strip(" :\t\n").lower()) if isinstance(name, str) else None
 
 
 def list_column(row: Row) -> str | None:
@@ -122,20 +122,20 @@ def _turn(turn: Any, report: ReportProblem, where: str, role_key: str, content_k
             f"A turn must be an object with {role_key} and {content_key}, but it is {kind(turn)}.",
         )
         return None
-    said = turn.get(role_key)
-    plain = said.strip().lower() if isinstance(said, str) else ""
-    role = role_of(said)
+    role_name = turn.get(role_key)
+    plain = role_name.strip().lower() if isinstance(role_name, str) else ""
+    role = role_of(role_name)
     if role is None:
-        report("missing_field" if said is None else "unknown_role", f"{where}.{role_key}", said)
+        report("missing_field" if role_name is None else "unknown_role", f"{where}.{role_key}", role_name)
         return None
     content = turn.get(content_key)
     extra = _extra(turn, role, report, where) if len(turn) > 2 or content_key not in turn else NOTHING
     if extra is None:
         return None
     if plain in CALLING:
-        made = tool_calls.calls_of(content)
-        if made:
-            return {"role": role, "content": "", **extra, "tool_calls": made, "call": True}
+        calls = tool_calls.calls_of(content)
+        if calls:
+            return {"role": role, "content": "", **extra, "tool_calls": calls, "call": True}
         report("odd_call", f"{where}.{content_key}", content)
     if type(content) is not str:
         content = None
@@ -160,22 +160,22 @@ def _turn(turn: Any, report: ReportProblem, where: str, role_key: str, content_k
 def _extra(turn: dict[str, Any], role: str, report: ReportProblem, where: str) -> dict[str, Any] | None:
     """What a turn says beside its words: calls, reasoning, whether it is trained on. None when it cannot be used."""
     extra = {key: turn[key] for key in KEPT if turn.get(key) is not None}
-    given = turn.get("tool_calls") or turn.get("function_call")
-    if given:
-        made = tool_calls.calls_of(given)
-        if made is None:
+    call = turn.get("tool_calls") or turn.get("function_call")
+    if call:
+        calls = tool_calls.calls_of(call)
+        if calls is None:
             field = "tool_calls" if turn.get("tool_calls") else "function_call"
             report(
                 "wrong_type",
                 f"{where}.{field}",
-                given,
+                call,
                 "A call must be an object with the function's name and its arguments.",
             )
             return None
-        extra["tool_calls"] = made
-    thought = next((turn[key] for key in REASONING if isinstance(turn.get(key), str) and turn[key].strip()), None)
-    if thought and role == "assistant":
-        extra["reasoning_content"] = thought
+        extra["tool_calls"] = calls
+    reasoning = next((turn[key] for key in REASONING if isinstance(turn.get(key), str) and turn[key].strip()), None)
+    if reasoning and role == "assistant":
+        extra["reasoning_content"] = reasoning
     flags = flags_of(turn, role, report, where)
     return None if flags is None else extra | flags
 
@@ -204,6 +204,6 @@ def _bare_calls(messages: list[dict[str, Any]], tools: list[Any]) -> None:
             and "tool_calls" not in message
             and message["content"].lstrip()[:1] in ("{", "[")
         ):
-            made = tool_calls.calls_of(message["content"])
-            if made and {call["function"]["name"] for call in made} <= names:
-                message |= {"content": "", "tool_calls": made}
+            calls = tool_calls.calls_of(message["content"])
+            if calls and {call["function"]["name"] for call in calls} <= names:
+                message |= {"content": "", "tool_calls": calls}

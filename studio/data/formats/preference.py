@@ -57,16 +57,16 @@ def prompt_turns(row: Row, report: ReportProblem) -> list[dict[str, Any]] | None
         if turns is not None and isinstance(row.get("system"), str) and row["system"].strip():
             turns.insert(0, {"role": "system", "content": row["system"]})
         return turns
-    asked = text(row, name, report)
-    given = text(row, "input", report, needed=False) if name == "instruction" and row.get("input") else ""
-    if asked is None or given is None:
+    question = text(row, name, report)
+    input_text = text(row, "input", report, needed=False) if name == "instruction" and row.get("input") else ""
+    if question is None or input_text is None:
         return None
     system = (
         [{"role": "system", "content": row["system"]}]
         if isinstance(row.get("system"), str) and row["system"].strip()
         else []
     )
-    return [*system, {"role": "user", "content": f"{asked}\n{given}" if given else asked}]
+    return [*system, {"role": "user", "content": f"{question}\n{input_text}" if input_text else question}]
 
 
 def _answer(row: Row, name: str, report: ReportProblem) -> list[dict[str, Any]] | None:
@@ -76,17 +76,17 @@ def _answer(row: Row, name: str, report: ReportProblem) -> list[dict[str, Any]] 
     if isinstance(value, list) and value and isinstance(value[0], dict):
         turns = []
         for turn in value:
-            said = turn.get("content", turn.get("value")) if isinstance(turn, dict) else None
+            content = turn.get("content", turn.get("value")) if isinstance(turn, dict) else None
             role = (turn.get("role") or turn.get("from") or "assistant") if isinstance(turn, dict) else None
-            if not isinstance(said, str) or not said.strip():
-                report("wrong_type" if said else "empty_field", name, said)
+            if not isinstance(content, str) or not content.strip():
+                report("wrong_type" if content else "empty_field", name, content)
                 return None
             turns.append(
                 {
                     "role": "user" if role in ("user", "human") else "system" if role == "system" else "assistant",
-                    "content": said,
+                    "content": content,
                 }
             )
         return turns
-    said = text(row, name, report)
-    return None if said is None else [{"role": "assistant", "content": said}]
+    content = text(row, name, report)
+    return None if content is None else [{"role": "assistant", "content": content}]

@@ -51,13 +51,13 @@ def fits(row: Row) -> bool:
 
 
 def convert(row: Row, report: ReportProblem) -> dict[str, Any] | None:
-    asked = text(row, named(COLUMNS, row, "prompt") or "prompt", report)
+    question = text(row, named(COLUMNS, row, "prompt") or "prompt", report)
     answer = answer_of(row, named(COLUMNS, row, "answer") or "completion", report)
     system = named(COLUMNS, row, "system")
-    said = text(row, system, report, needed=False) if system else ""
+    system_text = text(row, system, report, needed=False) if system else ""
     name = named(COLUMNS, row, "history")
     before = history_of(row[name], report, name) if name else []
-    if asked is None or answer is None or said is None or before is None:
+    if question is None or answer is None or system_text is None or before is None:
         return None
-    messages = [*before, {"role": "user", "content": asked}, answer]
-    return {"messages": ([{"role": "system", "content": said}] if said else []) + messages}
+    messages = [*before, {"role": "user", "content": question}, answer]
+    return {"messages": ([{"role": "system", "content": system_text}] if system_text else []) + messages}

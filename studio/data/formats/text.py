@@ -18,5 +18,5 @@ def fits(row: Row) -> bool:
 
 
 def convert(row: Row, report: ReportProblem) -> dict[str, Any] | None:
-    said = text(row, named(COLUMNS, row, "text") or "text", report)
-    return None if said is None else {"messages": [], "text": said}
+    content = text(row, named(COLUMNS, row, "text") or "text", report)
+    return None if content is None else {"messages": [], "text": content}

@@ -25,5 +25,5 @@ def fits(row: Row) -> bool:
 
 def rewrite(row: Row, report: ReportProblem) -> Row | None:
     name = _name(row)
-    turns = [{"role": ("user", "assistant")[n % 2], "content": said} for n, said in enumerate(row[name])]
+    turns = [{"role": ("user", "assistant")[n % 2], "content": content} for n, content in enumerate(row[name])]
     return without(row, name) | {"messages": turns}

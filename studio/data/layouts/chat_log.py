@@ -55,7 +55,7 @@ def rewrite(row: Row, report: ReportProblem) -> Row | None:
             f"There are {len(choices)} answers to one question; keep one of them.",
         )
         return None
-    place, asked = _asked(row)
-    left = without(row, name, place, "messages", "tools")
-    made = left | {"messages": [*asked["messages"], choices[0]["message"]]}
-    return made | ({"tools": asked["tools"]} if asked.get("tools") else {})
+    request_name, request = _asked(row)
+    rest = without(row, name, request_name, "messages", "tools")
+    rewritten = rest | {"messages": [*request["messages"], choices[0]["message"]]}
+    return rewritten | ({"tools": request["tools"]} if request.get("tools") else {})

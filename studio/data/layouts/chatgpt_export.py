@@ -24,11 +24,11 @@ def rewrite(row: Row, report: ReportProblem) -> Row | None:
         if not isinstance(message, dict):
             continue
         role, content = message.get("author"), message.get("content")
-        said = _content(content)
+        text = _content(content)
         # the empty turn that stands at the head of every export
-        if (role.get("role") if isinstance(role, dict) else role) == "system" and not said:
+        if (role.get("role") if isinstance(role, dict) else role) == "system" and not text:
             continue
-        messages.append({"role": role, "content": said})
+        messages.append({"role": role, "content": text})
     return without(row, "mapping", "current_node") | {"messages": messages}
 
 

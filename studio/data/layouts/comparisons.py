@@ -22,21 +22,28 @@ ASKED = ("prompt", "question", "instruction", "query", "input")
 
 
 def _names(row: Row) -> tuple[str | None, str | None]:
-    worse = next((n for n in REJECTED if n in row), None)
-    better = next((n for n in CHOSEN if n in row), None)
-    if better is None and worse is not None:  # ms-swift's: the good answer stands where it stands without a bad one
-        better = next((n for n in ANSWERS if n in row), None) or next(
+    rejected_name = next((n for n in REJECTED if n in row), None)
+    chosen_name = next((n for n in CHOSEN if n in row), None)
+    if (
+        chosen_name is None and rejected_name is not None
+    ):  # ms-swift's: the good answer stands where it stands without a bad one
+        chosen_name = next((n for n in ANSWERS if n in row), None) or next(
             (n for n in MESSAGE_COLUMNS if isinstance(row.get(n), list)), None
         )
-    return better, worse
+    return chosen_name, rejected_name
 
 
 def fits(row: Row) -> bool:
-    better, worse = _names(row)
-    if better is None or worse is None or not row[worse]:
+    chosen_name, rejected_name = _names(row)
+    if chosen_name is None or rejected_name is None or not row[rejected_name]:
         return False
     inside = isinstance(row.get("input"), dict) and isinstance(row["input"].get("messages"), list)
-    return (better, worse) != ("chosen", "rejected") or inside or bool(row.get("history")) or _is_whole(row[better])
+    return (
+        (chosen_name, rejected_name) != ("chosen", "rejected")
+        or inside
+        or bool(row.get("history"))
+        or _is_whole(row[chosen_name])
+    )
 
 
 def _is_whole(value: Any) -> bool:
@@ -50,46 +57,49 @@ def _is_whole(value: Any) -> bool:
 
 
 def rewrite(row: Row, report: ReportProblem) -> Row | None:
-    better, worse = _names(row)
-    left = without(row, better, worse, "history")
-    chosen, rejected = row[better], row[worse]
-    if better in MESSAGE_COLUMNS:  # the conversation ends with the good answer
-        chosen, left = chosen[-1:], left | {"prompt": chosen[:-1]}
-    asked = left.get("input")
-    if isinstance(asked, dict) and isinstance(asked.get("messages"), list):
-        left = without(left, "input") | {"prompt": asked["messages"]}
-        left |= {"tools": asked["tools"]} if asked.get("tools") else {}
+    chosen_name, rejected_name = _names(row)
+    rest = without(row, chosen_name, rejected_name, "history")
+    chosen, rejected = row[chosen_name], row[rejected_name]
+    if chosen_name in MESSAGE_COLUMNS:  # the conversation ends with the good answer
+        chosen, rest = chosen[-1:], rest | {"prompt": chosen[:-1]}
+    request = rest.get("input")
+    if isinstance(request, dict) and isinstance(request.get("messages"), list):
+        rest = without(rest, "input") | {"prompt": request["messages"]}
+        rest |= {"tools": request["tools"]} if request.get("tools") else {}
     if row.get("history"):
         before = history_of(row["history"], report)
         name = next((n for n in ASKED if isinstance(row.get(n), str)), None)
         if before is None or name is None:
             return None
-        left = without(left, name) | {"prompt": [*before, {"role": "user", "content": row[name]}]}
-    return _parted(left, _inside(chosen), _inside(rejected), report)
+        rest = without(rest, name) | {"prompt": [*before, {"role": "user", "content": row[name]}]}
+    return _parted(rest, _inside(chosen), _inside(rejected), report)
 
 
-def _parted(left: Row, chosen: Any, rejected: Any, report: ReportProblem) -> Row | None:
+def _parted(rest: Row, chosen: Any, rejected: Any, report: ReportProblem) -> Row | None:
     """The turns that both conversations begin with are the prompt; what follows must be one answer each."""
     if not all(isinstance(turns, list) and turns and all(map(is_turn, turns)) for turns in (chosen, rejected)):
-        return left | {"chosen": chosen, "rejected": rejected}
-    good, bad = (
-        turns_of(chosen, report, "chosen", "role", "content"),
-        turns_of(rejected, report, "rejected", "role", "content"),
-    )
-    if good is None or bad is None:
+        return rest | {"chosen": chosen, "rejected": rejected}
+    chosen_turns = turns_of(chosen, report, "chosen", "role", "content")
+    rejected_turns = turns_of(rejected, report, "rejected", "role", "content")
+    if chosen_turns is None or rejected_turns is None:
         return None
-    same = next((n for n, (a, b) in enumerate(zip(good, bad)) if a != b), min(len(good), len(bad)) - 1)
-    if len(good) != same + 1 or len(bad) != same + 1 or good[same]["role"] != "assistant":
-        reason = f"The two conversations must be the same up to one last answer. They part at turn {same + 1}."
-        report("wrong_type", f"rejected[{min(same, len(bad) - 1)}]", rejected[min(same, len(bad) - 1)], reason)
+    differing = (n for n, (a, b) in enumerate(zip(chosen_turns, rejected_turns)) if a != b)
+    shared = next(differing, min(len(chosen_turns), len(rejected_turns)) - 1)
+    one_answer = len(chosen_turns) == len(rejected_turns) == shared + 1
+    if not one_answer or chosen_turns[shared]["role"] != "assistant":
+        reason = f"The two conversations must be the same up to one last answer. They part at turn {shared + 1}."
+        index = min(shared, len(rejected_turns) - 1)
+        report("wrong_type", f"rejected[{index}]", rejected[index], reason)
         return None
-    given = left.get("prompt")
-    before: list[Any] = given if isinstance(given, list) else []
-    if isinstance(given, str) and given.strip() and not same:
-        before = [{"role": "user", "content": given}]
-    if same and before and turns_of(before, report, "prompt", "role", "content") != good[:same]:
-        return left | {"prompt": [*before, *good[:same]], "chosen": good[same:], "rejected": bad[same:]}
-    return left | {"prompt": good[:same] if same else before, "chosen": good[same:], "rejected": bad[same:]}
+    prompt = rest.get("prompt")
+    turns: list[Any] = prompt if isinstance(prompt, list) else []
+    if isinstance(prompt, str) and prompt.strip() and not shared:
+        turns = [{"role": "user", "content": prompt}]
+    if shared and turns and turns_of(turns, report, "prompt", "role", "content") != chosen_turns[:shared]:
+        turns = [*turns, *chosen_turns[:shared]]
+    elif shared:
+        turns = chosen_turns[:shared]
+    return rest | {"prompt": turns, "chosen": chosen_turns[shared:], "rejected": rejected_turns[shared:]}
 
 
 def _inside(value: Any) -> Any:

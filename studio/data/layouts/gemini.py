@@ -21,23 +21,26 @@ def fits(row: Row) -> bool:
 
 def rewrite(row: Row, report: ReportProblem) -> Row | None:
     name = next((n for n in SYSTEM if row.get(n)), None)
-    left = without(row, "contents", "tools", name)
+    rest = without(row, "contents", "tools", name)
     messages = list(row["contents"])
     if name:
         content = row[name]
         turn = dict(content) if isinstance(content, dict) else {"content": content}
         messages.insert(0, turn | {"role": "system"})
-    return left | {"messages": messages} | ({"tools": _tools(row["tools"])} if row.get("tools") else {})
+    return rest | {"messages": messages} | ({"tools": _tools(row["tools"])} if row.get("tools") else {})
 
 
 def _tools(tools: Any) -> Any:
     """Function declarations as OpenAI writes tools."""
     if not isinstance(tools, list):
         return tools
-    made = []
+    openai_tools = []
     for tool in tools:
         declared = (
             tool.get("functionDeclarations", tool.get("function_declarations")) if isinstance(tool, dict) else None
         )
-        made += [{"type": "function", "function": one} for one in declared] if isinstance(declared, list) else [tool]
-    return made
+        if isinstance(declared, list):
+            openai_tools += [{"type": "function", "function": declaration} for declaration in declared]
+        else:
+            openai_tools.append(tool)
+    return openai_tools

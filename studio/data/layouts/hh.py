@@ -22,18 +22,19 @@ def fits(row: Row) -> bool:
 
 def rewrite(row: Row, report: ReportProblem) -> Row | None:
     chosen, rejected = _turns(row["chosen"]), _turns(row["rejected"])
-    same = next((n for n, (a, b) in enumerate(zip(chosen, rejected)) if a != b), min(len(chosen), len(rejected)))
-    same = min(same, len(chosen) - 1)  # where both answers are the same
-    if chosen[same:][1:] or rejected[same:][1:] or chosen[same]["role"] != "assistant" or not same:
+    shared = next((n for n, (a, b) in enumerate(zip(chosen, rejected)) if a != b), min(len(chosen), len(rejected)))
+    shared = min(shared, len(chosen) - 1)  # where both answers are the same
+    if chosen[shared:][1:] or rejected[shared:][1:] or chosen[shared]["role"] != "assistant" or not shared:
         reason = "The two conversations must be the same up to one last answer."
-        report("wrong_type", "rejected", row["rejected"].strip(), f"{reason} They part at turn {same + 1}.")
+        report("wrong_type", "rejected", row["rejected"].strip(), f"{reason} They part at turn {shared + 1}.")
         return None
-    left = without(row, "chosen", "rejected")
-    return left | {"prompt": chosen[:same], "chosen": chosen[same:], "rejected": rejected[same:]}
+    rest = without(row, "chosen", "rejected")
+    return rest | {"prompt": chosen[:shared], "chosen": chosen[shared:], "rejected": rejected[shared:]}
 
 
 def _turns(text: str) -> list[dict[str, str]]:
     pieces = TURN.split(text)[1:]
     return [
-        {"role": ROLES[who[0]], "content": said.strip()} for who, said in zip(pieces[::2], pieces[1::2], strict=True)
+        {"role": ROLES[speaker[0]], "content": content.strip()}
+        for speaker, content in zip(pieces[::2], pieces[1::2], strict=True)
     ]

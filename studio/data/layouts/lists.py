@@ -31,8 +31,8 @@ def rewrite(row: Row, report: ReportProblem) -> Row | None:
     name, turns = _name(row), []
     named = all(role_of(turn[0]) for turn in row[name])
     for n, turn in enumerate(row[name]):
-        made = [{"role": turn[0], "content": turn[1]}] if named else pair_of(turn, (0, 1), report, f"{name}[{n}]")
-        if made is None:
+        pair_turns = [{"role": turn[0], "content": turn[1]}] if named else pair_of(turn, (0, 1), report, f"{name}[{n}]")
+        if pair_turns is None:
             return None
-        turns += made
+        turns += pair_turns
     return without(row, name) | {name: turns}

@@ -28,16 +28,16 @@ def fits(row: Row) -> bool:
 def rewrite(row: Row, report: ReportProblem) -> Row | None:
     turns: list[dict[str, Any]] = []
     for name, turn in sorted(row["chat"].items(), key=lambda item: int(NUMBER.fullmatch(item[0])[1])):
-        used = next((k for k in CALLS if _said(turn.get(k)) not in ("", "None")), None)
-        if used:
+        plugin_key = next((k for k in CALLS if _said(turn.get(k)) not in ("", "None")), None)
+        if plugin_key:
             reason = "The turn calls a plugin in MOSS' own notation, which no template here writes."
-            report("wrong_type", f"chat.{name}.{used}", turn[used], reason)
+            report("wrong_type", f"chat.{name}.{plugin_key}", turn[plugin_key], reason)
             return None
-        for who, role in (("Human", "user"), ("MOSS", "assistant")):
-            if not isinstance(turn.get(who), str):
-                report("missing_field", f"chat.{name}.{who}", turn)
+        for speaker, role in (("Human", "user"), ("MOSS", "assistant")):
+            if not isinstance(turn.get(speaker), str):
+                report("missing_field", f"chat.{name}.{speaker}", turn)
                 return None
-            turns.append({"role": role, "content": _said(turn[who])})
+            turns.append({"role": role, "content": _said(turn[speaker])})
     system = row.get("meta_instruction")
     if isinstance(system, str) and system.strip():
         turns.insert(0, {"role": "system", "content": system.strip()})

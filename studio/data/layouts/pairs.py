@@ -38,8 +38,8 @@ def rewrite(row: Row, report: ReportProblem) -> Row | None:
                 "Every entry must hold a question and its answer, as the first one does.",
             )
             return None
-        made = pair_of(pair, keys, report, f"{name}[{n}]")
-        if made is None:
+        pair_turns = pair_of(pair, keys, report, f"{name}[{n}]")
+        if pair_turns is None:
             return None
-        turns += made
+        turns += pair_turns
     return row | {name: turns}

@@ -32,18 +32,18 @@ def fits(row: Row) -> bool:
 
 def rewrite(row: Row, report: ReportProblem) -> Row | None:
     asked, answer = _names(row)
-    said = row[answer]
-    if isinstance(said, str):
-        said = [{"role": "assistant", "content": said}]
-    elif is_turn(said):
-        said = [said]
-    if not _is_turns(said):
+    completion = row[answer]
+    if isinstance(completion, str):
+        completion = [{"role": "assistant", "content": completion}]
+    elif is_turn(completion):
+        completion = [completion]
+    if not _is_turns(completion):
         report(
-            "wrong_type" if said else "empty_field",
+            "wrong_type" if completion else "empty_field",
             answer,
-            said,
+            completion,
             f"{answer} must be a list of messages, as {asked} is, or a text.",
         )
         return None
-    left = without(row, asked, answer, "messages")
-    return left | {"messages": [*row[asked], *said]}
+    rest = without(row, asked, answer, "messages")
+    return rest | {"messages": [*row[asked], *completion]}
