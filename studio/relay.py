@@ -27,6 +27,7 @@ from pathlib import Path
 import yaml
 
 from studio import config, preflight, queue
+from studio.base import hub
 from studio.errors import DeviceError, StudioError
 from studio.events import FULL, Lock, read
 from studio.home import subfolder, write_atomic
@@ -190,7 +191,7 @@ class Hub:
                 if path.startswith("box/ask-"):
                     (self.bundle / path.removeprefix("box/")).touch()
                     self.api.delete_file(path, self.repo, commit_message="taken")
-        except OSError as error:  # the Hub's own errors are OSErrors; the next poll tries again
+        except hub.errors() as error:  # the next poll tries again
             print(f"the Hub does not answer: {type(error).__name__}", file=sys.stderr)
         if self.copying is None or not self.copying.is_alive():
             self.copying = threading.Thread(target=backup.ensure_copied, args=(run,), daemon=True)
@@ -212,9 +213,7 @@ class Hub:
 
 
 def main(arguments: list[str]) -> int:
-    """Exit status: 0 if the run has ended, 1 if the connection was lost, 2 if the order was refused (with an end
-    event).
-    """
+    """Exit status: 0: the run has ended, 1: the connection was lost, 2: the order was refused (with an end event)."""
 
     def send(line: str) -> None:
         print(line, flush=True)
@@ -224,8 +223,8 @@ def main(arguments: list[str]) -> int:
         if arguments[0] == "--remove":
             _remove(Path(arguments[1]).expanduser())
         elif arguments[0] == "--hub":
-            hub = Hub(arguments[1], arguments[2])
-            relay(hub.unpack(), int(arguments[3]), 0, 0, send, hub.look, hub.finish)
+            repository = Hub(arguments[1], arguments[2])
+            relay(repository.unpack(), int(arguments[3]), 0, 0, send, repository.look, repository.finish)
         else:
             events_from = int(arguments[2])
             relay(Path(arguments[0]).expanduser(), int(arguments[1]), events_from, int(arguments[3]), send)
@@ -234,31 +233,18 @@ def main(arguments: list[str]) -> int:
     except OSError as error:
         if error.errno not in FULL:
             raise
-        end = {
-            "kind": "end",
-            "at": time.time(),
-            "state": "failed",
-            "reason": "disk",
-            "cause": "The disk of the computer it trains on is full.",
-            "action": "Free some space there, then resume the run.",
-        }
-        send(f"@event {events_from + 1} {json.dumps(end)}")
-        return 2
+        cause, action = "The disk of the computer it trains on is full.", "Free some space there, then resume the run."
+        reason = "disk"
     except StudioError as error:
         if arguments[0] == "--remove":
             print(error, file=sys.stderr)
             return 2
-        end = {
-            "kind": "end",
-            "at": time.time(),
-            "state": "failed",
-            "cause": error.message,
-            "action": error.hint,
-            "reason": error.reason,
-        }
-        send(f"@event {events_from + 1} {json.dumps(end)}")
-        return 2
-    return 0
+        cause, action, reason = error.message, error.hint, error.reason
+    else:
+        return 0
+    end = {"kind": "end", "at": time.time(), "state": "failed", "cause": cause, "action": action, "reason": reason}
+    send(f"@event {events_from + 1} {json.dumps(end)}")
+    return 2
 
 
 if __name__ == "__main__":

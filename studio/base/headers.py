@@ -15,7 +15,7 @@ from typing import Any
 
 from studio import json_text
 from studio.base import families
-from studio.base.hub import first_line, unreachable
+from studio.base.hub import errors, first_line, unreachable
 from studio.errors import ModelError
 from studio.home import PROJECT, subfolder, temporary_path, write_atomic
 
@@ -104,13 +104,7 @@ def gguf(path: Path) -> Headers:
 def hub(repo: str, revision: str | None) -> Headers:
     """From the Hub: config.json and the safetensors headers, some kilobytes. Raises ModelError without an answer."""
     from huggingface_hub import get_safetensors_metadata, hf_hub_download
-    from huggingface_hub.errors import (
-        EntryNotFoundError,
-        HfHubHTTPError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        NotASafetensorsRepoError,
-    )
+    from huggingface_hub.errors import NotASafetensorsRepoError
 
     why = unreachable()
     if why:
@@ -131,7 +125,7 @@ def hub(repo: str, revision: str | None) -> Headers:
             "Pickle files are not loaded; look for a safetensors revision.",
             "model",
         ) from error
-    except (EntryNotFoundError, LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
+    except errors() as error:
         raise ModelError(
             f"What {repo} is made of could not be asked of the Hub ({first_line(error)}).",
             "Check the name and the network (HF_ENDPOINT, HF_TOKEN), or give a local folder.",

@@ -39,16 +39,7 @@ def cached(repo: str, revision: str | None) -> Path | None:
 
 def download(repo: str, revision: str | None, report: Report = silent) -> Path:
     """Download a snapshot into the Hub cache (HF_HOME, HF_ENDPOINT, HF_HUB_OFFLINE honoured); safetensors only."""
-    import httpx  # late, as it costs every command and every supervisor a tenth of a second
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
+    from huggingface_hub import snapshot_download  # late, as it costs every command and supervisor a tenth of a second
 
     why = unreachable()
     if why:
@@ -63,61 +54,73 @@ def download(repo: str, revision: str | None, report: Report = silent) -> Path:
         )
     report(f"Downloading {repo} from the Hub", 0, 0)
     try:
-        path = Path(
-            snapshot_download(
-                repo,
-                revision=revision,
-                allow_patterns=MODEL_FILES,
-                ignore_patterns=[*shards.IGNORED],
-                tqdm_class=_progress(repo, report),
-                etag_timeout=10,
-            )
+        path = snapshot_download(
+            repo,
+            revision=revision,
+            allow_patterns=MODEL_FILES,
+            ignore_patterns=[*shards.IGNORED],
+            tqdm_class=_progress(repo, report),
+            etag_timeout=10,
         )
-    except GatedRepoError as error:
-        raise ModelError(
+    except errors() as error:
+        raise _failure(error, repo, revision) from error
+    shards.loadable(Path(path))
+    return Path(path)
+
+
+def _failure(error: Exception, repo: str, revision: str | None) -> ModelError:
+    """The ModelError for a failed download."""
+    from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
+
+    if isinstance(error, GatedRepoError):  # a kind of RepositoryNotFoundError
+        return ModelError(
             f"{repo} is gated: its owner wants you to accept terms first.",
             f"Open https://huggingface.co/{repo}, accept, and set HF_TOKEN.",
             "model",
             "gated",
-        ) from error
-    except RevisionNotFoundError as error:
-        raise ModelError(
+        )
+    if isinstance(error, RevisionNotFoundError):
+        return ModelError(
             f"{repo} has no revision {revision!r}.",
             "Leave the revision out, or look it up on the model's page.",
             "model",
-        ) from error
-    except RepositoryNotFoundError as error:
-        raise ModelError(
+        )
+    if isinstance(error, RepositoryNotFoundError):
+        return ModelError(
             f"The Hub has no model {repo}, or it is private.",
             "Check the spelling; for a private one set HF_TOKEN. A folder on this computer is given by its path.",
             "model",
-        ) from error
-    except HFValidationError as error:
-        raise ModelError(
+        )
+    if isinstance(error, HFValidationError):
+        return ModelError(
             f"{repo!r} is neither a folder nor a Hub id.", "A Hub id looks like Qwen/Qwen2.5-0.5B-Instruct.", "model"
-        ) from error
-    except (LocalEntryNotFoundError, HfHubHTTPError, httpx.HTTPError, OSError) as error:
-        reason = "disk" if getattr(error, "errno", None) in FULL else "network"
-        raise ModelError(
-            f"{repo} could not be downloaded ({first_line(error)}).",
-            "Try again; what came already is kept.",
-            "model",
-            reason,
-        ) from error
-    shards.loadable(path)
-    return path
+        )
+    return ModelError(
+        f"{repo} could not be downloaded ({first_line(error)}).",
+        "Try again; what came already is kept.",
+        "model",
+        "disk" if getattr(error, "errno", None) in FULL else "network",
+    )
+
+
+def errors() -> tuple[type[Exception], ...]:
+    """What a request to the Hub raises: no network, a refusal, a name that is none."""
+    import httpx2
+    from huggingface_hub.errors import EntryNotFoundError, HFValidationError
+
+    return httpx2.HTTPError, OSError, HFValidationError, EntryNotFoundError
 
 
 def unreachable() -> str:
     """Why the Hub cannot be asked, or "". One short request: the client's own retries take half a minute."""
-    import httpx
+    import httpx2
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:
         return "HF_HUB_OFFLINE is set"
     try:
-        httpx.head(constants.ENDPOINT, timeout=5)
-    except httpx.HTTPError as error:
+        httpx2.head(constants.ENDPOINT, timeout=5)
+    except httpx2.HTTPError as error:
         return f"{constants.ENDPOINT}: {first_line(error)}"
     return ""
 

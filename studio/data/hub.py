@@ -62,10 +62,9 @@ def path_of(text: str) -> Path:
     revision = revision or _revision(repo)
     try:
         dataset = load_dataset(repo, config, split=split, revision=revision)
-    except (OSError, ValueError, RuntimeError) as error:  # the Hub's errors and those of the network derive from these
-        first = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+    except (*hub.errors(), ValueError, RuntimeError) as error:
         raise DataError(
-            f"{text!r} is no file here, and the Hub could not give a data set of that name: {first}",
+            f"{text!r} is no file here, and the Hub could not give a data set of that name: {hub.first_line(error)}",
             "Check the spelling, the split and the network; a private data set needs HF_TOKEN.",
             "data.train",
         ) from error
@@ -85,11 +84,10 @@ def _revision(repo: str, revision_file: Path | None = None) -> str | None:
     ):
         return None
     from huggingface_hub import HfApi, constants  # late, as above
-    from huggingface_hub.errors import HfHubHTTPError
 
     if constants.HF_HUB_OFFLINE or hub.unreachable():
         return None
     try:
         return HfApi().dataset_info(repo, timeout=10).sha
-    except (OSError, ValueError, RuntimeError, HfHubHTTPError):  # fetching it says why
+    except (*hub.errors(), ValueError, RuntimeError):  # fetching it says why
         return None

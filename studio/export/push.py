@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from studio.base import hub
 from studio.errors import ExportError
 from studio.export import card, readme
 from studio.run import Run
@@ -44,13 +45,11 @@ def push(
             "Wait until it is finished, or resume it.",
             "run",
         )
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
     try:
         with tempfile.TemporaryDirectory() as scratch:
             _prepare(run, Path(scratch))
             return _upload(Path(scratch), repo, private, token, progress)
-    except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
+    except (*hub.errors(), ValueError) as error:
         text = f"The push to {repo} failed: {_reason(error, token)}"
         run.append("note", level="warning", text=text, hint="Push again: what has arrived is not sent twice.")
         hint = "The run is as it was. Push again: what has arrived is not sent twice."

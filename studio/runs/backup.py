@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from studio import queue
+from studio.base import hub
 from studio.errors import RunError
 from studio.home import home, subfolder
 from studio.run import Run, runs
@@ -24,7 +25,6 @@ from studio.runs import checkpoints
 
 TEXT_FILES = ("config.yaml", "events.jsonl", "log.txt", "changes.json", "label.json", "edited.json")
 FINGERPRINT_FILE = ".copied"  # in a run's folder: the fingerprint of its last copy
-ERRORS = (OSError, ValueError, RunError)  # the Hub's own errors are OSErrors
 
 
 def repository() -> str | None:
@@ -50,7 +50,7 @@ def ensure_copied(run: Run) -> bool:
         return False
     try:
         return copy(run) or _fingerprint(run) == _last_copied(run)
-    except ERRORS:
+    except (*hub.errors(), ValueError, RunError):
         return False
 
 
@@ -148,5 +148,5 @@ def watch() -> threading.Thread | None:
 def _log_errors(step: Any) -> None:
     try:
         step()
-    except ERRORS as error:  # the Hub is unreachable: retried in the next round
+    except (*hub.errors(), ValueError, RunError) as error:  # the Hub is unreachable: retried in the next round
         print(f"backup: {type(error).__name__}", file=sys.stderr, flush=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -99,8 +100,6 @@ except StudioError as error:
 
 def _fetch(endpoint: str, cache: Path, *arguments: str, **environment: str) -> str:
     """In a process of its own: huggingface_hub reads HF_ENDPOINT once, when it is imported."""
-    import os
-
     kept = {key: value for key, value in os.environ.items() if key != "HF_HUB_OFFLINE"}
     done = subprocess.run(
         [sys.executable, "-c", FETCH, *arguments],
@@ -112,6 +111,28 @@ def _fetch(endpoint: str, cache: Path, *arguments: str, **environment: str) -> s
     )
     assert done.returncode == 0, done.stderr[-1500:]
     return done.stdout
+
+
+def test_a_hub_without_an_answer_raises_what_is_caught() -> None:
+    """Its client's errors of the network are no OSErrors."""
+    code = """
+from huggingface_hub import HfApi
+from studio.base import hub
+try:
+    HfApi(token="hf_x").create_repo("someone/something")
+except hub.errors() as error:
+    print("CAUGHT", type(error).__name__)
+"""
+    environment = {key: value for key, value in os.environ.items() if key != "HF_HUB_OFFLINE"}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**environment, "HF_ENDPOINT": "http://127.0.0.1:9"},
+    )
+    assert done.stdout.startswith("CAUGHT"), done.stderr[-1500:]
 
 
 def test_hub(home: Path, tmp_path: Path, tiny_model: Path) -> None:
