@@ -33,14 +33,13 @@ class Change(BaseModel):
 
 
 class Estimate(BaseModel):
-    """Bytes and seconds. total is the expected peak as the device shows it; low and high its band; by_cause sums to
-    total.
+    """Bytes and seconds. Where several devices share the run, total and its parts are of one rank, by_rank lists all.
 
-    allocated: tensors alone, kernels' workspaces with them, as torch.cuda.max_memory_allocated counts. by_phase: the
-    peak of each moment. headroom: share of the free memory that `high` leaves (negative: lacks). checkpointing: as
-    settled. seconds is None where nothing is known of the data. Where several devices share the run (processes), total
-    and its parts are of one rank, by_rank lists all. context: bytes of total that torch's allocator does not reserve.
-    correction: what runs of this device said of estimates before this one.
+    total: the expected peak as the device shows it, low and high its band; by_cause sums to total. allocated: tensors
+    and kernels' workspaces, as torch.cuda.max_memory_allocated counts. by_phase: the peak of each phase. context: bytes
+    of total that torch's allocator does not reserve. correction: the factor from this device's finished runs. seconds:
+    None where nothing is known of the data. headroom: share of the free memory that `high` leaves, negative where it
+    does not fit.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -55,7 +54,7 @@ class Estimate(BaseModel):
     parameters: int
     checkpointing: bool
     processes: int = 1
-    optimizer: str = ""  # as settled
+    optimizer: str = ""  # as resolved
     sharding: str | None = None  # ddp or fsdp where several devices share the run
     by_rank: tuple[dict[str, Any], ...] = ()
     context: int = 0
@@ -80,7 +79,7 @@ class Estimate(BaseModel):
     explained: dict[str, str] = {}  # by cause, with these numbers
 
     def as_event(self) -> dict[str, Any]:
-        """For the diary, where the record finds it again (record.py)."""
+        """For the plan event, from which forecast/record.py reads it."""
         return {
             "total": self.total,
             "allocated": self.allocated,

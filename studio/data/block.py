@@ -13,11 +13,11 @@ ROWS_PER_BLOCK = 1000  # rows of a block where a file is not read by bytes
 
 @dataclass
 class Block:
-    """Rows in file order. lines: where each begins, from 1 (None: the file has no lines). bad: rows that are no data.
+    """Rows in file order.
 
-    bad: {index in rows: (kind, value, reason)}; such an entry of rows is None. done: bytes of the file read so far.
-    notes: what was mended or left out on the way, in sentences.
-    last: the last line that was looked at, blank ones too, where the file is read by lines.
+    lines: the line at which each row begins, from 1; None: the file has no lines. bad: {index in rows: (kind, value,
+    reason)} of rows that are no data, which are None. done: bytes of the file read so far. last: the last line read,
+    blank ones too, where the file is read by lines. notes: what was repaired or left out, in sentences.
     """
 
     rows: list[Any] = field(default_factory=list)
@@ -32,7 +32,7 @@ class Block:
         self.lines.append(line)  # type: ignore[union-attr]
 
     def first(self, count: int) -> Block:
-        """The first rows of it."""
+        """The block with its first `count` rows."""
         if len(self.rows) <= count:
             return self
         bad = {n: why for n, why in self.bad.items() if n < count}

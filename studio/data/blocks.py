@@ -205,7 +205,7 @@ def _json_rows(stream: JsonStream) -> Iterator[Block]:
 
 
 def _text(file: IO[bytes], name: str, container: Container) -> Iterator[Block]:
-    """Conversations where there are ChatML tags; else paragraphs, parted by blank lines; else a row a line."""
+    """A row is a conversation where there are ChatML tags; else a paragraph between blank lines; else a line."""
     head = file.peek(READ_BYTES) if hasattr(file, "peek") else b""  # type: ignore[attr-defined]
     if head.lstrip().startswith(b"<|im_start|>"):
         starts_conversation = _tagged
@@ -240,7 +240,7 @@ def _after_blank(paragraph: list[str], line: str) -> bool:
 
 
 def _tagged(paragraph: list[str], line: str) -> bool:
-    """A new conversation begins with a system turn, or with a question where the ones before began with one too."""
+    """Whether a conversation begins: with a system turn, or with a question where those before have no system turn."""
     if line.startswith("<|im_start|>system"):
         return True
     alone = not any(h.startswith("<|im_start|>system") for h in paragraph)

@@ -200,7 +200,7 @@ def normalized_hash(conversation: dict[str, Any]) -> int:
 
 
 def _extra_identity(conversation: dict[str, Any], turns: list[dict[str, Any]]) -> str:
-    """What else tells rows of the same text apart, as JSON: calls, the rejected answer, the label; "" for nothing."""
+    """What else distinguishes rows of the same text, as JSON: calls, the rejected answer, the label; "" for nothing."""
     parts = [called_functions(turns), *(conversation.get(name) for name in sorted(COMPARED))]
     return json.dumps(parts, sort_keys=True, default=str) if any(part or part is False for part in parts) else ""
 

@@ -20,7 +20,7 @@ def compression_of(head: bytes) -> str:
 
 
 def open_decompressed(path: Path, how: str) -> IO[bytes]:
-    """The file's bytes, unpacked. Reading raises one of BROKEN where it is damaged."""
+    """The file's bytes, unpacked. Reading a damaged file raises one of DECOMPRESSION_ERRORS."""
     if how == "gz":
         return gzip.open(path)  # type: ignore[return-value]
     if how == "bz2":

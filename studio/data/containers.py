@@ -173,7 +173,7 @@ def open_bytes(path: Path, container: Container) -> IO[bytes]:
 
 
 class _Recoded(io.RawIOBase):
-    """A file of another encoding, read as UTF-8, piece by piece."""
+    """A file of another encoding, read as UTF-8."""
 
     def __init__(self, file: IO[bytes], encoding: str):
         self.file, self.decoder, self.buffered = file, codecs.getincrementaldecoder(encoding)("replace"), b""

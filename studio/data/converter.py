@@ -1,4 +1,4 @@
-"""Converter: what turns a file's rows into conversations: a format, and the columns named by hand."""
+"""Converter: turns a file's rows into conversations, by a format and the columns named by hand."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from studio.data.mapping import normalized_mapping, renamer
 
 @lru_cache(maxsize=4096)
 def _plain(columns: tuple[str, ...]) -> bool:
-    """Is a row with these columns, if it holds neither lists nor objects, the format's as it stands?"""
+    """Whether a row with these columns, and without lists or objects, needs no rewriting for its format."""
     return kto.LABELS.isdisjoint(columns) and NESTED.isdisjoint(columns) and not possible(columns, texts=True)
 
 
@@ -26,7 +26,7 @@ class Converter:
         self.is_sft = form is not text and getattr(form, "STAGE", "sft") == "sft"
 
     def __call__(self, row: Any, report: ReportProblem) -> dict[str, Any] | None:
-        """The row's conversation, or None when it cannot be trained on, which has then been told."""
+        """The row's conversation; None, and reported, where it cannot be trained on."""
         if (
             type(row) is dict
             and self.rename is None

@@ -114,7 +114,7 @@ class Conversations(Sequence[Conversation]):
 
 @dataclass(frozen=True)
 class Selection:
-    """What is left after the user's decisions, and the record of what is not: {kind: [row numbers]}."""
+    """The conversations after the user's decisions, and the rows that were dropped: {kind: [row numbers]}."""
 
     conversations: Conversations
     dropped: dict[str, list[int]] = field(default_factory=dict)
@@ -126,12 +126,13 @@ class Selection:
 
 @dataclass(frozen=True)
 class Dataset:
-    """rows: how many stand in the source, usable or not; conversations: those that can be rendered at all.
+    """A read source.
 
-    problems: all of them, but of each kind at most KEPT_PER_KIND a part; by_kind: the numbers of all rows of a kind.
-    fingerprint: of the content and of how it was read. reason: why this format; unsure: why a second look is wise, or
-    "". unused: columns, and keys of turns, that nothing is made of. notes: what was mended, gathered or left out on the
-    way, in sentences. exact, endings: hashes per conversation (see chunk.py).
+    rows: number of its rows, usable or not. conversations: those that can be rendered. problems: of each kind at most
+    MAX_DETAILED_PER_KIND a part; by_kind: the numbers of all rows of a kind. fingerprint: of the content and of how it
+    was read. reason: why this format; unsure: why the user should check it, or "". unused: columns, and keys of turns,
+    that the format does not read. notes: what was repaired, grouped or left out, in sentences. exact, endings: hashes
+    of each conversation (chunk.py).
     """
 
     source: str

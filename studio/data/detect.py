@@ -1,4 +1,4 @@
-"""Which format a file's rows have, told from their content, with the reason."""
+"""The format of a file's rows, from their content, with the reason."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ CONFIDENT_SHARE = 0.9  # share of the rows that must look like the format
 
 @dataclass(frozen=True)
 class Detection:
-    """The format, and in words why it was taken; unsure: why a look at the columns is wise, else ""."""
+    """The format, and the reason in words. unsure: why the user should check the columns, or ""."""
 
     format: str
     reason: str
@@ -262,7 +262,7 @@ def match_ignoring_case(columns: list[str]) -> dict[str, str] | None:
 
 
 def columns_of(rows: list[Any]) -> list[str]:
-    """All column names of these rows, in the order in which they first stand there."""
+    """All column names of these rows, in the order in which they first occur."""
     return list(dict.fromkeys(str(key) for row in rows if isinstance(row, dict) for key in row))
 
 

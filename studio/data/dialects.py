@@ -54,7 +54,7 @@ def dialect_of(text: str, named: bool = False) -> Dialect | None:
 
 
 def above_header(rows: list[list[object]]) -> int:
-    """How many filled rows of a sheet stand above its header."""
+    """The number of filled rows above the header of a sheet."""
     texts = [["" if cell is None else str(cell) for cell in row] for row in rows]
     return _score([row for row in texts if any(row)][:SAMPLE_ROWS])[1]
 

@@ -146,9 +146,7 @@ def _unlikely_multibyte(runs: list[bytes]) -> str:
 
 
 def _misplaced_share(text: str) -> float:
-    """The share of foreign letters that stand as no language writes them: capitals inside a word, signs between
-    letters.
-    """
+    """The share of non-ASCII characters where no language has them: capitals inside a word, signs between letters."""
     return len(MISPLACED.findall(text)) / max(1, sum(char > "\x7f" for char in text))
 
 

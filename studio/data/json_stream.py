@@ -98,7 +98,7 @@ def object_noting_duplicates(pairs: list[tuple[str, Any]], duplicate_keys: dict[
 
 
 def duplicate_key_notes(duplicate_keys: dict[str, None]) -> list[str]:
-    """What is said of keys that stand twice."""
+    """Notes on keys that an object has twice."""
     return (
         [
             f"Some rows have a key more than once ({', '.join(list(duplicate_keys)[:5])}): the last value of each "

@@ -84,7 +84,7 @@ def normalized_mapping(mapping: dict[str, Any] | None) -> dict[str, Any] | None:
 
 
 def is_entry(mapping: dict[str, Any]) -> bool:
-    """Is it an entry of a dataset_info.json, and no mapping by hand?"""
+    """Whether it is an entry of a dataset_info.json, and no mapping by hand."""
     return any(
         isinstance(mapping.get(key), (dict, str))
         for key in ("columns", "formatting", "tags", "file_name", "hf_hub_url")
@@ -92,7 +92,7 @@ def is_entry(mapping: dict[str, Any]) -> bool:
 
 
 def limit_of(mapping: dict[str, Any] | None) -> int | None:
-    """How many rows an entry of dataset_info.json wants."""
+    """num_samples of an entry of dataset_info.json: the number of rows to read."""
     count = mapping.get("num_samples") if mapping and is_entry(mapping) else None
     if count is None:
         return None
@@ -102,7 +102,7 @@ def limit_of(mapping: dict[str, Any] | None) -> int | None:
 
 
 def notes_of(mapping: dict[str, Any] | None, files: list[Path]) -> list[str]:
-    """What of an entry of dataset_info.json was heeded otherwise than its words may be taken, in sentences."""
+    """Notes on what of an entry of dataset_info.json is not followed, or only in part."""
     if not mapping or not is_entry(mapping):
         return []
     notes, columns = [], mapping.get("columns") or {}

@@ -13,7 +13,7 @@ MAX_DEPTH = 4  # objects around the rows at most
 
 
 def rows_within(value: Any, depth: int = 0) -> list[Any] | None:
-    """The rows in an object, or None when it is a row, or it cannot be told which of its lists the rows are.
+    """The rows in an object; None where it is a row itself, or which of its lists holds the rows is ambiguous.
 
     {"version": 1, "data": [row, …]}, also deeper; {"data": {"columns": […], "data": [[cell, …], …]}}; columns as
     lists or, as pandas writes them, as {"0": cell, …}; {name: row, …}.
@@ -79,7 +79,7 @@ def _nested_object(value: dict[str, Any], depth: int) -> list[Any] | None:
 
 
 def expand_row(row: Any) -> list[Any] | None:
-    """The rows that stand in one row; None where it is one row.
+    """The rows that one row holds; None where it is a single row.
 
     A list of rows in a line; a row written as JSON in a text; one instruction with several instances (Self-Instruct).
     """
@@ -115,7 +115,7 @@ def _decoded(text: str) -> list[Any] | None:
 
 
 def _is_turn_or_pair(first: dict[str, Any]) -> bool:
-    """Is this object of a list a turn, or a question with its answer, and so the list a conversation?"""
+    """Whether an object of a list is a turn, or a question with its answer: then the list is a conversation."""
     if any(key in first for key in ROLE_KEYS):
         return True
     return (

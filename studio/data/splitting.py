@@ -21,7 +21,7 @@ class SourceSplit(NamedTuple):
 
 
 def num_held_out(rows: int, share: float, most: int | None = None) -> int:
-    """How many of these rows a share holds out: at least one and not all, at most `max_rows`."""
+    """How many of these rows a share holds out: at least one and not all, at most `most`."""
     num_held_out_rows = min(max(round(rows * share), 1), rows - 1) if share > 0 and rows > 1 else 0
     return num_held_out_rows if most is None else min(num_held_out_rows, max(1, most))
 
@@ -32,7 +32,7 @@ def split(
     """(train, eval). Stratified by length: of every run of neighbours in length one row goes to eval.
 
     Deterministic in rows, share and seed. Both have at least one row where there are two rows and share > 0.
-    max_rows: of eval.
+    most: rows of eval.
     """
     count = len(conversations)
     num_held_out_rows = num_held_out(count, share, most)

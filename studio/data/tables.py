@@ -100,7 +100,7 @@ def _column_names(cells: list[Any]) -> list[str]:
 
 
 def sheet_rows(path: Path, container: Container) -> Iterator[Block]:
-    """The rows of the first sheet of an Excel file that has any; other sheets are told."""
+    """The rows of the first sheet of an Excel file that has any; a note names the other sheets."""
     try:
         import openpyxl  # optional
     except ImportError:
@@ -138,7 +138,7 @@ def sheet_rows(path: Path, container: Container) -> Iterator[Block]:
 
 
 def _cell_notes(path: Path) -> list[str]:
-    """Of merged cells, and of formulas without a result, in sentences: their places are read as empty."""
+    """Notes on merged cells and on formulas without a result, which are read as empty."""
     merged = formulas = 0
     with zipfile.ZipFile(path) as book:
         for name in book.namelist():
@@ -211,7 +211,7 @@ def _block(pa: Any, batch: Any, done: int) -> Block:
 
 
 def _row_by_row(pa: Any, batch: Any, done: int) -> Block:
-    """Rows whose text is not UTF-8 are told apart from sound ones."""
+    """The batch as rows; those whose text is not UTF-8 are bad."""
     columns = [column.view(_bytes_type(pa, column.type)) for column in batch.columns]
     for column in columns:
         column.validate(full=True)

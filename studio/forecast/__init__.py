@@ -1,3 +1,1 @@
-"""What is told before a run starts besides its bytes: each `auto` settled, the time, advice, and what earlier runs
-teach.
-"""
+"""The forecast of a run beside its bytes: its time, remedies where it does not fit, corrections by earlier runs."""

@@ -1,1 +1,4 @@
-"""Bytes a training step needs: a mini autograd that counts memory instead of computing (see tape.py, then layer.py)."""
+"""Bytes a training step needs: an autograd that counts memory instead of computing.
+
+Read autograd_tape.py, then layer.py, step.py and peak.py.
+"""

@@ -1,4 +1,4 @@
-"""What lies around the tensors: the CUDA context and the allocator's gaps, or Python's own memory on a CPU."""
+"""Memory beside the tensors: the CUDA context and the allocator's gaps, or Python's own memory on a CPU."""
 
 from __future__ import annotations
 

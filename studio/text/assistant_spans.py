@@ -99,7 +99,7 @@ def prompt_tail(run: Run) -> str:
 
 
 def spans(run: Run, messages: list[Message], text: str, tail: str, ends: list[str]) -> list[tuple[int, int]] | None:
-    """[start, end) of every assistant turn in `text`, which is run(messages, False). None when it cannot be told."""
+    """[start, end) of every assistant turn in `text`, which is run(messages, False). None where it is not known."""
     answers = [n for n, message in enumerate(messages) if message["role"] == "assistant"]
     marks = _marks(run, messages, text) if answers else []
     if marks is None or len(marks) != len(answers):

@@ -1,10 +1,9 @@
-"""The data editor: a log of small operations on the rows of a file, applied as they are looked at, and written as a new
-file.
+"""The data editor: a log of small operations on the rows of a file, applied on access, and written as a new file.
 
-rows        the rows of the file as they stand there, each at hand by its number
+rows        random access to the raw rows of the file
 cells       the editable texts of a row, each with its path
 operations  what can be done: set, delete, add, replace, fix; each checked, each a pure function of a row
-fixes       what mends each kind of problem
+fixes       the fix for each kind of problem
 state       the rows after some operations
 scan        what a replacement or a fix would change, some rows at a time
 log         the operations on one file, kept in the home: undo, redo, revisions

@@ -75,7 +75,7 @@ class Edits:
         return self.state()
 
     def check_seen(self, state: State, revision: int | None) -> None:
-        """Raise StaleError where what stands is not what was seen."""
+        """Raise StaleError where the state is no longer at the revision that was shown."""
         if revision is not None and revision != state.revision:
             raise StaleError(
                 "These rows were changed in another tab or by another program since they were shown here; "

@@ -33,8 +33,7 @@ def save(edits: Edits, revision: int | None = None) -> dict[str, Any]:
 
 
 def write(dataset: Dataset, state: State, out: Path | None = None) -> dict[str, Any]:
-    """Write the rows as they stand to a new file; returns its record, with "file": the path. The file that was edited
-    stays as it is.
+    """Write the edited rows to a new file; returns its record, with "file": the path. The original is not changed.
 
     out: where; None: among the uploads, as NAME.edited.jsonl or with the next number.
     Raises DataError where there is nothing to save, no row would be left, or a file stands there.

@@ -85,7 +85,7 @@ class State:
         return row in self.base.broken and not written
 
     def counts(self) -> dict[str, int]:
-        """Counts of changes: cells; deleted, added, replaced and mended rows; replacements (matches)."""
+        """Counts of changes: cells; deleted, added, replaced and fixed rows; replacements (matches)."""
         counts: Counter[str] = Counter()
         cells = {(step.row, tuple(step.path)) for step in self.steps if isinstance(step, Set)}
         counts["cells"], counts["added"] = len(cells), len(self.added)

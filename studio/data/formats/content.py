@@ -16,9 +16,9 @@ Turn = dict[str, Any]
 
 
 def turns_from_parts(turn: Turn, key: str, report: ReportProblem, where: str) -> list[Turn] | None:
-    """The turns that a turn with a list of parts stands for; None, and reported, when it cannot be trained on.
+    """The turns of a turn with a list of parts; None, and reported, where it cannot be trained on.
 
-    Results of tools are turns of their own, before the words that stand beside them.
+    Results of tools are turns of their own, before the text beside them.
     """
     texts: list[str] = []
     thoughts: list[str] = []

@@ -1,4 +1,4 @@
-"""What a turn says of its own training: a flag for all of it, or ranges of its characters (axolotl's train_detail)."""
+"""Flags of a turn on its training: for all of it, or for ranges of its characters (axolotl's train_detail)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The turns before the last question, however a column `history` holds them."""
+"""The turns before the last question, from a column such as `history`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What formats that hold a list of turns have in common."""
+"""Messages: what all formats with a list of turns have in common."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HARD = frozenset({"unknown_role", "no_assistant"})  # no order of turns could sa
 
 
 def is_turn(turn: Any, known: bool = False) -> bool:
-    """Does it say who speaks, and what? known: and is the role one of those that are known?"""
+    """Whether an object has a role and a content. known: and the role is a known one."""
     if not isinstance(turn, dict):
         return False
     role = next((turn[k] for k in ROLE_KEYS if k in turn), None)
@@ -29,7 +29,7 @@ def is_turn(turn: Any, known: bool = False) -> bool:
 
 
 def role_of(name: Any) -> str | None:
-    """The role in our words: system, user, assistant or tool; None where it is none of the known spellings."""
+    """The canonical role: system, user, assistant or tool; None for an unknown spelling."""
     if isinstance(name, dict):  # an author, as in ChatGPT's export
         name = name.get("role")
     return ROLES.get(name) or ROLES.get(name.strip(" :\t\n").lower()) if isinstance(name, str) else None
@@ -77,7 +77,7 @@ def gather(row: Row, report: ReportProblem, role_key: str, content_key: str) -> 
 def turns_of(
     turns: list[Any], report: ReportProblem, name: str, role_key: str, content_key: str
 ) -> list[dict[str, Any]] | None:
-    """The turns as messages, each checked by itself."""
+    """The turns as messages; None, and reported, where one cannot be trained on."""
     if not turns:
         report("empty_field", name, turns)
         return None

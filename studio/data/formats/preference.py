@@ -47,7 +47,7 @@ def convert(row: Row, report: ReportProblem) -> dict[str, Any] | None:
 
 
 def prompt_turns(row: Row, report: ReportProblem) -> list[dict[str, Any]] | None:
-    """The turns before the answer; [] when they stand inside the answers."""
+    """The turns before the answer; [] where both answers begin with them."""
     name = named(COLUMNS, row, "prompt")
     if name is None:
         return []
