@@ -1,4 +1,4 @@
-"""Parts: a large JSON Lines file read by as many processes as there are processors (at most 8), each a part of it."""
+"""A large JSON Lines file, read by as many processes as there are processors (at most 8), each a part of it."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import os
 import pickle
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise, repeat
 from pathlib import Path
 from typing import Any
 
@@ -56,22 +57,21 @@ class ParallelReaders:
         self, format: str, mapping: dict[str, Any] | None, folder: Path, report: Callable[[int, int], None]
     ) -> list[Shard]:
         """The shards of all parts, in order; their Arrow files are in the folder. Raises DataError."""
-        count, shards = len(self.processes), [None] * len(self.processes)
+        count = len(self.processes)
         edges = [self.total * k // count for k in range(count + 1)]
-
-        def run(k: int) -> None:
-            job = {"path": str(self.path.resolve()), "start": edges[k], "stop": edges[k + 1]}
-            shards[k] = self._run(
-                k,
-                job | {"format": format, "mapping": mapping, "out": str(folder.resolve() / f"part-{k}.arrow")},
-                report,
-            )
-
-        threads = [threading.Thread(target=run, args=(k,)) for k in range(count)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        jobs = [
+            {
+                "path": str(self.path.resolve()),
+                "start": start,
+                "stop": stop,
+                "format": format,
+                "mapping": mapping,
+                "out": str(folder.resolve() / f"part-{k}.arrow"),
+            }
+            for k, (start, stop) in enumerate(pairwise(edges))
+        ]
+        with ThreadPoolExecutor(count) as threads:
+            shards = list(threads.map(self._run, range(count), jobs, repeat(report)))
         for shard in shards:
             if isinstance(shard, DataError):
                 raise shard

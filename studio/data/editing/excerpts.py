@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from itertools import islice
 from typing import Any
 
 from studio.data.editing.cells import cells
 from studio.data.editing.operations import TextMatch
 
+VISIBLE = {code: chr(0x2400 + code) for code in range(32) if chr(code) not in "\n\t"} | {0xFEFF: "⟨BOM⟩"}
 CONTEXT_CHARACTERS, MAX_MATCHES = 60, 4  # characters around a match, matches shown of a text
 
 
@@ -20,15 +22,9 @@ def match_excerpt(text: str, matches: list[TextMatch]) -> list[list[str]]:
         parts.append(["same", "…"])
     for match in matches[:MAX_MATCHES]:
         between = text[at : match.start]
-        parts.append(
-            [
-                "same",
-                between
-                if len(between) <= 2 * CONTEXT_CHARACTERS
-                else f"{between[:CONTEXT_CHARACTERS]} … {between[-CONTEXT_CHARACTERS:]}",
-            ]
-        )
-        parts += [["old", text[match.start : match.stop][:500]], ["new", match.text[:500]]]
+        if len(between) > 2 * CONTEXT_CHARACTERS:
+            between = f"{between[:CONTEXT_CHARACTERS]} … {between[-CONTEXT_CHARACTERS:]}"
+        parts += [["same", between], ["old", text[match.start : match.stop][:500]], ["new", match.text[:500]]]
         at = match.stop
     ellipsis = "…" if at + CONTEXT_CHARACTERS < len(text) else ""
     parts.append(["same", text[at : at + CONTEXT_CHARACTERS] + ellipsis])
@@ -60,8 +56,8 @@ def difference(before: Any, after: Any) -> dict[str, Any]:
 
 def _compared(old: str, new: str) -> list[list[str]]:
     """The texts with what they begin and end with alike as same."""
-    a = next((n for n, (x, y) in enumerate(zip(old, new)) if x != y), min(len(old), len(new)))
-    b = next((n for n, (x, y) in enumerate(zip(old[a:][::-1], new[a:][::-1])) if x != y), min(len(old), len(new)) - a)
+    a = len(os.path.commonprefix((old, new)))
+    b = len(os.path.commonprefix((old[a:][::-1], new[a:][::-1])))
     parts = [
         ["same", old[max(0, a - CONTEXT_CHARACTERS) : a]],
         ["old", visible(old[a : len(old) - b][:300])],
@@ -72,14 +68,5 @@ def _compared(old: str, new: str) -> list[list[str]]:
 
 
 def visible(text: str) -> str:
-    """The text with its invisible signs drawn."""
-    return "".join(
-        "␍"
-        if char == "\r"
-        else "⟨BOM⟩"
-        if char == "\ufeff"
-        else chr(0x2400 + ord(char))
-        if char < " " and char not in "\n\t"
-        else char
-        for char in text
-    )
+    """The text with signs in place of invisible characters."""
+    return text.translate(VISIBLE)

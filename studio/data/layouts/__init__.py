@@ -6,7 +6,7 @@ A layout rewrites a row into the columns that a format knows; everything after t
   TEXTS                 optional: True where a row of texts alone may be written this way
   ORDER                 the lower is asked first (default 50)
   NAME                  optional: its column that becomes `messages`, so that a problem names the column of the file
-  fits(row) -> bool     is the row (a dict) written this way?
+  match(row)            what rewrite needs to know (the columns it reads), falsy where the row is not written this way
   rewrite(row, report)  -> the row for the format, or None when it cannot be trained on; what is wrong is passed to
                            report(kind, field, value, reason)
 """
@@ -46,7 +46,7 @@ def layout_of(row: Row) -> ModuleType | None:
     if not modules:
         return None
     plain = dict(row) if isinstance(row, TrackedRow) else row  # what is only looked at is not used by that
-    return next((module for module in modules if module.fits(plain)), None)
+    return next((module for module in modules if module.match(plain)), None)
 
 
 def rewritten(row: Any, report: ReportProblem) -> Any:

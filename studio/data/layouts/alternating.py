@@ -12,18 +12,15 @@ NAMES = ("data", *(name for name in MESSAGE_COLUMNS if name != "turns"))
 KEYS = frozenset(NAMES)
 
 
-def _name(row: Row) -> str | None:
+def match(row: Row) -> str | None:
+    """The column that holds the conversation."""
     lists = ((n, row.get(n)) for n in NAMES)
     return next(
         (n for n, v in lists if isinstance(v, list) and len(v) > 1 and all(isinstance(t, str) for t in v)), None
     )
 
 
-def fits(row: Row) -> bool:
-    return _name(row) is not None
-
-
 def rewrite(row: Row, report: ReportProblem) -> Row | None:
-    name = _name(row)
+    name = match(row)
     turns = [{"role": ("user", "assistant")[n % 2], "content": content} for n, content in enumerate(row[name])]
     return without(row, name) | {"messages": turns}

@@ -15,7 +15,8 @@ NOT = frozenset(
 )
 
 
-def _name(row: Row) -> str | None:
+def match(row: Row) -> str | None:
+    """The column that holds the conversation."""
     if not NOT.isdisjoint(row):
         return None
     names = [
@@ -26,10 +27,6 @@ def _name(row: Row) -> str | None:
     return names[0] if len(names) == 1 else None
 
 
-def fits(row: Row) -> bool:
-    return _name(row) is not None
-
-
 def rewrite(row: Row, report: ReportProblem) -> Row | None:
-    name = _name(row)
+    name = match(row)
     return without(row, name) | {"messages": row[name]}

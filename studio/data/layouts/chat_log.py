@@ -20,42 +20,27 @@ def _body(value: Any) -> dict[str, Any]:
     return value["body"] if isinstance(value.get("body"), dict) else value
 
 
-def _answer(row: Row) -> tuple[str, Any] | None:
+def match(row: Row) -> tuple[str | None, str] | None:
+    """The columns of request and response; the request's is None where the row itself is the request."""
     for name in KEYS:
         choices = _body(row.get(name)).get("choices")
-        if (
-            isinstance(choices, list)
-            and choices
-            and isinstance(choices[0], dict)
-            and isinstance(choices[0].get("message"), dict)
-        ):
-            return name, choices
+        first = choices[0] if isinstance(choices, list) and choices else None
+        if isinstance(first, dict) and isinstance(first.get("message"), dict):
+            if isinstance(row.get("messages"), list):
+                return None, name
+            requests = (n for n in REQUESTS if isinstance(_body(row.get(n)).get("messages"), list))
+            return next(((request, name) for request in requests), None)
     return None
 
 
-def _asked(row: Row) -> tuple[str | None, dict[str, Any]]:
-    if isinstance(row.get("messages"), list):
-        return None, row
-    return next(
-        ((n, _body(row[n])) for n in REQUESTS if isinstance(_body(row.get(n)).get("messages"), list)), (None, {})
-    )
-
-
-def fits(row: Row) -> bool:
-    return _answer(row) is not None and bool(_asked(row)[1])
-
-
 def rewrite(row: Row, report: ReportProblem) -> Row | None:
-    name, choices = _answer(row)
+    request_name, name = match(row)
+    choices = _body(row[name])["choices"]
     if len(choices) > 1:
-        report(
-            "wrong_type",
-            f"{name}.choices",
-            choices,
-            f"There are {len(choices)} answers to one question; keep one of them.",
-        )
+        reason = f"There are {len(choices)} answers to one question; keep one of them."
+        report("wrong_type", f"{name}.choices", choices, reason)
         return None
-    request_name, request = _asked(row)
+    request = row if request_name is None else _body(row[request_name])
     rest = without(row, name, request_name, "messages", "tools")
     rewritten = rest | {"messages": [*request["messages"], choices[0]["message"]]}
     return rewritten | ({"tools": request["tools"]} if request.get("tools") else {})

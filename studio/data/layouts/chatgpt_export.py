@@ -12,7 +12,7 @@ NAME = "mapping"
 KEYS = frozenset(("mapping",))
 
 
-def fits(row: Row) -> bool:
+def match(row: Row) -> bool:
     tree = row.get("mapping")
     return isinstance(tree, dict) and bool(tree) and all(isinstance(n, dict) and "message" in n for n in tree.values())
 

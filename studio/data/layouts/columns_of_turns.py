@@ -11,7 +11,8 @@ TITLE = "turns as columns"
 KEYS = frozenset(MESSAGE_COLUMNS)
 
 
-def _name(row: Row) -> str | None:
+def match(row: Row) -> str | None:
+    """The column that holds the conversation."""
     return next((n for n in MESSAGE_COLUMNS if _is_table(row.get(n))), None)
 
 
@@ -21,11 +22,7 @@ def _is_table(value: Any) -> bool:
     return all(isinstance(v, list) for v in value.values()) and len({len(v) for v in value.values()}) == 1
 
 
-def fits(row: Row) -> bool:
-    return _name(row) is not None
-
-
 def rewrite(row: Row, report: ReportProblem) -> Row | None:
-    name = _name(row)
+    name = match(row)
     table = row[name]
     return row | {name: [dict(zip(table, cells, strict=True)) for cells in zip(*table.values(), strict=True)]}

@@ -6,7 +6,7 @@ from typing import Any
 
 from studio.data.formats import ReportProblem, Row
 from studio.data.formats.history import history_of
-from studio.data.formats.messages import MESSAGE_COLUMNS, is_turn, turns_of
+from studio.data.formats.messages import MESSAGE_COLUMNS, is_turn, list_column, turns_of
 from studio.data.tracked_row import without
 
 TITLE = "comparisons under other names"
@@ -21,43 +21,29 @@ KEYS = frozenset(REJECTED) | {"chosen"}
 ASKED = ("prompt", "question", "instruction", "query", "input")
 
 
-def _names(row: Row) -> tuple[str | None, str | None]:
+def match(row: Row) -> tuple[str, str] | None:
+    """The columns of the chosen and the rejected answer."""
     rejected_name = next((n for n in REJECTED if n in row), None)
     chosen_name = next((n for n in CHOSEN if n in row), None)
-    if (
-        chosen_name is None and rejected_name is not None
-    ):  # ms-swift's: the good answer stands where it stands without a bad one
-        chosen_name = next((n for n in ANSWERS if n in row), None) or next(
-            (n for n in MESSAGE_COLUMNS if isinstance(row.get(n), list)), None
-        )
-    return chosen_name, rejected_name
-
-
-def fits(row: Row) -> bool:
-    chosen_name, rejected_name = _names(row)
+    if chosen_name is None and rejected_name is not None:  # ms-swift's: the good answer is in its usual column
+        chosen_name = next((n for n in ANSWERS if n in row), None) or list_column(row)
     if chosen_name is None or rejected_name is None or not row[rejected_name]:
-        return False
+        return None
     inside = isinstance(row.get("input"), dict) and isinstance(row["input"].get("messages"), list)
-    return (
-        (chosen_name, rejected_name) != ("chosen", "rejected")
-        or inside
-        or bool(row.get("history"))
-        or _is_whole(row[chosen_name])
-    )
+    usual = (chosen_name, rejected_name) == ("chosen", "rejected") and not inside and not row.get("history")
+    return None if usual and not _is_whole(row[chosen_name]) else (chosen_name, rejected_name)
 
 
 def _is_whole(value: Any) -> bool:
-    """A conversation of several turns, or turns in parts."""
+    """Whether it is a conversation of several turns, or has turns in parts."""
     value = _inside(value)
-    return (
-        isinstance(value, list)
-        and all(map(is_turn, value))
-        and (len(value) > 1 or any(isinstance(t.get("content"), list) for t in value))
-    )
+    if not isinstance(value, list) or not all(map(is_turn, value)):
+        return False
+    return len(value) > 1 or any(isinstance(turn.get("content"), list) for turn in value)
 
 
 def rewrite(row: Row, report: ReportProblem) -> Row | None:
-    chosen_name, rejected_name = _names(row)
+    chosen_name, rejected_name = match(row)
     rest = without(row, chosen_name, rejected_name, "history")
     chosen, rejected = row[chosen_name], row[rejected_name]
     if chosen_name in MESSAGE_COLUMNS:  # the conversation ends with the good answer

@@ -14,7 +14,7 @@ KEYS = frozenset(("contents",))
 SYSTEM = ("systemInstruction", "system_instruction")
 
 
-def fits(row: Row) -> bool:
+def match(row: Row) -> bool:
     value = row.get("contents")
     return isinstance(value, list) and bool(value) and all(map(is_turn, value))
 

@@ -14,7 +14,7 @@ TURN = re.compile(r"(?:\A|\n\n)\s*(Human|Assistant|H|A): ?", re.DOTALL)
 ROLES = {"H": "user", "A": "assistant"}
 
 
-def fits(row: Row) -> bool:
+def match(row: Row) -> bool:
     return all(
         isinstance(row.get(n), str) and row[n].lstrip().startswith(("Human:", "H:")) for n in ("chosen", "rejected")
     )

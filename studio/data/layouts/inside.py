@@ -14,7 +14,8 @@ ANSWERS = frozenset(("response", "output", "chosen", "rejected", "preferred_outp
 ORDER = 60
 
 
-def _name(row: Row) -> str | None:
+def match(row: Row) -> str | None:
+    """The column that holds the conversation."""
     if any(isinstance(row.get(n), list) for n in MESSAGE_COLUMNS) or not ANSWERS.isdisjoint(row):
         return None
     names = [
@@ -26,10 +27,6 @@ def _name(row: Row) -> str | None:
     return names[0] if len(names) == 1 else None
 
 
-def fits(row: Row) -> bool:
-    return _name(row) is not None
-
-
 def rewrite(row: Row, report: ReportProblem) -> Row | None:
-    name = _name(row)
+    name = match(row)
     return without(row, name) | row[name]

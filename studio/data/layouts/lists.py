@@ -13,7 +13,8 @@ TITLE = "turns as lists of two"
 KEYS = frozenset(MESSAGE_COLUMNS)
 
 
-def _name(row: Row) -> str | None:
+def match(row: Row) -> str | None:
+    """The column that holds the conversation."""
     return next(
         (n for n in MESSAGE_COLUMNS if isinstance(row.get(n), list) and row[n] and all(map(_is_two, row[n]))), None
     )
@@ -23,12 +24,8 @@ def _is_two(turn: Any) -> bool:
     return isinstance(turn, (list, tuple)) and len(turn) == 2 and isinstance(turn[0], str)
 
 
-def fits(row: Row) -> bool:
-    return _name(row) is not None
-
-
 def rewrite(row: Row, report: ReportProblem) -> Row | None:
-    name, turns = _name(row), []
+    name, turns = match(row), []
     named = all(role_of(turn[0]) for turn in row[name])
     for n, turn in enumerate(row[name]):
         pair_turns = [{"role": turn[0], "content": turn[1]}] if named else pair_of(turn, (0, 1), report, f"{name}[{n}]")

@@ -14,7 +14,7 @@ KEYS = frozenset(MESSAGE_COLUMNS)
 ROLES = ("pretrain", "text", "plain")
 
 
-def _said(row: Row) -> tuple[str, Any] | None:
+def match(row: Row) -> tuple[str, Any] | None:
     """(the column, the text) of such a row."""
     for name in MESSAGE_COLUMNS:
         turns = row.get(name)
@@ -28,10 +28,6 @@ def _said(row: Row) -> tuple[str, Any] | None:
     return None
 
 
-def fits(row: Row) -> bool:
-    return _said(row) is not None
-
-
 def rewrite(row: Row, report: ReportProblem) -> Row | None:
-    name, text = _said(row)
+    name, text = match(row)
     return without(row, name) | {"text": text}

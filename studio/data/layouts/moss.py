@@ -16,7 +16,7 @@ MARKS = re.compile(r"^\s*<\|[\w ]+\|>:\s?|\s*<eo\w>\s*$")
 CALLS = ("Commands", "Tool Responses")
 
 
-def fits(row: Row) -> bool:
+def match(row: Row) -> bool:
     chat = row.get("chat")
     return (
         isinstance(chat, dict)

@@ -12,7 +12,8 @@ TITLE = "pairs of question and answer"
 KEYS = frozenset(MESSAGE_COLUMNS)
 
 
-def _name(row: Row) -> str | None:
+def match(row: Row) -> str | None:
+    """The column that holds the conversation."""
     return next(
         (n for n in MESSAGE_COLUMNS if isinstance(row.get(n), list) and row[n] and all(map(_is_pair, row[n][:8]))), None
     )
@@ -22,12 +23,8 @@ def _is_pair(turn: Any) -> bool:
     return isinstance(turn, dict) and any(asked in turn and answered in turn for asked, answered in PAIR_KEYS)
 
 
-def fits(row: Row) -> bool:
-    return _name(row) is not None
-
-
 def rewrite(row: Row, report: ReportProblem) -> Row | None:
-    name, turns = _name(row), []
+    name, turns = match(row), []
     for n, pair in enumerate(row[name]):
         keys = next(((q, a) for q, a in PAIR_KEYS if isinstance(pair, dict) and q in pair and a in pair), None)
         if keys is None:

@@ -18,7 +18,8 @@ def _is_turns(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(map(is_turn, value))
 
 
-def _names(row: Row) -> tuple[str, str] | None:
+def match(row: Row) -> tuple[str, str] | None:
+    """The columns of prompt and completion."""
     asked = next((n for n in PROMPTS if _is_turns(row.get(n))), None)
     answer = next((n for n in ANSWERS if n in row and n != asked), None)
     if asked is None or answer is None or "chosen" in row:
@@ -26,12 +27,8 @@ def _names(row: Row) -> tuple[str, str] | None:
     return asked, answer
 
 
-def fits(row: Row) -> bool:
-    return _names(row) is not None
-
-
 def rewrite(row: Row, report: ReportProblem) -> Row | None:
-    asked, answer = _names(row)
+    asked, answer = match(row)
     completion = row[answer]
     if isinstance(completion, str):
         completion = [{"role": "assistant", "content": completion}]
