@@ -207,17 +207,18 @@ def _json_rows(stream: JsonStream) -> Iterator[Block]:
 def _text(file: IO[bytes], name: str, container: Container) -> Iterator[Block]:
     """A row is a conversation where there are ChatML tags; else a paragraph between blank lines; else a line."""
     head = file.peek(READ_BYTES) if hasattr(file, "peek") else b""  # type: ignore[attr-defined]
-    if head.lstrip().startswith(b"<|im_start|>"):
-        starts_conversation = _tagged
-    elif b"\n\n" in head.replace(b"\r", b"").strip():
-        starts_conversation = _after_blank
-    else:
-        starts_conversation = _every_line
+    chatml = head.lstrip().startswith(b"<|im_start|>")
+    paragraphs = not chatml and b"\n\n" in head.replace(b"\r", b"").strip()
     block, paragraph, first_line = Block(), [], 1
     for number, raw in enumerate(file, 1):
         line = raw.decode("utf-8", errors="surrogateescape").rstrip("\r\n")
         block.done += len(raw)
-        if paragraph and starts_conversation(paragraph, line):
+        begins = True
+        if chatml:
+            begins = _begins_conversation(paragraph, line)
+        elif paragraphs and paragraph:
+            begins = bool(line.strip()) and not paragraph[-1].strip()
+        if paragraph and begins:
             block.add({"text": "\n".join(paragraph).strip("\n")}, first_line)
             paragraph = []
         if line.strip() or paragraph:
@@ -231,19 +232,10 @@ def _text(file: IO[bytes], name: str, container: Container) -> Iterator[Block]:
     yield block
 
 
-def _every_line(paragraph: list[str], line: str) -> bool:
-    return True
-
-
-def _after_blank(paragraph: list[str], line: str) -> bool:
-    return bool(line.strip()) and not paragraph[-1].strip()
-
-
-def _tagged(paragraph: list[str], line: str) -> bool:
+def _begins_conversation(paragraph: list[str], line: str) -> bool:
     """Whether a conversation begins: with a system turn, or with a question where those before have no system turn."""
     if line.startswith("<|im_start|>system"):
         return True
-    alone = not any(h.startswith("<|im_start|>system") for h in paragraph)
-    return (
-        alone and line.startswith("<|im_start|>user") and any(h.startswith("<|im_start|>assistant") for h in paragraph)
-    )
+    if not line.startswith("<|im_start|>user") or any(before.startswith("<|im_start|>system") for before in paragraph):
+        return False
+    return any(before.startswith("<|im_start|>assistant") for before in paragraph)

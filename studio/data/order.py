@@ -12,11 +12,6 @@ Decision = Literal["drop", "keep", "stop"]
 ADVANCED: dict[str, Any] = {"advanced": True}
 
 
-def _tokens(texts: tuple[str, ...]) -> tuple[str, ...]:
-    new_tokens.check(texts)
-    return texts
-
-
 class Source(BaseModel):
     """One of several data sets that are mixed."""
 
@@ -84,7 +79,7 @@ class DataOrder(BaseModel):
         description="How a conversation becomes text; auto takes the model's own if it has one, else one whose "
         "marks are tokens of the model.",
     )
-    new_tokens: Annotated[tuple[str, ...], AfterValidator(_tokens)] = Field(
+    new_tokens: Annotated[tuple[str, ...], AfterValidator(lambda texts: new_tokens.check(texts) or texts)] = Field(
         (),
         max_length=1000,
         title="New tokens",

@@ -43,7 +43,9 @@ def build() -> Build | None:
         text = Path(spec.origin).with_name("version.py").read_text() if spec and spec.origin else ""
     except (ImportError, ValueError, OSError):
         return None
-    values = {name: value for name in ("__version__", "cuda", "hip", "xpu") if (value := _value(text, name))}
+    # cuda: Optional[str] = '12.8'
+    assignment = r"""^(__version__|cuda|hip|xpu)\s*(?::[^=]+)?=\s*['"]([^'"]+)['"]"""
+    values = dict(re.findall(assignment, text, re.M))
     return Build(values.pop("__version__"), **values) if "__version__" in values else None
 
 
@@ -55,9 +57,3 @@ def install(index: str) -> str:
     installed, pip = build(), f"{shlex.quote(sys.executable)} -m pip"
     version = f"=={installed.version.partition('+')[0]}" if installed else ""
     return f"{pip} uninstall -y torch && {pip} install torch{version} --index-url {WHEELS}/{index}"
-
-
-def _value(text: str, name: str) -> str | None:
-    """cuda: Optional[str] = '12.8' -> 12.8; None -> None."""
-    match = re.search(rf"""^{name}\s*(?::[^=]+)?=\s*['"]([^'"]+)['"]""", text, re.M)
-    return match[1] if match else None

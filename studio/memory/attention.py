@@ -58,15 +58,11 @@ def rotate(ops: Operations, value: FakeTensor, layer: Layer) -> FakeTensor:
     itemsize = max(wide.itemsize, ops.loop.hidden_itemsize)
     cos_part = tape.op(numel, itemsize, [wide], reads=True)
     half = tape.op(numel // 2, wide.itemsize, [wide])
-    rotated = tape.op(numel, wide.itemsize, [wide])
-    tape.delete(half)
-    sin_part = tape.op(numel, itemsize, [rotated], reads=True)
-    tape.delete(rotated)
-    result = ops.add(cos_part, sin_part)
-    tape.delete(cos_part, sin_part, wide)
+    rotated = tape.op(numel, wide.itemsize, [wide], deletes=[half])
+    sin_part = tape.op(numel, itemsize, [rotated], reads=True, deletes=[rotated])
+    result = ops.add(cos_part, sin_part, [cos_part, sin_part, wide])
     if traits.rotary < 1:
-        part, result = result, tape.op(value.numel, max(itemsize, value.itemsize), [result, value])
-        tape.delete(part)
+        result = tape.op(value.numel, max(itemsize, value.itemsize), [result, value], deletes=[result])
     if traits.float32_norms:
         result = ops.convert(result, value.itemsize)
     tape.delete(value)
@@ -98,9 +94,8 @@ def attend(
     else:
         mixed = kernel(ops, query, key, value, mask)
         if loop.attention == "packed" and loop.repeats_kv:  # no kernel for all rows: each by itself, then concatenated
-            part, whole = mixed, ops.copy(mixed)
-            mixed = ops.copy(whole)
-            tape.delete(part, whole)
+            whole = ops.copy(mixed)
+            mixed = ops.copy(whole, [mixed, whole])
     tape.delete(query, key, value)
     return mixed
 
@@ -113,17 +108,14 @@ def eager(ops: Operations) -> bool:
 def lengthened(ops: Operations, value: FakeTensor, prefix: int) -> FakeTensor:
     """torch.cat of a prefix (or an empty cache) and the layer's own keys or values. Deletes value."""
     numel = ops.loop.batch * prefix * ops.architecture.kv_size
-    result = ops.tape.op(value.numel + numel, value.itemsize, [value], weights=numel * value.itemsize)
-    ops.tape.delete(value)
-    return result
+    weights = numel * value.itemsize
+    return ops.tape.op(value.numel + numel, value.itemsize, [value], weights=weights, deletes=[value])
 
 
 def expanded(ops: Operations, value: FakeTensor) -> FakeTensor:
     """repeat_kv: shared heads copied to all heads. Deletes value."""
     groups = ops.architecture.q_size // ops.architecture.kv_size
-    result = ops.tape.op(value.numel * groups, value.itemsize, [value])
-    ops.tape.delete(value)
-    return result
+    return ops.tape.op(value.numel * groups, value.itemsize, [value], deletes=[value])
 
 
 def kernel(
@@ -141,9 +133,15 @@ def kernel(
         bias = tape.new(mask.numel, query.itemsize)
         saves.append(bias)
     scratch = log_sum.nbytes + (query.numel * 4 if loop.device == "cuda" else 0)  # row sums; dq gathered in float32
-    result = tape.op(query.numel, query.itemsize, [query, key, value], saves, saves_result=True, back_scratch=scratch)
-    tape.delete(log_sum, bias)
-    return result
+    return tape.op(
+        query.numel,
+        query.itemsize,
+        [query, key, value],
+        saves,
+        saves_result=True,
+        back_scratch=scratch,
+        deletes=[log_sum, bias],
+    )
 
 
 def row_scores(ops: Operations, query: FakeTensor, key: FakeTensor, value: FakeTensor) -> FakeTensor:
@@ -156,12 +154,9 @@ def row_scores(ops: Operations, query: FakeTensor, key: FakeTensor, value: FakeT
     softmax = tape.op(size, query.itemsize, [raw], saves_result=True)
     softmax = ops.dropped(softmax, ops.architecture.traits.attention_dropout)
     tape.delete(raw)
-    part = tape.op(query.numel, query.itemsize, [softmax, value], [softmax, value])
-    tape.delete(softmax, scaled)
+    part = tape.op(query.numel, query.itemsize, [softmax, value], [softmax, value], deletes=[softmax, scaled])
     whole = ops.copy(part)
-    flat = ops.copy(whole)
-    tape.delete(part, whole)
-    return flat
+    return ops.copy(whole, [part, whole])
 
 
 def scores(
@@ -177,18 +172,14 @@ def scores(
     if traits.softcap:
         saves_results += [False, True, False]  # division, tanh, multiplication
     for saved in saves_results:
-        before, scaled = scaled, tape.op(size, scaled.itemsize, [scaled], saves_result=saved)
-        tape.delete(before)
-    masked = tape.op(size, max(scaled.itemsize, mask.itemsize if mask else 0), [scaled], alias=True)
-    tape.delete(scaled)
+        scaled = tape.op(size, scaled.itemsize, [scaled], saves_result=saved, deletes=[scaled])
+    itemsize = max(scaled.itemsize, mask.itemsize if mask else 0)
+    masked = tape.op(size, itemsize, [scaled], alias=True, deletes=[scaled])
     # CUDA's softmax widens fp16 on its way, bf16 in a copy; its backward forms grad · softmax
     wide = tape.view(masked) if loop.fp16 and loop.device == "cuda" else ops.cast(masked, 4)
-    softmax = tape.op(size, 4, [wide], saves_result=True, back_scratch=size * 4 if loop.device == "cuda" else 0)
-    tape.delete(wide, masked)
+    scratch = size * 4 if loop.device == "cuda" else 0
+    softmax = tape.op(size, 4, [wide], saves_result=True, back_scratch=scratch, deletes=[wide, masked])
     narrow = ops.dropped(ops.cast(softmax, query.itemsize), traits.attention_dropout)
     tape.delete(softmax)
-    result = tape.op(query.numel, query.itemsize, [narrow, value], [narrow, value])
-    tape.delete(narrow)
-    flat = ops.copy(result)
-    tape.delete(result)
-    return flat
+    result = tape.op(query.numel, query.itemsize, [narrow, value], [narrow, value], deletes=[narrow])
+    return ops.copy(result, [result])

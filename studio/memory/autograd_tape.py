@@ -151,12 +151,13 @@ class Tape:
         alias: bool = False,
         saves_result: bool = False,
         reads: bool = False,
+        deletes: Sequence[FakeTensor | None] = (),
     ) -> FakeTensor:
         """An operation's result, a new tensor.
 
         saves, saves_result: what its backward reads; reads: it reads a frozen weight. scratch, back_scratch: bytes
         needed meanwhile. weights: bytes of the gradients of trained weights that its backward makes. Gradients are as
-        large as the parents; with alias they are passed on as they are.
+        large as the parents; with alias they are passed on as they are. deletes: names that are deleted afterwards.
         """
         edges = []
         for parent in parents:
@@ -170,10 +171,12 @@ class Tape:
         self.allocate_briefly(scratch, "workspace")
         if saving and saves_result:
             self._count_read()
-        if not edges and not weights:
-            return FakeTensor(result, numel, itemsize, None)
-        saved = [tensor.storage for tensor in saves] + ([result] if saves_result else [])
-        return FakeTensor(result, numel, itemsize, self.node(edges, saved, back_scratch, weights, reads=saving))
+        grad_fn = None
+        if edges or weights:
+            saved = [tensor.storage for tensor in saves] + ([result] if saves_result else [])
+            grad_fn = self.node(edges, saved, back_scratch, weights, reads=saving)
+        self.delete(*deletes)
+        return FakeTensor(result, numel, itemsize, grad_fn)
 
     def _count_read(self) -> None:
         """A recomputation ends at the last operation that saves something (torch.utils.checkpoint's early stop)."""

@@ -75,9 +75,7 @@ def fused(ops: Operations, final: FakeTensor) -> FakeTensor:
     hidden_grad = tape.new(final.numel, itemsize, "logits")
     tape.allocate_briefly(rows * architecture.vocab_size * (itemsize + 4), "logits")
     weights = architecture.embedding_numel * ops.footprint.trained_itemsize if ops.trains_head else 0
-    loss = tape.op(1, 4, [shifted], [hidden_grad], weights=weights)
-    tape.delete(shifted, hidden_grad)
-    return loss
+    return tape.op(1, 4, [shifted], [hidden_grad], weights=weights, deletes=[shifted, hidden_grad])
 
 
 def full(ops: Operations, final: FakeTensor) -> FakeTensor:
@@ -127,9 +125,7 @@ def _cross_entropy(ops: Operations, wide: FakeTensor) -> FakeTensor:
         )
     else:
         widened = ops.cast(part, itemsize)
-        softmax = tape.op(wide.numel, itemsize, [widened], saves_result=True, cause="logits")
-        tape.delete(widened)
-        loss = tape.op(1, 4, [softmax], cause="logits")
-        tape.delete(softmax)
+        softmax = tape.op(wide.numel, itemsize, [widened], saves_result=True, cause="logits", deletes=[widened])
+        loss = tape.op(1, 4, [softmax], cause="logits", deletes=[softmax])
     tape.delete(part)
     return loss

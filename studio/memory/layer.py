@@ -40,12 +40,9 @@ def sublayer(
         before, output = output, ops.norm(output, hidden_size, trained)
         tape.delete(before)
     if traits.scaled_residual:
-        before, output = output, tape.op(output.numel, output.itemsize, [output])
-        tape.delete(before)
+        output = tape.op(output.numel, output.itemsize, [output], deletes=[output])
     output = ops.dropped(output, traits.dropout)
-    result = ops.add(residual, output)
-    tape.delete(output)
-    return result
+    return ops.add(residual, output, [output])
 
 
 def parallel_layer(ops: Operations, layer: Layer, residual: FakeTensor, mask: FakeTensor | None) -> FakeTensor:
@@ -59,11 +56,8 @@ def parallel_layer(ops: Operations, layer: Layer, residual: FakeTensor, mask: Fa
         normed = ops.norm(residual, hidden_size, trained)
     mlp_output = ops.dropped(mlp(ops, layer, normed), traits.dropout)
     tape.delete(normed)
-    both = ops.add(attn_output, mlp_output)
-    tape.delete(attn_output, mlp_output)
-    result = ops.add(both, residual)
-    tape.delete(both)
-    return result
+    both = ops.add(attn_output, mlp_output, [attn_output, mlp_output])
+    return ops.add(both, residual, [both])
 
 
 def mlp(ops: Operations, layer: Layer, hidden_states: FakeTensor) -> FakeTensor:
@@ -77,9 +71,7 @@ def mlp(ops: Operations, layer: Layer, hidden_states: FakeTensor) -> FakeTensor:
         return routed
     shared = dense_mlp(ops, layer, hidden_states)
     weighted = ops.tape.op(shared.numel, shared.itemsize, [shared], [shared])
-    result = ops.add(routed, weighted)
-    ops.tape.delete(routed, shared, weighted)
-    return result
+    return ops.add(routed, weighted, [routed, shared, weighted])
 
 
 def dense_mlp(ops: Operations, layer: Layer, hidden_states: FakeTensor) -> FakeTensor:
@@ -112,18 +104,13 @@ def experts(ops: Operations, layer: Layer, hidden_states: FakeTensor) -> FakeTen
     product = multiplied(ops, activation(ops, gate), up)
     down = base_linear(ops, product, Linear("", inner, hidden_size, False, "down_proj"))
     tape.delete(product)
-    weighted = tape.op(tokens * hidden_size, down.itemsize, [down], [down])
-    tape.delete(down)
-    result = tape.op(hidden_states.numel, weighted.itemsize, [weighted])
-    tape.delete(weighted)
-    return result
+    weighted = tape.op(tokens * hidden_size, down.itemsize, [down], [down], deletes=[down])
+    return tape.op(hidden_states.numel, weighted.itemsize, [weighted], deletes=[weighted])
 
 
 def multiplied(ops: Operations, left: FakeTensor, right: FakeTensor) -> FakeTensor:
     """left · right; backward reads both factors. Deletes both."""
-    product = ops.tape.op(right.numel, right.itemsize, [left, right], [left, right])
-    ops.tape.delete(left, right)
-    return product
+    return ops.tape.op(right.numel, right.itemsize, [left, right], [left, right], deletes=[left, right])
 
 
 def activation(ops: Operations, x: FakeTensor) -> FakeTensor:
@@ -136,10 +123,8 @@ def activation(ops: Operations, x: FakeTensor) -> FakeTensor:
         result = gelu_new(ops, x, name == "gelu_fast")
     elif name == "quick_gelu":  # x · sigmoid(1.702·x)
         scaled = tape.op(x.numel, x.itemsize, [x])
-        sigmoid = tape.op(x.numel, x.itemsize, [scaled], saves_result=True)
-        tape.delete(scaled)
-        result = tape.op(x.numel, x.itemsize, [x, sigmoid], [x, sigmoid])
-        tape.delete(sigmoid)
+        sigmoid = tape.op(x.numel, x.itemsize, [scaled], saves_result=True, deletes=[scaled])
+        result = tape.op(x.numel, x.itemsize, [x, sigmoid], [x, sigmoid], deletes=[sigmoid])
     elif name.startswith("relu"):
         result = tape.op(x.numel, x.itemsize, [x], saves_result=True)
     else:
@@ -156,26 +141,18 @@ def gelu_new(ops: Operations, x: FakeTensor, fast: bool) -> FakeTensor:
     tape, numel = ops.tape, x.numel
 
     def then(before: FakeTensor, *saves: FakeTensor, saves_result: bool = False) -> FakeTensor:
-        result = tape.op(numel, before.itemsize, [before], saves, saves_result=saves_result)
-        tape.delete(before)
-        return result
+        return tape.op(numel, before.itemsize, [before], saves, saves_result=saves_result, deletes=[before])
 
     half = tape.op(numel, x.itemsize, [x])  # 0.5·x
     if fast:  # x·√(2/π) · (1 + 0.044715·x·x)
         scaled = tape.op(numel, x.itemsize, [x])
         small = tape.op(numel, x.itemsize, [x])
-        square = tape.op(numel, x.itemsize, [small, x], [small, x])
-        tape.delete(small)
+        square = tape.op(numel, x.itemsize, [small, x], [small, x], deletes=[small])
         factor = then(square)
-        inner = tape.op(numel, x.itemsize, [scaled, factor], [scaled, factor])
-        tape.delete(scaled, factor)
+        inner = tape.op(numel, x.itemsize, [scaled, factor], [scaled, factor], deletes=[scaled, factor])
     else:
         wide = ops.cast(x, 4) if ops.loop.autocast_itemsize and ops.loop.device == "cuda" else tape.view(x)
         cube = then(then(wide, wide))  # 0.044715·x³
-        total = ops.add(cube, x)
-        tape.delete(cube)
-        inner = then(total)
+        inner = then(ops.add(cube, x, [cube]))
     tanh = then(then(inner, saves_result=True))
-    result = tape.op(numel, max(half.itemsize, tanh.itemsize), [half, tanh], [half, tanh])
-    tape.delete(half, tanh)
-    return result
+    return tape.op(numel, max(half.itemsize, tanh.itemsize), [half, tanh], [half, tanh], deletes=[half, tanh])

@@ -42,8 +42,9 @@ def base_linear(ops: Operations, x: FakeTensor, module: Linear) -> FakeTensor:
     unpacked = module.in_features * module.out_features * 2 if footprint.quantized else 0
     numel = x.numel // module.in_features * module.out_features
     x_cast = ops.cast(x, itemsize)
-    result = tape.op(numel, itemsize, [x_cast], scratch=unpacked, back_scratch=unpacked, reads=not unpacked)
-    tape.delete(x_cast)
+    result = tape.op(
+        numel, itemsize, [x_cast], scratch=unpacked, back_scratch=unpacked, reads=not unpacked, deletes=[x_cast]
+    )
     if footprint.quantized and not loop.autocast_itemsize:  # bitsandbytes gives back the type it was given
         return ops.convert(result, x.itemsize)
     return result
@@ -53,8 +54,7 @@ def low_rank(ops: Operations, x: FakeTensor, result: FakeTensor, module: Linear,
     """result + B(A(dropout(x))) · scaling, as peft's lora.Linear writes it. Deletes result."""
     tape, loop, footprint, itemsize = ops.tape, ops.loop, ops.footprint, ops.footprint.trained_itemsize
     if footprint.quantized:  # peft clones what bitsandbytes gives
-        before, result = result, ops.copy(result)
-        tape.delete(before)
+        result = ops.copy(result, [result])
     # peft asks for CUDA's autocast only
     autocast = loop.fused_adapters and not footprint.decomposed or footprint.quantized and loop.device == "cuda"
     x_cast = tape.view(x) if autocast and loop.autocast_itemsize else ops.cast(x, itemsize)
@@ -68,14 +68,11 @@ def low_rank(ops: Operations, x: FakeTensor, result: FakeTensor, module: Linear,
         tape.delete(masked)
     outer = ops.trained_linear(inner, rank, module.out_features, itemsize)
     tape.delete(inner)
-    change = tape.op(outer.numel, outer.itemsize, [outer])
-    tape.delete(outer)
+    change = tape.op(outer.numel, outer.itemsize, [outer], deletes=[outer])
     if footprint.quantized:
         change = ops.convert(change, result.itemsize)
-    total = ops.add(result, change)
-    tape.delete(change)
-    final = ops.convert(total, result.itemsize)
-    tape.delete(result, x_cast)
+    final = ops.add_to(result, change)
+    tape.delete(x_cast)
     return final
 
 
@@ -127,15 +124,8 @@ def decomposed(ops: Operations, result: FakeTensor, x: FakeTensor, module: Linea
         back_scratch=base.numel * itemsize,
     )
     product = tape.op(outer.numel, max(itemsize, outer.itemsize), [outer], [outer], back_scratch=outer.numel * itemsize)
-    scaled_product = tape.op(product.numel, product.itemsize, [product])
-    tape.delete(base, outer, product)
-    change = ops.add(own, scaled_product)
-    tape.delete(own, scaled_product)
-    total = ops.add(result, change)
-    tape.delete(change)
-    final = ops.convert(total, result.itemsize)
-    tape.delete(result)
-    return final
+    scaled_product = tape.op(product.numel, product.itemsize, [product], deletes=[base, outer, product])
+    return ops.add_to(result, ops.add(own, scaled_product, [own, scaled_product]))
 
 
 def base_again(ops: Operations, masked: FakeTensor, module: Linear, itemsize: int) -> FakeTensor:
@@ -145,9 +135,9 @@ def base_again(ops: Operations, masked: FakeTensor, module: Linear, itemsize: in
     weight = FakeTensor(tape.allocate(square * itemsize if copied else 0, "activations"), square, itemsize, None)
     narrow = ops.cast(masked, itemsize)
     numel = masked.numel // module.in_features * module.out_features
-    base = tape.op(numel, itemsize, [narrow], [weight], scratch=square * masked.itemsize if copied else 0)
-    tape.delete(weight, narrow)
-    return base
+    return tape.op(
+        numel, itemsize, [narrow], [weight], scratch=square * masked.itemsize if copied else 0, deletes=[weight, narrow]
+    )
 
 
 def scaled(ops: Operations, x: FakeTensor, width: int) -> FakeTensor:
@@ -170,12 +160,7 @@ def bottleneck(ops: Operations, hidden_states: FakeTensor, width: int, inner_wid
     x_cast = ops.cast(hidden_states, itemsize)
     down = ops.trained_linear(x_cast, width, inner_width, itemsize, bias=True)
     tape.delete(x_cast)
-    active = tape.op(down.numel, down.itemsize, [down], [down])
-    tape.delete(down)
+    active = tape.op(down.numel, down.itemsize, [down], [down], deletes=[down])
     up = ops.trained_linear(active, inner_width, width, itemsize, bias=True)
     tape.delete(active)
-    total = ops.add(hidden_states, up)
-    tape.delete(up)
-    result = ops.convert(total, hidden_states.itemsize)
-    tape.delete(hidden_states)
-    return result
+    return ops.add_to(hidden_states, up)

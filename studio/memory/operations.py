@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from studio.footprint import Footprint
 from studio.memory.architecture import LAYER, Architecture, Layer
 from studio.memory.autograd_tape import FakeTensor, Storage, Tape
@@ -41,11 +43,18 @@ class Operations:
         self.tape.delete(value)
         return result
 
-    def add(self, left: FakeTensor, right: FakeTensor) -> FakeTensor:
-        return self.tape.op(max(left.numel, right.numel), max(left.itemsize, right.itemsize), [left, right], alias=True)
+    def add(self, left: FakeTensor, right: FakeTensor, deletes: Sequence[FakeTensor] = ()) -> FakeTensor:
+        numel, itemsize = max(left.numel, right.numel), max(left.itemsize, right.itemsize)
+        return self.tape.op(numel, itemsize, [left, right], alias=True, deletes=deletes)
 
-    def copy(self, value: FakeTensor) -> FakeTensor:
-        return self.tape.op(value.numel, value.itemsize, [value], alias=True)
+    def add_to(self, left: FakeTensor, right: FakeTensor) -> FakeTensor:
+        """left + right in left's type. Deletes both."""
+        total = self.convert(self.add(left, right, [right]), left.itemsize)
+        self.tape.delete(left)
+        return total
+
+    def copy(self, value: FakeTensor, deletes: Sequence[FakeTensor] = ()) -> FakeTensor:
+        return self.tape.op(value.numel, value.itemsize, [value], alias=True, deletes=deletes)
 
     def trained_linear(
         self, x: FakeTensor, in_features: int, out_features: int, itemsize: int, bias: bool = False
@@ -74,9 +83,7 @@ class Operations:
     def dropout(self, value: FakeTensor) -> FakeTensor:
         """CUDA keeps a mask of one byte an element; the CPU keeps the noise in the value's own type."""
         mask = self.tape.new(value.numel, 1 if self.loop.device == "cuda" else value.itemsize)
-        result = self.tape.op(value.numel, value.itemsize, [value], [mask])
-        self.tape.delete(mask)
-        return result
+        return self.tape.op(value.numel, value.itemsize, [value], [mask], deletes=[mask])
 
     def dropped(self, value: FakeTensor, rate: float) -> FakeTensor:
         """The model's own dropout while it trains. Deletes value."""
@@ -112,9 +119,9 @@ class Operations:
         """A norm in one kernel, which keeps its input and `row` bytes a row."""
         statistics = self.tape.new(value.numel // width, row)
         weights = 2 * width * self.footprint.trained_itemsize if trained else 0
-        result = self.tape.op(value.numel, value.itemsize, [value], [value, statistics], weights=weights)
-        self.tape.delete(statistics)
-        return result
+        return self.tape.op(
+            value.numel, value.itemsize, [value], [value, statistics], weights=weights, deletes=[statistics]
+        )
 
     def rms_norm(self, value: FakeTensor, width: int, trained: bool) -> FakeTensor:
         """value / √(mean(value²) + ε) · weight, each operation by itself."""
@@ -122,12 +129,9 @@ class Operations:
         float32_weight = self.architecture.traits.float32_norm_weight
         wide = self.cast(value, 4)
         square = tape.op(size, 4, [wide], [wide], back_scratch=size * 4)
-        mean = tape.op(rows, 4, [square])
-        tape.delete(square)
-        root = tape.op(rows, 4, [mean], saves_result=True)
-        tape.delete(mean)
-        product = tape.op(size, 4, [wide, root], [wide, root], back_scratch=size * 4)
-        tape.delete(wide, root)
+        mean = tape.op(rows, 4, [square], deletes=[square])
+        root = tape.op(rows, 4, [mean], saves_result=True, deletes=[mean])
+        product = tape.op(size, 4, [wide, root], [wide, root], back_scratch=size * 4, deletes=[wide, root])
         narrow = product if float32_weight else self.convert(product, value.itemsize)
         itemsize = self.footprint.trained_itemsize if trained else self.loop.weight_itemsize
         if float32_weight or self.loop.kbit:
