@@ -114,16 +114,15 @@ def estimate(
     """
     statistics, facts = RowStatistics.of(rows), grown(facts, config)
     expected = peak(facts, config, device, statistics, correction)
-    step, loop, causes, disk = expected.step, expected.loop, expected.by_cause(), on_disk(facts, config)
-    total = sum(causes.values())
+    loop, causes, disk = expected.loop, expected.by_cause(), on_disk(facts, config)
     result = Estimate(
-        total=total,
+        total=sum(causes.values()),
         low=expected.low,
         high=expected.high,
-        allocated=step.peak + expected.overhead.workspace,
+        allocated=expected.step.peak + expected.overhead.workspace,
         by_cause=causes,
         by_phase=expected.by_phase(),
-        peak_phase=step.peak_phase,
+        peak_phase=expected.step.peak_phase,
         trainable=trained(ByIdentity((facts,)), config.method)[2],
         parameters=facts.parameters,
         checkpointing=loop.checkpointing,

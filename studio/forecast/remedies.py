@@ -68,15 +68,15 @@ def remedies(
         )
     if training.loss == "full":
         yield Remedy({"training": {"loss": "chunked"}}, "Compute the loss in chunks.", "next to nothing")
+    if training.optimizer == "auto":
+        change: dict[str, Any] = {"training": {"optimizer": "adamw_8bit"}}
+        yield Remedy(change, "Keep the optimizer's states in 8 bits.", "next to nothing", resumes=False)
     if can_checkpoint and training.batch_size > 1:
         yield Remedy(
             {"training": {"checkpointing": True, "batch_size": 1, "accumulation": effective_batch}},
             f"Gradient checkpointing on, and batch size 1 with accumulation {effective_batch}.",
             "a third slower or more",
         )
-    if training.optimizer == "auto":
-        change: dict[str, Any] = {"training": {"optimizer": "adamw_8bit"}}
-        yield Remedy(change, "Keep the optimizer's states in 8 bits.", "next to nothing", resumes=False)
     if method.name == "lora":
         change = {"method": {"name": "qlora"}}
         yield Remedy(change, "Hold the base in 4 bits (QLoRA).", "a fifth slower, very little quality", resumes=False)
