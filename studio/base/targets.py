@@ -57,12 +57,10 @@ def choose(targets: str | tuple[str, ...], linears: Linears, where: str = "metho
     if unknown:
         known = words(linears)
         close = [match for word in unknown for match in difflib.get_close_matches(word, known, n=2, cutoff=0.4)]
-        question = f"Did you mean {' or '.join(dict.fromkeys(close))}? " if close else ""
-        raise OrderError(
-            f"No layer of this model is called {' or '.join(map(repr, unknown))}.",
-            f"{question}The model has: {', '.join(known)}.",
-            where,
-        )
+        hint = f"The model has: {', '.join(known)}."
+        if close:
+            hint = f"Did you mean {' or '.join(dict.fromkeys(close))}? {hint}"
+        raise OrderError(f"No layer of this model is called {' or '.join(map(repr, unknown))}.", hint, where)
     return {name: shape for name, shape in linears.items() if any(is_called(name, word) for word in names)}
 
 

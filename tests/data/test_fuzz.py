@@ -172,7 +172,7 @@ def test_nothing_half_made_is_left(folder: Path, monkeypatch: pytest.MonkeyPatch
     def broken_off(*_: object) -> None:
         raise DataError("broken off")
 
-    monkeypatch.setattr(reading, "_merge_shards", broken_off)
+    monkeypatch.setattr(reading, "merge", broken_off)
     with pytest.raises(DataError):
         data.read(path)
     assert not [p for p in store.subfolder("datasets").iterdir() if p.name.startswith(".new")]

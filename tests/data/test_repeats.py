@@ -13,7 +13,7 @@ import pytest
 from studio import data, template
 from studio.data import store
 from studio.data.dataset import Conversations
-from studio.data.reading import _near
+from studio.data.merging import _near
 from studio.data.repeats import normalized
 from studio.tokens import Encoder
 
