@@ -116,7 +116,8 @@ def advise(config: RunConfig, expected: Peak, effective_batch: int, measure: Mea
     largest_batch = max(1, config.training.batch_size // 4)
     batch_size = next(size for size in range(largest_batch, 0, -1) if effective_batch % size == 0)
     batch_sizes = [batch_size] if config.training.batch_size > 1 else []
-    fitting, others = [], []
+    fitting: list[tuple[Remedy, int]] = []
+    others: list[tuple[Remedy, int]] = []
     for remedy in remedies(config, expected.loop.checkpointing, effective_batch, batch_sizes):
         try:
             changed = measure(config.with_changes(**remedy.change))
