@@ -168,8 +168,8 @@ def like(runs: list[FinishedRun], config: RunConfig, least: int) -> list[Finishe
 def correction(runs: list[FinishedRun], config: RunConfig) -> float:
     """The factor of a memory estimate: the median ratio of the last runs like the order; 1.0 with fewer than LEAST.
 
-    Runs of another method do not count. Those of another model may raise the estimate, never lower it: a fixed part that
-    is estimated too high is much of a small model and little of a large one.
+    Runs of another method do not count. Those of another model may raise the estimate, never lower it: a fixed part
+    that is estimated too high is much of a small model and little of a large one.
     """
     alike = like([item for item in runs if item.ratio and item.method == config.method.name], config, LEAST)
     ratios = [item.ratio for item in alike if item.ratio][:LAST]
