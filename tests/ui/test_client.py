@@ -61,6 +61,8 @@ JOBS = {
     "finish",
     "take_away",
     "combine",
+    "evaluate",
+    "stop_evaluation",
     "start_race",
     "start_plan",
     "keep_setting",  # a run's page

@@ -59,6 +59,8 @@ def jobs(talk: str, order: str, sample: str) -> list[tuple[Any, ...]]:
         ("delete", RUN),
         ("take_away", RUN, "adapter"),
         ("combine", [RUN, RUN], [0.5, 0.5], "cat"),
+        ("evaluate", RUN, {}),
+        ("stop_evaluation", RUN),
         ("start_race", order, ["method.rank=4,8"]),
         ("start_plan", order, 600),
         ("keep_setting", RUN, 1),

@@ -94,9 +94,11 @@
       box.append(drawn("path", { class: "race-band",
         d: `${path(band.map(([x, , value]) => [x, value]))}${path(band.map(([x, value]) => [x, value]).reverse())
           .replace("M", "L")}Z` }));
-    for (const one of levels)
-      box.append(drawn("line", { x1: LEFT, x2: WIDTH - RIGHT, y1: Y(one.y), y2: Y(one.y), class: "race-level" }),
-        text(LEFT + 6, Y(one.y) - 5, one.name, "start"));
+    levels.forEach((one, place) => box.append(
+      drawn("line", { x1: LEFT, x2: WIDTH - RIGHT, y1: Y(one.y), y2: Y(one.y), class: "race-level" }),
+      place
+        ? text(WIDTH - RIGHT, Y(one.y) - 5, one.name, "end")
+        : text(LEFT + 6, Y(one.y) - 5, one.name, "start")));
     for (const line of lines) {
       box.append(drawn("path", { d: path(line.points), fill: "none", stroke: line.colour,
         "stroke-width": line.thin ? 1 : 2.2, opacity: line.faint ? 0.35 : 1, "stroke-linejoin": "round" }));
@@ -206,7 +208,8 @@
         number(row.estimated_memory, studio.bytes(row.estimated_memory)),
         number(row.train_seconds || null, studio.duration(row.train_seconds)),
         number(row.steps, `${studio.number(row.step)} / ${studio.number(row.steps)}`),
-        make("td", { title: row.cause ? studio.told(row.cause) : null }, studio.say(STATES[row.state] || row.state)), acts);
+        make("td", { title: row.cause ? studio.told(row.cause) : null }, studio.say(STATES[row.state] || row.state)),
+        acts);
     }
     async keep(row) {
       try {
@@ -247,7 +250,7 @@
             make("th", { scope: "row" }, studio.number(one.rows)),
             [one.loss, one.low, one.high].map((value) => make("td", { class: "num" }, value.toFixed(4))))))),
         make("p", { class: "quiet" }, studio.say("Its runs:"), " ",
-          found.runs.map((id, place) => [place ? ", " : "", make("a", {
+          found.runs.flatMap((id, place) => [place ? ", " : "", make("a", {
             href: `?tab=runs&run=${encodeURIComponent(id)}`,
             onclick: (event) => {
               if (event.metaKey || event.ctrlKey) return;

@@ -146,10 +146,10 @@
         found?.note && el("p", { class: "note" }, found.note),
         !found?.place && el("div", { class: "before-run" },
           el("button", {
-            type: "button", job: "start_plan", class: "button", disabled: !ready, onclick: () => studio.plan()
+            type: "button", job: "start_plan", class: "chip preset", disabled: !ready, onclick: () => studio.plan()
           }, studio.say("Will it help?")),
           el("button", {
-            type: "button", job: "start_race", class: "button", disabled: !ready, onclick: () => studio.race(method())
+            type: "button", job: "start_race", class: "chip preset", disabled: !ready, onclick: () => studio.race(method())
           }, studio.say("Race settings…"))),
         el("div", { class: "start" },
           el("button", { type: "button", job: "start", class: "primary", disabled: !ready, onclick: start },
