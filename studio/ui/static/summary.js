@@ -149,7 +149,8 @@
             type: "button", job: "start_plan", class: "chip preset", disabled: !ready, onclick: () => studio.plan()
           }, studio.say("Will it help?")),
           el("button", {
-            type: "button", job: "start_race", class: "chip preset", disabled: !ready, onclick: () => studio.race(method())
+            type: "button", job: "start_race", class: "chip preset", disabled: !ready,
+            onclick: () => studio.race(method())
           }, studio.say("Race settings…"))),
         el("div", { class: "start" },
           el("button", { type: "button", job: "start", class: "primary", disabled: !ready, onclick: start },
