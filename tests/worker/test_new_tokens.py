@@ -363,6 +363,44 @@ def test_made_elsewhere_with_trained_rows(tied: bool, spare: int, home: Path, tm
             resolve(str(made))
 
 
+@pytest.mark.parametrize(
+    ("method", "tied", "dtype"),
+    [
+        ({"name": "qlora"}, True, torch.float32),
+        ({"name": "qlora"}, False, torch.bfloat16),
+        ({"name": "qlora", "quantization": "int8"}, False, torch.float16),
+        ({"name": "lora"}, True, torch.bfloat16),
+        ({"name": "lora"}, False, torch.float16),
+        ({"name": "full"}, True, torch.bfloat16),
+    ],
+    ids=str,
+)
+def test_a_quantized_and_a_16_bit_base_are_merged_with_the_new_rows(
+    method: dict[str, Any], tied: bool, dtype: torch.dtype, home: Path, tmp_path: Path
+) -> None:
+    """The export against plain peft on the stored base: QLoRA's rows and matrices go into the base at full width, and
+    each weight is rounded once to the base's dtype.
+    """
+    folder, data = base(tmp_path / "base", tied=tied), rows(tmp_path / "rows.json")
+    AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).save_pretrained(folder)
+    one = run.create(order(folder, data, method))
+    assert main(one) == 0
+    found, added = resolve(one.id), new_tokens.assign_ids(folder, MARKS)
+    merged(found, tmp_path / "out")
+    stored = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    assert (stored.dtype, stored.config.vocab_size) == (dtype, added.size)
+    assert stored.config.tie_word_embeddings is tied
+    if method["name"] == "full":
+        theirs = AutoModelForCausalLM.from_pretrained(one.result, dtype=torch.float32)
+    else:
+        plain = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        plain.resize_token_embeddings(added.size)
+        theirs = PeftModel.from_pretrained(plain, one.result).merge_and_unload()
+    for name, weight in theirs.state_dict().items():
+        torch.testing.assert_close(stored.state_dict()[name], weight.to(dtype), msg=name)
+    assert ("squeezed" in folders.refuse(found, "gguf")) is method["name"].startswith("q")
+
+
 @pytest.mark.parametrize("tied", [True, False])
 def test_a_checkpoint_is_merged_as_it_answers(tied: bool, home: Path, tmp_path: Path) -> None:
     folder, data = base(tmp_path / "base", tied=tied), rows(tmp_path / "rows.json")
