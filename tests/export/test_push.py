@@ -12,12 +12,18 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
+import torch
+from transformers import AutoModelForCausalLM
 
-from studio import config, run
+from studio import combining, config, run
 from studio.errors import ExportError
 from studio.export import push
 from studio.run import Run
+from studio.talk.reference import resolve
+from studio.worker.merge import weights
 from tests.loopback import answering
+from tests.worker.test_combine import on_base, parent, submit_and_follow
+from tests.worker.test_export import logits
 
 TOKEN = "hf_secretsecretsecret"
 
@@ -225,3 +231,25 @@ def test_card_and_report(finished: Run, tiny_model: Path) -> None:
     assert not re.search(r"(src|href)=", page)
     assert "<svg" in page
     assert "method:" in page
+
+
+def test_a_combination_is_pushed_with_its_adapters_named_and_works_from_there(
+    hub: Fake, home: Path, tiny_model: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    """What arrives at the Hub is opened by peft alone and computes what the merged combination computes."""
+    parents = [parent(tiny_model, seed, tiny_data, rank=4) for seed in (1, 2)]
+    both = submit_and_follow(combining.order(parents, [0.5, 0.25], "cat"))
+    both.append("end", state="finished", attempt=1)
+    push.push(both, "me/both")
+    files = committed(hub)
+    text = files["README.md"].decode()
+    assert all(f"| {name.id} | {weight:g} |" in text for name, weight in zip(parents, (0.5, 0.25), strict=True))
+    assert not [name for name, data in files.items() if str(tmp_path).encode() in data or str(home).encode() in data]
+    arrived = tmp_path / "arrived"
+    arrived.mkdir()
+    for name, data in files.items():
+        (arrived / name).write_bytes(data)
+    reference, ids = resolve(both.id), torch.arange(5, 25)[None]
+    merged = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+    merged.load_state_dict(dict(weights(reference)), strict=False)
+    torch.testing.assert_close(on_base(tiny_model, arrived), logits(merged.eval(), ids), atol=1e-4, rtol=1e-4)
