@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.browser import App
+from tests.browser import App, browser, chromium_path
 from tests.ui.served import Page
 
 SPACE = {
@@ -113,6 +113,20 @@ def test_a_visitors_page_asks_nothing_that_is_refused(space: At) -> None:
     door = next(one["props"] for one in config["components"] if one["props"].get("elem_id") == "studio-login")
     assert door["link"].startswith("/login/huggingface")
     assert door.get("icon") is None
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(chromium_path() is None, reason="no Chromium on this computer")
+def test_the_way_in_is_named_in_the_pages_language(space: At) -> None:
+    """Gradio writes its login button in English alone; a visitor who reads Chinese reads it in Chinese."""
+    with browser() as opened:
+        page = opened.new_page()
+        page.goto(f"http://127.0.0.1:{space.port}/?lang=zh")
+        page.locator("#studio-login", has_text="使用 Hugging Face 登录").wait_for(timeout=60000)
+        door = page.locator("#studio-login")
+        assert door.get_attribute("href").startswith("/login/huggingface")
+        page.locator(".studio-tongue").click()
+        assert door.inner_text() == "Sign in with Hugging Face"
 
 
 @pytest.mark.slow

@@ -74,14 +74,22 @@
   let allowed = null;
   studio.may = (job) => allowed == null || allowed.includes("*") || allowed.includes(job);
   studio.permit = (list) => {
-    if (list == null || list === allowed?.join(" ")) return;
-    allowed = list.split(" ");
-    for (const node of document.querySelectorAll("[data-job]")) if (!studio.may(node.dataset.job)) forbid(node);
-    // of a Space: who is let in there as the owner is offered the way out
-    const door = document.getElementById("studio-login");
-    if (door && studio.may("*")) { door.href = "/logout?_target_url=/"; studio.write(door, studio.say("Log out")); }
-    window.dispatchEvent(new CustomEvent("studio:permit"));
+    if (list != null && list !== allowed?.join(" ")) {
+      allowed = list.split(" ");
+      for (const node of document.querySelectorAll("[data-job]")) if (!studio.may(node.dataset.job)) forbid(node);
+      window.dispatchEvent(new CustomEvent("studio:permit"));
+    }
+    door(); // gradio may have drawn it only now
   };
+  // Gradio's login button of a Space, in the page's language: who is let in as the owner is offered the way out.
+  const door = () => {
+    const link = document.getElementById("studio-login");
+    if (!link) return;
+    const inside = allowed?.includes("*");
+    if (inside) link.href = "/logout?_target_url=/";
+    studio.write(link, studio.say(inside ? "Log out" : "Sign in with Hugging Face"));
+  };
+  window.addEventListener("studio:language", door);
   const forbid = (node) => { node.disabled = true; node.title = studio.say("Only the owner may do this here."); };
 
   // element("p", {class: "quiet"}, "text", child…): text is set as text, never as HTML.
