@@ -4,6 +4,14 @@ Two figures, each a mean over the general items of a mean per token, in nats:
 
   loss_rise   loss of the tuned model minus that of the base on the items' good answers: what it can do less well
   kl          KL(base ‖ tuned) of the next token: how far its answers have moved at all, for better or worse
+
+The loss catches what is lost where the good answer was likely; the KL also catches a model that answers otherwise
+where the base was unsure, so the worse of the two decides. BAD_*: a rise of 0.3 makes every token of a good answer a
+quarter less likely (exp(-0.3) = 0.74), and an answer of twenty tokens four hundred times less: it will be another one.
+SLIGHT_*: at 0.05 the same answer keeps a third of its probability (exp(-20 · 0.05) = 0.37), and is mostly still given.
+The KL gets twice the room, because new habits (a tone, a format) move it without loss. Measured on the starter
+(python -m tests.bench.forgetting): full fine-tuning at a rate of 4e-4 for seven epochs of ten rows gains 2.65 of
+held-out loss at a loss rise of 2.27 and a KL of 2.15, seven and four times the bounds of "badly".
 """
 
 from __future__ import annotations
