@@ -1,0 +1,44 @@
+"""Forgetting and the brake on two processes, with copies of the model and with a split one: as on one process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from studio.run import Run
+from tests.worker.carrying import order, rows
+from tests.worker.test_several import start
+
+SETTINGS = (
+    "method.name=full",
+    "training.learning_rate=0.003",
+    "training.schedule=constant",
+    "training.max_steps=4",
+    "training.eval_every=4",
+    "training.samples=0",
+    "training.probe=false",
+    "training.forgetting=true",
+    "training.keep_general=1",
+)
+
+
+def measured(run: Run) -> dict[str, Any]:
+    return [event for event in run.events() if event["kind"] == "forgetting"][-1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sharding", ["ddp", "fsdp"])
+def test_as_on_one_process(home: Path, tiny_model: Path, tmp_path: Path, sharding: str) -> None:
+    data = rows(tmp_path / "rows.json", 23)
+    alone = order(tiny_model, data, *SETTINGS)
+    assert start(alone).wait(300) == 0
+    both = order(tiny_model, data, *SETTINGS, "training.devices=2", f"training.sharding={sharding}")
+    assert start(both).wait(300) == 0
+    one, two = measured(alone), measured(both)
+    assert one["final"]
+    assert two["final"]
+    assert two["items"] == one["items"] == 200
+    assert two["kl"] == pytest.approx(one["kl"], rel=0.02, abs=2e-4)
+    assert two["loss_rise"] == pytest.approx(one["loss_rise"], rel=0.02, abs=1e-3)
