@@ -130,6 +130,24 @@ def test_the_way_in_is_named_in_the_pages_language(space: At) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(chromium_path() is None, reason="no Chromium on this computer")
+def test_a_visitor_opens_every_tab_and_is_refused_nothing(space: At) -> None:
+    """Each tab in Chromium: no answer of 400 or more, no script error, and no button that the server would refuse."""
+    with browser() as opened:
+        page, refused = opened.new_page(), []
+        page.on("response", lambda answer: refused.append((answer.status, answer.url)) if answer.status >= 400 else 0)
+        page.on("pageerror", lambda error: refused.append(str(error)))
+        page.goto(f"http://127.0.0.1:{space.port}/?tab=tune")
+        page.wait_for_function("studio.live?.ready && !studio.may('start')", timeout=60000)
+        for tab in ("data", "tune", "runs", "chat"):
+            page.locator(f".studio-nav a[data-tab={tab}]").click()
+            page.wait_for_timeout(1500)
+            offered = "[...document.querySelectorAll('[data-job]')].filter((node) => !node.disabled)"
+            assert page.evaluate(f"{offered}.map((node) => node.dataset.job).filter((job) => !studio.may(job))") == []
+        assert refused == []
+
+
+@pytest.mark.slow
 def test_the_owner_trains(space: At) -> None:
     cookie = profile("anna")
     assert space.look("tune", "offer", {}, Cookie=cookie).headers["x-studio-may"] == "*"
