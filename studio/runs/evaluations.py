@@ -34,7 +34,11 @@ def request_stop(run: Run) -> None:
 
 
 def stop_requested(run: Run) -> bool:
-    return (folder(run) / "stop").exists() or run.stop_file.exists()
+    """Whether the end is asked for: of the evaluation, or of the run that it belongs to while that is alive.
+
+    A stopped run keeps its stop file; it can be evaluated all the same.
+    """
+    return (folder(run) / "stop").exists() or (run.stop_file.exists() and run.alive())
 
 
 def results(run: Run) -> dict[str, Any]:

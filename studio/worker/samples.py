@@ -26,9 +26,9 @@ TIMED_TOKENS = 4  # generated before the first round, to know what a token costs
 
 
 class Budget(NamedTuple):
-    """seconds: for the next round; tokens: of each of its answers."""
+    """seconds: for the next round, None without a limit; tokens: of each of its answers."""
 
-    seconds: float
+    seconds: float | None
     tokens: int
 
 
@@ -79,8 +79,8 @@ class Samples:
             return  # a sharded model answers only when all processes ask at once
         if not self.token_seconds:
             for tokens in (1, TIMED_TOKENS):  # the first answer of a process is slower than all others
-                self._answer_all(step, tokens, self.questions[:1], quiet=True)
-        allowed = Budget(0.0, SAMPLE_MAX_NEW_TOKENS) if whole else self._allowed(step)
+                self._answer_all(step, Budget(None, tokens), self.questions[:1], quiet=True)
+        allowed = Budget(None, SAMPLE_MAX_NEW_TOKENS) if whole else self._allowed(step)
         if allowed.tokens < LEAST_TOKENS:
             self._say("Samples are left out at some evaluations: they would take more than {share:.0%} of the time.")
             self._waited += 1
@@ -89,7 +89,7 @@ class Samples:
         if allowed.tokens < SAMPLE_MAX_NEW_TOKENS:
             self._say("Answers to the sample prompts are cut short: they may take {share:.0%} of the run's time.")
         before = self.spent
-        self._answer_all(step, allowed.tokens, self.questions)
+        self._answer_all(step, allowed, self.questions)
         self.spent = before if whole else self.spent
 
     def _allowed(self, step: int) -> Budget:
@@ -112,35 +112,36 @@ class Samples:
             self.trainer.report.note(text.format(share=SHARE))
         self._said.add(text)
 
-    def _answer_all(self, step: int, tokens: int, questions: Sequence[Question], quiet: bool = False) -> None:
+    def _answer_all(self, step: int, allowed: Budget, questions: Sequence[Question], quiet: bool = False) -> None:
         """Answer, emit the answers unless `quiet`, and take the time."""
         began = time.monotonic()
+        seconds = None if allowed.seconds is None else allowed.seconds / len(questions)
         model = self.trainer.accelerator.unwrap_model(self.trainer.model)
         was_training, generated = model.training, 0
         model.eval()
         try:
             with untouched(model) if step == 0 else contextlib.nullcontext():
                 for question in questions:
-                    ids = self._generate(model, question, tokens)
+                    ids = self._generate(model, question, allowed.tokens, seconds)
                     generated += len(ids)
                     if quiet:
                         continue
-                    is_cut = len(ids) >= tokens and not set(ids[-1:]) & set(self.stop_tokens)
+                    is_cut = len(ids) < SAMPLE_MAX_NEW_TOKENS and not set(ids[-1:]) & set(self.stop_tokens)
                     self.trainer.report.emit(
                         "sample",
                         step=step,
                         prompt=question.text,
                         answer=self.encoder.tokenizer.decode(ids, skip_special_tokens=True).rstrip("\ufffd"),
                         **({"reference": question.reference} if step == 0 and question.reference else {}),
-                        **({"cut": True} if is_cut and tokens < SAMPLE_MAX_NEW_TOKENS else {}),
+                        **({"cut": True} if is_cut else {}),
                     )
         finally:
             model.train(was_training)
-        seconds = time.monotonic() - began
-        self.spent += seconds
-        self.token_seconds = seconds / max(1, generated)
+        took = time.monotonic() - began
+        self.spent += took
+        self.token_seconds = took / max(1, generated)
 
-    def _generate(self, model: Any, question: Question, tokens: int) -> list[int]:
+    def _generate(self, model: Any, question: Question, tokens: int, seconds: float | None) -> list[int]:
         variables = {"tools": question.tools} if question.tools else {}
         prompt_ids = self.encoder.prompt_ids(question.messages, **variables)
         input_ids = torch.tensor([prompt_ids], device=self.trainer.args.device)
@@ -150,6 +151,7 @@ class Samples:
                 input_ids=input_ids,
                 attention_mask=torch.ones_like(input_ids),
                 max_new_tokens=tokens,
+                max_time=seconds,
                 do_sample=False,
                 use_cache=True,
                 eos_token_id=self.stop_tokens or None,

@@ -10,6 +10,7 @@ import orjson
 import pytest
 
 from studio import evaluating
+from studio import run as runs
 from studio.errors import StudioError
 from studio.run import Run
 from studio.runs import evaluations
@@ -61,6 +62,19 @@ def test_rows_stream_while_it_goes_on() -> None:
     assert evaluations.stop_requested(run)
     lock.release()
     assert orjson.loads(evaluation.evaluation({"id": OTHER}).body)["state"] == "cut off"
+
+
+def test_a_stopped_run_can_be_evaluated_and_none_is_deleted_meanwhile() -> None:
+    run = Run(evaluating.subfolder("runs") / OTHER)
+    run.request_stop()  # the file stays after the run's end
+    assert not evaluations.stop_requested(run)
+    lock = evaluations.lock(run)
+    assert lock.acquire()
+    with pytest.raises(StudioError, match="being evaluated"):
+        runs.delete(run)
+    lock.release()
+    runs.delete(run)
+    assert not run.folder.exists()
 
 
 def test_files_hold_the_table() -> None:
