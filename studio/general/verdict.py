@@ -12,6 +12,7 @@ SLIGHT_*: at 0.05 the same answer keeps a third of its probability (exp(-20 · 0
 The KL gets twice the room, because new habits (a tone, a format) move it without loss. Measured on the starter
 (python -m tests.bench.forgetting): full fine-tuning at a rate of 4e-4 for seven epochs of ten rows gains 2.65 of
 held-out loss at a loss rise of 2.27 and a KL of 2.15, seven and four times the bounds of "badly".
+The same with training.keep_general 1 gains 2.79 at a loss rise of 0.51 and a KL of 0.51 (on 40 of the items).
 """
 
 from __future__ import annotations
