@@ -76,6 +76,7 @@ FLOORS = {
         "plan",
         "side_job",
         "influence",
+        "judge",
         "preflight",
         "resolve",
         "doctor",

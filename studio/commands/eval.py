@@ -53,6 +53,8 @@ def add(parsers: Any, common: ArgumentParser) -> None:
     one.add_argument("--regex", metavar="PATTERN", help="an answer must match it as a whole")
     one.add_argument("--schema", metavar="FILE", help="a JSON Schema that an answer must fulfil")
     one.add_argument("--samples", type=int, default=0, metavar="N", help="show the answers to N questions too")
+    one.add_argument("--judge", metavar="URL", help="let a model behind an OpenAI-style endpoint compare the answers")
+    one.add_argument("--judge-model", metavar="NAME", help="its name there")
     one.add_argument("--order", metavar="JSON", help="all of that as the order's `evaluation` has it")
     one.set_defaults(run=measure, show=show)
 

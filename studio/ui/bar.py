@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gradio as gr
 
-from studio.ui import assets, doctor, evaluation, exports, influence, live
+from studio.ui import assets, doctor, evaluation, exports, influence, judge, live
 
 READS = (
     live.poll,
@@ -20,6 +20,7 @@ READS = (
     evaluation.evaluation_file,
     evaluation.leaders,
     influence.influences,
+    judge.judgement,
 )
 
 

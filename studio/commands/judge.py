@@ -1,0 +1,84 @@
+"""judge: a model behind an OpenAI-style endpoint compares a run's answers with its base's."""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import Any
+
+from studio import evaluating, judge
+from studio.errors import OrderError
+from studio.run import Run, find
+from studio.runs import evaluations
+from studio.side_job import read_request
+
+
+def add(parsers: Any, common: ArgumentParser) -> None:
+    parser = parsers.add_parser(
+        "judge",
+        parents=[common],
+        help="another model says which answers are better, base or tuned, in both orders; win rate with its interval",
+    )
+    parser.add_argument("model", metavar="RUN", help="a run's id, a unique part of it, or last")
+    parser.add_argument("--judge", metavar="URL", help="an OpenAI-style endpoint, as http://127.0.0.1:8000/v1")
+    parser.add_argument("--judge-model", metavar="NAME", help="the model's name there")
+    parser.add_argument("--rows", type=int, help="judge so many questions at most (100)")
+    parser.add_argument("--prompt", metavar="FILE", help="another prompt, with {question}, {answer_a} and {answer_b}")
+    parser.add_argument("--per-minute", type=int, metavar="N", help="requests a minute at most (120)")
+    parser.add_argument("--minutes", type=float, metavar="N", help="end after so many minutes (30)")
+    parser.add_argument("--show-prompt", action="store_true", help="print the prompt, and judge nothing")
+    parser.add_argument("--request", metavar="FILE", help="all of that as JSON, as the page has it")
+    parser.set_defaults(run=measure, show=show)
+
+
+def measure(args: Namespace) -> dict[str, Any]:
+    """{win_rate, low, high, wins, ties, losses, flipped, unreadable, rows, …}; with --show-prompt: {prompt}."""
+    if args.show_prompt:
+        return {"prompt": judge.PROMPT}
+    run, order = find(args.model), judge.order_of(_settings(args))
+    answer = judged(run, order, None if evaluations.results(run).get("table") else _answers(run))
+    print(file=sys.stderr)
+    return answer
+
+
+def _settings(args: Namespace) -> dict[str, Any]:
+    if args.request:
+        return read_request(args.request)
+    if not args.judge or not args.judge_model:
+        raise OrderError("A judge is not named.", "Give --judge URL and --judge-model NAME.", "judge.url")
+    given = {
+        "url": args.judge,
+        "model": args.judge_model,
+        "rows": args.rows,
+        "per_minute": args.per_minute,
+        "minutes": args.minutes,
+        "prompt": Path(args.prompt).expanduser().read_text(encoding="utf-8") if args.prompt else None,
+    }
+    return {key: value for key, value in given.items() if value is not None}
+
+
+def _answers(run: Run) -> list[dict[str, Any]]:
+    return evaluating.evaluate(run, progress=tell)["table"]
+
+
+def judged(run: Run, order: judge.JudgeOrder, table: list[dict[str, Any]] | None) -> dict[str, Any]:
+    return judge.judge(run, order, tell, table)
+
+
+def tell(progress: dict[str, Any]) -> None:
+    print(f"\r{progress['doing']} {progress['done']}/{progress['of']} ", end="", file=sys.stderr, flush=True)
+
+
+def show(answer: dict[str, Any]) -> None:
+    """The win rate and the counts."""
+    if "win_rate" not in answer:
+        print(answer["prompt"])
+        return
+    print(
+        f"The tuned model wins {answer['win_rate']:.0%} ({answer['low']:.0%} to {answer['high']:.0%}): "
+        f"{answer['wins']} better, {answer['ties']} equal, {answer['losses']} worse of {answer['of']}."
+    )
+    print(f"Order decided {answer['flipped']}; {answer['unreadable']} had an unreadable verdict: both count as ties.")
+    if answer["why"]:
+        print(answer["why"])

@@ -1,0 +1,55 @@
+"""The judge's card: another model compares the answers of base and tuned; only the owner names its address."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from starlette.responses import Response
+
+from studio import judge
+from studio.errors import OrderError
+from studio.ui import live, rights, who
+from studio.ui.who import OWNER, VISITOR, WATCHER
+
+HIDDEN = ("url", "rows")
+
+
+@rights.job(waits=True)
+def judge_answers(name: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """Begin to judge a run's answers. settings: as the command's: url, model, prompt, rows, per_minute, minutes.
+
+    Returns {run, state}.
+    """
+    run = live.get_run(name)
+    if not isinstance(settings, dict):
+        raise OrderError("The settings of the judge must be named.", "Give url and model.", "judge")
+    order = judge.order_of(settings)
+    judge.table_of(run)
+    judge.job(run).start(["judge"], order.model_dump(), device=False)
+    return {"run": run.id, "state": "going"}
+
+
+@rights.job()
+def stop_judging(name: str) -> dict[str, Any]:
+    """End a judging; what was judged so far is its result. Returns {run, state}."""
+    task = judge.job(live.get_run(name))
+    task.request_stop()
+    return {"run": task.run.id, "state": task.status()["state"]}
+
+
+@rights.read(WATCHER, VISITOR)
+def judgement(ask: dict[str, Any]) -> Response:
+    """{id} -> {state, doing, done, of, error, prompt, answers, key, results}.
+
+    prompt: the default one. answers: whether there are any to judge. key, url: only the owner is told.
+    """
+    run = live.get_run(str(ask.get("id", "")))
+    answer, found = judge.job(run).status(), judge.job(run).results()
+    answer |= {"prompt": judge.PROMPT, "answers": bool(judge.evaluations.results(run).get("table"))}
+    if who.role.get() == OWNER:
+        answer["key"] = bool(os.environ.get(judge.KEY))
+        answer["url"] = found.get("url", "")
+    if found:
+        answer["results"] = {key: value for key, value in found.items() if key not in HIDDEN}
+    return live.json_response(answer)

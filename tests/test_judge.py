@@ -1,0 +1,157 @@
+"""The judge against an endpoint with scripted verdicts, and against our own server."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from studio import judge
+from studio.errors import ModelError, OrderError, StudioError
+from studio.run import Run
+from tests.ui.fakes import FakeRun
+
+KEY = "sk-never-written-anywhere"
+
+
+@pytest.fixture
+def run(home: Path) -> Run:
+    made = FakeRun("2026-11-22-1200-mine", steps=20)
+    made.start(alive=False)
+    made.train().finish().evaluated(rows=8)
+    return Run(made.folder)
+
+
+@contextmanager
+def endpoint(reply: Callable[[str, int], tuple[int, str]]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """(URL, requests) of an endpoint that answers reply(prompt, number of the request)."""
+    seen: list[dict[str, Any]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            seen.append({**body, "path": self.path, "key": self.headers.get("Authorization")})
+            status, text = reply(body["messages"][0]["content"], len(seen))
+            answer = json.dumps({"choices": [{"message": {"content": text}}]}).encode()
+            self.send_response(status)
+            self.send_header("Location", "http://127.0.0.1:9/elsewhere")
+            self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/v1", seen
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def asked(run: Run, url: str, **more: Any) -> dict[str, Any]:
+    return judge.judge(run, judge.order_of({"url": url, "model": "m", "per_minute": 6000, **more}))
+
+
+def test_a_judge_that_only_likes_the_first_place_says_nothing(run: Run) -> None:
+    with endpoint(lambda prompt, _: (200, "[[A]]")) as (url, seen):
+        found = asked(run, url)
+    assert (found["wins"], found["ties"], found["losses"], found["flipped"]) == (0, 8, 0, 8)
+    assert found["win_rate"] == 0.5
+    assert len(seen) == 16
+    assert {request["path"] for request in seen} == {"/v1/chat/completions"}
+
+
+def truthful(prompt: str, _: int) -> tuple[int, str]:
+    first, second = prompt.split("[Answer A]\n")[1].split("\n\nReply")[0].split("\n\n[Answer B]\n")
+    good = [text.startswith("City") for text in (first, second)]
+    verdict = "C" if good[0] == good[1] else "A" if good[0] else "B"
+    return 200, f"<think>[[A]] perhaps</think> So: [[{verdict}]]"
+
+
+def test_a_fair_judge_is_heard_kept_and_not_asked_twice(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(judge.KEY, KEY)
+    table = judge.table_of(run)
+    better = sum(row["tuned"].startswith("City") > row["base"].startswith("City") for row in table)
+    worse = sum(row["tuned"].startswith("City") < row["base"].startswith("City") for row in table)
+    with endpoint(truthful) as (url, seen):
+        found = asked(run, url)
+        assert (found["wins"], found["losses"]) == (better, worse)
+        assert found["low"] < found["win_rate"] < found["high"]
+        assert {request["key"] for request in seen} == {f"Bearer {KEY}"}
+        asked(run, url)
+        assert len(seen) == 16, "the second time out of the cache"
+    assert judge.job(run).results()["rows"][0]["verdict"] in ("tuned", "base", "tie")
+    assert not [file for file in run.folder.rglob("*") if file.is_file() and KEY in file.read_text(errors="replace")]
+
+
+def test_busy_endpoints_are_asked_again_and_refusals_end_it(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(judge.Endpoint, "_sleep", lambda *_: None)
+    with endpoint(lambda prompt, n: (429 if n % 3 else 200, "[[C]]")) as (url, _):
+        assert asked(run, url)["ties"] == 8
+    (run.folder / "judge" / "cache.jsonl").unlink()
+    for status in (401, 302):
+        with (
+            endpoint(lambda prompt, n, status=status: (status, "no")) as (url, seen),
+            pytest.raises(ModelError, match="no verdict"),
+        ):
+            asked(run, url)
+        assert len(seen) <= 2 * judge.AT_ONCE, "not asked on and on, and redirects are not followed"
+    assert judge.job(run).status()["state"] == "failed"
+
+
+def test_odd_replies_are_ties_and_texts_are_put_in_as_they_are(run: Run) -> None:
+    with endpoint(lambda prompt, _: (200, "A is fine, but B is too.")) as (url, _):
+        found = asked(run, url)
+    assert (found["ties"], found["unreadable"]) == (8, 8)
+    row = {"prompt": "{answer_b} {0}", "reference": "", "base": "{question}", "tuned": "two"}
+    filled = judge._filled("{question}|{answer_a}|{answer_b}", row, "base", "tuned")
+    assert filled == "{answer_b} {0}|{question}|two"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"url": "ftp://127.0.0.1/v1"},
+        {"url": "http://user:key@127.0.0.1/v1"},
+        {"url": "http://127.0.0.1/v1?key=x"},
+        {"url": "http://169.254.169.254/latest"},
+        {"url": "http://[::ffff:169.254.169.254]/latest"},
+        {"url": "http://0.0.0.0:80/v1"},
+        {"url": "http://127.0.0.1:99999/v1"},
+        {"url": "http://127.0.0.1/v1", "prompt": "Which is better?"},
+        {"url": "http://127.0.0.1/v1", "rows": 0},
+        {"url": "http://127.0.0.1/v1", "key": KEY},
+    ],
+)
+def test_what_may_not_be_asked_is_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(OrderError):
+        judge.order_of({"model": "m", **settings})
+
+
+def test_a_key_does_not_travel_unencrypted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(judge.KEY, KEY)
+    with pytest.raises(OrderError, match="unencrypted"):
+        judge.check_url("http://192.0.2.1/v1")
+    judge.check_url("http://127.0.0.1:8000/v1")
+    judge.check_url("https://192.0.2.1/v1")
+
+
+def test_a_run_without_answers_is_told_so(home: Path) -> None:
+    made = FakeRun("2026-11-22-1300-other", steps=20)
+    with pytest.raises(StudioError, match="no answers to judge"):
+        judge.table_of(Run(made.folder))
+
+
+def test_wilson() -> None:
+    """Against the published example: 9 of 10 lies between 0.596 and 0.982."""
+    low, high = judge.wilson(0.9, 10)
+    assert (round(low, 3), round(high, 3)) == (0.596, 0.982)
