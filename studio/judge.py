@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import httpx
+import httpx2
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from studio.errors import ModelError, OrderError, RunError
@@ -71,7 +71,7 @@ class JudgeOrder(BaseModel):
 
 
 def order_of(settings: dict[str, Any]) -> JudgeOrder:
-    """Raises OrderError that names the setting, and for a prompt without both answers or a URL that may not be asked."""
+    """Raises OrderError: names a wrong setting, a prompt without both answers, a URL that may not be asked."""
     try:
         order = JudgeOrder.model_validate(settings)
     except ValidationError as error:
@@ -242,6 +242,13 @@ def _summary(verdicts: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
+def describe(found: dict[str, Any]) -> str:
+    return (
+        f"The tuned model wins {found['win_rate']:.0%} ({found['low']:.0%} to {found['high']:.0%}): "
+        f"{found['wins']} better, {found['ties']} equal, {found['losses']} worse of {found['of']}."
+    )
+
+
 def wilson(rate: float, count: int, z: float = 1.96) -> tuple[float, float]:
     """The 95 % interval of a share (Wilson 1927); a tie counts as half a win, which makes it a little too wide."""
     middle = (rate + z * z / (2 * count)) / (1 + z * z / count)
@@ -250,7 +257,7 @@ def wilson(rate: float, count: int, z: float = 1.96) -> tuple[float, float]:
 
 
 class Endpoint:
-    """An OpenAI-style chat endpoint: no faster than ordered, tried again when busy, each question asked once for ever."""
+    """An OpenAI-style chat endpoint: no faster than ordered, asked again when busy, each reply kept."""
 
     def __init__(self, order: JudgeOrder, cache: Path, is_stopped: Callable[[], bool]):
         self.order, self.cache, self.is_stopped = order, cache, is_stopped
@@ -258,7 +265,7 @@ class Endpoint:
         self._lock, self._next = threading.Lock(), 0.0
         self._known = self._cached()
         key = os.environ.get(KEY)
-        self._client = httpx.Client(
+        self._client = httpx2.Client(
             timeout=order.timeout, follow_redirects=False, headers={"Authorization": f"Bearer {key}"} if key else {}
         )
 
@@ -299,7 +306,7 @@ class Endpoint:
             pause = 2.0**attempt
             try:
                 answer = self._client.post(f"{self.order.url.rstrip('/')}/chat/completions", json=body)
-            except httpx.HTTPError as error:
+            except httpx2.HTTPError as error:
                 why = f"{type(error).__name__}: {error}"
             else:
                 if answer.status_code == 200:
@@ -314,7 +321,7 @@ class Endpoint:
                 self._sleep(min(pause, LONGEST_WAIT))
         raise ModelError(f"The judge does not answer: {why}", f"Check its address, its model and {KEY}.", "judge.url")
 
-    def _content(self, answer: httpx.Response) -> str:
+    def _content(self, answer: httpx2.Response) -> str:
         try:
             return str(answer.json()["choices"][0]["message"]["content"] or "")
         except (ValueError, LookupError, TypeError) as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -66,7 +67,8 @@ def test_a_judge_that_only_likes_the_first_place_says_nothing(run: Run) -> None:
         found = asked(run, url)
     assert (found["wins"], found["ties"], found["losses"], found["flipped"]) == (0, 8, 0, 8)
     assert found["win_rate"] == 0.5
-    assert len(seen) == 16
+    prompts = [request["messages"][0]["content"] for request in seen]
+    assert len(prompts) == len(set(prompts)) <= 16, "two answers that are the same are shown once"
     assert {request["path"] for request in seen} == {"/v1/chat/completions"}
 
 
@@ -87,15 +89,22 @@ def test_a_fair_judge_is_heard_kept_and_not_asked_twice(run: Run, monkeypatch: p
         assert (found["wins"], found["losses"]) == (better, worse)
         assert found["low"] < found["win_rate"] < found["high"]
         assert {request["key"] for request in seen} == {f"Bearer {KEY}"}
+        count = len(seen)
         asked(run, url)
-        assert len(seen) == 16, "the second time out of the cache"
+        assert len(seen) == count, "the second time out of the cache"
     assert judge.job(run).results()["rows"][0]["verdict"] in ("tuned", "base", "tie")
     assert not [file for file in run.folder.rglob("*") if file.is_file() and KEY in file.read_text(errors="replace")]
 
 
 def test_busy_endpoints_are_asked_again_and_refusals_end_it(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(judge.Endpoint, "_sleep", lambda *_: None)
-    with endpoint(lambda prompt, n: (429 if n % 3 else 200, "[[C]]")) as (url, _):
+    tries: Counter[str] = Counter()
+
+    def busy(prompt: str, _: int) -> tuple[int, str]:
+        tries[prompt] += 1
+        return (200 if tries[prompt] == 3 else 429), "[[C]]"
+
+    with endpoint(busy) as (url, _):
         assert asked(run, url)["ties"] == 8
     (run.folder / "judge" / "cache.jsonl").unlink()
     for status in (401, 302):

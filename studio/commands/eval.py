@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from studio import evaluating, queue
+from studio import evaluating, judge, queue
 from studio.errors import OrderError
 from studio.evaluation.order import ROWS, EvaluationOrder
 from studio.general.verdict import describe
@@ -60,7 +60,9 @@ def add(parsers: Any, common: ArgumentParser) -> None:
 
 
 def measure(args: Namespace) -> dict[str, Any]:
-    """{run, base: {…}, tuned: {…}, difference, verdict, forgetting, table}."""
+    """{run, base: {…}, tuned: {…}, difference, verdict, forgetting, table}; with --judge also judge: {win_rate, …}."""
+    named_judge = {"url": args.judge or "", "model": args.judge_model or ""}
+    judge_order = judge.order_of(named_judge) if any(named_judge.values()) else None  # refused before anything is asked
     name = reference.canonical_name(args.model)
     run = find(name.partition("@")[0])
     answer = evaluating.evaluate(run, _order(args, run.config), name, args.data, args.rows, _tell)
@@ -68,7 +70,8 @@ def measure(args: Namespace) -> dict[str, Any]:
     for row in answer["table"][: args.samples]:
         print(f"\n{row['prompt']}\n  [base] {row['base']}\n  [tuned] {row['tuned']}", file=sys.stderr)
     queue.advance()  # what was ordered meanwhile
-    return {**answer, "forgetting": summary(run).get("forgetting")}
+    verdicts = {"judge": judge.judge(run, judge_order, _tell, answer["table"])} if judge_order else {}
+    return {**answer, **verdicts, "forgetting": summary(run).get("forgetting")}
 
 
 def _order(args: Namespace, config: Any) -> EvaluationOrder:
@@ -107,6 +110,8 @@ def show(answer: dict[str, Any]) -> None:
             print(f"{name:24} {_figure(base, key):>22} {_figure(tuned, key):>22}")
     for line in describe(answer["forgetting"]) if answer.get("forgetting") else ():
         print(line)
+    if "judge" in answer:
+        print(judge.describe(answer["judge"]))
     print(f"{tuned['rows']} rows, {tuned['answered']} answered, in {answer['seconds']:.0f} seconds.")
     for note in answer["notes"]:
         print(f"- {note}")

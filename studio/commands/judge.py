@@ -75,10 +75,7 @@ def show(answer: dict[str, Any]) -> None:
     if "win_rate" not in answer:
         print(answer["prompt"])
         return
-    print(
-        f"The tuned model wins {answer['win_rate']:.0%} ({answer['low']:.0%} to {answer['high']:.0%}): "
-        f"{answer['wins']} better, {answer['ties']} equal, {answer['losses']} worse of {answer['of']}."
-    )
+    print(judge.describe(answer))
     print(f"Order decided {answer['flipped']}; {answer['unreadable']} had an unreadable verdict: both count as ties.")
     if answer["why"]:
         print(answer["why"])
