@@ -68,7 +68,7 @@ class Follow:
         while self.end is None:
             try:
                 for line in _read_in_thread(self.place.output(self.bundle, self.events_offset, self.offsets["log"])):
-                    if line and tries:
+                    if tries and line.startswith(b"@"):  # any other line may be ssh's own: why it cannot connect
                         tries = self._reconnected()
                     self._handle_line(line)
                     self._forward_requests()
@@ -105,7 +105,7 @@ class Follow:
 
     def _handle_line(self, line: bytes) -> None:
         """Copy a relay line into events or log; any other line is printed as output."""
-        if not line:
+        if line in (b"", b"@ready"):
             return
         kind, _, rest = line.partition(b" ")
         first, _, body = rest.partition(b" ")

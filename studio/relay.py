@@ -2,6 +2,7 @@
 
 BUNDLE is a folder with order.yaml, changes.json and files/. Standard output, a line each:
 
+    @ready                  before all others: the place answers
     @event OFFSET {...}     a line of the run's events.jsonl; OFFSET: the byte behind it
     @log OFFSET "text"      a part of its log.txt, as a JSON string
 
@@ -227,6 +228,7 @@ def main(arguments: list[str]) -> int:
             relay(repository.unpack(), int(arguments[3]), 0, 0, send, repository.look, repository.finish)
         else:
             events_from = int(arguments[2])
+            send("@ready")
             relay(Path(arguments[0]).expanduser(), int(arguments[1]), events_from, int(arguments[3]), send)
     except BrokenPipeError:
         return 1  # the connection was lost; the run continues

@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -152,6 +153,32 @@ def test_a_full_disk_there(
         10,
     )
     assert (told.end["cause"], "there" in told.end["action"]) == ("The disk of there is full.", True)
+
+
+def test_what_ssh_says_of_a_dead_wire_is_no_sign_of_life(
+    home: Path, tmp_path: Path, tiny_model: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ssh prints why it cannot connect where the run's lines would stand: the run stays `reconnecting` meanwhile."""
+    one = run.create(config.build(order(tmp_path, tiny_model, tiny_data, max_steps=2)))
+    training = b'@event 9 {"kind": "phase", "at": 1.0, "name": "training"}'
+    end = b'@event 99 {"kind": "end", "at": 2.0, "state": "stopped"}'
+    refused = b"ssh: connect to host there port 22: Connection refused"
+    connections = iter([[b"@ready", training], [refused], [refused], [b"@ready", end]])
+
+    def output(*_: object) -> Iterator[bytes]:
+        lines = next(connections)
+        yield from lines
+        if end not in lines:
+            raise Unreachable("The connection to there was lost.")
+
+    followed = follow.Follow(one, 1)
+    monkeypatch.setattr(follow, "RETRY_DELAYS", (0.0,))
+    monkeypatch.setattr(followed, "place", SimpleNamespace(address="there", send=lambda bundle: None, output=output))
+    followed.forwarded_stop = "discard"  # there is no result to fetch
+    followed.execute()
+    names = [event.get("name") or event.get("text") for event in one.events() if event["kind"] in ("phase", "note")]
+    assert names.count("reconnecting") == names.count("The connection to there is back.") == 1
+    assert names.index("reconnecting") < names.index("The connection to there is back.")
 
 
 def until_saved(one: Run, there: Path) -> Path:
