@@ -20,7 +20,6 @@ from studio.tokens import Encoder
 from studio.worker import distributed
 
 SHARE = 0.03  # of the run's time
-LEAST_SECONDS = 3.0  # that they may take in all, however short the run
 LEAST_TOKENS = 12  # of an answer; a round that has no time for so many is left out
 TIMED_TOKENS = 4  # generated before the first round, to know what a token costs
 
@@ -41,7 +40,7 @@ def budget(
     token; waited: rounds left out since the last. The untouched base and the end (is_end) have LEAST_TOKENS in any
     case, and the others leave room for the end; where not all have room, as many as have are spread evenly.
     """
-    pool, least = max(LEAST_SECONDS, SHARE * total) - spent, prompts * LEAST_TOKENS * token_seconds
+    pool, least = SHARE * total - spent, prompts * LEAST_TOKENS * token_seconds
     if is_end:
         seconds = max(pool / max(1, rounds_left), least)
     else:

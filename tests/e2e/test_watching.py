@@ -133,7 +133,7 @@ def test_a_run_is_reached_and_read_by_keyboard(place: tuple[App, FakeRun], tab: 
     drawn(tab, 60, 60)
     tab.locator("#run-view-curves").focus()
     tab.keyboard.press("ArrowRight")
-    assert tab.locator("#run-view-samples").get_attribute("aria-selected") == "true"
+    assert tab.locator("#run-view-results").get_attribute("aria-selected") == "true"
     tab.keyboard.press("ArrowLeft")
     stage = tab.locator(".run-page .chart-loss .chart-stage")
     stage.focus()

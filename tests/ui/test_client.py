@@ -63,6 +63,11 @@ JOBS = {
     "combine",
     "evaluate",
     "stop_evaluation",
+    "find_influence",
+    "stop_influence",
+    "train_without",
+    "judge_answers",
+    "stop_judging",
     "start_race",
     "start_plan",
     "keep_setting",  # a run's page

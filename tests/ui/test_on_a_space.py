@@ -138,7 +138,7 @@ def test_a_visitor_opens_every_tab_and_is_refused_nothing(space: At) -> None:
         page.on("response", lambda answer: refused.append((answer.status, answer.url)) if answer.status >= 400 else 0)
         page.on("pageerror", lambda error: refused.append(str(error)))
         page.goto(f"http://127.0.0.1:{space.port}/?tab=tune")
-        page.wait_for_function("studio.live?.ready && !studio.may('start')", timeout=60000)
+        page.wait_for_function("window.studio?.live?.ready && !studio.may('start')", timeout=60000)
         for tab in ("data", "tune", "runs", "chat"):
             page.locator(f".studio-nav a[data-tab={tab}]").click()
             page.wait_for_timeout(1500)

@@ -28,7 +28,7 @@ def test_three_held_out_questions_by_default(
     method: str, tiny_model: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first round is of the base as transformers loads it, whatever the method puts before or beside it."""
-    monkeypatch.setattr(samples, "LEAST_SECONDS", 1e6)  # however slow this machine is just now
+    monkeypatch.setattr(samples, "SHARE", 1e6)  # however slow this machine is just now
     run = order(tiny_model, data, "data.eval=0.3", "training.eval_every=5", f"method.name={method}")
     found = [event for event in carry(run) if event["kind"] == "sample"]
     assert {event["step"] for event in found} == {0, 5, 10}
@@ -73,7 +73,6 @@ def test_quick_answers_are_whole() -> None:
 
 def test_slow_rounds_are_left_out_and_said(tiny_model: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Answers that take a hundred times as long as the steps: the ends are cut, what lies between is left out."""
-    monkeypatch.setattr(samples, "LEAST_SECONDS", 0.0)
     run = order(tiny_model, data, "data.eval=0.3", "training.eval_every=2")
     events = carry(run)
     found = {event["step"] for event in events if event["kind"] == "sample"}
