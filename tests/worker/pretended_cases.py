@@ -53,7 +53,7 @@ class Trainer(StudioTrainer):
     def __init__(self, resolved: Resolved, backward: Any):
         self.args = SimpleNamespace(device=torch.device(pretended.NAME), label_smoothing_factor=0.0)
         self.world_size, self.loss_kind, self.dtype = 1, resolved.loss, getattr(torch, resolved.dtype)
-        self.optimizer, self.brake = None, None
+        self.optimizer = self.brake = self._correct = None
         self.report = SimpleNamespace(num_tokens=0)
         self.accelerator = SimpleNamespace(no_sync=lambda model: contextlib.nullcontext(), backward=backward)
 
