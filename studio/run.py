@@ -366,8 +366,8 @@ def delete(run: Run, keep_files: bool = False) -> int:
     The folder is renamed first, so that a half deleted run is never listed. keep_files: move the folder to
     STUDIO_HOME/removed instead.
     """
-    if events.is_locked(run.folder / "evaluation" / "lock"):
-        raise RunError(f"{run.id} is being evaluated.", "Stop it first.", "run")
+    if any(map(events.is_locked, run.folder.glob("*/lock"))):  # of a job beside it: side_job.py
+        raise RunError(f"{run.id} is being evaluated, judged or searched.", "Stop that first.", "run")
     with recovery.exclusive(run, wait=2) as locked:
         if not locked or not recovery.end_orphans(run):
             raise RunError(f"{run.id} is still running.", "Stop it first.", "run")

@@ -57,7 +57,7 @@ class SideJob:
             return False
 
     def status(self) -> dict[str, Any]:
-        """{state: none, going, done, failed or cut off; doing, done, of, error}."""
+        """{state: none, going, done, stopped, failed or cut off; doing, done, of, error}."""
         progress, failure = (
             json_text.read_or_default(self.folder / f"{name}.json", {}) for name in ("progress", "failed")
         )
@@ -67,22 +67,27 @@ class SideJob:
             return {"state": "failed", "error": failure}
         if progress:
             return {"state": "cut off"}
-        return {"state": "done" if self.results() else "none"}
+        results = self.results()
+        return {"state": results.get("state", "done") if results else "none"}
 
     def request_stop(self) -> None:
         if self.folder.is_dir():
             (self.folder / "stop").touch()
 
     def stop_requested(self) -> bool:
-        return (self.folder / "stop").exists()
+        """Whether the end is asked for: of the job, or of the run that it belongs to while that is alive.
+
+        A stopped run keeps its stop file; it can be examined all the same.
+        """
+        return (self.folder / "stop").exists() or (self.run.stop_file.exists() and self.run.alive())
 
     # -- carrying it out
 
     @contextlib.contextmanager
-    def working(self, device: bool = True) -> Iterator[None]:
+    def working(self, device: bool = True, claimed: bool = False) -> Iterator[None]:
         """Hold the job's lock and, with `device`, that of the device; a failure is written down for the page.
 
-        Raises RunError or DeviceError where one of them is held by another.
+        claimed: the caller holds the device. Raises RunError or DeviceError where a lock is held by another.
         """
         lock, device_lock = Lock(self.folder / "lock"), claim.device_lock(devices()[0])
         if not lock.acquire():
@@ -91,7 +96,7 @@ class SideJob:
             for name in ("stop", "failed.json"):
                 (self.folder / name).unlink(missing_ok=True)
             if device:
-                if not device_lock.acquire():
+                if not claimed and not device_lock.acquire():
                     raise self._device_in_use()
                 chat.end_if_idle(devices()[:1])
             self.tell("starting", at_once=True)
@@ -123,13 +128,30 @@ class SideJob:
 
         Raises RunError where it was stopped, ModelError with what the worker says where it failed.
         """
+        printed: list[dict[str, Any]] = []
+
+        def take(event: dict[str, Any]) -> None:
+            if event["kind"] == "doing":
+                self.tell(event["doing"], event.get("done", 0), event.get("of", 0), at_once=not event.get("done"))
+            else:
+                printed.append(event)
+
+        if self.stream(module, order, take):
+            raise self.stopped()
+        return printed
+
+    def stream(self, module: str, order: dict[str, Any], take: Callable[[dict[str, Any]], None]) -> bool:
+        """Run a worker on an order and give `take` each object that it prints, a line each; True where it was stopped.
+
+        Raises ModelError with what the worker says where it failed.
+        """
         environment = {
             **os.environ,
             **chat.SERVER_ENVIRONMENT,
             **default_environment(),
             "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         }
-        printed: list[dict[str, Any]] = []
+        failure: dict[str, Any] | None = None
         stopped = threading.Event()
         log_file = self.folder / "log.txt"
         with tempfile.TemporaryDirectory(dir=subfolder("cache")) as scratch, open(log_file, "wb") as log:
@@ -148,19 +170,16 @@ class SideJob:
             ) as worker:
                 threading.Thread(target=self._stop_when_asked, args=(worker, stopped), daemon=True).start()
                 for line in worker.stdout or ():
-                    if line.startswith('{"kind"'):
-                        self._take(json.loads(line), printed)
-        if stopped.is_set():
-            raise self.stopped()
-        if worker.returncode:
-            raise self._failure(worker.returncode, printed, log_file)
-        return printed
-
-    def _take(self, event: dict[str, Any], printed: list[dict[str, Any]]) -> None:
-        if event["kind"] == "doing":
-            self.tell(event["doing"], event.get("done", 0), event.get("of", 0), at_once=not event.get("done"))
-        else:
-            printed.append(event)
+                    if not line.startswith('{"kind"'):
+                        continue
+                    event = json.loads(line)
+                    if event["kind"] == "error":
+                        failure = event
+                    else:
+                        take(event)
+        if worker.returncode and not stopped.is_set():
+            raise self._failure(worker.returncode, failure, log_file)
+        return stopped.is_set()
 
     def _stop_when_asked(self, worker: subprocess.Popen[str], stopped: threading.Event) -> None:
         while worker.poll() is None:
@@ -170,10 +189,9 @@ class SideJob:
                 return
             time.sleep(0.2)
 
-    def _failure(self, code: int, printed: list[dict[str, Any]], log_file: Path) -> StudioError:
-        for event in printed:
-            if event["kind"] == "error":
-                return ModelError(event["message"], event["hint"], event["where"])
+    def _failure(self, code: int, said: dict[str, Any] | None, log_file: Path) -> StudioError:
+        if said:
+            return ModelError(said["message"], said["hint"], said["where"])
         last = log_file.read_text(errors="replace").strip().splitlines()[-1:] or [f"exit code {code}"]
         hint = f"The whole output is in {log_file}. If memory was short, end the chat and try again."
         return ModelError(f"{self.name} failed: {last[0][:300]}", hint, self.kind)

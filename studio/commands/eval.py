@@ -15,6 +15,7 @@ from studio.errors import OrderError
 from studio.evaluation.order import ROWS, EvaluationOrder
 from studio.general.verdict import describe
 from studio.run import find, summary
+from studio.side_job import read_request
 from studio.talk import reference
 
 FIGURES = {
@@ -55,7 +56,7 @@ def add(parsers: Any, common: ArgumentParser) -> None:
     one.add_argument("--samples", type=int, default=0, metavar="N", help="show the answers to N questions too")
     one.add_argument("--judge", metavar="URL", help="let a model behind an OpenAI-style endpoint compare the answers")
     one.add_argument("--judge-model", metavar="NAME", help="its name there")
-    one.add_argument("--order", metavar="JSON", help="all of that as the order's `evaluation` has it")
+    one.add_argument("--request", metavar="FILE", help="all of that as JSON, as the order's `evaluation` has it")
     one.set_defaults(run=measure, show=show)
 
 
@@ -79,8 +80,8 @@ def _order(args: Namespace, config: Any) -> EvaluationOrder:
     settings = config.evaluation.model_dump(exclude_unset=True) if config.evaluation else {}
     options = {"rows": args.questions, "max_new_tokens": args.max_new_tokens, "regex": args.regex}
     try:
-        if args.order:
-            settings |= json.loads(args.order)
+        if args.request:
+            settings |= read_request(args.request)
         if args.schema:
             settings["json_schema"] = json.loads(Path(args.schema).read_text(encoding="utf-8"))
         return EvaluationOrder(**settings | {key: value for key, value in options.items() if value is not None})

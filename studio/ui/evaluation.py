@@ -37,8 +37,9 @@ def evaluate(name: str, settings: dict[str, Any]) -> dict[str, Any]:
 def stop_evaluation(name: str) -> dict[str, Any]:
     """End an evaluation; what both models have answered so far is its result. Returns {run, state}."""
     chosen = live.get_run(name)
-    evaluations.request_stop(chosen)
-    return {"run": chosen.id, "state": evaluations.status(chosen)["state"]}
+    task = evaluating.job(chosen)
+    task.request_stop()
+    return {"run": chosen.id, "state": task.status()["state"]}
 
 
 @rights.read(WATCHER, VISITOR)
@@ -50,7 +51,7 @@ def evaluation(ask: dict[str, Any]) -> Response:
     """
     chosen = live.get_run(str(ask.get("id", "")))
     rows = ask.get("rows")
-    answer = evaluations.status(chosen, rows if isinstance(rows, int) and rows > 0 else 0)
+    answer = evaluating.status(chosen, rows if isinstance(rows, int) and rows > 0 else 0)
     found = evaluations.results(chosen)
     mark = str(found.get("at", ""))
     answer |= {"mark": mark, "metrics": evaluations.metrics(chosen)}

@@ -7,11 +7,8 @@ a few questions, so that what has been answered is always of both; full weights 
 
 from __future__ import annotations
 
-import json
-import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -25,6 +22,7 @@ from studio.tokens import Encoded, Encoder
 from studio.worker import memory
 from studio.worker.forgetting import AfterTraining
 from studio.worker.generate import Answer, Batch, Sampling
+from studio.worker.lines import emit, run_on_order
 from studio.worker.loaded import LoadedModel, LoadedModels
 from studio.worker.loss import has_plain_linear_head, loss
 
@@ -33,10 +31,6 @@ USED_SHARE = 0.5  # of the free memory, for the caches of answers
 TURN = 4  # batches of questions that one side answers before the other does
 SIDES = ("base", "tuned")
 Emit = Callable[..., None]
-
-
-def emit(kind: str, **fields: Any) -> None:
-    print(json.dumps({"kind": kind, **fields}, ensure_ascii=False), flush=True)
 
 
 class Ended(NamedTuple):
@@ -224,8 +218,4 @@ def batch_size(loaded_model: LoadedModel, order: dict[str, Any]) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        main(json.loads(Path(sys.argv[1]).read_text()))
-    except StudioError as error:
-        emit("error", **error.as_dict())
-        sys.exit(2)
+    run_on_order(main)

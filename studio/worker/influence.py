@@ -9,8 +9,6 @@ Prints a JSON object a line: {kind: doing, answer, scores, error}.
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,13 +17,14 @@ import numpy as np
 import torch
 
 from studio import data, device
-from studio.errors import DataError, DeviceError, OrderError, StudioError
+from studio.errors import DataError, DeviceError, OrderError
 from studio.run import find
 from studio.talk.reference import ModelReference, resolve
 from studio.tokens import Encoded, Encoder
 from studio.worker import memory
-from studio.worker.evaluate import answered, emit
+from studio.worker.evaluate import answered
 from studio.worker.generate import Sampling
+from studio.worker.lines import emit, run_on_order
 from studio.worker.loaded import LoadedModel, LoadedModels
 from studio.worker.loss import has_plain_linear_head, loss
 
@@ -233,8 +232,4 @@ class Gradients:
 
 
 if __name__ == "__main__":
-    try:
-        main(json.loads(Path(sys.argv[1]).read_text()))
-    except StudioError as error:
-        emit("error", **error.as_dict())
-        sys.exit(2)
+    run_on_order(main)

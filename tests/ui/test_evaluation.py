@@ -9,9 +9,11 @@ from typing import Any
 import orjson
 import pytest
 
-from studio import evaluating
+from studio import evaluating, side_job
 from studio import run as runs
 from studio.errors import StudioError
+from studio.events import Lock
+from studio.home import subfolder
 from studio.run import Run
 from studio.runs import evaluations
 from studio.ui import evaluation
@@ -50,8 +52,8 @@ def test_a_run_without_an_evaluation_tells_its_held_out_figures() -> None:
 
 
 def test_rows_stream_while_it_goes_on() -> None:
-    run = Run(evaluating.subfolder("runs") / OTHER)
-    place, lock = evaluations.folder(run), evaluations.lock(run)
+    run = Run(subfolder("runs") / OTHER)
+    place, lock = evaluations.folder(run), Lock(evaluations.folder(run) / "lock")
     place.mkdir()
     (place / "rows.jsonl").write_text('{"row": 1}\n{"row": 2}\n{"row": 3')
     (place / "progress.json").write_text('{"doing": "answers of base", "done": 5, "of": 40}')
@@ -59,16 +61,16 @@ def test_rows_stream_while_it_goes_on() -> None:
     told = orjson.loads(evaluation.evaluation({"id": OTHER, "rows": 1}).body)
     assert (told["state"], told["doing"], told["done"], told["rows"]) == ("going", "answers of base", 5, [{"row": 2}])
     evaluation.stop_evaluation(OTHER)
-    assert evaluations.stop_requested(run)
+    assert evaluating.job(run).stop_requested()
     lock.release()
     assert orjson.loads(evaluation.evaluation({"id": OTHER}).body)["state"] == "cut off"
 
 
 def test_a_stopped_run_can_be_evaluated_and_none_is_deleted_meanwhile() -> None:
-    run = Run(evaluating.subfolder("runs") / OTHER)
+    run = Run(subfolder("runs") / OTHER)
     run.request_stop()  # the file stays after the run's end
-    assert not evaluations.stop_requested(run)
-    lock = evaluations.lock(run)
+    assert not evaluating.job(run).stop_requested()
+    lock = Lock(evaluations.folder(run) / "lock")
     assert lock.acquire()
     with pytest.raises(StudioError, match="being evaluated"):
         runs.delete(run)
@@ -94,7 +96,7 @@ def test_no_other_file_is_given(name: str, kind: Any) -> None:
 
 @pytest.mark.parametrize("settings", [{"rows": -1}, {"regex": "("}, {"path": "/etc/passwd"}, 7])
 def test_settings_are_checked_before_anything_starts(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evaluating.subprocess, "Popen", lambda *_, **__: pytest.fail("started"))
+    monkeypatch.setattr(side_job.subprocess, "Popen", lambda *_, **__: pytest.fail("started"))
     with pytest.raises(StudioError):
         evaluation.evaluate(RUN, settings)
 

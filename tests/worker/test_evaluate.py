@@ -16,6 +16,7 @@ from studio import run as runs
 from studio.device import devices
 from studio.errors import DeviceError, RunError
 from studio.evaluation.order import EvaluationOrder
+from studio.events import Lock
 from studio.run import Run
 from studio.runs import claim, evaluations
 from studio.talk.reference import resolve
@@ -75,7 +76,7 @@ def test_losses_and_answers_are_those_of_transformers(
         assert encoder.tokenizer.decode(out[0, ids.shape[1] :].tolist()) == row["base"]
         assert row["reference"].startswith("The number is")
     assert evaluations.results(tuned)["table"] == found["table"], "kept in the run's folder"
-    assert evaluations.status(tuned)["state"] == "done"
+    assert evaluating.status(tuned)["state"] == "done"
     forgotten = runs.summary(tuned)["forgetting"]  # the run was too short to measure it by itself
     assert forgotten["final"]
     assert forgotten["items"] == 200
@@ -151,7 +152,7 @@ def test_the_device_is_claimed(tuned: Run) -> None:
             evaluating.evaluate(tuned, FEW)
     finally:
         lock.release()
-    own = evaluations.lock(tuned)
+    own = Lock(evaluations.folder(tuned) / "lock")
     assert own.acquire()
     try:
         with pytest.raises(RunError, match="already"):
@@ -193,13 +194,13 @@ def test_a_stop_ends_the_worker_and_keeps_what_both_answered(
 
     def stop_after_four(told: dict[str, Any]) -> None:
         if told["done"] == 4:
-            evaluations.request_stop(tuned)
+            evaluating.job(tuned).request_stop()
 
     monkeypatch.setattr(evaluating._Job, "_tell", lambda job, at_once: stop_after_four({"done": job.answered}))
     found = evaluating.evaluate(tuned, FEW)
     assert (found["state"], len(found["table"]), found["questions"]) == ("stopped", 2, 3)
     assert found["tuned"]["exact_match"] == 1
-    assert evaluations.status(tuned)["state"] == "stopped"
+    assert evaluating.status(tuned)["state"] == "stopped"
 
 
 def test_after_training_where_the_order_says_so(tiny_model: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
