@@ -6,12 +6,11 @@ import argparse
 import sys
 from typing import Any
 
-import yaml
-
-from studio import config, model, plan, run
+from studio import model, plan, run
 from studio.base import source
 from studio.commands import Failed
 from studio.commands.estimate import statistics
+from studio.commands.race import add_order, base_order
 from studio.commands.runs import submit_and_follow
 
 
@@ -25,21 +24,14 @@ def add(parsers: argparse._SubParsersAction, common: argparse.ArgumentParser) ->
     parser.add_argument("data", help="a data file, a Hub id, sample, or an order (FILE.yaml)")
     parser.add_argument("--minutes", type=float, default=10, help="how long it may take (10)")
     parser.add_argument("--shots", type=int, default=4, help="examples in the prompt (4)")
-    parser.add_argument("--model", default="starter", help="the base model (starter)")
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", dest="settings", help="change the order"
-    )
+    add_order(parser, "change the order")
     parser.add_argument("--detach", action="store_true", help="return at once; it goes on by itself")
     parser.set_defaults(run=look, show=show)
 
 
 def look(args: argparse.Namespace) -> dict[str, Any]:
     """{sentence, verdict, few_shot_loss, curve, rows_needed, …, run}; with --detach {run, state}."""
-    if args.data.endswith((".yaml", ".yml")):
-        base = config.load(args.data, args.settings)
-    else:
-        plain = {"model": args.model, "data": {"train": args.data}}
-        base = config.parse(yaml.safe_dump(plain), args.settings, where="plan")
+    base = base_order(args, args.settings, "plan", {})
     folder = source.check(base.model)
     facts = model.facts(folder) if folder else None
     rows, _ = statistics(base)

@@ -19,6 +19,7 @@ from studio.errors import OrderError
 from studio.home import write_atomic
 from studio.methods import METHODS
 
+HELD_OUT = {"eval": 0.1}  # data.eval, so that settings can be told apart
 COLUMNS = (
     ("place", "place"),
     ("label", "setting"),
@@ -50,7 +51,7 @@ def add(parsers: argparse._SubParsersAction, common: argparse.ArgumentParser) ->
         help="train several settings in turns over one base, stop the worse half again and again, print one table",
     )
     parser.add_argument("data", help="a data file, a Hub id, sample, or an order (FILE.yaml)")
-    _add_order(parser, "change the order; several values are raced: --set method.rank=8,16")
+    add_order(parser, "change the order; several values are raced: --set method.rank=8,16")
     parser.add_argument("--keep", action="store_true", help="let the winner go on as an ordinary run")
     parser.add_argument("--all", action="store_true", help="stop nobody: train every setting to the end")
     parser.add_argument("--detach", action="store_true", help="return at once; the race goes on by itself")
@@ -65,7 +66,7 @@ def add(parsers: argparse._SubParsersAction, common: argparse.ArgumentParser) ->
     compared.add_argument("data", help="a data file, a Hub id or sample")
     compared.add_argument("--methods", metavar="A,B", help=f"only these of: {','.join(METHODS)}")
     compared.add_argument("--ranks", metavar="4,8,16", help="compare LoRA of several ranks instead of methods")
-    _add_order(compared, "change every order: --set training.batch_size=2")
+    add_order(compared, "change every order: --set training.batch_size=2")
     compared.add_argument("--epochs", type=float, default=1, help="passes over the data for each (1)")
     compared.add_argument(
         "--save",
@@ -76,7 +77,7 @@ def add(parsers: argparse._SubParsersAction, common: argparse.ArgumentParser) ->
     compared.set_defaults(run=compare, show=lambda rows: show_table(rows, COMPARED))
 
 
-def _add_order(parser: argparse.ArgumentParser, about: str) -> None:
+def add_order(parser: argparse.ArgumentParser, about: str) -> None:
     parser.add_argument("--model", default="starter", help="the base model (starter)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings", help=about)
 
@@ -87,19 +88,19 @@ def _add_order(parser: argparse.ArgumentParser, about: str) -> None:
 def race_settings(args: argparse.Namespace) -> list[dict[str, Any]] | dict[str, Any]:
     """The table, the best first, each row with its order; with --detach {run, state}."""
     common, settings = race.variants(args.settings)
-    base = _base(args, common)
+    base = base_order(args, common, "race", HELD_OUT)
     order = race.order(base, settings or race.default_settings(base), halving=not args.all, keep=args.keep)
     rows, _ = statistics(base)
     answer = submit_and_follow(lambda: race.start(order, rows), args.detach)
     return answer if args.detach or "eval_loss" not in answer else answered(run.find(answer["run"]))
 
 
-def _base(args: argparse.Namespace, settings: list[str]) -> RunConfig:
-    """The order that all settings change: that of a YAML file, or DATA with a tenth held out."""
+def base_order(args: argparse.Namespace, settings: list[str], where: str, data: dict[str, Any]) -> RunConfig:
+    """The order that all settings change: that of a YAML file, or one of DATA. data: further keys of its data."""
     if args.data.endswith((".yaml", ".yml")):
         return config.load(args.data, settings)
-    plain = {"model": args.model, "data": {"train": args.data, "eval": 0.1}}
-    return config.parse(yaml.safe_dump(plain), settings, where="race")
+    plain = {"model": args.model, "data": {"train": args.data, **data}}
+    return config.parse(yaml.safe_dump(plain), settings, where=where)
 
 
 def answered(one: run.Run) -> list[dict[str, Any]]:
@@ -122,7 +123,7 @@ def keep(args: argparse.Namespace) -> dict[str, Any]:
 
 def compare(args: argparse.Namespace) -> list[dict[str, Any]]:
     """A race in which nobody is stopped; the table as a list of rows, in the order asked for."""
-    plain = {"model": args.model, "data": {"train": args.data, "eval": 0.1}, "training": {"epochs": args.epochs}}
+    plain = {"model": args.model, "data": {"train": args.data, **HELD_OUT}, "training": {"epochs": args.epochs}}
     base = config.parse(yaml.safe_dump(plain), args.settings, where="compare-methods")
     settings = _compared(args)
     made = race.orders(race.order(base, settings, halving=False))
