@@ -160,6 +160,13 @@ def test_a_run_without_answers_is_told_so(home: Path) -> None:
         judge.table_of(Run(made.folder))
 
 
+def test_empty_answers_are_not_sent(run: Run) -> None:
+    table = [{**row, "base": "", "tuned": " "} for row in judge.table_of(run)]
+    order = judge.JudgeOrder(url="http://127.0.0.1:9/v1", model="m")
+    with pytest.raises(StudioError, match="answered every question with nothing"):
+        judge.judge(run, order, table=table)
+
+
 def test_wilson() -> None:
     """Against the published example: 9 of 10 lies between 0.596 and 0.982."""
     low, high = judge.wilson(0.9, 10)

@@ -43,6 +43,8 @@ def test_what_launch_is_told() -> None:
     assert told["mcp_server"] is False
     assert told["allowed_paths"] == []
     assert "fonts.googleapis" not in told["head"]
-    assert not re.search(r"https?://(?!www\.w3\.org|huggingface\.co)", told["head"]), (
-        "the page's scripts name no other site"
+    # An address may stand in the words of a hint; nothing may be loaded from one.
+    loads = r"""(?:src|href)=["']?|url\(["']?|(?:fetch|import|open)\(["'`]|(?:from|import)\s+["']"""
+    assert not re.search(rf"(?:{loads})(?:https?:)?//(?!www\.w3\.org|huggingface\.co)", told["head"]), (
+        "the page's scripts load nothing from another site"
     )

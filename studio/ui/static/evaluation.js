@@ -2,7 +2,6 @@
 // the table of answers.
 (() => {
   const studio = window.studio, make = studio.element;
-  studio.resultCards = studio.resultCards || [];
   const PAGE = 50;
   const FIGURES = [["exact_match", "Exact match"], ["label_accuracy", "Right labels"], ["macro_f1", "Macro F1"],
     ["json_valid", "Valid JSON"], ["json_schema", "Fulfils the schema"], ["json_equal", "The same JSON"],
@@ -21,30 +20,14 @@
     : "");
   studio.metricName = (key) => studio.say((FIGURES.find(([name]) => name === key) || [key, key])[1]);
 
-  const card = () => {
-    const node = make("section", { class: "card evaluation" });
-    let row = null, seen = null, results = null, streamed = [], timer = null, key = null, begun = 0;
-    let order = "worst", shownRows = PAGE, settings = { rows: 200, regex: "", open: false };
-
-    const going = () => seen?.state === "going" || Date.now() - begun < 10000;
-    const ready = () => row && row.saved && !["starting", "running", "stopping", "queued"].includes(row.state);
-    const begin = async () => {
-      const wanted = { rows: settings.rows };
-      if (settings.regex) wanted.regex = settings.regex;
-      begun = Date.now(); streamed = [];
-      draw();
-      try { await studio.call("evaluate", row.id, wanted); } catch (problem) { begun = 0; studio.tell(problem); }
-      look();
-    };
-    const stop = async () => {
-      begun = 0;
-      try { await studio.call("stop_evaluation", row.id); } catch (problem) { studio.tell(problem); }
-      look();
-    };
+  const evaluationCard = () => {
+    let streamed = [], order = "worst", shownRows = PAGE, settings = { rows: 200, regex: "", open: false };
+    const begin = () => card.begin("evaluate",
+      settings.regex ? { rows: settings.rows, regex: settings.regex } : { rows: settings.rows });
     const file = async (kind) => {
       try {
-        studio.save(await studio.askFile("studio-bar", "evaluation_file", { id: row.id, kind }),
-          `${row.id}-evaluation.${kind}`);
+        studio.save(await studio.askFile("studio-bar", "evaluation_file", { id: card.row.id, kind }),
+          `${card.row.id}-evaluation.${kind}`);
       } catch (problem) { studio.tell(studio.trouble(problem)); }
     };
 
@@ -67,24 +50,6 @@
     };
     const button = (text, kind) => make("button",
       { type: "button", job: "evaluate", class: `button ${kind}`, onclick: begin }, text);
-
-    const progress = () => {
-      const done = seen?.done || 0, all = seen?.of || 0;
-      const doing = seen?.state === "going" && seen.doing ? studio.told(seen.doing) : studio.say("Starting…");
-      return [make("p", { class: "doctor-now", role: "status" }, make("span", { class: "spinner" }),
-        make("span", {}, doing), all ? make("span", { class: "quiet num" }, studio.say("{n} of {all} answers",
-          { n: studio.number(done), all: studio.number(all) })) : null),
-      all
-        ? make("span", { class: "row-meter doctor-meter", role: "img",
-          "aria-label": studio.say("{n} of {all} answers", { n: done, all }) },
-          make("i", { style: `width:${(100 * done) / all}%` }))
-        : null,
-      make("p", { class: "quiet" }, studio.say("A run that is ordered meanwhile waits. This page may be closed.")),
-      make("div", { class: "acts" }, make("button", {
-        type: "button", job: "stop_evaluation", class: "button", onclick: stop
-      }, studio.say("Stop and keep what is answered"))),
-      streamed.length ? table(streamed, true) : null];
-    };
 
     const MARKS = { better: "good", worse: "bad", same: "", few: "" };
     const verdict = (one) => make("p", { class: `verdict ${MARKS[one.state]}` },
@@ -110,7 +75,7 @@
     };
 
     const mainScore = (one) => {
-      const name = results?.verdict?.metric;
+      const name = card.results?.verdict?.metric;
       const metric = name && name !== "loss" && name in one.scores.tuned ? name : "rouge_l";
       return { metric, base: one.scores.base[metric], tuned: one.scores.tuned[metric] };
     };
@@ -149,7 +114,7 @@
     const tools = () => {
       const pick = make("select", {
         class: "field", "aria-label": studio.say("Order of the answers"),
-        onchange: () => { order = pick.value; shownRows = PAGE; draw(); }
+        onchange: () => { order = pick.value; shownRows = PAGE; card.draw(); }
       }, Object.entries(ORDERS).map(([name, [label]]) => make("option", { value: name }, studio.say(label))));
       pick.value = order;
       return make("div", { class: "evaluation-tools" }, pick,
@@ -157,6 +122,7 @@
         make("button", { type: "button", class: "button", onclick: () => file("json") }, studio.say("All as JSON")));
     };
     const outcome = () => {
+      const results = card.results;
       const stopped = results.state === "stopped";
       const about = [studio.say("{n} questions answered by both", { n: studio.number(results.tuned.answered) }),
         studio.duration(results.seconds), studio.say("95 % intervals by bootstrap"),
@@ -171,7 +137,7 @@
         ...(results.table.length
           ? [tools(), table(results.table),
             results.table.length > shownRows
-              ? make("button", { type: "button", class: "button", onclick: () => { shownRows += PAGE; draw(); } },
+              ? make("button", { type: "button", class: "button", onclick: () => { shownRows += PAGE; card.draw(); } },
                 studio.say("Show more"))
               : results.of > results.table.length
               ? make("p", { class: "quiet" }, studio.say("The files hold all {n} rows.", { n: studio.number(results.of) }))
@@ -182,54 +148,25 @@
     const offer = () => [make("p", { class: "quiet" },
       studio.say("Base and tuned model answer the held-out questions, and the answers are compared with those in the "
         + "data: exact matches, similarity, labels or JSON where the data has them.")),
-    seen?.metrics?.base ? figures(seen.metrics.base, seen.metrics.tuned) : null,
-    ready()
+    card.seen?.metrics?.base ? figures(card.seen.metrics.base, card.seen.metrics.tuned) : null,
+    card.ready()
       ? make("div", { class: "acts" }, button(studio.say("Evaluate by answers"), "primary"))
       : make("p", { class: "quiet" }, studio.say("It can be evaluated when it has a result.")),
-    ready() ? form() : null];
+    card.ready() ? form() : null];
 
-    const draw = () => {
-      const failed = seen?.state === "failed" && !going()
-        ? make("div", { class: "call bad", role: "alert" }, make("div", {},
-          make("b", {}, studio.told(seen.error.message)), make("p", {}, studio.told(seen.error.hint || ""))))
-        : seen?.state === "cut off" && !going()
-        ? make("p", { class: "bad" }, studio.say("The last evaluation was cut off."))
-        : null;
-      const body = going() ? progress() : results ? outcome() : offer();
-      node.replaceChildren(...[head(), failed, ...body].flat().filter(Boolean));
-    };
-    const look = async () => {
-      clearTimeout(timer);
-      const id = row?.id;
-      if (!id || studio.tab() !== "runs" || document.hidden) { timer = id ? setTimeout(look, 3000) : null; return; }
-      const answer = await studio.ask("studio-bar", "evaluation",
-        { id, rows: streamed.length, mark: results ? String(results.at) : "" }).catch(() => null);
-      if (row?.id !== id) return;
-      if (answer) {
-        streamed = answer.state === "going" ? [...streamed, ...(answer.rows || [])] : [];
-        if (answer.results) results = answer.results;
-        if (answer.state === "going" || answer.state === "failed") begun = 0;
-        if (results && seen?.state === "going" && answer.state !== "going") begun = 0;
-        seen = { ...answer, rows: null, results: null };
-      }
-      const now = JSON.stringify([seen, results?.at, streamed.length, studio.language, row.state, row.saved, going()]);
-      if (now !== key) { key = now; draw(); }
-      timer = setTimeout(look, going() ? 1500 : 10000);
-    };
-    window.addEventListener("studio:language", () => { if (row) draw(); });
-    return {
-      node,
-      show(wanted) {
-        const changed = wanted?.id !== row?.id || wanted?.state !== row?.state || wanted?.saved !== row?.saved;
-        if (wanted?.id !== row?.id && wanted) {
-          seen = results = key = null; streamed = []; begun = 0; shownRows = PAGE;
-          node.replaceChildren(head(), make("p", { class: "quiet" }, studio.say("Reading…")));
-        }
-        row = wanted;
-        if (!wanted) { clearTimeout(timer); return; }
-        if (changed || !timer) look();
-      },
-    };
+    const card = studio.jobCard({
+      read: "evaluation", stop: "stop_evaluation", stopLabel: () => studio.say("Stop and keep what is answered"),
+      cutOff: () => studio.say("The last evaluation was cut off."), head,
+      body: () => (card.results ? outcome() : offer()),
+      count: (done, all) => studio.say("{n} of {all} answers", { n: studio.number(done), all: studio.number(all) }),
+      streamed: () => (streamed.length ? table(streamed, true) : null),
+      progress: () => streamed.length,
+      question: () => ({ rows: streamed.length }),
+      begun: () => { streamed = []; },
+      take: (answer) => { streamed = answer.state === "going" ? [...streamed, ...(answer.rows || [])] : []; },
+      reset: () => { streamed = []; shownRows = PAGE; }
+    });
+    return card;
   };
-  studio.resultCards.push(card);
+  studio.resultCards.push(evaluationCard);
 })();

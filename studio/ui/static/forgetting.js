@@ -2,7 +2,6 @@
 // figures by kind of question, and what to do.
 (() => {
   const studio = window.studio, make = studio.element;
-  studio.resultCards = studio.resultCards || [];
   const SVG = "http://www.w3.org/2000/svg", WIDE = 340, HIGH = 200;
   const LEFT = 40, RIGHT = 14, TOP = 24, BOTTOM = 34;
   const COLOURS = { kept: "good", slightly: "warn", badly: "bad" };
@@ -46,7 +45,10 @@
   const beaten = (point, points) => points.some((other) => other.loss <= point.loss && other.kl <= point.kl
     && (other.loss < point.loss || other.kl < point.kl));
 
-  const curves = (measures, evals) => {
+  // The untouched base is the first point: its KL to itself is 0. The last measure is of the result, at its own step.
+  const curves = (events, evals) => {
+    const measures = [{ step: 0, kl: 0 }, ...new Map(events.map((event) => [event.step, event])).values()]
+      .sort((first, second) => first.step - second.step);
     const over = measures.map((event) => ({ x: event.step, y: event.kl, front: true, name:
       `${studio.say("step {n}", { n: studio.number(event.step) })}: ${figure(event.kl)}` }));
     const parts = [make("div", {}, make("h4", {}, studio.say("Over the run")),
@@ -97,7 +99,7 @@
           ? "On {n} general questions the loss fell by {rise} per token, and the answers moved by {kl} (KL to the base)."
           : "On {n} general questions the loss rose by {rise} per token, and the answers moved by {kl} (KL to the base).",
         numbers)),
-        curves(measures.filter((event) => !event.final), evals),
+        curves(measures, evals),
         kinds(last.kinds || {}),
         advice.length
           ? make("div", {}, make("h4", {}, studio.say("What to do")),

@@ -2,7 +2,6 @@
 // train again. Chat and the samples begin it through studio.whoTaught.
 (() => {
   const studio = window.studio, make = studio.element;
-  studio.resultCards = studio.resultCards || [];
   let pending = null; // {id, prompt, answer}: asked for elsewhere on the page
 
   // Open a run's results and look for the rows that taught an answer. prompt: text, or turns before the answer.
@@ -17,29 +16,13 @@
     onclick: () => studio.whoTaught(id, prompt, answer)
   }, studio.say("Who taught it?"));
 
-  const card = () => {
-    const node = make("section", { class: "card evaluation influence" });
-    let row = null, seen = null, results = null, timer = null, key = null, begun = 0;
-    let question = "";
+  const influenceCard = () => {
+    let asked = { question: "", answer: "" };
     const chosen = new Map(); // "source row" -> {source, row}
-
-    const going = () => seen?.state === "going" || Date.now() - begun < 10000;
-    const ready = () => row && row.saved && !["starting", "running", "stopping", "queued"].includes(row.state);
-    const begin = async (prompt, answer) => {
-      begun = Date.now(); chosen.clear();
-      draw();
-      try { await studio.call("find_influence", row.id, prompt, answer); }
-      catch (problem) { begun = 0; studio.tell(problem); draw(); }
-      look();
-    };
-    const stop = async () => {
-      begun = 0;
-      try { await studio.call("stop_influence", row.id); } catch (problem) { studio.tell(problem); }
-      look();
-    };
+    const begin = (prompt, answer) => card.begin("find_influence", prompt, answer);
     const again = async () => {
       try {
-        const made = await studio.call("train_without", row.id, [...chosen.values()]);
+        const made = await studio.call("train_without", card.row.id, [...chosen.values()]);
         studio.tell({ message: studio.say("Ordered: the same run without these rows, measured on the same held-out "
           + "rows.") }, "good");
         studio.open("runs", { run: made.run, compare: null });
@@ -47,42 +30,29 @@
     };
 
     const head = () => make("h3", {}, studio.say("Which rows taught it?"));
-    const form = () => {
-      const box = make("textarea", {
-        class: "field", rows: "2", "aria-label": studio.say("Question"),
-        placeholder: studio.say("A question; the model's own answer is looked at"), oninput: () => { question = box.value; }
+    const box = (key, label, placeholder) => {
+      const field = make("textarea", {
+        class: "field", rows: "2", "aria-label": studio.say(label), placeholder: studio.say(placeholder),
+        oninput: () => { asked[key] = field.value; }
       });
-      box.value = question;
-      return make("div", { class: "influence-form" }, box, make("div", { class: "acts" },
+      field.value = asked[key];
+      return field;
+    };
+    const form = () => {
+      const question = box("question", "Question", "A question");
+      const answer = box("answer", "Answer", "An answer; empty: the model's own");
+      return make("div", { class: "influence-form" }, question, answer, make("div", { class: "acts" },
         make("button", {
           type: "button", job: "find_influence", class: "button primary",
           onclick: () => {
-            if (question.trim()) begin(question.trim(), null);
-            else { studio.tell({ message: studio.say("Write a question first.") }); box.focus(); }
+            if (asked.question.trim()) begin(asked.question.trim(), asked.answer.trim() || null);
+            else { studio.tell({ message: studio.say("Write a question first.") }); question.focus(); }
           }
         }, studio.say("Find the rows")),
         make("button", {
           type: "button", job: "find_influence", class: "button", onclick: () => begin(null, null)
         }, studio.say("Only rows that hurt the held-out loss"))));
     };
-    const progress = () => {
-      const done = seen?.done || 0, all = seen?.of || 0;
-      const doing = seen?.state === "going" && seen.doing && seen.doing !== "starting"
-        ? studio.told(seen.doing)
-        : studio.say("Starting…");
-      const counted = studio.say("{n} of {all} rows", { n: studio.number(done), all: studio.number(all) });
-      return [make("p", { class: "doctor-now", role: "status" }, make("span", { class: "spinner" }),
-        make("span", {}, doing), all ? make("span", { class: "quiet num" }, counted) : null),
-      all
-        ? make("span", { class: "row-meter doctor-meter", role: "img", "aria-label": counted },
-          make("i", { style: `width:${(100 * done) / all}%` }))
-        : null,
-      make("p", { class: "quiet" }, studio.say("A run that is ordered meanwhile waits. This page may be closed.")),
-      make("div", { class: "acts" }, make("button", {
-        type: "button", job: "stop_influence", class: "button", onclick: stop
-      }, studio.say("Stop")))];
-    };
-
     const open = (one) => {
       if (studio.order.train() !== one.source) {
         studio.order.use(one.source);
@@ -96,7 +66,7 @@
       const box = make("input", {
         type: "checkbox", checked: chosen.has(name), "aria-label": studio.say("Leave out row {n}", { n: one.row }),
         onchange: () => { if (box.checked) chosen.set(name, { source: one.source, row: one.row });
-          else chosen.delete(name); draw(); }
+          else chosen.delete(name); card.draw(); }
       });
       return make("li", {}, box,
         make("span", { class: `num influence-score ${one.score > 0 ? "good" : "bad"}` },
@@ -109,13 +79,11 @@
       ? make("div", {}, make("h4", {}, studio.say(title)), make("p", { class: "quiet small" }, studio.say(about)),
         make("ol", { class: "influence-list" }, rows.map(line)))
       : null);
-    const asked = () => (typeof results.prompt === "string"
-      ? results.prompt
-      : (results.prompt || []).map((turn) => turn.content).at(-1));
-    const outcome = () => [
+    const last = (prompt) => (typeof prompt === "string" ? prompt : (prompt || []).map((turn) => turn.content).at(-1));
+    const outcome = (results) => [
       results.answer == null
         ? null
-        : make("div", { class: "influence-asked" }, make("b", {}, asked()), make("p", { class: "answer" }, results.answer)),
+        : make("div", { class: "influence-asked" }, make("b", {}, last(results.prompt)), make("p", { class: "answer" }, results.answer)),
       list("Pushed towards this answer",
         "Learning these rows moves the model towards the answer. The number is the cosine of the two gradients, 1 at most.",
         results.answer == null ? [] : results.rows.filter((one) => one.score > 0)),
@@ -141,67 +109,38 @@
             onclick: () => {
               for (const one of results.harmful)
                 chosen.set(`${one.source} ${one.row}`, { source: one.source, row: one.row });
-              draw();
+              card.draw();
             }
           }, studio.say("Choose those that hurt"))
           : null)];
 
-    const draw = () => {
-      if (!row) return;
-      if (row.method === "full") {
-        node.replaceChildren(head(), make("p", { class: "quiet" },
-          studio.say("Full fine-tuning trains all weights, and a gradient of each row would be as large as the model. "
-            + "Train the same data with an adapter, such as LoRA, and look there.")));
-        return;
+    const about = () => make("p", { class: "quiet" }, card.ready()
+      ? studio.say("Finds the training rows whose gradients point where an answer's does, and those that point "
+        + "against it. The first look takes about as long as an epoch; later ones are quick.")
+      : studio.say("It can be asked when the run has a result."));
+    const full = () => make("p", { class: "quiet" },
+      studio.say("Full fine-tuning trains all weights, and a gradient of each row would be as large as the model. "
+        + "Train the same data with an adapter, such as LoRA, and look there."));
+
+    const card = studio.jobCard({
+      name: "influence", read: "influences", stop: "stop_influence", stopLabel: () => studio.say("Stop"),
+      cutOff: () => studio.say("The last search was cut off. What was computed is kept."), head,
+      body: () => (card.row.method === "full"
+        ? [full()]
+        : [about(), card.ready() ? form() : null, ...(card.results ? outcome(card.results) : [])]),
+      count: (done, all) => studio.say("{n} of {all} rows", { n: studio.number(done), all: studio.number(all) }),
+      begun: () => chosen.clear(),
+      reset: () => { asked = { question: "", answer: "" }; chosen.clear(); },
+      wanted() {
+        if (pending?.id !== card.row.id) return false;
+        const { prompt, answer } = pending;
+        pending = null;
+        begin(prompt, answer);
+        card.node.scrollIntoView({ block: "start" });
+        return true;
       }
-      const about = make("p", { class: "quiet" }, ready()
-        ? studio.say("Finds the training rows whose gradients point where an answer's does, and those that point "
-          + "against it. The first look takes about as long as an epoch; later ones are quick.")
-        : studio.say("It can be asked when the run has a result."));
-      const failed = seen?.state === "failed" && !going()
-        ? make("div", { class: "call bad" }, make("div", {}, make("b", {}, studio.told(seen.error.message)),
-          seen.error.hint ? make("p", {}, studio.told(seen.error.hint)) : null))
-        : seen?.state === "cut off" && !going()
-        ? make("p", { class: "bad" }, studio.say("The last search was cut off. What was computed is kept."))
-        : null;
-      const body = going() ? progress() : [about, ready() ? form() : null, ...(results ? outcome() : [])];
-      node.replaceChildren(...[head(), failed, ...body].flat().filter(Boolean));
-    };
-    const look = async () => {
-      clearTimeout(timer);
-      const id = row?.id;
-      if (!id || studio.tab() !== "runs" || document.hidden) { timer = id ? setTimeout(look, 3000) : null; return; }
-      const answer = await studio.ask("studio-bar", "influences", { id, mark: results ? String(results.at) : "" })
-        .catch(() => null);
-      if (row?.id !== id) return;
-      if (answer) {
-        if (answer.results) { results = answer.results; begun = 0; }
-        if (answer.state === "going" || answer.state === "failed") begun = 0;
-        seen = { ...answer, results: null };
-      }
-      const now = JSON.stringify([seen, results?.at, studio.language, row.state, row.saved, going()]);
-      if (now !== key) { key = now; draw(); }
-      timer = setTimeout(look, going() ? 1500 : 10000);
-    };
-    window.addEventListener("studio:language", () => { if (row) draw(); });
-    return {
-      node,
-      show(wanted) {
-        const changed = wanted?.id !== row?.id || wanted?.state !== row?.state || wanted?.saved !== row?.saved;
-        if (wanted?.id !== row?.id && wanted) {
-          seen = results = key = null; begun = 0; question = ""; chosen.clear();
-          node.replaceChildren(head(), make("p", { class: "quiet" }, studio.say("Reading…")));
-        }
-        row = wanted;
-        if (!wanted) { clearTimeout(timer); return; }
-        if (pending?.id === row.id) {
-          const { prompt, answer } = pending;
-          pending = null;
-          begin(prompt, answer);
-          node.scrollIntoView({ block: "start" });
-        } else if (changed || !timer) look();
-      },
-    };
+    });
+    return card;
   };
-  studio.resultCards.push(card);
+  studio.resultCards.push(influenceCard);
 })();

@@ -1,27 +1,15 @@
 // A judge: another model compares the answers of base and tuned, in both orders. Nothing is sent without the button.
 (() => {
   const studio = window.studio, make = studio.element;
-  studio.resultCards = studio.resultCards || [];
 
-  const card = () => {
-    const node = make("section", { class: "card evaluation judge" });
-    let row = null, seen = null, timer = null, key = null, begun = 0, opened = false;
-    let settings = { url: "", model: "", prompt: "", rows: 100 };
-
-    const going = () => seen?.state === "going" || Date.now() - begun < 8000;
-    const begin = async () => {
+  const judgeCard = () => {
+    let opened = false, settings = {};
+    const reset = () => { settings = { url: "", model: "", prompt: "", rows: 100 }; };
+    reset();
+    const begin = () => {
       const wanted = { url: settings.url.trim(), model: settings.model.trim(), rows: Number(settings.rows) || 100 };
-      if (settings.prompt && settings.prompt !== seen?.prompt) wanted.prompt = settings.prompt;
-      begun = Date.now();
-      draw();
-      try { await studio.call("judge_answers", row.id, wanted); }
-      catch (problem) { begun = 0; studio.tell(problem); draw(); }
-      look();
-    };
-    const stop = async () => {
-      begun = 0;
-      try { await studio.call("stop_judging", row.id); } catch (problem) { studio.tell(problem); }
-      look();
+      if (settings.prompt && settings.prompt !== card.seen.prompt) wanted.prompt = settings.prompt;
+      card.begin("judge_answers", wanted);
     };
 
     const head = () => make("h3", {}, studio.say("What does a judge say?"));
@@ -35,7 +23,7 @@
       const prompt = make("textarea", {
         class: "field", rows: "10", oninput: () => { settings.prompt = prompt.value; }
       });
-      prompt.value = settings.prompt || seen.prompt;
+      prompt.value = settings.prompt || card.seen.prompt;
       return make("div", { class: "judge-form" },
         line("Address", field("url", { placeholder: "http://127.0.0.1:8000/v1" })),
         line("Model there", field("model", { placeholder: "base" })),
@@ -46,9 +34,9 @@
         make("div", { class: "acts" }, make("button", {
           type: "button", job: "judge_answers", class: "button primary", onclick: begin
         }, studio.say("Send the answers to the judge"))),
-        seen.key == null
+        card.seen.key == null
           ? null
-          : make("p", { class: "quiet small" }, seen.key
+          : make("p", { class: "quiet small" }, card.seen.key
             ? studio.say("The key in STUDIO_JUDGE_KEY is sent along.")
             : studio.say("No key is sent: STUDIO_JUDGE_KEY is not set.")));
     };
@@ -64,62 +52,22 @@
         studio.say("In {flipped} pairs the order of the answers decided, in {unreadable} a verdict could not be read: "
           + "they count as equal.", { flipped: studio.number(found.flipped), unreadable: studio.number(found.unreadable) })),
       found.why ? make("p", { class: "quiet small" }, studio.told(found.why)) : null];
-    const progress = () => {
-      const counted = studio.say("{n} of {all} questions",
-        { n: studio.number(seen?.done || 0), all: studio.number(seen?.of || 0) });
-      return [make("p", { class: "doctor-now", role: "status" }, make("span", { class: "spinner" }),
-        make("span", {}, seen?.of ? counted : studio.say("Starting…"))),
-      make("div", { class: "acts" }, make("button", {
-        type: "button", job: "stop_judging", class: "button", onclick: stop
-      }, studio.say("Stop and keep what is judged")))];
-    };
+    const about = () => make("p", { class: "quiet" }, card.seen.answers
+      ? studio.say("Another model compares the answers of base and tuned to held-out questions, each pair in both "
+        + "orders. Questions and answers go to the address you give, and nowhere else.")
+      : studio.say("Evaluate by answers first; the judge reads those."));
 
-    const draw = () => {
-      if (!row || !seen) return;
-      const failed = seen.state === "failed" && !going()
-        ? make("div", { class: "call bad" }, make("div", {}, make("b", {}, studio.told(seen.error.message)),
-          seen.error.hint ? make("p", {}, studio.told(seen.error.hint)) : null))
-        : null;
-      const about = make("p", { class: "quiet" }, seen.answers
-        ? studio.say("Another model compares the answers of base and tuned to held-out questions, each pair in both "
-          + "orders. Questions and answers go to the address you give, and nowhere else.")
-        : studio.say("Evaluate by answers first; the judge reads those."));
-      const body = going()
-        ? progress()
-        : [...(seen.results ? outcome(seen.results) : []), about, seen.answers ? form() : null];
-      node.replaceChildren(...[head(), failed, ...body].flat().filter(Boolean));
-    };
-    const look = async () => {
-      clearTimeout(timer);
-      const id = row?.id;
-      if (!id || studio.tab() !== "runs" || document.hidden) { timer = id ? setTimeout(look, 3000) : null; return; }
-      const answer = await studio.ask("studio-bar", "judgement", { id }).catch(() => null);
-      if (row?.id !== id) return;
-      if (answer) {
-        if (answer.state === "going" || answer.state === "failed") begun = 0;
-        if (answer.results?.at !== seen?.results?.at) begun = 0;
-        seen = answer;
-        if (!settings.url && answer.url) settings.url = answer.url;
-        if (!settings.model && answer.results) settings.model = answer.results.model;
-      }
-      const now = JSON.stringify([seen, studio.language, going()]);
-      if (now !== key) { key = now; draw(); }
-      timer = setTimeout(look, going() ? 1500 : 10000);
-    };
-    window.addEventListener("studio:language", () => draw());
-    return {
-      node,
-      show(wanted) {
-        const changed = wanted?.id !== row?.id || wanted?.state !== row?.state;
-        if (wanted?.id !== row?.id && wanted) {
-          seen = key = null; begun = 0; settings = { url: "", model: "", prompt: "", rows: 100 };
-          node.replaceChildren(head(), make("p", { class: "quiet" }, studio.say("Reading…")));
-        }
-        row = wanted;
-        if (!wanted) { clearTimeout(timer); return; }
-        if (changed || !timer) look();
+    const card = studio.jobCard({
+      name: "judge", read: "judgement", stop: "stop_judging", stopLabel: () => studio.say("Stop and keep what is judged"), waits: false, head,
+      body: () => [...(card.results ? outcome(card.results) : []), about(), card.seen.answers ? form() : null],
+      count: (done, all) => studio.say("{n} of {all} questions", { n: studio.number(done), all: studio.number(all) }),
+      take(answer) {
+        settings.url ||= answer.url || "";
+        settings.model ||= card.results?.model || "";
       },
-    };
+      reset
+    });
+    return card;
   };
-  studio.resultCards.push(card);
+  studio.resultCards.push(judgeCard);
 })();
