@@ -15,6 +15,10 @@
   const figure = (key, value) => (value == null
     ? "–"
     : key in RAW ? studio.number(value, RAW[key]) : `${studio.number(100 * value, value < 0.1 ? 1 : 0)} %`);
+  // A difference: of two shares it is in percentage points.
+  const gap = (key, value) => `${value > 0 ? "+" : ""}${key in RAW
+    ? studio.number(value, RAW[key])
+    : studio.say("{n} points", { n: studio.number(100 * value, Math.abs(value) < 0.1 ? 1 : 0) })}`;
   const between = (key, range) => (range
     ? studio.say("{low} to {high}", { low: figure(key, range[0]), high: figure(key, range[1]) })
     : "");
@@ -63,14 +67,18 @@
           make("tbody", {}, lines.map(([name, label]) => {
             const cell = (side) => make("td", { class: "num" }, figure(name, side?.[name]),
               make("small", { class: "quiet" }, between(name, side?.intervals?.[name])));
-            const change = difference[name];
+            const change = difference[name] || (base?.[name] != null && tuned?.[name] != null
+              ? { value: tuned[name] - base[name] }
+              : null);
             const sure = change && change.low != null && (change.low > 0 || change.high < 0);
             const good = change && (["loss", "perplexity"].includes(name) ? change.value < 0 : change.value > 0);
             const neutral = ["length", "ended"].includes(name);
             return make("tr", {}, make("th", { scope: "row" }, studio.say(label)), cell(base), cell(tuned),
               make("td", { class: `num ${sure && !neutral ? (good ? "good" : "bad") : ""}` },
-                change ? `${change.value > 0 ? "+" : ""}${figure(name, change.value)}` : "–",
-                make("small", { class: "quiet" }, change?.low != null ? between(name, [change.low, change.high]) : "")));
+                change ? gap(name, change.value) : "–",
+                make("small", { class: "quiet" }, change?.low != null
+                  ? studio.say("{low} to {high}", { low: gap(name, change.low), high: gap(name, change.high) })
+                  : "")));
           }))));
     };
 

@@ -11,7 +11,7 @@
     setTimeout(() => document.getElementById("run-view-results")?.click(), 50);
   };
   studio.taughtButton = (id, prompt, answer) => make("button", {
-    type: "button", job: "find_influence", class: "icon",
+    type: "button", job: "find_influence", class: "icon plain taught",
     title: studio.say("Find the training rows that pushed the model towards this answer"),
     onclick: () => studio.whoTaught(id, prompt, answer)
   }, studio.say("Who taught it?"));
