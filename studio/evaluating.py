@@ -117,27 +117,28 @@ def _evaluate(
 
 def _rows(run: Run, file: str | None, most: int | None) -> list[dict[str, Any]]:
     found = list(data.read(file).conversations)[: most or FILE_ROWS] if file else proof.held_out(run.config)[:most]
-    rows = [{key: row[key] for key in ("text", "messages", "tools") if row.get(key)} for row in found]
+    rows = [{key: row[key] for key in ("text", "messages", "tools", "row") if row.get(key)} for row in found]
     if not rows:
         raise DataError("There is nothing to measure on.", "The run held no rows out; give a file with --data.", "data")
     return rows
 
 
 def _questions(rows: list[dict[str, Any]], order: EvaluationOrder, last: bool) -> list[dict[str, Any]]:
-    """[{row, prompt, messages, tools, reference}], in an order of which any first part is a fair sample.
+    """[{row, data_row, prompt, messages, tools, reference}], in an order of which any first part is a fair sample.
 
-    row: the place among the rows, from 1.
+    row: the place among the rows, from 1; data_row: the number of the row in its file.
     """
-    known = [(place, asked) for place, row in enumerate(rows, start=1) if (asked := question(row, last))]
+    known = [(place, row.get("row"), asked) for place, row in enumerate(rows, start=1) if (asked := question(row, last))]
     return [
         {
             "row": place,
+            "data_row": data_row,
             "prompt": asked.text,
             "messages": asked.messages,
             "tools": asked.tools,
             "reference": asked.reference,
         }
-        for place, asked in (known[index] for index in spread(len(known), order.rows))
+        for place, data_row, asked in (known[index] for index in spread(len(known), order.rows))
     ]
 
 

@@ -19,9 +19,10 @@ RowLoss = Mapping[str, float]  # {loss, tokens, correct} of a row: sums over its
 def table_row(
     place: int, asked: Mapping[str, Any], answers: Mapping[str, Answer], task: Task, order: EvaluationOrder
 ) -> dict[str, Any]:
-    """One line of the table. asked: {prompt, reference}; answers: by side."""
+    """One line of the table. asked: {data_row, prompt, reference}; answers: by side."""
     return {
         "row": place,
+        "data_row": asked.get("data_row"),
         "prompt": asked["prompt"],
         "reference": asked["reference"],
         **{side: answers[side]["text"] for side in SIDES},

@@ -18,7 +18,7 @@ def as_json(results: Mapping[str, Any]) -> str:
 
 
 def as_csv(table: Sequence[Mapping[str, Any]]) -> str:
-    """Row, prompt, reference, both answers, how they ended, and every score of both sides; with a mark of UTF-8, by
+    """Row in the data, prompt, reference, both answers, how they ended, and every score of both sides; with a mark of UTF-8, by
     which spreadsheets read Chinese.
     """
     names = [name for name in NAMES if any(name in row["scores"]["tuned"] for row in table)]
@@ -29,7 +29,7 @@ def as_csv(table: Sequence[Mapping[str, Any]]) -> str:
         + [f"{side}_{name}" for side in SIDES for name in names]
     )
     for row in table:
-        texts = [row["row"], row["prompt"], row["reference"], row["base"], row["tuned"], row["change"]]
+        texts = [row.get("data_row") or row["row"], row["prompt"], row["reference"], row["base"], row["tuned"], row["change"]]
         ends = [row["finish"][side] for side in SIDES]
         writer.writerow([*texts, *ends, *(row["scores"][side].get(name, "") for side in SIDES for name in names)])
     return "\ufeff" + out.getvalue()

@@ -113,7 +113,7 @@
           ["Row", "Question", "In the data", "Base", "Tuned", studio.metricName(rows[0] ? mainScore(rows[0]).metric : "rouge_l")]
             .map((name) => make("th", { scope: "col" }, studio.say(name))))),
         make("tbody", {}, sorted.slice(0, live ? 10 : shownRows).map((one) => make("tr", {},
-          make("td", { class: "num" }, studio.number(one.row)),
+          make("td", { class: "num" }, studio.number(one.data_row || one.row)),
           make("td", { class: "answer-cell" }, make("div", { class: "answer" }, one.prompt)),
           make("td", { class: "answer-cell" }, make("div", { class: "answer" }, one.reference)),
           answer(one.base, one.reference, one.finish?.base), answer(one.tuned, one.reference, one.finish?.tuned),
