@@ -13,9 +13,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from studio import config
+from studio import config, queue
+from studio.commands.runs import follow
 from studio.home import PROJECT
-from studio.run import create, summary
+from studio.run import summary
 
 ROWS = 16  # of the sample: 10 to train on, 6 held out
 OVER = {"method": {"name": "full"}, "training": {"learning_rate": 4e-4, "epochs": 7}}
@@ -51,10 +52,8 @@ def main(strengths: list[float]) -> int:
 
 
 def measured(name: str, file: Path, order: dict[str, Any], **training: Any) -> dict[str, Any]:
-    """Train, print the line, return {gain, kl, verdict, …}."""
-    from studio.worker.train import main as train
-
-    run = create(
+    """Train in a process of its own, print the line, return {gain, kl, verdict, …}."""
+    run = queue.submit(
         config.build(
             {
                 "model": "starter",
@@ -64,7 +63,8 @@ def measured(name: str, file: Path, order: dict[str, Any], **training: Any) -> d
             }
         )
     )
-    if train(run):
+    follow(run)
+    if run.state() != "finished":
         raise SystemExit(1)
     found = summary(run)
     figures = {**found["forgetting"], "gain": found["eval_loss_before"] - found["eval_loss"]}
