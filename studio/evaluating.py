@@ -128,7 +128,9 @@ def _questions(rows: list[dict[str, Any]], order: EvaluationOrder, last: bool) -
 
     row: the place among the rows, from 1; data_row: the number of the row in its file.
     """
-    known = [(place, row.get("row"), asked) for place, row in enumerate(rows, start=1) if (asked := question(row, last))]
+    known = [
+        (place, row.get("row"), asked) for place, row in enumerate(rows, start=1) if (asked := question(row, last))
+    ]
     return [
         {
             "row": place,

@@ -18,8 +18,9 @@ def as_json(results: Mapping[str, Any]) -> str:
 
 
 def as_csv(table: Sequence[Mapping[str, Any]]) -> str:
-    """Row in the data, prompt, reference, both answers, how they ended, and every score of both sides; with a mark of UTF-8, by
-    which spreadsheets read Chinese.
+    """Row in the data, prompt, reference, both answers, how they ended, and every score of both sides.
+
+    With a mark of UTF-8, by which spreadsheets read Chinese.
     """
     names = [name for name in NAMES if any(name in row["scores"]["tuned"] for row in table)]
     out = io.StringIO()
@@ -29,7 +30,8 @@ def as_csv(table: Sequence[Mapping[str, Any]]) -> str:
         + [f"{side}_{name}" for side in SIDES for name in names]
     )
     for row in table:
-        texts = [row.get("data_row") or row["row"], row["prompt"], row["reference"], row["base"], row["tuned"], row["change"]]
+        texts = [row[key] for key in ("prompt", "reference", *SIDES, "change")]
         ends = [row["finish"][side] for side in SIDES]
-        writer.writerow([*texts, *ends, *(row["scores"][side].get(name, "") for side in SIDES for name in names)])
+        values = [row["scores"][side].get(name, "") for side in SIDES for name in names]
+        writer.writerow([row.get("data_row") or row["row"], *texts, *ends, *values])
     return "\ufeff" + out.getvalue()

@@ -38,6 +38,11 @@ class Brake:
         self.device, self.strength, self.rows, self.base = trainer.args.device, strength, rows, base
         self.batches = group(rows)
 
+    def largest_step(self) -> int:
+        """The number of a step whose batch has the most tokens, padding included."""
+        sizes = [len(batch) * max(len(self.rows[row]["input_ids"]) for row in batch) for batch in self.batches]
+        return sizes.index(max(sizes))
+
     def __call__(self, model: Any, step: int) -> torch.Tensor:
         numbers = self.batches[step % len(self.batches)]
         log_probs, targets = target_log_probs(model, [self.rows[number] for number in numbers], self.device)

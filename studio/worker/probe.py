@@ -66,12 +66,14 @@ class MemoryProbe(TrainerCallback):
         return MicroBatchCollator(self.trainer.layout)(rows)
 
     def two_passes(self, micro_batch: dict[str, Any], optimizer_step: Callable[[], None], accumulates: bool) -> None:
-        """Forward and backward, the optimizer's states, and forward and backward beside them.
+        """Forward and backward, the brake's beside its gradients, the optimizer's states, and both beside those.
 
         On a CPU the second pass, which takes seconds there, is made only where the optimizer's states are large.
         """
-        model = self.trainer.model_wrapped.train()
+        model, brake = self.trainer.model_wrapped.train(), self.trainer.brake
         self.trainer.micro_batch_loss(model, micro_batch).backward()
+        if brake is not None:
+            brake(model, brake.largest_step()).backward()
         optimizer_step()
         num_trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
         num_weights = sum(weight.numel() for weight in model.parameters())
@@ -83,6 +85,8 @@ class MemoryProbe(TrainerCallback):
         if not accumulates:
             model.zero_grad(set_to_none=True)
         self.trainer.micro_batch_loss(model, micro_batch).backward()
+        if brake is not None:
+            brake(model, brake.largest_step()).backward()
 
 
 def _num_tokens(micro_batch: dict[str, Any]) -> int:

@@ -161,6 +161,26 @@ def test_the_brake_survives_a_resume_bit_by_bit(
     assert [event["brake"] for event in whole.events() if event["kind"] == "step"][-1] > 0
 
 
+def test_the_probe_tries_the_brake(
+    home: Path, tiny_model: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from studio.worker.train import main
+
+    probed, plain = (
+        trained(order(tiny_model, tiny_data, {"name": "lora"}, keep_general=1, probe=probe)) for probe in (True, False)
+    )
+    assert weights(probed) == weights(plain), "it leaves nothing behind"
+
+    def without_room(*_: Any) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(keep_general.Brake, "__call__", without_room)
+    run = create(order(tiny_model, tiny_data, {"name": "lora"}, keep_general=1, probe=True))
+    assert main(run) == 1
+    assert "before the first step" in run.events()[-1]["cause"]
+    assert not [event for event in run.events() if event["kind"] == "step"]
+
+
 def test_the_brake_brakes(home: Path, tiny_model: Path, tiny_data: Path) -> None:
     free, held = (
         trained(order(tiny_model, tiny_data, {"name": "full"}, forgetting=True, max_steps=12, keep_general=strength))
