@@ -240,6 +240,7 @@ def _show_look(answer: dict[str, Any]) -> None:
         print(
             "No method here learns from comparisons."
             + (" With --format chosen the chosen answers are learnt." if answer["format"] == "preference" else "")
+            + (" With --format good the good answers are learnt." if answer["format"] == "kto" else "")
         )
     if tokens is None or not tokens["max"]:
         return

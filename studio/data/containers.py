@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import io
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -17,6 +18,8 @@ from studio.data.nested_rows import rows_within
 from studio.errors import DataError
 
 HEAD_BYTES = 1 << 18  # bytes looked at
+# no JSON: [Verse 1], [12:30] Ann: …, [12.03.24, 10:01] Ann: …
+JSON_START = re.compile(r"\{|\[(?!\s*(?:(?!true|false|null|NaN)[A-Za-z]|\d+[/:]\d|\d+[.-]\d+[.-]))")
 BOM = b"\xef\xbb\xbf"
 FOREIGN = {
     b"%PDF": ("a PDF", "Choose a JSON, JSON Lines, CSV or Parquet file."),
@@ -92,10 +95,21 @@ def _text_container(path: Path, head: bytes, compression: str, encoding: str) ->
     whole = len(head) < HEAD_BYTES
     encoding = encoding_of(head, path.name, whole) if encoding == "auto" else check_encoding(encoding)
     text = codecs.getincrementaldecoder(encoding)("replace").decode(head).lstrip("\ufeff")
+    if b"ustar" in head[257:265]:
+        raise DataError(
+            f"{path.name} is a tar archive.", f"Unpack it (tar xf {path.name}), and name the folder.", path.name
+        )
     if "\x00" in text[:4096] and text.count("\x00") > len(text) // 20:
         raise DataError(f"{path.name} is a binary file of an unknown kind.", CHOOSE_HINT, path.name)
     endings = {ending.lower() for ending in path.suffixes}
     name, dialect = _text_kind(text, whole, not endings.isdisjoint((".csv", ".tsv")))
+    if name == "text" and {".yaml", ".yml"} & endings:
+        raise DataError(
+            f"{path.name} is YAML, which is not read as data.",
+            'Save it as JSON: python -c "import json, sys, yaml; json.dump(yaml.safe_load(sys.stdin), sys.stdout, '
+            f'default=str)" < {path.name} > {path.stem}.json',
+            path.name,
+        )
     if name == "text" and {".json", ".jsonl"} & endings:
         first = " ".join(text.split("\n")[0].split())[:60]
         raise DataError(
@@ -109,7 +123,7 @@ def _text_container(path: Path, head: bytes, compression: str, encoding: str) ->
 def _text_kind(text: str, whole: bool, table: bool) -> tuple[str, Dialect]:
     """(container, dialect) of a text file from its beginning. table: its name says that it is one."""
     start = text.lstrip()
-    if start[:1] in ("{", "["):
+    if JSON_START.match(start):
         return _json_kind(start, whole), Dialect()
     if start[:2] in ("//", "/*") and "{" in start[:4096] and not table:
         return "json", Dialect()

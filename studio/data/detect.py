@@ -97,9 +97,13 @@ def _unknown_layout(columns: list[str], rows: list[Any], name: str) -> DataError
             "request file, as messages."
         )
         return DataError(message, hint, name)
-    unsplit = len(columns) == 1 and any(delimiter in columns[0] for delimiter in ",;|\t")
-    if unsplit or any(len(column) > 40 or column.endswith((".", "?", "!")) for column in columns):
-        return DataError(message, "Does the first line name the columns, and is the separator the right one?", name)
+    if len(columns) == 1 and (sign := re.fullmatch(r"\w+([^\w\s.?!'\"-])\w+(?:\1\w+)*", columns[0])):
+        hint = f"If {sign[1]} parts the cells, say so in a line above the first: sep={sign[1]}"
+        return DataError(message, hint, name)
+    if any(len(column) > 40 or column.endswith((".", "?", "!")) for column in columns):
+        hint = "If the first line is a row already, write the names of the columns in a line above it: "
+        hint += ",".join(["prompt", "completion", *("more" * (n > 2) for n in range(3, len(columns) + 1))])
+        return DataError(message, hint, name)
     return DataError(message, _layout_hint(columns, sampled), "data.mapping")
 
 
@@ -179,7 +183,9 @@ def suggest_mapping(rows: list[Any], kind: str, field: str, format: str) -> str:
     if kind == "unknown_role":
         lists = [value for row in rows for value in row.values() if isinstance(value, list)]
         turns = [turn for value in lists for turn in value if isinstance(turn, dict)]
-        roles = [turn[key] for turn in turns for key in ROLE_KEYS if isinstance(turn.get(key), str)]
+        speakers = [turn[key] for turn in turns for key in ROLE_KEYS if key in turn]
+        roles = [s.get("name") if isinstance(s, dict) else s for s in speakers]
+        roles = [role for role in roles if isinstance(role, str)]
         names = list(dict.fromkeys(roles))
         known_roles = {role_of(name) for name in names}
         unknown_roles = [name for name in names if role_of(name) is None]

@@ -6,7 +6,7 @@ import csv
 import io
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from studio.data.formats import formats
@@ -20,18 +20,20 @@ SAMPLE_ROWS, MAX_ABOVE = 24, 8  # rows looked at, rows that may stand above the 
 class Dialect:
     """How cells are parted. escape: a quotation mark in a cell is written \\" ; spaces: blanks follow the separator.
 
-    above: rows before the header, such as a title, or Excel's note of the separator.
+    above: rows before the header, such as a title, or Excel's note of the separator. quote: what stands around cells.
     """
 
     delimiter: str = ","
     escape: bool = False
     spaces: bool = False
     above: int = 0
+    quote: str = '"'
 
     def reader(self, lines: Iterator[str]) -> csv.reader:  # type: ignore[valid-type]
         """csv's own reader; it raises csv.Error where a quotation mark stands where none may."""
         escape = "\\" if self.escape else None
-        return csv.reader(lines, delimiter=self.delimiter, escapechar=escape, skipinitialspace=self.spaces, strict=True)
+        options = {"delimiter": self.delimiter, "quotechar": self.quote, "escapechar": escape, "strict": True}
+        return csv.reader(lines, skipinitialspace=self.spaces, **options)
 
 
 def dialect_of(text: str, named: bool = False) -> Dialect | None:
@@ -40,13 +42,13 @@ def dialect_of(text: str, named: bool = False) -> Dialect | None:
     excel_note = re.match(r"sep=(.)\r?\n", text)  # Excel's
     if excel_note:
         quoting = _quoting(text[excel_note.end() :], excel_note[1])
-        return Dialect(excel_note[1], quoting.escape, quoting.spaces, 1)
+        return replace(quoting, above=1)
     best: tuple[int, Dialect] | None = None
     for delimiter in DELIMITERS:
         dialect = _quoting(text, delimiter)
         score, above = _score(_rows(text, dialect))
         if score and (best is None or score > best[0]):
-            best = score, Dialect(delimiter, dialect.escape, dialect.spaces, above)
+            best = score, replace(dialect, above=above)
     if best is None and named:
         delimiter = max(DELIMITERS, key=lambda sign: text.partition("\n")[0].count(sign))
         return _quoting(text, delimiter)
@@ -61,12 +63,23 @@ def above_header(rows: list[list[object]]) -> int:
 
 def _quoting(text: str, delimiter: str) -> Dialect:
     """The way of quoting that the text follows furthest without a fault; the plain one where several do."""
-    ways = [Dialect(delimiter, escape, spaces) for escape in (False, True) for spaces in (False, True)]
+    quote = "'" if _is_single_quoted(text, delimiter) else '"'
+    ways = [Dialect(delimiter, escape, spaces, 0, quote) for escape in (False, True) for spaces in (False, True)]
     read = {way: _rows(text, way) for way in ways}
     late = re.compile(r'\s+("|\S)')  # quoted, or begun, but not from its first sign on
     return max(
         ways, key=lambda way: (len(read[way]), -sum(late.match(cell) is not None for row in read[way] for cell in row))
     )
+
+
+def _is_single_quoted(text: str, delimiter: str) -> bool:
+    """Whether cells stand in '…': a whole one in at least half of the lines, and none in "…"."""
+    edge = re.escape(delimiter)
+    if re.search(rf'(?m)(?:^|{edge})\s*"', text):
+        return False
+    lines = [line for line in text.split("\n")[1:] if line.strip()]
+    quoted = sum(re.search(rf"(?:^|{edge})\s*'(?:[^']|'')*'\s*(?:{edge}|$)", line) is not None for line in lines)
+    return quoted > 0 and quoted * 2 >= len(lines)
 
 
 def _rows(text: str, dialect: Dialect) -> list[list[str]]:

@@ -38,6 +38,7 @@ class Files:
 
     def __init__(self, source: str | Path):
         self.paths, self.notes, self.archive, self.stack = [Path(source)], [], "", ExitStack()
+        self.passed_over: list[str] = []  # files beside the data that nothing here reads
         path = Path(source)
         try:
             if path.is_dir():
@@ -68,7 +69,9 @@ class Files:
 
     def _choose(self, paths: Iterable[Path], name: str, below: Path) -> None:
         """The data files of one kind; those held out to test are left out where there are others."""
-        files = [p for p in paths if _data_ending(p) and not NOT_DATA.match(p.name)]
+        paths = [p for p in paths if not NOT_DATA.match(p.name)]
+        files = [p for p in paths if _data_ending(p)]
+        self.passed_over += [str(p.relative_to(below)) for p in paths if not _data_ending(p)]
         if not files:
             raise DataError(
                 f"{name} holds no data files.",
@@ -91,10 +94,13 @@ class Files:
             self.notes.append(
                 f"Left out, as their names say that they are for testing: {named}{', …' if len(held_out) > 5 else ''}."
             )
+        if self.passed_over:
+            more = f" and {len(self.passed_over) - 5:,} more" if len(self.passed_over) > 5 else ""
+            self.notes.append(f"Not read, as they are no data files: {', '.join(self.passed_over[:5])}{more}.")
         self.paths = sorted(files, key=lambda p: _natural_key(str(p)))[:MAX_FILES]
 
     def _unpack(self, path: Path) -> None:
-        """The archive's data files, in a folder that is removed in the end; folders inside it are kept apart."""
+        """The archive's data files, in a folder that is removed in the end."""
         self.archive = "zip"
         folder = Path(tempfile.mkdtemp(prefix=".zip-", dir=subfolder("datasets")))
         self.stack.callback(shutil.rmtree, folder, ignore_errors=True)
@@ -112,12 +118,20 @@ class Files:
                         "Unpack it, and name the file.",
                         path.name,
                     )
-                for n, info in enumerate(inside):
-                    name = Path(info.filename.replace("\\", "/")).name
-                    if not _data_ending(Path(name)) or NOT_DATA.match(name):
+                for info in inside:
+                    inner = Path(info.filename.replace("\\", "/"))
+                    if not _data_ending(inner) or NOT_DATA.match(inner.name):
+                        if not NOT_DATA.match(inner.name):
+                            self.passed_over.append(str(inner))
                         continue
-                    target = folder / f"{n:05}" / name
-                    target.parent.mkdir()
+                    target = folder.joinpath(*(part for part in inner.parts if part not in ("/", "..", ".")))
+                    if target.exists() or not target.resolve().is_relative_to(folder.resolve()):
+                        raise DataError(
+                            f"{path.name} holds a file whose name cannot be unpacked: {info.filename!r}.",
+                            "Unpack it, and name the file that is meant.",
+                            path.name,
+                        )
+                    target.parent.mkdir(parents=True, exist_ok=True)
                     with archive.open(info) as packed, open(target, "wb") as file:
                         shutil.copyfileobj(packed, file, 1 << 20)
         # RuntimeError: a password is needed, or (NotImplementedError) an unknown compression

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from studio import json_text
-from studio.data.formats import Row, kto
+from studio.data.formats import Row, as_row, kto
 from studio.data.formats.fields import REASONING
 from studio.data.formats.messages import MESSAGE_COLUMNS
 from studio.data.roles import CONTENT_KEYS, ROLE_KEYS, ROLES
@@ -153,7 +153,8 @@ def renamer(mapping: dict[str, Any] | None) -> Callable[[Any], Any] | None:
     def rename(row: Any) -> Any:
         if not isinstance(row, dict):
             return row
-        result: Row = {part: row[column] for part, column in columns.items() if column in row}
+        # JSON in a cell is read under the name that says so
+        result: Row = as_row({part: row[column] for part, column in columns.items() if column in row})
         if not columns:
             result = row | {}
         lists = result.get(
@@ -180,8 +181,10 @@ def _retag(turn: Any, tags: dict[str, str]) -> Any:
             if f"{name}_tag" in tags
         }
         role = turn[role_key]
+        if isinstance(role, dict) and "role" not in role:  # an author, as chat programs write them
+            role = role.get("name", role)
         known_role = role_names.get(role) if isinstance(role, str) else None
-        result["role"] = "assistant" if known_role == "function" else ROLES.get(known_role, role)
+        result["role"] = "function_call" if known_role == "function" else ROLES.get(known_role, role)
     if content_key in turn:
         result["content"] = turn[content_key]
     return result

@@ -116,7 +116,10 @@ def _datasets(order: DataOrder) -> tuple[list[Dataset], Dataset | None]:
     own = None
     if isinstance(order.eval, str):
         own = read(
-            order.eval, order.format if order.format == "chosen" else "auto", order.mapping, encoding=order.encoding
+            order.eval,
+            order.format if order.format in ("chosen", "good") else "auto",
+            order.mapping,
+            encoding=order.encoding,
         )
     for dataset in [*datasets, *([own] if own else [])]:
         _usable(dataset)
@@ -125,7 +128,7 @@ def _datasets(order: DataOrder) -> tuple[list[Dataset], Dataset | None]:
 
 def _usable(dataset: Dataset) -> None:
     if dataset.stage != "sft":
-        hint = "Take the good answers alone, as prompt and completion."
+        hint = "Set data.format to good to learn the good answers alone, or take other data."
         if dataset.format == "preference":
             hint = "Set data.format to chosen to learn the chosen answers, or take other data."
         raise DataError(

@@ -134,7 +134,7 @@ KINDS: dict[str, Kind] = {
     "bad_answer": Kind(
         "refused",
         "The row's label calls its answer bad: it must not be learnt as an answer.",
-        "Read the file as kto, for a stage that learns from verdicts, or drop such rows.",
+        "Such rows are left out. With --format good (data.format: good) the others of the file are learnt.",
     ),
     "odd_call": Kind(
         "suspicious",
@@ -149,7 +149,7 @@ KINDS: dict[str, Kind] = {
     "unheeded_flag": Kind(
         "suspicious",
         "The turn is marked to be trained on, but only the assistant's turns are.",
-        "Set train_on to all, or take the mark away.",
+        "An answer that is not to be learnt is marked with weight: 0; other turns are learnt with train_on: all.",
     ),
     "reasoning_dropped": Kind(
         "suspicious",

@@ -15,7 +15,7 @@ SPELLINGS = {
     "questioner person 用户 人类 问 提问者 客户",
     "assistant": "助手 助理 机器人 模型 答 客服 assistant gpt model bot chatgpt ai chatbot bard bing "
     "claude function_call tool_call tool_calls answer moss llm agent tutor "
-    "completion output",
+    "completion output thought thoughts thinking think reasoning analysis",
     "tool": "工具 tool function observation tool_response ipython function_response",
 }
 ROLES = {spelling: role for role, spellings in SPELLINGS.items() for spelling in spellings.split()}

@@ -181,7 +181,7 @@ def _code_point(text: str) -> str:
 def _nearly_empty(data: bytes, ends: np.ndarray, starts: np.ndarray, answers: np.ndarray) -> Iterator[Hit]:
     for i in np.flatnonzero(ends - starts <= 4).tolist():
         text = _text(data, ends, i).strip()
-        if text.lower() in ("nan", "none", "null"):
+        if text.lower() in ("nan", "none", "null", "\\n"):  # \N: a database's
             yield Hit("nan_text", i, text)
         elif len(text) == 1 and answers[i]:
             yield Hit("too_short", i, text)

@@ -59,6 +59,11 @@ def _call(value: Any) -> Message | None:
     return {"id": value["id"], **call} if isinstance(value.get("id"), str) else call
 
 
+def has_arguments(call: Message) -> bool:
+    """Whether a call's arguments are an object, or its JSON."""
+    return isinstance(_convert_arguments(call["function"]["arguments"], as_text=False), dict)
+
+
 def tools_of(value: Any) -> list[Any] | None:
     """Declared tools as [{"type": "function", "function": {…}}, …], from a list, an object, or their JSON.
 
@@ -73,10 +78,17 @@ def tools_of(value: Any) -> list[Any] | None:
         value = [value]
     if not isinstance(value, list) or not value or not all(isinstance(tool, dict) for tool in value):
         return None
-    return [
-        {"type": "function", "function": tool} if isinstance(tool.get("name"), str) and "function" not in tool else tool
-        for tool in value
-    ]
+    return [_tool(tool) for tool in value]
+
+
+def _tool(tool: Message) -> Message:
+    """A declared tool as OpenAI's chats write it, also from the Responses' way (flat) and Anthropic's input_schema."""
+    if not isinstance(tool.get("name"), str) or "function" in tool:
+        return tool
+    function = {key: value for key, value in tool.items() if (key, value) != ("type", "function")}
+    if "input_schema" in function and "parameters" not in function:
+        function = {"parameters" if key == "input_schema" else key: value for key, value in function.items()}
+    return {"type": "function", "function": function}
 
 
 def names_of(tools: list[Any]) -> list[str]:

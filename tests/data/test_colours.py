@@ -31,6 +31,7 @@ FILES = {  # format -> fixture files
     "chatml": ("messages.jsonl", "tools.jsonl"),
     "chatml_text": ("tagged.jsonl",),
     "chosen": ("pairs.jsonl", "share-pairs.json"),
+    "good": ("kto.json",),
     "prompt": ("questions.csv",),
     "sharegpt": ("sharegpt.json",),
     "text": ("story.txt",),
@@ -145,7 +146,7 @@ def compare(
     chosen = template.load(name, model)
     chosen = Template(name, chosen.text, {"bos_token": "<|im_start|>", "eos_token": "<|im_end|>"} | chosen.special)
     on = "all" if form == "text" else train_on
-    order = DataOrder(train=str(path), eval=0, train_on=on, format=form if form == "chosen" else "auto")
+    order = DataOrder(train=str(path), eval=0, train_on=on, format=form if form in ("chosen", "good") else "auto")
     encoder = Encoder(model, chosen, limits.get("limit", 4096), limits.get("too_long", "cut"), on)
     rows = data.prepare(order, encoder).train
     read = data.read(path, order.format)

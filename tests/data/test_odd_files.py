@@ -134,7 +134,7 @@ REFUSED: dict[str, tuple[bytes, str, str]] = {  # what it is -> content, what th
     "no header": (
         b"".join(f'"{q}","{a}"\n'.encode() for q, a in QA),
         "Why is the sky blue",
-        "first line name the columns",
+        "write the names of the columns in a line above it",
     ),
     "a header alone": (b"instruction,output\n", "holds no rows", "holds rows"),
     "several lists": (text({"train": ALPACA, "test": ALPACA}), "train, test", "file of its own"),

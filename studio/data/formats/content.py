@@ -12,6 +12,22 @@ TEXTS = ("text", "input_text", "output_text", None)
 THOUGHTS = ("thinking", "reasoning", "thought", "redacted_thinking")
 CALLS = ("tool_use", "tool_call", "function_call", "functionCall")
 RESULTS = ("tool_result", "tool_response", "function_response", "functionResponse")
+RICH = (
+    *(
+        "plain",
+        "bold",
+        "italic",
+        "underline",
+        "strikethrough",
+        "code",
+        "pre",
+        "link",
+        "text_link",
+        "mention",
+        "hashtag",
+    ),
+    *("mention_name", "email", "phone", "spoiler", "blockquote", "custom_emoji", "bot_command", "cashtag"),
+)
 Turn = dict[str, Any]
 
 
@@ -20,6 +36,8 @@ def turns_from_parts(turn: Turn, key: str, report: ReportProblem, where: str) ->
 
     Results of tools are turns of their own, before the text beside them.
     """
+    if all(map(_is_piece, turn[key])) and any(isinstance(part, str) for part in turn[key]):
+        return [without(turn, key) | {key: "".join(p if isinstance(p, str) else p["text"] for p in turn[key])}]
     texts: list[str] = []
     thoughts: list[str] = []
     calls: list[Turn] = []
@@ -42,6 +60,13 @@ def turns_from_parts(turn: Turn, key: str, report: ReportProblem, where: str) ->
     if thoughts:
         own_turn["reasoning_content"] = "\n".join(thoughts)
     return [*results, own_turn | {key: "\n".join(texts) if texts or not calls else None}]
+
+
+def _is_piece(part: Any) -> bool:
+    """Whether a part is a piece of one rich text, such as Telegram's {"type": "bold", "text": "…"} among strings."""
+    return isinstance(part, str) or (
+        isinstance(part, dict) and part.get("type") in RICH and isinstance(part.get("text"), str)
+    )
 
 
 def _kind(part: Any) -> tuple[str, Any]:

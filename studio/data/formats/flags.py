@@ -6,7 +6,12 @@ from typing import Any
 
 from studio.data.formats import ReportProblem
 
-FLAGS = ("weight", "loss", "train", "training", "loss_weight")  # OpenAI's, ms-swift's, axolotl's and LLaMA-Factory's
+FLAGS = (
+    *("weight", "loss", "train", "training", "loss_weight"),  # OpenAI's, ms-swift's, axolotl's and LLaMA-Factory's
+    *("train_on_turn", "train_on", "trainable", "is_trainable", "learn", "compute_loss"),
+)
+UNSURE = ("mask", "masked", "loss_mask", "ignore", "skip")  # 1 is said of what is trained, and of what is not
+SPELLINGS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1}  # as a spreadsheet writes them
 DETAILS = ("train_detail", "training_detail")
 ENDS = ("begin_offset", "end_offset")  # the first and the last character; the last one is in the range
 
@@ -18,18 +23,24 @@ def flags_of(turn: dict[str, Any], role: str, report: ReportProblem, where: str)
         value = turn.get(flag)
         if value is None:
             continue
+        if isinstance(value, str):
+            value = SPELLINGS.get(value.strip().lower(), value)
         if not isinstance(value, (bool, int, float)) or value not in (0, 1):
             report(
                 "wrong_type",
                 f"{where}.{flag}",
                 value,
-                "Whether a turn is trained on must be 0 or 1, false or true: nothing between.",
+                "Whether a turn is trained on must be 0 or 1, false or true: nothing between. Write weight: 0 or 1.",
             )
             return None
         if not value and role == "assistant":
             flags["weight"] = 0
         elif value and role != "assistant" and flag != "weight":
             report("unheeded_flag", f"{where}.{flag}", value)
+    for flag in UNSURE:
+        if turn.get(flag) is not None and role == "assistant":
+            reason = "Whether this means that the turn is learnt or is left out is not sure: the turn is learnt."
+            report("unheeded_flag", f"{where}.{flag}", turn[flag], reason)
     return flags
 
 

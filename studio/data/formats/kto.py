@@ -13,12 +13,23 @@ TITLE = "KTO (answers with a verdict)"
 ABOUT = "A prompt, an answer, and a label: true for a good answer, false for a bad one."
 ORDER = 12
 STAGE = "preference"
-COLUMNS = {**two_columns.COLUMNS, "label": ("label", "kto_tag"), "messages": MESSAGE_COLUMNS}
+NUMBERED = (
+    *("label", "kto_tag", "desirable", "is_desirable", "thumbs_up", "thumbs", "is_good", "good", "liked", "is_liked"),
+    *("approved", "is_approved", "is_accepted", "is_chosen", "is_preferred", "is_correct", "correct"),
+)  # columns whose 1 and 0 are a verdict; in the others such a number may be a mark out of five
+COLUMNS = {
+    **two_columns.COLUMNS,
+    "label": (*NUMBERED, "verdict", "feedback", "rating", "quality", "accepted", "preferred"),
+    "messages": MESSAGE_COLUMNS,
+}
 LABELS = frozenset(COLUMNS["label"])
-VERDICTS = {
-    True: True, False: False, "true": True, "false": False, "1": True, "0": False, "True": True, "False": False,
-    "desirable": True, "undesirable": False, "good": True, "bad": False, "chosen": True, "rejected": False,
-}  # fmt: skip
+GOOD = "true good desirable chosen accepted approved liked like up thumbs_up thumbsup thumbs-up positive correct 👍"
+BAD = (
+    "false bad undesirable rejected declined disapproved disliked dislike down thumbs_down thumbsdown thumbs-down "
+    "negative incorrect wrong 👎"
+)
+VERDICTS = dict.fromkeys(GOOD.split(), True) | dict.fromkeys(BAD.split(), False)
+NUMBERS = {1: True, 0: False, -1: False, "1": True, "0": False, "-1": False}
 
 
 def fits(row: Row) -> bool:
@@ -28,26 +39,39 @@ def fits(row: Row) -> bool:
 
 def labelled(row: Row) -> str | None:
     """The column with a verdict."""
-    name = named(COLUMNS, row, "label")
-    value = dict.get(row, name)  # looked at only: whether a format uses the column is told by what else it asks for
-    return name if isinstance(value, (bool, int, str)) and value in VERDICTS else None
+    # looked at only: whether a format uses the column is told by what else it asks for
+    return next((name for name in COLUMNS["label"] if _verdict(name, dict.get(row, name)) is not None), None)
+
+
+def _verdict(name: str, value: Any) -> bool | None:
+    """Whether a label calls the answer good; None for what is no verdict."""
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        value = value.strip().lower()
+        if value in VERDICTS:
+            return VERDICTS[value]
+    elif not isinstance(value, (int, float)):
+        return None
+    return NUMBERS.get(value) if name in NUMBERED else None
 
 
 def bad(row: Row) -> bool:
     """Whether the row holds an answer that its label calls bad: it must not be learnt, whatever format reads it."""
     name = labelled(row)
-    return name is not None and not VERDICTS[dict.get(row, name)] and "text" not in row
+    return name is not None and not _verdict(name, dict.get(row, name)) and "text" not in row
 
 
 def convert(row: Row, report: ReportProblem) -> dict[str, Any] | None:
-    name = named(COLUMNS, row, "label") or "label"
-    verdict = row.get(name)
-    if not isinstance(verdict, (bool, int, str)) or verdict not in VERDICTS:
+    name = labelled(row) or named(COLUMNS, row, "label") or "label"
+    value = row.get(name)
+    verdict = _verdict(name, value)
+    if verdict is None:
         report(
             "wrong_type" if name in row else "missing_field",
             name,
-            verdict,
-            f"The label must be true or false, but it is {kind(verdict)}.",
+            value,
+            f"The label must be true or false, but it is {kind(value)}.",
         )
         return None
     turns = next((row[n] for n in MESSAGE_COLUMNS if isinstance(row.get(n), list)), None)
@@ -56,4 +80,4 @@ def convert(row: Row, report: ReportProblem) -> dict[str, Any] | None:
         conversation = gather(row, report, *(("from", "value") if share else ("role", "content")))
     else:
         conversation = (alpaca if alpaca.fits(row) else two_columns).convert(row, report)
-    return None if conversation is None else conversation | {"label": VERDICTS[verdict]}
+    return None if conversation is None else conversation | {"label": verdict}

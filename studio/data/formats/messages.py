@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from studio.data.formats import ReportProblem, Row
@@ -15,7 +16,12 @@ MESSAGE_COLUMNS = ("messages", "conversations", "conversation", "dialogue", "dia
 KEPT = ("name", "tool_call_id")
 REASONING = ("reasoning_content", "reasoning", "thinking", "thought")
 CALLING = frozenset({"function_call", "tool_call", "tool_calls"})  # roles whose content is a call
+THINKING = frozenset({"thought", "thoughts", "thinking", "think", "reasoning", "analysis"})  # roles of the reasoning
+CALL_TEXT = re.compile(r"<tool_call>\s*(.*?)\s*</tool_call>", re.DOTALL)
+RESULT_TEXT = re.compile(r"\s*<tool_response>\s*(.*?)\s*</tool_response>\s*", re.DOTALL)
+ODD_ARGUMENTS = "The arguments of the call are no JSON object: the model learns to write them so."
 NOTHING: dict[str, Any] = {}
+TURN_MASKS = ("loss_mask", "train_mask", "weights")  # columns with 1 for every turn that is learnt
 HARD = frozenset({"unknown_role", "no_assistant"})  # no order of turns could save such a row
 
 
@@ -58,6 +64,7 @@ def gather(row: Row, report: ReportProblem, role_key: str, content_key: str) -> 
     messages = turns_of(row[name], report, name, role_key, content_key)
     if messages is None:
         return None
+    _heed_masks(messages, row, len(row[name]), report)
     system = row.get("system") or row.get("system_prompt")
     if isinstance(system, str) and system.strip() and messages[0]["role"] != "system":
         messages.insert(0, {"role": "system", "content": system})
@@ -74,6 +81,22 @@ def gather(row: Row, report: ReportProblem, role_key: str, content_key: str) -> 
     return conversation
 
 
+def _heed_masks(messages: list[dict[str, Any]], row: Row, n_turns: int, report: ReportProblem) -> None:
+    """A column such as loss_mask, with 0 or 1 for every turn, decides which answers are learnt."""
+    for name in TURN_MASKS:
+        mask = row[name] if isinstance(dict.get(row, name), list) else None
+        if not mask:
+            continue
+        if len(mask) != n_turns or len(messages) != n_turns or not all(value in (0, 1) for value in mask):
+            report(
+                "unheeded_flag", name, mask, f"It must hold 0 or 1 for each of the {n_turns} turns: it is not heeded."
+            )
+            continue
+        for message, value in zip(messages, mask, strict=True):
+            if not value and message["role"] == "assistant":
+                message["weight"] = 0
+
+
 def turns_of(
     turns: list[Any], report: ReportProblem, name: str, role_key: str, content_key: str
 ) -> list[dict[str, Any]] | None:
@@ -82,10 +105,13 @@ def turns_of(
         report("empty_field", name, turns)
         return None
     messages: list[dict[str, Any]] = []
+    thoughts: list[str] = []  # turns of their own, before the answer that they lead to
     for n, turn in enumerate(turns):
         where, role, content = f"{name}[{n}]", role_key, content_key
         expanded: list[Any] | None = [turn]
         if isinstance(turn, dict):
+            if "actor" in turn and turn.get("type") == "service" and not any(turn.get(k) for k in CONTENT_KEYS):
+                continue  # "Ann called", in an export of Telegram
             if role not in turn:
                 role = next((k for k in ROLE_KEYS if k in turn), role)
             if content not in turn:
@@ -103,17 +129,31 @@ def turns_of(
             message = _turn(part, report, where, *keys)
             if message is None:
                 return None
+            if message.pop("thought", False):
+                thoughts.append(message["content"])
+                continue
+            if thoughts and message["role"] != "assistant":
+                break
             is_call = message.pop("call", False)  # a turn for each call, or for words and call
-            if is_call and messages and messages[-1]["role"] == "assistant":
+            if thoughts:
+                message["reasoning_content"] = "\n".join([*thoughts, *filter(None, [message.get("reasoning_content")])])
+                thoughts = []
+                messages.append(message)
+            elif is_call and messages and messages[-1]["role"] == "assistant":
                 before = messages[-1]
                 before["tool_calls"] = [*before.get("tool_calls", ()), *message["tool_calls"]]
             else:
                 messages.append(message)
+        if thoughts and message["role"] != "assistant":
+            break
+    if thoughts:
+        report("role_order", f"{name}[{n}]", thoughts[-1], "No answer follows this reasoning.")
+        return None
     return messages
 
 
 def _turn(turn: Any, report: ReportProblem, where: str, role_key: str, content_key: str) -> dict[str, Any] | None:
-    """One turn as a message; "call": it is nothing but a call, written as a turn of its own."""
+    """One turn as a message; "call", "thought": it is nothing but that, written as a turn of its own."""
     if not isinstance(turn, dict):
         report(
             "wrong_type",
@@ -132,6 +172,8 @@ def _turn(turn: Any, report: ReportProblem, where: str, role_key: str, content_k
     extra = _extra(turn, role, report, where) if len(turn) > 2 or content_key not in turn else NOTHING
     if extra is None:
         return None
+    if (plain in THINKING or turn.get("channel") == "analysis") and isinstance(content, str) and content.strip():
+        return {"role": role, "content": content, "thought": True}
     if plain in CALLING:
         calls = tool_calls.calls_of(content)
         if calls:
@@ -139,6 +181,8 @@ def _turn(turn: Any, report: ReportProblem, where: str, role_key: str, content_k
         report("odd_call", f"{where}.{content_key}", content)
     if type(content) is not str:
         content = None
+    elif role == "tool" and (result := RESULT_TEXT.fullmatch(content)):
+        content = result[1]  # the template writes the tags
     if content is None:
         if content_key not in turn and "tool_calls" not in extra:
             report("missing_field", f"{where}.{content_key}", turn)
@@ -172,6 +216,8 @@ def _extra(turn: dict[str, Any], role: str, report: ReportProblem, where: str) -
                 "A call must be an object with the function's name and its arguments.",
             )
             return None
+        for wrong in (c for c in calls if not tool_calls.has_arguments(c)):
+            report("odd_call", f"{where}.tool_calls", wrong["function"]["arguments"], ODD_ARGUMENTS)
         extra["tool_calls"] = calls
     reasoning = next((turn[key] for key in REASONING if isinstance(turn.get(key), str) and turn[key].strip()), None)
     if reasoning and role == "assistant":
@@ -196,14 +242,20 @@ def _tools(row: Row, turns: list[Any], report: ReportProblem) -> list[Any]:
 
 
 def _bare_calls(messages: list[dict[str, Any]], tools: list[Any]) -> None:
-    """Answers that are nothing but the JSON of a call to one of the tools become calls, as the template writes them."""
+    """Calls of the tools in the words of an answer become calls, as the template writes them.
+
+    They are all of the answer, as JSON, or stand at its end in <tool_call> tags.
+    """
     names = set(tool_calls.names_of(tools))
     for message in messages:
-        if (
-            message["role"] == "assistant"
-            and "tool_calls" not in message
-            and message["content"].lstrip()[:1] in ("{", "[")
-        ):
-            calls = tool_calls.calls_of(message["content"])
-            if calls and {call["function"]["name"] for call in calls} <= names:
-                message |= {"content": "", "tool_calls": calls}
+        if message["role"] != "assistant" or "tool_calls" in message or "untrained" in message:
+            continue
+        words, start, _ = message["content"].partition("<tool_call>")
+        calls: list[Any] | None = None
+        if start and not CALL_TEXT.sub("", message["content"][len(words) :]).strip():
+            parsed = [tool_calls.calls_of(text) for text in CALL_TEXT.findall(message["content"])]
+            calls = [call for group in parsed for call in group or ()] if all(parsed) else None
+        elif not start and words.lstrip()[:1] in ("{", "["):
+            words, calls = "", tool_calls.calls_of(words)
+        if calls and {call["function"]["name"] for call in calls} <= names:
+            message |= {"content": words.rstrip(), "tool_calls": calls}

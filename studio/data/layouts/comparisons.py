@@ -11,18 +11,28 @@ from studio.data.tracked_row import without
 
 TITLE = "comparisons under other names"
 CHOSEN = ("chosen", "preferred_output", "chosen_messages", "chosen_response", "response_chosen", "answer_chosen",
-          "preferred", "preferred_response", "accepted", "accepted_response", "response_j")  # fmt: skip
+          "preferred", "preferred_response", "accepted", "accepted_response", "response_j", "chosen_answer",
+          "chosen_output", "chosen_message", "preferred_answer", "preferred_completion",
+          "chosen_completion")  # fmt: skip
 REJECTED = ("rejected", "non_preferred_output", "rejected_messages", "rejected_response", "response_rejected",
             "answer_rejected", "non_preferred", "dispreferred", "rejected_output", "non_preferred_response",
-            "response_k")  # fmt: skip
+            "response_k", "rejected_answer", "rejected_message", "rejected_completion", "dispreferred_response",
+            "non_preferred_answer", "dispreferred_completion")  # fmt: skip
+PAIRS = {"loser": "winner", "negative": "positive", "worse": "better", "y_l": "y_w", "response_l": "response_w",
+         "bad": "good", "bad_answer": "good_answer", "bad_response": "good_response", "worst": "best",
+         "worse_response": "better_response", "worse_answer": "better_answer", "losing_response": "winning_response",
+         "negative_response": "positive_response"}  # fmt: skip
 ANSWERS = ("response", "output", "answer", "completion")
 TEXTS = True
-KEYS = frozenset(REJECTED) | {"chosen"}
+KEYS = frozenset(REJECTED) | {"chosen", *PAIRS}
 ASKED = ("prompt", "question", "instruction", "query", "input")
 
 
 def match(row: Row) -> tuple[str, str] | None:
     """The columns of the chosen and the rejected answer."""
+    for worse, better in PAIRS.items():  # words that mean this only side by side
+        if row.get(worse) and row.get(better):
+            return better, worse
     rejected_name = next((n for n in REJECTED if n in row), None)
     chosen_name = next((n for n in CHOSEN if n in row), None)
     if chosen_name is None and rejected_name is not None:  # ms-swift's: the good answer is in its usual column

@@ -1,0 +1,52 @@
+"""Turns in numbered columns: user_1, assistant_1, user_2, assistant_2."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+from studio.data.formats import ReportProblem, Row
+from studio.data.formats.prompt import COLUMNS
+from studio.data.tracked_row import without
+
+TITLE = "turns in numbered columns"
+TEXTS = True
+QUESTIONS = frozenset((*COLUMNS["prompt"], "human", "turn_user", "User", "Human", "Question", "Q"))
+ANSWERS = frozenset((*COLUMNS["answer"], "gpt", "bot", "model", "Assistant", "Answer", "A"))
+KEYS = frozenset(f"{name}{sign}{n}" for name in QUESTIONS for sign in ("", "_", " ", "-") for n in "01")
+NUMBERED = re.compile(r"(.*?)[ _-]?(\d+)")
+
+
+@lru_cache(maxsize=1024)
+def turn_columns(columns: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    """(question, answer) columns in the order of their numbers; () unless each has its other and there are several."""
+    questions: dict[int, str] = {}
+    answers: dict[int, str] = {}
+    for name in columns:
+        if end := NUMBERED.fullmatch(name):
+            side = questions if end[1] in QUESTIONS else answers if end[1] in ANSWERS else {}
+            if int(end[2]) in side:
+                return ()
+            side[int(end[2])] = name
+    if len(questions) < 2 or set(questions) != set(answers):
+        return ()
+    return tuple((questions[n], answers[n]) for n in sorted(questions))
+
+
+def match(row: Row) -> tuple[tuple[str, str], ...]:
+    pairs = turn_columns(tuple(row))
+    texts = all(row[name] is None or isinstance(row[name], str) for pair in pairs for name in pair)
+    return pairs if pairs and texts else ()
+
+
+def rewrite(row: Row, report: ReportProblem) -> Row | None:
+    pairs = match(row)
+    last = max((n for n, (q, a) in enumerate(pairs, 1) if (row[q] or "").strip() or (row[a] or "").strip()), default=0)
+    turns = []
+    for question, answer in pairs[:last]:  # a short conversation leaves its last columns empty
+        for name, role in ((question, "user"), (answer, "assistant")):
+            if not (row[name] or "").strip():
+                report("empty_field", name, row[name])
+                return None
+            turns.append({"role": role, "content": row[name]})
+    return without(row, *(name for pair in pairs for name in pair)) | {"messages": turns}
